@@ -180,7 +180,7 @@ func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 	for name := range c.Queries() {
 		if name != "type" {
 			name = clip(name)
-			return nil, badField(name, "there is no query parameter "+name+"; there is type")
+			return nil, badField(name, "there is no query parameter "+name+"; the only one is type")
 		}
 	}
 	for _, value := range c.Context().QueryArgs().PeekMulti("type") {

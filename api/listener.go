@@ -57,7 +57,8 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		if err != nil {
 			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
-			l.log.Error("accept of the API", slog.Any("error", err), slog.Duration("pause", pause))
+			l.log.Error("the API cannot accept a client; trying again", slog.Any("error", err), slog.Duration("pause",
+				pause))
 			time.Sleep(pause)
 			continue
 		}

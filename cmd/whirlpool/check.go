@@ -130,7 +130,7 @@ func checkCommand() *cobra.Command {
 			in := bufio.NewReader(cmd.InOrStdin())
 			line, err := in.ReadBytes('\n')
 			if err != nil {
-				return usage("check is what the gateway starts for an upload; use verify")
+				return usage("only the gateway runs check, for an upload; use verify")
 			}
 			var h checkHeader
 			d := json.NewDecoder(bytes.NewReader(line))

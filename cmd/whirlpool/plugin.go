@@ -149,7 +149,7 @@ can be told, and what is wrong (exit code 1).`,
 			return err
 		}
 		if !r.OK {
-			return fmt.Errorf("%s is no plugin that can be loaded", s.file)
+			return fmt.Errorf("%s cannot be loaded as a plugin", s.file)
 		}
 		return nil
 	})
@@ -256,7 +256,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 			style = simulate.ASCII()
 		}
 		if d.Kind == wasmhost.Judge {
-			return fmt.Errorf("%s is a judge; a trace has no responses to rule on, whirlpool plugin test has", s.file)
+			return fmt.Errorf("%s is a judge; a trace has no responses to rule on; use whirlpool plugin test", s.file)
 		}
 		if d.Kind == wasmhost.Backoff {
 			r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)

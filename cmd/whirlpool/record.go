@@ -29,7 +29,8 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 	f.DurationVar(&length, "for", 10*time.Minute, "length of the recording")
 	onGateway(cmd, func(r *remote, args []string) error {
 		if every <= 0 || length < every {
-			return usage("--every %v and --for %v: both must be above 0, --for not the shorter", every, length)
+			return usage("--every %v and --for %v: both must be above 0, and --for at least as long as --every",
+				every, length)
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()

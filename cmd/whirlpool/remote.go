@@ -151,12 +151,12 @@ func (r *remote) send(q request, v any) (status int, err error) {
 		if errors.As(err, &failed) {
 			err = failed.Err
 		}
-		return 0, fmt.Errorf("no answer from the API at %s: %w; --to names another", r.base.Host, err)
+		return 0, fmt.Errorf("no response from the API at %s: %w; set another address with --to", r.base.Host, err)
 	}
 	defer out.Body.Close()
 	body, err := io.ReadAll(out.Body)
 	if err != nil {
-		return out.StatusCode, fmt.Errorf("the answer from %s breaks off: %w", r.base.Host, err)
+		return out.StatusCode, fmt.Errorf("the response from %s ended early: %w", r.base.Host, err)
 	}
 	if out.StatusCode >= 300 {
 		return out.StatusCode, r.failure(out.StatusCode, body)
@@ -165,7 +165,8 @@ func (r *remote) send(q request, v any) (status int, err error) {
 		return out.StatusCode, nil
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return out.StatusCode, fmt.Errorf("%s answers %d, and no JSON; is it the API of a gateway?", r.base.Host,
+		return out.StatusCode, fmt.Errorf("%s responds with status %d and no JSON; is it the API of a gateway?",
+			r.base.Host,
 			out.StatusCode)
 	}
 	return out.StatusCode, nil
@@ -310,7 +311,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 			o.name = strings.TrimSuffix(filepath.Base(args[0]), ".wasm")
 		}
 		if err := plugins.CheckName(o.name); err != nil {
-			return usage("%w; --name gives it another", err)
+			return usage("%w; set another name with --name", err)
 		}
 		if o.use != "" && o.use != changes.UseFirst && o.use != changes.UseRetry && o.use != changes.UseBackoff &&
 			o.use != changes.UseJudge {
@@ -331,7 +332,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 			body, _ := json.Marshal(map[string]string{"for": o.use})
 			q := request{method: "POST", path: pluginPath(o.name, "activate"), body: body, kind: "application/json"}
 			if _, err := r.send(q, &raw); err != nil {
-				return fmt.Errorf("%s is uploaded, and not active: %w", o.name, err)
+				return fmt.Errorf("%s was uploaded, but not activated: %w", o.name, err)
 			}
 		}
 		return r.show(raw, func(w io.Writer) {

@@ -129,7 +129,7 @@ func TestPluginCommands(t *testing.T) {
 		"push and not activate": {[]string{"push", file, "--activate", "retry"},
 			map[string][]string{"POST /plugins": {"201 " + served},
 				"POST /plugins/mine/activate": {`422 {"error":"invalid_plugin","message":"it is a backoff"}`}}, 1, "",
-			"mine is uploaded, and not active: it is a backoff",
+			"mine was uploaded, but not activated: it is a backoff",
 			"GET /plugins/mine, POST /plugins, POST /plugins/mine/activate"},
 		"logs": {[]string{"logs", "mine"}, map[string][]string{"GET /plugins/mine/logs": {
 			`200 {"lines":[{"number":7,"at":"2026-11-28T12:00:00.5Z","level":"warn","text":"hot"}]}`}}, 0,

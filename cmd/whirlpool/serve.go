@@ -67,12 +67,12 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	inForce := g.fingerprintSince(loading)
 	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
 	if err != nil {
-		return fmt.Errorf("gateway.listen: %w; --listen HOST:PORT takes another address", err)
+		return fmt.Errorf("gateway.listen: %w; set another address with --listen HOST:PORT", err)
 	}
 	apiListener, err := net.Listen("tcp", cfg.API.Listen)
 	if err != nil {
 		proxyListener.Close()
-		return fmt.Errorf("api.listen: %w; --api HOST:PORT takes another address", err)
+		return fmt.Errorf("api.listen: %w; set another address with --api HOST:PORT", err)
 	}
 	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
@@ -91,7 +91,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	go func() { failed <- g.api.Serve(apiListener) }()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		g.log.Warn("nothing tells of changes of files: they are looked at every "+lookEvery.String(),
+		g.log.Warn("no notifications of file changes: files are checked every "+lookEvery.String(),
 			slog.Any("error", err))
 	}
 	stopWatch := watch(g, watcher, inForce)

@@ -55,7 +55,7 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	setLevel(level, cfg.Level)
 	opts := &slog.HandlerOptions{Level: level}
 	w := spool.New(out, func(records int) {
-		log.Warn("log records were lost: where the log goes took none", slog.Int("records", records))
+		log.Warn("log records were lost: the output of the log was blocked or failed", slog.Int("records", records))
 	})
 	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.Format == "json" {
@@ -266,7 +266,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	g.mu.Unlock()
 	g.events.Reloaded(status)
 	if err != nil {
-		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
+		g.log.Error("configuration not reloaded: the previous one stays in force", slog.Any("error", err))
 		return status
 	}
 	g.requireFile(cfg)
@@ -275,7 +275,7 @@ func (g *gateway) reload() api.ReloadStatus {
 		g.log.Warn("configuration: " + w)
 	}
 	if len(status.Restart) > 0 {
-		g.log.Warn("what has changed here takes effect with the next start",
+		g.log.Warn("these changes take effect at the next start",
 			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo

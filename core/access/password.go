@@ -96,7 +96,7 @@ func parseHash(configured string) (hash, error) {
 	cost, err := bcrypt.Cost([]byte(configured))
 	switch {
 	case err != nil:
-		return nil, errors.New("begins like a bcrypt hash and is none")
+		return nil, errors.New("begins like a bcrypt hash, but is none")
 	case cost > maxBcryptCost:
 		return nil, fmt.Errorf("is a bcrypt hash of cost %d; at most %d is allowed", cost, maxBcryptCost)
 	}
@@ -117,7 +117,7 @@ type argonHash struct {
 }
 
 func parseArgon(configured string) (*argonHash, error) {
-	bad := errors.New("begins like an argon2id hash and is none: $argon2id$v=19$m=...,t=...,p=...$SALT$HASH")
+	bad := errors.New("begins like an argon2id hash, but is none: $argon2id$v=19$m=...,t=...,p=...$SALT$HASH")
 	parts := strings.Split(configured, "$")
 	if len(parts) != 6 || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return nil, bad

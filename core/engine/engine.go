@@ -411,10 +411,10 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs that a plugin in use does not exist any more and has been replaced.
+// logReplaced logs that a plugin in use has been removed and has been replaced.
 func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
 	if before != now && !exists(before) {
-		e.opts.Log.Warn("a plugin in use is gone",
+		e.opts.Log.Warn("a plugin in use has been removed",
 			slog.String("for", use), slog.String("plugin", before), slog.String("now", now))
 	}
 }

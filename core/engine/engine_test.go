@@ -347,7 +347,8 @@ func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	require.Equal(t, "mine", e.Config().FirstScorer)
 
 	require.NoError(t, e.Reload(cfg, without{name: "mine"}))
-	require.Contains(t, log.String(), `msg="a plugin in use is gone" for=first plugin=mine now=`+cfg.FirstScorer)
+	require.Contains(t, log.String(), `msg="a plugin in use has been removed" for=first plugin=mine now=`+
+		cfg.FirstScorer)
 	require.Equal(t, cfg.FirstScorer, e.Config().FirstScorer)
 	require.Equal(t, "patience", e.Policies().Current().BackoffStrategy)
 	log.Reset()

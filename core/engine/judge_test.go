@@ -56,7 +56,7 @@ func TestTheJudgeOfAnEngine(t *testing.T) {
 	require.Equal(t, "strict", e.Judge(), "an activated judge stays")
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	require.Equal(t, engine.NoJudge, e.Judge())
-	require.Contains(t, log.String(), `msg="a plugin in use is gone" for=judge plugin=strict now=none`)
+	require.Contains(t, log.String(), `msg="a plugin in use has been removed" for=judge plugin=strict now=none`)
 
 	cfg.Judge = "strict"
 	require.NoError(t, e.Reload(cfg, plugins))

@@ -159,7 +159,7 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 	return nil
 }
 
-var errLength = errors.New("the body is not as long as its Content-Length says")
+var errLength = errors.New("the body does not have the length of its Content-Length")
 
 // exactly reads n bytes from r. It fails if r has fewer or more.
 type exactly struct {

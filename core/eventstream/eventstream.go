@@ -24,7 +24,7 @@ const (
 
 // Errors of Subscribe and of Reader.Next.
 var (
-	ErrTooManyReaders = errors.New("as many clients as may read the events at a time")
+	ErrTooManyReaders = errors.New("the maximum number of clients already read the events")
 	ErrSlow           = errors.New("the reader has not read events before they were dropped")
 	ErrClosed         = errors.New("the stream is closed")
 )

@@ -133,7 +133,7 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			}
 			// For example, no file descriptor is free. net/http retries in the same way.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.Log.Error("accept", slog.Any("error", err), slog.Duration("pause", pause))
+			s.Log.Error("cannot accept a client; trying again", slog.Any("error", err), slog.Duration("pause", pause))
 			time.Sleep(pause)
 			continue
 		}
@@ -159,7 +159,7 @@ func (s *Server) awaitRoom() {
 			continue
 		}
 		s.crowd.Do(func() {
-			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once",
+			s.Log.Warn("new clients wait: the limit of open files (ulimit -n) permits no more at the same time",
 				slog.Int("clients", s.Connections()), slog.Int("files", s.Files))
 		})
 		time.Sleep(roomPoll)

@@ -15,7 +15,7 @@ func ParseRegion(value string) (region string, strict bool, err error) {
 		var word string
 		word, rest, more = strings.Cut(rest, ";")
 		if word = strings.Trim(word, " \t"); !strings.EqualFold(word, "strict") {
-			return "", false, fmt.Errorf("X-Whirlpool-Region has the parameter %q; there is only strict", word)
+			return "", false, fmt.Errorf("X-Whirlpool-Region has the parameter %q; the only parameter is strict", word)
 		}
 		strict = true
 	}

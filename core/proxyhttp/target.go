@@ -33,7 +33,7 @@ func ParseTarget(method, raw []byte) (t Target, err error) {
 	case hasPrefixFold(rest, "https://"):
 		rest, t.TLS = rest[len("https://"):], true
 	case len(rest) > 0 && rest[0] == '/' || string(rest) == "*":
-		return t, fmt.Errorf("this is an HTTP proxy: ask with an absolute URL " +
+		return t, fmt.Errorf("this is an HTTP proxy: send requests with an absolute URL " +
 			"(curl -x http://this-address http://example.com/) or CONNECT; the REST API listens elsewhere")
 	default:
 		return t, fmt.Errorf("the request target is not an absolute http:// or https:// URL")

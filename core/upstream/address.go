@@ -99,7 +99,7 @@ func ParseAddress(s string) (Address, error) {
 		user, password, _ := strings.Cut(rest[:i], ":")
 		a.Username, a.Password, rest = unescape(user), Secret(unescape(password)), rest[i+1:]
 		if strings.ContainsAny(a.Username+string(a.Password), "\r\n\x00") {
-			return Address{}, errors.New("a user name or password has a line break or NUL in it")
+			return Address{}, errors.New("the user name or password contains a line break or NUL")
 		}
 	}
 	if strings.Contains(rest, "/") {
@@ -140,7 +140,7 @@ func HostPort(s, defaultPort string) (string, error) {
 	v6 := strings.HasPrefix(s, "[")
 	if v6 {
 		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() {
-			return "", errors.New("what stands in brackets is not an IPv6 address")
+			return "", errors.New("the text in brackets is not an IPv6 address")
 		}
 	}
 	if port == "" {
@@ -160,7 +160,7 @@ func HostPort(s, defaultPort string) (string, error) {
 	}
 	// % begins the zone of an IPv6 address
 	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") {
-		return "", errors.New("the host has a character that no host name has")
+		return "", errors.New("the host contains a character that is not allowed in a host name")
 	}
 	return net.JoinHostPort(host, port), nil
 }

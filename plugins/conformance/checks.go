@@ -46,7 +46,7 @@ func (k *kit) starts() (string, error) {
 	}
 	if err != nil {
 		if len(k.config) == 0 && refused(err) {
-			return "", fmt.Errorf("%w (it was given no settings)", err)
+			return "", fmt.Errorf("%w (it got no settings)", err)
 		}
 		return "", err
 	}
@@ -94,7 +94,7 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	case err != nil:
 		return 0, fmt.Errorf("reserve(%d): %w", size, err)
 	case at == 0:
-		return 0, fmt.Errorf("reserve(%d) returned 0: no room", size)
+		return 0, fmt.Errorf("reserve(%d) returned 0, which means no memory", size)
 	case at%abi.Alignment != 0:
 		return 0, fmt.Errorf("reserve(%d) returned %d, which is no multiple of %d", size, at, abi.Alignment)
 	}
@@ -325,7 +325,7 @@ func (k *kit) deterministic() (string, error) {
 	c := trial.Plausible(50)
 	return k.same("scores", func(p *wasmhost.Probe) ([]float64, error) { return score(p, c) },
 		func(i int, first, then float64) error {
-			return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first, then)
+			return fmt.Errorf("for the same request, the score of candidate %d was %v and then %v", i, first, then)
 		})
 }
 
@@ -480,7 +480,7 @@ func (k *kit) sameWaits() (string, error) {
 	waits := trial.Waits()
 	return k.same("waits", func(p *wasmhost.Probe) ([]float64, error) { return delays(p, waits) },
 		func(i int, first, then float64) error {
-			return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first, then)
+			return fmt.Errorf("%s: for the same request, the wait was %v s and then %v s", waits[i].Name, first, then)
 		})
 }
 
@@ -580,7 +580,7 @@ func (k *kit) memory() (string, error) {
 				return nil
 			}
 		}
-		return fmt.Errorf("memory grew to %d pages, and went on growing in the last %d calls", pages, made)
+		return fmt.Errorf("memory grew to %d pages, and still grew in the last %d calls", pages, made)
 	})
 	return fmt.Sprintf("%d pages, and no more in %d calls", pages, made), err
 }
@@ -728,7 +728,7 @@ func (k *kit) instances() (string, error) {
 		return "", err
 	}
 	if i := differs(alone, beside); i >= 0 {
-		return "", fmt.Errorf("answer %d is %v alone and %v beside a busy instance", i, alone[i], beside[i])
+		return "", fmt.Errorf("result %d is %v alone, but %v if another instance is busy", i, alone[i], beside[i])
 	}
 	return "one does not notice what another is told", nil
 }

@@ -45,7 +45,7 @@ func (k *kit) sameRulings() (string, error) {
 		if i%2 == 1 {
 			what = "rest"
 		}
-		return fmt.Errorf("%s: the same response was given a %s of %v, then of %v", list[i/2].Name, what, first, then)
+		return fmt.Errorf("%s: for the same response, the %s was %v and then %v", list[i/2].Name, what, first, then)
 	})
 }
 

@@ -62,7 +62,7 @@ type Plugin struct {
 }
 
 // ErrArgument is wrapped by errors about a Plugin or a folder. Other errors come from the file system.
-var ErrArgument = errors.New("cannot begin a plugin")
+var ErrArgument = errors.New("cannot write a plugin")
 
 // Check returns an error if p cannot be written. It wraps ErrArgument.
 func (p Plugin) Check() error {

@@ -82,7 +82,7 @@ func (r *Recorder) Trace() (*Trace, error) {
 	t := r.trace
 	t.Duration, t.Rate = r.last, 1
 	if t.Duration <= 0 {
-		return nil, errors.New("the recording is too short: look twice at least")
+		return nil, errors.New("the recording is too short: it needs at least two readings")
 	}
 	if r.used > 0 {
 		t.Rate = r.used / t.Duration

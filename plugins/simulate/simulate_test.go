@@ -73,7 +73,7 @@ func TestFaultsOfTracesNameTheLine(t *testing.T) {
 		a + `{"proxy":"a","at":5}` + "\n" + `{"proxy":"a"}`: "line 3: at is 5",
 		`{"proxy":"a","at":1,"success":1,"latency":1}`:      "line 1: the first line of proxy \"a\" must be at 0",
 		`{"proxy":"a"}`: "line 1: the first line of proxy \"a\" needs",
-		`{"success":1}`: `line 1: it says how a proxy does, but not which`,
+		`{"success":1}`: `line 1: it describes a proxy, but`,
 		`{"proxy":"a","rate":1,"success":1,"latency":1}`: "line 1: duration, rate",
 		`{"rate":0}` + "\n" + a:                          "rate 0",
 		`{"rate":1e9}` + "\n" + a:                        "more than",

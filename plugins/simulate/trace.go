@@ -136,7 +136,7 @@ func set[T any](to *T, from *T) {
 func (t *Trace) whole(l *line) error {
 	if l.At != nil || l.Success != nil || l.Latency != nil || l.Capacity != nil || l.Cost != nil || l.Weight != nil ||
 		l.Metadata != nil {
-		return errors.New("it says how a proxy does, but not which: \"proxy\" is missing")
+		return errors.New("it describes a proxy, but \"proxy\" with its id is missing")
 	}
 	set(&t.Duration, l.Duration)
 	set(&t.Rate, l.Rate)

@@ -112,7 +112,7 @@ func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*
 	beside.Path += key.ending()
 	signature, err := get(ctx, client, beside.String(), maxSignature)
 	if err != nil {
-		return nil, fmt.Errorf("its signature, the file %s beside it: %w", key.ending(), withoutURL(err))
+		return nil, fmt.Errorf("its signature, the file %s in the same folder: %w", key.ending(), withoutURL(err))
 	}
 	return &Module{code, signature}, nil
 }

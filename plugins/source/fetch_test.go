@@ -64,9 +64,9 @@ func TestFetchURL(t *testing.T) {
 		{"redirect to http, insecure", "/down.wasm", Source{Insecure: true}, ""},
 
 		{"another sum", "/m.wasm", Source{SHA256: otherSum}, "another SHA-256: " + codeSum},
-		{"another key", "/m.wasm", Source{PublicKey: minisigner(t).public}, "does not fit"},
+		{"another key", "/m.wasm", Source{PublicKey: minisigner(t).public}, "does not match"},
 		{"no signature", "/unsigned.wasm", Source{PublicKey: mini.public},
-			"its signature, the file .minisig beside it: the server responds with status 404"},
+			"its signature, the file .minisig in the same folder: the server responds with status 404"},
 		{"large signature", "/bigsig.wasm", Source{PublicKey: mini.public}, "more than 16384 bytes"},
 		{"redirect to http", "/down.wasm", Source{SHA256: codeSum}, "not https://"},
 		{"redirects without end", "/loop.wasm", Source{SHA256: codeSum}, "10 redirects"},
@@ -136,7 +136,7 @@ func TestFetchArtifact(t *testing.T) {
 		{"unverified tag", ":single", Source{Insecure: true}, ""},
 
 		{"another sum", "@" + single, Source{SHA256: otherSum}, "another SHA-256"},
-		{"another key", ":signed", Source{PublicKey: minisigner(t).public}, "does not fit"},
+		{"another key", ":signed", Source{PublicKey: minisigner(t).public}, "does not match"},
 		{"no signature", "@" + single, Source{PublicKey: mini.public}, "no file that ends in .minisig"},
 		{"two modules", "@" + two, Source{}, "2 of them are WebAssembly"},
 		{"no module", "@" + none, Source{}, "0 of them are WebAssembly"},

@@ -52,7 +52,7 @@ func parsePEM(text string) (key, error) {
 	}
 	k, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, errors.New("is no public key that can be read")
+		return nil, errors.New("is not a public key in a known form")
 	}
 	switch k.(type) {
 	case *ecdsa.PublicKey, ed25519.PublicKey:

@@ -132,7 +132,7 @@ func (s Source) Verify(m *Module) error {
 		return err
 	}
 	if !key.verify(m) {
-		return fmt.Errorf("the signature of %s does not fit the module and public_key", key.program())
+		return fmt.Errorf("the signature of %s does not match the module and public_key", key.program())
 	}
 	return nil
 }

@@ -116,9 +116,9 @@ func TestVerify(t *testing.T) {
 	for name, s := range map[string]signer{"minisign": minisigner(t), "cosign": cosigner(t), "Ed25519": edSigner(t)} {
 		by := Source{PublicKey: s.public}
 		require.NoError(t, by.Verify(&Module{code, []byte(s.signature)}), name)
-		require.ErrorContains(t, by.Verify(&Module{changed, []byte(s.signature)}), "does not fit", name)
-		require.ErrorContains(t, by.Verify(&Module{code, nil}), "does not fit", name)
-		require.ErrorContains(t, by.Verify(&Module{code, []byte("?")}), "does not fit", name)
+		require.ErrorContains(t, by.Verify(&Module{changed, []byte(s.signature)}), "does not match", name)
+		require.ErrorContains(t, by.Verify(&Module{code, nil}), "does not match", name)
+		require.ErrorContains(t, by.Verify(&Module{code, []byte("?")}), "does not match", name)
 		by.SHA256 = otherSum
 		require.ErrorContains(t, by.Verify(&Module{code, []byte(s.signature)}), "another SHA-256: "+codeSum, name)
 	}

@@ -54,7 +54,8 @@ func (e *timeoutError) Error() string {
 type lateError struct{ limit time.Duration }
 
 func (e *lateError) Error() string {
-	return fmt.Sprintf("the call did not end within %v, for want of CPU time: the machine is loaded", e.limit)
+	return fmt.Sprintf("the call did not end within %v because it got too little CPU time: the machine is overloaded",
+		e.limit)
 }
 
 // Is makes errors.Is(err, ErrBusy) true, because the module has not caused the delay.

@@ -248,7 +248,7 @@ func TestSettingsAreStated(t *testing.T) {
 		{"x\tnumber\t0..1\t3", `its default: the setting x is "3"; it must be 0 to 1`},
 		{"x\tboolean\t0..1", "a boolean has no range"},
 		{"x\tnumber\t\t\t\t", "more than name, type, range, default and description"},
-		{"x\tnumber\nx\ttext", "is there twice"},
+		{"x\tnumber\nx\ttext", "is declared twice"},
 		{strings.Repeat("x", 20_000), "no zero byte at its end, or more than 16384 bytes"},
 	} {
 		_, err := patient().Load(build(c.text), nil)

@@ -88,7 +88,7 @@ func parseSettings(text string) ([]Setting, error) {
 			return nil, fmt.Errorf("line %d: %w", n+1, err)
 		}
 		if slices.ContainsFunc(settings, func(other Setting) bool { return other.Name == s.Name }) {
-			return nil, fmt.Errorf("line %d: the setting %q is there twice", n+1, s.Name)
+			return nil, fmt.Errorf("line %d: the setting %q is declared twice", n+1, s.Name)
 		}
 		if settings = append(settings, s); len(settings) > maxSettings {
 			return nil, fmt.Errorf("it states more than %d settings", maxSettings)

@@ -72,7 +72,7 @@ func CheckBackoff(fresh func() backoff.Backoff) error {
 			case q != *e.Backoff:
 				return nil, fmt.Errorf("it wrote to the request")
 			case wait < 0:
-				return nil, fmt.Errorf("it gave a wait of %v; it must be at least 0", wait)
+				return nil, fmt.Errorf("it returned a wait of %v; it must be at least 0", wait)
 			}
 			return []float64{wait}, nil
 		})

@@ -91,7 +91,7 @@ func (l *loader) access() {
 		case u.Name == "" || strings.ContainsRune(u.Name, ':'):
 			l.fault(key+".name", nil, "must be a name without ':'")
 		case seen[u.Name]:
-			l.fault(key+".name", nil, "is there twice")
+			l.fault(key+".name", nil, "is used by two users; each name must be different")
 		}
 		l.password(key, &u)
 		l.override(key+".override", u.Override)
@@ -104,7 +104,7 @@ func (l *loader) access() {
 			l.fault(key+".name", nil, "has a control character")
 		}
 		if slices.Contains(u.Regions, "") {
-			l.fault(key+".regions", nil, "has an empty name")
+			l.fault(key+".regions", nil, "contains an empty name")
 		}
 		seen[u.Name] = true
 	}
@@ -121,7 +121,7 @@ func (l *loader) access() {
 		case len(k.Key) < 8:
 			l.fault(key+".key", nil, "must have at least 8 characters, such as `openssl rand -hex 24` gives")
 		case twice:
-			l.fault(key+".key", nil, fmt.Sprintf("is that of api.keys[%d] already", first))
+			l.fault(key+".key", nil, fmt.Sprintf("is also the key of api.keys[%d]; each key must be different", first))
 		}
 		owners[k.Key] = i
 		if k.Role != "read" && k.Role != "admin" {

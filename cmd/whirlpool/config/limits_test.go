@@ -21,10 +21,10 @@ func TestFilesHaveASizeLimit(t *testing.T) {
 	}
 	list := sparse("list.txt", maxList+1)
 	_, err := Load(Source{Proxies: []string{list}})
-	require.ErrorContains(t, err, fmt.Sprintf("%s has %d bytes, and at most %d are read", list, maxList+1, maxList))
+	require.ErrorContains(t, err, fmt.Sprintf("%s has %d bytes; at most %d are allowed", list, maxList+1, maxList))
 	file := sparse("koanf.toml", maxConfig+1)
 	_, err = Load(Source{File: file})
-	require.ErrorContains(t, err, fmt.Sprintf("%s has %d bytes, and at most %d are read", file, maxConfig+1, maxConfig))
+	require.ErrorContains(t, err, fmt.Sprintf("%s has %d bytes; at most %d are allowed", file, maxConfig+1, maxConfig))
 	_, err = Load(Source{Proxies: []string{"/dev/zero"}})
 	require.ErrorContains(t, err, fmt.Sprintf("/dev/zero has more than %d bytes", maxList))
 	_, err = ReadList("standard input", endless{})

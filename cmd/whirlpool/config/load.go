@@ -309,7 +309,7 @@ func (l *loader) relative(path string) string {
 // failed or the disk is full.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
-		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)
+		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)
 	}
 	data, err := readLimited(path, limit)
 	switch {
@@ -317,7 +317,7 @@ func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	case len(bytes.TrimSpace(data)) > 0:
 		l.cfg.sizes[path] = len(data)
 	case l.src.Sizes[path] > 0:
-		return nil, fmt.Errorf("%s has become empty; if that is meant, write a comment into it", path)
+		return nil, fmt.Errorf("%s has become empty; if this is intended, write a comment into it", path)
 	}
 	return data, err
 }

@@ -95,9 +95,9 @@ func (l *loader) plugins() {
 func (l *loader) module(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":
-		l.fault(key+".builtin", p.Builtin, "is beside a path; the module is one of the two")
+		l.fault(key+".builtin", p.Builtin, "cannot be set together with path; give one of them")
 	case p.URL != "" && p.Path+p.Builtin != "":
-		l.fault(key+".url", nil, "is beside a path or builtin; the module is one of them")
+		l.fault(key+".url", nil, "cannot be set together with path or builtin; give one of them")
 	case p.URL == "" && p.Path+p.Builtin == "":
 		l.fault(key+".path", nil, "is missing: the .wasm file of the plugin; or give url")
 	case p.URL == "":

@@ -51,7 +51,7 @@ sha256 = "`+sum+`"
 func TestFaultsOfSources(t *testing.T) {
 	for text, says := range map[string]string{
 		"":                                                 "plugins.x.path: is missing",
-		"path = \"a\"\nurl = \"https://a.b\"":              "plugins.x.url: is beside a path",
+		"path = \"a\"\nurl = \"https://a.b\"":              "plugins.x.url: cannot be set together with path",
 		"path = \"a\"\ninsecure = true":                    "plugins.x: public_key and insecure are for a url",
 		"url = \"https://hunter2.test/m\"":                 "plugins.x.url: nothing verifies the module",
 		"url = \"http://hunter2.test/m\"":                  "plugins.x.url: http:// can be read and changed",

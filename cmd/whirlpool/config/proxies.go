@@ -35,7 +35,7 @@ func (l *loader) proxies() {
 			p.Reuse, c.Proxies[i].Reuse = &yes, &yes
 		}
 		if *p.Weight == 0 { // in a Spec, 0 stands for no weight
-			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
+			l.fault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
 			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
@@ -207,7 +207,7 @@ func (l *loader) ids() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {
 		if first, twice := seen[p.ID]; twice && p.ID != "" {
-			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", p.ID,
+			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is also the id of proxies[%d]", p.ID,
 				first))
 		}
 		seen[p.ID] = i

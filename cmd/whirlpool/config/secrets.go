@@ -24,7 +24,7 @@ func (l *loader) secrets() {
 		case u.PasswordFile == "":
 			u.Password = l.secret(key+".password", u.Password)
 		case u.Password != "":
-			l.fault(key+".password_file", nil, "is set beside password; one of the two is enough")
+			l.fault(key+".password_file", nil, "cannot be set together with password; give one of them")
 		default:
 			u.Password = l.passwordFile(key+".password_file", u.PasswordFile)
 		}
@@ -85,7 +85,7 @@ func (l *loader) passwordFile(key, path string) upstream.Secret {
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		l.fault(key, nil, path+" has an empty first line; a password or a hash is expected there")
+		l.fault(key, nil, path+" has an empty first line; it must be a password or its hash")
 	}
 	return upstream.Secret(line)
 }

@@ -66,7 +66,7 @@ func TestPasswordFiles(t *testing.T) {
 		require.NotContains(t, err.Error(), "canary")
 	}
 	_, err = load(t, `gateway.users = [{ name = "a", password = "b", password_file = "pw" }]`, at)
-	require.ErrorContains(t, err, "is set beside password")
+	require.ErrorContains(t, err, "cannot be set together with password")
 	_, err = load(t, `gateway.users = [{ name = "a", password = "$argon2id$canary" }]`, at)
 	require.ErrorContains(t, err, "gateway.users[0].password: begins like an argon2id hash")
 	require.NotContains(t, err.Error(), "canary")
@@ -90,7 +90,7 @@ gateway.users = [{ name = "a", password = "b", override = "any", allow = ["*.exa
 		`override = "some"`:                   "override: must be any, capped or none",
 		`allow = ["a", "b c"]`:                "allow[1]: rule \"b c\"",
 		`deny = ["10.0.0.1/8"]`:               "deny[0]: rule",
-		`regions = [""]`:                      "regions: has an empty name",
+		`regions = [""]`:                      "regions: contains an empty name",
 		`max_in_flight = -1`:                  "max_in_flight",
 		`requests_per_day = -1`:               "requests_per_day",
 		`bytes_per_day = "-1"`:                "bytes_per_day",
