@@ -64,7 +64,7 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 	}
 	timelines := make([]*timeline, len(outageKinds))
 	for i, k := range outageKinds {
-		timelines[i] = newTimeline(k.length, rand.New(rand.NewPCG(seed, uint64(10+i))))
+		timelines[i] = newTimeline(i, rand.New(rand.NewPCG(seed, uint64(10+i))))
 		report.Traffic = append(report.Traffic, Outages{Kind: k.name})
 	}
 	for _, c := range backoffs {

@@ -6,59 +6,98 @@ package simulate
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// A proxy that recovers is used again. The built-ins that rank by success have 94 % of the oracle's successes
-// in the mean of six seeds, and 93 % with each seed. performance uses the best proxy again soon after its
-// outage.
+// The seeds of the tests of this file. The formulas of the built-ins were chosen with others (1 to 3040).
+const (
+	firstSeed = 7001
+	seeds     = 30
+)
+
+// summary has the mean of values, its standard error, and the largest and the smallest value.
+type summary struct{ mean, stderr, least, most float64 }
+
+func summarize(values []float64) (s summary) {
+	n := float64(len(values))
+	for _, v := range values {
+		s.mean += v / n
+	}
+	for _, v := range values {
+		s.stderr += (v - s.mean) * (v - s.mean)
+	}
+	s.stderr = math.Sqrt(s.stderr / (n - 1) / n)
+	s.least, s.most = slices.Min(values), slices.Max(values)
+	return s
+}
+
+func (s summary) String() string {
+	return fmt.Sprintf("%.4f +- %.4f, from %.4f to %.4f", s.mean, s.stderr, s.least, s.most)
+}
+
+// besideOracle plays a scenario with a scorer and with the oracle, with each seed. ofOracle is the share of the
+// oracle's successes. largest is the largest share of a proxy, relative to the mean. first is the first
+// proxy's share, relative to the share that the oracle gives it.
+func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, first summary) {
+	var a, b, c []float64
+	m, err := host().Load(builtIn(scorer).Code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	for seed := range uint64(seeds) {
+		tr, err := Generate(scenario, firstSeed+seed)
+		require.NoError(t, err)
+		p, o := newPlay(tr, firstSeed+seed), newPlay(tr, firstSeed+seed)
+		require.NoError(t, p.with(m, NoBreaker()))
+		o.withOracle()
+		mine, best := p.result(scorer), o.result(oracle)
+		a = append(a, mine.SuccessRate/best.SuccessRate)
+		b = append(b, slices.Max(mine.Shares)*float64(len(tr.Proxies)))
+		c = append(c, mine.Shares[0]/best.Shares[0])
+	}
+	ofOracle, largest, first = summarize(a), summarize(b), summarize(c)
+	t.Logf("%s, %s: of the oracle %v; largest share %v", scorer, scenario, ofOracle, largest)
+	return ofOracle, largest, first
+}
+
+// A proxy that recovers is used again. performance soon uses the best proxy again after its outage. cost_aware does
+// not prefer it, but the cheapest proxy with 80 % of successes, so that it has fewer successes than the oracle.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
-	for _, scenario := range []string{"outage", "drift"} {
-		for _, name := range []string{"performance", "cost_aware"} {
-			mean := 0.0
-			for seed := range uint64(6) {
-				tr, err := Generate(scenario, seed+1)
-				require.NoError(t, err)
-				r, err := PlayScorer(host(), builtIn(name), tr, NoBreaker(), seed+1)
-				require.NoError(t, err)
-				mine, best := r.Results[0], r.Results[3]
-				require.Greater(t, mine.SuccessRate, 0.93*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
-				mean += mine.SuccessRate / best.SuccessRate / 6
-				if scenario == "outage" && name == "performance" {
-					require.Greater(t, mine.Shares[0], 0.85*best.Shares[0], "seed %d", seed+1)
-				}
-			}
-			require.Greater(t, mean, 0.94, "%s on %s", name, scenario)
+	for _, x := range []struct {
+		scorer, scenario string
+		limit            float64
+	}{
+		{"performance", "outage", 0.95}, {"performance", "drift", 0.95},
+		{"cost_aware", "outage", 0.94}, {"cost_aware", "drift", 0.95},
+	} {
+		of, _, first := besideOracle(t, x.scorer, x.scenario)
+		require.Greater(t, of.mean, x.limit, "%s on %s", x.scorer, x.scenario)
+		require.Greater(t, of.least, 0.9, "%s on %s", x.scorer, x.scenario)
+		if x.scenario == "outage" && x.scorer == "performance" {
+			require.Greater(t, first.least, 0.75)
 		}
 	}
 }
 
-// exploring has at least 98 % of the oracle's successes in every scenario, in the mean of six seeds.
+// exploring has at least 98 % of the oracle's successes in every scenario in the mean, and 95 % with each seed.
 func TestExploringIsNearTheOracle(t *testing.T) {
 	for _, s := range Scenarios {
-		mean, share := 0.0, 0.0
-		for seed := range uint64(6) {
-			tr, err := Generate(s.Name, seed+1)
-			require.NoError(t, err)
-			r, err := PlayScorer(host(), builtIn("exploring"), tr, NoBreaker(), seed+1)
-			require.NoError(t, err)
-			of := r.Results[0].SuccessRate / r.Results[3].SuccessRate
-			mean += of / 6
-			require.Greater(t, of, 0.96, "%s, seed %d", s.Name, seed+1)
-			share = max(share, slices.Max(r.Results[0].Shares)*float64(len(r.Proxies)))
-			if s.Name == "capacity" {
-				require.Less(t, r.Results[1].SuccessRate, 0.5, "performance sends everything to one proxy")
-			}
-		}
-		t.Logf("%-8s %.4f", s.Name, mean)
-		require.Greater(t, mean, 0.98, s.Name)
-		if s.Name == "equal" { // one attempt in twenty fails, so the statistics of the proxies differ by chance
-			require.Less(t, share, 1.5, "the largest share of a proxy, relative to the mean")
+		of, largest, _ := besideOracle(t, "exploring", s.Name)
+		require.Greater(t, of.mean, 0.98, s.Name)
+		require.Greater(t, of.least, 0.95, s.Name)
+		if s.Name == "equal" { // one attempt in twenty fails, so that the proxies' records differ by chance
+			require.Less(t, largest.mean, 1.25)
+			require.Less(t, largest.most, 1.5)
 		}
 	}
+	of, _, _ := besideOracle(t, "performance", "capacity")
+	require.Less(t, of.most, 0.5, "performance sends everything to one proxy")
 }
 
 // Among equal proxies that fail rarely or never, all get the same share, idle or busy.
@@ -80,28 +119,31 @@ func TestExploringSharesAmongEquals(t *testing.T) {
 	}
 }
 
-// The mean wait with adaptive is at most 1.1 times that with the best fixed delay, in the mean of all kinds of
-// outages, and at most 1.3 times with each.
+// The mean wait with adaptive is at most 1.1 times that with the best fixed delay, for every kind of outages but the
+// shortest: docs/decisions/adaptive-backoff.md has the reason.
 func TestAdaptiveIsNearTheBestFixedDelay(t *testing.T) {
-	mean := map[string]float64{}
-	const seeds = 3
-	for seed := range uint64(seeds) {
-		r, err := PlayBackoff(host(), builtIn("adaptive"), false, seed+1)
+	ratios := map[string][]float64{}
+	limits := wasmhost.DefaultLimits()
+	limits.CallTimeout = time.Minute // a machine with other work changes nothing
+	for seed := range uint64(3) {
+		r, err := PlayBackoff(wasmhost.New(limits, ""), builtIn("adaptive"), false, firstSeed+seed)
 		require.NoError(t, err)
-		require.Zero(t, r.Results[0].Faults)
+		require.Zero(t, r.Results[0].Faults, r.Results[0].LastFault)
 		for _, o := range r.Traffic {
 			adaptive, exponential, best := o.Results[0], o.Results[1], o.Results[len(o.Results)-1]
 			require.Contains(t, best.Backoff, bestFixed)
 			require.Greater(t, adaptive.Served, exponential.Served-0.03, o.Kind)
 			require.Less(t, adaptive.Wait, exponential.Wait, o.Kind)
-			mean[o.Kind] += adaptive.Wait / best.Wait / seeds
+			ratios[o.Kind] = append(ratios[o.Kind], adaptive.Wait/best.Wait)
 		}
 	}
-	all := 0.0
-	for kind, x := range mean {
-		t.Logf("%-28s %.3f", kind, x)
-		require.Less(t, x, 1.3, kind)
-		all += x / float64(len(mean))
+	for _, k := range outageKinds {
+		x := summarize(ratios[k.name])
+		t.Logf("%-28s %v", k.name, x)
+		limit := 1.1
+		if k.name == outageKinds[0].name {
+			limit = 1.35
+		}
+		require.Less(t, x.mean, limit, k.name)
 	}
-	require.Less(t, all, 1.1)
 }

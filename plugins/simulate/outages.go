@@ -14,7 +14,7 @@ import (
 )
 
 // Outages is the report on requests to one target that fails from time to time, with the default policy. It
-// covers only the requests whose first attempt fails.
+// covers only the requests whose first attempt fails. Each kind of outages has a target and proxies of its own.
 type Outages struct {
 	Kind    string        `json:"kind"`    // the kind of outages
 	Results []OutageWaits `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
@@ -58,10 +58,17 @@ type timeline struct {
 	outages  [][2]float64 // beginning and end of each, s, ordered by time
 	requests []float64    // s
 	dead     bool         // a fifth of the first attempts goes to a dead proxy
+	host     float64      // hash of the target's host
+	proxies  [2]float64   // hashes of the ids of the working proxy and the dead one
 }
 
-func newTimeline(length func(*rand.Rand) float64, r *rand.Rand) *timeline {
-	t, now := &timeline{dead: length == nil}, 0.0
+// newTimeline returns a timeline of outageKinds[kind].
+func newTimeline(kind int, r *rand.Rand) *timeline {
+	length, now := outageKinds[kind].length, 0.0
+	t := &timeline{dead: length == nil, host: core.Hash53(fmt.Sprintf("host-%d.test", kind+2))}
+	for i := range t.proxies {
+		t.proxies[i] = core.Hash53(trial.ID(2*kind + 1 + i))
+	}
 	for range outageCount {
 		now += outageGap * (1 + r.ExpFloat64())
 		if length != nil {
@@ -127,9 +134,9 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 		if t.dead && a.number == 0 && a.luck < 0.2 {
 			proxy, ok = 1, false
 		}
-		id := core.Hash53(trial.ID(proxy))
+		id := t.proxies[proxy]
 		o := core.Observation{
-			Now: defaultStart + a.at, IDHash: id, HostHash: core.Hash53("host-1.test"), Attempt: float64(a.number),
+			Now: defaultStart + a.at, IDHash: id, HostHash: t.host, Attempt: float64(a.number),
 			Success: flag(ok), Latency: 0.05, Status: 503, Delay: a.waited,
 		}
 		if ok {

@@ -357,7 +357,7 @@ var _ core.Scorer = (*counted)(nil)
 func TestTheFixedDelayIsPlayedRight(t *testing.T) {
 	policy := retry.DefaultPolicy()
 	for i, k := range outageKinds {
-		line := newTimeline(k.length, rand.New(rand.NewPCG(1, uint64(i))))
+		line := newTimeline(i, rand.New(rand.NewPCG(1, uint64(i))))
 		played, err := line.play(&policy, rand.New(rand.NewPCG(1, 6)),
 			func(*core.BackoffRequest) (float64, error) { return 2, nil }, func(*core.Observation) {})
 		require.NoError(t, err)

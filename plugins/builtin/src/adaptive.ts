@@ -2,19 +2,18 @@
 // outages of the same target. If fewer than two of those are known, it uses the outages of the
 // proxy that failed.
 //
-// An outage begins with a failure and ends before the next success. Let l be the time from its
-// first to its last failure, and h the time from its first failure to the next success. Its length
-// is estimated as l^(1/4) h^(3/4). The last 16 outages are kept. Those that were longer than the
-// present outage has lasted give the distribution of its remaining time (the conditional
-// distribution of Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA
-// 53, 1958, without censoring).
+// An outage begins with a failure and ends with the next success. If it was there after l
+// seconds and gone after h, it counts as l^(1/4) h^(3/4) seconds. The last 16 outages give the
+// distribution of their lengths: a mixture of log-logistic distributions, one around each of them
+// (a kernel estimate of the logarithms; the width is the standard deviation times n^(-1/5), Silverman,
+// "Density Estimation for Statistics and Data Analysis", 1986). From it follows how much of
+// the present outage is left.
 //
-// The backoff plans a sequence of waits, as many as the policy has retries left. It chooses the
-// sequence with the shortest expected time until a success, and returns its first wait (dynamic
-// programming, Bellman 1957). A request that fails in the end counts as max_backoff_delay. If the
-// target or proxy has had a success since its last failure, the wait is 0.1 s. If fewer than two
-// outages are known, or the present outage is longer than all known ones, the wait is that of the
-// backoff exponential.
+// The wait is the first of the sequence that minimizes the expected time until a
+// success, with the number of retries that the policy still allows (dynamic programming, Bellman
+// 1957). A request that fails counts as max_backoff_delay. If the target or proxy has succeeded
+// since, the wait is 0.1 s. Without two earlier outages, or if this one is much longer than all, it is
+// that of exponential.
 import { BackoffRequest, Observation } from "../../../sdk/assemblyscript/records";
 import { exponential } from "./power";
 export { whirlpool_abi_v1 } from "./abi";
@@ -27,14 +26,17 @@ const ENOUGH = 2;
 const SHORTEST: f64 = 0.1;
 /** The shortest length of an outage, s. */
 const BRIEFEST: f64 = 0.05;
-/** Factor for the lengths of the kept outages, since the present outage may last a little longer. */
-const MARGIN: f64 = 1.1;
-/**
- * With the probability of one kept outage, the present outage is longer than all of them. Its length is
- * then LONGER times the longest.
- */
-const LONGER: f64 = 1.5;
-/** If there was no attempt for this time, the end of an outage is unknown, s. */
+/** The smallest width of the distribution around an outage, in the logarithm of its length. */
+const NARROWEST: f64 = 0.05;
+/** The logistic distribution with this slope has nearly the spread of the normal distribution. */
+const SLOPE: f64 = 1.7;
+/** If an outage as long as the present one is less likely than this, it is unlike all earlier ones. */
+const UNLIKELY: f64 = 1e-6;
+/** Number of waits between which the best sequence chooses, from SHORTEST to the cap in equal ratios. */
+const WAITS = 48;
+/** The most waits of a sequence. */
+const LONGEST = 16;
+/** Time without an attempt after which the end of an outage is unknown, s. */
 const QUIET: f64 = 60;
 
 /** A target or a proxy. */
@@ -131,13 +133,14 @@ function update(at: usize, o: Observation): void {
   }
 }
 
-/**
- * The remaining times of the kept outages that were longer than the present one has lasted, in ascending
- * order. Element 0 is 0.
- */
-const left: usize = memory.data(8 * (KEPT + 2));
-/** By element of left: the expected time until a success, after a wait until that time. */
-const rest: usize = memory.data(8 * (KEPT + 2));
+/** The waits in order, after an element 0. */
+const waits: usize = memory.data(8 * (WAITS + 1));
+/** The probability that the outage lasts longer than each of waits, times a constant. */
+const lasting: usize = memory.data(8 * (WAITS + 1));
+/** The expected time until a success after a wait for each of waits. */
+const rest: usize = memory.data(8 * (WAITS + 1));
+/** (geometric mean / length)^slope of each kept outage. */
+const factors: usize = memory.data(8 * KEPT);
 
 // @ts-ignore: decorator
 @inline
@@ -158,49 +161,59 @@ export function backoff(r: BackoffRequest): f64 {
   if (!at || changetype<Party>(at).outages < ENOUGH) return unknown;
   const p = changetype<Party>(at);
   let wait = SHORTEST;
-  if (p.failing != 0) {
-    const n = remaining(at, r.now - p.began);
-    if (n == 0) return unknown;
-    wait = best(n, <i32>min(max(r.maxAttempts - r.retry, 1), KEPT), r.cap);
+  if (p.failing != 0 && r.cap > SHORTEST) {
+    if (!predict(at, max(r.now - p.began, 0), r.cap)) return unknown;
+    wait = best(<i32>min(max(r.maxAttempts - r.retry, 1), LONGEST), r.cap);
   }
   if (r.jitter != 0) wait *= 1 + 0.25 * r.random;
   return min(max(wait, SHORTEST), r.cap);
 }
 
-/** Fills left for an outage that has lasted for a time. Returns the number of elements after element 0. */
-function remaining(at: usize, lasted: f64): i32 {
-  let n = 0;
-  const known = min(<i32>changetype<Party>(at).outages, KEPT);
-  set(left, 0, 0);
-  let longest = 0.0;
-  for (let k = 0; k < known; k++) {
-    const length = load<f64>(at + 48 + (<usize>k << 3)) * MARGIN;
-    longest = max(longest, length);
-    const l = length - lasted;
-    if (l <= 0) continue;
-    let i = ++n;
-    for (; i > 1 && get(left, i - 1) > l; i--) set(left, i, get(left, i - 1));
-    set(left, i, l);
+/** Fills waits and lasting for an outage that has lasted for a time; false if it is unlike all earlier ones. */
+function predict(at: usize, lasted: f64, cap: f64): bool {
+  const n = min(<i32>changetype<Party>(at).outages, KEPT);
+  let sum = 0.0;
+  let squares = 0.0;
+  for (let k = 0; k < n; k++) {
+    const x = Math.log(get(at + 48, k));
+    sum += x;
+    squares += x * x;
   }
-  const l = longest * LONGER - lasted;
-  if (l > 0) set(left, ++n, l);
-  return n;
+  const mean = sum / n;
+  const deviation = sqrt(max(squares - sum * mean, 0) / (n - 1));
+  const slope = SLOPE / max(deviation * Math.pow(n, -0.2), NARROWEST);
+  const scale = Math.exp(mean);
+  for (let k = 0; k < n; k++) set(factors, k, Math.pow(scale / get(at + 48, k), slope));
+  const ratio = Math.pow(cap / SHORTEST, 1 / <f64>(WAITS - 1));
+  let wait = 0.0;
+  for (let i = 0; i <= WAITS; i++) {
+    set(waits, i, wait);
+    const t = Math.pow((lasted + wait) / scale, slope);
+    let s = 0.0;
+    for (let k = 0; k < n; k++) s += 1 / (1 + t * get(factors, k));
+    set(lasting, i, s);
+    wait = i == 0 ? SHORTEST : wait * ratio;
+  }
+  return get(lasting, 0) > UNLIKELY;
 }
 
 /**
- * Returns the first wait of the best sequence of at most that many waits. Let v(m, i) be the expected time
- * with m more waits after element i. It is the minimum over j > i of left[j] - left[i] + (n - j) / (n - i)
- * * v(m - 1, j), and v(0, i) = failed.
+ * The first wait of the best sequence of at most so many. The expected time with m
+ * waits after element i, v(m, i), is the minimum over j > i of
+ *   waits[j] - waits[i] + lasting[j] / lasting[i] * v(m - 1, j), with v(0, i) = failed.
+ * The last element is the cap, after which nothing follows.
  */
-function best(n: i32, waits: i32, failed: f64): f64 {
-  for (let i = 0; i < n; i++) set(rest, i, failed);
-  set(rest, n, 0);
+function best(most: i32, failed: f64): f64 {
+  for (let i = 0; i <= WAITS; i++) set(rest, i, failed);
   let first = 1;
-  for (let m = 0; m < waits; m++) {
-    for (let i = 0; i < n; i++) { // for elements after i, rest still has v(m, j)
+  for (let m = 0; m < most; m++) {
+    for (let i = 0; i < WAITS; i++) { // rest of later elements is still that of m
+      const from = get(waits, i);
+      const reached = get(lasting, i);
+      if (reached <= 0) break; // the outage has ended
       let least = Infinity;
-      for (let j = i + 1; j <= n; j++) {
-        const v = get(left, j) - get(left, i) + <f64>(n - j) / <f64>(n - i) * get(rest, j);
+      for (let j = i + 1; j <= WAITS; j++) {
+        const v = get(waits, j) - from + get(lasting, j) / reached * get(rest, j);
         if (v < least) {
           least = v;
           if (i == 0) first = j;
@@ -209,5 +222,5 @@ function best(n: i32, waits: i32, failed: f64): f64 {
       set(rest, i, least);
     }
   }
-  return get(left, first);
+  return get(waits, first);
 }

@@ -6,11 +6,11 @@
 // The penalty is usually 1, so that equal proxies take turns. There are three exceptions.
 //
 // 1. More failures than chance explains. Let f be the failures in n attempts, q the failure rate of
-// the good proxies, and e = n q the expected failures. The proxy is worse if f - 1/2 > e + 1.5
-// sqrt(e (1 - q)): the control chart for proportions (Shewhart 1931) with a correction for
+// the good proxies, and e = n q the expected failures. The proxy is worse if f > e + 1 +
+// sqrt(e (1 - q)): a control chart for proportions (Shewhart 1931) with a correction for
 // continuity. Its penalty is 16. Under load (at least as many attempts in flight as candidates) the
-// penalty is 1 + 30 (f/n - q), at most 16, because a proxy also fails if it is overloaded, and to
-// avoid it completely would overload the next proxy. Up to 9 failures in a row do not count if the
+// limit is e + 1/2 + 1.5 sqrt(e (1 - q)) and the penalty 1 + 30 (f/n - q), at most 16,
+// because a proxy also fails if it is overloaded, and to avoid it completely would overload the next proxy. Up to 9 failures in a row do not count if the
 // attempts before them were good: the breaker decides about a proxy that has stopped working.
 //
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
@@ -27,8 +27,12 @@
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 
-/** Number of standard deviations by which failures must exceed the expected number. */
-const DEVIATIONS: f64 = 1.5;
+/** Failures and standard deviations by which failures must exceed the expected number. */
+const FAILURES: f64 = 1;
+const DEVIATIONS: f64 = 1;
+/** The same under load: the attempts that a proxy does not get may be too many for the others. */
+const FAILURES_BUSY: f64 = 0.5;
+const DEVIATIONS_BUSY: f64 = 1.5;
 /** Penalty for an excess failure rate of 1. */
 const SLOPE: f64 = 30;
 /** The largest penalty for failures, and the penalty for too little knowledge under load. */
@@ -72,6 +76,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
   }
   if (failed < 0.5 && slowest + OFFSET <= SLOWER * (fastest + OFFSET)) return 0;
 
+  const busy = inFlight >= <f64>count;
   let q = 1.0;
   for (let row = rows; row < end; row += ROW) {
     const c = changetype<Candidate>(row);
@@ -84,7 +89,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
     fastest = Infinity;
     for (let row = rows; row < end; row += ROW) {
       const c = changetype<Candidate>(row);
-      if (worse(c, q)) continue;
+      if (worse(c, q, busy)) continue;
       attempts += c.samples;
       f += failures(c);
       const latency = c.latencyEWMA;
@@ -94,12 +99,11 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
     if (next == q) break;
     q = next;
   }
-  const busy = inFlight >= <f64>count;
   for (let row = rows; row < end; row += ROW, scores += 8) {
     const c = changetype<Candidate>(row);
     if (c.breakerState != 0) continue; // the breaker of the proxy admits a probe
     let penalty = 1.0;
-    if (worse(c, q)) penalty = busy ? min(1 + SLOPE * max(1 - c.successRate - q, 0), LIMIT) : LIMIT;
+    if (worse(c, q, busy)) penalty = busy ? min(1 + SLOPE * max(1 - c.successRate - q, 0), LIMIT) : LIMIT;
     if (busy && doubtful(c, q)) penalty = LIMIT;
     const ratio = (c.latencyEWMA + OFFSET) / (fastest + OFFSET);
     if (ratio > SLOWER) penalty *= ratio;
@@ -121,20 +125,21 @@ function failures(c: Candidate): f64 {
  */
 // @ts-ignore: decorator
 @inline
-function worse(c: Candidate, q: f64): bool {
+function worse(c: Candidate, q: f64, busy: bool): bool {
   const f = failures(c);
-  if (!unlikely(f, c.samples, q)) return false;
+  if (!unlikely(f, c.samples, q, busy)) return false;
   const streak = c.consecutiveFailures;
-  return streak == 0 || streak >= STREAK || unlikely(f - streak, c.samples - streak, q);
+  return streak == 0 || streak >= STREAK || unlikely(f - streak, c.samples - streak, q, busy);
 }
 
 /** Reports whether f failures in n attempts are more than chance explains. */
 // @ts-ignore: decorator
 @inline
-function unlikely(f: f64, n: f64, q: f64): bool {
+function unlikely(f: f64, n: f64, q: f64, busy: bool): bool {
   const expected = n * q;
-  const excess = f - 0.5 - expected;
-  return excess > 0 && excess * excess > DEVIATIONS * DEVIATIONS * expected * (1 - q);
+  const excess = f - expected - (busy ? FAILURES_BUSY : FAILURES);
+  const d = busy ? DEVIATIONS_BUSY : DEVIATIONS;
+  return excess > 0 && excess * excess > d * d * expected * (1 - q);
 }
 
 /** Reports whether too little is known of a proxy, or its few attempts failed too often. */
