@@ -6,12 +6,13 @@
 // The penalty is usually 1, so that equal proxies take turns. There are three exceptions.
 //
 // 1. More failures than chance explains. Let f be the failures in n attempts, q the failure rate of
-// the good proxies, and e = n q the expected failures. The proxy is worse if f > e + 1 +
-// sqrt(e (1 - q)): a control chart for proportions (Shewhart 1931) with a correction for
-// continuity. Its penalty is 16. Under load (at least as many attempts in flight as candidates) the
-// limit is e + 1/2 + 1.5 sqrt(e (1 - q)) and the penalty 1 + 30 (f/n - q), at most 16,
-// because a proxy also fails if it is overloaded, and to avoid it completely would overload the next proxy. Up to 9 failures in a row do not count if the
-// attempts before them were good: the breaker decides about a proxy that has stopped working.
+// the good proxies, and e = n q the expected failures. The proxy is worse if f > e + 1 + sqrt(e (1 -
+// q)): a control chart for proportions (Shewhart 1931) with a correction for continuity. Its penalty
+// is 16. Under load (at least as many attempts in flight as candidates) the limit is e + 1/2 + 1.5
+// sqrt(e (1 - q)) and the penalty 1 + 30 (f/n - q), at most 16, because a proxy also fails if it is
+// overloaded, and to avoid it completely would overload the next proxy. Up to 9 failures in a row do
+// not count if the attempts before them were good: the breaker decides about a proxy that has
+// stopped working.
 //
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
 // proxy with less than 20 attempts whose failure rate exceeds q by more than 5 % (with two attempts
