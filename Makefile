@@ -24,6 +24,7 @@ test: deps check ## every test, under the race detector (allocations and simulat
 	go test -race -timeout 60m ./integration # alone: it takes most of the time
 	go test -run Alloc ./core/... ./plugins/...
 	go test ./core/evidence ./plugins/simulate ./wasm-examples/... # their simulations, each of one goroutine
+	go test -run AgainstAModel ./plugins # of one goroutine as well
 
 unit: ## the tests of core, api, cmd, docs and plugins, with a fifth of the random cases, no race detector; needs Go only
 	go test -short $(UNIT)
