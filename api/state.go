@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Changes makes the changes that outlive a restart if persist is set. Its errors are those of the parts that are
-// changed, or a *changes.NotKeptError.
+// Changes makes changes. If persist is set, a change outlives a restart. The errors are those of the parts
+// that are changed, or a *changes.NotKeptError.
 type Changes interface {
 	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
 	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)

@@ -29,10 +29,10 @@ type userView struct {
 	InFlight       int64    `json:"in_flight"`
 	RequestsToday  int64    `json:"requests_today"`
 	BytesToday     int64    `json:"bytes_today"`
-	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit, as the following two
+	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit; the same holds for the next two
 	RequestsPerDay int64    `json:"requests_per_day"` //
 	BytesPerDay    int64    `json:"bytes_per_day"`
-	Priority       string   `json:"priority"` // the highest; "" for no limit
+	Priority       string   `json:"priority"` // the highest that a request may have; "" for no limit
 	Override       string   `json:"override"` // "" for gateway.override
 	Allow          []string `json:"allow"`
 	Deny           []string `json:"deny"`

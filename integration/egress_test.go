@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// direct:// reaches no address of this machine or its network, however it is spelled. A proxy at such an address is
-// used nevertheless.
+// direct:// reaches no address of this machine or its network, however the address is spelled. But a proxy
+// may have such an address.
 func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confK+"[[proxies]]\nurl = \"direct://\"\n")
@@ -40,7 +40,7 @@ func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 			require.Contains(t, body, rule)
 		}
 	}
-	// These may resolve, since Go may use the resolver of the C library.
+	// These names may resolve, because Go may use the resolver of the C library.
 	for _, host := range []string{"2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost."} {
 		r, body := wire(t, w.gateway, "GET http://"+host+":"+port+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Contains(t, []int{403, 502}, r.StatusCode, "%s: %s", host, body)

@@ -45,7 +45,7 @@ func relay(t *testing.T, to string) (address string, connections *atomic.Int64) 
 	return l.Addr().String(), connections
 }
 
-// looped asks w, whose only proxies lead back to it, and expects a 508 from it.
+// looped sends a request through w, whose only proxies lead back to it, and expects a 508 from w.
 func looped(t *testing.T, w *whirl) {
 	t.Helper()
 	r, body := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -60,7 +60,7 @@ func looped(t *testing.T, w *whirl) {
 	require.Equal(t, "loop_detected", header.Get("X-Whirlpool-Outcome"))
 }
 
-// A gateway that lists itself under the address of a relay.
+// A gateway lists itself under the address of a relay.
 func TestS117AGatewayBehindARelayListsItself(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{confK, "[health]\nreachability = false\n"} {
@@ -72,7 +72,7 @@ func TestS117AGatewayBehindARelayListsItself(t *testing.T) {
 		require.LessOrEqual(t, connections.Load(), int64(6))
 		require.Positive(t, w.breaker("back")["failure_count"], "charged to the proxy that leads back")
 		eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "a request came back") })
-		w.fakes = append(w.fakes, lone(t)) // with a good proxy beside it every request is served
+		w.fakes = append(w.fakes, lone(t)) // w now also has a good proxy, so every request succeeds
 		w.write(config + byTurns + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
 		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
 		for range 4 {
@@ -90,7 +90,7 @@ func lone(t *testing.T) *lab.Proxy {
 	return f
 }
 
-// Two gateways that list each other, and three in a ring.
+// Two gateways list each other, and three list one another in a ring.
 func TestS118GatewaysThatListEachOther(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 3} {
@@ -114,8 +114,8 @@ func TestS118GatewaysThatListEachOther(t *testing.T) {
 	}
 }
 
-// The token is on each request and CONNECT to a proxy, and on nothing that a target gets. A client's own value has no
-// effect, and those of other gateways are passed on.
+// Each request and each CONNECT to a proxy has the token, and no target gets it. A value that a client sends
+// has no effect, and the tokens of other gateways are sent on.
 func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	t.Parallel()
 	const other = "00112233445566778899aabbccddeeff"
@@ -149,7 +149,7 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	}
 }
 
-// A relay that removes hop-by-hop fields, as an HTTP proxy does, adds a Via that shows the loop.
+// A relay that removes hop-by-hop fields, as an HTTP proxy does, adds a Via. The Via shows the loop.
 func TestS120ALoopThroughAnotherProxyShowsInVia(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tunnelProxy is a proxy whose tunnels answer each byte with 20,000. It cuts those for which cuts returns true after
-// 5,000.
+// tunnelProxy is a proxy whose tunnels respond with 20,000 bytes to each byte. It cuts the tunnels for which
+// cuts returns true after 5,000 bytes.
 func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -51,7 +51,7 @@ func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
 	return l.Addr().String()
 }
 
-// A proxy that cuts two of three tunnels at 5 KB leaves the rotation; its cuts are shown.
+// A proxy that cuts two of three tunnels at 5 KB gets no more requests, and the API shows its short tunnels.
 func TestS121AProxyThatCutsItsTunnels(t *testing.T) {
 	t.Parallel()
 	never := func(int64) bool { return false }

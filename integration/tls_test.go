@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
 )
 
-// curl uses the gateway and the API over TLS, with passwords, keys and client certificates. A new certificate is taken
-// from its file while a connection is open.
+// curl uses the gateway and the API over TLS, with passwords, keys and client certificates. A new certificate
+// is read from its file while a connection is open.
 func TestListenersWithTLS(t *testing.T) {
 	t.Parallel()
 	a := testcert.NewAuthority(t)

@@ -32,16 +32,16 @@ type keeper struct {
 	once    sync.Once
 }
 
-// Times that openState waits for another process to leave the folder: the former process of this gateway, which leaves
-// it when it begins to drain. A process that was given its sockets was probably started before the other one was told
-// to end.
+// openState waits so long for another process to leave the folder. That process is usually the former process
+// of this gateway, which leaves the folder when it begins to drain. The wait is long if this process was
+// given the sockets of the former one, because it then probably starts before the former one is told to end.
 const (
 	shortWait = time.Second
 	longWait  = time.Minute
 )
 
-// openState locks and opens [state] dir. If that is not possible, the error says so for a configured folder. The
-// default folder is not used then, and a warning says so.
+// openState locks and opens the folder of state.dir. If that fails for a configured folder, openState returns
+// an error. If it fails for the default folder, openState logs a warning, and the gateway keeps no state.
 func openState(cfg *config.Config, wait time.Duration, log *slog.Logger) (*keeper, error) {
 	if cfg.State.Dir == "" {
 		if cfg.State.Implied {
@@ -110,7 +110,7 @@ func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
 	k.history = h
 }
 
-// close writes what is not written yet, and leaves the folder to other processes. Later changes by the API fail with
+// close writes what is not written yet, and unlocks the folder. Later changes by the API fail with
 // state.ErrClosed.
 func (k *keeper) close() {
 	k.once.Do(func() {

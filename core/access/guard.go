@@ -31,17 +31,19 @@ var listenerNames = [NumListeners]string{Gateway: "gateway", SOCKS5: "socks5", A
 func (l Listener) String() string { return listenerNames[l] }
 
 const (
-	// delayUnit is the delay after the first failed login of an address; after n of them it is n*n times as long. So a
-	// person who mistypes a password does not notice it, and a program soon has one try in maxDelay.
+	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n
+	// times as long, up to maxDelay. A person who mistypes a password does not notice it, but a program that
+	// guesses soon has one try in 10 seconds.
 	delayUnit = 2500 * time.Microsecond
 	maxDelay  = 10 * time.Second
-	// forgetAfter is the time without a failed login after which an address begins anew.
+	// forgetAfter is the time without a failed login after which the failed logins of an address are forgotten.
 	forgetAfter = 10 * time.Minute
 	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. While
 	// there are so many, further logins of the address are refused without a check, because otherwise a client could
 	// try as many passwords at a time as it has connections.
 	maxDelayed = 8
-	// maxAddresses is the number of addresses that are remembered. The one whose last failure is the oldest makes room.
+	// maxAddresses is the number of addresses that are remembered. If there is one more, the address with the
+	// oldest last failure is removed.
 	maxAddresses = 4096
 	// maxHashWait is the longest wait for a turn to compute a hash.
 	maxHashWait = 5 * time.Second
@@ -54,7 +56,7 @@ type Result uint8
 const (
 	Accepted Result = iota
 	Refused         // wrong, and the delay has passed
-	Blocked         // not checked: too many logins of this address fail, or too many hashes are due
+	Blocked         // not checked: too many logins of this address fail, or too many hashes wait to be computed
 )
 
 // Login is a login that a client tries.
@@ -97,15 +99,16 @@ func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 // Failed returns the number of failed logins at a listener.
 func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
-// Check checks the credentials of a login. known compares them with what needs no hash; decided is false if only slow
-// can tell, which computes a hash. known must return soon: the failed logins of all addresses wait for it.
+// Check checks the credentials of a login. Known checks what it can without computing a hash; decided is
+// false if the password must be hashed, which Slow does. Known must return soon, because the failed logins of
+// all addresses wait for it.
 type Check struct {
 	Known func() (ok, decided bool)
 	Slow  func() (ok bool) // nil if Known always decides
 }
 
-// Do runs a login. If the client may not enter, Do returns after the delay, or when ctx ends. If the result is Blocked,
-// retryAfter is the time after which another login may be checked.
+// Do runs a login. After a failed login, Do returns when the delay is over or ctx ends. If the result is
+// Blocked, retryAfter is the time after which another login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := prefixOf(l.From)
 	result, f, delay := g.known(from, check.Known)
@@ -138,8 +141,9 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 // unknown is the result of a check that only a hash can decide.
 const unknown = Blocked + 1
 
-// known makes the check without a hash. It holds mu from the look at the address to the record of a failure, so that a
-// client cannot have many passwords checked at the same time. After a failure, f and delay are those of fail.
+// known makes the check without a hash. It holds mu from the search for the address until a failure is
+// recorded, so that a client cannot have many passwords checked at the same time. After a failure, f and
+// delay are those of fail.
 func (g *Guard) known(
 	from netip.Prefix, check func() (ok, decided bool),
 ) (result Result, f *failures, delay time.Duration) {
@@ -158,8 +162,9 @@ func (g *Guard) known(
 	return Refused, f, delay
 }
 
-// slow makes the check with a hash when there is a free place. The result is Blocked if there is none for long, or if
-// the address is blocked by then. After a failure, f and delay are those of fail.
+// slow makes the check with a hash as soon as fewer than the maximum number of hashes are being computed. The
+// result is Blocked after a wait of maxHashWait, or if the address is blocked by then. After a failure, f and
+// delay are those of fail.
 func (g *Guard) slow(
 	ctx context.Context, from netip.Prefix, check func() bool,
 ) (result Result, f *failures, delay time.Duration) {
@@ -191,7 +196,8 @@ func (g *Guard) slow(
 	return Refused, f, delay
 }
 
-// blocked reports whether no login of an address is checked now, and how long this may last. It requires mu.
+// blocked reports whether logins of an address are refused without a check, and how long this may last. The
+// caller holds mu.
 func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
 	e := g.addresses[from]
 	if e == nil {
@@ -201,8 +207,8 @@ func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
 	return delayOf(f.count), f.delayed >= maxDelayed
 }
 
-// fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed after the
-// delay. At maxDelayed, f is nil and the response is not delayed. It requires mu.
+// fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed
+// after the delay. At maxDelayed, f is nil and the response is not delayed. The caller holds mu.
 func (g *Guard) fail(from netip.Prefix) (f *failures, delay time.Duration) {
 	now := g.now()
 	e := g.addresses[from]
@@ -225,7 +231,8 @@ func (g *Guard) fail(from netip.Prefix) (f *failures, delay time.Duration) {
 	return f, delayOf(f.count)
 }
 
-// makeRoom removes the addresses that are forgotten, and the oldest one if there are too many. It requires mu.
+// makeRoom removes the addresses that are to be forgotten, and the oldest one if there are too many. The
+// caller holds mu.
 func (g *Guard) makeRoom(now time.Time) {
 	for e := g.recent.Back(); e != nil; e = g.recent.Back() {
 		f := e.Value.(*failures)

@@ -22,7 +22,7 @@ func newGuard() *Guard { return NewGuard(time.Now, slog.New(slog.DiscardHandler)
 
 func at(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1234} }
 
-// wrong and right are checks with that result.
+// wrong and right are checks that reject and accept every password.
 var (
 	wrong = Check{Known: func() (ok, decided bool) { return false, true }}
 	right = Check{Known: func() (ok, decided bool) { return true, true }}

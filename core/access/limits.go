@@ -16,7 +16,7 @@ type Limits struct {
 	Override       retry.OverrideMode
 	Allow          []string // rules of package egress; a target must match one of them, if there are any
 	Deny           []string // a target must match none of them
-	Regions        []string // of the proxies that may be used; none for all proxies
+	Regions        []string // names of regions; the user gets only proxies of these, or all proxies if there are none
 	MaxInFlight    int      // requests and tunnels at the same time; 0 for no limit
 	RequestsPerDay int64    // from 00:00 UTC on; 0 for no limit
 	BytesPerDay    int64    // of requests and responses, from 00:00 UTC on; 0 for no limit
@@ -28,17 +28,17 @@ type Denial uint8
 // The reasons of denials.
 const (
 	Granted          Denial = iota
-	TargetDenied            // by a rule of Deny
-	TargetNotAllowed        // no rule of Allow matches
-	TooManyInFlight         // MaxInFlight
-	RequestsSpent           // RequestsPerDay
-	BytesSpent              // BytesPerDay
+	TargetDenied            // a rule of Deny matches the target
+	TargetNotAllowed        // there are rules in Allow, and none matches the target
+	TooManyInFlight         // MaxInFlight is reached
+	RequestsSpent           // RequestsPerDay is used up
+	BytesSpent              // BytesPerDay is used up
 )
 
-// Usage is what a user uses. It is safe for concurrent use.
+// Usage counts what a user uses. It is safe for concurrent use.
 type Usage struct {
 	inFlight, requests, bytes atomic.Int64
-	day                       atomic.Int64 // days since the Unix epoch that requests and bytes are of
+	day                       atomic.Int64 // the day of requests and bytes, in days since the Unix epoch
 	mu                        sync.Mutex   // held while a day begins
 }
 
@@ -68,8 +68,8 @@ func NextDay(now time.Time) time.Duration {
 	return time.Unix((now.Unix()/secondsPerDay+1)*secondsPerDay, 0).Sub(now)
 }
 
-// Begin grants or denies a request to a target. A granted request counts as one of the day's, and is in flight until
-// End is called. rule is the rule of a TargetDenied.
+// Begin grants or denies a request to a target. A granted request counts as one of the day's, and is in
+// flight until End is called. If the denial is TargetDenied, rule is the rule that matched.
 func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial, rule string) {
 	if rule, denied := a.deny.Match(host, port); denied {
 		return TargetDenied, rule

@@ -58,14 +58,14 @@ func HashBcrypt(secret string) (string, error) {
 	return string(hash), err
 }
 
-// CheckPassword returns the error of a configured password that has the beginning of a hash and is none. Any other text
-// is a password in plain text.
+// CheckPassword returns an error if a configured password begins like a hash but is not a valid one. Any
+// other text is a password in plain text.
 func CheckPassword(configured string) error {
 	_, err := parseHash(configured)
 	return err
 }
 
-// IsHash reports whether a configured password has the beginning of a hash.
+// IsHash reports whether a configured password begins like a hash.
 func IsHash(configured string) bool {
 	for _, prefix := range []string{"$argon2id$", "$2a$", "$2b$", "$2y$"} {
 		if strings.HasPrefix(configured, prefix) {
@@ -81,7 +81,7 @@ type hash interface {
 	matches(password string) bool
 }
 
-// parseHash parses a hash. It returns nil for a text that does not have the beginning of a hash.
+// parseHash parses a hash. It returns nil for a text that does not begin like a hash.
 func parseHash(configured string) (hash, error) {
 	switch {
 	case !IsHash(configured):
@@ -168,8 +168,8 @@ func (d *digester) digest(text string) (sum digest) {
 	return sum
 }
 
-// password checks one user's password. Only one text matches a password, so it remembers one digest: that of the
-// configured plain text, or that of the text that has matched the hash.
+// password checks one user's password. It remembers the digest of the one text that is the password: at once
+// if the configuration has plain text, otherwise after the text has matched the hash.
 type password struct {
 	hash  hash // nil for a plain text
 	known atomic.Pointer[digest]
@@ -186,7 +186,7 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// quick checks a password without its hash. decided is false if only the hash can tell.
+// quick checks a password without computing its hash. decided is false if the hash must be computed.
 func (p *password) quick(sum digest) (ok, decided bool) {
 	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
 		return true, true

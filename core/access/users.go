@@ -20,7 +20,7 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	dummy    *password // checked for unknown names, so that they take as long; nil if no user has a hash
+	dummy    *password // verified for unknown names, so that their refusal takes as long; nil if no user has a hash
 }
 
 // Account is a user who may log in.
@@ -32,8 +32,9 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users, which have passed CheckPassword and CheckRules. before is the set that it replaces,
-// or nil: users keep their usage, and a password that was verified is not hashed again.
+// NewUsers returns a set of users that have passed CheckPassword and CheckRules. before is the set that it
+// replaces, or nil. The usage of users in both sets is kept, and a password that was verified is not hashed
+// again.
 func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users))}
 	if before != nil {

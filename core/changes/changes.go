@@ -1,9 +1,10 @@
-// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they outlive
-// reloads and restarts, until the configuration changes what they have changed.
+// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that
+// they outlive reloads and restarts.
 //
-// A record of a changed proxy, of the policy, or of a plugin in use has what the configuration said at the time of the
-// change. Once the configuration says something else, the configuration is in force and the record is deleted. Records
-// of proxies that are not in the configuration (any more) stay, because proxy lists omit proxies for a while.
+// A record of a changed proxy, of the policy, or of a plugin in use also holds the configured value at the
+// time of the change. When the configuration has another value, that value is used and the record is deleted.
+// A record of a proxy that the configuration does not have (any more) stays, because proxy lists omit proxies
+// for a while.
 package changes
 
 import (
@@ -91,9 +92,10 @@ func (e *NotKeptError) Error() string {
 // Unwrap returns the error of the store.
 func (e *NotKeptError) Unwrap() error { return e.Err }
 
-// Configure puts a configuration into force. It calls apply with the proxies of the configuration, with recorded
-// changes; at the first call they include the recorded proxies that were added. If apply returns nil, the records
-// that the configuration has superseded are deleted.
+// Configure puts a configuration into force. It makes the recorded changes to the proxies of the
+// configuration, and calls apply with the result. At the first call, apply also gets the recorded proxies
+// that the API has added. If apply returns nil, the records of things that the configuration has changed are
+// deleted.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +108,7 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	if start := c.parts.Pool == nil; start {
 		pool = added
 	} else {
-		pool, added = c.parts.Pool.Specs(), nil // the pool has those that were added
+		pool, added = c.parts.Pool.Specs(), nil // the pool already has the added proxies
 	}
 	config.Proxies = upstream.Name(config.Proxies, pool)
 	changed, superseded := recorded.apply(config.Proxies)
@@ -127,8 +129,8 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	return nil
 }
 
-// supersede deletes the records of proxies in superseded, and those of the policy and the plugins if the configuration
-// is another one than they were made for. The caller holds mu.
+// supersede deletes the records whose keys are in superseded. It also deletes those of the policy and the
+// plugins if the configured value is not the one in the record. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
 	if p, ok := c.records.policy(); ok && !p.file.Equal(&c.config.Policy) {
 		superseded = append(superseded, policyKey)
@@ -176,7 +178,8 @@ func (c *Changes) Attach(parts Parts) {
 	}
 }
 
-// restorePolicy sets the recorded policy. If its backoff does not exist any more, that of the configuration stays.
+// restorePolicy sets the recorded policy. If there is no plugin for its backoff any more, the configured
+// backoff stays.
 func (c *Changes) restorePolicy(p retry.Policy) {
 	if !c.parts.Engine.HasBackoff(p.BackoffStrategy) {
 		c.log.Warn("an activated plugin is not in use again after the restart", slog.String("for", UseBackoff),
@@ -204,7 +207,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 	set := map[string]any{}
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
-		if configured := c.configured(u.ID()); configured != nil { // the API has removed that one
+		if configured := c.configured(u.ID()); configured != nil { // the API has removed the configured proxy before
 			r.Base = baseOf(configured)
 		}
 		set[proxyKey+u.ID()] = r
@@ -296,7 +299,7 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
 			return p, err
 		}
-		kept := c.config.Policy // without changes that are not recorded
+		kept := c.config.Policy // the recorded policy, which lacks the changes that were made with keep not set
 		if r, ok := c.records.policy(); ok {
 			kept = r.policy
 		}
@@ -311,8 +314,8 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 	})
 }
 
-// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that. The error is
-// a *NotKeptError, or says that the plugin cannot be used for that.
+// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that.
+// The error is a *NotKeptError, or it says that the plugin cannot be used so.
 func (c *Changes) Activate(use, plugin string, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

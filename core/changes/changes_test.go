@@ -53,7 +53,7 @@ func (f fastFile) Sync() error {
 
 var errFull = errors.New("no space left on device")
 
-// engine is an engine that knows the plugins a, b and fixed.
+// engine is an engine with the plugins a, b and fixed.
 type engine struct{ first, retry, judge string }
 
 func (e *engine) Scorers() (first, retry string) { return e.first, e.retry }
@@ -162,7 +162,7 @@ type kept struct {
 	weight  float64
 }
 
-// The pool is, after any sequence of changes, reloads, restarts and full disks, what the documents promise.
+// After any sequence of changes, reloads, restarts and full disks, the pool is what the documents promise.
 func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -296,8 +296,8 @@ func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 	})
 }
 
-// The policy of the API outlives restarts until [retry] of the configuration changes; fields that were not to be kept
-// do not.
+// The policy that the API has set outlives restarts until [retry] of the configuration changes. Fields that
+// were set with persist=false do not outlive a restart.
 func TestThePolicyOutlivesARestart(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.start()
@@ -344,7 +344,8 @@ func TestThePolicyOutlivesARestart(t *testing.T) {
 	require.Equal(t, 3, r.policies.Current().MaxAttempts)
 }
 
-// A recorded backoff that does not exist any more is replaced by the configured one; the rest of the policy holds.
+// A recorded backoff whose plugin does not exist any more is replaced by the configured one. The rest of the
+// recorded policy holds.
 func TestARecordedBackoffIsGone(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.start()

@@ -18,8 +18,8 @@ import (
 // The keys of records, or their beginnings.
 const (
 	policyKey = "policy"
-	pluginKey = "plugin/" // and the use
-	proxyKey  = "proxy/"  // and the id
+	pluginKey = "plugin/" // followed by the use
+	proxyKey  = "proxy/"  // followed by the id
 )
 
 func cutKey(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
@@ -130,7 +130,7 @@ func (r *proxyRecord) set(s *upstream.Spec) {
 	s.Metadata, s.OwnErrors = r.Metadata, r.OwnErrors
 }
 
-// spec returns the proxy as one that was added.
+// spec returns the proxy of a record that adds one.
 func (r *proxyRecord) spec(id string) upstream.Spec {
 	s := upstream.Spec{ID: id, Source: upstream.SourceAPI}
 	r.set(&s)
@@ -207,8 +207,8 @@ func (r proxyRecords) added() (specs []upstream.Spec) {
 	return specs
 }
 
-// apply returns the proxies of the configuration with the recorded changes. superseded are the keys of records for
-// which the configuration has another entry.
+// apply makes the recorded changes to the proxies of the configuration. superseded are the keys of the
+// records of proxies whose entry in the configuration is not the one that was changed.
 func (r proxyRecords) apply(configured []upstream.Spec) (specs []upstream.Spec, superseded []string) {
 	specs = make([]upstream.Spec, 0, len(configured))
 	for i := range configured {

@@ -1,9 +1,9 @@
 package evidence
 
-// A failure at a target can come before anything shows that the target is the cause. It then counts in the
-// statistics of its proxy, although the next failures at this target, through other proxies, do not. Such a
-// failure is provisional: it is withdrawn as soon as the target fails for the other proxies too, and becomes
-// final with the target's next success.
+// A proxy can fail at a target before anything shows that the target is the cause. That failure would count
+// in the statistics of the proxy, although later failures of other proxies at the target do not. Such a
+// failure is therefore provisional: it is withdrawn when the target fails for the other proxies too, and
+// becomes final with the target's next success.
 
 // maxProvisional is the largest number of proxies with provisional failures at one target. The failures of
 // further proxies are final at once.
@@ -15,8 +15,8 @@ type provisional struct {
 	failures int32
 }
 
-// updateProvisional adds a failure to the provisional ones, or withdraws them all, as the finding from the other
-// proxies' attempts requires.
+// updateProvisional adds a failure to the provisional ones. If the finding is that the proxies are not the
+// cause, it withdraws them all.
 func (t *target) updateProvisional(b *Book, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
@@ -67,5 +67,6 @@ func (b *Book) TakeWithdrawn() int {
 	return int(b.withdrawn.Swap(0))
 }
 
-// ReturnWithdrawn adds n to the result of the next TakeWithdrawn: the statistics do not have these failures yet.
+// ReturnWithdrawn adds n to the result of the next TakeWithdrawn. The caller could not withdraw n failures,
+// because they are not in the statistics yet.
 func (b *Book) ReturnWithdrawn(n int) { b.withdrawn.Add(int32(n)) }

@@ -19,15 +19,15 @@ func newPieces() *pieces {
 	return p
 }
 
-// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with the
-// length that the client has announced: beyond the first 64 KiB it is at most 1.1 times the body if the length is
-// known, and 1.25 times otherwise. While there is no body it holds no buffer.
+// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not
+// with the Content-Length. Beyond the first 64 KiB the memory is at most 1.1 times the body if its length is
+// known, and 1.25 times otherwise. An empty keptBody holds no buffer.
 type keptBody struct {
 	pool   *pieces
 	list   [][]byte
-	lent   []*[]byte // the pool's pointers to the pieces of list; nil for a piece that is not from the pool
+	lent   []*[]byte // the elements of pieces that list uses; nil for a piece that is not from the pool
 	size   int64     // bytes of all pieces
-	length int64     // announced length; -1 if it is unknown
+	length int64     // the Content-Length; -1 if it is unknown
 }
 
 // start begins a body of length bytes, or of unknown length if it is -1.

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client. Then next serves the client.
+// tlsFront makes a TLS handshake with a client; then the front next serves the client.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -26,7 +26,7 @@ func overTLS(next newFront) newFront {
 	}
 }
 
-// serve implements front. The whole handshake has the time of a request's head.
+// serve implements front. The handshake may take as long as the head of a request.
 func (f tlsFront) serve() {
 	now := f.server.Now()
 	if !f.conn.read.awaitRequest(now) {

@@ -47,7 +47,8 @@ func askOver(t testing.TB, c net.Conn, request string) (*http.Response, string) 
 
 const plainGet = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
 
-// HTTP, CONNECT and SOCKS5 work over TLS; a reload that changes the certificate, or ends TLS, closes no connection.
+// HTTP, CONNECT and SOCKS5 work over TLS. A reload that changes the certificate, or turns TLS off, closes no
+// connection.
 func TestTLS(t *testing.T) {
 	a := testcert.NewAuthority(t)
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }),
@@ -89,7 +90,8 @@ func negotiated(t *testing.T, r *rig, a *testcert.Authority) string {
 	return c.ConnectionState().NegotiatedProtocol
 }
 
-// A client is the user of its certificate, over HTTP and SOCKS5; credentials come first.
+// A client that has a certificate is the user whom the certificate names, over HTTP and SOCKS5. If the client
+// sends credentials too, they decide.
 func TestClientCertificates(t *testing.T) {
 	a := testcert.NewAuthority(t)
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
@@ -138,7 +140,8 @@ func TestClientCertificates(t *testing.T) {
 	require.Equal(t, 407, response.StatusCode, "a removed user is refused on an old connection")
 }
 
-// A client that begins no handshake, or does not finish it, is closed after the time of a head.
+// The connection of a client that begins no handshake, or does not finish it, is closed after the time for a
+// head.
 func TestSlowHandshakes(t *testing.T) {
 	a := testcert.NewAuthority(t)
 	for _, sent := range []string{"", "\x16\x03\x01\x02"} {

@@ -21,7 +21,8 @@ func loginField(name, password string) string {
 	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password)) + "\r\n"
 }
 
-// What an override may ask for is decided by the user, then by the gateway, then by whether there are users.
+// The mode of a user decides what an override may ask for. A user without one has the mode of the gateway,
+// and the default of the gateway depends on whether there are users.
 func TestOverrideModes(t *testing.T) {
 	calls := atomic.Int32{}
 	r := newRig(t, answering(func(*http.Request, string) string {
@@ -56,7 +57,8 @@ func TestOverrideModes(t *testing.T) {
 	}
 }
 
-// A user's limits hold for HTTP, CONNECT and SOCKS5, and each use of them ends with its request.
+// A user's limits hold for HTTP, CONNECT and SOCKS5. What a request uses of max_in_flight is free again when
+// the request ends.
 func TestLimitsOfAUser(t *testing.T) {
 	held := make(chan struct{})
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

@@ -1,9 +1,10 @@
-// Package loop recognizes requests that come back to the process that has sent them, because two gateways list each
-// other as proxies, or one lists itself under another address.
+// Package loop recognizes requests that come back to the process that has sent them. This happens if two
+// gateways list each other as proxies, or if one lists itself under another address.
 //
-// Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop (Connection
-// names it), so no proxy forwards it to a target; a gateway appends its token to those that it has received. Tokens of
-// one process are recognized by the process, but nobody else can tell that two tokens are of the same one.
+// Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop
+// (Connection names it), so no proxy forwards it to a target. A gateway sends on the tokens that it has
+// received, and appends its own. A process recognizes its own tokens, but nobody else can tell whether two
+// tokens come from the same process.
 package loop
 
 import (

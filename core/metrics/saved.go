@@ -6,8 +6,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Saved holds counters of a Recorder in a form for a file. Counters of a minute, or of an hour of a proxy, replace
-// earlier ones of the same minute or hour.
+// Saved holds counters of a Recorder in a form for a file. The counters of a minute, or of a proxy's hour,
+// replace those that were saved earlier for that minute or hour.
 type Saved struct {
 	Minutes     [][]int64            `json:"minutes,omitempty"` // minute since the Unix epoch, then its counters
 	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the epoch, then its counters
@@ -32,11 +32,11 @@ const ReasonRestart = "restart"
 // Empty reports whether there is nothing in s.
 func (s *Saved) Empty() bool { return len(s.Minutes)+len(s.Hours)+len(s.Transitions) == 0 }
 
-// saver remembers what Save has returned already.
+// saver is the state of Save between its calls.
 type saver struct {
-	last        int64           // minute of the last call
-	minutes     map[int64]int64 // sum of the counters of the minutes that may change after it
-	transitions uint64          // number of transitions that were returned
+	last        int64           // minute of the last call of Save
+	minutes     map[int64]int64 // by minute, for those minutes that may still change: the sum of the saved counters
+	transitions uint64          // number of transitions that Save has returned
 }
 
 // lateMinutes is the number of minutes after which the counters of a minute do not change any more.
@@ -132,8 +132,9 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	return rows
 }
 
-// Restore sets counters to those that Save returned in an earlier process. It is called before anything is counted,
-// with each value of Save in turn and then, once, EndRestore. Rows that are not valid are skipped.
+// Restore sets counters to those that Save returned in an earlier process. The caller calls Restore with each
+// result of Save in turn, then EndRestore once, and only then counts anything. Rows that are not valid are
+// skipped.
 func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
 	for _, row := range s.Minutes {
@@ -169,7 +170,7 @@ func (p *proxy) set(row []int64) {
 // state.
 func (r *Recorder) EndRestore() {
 	list, total := r.transitions.after(0)
-	r.saver.transitions = total // they are saved already
+	r.saver.transitions = total // the file has them already
 	last := map[string]core.State{}
 	for _, t := range list {
 		last[t.ProxyID] = t.To

@@ -10,10 +10,12 @@ type OverrideMode uint8
 
 // The modes of overrides.
 const (
-	OverrideDefault OverrideMode = iota // the mode of the place above: a user's is the gateway's
-	OverrideAny                         // everything in the ranges of Policy
-	OverrideCapped                      // no more than the global policy has
-	OverrideNone                        // nothing: a request with an override is refused
+	// OverrideDefault stands, for a user, for the mode of the gateway. For the gateway it stands for OverrideCapped if
+	// there are users, otherwise for OverrideAny.
+	OverrideDefault OverrideMode = iota
+	OverrideAny                  // everything in the ranges of Policy
+	OverrideCapped               // no more than the global policy has
+	OverrideNone                 // nothing: a request with an override is refused
 )
 
 var overrideModes = map[string]OverrideMode{
@@ -39,9 +41,9 @@ func (m OverrideMode) String() string {
 	return "unknown"
 }
 
-// capped returns q with each field that would cost proxies and targets more than p, the global policy, replaced by that
-// of p: it has no more attempts, retries no more statuses and methods, waits no shorter, and hedges no sooner.
-// It is not prepared for use.
+// capped returns q with limits from p, the global policy. Each field of q that would burden proxies and
+// targets more than the same field of p is replaced by that of p: attempts, statuses and methods that are
+// retried, waits and hedges. The result is not prepared for use.
 func (p *Policy) capped(q Policy) Policy {
 	q.MaxAttempts = min(q.MaxAttempts, p.MaxAttempts)
 	q.RetryStatusCodes = slices.DeleteFunc(slices.Clone(q.RetryStatusCodes), func(code int) bool {
@@ -68,7 +70,8 @@ func (p *Policy) capped(q Policy) Policy {
 	return q
 }
 
-// soonerThan reports whether a request with h may have a hedge sooner than one with limit.
+// soonerThan reports whether a request with the setting h may have a hedge sooner than one with the setting
+// limit.
 func (h Hedge) soonerThan(limit Hedge) bool {
 	switch {
 	case h.Off() || h == limit:

@@ -67,7 +67,7 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 // errLocked means that another process has locked the file.
 var errLocked = errors.New("the file is locked")
 
-// MakeDir creates a folder (mode 0700) and those above it, on the disk too. The folder may exist.
+// MakeDir creates a folder (mode 0700) and its parents, and syncs them. The folder may exist.
 func MakeDir(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -91,7 +91,7 @@ func writeOwner(lock *os.File, text string) error {
 	return err
 }
 
-// owner returns what the file says about the process that has locked it.
+// owner returns what the lock file says about the process that has locked it.
 func owner(path string) string {
 	text, err := os.ReadFile(path)
 	if name := strings.TrimSpace(string(text)); err == nil && name != "" && len(name) < 400 {

@@ -71,8 +71,8 @@ func (d *disk) cut(r *rand.Rand) {
 	d.entries, d.synced = next, maps.Clone(next)
 }
 
-// torn returns what is on the disk of a file that was old at the last sync and is new now: pages of both, or a new
-// size with zeros.
+// torn returns what a power cut leaves of a file whose contents were old at the last sync and are new now:
+// some pages of each, or the new size with zeros.
 func torn(r *rand.Rand, old, new []byte) []byte {
 	if string(old) == string(new) {
 		return old
@@ -188,7 +188,7 @@ func (h *handle) Write(p []byte) (int, error) {
 	h.disk.mu.Lock()
 	defer h.disk.mu.Unlock()
 	if err := h.disk.failing("write"); err != nil {
-		n := len(p) / 2 // a full disk takes a part
+		n := len(p) / 2 // a full disk writes a part of p
 		h.node.data = append(slices.Clip(h.node.data), p[:n]...)
 		return n, err
 	}

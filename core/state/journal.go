@@ -18,9 +18,9 @@ import (
 //
 //	1f2e3d4c 17 {"set":{"policy":...}}
 //
-// The checksum is the CRC-32C (RFC 3720, appendix B.4) of what follows it. The first entry names the format. A line
-// without a line break at the end of the file was being written when the process or the machine ended; its Append has
-// not returned. Any other line with a wrong checksum or number is damage.
+// The checksum is the CRC-32C (RFC 3720, appendix B.4) of what follows it. The first entry names the format.
+// If the file ends with a line without a line break, the process or the machine ended while Append was
+// writing that line. Any other line with a wrong checksum or number is damage.
 //
 // A Journal is not safe for concurrent use.
 type Journal struct {
@@ -30,7 +30,7 @@ type Journal struct {
 	next int   // number of the next line
 	size int64 // bytes of complete lines
 	full int64 // size after the last Replace
-	torn bool  // the file may have an incomplete line at its end, so that the next write must be a Replace
+	torn bool  // the file may have an incomplete line at its end, so the next write must be a Replace
 }
 
 // format is the first entry of a journal.
@@ -57,10 +57,10 @@ const maxDamage = 20
 // Found reports whether there is damage.
 func (d *Damage) Found() bool { return len(d.Lines) > 0 || d.Missing > 0 }
 
-// OpenJournal opens or creates a journal and calls read with each undamaged entry, in the order of their writing. If
-// read returns an error, the line counts as damaged. A damaged file is copied to path.damaged-TIME and returned in
-// damage; then the caller writes the entries that it has read with Replace. An entry is valid only during the call of
-// read.
+// OpenJournal opens or creates a journal and calls read with each undamaged entry, in the order of their
+// writing. If read returns an error, the line counts as damaged. A damaged file is copied to
+// path.damaged-TIME, and damage describes it. The caller then calls Replace with the entries that it has
+// read. An entry is valid only during the call of read.
 func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) error) (j *Journal, damage Damage,
 	err error,
 ) {
@@ -174,8 +174,8 @@ func (j *Journal) setAside(data []byte, now time.Time) (path string, err error) 
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the state is closed")
 
-// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After an error
-// the entry is not in the journal, unless the machine ends before the next write.
+// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After
+// an error the entry is not in the journal, but if the machine ends before the next write, it may be.
 func (j *Journal) Append(entry []byte) error {
 	if j.file == nil {
 		return ErrClosed
@@ -187,7 +187,7 @@ func (j *Journal) Append(entry []byte) error {
 	}
 	if err != nil {
 		j.torn = true
-		_ = j.file.Truncate(j.size) // the next write is a Replace, so that a failure has no effect
+		_ = j.file.Truncate(j.size) // if this fails, the next write mends it, because it is a Replace
 		return err
 	}
 	j.next++
@@ -195,15 +195,17 @@ func (j *Journal) Append(entry []byte) error {
 	return nil
 }
 
-// minGrowth is the number of bytes by which a journal grows at least before NeedsReplace returns true.
+// minGrowth is the minimum number of bytes by which a journal grows before NeedsReplace returns true.
 const minGrowth = 256 << 10
 
-// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends with an
-// incomplete line, or most entries are older than the last Replace and it has grown to twice its size.
+// NeedsReplace reports whether the next write should be a Replace. That is so if the last Append has failed,
+// if the file ends with an incomplete line, or if the file has grown by minGrowth and to more than twice its
+// size after the last Replace.
 func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
 
-// Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
-// the old ones or, if the folder could not be synced, perhaps the new ones; the next write must be a Replace again.
+// Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the
+// journal has the old entries or, if the folder could not be synced, perhaps the new ones. The next write
+// must then be a Replace again.
 func (j *Journal) Replace(entries [][]byte) error {
 	if j.file == nil && j.full > 0 {
 		return ErrClosed

@@ -38,7 +38,7 @@ func open(t require.TestingT, fs state.FS, dir string) (*state.Store, state.Dama
 	return s, damage
 }
 
-// No write that has returned nil is lost by power cuts, and a write that has failed is not made by half. The disk
+// Power cuts lose no write that has returned nil, and a write that has failed is never made in part. The disk
 // fails at random moments too.
 func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -54,7 +54,7 @@ func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 		}
 		s, _ := open(t, d, "/state")
 		written := map[string]string{}
-		var unsure []map[string]string // what may be there instead, after writes that failed
+		var unsure []map[string]string // other possible contents, after writes that failed
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
 				failures = rapid.SampledFrom([]int{0, 0, 0, 1, 3}).Draw(t, "failures")
@@ -110,7 +110,7 @@ func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 	})
 }
 
-// A write during which the power is cut is made completely or not at all.
+// A write during a power cut is made completely or not at all.
 func TestAPowerCutDuringAWrite(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -142,7 +142,7 @@ func TestAPowerCutDuringAWrite(t *testing.T) {
 	}
 }
 
-// A damaged file is set aside, the damage is described, and all undamaged records are there.
+// A damaged file is copied, the damage is described, and all undamaged records are read.
 func TestDamage(t *testing.T) {
 	fill := func() (*disk, []byte) {
 		d := newDisk()
@@ -240,7 +240,7 @@ func TestTheFileStaysSmall(t *testing.T) {
 	require.Len(t, s.All(), 10)
 }
 
-// The files are for their user alone.
+// Only the user of the process may read the files.
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	locked, err := state.Lock(context.Background(), dir, nil)
@@ -257,7 +257,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// A second process gets an error that names the first, and gets the folder when the first has ended, in whatever way.
+// A second process gets an error that names the first. It can lock the folder when the first has ended in any
+// way, even by a kill.
 func TestTheFolderBelongsToOneProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	if held := os.Getenv("WHIRLPOOL_TEST_LOCK"); held != "" {

@@ -16,7 +16,8 @@ type deniedError struct {
 	to  string
 }
 
-// Error returns the rule and the address, which a client must not learn from a name.
+// Error returns the rule and the address. It is not for clients, because it tells to which address a name
+// resolves.
 func (e *deniedError) Error() string {
 	if e.to == "" {
 		return e.err.Error()
@@ -33,9 +34,9 @@ func DeniedText(err error) string {
 	return "the target is not allowed"
 }
 
-// dialPermitted opens a TCP connection to a target, if Config.Permit permits its address. If a name has several
-// addresses, only those that are permitted are dialled. A denied one is reported before any other failure, so that
-// the request is refused and not retried.
+// dialPermitted opens a TCP connection to a target if Config.Permit permits its address. If a name has
+// several addresses, only the permitted ones are dialled. If all attempts fail and an address was denied, the
+// error is the denial, so that the request is refused and not retried.
 func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline time.Time, c *Control) (net.Conn,
 	error) {
 	if t.cfg.Permit == nil {
@@ -54,7 +55,7 @@ func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline
 		}
 		return e
 	})
-	if err == nil && t.cfg.Dial != nil { // that function does not call permit
+	if err == nil && t.cfg.Dial != nil { // Config.Dial does not call permit
 		if err = t.permitted(conn); err != nil {
 			conn.Close()
 		}

@@ -9,16 +9,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// tunnelEnds are the ends of a proxy's tunnels. They are compared with those of the other proxies at the same targets,
-// apart from the attempts: a tunnel that has brought a byte is a success, however it ends.
+// tunnelEnds are the ends of a proxy's tunnels. An end is compared with those of the other proxies' tunnels
+// to the same target. Attempts are not part of this, because a tunnel that has brought a byte is a success
+// however it ends.
 type tunnelEnds struct {
 	short atomic.Uint64
 	book  evidence.Book
 }
 
-// EndTunnel counts the end of a tunnel to the target. If breakers do not count literally, the end is weighed as
-// evidence: a short tunnel counts as a failure of the breaker if tunnels of other proxies to the same target end
-// otherwise.
+// EndTunnel counts the end of a tunnel to the target. Unless breakers count literally, a short tunnel counts
+// as a failure of the breaker if the tunnels of other proxies to the same target end otherwise.
 func (u *Upstream) EndTunnel(target evidence.Target, e *verdict.TunnelEnd) {
 	short := e.Short()
 	if short {
@@ -37,7 +37,7 @@ func (u *Upstream) EndTunnel(target evidence.Target, e *verdict.TunnelEnd) {
 	if !ok {
 		return
 	}
-	if permit.Probe() { // the breaker has opened meanwhile
+	if permit.Probe() { // the breaker has opened since the tunnel was opened
 		permit.Report(core.Excluded, breaker.Evidence{})
 		return
 	}

@@ -14,8 +14,8 @@ import (
 // envReference matches {env:NAME}, which stands for the value of an environment variable.
 var envReference = regexp.MustCompile(`\{env:([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// secrets replaces the references to environment variables and files in users, keys and URLs of proxies by what they
-// stand for.
+// secrets replaces the references to environment variables and files in the users, the keys and the URLs of
+// proxies. A reference becomes the value of the variable or the text of the file.
 func (l *loader) secrets() {
 	c := &l.cfg
 	for i := range c.Gateway.Users {

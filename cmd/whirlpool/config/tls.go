@@ -7,12 +7,12 @@ import (
 	"errors"
 )
 
-// TLS is the key tls of [gateway] and [api]: the files of a listener's certificate. Without them the listener has no
-// TLS.
+// TLS is the table [gateway.tls] or [api.tls]: the files of a listener's certificate. Without them the
+// listener has no TLS.
 type TLS struct {
 	Cert     string `koanf:"cert" json:"cert,omitempty"`           // PEM, the certificate first, then its chain
 	Key      string `koanf:"key" json:"key,omitempty"`             // PEM
-	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; of client certificates, which are optional
+	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; authorities of client certificates
 }
 
 // listener returns the TLS settings of a listener; nil without TLS. A change of a file is a change of the
@@ -67,7 +67,7 @@ func (l *loader) authorities(key, path string) *x509.CertPool {
 
 var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
 
-// pem reads a file, which is watched from now on.
+// pem reads a file. The configuration is loaded again when the file changes.
 func (l *loader) pem(key, path string) (data []byte, ok bool) {
 	path = l.relative(path)
 	l.cfg.files = append(l.cfg.files, path)

@@ -72,7 +72,7 @@ api.keys = [{ name = "ops", certificate = "ops.test", role = "admin" }]
 	}
 }
 
-// A listener that takes secrets over plain TCP from elsewhere is warned of.
+// There is a warning about a listener that takes secrets over plain TCP from other machines.
 func TestSecretsInClearTextAreWarnedOf(t *testing.T) {
 	dir := certificates(t)
 	at := func(text string) []string {

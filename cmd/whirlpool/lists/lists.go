@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// MaxBytes is the maximum size of a list, after its compression was undone.
+	// MaxBytes is the maximum size of a list after decompression.
 	MaxBytes = 64 << 20
 	// fetchTimeout limits one fetch.
 	fetchTimeout = 2 * time.Minute
@@ -30,11 +30,12 @@ const (
 // Source is a list.
 type Source struct {
 	URL     string        // http:// or https://
-	Scheme  string        // of the lines without one; "" for http
+	Scheme  string        // scheme of the proxies in lines without one; "" for http
 	Refresh time.Duration // from one fetch to the next, > 0
 }
 
-// Check returns an error if the URL is not one of a list. The error does not quote the URL, which may hold a secret.
+// Check returns an error if the URL cannot be that of a list. The error does not quote the URL, which may
+// hold a secret.
 func (s *Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "" {
@@ -111,7 +112,8 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// Use replaces the lists. A new list is fetched at once, and the data of a list that is gone is dropped.
+// Use replaces the lists. It fetches each new list at once, and drops the data of lists that are not in
+// sources.
 func (f *Fetcher) Use(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,7 +182,7 @@ func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
 	f.data[address] = data
 	select {
 	case f.changed <- struct{}{}:
-	default: // the receiver has not seen the last change yet
+	default: // the channel still holds the element of an earlier change
 	}
 }
 
@@ -190,8 +192,8 @@ type version struct {
 	etag, lastModified string
 }
 
-// update fetches the list if it has changed. The version stays as it is if there is an error, or if the list holds
-// no proxy, as an error page does.
+// update fetches the list if it has changed. If there is an error, or if the response holds no proxy (an
+// error page, for example), the version stays as it is.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()

@@ -100,7 +100,7 @@ func TestAListIsRefreshed(t *testing.T) {
 	})
 }
 
-// Whatever is wrong with a response, the last good version stays, and the next attempt comes early.
+// After a bad response of any kind, the last good version stays, and the next attempt comes early.
 func TestTheLastGoodVersionStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int

@@ -35,8 +35,8 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	return least, least < noLimit
 }
 
-// noLimit is the smallest number that stands for no limit. If there is no limit, version 1 states a number of
-// about 2^63.
+// noLimit is the smallest number that stands for no limit. A group of version 1 without a limit states a
+// number near 2^63.
 const noLimit = 1 << 60
 
 // cgroupDir returns the path of this process's control group (version 2) below its mount; "/" if it is unknown.

@@ -52,7 +52,7 @@ type releaser struct {
 	after  Usage  // after the last call of free
 	cycles uint64 // at the last step
 	wait   time.Duration
-	since  time.Time // of the last garbage collection or call of free
+	since  time.Time // of the last garbage collection or the last call of free
 }
 
 func (r *releaser) step(now time.Time) {
