@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 )
 
 // Limits on reading from a connection that is being closed.
@@ -27,11 +29,24 @@ const noConnection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 	"Retry-After: 1\r\nConnection: close\r\n\r\n" +
 	`{"error":"too_many_connections","message":"the API is handling as many requests as it can"}`
 
-// listener accepts the API's connections, at most limit at a time. At the limit it closes the connection that
-// has waited longest for a request, to make room for a new one. If all connections have a request in
-// progress, the new client gets a 503.
+// freeConnections is the number of connections that the API may have even if no file descriptor is left for it: an
+// operator has to reach the API of a gateway that is at its limits.
+const freeConnections = 8
+
+// Files are the file descriptors that the API shares with the gateway.
+type Files interface {
+	Limit() int // 0 for no limit
+	Take(use budget.Use, n int) bool
+	Force(n int)
+	Give(use budget.Use, n int)
+}
+
+// listener accepts the API's connections, at most limit at a time, and an eighth fewer from one address. At the limit
+// it closes the connection that has waited longest for a request, to make room for a new one. If all connections have
+// a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
+	files Files
 	limit int
 	log   *slog.Logger
 	now   func() time.Time
@@ -42,8 +57,8 @@ type listener struct {
 }
 
 // newListener returns a listener that uses l.
-func newListener(l net.Listener, limit int, log *slog.Logger, now func() time.Time) *listener {
-	return &listener{Listener: l, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
+func newListener(l net.Listener, files Files, limit int, log *slog.Logger, now func() time.Time) *listener {
+	return &listener{Listener: l, files: files, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
 		tls: func() *tls.Config { return nil }}
 }
 
@@ -70,37 +85,87 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // admit makes room for a new connection. It returns nil if there is none.
 func (l *listener) admit(raw net.Conn) net.Conn {
+	c := &conn{Conn: raw, listener: l, since: l.now(), client: host(raw.RemoteAddr())}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) >= l.limit {
-		oldest := l.oldestWaiting()
-		if oldest == nil {
-			if l.tls() == nil {
-				raw.SetWriteDeadline(l.now().Add(time.Second))
-				_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
-			}
-			raw.Close()
+	switch {
+	case l.count(c.client) >= l.limit-l.limit/8:
+		if !l.closeOldest(c.client) {
+			l.refuse(raw)
 			return nil
 		}
-		delete(l.conns, oldest)
-		below(oldest.Conn).Close()
+	case len(l.conns) >= l.limit:
+		if !l.closeOldest("") {
+			l.refuse(raw)
+			return nil
+		}
+	}
+	// Take may close connections of the gateway's clients. It needs none of this listener's, so mu may be held.
+	if !l.files.Take(budget.Other, 1) {
+		if len(l.conns) >= freeConnections && !l.closeOldest("") {
+			l.refuse(raw)
+			return nil
+		}
+		l.files.Force(1)
 	}
 	if config := l.tls(); config != nil {
-		raw = tls.Server(raw, config)
+		c.Conn = tls.Server(raw, config)
 	}
-	c := &conn{Conn: raw, listener: l, since: l.now()}
 	l.conns[c] = struct{}{}
 	return c
 }
 
-// oldestWaiting returns the connection that has waited longest for a request, or nil. The caller holds mu.
-func (l *listener) oldestWaiting() (oldest *conn) {
+// refuse sends a 503, unless the client expects TLS, and closes the connection.
+func (l *listener) refuse(raw net.Conn) {
+	if l.tls() == nil {
+		raw.SetWriteDeadline(l.now().Add(time.Second))
+		_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
+	}
+	raw.Close()
+}
+
+// count returns the number of connections of a client. The caller holds mu.
+func (l *listener) count(client string) (n int) {
 	for c := range l.conns {
-		if c.busy == 0 && (oldest == nil || c.since.Before(oldest.since)) {
+		if c.client == client {
+			n++
+		}
+	}
+	return n
+}
+
+// closeOldest closes the connection that has waited longest for a request, among those of a client or, with "", among
+// all. It returns false if none waits. The caller holds mu.
+func (l *listener) closeOldest(client string) bool {
+	var oldest *conn
+	for c := range l.conns {
+		if c.busy == 0 && (client == "" || c.client == client) && (oldest == nil || c.since.Before(oldest.since)) {
 			oldest = c
 		}
 	}
-	return oldest
+	if oldest == nil {
+		return false
+	}
+	l.remove(oldest)
+	below(oldest.Conn).Close()
+	return true
+}
+
+// remove removes a connection, once, and gives its descriptor back. The caller holds mu.
+func (l *listener) remove(c *conn) {
+	if _, ok := l.conns[c]; ok {
+		delete(l.conns, c)
+		l.files.Give(budget.Other, 1)
+	}
+}
+
+// host returns the address of a client without its port.
+func host(a net.Addr) string {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
 }
 
 // conn is a connection of a listener. Close does not close the connection until the client has read the
@@ -109,8 +174,28 @@ func (l *listener) oldestWaiting() (oldest *conn) {
 type conn struct {
 	net.Conn
 	listener *listener
+	client   string    // the client's address without its port
 	busy     int       // calls of hold without a release; guarded by listener.mu
 	since    time.Time // start of the wait for a request; guarded by listener.mu
+}
+
+// The limits of a response that the client reads slowly: each piece has to be read within writeTime. This is a rate of
+// 546 bytes per second.
+const (
+	writePiece = 16 << 10
+	writeTime  = 30 * time.Second
+)
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		c.Conn.SetWriteDeadline(time.Now().Add(writeTime))
+		var m int
+		m, err = c.Conn.Write(p[:min(len(p), writePiece)])
+		n += m
+		p = p[m:]
+	}
+	return n, err
 }
 
 // hold prevents that the connection is closed to make room for another one. It is called when the connection
@@ -154,7 +239,7 @@ func below(c net.Conn) net.Conn {
 // end closes the connection.
 func (c *conn) end() error {
 	c.listener.mu.Lock()
-	delete(c.listener.conns, c)
+	c.listener.remove(c)
 	c.listener.mu.Unlock()
 	return c.Conn.Close()
 }

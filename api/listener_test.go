@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 )
 
 // failingListener fails twice and then accepts.
@@ -32,7 +34,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn, l *listener) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l = newListener(&failingListener{tcp, 2}, limit, slog.New(slog.DiscardHandler), time.Now)
+	l = newListener(&failingListener{tcp, 2}, (*budget.Files)(nil), limit, slog.New(slog.DiscardHandler), time.Now)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -130,4 +132,72 @@ func TestBusyConnectionsStay(t *testing.T) {
 		"message":"the API is handling as many requests as it can"}`, string(body))
 	close(hold)
 	wg.Wait()
+}
+
+// One address leaves the last eighth of the connections to others, and at the limit of descriptors the API has a few
+// connections all the same.
+func TestTheAPICanBeReached(t *testing.T) {
+	files := budget.NewFiles(40, time.Now)
+	require.True(t, files.Take(budget.Serving, files.Limit()))
+	l := newListener(nil, files, 16, slog.New(slog.DiscardHandler), time.Now)
+	admit := func(address string) bool {
+		c, _ := net.Pipe()
+		admitted := l.admit(&addressed{c, address})
+		if admitted == nil {
+			return false
+		}
+		admitted.(*conn).hold()
+		return true
+	}
+	for range freeConnections {
+		require.True(t, admit("10.0.0.1"))
+	}
+	require.False(t, admit("10.0.0.1"), "no descriptor is left")
+	files.Give(budget.Serving, files.Limit())
+	for range 14 - freeConnections {
+		require.True(t, admit("10.0.0.1"))
+	}
+	require.False(t, admit("10.0.0.1"))
+	require.True(t, admit("10.0.0.2"))
+	require.True(t, admit("10.0.0.2"))
+	require.False(t, admit("10.0.0.3"), "the limit")
+	require.Equal(t, 16, files.Used())
+	for c := range l.conns {
+		c.Close()
+	}
+	require.Zero(t, files.Used())
+}
+
+// addressed is a connection from an address. Nobody reads what is written to it.
+type addressed struct {
+	net.Conn
+	address string
+}
+
+func (a *addressed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(a.address), Port: 1} }
+
+func (a *addressed) Write(p []byte) (int, error) { return len(p), nil }
+
+// A response is written in pieces, each with a deadline of its own.
+func TestResponsesHaveDeadlines(t *testing.T) {
+	d := &deadlined{}
+	c := &conn{Conn: d}
+	n, err := c.Write(make([]byte, 3*writePiece-1))
+	require.NoError(t, err)
+	require.Equal(t, 3*writePiece-1, n)
+	require.Equal(t, []int{writePiece, writePiece, writePiece - 1}, d.writes)
+	require.Equal(t, 3, d.deadlines)
+}
+
+type deadlined struct {
+	net.Conn
+	writes    []int
+	deadlines int
+}
+
+func (d *deadlined) SetWriteDeadline(time.Time) error { d.deadlines++; return nil }
+
+func (d *deadlined) Write(p []byte) (int, error) {
+	d.writes = append(d.writes, len(p))
+	return len(p), nil
 }

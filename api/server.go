@@ -26,6 +26,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
@@ -62,7 +63,7 @@ type Config struct {
 	Now       func() time.Time // default time.Now
 	Version   string
 	StateDir  string // folder of what outlives a restart; "" for none
-	Files     int    // maximum number of open file descriptors of the process; 0 if unknown
+	Files     Files  // default: no limit
 
 	Guard *access.Guard // of failed logins; nil for one of its own
 
@@ -107,6 +108,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Files == nil {
+		cfg.Files = (*budget.Files)(nil)
+	}
 	if cfg.Events == nil {
 		cfg.Events = NewEvents(cfg.Now)
 	}
@@ -135,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 
 // Serve accepts connections from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	limited := newListener(l, maxConnections(s.cfg.Files), s.cfg.Log, s.cfg.Now)
+	limited := newListener(l, s.cfg.Files, maxConnections(s.cfg.Files.Limit()), s.cfg.Log, s.cfg.Now)
 	limited.tls = s.tls.Load
 	return s.app.Listener(limited)
 }
@@ -144,7 +148,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
 
 // maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors. files
-// is 0 if their number is unknown.
+// is 0 if there is no limit.
 func maxConnections(files int) int {
 	if files == 0 {
 		return 256

@@ -62,6 +62,7 @@ var allowed = map[string]string{
 	"core/logfold":   "",
 	"core/queue":     "",
 	"core/ability":   "",
+	"core/budget":    "",
 	"core/breaker":   "",
 	"core/evidence":  "",
 	"core/metrics":   "",
@@ -74,13 +75,13 @@ var allowed = map[string]string{
 	"core/changes":   "retry state strict upstream",
 	"core/selector":  "ability rest upstream",
 	"core/health":    "ability evidence upstream verdict",
-	"core/transport": "ability health http1 loop socket socks5 upstream verdict",
+	"core/transport": "ability budget health http1 loop socket socks5 upstream verdict",
 	"core/reach":     "breaker upstream verdict",
 	"core/executor":  "ability evidence queue rest retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
-	"core/gateway":   "access executor http1 loop proxyhttp retry socket socks5 transport verdict",
-	"core/engine": "access breaker egress executor gateway health http1 loop metrics queue reach proxyhttp rest " +
-		"retry selector transport upstream",
+	"core/gateway":   "access budget executor http1 loop proxyhttp retry socket socks5 transport verdict",
+	"core/engine": "access breaker budget egress executor gateway health http1 loop metrics queue reach proxyhttp " +
+		"rest retry selector transport upstream",
 
 	"core/eventstream":       "",
 	"core/internal/coretest": "",

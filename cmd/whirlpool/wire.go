@@ -147,7 +147,7 @@ func wire(
 		Changes: g.changes, StateDir: g.keeper.path(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
 		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
-		Log: g.log, Version: version, Files: openFiles(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
+		Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
@@ -72,7 +73,10 @@ func DefaultConfig() Config {
 		Adaptive:    true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
-		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000},
+		Gateway: gateway.Settings{
+			ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000, MaxPerClient: 17_500,
+			MinBodyRate: 100,
+		},
 	}
 }
 
@@ -124,6 +128,7 @@ type Engine struct {
 	hedging   *retry.Hedging
 	metrics   *metrics.Recorder
 	tracker   *metrics.Tracker
+	files     *budget.Files
 	transport *transport.Transport
 	executor  *executor.Executor
 	selector  *selector.Selector
@@ -165,8 +170,9 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
 	loops := loop.New(opts.Rand)
+	e.files = budget.NewFiles(opts.Files, opts.Now)
 	e.transport = transport.New(transport.Config{
-		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now,
+		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Files: e.files, Now: opts.Now,
 		Permit: e.permitAddr, Loop: loops,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
@@ -194,8 +200,10 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: loops,
-		Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
+		Files: e.files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
+	// The order in which connections make room for others: those that cost least to open again come first.
+	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
 	e.reach = reach.New(reach.Config{
@@ -624,6 +632,9 @@ func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
 // Guard returns the guard of failed logins, for the API.
 func (e *Engine) Guard() *access.Guard { return e.guard }
+
+// Files returns the file descriptors that the engine shares with other parts of the process; nil for no limit.
+func (e *Engine) Files() *budget.Files { return e.files }
 
 // Pool returns the proxies.
 func (e *Engine) Pool() *upstream.Pool { return e.pool }

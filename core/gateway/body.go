@@ -22,8 +22,9 @@ func (r *request) readBody(q *transport.Request) error {
 		return nil
 	}
 	r.detach(q)
+	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
 	known := r.head.Framing != http1.Chunked // the length is known
-	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.fits(r.head.Length, r.set.ReplayMemory)
+	fits := !known || r.head.Length <= r.set.ReplayLimit && r.server.replay.Fits(r.head.Length, r.set.ReplayMemory)
 	switch {
 	case !r.head.Continue:
 	case !fits: // the Expect field goes to the proxy (RFC 9110 section 10.1.1)
@@ -40,6 +41,7 @@ func (r *request) readBody(q *transport.Request) error {
 	for fits && !r.body.Done() {
 		r.awaitBody()
 		p, err := r.body.Next()
+		r.gotBody(int64(len(p)))
 		if err == io.EOF {
 			break
 		}
@@ -47,7 +49,7 @@ func (r *request) readBody(q *transport.Request) error {
 			return err
 		}
 		r.kept.append(p)
-		fits = r.kept.size <= r.set.ReplayLimit && r.reserved.grow(int64(len(p)), r.set.ReplayMemory)
+		fits = r.kept.size <= r.set.ReplayLimit && r.reserved.Grow(int64(len(p)), r.set.ReplayMemory)
 	}
 	q.Prefix = r.kept.list
 	if r.body.Done() {
@@ -62,13 +64,23 @@ func (r *request) readBody(q *transport.Request) error {
 // streamBody makes the transport read the rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
 	r.conn.watch.disabled = true
-	q.Rest, q.BeforeRead, q.StopRead = &r.body, r.callbacks.awaitBody, r.callbacks.stopBody
+	q.Rest, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.awaitBody, r.callbacks.gotBody
+	q.StopRead = r.callbacks.stopBody
 	q.Source, _ = r.conn.raw.(*socket.Conn)
 	q.Pipes = r.server.buffers.pipes
 }
 
 // awaitBody sets the deadline for the next piece of the request's body.
-func (r *request) awaitBody() { r.conn.read.await(r.server.Now().Add(r.set.BodyIdle)) }
+func (r *request) awaitBody() {
+	now := r.server.Now()
+	r.conn.read.awaitBody(now, r.rate.await(now, r.set.BodyIdle))
+}
+
+// gotBody ends the wait for a piece of the request's body, of which n bytes have arrived.
+func (r *request) gotBody(n int64) {
+	r.rate.arrived(r.server.Now(), n)
+	r.conn.read.gotBody()
+}
 
 // sendContinue asks the client for the request's body. If the body is streamed, the request
 // cannot be repeated after this call.
@@ -111,6 +123,9 @@ func (r *request) respondBadBody(err error) bool {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e.Status, e.Code = http.StatusRequestTimeout, "request_timeout"
 		e.Message = "the request's body did not come within timeouts.body_idle"
+		if r.rate.limited {
+			e.Message = "the request's body came with fewer bytes per second than gateway.min_body_rate"
+		}
 	default:
 		return false
 	}

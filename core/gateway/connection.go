@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -27,12 +28,16 @@ type connection struct {
 	cancel context.CancelCauseFunc
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
 	names  []string                         // of the client's certificate; none without one
+
+	client  netip.Addr // see clientOf
+	refused string     // why the client has no place; "" if it has one
+	hasty   bool       // the end of the connection must not take time
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call end.
 func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
 	raw = socket.Wrap(raw)
-	c := &connection{raw: raw, reader: http1.NewReader(raw), now: now}
+	c := &connection{raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.read.conn, c.read.draining = raw, draining
 	c.out.init(raw, below(raw))
@@ -59,6 +64,9 @@ func (c *connection) end() {
 // close closes the connection and its tunnel. Reads and writes that are in progress return an
 // error.
 func (c *connection) close() {
+	if tcp := below(c.raw); tcp != nil {
+		tcp.Close() // without the close_notify of TLS, which may take seconds
+	}
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {
 		t.Abort()
@@ -69,12 +77,11 @@ func (c *connection) close() {
 // before the call.
 func (c *connection) drain() { c.read.drain() }
 
-// unread reports whether the client has sent bytes that have not been read from the socket, or has left. It returns
-// false if that is unknown, as for TLS. Unlike the other methods it may be called from any goroutine, but not twice at
-// once.
+// unread reports whether the client's bytes have arrived and have not been read from the socket. Unlike the other
+// methods it may be called from any goroutine.
 func (c *connection) unread() bool {
-	tcp, ok := c.raw.(*socket.Conn)
-	return ok && !tcp.Idle()
+	tcp := below(c.raw)
+	return tcp != nil && socket.Unread(tcp) > 0
 }
 
 // draining reports whether the gateway is shutting down.
@@ -87,9 +94,11 @@ func (c *connection) write(b []byte) bool {
 }
 
 const (
-	lingerShort = 500 * time.Millisecond // read timeout if the request has been read completely
-	lingerWait  = 5 * time.Second        // read timeout if the client is still sending a request
-	lingerTime  = 30 * time.Second       // limit for the whole of linger
+	lingerHasty   = 200 * time.Microsecond // of a client that is refused together with many others
+	lingerRefused = 100 * time.Millisecond // of a client that is refused
+	lingerShort   = 500 * time.Millisecond // read timeout if the request has been read completely
+	lingerWait    = 5 * time.Second        // read timeout if the client is still sending a request
+	lingerTime    = 30 * time.Second       // limit for the whole of linger
 )
 
 // linger gives a client that is still sending the time to read the last response. Closing the connection at
@@ -101,12 +110,17 @@ func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
 	switch {
+	case c.hasty:
+		wait, limit = lingerHasty, lingerHasty
+	case c.refused != "":
+		wait, limit = lingerRefused, lingerRefused
 	case c.draining(): // the phase is not changed, so that drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
 		fallthrough
 	default:
+		c.read.setAwaited(awaitsRequest, c.now())
 		c.read.enter(idle)
 	}
 	c.read.resume()

@@ -16,7 +16,8 @@ type readDeadline struct {
 	draining *atomic.Bool // set by the gateway when it drains
 	phase    atomic.Int32
 	stopped  atomic.Bool
-	waiting  atomic.Int64 // start of the wait for a request, in Unix nanoseconds; 0 before the first
+	places   *places      // counts the phases; nil for a client without a place
+	waiting  atomic.Int64 // what is awaited from the client, and since when: see awaited
 	partial  bool         // awaitRest has been called since the last awaitRequest
 	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one after it
 }
@@ -39,10 +40,56 @@ const (
 // aLongTimeAgo is a deadline that ends a blocked read or write at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
+// What is awaited from a client.
+const (
+	awaitsNothing int64 = iota
+	awaitsRequest       // the client has sent nothing of it
+	awaitsHead          // the rest of a head
+	awaitsBody          // the next bytes of a request's body
+	awaitsMask    = 3
+)
+
+// awaitedSince states what is awaited from a client, and since when in Unix nanoseconds.
+type awaitedSince struct{ what, since int64 }
+
+// patience is the shortest time after which the client's connection may be closed in favour of another one.
+func (w awaitedSince) patience() time.Duration {
+	switch w.what {
+	case awaitsBody:
+		return minBodyWait
+	case awaitsHead:
+		return minHeadWait
+	}
+	return minWait
+}
+
+// awaited returns what is awaited from the client. It may be called from any goroutine.
+func (d *readDeadline) awaited() awaitedSince {
+	w := d.waiting.Load()
+	what := w & awaitsMask
+	if d.phase.Load() == busy && what != awaitsBody {
+		return awaitedSince{} // the request has arrived
+	}
+	return awaitedSince{what, w &^ awaitsMask}
+}
+
+func (d *readDeadline) setAwaited(what int64, since time.Time) {
+	d.waiting.Store(since.UnixNano()&^awaitsMask | what)
+}
+
+// awaitBody sets the deadline for the next bytes of a request's body. The caller calls gotBody when they have arrived.
+func (d *readDeadline) awaitBody(now, until time.Time) {
+	d.setAwaited(awaitsBody, now)
+	d.await(until)
+}
+
+// gotBody ends the wait that awaitBody has begun.
+func (d *readDeadline) gotBody() { d.waiting.Store(awaitsNothing) }
+
 // awaitRequest sets the deadline for the next request's head. It returns false if the gateway
 // drains, so that no further request is served.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
-	d.waiting.Store(now.UnixNano())
+	d.setAwaited(awaitsRequest, now)
 	d.partial = false
 	if until := now.Add(idleTimeout); until.Sub(d.idle) > idleSlack {
 		d.idle = until
@@ -56,6 +103,7 @@ func (d *readDeadline) awaitRequest(now time.Time) bool {
 func (d *readDeadline) awaitRest(until time.Time) {
 	if !d.partial {
 		d.partial = true
+		d.waiting.Store(d.waiting.Load()&^awaitsMask | awaitsHead)
 		d.await(until)
 	}
 }
@@ -75,7 +123,12 @@ func (d *readDeadline) set(until time.Time) {
 }
 
 // enter changes the phase. If the gateway drains, an idle connection is closed by its next read.
-func (d *readDeadline) enter(phase int32) { d.phase.Store(phase) }
+func (d *readDeadline) enter(phase int32) {
+	if before := d.phase.Load(); d.places != nil && (before == idle) != (phase == idle) {
+		d.places.enter(phase != idle)
+	}
+	d.phase.Store(phase)
+}
 
 // drain makes the pending read return if no request is in flight. The gateway sets draining before
 // it calls drain.

@@ -53,7 +53,7 @@ func TestAHeadThatTakesTooLong(t *testing.T) {
 func TestWaitingClientsMakeRoom(t *testing.T) {
 	for name, limit := range map[string]func(o *options){
 		"connections": func(o *options) { o.MaxConnections = 20 },
-		"descriptors": func(o *options) { o.files = spareFiles + 24 },
+		"descriptors": func(o *options) { o.files = 24 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var ahead atomic.Int64
@@ -104,22 +104,17 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { raw.Close() })
 		c := newConnection(t.Context(), raw, time.Now, &r.draining)
-		c.read.waiting.Store(1)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.conns[c] = struct{}{}
-		r.clients.Add(1)
+		c.read.setAwaited(awaitsRequest, time.Unix(1, 0))
+		r.places.add(c)
 		return c
 	}
-	sent, silent := accepted("GET http://a.test/ HTTP/1.1\r\n"), accepted("")
+	sent := accepted("GET http://a.test/ HTTP/1.1\r\n")
+	accepted("")
 	r.eventually("the bytes are there", sent.unread)
-	require.True(t, r.evict())
-	require.False(t, r.evict())
-	require.Contains(t, r.conns, sent)
-	require.NotContains(t, r.conns, silent)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.remove(sent)
+	require.True(t, r.Evict())
+	require.False(t, r.Evict())
+	require.Equal(t, []*connection{sent}, r.places.all())
+	r.places.remove(sent)
 }
 
 // Simultaneous calls of evict count each connection once.
@@ -132,12 +127,12 @@ func TestEvictionsAtOnce(t *testing.T) {
 		r.dial()
 	}
 	r.eventually("all are there", func() bool { return r.Connections() == 30 })
-	require.False(t, r.evict(), "they have not waited for long enough")
+	require.False(t, r.Evict(), "they have not waited for long enough")
 	ahead.Store(int64(minWait))
 	r.eventually("none is left", func() bool {
 		var wg sync.WaitGroup
 		for range 8 {
-			wg.Go(func() { r.evict() })
+			wg.Go(func() { r.Evict() })
 		}
 		wg.Wait()
 		ahead.Add(int64(minWait)) // because the first wait of a connection may begin late

@@ -50,7 +50,7 @@ func (f *httpFront) serve() {
 	defer func() {
 		f.exchange.Abandon()
 		f.release()
-		f.reserved.release()
+		f.reserved.Release()
 		stop()
 		f.entry.Release()
 	}()
@@ -122,7 +122,6 @@ func (f *httpFront) refuse() {
 	f.conn.out.limit(f.server.Now().Add(time.Second))
 	f.respondError(&proxyhttp.ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
-		Message:    "the gateway holds gateway.max_connections clients already, or is shutting down",
-		RetryAfter: time.Second, Close: true,
+		Message: f.conn.refused, RetryAfter: time.Second, Close: true,
 	})
 }

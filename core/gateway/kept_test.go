@@ -67,8 +67,8 @@ func TestAllocOfAKeptBody(t *testing.T) {
 func TestAnnouncedBytesReserveNothing(t *testing.T) {
 	r := newRig(t, nil, nil)
 	c := r.ask("PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nx")
-	r.eventually("a byte has arrived", func() bool { return r.replay.used.Load() == 1 })
+	r.eventually("a byte has arrived", func() bool { return r.replay.Used() == 1 })
 	c.Close()
 	r.free()
-	require.Zero(t, r.replay.used.Load())
+	require.Zero(t, r.replay.Used())
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
@@ -33,7 +32,7 @@ func TestReplayMemory(t *testing.T) {
 	first := r.ask("DELETE http://a.test/held HTTP/1.1\r\nHost: a.test\r\nContent-Length: 80\r\n\r\n" +
 		strings.Repeat("x", 80))
 	<-held
-	require.EqualValues(t, 80, r.replay.used.Load())
+	require.EqualValues(t, 80, r.replay.Used())
 	fail.Store(true)
 	for body, attempts := range map[string]string{
 		"Content-Length: 20\r\n\r\n" + strings.Repeat("x", 20):                                 "3",
@@ -47,45 +46,12 @@ func TestReplayMemory(t *testing.T) {
 		require.Equal(t, attempts, a.Header.Get("X-Whirlpool-Attempts"), "%q", body)
 		c.Close()
 		r.proxy.Breaker().Reset()
-		r.eventually("its memory is free", func() bool { return r.replay.used.Load() == 80 })
+		r.eventually("its memory is free", func() bool { return r.replay.Used() == 80 })
 	}
 	close(hold)
 	_, body := first.answer("DELETE")
 	require.Equal(t, "80", body)
 	first.Close()
 	r.free()
-	require.Zero(t, r.replay.used.Load())
-}
-
-// The reservations of all requests together never exceed the limit, and nothing stays reserved.
-func TestReservations(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		const limit = 1000
-		memory := &replayMemory{}
-		all := make([]reservation, 5)
-		want := make([]int64, len(all))
-		sum := int64(0)
-		for i := range all {
-			all[i].memory = memory
-		}
-		index := rapid.IntRange(0, len(all)-1)
-		t.Repeat(map[string]func(*rapid.T){
-			"grow": func(t *rapid.T) {
-				i, n := index.Draw(t, "request"), rapid.Int64Range(0, 600).Draw(t, "bytes")
-				fits := sum+n <= limit
-				require.Equal(t, fits, all[i].grow(n, limit))
-				if fits {
-					want[i] += n
-					sum += n
-				}
-			},
-			"release": func(t *rapid.T) {
-				i := index.Draw(t, "request")
-				all[i].release()
-				sum -= want[i]
-				want[i] = 0
-			},
-			"": func(t *rapid.T) { require.Equal(t, sum, memory.used.Load()) },
-		})
-	})
+	require.Zero(t, r.replay.Used())
 }

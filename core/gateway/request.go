@@ -8,6 +8,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
@@ -34,12 +35,13 @@ type request struct {
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
-	out        loan          // the response that is being written
-	kept       keptBody      // the body, kept for repeats
-	reserved   reservation   // the part of the server's replay memory for kept
-	fields     []http1.Field // the fields that are sent to the proxy
-	detached   []byte        // copy of the head; see detach
-	loopTokens []byte        // of other gateways
+	out        loan               // the response that is being written
+	kept       keptBody           // the body, kept for repeats
+	reserved   budget.Reservation // the part of the server's replay memory for kept
+	fields     []http1.Field      // the fields that are sent to the proxy
+	rate       bodyRate           // of the body
+	detached   []byte             // copy of the head; see detach
+	loopTokens []byte             // of other gateways
 	callbacks  callbacks
 }
 
@@ -47,6 +49,7 @@ type request struct {
 // creation of a function value allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch func()
+	gotBody                    func(n int64)
 	sendContinue               func() bool
 }
 
@@ -56,10 +59,11 @@ const usualFields = 64
 // init prepares r for a connection.
 func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.set = s, c, s.settings.Load()
-	c.out.patience = r.set.BodyIdle
-	r.out.from, r.kept.pool, r.reserved.memory = s.outs, s.pieces, &s.replay
+	c.out.configure(r.set)
+	r.out.from, r.kept.pool, r.reserved = s.outs, s.pieces, s.replay.Reservation()
 	r.callbacks = callbacks{
-		awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue,
+		awaitBody: r.awaitBody, gotBody: r.gotBody, stopBody: c.read.stop, watch: c.watch.start,
+		sendContinue: r.sendContinue,
 	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
 	r.forward.Control.OnSlow = r.callbacks.watch
@@ -78,7 +82,7 @@ func (r *request) begin() {
 func (r *request) shrink() {
 	r.out.back()
 	r.kept.free()
-	r.reserved.release()
+	r.reserved.Release()
 	if cap(r.detached) > smallChunk {
 		r.detached = nil
 	}
@@ -93,7 +97,7 @@ func (r *request) shrink() {
 // another one.
 func (r *request) handle(entry TrackerEntry) (keep bool) {
 	r.set = r.server.settings.Load()
-	r.conn.out.patience = r.set.BodyIdle
+	r.conn.out.configure(r.set)
 	r.begin()
 	r.body.Start(r.conn.reader, r.head.Framing, r.head.Length)
 	in := &r.input

@@ -56,6 +56,8 @@ func (r *request) discardBody() bool {
 	case r.head.Continue && !r.continued:
 		return false // the client waits for a 100 (Continue) before it sends the body
 	}
+	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
 	r.awaitBody()
+	defer r.gotBody(0)
 	return r.body.Drain(64 << 10)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -53,6 +54,7 @@ type rig struct {
 	t        *testing.T
 	listener net.Listener
 	proxy    *upstream.Upstream
+	files    *budget.Files
 	recorded *recorder
 }
 
@@ -81,7 +83,8 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: o.now})
 	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
-	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial})
+	r.files = budget.NewFiles(o.files, o.now)
+	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files})
 	quiet := slog.New(slog.DiscardHandler)
 	tuning := executor.Tuning{
 		FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} },
@@ -91,9 +94,10 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet),
-		Files: o.files, Log: quiet, Now: o.now, NewID: o.newID,
+		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
 	}, o.Settings)
 
+	r.files.SetSources(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)
 	r.listener, err = socket.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan struct{})
@@ -149,7 +153,11 @@ func (r *rig) dial() *client {
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
-	return &client{TCPConn: c.(*net.TCPConn), t: r.t, r: bufio.NewReader(c)}
+	return newClient(r.t, c.(*net.TCPConn))
+}
+
+func newClient(t *testing.T, c *net.TCPConn) *client {
+	return &client{TCPConn: c, t: t, r: bufio.NewReader(c)}
 }
 
 // ask opens a connection and sends raw.

@@ -29,7 +29,7 @@ type socksFront struct {
 
 func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
-	c.out.patience = set.BodyIdle
+	c.out.configure(set)
 	return &socksFront{
 		account: set.users.Certified(c.names),
 		server:  s, conn: c, users: set.users, head: set.Head, buf: loan{from: s.outs}}

@@ -16,6 +16,6 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	r.out.buf = h.Append(r.out.take())
 	way := in.Tunnel(&r.forward.Control)
 	r.kept.free() // the buffer is not needed, and the tunnel may last for days
-	r.reserved.release()
+	r.reserved.Release()
 	r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
 }

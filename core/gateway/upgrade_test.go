@@ -155,7 +155,7 @@ func TestAnUpgradeAfterABody(t *testing.T) {
 		"Content-Length: 4\r\n\r\nbodyearly")
 	c.switched()
 	require.Equal(t, "body", string(take(t, c, 4)))
-	require.Zero(t, r.replay.used.Load(), "the tunnel keeps no body")
+	require.Zero(t, r.replay.Used(), "the tunnel keeps no body")
 	require.NoError(t, c.CloseWrite())
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)

@@ -9,8 +9,8 @@ import (
 )
 
 // stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for
-// patience. Nothing else may set the connection's write deadline. It is not safe for concurrent
-// use.
+// patience, or fewer than the minimum rate (configure). Nothing else may set the connection's write deadline. It
+// is not safe for concurrent use.
 type stallWriter struct {
 	conn     net.Conn
 	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
@@ -25,6 +25,12 @@ func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	if tcp != nil {
 		tcp.OnFull = func() { w.stall.Start(tcp, w.patience) }
 	}
+}
+
+// configure sets the limits of writes that wait for the peer.
+func (w *stallWriter) configure(set *settings) {
+	w.patience = set.BodyIdle
+	w.stall.MinRate, w.stall.Grace = set.MinBodyRate, set.BodyGrace
 }
 
 // mayStall makes writes ignore patience while f returns true.

@@ -60,13 +60,14 @@ type Checker struct {
 
 	first      int           // proxies whose first check has not ended
 	firstEnded chan struct{} // closed when first is 0
+	ended      chan struct{} // receives a value when one of the maximum number of checks has ended
 }
 
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
 	return &Checker{
 		cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{},
-		failing: map[*upstream.Upstream]time.Time{}, firstEnded: make(chan struct{}),
+		failing: map[*upstream.Upstream]time.Time{}, firstEnded: make(chan struct{}), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -115,12 +116,16 @@ func (c *Checker) Run(ctx context.Context) {
 	defer checks.Wait()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	due := c.due()
 	for {
-		for _, due := range c.due() {
-			checks.Go(func() { c.run(ctx, due) })
+		for _, k := range due {
+			checks.Go(func() { c.run(ctx, k) })
 		}
 		select {
 		case <-ticker.C:
+			due = c.due()
+		case <-c.ended: // so few parallel checks of a long list do not wait for the ticker
+			due = c.more()
 		case <-ctx.Done():
 			return
 		}
@@ -144,6 +149,21 @@ func (c *Checker) due() (list []*check) {
 			c.push(&check{u: u, at: now.Add(waitAfter(now.Sub(since))), since: since})
 		}
 	}
+	return c.pop(now)
+}
+
+// more is due without a search for proxies that need a check.
+func (c *Checker) more() []*check {
+	if !c.enabled.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pop(c.cfg.Now())
+}
+
+// pop removes the checks whose time has come from the queue. Requires mu.
+func (c *Checker) pop(now time.Time) (list []*check) {
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		list = append(list, heap.Pop(&c.queue).(*check))
 		c.running++
@@ -219,7 +239,12 @@ func (c *Checker) run(ctx context.Context, k *check) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running--
+	if c.running--; c.running == c.cfg.Parallel-1 {
+		select {
+		case c.ended <- struct{}{}:
+		default:
+		}
+	}
 	if k.first {
 		k.first = false
 		c.first--

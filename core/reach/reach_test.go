@@ -70,9 +70,6 @@ func (n *network) count(id string) int {
 	return n.checks[id]
 }
 
-// checkTick is the time after which a checker looks for the next checks.
-const checkTick = 100 * time.Millisecond
-
 // specs returns n proxies named p0, p1 ...
 func specs(n int) []upstream.Spec {
 	list := make([]upstream.Spec, n)
@@ -331,7 +328,7 @@ func TestAwaitFirst(t *testing.T) {
 		expected time.Duration
 	}{
 		"all checks at once":  {2, false, time.Second, 10 * time.Millisecond},
-		"one after the other": {3, false, time.Second, 2*checkTick + 10*time.Millisecond},
+		"one after the other": {3, false, time.Second, 30 * time.Millisecond},
 		"too slow":            {3, false, 15 * time.Millisecond, 15 * time.Millisecond},
 		"no proxies":          {0, false, time.Second, 0},
 		"off":                 {2, true, time.Second, 0},
@@ -359,4 +356,16 @@ func TestAwaitFirst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// With few parallel checks (few file descriptors), a long list is checked as fast as its checks end.
+func TestALongListIsCheckedWithFewChecksAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const proxies, parallel = 200, 2
+		_, n := start(t, proxies, parallel, nil)
+		time.Sleep(1100 * time.Millisecond) // each check takes 10 ms
+		most, checks := n.totals()
+		require.Equal(t, parallel, most)
+		require.Len(t, checks, proxies)
+	})
 }

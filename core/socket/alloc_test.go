@@ -12,7 +12,8 @@ import (
 )
 
 func TestMoveAllocatesNothing(t *testing.T) {
-	for name, p := range map[string]*Pipes{"pipe": NewPipes(nil), "no pipe": NewPipes(func() bool { return false })} {
+	none := func() bool { return false }
+	for name, p := range map[string]*Pipes{"pipe": NewPipes(nil, nil), "no pipe": NewPipes(none, nil)} {
 		t.Run(name, func(t *testing.T) { moveAllocatesNothing(t, p) })
 	}
 }

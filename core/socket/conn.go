@@ -3,6 +3,7 @@ package socket
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -13,7 +14,10 @@ type Conn struct {
 	// OnFull, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's
 	// buffer. On systems other than Linux it is called before every Write. It may set deadlines.
 	OnFull func()
+	// OnClose, if not nil, is called once, after the connection was closed.
+	OnClose func()
 
+	closed  atomic.Bool // OnClose has been called
 	raw     syscall.RawConn
 	reading operation
 	writing operation
@@ -54,6 +58,15 @@ func Wrap(c net.Conn) net.Conn {
 		}
 	}
 	return c
+}
+
+// Close implements net.Conn.
+func (c *Conn) Close() error {
+	err := c.stream.Close()
+	if c.OnClose != nil && c.closed.CompareAndSwap(false, true) {
+		c.OnClose()
+	}
+	return err
 }
 
 // WriteError is the error of a call that reads and writes if the write has failed.

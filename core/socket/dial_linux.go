@@ -51,10 +51,12 @@ func (l *listener) Close() error   { return l.file.Close() }
 func (l *listener) Accept() (net.Conn, error) {
 	var fd uintptr
 	var errno syscall.Errno
+	var from rawAddress
 	err := l.raw.Read(func(on uintptr) bool {
 		for {
-			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, 0, 0,
-				syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+			size := uint32(unsafe.Sizeof(from))
+			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, uintptr(unsafe.Pointer(&from)),
+				uintptr(unsafe.Pointer(&size)), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 			switch errno {
 			case syscall.EINTR, syscall.ECONNABORTED: // the client has closed this connection already
 				continue
@@ -70,7 +72,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
-	c, err := register(fd, netip.AddrPort{})
+	c, err := register(fd, from.addrPort())
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
@@ -192,7 +194,7 @@ func setOption(fd uintptr, level, option int, value int32) {
 // descriptor is a socket that is registered with the runtime's poller.
 type descriptor struct {
 	*os.File
-	remote netip.AddrPort // the peer, if this package dialed it
+	remote netip.AddrPort // the peer
 }
 
 // CloseWrite shuts down the writing side, as net.TCPConn.CloseWrite does.

@@ -11,6 +11,7 @@ import (
 // (splice(2)). It is safe for concurrent use.
 type Pipes struct {
 	mayOpen func() bool
+	closed  func()
 	open    atomic.Int64 // pipes that exist
 	free    chan pipe    // unused pipes
 	moves   sync.Pool    // of *move
@@ -26,9 +27,10 @@ const maxSpare = 16
 
 // NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe
 // in use. Therefore mayOpen, if not nil, decides whether another pipe may be created. If it returns false,
-// the bytes are copied through a buffer.
-func NewPipes(mayOpen func() bool) *Pipes {
-	p := &Pipes{mayOpen: mayOpen, free: make(chan pipe, maxSpare)}
+// the bytes are copied through a buffer. closed, if not nil, is called after a pipe that mayOpen has permitted
+// was closed.
+func NewPipes(mayOpen func() bool, closed func()) *Pipes {
+	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
 	p.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	runtime.AddCleanup(p, func(free chan pipe) {

@@ -25,8 +25,12 @@ func (p *Pipes) get() (pipe, bool) {
 	}
 	var fds [2]int
 	p.open.Add(1)
-	if p.mayOpen != nil && !p.mayOpen() || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+	if p.mayOpen != nil && !p.mayOpen() {
 		p.open.Add(-1)
+		return pipe{}, false
+	}
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		p.gone()
 		return pipe{}, false // for example, no file descriptor is left
 	}
 	made := pipe{out: fds[0], in: fds[1]}
@@ -48,7 +52,26 @@ func (p *Pipes) put(unused pipe) {
 // drop closes a pipe.
 func (p *Pipes) drop(old pipe) {
 	old.close()
+	p.gone()
+}
+
+// gone is called after a pipe was closed.
+func (p *Pipes) gone() {
 	p.open.Add(-1)
+	if p.closed != nil {
+		p.closed()
+	}
+}
+
+// CloseUnused closes a pipe that is not in use. It returns false if there is none.
+func (p *Pipes) CloseUnused() bool {
+	select {
+	case unused := <-p.free:
+		p.drop(unused)
+		return true
+	default:
+		return false
+	}
 }
 
 func (p pipe) close() {

@@ -30,7 +30,7 @@ func descriptors(t *testing.T) int {
 
 // A waiting Move holds no pipe, and few unused pipes are kept.
 func TestUnusedPipes(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	const many = 4 * maxSpare
 	var dst, src [many]*Conn
 	for i := range many {
@@ -68,7 +68,7 @@ func TestUnusedPipes(t *testing.T) {
 func TestPipeLimit(t *testing.T) {
 	const most, many, size = 3, 12, 8 << 20
 	var p *Pipes
-	p = NewPipes(func() bool { return p.Open() <= most })
+	p = NewPipes(func() bool { return p.Open() <= most }, nil)
 	var dst, src [many]*Conn
 	var to, from [many]*net.TCPConn
 	for i := range many {
@@ -103,7 +103,7 @@ func TestPipesAreCollected(t *testing.T) {
 	dst, _ := pair(t)
 	var fd, link string
 	func() {
-		p := NewPipes(nil)
+		p := NewPipes(nil, nil)
 		from.Write([]byte("hello"))
 		_, err := p.Move(dst, src, 5)
 		require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestPipesAreCollected(t *testing.T) {
 
 // Without a file descriptor for a pipe, the bytes are moved through a buffer.
 func TestMoveWithoutPipes(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	from.Write([]byte("hello"))
@@ -145,7 +145,7 @@ func TestMoveWithoutPipes(t *testing.T) {
 // neither.
 func TestMoveAlternates(t *testing.T) {
 	var asked atomic.Int32
-	p := NewPipes(func() bool { return asked.Add(1)%3 == 0 })
+	p := NewPipes(func() bool { return asked.Add(1)%3 == 0 }, nil)
 	p.free = make(chan pipe) // none is kept
 	src, from := pair(t)
 	dst, to := pair(t)
@@ -184,7 +184,7 @@ func TestSmallPipesAreNotUsed(t *testing.T) {
 	runtime.LockOSThread() // never unlocked: the thread, without its privileges, ends with the test
 	var none [2]unix.CapUserData
 	require.NoError(t, unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]))
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	var all []pipe
 	for range most + 1 { // the user may have others already
 		before := descriptors(t)
@@ -208,7 +208,7 @@ func TestSmallPipesAreNotUsed(t *testing.T) {
 // If the poller reports bytes that were read since, Move waits again and does not switch to a
 // buffer. A peek tells this case apart from urgent data.
 func TestMoveAfterOutdatedReport(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	m := newMove(p)
 	src, from := pair(t)
 	m.waited, m.limit = true, 100
@@ -223,7 +223,7 @@ func TestMoveAfterOutdatedReport(t *testing.T) {
 
 // splice(2) does not move urgent data. Move skips it, as Read does.
 func TestMoveSkipsUrgentData(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	raw, err := from.SyscallConn()

@@ -26,7 +26,7 @@ func moveAll(p *Pipes, dst, src *Conn) (n int64, err error) {
 }
 
 func TestMove(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	var all sync.WaitGroup
 	for i := range 8 { // concurrently
 		src, from := pair(t)
@@ -65,7 +65,7 @@ func TestMove(t *testing.T) {
 }
 
 func TestMoveLimit(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	from.Write([]byte("hello, world"))
@@ -83,7 +83,7 @@ func TestMoveLimit(t *testing.T) {
 }
 
 func TestMoveEnds(t *testing.T) {
-	p := NewPipes(nil)
+	p := NewPipes(nil, nil)
 	t.Run("read deadline", func(t *testing.T) {
 		src, from := pair(t)
 		dst, to := pair(t)

@@ -30,6 +30,17 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 	return acked, queued
 }
 
+// Unread returns the number of bytes that have arrived on c and have not been read; 0 if c is not TCP. It may be called
+// during a read.
+func Unread(c net.Conn) (n int) {
+	tcp, ok := c.(*Conn)
+	if !ok {
+		return 0
+	}
+	tcp.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	return n
+}
+
 // PeerClosed reports whether the peer of c has shut down its writing side, closed or reset the
 // connection, even if there are still bytes to read.
 func PeerClosed(c net.Conn) (closed bool) {

@@ -14,3 +14,6 @@ func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
 
 // NotReceived always returns false: this system does not report it.
 func NotReceived(*Conn, int) bool { return false }
+
+// Unread always returns 0: this system does not report it.
+func Unread(net.Conn) int { return 0 }

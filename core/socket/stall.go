@@ -19,6 +19,11 @@ type Stall struct {
 	// ended. It is called on a goroutine of the Stall.
 	MayStall func() bool
 
+	// MinRate is the minimum number of bytes per second that the peer must acknowledge during a write that lasts
+	// for at least Grace; 0 for no limit.
+	MinRate int64
+	Grace   time.Duration
+
 	conn net.Conn
 	idle time.Duration
 
@@ -27,8 +32,10 @@ type Stall struct {
 	running   atomic.Bool // changed by Start and Stop only, under mu
 	acked     uint64      // at the last check
 	queued    int
-	unchanged int  // checks in a row without progress
-	ended     bool // the connection has a write deadline
+	unchanged int    // checks in a row without progress
+	rated     int    // checks since first; 0 before it
+	first     uint64 // bytes acknowledged at the first check that counts for the rate
+	ended     bool   // the connection has a write deadline
 }
 
 // checks is the number of checks within the idle time. A write may therefore last an eighth of
@@ -54,7 +61,7 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		return
 	}
 	s.running.Store(true)
-	s.conn, s.idle, s.queued, s.unchanged = conn, idle, 0, 0
+	s.conn, s.idle, s.queued, s.unchanged, s.rated = conn, idle, 0, 0, 0
 	if s.timer == nil {
 		s.timer = time.AfterFunc(idle/checks, s.check)
 	} else {
@@ -93,8 +100,8 @@ func (s *Stall) check() {
 	case queued < 0:
 		return // the connection was closed without Stop, for example by TLS
 	case s.MayStall != nil && s.MayStall():
-		s.unchanged = 0
-	case s.stalled(acked, queued):
+		s.unchanged, s.rated = 0, 0
+	case s.stalled(acked, queued) || s.slow(acked):
 		s.ended = true
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
@@ -111,6 +118,16 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 	}
 	s.acked, s.queued = acked, queued
 	return s.unchanged == checks
+}
+
+// slow reports whether the peer has acknowledged fewer than MinRate bytes per second.
+func (s *Stall) slow(acked uint64) bool {
+	if s.rated == 0 {
+		s.first = acked
+	}
+	passed := time.Duration(s.rated) * (s.idle / checks)
+	s.rated++
+	return s.MinRate > 0 && passed >= s.Grace && float64(acked-s.first) < float64(s.MinRate)*passed.Seconds()
 }
 
 // WaitAcked waits until the peer of c has acknowledged everything that was written, or has

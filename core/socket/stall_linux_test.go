@@ -128,3 +128,47 @@ func TestMayStall(t *testing.T) {
 	far.Close()
 	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
 }
+
+// A write is ended if the peer reads too slowly for the length of Grace, although it makes progress.
+func TestSlowPeers(t *testing.T) {
+	s := Stall{MinRate: 100, Grace: 4 * time.Second, idle: checks * time.Second}
+	check := func(rate uint64, times int) (slow bool) {
+		s.rated = 0
+		for i := range times {
+			slow = s.slow(1000 + rate*uint64(i))
+		}
+		return slow
+	}
+	require.False(t, check(99, 4), "Grace has not passed")
+	require.True(t, check(99, 5))
+	require.False(t, check(100, 1000))
+	s.MinRate = 0
+	require.False(t, check(0, 1000))
+
+	c, far := pair(t)
+	slow := Stall{MinRate: 1 << 40, Grace: 100 * time.Millisecond}
+	c.OnFull = func() { slow.Start(c, 400*time.Millisecond) }
+	go func() {
+		for { // until the connection is closed
+			if _, err := io.ReadFull(far, make([]byte, 64<<10)); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, err := c.Write(make([]byte, 1<<30))
+	slow.Stop()
+	c.Close()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+func TestUnread(t *testing.T) {
+	c, far := pair(t)
+	require.Zero(t, Unread(c))
+	_, err := far.Write(make([]byte, 10))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return Unread(c) == 10 }, 30*time.Second, time.Millisecond)
+	c.Close()
+	require.Zero(t, Unread(c))
+	require.Zero(t, Unread(far))
+}

@@ -16,7 +16,7 @@ import (
 func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
 	timeout time.Duration) health.Response {
 	began := t.cfg.Now()
-	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, keepIdle: true}
+	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, check: true}
 	stop := context.AfterFunc(ctx, c.Interrupt.Fire)
 	defer stop()
 	request := &Request{

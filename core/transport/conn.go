@@ -74,8 +74,9 @@ type persistConn struct {
 	control      *Control // control of the request that is being sent; nil while its body is streamed, and when idle
 	slowWrite    bool     // a write had to wait, so there is a write deadline
 
-	bodyIdle time.Duration // maximum time without progress while the body is streamed
-	stall    socket.Stall
+	uploading *Request      // the request whose body Pipes.Move moves; nil without one
+	bodyIdle  time.Duration // maximum time without progress while the body is streamed
+	stall     socket.Stall
 
 	reused bool
 	idleAt time.Time // when the connection became idle
@@ -155,6 +156,9 @@ func (pc *persistConn) noExtraBytes() bool {
 func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
+		if pc.uploading != nil {
+			pc.uploading.arrived(0) // from here on the wait is for the proxy
+		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
 	case !pc.slowWrite:
 		pc.slowWrite = true
@@ -354,8 +358,23 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Unlock()
 }
 
-// prune closes the connections that became idle before the time then.
-func (p *idlePool) prune(then time.Time) {
+// appendIdle appends the time since when each connection is idle.
+func (p *idlePool) appendIdle(since []time.Time) []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pc := range p.toProxy {
+		since = append(since, pc.idleAt)
+	}
+	for _, list := range p.toTarget {
+		for _, pc := range list {
+			since = append(since, pc.idleAt)
+		}
+	}
+	return since
+}
+
+// prune closes the connections that became idle before the time then, and returns their number.
+func (p *idlePool) prune(then time.Time) (closed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keep := func(key string, list []*persistConn) {
@@ -365,6 +384,7 @@ func (p *idlePool) prune(then time.Time) {
 			expired++
 		}
 		if expired > 0 {
+			closed += expired
 			p.count -= expired
 			p.set(key, append([]*persistConn(nil), list[expired:]...))
 		}
@@ -373,6 +393,7 @@ func (p *idlePool) prune(then time.Time) {
 	for key, list := range p.toTarget {
 		keep(key, list)
 	}
+	return closed
 }
 
 func (p *idlePool) close() {

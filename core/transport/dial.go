@@ -106,7 +106,7 @@ func (c *Control) callOnSlow() {
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
-	if verr != nil && verr.Cause == verdict.LocalLimit && !c.keepIdle {
+	if verr != nil && verr.Cause == verdict.LocalLimit && !c.check {
 		t.CloseAllIdle() // no other resource can be released
 		conn, verr = t.dialProxyOnce(ctx, u, a, c)
 	}
@@ -154,9 +154,9 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	return tc, nil
 }
 
-// dial opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
+// open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
 // called with each address before it is dialled, and an error of it is the result of that address.
-func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Time, c *Control,
+func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	permit func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
 		if permit != nil {

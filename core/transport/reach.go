@@ -10,11 +10,11 @@ import (
 
 // Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy, and the greeting with
 // a SOCKS proxy. It sends no request. Both the connection and the greeting may take the connect timeout. The
-// error is nil if the proxy can be reached. At the limit of open files Reach fails. It does not close idle
-// connections, because clients' requests need them more.
+// error is nil if the proxy can be reached. If few descriptors are left, Reach fails and closes nothing,
+// because clients' requests need them more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
-	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout)}
+	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), check: true}
 	a := u.Spec().Address
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
 	if verr != nil {

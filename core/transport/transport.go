@@ -18,11 +18,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
@@ -38,6 +40,7 @@ type Config struct {
 	ConnectTimeout time.Duration  // for TCP and TLS to a proxy; default 3 s
 	Dial           DialFunc       // default: package socket
 	RootCAs        *x509.CertPool // default: those of the system
+	Files          *budget.Files  // default: no limit
 	Now            func() time.Time
 	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
 	// before it is dialled. Nil permits all.
@@ -57,6 +60,8 @@ type Transport struct {
 	connectTimeout atomic.Int64 // ns
 	pools          sync.Map     // *upstream.Upstream -> *idlePool
 
+	giveServing, giveOther func() // return the descriptor of a connection; see budget.Use
+
 	forbiddenMu sync.Mutex // guards changes of forbidden
 	forbidden   atomic.Pointer[[]*net.TCPAddr]
 }
@@ -72,6 +77,8 @@ func New(cfg Config) *Transport {
 	t := &Transport{cfg: cfg, tls: &tls.Config{
 		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
 	}}
+	t.giveServing = func() { cfg.Files.Give(budget.Serving, 1) }
+	t.giveOther = func() { cfg.Files.Give(budget.Other, 1) }
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
 }
@@ -120,7 +127,7 @@ type Control struct {
 	// Timing is set by the attempt.
 	Timing core.Timing
 
-	keepIdle bool // at the limit of descriptors the attempt fails, and no idle connection is closed
+	check bool // the attempt is a check: if few descriptors are left it fails, and nothing is closed for it
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
@@ -153,6 +160,7 @@ type Request struct {
 	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
 	BeforeRead func()        // called before each wait for further bytes of Rest
+	AfterRead  func(n int64) // called when n bytes have arrived, and when the wait is for the proxy; may be nil
 	StopRead   func()        // ends the current wait, and all later ones, from another goroutine
 
 	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). The client
@@ -160,6 +168,13 @@ type Request struct {
 	// 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final response.
 	// Continue sets this field to nil. It returns false if the client has left.
 	Continue func() bool
+}
+
+// arrived reports that n bytes of Rest have arrived.
+func (q *Request) arrived(n int64) {
+	if q.AfterRead != nil {
+		q.AfterRead(n)
+	}
 }
 
 // unrepeatable reports whether the request must not be sent again on another connection.
@@ -537,12 +552,29 @@ func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 // CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
-// prune closes the connections that became idle before the time then.
-func (t *Transport) prune(then time.Time) {
+// CloseOldestIdle closes the idle connections that have been idle for the longest time: an eighth of them, at least
+// one. It returns false if there is none.
+func (t *Transport) CloseOldestIdle() bool {
+	var since []time.Time
 	t.pools.Range(func(_, p any) bool {
-		p.(*idlePool).prune(then)
+		since = p.(*idlePool).appendIdle(since)
 		return true
 	})
+	if len(since) == 0 {
+		return false
+	}
+	slices.SortFunc(since, time.Time.Compare)
+	last := since[max(len(since)/8, 1)-1]
+	return t.prune(last.Add(1)) > 0 // 1 ns later, because prune keeps those at the time itself
+}
+
+// prune closes the connections that became idle before the time then, and returns their number.
+func (t *Transport) prune(then time.Time) (closed int) {
+	t.pools.Range(func(_, p any) bool {
+		closed += p.(*idlePool).prune(then)
+		return true
+	})
+	return closed
 }
 
 // usesTunnel reports whether requests for http:// targets also go through a tunnel.

@@ -33,7 +33,9 @@ func (q *Request) broken() bool {
 func (q *Request) discardRest() {
 	for q.Rest != nil {
 		q.BeforeRead()
-		if _, err := q.Rest.Next(); err != nil {
+		p, err := q.Rest.Next()
+		q.arrived(int64(len(p)))
+		if err != nil {
 			return
 		}
 	}
@@ -187,6 +189,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 			continue
 		}
 		p, err := q.Rest.Next()
+		q.arrived(int64(len(p)))
 		if q.Rest.Done() && p == nil {
 			break
 		}
@@ -213,8 +216,11 @@ func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	if !isPlain || q.Source == nil || !known || left < socket.SpliceMin {
 		return false, nil
 	}
+	pc.uploading = q
 	n, err := q.Pipes.Move(plain, q.Source, left)
+	pc.uploading = nil
 	pc.stall.Stop()
+	q.arrived(n)
 	if w := (*socket.WriteError)(nil); errors.As(err, &w) {
 		q.Rest.Took(n, nil)
 		return true, w.Err

@@ -25,7 +25,7 @@ import (
 func uploadRequest(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
 	q := getRequest()
-	q.Source, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil)
+	q.Source, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil, nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
 	q.Rest.Start(http1.NewReader(q.Source), http1.Length, int64(n))
 	q.BeforeRead, q.StopRead = func() {}, func() { q.Source.SetReadDeadline(aLongTimeAgo) }

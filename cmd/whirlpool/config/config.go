@@ -72,6 +72,8 @@ type Gateway struct {
 	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
 	ReplayMemory   Size     `koanf:"replay_memory" json:"replay_memory" range:"0,1024GiB"`
 	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
+	MaxPerClient   int      `koanf:"max_connections_per_client" json:"max_connections_per_client" range:"0,16777216"`
+	MinBodyRate    int      `koanf:"min_body_rate" json:"min_body_rate" range:"0,1000000000"` // bytes per second
 	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace" range:"0s,1h"`
 	Via            bool     `koanf:"via" json:"via"`
 }
@@ -352,7 +354,8 @@ func Default() Config {
 	return Config{
 		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit),
 			ReplayMemory:   Size(d.Gateway.ReplayMemory),
-			MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
+			MaxConnections: d.Gateway.MaxConnections, MaxPerClient: d.Gateway.MaxPerClient,
+			MinBodyRate: int(d.Gateway.MinBodyRate), DrainGrace: Duration(30 * time.Second)},
 		Egress:  Egress{Allow: []string{}, Deny: []string{}, Default: egress.DefaultAllow},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}, URLs: []ListURL{}}, Policy: d.Retry,
@@ -407,6 +410,8 @@ func (c *Config) Engine() engine.Config {
 			Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
 			ReplayMemory:   int64(c.Gateway.ReplayMemory),
 			MaxConnections: c.Gateway.MaxConnections,
+			MaxPerClient:   c.Gateway.MaxPerClient,
+			MinBodyRate:    int64(c.Gateway.MinBodyRate),
 		},
 	}
 }

@@ -203,6 +203,9 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[[proxies]]\nurl = \"http://a:1\"\n" +
 			"weight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},
 		"[gateway]\nmax_connections = -1\n": {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
+		"[gateway]\nmax_connections_per_client = -1\n": {"gateway.max_connections_per_client", ":2: ",
+			"must be 0 to 16777216"},
+		"[gateway]\nmin_body_rate = -1\n": {"gateway.min_body_rate", ":2: ", "must be 0 to 1000000000"},
 		"[log]\nlevel = \"loud\"\n": {"log.level",
 			":2: ", "loud"},
 		"[selection]\nmemory = \"25h\"\n": {"selection.memory", ":2: ", "must be 0s to 24h"},

@@ -37,3 +37,16 @@ func TestFilesHaveASizeLimit(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestLimitsOfClients(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "koanf.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[gateway]\nmax_connections_per_client = 7\nmin_body_rate = 9\n"),
+		0o600))
+	c, err := Load(Source{File: file})
+	require.NoError(t, err)
+	require.Equal(t, 7, c.Engine().Gateway.MaxPerClient)
+	require.EqualValues(t, 9, c.Engine().Gateway.MinBodyRate)
+	d := Default()
+	require.Equal(t, 17_500, d.Engine().Gateway.MaxPerClient)
+	require.EqualValues(t, 100, d.Engine().Gateway.MinBodyRate)
+}

@@ -1,0 +1,40 @@
+package budget
+
+import "sync/atomic"
+
+// Memory counts bytes of memory against a limit. Its zero value counts none. It is safe for concurrent use.
+type Memory struct{ used atomic.Int64 }
+
+// Used returns the number of bytes that are reserved.
+func (m *Memory) Used() int64 { return m.used.Load() }
+
+// Fits reports whether n more bytes could be reserved now, if all together may be limit bytes.
+func (m *Memory) Fits(n, limit int64) bool { return m.used.Load()+n <= limit }
+
+// Reservation is the part of a Memory that one user has reserved. It is not safe for concurrent use.
+type Reservation struct {
+	memory *Memory
+	bytes  int64
+}
+
+// Reservation returns an empty reservation.
+func (m *Memory) Reservation() Reservation { return Reservation{memory: m} }
+
+// Grow reserves n more bytes. It returns false, and reserves nothing, if all reservations together would exceed limit
+// bytes.
+func (r *Reservation) Grow(n, limit int64) bool {
+	if r.memory.used.Add(n) > limit {
+		r.memory.used.Add(-n)
+		return false
+	}
+	r.bytes += n
+	return true
+}
+
+// Release ends the reservation. It may grow again.
+func (r *Reservation) Release() {
+	if r.bytes > 0 {
+		r.memory.used.Add(-r.bytes)
+		r.bytes = 0
+	}
+}

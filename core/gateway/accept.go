@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+)
+
+// accept accepts clients from l and serves each with a front.
+func (s *Server) accept(l net.Listener, f newFront) error {
+	a := acceptor{Server: s}
+	var pause time.Duration
+	for {
+		raw, err := l.Accept()
+		if err != nil {
+			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// For example, no file descriptor is free. net/http also retries.
+			pause = min(max(2*pause, 5*time.Millisecond), maxPause)
+			s.Log.Error("cannot accept a client; trying again", slog.Any("error", err), slog.Duration("pause", pause))
+			s.Evict()
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		a.admit(raw, f)
+	}
+}
+
+// maxPause is the longest pause after an error of Accept.
+const maxPause = 50 * time.Millisecond
+
+// pipeFiles is the number of file descriptors of a pipe.
+const pipeFiles = 2
+
+// acceptor admits the clients of one listener.
+type acceptor struct {
+	*Server
+	waits  [2]int    // waits since there was a place: for a client that holds most connections, and for others
+	warned time.Time // when it was logged last that there is no place
+}
+
+// keptForOthers is the share of all file descriptors that a client cannot use if it holds more than half of the
+// connections, so one client cannot lock the others out. It does not apply to clients of this machine.
+const keptForOthers = 1.0 / 32
+
+// A client is refused if there has been no place during maxWaits waits of placeWait each: 60 ms. So the response comes
+// within 100 ms, and if the places are taken by unfinished heads, one has waited for minHeadWait by then. The waits are
+// several, because after a pause of the whole process a single one would end before other goroutines had the time to
+// free a place.
+const (
+	placeWait = 10 * time.Millisecond
+	maxWaits  = 6
+)
+
+// admit serves a connection in a new goroutine, or refuses it.
+func (s *acceptor) admit(raw net.Conn, f newFront) {
+	if config := s.settings.Load().TLS; config != nil {
+		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
+	}
+	c := newConnection(s.ctx, raw, s.Now, &s.draining)
+	why := s.place(c)
+	if why != "" {
+		s.refuse(c, f, why)
+		return
+	}
+	c.read.places = &s.places
+	s.places.add(c)
+	s.places.enter(true)
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		s.serve(c, f(s.Server, c).serve)
+		if c.read.phase.Load() != idle {
+			s.places.enter(false)
+		}
+		s.free(c)
+	}()
+}
+
+// free gives the place of a connection back, once.
+func (s *Server) free(c *connection) {
+	if s.places.remove(c) {
+		s.Files.Give(budget.Serving, 1)
+	}
+}
+
+// The reasons why a client gets no place.
+const (
+	tooMany      = "the gateway holds gateway.max_connections clients already, or is shutting down"
+	tooManyOfOne = "this address holds gateway.max_connections_per_client connections already"
+	tooFewFiles  = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
+)
+
+// place makes a place for a new client. It evicts clients that have waited for long, and waits for a while if there is
+// none. It returns why there is none, or "".
+func (s *acceptor) place(c *connection) (why string) {
+	for {
+		o := s.obstacle(c)
+		waits := &s.waits[0]
+		if o.most {
+			waits = &s.waits[1]
+		}
+		switch {
+		case o.why == "" && s.Files.Take(budget.Serving, 1):
+			*waits = 0
+			return ""
+		case o.why == "":
+			o.why = tooFewFiles
+		case s.draining.Load():
+			return o.why
+		case s.evict(o.client):
+			continue
+		case o.why != tooFewFiles:
+			return o.why
+		}
+		s.warn(o.why)
+		if *waits >= maxWaits {
+			return o.why
+		}
+		*waits++
+		s.places.await(placeWait, s.ctx.Done())
+	}
+}
+
+// warnEvery is the shortest time between two warnings that there is no place.
+const warnEvery = time.Minute
+
+func (s *acceptor) warn(why string) {
+	if now := s.Now(); now.Sub(s.warned) >= warnEvery {
+		s.warned = now
+		s.Log.Warn("a client has to wait for a place, or is refused", slog.String("why", why),
+			slog.Int("clients", s.Connections()))
+	}
+}
+
+// obstacle is why there is no place for a client.
+type obstacle struct {
+	why    string     // "" if there is a place
+	client netip.Addr // whose connections are in the way; the zero Addr if those of all are
+	most   bool       // the client holds more than half of all connections
+}
+
+// obstacle returns why there is no place for c now.
+func (s *Server) obstacle(c *connection) (o obstacle) {
+	set := s.settings.Load()
+	n, most := s.places.ofClient(c.client)
+	kept := 0.0
+	if most && !c.client.IsLoopback() {
+		o.most, kept = true, keptForOthers
+	}
+	switch {
+	case s.draining.Load() || set.MaxConnections > 0 && s.Connections() >= set.MaxConnections:
+		o.why = tooMany
+	case set.MaxPerClient > 0 && n >= set.MaxPerClient && c.client.IsValid():
+		o.why, o.client = tooManyOfOne, c.client
+	case !s.Files.Fits(s.places.need()+2, kept):
+		o.why = tooFewFiles
+	}
+	return o
+}
+
+// Evict closes connections whose clients have waited longest. It returns false if none has waited for long enough.
+func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
+
+// evict is Evict. If client is valid, it closes only that client's connections.
+func (s *Server) evict(client netip.Addr) bool {
+	conns := s.places.oldest(s.Now(), client)
+	for _, c := range conns {
+		c.close()
+		s.Files.Give(budget.Serving, 1)
+	}
+	return len(conns) > 0
+}
+
+// CloseSparePipe closes a pipe that is not in use. It returns false if there is none.
+func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
+
+// maxRefusing is the maximum number of clients to which refuse is sending a response in a goroutine.
+const maxRefusing = 64
+
+// refusals returns how many clients may be in the course of being refused. They have descriptors that are not counted.
+func (s *Server) refusals() int32 {
+	if limit := s.Files.Limit(); limit > 0 {
+		return int32(min(max(limit/16, 4), maxRefusing))
+	}
+	return maxRefusing
+}
+
+// refuse sends an error response to a client without a place. It does so in a new goroutine, because this may take half
+// a second. If refusals responses are being sent already, it sends the response and closes the connection at once.
+func (s *Server) refuse(c *connection, f newFront, why string) {
+	c.refused = why
+	if s.refusing.Add(1) > s.refusals() {
+		defer s.refusing.Add(-1)
+		if _, plain := c.raw.(*socket.Conn); !plain { // a TLS handshake may take long
+			c.end()
+			return
+		}
+		c.hasty = true
+		s.serve(c, f(s, c).refuse)
+		return
+	}
+	go func() {
+		defer s.refusing.Add(-1)
+		s.serve(c, f(s, c).refuse)
+	}()
+}

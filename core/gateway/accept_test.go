@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const closing = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+
+// Clients whose bodies have stopped coming make room as well: for bodies that are kept and for those that are streamed.
+func TestStalledBodiesMakeRoom(t *testing.T) {
+	for name, body := range map[string]string{
+		"kept":     "Content-Length: 1000\r\n\r\nx",
+		"chunked":  "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+		"streamed": "Content-Length: 5000000\r\n\r\nx",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+				o.files = 40
+				o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			})
+			for i := range 60 {
+				r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + body)
+				r.eventually("it is waited for", func() bool {
+					n := 0
+					r.eachConn(func(c *connection) {
+						if c.read.awaited().what == awaitsBody {
+							n++
+						}
+					})
+					return n == r.Connections()
+				})
+				ahead.Add(int64(minBodyWait))
+				c := r.ask(closing)
+				a, _ := c.answer("GET")
+				require.Equal(t, 200, a.StatusCode, "client %d", i)
+				c.Close()
+				r.eventually("its place is free", func() bool {
+					n := 0
+					r.eachConn(func(c *connection) {
+						if c.read.awaited().what != awaitsBody {
+							n++
+						}
+					})
+					return n == 0
+				})
+			}
+		})
+	}
+}
+
+// If all clients have a request, the next one gets a 503, and a place as soon as one is free.
+func TestWithoutAPlaceThereIsA503(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit   func(o *options)
+		clients int
+		why     string
+	}{
+		"connections": {func(o *options) { o.MaxConnections = 6 }, 6, tooMany},
+		"descriptors": {func(o *options) { o.files = 20 }, 7, tooFewFiles}, // 15 are shared out
+		"one client":  {func(o *options) { o.MaxPerClient = 6 }, 6, tooManyOfOne},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hold, held := make(chan struct{}), make(chan struct{})
+			r := newRig(t, answering(func(*http.Request, string) string {
+				held <- struct{}{}
+				<-hold
+				return ok("")
+			}), c.limit)
+			var all []*client
+			for range c.clients {
+				all = append(all, r.ask(closing))
+				<-held
+			}
+			for range 100 {
+				next := r.ask(closing)
+				a, body := next.answer("GET")
+				require.Equal(t, 503, a.StatusCode)
+				require.Equal(t, "1", a.Header.Get("Retry-After"))
+				require.Contains(t, body, c.why)
+				next.Close()
+			}
+			close(hold)
+			for _, c := range all {
+				a, _ := c.answer("GET")
+				require.Equal(t, 200, a.StatusCode)
+				c.Close()
+			}
+			go func() { <-held }()
+			r.eventually("there is a place", func() bool {
+				next := r.ask(closing)
+				a, _ := next.answer("GET")
+				next.Close()
+				return a.StatusCode == 200
+			})
+			r.free()
+			r.eventually("every descriptor is free", func() bool {
+				for r.files.Used() > 0 && r.CloseSparePipe() {
+				}
+				r.Transport.CloseAllIdle()
+				return r.files.Used() == 0
+			})
+		})
+	}
+}
+
+// dialFrom is dial from another address of this machine.
+func (r *rig) dialFrom(address string) *client {
+	r.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	c, err := d.DialContext(r.t.Context(), "tcp", r.listener.Addr().String())
+	if err != nil {
+		r.t.Skip("this machine has one loopback address only")
+	}
+	r.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return newClient(r.t, c.(*net.TCPConn))
+}
+
+// A client that holds most connections leaves a part of the places to others, unless it is on this machine.
+func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
+	r := newRig(t, nil, func(o *options) { o.files = 132 }) // 100 are shared out, 3 kept for others
+	from := func(address string) *connection { return &connection{client: netip.MustParseAddr(address)} }
+	for n := 0; r.obstacle(from("10.0.0.1")).why == ""; n++ {
+		c := from("10.0.0.1")
+		r.places.add(c)
+		defer r.places.remove(c)
+		r.places.enter(true)
+		defer r.places.enter(false)
+	}
+	require.Equal(t, 48, r.Connections())
+	require.Equal(t, obstacle{why: tooFewFiles, most: true}, r.obstacle(from("10.0.0.1")))
+	require.Equal(t, obstacle{}, r.obstacle(from("10.0.0.2")))
+	for range 48 {
+		c := from("127.0.0.1")
+		r.places.add(c)
+		defer r.places.remove(c)
+	}
+	require.Equal(t, obstacle{why: tooFewFiles}, r.obstacle(from("127.0.0.1")))
+}
+
+// A client that has too many connections is told so, and its own idle ones make room for it, not those of others.
+func TestTheOwnIdleConnectionsMakeRoom(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.MaxPerClient = 3
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	other := r.dialFrom("127.0.0.2") // has waited longest
+	for range 20 {
+		c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		a, _ := c.answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		ahead.Add(int64(minWait))
+	}
+	other.send(closing)
+	a, _ := other.answer("GET")
+	require.Equal(t, 200, a.StatusCode)
+}

@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// A body at the minimum rate or above it goes on for ever, one below it ends within two periods of waiting for the
+// client, and the time of other waits does not count.
+func TestBodyRate(t *testing.T) {
+	const rate, grace, idle = 100, 30 * time.Second, 25 * time.Second
+	rapid.Check(t, func(t *rapid.T) {
+		var b bodyRate
+		b.start(rate, grace)
+		now := time.Unix(0, 0)
+		each := time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds between pieces")) * time.Second
+		bytes := int64(rapid.IntRange(0, 4000).Draw(t, "bytes of a piece"))
+		elsewhere := time.Duration(rapid.IntRange(0, 100).Draw(t, "seconds at the proxy")) * time.Second
+		perSecond := float64(bytes) / each.Seconds()
+		var waited time.Duration
+		for waited < 10*grace {
+			until := b.await(now, idle)
+			require.LessOrEqual(t, until.Sub(now), idle)
+			if !until.After(now.Add(each)) {
+				require.True(t, b.limited)
+				require.Less(t, perSecond, float64(rate)*2, "a period holds at least half as many pieces as it could")
+				require.LessOrEqual(t, waited, 2*grace)
+				return
+			}
+			now = now.Add(each)
+			waited += each
+			b.arrived(now, bytes)
+			b.arrived(now, 0)
+			now = now.Add(elsewhere)
+		}
+		require.GreaterOrEqual(t, perSecond, float64(rate)/2)
+	})
+}
+
+func TestWithoutABodyRate(t *testing.T) {
+	var b bodyRate
+	b.start(0, 30*time.Second)
+	now := time.Unix(0, 0)
+	for range 1000 {
+		require.Equal(t, now.Add(time.Minute), b.await(now, time.Minute))
+		now = now.Add(59 * time.Second)
+		b.arrived(now, 1)
+	}
+	require.False(t, b.limited)
+}
+
+// A body that comes byte by byte gets a 408 with the reason, whether it is kept or streamed. Its pauses are shorter
+// than body_idle.
+func TestABodyThatTricklesIn(t *testing.T) {
+	for name, framing := range map[string]string{
+		"kept":     "Content-Length: 1000",
+		"streamed": "Content-Length: 5000000",
+		"chunked":  "Transfer-Encoding: chunked",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, answering(nil), func(o *options) {
+				o.MinBodyRate, o.BodyGrace = 1_000_000, 300*time.Millisecond
+			})
+			c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + framing + "\r\n\r\n")
+			go func() {
+				piece := "x"
+				if name == "chunked" {
+					piece = "1\r\nx\r\n"
+				}
+				for { // until the gateway closes the connection
+					if _, err := io.WriteString(c, piece); err != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
+			a, body := c.answer(http.MethodPost)
+			require.Equal(t, 408, a.StatusCode)
+			require.Contains(t, body, "gateway.min_body_rate")
+			c.Close()
+			r.free()
+		})
+	}
+}

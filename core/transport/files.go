@@ -1,0 +1,54 @@
+package transport
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/budget"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+)
+
+const (
+	// resolving is the number of descriptors that looking up a name may take in addition to that of the connection.
+	resolving = 2
+	// filesWait is the longest wait for a file descriptor. It leaves time for an error response within 100 ms.
+	filesWait = 50 * time.Millisecond
+)
+
+// errFiles is the error of a dial for which no file descriptor is left. It is treated as that of the system (EMFILE).
+var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
+
+// dial is open with a descriptor from the budget, which is returned when the connection is closed.
+func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Time, c *Control,
+	permit func(netip.AddrPort) error) (net.Conn, error) {
+	use, give, extra := budget.Serving, t.giveServing, 0
+	if c.check {
+		use, give = budget.Other, t.giveOther
+	}
+	if _, err := netip.ParseAddrPort(hostPort); err != nil {
+		extra = resolving
+	}
+	if !t.take(ctx, use, 1+extra) {
+		return nil, errFiles
+	}
+	conn, err := t.open(ctx, hostPort, deadline, c, permit)
+	t.cfg.Files.Give(use, extra)
+	if tcp, _ := conn.(*socket.Conn); tcp != nil {
+		tcp.OnClose = give
+	} else {
+		give() // there is no connection, or one without a descriptor
+	}
+	return conn, err
+}
+
+// take takes n descriptors. Checks get only spare ones.
+func (t *Transport) take(ctx context.Context, use budget.Use, n int) bool {
+	if use == budget.Other {
+		return t.cfg.Files.TakeSpare(n)
+	}
+	return t.cfg.Files.TakeWait(ctx, use, n, filesWait)
+}
