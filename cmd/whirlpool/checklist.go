@@ -96,6 +96,11 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if len(specs) == 0 {
 		return fmt.Errorf("%s: no line is a proxy", file)
 	}
+	for i := range specs {
+		if err := readTLS(file, &specs[i]); err != nil {
+			return fmt.Errorf("%s: %s: %w", file, specs[i].Address, err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := transport.New(transport.Config{ConnectTimeout: o.connect})
@@ -261,4 +266,19 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// readTLS reads the TLS files of a proxy of a list.
+func readTLS(list string, s *upstream.Spec) (err error) {
+	if s.TLS == nil {
+		return nil
+	}
+	s.TLS, err = upstream.LoadTLS(s.TLS.TLSOptions, func(path string) ([]byte, error) {
+		path, err := config.ListFile(list, path)
+		if err != nil {
+			return nil, err
+		}
+		return os.ReadFile(path)
+	})
+	return err
 }

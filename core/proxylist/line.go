@@ -47,6 +47,14 @@ func Line(s *upstream.Spec) string {
 	if s.NoReuse {
 		options.Set("reuse", "false")
 	}
+	if s.TLS != nil {
+		set("ca_file", s.TLS.CAFile)
+		set("cert", s.TLS.Cert)
+		set("key", s.TLS.Key)
+		if s.TLS.Insecure {
+			options.Set("insecure", "true")
+		}
+	}
 	if len(options) > 0 {
 		line += "#" + options.Encode()
 	}
@@ -299,6 +307,27 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
+// setTLS sets an option for an https:// proxy. Parse does not read the files.
+func setTLS(spec *upstream.Spec, name, value string) error {
+	if spec.TLS == nil {
+		spec.TLS = &upstream.TLS{}
+	}
+	switch name {
+	case "ca_file":
+		spec.TLS.CAFile = value
+	case "cert":
+		spec.TLS.Cert = value
+	case "key":
+		spec.TLS.Key = value
+	default:
+		spec.TLS.Insecure = value == "true"
+		if value != "true" && value != "false" {
+			return errors.New("the option insecure must be true or false")
+		}
+	}
+	return nil
+}
+
 func setOption(spec *upstream.Spec, name, value string) error {
 	number := func() (float64, error) {
 		f, err := strconv.ParseFloat(value, 64)
@@ -332,6 +361,8 @@ func setOption(spec *upstream.Spec, name, value string) error {
 		if value != "true" && value != "false" {
 			err = errors.New("the option reuse must be true or false")
 		}
+	case "ca_file", "insecure", "cert", "key":
+		err = setTLS(spec, name, value)
 	default:
 		if spec.Metadata == nil {
 			spec.Metadata = map[string]string{}

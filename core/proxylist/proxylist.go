@@ -10,6 +10,8 @@
 //	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&reuse=false&id=a&NAME=VALUE]
 //	scheme://host:port:user:pass   scheme host port [user pass]
 //
+// Options of https:// proxies are ca_file, insecure, cert and key (upstream.TLSOptions); the caller reads the files.
+//
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In
 // the other forms user and password are taken literally, and the password may contain a ':'.
 // The default scheme is http, or Options.Scheme. A comment begins with '#' or ';' at the beginning of a line

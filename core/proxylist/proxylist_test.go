@@ -59,7 +59,7 @@ func TestOptions(t *testing.T) {
 func TestLine(t *testing.T) {
 	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
 		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res",
-		"http://h:1#reuse=false"} {
+		"http://h:1#reuse=false", "https://h:1#insecure=true&ca_file=ca.pem&cert=c.pem&key=k.pem"} {
 		spec, err := ParseLine(line)
 		require.NoError(t, err)
 		again, err := ParseLine(Line(&spec))

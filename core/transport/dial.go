@@ -76,7 +76,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 		// together.
 		sessions = nil
 	}
-	tc, err := t.tlsClient(ctx, conn, name, sessions)
+	tc, err := t.tlsClient(ctx, conn, name, sessions, nil)
 	if err != nil {
 		drop(conn)
 		return nil, newError(targetTLS, err)
@@ -145,7 +145,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions)
+	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, u.Spec().TLS)
 	if err != nil {
 		conn.Close()
 		return nil, newError(proxyTLS, err)

@@ -594,11 +594,14 @@ func basicAuth(a upstream.Address) []byte {
 // takes about half of the processor time, and with TLS 1.2 one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on c. sessions may be nil.
+// tlsClient makes a TLS handshake with host on c. sessions and own may be nil; own takes precedence.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
-	sessions tls.ClientSessionCache) (*tls.Conn, error) {
+	sessions tls.ClientSessionCache, own *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
 	cfg.ServerName, cfg.ClientSessionCache = host, sessions
+	if own != nil {
+		own.Apply(cfg)
+	}
 	tc := tls.Client(&gate{Conn: c}, cfg)
 	return tc, tc.HandshakeContext(ctx)
 }

@@ -26,10 +26,17 @@ import (
 
 // proxyAt returns the proxy with that URL.
 func proxyAt(t testing.TB, url string) *upstream.Upstream {
+	return proxyWith(t, url, func(*upstream.Spec) {})
+}
+
+// proxyWith is proxyAt for a changed configuration.
+func proxyWith(t testing.TB, url string, change func(*upstream.Spec)) *upstream.Upstream {
 	a, err := upstream.ParseAddress(url)
 	require.NoError(t, err)
+	spec := upstream.Spec{Address: a}
+	change(&spec)
 	p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-	require.NoError(t, p.Apply([]upstream.Spec{{Address: a}}))
+	require.NoError(t, p.Apply([]upstream.Spec{spec}))
 	return p.Snapshot().All[0]
 }
 

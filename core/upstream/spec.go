@@ -19,6 +19,7 @@ type Spec struct {
 	Cost        float64 // >= 0
 	MaxInFlight int     // 0 for no limit
 	NoReuse     bool    // each attempt opens a new connection: no idle connection is used or kept
+	TLS         *TLS    // of an https:// proxy; nil for the defaults
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
@@ -66,7 +67,7 @@ func notToken(r rune) bool {
 func (s *Spec) equal(o *Spec) bool {
 	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
 		s.MaxInFlight == o.MaxInFlight && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) &&
-		s.Source == o.Source &&
+		s.Source == o.Source && s.TLS.equal(o.TLS) &&
 		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
 		slices.Equal(s.OwnErrors, o.OwnErrors)
 }
@@ -116,7 +117,7 @@ func Check(specs []Spec) error {
 
 // SpecError is an invalid field of a proxy's configuration. It wraps ErrSpec.
 type SpecError struct {
-	Field string // id, url, weight, cost, max_in_flight, breaker, own_error[0].status
+	Field string // id, url, weight, cost, max_in_flight, ca_file, cert, breaker, own_error[0].status
 	Msg   string // with the field's name
 }
 
@@ -154,6 +155,8 @@ func CheckSpec(s *Spec) error {
 		return bad("max_in_flight", "max_in_flight is %d; it must be at least 0", s.MaxInFlight)
 	case s.Address.Scheme == "":
 		return bad("url", "url is missing")
+	case s.TLS != nil && s.Address.Scheme != HTTPS:
+		return bad("url", "ca_file, insecure, cert and key are for https:// proxies")
 	}
 	if s.Breaker != nil {
 		if err := s.Breaker.Validate(); err != nil {

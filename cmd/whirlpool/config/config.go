@@ -139,7 +139,11 @@ type Proxy struct {
 	Weight      *float64          `koanf:"weight" json:"weight"` // not nil after the check
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
-	Reuse       *bool             `koanf:"reuse" json:"reuse"` // not nil once it is checked
+	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil once it is checked
+	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // of https:// proxies, as the next three
+	Insecure    bool              `koanf:"insecure" json:"insecure,omitempty"`
+	Cert        string            `koanf:"cert" json:"cert,omitempty"`
+	Key         string            `koanf:"key" json:"key,omitempty"`
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
 	Breaker     *OwnBreaker       `koanf:"breaker" json:"breaker,omitempty"`
 	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`

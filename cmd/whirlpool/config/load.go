@@ -21,6 +21,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
@@ -49,11 +50,14 @@ type loader struct {
 	fromEnv map[string]string // key -> the variable that set it
 	faults  []Fault
 	cfg     Config
+
+	proxyTLS map[listOptions]*upstream.TLS // what loadTLS has read
 }
 
 // Load loads and checks a configuration. The error is an *Error with all faults.
 func Load(src Source) (*Config, error) {
-	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}}
+	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
+		proxyTLS: map[listOptions]*upstream.TLS{}}
 	l.cfg.sizes = map[string]int{}
 	tree := l.read()
 	if len(l.faults) == 0 {

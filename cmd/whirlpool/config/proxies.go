@@ -40,6 +40,11 @@ func (l *loader) proxies() {
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
 			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
 			Source: "config"}
+		var bad *upstream.SpecError
+		options := upstream.TLSOptions{CAFile: p.CAFile, Insecure: p.Insecure, Cert: p.Cert, Key: p.Key}
+		if spec.TLS, err = l.loadTLS("", options); errors.As(err, &bad) {
+			l.fault(key+"."+bad.Field, nil, bad.Msg)
+		}
 		if p.Breaker != nil {
 			own := p.Breaker.over(c.Breaker)
 			if !l.breaker(key+".breaker", own) {
@@ -48,7 +53,6 @@ func (l *loader) proxies() {
 			b := own.config()
 			spec.Breaker = &b
 		}
-		var bad *upstream.SpecError
 		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
 			l.fault(key+"."+bad.Field, nil, bad.Msg)
 		}
@@ -193,6 +197,12 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 			break
 		}
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
+	}
+	specs = l.keepLoadable(name, specs)
+	for i := range specs {
+		if own := specs[i].TLS; own != nil {
+			specs[i].TLS, _ = l.loadTLS(name, own.TLSOptions)
+		}
 	}
 	l.cfg.specs = append(l.cfg.specs, specs...)
 }

@@ -5,6 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // TLS is the table [gateway.tls] or [api.tls]: the files of a listener's certificate. Without them the
@@ -109,3 +114,59 @@ func (c *Config) APITLS() *tls.Config { return c.apiTLS }
 
 // GatewayTLS reports whether the gateway's listener has TLS.
 func (c *Config) GatewayTLS() bool { return c.gatewayTLS != nil }
+
+// ListFile returns the path of a file that a proxy list names, relative to the folder of the list. A list from
+// elsewhere cannot name files of this machine.
+func ListFile(list, path string) (string, error) {
+	switch {
+	case strings.Contains(list, "://") || list == Stdin:
+		return "", errors.New("only a list in a file of this machine can name files")
+	case filepath.IsAbs(path):
+		return path, nil
+	}
+	return filepath.Join(filepath.Dir(list), path), nil
+}
+
+// loadTLS reads the files of an https:// proxy, which are watched from then on. list is the proxy list that names them;
+// "" for the configuration file.
+func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, error) {
+	key := listOptions{list, o}
+	if loaded, ok := l.proxyTLS[key]; ok {
+		return loaded, nil
+	}
+	loaded, err := upstream.LoadTLS(o, func(path string) (data []byte, err error) {
+		if list == "" {
+			path = l.relative(path)
+		} else if path, err = ListFile(list, path); err != nil {
+			return nil, err
+		}
+		l.cfg.files = append(l.cfg.files, path)
+		return l.readFile(path, maxPEM)
+	})
+	if err == nil {
+		l.proxyTLS[key] = loaded
+	}
+	return loaded, err
+}
+
+// listOptions are TLS options in a proxy list.
+type listOptions struct {
+	list string // "" for the configuration file
+	upstream.TLSOptions
+}
+
+// keepLoadable reads the TLS files of the proxies of a list and returns the proxies. It leaves out those whose files
+// cannot be read, with a warning for each.
+func (l *loader) keepLoadable(list string, specs []upstream.Spec) []upstream.Spec {
+	return slices.DeleteFunc(specs, func(s upstream.Spec) bool {
+		if s.TLS == nil {
+			return false
+		}
+		_, err := l.loadTLS(list, s.TLS.TLSOptions)
+		var bad *upstream.SpecError
+		if errors.As(err, &bad) {
+			l.cfg.Warnings = append(l.cfg.Warnings, list+": the proxy "+s.Address.Redacted()+" is left out: "+bad.Msg)
+		}
+		return err != nil
+	})
+}

@@ -94,3 +94,41 @@ func TestSecretsInClearTextAreWarnedOf(t *testing.T) {
 	require.Empty(t, at("gateway.listen = \"0.0.0.0:1\"\napi.listen = \":2\"\n"+users+keys+
 		"gateway.tls = "+files+"api.tls = "+files))
 }
+
+// Proxies get the certificates of their files, which are watched; a list from elsewhere names none.
+func TestTLSOfProxies(t *testing.T) {
+	dir := certificates(t)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	write("list.txt", "https://a:1#ca_file=ca.pem&insecure=true\nhttps://b:1#ca_file=ca.pem&insecure=true\n"+
+		"https://c:1#ca_file=none.pem\nhttp://d:1\nhttp://e:1#insecure=true\n")
+	file := write("koanf.toml", "proxies = [{ url = \"https://h:1\", ca_file = \"ca.pem\", cert = \"cert.pem\", "+
+		"key = \"key.pem\" }]\npool.files = [\"list.txt\"]\n"+
+		"pool.urls = [{ url = \"https://lists.test/l\" }]\n")
+	c, err := Load(Source{File: file, Fetched: map[string][]byte{
+		"https://lists.test/l": []byte("https://f:1#ca_file=ca.pem\nhttps://g:1#insecure=true\n"),
+	}})
+	require.NoError(t, err)
+	specs := c.Engine().Proxies
+	require.Len(t, specs, 5)
+	require.Equal(t, "cert.pem", specs[0].TLS.Cert)
+	require.True(t, specs[1].TLS.Insecure)
+	require.Same(t, specs[1].TLS, specs[2].TLS, "what many proxies have is read once")
+	require.Nil(t, specs[3].TLS)
+	require.Equal(t, "g:1", specs[4].Address.Host)
+	require.Contains(t, c.Files(), filepath.Join(dir, "cert.pem"))
+	require.Len(t, c.Warnings, 3, "c, e and f")
+	for line, want := range map[string]string{
+		`ca_file = "none.pem"`:                 "proxies[0].ca_file: ca_file: open",
+		`cert = "cert.pem"`:                    "proxies[0].cert: cert and key",
+		`cert = "cert.pem", key = "other.pem"`: "proxies[0].cert: cert and key are not",
+	} {
+		_, err := Load(Source{File: write("koanf.toml", "proxies = [{ url = \"https://h:1\", "+line+" }]\n")})
+		require.ErrorContains(t, err, want)
+	}
+	_, err = Load(Source{File: write("koanf.toml", "proxies = [{ url = \"http://h:1\", insecure = true }]\n")})
+	require.ErrorContains(t, err, "are for https:// proxies")
+}
