@@ -6,13 +6,13 @@
 // The penalty is usually 1, so that equal proxies take turns. There are three exceptions.
 //
 // 1. More failures than chance explains. Let f be the failures in n attempts, q the failure rate of
-// the good proxies, and e = n q the expected failures. The proxy is worse if f > e + 1 + sqrt(e (1 -
-// q)): a control chart for proportions (Shewhart 1931) with a correction for continuity. Its penalty
-// is 16. Under load (at least as many attempts in flight as candidates) the limit is e + 1/2 + 1.5
-// sqrt(e (1 - q)) and the penalty 1 + 30 (f/n - q), at most 16, because a proxy also fails if it is
-// overloaded, and to avoid it completely would overload the next proxy. Up to 9 failures in a row do
-// not count if the attempts before them were good: the breaker decides about a proxy that has
-// stopped working.
+// the good proxies, e = n q the expected failures, and s = sqrt(e (1 - q)) their standard deviation.
+// The proxy is worse if f > e + 1/2 + 1.5 s or f > e + 1 + s: control charts for proportions
+// (Shewhart 1931) with corrections for continuity. Its penalty is 16. Under load (at least as many
+// attempts in flight as candidates) only the first limit counts, and the penalty is 1 + 30 (f/n -
+// q), at most 16, because a proxy also fails if it is overloaded, and to avoid it completely would
+// overload the next proxy. Up to 9 failures in a row do not count if the attempts before them were
+// good: the breaker decides about a proxy that has stopped working.
 //
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
 // proxy with less than 20 attempts whose failure rate exceeds q by more than 5 % (with two attempts
@@ -29,11 +29,11 @@ import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 
 /** Failures and standard deviations by which failures must exceed the expected number. */
-const FAILURES: f64 = 1;
-const DEVIATIONS: f64 = 1;
-/** The same under load: the attempts that a proxy does not get may be too many for the others. */
-const FAILURES_BUSY: f64 = 0.5;
-const DEVIATIONS_BUSY: f64 = 1.5;
+const FAILURES: f64 = 0.5;
+const DEVIATIONS: f64 = 1.5;
+/** Without load these are enough, which are less if the standard deviation exceeds 1. */
+const FAILURES_IDLE: f64 = 1;
+const DEVIATIONS_IDLE: f64 = 1;
 /** Penalty for an excess failure rate of 1. */
 const SLOPE: f64 = 30;
 /** The largest penalty for failures, and the penalty for too little knowledge under load. */
@@ -138,9 +138,9 @@ function worse(c: Candidate, q: f64, busy: bool): bool {
 @inline
 function unlikely(f: f64, n: f64, q: f64, busy: bool): bool {
   const expected = n * q;
-  const excess = f - expected - (busy ? FAILURES_BUSY : FAILURES);
-  const d = busy ? DEVIATIONS_BUSY : DEVIATIONS;
-  return excess > 0 && excess * excess > d * d * expected * (1 - q);
+  const deviation = sqrt(expected * (1 - q));
+  const limit = FAILURES + DEVIATIONS * deviation;
+  return f - expected > (busy ? limit : min(limit, FAILURES_IDLE + DEVIATIONS_IDLE * deviation));
 }
 
 /** Reports whether too little is known of a proxy, or its few attempts failed too often. */
