@@ -28,6 +28,9 @@ func (r *Registry) save(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
+	if r.frozen {
+		return state.ErrClosed
+	}
 	if err := state.MakeDir(filepath.Dir(r.file(name))); err != nil {
 		return err
 	}
@@ -70,6 +73,9 @@ func writeAll(path string, data []byte) error {
 func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
+	}
+	if r.frozen {
+		return state.ErrClosed
 	}
 	err := os.Remove(r.file(name))
 	if os.IsNotExist(err) {

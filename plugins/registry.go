@@ -114,6 +114,7 @@ type Registry struct {
 	// configured. A Change holds it from the end of Stage to Commit or Rollback.
 	mu         sync.Mutex
 	configured uint64         // number of changes by the configuration
+	frozen     bool           // see Freeze
 	background sync.WaitGroup // background compilations and uploads
 
 	poolMu sync.Mutex // guards pool, and the order of its changes and of the entries of modules; locked after mu
@@ -157,6 +158,13 @@ func New(opts Options) (*Registry, error) {
 // configured with observe = true, and to backoffs that a request's own policy has called. Without
 // the function they go to all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
+
+// Freeze makes all later changes of files in StateDir fail with state.ErrClosed: another process will use the folder.
+func (r *Registry) Freeze() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.frozen = true
+}
 
 // Wait waits until all background compilations have ended.
 func (r *Registry) Wait() { r.background.Wait() }

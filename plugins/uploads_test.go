@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
@@ -467,4 +468,21 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 			require.Equal(t, none, is())
 		})
 	}
+}
+
+// After Freeze nothing is written to the folder, and what was not written is not in use.
+func TestAFrozenRegistry(t *testing.T) {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.Put("mine", scriptedBackoff(1), nil, false)
+	require.NoError(t, err)
+	r.Freeze()
+	_, err = r.Put("other", scriptedBackoff(1), nil, false)
+	require.ErrorIs(t, err, state.ErrClosed)
+	_, err = r.Get("other")
+	require.ErrorIs(t, err, core.ErrNotFound)
+	require.ErrorIs(t, r.Delete("mine", func(string) string { return "" }), state.ErrClosed)
+	_, err = r.Get("mine")
+	require.NoError(t, err)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"runtime/pprof"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
-	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // options are the flags of serve.
@@ -46,6 +44,11 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		defer demo.Close()
 		o.use(demo)
 	}
+	listeners, err := passedSockets(os.Getenv)
+	if err != nil {
+		return err
+	}
+	listeners.override(o.source.Overrides)
 	loading := time.Now()
 	cfg, err := config.Load(o.source)
 	if err != nil {
@@ -65,30 +68,25 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	defer g.plugins.Close()
 	defer g.keeper.close()
 	inForce := g.fingerprintSince(loading)
-	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
-	if err != nil {
-		return fmt.Errorf("gateway.listen: %w; set another address with --listen HOST:PORT", err)
+	if err := listeners.listen(ctx, cfg.Gateway.Listen, cfg.API.Listen); err != nil {
+		return err
 	}
-	apiListener, err := net.Listen("tcp", cfg.API.Listen)
-	if err != nil {
-		proxyListener.Close()
-		return fmt.Errorf("api.listen: %w; set another address with --api HOST:PORT", err)
-	}
-	g.engine.ForbidAddress(apiListener.Addr())
-	g.address = proxyListener.Addr().String()
+	g.engine.ForbidAddress(listeners.api.Addr())
+	g.address = listeners.gateway.Addr().String()
 	if cfg.Log.Format == "json" { // a program reads the log, and often the standard output, too
-		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
-			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
+		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
+			slog.Int("proxies", cfg.ProxyCount()), slog.String("state", g.keeper.path()),
+			slog.String("version", version))
 	} else {
-		greet(out, address(cfg.GatewayTLS(), g.address), address(cfg.APITLS() != nil, apiListener.Addr().String()),
-			cfg.ProxyCount(), demo)
+		greet(out, address(cfg.GatewayTLS(), g.address), address(cfg.APITLS() != nil, listeners.api.Addr().String()),
+			g.keeper.path(), cfg.ProxyCount(), demo)
 	}
 	if demo != nil {
 		go demo.Drive(ctx, g.address)
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- g.engine.Serve(proxyListener) }()
-	go func() { failed <- g.api.Serve(apiListener) }()
+	go func() { failed <- g.engine.Serve(listeners.gateway) }()
+	go func() { failed <- g.api.Serve(listeners.api) }()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		g.log.Warn("no notifications of file changes: files are checked every "+lookEvery.String(),
@@ -107,14 +105,13 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		case <-g.lists.Changed():
 			go g.reload()
 		case <-ctx.Done():
-			return g.drain(signals)
+			return g.drain(0, signals)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				go g.reload() // in a goroutine, so that the next signal is handled
 				continue
 			}
-			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
-			return g.drain(signals)
+			return g.leave(s, signals)
 		}
 	}
 }
@@ -127,10 +124,14 @@ func address(tls bool, hostPort string) string {
 	return "http://" + hostPort
 }
 
-// greet prints the addresses of the gateway, the dashboard and the API.
-func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
+// greet prints the addresses of the gateway, the dashboard and the API, and the state folder.
+func greet(out io.Writer, gateway, api, state string, proxies int, demo *lab.Demo) {
 	fmt.Fprintf(out, "gateway    %s   (%d proxies)\n", gateway, proxies)
 	fmt.Fprintf(out, "dashboard  %s/   API %s/api/v1\n", api, api)
+	if state == "" {
+		state = "none: changes through the API last until the restart"
+	}
+	fmt.Fprintf(out, "state      %s\n", state)
 	if proxies == 0 {
 		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST "+
 			"/api/v1/proxies; --demo brings some of its own")
@@ -180,25 +181,69 @@ func (g *gateway) grace() time.Duration {
 // and then its process group.
 const sameSignal = 100 * time.Millisecond
 
-// drain waits for the requests in flight, for at most the grace period. A second signal ends the process at once.
-func (g *gateway) drain(signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
-	defer cancel()
+// settleTime is the longest time in which requests are awaited on connections that have none, once the listener is
+// closed. It applies only if the socket was passed: then another process goes on with it, and no client notices.
+const settleTime = time.Second
+
+// wantedPoll is the interval at which a process that drains looks whether another one waits for its state folder.
+const wantedPoll = 20 * time.Millisecond
+
+// leave ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay: it accepts clients, but
+// its readiness check fails. From the beginning on, changes through the API fail if there is a state folder, and a
+// process that waits for the folder gets it. A second signal ends the process at once.
+func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
+	g.mu.Lock()
+	delay := time.Duration(g.cfg.Gateway.DrainDelay)
+	g.mu.Unlock()
+	if s != syscall.SIGTERM {
+		delay = 0
+	}
+	g.log.Info("draining", slog.String("signal", s.String()), slog.String("delay", delay.String()),
+		slog.String("grace", g.grace().String()))
+	return g.drain(delay, signals)
+}
+
+// drain serves for a delay as leave says, and then waits for the requests in flight, for at most the grace period.
+func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 	begun := time.Now()
+	g.engine.Leave()
+	g.plugins.Freeze()
+	g.keeper.freeze()
+	over := time.After(delay)
+	look := time.NewTicker(wantedPoll)
+	defer look.Stop()
 	done := make(chan struct{})
-	go func() {
-		g.engine.Shutdown(ctx)
-		g.api.Shutdown(ctx)
-		close(done)
-	}()
-	for {
+	for shutting := false; ; {
 		select {
+		case <-over:
+			if !shutting {
+				shutting = true
+				go g.shutdown(done)
+			}
 		case <-done:
 			return nil
+		case <-look.C:
+			if g.keeper.wanted() {
+				g.keeper.close()
+			}
 		case s := <-signals:
 			if s != syscall.SIGHUP && time.Since(begun) > sameSignal {
 				return errors.New("stopped by a second signal")
 			}
 		}
 	}
+}
+
+// shutdown ends the servers within the grace period, and then closes done.
+func (g *gateway) shutdown(done chan<- struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
+	defer cancel()
+	if socketsPassed(os.Getenv) {
+		settled, stop := context.WithTimeout(ctx, settleTime)
+		g.engine.StopAccepting(settled)
+		stop()
+	}
+	g.engine.Shutdown(ctx)
+	g.api.Shutdown(ctx)
+	close(done)
 }

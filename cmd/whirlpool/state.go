@@ -110,8 +110,18 @@ func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
 	k.history = h
 }
 
-// close writes what is not written yet, and unlocks the folder. Later changes by the API fail with
-// state.ErrClosed.
+// freeze makes later changes by the API fail with state.ErrClosed, since another process may already have read the
+// recorded ones. Metrics are still saved.
+func (k *keeper) freeze() {
+	if k.store != nil {
+		k.store.Close()
+	}
+}
+
+// wanted reports whether another process waits for the folder.
+func (k *keeper) wanted() bool { return k.dir != nil && k.dir.Wanted() }
+
+// close writes what is not written yet, and leaves the folder to other processes.
 func (k *keeper) close() {
 	k.once.Do(func() {
 		if k.dir == nil {
@@ -120,7 +130,7 @@ func (k *keeper) close() {
 		if k.history != nil {
 			k.history.close()
 		}
-		k.store.Close()
+		k.freeze()
 		k.dir.Unlock()
 	})
 }

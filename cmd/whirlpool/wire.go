@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -97,7 +98,11 @@ func wire(
 		g.log.Warn("configuration: " + w)
 	}
 	warnOfFormerDir(cfg, log)
-	if g.keeper, err = openState(cfg, shortWait, log); err != nil {
+	wait := shortWait
+	if socketsPassed(os.Getenv) {
+		wait = longWait
+	}
+	if g.keeper, err = openState(cfg, wait, log); err != nil {
 		return nil, err
 	}
 	defer func() {

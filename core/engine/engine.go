@@ -143,6 +143,7 @@ type Engine struct {
 	config    atomic.Pointer[Config]
 	egress    atomic.Pointer[egress.Policy]
 	file      [3]string // FirstScorer, RetryScorer and Judge of the last Config; guarded by reload
+	leaving   atomic.Bool
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
@@ -482,15 +483,33 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
+// Leave announces a Shutdown: Draining returns true, and each client connection ends with its next response. Clients
+// and requests are still served.
+func (e *Engine) Leave() {
+	e.leaving.Store(true)
+	e.gateway.Leave()
+}
+
+// StopAccepting closes the listeners. Then it waits, at most until ctx ends, for requests on connections that have
+// none.
+func (e *Engine) StopAccepting(ctx context.Context) {
+	e.closeListeners()
+	e.gateway.Settle(ctx)
+}
+
+func (e *Engine) closeListeners() {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	for _, l := range e.listeners {
+		l.Close()
+	}
+}
+
 // Shutdown refuses new clients and new calls of Do. It waits for the requests in flight, but not after the
 // end of ctx. Then the remaining requests get a 503, or their connections are closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
-	e.reload.Lock()
-	for _, l := range e.listeners {
-		l.Close()
-	}
-	e.reload.Unlock()
+	e.closeListeners()
 	e.gateway.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -516,15 +535,18 @@ func (e *Engine) forbidCalls() {
 func (e *Engine) enter() bool {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
-	if e.Draining() {
+	if e.stopped() {
 		return false
 	}
 	e.calls.Add(1)
 	return true
 }
 
-// Draining reports whether Shutdown has begun.
-func (e *Engine) Draining() bool {
+// Draining reports whether Leave or Shutdown has been called.
+func (e *Engine) Draining() bool { return e.leaving.Load() || e.stopped() }
+
+// stopped reports whether Shutdown has begun.
+func (e *Engine) stopped() bool {
 	select {
 	case <-e.stop:
 		return true

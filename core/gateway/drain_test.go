@@ -264,3 +264,39 @@ func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
 	}()
 	require.Less(t, <-shut, lingerWait)
 }
+
+// After Leave each connection is served until its next response, which says that it is the last one. Settle waits for
+// the requests of connections that have none.
+func TestLeavingBeforeADrain(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
+	kept := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	a, _ := kept.answer("GET")
+	require.False(t, a.Close)
+	fresh := r.dial()
+	r.eventually("both are served", func() bool { return r.Connections() == 2 })
+	r.Leave()
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		r.Settle(context.Background())
+	}()
+	for _, c := range []*client{kept, fresh} {
+		select {
+		case <-settled:
+			t.Fatal("a connection has no request yet")
+		default:
+		}
+		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		a, body := c.answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		require.Equal(t, "hello", body)
+		require.True(t, a.Close)
+		c.ended()
+	}
+	<-settled
+	r.dial()
+	r.eventually("it is served", func() bool { return r.Connections() == 1 })
+	ended, end := context.WithCancel(context.Background())
+	end()
+	r.Settle(ended)
+}

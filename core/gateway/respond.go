@@ -44,7 +44,7 @@ func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 // Bytes after a CONNECT that the gateway itself refused may be a request.
 func (r *request) reusable() bool {
 	early := r.input.Tunnel && r.outcome.Attempts > 0 && len(r.conn.reader.Buffered()) > 0
-	return !r.head.Close && !r.conn.draining() && !early
+	return !r.head.Close && !r.conn.draining() && !r.server.leaving.Load() && !early
 }
 
 // discardBody reads and discards the rest of a small request body. It returns false if the

@@ -81,6 +81,7 @@ type Server struct {
 
 	places   places
 	draining atomic.Bool
+	leaving  atomic.Bool // see Leave
 	refusing atomic.Int32
 	wg       sync.WaitGroup
 }
@@ -140,6 +141,31 @@ func (s *Server) rescue() {
 
 // Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.places.clients.Load()) }
+
+// Leave makes each connection end with its next response, which says so (Connection: close). It is called some time
+// before Shutdown.
+func (s *Server) Leave() { s.leaving.Store(true) }
+
+// settlePoll is the interval at which Settle looks at the connections.
+const settlePoll = 10 * time.Millisecond
+
+// Settle waits until every connection has a request in flight, at most until ctx ends. It is called when the listener
+// is closed, and serves requests that are on their way.
+func (s *Server) Settle(ctx context.Context) {
+	for s.waiting() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+// waiting reports whether a connection waits for a request.
+func (s *Server) waiting() (waits bool) {
+	s.eachConn(func(c *connection) { waits = waits || c.read.phase.Load() != busy })
+	return waits
+}
 
 // Shutdown drains the server. Connections without a request are closed at once. Requests and tunnels in
 // flight may finish until ctx ends; then requests that wait for a retry get a 503, and all connections are

@@ -25,13 +25,21 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	return adopt(made.(*net.TCPListener))
+}
+
+// adopt returns a listener on the socket of made, which it closes.
+func adopt(made *net.TCPListener) (net.Listener, error) {
 	defer made.Close()
-	file, err := made.(*net.TCPListener).File()
+	file, err := made.File()
 	if err != nil {
 		return nil, err
 	}
 	raw, err := file.SyscallConn()
 	if err != nil {
+		return nil, err
+	}
+	if err := raw.Control(setOptions); err != nil {
 		return nil, err
 	}
 	return &listener{file: file, raw: raw, addr: made.Addr()}, nil

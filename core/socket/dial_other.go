@@ -15,6 +15,9 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return lc.Listen(ctx, "tcp", address)
 }
 
+// adopt returns a listener on the socket of made.
+func adopt(made *net.TCPListener) (net.Listener, error) { return made, nil }
+
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
 // cancelled. slow, if not nil, is called first.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {

@@ -33,17 +33,19 @@ func (e *InUseError) Error() string {
 const lockPoll = 20 * time.Millisecond
 
 // Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another process has
-// locked it, Lock waits until ctx ends; then the error is an *InUseError. waiting is called once before the wait; it
-// may be nil.
+// locked it, Lock waits until ctx ends, and Wanted returns true in that process; then the error is an *InUseError.
+// waiting is called once before the wait; it may be nil.
 func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
 	if err := MakeDir(path); err != nil {
 		return nil, err
 	}
+	wanted := filepath.Join(path, wantedFile)
 	for {
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
 			host, _ := os.Hostname() // without a name the process id is enough
 			if err = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host)); err == nil {
+				_ = os.Remove(wanted)
 				return &Dir{Path: path, lock: lock}, nil
 			}
 			lock.Close()
@@ -56,12 +58,23 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 			waiting(inUse)
 			waiting = nil
 		}
+		_ = os.WriteFile(wanted, nil, 0o600) // without it the wait is longer
 		select {
 		case <-ctx.Done():
+			_ = os.Remove(wanted)
 			return nil, inUse
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// wantedFile exists while a process waits for the lock.
+const wantedFile = "wanted"
+
+// Wanted reports whether another process waits for the folder.
+func (d *Dir) Wanted() bool {
+	_, err := os.Stat(filepath.Join(d.Path, wantedFile))
+	return err == nil
 }
 
 // errLocked means that another process has locked the file.

@@ -294,6 +294,34 @@ func TestTheFolderBelongsToOneProcess(t *testing.T) {
 	require.NoError(t, locked.Unlock())
 }
 
+// The process that has the folder can find out that another one waits for it.
+func TestTheFolderIsWanted(t *testing.T) {
+	dir := t.TempDir()
+	first, err := state.Lock(context.Background(), dir, nil)
+	require.NoError(t, err)
+	require.False(t, first.Wanted())
+	second := make(chan *state.Dir)
+	go func() {
+		d, err := state.Lock(context.Background(), dir, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- d
+	}()
+	for !first.Wanted() {
+		time.Sleep(time.Millisecond)
+	}
+	require.NoError(t, first.Unlock())
+	d := <-second
+	require.False(t, d.Wanted())
+	given, stop := context.WithCancel(context.Background())
+	stop()
+	_, err = state.Lock(given, dir, nil)
+	require.Error(t, err)
+	require.False(t, d.Wanted(), "it waits no more")
+	require.NoError(t, d.Unlock())
+}
+
 func TestAFolderThatCannotBeMade(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))

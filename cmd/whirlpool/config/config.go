@@ -74,6 +74,7 @@ type Gateway struct {
 	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
 	MaxPerClient   int      `koanf:"max_connections_per_client" json:"max_connections_per_client" range:"0,16777216"`
 	MinBodyRate    int      `koanf:"min_body_rate" json:"min_body_rate" range:"0,1000000000"` // bytes per second
+	DrainDelay     Duration `koanf:"drain_delay" json:"drain_delay" range:"0s,1h"`
 	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace" range:"0s,1h"`
 	Via            bool     `koanf:"via" json:"via"`
 }

@@ -479,7 +479,7 @@ func TestAProxyInThePlaceOfAList(t *testing.T) {
 // A credential on the wrong side of a "=", or at an unknown key, is not quoted.
 func TestAKeyThatIsASecret(t *testing.T) {
 	for text, want := range map[string]string{
-		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: unknown field; there are drain_grace",
+		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: unknown field; there are drain_delay",
 		"\n\"the hunter2\" = 1\n":                     ":2: ***: unknown field; there are api",
 		"[retry]\n\"the hunter2\" = 1\n":              ":2: retry.***: unknown field; there are",
 		"[retry]\npassword = \"hunter2\"\n":           ":2: retry.password: unknown field; there are",

@@ -1,0 +1,23 @@
+package socket
+
+import (
+	"fmt"
+	"net"
+	"os"
+)
+
+// Inherit returns a listener on a listening TCP socket that this process was given, and closes the file. Like those of
+// Listen, its connections are *Conns. After its Close the socket still listens if another process has it too.
+func Inherit(file *os.File) (net.Listener, error) {
+	defer file.Close()
+	made, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := made.(*net.TCPListener)
+	if !ok {
+		made.Close()
+		return nil, fmt.Errorf("the socket listens on %s, not on a TCP port", made.Addr().Network())
+	}
+	return adopt(tcp)
+}
