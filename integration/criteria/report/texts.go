@@ -5,7 +5,10 @@ package report
 // The texts of the sections.
 
 const sc001Text = "Virtual time, 10,000 requests at 50/s for six targets through eight proxies, which besides " +
-	"fail 1 % of attempts. The share of the gap is (Whirlpool - single attempt) : (oracle - single attempt)."
+	"fail 1 % of attempts. The share of the gap is (Whirlpool - single attempt) : (oracle - single attempt). The " +
+	"oracle reads when a fault begins and ends; the gateway sees it by failures only. So requests fail in the first " +
+	"second after proxies have swapped their roles, through a target that has banned most of the proxies, and " +
+	"after an outage of all proxies until a probe succeeds."
 
 const partsText = "Requests served, in virtual time. The columns are Whirlpool's defaults and the same with one " +
 	"part turned off or on."
