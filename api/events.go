@@ -86,7 +86,7 @@ func (e *Events) PluginFault(f plugins.FaultReport) {
 	}{f.Plugin, f.At.UTC(), f.Reason, f.Err.Error(), f.Faults, f.Calls})
 }
 
-// Activated adds the activation of a plugin for a use: first, retry or backoff.
+// Activated adds the activation of a plugin for a use: first, retry, backoff or judge.
 func (e *Events) Activated(use, plugin string) {
 	e.publish(eventActivation, struct {
 		At     time.Time `json:"at"`

@@ -194,7 +194,7 @@ func TestOneTarget(t *testing.T) {
 	require.Equal(t, Unknown, s.State(TunnelOther, second))
 }
 
-// A proxy cannot forward if another one serves the request that it refused.
+// If a proxy refuses a request and another proxy serves the same request, the first cannot forward.
 func TestRefusedRequests(t *testing.T) {
 	var s, good, proven Set
 	var l Refusals

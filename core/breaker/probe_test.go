@@ -76,7 +76,7 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	require.True(t, ok)
 }
 
-// Answered of one probe has no effect on the next probe.
+// A call of Answered for one probe has no effect on the next probe.
 func TestAProbeIsAnsweredForItself(t *testing.T) {
 	b, first, now := probing(t, time.Minute, func(core.Transition) {})
 	first.Answered()

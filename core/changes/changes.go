@@ -414,8 +414,8 @@ func (c *Changes) Kept() (list []Record, ok bool) {
 	return list, true
 }
 
-// Forget deletes the record of a key, or all records if key is "". What is in force stays until the next start or, for
-// proxies of the configuration, until the next reload.
+// Forget deletes the record of a key, or all records if key is "". The recorded change stays in force until the next
+// start or, if it is the change of a proxy of the configuration, until the next reload.
 func (c *Changes) Forget(key string) error {
 	if c.records.store == nil {
 		return fmt.Errorf("a recorded change: there is no state folder: %w", core.ErrNotFound)

@@ -97,7 +97,7 @@ func (r *roundTrip) fields(q *http.Request) error {
 	}
 	host, err := httpguts.PunycodeHostPort(host)
 	if err != nil || !httpguts.ValidHostHeader(host) {
-		return &RequestError{"the Host is not one"}
+		return &RequestError{"the Host is not a valid host name or address"}
 	}
 	for name := range q.Header {
 		if !httpguts.ValidHeaderFieldName(name) {

@@ -30,8 +30,8 @@ type target struct {
 	lastUsual   atomic.Int64 // when a request last got all its attempts although the target was suspect
 
 	mu sync.Mutex
-	// The attempts before the counters had the values of base. Their numbers are reduced to targetMemory
-	// attempts.
+	// The counters had the values baseSuccesses and baseTransients when the earlier attempts were last reduced to
+	// targetMemory attempts: oldSuccesses and oldTransients.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 	provisional                   []provisional

@@ -36,9 +36,10 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// Name returns specs with ids. A spec without one gets the id that AssignIDs has made for a proxy of pool with the same
-// address, or else a new one, which no other spec and no proxy of pool with the Source SourceAPI has. So proxies with
-// the same host and port keep their ids, breakers and statistics if one of them is removed, or if their order changes.
+// Name returns specs with ids. A spec without an id gets the id that AssignIDs has made for a proxy of pool with the
+// same address. If there is none, the spec gets a new id, which differs from those of the other specs and of the
+// proxies of pool whose Source is SourceAPI. So proxies with the same host and port keep their ids, breakers and
+// statistics if one of them is removed, or if their order changes.
 func Name(specs, pool []Spec) []Spec {
 	specs = slices.Clone(specs)
 	keepIDs(specs, pool)

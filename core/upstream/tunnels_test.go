@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// The ends of tunnels, each by an example.
+// An example of each kind of tunnel end.
 var (
 	clientFirst = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 200 * time.Millisecond}
 	long        = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 5 * time.Second, FarFirst: true}

@@ -259,7 +259,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// over returns b with the settings that o has.
+// over returns b, with the settings that o has in place of those of b.
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold

@@ -84,7 +84,7 @@ type Data struct {
 	Bytes   []byte
 }
 
-// Module is a module to assemble. In the numbers of functions, imports come first.
+// Module is a module to assemble. Its functions are numbered from 0: the imports first, then Funcs.
 type Module struct {
 	Imports  []Import
 	Funcs    []Func
