@@ -165,7 +165,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	_ = b.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if it fails, Read fails
 	if held, ok := b.conn.(*conn); ok {
 		held.hold()
-		b.release = held.release
+		b.release, b.conn = held.release, held.Conn // there is no further request to read
 	}
 	go b.awaitDeparture()
 	c.Context().SetConnectionClose()

@@ -111,6 +111,7 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 	if config := l.tls(); config != nil {
 		c.Conn = tls.Server(raw, config)
 	}
+	c.requests = newStrictReader(c.Conn, l.now)
 	l.conns[c] = struct{}{}
 	return c
 }
@@ -173,6 +174,7 @@ func host(a net.Addr) string {
 // would reset it, and the client might not get the response.
 type conn struct {
 	net.Conn
+	requests *strictReader
 	listener *listener
 	client   string    // the client's address without its port
 	busy     int       // calls of hold without a release; guarded by listener.mu
@@ -197,6 +199,9 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// Read returns the requests in canonical form.
+func (c *conn) Read(p []byte) (int, error) { return c.requests.Read(p) }
 
 // hold prevents that the connection is closed to make room for another one. It is called when the connection
 // has a request in progress.

@@ -2,32 +2,41 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-// hostileRequests are requests that no strict parser of HTTP/1.1 accepts. What one server takes for one request, a proxy
-// before it may take for two (RFC 9112 section 11.2). Each begins a GET of /healthz.
+// start begins most of the hostile requests.
+const start = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+
+// chunked begins those with a chunked body.
+const chunked = start + "Transfer-Encoding: chunked\r\n"
+
+// hostileRequests are requests that no strict parser of HTTP/1.1 accepts. What one server takes for one request, a
+// proxy before it may take for two (RFC 9112 section 11.2). Each begins a GET of /healthz.
 var hostileRequests = map[string]string{
 	"bare LF after the request line":    "GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n",
 	"bare LF after a field":             "GET /healthz HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
-	"bare LF at the end":                "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\n",
-	"bare CR in a value":                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
-	"NUL in a value":                    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
-	"NUL in a name":                     "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX\x00: a\r\n\r\n",
-	"control character in a value":      "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\x01b\r\n\r\n",
-	"space before the colon":            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX : a\r\n\r\n",
-	"space in a name":                   "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX Y: a\r\n\r\n",
-	"empty name":                        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n: a\r\n\r\n",
-	"field without a colon":             "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX\r\n\r\n",
-	"folded field":                      "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+	"bare LF at the end":                start + "\n",
+	"bare CR in a value":                start + "X: a\rb\r\n\r\n",
+	"NUL in a value":                    start + "X: a\x00b\r\n\r\n",
+	"NUL in a name":                     start + "X\x00: a\r\n\r\n",
+	"control character in a value":      start + "X: a\x01b\r\n\r\n",
+	"space before the colon":            start + "X : a\r\n\r\n",
+	"space in a name":                   start + "X Y: a\r\n\r\n",
+	"empty name":                        start + ": a\r\n\r\n",
+	"field without a colon":             start + "X\r\n\r\n",
+	"folded field":                      start + "X: a\r\n b\r\n\r\n",
 	"space before the first field":      "GET /healthz HTTP/1.1\r\n Host: localhost\r\nHost: localhost\r\n\r\n",
 	"no Host":                           "GET /healthz HTTP/1.1\r\nX: y\r\n\r\n",
-	"two Hosts":                         "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+	"two Hosts":                         start + "Host: localhost\r\n\r\n",
 	"two spaces in the request line":    "GET  /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"tab in the request line":           "GET\t/healthz\tHTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"four words in the request line":    "GET /healthz x HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -36,27 +45,35 @@ var hostileRequests = map[string]string{
 	"HTTP/0.9":                          "GET /healthz\r\n\r\n",
 	"lower-case version":                "GET /healthz http/1.1\r\nHost: localhost\r\n\r\n",
 	"method that is no token":           "G(T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
-	"xchunked":                          "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-	"chunked, identity":                 "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-	"chunked twice":                     "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	"length and chunked":                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	"two lengths that differ":           "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\nx",
-	"a list of lengths":                 "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 0\r\n\r\n",
-	"length +1":                         "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: +1\r\n\r\nx",
-	"length 0x1":                        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0x1\r\n\r\nx",
-	"empty length":                      "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: \r\n\r\n",
-	"chunk size with bare LF":           "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\nx\r\n0\r\n\r\n",
-	"chunk size 0x1":                    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n",
-	"chunk size -1":                     "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n",
-	"chunk without its end":             "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy0\r\n\r\n",
-	"chunk size of 17 digits":           "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000001\r\nx\r\n0\r\n\r\n",
-	"Content-Length hidden by a space":  "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length : 5\r\n\r\nGET /",
-	"Transfer-Encoding hidden by a tab": "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\tchunked\x0b\r\n\r\n0\r\n\r\n",
-	"chunked with HTTP/1.0":             "GET /healthz HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"xchunked":                          start + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+	"chunked, identity":                 start + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+	"chunked twice":                     chunked + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"length and chunked":                start + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"two lengths that differ":           start + "Content-Length: 0\r\nContent-Length: 1\r\n\r\nx",
+	"a list of lengths":                 start + "Content-Length: 0, 0\r\n\r\n",
+	"length +1":                         start + "Content-Length: +1\r\n\r\nx",
+	"length 0x1":                        start + "Content-Length: 0x1\r\n\r\nx",
+	"empty length":                      start + "Content-Length: \r\n\r\n",
+	"chunk size with bare LF":           chunked + "\r\n1\nx\r\n0\r\n\r\n",
+	"chunk size 0x1":                    chunked + "\r\n0x1\r\nx\r\n0\r\n\r\n",
+	"chunk size -1":                     chunked + "\r\n-1\r\nx\r\n0\r\n\r\n",
+	"chunk without its end":             chunked + "\r\n1\r\nxy0\r\n\r\n",
+	"chunk size of 17 digits":           chunked + "\r\n10000000000000001\r\nx\r\n0\r\n\r\n",
+	"Content-Length hidden by a space":  start + "Content-Length : 5\r\n\r\nGET /",
+	"Transfer-Encoding hidden by a tab": start + "Transfer-Encoding:\tchunked\x0b\r\n\r\n0\r\n\r\n",
+	"chunked with HTTP/1.0":             "GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	"space in the target":               "GET /health z HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"control character in the target":   "GET /healthz\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-	"byte of UTF-8 in a name":           "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX\xc3\xa9: a\r\n\r\n",
+	"byte of UTF-8 in a name":           start + "X\xc3\xa9: a\r\n\r\n",
 }
+
+// strictConn is a connection as the listener makes it.
+type strictConn struct {
+	*memoryConn
+	requests *strictReader
+}
+
+func (s strictConn) Read(p []byte) (int, error) { return s.requests.Read(p) }
 
 // The API refuses each with a 4xx or 505 in JSON, and closes the connection.
 func TestHostileRequests(t *testing.T) {
@@ -64,8 +81,9 @@ func TestHostileRequests(t *testing.T) {
 	g.app.Handler() // builds the tree of routes
 	for name, raw := range hostileRequests {
 		c := &memoryConn{}
-		c.in.WriteString(raw + "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		_ = g.app.Server().ServeConn(c) // an error here is also in the response
+		c.in.WriteString(raw + start + "\r\n")
+		_ = g.app.Server().ServeConn(strictConn{c, newStrictReader(c,
+			time.Now)}) // an error here is also in the response
 		r := bufio.NewReader(&c.out)
 		a, err := http.ReadResponse(r, nil)
 		if !assert.NoError(t, err, name) {
@@ -79,4 +97,46 @@ func TestHostileRequests(t *testing.T) {
 		_, err = r.Peek(1)
 		assert.Equal(t, io.EOF, err, "%s: the connection goes on", name)
 	}
+}
+
+// What is valid arrives unchanged in meaning: several requests on one connection, with bodies of both framings.
+func TestStrictReaderKeepsRequests(t *testing.T) {
+	c := &memoryConn{}
+	c.in.WriteString("POST /a HTTP/1.1\r\nhost: localhost\r\nX:  y \r\nX: z\r\nContent-Length: 5\r\n\r\nhello" +
+		"PUT /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n" +
+		"GET /c?d HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /e HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	all, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now)})
+	require.NoError(t, err)
+	require.Equal(t, "POST /a HTTP/1.1\r\nhost: localhost\r\nX: y\r\nX: z\r\nContent-Length: 5\r\n\r\nhello"+
+		"PUT /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"+
+		"GET /c?d HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /e HTTP/1.1\r\nHost: localhost\r\n\r\n", string(all))
+}
+
+// FuzzStrictReader: what the reader returns are requests that net/http accepts.
+func FuzzStrictReader(f *testing.F) {
+	for _, raw := range hostileRequests {
+		f.Add([]byte(raw))
+	}
+	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := &memoryConn{}
+		c.in.Write(raw)
+		out, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now)})
+		whole := err == nil && c.out.Len() == 0
+		for r := bufio.NewReader(bytes.NewReader(out)); ; {
+			q, err := http.ReadRequest(r)
+			if err == io.EOF || !whole && err != nil {
+				return
+			}
+			if err != nil && strings.Contains(err.Error(), "parse ") { // net/http parses the target, too
+				return
+			}
+			require.NoError(t, err, "%q", out)
+			_, err = io.Copy(io.Discard, q.Body)
+			require.True(t, err == nil || !whole, "%q: %v", out, err)
+			if err != nil {
+				return
+			}
+		}
+	})
 }
