@@ -29,8 +29,8 @@ const noConnection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 	"Retry-After: 1\r\nConnection: close\r\n\r\n" +
 	`{"error":"too_many_connections","message":"the API is handling as many requests as it can"}`
 
-// freeConnections is the number of connections that the API may have even if no file descriptor is left for it: an
-// operator has to reach the API of a gateway that is at its limits.
+// freeConnections is the number of connections that the API may have even if no file descriptor is left for
+// them. So an operator can reach the API of a gateway that is at its limits.
 const freeConnections = 8
 
 // Files are the file descriptors that the API shares with the gateway.
@@ -41,9 +41,9 @@ type Files interface {
 	Give(use budget.Use, n int)
 }
 
-// listener accepts the API's connections, at most limit at a time, and an eighth fewer from one address. At the limit
-// it closes the connection that has waited longest for a request, to make room for a new one. If all connections have
-// a request in progress, the new client gets a 503.
+// listener accepts the API's connections, at most limit at a time. One address may have at most seven eighths
+// of them. At the limit the listener closes the connection that has waited longest for a request, so that the
+// new client gets its place. If all connections have a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
 	files Files
@@ -100,7 +100,8 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 			return nil
 		}
 	}
-	// Take may close connections of the gateway's clients. It needs none of this listener's, so mu may be held.
+	// The call may close connections of the gateway's clients, but needs no lock of this listener, so mu may be
+	// held.
 	if !l.files.Take(budget.Other, 1) {
 		if len(l.conns) >= freeConnections && !l.closeOldest("") {
 			l.refuse(raw)
@@ -135,8 +136,8 @@ func (l *listener) count(client string) (n int) {
 	return n
 }
 
-// closeOldest closes the connection that has waited longest for a request, among those of a client or, with "", among
-// all. It returns false if none waits. The caller holds mu.
+// closeOldest closes the connection that has waited longest for a request: among the connections of a client
+// or, if client is "", among all. It returns false if no connection waits. The caller holds mu.
 func (l *listener) closeOldest(client string) bool {
 	var oldest *conn
 	for c := range l.conns {
@@ -152,7 +153,8 @@ func (l *listener) closeOldest(client string) bool {
 	return true
 }
 
-// remove removes a connection, once, and gives its descriptor back. The caller holds mu.
+// remove removes a connection and returns its descriptor to the budget. Further calls have no effect. The
+// caller holds mu.
 func (l *listener) remove(c *conn) {
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
@@ -181,8 +183,8 @@ type conn struct {
 	since    time.Time // start of the wait for a request; guarded by listener.mu
 }
 
-// The limits of a response that the client reads slowly: each piece has to be read within writeTime. This is a rate of
-// 546 bytes per second.
+// The limits of a response that the client reads slowly. Each piece must be read within writeTime, which is a
+// rate of 546 bytes per second.
 const (
 	writePiece = 16 << 10
 	writeTime  = 30 * time.Second

@@ -25,7 +25,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// rounds returns how often a test repeats: few, or as many as the variable says.
+// rounds returns the number of repetitions of a test: few, or the value of the environment variable.
 func rounds(t *testing.T, variable string, few int) int {
 	if text := os.Getenv(variable); text != "" {
 		n, err := strconv.Atoi(text)
@@ -49,7 +49,8 @@ func (w *whirl) tryAPI(method, path, body string) (status int, answer string, ok
 	return r.StatusCode, string(text), err == nil
 }
 
-// kept are the weights of proxies and max_attempts of the policy, as far as a client has got responses.
+// kept are the weights of proxies, and max_attempts of the policy, that the gateway's responses have
+// confirmed.
 type kept map[string]float64
 
 const policyName = "the policy"
@@ -88,7 +89,8 @@ func (w *whirl) change(r *rand.Rand, now kept) (name string, value float64, ok b
 	return name, value, ok
 }
 
-// Nothing that was answered 2xx is lost when the process is killed at any moment. WHIRLPOOL_KILLS sets the number.
+// If the process is killed at any moment, no change with a response of status 2xx is lost. WHIRLPOOL_KILLS
+// sets the number of kills.
 func TestNoKillLosesAnAnsweredChange(t *testing.T) {
 	w := start(t, 2, confK)
 	w.kill()
@@ -131,7 +133,8 @@ func TestNoKillLosesAnAnsweredChange(t *testing.T) {
 	t.Logf("%d kills, %d answered changes, none lost", kills, answered)
 }
 
-// The metrics of a killed process are there, up to a few seconds; those of one that was told to end, all.
+// A process that is killed loses at most the metrics of the last few seconds. A process that is told to end
+// loses none.
 func TestMetricsSurvive(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -176,7 +179,7 @@ func TestTheStateFolder(t *testing.T) {
 	require.Equal(t, 1, code, out)
 	require.Contains(t, errs, fmt.Sprintf("state is in use by process %d on host ", w.cmd.Process.Pid))
 
-	// A damaged line is found, and everything else is there.
+	// A damaged line is reported, and everything else is read.
 	w.kill()
 	path := filepath.Join(w.stateDir, "changes")
 	text, err := os.ReadFile(path)
@@ -206,14 +209,14 @@ func TestTheStateFolder(t *testing.T) {
 	require.Equal(t, 404, status)
 	w.stop()
 
-	// A file in place of the folder: a configured one is refused.
+	// If a configured folder is a file, the gateway does not start.
 	w.stateDir = w.file
 	w.write(confK)
 	_, errs, code = command(t, "serve", "--config", w.file, "--listen", freePort(t), "--api", freePort(t))
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "state.dir")
 
-	// The default lies beside the file; one that cannot be used is warned of.
+	// The default folder is beside the configuration file. If it cannot be used, there is a warning.
 	conf, err := os.ReadFile(w.file)
 	require.NoError(t, err)
 	conf, _, _ = cutState(conf)
@@ -239,7 +242,7 @@ func cutState(conf []byte) (before, after []byte, found bool) {
 	return []byte(text), []byte(rest), found
 }
 
-// Without a configuration file nothing is kept, and the start says so.
+// Without a configuration file nothing is kept, and a log record says so at the start.
 func TestWithoutAFileNothingIsKept(t *testing.T) {
 	dir := t.TempDir()
 	list := filepath.Join(dir, "proxies.txt")
@@ -279,7 +282,7 @@ func TestTheDelayBeforeADrain(t *testing.T) {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		fmt.Fprint(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
-		response, err := io.ReadAll(c) // it ends with the connection
+		response, err := io.ReadAll(c) // returns when the connection ends
 		require.NoError(t, err)
 		require.Contains(t, string(response), "HTTP/1.1 200 OK\r\n")
 		require.Contains(t, string(response), "Connection: close\r\n")
@@ -295,8 +298,8 @@ func TestTheDelayBeforeADrain(t *testing.T) {
 	require.Equal(t, 3.0, w.json("/retry/policy")["max_attempts"])
 }
 
-// A new process takes over the sockets and the state folder while clients send requests: none is lost or refused.
-// WHIRLPOOL_RESTARTS sets the number of restarts.
+// A new process gets the sockets and the state folder while clients send requests. No request is lost or
+// refused. WHIRLPOOL_RESTARTS sets the number of restarts.
 func TestRestartsUnderLoad(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
@@ -385,7 +388,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	t.Logf("%d restarts, %d requests, none lost or refused", restarts, sent.Load())
 }
 
-// reset forgets what was written.
+// reset empties the buffer.
 func (b *buffer) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -159,7 +159,8 @@ func New(opts Options) (*Registry, error) {
 // the function they go to all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
 
-// Freeze makes all later changes of files in StateDir fail with state.ErrClosed: another process will use the folder.
+// Freeze makes all later changes of files in StateDir fail with state.ErrClosed. It is called when another
+// process will use the folder.
 func (r *Registry) Freeze() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

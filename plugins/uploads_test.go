@@ -470,7 +470,7 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 	}
 }
 
-// After Freeze nothing is written to the folder, and what was not written is not in use.
+// After Freeze nothing is written to the folder, and a module that could not be written is not used.
 func TestAFrozenRegistry(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
 	require.NoError(t, err)

@@ -181,16 +181,19 @@ func (g *gateway) grace() time.Duration {
 // and then its process group.
 const sameSignal = 100 * time.Millisecond
 
-// settleTime is the longest time in which requests are awaited on connections that have none, once the listener is
-// closed. It applies only if the socket was passed: then another process goes on with it, and no client notices.
+// settleTime is how long the gateway waits, after its listener is closed, for requests on connections that
+// have none. It waits only if the socket was passed to it: another process then accepts the new clients, so
+// the wait has no effect on them.
 const settleTime = time.Second
 
-// wantedPoll is the interval at which a process that drains looks whether another one waits for its state folder.
+// wantedPoll is the interval at which a draining process checks whether another one waits for its state
+// folder.
 const wantedPoll = 20 * time.Millisecond
 
-// leave ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay: it accepts clients, but
-// its readiness check fails. From the beginning on, changes through the API fail if there is a state folder, and a
-// process that waits for the folder gets it. A second signal ends the process at once.
+// leave ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay. During the
+// delay the gateway accepts clients, but its readiness check fails. If there is a state folder, changes
+// through the API fail from the signal on, and a process that waits for the folder gets it. A second signal
+// ends the process at once.
 func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
 	g.mu.Lock()
 	delay := time.Duration(g.cfg.Gateway.DrainDelay)
@@ -203,7 +206,8 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
 	return g.drain(delay, signals)
 }
 
-// drain serves for a delay as leave says, and then waits for the requests in flight, for at most the grace period.
+// drain serves for the delay that leave describes. Then it waits for the requests in flight, for at most the
+// grace period.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 	begun := time.Now()
 	g.engine.Leave()

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// sockets are the listening sockets of the process. A nil one has not been made yet.
+// sockets are the listening sockets of the process. A nil socket has not been opened yet.
 type sockets struct {
 	gateway, api net.Listener
 }
@@ -26,9 +26,9 @@ func socketsPassed(environ func(string) string) bool {
 	return err == nil && n > 0 && environ("LISTEN_PID") == strconv.Itoa(os.Getpid())
 }
 
-// passedSockets takes over the sockets that the parent process has passed as systemd does (sd_listen_fds(3)): environ
-// has LISTEN_PID, the id of this process, LISTEN_FDS, their number, and LISTEN_FDNAMES, which may name them gateway and
-// api. Sockets with other names are the gateway's and the API's in their order.
+// passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)). In environ,
+// LISTEN_PID is the id of this process and LISTEN_FDS the number of sockets. LISTEN_FDNAMES may give them the names
+// gateway and api. Of the sockets with other names, the gateway gets the first if it has none yet, then the API.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil
@@ -72,8 +72,8 @@ func inherit(file *os.File, name string) (net.Listener, error) {
 	return l, nil
 }
 
-// override sets the listening addresses of the configuration to those of the passed sockets, so that they are checked
-// and shown.
+// override sets the listening addresses of the configuration to those of the passed sockets, so that the
+// later checks and outputs use them.
 func (s *sockets) override(settings map[string]any) {
 	if s.gateway != nil {
 		settings["gateway.listen"] = s.gateway.Addr().String()
@@ -83,7 +83,7 @@ func (s *sockets) override(settings map[string]any) {
 	}
 }
 
-// listen makes the sockets that were not passed.
+// listen opens the sockets that were not passed.
 func (s *sockets) listen(ctx context.Context, gateway, api string) (err error) {
 	if s.gateway == nil {
 		if s.gateway, err = socket.Listen(ctx, gateway); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Sockets that were passed to another process are left alone. (integration/ passes some to the binary.)
+// Sockets that were passed to another process are not used. (integration/ passes sockets to the binary.)
 func TestSocketsOfAnotherProcess(t *testing.T) {
 	mine := strconv.Itoa(os.Getpid())
 	for name, vars := range map[string]map[string]string{

@@ -110,8 +110,8 @@ func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
 	k.history = h
 }
 
-// freeze makes later changes by the API fail with state.ErrClosed, since another process may already have read the
-// recorded ones. Metrics are still saved.
+// freeze makes later changes by the API fail with state.ErrClosed, because another process may already have
+// read the recorded changes. Metrics are still saved.
 func (k *keeper) freeze() {
 	if k.store != nil {
 		k.store.Close()

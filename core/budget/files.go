@@ -1,5 +1,5 @@
-// Package budget shares out what a process has a limited amount of: file descriptors ([Files]) and the memory of kept
-// request bodies ([Memory]).
+// Package budget limits what a process has a limited amount of: file descriptors ([Files]) and the memory of
+// kept request bodies ([Memory]).
 package budget
 
 import (
@@ -9,18 +9,19 @@ import (
 	"time"
 )
 
-// Files shares out the file descriptors of a process. Every connection takes one, and every pipe two: those of clients,
-// of the API, of attempts, idle connections to proxies, and checks. If none is left, Take makes room with the sources
-// that SetSources has given, in their order. A nil *Files has no limit. Files is safe for concurrent use.
+// Files limits the file descriptors of a process. Each connection takes one descriptor and each pipe two. The
+// connections are those of clients, of the API, of attempts and checks, and idle ones to proxies. If no
+// descriptor is left, Take calls the functions of SetSources in their order, to make room. A nil *Files has
+// no limit. Files is safe for concurrent use.
 type Files struct {
 	limit int64
 	now   func() time.Time
 	used  atomic.Int64
-	other atomic.Int64 // of used: those that neither a client nor its attempt holds
+	other atomic.Int64 // the part of used that belongs to neither a client nor its attempt
 
 	mu      sync.Mutex
 	sources []func() bool // guarded by mu
-	pause   time.Time     // until then no source is asked, because none had anything; guarded by mu
+	pause   time.Time     // no source is called before this time, because none had anything to close; guarded by mu
 }
 
 // Use is what a descriptor is for.
@@ -32,16 +33,16 @@ const (
 	Other              // everything else: checks, pipes, the API
 )
 
-// reserve is the number of descriptors that are not shared out: listeners, the poller, files that are read, the
-// sockets of a name server, clients that are being refused.
+// reserve is the number of descriptors outside of the limit: those of listeners, of the poller, of files that
+// are read, of name servers' sockets, and of clients that are being refused.
 const reserve = 32
 
-// askAgain is the time for which Take asks no source after none of them had anything. Asking costs a look at each
-// connection.
+// askAgain is the time for which Take calls no source after none had anything to close. A call is expensive,
+// because it searches all connections.
 const askAgain = 10 * time.Millisecond
 
-// NewFiles returns the descriptors of a process that may open limit files; nil if limit is 0, which means that the
-// limit is unknown.
+// NewFiles returns the descriptors of a process that may open limit files. It returns nil if limit is 0,
+// which means that the limit is unknown.
 func NewFiles(limit int, now func() time.Time) *Files {
 	if limit == 0 {
 		return nil
@@ -49,8 +50,8 @@ func NewFiles(limit int, now func() time.Time) *Files {
 	return &Files{limit: int64(limit - min(reserve, limit/4)), now: now}
 }
 
-// SetSources sets the functions that Take calls, in this order, while no descriptor is left. A source closes at least
-// one connection or pipe and returns true, or returns false if it has none to close.
+// SetSources sets the functions that Take calls, in this order, while no descriptor is left. A source closes
+// at least one connection or pipe and returns true. If it has none to close, it returns false.
 func (f *Files) SetSources(sources ...func() bool) {
 	if f == nil {
 		return
@@ -60,7 +61,7 @@ func (f *Files) SetSources(sources ...func() bool) {
 	f.sources = sources
 }
 
-// Limit returns the number of descriptors that are shared out; 0 for no limit.
+// Limit returns the maximum number of descriptors that may be taken at a time; 0 for no limit.
 func (f *Files) Limit() int {
 	if f == nil {
 		return 0
@@ -90,7 +91,8 @@ func (f *Files) Take(use Use, n int) bool {
 	return true
 }
 
-// TakeWait is Take, but waits for room for up to wait, until ctx ends.
+// TakeWait is like Take, but if there is no room it waits for some: at most for wait, and at most until ctx
+// ends.
 func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration) bool {
 	if f.Take(use, n) {
 		return true
@@ -113,10 +115,12 @@ func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration
 	}
 }
 
-// TakeSpare takes n descriptors if at least a quarter of all is free afterwards. It is for what can do without.
+// TakeSpare takes n descriptors if at least a quarter of all is free afterwards. It is for uses that are not
+// necessary.
 func (f *Files) TakeSpare(n int) bool { return f == nil || f.add(Other, int64(n), f.limit-f.limit/4) }
 
-// Force takes n descriptors even if there is no room. It is for few connections, which the reserve covers.
+// Force takes n descriptors even if there is no room. It is for few connections, which the reserve has room
+// for.
 func (f *Files) Force(n int) {
 	if f != nil {
 		f.add(Other, int64(n), 1<<62)
@@ -134,14 +138,15 @@ func (f *Files) Give(use Use, n int) {
 	f.used.Add(int64(-n))
 }
 
-// Fits reports whether clients and their requests may need n descriptors in all, beside those of other uses. A client
-// that is admitted only if this is true never waits for the connection to a proxy, because everything else gives way to
-// it. kept is the share of all descriptors that must stay free, from 0 to 1.
+// Fits reports whether clients and their requests may need n descriptors in all, besides those of other uses.
+// If a client is admitted only when this is true, its request never waits for a descriptor for its connection
+// to a proxy, because other uses are ended for it. kept is the share of all descriptors that must stay free,
+// from 0 to 1.
 func (f *Files) Fits(n int64, kept float64) bool {
 	return f == nil || n+f.other.Load() <= f.limit-int64(float64(f.limit)*kept)
 }
 
-// add takes n descriptors if at most limit are taken then.
+// add takes n descriptors, unless more than limit would then be taken.
 func (f *Files) add(use Use, n, limit int64) bool {
 	if f.used.Add(n) > limit {
 		f.used.Add(-n)
@@ -153,7 +158,8 @@ func (f *Files) add(use Use, n, limit int64) bool {
 	return true
 }
 
-// makeRoom asks the sources for room for n descriptors. It returns false if none had anything.
+// makeRoom calls the sources until there is room for n descriptors. It returns false if none has anything to
+// close.
 func (f *Files) makeRoom(n int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

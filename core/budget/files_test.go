@@ -10,13 +10,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What is taken never exceeds the limit, sources are asked in their order, and only if necessary.
+// The number of taken descriptors never exceeds the limit. Sources are called in their order, and only if
+// necessary.
 func TestFiles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := NewFiles(rapid.IntRange(1, 100).Draw(t, "files"), time.Now)
 		taken := map[Use]int{}
 		left := []int{rapid.IntRange(0, 50).Draw(t, "first"), rapid.IntRange(0, 50).Draw(t, "second")}
-		for i := range left { // what the sources can close was taken before
+		for i := range left { // the sources can close only what was taken before
 			left[i] = min(left[i], f.Limit()-f.Used())
 			require.True(t, f.Take(Serving, left[i]))
 			taken[Serving] += left[i]
@@ -75,7 +76,7 @@ func TestFiles(t *testing.T) {
 	})
 }
 
-// After a vain search, no source is asked for a while.
+// After a search without success, no source is called for a while.
 func TestVainSearchesAreFew(t *testing.T) {
 	now, asked := time.Now(), 0
 	f := NewFiles(40, func() time.Time { return now })

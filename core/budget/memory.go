@@ -2,13 +2,14 @@ package budget
 
 import "sync/atomic"
 
-// Memory counts bytes of memory against a limit. Its zero value counts none. It is safe for concurrent use.
+// Memory counts reserved bytes of memory. In its zero value no bytes are reserved. It is safe for concurrent
+// use.
 type Memory struct{ used atomic.Int64 }
 
 // Used returns the number of bytes that are reserved.
 func (m *Memory) Used() int64 { return m.used.Load() }
 
-// Fits reports whether n more bytes could be reserved now, if all together may be limit bytes.
+// Fits reports whether n more bytes could be reserved now, if at most limit bytes may be reserved in all.
 func (m *Memory) Fits(n, limit int64) bool { return m.used.Load()+n <= limit }
 
 // Reservation is the part of a Memory that one user has reserved. It is not safe for concurrent use.
@@ -31,7 +32,7 @@ func (r *Reservation) Grow(n, limit int64) bool {
 	return true
 }
 
-// Release ends the reservation. It may grow again.
+// Release returns all bytes of the reservation. Afterwards the reservation can be used again.
 func (r *Reservation) Release() {
 	if r.bytes > 0 {
 		r.memory.used.Add(-r.bytes)

@@ -203,7 +203,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: loops,
 		Files: e.files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
-	// The order in which connections make room for others: those that cost least to open again come first.
+	// Connections that cost least to open again are closed first, to make room for others.
 	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
@@ -483,15 +483,15 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Leave announces a Shutdown: Draining returns true, and each client connection ends with its next response. Clients
-// and requests are still served.
+// Leave is called before Shutdown. After it Draining returns true, and each client connection ends with its
+// next response. Clients and requests are still served.
 func (e *Engine) Leave() {
 	e.leaving.Store(true)
 	e.gateway.Leave()
 }
 
-// StopAccepting closes the listeners. Then it waits, at most until ctx ends, for requests on connections that have
-// none.
+// StopAccepting closes the listeners. Then it waits until each connection has a request in flight, at most
+// until ctx ends.
 func (e *Engine) StopAccepting(ctx context.Context) {
 	e.closeListeners()
 	e.gateway.Settle(ctx)

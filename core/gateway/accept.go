@@ -43,18 +43,19 @@ const pipeFiles = 2
 // acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
-	waits  [2]int    // waits since there was a place: for a client that holds most connections, and for others
-	warned time.Time // when it was logged last that there is no place
+	waits  [2]int    // waits since there was a place: for a client that holds most connections, and for other clients
+	warned time.Time // the time of the last log record that there is no place
 }
 
-// keptForOthers is the share of all file descriptors that a client cannot use if it holds more than half of the
-// connections, so one client cannot lock the others out. It does not apply to clients of this machine.
+// keptForOthers is the share of all file descriptors that a client cannot use if it holds more than half of
+// the connections. So one client cannot lock the others out. The rule does not apply to clients on this
+// machine.
 const keptForOthers = 1.0 / 32
 
-// A client is refused if there has been no place during maxWaits waits of placeWait each: 60 ms. So the response comes
-// within 100 ms, and if the places are taken by unfinished heads, one has waited for minHeadWait by then. The waits are
-// several, because after a pause of the whole process a single one would end before other goroutines had the time to
-// free a place.
+// A client is refused if there was no place during maxWaits waits of placeWait each: 60 ms. So the response
+// comes within 100 ms. If the places are taken by clients with unfinished heads, one of these has waited for
+// minHeadWait by then. There are several waits because, after a pause of the whole process, a single wait
+// would end before other goroutines had the time to free a place.
 const (
 	placeWait = 10 * time.Millisecond
 	maxWaits  = 6
@@ -85,7 +86,7 @@ func (s *acceptor) admit(raw net.Conn, f newFront) {
 	}()
 }
 
-// free gives the place of a connection back, once.
+// free frees the place of a connection. Further calls have no effect.
 func (s *Server) free(c *connection) {
 	if s.places.remove(c) {
 		s.Files.Give(budget.Serving, 1)
@@ -99,8 +100,8 @@ const (
 	tooFewFiles  = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// place makes a place for a new client. It evicts clients that have waited for long, and waits for a while if there is
-// none. It returns why there is none, or "".
+// place makes a place for a new client. If there is none, it closes connections of clients that have waited
+// for long, and waits for a while. It returns why there is no place, or "".
 func (s *acceptor) place(c *connection) (why string) {
 	for {
 		o := s.obstacle(c)
@@ -130,7 +131,7 @@ func (s *acceptor) place(c *connection) (why string) {
 	}
 }
 
-// warnEvery is the shortest time between two warnings that there is no place.
+// warnEvery is the minimum time between two warnings that there is no place.
 const warnEvery = time.Minute
 
 func (s *acceptor) warn(why string) {
@@ -141,14 +142,14 @@ func (s *acceptor) warn(why string) {
 	}
 }
 
-// obstacle is why there is no place for a client.
+// obstacle is the reason why there is no place for a client.
 type obstacle struct {
 	why    string     // "" if there is a place
-	client netip.Addr // whose connections are in the way; the zero Addr if those of all are
+	client netip.Addr // the client whose connections must be closed first; the zero Addr for those of all clients
 	most   bool       // the client holds more than half of all connections
 }
 
-// obstacle returns why there is no place for c now.
+// obstacle returns the reason why there is no place for c now.
 func (s *Server) obstacle(c *connection) (o obstacle) {
 	set := s.settings.Load()
 	n, most := s.places.ofClient(c.client)
@@ -167,10 +168,11 @@ func (s *Server) obstacle(c *connection) (o obstacle) {
 	return o
 }
 
-// Evict closes connections whose clients have waited longest. It returns false if none has waited for long enough.
+// Evict closes the connections of the clients that have waited longest. It returns false if none has waited
+// for long enough.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
-// evict is Evict. If client is valid, it closes only that client's connections.
+// evict is like Evict, but if client is valid, it closes only that client's connections.
 func (s *Server) evict(client netip.Addr) bool {
 	conns := s.places.oldest(s.Now(), client)
 	for _, c := range conns {
@@ -186,7 +188,8 @@ func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 // maxRefusing is the maximum number of clients to which refuse is sending a response in a goroutine.
 const maxRefusing = 64
 
-// refusals returns how many clients may be in the course of being refused. They have descriptors that are not counted.
+// refusals returns the maximum number of clients that may be being refused at a time. Their descriptors are
+// not counted.
 func (s *Server) refusals() int32 {
 	if limit := s.Files.Limit(); limit > 0 {
 		return int32(min(max(limit/16, 4), maxRefusing))
@@ -195,7 +198,8 @@ func (s *Server) refusals() int32 {
 }
 
 // refuse sends an error response to a client without a place. It does so in a new goroutine, because this may take half
-// a second. If refusals responses are being sent already, it sends the response and closes the connection at once.
+// a second. If refusals() clients are being refused already, it closes the connection at once: over plain TCP after the
+// response, over TLS without one.
 func (s *Server) refuse(c *connection, f newFront, why string) {
 	c.refused = why
 	if s.refusing.Add(1) > s.refusals() {

@@ -13,7 +13,8 @@ import (
 
 const closing = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
 
-// Clients whose bodies have stopped coming make room as well: for bodies that are kept and for those that are streamed.
+// Clients that send nothing more of their bodies are removed too: those whose bodies are kept, and those
+// whose bodies are streamed.
 func TestStalledBodiesMakeRoom(t *testing.T) {
 	for name, body := range map[string]string{
 		"kept":     "Content-Length: 1000\r\n\r\nx",
@@ -56,7 +57,8 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 	}
 }
 
-// If all clients have a request, the next one gets a 503, and a place as soon as one is free.
+// If all clients have a request in flight, the next client gets a 503. When one of them leaves, it gets a
+// place.
 func TestWithoutAPlaceThereIsA503(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit   func(o *options)
@@ -124,7 +126,7 @@ func (r *rig) dialFrom(address string) *client {
 	return newClient(r.t, c.(*net.TCPConn))
 }
 
-// A client that holds most connections leaves a part of the places to others, unless it is on this machine.
+// A client that holds most connections leaves some places to others, unless it is on this machine.
 func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 	r := newRig(t, nil, func(o *options) { o.files = 132 }) // 100 are shared out, 3 kept for others
 	from := func(address string) *connection { return &connection{client: netip.MustParseAddr(address)} }
@@ -146,7 +148,8 @@ func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 	require.Equal(t, obstacle{why: tooFewFiles}, r.obstacle(from("127.0.0.1")))
 }
 
-// A client that has too many connections is told so, and its own idle ones make room for it, not those of others.
+// A client that has too many connections gets a response that says so. To make room for it, its own idle
+// connections are closed, not those of others.
 func TestTheOwnIdleConnectionsMakeRoom(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {

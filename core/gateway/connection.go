@@ -31,7 +31,7 @@ type connection struct {
 
 	client  netip.Addr // see clientOf
 	refused string     // why the client has no place; "" if it has one
-	hasty   bool       // the end of the connection must not take time
+	hasty   bool       // set if the end of the connection must not take time
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call end.
@@ -94,8 +94,8 @@ func (c *connection) write(b []byte) bool {
 }
 
 const (
-	lingerHasty   = 200 * time.Microsecond // of a client that is refused together with many others
-	lingerRefused = 100 * time.Millisecond // of a client that is refused
+	lingerHasty   = 200 * time.Microsecond // for a client that is refused together with many others
+	lingerRefused = 100 * time.Millisecond // for a client that is refused
 	lingerShort   = 500 * time.Millisecond // read timeout if the request has been read completely
 	lingerWait    = 5 * time.Second        // read timeout if the client is still sending a request
 	lingerTime    = 30 * time.Second       // limit for the whole of linger

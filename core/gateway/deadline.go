@@ -17,7 +17,7 @@ type readDeadline struct {
 	phase    atomic.Int32
 	stopped  atomic.Bool
 	places   *places      // counts the phases; nil for a client without a place
-	waiting  atomic.Int64 // what is awaited from the client, and since when: see awaited
+	waiting  atomic.Int64 // what the client must send next, and since when: see awaited
 	partial  bool         // awaitRest has been called since the last awaitRequest
 	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one after it
 }
@@ -40,19 +40,20 @@ const (
 // aLongTimeAgo is a deadline that ends a blocked read or write at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// What is awaited from a client.
+// What the client must send next.
 const (
 	awaitsNothing int64 = iota
-	awaitsRequest       // the client has sent nothing of it
+	awaitsRequest       // a request, of which nothing has arrived
 	awaitsHead          // the rest of a head
 	awaitsBody          // the next bytes of a request's body
 	awaitsMask    = 3
 )
 
-// awaitedSince states what is awaited from a client, and since when in Unix nanoseconds.
+// awaitedSince states what the client must send next, and the beginning of the wait in Unix nanoseconds.
 type awaitedSince struct{ what, since int64 }
 
-// patience is the shortest time after which the client's connection may be closed in favour of another one.
+// patience is the minimum time after which the client's connection may be closed to make room for another
+// one.
 func (w awaitedSince) patience() time.Duration {
 	switch w.what {
 	case awaitsBody:
@@ -63,7 +64,7 @@ func (w awaitedSince) patience() time.Duration {
 	return minWait
 }
 
-// awaited returns what is awaited from the client. It may be called from any goroutine.
+// awaited returns what the client must send next. It may be called from any goroutine.
 func (d *readDeadline) awaited() awaitedSince {
 	w := d.waiting.Load()
 	what := w & awaitsMask
@@ -98,8 +99,8 @@ func (d *readDeadline) awaitRequest(now time.Time) bool {
 	return !d.draining.Load()
 }
 
-// awaitRest sets the deadline for the rest of a head of which a part has been read. Only the first call
-// for each head has an effect, so that a client cannot extend the time by sending byte by byte.
+// awaitRest sets the deadline for the rest of a head of which a part has been read. Only the first call for
+// each head has an effect, so that a client cannot extend the time by sending the head byte by byte.
 func (d *readDeadline) awaitRest(until time.Time) {
 	if !d.partial {
 		d.partial = true

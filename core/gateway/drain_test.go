@@ -265,8 +265,8 @@ func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
 	require.Less(t, <-shut, lingerWait)
 }
 
-// After Leave each connection is served until its next response, which says that it is the last one. Settle waits for
-// the requests of connections that have none.
+// After Leave each connection is served until its next response, which announces that it is the last one.
+// Settle waits for requests on the connections that have none.
 func TestLeavingBeforeADrain(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
 	kept := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")

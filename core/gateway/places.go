@@ -11,17 +11,18 @@ import (
 	"time"
 )
 
-// places are the client connections of a Server, and who has to leave when there is no place for another one.
+// places are the client connections of a Server. They decide whose connections are closed if there is no
+// place for another one.
 type places struct {
 	clients atomic.Int64  // connections
-	active  atomic.Int64  // of them: those with a request, and those that have not sent one yet
+	active  atomic.Int64  // number of connections with a request, or whose first request has not been sent yet
 	waiting atomic.Int32  // acceptors that wait for a place
 	freed   chan struct{} // receives a value when a place may have become free while an acceptor waits
 
 	mu        sync.Mutex
 	conns     map[*connection]struct{} // guarded by mu
 	perClient map[netip.Addr]int       // connections by clientOf; guarded by mu
-	pause     [2]time.Time             // until then evict finds nobody: of all, and of one client; guarded by mu
+	pause     [2]time.Time             // until then evict does not search: all clients, one client; guarded by mu
 }
 
 func (p *places) init() {
@@ -29,8 +30,9 @@ func (p *places) init() {
 	p.freed = make(chan struct{}, 1)
 }
 
-// need returns the number of file descriptors that the clients need: one for each connection, and another one for each
-// that has a request or may send one at once. It may be too small by the requests that idle clients are about to send.
+// need returns the number of file descriptors that the clients need: one for each connection, and another one
+// for each connection that has a request or may send one at once. Idle clients that are about to send a
+// request may need more.
 func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 
 // add adds a connection, which the caller enters.
@@ -42,7 +44,7 @@ func (p *places) add(c *connection) {
 	p.perClient[c.client]++
 }
 
-// remove removes a connection. It returns false if it was removed before.
+// remove removes a connection. It returns false if the connection was already removed.
 func (p *places) remove(c *connection) bool {
 	p.mu.Lock()
 	removed := p.drop(c)
@@ -51,7 +53,7 @@ func (p *places) remove(c *connection) bool {
 	return removed
 }
 
-// drop is remove for a caller that holds mu.
+// drop is like remove, but the caller holds mu.
 func (p *places) drop(c *connection) bool {
 	if _, ok := p.conns[c]; !ok {
 		return false
@@ -64,7 +66,7 @@ func (p *places) drop(c *connection) bool {
 	return true
 }
 
-// enter records that a connection begins to be active, or ends it.
+// enter records that a connection becomes active, or is no longer active.
 func (p *places) enter(active bool) {
 	if active {
 		p.active.Add(1)
@@ -112,22 +114,24 @@ func (p *places) all() []*connection {
 	return slices.Collect(maps.Keys(p.conns))
 }
 
-// The shortest times that a client has before its connection may be closed in favour of another one: to begin a
-// request, to send the rest of its head, and to send the next bytes of its body.
+// The minimum times that a client has before its connection may be closed to make room for another one: for
+// the beginning of a request, for the rest of its head, and for the next bytes of its body.
 const (
 	minWait     = 200 * time.Millisecond
 	minHeadWait = 50 * time.Millisecond
 	minBodyWait = time.Second
 )
 
-// evictAgain is the time in which nobody is looked for after nobody was found. Looking costs a look at each connection.
+// evictAgain is the time for which evict does not search again after it has found no client. A search is
+// expensive, because it visits all connections.
 const evictAgain = 20 * time.Millisecond
 
-// oldest removes the connections whose clients have waited for longest, and returns them for their end. First come
-// idle connections and those whose client has sent nothing, then those with an unfinished head, then those whose
-// request's body has stopped coming. Because all connections are looked at, it removes a 64th of them at once, at
-// least one; none if no client has waited for long enough. With a valid client it removes only that client's. A client
-// whose bytes have arrived and have not been read yet stays.
+// oldest removes the connections whose clients have waited for longest, and returns them; the caller ends
+// them. Idle connections, and those whose clients have sent nothing, come first. Then come those with an
+// unfinished head, then those whose clients send nothing more of a body. A search visits all connections, so
+// oldest removes a 64th of them at once, but at least one. It removes none if no client has waited for long
+// enough. If client is valid, it removes only that client's connections. It keeps a connection on which
+// unread bytes have arrived.
 func (p *places) oldest(now time.Time, client netip.Addr) []*connection {
 	type waiting struct {
 		conn *connection
@@ -172,8 +176,9 @@ func (p *places) oldest(now time.Time, client netip.Addr) []*connection {
 	return conns
 }
 
-// clientOf returns what connections are counted by: an IPv4 address, or the first 64 bits of an IPv6 address, which a
-// single machine often has; the zero Addr if there is none.
+// clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64
+// bits of an IPv6 address, because a single machine often has all addresses with these bits. It returns the
+// zero Addr if there is no address.
 func clientOf(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {

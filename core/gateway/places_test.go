@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newPlaces returns places and a function that adds a connection for which something has been awaited for a time.
+// newPlaces returns places, and a function that adds a connection on which the client must send something and
+// has waited for a time.
 func newPlaces(now time.Time) (*places, func(client string, what int64, waited time.Duration) *connection) {
 	p := &places{}
 	p.init()
@@ -24,8 +25,9 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 	}
 }
 
-// Idle clients leave first, then those with an unfinished head, then those whose body has stopped coming; among each
-// kind those that have waited longest. Clients that are waited for only shortly, and those with a request, stay.
+// Idle clients are removed first, then those with an unfinished head, then those that send nothing more of a
+// body. Of each kind, those that have waited longest are removed first. Clients that have waited only for a
+// short time, and those with a request in flight, stay.
 func TestWhoLeavesFirst(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
@@ -47,7 +49,7 @@ func TestWhoLeavesFirst(t *testing.T) {
 	require.Len(t, p.oldest(now.Add(evictAgain), netip.Addr{}), 1)
 }
 
-// Of many a 64th leaves at once. One client's connections can be asked for.
+// Of many connections a 64th is removed at once. A search can be limited to one client's connections.
 func TestWhoLeavesTogether(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)

@@ -2,12 +2,12 @@ package gateway
 
 import "time"
 
-// bodyGrace is the time of waiting for a client after which the rate of its body counts.
+// bodyGrace is the time that the gateway may wait for a client before the rate of the client's body counts.
 const bodyGrace = 30 * time.Second
 
-// bodyRate limits how slowly a request's body may arrive. It measures only the time of waiting for the client: while
-// the gateway waits for a slow proxy, the clock stands still. A body is too slow if fewer than rate bytes per second
-// have arrived in a period of grace. After each such period the next one begins.
+// bodyRate limits how slowly a request's body may arrive. It measures only the time in which the gateway
+// waits for the client, not that in which it waits for a slow proxy. A period is grace of such time. A body
+// is too slow if fewer than rate bytes per second have arrived in a period.
 type bodyRate struct {
 	rate  int64         // bytes per second; 0 for no limit
 	grace time.Duration // above 0

@@ -30,11 +30,11 @@ type Settings struct {
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
 	MaxConnections int                    // maximum number of client connections; 0 for no limit
-	MaxPerClient   int                    // the same for one address; 0 for no limit
+	MaxPerClient   int                    // maximum number of client connections from one address; 0 for no limit
 	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
 	MinBodyRate    int64                  // bytes per second that a client must send or read at least; 0 for no limit
-	BodyGrace      time.Duration          // time of waiting for a client after which MinBodyRate counts; 0 for 30 s
+	BodyGrace      time.Duration          // wait for a client after which MinBodyRate counts; 0 for 30 s
 	Strategies     func(name string) bool // reports whether there is a backoff of that name
 }
 
@@ -146,11 +146,11 @@ func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 // before Shutdown.
 func (s *Server) Leave() { s.leaving.Store(true) }
 
-// settlePoll is the interval at which Settle looks at the connections.
+// settlePoll is the interval at which Settle checks the connections.
 const settlePoll = 10 * time.Millisecond
 
-// Settle waits until every connection has a request in flight, at most until ctx ends. It is called when the listener
-// is closed, and serves requests that are on their way.
+// Settle waits until every connection has a request in flight, at most until ctx ends. It is called after the
+// listener was closed. Requests that arrive during the wait are served.
 func (s *Server) Settle(ctx context.Context) {
 	for s.waiting() {
 		select {

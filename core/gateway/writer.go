@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for
-// patience, or fewer than the minimum rate (configure). Nothing else may set the connection's write deadline. It
-// is not safe for concurrent use.
+// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for patience,
+// or fewer bytes than the minimum rate (see configure). Nothing else may set the connection's write deadline.
+// A stallWriter is not safe for concurrent use.
 type stallWriter struct {
 	conn     net.Conn
 	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none

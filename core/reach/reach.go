@@ -124,7 +124,7 @@ func (c *Checker) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			due = c.due()
-		case <-c.ended: // so few parallel checks of a long list do not wait for the ticker
+		case <-c.ended: // so a long list with few parallel checks does not wait for the ticker
 			due = c.more()
 		case <-ctx.Done():
 			return
@@ -162,7 +162,7 @@ func (c *Checker) more() []*check {
 	return c.pop(c.cfg.Now())
 }
 
-// pop removes the checks whose time has come from the queue. Requires mu.
+// pop removes the checks whose time has come from the queue. The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		list = append(list, heap.Pop(&c.queue).(*check))

@@ -28,7 +28,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return adopt(made.(*net.TCPListener))
 }
 
-// adopt returns a listener on the socket of made, which it closes.
+// adopt returns a listener on the socket of made, and closes made.
 func adopt(made *net.TCPListener) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()

@@ -6,8 +6,9 @@ import (
 	"os"
 )
 
-// Inherit returns a listener on a listening TCP socket that this process was given, and closes the file. Like those of
-// Listen, its connections are *Conns. After its Close the socket still listens if another process has it too.
+// Inherit returns a listener on a listening TCP socket that was passed to this process, and closes the file.
+// Like those of Listen, its connections are *Conns. If another process has the socket too, Close does not end
+// the listening.
 func Inherit(file *os.File) (net.Listener, error) {
 	defer file.Close()
 	made, err := net.FileListener(file)

@@ -11,7 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// Two listeners on one socket: when one is closed, the other gets all connections, those in the queue too.
+// Two listeners have one socket. When one listener is closed, the other gets all connections, also those in
+// the queue.
 func TestAnInheritedSocketOutlivesAListener(t *testing.T) {
 	made, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -32,10 +32,10 @@ type Stall struct {
 	running   atomic.Bool // changed by Start and Stop only, under mu
 	acked     uint64      // at the last check
 	queued    int
-	unchanged int    // checks in a row without progress
-	rated     int    // checks since first; 0 before it
+	unchanged int    // number of successive checks without progress
+	rated     int    // number of checks since first was set; 0 before
 	first     uint64 // bytes acknowledged at the first check that counts for the rate
-	ended     bool   // the connection has a write deadline
+	ended     bool   // the write has been ended: the connection has a write deadline
 }
 
 // checks is the number of checks within the idle time. A write may therefore last an eighth of

@@ -32,9 +32,9 @@ func (e *InUseError) Error() string {
 // lockPoll is the interval at which Lock tries again.
 const lockPoll = 20 * time.Millisecond
 
-// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another process has
-// locked it, Lock waits until ctx ends, and Wanted returns true in that process; then the error is an *InUseError.
-// waiting is called once before the wait; it may be nil.
+// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another
+// process has locked it, Lock waits until ctx ends, and Wanted returns true in the other process. If the wait
+// was in vain, the error is an *InUseError. waiting is called once before the wait; it may be nil.
 func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
 	if err := MakeDir(path); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 			waiting(inUse)
 			waiting = nil
 		}
-		_ = os.WriteFile(wanted, nil, 0o600) // without it the wait is longer
+		_ = os.WriteFile(wanted, nil, 0o600) // if this fails, the other process unlocks the folder later
 		select {
 		case <-ctx.Done():
 			_ = os.Remove(wanted)

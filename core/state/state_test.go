@@ -294,7 +294,7 @@ func TestTheFolderBelongsToOneProcess(t *testing.T) {
 	require.NoError(t, locked.Unlock())
 }
 
-// The process that has the folder can find out that another one waits for it.
+// The process that has locked the folder can see that another one waits for it.
 func TestTheFolderIsWanted(t *testing.T) {
 	dir := t.TempDir()
 	first, err := state.Lock(context.Background(), dir, nil)

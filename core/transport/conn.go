@@ -74,7 +74,7 @@ type persistConn struct {
 	control      *Control // control of the request that is being sent; nil while its body is streamed, and when idle
 	slowWrite    bool     // a write had to wait, so there is a write deadline
 
-	uploading *Request      // the request whose body Pipes.Move moves; nil without one
+	uploading *Request      // the request whose body Pipes.Move moves; nil if there is none
 	bodyIdle  time.Duration // maximum time without progress while the body is streamed
 	stall     socket.Stall
 
@@ -157,7 +157,7 @@ func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
 		if pc.uploading != nil {
-			pc.uploading.arrived(0) // from here on the wait is for the proxy
+			pc.uploading.arrived(0) // from here on the gateway waits for the proxy
 		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
 	case !pc.slowWrite:
@@ -373,7 +373,7 @@ func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	return since
 }
 
-// prune closes the connections that became idle before the time then, and returns their number.
+// prune closes the connections that became idle before the given time, and returns their number.
 func (p *idlePool) prune(then time.Time) (closed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

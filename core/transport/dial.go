@@ -155,7 +155,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 }
 
 // open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
-// called with each address before it is dialled, and an error of it is the result of that address.
+// called with each address before it is dialled. If it returns an error, the address is not dialled.
 func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	permit func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {

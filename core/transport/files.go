@@ -13,16 +13,19 @@ import (
 )
 
 const (
-	// resolving is the number of descriptors that looking up a name may take in addition to that of the connection.
+	// resolving is the number of descriptors that the resolution of a name may take, in addition to that of the
+	// connection.
 	resolving = 2
 	// filesWait is the longest wait for a file descriptor. It leaves time for an error response within 100 ms.
 	filesWait = 50 * time.Millisecond
 )
 
-// errFiles is the error of a dial for which no file descriptor is left. It is treated as that of the system (EMFILE).
+// errFiles is the error of a dial for which no file descriptor is left. It is handled like the error of the
+// system (EMFILE).
 var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 
-// dial is open with a descriptor from the budget, which is returned when the connection is closed.
+// dial is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
+// is closed.
 func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	permit func(netip.AddrPort) error) (net.Conn, error) {
 	use, give, extra := budget.Serving, t.giveServing, 0

@@ -37,10 +37,10 @@ func roundTrip(t *testing.T, tr *Transport, u *upstream.Upstream) *verdict.Error
 	return verr
 }
 
-// Each connection holds a descriptor until it is closed. Idle connections make room for new ones, the oldest first; a
-// check closes none for itself.
+// Each connection takes a descriptor until it is closed. Idle connections are closed to make room for new
+// ones, the oldest first. For a check none is closed.
 func TestFilesOfConnections(t *testing.T) {
-	files := budget.NewFiles(12, time.Now) // 9, and 7 for checks
+	files := budget.NewFiles(12, time.Now) // the limit is 9, and checks may use 7
 	tr := New(Config{Files: files})
 	files.SetSources(tr.CloseOldestIdle)
 	var proxies []*upstream.Upstream
@@ -78,7 +78,7 @@ func TestFilesOfConnections(t *testing.T) {
 	require.False(t, tr.CloseOldestIdle())
 }
 
-// While a proxy reads nothing of a body, the wait is not for the client.
+// While a proxy reads nothing of a body, the gateway does not wait for the client.
 func TestAWaitForTheProxyIsNotForTheClient(t *testing.T) {
 	const size = 64 << 20
 	read := make(chan struct{})
@@ -98,7 +98,7 @@ func TestAWaitForTheProxyIsNotForTheClient(t *testing.T) {
 		waits.Store(0)
 		bytes.Add(n)
 		if n == 0 && once.CompareAndSwap(false, true) {
-			close(read) // the proxy reads only after the end of the client's wait was reported
+			close(read) // the proxy reads only after the end of the wait for the client was reported
 		}
 	}
 	c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: time.Minute}

@@ -18,8 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
 )
 
-// An https:// proxy is verified by its ca_file or not at all, and gets the client certificate. A change of the options
-// ends the resumption of sessions.
+// An https:// proxy is verified by its ca_file, or not at all if insecure is set, and gets the client
+// certificate. After a change of the options, earlier sessions are not resumed.
 func TestTLSOfAProxy(t *testing.T) {
 	a, clients, dir := testcert.NewAuthority(t), testcert.NewAuthority(t), t.TempDir()
 	write := func(name string, data []byte) string {

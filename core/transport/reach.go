@@ -10,8 +10,8 @@ import (
 
 // Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy, and the greeting with
 // a SOCKS proxy. It sends no request. Both the connection and the greeting may take the connect timeout. The
-// error is nil if the proxy can be reached. If few descriptors are left, Reach fails and closes nothing,
-// because clients' requests need them more.
+// error is nil if the proxy can be reached. If few descriptors are left, Reach fails. It closes no idle
+// connection to get one, because clients' requests need the descriptors more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
 	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), check: true}

@@ -60,7 +60,7 @@ type Transport struct {
 	connectTimeout atomic.Int64 // ns
 	pools          sync.Map     // *upstream.Upstream -> *idlePool
 
-	giveServing, giveOther func() // return the descriptor of a connection; see budget.Use
+	giveServing, giveOther func() // return the descriptor of a connection to the budget; see budget.Use
 
 	forbiddenMu sync.Mutex // guards changes of forbidden
 	forbidden   atomic.Pointer[[]*net.TCPAddr]
@@ -127,7 +127,7 @@ type Control struct {
 	// Timing is set by the attempt.
 	Timing core.Timing
 
-	check bool // the attempt is a check: if few descriptors are left it fails, and nothing is closed for it
+	check bool // the attempt is a check: if few descriptors are left it fails, and no connection is closed for it
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
@@ -160,8 +160,9 @@ type Request struct {
 	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
 	BeforeRead func()        // called before each wait for further bytes of Rest
-	AfterRead  func(n int64) // called when n bytes have arrived, and when the wait is for the proxy; may be nil
-	StopRead   func()        // ends the current wait, and all later ones, from another goroutine
+	// AfterRead, if not nil, is called with n when n bytes have arrived, and with 0 when the wait for the client ends.
+	AfterRead func(n int64)
+	StopRead  func() // ends the current wait, and all later ones, from another goroutine
 
 	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). The client
 	// waits for it, and nothing of Rest has been read. If Continue is set, the attempt sends Expect:
@@ -565,10 +566,10 @@ func (t *Transport) CloseOldestIdle() bool {
 	}
 	slices.SortFunc(since, time.Time.Compare)
 	last := since[max(len(since)/8, 1)-1]
-	return t.prune(last.Add(1)) > 0 // 1 ns later, because prune keeps those at the time itself
+	return t.prune(last.Add(1)) > 0 // 1 ns later, because prune keeps connections that became idle at the given time
 }
 
-// prune closes the connections that became idle before the time then, and returns their number.
+// prune closes the connections that became idle before the given time, and returns their number.
 func (t *Transport) prune(then time.Time) (closed int) {
 	t.pools.Range(func(_, p any) bool {
 		closed += p.(*idlePool).prune(then)

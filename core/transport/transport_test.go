@@ -29,7 +29,7 @@ func proxyAt(t testing.TB, url string) *upstream.Upstream {
 	return proxyWith(t, url, func(*upstream.Spec) {})
 }
 
-// proxyWith is proxyAt for a changed configuration.
+// proxyWith is like proxyAt, but changes the configuration.
 func proxyWith(t testing.TB, url string, change func(*upstream.Spec)) *upstream.Upstream {
 	a, err := upstream.ParseAddress(url)
 	require.NoError(t, err)

@@ -8,10 +8,10 @@ import (
 	"fmt"
 )
 
-// TLSOptions say how an https:// proxy is verified, and which certificate is shown to it. The zero value verifies it
-// by the authorities of the system and shows none.
+// TLSOptions say how an https:// proxy is verified, and which client certificate it gets. With the zero value
+// the system's authorities verify the proxy, and it gets no certificate.
 type TLSOptions struct {
-	CAFile   string // PEM file of the authorities to verify the proxy by, in place of the system's
+	CAFile   string // PEM file with the authorities that verify the proxy, in place of the system's
 	Insecure bool   // the proxy is not verified
 	Cert     string // PEM file of the client certificate, with its chain
 	Key      string // PEM file of its key
@@ -26,7 +26,7 @@ type TLS struct {
 	sessions    tls.ClientSessionCache
 }
 
-// maxSessions is the number of proxies with the same TLS whose sessions are kept.
+// maxSessions is the number of proxies with the same TLS whose sessions are kept for resumption.
 const maxSessions = 256
 
 // LoadTLS reads the files of o with read. It returns nil for the zero value. The error is a *SpecError.
@@ -87,7 +87,7 @@ func (t *TLS) Apply(c *tls.Config) {
 	if t.certificate != nil {
 		c.Certificates = []tls.Certificate{*t.certificate}
 	}
-	// A session is resumed only with the options that it began with.
+	// A session can be resumed only with the options that it began with.
 	c.InsecureSkipVerify, c.ClientSessionCache = t.Insecure, t.sessions
 }
 

@@ -16,13 +16,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The seeds of the tests of this file. The formulas of the built-ins were chosen with others (1 to 3040).
+// The seeds of the tests of this file. The formulas of the built-ins were chosen with other seeds (1 to
+// 3040).
 const (
 	firstSeed = 7001
 	seeds     = 30
 )
 
-// summary has the mean of values, its standard error, and the largest and the smallest value.
+// summary has the mean of some values, the standard error of the mean, and the smallest and the largest
+// value.
 type summary struct{ mean, stderr, least, most float64 }
 
 func summarize(values []float64) (s summary) {
@@ -66,8 +68,8 @@ func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, fir
 	return ofOracle, largest, first
 }
 
-// A proxy that recovers is used again. performance soon uses the best proxy again after its outage. cost_aware does
-// not prefer it, but the cheapest proxy with 80 % of successes, so that it has fewer successes than the oracle.
+// A proxy that recovers is used again. performance uses the best proxy again soon after its outage.
+// cost_aware prefers the cheapest proxy with 80 % of successes, so it has fewer successes than the oracle.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	for _, x := range []struct {
 		scorer, scenario string
@@ -85,13 +87,14 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	}
 }
 
-// exploring has at least 98 % of the oracle's successes in every scenario in the mean, and 95 % with each seed.
+// exploring has at least 98 % of the oracle's successes in every scenario on average, and at least 95 % with
+// each seed.
 func TestExploringIsNearTheOracle(t *testing.T) {
 	for _, s := range Scenarios {
 		of, largest, _ := besideOracle(t, "exploring", s.Name)
 		require.Greater(t, of.mean, 0.98, s.Name)
 		require.Greater(t, of.least, 0.95, s.Name)
-		if s.Name == "equal" { // one attempt in twenty fails, so that the proxies' records differ by chance
+		if s.Name == "equal" { // one attempt in twenty fails, so the proxies' records differ by chance
 			require.Less(t, largest.mean, 1.25)
 			require.Less(t, largest.most, 1.5)
 		}
@@ -119,12 +122,12 @@ func TestExploringSharesAmongEquals(t *testing.T) {
 	}
 }
 
-// The mean wait with adaptive is at most 1.1 times that with the best fixed delay, for every kind of outages but the
-// shortest: docs/decisions/adaptive-backoff.md has the reason.
+// With adaptive, the mean wait is at most 1.1 times that with the best fixed delay, for every kind of outage
+// except the shortest. docs/decisions/adaptive-backoff.md has the reason.
 func TestAdaptiveIsNearTheBestFixedDelay(t *testing.T) {
 	ratios := map[string][]float64{}
 	limits := wasmhost.DefaultLimits()
-	limits.CallTimeout = time.Minute // a machine with other work changes nothing
+	limits.CallTimeout = time.Minute // other work on the machine has no effect
 	for seed := range uint64(3) {
 		r, err := PlayBackoff(wasmhost.New(limits, ""), builtIn("adaptive"), false, firstSeed+seed)
 		require.NoError(t, err)

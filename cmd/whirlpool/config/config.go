@@ -141,7 +141,7 @@ type Proxy struct {
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil once it is checked
-	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // of https:// proxies, as the next three
+	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // of https:// proxies, like the next 3
 	Insecure    bool              `koanf:"insecure" json:"insecure,omitempty"`
 	Cert        string            `koanf:"cert" json:"cert,omitempty"`
 	Key         string            `koanf:"key" json:"key,omitempty"`

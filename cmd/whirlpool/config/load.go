@@ -51,7 +51,7 @@ type loader struct {
 	faults  []Fault
 	cfg     Config
 
-	proxyTLS map[listOptions]*upstream.TLS // what loadTLS has read
+	proxyTLS map[listOptions]*upstream.TLS // the results of loadTLS
 }
 
 // Load loads and checks a configuration. The error is an *Error with all faults.
@@ -289,8 +289,8 @@ func (l *loader) policy() {
 	l.cfg.Policy = p
 }
 
-// stateDir sets the default of state.dir: the path of the configuration file with .state at its end. So gateways with
-// different files have different folders.
+// stateDir sets the default of state.dir: the path of the configuration file followed by .state. So gateways
+// with different files have different folders.
 func (l *loader) stateDir(tree map[string]any) {
 	section, _ := tree["state"].(map[string]any)
 	if _, set := section["dir"]; set {

@@ -20,8 +20,8 @@ type TLS struct {
 	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; authorities of client certificates
 }
 
-// listener returns the TLS settings of a listener; nil without TLS. A change of a file is a change of the
-// configuration.
+// listener returns the TLS settings of a listener; nil without TLS. The configuration is loaded again when a
+// file changes.
 func (l *loader) listener(key string, t TLS) *tls.Config {
 	if t == (TLS{}) {
 		return nil
@@ -127,8 +127,8 @@ func ListFile(list, path string) (string, error) {
 	return filepath.Join(filepath.Dir(list), path), nil
 }
 
-// loadTLS reads the files of an https:// proxy, which are watched from then on. list is the proxy list that names them;
-// "" for the configuration file.
+// loadTLS reads the files of an https:// proxy. The configuration is loaded again when one of them changes.
+// list is the proxy list that names the files; "" for the configuration file.
 func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, error) {
 	key := listOptions{list, o}
 	if loaded, ok := l.proxyTLS[key]; ok {
@@ -155,8 +155,8 @@ type listOptions struct {
 	upstream.TLSOptions
 }
 
-// keepLoadable reads the TLS files of the proxies of a list and returns the proxies. It leaves out those whose files
-// cannot be read, with a warning for each.
+// keepLoadable reads the TLS files of the proxies of a list and returns the proxies whose files can be read.
+// For each of the others it adds a warning.
 func (l *loader) keepLoadable(list string, specs []upstream.Spec) []upstream.Spec {
 	return slices.DeleteFunc(specs, func(s upstream.Spec) bool {
 		if s.TLS == nil {

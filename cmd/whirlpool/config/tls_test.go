@@ -95,7 +95,8 @@ func TestSecretsInClearTextAreWarnedOf(t *testing.T) {
 		"gateway.tls = "+files+"api.tls = "+files))
 }
 
-// Proxies get the certificates of their files, which are watched; a list from elsewhere names none.
+// Proxies get the certificates of their files, and a change of a file is noticed. A list that was fetched
+// cannot name files.
 func TestTLSOfProxies(t *testing.T) {
 	dir := certificates(t)
 	write := func(name, text string) string {
