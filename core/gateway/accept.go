@@ -209,11 +209,25 @@ func (s *Server) refuse(c *connection, f newFront, why string) {
 			return
 		}
 		c.hasty = true
-		s.serve(c, f(s, c).refuse)
+		s.serve(c, func() { s.refuseAfter(c, f, lingerHasty) })
 		return
 	}
 	go func() {
 		defer s.refusing.Add(-1)
-		s.serve(c, f(s, c).refuse)
+		s.serve(c, func() { s.refuseAfter(c, f, requestWait) })
 	}()
+}
+
+// requestWait is the longest wait for the beginning of a request that is refused. Some clients, such as that of Go's
+// net/http, treat a response that comes before their request as an error of the connection.
+const requestWait = 20 * time.Millisecond
+
+// refuseAfter sends the error response when the client has sent something, or after wait.
+func (s *Server) refuseAfter(c *connection, f newFront, wait time.Duration) {
+	front := f(s, c)
+	c.read.await(c.now().Add(wait))
+	if _, plain := c.raw.(*socket.Conn); plain {
+		_ = c.reader.ReadAhead() // an error shows again when the response is written
+	}
+	front.refuse()
 }
