@@ -563,7 +563,8 @@ const sweepEvery = 100 * time.Millisecond
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
-	tick, tidy := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery)
+	tick, tidy, surplus := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery), time.NewTicker(time.Second)
+	defer surplus.Stop()
 	defer tick.Stop()
 	defer tidy.Stop()
 	for {
@@ -571,6 +572,8 @@ func (e *Engine) sweep() {
 		case <-tick.C:
 			e.pool.Sweep()
 			e.executor.ServeQueues()
+		case <-surplus.C:
+			e.transport.CloseSurplus()
 		case <-tidy.C:
 			e.transport.CloseExpired()
 			e.pool.ForgetTargets()

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -356,6 +357,25 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.set(pc.key, append(list, pc))
 	p.count++
 	p.mu.Unlock()
+}
+
+// closeSurplus closes connections that became idle before the time then, the oldest first. It leaves spareIdle.
+func (p *idlePool) closeSurplus(then time.Time) {
+	p.mu.Lock()
+	few := p.count <= spareIdle
+	p.mu.Unlock()
+	if few {
+		return
+	}
+	since := p.appendIdle(nil)
+	if len(since) <= spareIdle {
+		return
+	}
+	slices.SortFunc(since, time.Time.Compare)
+	if first := since[len(since)-spareIdle]; first.Before(then) { // of those that stay
+		then = first
+	}
+	p.prune(then)
 }
 
 // appendIdle appends the time since when each connection is idle.

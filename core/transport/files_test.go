@@ -106,3 +106,29 @@ func TestAWaitForTheProxyIsNotForTheClient(t *testing.T) {
 	require.EqualValues(t, size, bytes.Load())
 	require.Zero(t, waits.Load())
 }
+
+// Idle connections that a burst has left are closed after a while, except for some; those in use before stay.
+func TestTheSurplusOfABurst(t *testing.T) {
+	for _, idle := range []int{spareIdle, spareIdle + 20} {
+		now := time.Unix(1000, 0)
+		tr := New(Config{Now: func() time.Time { return now }})
+		u := proxyAt(t, "http://127.0.0.1:1")
+		pool := tr.pool(u)
+		for i := range idle {
+			near, _ := coretest.Pair(t)
+			key := ""
+			if i%3 == 0 {
+				key = "a.test:443"
+			}
+			pool.put(newPersistConn(near, key, nil), now.Add(time.Duration(i)*time.Millisecond))
+		}
+		tr.CloseSurplus()
+		require.Equal(t, idle, pool.count)
+		now = now.Add(surplusAfter + 11*time.Millisecond)
+		tr.CloseSurplus()
+		require.Equal(t, max(spareIdle, idle-11), pool.count)
+		now = now.Add(time.Second)
+		tr.CloseSurplus()
+		require.Equal(t, spareIdle, pool.count)
+	}
+}

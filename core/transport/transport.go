@@ -550,6 +550,22 @@ func (t *Transport) Close() {
 // CloseExpired closes the connections that have been idle for too long.
 func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 
+// The limits of CloseSurplus.
+const (
+	spareIdle    = 64              // idle connections per proxy that stay
+	surplusAfter = 3 * time.Second // idle time of the others
+)
+
+// CloseSurplus closes the idle connections that a burst has left: those beyond spareIdle of a proxy that have been idle
+// for surplusAfter. The connection that became idle last is reused first, so these are not needed for the traffic.
+func (t *Transport) CloseSurplus() {
+	then := t.cfg.Now().Add(-surplusAfter)
+	t.pools.Range(func(_, p any) bool {
+		p.(*idlePool).closeSurplus(then)
+		return true
+	})
+}
+
 // CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
