@@ -13,6 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// post is the beginning of a request with a body.
+const post = "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n"
+
 // More clients than the process has descriptors begin a body and stop. Other clients are served, or get a 503 until
 // these have been waited for.
 func TestStalledBodiesLockNobodyOut(t *testing.T) {
@@ -29,7 +32,7 @@ func TestStalledBodiesLockNobodyOut(t *testing.T) {
 			c, err := net.Dial("tcp", w.gateway)
 			require.NoError(t, err)
 			defer c.Close()
-			_, err = io.WriteString(c, "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n"+body)
+			_, err = io.WriteString(c, post+body)
 			require.NoError(t, err)
 		}
 		eventually(t, "a client is served", func() bool {
@@ -55,8 +58,7 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		defer c.Close()
-		_, err = fmt.Fprintf(c, "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n%s",
-			announced, strings.Repeat("x", sent))
+		_, err = fmt.Fprintf(c, "%sContent-Length: %d\r\n\r\n%s", post, announced, strings.Repeat("x", sent))
 		require.NoError(t, err)
 		all = append(all, c)
 	}
@@ -78,7 +80,7 @@ func TestClientsPerAddress(t *testing.T) {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		defer c.Close()
-		_, err = io.WriteString(c, "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 10\r\n\r\nx")
+		_, err = io.WriteString(c, post+"Content-Length: 10\r\n\r\nx")
 		require.NoError(t, err)
 	}
 	var r *http.Response
