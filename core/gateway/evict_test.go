@@ -120,8 +120,9 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 // Simultaneous calls of evict count each connection once.
 func TestEvictionsAtOnce(t *testing.T) {
 	var ahead atomic.Int64
-	r := newRig(t, nil, func(o *options) {
-		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	begun := time.Now()
+	r := newRig(t, nil, func(o *options) { // the clock stands still while the clients connect
+		o.now = func() time.Time { return begun.Add(time.Duration(ahead.Load())) }
 	})
 	for range 30 {
 		r.dial()
