@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// start begins most of the hostile requests.
+// start is the beginning of most hostile requests.
 const start = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
-// chunked begins those with a chunked body.
+// chunked is the beginning of the hostile requests with a chunked body.
 const chunked = start + "Transfer-Encoding: chunked\r\n"
 
-// hostileRequests are requests that no strict parser of HTTP/1.1 accepts. What one server takes for one request, a
-// proxy before it may take for two (RFC 9112 section 11.2). Each begins a GET of /healthz.
+// hostileRequests are malformed requests for /healthz. A strict parser of HTTP/1.1 accepts none of them, because a
+// server may read one request where a proxy in front of it has read two (RFC 9112 section 11.2).
 var hostileRequests = map[string]string{
 	"bare LF after the request line":    "GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n",
 	"bare LF after a field":             "GET /healthz HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
@@ -99,7 +99,7 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// What is valid arrives unchanged in meaning: several requests on one connection, with bodies of both framings.
+// Valid requests keep their meaning: several requests on one connection, with bodies of both framings.
 func TestStrictReaderKeepsRequests(t *testing.T) {
 	c := &memoryConn{}
 	c.in.WriteString("POST /a HTTP/1.1\r\nhost: localhost\r\nX:  y \r\nX: z\r\nContent-Length: 5\r\n\r\nhello" +

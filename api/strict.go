@@ -16,7 +16,7 @@ import (
 const headTime = 30 * time.Second
 
 // strictReader reads requests from a connection with the parser of the gateway's port, and returns them in canonical
-// form. So fasthttp, which accepts bare LF, folded fields and more, only gets requests that have one meaning. A
+// form. So fasthttp, which accepts bare LF, folded fields and more, gets only requests that have one meaning. A
 // malformed request gets an error response, and the connection ends.
 type strictReader struct {
 	conn net.Conn

@@ -315,7 +315,7 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 }
 
 // Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that.
-// The error is a *NotKeptError, or it says that the plugin cannot be used so.
+// The error is a *NotKeptError, or it says why the plugin cannot have this use.
 func (c *Changes) Activate(use, plugin string, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

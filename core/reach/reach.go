@@ -152,7 +152,7 @@ func (c *Checker) due() (list []*check) {
 	return c.pop(now)
 }
 
-// more is due without a search for proxies that need a check.
+// more is like due, but does not search for proxies that need a check.
 func (c *Checker) more() []*check {
 	if !c.enabled.Load() {
 		return nil

@@ -26,7 +26,7 @@ type Spec struct {
 	Source      string          // "config", "api", or the name of a proxy list
 }
 
-// OwnError is a rule that recognizes an own error page of the proxy. A page must match all parts that are
+// OwnError is a rule that recognizes an error page that the proxy writes itself. A page must match all parts that are
 // set. At least one part must be set.
 type OwnError struct {
 	Status int    // 400 to 999; 0 for all of them
