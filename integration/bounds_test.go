@@ -16,8 +16,8 @@ import (
 // post is the beginning of a request with a body.
 const post = "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n"
 
-// More clients than the process has descriptors begin a body and stop. Other clients are served, or get a 503 until
-// these have been waited for.
+// More clients than the process has descriptors begin a body and then send nothing. Other clients are served, or get a
+// 503 until the connections of the first clients may be closed.
 func TestStalledBodiesLockNobodyOut(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{

@@ -10,7 +10,7 @@ import (
 )
 
 // A closed breaker admits attempts and accepts successes and excluded results without its lock. The test
-// would hang if it needed the lock.
+// would hang if the breaker needed the lock.
 func TestTheClosedStateNeedsNoLock(t *testing.T) {
 	b := New("p", Default(), time.Now, func(core.Transition) {})
 	b.mu.Lock()

@@ -51,8 +51,8 @@ func TestParseCredentials(t *testing.T) {
 	require.Error(t, err)
 }
 
-// FuzzParse: a parser consumes at most MaxMessage bytes, and what it consumes is independent of
-// the bytes behind; a target is a host and a port.
+// FuzzParse: a parser consumes at most MaxMessage bytes, and what it consumes does not
+// depend on the bytes that follow; a target is a host and a port.
 func FuzzParse(f *testing.F) {
 	for _, b := range []string{"\x05\x02\x00\x02", "\x01\x03ann\x04p:w!", "\x05\x01\x00\x03\x01a\x01\xbb",
 		"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", "\x05\x01\x00\x04", ""} {

@@ -36,8 +36,8 @@ type Setting struct {
 	Key, Value string
 }
 
-// Settings are the settings that are set. Each method returns the setting with that key, or the value
-// otherwise if the key is not set. The first error in a setting is kept, and reported after Configure has
+// Settings are the settings that are set. Each method returns the setting with that key. If the key is not set,
+// it returns its argument otherwise. The first error in a setting is kept, and reported after Configure has
 // returned.
 type Settings struct {
 	list  []Setting
