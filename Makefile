@@ -8,7 +8,7 @@ UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | g
 
 DEBS    := chromium curl python3-requests python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test unit check deps builtins examples bench bench-rivals bench-peers criteria pgo fuzz clean
+.PHONY: help build run test unit check deps builtins examples soak bench bench-rivals bench-peers criteria pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,9 @@ builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compil
 examples: ## build the example plugins into bin/examples
 	@mkdir -p bin/examples
 	@for script in wasm-examples/*/build.sh; do echo "$$script"; "$$script" bin/examples || exit 1; done
+
+soak: ## 20 minutes of all faults at once; the books must be exact, memory and descriptors back
+	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
 
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...

@@ -512,15 +512,6 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	filed := filepath.Join(w.dir, "filed.wasm")
 	require.NoError(t, os.WriteFile(filed, versions[0], 0o600))
 	var failed atomic.Int64
-	held := func() (out [3]float64) {
-		text := w.scrape()
-		for i, name := range []string{"process_resident_memory_bytes", "go_goroutines", "process_open_fds"} {
-			m := regexp.MustCompile("(?m)^" + name + " (.*)$").FindStringSubmatch(text)
-			require.NotNil(t, m, name)
-			out[i], _ = strconv.ParseFloat(m[1], 64)
-		}
-		return out
-	}
 	var early, late [3]float64
 	for i := range 100 {
 		status, body := w.upload("PUT", "mine", versions[(i+1)%2])
@@ -533,9 +524,9 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 		}
 		switch i + 1 {
 		case 40:
-			early = held()
+			early = w.resources()
 		case 100:
-			late = held()
+			late = w.resources()
 		}
 	}
 	t.Logf("after 40: %.0f MiB, %v goroutines, %v descriptors; after 100: %.0f MiB, %v, %v", early[0]/(1<<20),
