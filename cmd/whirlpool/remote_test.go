@@ -146,7 +146,7 @@ func TestPluginCommands(t *testing.T) {
 		"no JSON": {[]string{"list"}, map[string][]string{"GET /plugins": {"200 <html>"}}, 1, "",
 			"is it the API of a gateway?", "GET /plugins"},
 		"no file": {[]string{"push", file + "x"}, nil, 2, "", "no such file", ""},
-		"no name": {[]string{"push", file, "--name", "A"}, nil, 2, "", "--name gives it another", ""},
+		"no name": {[]string{"push", file, "--name", "A"}, nil, 2, "", "set another name with --name", ""},
 		"another use": {[]string{"push", file, "--activate", "third"}, nil, 2, "", "first, retry, backoff or judge",
 			""},
 		"a bad URL": {[]string{"list", "--to", "ftp://secret"}, nil, 2, "", "--to must be a URL", ""},
