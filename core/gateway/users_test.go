@@ -120,6 +120,7 @@ func TestLimitsOfAUser(t *testing.T) {
 	status, _, _ = get("a.test/")
 	require.Equal(t, 200, status)
 
+	r.eventually("its bytes are counted", func() bool { return today().InFlight == 0 })
 	before := today().Bytes
 	apply(access.Limits{BytesPerDay: before + 1})
 	a, _ = r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a\r\n" + loginField("ann", "p:w") +
