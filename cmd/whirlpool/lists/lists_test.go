@@ -32,6 +32,12 @@ func (s *server) set(status int, body, etag string) {
 	s.status, s.body, s.etag, s.err = status, body, etag, nil
 }
 
+func (s *server) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
 func (s *server) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,12 +66,30 @@ func (s *server) RoundTrip(q *http.Request) (*http.Response, error) {
 const address = "https://user:secret@lists.test/all.txt?key=secret"
 
 // start starts a fetcher of one list that is refreshed each minute. It runs in a bubble of synctest.
-func start(t *testing.T, s *server) (*Fetcher, *bytes.Buffer) {
-	var log bytes.Buffer
+func start(t *testing.T, s *server) (*Fetcher, *buffer) {
+	var log buffer
 	f := NewFetcher(s, slog.New(slog.NewTextHandler(&log, nil)))
 	t.Cleanup(f.Close)
 	f.Use([]Source{{URL: address, Refresh: time.Minute}})
 	return f, &log
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 // changed reports whether a list has changed since the last call.
@@ -86,16 +110,19 @@ func TestAListIsRefreshed(t *testing.T) {
 		require.True(t, changed(f))
 		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
 		time.Sleep(61 * time.Second)
+		synctest.Wait()
 		require.Equal(t, 2, s.count())
 		require.Equal(t, `"1"`, s.requests[1].Header.Get("If-None-Match"))
 		require.False(t, changed(f), "304")
 		s.set(200, "b.test:80\n", `"2"`)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.True(t, changed(f))
 		require.Equal(t, "b.test:80\n", string(f.Data()[address]))
 		f.Use(nil)
 		require.Empty(t, f.Data())
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		require.Equal(t, 3, s.count(), "a list that is gone is not fetched")
 	})
 }
@@ -122,8 +149,9 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 				synctest.Wait()
 				require.True(t, changed(f))
 				s.set(c.status, c.body, "")
-				s.err = c.err
+				s.fail(c.err)
 				time.Sleep(61 * time.Second)
+				synctest.Wait()
 				require.Equal(t, 2, s.count())
 				require.False(t, changed(f))
 				require.Equal(t, "a.test:80\n", string(f.Data()[address]))
@@ -131,11 +159,14 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 				require.Contains(t, log.String(), "list=https://***@lists.test/all.txt?*** ")
 				require.NotContains(t, log.String(), "secret")
 				time.Sleep(5 * time.Second)
+				synctest.Wait()
 				require.Equal(t, 3, s.count(), "again after 5 s")
 				time.Sleep(10 * time.Second)
+				synctest.Wait()
 				require.Equal(t, 4, s.count(), "then after 10 s")
 				s.set(200, "d.test:80\n", "")
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				require.True(t, changed(f))
 				require.Equal(t, "d.test:80\n", string(f.Data()[address]))
 			})

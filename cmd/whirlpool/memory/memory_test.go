@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 // process simulates a process whose free memory free returns to the system.
 type process struct {
+	mu sync.Mutex // guards the following while run runs
 	Usage
 	used  uint64
 	freed []time.Duration // times of the calls of free
@@ -22,14 +24,23 @@ func run(t *testing.T, p *process, seconds int, do map[int]func()) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
-		go Release(ctx, func() Usage { return p.Usage }, func() {
+		read := func() Usage {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.Usage
+		}
+		go Release(ctx, read, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			p.Held = p.used
 			p.freed = append(p.freed, time.Since(began))
 		})
 		for i := range seconds {
 			synctest.Wait()
 			if f := do[i]; f != nil {
+				p.mu.Lock()
 				f()
+				p.mu.Unlock()
 			}
 			time.Sleep(time.Second)
 		}
