@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +67,10 @@ func (s *strictReader) readHead() error {
 		return err
 	}
 	q := &s.head
+	// fasthttp takes //host/path for an absolute form.
+	if bytes.HasPrefix(q.Target, []byte("//")) {
+		return &http1.ProtocolError{Status: http.StatusBadRequest, Detail: "the target begins with //"}
+	}
 	s.out = fmt.Appendf(s.out[:0], "%s %s HTTP/1.%d\r\n", q.Method, q.Target, q.Minor)
 	for i := range q.Fields {
 		if f := &q.Fields[i]; f.Kind != http1.ContentLength && f.Kind != http1.TransferEncoding {

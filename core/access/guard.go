@@ -76,13 +76,13 @@ type Guard struct {
 	failed [NumListeners]atomic.Uint64
 
 	mu        sync.Mutex
-	addresses map[netip.Prefix]*list.Element // guarded by mu; the values are *failures
-	recent    list.List                      // guarded by mu; of *failures, the last failure first
+	addresses map[origin]*list.Element // guarded by mu; the values are *failures
+	recent    list.List                // guarded by mu; of *failures, the last failure first
 }
 
 // failures are the failed logins of one address.
 type failures struct {
-	from    netip.Prefix
+	from    origin
 	count   int
 	last    time.Time
 	delayed int // responses that are being delayed
@@ -92,7 +92,7 @@ type failures struct {
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		addresses: map[netip.Prefix]*list.Element{},
+		addresses: map[origin]*list.Element{},
 	}
 }
 
@@ -110,7 +110,7 @@ type Check struct {
 // Do runs a login. After a failed login, Do returns when the delay is over or ctx ends. If the result is
 // Blocked, retryAfter is the time after which another login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
-	from := prefixOf(l.From)
+	from := origin{prefixOf(l.From), l.Listener == API}
 	result, f, delay := g.known(from, check.Known)
 	if result == unknown {
 		result, f, delay = g.slow(ctx, from, check.Slow)
@@ -145,7 +145,7 @@ const unknown = Blocked + 1
 // recorded, so that a client cannot have many passwords checked at the same time. After a failure, f and
 // delay are those of fail.
 func (g *Guard) known(
-	from netip.Prefix, check func() (ok, decided bool),
+	from origin, check func() (ok, decided bool),
 ) (result Result, f *failures, delay time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -166,7 +166,7 @@ func (g *Guard) known(
 // result is Blocked after a wait of maxHashWait, or if the address is blocked by then. After a failure, f and
 // delay are those of fail.
 func (g *Guard) slow(
-	ctx context.Context, from netip.Prefix, check func() bool,
+	ctx context.Context, from origin, check func() bool,
 ) (result Result, f *failures, delay time.Duration) {
 	timer := time.NewTimer(maxHashWait)
 	defer timer.Stop()
@@ -198,7 +198,7 @@ func (g *Guard) slow(
 
 // blocked reports whether logins of an address are refused without a check, and how long this may last. The
 // caller holds mu.
-func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
+func (g *Guard) blocked(from origin) (wait time.Duration, blocked bool) {
 	e := g.addresses[from]
 	if e == nil {
 		return 0, false
@@ -209,7 +209,7 @@ func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
 
 // fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed
 // after the delay. At maxDelayed, f is nil and the response is not delayed. The caller holds mu.
-func (g *Guard) fail(from netip.Prefix) (f *failures, delay time.Duration) {
+func (g *Guard) fail(from origin) (f *failures, delay time.Duration) {
 	now := g.now()
 	e := g.addresses[from]
 	if e == nil {
@@ -278,6 +278,13 @@ func address(a net.Addr) string {
 		return a.String()
 	}
 	return host
+}
+
+// origin is where logins come from. The failures of the API's port are apart: a client of the gateway with a wrong
+// password must not keep the operator out who has the same address.
+type origin struct {
+	address netip.Prefix
+	api     bool
 }
 
 // prefixOf returns what counts as one address: an IPv4 address, or a /64 of IPv6, which is the least that a network

@@ -187,7 +187,7 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 		var running, most atomic.Int64
 		results := make(chan bool, 100)
 		for i := range 100 {
-			from := prefixOf(at(fmt.Sprintf("10.0.0.%d", i)))
+			from := origin{address: prefixOf(at(fmt.Sprintf("10.0.0.%d", i)))}
 			go func() {
 				result, _, _ := g.slow(t.Context(), from, func() bool {
 					most.Store(max(most.Load(), running.Add(1)))
@@ -206,5 +206,21 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		require.Len(t, results, 100)
+	})
+}
+
+// Failed logins at the gateway do not block those at the API's port.
+func TestTheAPIIsApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		for range maxDelayed {
+			go g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: SOCKS5}, wrong)
+		}
+		synctest.Wait()
+		right := Check{Known: func() (ok, decided bool) { return true, true }}
+		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: Gateway}, right)
+		require.Equal(t, Blocked, result)
+		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: API}, right)
+		require.Equal(t, Accepted, result)
 	})
 }

@@ -221,7 +221,13 @@ func (r proxyRecords) apply(configured []upstream.Spec) (specs []upstream.Spec, 
 		case p.Removed:
 			continue
 		default:
-			p.set(&spec)
+			changed := spec
+			p.set(&changed)
+			if upstream.CheckSpec(&changed) != nil { // the entry has other fields now, which do not fit the change
+				superseded = append(superseded, proxyKey+spec.ID)
+				break
+			}
+			spec = changed
 		}
 		specs = append(specs, spec)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 
@@ -29,6 +30,10 @@ func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 		}
 		if err == nil {
 			continue
+		}
+		if errors.Is(err, loop.ErrTooLong) {
+			// A client can make up the tokens, so no proxy may be charged with this response, as with a 508.
+			return badRequest("too_many_gateways", err.Error())
 		}
 		r.outcome.Final = core.FinalLoopDetected
 		r.server.Log.Warn("a request came back", slog.String("request_id", r.outcome.ID.String()),

@@ -39,7 +39,8 @@ func (b *bodyRate) arrived(now time.Time, n int64) {
 		b.since = time.Time{}
 	}
 	b.bytes += n
-	if b.waited >= b.grace {
-		b.bytes, b.waited = 0, 0
+	if b.waited >= b.grace { // bytes beyond the rate count for the next period
+		rest := b.bytes - int64(float64(b.rate)*b.waited.Seconds())
+		b.bytes, b.waited = min(max(rest, 0), int64(float64(b.rate)*b.grace.Seconds())), 0
 	}
 }

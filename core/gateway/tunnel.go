@@ -73,7 +73,7 @@ type tunnel struct {
 // whole reports whether both directions are open. If so, there is no limit on the time without progress.
 // While the target accepts no bytes, the gateway does not read from the client. So whole also checks whether
 // the client has closed its connection.
-func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.client.raw) }
+func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
 
 // join copies bytes until both directions have ended, or one has failed. After one direction has ended, the
 // other direction ends after halfIdle without progress, because a peer that has left cannot be distinguished
@@ -89,7 +89,7 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 			more, err = t.copy(&t.out, t.client.raw)
 			n += more
 		}
-		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(t.client.raw) {
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(below(t.client.raw)) {
 			t.clientLeft.Store(true)
 		}
 		t.ended(t.clientEnded(), err)

@@ -45,7 +45,7 @@ func Unread(c net.Conn) (n int) {
 // connection, even if there are still bytes to read.
 func PeerClosed(c net.Conn) (closed bool) {
 	tcp, ok := c.(*Conn)
-	if !ok {
+	if !ok || tcp == nil {
 		return false
 	}
 	tcp.raw.Control(func(fd uintptr) {

@@ -120,14 +120,16 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 	return s.unchanged == checks
 }
 
-// slow reports whether the peer has acknowledged fewer than MinRate bytes per second.
+// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. A pause counts only when it has
+// ended, because stalled limits it.
 func (s *Stall) slow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked
 	}
 	passed := time.Duration(s.rated) * (s.idle / checks)
 	s.rated++
-	return s.MinRate > 0 && passed >= s.Grace && float64(acked-s.first) < float64(s.MinRate)*passed.Seconds()
+	return s.MinRate > 0 && s.unchanged == 0 && passed >= s.Grace &&
+		float64(acked-s.first) < float64(s.MinRate)*passed.Seconds()
 }
 
 // WaitAcked waits until the peer of c has acknowledged everything that was written, or has

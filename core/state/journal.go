@@ -104,7 +104,7 @@ func (j *Journal) load() ([]byte, error) {
 
 // parse calls read with each undamaged entry of complete lines.
 func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err error) {
-	line := 0
+	line, damaged := 0, 0 // damaged counts the damaged lines since the last good one
 	for len(data) > 0 {
 		var text []byte
 		text, data, _ = bytes.Cut(data, []byte("\n"))
@@ -116,20 +116,21 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 				return d, fmt.Errorf("%w: it begins with %.80q", ErrFormat, entry)
 			}
 		case ok && n >= j.next && n > 0:
-			d.Missing += n - j.next
+			d.Missing += max(n-j.next-damaged, 0)
 			ok = read(entry) == nil
 		default:
 			ok = false
 		}
 		if ok {
-			j.next = n + 1
+			j.next, damaged = n+1, 0
 			continue
 		}
-		j.next++ // the damaged line had this number
+		damaged++ // one line that was split, or a line that was added, is several damaged lines
 		if len(d.Lines) < maxDamage {
 			d.Lines = append(d.Lines, line)
 		}
 	}
+	j.next += damaged
 	if line == 0 { // Replace creates the file with its first line
 		d.Lines = []int{1}
 	}

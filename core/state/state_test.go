@@ -167,6 +167,12 @@ func TestDamage(t *testing.T) {
 			l[2] += l[3]
 			return join(append(l[:3], l[4:]...))
 		}, []int{3}, "k1 k2"},
+		"a line is split": {func(l []string) string {
+			return join(append(append(append([]string{}, l[:2]...), l[2][:5], l[2][5:]), l[3:]...))
+		}, []int{3, 4}, "k1"},
+		"empty lines": {func(l []string) string {
+			return join(append(append(append([]string{}, l[:2]...), "", ""), l[2:]...))
+		}, []int{3, 4}, ""},
 		"the head":        {func(l []string) string { l[0] = "x"; return join(l) }, []int{1}, ""},
 		"a line twice":    {func(l []string) string { l[4] = l[3]; return join(l) }, []int{5}, "k3"},
 		"nothing is left": {func([]string) string { return "" }, []int{1}, "k0 k1 k2 k3 k4"},

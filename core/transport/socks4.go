@@ -51,6 +51,12 @@ func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	return notSOCKS("SOCKS4: the proxy replies with the unknown code %d", reply[1])
 }
 
+// announcesName reports whether an address has the form by which SOCKS4A announces a name: 0.0.0.x. Such an address is
+// sent as a name.
+func announcesName(ip netip.Addr) bool {
+	return ip.Is4() && ip.AsSlice()[0] == 0 && ip.AsSlice()[1] == 0 && ip.AsSlice()[2] == 0
+}
+
 // appendSOCKS4Request appends a CONNECT request for authority.
 func appendSOCKS4Request(b []byte, a upstream.Address, authority string) ([]byte, error) {
 	host, port, err := splitAuthority(authority)
@@ -70,7 +76,7 @@ func appendSOCKS4Request(b []byte, a upstream.Address, authority string) ([]byte
 	b = append(b, socks4Version, socks4Connect, byte(port>>8), byte(port))
 	ip, err := netip.ParseAddr(host)
 	switch ip = ip.Unmap(); {
-	case err != nil:
+	case err != nil || announcesName(ip):
 		b = append(b, 0, 0, 0, 1) // announces a name
 		b = append(append(b, a.Username...), 0)
 		return append(append(b, host...), 0), nil

@@ -42,10 +42,12 @@ type Pool struct {
 	onChange func(*Snapshot)
 	ledger   *evidence.Ledger
 	ends     *evidence.Ledger // of the ends of tunnels
-	literal  atomic.Bool      // breakers open by the number of failures, without evidence
-	noStart  bool             // PoolConfig.NoSlowStart
-	limited  atomic.Bool      // some proxy is known to lack an ability
-	refusals ability.Refusals
+
+	tunnelBytes usualBytes
+	literal     atomic.Bool // breakers open by the number of failures, without evidence
+	noStart     bool        // PoolConfig.NoSlowStart
+	limited     atomic.Bool // some proxy is known to lack an ability
+	refusals    ability.Refusals
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config

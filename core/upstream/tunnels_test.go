@@ -17,7 +17,9 @@ import (
 var (
 	clientFirst = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 200 * time.Millisecond}
 	long        = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 5 * time.Second, FarFirst: true}
-	cut         = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 200 * time.Millisecond, FarFirst: true}
+	cut         = verdict.TunnelEnd{Up: 500, Down: 2000, Lasted: 200 * time.Millisecond, FarFirst: true}
+	fast        = verdict.TunnelEnd{Up: 500, Down: 5000, Lasted: 200 * time.Millisecond, FarFirst: true}
+	little      = verdict.TunnelEnd{Up: 500, Down: 2000, Lasted: 2 * time.Second, FarFirst: true}
 )
 
 // A proxy that cuts its tunnels opens its breaker if the tunnels of the other proxies to the same targets end
@@ -40,6 +42,31 @@ func TestShortTunnels(t *testing.T) {
 			}
 			return &long
 		}, open: 1},
+		"one cuts by resets": {end: func(proxy, _ int, chance float64) *verdict.TunnelEnd {
+			if proxy == 0 && chance < 2.0/3 {
+				e := fast
+				e.Reset = true
+				return &e
+			}
+			return &long
+		}, open: 1},
+		"one is faster than the others": {end: func(proxy, _ int, _ float64) *verdict.TunnelEnd {
+			if proxy == 0 {
+				return &fast
+			}
+			return &long
+		}},
+		"one is faster, and responses differ in length": {end: func(proxy, _ int, chance float64) *verdict.TunnelEnd {
+			switch {
+			case chance < 0.5 && proxy == 0:
+				return &cut
+			case chance < 0.5:
+				return &little
+			case proxy == 0:
+				return &fast
+			}
+			return &long
+		}},
 		"breakers count literally": {literal: true, end: func(proxy, _ int, _ float64) *verdict.TunnelEnd {
 			if proxy == 0 {
 				return &cut

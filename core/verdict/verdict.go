@@ -389,6 +389,13 @@ func (t *TunnelEnd) Short() bool {
 	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
 }
 
+// Cut reports whether the end of a tunnel looks as if the proxy had cut it: by the proxy or the target, while the
+// client wanted more, and by a reset, with less than 1,024 bytes for the client, or with less than half of usual. usual
+// is the mean number of bytes that a tunnel to the same target brings; 0 if it is unknown.
+func (t *TunnelEnd) Cut(usual int64) bool {
+	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Down < shortBytes || t.Down < usual/2)
+}
+
 // Comparable reports whether the end of a tunnel says something about its proxy. A tunnel that brought nothing has been
 // judged by EndTunnel.
 func (t *TunnelEnd) Comparable() bool { return t.Down > 0 && !t.Stopped && !t.Direct }

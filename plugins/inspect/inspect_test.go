@@ -50,7 +50,7 @@ func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
 	require.False(t, cut.OK)
 	require.NotEmpty(t, cut.Exports, "the exports stand before where it is cut")
 	require.Len(t, cut.Faults, 1)
-	require.Contains(t, text(t, cut), "fault: this is not a module of WebAssembly 2.0: it ends too early\n")
+	require.Contains(t, text(t, cut), "fault: this is not a module of WebAssembly 2.0: the module ends too early\n")
 
 	// The empty module has no kind and no version. The report lists all missing parts.
 	r := run([]byte("\x00asm\x01\x00\x00\x00"))

@@ -29,7 +29,7 @@ const (
 // after two minutes (GOGC in package runtime).
 //
 // The process is idle if the runtime has started no garbage collection for the length of a wait. The wait is 4 s. It
-// doubles, up to 2 minutes, after each call of free that has returned less than a tenth of the memory. It is 4 s again
+// doubles, up to 2 minutes, after each call of free. It is 4 s again
 // when half of the goroutines have ended, or when the memory has grown by a quarter and 8 MiB. So an idle process calls
 // free once in 2 minutes.
 func Release(ctx context.Context, read func() Usage, free func()) {
@@ -68,11 +68,7 @@ func (r *releaser) step(now time.Time) {
 	}
 	r.free()
 	r.after, r.since = r.read(), now
-	if r.after.Held > u.Held/10*9 {
-		r.wait = min(2*r.wait, longestWait)
-	} else {
-		r.wait = shortestWait
-	}
+	r.wait = min(2*r.wait, longestWait)
 }
 
 // Read returns the usage of this process.
