@@ -134,10 +134,12 @@ func (s *Server) admit(c *fiber.Ctx) error {
 // key gets it at once.
 func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 	result, retryAfter := access.Refused, time.Duration(0)
-	if key, ok := a.certified(clientNames(c)); ok {
-		return key, nil
-	}
-	if sent := c.Get(fiber.HeaderAuthorization); sent != "" {
+	sent := c.Get(fiber.HeaderAuthorization)
+	if sent == "" {
+		if key, ok := a.certified(clientNames(c)); ok {
+			return key, nil
+		}
+	} else {
 		from := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
 		result, retryAfter = s.cfg.Guard.Do(s.ctx, from, access.Check{Known: func() (ok, decided bool) {
 			key, ok = a.check(sent)
@@ -158,11 +160,15 @@ func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// admitsKey reports whether an Authorization header permits reading.
-func (s *Server) admitsKey(header string) bool {
+// admitsKey reports whether an Authorization header permits reading or, without one, the names of a client certificate.
+func (s *Server) admitsKey(header string, names []string) bool {
 	a := s.auth.Load()
 	if len(a.keys) == 0 {
 		return true
+	}
+	if header == "" {
+		_, ok := a.certified(names)
+		return ok
 	}
 	_, ok := a.check(header)
 	return ok

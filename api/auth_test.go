@@ -221,3 +221,23 @@ func TestChangesAreLogged(t *testing.T) {
 		require.Contains(t, r.log.String(), x.logged)
 	}
 }
+
+// A stream of events goes on as long as its key, or the key of its client certificate, is valid. An Authorization field
+// comes first.
+func TestKeysOfAStream(t *testing.T) {
+	g := newRig(t, nil)
+	g.SetKeys([]Key{{Name: "a", Secret: "one"}, {Name: "b", Certificate: "viewer"}}, false)
+	for _, c := range []struct {
+		header string
+		names  []string
+		want   bool
+	}{
+		{"Bearer one", nil, true},
+		{"", []string{"viewer"}, true},
+		{"Bearer two", []string{"viewer"}, false},
+		{"", []string{"other"}, false},
+		{"", nil, false},
+	} {
+		require.Equal(t, c.want, g.admitsKey(c.header, c.names), "%+v", c)
+	}
+}

@@ -126,8 +126,8 @@ const (
 type eventHandler struct {
 	events *Events
 	ended  context.Context // ends with Shutdown
-	// admits reports whether an Authorization header permits reading.
-	admits func(header string) bool
+	// admits reports whether an Authorization header or, without one, the names of a client certificate permit reading.
+	admits func(header string, names []string) bool
 }
 
 func (h *eventHandler) routes(r fiber.Router) { r.Get("/events", h.get) }
@@ -156,7 +156,8 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	}
 	b := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), sent: after}
 	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy: it is used after the handler
-	b.admitted = func() bool { return h.admits(header) }
+	names := clientNames(c)
+	b.admitted = func() bool { return h.admits(header, names) }
 	b.ctx, b.cancel = context.WithCancel(h.ended)
 	b.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())
 	if lost > 0 {

@@ -21,7 +21,7 @@ func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	require.Equal(t, upstream.HTTP, specs[0].Address.Scheme)
 	require.Empty(t, superseded)
 
-	entry.TLS = &upstream.TLS{Insecure: true} // for https:// only
+	entry.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}} // for https:// only
 	specs, superseded = records.apply([]upstream.Spec{entry})
 	require.Equal(t, []upstream.Spec{entry}, specs)
 	require.Equal(t, []string{proxyKey + "a"}, superseded)
