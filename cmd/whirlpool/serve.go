@@ -73,13 +73,20 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.engine.ForbidAddress(listeners.api.Addr())
 	g.address = listeners.gateway.Addr().String()
+	g.lists.Use(cfg.Lists())
+	defer g.lists.Close()
+	select {
+	case <-g.lists.Changed(): // kept versions of lists
+		g.reload()
+	default:
+	}
 	if cfg.Log.Format == "json" { // a program reads the log, and often the standard output, too
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
-			slog.Int("proxies", cfg.ProxyCount()), slog.String("state", g.keeper.path()),
+			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.keeper.path()),
 			slog.String("version", version))
 	} else {
 		greet(out, address(cfg.GatewayTLS(), g.address), address(cfg.APITLS() != nil, listeners.api.Addr().String()),
-			g.keeper.path(), cfg.ProxyCount(), demo)
+			g.keeper.path(), g.cfg.ProxyCount(), demo)
 	}
 	if demo != nil {
 		go demo.Drive(ctx, g.address)
@@ -94,8 +101,6 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	stopWatch := watch(g, watcher, inForce)
 	defer stopWatch()
-	g.lists.Use(cfg.Lists())
-	defer g.lists.Close()
 	for {
 		select {
 		case err := <-failed:

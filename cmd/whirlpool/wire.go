@@ -92,7 +92,6 @@ func wire(
 ) (_ *gateway, err error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	g.events = api.NewEvents(time.Now)
-	g.lists = lists.NewFetcher(nil, log)
 	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
@@ -112,6 +111,7 @@ func wire(
 	}()
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
+	g.lists = lists.NewFetcher(nil, g.keptLists(), log)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: g.keeper.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
 		Log: g.log, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
@@ -163,6 +163,14 @@ func (g *gateway) cacheDir() string {
 		return dir
 	}
 	return filepath.Join(g.keeper.path(), "cache")
+}
+
+// keptLists returns the folder of the proxy lists that were fetched; "" without a state folder.
+func (g *gateway) keptLists() string {
+	if dir := g.keeper.path(); dir != "" {
+		return filepath.Join(dir, "lists")
+	}
+	return ""
 }
 
 // dryRun checks the rules that only the parts can check: that plugins can be loaded, and that names exist.

@@ -4,13 +4,18 @@ package lists
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -68,6 +73,7 @@ func Redacted(raw string) string {
 // Fetcher keeps the latest good version of each list. It is safe for concurrent use.
 type Fetcher struct {
 	client  *http.Client
+	dir     string // of the last good versions; "" to keep none
 	log     *slog.Logger
 	changed chan struct{} // has an element after a list has changed
 
@@ -78,9 +84,10 @@ type Fetcher struct {
 }
 
 // NewFetcher returns a fetcher without lists. It connects through transport; nil stands for the default, which uses
-// the proxy of the environment (HTTPS_PROXY).
-func NewFetcher(transport http.RoundTripper, log *slog.Logger) *Fetcher {
-	return &Fetcher{client: newClient(transport), log: log, changed: make(chan struct{}, 1),
+// the proxy of the environment (HTTPS_PROXY). It keeps the last good version of each list in the folder dir, so that a
+// restart begins with it; "" keeps none.
+func NewFetcher(transport http.RoundTripper, dir string, log *slog.Logger) *Fetcher {
+	return &Fetcher{client: newClient(transport), dir: dir, log: log, changed: make(chan struct{}, 1),
 		running: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
 }
 
@@ -112,8 +119,8 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// Use replaces the lists. It fetches each new list at once, and drops the data of lists that are not in
-// sources.
+// Use replaces the lists. It fetches each new list at once, and uses its kept version until then. It drops the data of
+// lists that are not in sources.
 func (f *Fetcher) Use(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,9 +134,18 @@ func (f *Fetcher) Use(sources []Source) {
 			delete(f.running, s)
 		}
 	}
-	maps.DeleteFunc(f.data, func(u string, _ []byte) bool { return !urls[u] })
+	maps.DeleteFunc(f.data, func(u string, _ []byte) bool {
+		if urls[u] {
+			return false
+		}
+		if f.dir != "" {
+			_ = os.Remove(f.file(u)) // if this fails, the file stays, and nothing reads it
+		}
+		return true
+	})
 	for s := range keep {
 		if f.running[s] == nil {
+			f.restore(s.URL)
 			ctx, stop := context.WithCancel(context.Background())
 			f.running[s] = stop
 			f.wg.Go(func() { f.follow(ctx, s) })
@@ -139,7 +155,11 @@ func (f *Fetcher) Use(sources []Source) {
 
 // Close ends all fetches.
 func (f *Fetcher) Close() {
-	f.Use(nil)
+	f.mu.Lock()
+	for _, stop := range f.running {
+		stop()
+	}
+	f.mu.Unlock()
 	f.wg.Wait()
 }
 
@@ -180,9 +200,55 @@ func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
 		return
 	}
 	f.data[address] = data
+	f.signal()
+	if err := f.keep(address, data); err != nil {
+		f.log.Warn("a proxy list was not kept for the next start", slog.String("list", Redacted(address)),
+			slog.Any("error", err))
+	}
+}
+
+// signal makes Changed receive an element.
+func (f *Fetcher) signal() {
 	select {
 	case f.changed <- struct{}{}:
-	default: // the channel still holds the element of an earlier change
+	default: // the receiver has not seen the last change yet
+	}
+}
+
+// file returns the file of the kept version of a list.
+func (f *Fetcher) file(address string) string {
+	sum := sha256.Sum256([]byte(address))
+	return filepath.Join(f.dir, hex.EncodeToString(sum[:16])+".txt")
+}
+
+// keep writes a version of a list to its file, which only its owner can read.
+func (f *Fetcher) keep(address string, data []byte) error {
+	if f.dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	file := f.file(address)
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// restore uses the kept version of a list that has no data yet. The caller holds mu.
+func (f *Fetcher) restore(address string) {
+	if f.dir == "" || f.data[address] != nil {
+		return
+	}
+	data, err := os.ReadFile(f.file(address))
+	switch {
+	case err == nil:
+		f.data[address] = data
+		f.signal()
+	case !errors.Is(err, fs.ErrNotExist):
+		f.log.Warn("the kept version of a proxy list cannot be read", slog.String("list", Redacted(address)),
+			slog.Any("error", err))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +70,7 @@ const address = "https://user:secret@lists.test/all.txt?key=secret"
 // start starts a fetcher of one list that is refreshed each minute. It runs in a bubble of synctest.
 func start(t *testing.T, s *server) (*Fetcher, *buffer) {
 	var log buffer
-	f := NewFetcher(s, slog.New(slog.NewTextHandler(&log, nil)))
+	f := NewFetcher(s, "", slog.New(slog.NewTextHandler(&log, nil)))
 	t.Cleanup(f.Close)
 	f.Use([]Source{{URL: address, Refresh: time.Minute}})
 	return f, &log
@@ -215,4 +217,37 @@ func FuzzRedacted(f *testing.F) {
 func TestRedacted(t *testing.T) {
 	require.Equal(t, "https://***@lists.test/all.txt?***", Redacted(address+"#secret"))
 	require.Equal(t, "http://a.test/%2F", Redacted("http://a.test/%2F"))
+}
+
+// A restart begins with the last good version, even if the server of the list is down. A list that is no longer used
+// leaves no file.
+func TestAListIsKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lists")
+	list := []Source{{URL: address, Refresh: time.Minute}}
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFetcher(&server{status: 200, body: "a.test:80\n"}, dir, slog.New(slog.DiscardHandler))
+		f.Use(list)
+		synctest.Wait()
+		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
+		f.Close()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFetcher(&server{status: 503}, dir, slog.New(slog.DiscardHandler))
+		t.Cleanup(f.Close)
+		f.Use(list)
+		require.True(t, changed(f))
+		synctest.Wait()
+		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		require.NotContains(t, files[0].Name(), "secret")
+		info, err := files[0].Info()
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+		f.Use([]Source{{URL: "https://other.test/", Refresh: time.Minute}})
+		files, err = os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, files)
+	})
 }
