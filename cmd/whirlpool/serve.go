@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/pprof"
+	"sync"
 	"syscall"
 	"time"
 
@@ -247,12 +248,18 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 func (g *gateway) shutdown(done chan<- struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
 	defer cancel()
-	if socketsPassed(os.Getenv) {
-		settled, stop := context.WithTimeout(ctx, settleTime)
-		g.engine.StopAccepting(settled)
-		stop()
+	if !socketsPassed(os.Getenv) {
+		g.engine.Shutdown(ctx)
+		g.api.Shutdown(ctx)
+		close(done)
+		return
 	}
+	settled, stop := context.WithTimeout(ctx, settleTime)
+	g.engine.StopAccepting(settled)
+	stop()
+	var api sync.WaitGroup
+	api.Go(func() { g.api.Shutdown(ctx) }) // at the same time: new connections belong to the new process
 	g.engine.Shutdown(ctx)
-	g.api.Shutdown(ctx)
+	api.Wait()
 	close(done)
 }

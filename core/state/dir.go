@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,10 +90,20 @@ func MakeDir(path string) error {
 	case err == nil:
 		return nil
 	}
+	var missing []string
+	for dir := path; errors.Is(err, fs.ErrNotExist); _, err = os.Stat(dir) {
+		missing = append(missing, dir)
+		dir = filepath.Dir(dir)
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	return OS{}.SyncDir(filepath.Dir(path))
+	for _, dir := range missing { // a folder lasts when the folder that it is in has been synced
+		if err := (OS{}).SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeOwner replaces the contents of the locked file.
