@@ -23,7 +23,7 @@ var onlyIn = map[string]string{
 	"github.com/uber-go/tally":      "core/metrics",
 	"github.com/prometheus":         "core/metrics",
 	"github.com/dunglas/httpsfv":    "core/retry core/transport",
-	"golang.org/x/net":              "core/engine",
+	"golang.org/x/net":              "core/egress core/engine",
 	"golang.org/x/sys":              "core/socket",
 	"golang.org/x/crypto":           "core/access",
 	"golang.org/x/term":             "cmd",

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 // host is the host of a target: a name or an address.
@@ -13,8 +15,15 @@ type host struct {
 }
 
 // parseHost parses the host of a target, without brackets. Unusual spellings of IPv4 addresses, which
-// inet_aton(3) and many resolvers accept, give addresses.
+// inet_aton(3) and many resolvers accept, give addresses. A name with characters beyond ASCII becomes the name that a
+// proxy may make of it: full-width letters and digits become plain ones, and an international name its form with xn--
+// (UTS #46).
 func parseHost(s string) host {
+	if !isASCII(s) {
+		if mapped, err := idna.Lookup.ToASCII(s); err == nil {
+			s = mapped
+		}
+	}
 	s = strings.TrimSuffix(strings.ToLower(s), ".")
 	if !mayBeAddress(s) { // ParseAddr allocates an error
 		return host{name: s}
@@ -29,6 +38,15 @@ func parseHost(s string) host {
 	h := hostOf(addr)
 	h.name = h.addrs[0].String()
 	return h
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // hostOf returns the host of an address, without its name.

@@ -49,6 +49,11 @@ func TestCheck(t *testing.T) {
 		{whitelist, "192.0.2.1", 25, ""},
 		{whitelist, "192.0.2.9", 25, `egress.deny "192.0.2.9"`},
 		{whitelist, "0xc0.0.2.9", 25, `egress.deny "192.0.2.9"`},
+		{whitelist, "\uff11\uff19\uff12.0.2.9", 25, `egress.deny "192.0.2.9"`}, // full-width digits
+		{whitelist, "192\u30020\u30022\u30029", 25, `egress.deny "192.0.2.9"`}, // ideographic full stops
+		{whitelist, "bad.\uff4fk.test", 80, `egress.deny "bad.ok.test"`},
+		{whitelist, "b\u00adad.ok.test", 80, `egress.deny "bad.ok.test"`}, // a soft hyphen
+		{Config{Deny: []string{"xn--bcher-kva.example"}}, "b\u00fccher.example", 80, "xn--bcher-kva.example"},
 	} {
 		says(t, c.want, policy(t, c.config).Check(c.name, c.port), c.name)
 	}
