@@ -65,10 +65,10 @@ func (f *socksFront) authenticate() error {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
-			case m == socks5.NoAuth && (f.users.Len() == 0 || f.account != nil):
+			case m == socks5.NoAuth && (f.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
-			case m == socks5.UserPassword && method != socks5.NoAuth:
-				method = m
+			case m == socks5.UserPassword && (f.users.Len() > 0 || method != socks5.NoAuth):
+				method = m // a user name comes before the client's certificate
 			}
 		}
 		return n, err
