@@ -13,6 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
+// quickRetries has short waits and is otherwise the default. With blame = "literal" no loop is found.
+const quickRetries = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n"
+
 // relay forwards TCP connections to an address, as a NAT or a load balancer does. It counts them.
 func relay(t *testing.T, to string) (address string, connections *atomic.Int64) {
 	t.Helper()
@@ -63,7 +66,7 @@ func looped(t *testing.T, w *whirl) {
 // A gateway lists itself under the address of a relay.
 func TestS117AGatewayBehindARelayListsItself(t *testing.T) {
 	t.Parallel()
-	for _, config := range []string{confK, "[health]\nreachability = false\n"} {
+	for _, config := range []string{quickRetries, "[health]\nreachability = false\n"} {
 		w := start(t, 0, config)
 		back, connections := relay(t, w.gateway)
 		w.write(config + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
@@ -97,12 +100,12 @@ func TestS118GatewaysThatListEachOther(t *testing.T) {
 		all := make([]*whirl, n)
 		links := make([]*atomic.Int64, n)
 		for i := range all {
-			all[i] = start(t, 0, confK)
+			all[i] = start(t, 0, quickRetries)
 		}
 		for i, w := range all {
 			var next string
 			next, links[i] = relay(t, all[(i+1)%n].gateway)
-			w.write(confK + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"http://%s\"\n", next))
+			w.write(quickRetries + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"http://%s\"\n", next))
 		}
 		for _, w := range all {
 			eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
@@ -119,7 +122,7 @@ func TestS118GatewaysThatListEachOther(t *testing.T) {
 func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	t.Parallel()
 	const other = "00112233445566778899aabbccddeeff"
-	w := start(t, 1, confK)
+	w := start(t, 1, quickRetries)
 	require.Equal(t, 200, w.get("Proxy-Loop", other, "Connection", "Proxy-Loop").status)
 	require.Equal(t, 200, w.get("Proxy-Loop", "nonsense").status)
 	w.connect("a.test:443") // the fake refuses it
@@ -137,7 +140,7 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	t.Cleanup(origin.Close)
 	bySOCKS := "socks5h://u:p@" + socks(t, origin.Addr)
 	for proxy, to := range map[string]string{"direct://": origin.Addr, bySOCKS: "a.test"} {
-		w := start(t, 0, confK+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
+		w := start(t, 0, quickRetries+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
 		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+
 			"\r\n\r\n")
 		require.Equal(t, 200, r.StatusCode, body)
@@ -152,7 +155,7 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 // A relay that removes hop-by-hop fields, as an HTTP proxy does, adds a Via. The Via shows the loop.
 func TestS120ALoopThroughAnotherProxyShowsInVia(t *testing.T) {
 	t.Parallel()
-	w := start(t, 1, confK)
+	w := start(t, 1, quickRetries)
 	via := strings.TrimSuffix(strings.Repeat("1.1 relay, ", 8), ", ")
 	r, _ := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via+"\r\n\r\n")
 	require.Equal(t, 508, r.StatusCode)

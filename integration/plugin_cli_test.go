@@ -55,7 +55,7 @@ func TestExitCodes(t *testing.T) {
 		{0, "", []string{"plugin", "inspect", good}},
 		{0, "", []string{"plugin", "verify", good}},
 		{0, "", []string{"plugin", "simulate", good, "--generate", "steady,duration=10"}},
-		{1, "no plugin that can be loaded", []string{"plugin", "inspect", bad}},
+		{1, "cannot be loaded as a plugin", []string{"plugin", "inspect", bad}},
 		{1, "broken.wasm failed", []string{"plugin", "verify", bad}},
 		{1, "built for version 7", []string{"plugin", "bench", bad}},
 		{1, "built for version 7", []string{"plugin", "simulate", bad}},

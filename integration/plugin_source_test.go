@@ -99,6 +99,6 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 	require.NoError(t, w.cmd.Wait())
 	w.run()
 	require.Equal(t, "fetching", state("signed")[0])
-	require.Contains(t, w.log.String(), "does not fit")
+	require.Contains(t, w.log.String(), "does not match")
 	require.Equal(t, 200, w.get().status)
 }

@@ -133,6 +133,7 @@ type Engine struct {
 	executor  *executor.Executor
 	selector  *selector.Selector
 	gateway   *gateway.Server
+	loops     *loop.Guard
 	guard     *access.Guard
 	reach     *reach.Checker
 	health    *health.Checker
@@ -170,11 +171,12 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.life, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
-	loops := loop.New(opts.Rand)
+	e.loops = loop.New(opts.Rand)
+	e.loops.SetMarks(!cfg.Literal)
 	e.files = budget.NewFiles(opts.Files, opts.Now)
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Files: e.files, Now: opts.Now,
-		Permit: e.permitAddr, Loop: loops,
+		Permit: e.permitAddr, Loop: e.loops,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
@@ -200,7 +202,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: loops,
+		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: e.loops,
 		Files: e.files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	// Connections that cost least to open again are closed first, to make room for others.
@@ -404,6 +406,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	}
 	e.setEgress(&cfg)
 	e.pool.SetLiteral(cfg.Literal)
+	e.loops.SetMarks(!cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
 	e.reach.SetEnabled(cfg.checksReachability())
 	e.health.SetSettings(cfg.Health)

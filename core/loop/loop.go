@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/maphash"
+	"sync/atomic"
 )
 
 // Field is the name of the field with the tokens.
@@ -34,12 +35,19 @@ var (
 
 // Guard makes and recognizes the tokens of one process. It is safe for concurrent use.
 type Guard struct {
-	seed maphash.Seed
-	rand func() uint64
+	seed  maphash.Seed
+	rand  func() uint64
+	quiet atomic.Bool
 }
 
 // New returns a guard with a secret of its own. rand must be safe for concurrent use.
-func New(rand func() uint64) *Guard { return &Guard{maphash.MakeSeed(), rand} }
+func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
+
+// SetMarks sets whether requests get a token. A guard marks requests until this is called.
+func (g *Guard) SetMarks(on bool) { g.quiet.Store(!on) }
+
+// Marks reports whether requests get a token. A nil guard marks none.
+func (g *Guard) Marks() bool { return g != nil && !g.quiet.Load() }
 
 // Append appends a list of tokens to b: those received, and a new one of this process.
 func (g *Guard) Append(b, received []byte) []byte {

@@ -191,7 +191,7 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	if q.upgrades() {
 		b = http1.AppendUpgrade(b, q.Upgrade)
 	}
-	if pc.key == "" && t.cfg.Loop != nil { // only to a proxy, never to a target
+	if pc.key == "" && t.cfg.Loop.Marks() { // only to a proxy, never to a target
 		b = append(b, "Connection: "+loop.Field+"\r\n"...)
 		b = t.appendLoop(b, pc.control)
 	}

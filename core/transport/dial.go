@@ -364,7 +364,7 @@ func (t *Transport) appendConnect(b []byte, a upstream.Address, authority string
 	if credentials := basicAuth(a); credentials != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", credentials)
 	}
-	if t.cfg.Loop != nil { // a CONNECT ends at the last proxy, so Connection need not name the field
+	if t.cfg.Loop.Marks() { // a CONNECT ends at the last proxy, so Connection need not name the field
 		b = t.appendLoop(b, c)
 	}
 	return append(b, "\r\n"...)
