@@ -83,8 +83,8 @@ var allowed = map[string]string{
 	"core/engine": "access breaker budget egress executor gateway health http1 loop metrics queue reach proxyhttp " +
 		"rest retry selector transport upstream",
 
-	"core/eventstream":       "",
-	"core/internal/coretest": "",
+	"core/eventstream": "",
+	"core/coretest":    "",
 }
 
 func TestImportsWithinCore(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // deadHosts returns the script of a proxy that shows b for hosts whose name begins with "dead", and 200 for
@@ -36,7 +37,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 		f.Set(deadHosts(lab.Behaviour{Fin: true}))
 	}
 	var lost, dead atomic.Int64
-	stop := repeat(6, func(i int) {
+	stop := coretest.Repeat(6, func(i int) {
 		if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {
 			lost.Add(1)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 func TestS37S38TheBreakerOpens(t *testing.T) {
@@ -351,7 +352,7 @@ func TestS66Restart(t *testing.T) {
 
 func TestS68Reload(t *testing.T) {
 	w := start(t, 3, confK)
-	stop := repeat(1, func(int) {
+	stop := coretest.Repeat(1, func(int) {
 		if a := w.get(); a.status != 200 {
 			t.Errorf("%+v", a)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // curl and python3-requests use the gateway in the usual ways.
@@ -78,7 +79,7 @@ func TestTheTour(t *testing.T) {
 	_, tour, ok := strings.Cut(string(readme), "## Five minutes")
 	require.True(t, ok)
 	tour, _, _ = strings.Cut(tour, "## ")
-	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}
+	w := &whirl{t: t, dir: t.TempDir(), log: &coretest.Log{}, gateway: freePort(t), api: freePort(t)}
 	w.file = filepath.Join(w.dir, "koanf.toml")
 	require.NoError(t, os.WriteFile(w.file, nil, 0o600))
 	w.run("--demo")

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // visitor is a script that acts on the dashboard within the page.
@@ -117,7 +118,7 @@ role = "admin"
 	server := httptest.NewServer(http.StripPrefix("/whirlpool", mux))
 	defer server.Close()
 
-	said := &buffer{}
+	said := &coretest.Log{}
 	browser := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run",
 		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")

@@ -16,8 +16,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 var binary string
@@ -60,29 +59,12 @@ type whirl struct {
 	gateway  string
 	api      string
 	fakes    []*lab.Proxy
-	log      *buffer
+	log      *coretest.Log
 	cmd      *exec.Cmd
 	client   *http.Client
 	panics   bool     // the test makes plugins panic, so the log may contain panics
 	files    int      // limit of open files in the next run; 0 for the limit of the machine
 	env      []string // additional environment variables of the gateway
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // freePort returns an address on which nothing listens. The port is below those that the kernel assigns to
@@ -120,7 +102,7 @@ const allowLoopback = "[egress]\nallow = [\"127.0.0.0/8\", \"::1\"]\n"
 
 // start runs the gateway with n fakes, F1 to Fn, which respond with 200.
 func start(t *testing.T, n int, config string) *whirl {
-	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}
+	w := &whirl{t: t, dir: t.TempDir(), log: &coretest.Log{}, gateway: freePort(t), api: freePort(t)}
 	for i := range n {
 		f, err := lab.Start(fmt.Sprintf("F%d", i+1), "127.0.0.1:0", lab.Always(lab.OK()))
 		require.NoError(t, err)
@@ -416,24 +398,6 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 		w.get()
 	}
 	w.t.Fatalf("%s gets no traffic", f.Name)
-}
-
-// repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
-// until they have ended.
-func repeat(n int, f func(i int)) (stop func()) {
-	var ended atomic.Bool
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			for !ended.Load() {
-				f(i)
-			}
-		})
-	}
-	return func() {
-		ended.Store(true)
-		wg.Wait()
-	}
 }
 
 // patience is the longest time that a test waits for an event. Only a test that fails waits for so long.

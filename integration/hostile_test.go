@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
@@ -392,7 +393,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	}
 	for range 6 {
 		n := 0
-		stop := repeat(1, func(int) {
+		stop := coretest.Repeat(1, func(int) {
 			w.replace("mine", "application/wasm", versions[n%len(versions)])
 			w.replace("set", sets[n%2].typ, []byte(sets[n%2].body))
 			n++
@@ -459,7 +460,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	w.fakes[3].Do(lab.Status(503)) // so that the retry scorer is called as well
 	load := func(during func()) (p50, p99 time.Duration, n int) {
 		var by [8][]time.Duration
-		stop := repeat(len(by), func(i int) {
+		stop := coretest.Repeat(len(by), func(i int) {
 			a := w.get("X-Whirlpool-Retry", "base_delay=0.1")
 			if a.status != 200 {
 				t.Error(a.status, a.err, a.body)

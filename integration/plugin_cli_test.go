@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 const builtins = "../plugins/builtin/"
@@ -204,7 +205,7 @@ func TestRecord(t *testing.T) {
 	w.fakes[1].Do(lab.Status(503))
 	trace := filepath.Join(t.TempDir(), "trace.jsonl")
 	cmd := exec.Command(binary, "plugin", "record", trace, "--api", "http://"+w.api, "--every", "50ms", "--for", "1h")
-	out := &buffer{}
+	out := &coretest.Log{}
 	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill() })

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // An id may be any text without control characters, except for "metrics", which is a route. Everywhere an id
@@ -108,7 +109,7 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 	}
 	status, body, _ := w.call("POST", "/proxies", b.String()+"]}")
 	require.Equal(t, 201, status, "%.200s", body)
-	stop := repeat(4, func(int) {
+	stop := coretest.Repeat(4, func(int) {
 		if a := w.get(); a.status != 200 {
 			t.Errorf("%+v", a)
 		}

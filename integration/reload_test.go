@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // The pool changes while a retry waits and while an attempt is in flight.
@@ -179,7 +180,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	f, err := os.Create(filepath.Join(dir, "busy.log"))
 	require.NoError(t, err)
 	defer f.Close()
-	stop := repeat(1, func(int) {
+	stop := coretest.Repeat(1, func(int) {
 		fmt.Fprintln(f, "a line")
 		time.Sleep(3 * time.Millisecond)
 	})
@@ -305,7 +306,7 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 		w.fakes = append(w.fakes, f)
 	}
 	x := w.fakes[2:]
-	stop := repeat(20, func(int) {
+	stop := coretest.Repeat(20, func(int) {
 		if a := w.get(); a.status != 200 || a.err != nil {
 			t.Errorf("%+v", a)
 		}

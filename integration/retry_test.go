@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 func TestS14ExponentialIsTheDefault(t *testing.T) {
@@ -313,7 +314,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w.all(lab.Status(503))
 	a, b := `{"max_attempts":2,"base_delay":0.1}`, `{"max_attempts":4,"base_delay":0.2}`
 	w.put(a)
-	stop := repeat(20, func(int) {
+	stop := coretest.Repeat(20, func(int) {
 		w.get()
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that they begin at different times
 	})

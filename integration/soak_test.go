@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // soakTime returns the length of the soak: WHIRLPOOL_SOAK, or 60 s, or 5 s with -short.
@@ -67,7 +68,7 @@ func TestS122Soak(t *testing.T) {
 	before := w.resources()
 
 	var requests, hostile atomic.Int64
-	clients := repeat(8, func(i int) {
+	clients := coretest.Repeat(8, func(i int) {
 		requests.Add(1)
 		switch i {
 		case 0:
@@ -81,7 +82,7 @@ func TestS122Soak(t *testing.T) {
 		}
 		time.Sleep(soakTime(t) / 20_000) // the fakes keep every request
 	})
-	strangers := repeat(3, func(i int) {
+	strangers := coretest.Repeat(3, func(i int) {
 		hostile.Add(1)
 		c, err := net.Dial("tcp", w.gateway)
 		if err != nil {
@@ -98,7 +99,7 @@ func TestS122Soak(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	})
-	changes := repeat(1, func(int) {
+	changes := coretest.Repeat(1, func(int) {
 		w.put(fmt.Sprintf(`{"max_attempts":%d}`, 2+requests.Load()%3))
 		w.call("POST", "/circuit-breakers/F1/reset", "")
 		w.write(confK + fmt.Sprintf("[timeouts]\nbody_idle = \"%ds\"\n", 50+requests.Load()%9))

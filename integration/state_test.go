@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // rounds returns the number of repetitions of a test: few, or the value of the environment variable.
@@ -247,7 +248,7 @@ func TestWithoutAFileNothingIsKept(t *testing.T) {
 	dir := t.TempDir()
 	list := filepath.Join(dir, "proxies.txt")
 	require.NoError(t, os.WriteFile(list, []byte("http://127.0.0.1:9\n"), 0o600))
-	w := &whirl{t: t, dir: dir, log: &buffer{}, gateway: freePort(t), api: freePort(t)}
+	w := &whirl{t: t, dir: dir, log: &coretest.Log{}, gateway: freePort(t), api: freePort(t)}
 	cmd := exec.Command(binary, "serve", "--proxies", list, "--listen", w.gateway, "--api", w.api)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, w.log, w.log
 	require.NoError(t, cmd.Start())
@@ -368,7 +369,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 			status, _, _ = w.tryAPI("PATCH", "/proxies/F1", fmt.Sprintf(`{"weight":%v}`, weight))
 			return status == 200
 		})
-		w.log.reset()
+		w.log.Reset()
 		next := begin()
 		eventually(t, "it waits for the state folder", func() bool {
 			return strings.Contains(w.log.String(), "waiting for another process")
@@ -386,11 +387,4 @@ func TestRestartsUnderLoad(t *testing.T) {
 	clients.Wait()
 	require.Zero(t, failed.Load(), "of %d requests", sent.Load())
 	t.Logf("%d restarts, %d requests, none lost or refused", restarts, sent.Load())
-}
-
-// reset empties the buffer.
-func (b *buffer) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b.Reset()
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
 // curl uses the gateway and the API over TLS, with passwords, keys and client certificates. A new certificate

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // echoServer starts a WebSocket server (python3-websockets) that sends a greeting and then sends each message
@@ -33,7 +34,7 @@ async def main():
     print("port", server.sockets[0].getsockname()[1])
     await asyncio.Future()
 asyncio.run(main())`)
-	var out buffer
+	var out coretest.Log
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })

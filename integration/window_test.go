@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // The window slides continuously. Failures leave it one by one, and five failures within its length open the
@@ -114,13 +115,13 @@ func TestS48OneHistory(t *testing.T) {
 		})
 	}
 	stops := []func(){
-		repeat(16, func(int) {
+		coretest.Repeat(16, func(int) {
 			if a := w.get(); a.status == 503 && a.outcome() == "all_breakers_open" {
 				time.Sleep(time.Millisecond)
 			}
 		}),
-		repeat(1, func(int) { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) }),
-		repeat(1, func(int) { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) }),
+		coretest.Repeat(1, func(int) { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) }),
+		coretest.Repeat(1, func(int) { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) }),
 	}
 	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
 		"F2probe_success"}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -60,7 +61,7 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 	mine, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
 
-	stop := repeat(2, func(int) {
+	stop := coretest.Repeat(2, func(int) {
 		if err := mine.Score(make(rows, 20), make([]float64, 20)); err != nil {
 			t.Error(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -26,24 +26,6 @@ func registry(t testing.TB) *plugins.Registry {
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r
-}
-
-// repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
-// until they have ended.
-func repeat(n int, f func(i int)) (stop func()) {
-	var ended atomic.Bool
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			for !ended.Load() {
-				f(i)
-			}
-		})
-	}
-	return func() {
-		ended.Store(true)
-		wg.Wait()
-	}
 }
 
 type rows []core.Candidate
@@ -154,7 +136,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	stop := repeat(4, func(int) {
+	stop := coretest.Repeat(4, func(int) {
 		if err := s.Score(make(rows, 10), make([]float64, 10)); err != nil {
 			t.Error(err)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
-	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
 // secure returns the TLS settings of a listener.

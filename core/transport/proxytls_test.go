@@ -12,10 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
-	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
 )
 
 // An https:// proxy is verified by its ca_file, or not at all if insecure is set, and gets the client

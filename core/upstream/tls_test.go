@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
 func TestLoadTLS(t *testing.T) {

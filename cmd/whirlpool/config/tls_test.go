@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/internal/testcert"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
 // certificates writes an authority, a certificate and its key to a folder.

@@ -1,7 +1,6 @@
 package lists
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // server is a server of one list.
@@ -68,30 +69,12 @@ func (s *server) RoundTrip(q *http.Request) (*http.Response, error) {
 const address = "https://user:secret@lists.test/all.txt?key=secret"
 
 // start starts a fetcher of one list that is refreshed each minute. It runs in a bubble of synctest.
-func start(t *testing.T, s *server) (*Fetcher, *buffer) {
-	var log buffer
+func start(t *testing.T, s *server) (*Fetcher, *coretest.Log) {
+	var log coretest.Log
 	f := NewFetcher(s, "", slog.New(slog.NewTextHandler(&log, nil)))
 	t.Cleanup(f.Close)
 	f.Use([]Source{{URL: address, Refresh: time.Minute}})
 	return f, &log
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // changed reports whether a list has changed since the last call.

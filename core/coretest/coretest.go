@@ -1,4 +1,4 @@
-// Package coretest has helpers for the tests of several packages of core.
+// Package coretest has helpers for the tests of several packages. The program does not use it.
 package coretest
 
 import (
@@ -84,6 +84,13 @@ func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// Reset empties the log.
+func (l *Log) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
 }
 
 // Recorder keeps the events of attempts and requests. It is safe for concurrent use.
