@@ -83,8 +83,9 @@ var allowed = map[string]string{
 	"core/engine": "access breaker budget egress executor gateway health http1 loop metrics queue reach proxyhttp " +
 		"rest retry selector transport upstream",
 
-	"core/eventstream": "",
-	"core/coretest":    "",
+	"core/eventstream":       "",
+	"core/coretest":          "",
+	"core/coretest/testcert": "",
 }
 
 func TestImportsWithinCore(t *testing.T) {

@@ -177,7 +177,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 // The proxies respond to a CONNECT for one target with garbage, and open tunnels to the other targets.
 func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	w := start(t, 3, "")
-	good := listen(t, func(c net.Conn) { io.Copy(c, c) })
+	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // byHost returns the script of a proxy whose behaviour depends on the target's host. For other hosts it
@@ -118,12 +119,12 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 
 // The same is true in tunnels: the target resets the connection after the ClientHello.
 func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
-	dead := listen(t, func(c net.Conn) {
+	dead := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 1))
 		c.(*net.TCPConn).SetLinger(0)
 	})
 	w := start(t, 4, "")
-	good := listen(t, func(c net.Conn) { io.Copy(c, c) })
+	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for i := range 24 {
 		target := dead
 		if i%2 == 1 {
@@ -244,7 +245,7 @@ func TestAnOriginsOwn407(t *testing.T) {
 func TestAnOriginListedAsAProxy(t *testing.T) {
 	w := start(t, 4, "")
 	w.fakes[0].Do(lab.Status(400))
-	target := listen(t, func(c net.Conn) { io.Copy(c, c) })
+	target := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for range 40 {
 		status, _, c := w.connect(target)
 		require.Equal(t, 200, status)

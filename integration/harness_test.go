@@ -234,28 +234,6 @@ func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
 	return status, h, c
 }
 
-// listen listens until the test ends. It calls f for each connection, and closes the connection
-// when f returns.
-func listen(t *testing.T, f func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				f(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
 // limitFiles starts the gateway again with a limit of open files.
 func (w *whirl) limitFiles(n int) {
 	w.t.Helper()

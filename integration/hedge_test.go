@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // metric returns the value of a counter without labels.
@@ -221,9 +222,9 @@ func TestHedgesOfTunnels(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
-			w.fakes[0].Do(lab.Behaviour{To: listen(t, c.first)})
-			w.fakes[1].Do(lab.Behaviour{To: listen(t, c.hedge)})
-			w.fakes[2].Do(lab.Behaviour{To: listen(t, serves)})
+			w.fakes[0].Do(lab.Behaviour{To: coretest.Serve(t, c.first)})
+			w.fakes[1].Do(lab.Behaviour{To: coretest.Serve(t, c.hedge)})
+			w.fakes[2].Do(lab.Behaviour{To: coretest.Serve(t, serves)})
 			require.NoError(t, fetchOverTLS(w, "site.test:443"))
 			eventually(t, "the tunnel has ended", func() bool { return len(w.requests("done")) == 1 })
 			r := w.requests("done")[0]
@@ -250,7 +251,7 @@ func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	hedged := make(chan bool, 1)
 	more := make(chan string, 1)
-	w.fakes[0].Do(lab.Behaviour{To: listen(t, func(c net.Conn) {
+	w.fakes[0].Do(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
 		var got []byte
 		for !bytes.HasSuffix(got, []byte("more")) {
 			b := make([]byte, 4<<10)
@@ -264,7 +265,7 @@ func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // so that the hedge has won
 		io.WriteString(c, "from F1")
 	})})
-	w.fakes[1].Do(lab.Behaviour{To: listen(t, func(c net.Conn) {
+	w.fakes[1].Do(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
 		hedged <- true
 		<-more
 		io.WriteString(c, "from F2")
@@ -305,7 +306,7 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 	for range 4 {
 		require.NoError(t, fetchOverTLS(w, "site.test:443"))
 	}
-	slow := listen(t, func(c net.Conn) {
+	slow := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 64))
 		time.Sleep(600 * time.Millisecond)
 		io.WriteString(c, "hello")

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
@@ -204,7 +205,7 @@ func TestS86BodiesThatBreakOff(t *testing.T) {
 	for name, head := range map[string]string{
 		"length": "Content-Length: 100\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until close": "",
 	} {
-		addr := listen(t, func(c net.Conn) {
+		addr := coretest.Serve(t, func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
 				return
 			}

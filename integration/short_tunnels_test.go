@@ -11,44 +11,32 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // tunnelProxy is a proxy whose tunnels respond with 20,000 bytes to each byte. It cuts the tunnels for which
 // cuts returns true after 5,000 bytes.
 func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
 	var tunnels atomic.Int64
-	go func() {
+	return coretest.Serve(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		n := tunnels.Add(1)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		for {
-			c, err := l.Accept()
-			if err != nil {
+			if _, err := r.ReadByte(); err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				r := bufio.NewReader(c)
-				if _, err := http.ReadRequest(r); err != nil {
-					return
-				}
-				n := tunnels.Add(1)
-				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-				for {
-					if _, err := r.ReadByte(); err != nil {
-						return
-					}
-					if cuts(n) {
-						c.Write(make([]byte, 5000))
-						return
-					}
-					c.Write(make([]byte, 20_000))
-				}
-			}()
+			if cuts(n) {
+				c.Write(make([]byte, 5000))
+				return
+			}
+			c.Write(make([]byte, 20_000))
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // A proxy that cuts two of three tunnels at 5 KB gets no more requests, and the API shows its short tunnels.

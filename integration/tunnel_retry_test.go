@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // brokenTunnels are ways in which a proxy accepts a CONNECT and then forwards nothing.
@@ -43,7 +44,7 @@ func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 				fmt.Fprint(rw, "hello")
 			}))
 			defer site.Close()
-			dead := listen(t, broken)
+			dead := coretest.Serve(t, broken)
 			for i, f := range w.fakes {
 				f.Do(lab.Behaviour{To: site.Listener.Addr().String()})
 				if i < 3 {
@@ -104,7 +105,7 @@ func fetchOverTLS(w *whirl, target string) error {
 func TestOtherBytesAreNotSentAgain(t *testing.T) {
 	w := start(t, 3, "")
 	var got atomic.Int64
-	dead := listen(t, func(c net.Conn) {
+	dead := coretest.Serve(t, func(c net.Conn) {
 		if n, _ := c.Read(make([]byte, 64)); n > 0 {
 			got.Add(1)
 		}
@@ -125,7 +126,7 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 // An open tunnel that its client does not use is not replaced.
 func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
+	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
 	for range 20 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
@@ -145,7 +146,7 @@ func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
 // sent anything, and one whose target is slow.
 func TestAPatientTunnelIsNotCut(t *testing.T) {
 	w := start(t, 3, "")
-	site := listen(t, func(c net.Conn) {
+	site := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 64<<10))
 		time.Sleep(3 * time.Second)
 		io.WriteString(c, "late")
@@ -170,7 +171,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 // Targets close the tunnels that browsers open in reserve. This is charged to nobody, and nothing is retried.
 func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: listen(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
+	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
 	w.unanswered("")
 }
 
@@ -199,7 +200,7 @@ func (w *whirl) unanswered(text string) {
 // nothing to answer, so this is charged to nobody, and nothing is retried.
 func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) {
+	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
 		time.Sleep(1500 * time.Millisecond)
 		c.Read(make([]byte, 64))
 	})})

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // socks starts a SOCKS5 server that requires user "u" and password "p" (RFC 1928 and 1929). All its
@@ -64,7 +66,7 @@ func socks(t *testing.T, to string) string {
 
 // socks4 starts a SOCKS4A server that requires the user "u". All its connections lead to one address.
 func socks4(t *testing.T, to string) string {
-	return listen(t, func(c net.Conn) {
+	return coretest.Serve(t, func(c net.Conn) {
 		r := bufio.NewReader(c)
 		head := make([]byte, 8)
 		io.ReadFull(r, head)
