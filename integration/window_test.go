@@ -120,7 +120,11 @@ func TestS48OneHistory(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}),
-		coretest.Repeat(1, func(int) { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) }),
+		coretest.Repeat(1, func(int) {
+			w.call("POST", "/circuit-breakers/F1/reset",
+				"")
+			time.Sleep(7 * time.Millisecond)
+		}),
 		coretest.Repeat(1, func(int) { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) }),
 	}
 	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
