@@ -186,7 +186,7 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 	}
 	t := l.findOrAdd(a.Target)
 	f := l.finding(a, t)
-	t.updateProvisional(b, f)
+	t.updateProvisional(a, f)
 	r := b.record(l, t)
 	if r.episode != b.episode {
 		r.beginEpisode(b.episode)

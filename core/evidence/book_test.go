@@ -295,3 +295,25 @@ func BenchmarkFailed(b *testing.B) {
 		l.Failed(a)
 	}
 }
+
+// The failure of a check is not in the statistics, so it is not withdrawn from them.
+func TestAFailedCheckIsNotWithdrawn(t *testing.T) {
+	for _, check := range []bool{false, true} {
+		l := NewLedger(Config{})
+		var a, b Book
+		first := try(&a, 1, 1, time.Second)
+		first.Uncounted = check
+		l.Failed(&first)
+		for i := range 5 {
+			next := try(&b, 2, 1, 2*time.Second+time.Duration(i)*time.Millisecond)
+			l.Failed(&next)
+		}
+		last := try(&a, 1, 1, 3*time.Second)
+		require.True(t, l.Failed(&last).TargetFails)
+		want := 1
+		if check {
+			want = 0
+		}
+		require.Equal(t, want, a.TakeWithdrawn())
+	}
+}

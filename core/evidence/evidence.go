@@ -77,6 +77,7 @@ type Attempt struct {
 	// The following fields are only read for failures.
 
 	Own           bool          // only the proxy can have caused the failure
+	Uncounted     bool          // the attempt is not in the proxy's statistics, because it was a check
 	ServedByOther bool          // another proxy has served the same request afterwards, so this is no outage
 	Cause         uint8         // counted for Why, but not interpreted
 	Threshold     int           // failure_threshold of the proxy's breaker
@@ -110,9 +111,6 @@ type Finding struct {
 	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
 	// began within the last 2 s. So the proxy is the likely cause.
 	JustServed bool
-	// OthersServed means that at least one of the latest attempts of the other proxies at the target was a success (8
-	// attempts of the last minute).
-	OthersServed bool
 }
 
 // NotByProxy reports whether the target is the likely cause of the failure.

@@ -1,9 +1,11 @@
 package evidence
 
+import "time"
+
 // A proxy can fail at a target before anything shows that the target is the cause. That failure would count
 // in the statistics of the proxy, although later failures of other proxies at the target do not. Such a
-// failure is therefore provisional: it is withdrawn when the target fails for the other proxies too, and
-// becomes final with the target's next success.
+// failure is therefore provisional for a minute: it is withdrawn when the target fails for the other proxies too
+// (Finding.TargetFails), and becomes final with the target's next success.
 
 // maxProvisional is the largest number of proxies with provisional failures at one target. The failures of
 // further proxies are final at once.
@@ -13,21 +15,29 @@ const maxProvisional = 8
 type provisional struct {
 	book     *Book
 	failures int32
+	latest   time.Duration // end of the latest of them
 }
 
-// updateProvisional adds a failure to the provisional ones. If the finding is that the proxies are not the
-// cause, it withdraws them all.
-func (t *target) updateProvisional(b *Book, f Finding) {
+// provisionalTime is the time after which a failure is final.
+const provisionalTime = time.Minute
+
+// updateProvisional updates the provisional failures after the failure a, as the finding from the other proxies'
+// attempts requires: it withdraws them all, adds a, or does nothing if a does not count in the statistics.
+func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
-	if f.NotByProxy() {
+	switch {
+	case f.TargetFails:
 		withdrawn, t.provisional = t.provisional, nil
-	} else {
-		t.addProvisional(b)
+	case !f.NotByProxy() && !a.Uncounted:
+		t.addProvisional(a)
 	}
 	t.hasProvisional.Store(len(t.provisional) > 0)
 	t.mu.Unlock()
 	for _, p := range withdrawn {
+		if a.At-p.latest > provisionalTime {
+			continue
+		}
 		p.book.withdrawn.Add(p.failures)
 		if p.book.OnWithdrawn != nil {
 			p.book.OnWithdrawn()
@@ -36,15 +46,19 @@ func (t *target) updateProvisional(b *Book, f Finding) {
 }
 
 // addProvisional adds a provisional failure. The caller holds mu.
-func (t *target) addProvisional(b *Book) {
+func (t *target) addProvisional(a *Attempt) {
 	for i := range t.provisional {
-		if p := &t.provisional[i]; p.book == b {
+		if p := &t.provisional[i]; p.book == a.Book {
+			if a.At-p.latest > provisionalTime {
+				p.failures = 0
+			}
 			p.failures++
+			p.latest = a.At
 			return
 		}
 	}
 	if len(t.provisional) < maxProvisional {
-		t.provisional = append(t.provisional, provisional{b, 1})
+		t.provisional = append(t.provisional, provisional{a.Book, 1, a.At})
 	}
 }
 

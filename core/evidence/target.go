@@ -184,7 +184,7 @@ func (t *target) finding(a *Attempt) Finding {
 	attempts, failures, served := t.others(a.Proxy, a.At, a.At-justServed)
 	return Finding{
 		TargetFails: failures >= 4 && failures == attempts, OthersFail: failures > 0 && failures == attempts,
-		JustServed: served, OthersServed: failures < attempts,
+		JustServed: served,
 	}
 }
 

@@ -100,7 +100,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.open = nothing
 	o := verdict.EndTunnel(x.event.Outcome, end)
 	end.Lasted = at.Sub(x.event.Ended)
-	x.proxy.EndTunnel(x.request.Target, &end)
+	x.proxy.EndTunnel(&end)
 	if o.Cause == verdict.TunnelDied {
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
 		if t.unrecorded {

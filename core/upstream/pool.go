@@ -41,13 +41,10 @@ type Pool struct {
 	onFree   func()
 	onChange func(*Snapshot)
 	ledger   *evidence.Ledger
-	ends     *evidence.Ledger // of the ends of tunnels
-
-	tunnelBytes usualBytes
-	literal     atomic.Bool // breakers open by the number of failures, without evidence
-	noStart     bool        // PoolConfig.NoSlowStart
-	limited     atomic.Bool // some proxy is known to lack an ability
-	refusals    ability.Refusals
+	literal  atomic.Bool // breakers open by the number of failures, without evidence
+	noStart  bool        // PoolConfig.NoSlowStart
+	limited  atomic.Bool // some proxy is known to lack an ability
+	refusals ability.Refusals
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
@@ -102,7 +99,6 @@ func NewPool(cfg PoolConfig) *Pool {
 		notClosed: map[string]struct{}{},
 	}
 	p.ledger = evidence.NewLedger(evidence.Config{})
-	p.ends = evidence.NewLedger(evidence.Config{MaxTargets: 1024})
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
@@ -166,13 +162,9 @@ func (p *Pool) Changes() uint64 { return p.changes.Load() }
 // Ledger returns the evidence of the pool.
 func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 
-// ForgetTargets removes the targets without a recent failure from the ledgers. The caller calls it a
-// few times a minute.
-func (p *Pool) ForgetTargets() {
-	now := p.Elapsed(p.now())
-	p.ledger.Sweep(now)
-	p.ends.Sweep(now)
-}
+// ForgetTargets removes the targets without a recent failure from the ledger. The caller calls it a few
+// times a minute.
+func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
 
 // Literal reports whether breakers open by the number of failures, without evidence.
 func (p *Pool) Literal() bool { return p.literal.Load() }

@@ -60,6 +60,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
 		At:  l.began + o.Latency,
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
+		Uncounted: l.check,
 	}
 	switch o.Verdict {
 	case core.Success:

@@ -55,7 +55,7 @@ func TestFailuresInTheStatistics(t *testing.T) {
 	}
 }
 
-// If the target later fails for the other proxies too, the earlier failures are removed from the statistics,
+// If the target later fails for the other proxies too, the failures of the last minute are removed from the statistics,
 // unless the target has served a proxy in between.
 func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 	const at, other = "dead.test:80", "other.test:80"
@@ -64,20 +64,29 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 		target string
 		v      core.Verdict
 	}
-	fails := func(proxy, target string) attempt { return attempt{proxy, target, core.Failure} }
+	fails := func(proxies, target string) (all []attempt) {
+		for _, p := range proxies {
+			all = append(all, attempt{string(p), target, core.Failure})
+		}
+		return all
+	}
 	for name, x := range map[string]struct {
-		attempts []attempt
-		want     map[string]int // samples
+		before, after []attempt
+		wait          time.Duration  // between the two
+		want          map[string]int // samples
 	}{
-		"not yet":           {[]attempt{fails("a", at), fails("a", at)}, map[string]int{"a": 2}},
-		"a second proxy":    {[]attempt{fails("a", at), fails("a", at), fails("b", at)}, map[string]int{}},
-		"at another target": {[]attempt{fails("a", at), fails("b", other)}, map[string]int{"a": 1, "b": 1}},
-		"failures elsewhere stay": {[]attempt{fails("a", other), fails("a", at), fails("b", at)},
-			map[string]int{"a": 1}},
-		"served in between": {[]attempt{fails("a", at), {"b", at, core.Success}, fails("b", at), fails("c", at)},
-			map[string]int{"a": 1, "b": 1, "c": 1}},
-		"a success stays": {[]attempt{{"a", other, core.Success}, fails("a", at), fails("b", at)},
-			map[string]int{"a": 1}},
+		"not yet":            {before: fails("aa", at), want: map[string]int{"a": 2}},
+		"too few":            {before: fails("a", at), after: fails("bc", at), want: map[string]int{"a": 1}},
+		"for all proxies":    {before: fails("a", at), after: fails("bbcca", at), want: map[string]int{}},
+		"for a second proxy": {before: fails("aaaa", at), after: fails("b", at), want: map[string]int{}},
+		"too long ago": {before: fails("a", at), wait: 61 * time.Second, after: fails("bbcca", at),
+			want: map[string]int{"a": 1}},
+		"at another target": {before: fails("a", at), after: fails("bbccb", other), want: map[string]int{"a": 1, "b": 2}},
+		"elsewhere":         {before: fails("a", other), after: fails("abbcca", at), want: map[string]int{"a": 1}},
+		"served in between": {before: fails("a", at), after: append([]attempt{{"b", at, core.Success}},
+			fails("c", at)...), want: map[string]int{"a": 1, "b": 1, "c": 1}},
+		"its successes stay": {before: []attempt{{"a", other, core.Success}}, after: fails("abbcca", at),
+			want: map[string]int{"a": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Unix(1000, 0)
@@ -88,14 +97,19 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 				specs = append(specs, Spec{ID: id, Address: Address{Scheme: HTTP, Host: id + ".test:1"}})
 			}
 			require.NoError(t, pool.Apply(specs))
-			for _, a := range x.attempts {
-				lease, ok := pool.Snapshot().Get(a.proxy).Acquire(now)
-				require.True(t, ok)
-				lease.Target = Target(a.target)
-				lease.Settle(&core.Outcome{Verdict: a.v, Charge: core.ChargeProxyOrTarget, Latency: time.Millisecond})
-				lease.Release()
-				now = now.Add(10 * time.Millisecond)
+			do := func(attempts []attempt) {
+				for _, a := range attempts {
+					lease, ok := pool.Snapshot().Get(a.proxy).Acquire(now)
+					require.True(t, ok)
+					lease.Target = Target(a.target)
+					lease.Settle(&core.Outcome{Verdict: a.v, Charge: core.ChargeProxyOrTarget, Latency: time.Millisecond})
+					lease.Release()
+					now = now.Add(10 * time.Millisecond)
+				}
 			}
+			do(x.before)
+			now = now.Add(x.wait)
+			do(x.after)
 			got := map[string]int{}
 			for _, u := range pool.Snapshot().All {
 				if n := u.Stats().Samples; n > 0 {

@@ -46,10 +46,10 @@ type details struct {
 	leaving  bool // draining with attempts in flight; guarded by the pool's mu
 	window   window
 
-	pool *Pool
-	book evidence.Book // the proxy's failures
-	ends tunnelEnds
-	why  atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
+	pool         *Pool
+	book         evidence.Book // the proxy's failures
+	shortTunnels atomic.Uint64
+	why          atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
 
 	lastTimeout   atomic.Int64 // end of the last attempt that timeouts counts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies

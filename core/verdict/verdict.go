@@ -221,9 +221,7 @@ func adjust(o *core.Outcome, f *Facts) {
 	case ProxyLoop:
 		if f.Err == nil {
 			o.Reason, o.Err, o.Relay = "proxy_loop_detected", errLoop, false
-			if f.Proven { // a target can send the same response
-				o.Charge = core.ChargeProxyOrTarget
-			}
+			o.Charge = core.ChargeProxyOrTarget // a target can send the same response
 		}
 	case CredentialsRefused:
 		if f.Err == nil && !f.Tunnel && f.Proven { // a target can send the same response
@@ -383,22 +381,11 @@ const (
 )
 
 // Short reports whether a tunnel has ended suspiciously: by the proxy or the target, while the client wanted more, and
-// by a reset, within a second, or with less than 1,024 bytes for the client. Some targets end their tunnels so. A
-// proxy whose tunnels to the same targets are shorter than those of other proxies cuts them.
+// by a reset, within a second, or with less than 1,024 bytes for the client. Many targets end their tunnels so, and
+// therefore a short tunnel is not charged to anybody.
 func (t *TunnelEnd) Short() bool {
 	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
 }
-
-// Cut reports whether the end of a tunnel looks as if the proxy had cut it: by the proxy or the target, while the
-// client wanted more, and by a reset, with less than 1,024 bytes for the client, or with less than half of usual. usual
-// is the mean number of bytes that a tunnel to the same target brings; 0 if it is unknown.
-func (t *TunnelEnd) Cut(usual int64) bool {
-	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Down < shortBytes || t.Down < usual/2)
-}
-
-// Comparable reports whether the end of a tunnel says something about its proxy. A tunnel that brought nothing has been
-// judged by EndTunnel.
-func (t *TunnelEnd) Comparable() bool { return t.Down > 0 && !t.Stopped && !t.Direct }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended; o is the outcome of the attempt when
 // the tunnel was opened.
