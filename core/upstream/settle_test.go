@@ -81,8 +81,9 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 		"for a second proxy": {before: fails("aaaa", at), after: fails("b", at), want: map[string]int{}},
 		"too long ago": {before: fails("a", at), wait: 61 * time.Second, after: fails("bbcca", at),
 			want: map[string]int{"a": 1}},
-		"at another target": {before: fails("a", at), after: fails("bbccb", other), want: map[string]int{"a": 1, "b": 2}},
-		"elsewhere":         {before: fails("a", other), after: fails("abbcca", at), want: map[string]int{"a": 1}},
+		"at another target": {before: fails("a", at), after: fails("bbccb", other), want: map[string]int{"a": 1,
+			"b": 2}},
+		"elsewhere": {before: fails("a", other), after: fails("abbcca", at), want: map[string]int{"a": 1}},
 		"served in between": {before: fails("a", at), after: append([]attempt{{"b", at, core.Success}},
 			fails("c", at)...), want: map[string]int{"a": 1, "b": 1, "c": 1}},
 		"its successes stay": {before: []attempt{{"a", other, core.Success}}, after: fails("abbcca", at),
@@ -102,7 +103,8 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 					lease, ok := pool.Snapshot().Get(a.proxy).Acquire(now)
 					require.True(t, ok)
 					lease.Target = Target(a.target)
-					lease.Settle(&core.Outcome{Verdict: a.v, Charge: core.ChargeProxyOrTarget, Latency: time.Millisecond})
+					lease.Settle(&core.Outcome{Verdict: a.v, Charge: core.ChargeProxyOrTarget,
+						Latency: time.Millisecond})
 					lease.Release()
 					now = now.Add(10 * time.Millisecond)
 				}

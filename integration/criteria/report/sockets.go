@@ -237,7 +237,7 @@ func (d *Data) sc006() *section {
 	row("requests per second", func(o sockets.Overhead) float64 { return o.Rate })
 	s.tables = append(s.tables, t)
 	s.judge(Criterion{ID: "SC-006", Workload: "1,000 connections", Where: "sockets",
-		Target:   "less than 5 % more CPU time",
+		Target: "less than 5 % more CPU time",
 		Measured: fmt.Sprintf("%+.1f %% (median of %d pairs, %.1f %% to %.1f %%)",
 			append([]any{100 * (cpu - 1), len(d.Overhead)}, spread(d.Overhead)...)...)}, cpu < 1.05,
 		fmt.Sprintf("what these parts add to each attempt; the pairs differ by %.1f %% to %.1f %%",
