@@ -221,7 +221,8 @@ func (d *Data) sc002() *section {
 				count(o[workload.OracleName].OnBad))
 		}
 		series = append(series, on, off)
-		s.judge(Criterion{ID: "SC-002", Workload: "two of eight failing, " + load.name + ", beside random rotation", Where: "virtual",
+		s.judge(Criterion{ID: "SC-002", Where: "virtual",
+			Workload: "two of eight failing, " + load.name + ", beside random rotation",
 			Target:   "80 % fewer attempts on them at each level",
 			Measured: fmt.Sprintf("least %.1f %% fewer, at %g %%", 100*worst, 100*at)}, worst >= 0.8,
 			"a breaker opens after at least 5 failures within 60 s, more than such a proxy has; and an avoided proxy "+
