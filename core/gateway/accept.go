@@ -43,8 +43,14 @@ const pipeFiles = 2
 // acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
-	waits  [2]int    // waits since there was a place: for a client that holds most connections, and for other clients
+	waits  [2]waits  // for a client that holds most connections, and for other clients
 	warned time.Time // the time of the last log record that there is no place
+}
+
+// waits are the waits for a place.
+type waits struct {
+	number int       // waits since there was a place
+	began  time.Time // the first wait since there was a place for which no connection had to be closed
 }
 
 // keptForOthers is the share of all file descriptors that a client cannot use if it holds more than half of
@@ -55,10 +61,12 @@ const keptForOthers = 1.0 / 32
 // A client is refused if there was no place during maxWaits waits of placeWait each: 60 ms. So the response
 // comes within 100 ms. If the places are taken by clients with unfinished heads, one of these has waited for
 // minHeadWait by then. There are several waits because, after a pause of the whole process, a single wait
-// would end before other goroutines had the time to free a place.
+// would end before other goroutines had the time to free a place. A client waits for maxWaited, and not only for
+// maxWaits waits, while many of the places will be free soon: see [places.soonFree].
 const (
 	placeWait = 10 * time.Millisecond
 	maxWaits  = 6
+	maxWaited = 500 * time.Millisecond
 )
 
 // admit serves a connection in a new goroutine, or refuses it.
@@ -103,30 +111,37 @@ const (
 // place makes a place for a new client. If there is none, it closes connections of clients that have waited
 // for long, and waits for a while. It returns why there is no place, or "".
 func (s *acceptor) place(c *connection) (why string) {
-	for {
+	for evicted := false; ; {
 		o := s.obstacle(c)
-		waits := &s.waits[0]
+		w := &s.waits[0]
 		if o.most {
-			waits = &s.waits[1]
+			w = &s.waits[1]
 		}
 		switch {
 		case o.why == "" && s.Files.Take(budget.Serving, 1):
-			*waits = 0
+			if w.number = 0; !evicted {
+				w.began = time.Time{}
+			}
 			return ""
 		case o.why == "":
 			o.why = tooFewFiles
 		case s.draining.Load():
 			return o.why
 		case s.evict(o.client):
+			evicted = true
 			continue
 		case o.why != tooFewFiles:
 			return o.why
 		}
 		s.warn(o.why)
-		if *waits >= maxWaits {
+		now := s.Now()
+		if w.began.IsZero() {
+			w.began = now
+		}
+		if w.number >= maxWaits && (now.Sub(w.began) >= maxWaited || !s.places.soonFree(now)) {
 			return o.why
 		}
-		*waits++
+		w.number++
 		s.places.await(placeWait, s.ctx.Done())
 	}
 }

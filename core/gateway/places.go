@@ -176,6 +176,24 @@ func (p *places) oldest(now time.Time, client netip.Addr) []*connection {
 	return conns
 }
 
+// soonFree reports whether at least a quarter of the connections will be closed, or may be closed, soon: their
+// clients have just connected or been answered, or have a request that began less than maxWaited ago.
+func (p *places) soonFree(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for c := range p.conns {
+		soon := minWait
+		if c.read.phase.Load() == busy {
+			soon = maxWaited
+		}
+		if now.UnixNano()-c.read.waiting.Load() < int64(soon) {
+			n++
+		}
+	}
+	return n > 0 && 4*n >= len(p.conns)
+}
+
 // clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64
 // bits of an IPv6 address, because a single machine often has all addresses with these bits. It returns the
 // zero Addr if there is no address.

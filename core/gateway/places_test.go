@@ -79,3 +79,21 @@ func TestClientOf(t *testing.T) {
 	}
 	require.False(t, clientOf(&net.UnixAddr{}).IsValid())
 }
+
+// Places are free soon if a quarter of the clients have just connected or have a young request.
+func TestSoonFree(t *testing.T) {
+	now := time.Now()
+	p, add := newPlaces(now)
+	require.False(t, p.soonFree(now), "without clients")
+	for range 3 {
+		add("10.0.0.1", awaitsRequest, minWait)
+		add("10.0.0.1", awaitsBody, time.Hour)
+	}
+	add("10.0.0.1", awaitsRequest, minWait-time.Millisecond)
+	require.False(t, p.soonFree(now), "one of seven")
+	c := add("10.0.0.1", awaitsRequest, maxWaited-time.Millisecond)
+	require.False(t, p.soonFree(now), "the client has been silent for longer than minWait")
+	c.read.enter(busy)
+	require.True(t, p.soonFree(now), "two of eight")
+	require.False(t, p.soonFree(now.Add(time.Millisecond)))
+}
