@@ -187,7 +187,7 @@ func (p *places) soonFree(now time.Time) bool {
 		if c.read.phase.Load() == busy {
 			soon = maxWaited
 		}
-		if now.UnixNano()-c.read.waiting.Load() < int64(soon) {
+		if now.UnixNano()-c.read.waiting.Load()&^awaitsMask < int64(soon) {
 			n++
 		}
 	}
