@@ -70,6 +70,7 @@ var allowed = map[string]string{
 	"core/retry":     "strict",
 	"core/access":    "egress retry",
 	"core/verdict":   "",
+	"core/accesslog": "verdict",
 	"core/upstream":  "ability breaker evidence verdict",
 	"core/proxylist": "upstream",
 	"core/changes":   "retry state strict upstream",
@@ -79,7 +80,7 @@ var allowed = map[string]string{
 	"core/reach":     "breaker upstream verdict",
 	"core/executor":  "ability evidence queue rest retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
-	"core/gateway":   "access budget executor http1 loop proxyhttp retry socket socks5 transport verdict",
+	"core/gateway":   "access accesslog budget executor http1 loop proxyhttp retry socket socks5 transport verdict",
 	"core/engine": "access breaker budget egress executor gateway health http1 loop metrics queue reach proxyhttp " +
 		"rest retry selector transport upstream",
 

@@ -55,19 +55,20 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
-	log, level, done := openLog(cfg.Log, logTo)
+	log, level, output, done := openLog(cfg.Log, logTo)
 	defer done() // its error can only be logged
 	defer boundMemory(ctx, log)()
 	program, err := os.Executable()
 	if err != nil {
 		program = ""
 	}
-	g, err := wire(o.source, cfg, log, level, program)
+	g, err := wire(o.source, cfg, log, level, output, program)
 	if err != nil {
 		return err
 	}
 	defer g.plugins.Close()
 	defer g.keeper.close()
+	defer g.access.close()
 	inForce := g.fingerprintSince(loading)
 	if err := listeners.listen(ctx, cfg.Gateway.Listen, cfg.API.Listen); err != nil {
 		return err

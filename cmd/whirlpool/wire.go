@@ -40,6 +40,7 @@ type gateway struct {
 	events  *api.Events
 	lists   *lists.Fetcher
 	keeper  *keeper
+	access  *accessLog
 
 	reloading sync.Mutex // held during a reload, which takes long if it compiles new plugins
 
@@ -49,13 +50,15 @@ type gateway struct {
 	address string           // the listening address of the gateway
 }
 
-// openLog opens the log. Writing a record does not wait for out, which may be slow. done writes the records
-// that are still queued.
-func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.LevelVar, done func() error) {
+// openLog opens the log. Writing a record does not wait for out, which may be slow; w is the writer that buffers the
+// records. done writes the records that are still queued.
+func openLog(cfg config.Log, out io.Writer) (
+	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, done func() error,
+) {
 	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
 	opts := &slog.HandlerOptions{Level: level}
-	w := spool.New(out, func(records int) {
+	w = spool.New(out, func(records int) {
 		log.Warn("log records were lost: the output of the log was blocked or failed", slog.Int("records", records))
 	})
 	var handler slog.Handler = slog.NewTextHandler(w, opts)
@@ -64,7 +67,7 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	}
 	folding := logfold.New(handler)
 	log = slog.New(folding)
-	return log, level, func() error {
+	return log, level, w, func() error {
 		folding.Flush()
 		return w.Close()
 	}
@@ -88,9 +91,14 @@ func setLevel(level *slog.LevelVar, name string) {
 // wire makes the parts of the gateway. program is the executable that checks uploads; "" to check them in
 // this process.
 func wire(
-	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
+	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
 ) (_ *gateway, err error) {
-	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
+	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level, access: newAccessLog(logTo, log)}
+	access, err := openAccessLog(cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.access.use(access)
 	g.events = api.NewEvents(time.Now)
 	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
@@ -132,7 +140,7 @@ func wire(
 		conf := cfg.Engine()
 		conf.Proxies = proxies
 		g.engine, err = engine.New(conf, engine.Options{
-			Plugins: reg, Observe: reg.Observe, Log: g.log, Files: openFiles(),
+			Plugins: reg, Observe: reg.Observe, Log: g.log, AccessLog: &g.access.Log, Files: openFiles(),
 			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 		})
@@ -354,6 +362,11 @@ func (g *gateway) tryReload() (*config.Config, error) {
 			"are gone, but until the next start the API listens on "+
 				listen+", where it needs them; keep a key, or restart")}}
 	}
+	access, err := openAccessLog(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer access.discard()
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {
 		return nil, withPlaces(cfg, err)
@@ -374,5 +387,6 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	g.api.SetTLS(cfg.APITLS())
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
+	g.access.use(access)
 	return cfg, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change f
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
 	log = &bytes.Buffer{}
-	g, err = wire(src, cfg, slog.New(slog.NewTextHandler(log, nil)), &slog.LevelVar{}, "")
+	g, err = wire(src, cfg, slog.New(slog.NewTextHandler(log, nil)), &slog.LevelVar{}, io.Discard, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	return g, log, change
@@ -81,7 +82,7 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	src := config.Source{File: path, Optional: true, Overrides: map[string]any{"state.dir": ""}}
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
-	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, "")
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, io.Discard, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	require.True(t, g.reload().OK, "it is not there yet")
@@ -242,7 +243,7 @@ func TestTheTargetOfALinkIsWatched(t *testing.T) {
 	src := config.Source{File: link}
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
-	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, "")
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, io.Discard, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	w, err := fsnotify.NewWatcher()
@@ -254,8 +255,25 @@ func TestTheTargetOfALinkIsWatched(t *testing.T) {
 
 func TestTheLogInJSONHasSeconds(t *testing.T) {
 	var out bytes.Buffer
-	log, _, done := openLog(config.Log{Level: "info", Format: "json"}, &out)
+	log, _, _, done := openLog(config.Log{Level: "info", Format: "json"}, &out)
 	log.Info("retry", slog.Duration("delay", 1500*time.Millisecond))
 	require.NoError(t, done())
 	assert.Contains(t, out.String(), `"delay":1.5`)
+}
+
+// An access log that cannot be opened is refused with its key; the former one stays in use.
+func TestAReloadOfTheAccessLog(t *testing.T) {
+	g, _, change := running(t, "[log]\naccess = \"errors\"\naccess_file = \"a.log\"\n")
+	require.FileExists(t, filepath.Join(filepath.Dir(g.source.File), "a.log"))
+	change("[log]\naccess = \"all\"\naccess_file = \"missing/a.log\"\n")
+	faults := g.reload().Faults.([]config.Fault)
+	require.Len(t, faults, 1)
+	assert.Equal(t, "log.access_file", faults[0].Key)
+	assert.Equal(t, 3, faults[0].Line)
+	assert.NotNil(t, g.access.file)
+	assert.True(t, g.access.On())
+	change("")
+	require.True(t, g.reload().OK)
+	assert.Nil(t, g.access.file)
+	assert.False(t, g.access.On())
 }

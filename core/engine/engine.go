@@ -113,6 +113,7 @@ type Options struct {
 	Transition    func(core.Transition)
 	PolicyChanged func(retry.View)
 	Log           *slog.Logger       // default: none
+	AccessLog     gateway.AccessLog  // of the gateway's clients; default: none
 	Now           func() time.Time   // default: time.Now
 	Rand          func() uint64      // default: math/rand/v2
 	Dial          transport.DialFunc // how sockets to proxies are opened
@@ -203,7 +204,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: e.loops,
-		Files: e.files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
+		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	// Connections that cost least to open again are closed first, to make room for others.
 	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)

@@ -25,7 +25,8 @@ func (r *request) connect() (keep bool) {
 		return r.relayRefusal(ending.Relay, &way.Refused)
 	default:
 		r.establish()
-		r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
+		r.log.Status = http.StatusOK
+		r.log.Received, r.log.Sent = r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
 		return false
 	}
 }
@@ -42,6 +43,7 @@ func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConn
 	r.ended = r.server.Now()
 	x.Close(refusal.Status, verdict.Relayed{}, r.ended)
 	keep = r.reusable()
+	r.log.Status = refusal.Status
 	h := r.newHead(refusal.Status, []byte(refusal.Reason), keep)
 	h.Fields, h.Framing, h.Length = refusal.Fields, http1.Length, int64(len(refusal.Body))
 	h.Received = refusal.Status

@@ -58,6 +58,7 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 func (r *request) ran() {
 	r.conn.watch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
+	r.log.Ran = true
 }
 
 // respondRefusal sends the error response for an exchange that has no response to relay.
@@ -65,6 +66,7 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	r.ended = r.server.Now()
 	if errors.Is(context.Cause(r.conn.ctx), executor.ErrClientLeft) {
 		refusal.Close(0, r.ended)
+		r.log.Left = true
 		return false
 	}
 	e := proxyhttp.RefusalResponse(refusal)
@@ -84,6 +86,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	if framing == http1.Chunked && r.head.Minor == 0 {
 		framing, keep = http1.UntilClose, false
 	}
+	r.log.Status = in.Status
 	h := r.newHead(in.Status, in.Reason, keep)
 	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
 	if r.set.Via {
@@ -115,7 +118,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
-	relayed.ClientLeft = left
+	relayed.ClientLeft, r.log.Left = left, left
 	x.Close(status, relayed, r.ended)
 	return relayed
 }

@@ -74,6 +74,7 @@ func (f *httpFront) next() bool {
 	}
 	f.conn.read.enter(busy)
 	keep := f.handle(f.entry)
+	f.logRequest()
 	f.release()
 	f.shrink()
 	f.conn.read.enter(idle)
@@ -87,6 +88,7 @@ func (f *httpFront) unreadable(err error) {
 	switch {
 	case errors.As(err, &bad):
 		f.refuseHead(bad)
+		f.logRequest()
 	case errors.Is(err, os.ErrDeadlineExceeded) && f.conn.read.partial && !f.conn.draining():
 		f.begin()
 		f.head, f.body = http1.Request{}, http1.Body{}
@@ -94,6 +96,7 @@ func (f *httpFront) unreadable(err error) {
 			Status: http.StatusRequestTimeout, Code: "request_timeout", Reason: "http_request_error", Close: true,
 			Message: "the request's head did not come within timeouts.head",
 		})
+		f.logRequest()
 	case err != io.EOF:
 		f.server.Log.Debug("client connection ended", slog.Any("error", err))
 	}
@@ -124,4 +127,5 @@ func (f *httpFront) refuse() {
 		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
 		Message: f.conn.refused, RetryAfter: time.Second, Close: true,
 	})
+	f.logRequest()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
@@ -42,6 +43,7 @@ type request struct {
 	rate       bodyRate           // of the body
 	detached   []byte             // copy of the head; see detach
 	loopTokens []byte             // of other gateways
+	log        accesslog.Record   // of the request in flight, as far as it is known
 	callbacks  callbacks
 }
 
@@ -76,6 +78,8 @@ func (r *request) begin() {
 	r.input.ID = r.server.NewID()
 	r.outcome.ID = r.input.ID
 	r.continued, r.ended = false, time.Time{}
+	r.log = accesslog.Record{ID: r.input.ID}
+	r.conn.out.sent = 0
 }
 
 // shrink releases memory that is not needed while the connection is idle.
@@ -107,6 +111,7 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	}
 	in.Idempotent, in.Safe = in.Tunnel || retry.Idempotent(in.Method), in.Tunnel || retry.Safe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry
+	in.KeepEvents = r.server.logs()
 
 	target, bad := r.target()
 	if bad == nil {
@@ -153,6 +158,9 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	}
 	if err != nil {
 		bad = badRequest("bad_target", err.Error())
+	}
+	if bad == nil {
+		r.log.Target = r.cache.authority.HostPort
 	}
 	return t, bad
 }

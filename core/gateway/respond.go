@@ -10,6 +10,7 @@ import (
 // respondError writes an error response and reports whether the connection can serve another
 // request.
 func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
+	r.log.Status, r.log.Code = e.Status, e.Code
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
 	keep = !e.Close && r.reusable() && r.discardBody()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
@@ -50,12 +51,22 @@ type TrackerEntry interface {
 	Release()
 }
 
-// Config has the dependencies of a Server. All fields are required.
+// AccessLog receives a record of each request that has ended.
+type AccessLog interface {
+	// On reports whether requests are logged. The record of a request that began while On returned false has no
+	// attempts.
+	On() bool
+	// Write logs a request. It does not keep the record.
+	Write(*accesslog.Record)
+}
+
+// Config has the dependencies of a Server. All fields are required, unless stated otherwise.
 type Config struct {
 	Executor  *executor.Executor
 	Transport *transport.Transport
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
+	AccessLog AccessLog            // receives each request that has ended; nil for none
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
 	Guard     *access.Guard        // of failed logins
 	Loop      *loop.Guard          // recognizes requests that come back; nil for none

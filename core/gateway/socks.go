@@ -9,6 +9,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
@@ -132,8 +133,17 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		priority = priority.AtMost(f.account.Priority)
 	}
 	var regions *core.Regions
+	var x executor.Exchange
+	l := accesslog.Record{
+		ID: s.NewID(), Listener: core.ListenSOCKS5, Method: http.MethodConnect, Target: to.HostPort, Minor: 1,
+		Started: s.Now(),
+	}
+	if s.logs() {
+		defer func() { s.logEnded(&l, f.conn, f.account, &x) }()
+	}
 	if a := f.account; a != nil {
 		if denial, _ := a.Begin(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
+			l.Code = "user_denied"
 			f.reply(socks5.NotAllowed)
 			f.conn.linger(false)
 			return
@@ -144,33 +154,38 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	entry := s.Tracker.Track()
 	defer entry.Release()
 	in := executor.Request{
-		ID: s.NewID(), Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
-		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
+		ID: l.ID, Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
+		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: l.Started,
 		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
+	in.KeepEvents = s.logs()
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.watch.start}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
-	var x executor.Exchange
 	defer x.Abandon()
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
 	f.conn.watch.stop()
+	l.Ran = true
 	switch {
 	case ending.Tunnel != nil:
 		f.buf.buf = socks5.AppendReply(f.buf.take(), socks5.Succeeded)
-		s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.buf)
+		l.Status = http.StatusOK
+		l.Received, l.Sent = s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.buf)
 		return
 	case ending.Relay != nil:
 		refused := ending.Response.Refused.Status
+		l.Status = refused
 		ending.Relay.Close(refused, verdict.Relayed{}, s.Now())
 		f.reply(replyToStatus(refused))
 	default:
 		if errors.Is(context.Cause(f.conn.ctx), executor.ErrClientLeft) {
 			ending.Refusal.Close(0, s.Now())
+			l.Left = true
 			return
 		}
 		response := proxyhttp.RefusalResponse(ending.Refusal)
+		l.Status, l.Code = response.Status, response.Code
 		ending.Refusal.Close(response.Status, s.Now())
 		f.reply(replyToReason(response.Reason))
 	}

@@ -19,10 +19,11 @@ import (
 // serveTunnel copies bytes between the client and the target until both directions have ended, and closes the
 // exchange. dial has opened the tunnel way. If way fails before the target has sent anything, dial opens
 // another tunnel. dial is nil if the target has sent a 101. greeting holds the bytes that the client gets
-// before the tunnel's first byte, such as the response to CONNECT.
+// before the tunnel's first byte, such as the response to CONNECT. It returns the numbers of bytes that were copied to
+// the target and from it.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
-) {
+) (up, down int64) {
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
@@ -43,7 +44,8 @@ func (s *Server) serveTunnel(
 		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and so detects that the client leaves
 		t.opening.phase = replaceable
 	}
-	up, down, died := t.join(heard)
+	var died error
+	up, down, died = t.join(heard)
 	down += int64(len(way.Early))
 	s.Tunnels(up, down)
 	now := s.Now()
@@ -51,6 +53,7 @@ func (s *Server) serveTunnel(
 		Up: up, Down: down, Died: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
 		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()), FarFirst: t.farFirst, Reset: t.reset,
 	}, now)
+	return up, down
 }
 
 // tunnel copies bytes between a client connection and target, a connection through a proxy.

@@ -17,5 +17,6 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	way := in.Tunnel(&r.forward.Control)
 	r.kept.free() // the buffer is not needed, and the tunnel may last for days
 	r.reserved.Release()
-	r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
+	r.log.Status = in.Status
+	r.log.Received, r.log.Sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
 }

@@ -16,6 +16,7 @@ type stallWriter struct {
 	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
 	stall    socket.Stall
 	patience time.Duration
+	sent     int64           // bytes written
 	user     *access.Account // the bytes written count as used by this user; nil for none
 }
 
@@ -67,6 +68,7 @@ func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64)
 }
 
 func (w *stallWriter) count(n int64) {
+	w.sent += n
 	if w.user != nil {
 		w.user.Usage.AddBytes(n)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -35,6 +36,15 @@ func (l *loader) check() {
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		l.fault("log.format", c.Log.Format, "must be text or json")
+	}
+	if _, err := accesslog.ParseFilter(c.Log.Access); err != nil {
+		l.fault("log.access", c.Log.Access, err.Error())
+	}
+	if c.Log.AccessFormat != accesslog.JSON && c.Log.AccessFormat != accesslog.Combined {
+		l.fault("log.access_format", c.Log.AccessFormat, "must be json or combined")
+	}
+	if c.Log.AccessFile != "" {
+		c.Log.AccessFile = l.relative(c.Log.AccessFile)
 	}
 	l.health()
 	l.egress()

@@ -19,6 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
@@ -351,6 +352,11 @@ type Metrics struct {
 type Log struct {
 	Level  string `koanf:"level" json:"level"`
 	Format string `koanf:"format" json:"format"`
+
+	// The access log: its filter (accesslog.ParseFilter), format, and file; "" for the output of the log.
+	Access       string `koanf:"access" json:"access"`
+	AccessFormat string `koanf:"access_format" json:"access_format"`
+	AccessFile   string `koanf:"access_file" json:"access_file"`
 }
 
 // Default returns the configuration of an empty file.
@@ -384,7 +390,7 @@ func Default() Config {
 		},
 		State:    State{Implied: true},
 		Metrics:  Metrics{RetentionHours: d.RetentionHours},
-		Log:      Log{Level: "info", Format: "text"},
+		Log:      Log{Level: "info", Format: "text", Access: "off", AccessFormat: accesslog.JSON},
 		Warnings: []string{},
 	}
 }

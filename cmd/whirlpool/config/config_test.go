@@ -191,6 +191,8 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		// 2^64 ns plus 0.3 s
 		"[breaker]\nwindow_duration = 18446744074\n":   {"breaker.window_duration", ":2: ", "a duration such as"},
 		"[breaker]\nblame = \"both\"\n":                {"breaker.blame", ":2: "},
+		"[log]\naccess = \"1\"\n":                      {"log.access", ":2: ", "percentage"},
+		"[log]\naccess_format = \"xml\"\n":             {"log.access_format", ":2: ", "combined"},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
 		"[pool]\nurls = [{ url = \"list.txt\" }]\n":    {"pool.urls[0].url", ":2: ", "https://"},
 		"[pool]\nurls = [{ url = \"http://a\", scheme = \"ftp\" }]\n": {"pool.urls[0].scheme", ":2: ",

@@ -1,0 +1,95 @@
+// Package accesslog writes the access log: one line for each request of a client, when the request has ended.
+package accesslog
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Filter says which requests are logged. The zero value logs none.
+type Filter struct {
+	errors bool
+	share  float64 // of the other requests, from 0 to 1
+}
+
+// ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%", which stands for all errors and
+// for this share of the other requests.
+func ParseFilter(s string) (Filter, error) {
+	switch s {
+	case "off":
+		return Filter{}, nil
+	case "errors":
+		return Filter{errors: true}, nil
+	case "all":
+		return Filter{errors: true, share: 1}, nil
+	}
+	number, found := strings.CutSuffix(s, "%")
+	percent, err := strconv.ParseFloat(number, 64)
+	if !found || err != nil || !(percent > 0 && percent <= 100) {
+		return Filter{}, fmt.Errorf(`must be "off", "errors", "all", or a percentage such as "1%%"`)
+	}
+	return Filter{errors: true, share: percent / 100}, nil
+}
+
+// admits reports whether r is logged. The choice of the sample depends on the request's id only.
+func (f Filter) admits(r *Record) bool {
+	if r.failed() {
+		return f.errors
+	}
+	return f.share >= 1 || float64(uint64(r.ID)*spread) < f.share*math.MaxUint64
+}
+
+// spread is an odd number that distributes ids over all 64-bit numbers when they are multiplied by it (Fibonacci
+// hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
+const spread = 0x9E3779B97F4A7C15
+
+// The formats of lines.
+const (
+	JSON     = "json"
+	Combined = "combined"
+)
+
+// Log is an access log. Its zero value is off. It is safe for concurrent use.
+type Log struct {
+	filter atomic.Pointer[Filter]
+
+	mu       sync.Mutex // guards the fields below
+	combined bool
+	out      io.Writer
+	buf      []byte
+}
+
+// Configure replaces the filter, the format (JSON or Combined) and the output. After its return, the former output is
+// not used any more. out gets each line in one call of Write; its errors are ignored.
+func (l *Log) Configure(f Filter, format string, out io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.combined, l.out = format == Combined, out
+	l.filter.Store(&f)
+}
+
+// On reports whether any request is logged.
+func (l *Log) On() bool {
+	f := l.filter.Load()
+	return f != nil && f.errors
+}
+
+// Write logs r if the filter admits it. It does not keep r.
+func (l *Log) Write(r *Record) {
+	if f := l.filter.Load(); f == nil || !f.admits(r) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.combined {
+		l.buf = r.appendCombined(l.buf[:0])
+	} else {
+		l.buf = r.appendJSON(l.buf[:0])
+	}
+	_, _ = l.out.Write(l.buf)
+}

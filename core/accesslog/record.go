@@ -1,0 +1,155 @@
+package accesslog
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Record describes one request of a client that has ended. It has no path, no query and no credentials.
+type Record struct {
+	ID       core.RequestID
+	Client   net.Addr
+	User     string // "" without users, and if the user is unknown
+	Listener core.Listener
+	Method   string
+	Target   string // host:port; "" if the request had no valid target
+	Minor    int    // of the client's HTTP version 1.x; 1 for SOCKS5
+	Status   int    // of the response to the client; for SOCKS5, that of the response to a CONNECT; 0 if there was none
+	Code     string // of the gateway's error response; "" if it sent none
+	Final    core.Final
+	Ran      bool  // attempts were possible: the request was not refused before
+	Left     bool  // the client left before the end of the response
+	Received int64 // bytes of the request's body, or in a tunnel from the client to the target
+	Sent     int64 // bytes of the response with its head, or in a tunnel from the target to the client
+	Started  time.Time
+	Ended    time.Time
+	Waited   time.Duration       // in backoffs and queues
+	Attempts []core.AttemptEvent // in the order of their ends
+}
+
+// failed reports whether the record is that of an error: the request was not served, or its response has a status of
+// 400 or more.
+func (r *Record) failed() bool {
+	return !r.Ran || r.Left || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
+}
+
+// outcome returns the word for the end of the request, as in X-Whirlpool-Outcome. It is "refused" if no attempt was
+// possible.
+func (r *Record) outcome() string {
+	if !r.Ran {
+		return "refused"
+	}
+	return r.Final.String()
+}
+
+// line is the JSON form of a Record.
+type line struct {
+	Time     string    `json:"time"`
+	ID       string    `json:"request_id"`
+	Client   string    `json:"client"`
+	User     string    `json:"user,omitempty"`
+	Listener string    `json:"listener"`
+	Method   string    `json:"method"`
+	Target   string    `json:"target"`
+	Status   int       `json:"status"`
+	Outcome  string    `json:"outcome"`
+	Error    string    `json:"error,omitempty"`
+	Left     bool      `json:"client_left,omitempty"`
+	Received int64     `json:"received_bytes"`
+	Sent     int64     `json:"sent_bytes"`
+	Duration float64   `json:"duration"`
+	Waited   float64   `json:"waited"`
+	Attempts []attempt `json:"attempts"`
+}
+
+// attempt is the JSON form of an attempt.
+type attempt struct {
+	Proxy    string  `json:"proxy"`
+	Result   string  `json:"result"`
+	Cause    string  `json:"cause"`
+	Status   int     `json:"status,omitempty"`
+	Duration float64 `json:"duration"`
+	Hedge    bool    `json:"hedge,omitempty"`
+}
+
+// appendJSON appends the record as a line of JSON. Times are in RFC 3339, durations in seconds.
+func (r *Record) appendJSON(b []byte) []byte {
+	l := line{
+		Time: r.Ended.UTC().Format("2006-01-02T15:04:05.000Z"), ID: r.ID.String(), Client: address(r.Client),
+		User:     r.User,
+		Listener: r.Listener.String(), Method: r.Method, Target: r.Target, Status: r.Status, Outcome: r.outcome(),
+		Error: r.Code, Left: r.Left, Received: r.Received, Sent: r.Sent, Duration: r.Ended.Sub(r.Started).Seconds(),
+		Waited: r.Waited.Seconds(), Attempts: make([]attempt, 0, len(r.Attempts)),
+	}
+	for i := range r.Attempts {
+		e := &r.Attempts[i]
+		l.Attempts = append(l.Attempts, attempt{
+			Proxy: e.ProxyID, Result: e.Outcome.Result.String(), Cause: verdict.Word(e.Outcome.Cause),
+			Status: e.Outcome.Status, Duration: e.Ended.Sub(e.Started).Seconds(), Hedge: e.Hedge,
+		})
+	}
+	text, err := json.Marshal(&l)
+	if err != nil { // impossible: no field's type can fail
+		return b
+	}
+	return append(append(b, text...), '\n')
+}
+
+// appendCombined appends the record in the Combined Log Format of the Apache HTTP Server (mod_log_config), which log
+// analysers read. The referer and the user agent are "-". After them come the duration in seconds, the outcome, and
+// each attempt as proxy=cause.
+func (r *Record) appendCombined(b []byte) []byte {
+	host := address(r.Client)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	b = append(append(b, host...), " - "...)
+	b = appendWord(b, r.User)
+	b = append(b, r.Ended.Format(" [02/Jan/2006:15:04:05 -0700] ")...)
+	protocol := "HTTP/1." + strconv.Itoa(r.Minor)
+	if r.Listener == core.ListenSOCKS5 {
+		protocol = "SOCKS5"
+	}
+	b = strconv.AppendQuoteToASCII(b, r.Method+" "+r.Target+" "+protocol)
+	b = strconv.AppendInt(append(b, ' '), int64(r.Status), 10)
+	b = strconv.AppendInt(append(b, ' '), r.Sent, 10)
+	b = append(b, ` "-" "-" `...)
+	b = strconv.AppendFloat(b, r.Ended.Sub(r.Started).Seconds(), 'f', 3, 64)
+	b = append(append(b, ' '), r.outcome()...)
+	for i := range r.Attempts {
+		e := &r.Attempts[i]
+		b = appendWord(append(b, ' '), e.ProxyID)
+		b = append(append(b, '='), verdict.Word(e.Outcome.Cause)...)
+	}
+	return append(b, '\n')
+}
+
+// appendWord appends s as one word: a space, a quote or a byte that is not printable ASCII is escaped.
+func appendWord(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, '-')
+	}
+	for i := range len(s) {
+		if c := s[i]; c > ' ' && c < 0x7f && c != '"' && c != '\\' {
+			b = append(b, c)
+		} else {
+			b = append(b, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	return b
+}
+
+const hexDigits = "0123456789abcdef"
+
+func address(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
