@@ -25,11 +25,12 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return adopt(made.(*net.TCPListener))
+	return adopt(made.(*net.TCPListener), false)
 }
 
-// adopt returns a listener on the socket of made, and closes made.
-func adopt(made *net.TCPListener) (net.Listener, error) {
+// adopt returns a listener on the socket of made, and closes made. shared is set if other processes have the socket
+// too.
+func adopt(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()
 	if err != nil {
@@ -42,15 +43,16 @@ func adopt(made *net.TCPListener) (net.Listener, error) {
 	if err := raw.Control(setOptions); err != nil {
 		return nil, err
 	}
-	return &listener{file: file, raw: raw, addr: made.Addr()}, nil
+	return &listener{file: file, raw: raw, addr: made.Addr(), shared: shared}, nil
 }
 
 // listener accepts connections without package net, which would query the addresses of both
 // ends of each connection.
 type listener struct {
-	file *os.File
-	raw  syscall.RawConn
-	addr net.Addr
+	file   *os.File
+	raw    syscall.RawConn
+	addr   net.Addr
+	shared bool // other processes have the socket too, and may make it blocking
 }
 
 func (l *listener) Addr() net.Addr { return l.addr }
@@ -62,10 +64,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	var from rawAddress
 	err := l.raw.Read(func(on uintptr) bool {
 		for {
-			size := uint32(unsafe.Sizeof(from))
-			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, uintptr(unsafe.Pointer(&from)),
-				uintptr(unsafe.Pointer(&size)), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
-			switch errno {
+			switch fd, errno = l.accept4(on, &from); errno {
 			case syscall.EINTR, syscall.ECONNABORTED: // the client has closed this connection already
 				continue
 			}
@@ -85,6 +84,26 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
 	return c, nil
+}
+
+func (l *listener) accept4(on uintptr, from *rawAddress) (fd uintptr, errno syscall.Errno) {
+	size := uint32(unsafe.Sizeof(*from))
+	const flags = syscall.SOCK_NONBLOCK | syscall.SOCK_CLOEXEC
+	if !l.shared {
+		fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, uintptr(unsafe.Pointer(from)),
+			uintptr(unsafe.Pointer(&size)), flags, 0, 0)
+		return fd, errno
+	}
+	setNonblock(on)
+	fd, _, errno = syscall.Syscall6(syscall.SYS_ACCEPT4, on, uintptr(unsafe.Pointer(from)),
+		uintptr(unsafe.Pointer(&size)), flags, 0, 0)
+	return fd, errno
+}
+
+// setNonblock sets O_NONBLOCK. The flag belongs to the socket, not to the process: systemd clears it whenever it starts
+// another service with the same socket. A blocking accept4 would block a thread, and Close until the next connection.
+func setNonblock(fd uintptr) {
+	syscall.RawSyscall(syscall.SYS_FCNTL, fd, syscall.F_SETFL, syscall.O_NONBLOCK) // the socket has no other flags
 }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the

@@ -16,7 +16,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // adopt returns a listener on the socket of made.
-func adopt(made *net.TCPListener) (net.Listener, error) { return made, nil }
+func adopt(made *net.TCPListener, _ bool) (net.Listener, error) { return made, nil }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
 // cancelled. slow, if not nil, is called first.
