@@ -43,6 +43,7 @@ const pipeFiles = 2
 // acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
+	behind bool      // there was no place for the last client at once
 	waits  [2]waits  // for a client that holds most connections, and for other clients
 	warned time.Time // the time of the last log record that there is no place
 }
@@ -80,6 +81,9 @@ func (s *acceptor) admit(raw net.Conn, f newFront) {
 		s.refuse(c, f, why)
 		return
 	}
+	if s.behind { // clients have waited in the listener's queue
+		c.read.silent = socket.SinceReceived(below(c.raw))
+	}
 	c.read.places = &s.places
 	s.places.add(c)
 	s.places.enter(true)
@@ -111,7 +115,8 @@ const (
 // place makes a place for a new client. If there is none, it closes connections of clients that have waited
 // for long, and waits for a while. It returns why there is no place, or "".
 func (s *acceptor) place(c *connection) (why string) {
-	for evicted := false; ; {
+	evicted := false
+	for s.behind = false; ; s.behind = true {
 		o := s.obstacle(c)
 		w := &s.waits[0]
 		if o.most {
@@ -183,18 +188,19 @@ func (s *Server) obstacle(c *connection) (o obstacle) {
 	return o
 }
 
-// Evict closes the connections of the clients that have waited longest. It returns false if none has waited
-// for long enough.
+// Evict closes the connection of the client that has waited longest. It returns false if none has waited for long
+// enough.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
-// evict is like Evict, but if client is valid, it closes only that client's connections.
+// evict is like Evict, but if client is valid, it closes only a connection of that client.
 func (s *Server) evict(client netip.Addr) bool {
-	conns := s.places.oldest(s.Now(), client)
-	for _, c := range conns {
-		c.close()
-		s.Files.Give(budget.Serving, 1)
+	c := s.places.oldest(s.Now(), client)
+	if c == nil {
+		return false
 	}
-	return len(conns) > 0
+	c.close()
+	s.Files.Give(budget.Serving, 1)
+	return true
 }
 
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is none.
@@ -224,7 +230,7 @@ func (s *Server) refuse(c *connection, f newFront, why string) {
 			return
 		}
 		c.hasty = true
-		s.serve(c, func() { s.refuseAfter(c, f, lingerHasty) })
+		s.serve(c, func() { s.refuseAfter(c, f, hastyWait) })
 		return
 	}
 	go func() {
@@ -233,15 +239,20 @@ func (s *Server) refuse(c *connection, f newFront, why string) {
 	}()
 }
 
-// requestWait is the longest wait for the beginning of a request that is refused. Some clients, such as that of Go's
-// net/http, treat a response that comes before their request as an error of the connection.
-const requestWait = 20 * time.Millisecond
+// The longest waits for the beginning of a request that is refused. Some clients, such as that of Go's net/http,
+// treat a response that comes before their request as an error of the connection.
+const (
+	requestWait = 20 * time.Millisecond
+	hastyWait   = 200 * time.Microsecond // if many others are being refused
+)
 
-// refuseAfter sends the error response when the client has sent something, or after wait.
+// refuseAfter sends the error response when the client has sent something, or after wait, or at once if the client has
+// sent nothing for longer than wait.
 func (s *Server) refuseAfter(c *connection, f newFront, wait time.Duration) {
 	front := f(s, c)
-	c.read.await(c.now().Add(wait))
-	if _, plain := c.raw.(*socket.Conn); plain {
+	tcp, plain := c.raw.(*socket.Conn)
+	if plain && (socket.SinceReceived(tcp) < wait || c.unread()) {
+		c.read.await(c.now().Add(wait))
 		_ = c.reader.ReadAhead() // an error shows again when the response is written
 	}
 	front.refuse()

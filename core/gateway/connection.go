@@ -29,6 +29,7 @@ type connection struct {
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
 	names  []string                         // of the client's certificate; none without one
 
+	place   place      // guarded by the mutex of places
 	client  netip.Addr // see clientOf
 	refused string     // why the client has no place; "" if it has one
 	hasty   bool       // set if the end of the connection must not take time
@@ -94,7 +95,6 @@ func (c *connection) write(b []byte) bool {
 }
 
 const (
-	lingerHasty   = 200 * time.Microsecond // for a client that is refused together with many others
 	lingerRefused = 100 * time.Millisecond // for a client that is refused
 	lingerShort   = 500 * time.Millisecond // read timeout if the request has been read completely
 	lingerWait    = 5 * time.Second        // read timeout if the client is still sending a request
@@ -111,7 +111,8 @@ func (c *connection) linger(unfinished bool) {
 	wait, limit := lingerShort, lingerTime
 	switch {
 	case c.hasty:
-		wait, limit = lingerHasty, lingerHasty
+		c.discardUnread()
+		return
 	case c.refused != "":
 		wait, limit = lingerRefused, lingerRefused
 	case c.draining(): // the phase is not changed, so that drain does not end the short wait
@@ -133,6 +134,18 @@ func (c *connection) linger(unfinished bool) {
 		}
 		c.read.await(until)
 		if c.reader.ReadAhead() != nil {
+			return
+		}
+	}
+}
+
+// discardUnread discards what has arrived, up to a limit, without a wait. Bytes that are unread when a connection is
+// closed make the system reset it.
+func (c *connection) discardUnread() {
+	for range 16 {
+		c.reader.Discard(len(c.reader.Buffered()))
+		c.reader.Release() // because ReadAhead does nothing if the buffer is full
+		if !c.unread() || c.reader.ReadAhead() != nil {
 			return
 		}
 	}

@@ -16,10 +16,11 @@ type readDeadline struct {
 	draining *atomic.Bool // set by the gateway when it drains
 	phase    atomic.Int32
 	stopped  atomic.Bool
-	places   *places      // counts the phases; nil for a client without a place
-	waiting  atomic.Int64 // what the client must send next, and since when: see awaited
-	partial  bool         // awaitRest has been called since the last awaitRequest
-	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one after it
+	places   *places       // counts the phases; nil for a client without a place
+	waiting  atomic.Int64  // what the client must send next, and since when: see awaited
+	partial  bool          // awaitRest has been called since the last awaitRequest
+	silent   time.Duration // how long the client had sent nothing when it was accepted; 0 after its first request
+	idle     time.Time     // the deadline that awaitRequest set; zero if await has set another one after it
 }
 
 // The phases of a connection.
@@ -90,7 +91,7 @@ func (d *readDeadline) gotBody() { d.waiting.Store(awaitsNothing) }
 // awaitRequest sets the deadline for the next request's head. It returns false if the gateway
 // drains, so that no further request is served.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
-	d.setAwaited(awaitsRequest, now)
+	d.setAwaited(awaitsRequest, now.Add(-d.silent))
 	d.partial = false
 	if until := now.Add(idleTimeout); until.Sub(d.idle) > idleSlack {
 		d.idle = until
@@ -129,6 +130,7 @@ func (d *readDeadline) enter(phase int32) {
 		d.places.enter(phase != idle)
 	}
 	d.phase.Store(phase)
+	d.silent = 0
 }
 
 // drain makes the pending read return if no request is in flight. The gateway sets draining before

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -20,14 +19,34 @@ type places struct {
 	freed   chan struct{} // receives a value when a place may have become free while an acceptor waits
 
 	mu        sync.Mutex
-	conns     map[*connection]struct{} // guarded by mu
-	perClient map[netip.Addr]int       // connections by clientOf; guarded by mu
-	pause     [2]time.Time             // until then evict does not search: all clients, one client; guarded by mu
+	first     *connection        // of the list of all connections, by place; guarded by mu
+	perClient map[netip.Addr]int // connections by clientOf; guarded by mu
+	found     [2]search          // among all clients, and among the connections of one; guarded by mu
+}
+
+// place is the place of a connection in the list of places. The list is not a map, because a map keeps the memory of
+// the largest number of connections.
+type place struct {
+	taken      bool
+	prev, next *connection
+}
+
+// search is the result of a search for clients that have waited for long.
+type search struct {
+	client netip.Addr // of the connections; the zero Addr for those of all clients
+	list   []waiter   // those that have not been removed; the next to be removed is the last
+	until  time.Time  // list is used before this time
+	pause  time.Time  // no search is made before this time, because none was found
+}
+
+// waiter is a connection whose client has waited for long enough.
+type waiter struct {
+	conn *connection
+	awaitedSince
 }
 
 func (p *places) init() {
-	p.conns, p.perClient = map[*connection]struct{}{}, map[netip.Addr]int{}
-	p.freed = make(chan struct{}, 1)
+	p.perClient, p.freed = map[netip.Addr]int{}, make(chan struct{}, 1)
 }
 
 // need returns the number of file descriptors that the clients need: one for each connection, and another one
@@ -39,7 +58,10 @@ func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.conns[c] = struct{}{}
+	if c.place = (place{taken: true, next: p.first}); p.first != nil {
+		p.first.place.prev = c
+	}
+	p.first = c
 	p.clients.Add(1)
 	p.perClient[c.client]++
 }
@@ -55,10 +77,19 @@ func (p *places) remove(c *connection) bool {
 
 // drop is like remove, but the caller holds mu.
 func (p *places) drop(c *connection) bool {
-	if _, ok := p.conns[c]; !ok {
+	at := c.place
+	if !at.taken {
 		return false
 	}
-	delete(p.conns, c)
+	c.place = place{}
+	if at.next != nil {
+		at.next.place.prev = at.prev
+	}
+	if at.prev != nil {
+		at.prev.place.next = at.next
+	} else {
+		p.first = at.next
+	}
 	p.clients.Add(-1)
 	if p.perClient[c.client]--; p.perClient[c.client] == 0 {
 		delete(p.perClient, c.client)
@@ -105,13 +136,16 @@ func (p *places) ofClient(client netip.Addr) (n int, most bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n = p.perClient[client]
-	return n, 2*n > len(p.conns)
+	return n, 2*int64(n) > p.clients.Load()
 }
 
-func (p *places) all() []*connection {
+func (p *places) all() (all []*connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.conns))
+	for c := p.first; c != nil; c = c.place.next {
+		all = append(all, c)
+	}
+	return all
 }
 
 // The minimum times that a client has before its connection may be closed to make room for another one: for
@@ -122,76 +156,101 @@ const (
 	minBodyWait = time.Second
 )
 
-// evictAgain is the time for which evict does not search again after it has found no client. A search is
-// expensive, because it visits all connections.
-const evictAgain = 20 * time.Millisecond
+// The results of a search are used for this time. A search is expensive, because it visits all connections.
+const (
+	evictAgain = 20 * time.Millisecond  // if no client was found
+	foundFor   = 100 * time.Millisecond // otherwise
+)
 
-// oldest removes the connections whose clients have waited for longest, and returns them; the caller ends
-// them. Idle connections, and those whose clients have sent nothing, come first. Then come those with an
-// unfinished head, then those whose clients send nothing more of a body. A search visits all connections, so
-// oldest removes a 64th of them at once, but at least one. It removes none if no client has waited for long
-// enough. If client is valid, it removes only that client's connections. It keeps a connection on which
-// unread bytes have arrived.
-func (p *places) oldest(now time.Time, client netip.Addr) []*connection {
-	type waiting struct {
-		conn *connection
-		awaitedSince
-	}
+// oldest removes the connection whose client has waited for longest, and returns it; the caller ends it. Idle
+// connections, and those whose clients have sent nothing, come first. Then come those with an unfinished head, then
+// those whose clients send nothing more of a body. It returns nil if no client has waited for long enough. If client is
+// valid, it removes only that client's connections. It keeps a connection on which unread bytes have arrived.
+func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pause := &p.pause[0]
+	s := &p.found[0]
 	if client.IsValid() {
-		pause = &p.pause[1]
+		s = &p.found[1]
 	}
-	if now.Before(*pause) {
+	if now.Before(s.pause) {
 		return nil
 	}
-	var list []waiting
-	for c := range p.conns {
+	if s.client == client && now.Before(s.until) {
+		if c := p.takeFrom(s); c != nil {
+			return c
+		}
+	}
+	p.search(s, now, client)
+	c := p.takeFrom(s)
+	if c == nil {
+		s.pause = now.Add(evictAgain)
+	}
+	return c
+}
+
+// takeFrom removes the next connection that a search has found, and returns it; nil if there is none. The caller holds
+// mu.
+func (p *places) takeFrom(s *search) *connection {
+	for n := len(s.list) - 1; n >= 0; n-- {
+		w := s.list[n]
+		s.list = s.list[:n]
+		if w.conn.place.taken && w.conn.read.awaited() == w.awaitedSince && !w.conn.unread() {
+			p.drop(w.conn)
+			return w.conn
+		}
+	}
+	s.list = nil
+	return nil
+}
+
+// search replaces the result s by that of a search at now. The caller holds mu.
+func (p *places) search(s *search, now time.Time, client netip.Addr) {
+	s.client, s.until, s.list = client, now.Add(foundFor), nil
+	for c := p.first; c != nil; c = c.place.next {
 		if client.IsValid() && c.client != client {
 			continue
 		}
 		w := c.read.awaited()
 		if w.what != awaitsNothing && now.UnixNano()-w.since >= int64(w.patience()) {
-			list = append(list, waiting{c, w})
+			s.list = append(s.list, waiter{c, w})
 		}
 	}
-	if len(list) == 0 {
-		*pause = now.Add(evictAgain)
-		return nil
-	}
-	slices.SortFunc(list, func(a, b waiting) int {
-		return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.since, b.since))
+	slices.SortFunc(s.list, func(a, b waiter) int {
+		return cmp.Or(cmp.Compare(b.what, a.what), cmp.Compare(b.since, a.since))
 	})
-	var conns []*connection
-	for _, w := range list {
-		if w.conn.unread() {
-			continue
-		}
-		p.drop(w.conn)
-		if conns = append(conns, w.conn); len(conns) > len(list)/64 {
-			break
-		}
+	if len(s.list) > 0 {
+		time.AfterFunc(foundFor, func() { p.forget(s) })
 	}
-	return conns
+}
+
+// forget drops the list of s, so that it does not keep the memory of connections.
+func (p *places) forget(s *search) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.list = nil
 }
 
 // soonFree reports whether at least a quarter of the connections will be closed, or may be closed, soon: their
-// clients have just connected or been answered, or have a request that began less than maxWaited ago.
+// clients have just connected or been answered, or have a request that began less than maxWaited ago and whose body is
+// still arriving.
 func (p *places) soonFree(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for c := range p.conns {
+	for c := p.first; c != nil; c = c.place.next {
 		soon := minWait
-		if c.read.phase.Load() == busy {
+		switch {
+		case c.read.awaited().what == awaitsBody:
+			soon = minHeadWait
+		case c.read.phase.Load() == busy:
 			soon = maxWaited
 		}
 		if now.UnixNano()-c.read.waiting.Load()&^awaitsMask < int64(soon) {
 			n++
 		}
 	}
-	return n > 0 && 4*n >= len(p.conns)
+	return n > 0 && 4*int64(n) >= p.clients.Load()
 }
 
 // clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64

@@ -3,10 +3,13 @@ package gateway
 import (
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 )
 
 // newPlaces returns places, and a function that adds a connection on which the client must send something and
@@ -40,32 +43,103 @@ func TestWhoLeavesFirst(t *testing.T) {
 		order = append(order, add("10.0.0.1", what, 2*time.Hour), add("10.0.0.1", what, time.Hour))
 	}
 	for i, want := range order {
-		require.Equal(t, []*connection{want}, p.oldest(now, netip.Addr{}), "number %d", i)
+		require.Same(t, want, p.oldest(now, netip.Addr{}), "number %d", i)
 	}
-	require.Empty(t, p.oldest(now, netip.Addr{}))
+	require.Nil(t, p.oldest(now, netip.Addr{}))
 	require.EqualValues(t, 4, p.clients.Load())
 	add("10.0.0.1", awaitsRequest, time.Hour)
-	require.Empty(t, p.oldest(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
-	require.Len(t, p.oldest(now.Add(evictAgain), netip.Addr{}), 1)
+	require.Nil(t, p.oldest(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
+	require.NotNil(t, p.oldest(now.Add(evictAgain), netip.Addr{}))
 }
 
-// Of many connections a 64th is removed at once. A search can be limited to one client's connections.
-func TestWhoLeavesTogether(t *testing.T) {
+// A search can be limited to one client's connections.
+func TestWhoLeavesOfOneClient(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
 	for range 640 {
 		add("10.0.0.1", awaitsRequest, time.Hour)
 	}
 	mine := add("10.0.0.2", awaitsHead, time.Minute)
-	require.Len(t, p.oldest(now, netip.Addr{}), 11)
-	require.Equal(t, []*connection{mine}, p.oldest(now, mine.client))
-	require.Empty(t, p.oldest(now, mine.client))
-	require.NotEmpty(t, p.oldest(now, netip.Addr{}), "the search for one client has no effect on others")
+	require.NotNil(t, p.oldest(now, netip.Addr{}))
+	require.Same(t, mine, p.oldest(now, mine.client))
+	require.Nil(t, p.oldest(now, mine.client))
+	require.NotNil(t, p.oldest(now, netip.Addr{}), "the search for one client has no effect on others")
 	n, most := p.ofClient(mine.client)
 	require.Zero(t, n)
 	require.False(t, most)
 	_, most = p.ofClient(netip.MustParseAddr("10.0.0.1"))
 	require.True(t, most)
+}
+
+// The result of a search serves for many removals. A connection stays if its client has sent something since, and one
+// that has ended is not removed again.
+func TestOneSearchForManyRemovals(t *testing.T) {
+	now := time.Now()
+	p, add := newPlaces(now)
+	var all []*connection
+	for i := range 6 {
+		all = append(all, add("10.0.0.1", awaitsRequest, time.Hour-time.Duration(i)*time.Minute))
+	}
+	require.Same(t, all[0], p.oldest(now, netip.Addr{}))
+	first := add("10.0.0.1", awaitsRequest, 2*time.Hour)
+	all[1].read.setAwaited(awaitsRequest, now) // another request was served
+	all[2].read.enter(busy)
+	require.True(t, p.remove(all[3]))
+	require.False(t, p.remove(all[3]))
+	require.Same(t, all[4], p.oldest(now, netip.Addr{}))
+	later := now.Add(foundFor)
+	require.Same(t, first, p.oldest(later, netip.Addr{}), "the next search finds it")
+	p.forget(&p.found[0])
+	require.Same(t, all[5], p.oldest(later, netip.Addr{}))
+	require.Nil(t, p.oldest(later, netip.Addr{}))
+	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.all())
+}
+
+// For all orders of additions and removals, the list has the connections that were added and not removed.
+func TestTheListOfPlaces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Now()
+		p, add := newPlaces(now)
+		var want []*connection
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(*rapid.T) { want = append(want, add("10.0.0.1", awaitsRequest, time.Hour)) },
+			"remove": func(t *rapid.T) {
+				if len(want) == 0 {
+					t.Skip("there is none")
+				}
+				i := rapid.IntRange(0, len(want)-1).Draw(t, "i")
+				require.True(t, p.remove(want[i]))
+				want = slices.Delete(want, i, i+1)
+			},
+			"evict": func(t *rapid.T) {
+				if c := p.oldest(now, netip.Addr{}); c != nil {
+					require.Contains(t, want, c)
+					want = slices.DeleteFunc(want, func(w *connection) bool { return w == c })
+				}
+			},
+			"": func(t *rapid.T) {
+				require.ElementsMatch(t, want, p.all())
+				require.EqualValues(t, len(want), p.clients.Load())
+			},
+		})
+	})
+}
+
+// A client that has sent nothing before it was accepted has waited for that time too, until its first request.
+func TestTimeInTheQueueCounts(t *testing.T) {
+	now := time.Now()
+	var draining atomic.Bool
+	d := &readDeadline{conn: &deadlines{}, draining: &draining, silent: time.Second}
+	since := func() time.Duration { return now.Sub(time.Unix(0, d.awaited().since)).Round(time.Microsecond) }
+	d.awaitRequest(now)
+	require.Equal(t, time.Second, since())
+	d.awaitRest(now.Add(time.Minute))
+	require.Equal(t, awaitsHead, d.awaited().what)
+	require.Equal(t, time.Second, since())
+	d.enter(busy)
+	d.enter(idle)
+	d.awaitRequest(now)
+	require.Zero(t, since())
 }
 
 func TestClientOf(t *testing.T) {
@@ -96,4 +170,9 @@ func TestSoonFree(t *testing.T) {
 	c.read.enter(busy)
 	require.True(t, p.soonFree(now), "two of eight")
 	require.False(t, p.soonFree(now.Add(time.Millisecond)))
+	for range 4 {
+		add("10.0.0.1", awaitsBody, minHeadWait-time.Millisecond)
+	}
+	require.True(t, p.soonFree(now))
+	require.False(t, p.soonFree(now.Add(time.Millisecond)), "the bodies do not arrive")
 }

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,21 @@ func Unread(c net.Conn) (n int) {
 	}
 	tcp.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
 	return n
+}
+
+// SinceReceived returns the time since the last bytes arrived on c, or since the connection was made if none have; 0 if
+// c is not TCP. Its resolution is a few milliseconds.
+func SinceReceived(c net.Conn) (d time.Duration) {
+	tcp, ok := c.(*Conn)
+	if !ok || tcp == nil {
+		return 0
+	}
+	tcp.raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			d = time.Duration(info.Last_data_recv) * time.Millisecond
+		}
+	})
+	return d
 }
 
 // PeerClosed reports whether the peer of c has shut down its writing side, closed or reset the

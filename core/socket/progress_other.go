@@ -2,7 +2,10 @@
 
 package socket
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 const progressVisible = false
 
@@ -17,3 +20,7 @@ func NotReceived(*Conn, int) bool { return false }
 
 // Unread always returns 0: this system does not report it.
 func Unread(net.Conn) int { return 0 }
+
+// SinceReceived returns the time since the last bytes arrived on c. Here it returns 0, because the systems differ in
+// how they report it.
+func SinceReceived(net.Conn) time.Duration { return 0 }

@@ -172,3 +172,21 @@ func TestUnread(t *testing.T) {
 	require.Zero(t, Unread(c))
 	require.Zero(t, Unread(far))
 }
+
+// The time since the last bytes arrived counts from the beginning of the connection, and anew from each byte.
+func TestSinceReceived(t *testing.T) {
+	conn, peer := pair(t)
+	for range 2 {
+		begin := time.Now()
+		for SinceReceived(conn) < 30*time.Millisecond {
+			require.Less(t, time.Since(begin), 10*time.Second)
+			time.Sleep(time.Millisecond)
+		}
+		require.Greater(t, time.Since(begin), 10*time.Millisecond)
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = conn.Read(make([]byte, 1))
+		require.NoError(t, err)
+	}
+	require.Zero(t, SinceReceived(nil))
+}
