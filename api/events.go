@@ -187,7 +187,7 @@ func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 	for _, value := range c.Context().QueryArgs().PeekMulti("type") {
 		for _, t := range strings.Split(string(value), ",") {
 			if !slices.Contains(eventTypes, t) {
-				return nil, badField("type", "type must be of "+strings.Join(eventTypes, ", "))
+				return nil, badField("type", "type must be one of "+strings.Join(eventTypes, ", "))
 			}
 			wanted = append(wanted, t)
 		}

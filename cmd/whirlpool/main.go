@@ -31,7 +31,7 @@ func root() *cobra.Command {
 	}
 	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as that of the command version
 	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(),
-		stateCommand(),
+		stateCommand(), statusCommand(), eventsCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version",
 			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },

@@ -147,11 +147,7 @@ func (r *remote) send(q request, v any) (status int, err error) {
 	}
 	out, err := r.http.Do(in)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err
-		}
-		return 0, fmt.Errorf("no response from the API at %s: %w; set another address with --to", r.base.Host, err)
+		return 0, r.unreachable(err)
 	}
 	defer out.Body.Close()
 	body, err := io.ReadAll(out.Body)
@@ -170,6 +166,15 @@ func (r *remote) send(q request, v any) (status int, err error) {
 			out.StatusCode)
 	}
 	return out.StatusCode, nil
+}
+
+// unreachable returns the error of a request that got no response.
+func (r *remote) unreachable(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return fmt.Errorf("no response from the API at %s: %w; set another address with --to", r.base.Host, err)
 }
 
 // failure returns the error of an error response.

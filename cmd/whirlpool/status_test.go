@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// statusResponses are the responses of a gateway with five proxies.
+func statusResponses() map[string][]string {
+	return map[string][]string{
+		"GET /config": {`200 {"gateway":"127.0.0.1:8888","reload":{"ok":false,"at":"2026-11-29T03:00:00Z","faults":[` +
+			`{"file":"k.toml","line":3,"key":"log.level","message":"must be debug"}],"restart":["api.listen"]}}`},
+		"GET /proxies": {`200 {"proxies":[{"id":"a","state":"closed"},{"id":"b c","state":"open"},` +
+			`{"id":"d","state":"half_open"},{"id":"e","state":"closed","draining":true},` +
+			`{"id":"f","state":"closed","unreached":true}]}`},
+		"GET /circuit-breakers/b c": {`200 {"last_state_change":"2026-11-29T03:00:00Z","why":{"summary":"5 of 5"}}`},
+		"GET /metrics/retries": {`200 {"total_requests":200,"total_attempts":230,"total_retries":30,` +
+			`"retention_hours":24,"by_policy":{"x":{"successes":150},"y":{"successes":49}}}`},
+		"GET /targets": {`200 {"targets":[{"target":"dead.example:80","failures":7,"suspect":true},` +
+			`{"target":"fine.example:80","failures":1,"suspect":false}]}`},
+	}
+}
+
+func TestStatus(t *testing.T) {
+	f := newFakeAPI(t, statusResponses())
+	out, errs, code := run("status")
+	require.Zero(t, code, errs)
+	for _, line := range []string{
+		`gateway +127\.0\.0\.1:8888\n`,
+		`proxies +5: 1 in service, 1 half-open, 1 open, 1 draining, 1 unreached\n`,
+		`requests +200 in 24 h, 99\.50 % delivered; 230 attempts, 30 retries\n`,
+		`failing +b c: open since 2026-11-\d\d \d\d:\d\d:\d\d: 5 of 5\n`,
+		`target +dead\.example:80 fails through every proxy \(7 failures\)\n`,
+		`not in force: k\.toml:3: log\.level: must be debug\n`,
+		`takes effect at the next start: api\.listen\n`,
+	} {
+		require.Regexp(t, line, out)
+	}
+	require.NotContains(t, out, "fine.example")
+	require.True(t, f.keys["Bearer the-key"])
+
+	out, _, code = run("status", "--json")
+	require.Zero(t, code)
+	var s gatewayStatus
+	require.NoError(t, json.Unmarshal([]byte(out), &s))
+	require.Equal(t, proxyCounts{Total: 5, InService: 1, HalfOpen: 1, Open: 1, Draining: 1, Unreached: 1}, s.Proxies)
+	require.Equal(t, requestCounts{Hours: 24, Requests: 200, Delivered: 199, Attempts: 230, Retries: 30}, s.Requests)
+	require.Len(t, s.Failing, 2, "d is named although it was removed meanwhile")
+}
+
+// A gateway that fails, or is no gateway, is an error with a message.
+func TestStatusOfNothing(t *testing.T) {
+	responses := statusResponses()
+	responses["GET /targets"] = []string{`403 {"error":"forbidden","message":"the key may not read"}`}
+	newFakeAPI(t, responses)
+	_, errs, code := run("status")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "the key may not read; give an admin's key")
+	for _, command := range []string{"status", "events"} {
+		_, errs, code = run(command, "--to", "http://127.0.0.1:1")
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, errs, "no response from the API at 127.0.0.1:1")
+	}
+}
+
+func TestEvents(t *testing.T) {
+	const stream = "200 retry: 2000\n\n: a comment\n\nid: 1\nevent: policy\ndata: {\"max_attempts\":4}\n\n" +
+		"event: reload\ndata: {\"ok\":true}\n\n"
+	newFakeAPI(t, map[string][]string{"GET /events": {stream}})
+	out, errs, code := run("events", "--type", "policy,reload")
+	require.Equal(t, exitFailed, code, "the stream has ended")
+	require.Contains(t, errs, "has ended the stream")
+	require.Regexp(t, `^\S+ \S+ policy \{"max_attempts":4\}\n\S+ \S+ reload \{"ok":true\}\n$`, out)
+	out, _, _ = run("events", "--json")
+	require.Equal(t, "{\"max_attempts\":4}\n{\"ok\":true}\n", out)
+
+	newFakeAPI(t,
+		map[string][]string{"GET /events": {`400 {"error":"bad_query","message":"type must be one of a, b"}`}})
+	_, errs, code = run("events")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "type must be one of a, b")
+}
