@@ -69,7 +69,7 @@ var hostileRequests = map[string]string{
 	"byte of UTF-8 in a name":           start + "X\xc3\xa9: a\r\n\r\n",
 }
 
-// strictConn is a connection as the listener makes it.
+// strictConn is a connection with the strict reader, as the API's listener returns it.
 type strictConn struct {
 	*memoryConn
 	requests *strictReader
@@ -77,7 +77,7 @@ type strictConn struct {
 
 func (s strictConn) Read(p []byte) (int, error) { return s.requests.Read(p) }
 
-// The API refuses each with a 4xx or 505 in JSON, and closes the connection.
+// The API refuses each of hostileRequests with a 4xx or 505 in JSON, and closes the connection.
 func TestHostileRequests(t *testing.T) {
 	g := newRig(t, nil)
 	g.app.Handler() // builds the tree of routes

@@ -38,7 +38,7 @@ type Plugins interface {
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns the plugin's last log lines, of those with a number above after.
+	// Log returns the plugin's last log lines whose number is greater than the parameter after.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }

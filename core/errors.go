@@ -24,13 +24,13 @@ func (*RegionError) Error() string { return "no proxy of the wanted region is ad
 
 // RestingError reports that each proxy that could be chosen rests for the target's host.
 type RestingError struct {
-	Left time.Duration // until the first of these rests ends; above 0
+	Left time.Duration // time until the first of these rests ends; above 0
 }
 
 func (*RestingError) Error() string { return "every proxy is banned at this target, and rests for it" }
 
-// Errors of a change to a proxy or a plugin: no such name, or the name is taken or in
-// use. Other errors wrap these.
+// The errors of functions that change a proxy or a plugin: ErrNotFound if there is none with the
+// name, ErrConflict if the name is taken or in use. The functions return errors that wrap these.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")

@@ -146,7 +146,8 @@ func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 	}
 }
 
-// Everything fails. A breaker that is due admits one probe, which fails, and the breaker opens again.
+// While everything fails, each breaker whose open time has passed admits one probe. The probe fails,
+// and the breaker opens again.
 func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	w := start(t, 3, "[retry]\nmax_attempts = 1\n[breaker]\ntimeout_duration = \"2s\"\n")
 	w.all(lab.Behaviour{Fin: true})

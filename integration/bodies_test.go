@@ -90,7 +90,7 @@ func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
 }
 
 // A body that ends early or stalls at the proxy also ends early for the client. The request is not retried,
-// and the proxy is charged (E8).
+// and the proxy is charged (edge case E8 of the specification).
 func TestS33CutBodies(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"1s\"\n")

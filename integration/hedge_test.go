@@ -127,7 +127,7 @@ func TestAHedgeIsShown(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A reload turns hedges on and off. This also works if breakers count failures literally.
+// A reload turns hedges on and off. This also works if breaker.blame is "literal".
 func TestAReloadChangesTheHedges(t *testing.T) {
 	w := start(t, 2, confK)
 	w.all(lab.Slow(200 * time.Millisecond))

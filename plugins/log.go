@@ -16,8 +16,8 @@ func (r *Registry) outputOf(name string) *output.Output {
 	return output.New(r.now, onLine)
 }
 
-// Log returns the plugin's log lines with a number above after, the oldest first. The registry
-// keeps the last output.MaxLines. The error wraps core.ErrNotFound.
+// Log returns the plugin's log lines whose number is greater than the parameter after, the oldest
+// first. The registry keeps the last output.MaxLines. The error wraps core.ErrNotFound.
 func (r *Registry) Log(name string, after uint64) ([]output.Line, error) {
 	p := r.get(name)
 	if p == nil {

@@ -16,19 +16,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// plugin is one name of the registry. Its module can be replaced.
+// plugin is the plugin with one name. Its module can be replaced by another version.
 type plugin struct {
 	name     string
 	registry *Registry
 	current  atomic.Pointer[version]
 
-	calls  atomic.Uint64 // of all functions, including failed ones
+	calls  atomic.Uint64 // calls of all functions, including failed calls
 	faults atomic.Uint64
 	spent  atomic.Int64 // ns spent in calls; an estimate, see timedEvery
 
 	observer observer
 
-	faultMu   sync.Mutex // guards the fields below, and the health of its versions
+	faultMu   sync.Mutex // guards the fields below, and the health of the plugin's versions
 	byReason  map[string]uint64
 	lastError string
 	lastFault time.Time

@@ -23,8 +23,8 @@ var Go embed.FS
 //go:embed rust/Cargo.toml rust/Cargo.lock rust/cargo.sh rust/src/*.rs
 var Rust embed.FS
 
-// AssemblyScript holds the AssemblyScript SDK in assemblyscript/. Its package files fix the compiler's
-// version.
+// AssemblyScript holds the AssemblyScript SDK in assemblyscript/. Its package files pin the version of
+// the compiler.
 //
 //go:embed assemblyscript/*.ts assemblyscript/*.json assemblyscript/asc.sh
 var AssemblyScript embed.FS
@@ -34,7 +34,7 @@ var AssemblyScript embed.FS
 //go:embed c/whirlpool.h
 var C embed.FS
 
-// Zig holds the Zig SDK in zig/. Its script zig.sh fixes the compiler's version.
+// Zig holds the Zig SDK in zig/. Its script zig.sh pins the version of the compiler.
 //
 //go:embed zig/whirlpool.zig zig/zig.sh
 var Zig embed.FS

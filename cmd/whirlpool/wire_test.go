@@ -125,7 +125,8 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 	require.Equal(t, 9*time.Second, g.grace())
 }
 
-// All missing names are reported, including those that only the parts of the gateway can check.
+// A reload reports every name that does not exist, including names of scorers and backoffs, which
+// the check of the file alone cannot find.
 func TestEveryNameThatIsMissing(t *testing.T) {
 	g, _, change := running(t, "")
 	change("[selection]\nfirst = \"nope\"\nretry = \"linear\"\n[retry]\nbackoff_strategy = \"nope\"\n")

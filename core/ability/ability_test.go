@@ -265,8 +265,9 @@ func (p *proxy) run(s *Set, target uint64, targetStatus int, get bool, at time.D
 	return status
 }
 
-// For all requests and targets: a GET through a proxy with tunnels always gets its response. A proxy that
-// forwards and opens tunnels never loses an ability. If a proxy begins to forward, this is found.
+// For all requests and targets: a GET through a proxy that opens tunnels always gets the target's
+// response. A proxy that forwards and opens tunnels never loses an ability. If a proxy begins to forward,
+// the set learns this.
 func TestProxiesThatChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s Set

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Listener is where a login was tried.
+// Listener is the listener at which a login was tried.
 type Listener uint8
 
 // The listeners.
@@ -32,20 +32,20 @@ func (l Listener) String() string { return listenerNames[l] }
 
 const (
 	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n
-	// times as long, up to maxDelay. A person who mistypes a password does not notice it, but a program that
-	// guesses soon has one try in 10 seconds.
+	// times as long, up to maxDelay. The delay is too short to disturb a person who mistypes a password, but a
+	// program that guesses soon has one try in 10 seconds.
 	delayUnit = 2500 * time.Microsecond
 	maxDelay  = 10 * time.Second
 	// forgetAfter is the time without a failed login after which the failed logins of an address are forgotten.
 	forgetAfter = 10 * time.Minute
-	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. While
-	// there are so many, further logins of the address are refused without a check, because otherwise a client could
-	// try as many passwords at a time as it has connections.
+	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. At this
+	// number, further logins of the address are refused without a check. Otherwise a client could try as many
+	// passwords at a time as it has connections.
 	maxDelayed = 8
-	// maxAddresses is the number of addresses that are remembered. If there is one more, the address with the
-	// oldest last failure is removed.
+	// maxAddresses is the maximum number of addresses whose failed logins are kept. Beyond it, the address
+	// whose last failure is the oldest is removed.
 	maxAddresses = 4096
-	// maxHashWait is the longest wait for a turn to compute a hash.
+	// maxHashWait is the longest time for which a login waits until its hash can be computed.
 	maxHashWait = 5 * time.Second
 )
 
@@ -55,23 +55,23 @@ type Result uint8
 // The results of a login.
 const (
 	Accepted Result = iota
-	Refused         // wrong, and the delay has passed
-	Blocked         // not checked: too many logins of this address fail, or too many hashes wait to be computed
+	Refused         // the credentials were wrong, and the delay has passed
+	Blocked         // not checked: this address has too many failed logins, or too many hashes wait to be computed
 )
 
-// Login is a login that a client tries.
+// Login describes a login that a client tries.
 type Login struct {
 	Listener Listener
 	From     net.Addr // the client's address
 	User     string   // the name that the client sent; "" if there is none
 }
 
-// Guard counts and logs failed logins, and delays the responses to them. All listeners share one, so that an address
-// has one delay. It is safe for concurrent use.
+// Guard counts and logs failed logins, and delays the responses to them. All listeners share one Guard, so that an
+// address has one delay. It is safe for concurrent use.
 type Guard struct {
 	now     func() time.Time
 	log     *slog.Logger
-	hashing chan struct{} // has a place for each hash that is being computed
+	hashing chan struct{} // holds a value for each hash that is being computed
 
 	failed [NumListeners]atomic.Uint64
 
@@ -88,7 +88,8 @@ type failures struct {
 	delayed int // responses that are being delayed
 }
 
-// NewGuard returns a guard without failures. now is the clock; delays themselves use timers.
+// NewGuard returns a guard without failures. now is the clock. The delays themselves use timers of
+// package time.
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -99,16 +100,17 @@ func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 // Failed returns the number of failed logins at a listener.
 func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
-// Check checks the credentials of a login. Known checks what it can without computing a hash; decided is
-// false if the password must be hashed, which Slow does. Known must return soon, because the failed logins of
-// all addresses wait for it.
+// Check checks the credentials of a login. Known does so without computing a hash; if that is impossible, it
+// returns decided = false, and Slow checks the credentials with the hash. Known must return soon, because
+// logins of all addresses wait for it.
 type Check struct {
 	Known func() (ok, decided bool)
 	Slow  func() (ok bool) // nil if Known always decides
 }
 
-// Do runs a login. After a failed login, Do returns when the delay is over or ctx ends. If the result is
-// Blocked, retryAfter is the time after which another login may be checked.
+// Do checks a login. It may wait until a hash can be computed. If the login fails, it returns when the
+// delay has passed or ctx ends. If the result is Blocked, retryAfter is the time after which another
+// login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := origin{prefixOf(l.From), l.Listener == API}
 	result, f, delay := g.known(from, check.Known)
@@ -138,12 +140,12 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 	return Refused, 0
 }
 
-// unknown is the result of a check that only a hash can decide.
+// unknown is the result of a check that requires a hash.
 const unknown = Blocked + 1
 
-// known makes the check without a hash. It holds mu from the search for the address until a failure is
-// recorded, so that a client cannot have many passwords checked at the same time. After a failure, f and
-// delay are those of fail.
+// known runs check.Known. It holds mu meanwhile and while it records a failure, so that a client cannot
+// have many passwords checked at the same time. After a failed check, f and delay are the results of
+// fail.
 func (g *Guard) known(
 	from origin, check func() (ok, decided bool),
 ) (result Result, f *failures, delay time.Duration) {
@@ -162,9 +164,9 @@ func (g *Guard) known(
 	return Refused, f, delay
 }
 
-// slow makes the check with a hash as soon as fewer than the maximum number of hashes are being computed. The
-// result is Blocked after a wait of maxHashWait, or if the address is blocked by then. After a failure, f and
-// delay are those of fail.
+// slow runs check.Slow when hashing has a free place. It returns Blocked if it has waited for maxHashWait, if
+// ctx ends, or if the address has been blocked meanwhile. After a failed check, f and delay are the results
+// of fail.
 func (g *Guard) slow(
 	ctx context.Context, from origin, check func() bool,
 ) (result Result, f *failures, delay time.Duration) {
@@ -178,7 +180,7 @@ func (g *Guard) slow(
 		return Blocked, nil, 0
 	}
 	defer func() { <-g.hashing }()
-	if ctx.Err() != nil { // select chooses at random
+	if ctx.Err() != nil { // select may have chosen hashing although ctx has ended
 		return Blocked, nil, 0
 	}
 	g.mu.Lock()
@@ -196,8 +198,8 @@ func (g *Guard) slow(
 	return Refused, f, delay
 }
 
-// blocked reports whether logins of an address are refused without a check, and how long this may last. The
-// caller holds mu.
+// blocked reports whether logins of an address are refused without a check. wait is the longest time until
+// they are checked again. The caller holds mu.
 func (g *Guard) blocked(from origin) (wait time.Duration, blocked bool) {
 	e := g.addresses[from]
 	if e == nil {
@@ -207,8 +209,9 @@ func (g *Guard) blocked(from origin) (wait time.Duration, blocked bool) {
 	return delayOf(f.count), f.delayed >= maxDelayed
 }
 
-// fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed
-// after the delay. At maxDelayed, f is nil and the response is not delayed. The caller holds mu.
+// fail records a failed login and returns the delay of its response. After the delay, the caller
+// subtracts 1 from f.delayed. If maxDelayed responses are being delayed already, f is nil, and the
+// response is not delayed. The caller holds mu.
 func (g *Guard) fail(from origin) (f *failures, delay time.Duration) {
 	now := g.now()
 	e := g.addresses[from]
@@ -231,8 +234,8 @@ func (g *Guard) fail(from origin) (f *failures, delay time.Duration) {
 	return f, delayOf(f.count)
 }
 
-// makeRoom removes the addresses that are to be forgotten, and the oldest one if there are too many. The
-// caller holds mu.
+// makeRoom removes the addresses without a failed login for forgetAfter and, if maxAddresses remain, the
+// oldest one. The caller holds mu.
 func (g *Guard) makeRoom(now time.Time) {
 	for e := g.recent.Back(); e != nil; e = g.recent.Back() {
 		f := e.Value.(*failures)
@@ -244,7 +247,7 @@ func (g *Guard) makeRoom(now time.Time) {
 	}
 }
 
-// delayOf returns the delay after the failed login with that number.
+// delayOf returns the delay after count failed logins.
 func delayOf(count int) time.Duration {
 	if count >= 100 {
 		return maxDelay
@@ -252,7 +255,7 @@ func delayOf(count int) time.Duration {
 	return min(time.Duration(count*count)*delayUnit, maxDelay)
 }
 
-// maxLoggedName is the number of bytes of a user name in the log.
+// maxLoggedName is the maximum number of bytes of a user name in the log.
 const maxLoggedName = 64
 
 func (g *Guard) count(l Login, message string) {
@@ -268,7 +271,7 @@ func (g *Guard) count(l Login, message string) {
 	g.log.LogAttrs(context.Background(), slog.LevelWarn, message, attrs...)
 }
 
-// address returns an address without its port.
+// address returns the text of an address without its port.
 func address(a net.Addr) string {
 	if a == nil {
 		return ""
@@ -280,15 +283,15 @@ func address(a net.Addr) string {
 	return host
 }
 
-// origin is where logins come from. The failures of the API's port are apart: a client of the gateway with a wrong
-// password must not keep the operator out who has the same address.
+// origin is the source of logins for which failures are counted. Failures at the API are counted separately, so
+// that a client of the gateway with a wrong password does not lock out an operator with the same address.
 type origin struct {
 	address netip.Prefix
 	api     bool
 }
 
-// prefixOf returns what counts as one address: an IPv4 address, or a /64 of IPv6, which is the least that a network
-// gives to one subscriber (RFC 6177).
+// prefixOf returns the prefix of the addresses that count as one: a single IPv4 address, or an IPv6 /64, which is
+// the smallest block that a subscriber gets (RFC 6177).
 func prefixOf(a net.Addr) netip.Prefix {
 	ip, err := netip.ParseAddr(address(a))
 	if err != nil {

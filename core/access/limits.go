@@ -10,13 +10,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Limits are what a user may do. The zero value has no limits.
+// Limits restrict what a user may do. The zero value restricts nothing.
 type Limits struct {
 	Priority       core.Priority // the highest priority that a request may have; AnyPriority for no limit
 	Override       retry.OverrideMode
-	Allow          []string // rules of package egress; a target must match one of them, if there are any
+	Allow          []string // rules of package egress; if there are any, a target must match one of them
 	Deny           []string // a target must match none of them
-	Regions        []string // names of regions; the user gets only proxies of these, or all proxies if there are none
+	Regions        []string // names of regions; the user gets only proxies of these regions; empty for all proxies
 	MaxInFlight    int      // requests and tunnels at the same time; 0 for no limit
 	RequestsPerDay int64    // from 00:00 UTC on; 0 for no limit
 	BytesPerDay    int64    // of requests and responses, from 00:00 UTC on; 0 for no limit
@@ -25,7 +25,7 @@ type Limits struct {
 // Denial is the reason why a user's request is not carried out.
 type Denial uint8
 
-// The reasons of denials.
+// The kinds of denials.
 const (
 	Granted          Denial = iota
 	TargetDenied            // a rule of Deny matches the target
@@ -35,7 +35,7 @@ const (
 	BytesSpent              // BytesPerDay is used up
 )
 
-// Usage counts what a user uses. It is safe for concurrent use.
+// Usage counts the requests and bytes of a user. It is safe for concurrent use.
 type Usage struct {
 	inFlight, requests, bytes atomic.Int64
 	day                       atomic.Int64 // the day of requests and bytes, in days since the Unix epoch
@@ -46,7 +46,7 @@ type Usage struct {
 // request began.
 func (u *Usage) AddBytes(n int64) { u.bytes.Add(n) }
 
-// begin sets requests and bytes to 0 if a day has begun since the last call.
+// begin sets requests and bytes to 0 if a new day (UTC) has begun since the last call.
 func (u *Usage) begin(now time.Time) {
 	day := now.Unix() / secondsPerDay
 	if u.day.Load() == day {
@@ -63,12 +63,12 @@ func (u *Usage) begin(now time.Time) {
 
 const secondsPerDay = 24 * 60 * 60
 
-// NextDay returns the time until the next day begins (UTC).
+// NextDay returns the duration from now until the next day begins (UTC).
 func NextDay(now time.Time) time.Duration {
 	return time.Unix((now.Unix()/secondsPerDay+1)*secondsPerDay, 0).Sub(now)
 }
 
-// Begin grants or denies a request to a target. A granted request counts as one of the day's, and is in
+// Begin grants or denies a request to a target. A granted request counts for RequestsPerDay, and is in
 // flight until End is called. If the denial is TargetDenied, rule is the rule that matched.
 func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial, rule string) {
 	if rule, denied := a.deny.Match(host, port); denied {
@@ -107,14 +107,14 @@ func (a *Account) BytesSpent() bool {
 // Regions returns the regions of the proxies that the user may use; nil for all.
 func (a *Account) Regions() *core.Regions { return a.regions }
 
-// Today is a user with what was used today.
+// Today is a user with the usage of today (UTC).
 type Today struct {
 	Name string
 	Limits
 	InFlight, Requests, Bytes int64
 }
 
-// Today returns the users in the order of the configuration, with what they have used since 00:00 UTC.
+// Today returns the users, in the order of the configuration, with their usage since 00:00 UTC.
 func (u *Users) Today(now time.Time) []Today {
 	out := make([]Today, 0, len(u.all))
 	for _, a := range u.all {
@@ -127,7 +127,7 @@ func (u *Users) Today(now time.Time) []Today {
 	return out
 }
 
-// CheckRules returns the error of a rule of Allow or Deny, an *egress.RuleError.
+// CheckRules returns the first error in rules for Allow or Deny, an *egress.RuleError.
 func CheckRules(rules []string) error {
 	_, err := egress.ParseList(rules)
 	return err

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Limits on the cost of hashes. A hash beyond them would take seconds, or more memory than a gateway has to spare.
+// Limits on the cost of hashes. A hash beyond these limits would take seconds, or more memory than a gateway can
+// spare.
 const (
 	maxBcryptCost   = 14
 	maxArgonMemory  = 256 << 10 // KiB
@@ -35,7 +36,7 @@ const (
 	bcryptCost   = 12
 )
 
-// ErrBcryptLength means that a password is too long for bcrypt.
+// ErrBcryptLength reports that a password is too long for bcrypt.
 var ErrBcryptLength = errors.New("bcrypt takes passwords of at most 72 bytes; argon2id has no limit")
 
 // HashArgon2id returns the argon2id hash (RFC 9106) of a password in the PHC string format.
@@ -77,11 +78,13 @@ func IsHash(configured string) bool {
 
 // hash is a hash of a password.
 type hash interface {
-	// matches reports whether the hash is of the password. It takes tens of milliseconds of processor time.
+	// matches reports whether this is the hash of the password. It takes tens of milliseconds of processor
+	// time.
 	matches(password string) bool
 }
 
-// parseHash parses a hash. It returns nil for a text that does not begin like a hash.
+// parseHash parses a hash. It returns nil without an error for a text that does not begin like a
+// hash.
 func parseHash(configured string) (hash, error) {
 	switch {
 	case !IsHash(configured):
@@ -152,7 +155,8 @@ func (h *argonHash) matches(password string) bool {
 // digest is a keyed hash of a password, under a key of this process.
 type digest [sha256.Size]byte
 
-// digester computes digests. The key is random, so that a digest in memory is of no use elsewhere.
+// digester computes digests. The key is random, so that a digest read from memory is useless
+// elsewhere.
 type digester [sha256.Size]byte
 
 func newDigester() *digester {
@@ -168,14 +172,14 @@ func (d *digester) digest(text string) (sum digest) {
 	return sum
 }
 
-// password checks one user's password. It remembers the digest of the one text that is the password: at once
-// if the configuration has plain text, otherwise after the text has matched the hash.
+// password checks one user's password. It keeps the digest of the correct password: from the beginning if
+// the configuration has a plain text, otherwise after the first correct login.
 type password struct {
 	hash  hash // nil for a plain text
 	known atomic.Pointer[digest]
 }
 
-// newPassword returns the check of a configured password, which CheckPassword has accepted.
+// newPassword returns a password for a configured text that CheckPassword has accepted.
 func newPassword(configured string, d *digester) *password {
 	p := &password{}
 	p.hash, _ = parseHash(configured)
@@ -186,7 +190,8 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// quick checks a password without computing its hash. decided is false if the hash must be computed.
+// quick checks the digest of a password without computing a hash. decided is false if the hash must
+// be computed.
 func (p *password) quick(sum digest) (ok, decided bool) {
 	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
 		return true, true
@@ -194,7 +199,7 @@ func (p *password) quick(sum digest) (ok, decided bool) {
 	return false, p.hash == nil
 }
 
-// slow checks a password by its hash.
+// slow checks a password by computing its hash. It takes tens of milliseconds.
 func (p *password) slow(text string, sum digest) bool {
 	if p.hash == nil || !p.hash.matches(text) {
 		return false

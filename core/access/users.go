@@ -20,7 +20,7 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	dummy    *password // verified for unknown names, so that their refusal takes as long; nil if no user has a hash
+	dummy    *password // checked for an unknown name, so that its refusal takes as long; nil if no user has a hash
 }
 
 // Account is a user who may log in.
@@ -32,9 +32,9 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users that have passed CheckPassword and CheckRules. before is the set that it
-// replaces, or nil. The usage of users in both sets is kept, and a password that was verified is not hashed
-// again.
+// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules.
+// before is the previous set, or nil: the new set keeps the usage of users with the same name, and does not
+// hash a password again that was verified.
 func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users))}
 	if before != nil {
@@ -77,8 +77,8 @@ func (u *Users) get(name digest) *Account {
 // Len returns the number of users.
 func (u *Users) Len() int { return len(u.byName) }
 
-// Login logs a client in by name and password (l.User is the name). The account is nil unless the result is Accepted;
-// retryAfter is set if it is Blocked. g delays the result of a failed login.
+// Login checks a client's name (l.User) and password. It blocks as Guard.Do does, which delays the result of a failed
+// login. The account is nil unless the result is Accepted; retryAfter is set if the result is Blocked.
 func (u *Users) Login(
 	ctx context.Context, g *Guard, l Login, password string,
 ) (account *Account, result Result, retryAfter time.Duration) {
@@ -104,7 +104,8 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// Certified returns the user with one of the names of a verified client certificate; nil if there is none.
+// Certified returns the user whose name is one of the names of a verified client certificate; nil if there
+// is none.
 func (u *Users) Certified(names []string) *Account {
 	for _, name := range names {
 		if a := u.get(u.digester.digest(name)); a != nil {

@@ -9,7 +9,8 @@ import (
 // Book holds the failures of one proxy. The zero value is ready to use. It is safe for
 // concurrent use.
 type Book struct {
-	// OnWithdrawn is called after failures were withdrawn (TakeWithdrawn). It must not call the ledger.
+	// OnWithdrawn is called when the ledger has withdrawn failures (see TakeWithdrawn). It must not
+	// call the ledger.
 	OnWithdrawn func()
 
 	successes atomic.Uint64          // of the proxy
@@ -18,20 +19,20 @@ type Book struct {
 
 	mu     sync.Mutex
 	gen    uint64  // generation of the breaker
-	latest Attempt // the latest failure, without its Book
+	latest Attempt // the latest failure, with a nil Book
 
 	// The episode.
-	episode         uint16        // its number; a record with another number is out of date
-	began           time.Duration // its first failure
+	episode         uint16        // number of the episode; a record with another number is out of date
+	began           time.Duration // end of its first failure
 	successesBefore uint64        // successes at its beginning
 	failures        uint32
 	ownFailures     uint32
 	ownCauses       causes
-	evicted         float64 // evidence of records that were removed, in nats
+	evicted         float64 // evidence of the records that evict has removed, in nats
 	outage          bool    // the latest failure was part of an outage
 
-	// The number of sequential failures of the episode: each began after the sequential failure before it had
-	// ended.
+	// The number of sequential failures of the episode: failures of which each attempt began after the
+	// previous one had failed.
 	sequential    int
 	sequentialEnd time.Duration
 
@@ -47,21 +48,21 @@ type Book struct {
 // maxRecords is the number of targets that a book holds records of: 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned has failures since the proxy's last success. If the proxy serves again, they were transient, and
-// are added to the noise of the pool.
+// unlearned counts the failures since the proxy's last success. If the proxy serves again, they turn out to
+// be transient, and are added to the noise of the pool.
 type unlearned struct {
 	confirmed, own float64 // failures
 	successes      uint64  // Book.successes at the last addition to the noise
 }
 
-// streak holds failures without a success between them. Each has a weight.
+// streak sums up failures without a success between them. Each failure has a weight.
 type streak struct {
 	failures      int
 	weight        float64      // of all failures
 	first, second targetWeight // the first two targets
 }
 
-// targetWeight is the weight of those failures in a streak that were at one target.
+// targetWeight is the weight of a streak's failures at one target.
 type targetWeight struct {
 	target uint64 // hash
 	weight float64
@@ -81,8 +82,7 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// besidesWorst returns the weight of the own failures and of the failures at all targets except the one with
-// the largest weight.
+// besidesWorst returns the weight of the streak without its failures at the target with the largest weight.
 func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
 // updateEpisode ends an episode that is over. If there is no episode, it begins one with the failure a.
@@ -109,8 +109,8 @@ func (b *Book) startOver(gen uint64) {
 	b.streak, b.poolStreak, b.unknownsUntil = streak{}, streak{}, 0
 }
 
-// endEpisode ends an episode in which the successes outweigh the failures. Since other targets have served
-// the proxy, a target with confirmed failures may have banned it.
+// endEpisode ends an episode in which the successes outweigh the failures. It counts a possible ban for
+// each target with confirmed failures, because other targets have served the proxy.
 func (b *Book) endEpisode() {
 	for r := range b.current {
 		if r.confirmed > 0 && r.bans < maxBans {
@@ -139,8 +139,8 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if there was a success after they began. The
-// failures in the proxy's streak were then transient and become noise, unless they opened its breaker.
+// updateStreaks ends the streaks of the proxy and of the pool if a success has followed. The failures in
+// the proxy's streak were then transient and are added to the noise, unless they opened its breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
 	case a.Gen > b.gen:
@@ -175,8 +175,8 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 	}
 }
 
-// addAtTarget records a failure at its target, or as an own failure. It returns the finding from the other
-// proxies' attempts at that target.
+// addAtTarget records the failure a at its target, or as an own failure. It returns the finding from the
+// other proxies' attempts at the target.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 	if a.Own {
 		b.ownFailures++
@@ -202,7 +202,7 @@ func (b *Book) resolve(r *record, latest *Attempt) {
 	b.unlearned.confirmed += float64(r.resolve(latest))
 }
 
-// record returns the record of a target. If there is none, it adds one.
+// record returns the book's record of a target. If there is none, it adds one.
 func (b *Book) record(l *Ledger, t *target) *record {
 	n := 0
 	for r := b.records.Load(); r != nil; r = r.next.Load() {
@@ -220,7 +220,7 @@ func (b *Book) record(l *Ledger, t *target) *record {
 	return r
 }
 
-// evict removes the oldest record that is out of date. If there is none, it removes the oldest record.
+// evict removes the oldest record that is out of date, or the oldest record if none is out of date.
 func (b *Book) evict(l *Ledger) {
 	var oldest, link *atomic.Pointer[record]
 	outdated := false

@@ -31,11 +31,11 @@
 // e^x times likelier for a bad proxy than for a good one. (Wald, "Sequential tests
 // of statistical hypotheses", Annals of Mathematical Statistics 16, 1945.)
 //
-// An episode begins with a failure, at evidence 0. It ends when the evidence is back
-// at 0 or below, and its attempts are then forgotten. (Page, "Continuous inspection
-// schemes", Biometrika 41, 1954.) The proxy is worse than the others if the evidence
-// reaches [Needed] = 13.5 nats within an episode. For a good proxy this is a false
-// alarm. By Wald's inequality it happens in at most one of e^13.5 = 730,000 episodes.
+// An episode begins with a failure, at evidence 0. It ends when the evidence is back at 0 or below,
+// and its attempts are then forgotten. (Page, "Continuous inspection schemes", Biometrika 41,
+// 1954.) The proxy is worse than the others if the evidence reaches [Needed] = 13.5 nats within an
+// episode. If the proxy is good, this is a false alarm. By Wald's inequality, a false alarm happens
+// in at most one of e^13.5 = 730,000 episodes of a good proxy.
 //
 // Example: q is 1 % and a proxy dies. Its evidence is 4.4, 8.9, 13.3 and 17.8 after
 // the first four failures: the fourth exceeds 13.5. docs/verdicts.md has a
@@ -46,8 +46,8 @@
 // A failure that only the proxy can cause (connection refused, TLS, SOCKS
 // greeting, credentials) is an own failure. It counts at once.
 //
-// Any other failure may be the target's. It is pending until other proxies have
-// tried the same target:
+// Any other failure may be caused by the target. It is pending until other proxies have tried the
+// same target:
 //
 //   - It is confirmed, and counts, as soon as the target has served another proxy
 //     in an attempt that began after the failure. An attempt that began earlier
@@ -58,14 +58,15 @@
 //
 // # Noise
 //
-// The noise q of a target is the share of failures among the attempts of the other
-// proxies there. Only transient failures are included: those after which the target
-// served the same proxy again. Otherwise dead proxies would count as noise, and a
-// pool that is half dead would excuse all its proxies.
+// The noise q of a target is the share of failures among the attempts of the other proxies there.
+// It includes only transient failures: failures after which the target served the same proxy again.
+// Otherwise dead proxies would count as noise, and a pool that is half dead would excuse all its
+// proxies.
 //
-// A target with few attempts borrows the noise of the pool. That is the share of confirmed failures, at all
-// targets, after which the proxy served again. Failures at a name that does not exist are never confirmed, so
-// they do not count as noise. Own failures are compared with the pool's transient own failures.
+// For a target with few attempts, the noise of the pool is used: the share of attempts, at all targets, that
+// were confirmed failures after which the proxy served again. Failures at a name that does not exist are
+// never confirmed, so they do not count as noise. Own failures are compared with the pool's transient own
+// failures.
 //
 // # Special cases
 //
@@ -76,18 +77,17 @@
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's
 // failure_threshold alone decides. If the other proxies do not try the target, or their breakers are not
-// closed, pending failures are compared with the noise that was measured before. If the reason is that no
-// other proxy tries the target, this requires a number of sequential failures: failures whose attempts each
-// began after the one before had failed. Attempts that fail at the same time are only one observation.
+// closed, pending failures are compared with the noise that was measured before. If no other proxy tries
+// the target, this requires several sequential failures: failures of which each attempt began after the
+// previous one had failed. Attempts that fail at the same time are only one observation.
 //
-// Outage. If all proxies fail everywhere (at several targets, or by own failures)
-// there is no success to confirm anything. The failures since the pool's last success
-// are then compared with the pool's noise. In a pool that has served before,
-// they must also span 0.1 s.
+// Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
+// success to confirm anything. The failures since the pool's last success are then compared with
+// the pool's noise. If the pool has served before, these failures must also span 0.1 s.
 //
 // Unknown target. A target that has never served and has had less than eight attempts may be a name that does
 // not exist, and clients may request many of those, each once. In a pool that has served before, a failure at
-// an unknown target is therefore only 0.2 nats if nothing can confirm it: in an outage, and if no other
+// an unknown target therefore adds only 0.2 nats if no success can confirm it: in an outage, and if no other
 // breaker is closed.
 //
 // Half of the pool. If half of the breakers or more are not closed, the failures of an episode must span 0.25

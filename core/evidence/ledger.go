@@ -9,17 +9,16 @@ import (
 // Config limits a ledger. Zero values stand for the defaults.
 type Config struct {
 	MaxTargets int           // targets in the ledger, rounded up to a power of two; default 8192
-	Forget     time.Duration // a target without a failure for this long is removed; default 2 minutes
+	Forget     time.Duration // age of the last failure from which a target is removed; default 2 minutes
 }
 
-// Ledger holds the targets with a recent failure of one pool. It is safe for
-// concurrent use.
+// Ledger holds the targets of one pool that have a recent failure. It is safe for concurrent use.
 type Ledger struct {
 	cfg   Config
 	slots []atomic.Pointer[target] // a set-associative table with sets of setSize slots
 	mask  uint64
 
-	// Every success reads the following fields. They seldom change.
+	// The following fields are read at every success and seldom change.
 	size      atomic.Int64 // targets in slots
 	hasServed atomic.Bool  // the pool has had a success
 	inStreak  atomic.Bool  // the pool has had a failure since its last success
@@ -41,7 +40,7 @@ type Ledger struct {
 	noise, ownNoise rate
 }
 
-// setSize is the number of slots for one target.
+// setSize is the number of slots that a target may occupy.
 const setSize = 4
 
 // NewLedger returns an empty ledger.
@@ -66,8 +65,8 @@ func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	return l.slots[i : i+setSize]
 }
 
-// find returns the target's entry, or nil. It compares names as well: clients choose the names, and can find
-// two names with the same hash.
+// find returns the target's entry, or nil. It compares names as well, because clients choose the names and
+// can construct two names with the same hash.
 func (l *Ledger) find(at Target) *target {
 	set := l.set(at.Hash)
 	for i := range set {
@@ -169,7 +168,7 @@ func (l *Ledger) beginStreak(a *Attempt) {
 	}
 }
 
-// onlyProxy reports whether the pool has never had another proxy.
+// onlyProxy reports whether the pool has never had a proxy other than that of a.
 func (l *Ledger) onlyProxy(a *Attempt) bool {
 	if l.hasOthers.Load() {
 		return false
@@ -190,7 +189,7 @@ func (l *Ledger) addNoise(confirmed, own, successes float64) {
 	l.ownNoise.add(own, confirmed+own+successes)
 }
 
-// poolNoise returns the pool's noise, and its noise of own failures.
+// poolNoise returns the pool's noise of confirmed failures and of own failures.
 func (l *Ledger) poolNoise() (noise, own float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -219,7 +218,7 @@ func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
 	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
 }
 
-// ServedElsewhere reports whether another proxy of the pool was served by the target within the last 2 s.
+// ServedElsewhere reports whether the target served another proxy of the pool within the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
 	return l.finding(&Attempt{Proxy: proxy, At: now, Target: t}, l.find(t)).JustServed
 }
@@ -275,6 +274,6 @@ func (s *serving) sweep(now, period time.Duration) {
 	}
 }
 
-// severalTargets reports whether more than one target serves the pool. If only one target does, a proxy that
-// it has banned is as useless as a dead proxy.
+// severalTargets reports whether more than one target serves the pool. If only one target serves it, a proxy
+// banned by this target is as useless as a dead proxy.
 func (s *serving) severalTargets() bool { return s.several.Load() || s.severalBefore.Load() }

@@ -2,10 +2,10 @@ package evidence
 
 import "time"
 
-// A proxy can fail at a target before anything shows that the target is the cause. That failure would count
-// in the statistics of the proxy, although later failures of other proxies at the target do not. Such a
-// failure is therefore provisional for a minute: it is withdrawn when the target fails for the other proxies too
-// (Finding.TargetFails), and becomes final with the target's next success.
+// A proxy can fail at a target before anything shows that the target is the cause. That failure would count in
+// the statistics of the proxy, although later failures of other proxies at the target do not. Such a failure is
+// therefore provisional for a minute: it is withdrawn when the target fails for the other proxies too
+// (Finding.TargetFails), and becomes final at the target's next success.
 
 // maxProvisional is the largest number of proxies with provisional failures at one target. The failures of
 // further proxies are final at once.
@@ -15,14 +15,14 @@ const maxProvisional = 8
 type provisional struct {
 	book     *Book
 	failures int32
-	latest   time.Duration // end of the latest of them
+	latest   time.Duration // end of the latest provisional failure
 }
 
 // provisionalTime is the time after which a failure is final.
 const provisionalTime = time.Minute
 
-// updateProvisional updates the provisional failures after the failure a, as the finding from the other proxies'
-// attempts requires: it withdraws them all, adds a, or does nothing if a does not count in the statistics.
+// updateProvisional updates the provisional failures after the failure a, according to the finding f: it
+// withdraws all of them, adds a, or does nothing if a does not count in the statistics.
 func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
@@ -81,6 +81,6 @@ func (b *Book) TakeWithdrawn() int {
 	return int(b.withdrawn.Swap(0))
 }
 
-// ReturnWithdrawn adds n to the result of the next TakeWithdrawn. The caller could not withdraw n failures,
-// because they are not in the statistics yet.
+// ReturnWithdrawn adds n to the result of the next TakeWithdrawn. n is the number of failures that the
+// caller could not remove, because they are not in the statistics yet.
 func (b *Book) ReturnWithdrawn(n int) { b.withdrawn.Add(int32(n)) }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// recentSuccesses is a table of each target's latest success, which includes targets
-// without a recent failure. The hash of a target is its place in the table; targets that share a
+// recentSuccesses is a table of each target's latest success, which includes targets without a
+// recent failure. The hash of a target determines its place in the table. Targets with the same
 // place overwrite each other. An entry is one word:
 //
 //	bit  63      several proxies were served within the same tick
@@ -42,7 +42,7 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// servedOther reports whether the target served another proxy within the given duration. It does not find a
+// servedOther reports whether the target served another proxy within the time within before at. It misses a
 // success that was overwritten. Its precision is one tick.
 func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Duration) bool {
 	word, want := s[target%recentSize].Load(), recentWord(target, proxy, at)

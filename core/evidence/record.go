@@ -9,7 +9,7 @@ import (
 //
 // A failure is pending at first. Pending failures are kept in two batches: the first waits for a success of
 // another proxy in an attempt that began after the whole batch had ended, and the second collects the
-// failures since then. So the record needs no time for each failure.
+// failures since then. With two batches, the record need not store the time of each failure.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]
@@ -30,7 +30,7 @@ type record struct {
 	causes  causes
 }
 
-// tallies are numbers of attempts at a target, of the proxy and of the other proxies.
+// tallies count the attempts of the proxy and of the other proxies at a target.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
 // maxBans limits record.bans.
@@ -66,8 +66,8 @@ func (r *record) addFailure(a *Attempt) {
 	r.causes.add(a.Cause)
 }
 
-// resolve confirms or discards the first batch of pending failures, if the other proxies'
-// attempts decide it. It returns the number of confirmed failures. latest is the latest failure of the proxy.
+// resolve confirms or discards the first batch of pending failures if the other proxies' attempts suffice for
+// a decision. It returns the number of confirmed failures. latest is the latest failure of the proxy.
 func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.batch == 0:
@@ -82,7 +82,7 @@ func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	return confirmed
 }
 
-// closeBatch makes all pending failures so far the first batch.
+// closeBatch moves all pending failures to the first batch.
 func (r *record) closeBatch(latest *Attempt) {
 	_, failures := r.others()
 	r.batch, r.nextBatch, r.batchEnd, r.othersFailedBefore = r.nextBatch, 0, micros(latest.At), uint16(failures)
@@ -91,10 +91,10 @@ func (r *record) closeBatch(latest *Attempt) {
 // pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
-// expected returns the evidence to expect from the pending failures, in nats. failure is the evidence of a
-// confirmed failure. At most 4 pending failures count, which reach Needed at a noise of 1 %. If two attempts
-// of other proxies have failed since, the result is 0. At an unknown target it is low, because failures there
-// are seldom confirmed.
+// expected returns the evidence that the pending failures will probably add, in nats. failure is the
+// evidence of a confirmed failure. At most 4 pending failures count, which reach Needed at a noise of 1 %.
+// If two attempts of other proxies have failed since then, the result is 0. At an unknown target the result
+// is low, because failures there are seldom confirmed.
 func (r *record) expected(failure float64) float64 {
 	if r.othersFailed() >= 2 {
 		return 0
@@ -126,7 +126,7 @@ type targetEvidence struct {
 	noise   float64
 }
 
-// evidence returns the evidence from the target, before limitBan.
+// evidence returns the evidence from the target before Book.limitBan is applied.
 func (r *record) evidence(poolNoise float64) targetEvidence {
 	successes := r.episodeSuccesses()
 	failures := r.failures - r.before.failures

@@ -27,7 +27,7 @@ type target struct {
 	ring        [ringSize]atomic.Uint64 // the latest attempts, as marks
 
 	lastFailure atomic.Int64 // ns after the epoch
-	lastUsual   atomic.Int64 // when a request last got all its attempts although the target was suspect
+	lastUsual   atomic.Int64 // time of the last TryAsUsual that returned true
 
 	mu sync.Mutex
 	// The counters had the values baseSuccesses and baseTransients when the earlier attempts were last reduced to
@@ -68,7 +68,7 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is at or later.
+// since reports whether the mark's time is not before at.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
@@ -80,8 +80,8 @@ const maxMicros = 35 * time.Minute
 // most maxMicros.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether the latest attempts include a success of another proxy that began at the
-// time began (micros) or later.
+// servedOtherSince reports whether the latest attempts include a success of another proxy that did not
+// begin before began (micros).
 func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
@@ -101,7 +101,7 @@ func (t *target) nth(n int) mark {
 }
 
 // unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts.
-// It may be a name that does not exist, which a client requests only once.
+// Such a target may be a name that does not exist and that a client requests only once.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
 }
@@ -118,7 +118,7 @@ func (t *target) addSuccess(a *Attempt) {
 
 // addFailure records a failure that the target may have caused.
 func (t *target) addFailure(a *Attempt) {
-	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that successes() never falls below 0
+	t.push(newMark(a.At, a.Proxy, true)) // pushed before it is counted, so that successes() never falls below 0
 	t.failures.Add(1)
 	t.lastFailure.Store(int64(a.At))
 	if !t.suspect.Load() && t.failsForAll(a.Peers) {
@@ -146,9 +146,9 @@ func (t *target) failsForAll(peers int) bool {
 	return n >= want
 }
 
-// others returns the number of the latest attempts of the other proxies, at most comparedAttempts of the last
-// minute, and of the failures among them. servedSince reports whether one of these attempts began at since or
-// later and was a success.
+// others returns the number of attempts of the other proxies within the last minute, at most the latest
+// comparedAttempts, and the number of failures among them. servedSince reports whether one of these attempts
+// was a success that did not begin before since.
 func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
@@ -165,7 +165,7 @@ func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failu
 	return attempts, failures, servedSince
 }
 
-// onlyUsedBy reports whether all attempts in the ring are attempts through the given proxy.
+// onlyUsedBy reports whether all attempts in the ring went through the given proxy.
 func (t *target) onlyUsedBy(proxy uint64) bool {
 	for i := range ringSize {
 		if m := t.nth(i); m != 0 && !m.of(proxy) {

@@ -8,8 +8,8 @@ type sum struct {
 	potential float64 // total plus the evidence to expect from the pending failures
 }
 
-// worse reports whether the evidence is enough. If half of the pool's breakers are not closed, the episode
-// must also have lasted for minEpisode.
+// worse reports whether the evidence reaches Needed. If half of the pool's breakers are not closed, the
+// episode must also have lasted for minEpisode.
 func (b *Book) worse(l *Ledger, a *Attempt) bool {
 	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.At-b.began >= minEpisode)
 }
@@ -62,8 +62,8 @@ func (b *Book) overview() overview {
 			o.confirmed += int(r.confirmed)
 		}
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
-		// A single failure at a target does not count here, because a client may try many dead targets, each of them
-		// once. A suspect target does not count either, because its requests get one attempt each.
+		// Targets with a single failure are left out, because a client may try many dead targets once each. Suspect
+		// targets are left out, because their requests get only one attempt.
 		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.latest.Proxy) {
 			o.uncompared += n
 		}
@@ -85,7 +85,8 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 //     ended, the evidence is at most banLimit. Each further episode that ended in this way
 //     divides the limit by 4.
 //   - If the proxy has neither a success nor an own failure in the episode, and this is the only target with
-//     confirmed failures, the first Needed nats above banLimit do not count. So twice the evidence opens the breaker.
+//     confirmed failures, the first Needed nats above banLimit do not count. The breaker then opens at about twice
+//     the evidence.
 //
 // The second case matters if one target gets nearly all requests. If it gets 98 % of them, the breaker of a
 // dead proxy opens after 8 attempts (5 to 9 in the runs). With banLimit alone it opened after 46 (5 to 282).
@@ -122,12 +123,12 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	return !l.hasServed.Load() || int64(a.At)-l.streakBegan.Load() >= int64(minOutage)
 }
 
-// outageWeight returns the evidence of a failure for an outage of the whole pool, in nats. In a pool that has
-// served before, failures at unknown targets have little weight. They count only if they are sequential: in a
-// burst of requests for dead names, all retries fail together at its end.
+// outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. In a
+// pool that has served before, failures at unknown targets have little weight, and they have none unless they
+// are sequential: at the end of a burst of requests for dead names, all retries fail together.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
-	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise
+	failure, _ := llr(min(noise+own-minNoise, P1)) // both noise and own include minNoise
 	switch {
 	case a.Own, !l.hasServed.Load(), !l.findOrAdd(a.Target).unknown():
 		return failure

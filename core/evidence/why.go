@@ -39,8 +39,8 @@ type TargetWhy struct {
 	Bans                       int          // episodes in a row that ended although the target had confirmed failures
 }
 
-// Why returns the evidence against the proxy as it is now. Later attempts change it. So the reason for the
-// opening of a breaker must be read when the breaker opens.
+// Why returns the current evidence against the proxy. Later attempts change it, so the caller must read it
+// when the breaker opens.
 func (b *Book) Why(l *Ledger) Why {
 	b.mu.Lock()
 	defer b.mu.Unlock()

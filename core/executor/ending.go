@@ -18,14 +18,15 @@ type Ending[T any] struct {
 	Refusal  *Refusal
 }
 
-// Relay is a response to relay to the client: a success, or the failure of the last attempt.
+// Relay is the ending with a response to relay to the client: a success, or the failure of the last
+// attempt.
 type Relay struct {
 	x      *Exchange
 	served bool // the attempt is a success so far, and has not been recorded
 }
 
-// Close records the attempt and the request. status is the status sent to the client, or 0 if the client had
-// left before. relayed describes how the response was relayed.
+// Close records the attempt and the request. status is the status sent to the client, or 0 if the client
+// left before that. relayed describes how the response was relayed. at is the current time.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -44,7 +45,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // differs from the X-Whirlpool-Outcome that the client has received
+			x.result.Final = core.FinalNotRetryable // the client has already received another X-Whirlpool-Outcome
 			x.logFailed(o)
 		}
 	}
@@ -66,8 +67,8 @@ func (r *Relay) Switched(at time.Time) *Tunnel {
 }
 
 // Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's
-// first byte, or at the end of the tunnel. If there is no proxy, or if breakers count literally, it is
-// recorded at once.
+// first byte, or at the end of the tunnel. If the attempt used no proxy (direct://), or if breaker.blame
+// is "literal", it is recorded at once.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // status recorded for the client
@@ -116,8 +117,8 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.releaseDeferred()
 }
 
-// Refusal is the reason for which an exchange ended without a response to relay. Package proxyhttp turns it
-// into an error response.
+// Refusal is the reason why an exchange ended without a response to relay. Package proxyhttp turns it into
+// an error response.
 type Refusal struct {
 	x          *Exchange
 	Kind       RefusalKind
@@ -149,7 +150,8 @@ const (
 	Denied                               // the request may not go to its target
 )
 
-// Close records the request. status is the status sent to the client, or 0 if the client had left before.
+// Close records the request. status is the status sent to the client, or 0 if the client left before
+// that. at is the current time.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.open != openRefusal {
 		return
@@ -158,8 +160,8 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// stand makes the tunnel of the last attempt the one that Run returns. It records the request if that must
-// happen at once (see Tunnel).
+// stand makes the tunnel of the last attempt the ending that Run returns. It records the request if that
+// must happen at once (see Tunnel).
 func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
@@ -174,8 +176,8 @@ func (x *Exchange) stand() *Tunnel {
 }
 
 // recordTunnel records the attempt that opened a tunnel, and the request. It is called at the target's first
-// byte or at the end of the tunnel. For a tunnel without a proxy, or if breakers count literally, it is
-// called when the tunnel is open. Later calls have no effect.
+// byte or at the end of the tunnel. For a tunnel without a proxy (direct://), or if breaker.blame is
+// "literal", it is called when the tunnel is open. Later calls have no effect.
 func (x *Exchange) recordTunnel() {
 	if x.tunnel.unrecorded {
 		x.tunnel.unrecorded = false

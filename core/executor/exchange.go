@@ -12,8 +12,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Exchange is the state of one request. It is reused for further requests, so that a request
-// allocates nothing. The zero value is ready for use. It is not safe for concurrent use.
+// Exchange is the state of one request. An Exchange can be used for one request after another, so
+// that a request allocates nothing. The zero value is ready for use. It is not safe for concurrent
+// use.
 type Exchange struct {
 	executor *Executor
 	tuning   *Tuning
@@ -33,7 +34,7 @@ type Exchange struct {
 	race      anyRace // race of the first attempt and its hedge; nil without one
 	lostHedge bool    // the hedge has lost or failed, and no attempt has followed it
 
-	open    open // kind of the ending that has not been closed
+	open    open // kind of the ending that the caller has not closed yet
 	relay   Relay
 	tunnel  Tunnel
 	refusal Refusal
@@ -53,7 +54,7 @@ type flight struct {
 	proxy        *upstream.Upstream // nil before the first attempt
 	lease        upstream.Lease
 	event        core.AttemptEvent
-	leastTimeout time.Duration // the least adaptive timeout of this attempt
+	leastTimeout time.Duration // the minimum of this attempt's adaptive timeout
 	cutShort     bool          // the attempt's deadline comes from its adaptive timeout
 }
 
@@ -68,7 +69,7 @@ type retryState struct {
 	budgetSpent   bool // no retry, because the retry budget was spent
 }
 
-// open is the kind of an ending that has not been closed.
+// open is the kind of an ending that the caller has not closed yet.
 type open uint8
 
 const (
@@ -116,7 +117,8 @@ type deferred struct {
 }
 
 // chargeDeferred charges the deferred attempts, because another proxy has served the request. opened is set
-// if that proxy has only opened a tunnel; attempts whose tunnel was too slow then stay deferred.
+// if that proxy has opened a tunnel and the target has not sent a byte through it yet. In this case,
+// attempts whose tunnel was too slow stay deferred.
 func (x *Exchange) chargeDeferred(opened bool) {
 	kept := 0
 	for i := range x.deferred {
@@ -137,7 +139,8 @@ func (x *Exchange) chargeDeferred(opened bool) {
 	x.deferred = x.deferred[:kept]
 }
 
-// releaseDeferred releases the deferred attempts. Attempts that were not charged count as excluded.
+// releaseDeferred releases the deferred attempts. Those that have not been charged count as
+// excluded.
 func (x *Exchange) releaseDeferred() {
 	for i := range x.deferred {
 		x.deferred[i].lease.Release()

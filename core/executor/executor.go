@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ErrClientLeft and ErrShutdown are the causes for which a caller cancels an exchange's
-// context. Any cause but ErrShutdown counts as a client that has left.
+// ErrClientLeft and ErrShutdown are the causes (context.Cause) with which a caller cancels an
+// exchange's context. Any cause other than ErrShutdown is treated as ErrClientLeft.
 var (
 	ErrClientLeft = errors.New("the client hung up")
 	ErrShutdown   = verdict.ErrShutdown
@@ -27,14 +27,14 @@ var (
 // Selector chooses a proxy for an attempt and takes its permit. It never blocks.
 type Selector interface {
 	// Select chooses a proxy for q; scorer ranks the candidates. The errors are those of
-	// selector.Selector's.
+	// selector.Selector.Select.
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
 	// Untried reports whether a proxy that q has not tried is admissible.
 	Untried(q *selector.Query, now time.Time) bool
 	// Blocked returns an error if no proxy can be chosen for q.
 	Blocked(q *selector.Query, now time.Time) error
 	// NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible. It
-	// returns false if there is none.
+	// returns false if there is no such proxy.
 	NextTest() (time.Time, bool)
 }
 
@@ -51,7 +51,7 @@ type Targets interface {
 	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It
 	// returns true at most once a second per target.
 	TryAsUsual(target evidence.Target, now time.Duration) bool
-	// ServedElsewhere reports whether the target has just served another proxy.
+	// ServedElsewhere reports whether the target has just served a proxy other than the given one.
 	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 
@@ -63,14 +63,14 @@ type Tuning struct {
 	Backoff        func(strategy string) core.Backoff // returns nil for an unknown strategy
 	Observe        func(*core.Observation)            // passes observations to plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
-	Queue          queue.Config                       // limits of both queues
-	Hedging        *retry.Hedging                     // nil if no request is hedged, whatever its policy says
+	Queue          queue.Config                       // settings of both queues
+	Hedging        *retry.Hedging                     // nil if no request may be hedged, whatever its policy
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
 	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
 	Judge          core.Judge                         // rules on responses; nil for none
 	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge
-	Targets        Targets                            // nil if breakers count literally
+	Targets        Targets                            // nil if breaker.blame is "literal"
 	// Permit returns an error if no request may go to the target name:port; nil permits all.
 	Permit func(name string, port uint16) error
 }

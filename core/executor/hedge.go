@@ -14,15 +14,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Hedger is an optional interface of a Sender. The first attempt of a Sender that implements it can be
-// hedged.
+// Hedger is an optional interface of a Sender. If a Sender implements it, the first attempt of a
+// request can be hedged.
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
 	// Stop ends the attempt from another goroutine. The Sender's Send then returns. Further calls of Send return
 	// at once until Discard has been called.
 	Stop()
-	// Adopt returns the response of a hedge as a response of this Sender. The response may be empty.
+	// Adopt returns the response of a hedge as a response of this Sender. response may be the zero
+	// value.
 	Adopt(hedge HedgeSender[T], response T) T
 }
 
@@ -35,7 +36,7 @@ type HedgeSender[T any] interface {
 // hedgeReason is the value of AttemptEvent.RetryReason for a hedge.
 const hedgeReason = "hedge"
 
-// hedgeNumber is the attempt number of a hedge, which is always 1, because only first attempts are hedged.
+// hedgeNumber is the attempt number of a hedge. It is always 1, because only first attempts are hedged.
 const hedgeNumber = 1
 
 // errHedgeLost is the cause with which the context of a hedge is cancelled.
@@ -72,7 +73,7 @@ type race[T any] struct {
 	// The hedge's goroutine owns the following fields until it has called end; afterwards the exchange owns them.
 	flight
 	response  T
-	uncounted bool // the hedge has lost before it had a connection to its proxy
+	uncounted bool // the hedge lost before it had a connection to its proxy, so it does not count as an attempt
 }
 
 type racePhase uint8
@@ -93,7 +94,8 @@ type anyRace interface {
 	endHedge(served bool)
 }
 
-// hedged begins the race of the first attempt that begins now. It returns nil if the attempt has no hedge.
+// hedged begins the race of the first attempt, which the caller is about to send. It returns nil if the
+// attempt has no hedge.
 func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !x.hedgeable() {
 		return nil
@@ -114,7 +116,7 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return arm(ctx, x, first, kind, x.event.Started, after)
 }
 
-// arm begins a race. The hedge begins after the time after; 0 means no hedge.
+// arm begins a race. after is the time until the hedge begins; 0 means no hedge.
 func arm[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
 ) *race[T] {
@@ -166,7 +168,7 @@ func (x *Exchange) hedgeQuery() selector.Query {
 }
 
 // chooseHedge chooses a proxy that the request has not used. It runs concurrently with the exchange's
-// goroutine. So it reads only fields that do not change until the exchange ends.
+// goroutine. For this reason it reads only fields that do not change until the exchange ends.
 func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
 	ok bool) {
 	now, targets := x.executor.now(), x.tuning.Targets
@@ -185,9 +187,8 @@ func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *up
 	return lease, err == nil && lease.Proxy != nil
 }
 
-// start begins the hedge. It does not begin it if the first attempt has ended, if the request cannot be sent
-// twice at the same time, or if the hedge budget is spent. In these cases it releases the lease and returns
-// false.
+// start begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same
+// time, or if the hedge budget is spent, it releases the lease and returns false.
 func (r *race[T]) start(lease upstream.Lease) bool {
 	x := r.x
 	r.mu.Lock()
@@ -210,7 +211,8 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 	return true
 }
 
-// payHedge takes a hedge from the hedge budget and from the retry budget.
+// payHedge takes one hedge from the hedge budget and one retry from the retry budget. It returns
+// false if one of them is spent.
 func (x *Exchange) payHedge() bool {
 	budget, hedging := x.tuning.Budget, x.tuning.Hedging
 	if !hedging.TryTake() {
@@ -223,7 +225,7 @@ func (x *Exchange) payHedge() bool {
 	return false
 }
 
-// end is called when the hedge has ended with a response and the outcome o.
+// end is called when the hedge has ended. o is its outcome.
 func (r *race[T]) end(response T, o core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -243,8 +245,8 @@ func (r *race[T]) end(response T, o core.Outcome) {
 	}
 }
 
-// lose settles and records the hedge as lost. It does not count a hedge that had not connected to its proxy
-// yet.
+// lose settles and records the hedge as lost. A hedge that had no connection to its proxy yet does not
+// count as an attempt.
 func (r *race[T]) lose() {
 	o := verdict.LoseRace(r.event.Outcome)
 	r.uncounted = verdict.Unreached(r.event.Outcome.Cause)
@@ -337,7 +339,7 @@ func (r *race[T]) lost() {
 		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	}
 	if p := x.request.Progress; p != nil {
-		p.Attempt(x.event.Attempt, x.event.ProxyID) // so far the tracker has the hedge as the last attempt
+		p.Attempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
 		if x.open == openTunnel {
 			p.Tunnel()
 		}
@@ -384,7 +386,7 @@ func (r *race[T]) observe(latency time.Duration) {
 	}
 }
 
-// abandon implements anyRace. It ends a race without a decision.
+// abandon implements anyRace. It ends the race without a winner.
 func (r *race[T]) abandon() {
 	if r.running {
 		r.running, r.fired = false, true

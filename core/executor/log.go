@@ -5,8 +5,8 @@ import (
 	"log/slog"
 )
 
-// log writes a log record about x. It adds err unless err is nil. It does not use slog.Logger, because that
-// looks up the calling function for each record.
+// log writes a log record about x. It adds err unless err is nil. It calls the handler without slog.Logger,
+// which would look up the calling function for each record.
 func (x *Exchange) log(level slog.Level, msg string, err error, more ...slog.Attr) {
 	log, ctx := x.executor.log.Handler(), context.Background()
 	if !log.Enabled(ctx, level) {

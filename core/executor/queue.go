@@ -20,7 +20,7 @@ type place struct {
 	regions *core.Regions // the regions that the request is limited to; nil for all
 	host    float64       // the target's host if proxies rest for it; otherwise 0
 	need    ability.Need
-	barred  *Exchange // the exchange itself if it must not use some proxies that it has tried; otherwise nil
+	barred  *Exchange // the exchange itself if it must not use some of the proxies that it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -32,9 +32,9 @@ type placeWaiter struct {
 	err    error          // the error if take failed
 }
 
-// acquire chooses and acquires a proxy for an attempt. If every admissible proxy is at its max_in_flight, the
-// request waits in the queue. The attempt begins at the returned time, which is now if the request did not
-// wait. If there is no proxy, acquire sets the refusal and returns false.
+// acquire chooses a proxy for an attempt and takes its lease. If every proxy whose breaker admits an attempt
+// has reached max_in_flight, the request waits in the queue. begins is the beginning of the attempt: now, or
+// the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
 func (x *Exchange) acquire(
 	ctx context.Context, scorer core.Scorer, now time.Time,
 ) (lease upstream.Lease, begins time.Time, ok bool) {
@@ -86,7 +86,7 @@ func (x *Exchange) acquire(
 	return lease, now, false
 }
 
-// takePlace chooses and acquires a proxy for a request in the queue.
+// takePlace chooses a proxy for a request in the queue and takes its lease.
 func (x *Exchange) takePlace() queue.Result {
 	w := &x.forPlace
 	w.at = x.executor.now()
@@ -132,7 +132,8 @@ func (x *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// await takes a unit of the resource of q for the request. If there is none, the request waits in q.
+// await takes a place in flight or a retry for the request, whichever q is for. If there is none,
+// the request waits in q. An error is the context's, queue.ErrExpired or queue.ErrFull.
 func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -156,19 +157,20 @@ func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w 
 	return err
 }
 
-// PlaceFreed is called when an attempt has left its place in flight. It gives the place to a request that
-// waits. If no request waits, it costs one atomic load.
+// PlaceFreed is called when an attempt has released its place in flight. It gives the place to a request
+// that waits. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues gives free units to requests that wait. It is for units that become free without a call of
-// PlaceFreed: with time, or by a change of the pool or of a breaker. It must be called regularly.
+// ServeQueues gives free places and retries to the requests that wait. The caller calls it regularly,
+// because a place or a retry may become free without a call of PlaceFreed: with time, or by a change of
+// the pool or of a breaker.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()
 }
 
-// Queues returns the totals of both queues: of requests that wait for a place in flight, and for a
-// retry of the budget.
+// Queues returns the totals of the two queues: places is the queue for a place in flight, and
+// retries the queue for a retry of the budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

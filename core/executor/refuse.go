@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// refuse ends x because no proxy can be chosen for the next attempt. A request waits only for a place at
-// proxies that are at their max_in_flight (see acquire), never for a breaker.
+// refuse ends x because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
+// request waits only if proxies have reached max_in_flight (see acquire).
 func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now
@@ -37,7 +37,7 @@ func (x *Exchange) refuse(err error) {
 	default:
 		after = time.Second
 		if at, ok := x.executor.selector.NextTest(); ok {
-			after = max(at.Sub(now()), time.Millisecond) // a probe is in flight
+			after = max(at.Sub(now()), time.Millisecond) // at is not after now if a probe is in flight
 		}
 	}
 	x.result.Final = final
@@ -50,7 +50,8 @@ func (x *Exchange) refuse(err error) {
 	x.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
 }
 
-// lastFinal returns the final outcome that the cause of the last attempt has of its own; 0 for none.
+// lastFinal returns the final outcome of a request whose last attempt ended with cause c; 0 if c
+// does not decide it.
 func lastFinal(c core.Cause) core.Final {
 	switch c {
 	case verdict.EgressDenied:

@@ -13,14 +13,14 @@ import (
 type Request struct {
 	ID           core.RequestID
 	Policy       *retry.Policy // policy of the request
-	Global       *retry.Policy // global policy: its statuses are those that breakers count
+	Global       *retry.Policy // global policy: breakers count its statuses as failures
 	Method       string        // for the log
 	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
 	Region       string        // the wanted region; "" for none
 	RegionStrict bool          // proxies of other regions are not used
 	Regions      *core.Regions // the regions that may be used; nil for all
-	Idempotent   bool          // may be repeated without retry_non_idempotent (RFC 9110 section 9.2.2)
+	Idempotent   bool          // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
 	Safe         bool          // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
 	Tunnel       bool          // the request is a CONNECT
 	Priority     core.Priority
@@ -31,7 +31,7 @@ type Request struct {
 	BeforeWait   func()    // called before each wait: in a queue, or for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
 	Started      time.Time // arrival of the request; zero for the time of Run
-	Ready        time.Time // when the body had been read: the timeouts begin here; zero for Started
+	Ready        time.Time // when the body had been read, at which the timeouts begin; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
@@ -55,8 +55,8 @@ type Result struct {
 	Events   []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the request's total timeout is shorter than that of the global policy. If
-// such a timeout passes, no proxy is charged.
+// tighterTimeout reports whether the request's total timeout is shorter than that of the global policy. No
+// proxy is charged when such a timeout passes.
 func (q *Request) tighterTimeout() bool {
 	own, global := q.Policy.Timeout, q.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// then is the kind of step that follows a failed attempt.
+// then is what follows a failed attempt.
 type then uint8
 
 const (
@@ -78,8 +78,8 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 	return 0, thenRefuse
 }
 
-// suspect reports whether a failed request is not retried because its target is suspect. One request a second
-// is retried nevertheless, to find out when the target has recovered.
+// suspect reports whether a retry is refused because the target is suspect. One request a second is retried
+// nevertheless, to detect when the target has recovered.
 func (x *Exchange) suspect(o *core.Outcome) bool {
 	targets := x.tuning.Targets
 	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget ||
@@ -90,8 +90,8 @@ func (x *Exchange) suspect(o *core.Outcome) bool {
 	return !x.retry.triedAsUsual
 }
 
-// blocked reports whether no breaker admits an attempt. If so, it sets the refusal now, because a backoff
-// would only delay it.
+// blocked reports whether no breaker admits an attempt. If so, it sets the refusal before the backoff,
+// which would only delay it.
 func (x *Exchange) blocked() bool {
 	err := x.executor.selector.Blocked(&x.query, x.executor.now())
 	if err != nil {
@@ -112,7 +112,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0 && (!o.NoTargetResponse || x.tuning.Targets == nil): // the Retry-After of the target itself
 	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
-		return 0 // a wait is useful only if the target has responded and does not serve other proxies
+		return 0 // a wait is useful only if the target has responded and does not serve other proxies at present
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
@@ -176,7 +176,8 @@ func (x *Exchange) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// logRetry logs the beginning of a retry through the proxy id, with the outcome of the previous attempt.
+// logRetry logs that a retry begins, with the outcome of the previous attempt. id is the proxy of the
+// retry.
 func (x *Exchange) logRetry(id string) {
 	o := &x.event.Outcome
 	x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.retry.delay), slog.String("reason", o.Reason),

@@ -19,8 +19,8 @@ type Excerpter interface {
 	Excerpt(w *core.Wants, e *core.Excerpt)
 }
 
-// review asks the judge about the response of an attempt with outcome o, and returns the outcome that follows from the
-// ruling. If the judge fails, nothing changes.
+// review asks the judge about the response of an attempt with outcome o, and returns the outcome that follows from
+// the ruling. If the judge fails, it returns o.
 func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	t := x.tuning
 	wants := t.Judge.Wants()
@@ -58,7 +58,7 @@ func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	return verdict.Rule(o, ruling.Kind, x.proxy.Direct())
 }
 
-// ban is the ruling on an attempt of the exchange that the target bans the proxy.
+// ban records the ruling that the target bans the proxy of an attempt.
 type ban struct {
 	proxy *upstream.Upstream
 	rest  time.Duration
@@ -68,7 +68,7 @@ type ban struct {
 // the target may send the same response to every proxy.
 const unconfirmedRest = 30 * time.Second
 
-// rest lets a proxy rest for the target's host.
+// rest makes u rest for the target's host, for the time d.
 func (x *Exchange) rest(u *upstream.Upstream, d time.Duration) {
 	now := x.executor.now().Sub(x.tuning.Epoch)
 	x.tuning.Rests.Begin(u.Hash(), uint64(x.query.HostHash), rest.Pair{
@@ -76,8 +76,8 @@ func (x *Exchange) rest(u *upstream.Upstream, d time.Duration) {
 	})
 }
 
-// confirmBans extends the rests of the exchange to their full length, because another proxy has served the
-// request.
+// confirmBans extends each rest that a ban of this exchange has begun to its full length, because another
+// proxy has served the request.
 func (x *Exchange) confirmBans() {
 	for _, b := range x.bans {
 		if b.proxy != x.proxy && b.rest > unconfirmedRest {
@@ -94,8 +94,8 @@ func (x *Exchange) attemptsLeft(o *core.Outcome) int {
 	return x.request.Policy.MaxAttempts - x.result.Attempts
 }
 
-// lastResponse reports whether the last response is relayed although the judge asked for a retry, because no
-// proxy is left for one. If so, it sets result.Final.
+// lastResponse reports whether no proxy is left for the retry that the judge asked for, so that the last
+// response is relayed. If so, it sets result.Final.
 func (x *Exchange) lastResponse(o *core.Outcome) bool {
 	s, now := x.executor.selector, x.executor.now()
 	err := s.Blocked(&x.query, now)

@@ -18,8 +18,8 @@ type Attempt struct {
 	Number   int       // 0 for the first
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// NewDeadline returns the current deadline, which may be earlier than Deadline. With an adaptive timeout it
-	// depends on the pool's latencies. It is nil if the deadline cannot change.
+	// NewDeadline returns the current deadline, which may be earlier than Deadline. If the timeout is adaptive,
+	// it depends on the pool's latencies. It is nil if the deadline cannot change.
 	NewDeadline   func() time.Time
 	Total         time.Time // deadline of the whole request; zero for none
 	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
@@ -29,7 +29,7 @@ type Attempt struct {
 // Sender sends one request through the proxies that the executor chooses.
 type Sender[T any] interface {
 	// Send makes one attempt. It keeps the response, if there is one, until Discard is called or Run returns the
-	// response. It must not keep a. It must return when ctx is cancelled.
+	// response. It must not use a after it has returned. It must return when ctx is cancelled.
 	Send(ctx context.Context, a *Attempt) (T, verdict.Facts)
 	// Discard releases a response that is not relayed.
 	Discard(T)
@@ -84,7 +84,8 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	return refused[T](x)
 }
 
-// send makes the attempt f. If the attempt failed because its idle connection was stale, send replays it.
+// send makes the attempt f and returns its response and outcome. If the attempt failed because its idle
+// connection was stale, send replays it.
 func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, core.Outcome) {
 	response, facts := s.Send(ctx, &f.attempt)
 	o := x.judge(ctx, f, &facts)
@@ -142,7 +143,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	if number > 0 {
 		scorer, now = x.tuning.RetryScorer, x.executor.now()
 		if q.Region == "" {
-			x.query.RegionHash = x.proxy.RegionHash() // region of the proxy that failed
+			x.query.RegionHash = x.proxy.RegionHash() // region of the failed proxy
 		}
 	}
 	x.query.Attempt = number
@@ -152,7 +153,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	}
 	id := lease.Proxy.ID()
 	if number > 0 {
-		x.logRetry(id) // logged here, where the retry is certain
+		x.logRetry(id) // logged only here, because earlier it is not certain that the retry begins
 	}
 	x.result.Attempts, x.result.ProxyID, x.lostHedge = number+1, id, false
 	x.flight.begin(x, &lease, number, now)
@@ -163,7 +164,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	return true
 }
 
-// begin begins the attempt f through the proxy of lease. f takes over the lease.
+// begin begins the attempt f through the proxy of lease, and moves the lease to f.
 func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.Time) {
 	f.proxy, f.lease = lease.Proxy, *lease
 	f.lease.Target = x.request.Target
@@ -182,18 +183,18 @@ func (f *flight) beginReplay(x *Exchange) {
 	f.setDeadline(x)
 }
 
-// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency (upstream.Tail), and at least
-// one of these times.
+// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
+// leastAttempt or leastUnknown.
 const (
 	tailFactor   = 3
 	leastAttempt = 250 * time.Millisecond
-	// leastUnknown applies to the probes of half-open breakers, and to attempts that began before the pool had
-	// latencies, because it is unknown then how slow the proxy is.
+	// leastUnknown is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
+	// breaker, and for an attempt that began before the pool had latencies.
 	leastUnknown = 400 * time.Millisecond
 )
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
-// follow and there is another proxy. If there is a retry budget, it does not apply, because the budget may
+// follow and there is another proxy. It does not apply if there is a retry budget, because the budget may
 // refuse the retry.
 func (f *flight) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
@@ -279,7 +280,8 @@ func (x *Exchange) relaying(served bool) *Relay {
 func (x *Exchange) settle(o *core.Outcome) {
 	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: verdict.Bars(o.Cause)})
 	x.finding = evidence.Finding{}
-	// For a proxy without a success, only tunnels raise Tail: their targets take longer than the pool's Tail shows.
+	// If the proxy has no success yet, only a tunnel raises its Tail, because targets of tunnels take longer than
+	// the pool's Tail shows.
 	if o.Cause == verdict.CutShort && (x.request.Tunnel || x.proxy.HasServed()) {
 		x.proxy.Stretch(o.Latency)
 	}
@@ -322,7 +324,8 @@ func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
 	t.Observe(&ob)
 }
 
-// aYear has the seconds of a year, which is longer than any request. A time.Duration can hold 292 years.
+// aYear is a year in seconds. No request lasts that long, and a time.Duration can hold it (292 years at
+// most).
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

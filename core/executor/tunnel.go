@@ -9,12 +9,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// LeastSilence is the shortest time that a target gets to answer a ClientHello. The known latencies of a
-// proxy are for opening a tunnel; the target's first bytes take longer.
+// LeastSilence is the shortest time that a target gets to answer a ClientHello. The recorded latencies
+// of a proxy are those of opening a tunnel; the target's first bytes take longer.
 const LeastSilence = 500 * time.Millisecond
 
-// CanRetry reports whether RetryTunnel may find another proxy. It may if an attempt and time are left, the
-// pool has another proxy, and breakers do not count literally.
+// CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left, the pool has
+// another proxy, and breaker.blame is not "literal".
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
 	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
@@ -23,7 +23,7 @@ func (t *Tunnel) CanRetry() bool {
 }
 
 // Silence returns the time that the caller should wait for the target's answer before it calls RetryTunnel; 0
-// means no limit. If there is a retry budget, it returns 0, because the budget may refuse the retry.
+// means no limit. It returns 0 if there is a retry budget, because the budget may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
 	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
@@ -37,13 +37,13 @@ func (t *Tunnel) Silence() time.Duration {
 
 // unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to
 // answer: the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in
-// reserve, and targets close them after a while. A bad proxy that drops its tunnels drops them earlier, so
-// this rule does not excuse it.
+// reserve, and targets close them after a while. A bad proxy that drops its tunnels does so earlier, and
+// is still charged.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time at which the tunnel begins to count as unused, if the target still has nothing
-// to answer then. That is unusedAfter after the opening of the tunnel. If breakers count literally, it is the
-// attempt timeout after the beginning of the attempt.
+// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to
+// answer: unusedAfter after the tunnel has opened. If breaker.blame is "literal", it is the attempt timeout
+// after the attempt has begun.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -64,7 +64,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
-	o.Latency = x.event.Ended.Sub(x.event.Started) // so the proxy of a slow target counts as slower, and gets more time
+	o.Latency = x.event.Ended.Sub(x.event.Started) // a slow target lengthens the proxy's timeout
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
@@ -111,8 +111,8 @@ func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	}
 }
 
-// TakeHedge ends the attempt of t, which has lost to its hedge. From then on t is the tunnel of the hedge.
-// TakeHedge returns the response of the hedge. ok is false if no hedge has won.
+// TakeHedge ends the attempt of t, which has lost to its hedge. It makes t the tunnel of the hedge and
+// returns the hedge's response. ok is false if no hedge has won.
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	x := t.x
 	r, raced := x.race.(*race[T])

@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// accept accepts clients from l and serves each with a front.
+// accept accepts clients from l and serves each of them with a front that f makes. It returns nil
+// when l is closed or the gateway drains.
 func (s *Server) accept(l net.Listener, f newFront) error {
 	a := acceptor{Server: s}
 	var pause time.Duration
@@ -22,7 +23,8 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// For example, no file descriptor is free. net/http also retries.
+			// An example is that no file descriptor is free. net/http also retries after such an
+			// error.
 			pause = min(max(2*pause, 5*time.Millisecond), maxPause)
 			s.Log.Error("cannot accept a client; trying again", slog.Any("error", err), slog.Duration("pause", pause))
 			s.Evict()
@@ -44,7 +46,7 @@ const pipeFiles = 2
 type acceptor struct {
 	*Server
 	behind bool      // there was no place for the last client at once
-	waits  [2]waits  // for a client that holds most connections, and for other clients
+	waits  [2]waits  // for a client that holds more than half of all connections, and for other clients
 	warned time.Time // the time of the last log record that there is no place
 }
 
@@ -54,23 +56,25 @@ type waits struct {
 	began  time.Time // the first wait since there was a place for which no connection had to be closed
 }
 
-// keptForOthers is the share of all file descriptors that a client cannot use if it holds more than half of
-// the connections. So one client cannot lock the others out. The rule does not apply to clients on this
-// machine.
+// keptForOthers is the share of all file descriptors that a client with more than half of the connections
+// cannot use. It prevents one client from locking out the others. The rule does not apply to clients on
+// this machine.
 const keptForOthers = 1.0 / 32
 
-// A client is refused if there was no place during maxWaits waits of placeWait each: 60 ms. So the response
-// comes within 100 ms. If the places are taken by clients with unfinished heads, one of these has waited for
-// minHeadWait by then. There are several waits because, after a pause of the whole process, a single wait
-// would end before other goroutines had the time to free a place. A client waits for maxWaited, and not only for
-// maxWaits waits, while many of the places will be free soon: see [places.soonFree].
+// A client is refused if there was no place during maxWaits waits of placeWait each: 60 ms. This is short enough
+// for a response within 100 ms. It is long enough that, if the places are taken by clients with unfinished
+// heads, one of these has reached minHeadWait and can be closed. There are several waits because, after a pause
+// of the whole process, a single wait would end before other goroutines had the time to free a place. A client
+// waits for maxWaited, and not only for maxWaits waits, while many of the places will be free soon: see
+// [places.soonFree].
 const (
 	placeWait = 10 * time.Millisecond
 	maxWaits  = 6
 	maxWaited = 500 * time.Millisecond
 )
 
-// admit serves a connection in a new goroutine, or refuses it.
+// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see place).
+// It may wait for a place (see place).
 func (s *acceptor) admit(raw net.Conn, f newFront) {
 	if config := s.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
@@ -113,7 +117,8 @@ const (
 )
 
 // place makes a place for a new client. If there is none, it closes connections of clients that have waited
-// for long, and waits for a while. It returns why there is no place, or "".
+// for long, and waits for a while. It returns "" if it has made a place, otherwise the reason why there is
+// none.
 func (s *acceptor) place(c *connection) (why string) {
 	evicted := false
 	for s.behind = false; ; s.behind = true {
@@ -162,7 +167,7 @@ func (s *acceptor) warn(why string) {
 	}
 }
 
-// obstacle is the reason why there is no place for a client.
+// obstacle states why there is no place for a client.
 type obstacle struct {
 	why    string     // "" if there is a place
 	client netip.Addr // the client whose connections must be closed first; the zero Addr for those of all clients
@@ -206,11 +211,11 @@ func (s *Server) evict(client netip.Addr) bool {
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is none.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 
-// maxRefusing is the maximum number of clients to which refuse is sending a response in a goroutine.
+// maxRefusing is the maximum number of goroutines in which refuse sends responses.
 const maxRefusing = 64
 
-// refusals returns the maximum number of clients that may be being refused at a time. Their descriptors are
-// not counted.
+// refusals returns the maximum number of clients that are refused at the same time in goroutines of their
+// own. The file descriptors of these clients are not in the budget.
 func (s *Server) refusals() int32 {
 	if limit := s.Files.Limit(); limit > 0 {
 		return int32(min(max(limit/16, 4), maxRefusing))
@@ -218,9 +223,9 @@ func (s *Server) refusals() int32 {
 	return maxRefusing
 }
 
-// refuse sends an error response to a client without a place. It does so in a new goroutine, because this may take half
-// a second. If refusals() clients are being refused already, it closes the connection at once: over plain TCP after the
-// response, over TLS without one.
+// refuse sends an error response to a client without a place. It does so in a new goroutine, because this may take
+// half a second. If refusals() goroutines do so already, it does not start another one: a plain TCP client gets the
+// response and is closed almost at once, and a TLS client is closed without a response.
 func (s *Server) refuse(c *connection, f newFront, why string) {
 	c.refused = why
 	if s.refusing.Add(1) > s.refusals() {
@@ -253,7 +258,7 @@ func (s *Server) refuseAfter(c *connection, f newFront, wait time.Duration) {
 	tcp, plain := c.raw.(*socket.Conn)
 	if plain && (socket.SinceReceived(tcp) < wait || c.unread()) {
 		c.read.await(c.now().Add(wait))
-		_ = c.reader.ReadAhead() // an error shows again when the response is written
+		_ = c.reader.ReadAhead() // an error will be returned again when the response is written
 	}
 	front.refuse()
 }

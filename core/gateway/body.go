@@ -76,14 +76,15 @@ func (r *request) awaitBody() {
 	r.conn.read.awaitBody(now, r.rate.await(now, r.set.BodyIdle))
 }
 
-// gotBody ends the wait for a piece of the request's body. n bytes have arrived.
+// gotBody ends the wait for a piece of the request's body. n is the number of bytes that have
+// arrived.
 func (r *request) gotBody(n int64) {
 	r.rate.arrived(r.server.Now(), n)
 	r.conn.read.gotBody()
 }
 
-// sendContinue asks the client for the request's body. If the body is streamed, the request
-// cannot be repeated after this call.
+// sendContinue asks the client for the request's body with a 100 (Continue), and reports whether
+// the write succeeded. If the body is streamed, the request cannot be repeated after this call.
 func (r *request) sendContinue() bool {
 	r.continued = true
 	if q := &r.forward.Request; q.Continue != nil {
@@ -92,8 +93,8 @@ func (r *request) sendContinue() bool {
 	return r.conn.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
 
-// detach copies q's method, target and fields. They are slices of the connection's read buffer, and
-// reading the body overwrites that buffer.
+// detach replaces q's method, target and fields by copies. The originals are slices of the
+// connection's read buffer, which reading the body overwrites.
 func (r *request) detach(q *transport.Request) {
 	arena := r.detached[:0]
 	own := func(b []byte) []byte {
@@ -113,7 +114,8 @@ func (r *request) detach(q *transport.Request) {
 	r.detached = arena
 }
 
-// respondBadBody responds to a request whose body could not be read.
+// respondBadBody responds to a request whose body could not be read because of err. It reports
+// whether the connection can serve another request.
 func (r *request) respondBadBody(err error) bool {
 	e := proxyhttp.ErrorResponse{Reason: "http_request_error", Close: true}
 	var bad *http1.ProtocolError

@@ -42,8 +42,8 @@ func (c *buffers) put(b *[]byte) {
 	}
 }
 
-// read reads from src into buf. If buf is nil, it takes a small buffer from the pool. If src is a plain TCP
-// connection, it takes the buffer only when src has data.
+// read reads from src into buf and returns the buffer and the number of bytes. If buf is nil, it takes a
+// small buffer from the pool: if src is a plain TCP connection, only when src has data.
 func (c *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	if buf == nil {
 		if plain, ok := src.(*socket.Conn); ok {

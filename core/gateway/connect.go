@@ -11,7 +11,8 @@ import (
 
 var established = []byte("Connection established")
 
-// connect serves a CONNECT: it sends 200 once a tunnel is open, and then serves the tunnel.
+// connect serves a CONNECT: when a tunnel is open, it sends a 200 and serves the tunnel until its
+// end. keep reports whether the connection can serve another request.
 func (r *request) connect() (keep bool) {
 	r.input.Replayable = true
 	r.forward.Request.Rest = nil

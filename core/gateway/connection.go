@@ -27,12 +27,12 @@ type connection struct {
 	ctx    context.Context // cancelled when the client leaves or the gateway stops
 	cancel context.CancelCauseFunc
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
-	names  []string                         // of the client's certificate; none without one
+	names  []string                         // the names in the client's certificate; nil without a certificate
 
 	place   place      // guarded by the mutex of places
 	client  netip.Addr // see clientOf
 	refused string     // why the client has no place; "" if it has one
-	hasty   bool       // set if the end of the connection must not take time
+	hasty   bool       // the connection must be closed without a delay
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call end.
@@ -46,7 +46,8 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	return c
 }
 
-// below returns the TCP connection that c is, or that is below its TLS; nil if there is none.
+// below returns c itself if it is a TCP connection, or the TCP connection below its TLS; nil if
+// there is none.
 func below(c net.Conn) *socket.Conn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -98,14 +99,14 @@ const (
 	lingerRefused = 100 * time.Millisecond // for a client that is refused
 	lingerShort   = 500 * time.Millisecond // read timeout if the request has been read completely
 	lingerWait    = 5 * time.Second        // read timeout if the client is still sending a request
-	lingerTime    = 30 * time.Second       // limit for the whole of linger
+	lingerTime    = 30 * time.Second       // maximum duration of linger
 )
 
 // linger gives a client that is still sending the time to read the last response. Closing the connection at
-// once would reset it, and many clients do not read the response before they have sent everything. So linger
-// closes the sending direction. Then it reads and discards the client's bytes until the client closes the
-// connection or a timeout passes. unfinished is set if the request's body has not been read completely. A
-// drain ends linger.
+// once would reset it, and many clients do not read the response before they have sent everything. Therefore
+// linger closes only the sending direction, and reads and discards the client's bytes until the client
+// closes the connection or a timeout passes. unfinished is set if the request's body has not been read
+// completely. A drain ends linger.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
@@ -115,7 +116,7 @@ func (c *connection) linger(unfinished bool) {
 		return
 	case c.refused != "":
 		wait, limit = lingerRefused, lingerRefused
-	case c.draining(): // the phase is not changed, so that drain does not end the short wait
+	case c.draining(): // without a change of the phase, so that drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -151,8 +152,8 @@ func (c *connection) discardUnread() {
 	}
 }
 
-// reset makes the next close send a TCP reset, after the bytes already written. So the client gets an error
-// instead of a regular end.
+// reset makes the next close send a TCP reset, after the bytes already written. The client then gets an
+// error instead of a regular end of the connection.
 func (c *connection) reset() {
 	if tcp := below(c.raw); tcp != nil {
 		tcp.SetLinger(0)

@@ -9,18 +9,18 @@ import (
 // readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine that reads
 // sets it before each read. Two methods make the pending read return, and may be called from other
 // goroutines: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of a
-// request's body is not needed any more. They also have an effect if they are called at the same time as set,
-// because set checks for them after it has set the deadline.
+// request's body is not needed any more. Their effect is not lost if set runs at the same time, because set
+// checks for them after it has set the deadline.
 type readDeadline struct {
 	conn     net.Conn
 	draining *atomic.Bool // set by the gateway when it drains
 	phase    atomic.Int32
 	stopped  atomic.Bool
 	places   *places       // counts the phases; nil for a client without a place
-	waiting  atomic.Int64  // what the client must send next, and since when: see awaited
+	waiting  atomic.Int64  // what the client must send next, and the beginning of the wait: see awaited
 	partial  bool          // awaitRest has been called since the last awaitRequest
 	silent   time.Duration // how long the client had sent nothing when it was accepted; 0 after its first request
-	idle     time.Time     // the deadline that awaitRequest set; zero if await has set another one after it
+	idle     time.Time     // the deadline that awaitRequest has set; zero if another deadline has been set since
 }
 
 // The phases of a connection.
@@ -33,8 +33,8 @@ const (
 const (
 	// idleTimeout is the time within which a client must begin the next request.
 	idleTimeout = 3 * time.Minute
-	// idleSlack is the maximum by which the idle timeout may be shorter. Because of it, the deadline of a busy
-	// connection is set only once in idleSlack, and not for each request.
+	// idleSlack is the time by which an idle timeout may be shorter than idleTimeout. It permits a busy
+	// connection to set the deadline only once in idleSlack, and not for each request.
 	idleSlack = 30 * time.Second
 )
 
@@ -44,7 +44,7 @@ var aLongTimeAgo = time.Unix(1, 0)
 // What the client must send next.
 const (
 	awaitsNothing int64 = iota
-	awaitsRequest       // a request, of which nothing has arrived
+	awaitsRequest       // a request: nothing of it has arrived
 	awaitsHead          // the rest of a head
 	awaitsBody          // the next bytes of a request's body
 	awaitsMask    = 3
@@ -53,8 +53,8 @@ const (
 // awaitedSince states what the client must send next, and the beginning of the wait in Unix nanoseconds.
 type awaitedSince struct{ what, since int64 }
 
-// patience is the minimum time after which the client's connection may be closed to make room for another
-// one.
+// patience is the time for which a client may keep the gateway waiting before its connection may be
+// closed to make room for another one.
 func (w awaitedSince) patience() time.Duration {
 	switch w.what {
 	case awaitsBody:
@@ -110,7 +110,7 @@ func (d *readDeadline) awaitRest(until time.Time) {
 	}
 }
 
-// await sets the deadline for all other reads; the zero time means none.
+// await sets the deadline for all other reads; the zero time means no deadline.
 func (d *readDeadline) await(until time.Time) {
 	d.idle = time.Time{}
 	d.set(until)
@@ -141,8 +141,8 @@ func (d *readDeadline) drain() {
 	}
 }
 
-// stop makes the pending read of a request's body return, and each later one, until resume is
-// called.
+// stop makes the pending read of a request's body return. Until resume is called, each later read
+// returns at once.
 func (d *readDeadline) stop() {
 	d.stopped.Store(true)
 	d.conn.SetReadDeadline(aLongTimeAgo)

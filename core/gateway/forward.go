@@ -15,7 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forwardTo serves a request in absolute form.
+// forwardTo serves a request in absolute form with the target t. keep reports whether the
+// connection can serve another request.
 func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	q := &r.forward.Request
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
@@ -54,7 +55,7 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	return r.respondRefusal(ending.Refusal)
 }
 
-// ran is called after executor.Run has returned.
+// ran copies the result of the exchange to the outcome, after executor.Run has returned.
 func (r *request) ran() {
 	r.conn.watch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
@@ -113,7 +114,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	return keep
 }
 
-// closeRelay returns the proxy connection to its pool and closes the exchange. Later calls have no
+// closeRelay ends the use of the proxy connection and closes the exchange. Later calls have no
 // effect.
 func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
 	r.ended = r.server.Now()

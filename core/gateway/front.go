@@ -7,18 +7,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
-// front speaks one protocol with one client. The Server owns the connection: it drains and closes it, and
-// calls its end after serve or refuse has returned. A front runs its requests with executor.Run, and passes a
-// tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the handshake and passes the connection on to
-// another front.
+// front speaks one protocol with one client. The Server owns the connection: it drains and closes the
+// connection, and calls the connection's end method after serve or refuse has returned. A front runs its
+// requests with executor.Run, and passes a tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the
+// handshake and passes the connection on to another front.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()
-	// refuse sends the client the refusal of a connection beyond the limit.
+	// refuse sends an error response to a client without a place.
 	refuse()
 }
 
-// newFront returns the front of a new connection.
+// newFront makes the front of a new connection.
 type newFront func(*Server, *connection) front
 
 // anyFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.

@@ -49,15 +49,15 @@ func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], way *transport
 	return way
 }
 
-// takeHedge replaces the tunnel by that of its hedge if the hedge has won. It returns the target's first
-// bytes.
+// takeHedge replaces the tunnel by the hedge's tunnel if the hedge has won. early holds the target's
+// first bytes. ok is false if the hedge has not won, or the tunnel can no longer be used.
 func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	won := o.hedgeWon
 	o.hedgeWon = false
-	if !won || o.phase != replaceable { // the client has sent more bytes, which are not in the hedge
+	if !won || o.phase != replaceable { // the client has sent more bytes, which the hedge has not sent
 		return nil, false
 	}
 	o.phase = reconnecting
@@ -76,8 +76,8 @@ func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	return way.Early, true
 }
 
-// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes. Its response
-// holds them in Early.
+// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes, which are in
+// the Early field of its response.
 type helloSender struct {
 	executor.HedgeSender[*transport.Tunnel]
 	tunnel *tunnel
@@ -107,7 +107,8 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt) (*transport
 	return way, facts
 }
 
-// exchange sends the ClientHello through way and reads the target's first bytes.
+// exchange sends the ClientHello through way and reads the target's first bytes into way.Early. It
+// returns an error if none arrive before until, or if ctx ends.
 func (h *helloSender) exchange(ctx context.Context, way *transport.Tunnel, until time.Time) error {
 	way.Conn.SetDeadline(until)
 	stop := context.AfterFunc(ctx, func() { way.Conn.SetDeadline(aLongTimeAgo) })
@@ -129,7 +130,8 @@ func (h *helloSender) exchange(ctx context.Context, way *transport.Tunnel, until
 	return way.Conn.SetDeadline(time.Time{})
 }
 
-// silenceError returns the error of a tunnel that ended with err before the target's first byte.
+// silenceError converts err, with which a tunnel ended before the target's first byte, to the error
+// of the attempt.
 func silenceError(err error) *verdict.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: err}

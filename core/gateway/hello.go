@@ -1,6 +1,6 @@
 package gateway
 
-// Numbers of TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
+// Constants of TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
 const (
 	tlsRecordHeader    = 5
 	tlsHandshake       = 22 // type of a record
@@ -10,7 +10,7 @@ const (
 	tlsEarlyData       = 42 // type of an extension
 )
 
-// hello is the kind of the first bytes of a client.
+// hello classifies the first bytes of a client.
 type hello uint8
 
 const (
@@ -20,8 +20,8 @@ const (
 )
 
 // classify returns the kind of b, which holds all bytes of the client so far. A ClientHello without early
-// data has no effect at the target, so it may be sent again. needed is the length of b at which the kind may
-// change; 0 if the kind is final.
+// data has no effect at the target, and may therefore be sent again. needed is the length of b from which
+// the kind may be another one; 0 if the kind is final.
 func classify(b []byte) (kind hello, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
@@ -90,8 +90,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skip returns the part of b after its first n bytes and the field that follows them. The field begins with
-// its length in lengthBytes bytes. ok is false if b is too short.
+// skip returns the part of b after its first n bytes and the next field. The field begins with its length,
+// a number of lengthBytes bytes. ok is false if b is too short.
 func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

@@ -9,8 +9,8 @@ import (
 )
 
 // countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns
-// true if the value was 0: the request must not be forwarded. It does not change other methods, or a value
-// that is not a number.
+// true if the value was 0: the request must then not be forwarded. Requests with other methods, and values
+// that are not numbers, stay unchanged.
 func (r *request) countHop() (last bool) {
 	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false

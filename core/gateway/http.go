@@ -30,10 +30,10 @@ type cache struct {
 	strict      bool
 	accepted    string          // last accepted Proxy-Authorization
 	acceptedBy  *settings       // the settings with which it was accepted
-	account     *access.Account // the user that it is of; nil without users
+	account     *access.Account // the user who logged in with accepted; nil without users
 	override    string          // last X-Whirlpool-Retry
 	global      *retry.Policy
-	mode        retry.OverrideMode // that of policy
+	mode        retry.OverrideMode // the override mode with which policy was computed
 	policy      *retry.Policy      // override merged over the global policy
 }
 
@@ -102,8 +102,8 @@ func (f *httpFront) unreadable(err error) {
 	}
 }
 
-// refuseHead sends an error response to a malformed head. The connection ends, because it is unknown where
-// the next request begins.
+// refuseHead sends an error response to a malformed head. The connection then ends, because the beginning
+// of the next request is unknown.
 func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 	f.begin()
 	code := "malformed_request"

@@ -4,9 +4,9 @@ import "sync"
 
 // The sizes of the pieces of a kept body, in bytes.
 const (
-	smallPiece  = smallChunk // the first piece, until more has arrived
+	smallPiece  = smallChunk // the first piece, until more bytes have arrived
 	mediumPiece = 16 << 10   // the first piece of a body of unknown length
-	largePiece  = 64 << 10   // all others, at most
+	largePiece  = 64 << 10   // maximum size of all other pieces
 )
 
 // pieces is a pool of the buffers of kept bodies, in two sizes.
@@ -30,7 +30,7 @@ type keptBody struct {
 	length int64     // the Content-Length; -1 if it is unknown
 }
 
-// start begins a body of length bytes, or of unknown length if it is -1.
+// start begins a body. length is its Content-Length; -1 if it is unknown.
 func (k *keptBody) start(length int64) { k.length = length }
 
 // append adds bytes to the body.
@@ -100,7 +100,7 @@ func (k *keptBody) release(lent *[]byte) {
 	}
 }
 
-// usualPieces is the number of pieces for which an idle connection keeps a list.
+// usualPieces is the maximum capacity of the lists that an idle connection keeps.
 const usualPieces = 8
 
 // free drops the body and returns its buffers.

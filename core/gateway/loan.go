@@ -5,21 +5,22 @@ import "sync"
 // spareBuffer is the maximum size of a buffer that is returned to its pool.
 const spareBuffer = 2 << 20
 
-// newSpares returns a pool of buffers (*[]byte). The buffers grow when they are used. The pool drops an
-// unused buffer at the second garbage collection.
+// newSpares returns a pool of buffers (*[]byte), which grow when they are used. As in every sync.Pool,
+// a buffer that is not used is dropped at the second garbage collection.
 func newSpares() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
 
-// loan is a buffer that a connection borrows from a pool for one message. So idle connections hold no buffer.
+// loan is a buffer that a connection borrows from a pool for one message, so that idle connections hold no
+// buffer.
 type loan struct {
 	from *sync.Pool
 	buf  []byte  // nil without a buffer
 	lent *[]byte // the pool's pointer to buf
 }
 
-// take borrows a buffer if the loan has none, and returns it with length 0. The caller appends to
-// it and stores the result in buf.
+// take borrows a buffer if the loan has none, and returns the buffer with length 0. The caller
+// appends to it and stores the result in buf.
 func (l *loan) take() []byte {
 	if l.lent == nil {
 		l.lent = l.from.Get().(*[]byte)

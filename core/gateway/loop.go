@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
-// checkLoop returns a 508 response if the request has passed this gateway before, otherwise nil. It keeps the tokens
-// of other gateways, to pass them on.
+// checkLoop returns an error response if the request has passed this gateway before (508) or has too many tokens,
+// otherwise nil. It keeps the tokens of other gateways, to pass them on.
 func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 	r.forward.Control.LoopTokens = nil
 	for i := range r.head.Fields {
@@ -32,7 +32,7 @@ func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 			continue
 		}
 		if errors.Is(err, loop.ErrTooLong) {
-			// A client can make up the tokens, so no proxy may be charged with this response, as with a 508.
+			// A client can make up the tokens. So this response must not charge a proxy, like a 508.
 			return badRequest("too_many_gateways", err.Error())
 		}
 		r.outcome.Final = core.FinalLoopDetected

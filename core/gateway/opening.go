@@ -19,8 +19,9 @@ import (
 const maxFlight = 64 << 10
 
 // opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has
-// sent. While these are nothing, a ClientHello or a part of one, the tunnel can be replaced by one through
-// another proxy. It is replaced if it ends, or if the target does not answer the ClientHello in time.
+// sent. If the client has sent nothing, a ClientHello, or a part of a ClientHello, the tunnel can be
+// replaced by a tunnel through another proxy. It is replaced if it ends, or if the target does not answer
+// the ClientHello in time.
 type opening struct {
 	mu     sync.Mutex // guards the fields below, and the tunnel's target and out until the phase is final
 	ended  sync.Cond  // signals the end of the phase reconnecting; uses mu
@@ -79,8 +80,8 @@ func (t *tunnel) isFinal() bool {
 }
 
 // forward writes p to the target. While the tunnel can be replaced, it also keeps p, and ignores write
-// errors: the next read from the target fails as well, and the tunnel is then replaced. After that a write
-// error is a *socket.WriteError.
+// errors: the next read from the target fails as well, and the tunnel is then replaced. When the tunnel
+// can no longer be replaced, forward returns a write error as a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -130,7 +131,7 @@ func (t *tunnel) keep(p []byte) bool {
 	return true
 }
 
-// setPart sets part. kind is the kind of sent. The caller holds mu.
+// setPart sets part. kind is the kind of the bytes in sent. The caller holds mu.
 func (o *opening) setPart(kind hello) {
 	o.part = 0
 	if kind == partialHello {
@@ -138,8 +139,8 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the target has nothing to answer: the client has sent nothing (up, the number of its
-// bytes, is 0), or only a part of a ClientHello.
+// unused reports whether the target has nothing to answer: the client has sent nothing, or only a part of a
+// ClientHello. up is the number of bytes that the client has sent.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -182,7 +183,7 @@ func (t *tunnel) extend(now time.Time) bool {
 	return true
 }
 
-// waitOn reports whether to continue to wait for the target after a read has returned err.
+// waitOn reports whether to wait longer for the target after a read has returned err.
 func (t *tunnel) waitOn(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -220,9 +221,9 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 }
 
 // receiveFirst forwards the first bytes from the target to the client. Until they arrive, it replaces a
-// failed tunnel if possible. heard is set if the target has sent bytes; n is the number of them that were
-// written to the client. A write error is a *socket.WriteError. If the target ends without a byte, the error
-// is io.ErrUnexpectedEOF.
+// failed tunnel if possible. heard is set if the target has sent bytes; n is the number of bytes that were
+// written to the client. A write error is a *socket.WriteError. If the target closes the tunnel without
+// sending a byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	for {
 		t.await(t.target)
@@ -298,7 +299,8 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	return nil, false
 }
 
-// reconnected makes way the tunnel, and sends the client's bytes again. The caller holds the opening's mu.
+// reconnected replaces the tunnel by way, and sends the client's bytes again. The caller holds the
+// opening's mu.
 func (t *tunnel) reconnected(way *transport.Tunnel) {
 	o := &t.opening
 	t.client.tunnel.Store(way)
@@ -324,7 +326,8 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	t.limitSilence(kind)
 }
 
-// drop closes the ending of an exchange that cannot be used any more. The client has already received a 200.
+// drop closes an ending that is not used, because the tunnel cannot be replaced any more. It closes the
+// ending with status 200, which the client has already received.
 func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {

@@ -54,7 +54,7 @@ func (p *places) init() {
 // request may need more.
 func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 
-// add adds a connection, which the caller enters.
+// add adds a connection. The caller then calls enter(true). The caller then calls enter(true).
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +66,7 @@ func (p *places) add(c *connection) {
 	p.perClient[c.client]++
 }
 
-// remove removes a connection. It returns false if the connection was already removed.
+// remove removes a connection. It returns false if the connection had already been removed.
 func (p *places) remove(c *connection) bool {
 	p.mu.Lock()
 	removed := p.drop(c)
@@ -97,7 +97,7 @@ func (p *places) drop(c *connection) bool {
 	return true
 }
 
-// enter records that a connection becomes active, or is no longer active.
+// enter records that a connection becomes active, or ceases to be active.
 func (p *places) enter(active bool) {
 	if active {
 		p.active.Add(1)
@@ -118,7 +118,7 @@ func (p *places) signal() {
 	}
 }
 
-// await waits until a place may be free, or for d. done ends the wait.
+// await waits until a place may be free, but at most for d or until done is closed.
 func (p *places) await(d time.Duration, done <-chan struct{}) {
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
@@ -131,7 +131,8 @@ func (p *places) await(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// ofClient returns the number of connections of a client, and whether these are more than half of all.
+// ofClient returns the number of connections of a client. most reports whether these are more than
+// half of all connections.
 func (p *places) ofClient(client netip.Addr) (n int, most bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,9 +164,10 @@ const (
 )
 
 // oldest removes the connection whose client has waited for longest, and returns it; the caller ends it. Idle
-// connections, and those whose clients have sent nothing, come first. Then come those with an unfinished head, then
-// those whose clients send nothing more of a body. It returns nil if no client has waited for long enough. If client is
-// valid, it removes only that client's connections. It keeps a connection on which unread bytes have arrived.
+// connections, and those whose clients have sent nothing, come first. Next are those with an unfinished head, and
+// last those whose clients have stopped sending a body. It returns nil if no client has waited for long enough. If
+// client is valid, it removes only that client's connections. It keeps a connection on which unread bytes have
+// arrived.
 func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -254,8 +256,8 @@ func (p *places) soonFree(now time.Time) bool {
 }
 
 // clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64
-// bits of an IPv6 address, because a single machine often has all addresses with these bits. It returns the
-// zero Addr if there is no address.
+// bits of an IPv6 address, because a single machine often owns all addresses with the same first 64 bits.
+// It returns the zero Addr if there is no address.
 func clientOf(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {

@@ -2,12 +2,12 @@ package gateway
 
 import "time"
 
-// bodyGrace is the time that the gateway may wait for a client before the rate of the client's body counts.
+// bodyGrace is the default of Settings.BodyGrace.
 const bodyGrace = 30 * time.Second
 
-// bodyRate limits how slowly a request's body may arrive. It measures only the time in which the gateway
-// waits for the client, not that in which it waits for a slow proxy. A period is grace of such time. A body
-// is too slow if fewer than rate bytes per second have arrived in a period.
+// bodyRate limits how slowly a request's body may arrive. It measures only the time for which the gateway
+// waits for the client, not the time for which it waits for a slow proxy. A period ends when the waits add
+// up to grace. A body is too slow if fewer than rate bytes per second have arrived in a period.
 type bodyRate struct {
 	rate  int64         // bytes per second; 0 for no limit
 	grace time.Duration // above 0
@@ -32,7 +32,7 @@ func (b *bodyRate) await(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
-// arrived ends the wait, if there is one; n bytes have arrived.
+// arrived ends the wait, if there is one. n is the number of bytes that have arrived.
 func (b *bodyRate) arrived(now time.Time, n int64) {
 	if !b.since.IsZero() {
 		b.waited += now.Sub(b.since)

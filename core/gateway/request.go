@@ -28,11 +28,11 @@ type request struct {
 	body      http1.Body
 	granted   *access.Account // the user whose request is in flight; nil for none
 	continued bool            // 100 Continue has been sent
-	ended     time.Time       // when the exchange was closed; zero if there was none
+	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
 
 	input    executor.Request
 	exchange executor.Exchange
-	outcome  proxyhttp.Outcome // the outcome so far
+	outcome  proxyhttp.Outcome // the request's outcome so far
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
@@ -185,7 +185,7 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	return nil
 }
 
-// errOverride refuses an override.
+// errOverride is the error of a request with an override that gateway.override does not allow.
 var errOverride = errors.New("X-Whirlpool-Retry is not allowed (gateway.override)")
 
 func forbidden(code, message string) *proxyhttp.ErrorResponse {
@@ -242,7 +242,7 @@ func (r *request) region() (region string, strict bool, err error) {
 	return c.region, c.strict, err
 }
 
-// priority returns the priority that the request asks for, or the user's highest priority if that is lower.
+// priority returns the priority that the request asks for, limited to the user's highest priority.
 func (r *request) priority() (core.Priority, error) {
 	limit := core.AnyPriority
 	if r.cache.account != nil {
@@ -275,7 +275,7 @@ func (r *request) ownField(name string) (value []byte, found bool, err error) {
 	return value, found, nil
 }
 
-// method converts b to a string. It allocates only for unusual methods.
+// method converts a request's method to a string. It allocates only for unusual methods.
 func method(b []byte) string {
 	switch string(b) {
 	case "GET":

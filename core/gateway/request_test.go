@@ -300,7 +300,7 @@ func TestPipelinedRequests(t *testing.T) {
 	require.Equal(t, strings.Repeat("z", 50_000), string(echo))
 }
 
-// If a client leaves during an attempt, the attempt ends, and nobody is charged.
+// If a client leaves during an attempt, the attempt ends and is excluded.
 func TestAClientThatLeaves(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
 	defer close(left)

@@ -35,21 +35,22 @@ func (r *request) respond(b []byte, keep bool) bool {
 	return keep
 }
 
-// newHead returns the head of a response to the request.
+// newHead returns the head of a response to the request. keep is set if the connection serves
+// another request afterwards.
 func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
 }
 
-// reusable reports whether the connection can serve another request after this one. It cannot if an attempt
-// was made for a CONNECT, no tunnel was opened, and bytes follow the CONNECT: those bytes are for the tunnel.
-// Bytes after a CONNECT that the gateway itself refused may be a request.
+// reusable reports whether the connection can serve another request after this one. It cannot if a CONNECT
+// failed after an attempt and the client has already sent more bytes, because these bytes are meant for the
+// tunnel. Bytes after a CONNECT that the gateway itself refused may be a request.
 func (r *request) reusable() bool {
 	early := r.input.Tunnel && r.outcome.Attempts > 0 && len(r.conn.reader.Buffered()) > 0
 	return !r.head.Close && !r.conn.draining() && !r.server.leaving.Load() && !early
 }
 
-// discardBody reads and discards the rest of a small request body. It returns false if the
-// connection cannot be used again.
+// discardBody reads and discards the rest of the request's body if it is small. It returns false if
+// the connection cannot serve another request.
 func (r *request) discardBody() bool {
 	switch {
 	case r.body.Done():

@@ -58,7 +58,8 @@ type rig struct {
 	recorded *recorder
 }
 
-// newRig starts a gateway; proxy serves each of its connections.
+// newRig starts a gateway with one proxy: the function proxy serves each connection from the
+// gateway. change, if not nil, changes the options of the gateway.
 func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	ids := atomic.Uint64{}
 	o := options{

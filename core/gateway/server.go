@@ -34,8 +34,8 @@ type Settings struct {
 	MaxPerClient   int                    // maximum number of client connections from one address; 0 for no limit
 	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
-	MinBodyRate    int64                  // bytes per second that a client must send or read at least; 0 for no limit
-	BodyGrace      time.Duration          // wait for a client after which MinBodyRate counts; 0 for 30 s
+	MinBodyRate    int64                  // minimum bytes per second that a client must send or read; 0 for no limit
+	BodyGrace      time.Duration          // time of waiting for a client after which MinBodyRate applies; 0 for 30 s
 	Strategies     func(name string) bool // reports whether there is a backoff of that name
 }
 
@@ -68,7 +68,7 @@ type Config struct {
 	Tracker   Tracker
 	AccessLog AccessLog            // receives each request that has ended; nil for none
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
-	Guard     *access.Guard        // of failed logins
+	Guard     *access.Guard        // limits failed logins
 	Loop      *loop.Guard          // recognizes requests that come back; nil for none
 	Files     *budget.Files        // file descriptors; nil for no limit
 	Log       *slog.Logger
@@ -128,11 +128,11 @@ func (s *Server) Apply(set Settings) {
 	s.settings.Store(&settings{Settings: set, users: access.NewUsers(set.Users, before)})
 }
 
-// Users returns the users with what they have used today (UTC).
+// Users returns the users with their usage of today (UTC).
 func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
 
-// Serve accepts HTTP and SOCKS5 clients from l until l is closed. It returns nil after Shutdown or when l is
-// closed, otherwise the error of l.
+// Serve accepts HTTP and SOCKS5 clients from l until l is closed, and returns nil. It logs other errors of l
+// and tries again.
 func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
 
 // serve runs f, a method of c's front, and ends the connection.
@@ -153,15 +153,15 @@ func (s *Server) rescue() {
 // Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 
-// Leave makes each connection end with its next response, which says so (Connection: close). It is called some time
-// before Shutdown.
+// Leave makes each connection end after its next response, which announces this with Connection: close. Leave is
+// called some time before Shutdown.
 func (s *Server) Leave() { s.leaving.Store(true) }
 
 // settlePoll is the interval at which Settle checks the connections.
 const settlePoll = 10 * time.Millisecond
 
-// Settle waits until every connection has a request in flight, at most until ctx ends. It is called after the
-// listener was closed. Requests that arrive during the wait are served.
+// Settle waits until no connection waits for a request any more, at most until ctx ends. The caller must have
+// closed the listener. Requests that arrive during the wait are served.
 func (s *Server) Settle(ctx context.Context) {
 	for s.waiting() {
 		select {
@@ -178,9 +178,9 @@ func (s *Server) waiting() (waits bool) {
 	return waits
 }
 
-// Shutdown drains the server. Connections without a request are closed at once. Requests and tunnels in
-// flight may finish until ctx ends; then requests that wait for a retry get a 503, and all connections are
-// closed. The caller must close the listener before the call.
+// Shutdown drains the server. Connections without a request in flight are closed at once. Requests and
+// tunnels in flight may finish until ctx ends; then requests that wait for a retry get a 503, and all
+// connections are closed. The caller must close the listener before the call.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
 	s.eachConn((*connection).drain)

@@ -52,7 +52,7 @@ func (f *socksFront) serve() {
 	f.connect(&to)
 }
 
-// The reasons for which a client is not admitted.
+// The errors of authenticate.
 var (
 	errMethod      = errors.New("the SOCKS5 client offers no acceptable authentication method")
 	errCredentials = errors.New("the SOCKS5 client has sent a wrong user name or password")
@@ -69,7 +69,7 @@ func (f *socksFront) authenticate() error {
 			case m == socks5.NoAuth && (f.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
 			case m == socks5.UserPassword && (f.users.Len() > 0 || method != socks5.NoAuth):
-				method = m // a user name comes before the client's certificate
+				method = m // user name and password take precedence over the client's certificate
 			}
 		}
 		return n, err
@@ -106,7 +106,7 @@ func (f *socksFront) authenticate() error {
 }
 
 // target reads the client's request and returns its target. If the request cannot be carried out,
-// target sends the reply.
+// target sends the reply and returns an error.
 func (f *socksFront) target() (to proxyhttp.Authority, err error) {
 	err = f.read(func(b []byte) (int, error) {
 		hostPort, n, err := socks5.ParseRequest(b)
@@ -218,7 +218,8 @@ func replyToReason(reason string) socks5.Reply {
 	return socks5.GeneralFailure
 }
 
-// read reads one message of the client. parse returns its length, or socks5.ErrIncomplete.
+// read reads one message of the client. parse parses the bytes that have arrived, and returns the
+// length of the message or socks5.ErrIncomplete.
 func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 	for {
 		n, err := parse(f.conn.reader.Buffered())

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client; then the front next serves the client.
+// tlsFront makes a TLS handshake with a client, which is then served by a front that next makes.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -37,7 +37,7 @@ func (f tlsFront) serve() {
 	}
 }
 
-// refuseTime is the time for the handshake with a client that is refused.
+// refuseTime is the longest time for the handshake with a client that is refused.
 const refuseTime = time.Second
 
 // refuse implements front.
@@ -49,7 +49,8 @@ func (f tlsFront) refuse() {
 	}
 }
 
-// handshake makes the handshake and returns true if it has succeeded.
+// handshake makes the handshake, at most until the given time, and reports whether it has
+// succeeded.
 func (f tlsFront) handshake(until time.Time) bool {
 	f.conn.read.await(until)
 	if err := f.tls.Handshake(); err != nil {

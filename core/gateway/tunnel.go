@@ -17,10 +17,10 @@ import (
 )
 
 // serveTunnel copies bytes between the client and the target until both directions have ended, and closes the
-// exchange. dial has opened the tunnel way. If way fails before the target has sent anything, dial opens
-// another tunnel. dial is nil if the target has sent a 101. greeting holds the bytes that the client gets
-// before the tunnel's first byte, such as the response to CONNECT. It returns the numbers of bytes that were copied to
-// the target and from it.
+// exchange. way is the open tunnel. If it fails before the target has sent anything, dial, which has opened it, opens
+// another one. dial is nil if the target has sent a 101. greeting holds the bytes that the client gets before the
+// tunnel's first byte, such as the response to CONNECT. It returns the numbers of bytes that were copied to the
+// target and from it.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) (up, down int64) {
@@ -69,20 +69,21 @@ type tunnel struct {
 	half       atomic.Bool   // one direction has ended
 	clientLeft atomic.Bool
 
-	// Set by join: the target's direction ended before the client's, and by an error.
+	// Set by join: farFirst if the target's direction ended before the client's; reset if it ended
+	// with an error.
 	farFirst, reset bool
 }
 
-// whole reports whether both directions are open. If so, there is no limit on the time without progress.
-// While the target accepts no bytes, the gateway does not read from the client. So whole also checks whether
-// the client has closed its connection.
+// whole reports whether both directions are open. While it does, there is no limit on the time without
+// progress. whole also checks whether the client has closed its connection, because the gateway does not
+// read from the client while the target accepts no bytes.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
 
 // join copies bytes until both directions have ended, or one has failed. After one direction has ended, the
 // other direction ends after halfIdle without progress, because a peer that has left cannot be distinguished
 // from a peer that only reads. heard is set if the target has already sent bytes. up and down are the numbers
 // of bytes copied. died is the error that ended the target's direction. It is nil if the target has sent
-// bytes, or if the client had left before.
+// bytes, or if the client left first.
 func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	done := make(chan int64, 1)
 	go func() {
@@ -121,10 +122,10 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// ended is called when a direction has ended. dst is the connection that this direction wrote to. After the
-// first direction has ended, dst is half-closed. After the second, or after an error, both connections are
-// closed. There is one exception: if dst accepts no more bytes, the bytes from dst are copied first (RFC 9110
-// section 9.3.6).
+// ended is called when a direction has ended. dst is the connection to which this direction wrote, and err
+// the error that ended it, if any. After the first direction has ended, dst is half-closed. After the second,
+// or after an error, both connections are closed. There is one exception: if dst accepts no more bytes, the
+// bytes from dst are copied first (RFC 9110 section 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
@@ -135,7 +136,7 @@ func (t *tunnel) ended(dst net.Conn, err error) {
 	}
 }
 
-// refused reports whether err is the error of a write to a peer that has closed.
+// refused reports whether err is the error of a write to a peer that has closed its connection.
 func refused(err error) bool {
 	var w *socket.WriteError
 	return errors.As(err, &w) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
@@ -154,8 +155,8 @@ func (t *tunnel) await(src net.Conn) {
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends. A write error is a *socket.WriteError. No buffer is held
-// while src has no data.
+// copy copies src to dst until src ends, and returns the number of bytes. A write error is a
+// *socket.WriteError. No buffer is held while src has no data.
 func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
@@ -207,7 +208,8 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 // errSpent ends the tunnel of a user who has used up bytes_per_day.
 var errSpent = errors.New("the user has used bytes_per_day today")
 
-// endSpent returns errSpent. The end of the tunnel is charged to nobody.
+// endSpent returns errSpent. It marks the tunnel as ended by the client, so that the proxy is not
+// charged.
 func (t *tunnel) endSpent() error {
 	t.clientLeft.Store(true)
 	return errSpent

@@ -16,9 +16,9 @@ import (
 // User is the account of a client.
 type User = access.User
 
-// authorize finds out which user sends the request. It returns an error response if there are users and the client is
-// none of them, otherwise nil. An account that was accepted on this connection is not checked again until the
-// credentials or the settings change.
+// authorize sets the user who sends the request. It returns an error response if users are configured and the
+// client's credentials belong to none of them, otherwise nil. An account that was accepted on this connection is not
+// checked again until the credentials or the settings change.
 func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if r.set.users.Len() == 0 {
 		r.cache.account = nil
@@ -72,7 +72,7 @@ func loginRequired() *proxyhttp.ErrorResponse {
 	}
 }
 
-// field returns the value of the first field of a kind, or nil.
+// field returns the value of the first header field of the given kind, or nil.
 func (r *request) field(kind http1.Kind) []byte {
 	for i := range r.head.Fields {
 		if f := &r.head.Fields[i]; f.Kind == kind {
@@ -82,8 +82,8 @@ func (r *request) field(kind http1.Kind) []byte {
 	return nil
 }
 
-// parseBasic parses a Proxy-Authorization: Basic (RFC 7617). It returns an empty name for anything else; no user has an
-// empty name.
+// parseBasic parses a Proxy-Authorization field with the scheme Basic (RFC 7617). For any other value it returns an
+// empty name, which no user has.
 func parseBasic(value string) (name, password string) {
 	scheme, token, _ := strings.Cut(value, " ")
 	if !strings.EqualFold(scheme, "basic") {
@@ -97,7 +97,7 @@ func parseBasic(value string) (name, password string) {
 	return name, password
 }
 
-// overrideMode returns what the request's override may ask for.
+// overrideMode returns the override mode that applies to the request.
 func (r *request) overrideMode() retry.OverrideMode {
 	if a := r.cache.account; a != nil && a.Override != retry.OverrideDefault {
 		return a.Override
@@ -111,7 +111,8 @@ func (r *request) overrideMode() retry.OverrideMode {
 	return retry.OverrideAny
 }
 
-// grant begins the user's request, or returns the response that refuses it. Without users it does nothing.
+// grant counts the request for its user, or returns the error response if a limit of the user denies the
+// request. Without users it does nothing.
 func (r *request) grant() *proxyhttp.ErrorResponse {
 	a := r.cache.account
 	if a == nil {
@@ -142,7 +143,8 @@ func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorRes
 	}
 }
 
-// release ends the request that grant has begun.
+// release ends the request that grant has counted, and adds the bytes of its body to the user's
+// usage.
 func (r *request) release() {
 	if a := r.granted; a != nil {
 		a.Usage.AddBytes(r.body.Received())
@@ -153,6 +155,6 @@ func (r *request) release() {
 
 // portOf returns the port of host:port.
 func portOf(hostPort string) uint16 {
-	port, _ := strconv.ParseUint(hostPort[strings.LastIndexByte(hostPort, ':')+1:], 10, 16) // it was checked before
+	port, _ := strconv.ParseUint(hostPort[strings.LastIndexByte(hostPort, ':')+1:], 10, 16) // already checked
 	return uint16(port)
 }

@@ -12,7 +12,7 @@ import (
 // such a wait a goroutine reads from the client connection into the connection's buffer.
 type leaveWatch struct {
 	conn     *connection
-	disabled bool // set while the body is streamed: its reader then detects that the client leaves
+	disabled bool // set while the body is streamed, because the reader of the body detects that the client leaves
 	running  bool
 	done     chan struct{}
 }
@@ -32,15 +32,16 @@ func (w *leaveWatch) start() {
 
 func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error, the client has sent a pipelined request. Until the gateway reads this request, it cannot
-	// detect that the client leaves.
+	// No error means that the client has sent a pipelined request. Until the gateway reads this request, it
+	// cannot detect that the client leaves.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}
 	w.done <- struct{}{}
 }
 
-// stop stops the watch. After it the caller may read from the connection.
+// stop stops the watch, and waits until its goroutine has ended. After that the caller may read
+// from the connection.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return

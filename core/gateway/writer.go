@@ -20,7 +20,7 @@ type stallWriter struct {
 	user     *access.Account // the bytes written count as used by this user; nil for none
 }
 
-// init prepares w. If tcp is nil, patience does not apply.
+// init prepares w for a connection. If tcp is nil, patience does not apply.
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
@@ -58,8 +58,9 @@ func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
 	return from
 }
 
-// splice moves up to limit bytes from src inside the kernel. It returns when src has ended or has
-// only small pieces left. A write error is a *socket.WriteError.
+// splice moves up to limit bytes from src to the connection inside the kernel, and returns their
+// number. It returns when src has ended or has only small pieces left. A write error is a
+// *socket.WriteError.
 func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64) (n int64, err error) {
 	n, err = pipes.Move(w.tcp, src, limit)
 	w.stall.Stop()

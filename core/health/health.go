@@ -3,7 +3,7 @@
 //
 //   - A new proxy is checked at once. Many proxies are checked at the same time. A proxy whose check fails is chosen
 //     last until it has served a request.
-//   - A proxy whose breaker is half-open is checked if no request is its probe. The check is then the probe: if it
+//   - A proxy whose breaker is half-open is checked if no request is the probe. The check is then the probe: if it
 //     passes, the breaker closes; otherwise the breaker opens again.
 //   - Any other proxy is checked if it has not served a request for one interval, and otherwise every ten intervals.
 //     After a failed check the next checks follow sooner.
@@ -34,7 +34,7 @@ import (
 const (
 	tick       = 100 * time.Millisecond
 	firstWait  = time.Second // wait after the first failed check; each further failure doubles it
-	localPause = time.Second // wait after a check that failed because no descriptor or port was free
+	localPause = time.Second // wait after a check that failed because this machine had no free descriptor or port
 	idleChecks = 10          // a proxy that serves requests is checked once in this number of intervals
 )
 
@@ -65,7 +65,7 @@ type Checker struct {
 	passes  [2]pass // the latest passed checks of the last two different proxies, the latest first
 }
 
-// active holds settings and the request that they lead to.
+// active holds settings and the request that follows from them.
 type active struct {
 	Settings
 	request Request
@@ -98,7 +98,7 @@ type pass struct {
 	at time.Time
 }
 
-// New returns a checker without settings: it checks nothing.
+// New returns a checker without settings: it makes no checks until SetSettings is called.
 func New(cfg Config) *Checker {
 	c := &Checker{cfg: cfg, plans: map[*upstream.Upstream]*plan{}}
 	c.active.Store(newActive(Settings{}))
@@ -116,7 +116,7 @@ func (c *Checker) SetSettings(s Settings) {
 // Counts returns the number of passed checks and of failed checks.
 func (c *Checker) Counts() (passed, failed uint64) { return c.passed.Load(), c.failed.Load() }
 
-// Run checks proxies until ctx ends, and returns when the last check has ended.
+// Run checks proxies until ctx ends, and returns when the checks in progress have ended.
 func (c *Checker) Run(ctx context.Context) {
 	var checks sync.WaitGroup
 	defer checks.Wait()
@@ -198,8 +198,9 @@ func (c *Checker) follow(s *active, now time.Time) bool {
 	return true
 }
 
-// postpone returns the time for the check of a proxy that is due. The time is later than now if the proxy's
-// breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
+// postpone returns the time for the check of a plan whose time has come. It returns a time after now if the
+// proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds
+// mu.
 func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -217,7 +218,7 @@ func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 	return now
 }
 
-// interval returns the time to the next check of a proxy that passed.
+// interval returns the time until the next check of a proxy whose check has passed.
 func (c *Checker) interval(s *active) time.Duration {
 	random := float64(c.cfg.Rand()>>11) / (1 << 53)
 	return max(time.Duration(float64(s.Interval)*(1+s.Jitter*(random-0.5))), time.Millisecond)
@@ -259,7 +260,7 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 }
 
 // check checks the proxy of a plan, and settles the lease. local is set if the check failed because of this
-// machine, and so shows nothing about the proxy.
+// machine: such a check shows nothing about the proxy.
 func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -318,7 +319,7 @@ func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 	return true
 }
 
-// outcome returns the outcome of a check in the form of an attempt's outcome.
+// outcome converts the result of a check to the outcome of an attempt.
 func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	if r.passed {
 		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess,
@@ -327,17 +328,18 @@ func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	f := r.Facts
 	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Took
 	o := verdict.Judge(&f)
-	if probe && o.Verdict == core.Excluded { // a failed check does not close a breaker
+	if probe && o.Verdict == core.Excluded { // a failed check must not close a breaker
 		o.Verdict = core.Failure
 	}
 	return &o
 }
 
-// holds returns for how long a finding of a check is valid. It is longer than the time until the next checks.
+// holds returns the time for which an ability found by a check is valid. This is longer than the time until
+// the next checks.
 func (s *active) holds() time.Duration { return max((idleChecks+2)*s.Interval*2, 10*time.Minute) }
 
-// othersPass reports whether a check through another proxy than u has passed lately. If so, the URL's host
-// works.
+// othersPass reports whether a check through a proxy other than u has passed lately, which shows that the
+// URL's host works.
 func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -369,9 +371,9 @@ type results struct {
 	local            bool // the check failed because of a limit of this machine
 }
 
-// send sends the request in both forms. It sends the request only through a tunnel if the URL is an https://
-// one, or if the proxy does not support the absolute form. If the proxy cannot be reached, the second form is
-// not sent.
+// send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the
+// absolute form, it uses only a tunnel. If the proxy cannot be reached in the first form, it does not try the
+// second.
 func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)
@@ -398,7 +400,8 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	return r
 }
 
-// best returns the result that counts: the one that passed, or otherwise that of the first form.
+// best returns the result that counts as the result of the check: the one that passed, or else that
+// of the first form.
 func (r *results) best() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
@@ -406,8 +409,8 @@ func (r *results) best() *result {
 	return &r.tunnel
 }
 
-// intercepted reports whether the proxy intercepts TLS: its certificate is not valid, and other proxies get a
-// valid one.
+// intercepted reports whether the proxy intercepts TLS: the certificate received through it is not valid,
+// while checks through other proxies pass.
 func (r *results) intercepted(othersPass bool) bool {
 	err := r.tunnel.Facts.Err
 	return r.tls && othersPass && err != nil && err.Cause == verdict.TargetCertificate
@@ -420,7 +423,7 @@ func (r *results) refused() bool {
 }
 
 // mixed reports whether one form has passed, and the other has failed without a status that refuses the
-// request. This may be chance, so only two such checks in a row show that the proxy lacks an ability.
+// request. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
 func (r *results) mixed() bool {
 	switch {
 	case r.absolute.passed:
@@ -434,7 +437,7 @@ func (r *results) mixed() bool {
 }
 
 // learn records the abilities that the check shows. mixed is the number of mixed checks in a row. holds is
-// how long the findings are valid.
+// the time for which the abilities are valid.
 func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
 	holds time.Duration) {
 	scheme := u.Spec().Address.Scheme

@@ -22,8 +22,8 @@ type Settings struct {
 	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
 	Timeout  time.Duration // for one check, > 0
 	Expect   Expect
-	// Exit says where the response states the exit address, from which the proxy connects to the target: ExitBody
-	// for the body, or the name of a header field; "" if the response does not state it.
+	// Exit is the part of the response that contains the exit address, from which the proxy connects to the
+	// target: ExitBody for the body, or the name of a header field; "" if the response does not contain it.
 	Exit string
 }
 
@@ -117,21 +117,21 @@ func ParseURL(raw string) (Request, error) {
 // target returns the target of a check in the form of package evidence.
 func (q *Request) target() evidence.Target { return upstream.Target(q.Authority) }
 
-// Form says how the request of a check is sent.
+// Form is the form in which the request of a check is sent.
 type Form uint8
 
 // The forms.
 const (
 	Absolute Form = iota // to the proxy, in absolute form
-	Tunnel               // through a tunnel to the target, with TLS if the URL is an https:// one
+	Tunnel               // through a tunnel to the target, with TLS if the URL is an https:// URL
 )
 
-// MaxBody is the number of bytes that are read of a response's body.
+// MaxBody is the maximum number of bytes that are read from a response's body.
 const MaxBody = 64 << 10
 
 // Response is the result of sending a check's request.
 type Response struct {
-	Facts  verdict.Facts // with an error or with a status
+	Facts  verdict.Facts // has an error or a status
 	Header http.Header
 	Body   []byte        // the first MaxBody bytes of the body
 	Took   time.Duration // time until the end of the body
@@ -142,7 +142,7 @@ type result struct {
 	Response
 	sent   bool
 	passed bool
-	fault  string // reason why the check has not passed, as text for users
+	fault  string // reason why the check has failed, as text for users
 }
 
 // judge compares a response with what is expected.
@@ -160,7 +160,8 @@ func (s *Settings) judge(r Response) result {
 	return out
 }
 
-// Fault returns how the response differs from the expected one, or "" if it does not.
+// Fault returns a text that describes how the response differs from the expected one, or "" if it
+// does not.
 func (e *Expect) Fault(r *Response) string {
 	status := r.Facts.Status
 	switch {
@@ -184,7 +185,7 @@ func (e *Expect) Fault(r *Response) string {
 	return ""
 }
 
-// exitAddress returns the exit address that the response states. It is invalid if there is none.
+// exitAddress returns the exit address in the response, or an invalid address if there is none.
 func (s *Settings) exitAddress(r *Response) netip.Addr {
 	text := ""
 	switch s.Exit {

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Body yields the body of the message whose head was read last from a Reader, without its framing. The zero
-// value is an empty body. Trailers are dropped, as RFC 9110 section 6.5.1 permits.
+// Body returns the body of the message whose head was read last from a Reader, without its framing. The
+// zero value is an empty body. Trailers are dropped, as RFC 9110 section 6.5.1 permits.
 type Body struct {
 	r       *Reader
 	framing Framing
@@ -43,7 +43,8 @@ func (b *Body) Done() bool { return b.r == nil || b.err == io.EOF }
 // Err returns the error that ended the body: nil if the body has not ended, io.EOF after its regular end.
 func (b *Body) Err() error { return b.err }
 
-// Left returns the number of bytes of the body that have not been read, or -1 if it is unknown.
+// Left returns the number of bytes of the body that have not been read, or -1 if the number is
+// unknown.
 func (b *Body) Left() int64 {
 	switch {
 	case b.Done():
@@ -92,7 +93,7 @@ func (b *Body) next(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// piece consumes up to have buffered bytes of the body.
+// piece consumes and returns up to have buffered bytes of the body.
 func (b *Body) piece(have int) []byte {
 	if b.framing != UntilClose && int64(have) > b.left {
 		have = int(b.left)
@@ -115,7 +116,8 @@ func (b *Body) piece(have int) []byte {
 }
 
 func (b *Body) fill() error {
-	// If the last read has filled the whole buffer, and the buffer is empty again, a larger one is better.
+	// If the last read has filled the whole buffer, and all of it has been consumed, a larger buffer needs
+	// fewer reads.
 	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
 		r.grow(bulkBuffer)
 	}
@@ -134,8 +136,8 @@ func (b *Body) ended(err error) error {
 	return err
 }
 
-// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1) if the whole line is buffered. It
-// returns false if it is not.
+// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1). It returns false if the whole
+// line is not buffered yet.
 func (b *Body) chunkLine() (bool, error) {
 	buffered := b.r.Buffered()
 	i := bytes.IndexByte(buffered, '\n')
@@ -183,8 +185,8 @@ func (b *Body) chunkLine() (bool, error) {
 
 const maxChunkLine = 4 << 10
 
-// parseChunkSize parses up to 15 digits. In a response there may be a zero before them: Go's and curl's
-// clients accept 16 digits, and some servers always write the same number of digits.
+// parseChunkSize parses up to 15 digits. In a response it also accepts a zero before them, because some
+// servers always write 16 digits, and Go's and curl's clients accept these.
 func parseChunkSize(line []byte, response bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
@@ -224,7 +226,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, piece)
-	if n < len(piece) { // puts back the bytes that do not fit
+	if n < len(piece) { // return the bytes that do not fit to the reader
 		b.unread(len(piece) - n)
 	}
 	return n, nil
@@ -266,7 +268,8 @@ func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 	return dst, whole
 }
 
-// Drain reads and drops up to limit bytes. It reports whether it has read the whole rest of the body.
+// Drain reads and drops up to limit bytes of the body. It may block. It reports whether it has read
+// the whole rest of the body.
 func (b *Body) Drain(limit int64) bool {
 	for limit >= 0 {
 		if b.Done() {
@@ -281,8 +284,9 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Unread returns the number of bytes that may be read directly from the connection, for a copy inside the
-// kernel. It returns false if bytes are buffered, or if the framing does not permit this.
+// Unread returns the number of bytes of the body that may be read directly from the connection, for a
+// copy inside the kernel. It returns false if bytes are buffered, or if the framing does not permit such
+// a read.
 func (b *Body) Unread() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false
@@ -290,8 +294,8 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took records that n of the Unread bytes have been read from the connection. err is the error with which the
-// connection has ended, or nil.
+// Took records that n of the bytes counted by Unread have been read from the connection. err is the error
+// with which the connection has ended, or nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	b.got += n

@@ -35,8 +35,8 @@ type Field struct {
 }
 
 // HopByHop reports whether the field ends at this hop and is not forwarded (RFC 9110 section 7.6.1).
-// Content-Length and Transfer-Encoding are hop-by-hop here, because the forwarded message gets its own
-// framing. The X-Whirlpool-* fields are hop-by-hop too.
+// It also returns true for Content-Length and Transfer-Encoding, because the forwarded message gets
+// its own framing, and for X-Whirlpool-* fields.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
 	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
@@ -59,11 +59,11 @@ const (
 // Request is the head of a request.
 type Request struct {
 	Method, Target []byte
-	Minor          int // of the version: HTTP/1.Minor
+	Minor          int // minor version: HTTP/1.Minor
 	Fields         []Field
 	Host           []byte // value of the Host field; nil without one
 	Framing        Framing
-	Length         int64 // only with Framing Length; without a body: 0 if the message states 0, otherwise -1
+	Length         int64 // only if Framing is Length; without a body: 0 if Content-Length is 0, otherwise -1
 	Close          bool  // the connection ends after this message
 	Continue       bool  // the client waits for 100 Continue
 }
@@ -75,13 +75,13 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // only with Framing Length; without a body (HEAD, 304, empty): the stated length, or -1
+	Length     int64 // only if Framing is Length; without a body (HEAD, 304, empty): Content-Length, or -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }
 
-// ProtocolError is the error of a message that violates the protocol. Detail contains no part of the message,
-// so it can be sent to the sender.
+// ProtocolError reports that a message violates the protocol. Detail contains no part of the message, so that
+// it may appear in a response.
 type ProtocolError struct {
 	Detail string
 	Status int // status of the error response if the message is a request: 400, 414 or 431

@@ -77,11 +77,11 @@ const (
 	bareLF     = "a line ends in LF without CR"
 )
 
-// ReadResponse reads the head of the final response to a request of that method into p. It skips interim
-// responses (1xx), although RFC 9110 section 15.2 requires a proxy to forward them. The reason is Python's
-// http.client: it treats every interim response except 100 as the final response. The bytes after a 2xx to
-// CONNECT are not a body; they belong to the tunnel. The errors are those of ReadRequest. After an error
-// p.Status is 0, unless the beginning of a response had arrived.
+// ReadResponse reads the head of the final response to a request with the given method into p. It skips
+// interim responses (1xx), although RFC 9110 section 15.2 requires a proxy to forward them, because
+// Python's http.client treats every interim response except 100 as the final response. The bytes after a
+// 2xx to a CONNECT are not a body: they belong to the tunnel. The errors are those of ReadRequest. After
+// an error, p.Status is 0 unless a part of a response has arrived.
 //
 // ReadResponse makes the repairs that RFC 9112 permits. It drops white space before a colon (section 5.1),
 // joins folded lines (5.2), accepts a bare LF as the end of a line (2.2), and treats equal Content-Lengths as
@@ -97,13 +97,13 @@ func (r *Reader) ReadContinue(p *Response, method []byte) error {
 	return r.readFinal(p, method, 100)
 }
 
-// ReadUpgrade is ReadResponse for a request with an Upgrade field: it also returns a 101 (Switching
-// Protocols). The bytes after a 101 belong to the new protocol.
+// ReadUpgrade is like ReadResponse, but also returns a 101 (Switching Protocols), for a request
+// with an Upgrade field. The bytes after a 101 belong to the new protocol.
 func (r *Reader) ReadUpgrade(p *Response, method []byte) error {
 	return r.readFinal(p, method, 101)
 }
 
-// readFinal reads interim responses until one has the status until, or until the final response.
+// readFinal reads responses until one is final or has the status until.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -132,15 +132,16 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
-	// The head is malformed or needs a repair. If lines may end with a bare LF, the head may end earlier.
+	// The head is malformed or needs a repair. With bare LFs as line ends, it may end earlier than the
+	// head that was found.
 	whole := r.buf[r.begin:r.r]
 	end, next := looseEnd(whole, 0)
 	r.r = r.begin + next
 	return next, p.parse(whole[:end], method, true)
 }
 
-// statusLine reads VERSION SP STATUS SP REASON. There may be several spaces, which Go's and curl's clients
-// also accept, and the reason may be missing.
+// statusLine reads VERSION SP STATUS SP REASON. Like Go's and curl's clients, it accepts several spaces.
+// The reason may be missing.
 func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if len(line) < 9 || line[8] != ' ' {
 		return 0, 0, nil, malformed(badStatusLine)
@@ -202,7 +203,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// A 204 has no length (RFC 9110 section 8.6). If it states one, a body may follow nevertheless.
+		// A 204 has no length (RFC 9110 section 8.6). If it has one nevertheless, a body may follow.
 		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {
@@ -222,7 +223,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	return nil
 }
 
-// scan collects the data about the message's framing from the fields of one head.
+// scan collects data about the framing of a message from the fields of its head.
 type scan struct {
 	host, retryAfter []byte
 	hosts            int
@@ -233,11 +234,11 @@ type scan struct {
 	expect100        bool
 	nominated        int // number of field names in Connection
 
-	values   uint8 // class of the bytes that are permitted in a value
+	values   uint8 // the class of bytes that a value may contain
 	limit    int   // maximum number of fields
 	response bool  // the head is that of a response, so equal lengths count as one
 	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)
-	bodiless bool  // the message has no body, whatever its fields are (RFC 9112 section 6.3)
+	bodiless bool  // the message has no body, whatever its fields (RFC 9112 section 6.3)
 	noLength bool  // the message has no body and no valid length
 }
 
@@ -272,7 +273,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
-// looseFields does the same as fields, for a response, and makes the repairs that ReadResponse lists.
+// looseFields is like fields, but makes the repairs of a response that ReadResponse lists.
 func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
@@ -285,7 +286,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			}
 			more := bytes.IndexByte(block[end+1:], '\n')
 			if len(trim(bytes.TrimSuffix(block[end+1:end+1+more], cr))) == 0 {
-				return fields, malformed("a folded line of white space only") // some take it for the end
+				return fields, malformed("a folded line of white space only") // some parsers end the head here
 			}
 			end += 1 + more
 		}
@@ -326,7 +327,7 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 func (s *scan) bad(name, value []byte) error {
 	switch {
 	case !isToken(name):
-		// This includes obs-fold (a line that begins with white space), and white space before a colon.
+		// badName covers obs-fold (a line that begins with white space) and white space before a colon.
 		return malformed(badName)
 	case !all(value, s.values):
 		return malformed(badValue)
@@ -338,7 +339,7 @@ func tooManyFields(limit int) error {
 	return &ProtocolError{Detail: "more than " + strconv.Itoa(limit) + " header fields", Status: 431}
 }
 
-// read interprets a field that has a kind.
+// read interprets a field with a kind other than Other.
 func (s *scan) read(f *Field) error {
 	if f.Kind == ContentLength || f.Kind == TransferEncoding {
 		err := s.framing(f)
@@ -421,8 +422,8 @@ func withoutZeros(digits []byte) []byte {
 // field.
 const maxNominated = 100
 
-// nominate marks the fields that Connection names as hop-by-hop. It does not change fields that have a kind:
-// a sender cannot remove Host or the framing in this way.
+// nominate marks the fields that Connection names as hop-by-hop. It does not change fields that have a kind,
+// so that a sender cannot remove Host or the framing in this way.
 func nominate(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
@@ -440,7 +441,7 @@ func nominate(fields []Field) {
 	}
 }
 
-// Classify sets the kinds of fields that do not come from a Reader, including Nominated.
+// Classify sets the kinds, including Nominated, of fields that do not come from a Reader.
 func Classify(fields []Field) {
 	for i := range fields {
 		fields[i].Kind = kindOf(fields[i].Name)
@@ -453,7 +454,7 @@ func nextToken(list []byte) (token, rest []byte) {
 	return trim(token), rest
 }
 
-// kindOf returns the kind of the field with a name, which may be in any case.
+// kindOf returns the kind of the field with the given name, in any case.
 func kindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
@@ -523,7 +524,7 @@ func is(name []byte, lower string, k Kind) Kind {
 	return Other
 }
 
-// equalFold compares ASCII without regard to case; lower is in lower case.
+// equalFold reports whether b equals lower, ignoring ASCII case. lower must be in lower case.
 func equalFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {
 		return false

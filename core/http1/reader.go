@@ -15,10 +15,11 @@ const (
 
 const (
 	startBuffer = 4 << 10
-	bulkBuffer  = 40 << 10 // 32 KiB and one head
+	bulkBuffer  = 40 << 10 // 32 KiB of a body and its head
 )
 
-// buffers and bulks are pools of buffers of these two sizes. Buffers of other sizes are not pooled.
+// buffers and bulks are pools of buffers of the two sizes above. Buffers of other sizes are not
+// pooled.
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
@@ -37,22 +38,22 @@ type Reader struct {
 	// be called several times for one head.
 	OnPart func()
 
-	failed    error // returned by the next read
+	failed    error // the error that the next read returns
 	begin     int   // beginning, in buf, of the head that was read last
 	responses bool  // heads are parsed as responses, with repairs
 }
 
-// pooledSource is a source that takes a buffer only when there is something to read. So a connection that
-// waits holds no buffer.
+// pooledSource is a source that takes a buffer only when there is something to read, so that a waiting
+// connection holds no buffer.
 type pooledSource interface {
 	ReadPooled(buffers *sync.Pool) (*[]byte, int, error)
 }
 
-// NewReader returns a reader of src. It takes a buffer with its first read.
+// NewReader returns a reader of src. The reader takes a buffer at its first read.
 func NewReader(src io.Reader) *Reader { return &Reader{src: src, start: &buffers} }
 
-// NewBulkReader returns a reader that takes a large buffer at once. It is for the side that sends most of the
-// bytes.
+// NewBulkReader returns a reader that takes a large buffer at once. It is meant for the peer that sends most
+// of the bytes: a proxy.
 func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, start: &bulks} }
 
 // Buffered returns a view of the bytes that have been read but not consumed.
@@ -99,11 +100,11 @@ func (r *Reader) ReadAhead() error {
 	return err
 }
 
-// Fail makes the next read return err. It is for an error of ReadAhead, because the source returns its error
-// only once.
+// Fail makes the next read return err. A caller of ReadAhead uses it to pass on the error, because the
+// source returns an error only once.
 func (r *Reader) Fail(err error) { r.failed = err }
 
-// first reads into a new buffer.
+// first takes a buffer and reads into it.
 func (r *Reader) first() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
 		if r.pooled, r.w, err = src.ReadPooled(r.start); r.pooled != nil {
@@ -116,8 +117,8 @@ func (r *Reader) first() (err error) {
 	return r.fill(maxHead)
 }
 
-// fill reads more, growing the buffer up to limit bytes. If limit bytes are buffered, it returns errFull,
-// which the caller may replace.
+// fill reads more bytes and lets the buffer grow up to limit bytes. If limit bytes are buffered, it
+// returns errFull.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
 		return r.first()
@@ -178,7 +179,7 @@ var (
 )
 
 // head returns a view of the next head without its final empty line, and consumes the head. The error is
-// io.EOF if the connection has ended before the head's first byte.
+// io.EOF if the connection ended before the head's first byte.
 func (r *Reader) head() ([]byte, error) {
 	var u unfinished
 	for {
@@ -187,10 +188,10 @@ func (r *Reader) head() ([]byte, error) {
 			u = unfinished{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
-			// the end of such a message may never arrive
+			// refused now, because the end of such a message may never arrive
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
-		// The end of the head may begin in the last three bytes that were searched before.
+		// The end of the head may begin in the last three bytes that have already been searched.
 		from := r.r + max(u.searched-3, 0)
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
 			return r.consume(from+i+2, from+i+4), nil
@@ -215,8 +216,8 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// unfinished checks a head whose end has not been found. It returns a response's head
-// that ends with a bare LF.
+// unfinished checks a head whose end has not been found. If it is the head of a response and ends
+// with a bare LF, unfinished consumes and returns it.
 func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {

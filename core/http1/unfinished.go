@@ -6,14 +6,14 @@ import "bytes"
 // at once, because its end may never arrive. Each byte is checked once; a request line is checked again when
 // it is complete.
 type unfinished struct {
-	searched int  // number of bytes that were searched for the end
+	searched int  // number of bytes that were searched for the end of the head
 	seen     int  // number of bytes that were checked
-	lines    int  // number of complete lines in them
+	lines    int  // number of complete lines among the checked bytes
 	line     int  // index of the beginning of the first incomplete line
-	named    bool // the incomplete line has its method or name, and the delimiter after it
+	named    bool // the incomplete line contains its method or name, and the delimiter after it
 	spaces   int  // number of spaces in a request's first line
 	version  int  // index of the beginning of the version, after the second space
-	fields   scan // data of the complete lines with fields
+	fields   scan // result of scanning the complete lines with fields
 }
 
 // request checks the beginning of a request's head.
@@ -25,7 +25,7 @@ func (u *unfinished) request(head []byte) error {
 			text = text[:end]
 		}
 		last := len(text)
-		text = bytes.TrimSuffix(text, cr) // checked again if no LF follows
+		text = bytes.TrimSuffix(text, cr) // a final CR is checked again if no LF follows it
 		if end >= 0 && len(text) == last {
 			return malformed(bareLF)
 		}
@@ -62,8 +62,8 @@ func (u *unfinished) request(head []byte) error {
 	}
 }
 
-// versionBegins checks the beginning of the version in the first line. The line is not complete and ends with
-// text. versionBegins returns an error if no further bytes could make the version valid.
+// versionBegins checks the beginning of the version in the first line. The line is not complete; text is its
+// last part. versionBegins returns an error if no further bytes can make the version valid.
 func (u *unfinished) versionBegins(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {
@@ -85,7 +85,7 @@ func (u *unfinished) versionBegins(text, line []byte) error {
 	return nil
 }
 
-// field checks a complete line, together with the lines before it.
+// field checks a complete line with a field, together with the fields before it.
 func (u *unfinished) field(line []byte) error {
 	name, value, _ := bytes.Cut(line, colon)
 	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}
@@ -104,7 +104,7 @@ func (u *unfinished) field(line []byte) error {
 	return nil
 }
 
-// text checks a piece of the incomplete line.
+// text checks b, the next piece of the incomplete line.
 func (u *unfinished) text(b []byte) error {
 	if !u.named {
 		delimiter, bad := byte(':'), badName

@@ -281,9 +281,10 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// net/http's client accepts and refuses the same responses, with the exceptions in the table. In this test it
-// skips no interim responses. It also refuses control characters, and is stricter about responses without a
-// body. A response that only net/http accepts could be interpreted differently by others.
+// net/http's client reads each response with the same result, unless the table has goElse. The reasons for
+// goElse are these: the client does not skip interim responses in this test, refuses control characters, and
+// is stricter about responses without a body. Package http1 refuses some responses that net/http accepts,
+// because other software could interpret them differently.
 func TestAnswersAsGoReadsThem(t *testing.T) {
 	for name, a := range answers {
 		t.Run(name, func(t *testing.T) {

@@ -4,9 +4,9 @@
 //   - A new proxy is checked at once. While its checks fail it is chosen last, and each failed check counts as a
 //     failure for its circuit breaker, so that clients waste no attempts on a list of dead proxies.
 //   - A proxy whose breaker opened because it could not be reached is checked again while the
-//     breaker is open: soon at first, and then after a tenth of the time that has passed. A
-//     check that succeeds turns the breaker half-open, and the next request probes it. A
-//     check that fails keeps it open.
+//     breaker is open: soon at first, and then after a tenth of the time that has passed. A check
+//     that passes makes the breaker half-open, and the next request is its probe. A check that
+//     fails keeps the breaker open.
 package reach
 
 import (
@@ -27,7 +27,7 @@ const (
 	tick       = 100 * time.Millisecond
 	firstWait  = 250 * time.Millisecond // wait after the first failed check
 	longest    = 30 * time.Second       // longest time between two checks
-	localPause = time.Second            // wait after a check that failed because no descriptor or port was free
+	localPause = time.Second            // wait after a check that failed for lack of a descriptor or port
 )
 
 // DefaultParallel is the default maximum number of simultaneous checks.
@@ -52,8 +52,8 @@ type Checker struct {
 	last   *upstream.Snapshot              // the snapshot whose proxies are all in known
 	known  map[*upstream.Upstream]struct{} // proxies whose first check has been queued
 	queued map[*upstream.Upstream]struct{} // proxies with a check in queue or in progress
-	// failing holds the time when the breaker of a proxy opened. The entry is not removed when the breaker is
-	// half-open or opens again, but only when the proxy has served a request.
+	// failing holds the time at which the breaker of a proxy opened. An entry stays when the breaker becomes
+	// half-open or opens again; only a served request ends it.
 	failing map[*upstream.Upstream]time.Time
 	queue   queue
 	running int
@@ -78,13 +78,13 @@ func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 type check struct {
 	u     *upstream.Upstream
 	at    time.Time
-	since time.Time // time of the proxy's first check, or time when its breaker opened (Checker.failing)
+	since time.Time // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
 	tries int       // number of checks in a row that have failed
-	first bool      // no check of the proxy has ended
+	first bool      // no check of the proxy has ended yet
 }
 
-// AwaitFirst waits until the first checks of all proxies have ended, at most for the duration limit. Run must be
-// running. AwaitFirst returns at once if the checks are off.
+// AwaitFirst waits until the first check of every proxy has ended, but at most for limit or until ctx ends. Run
+// must be running. AwaitFirst returns at once if the checks are off.
 func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
 	if !c.enabled.Load() {
 		return
@@ -110,7 +110,7 @@ func (c *Checker) endFirst() {
 	}
 }
 
-// Run checks proxies until ctx ends, and returns when the last check has ended.
+// Run checks proxies until ctx ends, and returns when the checks in progress have ended.
 func (c *Checker) Run(ctx context.Context) {
 	var checks sync.WaitGroup
 	defer checks.Wait()
@@ -124,7 +124,7 @@ func (c *Checker) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			due = c.due()
-		case <-c.ended: // so a long list with few parallel checks does not wait for the ticker
+		case <-c.ended: // so that a long list with few parallel checks need not wait for the ticker
 			due = c.more()
 		case <-ctx.Done():
 			return
@@ -173,7 +173,8 @@ func (c *Checker) pop(now time.Time) (list []*check) {
 }
 
 // next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it returns
-// a time soon after now, when one of them may have ended. Without any check it is zero. The caller holds mu.
+// the time of the next tick, at which one of them may have ended. If there are no checks, it returns zero. The
+// caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
 	case len(c.queue) > 0:
@@ -184,8 +185,9 @@ func (c *Checker) next(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// failingSince returns when the breaker of u opened first since u served a request. So a proxy that passes
-// the checks but refuses requests is checked and probed less and less often. The caller holds mu.
+// failingSince returns the time at which the breaker of u first opened after the last request that u
+// served. Only a served request resets this time, not a passed check, so that a proxy that passes the
+// checks but refuses requests is checked and probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 	since, ok := c.failing[u]
 	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
@@ -195,7 +197,8 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 	return since
 }
 
-// waitAfter returns the wait until the next check of a proxy that has been failing for a time.
+// waitAfter returns the wait until the next check of a proxy that has been failing for the given
+// time.
 func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), longest) }
 
 // queueNew queues the proxies that have joined the pool. The caller holds mu.
@@ -223,13 +226,14 @@ func (c *Checker) queueNew(now time.Time) {
 	c.endFirst()
 }
 
-// push queues a check of a proxy that has none. The caller holds mu.
+// push queues a check of a proxy that has no check in the queue or in progress. The caller holds
+// mu.
 func (c *Checker) push(k *check) {
 	c.queued[k.u] = struct{}{}
 	heap.Push(&c.queue, k)
 }
 
-// run makes one check, and queues the next one if there is one.
+// run makes one check, and queues the next check of the proxy if conclude asks for one.
 func (c *Checker) run(ctx context.Context, k *check) {
 	another := false
 	if c.inPool(k.u) {
@@ -280,11 +284,11 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 	b := k.u.Breaker()
 	switch b.State() {
 	case core.Open:
-		b.Postpone(wait + took + 5*tick) // until the next check has ended
+		b.Postpone(wait + took + 5*tick) // the breaker stays open until the next check has ended
 		return true
 	case core.Closed:
 		if k.u.HasServed() {
-			return false // the traffic shows whether the proxy works
+			return false // no further check: the traffic shows whether the proxy works
 		}
 	}
 	k.u.CountUnreached(verr.Cause, k.tries)

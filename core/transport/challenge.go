@@ -7,15 +7,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// The limits on the schemes kept of Proxy-Authenticate fields.
+// The limits on the schemes that are kept from Proxy-Authenticate fields.
 const (
 	maxSchemes = 8
 	maxScheme  = 32 // bytes of a scheme's name
 )
 
 // challenges returns the authentication schemes of the Proxy-Authenticate fields in their order,
-// each once (RFC 9110 section 11.7.1). It returns nil without such a field, and an empty slice if
-// the fields name no scheme.
+// each once (RFC 9110 section 11.7.1). It returns nil if there is no such field, and an empty slice
+// if the fields name no scheme.
 func challenges(fields []http1.Field) []string {
 	var schemes []string
 	for i := range fields {
@@ -60,8 +60,8 @@ func appendSchemes(schemes []string, v string) []string {
 	return schemes
 }
 
-// tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2). With is68
-// it is that of the token68 without its padding (section 11.2).
+// tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2), or, if
+// is68 is set, of the token68 without its padding (section 11.2).
 func tokenLen(s string, is68 bool) int {
 	for i := range len(s) {
 		c := s[i]
@@ -92,8 +92,8 @@ func afterComma(s string) string {
 	return ""
 }
 
-// unsupportedSchemes joins the schemes that a proxy asks for: "Digest or NTLM". It returns "" without
-// schemes, and if Basic, the only scheme that the gateway supports, is one of them.
+// unsupportedSchemes joins the schemes that a proxy asks for: "Digest or NTLM". It returns "" if
+// there are no schemes, or if one of them is Basic, the only scheme that the gateway supports.
 func unsupportedSchemes(schemes []string) string {
 	if slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "basic") }) {
 		return ""

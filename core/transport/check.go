@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Check sends the request of a health check through u on a new connection, which it closes.
+// Check sends the request of a health check through u on a new connection and closes the
+// connection.
 func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
 	timeout time.Duration) health.Response {
 	began := t.cfg.Now()

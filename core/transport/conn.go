@@ -44,8 +44,8 @@ func (c *pairedConn) Read(p []byte) (int, error) {
 	return c.Conn.(*socket.Conn).WriteThenRead(message, p)
 }
 
-// ReadPooled implements the reader of package http1. While it waits on a plain TCP connection it
-// holds no buffer. TLS needs the buffer before it waits.
+// ReadPooled implements the reader of package http1. It holds no buffer while it waits on a plain
+// TCP connection, but does so on a TLS connection.
 func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := c.Conn.(*socket.Conn); ok {
 		message := c.message
@@ -65,7 +65,7 @@ func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 type persistConn struct {
 	pairedConn
 	reader       http1.Reader
-	tcp          *socket.Conn // connection below Conn; nil if there is none
+	tcp          *socket.Conn // the TCP connection below Conn; nil if there is none
 	gate         *gate        // below the TLS of Conn; nil without TLS
 	peekBuf      [1]byte      // used by noExtraBytes and alive
 	key          string       // see idleKey
@@ -93,7 +93,7 @@ func newPersistConn(c net.Conn, key string, credentials []byte) *persistConn {
 	return pc
 }
 
-// unwrap returns the TCP connection below c, and the gate between it and TLS. Both may be nil.
+// unwrap returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
 func unwrap(c net.Conn) (tcp *socket.Conn, g *gate) {
 	for {
 		switch above := c.(type) {
@@ -120,14 +120,15 @@ func drop(c net.Conn) {
 	c.Close()
 }
 
-// gate is a connection below TLS. While it is shut, a Read of the TLS connection returns only bytes that TLS
-// has read already.
+// gate is a connection below TLS. While it is shut, a Read of the TLS connection returns only bytes that the
+// TLS connection has already received.
 type gate struct {
 	net.Conn
 	shut bool
 }
 
-// Read implements io.Reader. TLS does not treat a timeout as the end of the stream.
+// Read implements io.Reader. While the gate is shut, it returns a timeout, which TLS does not treat
+// as the end of the stream.
 func (g *gate) Read(p []byte) (int, error) {
 	if g.shut {
 		return 0, os.ErrDeadlineExceeded
@@ -151,14 +152,14 @@ func (pc *persistConn) noExtraBytes() bool {
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// onFull is called when the peer is slow to read a request. The write gets the deadline of the attempt, and
-// OnSlow is called, because the client may leave. While the body is streamed, the write only has to make
-// progress.
+// onFull is called when the peer is slow to read a request. It sets the deadline of the attempt for the
+// write and calls OnSlow, because the client may leave during the write. While the body is streamed, it
+// limits only the time without progress.
 func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
 		if pc.uploading != nil {
-			pc.uploading.arrived(0) // from here on the gateway waits for the proxy
+			pc.uploading.arrived(0) // from now on the gateway waits for the proxy, not for the client
 		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
 	case !pc.slowWrite:
@@ -191,7 +192,7 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	if q.upgrades() {
 		b = http1.AppendUpgrade(b, q.Upgrade)
 	}
-	if pc.key == "" && t.cfg.Loop.Marks() { // only to a proxy, never to a target
+	if pc.key == "" && t.cfg.Loop.Marks() { // the request goes to a proxy, not to a target
 		b = append(b, "Connection: "+loop.Field+"\r\n"...)
 		b = t.appendLoop(b, pc.control)
 	}
@@ -199,7 +200,7 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendLoop appends the field of package loop.
+// appendLoop appends the header field of package loop, with the tokens in c.
 func (t *Transport) appendLoop(b []byte, c *Control) []byte {
 	b = append(b, loop.Field+": "...)
 	return append(t.cfg.Loop.Append(b, c.LoopTokens), "\r\n"...)
@@ -213,9 +214,9 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 }
 
 // alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything
-// since noExtraBytes. If the peer has sent bytes, they would be taken for the response to the next request.
-// On a TCP connection alive does not consume them. On any other connection (Config.Dial) it tries to read for
-// a moment; if the read returns bytes, the connection is not alive.
+// since noExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On
+// a TCP connection alive only asks the kernel. On any other connection (Config.Dial) it tries to read for
+// aliveTimeout.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
@@ -226,7 +227,7 @@ func (pc *persistConn) alive() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// aliveTimeout is how long alive reads from a connection that is not TCP.
+// aliveTimeout is the read timeout of alive on a connection that is not TCP.
 const aliveTimeout = 100 * time.Microsecond
 
 // idlePool holds the idle connections and the TLS sessions of one proxy.
@@ -242,15 +243,15 @@ type idlePool struct {
 	mu       sync.Mutex
 	toProxy  []*persistConn            // least recently used first
 	toTarget map[string][]*persistConn // through the proxy, by idleKey; least recently used first
-	// lossy holds, by idleKey, the end of the time in which an unrepeatable request must not reuse a connection.
+	// lossy holds, by idleKey, the time until which an unrepeatable request must not reuse a connection.
 	lossy  map[string]time.Time
 	count  int
 	closed bool
 }
 
 const (
-	// lossyFor is the time in which unrepeatable requests do not reuse a connection, after one of them was lost
-	// on a reused connection.
+	// lossyFor is the time for which unrepeatable requests reuse no connection after one of them was lost on a
+	// reused connection.
 	lossyFor = 10 * time.Minute
 	// maxLossy is the maximum number of entries of idlePool.lossy.
 	maxLossy = 1000
@@ -265,8 +266,8 @@ func newIdlePool(a upstream.Address) *idlePool {
 }
 
 // get returns an idle connection, or nil if there is none. It checks each connection with alive, even after a
-// short idle time. An unrepeatable request gets no connection if another unrepeatable request was lost
-// (noteLoss).
+// short idle time. If another unrepeatable request was lost a short time ago (noteLoss), an unrepeatable
+// request gets no connection.
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
@@ -359,7 +360,8 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Unlock()
 }
 
-// closeSurplus closes connections that became idle before the time then, the oldest first. It leaves spareIdle.
+// closeSurplus closes connections that became idle before then, the oldest first, but keeps at least spareIdle
+// connections.
 func (p *idlePool) closeSurplus(then time.Time) {
 	p.mu.Lock()
 	few := p.count <= spareIdle
@@ -372,13 +374,13 @@ func (p *idlePool) closeSurplus(then time.Time) {
 		return
 	}
 	slices.SortFunc(since, time.Time.Compare)
-	if first := since[len(since)-spareIdle]; first.Before(then) { // of those that stay
+	if first := since[len(since)-spareIdle]; first.Before(then) { // the oldest of the connections that stay
 		then = first
 	}
 	p.prune(then)
 }
 
-// appendIdle appends the time since when each connection is idle.
+// appendIdle appends the time at which each connection became idle.
 func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -393,7 +395,7 @@ func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	return since
 }
 
-// prune closes the connections that became idle before the given time, and returns their number.
+// prune closes the connections that became idle before then, and returns their number.
 func (p *idlePool) prune(then time.Time) (closed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,10 +23,11 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
-// ended reports whether the deadline has passed or the attempt was interrupted.
+// ended reports whether the deadline has passed or Interrupt has fired.
 func (c *Control) ended(now time.Time) bool { return c.Interrupt.Fired() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads end at Control.NewDeadline.
+// recheckedConn is a connection whose reads end at Control.NewDeadline, which it calls again during
+// the wait.
 type recheckedConn struct {
 	net.Conn
 	t *Transport

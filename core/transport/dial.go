@@ -26,7 +26,7 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 			if pc == nil {
 				break
 			}
-			if !u.Direct() || t.permitted(pc.Conn) == nil { // a reload may have changed the rules
+			if !u.Direct() || t.permitted(pc.Conn) == nil { // the rules may have changed since
 				return pc, nil
 			}
 			drop(pc.Conn)
@@ -46,7 +46,8 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 	return newPersistConn(conn, key, nil), nil
 }
 
-// dialTarget opens a tunnel to the target of q, with TLS if the target is https://.
+// dialTarget opens a tunnel to the target of q and returns it as a connection for requests, with
+// TLS if the target is https://.
 func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Control,
 	q *Request) (net.Conn, *verdict.Error) {
 	tun, verr := t.Tunnel(ctx, u, c, q.Authority)
@@ -72,8 +73,8 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
 	sessions := t.pool(u).sessions
 	if u.Spec().NoReuse {
-		// Each connection may have another exit address. A resumed TLS session would show the target that they belong
-		// together.
+		// Each connection may have another exit address. By a resumed TLS session, the target could link the
+		// connections.
 		sessions = nil
 	}
 	tc, err := t.tlsClient(ctx, conn, name, sessions, nil)
@@ -155,7 +156,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 }
 
 // open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
-// called with each address before it is dialled. If it returns an error, the address is not dialled.
+// called with each address before it is dialled. An address for which permit returns an error is not dialled.
 func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	permit func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
@@ -204,7 +205,8 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 		if to.IP.Equal(a.IP) {
 			return true
 		}
-		// A listener on all addresses also accepts connections to addresses that were added later.
+		// A listener on all addresses also accepts connections to addresses that were added after
+		// ForbidAddress.
 		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() &&
 			(to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
@@ -213,8 +215,8 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 	return false
 }
 
-// loopError returns the error of a connection to this gateway. The reason is the proxy's configuration or,
-// with direct://, the request's target.
+// loopError returns the error of a connection to this gateway. The connection is due to the proxy's
+// configuration or, with direct://, to the request's target.
 func loopError(a upstream.Address) *verdict.Error {
 	if a.Scheme == upstream.Direct {
 		return newError(dialing, &deniedError{err: errOwnAddress})
@@ -242,7 +244,7 @@ type Tunnel struct {
 	Direct bool // the connection goes to the target without a proxy
 }
 
-// TCP returns the TCP connection below Conn, or nil if there is none.
+// TCP returns the TCP connection of Conn, or nil if there is none.
 func (tun *Tunnel) TCP() *socket.Conn {
 	tcp, _ := unwrap(tun.Conn)
 	return tcp
@@ -252,7 +254,7 @@ func (tun *Tunnel) TCP() *socket.Conn {
 // read.
 func (tun *Tunnel) Abort() { drop(tun.Conn) }
 
-// maxRefusedBody is the number of bytes read of the body of a RefusedConnect.
+// maxRefusedBody is the maximum number of bytes that are read from the body of a RefusedConnect.
 const maxRefusedBody = 64 << 10
 
 // refusedError returns the error of a request whose tunnel the proxy has refused.
@@ -320,8 +322,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	return tun, nil
 }
 
-// connect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). In a 2xx response,
-// Content-Length and Transfer-Encoding have no meaning.
+// connect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). It ignores
+// Content-Length and Transfer-Encoding in a 2xx response.
 func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
 	if a.Scheme == upstream.HTTPS { // TLS sends the message at once
@@ -349,7 +351,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	var body http1.Body
 	body.Start(r, head.Framing, head.Length)
-	// The body is only for diagnosis, so the wait for it is short.
+	// The body is only used for diagnosis, which is not worth a long wait.
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
 	tun.Refused.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusedBody))
 	return nil
@@ -364,7 +366,7 @@ func (t *Transport) appendConnect(b []byte, a upstream.Address, authority string
 	if credentials := basicAuth(a); credentials != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", credentials)
 	}
-	if t.cfg.Loop.Marks() { // a CONNECT ends at the last proxy, so Connection need not name the field
+	if t.cfg.Loop.Marks() { // Connection need not name the field, because a CONNECT is not forwarded to the target
 		b = t.appendLoop(b, c)
 	}
 	return append(b, "\r\n"...)

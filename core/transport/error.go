@@ -38,8 +38,8 @@ var stepCauses = [...]struct{ timeout, other core.Cause }{
 	waiting:    {verdict.NoAnswerInTime, verdict.ConnectionClosed},
 }
 
-// newError returns the error of an attempt that failed at the given step. Errors of package net and
-// crypto/tls contain no credentials, so err may be shown.
+// newError returns the error of an attempt that failed with err at the given step. Errors of
+// package net and crypto/tls contain no credentials, so err may be shown.
 func newError(at step, err error) *verdict.Error {
 	verr := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
@@ -69,7 +69,7 @@ func newError(at step, err error) *verdict.Error {
 	return verr
 }
 
-// timeoutError is a deadline that has passed. Its text names the operation.
+// timeoutError reports that a deadline has passed. Its text names the operation.
 type timeoutError struct {
 	at  step
 	err error
@@ -89,7 +89,7 @@ func (l *timeoutError) Error() string {
 
 func (l *timeoutError) Unwrap() error { return l.err }
 
-// isLocalLimit reports whether err is a limit of this machine, which is no failure of the proxy.
+// isLocalLimit reports whether err is due to a limit of this machine, and not to the proxy.
 func isLocalLimit(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
 		if errors.Is(err, e) {
@@ -160,7 +160,7 @@ func reason(at step, err error, timeout bool) string {
 	return "destination_unavailable"
 }
 
-// Errors of attempts that have no other error.
+// Errors of attempts for which no function has returned an error.
 var (
 	errNoResponse = errors.New("the proxy closed the connection without a response")
 	errCancelled  = errors.New("the attempt was cancelled")

@@ -28,7 +28,7 @@ func pageKind(reason string) verdict.ErrorPage {
 	return verdict.ErrorPageUnclear
 }
 
-// tokenKinds maps the error tokens of RFC 9209 section 2.3 to kinds of pages.
+// tokenKinds maps the error tokens of RFC 9209 section 2.3 to kinds of error pages.
 var tokenKinds = map[string]verdict.ErrorPage{
 	"dns_timeout":                        verdict.ErrorPageUnreachable,
 	"dns_error":                          verdict.ErrorPageUnreachable,
@@ -112,13 +112,13 @@ func (p *page) read() {
 	}
 }
 
-// signature looks for a known error page of a proxy. reason is the RFC 9209 token with the same meaning,
-// or "" if unknown.
+// signature returns the name of the signature by which the page is a known error page of a proxy. reason
+// is the RFC 9209 token with the same meaning, or "" if unknown. ok is false if no signature matches.
 //
 // Each signature was recorded from the real proxy (testdata/ownerrors). All of them except squid's
 // require a response without Via: a proxy that adds Via adds it to all responses that it relays. A
 // proxy that does not add Via may relay such a page from a target that runs the same software; no
-// signature can tell the two apart.
+// signature can distinguish the two.
 //
 // The pages of HAProxy, nginx, Apache, Traffic Server and Varnish have no signature. The same servers
 // run in front of targets, and a proxy that adds nothing relays their pages unchanged.
@@ -129,7 +129,7 @@ func (p *page) signature(via viaState) (name, reason string, ok bool) {
 	if !p.notRelayed() {
 		return "", "", false
 	}
-	// A proxy that adds no Via may relay a Proxy-Status of the target.
+	// A proxy that adds no Via may also relay the target's Proxy-Status.
 	if p.proxyStatus != nil && (p.connect || p.whirlpool || !via.missing()) {
 		if reason, ok = proxyStatusError(p.proxyStatus, p.whirlpool); ok {
 			return "proxy-status", reason, true
@@ -188,21 +188,21 @@ func (p *page) byPrivoxy() bool {
 func (p *page) notRelayed() bool { return p.connect || p.vias == 0 }
 
 // bySquid reports whether the proxy is squid and has written the page itself. squid also adds Via to its own
-// pages, unless it is configured otherwise. If there is a second Via, another squid behind the proxy may have
-// written the page.
+// pages, unless it is configured otherwise. If there is a second Via, another squid between the proxy and the
+// target may have written the page.
 func (p *page) bySquid(via viaState) bool {
 	switch {
 	case p.squidError == nil || !p.html() || p.server != nil && !bytes.HasPrefix(p.server, []byte("squid")):
 		return false
 	case p.notRelayed():
 		return true
-	case via.missing(): // the proxy adds no Via, so the target has added this one
+	case via.missing(): // this proxy adds no Via, so the target has added it
 		return false
 	}
 	return p.vias == 1 && bytes.IndexByte(p.via, ',') < 0 && bytes.Contains(p.via, []byte("(squid"))
 }
 
-// badGateway returns the error token that the status alone implies.
+// badGateway returns the error token for a page of which only the status shows the cause.
 func badGateway(status int) string {
 	if status == 502 {
 		return "destination_unavailable"
@@ -323,8 +323,8 @@ func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) 
 	return reason, true
 }
 
-// findErrorPage returns nil unless a configured rule or a known signature shows that the proxy wrote the
-// page itself.
+// findErrorPage returns a description of the page if a configured rule or a known signature shows that
+// the proxy wrote the page itself, otherwise nil.
 func findErrorPage(p *page, rules []upstream.OwnError, via viaState) *ErrorPage {
 	for i := range rules {
 		if matches(&rules[i], p) {
@@ -343,7 +343,8 @@ func findErrorPage(p *page, rules []upstream.OwnError, via viaState) *ErrorPage 
 	return own
 }
 
-// squidPage returns the page's name if it has the form of squid's names, so that it can be logged.
+// squidPage returns the page's name from an X-Squid-Error field, such as "ERR_DNS_FAIL". If the
+// field has another form, squidPage returns "", so that no arbitrary text gets into the log.
 func squidPage(value []byte) string {
 	name, _, _ := bytes.Cut(value, []byte(" "))
 	if len(name) > 64 || !bytes.HasPrefix(name, []byte("ERR_")) {
@@ -362,7 +363,7 @@ func matches(rule *upstream.OwnError, p *page) bool {
 	return headMatches(rule, p) && (rule.Body == "" || bytes.Contains(p.body, []byte(rule.Body)))
 }
 
-// headMatches is matches without the body.
+// headMatches reports whether the page matches every part of the rule except Body.
 func headMatches(rule *upstream.OwnError, p *page) bool {
 	if rule.Status != 0 && rule.Status != p.status {
 		return false

@@ -22,17 +22,18 @@ type Facts struct {
 	// request in absolute form or to a CONNECT. The other fields are set only then, and only for
 	// a status of 400 or above.
 	FromProxy bool
-	// ErrorPage is set if the response has a signature of a proxy's own error page. A response to
-	// CONNECT is always the proxy's own; nil then means that its signature is unknown.
+	// ErrorPage is set if the response has a signature of a proxy's own error page. A proxy always
+	// writes the response to a CONNECT itself; for such a response, nil means that it has no known
+	// signature.
 	ErrorPage *ErrorPage
 	// InnerOutcome is the value of X-Whirlpool-Outcome (a core.Final) if the proxy is itself a Whirlpool;
 	// otherwise "".
 	InnerOutcome string
-	// NoTunnels is set if the response to a CONNECT says that the proxy opens no tunnels at all: 405
-	// or 501.
+	// NoTunnels is set if the status of the response to a CONNECT means that the proxy opens no
+	// tunnels at all: 405 or 501.
 	NoTunnels bool
 	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. It is nil
-	// without such a field, and empty if the fields have no scheme.
+	// without such a field, and empty if the fields name no scheme.
 	Challenges []string
 }
 
@@ -58,7 +59,8 @@ func innerOutcome(fields []http1.Field) (inner string) {
 	return inner
 }
 
-// The limits of peekBody: the number of bytes of the body that rules get, and the longest wait for them.
+// The limits of peekBody: the number of bytes of the body that are compared with rules, and the longest
+// wait for them.
 const (
 	maxPage  = 8 << 10
 	pageWait = 100 * time.Millisecond
@@ -92,8 +94,9 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	}
 }
 
-// peekBody sets p.body to the bytes of the body that have arrived, without consuming them. With chunked
-// framing they include the chunk sizes. It waits for more only if a rule depends on the body.
+// peekBody sets p.body to the bytes of the body that have arrived, without consuming them. If the
+// framing is chunked, they include the chunk sizes. It waits for more bytes only if a rule depends on
+// the body.
 func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	if r.Framing == http1.NoBody {
 		return
@@ -124,7 +127,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
-			// a later read would not return this error again
+			// recorded, because a later read would not return this error again
 			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
 				r.Body.Took(0, err)
 			}
@@ -172,7 +175,7 @@ func (r *RefusedConnect) Verdict(timing core.Timing) verdict.Facts {
 	return f
 }
 
-// fill sets the fields of to that follow from f.
+// fill copies the facts of f to the corresponding fields of to.
 func (f *Facts) fill(to *verdict.Facts) {
 	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
 	to.Schemes, to.NoTunnels = unsupportedSchemes(f.Challenges), f.NoTunnels

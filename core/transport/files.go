@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// resolving is the number of descriptors that the resolution of a name may take, in addition to that of the
-	// connection.
+	// resolving is the number of descriptors that the resolution of a name may take, in addition to the
+	// descriptor of the connection.
 	resolving = 2
 	// filesWait is the longest wait for a file descriptor. It leaves time for an error response within 100 ms.
 	filesWait = 50 * time.Millisecond
 )
 
-// errFiles is the error of a dial for which no file descriptor is left. It is handled like the error of the
-// system (EMFILE).
+// errFiles is the error of a dial for which the budget has no file descriptor. It wraps EMFILE, so that it
+// is handled like the same error of the system.
 var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 
 // dial is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
@@ -43,12 +43,13 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 	if tcp, _ := conn.(*socket.Conn); tcp != nil {
 		tcp.OnClose = give
 	} else {
-		give() // there is no connection, or one without a descriptor
+		give() // there is no connection, or it has no descriptor
 	}
 	return conn, err
 }
 
-// take takes n descriptors. Checks get only spare ones.
+// take takes n descriptors from the budget, and reports whether it has got them. It may wait for
+// filesWait. Checks get only spare descriptors.
 func (t *Transport) take(ctx context.Context, use budget.Use, n int) bool {
 	if use == budget.Other {
 		return t.cfg.Files.TakeSpare(n)

@@ -40,7 +40,7 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 		a.RefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
 		if q.comparable() && u.HasPeers() {
 			t.abandon(c, resp)
-			refused.Cause = verdict.TunnelUnsupported // retried through another proxy, and charged to nobody
+			refused.Cause = verdict.TunnelUnsupported // retried through another proxy; the attempt is excluded
 			return refused
 		}
 	case refused == nil && resp.InnerOutcome == "" &&
@@ -70,13 +70,14 @@ func refusedTunnel(verr *verdict.Error) bool {
 // compareWait limits the time of a comparison.
 const compareWait = 2 * time.Second
 
-// compare sends a request, to which the proxy responded with an error status, through a tunnel of the same
-// proxy. If the comparison shows that the proxy cannot forward, the second response replaces resp.
+// compare sends a request to which the proxy responded with an error status once more, through a tunnel of
+// the same proxy. If the two responses show that the proxy cannot forward, the second response replaces
+// resp.
 func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
 	first := t.setAside(c, resp)
 	second := Response{}
 	verr := t.repeatByTunnel(ctx, u, c, q, &second)
-	if verr != nil && !c.Interrupt.detach() { // the attempt has been ended: no conclusion
+	if verr != nil && !c.Interrupt.detach() { // the attempt was interrupted, which permits no conclusion
 		first.restore(c, resp)
 		return
 	}
@@ -104,13 +105,13 @@ type aside struct {
 	timing core.Timing
 }
 
-// setAside keeps resp and ends the control of c over it.
+// setAside moves resp to an aside and detaches it from c.
 func (t *Transport) setAside(c *Control, resp *Response) aside {
 	c.Interrupt.detach()
 	return aside{Response: *resp, timing: c.Timing}
 }
 
-// restore sets resp to the response that was kept, under the control of c.
+// restore moves the kept response back to resp and attaches it to c.
 func (a *aside) restore(c *Control, resp *Response) {
 	*resp, c.Timing = a.Response, a.timing
 	if !c.Interrupt.attach(a.pc.Conn) {
@@ -130,7 +131,7 @@ func (t *Transport) repeatByTunnel(ctx context.Context, u *upstream.Upstream, c 
 	return verr
 }
 
-// abandon ends an attempt whose response is not used.
+// abandon ends an attempt whose response resp is not used.
 func (t *Transport) abandon(c *Control, resp *Response) {
 	resp.reusable = false
 	resp.Finish(c, t.cfg.Now())

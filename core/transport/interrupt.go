@@ -12,7 +12,7 @@ import (
 // for the attempts of a client connection.
 type Interrupt struct {
 	mu      sync.Mutex
-	conn    net.Conn           // Fire and Stop end its reads and writes
+	conn    net.Conn           // Fire and Stop end the reads and writes of this connection
 	dialing context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
 	fired   bool               // Fire has been called
 	stopped bool               // Stop has been called
@@ -49,8 +49,8 @@ func (i *Interrupt) Resume() {
 	i.stopped = false
 }
 
-// setDialing sets the function with which Stop ends dialing. If Stop has already been called, it calls the
-// function.
+// setDialing sets the function with which Stop ends dialing. If Stop has already been called, setDialing
+// calls the function.
 func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -75,7 +75,8 @@ func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end f
 // ended reports whether Fire or Stop has been called. The caller holds mu.
 func (i *Interrupt) ended() bool { return i.fired || i.stopped }
 
-// attach sets the connection that Fire and Stop end. It returns false if one of them has been called.
+// attach sets the connection whose reads and writes Fire and Stop end. It returns false if one of
+// them has already been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -91,7 +92,7 @@ func (i *Interrupt) detach() bool {
 	return !i.ended()
 }
 
-// The next three methods set deadlines of c unless Fire or Stop has been called.
+// The next three methods set deadlines of c, but do nothing if Fire or Stop has been called.
 
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()

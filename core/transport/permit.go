@@ -12,12 +12,12 @@ var errOwnAddress = errors.New("the target is not allowed: it is this gateway or
 
 // deniedError reports that direct:// must not connect to an address of the target.
 type deniedError struct {
-	err error // the rule, for the client
+	err error // names the rule; its text may be sent to the client
 	to  string
 }
 
-// Error returns the rule and the address. It is not for clients, because it tells to which address a name
-// resolves.
+// Error returns the rule and the address. The text must not be sent to clients, because it contains the
+// address to which a name resolves.
 func (e *deniedError) Error() string {
 	if e.to == "" {
 		return e.err.Error()
@@ -25,7 +25,8 @@ func (e *deniedError) Error() string {
 	return e.err.Error() + ", at " + e.to
 }
 
-// DeniedText returns the text for the client of an error with the cause verdict.EgressDenied.
+// DeniedText returns the text of an error with the cause verdict.EgressDenied that may be sent to
+// the client.
 func DeniedText(err error) string {
 	var denied *deniedError
 	if errors.As(err, &denied) {

@@ -9,7 +9,7 @@ import (
 )
 
 // Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy, and the greeting with
-// a SOCKS proxy. It sends no request. Both the connection and the greeting may take the connect timeout. The
+// a SOCKS proxy. It sends no request. The connection and the greeting may each take the connect timeout. The
 // error is nil if the proxy can be reached. If few descriptors are left, Reach fails. It closes no idle
 // connection to get one, because clients' requests need the descriptors more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {

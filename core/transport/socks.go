@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// socksError is an error that the proxy reports.
+// socksError is an error that the proxy reports in a SOCKS reply.
 type socksError struct {
 	text, reason string
 	cause        core.Cause
@@ -77,7 +77,7 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 }
 
 // socksHandshake asks the proxy at the other end of c for a connection to authority (host:port). A
-// host name is sent to the proxy and not resolved here.
+// host name is sent to the proxy, which resolves it.
 func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 	if a.Scheme == upstream.SOCKS4 || a.Scheme == upstream.SOCKS4A {
 		return socks4Handshake(c, a, authority)
@@ -134,7 +134,7 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 		}
 		return notSOCKS("SOCKS5: the proxy replies with the unknown code %d", code)
 	}
-	// The bound address must be read, but is not used.
+	// The bound address is read, but not used.
 	size := 0
 	switch buf[3] {
 	case socks5.IPv4:

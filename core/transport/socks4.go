@@ -22,7 +22,7 @@ const (
 )
 
 // socks4Handshake asks the proxy at the other end of c for a connection to authority (host:port). A host name is sent
-// to the proxy and not resolved here (SOCKS4A, an extension by the same author).
+// to the proxy, which resolves it (SOCKS4A, an extension by the same author).
 func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	req, err := appendSOCKS4Request(nil, a, authority)
 	if err != nil {
@@ -41,7 +41,7 @@ func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	switch reply[1] {
 	case socks4Granted:
 		return nil
-	case socks4Rejected: // the only code for all failures
+	case socks4Rejected: // the general code, which covers all failures
 		return &socksError{"SOCKS4: the proxy rejected the request, or it failed", "destination_unavailable",
 			verdict.TunnelFailed}
 	case socks4NoIdent, socks4Identity:
@@ -51,8 +51,8 @@ func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	return notSOCKS("SOCKS4: the proxy replies with the unknown code %d", reply[1])
 }
 
-// announcesName reports whether an address has the form by which SOCKS4A announces a name: 0.0.0.x. Such an address is
-// sent as a name.
+// announcesName reports whether ip has the form 0.0.0.x, by which SOCKS4A announces a name. Such an address must
+// itself be sent as a name.
 func announcesName(ip netip.Addr) bool {
 	return ip.Is4() && ip.AsSlice()[0] == 0 && ip.AsSlice()[1] == 0 && ip.AsSlice()[2] == 0
 }

@@ -35,9 +35,9 @@ import (
 // DialFunc opens a connection, as net.Dialer.DialContext does.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Config configures a Transport. A zero value means the default.
+// Config configures a Transport. Fields with the zero value stand for their defaults.
 type Config struct {
-	ConnectTimeout time.Duration  // for TCP and TLS to a proxy; default 3 s
+	ConnectTimeout time.Duration  // for a connection to a proxy (TCP and TLS); default 3 s
 	Dial           DialFunc       // default: package socket
 	RootCAs        *x509.CertPool // default: those of the system
 	Files          *budget.Files  // default: no limit
@@ -86,10 +86,9 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout sets the connect timeout for new connections.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes all connections to the address a fail. This process listens on a. There are two
-// reasons. A pool that contains the gateway itself would forward a request to it in an endless loop (RFC 9110
-// section 7.6.3). The API trusts connections from this machine, which any client could open through
-// direct://.
+// ForbidAddress makes all connections to a, an address on which this process listens, fail. Otherwise a pool
+// that contains the gateway itself would forward a request in an endless loop (RFC 9110 section 7.6.3), and
+// any client could reach the API, which trusts connections from this machine, through direct://.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.forbiddenMu.Lock()
 	defer t.forbiddenMu.Unlock()
@@ -131,12 +130,12 @@ type Control struct {
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
-// long. So if a client leaves during the probe of a half-open breaker, this is detected within a tenth of a
-// second.
+// long. It is short enough to detect within a tenth of a second that the client has left during the probe
+// of a half-open breaker.
 const SlowAfter = 50 * time.Millisecond
 
-// ContinueWait is the longest wait of a request with Expect: 100-continue for the 100 response. curl uses the
-// same value. Not every server sends the response.
+// ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response,
+// which not every server sends. curl uses the same value.
 const ContinueWait = time.Second
 
 // Request is the request to send. Its fields do not include the hop-by-hop fields of the client.
@@ -153,11 +152,11 @@ type Request struct {
 	// The body is Prefix, in one or more pieces, followed by Rest. Prefix can be sent any number of times, but Rest
 	// can be read only once.
 	Framing http1.Framing
-	Length  int64 // with http1.Length the length of the whole body; otherwise as in http1.Request
+	Length  int64 // length of the whole body if Framing is http1.Length; otherwise as in http1.Request
 	Prefix  [][]byte
 	Rest    *http1.Body
 
-	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
+	Source     *socket.Conn  // the connection that Rest reads from; nil unless it is plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
 	BeforeRead func()        // called before each wait for further bytes of Rest
 	// AfterRead, if not nil, is called with n when n bytes have arrived, and with 0 when the wait for the client ends.
@@ -165,7 +164,7 @@ type Request struct {
 	StopRead  func() // ends the current wait, and all later ones, from another goroutine
 
 	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). The client
-	// waits for it, and nothing of Rest has been read. If Continue is set, the attempt sends Expect:
+	// waits for this response, and no byte of Rest has been read. If Continue is set, the attempt sends Expect:
 	// 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final response.
 	// Continue sets this field to nil. It returns false if the client has left.
 	Continue func() bool
@@ -181,8 +180,7 @@ func (q *Request) arrived(n int64) {
 // unrepeatable reports whether the request must not be sent again on another connection.
 func (q *Request) unrepeatable() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
 
-// Response is a response whose head has been read and whose body has not. The caller must call Finish at the
-// end.
+// Response is a response whose head has been read and whose body has not. The caller must call Finish.
 type Response struct {
 	http1.Response
 	Body http1.Body
@@ -194,7 +192,7 @@ type Response struct {
 
 	reusable    bool       // the response permits another request on the connection
 	sendDone    chan error // receives the result of sending the request's body; nil if it is not being sent
-	partlySent  bool       // sending the body has ended early
+	partlySent  bool       // sending the request's body has ended early
 	stopSend    func()
 	notReceived bool // the proxy has received no part of the request
 }
@@ -281,7 +279,7 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 }
 
 // oversized reports whether err means that the head of a response is too large. Such a head has a valid
-// beginning, so it is not a remainder of an earlier response.
+// beginning, which excludes that it is a remainder of an earlier response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -301,8 +299,7 @@ func closedEarly(verr *verdict.Error) bool {
 // maxInline is the maximum length of a body that is sent in one write with the head.
 const maxInline = 16 << 10
 
-// inline returns the part of the body that is sent in one write with the head. It returns false if Prefix is too long
-// for that.
+// inline returns Prefix if it is short enough to be sent in one write with the head; otherwise it returns false.
 func (q *Request) inline() ([]byte, bool) {
 	switch {
 	case len(q.Prefix) == 0:
@@ -336,7 +333,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		return nil
 	}
 	if w := (*socket.WriteError)(nil); errors.As(verr.Err, &w) {
-		resp.notReceived = !pc.slowWrite // if the write did not have to wait, it has sent nothing
+		resp.notReceived = !pc.slowWrite // a write that did not have to wait and failed has sent nothing
 		return t.writeFailed(c, q, resp, w.Err)
 	}
 	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.out))
@@ -344,7 +341,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 }
 
 // writeFailed is called when sending a request has failed. It reads the response that the proxy may have sent
-// before it closed the connection.
+// before it closed the connection, and returns an error if there is none.
 func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if verr := t.readHead(c, q, resp, true); verr != nil {
 		return newError(sending, err)
@@ -353,10 +350,10 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It waits for a short time first, then calls OnSlow and waits until the
-// deadline. The deadline of the first wait remains set for the next responses on the same connection, because
-// to set a deadline moves a timer.  writeFailed is set if the request could not be sent; OnSlow is then not
-// called.
+// readHead reads the response's head. It first waits for a short time, then calls OnSlow and waits until the
+// deadline. The read deadline of the first wait is also used for the next responses on the same connection,
+// because setting a deadline is expensive. writeFailed is set if the request could not be sent; OnSlow is
+// then not called.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
@@ -396,8 +393,8 @@ func (r *Response) begin() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves a response to r. from is the response of an attempt with the Control old; it is empty
-// afterwards. c is the Control of r, and gets the deadline of old.
+// Adopt moves a response to r. from is the response of an attempt with the Control old, and is
+// empty afterwards. c is the Control of r, to which Adopt copies the deadline of old.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.NewDeadline = old.Deadline, nil
@@ -467,7 +464,7 @@ const (
 )
 
 // Drain reads the rest of the body if it is short, so that the connection can be reused. It reports
-// whether the body has ended as announced.
+// whether it has read the whole body.
 func (r *Response) Drain(c *Control) bool {
 	for r.Body.Left() <= maxDrain {
 		if p, _ := r.Body.Ready(); p != nil {
@@ -483,8 +480,8 @@ func (r *Response) Drain(c *Control) bool {
 }
 
 // Finish ends the attempt. If the response has been read completely, the connection becomes idle; otherwise
-// it is closed. sentAll reports whether the whole request body was sent. If not, a part of Request.Rest has
-// not been read.
+// it is closed. sentAll reports whether the whole request body was sent; if it was not, a part of
+// Request.Rest is unread.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
@@ -496,7 +493,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 		select {
 		case err := <-r.sendDone:
 			r.sendDone, sentAll = nil, err == nil
-		default: // the response came before the end of the request's body
+		default: // the response arrived before the whole request body was sent
 			sentAll = false
 		}
 	}
@@ -553,11 +550,12 @@ func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 // The limits of CloseSurplus.
 const (
 	spareIdle    = 64              // idle connections per proxy that stay
-	surplusAfter = 3 * time.Second // idle time of the others
+	surplusAfter = 3 * time.Second // idle time after which the others are closed
 )
 
-// CloseSurplus closes the idle connections that a burst has left: those beyond spareIdle of a proxy that have been idle
-// for surplusAfter. The connection that became idle last is reused first, so these are not needed for the traffic.
+// CloseSurplus closes the idle connections that a burst of requests has left: a proxy's connections beyond spareIdle
+// that have been idle for surplusAfter. The current traffic does not need them, because the connection that became
+// idle last is reused first.
 func (t *Transport) CloseSurplus() {
 	then := t.cfg.Now().Add(-surplusAfter)
 	t.pools.Range(func(_, p any) bool {
@@ -594,7 +592,7 @@ func (t *Transport) prune(then time.Time) (closed int) {
 	return closed
 }
 
-// usesTunnel reports whether requests for http:// targets also go through a tunnel.
+// usesTunnel reports whether the scheme of a proxy requires a tunnel for http:// targets, too.
 func usesTunnel(scheme string) bool {
 	return upstream.IsSOCKS(scheme) || scheme == upstream.Direct
 }
@@ -611,7 +609,8 @@ func basicAuth(a upstream.Address) []byte {
 // takes about half of the processor time, and with TLS 1.2 one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on c. sessions and own may be nil; own takes precedence.
+// tlsClient makes a TLS handshake with host on c. sessions caches TLS sessions, and own are the
+// proxy's TLS options; both may be nil. The options take precedence.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
 	sessions tls.ClientSessionCache, own *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()

@@ -41,7 +41,7 @@ func (r *Response) Upgrade() []byte {
 	return nil
 }
 
-// offered reports whether protocol is an element of the list offer.
+// offered reports whether protocol is an element of offer, the value of an Upgrade field.
 func offered(offer, protocol []byte) bool {
 	for element := range bytes.SplitSeq(offer, []byte(",")) {
 		if len(protocol) > 0 && bytes.EqualFold(bytes.Trim(element, " \t"), protocol) {
@@ -51,7 +51,7 @@ func offered(offer, protocol []byte) bool {
 	return false
 }
 
-// Tunnel takes the connection of r, a 101 response, for a tunnel in the new protocol. After Tunnel, the
+// Tunnel returns the connection of r, a 101 response, as a tunnel for the new protocol. Afterwards the
 // fields of r are not valid, and Finish does nothing.
 func (r *Response) Tunnel(c *Control) Tunnel {
 	pc := r.pc
@@ -62,7 +62,7 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	}
 	pc.reader.Discard(len(pc.reader.Buffered()))
 	pc.reader.Release()
-	if c.Interrupt.detach() { // otherwise the connection has a deadline in the past, which ends the tunnel
+	if c.Interrupt.detach() { // otherwise a past deadline ends the tunnel
 		tun.Conn.SetDeadline(time.Time{})
 	}
 	return tun
@@ -70,7 +70,8 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 
 // forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove that field from a
 // request in absolute form. The target then responds with 400 or 426, and the request is sent once more,
-// through a tunnel of the same proxy. This shows nothing about the proxy's abilities for other requests.
+// through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about
+// requests without an Upgrade field.
 func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {

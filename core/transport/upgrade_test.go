@@ -119,7 +119,7 @@ func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 }
 
 // If a proxy removes the Upgrade field, the request is sent once more, through a tunnel. This shows nothing
-// about the proxy's abilities. It is not done if breakers count literally.
+// about the proxy's abilities. It is not done if breaker.blame is "literal".
 func TestUpgradeByTunnel(t *testing.T) {
 	var w ways
 	tr := New(Config{})

@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// RequestBodyBroken reports whether the client's request body ended early, for a reason other than a
-// failed attempt. It must be called before Finish.
+// RequestBodyBroken reports whether the request body from the client ended early, and not because
+// the attempt had failed. It must be called before Finish.
 func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
 	case err := <-r.sendDone: // sendDone is nil if no body is being sent
@@ -62,7 +62,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
 	if q.Rest == nil {
-		c.callOnSlow() // nothing is read from the client, so its connection must be watched
+		c.callOnSlow() // nothing is read from the client at present, so the caller must watch its connection
 	}
 	pc.setReadDeadline(c, c.Total)
 	pc.readDeadline = time.Time{} // sendRest changes the deadline
@@ -84,7 +84,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
-	if q.broken() { // no response will come: end the wait for it
+	if q.broken() { // no response can arrive: end the wait for it
 		done <- err
 		c.Interrupt.setReadDeadline(head.pc.Conn, aLongTimeAgo)
 		return
@@ -103,7 +103,7 @@ func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent 
 	done <- err
 }
 
-// headWait is the wait for a response's head while the request's body is being sent.
+// headWait holds the read deadline for a response's head while the request's body is being sent.
 type headWait struct {
 	pc *persistConn
 	c  *Control
@@ -112,8 +112,8 @@ type headWait struct {
 	ended bool
 }
 
-// setDeadline sets the deadline of the wait. After end it has no effect: the response's body has deadlines of
-// its own.
+// setDeadline sets the deadline of the wait. After end it has no effect, because the response's body has its
+// own deadlines.
 func (h *headWait) setDeadline(deadline time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,8 +129,8 @@ func (h *headWait) end() {
 	h.ended = true
 }
 
-// awaitContinue waits for the response to a head with Expect: 100-continue. After a final response the
-// body is not sent, and the connection is not reused.
+// awaitContinue waits for the response to a head with Expect: 100-continue. final reports whether the
+// response is final: the body is then not sent, and the connection is not reused.
 func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (verr *verdict.Error, final bool) {
 	until := t.cfg.Now().Add(ContinueWait)
 	if c.Deadline.Before(until) {
@@ -209,7 +209,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 }
 
 // moveBody moves a part of the body inside the kernel if the body is large and both connections are plain TCP.
-// Otherwise moved is false.
+// Otherwise it returns false.
 func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	plain, isPlain := pc.Conn.(*socket.Conn)
 	left, known := q.Rest.Unread()

@@ -19,9 +19,9 @@ type viaHabit struct{ state atomic.Uint64 }
 // viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
 
-// viaState is the state of a viaHabit. Bits 0 to 7 count successful responses up to viaSamples. Bit 8 is
-// set if they came from several targets, bit 9 if one had no Via, bit 10 if the names differ. Bits
-// 16 to 39 are the hash of the first target, bits 40 to 63 that of the name.
+// viaState is the state of a viaHabit in one word. Bits 0 to 7 count successful responses up to
+// viaSamples. Bit 8 is set if they came from several targets, bit 9 if one had no Via, bit 10 if the
+// names differ. Bits 16 to 39 are the hash of the first target, bits 40 to 63 that of the name.
 type viaState uint64
 
 const (
@@ -79,8 +79,9 @@ func (h *viaHabit) add(fields []http1.Field, target string) {
 	}
 }
 
-// viaName hashes the name of the last intermediary in Via (RFC 9110 section 7.6.3):
-// the host of received-by. It ignores the port, because Apache inserts the target's.
+// viaName returns the hash of the name of the last intermediary in Via (RFC 9110 section 7.6.3):
+// the host of received-by. It ignores the port, because Apache inserts the port of the target.
+// given is false if there is no name.
 func viaName(fields []http1.Field) (hash uint32, given bool) {
 	for i := len(fields) - 1; i >= 0; i-- {
 		if fields[i].Kind != http1.Via {
@@ -89,7 +90,7 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 		v := fields[i].Value
 		v = v[bytes.LastIndexByte(v, ',')+1:]
 		at := skip(v, 0, true)
-		if name := skip(v, skip(v, at, false), true); name < len(v) { // after the protocol
+		if name := skip(v, skip(v, at, false), true); name < len(v) { // the name follows the protocol
 			at = name
 		}
 		end := at
@@ -101,8 +102,8 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 	return 0, false
 }
 
-// skip returns the end of the run that begins at i: of white space if space is set, otherwise of all other
-// bytes.
+// skip returns the index at which a run of bytes that begins at i ends: a run of white space if space is
+// set, otherwise a run of all other bytes.
 func skip(v []byte, i int, space bool) int {
 	for i < len(v) && (v[i] == ' ' || v[i] == '\t') == space {
 		i++
@@ -119,8 +120,8 @@ func hash24[T string | []byte](s T) uint32 {
 	return h>>24 ^ h&0xffffff
 }
 
-// hasUniqueVia reports whether the Via name of a proxy is its own: the habit of at least one other proxy is
-// known, and no other proxy adds the same name.
+// hasUniqueVia reports whether no other proxy adds the same Via name as the proxy of pool of, and the habit
+// of at least one other proxy is known.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.via.state.Load()).name(), 0, false
 	t.pools.Range(func(_, p any) bool {

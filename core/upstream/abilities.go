@@ -16,8 +16,8 @@ func (u *Upstream) Ability(k ability.Kind) ability.View {
 	return u.abilities.View(k, u.Elapsed(u.now()))
 }
 
-// LearnsAbilities reports whether abilities are learnt from the requests of clients. They are not if breakers
-// count failures literally.
+// LearnsAbilities reports whether the proxy's abilities are learnt from the requests of clients. It returns false
+// if breaker.blame is "literal".
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
 
 // Elapsed returns Pool.Elapsed of the proxy's pool.
@@ -33,12 +33,14 @@ func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
 	u.pool.refusals.Served(&u.abilities, ability.TunnelTLS, targetHash(authority), at)
 }
 
-// TunnelRefused records that the proxy has refused a client's tunnel, with a status that is the proxy's own.
+// TunnelRefused records that the proxy has refused a client's tunnel with a status that the proxy itself
+// chose.
 func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
 	u.pool.refusals.Refused(&u.abilities, ability.TunnelTo(authority), targetHash(authority), status, at)
 }
 
-// Forwarded records that the proxy has relayed a response below 400 for a client's request in absolute form.
+// Forwarded records that the proxy has relayed a response with a status below 400 to a client's request in
+// absolute form.
 func (u *Upstream) Forwarded(url []byte, at time.Duration) {
 	u.abilities.Succeeded(ability.Forward, at, ability.Traffic)
 	if l := &u.pool.refusals; !l.Empty() {

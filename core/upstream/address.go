@@ -17,7 +17,7 @@ type Secret string
 
 const mask = "***"
 
-// Without one of these methods, a Secret would be printed or encoded in clear text.
+// Without any one of these interfaces, fmt or an encoder would write a Secret in clear text.
 var (
 	_ fmt.Stringer           = Secret("")
 	_ fmt.GoStringer         = Secret("")
@@ -40,8 +40,8 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // Reveal returns the text itself, to send it to the proxy.
 func (s Secret) Reveal() string { return string(s) }
 
-// The schemes of a proxy's URL. socks5 and socks5h mean the same: the proxy resolves the
-// target's name (RFC 1928). So do socks4 and socks4a: a name is sent in the form of SOCKS4A.
+// The schemes of a proxy's URL. socks5 and socks5h mean the same: the proxy resolves the target's
+// name (RFC 1928). socks4 and socks4a mean the same, too: a name is sent in the form of SOCKS4A.
 const (
 	HTTP    = "http"
 	HTTPS   = "https"
@@ -52,8 +52,8 @@ const (
 	Direct  = "direct" // no proxy: connect to the target itself
 )
 
-// Address is the address of a proxy with its credentials. Addresses that differ in a field belong
-// to different proxies.
+// Address is the address of a proxy with its credentials. Two addresses that differ in any field
+// stand for different proxies.
 type Address struct {
 	Scheme   string
 	Host     string // host:port in lower case, IPv6 in brackets; "" for direct
@@ -70,7 +70,7 @@ const ProxySchemes = "http, https, socks4, socks4a, socks5 or socks5h"
 // IsProxyScheme reports whether s, in lower case, is the scheme of a proxy.
 func IsProxyScheme(s string) bool { return defaultPort[s] != "" }
 
-// IsSOCKS reports whether a scheme is one of SOCKS.
+// IsSOCKS reports whether the scheme is a version of SOCKS.
 func IsSOCKS(scheme string) bool { return strings.HasPrefix(scheme, "socks") }
 
 // ParseAddress parses a proxy's URL: scheme://[user[:password]@]host[:port]. User name and
@@ -158,7 +158,7 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host = strings.ToLower(host); len(host) > maxHost {
 		return "", errors.New("the host has more than 255 bytes")
 	}
-	// % begins the zone of an IPv6 address
+	// '%' begins the zone of an IPv6 address; it is not allowed elsewhere
 	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") {
 		return "", errors.New("the host contains a character that is not allowed in a host name")
 	}
@@ -170,7 +170,7 @@ func noHost(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
 }
 
-// place returns the part of the address that ids are made from.
+// place returns the part of the address from which AssignIDs makes the id.
 func (a Address) place() string {
 	if a.Scheme == Direct {
 		return Direct
@@ -178,8 +178,8 @@ func (a Address) place() string {
 	return a.Host
 }
 
-// Masked reports whether a was parsed from the result of Redacted for an address with credentials. The
-// credentials are then missing.
+// Masked reports whether a was parsed from the result of Redacted, and its credentials have been
+// replaced by the mask.
 func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.

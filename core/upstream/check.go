@@ -9,9 +9,9 @@ import (
 type CheckReport struct {
 	At          time.Duration // end of the check (Pool.Elapsed)
 	Passed      bool
-	Fault       string        // why the check has not passed; "" if it has
-	Latency     time.Duration // until the end of the response; 0 if the check has not passed
-	Exit        netip.Addr    // exit address that was stated last; invalid if unknown
+	Fault       string        // why the check has failed; "" if it has passed
+	Latency     time.Duration // until the end of the response; 0 if the check has failed
+	Exit        netip.Addr    // the exit address of the last check that has found one; invalid if unknown
 	Intercepted bool          // with an https:// URL, the proxy presents its own certificate
 }
 
@@ -29,8 +29,8 @@ func (u *Upstream) SetLastCheck(r *CheckReport) {
 }
 
 // AcquireCheck returns a lease for a health check. The lease takes no place in flight and does not change the
-// statistics. It is the probe of a half-open breaker. AcquireCheck returns false if the breaker admits
-// nothing, or if the proxy is draining.
+// statistics. If the breaker is half-open, the check is its probe. AcquireCheck returns false if the breaker
+// admits no attempt, or if the proxy is draining.
 func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 	if u.Draining() {
 		return Lease{}, false

@@ -23,7 +23,7 @@ func (r *rig) openAll() {
 }
 
 // If no breaker is closed, the breakers admit a probe after a second, one after the other. In a pool of one
-// proxy, and if breakers count literally, a breaker waits for its whole open time.
+// proxy, and if breaker.blame is "literal", a breaker waits for its whole open time.
 func TestEarlyProbes(t *testing.T) {
 	for _, c := range []struct {
 		proxies int

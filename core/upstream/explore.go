@@ -13,22 +13,22 @@ import (
 // avoid it for ever. Therefore an idle proxy gets explorations: first attempts that do not depend on its
 // score.
 //
-//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breakers count
-//     literally and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
+//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breaker.blame is
+//     "literal" and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
 //     success, at most 10 minutes.
 //   - If an exploration succeeds, and the proxy's window is worse (it has failures, or more than twice the latency), a
 //     trial begins: one exploration a second while no selection chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
-//     last failure if these are more. So all scorers use the new state of the proxy. The first failure ends the trial
-//     too, and the window stays.
-//   - A trial also begins when a breaker closes and, unless breakers count literally, with a success 30 s or more
+//     last failure if these are more. This shows the new state of the proxy to all scorers. The first failure ends
+//     the trial too, and the window stays.
+//   - A trial also begins when a breaker closes and, unless breaker.blame is "literal", with a success 30 s or more
 //     after the last failure in the window. Otherwise the attempts of a scorer that seldom chooses the proxy would
 //     take very long to replace the window.
 
 // The times of explorations.
 const (
 	idleAfter   = 30 * time.Second // time without a selection until an exploration
-	idleLongest = 10 * time.Minute // the same, at most, for a proxy that keeps failing, if breakers count literally
+	idleLongest = 10 * time.Minute // the same, at most, for a proxy that keeps failing, if breaker.blame is "literal"
 	trialEvery  = time.Second      // time between the explorations of a trial
 )
 
@@ -58,7 +58,7 @@ func (t *trial) explore() {
 	}
 }
 
-// release ends an exploration whose result shows nothing about the proxy.
+// release ends an exploration whose attempt was excluded.
 func (t *trial) release() {
 	if left := t.left.Load(); left < 0 {
 		t.left.CompareAndSwap(left, -left)
@@ -82,8 +82,8 @@ func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// Unexplored reports whether an exploration of the proxy is due at the time at (Pool.Elapsed). since is when
-// it became due.
+// Unexplored reports whether an exploration of the proxy is due now. at is the current time, and since the
+// time at which the exploration became due (both Pool.Elapsed).
 func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) {
 	if !u.Free() || u.Unreached() {
 		return 0, false
@@ -102,7 +102,7 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 // OnTrial reports whether the proxy is in a trial.
 func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
 
-// Explore is like Acquire, and begins an exploration.
+// Explore is like Acquire, and counts the attempt as an exploration.
 func (u *Upstream) Explore(now time.Time) (Lease, bool) {
 	lease, ok := u.Acquire(now)
 	if ok {
@@ -111,14 +111,14 @@ func (u *Upstream) Explore(now time.Time) (Lease, bool) {
 	return lease, ok
 }
 
-// dueExploration is a proxy whose exploration is due, and the time since which it is.
+// dueExploration is a proxy whose exploration is due, and the time at which it became due.
 type dueExploration struct {
 	u     *Upstream
 	since time.Duration
 }
 
-// Idle returns proxies whose exploration was due at the last Sweep, the longest first. The caller must check
-// with Unexplored whether the exploration is still due.
+// Idle returns the proxies whose exploration was due at the last Sweep. Those that became due first come
+// first. The caller must check with Unexplored whether the exploration is still due.
 func (p *Pool) Idle() []*Upstream {
 	if list := p.idle.Load(); list != nil {
 		return *list

@@ -166,7 +166,7 @@ func TestIdleProxiesOfALargePool(t *testing.T) {
 	require.Len(t, found, 2*sweepRows+500)
 }
 
-// A proxy that keeps failing is explored every 30 s; if breakers count literally, less and less often.
+// A proxy that keeps failing is explored every 30 s; if breaker.blame is "literal", less and less often.
 func TestExplorationsOfAFailingProxy(t *testing.T) {
 	for _, literal := range []bool{false, true} {
 		r := newRig(t, 1)

@@ -7,7 +7,7 @@ import (
 )
 
 // AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
-// specs have the same host and port, the further ones get host:port-2, host:port-3 and so on, in their order.
+// specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
 func AssignIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
@@ -36,10 +36,10 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// Name returns specs with ids. A spec without an id gets the id that AssignIDs has made for a proxy of pool with the
-// same address. If there is none, the spec gets a new id, which differs from those of the other specs and of the
-// proxies of pool whose Source is SourceAPI. So proxies with the same host and port keep their ids, breakers and
-// statistics if one of them is removed, or if their order changes.
+// Name returns specs with ids. A spec without an id gets the id that AssignIDs made for the proxy of pool with the
+// same address. If pool has no such proxy, the spec gets a new id, which differs from those of the other specs and
+// of the proxies of pool whose Source is SourceAPI. This way, proxies with the same host and port keep their ids,
+// breakers and statistics when one of them is removed or their order changes.
 func Name(specs, pool []Spec) []Spec {
 	specs = slices.Clone(specs)
 	keepIDs(specs, pool)
@@ -83,7 +83,7 @@ func keepIDs(specs, pool []Spec) {
 	}
 }
 
-// assigned reports whether AssignIDs may have made the id from a place.
+// assigned reports whether AssignIDs may have made id from place.
 func assigned(id, place string) bool {
 	rest, ok := strings.CutPrefix(id, place)
 	if !ok || rest == "" {

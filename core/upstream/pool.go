@@ -26,7 +26,7 @@ type PoolConfig struct {
 	OnFree   func()          // called when an attempt has released its place in flight; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
 
-	NoSlowStart bool // no limit of attempts in flight for proxies that have not served a request
+	NoSlowStart bool // proxies that have not served a request have no limit on attempts in flight
 }
 
 // Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
@@ -46,7 +46,7 @@ type Pool struct {
 	limited  atomic.Bool // some proxy is known to lack an ability
 	refusals ability.Refusals
 
-	mu      sync.Mutex // one change at a time
+	mu      sync.Mutex // held during a change of the pool, so that changes happen one at a time
 	breaker breaker.Config
 	retired []*Upstream // removed proxies with attempts in flight
 
@@ -62,7 +62,8 @@ type Pool struct {
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
-	// earliest due time of a breaker, ns after the epoch; 0 if it has to be computed
+	// earliest time at which a breaker becomes half-open, ns after the epoch; 0 if it has to be
+	// computed
 	nextTest atomic.Int64
 	// when the next reachability check begins, ns after the epoch; 0 if none is planned
 	nextCheck atomic.Int64
@@ -76,17 +77,18 @@ type Snapshot struct {
 	regions map[float64]*Group // by RegionHash
 }
 
-// Group is the proxies that a selection chooses from: the whole pool or a region.
+// Group holds the proxies that a selection chooses from: the whole pool, or the proxies of a
+// region.
 type Group struct {
 	All   []*Upstream   // in the order of configuration
 	Mixed []*Upstream   // in the order of IDHash, which is practically random
 	Turn  atomic.Uint64 // number of first attempts through this group since the snapshot
 }
 
-// Region returns the proxies of the region with a core.Hash53, or nil.
+// Region returns the proxies of a region, or nil. hash is the core.Hash53 of the region's name.
 func (s *Snapshot) Region(hash float64) *Group { return s.regions[hash] }
 
-// Get returns the proxy with an id, or nil.
+// Get returns the proxy with the given id, or nil.
 func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 
 // NewPool returns an empty pool.
@@ -108,7 +110,7 @@ func NewPool(cfg PoolConfig) *Pool {
 // Epoch returns the time from which Elapsed counts.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
-// At returns the time of day at a time counted by Elapsed. At computes it relative to now, because the sum of
+// At converts a result of Elapsed to a time of day. It computes the time relative to now, because the sum of
 // epoch and elapsed would be wrong after a change of the clock or a suspension of the machine.
 func (p *Pool) At(elapsed time.Duration) time.Time {
 	now := p.now()
@@ -119,15 +121,15 @@ func (p *Pool) At(elapsed time.Duration) time.Time {
 const DefaultMemory = 10 * time.Minute
 
 // SetMemory sets the age up to which attempts count in the statistics of their proxies, in steps of 0.1 s; 0
-// for no limit. Without traffic, the removal of an attempt is late by up to 0.1 s per 1000 proxies of the
-// pool.
+// for no limit. At a proxy without traffic, an older attempt is removed with a delay of up to 0.1 s per 1000
+// proxies of the pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
 // Elapsed returns a time as the duration since the pool's epoch, the form that methods of
 // Upstream take.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
-// publish completes a snapshot and makes it the pool's. The caller holds mu.
+// publish completes a snapshot and makes it the current one. The caller holds mu.
 func (p *Pool) publish(next *Snapshot) {
 	byHash := func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) }
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
@@ -155,8 +157,8 @@ func (p *Pool) publish(next *Snapshot) {
 }
 
 // Changes returns a number that increases with each published snapshot and each transition of a breaker.
-// While it does not change and NextTest has not passed, conclusions from the snapshot and the breakers'
-// states are valid.
+// While it stays the same, and until NextTest, conclusions from the snapshot and the breakers' states
+// remain valid.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Ledger returns the evidence of the pool.
@@ -184,9 +186,8 @@ func (p *Pool) SetLiteral(literal bool) {
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
-// id and address keep their breakers and statistics. Proxies added through the API stay. A spec
-// without an id gets one as Name says. If
-// Reconfigure returns an error, the pool is unchanged.
+// id and address keep their breakers and statistics. Proxies added through the API stay. A spec without
+// an id gets the id that Name returns. If Reconfigure returns an error, the pool is unchanged.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -204,7 +205,7 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	return p.apply(defaults, specs)
 }
 
-// Apply is like Reconfigure without a change of the default settings.
+// Apply is like Reconfigure, but keeps the default settings of breakers.
 func (p *Pool) Apply(specs []Spec) error {
 	p.mu.Lock()
 	defaults := p.breaker
@@ -212,7 +213,7 @@ func (p *Pool) Apply(specs []Spec) error {
 	return p.Reconfigure(defaults, specs)
 }
 
-// Add adds proxies and returns them. After an error none is added.
+// Add adds proxies and returns them. If it returns an error, it has added none.
 func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -238,8 +239,8 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	return out, nil
 }
 
-// Update changes the configuration of one proxy. If the address changes, the proxy gets a new breaker and new
-// statistics.
+// Update changes the configuration of one proxy with the function change, and returns the proxy. If the
+// address changes, the proxy gets a new breaker and new statistics.
 func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -265,7 +266,7 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	return p.Snapshot().byID[id], nil
 }
 
-// ErrDraining means that a proxy is being removed and cannot be changed.
+// ErrDraining reports that a proxy is being removed and cannot be changed.
 var ErrDraining = errors.New("is being removed")
 
 // Specs returns the specs of the proxies that are not draining.

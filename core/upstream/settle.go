@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its proxy. It returns
-// the ledger's finding from a failure. The finding is empty if breakers count literally. A second call does
+// Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its proxy. After a
+// failure, it returns the ledger's finding, which is empty if breaker.blame is "literal". A second call does
 // nothing.
 func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	if l.Proxy == nil || l.settled {
@@ -20,7 +20,7 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	u, counted, reported, enough := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
 	if !u.pool.literal.Load() {
 		found, enough = l.weigh(o)
-		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // every proxy fails at the target
+		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target
 			counted = core.Excluded
 			if l.permit.Probe() && u.pool.others(u) > 0 { // without another proxy, the probe counts as a failure
 				reported = core.Excluded
@@ -87,8 +87,8 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 }
 
 // CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits
-// nothing. tries is the number of failed checks in a row. The statistics do not change, because no request
-// was sent.
+// no attempt. tries is the number of failed checks in a row. The statistics do not change, because no
+// request was sent.
 func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	permit, ok := u.breaker.Acquire()
 	if !ok {

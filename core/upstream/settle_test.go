@@ -13,7 +13,7 @@ import (
 )
 
 // A failure is not in the statistics if the target is the likely cause, because another proxy has failed
-// there, too. An own failure is always in the statistics. If breakers count literally, every failure is.
+// there, too. An own failure is always in the statistics. If breaker.blame is "literal", every failure is.
 func TestFailuresInTheStatistics(t *testing.T) {
 	for _, x := range []struct {
 		literal bool

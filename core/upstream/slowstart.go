@@ -31,16 +31,17 @@ const (
 	unlimited  = math.MaxInt32
 )
 
-// The time for which a proxy is not preferred if its attempts have timed out.
+// For how long a proxy is not preferred after its attempts have timed out.
 const (
 	firstPause = time.Second // after the second timeout
-	pauseSteps = 3           // doublings by further timeouts
+	pauseSteps = 3           // how often further timeouts double it
 )
 
 // slowStart is a proxy's preferred number of attempts in flight.
 type slowStart struct{ limit atomic.Int32 }
 
-// startLimit returns the preferred number of a proxy that is new, or whose breaker has closed.
+// startLimit returns the preferred number of a new proxy, and of a proxy whose breaker has just
+// closed.
 func (p *Pool) startLimit() int32 {
 	if p.noStart || p.literal.Load() {
 		return unlimited
@@ -48,7 +49,7 @@ func (p *Pool) startLimit() int32 {
 	return unproven
 }
 
-// countSuccess raises the preferred number.
+// countSuccess raises the preferred number after a success.
 func (u *Upstream) countSuccess() {
 	limit := u.slow.limit.Load()
 	if limit == unlimited {
@@ -61,8 +62,8 @@ func (u *Upstream) countSuccess() {
 	u.slow.limit.CompareAndSwap(limit, next)
 }
 
-// countTimeout counts an attempt that timed out at a target that serves other proxies, and
-// ended at a moment (Pool.Elapsed).
+// countTimeout counts an attempt that timed out although the target serves other proxies. It does
+// nothing if the proxy has already served a request. at is the end of the attempt (Pool.Elapsed).
 func (u *Upstream) countTimeout(at time.Duration) {
 	if u.HasServed() {
 		return
@@ -73,8 +74,8 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	}
 }
 
-// Preferred reports whether the proxy has fewer attempts in flight than its preferred number at the time at
-// (Pool.Elapsed).
+// Preferred reports whether the proxy has fewer attempts in flight than its preferred number. at is the
+// current time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slow.limit.Load()
 	if limit > unserved {
@@ -83,7 +84,7 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastTimeout.Load()) > u.pause()
 }
 
-// pause returns the time for which a proxy is not preferred if its attempts have timed out.
+// pause returns for how long after its last timeout the proxy is not preferred.
 func (u *Upstream) pause() time.Duration {
 	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
 }

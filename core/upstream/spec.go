@@ -115,7 +115,7 @@ func Check(specs []Spec) error {
 	return check(specs)
 }
 
-// SpecError is an invalid field of a proxy's configuration. It wraps ErrSpec.
+// SpecError reports an invalid field of a proxy's configuration. It wraps ErrSpec.
 type SpecError struct {
 	Field string // id, url, weight, cost, max_in_flight, ca_file, cert, breaker, own_error[0].status
 	Msg   string // with the field's name
@@ -126,7 +126,7 @@ func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
 // Unwrap returns ErrSpec.
 func (e *SpecError) Unwrap() error { return ErrSpec }
 
-// DuplicateError means that two proxies have the same id. It wraps ErrSpec.
+// DuplicateError reports that two proxies have the same id. It wraps ErrSpec.
 type DuplicateError struct{ ID string }
 
 func (e *DuplicateError) Error() string {

@@ -28,8 +28,8 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	}
 }
 
-// NextTest returns the earliest time at which a breaker that is not closed may admit a probe,
-// and false if all breakers are closed.
+// NextTest returns the earliest time at which a breaker that is not closed may admit a probe. It
+// returns false if all breakers are closed.
 func (p *Pool) NextTest() (time.Time, bool) {
 	now := p.now()
 	if in := time.Duration(p.nextTest.Load()) - p.Elapsed(now); in > 0 {
@@ -56,7 +56,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 	return earliest, found
 }
 
-// SetNextCheck sets when the next reachability check begins; zero for never.
+// SetNextCheck sets the time at which the next reachability check begins; zero for none.
 func (p *Pool) SetNextCheck(at time.Time) {
 	next := time.Duration(0)
 	if !at.IsZero() {
@@ -65,7 +65,8 @@ func (p *Pool) SetNextCheck(at time.Time) {
 	p.nextCheck.Store(int64(next))
 }
 
-// NextCheck returns when the next reachability check begins. It returns false if none is planned.
+// NextCheck returns the time at which the next reachability check begins. It returns false if none
+// is planned.
 func (p *Pool) NextCheck() (time.Time, bool) {
 	next := time.Duration(p.nextCheck.Load())
 	if next == 0 {
@@ -120,10 +121,10 @@ func (p *Pool) probesEarly(notClosed []*Upstream) bool {
 	return !p.literal.Load() && len(notClosed) >= 2 && len(notClosed) >= len(p.Snapshot().All)
 }
 
-// If no breaker of the pool is closed, probeEarly makes the breaker half-open that has been open longest.
-// Otherwise the gateway would refuse every request, although the proxies that failed first may work again. A
-// breaker that has been open for less than earlyProbe stays open. Nothing is done while a half-open breaker
-// waits for its probe, in a pool of one proxy, and if breakers count literally. notClosed has the proxies
+// If no breaker of the pool is closed, probeEarly makes the breaker half-open that has been open longest,
+// but not one that has been open for less than earlyProbe. Otherwise the gateway would refuse every request,
+// although the proxies that failed first may work again. probeEarly does nothing while a half-open breaker
+// waits for its probe, in a pool of one proxy, or if breaker.blame is "literal". notClosed holds the proxies
 // whose breaker is not closed.
 func (p *Pool) probeEarly(notClosed []*Upstream) {
 	if !p.probesEarly(notClosed) {
@@ -144,8 +145,9 @@ func (p *Pool) probeEarly(notClosed []*Upstream) {
 	}
 }
 
-// Sweep makes the changes that depend on time. It makes due breakers half-open, removes old attempts from the
-// statistics, and removes drained proxies. The caller calls it ten times a second.
+// Sweep makes the changes that depend on time: it makes breakers half-open whose open time has passed,
+// removes old attempts from the statistics, and removes drained proxies. The caller calls it ten times a
+// second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
 	notClosed := p.NotClosed()

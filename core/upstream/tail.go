@@ -14,7 +14,7 @@ func (u *Upstream) Tail() time.Duration {
 }
 
 // Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so that a
-// proxy that has become slower gets more time. Before the next success it does so only once, so that a proxy
+// proxy that has become slower gets more time. It does so only once between two successes, so that a proxy
 // that hangs does not get more and more time.
 func (u *Upstream) Stretch(d time.Duration) {
 	w := &u.window

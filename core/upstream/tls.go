@@ -8,13 +8,14 @@ import (
 	"fmt"
 )
 
-// TLSOptions say how an https:// proxy is verified, and which client certificate it gets. With the zero value
-// the system's authorities verify the proxy, and it gets no certificate.
+// TLSOptions configure how an https:// proxy is verified, and which client certificate the gateway presents
+// to it. With the zero value, the system's certificate authorities verify the proxy, and the gateway presents
+// no certificate.
 type TLSOptions struct {
-	CAFile   string // PEM file with the authorities that verify the proxy, in place of the system's
+	CAFile   string // PEM file with the certificate authorities that verify the proxy, in place of the system's
 	Insecure bool   // the proxy is not verified
 	Cert     string // PEM file of the client certificate, with its chain
-	Key      string // PEM file of its key
+	Key      string // PEM file of the key of Cert
 }
 
 // TLS holds TLSOptions with the contents of their files. It is immutable. Proxies with the same options may share one.
@@ -26,7 +27,8 @@ type TLS struct {
 	sessions    tls.ClientSessionCache
 }
 
-// maxSessions is the number of proxies with the same TLS whose sessions are kept for resumption.
+// maxSessions is the maximum number of proxies sharing a TLS whose sessions are kept for
+// resumption.
 const maxSessions = 256
 
 // LoadTLS reads the files of o with read. It returns nil for the zero value. The error is a *SpecError.

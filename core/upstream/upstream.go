@@ -16,8 +16,8 @@ import (
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
 //
-// The struct has the fields that a selection reads of every candidate. They take 128 bytes (two cache lines),
-// so that a selection among hundreds of proxies is cheap. All other fields are in details.
+// The fields of this struct are those that a selection reads for every candidate. They take 128 bytes (two
+// cache lines), which makes a selection among hundreds of proxies cheap. All other fields are in details.
 type Upstream struct {
 	*details
 	word     breaker.Word
@@ -51,9 +51,9 @@ type details struct {
 	shortTunnels atomic.Uint64
 	why          atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
 
-	lastTimeout   atomic.Int64 // end of the last attempt that timeouts counts, ns after the epoch
+	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
-	failedToReach atomic.Bool  // no connection to the proxy was opened in the last failure
+	failedToReach atomic.Bool  // the last failure was a failure to connect to the proxy
 
 	abilities   ability.Set
 	checkFailed atomic.Bool // the last health check failed
@@ -128,41 +128,43 @@ func (u *Upstream) Load() float64 {
 	return float64(n) / load(&u.weight)
 }
 
-// Direct reports whether this is direct://: attempts connect to the target itself.
+// Direct reports whether this is direct://, with which attempts connect to the target itself.
 func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
 
 // HasServed reports whether an attempt through the proxy has succeeded since it was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
 
-// ServedSince reports whether an attempt through the proxy has succeeded after a time (Pool.Elapsed).
+// ServedSince reports whether an attempt through the proxy has succeeded since the time at
+// (Pool.Elapsed).
 func (u *Upstream) ServedSince(at time.Duration) bool {
 	return u.HasServed() && time.Duration(u.window.lastSuccess.Load()) > at
 }
 
-// FailedToReach reports whether in the last failure no connection to the proxy was opened.
+// FailedToReach reports whether the last failure was a failure to connect to the proxy.
 func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
-// Draining reports whether the proxy is being removed. It admits no attempts then.
+// Draining reports whether the proxy is being removed. A draining proxy admits no attempts.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
-// Full reports whether the proxy has max_in_flight attempts in flight, or is draining.
+// Full reports whether the proxy has reached max_in_flight or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 
-// Free reports whether the breaker is closed and the proxy is not full. Admissible is then true for
-// all arguments.
+// Free reports whether the breaker is closed and the proxy is not full. If Free returns true, so
+// does Admissible, whatever its arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
-// BreakerAdmits reports whether the breaker would probably admit an attempt at the time at
-// (Pool.Elapsed), without taking a permit.
+// BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no
+// permit. at is the current time (Pool.Elapsed).
 func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.halfOpen(at) }
 
-// Admissible reports whether Acquire would probably succeed at a time (Pool.Elapsed), without
-// taking a permit. probe is whether the attempt may be the probe of a half-open breaker.
+// Admissible reports whether Acquire would probably succeed now. It takes no permit. at is the
+// current time (Pool.Elapsed). probe is set if the attempt may be the probe of a half-open breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
 	return !u.Full() && (u.word.Closed() || probe && u.halfOpen(at))
 }
 
-// halfOpen reports whether a breaker that is not closed is half-open and has no probe.
+// halfOpen reports whether the breaker is half-open and waits for its probe. The breaker must not
+// be closed.
 func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.word.Open(at) && u.breaker.Admissible()
 }
@@ -180,8 +182,8 @@ type Lease struct {
 	parted        bool // Part has released the place in flight
 }
 
-// Acquire begins an attempt. It returns false if the proxy is full or draining, or its breaker
-// admits nothing. The attempt becomes the probe of a half-open breaker.
+// Acquire begins an attempt. It returns false if the proxy is full or draining, or if its breaker
+// admits no attempt. If the breaker is half-open, the attempt is its probe.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	if !u.enter() {
 		return Lease{}, false
@@ -197,11 +199,11 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	return Lease{Proxy: u, permit: permit, began: began}, true
 }
 
-// Answered reports to the breaker that the attempt has a response head or an open tunnel.
+// Answered reports to the breaker that the attempt has received a response head or opened a tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part releases the place in flight, unless that has been done. It returns a lease with the permit, which the
-// caller settles and releases later. l holds nothing afterwards.
+// Part releases the place in flight and moves the permit to the lease that it returns, which the caller
+// settles and releases later. Afterwards l holds nothing.
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
@@ -225,8 +227,9 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// enter takes a place in flight if there is one. It does not add to inFlight of a full proxy even for a
-// moment. Otherwise a request that waits could miss a place that is released at that moment.
+// enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
+// for a moment: a place that is released at that moment would look taken to a request that waits for
+// it.
 func (u *Upstream) enter() bool {
 	if room := int64(u.room.Load()); room == math.MaxInt32 {
 		u.inFlight.Add(1)
@@ -254,9 +257,9 @@ func (u *Upstream) leave() {
 	}
 }
 
-// Fill writes the proxy's data at a time (Pool.Elapsed) into a candidate. region is the
-// core.Hash53 of the wanted region, 0 for none. The selector fills in affinity, rotation and
-// normalized latency.
+// Fill writes the proxy's current data into c. at is the current time (Pool.Elapsed). region is the
+// core.Hash53 of the wanted region, 0 for none. Fill does not set affinity, rotation and normalized
+// latency, which the selector computes.
 func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	s := &u.stats
 	c.SuccessRate = load(&s.successRate)

@@ -26,8 +26,8 @@ type stamp uint32
 
 func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Millisecond)) }
 
-// window holds a proxy's last 100 attempts that were not excluded, without those older than
-// the pool's memory.
+// window holds a proxy's last 100 attempts that were not excluded and are not older than the pool's
+// memory.
 type window struct {
 	mu        sync.Mutex
 	latency   [windowSize]float32 // s, of successes; NaN for failures
@@ -40,20 +40,20 @@ type window struct {
 	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; at first, when the proxy was added
 	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
 
-	sinceFailure int           // successes since then, at most windowSize
+	sinceFailure int           // successes since the last failure, at most windowSize
 	tail         atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
 	stretched    bool          // Stretch has raised tail since the last success; guarded by mu
 	trial        trial
 }
 
-// tailDecay is the speed at which tail decreases: with each success, by this share of its distance to the
-// latest latency. A larger latency raises tail at once. So tail is between the 99th percentile and the
-// largest of the last few hundred latencies.
+// tailDecay is the speed at which tail decreases. Each success moves tail towards its latency by this
+// share of the distance. A larger latency raises tail at once. As a result, tail is between the 99th
+// percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
 // add adds an attempt that ended at the time at (Pool.Elapsed). Unless memory is 0, it removes the attempts
 // that are older than memory. It uses only the latencies of successes, because the latency of a failure
-// depends on the kind of failure, not on the speed of the proxy. literal is set if breakers count literally.
+// depends on the kind of failure, not on the speed of the proxy. literal is set if breaker.blame is "literal".
 func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration, literal bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -93,7 +93,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 	w.dropOlder(at, memory)
 	if w.trial.add(v, w.worseThan(latency)) {
 		keep := trialSuccesses
-		if w.successes < w.n { // because of failures
+		if w.successes < w.n { // the window has failures
 			keep = max(keep, w.sinceFailure)
 		}
 		for w.n > keep {
@@ -118,7 +118,8 @@ func (w *window) drop() {
 // first returns the index of the oldest attempt. The caller holds mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
-// dropOlder removes the attempts that ended before at - memory. The caller holds mu.
+// dropOlder removes the attempts that ended before at - memory, where at is the current time. The
+// caller holds mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
@@ -139,8 +140,8 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// removeFailures removes the latest n failures, or all if there are less. It returns the number of those that it
-// has removed.
+// removeFailures removes the latest n failures, or all if there are fewer. It returns the number of removed
+// failures.
 func (w *window) removeFailures(to *stats, n int) (removed int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

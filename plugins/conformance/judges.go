@@ -29,8 +29,9 @@ func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	return rulings, nil
 }
 
-// sameRulings rules on the responses in two orders, so that the records of each response are written over
-// those of another one.
+// sameRulings checks that a judge always rules in the same way on the same response. Before the rulings
+// that are compared, it passes the responses in reverse order, one at a time, so that the memory of a
+// module holds another response when a response is written there.
 func (k *kit) sameRulings() (string, error) {
 	list := trial.Responses()
 	return k.same("rulings", func(p *wasmhost.Probe) ([]float64, error) {

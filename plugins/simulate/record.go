@@ -18,9 +18,10 @@ type Seen struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies from time to time.
-// Success and latency of a proxy are those of its last 100 attempts. A proxy is in the trace if it has
-// attempts. Its first state is also used for the time before.
+// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies at intervals and
+// passes them to Look. The trace has the success rate and the latency of each proxy's last 100 attempts
+// at these times. It leaves out proxies without attempts. The first state of a proxy also stands for the
+// time before the proxy had attempts.
 type Recorder struct {
 	trace Trace
 	index map[string]int
@@ -41,7 +42,8 @@ func NewRecorder(start float64) *Recorder {
 	}
 }
 
-// Look records the proxies at a time, in seconds from the beginning. Times must not decrease.
+// Look records the state of the proxies at the time at, in seconds since the beginning of the
+// trace. at must not decrease from call to call.
 func (r *Recorder) Look(at float64, proxies []Seen) {
 	r.last, r.used = at, 0
 	for _, s := range proxies {

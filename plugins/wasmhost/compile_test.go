@@ -106,15 +106,16 @@ func bombs() map[string]*w.Module {
 	}
 }
 
-// withImport returns a module with an import of the given parameters. So the module has a type that none of
-// its own functions has.
+// withImport returns a module that imports a function with the given parameters, and so has a type that
+// none of its own functions has.
 func withImport(params []byte) *w.Module {
 	m := w.Scorer()
 	m.Imports = []w.Import{{Module: "env", Name: "abort", Params: params}}
 	return m
 }
 
-// withTypes returns a module with the given number of such types, of n parameters each.
+// withTypes returns a module that imports functions of the given number of different types, each
+// with n parameters.
 func withTypes(types, n int) *w.Module {
 	m := w.Scorer()
 	for i := range types {

@@ -1,5 +1,5 @@
-// Package configure passes the settings of a plugin to it: the table [plugins.NAME.config]. Import it only
-// for that. A module without it has no settings.
+// Package configure passes its settings, the table [plugins.NAME.config], to a plugin. A module that does
+// not import the package has no settings.
 package configure
 
 import (
@@ -8,10 +8,11 @@ import (
 	"strconv"
 )
 
-// Configurer receives the settings.
+// Configurer is a plugin that receives settings.
 type Configurer interface {
-	// Configure is called once, before any other call, and also if nothing is set. It reads each of its settings
-	// from s. If it returns an error, or if s has one, the plugin is not loaded.
+	// Configure is called once, before any other call, even if the configuration has no settings. It reads the
+	// plugin's settings from s. If it returns an error, or if a setting in s is invalid, the plugin is not
+	// loaded.
 	Configure(s *Settings) error
 }
 
@@ -21,8 +22,8 @@ var plugin Configurer
 // Register sets the Configurer. Call it from an init function: the host does not run main.
 func Register(c Configurer) { plugin = c }
 
-// Apply configures c as the host does. It returns an error that names the setting if a setting has the wrong
-// type, is out of its range, or is not read by c.
+// Apply configures c as the host does. It returns the error of c, or an error that names a setting with the
+// wrong type, a setting out of its range, or a setting that c does not read.
 func Apply(c Configurer, s *Settings) error {
 	if err := c.Configure(s); err != nil {
 		return err
@@ -36,19 +37,19 @@ type Setting struct {
 	Key, Value string
 }
 
-// Settings are the settings that are set. Each method returns the setting with that key. If the key is not set,
-// it returns its argument otherwise. The first error in a setting is kept, and reported after Configure has
-// returned.
+// Settings holds the settings in the configuration. Each method returns the setting with the given key, or its
+// parameter otherwise if the configuration has no such key. The first invalid setting is reported after
+// Configure has returned; its method returns otherwise, too.
 type Settings struct {
 	list  []Setting
 	asked []string
 	wrong error // the first error
 }
 
-// New returns settings for tests.
+// New returns settings for tests of a plugin.
 func New(list ...Setting) *Settings { return &Settings{list: list} }
 
-// String returns a setting of type text.
+// String returns a setting that is a text, or otherwise if it is not set.
 func (s *Settings) String(key, otherwise string) string {
 	if text, set := s.find(key); set {
 		return text
@@ -56,7 +57,8 @@ func (s *Settings) String(key, otherwise string) string {
 	return otherwise
 }
 
-// Float returns a setting that is a number from low to high. Both may be infinite.
+// Float returns a setting that is a number from low to high, or otherwise if it is not set. low and
+// high may be infinite.
 func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
 	text, set := s.find(key)
 	if !set {
@@ -70,7 +72,7 @@ func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
 	return f
 }
 
-// Int returns a setting that is a whole number from low to high.
+// Int returns a setting that is a whole number from low to high, or otherwise if it is not set.
 func (s *Settings) Int(key string, otherwise, low, high int) int {
 	text, set := s.find(key)
 	if !set {
@@ -84,7 +86,7 @@ func (s *Settings) Int(key string, otherwise, low, high int) int {
 	return int(f)
 }
 
-// Bool returns a setting that is true or false.
+// Bool returns a setting that is true or false, or otherwise if it is not set.
 func (s *Settings) Bool(key string, otherwise bool) bool {
 	text, set := s.find(key)
 	if set && text != "true" && text != "false" {
@@ -125,7 +127,8 @@ func (s *Settings) fail(key, value, must string) {
 	}
 }
 
-// err returns the first error in the settings, or nil.
+// err returns the first error in the settings, or nil. A setting that Configure has not read is an
+// error.
 func (s *Settings) err() error {
 	for _, o := range s.list {
 		if s.wrong == nil && !s.knows(o.Key) {

@@ -243,7 +243,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	}
 }
 
-// If breakers count literally, requests wait in a queue only if the file has [queue].
+// If breaker.blame is "literal", requests wait in a queue only if the file has [queue].
 func TestTheQueueOfAFile(t *testing.T) {
 	const literal = "[breaker]\nblame = \"literal\"\n"
 	for text, want := range map[string]queue.Config{

@@ -25,14 +25,15 @@ func label(variant string) string {
 	return variant
 }
 
-// compared are the variants that the curves show.
+// compared lists the variants that the charts show.
 var compared = []string{workload.Default, workload.Single, workload.Rotation, workload.OracleName}
 
 func point(i stats.Interval, scale float64) chart.Point {
 	return chart.Point{Value: scale * i.Value, Low: scale * i.Low, High: scale * i.High}
 }
 
-// gap returns the share of the gap between a single attempt and the oracle that Whirlpool closes.
+// gap returns the effect of Whirlpool on a workload, as a share of the possible effect: 0 if it
+// serves as many requests as a single attempt does, 1 if it serves as many as the oracle.
 func (d *Data) gap(w string) stats.Interval {
 	o := d.Virtual[w]
 	return stats.Gap(o[workload.Single].Served, o[workload.Default].Served, o[workload.OracleName].Served,
@@ -52,8 +53,8 @@ func floor(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// whyLost returns text about the reasons for which requests failed by default. runs has the outcomes of a workload
-// by variant.
+// whyLost returns a text with the number of requests that failed in the variant workload.Default, by reason. runs
+// has the outcomes of one workload, by variant.
 func whyLost(runs map[string]*workload.Outcome) string {
 	o := runs[workload.Default]
 	lost := len(o.Served) - o.ServedCount()
