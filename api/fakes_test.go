@@ -65,7 +65,7 @@ func newRig(t testing.TB, change func(*rig, *Config)) *rig {
 	}))
 	r.policies = retry.NewStore(retry.DefaultPolicy(), clock)
 	r.engine = &fakeEngine{policies: r.policies, first: "random", retry: "random"}
-	r.changes = changes.New(nil, slog.New(slog.DiscardHandler))
+	r.changes = changes.New(changes.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	r.changes.Attach(changes.Parts{Engine: r.engine, Pool: r.pool, Policies: r.policies})
 	r.reload = ReloadStatus{OK: true, At: noon, Faults: []string{}, Restart: []string{}}
 	config := Config{

@@ -143,7 +143,7 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	store, _, err := state.OpenStore(state.OS{}, t.TempDir(), "changes", time.Now)
 	require.NoError(t, err)
 	t.Cleanup(func() { store.Close() })
-	kept := changes.New(store, log)
+	kept := changes.New(changes.Options{Records: store, Now: time.Now, Log: log})
 	require.NoError(t, kept.Configure(changes.Configuration{Proxies: cfg.Proxies, Policy: cfg.Retry},
 		func([]upstream.Spec) error { return nil }))
 	kept.Attach(changes.Parts{Engine: e, Pool: e.Pool(), Policies: e.Policies()})

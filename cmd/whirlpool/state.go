@@ -21,6 +21,7 @@ import (
 // Files of [state] dir.
 const (
 	changesFile = "changes"
+	idsFile     = "ids" // of proxies without an id in the configuration
 	historyFile = "metrics"
 )
 
@@ -28,6 +29,7 @@ const (
 type keeper struct {
 	dir     *state.Dir
 	store   *state.Store // of changes by the API
+	ids     *state.Store // of automatic ids
 	history *history
 	once    sync.Once
 }
@@ -73,13 +75,16 @@ func lockState(path string, wait time.Duration, log *slog.Logger) (*keeper, erro
 	if err != nil {
 		return nil, err
 	}
-	store, damage, err := state.OpenStore(state.OS{}, path, changesFile, time.Now)
-	if err != nil {
-		dir.Unlock()
-		return nil, err
+	k := &keeper{dir: dir}
+	for file, store := range map[string]**state.Store{changesFile: &k.store, idsFile: &k.ids} {
+		var damage state.Damage
+		if *store, damage, err = state.OpenStore(state.OS{}, path, file, time.Now); err != nil {
+			k.close()
+			return nil, err
+		}
+		logDamage(log, filepath.Join(path, file), damage)
 	}
-	logDamage(log, filepath.Join(path, changesFile), damage)
-	return &keeper{dir: dir, store: store}, nil
+	return k, nil
 }
 
 func logDamage(log *slog.Logger, file string, d state.Damage) {
@@ -113,8 +118,10 @@ func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
 // freeze makes later changes by the API fail with state.ErrClosed, because another process may already have
 // read the recorded changes. Metrics are still saved.
 func (k *keeper) freeze() {
-	if k.store != nil {
-		k.store.Close()
+	for _, s := range []*state.Store{k.store, k.ids} {
+		if s != nil {
+			s.Close()
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func showStateCommand() *cobra.Command {
 			for _, c := range list.Changes {
 				note := ""
 				if !c.InForce {
-					note = "not in the configuration now"
+					note = "not in force: not in the configuration now, or named as an error in the log of the start"
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.At.Format(time.RFC3339), c.Change, c.Key, note)
 			}

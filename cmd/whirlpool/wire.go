@@ -135,7 +135,9 @@ func wire(
 		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
-	g.changes = changes.New(g.keeper.store, g.log)
+	g.changes = changes.New(changes.Options{
+		Records: g.keeper.store, IDs: g.keeper.ids, Now: time.Now, Log: g.log,
+	})
 	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) (err error) {
 		conf := cfg.Engine()
 		conf.Proxies = proxies

@@ -2,9 +2,10 @@
 // they outlive reloads and restarts.
 //
 // A record of a changed proxy, of the policy, or of a plugin in use also holds the configured value at the
-// time of the change. When the configuration has another value, that value is used and the record is deleted.
-// A record of a proxy that the configuration does not have (any more) stays, because proxy lists omit proxies
-// for a while.
+// time of the change, that of a proxy as a fingerprint. When the configuration has another value, that value is used
+// and the record is deleted. A record of a proxy that the configuration does not have (any more) stays, because
+// proxy lists omit proxies for a while. The fingerprint of its address finds a proxy that has no id in the
+// configuration.
 package changes
 
 import (
@@ -73,13 +74,23 @@ type Changes struct {
 	log     *slog.Logger
 
 	mu     sync.Mutex // held during a change, and during a reload
+	ids    *ids
 	parts  Parts
 	config Configuration // in force, with the ids of all proxies
+	partly bool          // the recorded policy could not be put into force wholly
 }
 
-// New returns a Changes that records in store; nil records nothing. Configure and Attach complete it.
-func New(store *state.Store, log *slog.Logger) *Changes {
-	return &Changes{records: &records{store}, log: log}
+// Options are the dependencies of a Changes.
+type Options struct {
+	Records *state.Store // of changes; nil records nothing
+	IDs     *state.Store // of automatic ids; nil for a memory that ends with the process
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// New returns a Changes. Configure and Attach complete it.
+func New(o Options) *Changes {
+	return &Changes{records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log}
 }
 
 // NotKeptError means that a change was not made, because it could not be recorded.
@@ -99,19 +110,19 @@ func (e *NotKeptError) Unwrap() error { return e.Err }
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.records.store == nil {
-		return apply(config.Proxies)
-	}
-	recorded := c.records.proxies(c.log)
+	recorded := c.records.proxies()
 	added := recorded.added()
 	var pool []upstream.Spec
 	if start := c.parts.Pool == nil; start {
+		c.records.logUnusable(c.log)
 		pool = added
 	} else {
 		pool, added = c.parts.Pool.Specs(), nil // the pool already has the added proxies
 	}
-	config.Proxies = upstream.Name(config.Proxies, pool)
-	changed, superseded := recorded.apply(config.Proxies)
+	unnamed := config.Proxies
+	config.Proxies = c.ids.name(unnamed, recorded, pool)
+	applied := recorded.apply(config.Proxies, c.ids.prints)
+	changed := applied.specs
 	names := make(map[string]struct{}, len(config.Proxies))
 	for i := range config.Proxies {
 		names[config.Proxies[i].ID] = struct{}{}
@@ -125,18 +136,35 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 		return err
 	}
 	c.config = config
-	c.supersede(superseded)
+	c.ids.remember(config.Proxies, unnamed)
+	if c.records.store != nil {
+		c.trust(applied.trusted)
+		c.supersede(applied.superseded)
+	}
 	return nil
+}
+
+// trust writes records again whose fingerprint was made with another key. The caller holds mu.
+func (c *Changes) trust(set map[string]any) {
+	if len(set) == 0 {
+		return
+	}
+	c.log.Warn("the key of fingerprints in [state] dir is not the one that these changes by the API were recorded "+
+		"with: they are made to the proxies that have these ids now; check them with: whirlpool state show",
+		slog.Any("changes", slices.Sorted(maps.Keys(set))))
+	if err := c.records.write(set); err != nil {
+		c.log.Warn("records of changes by the API cannot be written", slog.Any("error", err))
+	}
 }
 
 // supersede deletes the records whose keys are in superseded. It also deletes those of the policy and the
 // plugins if the configured value is not the one in the record. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
-	if p, ok := c.records.policy(); ok && !p.file.Equal(&c.config.Policy) {
+	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) {
 		superseded = append(superseded, policyKey)
 	}
 	for use, configured := range c.config.Plugins {
-		if a, ok := c.records.activation(use); ok && a.Configured != configured {
+		if a, err := c.records.activation(use); err == nil && a.Configured != configured {
 			superseded = append(superseded, pluginKey+use)
 		}
 	}
@@ -159,17 +187,17 @@ func (c *Changes) Attach(parts Parts) {
 	if c.records.store == nil {
 		return
 	}
-	if p, ok := c.records.policy(); ok {
+	if p, err := c.records.policy(); err == nil {
 		c.restorePolicy(p.policy)
 	}
-	for _, use := range []string{UseFirst, UseRetry, UseJudge} {
-		a, ok := c.records.activation(use)
-		if !ok {
+	for _, use := range recordedUses {
+		a, err := c.records.activation(use)
+		if err != nil {
 			continue
 		}
 		attrs := []any{slog.String("for", use), slog.String("plugin", a.Active),
 			slog.String("configured", a.Configured)}
-		if err := c.activate(use, a.Active); err != nil {
+		if err = c.activate(use, a.Active); err != nil {
 			c.log.Warn("an activated plugin is not in use again after the restart",
 				append(attrs, slog.Any("error", err))...)
 			continue
@@ -185,11 +213,13 @@ func (c *Changes) restorePolicy(p retry.Policy) {
 		c.log.Warn("an activated plugin is not in use again after the restart", slog.String("for", UseBackoff),
 			slog.String("plugin", p.BackoffStrategy), slog.String("configured", c.config.Policy.BackoffStrategy))
 		p.BackoffStrategy = c.config.Policy.BackoffStrategy
+		c.partly = true
 	}
 	_, err := c.parts.Policies.Put(func(retry.Policy) (retry.Policy, error) {
 		return p, p.Validate(c.parts.Engine.HasBackoff)
 	})
 	if err != nil {
+		c.partly = true
 		c.log.Warn("the retry policy that the API has set is not in force after the restart", slog.Any("error", err))
 		return
 	}
@@ -200,6 +230,7 @@ func (c *Changes) restorePolicy(p retry.Policy) {
 func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	specs = c.ids.nameAdded(specs, c.config.Proxies, c.parts.Pool.Specs(), c.records.proxyIDs())
 	added, err := c.parts.Pool.Add(specs)
 	if err != nil || !c.keeps(keep) {
 		return added, err
@@ -208,7 +239,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
 		if configured := c.configured(u.ID()); configured != nil { // the API has removed the configured proxy before
-			r.Base = baseOf(configured)
+			r.refer(configured, c.ids.prints)
 		}
 		set[proxyKey+u.ID()] = r
 	}
@@ -249,12 +280,16 @@ func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep
 func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) error {
 	configured := c.configured(id)
 	var spec upstream.Spec
-	r, recorded := c.records.proxy(id)
-	switch base := baseOf(configured); {
-	case recorded && !r.Removed && r.Base == base:
+	r, err := c.records.proxy(id)
+	base := ""
+	if configured != nil {
+		base = c.ids.prints.base(configured)
+	}
+	switch {
+	case err == nil && !r.Removed && r.Base == base:
 		spec = r.spec(id)
 	case configured != nil:
-		spec, r.Base = *configured, base
+		spec = *configured
 	default:
 		return nil
 	}
@@ -262,7 +297,9 @@ func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) err
 		return err
 	}
 	next := newProxyRecord(&spec)
-	next.Base = r.Base
+	if configured != nil {
+		next.refer(configured, c.ids.prints)
+	}
 	return c.records.write(map[string]any{proxyKey + id: next})
 }
 
@@ -276,7 +313,9 @@ func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 	if c.keeps(keep) {
 		set := map[string]any{proxyKey + id: nil}
 		if configured := c.configured(id); configured != nil {
-			set[proxyKey+id] = proxyRecord{Base: baseOf(configured), Removed: true}
+			r := proxyRecord{Removed: true}
+			r.refer(configured, c.ids.prints)
+			set[proxyKey+id] = r
 		}
 		if err := c.records.write(set); err != nil {
 			return err
@@ -300,17 +339,22 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 			return p, err
 		}
 		kept := c.config.Policy // the recorded policy, which lacks the changes that were made with keep not set
-		if r, ok := c.records.policy(); ok {
+		if r, err := c.records.policy(); err == nil {
 			kept = r.policy
 		}
 		kept = kept.Merge(o)
 		if err := kept.Validate(func(string) bool { return true }); err != nil {
 			return p, err
 		}
+		record := any(policyRecord{c.config.Policy, kept})
 		if kept.Equal(&c.config.Policy) {
-			return p, c.records.delete(policyKey)
+			record = nil
 		}
-		return p, c.records.write(map[string]any{policyKey: policyRecord{c.config.Policy, kept}})
+		if err := c.records.write(map[string]any{policyKey: record}); err != nil {
+			return p, err
+		}
+		c.partly = false
+		return p, nil
 	})
 }
 
@@ -388,7 +432,7 @@ type Record struct {
 	Key     string // policy, plugin/USE or proxy/ID
 	Change  string // added, changed, removed or activated
 	At      time.Time
-	InForce bool // false for a change of a proxy that the configuration does not have now
+	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
 // Kept returns the recorded changes, sorted by key. ok is false if no changes are recorded.
@@ -400,14 +444,17 @@ func (c *Changes) Kept() (list []Record, ok bool) {
 	defer c.mu.Unlock()
 	all := c.records.store.All()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		r := Record{Key: key, At: all[key].At, Change: "changed", InForce: true}
-		if id, isProxy := cutKey(key, proxyKey); isProxy {
-			if p, valid := c.records.proxy(id); valid {
-				r.Change = p.change()
-				r.InForce = p.Base == "" || c.configured(id) != nil
-			}
-		} else if _, isPlugin := cutKey(key, pluginKey); isPlugin {
+		r := Record{Key: key, At: all[key].At, Change: "changed", InForce: c.records.check(key) == nil}
+		if id, isProxy := cutKey(key, proxyKey); isProxy && r.InForce {
+			p, _ := c.records.proxy(id) // check has found no error
+			r.Change = p.change()
+			r.InForce = p.Base == "" || c.configured(id) != nil
+		} else if use, isPlugin := cutKey(key, pluginKey); isPlugin {
 			r.Change = "activated"
+			a, err := c.records.activation(use)
+			r.InForce = err == nil && c.active(use) == a.Active
+		} else if key == policyKey && c.partly {
+			r.InForce = false
 		}
 		list = append(list, r)
 	}

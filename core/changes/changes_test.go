@@ -92,10 +92,12 @@ type rig struct {
 	policies *retry.Store
 	*changes.Changes
 	store *state.Store
+	ids   *state.Store
+	now   time.Time
 }
 
 func newRig(t require.TestingT, dir string) *rig {
-	return &rig{t: t, file: dir, fs: &fastFS{}, config: changes.Configuration{
+	return &rig{t: t, file: dir, fs: &fastFS{}, now: time.Unix(1e9, 0), config: changes.Configuration{
 		Policy:  retry.DefaultPolicy(),
 		Plugins: map[string]string{changes.UseFirst: "a", changes.UseRetry: "a", changes.UseJudge: "none"},
 	}}
@@ -105,11 +107,17 @@ func newRig(t require.TestingT, dir string) *rig {
 func (r *rig) start() {
 	if r.store != nil {
 		r.store.Close()
+		r.ids.Close()
 	}
 	var err error
 	r.store, _, err = state.OpenStore(r.fs, r.file, "changes", time.Now)
 	require.NoError(r.t, err)
-	r.Changes = changes.New(r.store, slog.New(slog.NewTextHandler(&r.log, nil)))
+	r.ids, _, err = state.OpenStore(r.fs, r.file, "ids", time.Now)
+	require.NoError(r.t, err)
+	r.Changes = changes.New(changes.Options{
+		Records: r.store, IDs: r.ids, Now: func() time.Time { return r.now },
+		Log: slog.New(slog.NewTextHandler(&r.log, nil)),
+	})
 	r.engine = &engine{"a", "a", "none"}
 	r.pool = upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	r.policies = retry.NewStore(r.config.Policy, time.Now)
@@ -424,13 +432,13 @@ func TestAutomaticIDs(t *testing.T) {
 	require.ErrorIs(t, r.Forget("proxy/h:1-3"), core.ErrNotFound)
 	require.NoError(t, r.Forget(""))
 	r.start()
-	require.Equal(t, map[string]float64{"h:1": 1, "h:1-2": 1}, r.weights(), "the added one is forgotten")
+	require.Equal(t, map[string]float64{"h:1-2": 1, "h:1-3": 1}, r.weights(), "the added one is forgotten")
 }
 
 // Without a store everything works, and nothing outlives a restart.
 func TestWithoutAStore(t *testing.T) {
 	r := newRig(t, "")
-	r.Changes = changes.New(nil, slog.New(slog.DiscardHandler))
+	r.Changes = changes.New(changes.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	r.engine = &engine{"a", "a", "none"}
 	r.pool = upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	r.policies = retry.NewStore(r.config.Policy, time.Now)

@@ -1,9 +1,9 @@
 package changes
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -42,10 +42,50 @@ func (r *records) delete(keys ...string) error {
 	return r.write(set)
 }
 
-// get decodes the record of a key. ok is false if there is none, or if it is not valid.
-func (r *records) get(key string, v any) (ok bool) {
+// errNoRecord means that there is no record of a key. Any other error of reading a record means that this version
+// cannot use the record.
+var errNoRecord = errors.New("there is no record")
+
+// get decodes the record of a key.
+func (r *records) get(key string, v any) error {
 	record, held := r.store.Get(key)
-	return held && json.Unmarshal(record.Value, v) == nil
+	if !held {
+		return errNoRecord
+	}
+	return json.Unmarshal(record.Value, v)
+}
+
+// check returns the reason why this version cannot use the record of a key, or nil.
+func (r *records) check(key string) error {
+	var err error
+	id, isProxy := cutKey(key, proxyKey)
+	use, isPlugin := cutKey(key, pluginKey)
+	switch {
+	case isProxy:
+		_, err = r.proxy(id)
+	case isPlugin:
+		_, err = r.activation(use)
+	case key == policyKey:
+		_, err = r.policy()
+	default:
+		err = errors.New("this version makes no such changes")
+	}
+	return err
+}
+
+// logUnusable logs each record that this version cannot use. The records stay, because another version may have
+// written them.
+func (r *records) logUnusable(log *slog.Logger) {
+	if r.store == nil {
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.store.All())) {
+		if err := r.check(key); err != nil {
+			log.Error("a change by the API is not in force, because its record cannot be used: make the change again, "+
+				"or delete the record with: whirlpool state clear --key KEY", slog.String("change", key),
+				slog.String("file", r.store.Path()), slog.Any("error", err))
+		}
+	}
 }
 
 // activation is the record of a plugin in use.
@@ -54,10 +94,18 @@ type activation struct {
 	Active     string `json:"active"`
 }
 
-func (r *records) activation(use string) (a activation, ok bool) {
-	ok = r.get(pluginKey+use, &a)
-	return a, ok
+func (r *records) activation(use string) (a activation, err error) {
+	if err = r.get(pluginKey+use, &a); err != nil {
+		return a, err
+	}
+	if !slices.Contains(recordedUses, use) {
+		return a, fmt.Errorf("%q is not a use of a plugin", use)
+	}
+	return a, nil
 }
+
+// recordedUses are the uses that have a record of their own; that of a backoff is in the policy.
+var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
 type policyRecord struct {
@@ -68,37 +116,40 @@ type policyRecord struct {
 // policies are the two policies of a record.
 type policies struct{ file, policy retry.Policy }
 
-func (r *records) policy() (p policies, ok bool) {
+func (r *records) policy() (p policies, err error) {
 	var raw struct {
 		File   json.RawMessage `json:"file"`
 		Policy json.RawMessage `json:"policy"`
 	}
-	if !r.get(policyKey, &raw) {
-		return p, false
+	if err = r.get(policyKey, &raw); err != nil {
+		return p, err
 	}
-	var valid [2]bool
-	p.file, valid[0] = decodePolicy(raw.File)
-	p.policy, valid[1] = decodePolicy(raw.Policy)
-	return p, valid[0] && valid[1]
+	if p.file, err = decodePolicy(raw.File); err != nil {
+		return p, fmt.Errorf("the policy of the configuration at that time: %w", err)
+	}
+	p.policy, err = decodePolicy(raw.Policy)
+	return p, err
 }
 
 // decodePolicy decodes the JSON of a policy. Fields that it lacks have their defaults.
-func decodePolicy(data []byte) (p retry.Policy, ok bool) {
+func decodePolicy(data []byte) (p retry.Policy, err error) {
 	var o retry.Override
-	if strict.DecodeJSON(data, &o) != nil {
-		return p, false
+	if err := strict.DecodeJSON(data, &o); err != nil {
+		return p, err
 	}
 	p = retry.DefaultPolicy()
 	p = p.Merge(o)
-	return p, p.Validate(func(string) bool { return true }) == nil
+	err = p.Validate(func(string) bool { return true })
+	return p, err
 }
 
 // proxyRecord is the record of a proxy: all its fields that the API can change.
 type proxyRecord struct {
-	// Base identifies the entry of the configuration that was changed or removed; see baseOf. It is "" for a proxy that
-	// was added.
-	Base    string `json:"base,omitempty"`
-	Removed bool   `json:"removed,omitempty"` // then the following fields are not used
+	// Base identifies the entry of the configuration that was changed or removed; see prints.base. It is "" for a proxy
+	// that was added.
+	Base    string         `json:"base,omitempty"`
+	Entry   upstream.Print `json:"entry,omitzero"`    // of the address of that entry
+	Removed bool           `json:"removed,omitempty"` // then the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
 	Host        string              `json:"host,omitempty"`
@@ -148,53 +199,44 @@ func (r *proxyRecord) change() string {
 	return "changed"
 }
 
-// baseOf returns a hash of the fields that a record has; "" for nil.
-func baseOf(s *upstream.Spec) string {
-	if s == nil {
-		return ""
-	}
-	r := newProxyRecord(s)
-	if r.Weight == 0 {
-		r.Weight = 1
-	}
-	if len(r.Metadata) == 0 {
-		r.Metadata = nil
-	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		panic("a proxy that cannot be encoded: " + err.Error()) // a checked weight or cost is a finite number
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:12])
+// refer makes r the record of a change of an entry of the configuration.
+func (r *proxyRecord) refer(entry *upstream.Spec, p prints) {
+	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
 }
 
-func (r *records) proxy(id string) (p proxyRecord, ok bool) {
-	ok = r.get(proxyKey+id, &p)
-	return p, ok
+func (r *records) proxy(id string) (p proxyRecord, err error) {
+	if err = r.get(proxyKey+id, &p); err != nil || p.Removed {
+		return p, err
+	}
+	spec := p.spec(id)
+	return p, upstream.CheckSpec(&spec)
 }
 
 // proxyRecords are the valid records of proxies by id.
 type proxyRecords map[string]proxyRecord
 
-// proxies returns the records of all proxies. Those that this version cannot use are logged.
-func (r *records) proxies(log *slog.Logger) proxyRecords {
+// proxies returns the records of all proxies that this version can use.
+func (r *records) proxies() proxyRecords {
 	out := proxyRecords{}
-	for key := range r.store.All() {
-		id, isProxy := cutKey(key, proxyKey)
-		if !isProxy {
-			continue
+	for _, id := range r.proxyIDs() {
+		if p, err := r.proxy(id); err == nil {
+			out[id] = p
 		}
-		p, ok := r.proxy(id)
-		if spec := p.spec(id); ok && !p.Removed {
-			ok = upstream.CheckSpec(&spec) == nil
-		}
-		if !ok {
-			log.Warn("the record of a change by the API is not valid, and not used", slog.String("change", key))
-			continue
-		}
-		out[id] = p
 	}
 	return out
+}
+
+// proxyIDs returns the ids of all proxies that have a record.
+func (r *records) proxyIDs() (ids []string) {
+	if r.store == nil {
+		return nil
+	}
+	for key := range r.store.All() {
+		if id, isProxy := cutKey(key, proxyKey); isProxy {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // added returns the proxies that were added, by id.
@@ -207,29 +249,44 @@ func (r proxyRecords) added() (specs []upstream.Spec) {
 	return specs
 }
 
-// apply makes the recorded changes to the proxies of the configuration. superseded are the keys of the
-// records of proxies whose entry in the configuration is not the one that was changed.
-func (r proxyRecords) apply(configured []upstream.Spec) (specs []upstream.Spec, superseded []string) {
-	specs = make([]upstream.Spec, 0, len(configured))
+// applied is the result of proxyRecords.apply.
+type applied struct {
+	specs      []upstream.Spec
+	superseded []string       // keys of records of proxies whose entry is not the one that was changed
+	trusted    map[string]any // new records of changes that were made without a comparison of entries
+}
+
+// apply makes the recorded changes to the proxies of the configuration. An entry cannot be compared with one whose
+// fingerprint was made with another key, and counts as the same.
+func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
+	out := applied{specs: make([]upstream.Spec, 0, len(configured)), trusted: map[string]any{}}
 	for i := range configured {
 		spec := configured[i]
 		p, recorded := r[spec.ID]
+		foreign := recorded && p.Base != "" && !prints.own(p.Base)
 		switch {
 		case !recorded:
-		case p.Base != baseOf(&configured[i]):
-			superseded = append(superseded, proxyKey+spec.ID)
-		case p.Removed:
-			continue
+		case !foreign && p.Base != prints.base(&configured[i]):
+			out.superseded = append(out.superseded, proxyKey+spec.ID)
 		default:
 			changed := spec
-			p.set(&changed)
+			if !p.Removed {
+				p.set(&changed)
+			}
 			if upstream.CheckSpec(&changed) != nil { // the entry has other fields now, which do not fit the change
-				superseded = append(superseded, proxyKey+spec.ID)
+				out.superseded = append(out.superseded, proxyKey+spec.ID)
 				break
+			}
+			if foreign {
+				p.refer(&configured[i], prints)
+				out.trusted[proxyKey+spec.ID] = p
+			}
+			if p.Removed {
+				continue
 			}
 			spec = changed
 		}
-		specs = append(specs, spec)
+		out.specs = append(out.specs, spec)
 	}
-	return specs, superseded
+	return out
 }

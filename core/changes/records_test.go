@@ -14,15 +14,16 @@ func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	changed := entry
 	changed.Address.Scheme = upstream.HTTP
 	record := newProxyRecord(&changed)
-	record.Base = baseOf(&entry)
+	prints := newPrints(make([]byte, 32))
+	record.refer(&entry, prints)
 	records := proxyRecords{"a": record}
 
-	specs, superseded := records.apply([]upstream.Spec{entry})
-	require.Equal(t, upstream.HTTP, specs[0].Address.Scheme)
-	require.Empty(t, superseded)
+	got := records.apply([]upstream.Spec{entry}, prints)
+	require.Equal(t, upstream.HTTP, got.specs[0].Address.Scheme)
+	require.Empty(t, got.superseded)
 
 	entry.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}} // for https:// only
-	specs, superseded = records.apply([]upstream.Spec{entry})
-	require.Equal(t, []upstream.Spec{entry}, specs)
-	require.Equal(t, []string{proxyKey + "a"}, superseded)
+	got = records.apply([]upstream.Spec{entry}, prints)
+	require.Equal(t, []upstream.Spec{entry}, got.specs)
+	require.Equal(t, []string{proxyKey + "a"}, got.superseded)
 }

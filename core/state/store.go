@@ -61,6 +61,9 @@ func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damag
 	return s, damage, nil
 }
 
+// Path returns the path of the file.
+func (s *Store) Path() string { return s.journal.path }
+
 // Get returns the record of a key.
 func (s *Store) Get(key string) (r Record, ok bool) {
 	s.mu.Lock()

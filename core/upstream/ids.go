@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"cmp"
+	"hash/maphash"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,7 +10,10 @@ import (
 
 // AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
 // specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
-func AssignIDs(specs []Spec) {
+func AssignIDs(specs []Spec) { assign(specs, nil) }
+
+// assign gives an id that is not in reserved to each spec without one.
+func assign(specs []Spec, reserved map[string]struct{}) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		if specs[i].ID != "" {
@@ -27,7 +32,8 @@ func AssignIDs(specs []Spec) {
 			if n := next[base]; n > 1 {
 				id = base + "-" + strconv.Itoa(n)
 			}
-			if _, used := taken[id]; !used {
+			_, used := taken[id]
+			if _, kept := reserved[id]; !used && !kept {
 				break
 			}
 		}
@@ -36,59 +42,116 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// Name returns specs with ids. A spec without an id gets the id that AssignIDs made for the proxy of pool with the
-// same address. If pool has no such proxy, the spec gets a new id, which differs from those of the other specs and
-// of the proxies of pool whose Source is SourceAPI. This way, proxies with the same host and port keep their ids,
-// breakers and statistics when one of them is removed or their order changes.
-func Name(specs, pool []Spec) []Spec {
+// Print is a fingerprint of an Address.
+type Print struct {
+	Login uint64 `json:"login"` // of scheme, host and user name
+	Exact uint64 `json:"exact"` // of these and of the password
+}
+
+// Known is the earlier owner of an automatic id.
+type Known struct {
+	Print
+	ExactOnly bool // only a proxy with the same address may have the id
+}
+
+// Name returns specs with ids. A spec without an id gets the id that one of known (by id) had, the first that applies:
+//
+//   - one with the same address;
+//   - one with the same scheme, host and user name: its password has probably changed;
+//   - the only one with this host and port, if the spec is the only one without an id there.
+//
+// Otherwise it gets an id as AssignIDs says that is not in reserved. So proxies with the same host and port keep their
+// ids, breakers and statistics if one of them is added or removed, or if their order changes.
+func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved map[string]struct{}) []Spec {
 	specs = slices.Clone(specs)
-	keepIDs(specs, pool)
 	taken := make(map[string]struct{}, len(specs))
+	unnamed := map[string][]*Spec{} // by place
 	for i := range specs {
-		taken[specs[i].ID] = struct{}{}
-	}
-	n := len(specs)
-	for i := range pool {
-		if _, used := taken[pool[i].ID]; !used && pool[i].Source == SourceAPI {
-			specs = append(specs, pool[i])
+		if s := &specs[i]; s.ID != "" {
+			taken[s.ID] = struct{}{}
+		} else {
+			unnamed[s.Address.place()] = append(unnamed[s.Address.place()], s)
 		}
 	}
-	AssignIDs(specs)
-	return specs[:n:n]
+	ids := map[string][]string{} // of known, by place
+	for id := range known {
+		_, used := taken[id]
+		if place := placeOf(id); !used && unnamed[place] != nil {
+			ids[place] = append(ids[place], id)
+		}
+	}
+	for place, ids := range ids {
+		keepIDs(unnamed[place], ids, known, print)
+	}
+	assign(specs, reserved)
+	return specs
 }
 
-// keepIDs sets the ids of specs without an id to those that AssignIDs has made for the same addresses in the pool.
-func keepIDs(specs, pool []Spec) {
-	taken := make(map[string]struct{}, len(specs))
-	for i := range specs {
-		taken[specs[i].ID] = struct{}{}
+// keepIDs gives known ids of a place to its proxies.
+func keepIDs(specs []*Spec, ids []string, known map[string]Known, print func(Address) Print) {
+	if len(specs) == 1 && len(ids) == 1 && !known[ids[0]].ExactOnly {
+		specs[0].ID = ids[0]
+		return
 	}
-	had := make(map[Address][]string, len(pool))
-	for i := range pool {
-		if a := pool[i].Address; assigned(pool[i].ID, a.place()) {
-			had[a] = append(had[a], pool[i].ID)
-		}
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	prints := make([]Print, len(specs))
+	for i, s := range specs {
+		prints[i] = print(s.Address)
 	}
-	for i := range specs {
-		if specs[i].ID != "" {
-			continue
-		}
-		for ids := had[specs[i].Address]; len(ids) > 0 && specs[i].ID == ""; {
-			if _, used := taken[ids[0]]; !used {
-				specs[i].ID = ids[0]
+	for _, exact := range []bool{true, false} {
+		part := func(p Print) uint64 {
+			if exact {
+				return p.Exact
 			}
-			ids = ids[1:]
-			had[specs[i].Address] = ids
+			return p.Login
 		}
+		had := map[uint64][]string{}
+		for _, id := range ids {
+			if k := known[id]; exact || !k.ExactOnly {
+				had[part(k.Print)] = append(had[part(k.Print)], id)
+			}
+		}
+		given := map[string]struct{}{}
+		for i, s := range specs {
+			if of := had[part(prints[i])]; s.ID == "" && len(of) > 0 {
+				s.ID, had[part(prints[i])] = of[0], of[1:]
+				given[s.ID] = struct{}{}
+			}
+		}
+		ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := given[id]; return ok })
 	}
 }
 
-// assigned reports whether AssignIDs may have made id from place.
-func assigned(id, place string) bool {
-	rest, ok := strings.CutPrefix(id, place)
-	if !ok || rest == "" {
-		return ok
+// placeOf returns the place that AssignIDs may have made an id from.
+func placeOf(id string) string {
+	i := strings.LastIndexByte(id, '-')
+	if i <= strings.LastIndexByte(id, ':') {
+		return id
 	}
-	n, err := strconv.Atoi(strings.TrimPrefix(rest, "-"))
-	return err == nil && n > 1
+	if n, err := strconv.Atoi(id[i+1:]); err != nil || n < 2 {
+		return id
+	}
+	return id[:i]
+}
+
+// nameAs gives the specs without an id the ids that proxies of running had, and no ids of those that the API added.
+func nameAs(specs, running []Spec) []Spec {
+	if !slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
+		return slices.Clone(specs)
+	}
+	seed := maphash.MakeSeed()
+	print := func(a Address) Print {
+		exact := maphash.Comparable(seed, a)
+		a.Password = ""
+		return Print{Login: maphash.Comparable(seed, a), Exact: exact}
+	}
+	known, reserved := make(map[string]Known, len(running)), map[string]struct{}{}
+	for i := range running {
+		s := &running[i]
+		known[s.ID] = Known{print(s.Address), s.Source == SourceAPI}
+		if s.Source == SourceAPI {
+			reserved[s.ID] = struct{}{}
+		}
+	}
+	return Name(specs, known, print, reserved)
 }

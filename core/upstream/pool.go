@@ -187,12 +187,12 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
 // id and address keep their breakers and statistics. Proxies added through the API stay. A spec without
-// an id gets the id that Name returns. If Reconfigure returns an error, the pool is unchanged.
+// an id gets that of the same proxy in the pool, as Name says. If Reconfigure returns an error, the pool is unchanged.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	running := p.Snapshot().specs()
-	specs = Name(specs, running)
+	specs = nameAs(specs, running)
 	configured := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		configured[specs[i].ID] = struct{}{}

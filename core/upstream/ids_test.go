@@ -1,0 +1,47 @@
+package upstream
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// A pool that names its proxies itself gives each the id that it had, and gives no id of a proxy that the API added.
+func TestReconfigureKeepsIDs(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	api := specs(t, "http://api@h:1")
+	api[0].Source = SourceAPI
+	_, err := p.Add(api)
+	require.NoError(t, err)
+	for _, step := range []struct {
+		urls []string
+		want []string
+	}{
+		{[]string{"http://a@h:1", "http://b@h:1"}, []string{"h:1-2", "h:1-3"}},
+		{[]string{"http://b@h:1"}, []string{"h:1-3"}},
+		{[]string{"http://x@h:1", "http://b@h:1"}, []string{"h:1-2", "h:1-3"}},
+		{[]string{"http://b:new@h:1", "direct://", "http://api@h:1"}, []string{"h:1-3", "direct", "h:1"}},
+		{[]string{"http://b@h:1", "http://b@h:1", "direct://"}, []string{"h:1-3", "h:1", "direct"}},
+	} {
+		require.NoError(t, p.Apply(specs(t, step.urls...)))
+		var ids []string
+		for _, s := range p.Specs() {
+			if s.Source != SourceAPI {
+				ids = append(ids, s.ID)
+			}
+		}
+		require.Equal(t, step.want, ids, step.urls)
+	}
+}
+
+func TestPlaceOf(t *testing.T) {
+	for id, want := range map[string]string{
+		"h:1": "h:1", "h:1-2": "h:1", "h:1-1": "h:1-1", "h:1-x": "h:1-x", "h-2:1": "h-2:1", "direct-12": "direct",
+		"direct": "direct", "": "", "[fe80::1%eth-2]:80": "[fe80::1%eth-2]:80", "h:1-2-3": "h:1-2",
+	} {
+		require.Equal(t, want, placeOf(id), id)
+	}
+}
