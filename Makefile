@@ -45,7 +45,7 @@ examples: ## build the example plugins into bin/examples
 	@mkdir -p bin/examples
 	@for script in wasm-examples/*/build.sh; do echo "$$script"; "$$script" bin/examples || exit 1; done
 
-soak: ## 20 minutes of all faults at once; the books must be exact, memory and descriptors back
+soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
 
 bench: ## Go benchmarks of the hot path
