@@ -14,12 +14,12 @@ type abilitiesView struct {
 	ConnectOther abilityView `json:"connect_other"`
 }
 
-// abilityView is one ability.
+// abilityView is the JSON of one ability.
 type abilityView struct {
 	State   string     `json:"state"`    // yes, no or unknown
 	Source  string     `json:"source"`   // traffic or check; "" if the state is unknown
 	Since   *time.Time `json:"since"`    // null if the state is unknown
-	RetryAt *time.Time `json:"retry_at"` // if the state is no: when the ability is tried again
+	RetryAt *time.Time `json:"retry_at"` // when the ability is tried again; null unless the state is no
 }
 
 func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {
@@ -40,12 +40,12 @@ func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {
 	return abilitiesView{view(ability.Forward), view(ability.TunnelTLS), view(ability.TunnelOther)}
 }
 
-// checkView is the result of a proxy's last health check.
+// checkView is the JSON of the result of a proxy's last health check.
 type checkView struct {
 	At             time.Time `json:"at"`
 	Passed         bool      `json:"passed"`
-	Error          string    `json:"error"`           // "" if it passed
-	Latency        float64   `json:"latency"`         // s; 0 unless it passed
+	Error          string    `json:"error"`           // "" if the check passed
+	Latency        float64   `json:"latency"`         // s; 0 if the check failed
 	TLSIntercepted bool      `json:"tls_intercepted"` // the proxy presents its own certificate instead of the target's
 }
 

@@ -24,24 +24,24 @@ type Key struct {
 	// Certificate is a name of a client certificate that is used in place of Secret; "" for none.
 	Certificate string
 	Secret      string // "" if the key is a certificate
-	Admin       bool   // may change things; other keys can only read
+	Admin       bool   // permits changes; other keys only permit reading
 }
 
-// auth holds the keys that may use the API. It is immutable.
+// auth holds the keys of the API. It is immutable.
 type auth struct {
-	keys         []hashedKey // if there are none, no key is needed
+	keys         []hashedKey // empty if the API requires no key
 	loopbackOnly bool        // refuse requests whose Host is not localhost or a loopback address
 }
 
 type hashedKey struct {
 	name        string
-	sum         [sha256.Size]byte // of the secret
+	sum         [sha256.Size]byte // hash of the secret
 	certificate string            // in place of sum; "" for none
 	admin       bool
 }
 
-// SetKeys replaces the keys. With loopbackOnly, requests whose Host is not localhost or
-// a loopback address are refused.
+// SetKeys replaces the keys. If loopbackOnly is set, requests whose Host is not localhost or a
+// loopback address are refused.
 func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	a := &auth{loopbackOnly: loopbackOnly}
 	for _, k := range keys {
@@ -52,8 +52,8 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	s.auth.Store(a)
 }
 
-// check returns the key of an Authorization header. It compares the header with every key, so that its time
-// does not depend on the values of the keys.
+// check returns the key in an Authorization header. It compares the header with every key, so that its
+// duration does not depend on the values of the keys.
 func (a *auth) check(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
@@ -66,7 +66,8 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 	return found, ok
 }
 
-// certified returns the key with one of the names of a client certificate; the one of an admin if there are several.
+// certified returns the key whose Certificate is one of the names in a client certificate. If there are several such
+// keys, it prefers a key with Admin.
 func (a *auth) certified(names []string) (found hashedKey, ok bool) {
 	for _, k := range a.keys {
 		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
@@ -77,7 +78,7 @@ func (a *auth) certified(names []string) (found hashedKey, ok bool) {
 }
 
 // clientNames returns the names of the client's verified certificate: the common name and the alternative names (RFC
-// 5280 section 4.2.1.6). It returns none without a certificate.
+// 5280 section 4.2.1.6). It returns nil if there is no certificate.
 func clientNames(c *fiber.Ctx) (names []string) {
 	client, ok := c.Context().Conn().(*conn)
 	if !ok {
@@ -108,8 +109,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
-	// If there are keys, the origin is not checked: a page of another origin has no key, and a reverse proxy may
-	// have changed the host.
+	// If the API requires a key, the origin is not checked: a page of another origin has no key, and a reverse
+	// proxy may have changed the host.
 	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
@@ -130,8 +131,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return nil
 }
 
-// login returns the key of a request. A request with a wrong key gets its error after the guard's delay; one without a
-// key gets it at once.
+// login returns the key of a request. If the key is wrong, login returns the error after the guard's delay; if there
+// is no key, at once.
 func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 	result, retryAfter := access.Refused, time.Duration(0)
 	sent := c.Get(fiber.HeaderAuthorization)
@@ -160,7 +161,8 @@ func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// admitsKey reports whether an Authorization header permits reading or, without one, the names of a client certificate.
+// admitsKey reports whether an Authorization header permits reading. If there is none, the names in a client
+// certificate decide.
 func (s *Server) admitsKey(header string, names []string) bool {
 	a := s.auth.Load()
 	if len(a.keys) == 0 {
@@ -194,8 +196,7 @@ func readOnly(c *fiber.Ctx) bool {
 	return c.Method() == fiber.MethodGet || c.Method() == fiber.MethodHead
 }
 
-// crossOrigin reports whether a page of another origin has made the browser send the
-// request.
+// crossOrigin reports whether a browser sends the request on behalf of a page of another origin.
 func crossOrigin(c *fiber.Ctx) bool {
 	origin := c.Get(fiber.HeaderOrigin)
 	if origin == "" {

@@ -20,7 +20,7 @@ type breakerHandler struct {
 
 func (h *breakerHandler) routes(r fiber.Router) {
 	r.Get("/circuit-breakers", h.list)
-	r.Get("/circuit-breakers/metrics", h.transitions) // must precede :id, which matches it too
+	r.Get("/circuit-breakers/metrics", h.transitions) // must precede :id, which would match it, too
 	r.Get("/circuit-breakers/:id", h.get)
 	r.Post("/circuit-breakers/:id/reset", h.reset)
 }
@@ -33,8 +33,8 @@ type breakerView struct {
 	FailureThreshold int        `json:"failure_threshold"`
 	WindowDuration   float64    `json:"window_duration"`
 	TimeoutDuration  float64    `json:"timeout_duration"`
-	NextTestTime     *time.Time `json:"next_test_time"`   // null unless open
-	RetryInSeconds   *float64   `json:"retry_in_seconds"` // until NextTestTime
+	NextTestTime     *time.Time `json:"next_test_time"`   // null unless the breaker is open
+	RetryInSeconds   *float64   `json:"retry_in_seconds"` // time until NextTestTime
 	LastStateChange  time.Time  `json:"last_state_change"`
 }
 
@@ -80,14 +80,15 @@ func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// whyView explains a breaker. It compares the failures of its proxy with those of the other proxies.
+// whyView is the JSON of the evidence that explains a breaker's state. It compares the failures of
+// the breaker's proxy with those of the other proxies.
 type whyView struct {
 	Summary     string           `json:"summary"`
 	Since       *time.Time       `json:"since"`
 	Failures    int              `json:"failures"`
 	Successes   int              `json:"successes"`
 	Evidence    float64          `json:"evidence"`     // in nats
-	Needed      float64          `json:"needed"`       // evidence at which the breaker opens
+	Needed      float64          `json:"needed"`       // evidence, in nats, at which the breaker opens
 	OwnFailures int              `json:"own_failures"` // failures that only the proxy can have caused
 	OwnCauses   map[string]int   `json:"own_causes"`
 	Targets     []targetEvidence `json:"targets"`
@@ -152,11 +153,11 @@ func viewOfTransition(t core.Transition) transitionView {
 	}
 }
 
-// transitionsView is the JSON of the transitions of a time window, the oldest first.
+// transitionsView is the JSON of the transitions within a time window, the oldest first.
 type transitionsView struct {
 	Events         []transitionView          `json:"events"`
 	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> state entered -> times
-	Truncated      bool                      `json:"truncated"` // the oldest ones are not kept any more
+	Truncated      bool                      `json:"truncated"` // the oldest transitions are not kept any more
 	RetentionHours int                       `json:"retention_hours"`
 }
 

@@ -8,7 +8,7 @@ import (
 
 // Running is the configuration in force.
 type Running struct {
-	Config  any          `json:"config"`  // as in the file; secrets are masked
+	Config  any          `json:"config"`  // the settings, as in the file; secrets are masked
 	Gateway string       `json:"gateway"` // the address that clients connect to
 	Reload  ReloadStatus `json:"reload"`
 }
@@ -17,7 +17,7 @@ type Running struct {
 type ReloadStatus struct {
 	OK      bool      `json:"ok"`
 	At      time.Time `json:"at"`
-	Faults  any       `json:"faults"`  // the list of faults
+	Faults  any       `json:"faults"`  // the errors in the file
 	Restart []string  `json:"restart"` // changed keys that take effect at the next start
 }
 

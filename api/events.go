@@ -31,7 +31,7 @@ const (
 	eventActivation = "activation"
 	eventPolicy     = "policy" // the global policy has changed
 	eventReload     = "reload" // the configuration was reloaded, or the reload failed
-	eventLost       = "lost"   // sent to one reader only: some events are not kept any more
+	eventLost       = "lost"   // sent to a reader that has missed events which are not kept any more
 )
 
 // eventTypes are the types that a client can ask for.
@@ -43,7 +43,7 @@ var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarant
 type Events struct {
 	stream eventstream.Stream
 	now    func() time.Time
-	life   string // the first part of each id, which changes with each start of the process
+	life   string // the first part of each id; each process has another one
 }
 
 // NewEvents returns a list without events.
@@ -70,7 +70,7 @@ func (e *Events) PluginLine(plugin string, l output.Line) {
 	}{plugin, viewOfLine(l)})
 }
 
-// PluginFault adds failed calls of a plugin.
+// PluginFault adds a report on failed calls of a plugin.
 func (e *Events) PluginFault(f plugins.FaultReport) {
 	eventType := eventFault
 	if f.Quarantined {
@@ -104,8 +104,8 @@ func (e *Events) Reloaded(s ReloadStatus) { e.publish(eventReload, s) }
 // id returns the value of the field id of an event.
 func (e *Events) id(n uint64) string { return e.life + "-" + strconv.FormatUint(n, 10) }
 
-// after returns the position in the stream for the id that a client has received last. An id of another process stands
-// for the position before the first event.
+// after returns the position in the stream after the event with the given id, the last one that a client has
+// received. An id of another process stands for the position before the first event.
 func (e *Events) after(id string) uint64 {
 	if number, ok := strings.CutPrefix(id, e.life+"-"); ok {
 		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.id(n) == id {
@@ -117,8 +117,8 @@ func (e *Events) after(id string) uint64 {
 
 // Times of a connection that reads events.
 const (
-	heartbeatEvery = 15 * time.Second // longest time without data: a comment is sent then
-	eventTimeout   = 10 * time.Second // time for the client to read the data that is sent; after it the connection ends
+	heartbeatEvery = 15 * time.Second // time without data after which a comment is sent
+	eventTimeout   = 10 * time.Second // time for the client to read the data, after which the connection ends
 	reconnectAfter = 2 * time.Second  // value of the field retry: the wait of a client before it connects again
 )
 
@@ -126,7 +126,8 @@ const (
 type eventHandler struct {
 	events *Events
 	ended  context.Context // ends with Shutdown
-	// admits reports whether an Authorization header or, without one, the names of a client certificate permit reading.
+	// admits reports whether an Authorization header permits reading. If there is none, the names in a client
+	// certificate decide.
 	admits func(header string, names []string) bool
 }
 
@@ -138,7 +139,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		return err
 	}
 	c.Set(fiber.HeaderContentType, "text/event-stream")
-	c.Set("X-Accel-Buffering", "no") // otherwise nginx as a reverse proxy would buffer the events
+	c.Set("X-Accel-Buffering", "no") // so that nginx as a reverse proxy does not buffer the events
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
@@ -155,7 +156,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
 	}
 	b := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), sent: after}
-	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy: it is used after the handler
+	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy, used after the handler has returned
 	names := clientNames(c)
 	b.admitted = func() bool { return h.admits(header, names) }
 	b.ctx, b.cancel = context.WithCancel(h.ended)
@@ -166,7 +167,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	_ = b.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if it fails, Read fails
 	if held, ok := b.conn.(*conn); ok {
 		held.hold()
-		b.release, b.conn = held.release, held.Conn // there is no further request to read
+		b.release, b.conn = held.release, held.Conn // no further request is read from the connection
 	}
 	go b.awaitDeparture()
 	c.Context().SetConnectionClose()
@@ -174,8 +175,8 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	return nil
 }
 
-// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; nil for all. A query with another parameter
-// is an error, because it would give all events.
+// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; nil for all. A query with another
+// parameter is an error, because ignoring the parameter would give all events.
 func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 	var wanted []string
 	for name := range c.Queries() {
@@ -207,7 +208,7 @@ type eventBody struct {
 	admitted func() bool
 	ctx      context.Context
 	cancel   context.CancelFunc
-	release  func() // ends the hold on the listener's conn; may be nil
+	release  func() // ends the effect of conn.hold; may be nil
 
 	pending []byte // encoded, not yet read by the server
 	sent    uint64 // the position of the last id that the client has received
@@ -223,8 +224,8 @@ func (b *eventBody) awaitDeparture() {
 	b.cancel()
 }
 
-// Read waits for an event or the next heartbeat. The server must write the returned bytes to the connection
-// within eventTimeout.
+// Read blocks until an event or the next heartbeat. The server must write the returned bytes to the
+// connection within eventTimeout.
 func (b *eventBody) Read(p []byte) (int, error) {
 	ended := false
 	for len(b.pending) == 0 && !ended {
@@ -256,7 +257,8 @@ func (b *eventBody) fill() bool {
 	}
 	if heartbeat {
 		b.pending = append(b.pending, ": heartbeat\n"...)
-		// An id without data moves the client's position past events that it does not want (section 9.2.6).
+		// An id without data moves the client's position past events of types that it has not asked for
+		// (section 9.2.6).
 		if at != b.sent {
 			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.id(at))
 			b.sent = at

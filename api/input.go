@@ -21,8 +21,8 @@ func decode(c *fiber.Ctx, v any) error {
 	return decodeDocument(document, v)
 }
 
-// decodeChange reads a JSON body strictly into v, except for the field persist, which it returns: true unless the body
-// says false. A change that persists outlives a restart.
+// decodeChange reads a JSON body strictly into v, except for the field persist, whose value it returns; the default
+// is true. A change that persists outlives a restart.
 func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	document, err := parse(c)
 	if err != nil {
@@ -40,10 +40,12 @@ func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	return persist, decodeDocument(document, v)
 }
 
-// persistField is the field of a body, and the parameter of a query, that says whether a change outlives a restart.
+// persistField is the name of the field of a body, and of the query parameter, that determines whether a change
+// outlives a restart.
 const persistField = "persist"
 
-// queryBool returns a parameter of the query that is true or false, or def if the query does not have it.
+// queryBool returns a query parameter whose value is true or false, or def if the query does not have the
+// parameter.
 func queryBool(c *fiber.Ctx, name string, def bool) (bool, error) {
 	q, given := query(c, name)
 	if !given {
@@ -100,8 +102,8 @@ func param(c *fiber.Ctx, name string) (string, error) {
 	return v, nil
 }
 
-// query returns a parameter of the query. given reports whether the query has it. The value of a parameter
-// that occurs more than once is "".
+// query returns a parameter of the query. given reports whether the query has the parameter. The value of
+// a parameter that occurs more than once is "".
 func query(c *fiber.Ctx, name string) (value string, given bool) {
 	all := c.Context().QueryArgs().PeekMulti(name)
 	if len(all) != 1 {
@@ -110,7 +112,8 @@ func query(c *fiber.Ctx, name string) (value string, given bool) {
 	return string(all[0]), true
 }
 
-// queryInt returns an integer parameter of the query, or def if the query does not have it.
+// queryInt returns a query parameter that is an integer from low to high, or def if the query does
+// not have the parameter.
 func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
 	q, given := query(c, name)
 	if !given {

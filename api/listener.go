@@ -18,19 +18,20 @@ const (
 	lingerBytes = 2 * maxUpload
 )
 
-// The pauses after an error of Accept, for example if no file descriptor is left.
+// The shortest and the longest pause after an error of Accept, for example if no file descriptor is
+// left.
 const (
 	minAcceptPause = 5 * time.Millisecond
 	maxAcceptPause = time.Second
 )
 
-// noConnection is the response to a client that gets no connection.
+// noConnection is the response to a client that is not admitted.
 const noConnection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 91\r\n" +
 	"Retry-After: 1\r\nConnection: close\r\n\r\n" +
 	`{"error":"too_many_connections","message":"the API is handling as many requests as it can"}`
 
 // freeConnections is the number of connections that the API may have even if no file descriptor is left for
-// them. So an operator can reach the API of a gateway that is at its limits.
+// them. They let an operator reach the API of a gateway that has reached its limits.
 const freeConnections = 8
 
 // Files are the file descriptors that the API shares with the gateway.
@@ -83,7 +84,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a new connection. It returns nil if there is none.
+// admit makes room for a new connection and returns it. It returns nil if there is no room.
 func (l *listener) admit(raw net.Conn) net.Conn {
 	c := &conn{Conn: raw, listener: l, since: l.now(), client: host(raw.RemoteAddr())}
 	l.mu.Lock()
@@ -121,12 +122,12 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 func (l *listener) refuse(raw net.Conn) {
 	if l.tls() == nil {
 		raw.SetWriteDeadline(l.now().Add(time.Second))
-		_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
+		_, _ = io.WriteString(raw, noConnection) // does not block: the buffer is empty
 	}
 	raw.Close()
 }
 
-// count returns the number of connections of a client. The caller holds mu.
+// count returns the number of connections from a client's address. The caller holds mu.
 func (l *listener) count(client string) (n int) {
 	for c := range l.conns {
 		if c.client == client {
@@ -136,8 +137,8 @@ func (l *listener) count(client string) (n int) {
 	return n
 }
 
-// closeOldest closes the connection that has waited longest for a request: among the connections of a client
-// or, if client is "", among all. It returns false if no connection waits. The caller holds mu.
+// closeOldest closes the connection that has waited longest for a request, among the connections of client
+// or, if client is "", among all connections. It returns false if no connection waits. The caller holds mu.
 func (l *listener) closeOldest(client string) bool {
 	var oldest *conn
 	for c := range l.conns {
@@ -171,9 +172,9 @@ func host(a net.Addr) string {
 	return host
 }
 
-// conn is a connection of a listener. Close does not close the connection until the client has read the
-// response. A body that is too large is refused before it has been read. Closing the connection at that point
-// would reset it, and the client might not get the response.
+// conn is a connection of a listener. Its Close gives the client time to read the last response. A body that
+// is too large, for example, is refused before it has been read. Closing the connection at that point would
+// reset it, and the client might not get the response.
 type conn struct {
 	net.Conn
 	requests *strictReader
@@ -205,8 +206,8 @@ func (c *conn) Write(p []byte) (n int, err error) {
 // Read returns the requests in canonical form.
 func (c *conn) Read(p []byte) (int, error) { return c.requests.Read(p) }
 
-// hold prevents that the connection is closed to make room for another one. It is called when the connection
-// has a request in progress.
+// hold prevents the connection from being closed to make room for another one. It is called when the
+// connection has a request in progress.
 func (c *conn) hold() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
@@ -235,7 +236,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// below returns c, or the connection below its TLS. To close that takes no time, whatever the client does.
+// below returns c, or the connection below its TLS. Closing that connection takes no time, whatever the
+// client does.
 func below(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
 		return t.NetConn()

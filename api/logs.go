@@ -30,7 +30,8 @@ func viewsOfLines(lines []output.Line) []lineView {
 	return out
 }
 
-// log responds with the last log lines of a plugin, or those after a number.
+// log responds with the last log lines of a plugin, or only with those after the line with the
+// number in the query.
 func (h *pluginHandler) log(c *fiber.Ctx) error {
 	after, err := queryInt(c, "after", 0, math.MaxInt, 0)
 	if err != nil {
@@ -52,7 +53,7 @@ func (h *pluginHandler) lastLine(name string) uint64 {
 	return lines[len(lines)-1].Number
 }
 
-// settingView is a setting that a module declares.
+// settingView is the JSON of a setting that a module declares.
 type settingView struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"` // number, integer, boolean or text
@@ -61,7 +62,7 @@ type settingView struct {
 	Values  []string `json:"values,omitempty"` // permitted texts of a setting of type text
 	Default string   `json:"default,omitempty"`
 	Text    string   `json:"text,omitempty"`
-	Value   string   `json:"value,omitempty"` // absent for free texts, which may be secret
+	Value   string   `json:"value,omitempty"` // absent for a text without a list of values, which may be secret
 }
 
 func viewsOfSettings(settings []plugins.SettingValue) []settingView {

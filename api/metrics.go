@@ -38,14 +38,14 @@ func (h *metricsHandler) routes(r fiber.Router) {
 
 func (h *metricsHandler) scrape() fiber.Handler { return adaptor.HTTPHandler(h.metrics.Handler()) }
 
-// summaryView is the JSON of the totals of the retention.
+// summaryView is the JSON of the totals of the time for which metrics are kept.
 type summaryView struct {
 	TotalRequests             uint64                  `json:"total_requests"`
 	TotalAttempts             uint64                  `json:"total_attempts"`
 	TotalRetries              uint64                  `json:"total_retries"`
 	Replays                   uint64                  `json:"replays"`
 	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // by attempt, from "0"
-	TargetRefused             uint64                  `json:"target_refused"`     // delivered, with status 403 or 429
+	TargetRefused             uint64                  `json:"target_refused"`     // relayed with status 403 or 429
 	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
 	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // sum of all backoffs
 	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by hash, since the start
@@ -122,7 +122,7 @@ type proxyStatsView struct {
 	TotalAttempts       uint64  `json:"total_attempts"` // success + failure + cancelled
 	SuccessCount        uint64  `json:"success_count"`
 	FailureCount        uint64  `json:"failure_count"`
-	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or the attempt was replayed
+	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or the attempt was followed by a replay
 	AvgLatency          float64 `json:"avg_latency"`     // s
 	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
 }

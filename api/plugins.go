@@ -28,10 +28,12 @@ import (
 type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
-	// Submit begins to load a module. With replace it replaces the module of the plugin with that name. If config
-	// is nil, the settings do not change. Without keep the upload ends with the process.
+	// Submit begins to load a module and returns at once. If replace is set, the module replaces that of the
+	// plugin with the given name. If config is nil, the settings do not change. If keep is not set, the upload is
+	// lost at the end of the process.
 	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
-	// Configure begins to load an upload again with other settings. A value of nil removes a setting.
+	// Configure begins to load an upload again with other settings, and returns at once. A value of
+	// nil removes a setting.
 	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an upload, unless inUse returns a use of the plugin.
@@ -64,7 +66,7 @@ type pluginUses struct {
 	activated func(use, plugin string) // see Config; may be nil
 }
 
-// of returns the uses of a plugin: any of first, retry, backoff and judge.
+// of returns what a plugin is used for: any of first, retry, backoff and judge.
 func (u *pluginUses) of(name string) []string {
 	first, again := u.engine.Scorers()
 	uses := []string{}
@@ -83,7 +85,8 @@ func (u *pluginUses) of(name string) []string {
 	return uses
 }
 
-// changePolicy merges o over the global policy. This may change the backoff.
+// changePolicy merges o over the global policy. It holds mu, because the change may activate
+// another backoff.
 func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -134,7 +137,7 @@ type pluginView struct {
 	Quarantined  bool              `json:"quarantined"`
 	CanRollBack  bool              `json:"can_roll_back"`
 	HidesUpload  bool              `json:"hides_upload"`
-	Missed       uint64            `json:"observations_missed"` // discarded, as the plugin was too slow
+	Missed       uint64            `json:"observations_missed"` // discarded, because the plugin was too slow
 	SpentSeconds float64           `json:"spent_seconds"`       // sum over all calls
 	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge
 	Settings     []settingView     `json:"settings,omitempty"`  // the settings that the module declares
@@ -300,7 +303,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	return send(c, h.view(i))
 }
 
-// upload is a module that a client sent.
+// upload is a module that a client has sent.
 type upload struct {
 	name   string
 	code   []byte
@@ -348,8 +351,8 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	return up, nil
 }
 
-// checkFields refuses unknown fields of a form. Otherwise settings under a wrong name, or settings sent as a
-// file, would have no effect, without an error.
+// checkFields returns an error for unknown fields of a form. Otherwise settings under a wrong name, or
+// settings sent as a file, would be ignored silently.
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {
 		if field != "name" && field != "config" || len(values) > 1 {

@@ -41,10 +41,10 @@ type policyView struct {
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"`
 
-	*hedgeView // nil if both fields have their defaults; the JSON then lacks them
+	*hedgeView // nil if both fields have their defaults, so that the JSON lacks them
 }
 
-// hedgeView has the fields of a policy that are about hedges.
+// hedgeView has the fields of a policy that concern hedges.
 type hedgeView struct {
 	Hedge       retry.Hedge `json:"hedge"`
 	HedgeBudget float64     `json:"hedge_budget"`
@@ -91,8 +91,8 @@ func (h *policyHandler) put(c *fiber.Ctx) error {
 	return sendPolicy(c, view)
 }
 
-// policyError returns the problem of an invalid policy. prefix is the place of the policy's fields in the
-// input: "" or "retry.".
+// policyError returns the problem for an invalid policy. prefix precedes the names of the policy's fields
+// in the input: "" or "retry.".
 func policyError(prefix string, err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {

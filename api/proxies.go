@@ -17,7 +17,7 @@ import (
 // Pool is the pool of proxies.
 type Pool interface {
 	Snapshot() *upstream.Snapshot
-	// At converts a moment, counted from the pool's epoch, to a time.
+	// At converts a time counted from the pool's epoch to a time of day.
 	At(elapsed time.Duration) time.Time
 }
 
@@ -70,7 +70,7 @@ type proxyView struct {
 	Source      string            `json:"source"`
 	Draining    bool              `json:"draining"`
 	State       string            `json:"state"`
-	Unreached   bool              `json:"unreached"` // last check failed, and never served a request
+	Unreached   bool              `json:"unreached"` // the last check failed, and the proxy has never served a request
 	InFlight    int64             `json:"in_flight"`
 	Short       uint64            `json:"short_tunnels"`
 	Uses        uint64            `json:"uses"`
@@ -83,7 +83,7 @@ type proxyView struct {
 	ExitAddress string            `json:"exit_address"`
 }
 
-// ownError is a rule that recognizes error pages of the proxy itself.
+// ownError is the JSON of a rule that recognizes error pages of the proxy itself.
 type ownError struct {
 	Status int    `json:"status,omitempty"`
 	Header string `json:"header,omitempty"`
@@ -134,7 +134,7 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// proxyInput is a new proxy, or the changes to one. Absent fields are nil.
+// proxyInput is the JSON of a new proxy, or of changes to a proxy. Absent fields are nil.
 type proxyInput struct {
 	ID          *string            `json:"id"`
 	URL         *string            `json:"url"`
@@ -189,7 +189,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// add adds one proxy, or the list {"proxies": [...]}. It adds all proxies of a list or none.
+// add serves POST /proxies. It adds one proxy, or the list {"proxies": [...]}: all proxies of the
+// list or none.
 func (h *proxyHandler) add(c *fiber.Ctx) error {
 	list, one, persist, err := decodeProxies(c)
 	if err != nil {
@@ -220,7 +221,8 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// decodeProxies reads one proxy or a list. one is true if the body is a single proxy.
+// decodeProxies reads one proxy or a list. one is true if the body is a single proxy. persist is as
+// in decodeChange.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -244,7 +246,7 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err erro
 	return in.Proxies, false, persist, nil
 }
 
-// atIndex adds the index in the list of proxies to a problem.
+// atIndex adds the index of a proxy in the list of the input to a problem.
 func atIndex(i int, err error) error {
 	var p *problem
 	if !errors.As(err, &p) {
@@ -293,7 +295,8 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// remove removes a proxy from the pool. With drain=true the proxy is listed until its last attempt has ended.
+// remove serves DELETE /proxies/:id. With drain=true in the query, the proxy stays in the list until its last
+// attempt has ended.
 func (h *proxyHandler) remove(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {

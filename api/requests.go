@@ -12,9 +12,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 )
 
-// Requests lists the requests in flight and those that ended lately.
+// Requests lists the requests in flight and the last finished ones.
 type Requests interface {
-	// List returns up to limit requests in one state ("" for any), the newest first.
+	// List returns up to limit requests in the given state ("" for any state), the newest first.
 	List(state string, limit int) []metrics.Request
 	Get(id core.RequestID) (r metrics.Request, ok bool)
 }
@@ -37,21 +37,21 @@ type requestView struct {
 	Method         string        `json:"method"`
 	Host           string        `json:"host"`
 	State          string        `json:"state"`
-	CurrentAttempt int           `json:"current_attempt"` // 0 is the first
+	CurrentAttempt int           `json:"current_attempt"` // number of the last attempt, from 0
 	ProxyID        string        `json:"proxy_id"`
 	NextRetryTime  *time.Time    `json:"next_retry_time"` // null unless the state is waiting
 	StartedAt      time.Time     `json:"started_at"`
-	FinishedAt     *time.Time    `json:"finished_at"` // null unless done, as are the next two
+	FinishedAt     *time.Time    `json:"finished_at"` // null unless the state is done, as are the next two
 	Outcome        string        `json:"outcome,omitempty"`
 	Status         int           `json:"status,omitempty"`
 	Attempts       []attemptView `json:"attempts"`
-	Queue          *queueView    `json:"queue,omitempty"` // of a request that has waited in a queue
+	Queue          *queueView    `json:"queue,omitempty"` // absent if the request has not waited in a queue
 }
 
 // queueView is the JSON of a request's waits in queues.
 type queueView struct {
 	Priority string  `json:"priority"`
-	Waited   float64 `json:"waited"` // s, without the current wait
+	Waited   float64 `json:"waited"` // s, of all ended waits
 }
 
 // attemptView is the JSON of one finished attempt.

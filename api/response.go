@@ -21,7 +21,7 @@ type Error struct {
 	Details any    `json:"details,omitempty"`
 }
 
-// problem is an error with its HTTP status.
+// problem is an error with the HTTP status of its response.
 type problem struct {
 	status int
 	body   Error
@@ -29,7 +29,7 @@ type problem struct {
 
 func (p *problem) Error() string { return p.body.Message }
 
-// fieldDetails are the details of an error in one field of the input.
+// fieldDetails is the JSON of the details of an error in one field of the input.
 type fieldDetails struct {
 	Field string `json:"field"`
 	Limit string `json:"limit,omitempty"` // the allowed range, such as "1 to 10"
@@ -86,7 +86,8 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	return internal(fiber.StatusInternalServerError)
 }
 
-// knownProblem returns the problem that err wraps, or the problem for its type; nil if there is neither.
+// knownProblem returns the problem that err wraps, or the problem for the type of err; nil if it is of
+// no known type.
 func knownProblem(err error) *problem {
 	var p *problem
 	var notKept *changes.NotKeptError
@@ -109,8 +110,8 @@ func internal(status int) *problem {
 	return newProblem(status, "internal", "internal error; the log has the details")
 }
 
-// fiberProblem returns the problem for an error of Fiber. It does not use Fiber's message, which may quote
-// the request with its key.
+// fiberProblem returns the problem for an error of Fiber. It does not use Fiber's message, which may
+// contain the API key of the request.
 func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	path := clip(c.Path())
 	switch {
@@ -120,7 +121,7 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 		message := path + " does not accept " + method(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
 		return newProblem(f.Code, "method_not_allowed", message)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
-		err := s.admit(c) // the body limit is lower without a key, so a missing key may be the actual problem
+		err := s.admit(c) // without a key the body limit is lower, so a missing key may be the cause
 		if err == nil {
 			err = bodyTooLarge(s.bodyLimit(&c.Request().Header))
 		}
@@ -144,7 +145,7 @@ func send(c *fiber.Ctx, v any) error {
 	return c.Send(body)
 }
 
-// clip shortens a text of the client, for a quotation in a message.
+// clip shortens a text from the client that is quoted in a message.
 func clip(s string) string {
 	if len(s) > 100 {
 		s = s[:100] + "..."

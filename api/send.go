@@ -32,7 +32,7 @@ type sendHandler struct {
 
 func (h *sendHandler) routes(r fiber.Router) { r.Post("/request", h.send) }
 
-// requestInput is a request to make through the pool.
+// requestInput is the JSON of a request that POST /request sends through the pool.
 type requestInput struct {
 	Method     string            `json:"method"`
 	URL        string            `json:"url"`
@@ -63,7 +63,7 @@ type failedRequest struct {
 	RequestID string        `json:"request_id"`
 }
 
-// maxResponseBody is the maximum number of bytes that are returned of a response's body.
+// maxResponseBody is the maximum number of bytes of a response's body that POST /request returns.
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {
@@ -100,14 +100,14 @@ func noResponse(c *fiber.Ctx, result *engine.Result) error {
 	return p
 }
 
-// readResponse reads the response's body and closes it, which ends the request.
+// readResponse reads the response's body and closes it, which ends the exchange.
 func readResponse(result *engine.Result) responseView {
 	r := result.Response
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxResponseBody+1))
 	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxResponseBody {
 		body, v.Truncated = body[:maxResponseBody], true
-		result.Enough() // the proxy is not charged for an unread rest of the body
+		result.Enough() // so that the unread rest of the body is not charged to the proxy
 	}
 	r.Body.Close()
 	if utf8.Valid(body) {
@@ -121,7 +121,7 @@ func readResponse(result *engine.Result) responseView {
 	return v
 }
 
-// call checks the input and turns it into a call of the engine.
+// call checks the input and converts it to a call of the engine.
 func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 	if in.Strict && in.Region == "" {
 		return call, badField("region_strict", "region_strict needs a region")

@@ -1,5 +1,5 @@
-// Package api is the REST API under /api/v1 and the dashboard. openapi.yaml describes
-// requests and responses; TestResponses compares it with the server.
+// Package api serves the REST API under /api/v1 and the dashboard. openapi.yaml describes requests
+// and responses; TestResponses compares the description with the server.
 //
 // There is one file for each noun of the API. The file has the noun's endpoints, their JSON types, and the
 // interface of the part of the program that they use. Fiber is used in no other package.
@@ -58,19 +58,19 @@ type Config struct {
 	Reload   func() ReloadStatus // reloads the configuration
 	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It may be nil.
 	Activated func(use, plugin string)
-	Events    *Events // nil for a stream without events
+	Events    *Events // nil for an event stream without events
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
-	StateDir  string // folder of what outlives a restart; "" for none
+	StateDir  string // the state folder; "" for none
 	Files     Files  // default: no limit
 
-	Guard *access.Guard // of failed logins; nil for one of its own
+	Guard *access.Guard // delays failed logins; nil for a Guard of the Server's own
 
-	TLS *tls.Config // of the listener; nil for none
+	TLS *tls.Config // TLS of the listener; nil for none
 
 	Keys         []Key
-	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; used if there are no Keys
+	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; for an API without Keys
 }
 
 // Server serves the API. It is safe for concurrent use.
@@ -137,7 +137,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from l until Shutdown.
+// Serve accepts connections from l until Shutdown. It blocks until then.
 func (s *Server) Serve(l net.Listener) error {
 	limited := newListener(l, s.cfg.Files, maxConnections(s.cfg.Files.Limit()), s.cfg.Log, s.cfg.Now)
 	limited.tls = s.tls.Load
@@ -148,7 +148,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
 
 // maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors. files
-// is 0 if there is no limit.
+// is the limit on descriptors; 0 for no limit.
 func maxConnections(files int) int {
 	if files == 0 {
 		return 256
@@ -156,9 +156,8 @@ func maxConnections(files int) int {
 	return max(8, min(files/8, 1024))
 }
 
-// Shutdown stops the server. It ends the event streams, which would not end otherwise. Other requests in
-// flight may finish until ctx ends; then the requests of POST /request are cancelled, and have one second to
-// respond.
+// Shutdown stops the server. It ends the event streams, which would not end otherwise. Other requests may
+// finish until ctx ends. The requests of POST /request are then cancelled, and get one second to respond.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
@@ -182,7 +181,7 @@ func (s *Server) routes() {
 	s.app.Get("/metrics", metrics.scrape())
 
 	v1 := s.app.Group("/api/v1")
-	v1.Get("/", s.openapi) // the address that the command serve prints
+	v1.Get("/", s.openapi) // the command serve prints this address
 	v1.Get("/openapi.json", s.openapi)
 	health.routes(v1)
 	metrics.routes(v1)
@@ -207,8 +206,8 @@ func (s *Server) openapi(c *fiber.Ctx) error {
 	return c.Send(s.spec)
 }
 
-// guard runs before every handler: it refuses requests that are not admitted, turns a
-// panic into a response, and logs changes.
+// guard runs before every handler: it refuses requests that are not admitted, responds with a 500
+// if a handler panics, and logs changes.
 func (s *Server) guard(c *fiber.Ctx) (err error) {
 	if client, ok := c.Context().Conn().(*conn); ok {
 		client.hold()
@@ -232,13 +231,13 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a successful request that may have changed something, with the name of its key.
+// logChange logs a successful request that may have made a change, with the name of its API key.
 func (s *Server) logChange(c *fiber.Ctx) {
 	if readOnly(c) {
 		return
 	}
 	switch c.Route().Path {
-	case "/api/v1/request", "/api/v1/plugins/:name/test": // these change nothing
+	case "/api/v1/request", "/api/v1/plugins/:name/test": // these requests change nothing
 		return
 	}
 	attrs := []any{slog.String("method", c.Method()), slog.String("path", clip(c.Path()))}
@@ -262,15 +261,15 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// acceptAnyMethod passes requests with an unknown method to the handlers. Their response is then the same as
-// for any other method that a path does not accept. Fiber itself would respond in plain text.
+// acceptAnyMethod passes requests with an unknown method to the handlers. The response is then the same as
+// for any other method that a path does not accept. Without this, Fiber would respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler
 	server.Handler = func(c *fasthttp.RequestCtx) {
 		if method := string(c.Method()); !slices.Contains(fiber.DefaultMethods, method) {
 			c.SetUserValue(originalMethod, method)
-			c.Request.Header.SetMethod(fiber.MethodTrace) // no path accepts it
+			c.Request.Header.SetMethod(fiber.MethodTrace) // no path accepts TRACE
 		}
 		next(c)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Changes makes changes. If persist is set, a change outlives a restart. The errors are those of the parts
-// that are changed, or a *changes.NotKeptError.
+// Changes makes changes to the running gateway. If persist is set, a change outlives a restart. Its errors
+// are those of the parts that are changed, or a *changes.NotKeptError.
 type Changes interface {
 	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
 	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)
@@ -19,7 +19,8 @@ type Changes interface {
 	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
 	// Activate uses a plugin for first, retry, backoff or judge.
 	Activate(use, plugin string, persist bool) error
-	// Kept returns the recorded changes; ok is false if no changes are recorded.
+	// Kept returns the recorded changes; ok is false if changes are not recorded, because there is
+	// no state folder.
 	Kept() (list []changes.Record, ok bool)
 	// Forget deletes the record of a key, or all records if key is "".
 	Forget(key string) error
@@ -59,7 +60,7 @@ func (h *stateHandler) show(c *fiber.Ctx) error {
 	}{ok, h.dir, views})
 }
 
-// clear deletes the record of the change whose key is in the query, or all records.
+// clear deletes the recorded change whose key is in the query, or all recorded changes.
 func (h *stateHandler) clear(c *fiber.Ctx) error {
 	key, given := query(c, "key")
 	if given && key == "" {

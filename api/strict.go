@@ -17,8 +17,8 @@ import (
 const headTime = 30 * time.Second
 
 // strictReader reads requests from a connection with the parser of the gateway's port, and returns them in canonical
-// form. So fasthttp, which accepts bare LF, folded fields and more, gets only requests that have one meaning. A
-// malformed request gets an error response, and the connection ends.
+// form. fasthttp itself would accept bare LF, folded fields and other deviations, which two parsers may interpret
+// differently. A malformed request gets an error response, and the connection ends.
 type strictReader struct {
 	conn net.Conn
 	now  func() time.Time
@@ -26,7 +26,7 @@ type strictReader struct {
 	head http1.Request
 	body http1.Body
 	rest bool   // a part of the body has not been read
-	out  []byte // the part of the canonical form that has not been returned
+	out  []byte // the part of the canonical form that Read has not returned yet
 	err  error
 }
 
@@ -58,7 +58,7 @@ func (s *strictReader) Read(p []byte) (int, error) {
 // readHead reads the head of the next request into out.
 func (s *strictReader) readHead() error {
 	if len(s.src.Buffered()) == 0 {
-		if err := s.src.ReadAhead(); err != nil { // until the server's deadline of an idle connection
+		if err := s.src.ReadAhead(); err != nil { // waits until the server's deadline of an idle connection
 			return err
 		}
 		s.conn.SetReadDeadline(s.now().Add(headTime))
@@ -67,7 +67,7 @@ func (s *strictReader) readHead() error {
 		return err
 	}
 	q := &s.head
-	// fasthttp takes //host/path for an absolute form.
+	// fasthttp would parse //host/path as an absolute form.
 	if bytes.HasPrefix(q.Target, []byte("//")) {
 		return &http1.ProtocolError{Status: http.StatusBadRequest, Detail: "the target begins with //"}
 	}

@@ -58,7 +58,7 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	offset, err := queryInt(c, "cursor", 0, 1<<30, 0) // next_cursor of the previous page
+	offset, err := queryInt(c, "cursor", 0, 1<<30, 0) // the next_cursor of the previous page
 	if err != nil {
 		return err
 	}

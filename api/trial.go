@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// pluginTester calls a plugin for a test. The result has no effect.
+// pluginTester calls a plugin for a test. The gateway does not use the result.
 type pluginTester interface {
 	TestScorer(name string, c core.Candidates) ([]float64, error)
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
@@ -30,16 +30,16 @@ type describer interface {
 	Describe(u *upstream.Upstream, row *core.Candidate)
 }
 
-// testInput is the input for a test of a plugin. Its records and their fields have the names of sdk/ABI.md. A
-// scorer gets the proxies of the pool if there are no candidates.
+// testInput is the JSON input for a test of a plugin. Its records and their fields have the names in
+// sdk/ABI.md. If there are no candidates, a scorer gets the proxies of the pool.
 type testInput struct {
 	Request    map[string]float64   `json:"request"`
 	Candidates []map[string]float64 `json:"candidates"`
-	Fields     map[string]string    `json:"fields"` // of the response; Fields and Body are for judges
+	Fields     map[string]string    `json:"fields"` // header fields of the response; Fields and Body are for judges
 	Body       string               `json:"body"`
 }
 
-// test calls a plugin and responds with the result, which has no other effect.
+// test calls a plugin and responds with the result. The gateway does not use it otherwise.
 func (h *pluginHandler) test(c *fiber.Ctx) error {
 	name := c.Params("name")
 	i, err := h.registry.Get(name)
@@ -104,8 +104,8 @@ type rulingView struct {
 	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
 }
 
-// testJudge responds with the ruling on the response of the input, or with the rulings on samples if there is
-// none.
+// testJudge responds with the ruling on the response of the input. If the input has none, it responds with
+// the rulings on samples.
 func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
@@ -178,8 +178,8 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test. It adds the log lines that the plugin has written since the
-// line with the number before.
+// sendTest responds with the result of a test. It adds the log lines of the plugin whose number is greater
+// than the parameter before.
 func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, before uint64, field string, result any) error {
 	response := fiber.Map{field: result}
 	if lines, err := h.registry.Log(name, before); err == nil && len(lines) > 0 {
@@ -228,8 +228,8 @@ func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, e
 	return ids, rows, nil
 }
 
-// setFields sets fields of a record, a pointer to a struct of float64, by their names in sdk/ABI.md. path is
-// the path of the record in the input.
+// setFields sets fields of a record by their names in sdk/ABI.md. record is a pointer to a struct of
+// float64. path is the path of the record in the input, for errors.
 func setFields(path string, values map[string]float64, record any) error {
 	v := reflect.ValueOf(record).Elem()
 	fields := map[string]reflect.Value{}
@@ -248,7 +248,7 @@ func setFields(path string, values map[string]float64, record any) error {
 	return nil
 }
 
-// snakeCase converts the name of a Go field to the name in sdk/ABI.md: IDHash becomes id_hash.
+// snakeCase converts the name of a Go field to its name in sdk/ABI.md: IDHash becomes id_hash.
 func snakeCase(name string) string {
 	runes, out := []rune(name), strings.Builder{}
 	for i, r := range runes {

@@ -26,11 +26,11 @@ type uploadView struct {
 	State      string      `json:"state"` // checking, done, failed
 	StartedAt  time.Time   `json:"started_at"`
 	FinishedAt time.Time   `json:"finished_at,omitzero"`
-	Plugin     *pluginView `json:"plugin,omitempty"` // the state of the plugin at the end of the upload
+	Plugin     *pluginView `json:"plugin,omitempty"` // the plugin at the end of the upload
 	Error      *Error      `json:"error,omitempty"`  // only for an upload that has failed
 }
 
-// failedCheck is a check that a module fails.
+// failedCheck is the JSON of a check that a module has failed.
 type failedCheck struct {
 	Name   string `json:"name"` // the name that `whirlpool plugin verify` prints
 	Detail string `json:"detail"`
@@ -59,8 +59,8 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	return h.await(c, u, err, success)
 }
 
-// await responds with the plugin and the status success when the upload has ended. If the upload takes long,
-// it responds with 202. err is the error of the call that began the upload.
+// await waits for the end of an upload, and responds with the plugin and the status success. If the upload
+// takes long, it responds with a 202. err is the error of the call that began the upload.
 func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
 	if err != nil {
 		return pluginProblem(err)
@@ -78,7 +78,8 @@ func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, succes
 	return h.send(c, status.Plugin, status.Err)
 }
 
-// waitFor waits at most d for the end of the upload. It reports whether the upload has ended.
+// waitFor waits for the end of the upload, but at most for d. It reports whether the upload has
+// ended.
 func waitFor(u *plugins.Upload, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -90,7 +91,7 @@ func waitFor(u *plugins.Upload, d time.Duration) bool {
 	return false
 }
 
-// preferredWait returns the wait that the header field Prefer of an upload asks for.
+// preferredWait returns the wait that a Prefer header field asks for, at most uploadWait.
 func preferredWait(prefer string) time.Duration {
 	wait := uploadWait
 	for _, p := range strings.Split(prefer, ",") {
@@ -100,7 +101,7 @@ func preferredWait(prefer string) time.Duration {
 			wait = 0
 		case "wait":
 			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, uploadWait) // also with respond-async
+				return min(time.Duration(n)*time.Second, uploadWait) // also if respond-async is given
 			}
 		}
 	}
@@ -131,7 +132,7 @@ func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns the error in the form that a response to the upload would have.
+// uploadError returns the error in the form of an error response to the upload.
 func uploadError(err error) *Error {
 	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body

@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// users returns the users of the gateway with what they have used today.
+// users returns the users of the gateway with their usage of today.
 type users interface {
 	Users() []access.Today
 }
@@ -29,10 +29,10 @@ type userView struct {
 	InFlight       int64    `json:"in_flight"`
 	RequestsToday  int64    `json:"requests_today"`
 	BytesToday     int64    `json:"bytes_today"`
-	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit; the same holds for the next two
+	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit, as in the next two fields
 	RequestsPerDay int64    `json:"requests_per_day"` //
 	BytesPerDay    int64    `json:"bytes_per_day"`
-	Priority       string   `json:"priority"` // the highest that a request may have; "" for no limit
+	Priority       string   `json:"priority"` // the highest priority of a request; "" for no limit
 	Override       string   `json:"override"` // "" for gateway.override
 	Allow          []string `json:"allow"`
 	Deny           []string `json:"deny"`

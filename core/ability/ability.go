@@ -7,13 +7,13 @@
 //
 //   - A proxy that has relayed a response below 400, or opened a tunnel, has that ability.
 //   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of these observations shows
-//     that the target is not the reason: the same request gets another status through a tunnel of the same proxy;
+//     that the target is not the cause: the same request gets another status through a tunnel of the same proxy;
 //     the same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this
 //     way for several targets, and in no other way since its last success. A status of 400, 403 or 404 is compared
 //     only after several targets.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a tunnel
-//     to the same target. With 403, this must happen for several targets of the same kind of port, or four times for
-//     one target. A 403 shows nothing about a proxy that has opened a tunnel before.
+//     to the same target. If it responds with 403, this must happen for several targets of the same kind of port, or
+//     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
 //
 // The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities
 // are only a preference: if no proxy has the ability that a request needs, all proxies are used.
@@ -47,7 +47,7 @@ func TunnelTo(authority string) Kind {
 	return TunnelOther
 }
 
-// State is the knowledge about one ability of a proxy: it has the ability, lacks it, or neither is known.
+// State is what is known about an ability of a proxy: the proxy has it, lacks it, or this is unknown.
 type State uint8
 
 // The states.
@@ -60,7 +60,7 @@ const (
 // String returns the name used in the API.
 func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
 
-// Source is the origin of a State.
+// Source is where a State was learnt.
 type Source uint8
 
 // The sources.
@@ -72,10 +72,11 @@ const (
 // String returns the name used in the API.
 func (s Source) String() string { return [...]string{"traffic", "check"}[s] }
 
-// Need is the ability that a request needs.
+// Need is the ability that a request requires of a proxy.
 type Need uint8
 
-// The needs. A request in absolute form can also be sent through a tunnel to its target.
+// The needs. A proxy that does not forward can serve a request in absolute form, too: through a
+// tunnel to its target.
 const (
 	NeedForward    Need = iota // absolute form, and the target's port is not 443
 	NeedForward443             // absolute form, and the target's port is 443
@@ -102,50 +103,50 @@ func NeedOf(tunnel bool, authority string) Need {
 const (
 	severalTargets = 3                // number of different targets whose refusals suffice as evidence
 	manyRefusals   = 4                // number of refused CONNECTs in a row to one target that suffice as evidence
-	provenStrikes  = 8                // refusals in a row after which the ability of a proxy with successes is unknown
+	provenStrikes  = 8                // refusals in a row after which an ability with successes is unknown again
 	firstForget    = 10 * time.Minute // duration of the first Cannot
-	longestForget  = 2 * time.Hour    // maximum duration of a Cannot; each one lasts twice as long as the one before
-	retestPause    = 30 * time.Second // minimum time between two tests whether a proxy can forward now
+	longestForget  = 2 * time.Hour    // maximum duration of a Cannot; each lasts twice as long as the previous one
+	retestPause    = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause   = time.Minute      // minimum time between a comparison without a conclusion and the next one
 )
 
 // Forever is the end of a Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
-// The values of a word. All larger values stand for Cannot; such a value is the time when the Cannot ends (ns
-// after the epoch of the pool).
+// The values of a word in Set.words. Every larger value stands for Cannot, and is the time at which the
+// Cannot ends (ns after the epoch of the pool).
 const (
 	unknown   = iota
-	can       // with a success, and no refusal since
-	canStruck // with a success, and refusals since
-	suspected // Forward only: other methods than GET and HEAD were refused for several targets
+	can       // has succeeded, and has not been refused since
+	canStruck // has succeeded, and has been refused since
+	suspected // only for Forward: methods other than GET and HEAD were refused for several targets
 	cannotMin
 )
 
-// Set holds the abilities of one proxy. In the zero Set all are unknown. It is safe for concurrent use. Its
-// times count from the epoch of the pool.
+// Set holds the abilities of one proxy. In the zero Set all abilities are unknown. It is safe for
+// concurrent use. Its times count from the epoch of the pool.
 type Set struct {
 	words   [numKinds]atomic.Int64
-	mu      sync.Mutex // guards the following, and changes of words to and from cannot
+	mu      sync.Mutex // guards the following fields, and changes of words to and from Cannot
 	records [numKinds]record
 	same    same
 	limited *atomic.Bool // set when an ability is found to be missing; may be nil
 }
 
-// record has the observations that led to the state of an ability.
+// record holds the observations behind the state of an ability.
 type record struct {
 	since    time.Duration          // when the state began
-	pause    time.Duration          // no comparison before this time, because the last one had no second response
+	pause    time.Duration          // no comparison before this time, because the last one gave no second response
 	targets  [severalTargets]uint64 // different targets that were refused in a row
 	strikes  int32                  // refusals in a row
-	status   int16                  // status of these refusals; 405 also stands for 501
-	distinct uint8                  // number of targets
+	status   int16                  // status of the refusals; 405 also stands for 501
+	distinct uint8                  // number of entries in targets
 	learnt   uint8                  // number of times that Cannot was learnt since the last success
 	source   Source
 }
 
-// same holds the targets that sent the same response through a tunnel in the last comparisons. They are not
-// compared again for a while.
+// same holds the targets that sent the same response through a tunnel in the latest comparisons. They are
+// not compared again for comparePause.
 type same struct {
 	targets [severalTargets]uint64
 	until   [severalTargets]time.Duration
@@ -166,11 +167,11 @@ func (s *same) has(target uint64, at time.Duration) bool {
 	return false
 }
 
-// NotifyLimits passes a flag, which the Set sets to true when it finds that the proxy lacks an ability. It
+// NotifyLimits sets the flag that the Set sets to true when it learns that the proxy lacks an ability. It
 // must be called before the Set is used.
 func (s *Set) NotifyLimits(limited *atomic.Bool) { s.limited = limited }
 
-// State returns the state of an ability.
+// State returns the state of an ability. at is the current time.
 func (s *Set) State(k Kind, at time.Duration) State {
 	switch w := s.words[k].Load(); {
 	case w == can, w == canStruck:
@@ -209,8 +210,8 @@ func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	*r = record{since: r.since, source: r.source}
 }
 
-// Learn records that the proxy lacks an ability until a time. If until is 0, the time grows with each Learn
-// since the last success.
+// Learn records at the time at that the proxy lacks an ability until the time until. If until is 0, the
+// finding lasts longer with each Learn since the last success.
 func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +247,9 @@ func (s *Set) Forget() {
 }
 
 // ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel.
-// comparable is set if the request is a GET or HEAD without a body. After Cannot has ended, one comparable
-// request is sent in absolute form as a test; all others are still sent through a tunnel.
+// comparable is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable
+// request is sent in absolute form, to test whether the proxy can forward again; all others are still sent
+// through a tunnel.
 func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	w := s.words[Forward].Load()
 	switch {
@@ -261,9 +263,9 @@ func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	return !s.words[Forward].CompareAndSwap(w, int64(at+retestPause))
 }
 
-// Strike records a response of 400 or above to a request in absolute form. The response may be the proxy's
-// own or the target's. comparable is as in ByTunnel. Strike returns true if the caller should send the same
-// request through a tunnel of the proxy, compare the two responses, and call Compared.
+// Strike records a response of 400 or above to a request in absolute form. The response may come from the
+// proxy or from the target. comparable is as in ByTunnel. Strike returns true if the caller should send the
+// same request through a tunnel of the proxy, compare the two responses, and call Compared.
 func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duration) (compare bool) {
 	unsupported := Unsupported(status)
 	switch w := s.words[Forward].Load(); {
@@ -284,7 +286,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 		}
 		s.words[Forward].Store(unknown)
 		r.since = at
-	case w >= cannotMin: // a test whether the proxy can forward now
+	case w >= cannotMin: // this was a test whether the proxy can forward again
 		return comparable
 	case !comparable && r.distinct >= severalTargets:
 		s.words[Forward].Store(suspected)
@@ -328,7 +330,7 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 		return true
 	case second == 0 && Unsupported(first) && r.distinct >= severalTargets:
 		s.learn(Forward, at, 0, Traffic) // refused for several targets, and no other response since the last success
-	case s.words[Forward].Load() >= cannotMin: // a test without a conclusion
+	case s.words[Forward].Load() >= cannotMin: // the test gave no conclusion
 	case second != 0: // the target sends the same response
 		r.clear()
 		s.same.add(target, at+comparePause)
@@ -338,8 +340,8 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 	return false
 }
 
-// RefusedForward records a refused tunnel. The proxy cannot forward, and the request could have been sent in
-// absolute form.
+// RefusedForward records that the proxy has refused a tunnel for a request that could be sent in absolute
+// form, and then refused to forward it.
 func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -353,12 +355,12 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	}
 }
 
-// refused records a refusal that was the proxy's own: another proxy has served the same request after it.
+// refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
 func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kinds := []Kind{k}
-	if k != Forward && Unsupported(status) { // for all ports
+	if k != Forward && Unsupported(status) { // the method CONNECT is unsupported for all ports
 		kinds = []Kind{TunnelTLS, TunnelOther}
 	}
 	needed := uint8(severalTargets)
@@ -383,16 +385,16 @@ func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	}
 }
 
-// Unsupported reports whether a status says that a method is not supported: 405 or 501
-// (RFC 9110 sections 15.5.6 and 15.6.2).
+// Unsupported reports whether a status means that a method is not supported: 405 or 501 (RFC 9110
+// sections 15.5.6 and 15.6.2).
 func Unsupported(status int) bool { return status == 405 || status == 501 }
 
 // View is the state of an ability, for display.
 type View struct {
 	State  State
 	Source Source
-	Since  time.Duration // when the state began; 0 if it is unknown
-	Until  time.Duration // with Cannot: when the proxy is tried again
+	Since  time.Duration // when the state began; 0 if the state is unknown
+	Until  time.Duration // when the proxy is tried again; only if the state is Cannot
 }
 
 // View returns the state of an ability for display.

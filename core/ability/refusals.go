@@ -10,7 +10,7 @@ import (
 // The limits of Refusals.
 const (
 	maxRefusals = 64
-	refusalAge  = time.Minute // older refusals are not compared
+	refusalAge  = time.Minute // maximum age of a refusal
 )
 
 // Refusals holds the refused requests of a pool until another proxy serves the same request. The zero value is
@@ -48,8 +48,8 @@ func (l *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Dur
 // Empty reports whether there is no refusal.
 func (l *Refusals) Empty() bool { return l.n.Load() == 0 }
 
-// Served records that a proxy has opened a tunnel, or relayed a response below 400. So the refusals of the
-// same request by other proxies were those proxies' own.
+// Served records that a proxy has opened a tunnel, or relayed a response with a status below 400. This
+// shows that the proxies that refused the same request before did so themselves.
 func (l *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
 	if l.Empty() {
 		return

@@ -1,6 +1,6 @@
-// Package breaker is the circuit breaker of one proxy. It is closed, opens after too
-// many failures, and after a time becomes half-open and admits exactly one probe. The probe's
-// result closes it or opens it again.
+// Package breaker implements the circuit breaker of a proxy. A closed breaker opens after too many
+// failures. After a time it becomes half-open and admits exactly one probe, whose result closes it
+// or opens it again.
 //
 // Every admission is a [Permit] with the generation of the breaker. Each change of state begins
 // a new generation. A report with the permit of an older generation changes nothing, so an
@@ -19,12 +19,12 @@ import (
 
 // Config holds the settings of a breaker.
 type Config struct {
-	FailureThreshold int           // failures within the window that open it, >= 1
+	FailureThreshold int           // failures within the window that open the breaker, >= 1
 	WindowDuration   time.Duration // length of the sliding window, both ends included; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
 	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
-	// ProbeWait is how long a breaker may be half-open without a probe before it is overdue. 0, and values
-	// above TimeoutDuration, stand for TimeoutDuration.
+	// ProbeWait is the time for which a breaker may be half-open without a probe before it is overdue. 0,
+	// and values above TimeoutDuration, stand for TimeoutDuration.
 	ProbeWait time.Duration
 
 	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
@@ -33,8 +33,9 @@ type Config struct {
 // DefaultProbeWait is the usual Config.ProbeWait.
 const DefaultProbeWait = 5 * time.Second
 
-// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s,
-// and repeated trips for up to 45 s. So a proxy that has recovered is in use again within a minute.
+// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s, and
+// repeated trips for up to 45 s. With these settings, a proxy that has recovered is in use again
+// within a minute.
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
@@ -44,8 +45,8 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is the difference between probe timeout and attempt timeout. A probe that reaches its attempt
-	// timeout is reported as a failure in this time, before the breaker counts it as lost.
+	// probeSlack is the difference between probe timeout and attempt timeout. It leaves time to report a probe
+	// that has reached its attempt timeout as a failure, before the breaker counts the probe as lost.
 	probeSlack = time.Second
 )
 
@@ -56,13 +57,13 @@ func (c Config) WithAttemptTimeout(d time.Duration) Config {
 	return c
 }
 
-// WithProbeTimeoutOf returns c with the probe timeout of other.
+// WithProbeTimeoutOf returns c with the probe timeout that other has.
 func (c Config) WithProbeTimeoutOf(other Config) Config {
 	c.probeTimeout = other.probeTimeout
 	return c
 }
 
-// Validate reports the first field out of range.
+// Validate returns an error for the first field out of range.
 func (c Config) Validate() error {
 	switch {
 	case c.FailureThreshold < 1:
@@ -80,7 +81,7 @@ func (c Config) Validate() error {
 // Reasons of transitions (core.Transition.Reason).
 const (
 	ReasonThreshold    = "threshold" // enough failures
-	ReasonTimeout      = "timeout"   // open for the open time
+	ReasonTimeout      = "timeout"   // the open time has passed
 	ReasonProbeSuccess = "probe_success"
 	ReasonProbeFailure = "probe_failure"
 	ReasonManualReset  = "manual_reset" // Reset
@@ -88,12 +89,11 @@ const (
 	ReasonNoneClosed   = "none_closed"  // Retest: no breaker of the pool is closed
 )
 
-// Word is the part of a breaker that every selection reads. It may lie inside a struct of
-// the breaker's owner (see [NewAt]), which saves a cache miss per candidate. The zero Word is
-// closed.
+// Word is the part of a breaker that every selection reads. It can be a part of a struct of the
+// breaker's owner (see [NewAt]), which saves a cache miss per candidate. The zero Word is closed.
 type Word struct {
 	state atomic.Uint64 // generation << 3 | probing << 2 | state; changed under mu
-	due   atomic.Int64  // ns after the epoch: when the breaker becomes, or became, half-open
+	due   atomic.Int64  // when the breaker becomes, or became, half-open, ns after the epoch
 }
 
 const (
@@ -102,11 +102,10 @@ const (
 	genShift  = 3
 )
 
-// Closed reports whether the breaker is closed: one atomic load.
+// Closed reports whether the breaker is closed. It costs one atomic load.
 func (w *Word) Closed() bool { return core.State(w.state.Load()&stateMask) == core.Closed }
 
-// Open reports whether the breaker is open at a time, which is counted from the
-// breaker's epoch.
+// Open reports whether the breaker is open at the time at, counted from the breaker's epoch.
 func (w *Word) Open(at time.Duration) bool {
 	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
 }
@@ -124,7 +123,7 @@ type Breaker struct {
 	failures   []time.Time // failures[head:] are in the window, oldest first
 	head       int
 	probeEnds  time.Time // end of the probe's timeout, while probing
-	answered   bool      // the probe has a response head or an open tunnel, while probing
+	answered   bool      // the probe has received a response head or opened a tunnel, while probing
 	lastChange time.Time
 	trips      Trips
 	pending    []core.Transition // not yet passed to notify, in order
@@ -154,8 +153,8 @@ type Permit struct {
 	probe bool // the breaker was half-open
 }
 
-// Admissible reports whether Acquire would probably succeed now. An open breaker that is due becomes
-// half-open; nothing else changes.
+// Admissible reports whether Acquire would probably succeed now. It takes no permit, but makes an
+// open breaker half-open that is due.
 func (b *Breaker) Admissible() bool {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -166,7 +165,7 @@ func (b *Breaker) Admissible() bool {
 	return core.State(w&stateMask) != core.Open && w&probing == 0
 }
 
-// State returns the state. An open breaker that is due becomes half-open first.
+// State returns the current state. It first makes an open breaker half-open that is due.
 func (b *Breaker) State() core.State {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -188,8 +187,8 @@ func (b *Breaker) Overdue() bool {
 	return now.Sub(b.dueTime(now)) > min(cmp.Or(b.cfg.ProbeWait, b.cfg.TimeoutDuration), b.cfg.TimeoutDuration)
 }
 
-// Acquire returns a permit, and false if the breaker admits nothing: if it is open, or half-open
-// with a probe. A closed breaker costs one atomic load.
+// Acquire returns a permit. It returns false if the breaker admits no attempt: if it is open, or
+// half-open with a probe. If the breaker is closed, it costs one atomic load.
 func (b *Breaker) Acquire() (Permit, bool) {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -215,12 +214,12 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
-// answeredTimeout is the time in which a probe may still fail after Answered.
+// answeredTimeout is the time after Answered within which a probe may still fail.
 const answeredTimeout = time.Second
 
-// Answered records that the attempt has a response head or an open tunnel. A probe that does not
-// fail within the next second is then a success. Otherwise a long download or an idle tunnel
-// would hold the half-open breaker, and the breaker of a proxy with only such attempts would
+// Answered records that the attempt has received a response head or opened a tunnel. A probe that
+// does not fail within the next second is then a success. Otherwise a long download or an idle
+// tunnel would hold the half-open breaker, and the breaker of a proxy with only such attempts would
 // never close.
 func (p Permit) Answered() {
 	if !p.probe {
@@ -243,26 +242,26 @@ func (p Permit) Generation() uint64 { return p.gen }
 // Probe reports whether the attempt is the probe of a half-open breaker.
 func (p Permit) Probe() bool { return p.probe }
 
-// Evidence is a condition for opening a closed breaker, in addition to failure_threshold failures in the
-// window.
+// Evidence is the second condition for opening a closed breaker, beside failure_threshold failures in
+// the window.
 type Evidence struct {
 	Enough bool
 	Why    string // explanation in words, copied to the transition; may be empty
 }
 
-// Literal is the evidence with which the number of failures alone opens the breaker.
+// Literal is always enough evidence: the number of failures alone opens the breaker.
 var Literal = Evidence{Enough: true}
 
 // Report ends the attempt with a verdict. It uses e only if the verdict is a failure.
 func (p Permit) Report(v core.Verdict, e Evidence) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
-		return // a success of a closed breaker does not clear the window
+		return // a success does not clear the window of a closed breaker
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// advance is not called first, because it would end an overdue probe. So the report of such a probe still
-	// counts.
+	// advance is not called here, because it would end a probe whose timeout has passed. The report of such a
+	// probe still counts.
 	now := b.now()
 	w := b.word.state.Load()
 	if w>>genShift != p.gen {
@@ -292,15 +291,15 @@ func (b *Breaker) fail(now time.Time, e Evidence) {
 	}
 }
 
-// maxFailures is the number of failures kept (24 KB), unless the threshold is higher. A closed breaker
-// collects failures without end as long as there is not enough evidence.
+// maxFailures is the number of failures kept (24 KB), unless the threshold is higher. The number must
+// be limited, because a closed breaker collects failures as long as there is not enough evidence.
 const maxFailures = 1000
 
 // push adds a failure to the window. The caller holds mu.
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
 	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
-		b.head++ // the threshold is met without the oldest failure
+		b.head++ // the other failures still reach the threshold
 	}
 	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
@@ -355,7 +354,7 @@ func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	})
 }
 
-// tick applies advance, without the lock in the common cases.
+// tick is advance, but takes the lock only if a change is due.
 func (b *Breaker) tick() {
 	w := b.word.state.Load()
 	if b.word.Open(b.now().Sub(b.epoch)) {
@@ -369,9 +368,9 @@ func (b *Breaker) tick() {
 	b.advance(b.now())
 }
 
-// advance makes the changes of state for which the time has come. An open breaker that is due becomes
-// half-open. A probe whose timeout has passed is a success if it was answered; otherwise it is lost, and the
-// breaker admits another probe. The caller holds mu.
+// advance makes the changes of state that are due. An open breaker that is due becomes half-open. A probe
+// whose timeout has passed is a success if it was answered; otherwise it is lost, and the breaker admits
+// another probe. The caller holds mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
@@ -409,8 +408,8 @@ func (b *Breaker) unlock() {
 	}
 }
 
-// Reset closes the breaker, clears its window and begins a new generation: earlier permits have
-// no effect.
+// Reset closes the breaker, clears its window and begins a new generation, so that earlier permits
+// have no effect.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -425,8 +424,8 @@ func (b *Breaker) Reset() {
 	b.word.state.Store((w>>genShift + 1) << genShift)
 }
 
-// Retest makes an open breaker half-open now, because the proxy may work again. reason is that of the
-// transition. It does nothing in another state.
+// Retest makes an open breaker half-open, because the proxy may work again. reason is the reason of
+// the transition. If the breaker is not open, Retest does nothing.
 func (b *Breaker) Retest(reason string) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -438,8 +437,8 @@ func (b *Breaker) Retest(reason string) {
 	}
 }
 
-// Postpone keeps an open breaker open for at least d from now, because the proxy still fails. It
-// does nothing in another state.
+// Postpone keeps an open breaker open for at least d from now, because the proxy still fails. If
+// the breaker is not open, Postpone does nothing.
 func (b *Breaker) Postpone(d time.Duration) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -476,7 +475,7 @@ type View struct {
 	LastChange   time.Time
 }
 
-// Snapshot returns the state of the breaker now.
+// Snapshot returns the current state of the breaker.
 func (b *Breaker) Snapshot() View {
 	b.mu.Lock()
 	defer b.unlock()

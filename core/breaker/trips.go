@@ -14,9 +14,9 @@ type Trips struct {
 	last time.Duration // the latest open time
 }
 
-// Next counts a trip and returns the time that the breaker stays open. closed is how long the breaker was
-// closed before the trip; 0 after a failed probe. If longest (max_timeout) is below timeout
-// (timeout_duration), every open time is timeout.
+// Next counts a trip and returns the time for which the breaker stays open. closed is the time for which
+// the breaker was closed before the trip; 0 after a failed probe. If longest (max_timeout) is below
+// timeout (timeout_duration), every open time is timeout.
 func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
 	for t.n > 0 && closed >= 2*t.last {

@@ -17,9 +17,9 @@ var (
 	_ executor.Hedger[*transport.Tunnel]   = (*Connect)(nil)
 )
 
-// Forward sends one request. Each call of Send makes one attempt. It implements executor.Sender and is reused
-// for further requests. The field Response holds the response. If the context of Send is cancelled, the
-// caller must call Control.Interrupt.Fire.
+// Forward sends one request; each call of Send makes one attempt. It implements executor.Sender. A Forward
+// can be used for further requests. The field Response holds the response. If the context of Send is
+// cancelled, the caller must call Control.Interrupt.Fire.
 type Forward struct {
 	Transport *transport.Transport
 	Now       func() time.Time
@@ -50,8 +50,8 @@ func (f *Forward) Discard(r *transport.Response) {
 }
 
 // Close ends the response's body and releases its connection. broke is the error that ended the body early;
-// nil if it was read to its end or is not needed any more. It returns the facts about the relay that Forward
-// knows.
+// nil if it was read to its end or is not needed any more. It returns the facts about the relay, without
+// ClientLeft.
 func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	relayed := verdict.Relayed{Broke: broke}
 	if broke != nil {
@@ -61,8 +61,8 @@ func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	return relayed
 }
 
-// Connect opens one tunnel. Each call of Send makes one attempt. It implements executor.Sender. A returned
-// Tunnel is open if Refused.Status is 0; otherwise the proxy has refused it.
+// Connect opens one tunnel; each call of Send makes one attempt. It implements executor.Sender. The Tunnel
+// that Send returns is open if Refused.Status is 0; otherwise the proxy has refused it.
 type Connect struct {
 	Transport *transport.Transport
 	Control   *transport.Control
@@ -93,7 +93,7 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 	}
 }
 
-// control copies the settings of an attempt.
+// control copies the settings of the attempt a to c.
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	c.NewDeadline, c.Stoppable = a.NewDeadline, a.Hedged

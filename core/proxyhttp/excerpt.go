@@ -62,7 +62,7 @@ func codingOf(value []byte) coding {
 	return codingOther
 }
 
-// inflater decodes gzip. It is reused with its memory.
+// inflater decodes gzip. It is reused, to save its memory.
 type inflater struct {
 	in  bytes.Reader
 	gz  gzip.Reader
@@ -71,8 +71,8 @@ type inflater struct {
 
 var inflaters = sync.Pool{New: func() any { return &inflater{} }}
 
-// decode decompresses the body of e, which is the beginning of a gzip stream, up to n bytes. A body that is
-// no gzip stream does not change.
+// decode decompresses the body of e, the beginning of a gzip stream, to at most n bytes. It does not change
+// a body that is no gzip stream.
 func decode(e *core.Excerpt, n int) {
 	d := inflaters.Get().(*inflater)
 	defer inflaters.Put(d)
@@ -81,7 +81,7 @@ func decode(e *core.Excerpt, n int) {
 		return
 	}
 	got, err := 0, error(nil)
-	for got < n && err == nil { // until the end of the part that has arrived
+	for got < n && err == nil { // err is set at the end of the part that has arrived
 		var more int
 		more, err = d.gz.Read(d.out[got:n])
 		got += more

@@ -41,7 +41,7 @@ func AppendVia(dst []http1.Field, minor int) []http1.Field {
 	return append(dst, http1.Field{Name: viaName, Value: Via(minor), Kind: http1.Via})
 }
 
-// FieldsOf returns the fields of h without checking them.
+// FieldsOf returns the header fields of h. It does not check them.
 func FieldsOf(h http.Header) []http1.Field {
 	fields := make([]http1.Field, 0, len(h))
 	for name, values := range h {

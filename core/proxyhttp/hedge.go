@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// hedgeForward sends the request of a Forward once, while the Forward sends it too.
+// hedgeForward sends the request of a Forward a second time, while the Forward sends it.
 type hedgeForward struct{ Forward }
 
 // Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
@@ -39,7 +39,7 @@ func (f *Forward) Adopt(hedge executor.HedgeSender[*transport.Response], r *tran
 	return &f.Response
 }
 
-// hedgeConnect opens a tunnel to the target of a Connect once, while the Connect opens one too.
+// hedgeConnect opens a second tunnel to the target of a Connect, while the Connect opens one.
 type hedgeConnect struct {
 	Connect
 	control transport.Control

@@ -25,7 +25,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusForbidden, Code: r.Final.String(), Message: r.Err.Error(), Reason: "http_request_denied",
 			Err: r.Err,
 		}
-	case executor.NoneAccepts: // breakers are not the reason
+	case executor.NoneAccepts: // the message must not name breakers as the reason
 		a := ErrorResponse{
 			Status: http.StatusBadGateway, Code: r.Final.String(), Reason: "proxy_configuration_error",
 			Message: "every admissible proxy refused its credentials", Err: r.Err,
@@ -80,7 +80,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// failed returns the error response for the last attempt's outcome, without a message.
+// failed returns the error response for the outcome of the last attempt, without Message.
 func failed(r *executor.Refusal) ErrorResponse {
 	o := &r.Last
 	a := ErrorResponse{
@@ -101,8 +101,8 @@ func failed(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// unreached returns the reason why the last attempt reached nobody, for the client. The error of the dial, which
-// contains addresses, is in the log.
+// unreached returns the reason why the last attempt could not connect, as text for the client. The text omits
+// the error of the dial, which contains addresses and is in the log.
 func unreached(r *executor.Refusal) string {
 	switch {
 	case r.Direct && r.Last.Cause == verdict.ProxyNameUnknown:

@@ -21,12 +21,12 @@ type Outcome struct {
 	Final    core.Final // 0 stands for FinalNotRetryable: refused before any attempt
 }
 
-// OutcomeOf returns the outcome of the request with that id.
+// OutcomeOf returns the outcome of the request with the given id and result.
 func OutcomeOf(id core.RequestID, r *executor.Result) Outcome {
 	return Outcome{ID: id, Attempts: r.Attempts, ProxyID: r.ProxyID, Final: r.Final}
 }
 
-// The fields of an Outcome.
+// The names of the header fields of an Outcome.
 const (
 	requestIDField = "X-Whirlpool-Request-Id"
 	attemptsField  = "X-Whirlpool-Attempts"
@@ -72,7 +72,7 @@ func (o *Outcome) Set(h http.Header) {
 type Head struct {
 	Status      int
 	Reason      []byte
-	Fields      []http1.Field // of the proxy's response; hop-by-hop fields are not sent
+	Fields      []http1.Field // fields of the proxy's response; hop-by-hop fields are not sent
 	Via         []byte        // value of the Via field to add; nil for none
 	ContentType string        // "" for none
 	Framing     http1.Framing
@@ -145,7 +145,7 @@ func (h *Head) appendStatus(b []byte) []byte {
 }
 
 // appendErrorToken appends the error type of reason (RFC 9209 section 2.3). The RFC defines no type for a
-// tunnel that a proxy refused with a status ("http_<status>").
+// tunnel that a proxy refused with a status ("http_<status>"), so another type is used.
 func appendErrorToken(b []byte, reason string) []byte {
 	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
 		reason = "destination_unavailable; received-status=" + status
@@ -168,8 +168,8 @@ type ErrorResponse struct {
 // 0 for none.
 func (a *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(a.RetryAfter.Seconds())) }
 
-// FinalCode returns the code for POST /request, whose caller gets no X-Whirlpool-Outcome: the word of the final
-// outcome. If several codes share that outcome, it is the Code.
+// FinalCode returns the error code for POST /request, whose caller gets no X-Whirlpool-Outcome: the word of the
+// final outcome or, if several codes share this outcome, Code.
 func (a *ErrorResponse) FinalCode(final core.Final) string {
 	if final == core.FinalNotRetryable || final == core.FinalCancelled {
 		return a.Code
@@ -177,8 +177,8 @@ func (a *ErrorResponse) FinalCode(final core.Final) string {
 	return final.String()
 }
 
-// AppendReason appends the reason phrase. The phrase includes the message, because for a
-// refused tunnel most clients show their user only the reason phrase.
+// AppendReason appends the reason phrase. It includes the message, because most clients show their
+// users only the reason phrase of a refused tunnel.
 func (a *ErrorResponse) AppendReason(b []byte) []byte {
 	b = append(b, http.StatusText(a.Status)...)
 	b = append(b, ": "...)

@@ -19,9 +19,9 @@ type Target struct {
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
-// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment, which
-// a client should not send (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib send after a
-// redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. The slices of the
+// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment.
+// Clients should not send one (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib do so after
+// a redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. The slices of the
 // result refer to raw if possible.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
@@ -71,7 +71,7 @@ func httpScheme(raw []byte) []byte {
 	return raw
 }
 
-// Port is the default port of the target's scheme.
+// Port returns the default port of the target's scheme.
 func (t *Target) Port() string {
 	if t.TLS {
 		return "443"
@@ -94,7 +94,7 @@ type Authority struct {
 
 // Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the
 // authority has no port; if defaultPort is "", the port is required. Set allocates nothing if its arguments
-// equal those of the last call. After an error a is unchanged.
+// equal those of the last call. If Set returns an error, a is unchanged.
 func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {
 		return nil

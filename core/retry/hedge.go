@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Hedge says when a first attempt without a response is hedged: a second attempt starts through another
-// proxy, and the first good response wins (J. Dean, L. A. Barroso, The Tail at Scale, CACM 2013). The zero
-// value is "off".
+// Hedge is the time after which a first attempt without a response is hedged: a second attempt starts
+// through another proxy, and the first good response wins (J. Dean, L. A. Barroso, The Tail at Scale, CACM
+// 2013). The zero value is "off".
 type Hedge struct {
-	P95   bool    // after the 95th percentile of the latencies of the pool
-	After float64 // after this number of seconds, 0.001 to 60; 0 with P95, and for "off"
+	P95   bool    // hedge after the 95th percentile of the pool's latencies
+	After float64 // after this number of seconds, 0.001 to 60; 0 if P95 is set, and for "off"
 }
 
 // DefaultHedgeBudget is the default of Policy.HedgeBudget.
@@ -87,10 +87,10 @@ func (h Hedge) validate() error {
 	return &FieldError{"hedge", `must be "off", "p95" or 0.001 to 60 seconds, not ` + h.String(), "0.001 to 60"}
 }
 
-// HedgeKind is a kind of attempts. Each has its own 95th percentile.
+// HedgeKind is a kind of latency. Each kind has its own 95th percentile.
 type HedgeKind uint8
 
-// The kinds of latencies. The first ends with the head of a response, the second with an open tunnel. The
+// The kinds. The first latency ends with the head of a response, the second with an open tunnel. The
 // third is the time in an open tunnel from the client's first bytes to the target's first bytes.
 const (
 	HedgeResponse HedgeKind = iota
@@ -101,7 +101,7 @@ const (
 
 // Hedging holds the hedge data that all requests share: the budget, and the latencies for "p95". The budget
 // is a token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a
-// hedge takes one. So the number of hedges per first attempt is at most hedge_budget. A Hedging is safe for
+// hedge takes one. This limits the number of hedges per first attempt to hedge_budget. A Hedging is safe for
 // concurrent use.
 type Hedging struct {
 	mu        sync.Mutex
@@ -111,13 +111,13 @@ type Hedging struct {
 
 const (
 	token      = 1_000_000 // one token in millionths
-	hedgeBurst = 10        // most tokens in the bucket
+	hedgeBurst = 10        // maximum number of tokens in the bucket
 )
 
-// leastP95 is the shortest delay of a hedge with "p95". Timers are not much more accurate.
+// leastP95 is the shortest delay of a hedge with "p95", because timers are not much more accurate.
 const leastP95 = time.Millisecond
 
-// Begin records a first attempt that may be hedged. It returns the delay of its hedge; 0 if too few latencies are
+// Begin records a first attempt that may be hedged. after is the delay of its hedge; 0 if too few latencies are
 // known. ok is false if p has no hedges.
 func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
@@ -148,7 +148,7 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 }
 
 // Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge,
-// its latency is the time until it lost, which is longer than the delay of the hedge.
+// latency is the time until then, which is longer than the delay of the hedge.
 func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -173,15 +173,15 @@ func (h *Hedging) GiveBack() {
 	h.tokens = min(h.tokens+token, hedgeBurst*token)
 }
 
-// latencies holds the last latencies of a kind, and their 95th percentile.
+// latencies holds the last latencies of one kind, and their 95th percentile.
 type latencies struct {
 	ring [hedgeSamples]time.Duration
-	n    int           // recorded so far
+	n    int           // number of recorded latencies
 	p95  time.Duration // as of the last computation; 0 before the first
 }
 
 const (
-	hedgeSamples = 512 // latencies for the percentile, whose rank is then accurate to 1 % (standard error)
+	hedgeSamples = 512 // number of latencies for the percentile; the standard error of its rank is 1 %
 	hedgeEvery   = 32  // number of latencies between two computations
 	hedgeLeast   = 20  // number of latencies before the first computation
 )

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// OverrideMode is what an override may ask for.
+// OverrideMode restricts what an override may ask for.
 type OverrideMode uint8
 
 // The modes of overrides.
@@ -15,7 +15,7 @@ const (
 	OverrideDefault OverrideMode = iota
 	OverrideAny                  // everything in the ranges of Policy
 	OverrideCapped               // no more than the global policy has
-	OverrideNone                 // nothing: a request with an override is refused
+	OverrideNone                 // nothing: requests with an override are refused
 )
 
 var overrideModes = map[string]OverrideMode{
@@ -41,9 +41,9 @@ func (m OverrideMode) String() string {
 	return "unknown"
 }
 
-// capped returns q with limits from p, the global policy. Each field of q that would burden proxies and
-// targets more than the same field of p is replaced by that of p: attempts, statuses and methods that are
-// retried, waits and hedges. The result is not prepared for use.
+// capped returns q, limited by p, the global policy. Each field of q that would put more load on proxies
+// and targets than the same field of p is replaced by the field of p: attempts, statuses and methods that
+// are retried, waits and hedges. The caller must validate the result before it is used.
 func (p *Policy) capped(q Policy) Policy {
 	q.MaxAttempts = min(q.MaxAttempts, p.MaxAttempts)
 	q.RetryStatusCodes = slices.DeleteFunc(slices.Clone(q.RetryStatusCodes), func(code int) bool {
@@ -70,8 +70,7 @@ func (p *Policy) capped(q Policy) Policy {
 	return q
 }
 
-// soonerThan reports whether a request with the setting h may have a hedge sooner than one with the setting
-// limit.
+// soonerThan reports whether the setting h may start a hedge earlier than the setting limit.
 func (h Hedge) soonerThan(limit Hedge) bool {
 	switch {
 	case h.Off() || h == limit:

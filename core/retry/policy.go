@@ -1,5 +1,5 @@
-// Package retry defines the retry policy, checks its ranges, merges a request's override into it, and limits
-// retries by a budget.
+// Package retry defines the retry policy, checks its ranges, merges the override of a request into it, and
+// limits retries and hedges by budgets.
 package retry
 
 import (
@@ -23,7 +23,7 @@ type Policy struct {
 	MaxBackoffDelay  float64 `json:"max_backoff_delay"`  // 1 to 300
 	Jitter           bool    `json:"jitter"`             //
 	RetryStatusCodes []int   `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
-	// total timeout: for all attempts, until the response head; at least 0.1; nil for none
+	// total timeout, from the request to the head of the response; at least 0.1; nil for none
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
@@ -52,7 +52,7 @@ func DefaultPolicy() Policy {
 	return p
 }
 
-// seal computes the fields that depend on others. Every constructor calls it last.
+// seal computes the fields that depend on other fields. Every constructor calls it at its end.
 func (p *Policy) seal() {
 	p.codes = codeSet{}
 	for _, code := range p.RetryStatusCodes {
@@ -65,7 +65,7 @@ func (p *Policy) seal() {
 	slices.Sort(sorted)
 	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
 		formatNumber(p.Timeout), p.RetryNonIdempotent, formatNumber(p.FailoverDelay))
-	if !p.Hedge.Off() { // so that the hash of a policy without hedges does not differ from earlier versions
+	if !p.Hedge.Off() { // so that the hash of a policy without hedges is the same as in earlier versions
 		fmt.Fprint(h, p.Hedge, p.HedgeBudget)
 	}
 	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)
@@ -78,7 +78,7 @@ func formatNumber(f *float64) string {
 	return strconv.FormatFloat(*f, 'g', -1, 64)
 }
 
-// Retries reports whether the policy retries a response with that status.
+// Retries reports whether the policy retries a response with the given status.
 func (p *Policy) Retries(status int) bool { return p.codes.has(status) }
 
 // Hash identifies the policy in metrics. Equal policies have equal hashes.
@@ -99,8 +99,8 @@ func outOfRange(limit, field string, value any) error {
 	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
 }
 
-// Validate checks every range and prepares the policy for use. strategies reports whether a backoff of that
-// name exists. The error is a *FieldError.
+// Validate checks every range and prepares the policy for use. strategies reports whether a backoff with a
+// given name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategies func(string) bool) error {
 	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
 		return outOfRange("1 to 10", "max_attempts", p.MaxAttempts)
@@ -204,9 +204,9 @@ func (p *Policy) Merge(o Override) Policy {
 	return q
 }
 
-// Overridden returns the policy of a request that overrides fields of p, the global policy. With OverrideCapped, what
-// the override asks for beyond p is ignored. The error is a *FieldError: an error of Validate, or a hedge_budget
-// larger than that of p.
+// Overridden returns the policy of a request that overrides fields of p, the global policy. If mode is
+// OverrideCapped, fields of the override that exceed p are replaced by those of p. The error is a *FieldError: an
+// error of Validate, or a hedge_budget larger than that of p.
 func (p *Policy) Overridden(o Override, mode OverrideMode, strategies func(string) bool) (Policy, error) {
 	q := p.Merge(o)
 	if err := q.Validate(strategies); err != nil {
@@ -242,8 +242,8 @@ func (p *Policy) Equal(q *Policy) bool {
 	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes) && p.HedgeBudget == q.HedgeBudget
 }
 
-// Idempotent reports whether a request with that method may be repeated without retry_non_idempotent. It
-// returns true for the idempotent methods of RFC 9110 section 9.2.2 except PUT.
+// Idempotent reports whether a request with the given method may be repeated without
+// retry_non_idempotent. It returns true for the idempotent methods of RFC 9110 section 9.2.2 except PUT.
 func Idempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":

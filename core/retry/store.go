@@ -31,7 +31,8 @@ func NewStore(file Policy, now func() time.Time) *Store {
 	return s
 }
 
-// OnChange sets a function that receives each later change of the policy. It must return soon, and not call the store.
+// OnChange sets a function that receives each later change of the policy. The function must return soon, and must not
+// call the store.
 func (s *Store) OnChange(changed func(View)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,8 +56,8 @@ func (s *Store) View() View {
 	return View{*s.current.Load(), s.updatedAt, s.source}
 }
 
-// Put changes the policy at run time. change receives the current policy and returns the next one; with an
-// error, the policy does not change. Requests that begin after Put use the new policy.
+// Put changes the policy at run time. change receives the current policy and returns the next one. If it
+// returns an error, the policy does not change. Requests that begin after Put use the new policy.
 func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +70,8 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 }
 
 // ReloadFile sets the policy of a reloaded configuration. It replaces the current policy if the configuration's
-// policy has changed. Otherwise a policy set at run time remains, except that a backoff that no longer
-// exists (strategies) is replaced by that of the configuration.
+// policy has changed. Otherwise a policy set at run time remains, but if its backoff no longer exists
+// (strategies), the backoff of the configuration replaces it.
 func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +87,8 @@ func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	}
 }
 
-// replace sets the current policy. updatedAt grows with each change. The caller holds mu.
+// replace sets the current policy. It makes updatedAt increase with each change. The caller holds
+// mu.
 func (s *Store) replace(p Policy, source string) {
 	if old := s.current.Load(); old.Equal(&p) && source == s.source {
 		return

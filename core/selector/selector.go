@@ -16,12 +16,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrBarred is returned if the only admissible proxies are barred for this request, for example because they
-// have refused the configured credentials. Another attempt through one of them would fail in the same way.
+// ErrBarred reports that every admissible proxy is barred for this request, for example because it has
+// refused the configured credentials. Another attempt through such a proxy would fail in the same way.
 var ErrBarred = errors.New("every admissible proxy is barred for this request")
 
 // DefaultMaxCandidates is the default maximum number of candidates of one choice. In a larger pool the
-// candidates are a sample of that size.
+// candidates are a sample of this size.
 const DefaultMaxCandidates = 256
 
 // Tried is a proxy through which a request has been attempted.
@@ -45,9 +45,9 @@ type Query struct {
 // Region is how a request's wanted region (Query.RegionHash) is applied.
 type Region uint8
 
-// The ways to apply the wanted region.
+// The ways to apply a wanted region.
 const (
-	RegionScored    Region = iota // it is an input of the scorer
+	RegionScored    Region = iota // the region is an input of the scorer
 	RegionPreferred               // first attempts use only this region while one of its proxies is admissible
 	RegionStrict                  // no attempt uses another region
 )
@@ -81,8 +81,8 @@ func (q *Query) hasTried(u *upstream.Upstream) bool {
 	return false
 }
 
-// choice is the state of one choice. It is reused with its memory. It belongs to the Selector and not to the
-// request, because only few requests choose at the same time.
+// choice is the state of one choice. The Selector reuses the few choices that are in progress at the same
+// time, so that requests need no memory for them.
 type choice struct {
 	*Query
 	now        time.Time
@@ -91,7 +91,7 @@ type choice struct {
 	seed       uint64
 	poolSize   int
 	resting    rest.Resting // the proxies that rest for the target's host
-	ordered    bool         // the candidates begin with the proxy whose turn it is
+	ordered    bool         // the first candidate is the proxy whose turn it is
 	byAbility  bool         // proxies known to lack the ability that the request needs are left out
 	candidates []*upstream.Upstream
 	scores     []float64
@@ -104,20 +104,21 @@ type Selector struct {
 	maxCandidates   int
 	rests           *rest.Rests
 	turn            atomic.Uint64
-	nextExploration atomic.Uint64 // an idle proxy may be explored from this turn on
+	nextExploration atomic.Uint64 // the first turn at which an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
 	tieTurn         atomic.Uint64 // number of ties in choices for retries
 	choices         sync.Pool     // of *choice
 }
 
-// allOpen records that all breakers are open. It is valid until the pool changes or a breaker becomes
-// half-open.
+// allOpen records that all breakers are open. The record is valid until the pool changes or a breaker
+// becomes half-open.
 type allOpen struct {
 	changes uint64 // Pool.Changes at that time
 	until   time.Time
 }
 
-// New returns a Selector of pool's proxies. rand is its only source of randomness.
+// New returns a Selector for the proxies of pool. rand is its only source of randomness.
+// maxCandidates limits the candidates of one choice.
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1), rests: rest.New(rest.DefaultMax)}
 }
@@ -136,8 +137,8 @@ func (s *Selector) NextTest() (time.Time, bool) {
 }
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. With RegionStrict or
-// Regions it is a *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
+// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. If q has RegionStrict or
+// Regions, a *core.RegionError replaces the first two. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
@@ -197,7 +198,8 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 		}
 	}
 	lease, err := s.chooseAble(c, snap, scorer)
-	// A request is not refused because proxies lack an ability. If those that have it are busy, others are of no use.
+	// A request is not refused because proxies lack an ability. But if those with the ability are only busy, other
+	// proxies are useless.
 	if err != nil && err != core.ErrAllBusy && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
@@ -219,8 +221,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	return s.chooseBest(c, scorer)
 }
 
-// able reports whether the proxy can serve the request. It returns true if the ability is unknown or does not
-// matter.
+// able reports whether u has the ability that the request needs. It returns true if the ability is unknown or
+// does not matter.
 func (c *choice) able(u *upstream.Upstream) bool {
 	return !c.byAbility || u.Abilities().Meets(c.Need, c.elapsed)
 }
@@ -230,8 +232,8 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// probeOverdue chooses a proxy whose breaker has been half-open for too long because no scorer has chosen
-// it. The attempt is the probe.
+// probeOverdue chooses a proxy whose breaker has been half-open for too long, because no scorer has
+// chosen the proxy. The attempt is the probe.
 func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
 		if !u.Draining() && c.inRegion(u, snap) && c.able(u) && !c.rests(u) && u.Breaker().Overdue() {
@@ -252,11 +254,10 @@ func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 // Limits on explorations: the number of first attempts between two explorations.
 const (
 	exploreEvery = 20
-	trialEvery   = 5 // if the next exploration is that of a proxy on trial
+	trialEvery   = 5 // if the next exploration is part of a trial
 )
 
-// explore chooses a proxy that has not been chosen for too long (package upstream defines the rule), if the
-// request is idempotent.
+// If the request is idempotent, explore chooses a proxy whose exploration is due (Upstream.Unexplored).
 func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	list := s.pool.Idle()
 	if len(list) == 0 || !c.Idempotent || !c.Retryable {
@@ -281,7 +282,7 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 
 // gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If
 // the attempt is limited to a region, the candidates are proxies of that region. If the region is only
-// preferred and has no such proxy, the candidates are of any region.
+// preferred and has no such proxy, they are proxies of any region.
 func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 	if c.regionOnly() {
 		c.candidates = c.candidates[:0]
@@ -296,7 +297,7 @@ func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 }
 
 // keepPreferred removes the candidates that are not preferred (Upstream.Preferred). If none is preferred, it
-// removes only those that cannot be reached. If all cannot be reached, it removes none.
+// removes only those that cannot be reached. If none can be reached, it removes none.
 func (c *choice) keepPreferred() {
 	preferred, reached := 0, 0
 	for _, u := range c.candidates {
@@ -339,7 +340,7 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 	c.ordered = len(c.Tried) > 0
 	untried := c.untried()
-	// The rotation of a retry continues after the proxy tried last.
+	// The rotation of a retry begins after the proxy that was tried last.
 	begin := 0
 	if n := len(c.Tried); n > 0 {
 		begin = slices.Index(group.All, c.Tried[n-1].Proxy) + 1
@@ -361,7 +362,7 @@ func (c *choice) rests(u *upstream.Upstream) bool {
 
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
 // admissible one, so that a rotation covers a pool of any size. The others are neighbours in the mixed order
-// (Group.Mixed), from a random place on. Most of them are neighbours in memory, too.
+// (Group.Mixed), beginning at a random place, because most of them are also neighbours in memory.
 func (s *Selector) sample(c *choice, group *upstream.Group) {
 	c.ordered = true
 	all := group.All
@@ -392,15 +393,15 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 	}
 }
 
-// admissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only for
-// idempotent requests, because the probe is likely to fail.
+// admissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only if
+// the request is idempotent, because the attempt would be the probe, which is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
 		!c.rests(u) && !c.outsideRegion(u)
 }
 
-// untried reports whether every free proxy is admissible. That is so if the request has tried none, none
-// rests, and neither abilities nor regions matter.
+// untried reports whether every free proxy (Upstream.Free) is admissible: the request has tried none,
+// none rests, and neither abilities nor regions matter.
 func (c *choice) untried() bool {
 	return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility && c.Regions == nil
 }
@@ -415,7 +416,7 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 
 // Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
 // core.ErrAllBreakersOpen, a *core.RestingError or a *core.RegionError. It returns nil if a proxy can be chosen, even
-// if that proxy is at its max_in_flight.
+// if this proxy has reached max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
 	snap, resting, at := s.pool.Snapshot(), s.rests.Of(uint64(q.HostHash)), s.pool.Elapsed(now)
 	if q.limited() {
@@ -431,7 +432,7 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	return q.blocked(snap.All, resting, at)
 }
 
-// blocked is Blocked for a list of proxies. at is a time as returned by Pool.Elapsed.
+// blocked is Blocked for a list of proxies. at is the current time (Pool.Elapsed).
 func (q *Query) blocked(all []*upstream.Upstream, resting rest.Resting, at time.Duration) error {
 	err, soonest := core.ErrPoolEmpty, time.Duration(math.MaxInt64)
 	for _, u := range all {
@@ -454,9 +455,8 @@ func (q *Query) blocked(all []*upstream.Upstream, resting rest.Resting, at time.
 	return err
 }
 
-// chooseTried chooses when there is no candidate. Its first choice is an untried proxy whose breaker is
-// half-open, even if the request is not idempotent. Its second choice is the proxy that the request
-// tried longest ago.
+// chooseTried chooses a proxy if there is no candidate: an untried proxy whose breaker is half-open,
+// even if the request is not idempotent, or else the proxy that the request tried longest ago.
 func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	busy, barred := false, false
 	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
@@ -519,7 +519,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 	return e
 }
 
-// chooseBest ranks the candidates and acquires the best of those that can be acquired.
+// chooseBest ranks the candidates and acquires the best one that can be acquired.
 func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, error) {
 	scores, tolerance := s.rank(c, scorer)
 	for len(scores) > 0 {
@@ -527,7 +527,8 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, er
 		if lease, ok := c.candidates[i].Acquire(c.now); ok {
 			return lease, nil
 		}
-		// Another request has acquired it: choose among the others.
+		// The candidate is no longer admissible, because of another request. Choose among the
+		// others.
 		last := len(scores) - 1
 		scores[i], c.candidates[i] = scores[last], c.candidates[last]
 		scores, c.candidates = scores[:last], c.candidates[:last]
@@ -561,9 +562,9 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 	return scores, tolerance
 }
 
-// pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; of
-// these, the candidate with the least load (Upstream.Load) is best. If several candidates have the same load,
-// a first attempt takes the one whose turn it is in the rotation, and retries take them one after the other.
+// pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; among
+// these, the candidate with the least load (Upstream.Load) is the best. If several have the same load, a
+// first attempt takes the one whose turn it is in the rotation, and successive retries take them in turn.
 func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -587,8 +588,8 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// The load may have changed since it was read. If no candidate has that load any more, an earlier candidate
-	// is chosen.
+	// The load may have changed since it was read. If no candidate has the least load any more, an earlier
+	// candidate is chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:
@@ -607,7 +608,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 }
 
 // firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance
-// of each further candidate is larger by one. After the largest distance follows 0.
+// of each further candidate is larger by one. The distance 0 follows the largest one.
 func (c *choice) firstRotation() int {
 	n := len(c.candidates)
 	if c.ordered || n == 0 {
@@ -619,7 +620,8 @@ func (c *choice) firstRotation() int {
 	return 0
 }
 
-// nextRotation returns the rotation distance of the candidate after one with the given distance.
+// nextRotation returns the rotation distance of the candidate after the one with the given
+// distance.
 func (c *choice) nextRotation(distance int) int {
 	if distance++; distance == len(c.candidates) {
 		return 0
@@ -652,7 +654,7 @@ func (c *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	normalize(rows, slowest)
 }
 
-// Normalize sets NormalizedLatency of all rows. It is for rows that Fill has not set.
+// Normalize sets NormalizedLatency in all rows. It is meant for rows that Fill has not filled.
 func Normalize(rows []core.Candidate) {
 	slowest := 0.0
 	for i := range rows {
@@ -677,8 +679,8 @@ func normalize(rows []core.Candidate, slowest float64) {
 	}
 }
 
-// latencyNoise (seconds) is added to latencies before they are compared, so that differences of a fraction of
-// a millisecond do not decide.
+// latencyNoise (seconds) is added to latencies before they are compared, so that a difference of a fraction
+// of a millisecond has little effect.
 const latencyNoise = 0.010
 
 func toFloat(b bool) float64 {

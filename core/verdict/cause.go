@@ -70,7 +70,7 @@ func Unreached(c core.Cause) bool {
 	return false
 }
 
-// Bars reports whether, after an attempt with the cause c, the request must not use the same proxy again.
+// Bars reports whether the request must not use the same proxy again after an attempt with the cause c.
 func Bars(c core.Cause) bool { return c == CredentialsRefused || c == EgressDenied || c == ProxyLoop }
 
 // Reviewable reports whether a judge rules on responses with the cause c. A judge rules on responses of the
@@ -80,7 +80,7 @@ func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
 // Ruled reports whether c follows from a ruling of a judge.
 func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= TargetFault }
 
-// row lists the consequences of a cause. adjust in verdict.go applies the exceptions.
+// row lists the consequences of a cause. The function adjust applies the exceptions.
 type row struct {
 	word     string // stable name in snake_case
 	charge   core.Charge
@@ -102,7 +102,7 @@ const (
 	gateway       = core.ChargeGateway
 )
 
-// rows is the table. docs/verdicts.md has a copy for users; a test compares the two.
+// rows is the table of causes. docs/verdicts.md has a copy for users; a test compares the two.
 var rows = [numCauses]row{
 	Answered: {word: "answered", retry: core.NoRetry, response: true,
 		meaning: "the target's response arrived; its status is not in retry_status_codes"},

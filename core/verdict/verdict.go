@@ -16,12 +16,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Error is the failure of an attempt that has no response. Its text has no credentials.
+// Error is the failure of an attempt that has no response. Its text contains no credentials.
 type Error struct {
 	Cause    core.Cause
 	Reason   string // RFC 9209 error token (section 2.3), or "http_<status>"
 	Sending  bool   // the request's body has not been sent completely
-	PartSent bool   // with cause LocalLimit: a part of the request may have been sent
+	PartSent bool   // a part of the request may have been sent; only with the cause LocalLimit
 	Err      error
 }
 
@@ -30,7 +30,7 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrorPage is the meaning of a proxy's own error page.
+// ErrorPage classifies a proxy's own error page.
 type ErrorPage uint8
 
 // The kinds of error pages. NoErrorPage is a response of the target.
@@ -46,12 +46,12 @@ func (p ErrorPage) String() string {
 	return [...]string{"none", "unclear", "target_unreachable", "forbidden"}[p]
 }
 
-// Facts describe an attempt that has failed, or whose response's head has arrived.
+// Facts describe an attempt that has failed, or that has received the head of a response.
 type Facts struct {
 	Err        *Error        // nil if there is a response
 	Status     int           // of the response; 0 without one
 	RetryAfter string        // field value of the response
-	Latency    time.Duration // set by a Sender if the latency ended before Send; otherwise 0
+	Latency    time.Duration // set by a Sender whose latency ends before Send returns; otherwise 0
 	Timing     core.Timing
 
 	Direct bool // the attempt went to the target without a proxy (direct://)
@@ -63,9 +63,9 @@ type Facts struct {
 	Challenged      bool      // the response has a Proxy-Authenticate field
 	ErrorPage       ErrorPage // the response is the proxy's own error page
 	ErrorPageReason string    // RFC 9209 error token of the page; "" if unknown
-	NoTunnels       bool      // the response to a CONNECT says that the proxy opens no tunnels
+	NoTunnels       bool      // the response to a CONNECT means that the proxy opens no tunnels
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
-	Schemes         string    // with a 407: the authentication schemes offered, for the log; "" if Basic is one of them
+	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if Basic is one of them
 
 	TargetServed bool // another proxy has just relayed a response of the target
 
@@ -76,13 +76,12 @@ type Facts struct {
 	Replayable bool // the request has no body, or its body is kept and can be sent again
 	Replayed   bool // the attempt is a replay
 
-	// The request's own policy decides which statuses are retried. The global policy
-	// decides which of them breakers count; otherwise one client could open the breakers
-	// for all others.
+	// The request's own policy decides which statuses are retried. The global policy decides which
+	// statuses breakers count. Otherwise one client could open the breakers for all others.
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
-	// The reason if the attempt was ended from outside.
+	// Why the attempt ended before it had a result.
 	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not
 	TotalTimeout   bool  // the request's total timeout has passed
 	TighterTimeout bool  // the request's total timeout is shorter than the global policy's
@@ -113,7 +112,8 @@ func Judge(f *Facts) core.Outcome {
 	return o
 }
 
-// CauseOf returns the cause of an attempt. If several apply, the first case below decides.
+// CauseOf returns the cause of an attempt. If several causes apply, the first one in the switch is
+// returned.
 func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
@@ -130,7 +130,7 @@ func CauseOf(f *Facts) core.Cause {
 		return TunnelUnsupported
 	case f.Err == nil && f.Tunnel:
 		return refusedConnectCause(f.Status)
-	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 is the target's
+	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 comes from the target
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
 		return errorPageCause(f)
@@ -193,7 +193,8 @@ func rulingCause(k core.RulingKind) core.Cause {
 	return JudgeRetry
 }
 
-// refusedConnectCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
+// refusedConnectCause returns the cause of an attempt whose CONNECT got the given status, of 300 or
+// above.
 func refusedConnectCause(status int) core.Cause {
 	switch {
 	case status == 407:
@@ -215,7 +216,7 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeNobody
 		}
 	case ProxyProtocol:
-		if f.Proven { // the proxy speaks the protocol, so the target may be the reason
+		if f.Proven { // the proxy supports the protocol, so the target may be the cause
 			o.Charge = core.ChargeProxyOrTarget
 		}
 	case ProxyLoop:
@@ -239,7 +240,7 @@ func adjust(o *core.Outcome, f *Facts) {
 		}
 	case InnerGaveUp:
 		o.Relay = true
-		if f.TargetServed { // so the pool of the inner gateway is the likely cause
+		if f.TargetServed { // the pool of the inner gateway is the likely cause
 			o.Retry = core.RetryAfterBackoff
 		}
 	case StaleConnection, Leftover:
@@ -264,7 +265,8 @@ func adjust(o *core.Outcome, f *Facts) {
 	}
 }
 
-// innerRefusals are the final outcomes of a Whirlpool proxy's own responses, before any attempt of its own.
+// innerRefusals are the final outcomes with which a Whirlpool proxy refuses a request before any attempt of
+// its own.
 var innerRefusals = map[string]bool{
 	core.FinalAllBreakersOpen.String(): true, core.FinalAllBusy.String(): true, core.FinalPoolEmpty.String(): true,
 	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
@@ -317,14 +319,14 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 }
 
 // unreached holds the error tokens (RFC 9209 section 2.3) with which a proxy states that no byte of the
-// request has reached the target. The other tokens state only that no response came. This can also happen
-// after the target has processed the request.
+// request has reached the target. The other tokens only state that there is no response, which can also
+// happen after the target has processed the request.
 var unreached = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// direct returns the party to charge. For an attempt without a proxy, the target is charged instead of the
+// direct returns the party to charge: c or, for an attempt without a proxy, the target instead of the
 // proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
@@ -370,8 +372,8 @@ type TunnelEnd struct {
 	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
 
 	FarFirst bool          // the target's direction ended before the client's
-	Reset    bool          // with FarFirst: by an error and not by an orderly end
-	Lasted   time.Duration // since the tunnel was opened
+	Reset    bool          // the target's direction ended by an error; only with FarFirst
+	Lasted   time.Duration // time since the tunnel was opened
 }
 
 // The limits of a short tunnel.
@@ -380,9 +382,9 @@ const (
 	shortBytes = 1024 // to the client
 )
 
-// Short reports whether a tunnel has ended suspiciously: by the proxy or the target, while the client wanted more, and
-// by a reset, within a second, or with less than 1,024 bytes for the client. Many targets end their tunnels so, and
-// therefore a short tunnel is not charged to anybody.
+// Short reports whether the tunnel is a short tunnel: the proxy's side ended it before the client did, and did so by
+// a reset, within a second, or with less than 1,024 bytes for the client. Many targets end their tunnels in this way,
+// so a short tunnel does not charge the proxy.
 func (t *TunnelEnd) Short() bool {
 	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
 }
@@ -394,8 +396,8 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	case t.Down > 0:
 		return o
 	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Unused:
-		// The client closed before the target sent anything, or there is no proxy, or an unused tunnel was closed.
-		// The proxy is not the reason.
+		// The client closed the tunnel before the target sent anything, or there is no proxy, or an unused tunnel
+		// was closed. None of these is due to the proxy.
 		return ended(o, TunnelUnused, o.Result, "", nil)
 	case t.Died != nil:
 		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
@@ -418,8 +420,7 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 }
 
 // LoseRace returns the outcome of an attempt that lost a race: another attempt of the request, in flight at
-// the same time, has served the request. The other attempt is the hedge of this one, or this one is the
-// hedge.
+// the same time, has served the request. One of the two attempts is the hedge of the other.
 func LoseRace(o core.Outcome) core.Outcome {
 	o = ended(o, HedgeLost, core.ResultCancelled, "", errLost)
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.NoRetry, core.RepeatAllowed, true, false
@@ -429,7 +430,7 @@ func LoseRace(o core.Outcome) core.Outcome {
 
 var errLost = errors.New("another attempt of the request was served first")
 
-// ended returns o with another cause and its consequences.
+// ended returns o with the cause c and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
 	o.Verdict = core.Excluded
