@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // requester is the part of the engine that POST /request uses.
@@ -43,6 +44,7 @@ type requestInput struct {
 	Region     string            `json:"region"`
 	Strict     bool              `json:"region_strict"`
 	Priority   *string           `json:"priority"` // nil for normal
+	Session    string            `json:"session"`  // as in X-Whirlpool-Session; "" for none
 }
 
 // responseView is the JSON of the response to a requestInput.
@@ -149,6 +151,9 @@ func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
 	call = engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
+	if call.Session, err = session.ParseField(in.Session); err != nil {
+		return call, badField("session", err.Error())
+	}
 	if in.Priority != nil {
 		if call.Priority, err = core.ParsePriority(*in.Priority); err != nil {
 			return call, badField("priority", "priority: "+err.Error())

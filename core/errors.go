@@ -29,6 +29,16 @@ type RestingError struct {
 
 func (*RestingError) Error() string { return "every proxy is banned at this target, and rests for it" }
 
+// SessionError reports that a session is strict and that its proxy is not admissible.
+type SessionError struct {
+	// Due is the earliest time at which the proxy may be admissible again; zero if it is unknown.
+	Due time.Time
+}
+
+func (*SessionError) Error() string {
+	return "the proxy of the session is not admissible, and the session is strict"
+}
+
 // The errors of functions that change a proxy or a plugin: ErrNotFound if there is none with the
 // name, ErrConflict if the name is taken or in use. The functions return errors that wrap these.
 var (

@@ -140,8 +140,9 @@ const (
 	FinalAllBannedHere
 	FinalEgressDenied
 	FinalLoopDetected
+	FinalSessionUnavailable
 
-	LastFinal = FinalLoopDetected // the largest value
+	LastFinal = FinalSessionUnavailable // the largest value
 )
 
 // String returns the header's value.
@@ -171,6 +172,8 @@ func (f Final) String() string {
 		return "egress_denied"
 	case FinalLoopDetected:
 		return "loop_detected"
+	case FinalSessionUnavailable:
+		return "session_proxy_unavailable"
 	}
 	return "unknown"
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // Call is a request of a Go program or of POST /request.
@@ -24,7 +25,9 @@ type Call struct {
 	// RegionStrict forbids proxies of other regions. Without an admissible one the
 	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
-	Priority     core.Priority // in the queue; AnyPriority stands for PriorityNormal
+	// Session is the session of the request; its ID is "" for none. Sessions of calls are not those of clients.
+	Session  session.Request
+	Priority core.Priority // in the queue; AnyPriority stands for PriorityNormal
 }
 
 // Result is the result of a Call.
@@ -65,6 +68,7 @@ type roundTrip struct {
 	engine   *Engine
 	ctx      context.Context
 	request  executor.Request
+	session  session.Use // of request.Session
 	exchange executor.Exchange
 	relay    *executor.Relay // relays the response; nil before there is one
 	forward  proxyhttp.Forward

@@ -31,6 +31,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -136,6 +137,7 @@ type Engine struct {
 	gateway   *gateway.Server
 	loops     *loop.Guard
 	guard     *access.Guard
+	sessions  *session.Table
 	reach     *reach.Checker
 	health    *health.Checker
 	ids       atomic.Uint64
@@ -200,10 +202,11 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.ObserveQueues(e.queueStates)
 	e.metrics.ObserveResting(func() int { return e.selector.Rests().Count(e.pool.Elapsed(e.opts.Now())) })
 	e.guard = access.NewGuard(opts.Now, opts.Log)
+	e.sessions = session.NewTable(session.DefaultMax)
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: e.loops,
+		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
 		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	// Connections that cost least to open again are closed first, to make room for others.

@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
@@ -25,6 +26,8 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	switch {
 	case call.RegionStrict && call.Region == "":
 		return &RequestError{"RegionStrict is set without a Region"}
+	case call.Session.ID != "" && call.Session.Check() != nil:
+		return &RequestError{"Session: " + call.Session.Check().Error()}
 	case call.Priority > core.PriorityLow:
 		return &RequestError{"Priority must be PriorityHigh, PriorityNormal or PriorityLow"}
 	case q.Method == http.MethodConnect:
@@ -47,6 +50,11 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 		Priority: call.Priority,
 		Listener: core.ListenAPI, TLS: target.TLS, Replayable: true, KeepEvents: true,
 	}
+	if call.Session.ID != "" {
+		key := session.KeyOf(apiUser, call.Session.ID, call.Region)
+		r.session = r.engine.sessions.Begin(key, call.Session, r.engine.opts.Now())
+		in.Session = &r.session
+	}
 	if in.Policy == nil {
 		in.Policy = in.Global
 	}
@@ -64,6 +72,9 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	}
 	return r.body(q, cfg.Gateway.ReplayLimit)
 }
+
+// apiUser stands for the user in the keys of the sessions of calls. No client has this name.
+const apiUser = "\x00api"
 
 // targetOf returns the target of a request's URL.
 func targetOf(q *http.Request) (t proxyhttp.Target, err error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // Error is the error of the RoundTripper for a request that got no response.
@@ -26,7 +27,7 @@ func (e *Error) Unwrap() error { return e.Failure.Err }
 //
 // Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A
 // longer body is streamed, and its request is not repeated after a part of it has been sent. The
-// request fields X-Whirlpool-Retry, X-Whirlpool-Region and X-Whirlpool-Priority work as at the
+// request fields X-Whirlpool-Retry, X-Whirlpool-Region, X-Whirlpool-Priority and X-Whirlpool-Session work as at the
 // gateway's port, and the response has the same X-Whirlpool-* fields. Unlike net/http's Transport
 // this one adds no header fields (no User-Agent, no Accept-Encoding), does not decode bodies, and
 // does not support trailers.
@@ -65,6 +66,9 @@ func (rt roundTripper) call(q *http.Request) (call Call, err error) {
 	call.Request = q
 	call.Region, call.RegionStrict, err = proxyhttp.ParseRegion(q.Header.Get("X-Whirlpool-Region"))
 	if err != nil {
+		return call, &RequestError{err.Error()}
+	}
+	if call.Session, err = session.ParseField(q.Header.Get(session.Field)); err != nil {
 		return call, &RequestError{err.Error()}
 	}
 	if h := q.Header.Get("X-Whirlpool-Priority"); h != "" {

@@ -46,7 +46,8 @@ var errHedgeLost = errors.New("the first attempt has been served")
 func (x *Exchange) hedgeable() bool {
 	q := x.request
 	return !q.Policy.Hedge.Off() && x.tuning.Hedging != nil && x.result.Attempts == hedgeNumber &&
-		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && x.proxy.HasPeers()
+		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && q.Session == nil &&
+		x.proxy.HasPeers()
 }
 
 // race is a first attempt and its hedge. The exchange's goroutine makes the first attempt. A timer starts

@@ -20,7 +20,7 @@ type place struct {
 	regions *core.Regions // the regions that the request is limited to; nil for all
 	host    float64       // the target's host if proxies rest for it; otherwise 0
 	need    ability.Need
-	barred  *Exchange // the exchange itself if it must not use some of the proxies that it has tried; otherwise nil
+	own     *Exchange // the exchange itself if it has a session, or must not use proxies it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -59,8 +59,11 @@ func (x *Exchange) acquire(
 	}
 	for i := range q.Tried {
 		if q.Tried[i].Barred {
-			w.Kind.barred = x
+			w.Kind.own = x
 		}
+	}
+	if q.Session != nil {
+		w.Kind.own = x
 	}
 	if w.Take == nil {
 		w.Take = x.takePlace

@@ -18,7 +18,13 @@ func (x *Exchange) refuse(err error) {
 	now := x.executor.now
 	region, ofRegion := err.(*core.RegionError)
 	resting, allRest := err.(*core.RestingError)
+	session, ofSession := err.(*core.SessionError)
 	switch {
+	case ofSession:
+		final = core.FinalSessionUnavailable
+		if !session.Due.IsZero() {
+			after = max(session.Due.Sub(now()), time.Millisecond)
+		}
 	case allRest:
 		final, after = core.FinalAllBannedHere, resting.Left
 	case ofRegion:

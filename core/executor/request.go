@@ -6,6 +6,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // Request is the input of Run. The caller must not change it until the Ending is closed, except for
@@ -20,6 +21,7 @@ type Request struct {
 	Region       string        // the wanted region; "" for none
 	RegionStrict bool          // proxies of other regions are not used
 	Regions      *core.Regions // the regions that may be used; nil for all
+	Session      *session.Use  // the request's session; nil for none
 	Idempotent   bool          // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
 	Safe         bool          // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
 	Tunnel       bool          // the request is a CONNECT
@@ -52,7 +54,10 @@ type Result struct {
 	Attempts int        // without replays
 	ProxyID  string     // of the last attempt; "" if there was none
 	Waited   time.Duration
-	Events   []core.AttemptEvent // of finished attempts; only with KeepEvents
+	// MovedFrom is the id of the proxy that the session had before, if the request has moved it to another one;
+	// otherwise "".
+	MovedFrom string
+	Events    []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
 // tighterTimeout reports whether the request's total timeout is shorter than that of the global policy. No

@@ -126,6 +126,9 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 	query.HostHash, query.Need = core.Hash53(q.Host), ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
 	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
 	query.Regions = q.Regions
+	if q.Session != nil {
+		query.Session = q.Session
+	}
 	query.RegionHash, query.Region = 0, selector.RegionScored
 	if q.Region != "" {
 		query.RegionHash, query.Region = core.Hash53(q.Region), selector.RegionPreferred
@@ -152,6 +155,9 @@ func (x *Exchange) choose(ctx context.Context) bool {
 		return false
 	}
 	id := lease.Proxy.ID()
+	if q.Session != nil {
+		q.Session.Attempt(number, id)
+	}
 	if number > 0 {
 		x.logRetry(id) // logged only here, because earlier it is not certain that the retry begins
 	}
@@ -263,6 +269,9 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 func (x *Exchange) served(o *core.Outcome) {
 	x.chargeDeferred(x.request.Tunnel)
 	x.confirmBans()
+	if s := x.request.Session; s != nil {
+		x.result.MovedFrom = s.Served(x.event.Ended)
+	}
 	x.event.Outcome, x.result.Final = *o, core.FinalSuccess
 	x.lease.Answered()
 }

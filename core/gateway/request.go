@@ -14,6 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // request is one HTTP request of a client, from the end of its head to the last byte of its
@@ -29,6 +30,9 @@ type request struct {
 	granted   *access.Account // the user whose request is in flight; nil for none
 	continued bool            // 100 Continue has been sent
 	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
+
+	wanted  session.Request // the session that the request asks for
+	session session.Use     // its use; valid if input.Session is set
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -134,6 +138,7 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	}
 	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
 	in.Started = r.server.Now()
+	r.joinSession(in.Started)
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	if in.Tunnel {
 		return r.connect()
@@ -165,7 +170,7 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the request's X-Whirlpool-* fields: retry policy, region and priority.
+// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
@@ -181,6 +186,9 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	}
 	if in.Priority, err = r.priority(); err != nil {
 		return badRequest("invalid_priority", err.Error())
+	}
+	if r.wanted, err = r.wantedSession(); err != nil {
+		return badRequest("invalid_session", err.Error())
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -94,7 +95,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
-		Guard: access.NewGuard(o.now, quiet),
+		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100),
 		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
 	}, o.Settings)
 

@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
@@ -69,6 +70,7 @@ type Config struct {
 	AccessLog AccessLog            // receives each request that has ended; nil for none
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
 	Guard     *access.Guard        // limits failed logins
+	Sessions  *session.Table       // shared with the API
 	Loop      *loop.Guard          // recognizes requests that come back; nil for none
 	Files     *budget.Files        // file descriptors; nil for no limit
 	Log       *slog.Logger

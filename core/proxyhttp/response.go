@@ -13,17 +13,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Outcome has the values of the X-Whirlpool-* fields that every response has.
+// Outcome has the values of the X-Whirlpool-* fields of responses.
 type Outcome struct {
 	ID       core.RequestID
 	Attempts int
-	ProxyID  string     // of the last attempt; "" if there was no attempt
-	Final    core.Final // 0 stands for FinalNotRetryable: refused before any attempt
+	ProxyID  string // of the last attempt; "" if there was no attempt
+	// MovedFrom is the id of the proxy that the request's session has left; "" if it has left none.
+	MovedFrom string
+	Final     core.Final // 0 stands for FinalNotRetryable: refused before any attempt
 }
 
 // OutcomeOf returns the outcome of the request with the given id and result.
 func OutcomeOf(id core.RequestID, r *executor.Result) Outcome {
-	return Outcome{ID: id, Attempts: r.Attempts, ProxyID: r.ProxyID, Final: r.Final}
+	return Outcome{ID: id, Attempts: r.Attempts, ProxyID: r.ProxyID, MovedFrom: r.MovedFrom, Final: r.Final}
 }
 
 // The names of the header fields of an Outcome.
@@ -32,6 +34,7 @@ const (
 	attemptsField  = "X-Whirlpool-Attempts"
 	proxyIDField   = "X-Whirlpool-Proxy-Id"
 	outcomeField   = "X-Whirlpool-Outcome"
+	movedField     = "X-Whirlpool-Session-Moved"
 )
 
 func (o *Outcome) proxyID() string {
@@ -57,6 +60,10 @@ func (o *Outcome) append(b []byte) []byte {
 	b = append(b, o.proxyID()...)
 	b = append(b, "\r\n"+outcomeField+": "...)
 	b = append(b, o.final()...)
+	if o.MovedFrom != "" {
+		b = append(b, "\r\n"+movedField+": "...)
+		b = append(b, o.MovedFrom...)
+	}
 	return append(b, "\r\n"...)
 }
 
@@ -66,6 +73,9 @@ func (o *Outcome) Set(h http.Header) {
 	h.Set(attemptsField, strconv.Itoa(o.Attempts))
 	h.Set(proxyIDField, o.proxyID())
 	h.Set(outcomeField, o.final())
+	if o.MovedFrom != "" {
+		h.Set(movedField, o.MovedFrom)
+	}
 }
 
 // Head is the head of a response to a client of the gateway.

@@ -40,6 +40,7 @@ type Query struct {
 	Region               Region
 	Regions              *core.Regions // the regions that may be used; nil for all
 	Tried                []Tried       // in the order of the attempts
+	Session              Session       // the request's session; nil for none
 }
 
 // Region is how a request's wanted region (Query.RegionHash) is applied.
@@ -138,10 +139,12 @@ func (s *Selector) NextTest() (time.Time, bool) {
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
 // core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. If q has RegionStrict or
-// Regions, a *core.RegionError replaces the first two. If the scorer fails, the rotation decides.
+// Regions, a *core.RegionError replaces the first two. If q has a strict session with a proxy, the error is
+// core.ErrAllBusy, ErrBarred or a *core.SessionError. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
+	case q.bound(): // the error is a *core.SessionError in all cases
 	case q.limited() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
 		return upstream.Lease{}, s.regionError(q, now)
 	case len(snap.All) == 0:
@@ -153,6 +156,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	defer s.release(c)
 	lease, err := s.choose(c, snap, scorer)
 	switch {
+	case err == nil || q.bound():
 	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.regionError(q, now)
 	case err == core.ErrAllBreakersOpen:
@@ -183,7 +187,7 @@ func (s *Selector) release(c *choice) {
 func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
 	c.poolSize = len(snap.All)
 	c.turn = s.turn.Load()
-	if c.Attempt == 0 {
+	if c.Attempt == 0 && c.Session == nil {
 		c.turn = s.turn.Add(1) - 1
 		if lease, ok := s.probeOverdue(c, snap); ok {
 			return lease, nil
@@ -210,6 +214,9 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 // chooseAble chooses and acquires a proxy. With byAbility, the proxy must have the ability that the request
 // needs. A retry is a probe only if no breaker is closed (docs/decisions/open-time.md).
 func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
+	if c.Session != nil {
+		return s.chooseForSession(c, snap)
+	}
 	s.gather(c, snap)
 	if len(c.candidates) == 0 {
 		return s.chooseTried(c, snap)
@@ -408,6 +415,9 @@ func (c *choice) untried() bool {
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
+	if q.bound() {
+		return false
+	}
 	c := s.newChoice(q, now)
 	defer s.release(c)
 	s.gather(c, s.pool.Snapshot())
@@ -415,10 +425,13 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 }
 
 // Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, a *core.RestingError or a *core.RegionError. It returns nil if a proxy can be chosen, even
-// if this proxy has reached max_in_flight.
+// core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError or a *core.SessionError. It returns nil if a proxy
+// can be chosen, even if this proxy has reached max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
 	snap, resting, at := s.pool.Snapshot(), s.rests.Of(uint64(q.HostHash)), s.pool.Elapsed(now)
+	if q.bound() {
+		return s.sessionBlocked(q, snap, resting, now)
+	}
 	if q.limited() {
 		err := q.blocked(snap.All, resting, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {

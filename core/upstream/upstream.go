@@ -119,13 +119,16 @@ func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
 // InFlight returns the number of attempts in flight, open tunnels included.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
 
+// Weight returns the proxy's weight, which is above 0.
+func (u *Upstream) Weight() float64 { return load(&u.weight) }
+
 // Load returns InFlight divided by the proxy's weight.
 func (u *Upstream) Load() float64 {
 	n := u.inFlight.Load()
 	if n == 0 {
 		return 0
 	}
-	return float64(n) / load(&u.weight)
+	return float64(n) / u.Weight()
 }
 
 // Direct reports whether this is direct://, with which attempts connect to the target itself.

@@ -1,0 +1,130 @@
+package selector
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Session is the session that a request belongs to. Its requests use the same proxy while that is admissible.
+type Session interface {
+	// Bound returns the id of the session's proxy; "" if it has none yet.
+	Bound() string
+	// Strict reports whether the session has a proxy and must use no other one.
+	Strict() bool
+	// Score returns the score of a proxy, whose Upstream.Hash and weight are given. Of the admissible proxies, the one
+	// with the highest score becomes the session's.
+	Score(proxy uint64, weight float64) float64
+}
+
+// bound reports whether no attempt of the request may use another proxy than that of its session.
+func (q *Query) bound() bool { return q.Session != nil && q.Session.Strict() }
+
+// chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is admissible,
+// otherwise the proxy with the highest score. A session does not leave its proxy because that is at its max_in_flight.
+func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
+	strict := c.Session.Strict()
+	if u := snap.Get(c.Session.Bound()); u != nil && (strict || c.keepsSession(u)) {
+		switch {
+		case strict && c.isBarred(u):
+			return upstream.Lease{}, ErrBarred
+		case !c.sessionAdmits(u):
+		case u.Full():
+			return upstream.Lease{}, core.ErrAllBusy
+		default:
+			if lease, ok := u.Acquire(c.now); ok {
+				return lease, nil
+			}
+		}
+	}
+	if strict {
+		return upstream.Lease{}, s.sessionError(c.Query, snap, c.resting, c.now)
+	}
+	if u := c.highest(snap); u != nil {
+		if lease, ok := u.Acquire(c.now); ok {
+			return lease, nil
+		}
+	}
+	return s.chooseTried(c, snap)
+}
+
+// sessionAdmits reports whether the request may use the session's proxy if that has a free place.
+func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
+	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outsideRegion(u)
+}
+
+// keepsSession reports whether a session that is not strict stays at its proxy u: the request has not tried u, it may
+// be u's probe if the breaker is half-open, and u has the abilities that it needs.
+func (c *choice) keepsSession(u *upstream.Upstream) bool {
+	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.able(u)
+}
+
+func (q *Query) isBarred(u *upstream.Upstream) bool {
+	for i := range q.Tried {
+		if q.Tried[i].Proxy == u && q.Tried[i].Barred {
+			return true
+		}
+	}
+	return false
+}
+
+// highest returns the admissible proxy with the highest score; nil if no proxy is admissible. Proxies of the preferred
+// region come before others, then proxies whose breaker is closed, then those that are preferred (Upstream.Preferred).
+// It checks each proxy of the pool, because a sample would not have the same proxies for each request of the session.
+func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
+	bestRank, bestScore := -1, 0.0
+	for _, u := range snap.All {
+		if !c.admissible(u) {
+			continue
+		}
+		rank := 0
+		if c.Region != RegionScored && u.RegionHash() == c.RegionHash {
+			rank += 4
+		}
+		if u.Free() {
+			rank += 2
+		}
+		if u.Preferred(c.elapsed) {
+			rank++
+		}
+		if rank < bestRank {
+			continue
+		}
+		if score := c.Session.Score(u.Hash(), u.Weight()); rank > bestRank || score > bestScore {
+			best, bestRank, bestScore = u, rank, score
+		}
+	}
+	return best
+}
+
+// sessionBlocked is Blocked for a request that may use only the session's proxy.
+func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, resting rest.Resting, now time.Time) error {
+	at, u := s.pool.Elapsed(now), snap.Get(q.Session.Bound())
+	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outsideRegion(u) {
+		if _, rests := resting.Until(u.Hash(), at); !rests {
+			return nil
+		}
+	}
+	return s.sessionError(q, snap, resting, now)
+}
+
+// sessionError returns the error of a request whose strict session has a proxy that is not admissible.
+func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, resting rest.Resting, now time.Time) error {
+	e, u := &core.SessionError{}, snap.Get(q.Session.Bound())
+	if u == nil || u.Draining() || q.outsideRegion(u) {
+		return e
+	}
+	at := s.pool.Elapsed(now)
+	if until, rests := resting.Until(u.Hash(), at); rests {
+		e.Due = now.Add(until - at)
+	}
+	switch v := u.Breaker().Snapshot(); {
+	case v.State == core.HalfOpen && e.Due.IsZero():
+		e.Due = now // the probe in flight may end at any time
+	case v.State == core.Open && v.NextTest.After(e.Due):
+		e.Due = v.NextTest
+	}
+	return e
+}

@@ -1,0 +1,70 @@
+package session
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestKeysDiffer(t *testing.T) {
+	keys := map[Key]bool{}
+	for _, k := range []Key{
+		KeyOf("", "a", ""), KeyOf("a", "", ""), KeyOf("", "", "a"), KeyOf("a", "b", ""), KeyOf("ab", "", ""),
+		KeyOf("a", "b", "us"), KeyOf("b", "a", "us"),
+	} {
+		require.False(t, keys[k])
+		keys[k] = true
+	}
+	require.Equal(t, KeyOf("a", "b", "us"), KeyOf("a", "b", "us"))
+}
+
+// proxy is a proxy of the tests of Score.
+type proxy struct {
+	hash   uint64
+	weight float64
+}
+
+func place(k Key, proxies []proxy) uint64 {
+	best := proxies[0]
+	for _, p := range proxies {
+		if k.Score(p.hash, p.weight) > k.Score(best.hash, best.weight) {
+			best = p
+		}
+	}
+	return best.hash
+}
+
+// A proxy that is added gets sessions and moves no other ones; a proxy that is removed moves only its own.
+func TestOnlyTheShareOfAProxyMoves(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "proxies")
+		proxies := make([]proxy, n)
+		for i := range proxies {
+			proxies[i] = proxy{uint64(i) + rapid.Uint64Range(0, 1<<50).Draw(t, "hash")<<8, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
+		}
+		added := proxy{255 + rapid.Uint64Range(0, 1<<50).Draw(t, "hash")<<8, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
+		larger := append(proxies[:n:n], added)
+		for i := range 50 {
+			k := KeyOf("user", strconv.Itoa(i), "")
+			if before, after := place(k, proxies), place(k, larger); after != added.hash {
+				require.Equal(t, before, after)
+			}
+		}
+	})
+}
+
+// The shares are proportional to the weights: with weights of 1, 2 and 5, one proxy of 8 parts has 1000 of 8000.
+func TestSharesAreProportionalToWeights(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	proxies := []proxy{{r.Uint64(), 1}, {r.Uint64(), 2}, {r.Uint64(), 5}}
+	count := map[uint64]int{}
+	for i := range 8000 {
+		count[place(KeyOf("user", strconv.Itoa(i), ""), proxies)]++
+	}
+	for _, p := range proxies {
+		require.InEpsilon(t, 1000*p.weight, count[p.hash], 0.1)
+	}
+}

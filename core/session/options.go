@@ -1,0 +1,113 @@
+package session
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Options are the options in a client's user name.
+type Options struct {
+	Session      Request // Session.ID is "" for no session
+	Region       string  // the wanted region; "" for none
+	RegionStrict bool    // proxies of other regions are not used
+	Attempts     int     // the number of attempts, 1 to MaxRetries + 1; 0 for that of the policy
+}
+
+// MaxRetries is the largest number of the option retry.
+const MaxRetries = 99
+
+// option is the meaning of a word.
+type option uint8
+
+const (
+	optionSession option = iota + 1
+	optionRegion
+	optionTTL
+	optionRetry
+	optionStrict
+)
+
+// words has the words of the options, in lower case: ours, and those of proxy vendors (Bright Data, Decodo, Oxylabs,
+// Thordata and others), so that clients need not change their user names.
+var words = map[string]option{
+	"session": optionSession, "sessid": optionSession,
+	"region": optionRegion, "country": optionRegion, "cc": optionRegion,
+	"ttl": optionTTL, "lifetime": optionTTL, "sesstime": optionTTL, "sessionduration": optionTTL,
+	"retry": optionRetry, "retries": optionRetry,
+	"strict": optionStrict,
+}
+
+// Words is the list of the options for messages.
+const Words = "session-ID, region-NAME, ttl-10m, retry-N and strict"
+
+// OptionError is an error in the options of a user name.
+type OptionError struct{ Msg string }
+
+func (e *OptionError) Error() string { return e.Msg }
+
+func optionError(format string, args ...any) error { return &OptionError{fmt.Sprintf(format, args...)} }
+
+// ParseOptions parses the options of a user name: words and their values, separated by "-", for example
+// "session-abc123-region-us-ttl-10m-retry-5-strict". Words are read in any case; a value cannot contain "-". strict
+// applies to the session, to the region, or to both. The error is an *OptionError, which quotes the wrong part.
+func ParseOptions(s string) (o Options, err error) {
+	var seen [optionStrict + 1]bool
+	strict := false
+	for more := true; more; {
+		var word, value string
+		word, s, more = strings.Cut(s, "-")
+		kind := words[strings.ToLower(word)]
+		switch {
+		case kind == 0:
+			return Options{}, optionError("the user name has the unknown option %q; the options are %s", clip(word), Words)
+		case seen[kind]:
+			return Options{}, optionError("the user name has the option %q twice, perhaps under two names", word)
+		}
+		seen[kind] = true
+		if kind == optionStrict {
+			strict = true
+			continue
+		}
+		if value, s, more = strings.Cut(s, "-"); value == "" {
+			return Options{}, optionError("the option %q in the user name has no value", word)
+		}
+		if err := o.set(kind, value); err != nil {
+			return Options{}, optionError("the option %q in the user name: %v", word, err)
+		}
+	}
+	switch {
+	case seen[optionTTL] && !seen[optionSession]:
+		return Options{}, optionError("the user name has a ttl without a session")
+	case strict && !seen[optionSession] && !seen[optionRegion]:
+		return Options{}, optionError("the user name has the option strict without a session or a region")
+	case seen[optionSession]:
+		if !seen[optionTTL] {
+			o.Session.TTL = DefaultTTL
+		}
+		if err := o.Session.Check(); err != nil {
+			return Options{}, optionError("the user name: %v", err)
+		}
+	}
+	o.Session.Strict, o.RegionStrict = strict && seen[optionSession], strict && seen[optionRegion]
+	return o, nil
+}
+
+// set sets an option that has a value.
+func (o *Options) set(kind option, value string) (err error) {
+	switch kind {
+	case optionSession:
+		o.Session.ID = value
+	case optionRegion:
+		o.Region = value
+	case optionTTL:
+		o.Session.TTL, err = parseTTL(value)
+	case optionRetry:
+		n, bad := strconv.ParseUint(value, 10, 8)
+		if bad != nil || n > MaxRetries {
+			return fmt.Errorf("must be a number from 0 to %d", MaxRetries)
+		}
+		o.Attempts = int(n) + 1
+	}
+	return err
+}

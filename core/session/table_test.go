@@ -1,0 +1,185 @@
+package session
+
+import (
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// begin begins a use of the session id with a ttl of one minute.
+func begin(t *Table, id string, strict bool, now time.Time) Use {
+	return t.Begin(KeyOf("", id, ""), Request{ID: id, TTL: time.Minute, Strict: strict}, now)
+}
+
+func TestASessionKeepsItsProxyForItsTTL(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	u := begin(table, "a", false, now)
+	require.Empty(t, u.Bound())
+	u.Attempt(0, "p1")
+	require.Empty(t, u.Served(now))
+
+	now = now.Add(59 * time.Second)
+	u = begin(table, "a", false, now)
+	require.Equal(t, "p1", u.Bound())
+	u.Attempt(0, "p1")
+	require.Empty(t, u.Served(now), "the ttl begins again")
+
+	now = now.Add(time.Minute - 1)
+	u = begin(table, "a", false, now)
+	require.Equal(t, "p1", u.Bound())
+	u = begin(table, "a", false, now.Add(1))
+	require.Empty(t, u.Bound(), "only served requests let the session last")
+	require.Zero(t, table.Len())
+}
+
+func TestAFailedRequestBindsNothing(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	u := begin(table, "a", true, now)
+	u.Attempt(0, "p1")
+	require.False(t, u.Strict(), "a new session may try several proxies")
+	u.Attempt(1, "p2")
+	require.Empty(t, u.Served(now), "it has not moved: it had no proxy")
+	u = begin(table, "a", true, now)
+	require.Equal(t, "p2", u.Bound())
+	require.True(t, u.Strict())
+}
+
+func TestASessionThatMovesSaysSo(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	first := begin(table, "a", false, now)
+	first.Attempt(0, "p1")
+	first.Served(now)
+
+	late := begin(table, "a", false, now)
+	late.Attempt(0, "p1")
+	moves := begin(table, "a", false, now)
+	moves.Attempt(0, "p1")
+	moves.Attempt(1, "p2")
+	require.Equal(t, "p1", moves.Served(now))
+	require.Empty(t, late.Served(now), "its request was served by the proxy that it began with")
+	again := begin(table, "a", false, now)
+	require.Equal(t, "p2", again.Bound(), "a late response does not move the session back")
+}
+
+func TestTheRequestsOfAStrictSessionAgree(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	a, b := begin(table, "a", true, now), begin(table, "a", true, now)
+	a.Attempt(0, "p1")
+	b.Attempt(1, "p2")
+	a.Served(now)
+	b.Served(now)
+	u := begin(table, "a", true, now)
+	require.Equal(t, "p1", u.Bound(), "the first proxy that serves a strict session stays")
+}
+
+func TestTokens(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	u := begin(table, "a", false, now)
+	u.Attempt(0, "p1")
+	first := u.Token()
+	require.Regexp(t, `^[a-z2-7]{13}$`, first)
+	u.Attempt(1, "p1")
+	second := u.Token()
+	require.NotEqual(t, first, second, "a retry is another session of the vendor")
+	u.Served(now)
+
+	next := begin(table, "a", false, now)
+	next.Attempt(0, "p1")
+	require.Equal(t, second, next.Token())
+	next.Attempt(0, "p2")
+	require.NotEqual(t, second, next.Token(), "the session moves")
+
+	strict := begin(table, "a", true, now)
+	strict.Attempt(0, "p1")
+	strict.Attempt(3, "p1")
+	require.Equal(t, second, strict.Token(), "a strict session keeps its exit")
+
+	other := begin(table, "b", false, now)
+	other.Attempt(0, "p1")
+	require.NotEqual(t, first, other.Token())
+}
+
+// TestTheTableIsAModel compares the table with a map without a limit of its size, and checks the limit.
+func TestTheTableIsAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const most = 4
+		table, now := NewTable(most), time.Unix(0, 0)
+		type entry struct {
+			proxy      string
+			generation uint32
+			until      time.Time
+		}
+		model, order := map[string]entry{}, []string{} // order: used longest ago first
+		drop := func(id string) {
+			delete(model, id)
+			for i := range order {
+				if order[i] == id {
+					order = append(order[:i], order[i+1:]...)
+					return
+				}
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"time passes": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "s")) * time.Second)
+			},
+			"a request": func(t *rapid.T) {
+				id, strict := rapid.StringMatching("[a-g]").Draw(t, "id"), rapid.Bool().Draw(t, "strict")
+				u := begin(table, id, strict, now)
+				have, alive := model[id]
+				if alive && !now.Before(have.until) {
+					drop(id)
+					have, alive = entry{}, false
+				}
+				require.Equal(t, have.proxy, u.Bound())
+				require.Equal(t, strict && alive, u.Strict())
+				if !rapid.Bool().Draw(t, "served") {
+					return
+				}
+				retries, proxy := rapid.IntRange(0, 2).Draw(t, "retries"), rapid.StringMatching("p[1-3]").Draw(t, "proxy")
+				if u.Strict() {
+					proxy = u.Bound()
+				}
+				u.Attempt(retries, proxy)
+				moved := u.Served(now)
+				if alive && have.proxy != proxy {
+					require.Equal(t, have.proxy, moved)
+				} else {
+					require.Empty(t, moved)
+				}
+				if !alive {
+					for len(order) > 0 && (!now.Before(model[order[0]].until) || len(order) >= most) {
+						drop(order[0])
+					}
+				}
+				drop(id)
+				model[id] = entry{proxy, u.generation, now.Add(time.Minute)}
+				order = append(order, id)
+			},
+			"": func(t *rapid.T) {
+				require.LessOrEqual(t, table.Len(), most)
+				require.Equal(t, len(model), table.Len())
+			},
+		})
+	})
+}
+
+func TestConcurrentUses(t *testing.T) {
+	table, now := NewTable(8), time.Unix(0, 0)
+	var all sync.WaitGroup
+	for g := range 8 {
+		all.Go(func() {
+			for i := range 500 {
+				u := begin(table, strconv.Itoa((g+i)%16), i%2 == 0, now.Add(time.Duration(i)*time.Second))
+				u.Attempt(i%3, "p"+strconv.Itoa(i%4))
+				u.Served(now.Add(time.Duration(i) * time.Second))
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, table.Len(), 8)
+}

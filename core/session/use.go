@@ -1,0 +1,70 @@
+package session
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"time"
+)
+
+// Use is the use of a session by one request. It is not safe for concurrent use.
+type Use struct {
+	table  *Table
+	key    Key
+	ttl    time.Duration
+	strict bool
+	bound  binding // at the beginning of the request; zero if the session had no proxy
+
+	proxy      string // of the last attempt
+	generation uint32 // of the last attempt: increases when the session moves
+}
+
+// Begin begins the use of a session at the time now. key is that of the session that r names.
+func (t *Table) Begin(key Key, r Request, now time.Time) Use {
+	b, _ := t.find(key, now)
+	return Use{table: t, key: key, ttl: r.TTL, strict: r.Strict, bound: b, generation: b.generation}
+}
+
+// Bound returns the id of the session's proxy; "" if it has none yet.
+func (u *Use) Bound() string { return u.bound.proxy }
+
+// Strict reports whether the session has a proxy and must use no other one.
+func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
+
+// Score is Key.Score.
+func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
+
+// Attempt records the attempt with that number (0 for the first) through a proxy. Unless the session is strict, each
+// retry is a new generation of it, and so is an attempt through another proxy than the session's.
+func (u *Use) Attempt(number int, proxy string) {
+	u.proxy, u.generation = proxy, u.bound.generation
+	switch {
+	case u.Strict():
+	case number > 0:
+		u.generation += uint32(number)
+	case u.bound.proxy != "" && u.bound.proxy != proxy:
+		u.generation++
+	}
+}
+
+// Served binds the session to the proxy of the last attempt, which has served the request, and lets it last for its
+// ttl from now on. If the session has moved from another proxy, Served returns the id of that one; otherwise "".
+func (u *Use) Served(now time.Time) (movedFrom string) {
+	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
+	u.table.bind(b, u.strict, now)
+	if u.bound.proxy == u.proxy {
+		return ""
+	}
+	return u.bound.proxy
+}
+
+// Token returns a name of the session for a proxy vendor: 13 lower case letters and digits, a hash that shows neither
+// the user nor the id. It is the same for all requests of a generation, also after a restart.
+func (u *Use) Token() string {
+	b := binary.BigEndian.AppendUint32(append(make([]byte, 0, len(u.key)+4), u.key[:]...), u.generation)
+	sum := sha256.Sum256(b)
+	return tokens.EncodeToString(sum[:8])
+}
+
+// tokens has no letter of an upper case, because some vendors ignore the case.
+var tokens = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
