@@ -27,6 +27,13 @@ type proxy struct {
 	weight float64
 }
 
+// drawProxy draws a proxy whose hash ends with a byte.
+func drawProxy(t *rapid.T, last uint64) proxy {
+	hash := rapid.Uint64Range(0, 1<<50).Draw(t, "hash")
+	return proxy{hash<<8 + last, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
+}
+
+// place returns the hash of the proxy with the highest score.
 func place(k Key, proxies []proxy) uint64 {
 	best := proxies[0]
 	for _, p := range proxies {
@@ -43,9 +50,9 @@ func TestOnlyTheShareOfAProxyMoves(t *testing.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")
 		proxies := make([]proxy, n)
 		for i := range proxies {
-			proxies[i] = proxy{uint64(i) + rapid.Uint64Range(0, 1<<50).Draw(t, "hash")<<8, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
+			proxies[i] = drawProxy(t, uint64(i))
 		}
-		added := proxy{255 + rapid.Uint64Range(0, 1<<50).Draw(t, "hash")<<8, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
+		added := drawProxy(t, 255)
 		larger := append(proxies[:n:n], added)
 		for i := range 50 {
 			k := KeyOf("user", strconv.Itoa(i), "")

@@ -60,7 +60,8 @@ func ParseOptions(s string) (o Options, err error) {
 		kind := words[strings.ToLower(word)]
 		switch {
 		case kind == 0:
-			return Options{}, optionError("the user name has the unknown option %q; the options are %s", clip(word), Words)
+			return Options{}, optionError("the user name has the unknown option %q; the options are %s",
+				clip(word), Words)
 		case seen[kind]:
 			return Options{}, optionError("the user name has the option %q twice, perhaps under two names", word)
 		}

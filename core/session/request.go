@@ -84,7 +84,8 @@ func validID(id string) bool {
 	return id != "" && len(id) <= MaxID
 }
 
-var errTTL = errors.New("the ttl of a session is a time such as 30s, 10m or 2h, or a number of minutes; from 1s to 24h")
+var errTTL = errors.New(
+	"the ttl of a session is a time such as 30s, 10m or 2h, or a number of minutes; it is from 1s to 24h")
 
 // parseTTL parses a time, without its limits, such as 30s, 10m or 2h. A number without a unit has minutes, as most proxy vendors have it.
 func parseTTL(s string) (time.Duration, error) {

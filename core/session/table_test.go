@@ -140,7 +140,8 @@ func TestTheTableIsAModel(t *testing.T) {
 				if !rapid.Bool().Draw(t, "served") {
 					return
 				}
-				retries, proxy := rapid.IntRange(0, 2).Draw(t, "retries"), rapid.StringMatching("p[1-3]").Draw(t, "proxy")
+				retries := rapid.IntRange(0, 2).Draw(t, "retries")
+				proxy := rapid.StringMatching("p[1-3]").Draw(t, "proxy")
 				if u.Strict() {
 					proxy = u.Bound()
 				}
