@@ -84,10 +84,10 @@ func validID(id string) bool {
 	return id != "" && len(id) <= MaxID
 }
 
-var errTTL = errors.New(
-	"the ttl of a session is a time such as 30s, 10m or 2h, or a number of minutes; it is from 1s to 24h")
+var errTTL = errors.New("the ttl of a session is a time from 1s to 24h: such as 30s, 10m or 2h, or a number of minutes")
 
-// parseTTL parses a time, without its limits, such as 30s, 10m or 2h. A number without a unit has minutes, as most proxy vendors have it.
+// parseTTL parses a time such as 30s, 10m or 2h, without a check of its range. A number without a unit has minutes, as
+// with most proxy vendors.
 func parseTTL(s string) (time.Duration, error) {
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		s = strconv.FormatUint(n, 10) + "m"

@@ -35,11 +35,11 @@ func TestFields(t *testing.T) {
 		"a;strict=1":              `has the parameter "strict"`,
 		"a;ttl":                   `has the parameter "ttl"`,
 		"a;rotate":                `has the parameter "rotate"; the parameters are ttl=10m and strict`,
-		"a;ttl=0":                 "from 1s to 24h",
-		"a;ttl=25h":               "from 1s to 24h",
-		"a;ttl=-1m":               "from 1s to 24h",
-		"a;ttl=soon":              "from 1s to 24h",
-		"a;ttl=99999":             "from 1s to 24h",
+		"a;ttl=0":                 "from 1s to 24h: such",
+		"a;ttl=25h":               "from 1s to 24h: such",
+		"a;ttl=-1m":               "from 1s to 24h: such",
+		"a;ttl=soon":              "from 1s to 24h: such",
+		"a;ttl=99999":             "from 1s to 24h: such",
 	} {
 		_, err := ParseField(value)
 		require.ErrorContains(t, err, message, value)
@@ -84,7 +84,7 @@ func TestOptions(t *testing.T) {
 		"session-a-sessid-b":      `the option "sessid" twice, perhaps under two names`,
 		"strict-session-a-strict": `the option "strict" twice`,
 		"session-a b":             "the id of a session has 1 to 64",
-		"session-a-ttl-soon":      "from 1s to 24h",
+		"session-a-ttl-soon":      "from 1s to 24h: such",
 		"ttl-10m":                 "a ttl without a session",
 		"strict":                  "strict without a session or a region",
 		"retry-100":               "must be a number from 0 to 99",
