@@ -1,11 +1,9 @@
 package access
 
 import (
-	"container/list"
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -30,24 +28,8 @@ var listenerNames = [NumListeners]string{Gateway: "gateway", SOCKS5: "socks5", A
 // String returns the name in metrics and log.
 func (l Listener) String() string { return listenerNames[l] }
 
-const (
-	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n
-	// times as long, up to maxDelay. The delay is too short to disturb a person who mistypes a password, but a
-	// program that guesses soon has one try in 10 seconds.
-	delayUnit = 2500 * time.Microsecond
-	maxDelay  = 10 * time.Second
-	// forgetAfter is the time without a failed login after which the failed logins of an address are forgotten.
-	forgetAfter = 10 * time.Minute
-	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. At this
-	// number, further logins of the address are refused without a check. Otherwise a client could try as many
-	// passwords at a time as it has connections.
-	maxDelayed = 8
-	// maxAddresses is the maximum number of addresses whose failed logins are kept. Beyond it, the address
-	// whose last failure is the oldest is removed.
-	maxAddresses = 4096
-	// maxHashWait is the longest time for which a login waits until its hash can be computed.
-	maxHashWait = 5 * time.Second
-)
+// maxHashWait is the longest time for which a login waits until its hash can be computed.
+const maxHashWait = 5 * time.Second
 
 // Result is the result of a login.
 type Result uint8
@@ -75,17 +57,8 @@ type Guard struct {
 
 	failed [NumListeners]atomic.Uint64
 
-	mu        sync.Mutex
-	addresses map[origin]*list.Element // guarded by mu; the values are *failures
-	recent    list.List                // guarded by mu; of *failures, the last failure first
-}
-
-// failures are the failed logins of one address.
-type failures struct {
-	from    origin
-	count   int
-	last    time.Time
-	delayed int // responses that are being delayed
+	mu       sync.Mutex
+	failures *table // guarded by mu
 }
 
 // NewGuard returns a guard without failures. now is the clock. The delays themselves use timers of
@@ -93,7 +66,7 @@ type failures struct {
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		addresses: map[origin]*list.Element{},
+		failures: newTable(maxNetworks),
 	}
 }
 
@@ -108,14 +81,14 @@ type Check struct {
 	Slow  func() (ok bool) // nil if Known always decides
 }
 
-// Do checks a login. It may wait until a hash can be computed. If the login fails, it returns when the
-// delay has passed or ctx ends. If the result is Blocked, retryAfter is the time after which another
-// login may be checked.
+// Do checks a login. It may wait until a hash can be computed. If the login fails, it returns when the delay has
+// passed or ctx ends; a delay also counts for its whole time if ctx ends. If the result is Blocked, retryAfter is the
+// time after which another login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
-	from := origin{prefixOf(l.From), l.Listener == API}
-	result, f, delay := g.known(from, check.Known)
+	from := originOf(l.From, l.Listener == API)
+	result, held, delay := g.known(from, check.Known)
 	if result == unknown {
-		result, f, delay = g.slow(ctx, from, check.Slow)
+		result, held, delay = g.slow(ctx, from, check.Slow)
 	}
 	switch {
 	case result == Accepted:
@@ -125,18 +98,20 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 		return Blocked, max(delay, time.Second)
 	}
 	g.count(l, "login failed")
-	if f == nil {
+	if held == nil {
 		return Blocked, max(delay, time.Second)
 	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
+	over := make(chan struct{})
+	time.AfterFunc(delay, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.failures.release(held)
+		close(over)
+	})
 	select {
-	case <-timer.C:
+	case <-over:
 	case <-ctx.Done():
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f.delayed--
 	return Refused, 0
 }
 
@@ -144,14 +119,14 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 const unknown = Blocked + 1
 
 // known runs check.Known. It holds mu meanwhile and while it records a failure, so that a client cannot
-// have many passwords checked at the same time. After a failed check, f and delay are the results of
-// fail.
+// have many passwords checked at the same time. After a failed check, held and delay are the results of
+// table.fail.
 func (g *Guard) known(
 	from origin, check func() (ok, decided bool),
-) (result Result, f *failures, delay time.Duration) {
+) (result Result, held []*failures, delay time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if delay, blocked := g.blocked(from); blocked {
+	if delay, blocked := g.failures.blocked(from); blocked {
 		return Blocked, nil, delay
 	}
 	switch ok, decided := check(); {
@@ -160,16 +135,16 @@ func (g *Guard) known(
 	case ok:
 		return Accepted, nil, 0
 	}
-	f, delay = g.fail(from)
-	return Refused, f, delay
+	held, delay = g.failures.fail(g.now(), from)
+	return Refused, held, delay
 }
 
 // slow runs check.Slow when hashing has a free place. It returns Blocked if it has waited for maxHashWait, if
-// ctx ends, or if the address has been blocked meanwhile. After a failed check, f and delay are the results
-// of fail.
+// ctx ends, or if the address has been blocked meanwhile. After a failed check, held and delay are the results
+// of table.fail.
 func (g *Guard) slow(
 	ctx context.Context, from origin, check func() bool,
-) (result Result, f *failures, delay time.Duration) {
+) (result Result, held []*failures, delay time.Duration) {
 	timer := time.NewTimer(maxHashWait)
 	defer timer.Stop()
 	select {
@@ -184,7 +159,7 @@ func (g *Guard) slow(
 		return Blocked, nil, 0
 	}
 	g.mu.Lock()
-	delay, blocked := g.blocked(from)
+	delay, blocked := g.failures.blocked(from)
 	g.mu.Unlock()
 	if blocked {
 		return Blocked, nil, delay
@@ -194,65 +169,8 @@ func (g *Guard) slow(
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f, delay = g.fail(from)
-	return Refused, f, delay
-}
-
-// blocked reports whether logins of an address are refused without a check. wait is the longest time until
-// they are checked again. The caller holds mu.
-func (g *Guard) blocked(from origin) (wait time.Duration, blocked bool) {
-	e := g.addresses[from]
-	if e == nil {
-		return 0, false
-	}
-	f := e.Value.(*failures)
-	return delayOf(f.count), f.delayed >= maxDelayed
-}
-
-// fail records a failed login and returns the delay of its response. After the delay, the caller
-// subtracts 1 from f.delayed. If maxDelayed responses are being delayed already, f is nil, and the
-// response is not delayed. The caller holds mu.
-func (g *Guard) fail(from origin) (f *failures, delay time.Duration) {
-	now := g.now()
-	e := g.addresses[from]
-	if e == nil {
-		g.makeRoom(now)
-		e = g.recent.PushFront(&failures{from: from})
-		g.addresses[from] = e
-	}
-	g.recent.MoveToFront(e)
-	f = e.Value.(*failures)
-	if now.Sub(f.last) >= forgetAfter {
-		f.count = 0
-	}
-	f.last = now
-	f.count++
-	if f.delayed >= maxDelayed {
-		return nil, delayOf(f.count)
-	}
-	f.delayed++
-	return f, delayOf(f.count)
-}
-
-// makeRoom removes the addresses without a failed login for forgetAfter and, if maxAddresses remain, the
-// oldest one. The caller holds mu.
-func (g *Guard) makeRoom(now time.Time) {
-	for e := g.recent.Back(); e != nil; e = g.recent.Back() {
-		f := e.Value.(*failures)
-		if now.Sub(f.last) < forgetAfter && len(g.addresses) < maxAddresses {
-			return
-		}
-		g.recent.Remove(e)
-		delete(g.addresses, f.from)
-	}
-}
-
-// delayOf returns the delay after count failed logins.
-func delayOf(count int) time.Duration {
-	if count >= 100 {
-		return maxDelay
-	}
-	return min(time.Duration(count*count)*delayUnit, maxDelay)
+	held, delay = g.failures.fail(g.now(), from)
+	return Refused, held, delay
 }
 
 // maxLoggedName is the maximum number of bytes of a user name in the log.
@@ -281,27 +199,4 @@ func address(a net.Addr) string {
 		return a.String()
 	}
 	return host
-}
-
-// origin is the source of logins for which failures are counted. Failures at the API are counted separately, so
-// that a client of the gateway with a wrong password does not lock out an operator with the same address.
-type origin struct {
-	address netip.Prefix
-	api     bool
-}
-
-// prefixOf returns the prefix of the addresses that count as one: a single IPv4 address, or an IPv6 /64, which is
-// the smallest block that a subscriber gets (RFC 6177).
-func prefixOf(a net.Addr) netip.Prefix {
-	ip, err := netip.ParseAddr(address(a))
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip = ip.WithZone("").Unmap()
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	prefix, _ := ip.Prefix(bits)
-	return prefix
 }

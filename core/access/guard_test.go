@@ -118,15 +118,143 @@ func TestBlocked(t *testing.T) {
 	})
 }
 
+// ipv4 returns the i-th address of a network.
+func ipv4(i int) net.Addr { return at(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)) }
+
 func TestMemoryIsBounded(t *testing.T) {
-	g := newGuard()
-	ended, cancel := context.WithCancel(t.Context())
-	cancel() // no delay
-	for i := range 3 * maxAddresses {
-		g.Do(ended, Login{From: at(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))}, wrong)
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		for i := range 3 * maxNetworks {
+			g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+		}
+		require.Len(t, g.failures.networks, maxNetworks)
+		require.Equal(t, maxNetworks, g.failures.idle[0].Len())
+		time.Sleep(forgetAfter)
+		g.Do(t.Context(), Login{From: ipv4(0)}, wrong)
+		require.Len(t, g.failures.networks, 1)
+	})
+}
+
+// A client that leaves does not end its delay: otherwise it could try again at once on another connection.
+func TestADelayGoesOnWithoutTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for range maxDelayed {
+			g.Do(left, Login{From: at("192.0.2.1")}, wrong)
+		}
+		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		require.Equal(t, Blocked, result)
+		time.Sleep(maxDelay)
+		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		require.Equal(t, Accepted, result)
+	})
+}
+
+// Networks of IPv6 that one attacker may hold as a whole: the number of passwords that are checked in a minute does not
+// depend on how many /64s there are in them. A neighbour with a right password gets in afterwards.
+func TestNeighboursOfIPv6(t *testing.T) {
+	for name, x := range map[string]struct {
+		address string
+		most    int64
+	}{
+		"a /48": {"2001:db8:1:%x::1", 3000},
+		"a /32": {"2001:db8:%x::1", 24000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGuard()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				var next, checked atomic.Int64
+				var clients sync.WaitGroup
+				for range 2000 {
+					clients.Go(func() {
+						for ctx.Err() == nil {
+							l := Login{From: at(fmt.Sprintf(x.address, next.Add(1)&0xffff))}
+							result, _ := g.Do(ctx, l, Check{Known: func() (ok, decided bool) {
+								checked.Add(1)
+								return false, true
+							}})
+							if result == Blocked {
+								time.Sleep(1100 * time.Millisecond)
+							}
+						}
+					})
+				}
+				clients.Wait()
+				t.Logf("%d passwords checked in a minute", checked.Load())
+				require.LessOrEqual(t, checked.Load(), x.most)
+				time.Sleep(maxDelay)
+				result, _ := g.Do(t.Context(), Login{From: at(fmt.Sprintf(x.address, 0xabcd))}, right)
+				require.Equal(t, Accepted, result)
+			})
+		})
 	}
-	require.Len(t, g.addresses, maxAddresses)
-	require.Equal(t, maxAddresses, g.recent.Len())
+}
+
+// A person who mistypes a password waits no longer because some neighbours in the same /48 did so too.
+func TestFewFailuresOfNeighboursCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		for i := range 31 {
+			start := time.Now()
+			g.Do(t.Context(), Login{From: at(fmt.Sprintf("2001:db8:1:%x::1", i))}, wrong)
+			require.Equal(t, delayUnit, time.Since(start))
+		}
+	})
+}
+
+// An address with many failed logins keeps its count, however many other addresses fail.
+func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		guess := func() time.Duration {
+			start := time.Now()
+			g.Do(t.Context(), Login{From: at("192.0.2.1")}, wrong)
+			return time.Since(start)
+		}
+		for range 100 {
+			guess()
+		}
+		for range 3 {
+			for i := range 3 * maxNetworks {
+				g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+			}
+			require.Equal(t, maxDelay, guess())
+		}
+	})
+}
+
+// While the responses to as many networks as are remembered are being delayed, all other addresses together have few
+// tries, and a right password of theirs is still accepted.
+func TestMoreAddressesThanAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		var checked atomic.Int64
+		count := Check{Known: func() (ok, decided bool) { checked.Add(1); return false, true }}
+		for i := range maxNetworks {
+			for range maxDelayed {
+				go g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+			}
+		}
+		synctest.Wait()
+		require.True(t, g.failures.full())
+		end := time.Now().Add(5 * time.Millisecond)
+		for i := maxNetworks; time.Now().Before(end); i += 1000 {
+			for j := range 1000 {
+				go g.Do(t.Context(), Login{From: ipv4(i + j)}, count)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		require.LessOrEqual(t, checked.Load(), int64(5*maxDelayedTogether))
+		require.GreaterOrEqual(t, checked.Load(), int64(maxDelayedTogether))
+		require.Len(t, g.failures.networks, maxNetworks)
+		time.Sleep(maxDelay)
+		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		require.Equal(t, Accepted, result)
+	})
 }
 
 func TestFailedLoginsAreLogged(t *testing.T) {
@@ -178,6 +306,55 @@ func TestUsers(t *testing.T) {
 	require.NotNil(t, login("bob", "changed"))
 }
 
+// countingHash counts the passwords that are compared with it.
+type countingHash struct{ n *int }
+
+func (h countingHash) matches(string) bool { *h.n++; return false }
+
+// A failed login costs the same work, whether or not there is a user of that name, and whether or not the user has a
+// hash. So the time of the response does not show which names exist.
+func TestEachFailedLoginCostsAHash(t *testing.T) {
+	users := NewUsers([]User{
+		{Name: "ann", Password: bcryptOf(t, "open sesame")}, {Name: "bob", Password: "plain"}, {Name: "cert"},
+	}, nil)
+	hashed := 0
+	users.hashes[0] = countingHash{&hashed}
+	users.all[0].password.hash = users.hashes[0]
+	for _, name := range []string{"ann", "bob", "cert", "eve", "", "ann"} {
+		hashed = 0
+		_, result, _ := users.Login(t.Context(), newGuard(), Login{From: at("192.0.2.1"), User: name}, "wrong")
+		require.Equal(t, Refused, result)
+		require.Equal(t, 1, hashed, name)
+	}
+	hashed = 0
+	_, result, _ := users.Login(t.Context(), newGuard(), Login{From: at("192.0.2.1"), User: "bob"}, "plain")
+	require.Equal(t, Accepted, result)
+	require.Zero(t, hashed)
+}
+
+// An unknown name is compared with the hash of a user, which depends on the name. So the costs of different hashes do
+// not show which names exist, and a second login with a user's password is not faster than the first.
+func TestHashesOfUnknownNames(t *testing.T) {
+	users := NewUsers([]User{{Name: "ann", Password: bcryptOf(t, "x")}, {Name: "eve", Password: bcryptOf(t, "x")}}, nil)
+	numbers := make([]int, 2)
+	for i := range users.hashes {
+		users.hashes[i] = countingHash{&numbers[i]}
+	}
+	login := func(name string) {
+		users.Login(t.Context(), newGuard(), Login{From: at("192.0.2.1"), User: name}, "x")
+	}
+	for i := range 40 {
+		login(fmt.Sprint(i))
+	}
+	require.Equal(t, 40, numbers[0]+numbers[1])
+	require.Positive(t, numbers[0])
+	require.Positive(t, numbers[1])
+	clear(numbers)
+	login("0")
+	login("0")
+	require.ElementsMatch(t, []int{0, 2}, numbers)
+}
+
 // Only few hashes are computed at the same time.
 func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -187,7 +364,7 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 		var running, most atomic.Int64
 		results := make(chan bool, 100)
 		for i := range 100 {
-			from := origin{address: prefixOf(at(fmt.Sprintf("10.0.0.%d", i)))}
+			from := originOf(ipv4(i), false)
 			go func() {
 				result, _, _ := g.slow(t.Context(), from, func() bool {
 					most.Store(max(most.Load(), running.Add(1)))

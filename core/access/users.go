@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"encoding/binary"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -20,7 +21,8 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	dummy    *password // checked for an unknown name, so that its refusal takes as long; nil if no user has a hash
+	hashes   []hash    // of the users that have one
+	nobody   *password // of unknown names; no text matches it
 }
 
 // Account is a user who may log in.
@@ -36,7 +38,8 @@ type Account struct {
 // before is the previous set, or nil: the new set keeps the usage of users with the same name, and does not
 // hash a password again that was verified.
 func NewUsers(users []User, before *Users) *Users {
-	u := &Users{byName: make(map[digest]*Account, len(users))}
+	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
+	u.nobody.known.Store(&digest{})
 	if before != nil {
 		u.digester = before.digester
 	} else {
@@ -58,8 +61,8 @@ func NewUsers(users []User, before *Users) *Users {
 		default:
 			a.password = newPassword(user.Password, u.digester)
 		}
-		if u.dummy == nil && a.password != nil && a.password.hash != nil {
-			u.dummy = &password{hash: a.password.hash}
+		if a.password != nil && a.password.hash != nil {
+			u.hashes = append(u.hashes, a.password.hash)
 		}
 		u.all = append(u.all, a)
 		u.byName[name] = a
@@ -82,26 +85,35 @@ func (u *Users) Len() int { return len(u.byName) }
 func (u *Users) Login(
 	ctx context.Context, g *Guard, l Login, password string,
 ) (account *Account, result Result, retryAfter time.Duration) {
-	a := u.get(u.digester.digest(l.User))
-	own := a != nil && a.password != nil
-	check, sum := u.dummy, u.digester.digest(password)
-	if own {
-		check = a.password
+	name, sum := u.digester.digest(l.User), u.digester.digest(password)
+	a, own := u.get(name), u.nobody
+	if a != nil && a.password != nil {
+		own = a.password
 	}
 	result, retryAfter = g.Do(ctx, l, Check{
 		Known: func() (ok, decided bool) {
-			if check == nil {
-				return false, true
-			}
-			ok, decided = check.quick(sum)
-			return ok && own, decided
+			ok, decided = own.quick(sum)
+			return ok, decided && (ok || len(u.hashes) == 0)
 		},
-		Slow: func() bool { return check.slow(password, sum) && own },
+		Slow: func() bool {
+			if own.hash != nil {
+				return own.slow(password, sum)
+			}
+			u.otherHash(name).matches(password) // for its time
+			return false
+		},
 	})
 	if result != Accepted {
 		return nil, result, retryAfter
 	}
 	return a, Accepted, 0
+}
+
+// otherHash returns the hash that is computed for a failed login if the name has none: an unknown name, or a user with
+// a plain text or a certificate. So the response takes as long as for users with a hash. It depends on the name, so
+// that different costs of the hashes do not show which names exist either. At least one user must have a hash.
+func (u *Users) otherHash(name digest) hash {
+	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]
 }
 
 // Certified returns the user whose name is one of the names of a verified client certificate; nil if there
