@@ -1,9 +1,9 @@
 package core
 
-// BackoffRequest is the input of a backoff: the policy, and the attempts so far. Its
+// BackoffRequest is the input of a backoff: the policy, and data about the attempts so far. Its
 // memory layout is that of sdk/abi. Times are in seconds.
 type BackoffRequest struct {
-	Retry         float64 // number of the retry; 1 before the first
+	Retry         float64 // number of the retry; 1 for the first
 	BaseDelay     float64 // policy.base_delay
 	Multiplier    float64 // policy.multiplier
 	Cap           float64 // policy.max_backoff_delay
@@ -16,7 +16,7 @@ type BackoffRequest struct {
 	Remaining     float64 // time until the request's total timeout; -1 without one
 	MaxAttempts   float64 // policy.max_attempts
 	HostHash      float64 // as RankRequest.HostHash
-	IDHash        float64 // of the proxy that failed last, as Candidate.IDHash
+	IDHash        float64 // the proxy of the last attempt, as Candidate.IDHash
 	Now           float64 // seconds since the Unix epoch
 }
 

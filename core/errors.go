@@ -15,14 +15,14 @@ var (
 // RegionError reports that a request is limited to a region and no proxy of that
 // region is admissible.
 type RegionError struct {
-	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if no breaker is
-	// the reason.
+	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if the reason is
+	// not a breaker.
 	Due time.Time
 }
 
 func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
-// RestingError reports that each proxy that could be chosen rests for the target's host.
+// RestingError reports that every proxy that could otherwise be chosen rests for the target's host.
 type RestingError struct {
 	Left time.Duration // time until the first of these rests ends; above 0
 }

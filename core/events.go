@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// RequestID identifies one client request within the life of the process. It is printed
-// as 16 hexadecimal digits in X-Whirlpool-Request-Id and in the log.
+// RequestID identifies a request among all requests of the process. It is printed as 16 hexadecimal
+// digits in X-Whirlpool-Request-Id and in the log.
 type RequestID uint64
 
 // AppendTo appends the 16 digits to b.
@@ -31,7 +31,7 @@ func ParseRequestID(s string) (RequestID, error) {
 	return 0, fmt.Errorf("a request id has 16 hexadecimal digits, in lower case")
 }
 
-// AttemptEvent is the record of one finished attempt. Each attempt has exactly one.
+// AttemptEvent is the record of one finished attempt. Each attempt has exactly one record.
 type AttemptEvent struct {
 	Request     RequestID
 	ProxyID     string
@@ -44,17 +44,17 @@ type AttemptEvent struct {
 	Outcome     Outcome
 }
 
-// RequestEvent is the record of one finished request. Each request has exactly one,
-// however it ended.
+// RequestEvent is the record of one finished request. Each request has exactly one record, however
+// it ended.
 type RequestEvent struct {
 	Request    RequestID
 	PolicyHash string // hash of the request's policy
-	Policy     any    // the request's policy, as metrics show it
+	Policy     any    // the request's policy, in the form in which metrics show it
 	Attempts   int    // number of attempts, without replays; 0 if no proxy was admissible
 	Waited     time.Duration
 	Started    time.Time
 	Ended      time.Time
-	Status     int // status of the response to the client; 0 if the client had left
+	Status     int // status of the response to the client; 0 if the client left before it
 	Final      Final
 	Listener   Listener
 
@@ -62,8 +62,8 @@ type RequestEvent struct {
 	// of a failed attempt was relayed because no attempt followed.
 	Delivered bool
 
-	// LostHedge is set if the last attempt was a hedge that lost or failed. If the request was served, the
-	// attempt before the hedge served it.
+	// LostHedge is set if the last attempt is a hedge that lost or failed. If the request was served, the
+	// attempt before the hedge has served it.
 	LostHedge bool
 
 	// A retry was possible after the last attempt, but max_attempts was reached (LimitReached) or the retry
@@ -71,7 +71,7 @@ type RequestEvent struct {
 	LimitReached, BudgetSpent bool
 }
 
-// ServedBy returns the number of the attempt that served the request, from 1; 0 if it was not delivered.
+// ServedBy returns the number of the attempt that served the request, from 1; 0 if Delivered is not set.
 func (e *RequestEvent) ServedBy() int {
 	switch {
 	case !e.Delivered:

@@ -4,8 +4,8 @@ import "time"
 
 // Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
 type Judge interface {
-	// Wants returns the parts of a response that the judge asks for. It is nil if the judge rules on no response
-	// at present. The caller must not change it.
+	// Wants returns the parts of a response that the judge asks for, or nil if the judge rules on no response at
+	// present. The caller must not change it.
 	Wants() *Wants
 	// Rule returns the ruling on a response. It does not retain its arguments. If the error is not nil, the
 	// ruling is not used.
@@ -15,7 +15,7 @@ type Judge interface {
 // Ruling is the result of a judge.
 type Ruling struct {
 	Kind RulingKind
-	Rest time.Duration // how long the pair rests, above 0; only with RulingBanned
+	Rest time.Duration // duration of the rest, above 0; only with RulingBanned
 }
 
 // RulingKind is the effect of a ruling. The numbers are those of sdk/abi.
@@ -27,7 +27,7 @@ const (
 	RulingRetry                         // retry, as after a status in retry_status_codes
 	RulingOtherProxy                    // retry at once, through another proxy
 	RulingBanned                        // as RulingOtherProxy, and the proxy rests for the target's host
-	RulingTargetFault                   // the response is final, and the target is charged with it
+	RulingTargetFault                   // the response is final, and the target is charged
 
 	numRulings
 )
@@ -54,10 +54,10 @@ type Wants struct {
 	Statuses []Range  // the judge rules only on responses with these statuses; empty for all
 }
 
-// Range is a range of statuses. It includes both ends.
+// Range is a range of statuses from First to Last, both included.
 type Range struct{ First, Last int }
 
-// Status reports whether the judge rules on responses with a status.
+// Status reports whether the judge rules on responses with the given status.
 func (w *Wants) Status(status int) bool {
 	for _, r := range w.Statuses {
 		if r.First <= status && status <= r.Last {
@@ -72,7 +72,7 @@ func (w *Wants) Status(status int) bool {
 type Excerpt struct {
 	Fields  []ExcerptField // the fields that the judge asks for, in the order of the response
 	Body    []byte         // the part of the body's beginning that has arrived; gzip is decoded
-	Length  int64          // of the body, as announced; -1 if that is unknown
+	Length  int64          // announced length of the body; -1 if it is unknown
 	Encoded bool           // Body has a content coding other than gzip, and is not decoded
 	Whole   bool           // Body is the whole body
 }

@@ -6,8 +6,8 @@ import "time"
 // the proxy count it. The zero value is invalid.
 type Verdict uint8
 
-// The verdicts. Excluded means that the attempt shows nothing about the proxy: for
-// example, the client left, a 429 was meant for the client, or the target failed.
+// The verdicts. Excluded means that the attempt shows nothing about the proxy. For example, the
+// client left, a 429 was due to the client, or the target failed.
 const (
 	Success Verdict = iota + 1
 	Failure
@@ -45,7 +45,7 @@ func (r Result) String() string {
 	return "unknown"
 }
 
-// RetryKind says whether and how a request may be repeated after an attempt.
+// RetryKind determines whether and how a request may be repeated after an attempt.
 type RetryKind uint8
 
 // The kinds of retry.
@@ -56,7 +56,7 @@ const (
 	Replay                             // repeat at once, through the same proxy on a new connection
 )
 
-// Cause says why an attempt ended as it did. Package verdict defines the values.
+// Cause is the reason why an attempt ended as it did. Package verdict defines the values.
 type Cause uint8
 
 // Charge is the party that an attempt's failure is charged to.
@@ -65,13 +65,13 @@ type Charge uint8
 // The charges.
 const (
 	ChargeNobody Charge = iota
-	// ChargeProxy is for a kind of failure that only the proxy can cause.
+	// ChargeProxy is for failures that only the proxy can cause.
 	ChargeProxy
-	// ChargeProxyOrTarget is for a failure that either of the two can cause. One attempt
-	// does not show which: package evidence compares the proxy with the other proxies.
+	// ChargeProxyOrTarget is for failures that either the proxy or the target can cause. A single
+	// attempt does not show which, so package evidence compares the proxy with the other proxies.
 	ChargeProxyOrTarget
-	// ChargeProxyIfServed charges the proxy if another proxy serves the same request later. Otherwise nobody is
-	// charged.
+	// ChargeProxyIfServed charges the proxy if another proxy serves the same request later. Otherwise the
+	// attempt is excluded.
 	ChargeProxyIfServed
 	ChargeTarget
 	ChargeClient
@@ -84,7 +84,7 @@ func (c Charge) String() string {
 		"gateway"}[c]
 }
 
-// Repeat says whether the request of an attempt can be sent a second time.
+// Repeat determines whether the request of an attempt can be sent a second time.
 type Repeat uint8
 
 // The values of Repeat. RepeatBodyNotKept: a part of the body was sent and is no longer
@@ -112,18 +112,18 @@ type Outcome struct {
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err        error         // without credentials and query strings; nil if a response arrived
 
-	// NoTargetResponse is set if no response of the target arrived. If so, a
-	// failover begins without a wait.
+	// NoTargetResponse is set if no response of the target arrived. A failover then begins without
+	// a wait.
 	NoTargetResponse bool
 }
 
-// Timing is the time that it took to open a connection. It is zero for a reused one.
+// Timing has the times that opening a connection took. It is zero for a reused connection.
 type Timing struct {
 	Dial      time.Duration // TCP to the proxy
 	Handshake time.Duration // TLS with the proxy, CONNECT or SOCKS, and TLS with the target
 }
 
-// Final is the way in which a request ended: the value of the header X-Whirlpool-Outcome.
+// Final is the final outcome of a request: the value of X-Whirlpool-Outcome.
 type Final uint8
 
 // The final outcomes.

@@ -2,8 +2,8 @@ package core
 
 import "fmt"
 
-// Priority decides which request goes first when several wait in a queue. A larger value
-// is a lower priority.
+// Priority determines which of several requests leaves a queue first. A larger value is a lower
+// priority.
 type Priority uint8
 
 // The priorities. AnyPriority is the zero value. A request without a priority is treated as PriorityNormal. A
@@ -37,7 +37,8 @@ func ParsePriority(name string) (Priority, error) {
 	return AnyPriority, fmt.Errorf("%.40q is not a priority; it must be high, normal or low", name)
 }
 
-// AtMost returns p, or the limit if p is a higher priority. A p of AnyPriority counts as PriorityNormal.
+// AtMost returns p, or limit if p is a higher priority than limit. If p is AnyPriority, it counts as
+// PriorityNormal.
 func (p Priority) AtMost(limit Priority) Priority {
 	if p == AnyPriority {
 		p = PriorityNormal

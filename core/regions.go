@@ -2,8 +2,8 @@ package core
 
 import "slices"
 
-// Regions is a set of regions that a request may use. It is immutable. A nil *Regions has all proxies, also those
-// without a region.
+// Regions is a set of regions that a request may use. It is immutable. A nil *Regions contains all regions, and
+// proxies without a region.
 type Regions struct{ hashes []float64 }
 
 // NewRegions returns the set of the named regions; nil if there are no names.
@@ -18,5 +18,5 @@ func NewRegions(names []string) *Regions {
 	return r
 }
 
-// Has reports whether the set has the region with a Hash53.
+// Has reports whether the set contains the region whose Hash53 is hash.
 func (r *Regions) Has(hash float64) bool { return r == nil || slices.Contains(r.hashes, hash) }

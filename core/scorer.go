@@ -4,23 +4,23 @@ package core
 // is that of sdk/abi (a test in plugins/wasmhost compares the two), so columns are only
 // ever appended. Times are in seconds.
 type Candidate struct {
-	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts that
-	// are not older than selection.memory; 0.5 without any.
+	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts that are not older
+	// than selection.memory; 0.5 if there are none.
 	SuccessRate float64
-	Samples     float64 // attempts that SuccessRate is computed from, 0 to 100
+	Samples     float64 // number of attempts from which SuccessRate is computed, 0 to 100
 	LatencyMean float64 // mean latency of those attempts; 0 if none has a latency
 	LatencyEWMA float64 // exponentially weighted mean (alpha 0.1); 0 if none has a latency
 
-	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean among the
-	// candidates + 10 ms). Without a latency it is 0.5 if there were no attempts, 1 if
-	// none of them succeeded, and else 0.
+	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean among the candidates +
+	// 10 ms). If no attempt has a latency, it is 0.5 if there were no attempts, 1 if none of them
+	// succeeded, and otherwise 0.
 	NormalizedLatency float64
 
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, above 0, default 1
 	Cost                float64 // configured, at least 0, default 0
 	RegionMatch         float64 // 1 if the proxy is in the wanted region, else 0
-	ConsecutiveFailures float64 // length of the latest run of failures, without those older than selection.memory
+	ConsecutiveFailures float64 // failures since the last success, without those older than selection.memory
 	SinceUse            float64 // time since the proxy was last chosen; -1 if never
 	Uses                float64 // number of times the proxy was chosen
 	BreakerState        float64 // State as a number
@@ -34,12 +34,13 @@ type RankRequest struct {
 	Count    float64 // number of candidates
 	Now      float64 // seconds since the Unix epoch
 	Attempt  float64 // 0 for a request's first attempt
-	Turn     float64 // grows by one with each first attempt
+	Turn     float64 // increases by one with each first attempt
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host, in lower case and without port
 
-	// RegionHash is the 53-bit hash of the region that the request asks for. In a retry
-	// of a request that asks for none it is the region of the proxy that failed. 0 is no region.
+	// RegionHash is the 53-bit hash of the region that the request asks for. In a retry of a
+	// request that asks for no region, it is the hash of the region of the proxy that failed. 0
+	// stands for no region.
 	RegionHash float64
 
 	PoolSize   float64 // number of proxies in the pool, including those that are no candidates
@@ -64,8 +65,8 @@ type Scorer interface {
 	Score(c Candidates, scores []float64) error
 }
 
-// Tolerance is an optional interface of a Scorer: scores within this fraction of the best
-// count as equal (0.02 is two percent). Without it only identical scores are equal.
+// Tolerance is an optional interface of a Scorer: scores within this fraction of the best score
+// count as equal (0.02 is two percent). Without the interface, only identical scores are equal.
 type Tolerance interface {
 	Tolerance() float64
 }
@@ -95,7 +96,7 @@ func Hash53(s string) float64 {
 	return mix53(h)
 }
 
-// Pair53 combines two hashes into one. AffinityHash is the pair of a proxy's id and the
+// Pair53 combines two hashes into one. AffinityHash combines the hashes of a proxy's id and of the
 // target's host.
 func Pair53(a, b float64) float64 {
 	return mix53(uint64(a)*0x9e3779b97f4a7c15 + uint64(b))

@@ -30,7 +30,7 @@ func (s State) String() string {
 type Transition struct {
 	ProxyID      string
 	From, To     State
-	At           time.Time // when the change took effect; for a change to half-open, when the breaker was due
+	At           time.Time // time of the change; for a change to half-open, the time at which the breaker was due
 	FailureCount int       // failures in the window at that time
 	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset, reachable or restart
 	Why          string    // the evidence that opened the breaker, in words; "" for other transitions

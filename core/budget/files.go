@@ -1,5 +1,5 @@
-// Package budget limits what a process has a limited amount of: file descriptors ([Files]) and the memory of
-// kept request bodies ([Memory]).
+// Package budget shares out two limited resources of the process: file descriptors ([Files]) and the memory
+// for kept request bodies ([Memory]).
 package budget
 
 import (
@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Files limits the file descriptors of a process. Each connection takes one descriptor and each pipe two. The
-// connections are those of clients, of the API, of attempts and checks, and idle ones to proxies. If no
-// descriptor is left, Take calls the functions of SetSources in their order, to make room. A nil *Files has
-// no limit. Files is safe for concurrent use.
+// Files limits the file descriptors of a process. Each connection takes one descriptor and each pipe two.
+// These are the connections of clients, of the API, of attempts and of checks, and idle connections to
+// proxies. If no descriptor is left, Take calls the functions of SetSources in their order, to make room. A
+// nil *Files has no limit. Files is safe for concurrent use.
 type Files struct {
 	limit int64
 	now   func() time.Time
 	used  atomic.Int64
-	other atomic.Int64 // the part of used that belongs to neither a client nor its attempt
+	other atomic.Int64 // the part of used that serves neither a client nor its attempt
 
 	mu      sync.Mutex
 	sources []func() bool // guarded by mu
-	pause   time.Time     // no source is called before this time, because none had anything to close; guarded by mu
+	pause   time.Time     // no source is called before this time; guarded by mu
 }
 
-// Use is what a descriptor is for.
+// Use is the purpose of a descriptor.
 type Use uint8
 
 // The uses of descriptors.
@@ -33,12 +33,12 @@ const (
 	Other              // everything else: checks, pipes, the API
 )
 
-// reserve is the number of descriptors outside of the limit: those of listeners, of the poller, of files that
-// are read, of name servers' sockets, and of clients that are being refused.
+// reserve is the number of descriptors that Files does not count: those of listeners, of the poller, of files
+// that are read, of sockets to name servers, and of clients that are being refused.
 const reserve = 32
 
-// askAgain is the time for which Take calls no source after none had anything to close. A call is expensive,
-// because it searches all connections.
+// askAgain is the time for which Take calls no source after all sources have had nothing to close. A call is
+// expensive, because it searches all connections.
 const askAgain = 10 * time.Millisecond
 
 // NewFiles returns the descriptors of a process that may open limit files. It returns nil if limit is 0,
@@ -77,8 +77,8 @@ func (f *Files) Used() int {
 	return int(f.used.Load())
 }
 
-// Take takes n descriptors, and makes room for them if necessary. It returns false, and takes none, if there is no
-// room.
+// Take takes n descriptors, and makes room for them if necessary. If there is no room, it takes none and returns
+// false.
 func (f *Files) Take(use Use, n int) bool {
 	if f == nil {
 		return true
@@ -91,8 +91,7 @@ func (f *Files) Take(use Use, n int) bool {
 	return true
 }
 
-// TakeWait is like Take, but if there is no room it waits for some: at most for wait, and at most until ctx
-// ends.
+// TakeWait is like Take, but waits if there is no room: at most for wait, and at most until ctx ends.
 func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration) bool {
 	if f.Take(use, n) {
 		return true
@@ -115,19 +114,19 @@ func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration
 	}
 }
 
-// TakeSpare takes n descriptors if at least a quarter of all is free afterwards. It is for uses that are not
-// necessary.
+// TakeSpare takes n descriptors if at least a quarter of all is free afterwards. It is meant for uses that
+// the gateway can do without.
 func (f *Files) TakeSpare(n int) bool { return f == nil || f.add(Other, int64(n), f.limit-f.limit/4) }
 
-// Force takes n descriptors even if there is no room. It is for few connections, which the reserve has room
-// for.
+// Force takes n descriptors even if there is no room. It is meant for a few connections, for which the
+// reserve has room.
 func (f *Files) Force(n int) {
 	if f != nil {
 		f.add(Other, int64(n), 1<<62)
 	}
 }
 
-// Give returns n descriptors, after they were closed.
+// Give returns n descriptors to the budget, after they were closed.
 func (f *Files) Give(use Use, n int) {
 	if f == nil {
 		return
@@ -138,10 +137,10 @@ func (f *Files) Give(use Use, n int) {
 	f.used.Add(int64(-n))
 }
 
-// Fits reports whether clients and their requests may need n descriptors in all, besides those of other uses.
-// If a client is admitted only when this is true, its request never waits for a descriptor for its connection
-// to a proxy, because other uses are ended for it. kept is the share of all descriptors that must stay free,
-// from 0 to 1.
+// Fits reports whether n descriptors for all clients and their requests fit into the limit. If a client is
+// admitted only when Fits returns true, its request never waits for the descriptor of its connection to a
+// proxy, because descriptors of other uses are closed for it. kept is the share of all descriptors that must
+// stay free, from 0 to 1.
 func (f *Files) Fits(n int64, kept float64) bool {
 	return f == nil || n+f.other.Load() <= f.limit-int64(float64(f.limit)*kept)
 }
@@ -164,7 +163,7 @@ func (f *Files) makeRoom(n int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.used.Load()+n <= f.limit {
-		return true // another call has made room
+		return true // another call of makeRoom has made room
 	}
 	now := f.now()
 	if now.Before(f.pause) {

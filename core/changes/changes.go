@@ -1,8 +1,8 @@
 // Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that
 // they outlive reloads and restarts.
 //
-// A record of a changed proxy, of the policy, or of a plugin in use also holds the configured value at the
-// time of the change, that of a proxy as a fingerprint. When the configuration has another value, that value is used
+// A record of a changed proxy, of the policy, or of a plugin in use also holds the configured value at the time of
+// the change, that of a proxy as a fingerprint. If the configuration has another value later, that value is used,
 // and the record is deleted. A record of a proxy that the configuration does not have (any more) stays, because
 // proxy lists omit proxies for a while. The fingerprint of its address finds a proxy that has no id in the
 // configuration.
@@ -30,14 +30,14 @@ const (
 	UseJudge   = "judge"
 )
 
-// Configuration is the part of the configuration that changes are made to.
+// Configuration is the part of the configuration that can be changed through the API.
 type Configuration struct {
 	Proxies []upstream.Spec
 	Policy  retry.Policy
 	Plugins map[string]string // by use: UseFirst, UseRetry and UseJudge
 }
 
-// Engine is the part of the engine that is changed.
+// Engine has the methods of the engine that make changes.
 type Engine interface {
 	Scorers() (first, retry string)
 	Activate(first, retry string) error
@@ -61,7 +61,7 @@ type Policies interface {
 	Put(change func(retry.Policy) (retry.Policy, error)) (retry.View, error)
 }
 
-// Parts are the parts of the gateway that are changed.
+// Parts are the parts of the gateway to which changes are made.
 type Parts struct {
 	Engine   Engine
 	Pool     Pool
@@ -93,7 +93,7 @@ func New(o Options) *Changes {
 	return &Changes{records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log}
 }
 
-// NotKeptError means that a change was not made, because it could not be recorded.
+// NotKeptError reports that a change was not made, because it could not be recorded.
 type NotKeptError struct{ Err error }
 
 func (e *NotKeptError) Error() string {
@@ -105,8 +105,8 @@ func (e *NotKeptError) Unwrap() error { return e.Err }
 
 // Configure puts a configuration into force. It makes the recorded changes to the proxies of the
 // configuration, and calls apply with the result. At the first call, apply also gets the recorded proxies
-// that the API has added. If apply returns nil, the records of things that the configuration has changed are
-// deleted.
+// that the API has added. If apply returns nil, Configure deletes the records of values that the
+// configuration has changed.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,8 +157,8 @@ func (c *Changes) trust(set map[string]any) {
 	}
 }
 
-// supersede deletes the records whose keys are in superseded. It also deletes those of the policy and the
-// plugins if the configured value is not the one in the record. The caller holds mu.
+// supersede deletes the records whose keys are in superseded. It also deletes the records of the policy
+// and of plugins if the configured value is not the one in the record. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
 	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) {
 		superseded = append(superseded, policyKey)
@@ -179,7 +179,8 @@ func (c *Changes) supersede(superseded []string) {
 	}
 }
 
-// Attach sets the parts that are changed, and makes the recorded changes of the policy and of plugins in use.
+// Attach sets the parts to which changes are made, and makes the recorded changes of the policy and of
+// plugins in use.
 func (c *Changes) Attach(parts Parts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,8 +207,8 @@ func (c *Changes) Attach(parts Parts) {
 	}
 }
 
-// restorePolicy sets the recorded policy. If there is no plugin for its backoff any more, the configured
-// backoff stays.
+// restorePolicy sets the recorded policy. If the plugin of its backoff does not exist any more, the
+// configured backoff stays.
 func (c *Changes) restorePolicy(p retry.Policy) {
 	if !c.parts.Engine.HasBackoff(p.BackoffStrategy) {
 		c.log.Warn("an activated plugin is not in use again after the restart", slog.String("for", UseBackoff),
@@ -238,7 +239,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 	set := map[string]any{}
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
-		if configured := c.configured(u.ID()); configured != nil { // the API has removed the configured proxy before
+		if configured := c.configured(u.ID()); configured != nil { // the API had removed the configured proxy
 			r.refer(configured, c.ids.prints)
 		}
 		set[proxyKey+u.ID()] = r
@@ -252,8 +253,8 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 	return added, nil
 }
 
-// ChangeProxy changes a proxy and, if keep is set, records the change. The change of a proxy that is neither configured
-// nor recorded itself is not recorded.
+// ChangeProxy changes a proxy and, if keep is set, records the change. It does not record the change of a proxy that
+// is neither in the configuration nor itself recorded.
 func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep bool) (*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -303,7 +304,8 @@ func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) err
 	return c.records.write(map[string]any{proxyKey + id: next})
 }
 
-// RemoveProxy removes a proxy as upstream.Pool.Remove does and, if keep is set, records that.
+// RemoveProxy removes a proxy as upstream.Pool.Remove does and, if keep is set, records the
+// removal.
 func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -324,8 +326,8 @@ func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 	return c.parts.Pool.Remove(id, drain)
 }
 
-// ChangePolicy merges o over the global policy and, if keep is set, records it. The error is a *retry.FieldError or a
-// *NotKeptError.
+// ChangePolicy merges o over the global policy and, if keep is set, records the result. The error is a
+// *retry.FieldError or a *NotKeptError.
 func (c *Changes) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -338,7 +340,7 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
 			return p, err
 		}
-		kept := c.config.Policy // the recorded policy, which lacks the changes that were made with keep not set
+		kept := c.config.Policy // the recorded policy, without the changes that were made with keep = false
 		if r, err := c.records.policy(); err == nil {
 			kept = r.policy
 		}
@@ -359,7 +361,7 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 }
 
 // Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that.
-// The error is a *NotKeptError, or it says why the plugin cannot have this use.
+// The error is a *NotKeptError, or states why the plugin cannot be used so.
 func (c *Changes) Activate(use, plugin string, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -406,7 +408,7 @@ func (c *Changes) activate(use, plugin string) error {
 	return fmt.Errorf("use %q %w", use, core.ErrNotFound)
 }
 
-// keeps reports whether a change is recorded.
+// keeps reports whether a change with the argument keep is recorded.
 func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
 
 // configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.
@@ -419,7 +421,7 @@ func (c *Changes) configured(id string) *upstream.Spec {
 	return nil
 }
 
-// undo logs an error of undoing a change that could not be recorded.
+// undo logs err, with which the undoing of a change that could not be recorded has failed.
 func (c *Changes) undo(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
@@ -435,7 +437,7 @@ type Record struct {
 	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
-// Kept returns the recorded changes, sorted by key. ok is false if no changes are recorded.
+// Kept returns the recorded changes, sorted by key. ok is false if there is no store.
 func (c *Changes) Kept() (list []Record, ok bool) {
 	if c.records.store == nil {
 		return nil, false

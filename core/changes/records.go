@@ -109,11 +109,11 @@ var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
 type policyRecord struct {
-	File   retry.Policy `json:"file"` // of the configuration at the time of the change
+	File   retry.Policy `json:"file"` // the configured policy at the time of the change
 	Policy retry.Policy `json:"policy"`
 }
 
-// policies are the two policies of a record.
+// policies holds the two policies of a policyRecord.
 type policies struct{ file, policy retry.Policy }
 
 func (r *records) policy() (p policies, err error) {
@@ -149,7 +149,7 @@ type proxyRecord struct {
 	// that was added.
 	Base    string         `json:"base,omitempty"`
 	Entry   upstream.Print `json:"entry,omitzero"`    // of the address of that entry
-	Removed bool           `json:"removed,omitempty"` // then the following fields are not used
+	Removed bool           `json:"removed,omitempty"` // if set, the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
 	Host        string              `json:"host,omitempty"`
@@ -181,7 +181,7 @@ func (r *proxyRecord) set(s *upstream.Spec) {
 	s.Metadata, s.OwnErrors = r.Metadata, r.OwnErrors
 }
 
-// spec returns the proxy of a record that adds one.
+// spec returns the proxy that a record adds.
 func (r *proxyRecord) spec(id string) upstream.Spec {
 	s := upstream.Spec{ID: id, Source: upstream.SourceAPI}
 	r.set(&s)
@@ -273,7 +273,7 @@ func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
 			if !p.Removed {
 				p.set(&changed)
 			}
-			if upstream.CheckSpec(&changed) != nil { // the entry has other fields now, which do not fit the change
+			if upstream.CheckSpec(&changed) != nil { // the entry has changed, and the change does not fit it any more
 				out.superseded = append(out.superseded, proxyKey+spec.ID)
 				break
 			}

@@ -35,7 +35,7 @@ func Serve(t testing.TB, serve func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// Pair returns the two ends of a connection, which is closed when the test ends.
+// Pair returns the two ends of a TCP connection, which is closed when the test ends.
 func Pair(t testing.TB) (near, far *net.TCPConn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -48,8 +48,8 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-// Repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
-// until they have ended.
+// Repeat runs n goroutines that call f repeatedly, each with its number i. stop ends the goroutines, and waits until
+// they have ended.
 func Repeat(n int, f func(i int)) (stop func()) {
 	var ended atomic.Bool
 	var wg sync.WaitGroup

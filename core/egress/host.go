@@ -11,13 +11,13 @@ import (
 // host is the host of a target: a name or an address.
 type host struct {
 	name  string        // in lower case without a trailing dot; the usual text of an address
-	addrs [2]netip.Addr // the address and the IPv4 address embedded in it; invalid if there is none
+	addrs [2]netip.Addr // the address, and the IPv4 address embedded in it; invalid if there is none
 }
 
-// parseHost parses the host of a target, without brackets. Unusual spellings of IPv4 addresses, which
-// inet_aton(3) and many resolvers accept, give addresses. A name with characters beyond ASCII becomes the name that a
-// proxy may make of it: full-width letters and digits become plain ones, and an international name its form with xn--
-// (UTS #46).
+// parseHost parses the host of a target, without brackets. Unusual spellings of IPv4 addresses, which inet_aton(3)
+// and many resolvers accept, give addresses. A name with characters beyond ASCII becomes the ASCII name to which a
+// proxy may convert it: full-width letters and digits become plain ones, and an international name gets its form with
+// xn-- (UTS #46).
 func parseHost(s string) host {
 	if !isASCII(s) {
 		if mapped, err := idna.Lookup.ToASCII(s); err == nil {
@@ -25,7 +25,7 @@ func parseHost(s string) host {
 		}
 	}
 	s = strings.TrimSuffix(strings.ToLower(s), ".")
-	if !mayBeAddress(s) { // ParseAddr allocates an error
+	if !mayBeAddress(s) { // avoids ParseAddr, which allocates an error
 		return host{name: s}
 	}
 	addr, err := netip.ParseAddr(s)
@@ -49,7 +49,7 @@ func isASCII(s string) bool {
 	return true
 }
 
-// hostOf returns the host of an address, without its name.
+// hostOf returns a host with the given address and without a name.
 func hostOf(addr netip.Addr) host {
 	addr = addr.WithZone("").Unmap()
 	return host{addrs: [2]netip.Addr{addr, embedded(addr)}}
@@ -98,7 +98,7 @@ func looseIPv4(s string) (netip.Addr, bool) {
 	return netip.AddrFrom4([4]byte{byte(value >> 24), byte(value >> 16), byte(value >> 8), byte(value)}), true
 }
 
-// looseNumber parses a number of looseIPv4.
+// looseNumber parses one number of the notation of looseIPv4.
 func looseNumber(s string) (uint64, bool) {
 	base := 10
 	switch {
@@ -114,9 +114,9 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// embedded returns the IPv4 address in an IPv6 address. A translator or a tunnel would pass a connection on
-// to the IPv4 address: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC 2765) and
-// IPv4-compatible addresses (RFC 4291 section 2.5.5.1). It is invalid if a embeds none.
+// embedded returns the IPv4 address that is embedded in an IPv6 address. A translator or a tunnel would
+// forward a connection to this IPv4 address: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC
+// 2765) and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). The result is invalid if a embeds none.
 func embedded(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return netip.Addr{}
@@ -130,7 +130,8 @@ func embedded(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// embeddings are networks whose addresses embed an IPv4 address, and the index of its first byte.
+// embeddings lists networks whose addresses embed an IPv4 address, with the index of the first byte
+// of this address.
 var embeddings = [...]struct {
 	prefix netip.Prefix
 	at     int

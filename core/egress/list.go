@@ -5,13 +5,13 @@ import (
 	"net/netip"
 )
 
-// List is an immutable list of rules. The zero value has none and matches nothing. A match takes time
-// proportional to the number of rules, and allocates nothing unless the host is an address.
+// List is an immutable list of rules. The zero value has no rules and matches nothing. A match takes
+// time proportional to the number of rules, and allocates nothing unless the host is an address.
 type List struct{ rules []rule }
 
 // RuleError is an error in one rule of a list.
 type RuleError struct {
-	Index int    // in the list, from 0
+	Index int    // index in the list, from 0
 	Rule  string // as it was written
 	Err   error
 }
@@ -56,8 +56,8 @@ func (l *List) match(h *host, port uint16) (string, bool) {
 	return "", false
 }
 
-// MatchAddr returns the first rule with a network or an address that holds for addr and port. Rules of names
-// do not hold.
+// MatchAddr returns the first rule with a network or an address that holds for addr and port. It ignores
+// rules with names.
 func (l *List) MatchAddr(addr netip.Addr, port uint16) (rule string, ok bool) {
 	h := hostOf(addr)
 	for i := range l.rules {

@@ -10,7 +10,7 @@ import (
 type Config struct {
 	Allow   []string // exceptions from Default and from the built-in rules
 	Deny    []string // stronger than Allow
-	Default string   // for targets that no rule holds for: DefaultAllow or DefaultDeny; "" is DefaultAllow
+	Default string   // for targets without a matching rule: DefaultAllow or DefaultDeny; "" is DefaultAllow
 }
 
 // The values of Config.Default.
@@ -19,12 +19,12 @@ const (
 	DefaultDeny  = "deny"
 )
 
-// Policy decides to which targets requests may go. Check decides about the target that a client names. If
-// this process connects to the target without a proxy, CheckAddr decides about the address, too. A nil
+// Policy decides to which targets requests may go. Check applies it to the target that a client requests.
+// If this process connects to the target without a proxy, CheckAddr also applies it to the address. A nil
 // *Policy is the policy of an empty Config.
 type Policy struct {
 	allow, deny List
-	denyOthers  bool // targets that no rule holds for are denied
+	denyOthers  bool // targets without a matching rule are denied
 }
 
 // ConfigError is an error in a key of Config.
@@ -71,7 +71,7 @@ func (e *Denied) Error() string { return "the target is not allowed: " + e.Rule 
 // smtp is the port of mail servers, which is denied because open proxies are abused to send spam.
 const smtp = 25
 
-// Errors of rules that are not in a list.
+// The errors of the built-in rules and of Default.
 var (
 	errDefault = &Denied{`no rule of egress.allow holds for it, and egress.default is "deny"`}
 	errSMTP    = &Denied{"port 25 (egress.allow can permit it)"}
@@ -104,8 +104,8 @@ func (p *Policy) Check(name string, port uint16) error {
 
 // CheckAddr returns a *Denied if this process must not connect to the address of a target, otherwise nil. A
 // special address (Special) is denied unless Config.Allow has a network or an address that contains it. A
-// rule of Config.Allow with the target's name is not enough, because the owner of a name decides to which
-// address it leads.
+// rule of Config.Allow with the target's name is not enough, because the owner of a name chooses the
+// address to which it resolves.
 func (p *Policy) CheckAddr(to netip.AddrPort) error {
 	addr, port := to.Addr(), to.Port()
 	if p != nil {

@@ -11,8 +11,8 @@ import (
 // rule is one rule of a List. The zero value of a part matches everything.
 type rule struct {
 	text   string       // as it was written
-	prefix netip.Prefix // of IPv4 or IPv6 addresses; invalid if the rule names no addresses
-	glob   string       // pattern of a name, in lower case; "" if the rule names no hosts
+	prefix netip.Prefix // network of IPv4 or IPv6 addresses; invalid if the rule has none
+	glob   string       // pattern of a name, in lower case; "" if the rule has none
 	first  uint16       // the ports from first to last; 0 and 0 for all ports
 	last   uint16
 }
@@ -94,8 +94,8 @@ func parsePorts(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
-// parsePrefix parses a network, or an IPv6 address. A network of IPv4-mapped addresses is one of IPv4
-// addresses.
+// parsePrefix parses a network, or an IPv6 address. It converts a network of IPv4-mapped addresses to
+// a network of IPv4 addresses.
 func parsePrefix(s string) (netip.Prefix, error) {
 	if !strings.Contains(s, "/") {
 		addr, err := netip.ParseAddr(s)
@@ -162,11 +162,11 @@ func (r *rule) matches(h *host, port uint16) bool {
 	return true
 }
 
-// globMatches reports whether name matches the pattern. In the pattern, * stands for any characters, also for
-// none. The time is at most proportional to the product of the lengths.
+// globMatches reports whether name matches the pattern. In the pattern, * stands for any number of
+// characters. The time is at most proportional to the product of the lengths.
 func globMatches(pattern, name string) bool {
 	p, n := 0, 0
-	star, resume := -1, 0 // the last * of the pattern, and where its part of the name ends
+	star, resume := -1, 0 // the last * before p, and the index in name at which its match ends
 	for n < len(name) {
 		switch {
 		case p < len(pattern) && pattern[p] == '*':

@@ -3,9 +3,9 @@ package egress
 import "net/netip"
 
 // Special returns the kind of an address that no target on the internet has, such as "loopback address"; "" if
-// a is an ordinary address. The networks are those of the IANA registries of special-purpose addresses
-// (RFC 6890) that are not globally reachable. Of IPv6 only 2000::/3 is ordinary. An address that embeds an
-// IPv4 address (NAT64, 6to4) is special if that is special.
+// a is an ordinary address. The special networks are those in the IANA registries of special-purpose addresses
+// (RFC 6890) that are not globally reachable. All of IPv6 outside of 2000::/3 is special, too. An address that
+// embeds an IPv4 address (NAT64, 6to4) is special if the IPv4 address is special.
 func Special(a netip.Addr) string {
 	h := hostOf(a)
 	if kind := special(h.addrs[0]); kind != "" && !nat64.Contains(h.addrs[0]) {
@@ -46,7 +46,7 @@ var specials = []struct {
 	{netip.MustParsePrefix("192.168.0.0/16"), "private address"},
 	{netip.MustParsePrefix("fc00::/7"), "private address"},
 	{netip.MustParsePrefix("fec0::/10"), "private address"},     // site-local, deprecated by RFC 3879
-	{netip.MustParsePrefix("100.64.0.0/10"), "private address"}, // of a carrier's NAT (RFC 6598)
+	{netip.MustParsePrefix("100.64.0.0/10"), "private address"}, // carrier-grade NAT (RFC 6598)
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local or metadata address"},
 	{netip.MustParsePrefix("fe80::/10"), "link-local or metadata address"},
 	{netip.MustParsePrefix("168.63.129.16/32"), "link-local or metadata address"}, // Azure

@@ -17,12 +17,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// Call is a request of a Go program or of POST /request.
+// Call is a request that a Go program or POST /request sends through the pool.
 type Call struct {
 	Request *http.Request
 	Policy  *retry.Policy // must be valid; nil for the global one
 	Region  string        // the wanted region; "" for none
-	// RegionStrict forbids proxies of other regions. Without an admissible one the
+	// RegionStrict forbids proxies of other regions. If no proxy of the region is admissible, the
 	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
 	// Session is the session of the request; its ID is "" for none. Sessions of calls are not those of clients.
@@ -70,19 +70,20 @@ type roundTrip struct {
 	request  executor.Request
 	session  session.Use // of request.Session
 	exchange executor.Exchange
-	relay    *executor.Relay // relays the response; nil before there is one
+	relay    *executor.Relay // relays the response; nil while there is none
 	forward  proxyhttp.Forward
 	rest     http1.Body
 	entry    *metrics.Entry
-	atEnd    []func() // functions that release calls in reverse order
+	atEnd    []func() // functions that release will call, in reverse order
 
 	closeBody func()
 	idle      time.Duration
 	result    *Result
 }
 
-// Do sends a request through the pool. It closes the request's body. The error is a *RequestError;
-// other failures are in the Result.
+// Do sends a request through the pool. It blocks until the head of the response has arrived or the
+// request has failed, and closes the request's body. The error is a *RequestError; other failures
+// are in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
 	r := &roundTrip{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
@@ -101,7 +102,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	r.deferEnd(e.calls.Done, r.closeBody, func() { cancel(nil) }, func() { unlink() })
 	ended := false
 	defer func() {
-		if !ended { // the request is invalid, or there was a panic
+		if !ended { // if the request is invalid, or after a panic
 			r.release()
 		}
 	}()

@@ -17,7 +17,7 @@ func egressPolicy(cfg *Config) (*egress.Policy, error) {
 	return p, err
 }
 
-// setEgress puts cfg.Egress, which has been checked, into effect for new connections of direct://.
+// setEgress applies cfg.Egress, which has been checked, to new connections of direct://.
 func (e *Engine) setEgress(cfg *Config) {
 	if p, err := egressPolicy(cfg); err == nil {
 		e.egress.Store(p)

@@ -37,7 +37,7 @@ import (
 )
 
 // Config is the part of the configuration that the engine uses. Reload replaces the whole Config, except for
-// fields marked (start): only New uses those.
+// fields marked (start), which only New uses.
 type Config struct {
 	Proxies        []upstream.Spec
 	Retry          retry.Policy
@@ -49,18 +49,18 @@ type Config struct {
 	AttemptTimeout time.Duration
 	Adaptive       bool // adaptive timeouts
 	BodyIdle       time.Duration
-	HeadTimeout    time.Duration // for the head of a client's request
+	HeadTimeout    time.Duration // maximum time for the head of a client's request
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Judge          string        // judge of responses; NoJudge or "" for none
-	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
+	Reachability   bool          // make reachability checks; has no effect with Literal
 	Health         health.Settings
-	NoSlowStart    bool          // for measurements: new proxies have no limit of attempts in flight (start)
+	NoSlowStart    bool          // for measurements: new proxies have no limit on attempts in flight (start)
 	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
 	Gateway        gateway.Settings
-	Egress         egress.Config // which targets requests may go to
+	Egress         egress.Config // the targets to which requests may go
 }
 
 // DefaultConfig returns the defaults, without proxies.
@@ -209,7 +209,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
 		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
-	// Connections that cost least to open again are closed first, to make room for others.
+	// The sources are in the order of the cost of opening again what they close.
 	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
@@ -243,7 +243,8 @@ func parallelChecks(files int) int {
 	return max(min(files/8, reach.DefaultParallel), 1)
 }
 
-// check validates a Config that a Go program made. A Config from a file has been validated before.
+// check validates a Config that a Go program has made. A Config from a file has already been
+// validated.
 func (c *Config) check() error {
 	var field *retry.FieldError
 	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
@@ -344,7 +345,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	return t, nil
 }
 
-// judgeOf returns the judge of that name; nil for none.
+// judgeOf returns the judge with the given name; nil for NoJudge and "".
 func judgeOf(name string, plugins Plugins) (core.Judge, error) {
 	if name == "" || name == NoJudge {
 		return nil, nil
@@ -364,7 +365,7 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 	return b
 }
 
-// HasBackoff reports whether a backoff of that name exists.
+// HasBackoff reports whether a backoff with the given name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
 // Check returns the error that New and Reload would return for cfg.
@@ -379,8 +380,8 @@ func Check(cfg Config, plugins Plugins) error {
 // Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies
 // that stay in the pool keep their breakers and statistics, and an unchanged retry budget keeps its
 // balance. plugins resolves the names in cfg; it may have plugins that the engine's Plugins do not
-// have yet. After an error nothing has changed. An activated scorer or backoff stays in use until
-// cfg names another one, or until it does not exist any more.
+// have yet. If Reload returns an error, nothing has changed. An activated scorer or backoff stays
+// in use until cfg names another one, or until it does not exist any more.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -427,7 +428,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs that a plugin in use has been removed and has been replaced.
+// logReplaced logs that a plugin in use was removed, and that another one replaces it.
 func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
 	if before != now && !exists(before) {
 		e.opts.Log.Warn("a plugin in use has been removed",
@@ -468,8 +469,8 @@ func (e *Engine) activate(change func(*Config)) error {
 	return nil
 }
 
-// ForbidAddress refuses connections to proxies at the address a, on which this process listens. It is called
-// for the API's address. Serve does the same for the gateway's address.
+// ForbidAddress makes all connections through the pool to the address a fail. The caller passes the address
+// of the API. Serve does the same for the gateway's address.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		e.transport.ForbidAddress(tcp)
@@ -479,8 +480,8 @@ func (e *Engine) ForbidAddress(a net.Addr) {
 // firstChecks is the longest wait of Serve for the first reachability checks.
 const firstChecks = 100 * time.Millisecond
 
-// Serve accepts clients from l until Shutdown. It begins when the first reachability checks have ended, so that the
-// first requests do not go to dead proxies, but not later than after 0.1 s.
+// Serve accepts clients from l until Shutdown. It first waits until the first reachability checks have ended, but
+// at most 0.1 s, so that the first requests do not go to dead proxies.
 func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()
 	e.listeners = append(e.listeners, l)
@@ -490,15 +491,15 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Leave is called before Shutdown. After it Draining returns true, and each client connection ends with its
-// next response. Clients and requests are still served.
+// Leave announces a Shutdown: from then on Draining returns true, and each client connection ends with its
+// next response. New clients and requests are still served.
 func (e *Engine) Leave() {
 	e.leaving.Store(true)
 	e.gateway.Leave()
 }
 
-// StopAccepting closes the listeners. Then it waits until each connection has a request in flight, at most
-// until ctx ends.
+// StopAccepting closes the listeners. Then it waits until no connection waits for a request any more, at
+// most until ctx ends.
 func (e *Engine) StopAccepting(ctx context.Context) {
 	e.closeListeners()
 	e.gateway.Settle(ctx)
@@ -512,15 +513,15 @@ func (e *Engine) closeListeners() {
 	}
 }
 
-// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight, but not after the
-// end of ctx. Then the remaining requests get a 503, or their connections are closed.
+// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight until ctx ends.
+// The remaining requests then get a 503, or their connections are closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
 	e.closeListeners()
 	e.gateway.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
-		e.calls.Wait() // does not return if the body of a response is never closed
+		e.calls.Wait() // never returns if the caller does not close the body of a response
 		close(ended)
 	}()
 	select {
@@ -562,8 +563,8 @@ func (e *Engine) stopped() bool {
 	}
 }
 
-// sweepEvery is the interval at which due breakers become half-open without traffic. (Code that reads a
-// breaker's state gets the right state at any time.)
+// sweepEvery is the interval at which breakers become half-open without traffic. (Code that reads a
+// breaker's state gets the correct state at any time.)
 const sweepEvery = 100 * time.Millisecond
 
 // tidyEvery is the interval at which expired connections and removed proxies are closed.
@@ -652,14 +653,14 @@ func (e *Engine) queueStates() (out []metrics.QueueState) {
 	return out
 }
 
-// failedLogins calls count with the number of failed logins at each listener.
+// failedLogins calls the function count with the number of failed logins, for each listener.
 func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 	for l := range access.NumListeners {
 		count(l.String(), e.guard.Failed(l))
 	}
 }
 
-// Users returns the users of the gateway with what they have used today (UTC).
+// Users returns the users of the gateway with their usage of today (UTC).
 func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
 // Guard returns the guard of failed logins, for the API.
@@ -697,7 +698,7 @@ func (e *Engine) Judge() string {
 	return NoJudge
 }
 
-// Rests returns the pairs of a proxy and a host that rest now.
+// Rests returns the pairs that rest now.
 func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
 
 // Describe fills row with the values that a scorer would get for a proxy.

@@ -20,7 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// prepare validates a call and makes the requests for packages executor and transport.
+// prepare validates a call, and prepares the requests for packages executor and transport.
 func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	switch {
@@ -90,7 +90,7 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 		return t, &RequestError{"the URL's host is not a name: " + err.Error()}
 	}
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
-	path = strings.ReplaceAll(path, " ", "%20") // net/url leaves the spaces of a query
+	path = strings.ReplaceAll(path, " ", "%20") // net/url does not escape spaces in a query
 	if strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return t, &RequestError{"the URL's query has a control character"}
 	}
@@ -116,7 +116,7 @@ func (r *roundTrip) fields(q *http.Request) error {
 		}
 	}
 	all := slices.DeleteFunc(proxyhttp.FieldsOf(q.Header), func(f http1.Field) bool {
-		return f.Kind == http1.Host || f.Kind == http1.Expect // net/http has Host in Request.Host
+		return f.Kind == http1.Host || f.Kind == http1.Expect // net/http stores the Host field in Request.Host
 	})
 	fields := proxyhttp.AppendRequestFields(nil, all, []byte(host))
 	for i := range fields {
@@ -172,7 +172,7 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 
 var errLength = errors.New("the body does not have the length of its Content-Length")
 
-// exactly reads n bytes from r. It fails if r has fewer or more.
+// exactly reads n bytes from r. Read returns an error if r has fewer or more bytes.
 type exactly struct {
 	r io.Reader
 	n int64

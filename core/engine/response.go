@@ -26,7 +26,7 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: in.Length, Request: q,
 		Body: body,
 	}
-	if in.Body.Done() { // the caller need not close an empty body
+	if in.Body.Done() { // an empty body need not be closed by the caller
 		body.end(io.EOF)
 	}
 	return out
@@ -57,8 +57,8 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// Close closes the exchange. If little of the body is left, Close reads it first, so that the connection can
-// be reused.
+// Close closes the exchange. If little of the body is left, Close first reads the rest, so that the
+// connection can be reused.
 func (b *responseBody) Close() error {
 	if !b.mu.TryLock() { // a Read is in progress: end it
 		b.roundTrip.forward.Control.Interrupt.Fire()
@@ -76,8 +76,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes the response before its body has been read to its end. The request counts as a success; after
-// Close it would count as cancelled.
+// Enough closes the response like Close. But if the body has not been read to its end, the request counts as
+// a success, not as cancelled.
 func (r *Result) Enough() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {
@@ -90,8 +90,8 @@ func (r *Result) Enough() {
 	}
 }
 
-// end closes the exchange. The caller holds mu. It returns the cause if the request's context has
-// ended.
+// end closes the exchange. The caller holds mu. It returns err or, if the request's context has
+// ended, the cause.
 func (b *responseBody) end(err error) {
 	r := b.roundTrip
 	if b.err = err; err != io.EOF && r.ctx.Err() != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// Error is the error of the RoundTripper for a request that got no response.
+// Error is the error that the RoundTripper returns if a request has no response.
 type Error struct {
 	Final   core.Final
 	Failure proxyhttp.ErrorResponse
@@ -25,12 +25,11 @@ func (e *Error) Unwrap() error { return e.Failure.Err }
 // there is no response, the error is an *Error, a *RequestError, or the cause of the cancellation of the
 // request's context.
 //
-// Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A
-// longer body is streamed, and its request is not repeated after a part of it has been sent. The
-// request fields X-Whirlpool-Retry, X-Whirlpool-Region, X-Whirlpool-Priority and X-Whirlpool-Session work as at the
-// gateway's port, and the response has the same X-Whirlpool-* fields. Unlike net/http's Transport
-// this one adds no header fields (no User-Agent, no Accept-Encoding), does not decode bodies, and
-// does not support trailers.
+// Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A longer body is
+// streamed, and its request is not repeated after a part of it has been sent. The request fields X-Whirlpool-Retry,
+// X-Whirlpool-Region, X-Whirlpool-Priority and X-Whirlpool-Session work as at the gateway's port, and the response
+// has the same X-Whirlpool-* fields. Unlike http.Transport, it adds no header fields (no User-Agent, no
+// Accept-Encoding), does not decode bodies, and does not support trailers.
 //
 // As with net/http, the caller must close the response's body. The proxy connection is in use until the body
 // is closed, or has been read to its end.

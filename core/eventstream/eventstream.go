@@ -1,5 +1,5 @@
 // Package eventstream keeps the last events of the gateway in a list of limited size, and passes new events
-// to readers. A publisher waits for no reader: a reader that does not keep up is dropped.
+// to readers. Publishing never waits for a reader: a reader that is too slow is dropped.
 package eventstream
 
 import (
@@ -17,7 +17,7 @@ type Event struct {
 
 // The limits of a stream.
 const (
-	MaxEvents  = 1000    // events that are kept; older ones are dropped
+	MaxEvents  = 1000    // events that are kept; older events are dropped
 	MaxBytes   = 1 << 20 // bytes of the data of the events that are kept
 	MaxReaders = 64      // readers at the same time
 )
@@ -48,7 +48,7 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	s.bytes += len(data)
 	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
 		s.bytes -= len(s.events[0].Data)
-		s.events[0] = Event{} // drops the data, because the array keeps this element until append moves the list
+		s.events[0] = Event{} // frees the data, because the array keeps this element until append moves the list
 		s.events = s.events[1:]
 	}
 	for r := range s.readers {
@@ -63,9 +63,10 @@ func (s *Stream) Last() uint64 {
 	return s.last
 }
 
-// Subscribe returns a reader of the events after an id. wanted selects events by type; nil selects all. lost
-// is the number of events after the id that are not kept any more, of all types. With an id above Last, the
-// reader begins with the oldest event that is kept. The caller must close the reader.
+// Subscribe returns a reader of the events whose id is greater than the parameter after. wanted selects
+// events by type; nil selects all. lost is the number of such events, of all types, that are not kept any
+// more. If after is greater than Last, the reader begins with the oldest event that is kept. The caller must
+// close the reader.
 func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +107,7 @@ type Reader struct {
 	stream *Stream
 	wanted func(string) bool // nil selects all types
 	next   uint64            // the id of the next event to read; guarded by Stream.mu
-	wake   chan struct{}     // capacity 1; filled after a change of the stream
+	wake   chan struct{}     // capacity 1; receives a value after a change of the stream
 }
 
 func (r *Reader) wakeUp() {
@@ -116,10 +117,10 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next waits for selected events, and returns all of them since the last call. at is the id up to which the
-// stream has been read, including events that are not selected. The error is ErrSlow if the stream dropped
-// events before they were read, ErrClosed if the stream is closed and has no more events, or the error of
-// ctx, which is returned with a valid at.
+// Next waits for selected events, and returns all that were published since the last call. at is the id up
+// to which the stream has been read, including events that are not selected. The error is ErrSlow if the
+// stream dropped events before they were read, ErrClosed if the stream is closed and has no more events, or
+// the error of ctx, which is returned with a valid at.
 func (r *Reader) Next(ctx context.Context) (events []Event, at uint64, err error) {
 	for {
 		events, at, err = r.read()

@@ -1,5 +1,5 @@
-// Package logfold limits the number of equal log records. For each kind of record (its level and message) there is
-// an allowance of Burst records, which grows again by Rate a second. Records beyond the allowance are counted, and
+// Package logfold limits the number of similar log records. Each kind of record (its level and message) has an
+// allowance of Burst records, which is refilled by Rate per second. Records beyond the allowance are counted, and
 // once a second one record states their number.
 package logfold
 
@@ -41,10 +41,11 @@ type counts struct {
 	next slog.Handler // without the attributes of derived handlers
 
 	mu     sync.Mutex
-	byKind map[kind]*count // guarded by mu; the kinds with less than their full allowance
+	byKind map[kind]*count // guarded by mu; the kinds whose allowance is not full
 }
 
-// Handler is a slog.Handler that folds floods. It is safe for concurrent use.
+// Handler is a slog.Handler that limits the number of similar records. It is safe for concurrent
+// use.
 type Handler struct {
 	slog.Handler
 	counts *counts
@@ -73,7 +74,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return &Handler{h.Handler.WithGroup(name), h.counts}
 }
 
-// Flush reports the records that have not been written so far.
+// Flush reports the records that have not been written and not been reported yet.
 func (h *Handler) Flush() { h.counts.report() }
 
 // admit counts a record, and reports whether to write it.
@@ -127,6 +128,6 @@ func (c *counts) report() {
 	for k, n := range folded {
 		r := slog.NewRecord(time.Now(), k.level, k.message, 0)
 		r.AddAttrs(slog.Int("folded", n), slog.Duration("within", period))
-		_ = c.next.Handle(context.Background(), r) // there is no place to report the error of a log to
+		_ = c.next.Handle(context.Background(), r) // an error of the log cannot be reported anywhere
 	}
 }

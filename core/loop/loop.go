@@ -1,9 +1,9 @@
-// Package loop recognizes requests that come back to the process that has sent them. This happens if two
-// gateways list each other as proxies, or if one lists itself under another address.
+// Package loop recognizes requests that come back to the process that has sent them. Requests come back
+// if two gateways list each other as proxies, or if a gateway lists itself under another address.
 //
 // Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop
 // (Connection names it), so no proxy forwards it to a target. A gateway sends on the tokens that it has
-// received, and appends its own. A process recognizes its own tokens, but nobody else can tell whether two
+// received, and appends its own. A process recognizes its own tokens. Others cannot determine whether two
 // tokens come from the same process.
 package loop
 
@@ -16,14 +16,14 @@ import (
 	"sync/atomic"
 )
 
-// Field is the name of the field with the tokens.
+// Field is the name of the header field with the tokens.
 const Field = "Proxy-Loop"
 
 // The limits of a list of tokens. A token is a random number and a hash of it, in hexadecimal digits.
 const (
 	tokenLen = 32
 	maxHops  = 16 // gateways in a chain
-	maxVia   = 8  // equal entries in Via
+	maxVia   = 8  // equal entries in a Via field
 )
 
 // Errors of a request that must not be forwarded.
@@ -40,16 +40,17 @@ type Guard struct {
 	quiet atomic.Bool
 }
 
-// New returns a guard with a secret of its own. rand must be safe for concurrent use.
+// New returns a guard with a new secret. rand is the source of the random numbers in tokens, and
+// must be safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
-// SetMarks sets whether requests get a token. A guard marks requests until this is called.
+// SetMarks sets whether requests get a token. They do by default.
 func (g *Guard) SetMarks(on bool) { g.quiet.Store(!on) }
 
-// Marks reports whether requests get a token. A nil guard marks none.
+// Marks reports whether requests get a token. It returns false for a nil guard.
 func (g *Guard) Marks() bool { return g != nil && !g.quiet.Load() }
 
-// Append appends a list of tokens to b: those received, and a new one of this process.
+// Append appends a list of tokens to b: the received ones, and a new token of this process.
 func (g *Guard) Append(b, received []byte) []byte {
 	if len(received) > 0 {
 		b = append(append(b, received...), ", "...)
@@ -60,8 +61,9 @@ func (g *Guard) Append(b, received []byte) []byte {
 	return hex.AppendEncode(b, token[:])
 }
 
-// Check returns an error if a request with this list of tokens must not be forwarded: one of the tokens is of this
-// process, or there are too many. valid is false for a value that is no list of tokens; it is not passed on.
+// Check returns an error if a request with this list of tokens must not be forwarded: this process has made one of
+// the tokens, or there are too many. valid is false if value is not a list of tokens; such a value is not passed
+// on.
 func (g *Guard) Check(value []byte) (valid bool, err error) {
 	n := 0
 	for rest, more := value, true; more; n++ {
@@ -84,8 +86,8 @@ func (g *Guard) Check(value []byte) (valid bool, err error) {
 	return true, nil
 }
 
-// CheckVia returns ErrRepeated if a value of Via names the same proxy so often that the request must be in a loop of
-// proxies that remove Proxy-Loop.
+// CheckVia returns ErrRepeated if a Via value contains its last entry at least maxVia times. The request is then in
+// a loop whose proxies remove Proxy-Loop.
 func CheckVia(value []byte) error {
 	last := value[bytes.LastIndexByte(value, ',')+1:]
 	if last = bytes.TrimSpace(last); len(last) == 0 {

@@ -27,7 +27,7 @@ type PluginState struct {
 	Name          string
 	Calls, Faults uint64            // calls that succeeded, and calls that failed
 	FaultsBy      map[string]uint64 // Faults by reason
-	Spent         time.Duration     // in all calls together
+	Spent         time.Duration     // sum of the durations of all calls
 	Missed        uint64            // observations that were discarded because the plugin was too slow
 	Quarantined   bool
 	Own           map[string]float64 // the plugin's own metrics, by name
@@ -47,8 +47,7 @@ type sources struct {
 	reloadedAt time.Time
 }
 
-// Observe sets the functions that are called at each scrape. A nil function does not replace the one that is
-// set.
+// Observe sets the functions that are called at each scrape. A nil argument changes nothing.
 func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -70,8 +69,8 @@ func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets the function that calls count with the number of failed logins at each listener. It is called at
-// each scrape.
+// ObserveLogins sets the function that is called at each scrape. It calls count for each listener with the number of
+// failed logins.
 func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -89,9 +88,8 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 }
 
 // exporter writes the metrics in the format of Prometheus. Most counters and gauges go through a tally scope.
-// The other metrics have a collector of their own, for three reasons: tally counts only whole numbers (no
-// seconds), its histograms take samples instead of buckets, and it keeps the series of a proxy that has left
-// the pool.
+// The other metrics have their own collector, because tally counts only whole numbers (no seconds), takes
+// samples for histograms instead of buckets, and keeps the series of a proxy that has left the pool.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -104,8 +102,8 @@ type exporter struct {
 
 const prefix = "whirlpool"
 
-// metric is a metric of the scope. Tally has no descriptions; they are registered with
-// the reporter.
+// metric is a metric of the scope. Tally has no descriptions, so they are registered with the
+// reporter.
 type metric struct {
 	name, help string
 	labels     []string
@@ -246,7 +244,7 @@ var (
 		"TLS and proxy login (handshake), request to head of the response (ttfb)", "phase")
 )
 
-// Describe implements prometheus.Collector. It has no descriptions: the series vary.
+// Describe implements prometheus.Collector. It sends no descriptions, because the series vary.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
@@ -326,7 +324,7 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 		quarantined = 1
 	}
 	emit(out, quarantineDesc, prometheus.GaugeValue, quarantined, p.Name)
-	for name, value := range p.Own { // without a type, because they are counters and gauges
+	for name, value := range p.Own { // without a type, because some are counters and others gauges
 		emit(out, ownDesc, prometheus.UntypedValue, value, p.Name, name)
 	}
 }

@@ -8,20 +8,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Summary is the totals of the retention.
+// Summary has the totals of the retention.
 type Summary struct {
 	Requests         uint64
 	Attempts         uint64 // first attempts, retries and replays
 	Retries          uint64
 	Replays          uint64
 	SuccessByAttempt map[string]uint64 // delivered requests by the number of their last attempt, from "0"
-	TargetRefused    uint64            // delivered requests with status 403 or 429, as blocked clients get
-	Transitions      uint64            // of all breakers
+	TargetRefused    uint64            // delivered requests with status 403 or 429, with which targets refuse clients
+	Transitions      uint64            // transitions of all breakers
 	Waited           time.Duration     // all backoffs together
 	ByPolicy         map[string]PolicyCounts
 }
 
-// PolicyCounts are the requests that ran under one policy, since the start.
+// PolicyCounts counts the requests with one policy since the start.
 type PolicyCounts struct {
 	Policy    any // RequestEvent.Policy; nil for the hash "other": the policies beyond the first 1,000
 	Requests  uint64
@@ -63,7 +63,7 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// each calls f for each minute of the last d that has data, oldest first. d is limited to the retention.
+// each calls f for each minute with data within the last d, oldest first. d is limited to the retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -100,8 +100,8 @@ func (r *Recorder) Summary() Summary {
 	return s
 }
 
-// Series returns a point for each hour (with a step of 24 h: for each day) of the last hours, the oldest
-// first. Hours and days without data are left out.
+// Series returns a point for each step, an hour or a day, within the last hours, the oldest first. Steps
+// without data are left out.
 func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	points := []Point{}
 	r.each(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
@@ -122,8 +122,8 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	return points
 }
 
-// ByProxy returns, by id, the proxies with attempts or openings in the last hours. The window begins at the
-// start of its oldest hour.
+// ByProxy returns, by id, the proxies with attempts or openings of their breaker in the last hours. The
+// oldest hour counts as a whole.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
@@ -137,14 +137,14 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	return out
 }
 
-// stats adds up the hours from first to last.
+// stats sums up the hours from first to last.
 func (p *proxy) stats(first, last int64) ProxyStats {
 	var s ProxyStats
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.hours {
 		h := &p.hours[i]
-		if h.at < first || h.at > last { // later than last if the clock was set back
+		if h.at < first || h.at > last { // an hour is after last if the clock was set back
 			continue
 		}
 		s.Successes += uint64(h.success)

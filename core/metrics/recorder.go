@@ -1,6 +1,6 @@
 // Package metrics counts every attempt, every request and every transition of a breaker exactly once. Its
 // memory does not depend on the traffic. The REST API uses the Recorder's queries, Prometheus its Handler.
-// The Tracker lists the requests in flight. Tally is used in no other package.
+// The Tracker lists the requests in flight. No other package uses tally.
 //
 // When no request is in flight:
 //
@@ -28,7 +28,7 @@ const (
 	maxPolicies           = 1_000   // policies with counters of their own; all others are counted as "other"
 )
 
-// Config is the settings of a Recorder.
+// Config holds the settings of a Recorder.
 type Config struct {
 	RetentionHours int              // 1 to MaxRetentionHours; 0 for DefaultRetentionHours
 	Now            func() time.Time // nil for time.Now
@@ -51,7 +51,7 @@ type Recorder struct {
 	saver       saver // see Save
 }
 
-// minute is the counters of one minute.
+// minute holds the counters of one minute.
 type minute struct {
 	at               atomic.Int64 // minutes since the Unix epoch
 	requests         atomic.Uint64
@@ -97,7 +97,8 @@ func New(cfg Config) *Recorder {
 // RetentionHours returns the number of hours that the queries cover.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// at returns the bucket of a time. If the bucket has the counters of an earlier minute, they are cleared.
+// at returns the bucket for the time t. It clears the bucket if that holds the counters of an earlier
+// minute.
 func (r *Recorder) at(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
@@ -164,8 +165,8 @@ func (r *Recorder) proxy(id string) *proxy {
 	return p.(*proxy)
 }
 
-// proxy has the counters of one proxy by the hour. Only hours with data take memory: if the pool changes
-// often, many proxies are used in one hour only.
+// proxy holds the counters of one proxy by the hour. Only hours with data take memory, because many
+// proxies are used in one hour only if the pool changes often.
 type proxy struct {
 	mu    sync.Mutex
 	keep  int64  // hours
@@ -179,11 +180,11 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour returns the bucket of a time. The caller holds mu.
+// hour returns the bucket for the time t. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
-	for i > 0 && p.hours[i-1].at > n { // hours after n, if the clock was set back
+	for i > 0 && p.hours[i-1].at > n { // skips hours after n, which exist if the clock was set back
 		i--
 	}
 	if i > 0 && p.hours[i-1].at == n {
@@ -263,9 +264,9 @@ func (p *policies) add(hash string, policy any) *policyCount {
 type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
-	next    int       // index of the next one when the ring is full
+	next    int       // index of the next transition when the ring is full
 	added   uint64    // number of transitions since the start
-	dropped time.Time // time of the latest transition that was overwritten; zero if none was
+	dropped time.Time // time of the latest overwritten transition; zero if there is none
 }
 
 func (l *transitions) add(t core.Transition) {
@@ -281,8 +282,8 @@ func (l *transitions) add(t core.Transition) {
 	l.next = (l.next + 1) % maxTransitions
 }
 
-// since returns the transitions since from, in the order in which they were added. truncated is set if some
-// of them were overwritten.
+// since returns the transitions at the time from or later, in the order in which they were added. truncated
+// is set if some of them were overwritten.
 func (l *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -294,8 +295,8 @@ func (l *transitions) since(from time.Time) (list []core.Transition, truncated b
 	return list, !l.dropped.IsZero() && !l.dropped.Before(from)
 }
 
-// after returns the transitions that were added after the first n, as far as they are kept, and how many there were in
-// all.
+// after returns the transitions that were added after the first n, as far as they are kept. total is the number of
+// all transitions that were added.
 func (l *transitions) after(n uint64) (list []core.Transition, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 )
 
 // Saved holds counters of a Recorder in a form for a file. The counters of a minute, or of a proxy's hour,
-// replace those that were saved earlier for that minute or hour.
+// replace counters that were saved earlier for the same minute or hour.
 type Saved struct {
 	Minutes     [][]int64            `json:"minutes,omitempty"` // minute since the Unix epoch, then its counters
 	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the epoch, then its counters
@@ -25,21 +25,21 @@ type SavedTransition struct {
 	Why          string     `json:"why,omitempty"`
 }
 
-// ReasonRestart is the reason of the transition of a breaker that was not closed when the process before this one
-// ended: breakers start closed.
+// ReasonRestart is the reason of a transition to closed that EndRestore records, because breakers are closed
+// after a restart.
 const ReasonRestart = "restart"
 
-// Empty reports whether there is nothing in s.
+// Empty reports whether s holds nothing.
 func (s *Saved) Empty() bool { return len(s.Minutes)+len(s.Hours)+len(s.Transitions) == 0 }
 
-// saver is the state of Save between its calls.
+// saver is the state that Save keeps between its calls.
 type saver struct {
 	last        int64           // minute of the last call of Save
-	minutes     map[int64]int64 // by minute, for those minutes that may still change: the sum of the saved counters
+	minutes     map[int64]int64 // the sum of the saved counters of each minute that may still change
 	transitions uint64          // number of transitions that Save has returned
 }
 
-// lateMinutes is the number of minutes after which the counters of a minute do not change any more.
+// lateMinutes is the number of minutes after which the counters of a minute no longer change.
 const lateMinutes = 2
 
 // counters returns the counters of a minute, in the order of a row of Saved.Minutes.
@@ -73,8 +73,9 @@ func (m *minute) set(row []int64) bool {
 	return true
 }
 
-// Save returns all counters of the retention or, unless all is set, those that have changed since the last call of
-// Save. The totals since the start and the counts by policy are not included. Save must not be called concurrently.
+// Save returns the counters of the retention: all of them if all is set, otherwise those that have changed since
+// the last call of Save. The totals since the start and the counts by policy are not included. Save must not be
+// called concurrently.
 func (r *Recorder) Save(all bool) Saved {
 	s := Saved{Hours: map[string][][]int64{}}
 	now := r.now().Unix() / 60
@@ -117,7 +118,8 @@ func (r *Recorder) Save(all bool) Saved {
 	return s
 }
 
-// save returns the hours from oldest on or, unless all is set, those that have changed since the last call.
+// save returns the hours from oldest on: all of them if all is set, otherwise those that have changed since
+// the last call.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,7 +135,7 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 }
 
 // Restore sets counters to those that Save returned in an earlier process. The caller calls Restore with each
-// result of Save in turn, then EndRestore once, and only then counts anything. Rows that are not valid are
+// result of Save in turn and then EndRestore once, before anything is counted. Rows that are not valid are
 // skipped.
 func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
@@ -166,11 +168,11 @@ func (p *proxy) set(row []int64) {
 	h.saved = h.attempts + h.opens
 }
 
-// EndRestore records that breakers start closed: a transition for each proxy whose last restored one led to another
-// state.
+// EndRestore adds a transition to closed for each proxy whose last restored transition led to another state,
+// because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
 	list, total := r.transitions.after(0)
-	r.saver.transitions = total // the file has them already
+	r.saver.transitions = total // the file already has these transitions
 	last := map[string]core.State{}
 	for _, t := range list {
 		last[t.ProxyID] = t.To

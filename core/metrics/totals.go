@@ -27,10 +27,10 @@ type totals struct {
 
 	mu      sync.Mutex         // guards the maps
 	failed  map[failure]uint64 // attempts that did not succeed
-	retries map[string]uint64  // by the reason of the previous attempt
+	retries map[string]uint64  // retries by the reason of the previous attempt
 }
 
-// failure is the labels of an attempt that did not succeed.
+// failure holds the labels of an attempt that did not succeed.
 type failure struct {
 	result core.Result
 	reason string
@@ -108,8 +108,8 @@ func (h *histogram) observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// AddTunnelBytes counts the bytes of a tunnel that has ended: up to the target and down
-// to the client.
+// AddTunnelBytes counts the bytes of a tunnel that has ended. up is the number sent to the target,
+// and down the number sent to the client.
 func (r *Recorder) AddTunnelBytes(up, down int64) {
 	r.totals.tunnelUp.Add(up)
 	r.totals.tunnelDown.Add(down)

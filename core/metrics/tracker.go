@@ -35,14 +35,14 @@ type Request struct {
 	State          string
 	Started        time.Time
 	CurrentAttempt int           // 0 is the first
-	ProxyID        string        // of the latest attempt; "" before the first
+	ProxyID        string        // proxy of the latest attempt; "" before the first
 	NextRetry      time.Time     // only in StateWaiting
-	Priority       core.Priority // of a request that has waited in a queue; else AnyPriority
+	Priority       core.Priority // priority of a request that has waited in a queue; otherwise AnyPriority
 	QueuedSince    time.Time     // only in StateQueued
 	Queued         time.Duration // time in queues until QueuedSince
-	Ended          time.Time     // only in StateDone; the same applies to the next two fields
+	Ended          time.Time     // only in StateDone, as are the next two fields
 	Final          core.Final
-	Status         int                 // of the response to the client; 0 if the client left before
+	Status         int                 // status of the response to the client; 0 if the client left before it
 	Attempts       []core.AttemptEvent // finished attempts
 }
 
@@ -55,10 +55,10 @@ func (r *Request) copy() Request {
 // Tracker is the list of the requests in flight and of those that ended lately. It is
 // safe for concurrent use.
 type Tracker struct {
-	mu      sync.Mutex // guards all fields; an entry's mu is locked before it
+	mu      sync.Mutex // guards all fields; locked after the mu of an Entry
 	entries map[*Entry]struct{}
 	done    []Request // a ring of keepDone
-	next    int       // index of the next one when the ring is full
+	next    int       // index of the next request when the ring is full
 
 	keepDone int // never changes
 }
@@ -68,8 +68,8 @@ func NewTracker() *Tracker {
 	return &Tracker{entries: map[*Entry]struct{}{}, keepDone: keepDone}
 }
 
-// Entry is the tracker's row of one client connection, whose requests come one after the other. One goroutine
-// writes to it, others read it.
+// Entry is the tracker's row of one client connection, which has one request at a time. One goroutine writes
+// to the entry; others read it.
 type Entry struct {
 	tracker *Tracker
 
@@ -165,8 +165,8 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended. It returns an empty slice for the attempts of the next request. The
-// slice is that of the oldest request, which keep removes.
+// keep adds a request that has ended and, if the ring is full, removes the oldest one. It returns the
+// memory of that request's attempts as an empty slice for the attempts of the next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -210,8 +210,8 @@ func (t *Tracker) List(state string, limit int) []Request {
 	return out
 }
 
-// connections returns all entries. A search reads entries before done, because a request that ends meanwhile
-// moves from its entry to done.
+// connections returns all entries. A search must read entries before done, because a request that ends
+// meanwhile moves from its entry to done.
 func (t *Tracker) connections() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -47,8 +47,8 @@ func fieldOf(name string) field {
 // values are the fields of one proxy.
 type values [numFields]string
 
-// set sets a field. Of several values with one meaning, such as country and region, the first
-// that is not empty counts.
+// set sets a field. If several values have the same meaning, such as country and region, the first
+// one that is not empty counts.
 func (v *values) set(f field, value string) {
 	if v[f] == "" {
 		v[f] = value
@@ -89,9 +89,10 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// protocols parses a free list of protocols, such as "http|https" or "SOCKS4, SOCKS5", and returns the
-// supported schemes. It returns nil if text is not such a list, or if no protocol is supported. In these
-// lists "https" means an HTTP proxy that accepts CONNECT, so it becomes http.
+// protocols parses a list of protocols as free lists of proxies have it, such as "http|https" or
+// "SOCKS4, SOCKS5", and returns the supported schemes. It returns nil if text is not such a list, or if
+// no protocol is supported. In these lists "https" means an HTTP proxy that accepts CONNECT, so it
+// becomes http.
 func protocols(text string) (schemes []string) {
 	socks4 := false
 	for _, word := range strings.FieldsFunc(strings.ToLower(text),
@@ -107,7 +108,7 @@ func protocols(text string) (schemes []string) {
 			return nil
 		}
 	}
-	if socks4 { // the last one, because it has neither passwords nor IPv6
+	if socks4 { // last, because SOCKS4 supports neither passwords nor IPv6
 		schemes = append(schemes, upstream.SOCKS4)
 	}
 	return schemes

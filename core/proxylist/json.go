@@ -66,7 +66,8 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 	return nil
 }
 
-// jsonLines returns the documents of a list with one JSON document per line, or nil if a line is no document.
+// jsonLines returns the documents of a list with one JSON document per line, or nil if a line is not a
+// document.
 func jsonLines(data []byte) any {
 	var all []any
 	for line := range strings.Lines(string(data)) {

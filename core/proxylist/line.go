@@ -66,7 +66,7 @@ var errForm = errors.New("the line has none of the forms host:port, host:port:us
 
 var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:8080")
 
-// parse parses a line without a comment. scheme is the scheme of a line that has none.
+// parse parses a line without a comment. scheme applies if the line has no scheme.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if strings.ContainsAny(line, "\x00\r\n") || strings.ContainsRune(line, '\ufffd') {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
@@ -112,9 +112,9 @@ func isBareIPv6(line string) bool {
 var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
-// parseText looks for an address in a line that has none of the other forms: in free lists, prose, countries
-// and flags surround the address. The line must contain exactly one address. A line with an '@' may contain
-// credentials, so parseText does not search it.
+// parseText searches for an address in a line that has none of the other forms. In free lists, other text,
+// countries and flags may surround the address. The line must contain exactly one address. A line with an
+// '@' may contain credentials, so parseText does not search it.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
@@ -198,8 +198,8 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 	return splitColons(line)
 }
 
-// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. If so, every '@' in it
-// belongs to the password.
+// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. In this case every '@'
+// in it belongs to the password.
 func passwordHasAt(line string) bool {
 	for _, separator := range []string{":", ","} {
 		f := strings.SplitN(line, separator, 4)
@@ -254,7 +254,7 @@ func before(s string, c byte) string {
 	return head
 }
 
-// after returns the part of s after the last c, or "" without a c.
+// after returns the part of s after the last c, or "" if s has no c.
 func after(s string, c byte) string {
 	if i := strings.LastIndexByte(s, c); i >= 0 {
 		return s[i+1:]
@@ -280,7 +280,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	}
 	rest = strings.TrimSuffix(rest, "/")
 	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(after(rest, '@')) {
-		// host:port:user:pass after a scheme; user and password are taken literally
+		// host:port:user:pass after a scheme; user and password are not percent-decoded
 		spec.Address = upstream.Address{
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
 		}

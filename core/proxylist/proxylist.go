@@ -12,11 +12,11 @@
 //
 // Options of https:// proxies are ca_file, insecure, cert and key (upstream.TLSOptions); the caller reads the files.
 //
-// In a URL, user and password may be percent-encoded, and the password may contain an '@'. In
-// the other forms user and password are taken literally, and the password may contain a ':'.
-// The default scheme is http, or Options.Scheme. A comment begins with '#' or ';' at the beginning of a line
-// or after white space. Blank lines are skipped. A line in any other form is searched for an address: if it
-// contains exactly one IPv4 address with a port, that is the proxy.
+// In a URL, user and password may be percent-encoded, and the password may contain an '@'. In the other
+// forms user and password are not percent-decoded, and the password may contain a ':'. The default scheme is
+// http, or Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space.
+// Blank lines are skipped. A line in any other form is searched for an address: if it contains exactly one
+// IPv4 address with a port, this is the address of the proxy.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and
 // user:pass:host:port if only the fourth one is. If both are ports, the host is the field that contains a dot.
@@ -46,11 +46,11 @@ type Warning struct {
 	Msg  string
 }
 
-// Options say how to parse a list.
+// Options configure how a list is parsed.
 type Options struct {
 	Name   string          // Source of each proxy
-	Scheme string          // scheme of lines without one; "" for http
-	Taken  map[string]bool // ids that are in use already; Parse adds the ids of the list; may be nil
+	Scheme string          // scheme of lines without a scheme; "" for http
+	Taken  map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
 }
 
 // Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a

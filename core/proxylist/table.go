@@ -16,7 +16,7 @@ type table struct {
 }
 
 // parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has
-// at least two columns. One of them is the address, and none is a value instead of a name.
+// at least two columns. One of them is the address, and none contains a value instead of a name.
 func parseHeader(line string) *table {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		names, err := splitRow(line, separator)
@@ -32,7 +32,7 @@ func parseHeader(line string) *table {
 			url = url || t.columns[i] == fieldURL
 		}
 		protocol := slices.Contains(t.columns, fieldProtocol)
-		if host && (port || protocol) || url { // without a port column the address has the port
+		if host && (port || protocol) || url { // if there is no port column, the address contains the port
 			return t
 		}
 	}

@@ -1,10 +1,10 @@
 // Package queue holds requests that wait for a resource: for a place in flight at a proxy, or for a retry of
 // the retry budget. When a unit of the resource becomes free, one of the requests takes it.
 //
-// Requests of one priority take units in the order of their arrival. Between priorities the queue is a
-// self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16 units go
-// to high, 3 to normal and 1 to low. If no request of a priority waits, the other priorities get its share.
-// While requests of low priority wait, they get at least 1 of 18 units (5.6 %).
+// Requests of the same priority take units in the order of their arrival. The priorities share the units as
+// in a self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16
+// units go to high, 3 to normal and 1 to low. If no request of a priority waits, the other priorities get the
+// share of this priority. While requests of low priority wait, they get at least 1 of 18 units (5.6 %).
 package queue
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Config limits how many requests wait, and for how long.
+// Config limits the number of waiting requests and the time that they wait.
 type Config struct {
 	MaxWaiting int           // maximum number of requests that wait at the same time; 0 for none
 	MaxWait    time.Duration // the longest wait of a request
@@ -27,7 +27,7 @@ type Config struct {
 // Default returns the default limits.
 func Default() Config { return Config{MaxWaiting: 1024, MaxWait: time.Second} }
 
-// Enabled reports whether requests wait at all.
+// Enabled reports whether requests may wait.
 func (c Config) Enabled() bool { return c.MaxWaiting > 0 && c.MaxWait > 0 }
 
 // The errors of a request that leaves the queue without a unit.
@@ -41,7 +41,7 @@ type Result uint8
 
 // The results.
 const (
-	Nothing Result = iota // no unit is free that the request can use: it continues to wait
+	Nothing Result = iota // no unit that the request can use is free: it continues to wait
 	Taken                 // the request has taken a unit
 	Failed                // the request can no longer take a unit: its wait ends
 )
@@ -66,7 +66,7 @@ type Waiter[K comparable] struct {
 type line[K comparable] struct {
 	first, last *Waiter[K]
 	length      int
-	tag         uint64 // the smallest tag is next; 0 if the line is empty and took the last unit
+	tag         uint64 // the line with the smallest tag is next; 0 if the line is empty and took the last unit
 	counts      Counts
 }
 
@@ -82,7 +82,7 @@ type Counts struct {
 // Queue is safe for concurrent use. Make one with New.
 type Queue[K comparable] struct {
 	now     func() time.Time
-	waiting atomic.Int32 // requests in lines, and requests that are about to enter one
+	waiting atomic.Int32 // requests in lines, and requests that are about to enter a line
 
 	mu    sync.Mutex // guards the fields below and the lines
 	clock uint64     // the largest tag of a line that has taken a unit
@@ -97,24 +97,25 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 }
 
 // stride is the distance of a line's tag from the clock when the line begins to wait for a unit. If the
-// requests of a line leave without a unit, the line keeps its tag. So they do not make its next request wait
-// longer.
+// requests of a line leave without a unit, the line keeps its tag. In this way they do not lengthen the wait
+// of the line's next request.
 var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
-// share is the part of a queue, in sixteenths, that a priority cannot lose to requests of other priorities.
+// share is the part of a queue, in sixteenths, from which requests of other priorities cannot displace a
+// priority's requests.
 var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 
 // Empty reports whether no request waits. It takes no lock.
 func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
 
-// Enter takes a unit for w if one is free, and returns false. Otherwise w begins to wait, Enter returns true,
-// and the caller must call Wait. If a request of the same kind waits already, w also waits. In a full queue,
+// Enter takes a unit for w if one is free and no request of the same kind waits, and returns false. Otherwise
+// w begins to wait, Enter returns true, and the caller must call Wait. Enter does not block. In a full queue,
 // w displaces the youngest request of a priority that holds more than its share of the queue. If there is no
 // such request, the error is ErrFull.
 func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting.Add(1) // before Take, so that a unit that is freed after Take is offered to w
+	q.waiting.Add(1) // before Take, so that w gets the chance to take a unit that is freed after Take
 	if q.kinds[w.Kind] == 0 && w.Take() != Nothing {
 		q.waiting.Add(-1)
 		return false, nil
@@ -145,8 +146,8 @@ func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	return true, nil
 }
 
-// Wait waits until Take has returned Taken or Failed, and then returns nil. The error is ErrExpired after the
-// longest wait, ErrFull if w was displaced, or the cause of the cancellation of ctx. The error may be nil
+// Wait blocks until Take has returned Taken or Failed, and then returns nil. The error is ErrExpired after
+// the longest wait, ErrFull if w was displaced, or the cause of the cancellation of ctx. The error may be nil
 // although ctx has ended.
 func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
 	if w.timer == nil {
@@ -211,8 +212,8 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serve lets one request take a unit, and reports whether one has. It calls Take for the lines in the order
-// of their tags, and for each kind of request once. The caller holds mu.
+// serve lets one request take a unit, and reports whether a request has taken one. It calls Take for the
+// lines in the order of their tags, and for each kind of request once. The caller holds mu.
 func (q *Queue[K]) serve() bool {
 	clear(q.none)
 	order := core.Priorities()
@@ -250,9 +251,9 @@ func (q *Queue[K]) serve() bool {
 	return false
 }
 
-// displace ends the wait of another request to make room for one of priority p. That other request is the
-// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if
-// there is no such request. If p itself holds its share, only lower priorities are displaced. The caller holds mu.
+// displace ends the wait of another request to make room for a request of priority p. The displaced request is the
+// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if there
+// is no such request. If p itself holds its share, only lower priorities are displaced. The caller holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
 	order := core.Priorities()

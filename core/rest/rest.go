@@ -18,7 +18,7 @@ const DefaultMax = 16_384
 // Pair is a resting pair. Times count from the pool's epoch (upstream.Pool.Elapsed).
 type Pair struct {
 	ProxyID string
-	Host    string        // of the target, without port, in lower case
+	Host    string        // host of the target, without port, in lower case
 	Since   time.Duration // beginning of the rest
 	Until   time.Duration // end of the rest
 }
@@ -27,7 +27,7 @@ type Pair struct {
 type Rests struct {
 	max   int
 	hosts sync.Map     // hash of the host -> *hostRests
-	count atomic.Int64 // number of stored pairs, including some whose rest may have ended
+	count atomic.Int64 // number of stored pairs, including pairs whose rest has ended
 
 	mu   sync.Mutex // guards ends and all changes of hosts
 	ends queue
@@ -48,8 +48,8 @@ type entry struct {
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// Begin lets a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the pair
-// rests already, the later end applies. If there are too many pairs, the one whose rest ends first is
+// Begin makes a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the
+// pair rests already, the later end applies. If there are too many pairs, the one whose rest ends first is
 // removed.
 func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.mu.Lock()
@@ -80,7 +80,8 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.count.Store(int64(len(r.ends)))
 }
 
-// Of returns the pairs of a host, or nil if there are none. The rest of some of them may have ended.
+// Of returns the pairs of a host, or nil if there are none. Some of the rests may already have
+// ended.
 func (r *Rests) Of(host uint64) Resting {
 	if r.count.Load() == 0 {
 		return nil
@@ -88,7 +89,7 @@ func (r *Rests) Of(host uint64) Resting {
 	return r.of(host)
 }
 
-// Until returns when the rest of a proxy ends. ok is false if the proxy does not rest at time now.
+// Until returns the end of a proxy's rest. ok is false if the proxy does not rest at the time now.
 func (of Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
 	if len(of) == 0 {
 		return 0, false

@@ -21,7 +21,7 @@ type Conn struct {
 	raw     syscall.RawConn
 	reading operation
 	writing operation
-	message []byte // to be written before the read
+	message []byte // message to be written before the read
 
 	peekCall func(fd uintptr) // sets idle
 	idle     bool
@@ -50,7 +50,7 @@ type operation struct {
 	call  func(fd uintptr) (done bool)
 }
 
-// Wrap returns a *Conn for c if c is a *net.TCPConn, and c itself otherwise.
+// Wrap returns a *Conn for c if c is a *net.TCPConn, otherwise c itself.
 func Wrap(c net.Conn) net.Conn {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if conn, err := newConn(tcp); err == nil {

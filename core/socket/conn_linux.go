@@ -45,8 +45,8 @@ func (c *Conn) read(p []byte) (int, error) {
 	return c.reading.n, nil
 }
 
-// ReadPooled reads into a buffer from the pool (of *[]byte). It takes the buffer when there
-// is something to read, so a waiting call holds none. The caller returns the buffer to the
+// ReadPooled reads into a buffer from the pool (of *[]byte). It takes the buffer only when there is
+// something to read, so that a waiting call holds no buffer. The caller returns the buffer to the
 // pool; on an error the buffer is nil.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
@@ -68,8 +68,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message, if any, and then reads once into c.reading.buf.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The poller records all bytes that arrive from here on. So the read can wait for the poller without trying
-		// to read first.
+		// The poller records all bytes that arrive from now on. The read can therefore wait for the poller without
+		// trying to read first.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0
@@ -129,7 +129,7 @@ func ended(err error) error {
 	return net.ErrClosed
 }
 
-// send writes the rest of c.writing.buf, from c.writing.n on.
+// send writes the rest of c.writing.buf, from index c.writing.n on.
 func (c *Conn) send(fd uintptr) bool {
 	for c.writing.n < len(c.writing.buf) {
 		n, errno := send(fd, c.writing.buf[c.writing.n:])
@@ -162,7 +162,7 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 }
 
 // WriteThenRead writes message and then reads the beginning of the response into p, like Write followed by
-// Read. It first returns bytes that had already arrived. If the write fails, the error is a *WriteError.
+// Read. If bytes have already arrived, it returns these. If the write fails, the error is a *WriteError.
 func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)
@@ -196,8 +196,8 @@ func (c *Conn) Idle() bool { return c.raw.Control(c.peekCall) == nil && c.idle }
 
 func (c *Conn) peek(fd uintptr) { c.idle = peek(fd) == syscall.EAGAIN }
 
-// peek tries to read from fd without waiting and without consuming anything. It returns
-// EAGAIN if there is nothing to read.
+// peek tries to read from fd without blocking and without consuming anything. It returns EAGAIN if
+// there is nothing to read.
 func peek(fd uintptr) syscall.Errno {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,

@@ -13,9 +13,9 @@ import (
 	"unsafe"
 )
 
-// Listen listens for TCP connections on an address. Its connections are *Conns. They inherit
-// their socket options from the listener, which saves system calls. Multipath TCP, Go's
-// default for listeners, is off, because it has a cost for connections that do not use it.
+// Listen listens for TCP connections on an address. Its connections are *Conns. They inherit their
+// socket options from the listener, which saves system calls. Multipath TCP, Go's default for
+// listeners, is off, because it slows down connections that do not use it.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(setOptions)
@@ -130,7 +130,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	setOptions(fd)
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
-		errno = address.connect(fd) // by now a connection within the machine is established
+		errno = address.connect(fd) // a connection within the machine is already established
 	}
 	pending := errno == syscall.EALREADY
 	if errno != 0 && !pending {
@@ -150,8 +150,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 			return nil, err
 		}
 	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
-		// There is no listener. The kernel has chosen the destination port as the local port, and TCP has connected
-		// the socket to itself.
+		// The kernel has chosen the destination port as the local port, and TCP has connected the socket to itself,
+		// because there is no listener.
 		c.SetLinger(0) // frees the port at once for a listener
 		c.Close()
 		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
@@ -164,7 +164,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 	d := descriptor{os.NewFile(fd, "tcp"), remote}
 	if d.SetDeadline(time.Time{}) != nil {
-		// NewFile does not return the reason. The kernel has no memory for the watch, or the user has too many
+		// NewFile does not return the reason: the kernel has no memory for the watch, or the user has too many
 		// watches (max_user_watches in epoll(7)).
 		d.Close()
 		return nil, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
@@ -172,7 +172,8 @@ func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 	return newConn(d)
 }
 
-// dialedAddr returns the address that a connection to a actually leads to, for RemoteAddr.
+// dialedAddr returns the address to which the kernel connects for the destination a, for
+// RemoteAddr.
 func dialedAddr(a netip.Addr) netip.Addr {
 	a = a.Unmap() // ::ffff:1.2.3.4 is dialed as IPv4, as in package net
 	switch {
@@ -184,7 +185,7 @@ func dialedAddr(a netip.Addr) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
-// waitConnected waits until the connection to address is established.
+// waitConnected blocks until the connection to address is established, deadline passes or ctx ends.
 func (c *Conn) waitConnected(ctx context.Context, address *rawAddress, deadline time.Time) error {
 	c.SetWriteDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { c.SetWriteDeadline(time.Unix(1, 0)) })
@@ -313,8 +314,8 @@ func (r *rawAddress) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(ip, uint16(r.port[0])<<8|uint16(r.port[1]))
 }
 
-// connect calls connect(2). EINPROGRESS at the first call and EALREADY at later calls mean
-// that the connection is being established. A later call returns the result.
+// connect calls connect(2). EINPROGRESS at the first call and EALREADY at later calls mean that the
+// connection is being established.
 func (r *rawAddress) connect(fd uintptr) syscall.Errno {
 	size := uintptr(syscall.SizeofSockaddrInet6)
 	if r.family == syscall.AF_INET {

@@ -7,8 +7,8 @@ import (
 )
 
 // Inherit returns a listener on a listening TCP socket that was passed to this process, and closes the file.
-// Like those of Listen, its connections are *Conns. If another process has the socket too, Close does not end
-// the listening.
+// Like those of Listen, its connections are *Conns. If another process also has the socket, the socket still
+// listens after Close.
 func Inherit(file *os.File) (net.Listener, error) {
 	defer file.Close()
 	made, err := net.FileListener(file)

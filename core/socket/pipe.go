@@ -26,9 +26,9 @@ const SpliceMin = 64 << 10
 const maxSpare = 16
 
 // NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe
-// in use. Therefore mayOpen, if not nil, decides whether another pipe may be created. If it returns false,
-// the bytes are copied through a buffer. closed, if not nil, is called after a pipe that mayOpen has permitted
-// was closed.
+// in use. Therefore mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns
+// false, Move copies the bytes through a buffer. closed, if not nil, is called after a pipe that mayOpen has
+// permitted was closed.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -44,10 +44,9 @@ func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 // Open returns the number of pipes, including pipes for which mayOpen is being called.
 func (p *Pipes) Open() int { return int(p.open.Load()) }
 
-// Move waits until src has something to read, as Read does, and copies up to limit bytes of it
-// to dst, as Write does. n is the number of bytes written to dst. At the end of src, err is
-// io.EOF. An error of dst is a *WriteError; bytes that were read from src and not written
-// to dst are lost.
+// Move blocks until src has something to read, as Read does, and copies up to limit bytes of src to
+// dst, as Write does. n is the number of bytes written to dst. At the end of src, err is io.EOF. An
+// error of dst is a *WriteError; bytes that were read from src and not written to dst are lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	m := p.moves.Get().(*move)
 	n, err = m.move(dst, src, limit)

@@ -12,9 +12,9 @@ import (
 // pipe holds the file descriptors of the two ends of a pipe.
 type pipe struct{ out, in int }
 
-// pipeSize is the capacity of a pipe (F_SETPIPE_SZ). A user without privileges may have 256
-// such pipes (pipe-user-pages-soft in pipe(7)). Further pipes would hold 8 KiB, and a buffer is
-// faster than these.
+// pipeSize is the capacity of a pipe (F_SETPIPE_SZ). A user without privileges may have 256 such
+// pipes (pipe-user-pages-soft in pipe(7)). Further pipes would hold only 8 KiB, and be slower than
+// a buffer.
 const pipeSize = 256 << 10
 
 func (p *Pipes) get() (pipe, bool) {
@@ -55,7 +55,7 @@ func (p *Pipes) drop(old pipe) {
 	p.gone()
 }
 
-// gone is called after a pipe was closed.
+// gone updates the number of pipes after a pipe was closed.
 func (p *Pipes) gone() {
 	p.open.Add(-1)
 	if p.closed != nil {
@@ -127,7 +127,7 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.written), nil
 }
 
-// fillPipe moves bytes from fd into a pipe. While it waits it holds neither a pipe nor a buffer. With urgent
+// fillPipe moves bytes from fd into a pipe. It holds neither a pipe nor a buffer while it waits. With urgent
 // data (tcp(7)), splice(2) reports the end of the stream, or that there is nothing to read although the
 // poller reports fd readable. A normal read distinguishes these cases and skips the urgent data.
 func (m *move) fillPipe(fd uintptr) bool {
@@ -143,7 +143,7 @@ func (m *move) fillPipe(fd uintptr) bool {
 	m.pipes.put(m.pipe)
 	switch {
 	case m.errno == syscall.EAGAIN && (!m.waited || peek(fd) == syscall.EAGAIN):
-		m.waited = true // the poller's report may be about bytes that have been read already
+		m.waited = true // the poller may report bytes that have already been read
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
 		m.buffered = true

@@ -15,5 +15,5 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return m.pipes.moveBuffered(dst, src, limit)
 }
 
-// CloseUnused returns false: there are no pipes.
+// CloseUnused returns false, because this system has no pipes.
 func (p *Pipes) CloseUnused() bool { return false }

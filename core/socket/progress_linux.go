@@ -10,10 +10,9 @@ import (
 // progressVisible is set if Progress works on this system.
 const progressVisible = true
 
-// Progress returns how many of the bytes written to c the peer has acknowledged (acked), and
-// how many it has not (queued). If two calls return the same values and queued is above 0,
-// the peer has received nothing in between. Both are 0 if c is not TCP; queued is -1 if c is
-// closed.
+// Progress returns the numbers of bytes written to c that the peer has acknowledged (acked) and has
+// not acknowledged (queued). If two calls return the same values and queued is above 0, the peer
+// has received nothing in between. Both are 0 if c is not TCP; queued is -1 if c is closed.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
 	if !ok {
@@ -72,10 +71,10 @@ func PeerClosed(c net.Conn) (closed bool) {
 	return closed
 }
 
-// NotReceived reports whether the peer of c had closed the connection before it received any
-// of the last n bytes written: its system has acknowledged none of them and has sent a reset.
-// A peer that has only shut down its writing side may still read them. NotReceived is meant to be called
-// after a read or write of c has failed.
+// NotReceived reports whether the peer of c had closed the connection before it received any of the last
+// n bytes written: its system has acknowledged none of them and has sent a reset. A peer that has only
+// shut down its writing side may still read these bytes. NotReceived must be called after a read or
+// write of c has failed.
 func NotReceived(c *Conn, n int) (lost bool) {
 	if c == nil {
 		return false

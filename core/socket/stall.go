@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Stall ends a write that waits for a peer that has stopped reading. It does not end the write while the peer
-// reads something, however slowly. A write deadline cannot distinguish the two cases, because the kernel
-// wakes a writer only when a third of its buffer is free. A deadline during splice(2) would also lose the
-// bytes in the pipe. The zero value is ready for use.
+// Stall ends a write whose peer has stopped reading, but not a write whose peer still reads, however slowly.
+// A write deadline cannot distinguish the two cases, because the kernel wakes a writer only when a third of
+// its buffer is free. A deadline during splice(2) would also lose the bytes in the pipe. The zero value is
+// ready for use.
 //
 // On systems other than Linux, which do not report what the peer has received, a Stall is a
 // write deadline.
@@ -30,7 +30,7 @@ type Stall struct {
 	mu        sync.Mutex
 	timer     *time.Timer
 	running   atomic.Bool // changed by Start and Stop only, under mu
-	acked     uint64      // at the last check
+	acked     uint64      // bytes acknowledged at the last check
 	queued    int
 	unchanged int    // number of successive checks without progress
 	rated     int    // number of checks since first was set; 0 before
@@ -38,13 +38,13 @@ type Stall struct {
 	ended     bool   // the write has been ended: the connection has a write deadline
 }
 
-// checks is the number of checks within the idle time. A write may therefore last an eighth of
-// the idle time longer before it is ended.
+// checks is the number of checks within the idle time. A write may therefore last longer than the
+// idle time by an eighth of it.
 const checks = 8
 
-// Start begins to check a write to conn. If the write makes no progress for idle, it ends with
-// os.ErrDeadlineExceeded. A second Start has no effect. Start is meant to be called from
-// Conn.OnFull.
+// Start begins to check a write to conn. If the write makes no progress for the time idle, it ends
+// with os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be
+// called from Conn.OnFull.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +121,7 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 }
 
 // slow reports whether the peer has acknowledged fewer than MinRate bytes per second. A pause counts only when it has
-// ended, because stalled limits it.
+// ended, because stalled limits pauses.
 func (s *Stall) slow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked
@@ -133,8 +133,8 @@ func (s *Stall) slow(acked uint64) bool {
 }
 
 // WaitAcked waits until the peer of c has acknowledged everything that was written, or has
-// acknowledged nothing for idle, or c is closed. After that a reset does not destroy bytes on
-// their way to the peer. On systems other than Linux WaitAcked does not wait.
+// acknowledged nothing for idle, or c is closed. After this, a reset cannot destroy bytes that are
+// on their way to the peer. On systems other than Linux WaitAcked does not wait.
 func WaitAcked(c net.Conn, idle time.Duration) {
 	last, moved := uint64(0), time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {

@@ -42,7 +42,7 @@ const (
 // MaxMessage is the maximum length of a client's message in bytes.
 const MaxMessage = maxCredentials
 
-// ErrIncomplete means that the message is not complete: more input is needed.
+// ErrIncomplete reports that a message is not complete: more input is needed.
 var ErrIncomplete = errors.New("the SOCKS5 message is incomplete")
 
 // RequestError is the error of a request that cannot be served. Reply is the code to send.

@@ -12,26 +12,26 @@ import (
 )
 
 const (
-	// flushInterval is the minimum time between two writes to the sink. A record that comes after this time is
-	// written at once.
+	// flushInterval is the minimum time between two writes to the sink. A record that arrives after this time
+	// is written at once.
 	flushInterval = 10 * time.Millisecond
 	// maxPending is the maximum number of bytes that wait for the sink.
 	maxPending = 4 << 20
 	// maxKeptBuffer is the maximum size of a buffer that is kept for reuse.
 	maxKeptBuffer = 256 << 10
-	// closeTimeout is how long Close waits for the sink.
+	// closeTimeout is the longest time for which Close waits for the sink.
 	closeTimeout = time.Second
 )
 
 // Writer is an io.Writer that does not wait for its sink. Each Write is one record, which is a
-// line. The sink gets the records in order. Each is written once and completely, or counted as
-// lost. A Writer is safe for concurrent use.
+// line. The sink gets the records in order. Each record is written once and completely, or counted
+// as lost. A Writer is safe for concurrent use.
 type Writer struct {
 	sink       io.Writer
 	onLost     func(records int)
 	brokenLine bool // the sink's last line is incomplete; owned by the caller of flush
 
-	mu      sync.Mutex // guards the fields up to stopped
+	mu      sync.Mutex // guards the fields from here to stopped
 	pending []byte
 	writing []byte // being written to the sink
 	spare   []byte
@@ -39,7 +39,7 @@ type Writer struct {
 	failed  bool // the last write to the sink failed
 	stopped bool // run has ended, so Write must flush
 
-	wake chan struct{} // holds a token if there is something to flush
+	wake chan struct{} // holds a value if there is something to flush
 	once sync.Once     // for quit
 	quit chan struct{}
 	done chan struct{}
@@ -62,8 +62,9 @@ func New(sink io.Writer, onLost func(records int)) *Writer {
 	return w
 }
 
-// Write stores p for the sink. It does not fail: if there is no room, p is counted as lost. After
-// Close, Write writes p to the sink itself, unless another Write is doing so.
+// Write stores p for the sink. It does not wait for the sink and does not fail: if there is no
+// room, p is counted as lost. After Close, Write writes p to the sink itself, unless another Write
+// is doing so.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -129,8 +130,8 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain flushes until nothing is pending, even if the last write to the sink has failed. From
-// then on each Write flushes. The caller holds mu, as for flush.
+// drain flushes until nothing is pending, even if the last write to the sink has failed. After
+// drain, each Write flushes. The caller holds mu, as for flush.
 func (w *Writer) drain() {
 	w.stopped, w.failed = false, false
 	for len(w.pending) > 0 || w.lost > 0 && !w.failed {
@@ -139,9 +140,9 @@ func (w *Writer) drain() {
 	w.stopped = true
 }
 
-// flush reports lost records and writes the pending ones to the sink. The report comes first, so that the
-// record about the loss is written after the pending records. flush releases mu during the report and the
-// write.
+// flush reports lost records and writes the pending ones to the sink. flush reports first, because the
+// record about the loss is then written after the pending records. flush releases mu during the report
+// and the write.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil

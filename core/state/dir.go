@@ -20,7 +20,7 @@ type Dir struct {
 // lockFile is the file that is locked. It names the process that has locked it.
 const lockFile = "lock"
 
-// InUseError means that another process has locked a folder.
+// InUseError reports that another process has locked a folder.
 type InUseError struct {
 	Dir   string
 	Owner string // such as "process 123 on host a"; "another process" if it is not known
@@ -34,8 +34,8 @@ func (e *InUseError) Error() string {
 const lockPoll = 20 * time.Millisecond
 
 // Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another
-// process has locked it, Lock waits until ctx ends, and Wanted returns true in the other process. If the wait
-// was in vain, the error is an *InUseError. waiting is called once before the wait; it may be nil.
+// process has locked it, Lock waits until ctx ends, and Wanted returns true in the other process. If ctx ends
+// first, the error is an *InUseError. waiting is called once before the wait; it may be nil.
 func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
 	if err := MakeDir(path); err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 	for {
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
-			host, _ := os.Hostname() // without a name the process id is enough
+			host, _ := os.Hostname() // if there is no name, the process id is enough
 			if err = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host)); err == nil {
 				_ = os.Remove(wanted)
 				return &Dir{Path: path, lock: lock}, nil
@@ -78,7 +78,7 @@ func (d *Dir) Wanted() bool {
 	return err == nil
 }
 
-// errLocked means that another process has locked the file.
+// errLocked reports that another process has locked the file.
 var errLocked = errors.New("the file is locked")
 
 // MakeDir creates a folder (mode 0700) and its parents, and syncs them. The folder may exist.
@@ -98,7 +98,7 @@ func MakeDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	for _, dir := range missing { // a folder lasts when the folder that it is in has been synced
+	for _, dir := range missing { // a new folder survives a power cut when its parent folder has been synced
 		if err := (OS{}).SyncDir(filepath.Dir(dir)); err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func writeOwner(lock *os.File, text string) error {
 	return err
 }
 
-// owner returns what the lock file says about the process that has locked it.
+// owner returns the text in the lock file that identifies the process that has locked it.
 func owner(path string) string {
 	text, err := os.ReadFile(path)
 	if name := strings.TrimSpace(string(text)); err == nil && name != "" && len(name) < 400 {
@@ -124,5 +124,5 @@ func owner(path string) string {
 	return "another process"
 }
 
-// Unlock frees the folder for other processes.
+// Unlock makes the folder available to other processes.
 func (d *Dir) Unlock() error { return d.lock.Close() }

@@ -14,13 +14,14 @@ import (
 	"time"
 )
 
-// Journal is a file of entries, one a line. Each line has a checksum, a number that counts the lines, and the entry:
+// Journal is a file of entries, one per line. Each line has a checksum, a number that counts the lines, and the
+// entry:
 //
 //	1f2e3d4c 17 {"set":{"policy":...}}
 //
-// The checksum is the CRC-32C (RFC 3720, appendix B.4) of what follows it. The first entry names the format.
-// If the file ends with a line without a line break, the process or the machine ended while Append was
-// writing that line. Any other line with a wrong checksum or number is damage.
+// The checksum is the CRC-32C (RFC 3720, appendix B.4) of the rest of the line. The first entry names the
+// format. If the last line has no line break, the process or the machine ended while Append was writing
+// this line. Any other line with a wrong checksum or number is damage.
 //
 // A Journal is not safe for concurrent use.
 type Journal struct {
@@ -44,10 +45,10 @@ var ErrFormat = errors.New("the format of the file is not that of this version")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Damage describes the damage of a journal. It is zero for an undamaged one.
+// Damage describes the damage of a journal. It is zero for an undamaged journal.
 type Damage struct {
 	Lines   []int  // numbers of damaged lines, from 1; at most maxDamage of them
-	Missing int    // number of lines that are missing, as far as it is known
+	Missing int    // known number of missing lines
 	Kept    string // path of a copy of the damaged file
 }
 
@@ -125,7 +126,7 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 			j.next, damaged = n+1, 0
 			continue
 		}
-		damaged++ // one line that was split, or a line that was added, is several damaged lines
+		damaged++ // a line that was split, and a line that was inserted, are more damaged lines than one
 		if len(d.Lines) < maxDamage {
 			d.Lines = append(d.Lines, line)
 		}
@@ -176,7 +177,8 @@ func (j *Journal) setAside(data []byte, now time.Time) (path string, err error) 
 var ErrClosed = errors.New("the state is closed")
 
 // Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After
-// an error the entry is not in the journal, but if the machine ends before the next write, it may be.
+// an error the entry is not in the journal; but if the machine stops before the next write, the entry may
+// be in the journal after a restart.
 func (j *Journal) Append(entry []byte) error {
 	if j.file == nil {
 		return ErrClosed
@@ -188,7 +190,7 @@ func (j *Journal) Append(entry []byte) error {
 	}
 	if err != nil {
 		j.torn = true
-		_ = j.file.Truncate(j.size) // if this fails, the next write mends it, because it is a Replace
+		_ = j.file.Truncate(j.size) // if this fails, the next write repairs the file, because it is a Replace
 		return err
 	}
 	j.next++
@@ -199,9 +201,9 @@ func (j *Journal) Append(entry []byte) error {
 // minGrowth is the minimum number of bytes by which a journal grows before NeedsReplace returns true.
 const minGrowth = 256 << 10
 
-// NeedsReplace reports whether the next write should be a Replace. That is so if the last Append has failed,
-// if the file ends with an incomplete line, or if the file has grown by minGrowth and to more than twice its
-// size after the last Replace.
+// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends
+// with an incomplete line, or the file has grown by minGrowth and to more than twice its size after the last
+// Replace.
 func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
 
 // Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the

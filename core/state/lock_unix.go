@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// openLock opens a file and locks it with flock(2) until it is closed. The lock ends with the process in any case.
+// openLock opens a file and locks it with flock(2) until it is closed. The lock ends with the process at the
+// latest.
 func openLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 // Record is a value of a Store.
 type Record struct {
-	At    time.Time       `json:"at"` // when it was written
+	At    time.Time       `json:"at"` // when the record was written
 	Value json.RawMessage `json:"value"`
 }
 
@@ -24,7 +24,7 @@ type Store struct {
 	records map[string]Record
 }
 
-// batch is an entry of the journal: changes that are made together.
+// batch is an entry of the journal: changes of which all or none are made.
 type batch struct {
 	Set    map[string]Record `json:"set,omitempty"`
 	Delete []string          `json:"delete,omitempty"`
@@ -37,8 +37,8 @@ func (b *batch) apply(records map[string]Record) {
 	}
 }
 
-// OpenStore opens or creates the file name in dir. damage describes what was lost by damage of the file, which has then
-// been set aside.
+// OpenStore opens or creates the file name in dir. damage describes the damage of the file; a damaged file has been
+// copied (Damage.Kept).
 func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damage Damage, err error) {
 	s = &Store{now: now, records: map[string]Record{}}
 	s.journal, damage, err = OpenJournal(fsys, filepath.Join(dir, name), now(), func(entry []byte) error {
@@ -79,8 +79,8 @@ func (s *Store) All() map[string]Record {
 	return maps.Clone(s.records)
 }
 
-// Write makes changes together: all of them or, after an error, none. A value of nil deletes its key. When Write
-// returns nil, the changes are on the disk.
+// Write makes all changes or, if it returns an error, none. A value of nil deletes its key. When Write returns
+// nil, the changes are on the disk.
 func (s *Store) Write(changes map[string]any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *Store) Write(changes map[string]any) error {
 			b.Delete = append(b.Delete, key)
 		}
 	}
-	if s.journal.NeedsReplace() { // even without a change, because a write that failed may still reach the disk
+	if s.journal.NeedsReplace() { // even if nothing changes, because a failed write may still reach the disk
 		next := maps.Clone(s.records)
 		b.apply(next)
 		if err := s.replace(next); err != nil {

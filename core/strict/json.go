@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth bounds the nesting of objects and arrays in JSON.
+// MaxDepth is the maximum nesting of objects and arrays in JSON.
 const MaxDepth = 32
 
-// SyntaxError says why a text is not one JSON value.
+// SyntaxError reports why a text is not a single JSON value.
 type SyntaxError struct{ Msg string }
 
 func (e *SyntaxError) Error() string { return e.Msg }
@@ -106,7 +106,7 @@ func syntax(err error) error {
 	return &SyntaxError{"not JSON: " + err.Error()}
 }
 
-// Nullable is a number that may be absent (Set is false) or null (Value is nil).
+// Nullable is a number that may be absent from the document (Set is false) or null (Value is nil).
 type Nullable struct {
 	Set   bool
 	Value *float64

@@ -28,7 +28,7 @@ func (e *FieldError) Error() string {
 	return e.Field + ": " + e.Msg
 }
 
-// Format is a format of documents: the names of its types in errors, and its limits.
+// Format describes a format of documents: the names of its types in errors, and its limits.
 type Format struct {
 	tag                        string  // key of the struct tag that names a field
 	object, array, text, truth string  // names of the types in errors such as "must be an object"
@@ -46,7 +46,7 @@ var (
 	}
 )
 
-// WithTag returns f with another key of the struct tags that name fields.
+// WithTag returns f with key as the key of the struct tags that name fields.
 func (f Format) WithTag(key string) Format {
 	f.tag = key
 	return f
@@ -62,7 +62,7 @@ type Value interface {
 // map[string]any, []any, string, bool and numbers (json.Number, int64, float64); an integer may be written
 // 3.0. The struct's fields are named by tags "json" (JSON) or "koanf" (TOML); a field that is missing in the
 // document does not change. A tag `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as
-// its underlying type, and uses the notation of the field. path is put before the path of each field.
+// its underlying type, and uses the notation of the field. path precedes the path of each field in errors.
 //
 // report is called with each error, in the order of the keys, until it returns false.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {
@@ -152,7 +152,7 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	}
 }
 
-// unknown returns the message about an unknown key. known are the known keys.
+// unknown returns the message for an unknown key. known lists the known keys.
 func unknown(key string, known []string) string {
 	for _, name := range known {
 		if strings.EqualFold(name, key) {
@@ -250,7 +250,7 @@ func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	return n, true
 }
 
-// within checks a decoded value against the limits of a range tag.
+// within reports an error if a decoded value is outside the limits of a range tag.
 func (d *decoder) within(path string, from any, limits string, v reflect.Value) {
 	low, high, _ := strings.Cut(limits, ",")
 	if compare(v, low) < 0 || compare(v, high) > 0 {
@@ -258,7 +258,7 @@ func (d *decoder) within(path string, from any, limits string, v reflect.Value) 
 	}
 }
 
-// compare returns the sign of v minus a limit in the notation of v's type.
+// compare returns the sign of v minus the limit. limit is in the notation of v's type.
 func compare(v reflect.Value, limit string) int {
 	l := reflect.New(v.Type())
 	var err error
@@ -295,7 +295,7 @@ func (d *decoder) describe(v any) string {
 	return "a date or time" // of TOML
 }
 
-// Join returns the path of a key within an object at a path.
+// Join returns the path of a key in the object at path.
 func Join(path, key string) string {
 	if path == "" {
 		return key
