@@ -36,10 +36,13 @@ func TestStalledBodiesLockNobodyOut(t *testing.T) {
 			require.NoError(t, err)
 		}
 		eventually(t, "a client is served", func() bool {
-			a := w.get("Connection", "close")
-			require.NoError(t, a.err, "without a place there is a 503")
-			require.Contains(t, []int{200, 503}, a.status)
-			return a.status == 200
+			status, sentAfter, err := w.getOnce()
+			if err != nil && sentAfter >= 10*time.Millisecond {
+				return false // on a loaded machine: the 503 came before the request was sent, and was lost
+			}
+			require.NoError(t, err, "without a place there is a 503")
+			require.Contains(t, []int{200, 503}, status)
+			return status == 200
 		})
 		require.NotNil(t, w.json("/proxies")["proxies"], "the API responds as well")
 	}

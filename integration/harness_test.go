@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -205,6 +206,25 @@ func (w *whirl) request(method, target, body string, headers ...string) answer {
 }
 
 func (w *whirl) get(headers ...string) answer { return w.do("GET", "", headers...) }
+
+// getOnce makes a GET on a connection of its own, and never a second one. sentAfter is the time from the beginning of
+// the connection until the request has been sent.
+func (w *whirl) getOnce() (status int, sentAfter time.Duration, err error) {
+	begun := time.Now()
+	c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer c.Close()
+	c.SetDeadline(begun.Add(10 * time.Minute))
+	fmt.Fprint(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n")
+	sentAfter = time.Since(begun)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return 0, sentAfter, err
+	}
+	return r.StatusCode, sentAfter, nil
+}
 
 func ovr(s string) []string { return []string{"X-Whirlpool-Retry", s} }
 
