@@ -40,16 +40,19 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 	if err := MakeDir(path); err != nil {
 		return nil, err
 	}
-	wanted := filepath.Join(path, wantedFile)
+	var wanted *os.File // locked while this process waits
+	defer func() {
+		if wanted != nil {
+			wanted.Close()
+		}
+	}()
 	for {
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
 			host, _ := os.Hostname() // if there is no name, the process id is enough
-			if err = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host)); err == nil {
-				_ = os.Remove(wanted)
-				return &Dir{Path: path, lock: lock}, nil
-			}
-			lock.Close()
+			// If this fails, because the disk is full, the folder is in use by "another process" all the same.
+			_ = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host))
+			return &Dir{Path: path, lock: lock}, nil
 		}
 		if !errors.Is(err, errLocked) {
 			return nil, err
@@ -59,23 +62,27 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 			waiting(inUse)
 			waiting = nil
 		}
-		_ = os.WriteFile(wanted, nil, 0o600) // if this fails, the other process unlocks the folder later
+		if wanted == nil { // if this fails, a third process waits as well, or the other one unlocks the folder later
+			wanted, _ = openLock(filepath.Join(path, wantedFile))
+		}
 		select {
 		case <-ctx.Done():
-			_ = os.Remove(wanted)
 			return nil, inUse
 		case <-time.After(lockPoll):
 		}
 	}
 }
 
-// wantedFile exists while a process waits for the lock.
+// wantedFile is locked while a process waits for the lock. The lock ends with the process in any case; the file stays.
 const wantedFile = "wanted"
 
 // Wanted reports whether another process waits for the folder.
 func (d *Dir) Wanted() bool {
-	_, err := os.Stat(filepath.Join(d.Path, wantedFile))
-	return err == nil
+	wanted, err := openLock(filepath.Join(d.Path, wantedFile))
+	if err == nil {
+		wanted.Close()
+	}
+	return errors.Is(err, errLocked)
 }
 
 // errLocked reports that another process has locked the file.

@@ -328,6 +328,27 @@ func TestTheFolderIsWanted(t *testing.T) {
 	require.NoError(t, d.Unlock())
 }
 
+// A process that was killed while it waited does not count as one that waits.
+func TestAKilledProcessDoesNotWait(t *testing.T) {
+	if dir := os.Getenv("WHIRLPOOL_TEST_WAIT"); dir != "" {
+		state.Lock(context.Background(), dir, nil)
+		return
+	}
+	dir := t.TempDir()
+	held, err := state.Lock(context.Background(), dir, nil)
+	require.NoError(t, err)
+	child := exec.Command(os.Args[0], "-test.run", "TestAKilledProcessDoesNotWait")
+	child.Env = append(os.Environ(), "WHIRLPOOL_TEST_WAIT="+dir)
+	require.NoError(t, child.Start())
+	for !held.Wanted() {
+		time.Sleep(time.Millisecond)
+	}
+	require.NoError(t, child.Process.Kill())
+	child.Wait()
+	require.False(t, held.Wanted())
+	require.NoError(t, held.Unlock())
+}
+
 func TestAFolderThatCannotBeMade(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
