@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -387,4 +388,38 @@ func TestRestartsUnderLoad(t *testing.T) {
 	clients.Wait()
 	require.Zero(t, failed.Load(), "of %d requests", sent.Load())
 	t.Logf("%d restarts, %d requests, none lost or refused", restarts, sent.Load())
+}
+
+// What a user has used of the day's limits survives a restart and, but for the last few seconds, a kill.
+func TestUsageSurvives(t *testing.T) {
+	t.Parallel()
+	if time.Now().UTC().Format("15:04") == "23:59" {
+		t.Skip("the day ends during the test")
+	}
+	w := start(t, 1, confK)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	w.write(confK + `
+[[gateway.users]]
+name = "ann"
+password = "open sesame"
+requests_per_day = 3
+`)
+	w.run()
+	login := base64.StdEncoding.EncodeToString([]byte("ann:open sesame"))
+	get := func() int { return w.get("Proxy-Authorization", "Basic "+login).status }
+	require.Equal(t, 200, get())
+	w.stop()
+	w.run()
+	require.Equal(t, 200, get())
+	require.Equal(t, 200, get())
+	require.Equal(t, 429, get())
+	eventually(t, "it is written", func() bool {
+		text, err := os.ReadFile(filepath.Join(w.stateDir, "metrics"))
+		return err == nil && strings.Contains(string(text), `"requests":3`)
+	})
+	w.kill()
+	w.run()
+	require.Equal(t, 429, get())
+	require.Equal(t, 3.0, w.json("/users")["users"].([]any)[0].(map[string]any)["requests_today"])
 }

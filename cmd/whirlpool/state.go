@@ -4,16 +4,20 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/state"
 )
@@ -102,14 +106,14 @@ func (k *keeper) path() string {
 	return k.dir.Path
 }
 
-// restoreMetrics restores the metrics of earlier processes, and saves those of this one from now on.
-func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
+// restore restores the metrics and the usage of users of earlier processes, and saves those of this one from now on.
+func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
 	}
-	h, err := openHistory(filepath.Join(k.dir.Path, historyFile), to, log)
+	h, err := openHistory(filepath.Join(k.dir.Path, historyFile), e, log)
 	if err != nil {
-		log.Warn("metrics do not survive the restart", slog.Any("error", err))
+		log.Warn("metrics and the usage of users do not survive the restart", slog.Any("error", err))
 		return
 	}
 	k.history = h
@@ -142,40 +146,61 @@ func (k *keeper) close() {
 	})
 }
 
-// history saves metrics in a journal.
+// history saves metrics and the usage of users in a journal.
 type history struct {
 	journal *state.Journal
-	metrics *metrics.Recorder
+	engine  *engine.Engine
 	log     *slog.Logger
-	failing bool // the last save failed
+	used    map[access.Used]struct{} // as it is in the journal
+	failing bool                     // the last save failed
 	stop    chan struct{}
 	done    chan struct{}
+}
+
+// counts is an entry of the journal. It has those counters that have changed since the entry before.
+type counts struct {
+	metrics.Saved
+	Users []access.Used `json:"users,omitempty"`
 }
 
 // historyEvery is the interval at which metrics are saved. At most the counts of this time are lost if the process is
 // killed.
 const historyEvery = 5 * time.Second
 
-// openHistory restores metrics from a file, and saves them there from now on.
-func openHistory(file string, to *metrics.Recorder, log *slog.Logger) (*history, error) {
-	h := &history{metrics: to, log: log, stop: make(chan struct{}), done: make(chan struct{})}
+// openHistory restores metrics and the usage of users from a file, and saves them there from now on.
+func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, error) {
+	h := &history{engine: e, log: log, stop: make(chan struct{}), done: make(chan struct{})}
 	var damage state.Damage
 	var err error
+	used := map[string]access.Used{}
 	h.journal, damage, err = state.OpenJournal(state.OS{}, file, time.Now(), func(entry []byte) error {
-		var s metrics.Saved
-		if err := json.Unmarshal(entry, &s); err != nil {
+		var c counts
+		if err := json.Unmarshal(entry, &c); err != nil {
 			return err
 		}
-		to.Restore(&s)
+		e.Metrics().Restore(&c.Saved)
+		for _, u := range c.Users {
+			used[u.Name] = u
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	logDamage(log, file, damage)
-	to.EndRestore()
+	e.Metrics().EndRestore()
+	e.RestoreUsage(slices.Collect(maps.Values(used)))
+	h.used = asSet(e.Usage())
 	go h.run()
 	return h, nil
+}
+
+func asSet(list []access.Used) map[access.Used]struct{} {
+	set := make(map[access.Used]struct{}, len(list))
+	for _, u := range list {
+		set[u] = struct{}{}
+	}
+	return set
 }
 
 func (h *history) run() {
@@ -197,11 +222,18 @@ func (h *history) run() {
 // save writes the counters that have changed.
 func (h *history) save() {
 	all := h.journal.NeedsReplace()
-	s := h.metrics.Save(all)
-	if s.Empty() && !all {
+	used := h.engine.Usage()
+	c := counts{Saved: h.engine.Metrics().Save(all)}
+	for _, u := range used {
+		if _, saved := h.used[u]; all || !saved {
+			c.Users = append(c.Users, u)
+		}
+	}
+	if c.Empty() && len(c.Users) == 0 && !all {
 		return
 	}
-	entry, err := json.Marshal(s)
+	h.used = asSet(used) // after an error, the next save writes all
+	entry, err := json.Marshal(c)
 	switch {
 	case err != nil:
 	case all:
@@ -210,7 +242,7 @@ func (h *history) save() {
 		err = h.journal.Append(entry)
 	}
 	if err != nil && !h.failing {
-		h.log.Warn("metrics cannot be saved in the state folder", slog.Any("error", err))
+		h.log.Warn("metrics and the usage of users cannot be saved in the state folder", slog.Any("error", err))
 	}
 	h.failing = err != nil
 }

@@ -145,6 +145,7 @@ func wire(
 			Plugins: reg, Observe: reg.Observe, Log: g.log, AccessLog: &g.access.Log, Files: openFiles(),
 			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
+			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
 		})
 		return err
 	})
@@ -152,7 +153,6 @@ func wire(
 		return nil, withPlaces(cfg, err)
 	}
 	reg.SetUsed(g.usesPlugin)
-	g.keeper.restoreMetrics(g.engine.Metrics(), g.log)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}

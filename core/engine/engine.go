@@ -120,6 +120,8 @@ type Options struct {
 	Dial          transport.DialFunc // how sockets to proxies are opened
 	RootCAs       *x509.CertPool     // default: the system's
 	Files         int                // maximum number of open file descriptors; 0 if unknown
+	// Restore is called once, before anything is counted. It restores metrics and the usage of users; may be nil.
+	Restore func(*Engine)
 }
 
 // Engine is the gateway without its API. It is safe for concurrent use.
@@ -223,6 +225,9 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	})
 	e.health.SetSettings(cfg.Health)
 	e.metrics.ObserveChecks(e.health.Counts)
+	if opts.Restore != nil {
+		opts.Restore(e)
+	}
 	e.wg.Go(func() { e.health.Run(e.life) })
 	e.wg.Go(e.sweep)
 	e.wg.Go(func() { e.reach.Run(e.life) })
@@ -662,6 +667,12 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 
 // Users returns the users of the gateway with their usage of today (UTC).
 func (e *Engine) Users() []access.Today { return e.gateway.Users() }
+
+// Usage returns the usage of the users, to save it.
+func (e *Engine) Usage() []access.Used { return e.gateway.Usage() }
+
+// RestoreUsage sets the usage of users to that of an earlier process. Only Options.Restore may call it.
+func (e *Engine) RestoreUsage(used []access.Used) { e.gateway.RestoreUsage(used) }
 
 // Guard returns the guard of failed logins, for the API.
 func (e *Engine) Guard() *access.Guard { return e.guard }

@@ -133,6 +133,12 @@ func (s *Server) Apply(set Settings) {
 // Users returns the users with their usage of today (UTC).
 func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
 
+// Usage returns the usage of the users, to save it.
+func (s *Server) Usage() []access.Used { return s.settings.Load().users.Used() }
+
+// RestoreUsage sets the usage of users to that of an earlier process. It is called before Serve.
+func (s *Server) RestoreUsage(used []access.Used) { s.settings.Load().users.Restore(used) }
+
 // Serve accepts HTTP and SOCKS5 clients from l until l is closed, and returns nil. It logs other errors of l
 // and tries again.
 func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
