@@ -10,8 +10,8 @@ import (
 
 var errQuarantined = errors.New("the plugin is quarantined")
 
-// Scorer calls the scorer plugin of one name. It implements core.Scorer and core.Tolerance. The
-// plugin's module may be replaced between two calls.
+// Scorer calls the scorer plugin with a given name. It implements core.Scorer and core.Tolerance.
+// The plugin's module may be replaced between two calls.
 type Scorer struct{ plugin, fallback *plugin }
 
 var (
@@ -51,8 +51,8 @@ func (s *Scorer) Tolerance() float64 {
 	return v.module.Tolerance()
 }
 
-// Backoff calls the backoff plugin of one name. The plugin's module may be replaced between two
-// calls.
+// Backoff calls the backoff plugin with a given name. The plugin's module may be replaced between
+// two calls.
 type Backoff struct{ plugin, fallback *plugin }
 
 // Delay implements core.Backoff. If the plugin fails, the built-in backoff computes the delay.
@@ -79,11 +79,12 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	return b.fallback.current.Load().module.Delay(r)
 }
 
-// Judge calls the judge plugin of one name. The plugin's module may be replaced between two calls. No
-// built-in replaces a plugin that fails: the response is then treated as if there were no judge.
+// Judge calls the judge plugin with a given name. The plugin's module may be replaced between two
+// calls. No built-in replaces a plugin that fails: the response is then treated as if there were no
+// judge.
 type Judge struct{ plugin *plugin }
 
-// Wants implements core.Judge. It returns nil while the plugin is quarantined or does not serve.
+// Wants implements core.Judge. It returns nil while the plugin is quarantined or not ready.
 func (j *Judge) Wants() *core.Wants {
 	v := j.plugin.current.Load()
 	if v.quarantined.Load() {
@@ -110,8 +111,8 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts the error of a call. It returns true if the module was replaced during the call, so that the
-// caller should call again.
+// failed counts the failure of a call. It returns true if the module was replaced during the call, so that
+// the caller should call again.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
@@ -123,9 +124,9 @@ func (p *plugin) failed(v *version, err error) (again bool) {
 	return false
 }
 
-// timedEvery is the number of calls of which one is timed. Its time is counted for all of them, because
-// reading the clock twice takes longer than a call of a small plugin. The number is odd: if calls of score
-// and observe alternate, both are timed.
+// timedEvery is the number of calls of which only one is timed, because reading the clock twice takes
+// longer than a call of a small plugin. The time of this call counts for all of them. The number is odd,
+// so that both functions are timed if calls of score and observe alternate.
 const timedEvery = 17
 
 // beginTiming returns the start time of a call, or the zero time if the call is not timed.

@@ -17,7 +17,7 @@ import (
 // Change is a set of configured plugins that have been loaded and are waiting for Commit or Rollback.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded versions that are not yet in all
+	ready map[string]*version // loaded versions that have not been entered into all
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -26,7 +26,7 @@ type Change struct {
 	specs map[string]Spec
 }
 
-// note is a log record that Commit writes.
+// note is a log record that Commit will write.
 type note struct{ msg, plugin string }
 
 const keptUnusable = "a kept plugin is not used: it is fetched again"
@@ -34,16 +34,16 @@ const keptUnusable = "a kept plugin is not used: it is fetched again"
 const placeTaken = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
 // Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback discards
-// the change. The caller must call one of the two soon, because until then all other changes of the registry
-// wait. The error is a *core.KeyError.
+// the change. The caller must call one of the two soon, because all other changes of the registry wait until
+// then. The error is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
-// Begin is Stage for the start of the gateway. It compiles modules that take long to compile in the
-// background. Until a module is ready, the built-in is called instead.
+// Begin is like Stage, but for the start of the gateway: modules that take long to compile are
+// compiled in the background. Until a module is ready, the built-in is called instead.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
-// stage loads the plugins without a lock, and then locks mu. It loads again if the configuration
-// has been changed meanwhile.
+// stage loads the plugins without a lock, and then locks mu. If the configuration has been changed
+// meanwhile, it loads them again.
 func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	r.mu.Lock()
 	for {
@@ -64,7 +64,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	}
 }
 
-// arrange enters the loaded versions into c.all. The caller holds mu.
+// arrange enters the loaded versions into c.all, the plugins after Commit. The caller holds mu.
 func (c *Change) arrange(specs map[string]Spec) {
 	c.specs = specs
 	c.all = maps.Clone(*c.r.byName.Load())
@@ -89,14 +89,14 @@ func (c *Change) arrange(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs. It also loads the uploads that were hidden by a
-// plugin of the configuration and are not hidden any more. Until Commit or Rollback, a hidden upload may be
-// deleted, but not replaced.
+// load loads the plugins that are new or changed in specs. It also loads uploads that a plugin of the
+// configuration has hidden so far. Until Commit or Rollback, a hidden upload may be deleted, but not
+// replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
 			key := "plugins." + name
-			if k := (*core.KeyError)(nil); errors.As(err, &k) { // the error names the key already
+			if k := (*core.KeyError)(nil); errors.As(err, &k) { // the error already names the key
 				key, err = key+"."+k.Key, k.Err
 			}
 			return &core.KeyError{Key: key, Err: err}
@@ -124,9 +124,9 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	return c.loadCode(name, spec, fetched{Module: source.Module{Code: code}}, begin)
 }
 
-// loadFetched loads a module that was fetched before. If there is none, a plugin of that name does not change
-// until its module has been fetched. If a kept module cannot be loaded any more, the gateway starts
-// nevertheless.
+// loadFetched loads a module that was fetched before. If there is none, the plugin with this name does not
+// change until its module has been fetched. If a kept module cannot be loaded any more, this is no error, so
+// that the gateway starts nevertheless.
 func (c *Change) loadFetched(name string, spec Spec, begin bool) error {
 	if m := c.r.kept(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, begin)

@@ -15,7 +15,8 @@ func newCompiler() *compiler {
 	return &compiler{quick: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slow: make(chan struct{}, 1)}
 }
 
-// run calls f as soon as the limit for the module permits.
+// run calls f as soon as the limit for the module permits, and returns its error. If ctx ends
+// first, it returns the error of ctx.
 func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
 	lane := c.quick
 	if wasmhost.Slow(code) {

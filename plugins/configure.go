@@ -8,8 +8,8 @@ import (
 )
 
 // Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes,
-// removes those whose value is nil, and keeps all others. It works like a Submit of the same module: it has
-// the same errors, and RollBack returns to the previous settings.
+// removes those whose value is nil, and keeps all others. It works like a Submit of the same module, with
+// the same errors, and RollBack restores the previous settings.
 func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
@@ -50,7 +50,7 @@ func merged(config, changes map[string]any) map[string]any {
 // SettingValue is a setting that a module declares, with its value.
 type SettingValue struct {
 	wasmhost.Setting
-	Value string // the configured value; "" for the default, and for free texts, which may be secret
+	Value string // the configured value; "" for the default, and for a free text, which may be secret
 }
 
 // settings returns the settings that the module of v declares, with their values.

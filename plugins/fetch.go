@@ -18,7 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The wait before the next attempt to fetch a module doubles with each failure.
+// The first and the longest wait before the next attempt to fetch a module. The wait doubles with
+// each failure.
 const (
 	firstFetchWait = 2 * time.Second
 	maxFetchWait   = 5 * time.Minute
@@ -40,8 +41,8 @@ type FetchStatus struct {
 	URL       string // without its query
 	State     FetchState
 	Err       error     // of the last attempt; nil after a success
-	FetchedAt time.Time // UTC; zero if it never was
-	RetryAt   time.Time // UTC; of the next attempt, while FetchWaiting
+	FetchedAt time.Time // UTC; zero if the module was never fetched
+	RetryAt   time.Time // UTC; time of the next attempt in the state FetchWaiting
 }
 
 // fetcher fetches the module of one plugin in the background.
@@ -82,8 +83,8 @@ func (f *fetchers) get(name string) *fetcher {
 }
 
 // syncFetchers starts and stops fetchers, so that each spec with a URL has one. Modules whose source is not
-// pinned are fetched again, because the URL may have another module by now. Modules that could not be fetched
-// are fetched again too. The caller holds mu.
+// pinned are fetched again, because the URL may have another module now. Modules that could not be fetched
+// are fetched again, too. The caller holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -134,7 +135,8 @@ func (r *Registry) startFetcher(name string, spec Spec) {
 	r.fetchers.wg.Go(func() { r.runFetcher(ctx, f) })
 }
 
-// runFetcher fetches the module until a pinned one has been fetched, or ctx ends.
+// runFetcher fetches the module, and fetches it again on request, until a pinned module has been
+// fetched or ctx ends.
 func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	wait := firstFetchWait
 	for {
@@ -188,7 +190,7 @@ func (r *Registry) meanwhile(name string) string {
 	return "the built-in answers for it"
 }
 
-// fail records that a module can never be used.
+// fail records that the module of a fetcher can never be used, because of err.
 func (r *Registry) fail(f *fetcher, err error) {
 	r.opts.Log.Error("plugin fetched and refused: "+r.meanwhile(f.name), slog.String("plugin", f.name),
 		slog.String("url", f.spec.Source.Place()), slog.Any("error", err))
@@ -250,7 +252,7 @@ func (r *Registry) takeFetched(f *fetcher, v *version) error {
 			r.opts.Log.Warn(placeTaken, slog.String("plugin", f.name))
 		}
 	}
-	r.configured++ // so that a Stage in progress loads again, with this module
+	r.configured++ // so that a Stage in progress loads the plugins again, with this module
 	if p := r.install(f.name, v); old != nil && p != old {
 		old.retire()
 	}
@@ -312,8 +314,8 @@ type fetched struct {
 	at time.Time
 }
 
-// kept returns the module of spec.Source if it was fetched before, and nil otherwise. That is the module in
-// use or, if there is none, the module in the file. It is verified again.
+// kept returns the module of spec.Source if it was fetched before, and nil otherwise. It takes the module
+// in use or, if there is none, the module in the file, which it verifies again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()
@@ -333,8 +335,8 @@ func (r *Registry) kept(name string, spec Spec) *fetched {
 	return m
 }
 
-// readFetched returns the module of a file written by keepFetched. It returns nil if the module is from
-// another URL.
+// readFetched returns the module of a file written by keepFetched. It returns nil if the module came
+// from another URL.
 func readFetched(path string, from source.Source) (*fetched, error) {
 	data, err := readModule(path)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 // savedExt is the extension of an upload's file: one line of JSON with the settings, followed by
-// the module. Both are in one file, so that a module is never read with the settings of another
-// one.
+// the module. One file holds both, so that a module is never read with the settings of another
+// module.
 const savedExt = ".upload"
 
 func (r *Registry) file(name string) string {
@@ -44,8 +44,7 @@ func (r *Registry) save(name string, v *version) error {
 // halfExt is the extension of a file while it is being written.
 const halfExt = ".new"
 
-// writeFile replaces a file completely or not at all. After an error it removes the incomplete
-// file.
+// writeFile replaces a file completely or not at all. If it fails, it removes the incomplete file.
 func writeFile(path string, data []byte) error {
 	half := path + halfExt
 	err := writeAll(half, data)
@@ -88,8 +87,8 @@ func (r *Registry) unsave(name string) error {
 }
 
 // restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a plugin's
-// name, is logged and not removed. It must not prevent the gateway from starting. Incomplete files are
-// removed.
+// name, is logged and not removed. Such a file must not prevent the gateway from starting. Incomplete
+// files are removed.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return
@@ -139,7 +138,7 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost adds instructions to err: how to remove an upload that cannot be loaded any more.
+// lost adds to err how to remove an upload that cannot be loaded any more.
 func lost(name string, err error) error {
 	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
 		name)

@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// DefaultMaxFaults is the default of Options.MaxFaults: a plugin is quarantined when that many of
+// DefaultMaxFaults is the default of Options.MaxFaults: a plugin is quarantined when MaxFaults of
 // its last windowFactor*MaxFaults calls have failed.
 const DefaultMaxFaults = 5
 
@@ -25,8 +25,8 @@ const (
 	busyLeast = 20 // calls
 )
 
-// health decides when one version is quarantined. plugin.faultMu guards it. It stores the numbers of the
-// failed calls, so that a successful call does not have to update it.
+// health decides when one version is quarantined. It stores the numbers of the failed calls, so that
+// successful calls need not update it. plugin.faultMu guards it.
 type health struct {
 	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next   int      // index of the oldest number once recent is full
@@ -48,8 +48,8 @@ func (h *health) fault(n uint64, max int) bool {
 	return len(h.recent) == max && int64(n-h.recent[h.next]) < int64(max)*windowFactor
 }
 
-// busyFault counts a call that found no free instance. It returns true if most calls have failed in this way
-// for busyFor.
+// busyFault counts call number n, which found no free instance. It returns true if most calls have failed in
+// this way for busyFor.
 func (h *health) busyFault(n uint64, now time.Time) bool {
 	if calls := n - h.busyCall + 1; h.busy == 0 || 2*(h.busy+1) < calls {
 		h.busy, h.busyCall, h.busySince = 0, n, now
@@ -66,14 +66,14 @@ const logEvery = 10 * time.Second
 type FaultReport struct {
 	Plugin      string
 	At          time.Time
-	Reason      string // of the last one, wasmhost.ReasonTrap and so on
-	Err         error  // of the last one
+	Reason      string // reason of the last failure: wasmhost.ReasonTrap and so on
+	Err         error  // error of the last failure
 	Faults      uint64 // since the last report
 	Calls       uint64 // since the last report, failed ones included
 	Quarantined bool   // the report's last fault has led to a quarantine
 }
 
-// report logs a FaultReport and passes it on.
+// report logs a FaultReport and passes it to Options.OnFault.
 func (r *Registry) report(f FaultReport) {
 	attrs := []any{slog.String("plugin", f.Plugin), slog.String("reason", f.Reason), slog.Any("error", f.Err),
 		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
@@ -90,7 +90,8 @@ func (r *Registry) report(f FaultReport) {
 	}
 }
 
-// succeeded counts a successful call. If calls have been slow since the last one, it counts a fault for each.
+// succeeded is called after a successful call. It counts a fault for each slow call of the module that has
+// not been counted yet.
 func (p *plugin) succeeded(v *version) {
 	n := p.calls.Add(1)
 	slow := v.module.Slow()
@@ -106,7 +107,7 @@ func (p *plugin) succeeded(v *version) {
 // fault counts a failed call of a version, and quarantines the version after too many.
 func (p *plugin) fault(v *version, err error) { p.record(v, p.calls.Add(1), err) }
 
-// record records that call number n was a fault.
+// record records that call number n of a version failed with err.
 func (p *plugin) record(v *version, n uint64, err error) {
 	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault

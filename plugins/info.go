@@ -34,7 +34,7 @@ func (v *version) state() string {
 	return StateReady
 }
 
-// Info describes one plugin at one moment.
+// Info describes one plugin at one time.
 type Info struct {
 	Name        string
 	Kind        wasmhost.Kind // "" for an upload that cannot be loaded any more
@@ -46,13 +46,13 @@ type Info struct {
 	Size        int       // of the module, in bytes
 	Learns      bool      // the module exports observe
 	LoadedAt    time.Time // UTC
-	Calls       uint64    // of all functions, including failed ones
+	Calls       uint64    // calls of all functions, including failed calls
 	Faults      uint64    // the failed ones of Calls
 	FaultsBy    map[string]uint64
 	LastError   string
 	LastFaultAt time.Time     // UTC; zero without a fault
 	Missed      uint64        // observations discarded because the queue was full
-	Spent       time.Duration // time of all calls; an estimate
+	Spent       time.Duration // estimate of the time spent in all calls
 	Quarantined bool
 	CanRollBack bool
 	HidesUpload bool // if this configured plugin is removed, an upload of the same name is used again
@@ -110,7 +110,7 @@ func (r *Registry) Get(name string) (Info, error) {
 
 func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
 
-// TestScorer calls a scorer and returns the scores. They have no effect.
+// TestScorer calls a scorer and returns the scores, which have no other effect.
 func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error)
 	return scores, p.current.Load().module.Score(c, scores)
 }
 
-// TestBackoff calls a backoff and returns the delay in seconds. It has no effect.
+// TestBackoff calls a backoff and returns the delay in seconds, which has no other effect.
 func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
 	if err != nil {
@@ -129,7 +129,8 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	return p.current.Load().module.Delay(q)
 }
 
-// TestJudge calls a judge. sample returns a response for what the judge asks for. The ruling has no effect.
+// TestJudge calls a judge and returns the ruling, which has no other effect. sample returns a response with
+// the parts that the judge asks for.
 func (r *Registry) TestJudge(
 	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {

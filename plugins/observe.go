@@ -13,7 +13,7 @@ import (
 // observer passes observations to one plugin in a separate goroutine, so that no request waits for
 // the plugin.
 type observer struct {
-	queue  chan core.Observation // set once by startObserving
+	queue  chan core.Observation // startObserving sets it once
 	done   chan struct{}         // closed by close
 	closed sync.Once
 	missed atomic.Uint64 // observations discarded because the queue was full
@@ -23,8 +23,8 @@ type observer struct {
 const (
 	// queued is the size of a plugin's queue.
 	queued = 1024
-	// The calls of observe of one plugin use at most 1/observeShare of one processor. After each observeSlice of
-	// calls, the observer pauses.
+	// The calls of one plugin's observe use at most 1/observeShare of a processor. To limit them, the observer
+	// pauses after calls that took observeSlice in total.
 	observeShare = 4
 	observeSlice = 2 * time.Millisecond
 )

@@ -38,7 +38,7 @@ type plugin struct {
 
 type counts struct{ calls, faults uint64 }
 
-// origin has what is needed to load a module again.
+// origin holds the data that are needed to load a module again.
 type origin struct {
 	code   []byte
 	sum    string // SHA-256 of code, in hexadecimal
@@ -58,7 +58,7 @@ type version struct {
 	pending     bool          // the module has not been fetched yet
 	fetched     time.Time     // UTC; zero for modules that are not fetched
 	signature   []byte        // of a fetched module; nil for none
-	slow        atomic.Uint64 // the slow calls of the module that have been counted as faults
+	slow        atomic.Uint64 // number of the module's slow calls that have been counted as faults
 	quarantined atomic.Bool
 	health      health
 	output      *output.Output // of the plugin
@@ -81,9 +81,9 @@ func (v *version) kind() wasmhost.Kind {
 	return v.module.Description().Kind
 }
 
-// takes reports whether v may replace the current version. Requests that hold p call it as a scorer or as a
-// judge, so v must have the kind of the current version. If that kind is unknown, v may be a scorer or a
-// judge. Backoffs are looked up for each use.
+// takes reports whether v may replace the current version. v must have the kind of the current version,
+// because requests that hold p call it as a scorer or as a judge. If the current kind is unknown, v may be
+// a scorer or a judge, but not a backoff, because backoffs are looked up for each use.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff
@@ -100,7 +100,7 @@ func (p *plugin) swap(v *version) {
 	old.module.Close()
 }
 
-// retire closes a plugin that has been removed from the registry.
+// retire closes a plugin that was removed from the registry.
 func (p *plugin) retire() {
 	p.observer.close()
 	p.current.Load().module.Close()

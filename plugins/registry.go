@@ -1,9 +1,11 @@
 // Package plugins is the registry of plugins. A plugin is built in, configured or uploaded, and has a name.
-// The module of a name can be replaced, rolled back or quarantined while requests run. A caller that holds a
-// Scorer, Backoff or Judge calls the current module of its name, or a built-in if there is no usable module.
+// A plugin's module can be replaced, rolled back or quarantined while requests are in flight. A caller that
+// holds a Scorer, Backoff or Judge calls the current module of its name, or a built-in if there is no usable
+// module.
 //
-// Files: plugin.go has a name and its module, call.go the calls, health.go the quarantine, observe.go the
-// observations, change.go the plugins of the configuration, uploads.go the uploads, and files.go their files.
+// Files: plugin.go has a plugin and its versions, call.go the calls, health.go the quarantine, observe.go the
+// observations, change.go the plugins of the configuration, uploads.go the uploads, and files.go the files of
+// uploads.
 package plugins
 
 import (
@@ -34,7 +36,7 @@ const (
 	SourceAPI     = "api"
 )
 
-// The built-ins that replace a plugin that fails.
+// The built-ins that replace a failing plugin.
 const (
 	FallbackFirst   = "least_in_flight"
 	FallbackRetry   = "performance"
@@ -55,14 +57,14 @@ type Spec struct {
 	Temporary bool // an upload that is not kept in StateDir
 }
 
-// Limits are the limits of one plugin that replace the common limits. 0 stands for the common limit.
+// Limits are the limits of one plugin. A field with 0 stands for the common limit.
 type Limits struct {
 	Fuel        int64         // for one call; see wasmhost.Limits
 	MemoryBytes int64         // of an instance, rounded down to pages of 64 KiB
 	CallTimeout time.Duration // CPU time of one call
 }
 
-// Of returns the limits of a plugin: l, with the limits in all where l has 0.
+// Of returns the limits of a plugin: those of l, and those of all where l has 0.
 func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
 	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
@@ -70,7 +72,8 @@ func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	return all
 }
 
-// place returns where the module comes from: the path, the built-in, or the URL without its query.
+// place returns the place that the module comes from: the path, the built-in, or the URL without
+// its query.
 func (s *Spec) place() string { return cmp.Or(s.Path, s.Builtin, s.Source.Place()) }
 
 // Options are the options of a Registry.
@@ -84,15 +87,15 @@ type Options struct {
 	// Fetch fetches and verifies the module of a Spec with a Source; see source.Client. If it is nil, no module
 	// is fetched.
 	Fetch func(ctx context.Context, from source.Source) (*source.Module, error)
-	// Check examines an upload before it is loaded. Its error for a bad module is a *Rejection. Any other error
-	// means that the check itself failed, without a fault of the module. If Check is nil, uploads are only loaded
-	// and tried once.
+	// Check examines an upload before it is loaded. If the module is bad, the error is a *Rejection. Any other
+	// error means that the check itself failed, which is not due to the module. If Check is nil, uploads are only
+	// loaded and called once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
 	// OnLine receives each log line of a plugin that is kept. It is called during the call that writes the line.
 	// It must return soon, and must not call the registry. It may be nil.
 	OnLine func(plugin string, l output.Line)
-	// OnFault receives a report of failed calls whenever they are logged: at a quarantine, and otherwise at most
-	// once in 10 s for each plugin. It must return soon, and must not call the registry. It may be nil.
+	// OnFault receives a report whenever failed calls are logged: at a quarantine, and otherwise at most once in
+	// 10 s for each plugin. It must return soon, and must not call the registry. It may be nil.
 	OnFault func(FaultReport)
 }
 
@@ -103,7 +106,7 @@ type Registry struct {
 	opts     Options
 	host     *wasmhost.Host
 	compiler *compiler
-	used     atomic.Pointer[func(name string) bool] // reports whether a plugin is in use; nil: all are
+	used     atomic.Pointer[func(name string) bool] // reports whether a plugin is in use; nil if all are
 	closing  context.Context                        // cancelled by Close
 	stop     context.CancelFunc
 
@@ -117,7 +120,7 @@ type Registry struct {
 	frozen     bool           // see Freeze
 	background sync.WaitGroup // background compilations and uploads
 
-	poolMu sync.Mutex // guards pool, and the order of its changes and of the entries of modules; locked after mu
+	poolMu sync.Mutex // guards pool; held while proxies are passed to modules or modules are entered; locked after mu
 	pool   []wasmhost.Proxy
 
 	uploads  uploads
@@ -153,14 +156,14 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry
-// scorer, backoff or judge. It is called for each observation. Observations go to the plugins in use, to those
-// configured with observe = true, and to backoffs that a request's own policy has called. Without
-// the function they go to all plugins.
+// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or
+// judge. It is called for each observation. Observations go to the plugins in use, to those configured with
+// observe = true, and to backoffs that a request's own policy has called. If no function is set, they go to
+// all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
 
-// Freeze makes all later changes of files in StateDir fail with state.ErrClosed. It is called when another
-// process will use the folder.
+// Freeze makes all later changes of files in StateDir fail with state.ErrClosed. It is called before
+// another process uses the folder.
 func (r *Registry) Freeze() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -224,19 +227,19 @@ func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
 	}
 }
 
-// Scorer returns the scorer of that name. If it fails, the built-in named fallback is called
+// Scorer returns the scorer with the given name. If it fails, the built-in named fallback is called
 // instead.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }
 
-// Backoff returns the backoff of that name. If it fails, the built-in FallbackBackoff is called
-// instead.
+// Backoff returns the backoff with the given name. If it fails, the built-in FallbackBackoff is
+// called instead.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }
 
-// Judge returns the judge of that name.
+// Judge returns the judge with the given name.
 func (r *Registry) Judge(name string) (core.Judge, error) { return judge(*r.byName.Load(), name) }
 
 func judge(all map[string]*plugin, name string) (core.Judge, error) {
@@ -263,8 +266,8 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 	return &Backoff{p, all[FallbackBackoff]}, nil
 }
 
-// find returns the plugin with a name and a kind. An upload that cannot be loaded has no kind, and matches
-// every kind.
+// find returns the plugin with the given name and kind. An upload that cannot be loaded has no kind, and
+// matches every kind.
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {

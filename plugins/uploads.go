@@ -20,7 +20,7 @@ const (
 	maxFinished = 100 // number of finished uploads whose status is kept
 )
 
-// ErrTooManyUploads means that maxPending uploads are being checked already.
+// ErrTooManyUploads reports that maxPending uploads are already being checked.
 var ErrTooManyUploads = errors.New("too many uploads are being checked; try again later")
 
 // conflict is an error that wraps core.ErrConflict.
@@ -34,11 +34,11 @@ func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(f
 // FailedCheck is a check of sdk/ABI.md that a module has failed.
 type FailedCheck struct {
 	Name   string // the name that `whirlpool plugin verify` prints
-	Detail string // what the module did
+	Detail string // the behaviour of the module
 	Fix    string // what to change
 }
 
-// Rejection is the error of an upload whose module fails checks.
+// Rejection reports that the module of an upload has failed checks.
 type Rejection struct{ Failed []FailedCheck }
 
 func (r *Rejection) Error() string {
@@ -62,7 +62,7 @@ const (
 	UploadFailed   UploadState = "failed"
 )
 
-// UploadStatus describes an upload at one moment.
+// UploadStatus describes an upload at one time.
 type UploadStatus struct {
 	ID         string
 	Name       string // of the plugin
@@ -71,7 +71,7 @@ type UploadStatus struct {
 	StartedAt  time.Time // UTC
 	FinishedAt time.Time // UTC; zero before the end
 	Plugin     Info      // set in the state UploadDone
-	Err        error     // set in the state UploadFailed; see Registry.Put
+	Err        error     // set in the state UploadFailed; see Registry.Submit
 }
 
 // Upload is a module that is being checked and entered into the registry.
@@ -124,16 +124,16 @@ type uploads struct {
 	ended   []string           // ids, the oldest first
 }
 
-// Submit begins to load a module under a name. If replace is set, the module replaces that of the plugin with
-// this name; otherwise it becomes a new plugin. The module is checked (Options.Check), compiled and called
-// once before it is used. Modules that take long to compile do not delay others. If config is nil, the
-// settings of the replaced module are kept. If keep is not set, the upload lasts until the end of the process, and
-// does not replace the file of an earlier one.
+// Submit begins to load a module under a name, and does not wait for the end of the upload. If replace is set, the
+// module replaces that of the plugin with this name; otherwise it becomes a new plugin. The module is checked
+// (Options.Check), compiled and called once before it is used. Modules that take long to compile do not delay
+// others. If config is nil, the settings of the replaced module are kept. If keep is not set, the upload lasts
+// until the end of the process, and does not replace the file of an earlier upload.
 //
-// Submit returns an error, and no upload, if the module cannot be accepted at all. The same errors are
-// possible for Submit and for the upload. The error is a *wasmhost.CheckError or a *Rejection if the module
-// is the reason. It wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name
-// is taken or cannot be changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
+// Submit returns an error, and no upload, if the module cannot be accepted at all. The upload can fail with
+// the same errors. The error is a *wasmhost.CheckError or a *Rejection if the module is the cause. It wraps
+// core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name is taken or cannot be
+// changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, keep bool) (*Upload, error) {
 	return r.submit(name, code, replace, keep, func() ([]byte, map[string]any) {
 		if p := r.get(name); p != nil && config == nil {
@@ -143,8 +143,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit is Submit. It calls input when earlier uploads of the same name have ended: only then is it certain which
-// module and which settings the upload changes. code is the module as far as it is known before.
+// submit implements Submit. It calls input for the module and the settings when earlier uploads with the same name
+// have ended, because only then is it certain what the upload changes. code is the module for the checks before
+// the upload begins.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -177,7 +178,7 @@ func (r *Registry) submit(
 	return u, nil
 }
 
-// Put calls Submit and waits for the upload's end.
+// Put calls Submit and waits for the end of the upload.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
 	u, err := r.Submit(name, code, config, replace, true)
 	if err != nil {
@@ -251,8 +252,8 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
 }
 
-// mayPut returns an error if a module of that kind must not be uploaded under the name. kind is ""
-// if it is unknown.
+// mayPut returns an error if a module of the given kind must not be uploaded under the name. kind
+// is "" if it is unknown.
 func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {
@@ -280,8 +281,8 @@ func (r *Registry) uploaded() (n int) {
 	return n
 }
 
-// take saves an upload and enters it into the registry. It calls allowed first, because another plugin may
-// have got the name during the compilation.
+// take saves an upload and enters it into the registry. Before, it calls allowed, because another plugin
+// may have got the name during the compilation.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -316,8 +317,8 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns what uses
-// a plugin, or "". It is called while a lock of the registry is held, and must not change plugins.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns a use of
+// the plugin, or "". It is called while the registry's lock is held, and must not change plugins.
 // The error wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
@@ -337,7 +338,7 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	if by := inUse(name); by != "" {
 		return conflictf("plugin %q is in use as %s; activate another first", name, by)
 	}
-	if err := r.unsave(name); err != nil { // before the removal: otherwise the plugin would be back after a restart
+	if err := r.unsave(name); err != nil { // before the removal, because otherwise a restart would restore the plugin
 		return err
 	}
 	all := maps.Clone(*r.byName.Load())
@@ -347,8 +348,8 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	return nil
 }
 
-// canRollBack reports whether RollBack can replace v. The previous module of a configured plugin is
-// restored in the configuration.
+// canRollBack reports whether RollBack can replace v, which must be an upload. A configured plugin
+// is rolled back by a change of the configuration.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
 // RollBack replaces the current module by the previous one. The error wraps core.ErrNotFound or

@@ -70,14 +70,14 @@ func refusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// noRoom reports whether err means that reserve returned no region. That is permitted for large settings, but
+// noRoom reports whether err means that reserve returned no region. This is permitted for large settings, but
 // not for calls.
 func noRoom(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
 }
 
-// fresh calls f with a new instance.
+// fresh calls f with a new instance, and returns its error.
 func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	p, err := k.module.Probe()
 	if err != nil {
@@ -104,16 +104,17 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	return at, nil
 }
 
-// least is the size in bytes of the smallest region that the host asks for.
+// least is the size, in bytes, of the smallest region that the host asks for.
 const least = 4096
 
-// sizeFor returns the size of the region that the host asks for, for a choice among n candidates. It is a
+// sizeFor returns the size of the region that the host reserves for a choice among n candidates. It is a
 // multiple of 4096 bytes.
 func sizeFor(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
-// most returns the size of the region for the largest possible call. Every module must be able to reserve it.
+// most returns the size of the region for the largest call that every module must serve. Every module must be
+// able to reserve it.
 func (k *kit) most() uint32 {
 	switch k.desc.Kind {
 	case wasmhost.Scorer:
@@ -136,7 +137,7 @@ func (k *kit) reserve() (string, error) {
 				return err
 			}
 		}
-		for i := range repeated { // so many that they exceed the memory if the module never reuses a region
+		for i := range repeated { // so many regions that they exceed the memory if the module never reuses one
 			if _, err := room(p, least); err != nil {
 				return fmt.Errorf("call %d in a row: %w", i+1, err)
 			}
@@ -146,8 +147,8 @@ func (k *kit) reserve() (string, error) {
 	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
-// answers makes one call after it has overwritten the whole region. If the module keeps data of its own in
-// the region, the call fails.
+// answers checks one call. It first overwrites the whole region, so that the call fails if the module
+// keeps its own data there.
 func (k *kit) answers() (string, error) {
 	err := k.fresh(func(p *wasmhost.Probe) error {
 		at, err := room(p, k.most())
@@ -162,10 +163,10 @@ func (k *kit) answers() (string, error) {
 	return "a plausible call", err
 }
 
-// some is the number of candidates in the call of once.
+// some is the number of candidates in the call that once makes.
 const some = 10
 
-// limit returns the fuel limit of the call of once.
+// limit returns the fuel limit of the call that once makes.
 func (k *kit) limit() int64 {
 	limit := k.module.Limits().Fuel
 	if k.desc.Kind == wasmhost.Scorer {
@@ -189,8 +190,8 @@ func (k *kit) once(p *wasmhost.Probe) error {
 	return err
 }
 
-// reserveLarge calls reserve with an impossible size. A trap counts as a refusal, because in some languages a
-// full heap always ends the program.
+// reserveLarge checks reserve with an impossible size. A trap counts as a refusal, because in some languages
+// a full heap always ends the program.
 func (k *kit) reserveLarge() (string, error) {
 	size := (k.module.Limits().MemoryPages + 1) << 16
 	how := "with 0"
@@ -285,8 +286,8 @@ func (k *kit) counts() (string, error) {
 	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
 }
 
-// many calls score with more candidates than a scorer must accept. The module may refuse the size, or use up
-// the fuel, but it must not trap or return invalid scores.
+// many checks calls of score with more candidates than a scorer must accept. The module may refuse the size,
+// or use up the fuel, but it must not trap or return invalid scores.
 func (k *kit) many() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
@@ -329,8 +330,8 @@ func (k *kit) deterministic() (string, error) {
 		})
 }
 
-// same makes the same calls twice with each of three instances. A module that does not learn must give the
-// same results each time.
+// same checks that a module that does not learn gives the same results each time. It makes the same calls
+// twice with each of three instances. ask makes the calls.
 func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
@@ -370,10 +371,10 @@ func differs(a, b []float64) int {
 	return -1
 }
 
-// outside writes the records of a choice into memory, with other bytes around the rows and the scores. These
-// bytes must have no effect and must not change.
+// outside checks that a module neither uses nor changes the bytes around the rows and the scores of a
+// choice. It makes the same call with different bytes there.
 func (k *kit) outside() (string, error) {
-	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes around
+	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := trial.Plausible(n)
 	var first []float64
 	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
@@ -548,8 +549,8 @@ const (
 // runs for the first time when a module has allocated 4 MiB: after 80,000 calls that allocate 50 bytes each.
 const rounds = 5
 
-// memory makes many calls, and then doubles their number, up to rounds times, until memory does not grow any
-// more.
+// memory checks that memory does not grow without end. It makes many calls, and doubles their number, up to
+// rounds times, until the memory does not grow any more.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32
@@ -653,7 +654,7 @@ func (k *kit) dearestWait(limit int64) (fuel int64, err error) {
 	return fuel, err
 }
 
-// time makes the most expensive calls that every module must be able to serve.
+// time checks the CPU time of the most expensive calls that every module must serve.
 func (k *kit) time() (string, error) {
 	within := k.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
@@ -690,7 +691,7 @@ func (k *kit) time() (string, error) {
 	})
 }
 
-// instances makes many calls with one instance and checks that another instance is not affected.
+// instances checks that many calls of one instance do not affect another instance.
 func (k *kit) instances() (string, error) {
 	answer := func(p *wasmhost.Probe) ([]float64, error) {
 		switch k.desc.Kind {

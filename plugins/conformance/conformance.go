@@ -1,5 +1,5 @@
 // Package conformance checks whether a module conforms to sdk/ABI.md, in whatever language it is written.
-// Each failed check says what to change. `whirlpool plugin verify` and the gateway (for uploads) use it.
+// A failed check states what to change. `whirlpool plugin verify` and the gateway (for uploads) use it.
 package conformance
 
 import (
@@ -27,7 +27,7 @@ const (
 type Check struct {
 	Name    string `json:"name"`
 	Result  Result `json:"result"`
-	Detail  string `json:"detail"`         // what the module did
+	Detail  string `json:"detail"`         // the behaviour of the module
 	Mend    string `json:"mend,omitempty"` // only for a failed check: what to change
 	Section string `json:"section"`        // section of sdk/ABI.md
 }
@@ -67,8 +67,8 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic are the checks that run the module, in their order. The checks after the last one in needed make
-// calls.
+// dynamic lists the checks that run the module, in their order. The checks after the last check in needed
+// make calls.
 var dynamic = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for all kinds
@@ -199,10 +199,11 @@ func (c *Check) settle(err error, mend string) {
 	}
 }
 
-// listed is the maximum number of errors in the detail of one check.
+// listed is the maximum number of errors in the Detail of one check.
 const listed = 3
 
-// static adds the checks that do not run the module, and returns the name of the first that failed.
+// static adds the checks that do not run the module to r, and returns the name of the first failed
+// one, or "".
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
@@ -241,7 +242,7 @@ func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	return failed
 }
 
-// Write writes the report as text: a line for each check, and after a failed one what to change.
+// Write writes the report as text: a line for each check and, after a failed check, what to change.
 func (r Report) Write(w io.Writer) error {
 	var b strings.Builder
 	counts := map[Result]int{}

@@ -16,7 +16,8 @@ func (k *kit) rulings() (string, error) {
 	return fmt.Sprintf("%d responses, at the edge too", len(list)), err
 }
 
-// rule returns the rulings on a list of responses: the kind of each, and for how long the proxy rests.
+// rule returns the rulings on a list of responses: for each, the kind and the duration of the rest, in
+// seconds.
 func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	rulings := make([]float64, 0, 2*len(list))
 	for i := range list {

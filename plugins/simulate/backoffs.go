@@ -30,12 +30,12 @@ type Backoffs struct {
 // the gateway.
 type Waits struct {
 	Backoff string  `json:"backoff"`
-	Delays  []Delay `json:"delays"` // before each retry of requests that never succeed
+	Delays  []Delay `json:"delays"` // waits before each retry of requests that never succeed
 	// For requests in outages of random length, with up to 9 retries:
 	Recovered float64 `json:"recovered"`    // share of the requests that succeeded, 0 to 1
-	Retries   float64 `json:"mean_retries"` // number of retries per request
+	Retries   float64 `json:"mean_retries"` // mean number of retries per request
 	Late      float64 `json:"mean_late"`    // mean time from the end of the outage to the success, s
-	Faults    int     `json:"faults"`       // plugin faults; exponential replaced the plugin in these calls
+	Faults    int     `json:"faults"`       // plugin faults: calls in which exponential replaced the plugin
 	LastFault string  `json:"last_fault,omitempty"`
 }
 
@@ -81,7 +81,7 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 				break
 			}
 			var x OutageWaits
-			// The seed 6 is that of bestFixed, so the same attempts go to the dead proxy.
+			// The seed 6 is also that of bestFixed, so that the same attempts go to the dead proxy.
 			x, err = t.play(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.pass)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)

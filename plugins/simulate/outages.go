@@ -14,14 +14,14 @@ import (
 )
 
 // Outages is the report on requests to one target that fails from time to time, with the default policy. It
-// covers only the requests whose first attempt fails. Each kind of outages has a target and proxies of its own.
+// covers only the requests whose first attempt fails. Each kind of outages has its own target and proxies.
 type Outages struct {
 	Kind    string        `json:"kind"`    // the kind of outages
 	Results []OutageWaits `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
 }
 
-// OutageWaits is the result of one backoff. The wait of a request ends with its success. For a request that
-// is not served, it counts as the policy's max_backoff_delay.
+// OutageWaits is the result of one backoff. The wait of a request ends with its success. The wait of a
+// request that is not served counts as the policy's max_backoff_delay.
 type OutageWaits struct {
 	Backoff  string  `json:"backoff"`
 	Served   float64 `json:"served"`        // share of the requests, 0 to 1
@@ -33,8 +33,8 @@ type OutageWaits struct {
 // outages.
 const bestFixed = "best fixed"
 
-// outageKinds are the kinds of outages by their lengths in seconds. The kind with nil has a pool in which one
-// of five proxies is dead.
+// outageKinds are the kinds of outages by their lengths in seconds. A kind without lengths (nil) stands for a
+// pool in which one of five proxies is dead.
 var outageKinds = []struct {
 	name   string
 	length func(*rand.Rand) float64
@@ -49,7 +49,7 @@ var outageKinds = []struct {
 // The times of outages and requests.
 const (
 	outageCount   = 200
-	outageGap     = 20.0 // s; shortest time between outages, the mean is twice as much
+	outageGap     = 20.0 // shortest time between outages, s; the mean is twice this
 	outageRequest = 3.0  // mean number of requests per second
 )
 
@@ -83,7 +83,7 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 	return t
 }
 
-// up reports whether the target serves requests at a time.
+// up reports whether the target serves requests at the time at.
 func (t *timeline) up(at float64) bool {
 	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
@@ -91,7 +91,7 @@ func (t *timeline) up(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pending is an attempt that has not begun.
+// pending is an attempt that has not begun yet.
 type pending struct {
 	at, began, waited, luck float64
 	number                  int
@@ -115,7 +115,7 @@ func (q *queue) Pop() any {
 func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageWaits, err error) {
 	q := make(queue, len(t.requests))
-	for i, at := range t.requests { // ordered by time, which makes it a heap
+	for i, at := range t.requests { // requests is ordered by time, so the queue is a heap
 		q[i] = pending{at: at, began: at, luck: r.Float64()}
 	}
 	failed, total, attempts := 0, 0.0, 0
@@ -172,7 +172,7 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 	return out, nil
 }
 
-// fixed returns the result of a fixed delay. It is the same as that of play, but computed without a
+// fixed returns the result of a fixed delay. The result is that of play, but is computed without a
 // simulation of each attempt.
 func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
 	failed, total, attempts := 0.0, 0.0, 0

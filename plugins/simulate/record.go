@@ -26,7 +26,7 @@ type Recorder struct {
 	trace Trace
 	index map[string]int
 	uses  map[string]float64 // uses of each proxy at its first Look
-	used  float64            // attempts since then, of all proxies
+	used  float64            // attempts since the first Look, of all proxies
 	last  float64            // time of the last Look, s
 }
 

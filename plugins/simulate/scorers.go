@@ -34,8 +34,8 @@ type Result struct {
 	Latency     float64     `json:"mean_latency"` // of all attempts, s
 	Cost        float64     `json:"mean_cost"`    // per attempt
 	Regret      float64     `json:"regret"`       // expected successes of the oracle minus the scorer's
-	Refused     int         `json:"refused"`      // number of requests that came while every breaker was open
-	Faults      int         `json:"faults"`       // plugin faults; rotation replaced the scorer in these calls
+	Refused     int         `json:"refused"`      // number of requests while every breaker was open
+	Faults      int         `json:"faults"`       // plugin faults: calls in which rotation replaced the scorer
 	LastFault   string      `json:"last_fault,omitempty"`
 	Shares      []float64   `json:"shares"`   // share of each proxy in the attempts
 	Timeline    [][]float64 `json:"timeline"` // share of each proxy in the attempts of a column
@@ -65,9 +65,9 @@ func NoBreaker() breaker.Config {
 }
 
 // PlayScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an
-// oracle that always chooses the proxy with the highest probability of success. All get the same
-// requests and the same random numbers. The same seed gives the same report. Selection is that of
-// core/selector, with a simulated clock. Each request is one attempt.
+// oracle that always chooses the proxy with the highest probability of success. All of them get the
+// same requests and the same random numbers. The same seed gives the same report. Selection is that
+// of core/selector, with a simulated clock. Each request is one attempt.
 func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (Scorers, error) {
 	report := Scorers{Duration: t.Duration}
 	for _, p := range t.Proxies {
@@ -131,7 +131,8 @@ type module interface {
 	Observe(*core.Observation) error
 }
 
-// counted is a scorer that counts its plugin faults. In these calls the selector rotates instead.
+// counted is a scorer that counts its failed calls, in which the selector uses the rotation
+// instead.
 type counted struct {
 	module
 	faults int
@@ -153,7 +154,7 @@ func (c *counted) Score(candidates core.Candidates, scores []float64) error {
 // ending is an attempt in flight, with its result.
 type ending struct {
 	at      time.Time
-	proxy   int // its index
+	proxy   int // index of the proxy
 	lease   upstream.Lease
 	outcome core.Outcome
 	seen    core.Observation
@@ -173,7 +174,7 @@ func (e *endings) Pop() any {
 	return last
 }
 
-// each calls f with the time of each request, in seconds from the beginning.
+// each calls f with the time of each request, in seconds from the beginning of the trace.
 func (p *play) each(f func(t float64)) {
 	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
 		f(t)
@@ -181,7 +182,7 @@ func (p *play) each(f func(t float64)) {
 	}
 }
 
-// with simulates the trace with a scorer.
+// with simulates the trace with the scorer m.
 func (p *play) with(m module, breakers breaker.Config) error {
 	p.scorer = &counted{module: m}
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
@@ -292,8 +293,8 @@ func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// attempt begins an attempt through a proxy and counts it. The caller ends it after latency: it takes it out
-// of inFlight.
+// attempt begins an attempt through a proxy and counts it. After latency, the caller ends the attempt by
+// subtracting it from inFlight.
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
 	s := p.state(i, t)
@@ -322,10 +323,12 @@ func (p *play) state(i int, t float64) State {
 	return s
 }
 
-// maxSlowdown is the factor by which latencies grow at most, if a proxy has attempts above its capacity.
+// maxSlowdown is the largest factor by which latencies increase if a proxy has more attempts in flight
+// than its capacity.
 const maxSlowdown = 10
 
-// bestIndex returns the proxy with the highest probability of success, and of equal ones the fastest.
+// bestIndex returns the index of the proxy with the highest probability of success; if several are
+// equal, that of the fastest.
 func (p *play) bestIndex(t float64) int {
 	best, have := 0, State{Success: -1}
 	for i := range p.trace.Proxies {

@@ -11,14 +11,14 @@ import (
 
 // Style is the set of characters for plots.
 type Style struct {
-	levels []rune // of a cell, from empty to full
+	levels []rune // characters of a cell, from empty to full
 	bar    string
 }
 
 // Unicode draws with block elements.
 func Unicode() Style { return Style{[]rune(" ▁▂▃▄▅▆▇█"), "█"} }
 
-// ASCII draws with ASCII characters, for terminals without others.
+// ASCII draws with ASCII characters, for terminals without Unicode.
 func ASCII() Style { return Style{[]rune(" .:-=+*#%@"), "#"} }
 
 // cell draws a share, 0 to 1. A share above 0 is never blank.
@@ -31,7 +31,7 @@ func (s Style) cell(share float64) string {
 	return string(s.levels[min(max(i, 0), last)])
 }
 
-// rows is the number of proxies in a plot: those with the largest shares.
+// rows is the maximum number of proxies in a plot, which shows those with the largest shares.
 const rows = 12
 
 // Write writes the report as text: a table of scorers, a table of shares, and a plot of each

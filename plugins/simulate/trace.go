@@ -22,8 +22,8 @@ import (
 //
 //	{"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
 //
-// Each other line describes a proxy from a time on, until the proxy's next line. A value that is missing in a
-// later line does not change:
+// Each other line describes a proxy from the time "at" until the proxy's next line. A value that is missing
+// in a later line does not change:
 //
 //	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
 //	{"proxy": "a", "at": 300, "success": 0.4, "capacity": 8, "metadata": {"plan": "gold"}}
@@ -44,7 +44,7 @@ type Proxy struct {
 	States       []State // in the order of time; the first is at 0
 }
 
-// State is the behaviour of a proxy from a time on.
+// State is the behaviour of a proxy from the time At until the next state.
 type State struct {
 	At      float64 // s from the beginning
 	Success float64 // probability of success, 0 to 1
@@ -242,8 +242,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at returns the state at time t. from is the index of the state at the last call; at advances it, so t
-// must not decrease.
+// at returns the state at time t. from is the index of the state at the last call, which at increases;
+// so t must not decrease from call to call.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
 		*from++
@@ -251,7 +251,7 @@ func (p *Proxy) at(t float64, from *int) State {
 	return p.States[*from]
 }
 
-// Scenarios are the traces that Generate can make.
+// Scenarios lists the traces that Generate can make.
 var Scenarios = []struct{ Name, Shows string }{
 	{"swap", "half way the best proxies and the worst change places"},
 	{"steady", "nothing changes"},
@@ -262,8 +262,8 @@ var Scenarios = []struct{ Name, Shows string }{
 	{"capacity", "all are equally good, up to a number of attempts in flight that differs between them"},
 }
 
-// Generate makes a trace from a specification: a scenario's name and, after commas, any of proxies=5,
-// duration=600, rate=20, hosts=8 (the defaults). Random parts come from the seed.
+// Generate makes a trace from a specification: the name of a scenario and, separated by commas, any
+// of proxies=5, duration=600, rate=20, hosts=8 (the defaults). seed determines its random parts.
 func Generate(spec string, seed uint64) (*Trace, error) {
 	name, rest, _ := strings.Cut(spec, ",")
 	t := &Trace{Duration: defaultDuration, Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
@@ -312,7 +312,7 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 			t.Proxies[i].States[0] = State{Success: 0.98 / float64(i+1), Latency: 0.1}
 		}
 	case "capacity":
-		for i := range t.Proxies { // together the proxies have capacity for twice the attempts in flight at this rate
+		for i := range t.Proxies { // the total capacity is twice the number of attempts in flight at this rate
 			t.Proxies[i].States[0] = State{Success: 0.98, Latency: 0.5,
 				Capacity: max(1, math.Ceil(1.5*0.5*t.Rate/float64(proxies)))}
 		}

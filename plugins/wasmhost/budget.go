@@ -15,11 +15,11 @@ import (
 )
 
 // Go's scheduler cannot preempt guest code. A garbage collection would wait for the guest, and all goroutines
-// would wait for the garbage collection. So a call gets its fuel in slices. At the end of each slice the
-// guest calls the host. Go's scheduler can then stop the goroutine, and the host checks the fuel, the time
-// and the stack of the call.
+// would wait for the garbage collection. For this reason a call gets its fuel in slices. At the end of each
+// slice the guest calls the host. There, Go's scheduler can stop the goroutine, and the host checks the fuel,
+// the time and the stack of the call.
 
-// slice is the fuel that a call gets at a time. It lasts for 5 µs to 2 ms.
+// slice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
 const slice = 20_000
 
 // The limits of a call's stack. wazero begins with 10 KiB and doubles the stack whenever it is full, up to 80
@@ -28,29 +28,29 @@ const (
 	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
 	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// keptStacks is the maximum size of all stacks larger than keptStack that the idle instances of a module keep
-	// together, in bytes. A call that needs a large stack does not have to grow one if an instance has kept it.
+	// keptStacks is the maximum total size, in bytes, of the stacks larger than keptStack that the idle instances
+	// of a module keep. They are kept because growing a large stack takes time.
 	keptStacks = 4 << 20
 
-	// stackStep is the number of bytes that functions with large frames may take until the host checks the stack.
-	// Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
+	// stackStep is the number of bytes by which functions with large frames may grow the stack until the host
+	// checks it. Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
 	stackStep = 1 << 20
 )
 
-// Reasons for which the host ends a call.
+// Reasons why the host ends a call.
 var (
 	errFuel  = errors.New("the plugin used up its fuel")
 	errStack = fmt.Errorf("the stack of the call grew beyond %d KiB", maxStack>>10)
 )
 
-// timeoutError means that a call used more CPU time than its timeout.
+// timeoutError reports that a call used more CPU time than its timeout.
 type timeoutError struct{ timeout time.Duration }
 
 func (e *timeoutError) Error() string {
 	return fmt.Sprintf("the call took longer than %v of CPU time", e.timeout)
 }
 
-// lateError means that a call took too much real time, although it used little CPU time.
+// lateError reports that a call took too much real time, although it used little CPU time.
 type lateError struct{ limit time.Duration }
 
 func (e *lateError) Error() string {
@@ -70,17 +70,17 @@ const (
 
 // budget is the fuel and time that are left for the call in progress.
 type budget struct {
-	fuel    int64         // fuel of the call that is not in the module's counter yet
+	fuel    int64         // fuel of the call that has not been added to the module's counter yet
 	timeout time.Duration // of the thread's CPU time
 	began   time.Time     // real time at the end of the first slice; zero before
 	cpu     time.Duration // the thread's CPU time when it was locked
 	locked  bool          // the goroutine is locked to its thread
 	slow    bool          // the call has taken more than 1/slowShare of the timeout
 
-	err error // reason for which the host ended the call
+	err error // why the host ended the call
 }
 
-// allow sets the fuel and the CPU time that the calls after it may use together.
+// allow sets the fuel and the CPU time that all calls until the next allow may use in total.
 func (in *instance) allow(fuel int64, timeout time.Duration) {
 	first := min(fuel, slice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
@@ -88,7 +88,8 @@ func (in *instance) allow(fuel int64, timeout time.Duration) {
 	in.stackLeft.Set(stackStep)
 }
 
-// fuelLeft returns the fuel that the last call has left. It is negative if the call used more than it had.
+// fuelLeft returns the fuel that remained after the last call. It is negative if the call used more fuel
+// than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
 // refuel is called by the module when its counter is below zero; left is the counter's value. refuel returns
@@ -153,7 +154,7 @@ type entry struct {
 	stack reflect.Value // the field of call that has the stack; see stackOf
 }
 
-// export returns the exported function of that name, or nil.
+// export returns the exported function with the given name, or nil.
 func (in *instance) export(name string) *entry {
 	f := in.guest.ExportedFunction(name)
 	if f == nil {
@@ -164,8 +165,8 @@ func (in *instance) export(name string) *entry {
 	return e
 }
 
-// stackOf finds the field of wazero's function that has its stack (wazero 1.12). In wazero's interpreter
-// there is no such field, and the result is invalid. The interpreter limits the depth of calls itself.
+// stackOf returns the field of wazero's function f that holds its stack (wazero 1.12). The interpreter
+// of wazero has no such field, so the result is then invalid; it limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -226,7 +227,7 @@ func (in *instance) invoke(f *entry) error {
 	return in.fault(err)
 }
 
-// fault returns the *Fault of a failed call.
+// fault converts the error of a failed call to a *Fault.
 func (in *instance) fault(err error) error {
 	ended := in.budget.err
 	if errors.Is(ended, ErrBusy) {

@@ -15,7 +15,8 @@ type clock struct {
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
 // quickest calls f up to three times and returns the shortest CPU time. It stops after a call that used at
-// most enough. The first call is slower than the others, because caches are cold and memory is new.
+// most the time enough. The first call may be slower than the others, because caches are cold and memory
+// is new.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -35,19 +36,19 @@ func (c clock) quickest(enough time.Duration, f func() error) (least time.Durati
 	return least, nil
 }
 
-// share is the divisor of the timeouts while a module is checked: it may then use 1/share of each. Later
-// calls may be more expensive, and the machine may be slower.
+// share is the divisor of the timeouts while a module is checked: its calls may then use 1/share of a
+// timeout, because later calls may be more expensive, and the machine may be slower.
 const share = 4
 
-// slowShare is the divisor that defines a slow call: one that takes more than 1/slowShare of the CPU timeout.
-// That is twice the time that a module may take while it is checked.
+// slowShare is the divisor that defines a slow call: it takes more than 1/slowShare of the CPU timeout, twice
+// the time that a call may take while a module is checked.
 const slowShare = 2
 
 // SlowLimit returns the CPU time from which a call of score, backoff or judge counts as slow.
 func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
 
-// Slow returns how many calls have been slow. A call that ends within its first slices of fuel is not
-// measured, and is not counted.
+// Slow returns the number of slow calls. A call that ends within its first slices of fuel is not
+// measured, and not counted.
 func (m *Module) Slow() uint64 { return m.slow.Load() }
 
 // CheckCall makes a call of a module that is being checked. It returns the call's error, or an
@@ -56,7 +57,7 @@ func (m *Module) CheckCall(call func() error) error {
 	return m.checkTime("a call", "plugins.call_timeout", m.limits.CallTimeout, call)
 }
 
-// CheckStart is CheckCall for the start of an instance and Limits.StartTimeout.
+// CheckStart is like CheckCall, but for the start of an instance, with Limits.StartTimeout.
 func (m *Module) CheckStart(start func() error) error {
 	return m.checkTime("the start", "the timeout of a start", m.limits.StartTimeout, start)
 }

@@ -4,7 +4,8 @@ package wasmhost
 
 import "time"
 
-// threadTime returns real time, because the CPU time of a thread cannot be read on this system.
+// threadTime returns a function that reads the real time, because the CPU time of a thread cannot
+// be read on this system.
 func threadTime() func() time.Duration {
 	start := time.Now()
 	return func() time.Duration { return time.Since(start) }

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Description has what a module declares in its sections.
+// Description holds the declarations in a module's sections.
 type Description struct {
 	Kind       Kind     `json:"kind"`
 	ABIVersion int      `json:"abi_version"`
@@ -20,8 +20,8 @@ type Description struct {
 	Size       int      `json:"size"`         // bytes
 	MemoryMin  uint32   `json:"memory_pages"` // of 64 KiB
 	Functions  int      `json:"functions"`
-	Learns     bool     `json:"learns"`     // it exports observe
-	WantsPool  bool     `json:"wants_pool"` // it exports pool_changed
+	Learns     bool     `json:"learns"`     // the module exports observe
+	WantsPool  bool     `json:"wants_pool"` // the module exports pool_changed
 }
 
 // The checks that do not run the module, in order.
@@ -38,7 +38,7 @@ const (
 
 // Finding is one error in a module's declarations.
 type Finding struct {
-	Check string // CheckSize and so on
+	Check string // name of the check: CheckSize and so on
 	Msg   string // the error, and what to change
 }
 
@@ -161,8 +161,8 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	return d, found
 }
 
-// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. There
-// are 21 permitted functions.
+// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. Only
+// 21 functions are permitted, so more imports are useless.
 const maxImports = 1_000
 
 // maxGlobals is the maximum number of a module's globals. Each takes 100 bytes of an instance.

@@ -1,5 +1,5 @@
-// Package wasmhost runs plugins: it checks, meters, compiles and calls modules of sdk/ABI.md. Only this
-// package uses wazero.
+// Package wasmhost runs plugins: it checks, meters, compiles and calls modules that implement
+// sdk/ABI.md. No other package uses wazero.
 //
 // A call makes no allocation. The host writes records of float64 directly into the memory of an instance,
 // makes one call for all candidates, and reads the scores. Each call is limited in fuel, CPU time and stack.
@@ -36,17 +36,17 @@ func Kinds() []Kind { return []Kind{Scorer, Backoff, Judge} }
 // Limits are the limits for one module.
 type Limits struct {
 	Fuel        int64  // for one call, in addition to FuelPerCandidate; roughly instructions; default 3,000,000
-	StartFuel   int64  // from the start function to tolerance; default 20,000,000; standard Go takes 1 to 2 million
+	StartFuel   int64  // from the start function to tolerance; default 20,000,000; standard Go needs 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements of all tables together; default 100,000
 
 	Instances   int           // maximum number; default 16, or 2 per processor if that is more
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
-	ObserveWait time.Duration // the same for an observation; default 10 ms
+	ObserveWait time.Duration // maximum wait of an observation for an instance; default 10 ms
 
 	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than Linux). The
-	// real time of a call may be 12 times its timeout, and at least 250 ms.
+	// real time of a call may be 12 times its timeout, but in any case 250 ms.
 	CallTimeout  time.Duration // of one call; default 20 ms
 	StartTimeout time.Duration // from the start function to tolerance; default 250 ms
 
@@ -81,7 +81,7 @@ type Host struct {
 	cacheDir string
 	clock    clock
 	output   Output        // nil for none
-	cpuOnly  bool          // only the CPU time ends calls, not the real time
+	cpuOnly  bool          // calls are ended only because of CPU time, not because of real time
 	building chan struct{} // semaphore of background compilations
 
 	// OnCacheError, if not nil, is called with the error if compiled code cannot be cached.
@@ -104,18 +104,18 @@ func (h *Host) WithLimits(limits Limits) *Host {
 	return &other
 }
 
-// OnlyCPUTime returns a host like h that ends calls only by their CPU time. It is for tools, which
-// may run at low priority.
+// OnlyCPUTime returns a host like h that does not limit the real time of calls. It is meant for
+// tools, which may run at low priority.
 func (h *Host) OnlyCPUTime() *Host {
 	other := *h
 	other.cpuOnly = true
 	return &other
 }
 
-// CheckError is the error for a module that is refused. Its text includes what to change.
+// CheckError reports why a module is refused. Its text states what to change.
 type CheckError struct {
 	Msg string
-	Err error // the *Fault of the call that failed, if one did
+	Err error // the *Fault of a failed call; nil if no call failed
 }
 
 func (e *CheckError) Error() string { return e.Msg }
@@ -149,16 +149,16 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is Load for a module that takes long to compile. It makes the quick checks at once and the rest in
-// the background. Until the module is ready, calls return ErrNotReady. At the end, done is called once, from
-// another goroutine, with nil or the error.
+// Begin is like Load, but for a module that takes long to compile: it makes the quick checks at once, and
+// the other steps of Load in the background. Until the module is ready, calls return ErrNotReady. At the
+// end, another goroutine calls done once, with nil or the error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
 		return nil, err
 	}
 	m.Configure(config)
-	m.live++ // Close waits for the build
+	m.live++ // so that Close waits for the build
 	go func() {
 		h.building <- struct{}{}
 		err := ErrClosed
@@ -182,8 +182,8 @@ const SlowBytes = 64 << 10
 // to compile.
 const slowWork = 100_000
 
-// Slow reports whether a module is expected to take more than 0.1 s to compile: it is large, or has
-// much to compile in few bytes. It is false for a module that cannot be compiled.
+// Slow reports whether compiling a module probably takes more than 0.1 s, because of its size or of
+// the estimated work. It is false for a module that cannot be compiled.
 func Slow(code []byte) bool {
 	if len(code) >= SlowBytes {
 		return true
@@ -209,7 +209,7 @@ func (h *Host) Compile(code []byte) (*Module, error) {
 	return m, nil
 }
 
-// admit makes the checks that take little time.
+// admit makes the quick checks of a module and returns it uncompiled.
 func (h *Host) admit(code []byte) (*Module, error) {
 	d, err := h.Describe(code)
 	if err != nil {
@@ -234,7 +234,7 @@ func (h *Host) build(m *Module, code []byte) error {
 		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {
 			return m.imports(ctx)
 		}
-		m.runtime.Close(ctx) // the file in the cache may be damaged
+		m.runtime.Close(ctx) // compile again without the cache, whose file may be damaged
 	}
 	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
 	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
@@ -278,7 +278,7 @@ func (m *Module) prepare() error {
 	return err
 }
 
-// try makes the first call of a module.
+// try makes the first call of a module, with an input for tests.
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {

@@ -11,7 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// ownModule is the name under which a module imports the functions that are not WASI's.
+// ownModule is the name of the module from which plugins import the host functions that are not
+// part of WASI.
 const ownModule = meter.ImportModule
 
 // ownImports are the functions of ownModule by name. They have no results.
@@ -106,7 +107,8 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// must returns size bytes of the module's memory. If they exceed the memory, it ends the call.
+// must returns size bytes of the module's memory at address. If they exceed the memory, it ends the
+// call.
 func (w *hostState) must(function string, address, size uint64) []byte {
 	b := w.bytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
@@ -127,8 +129,8 @@ func (w *hostState) abort(p []uint64) {
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 returns the AssemblyScript string at an address, or "" if there is none. The string's
-// length in bytes precedes it.
+// utf16 returns the AssemblyScript string at an address, or "" if there is none. In memory, the
+// length in bytes precedes the string.
 func (w *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// ErrBusy means that a call found no free instance or got too little CPU time. A Fault wraps it. The module
-// is not the cause.
+// ErrBusy reports that a call found no free instance or got too little CPU time, which the module has not
+// caused. A Fault wraps it.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
 // instances returns the maximum number of instances.
@@ -20,7 +20,7 @@ func (m *Module) instances() int {
 }
 
 // acquire returns an instance for one call. If none is idle and the limit permits, it starts another one in
-// the background. It waits for the first instance that becomes idle, at most for wait.
+// the background. It waits for the first instance that becomes idle, but at most for the time wait.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -31,7 +31,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		m.mu.Unlock()
 		return in, err
 	}
-	// The call has to wait, so the cost of the code below matters less.
+	// The call has to wait, so the cost of the following code matters less.
 	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -46,7 +46,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			m.mu.Lock()
 			if i := slices.Index(m.waiting, again); i >= 0 {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
-			} else { // the call was woken just when its wait ended: wake another call instead
+			} else { // the call was woken when its wait ended: wake another call instead
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
@@ -121,8 +121,8 @@ func (m *Module) start() {
 
 // release returns an instance after a call that ended with err. At most m.keep idle instances are
 // kept, because each takes memory. An instance is closed if its call trapped or was ended by the
-// host, because its memory may be inconsistent. After a wrong result it is kept, so that a module
-// that learns keeps its memory.
+// host, because its memory may be inconsistent. After a wrong result the instance is kept, so that
+// a module that learns does not lose its memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
@@ -146,8 +146,8 @@ func spoiled(err error) bool {
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks frees the large stacks of an instance that becomes idle, unless they fit into
-// keptStacks. The caller holds mu.
+// keepStacks keeps the large stacks of an instance that becomes idle if they fit into keptStacks,
+// and frees them otherwise. The caller holds mu.
 func (m *Module) keepStacks(in *instance) {
 	if size := in.grown(); m.stacks+size <= keptStacks {
 		m.stacks += size
@@ -156,8 +156,8 @@ func (m *Module) keepStacks(in *instance) {
 	in.shrink()
 }
 
-// ended is called when an instance has been closed. After the last instance of a closed module it frees the
-// module.
+// ended is called when an instance has been closed. If it was the last instance of a closed module, ended
+// frees the module.
 func (m *Module) ended() {
 	m.mu.Lock()
 	m.live--

@@ -16,15 +16,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The duration of a rest: the default for a ruling without one, and the limits.
+// The duration of a rest: the default for a ruling without a duration, and the limits.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
 	MaxRest     = 24 * time.Hour
 )
 
-// Wants returns the parts of a response that a judge asks for. It returns nil if the module does not serve,
-// or is no judge.
+// Wants returns the parts of a response that a judge asks for. It returns nil if the module is not ready,
+// or is not a judge.
 func (m *Module) Wants() *core.Wants {
 	if m.desc.Kind != Judge || !m.ready.Load() {
 		return nil
@@ -117,7 +117,7 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
 }
 
-// numberOf returns a field's value as a number, or NaN if it is no number.
+// numberOf returns the value of a header field as a number, or NaN if it is not a number.
 func numberOf(value []byte) float64 {
 	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
 		return math.NaN()
@@ -128,7 +128,7 @@ func numberOf(value []byte) float64 {
 	return math.NaN()
 }
 
-// rulingOf checks a record of abi.Ruling.
+// rulingOf converts the fields of a record of abi.Ruling, and checks them.
 func rulingOf(kind, rest float64) (core.Ruling, error) {
 	if kind != math.Trunc(kind) || !(kind >= 0 && kind <= math.MaxUint8) || !core.RulingKind(kind).Valid() {
 		return core.Ruling{}, &Fault{Reason: ReasonRuling,
@@ -248,7 +248,8 @@ func addStatuses(w *core.Wants, value string) error {
 	return nil
 }
 
-// trialJudge is a response for tests. It has all parts that the judge asks for, in their largest size.
+// trialJudge returns a response for the first call. It has all parts that the judge asks for, in their
+// largest size.
 func trialJudge(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}

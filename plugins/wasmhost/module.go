@@ -20,7 +20,7 @@ import (
 )
 
 // The records of core and of sdk/abi have the same layout, because the records of core are copied into the
-// memory of a module. Here their sizes are compared; a test compares their fields.
+// memory of a module. The sizes are compared here, the fields in a test.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}
@@ -41,7 +41,7 @@ var (
 	ErrNotReady = errors.New("the plugin is not ready")
 )
 
-// Fault is a failed call of a module.
+// Fault reports a failed call of a module.
 type Fault struct {
 	Reason string // one of the Reason constants
 	Err    error
@@ -57,7 +57,7 @@ const (
 	ReasonStatus        = "status"         // the status is not abi.StatusOK
 	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
 	ReasonNegativeDelay = "negative_delay" // a delay is below 0
-	ReasonRuling        = "ruling"         // the kind of a ruling is none of those of abi
+	ReasonRuling        = "ruling"         // the kind of a ruling is not one of the kinds in abi
 	ReasonBusy          = "busy"           // ErrBusy
 	ReasonSlow          = "slow"           // the call succeeded, but took more CPU time than Module.SlowLimit
 )
@@ -65,8 +65,8 @@ const (
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a module that is loaded or being loaded. It is safe for concurrent use: each call has
-// an instance to itself. There are at most Limits.Instances instances, and only one if the module
+// Module is a module that is loaded or being loaded. It is safe for concurrent use: each call uses
+// an instance alone. There are at most Limits.Instances instances, and only one if the module
 // learns. A call of the zero Module returns ErrNotReady.
 type Module struct {
 	desc    Description
@@ -99,7 +99,7 @@ type Module struct {
 // Description returns the module's declarations.
 func (m *Module) Description() Description { return m.desc }
 
-// Learns reports whether the module takes observations.
+// Learns reports whether the module receives observations.
 func (m *Module) Learns() bool { return m.desc.Learns }
 
 // Ready reports whether the module can be called.
@@ -113,7 +113,7 @@ func (m *Module) Tolerance() float64 {
 	return m.tolerance
 }
 
-// instance is a running module with a memory of its own.
+// instance is a running module with its own memory.
 type instance struct {
 	module *Module
 	guest  api.Module
@@ -121,7 +121,7 @@ type instance struct {
 
 	fuel, stackLeft api.MutableGlobal // counters added by meter.Rewrite
 	budget          budget
-	running         *entry // the function called last
+	running         *entry // the function that was called last
 	entries         []*entry
 	large           bool // a stack is larger than keptStack
 
@@ -131,7 +131,7 @@ type instance struct {
 	stack      [4]uint64
 	tolerance  float64
 	wants      *core.Wants // only of a judge
-	pool       *[]Proxy    // the proxies that the instance has received last
+	pool       *[]Proxy    // the proxies that the instance has last received
 	host       hostState
 	ctx        context.Context // contains the instance; see caller
 }
@@ -203,7 +203,8 @@ func (m *Module) instantiate() (*instance, error) {
 var mains = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
 // begin instantiates the module without running its code. It converts a panic of wazero, which an
-// invalid module can cause, into an error: in the background nothing else would recover it.
+// invalid module can cause, to an error, because nothing else would recover from a panic in the
+// background.
 func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -221,8 +222,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns size bytes of the memory. It calls reserve if the last region is smaller. The
-// slice is valid until the module's code runs again.
+// region returns a region of size bytes in the memory. It calls reserve if the last region is
+// smaller. The slice is valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.room {
 		want := (size + 4095) &^ 4095
@@ -247,7 +248,7 @@ func (in *instance) region(size uint32) ([]byte, error) {
 	return view, nil
 }
 
-// Close closes the module after its calls in progress. Later calls return ErrClosed.
+// Close closes the module when its calls in progress have ended. Later calls return ErrClosed.
 func (m *Module) Close() {
 	m.mu.Lock()
 	if m.closed {
@@ -288,8 +289,8 @@ func (m *Module) destroy() {
 	}
 }
 
-// Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady. After an error
-// the content of scores is undefined.
+// Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady. If Score returns
+// an error, the contents of scores are undefined.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
 	switch {
 	case m.desc.Kind != Scorer:
@@ -310,7 +311,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	return err
 }
 
-// allowCall sets the budget of a call with that number of candidates or proxies.
+// allowCall sets the budget of a call with the given number of candidates or proxies.
 func (in *instance) allowCall(candidates int) {
 	in.allow(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
 }

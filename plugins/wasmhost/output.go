@@ -66,7 +66,7 @@ func (h *Host) WithOutput(output Output) *Host {
 type printed struct {
 	output Output
 	parts  [2][]byte // the unfinished lines of standard output and standard error
-	why    [4]string // texts that may explain why the call failed, the best one first
+	why    [4]string // texts that may explain why the call failed, the best text first
 }
 
 // The places in printed.why.
@@ -128,7 +128,7 @@ func (p *printed) endLine(descriptor int) {
 	p.log(level, why, text)
 }
 
-// log passes on one line.
+// log passes one line on to the plugin's output.
 func (p *printed) log(level Level, why int, text string) {
 	if why == whyLogged || why < whyNot && p.why[why] == "" {
 		p.why[why] = text
@@ -138,7 +138,7 @@ func (p *printed) log(level Level, why int, text string) {
 	}
 }
 
-// flush passes on unfinished lines at the end of a call.
+// flush passes unfinished lines on to the plugin's output at the end of a call.
 func (p *printed) flush() {
 	for i, part := range p.parts {
 		if len(part) > 0 {
@@ -177,7 +177,7 @@ func printable(s string) string {
 // names matches a function in the stack of a wazero error: its name, or $ and its index.
 var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
-// maxFrames is the maximum number of functions of a stack that are shown.
+// maxFrames is the maximum number of functions of a stack in a Fault.
 const maxFrames = 10
 
 // stackOfError returns the functions in progress when a call failed, the innermost first. imports

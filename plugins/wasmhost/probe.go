@@ -7,12 +7,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Probe is one instance of a module for tools. It gives access to the fuel and the memory. It is
-// not safe for concurrent use.
+// Probe is one instance of a module, for tools that need access to its fuel and memory. It is not
+// safe for concurrent use.
 type Probe struct{ in *instance }
 
-// Configure sets the configuration of instances that are started later. It is for modules from
-// Compile, and must not be called while Module.Probe runs.
+// Configure sets the configuration of instances that are started later. It must be called only for
+// modules from Compile, and not while Module.Probe runs.
 func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }
 
 // Probe starts an instance and configures it. The error is a *CheckError.
@@ -44,7 +44,7 @@ func (p *Probe) Score(c core.Candidates, scores []float64) error { return p.in.s
 // Delay calls a backoff as Module.Delay does.
 func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.delay(r) }
 
-// Rule is one call of a judge, as Module.Rule makes it.
+// Rule calls a judge as Module.Rule does.
 func (p *Probe) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
 	return p.in.rule(r, e)
 }
@@ -111,8 +111,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that is left after the last call and, if it called reserve, that call of reserve. It is
-// negative if they used more than they had.
+// Fuel returns the fuel that remained after the last call, which includes a call of reserve if one was
+// necessary. It is negative if the calls used more fuel than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages returns the present size of the memory in pages of 64 KiB.

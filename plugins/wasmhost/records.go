@@ -151,7 +151,7 @@ func (in *instance) configureWith(config []pair) error {
 // layout builds records that contain the addresses of other records. The addresses are relative to
 // the first byte until put writes the records into memory.
 type layout struct {
-	fixed  int // bytes at the beginning, written by offset
+	fixed  int // bytes at the beginning, which are written by offset
 	bytes  []byte
 	fixups []int // offsets of the addresses
 }
@@ -216,7 +216,8 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// trial is the input of a scorer's first call. It has as many candidates as every scorer must accept.
+// trial is the input of a scorer's first call. It has the number of candidates that every scorer must
+// accept.
 type trial struct{}
 
 func (trial) Len() int { return abi.MinCandidates }

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Setting is one setting of a module, as stated by its function describe.
+// Setting is one setting of a module, as its function describe declares it.
 type Setting struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`              // number, integer, boolean or text
@@ -37,11 +37,11 @@ const (
 	maxSettings    = 100
 )
 
-// Free reports whether the setting takes a text of any content.
+// Free reports whether the setting accepts any text.
 func (s *Setting) Free() bool { return s.Type == typeText && len(s.Values) == 0 }
 
-// Settings returns the settings that the module states. It is nil if there are none, or before the
-// first start.
+// Settings returns the settings that the module declares. It returns nil if there are none, or
+// before the first start.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s
@@ -152,7 +152,7 @@ func parseRange(text string) (low, high *float64, err error) {
 	return low, high, nil
 }
 
-// check returns an error if the value of p is not permitted.
+// check returns an error if the setting does not permit the value of p.
 func (s Setting) check(p pair) error {
 	wrong := func(must string) error {
 		return fmt.Errorf("the setting %s is %q; it must be %s", s.Name, printable(p.value), must)
@@ -191,7 +191,7 @@ func (s Setting) bounds() string {
 	return text(*s.Min) + " to " + text(*s.Max)
 }
 
-// checkSettings checks the configuration of a module that states its settings.
+// checkSettings checks the configuration of a module that declares its settings.
 func checkSettings(settings []Setting, config []pair) error {
 	for _, p := range config {
 		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == p.key })
@@ -226,7 +226,7 @@ func (in *instance) stateSettings(config []pair) error {
 	return nil
 }
 
-// SettingError is the error for settings that a module's own description does not permit.
+// SettingError reports a setting that the module's own declarations do not permit.
 type SettingError struct{ err error }
 
 func (e *SettingError) Error() string { return e.err.Error() }

@@ -25,7 +25,7 @@ const (
 	hostByteFuel = 4  // bytes per unit of fuel
 )
 
-// The errors of WASI (snapshot 1) that are returned.
+// The WASI errors (snapshot 1) that the functions return.
 const (
 	wasiOK     = 0
 	wasiBadf   = 8
@@ -67,7 +67,7 @@ type wasiFunc struct {
 	call   func(w *hostState, p []uint64) uint32
 }
 
-// tick is the time by which the clock of an instance advances with each reading: 1 ms, in ns.
+// tick is the time by which each reading advances the clock of an instance: 1 ms, in ns.
 const tick = 1_000_000
 
 // hostState is the state of the host functions of one instance.
@@ -86,7 +86,7 @@ func (m *Module) imports(ctx context.Context) error {
 	}
 	for _, f := range m.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
-		if _, own := ownImports[name]; module == ownModule && !own { // added by importMeter
+		if _, own := ownImports[name]; module == ownModule && !own { // importMeter adds it
 			continue
 		}
 		b := builders[module]
@@ -130,7 +130,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 		w.pay(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
-				p[i] &= math.MaxUint32 // the upper half is undefined
+				p[i] &= math.MaxUint32 // clears the upper half, which is undefined
 			}
 		}
 		p[0] = uint64(f.call(w, p))
@@ -151,7 +151,7 @@ func valueTypes(letters string) []api.ValueType {
 	return out
 }
 
-// pay subtracts n from the call's fuel. If too little is left, it ends the call.
+// pay subtracts n from the call's fuel. If too little fuel is left, it ends the call.
 func (w *hostState) pay(n uint64) {
 	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
@@ -160,7 +160,7 @@ func (w *hostState) pay(n uint64) {
 	w.in.fuel.Set(uint64(left))
 }
 
-// bytes returns size bytes of the module's memory, or nil if they exceed it.
+// bytes returns size bytes of the module's memory at address, or nil if they exceed the memory.
 func (w *hostState) bytes(address, size uint64) []byte {
 	mem := w.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
@@ -223,8 +223,8 @@ func (w *hostState) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll does not wait. It advances the clock by the shortest timeout of the subscriptions. Subscriptions to
-// files get an error.
+// poll advances the clock by the shortest timeout of the subscriptions, and returns at once. Subscriptions
+// to files get an error.
 func (w *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
@@ -260,10 +260,11 @@ func (w *hostState) poll(p []uint64) uint32 {
 	return w.put32(p[3], uint32(n))
 }
 
-// standard succeeds for the three standard files; there are no others.
+// standard returns success for the three standard files, and an error for others, which do not
+// exist.
 func (w *hostState) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
 
-// either returns standard for a standard file, and otherwise an error.
+// either returns the parameter standard for a standard file, and otherwise an error.
 func (w *hostState) either(p []uint64, standard uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf

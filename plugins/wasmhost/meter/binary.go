@@ -22,8 +22,8 @@ const (
 	secDataCount
 )
 
-// rank returns the position at which a section with this id must be in a module. The order differs from that
-// of the ids, because DataCount precedes Code.
+// rank returns the position of the section with the given id in the order of sections in a module. This is
+// not the order of the ids, because DataCount precedes Code.
 func rank(id byte) int {
 	switch id {
 	case secDataCount:
@@ -37,7 +37,7 @@ const maxCount = 1 << 20
 
 var errShort = errors.New("the module ends too early")
 
-// reader reads a module's bytes. It keeps the first error; after it, all reads return zero.
+// reader reads a module's bytes. It keeps the first error, after which all reads return zero.
 type reader struct {
 	b   []byte
 	at  int
@@ -125,8 +125,8 @@ func (r *reader) u32() uint32 {
 	return uint32(v)
 }
 
-// count reads the length of a vector. It fails if the bytes left are fewer than the elements, or if there are
-// more than maxCount.
+// count reads the length of a vector. It fails if fewer bytes are left than the vector has elements, or if it
+// has more than maxCount elements.
 func (r *reader) count() uint32 {
 	n := r.u32()
 	switch {
@@ -156,8 +156,8 @@ func (r *reader) limits() (low, high uint32, bounded bool) {
 }
 
 // The types below are read strictly. wazero accepts some types that WebAssembly 2.0 does not have, even if
-// their features are disabled, and such a type has more bytes. If the meter accepted them, it and wazero
-// would read different instructions after them.
+// their features are disabled. Such a type has more bytes. If the meter accepted it, the meter and wazero
+// would read different instructions after it.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 
@@ -186,8 +186,8 @@ func (r *reader) referenceType() byte {
 	return t
 }
 
-// blockType reads the type of a block: empty, a value type, or an index below types, the number of the
-// module's types.
+// blockType reads the type of a block: empty, a value type, or the index of a type. types is the
+// number of the module's types.
 func (r *reader) blockType(types int) {
 	t := int64(r.leb(33, true))
 	short := byte(t & 0x7f)

@@ -27,11 +27,11 @@ type function struct {
 	edits  []edit
 	open   []block // the blocks that have not ended at the current position
 	bulk   bool    // the function has a bulk instruction, so it needs a local for the operand
-	stack  int64   // bytes of the stack frame that the fuel of the function's entry does not pay for
+	stack  int64   // bytes of the stack frame that exceed what the fuel of the function's entry pays for
 	cached bool    // the counter is copied into a local
 
 	types   []byte // value types of the locals, including the parameters
-	written []bool // by local: a loop writes it
+	written []bool // for each local: a loop writes it
 	passed  []int  // the locals that refuelLoop passes to the host, by index in passedTypes; noLocal for none
 
 	fuel, operand uint32 // indices of the added locals
@@ -39,14 +39,14 @@ type function struct {
 
 // block is a block whose end has not been read.
 type block struct {
-	check  int   // index in edits of the check that pays for its instructions
+	check  int   // index in edits of the check that pays for the block's instructions
 	branch bool  // the block belongs to a dispatch loop, and a branch of that loop begins at its end
 	label  int64 // number of values that a branch to the block carries
 	loops  int64 // number of loops around the block, including itself
 }
 
-// edit is a change of the function's code: code that is inserted before the byte at, or an index that is
-// replaced there.
+// edit is a change of the function's code: it inserts code before the byte with the index at, or
+// replaces an index there.
 type edit struct {
 	at   int
 	kind editKind
@@ -134,7 +134,7 @@ func (f *function) rewrite(raw []byte) error {
 func (f *function) scan(r *reader) {
 	f.open = append(f.open, block{label: int64(len(f.type_.results))})
 	f.edits = append(f.edits, edit{at: r.at})
-	branches := 0 // number of the next blocks that belong to a dispatch loop
+	branches := 0 // number of the following blocks that belong to a dispatch loop
 	for r.err == nil {
 		at := r.at
 		op := r.byte()
@@ -215,9 +215,9 @@ func (f *function) renumber(r *reader, from int) {
 // compiler of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost
 // block a br_table that branches to their ends. r is after the loop's opcode and type.
 //
-// Each jump within such a function is one pass of the loop. The check at the head of any other loop pays for
-// a whole pass. In a dispatch loop, each jump would then pay for the whole function. So each branch has a
-// check of its own, and the check at the head costs nothing.
+// Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for a
+// whole pass. In a dispatch loop, each jump would pay for the whole function in this way. Therefore each
+// branch has its own check, and the check at the head costs nothing.
 func (f *function) dispatch(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -295,8 +295,8 @@ func (f *function) extraCost(op byte, r reader) int64 {
 	return 0
 }
 
-// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals. The
-// module has no instructions for these moves.
+// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals.
+// These moves have no instructions in the module that could be metered.
 func (f *function) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
 func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
@@ -311,7 +311,7 @@ func (f *function) carried(label int) int64 {
 
 // placeCounter decides whether the counter is copied into a local, and computes f.stack.
 func (f *function) placeCounter() {
-	f.size.mutable = int64(f.w.info.mutable) + 2 // the two added counters are mutable too
+	f.size.mutable = int64(f.w.info.mutable) + 2 // the two added counters are mutable, too
 	for _, p := range f.edits {
 		if p.kind <= chargePages {
 			f.size.checks++
@@ -364,7 +364,8 @@ func (f *function) storeCounter() {
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
-// openBlock opens the block that replaces the function's own label.
+// openBlock inserts a block around the code of the function, to whose end branches out of the
+// function lead.
 func (f *function) openBlock() {
 	t := byte(blockEmpty)
 	if len(f.type_.results) == 1 {

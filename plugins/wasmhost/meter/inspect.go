@@ -30,7 +30,7 @@ type Export struct {
 	Name            string
 	Kind            Kind
 	Index           uint32
-	Params, Results []byte // only of functions
+	Params, Results []byte // only if the export is a function
 }
 
 // Info has the declarations of a module.
@@ -39,7 +39,7 @@ type Info struct {
 	Exports   []Export
 	Functions int    // number of functions, without imports
 	MemoryMin uint32 // pages
-	MemoryMax uint32 // pages; 65536 (the address space) if the module declares no maximum
+	MemoryMax uint32 // pages; 65536, the whole address space, if the module declares no maximum
 	TableMin  uint32 // minimum number of elements of all tables together
 	Elements  uint32 // number of elements of all element segments together
 	Globals   int    // number of globals, imports included
@@ -233,8 +233,8 @@ func export(r *reader) Export {
 	return e
 }
 
-// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of its elements,
-// for which wazero allocates memory. wazero validates the elements.
+// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of the segment's
+// elements, for which wazero allocates memory. It leaves the validation of the elements to wazero.
 func element(r *reader) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
@@ -266,7 +266,7 @@ func element(r *reader) (count uint32) {
 	return count
 }
 
-// data reads one segment (WebAssembly 2.0, section 5.5.14).
+// data reads one data segment (WebAssembly 2.0, section 5.5.14).
 func data(r *reader) {
 	switch flags := r.u32(); flags {
 	case 0:

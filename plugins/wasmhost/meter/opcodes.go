@@ -52,7 +52,8 @@ const (
 	blockEmpty    = 0x40
 )
 
-// The instructions after the prefix opMisc. Those with lower numbers are the saturating truncations.
+// The instructions after the prefix opMisc. The instructions with lower numbers are the saturating
+// truncations.
 const (
 	miscMemoryInit = iota + 8
 	miscDataDrop
@@ -91,8 +92,8 @@ func (f *function) skip(r *reader, op byte) editKind {
 	case op == 0x1c: // select t*
 		r.valueTypes()
 	case op == opGlobalGet, op == opGlobalSet:
-		// The counters have the indices after the module's own globals. In the original module such an index was
-		// invalid; in the metered module it would give access to the counters.
+		// The counters have the indices after the module's own globals. Such an index is invalid in the original
+		// module, but would give access to the counters in the metered module.
 		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
@@ -170,7 +171,7 @@ func (f *function) skipMisc(r *reader) editKind {
 func (f *function) skipVector(r *reader) {
 	from := r.at
 	sub := r.u32()
-	// wazero reads one byte for the opcode, and would read a second byte as a nop.
+	// wazero reads only one byte of the number, and would interpret a second byte as a nop.
 	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
@@ -191,7 +192,8 @@ func (f *function) skipVector(r *reader) {
 	}
 }
 
-// proposal returns the end of a message: the WebAssembly proposal later than 2.0 that an opcode belongs to.
+// proposal returns the end of an error message: it names the WebAssembly proposal, later than version 2.0,
+// to which an opcode belongs.
 func proposal(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

@@ -1,16 +1,16 @@
 // Package meter makes a WebAssembly module count its own instructions. At every function entry and every loop
 // head, the rewritten code subtracts the cost of the instructions up to the next such place from a counter,
 // the fuel. If the counter is below zero, the code calls the host, which either increases the counter or ends
-// the call. So the number of instructions between two calls of the host is limited. With the same input, a
-// module calls the host at the same instructions.
+// the call. This limits the number of instructions between two calls of the host. With the same input, a
+// module always calls the host at the same instructions.
 //
-// A second counter limits the stack. The fuel of a function's entry pays for some bytes of stack too
+// A second counter limits the stack. The fuel of a function's entry also pays for some bytes of stack
 // (StackPerFuel). If the stack frame of a function may be larger, its entry subtracts the remaining bytes
 // from the second counter.
 //
 // The counters are added as exported globals, after the module's own globals. The host functions are added as
-// imports, after the module's own imports. So the indices of the functions that the module defines grow by
-// three.
+// imports, after the module's own imports. As a result, the indices of the functions that the module defines
+// increase by three.
 package meter
 
 import (
@@ -33,7 +33,7 @@ const (
 	RefuelImport = "refuel" // (i64) -> i64: takes the negative counter and returns its new value
 	StackImport  = "stack"  // () -> (): called when the counter of stack is below zero
 
-	// RefuelLoopImport does the same as RefuelImport, for loops. It takes and returns values of the types
+	// RefuelLoopImport is like RefuelImport, for loops. Its parameters and results have the types
 	// RefuelLoopValues: the fuel, and locals that it returns unchanged.
 	RefuelLoopImport = "refuel_loop"
 )
@@ -41,13 +41,13 @@ const (
 // StackPerFuel is the number of bytes of stack that one unit of fuel pays for at a function's entry.
 const StackPerFuel = 64
 
-// Cost has the costs of instructions in fuel, and limits of the module. An instruction without a field here
-// costs 1 or a fixed number.
+// Cost has the costs of instructions in fuel, and limits on the module. Other instructions have a fixed
+// cost, mostly 1.
 type Cost struct {
 	Start        int64  // value of the fuel counter at instantiation
 	Stack        int64  // value of the stack counter at instantiation
 	Page         uint32 // cost of memory.grow per page; default 1024
-	BytesPerFuel uint32 // bytes of a bulk memory instruction per unit of fuel; a power of two; default 16
+	BytesPerFuel uint32 // bytes per unit of fuel of a bulk memory instruction; a power of two; default 16
 
 	Table uint32 // maximum number of elements of all tables together; 0 for no limit
 
@@ -64,7 +64,8 @@ func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite implements Rewrite. Only if mayCache is set, it copies the counter into locals, which is faster.
+// rewrite implements Rewrite. If mayCache is set, it may copy the counter into locals, which makes the
+// code faster.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -114,8 +115,8 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	return out, nil
 }
 
-// checkIndices returns an error if the module has an export or start function that would be ambiguous or
-// would be something else after the rewriting.
+// checkIndices returns an error if an export or the start function of the module would be ambiguous or
+// another function after the rewriting.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.Exported(name) {
@@ -163,11 +164,11 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// Added is the number of added imports. They follow the module's own imports, so the indices of the
-// module's own functions grow by Added.
+// Added is the number of added imports. They follow the module's own imports, so that the indices
+// of the functions that the module defines increase by Added.
 const Added = 3
 
-// function returns the new index of a function.
+// function returns the index in the metered module of the function with the given index.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
@@ -190,7 +191,7 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. Its type is the nth of the types that section adds.
+// imported returns the import of a host function. Its type is the nth type that section adds.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
@@ -322,7 +323,7 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 const maxTables = 100
 
 // tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
-// elements. The others may not grow.
+// elements. The other tables must not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &reader{b: body}
 	n := r.count()
@@ -346,7 +347,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	return out, r.err
 }
 
-// typeWork returns the sum of work over the module's types.
+// typeWork returns the sum of signature.work over the module's types.
 func (w *writer) typeWork() (work int64, err error) {
 	for i, t := range w.info.types {
 		n := t.work()

@@ -15,7 +15,7 @@ type Size struct {
 	Loops        int64
 
 	nested      int64 // sum over all loops of their depths; an outermost loop has depth 1
-	machine     int64 // number of machine instructions that exceeds the number of the module's instructions
+	machine     int64 // number of machine instructions minus the number of the module's instructions
 	widestBlock int64 // largest number of parameters and results of a block
 
 	checks     int64 // number of calls of the host that metering adds
@@ -27,8 +27,9 @@ type Size struct {
 }
 
 // frame returns an upper limit of the function's stack frame in bytes. wazero 1.12 reserves a place in the
-// frame for each value that it does not keep in a register. At most these are the results of all instructions
-// and, at each point where branches meet, all locals, all globals, and the address and size of the memory.
+// frame for each value that it does not keep in a register. In the worst case, these values are the results
+// of all instructions and, at each point where branches meet, all locals, all globals, and the address and
+// size of the memory.
 func (s Size) frame() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
@@ -41,9 +42,9 @@ func (s Size) frame() int64 {
 
 // Work estimates the work of compiling the function. A unit is about one microsecond and half a kilobyte of
 // memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. The terms with
-// products make a small module expensive that could take hours to compile: one with many branches, nested
-// loops, or many values where branches meet. A function of standard Go has 1,700 units on average, and
-// 230,000 at most.
+// products make those small modules expensive that could take hours to compile, because they have many
+// branches, nested loops, or many values where branches meet. A function of standard Go has 1,700 units on
+// average, and 230,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widestBlock)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+
@@ -61,13 +62,13 @@ func (t signature) work() int64 {
 	return int64(10 + n + n*n/1_000)
 }
 
-// String lists the parts of the size.
+// String returns the parts of the size as text.
 func (s Size) String() string {
 	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops",
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
-// add adds an instruction. r is after its opcode.
+// add counts an instruction. r is at the byte after its opcode.
 func (s *Size) add(info *Info, op byte, r reader) {
 	s.Instructions++
 	s.machine += machineCode(op, r)
@@ -125,14 +126,14 @@ func (s *Size) addCall(values int64) {
 // trap include the exit of the trap, whose compilation takes at least 5 KB of memory.
 const (
 	access   = 8  // loads and stores, and conversions that saturate
-	divide   = 6  // of integers
+	divide   = 6  // division of integers
 	indirect = 20 // calls through a table
 	truncate = 12 // to integers
 	lanes    = 3  // vector instructions, except loads and stores
 )
 
 // machineCode returns the number of machine instructions that an instruction compiles to, minus one. r is
-// after the opcode.
+// at the byte after the opcode.
 func machineCode(op byte, r reader) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
@@ -152,7 +153,7 @@ func machineCode(op byte, r reader) int64 {
 	return 0
 }
 
-// arity returns the number of parameters and results of a type.
+// arity returns the number of parameters and results of the function type with index t.
 func (i *Info) arity(t uint32) int64 {
 	if int(t) >= len(i.types) {
 		return 0
