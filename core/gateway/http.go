@@ -13,6 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // httpFront serves HTTP/1.1 on a client connection, one request after another.
@@ -31,6 +32,7 @@ type cache struct {
 	accepted    string          // last accepted Proxy-Authorization
 	acceptedBy  *settings       // the settings with which it was accepted
 	account     *access.Account // the user who logged in with accepted; nil without users
+	options     session.Options // the options of the user name in accepted
 	override    string          // last X-Whirlpool-Retry
 	global      *retry.Policy
 	mode        retry.OverrideMode // the override mode with which policy was computed

@@ -170,7 +170,8 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session.
+// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. A field takes precedence
+// over the option of the user name.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
@@ -184,6 +185,9 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	if in.Region, in.RegionStrict, err = r.region(); err != nil {
 		return badRequest("invalid_region", err.Error())
 	}
+	if in.Region == "" {
+		in.Region, in.RegionStrict = r.cache.options.Region, r.cache.options.RegionStrict
+	}
 	if in.Priority, err = r.priority(); err != nil {
 		return badRequest("invalid_priority", err.Error())
 	}
@@ -194,7 +198,7 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 }
 
 // errOverride is the error of a request with an override that gateway.override does not allow.
-var errOverride = errors.New("X-Whirlpool-Retry is not allowed (gateway.override)")
+var errOverride = errors.New("X-Whirlpool-Retry, or retry in the user name, is not allowed (gateway.override)")
 
 func forbidden(code, message string) *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
@@ -209,12 +213,14 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 }
 
 // policy returns the request's retry policy: the global policy, merged with the override in
-// X-Whirlpool-Retry.
+// X-Whirlpool-Retry or, without it, with the option retry of the user name.
 func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.ownField("x-whirlpool-retry")
-	switch {
+	switch attempts := r.cache.options.Attempts; {
 	case err != nil:
 		return nil, err
+	case !found && attempts > 0:
+		override = []byte(attemptsOverride(attempts))
 	case !found:
 		return global, nil
 	case len(override) == 0:

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -22,9 +22,9 @@ import (
 type socksFront struct {
 	server  *Server
 	conn    *connection
-	users   *access.Users
-	head    time.Duration   // maximum time for all messages before the tunnel
+	set     *settings       // in force when the connection began
 	account *access.Account // the user; nil without users
+	options session.Options // the options of the user name
 	buf     loan
 }
 
@@ -32,8 +32,8 @@ func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
 	c.out.configure(set)
 	return &socksFront{
-		account: set.users.Certified(c.names),
-		server:  s, conn: c, users: set.users, head: set.Head, buf: loan{from: s.outs}}
+		server: s, conn: c, set: set, account: set.users.Certified(c.names), buf: loan{from: s.outs},
+	}
 }
 
 // serve authenticates the client, reads its request and serves the tunnel.
@@ -66,9 +66,9 @@ func (f *socksFront) authenticate() error {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
-			case m == socks5.NoAuth && (f.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
+			case m == socks5.NoAuth && (f.set.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
-			case m == socks5.UserPassword && (f.users.Len() > 0 || method != socks5.NoAuth):
+			case m == socks5.UserPassword && (f.set.users.Len() > 0 || method != socks5.NoAuth):
 				method = m // user name and password take precedence over the client's certificate
 			}
 		}
@@ -92,13 +92,19 @@ func (f *socksFront) authenticate() error {
 	if err != nil {
 		return err
 	}
-	if f.users.Len() > 0 {
+	if f.set.users.Len() > 0 {
 		l := access.Login{Listener: access.SOCKS5, From: f.conn.raw.RemoteAddr(), User: name}
 		var result access.Result
-		f.account, result, _ = f.users.Login(f.conn.ctx, f.server.Guard, l, password)
+		var options string
+		l.User, options = f.set.users.Split(name)
+		f.account, result, _ = f.set.users.Login(f.conn.ctx, f.server.Guard, l, password)
 		if result != access.Accepted {
 			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
 			return errCredentials
+		}
+		if f.options, err = f.server.parseOptions(options, l); err != nil {
+			f.send(socks5.AuthVersion, 1)
+			return err
 		}
 	}
 	f.send(socks5.AuthVersion, 0)
@@ -159,6 +165,13 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
 	in.KeepEvents = s.logs()
+	var use session.Use
+	if err := f.steer(&in, &use); err != nil {
+		l.Code = "override_not_allowed"
+		f.reply(socks5.NotAllowed)
+		f.conn.linger(false)
+		return
+	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.watch.start}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
@@ -230,7 +243,7 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 		if !errors.Is(err, socks5.ErrIncomplete) {
 			return err
 		}
-		f.conn.read.awaitRest(f.server.Now().Add(f.head))
+		f.conn.read.awaitRest(f.server.Now().Add(f.set.Head))
 		if err := f.conn.reader.ReadAhead(); err != nil {
 			return err
 		}

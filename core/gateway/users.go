@@ -11,6 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
 // User is the account of a client.
@@ -21,7 +22,7 @@ type User = access.User
 // checked again until the credentials or the settings change.
 func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if r.set.users.Len() == 0 {
-		r.cache.account = nil
+		r.cache.account, r.cache.options = nil, session.Options{}
 		return nil
 	}
 	sent, c := r.field(http1.ProxyAuthorization), &r.cache
@@ -31,13 +32,18 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if c.acceptedBy == r.set && c.accepted == string(sent) {
 		return nil
 	}
-	c.acceptedBy, c.account = nil, nil
+	c.acceptedBy, c.account, c.options = nil, nil, session.Options{}
 	value := string(sent)
 	name, password := parseBasic(value)
+	name, options := r.set.users.Split(name)
 	l := access.Login{Listener: access.Gateway, From: r.conn.raw.RemoteAddr(), User: name}
 	account, result, retryAfter := r.set.users.Login(r.conn.ctx, r.server.Guard, l, password)
 	switch result {
 	case access.Accepted:
+		var err error
+		if c.options, err = r.server.parseOptions(options, l); err != nil {
+			return wrongOption(err)
+		}
 		c.acceptedBy, c.accepted, c.account = r.set, value, account
 		return nil
 	case access.Blocked:
@@ -57,7 +63,7 @@ func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	if c.acceptedBy == r.set && c.accepted == "" {
 		return nil
 	}
-	c.acceptedBy = nil
+	c.acceptedBy, c.options = nil, session.Options{}
 	if c.account = r.set.users.Certified(r.conn.names); c.account == nil {
 		return loginRequired()
 	}
@@ -99,13 +105,17 @@ func parseBasic(value string) (name, password string) {
 
 // overrideMode returns the override mode that applies to the request.
 func (r *request) overrideMode() retry.OverrideMode {
-	if a := r.cache.account; a != nil && a.Override != retry.OverrideDefault {
-		return a.Override
-	}
+	return r.set.overrideMode(r.cache.account)
+}
+
+// overrideMode returns what an override of a user may ask for. The account is nil without users.
+func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	switch {
-	case r.set.Override != retry.OverrideDefault:
-		return r.set.Override
-	case r.set.users.Len() > 0:
+	case a != nil && a.Override != retry.OverrideDefault:
+		return a.Override
+	case set.Override != retry.OverrideDefault:
+		return set.Override
+	case set.users.Len() > 0:
 		return retry.OverrideCapped
 	}
 	return retry.OverrideAny

@@ -14,8 +14,8 @@ type Options struct {
 	Attempts     int     // the number of attempts, 1 to MaxRetries + 1; 0 for that of the policy
 }
 
-// MaxRetries is the largest number of the option retry.
-const MaxRetries = 99
+// MaxRetries is the largest number of the option retry: a retry policy has at most 10 attempts.
+const MaxRetries = 9
 
 // option is the meaning of a word.
 type option uint8

@@ -87,8 +87,8 @@ func TestOptions(t *testing.T) {
 		"session-a-ttl-soon":      "from 1s to 24h: such",
 		"ttl-10m":                 "a ttl without a session",
 		"strict":                  "strict without a session or a region",
-		"retry-100":               "must be a number from 0 to 99",
-		"retry-x":                 "must be a number from 0 to 99",
+		"retry-10":                "must be a number from 0 to 9",
+		"retry-x":                 "must be a number from 0 to 9",
 		"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz": `option "abcdefghijklmnopqrstuvwxyzabcdef..."`,
 	} {
 		o, err := ParseOptions(text)

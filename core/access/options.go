@@ -1,0 +1,21 @@
+package access
+
+import "strings"
+
+// maxOptioned is the maximum length in bytes of a user name with options.
+const maxOptioned = 255
+
+// Split splits a name that a client has sent into the name of a user and its options: "ann-session-1" is the user
+// "ann" with the options "session-1". A user whose whole name was sent has no options. Of several users, the one with
+// the longest name applies. A name that begins with that of no user is returned as it is.
+func (u *Users) Split(name string) (user, options string) {
+	if len(name) > maxOptioned || u.get(u.digester.digest(name)) != nil {
+		return name, ""
+	}
+	for end := strings.LastIndexByte(name, '-'); end > 0; end = strings.LastIndexByte(name[:end], '-') {
+		if end < len(name)-1 && u.get(u.digester.digest(name[:end])) != nil {
+			return name[:end], name[end+1:]
+		}
+	}
+	return name, ""
+}
