@@ -85,7 +85,7 @@ func (s *acceptor) admit(raw net.Conn, f newFront) {
 		s.refuse(c, f, why)
 		return
 	}
-	if s.behind { // clients have waited in the listener's queue
+	if s.behind && !c.unread() { // the client has waited in the listener's queue, and has sent nothing
 		c.read.silent = socket.SinceReceived(below(c.raw))
 	}
 	c.read.places = &s.places
