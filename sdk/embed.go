@@ -1,5 +1,5 @@
-// Package sdk holds the source files that `whirlpool plugin new` copies into a new plugin. The folders beside
-// it have the packages that a plugin imports.
+// Package sdk holds the source files that `whirlpool plugin new` copies into a new plugin. The packages that
+// a plugin imports are in the folders below this one.
 package sdk
 
 import "embed"

@@ -19,9 +19,9 @@ import (
 )
 
 // An upload gets the checks of `whirlpool plugin verify`. They run in a child process with a low priority and
-// its own memory. So a module that takes seconds to compile, or that makes the checks expensive on purpose,
-// does not slow down requests. The child leaves the compiled code of a slow module in the cache directory,
-// where the gateway finds it.
+// its own memory. In this way, a module that takes seconds to compile, or that makes the checks expensive on
+// purpose, does not slow down requests. The child leaves the compiled code of a slow module in the cache
+// directory, where the gateway finds it.
 
 // checkTimeout is the longest time for the checks of one module. A good module of standard Go takes a second
 // of CPU time. At low priority on a busy machine it is checked within 20 s.
@@ -35,8 +35,8 @@ type checkHeader struct {
 	Nice     int // see setNice
 }
 
-// The priorities of children. On a busy processor, a slow module gets a tenth of the gateway's share, other
-// modules a third.
+// The priorities of children. On a busy processor, the child gets a tenth of the gateway's share for a slow
+// module, and a third for other modules.
 const (
 	niceSlow  = 10
 	niceOther = 5
@@ -96,7 +96,7 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	if ctx.Err() != nil {
 		return conformance.Report{}, ctx.Err()
 	}
-	if err := cmd.Start(); err != nil { // the executable was removed, or no more processes are permitted
+	if err := cmd.Start(); err != nil { // for example, the executable was removed, or no more processes are permitted
 		return here()
 	}
 	err = cmd.Wait()
@@ -115,14 +115,15 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	return report, nil
 }
 
-// unfinished returns the rejection of a module whose checks have not ended.
+// unfinished returns the rejection of a module whose checks were not completed.
 func unfinished(detail string) error {
 	return &plugins.Rejection{Failed: []plugins.FailedCheck{{
 		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify shows how far it comes",
 	}}}
 }
 
-// checkCommand returns the command of the child process. It is hidden, because users use verify.
+// checkCommand returns the command of the child process. It is hidden, because it is not meant for
+// users, who have verify.
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the module on standard input for a gateway", Hidden: true,

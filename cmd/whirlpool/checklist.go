@@ -23,7 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// listOptions are the flags of check.
+// listOptions holds the flags of the command check.
 type listOptions struct {
 	url, out, scheme  string
 	expect            health.Expect
@@ -164,7 +164,7 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	return nil
 }
 
-// writePrivate writes a file that only its owner can read, even if others could read the file that it replaces.
+// writePrivate writes a file that only its owner can read, even if it replaces a file that others could read.
 func writePrivate(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -173,7 +173,7 @@ func writePrivate(path, text string) error {
 	defer f.Close()
 	if info, err := f.Stat(); err != nil {
 		return err
-	} else if info.Mode().IsRegular() { // not a terminal or a pipe
+	} else if info.Mode().IsRegular() { // no terminal and no pipe
 		if err := f.Chmod(0o600); err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func writePrivate(path, text string) error {
 	return f.Close()
 }
 
-// line returns the line of text about a good proxy.
+// line returns the line of the text output for a good proxy.
 func (o *listOptions) line(r *listcheck.Result) string {
 	can := ""
 	switch {

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// isolate gives a child its own process group, so that the child does not get the signals to the gateway's
-// group. It also makes Linux end the child when the gateway ends.
+// isolate puts a child into its own process group, so that the child does not receive signals to the
+// gateway's group. It also makes Linux end the child when the gateway ends.
 func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -29,7 +29,7 @@ func root() *cobra.Command {
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
-	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as that of the command version
+	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as the command version prints
 	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(),
 		stateCommand(), statusCommand(), eventsCommand(),
 		&cobra.Command{
@@ -86,8 +86,8 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 	return cmd
 }
 
-// readable returns the error with which a file cannot be read. It does not open a pipe, because the bytes
-// that are already in the pipe would be lost.
+// readable returns an error if a file cannot be read. It does not open a pipe, because the bytes that are
+// already in the pipe would be lost.
 func readable(path string) error {
 	info, err := os.Stat(path)
 	switch {

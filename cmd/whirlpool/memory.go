@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// boundMemory returns memory to the system when the process is idle, until stop is called. If the environment has no
-// GOMEMLIMIT, it sets the runtime's memory limit to nine tenths of that of the control group.
+// boundMemory returns memory to the system whenever the process is idle, until stop is called. If the environment
+// has no GOMEMLIMIT, it sets the runtime's memory limit to nine tenths of the limit of the control group.
 func boundMemory(ctx context.Context, log *slog.Logger) (stop func()) {
 	if limit, ok := memory.CgroupLimit(os.DirFS("/")); ok && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit / 10 * 9)

@@ -14,10 +14,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 )
 
-// secretArgs is the annotation of a command whose arguments no error quotes, because one may be a password.
+// secretArgs is the annotation of a command whose arguments are not quoted in errors, because one may be a
+// password.
 const secretArgs = "secret arguments"
 
-// maxPassword is the number of bytes of the longest password that passwd accepts.
+// maxPassword is the maximum length of a password that passwd accepts, in bytes.
 const maxPassword = 1024
 
 func passwdCommand() *cobra.Command {
@@ -48,7 +49,8 @@ first line of the standard input.`,
 	return cmd
 }
 
-// readPassword reads a password: from a terminal twice and without echo, otherwise the first line of in.
+// readPassword reads a password: from a terminal, twice and without echo; otherwise from the first line
+// of in.
 func readPassword(in io.Reader, prompt io.Writer) (string, error) {
 	password, err := "", error(nil)
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {

@@ -52,7 +52,7 @@ func (s *subject) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
 }
 
-// subject is the module that a command is about: its file and its settings.
+// subject is the module on which a command works: its file and its settings.
 type subject struct {
 	cmd    *cobra.Command
 	file   string
@@ -62,7 +62,7 @@ type subject struct {
 	output *output.Output
 }
 
-// maxShown is the number of the module's last log lines that are shown.
+// maxShown is the maximum number of log lines that are shown.
 const maxShown = 20
 
 // showLog prints the last log lines of the module to the standard error.
@@ -82,7 +82,7 @@ func (s *subject) showLog() {
 	}
 }
 
-// about makes cmd a command about a module without settings.
+// about turns cmd into a command that calls run for a module without settings.
 func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
@@ -97,7 +97,7 @@ func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	return cmd
 }
 
-// aboutConfigured makes cmd a command about a module with the flag --config.
+// aboutConfigured is like about, but adds the flag --config for the settings of the module.
 func aboutConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	var config settings
 	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil,
@@ -331,7 +331,7 @@ type play interface {
 	Write(io.Writer, simulate.Style) error
 }
 
-// drawn is a play with a style.
+// drawn is a play and the style in which its text is drawn.
 type drawn struct {
 	play
 	style simulate.Style

@@ -61,8 +61,8 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at the beginning, then at an interval, and at the end. The first
-// reading must succeed. Later readings that fail are left out.
+// record reads the state of the proxies at the beginning, then at intervals of every, and at the end,
+// after length. It returns an error if the first reading fails, and leaves out later ones that fail.
 func record(ctx context.Context, g *remote, every, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)

@@ -30,8 +30,8 @@ import (
 
 const (
 	defaultAPI = "http://127.0.0.1:8889"
-	urlVar     = "WHIRLPOOL_URL"     // the variable of --to
-	keyVar     = "WHIRLPOOL_API_KEY" // the variable of the key
+	urlVar     = "WHIRLPOOL_URL"     // the variable that replaces --to
+	keyVar     = "WHIRLPOOL_API_KEY" // the variable with the key
 )
 
 // remote is the API of a gateway.
@@ -46,7 +46,7 @@ type remote struct {
 	http *http.Client
 }
 
-// onGateway gives cmd the flags of a remote and runs f with it.
+// onGateway gives cmd the flags of a remote, and makes it run f with the remote.
 func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobra.Command {
 	r := &remote{cmd: cmd}
 	cmd.Flags().StringVar(&r.to, "to", "", "`URL` of the gateway's API (default $"+urlVar+" or "+defaultAPI+")")
@@ -104,7 +104,7 @@ func (r *remote) open() error {
 	return nil
 }
 
-// note prints a line for the user to the standard error.
+// note prints a line for the user to the standard error output.
 func (r *remote) note(format string, args ...any) {
 	fmt.Fprintf(r.cmd.ErrOrStderr(), format+"\n", args...)
 }
@@ -117,7 +117,7 @@ type request struct {
 	prefer       string
 }
 
-// apiError is an error response of the API.
+// apiError is the JSON of an error response of the API.
 type apiError struct {
 	status  int
 	Code    string `json:"error"`
@@ -177,7 +177,7 @@ func (r *remote) unreachable(err error) error {
 	return fmt.Errorf("no response from the API at %s: %w; set another address with --to", r.base.Host, err)
 }
 
-// failure returns the error of an error response.
+// failure converts an error response to an error.
 func (r *remote) failure(status int, body []byte) error {
 	e := &apiError{status: status}
 	if json.Unmarshal(body, e) != nil || e.Message == "" {
@@ -189,7 +189,7 @@ func (r *remote) failure(status int, body []byte) error {
 	return e
 }
 
-// show prints v as JSON, or calls text.
+// show prints v as JSON if --json is set, otherwise it calls text.
 func (r *remote) show(v any, text func(w io.Writer)) error {
 	if r.asJSON {
 		e := json.NewEncoder(r.cmd.OutOrStdout())
@@ -214,8 +214,8 @@ type remotePlugin struct {
 	UsedFor   []string `json:"used_for"`
 }
 
-// onPlugin makes a command that sends one request about a plugin and then prints done, a format with the
-// plugin's name.
+// onPlugin returns a command that sends one request about a plugin and then prints done, a format with
+// the plugin's name.
 func onPlugin(use, short string, q func(args []string) request, done string) *cobra.Command {
 	return onGateway(&cobra.Command{Use: use, Short: short}, func(r *remote, args []string) error {
 		var raw json.RawMessage
@@ -227,7 +227,7 @@ func onPlugin(use, short string, q func(args []string) request, done string) *co
 		}
 		return r.show(raw, func(w io.Writer) {
 			var p remotePlugin
-			json.Unmarshal(raw, &p) // if it is no plugin, the fields below are empty
+			json.Unmarshal(raw, &p) // if raw is not a plugin, the fields below are empty
 			fmt.Fprintf(w, done+"\n", args[0])
 			if p.SHA256 != "" {
 				fmt.Fprintf(w, "sha256 %s, state %s\n", p.SHA256, p.State)
@@ -342,7 +342,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		}
 		return r.show(raw, func(w io.Writer) {
 			var p remotePlugin
-			json.Unmarshal(raw, &p) // push has checked it
+			json.Unmarshal(raw, &p) // push has checked raw
 			fmt.Fprintf(w, "%s is a %s of %d bytes, sha256 %s\n", p.Name, p.Kind, p.Size, p.SHA256)
 			if len(p.UsedFor) > 0 {
 				fmt.Fprintf(w, "used for: %s\n", strings.Join(p.UsedFor, ", "))
@@ -352,7 +352,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 }
 
 const (
-	pushWait  = 2 // s; longest wait of a response to an upload for the end of the upload
+	pushWait  = 2 // s; longest time for which the response to an upload waits for its end
 	pollEvery = 500 * time.Millisecond
 )
 

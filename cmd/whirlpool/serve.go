@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// options are the flags of serve.
+// options holds the flags of the command serve.
 type options struct {
 	source     config.Source
 	demo       bool
@@ -56,7 +56,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
 	log, level, output, done := openLog(cfg.Log, logTo)
-	defer done() // its error can only be logged
+	defer done() // the error could only be logged
 	defer boundMemory(ctx, log)()
 	program, err := os.Executable()
 	if err != nil {
@@ -78,11 +78,11 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	g.lists.Use(cfg.Lists())
 	defer g.lists.Close()
 	select {
-	case <-g.lists.Changed(): // kept versions of lists
+	case <-g.lists.Changed(): // the fetcher has kept versions of lists
 		g.reload()
 	default:
 	}
-	if cfg.Log.Format == "json" { // a program reads the log, and often the standard output, too
+	if cfg.Log.Format == "json" { // then programs read the log, and often the standard output, too
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
 			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.keeper.path()),
 			slog.String("version", version))
@@ -177,20 +177,20 @@ func (o *options) use(demo *lab.Demo) {
 	}
 }
 
-// grace returns the time that requests in flight have to end after a signal.
+// grace returns the time within which requests in flight must end after a signal.
 func (g *gateway) grace() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
-// sameSignal is the time within which a second signal counts as the same one. timeout(1) signals the process
-// and then its process group.
+// sameSignal is the time within which a second signal counts as the first one: timeout(1) sends its signal
+// to the process and then to its process group.
 const sameSignal = 100 * time.Millisecond
 
-// settleTime is how long the gateway waits, after its listener is closed, for requests on connections that
-// have none. It waits only if the socket was passed to it: another process then accepts the new clients, so
-// the wait has no effect on them.
+// settleTime is the time for which the gateway waits, after it has closed its listener, for requests on
+// connections that have none. It waits only if the socket was passed to it, because another process then
+// accepts the new clients, which do not notice the wait.
 const settleTime = time.Second
 
 // wantedPoll is the interval at which a draining process checks whether another one waits for its state
@@ -198,7 +198,7 @@ const settleTime = time.Second
 const wantedPoll = 20 * time.Millisecond
 
 // leave ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay. During the
-// delay the gateway accepts clients, but its readiness check fails. If there is a state folder, changes
+// delay the gateway accepts clients, but is not ready (/readyz). If there is a state folder, changes
 // through the API fail from the signal on, and a process that waits for the folder gets it. A second signal
 // ends the process at once.
 func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
@@ -213,7 +213,7 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
 	return g.drain(delay, signals)
 }
 
-// drain serves for the delay that leave describes. Then it waits for the requests in flight, for at most the
+// drain continues to serve for the time delay. Then it waits for the requests in flight, at most for the
 // grace period.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 	begun := time.Now()
@@ -259,7 +259,7 @@ func (g *gateway) shutdown(done chan<- struct{}) {
 	g.engine.StopAccepting(settled)
 	stop()
 	var api sync.WaitGroup
-	api.Go(func() { g.api.Shutdown(ctx) }) // at the same time: new connections belong to the new process
+	api.Go(func() { g.api.Shutdown(ctx) }) // at the same time, because new connections belong to the new process
 	g.engine.Shutdown(ctx)
 	api.Wait()
 	close(done)

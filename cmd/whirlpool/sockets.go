@@ -26,9 +26,9 @@ func socketsPassed(environ func(string) string) bool {
 	return err == nil && n > 0 && environ("LISTEN_PID") == strconv.Itoa(os.Getpid())
 }
 
-// passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)). In environ,
-// LISTEN_PID is the id of this process and LISTEN_FDS the number of sockets. LISTEN_FDNAMES may give them the names
-// gateway and api. Of the sockets with other names, the gateway gets the first if it has none yet, then the API.
+// passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)). In
+// environ, LISTEN_PID is the id of this process and LISTEN_FDS the number of sockets. LISTEN_FDNAMES may give them
+// the names gateway and api. Sockets with other names go to the gateway, if it has none yet, and then to the API.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil
@@ -72,8 +72,8 @@ func inherit(file *os.File, name string) (net.Listener, error) {
 	return l, nil
 }
 
-// override sets the listening addresses of the configuration to those of the passed sockets, so that the
-// later checks and outputs use them.
+// override sets the listening addresses in settings to those of the passed sockets, so that later checks
+// and outputs use them.
 func (s *sockets) override(settings map[string]any) {
 	if s.gateway != nil {
 		settings["gateway.listen"] = s.gateway.Addr().String()

@@ -22,25 +22,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/state"
 )
 
-// Files of [state] dir.
+// The names of files in the state folder.
 const (
 	changesFile = "changes"
 	idsFile     = "ids" // of proxies without an id in the configuration
 	historyFile = "metrics"
 )
 
-// keeper holds [state] dir open. Its zero value keeps nothing.
+// keeper keeps the state folder open. Its zero value has no folder.
 type keeper struct {
 	dir     *state.Dir
-	store   *state.Store // of changes by the API
+	store   *state.Store // changes by the API
 	ids     *state.Store // of automatic ids
 	history *history
 	once    sync.Once
 }
 
-// openState waits so long for another process to leave the folder. That process is usually the former process
-// of this gateway, which leaves the folder when it begins to drain. The wait is long if this process was
-// given the sockets of the former one, because it then probably starts before the former one is told to end.
+// The longest time for which openState waits for another process to unlock the folder. This is usually the
+// previous process of the gateway, which unlocks the folder when it begins to drain. The wait is long if the
+// previous process has passed its sockets, because this process then probably starts before the other one
+// gets its signal.
 const (
 	shortWait = time.Second
 	longWait  = time.Minute
@@ -132,7 +133,8 @@ func (k *keeper) freeze() {
 // wanted reports whether another process waits for the folder.
 func (k *keeper) wanted() bool { return k.dir != nil && k.dir.Wanted() }
 
-// close writes what is not written yet, and leaves the folder to other processes.
+// close writes the remaining metrics and closes the files, and unlocks the folder for other
+// processes.
 func (k *keeper) close() {
 	k.once.Do(func() {
 		if k.dir == nil {
@@ -163,8 +165,8 @@ type counts struct {
 	Users []access.Used `json:"users,omitempty"`
 }
 
-// historyEvery is the interval at which metrics are saved. At most the counts of this time are lost if the process is
-// killed.
+// historyEvery is the interval at which metrics are saved. If the process is killed, the counts of at most this time
+// are lost.
 const historyEvery = 5 * time.Second
 
 // openHistory restores metrics and the usage of users from a file, and saves them there from now on.
@@ -266,7 +268,7 @@ func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	}
 }
 
-// configuration returns the part of cfg that the API changes.
+// configuration returns the part of cfg that can be changed through the API.
 func configuration(cfg *config.Config) changes.Configuration {
 	return changes.Configuration{
 		Proxies: cfg.Engine().Proxies, Policy: cfg.Policy,

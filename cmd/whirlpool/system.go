@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// openFiles returns the limit on open file descriptors (ulimit -n), 0 if it is unknown.
+// openFiles returns the limit on open file descriptors (ulimit -n); 0 if it is unknown.
 func openFiles() int {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur > math.MaxInt32 {

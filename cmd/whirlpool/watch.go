@@ -12,21 +12,22 @@ import (
 )
 
 const (
-	// settle is the time without changes in the folders before files are read, because an editor writes in
-	// several steps. If the folders keep changing (a log file may be in one), files are read after maxSettle.
+	// settle is the time without changes in the folders after which files are read, because an editor writes
+	// in several steps. If the folders keep changing (a log file may be in one), files are read after
+	// maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
-	// listQuiet is the time that a proxy list must be unchanged before it is read, because a program may take
-	// seconds to write a long list. A list that keeps changing is read after maxListWait.
+	// listQuiet is the time for which a proxy list must be unchanged before it is read, because a program may
+	// take seconds to write a long list. A list that keeps changing is read after maxListWait.
 	listQuiet   = 500 * time.Millisecond
 	maxListWait = 30 * time.Second
-	// lookEvery is the interval of checks without notifications. Some file systems send no notifications, and a
-	// machine may have no inotify instance left (containers share them).
+	// lookEvery is the interval of checks without notifications. They are necessary because some file systems
+	// send no notifications, and a machine may have no inotify instance left (containers share them).
 	lookEvery = 2 * time.Second
 )
 
 // watch reloads the configuration when the configuration file, or a file that it names, changes: in place, by
-// rename, or behind a symbolic link (Kubernetes). It watches folders, not files. Without w, it only checks
+// rename, or behind a symbolic link (Kubernetes). It watches folders, not files. If w is nil, it only checks
 // the files every lookEvery. seen is the fingerprint of the configuration in force.
 func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	var events <-chan fsnotify.Event
@@ -46,7 +47,7 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 		defer quiet.Stop()
 		// Each reload is followed by another check, because the files may have changed while they were read. A pause
 		// precedes that check; otherwise a file that is written for a minute would be read all the time.
-		var waiting time.Time // when the first change was seen of lists that are still changing and have not been read
+		var waiting time.Time // time of the first change of lists that still change and have not been read
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {
@@ -91,7 +92,7 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 }
 
 // listsChanging returns the time until all proxy lists will have been unchanged for listQuiet, if none
-// changes again. It returns 0 if they already have. A modification time in the future is ignored.
+// changes again. It returns 0 if they already have been. It ignores a modification time in the future.
 func (g *gateway) listsChanging() (rest time.Duration) {
 	g.mu.Lock()
 	files := g.cfg.Files()
@@ -108,8 +109,8 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 	return rest
 }
 
-// fingerprintSince returns the fingerprint of the files that were loaded at the time began or later. It returns "",
-// which equals no fingerprint, if a file has changed meanwhile.
+// fingerprintSince returns the fingerprint of the files that were loaded at the time began or later. If a file has
+// changed meanwhile, it returns "", which is different from every fingerprint.
 func (g *gateway) fingerprintSince(began time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {

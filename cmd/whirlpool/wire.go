@@ -27,7 +27,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// gateway is the parts of a running process.
+// gateway has the parts of a running process.
 type gateway struct {
 	source  config.Source
 	log     *slog.Logger
@@ -35,7 +35,7 @@ type gateway struct {
 	plugins *plugins.Registry
 	engine  *engine.Engine
 	api     *api.Server
-	started *config.Config // at the start of the process
+	started *config.Config // the configuration at the start of the process
 	changes *changes.Changes
 	events  *api.Events
 	lists   *lists.Fetcher
@@ -88,8 +88,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire makes the parts of the gateway. program is the executable that checks uploads; "" to check them in
-// this process.
+// wire creates the parts of the gateway. program is the executable that checks uploads; "" to check them
+// in this process.
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
 ) (_ *gateway, err error) {
@@ -167,7 +167,7 @@ func wire(
 	return g, err
 }
 
-// cacheDir returns the folder of compiled plugins; the default is in [state] dir.
+// cacheDir returns the folder of compiled plugins. By default it is in the state folder.
 func (g *gateway) cacheDir() string {
 	if dir := g.started.PluginHost.CacheDir; dir != "" || g.keeper.path() == "" {
 		return dir
@@ -175,7 +175,7 @@ func (g *gateway) cacheDir() string {
 	return filepath.Join(g.keeper.path(), "cache")
 }
 
-// keptLists returns the folder of the proxy lists that were fetched; "" without a state folder.
+// keptLists returns the folder of fetched proxy lists; "" without a state folder.
 func (g *gateway) keptLists() string {
 	if dir := g.keeper.path(); dir != "" {
 		return filepath.Join(dir, "lists")
@@ -183,7 +183,8 @@ func (g *gateway) keptLists() string {
 	return ""
 }
 
-// dryRun checks the rules that only the parts can check: that plugins can be loaded, and that names exist.
+// dryRun checks the rules that package config cannot check: that plugins can be loaded, and that names
+// exist.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // the configuration may name uploads
@@ -208,8 +209,8 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// withPlaces returns an error of the parts as a *config.Error. Each cause gets its place in the
-// configuration.
+// withPlaces converts an error of the parts to a *config.Error, which has the place of each cause
+// in the configuration.
 func withPlaces(cfg *config.Config, err error) error {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -302,7 +303,7 @@ func (g *gateway) reload() api.ReloadStatus {
 			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
-	if cfg.ProxyCount() == 0 { // perhaps by mistake, or while a proxy list is being written
+	if cfg.ProxyCount() == 0 { // possibly by mistake, or while a proxy list is being written
 		level = slog.LevelWarn
 	}
 	g.log.Log(context.Background(), level, "configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
@@ -320,14 +321,14 @@ func faults(err error, file string) []config.Fault {
 }
 
 // requireFile makes the configuration file required after it has been found once. If the file disappears
-// later, a reload fails. Otherwise the reload would remove all proxies and users.
+// later, a reload then fails, instead of removing all proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
 	}
 }
 
-// needRestart returns the changed keys that do not take effect before the next start.
+// needRestart returns the changed keys that take effect only at the next start.
 func needRestart(started, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {
@@ -358,7 +359,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The listening address of the API does not change before the next start.
+	// The API keeps its listening address until the next start, so the address at the start counts.
 	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
 			"are gone, but until the next start the API listens on "+

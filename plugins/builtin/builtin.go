@@ -14,7 +14,7 @@ var files embed.FS
 func Modules() map[string][]byte {
 	entries, err := files.ReadDir(".")
 	if err != nil {
-		panic(err) // embedded: cannot fail
+		panic(err) // cannot fail, because the file is embedded
 	}
 	out := make(map[string][]byte, len(entries))
 	for _, e := range entries {

@@ -1,5 +1,5 @@
 // Package inspect reports the declarations of a module without running it. If a module has errors, the report
-// has all of them, and the declarations that can be read. `whirlpool plugin inspect` uses it.
+// contains all of them, and the declarations that can be read. `whirlpool plugin inspect` uses it.
 package inspect
 
 import (
@@ -43,7 +43,7 @@ type Item struct {
 // Run inspects a module.
 func Run(host *wasmhost.Host, code []byte) Report {
 	desc, found := host.Examine(code)
-	info, _ := meter.Inspect(code) // its error is also in found
+	info, _ := meter.Inspect(code) // found contains the error, too
 	sum := sha256.Sum256(code)
 	r := Report{
 		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]),
@@ -123,7 +123,7 @@ func list(w io.Writer, title string, items []Item) {
 	}
 }
 
-// quoted joins names from the module. It quotes them, because they may contain any bytes.
+// quoted quotes and joins names from the module, which may contain any bytes.
 func quoted(names []string) string {
 	out := make([]string, len(names))
 	for i, n := range names {

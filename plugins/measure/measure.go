@@ -24,7 +24,7 @@ type Options struct {
 	Progress func(step string) // called before each step; may be nil
 }
 
-// The defaults of Round and Rounds. With them a run takes less than ten seconds.
+// The defaults of Round and Rounds, with which a run takes less than ten seconds.
 const (
 	DefaultRounds = 5
 	DefaultRound  = 150 * time.Millisecond
@@ -52,7 +52,7 @@ type Row struct {
 	Error      string  `json:"error,omitempty"`
 }
 
-// sizes are the numbers of candidates that a scorer is timed with.
+// sizes are the numbers of candidates for which a scorer is timed.
 var sizes = []int{1, 10, 100, 1000}
 
 // subject is one module that is timed.
@@ -128,7 +128,7 @@ func (s *subject) close() {
 	s.module.Close()
 }
 
-// work is one call in two forms: as the gateway makes it, and through a probe that reports the fuel.
+// work is one call in two forms: as the gateway makes it, and through a probe, to read the fuel.
 type work struct {
 	serve func(*wasmhost.Module) error
 	probe func(*wasmhost.Probe) error
@@ -190,8 +190,8 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	return r
 }
 
-// timed calls f for a round and returns the time of one call, in ns. It seldom reads the clock, so that the
-// readings take little of the measured time.
+// timed calls f for a round and returns the time of one call, in ns. It reads the clock only once for many
+// calls, so that the readings take little of the measured time.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The limits of the output that is kept of a plugin.
+// The limits on the output that is kept of a plugin.
 const (
 	MaxLines   = 100 // the last lines are kept
 	MaxMetrics = 20  // metric names; values of further names are dropped
@@ -42,7 +42,7 @@ type Metric struct {
 	Value float64
 }
 
-// Output holds the output of one plugin name, even if its module is replaced. It is safe for concurrent use.
+// Output holds the output of one plugin, even if its module is replaced. It is safe for concurrent use.
 type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
@@ -54,13 +54,12 @@ type Output struct {
 	filled  time.Time
 	dropped int // lines dropped since the last line that was kept
 	metrics map[string]*Metric
-	refused bool // the log has a line about a metric beyond MaxMetrics
+	refused bool // a metric beyond MaxMetrics has been logged
 }
 
 var _ wasmhost.Output = (*Output)(nil)
 
-// New returns an output that is empty. onLine may be nil; it must return soon, and
-// not call the output.
+// New returns an empty output. onLine may be nil; it must return soon, and not call the output.
 func New(now func() time.Time, onLine func(Line)) *Output {
 	return &Output{now: now, onLine: onLine, tokens: burst, filled: now(), metrics: map[string]*Metric{}}
 }
@@ -102,7 +101,7 @@ func (o *Output) keep(l Line) {
 	}
 }
 
-// Lines returns the last lines whose number is above after, the oldest first.
+// Lines returns the kept lines whose number is greater than the parameter after, the oldest first.
 func (o *Output) Lines(after uint64) []Line {
 	o.mu.Lock()
 	defer o.mu.Unlock()

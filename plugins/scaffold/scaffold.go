@@ -20,8 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// templates/ has a folder for each language. In it are the files for all kinds of plugins (all), the files
-// for each kind, and one README.
+// templates/ has a folder for each language. Such a folder has the files for all kinds of plugins (all),
+// the files for each kind, and a README.
 //
 //go:embed all:templates
 var templates embed.FS
@@ -61,7 +61,7 @@ type Plugin struct {
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by errors about a Plugin or a folder. Other errors come from the file system.
+// ErrArgument is wrapped by errors in a Plugin or a folder. Other errors come from the file system.
 var ErrArgument = errors.New("cannot write a plugin")
 
 // Check returns an error if p cannot be written. It wraps ErrArgument.
@@ -80,8 +80,8 @@ func (p Plugin) Check() error {
 	return nil
 }
 
-// Write writes a new folder, or fills an empty one. It overwrites nothing. It returns the paths of the files
-// relative to the folder, without the files of the SDK.
+// Write writes the plugin into a new or an empty folder. It overwrites nothing. It returns the paths of the
+// files relative to the folder, without the files of the SDK.
 func Write(dir string, p Plugin) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ type data struct {
 	Scorer bool
 }
 
-// Config returns an example of a setting in JSON.
+// Config returns an example of a setting, in JSON.
 func (d data) Config() string {
 	switch d.Kind {
 	case wasmhost.Scorer:
@@ -132,7 +132,7 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// For returns the use for which the plugin is activated.
+// For returns the use of the plugin for the command that activates it.
 func (d data) For() string {
 	if d.Scorer {
 		return "first"
@@ -140,7 +140,7 @@ func (d data) For() string {
 	return string(d.Kind)
 }
 
-// writer writes files. It keeps its first error and then writes nothing more.
+// writer writes files. After an error, which it keeps, it writes nothing more.
 type writer struct {
 	dir     string
 	data    data

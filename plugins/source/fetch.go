@@ -42,7 +42,7 @@ func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	return &Client{transport, int64(maxBytes)}
 }
 
-// Fetch returns the module of a source, and its signature if the source has a public key. Both are verified.
+// Fetch returns the module of a source, and its signature if the source has a public key. It verifies both.
 // Errors do not contain the query of the URL.
 func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
 	if err := s.Check(); err != nil {
@@ -84,7 +84,7 @@ func withoutURL(err error) error {
 	if errors.As(err, &failed) {
 		return failed.Err
 	}
-	var refused *errcode.ErrorResponse // contains a URL, which a registry may have signed for this client
+	var refused *errcode.ErrorResponse // its text contains a URL, which may be signed for this client
 	if errors.As(err, &refused) {
 		err = fmt.Errorf("the registry responds with status %d", refused.StatusCode)
 		if len(refused.Errors) > 0 {
@@ -204,8 +204,9 @@ func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descript
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer with the module. If there is only one layer, it is that one. Otherwise it is the
-// only layer whose media type is that of WebAssembly, or whose file name ends in .wasm.
+// moduleOf returns the layer with the module. If there is only one layer, moduleOf returns this one.
+// Otherwise it returns the only layer whose media type is that of WebAssembly, or whose file name ends in
+// .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {
 		return layers[0], nil

@@ -15,7 +15,8 @@ import (
 	"oras.land/oras-go/v2/registry"
 )
 
-// Source says where a module comes from and how it is verified. The zero Source stands for none.
+// Source determines where a module comes from and how it is verified. The zero Source stands for no
+// source.
 type Source struct {
 	URL       string // https://..., or oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST
 	SHA256    string // of the module, in hexadecimal; "" for any
@@ -23,7 +24,7 @@ type Source struct {
 	Insecure  bool   // permits http://, oci+http:// and modules that are not verified
 }
 
-// FieldError is the error for one field of a Source.
+// FieldError reports an error in one field of a Source.
 type FieldError struct {
 	Field string // url, sha256 or public_key
 	Err   error
@@ -83,7 +84,7 @@ func (s Source) Pinned() bool {
 	return err == nil && ref.ValidateReferenceAsDigest() == nil
 }
 
-// The schemes of the URLs of artifacts. plainOCI is for a registry without TLS.
+// The schemes of the URLs of artifacts. plainOCI is the scheme for a registry without TLS.
 const (
 	securedOCI = "oci://"
 	plainOCI   = "oci+http://"
@@ -93,7 +94,7 @@ func (s Source) isArtifact() bool {
 	return strings.HasPrefix(s.URL, securedOCI) || strings.HasPrefix(s.URL, plainOCI)
 }
 
-// artifact returns the reference of an artifact's URL.
+// artifact parses the URL of an artifact.
 func (s Source) artifact() (registry.Reference, error) {
 	if !s.isArtifact() {
 		return registry.Reference{}, errors.New("it is no oci:// URL")
@@ -118,7 +119,7 @@ type Module struct {
 	Signature []byte // nil without a public key
 }
 
-// Verify returns an error if m is not permitted by s.
+// Verify returns an error if s does not permit m.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -13,7 +13,7 @@ type Response struct {
 	Excerpt core.Excerpt // with all parts that a judge may ask for; see For
 }
 
-// For returns the response in the form that a judge with the wants w gets.
+// For returns the response in the form in which a judge that wants w gets it.
 func (r *Response) For(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil
@@ -38,7 +38,8 @@ func toFloat(b bool) float64 {
 	return 0
 }
 
-// NewResponse returns a response with a status, a body and header fields: name, value and so on.
+// NewResponse returns a response with a status, a body and header fields. fields are name, value,
+// name, value and so on.
 func NewResponse(name string, status float64, body string, fields ...string) Response {
 	r := Response{Name: name, Request: core.JudgeRequest{Now: now, AttemptsLeft: 2, Status: status, Latency: 0.1,
 		HostHash: core.Hash53(host), IDHash: core.Hash53(ID(0))}}

@@ -63,7 +63,7 @@ func Plausible(n int) *Choice {
 	return c
 }
 
-// Edges returns choices with the extreme values that a host can give.
+// Edges returns choices with the extreme values that a host can pass.
 func Edges() []*Choice {
 	edge := func(name string, change func(i int, c *core.Candidate)) *Choice {
 		c := Plausible(5)

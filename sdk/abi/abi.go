@@ -1,10 +1,10 @@
-// Package abi is version 1 of the contract between Whirlpool and a plugin: names of exports, layouts of
-// records, sizes. The host and the Go SDK import it. It imports nothing. sdk/ABI.md describes the same
-// contract for all languages.
+// Package abi declares version 1 of the contract between Whirlpool and a plugin: names of exports,
+// layouts of records, sizes. The host and the Go SDK import it. It has no imports. sdk/ABI.md
+// describes the same contract for all languages.
 package abi
 
-// Version is the version of the contract that these declarations describe. A module declares the version that
-// it was built for: it exports a function whose name is VersionPrefix followed by the version.
+// Version is the version of the contract that these declarations describe. A module declares the version for
+// which it was built by exporting a function whose name is VersionPrefix followed by the version.
 const Version = 1
 
 // The exports of a module.
@@ -65,7 +65,7 @@ const (
 // has failed.
 const StatusOK = 0
 
-// Sizes of the records in bytes. Each starts at a multiple of Alignment.
+// Sizes of the records in bytes. Each record starts at a multiple of Alignment.
 const (
 	Alignment = 8
 
@@ -80,8 +80,8 @@ const (
 	ProxySize          = 56
 )
 
-// MinCandidates is the number of candidates that every scorer must accept. A module is not loaded if its
-// Reserve refuses the room for them.
+// MinCandidates is the number of candidates that every scorer must accept. A module whose Reserve
+// refuses the memory for them is not loaded.
 const MinCandidates = 256
 
 // JudgeRoom is the largest region that a judge is asked to reserve, in bytes.
@@ -91,5 +91,5 @@ const JudgeRoom = 20_480
 const (
 	MaxBody       = 8 << 10 // bytes of a body's beginning
 	MaxFieldNames = 32      // names of header fields
-	MaxStatuses   = 32      // statuses, or ranges of them
+	MaxStatuses   = 32      // ranges of statuses
 )

@@ -8,8 +8,8 @@ type RankRequest struct {
 	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, fresh for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// 53-bit hash of the wanted region. Without one, in a retry: of the region of the proxy that failed;
-	// otherwise 0.
+	// 53-bit hash of the wanted region. In a retry of a request without one, the hash of the region of
+	// the proxy that failed; otherwise 0.
 	RegionHash float64
 	PoolSize   float64 // proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated
@@ -18,12 +18,12 @@ type RankRequest struct {
 
 // Candidate describes one proxy to a scorer.
 type Candidate struct {
-	SuccessRate float64 // 0..1 over the last 100 attempts; 0.5 without any
+	SuccessRate float64 // 0..1 over the last 100 attempts; 0.5 if there are none
 	Samples     float64 // number of attempts that SuccessRate is computed from, 0..100
 	LatencyMean float64 // s, over the last 100 attempts
 	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
-	// (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). Without a latency it is 0.5
-	// if there were no attempts, 1 if none of them succeeded, and otherwise 0.
+	// (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If no attempt has a
+	// latency, it is 0.5 if there were no attempts, 1 if none of them succeeded, and otherwise 0.
 	NormalizedLatency   float64
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, > 0, default 1
@@ -31,7 +31,7 @@ type Candidate struct {
 	RegionMatch         float64 // 1 if in the wanted region, else 0
 	ConsecutiveFailures float64
 	SinceUse            float64 // s since the proxy was last chosen; -1 if never
-	Uses                float64 // how often the proxy was chosen
+	Uses                float64 // number of times that the proxy was chosen
 	BreakerState        float64 // 0 closed, 1 open, 2 half open
 	IDHash              float64 // 53-bit hash of the id, stable across restarts
 	AffinityHash        float64 // 53-bit hash of (id, target host)
@@ -53,7 +53,7 @@ type BackoffRequest struct {
 	Remaining     float64 // time until the request's total timeout; -1 without one
 	MaxAttempts   float64 // policy.max_attempts
 	HostHash      float64 // as RankRequest.HostHash
-	IDHash        float64 // of the proxy that failed last, as Candidate.IDHash
+	IDHash        float64 // the proxy of the last attempt, as Candidate.IDHash
 	Now           float64 // since the Unix epoch
 }
 
@@ -69,8 +69,8 @@ type Observation struct {
 	Delay    float64 // s, the wait before this attempt
 }
 
-// JudgeRequest is a response that a judge rules on. Addresses point to bytes in guest memory. A zero byte,
-// which the length does not include, follows these bytes.
+// JudgeRequest describes a response on which a judge rules. Addresses point to bytes in guest memory. A
+// zero byte, which the length does not include, follows these bytes.
 type JudgeRequest struct {
 	Now           float64 // s since the Unix epoch
 	Attempt       float64 // 0 for the first
@@ -79,7 +79,7 @@ type JudgeRequest struct {
 	Latency       float64 // s, until the response's head
 	HostHash      float64 // as RankRequest.HostHash
 	IDHash        float64 // of the proxy, as Candidate.IDHash
-	ContentLength float64 // of the body, as announced; -1 if that is unknown
+	ContentLength float64 // announced length of the body; -1 if it is unknown
 	Encoded       float64 // 1 if the body has a content coding other than gzip, and is not decoded
 	Whole         float64 // 1 if Body is the whole body
 	Fields        uint32  // address of the first Pair; the pairs are the header fields that judge_wants names
@@ -91,7 +91,7 @@ type JudgeRequest struct {
 // Ruling is a judge's ruling on a response.
 type Ruling struct {
 	Kind float64 // RulingFine or another ruling
-	Rest float64 // s for which the proxy rests for the target's host; 0 stands for 600; only with RulingBanned
+	Rest float64 // duration of the rest, s; 0 stands for 600; only with RulingBanned
 }
 
 // Pair is a key and its value: one setting of [plugins.NAME.config], or one entry of a proxy's metadata.

@@ -7,13 +7,12 @@ import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 // Backoff computes the wait before a retry.
 type Backoff interface {
 	// Delay returns the wait in seconds: a finite number of at least 0. The host clamps it to req.Cap and raises
-	// it to req.RetryAfter. The host owns the memory of req: do not keep it after the call.
+	// it to req.RetryAfter. The host owns the memory of req: do not keep req after the call.
 	Delay(req *abi.BackoffRequest) float64
 }
 
 //lint:ignore U1000 the export reads it
 var plugin Backoff
 
-// Register names the module's backoff. Call it from an init function: the host
-// does not run main.
+// Register sets the module's backoff. Call it from an init function: the host does not run main.
 func Register(b Backoff) { plugin = b }

@@ -5,7 +5,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/internal/guest"
 )
 
-// refused is the status that refuses the settings.
+// refused is the status that Configure returns for settings with an error.
 const refused = 1
 
 //go:wasmexport configure
@@ -19,7 +19,7 @@ func configure(address, count uint32) uint32 {
 		s.list[i] = Setting{text.At(p.Key, p.KeyLength), text.At(p.Value, p.ValueLength)}
 	}
 	if err := Apply(plugin, s); err != nil {
-		println(err.Error()) // the host shows it
+		println(err.Error()) // the host includes the text in its error
 		return refused
 	}
 	return abi.StatusOK

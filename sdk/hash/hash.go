@@ -1,4 +1,4 @@
-// Package hash computes the 53-bit hashes of the records of sdk/abi. With it a plugin can compare a host or
+// Package hash computes the 53-bit hashes of the records of sdk/abi. A plugin needs it to compare a host or
 // an id from its configuration with HostHash or IDHash. The hashes are whole numbers below 2^53, so a float64
 // holds them exactly.
 package hash

@@ -17,7 +17,7 @@ type Judge interface {
 	Judge(r *Response) Ruling
 }
 
-// Wanter is an optional interface of a Judge. Without it a judge rules on all
+// Wanter is an optional interface of a Judge. A judge that does not implement it rules on all
 // responses, and gets no header fields and no body.
 type Wanter interface {
 	// Wants returns the parts of a response that the judge gets. It is called
@@ -25,14 +25,14 @@ type Wanter interface {
 	Wants() Wants
 }
 
-// Wants are parts of a response.
+// Wants selects the parts of a response that the judge gets.
 type Wants struct {
 	Body     int      // bytes of the body's beginning, at most 8192
 	Fields   []string // names of header fields, at most 32
-	Statuses []Range  // the judge rules only on responses with these, at most 32 ranges; empty for all
+	Statuses []Range  // the judge rules only on responses with these statuses, at most 32 ranges; empty for all
 }
 
-// Range is a range of statuses. It includes both ends.
+// Range is a range of statuses from First to Last, both included.
 type Range struct{ First, Last int }
 
 // Response is a response of a target.
@@ -42,9 +42,9 @@ type Response struct {
 	AttemptsLeft  float64 // retries that may follow this attempt; 0 if the request may not be repeated
 	Status        float64
 	Latency       float64 // s, until the response's head
-	HostHash      float64 // of the target's host; see package hash
+	HostHash      float64 // hash of the target's host; see package hash
 	IDHash        float64 // of the proxy
-	ContentLength float64 // of the body, as announced; -1 if that is unknown
+	ContentLength float64 // announced length of the body; -1 if it is unknown
 	Encoded       bool    // Body has a content coding other than gzip, and is not decoded
 	Whole         bool    // Body is the whole body
 	Fields        []Field // the fields that Wants names, in the order of the response
@@ -57,8 +57,8 @@ type Field struct {
 	Value []byte
 }
 
-// Field returns the value of the first field with that name, which must be in lower case. It returns nil if
-// there is none.
+// Field returns the value of the first field with the given name, which must be in lower case. It returns
+// nil if there is none.
 func (r *Response) Field(name string) []byte {
 	for i := range r.Fields {
 		if r.Fields[i].Name == name {
@@ -99,19 +99,18 @@ const (
 	Retry       Kind = abi.RulingRetry       // a retry, as after a status in retry_status_codes
 	OtherProxy  Kind = abi.RulingOtherProxy  // a retry at once, through another proxy
 	Banned      Kind = abi.RulingBanned      // like OtherProxy, and the proxy rests for the target's host
-	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged with it
+	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged
 )
 
 // Ruling is a judge's ruling on a response. The zero value is Fine.
 type Ruling struct {
 	Kind Kind
-	Rest float64 // s for which the proxy rests, 1 to 86400; 0 stands for 600; only with Banned
+	Rest float64 // duration of the rest, s, 1 to 86400; 0 stands for 600; only with Banned
 }
 
 var plugin Judge
 
-// Register names the module's judge. Call it from an init function: the host
-// does not run main.
+// Register sets the module's judge. Call it from an init function: the host does not run main.
 func Register(j Judge) { plugin = j }
 
 // text returns w in the form of judge_wants.

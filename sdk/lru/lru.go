@@ -1,5 +1,5 @@
 // Package lru has a map of limited size that keeps the most recently used entries. Plugins that learn use it
-// for values of proxies and hosts. A map allocates memory only when it is made.
+// for data about proxies and hosts. A map allocates memory only when it is created.
 package lru
 
 // Map is a map from hashes, such as abi.Candidate.IDHash, to values. Only one goroutine may use it.
@@ -35,8 +35,8 @@ func New[V any](capacity int) *Map[V] {
 // Len returns the number of entries.
 func (m *Map[V]) Len() int { return m.used }
 
-// Get returns the value of a key, or nil if the map does not have the key. It does not count as a use. The
-// pointer is valid until the next Put.
+// Get returns the value of a key, or nil if the map does not have the key. A Get does not count as a use.
+// The pointer is valid until the next Put.
 func (m *Map[V]) Get(key float64) *V {
 	for i := *m.bucket(key); i != none; i = m.entries[i].next {
 		if m.entries[i].key == key {
@@ -80,7 +80,7 @@ func (m *Map[V]) bucket(key float64) *int32 {
 	return &m.buckets[uint64(key)&uint64(len(m.buckets)-1)]
 }
 
-// link makes an entry the newest.
+// link makes an entry the most recently used one.
 func (m *Map[V]) link(i int32) {
 	e := &m.entries[i]
 	e.newer, e.older = none, m.newest

@@ -1,6 +1,6 @@
-// Package observe makes a plugin one that learns: the host reports finished attempts to it. Import it only
-// for that. A module that learns has one instance, and its calls run one after the other. Any other module
-// has as many instances as calls run at the same time, and must not keep values from one call to the next.
+// Package observe makes a plugin learn: the host reports finished attempts to it. Import the package only
+// in such a plugin. A module that learns has a single instance, whose calls run one after the other. Any
+// other module may have several instances, and must not keep values from one call to the next.
 package observe
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -8,7 +8,8 @@ import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 // Observer receives finished attempts.
 type Observer interface {
 	// Observe receives each finished attempt that shows something about its proxy. The host owns the memory of o:
-	// copy the parts that you keep. Keep a limited amount, because proxies and hosts come and go.
+	// copy the parts that you keep. Limit the amount of data that you keep, because new proxies and hosts appear
+	// all the time.
 	Observe(o *abi.Observation)
 }
 

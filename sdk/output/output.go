@@ -1,6 +1,6 @@
 // Package output writes log lines and metrics of a plugin. Log lines appear in GET /api/v1/plugins/NAME/logs
-// and in the output of whirlpool plugin verify, metrics in /metrics. Outside WebAssembly, in tests, the
-// package writes nothing.
+// and in the output of whirlpool plugin verify, metrics in /metrics. In other builds than WebAssembly, such
+// as tests, the package writes nothing.
 package output
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -15,7 +15,7 @@ func Info(text string) { log(abi.LevelInfo, text) }
 // Warn writes a log line about a possible problem.
 func Warn(text string) { log(abi.LevelWarn, text) }
 
-// Error writes a log line about an error. If the call fails, its error contains the last of these lines.
+// Error writes a log line about an error. If the call fails, its error contains the last such line.
 func Error(text string) { log(abi.LevelError, text) }
 
 // Count adds value to a counter of the plugin. value is finite and not negative. /metrics shows the counter

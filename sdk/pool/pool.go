@@ -1,19 +1,19 @@
 // Package pool passes the proxies of the pool to a plugin, each with its name, region and metadata. Import it
-// only for that.
+// only in a plugin that needs them.
 package pool
 
 // Proxy is one proxy of the pool. The plugin owns it and may keep it.
 type Proxy struct {
 	ID         string
 	IDHash     float64 // as abi.Candidate.IDHash
-	Region     string  // "" without one
-	RegionHash float64 // as abi.RankRequest.RegionHash; 0 without one
+	Region     string  // "" without a region
+	RegionHash float64 // as abi.RankRequest.RegionHash; 0 without a region
 	Weight     float64
 	Cost       float64
 	Metadata   Metadata
 }
 
-// Metadata are the metadata of a proxy in the configuration, in the order of the keys.
+// Metadata holds the metadata of a proxy in the configuration, sorted by key.
 type Metadata []Entry
 
 // Entry is one key and its value.
@@ -31,8 +31,8 @@ func (m Metadata) Get(key string) string {
 
 // Listener receives the proxies of the pool.
 type Listener interface {
-	// PoolChanged receives all proxies of the pool. It is called before the first call of an instance, and after
-	// a change of the pool before the next call.
+	// PoolChanged receives all proxies of the pool. It is called before the first other call of an instance, and
+	// after each change of the pool before the next call.
 	PoolChanged(proxies []Proxy)
 }
 

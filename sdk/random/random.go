@@ -1,5 +1,5 @@
 // Package random generates random numbers from the Seed of a request. A plugin has no other source of
-// randomness. The same seed gives the same numbers.
+// randomness. The same seed always gives the same numbers.
 package random
 
 import "math"
@@ -8,7 +8,7 @@ import "math"
 // number generators", OOPSLA 2014).
 type Source uint64
 
-// From returns a generator. Its seeds are the Seed of a call and, for different numbers for each candidate,
+// From returns a generator. Pass the Seed of the call and, if each candidate needs different numbers, also
 // the candidate's IDHash.
 func From(seeds ...float64) Source {
 	s := Source(0)

@@ -17,8 +17,8 @@ const Epoch = 1.7e9
 // Host is the target of all requests of this package.
 const Host = "example.com"
 
-// Candidate returns a proxy that has not been used yet, with the columns that the gateway gives such a proxy.
-// A test sets the columns that matter to it.
+// Candidate returns a proxy that has not been used yet, with the values that the gateway gives such a proxy.
+// A test changes the fields that matter to it.
 func Candidate(id string) abi.Candidate {
 	return abi.Candidate{
 		SuccessRate: 0.5, NormalizedLatency: 0.5, Weight: 1, SinceUse: -1,
@@ -27,7 +27,7 @@ func Candidate(id string) abi.Candidate {
 }
 
 // Candidates returns n proxies that have been used, proxy-1 to proxy-n. All of them differ, and each call
-// returns the same ones. By success rate and by latency, the first is the best and the last the worst.
+// returns the same candidates. The first has the best success rate and latency, and the last the worst.
 func Candidates(n int) []abi.Candidate {
 	list := make([]abi.Candidate, n)
 	worst := 0.02 + 0.01*float64(n)
@@ -57,7 +57,8 @@ func Request() abi.RankRequest {
 }
 
 // BackoffRequest returns the input of a backoff for a request for Host, under the gateway's default policy
-// without jitter. retry is the number of the retry, from 1. proxy is the id of the proxy that failed last.
+// without jitter. retry is the number of the retry, from 1. proxy is the id of the proxy of the last
+// attempt.
 func BackoffRequest(retry int, proxy string) abi.BackoffRequest {
 	return abi.BackoffRequest{
 		Retry: float64(retry), BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503,
@@ -65,8 +66,8 @@ func BackoffRequest(retry int, proxy string) abi.BackoffRequest {
 	}
 }
 
-// Observation returns an attempt for Host through a proxy. Its response came after 50 ms: a 200 with success,
-// otherwise a 503.
+// Observation returns an attempt for Host through a proxy. Its response arrived after 50 ms: a 200 if success
+// is set, otherwise a 503.
 func Observation(proxy string, success bool) abi.Observation {
 	o := abi.Observation{Now: Epoch, IDHash: hash.Of(proxy), HostHash: hash.Of(Host), Latency: 0.05, Status: 503}
 	if success {
@@ -75,7 +76,7 @@ func Observation(proxy string, success bool) abi.Observation {
 	return o
 }
 
-// Best returns the index of the highest score; of equal ones, the first.
+// Best returns the index of the highest score, the first one if several are equal.
 func Best(scores []float64) int {
 	best := 0
 	for i, s := range scores {

@@ -12,8 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
 )
 
-// Score returns the scores that a scorer computes. It sets the request's Count, and its PoolSize if that is
-// 0.
+// Score returns the scores that a scorer computes. It sets the request's Count, and PoolSize if that is 0.
 func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []float64 {
 	req.Count = float64(len(candidates))
 	if req.PoolSize == 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Recording is the events that a gateway sent to its plugins, in order.
+// Recording holds the events that a gateway has sent to its plugins, in order.
 type Recording []Event
 
 // Event is one event for a plugin: a choice for a scorer (Request and Candidates), the input of a backoff

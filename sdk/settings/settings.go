@@ -1,5 +1,5 @@
-// Package settings declares the settings of a plugin. The host shows them, and checks a configuration before
-// it calls configure. Import it only for that.
+// Package settings declares the settings of a plugin. The host shows them to users, and checks a
+// configuration before it calls configure. Import the package only in a plugin that declares settings.
 package settings
 
 import (
@@ -12,7 +12,8 @@ type Setting struct {
 	name, kind, valid, preset, text string
 }
 
-// Number declares a setting that is a number from low to high. text describes it in one line.
+// Number declares a setting that is a number from low to high. text describes the setting in one
+// line. preset is the default.
 func Number(name string, low, high, preset float64, text string) Setting {
 	return Setting{name, "number", number(low) + ".." + number(high), number(preset), text}
 }

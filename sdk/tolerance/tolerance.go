@@ -1,11 +1,11 @@
-// Package tolerance makes scores that are nearly the best count as equal to the best. Import it only for
-// that. Without it only identical scores are equal.
+// Package tolerance sets a tolerance within which scores count as equal to the best score. Import it
+// only in a scorer with a tolerance. In other scorers, only identical scores are equal.
 package tolerance
 
 // Tolerant is a scorer with a tolerance.
 type Tolerant interface {
-	// Tolerance returns a fraction of the best score, 0 to 1. With 0.02, scores within two percent of the best
-	// count as equal. It is called once, after the plugin has been configured.
+	// Tolerance returns a fraction of the best score, 0 to 1. If it is 0.02, scores within two percent of the
+	// best score count as equal. It is called once, after the plugin has been configured.
 	Tolerance() float64
 }
 

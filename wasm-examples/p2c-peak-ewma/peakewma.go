@@ -10,15 +10,15 @@ import (
 )
 
 // peakEWMA chooses two proxies at random and prefers the one with the lower load. The load is the proxy's
-// latency times its attempts in flight. The latency is a mean that rises at once to a longer latency and
-// falls slowly to a shorter one.
+// latency times its attempts in flight. The latency is a mean that rises to a longer latency at once, and
+// falls to a shorter latency slowly.
 type peakEWMA struct {
 	decay   float64 // s; after this time a latency has 1/e of its weight
-	failure float64 // s; the shortest latency that a failed attempt counts with
+	failure float64 // s; the minimum latency that counts for a failed attempt
 	costs   *lru.Map[cost]
 }
 
-// cost is the latency of one proxy at the time at.
+// cost is the mean latency of one proxy at the time at.
 type cost struct{ latency, at float64 }
 
 // unknown is the load of a proxy that has attempts in flight but no finished attempt. It exceeds all known
@@ -40,7 +40,7 @@ func (p *peakEWMA) Observe(o *abi.Observation) {
 	p.costs.Put(o.IDHash).hear(latency, o.Now, p.decay)
 }
 
-// update adds a latency to the mean. The latency 0 lets the mean fall with time.
+// update adds a latency to the mean. A latency of 0 makes the mean fall with time.
 func (c *cost) hear(latency, now, decay float64) {
 	weight := math.Exp(-max(now-c.at, 0) / decay)
 	c.at = max(now, c.at)
@@ -63,7 +63,7 @@ func (p *peakEWMA) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 	if b >= a {
 		b++
 	}
-	scores[b] = 1 // the other candidates have 0: the host uses them if it cannot use these two
+	scores[b] = 1 // the others have 0, so the host chooses them only if it can use neither of these two
 	if p.load(&candidates[b], req.Now) < p.load(&candidates[a], req.Now) {
 		scores[a], scores[b] = 1, 2
 	}

@@ -30,7 +30,8 @@ func (p *patient) Configure(s *configure.Settings) error {
 	return nil
 }
 
-// Wants implements judge.Wanter: 403 and 429, which are bans, and 2xx, which ends a series of bans.
+// Wants implements judge.Wanter. The judge rules on 403 and 429, which are bans, and on 2xx, which
+// ends a series of bans.
 func (p *patient) Wants() judge.Wants {
 	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429,
 		Last: 429}}}
@@ -49,12 +50,12 @@ func (p *patient) Judge(r *judge.Response) judge.Ruling {
 	switch {
 	case last.length == 0:
 		*last = rest{r.Now, min(p.first, p.most)}
-	case r.Now >= last.began+last.length: // otherwise the request began before the rest
+	case r.Now >= last.began+last.length: // not if the request began before the rest
 		*last = rest{r.Now, min(2*last.length, p.most)}
 	}
 	return judge.Ruling{Kind: judge.Banned, Rest: last.length}
 }
 
-// Observe does nothing. It makes the module export observe. Such a module has one instance, so all calls use
-// the same bans.
+// Observe does nothing. It makes the module export observe. A module with this export has one instance, so
+// that all calls use the same bans.
 func (p *patient) Observe(*abi.Observation) {}

@@ -9,9 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/random"
 )
 
-// thompson scores a proxy with a random sample of its possible success rates: of the distribution Beta(1 +
+// thompson scores a proxy with a random sample of its possible success rates, whose distribution is Beta(1 +
 // successes, 1 + failures). The more attempts a proxy has, the narrower is its distribution. A proxy with few
-// attempts sometimes gets a high sample, and so another attempt.
+// attempts sometimes gets a high sample, and with it another attempt.
 type thompson struct {
 	halfLife float64 // s; after this time an attempt has half its weight
 	arms     *lru.Map[arm]
@@ -65,7 +65,7 @@ func beta(r *random.Source, a, b float64) float64 {
 }
 
 // gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. shape is at least 1. x is
-// the first standard normal number that the method tries. In most cases it needs no other.
+// the first standard normal number that the method tries. In most cases it needs no other one.
 func gamma(r *random.Source, shape, x float64) float64 {
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)

@@ -18,7 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// check checks the rules that neither the types nor the range tags of Config express.
+// check checks the rules that the types and range tags of Config do not express.
 func (l *loader) check() {
 	c := &l.cfg
 	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen},

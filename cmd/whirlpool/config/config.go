@@ -1,5 +1,5 @@
 // Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then
-// flags. Only this package imports koanf. It reports all errors in the configuration, each with file, line,
+// flags. No other package imports koanf. It reports all errors in the configuration, each with file, line,
 // key and value.
 package config
 
@@ -33,7 +33,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Config is the effective configuration. Its JSON, the response of GET /config, masks secrets.
+// Config is the effective configuration. Its JSON form, which is the response to GET /config, masks
+// secrets.
 type Config struct {
 	Gateway     Gateway        `koanf:"gateway" json:"gateway"`
 	API         API            `koanf:"api" json:"api"`
@@ -97,7 +98,7 @@ type User struct {
 	BytesPerDay    Size     `koanf:"bytes_per_day" json:"bytes_per_day,omitempty" range:"0,1024GiB"`
 }
 
-// limits returns the limits of the user, whose names were checked.
+// limits returns the limits of the user. The names in u must have been checked.
 func (u *User) limits() access.Limits {
 	priority, _ := core.ParsePriority(u.Priority) // "" means no limit
 	return access.Limits{
@@ -141,8 +142,8 @@ type Proxy struct {
 	Weight      *float64          `koanf:"weight" json:"weight"` // not nil after the check
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
-	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil once it is checked
-	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // of https:// proxies, like the next 3
+	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil after the check
+	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // for https:// proxies, like the next 3
 	Insecure    bool              `koanf:"insecure" json:"insecure,omitempty"`
 	Cert        string            `koanf:"cert" json:"cert,omitempty"`
 	Key         string            `koanf:"key" json:"key,omitempty"`
@@ -190,7 +191,7 @@ type Pool struct {
 type ListURL struct {
 	URL     ListAddress `koanf:"url" json:"url"`
 	Scheme  string      `koanf:"scheme" json:"scheme,omitempty"`
-	Refresh Duration    `koanf:"refresh" json:"refresh" range:"0s,720h"` // 0 if it is not set
+	Refresh Duration    `koanf:"refresh" json:"refresh" range:"0s,720h"` // 0 if the key is not set
 }
 
 // ListAddress is the URL of a proxy list. Its text form masks the parts that may be secret.
@@ -199,7 +200,7 @@ type ListAddress string
 // MarshalText masks the user information and the query.
 func (a ListAddress) MarshalText() ([]byte, error) { return []byte(lists.Redacted(string(a))), nil }
 
-// defaultRefresh is the time from one fetch of a proxy list to the next.
+// defaultRefresh is the default time from one fetch of a proxy list to the next.
 const defaultRefresh = Duration(10 * time.Minute)
 
 // Lists returns the proxy lists to fetch.
@@ -241,12 +242,12 @@ type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
-	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // with BlameEvidence only
+	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // only with BlameEvidence
 	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral, for all proxies
 }
 
-// The values of breaker.blame. A breaker opens when its failures are evidence that the proxy is worse than the other
-// proxies, or when there are failure_threshold of them.
+// The values of breaker.blame. BlameEvidence: a breaker opens when its failures are evidence that the proxy is worse
+// than the other proxies. BlameLiteral: it opens after failure_threshold failures.
 const (
 	BlameEvidence = "evidence"
 	BlameLiteral  = "literal"
@@ -260,7 +261,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// over returns b, with the settings that o has in place of those of b.
+// over returns b with the settings of o, where o has them.
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -290,7 +291,7 @@ func (b Breaker) config() breaker.Config {
 
 // Health is the [health] section.
 type Health struct {
-	Reachability bool         `koanf:"reachability" json:"reachability"` // BlameEvidence only
+	Reachability bool         `koanf:"reachability" json:"reachability"` // only with BlameEvidence
 	URL          CheckURL     `koanf:"url" json:"url"`
 	Interval     Duration     `koanf:"interval" json:"interval" range:"100ms,24h"`
 	Jitter       float64      `koanf:"jitter" json:"jitter" range:"0,1"`
@@ -343,7 +344,7 @@ type State struct {
 	Implied bool `koanf:"-" json:"-"`
 }
 
-// Metrics is the [metrics] section. At most metrics.MaxRetentionHours are kept.
+// Metrics is the [metrics] section. Its maximum of hours is metrics.MaxRetentionHours.
 type Metrics struct {
 	RetentionHours int `koanf:"retention_hours" json:"retention_hours" range:"1,168"`
 }
@@ -438,16 +439,17 @@ func (c *Config) Files() []string {
 	return out
 }
 
-// Found reports whether the configuration file exists. An optional one may be absent.
+// Found reports whether the configuration file exists. An optional file may be absent.
 func (c *Config) Found() bool { return c.found }
 
 // Sizes returns the sizes in bytes of the configuration file and the proxy lists, except for empty ones.
 func (c *Config) Sizes() map[string]int { return c.sizes }
 
-// ProxyCount returns the number of configured proxies, those of proxy lists included.
+// ProxyCount returns the number of configured proxies, including those of proxy lists.
 func (c *Config) ProxyCount() int { return len(c.specs) }
 
-// The decoder and the encoder use these methods. Without them they would use the underlying types.
+// The decoder and the encoder use the methods of these interfaces. Without the methods they would
+// use the underlying types.
 var (
 	_ strict.Value           = (*Duration)(nil)
 	_ strict.Value           = (*Size)(nil)
@@ -457,7 +459,8 @@ var (
 	_ encoding.TextMarshaler = ListAddress("")
 )
 
-// Duration is written as "1.5s", "200ms" or "1h". A number without a unit is in seconds.
+// Duration is a duration that is written as "1.5s", "200ms" or "1h". A number without a unit is in
+// seconds.
 type Duration time.Duration
 
 // String returns the duration in Go's notation.
@@ -489,7 +492,7 @@ func (d *Duration) DecodeValue(from any) error {
 	return errDuration
 }
 
-// Size is a number of bytes. It is written as a number, or as text such as "64KiB" or "1MiB".
+// Size is a number of bytes that is written as a number, or as text such as "64KiB" or "1MiB".
 type Size int64
 
 var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)

@@ -50,8 +50,8 @@ func (l *loader) fault(key string, value any, msg string) {
 	l.faults = append(l.faults, l.place(key, value, msg))
 }
 
-// place returns a fault with the place where its key was set. It includes the value unless the value may be a
-// secret.
+// place returns a fault with the place at which its key was set. The fault includes the value unless the
+// value may be a secret.
 func (l *loader) place(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
@@ -74,8 +74,8 @@ func (l *loader) place(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey returns a key for use in a fault. No known key needs quotes in TOML. A part that needs quotes is
-// masked, because it may be a credential on the wrong side of a "=".
+// maskedKey returns a key for use in a fault. It masks a part that needs quotes in TOML. No known key does,
+// so the part may be a credential on the wrong side of a "=".
 func maskedKey(key string) string {
 	odd := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -87,8 +87,8 @@ func maskedKey(key string) string {
 	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
 }
 
-// secret reports whether the value of a key may contain a credential. It includes credentials that are there
-// by mistake, such as a proxy's URL in place of the path of a proxy list.
+// secret reports whether the value of a key may contain a credential. This includes values that contain a
+// credential only by mistake, such as a proxy's URL in place of the path of a proxy list.
 func secret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
@@ -98,5 +98,5 @@ func secret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault that was found when the configuration was used.
+// Fault returns a fault that was detected when the configuration was used.
 func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }

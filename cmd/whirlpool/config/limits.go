@@ -14,7 +14,8 @@ const (
 	maxSecret = 64 << 10 // of a file with a password
 )
 
-// ReadList reads a proxy list of at most 64 MiB. If it is larger, the error names the list, its size and the limit.
+// ReadList reads a proxy list of at most 64 MiB. If the list is larger, the error names the list, its size and the
+// limit.
 func ReadList(name string, in io.Reader) ([]byte, error) { return readAtMost(name, in, 0, maxList) }
 
 // readLimited reads a file of at most limit bytes.

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// keyLines maps each key of a TOML document, such as proxies[1].url, to its line. Of a document with a syntax error it
-// returns the keys before the error.
+// keyLines maps each key of a TOML document, such as proxies[1].url, to its line. If the document has a syntax error,
+// it returns the keys before the error.
 func keyLines(doc []byte) map[string]int {
 	lines := map[string]int{}
 	arrays := map[string]int{}

@@ -29,14 +29,14 @@ import (
 type Source struct {
 	File      string   // TOML file; "" for none
 	Optional  bool     // File need not exist
-	Environ   []string // as os.Environ
+	Environ   []string // in the form of os.Environ
 	Overrides map[string]any
 	Proxies   []string          // files of --proxies
 	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies
 	URLs      []string          // of --proxy
 	Once      bool              // the configuration is loaded only once, so its files may be pipes
 	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
-	Fetched   map[string][]byte // the proxy lists that were fetched, by URL
+	Fetched   map[string][]byte // the fetched proxy lists, by URL
 }
 
 // envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is
@@ -87,7 +87,7 @@ func Load(src Source) (*Config, error) {
 	return &l.cfg, nil
 }
 
-// read merges file, environment and flags.
+// read merges the file, the environment and the flags into one tree.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
 	var proxies any // proxies of the file; kept apart because koanf copies its values, which is slow for thousands
@@ -173,7 +173,7 @@ func listOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes a table and reports each error in it. It returns true if there was none.
+// decode decodes a table and reports each error in it. It returns true if there are no errors.
 func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
 	before := len(l.faults)
 	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
@@ -218,7 +218,7 @@ func (l *loader) syntax(err error) {
 	l.faults = append(l.faults, f)
 }
 
-// envValue parses a variable as a TOML value. If it is no TOML value, it is taken as text.
+// envValue parses a variable as a TOML value. If it is not a TOML value, it is a text.
 func envValue(s string) any {
 	var v struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
@@ -260,7 +260,7 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] key by key. It records a fault for each wrong key.
+// policy reads [retry] key by key, so that each wrong key gets a fault.
 func (l *loader) policy() {
 	p := retry.DefaultPolicy()
 	anyStrategy := func(string) bool { return true } // the engine checks the name
@@ -289,8 +289,8 @@ func (l *loader) policy() {
 	l.cfg.Policy = p
 }
 
-// stateDir sets the default of state.dir: the path of the configuration file followed by .state. So gateways
-// with different files have different folders.
+// stateDir sets the default of state.dir: the path of the configuration file followed by .state. Gateways
+// with different files thus have different folders.
 func (l *loader) stateDir(tree map[string]any) {
 	section, _ := tree["state"].(map[string]any)
 	if _, set := section["dir"]; set {
@@ -309,8 +309,8 @@ func (l *loader) relative(path string) string {
 }
 
 // readFile reads a whole file of at most limit bytes. It refuses a pipe, because a reload would wait for the next
-// writer of the pipe. It also refuses a file that has become empty: the file is being written, or its writer has
-// failed or the disk is full.
+// writer of the pipe. It also refuses a file that has become empty, because the file may be being written, or its
+// writer may have failed.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)

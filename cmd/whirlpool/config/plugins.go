@@ -49,7 +49,7 @@ func (u ModuleURL) MarshalJSON() ([]byte, error) {
 	return json.Marshal(place + query)
 }
 
-// source returns the source of the module if that is a URL.
+// source returns the source of a module with a URL; the zero value for other modules.
 func (p *Plugin) source() source.Source {
 	return source.Source{URL: string(p.URL), SHA256: p.SHA256, PublicKey: p.PublicKey, Insecure: p.Insecure}
 }
@@ -70,7 +70,7 @@ func (c *Config) Modules() map[string]plugins.Spec {
 	return out
 }
 
-// plugins reads [plugins]: settings of the host, and one table per plugin.
+// plugins reads [plugins]: settings of the host, and a table for each plugin.
 func (l *loader) plugins() {
 	host := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
@@ -91,7 +91,7 @@ func (l *loader) plugins() {
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// module checks the keys that say where a plugin's module comes from.
+// module checks the keys that determine where a plugin's module comes from.
 func (l *loader) module(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":

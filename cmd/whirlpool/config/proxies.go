@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// proxies makes specs of [[proxies]], of the proxy lists and of the flags.
+// proxies makes the specs from [[proxies]], the proxy lists and the flags.
 func (l *loader) proxies() {
 	c := &l.cfg
 	for i, p := range c.Proxies {
@@ -34,7 +34,7 @@ func (l *loader) proxies() {
 			yes := true
 			p.Reuse, c.Proxies[i].Reuse = &yes, &yes
 		}
-		if *p.Weight == 0 { // in a Spec, 0 stands for no weight
+		if *p.Weight == 0 { // in a Spec, 0 stands for the default
 			l.fault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
@@ -91,7 +91,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// fetched reads the proxy lists that were fetched by URL. A list that was not fetched yet has no proxies.
+// fetched reads the proxy lists that were fetched by URL. A list that has not been fetched yet has no
+// proxies.
 func (l *loader) fetched() {
 	for i, u := range l.cfg.Pool.URLs {
 		key := fmt.Sprintf("pool.urls[%d]", i)
@@ -114,8 +115,8 @@ func (l *loader) fetched() {
 // minRefresh is the shortest time from one fetch of a proxy list to the next.
 const minRefresh = 10 * time.Second
 
-// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. If so, no fault
-// shows the value, because it may contain a password.
+// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. Faults do not
+// show such a value, because it may contain a password.
 func looksLikeProxy(path string) bool {
 	if scheme, file := listScheme(path); scheme != "" && !strings.Contains(file, ":") {
 		return strings.Contains(file, "@")
@@ -151,7 +152,7 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list. scheme is the scheme of lines without one; "" for http.
+// list reads one proxy list. scheme is the scheme of lines without a scheme; "" for http.
 func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -184,8 +185,8 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 		l.fault(key, name, err.Error())
 		return
 	}
-	// A file without a valid line is no proxy list. It may be an error page, for example, that was downloaded in
-	// place of a list. (If a list is named twice, its lines are valid, but their ids are taken.)
+	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded
+	// in place of a list. (The lines of a list that is named twice are valid, although their ids are taken.)
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
 		l.fault(key, name, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
 		return
@@ -212,7 +213,7 @@ func anyProxy(list []byte) bool {
 	return len(specs) > 0
 }
 
-// ids reports ids that are used twice in [[proxies]].
+// ids adds a fault for each id that is used twice in [[proxies]].
 func (l *loader) ids() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {

@@ -47,7 +47,8 @@ func (l *loader) secret(key string, s upstream.Secret) upstream.Secret {
 	return s
 }
 
-// expand replaces the references in text. If text is more than one reference, escape is applied to the values.
+// expand replaces the references in text. Unless text consists of a single reference, it applies escape to the
+// values.
 func (l *loader) expand(key, text string, escape func(string) string) string {
 	return envReference.ReplaceAllStringFunc(text, func(reference string) string {
 		name := envReference.FindStringSubmatch(reference)[1]
@@ -66,7 +67,7 @@ func (l *loader) expand(key, text string, escape func(string) string) string {
 func (l *loader) variable(name string) (value string, set bool) {
 	for _, v := range l.src.Environ {
 		if rest, ok := strings.CutPrefix(v, name+"="); ok {
-			value, set = rest, true // of several values, the last one counts, as for a process
+			value, set = rest, true // the last of several values counts, as for a process
 		}
 	}
 	return value, set

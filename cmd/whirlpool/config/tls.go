@@ -12,16 +12,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// TLS is the table [gateway.tls] or [api.tls]: the files of a listener's certificate. Without them the
-// listener has no TLS.
+// TLS is the table [gateway.tls] or [api.tls]: the files of a listener's certificate. Without these
+// files, the listener has no TLS.
 type TLS struct {
 	Cert     string `koanf:"cert" json:"cert,omitempty"`           // PEM, the certificate first, then its chain
 	Key      string `koanf:"key" json:"key,omitempty"`             // PEM
 	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; authorities of client certificates
 }
 
-// listener returns the TLS settings of a listener; nil without TLS. The configuration is loaded again when a
-// file changes.
+// listener returns the TLS settings of a listener; nil without TLS. A change of its files reloads the
+// configuration.
 func (l *loader) listener(key string, t TLS) *tls.Config {
 	if t == (TLS{}) {
 		return nil
@@ -41,7 +41,7 @@ func (l *loader) listener(key string, t TLS) *tls.Config {
 	return config
 }
 
-// keyPair reads a certificate and its key. It returns nil after a fault.
+// keyPair reads a certificate and its key. If it adds a fault, it returns nil.
 func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
 	certPEM, ok := l.pem(key+".cert", cert)
 	keyPEM, keyOK := l.pem(key+".key", private)
@@ -56,7 +56,7 @@ func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
 	return &pair
 }
 
-// authorities reads the certificates of authorities. It returns nil after a fault.
+// authorities reads the certificates of authorities. If it adds a fault, it returns nil.
 func (l *loader) authorities(key, path string) *x509.CertPool {
 	data, ok := l.pem(key, path)
 	if !ok {
@@ -72,7 +72,7 @@ func (l *loader) authorities(key, path string) *x509.CertPool {
 
 var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
 
-// pem reads a file. The configuration is loaded again when the file changes.
+// pem reads a file. A change of the file reloads the configuration.
 func (l *loader) pem(key, path string) (data []byte, ok bool) {
 	path = l.relative(path)
 	l.cfg.files = append(l.cfg.files, path)
@@ -115,8 +115,8 @@ func (c *Config) APITLS() *tls.Config { return c.apiTLS }
 // GatewayTLS reports whether the gateway's listener has TLS.
 func (c *Config) GatewayTLS() bool { return c.gatewayTLS != nil }
 
-// ListFile returns the path of a file that a proxy list names, relative to the folder of the list. A list from
-// elsewhere cannot name files of this machine.
+// ListFile returns the path of a file that a proxy list names, relative to the folder of the list. A list that
+// was fetched by URL cannot name files of this machine.
 func ListFile(list, path string) (string, error) {
 	switch {
 	case strings.Contains(list, "://") || list == Stdin:
@@ -127,8 +127,8 @@ func ListFile(list, path string) (string, error) {
 	return filepath.Join(filepath.Dir(list), path), nil
 }
 
-// loadTLS reads the files of an https:// proxy. The configuration is loaded again when one of them changes.
-// list is the proxy list that names the files; "" for the configuration file.
+// loadTLS reads the files of an https:// proxy. A change of the files reloads the configuration. list is
+// the proxy list that names the files; "" for the configuration file.
 func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, error) {
 	key := listOptions{list, o}
 	if loaded, ok := l.proxyTLS[key]; ok {

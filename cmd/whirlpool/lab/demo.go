@@ -72,7 +72,8 @@ func StartDemo() (*Demo, error) {
 // Proxies returns the proxies as lines of a proxy list.
 func (d *Demo) Proxies() []string { return d.lines }
 
-// Settings returns configuration keys with values under which failover and recovery show within seconds.
+// Settings returns configuration keys with values that make failover and recovery visible within
+// seconds.
 func (d *Demo) Settings() map[string]any {
 	return map[string]any{
 		"retry.base_delay": 0.1, "breaker.timeout_duration": "10s", "state.dir": "", "log.level": "warn",
@@ -82,7 +83,7 @@ func (d *Demo) Settings() map[string]any {
 // URL returns the URL that the demo requests.
 func (d *Demo) URL() string { return d.url }
 
-// Drive sends a few requests a second through the gateway until ctx ends.
+// Drive sends a few requests a second through the gateway, and returns when ctx ends.
 func (d *Demo) Drive(ctx context.Context, gateway string) {
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: gateway})}}
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -109,7 +110,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
-// maxArrivals bounds the requests that each proxy of a demo records.
+// maxArrivals is the maximum number of requests that each proxy of a demo records.
 const maxArrivals = 1000
 
 // startTarget serves https on a free port of 127.0.0.1.

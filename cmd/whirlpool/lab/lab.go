@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Behaviour says how a Proxy responds to one request. The zero value responds with 200.
+// Behaviour determines how a Proxy responds to one request. The zero value responds with 200.
 type Behaviour struct {
 	Status  int           // of the response; 0 means 200
 	Header  http.Header   // of the response
@@ -30,11 +30,11 @@ type Behaviour struct {
 	Garbage string        // send this instead of a response, and close
 	Cut     int           // send this many bytes of a longer body and close
 	Size    int64         // send a body of this many bytes
-	Count   bool          // with Size: the body is Counting, not zeros
-	Pieces  int           // send the body this many times, as chunks, Every apart
+	Count   bool          // the body is Counting instead of zeros; only with Size
+	Pieces  int           // send the body this many times, as chunks, at intervals of Every
 	Every   time.Duration
 	Hold    chan struct{} // respond when this channel is closed
-	To      string        // where a CONNECT leads; "" for the requested target
+	To      string        // the target to which a CONNECT leads; "" for the requested one
 }
 
 // OK responds with 200.
@@ -66,7 +66,7 @@ type Arrival struct {
 	Target string
 	Header http.Header
 	Body   []byte
-	Length int64 // bytes of the body; Body holds the first MiB at most
+	Length int64 // bytes of the body; Body holds at most the first MiB
 }
 
 // Proxy is one forward proxy of the lab. It is safe for concurrent use.
@@ -211,7 +211,7 @@ func (p *Proxy) conn(c net.Conn, number int) {
 	}
 }
 
-// awaitClose returns when the client closes the connection.
+// awaitClose blocks until the client closes the connection.
 func awaitClose(c net.Conn) { io.Copy(io.Discard, c) }
 
 func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour) (keep bool) {
@@ -295,8 +295,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Counting is an endless body of consecutive numbers: lines of seven digits. So a test can detect a lost or
-// repeated byte.
+// Counting is an endless body of consecutive numbers: lines of seven digits. A test can detect a lost or
+// repeated byte in it.
 func Counting() io.Reader { return &counting{} }
 
 type counting struct{ next int }

@@ -8,7 +8,8 @@ import (
 	"net/http"
 )
 
-// ExitField is the header field in which a Responder states the address that a request came from.
+// ExitField is the header field with the address from which a request came, in responses of a
+// Responder.
 const ExitField = "X-Exit-Address"
 
 // Responder is a target of health checks. It responds to every request with 200 and the address from which

@@ -1,5 +1,5 @@
-// Package listcheck checks the proxies of a list: whether each can be reached, and whether a request through
-// it gets the expected response.
+// Package listcheck checks whether the proxies of a list can be reached, and whether a request through each
+// of them gets the expected response.
 package listcheck
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Options say how a list is checked.
+// Options configure how a list is checked.
 type Options struct {
 	Request  *health.Request // nil to check only whether proxies can be reached
 	Expect   health.Expect
-	Detect   bool          // if a proxy fails, try other schemes too
+	Detect   bool          // if a proxy fails, try other schemes, too
 	Parallel int           // maximum number of proxies checked at the same time, > 0
 	Timeout  time.Duration // for one request, > 0
 	// Done, if not nil, is called after each proxy. Calls do not overlap.
@@ -27,12 +27,12 @@ type Options struct {
 
 // Result is the result of the check of one proxy.
 type Result struct {
-	Spec    upstream.Spec // with Detect, the scheme may differ from that in the list
+	Spec    upstream.Spec // if Detect is set, the scheme may differ from that in the list
 	Good    bool
 	Get     bool          // a request in absolute form got the expected response
 	Connect bool          // a request through a tunnel got the expected response
-	Latency time.Duration // of the faster of these requests; without a Request, of the connection
-	Fault   string        // why the proxy is not good
+	Latency time.Duration // latency of the faster of these requests; without a Request, of the connection
+	Fault   string        // why the proxy is not good; "" if it is
 }
 
 // Check checks the proxies of specs, and returns the results in the same order. If ctx ends, there are no
@@ -77,8 +77,7 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 // schemes are the schemes that Detect tries, in order.
 var schemes = []string{upstream.HTTP, upstream.SOCKS5, upstream.SOCKS4}
 
-// checkOne checks one proxy. If it fails under its own scheme and under all others, the result is that of its
-// own scheme.
+// checkOne checks one proxy. If it fails under all schemes, the result is that of its own scheme.
 func checkOne(ctx context.Context, spec upstream.Spec, t *transport.Transport, o *Options) Result {
 	first := checkAs(ctx, spec, t, o)
 	if first.Good || !o.Detect || !slices.Contains(schemes, spec.Address.Scheme) {
@@ -125,7 +124,7 @@ func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o 
 }
 
 // passes reports whether the request in the given form gets the expected response. It stores the latency or
-// the fault.
+// the fault in the result.
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.Form,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)

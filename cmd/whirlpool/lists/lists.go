@@ -32,15 +32,15 @@ const (
 	firstRetry = 5 * time.Second
 )
 
-// Source is a list.
+// Source describes a list.
 type Source struct {
 	URL     string        // http:// or https://
 	Scheme  string        // scheme of the proxies in lines without one; "" for http
 	Refresh time.Duration // from one fetch to the next, > 0
 }
 
-// Check returns an error if the URL cannot be that of a list. The error does not quote the URL, which may
-// hold a secret.
+// Check returns an error if the URL cannot be the URL of a list. The error does not quote the URL, which
+// may contain a secret.
 func (s *Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "" {
@@ -73,9 +73,9 @@ func Redacted(raw string) string {
 // Fetcher keeps the latest good version of each list. It is safe for concurrent use.
 type Fetcher struct {
 	client  *http.Client
-	dir     string // of the last good versions; "" to keep none
+	dir     string // folder of the last good versions; "" to keep none
 	log     *slog.Logger
-	changed chan struct{} // has an element after a list has changed
+	changed chan struct{} // receives an element after a list has changed
 
 	mu      sync.Mutex
 	running map[Source]context.CancelFunc
@@ -84,8 +84,8 @@ type Fetcher struct {
 }
 
 // NewFetcher returns a fetcher without lists. It connects through transport; nil stands for the default, which uses
-// the proxy of the environment (HTTPS_PROXY). It keeps the last good version of each list in the folder dir, so that a
-// restart begins with it; "" keeps none.
+// the proxy of the environment (HTTPS_PROXY). It keeps the last good version of each list in the folder dir, so that
+// it is in use after a restart; "" keeps none.
 func NewFetcher(transport http.RoundTripper, dir string, log *slog.Logger) *Fetcher {
 	return &Fetcher{client: newClient(transport), dir: dir, log: log, changed: make(chan struct{}, 1),
 		running: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
@@ -119,8 +119,8 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// Use replaces the lists. It fetches each new list at once, and uses its kept version until then. It drops the data of
-// lists that are not in sources.
+// Use replaces the lists. It fetches each new list at once, and uses its kept version until then. It drops the
+// versions of lists that are not in sources.
 func (f *Fetcher) Use(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +139,7 @@ func (f *Fetcher) Use(sources []Source) {
 			return false
 		}
 		if f.dir != "" {
-			_ = os.Remove(f.file(u)) // if this fails, the file stays, and nothing reads it
+			_ = os.Remove(f.file(u)) // if this fails, the file stays, but nothing reads it
 		}
 		return true
 	})
@@ -153,7 +153,7 @@ func (f *Fetcher) Use(sources []Source) {
 	}
 }
 
-// Close ends all fetches.
+// Close ends all fetches and waits until they have ended.
 func (f *Fetcher) Close() {
 	f.mu.Lock()
 	for _, stop := range f.running {
@@ -163,7 +163,7 @@ func (f *Fetcher) Close() {
 	f.wg.Wait()
 }
 
-// follow fetches a list again and again until ctx ends.
+// follow fetches a list at its refresh interval until ctx ends.
 func (f *Fetcher) follow(ctx context.Context, s Source) {
 	var v version
 	failures := 0
@@ -211,7 +211,7 @@ func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
 func (f *Fetcher) signal() {
 	select {
 	case f.changed <- struct{}{}:
-	default: // the receiver has not seen the last change yet
+	default: // the receiver has not received the last change yet
 	}
 }
 
@@ -258,8 +258,8 @@ type version struct {
 	etag, lastModified string
 }
 
-// update fetches the list if it has changed. If there is an error, or if the response holds no proxy (an
-// error page, for example), the version stays as it is.
+// update fetches the list if it has changed. If there is an error, or if the response contains no proxy
+// (an error page, for example), the version does not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -314,7 +314,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// Fetch returns a list.
+// Fetch fetches a list once and returns it.
 func Fetch(ctx context.Context, s Source) ([]byte, error) {
 	if err := s.Check(); err != nil {
 		return nil, err

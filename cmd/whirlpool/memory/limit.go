@@ -10,9 +10,9 @@ import (
 )
 
 // CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the
-// group and its parents. ok is false if there is none. root is the root of the file system (os.DirFS("/")).
-// CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own mount of
-// version 1, it reads memory.limit_in_bytes.
+// group and its parents. ok is false if there is no limit. root is the root of the file system
+// (os.DirFS("/")). CgroupLimit reads memory.max, the file of control groups version 2. In a container with
+// its own mount of version 1, it reads memory.limit_in_bytes.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	least := int64(math.MaxInt64)
 	read := func(file string) {
@@ -35,8 +35,8 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	return least, least < noLimit
 }
 
-// noLimit is the smallest number that stands for no limit. A group of version 1 without a limit states a
-// number near 2^63.
+// noLimit is the smallest number that stands for no limit. The file of a group of version 1 without a
+// limit has a number near 2^63.
 const noLimit = 1 << 60
 
 // cgroupDir returns the path of this process's control group (version 2) below its mount; "/" if it is unknown.

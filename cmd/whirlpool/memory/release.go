@@ -1,5 +1,5 @@
-// Package memory keeps the memory of the process near what it uses: it returns memory to the system after a burst, and
-// sets the Go runtime's memory limit from that of the control group.
+// Package memory keeps the process from holding more memory than it uses: it returns memory to the system after a
+// burst, and reads the memory limit of the control group.
 package memory
 
 import (
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Usage is a reading of the runtime's counters.
+// Usage holds values of the runtime's counters.
 type Usage struct {
 	Held       uint64 // bytes that the runtime has from the system and has not returned
 	Cycles     uint64 // garbage collections that the runtime has started itself
@@ -29,9 +29,8 @@ const (
 // after two minutes (GOGC in package runtime).
 //
 // The process is idle if the runtime has started no garbage collection for the length of a wait. The wait is 4 s. It
-// doubles, up to 2 minutes, after each call of free. It is 4 s again
-// when half of the goroutines have ended, or when the memory has grown by a quarter and 8 MiB. So an idle process calls
-// free once in 2 minutes.
+// doubles, up to 2 minutes, after each call of free. It is 4 s again when half of the goroutines have ended, or when
+// the memory has grown by a quarter and 8 MiB. As a result, an idle process calls free once in 2 minutes.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -49,10 +48,10 @@ func Release(ctx context.Context, read func() Usage, free func()) {
 type releaser struct {
 	read   func() Usage
 	free   func()
-	after  Usage  // after the last call of free
-	cycles uint64 // at the last step
+	after  Usage  // usage after the last call of free
+	cycles uint64 // Usage.Cycles at the last step
 	wait   time.Duration
-	since  time.Time // of the last garbage collection or the last call of free
+	since  time.Time // time of the last garbage collection or the last call of free
 }
 
 func (r *releaser) step(now time.Time) {

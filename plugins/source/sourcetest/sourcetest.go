@@ -71,7 +71,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// Digest returns the digest of a blob in the form of references.
+// Digest returns the digest of a blob in the form that references have.
 func Digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
 // File is a layer of an artifact.
@@ -111,7 +111,7 @@ func (r *Registry) SetBlob(digest string, data []byte) {
 	r.blobs[digest] = data
 }
 
-// SetManifest assigns the manifest of the reference of to another reference.
+// SetManifest makes reference refer to the manifest of the reference of.
 func (r *Registry) SetManifest(reference, of string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,13 +12,14 @@ var region []uint64
 //go:wasmexport reserve
 func reserve(bytes uint32) unsafe.Pointer {
 	if words := (uint64(bytes) + 7) / 8; uint64(len(region)) < words {
-		region = nil // lets the collector free the old region first
+		region = nil // so that the collector can free the old region first
 		region = make([]uint64, words)
 	}
 	return unsafe.Pointer(unsafe.SliceData(region))
 }
 
-// Text is a copy of the bytes that the host has written. All strings of a call refer to this one allocation.
+// Text is a copy of the bytes that the host has written. All strings of a call are parts of it, which needs
+// only one allocation.
 type Text struct{ all string }
 
 // Copy copies the text of the current call.
@@ -26,7 +27,7 @@ func Copy() Text {
 	return Text{string(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(region))), 8*len(region)))}
 }
 
-// At returns the string of size bytes at an address.
+// At returns the string of size bytes at the given address.
 func (t Text) At(address, size uint32) string {
 	if size == 0 {
 		return ""

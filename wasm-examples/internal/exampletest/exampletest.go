@@ -55,7 +55,7 @@ func verify(t testing.TB, code []byte) {
 
 // Plugin is a module that is loaded and ready. A call whose result the gateway would refuse fails the test.
 type Plugin struct {
-	*wasmhost.Module // for calls that the methods below do not have
+	*wasmhost.Module // for calls without a method below
 	t                testing.TB
 }
 
@@ -133,8 +133,8 @@ func (p *Plugin) Observe(o abi.Observation) {
 	require.NoError(p.t, p.Module.Observe(&c))
 }
 
-// SaysWhat replays sdktest's recording to a scorer that learns and to the function score. Their scores must
-// not differ by more than delta.
+// SaysWhat fails the test if the scores of a scorer that learns differ by more than delta from those of
+// score, when both replay the recording of sdktest.
 func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
 	delta float64) {
 	p.t.Helper()

@@ -20,15 +20,16 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 	{175, 3600, 3900, 5},
 }
 
-// seeds is the number of runs of which Recovers takes the mean.
+// seeds is the number of runs over which Recovers takes the mean.
 const seeds = 4
 
-// Recovers simulates a scorer on a pool of three proxies. The first and cheapest of them fails for 1 s, for 150 s
-// and for an hour, with breakers and without. The mean share of this proxy in the requests is compared before the
-// outage and from 60 s after it. The later share must lie between the earlier one and a third of the requests, with a
-// tolerance of a third. Outside its outage the proxy always succeeds. others is the success rate of the other two
-// proxies, 0 to 1. It must be below 1 for a scorer that would otherwise stay with one of several equal proxies. With
-// the race detector Recovers skips the test: the simulation runs in one goroutine, and would take minutes.
+// Recovers simulates a scorer on a pool of three proxies. The first and cheapest of them fails for 1 s, for 150 s and
+// for an hour, with breakers and without. Recovers compares the mean share of this proxy in the requests before the
+// outage with its share from 60 s after the outage on. The later share must lie between the earlier one and a third
+// of the requests, with a tolerance of a third. Outside its outage the proxy always succeeds. others is the success
+// rate of the other two proxies, 0 to 1. It must be below 1 for a scorer that would otherwise stay with one of
+// several equal proxies. If the race detector is on, Recovers skips the test, because the simulation would take
+// minutes and has only one goroutine.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {
@@ -55,7 +56,7 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 			for seed := range uint64(seeds) {
 				report, err := simulate.PlayScorer(host(w), plugin, trace, breakers, seed+1)
 				require.NoError(t, err)
-				share := func(from, to float64) float64 { // of the first proxy
+				share := func(from, to float64) float64 { // share of the first proxy
 					sum, n := 0.0, 0
 					for c := int(math.Ceil(from / column)); float64(c+1)*column <= to; c++ {
 						sum += report.Results[0].Timeline[0][c]
