@@ -94,21 +94,23 @@ func (d *Data) Write(dir string) error {
 
 const introduction = `# Criteria
 
-Written by ` + "`make criteria`" + `; every number on this page comes from that run.
+Written by ` + "`make criteria`" + `; every number on this page is from that run.
 [results.json](criteria/results.json) has all runs.
 
-**Virtual** runs send requests through the real engine: connections are pipes, and the clock is that of
+**Virtual** runs send requests through the real engine. Connections are pipes, and the clock is that of
 testing/synctest, so the machine's speed has no influence. **Sockets** runs use the built binary, fakes and clients on
-loopback; each has a control in the same run: the same clients at a good proxy, without a gateway. Envoy and HAProxy
-have active health checks (each second, with 4 s before the run begins), least-request balancing, up to three tries of
-2 s and outlier detection; Whirlpool has its defaults and begins cold.
+loopback. Each has a control in the same run: the same clients at a good proxy, without a gateway. Envoy and HAProxy
+have active health checks (each second, beginning 4 s before the run), least-request balancing, up to three attempts of
+2 s and outlier detection. Whirlpool has its defaults, and no statistics at the beginning.
 
-Faults and luck come from the seed. The n-th attempt of a request has the same luck through every proxy: it fails if
-its number is below the probability with which the chosen proxy fails at that moment. So two gateways differ by their
-choices only. The **oracle** reads the trace of faults, but not the luck: it always chooses the proxy that is least
+The seed determines faults and luck. The luck of the n-th attempt of a request is a random number, the same for every
+proxy: the attempt fails if the number is below the chosen proxy's probability of failure at that moment. So two
+gateways differ by their choices only.
+The **oracle** reads the trace of faults, but not the luck: it always chooses the proxy that is least
 likely to fail at that moment, with as many attempts, and without a wait. A **single attempt** is Whirlpool with
 ` + "`max_attempts = 1`" + `. **Random rotation** is three attempts through random proxies, with every other part off.
-Shares have Wilson's 95 % interval, quantiles a distribution-free one, shares of a gap a bootstrap's.
+Intervals are 95 % intervals: Wilson's for shares, distribution-free ones for quantiles, bootstrap intervals for shares
+of a gap.
 
 `
 
