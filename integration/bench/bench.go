@@ -19,7 +19,7 @@ import (
 // bench is one run of the comparison.
 type bench struct {
 	binary       string
-	before       string // address of the binary of another build, which is measured too; may be empty
+	before       string // path of the binary of another build to measure; may be empty
 	rounds       int
 	duration     time.Duration
 	out          string
@@ -34,8 +34,8 @@ type benchCase struct {
 	name   string
 	plan   loadPlan
 	config string // further lines of Whirlpool's configuration
-	// pinned: the proxy has a CPU of its own. Load and fakes share another CPU, which they do not use fully. So
-	// the requests per second depend on the proxy, and not on the scheduler.
+	// pinned is set if the proxy has its own CPU. Load and fakes then share another CPU, which they do not use
+	// fully, so that the requests per second depend on the proxy, and not on the scheduler.
 	pinned bool
 	dead   bool // nothing listens on the addresses of the upstream proxies
 }
@@ -63,7 +63,8 @@ func (b *bench) allCases() []benchCase {
 	}
 }
 
-// openBreakers is a configuration with which one refused connection opens a breaker for good.
+// openBreakers is a configuration with which one refused connection opens a breaker for an hour,
+// longer than a run.
 const openBreakers = "[breaker]\nfailure_threshold = 1\ntimeout_duration = \"1h\"\n[retry]\nmax_attempts = 1\n"
 
 // sample is one measurement of one case through one peer.
@@ -111,7 +112,7 @@ func (b *bench) run() error {
 				results[c.name] = map[string][]sample{}
 			}
 			for i := range taking {
-				// In each round, another peer comes first.
+				// Each round begins with another peer.
 				p := taking[(i+round)%len(taking)]
 				done++
 				if p.only != nil && !p.only(c) {

@@ -90,7 +90,7 @@ type fakeConn struct {
 	answer  []byte // response of the size that was requested last
 	last    int
 	reply   []byte // response to send when the request's body has arrived
-	tail    int64  // number of zeros after it
+	tail    int64  // number of zeros to send after reply
 }
 
 // ready responds in place of the target. The last element of the path is the size of the response. With
@@ -142,14 +142,15 @@ func (c *fakeConn) serve(readable, ended bool) error {
 			if c.skip > 0 {
 				break
 			}
-			// No client pipelines. So if the response does not fit, no further request is lost here.
+			// If the response does not fit into the socket, no further request is lost, because the
+			// clients do not pipeline.
 			if again, err := c.settle(); again || err != nil {
 				return err
 			}
 		}
 		c.partial = append(c.partial[:0], rest...)
 		if short && c.skip == 0 {
-			return nil // the next event comes with more bytes
+			return nil // the next event follows with more bytes
 		}
 	}
 }
@@ -189,7 +190,7 @@ func (c *fakeConn) request(head []byte) (body int64, err error) {
 	return body, nil
 }
 
-// settle sends the response that is due, if there is one.
+// settle sends the response that has not been sent yet, if there is one.
 func (c *fakeConn) settle() (again bool, err error) {
 	if c.reply == nil {
 		return false, nil

@@ -96,7 +96,7 @@ func (l *floorListener) ready(bool, bool) {
 			unix.Close(fd)
 			continue
 		}
-		c.ready(true, false) // most of the request has usually arrived by now
+		c.ready(true, false) // most of the request has usually already arrived
 	}
 }
 

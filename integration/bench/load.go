@@ -27,8 +27,8 @@ type loadPlan struct {
 }
 
 // loadResult is the output of the load process. Latencies are in microseconds. In an open loop they count
-// from the time when a request was due, so that they include the time for which a stalled proxy delays later
-// requests.
+// from the time at which a request was scheduled, so that they include the time for which a stalled proxy
+// delays later requests.
 type loadResult struct {
 	Requests int
 	Failed   int // number of other responses and broken connections
@@ -37,7 +37,7 @@ type loadResult struct {
 	P50, P99 float64
 	P999     float64
 	CPU      float64 // CPU time of the load itself per request, us
-	Error    string  // error of the first failure
+	Error    string  // text of the first failure
 }
 
 // uploadSize is the length of one request body in mode upload.
@@ -46,7 +46,7 @@ const uploadSize = 32 << 20
 // warmup is the time before the measurement in which the load already runs.
 const warmup = 500 * time.Millisecond
 
-// settleTime is the time that the requests in flight have at the end of an open loop.
+// settleTime is the time within which the requests in flight must end after an open loop.
 const settleTime = 2 * time.Second
 
 func (p *loadPlan) run(w io.Writer) error {
@@ -71,7 +71,7 @@ func (p *loadPlan) run(w io.Writer) error {
 	return json.NewEncoder(w).Encode(r)
 }
 
-// generator makes the load. It has the connections, and the schedule of an open loop.
+// generator makes the load. It holds the connections, and the schedule of an open loop.
 type generator struct {
 	loadResult
 	plan    *loadPlan
@@ -160,7 +160,8 @@ func (g *generator) run() error {
 	}
 }
 
-// pace starts the requests that are due. It returns the longest time to wait before the next call.
+// pace starts the requests whose scheduled time has come. It returns the longest time to wait
+// before the next call.
 func (g *generator) pace(now time.Time) time.Duration {
 	if g.every == 0 {
 		return g.end.Sub(now)
@@ -191,7 +192,7 @@ func ownCPU() time.Duration {
 type user struct {
 	*generator
 	stream
-	since   time.Time // when the request was sent or, in an open loop, due
+	since   time.Time // when the request was sent or, in an open loop, scheduled
 	tunnel  bool      // the response to the CONNECT has not arrived yet
 	closing bool      // the connection ends after this response
 	inBody  bool      // the head of the response has arrived
@@ -252,7 +253,7 @@ func (u *user) fail(err error) {
 	u.again(time.Now())
 }
 
-// again begins the next request, at once or when it is due.
+// again begins the next request, at once or at its scheduled time.
 func (u *user) again(now time.Time) {
 	switch {
 	case u.every > 0:

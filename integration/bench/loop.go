@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load and fakes share the machine with the measured proxy. So each of them is one thread with epoll(7) that
-// saves work: it does not switch goroutines, and does not copy bytes that are not used.
+// Load and fakes share the machine with the measured proxy. To leave it the CPU, each of them is one thread
+// with epoll(7), which does not switch goroutines, and does not copy bytes that are not used.
 
-// handler handles the events of a socket: it can be read or written. ended is set if the other side sends no
-// more bytes; the handler must then read to the end.
+// handler handles the events of a socket that can be read or written. ended is set if the other side sends
+// no more bytes; the handler must then read to the end.
 type handler interface {
 	ready(readable, ended bool)
 }
@@ -55,8 +55,8 @@ func (l *loop) close(fd int) {
 	unix.Close(fd)
 }
 
-// wait handles the events of all sockets. If there is none, it waits for one, at most for d (forever if d is
-// negative).
+// wait handles the events of all sockets. If there are none, it blocks until there is one, at most for d
+// (forever if d is negative).
 func (l *loop) wait(d time.Duration) error {
 	n, err := l.poll(0)
 	if n == 0 && err == nil && d != 0 {
@@ -75,7 +75,7 @@ func (l *loop) wait(d time.Duration) error {
 
 func (l *loop) poll(d time.Duration) (int, error) {
 	var timeout *unix.Timespec
-	call := syscall.RawSyscall6 // does not block, so the Go runtime need not know about it
+	call := syscall.RawSyscall6 // does not block, so the Go runtime need not be informed
 	if d >= 0 {
 		t := unix.NsecToTimespec(int64(d))
 		timeout = &t

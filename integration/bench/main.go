@@ -4,7 +4,8 @@
 // the runs on one machine and reports medians and ratios. `make bench-peers` runs it.
 //
 // It starts itself in other roles: as the fakes, which are the upstream proxies (-role fakes), as the load
-// (-role load), and as a minimal proxy (-role floor). So the CPU time of each role can be measured.
+// (-role load), and as a minimal proxy (-role floor). In this way the CPU time of each role can be
+// measured.
 package main
 
 import (

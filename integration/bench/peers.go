@@ -17,7 +17,7 @@ type peer struct {
 	only    func(benchCase) bool // reports whether the peer runs a case; nil for all cases
 }
 
-// own reports whether the peer is a part of this program, and need not be installed.
+// own reports whether the peer belongs to this repository, and need not be installed.
 func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" || p.name == "before" }
 
 func (b *bench) allPeers() []peer {
@@ -54,7 +54,7 @@ func theFloor(s peers.Setup) ([]string, error) {
 		s.Upstreams...), nil
 }
 
-// start starts a proxy. In a pinned case the proxy has a CPU of its own.
+// start starts a proxy. In a pinned case the proxy has its own CPU.
 func (b *bench) start(p peer, c benchCase, upstreams []string) (*peers.Running, error) {
 	o := peers.Options{Upstreams: upstreams, Graceful: p.name == "whirlpool"}
 	if c.pinned {

@@ -66,7 +66,7 @@ func main() {
 // quickScale is the scale of the catalog with -quick.
 const quickScale = 0.02
 
-// run measures everything.
+// run makes all measurements.
 func (p *program) run() (*report.Data, error) {
 	var err error
 	if p.tmp, err = os.MkdirTemp("", "criteria-"); err != nil {
@@ -126,8 +126,7 @@ func loadAverage() (one float64) {
 	return one
 }
 
-// raiseFileLimit lets this program and its children have as many connections as the system
-// allows.
+// raiseFileLimit permits this program and its children as many connections as the system allows.
 func raiseFileLimit() {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {

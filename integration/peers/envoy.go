@@ -17,9 +17,9 @@ func typed(name string, o object) object {
 	return o
 }
 
-// Envoy runs Envoy's binary. Envoy chooses the upstream proxy with the least requests, makes up to three
-// attempts, each through another upstream proxy, and excludes a proxy after 5 errors in a row (outlier
-// detection).
+// Envoy runs Envoy's binary. Envoy chooses the upstream proxy with the fewest requests, makes up to
+// three attempts, each through another upstream proxy, and excludes a proxy after 5 errors in a row
+// (outlier detection).
 func Envoy(binary string) Prepare {
 	return func(s Setup) ([]string, error) {
 		text, err := json.MarshalIndent(envoyConfig(&s), "", " ")
@@ -77,7 +77,8 @@ func envoyConfig(s *Setup) object {
 		"load_assignment": object{"cluster_name": "out", "endpoints": []object{{"lb_endpoints": endpoints}}},
 	}
 	if s.Checks {
-		// Otherwise Envoy also uses excluded upstream proxies if more than half of them are excluded.
+		// Without this setting, Envoy also uses excluded upstream proxies if more than half of them
+		// are excluded.
 		cluster["common_lb_config"] = object{"healthy_panic_threshold": object{"value": 0}}
 		cluster["health_checks"] = []object{{
 			"timeout": "1s", "interval": "1s", "no_traffic_interval": "1s", "unhealthy_threshold": 2,

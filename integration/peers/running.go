@@ -68,7 +68,7 @@ func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	// A process group of its own, so that its worker processes end with it.
+	// The peer gets its own process group, so that its worker processes end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -112,7 +112,8 @@ func (r *Running) Usage() (cpu, resident float64) {
 		if err != nil {
 			continue
 		}
-		// The fields after the command's name, which may contain any characters (proc(5)).
+		// Only the fields after the command's name are parsed, because the name may contain any
+		// characters (proc(5)).
 		f := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
 		if len(f) < 22 || f[2] != group {
 			continue
@@ -127,7 +128,8 @@ func (r *Running) Usage() (cpu, resident float64) {
 	return cpu, resident
 }
 
-// OnCPU returns a command that runs only on one CPU (taskset(1)), or on all CPUs if cpu is "".
+// OnCPU returns a command that runs on the given CPU only (taskset(1)), or on all CPUs if cpu is
+// "".
 func OnCPU(cpu string, args ...string) *exec.Cmd {
 	if cpu != "" {
 		args = append([]string{"taskset", "-c", cpu}, args...)

@@ -15,7 +15,7 @@ type Chart struct {
 	Ticks  []string // names of the places on the x axis, from left to right
 	Low    float64  // lower end of the y axis
 	High   float64  // upper end of the y axis; values beyond the ends are drawn at the edge
-	Format string   // of the numbers on the y axis, for fmt; "" for "%g"
+	Format string   // format of the numbers on the y axis, for fmt; "" for "%g"
 	Target float64  // position of a dashed line; NaN for none
 	Series []Series // at most as many as there are colors
 	Lines  bool     // join the points of a series: the x axis is a quantity
@@ -120,6 +120,6 @@ func text(b *strings.Builder, x, y float64, anchor, style, s string) {
 
 func escape(s string) string {
 	var b strings.Builder
-	xml.EscapeText(&b, []byte(s)) // cannot fail: writes to a Builder never do
+	xml.EscapeText(&b, []byte(s)) // cannot fail, because writes to a Builder never fail
 	return b.String()
 }

@@ -16,16 +16,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// Pool is the proxies of one run. It is safe for concurrent use.
+// Pool holds the proxies of one run. It is safe for concurrent use.
 type Pool struct {
 	workload *workload.Workload
 	tunnelTo string // address to which all tunnels lead
 	begun    atomic.Pointer[time.Time]
 	reached  []atomic.Int32 // by request: number of attempts that reached a proxy
 	arrivals []atomic.Int64 // by proxy: number of clients' requests
-	hung     atomic.Int64   // number of those requests without a response, because the proxy hung
-	failed   atomic.Int64   // number of those requests that got a 503
-	others   atomic.Int64   // requests without a number: of health checks and in tunnels
+	hung     atomic.Int64   // number of clients' requests without a response, because the proxy hung
+	failed   atomic.Int64   // number of clients' requests that got a 503
+	others   atomic.Int64   // number of requests without a number: those of health checks and in tunnels
 }
 
 // New returns the proxies of a workload. All tunnels lead to the address tunnelTo.
@@ -36,7 +36,7 @@ func New(w *workload.Workload, tunnelTo string) *Pool {
 	}
 }
 
-// Begin starts the clock of the faults. Before Begin, each proxy behaves as at time 0.
+// Begin starts the clock of the faults. Before, each proxy behaves as at time 0.
 func (p *Pool) Begin() {
 	now := time.Now()
 	p.begun.Store(&now)
@@ -58,7 +58,7 @@ func (p *Pool) State(proxy, target int) faults.State {
 	return p.workload.Pool[proxy].At(target, p.Now())
 }
 
-// Arrivals returns how many requests of clients have reached a proxy.
+// Arrivals returns the number of clients' requests that have reached a proxy.
 func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
 
 // Hung returns the number of arrivals without a response, because their proxy hung.
@@ -73,7 +73,7 @@ const (
 	opened = "HTTP/1.1 200 Connection established\r\n\r\n"
 )
 
-// Serve serves a connection to a proxy until it ends.
+// Serve serves a connection to a proxy, and returns when the connection has ended.
 func (p *Pool) Serve(c net.Conn, proxy int) {
 	defer c.Close()
 	r := bufio.NewReader(c)

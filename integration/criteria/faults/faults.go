@@ -1,5 +1,5 @@
-// Package faults generates traces of failing proxies. A Pool describes how each proxy behaves at each moment.
-// A trace is a function of its seed. Times count from the beginning of a run.
+// Package faults generates traces of failing proxies. A Pool describes the behaviour of each proxy at each
+// moment. A trace is a function of its seed. Times count from the beginning of a run.
 package faults
 
 import (
@@ -31,7 +31,7 @@ type Change struct {
 	State
 }
 
-// Span is a period: From is inside it, To is not.
+// Span is a period that includes From and excludes To.
 type Span struct{ From, To time.Duration }
 
 // Proxy is the behaviour of one proxy over time.
@@ -66,9 +66,9 @@ func Switch(before, after State, at time.Duration) Proxy {
 	return Proxy{Changes: []Change{{0, before}, {at, after}}}
 }
 
-// GilbertElliott is the Markov chain of two states for bursts of errors (Gilbert, "Capacity
-// of a Burst-Noise Channel", 1960; Elliott 1963), in continuous time: the lengths of good
-// periods and of bursts are exponential.
+// GilbertElliott is a Markov chain with two states, a model of bursts of errors (Gilbert, "Capacity
+// of a Burst-Noise Channel", 1960; Elliott 1963), in continuous time: the lengths of good periods
+// and of bursts are exponential.
 type GilbertElliott struct {
 	Good  time.Duration // mean length of a good period, above 0
 	Burst time.Duration // mean length of a burst, above 0
@@ -115,7 +115,7 @@ func Bursty(good, bad State, bursts []Span) Proxy {
 	return p
 }
 
-// Independent returns a pool of n proxies. The bursts of each proxy are independent of the others.
+// Independent returns a pool of n proxies, whose bursts are independent of each other.
 func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, length time.Duration) Pool {
 	pool := make(Pool, n)
 	for i := range pool {

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// Data is everything that was measured.
+// Data holds all measurements.
 type Data struct {
 	Catalog  workload.Catalog
 	Virtual  map[string]map[string]*workload.Outcome // outcomes in virtual time, by workload and variant
@@ -32,7 +32,7 @@ const (
 	Direct    = "direct" // the control
 )
 
-// Query is the duration of one query.
+// Query is a query and its duration.
 type Query struct {
 	Name string
 	P99  time.Duration
@@ -115,7 +115,7 @@ func sorted[T any](m map[string]T) []string {
 // served returns the share of requests that were served.
 func served(o *workload.Outcome) stats.Interval { return stats.Wilson(o.ServedCount(), len(o.Served)) }
 
-// rounds returns a value of each round of a workload through a gateway.
+// rounds returns a value computed from each round of a workload through a gateway.
 func (d *Data) rounds(w, gateway string, value func(*sockets.Result) float64) (values []float64) {
 	for _, r := range d.Sockets[w][gateway] {
 		values = append(values, value(r))

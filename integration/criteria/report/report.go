@@ -20,7 +20,7 @@ type Criterion struct {
 	Target   string `json:"target"`
 	Measured string `json:"measured"`
 	Met      bool   `json:"met"`
-	Why      string `json:"why,omitempty"` // why the criterion is not met, as far as the run shows it
+	Why      string `json:"why,omitempty"` // why the criterion is not met, if the run shows the reason
 }
 
 // section is the report on one criterion.

@@ -73,8 +73,8 @@ func (d *Data) judgeCold(s *section) {
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
 	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
 		"requests failed with all their attempts")
-	// The wasted attempts are those that reached bad proxies, and the other extra attempts: those whose
-	// connection was refused.
+	// Wasted attempts are those that reached bad proxies, and the extra attempts whose connection was
+	// refused.
 	extra := d.median(w.Name, Whirlpool, extraAttempts)
 	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) })
 	refused := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
@@ -93,7 +93,7 @@ func (d *Data) judgeCold(s *section) {
 	})), stats.Median(ratio) <= 2, "more than 5 % of requests were retried, or went through the slow proxy: "+why)
 }
 
-// ratios returns the ratio of a value to the control's, by round.
+// ratios returns, by round, the ratio of a value to the value of the control.
 func (d *Data) ratios(w, control string, value func(*sockets.Result) float64) (ratios []float64) {
 	base := d.rounds(control, Direct, value)
 	for i, v := range d.rounds(w, Whirlpool, value) {
@@ -245,7 +245,7 @@ func (d *Data) sc006() *section {
 	return s
 }
 
-// spread returns the least and the greatest difference of CPU time, in percent.
+// spread returns the smallest and the largest difference of CPU time, in percent.
 func spread(pairs []sockets.Overhead) []any {
 	least, greatest := math.Inf(1), math.Inf(-1)
 	for _, o := range pairs {

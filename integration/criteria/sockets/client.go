@@ -20,7 +20,7 @@ import (
 // giveUp is the clients' time limit for one request.
 const giveUp = 60 * time.Second
 
-// load is the clients of one run.
+// load holds the clients of one run.
 type load struct {
 	workload *workload.Workload
 	client   *http.Client
@@ -85,7 +85,7 @@ func (l *load) openLoop() {
 	wg.Wait()
 }
 
-// request makes one request, which was due at the time due.
+// request makes one request. due is its scheduled time.
 func (l *load) request(id, target int, due time.Time) {
 	response, err := l.client.Get(l.scheme + fakes.URL(target, id))
 	if err == nil {

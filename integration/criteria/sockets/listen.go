@@ -16,8 +16,8 @@ import (
 )
 
 // port is the port of all fakes; each fake has its own address. The port is below the range from which the
-// kernel chooses ports for outgoing connections. A port in that range might be in use where a fake is to
-// refuse connections.
+// kernel chooses ports for outgoing connections. Within that range, the port of a fake that must refuse
+// connections might be in use by another program.
 const port = 18080
 
 // listeners are the sockets of a pool.
@@ -126,7 +126,7 @@ func (l *listeners) follow(w *workload.Workload) {
 	}
 }
 
-// close closes all sockets and waits until nothing uses the pool any more.
+// close closes all sockets and waits until their goroutines have ended, which use the pool.
 func (l *listeners) close() {
 	close(l.ended)
 	for i := range l.addrs {

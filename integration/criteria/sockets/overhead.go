@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
-// Overhead is the result of one interleaved pair of measurements: of the gateway with its defaults, and of
-// the gateway with every part turned off that can be.
+// Overhead is the result of one pair of measurements: of the gateway with its defaults (on), and with all
+// parts turned off that can be (off).
 type Overhead struct {
 	CPU  float64 // ratio of the CPU time per request, on to off
 	Rate float64 // ratio of the requests per second, on to off
@@ -34,7 +34,7 @@ type OverheadPlan struct {
 const off = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
 	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n"
 
-// Run makes the pairs of measurements. Which of the two comes first alternates.
+// Run makes the pairs of measurements. The order within the pairs alternates.
 func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	fakes := exec.Command(p.Bench, "-role", "fakes")
 	fakes.Stderr = os.Stderr
@@ -112,8 +112,8 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests,
 			result.Error)
 	}
-	// The load begins before it is measured. So the CPU times of both runs cover more requests than are counted,
-	// in the same proportion.
+	// The load begins before its measurement. The CPU times of both runs therefore cover more requests than are
+	// counted, in the same proportion.
 	used, _ := r.Usage()
 	return (used - start) * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
 }

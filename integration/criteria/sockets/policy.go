@@ -22,13 +22,12 @@ import (
 type PolicyResult struct {
 	Changes  int
 	Requests int           // requests that began after the response to a change
-	Old      int           // requests of these that ran under the previous policy
+	Old      int           // the requests among these that ran under the previous policy
 	Slowest  time.Duration // duration of the slowest change
 }
 
 // Policy changes max_attempts through the API several times, under load. After each change it makes requests
-// through proxies that all refuse connections. The number of attempts of a request shows which policy it ran
-// under.
+// through proxies that all refuse connections. The number of attempts of a request shows its policy.
 func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 	api, err := peers.FreeAddr()
 	if err != nil {

@@ -33,7 +33,7 @@ type Result struct {
 	Failed   int           // arrivals that got a 503
 }
 
-// Reached returns how many requests of clients reached the proxies.
+// Reached returns the number of clients' requests that reached the proxies.
 func (r *Result) Reached() (n int) {
 	for _, a := range r.Arrivals {
 		n += a
@@ -47,15 +47,15 @@ func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r
 
 // Bench runs workloads. It is not safe for concurrent use.
 type Bench struct {
-	// Settle is the time before a run for the health checks of a gateway. It makes one check a second, and two
-	// failed checks exclude a proxy.
+	// Settle is the time before a run for the health checks of a gateway. The gateway makes one check a
+	// second, and excludes a proxy after two failed checks.
 	Settle time.Duration
 
 	runs int
 }
 
-// network returns the number of the network for the next fakes. Each run has another one, which other
-// processes most probably do not use.
+// network returns the number of the network for the next fakes. Each run gets another network, which
+// other processes most probably do not use.
 func (b *Bench) network() int {
 	b.runs++
 	return (os.Getpid()*31+b.runs)%253 + 2
@@ -66,7 +66,7 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 	site := httptest.NewUnstartedServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
 		io.WriteString(out, "ok")
 	}))
-	site.Config.ErrorLog = log.New(io.Discard, "", 0) // drops errors of handshakes that a proxy has ended
+	site.Config.ErrorLog = log.New(io.Discard, "", 0) // drops the errors of handshakes that a proxy has ended
 	site.StartTLS()
 	defer site.Close()
 	roots := x509.NewCertPool()

@@ -59,7 +59,7 @@ const resamples = 1000
 // (Efron 1979) over requests, with the seed. If there is no gap, the value is 1 if ours is not below best,
 // and NaN otherwise.
 func Gap(base, ours, best []bool, seed uint64) Interval {
-	var count [8]float64 // number of requests by which of the three served them, as three bits
+	var count [8]float64 // numbers of requests; the three bits of the index stand for the runs that served them
 	for i := range base {
 		count[index(base[i], ours[i], best[i])]++
 	}

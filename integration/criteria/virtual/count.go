@@ -103,7 +103,7 @@ type span struct {
 	open     bool
 }
 
-// count returns how many of the times are inside the span.
+// count returns the number of moments inside the span.
 func (s span) count(moments []time.Time) (n int) {
 	for _, at := range moments {
 		if at.After(s.from) && at.Before(s.to) {
@@ -131,9 +131,9 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 // threshold is the number of failures after which a breaker may open.
 const threshold = 5
 
-// excluded adds to an outcome the times that it took to open a proxy's breaker: one for each time that the
-// proxy began to fail every attempt. If the proxy recovered before its breaker opened, there is no such time.
-// failed has the ends of failed attempts, in order.
+// excluded adds to an outcome, for each time that a proxy began to fail every attempt, how long it took until
+// its breaker opened. It adds nothing if the proxy recovered before. failed has the ends of failed attempts,
+// in order.
 func (c *counter) excluded(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {

@@ -13,7 +13,7 @@ import (
 type Catalog struct {
 	Seed  uint64
 	Scale float64 // factor for the number of requests; 1 for the figures of the report
-	Rate  float64 // requests per second of workloads without a rate of their own
+	Rate  float64 // requests per second of workloads that do not set their own rate
 }
 
 // The states of the proxies.
@@ -44,10 +44,10 @@ func (c Catalog) resize(w *Workload, requests int) {
 
 func (w *Workload) rng() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0x6661756c)) }
 
-// Kind is a kind of faults, at several levels.
+// Kind is a kind of faults with workloads at several levels.
 type Kind struct {
 	Name, Text string
-	Levels     []float64 // share of attempts that fail, or of the time in which proxies fail
+	Levels     []float64 // shares of attempts that fail, or of the time in which proxies fail
 	Make       func(c Catalog, level float64) *Workload
 }
 
@@ -111,7 +111,8 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	return w
 }
 
-// Noise returns a workload with healthy proxies only, which have a share of random errors.
+// Noise returns a workload with healthy proxies only, which have random errors with the probability
+// fails.
 func (c Catalog) Noise(fails, rate float64) *Workload {
 	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -121,7 +122,7 @@ func (c Catalog) Noise(fails, rate float64) *Workload {
 	return w
 }
 
-// Waits returns the workloads of SC-003 that are not in Kinds (black holes are).
+// Waits returns the workloads of SC-003, except for black holes, which are in Kinds.
 func (c Catalog) Waits() []*Workload {
 	hang := c.base("one of eight hangs")
 	hang.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(hanging))
@@ -133,8 +134,8 @@ func (c Catalog) Waits() []*Workload {
 	return []*Workload{hang, refuse, mix}
 }
 
-// Deaths returns the workload of SC-004. One proxy after the other fails every attempt for 40 s: with a 503,
-// by refusing, or by hanging.
+// Deaths returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: with a 503, by
+// refusing, or by hanging.
 func (c Catalog) Deaths() *Workload {
 	w := c.base("one dies after the other")
 	w.Rate = max(100*c.Scale, 20)

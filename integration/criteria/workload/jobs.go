@@ -9,7 +9,7 @@ type Job struct {
 // PartsLevel is the level of each kind for the variants with one part turned off or on.
 const PartsLevel = 0.2
 
-// The rates (1/s) of SC-002. With them, every proxy gets 2.5 and 0.05 requests a second.
+// The rates of SC-002 in requests per second: 2.5 and 0.05 for each proxy.
 const (
 	HotRate  = 20.0
 	ColdRate = 0.4

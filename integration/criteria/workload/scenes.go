@@ -9,7 +9,7 @@ import (
 )
 
 // Points returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter
-// one of each kind, and those of SC-003 and SC-010.
+// workload of each kind, and those of SC-003 and SC-010.
 func Points(c Catalog) (points []*Workload) {
 	add := func(w *Workload) {
 		w.Name += ", short"
@@ -46,8 +46,8 @@ func (c Catalog) Cold() *Workload {
 // quick is the latency of good proxies in Cold and Tunnels.
 const quick = 20 * time.Millisecond
 
-// TwoDie is a pool of eight good proxies of which one refuses connections and one hangs
-// after a third of 900 requests, at 200 a second.
+// TwoDie returns a workload of 900 requests, at 200 a second, for eight good proxies. After a third
+// of the requests, one proxy begins to refuse connections and one hangs.
 func (c Catalog) TwoDie() *Workload {
 	w := c.base("two die in mid-traffic")
 	w.Targets, w.Rate = 3, 200
@@ -85,8 +85,8 @@ func (c Catalog) Tunnels() *Workload {
 	return w
 }
 
-// Control returns the workload with only one proxy: the first one that never fails. Its latencies are the
-// best that a gateway could have on this machine.
+// Control returns the workload with only one proxy: the first proxy that never fails. Its latencies are
+// the best that a gateway could have on this machine.
 func (w *Workload) Control() *Workload {
 	c := *w
 	c.Name += ", control"

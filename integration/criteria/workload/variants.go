@@ -13,7 +13,7 @@ type Variant struct {
 	Change func(*engine.Config)
 }
 
-// The names of the variants that the report compares with.
+// The names of the variants to which the report compares others.
 const (
 	Default  = "default"
 	Single   = "single attempt"

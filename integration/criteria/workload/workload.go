@@ -10,17 +10,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 )
 
-// Workload is a stream of requests and the pool they go through. Everything about it is a
-// function of its seed.
+// Workload is a stream of requests and the pool through which they go. All its random choices are
+// functions of its seed.
 type Workload struct {
 	Name        string
 	Seed        uint64
 	Requests    int
 	Rate        float64 // mean number of requests per second (arrivals are a Poisson process)
 	Targets     int     // number of targets; each request is for a random one of them
-	MaxAttempts int     // 0 for that of the configuration
+	MaxAttempts int     // 0 for the value in the configuration
 	Workers     int     // clients that make one request after the other; 0 for requests at the Rate
-	TLS         bool    // each request is for an https:// URL, on a connection of its own
+	TLS         bool    // each request is for an https:// URL, on its own connection
 	Pool        faults.Pool
 }
 
@@ -43,7 +43,8 @@ func (w *Workload) Schedule() []Request {
 }
 
 // Luck returns a number in [0, 1) that decides whether the n-th attempt of a request fails (from 0). It does
-// not depend on the proxy. So all gateways have the same luck with a request; only their choices differ.
+// not depend on the proxy, so that all gateways have the same luck with a request, and differ only in their
+// choices.
 func (w *Workload) Luck(request, n int) float64 {
 	return float64(w.mix(request, n, 1)>>11) / (1 << 53)
 }
@@ -133,8 +134,8 @@ func (o *Outcome) Within(n int) (served int) {
 	return served
 }
 
-// FirstRetries returns the number n of requests with a first retry, and the number of requests that this
-// retry served.
+// FirstRetries returns the number n of requests with at least one retry, and the number served of
+// requests that their first retry served.
 func (o *Outcome) FirstRetries() (served, n int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {
