@@ -113,6 +113,61 @@ func TestWithoutAPlaceThereIsA503(t *testing.T) {
 	}
 }
 
+// A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate. It gets
+// it even if many others are being refused at the same time.
+func TestASOCKS5ClientWithoutAPlace(t *testing.T) {
+	const failure = "\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00"
+	for name, limit := range map[string]func(o *options){
+		"connections": func(o *options) { o.MaxConnections = 4 },
+		"descriptors": func(o *options) { o.files = 14 }, // 11 are shared out
+		"one client":  func(o *options) { o.MaxPerClient = 4 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			hold, held := make(chan struct{}), make(chan struct{}, 100)
+			defer close(hold)
+			r := newRig(t, answering(func(*http.Request, string) string {
+				held <- struct{}{}
+				<-hold
+				return ok("")
+			}), limit)
+			r.ask(closing)
+			<-held
+			for c := r.ask(closing); ; c = r.ask(closing) {
+				c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				if _, err := c.r.Peek(1); err == nil {
+					break // a 503: no place is left
+				}
+			}
+			for range 10 {
+				for greeting, answer := range map[string]string{
+					"\x05\x01\x00":     "\x05\x00",
+					"\x05\x02\x00\x02": "\x05\x00",
+					"\x05\x01\x02":     "\x05\x02\x01\x00",
+					"\x05\x01\x01":     "\x05\xff",
+				} {
+					var c *client
+					r.eventually("the greeting arrives in time", func() bool {
+						c = r.dial()
+						c.send(greeting)
+						first, err := c.r.Peek(1)
+						require.NoError(t, err)
+						if first[0] == 'H' {
+							c.Close()
+						}
+						return first[0] != 'H'
+					})
+					c.receive(answer[:2])
+					if answer != "\x05\xff" {
+						c.send(socksTarget)
+						c.receive(answer[2:] + failure)
+					}
+					c.Close()
+				}
+			}
+		})
+	}
+}
+
 // dialFrom is dial from another address of this machine.
 func (r *rig) dialFrom(address string) *client {
 	r.t.Helper()

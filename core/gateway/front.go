@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
@@ -40,12 +41,28 @@ func (f anyFront) serve() {
 		return
 	}
 	growStack()
-	if first := f.conn.reader.Buffered(); len(first) > 0 && first[0] == socks5.Version {
+	if f.speaksSOCKS() {
 		newSOCKSFront(f.server, f.conn).serve()
 		return
 	}
 	newHTTPFront(f.server, f.conn).serve()
 }
 
-// refuse implements front. It responds with HTTP, because the client has not sent anything yet.
-func (f anyFront) refuse() { newHTTPFront(f.server, f.conn).refuse() }
+// refuse implements front. It responds with HTTP to a client that has not sent anything yet.
+func (f anyFront) refuse() {
+	if _, plain := f.conn.raw.(*socket.Conn); !plain { // over plain TCP refuseAfter has waited
+		f.conn.read.await(f.conn.now().Add(requestWait))
+		_ = f.conn.reader.ReadAhead() // an error shows again when the response is written
+	}
+	if f.speaksSOCKS() {
+		newSOCKSFront(f.server, f.conn).refuse()
+		return
+	}
+	newHTTPFront(f.server, f.conn).refuse()
+}
+
+// speaksSOCKS reports whether the first byte of the client has arrived and is that of SOCKS5.
+func (f anyFront) speaksSOCKS() bool {
+	first := f.conn.reader.Buffered()
+	return len(first) > 0 && first[0] == socks5.Version
+}

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
@@ -50,6 +52,25 @@ func (f *socksFront) serve() {
 	}
 	f.conn.read.enter(busy)
 	f.connect(&to)
+}
+
+// refuse implements front. It sends all replies at once: the method that the client offers (RFC 1928 section 3), the
+// success of its login, if the method has one, and the reply "general failure" to its request. So a refusal takes no
+// longer than one of HTTP. "No acceptable method" would be reported to users as a wrong password.
+func (f *socksFront) refuse() {
+	f.conn.out.limit(f.server.Now().Add(time.Second))
+	offered, _, err := socks5.ParseMethods(f.conn.reader.Buffered())
+	var b [16]byte
+	switch {
+	case err != nil || bytes.IndexByte(offered, socks5.NoAuth) >= 0: // err: the message is incomplete
+		f.send(socks5.AppendReply(append(b[:0], socks5.Version, socks5.NoAuth), socks5.GeneralFailure)...)
+	case bytes.IndexByte(offered, socks5.UserPassword) >= 0:
+		f.send(socks5.AppendReply(append(b[:0], socks5.Version, socks5.UserPassword, socks5.AuthVersion, 0),
+			socks5.GeneralFailure)...)
+	default:
+		f.send(socks5.Version, socks5.NoMethod)
+	}
+	f.conn.linger(false)
 }
 
 // The errors of authenticate.

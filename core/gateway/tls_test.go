@@ -152,7 +152,7 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 }
 
-// A client beyond the limit gets its 503 over TLS.
+// A client beyond the limit gets its refusal over TLS: a 503, or the reply of SOCKS5.
 func TestARefusalOverTLS(t *testing.T) {
 	a := testcert.NewAuthority(t)
 	held := make(chan struct{})
@@ -168,4 +168,13 @@ func TestARefusalOverTLS(t *testing.T) {
 	require.NoError(t, err)
 	response, body := askOver(t, c, plainGet+"\r\n")
 	require.Equal(t, 503, response.StatusCode, body)
+
+	c, err = r.dialTLS(a)
+	require.NoError(t, err)
+	_, err = io.WriteString(c, socksHello)
+	require.NoError(t, err)
+	replies := make([]byte, 12)
+	_, err = io.ReadFull(c, replies)
+	require.NoError(t, err)
+	require.Equal(t, "\x05\x00\x05\x01", string(replies[:4]))
 }
