@@ -44,8 +44,8 @@ func (w *whirl) delays(n int) []float64 {
 	return all
 }
 
-// Delays with jitter are uniform in [d/2, min(3d/2, cap)]. None is outside, and the cap itself is not more
-// frequent.
+// Delays with jitter are uniform in [d/2, min(3d/2, cap)]. No delay is outside, and the cap itself is not
+// more frequent than other values.
 func TestS17Jitter(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -75,8 +75,8 @@ func TestS17Jitter(t *testing.T) {
 	}
 }
 
-// A wait that would use up the total timeout does not begin (E3). The request ends at once, with the last
-// response or a 504.
+// A wait that would use up the total timeout does not begin (edge case E3 of the specification). The
+// request ends at once, with the last response or a 504.
 func TestS22NoBudgetNoWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)

@@ -166,7 +166,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	for _, f := range w.fakes {
 		probes := f.Arrivals()
 		require.NotEmpty(t, probes)
-		for i := range probes[1:] { // on a slow machine the breaker may be due again
+		for i := range probes[1:] { // on a slow machine the breaker may be half-open again
 			assert.Greater(t, probes[i+1].At.Sub(probes[i].At), 2*time.Second, "one probe each time")
 		}
 		if time.Since(begin) < 2*time.Second {

@@ -38,7 +38,7 @@ func (w *whirl) states() map[string]int {
 	return out
 }
 
-// The ways in which a dead target appears at a proxy.
+// The behaviours of a proxy when its target is dead.
 var deaths = map[string]lab.Behaviour{
 	"answers 503":                  lab.Status(503),
 	"closes without an answer":     {Fin: true},
@@ -225,7 +225,7 @@ func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
 	}
 }
 
-// A target that responds with 407 itself: the response is relayed, and charged to nobody.
+// A target itself responds with 407: the response is relayed, and the attempt is excluded.
 func TestAnOriginsOwn407(t *testing.T) {
 	w := start(t, 4, "")
 	w.all(lab.Status(407))
@@ -320,8 +320,8 @@ func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 	}
 }
 
-// A proxy is itself a Whirlpool gateway, which has tried a dead target in vain. The outer gateway does not
-// retry, so two gateways take as long as one.
+// A proxy is itself a Whirlpool gateway, whose attempts at a dead target have all failed. The outer
+// gateway does not retry, so two gateways take as long as one.
 func TestTwoLevelsOfGateways(t *testing.T) {
 	inner := start(t, 4, "[retry]\nbase_delay = 0.5\n")
 	inner.all(lab.Status(503))
@@ -349,8 +349,8 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 	require.Contains(t, header.Get("Proxy-Status"), "Digest or NTLM")
 }
 
-// A proxy that cannot resolve names responds with an error page of its own. Another proxy serves the request,
-// and the breaker of the first opens, although its responses are fast.
+// A proxy that cannot resolve names responds with its own error page. Another proxy serves the request, and
+// the breaker of the first opens, although its responses are fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
 	w := start(t, 3, "[selection]\nfirst = \"performance\"\n")
 	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +

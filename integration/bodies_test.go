@@ -18,8 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A body is sent again completely or not at all (E6). Up to the limit it is sent again, with any framing. If
-// it is one byte longer, the request gets one attempt.
+// A body is sent again completely or not at all (edge case E6 of the specification). Up to the limit it is
+// sent again, with any framing. If it is one byte longer, the request gets one attempt.
 func TestS27ReplayOrNot(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
@@ -62,8 +62,8 @@ func TestS27ReplayOrNot(t *testing.T) {
 	}
 }
 
-// If no connection to the proxy was opened, no part of the body was sent. So the request is retried, however
-// long its body is.
+// If no connection to the proxy was opened, no part of the body was sent. Therefore the request is retried,
+// however long its body is.
 func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
@@ -126,7 +126,7 @@ func TestS33CutBodies(t *testing.T) {
 	require.Contains(t, string(one), `"truncated":true`)
 	w.reconcile(0)
 
-	// A body without framing ends with its connection. That is a regular end.
+	// A body without framing ends with its connection. This is a regular end.
 	w.all(lab.Behaviour{Garbage: "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 50_000)})
 	a := w.get()
 	require.NoError(t, a.err)
@@ -156,7 +156,7 @@ func TestS33WhatCameIsDelivered(t *testing.T) {
 }
 
 // A client that reads a long body slowly gets every byte of it. A client that reads nothing for body_idle is
-// disconnected. Neither is charged to the proxy. The same is true for a client that stalls, or sends
+// disconnected. The proxy is charged in neither case. The same is true for a client that stalls, or sends
 // malformed chunks, in a long upload.
 func TestS33SlowAndStalledClients(t *testing.T) {
 	t.Parallel()

@@ -48,8 +48,8 @@ func TestStalledBodiesLockNobodyOut(t *testing.T) {
 	}
 }
 
-// Clients that announce bodies and send little of them take the memory of what they have sent, and it goes back to the
-// system when they have left.
+// Clients that announce bodies and send little of them take only memory for the bytes that they have sent. It is
+// returned to the system when they have left.
 func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 	t.Parallel()
 	const clients, sent, announced = 200, 20_000, 1_000_000

@@ -103,7 +103,7 @@ func TestS41S42OneProbe(t *testing.T) {
 	w.reopened("F1")
 }
 
-// opened returns the time when the breaker opened last.
+// opened returns the time at which the breaker last opened.
 func (w *whirl) opened(id string) (at time.Time) {
 	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["proxy_id"] == id && e["to_state"] == "open" {
@@ -118,7 +118,7 @@ func (w *whirl) reopened(id string) {
 	w.t.Helper()
 	b := w.breaker(id)
 	states := w.transitions(id)
-	if b["state"] != "open" { // on a slow machine it may be due again
+	if b["state"] != "open" { // on a slow machine it may be half-open again
 		require.Equal(w.t, []string{"half_open", "open", "half_open"}, states[len(states)-3:])
 		return
 	}

@@ -53,7 +53,7 @@ print("ok")`
 	w.reconcile(0)
 }
 
-// Clients show only the status line of a refused CONNECT, so it has the reason.
+// Clients show only the status line of a refused CONNECT, so the status line has the reason.
 func TestARefusedTunnelSaysWhy(t *testing.T) {
 	w := start(t, 1, "[retry]\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\n")
 	w.fakes[0].Close()

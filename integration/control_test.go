@@ -14,8 +14,8 @@ import (
 
 // A test that measures a wait compares it with a control that runs at the same time on the same machine. The
 // control is a child process that repeatedly waits and then sends one byte to this process. A wait in the
-// gateway needs a timer, a send, and a receive in another process; the control needs the same. So the
-// lateness of the control shows how late the machine is at that moment.
+// gateway needs a timer, a send, and a receive in another process; the control needs the same. The lateness
+// of the control therefore shows how late the machine is at that moment.
 
 const (
 	controlWait = 20 * time.Millisecond
@@ -106,9 +106,9 @@ func controlProcess(addr string) {
 	}
 }
 
-// tolerance returns how much later than due an event after begin may happen. It is 60 ms on a quiet machine,
-// plus eight times the largest lateness of the control since 5 s before begin. From the timer in the gateway
-// to the record in a fake, a retry waits for a processor up to eight times (timer, dial, accept, goroutines,
+// tolerance returns by how much an event after begin may be late. It is 60 ms on a quiet machine, plus eight
+// times the largest lateness of the control since 5 s before begin. From the timer in the gateway to the
+// record in a fake, a retry waits for a processor up to eight times (timer, dial, accept, goroutines,
 // reads); the control waits twice.
 func tolerance(begin time.Time) time.Duration {
 	return 60*time.Millisecond + 8*machine.worst(begin.Add(-5*time.Second))

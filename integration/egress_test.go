@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// direct:// reaches no address of this machine or its network, however the address is spelled. But a proxy
-// may have such an address.
+// direct:// reaches no address of this machine or its network, in any spelling. A proxy may have such an
+// address.
 func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confK+"[[proxies]]\nurl = \"direct://\"\n")

@@ -14,7 +14,8 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// latencies are those of requests through the gateway and of its own endpoints, while something else runs.
+// latencies has the latencies of requests through the gateway and of its own endpoints, measured while
+// something else runs.
 type latencies struct {
 	requests int
 	p99      time.Duration // 99th percentile of the requests' latencies
@@ -26,11 +27,12 @@ func (l latencies) String() string {
 	return fmt.Sprintf("%d requests, p99 %v, slowest /healthz %v, %d MiB", l.requests, l.p99, l.healthz, l.resident)
 }
 
-// leastMeasured is the least number of requests of a measurement. About 15 requests wait for a slow plugin before it is
-// quarantined. On a loaded machine these are most requests of two seconds, but less than 1 % of so many.
+// leastMeasured is the minimum number of requests of a measurement. About 15 requests wait for a slow plugin before
+// it is quarantined. On a loaded machine these are most of the requests of two seconds, but less than 1 % of
+// leastMeasured.
 const leastMeasured = 3000
 
-// measure sends requests for the given time, or until there are leastMeasured if that takes longer. It calls beside
+// measure sends requests for the given time and, if these are fewer than leastMeasured, for longer. It calls beside
 // repeatedly during that time.
 func (w *whirl) measure(long time.Duration, beside func()) latencies {
 	begun := time.Now()

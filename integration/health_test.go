@@ -40,7 +40,7 @@ func abilities(p map[string]any) (forward, tls, other any) {
 	return state("forward"), state("connect_443"), state("connect_other")
 }
 
-// Health checks with an http:// URL find the abilities of each proxy before any request.
+// Health checks with an http:// URL determine the abilities of each proxy before any request.
 func TestHealthChecks(t *testing.T) {
 	host := responder(t, nil)
 	w := start(t, 5, byTurns+"[breaker]\nfailure_threshold = 3\n")
@@ -97,7 +97,8 @@ func TestHealthChecks(t *testing.T) {
 	eventually(t, "no more checks", func() bool { return w.json("/proxies/F1")["last_check"] == nil })
 }
 
-// Health checks with an https:// URL find proxies that intercept TLS, and proxies that open no tunnels.
+// Health checks with an https:// URL detect proxies that intercept TLS, and proxies that open no
+// tunnels.
 func TestHealthChecksWithTLS(t *testing.T) {
 	trusted := selfSigned(t)
 	host, file := responder(t, trusted), filepath.Join(t.TempDir(), "ca.pem")

@@ -58,7 +58,8 @@ func form(t *testing.T, fields map[string]string, files map[string][]byte) (body
 	return b.String(), m.FormDataContentType()
 }
 
-// Each upload of a bad module gets a JSON response that says what to change. Nothing else changes.
+// Each upload of a bad module gets a JSON response that states what to change. Nothing else
+// changes.
 func TestBadUploads(t *testing.T) {
 	w := start(t, 1, confK)
 	good := wt.Scorer(wt.Scores(1)...).Bytes()
@@ -313,7 +314,7 @@ func (w *whirl) replace(name, kind string, upload []byte) {
 }
 
 // A plugin takes milliseconds and all the memory that it may use, under a thousand simultaneous requests.
-// Each request gets a response, and none waits for long; if the plugin has no time, the built-in is called.
+// Each request gets a response, and none waits for long; if the plugin is too slow, the built-in is called.
 // The memory is limited. Slow calls are not plugin faults.
 func TestASlowPluginUnderLoad(t *testing.T) {
 	w := start(t, 2, confK)

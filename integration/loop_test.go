@@ -13,7 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// quickRetries has short waits and is otherwise the default. With blame = "literal" no loop is found.
+// quickRetries has short waits and is otherwise the default. With blame = "literal" no loop is
+// detected.
 const quickRetries = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n"
 
 // relay forwards TCP connections to an address, as a NAT or a load balancer does. It counts them.

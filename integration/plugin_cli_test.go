@@ -47,7 +47,7 @@ func TestExitCodes(t *testing.T) {
 	require.NoError(t, os.WriteFile(trace, []byte(`{"proxy":"a"}`), 0o644))
 	for _, c := range []struct {
 		code int
-		says string // text on the standard error
+		says string // text on the standard error output
 		args []string
 	}{
 		{0, "", []string{"plugin"}},

@@ -8,8 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// If a reused connection ends during a request, the request is replayed. The replay is not one of the
-// policy's attempts and is charged to nobody. The totals include it, as the arrivals at the fakes do.
+// If a reused connection ends during a request, the request is replayed. The replay does not count
+// for max_attempts, and the proxy is not charged. The totals include it, as the arrivals at the fakes
+// do.
 func TestI1ReplaysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

@@ -83,8 +83,8 @@ func TestS54TheLastHundred(t *testing.T) {
 	require.Equal(t, 1.0, r)
 }
 
-// A breaker that closes while a retry waits makes its proxy a candidate (E2): the proxy is chosen after the
-// wait and not before it.
+// A breaker that closes while a retry waits makes its proxy a candidate (edge case E2 of the
+// specification): the proxy is chosen after the wait and not before it.
 func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confOpen, "0.1", "2.0", 1))

@@ -53,8 +53,8 @@ func (w *whirl) resources() (out [3]float64) {
 	return out
 }
 
-// confSoak is the configuration of the soak. A request seldom meets a proxy that does not respond, because of weights
-// and chances: it takes attempt.
+// confSoak is the configuration of the soak. Because of weights and probabilities, few requests meet a proxy that
+// does not respond, which takes the attempt timeout.
 const confSoak = confK + "[timeouts]\nattempt = \"3s\"\nconnect = \"10s\"\nbody_idle = \"%ds\"\n" +
 	"[selection]\nfirst = \"weighted\"\n"
 
@@ -142,7 +142,8 @@ func (s *soak) config() string {
 	return text + s.configured
 }
 
-// host returns a name of a target. It states the run, so that the arrivals of an earlier run are told apart.
+// host returns the name of a target. It contains the number of the run, to distinguish the arrivals of
+// earlier runs.
 func (s *soak) host() string { return fmt.Sprintf("t%d.run%d.test", rand.IntN(5), s.number) }
 
 // dial connects to the gateway as a client.
@@ -336,10 +337,10 @@ func (p *tlsProxy) relay(c net.Conn) {
 	<-done
 }
 
-// All faults at once: proxies that fail in every way, or hang, some of them behind TLS; clients that leave, stop, send
-// nonsense or half a head; changes of the pool, the policy and the file; kills of the gateway, which then starts with
-// or without TLS on its listener. At the end the books of the last run are exact, and memory, goroutines and
-// descriptors are back.
+// All faults at once: proxies that fail in every way, or hang, some of them behind TLS; clients that leave, stop,
+// send nonsense or half a head; changes of the pool, the policy and the file; kills of the gateway, which then starts
+// with or without TLS on its listener. At the end the counts of the last run are exact, and memory, goroutines and
+// descriptors have been released.
 func TestS122Soak(t *testing.T) {
 	t.Parallel()
 	s := newSoak(t)

@@ -135,8 +135,8 @@ func TestNoKillLosesAnAnsweredChange(t *testing.T) {
 	t.Logf("%d kills, %d answered changes, none lost", kills, answered)
 }
 
-// A process that is killed loses at most the metrics of the last few seconds. A process that is told to end
-// loses none.
+// A process that is killed loses at most the metrics of the last few seconds. A process that ends by a
+// signal loses none.
 func TestMetricsSurvive(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -163,7 +163,7 @@ func TestMetricsSurvive(t *testing.T) {
 	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"], "statistics begin anew")
 }
 
-// Which folder is used, who may use it, and what a damaged file means.
+// The choice of the folder, its use by one process at a time, and damaged files.
 func TestTheStateFolder(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
@@ -244,7 +244,7 @@ func cutState(conf []byte) (before, after []byte, found bool) {
 	return []byte(text), []byte(rest), found
 }
 
-// Without a configuration file nothing is kept, and a log record says so at the start.
+// Without a configuration file nothing is kept, which a log record states at the start.
 func TestWithoutAFileNothingIsKept(t *testing.T) {
 	dir := t.TempDir()
 	list := filepath.Join(dir, "proxies.txt")
@@ -390,7 +390,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	t.Logf("%d restarts, %d requests, none lost or refused", restarts, sent.Load())
 }
 
-// What a user has used of the day's limits survives a restart and, but for the last few seconds, a kill.
+// A user's usage survives a restart and, except for the last few seconds, a kill.
 func TestUsageSurvives(t *testing.T) {
 	t.Parallel()
 	if time.Now().UTC().Format("15:04") == "23:59" {

@@ -168,7 +168,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 	w.reconcile(0)
 }
 
-// Targets close the tunnels that browsers open in reserve. This is charged to nobody, and nothing is retried.
+// Targets close the tunnels that browsers open in reserve. The attempts are excluded, and nothing is retried.
 func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
@@ -197,7 +197,7 @@ func (w *whirl) unanswered(text string) {
 }
 
 // A client sends a part of a ClientHello and waits, until the target closes the tunnel. The target has
-// nothing to answer, so this is charged to nobody, and nothing is retried.
+// nothing to answer, so the attempt is excluded, and nothing is retried.
 func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {

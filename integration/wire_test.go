@@ -118,7 +118,7 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 	}
 }
 
-// exchangeAll sends raw to the gateway. It returns all bytes that come back, until none has come for a
+// exchangeAll sends raw to the gateway. It returns all bytes that arrive until none has arrived for a
 // moment.
 func (w *whirl) exchangeAll(raw string) string {
 	c, err := net.Dial("tcp", w.gateway)

@@ -1,6 +1,6 @@
 //go:build !race
 
-// The simulations run in one goroutine, where the race detector finds nothing and needs minutes. `make test`
+// The simulations run in one goroutine, where the race detector is useless and takes minutes. `make test`
 // runs them without it.
 
 package evidence
@@ -214,8 +214,8 @@ func deadTarget(n, at, warm int, share float64, seed uint64) (openings, good int
 	return openings, good
 }
 
-// Property d with dead names that are each requested once: they open no breaker, and that of a proxy that dies
-// at the same time opens within 10 attempts at the other targets.
+// Property d with dead names that are each requested once: they open no breaker, and the breaker of a proxy
+// that dies at the same time opens within 10 attempts at the other targets.
 func TestUniqueDeadNamesOpenNothing(t *testing.T) {
 	for _, share := range []float64{0.01, 0.1, 0.3, 0.5, 0.85} {
 		row := fmt.Sprintf("unique dead names in %.0f %% of the requests; attempts of a dead proxy:", share*100)
@@ -301,9 +301,9 @@ func TestOnlyDeadNames(t *testing.T) {
 	require.Len(t, p.opened, 8)
 }
 
-// A proxy that dies while one target gets nearly all requests: its breaker opens although that
-// target alone could have banned it. Without the second case of Book.limitBan it took 46 attempts (5
-// to 282).
+// A proxy dies while one target gets nearly all requests. Its breaker opens, although a ban by this
+// target would look the same. Without the second case of Book.limitBan it took 46 attempts (5 to
+// 282).
 func TestADeadProxyOfABusyTargetOpens(t *testing.T) {
 	var o outcome
 	for seed := range 30 {
@@ -503,7 +503,7 @@ func TestADeadProxyOpensUnderLoad(t *testing.T) {
 }
 
 // Property c: at most 1 % of the attempts go through a bad proxy, from 10 requests a second on, and at most 5 % at
-// one request a second. docs/decisions/evidence.md says why 1 % is impossible there.
+// one request a second. docs/decisions/evidence.md explains why 1 % is impossible at that rate.
 func TestABadProxyGetsFewTries(t *testing.T) {
 	row := "80 % among 5 %, 20 minutes, share of the attempts:"
 	for _, rate := range []float64{1, 10, 40, 200, 1000} {

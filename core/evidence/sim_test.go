@@ -91,8 +91,8 @@ func site(i int) Target {
 	return Target{Hash: uint64(i+1) * 0x9e3779b97f4a7c15, Name: name}
 }
 
-// check is a reachability check, as those of package reach: a breaker that opened since
-// the proxy could not be reached turns half-open as soon as it can.
+// check simulates a reachability check of package reach: the breaker of an unreachable proxy
+// becomes half-open as soon as the proxy can be reached.
 func (p *pool) check(x *proxy) {
 	if x.checked == 0 || p.now < x.checked {
 		return

@@ -133,7 +133,7 @@ func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	return end.Response, end.Refusal == nil
 }
 
-// idle requires that nothing is held: all permits and places in flight have been released.
+// idle requires that all permits and places in flight have been released.
 func (b *bench) idle(t require.TestingT) {
 	for _, u := range b.pool.Snapshot().All {
 		require.Zero(t, u.InFlight(), u.ID())
@@ -351,7 +351,7 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		assert.Equal(t, core.ResultSuccess, b.rec.Attempts()[1].Outcome.Result)
 		assert.Zero(t, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount)
 
-		// A request that may not be repeated is not replayed.
+		// A request that must not be repeated is not replayed.
 		n = 0
 		c.ids = nil
 		x = exchange(t, nil)
@@ -512,7 +512,8 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	})
 }
 
-// For all attempts: each attempt and each request is recorded once, and nothing is held at the end.
+// For all attempts: each attempt and each request is recorded once, and at the end all permits and
+// places are released.
 func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {
@@ -567,8 +568,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	})
 }
 
-// Ten thousand requests are in flight while the tuning changes. No request is lost, and nothing is held at
-// the end.
+// Ten thousand requests are in flight while the tuning changes. No request is lost, and at the end all
+// permits and places are released.
 func TestTenThousandInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 8, nil)

@@ -59,7 +59,7 @@ func newCourses(next func(a *Attempt) course) *courses {
 	return &courses{next: next, stop: make(chan struct{}), shared: &shared{}}
 }
 
-// by returns the course for each proxy. A proxy without one responds at once.
+// by returns the course for each proxy. A proxy without a course responds at once.
 func by(m map[string]course) func(*Attempt) course {
 	return func(a *Attempt) course {
 		if c, ok := m[a.Upstream.ID()]; ok {
@@ -203,8 +203,8 @@ func hedgedRequest(t require.TestingT, change func(*retry.Policy)) *both {
 
 const after, s, ms = 100 * time.Millisecond, time.Second, time.Millisecond
 
-// The first good response wins, no matter which attempt it belongs to, and is relayed at once. The other
-// attempt is ended, closed and charged to nobody. The first attempt goes through p0, the hedge through p1.
+// The first good response wins, whichever attempt it belongs to, and is relayed at once. The other
+// attempt is ended, closed and excluded. The first attempt goes through p0, the hedge through p1.
 func TestHedge(t *testing.T) {
 	type events []string // proxy, result, verdict
 	ok := func(d time.Duration) course { return course{takes: d, status: 200} }
@@ -307,7 +307,7 @@ func TestHedge(t *testing.T) {
 	}
 }
 
-// A hedge uses another proxy than the first attempt, whatever the scores are. If there is no other proxy,
+// A hedge does not use the proxy of the first attempt, whatever the scores. If there is no other proxy,
 // there is no hedge.
 func TestTheProxyOfAHedge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -431,7 +431,8 @@ func TestAClientLeavesDuringAHedge(t *testing.T) {
 	})
 }
 
-// If an attempt panics while both are in flight, or after the hedge has won, nothing stays held.
+// If an attempt panics while both are in flight, or after the hedge has won, all permits and places
+// are released.
 func TestAPanicDuringAHedge(t *testing.T) {
 	for name, hedge := range map[string]course{
 		"in flight": {takes: time.Hour, status: 200},

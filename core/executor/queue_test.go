@@ -432,8 +432,8 @@ func TestNoPlaceIsLost(t *testing.T) {
 	b.idle(t)
 }
 
-// A place that is released while a request is about to wait gets to this request. After the last request of a
-// round there is no other release.
+// A place that is released while a request is about to wait is given to this request. After the last request
+// of a round there is no other release.
 func TestNoPlaceIsOverlooked(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
 	_, err := b.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })

@@ -80,7 +80,7 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 	})
 }
 
-// A silent tunnel is charged to its proxy only if another proxy passes on a byte of the target. This is also
+// A silent tunnel is charged to its proxy only if another proxy forwards a byte of the target. This is also
 // true for the last attempt.
 func TestASilentTunnelIsChargedLater(t *testing.T) {
 	for _, served := range []bool{true, false} {
@@ -101,7 +101,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 	}
 }
 
-// If no other proxy opens a tunnel, the request has failed. It is recorded once.
+// If no other proxy opens a tunnel, the request fails. It is recorded once.
 func TestATunnelIsRetriedInVain(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel

@@ -90,7 +90,7 @@ type nowhere struct{}
 func (nowhere) Attempt(*core.AttemptEvent) {}
 func (nowhere) Request(*core.RequestEvent) {}
 
-// none is a scorer that fails, so the rotation decides.
+// none is a scorer that fails, so that the rotation decides.
 type none struct{}
 
 func (none) Score(core.Candidates, []float64) error { return errors.New("no scorer") }
@@ -102,7 +102,7 @@ func TestNoRetryIsEarly(t *testing.T) {
 }
 
 // BenchmarkWaiting measures how late 100,000 waiting retries begin, and the memory of a waiting request.
-// Point 5 of the targets: no retry begins early, and the 99th percentile is at most 10 ms late.
+// The target is that no retry begins early, and that the 99th percentile is at most 10 ms late.
 func BenchmarkWaiting(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(map[int]string{1_000: "waiters=1000", 100_000: "waiters=100000"}[n], func(b *testing.B) {

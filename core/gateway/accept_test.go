@@ -13,8 +13,8 @@ import (
 
 const closing = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
 
-// Clients that send nothing more of their bodies are removed too: those whose bodies are kept, and those
-// whose bodies are streamed.
+// Clients that stop sending their bodies are also closed to make room, whether the bodies are kept or
+// streamed.
 func TestStalledBodiesMakeRoom(t *testing.T) {
 	for name, body := range map[string]string{
 		"kept":     "Content-Length: 1000\r\n\r\nx",
@@ -57,8 +57,8 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 	}
 }
 
-// If all clients have a request in flight, the next client gets a 503. When one of them leaves, it gets a
-// place.
+// If all clients have a request in flight, the next client gets a 503. When a client leaves, the next one
+// gets its place.
 func TestWithoutAPlaceThereIsA503(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit   func(o *options)
@@ -203,8 +203,8 @@ func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 	require.Equal(t, obstacle{why: tooFewFiles}, r.obstacle(from("127.0.0.1")))
 }
 
-// A client that has too many connections gets a response that says so. To make room for it, its own idle
-// connections are closed, not those of others.
+// A client with too many connections gets a response with this reason. To make room for it, its own idle
+// connections are closed, not those of other clients.
 func TestTheOwnIdleConnectionsMakeRoom(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {

@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// If a connection begins to wait for a request just when the drain begins, it is closed at once, like a
-// connection that has waited before.
+// If a connection begins to wait for a request at the moment when the drain begins, it is closed at
+// once, like a connection that has waited before.
 func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 	var meanwhile atomic.Pointer[func()]
 	r := newRig(t, nil, func(o *options) {
@@ -232,7 +232,7 @@ func TestADrainEndsLingering(t *testing.T) {
 	require.Less(t, time.Since(begun), lingerWait/2+late())
 }
 
-// A drain does not wait either for a client that continues to send after it got a response during the drain.
+// Nor does a drain wait for a client that continues to send after it got a response during the drain.
 func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
 	asked, draining := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {

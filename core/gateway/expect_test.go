@@ -37,7 +37,7 @@ func head(t *testing.T, b *bufio.Reader) *http.Request {
 	return q
 }
 
-// counting counts the bytes that are read of a body.
+// counting counts the bytes that are read from a body.
 type counting struct {
 	io.Reader
 	n atomic.Int64
@@ -76,7 +76,7 @@ func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
 	}
 }
 
-// The client of net/http waits for the 100, and so sends nothing.
+// The client of net/http waits for the 100, and sends no body.
 func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)

@@ -87,7 +87,8 @@ func TestClassifyAClientHello(t *testing.T) {
 	}
 }
 
-// A prefix of a ClientHello is a partial one. A ClientHello with further bytes is none.
+// A prefix of a ClientHello is classified as partial, and a ClientHello with further bytes as no
+// ClientHello.
 func FuzzClassify(f *testing.F) {
 	whole := clientHello(f, &tls.Config{ServerName: "site.test"})
 	f.Add(whole)

@@ -12,7 +12,7 @@ import (
 )
 
 // A target writes a body after a 204. The bytes that are left on the idle connection are not treated as the
-// next response. The next request is repeated if that is permitted, and nobody is charged.
+// next response. The next request is repeated if that is permitted, and the proxy is not charged.
 func TestABodyBehindA204(t *testing.T) {
 	for method, status := range map[string]int{"GET": 200, "POST": 502} {
 		t.Run(method, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestABodyBehindA204(t *testing.T) {
 	}
 }
 
-// A response with errors that HTTP permits to repair is repaired and relayed.
+// A response with errors that RFC 9112 permits to repair is repaired and relayed.
 func TestARepairedAnswer(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return "HTTP/1.1  200 OK\nX-XSS-Protection : 1\nA: b\n c\nContent-Length: 5\r\nContent-Length: 5\n\nhello"

@@ -28,9 +28,9 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 	}
 }
 
-// Idle clients are removed first, then those with an unfinished head, then those that send nothing more of a
-// body. Of each kind, those that have waited longest are removed first. Clients that have waited only for a
-// short time, and those with a request in flight, stay.
+// Idle clients are removed first, then those with an unfinished head, then those that have stopped sending a
+// body. Within each kind, those that have waited longest are removed first. Clients that have waited only
+// for a short time, and those with a request in flight, stay.
 func TestWhoLeavesFirst(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
@@ -71,8 +71,8 @@ func TestWhoLeavesOfOneClient(t *testing.T) {
 	require.True(t, most)
 }
 
-// The result of a search serves for many removals. A connection stays if its client has sent something since, and one
-// that has ended is not removed again.
+// The result of one search is used for many removals. A connection stays if its client has sent something since, and
+// one that has ended is not removed again.
 func TestOneSearchForManyRemovals(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
@@ -125,7 +125,8 @@ func TestTheListOfPlaces(t *testing.T) {
 	})
 }
 
-// A client that has sent nothing before it was accepted has waited for that time too, until its first request.
+// The time for which a client has sent nothing before it was accepted counts as waiting, until its first
+// request.
 func TestTimeInTheQueueCounts(t *testing.T) {
 	now := time.Now()
 	var draining atomic.Bool

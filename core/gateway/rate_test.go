@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A body at the minimum rate or above may take any time. A body below it ends within two periods of waiting
-// for the client. The time of other waits does not count.
+// A body at the minimum rate or above may take any time. A body below this rate ends within two periods of
+// waiting for the client. The time of other waits does not count.
 func TestBodyRate(t *testing.T) {
 	const rate, grace, idle = 100, 30 * time.Second, 25 * time.Second
 	rapid.Check(t, func(t *rapid.T) {
@@ -54,8 +54,8 @@ func TestWithoutABodyRate(t *testing.T) {
 	require.False(t, b.limited)
 }
 
-// A body that comes byte by byte gets a 408 with the reason, whether it is kept or streamed. Its pauses are shorter
-// than body_idle.
+// A request whose body arrives byte by byte gets a 408 with the reason, whether it is kept or streamed. Its pauses
+// are shorter than body_idle.
 func TestABodyThatTricklesIn(t *testing.T) {
 	for name, framing := range map[string]string{
 		"kept":     "Content-Length: 1000",

@@ -149,7 +149,7 @@ func TestExpectContinue(t *testing.T) {
 	c.send("hello")
 	_, body := c.answer("POST")
 	require.Equal(t, "hello", body)
-	// Without a body there is no 100.
+	// A request without a body gets no 100.
 	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\n\r\n")
 	require.Equal(t, "HTTP/1.1 200 OK", c.line())
 
@@ -250,8 +250,8 @@ func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	}
 }
 
-// Pipelined requests get their responses in order, whatever their sizes. If one is slow, so that its client
-// is watched, no byte of the next ones is lost. The last one may be a CONNECT.
+// Pipelined requests get their responses in order, whatever their sizes. If a response is slow, so that the
+// client is watched, no byte of the next requests is lost. The last request may be a CONNECT.
 func TestPipelinedRequests(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -318,8 +318,8 @@ func TestAClientThatLeaves(t *testing.T) {
 	r.free()
 }
 
-// A response before the end of the request's body reaches a client that is still sending. It is the last one
-// on the connection.
+// A response before the end of the request's body reaches a client that is still sending. It is the last
+// response on the connection.
 func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
@@ -328,7 +328,7 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 		if q, err := http.ReadRequest(b); err != nil || q.ContentLength != 64<<20 {
 			return
 		}
-		io.WriteString(c, reply("413 Too much", "no")) // the proxy reads nothing more
+		io.WriteString(c, reply("413 Too much", "no")) // the proxy stops reading
 		<-over
 	}, nil)
 	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n")
@@ -401,8 +401,8 @@ func TestWhatComesBehindALongBody(t *testing.T) {
 	}
 }
 
-// If the client ends the request's body early during the response, or the gateway stops, this is not charged
-// to the proxy.
+// If the client ends the request's body early during the response, or the gateway stops, the proxy is not
+// charged.
 func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	for name, end := range map[string]func(c *client, s *Server){
 		"by the client": func(c *client, _ *Server) { c.CloseWrite() },

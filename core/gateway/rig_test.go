@@ -33,8 +33,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// patience is the time limit for all expected events. It is much longer than they take, so that no test fails
-// on a busy machine.
+// patience is the time limit for all expected events. It is much longer than these take, so that no test
+// fails on a busy machine.
 const patience = 30 * time.Second
 
 // options are the settings of a rig.
@@ -134,7 +134,7 @@ func (r *rig) serveConn(raw net.Conn) {
 	r.serve(c, newHTTPFront(r.Server, c).serve)
 }
 
-// free waits until nothing is held: no client connection, and no place at the proxy.
+// free waits until all client connections and all places at the proxy have been released.
 func (r *rig) free() {
 	r.t.Helper()
 	r.eventually("every client's place and the proxy's are free", func() bool {

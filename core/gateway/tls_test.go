@@ -91,7 +91,7 @@ func negotiated(t *testing.T, r *rig, a *testcert.Authority) string {
 }
 
 // A client that has a certificate is the user whom the certificate names, over HTTP and SOCKS5. If the client
-// sends credentials too, they decide.
+// also sends credentials, these decide.
 func TestClientCertificates(t *testing.T) {
 	a := testcert.NewAuthority(t)
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {

@@ -15,8 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// The target does not read, so the gateway does not read from the client. If the client leaves, this is
-// detected, and the tunnel ends after body_idle. Otherwise the tunnel stays open.
+// The target does not read, so the gateway does not read from the client. If the client leaves
+// nevertheless, the gateway detects this, and the tunnel ends after body_idle. Otherwise the tunnel
+// stays open.
 func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	over := make(chan struct{})

@@ -115,8 +115,8 @@ func TestARefusedConnect(t *testing.T) {
 	r.free()
 }
 
-// If a tunnel ends before the target's first byte, this is charged to the proxy. There are two exceptions:
-// the client left, or neither side had sent anything for the time of an attempt.
+// If a tunnel ends before the target's first byte, the proxy is charged. There are two exceptions: the
+// client left, or neither side had sent anything for the time of an attempt.
 func TestTheChargeOfATunnelsEnd(t *testing.T) {
 	type sides struct {
 		t      *testing.T
@@ -261,8 +261,8 @@ func TestAStillTunnelStands(t *testing.T) {
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
 
-// When one side of a tunnel has ended, the other side may stall for at most body_idle, because a side that
-// has left cannot be distinguished from one that only reads.
+// When one side of a tunnel has ended, the other side may stall for at most body_idle, because a peer that
+// has left cannot be distinguished from a peer that only reads.
 func TestATunnelHalfClosedAndStill(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
@@ -316,7 +316,7 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 	require.Equal(t, 12, len(all), "it does not stand still")
 }
 
-// A tunnel keeps the settings that its request began with.
+// A tunnel keeps the settings that were in force when its request began.
 func TestATunnelAndAReload(t *testing.T) {
 	proxy, over := make(chan net.Conn, 1), make(chan struct{})
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { proxy <- c; <-over }), nil)
@@ -348,8 +348,8 @@ func (c *taking) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Of the bytes after a CONNECT, only those that were written are counted. If the tunnel accepts no more of
-// them, it ends.
+// Only those bytes after a CONNECT that were written are counted. If the target accepts no more of these
+// bytes, the tunnel ends.
 func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
 	way := &taking{}
 	way.room.Store(1 << 10)

@@ -117,7 +117,7 @@ func TestARefusedUpgrade(t *testing.T) {
 }
 
 // The Upgrade field is sent with a body of up to 16 KiB, which the target has received before it responds. It
-// is not sent with a longer body, because the target could take bytes of the body for bytes of the new
+// is not sent with a longer body, because the target could treat bytes of the body as bytes of the new
 // protocol.
 func TestAnUpgradeWithABody(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, body string) string {

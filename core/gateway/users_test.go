@@ -33,7 +33,7 @@ func TestOverrideModes(t *testing.T) {
 	for _, x := range []struct {
 		users         bool
 		gateway, user retry.OverrideMode
-		attempts      int32 // of a request that asks for four
+		attempts      int32 // attempts of a request that asks for four
 	}{
 		{false, unset, unset, 4}, {false, any, unset, 4}, {false, capped, unset, 2}, {false, none, unset, 0},
 		{true, unset, unset, 2}, {true, any, unset, 4}, {true, none, unset, 0}, {true, capped, any, 4},
@@ -57,8 +57,8 @@ func TestOverrideModes(t *testing.T) {
 	}
 }
 
-// A user's limits hold for HTTP, CONNECT and SOCKS5. What a request uses of max_in_flight is free again when
-// the request ends.
+// A user's limits hold for HTTP, CONNECT and SOCKS5. When a request ends, it no longer counts for
+// max_in_flight.
 func TestLimitsOfAUser(t *testing.T) {
 	held := make(chan struct{})
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

@@ -67,8 +67,8 @@ func TestRecordedResponses(t *testing.T) {
 	}
 }
 
-// TestSquidVia: squid adds Via to its own pages and to those of a target that is squid as well. Only the pages of the
-// proxy are recognised.
+// TestSquidVia: squid adds Via to its own pages, and to the pages of a target that is also a squid. Only the pages of
+// the proxy are recognised.
 func TestSquidVia(t *testing.T) {
 	page := func(via string) *page {
 		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\n"+

@@ -38,7 +38,7 @@ func roundTrip(t *testing.T, tr *Transport, u *upstream.Upstream) *verdict.Error
 }
 
 // Each connection takes a descriptor until it is closed. Idle connections are closed to make room for new
-// ones, the oldest first. For a check none is closed.
+// ones, the oldest first. A check closes none.
 func TestFilesOfConnections(t *testing.T) {
 	files := budget.NewFiles(12, time.Now) // the limit is 9, and checks may use 7
 	tr := New(Config{Files: files})
@@ -107,7 +107,8 @@ func TestAWaitForTheProxyIsNotForTheClient(t *testing.T) {
 	require.Zero(t, waits.Load())
 }
 
-// Idle connections that a burst has left are closed after a while, except for some; those in use before stay.
+// Most idle connections that a burst of requests has left are closed after a while; connections that were in
+// use before the burst stay.
 func TestTheSurplusOfABurst(t *testing.T) {
 	for _, idle := range []int{spareIdle, spareIdle + 20} {
 		now := time.Unix(1000, 0)

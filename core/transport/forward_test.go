@@ -22,8 +22,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ways is a proxy with three statuses: of requests in absolute form, of CONNECT, and of requests inside its
-// tunnels. 0 means no response.
+// ways is a proxy that responds with three statuses: to requests in absolute form, to CONNECT, and to
+// requests inside its tunnels. 0 means no response.
 type ways struct {
 	mu                       sync.Mutex
 	absolute, connect, inner int
@@ -141,7 +141,7 @@ func TestFormsOfRequests(t *testing.T) {
 	require.Less(t, time.Since(began), 4*time.Second)
 }
 
-// A proxy that does not forward any more and refuses the tunnel is not charged, if there is another proxy.
+// A proxy that no longer forwards, and refuses the tunnel, is not charged if there is another proxy.
 func TestNeitherForm(t *testing.T) {
 	var w ways
 	tr := New(Config{})

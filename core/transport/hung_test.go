@@ -113,7 +113,7 @@ func TestProxyDoesNotRead(t *testing.T) {
 	}
 }
 
-// The same with a CONNECT, which must be long so that it fills the buffer.
+// The same holds for a CONNECT, which must be long enough to fill the buffer.
 func TestProxyDoesNotReadConnect(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {

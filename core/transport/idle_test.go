@@ -262,7 +262,7 @@ func TestLateUnrequestedResponse(t *testing.T) {
 }
 
 // Bytes that were left over from the previous response, and arrive after alive has checked the connection, are
-// not taken for a response. The cause is Leftover, so that the request may be repeated.
+// not treated as a response. The cause is Leftover, so that the request may be repeated.
 func TestLeftover(t *testing.T) {
 	for left, leftover := range map[string]bool{
 		"a body behind a 204":                          true,

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
-// Stop ends an attempt in each of its phases, and the one that follows, until Resume.
+// Stop ends an attempt in each of its phases, and also the next attempt, until Resume is called.
 func TestStop(t *testing.T) {
 	hangs := func(c net.Conn) { io.Copy(io.Discard, c) }
 	waits := make(chan struct{}, 8) // receives when the attempt has reached its phase

@@ -82,7 +82,7 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-// A 101 that is not made a tunnel ends the connection.
+// A 101 that is not turned into a tunnel ends the connection.
 func TestADiscarded101(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
@@ -119,7 +119,7 @@ func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 }
 
 // If a proxy removes the Upgrade field, the request is sent once more, through a tunnel. This shows nothing
-// about the proxy's abilities. It is not done if breaker.blame is "literal".
+// about the proxy's abilities. If breaker.blame is "literal", the request is sent only once.
 func TestUpgradeByTunnel(t *testing.T) {
 	var w ways
 	tr := New(Config{})

@@ -154,8 +154,8 @@ func TestEarlyResponse(t *testing.T) {
 	}
 }
 
-// A connection on which a request's body was not sent completely is not reused, because the peer would take the next
-// request for the rest of the body.
+// A connection on which a request's body was not sent completely is not reused, because the peer would treat the
+// next request as the rest of the body.
 func TestIncompleteBodyIsNotReused(t *testing.T) {
 	const size = 8 << 20
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {

@@ -422,7 +422,7 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
-// If reuse changes, the configuration of the proxy changes. The proxy keeps its state.
+// A change of reuse changes the configuration of the proxy, which keeps its state.
 func TestReuseChanges(t *testing.T) {
 	a, b := Spec{ID: "p"}, Spec{ID: "p", NoReuse: true}
 	require.False(t, a.equal(&b))

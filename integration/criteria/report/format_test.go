@@ -36,7 +36,7 @@ func TestTable(t *testing.T) {
 	require.Equal(t, "| a | b |\n|---|---|\n| 1 | 2 |\n", x.String())
 }
 
-// wrap keeps every word. It makes no line that is too long, and none that is shorter than necessary.
+// wrap keeps every word. No line is too long, or shorter than necessary.
 func TestWrap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		words := rapid.SliceOf(rapid.StringMatching("[a-zä%]{1,130}")).Draw(t, "words")

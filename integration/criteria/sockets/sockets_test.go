@@ -54,7 +54,7 @@ func TestRunOfTunnels(t *testing.T) {
 	require.Equal(t, 20, r.Arrivals[0])
 }
 
-// A proxy that begins to refuse connections also resets the open ones. A proxy that ends to refuse
+// A proxy that begins to refuse connections also resets the open ones. A proxy that stops refusing
 // connections can be reached again.
 func TestRefusing(t *testing.T) {
 	w := workload.New(1, 0.1).Noise(0, 500)

@@ -54,7 +54,8 @@ func TestLatencyIsAroundItsMedian(t *testing.T) {
 	require.InDelta(t, 0.5, float64(below)/10_000, 0.02)
 }
 
-// The oracle never chooses a bad proxy while there is a good one. It makes at most its number of attempts.
+// The oracle never chooses a bad proxy while there is a good one. It makes at most the given number of
+// attempts.
 func TestOracle(t *testing.T) {
 	w := New(1, 0.1).base("test")
 	bad := faults.State{Refuses: true}
