@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -295,7 +296,7 @@ func (r *Registry) keepFetched(name string, v *version) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(r.fetchedFile(name), slices.Concat(head, []byte("\n"), v.code))
+	return state.WriteFile(state.OS{}, r.fetchedFile(name), slices.Concat(head, []byte("\n"), v.code))
 }
 
 func (r *Registry) removeFetched(name string) {

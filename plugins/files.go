@@ -2,7 +2,6 @@ package plugins
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -38,34 +37,7 @@ func (r *Registry) save(name string, v *version) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(r.file(name), slices.Concat(settings, []byte("\n"), v.code))
-}
-
-// halfExt is the extension of a file while it is being written.
-const halfExt = ".new"
-
-// writeFile replaces a file completely or not at all. If it fails, it removes the incomplete file.
-func writeFile(path string, data []byte) error {
-	half := path + halfExt
-	err := writeAll(half, data)
-	if err == nil {
-		err = os.Rename(half, path)
-	}
-	if err != nil {
-		os.Remove(half)
-		return err
-	}
-	return state.OS{}.SyncDir(filepath.Dir(path))
-}
-
-// writeAll writes a file and syncs it to the disk.
-func writeAll(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return cmp.Or(err, f.Sync(), f.Close())
+	return state.WriteFile(state.OS{}, r.file(name), slices.Concat(settings, []byte("\n"), v.code))
 }
 
 // unsave removes the file of an upload. The caller holds mu.
@@ -101,8 +73,8 @@ func (r *Registry) restore() {
 	for _, f := range files {
 		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
 		switch path := filepath.Join(dir, f.Name()); {
-		case strings.HasSuffix(f.Name(), savedExt+halfExt),
-			strings.HasSuffix(f.Name(), fetchedExt+halfExt): // the process ended during the write
+		case strings.HasSuffix(f.Name(), savedExt+state.NewExt),
+			strings.HasSuffix(f.Name(), fetchedExt+state.NewExt): // the process ended during the write
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
 			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the "+

@@ -63,8 +63,8 @@ func openState(cfg *config.Config, wait time.Duration, log *slog.Logger) (*keepe
 	case !cfg.State.Implied:
 		return nil, withPlaces(cfg, &core.KeyError{Key: "state.dir", Value: cfg.State.Dir, Err: err})
 	}
-	log.Warn("changes by the API last until the restart: the default of state.dir cannot be used",
-		slog.Any("error", err))
+	log.Warn("the default of state.dir cannot be used: changes by the API that it has are not in force, and new ones "+
+		"last until the restart", slog.Any("error", err))
 	return &keeper{}, nil
 }
 
@@ -81,20 +81,29 @@ func lockState(path string, wait time.Duration, log *slog.Logger) (*keeper, erro
 		return nil, err
 	}
 	k := &keeper{dir: dir}
-	for file, store := range map[string]**state.Store{changesFile: &k.store, idsFile: &k.ids} {
-		var damage state.Damage
-		if *store, damage, err = state.OpenStore(state.OS{}, path, file, time.Now); err != nil {
-			k.close()
-			return nil, err
-		}
-		logDamage(log, filepath.Join(path, file), damage)
+	if k.store, err = openStore(path, changesFile, log); err != nil {
+		k.close()
+		return nil, err
+	}
+	if k.ids, err = openStore(path, idsFile, log); err != nil {
+		log.Error("automatic ids of proxies are not kept: after a restart, proxies with the same host and port may "+
+			"have each other's ids; move the file away", slog.Any("error", err))
 	}
 	return k, nil
 }
 
+func openStore(dir, file string, log *slog.Logger) (*state.Store, error) {
+	s, damage, err := state.OpenStore(state.OS{}, dir, file, time.Now)
+	if err == nil {
+		logDamage(log, filepath.Join(dir, file), damage)
+	}
+	return s, err
+}
+
 func logDamage(log *slog.Logger, file string, d state.Damage) {
 	if d.Found() {
-		log.Error("a file of the state folder was damaged: what is undamaged is in use", slog.String("file", file),
+		log.Error("a file of the state folder was damaged: its undamaged lines are in use; look in the copy for what "+
+			"is lost, make lost changes again, and delete the copy", slog.String("file", file),
 			slog.String("copy", d.Kept), slog.Any("damaged_lines", d.Lines), slog.Int("missing_lines", d.Missing))
 	}
 }

@@ -37,9 +37,6 @@ type Journal struct {
 // format is the first entry of a journal.
 const format = `"whirlpool state, format 1"`
 
-// newExt is the extension of a journal while it is being written.
-const newExt = ".new"
-
 // ErrFormat is wrapped by the error of OpenJournal for a journal of another format.
 var ErrFormat = errors.New("the format of the file is not that of this version")
 
@@ -66,7 +63,7 @@ func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) er
 	err error,
 ) {
 	j = &Journal{fs: fsys, path: path}
-	if err := fsys.Remove(path + newExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := fsys.Remove(path + NewExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, damage, err
 	}
 	data, err := j.load()
@@ -217,7 +214,7 @@ func (j *Journal) Replace(entries [][]byte) error {
 	for i, e := range entries {
 		data = appendLine(data, i+1, e)
 	}
-	f, err := j.fs.Open(j.path+newExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	f, err := j.fs.Open(j.path+NewExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -226,11 +223,11 @@ func (j *Journal) Replace(entries [][]byte) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = j.fs.Rename(j.path+newExt, j.path)
+		err = j.fs.Rename(j.path+NewExt, j.path)
 	}
 	if err != nil {
 		f.Close()
-		_ = j.fs.Remove(j.path + newExt) // OpenJournal removes it if this fails
+		_ = j.fs.Remove(j.path + NewExt) // OpenJournal removes it if this fails
 		return err
 	}
 	if j.file != nil {

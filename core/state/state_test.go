@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -374,5 +375,43 @@ func FuzzJournal(f *testing.F) {
 		s, damage := open(t, d, "/state")
 		require.False(t, damage.Found())
 		require.Equal(t, before, values(s))
+	})
+}
+
+// A power cut loses no file that WriteFile has written, and leaves no part of one. The disk fails at random moments
+// too.
+func TestWriteFile(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		d := newDisk()
+		failures := 0
+		d.fail = func(string) error {
+			if failures > 0 && r.IntN(4) == 0 {
+				failures--
+				return errDisk
+			}
+			return nil
+		}
+		written, unsure := "", []string(nil)
+		for i := range rapid.IntRange(1, 8).Draw(t, "writes") {
+			failures = rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "failures")
+			text := fmt.Sprint(i, strings.Repeat("x", rapid.IntRange(0, 300).Draw(t, "length")))
+			if state.WriteFile(d, "/state/file", []byte(text)) == nil {
+				written, unsure = text, nil
+			} else {
+				unsure = append(unsure, text)
+			}
+			failures = 0
+			if rapid.Bool().Draw(t, "power cut") {
+				d.cut(r)
+			}
+			got := ""
+			if f, err := d.Open("/state/file", os.O_RDONLY, 0); err == nil {
+				data, err := io.ReadAll(f)
+				require.NoError(t, err)
+				got = string(data)
+			}
+			require.Contains(t, append(unsure, written), got)
+		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 )
 
 const (
@@ -226,14 +227,10 @@ func (f *Fetcher) keep(address string, data []byte) error {
 	if f.dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+	if err := state.MakeDir(f.dir); err != nil {
 		return err
 	}
-	file := f.file(address)
-	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return state.WriteFile(state.OS{}, f.file(address), data)
 }
 
 // restore uses the kept version of a list that has no data yet. The caller holds mu.
