@@ -181,6 +181,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.files = budget.NewFiles(opts.Files, opts.Now)
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Files: e.files, Now: opts.Now,
+		Rand:   opts.Rand,
 		Permit: e.permitAddr, Loop: e.loops,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{

@@ -22,6 +22,8 @@ type Attempt struct {
 	// it depends on the pool's latencies. It is nil if the deadline cannot change.
 	NewDeadline   func() time.Time
 	Total         time.Time // deadline of the whole request; zero for none
+	Session       string    // the session's name for a proxy with templates (session.Use.Token); "" for none
+	Region        string    // the wanted region; "" for none
 	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
 	Hedged        bool      // the Sender is a Hedger, and its Stop may be called
 }
@@ -156,7 +158,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	}
 	id := lease.Proxy.ID()
 	if q.Session != nil {
-		q.Session.Attempt(number, id)
+		q.Session.Attempt(number, id, lease.Proxy.Templated())
 	}
 	if number > 0 {
 		x.logRetry(id) // logged only here, because earlier it is not certain that the retry begins
@@ -179,6 +181,10 @@ func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.
 	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
 	*a = Attempt{}
 	a.Upstream, a.Number, a.Started, a.Total = f.proxy, number, now, x.deadline
+	a.Region = x.request.Region
+	if s := x.request.Session; s != nil && f.proxy.Templated() {
+		a.Session = s.Token()
+	}
 	f.setDeadline(x)
 }
 

@@ -97,4 +97,5 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	c.NewDeadline, c.Stoppable = a.NewDeadline, a.Hedged
+	c.Session, c.Region = a.Session, a.Region
 }

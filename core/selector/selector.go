@@ -61,9 +61,14 @@ func (q *Query) regionOnly() bool {
 // limited reports whether q must not use the proxies of some regions.
 func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil }
 
+// matchesRegion reports whether u is of the wanted region, or has exits in all regions.
+func (q *Query) matchesRegion(u *upstream.Upstream) bool {
+	return u.RegionHash() == q.RegionHash || u.AnyRegion()
+}
+
 // outsideRegion reports whether q must not use u because of its region.
 func (q *Query) outsideRegion(u *upstream.Upstream) bool {
-	return q.Region == RegionStrict && u.RegionHash() != q.RegionHash ||
+	return q.Region == RegionStrict && !q.matchesRegion(u) ||
 		q.Regions != nil && !q.Regions.Has(u.RegionHash())
 }
 
@@ -255,7 +260,7 @@ func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Le
 // inRegion reports whether the wanted region permits an attempt of the request through u.
 func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 	return !c.outsideRegion(u) &&
-		(!c.regionOnly() || u.RegionHash() == c.RegionHash || snap.Region(c.RegionHash) == nil)
+		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil)
 }
 
 // Limits on explorations: the number of first attempts between two explorations.

@@ -80,7 +80,7 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 			continue
 		}
 		rank := 0
-		if c.Region != RegionScored && u.RegionHash() == c.RegionHash {
+		if c.Region != RegionScored && c.matchesRegion(u) {
 			rank += 4
 		}
 		if u.Free() {

@@ -187,3 +187,30 @@ func TestAnOpenBreakerMovesItsSessionsOnly(t *testing.T) {
 	}
 	require.NotZero(t, moved, fmt.Sprint(before))
 }
+
+// A proxy with {region} in its login has exits in all regions: it is used for each wanted region, also a strict one.
+func TestAProxyOfAllRegions(t *testing.T) {
+	f := newFixture(t, 3, 256)
+	f.place(t, map[int]string{0: "us", 1: "eu"})
+	require.NoError(t, f.pool.Apply(append(specs(f), upstream.Spec{ID: "all", Address: upstream.Address{
+		Scheme: upstream.HTTP, Host: "b.test:1", Username: "u-{region}"}})))
+	for region, want := range map[string][]string{"us": {"p0", "all"}, "jp": {"all"}} {
+		for _, how := range []Region{RegionPreferred, RegionStrict} {
+			for _, q := range []*Query{wants(region, how), ofSession(&testSession{number: 1})} {
+				q.RegionHash, q.Region = core.Hash53(region), how
+				for range 4 {
+					id, err := f.choose(q)
+					require.NoError(t, err)
+					require.Contains(t, want, id)
+				}
+			}
+		}
+	}
+}
+
+func specs(f *fixture) (all []upstream.Spec) {
+	for _, u := range f.pool.Snapshot().All {
+		all = append(all, *u.Spec())
+	}
+	return all
+}

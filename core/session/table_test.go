@@ -19,13 +19,13 @@ func TestASessionKeepsItsProxyForItsTTL(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", false, now)
 	require.Empty(t, u.Bound())
-	u.Attempt(0, "p1")
+	u.Attempt(0, "p1", false)
 	require.Empty(t, u.Served(now))
 
 	now = now.Add(59 * time.Second)
 	u = begin(table, "a", false, now)
 	require.Equal(t, "p1", u.Bound())
-	u.Attempt(0, "p1")
+	u.Attempt(0, "p1", false)
 	require.Empty(t, u.Served(now), "the ttl begins again")
 
 	now = now.Add(time.Minute - 1)
@@ -39,9 +39,9 @@ func TestASessionKeepsItsProxyForItsTTL(t *testing.T) {
 func TestAFailedRequestBindsNothing(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", true, now)
-	u.Attempt(0, "p1")
+	u.Attempt(0, "p1", false)
 	require.False(t, u.Strict(), "a new session may try several proxies")
-	u.Attempt(1, "p2")
+	u.Attempt(1, "p2", false)
 	require.Empty(t, u.Served(now), "it has not moved: it had no proxy")
 	u = begin(table, "a", true, now)
 	require.Equal(t, "p2", u.Bound())
@@ -51,14 +51,14 @@ func TestAFailedRequestBindsNothing(t *testing.T) {
 func TestASessionThatMovesSaysSo(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	first := begin(table, "a", false, now)
-	first.Attempt(0, "p1")
+	first.Attempt(0, "p1", false)
 	first.Served(now)
 
 	late := begin(table, "a", false, now)
-	late.Attempt(0, "p1")
+	late.Attempt(0, "p1", false)
 	moves := begin(table, "a", false, now)
-	moves.Attempt(0, "p1")
-	moves.Attempt(1, "p2")
+	moves.Attempt(0, "p1", false)
+	moves.Attempt(1, "p2", false)
 	require.Equal(t, "p1", moves.Served(now))
 	require.Empty(t, late.Served(now), "its request was served by the proxy that it began with")
 	again := begin(table, "a", false, now)
@@ -68,8 +68,8 @@ func TestASessionThatMovesSaysSo(t *testing.T) {
 func TestTheRequestsOfAStrictSessionAgree(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	a, b := begin(table, "a", true, now), begin(table, "a", true, now)
-	a.Attempt(0, "p1")
-	b.Attempt(1, "p2")
+	a.Attempt(0, "p1", false)
+	b.Attempt(1, "p2", false)
 	a.Served(now)
 	b.Served(now)
 	u := begin(table, "a", true, now)
@@ -79,27 +79,27 @@ func TestTheRequestsOfAStrictSessionAgree(t *testing.T) {
 func TestTokens(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", false, now)
-	u.Attempt(0, "p1")
+	u.Attempt(0, "p1", false)
 	first := u.Token()
 	require.Regexp(t, `^[a-z2-7]{13}$`, first)
-	u.Attempt(1, "p1")
+	u.Attempt(1, "p1", false)
 	second := u.Token()
 	require.NotEqual(t, first, second, "a retry is another session of the vendor")
 	u.Served(now)
 
 	next := begin(table, "a", false, now)
-	next.Attempt(0, "p1")
+	next.Attempt(0, "p1", false)
 	require.Equal(t, second, next.Token())
-	next.Attempt(0, "p2")
+	next.Attempt(0, "p2", false)
 	require.NotEqual(t, second, next.Token(), "the session moves")
 
 	strict := begin(table, "a", true, now)
-	strict.Attempt(0, "p1")
-	strict.Attempt(3, "p1")
+	strict.Attempt(0, "p1", false)
+	strict.Attempt(3, "p1", false)
 	require.Equal(t, second, strict.Token(), "a strict session keeps its exit")
 
 	other := begin(table, "b", false, now)
-	other.Attempt(0, "p1")
+	other.Attempt(0, "p1", false)
 	require.NotEqual(t, first, other.Token())
 }
 
@@ -145,7 +145,7 @@ func TestTheTableIsAModel(t *testing.T) {
 				if u.Strict() {
 					proxy = u.Bound()
 				}
-				u.Attempt(retries, proxy)
+				u.Attempt(retries, proxy, false)
 				moved := u.Served(now)
 				if alive && have.proxy != proxy {
 					require.Equal(t, have.proxy, moved)
@@ -176,11 +176,26 @@ func TestConcurrentUses(t *testing.T) {
 		all.Go(func() {
 			for i := range 500 {
 				u := begin(table, strconv.Itoa((g+i)%16), i%2 == 0, now.Add(time.Duration(i)*time.Second))
-				u.Attempt(i%3, "p"+strconv.Itoa(i%4))
+				u.Attempt(i%3, "p"+strconv.Itoa(i%4), false)
 				u.Served(now.Add(time.Duration(i) * time.Second))
 			}
 		})
 	}
 	all.Wait()
 	require.LessOrEqual(t, table.Len(), 8)
+}
+
+// A proxy that has an exit for each generation serves a moved session through another exit.
+func TestASessionMovesToAnotherExitOfItsProxy(t *testing.T) {
+	table, now := NewTable(10), time.Unix(0, 0)
+	u := begin(table, "a", false, now)
+	u.Attempt(0, "p1", true)
+	require.Empty(t, u.Served(now))
+	u = begin(table, "a", false, now)
+	u.Attempt(0, "p1", true)
+	u.Attempt(1, "p1", true)
+	require.Equal(t, "p1", u.Served(now))
+	u = begin(table, "a", false, now)
+	u.Attempt(1, "p1", false)
+	require.Empty(t, u.Served(now), "a proxy with one exit")
 }

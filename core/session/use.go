@@ -17,6 +17,7 @@ type Use struct {
 
 	proxy      string // of the last attempt
 	generation uint32 // of the last attempt: increases when the session moves
+	exits      bool   // the last attempt's proxy has an exit for each generation
 }
 
 // Begin begins the use of a session at the time now. key is that of the session that r names.
@@ -35,9 +36,10 @@ func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
 func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
 
 // Attempt records the attempt with that number (0 for the first) through a proxy. Unless the session is strict, each
-// retry is a new generation of it, and so is an attempt through another proxy than the session's.
-func (u *Use) Attempt(number int, proxy string) {
-	u.proxy, u.generation = proxy, u.bound.generation
+// retry is a new generation of it, and so is an attempt through another proxy than the session's. exits is whether the
+// proxy has an exit of its own for each generation, which it finds by the Token.
+func (u *Use) Attempt(number int, proxy string, exits bool) {
+	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {
 	case u.Strict():
 	case number > 0:
@@ -48,11 +50,12 @@ func (u *Use) Attempt(number int, proxy string) {
 }
 
 // Served binds the session to the proxy of the last attempt, which has served the request, and lets it last for its
-// ttl from now on. If the session has moved from another proxy, Served returns the id of that one; otherwise "".
+// ttl from now on. If the session has moved from another proxy, or to another exit of the same one, Served returns the
+// id of the proxy before; otherwise "".
 func (u *Use) Served(now time.Time) (movedFrom string) {
 	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
 	u.table.bind(b, u.strict, now)
-	if u.bound.proxy == u.proxy {
+	if u.bound.proxy == u.proxy && !(u.exits && u.bound.generation != u.generation) {
 		return ""
 	}
 	return u.bound.proxy

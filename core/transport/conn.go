@@ -68,7 +68,8 @@ type persistConn struct {
 	tcp          *socket.Conn // the TCP connection below Conn; nil if there is none
 	gate         *gate        // below the TLS of Conn; nil without TLS
 	peekBuf      [1]byte      // used by noExtraBytes and alive
-	key          string       // see idleKey
+	key          string       // see loginKey
+	toTarget     bool         // the connection leads through the proxy to a target
 	credentials  []byte       // Proxy-Authorization to send; nil for none
 	out          []byte
 	readDeadline time.Time
@@ -83,8 +84,8 @@ type persistConn struct {
 	idleAt time.Time // when the connection became idle
 }
 
-func newPersistConn(c net.Conn, key string, credentials []byte) *persistConn {
-	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, credentials: credentials}
+func newPersistConn(c net.Conn, key string, toTarget bool, credentials []byte) *persistConn {
+	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, toTarget: toTarget, credentials: credentials}
 	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = unwrap(c)
 	if pc.tcp != nil {
@@ -178,7 +179,7 @@ func (pc *persistConn) setReadDeadline(c *Control, t time.Time) {
 // head appends the request's head in the form that the connection requires.
 func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	target := q.Target
-	if pc.key != "" {
+	if pc.toTarget {
 		target = q.Path
 	}
 	b = http1.AppendRequestLine(b, q.Method, target)
@@ -192,7 +193,7 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	if q.upgrades() {
 		b = http1.AppendUpgrade(b, q.Upgrade)
 	}
-	if pc.key == "" && t.cfg.Loop.Marks() { // the request goes to a proxy, not to a target
+	if !pc.toTarget && t.cfg.Loop.Marks() { // the request goes to a proxy, not to a target
 		b = append(b, "Connection: "+loop.Field+"\r\n"...)
 		b = t.appendLoop(b, pc.control)
 	}
@@ -240,9 +241,9 @@ type idlePool struct {
 
 	via viaHabit
 
-	mu       sync.Mutex
-	toProxy  []*persistConn            // least recently used first
-	toTarget map[string][]*persistConn // through the proxy, by idleKey; least recently used first
+	mu      sync.Mutex
+	toProxy []*persistConn            // those without a key; least recently used first
+	keyed   map[string][]*persistConn // those with a key (loginKey); least recently used first
 	// lossy holds, by idleKey, the time until which an unrepeatable request must not reuse a connection.
 	lossy  map[string]time.Time
 	count  int
@@ -308,7 +309,7 @@ func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistCon
 	}
 	list := p.toProxy
 	if key != "" {
-		list = p.toTarget[key]
+		list = p.keyed[key]
 	}
 	n := len(list)
 	if n == 0 {
@@ -327,12 +328,12 @@ func (p *idlePool) set(key string, list []*persistConn) {
 	case key == "":
 		p.toProxy = list
 	case len(list) == 0:
-		delete(p.toTarget, key)
+		delete(p.keyed, key)
 	default:
-		if p.toTarget == nil {
-			p.toTarget = map[string][]*persistConn{}
+		if p.keyed == nil {
+			p.keyed = map[string][]*persistConn{}
 		}
-		p.toTarget[key] = list
+		p.keyed[key] = list
 	}
 }
 
@@ -353,7 +354,7 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	}
 	list := p.toProxy
 	if pc.key != "" {
-		list = p.toTarget[pc.key]
+		list = p.keyed[pc.key]
 	}
 	p.set(pc.key, append(list, pc))
 	p.count++
@@ -387,7 +388,7 @@ func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	for _, pc := range p.toProxy {
 		since = append(since, pc.idleAt)
 	}
-	for _, list := range p.toTarget {
+	for _, list := range p.keyed {
 		for _, pc := range list {
 			since = append(since, pc.idleAt)
 		}
@@ -412,7 +413,7 @@ func (p *idlePool) prune(then time.Time) (closed int) {
 		}
 	}
 	keep("", p.toProxy)
-	for key, list := range p.toTarget {
+	for key, list := range p.keyed {
 		keep(key, list)
 	}
 	return closed

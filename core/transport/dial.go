@@ -20,9 +20,10 @@ import (
 // conn returns a connection on which q can be sent: an idle one or a new one.
 func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
-	if !c.NewConnection && !u.Spec().NoReuse {
+	label := loginKey(u, c, key)
+	if !c.NewConnection && keeps(u, c) {
 		for {
-			pc := pool.get(key, c.Started, q.unrepeatable())
+			pc := pool.get(label, c.Started, q.unrepeatable())
 			if pc == nil {
 				break
 			}
@@ -37,13 +38,17 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if verr != nil {
 			return nil, verr
 		}
-		return newPersistConn(conn, "", pool.credentials), nil
+		credentials := pool.credentials
+		if u.Templated() {
+			credentials = basicAuth(t.address(u, c))
+		}
+		return newPersistConn(conn, label, false, credentials), nil
 	}
 	conn, verr := t.dialTarget(ctx, u, c, q)
 	if verr != nil {
 		return nil, verr
 	}
-	return newPersistConn(conn, key, nil), nil
+	return newPersistConn(conn, label, true, nil), nil
 }
 
 // dialTarget opens a tunnel to the target of q and returns it as a connection for requests, with
@@ -72,7 +77,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	start := t.cfg.Now()
 	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
 	sessions := t.pool(u).sessions
-	if u.Spec().NoReuse {
+	if u.Spec().NoReuse || u.Templated() {
 		// Each connection may have another exit address. By a resumed TLS session, the target could link the
 		// connections.
 		sessions = nil
@@ -275,7 +280,7 @@ func (tun *Tunnel) refusedError() *verdict.Error {
 func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control,
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
-	a := u.Spec().Address
+	a := t.address(u, c)
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
 	}

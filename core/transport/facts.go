@@ -69,7 +69,7 @@ const (
 // setFacts sets the facts of a response whose head has just arrived.
 func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	pc := r.pc
-	if pc.key != "" {
+	if pc.toTarget {
 		return
 	}
 	r.FromProxy = true

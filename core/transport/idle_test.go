@@ -125,7 +125,7 @@ func flush(c net.Conn) {
 
 // newest returns the connection that became idle last.
 func (p *idlePool) newest() *persistConn {
-	for _, list := range p.toTarget {
+	for _, list := range p.keyed {
 		return list[len(list)-1]
 	}
 	return p.toProxy[len(p.toProxy)-1]
@@ -494,7 +494,7 @@ func TestMaxIdle(t *testing.T) {
 	for range maxIdle + 1 {
 		near, far := net.Pipe()
 		peers = append(peers, far)
-		p.put(newPersistConn(near, "", nil), time.Now())
+		p.put(newPersistConn(near, "", false, nil), time.Now())
 	}
 	require.Len(t, p.toProxy, maxIdle)
 	_, err := peers[maxIdle].Read(make([]byte, 1))

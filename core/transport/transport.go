@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,6 +43,7 @@ type Config struct {
 	RootCAs        *x509.CertPool // default: those of the system
 	Files          *budget.Files  // default: no limit
 	Now            func() time.Time
+	Rand           func() uint64 // for the templates of logins; default: math/rand/v2
 	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
 	// before it is dialled. Nil permits all.
 	Permit func(netip.AddrPort) error
@@ -73,6 +75,9 @@ func New(cfg Config) *Transport {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Uint64
 	}
 	t := &Transport{cfg: cfg, tls: &tls.Config{
 		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
@@ -118,6 +123,8 @@ type Control struct {
 	NewConnection bool          // do not reuse an idle connection
 	Stoppable     bool          // Interrupt.Stop may be called
 	Interrupt     Interrupt
+	Session       string // the value of {session} in the proxy's login; "" for a random one
+	Region        string // the value of {region}; "" for the region of the proxy
 	LoopTokens    []byte // the valid Proxy-Loop value that the request arrived with; nil for none
 	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection is
 	// not established at once. The caller then begins to watch the client connection, because the client may
@@ -223,7 +230,7 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
 		verr = t.attempt(u, c, q, resp)
 		if verr == nil {
-			resp.reusable = resp.reusable && !u.Spec().NoReuse
+			resp.reusable = resp.reusable && keeps(u, c)
 			resp.setFacts(c, q, u)
 		}
 		if verr == nil || !lostConnection(verr) || !resp.notReceived {

@@ -75,6 +75,8 @@ type Snapshot struct {
 	*Group
 	byID    map[string]*Upstream
 	regions map[float64]*Group // by RegionHash
+
+	anyRegion *Group // the proxies with exits in all regions (Upstream.AnyRegion); nil if there are none
 }
 
 // Group holds the proxies that a selection chooses from: the whole pool, or the proxies of a
@@ -85,8 +87,28 @@ type Group struct {
 	Turn  atomic.Uint64 // number of first attempts through this group since the snapshot
 }
 
-// Region returns the proxies of a region, or nil. hash is the core.Hash53 of the region's name.
-func (s *Snapshot) Region(hash float64) *Group { return s.regions[hash] }
+// Region returns the proxies of the region with the given core.Hash53, or nil. Proxies with exits in all regions are
+// among them.
+func (s *Snapshot) Region(hash float64) *Group {
+	if g := s.regions[hash]; g != nil {
+		return g
+	}
+	return s.anyRegion
+}
+
+// eachGroup calls f with each group of a region that a proxy belongs to.
+func (s *Snapshot) eachGroup(u *Upstream, f func(*Group)) {
+	if !u.AnyRegion() {
+		if g := s.regions[u.RegionHash()]; g != nil {
+			f(g)
+		}
+		return
+	}
+	f(s.anyRegion)
+	for _, g := range s.regions {
+		f(g)
+	}
+}
 
 // Get returns the proxy with the given id, or nil.
 func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
@@ -135,19 +157,18 @@ func (p *Pool) publish(next *Snapshot) {
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
 	next.regions = map[float64]*Group{}
 	for _, u := range next.All {
-		hash := u.RegionHash()
-		if hash == 0 {
-			continue
-		}
-		if next.regions[hash] == nil {
+		if hash := u.RegionHash(); hash != 0 && next.regions[hash] == nil {
 			next.regions[hash] = &Group{}
 		}
-		next.regions[hash].All = append(next.regions[hash].All, u)
+		if u.AnyRegion() && next.anyRegion == nil {
+			next.anyRegion = &Group{}
+		}
+	}
+	for _, u := range next.All {
+		next.eachGroup(u, func(g *Group) { g.All = append(g.All, u) })
 	}
 	for _, u := range next.Mixed {
-		if g := next.regions[u.RegionHash()]; g != nil {
-			g.Mixed = append(g.Mixed, u)
-		}
+		next.eachGroup(u, func(g *Group) { g.Mixed = append(g.Mixed, u) })
 	}
 	p.snapshot.Store(next)
 	p.changes.Add(1)

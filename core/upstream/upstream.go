@@ -43,7 +43,8 @@ type details struct {
 	epoch    time.Time     // of the pool
 	added    time.Duration // when the proxy was added to the pool, after the epoch
 	draining atomic.Bool
-	leaving  bool // draining with attempts in flight; guarded by the pool's mu
+	login    logins // the templates of the login
+	leaving  bool   // draining with attempts in flight; guarded by the pool's mu
 	window   window
 
 	pool         *Pool
@@ -62,6 +63,7 @@ type details struct {
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	d := &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}
+	d.login = logins{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, func(t core.Transition) {
 		p.watch(u, t)

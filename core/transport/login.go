@@ -1,0 +1,53 @@
+package transport
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// address returns the address of u for the attempt, with values in place of the templates of its login.
+func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
+	a := u.Spec().Address
+	if !u.Templated() {
+		return a
+	}
+	v := upstream.Values{Session: c.Session, Random: t.random(randomTemplate), Region: c.Region}
+	if v.Session == "" {
+		v.Session = t.random(randomSession)
+	}
+	if v.Region == "" {
+		v.Region = u.Spec().Region
+	}
+	return a.Fill(v)
+}
+
+// The lengths of random values of templates.
+const (
+	randomTemplate = 8
+	randomSession  = 13 // as long as a session's token
+)
+
+// random returns n random lower case letters and digits, at most 13 of them.
+func (t *Transport) random(n int) string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+	b, bits := make([]byte, n), t.cfg.Rand()
+	for i := range b {
+		b[i] = alphabet[bits%32]
+		bits = bits>>5 | bits<<59
+	}
+	return string(b)
+}
+
+// keeps reports whether connections of the attempt may be reused by other attempts, and those of others by it.
+func keeps(u *upstream.Upstream, c *Control) bool {
+	s := u.Spec()
+	return !s.NoReuse && !(u.Templated() && s.Address.Random(c.Session != ""))
+}
+
+// loginKey returns key for connections that log in with the values of the attempt. Attempts with other values have
+// other keys, because the proxy may give them another exit.
+func loginKey(u *upstream.Upstream, c *Control, key string) string {
+	if !u.Templated() {
+		return key
+	}
+	return c.Session + "\x00" + c.Region + "\x00" + key
+}
