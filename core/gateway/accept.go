@@ -88,7 +88,7 @@ func (s *acceptor) admit(raw net.Conn, f newFront) {
 	if s.behind && !c.unread() { // the client has waited in the listener's queue, and has sent nothing
 		c.read.silent = socket.SinceReceived(below(c.raw))
 	}
-	c.read.places = &s.places
+	c.read.places, c.watch.watcher = &s.places, &s.watcher
 	s.places.add(c)
 	s.places.enter(true)
 	s.wg.Add(1)

@@ -29,7 +29,7 @@ type connection struct {
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
 	names  []string                         // the names in the client's certificate; nil without a certificate
 
-	place   place      // guarded by the mutex of places
+	place   int        // its index in places.conns plus 1; 0 for none; guarded by the mutex of places
 	client  netip.Addr // see clientOf
 	refused string     // why the client has no place; "" if it has one
 	hasty   bool       // the connection must be closed without a delay

@@ -19,16 +19,9 @@ type places struct {
 	freed   chan struct{} // receives a value when a place may have become free while an acceptor waits
 
 	mu        sync.Mutex
-	first     *connection        // of the list of all connections, by place; guarded by mu
+	conns     []*connection      // guarded by mu
 	perClient map[netip.Addr]int // connections by clientOf; guarded by mu
 	found     [2]search          // among all clients, and among the connections of one; guarded by mu
-}
-
-// place is the place of a connection in the list of places. The list is not a map, because a map keeps the memory of
-// the largest number of connections.
-type place struct {
-	taken      bool
-	prev, next *connection
 }
 
 // search is the result of a search for clients that have waited for long.
@@ -58,10 +51,8 @@ func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.place = (place{taken: true, next: p.first}); p.first != nil {
-		p.first.place.prev = c
-	}
-	p.first = c
+	p.conns = append(p.conns, c)
+	c.place = len(p.conns)
 	p.clients.Add(1)
 	p.perClient[c.client]++
 }
@@ -75,20 +66,20 @@ func (p *places) remove(c *connection) bool {
 	return removed
 }
 
+// minPlaces is the minimum capacity of the list of connections.
+const minPlaces = 1024
+
 // drop is like remove, but the caller holds mu.
 func (p *places) drop(c *connection) bool {
-	at := c.place
-	if !at.taken {
+	if c.place == 0 {
 		return false
 	}
-	c.place = place{}
-	if at.next != nil {
-		at.next.place.prev = at.prev
-	}
-	if at.prev != nil {
-		at.prev.place.next = at.next
-	} else {
-		p.first = at.next
+	n := len(p.conns) - 1
+	last := p.conns[n]
+	p.conns[c.place-1], p.conns[n], last.place = last, nil, c.place
+	c.place = 0
+	if p.conns = p.conns[:n]; cap(p.conns) > minPlaces && n < cap(p.conns)/4 {
+		p.conns = append(make([]*connection, 0, cap(p.conns)/2), p.conns...) // the memory of a burst is not kept
 	}
 	p.clients.Add(-1)
 	if p.perClient[c.client]--; p.perClient[c.client] == 0 {
@@ -137,16 +128,13 @@ func (p *places) ofClient(client netip.Addr) (n int, most bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n = p.perClient[client]
-	return n, 2*int64(n) > p.clients.Load()
+	return n, 2*n > len(p.conns)
 }
 
-func (p *places) all() (all []*connection) {
+func (p *places) all() []*connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := p.first; c != nil; c = c.place.next {
-		all = append(all, c)
-	}
-	return all
+	return slices.Clone(p.conns)
 }
 
 // The minimum times that a client has before its connection may be closed to make room for another one: for
@@ -197,7 +185,7 @@ func (p *places) takeFrom(s *search) *connection {
 	for n := len(s.list) - 1; n >= 0; n-- {
 		w := s.list[n]
 		s.list = s.list[:n]
-		if w.conn.place.taken && w.conn.read.awaited() == w.awaitedSince && !w.conn.unread() {
+		if w.conn.place > 0 && w.conn.read.awaited() == w.awaitedSince && !w.conn.unread() {
 			p.drop(w.conn)
 			return w.conn
 		}
@@ -209,7 +197,7 @@ func (p *places) takeFrom(s *search) *connection {
 // search replaces the result s by that of a search at now. The caller holds mu.
 func (p *places) search(s *search, now time.Time, client netip.Addr) {
 	s.client, s.until, s.list = client, now.Add(foundFor), nil
-	for c := p.first; c != nil; c = c.place.next {
+	for _, c := range p.conns {
 		if client.IsValid() && c.client != client {
 			continue
 		}
@@ -240,7 +228,7 @@ func (p *places) soonFree(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for c := p.first; c != nil; c = c.place.next {
+	for _, c := range p.conns {
 		soon := minWait
 		switch {
 		case c.read.awaited().what == awaitsBody:
@@ -252,7 +240,7 @@ func (p *places) soonFree(now time.Time) bool {
 			n++
 		}
 	}
-	return n > 0 && 4*int64(n) >= p.clients.Load()
+	return n > 0 && 4*n >= len(p.conns)
 }
 
 // clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64

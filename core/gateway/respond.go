@@ -45,7 +45,7 @@ func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 // failed after an attempt and the client has already sent more bytes, because these bytes are meant for the
 // tunnel. Bytes after a CONNECT that the gateway itself refused may be a request.
 func (r *request) reusable() bool {
-	early := r.input.Tunnel && r.outcome.Attempts > 0 && len(r.conn.reader.Buffered()) > 0
+	early := r.input.Tunnel && r.outcome.Attempts > 0 && (len(r.conn.reader.Buffered()) > 0 || r.conn.unread())
 	return !r.head.Close && !r.conn.draining() && !r.server.leaving.Load() && !early
 }
 

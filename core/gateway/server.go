@@ -93,6 +93,7 @@ type Server struct {
 	cancel context.CancelCauseFunc
 
 	places   places
+	watcher  socket.Watcher
 	draining atomic.Bool
 	leaving  atomic.Bool // see Leave
 	refusing atomic.Int32
@@ -190,6 +191,7 @@ func (s *Server) waiting() (waits bool) {
 // tunnels in flight may finish until ctx ends; then requests that wait for a retry get a 503, and all
 // connections are closed. The caller must close the listener before the call.
 func (s *Server) Shutdown(ctx context.Context) {
+	defer s.watcher.Close()
 	s.draining.Store(true)
 	s.eachConn((*connection).drain)
 	done := make(chan struct{})
