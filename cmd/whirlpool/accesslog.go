@@ -30,11 +30,12 @@ type openedAccessLog struct {
 	file   *os.File // nil if there is none
 }
 
-// accessLogMode is the mode of a new access log. It holds addresses and names of users.
+// accessLogMode is the mode of a new access log. It is not readable for all users, because the log
+// has addresses and names of users.
 const accessLogMode = 0o640
 
-// openAccessLog opens the access log that cfg asks for. A file is opened again even if its path has not changed,
-// because a program such as logrotate may have renamed it.
+// openAccessLog opens the access log that cfg configures. A file is opened again even if its path has not
+// changed, because a program such as logrotate may have renamed it.
 func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	filter, err := accesslog.ParseFilter(cfg.Log.Access)
 	if err != nil {
@@ -58,7 +59,7 @@ func (o *openedAccessLog) discard() {
 	}
 }
 
-// use writes all further lines to o, and closes the former file.
+// use makes all further lines go to o, and closes the previous file.
 func (a *accessLog) use(o *openedAccessLog) {
 	former, buffer := a.file, a.buffer
 	out := a.standard
@@ -69,7 +70,7 @@ func (a *accessLog) use(o *openedAccessLog) {
 		})
 		out = a.buffer
 	}
-	o.file = nil // discard has no effect any more
+	o.file = nil // discard now has no effect
 	a.Configure(o.filter, o.format, out)
 	a.closeFile(former, buffer)
 }

@@ -25,7 +25,7 @@ import (
 // The names of files in the state folder.
 const (
 	changesFile = "changes"
-	idsFile     = "ids" // of proxies without an id in the configuration
+	idsFile     = "ids" // the ids of proxies without an id in the configuration
 	historyFile = "metrics"
 )
 
@@ -33,7 +33,7 @@ const (
 type keeper struct {
 	dir     *state.Dir
 	store   *state.Store // changes by the API
-	ids     *state.Store // of automatic ids
+	ids     *state.Store // automatic ids
 	history *history
 	once    sync.Once
 }
@@ -116,7 +116,7 @@ func (k *keeper) path() string {
 	return k.dir.Path
 }
 
-// restore restores the metrics and the usage of users of earlier processes, and saves those of this one from now on.
+// restore restores the metrics and the usage of users of earlier processes, and saves both from now on.
 func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
@@ -162,13 +162,13 @@ type history struct {
 	journal *state.Journal
 	engine  *engine.Engine
 	log     *slog.Logger
-	used    map[access.Used]struct{} // as it is in the journal
+	used    map[access.Used]struct{} // usage as it is in the journal
 	failing bool                     // the last save failed
 	stop    chan struct{}
 	done    chan struct{}
 }
 
-// counts is an entry of the journal. It has those counters that have changed since the entry before.
+// counts is an entry of the journal. It has the counters that have changed since the previous entry.
 type counts struct {
 	metrics.Saved
 	Users []access.Used `json:"users,omitempty"`
@@ -178,7 +178,7 @@ type counts struct {
 // are lost.
 const historyEvery = 5 * time.Second
 
-// openHistory restores metrics and the usage of users from a file, and saves them there from now on.
+// openHistory restores metrics and the usage of users from a file, and saves both in it from now on.
 func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, error) {
 	h := &history{engine: e, log: log, stop: make(chan struct{}), done: make(chan struct{})}
 	var damage state.Damage
@@ -243,7 +243,7 @@ func (h *history) save() {
 	if c.Empty() && len(c.Users) == 0 && !all {
 		return
 	}
-	h.used = asSet(used) // after an error, the next save writes all
+	h.used = asSet(used) // after an error, the next save writes all of them
 	entry, err := json.Marshal(c)
 	switch {
 	case err != nil:

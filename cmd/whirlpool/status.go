@@ -30,7 +30,8 @@ type gatewayStatus struct {
 	Restart   []string        `json:"needs_restart"`
 }
 
-// proxyCounts has the numbers of proxies. A proxy that is draining or unreached is not counted by its state.
+// proxyCounts has the numbers of proxies. A draining or unreached proxy is not counted again by the state of
+// its breaker.
 type proxyCounts struct {
 	Total     int `json:"total"`
 	InService int `json:"in_service"`
@@ -40,7 +41,7 @@ type proxyCounts struct {
 	Unreached int `json:"unreached"`
 }
 
-// requestCounts has the numbers of the last hours, which metrics keep.
+// requestCounts has the numbers of requests in the hours that metrics keep.
 type requestCounts struct {
 	Hours     int    `json:"hours"`
 	Requests  uint64 `json:"requests"`
@@ -63,7 +64,8 @@ type suspectTarget struct {
 	Failures int    `json:"failures"`
 }
 
-// maxFailing is the maximum number of proxies of which the status shows why they fail. Each takes a request to the API.
+// maxFailing is the maximum number of proxies for which the status shows why they fail, because each of them takes a
+// request to the API.
 const maxFailing = 10
 
 func statusCommand() *cobra.Command {
@@ -163,7 +165,7 @@ func (r *remote) readProxies(s *gatewayStatus) error {
 	return nil
 }
 
-// readWhy sets since and why of f.
+// readWhy sets Since and Why of f from the proxy's breaker in the API.
 func (r *remote) readWhy(f *failingProxy) error {
 	var v struct {
 		Since time.Time `json:"last_state_change"`
@@ -245,7 +247,7 @@ func (s *gatewayStatus) print(w io.Writer) {
 	if len(s.Restart) > 0 {
 		fmt.Fprintf(table, "\ttakes effect at the next start: %s\n", strings.Join(s.Restart, ", "))
 	}
-	table.Flush() // its error is that of w, which nobody can be told of
+	table.Flush() // its error is that of w, and cannot be reported
 }
 
 func eventsCommand() *cobra.Command {

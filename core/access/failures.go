@@ -19,30 +19,32 @@ const (
 	// number, further logins of the address are refused without a check. Otherwise a client could try as many
 	// passwords at a time as it has connections.
 	maxDelayed = 8
-	// maxNetworks is the maximum number of networks whose failed logins are kept. Beyond it, one without a running
-	// delay is removed: one with few failed logins if possible, and of these the one whose last delay ended first. So
-	// failed logins from many addresses do not remove the count of an address that guesses.
+	// maxNetworks is the maximum number of networks whose failed logins are kept. Beyond it, a network without a
+	// running delay is removed: if possible, one with few failed logins, and among these the one whose last delay
+	// ended first. In this way, failed logins from many addresses do not remove the count of an address that guesses.
 	maxNetworks = 4096
-	// few is the number of failed logins, divided by the level's weight, below which a network has few.
+	// few is the number of failed logins, divided by the weight of the level, below which a network has
+	// few failed logins.
 	few = 8
-	// maxDelayedTogether is maxDelayed for all addresses together that come while every network has a running delay.
+	// maxDelayedTogether is maxDelayed for the level together.
 	maxDelayedTogether = 64
 )
 
 // level is a length of prefixes at which failed logins are counted.
 type level struct {
 	bits   int
-	weight int // so many failed logins of the network lead to the same delay as one of an address
+	weight int // number of failed logins of the network that lead to the same delay as one of an address
 	most   int // maximum number of delayed responses of the network; see maxDelayed
 }
 
-// The levels. An IPv4 address may be that of many clients (NAT), and neighbouring addresses usually belong to
-// different ones. In IPv6 a /64 is the least that a network gives to one subscriber, a /48 the most that it usually
-// gives (RFC 6177), and a /32 the least that a provider gets. An attacker may hold any of these.
+// The levels. Many clients may share one IPv4 address (NAT), and neighbouring addresses usually belong to different
+// clients. In IPv6 a /64 is the smallest block that a subscriber gets, a /48 the largest usual one (RFC 6177), and
+// a /32 the smallest block of a provider. An attacker may own any of these.
 var (
 	levels4 = []level{{32, 1, maxDelayed}}
 	levels6 = []level{{64, 1, maxDelayed}, {48, 16, 8 * maxDelayed}, {32, 256, 64 * maxDelayed}}
-	// together is the level of all addresses that come while every network has a running delay.
+	// together is a single level for all addresses whose logins fail while every network in the
+	// table has a running delay.
 	together = level{weight: 16, most: maxDelayedTogether}
 )
 
@@ -85,7 +87,7 @@ type failures struct {
 	level
 	count   int
 	last    time.Time
-	delayed int           // responses that are being delayed
+	delayed int           // number of responses that are being delayed
 	idle    *list.Element // in the list idleList of the table; nil if delayed > 0
 }
 
@@ -113,8 +115,8 @@ func delayOf(count int) time.Duration {
 type table struct {
 	networks map[network]*failures
 	most     int          // maximum length of networks
-	idle     [2]list.List // the *failures without a running delay, latest first: with few failed logins, with more
-	together [2]failures  // of the gateway and of the API, for addresses that found no place in networks
+	idle     [2]list.List // the *failures without a running delay, latest first; index 0: few failed logins, 1: more
+	together [2]failures  // for addresses without a place in networks: at the gateway, at the API
 }
 
 func newTable(most int) *table {
@@ -137,7 +139,7 @@ func (t *table) blocked(from origin) (wait time.Duration, blocked bool) {
 	return wait, blocked
 }
 
-// full reports whether the failed logins of no further network can be kept.
+// full reports whether the table has no room for the failed logins of another network.
 func (t *table) full() bool { return len(t.networks) >= t.most && t.idle[0].Len()+t.idle[1].Len() == 0 }
 
 func (t *table) others(from origin) *failures {
@@ -148,13 +150,13 @@ func (t *table) others(from origin) *failures {
 }
 
 // fail records a failed login. The caller calls release with held when the delay has ended. If held is empty, the
-// networks have as many delayed responses as they may have, and the response is not delayed.
+// networks already have their maximum number of delayed responses, and the response is not delayed.
 func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
 		f := t.get(now, from, l)
 		if len(held) > 0 && held[len(held)-1] == f {
-			continue // several levels found no place
+			continue // several levels have no place in the table
 		}
 		if f.idle != nil {
 			t.idle[f.idleList()].Remove(f.idle)
@@ -177,7 +179,7 @@ func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.D
 	return held, delay
 }
 
-// release ends a delay.
+// release ends the delay for which fail has returned held.
 func (t *table) release(held []*failures) {
 	for _, f := range held {
 		if f.delayed--; f.delayed == 0 && f != t.others(origin{api: f.api}) {

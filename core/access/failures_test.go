@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the order of failures and ends of delays: memory is bounded, no network with a delay that has not ended is
-// forgotten, and no level has more delayed responses than it may have.
+// For any order of failures and ends of delays: memory is bounded, no network with a running delay is removed, and no
+// level has more delayed responses than its maximum.
 func TestTableModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		table := newTable(rapid.IntRange(3, 12).Draw(t, "most"))

@@ -82,8 +82,8 @@ type Check struct {
 }
 
 // Do checks a login. It may wait until a hash can be computed. If the login fails, it returns when the delay has
-// passed or ctx ends; a delay also counts for its whole time if ctx ends. If the result is Blocked, retryAfter is the
-// time after which another login may be checked.
+// passed or ctx ends; if ctx ends, the delay still counts for its whole time. If the result is Blocked, retryAfter is
+// the time after which another login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
 	result, held, delay := g.known(from, check.Known)

@@ -135,7 +135,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// A client that leaves does not end its delay: otherwise it could try again at once on another connection.
+// A client that leaves does not end its delay. Otherwise it could try again at once on another connection.
 func TestADelayGoesOnWithoutTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
@@ -152,8 +152,8 @@ func TestADelayGoesOnWithoutTheClient(t *testing.T) {
 	})
 }
 
-// Networks of IPv6 that one attacker may hold as a whole: the number of passwords that are checked in a minute does not
-// depend on how many /64s there are in them. A neighbour with a right password gets in afterwards.
+// An attacker may own a whole IPv6 network: the number of passwords that are checked in a minute does not depend on
+// the number of /64s in the network. A neighbour with a right password is accepted afterwards.
 func TestNeighboursOfIPv6(t *testing.T) {
 	for name, x := range map[string]struct {
 		address string
@@ -194,7 +194,8 @@ func TestNeighboursOfIPv6(t *testing.T) {
 	}
 }
 
-// A person who mistypes a password waits no longer because some neighbours in the same /48 did so too.
+// Some failed logins of neighbours in the same /48 do not lengthen the delay of a client that mistypes
+// a password.
 func TestFewFailuresOfNeighboursCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
@@ -227,8 +228,8 @@ func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
 	})
 }
 
-// While the responses to as many networks as are remembered are being delayed, all other addresses together have few
-// tries, and a right password of theirs is still accepted.
+// While every network in a full table has a running delay, all other addresses together have few tries, and a right
+// password from one of them is still accepted.
 func TestMoreAddressesThanAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
@@ -312,7 +313,7 @@ type countingHash struct{ n *int }
 func (h countingHash) matches(string) bool { *h.n++; return false }
 
 // A failed login costs the same work, whether or not there is a user of that name, and whether or not the user has a
-// hash. So the time of the response does not show which names exist.
+// hash. The time of the response therefore does not show which names exist.
 func TestEachFailedLoginCostsAHash(t *testing.T) {
 	users := NewUsers([]User{
 		{Name: "ann", Password: bcryptOf(t, "open sesame")}, {Name: "bob", Password: "plain"}, {Name: "cert"},
@@ -332,8 +333,8 @@ func TestEachFailedLoginCostsAHash(t *testing.T) {
 	require.Zero(t, hashed)
 }
 
-// An unknown name is compared with the hash of a user, which depends on the name. So the costs of different hashes do
-// not show which names exist, and a second login with a user's password is not faster than the first.
+// An unknown name is compared with the hash of a user, which depends on the name. The costs of different hashes
+// therefore do not show which names exist, and a second login with a user's password is not faster than the first.
 func TestHashesOfUnknownNames(t *testing.T) {
 	users := NewUsers([]User{{Name: "ann", Password: bcryptOf(t, "x")}, {Name: "eve", Password: bcryptOf(t, "x")}}, nil)
 	numbers := make([]int, 2)
@@ -355,7 +356,7 @@ func TestHashesOfUnknownNames(t *testing.T) {
 	require.ElementsMatch(t, []int{0, 2}, numbers)
 }
 
-// Only few hashes are computed at the same time.
+// Only a few hashes are computed at the same time.
 func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()

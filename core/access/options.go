@@ -6,8 +6,8 @@ import "strings"
 const maxOptioned = 255
 
 // Split splits a name that a client has sent into the name of a user and its options: "ann-session-1" is the user
-// "ann" with the options "session-1". A user whose whole name was sent has no options. Of several users, the one with
-// the longest name applies. A name that begins with that of no user is returned as it is.
+// "ann" with the options "session-1". If the whole name is that of a user, there are no options. If several users
+// match, the one with the longest name counts. If no user matches, Split returns the name unchanged.
 func (u *Users) Split(name string) (user, options string) {
 	if len(name) > maxOptioned || u.get(u.digester.digest(name)) != nil {
 		return name, ""

@@ -1,6 +1,6 @@
 package access
 
-// Used is the usage of a user on one day, in a form for a file.
+// Used is the usage of a user on one day, in the form in which a file stores it.
 type Used struct {
 	Name     string `json:"name"`
 	Day      int64  `json:"day"` // in days since the Unix epoch (UTC)
@@ -21,13 +21,13 @@ func (u *Users) Used() []Used {
 }
 
 func (u *Usage) used() Used {
-	u.mu.Lock() // so that no day begins between the following loads
+	u.mu.Lock() // so that no new day begins between the following loads
 	defer u.mu.Unlock()
 	return Used{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
 }
 
-// Restore sets usage to that of an earlier process. It is called before any request. Usage of names that are not users
-// is skipped.
+// Restore sets the usage to that of an earlier process. It must be called before any request. It skips names that are
+// not users.
 func (u *Users) Restore(used []Used) {
 	for _, d := range used {
 		a := u.get(u.digester.digest(d.Name))

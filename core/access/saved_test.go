@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A day's usage that was saved and restored counts for the limits of that day, and not for those of the next.
+// A day's usage that was saved and restored counts for the limits of that day, and not for those of the next
+// day.
 func TestUsageIsRestored(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	list := []User{{Name: "ann", Limits: Limits{RequestsPerDay: 2}}, {Name: "bob", Limits: Limits{BytesPerDay: 10}},

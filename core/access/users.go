@@ -21,8 +21,8 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	hashes   []hash    // of the users that have one
-	nobody   *password // of unknown names; no text matches it
+	hashes   []hash    // hashes of the users' passwords
+	nobody   *password // for unknown names; no text matches it
 }
 
 // Account is a user who may log in.
@@ -99,7 +99,7 @@ func (u *Users) Login(
 			if own.hash != nil {
 				return own.slow(password, sum)
 			}
-			u.otherHash(name).matches(password) // for its time
+			u.otherHash(name).matches(password) // so that a failed login takes as long as with a hash
 			return false
 		},
 	})
@@ -109,9 +109,10 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// otherHash returns the hash that is computed for a failed login if the name has none: an unknown name, or a user with
-// a plain text or a certificate. So the response takes as long as for users with a hash. It depends on the name, so
-// that different costs of the hashes do not show which names exist either. At least one user must have a hash.
+// otherHash returns the hash that is computed for a failed login if the name itself has none: for an unknown name, or
+// a user with a plain text or a certificate. The response then takes as long as for users with a hash. The hash
+// depends on the name, so that the different costs of hashes do not show which names exist. At least one user must
+// have a hash.
 func (u *Users) otherHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]
 }

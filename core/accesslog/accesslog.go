@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 )
 
-// Filter says which requests are logged. The zero value logs none.
+// Filter determines which requests are logged. The zero value logs none.
 type Filter struct {
 	errors bool
-	share  float64 // of the other requests, from 0 to 1
+	share  float64 // share of the other requests, from 0 to 1
 }
 
 // ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%", which stands for all errors and
@@ -36,7 +36,7 @@ func ParseFilter(s string) (Filter, error) {
 	return Filter{errors: true, share: percent / 100}, nil
 }
 
-// admits reports whether r is logged. The choice of the sample depends on the request's id only.
+// admits reports whether r is logged. Whether a request is in the sample depends only on its id.
 func (f Filter) admits(r *Record) bool {
 	if r.failed() {
 		return f.errors
@@ -64,8 +64,8 @@ type Log struct {
 	buf      []byte
 }
 
-// Configure replaces the filter, the format (JSON or Combined) and the output. After its return, the former output is
-// not used any more. out gets each line in one call of Write; its errors are ignored.
+// Configure replaces the filter, the format (JSON or Combined) and the output. After it has returned, the previous
+// output is no longer used. out gets each line in one call of Write; its errors are ignored.
 func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,7 +73,7 @@ func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.filter.Store(&f)
 }
 
-// On reports whether any request is logged.
+// On reports whether the filter admits any request.
 func (l *Log) On() bool {
 	f := l.filter.Load()
 	return f != nil && f.errors

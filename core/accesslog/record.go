@@ -20,10 +20,10 @@ type Record struct {
 	Method   string
 	Target   string // host:port; "" if the request had no valid target
 	Minor    int    // of the client's HTTP version 1.x; 1 for SOCKS5
-	Status   int    // of the response to the client; for SOCKS5, that of the response to a CONNECT; 0 if there was none
-	Code     string // of the gateway's error response; "" if it sent none
+	Status   int    // of the response to the client (for SOCKS5, the one of a CONNECT); 0 if there was none
+	Code     string // code of the gateway's error response; "" if it sent none
 	Final    core.Final
-	Ran      bool  // attempts were possible: the request was not refused before
+	Ran      bool  // the executor ran: the request was not refused before
 	Left     bool  // the client left before the end of the response
 	Received int64 // bytes of the request's body, or in a tunnel from the client to the target
 	Sent     int64 // bytes of the response with its head, or in a tunnel from the target to the client
@@ -33,14 +33,14 @@ type Record struct {
 	Attempts []core.AttemptEvent // in the order of their ends
 }
 
-// failed reports whether the record is that of an error: the request was not served, or its response has a status of
-// 400 or more.
+// failed reports whether the request counts as an error: it was not served, or its response has a status of 400 or
+// more.
 func (r *Record) failed() bool {
 	return !r.Ran || r.Left || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
 }
 
-// outcome returns the word for the end of the request, as in X-Whirlpool-Outcome. It is "refused" if no attempt was
-// possible.
+// outcome returns the final outcome of the request, as in X-Whirlpool-Outcome, or "refused" if the request was
+// refused before any attempt.
 func (r *Record) outcome() string {
 	if !r.Ran {
 		return "refused"

@@ -25,7 +25,7 @@ func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b 
 	return b, probe, now
 }
 
-// The report of a probe just before and just after the end of the probe timeout.
+// A probe is reported just before and just after the end of the probe timeout.
 func TestProbeTimeout(t *testing.T) {
 	const hold = 10 * time.Second
 	for name, c := range map[string]struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Each case is a series of trips: how long the breaker was closed before each, and how long it stays
-// open after it.
+// Each case is a series of trips: the time for which the breaker was closed before each trip, and
+// the open time after it.
 func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	const base, longest = 30 * time.Second, 2 * time.Minute
 	type trip struct{ closed, open time.Duration }

@@ -76,7 +76,7 @@ func TestFiles(t *testing.T) {
 	})
 }
 
-// After a search without success, no source is called for a while.
+// After all sources have had nothing to close, none is called for a while.
 func TestVainSearchesAreFew(t *testing.T) {
 	now, asked := time.Now(), 0
 	f := NewFiles(40, func() time.Time { return now })

@@ -165,12 +165,12 @@ func (r *rig) weights() map[string]float64 {
 
 // kept is a recorded change in the model.
 type kept struct {
-	base    float64 // weight that the configuration had; 0 for an added proxy
+	base    float64 // weight in the configuration at the time of the change; 0 for an added proxy
 	removed bool
 	weight  float64
 }
 
-// After any sequence of changes, reloads, restarts and full disks, the pool is what the documents promise.
+// After any sequence of changes, reloads, restarts and full disks, the pool is as documented.
 func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -352,8 +352,8 @@ func TestThePolicyOutlivesARestart(t *testing.T) {
 	require.Equal(t, 3, r.policies.Current().MaxAttempts)
 }
 
-// A recorded backoff whose plugin does not exist any more is replaced by the configured one. The rest of the
-// recorded policy holds.
+// A recorded backoff whose plugin does not exist any more is replaced by the configured one. The other
+// fields of the recorded policy apply.
 func TestARecordedBackoffIsGone(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.start()
@@ -435,7 +435,7 @@ func TestAutomaticIDs(t *testing.T) {
 	require.Equal(t, map[string]float64{"h:1-2": 1, "h:1-3": 1}, r.weights(), "the added one is forgotten")
 }
 
-// Without a store everything works, and nothing outlives a restart.
+// Without a store all changes are made, and none outlives a restart.
 func TestWithoutAStore(t *testing.T) {
 	r := newRig(t, "")
 	r.Changes = changes.New(changes.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
@@ -455,7 +455,7 @@ func TestWithoutAStore(t *testing.T) {
 	require.ErrorIs(t, r.Forget(""), core.ErrNotFound)
 }
 
-// A record that this version cannot use is skipped, and the log says which.
+// A record that this version cannot use is skipped, and the log names it.
 func TestInvalidRecordsAreSkipped(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.start()

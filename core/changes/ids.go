@@ -18,11 +18,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// idMemory is how long an id is kept for an entry that the configuration does not have any more, unless another entry
-// needs it.
+// idMemory is the time for which an id is kept for an entry that has left the configuration, unless another entry
+// needs the id.
 const idMemory = 24 * time.Hour
 
-// ids remembers the automatic ids of the entries of the configuration. It is not safe for concurrent use.
+// ids keeps the automatic ids of the entries of the configuration. It is not safe for concurrent use.
 type ids struct {
 	prints prints
 	store  *state.Store // nil if nothing is saved
@@ -33,7 +33,7 @@ type ids struct {
 	failing bool                  // the last save failed
 }
 
-// remembered is the entry that has, or had, an automatic id.
+// remembered describes the entry that has, or had, an automatic id.
 type remembered struct {
 	upstream.Print
 	Left int64 `json:"left,omitempty"` // when the entry left the configuration, in Unix seconds; 0 if it has not
@@ -44,7 +44,7 @@ type remembered struct {
 // keyRecord is the key of the record that holds the key of the fingerprints. Ids are not empty.
 const keyRecord = ""
 
-// openIDs reads the remembered ids from store. It makes a new key of fingerprints if store has none or is nil.
+// openIDs reads the kept ids from store. It makes a new key of fingerprints if store has none or is nil.
 func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *ids {
 	m := &ids{store: store, now: now, log: log, known: map[string]remembered{}}
 	var key []byte
@@ -87,8 +87,8 @@ func (m *ids) write(set map[string]any) bool {
 	return err == nil
 }
 
-// name returns the entries with ids. running are the proxies of the pool. Ids of recorded changes are given only to
-// the entries that were changed.
+// name returns entries with an id for each. running are the proxies of the pool. The ids of recorded changes are
+// given only to the entries that were changed.
 func (m *ids) name(entries []upstream.Spec, recorded proxyRecords, running []upstream.Spec) []upstream.Spec {
 	known := make(map[string]upstream.Known, len(m.known)+len(recorded))
 	reserved := map[string]struct{}{}
@@ -112,8 +112,8 @@ func (m *ids) name(entries []upstream.Spec, recorded proxyRecords, running []ups
 	return upstream.Name(entries, known, m.prints.address, reserved)
 }
 
-// nameAdded returns proxies that the API adds with ids. A proxy of the configuration that the API has removed gets its
-// id again. recorded are the ids of recorded changes.
+// nameAdded returns specs, which the API adds, with ids. A proxy of the configuration that the API has removed gets
+// its previous id. recorded are the ids of recorded changes.
 func (m *ids) nameAdded(specs, configured, running []upstream.Spec, recorded []string) []upstream.Spec {
 	known, reserved := map[string]upstream.Known{}, map[string]struct{}{}
 	for i := range configured {
@@ -131,7 +131,8 @@ func (m *ids) nameAdded(specs, configured, running []upstream.Spec, recorded []s
 	return upstream.Name(specs, known, m.prints.address, reserved)
 }
 
-// remember remembers the ids of entries, of which unnamed had none before.
+// remember stores the ids of entries. unnamed are the same entries as they were before they got
+// ids.
 func (m *ids) remember(entries, unnamed []upstream.Spec) {
 	now := m.now().Unix()
 	places, taken := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
@@ -148,7 +149,8 @@ func (m *ids) remember(entries, unnamed []upstream.Spec) {
 		}
 		id, a := entries[i].ID, &entries[i].Address
 		r, old := remembered{Print: m.prints.address(*a)}, m.known[id]
-		// Without credentials, the only entry with its host and port is found without a fingerprint.
+		// An entry without credentials that alone has its host and port is recognized without a
+		// fingerprint.
 		save := places[a.Host] > 1 || a.Username != "" || a.Password != "" || old.saved
 		r.saved = old.saved && old.Print == r.Print && old.Left == 0
 		if save && !r.saved {
@@ -186,8 +188,8 @@ func (m *ids) remember(entries, unnamed []upstream.Spec) {
 	}
 }
 
-// prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, nobody can find a password
-// by comparing the fingerprints of guesses. It is not safe for concurrent use.
+// prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot be
+// found by comparing the fingerprints of guesses. It is not safe for concurrent use.
 type prints struct {
 	mac hash.Hash
 	id  string // of the key

@@ -18,7 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// session is an entry without an id of a vendor that has one host and port for all of them.
+// session returns an entry without an id, of a vendor with one host and port for all entries.
 func session(user string) upstream.Spec {
 	a := upstream.Address{Scheme: upstream.HTTP, Host: "h:1", Username: user, Password: "hunter2"}
 	return upstream.Spec{Address: a, Weight: 1, Source: "list.txt"}
@@ -81,7 +81,8 @@ func TestSharedHostAndPort(t *testing.T) {
 	}
 }
 
-// A changed password leaves the id, and ends the recorded change of the proxy: the configuration wins.
+// A changed password does not change the id, and ends the recorded change of the proxy: the
+// configuration takes precedence.
 func TestAChangedPasswordKeepsTheID(t *testing.T) {
 	for name, load := range map[string]func(*rig){"restart": (*rig).start, "reload": (*rig).reload} {
 		for _, users := range [][]string{{"a"}, {"x", "a"}} {
@@ -202,8 +203,9 @@ func TestTheKeyOfFingerprintsIsLost(t *testing.T) {
 	require.Empty(t, r.log.String())
 }
 
-// The folder has no text from which a password could be guessed without the key, which only the file of ids has.
-// Entries whose ids need no memory are not saved, and those that have left are deleted after a day.
+// The folder has no text from which a password could be guessed without the key, which is only in the file of
+// ids. Entries that are recognized without a saved id are not saved, and those that have left the configuration
+// are deleted after a day.
 func TestTheFileOfIDs(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, dir)

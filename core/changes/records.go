@@ -42,8 +42,8 @@ func (r *records) delete(keys ...string) error {
 	return r.write(set)
 }
 
-// errNoRecord means that there is no record of a key. Any other error of reading a record means that this version
-// cannot use the record.
+// errNoRecord reports that there is no record of a key. Any other error of get means that this version cannot use
+// the record.
 var errNoRecord = errors.New("there is no record")
 
 // get decodes the record of a key.
@@ -104,7 +104,7 @@ func (r *records) activation(use string) (a activation, err error) {
 	return a, nil
 }
 
-// recordedUses are the uses that have a record of their own; that of a backoff is in the policy.
+// recordedUses are the uses with their own record; the use of a backoff is recorded in the policy.
 var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
@@ -148,7 +148,7 @@ type proxyRecord struct {
 	// Base identifies the entry of the configuration that was changed or removed; see prints.base. It is "" for a proxy
 	// that was added.
 	Base    string         `json:"base,omitempty"`
-	Entry   upstream.Print `json:"entry,omitzero"`    // of the address of that entry
+	Entry   upstream.Print `json:"entry,omitzero"`    // fingerprint of the address of that entry
 	Removed bool           `json:"removed,omitempty"` // if set, the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
@@ -199,7 +199,7 @@ func (r *proxyRecord) change() string {
 	return "changed"
 }
 
-// refer makes r the record of a change of an entry of the configuration.
+// refer sets the fields of r that identify the changed entry of the configuration.
 func (r *proxyRecord) refer(entry *upstream.Spec, p prints) {
 	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
 }
@@ -252,12 +252,12 @@ func (r proxyRecords) added() (specs []upstream.Spec) {
 // applied is the result of proxyRecords.apply.
 type applied struct {
 	specs      []upstream.Spec
-	superseded []string       // keys of records of proxies whose entry is not the one that was changed
-	trusted    map[string]any // new records of changes that were made without a comparison of entries
+	superseded []string       // keys of records whose proxy has another entry than at the time of the change
+	trusted    map[string]any // new records of changes whose entries could not be compared
 }
 
-// apply makes the recorded changes to the proxies of the configuration. An entry cannot be compared with one whose
-// fingerprint was made with another key, and counts as the same.
+// apply makes the recorded changes to the proxies of the configuration. If the fingerprint of a changed entry was
+// made with another key, the entries cannot be compared, and count as the same.
 func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
 	out := applied{specs: make([]upstream.Spec, 0, len(configured)), trusted: map[string]any{}}
 	for i := range configured {

@@ -37,7 +37,7 @@ func TestCheck(t *testing.T) {
 		want   string
 	}{
 		{Config{}, "a.test", 80, ""},
-		{Config{}, "127.0.0.1", 80, ""}, // only CheckAddr denies it
+		{Config{}, "127.0.0.1", 80, ""}, // denied only by CheckAddr
 		{Config{}, "a.test", 25, "port 25"},
 		{Config{Deny: []string{"b.test"}}, "a.test", 25, "port 25"},
 		{Config{Allow: []string{"mail.test:25"}}, "mail.test", 25, ""},

@@ -21,7 +21,7 @@ import (
 )
 
 // All operations on a running engine happen at the same time. Each request gets its response and is counted
-// once. At the end nothing is held.
+// once. At the end all resources are released.
 func TestEverythingAtOnce(t *testing.T) {
 	var arrivals atomic.Uint64
 	cfg := engine.DefaultConfig()

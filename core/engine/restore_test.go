@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// While Restore runs, no background work has begun that could count anything.
+// While Restore runs, no background work that could count anything has begun.
 func TestRestoreComesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dials atomic.Int64

@@ -245,7 +245,7 @@ func TestCloseEndsARead(t *testing.T) {
 	quiet(t, e)
 }
 
-// A response without a body holds nothing, even if it is not closed.
+// A response without a body holds no resources, even if it is not closed.
 func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(map[string]int{"/204": 204, "/304": 304, "/200": 200}[r.URL.Path])
@@ -326,7 +326,7 @@ func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 }
 
 // Shutdown waits for the requests of the Transport as for those of the gateway's clients. Then it ends the
-// remaining ones, and refuses new ones.
+// remaining requests, and refuses new ones.
 func TestShutdownEndsTheTransport(t *testing.T) {
 	held := make(chan struct{})
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
@@ -383,7 +383,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }
 
-// After a panic nothing is held, so a caller that recovers can continue.
+// After a panic all resources are released, so that a caller that recovers can continue.
 func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
 	e := newEngine(t, func(context.Context, string, string) (net.Conn, error) { panic("bug") }, "http://127.0.0.1:1")
 	b := &body{Reader: strings.NewReader("body")}

@@ -74,7 +74,6 @@ const (
 )
 
 // admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see place).
-// It may wait for a place (see place).
 func (s *acceptor) admit(raw net.Conn, f newFront) {
 	if config := s.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
@@ -244,8 +243,8 @@ func (s *Server) refuse(c *connection, f newFront, why string) {
 	}()
 }
 
-// The longest waits for the beginning of a request that is refused. Some clients, such as that of Go's net/http,
-// treat a response that comes before their request as an error of the connection.
+// The longest waits for the request of a client that is refused. Some clients, such as Go's net/http, treat a
+// response that arrives before they have sent a request as an error of the connection.
 const (
 	requestWait = 20 * time.Millisecond
 	hastyWait   = 200 * time.Microsecond // if many others are being refused

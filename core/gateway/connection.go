@@ -140,8 +140,8 @@ func (c *connection) linger(unfinished bool) {
 	}
 }
 
-// discardUnread discards what has arrived, up to a limit, without a wait. Bytes that are unread when a connection is
-// closed make the system reset it.
+// discardUnread discards bytes that have arrived, up to a limit, and does not wait. If bytes were unread when the
+// connection is closed, the system would reset it.
 func (c *connection) discardUnread() {
 	for range 16 {
 		c.reader.Discard(len(c.reader.Buffered()))

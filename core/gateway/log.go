@@ -9,7 +9,7 @@ import (
 // logs reports whether requests are written to the access log.
 func (s *Server) logs() bool { return s.AccessLog != nil && s.AccessLog.On() }
 
-// logRequest writes the request that has ended to the access log.
+// logRequest writes the request, which has ended, to the access log.
 func (r *request) logRequest() {
 	if !r.server.logs() {
 		return
@@ -25,7 +25,7 @@ func (r *request) logRequest() {
 	r.server.logEnded(l, r.conn, r.cache.account, &r.exchange)
 }
 
-// logEnded adds to l what x, the client's connection and the user's account tell about the request, and writes it.
+// logEnded completes l from x, the client's connection and the user's account, and writes it to the access log.
 func (s *Server) logEnded(l *accesslog.Record, c *connection, a *access.Account, x *executor.Exchange) {
 	l.Client, l.Ended = c.raw.RemoteAddr(), s.Now()
 	if l.Started.IsZero() { // the request was refused at once

@@ -21,15 +21,15 @@ type places struct {
 	mu        sync.Mutex
 	conns     []*connection      // guarded by mu
 	perClient map[netip.Addr]int // connections by clientOf; guarded by mu
-	found     [2]search          // among all clients, and among the connections of one; guarded by mu
+	found     [2]search          // results for all clients, and for one client; guarded by mu
 }
 
 // search is the result of a search for clients that have waited for long.
 type search struct {
-	client netip.Addr // of the connections; the zero Addr for those of all clients
-	list   []waiter   // those that have not been removed; the next to be removed is the last
+	client netip.Addr // the client whose connections were searched; the zero Addr for all clients
+	list   []waiter   // the waiters that have not been removed, the next one last
 	until  time.Time  // list is used before this time
-	pause  time.Time  // no search is made before this time, because none was found
+	pause  time.Time  // no search is made before this time, because the last one found none
 }
 
 // waiter is a connection whose client has waited for long enough.
@@ -47,7 +47,7 @@ func (p *places) init() {
 // request may need more.
 func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 
-// add adds a connection. The caller then calls enter(true). The caller then calls enter(true).
+// add adds a connection. The caller then calls enter(true).
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +194,7 @@ func (p *places) takeFrom(s *search) *connection {
 	return nil
 }
 
-// search replaces the result s by that of a search at now. The caller holds mu.
+// search makes a search at the time now, and stores the result in s. The caller holds mu.
 func (p *places) search(s *search, now time.Time, client netip.Addr) {
 	s.client, s.until, s.list = client, now.Add(foundFor), nil
 	for _, c := range p.conns {

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// parseOptions parses the options of an accepted login's user name; text is "" for none. It logs wrong options, because
-// few clients show the message of a 407, and SOCKS5 has none.
+// parseOptions parses the options of an accepted login's user name; text is "" for none. It logs wrong options,
+// because few clients show the message of a 407, and SOCKS5 has no messages.
 func (s *Server) parseOptions(text string, l access.Login) (session.Options, error) {
 	if text == "" {
 		return session.Options{}, nil
@@ -34,11 +34,11 @@ func wrongOption(err error) *proxyhttp.ErrorResponse {
 	}
 }
 
-// attemptsOverride returns the override that the option retry stands for.
+// attemptsOverride returns the override for the option retry.
 func attemptsOverride(attempts int) string { return "max_attempts=" + strconv.Itoa(attempts) }
 
-// wantedSession returns the session that the request asks for in X-Whirlpool-Session, otherwise the one in the user
-// name; its ID is "" for none.
+// wantedSession returns the session that the request asks for in X-Whirlpool-Session or, without this field, in the
+// user name. Its ID is "" if the request asks for none.
 func (r *request) wantedSession() (session.Request, error) {
 	value, _, err := r.ownField("x-whirlpool-session")
 	if err != nil || len(value) == 0 {

@@ -108,7 +108,7 @@ func (r *request) overrideMode() retry.OverrideMode {
 	return r.set.overrideMode(r.cache.account)
 }
 
-// overrideMode returns what an override of a user may ask for. The account is nil without users.
+// overrideMode returns the override mode of a user. a is nil without users.
 func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	switch {
 	case a != nil && a.Override != retry.OverrideDefault:

@@ -229,7 +229,7 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 	})
 }
 
-// The abilities that follow from the results of the two forms of a check.
+// The results of the two forms of a check determine the abilities.
 func TestAbilities(t *testing.T) {
 	const unknown, can, cannot = ability.Unknown, ability.Can, ability.Cannot
 	for name, c := range map[string]struct {
@@ -302,7 +302,8 @@ func TestASingleFailureInOneForm(t *testing.T) {
 	})
 }
 
-// If all checks fail, this shows nothing about the proxies: the host of the URL may be down.
+// If all checks fail, nothing is concluded about the proxies, because the host of the URL may have
+// failed.
 func TestTheTargetIsDown(t *testing.T) {
 	for _, url := range []string{"http://a/", "https://a/"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -350,7 +351,7 @@ func TestAProxyThatFails(t *testing.T) {
 	})
 }
 
-// If no request comes, a check probes an open breaker whose time has passed.
+// If no request arrives, a check is the probe of an open breaker whose time has passed.
 func TestChecksProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 8, settings(), nil)

@@ -74,7 +74,8 @@ func TestRequestsThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 			require.ErrorAs(t, err, &bad)
 			assert.Equal(t, 400, bad.Status)
 			assert.NotContains(t, bad.Detail, "a.test", "an error quotes nothing of the message")
-			// The same with one byte at a time, because the division into packets must not matter.
+			// The same request is read one byte at a time, because the division into packets must
+			// not matter.
 			err = NewReader(iotest.OneByteReader(strings.NewReader(raw))).ReadRequest(&q)
 			require.ErrorAs(t, err, &bad)
 		})
@@ -168,7 +169,7 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n" +
 			"Content-Length: 0\r\n\r\n", get, NoBody, 0, false},
 		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
-		// A 2xx to CONNECT has no framing, whatever its fields are. A refusal has.
+		// A 2xx to a CONNECT has no framing, whatever its fields. A refusal has one.
 		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, false},
 		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect,
 			NoBody, -1, false},
@@ -395,8 +396,8 @@ func TestReadersShareNoBuffer(t *testing.T) {
 	}
 }
 
-// TLS or SOCKS on a port for HTTP is refused at its first byte, in both directions, because it never contains
-// the end of a head.
+// TLS or SOCKS on a port for HTTP is refused at its first byte, in both directions, because it may never
+// contain the end of a head.
 func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
 	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50",
 		"\x00", "\xff", "\r\n\x05"} {

@@ -52,7 +52,8 @@ func (p page) sum(t require.TestingT, name, want string) float64 {
 	return sum
 }
 
-// TestTheIdentities records random events, and compares every query and the scrape with sums of its own.
+// TestTheIdentities records random events, and compares every query and the scrape with sums that it
+// computes itself.
 func TestTheIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
@@ -246,7 +247,7 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 }
 
 // A clock that was wrong by more than the retention, as on a machine without a real-time clock, is set back.
-// After that nothing is lost.
+// Later events are all counted.
 func TestAClockThatIsSetBack(t *testing.T) {
 	now := noon.Add(48 * time.Hour)
 	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
@@ -268,7 +269,7 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	assert.EqualValues(t, 60, r.ByProxy(1)["p"].Successes)
 }
 
-// A limited number of policies have counters of their own. The others are counted together.
+// A limited number of policies have their own counters. The others are counted together.
 func TestPoliciesAreBounded(t *testing.T) {
 	r := New(Config{})
 	for i := range maxPolicies + 5 {
@@ -442,7 +443,7 @@ func TestAMinuteThatBeginsForMany(t *testing.T) {
 	require.EqualValues(t, minutes*counters, r.Summary().Requests)
 }
 
-// A limited number of proxies have series of their own. All proxies are counted.
+// A limited number of proxies have their own series. All proxies are counted.
 func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Observe(func() []ProxyState {
@@ -460,8 +461,8 @@ func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	require.EqualValues(t, 0, page.sum(t, "whirlpool_plugin_quarantined", `"b"`))
 }
 
-// A proxy has a bucket only for each hour in which it was used, within the retention. So lists that change
-// often do not need much memory.
+// A proxy has a bucket only for each hour in which it was used, within the retention. Lists that change
+// often therefore need little memory.
 func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 	p := &proxy{keep: 24}
 	at := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }

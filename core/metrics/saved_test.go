@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// What one recorder saves, in parts or all at once, is restored in another. The other then answers every
-// query as the first one did.
+// The counters that one recorder saves, in parts or all at once, are restored in another recorder, which
+// then gives the same results for every query.
 func TestSavedCountersAnswerAsBefore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
@@ -93,7 +93,7 @@ func TestARestoredBreakerStartsClosed(t *testing.T) {
 	require.EqualValues(t, 2, r.Summary().Transitions)
 }
 
-// Rows of a damaged file, or of another program's file, do no harm.
+// Rows of a damaged file, or of another program's file, are skipped.
 func TestInvalidRowsAreSkipped(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	hour := noon.Unix() / 3600

@@ -132,8 +132,8 @@ func TestNewProxiesAreCheckedOnce(t *testing.T) {
 	})
 }
 
-// While a proxy cannot be reached, the pool has the time of the next check. After a check that succeeds there
-// is none.
+// While a proxy cannot be reached, the pool has the time of the next check. After a passed check there is no
+// next check.
 func TestTheNextCheckIsAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 1, 8, map[string]core.Cause{"p0": verdict.ProxyUnreachable})
@@ -161,7 +161,7 @@ func TestTheNextCheckIsAnnounced(t *testing.T) {
 }
 
 // The breaker of a dead proxy opens without a request. The proxy is checked less and less often. When it can
-// be reached again, the next request probes it.
+// be reached again, the next request is the probe.
 func TestADeadEntryCostsNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 2, 8, map[string]core.Cause{"p1": verdict.ProxyUnreachable})
@@ -215,7 +215,7 @@ func TestAShortOutageEndsSoon(t *testing.T) {
 }
 
 // A proxy that passes the checks but refuses requests is probed less and less often, until it serves a
-// request. After that a failure counts as the first one.
+// request. After that, a failure counts as the first failure.
 func TestAProxyThatAcceptsChecksOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, _ := start(t, 2, 8, nil)
@@ -319,7 +319,7 @@ func TestChecksFollowThePool(t *testing.T) {
 	})
 }
 
-// AwaitFirst waits for the first check of each proxy, whether it succeeds or fails, and not longer than its limit.
+// AwaitFirst waits for the first check of each proxy, whether it passes or fails, but not longer than its limit.
 func TestAwaitFirst(t *testing.T) {
 	for name, c := range map[string]struct {
 		proxies  int

@@ -60,7 +60,7 @@ func TestCapped(t *testing.T) {
 	require.Error(t, err, "what is out of range is refused, not capped")
 }
 
-// A capped policy costs no more than the global one, whatever is asked for.
+// A capped policy costs no more than the global one, whatever the override.
 func TestCappedModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) Policy {

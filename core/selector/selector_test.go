@@ -220,7 +220,8 @@ func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
 	}
 }
 
-// A retry is a probe only if no breaker is closed. With literal counts it may be one in any case.
+// A retry is a probe only if no breaker is closed. If breaker.blame is "literal", it may always be
+// one.
 func TestRetriesAsProbes(t *testing.T) {
 	for _, literal := range []bool{false, true} {
 		f := newFixture(t, 4, 256)

@@ -8,22 +8,24 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Session is the session that a request belongs to. Its requests use the same proxy while that is admissible.
+// Session is the session of a request. The requests of a session use the same proxy while that proxy is
+// admissible.
 type Session interface {
 	// Bound returns the id of the session's proxy; "" if it has none yet.
 	Bound() string
 	// Strict reports whether the session has a proxy and must use no other one.
 	Strict() bool
-	// Score returns the score of a proxy, whose Upstream.Hash and weight are given. Of the admissible proxies, the one
-	// with the highest score becomes the session's.
+	// Score returns the score of the proxy with the given Upstream.Hash and weight. A session without a proxy gets
+	// the admissible proxy with the highest score.
 	Score(proxy uint64, weight float64) float64
 }
 
-// bound reports whether no attempt of the request may use another proxy than that of its session.
+// bound reports whether the request must use no other proxy than that of its session.
 func (q *Query) bound() bool { return q.Session != nil && q.Session.Strict() }
 
-// chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is admissible,
-// otherwise the proxy with the highest score. A session does not leave its proxy because that is at its max_in_flight.
+// chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is
+// admissible, otherwise the proxy with the highest score. A session does not leave its proxy when that has reached
+// max_in_flight.
 func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	strict := c.Session.Strict()
 	if u := snap.Get(c.Session.Bound()); u != nil && (strict || c.keepsSession(u)) {
@@ -50,7 +52,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) (upstrea
 	return s.chooseTried(c, snap)
 }
 
-// sessionAdmits reports whether the request may use the session's proxy if that has a free place.
+// sessionAdmits reports whether the request may use u, the session's proxy, if u has a free place.
 func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
 	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outsideRegion(u)
 }
@@ -99,7 +101,7 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	return best
 }
 
-// sessionBlocked is Blocked for a request that may use only the session's proxy.
+// sessionBlocked is like Blocked, for a request that must use the session's proxy.
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, resting rest.Resting, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.Bound())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outsideRegion(u) {

@@ -31,7 +31,8 @@ func ofSession(s *testSession) *Query {
 	return &Query{Idempotent: true, Retryable: true, Session: s}
 }
 
-// All requests of a session that has no proxy yet choose the same one, in a pool of any size; sessions differ.
+// All requests of a session that has no proxy yet choose the same proxy, in a pool of any size. Different
+// sessions choose different proxies.
 func TestANewSessionHasOneProxy(t *testing.T) {
 	for _, n := range []int{3, 1000} {
 		f, chosen := newFixture(t, n, 64), map[string]bool{}
@@ -71,11 +72,12 @@ func TestASessionStaysAtItsProxy(t *testing.T) {
 	}
 }
 
-// What keeps the session's proxy p1 out, and what follows for a strict session.
+// The reasons why the session's proxy p1 is not admissible, and their effects on a strict session
+// and on another one.
 func TestASessionWhoseProxyIsOut(t *testing.T) {
 	for name, x := range map[string]struct {
 		keepOut func(*fixture, *Query)
-		due     time.Duration // of the error of a strict session; 0 for none
+		due     time.Duration // Due of the error of a strict session; 0 for none
 	}{
 		"its breaker is open": {func(f *fixture, _ *Query) { f.settle(f.get(1), core.Failure) }, time.Second},
 		"it was removed": {func(f *fixture, _ *Query) {
@@ -123,7 +125,8 @@ func TestASessionWhoseProxyIsOut(t *testing.T) {
 	}
 }
 
-// A retry of a strict session uses the same proxy. One of another session uses each proxy before it uses one again.
+// A retry of a strict session uses the same proxy. A retry of another session uses each proxy before it uses one
+// again.
 func TestRetriesOfSessions(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	retry := func(s *testSession) (ids []string) {

@@ -1,4 +1,4 @@
-// Package session keeps the requests of a session at one proxy. A client names the session in its user name
+// Package session assigns the requests of a session to one proxy. A client names the session in its user name
 // (ParseOptions) or in the field X-Whirlpool-Session (ParseField). A new session gets a proxy by rendezvous hashing
 // (Score); a Table records the proxy that has served it.
 package session

@@ -27,7 +27,7 @@ type proxy struct {
 	weight float64
 }
 
-// drawProxy draws a proxy whose hash ends with a byte.
+// drawProxy draws a proxy whose hash ends with the byte last.
 func drawProxy(t *rapid.T, last uint64) proxy {
 	hash := rapid.Uint64Range(0, 1<<50).Draw(t, "hash")
 	return proxy{hash<<8 + last, rapid.Float64Range(0.1, 10).Draw(t, "weight")}
@@ -44,7 +44,8 @@ func place(k Key, proxies []proxy) uint64 {
 	return best.hash
 }
 
-// A proxy that is added gets sessions and moves no other ones; a proxy that is removed moves only its own.
+// An added proxy gets sessions, but no session moves between the other proxies. A removed proxy moves only
+// its own sessions.
 func TestOnlyTheShareOfAProxyMoves(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")
@@ -63,7 +64,8 @@ func TestOnlyTheShareOfAProxyMoves(t *testing.T) {
 	})
 }
 
-// The shares are proportional to the weights: with weights of 1, 2 and 5, one proxy of 8 parts has 1000 of 8000.
+// The shares are proportional to the weights: with weights of 1, 2 and 5, the proxy with weight 1 has 1000 of
+// 8000 sessions.
 func TestSharesAreProportionalToWeights(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	proxies := []proxy{{r.Uint64(), 1}, {r.Uint64(), 2}, {r.Uint64(), 5}}

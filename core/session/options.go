@@ -14,7 +14,8 @@ type Options struct {
 	Attempts     int     // the number of attempts, 1 to MaxRetries + 1; 0 for that of the policy
 }
 
-// MaxRetries is the largest number of the option retry: a retry policy has at most 10 attempts.
+// MaxRetries is the largest value of the option retry, because a retry policy has at most 10
+// attempts.
 const MaxRetries = 9
 
 // option is the meaning of a word.
@@ -28,7 +29,7 @@ const (
 	optionStrict
 )
 
-// words has the words of the options, in lower case: ours, and those of proxy vendors (Bright Data, Decodo, Oxylabs,
+// words maps words in lower case to options. It also has the words of proxy vendors (Bright Data, Decodo, Oxylabs,
 // Thordata and others), so that clients need not change their user names.
 var words = map[string]option{
 	"session": optionSession, "sessid": optionSession,
@@ -38,7 +39,7 @@ var words = map[string]option{
 	"strict": optionStrict,
 }
 
-// Words is the list of the options for messages.
+// Words lists the options, for messages.
 const Words = "session-ID, region-NAME, ttl-10m, retry-N and strict"
 
 // OptionError is an error in the options of a user name.

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Request is what a request asks of its session.
+// Request describes the session that a request asks for.
 type Request struct {
 	ID     string        // 1 to MaxID characters: letters, digits and "._~-"; "" for no session
 	TTL    time.Duration // the session ends after this time without a served request; MinTTL to MaxTTL
-	Strict bool          // a session with a proxy uses no other one
+	Strict bool          // a session that has a proxy uses no other proxy
 }
 
 // MaxID is the maximum length of a session's id.
 const MaxID = 64
 
-// The limits of Request.TTL, and its value if a request names none.
+// The limits and the default of Request.TTL.
 const (
 	DefaultTTL = 10 * time.Minute
 	MinTTL     = time.Second

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// DefaultMax is the default maximum number of sessions of a Table, which takes up to 20 MB then.
+// DefaultMax is the default maximum number of sessions of a Table. They take up to 20 MB.
 const DefaultMax = 100_000
 
-// Table records which proxy serves each session. It is bounded: if there is one session more than the maximum, the one
-// that was used longest ago is removed. It is safe for concurrent use.
+// Table records which proxy serves each session. Beyond its maximum number of sessions, it removes the session that
+// was used longest ago. It is safe for concurrent use.
 type Table struct {
 	max    int
 	mu     sync.Mutex
@@ -18,10 +18,10 @@ type Table struct {
 	recent list.List             // guarded by mu; of *binding, the last use first
 }
 
-// binding is the proxy of a session.
+// binding assigns a proxy to a session.
 type binding struct {
 	key        Key
-	proxy      string // its id
+	proxy      string // id of the proxy
 	generation uint32 // see Use.generation
 	until      time.Time
 }
@@ -29,7 +29,7 @@ type binding struct {
 // NewTable returns a table of at most max sessions.
 func NewTable(max int) *Table { return &Table{max: max, byKey: map[Key]*list.Element{}} }
 
-// Len returns the number of sessions. It includes sessions that have ended and that no request has used since.
+// Len returns the number of sessions. It includes sessions that have ended and have not been removed yet.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,9 +51,8 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	return b, true
 }
 
-// bind records that a session has been served by a proxy, and that it lasts until a time if no request follows. A
-// session that has not ended keeps its proxy if a request of a later generation has been served meanwhile; with keep,
-// it keeps its proxy in any case.
+// bind records that a proxy has served a session, and when the session ends if no request follows. A session that has
+// not ended keeps its proxy if a request of a later generation has been served meanwhile, or if keep is set.
 func (t *Table) bind(b binding, keep bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

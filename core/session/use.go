@@ -13,14 +13,14 @@ type Use struct {
 	key    Key
 	ttl    time.Duration
 	strict bool
-	bound  binding // at the beginning of the request; zero if the session had no proxy
+	bound  binding // binding binding at the beginning of the request; zero if the session had no proxy
 
 	proxy      string // of the last attempt
-	generation uint32 // of the last attempt: increases when the session moves
+	generation uint32 // generation of the last attempt; it increases when the session moves
 	exits      bool   // the last attempt's proxy has an exit for each generation
 }
 
-// Begin begins the use of a session at the time now. key is that of the session that r names.
+// Begin begins the use of a session at the time now. key is the key of the session in r.
 func (t *Table) Begin(key Key, r Request, now time.Time) Use {
 	b, _ := t.find(key, now)
 	return Use{table: t, key: key, ttl: r.TTL, strict: r.Strict, bound: b, generation: b.generation}
@@ -32,12 +32,12 @@ func (u *Use) Bound() string { return u.bound.proxy }
 // Strict reports whether the session has a proxy and must use no other one.
 func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
 
-// Score is Key.Score.
+// Score returns Key.Score for the key of the session.
 func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
 
-// Attempt records the attempt with that number (0 for the first) through a proxy. Unless the session is strict, each
-// retry is a new generation of it, and so is an attempt through another proxy than the session's. exits is whether the
-// proxy has an exit of its own for each generation, which it finds by the Token.
+// Attempt records an attempt through a proxy; number is 0 for the first. Unless the session is strict, each retry
+// begins a new generation of the session, and so does an attempt through another proxy than the session's. exits is
+// whether the proxy has an exit of its own for each generation, which it finds by the Token.
 func (u *Use) Attempt(number int, proxy string, exits bool) {
 	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {
@@ -69,5 +69,5 @@ func (u *Use) Token() string {
 	return tokens.EncodeToString(sum[:8])
 }
 
-// tokens has no letter of an upper case, because some vendors ignore the case.
+// tokens uses only lower case letters, because some vendors ignore the case.
 var tokens = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -157,7 +157,7 @@ func TestWriteAfterClose(t *testing.T) {
 		w := New(s, nil)
 		s.set("blocked")
 		fmt.Fprintln(w, "first")
-		synctest.Wait() // the sink has it and blocks
+		synctest.Wait() // the sink has received the record and blocks
 		fmt.Fprintln(w, "second")
 		require.Equal(t, Unwritten(2), w.Close())
 		begun := time.Now()

@@ -37,7 +37,7 @@ func (d *disk) failing(call string) error {
 	return d.fail(call)
 }
 
-// cut is a power cut. Of what was not synced, a random part is on the disk.
+// cut simulates a power cut. A random part of the data that were not synced is on the disk.
 func (d *disk) cut(r *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,7 +71,7 @@ func (d *disk) cut(r *rand.Rand) {
 	d.entries, d.synced = next, maps.Clone(next)
 }
 
-// torn returns what a power cut leaves of a file whose contents were old at the last sync and are new now:
+// torn returns the contents of a file after a power cut, if they were old at the last sync and new since:
 // some pages of each, or the new size with zeros.
 func torn(r *rand.Rand, old, new []byte) []byte {
 	if string(old) == string(new) {

@@ -40,7 +40,7 @@ func open(t require.TestingT, fs state.FS, dir string) (*state.Store, state.Dama
 }
 
 // Power cuts lose no write that has returned nil, and a write that has failed is never made in part. The disk
-// fails at random moments too.
+// also fails at random moments.
 func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
@@ -211,7 +211,7 @@ func line(n int, entry string) string {
 
 func join(lines []string) string { return strings.Join(lines, "\n") + "\n" }
 
-// Each single byte that changes on the disk is found.
+// Each change of a single byte on the disk is detected.
 func TestEachChangedByteIsFound(t *testing.T) {
 	d := newDisk()
 	s, _ := open(t, d, "/state")

@@ -237,7 +237,7 @@ func TestEndRelay(t *testing.T) {
 	}
 }
 
-// For all outcomes of an attempt that lost a race: it is charged to nobody, and nothing follows.
+// For all outcomes of an attempt that lost a race: it is excluded, and no retry follows.
 func TestLoseRace(t *testing.T) {
 	for name, f := range map[string]*Facts{
 		"a response":  {Status: 200, Idempotent: true, Replayable: true},

@@ -18,15 +18,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// The thresholds of all three: 5 failures in 60 s open for 30 s.
+// The settings of all three breakers: 5 failures in 60 s open them for 30 s.
 const (
 	threshold = 5
 	window    = time.Minute
 	timeout   = 30 * time.Second
 )
 
-// attempts returns, for each library, a function that makes one admitted and successful attempt. It uses the
-// functions of the library for code that the library does not call itself.
+// attempts returns, for each library, a function that makes one admitted and successful attempt. The code
+// around an attempt uses the functions of the library.
 func attempts() map[string]func() bool {
 	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window,
 		TimeoutDuration: timeout},
