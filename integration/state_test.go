@@ -423,3 +423,48 @@ requests_per_day = 3
 	require.Equal(t, 429, get())
 	require.Equal(t, 3.0, w.json("/users")["users"].([]any)[0].(map[string]any)["requests_today"])
 }
+
+// Lines of a list that share host and port keep their ids and changes, although the list changes while the gateway
+// does not run.
+func TestSharedHostAndPortSurvive(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	list := filepath.Join(w.dir, "list.txt")
+	w.write(confK + fmt.Sprintf("[pool]\nfiles = [%q]\n", list))
+	lines := func(users ...string) {
+		text := ""
+		for _, user := range users {
+			text += "http://" + user + ":hunter2secret@127.0.0.1:9\n"
+		}
+		require.NoError(t, os.WriteFile(list, []byte(text), 0o600))
+	}
+	pool := func() kept {
+		out := w.kept()
+		delete(out, policyName)
+		delete(out, "F1")
+		return out
+	}
+	lines("a", "b", "c")
+	w.run()
+	status, _, _ := w.call("DELETE", "/proxies/127.0.0.1:9-2", "")
+	require.Equal(t, 204, status)
+	status, _, _ = w.call("PATCH", "/proxies/127.0.0.1:9-3", `{"weight":4}`)
+	require.Equal(t, 200, status)
+	for _, step := range []struct {
+		users []string
+		want  kept
+	}{
+		{[]string{"b", "c"}, kept{"127.0.0.1:9-3": 4}},
+		{[]string{"c", "x", "b", "a"}, kept{"127.0.0.1:9": 1, "127.0.0.1:9-3": 4, "127.0.0.1:9-4": 1}},
+	} {
+		w.kill()
+		lines(step.users...)
+		w.run()
+		require.Equal(t, step.want, pool(), step.users)
+	}
+	text, err := os.ReadFile(filepath.Join(w.stateDir, "ids"))
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "hunter2")
+}
