@@ -25,6 +25,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
@@ -86,7 +87,9 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
 	r.files = budget.NewFiles(o.files, o.now)
-	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files})
+	loops := loop.New(rand.Uint64)
+	loops.SetMarks(false) // requests arrive at the proxy as the client sent them
+	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files, Loop: loops})
 	quiet := slog.New(slog.DiscardHandler)
 	tuning := executor.Tuning{
 		FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} },
@@ -95,7 +98,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
-		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100),
+		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
 		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
 	}, o.Settings)
 

@@ -50,6 +50,13 @@ func (f *socksFront) serve() {
 		f.conn.linger(false)
 		return
 	}
+	if f.server.Loop.CameBack(f.conn.raw) {
+		f.server.Log.Warn("a SOCKS5 request came back: one of the proxies leads back to this gateway",
+			slog.String("host", to.Host))
+		f.reply(socks5.GeneralFailure)
+		f.conn.linger(false)
+		return
+	}
 	f.conn.read.enter(busy)
 	f.connect(&to)
 }

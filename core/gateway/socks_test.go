@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,4 +161,46 @@ func TestASOCKS5ClientLeaves(t *testing.T) {
 	e := r.recorded.Requests()[0]
 	require.Equal(t, core.FinalCancelled, e.Final)
 	require.Zero(t, e.Status)
+}
+
+// A SOCKS5 proxy that leads back to the gateway is found at the first request: SOCKS5 clients get a failure, and others
+// a 508. The gateway dials once.
+func TestASOCKS5ProxyThatLeadsBack(t *testing.T) {
+	for name, ask := range map[string]func(c *client){
+		"SOCKS5": func(c *client) {
+			c.send(socksHello + socksTarget)
+			c.receive("\x05\x00\x05\x01")
+		},
+		"CONNECT": func(c *client) {
+			c.send("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n")
+			a, body := c.answer("GET")
+			require.Equal(c.t, 508, a.StatusCode)
+			require.Contains(c.t, body, "leads back to it")
+		},
+		"GET": func(c *client) {
+			c.send(closing)
+			a, body := c.answer("GET")
+			require.Equal(c.t, 508, a.StatusCode)
+			require.Contains(c.t, body, "leads back to it")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var dials atomic.Int64
+			var to atomic.Pointer[string]
+			r := newRig(t, nil, func(o *options) {
+				o.MaxConnections = 50
+				o.url = "socks5h://relay.test:1080"
+				o.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+					dials.Add(1)
+					return (&net.Dialer{}).DialContext(ctx, network, *to.Load())
+				}
+			})
+			address := r.listener.Addr().String()
+			to.Store(&address)
+			c := r.dial()
+			c.t = t
+			ask(c)
+			require.EqualValues(t, 1, dials.Load())
+		})
+	}
 }

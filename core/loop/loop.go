@@ -38,6 +38,7 @@ type Guard struct {
 	seed  maphash.Seed
 	rand  func() uint64
 	quiet atomic.Bool
+	dials dials
 }
 
 // New returns a guard with a new secret. rand is the source of the random numbers in tokens, and

@@ -300,8 +300,12 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	if usesTunnel(a.Scheme) {
 		c.callOnSlow()
 		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
+		end := t.cfg.Loop.Dialled(conn)
 		if err := socksHandshake(&recheckedConn{conn, t, c}, a, authority); err != nil {
 			verr = socksFailure(err)
+		}
+		if end() && verr != nil {
+			verr = loopError(a)
 		}
 	} else {
 		if verr = t.connect(conn, a, authority, c, &tun); verr == nil {
