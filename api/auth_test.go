@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// permission is the least powerful key that an endpoint accepts.
+// permission is the kind of the least powerful key that an endpoint accepts.
 type permission int
 
 const (
@@ -222,8 +222,8 @@ func TestChangesAreLogged(t *testing.T) {
 	}
 }
 
-// A stream of events goes on as long as its key, or the key of its client certificate, is valid. An Authorization field
-// comes first.
+// A stream of events goes on as long as its key, or the key of its client certificate, is valid. An Authorization
+// field takes precedence.
 func TestKeysOfAStream(t *testing.T) {
 	g := newRig(t, nil)
 	g.SetKeys([]Key{{Name: "a", Secret: "one"}, {Name: "b", Certificate: "viewer"}}, false)

@@ -33,7 +33,7 @@ func fullRecorder() *metrics.Recorder {
 }
 
 // The benchmark measures queries of a full recorder, while another goroutine records 5,000 attempts a second
-// (N3). The time is that of a whole request to the API.
+// (requirement N3). The time is that of a whole request to the API.
 func BenchmarkQuery(b *testing.B) {
 	recorder := fullRecorder()
 	r := newRig(b, func(_ *rig, cfg *Config) { cfg.Metrics = recorder })

@@ -27,7 +27,7 @@ type eventClient struct {
 	conn   net.Conn
 	status int
 	in     *bufio.Reader // the body
-	ended  chan error    // receives when the server does not use the connection any more
+	ended  chan error    // receives a value when the server no longer uses the connection
 }
 
 // listen requests the events. query begins with "?", or is empty.

@@ -178,7 +178,7 @@ func (a *addressed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(
 
 func (a *addressed) Write(p []byte) (int, error) { return len(p), nil }
 
-// A response is written in pieces, each with a deadline of its own.
+// A response is written in pieces, each with its own deadline.
 func TestResponsesHaveDeadlines(t *testing.T) {
 	d := &deadlined{}
 	c := &conn{Conn: d}

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// document is openapi.yaml in a form that responses can be compared with.
+// document is openapi.yaml in a form in which it can be compared with responses.
 type document struct {
 	doc    *openapi3.T
 	router routers.Router

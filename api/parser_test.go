@@ -114,7 +114,7 @@ func TestStrictReaderKeepsRequests(t *testing.T) {
 		"GET /c?d HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /e HTTP/1.1\r\nHost: localhost\r\n\r\n", string(all))
 }
 
-// FuzzStrictReader: what the reader returns are requests that net/http accepts.
+// FuzzStrictReader: net/http accepts the requests that the reader returns.
 func FuzzStrictReader(f *testing.F) {
 	for _, raw := range hostileRequests {
 		f.Add([]byte(raw))

@@ -235,7 +235,7 @@ type panicking struct{ Metrics }
 func (panicking) Summary() metrics.Summary { panic("secret") }
 func (panicking) Handler() http.Handler    { return http.NotFoundHandler() }
 
-// If a handler panics, the response has no details. The log has them.
+// If a handler panics, the details are in the log and not in the response.
 func TestPanic(t *testing.T) {
 	r := newRig(t, func(_ *rig, cfg *Config) { cfg.Metrics = panicking{} })
 	r.check(t, get("/metrics/retries", 500,

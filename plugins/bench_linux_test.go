@@ -83,8 +83,8 @@ func shut(t testing.TB, pool *upstream.Pool, k int) {
 	}
 }
 
-// The benchmark makes a choice like a request: it collects the candidates, calls the scorer, and acquires and
-// releases the permit.
+// The benchmark makes a choice as a request does: it collects the candidates, calls the scorer, and acquires
+// and releases the permit.
 func BenchmarkChoice(b *testing.B) {
 	r := registry(b)
 	choose := func(name string, s *selector.Selector) func(*testing.B) {
@@ -135,7 +135,7 @@ func BenchmarkDelay(b *testing.B) {
 	}
 }
 
-// answers is a Sender whose response comes at once.
+// answers is a Sender that responds at once.
 type answers struct{ status int }
 
 func (a answers) Send(context.Context, *executor.Attempt) (int, verdict.Facts) {

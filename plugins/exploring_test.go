@@ -75,7 +75,7 @@ func TestPenaltiesOfExploring(t *testing.T) {
 	}
 }
 
-// A proxy that fails as often as the others is not worse, however often that is.
+// A proxy that fails as often as the others is not worse, however often they fail.
 func TestExploringComparesWithTheOthers(t *testing.T) {
 	s, err := registry(t).Scorer("exploring", plugins.FallbackFirst)
 	require.NoError(t, err)

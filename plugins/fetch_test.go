@@ -349,7 +349,7 @@ func TestATableThatGoesDuringAFetch(t *testing.T) {
 func TestLimitsOfOnePlugin(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mine.wasm")
-	// It takes about 4 million units of fuel, more than the default limit.
+	// The loop takes about 4 million units of fuel, more than the default limit.
 	loop := w.Join(w.Const32(800_000), []byte{w.LocalSet, 4, w.Loop, w.Empty, w.LocalGet, 4}, w.Const32(1),
 		[]byte{w.I32Sub, w.LocalSet, 4, w.LocalGet, 4, w.BrIf, 0, w.End}, w.Scores(1))
 	m := w.Scorer(loop...)

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Calls that find no instance quarantine a plugin if they are most of its calls for two seconds, and not only
+// A plugin is quarantined if most of its calls find no instance for two seconds, but not if this happens only
 // for a moment.
 func TestBusyFaults(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -153,7 +153,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 
 // A change of the settings is detected, even if both settings print in the same way.
 func TestSettingsThatLookTheSame(t *testing.T) {
-	// It scores the first candidate with the second byte of its setting.
+	// The score of the first candidate is the second byte of the setting.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
 		// i32.load8_u, f64.convert_i32_s

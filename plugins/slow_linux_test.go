@@ -31,8 +31,8 @@ func threadTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// A scorer that uses most of its CPU time in each call slows down every request. So it is quarantined within
-// 50 calls. With ten times the timeout it continues to serve.
+// A scorer that uses most of its CPU time in each call slows down every request. Such a scorer is
+// quarantined within 50 calls. With ten times the timeout it continues to serve.
 func TestASlowScorerIsQuarantined(t *testing.T) {
 	m := w.Scorer(w.Join(w.Scores(1), w.Live(w.ScorerNow, w.Times(10_000_000, 4)...))...)
 	m.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}

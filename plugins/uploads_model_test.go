@@ -1,6 +1,6 @@
 //go:build !race
 
-// The model runs in one goroutine, where the race detector finds nothing. With it, the test took 13 minutes beside a
+// The model runs in one goroutine, where the race detector is useless. With it, the test took 13 minutes beside a
 // load of 25, longer than the time limit of go test. TestEverythingAtOnce is for the detector.
 
 package plugins_test
@@ -37,7 +37,7 @@ func (m made) code() []byte {
 }
 
 // named is the expected state of a name. The module of the table is used if there is one, otherwise the
-// upload. before is the module that a roll-back returns to.
+// upload. before is the module that a roll-back restores.
 type named struct{ table, upload, before *made }
 
 // Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order. For each name, the

@@ -22,7 +22,7 @@ import (
 
 // After a restart, an uploaded module gets the same settings as before.
 func TestSettingsSurviveARestart(t *testing.T) {
-	// It scores the first candidate with the length of its setting's text.
+	// The score of the first candidate is the length of the setting's text.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
 		// f64.convert_i32_s of value_length
@@ -47,7 +47,8 @@ func TestSettingsSurviveARestart(t *testing.T) {
 	}
 }
 
-// The files of an earlier build, which wrote two files for each upload, are not read. The log says so.
+// The files of an earlier build, which wrote two files for each upload, are not read. A log record
+// states this.
 func TestUploadsOfAnEarlierBuild(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
@@ -131,8 +132,8 @@ func reopen(t *testing.T, opts plugins.Options) *plugins.Registry {
 }
 
 // An upload that cannot be loaded any more keeps its name. The built-in is called instead. The log and the
-// plugin's state say what to do. If a good module replaces the upload, callers that already hold the plugin
-// use it.
+// plugin's state explain what to do. If a good module replaces the upload, callers that already hold the
+// plugin use it.
 func TestAnUploadThatNoLongerLoads(t *testing.T) {
 	scorer := w.Scorer(w.Scores(4)...).Bytes()
 	for name, damage := range map[string]struct {

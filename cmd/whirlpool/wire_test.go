@@ -38,8 +38,8 @@ func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change f
 }
 
 // The listening address decides whether the API needs keys, and a reload does not change that address. A file
-// that narrows the address and removes the keys must therefore be refused: otherwise everybody could use the
-// API until the next start.
+// that restricts the address and removes the keys must therefore be refused. Otherwise every client could use
+// the API until the next start.
 func TestAReloadNeverOpensTheAPI(t *testing.T) {
 	const key = "[[api.keys]]\nname = \"ops\"\nkey = \"0123456789abcdef\"\nrole = \"admin\"\n"
 	g, _, change := running(t, "[api]\nlisten = \"0.0.0.0:8889\"\n"+key)
@@ -96,7 +96,7 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 }
 
 // During a reload, neither a signal nor a request for the configuration waits. The test uses a pipe as the
-// file, so that the reload takes as long as the test wants.
+// file, so that the test controls the duration of the reload.
 func TestNobodyWaitsForAReload(t *testing.T) {
 	g, _, _ := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	file := g.source.File
@@ -171,7 +171,7 @@ func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 	require.Contains(t, log.String(), "level=WARN msg=\"configuration reloaded\" proxies=0")
 }
 
-// On a file system without notifications, changes are found by regular checks.
+// On a file system without notifications, regular checks detect changes.
 func TestChangesNobodyTellsOf(t *testing.T) {
 	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	stop := watch(g, nil, g.fingerprint(nil))
@@ -180,7 +180,7 @@ func TestChangesNobodyTellsOf(t *testing.T) {
 	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
 }
 
-// A change between the start of loading and the start of watching is found.
+// A change between the start of loading and the start of watching is detected.
 func TestChangesWhileTheGatewayStarts(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		began := time.Now().Add(-10 * time.Millisecond) // file systems round times down

@@ -13,7 +13,7 @@ type Use struct {
 	key    Key
 	ttl    time.Duration
 	strict bool
-	bound  binding // binding binding at the beginning of the request; zero if the session had no proxy
+	bound  binding // binding at the beginning of the request; zero if the session had no proxy
 
 	proxy      string // of the last attempt
 	generation uint32 // generation of the last attempt; it increases when the session moves
@@ -37,7 +37,7 @@ func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(p
 
 // Attempt records an attempt through a proxy; number is 0 for the first. Unless the session is strict, each retry
 // begins a new generation of the session, and so does an attempt through another proxy than the session's. exits is
-// whether the proxy has an exit of its own for each generation, which it finds by the Token.
+// set if the proxy has its own exit for each generation, which it selects by the Token.
 func (u *Use) Attempt(number int, proxy string, exits bool) {
 	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {
@@ -49,9 +49,9 @@ func (u *Use) Attempt(number int, proxy string, exits bool) {
 	}
 }
 
-// Served binds the session to the proxy of the last attempt, which has served the request, and lets it last for its
-// ttl from now on. If the session has moved from another proxy, or to another exit of the same one, Served returns the
-// id of the proxy before; otherwise "".
+// Served binds the session to the proxy of the last attempt, which has served the request, and sets the end of the
+// session to its TTL from now on. If the session has moved from another proxy, or to another exit of the same
+// proxy, Served returns the id of the previous proxy; otherwise "".
 func (u *Use) Served(now time.Time) (movedFrom string) {
 	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
 	u.table.bind(b, u.strict, now)

@@ -9,8 +9,9 @@ import (
 // NewExt is the extension of a file while WriteFile writes it.
 const NewExt = ".new"
 
-// WriteFile replaces a file (mode 0600) completely or not at all, also if the power is cut. When it returns nil, the
-// file is on the disk. After an error the file is the old one, unless only its folder could not be synced.
+// WriteFile replaces a file (mode 0600) completely or not at all, even at a power cut. When it returns nil, the new
+// file is on the disk. If it returns an error, the file is the old one, unless the error is that the folder could
+// not be synced.
 func WriteFile(fsys FS, path string, data []byte) error {
 	f, err := fsys.Open(path+NewExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -22,7 +23,7 @@ func WriteFile(fsys FS, path string, data []byte) error {
 		err = fsys.Rename(path+NewExt, path)
 	}
 	if err != nil {
-		_ = fsys.Remove(path + NewExt) // the next WriteFile replaces it if this fails
+		_ = fsys.Remove(path + NewExt) // if this fails, the next WriteFile replaces it
 		return err
 	}
 	return fsys.SyncDir(filepath.Dir(path))

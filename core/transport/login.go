@@ -4,7 +4,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// address returns the address of u for the attempt, with values in place of the templates of its login.
+// address returns the address of u for the attempt, with values in place of the templates in its user
+// name and password.
 func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	a := u.Spec().Address
 	if !u.Templated() {
@@ -20,7 +21,7 @@ func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	return a.Fill(v)
 }
 
-// The lengths of random values of templates.
+// The lengths of the random values of templates.
 const (
 	randomTemplate = 8
 	randomSession  = 13 // as long as a session's token
@@ -37,14 +38,15 @@ func (t *Transport) random(n int) string {
 	return string(b)
 }
 
-// keeps reports whether connections of the attempt may be reused by other attempts, and those of others by it.
+// keeps reports whether the attempt may reuse connections of other attempts, and other attempts its
+// connection.
 func keeps(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
 	return !s.NoReuse && !(u.Templated() && s.Address.Random(c.Session != ""))
 }
 
-// loginKey returns key for connections that log in with the values of the attempt. Attempts with other values have
-// other keys, because the proxy may give them another exit.
+// loginKey extends key by the values of the templates. Attempts with different values have different keys, because
+// the proxy may use another exit for them.
 func loginKey(u *upstream.Upstream, c *Control, key string) string {
 	if !u.Templated() {
 		return key

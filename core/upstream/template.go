@@ -3,11 +3,11 @@ package upstream
 import "strings"
 
 // The templates in the user name and password of an address. A proxy vendor has many exits behind one address, and
-// chooses the exit by a part of the user name. So one proxy of the pool has many exits.
+// chooses the exit by a part of the user name. With a template, one proxy of the pool therefore has many exits.
 const (
-	templateSession = "{session}" // the session of the request, or random
+	templateSession = "{session}" // a token of the request's session, or a random value
 	templateRandom  = "{rand8}"   // 8 random letters and digits
-	templateRegion  = "{region}"  // the region that the request wants, or that of the proxy
+	templateRegion  = "{region}"  // the region that the request asks for, or the region of the proxy
 )
 
 // Values are the values of the templates of an address.
@@ -18,22 +18,22 @@ func (a Address) Templated() bool {
 	return a.has(templateSession) || a.has(templateRandom) || a.has(templateRegion)
 }
 
-// Random reports whether the user name or password has a template whose value is random. session is whether the
+// Random reports whether the user name or password has a template with a random value. session is set if the
 // request has a session.
 func (a Address) Random(session bool) bool {
 	return a.has(templateRandom) || !session && a.has(templateSession)
 }
 
-// AnyRegion reports whether the user name or password has the template of the region: the proxy has exits in all
-// regions.
+// AnyRegion reports whether the user name or password has the template for the region, which means that the
+// proxy has exits in all regions.
 func (a Address) AnyRegion() bool { return a.has(templateRegion) }
 
 func (a Address) has(template string) bool {
 	return strings.Contains(a.Username, template) || strings.Contains(string(a.Password), template)
 }
 
-// Fill returns the address with values in place of its templates. Of Region only letters, digits and "_.-" are used: it
-// may come from a client, which must not change other parts of the login.
+// Fill returns the address with values in place of its templates. It uses only the letters, digits and "_.-" of
+// Region, which may come from a client. The client must not change other parts of the login.
 func (a Address) Fill(v Values) Address {
 	r := strings.NewReplacer(templateSession, v.Session, templateRandom, v.Random,
 		templateRegion, strings.Map(regionChar, v.Region))
@@ -41,7 +41,7 @@ func (a Address) Fill(v Values) Address {
 	return a
 }
 
-// regionChar returns c, or -1 if c is not allowed in a region.
+// regionChar returns c, or -1 if a region must not contain c.
 func regionChar(c rune) rune {
 	if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_.-", c) {
 		return c
@@ -49,11 +49,11 @@ func regionChar(c rune) rune {
 	return -1
 }
 
-// logins are the templates of a proxy's login.
+// logins states which templates the user name and password of a proxy have.
 type logins struct{ templated, anyRegion bool }
 
-// Templated is Address.Templated.
+// Templated reports Address.Templated for the proxy's address.
 func (u *Upstream) Templated() bool { return u.login.templated }
 
-// AnyRegion is Address.AnyRegion.
+// AnyRegion reports Address.AnyRegion for the proxy's address.
 func (u *Upstream) AnyRegion() bool { return u.login.anyRegion }

@@ -49,8 +49,8 @@ func TestBuiltInsConform(t *testing.T) {
 	}
 }
 
-// All of these modules conform. So each failed check of the other modules is due to the code in which they
-// differ.
+// All of these modules conform. Each failed check of the other modules is therefore due to the code in
+// which they differ.
 func TestHandmadeModulesConform(t *testing.T) {
 	one := wt.ConstF64(1)
 	stating := scorer(success).with("configure", "ii>i", wt.Const32(0))
@@ -157,7 +157,7 @@ func TestEachCheckFails(t *testing.T) {
 			when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
 			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0),
 			wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
-		// Its own data is in the region that the host may write to.
+		// The module keeps its own data in the region to which the host may write.
 		{"answers", "unreachable", scorer(success, wt.Const32(wt.RegionAt+8000), load(opLoadI32, 0),
 			when(ops(wt.Unreachable))).Bytes()},
 		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i",
@@ -211,7 +211,7 @@ func TestEachCheckFails(t *testing.T) {
 	}
 }
 
-// A check that depends on a failed check is skipped, and the report says so.
+// A check that depends on a failed check is skipped, which the report states.
 func TestSkipsWhatCannotBeTried(t *testing.T) {
 	r := Run(host(), []byte("not a module"), nil)
 	for _, c := range r.Checks {

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// ticking returns a clock that advances by 100 us with each reading. So the measured times are artificial and
-// the rounds end; the fuel is real.
+// ticking returns a clock that advances by 100 us with each reading. The measured times are therefore
+// artificial and the rounds end; the fuel is real.
 func ticking() func() time.Time {
 	at := time.Unix(0, 0)
 	return func() time.Time {

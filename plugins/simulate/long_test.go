@@ -1,6 +1,6 @@
 //go:build !race
 
-// These simulations run in one goroutine, where the race detector finds nothing and needs minutes.
+// These simulations run in one goroutine, where the race detector is useless and takes minutes.
 
 package simulate
 

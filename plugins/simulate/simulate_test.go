@@ -159,7 +159,7 @@ func TestBreakers(t *testing.T) {
 }
 
 // A scorer gets each attempt as an observation. This scorer gives the proxy of the last success the highest
-// score, and 0.5 to the others. So it continues to use a good proxy.
+// score, and 0.5 to the others. It thus continues to use a good proxy.
 func TestLearnersHear(t *testing.T) {
 	const favourite = 16    // address where it keeps an id_hash
 	score := wasmtest.Join( // from the last candidate to the first
@@ -353,7 +353,7 @@ func FuzzGenerate(f *testing.F) {
 
 var _ core.Scorer = (*counted)(nil)
 
-// The computed result of a fixed delay equals that of the simulation with play.
+// The computed result of a fixed delay equals the result of a simulation with play.
 func TestTheFixedDelayIsPlayedRight(t *testing.T) {
 	policy := retry.DefaultPolicy()
 	for i, k := range outageKinds {

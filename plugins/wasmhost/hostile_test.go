@@ -244,7 +244,7 @@ func TestHostileCalls(t *testing.T) {
 	}
 }
 
-// The steps before a module serves are limited, too, and their errors say so.
+// The steps before a module is ready are limited, too, and errors state the limit.
 func TestHostileStarts(t *testing.T) {
 	start := func(f w.Func) *w.Module {
 		m := w.Scorer(w.Scores(1)...).Add(f)
@@ -666,7 +666,8 @@ func TestHostileBackoffs(t *testing.T) {
 	}
 }
 
-// The scores of a failed call must not be used. The next call finds nothing of the earlier instance's memory.
+// The scores of a failed call must not be used. The next call has no access to the memory of the earlier
+// instance.
 func TestGuestsDoNotMeet(t *testing.T) {
 	// the score is what stands at 8
 	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0})
@@ -724,7 +725,7 @@ func TestLargeModules(t *testing.T) {
 }
 
 // All hostile modules are called at the same time, each by several goroutines. All results of a good module
-// among them are right.
+// that is called at the same time are correct.
 func TestHostileTogether(t *testing.T) {
 	host := patient()
 	honest := load(t, w.Scorer(w.Scores(4)...))

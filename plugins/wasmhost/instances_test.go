@@ -25,8 +25,8 @@ func grown() []byte {
 	return w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}, countdown(100_000))
 }
 
-// Ten thousand simultaneous calls of a slow plugin that takes all the memory it may have. Few instances
-// exist, and no call waits for long.
+// A slow plugin that takes all the memory that it may use gets ten thousand simultaneous calls. Few
+// instances exist, and no call waits for long.
 func TestTenThousandCallsAtOnce(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Instances, limits.Wait = 4, 20*time.Millisecond
@@ -61,7 +61,7 @@ func TestTenThousandCallsAtOnce(t *testing.T) {
 	require.Less(t, int64(during.Sys-before.Sys), int64(512<<20), "4 instances of 16 MiB, and ten thousand goroutines")
 }
 
-// Each call has an instance to itself, however many calls there are.
+// Each call uses an instance alone, however many calls there are.
 func TestCallsShareInstances(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait = time.Minute
@@ -112,7 +112,7 @@ func TestLearnersTakeTurns(t *testing.T) {
 	require.Equal(t, 1, m.Instances())
 }
 
-// A plugin that is slow to take observations does not delay requests.
+// A plugin that is slow to process observations does not delay requests.
 func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait, limits.CallTimeout = 5_000_000_000, time.Minute, time.Minute // a second or more

@@ -183,7 +183,7 @@ func fieldLines(n int) (lines string) {
 	return lines
 }
 
-// A module of one kind does not serve as another kind.
+// A module of one kind cannot be used as another kind.
 func TestKindsAreNotConfused(t *testing.T) {
 	judge := load(t, w.Judge())
 	scorer := load(t, w.Scorer(w.Scores(1)...))

@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// plugin is a scorer in Go or in the module, or one to compare with.
+// plugin is a scorer in Go, the scorer in the module, or another one for a comparison.
 type plugin struct {
 	score   func(abi.RankRequest, []abi.Candidate) []float64
 	observe func(abi.Observation)
@@ -48,7 +48,7 @@ func roundRobin() plugin {
 	}, func(abi.Observation) {}}
 }
 
-// leastInFlight is the built-in of that name. It chooses among equal proxies at random.
+// leastInFlight is the built-in least_in_flight. It chooses among equal proxies at random.
 func leastInFlight() plugin {
 	return plugin{func(q abi.RankRequest, c []abi.Candidate) []float64 {
 		scores, r := make([]float64, len(c)), random.From(q.Seed)

@@ -97,7 +97,7 @@ func TestTheDefaultOfTheStateFolder(t *testing.T) {
 	assert.Equal(t, State{Dir: "/env"}, c.State)
 }
 
-// It contains every key. The keys without a default are in comments.
+// The koanf.toml of the repository contains every key. The keys without a default are in comments.
 func TestTheShippedFileShowsEveryKey(t *testing.T) {
 	text, err := os.ReadFile("../../../koanf.toml")
 	require.NoError(t, err)

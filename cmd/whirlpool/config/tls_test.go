@@ -72,7 +72,7 @@ api.keys = [{ name = "ops", certificate = "ops.test", role = "admin" }]
 	}
 }
 
-// There is a warning about a listener that takes secrets over plain TCP from other machines.
+// There is a warning about a listener that receives secrets over plain TCP from other machines.
 func TestSecretsInClearTextAreWarnedOf(t *testing.T) {
 	dir := certificates(t)
 	at := func(text string) []string {
@@ -95,8 +95,8 @@ func TestSecretsInClearTextAreWarnedOf(t *testing.T) {
 		"gateway.tls = "+files+"api.tls = "+files))
 }
 
-// Proxies get the certificates of their files, and a change of a file is noticed. A list that was fetched
-// cannot name files.
+// Proxies get the certificates of their files, and a change of a file reloads the configuration. A list
+// that was fetched cannot name files.
 func TestTLSOfProxies(t *testing.T) {
 	dir := certificates(t)
 	write := func(name, text string) string {

@@ -112,7 +112,7 @@ func TestAListIsRefreshed(t *testing.T) {
 	})
 }
 
-// After a bad response of any kind, the last good version stays, and the next attempt comes early.
+// After a bad response of any kind, the last good version stays, and the next attempt begins early.
 func TestTheLastGoodVersionStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int

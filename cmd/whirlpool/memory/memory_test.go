@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// process simulates a process whose free memory free returns to the system.
+// process simulates a process. Its method free returns unused memory to the system.
 type process struct {
 	mu sync.Mutex // guards the following while run runs
 	Usage
@@ -65,7 +65,8 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
-// If nothing changes in a process, it calls free less and less often. A busy process never does.
+// If nothing changes in a process, it calls free less and less often. A busy process never calls
+// free.
 func TestWhoHasNothingToReturn(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 3600, nil)
