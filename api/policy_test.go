@@ -33,7 +33,7 @@ func TestPolicy(t *testing.T) {
 			`{"error":"invalid_field","message":"max_attempts must be 1 to 10, not 0",`+
 				`"details":{"field":"max_attempts","limit":"1 to 10"}}`),
 		call("PUT", "/retry/policy", `{"backoff_strategy":"random"}`, 400),
-		call("PUT", "/retry/policy", `{"retry_status_codes":[404]}`, 400),
+		call("PUT", "/retry/policy", `{"retry_status_codes":[399]}`, 400),
 		call("PUT", "/retry/policy", `{"timeout":"1"}`, 400),
 		call("PUT", "/retry/policy", `{"updated_at":"2026-11-28T12:00:01Z"}`, 400),
 	)

@@ -22,12 +22,18 @@ type RegionError struct {
 
 func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
-// RestingError reports that every proxy that could otherwise be chosen rests for the target's host.
+// RestingError reports that every proxy that could otherwise be chosen rests for the target's host, or is banned.
 type RestingError struct {
-	Left time.Duration // time until the first of these rests ends; above 0
+	Left       time.Duration // time until the first of these rests and bans ends; above 0
+	Everywhere bool          // each of the proxies is banned, so that no host gets one
 }
 
-func (*RestingError) Error() string { return "every proxy is banned at this target, and rests for it" }
+func (e *RestingError) Error() string {
+	if e.Everywhere {
+		return "every proxy is banned"
+	}
+	return "every proxy is banned at this target, and rests for it"
+}
 
 // SessionError reports that a session is strict and that its proxy is not admissible.
 type SessionError struct {

@@ -72,6 +72,7 @@ var allowed = map[string]string{
 	"core/access":    "egress retry",
 	"core/verdict":   "",
 	"core/accesslog": "verdict",
+	"core/rules":     "egress verdict",
 	"core/upstream":  "ability breaker evidence verdict",
 	"core/proxylist": "upstream",
 	"core/changes":   "retry state strict upstream",
@@ -79,12 +80,12 @@ var allowed = map[string]string{
 	"core/health":    "ability evidence upstream verdict",
 	"core/transport": "ability budget health http1 loop socket socks5 upstream verdict",
 	"core/reach":     "breaker upstream verdict",
-	"core/executor":  "ability evidence queue rest retry selector session upstream verdict",
+	"core/executor":  "ability evidence queue rest retry rules selector session upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
 	"core/gateway": "access accesslog budget executor http1 loop proxyhttp retry session socket socks5 transport " +
 		"verdict",
 	"core/engine": "access breaker budget egress executor gateway health http1 loop metrics queue reach proxyhttp " +
-		"rest retry selector session transport upstream",
+		"rest retry rules selector session transport upstream",
 
 	"core/eventstream":       "",
 	"core/coretest":          "",

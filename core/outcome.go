@@ -141,8 +141,9 @@ const (
 	FinalEgressDenied
 	FinalLoopDetected
 	FinalSessionUnavailable
+	FinalAllBanned
 
-	LastFinal = FinalSessionUnavailable // the largest value
+	LastFinal = FinalAllBanned // the largest value
 )
 
 // String returns the header's value.
@@ -174,6 +175,8 @@ func (f Final) String() string {
 		return "loop_detected"
 	case FinalSessionUnavailable:
 		return "session_proxy_unavailable"
+	case FinalAllBanned:
+		return "all_proxies_banned"
 	}
 	return "unknown"
 }

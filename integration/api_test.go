@@ -56,7 +56,7 @@ func TestS03EdgesAreTaken(t *testing.T) {
 		`{"max_attempts":1,"base_delay":0.1,"multiplier":1.1,"max_backoff_delay":1,"timeout":0.1,` +
 			`"retry_status_codes":[]}`,
 		`{"max_attempts":10,"base_delay":60,"multiplier":10,"max_backoff_delay":300,"timeout":1e300,` +
-			`"retry_status_codes":[599,408,425,429,500]}`,
+			`"retry_status_codes":[599,408,403,429,500]}`,
 		`{"max_attempts":3.0}`,
 	} {
 		w.put(body)
@@ -82,7 +82,7 @@ func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 	for field, values := range map[string]string{
 		"max_attempts": `0|11|-1|3.5|"3"|true|null`, "base_delay": `0.0999|0|60.01|"1"`, "multiplier": `1.0|1.09|10.01`,
 		"max_backoff_delay": `0.99|300.1`, "backoff_strategy": `"EXPONENTIAL"|""|1|"round_robin"`, "jitter": `"true"|1`,
-		"retry_status_codes": `[404]|[200]|[600]|["503"]|503|null`, "timeout": `0|0.05|-1|1e400`,
+		"retry_status_codes": `[399]|[200]|[600]|["503"]|503|null`, "timeout": `0|0.05|-1|1e400`,
 		"updated_at": `"2026-01-01T00:00:00Z"`, "nope": `1`,
 		"MAX_ATTEMPTS": `5`,
 	} {

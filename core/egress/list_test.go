@@ -128,6 +128,6 @@ func FuzzGlob(f *testing.F) {
 		}
 		want, err := path.Match(pattern, name)
 		require.NoError(t, err)
-		require.Equal(t, want, globMatches(pattern, name))
+		require.Equal(t, want, GlobMatches(pattern, name))
 	})
 }

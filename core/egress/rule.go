@@ -155,16 +155,16 @@ func (r *rule) matches(h *host, port uint16) bool {
 	case !r.ports(port):
 		return false
 	case r.glob != "":
-		return globMatches(r.glob, h.name)
+		return GlobMatches(r.glob, h.name)
 	case r.prefix.IsValid():
 		return h.within(r.prefix)
 	}
 	return true
 }
 
-// globMatches reports whether name matches the pattern. In the pattern, * stands for any number of
+// GlobMatches reports whether name matches the pattern. In the pattern, * stands for any number of
 // characters. The time is at most proportional to the product of the lengths.
-func globMatches(pattern, name string) bool {
+func GlobMatches[T string | []byte](pattern string, name T) bool {
 	p, n := 0, 0
 	star, resume := -1, 0 // the last * before p, and the index in name at which its match ends
 	for n < len(name) {

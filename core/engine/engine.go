@@ -30,6 +30,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -53,6 +54,7 @@ type Config struct {
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Judge          string        // judge of responses; NoJudge or "" for none
+	Rules          []rules.Rule  // decide what follows an attempt, before the judge
 	Reachability   bool          // make reachability checks; has no effect with Literal
 	Health         health.Settings
 	NoSlowStart    bool          // for measurements: new proxies have no limit on attempts in flight (start)
@@ -329,12 +331,16 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	if err := cfg.check(); err != nil {
 		return executor.Tuning{}, err
 	}
-	rules, err := egressPolicy(cfg)
+	policy, err := egressPolicy(cfg)
+	if err != nil {
+		return executor.Tuning{}, err
+	}
+	set, err := compileRules(cfg.Rules)
 	if err != nil {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
-		Permit:      rules.Check,
+		Permit: policy.Check, Rules: set,
 		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe, Judge: judge,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 		Queue: cfg.Queue, Hedging: e.hedging,
@@ -346,7 +352,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		t.Targets = e.pool.Ledger()
 	}
 	if e.selector != nil {
-		t.Rests = e.selector.Rests()
+		t.Rests, t.Bans = e.selector.Rests(), e.selector.Bans()
 	}
 	return t, nil
 }

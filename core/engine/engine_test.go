@@ -102,7 +102,7 @@ func keys(m map[string]bool) (out []string) {
 func TestConfigsOfPrograms(t *testing.T) {
 	for key, change := range map[string]func(*engine.Config){
 		"retry.max_attempts":       func(c *engine.Config) { c.Retry.MaxAttempts = 11 },
-		"retry.retry_status_codes": func(c *engine.Config) { c.Retry.RetryStatusCodes = []int{404} },
+		"retry.retry_status_codes": func(c *engine.Config) { c.Retry.RetryStatusCodes = []int{399} },
 		"breaker":                  func(c *engine.Config) { c.Breaker.FailureThreshold = 0 },
 		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
 		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },

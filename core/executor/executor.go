@@ -12,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -68,8 +69,10 @@ type Tuning struct {
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
 	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
+	Rules          *rules.Set                         // decide what follows an attempt, before Judge; nil for none
 	Judge          core.Judge                         // rules on responses; nil for none
-	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge
+	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge, or Rules
+	Bans           *rest.Rests                        // the banned proxies (selector.Bans); not nil if there are Rules
 	Targets        Targets                            // nil if breaker.blame is "literal"
 	// Permit returns an error if no request may go to the target name:port; nil permits all.
 	Permit func(name string, port uint16) error

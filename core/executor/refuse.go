@@ -26,7 +26,7 @@ func (x *Exchange) refuse(err error) {
 			after = max(session.Due.Sub(now()), time.Millisecond)
 		}
 	case allRest:
-		final, after = core.FinalAllBannedHere, resting.Left
+		final, after = restingFinal(resting), resting.Left
 	case ofRegion:
 		final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {
@@ -54,6 +54,14 @@ func (x *Exchange) refuse(err error) {
 		return
 	}
 	x.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
+}
+
+// restingFinal returns the final outcome of a request for which no proxy is left because of rests and bans.
+func restingFinal(e *core.RestingError) core.Final {
+	if e.Everywhere {
+		return core.FinalAllBanned
+	}
+	return core.FinalAllBannedHere
 }
 
 // lastFinal returns the final outcome of a request whose last attempt ended with cause c; 0 if c

@@ -26,7 +26,7 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 	switch {
 	case o.Retry == core.NoRetry && o.Result == core.ResultCancelled:
 		x.result.Final, relay = core.FinalCancelled, false
-	case o.Retry == core.NoRetry && o.Result == core.ResultTimeout:
+	case o.Retry == core.NoRetry && o.Cause == verdict.TotalTimeout:
 		x.result.Final = core.FinalTimeout
 	case o.Retry == core.NoRetry && o.Cause == verdict.InnerGaveUp: // the response of the inner gateway is relayed
 		x.result.Final = core.FinalExhausted

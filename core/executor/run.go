@@ -57,10 +57,9 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		if race != nil {
 			response, o = race.decide(s, response, o)
 		}
-		if x.tuning.Judge != nil && verdict.Reviewable(o.Cause) {
-			if r, ok := s.(Excerpter); ok {
-				o = x.review(r, o)
-			}
+		if x.tuning.Rules != nil || x.tuning.Judge != nil {
+			response, _ := s.(Excerpter)
+			o = x.inspect(response, o)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
 			x.served(&o)

@@ -80,6 +80,21 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.count.Store(int64(len(r.ends)))
 }
 
+// End ends the rest of a pair. proxy and host are as in Begin. It returns false if the pair does not rest at time now.
+func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(now)
+	of := r.of(host)
+	i, found := of.find(proxy)
+	if found {
+		heap.Remove(&r.ends, of[i].at)
+		r.remove(of[i])
+		r.count.Store(int64(len(r.ends)))
+	}
+	return found
+}
+
 // Of returns the pairs of a host, or nil if there are none. Some of the rests may already have
 // ended.
 func (r *Rests) Of(host uint64) Resting {

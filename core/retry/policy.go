@@ -22,7 +22,7 @@ type Policy struct {
 	Multiplier       float64 `json:"multiplier"`         // 1.1 to 10
 	MaxBackoffDelay  float64 `json:"max_backoff_delay"`  // 1 to 300
 	Jitter           bool    `json:"jitter"`             //
-	RetryStatusCodes []int   `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
+	RetryStatusCodes []int   `json:"retry_status_codes"` // 400 to 599
 	// total timeout, from the request to the head of the response; at least 0.1; nil for none
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
@@ -138,8 +138,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	}
 	for i, code := range p.RetryStatusCodes {
 		if !retryableStatus(code) {
-			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried",
-				code))
+			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 400 to 599 can be retried", code))
 		}
 		if slices.Contains(p.RetryStatusCodes[:i], code) {
 			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)
@@ -152,7 +151,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 
 // retryableStatus reports whether retry_status_codes may contain code.
 func retryableStatus(code int) bool {
-	return code == 408 || code == 425 || code == 429 || code >= 500 && code <= 599
+	return code >= 400 && code <= 599
 }
 
 // dedupe removes duplicate codes and keeps the order.

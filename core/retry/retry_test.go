@@ -55,9 +55,9 @@ func TestPolicyRanges(t *testing.T) {
 		{"backoff_strategy", []func(*Policy){func(p *Policy) { p.BackoffStrategy = "linear" }},
 			[]func(*Policy){func(p *Policy) { p.BackoffStrategy = "LINEAR" },
 				func(p *Policy) { p.BackoffStrategy = "" }}},
-		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{408, 425, 429, 500, 599} },
+		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{400, 403, 429, 500, 599} },
 			func(p *Policy) { p.RetryStatusCodes = nil }},
-			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{404} },
+			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{399} },
 				func(p *Policy) { p.RetryStatusCodes = []int{600} },
 				func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
 	} {

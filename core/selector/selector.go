@@ -97,6 +97,7 @@ type choice struct {
 	seed       uint64
 	poolSize   int
 	resting    rest.Resting // the proxies that rest for the target's host
+	banned     rest.Resting // the banned proxies
 	ordered    bool         // the first candidate is the proxy whose turn it is
 	byAbility  bool         // proxies known to lack the ability that the request needs are left out
 	candidates []*upstream.Upstream
@@ -109,6 +110,7 @@ type Selector struct {
 	rand            func() uint64
 	maxCandidates   int
 	rests           *rest.Rests
+	bans            *rest.Rests // banned proxies, as pairs with the host ""
 	turn            atomic.Uint64
 	nextExploration atomic.Uint64 // the first turn at which an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
@@ -126,11 +128,21 @@ type allOpen struct {
 // New returns a Selector for the proxies of pool. rand is its only source of randomness.
 // maxCandidates limits the candidates of one choice.
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
-	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1), rests: rest.New(rest.DefaultMax)}
+	return &Selector{
+		pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1),
+		rests: rest.New(rest.DefaultMax), bans: rest.New(rest.DefaultMax),
+	}
 }
 
 // Rests returns the resting pairs. No proxy is chosen for a host for which it rests.
 func (s *Selector) Rests() *rest.Rests { return s.rests }
+
+// AllHosts is the hash of the host "", with which Bans has the banned proxies.
+const AllHosts = 0
+
+// Bans returns the banned proxies: pairs with the host "", whose hash is AllHosts. No proxy is chosen while it is
+// banned.
+func (s *Selector) Bans() *rest.Rests { return s.bans }
 
 // NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible:
 // Pool.NextTest or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
@@ -179,12 +191,12 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
 	c.byAbility = s.pool.Limited()
-	c.resting = s.rests.Of(uint64(q.HostHash))
+	c.resting, c.banned = s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)
 	return c
 }
 
 func (s *Selector) release(c *choice) {
-	c.Query, c.resting = nil, nil
+	c.Query, c.resting, c.banned = nil, nil, nil
 	s.choices.Put(c)
 }
 
@@ -366,10 +378,31 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 }
 
-// rests reports whether u rests for the target's host.
+// rests reports whether u rests for the target's host, or is banned.
 func (c *choice) rests(u *upstream.Upstream) bool {
-	_, rests := c.resting.Until(u.Hash(), c.elapsed)
+	_, rests := c.out().until(u, c.elapsed)
 	return rests
+}
+
+// out are the proxies that must not be chosen at present, apart from their breakers.
+type out struct{ resting, banned rest.Resting }
+
+func (c *choice) out() out { return out{c.resting, c.banned} }
+
+// outFor returns the proxies that must not be chosen for the target's host.
+func (s *Selector) outFor(q *Query) out {
+	return out{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
+}
+
+// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. is is false if
+// u may be chosen at the time at.
+func (o out) until(u *upstream.Upstream, at time.Duration) (until time.Duration, is bool) {
+	if len(o.resting) == 0 && len(o.banned) == 0 {
+		return 0, false
+	}
+	rest, rests := o.resting.Until(u.Hash(), at)
+	ban, banned := o.banned.Until(u.Hash(), at)
+	return max(rest, ban), rests || banned
 }
 
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
@@ -413,9 +446,9 @@ func (c *choice) admissible(u *upstream.Upstream) bool {
 }
 
 // untried reports whether every free proxy (Upstream.Free) is admissible: the request has tried none,
-// none rests, and neither abilities nor regions matter.
+// none rests or is banned, and neither abilities nor regions matter.
 func (c *choice) untried() bool {
-	return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility && c.Regions == nil
+	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && c.Regions == nil
 }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
@@ -433,12 +466,12 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 // core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError or a *core.SessionError. It returns nil if a proxy
 // can be chosen, even if this proxy has reached max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
-	snap, resting, at := s.pool.Snapshot(), s.rests.Of(uint64(q.HostHash)), s.pool.Elapsed(now)
+	snap, out, at := s.pool.Snapshot(), s.outFor(q), s.pool.Elapsed(now)
 	if q.bound() {
-		return s.sessionBlocked(q, snap, resting, now)
+		return s.sessionBlocked(q, snap, out, now)
 	}
 	if q.limited() {
-		err := q.blocked(snap.All, resting, at)
+		err := q.blocked(snap.All, out, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
 			err = s.regionError(q, now)
 		}
@@ -447,28 +480,30 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return q.blocked(snap.All, resting, at)
+	return q.blocked(snap.All, out, at)
 }
 
 // blocked is Blocked for a list of proxies. at is the current time (Pool.Elapsed).
-func (q *Query) blocked(all []*upstream.Upstream, resting rest.Resting, at time.Duration) error {
-	err, soonest := core.ErrPoolEmpty, time.Duration(math.MaxInt64)
+func (q *Query) blocked(all []*upstream.Upstream, out out, at time.Duration) error {
+	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
 		if u.Draining() || q.outsideRegion(u) {
 			continue
 		}
-		until, rests := resting.Until(u.Hash(), at)
+		until, is := out.until(u, at)
 		switch {
 		case !u.BreakerAdmits(at):
 			err = core.ErrAllBreakersOpen
-		case !rests:
+		case !is:
 			return nil
 		default:
 			soonest = min(soonest, until)
+			_, banned := out.banned.Until(u.Hash(), at)
+			rest = rest || !banned
 		}
 	}
 	if soonest < math.MaxInt64 {
-		return &core.RestingError{Left: soonest - at}
+		return &core.RestingError{Left: soonest - at, Everywhere: !rest}
 	}
 	return err
 }
@@ -513,7 +548,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 	case barred:
 		return upstream.Lease{}, ErrBarred
 	}
-	if err := c.blocked(snap.All, c.resting, c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+	if err := c.blocked(snap.All, c.out(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
 		return upstream.Lease{}, err
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -42,7 +41,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) (upstrea
 		}
 	}
 	if strict {
-		return upstream.Lease{}, s.sessionError(c.Query, snap, c.resting, c.now)
+		return upstream.Lease{}, s.sessionError(c.Query, snap, c.out(), c.now)
 	}
 	if u := c.highest(snap); u != nil {
 		if lease, ok := u.Acquire(c.now); ok {
@@ -102,24 +101,24 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 }
 
 // sessionBlocked is like Blocked, for a request that must use the session's proxy.
-func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, resting rest.Resting, now time.Time) error {
+func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, out out, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.Bound())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outsideRegion(u) {
-		if _, rests := resting.Until(u.Hash(), at); !rests {
+		if _, rests := out.until(u, at); !rests {
 			return nil
 		}
 	}
-	return s.sessionError(q, snap, resting, now)
+	return s.sessionError(q, snap, out, now)
 }
 
 // sessionError returns the error of a request whose strict session has a proxy that is not admissible.
-func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, resting rest.Resting, now time.Time) error {
+func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, out out, now time.Time) error {
 	e, u := &core.SessionError{}, snap.Get(q.Session.Bound())
 	if u == nil || u.Draining() || q.outsideRegion(u) {
 		return e
 	}
 	at := s.pool.Elapsed(now)
-	if until, rests := resting.Until(u.Hash(), at); rests {
+	if until, rests := out.until(u, at); rests {
 		e.Due = now.Add(until - at)
 	}
 	switch v := u.Breaker().Snapshot(); {

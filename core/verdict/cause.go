@@ -12,6 +12,7 @@ const (
 	JudgeOtherProxy
 	BannedHere
 	TargetFault
+	RuleFinal
 
 	// Only the proxy can cause the failure.
 	ProxyNameUnknown
@@ -77,8 +78,8 @@ func Bars(c core.Cause) bool { return c == CredentialsRefused || c == EgressDeni
 // target, but not, for example, on a proxy's own error page.
 func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
 
-// Ruled reports whether c follows from a ruling of a judge.
-func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= TargetFault }
+// Ruled reports whether c follows from a ruling of a judge, or from a rule, about a response.
+func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= RuleFinal }
 
 // row lists the consequences of a cause. The function adjust applies the exceptions.
 type row struct {
@@ -111,13 +112,15 @@ var rows = [numCauses]row{
 	RetryStatus: {word: "retry_status", charge: proxyOrTarget, retry: core.RetryAfterBackoff, response: true,
 		meaning: "the response's status is in retry_status_codes"},
 	JudgeRetry: {word: "judge_retry", charge: nobody, retry: core.RetryAfterBackoff, response: true,
-		meaning: "the judge ruled: retry"},
+		meaning: "the judge or a rule: retry"},
 	JudgeOtherProxy: {word: "judge_other_proxy", charge: ifServed, retry: core.RetryElsewhere, response: true,
-		meaning: "the judge ruled: another proxy"},
+		meaning: "the judge or a rule: another proxy"},
 	BannedHere: {word: "banned_here", charge: nobody, retry: core.RetryElsewhere, response: true,
-		meaning: "the judge ruled: the target refuses this proxy, which rests for the target's host"},
+		meaning: "the judge or a rule: the target refuses this proxy, which rests for the target's host"},
 	TargetFault: {word: "target_fault", charge: target, retry: core.NoRetry, response: true,
-		meaning: "the judge ruled: the target is at fault, and a retry is of no use"},
+		meaning: "the judge or a rule: the target is at fault, and a retry is of no use"},
+	RuleFinal: {word: "rule_final", charge: nobody, retry: core.NoRetry, response: true,
+		meaning: "a rule: the response is final"},
 
 	ProxyNameUnknown: {word: "proxy_name_unknown", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy's host name does not resolve"},

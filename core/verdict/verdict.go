@@ -271,7 +271,7 @@ var innerRefusals = map[string]bool{
 	core.FinalAllBreakersOpen.String(): true, core.FinalAllBusy.String(): true, core.FinalPoolEmpty.String(): true,
 	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
 	core.FinalEgressDenied.String(): true, core.FinalLoopDetected.String(): true,
-	core.FinalSessionUnavailable.String(): true,
+	core.FinalSessionUnavailable.String(): true, core.FinalAllBanned.String(): true,
 }
 
 // SchemeError reports that a proxy offers no authentication scheme that the gateway supports.

@@ -48,6 +48,7 @@ func (l *loader) check() {
 	}
 	l.health()
 	l.egress()
+	l.rules()
 	l.access()
 }
 
@@ -105,8 +106,8 @@ func (l *loader) access() {
 		}
 		l.password(key, &u)
 		l.override(key+".override", u.Override)
-		l.rules(key+".allow", u.Allow)
-		l.rules(key+".deny", u.Deny)
+		l.targetRules(key+".allow", u.Allow)
+		l.targetRules(key+".deny", u.Deny)
 		if _, err := core.ParsePriority(u.Priority); u.Priority != "" && err != nil {
 			l.fault(key+".priority", u.Priority, "must be high, normal or low")
 		}
@@ -150,8 +151,8 @@ func (l *loader) override(key, mode string) {
 	}
 }
 
-// rules checks rules of package egress.
-func (l *loader) rules(key string, rules []string) {
+// targetRules checks rules of package egress.
+func (l *loader) targetRules(key string, rules []string) {
 	var wrong *egress.RuleError
 	if errors.As(access.CheckRules(rules), &wrong) {
 		l.fault(fmt.Sprintf("%s[%d]", key, wrong.Index), nil, wrong.Error())

@@ -49,6 +49,7 @@ type Config struct {
 	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
 	Health      Health         `koanf:"health" json:"health"`
 	Selection   Selection      `koanf:"selection" json:"selection"`
+	Rules       []Rule         `koanf:"rules" json:"rules"`
 	Plugins     map[string]any `koanf:"plugins" json:"-"`
 	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // decoded from Plugins
 	State       State          `koanf:"state" json:"state"`
@@ -385,6 +386,7 @@ func Default() Config {
 			Timeout: Duration(d.Health.Timeout)},
 		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Judge: d.Judge, Memory: Duration(d.Memory),
 			MaxCandidates: d.MaxCandidates},
+		Rules: []Rule{},
 		PluginHost: PluginHost{
 			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout),
 			Modules: map[string]Plugin{},
@@ -414,6 +416,7 @@ func (c *Config) Engine() engine.Config {
 		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		HeadTimeout: time.Duration(c.Timeouts.Head),
 		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Judge: c.Selection.Judge,
+		Rules:          c.ruleList(),
 		Memory:         time.Duration(c.Selection.Memory),
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,

@@ -22,6 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -133,6 +134,30 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 		slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
+// The parts of a rule reach the engine. host, method and status may be single values or lists.
+func TestRules(t *testing.T) {
+	c, err := load(t, `
+[[rules]]
+preset = "ban_like"
+[[rules]]
+when = { host = ["*.a.test", "b.test"], method = "GET", status = [403, "500-599"], header = { Server = "x*" },
+  body = "y" }
+then = { rest = "10m", ban = 60, blame = "proxy" }
+[[rules]]
+when = { error = "tunnel_refused" }
+then = { final = true }
+`, nil)
+	require.NoError(t, err)
+	require.Equal(t, []rules.Rule{{Preset: "ban_like"}, {
+		When: rules.When{Hosts: []string{"*.a.test", "b.test"}, Methods: []string{"GET"},
+			Statuses: []string{"403", "500-599"}, Headers: map[string]string{"Server": "x*"}, Body: "y"},
+		Then: rules.Then{Rest: 10 * time.Minute, Ban: time.Minute, Blame: "proxy"},
+	}, {When: rules.When{Error: "tunnel_refused"}, Then: rules.Then{Final: true}}}, c.Engine().Rules)
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Empty(t, c.Engine().Rules)
+}
+
 // TestOwnErrors: own_error is one rule, or a list of rules.
 func TestOwnErrors(t *testing.T) {
 	c, err := load(t, `
@@ -216,9 +241,25 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[plugins.a]\nbuiltin = \"ban_like\"\nkind = \"jury\"\n": {"plugins.a.kind", ":3: ",
 			"must be scorer, backoff or judge"},
 		"[egress]\ndeny = [\"a\", \"10.0.0.1/8\"]\n": {"egress.deny[1]", ":2: ", "did you mean 10.0.0.0/8"},
-		"[egress]\ndefault = \"no\"\n":               {"egress.default", ":2: ", "must be \"allow\" or \"deny\""},
-		"[queue]\nmax_wait = \"11m\"\n":              {"queue.max_wait", ":2: ", "must be 0s to 10m"},
-		"[queue]\nmax_waiting = -1\n":                {"queue.max_waiting", ":2: ", "must be 0 to 1000000"},
+		"[[rules]]\nwhen = { status = 403 }\nthen = { final = true,\n rest = \"1m\" }\n": {"rules[0].then.final",
+			":3: ",
+			"contradicts"},
+		"[[rules]]\nwhen = { status = [403,\n 99] }\nthen = { retry = true }\n": {"rules[0].when.status[1]", ":3: ",
+			`"99"`, "from 100 to 599"},
+		"[[rules]]\nwhen = { status = 4.5 }\nthen = { retry = true }\n": {"rules[0].when.status", ":2: ",
+			"must be a status such as 403"},
+		"[[rules]]\nwhen = { host = [] }\nthen = { retry = true }\n": {"rules[0].when.host", ":2: ", "empty list"},
+		"[[rules]]\nwhen = { host = \"http://a\" }\nthen = { retry = true }\n": {"rules[0].when.host", ":2: ",
+			"without scheme"},
+		"[[rules]]\nwhen = { error = \"nope\" }\nthen = { retry = true }\n": {"rules[0].when.error", ":2: ", `"nope"`,
+			"tunnel_refused"},
+		"[[rules]]\nwhen = { status = 403 }\nthen = { rest = \"25h\" }\n": {"rules[0].then.rest", ":3: ",
+			"must be 1s to 24h"},
+		"[[rules]]\npreset = \"bans\"\n":       {"rules[0].preset", ":2: ", `"bans"`, "there is ban_like"},
+		"[[rules]]\nthen = { retry = true }\n": {"rules[0]", ":1: ", "is empty"},
+		"[egress]\ndefault = \"no\"\n":         {"egress.default", ":2: ", "must be \"allow\" or \"deny\""},
+		"[queue]\nmax_wait = \"11m\"\n":        {"queue.max_wait", ":2: ", "must be 0s to 10m"},
+		"[queue]\nmax_waiting = -1\n":          {"queue.max_waiting", ":2: ", "must be 0 to 1000000"},
 		"[[gateway.users]]\nname = \"a\"\npassword = \"b\"\npriority = \"top\"\n": {"gateway.users[0].priority", ":4: ",
 			"must be high, normal or low"},
 		"[nonsense]\nx = 1\n": {"nonsense",

@@ -1,0 +1,151 @@
+package executor
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// ruled returns a bench with rules and a judge.
+func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
+	b := courtroom(t, n, j)
+	tuning, s := b.Tuning(), b.selector.(*selector.Selector)
+	set, err := rules.Compile(list)
+	require.NoError(t, err)
+	if tuning.Rules, tuning.Bans = set, s.Bans(); j == nil {
+		tuning.Judge = nil
+	}
+	b.Tune(tuning)
+	return b
+}
+
+// send runs a request for a host, which the proxies of bans answer with 403 and the others with 200.
+func (b *bench) send(t *testing.T, host string, bans ...string) (status int, x *both, s *judged) {
+	x = exchange(t, nil)
+	x.Host, x.Method = host, "GET"
+	s = &judged{tries: tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+		for _, id := range bans {
+			if a.Upstream.ID() == id {
+				return verdict.Facts{Status: 403}
+			}
+		}
+		return verdict.Facts{Status: 200}
+	}}}
+	return b.judged(t, x, s), x, s
+}
+
+// A rule comes before the judge, which gets only the responses to which no rule applies.
+func TestRulesComeBeforeTheJudge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingOtherProxy}})}
+		b := ruled(t, 3, j, rules.Rule{When: rules.When{Hosts: []string{"*.final.test"}, Statuses: []string{"403"}},
+			Then: rules.Then{Final: true}})
+		status, _, s := b.send(t, "a.final.test", "p0", "p1", "p2")
+		require.Equal(t, 403, status)
+		require.Len(t, s.ids, 1)
+		require.Empty(t, j.seen)
+		require.Zero(t, s.asked, "nothing of the response is read")
+		status, _, _ = b.send(t, "other.test", "p0", "p1")
+		require.Equal(t, 200, status)
+		require.NotEmpty(t, j.seen)
+	})
+}
+
+// A rule whose text is in the body applies; the body is read once.
+func TestRulesWithABody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := ruled(t, 3, nil,
+			rules.Rule{When: rules.When{Statuses: []string{"403"}, Body: "another"}, Then: rules.Then{Final: true}},
+			rules.Rule{When: rules.When{Statuses: []string{"403"}, Body: "page"}, Then: rules.Then{OtherProxy: true}})
+		status, _, s := b.send(t, "a.test", "p0")
+		require.Equal(t, 200, status)
+		require.Equal(t, []string{"p0", "p1"}, s.ids)
+		require.Equal(t, 1, s.asked)
+	})
+}
+
+// A banned proxy gets no requests for any host until the ban ends. Until another proxy has served the same request,
+// the ban lasts for 30 s. If all proxies are banned, the request is refused with the time that is left.
+func TestBansByRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := ruled(t, 2, nil, rules.Rule{When: rules.When{Statuses: []string{"403"}}, Then: rules.Then{Ban: time.Hour}})
+		status, _, s := b.send(t, "a.test", "p0")
+		require.Equal(t, 200, status)
+		require.Equal(t, []string{"p0", "p1"}, s.ids)
+		for range 4 {
+			_, _, s = b.send(t, "b.test")
+			require.Equal(t, []string{"p1"}, s.ids, "p0 is banned for all hosts")
+		}
+		status, x, _ := b.send(t, "a.test", "p1")
+		require.Equal(t, 403, status, "no proxy is left for a retry")
+		require.Equal(t, core.FinalAllBanned, x.Result().Final)
+		status, x, s = b.send(t, "c.test")
+		require.Zero(t, status)
+		require.Empty(t, s.ids)
+		require.Equal(t, core.FinalAllBanned, x.Result().Final)
+		require.Equal(t, 30*time.Second, x.refusal.RetryAfter)
+		time.Sleep(30 * time.Second)
+		_, _, s = b.send(t, "c.test")
+		require.Equal(t, []string{"p1"}, s.ids, "its ban was not confirmed")
+		time.Sleep(time.Hour)
+		served := map[string]bool{}
+		for range 4 {
+			_, _, s = b.send(t, "c.test")
+			served[s.ids[0]] = true
+		}
+		require.Len(t, served, 2)
+	})
+}
+
+// A rule for a failed attempt changes what follows it, and who is charged.
+func TestRulesForFailures(t *testing.T) {
+	refuse := verdict.Facts{Status: 403, FromProxy: true, Tunnel: true}
+	for name, c := range map[string]struct {
+		then  rules.Then
+		ids   []string
+		at    []time.Duration
+		final core.Final
+	}{
+		"final":       {rules.Then{Final: true}, []string{"p0"}, []time.Duration{0}, core.FinalNotRetryable},
+		"other proxy": {rules.Then{OtherProxy: true}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
+		"rest":        {rules.Then{Rest: time.Minute}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := ruled(t, 2, nil, rules.Rule{When: rules.When{Error: "tunnel_refused"}, Then: c.then})
+				x := exchange(t, nil)
+				x.Host, x.Method, x.Tunnel, x.Idempotent = "a.test", "CONNECT", true, true
+				s := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+					if a.Upstream.ID() == "p0" {
+						return refuse
+					}
+					return verdict.Facts{Status: 200}
+				}}
+				end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, s)
+				switch {
+				case end.Tunnel != nil:
+					end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				case end.Refusal != nil:
+					end.Refusal.Close(502, time.Now())
+				default:
+					end.Relay.Close(502, verdict.Relayed{}, time.Now())
+				}
+				require.Equal(t, c.ids, s.ids)
+				require.Equal(t, c.at, s.at)
+				require.Equal(t, c.final, x.Result().Final)
+				require.Equal(t, verdict.TunnelRefused, b.rec.Attempts()[0].Outcome.Cause)
+				if name == "rest" {
+					require.Equal(t, 1, b.selector.(*selector.Selector).Rests().Count(time.Since(b.pool.Epoch())))
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,265 @@
+package rules
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+func compile(t require.TestingT, list ...Rule) *Set {
+	s, err := Compile(list)
+	require.NoError(t, err)
+	return s
+}
+
+func TestConditions(t *testing.T) {
+	page := &core.Excerpt{Body: []byte("a captcha page"), Fields: []core.ExcerptField{
+		{Name: "server", Value: []byte("other")}, {Name: "server", Value: []byte("shield/2")},
+	}}
+	base := Attempt{Host: "www.shop.test", Method: "GET", Status: 403, Cause: verdict.Answered}
+	failed := Attempt{Host: "www.shop.test", Method: "CONNECT", Status: 403, Cause: verdict.TunnelRefused}
+	for name, c := range map[string]struct {
+		when    When
+		attempt Attempt
+		holds   bool
+	}{
+		"host":                 {When{Hosts: []string{"*.shop.test"}}, base, true},
+		"second host":          {When{Hosts: []string{"a.test", "WWW.SHOP.test."}}, base, true},
+		"other host":           {When{Hosts: []string{"shop.test"}}, base, false},
+		"method":               {When{Methods: []string{"HEAD", "GET"}}, base, true},
+		"other method":         {When{Methods: []string{"HEAD"}}, base, false},
+		"status":               {When{Statuses: []string{"429", "403"}}, base, true},
+		"range":                {When{Statuses: []string{"400-403"}}, base, true},
+		"other range":          {When{Statuses: []string{"404-499"}}, base, false},
+		"second field":         {When{Headers: map[string]string{"Server": "shield*"}}, base, true},
+		"whole value":          {When{Headers: map[string]string{"Server": "shield"}}, base, false},
+		"other field":          {When{Headers: map[string]string{"Via": "*"}}, base, false},
+		"one of two fields":    {When{Headers: map[string]string{"Server": "*", "Via": "*"}}, base, false},
+		"body":                 {When{Body: "captcha"}, base, true},
+		"body in another case": {When{Body: "Captcha"}, base, false},
+		"status but not body":  {When{Statuses: []string{"403"}, Body: "robot"}, base, false},
+		"error":                {When{Error: "tunnel_refused"}, failed, true},
+		"error and status":     {When{Error: "tunnel_refused", Statuses: []string{"407"}}, failed, false},
+		"other error":          {When{Error: "tunnel_failed"}, failed, false},
+		"error of a response":  {When{Error: "tunnel_refused"}, base, false},
+		"status of a failure":  {When{Statuses: []string{"403"}}, failed, false},
+		"a retryable response": {When{Statuses: []string{"403"}},
+			func() Attempt { a := base; a.Cause = verdict.RetryStatus; return a }(), true},
+		"any host of a failure": {When{Hosts: []string{"*"}}, failed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := compile(t, Rule{When: c.when, Then: Then{Retry: true}})
+			require.Equal(t, c.holds, s.Match(&c.attempt, page) != nil)
+		})
+	}
+}
+
+func TestActions(t *testing.T) {
+	for name, c := range map[string]struct {
+		then Then
+		want Action
+	}{
+		"retry": {Then{Retry: true}, Action{Instruction: verdict.Instruction{Follow: verdict.FollowRetry}}},
+		"other proxy": {Then{OtherProxy: true},
+			Action{Instruction: verdict.Instruction{Follow: verdict.FollowOtherProxy}}},
+		"rest": {Then{OtherProxy: true, Rest: time.Minute},
+			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Rest: time.Minute}},
+		"ban": {Then{Ban: time.Hour, Blame: "proxy"}, Action{Ban: time.Hour,
+			Instruction: verdict.Instruction{Follow: verdict.FollowBan, Blame: verdict.BlameProxy}}},
+		"final": {Then{Final: true, Blame: "target"},
+			Action{Instruction: verdict.Instruction{Blame: verdict.BlameTarget}}},
+	} {
+		s := compile(t, Rule{When: When{Statuses: []string{"403"}}, Then: c.then})
+		require.Equal(t, &c.want, s.Match(&Attempt{Status: 403}, nil), name)
+	}
+}
+
+func TestPresets(t *testing.T) {
+	s := compile(t, Rule{Preset: PresetBanLike, When: When{Hosts: []string{"a.test"}}},
+		Rule{Preset: PresetBanLike, When: When{Statuses: []string{"451"}}, Then: Then{Rest: time.Hour}})
+	for status, rest := range map[int]time.Duration{403: 10 * time.Minute, 429: 10 * time.Minute, 451: time.Hour} {
+		require.Equal(t, rest, s.Match(&Attempt{Host: "a.test", Status: status}, nil).Rest)
+	}
+	require.Nil(t, s.Match(&Attempt{Host: "b.test", Status: 403}, nil))
+	require.Nil(t, s.Match(&Attempt{Host: "a.test", Status: 404}, nil))
+}
+
+// The body is needed only for an attempt for which a rule could hold that names a text of the body, and only if no
+// earlier rule holds.
+func TestPartsThatAreNeeded(t *testing.T) {
+	other := Then{OtherProxy: true}
+	s := compile(t,
+		Rule{When: When{Hosts: []string{"final.test"}}, Then: Then{Final: true}},
+		Rule{When: When{Statuses: []string{"200"}, Hosts: []string{"*.test"}, Body: "captcha"}, Then: other},
+		Rule{When: When{Statuses: []string{"403"}, Headers: map[string]string{"Server": "x"}}, Then: other})
+	for name, c := range map[string]struct {
+		attempt Attempt
+		body    int
+		fields  []string
+	}{
+		"an earlier rule": {Attempt{Host: "final.test", Status: 200}, 0, nil},
+		"the body":        {Attempt{Host: "a.test", Status: 200}, core.MaxExcerptBody, []string{"server"}},
+		"another host":    {Attempt{Host: "a.example", Status: 200}, 0, nil},
+		"another status":  {Attempt{Host: "a.test", Status: 404}, 0, nil},
+		"a field":         {Attempt{Host: "a.test", Status: 403}, 0, []string{"server"}},
+		"a failure":       {Attempt{Host: "a.test", Cause: verdict.TunnelBroke}, 0, nil},
+	} {
+		wants := s.Wants(&c.attempt)
+		if c.fields == nil {
+			require.Nil(t, wants, name)
+			continue
+		}
+		require.Equal(t, c.body, wants.Body, name)
+		require.Equal(t, c.fields, wants.Fields, name)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	good, ok := When{Statuses: []string{"403"}}, Then{Retry: true}
+	for name, c := range map[string]struct {
+		rule     Rule
+		key, msg string
+	}{
+		"no condition": {Rule{Then: ok}, "when", "is empty"},
+		"no action":    {Rule{When: good}, "then", "has no action"},
+		"blame alone":  {Rule{When: good, Then: Then{Blame: "proxy"}}, "then", "has no action"},
+		"two actions":  {Rule{When: good, Then: Then{Retry: true, OtherProxy: true}}, "then.retry", "contradicts"},
+		"retry and rest": {Rule{When: good, Then: Then{Retry: true, Rest: time.Minute}}, "then.retry",
+			"contradicts"},
+		"final and ban":   {Rule{When: good, Then: Then{Final: true, Ban: time.Minute}}, "then.final", "contradicts"},
+		"final and retry": {Rule{When: good, Then: Then{Final: true, Retry: true}}, "then.final", "contradicts"},
+		"short rest":      {Rule{When: good, Then: Then{Rest: time.Millisecond}}, "then.rest", "1s to 24h"},
+		"negative rest":   {Rule{When: good, Then: Then{Rest: -time.Hour}}, "then.rest", "1s to 24h"},
+		"long ban":        {Rule{When: good, Then: Then{Ban: MaxBan + 1}}, "then.ban", "1s to 720h"},
+		"blame":           {Rule{When: good, Then: Then{Retry: true, Blame: "me"}}, "then.blame", "nobody"},
+		"preset":          {Rule{Preset: "x", Then: ok}, "preset", "ban_like"},
+		"status": {Rule{When: When{Statuses: []string{"403", "600"}}, Then: ok}, "when.status[1]",
+			"100 to 599"},
+		"range": {Rule{When: When{Statuses: []string{"499-400"}}, Then: ok}, "when.status",
+			"did you mean 400-499?"},
+		"host with port": {Rule{When: When{Hosts: []string{"a:80"}}, Then: ok}, "when.host", "without port"},
+		"URL":            {Rule{When: When{Hosts: []string{"http://a/"}}, Then: ok}, "when.host", "without scheme"},
+		"empty host":     {Rule{When: When{Hosts: []string{"a", ""}}, Then: ok}, "when.host[1]", "1 to 253"},
+		"method":         {Rule{When: When{Methods: []string{"get"}}, Then: ok}, "when.method", "upper case"},
+		"field name": {Rule{When: When{Headers: map[string]string{"a b": "x"}}, Then: ok}, "when.header",
+			"name"},
+		"long value": {Rule{When: When{Headers: map[string]string{"a": strings.Repeat("x", 1025)}}, Then: ok},
+			"when.header.a", "1024"},
+		"long body":         {Rule{When: When{Body: strings.Repeat("x", 1025)}, Then: ok}, "when.body", "1024"},
+		"error":             {Rule{When: When{Error: "client_left"}, Then: ok}, "when.error", "tunnel_refused"},
+		"error beside body": {Rule{When: When{Error: "tunnel_broke", Body: "x"}, Then: ok}, "when.error", "two rules"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Compile([]Rule{{When: good, Then: ok}, c.rule})
+			var wrong *Error
+			require.ErrorAs(t, err, &wrong)
+			require.Equal(t, 1, wrong.Index)
+			require.Equal(t, c.key, wrong.Key)
+			require.Contains(t, wrong.Msg, c.msg)
+		})
+	}
+	_, err := Compile(make([]Rule, MaxRules+1))
+	require.ErrorContains(t, err, "at most 1000")
+	_, err = Compile([]Rule{{Then: ok}, {When: good}})
+	require.Len(t, err.(interface{ Unwrap() []error }).Unwrap(), 2, "every fault is reported")
+	s, err := Compile(nil)
+	require.NoError(t, err)
+	require.Nil(t, s)
+}
+
+// The first rule that holds is applied: the result is that of a model which checks each part of each rule as it is
+// configured.
+func TestTheFirstRuleWins(t *testing.T) {
+	names := rapid.SampledFrom([]string{"a.test", "b.test", "a.example"})
+	list := func(from ...string) *rapid.Generator[[]string] {
+		return rapid.SliceOfNDistinct(rapid.SampledFrom(from), 0, 2, rapid.ID[string])
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		all := make([]Rule, rapid.IntRange(1, 6).Draw(t, "rules"))
+		for i := range all {
+			w := &all[i].When
+			w.Hosts = list("a.test", "b.test", "*.test", "a.*").Draw(t, "hosts")
+			w.Methods = list("GET", "POST").Draw(t, "methods")
+			w.Statuses = list("200", "403", "400-499").Draw(t, "statuses")
+			if w.Body = rapid.SampledFrom([]string{"", "", "x", "yz"}).Draw(t, "text"); w.Body == "" {
+				w.Error = rapid.SampledFrom([]string{"", "", "tunnel_broke"}).Draw(t, "error")
+			}
+			if w.empty() {
+				w.Hosts = []string{"*"}
+			}
+			all[i].Then.Retry = true
+		}
+		s := compile(t, all...)
+		a := Attempt{Host: names.Draw(t, "host"), Method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
+			Status: rapid.SampledFrom([]int{200, 403, 404, 500}).Draw(t, "status"),
+			Cause:  rapid.SampledFrom([]core.Cause{verdict.Answered, verdict.TunnelBroke}).Draw(t, "cause")}
+		e := &core.Excerpt{Body: []byte(rapid.SampledFrom([]string{"", "x", "xyz"}).Draw(t, "body"))}
+		got, want := -1, -1
+		for i := range all {
+			if model(&all[i].When, &a, e) {
+				want = i
+				break
+			}
+		}
+		action := s.Match(&a, e)
+		if action != nil {
+			got = action.Rule
+		}
+		require.Equal(t, want, got)
+		if wants := s.Wants(&a); wants == nil { // then the response is not needed
+			without := s.Match(&a, nil)
+			require.True(t, without == action)
+		}
+	})
+}
+
+// model reports whether a condition holds.
+func model(w *When, a *Attempt, e *core.Excerpt) bool {
+	some := func(list []string, is func(string) bool) bool {
+		ok := len(list) == 0
+		for _, s := range list {
+			ok = ok || is(s)
+		}
+		return ok
+	}
+	host := func(s string) bool {
+		return s == a.Host || s == "*" || s == "*.test" && strings.HasSuffix(a.Host, ".test") ||
+			s == "a.*" && strings.HasPrefix(a.Host, "a.")
+	}
+	status := func(s string) bool {
+		return s == "400-499" && a.Status/100 == 4 || s == "200" && a.Status == 200 || s == "403" && a.Status == 403
+	}
+	return some(w.Hosts, host) && some(w.Methods, func(s string) bool { return s == a.Method }) &&
+		some(w.Statuses, status) && strings.Contains(string(e.Body), w.Body) &&
+		(w.Error == "") == (a.Cause == verdict.Answered)
+}
+
+// The parsers accept or refuse any text without a panic. What they accept stays in its limits.
+func FuzzParsers(f *testing.F) {
+	for _, s := range []string{"403", "400-499", "499-400", "-", "4O3", "*.shop.example", "[::1]", "a:80", "http://a",
+		"*"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if r, err := ParseStatus(s); err == nil {
+			require.True(t, 100 <= r.First && r.First <= r.Last && r.Last <= 599, "%q: %v", s, r)
+		}
+		if p, err := ParseHost(s); err == nil {
+			again, err := ParseHost(p)
+			require.NoError(t, err)
+			require.Equal(t, p, again)
+			compile(t, Rule{When: When{Hosts: []string{s}}, Then: Then{Retry: true}})
+		}
+		_, err := Compile([]Rule{{When: When{Hosts: []string{s}, Methods: []string{s}, Statuses: []string{s}, Body: s,
+			Headers: map[string]string{s: s}, Error: s}, Then: Then{Blame: s}}})
+		var wrong *Error
+		require.True(t, errors.As(err, &wrong))
+	})
+}

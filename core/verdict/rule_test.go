@@ -1,0 +1,67 @@
+package verdict
+
+import (
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+func TestByRule(t *testing.T) {
+	answered := Judge(&Facts{Status: 403, Idempotent: true, Replayable: true})
+	retried := Judge(&Facts{Status: 503, StatusRetried: true, StatusCounted: true, Idempotent: true, Replayable: true})
+	refused := Judge(&Facts{Status: 403, Tunnel: true, FromProxy: true, Idempotent: true, Replayable: true})
+	broke := Judge(&Facts{Err: &Error{Cause: TunnelBroke, Err: io.EOF}, Idempotent: true, Replayable: true})
+	const again, elsewhere = core.RetryAfterBackoff, core.RetryElsewhere
+	for name, c := range map[string]struct {
+		before core.Outcome
+		in     Instruction
+		direct bool
+		want   conclusion
+		charge core.Verdict
+	}{
+		"retry": {answered, Instruction{Follow: FollowRetry}, false,
+			conclusion{JudgeRetry, core.ResultFailure, nobody, again}, core.Excluded},
+		"other proxy": {answered, Instruction{Follow: FollowOtherProxy}, false,
+			conclusion{JudgeOtherProxy, core.ResultFailure, ifServed, elsewhere}, core.Excluded},
+		"ban": {answered, Instruction{Follow: FollowBan}, false,
+			conclusion{BannedHere, core.ResultFailure, nobody, elsewhere}, core.Excluded},
+		"ban that charges the proxy": {answered, Instruction{FollowBan, BlameProxy}, false,
+			conclusion{BannedHere, core.ResultFailure, proxy, elsewhere}, core.Failure},
+		"ban of direct://": {answered, Instruction{FollowBan, BlameProxy}, true,
+			conclusion{BannedHere, core.ResultFailure, target, elsewhere}, core.Excluded},
+		"final": {answered, Instruction{}, false,
+			conclusion{Answered, core.ResultSuccess, nobody, core.NoRetry}, core.Success},
+		"final in place of a retry": {retried, Instruction{}, false,
+			conclusion{RuleFinal, core.ResultFailure, nobody, core.NoRetry}, core.Excluded},
+		"final, and the target is charged": {answered, Instruction{Blame: BlameTarget}, false,
+			conclusion{TargetFault, core.ResultFailure, target, core.NoRetry}, core.Excluded},
+		"a failure elsewhere": {refused, Instruction{FollowBan, BlameNobody}, false,
+			conclusion{TunnelRefused, core.ResultFailure, nobody, elsewhere}, core.Excluded},
+		"a final failure": {broke, Instruction{}, false,
+			conclusion{TunnelBroke, core.ResultFailure, proxyOrTarget, core.NoRetry}, core.Failure},
+		"a failure of the target": {broke, Instruction{FollowRetry, BlameTarget}, false,
+			conclusion{TunnelBroke, core.ResultFailure, target, again}, core.Excluded},
+	} {
+		o := ByRule(c.before, c.in, c.direct)
+		require.Equal(t, c.want, conclusion{o.Cause, o.Result, o.Charge, o.Retry}, name)
+		require.Equal(t, c.charge, o.Verdict, name)
+		require.Equal(t, c.before.Relay, o.Relay, name)
+	}
+}
+
+func TestFailuresOfRules(t *testing.T) {
+	for _, word := range Failures() {
+		c, ok := FailureOf(word)
+		require.True(t, ok)
+		require.Equal(t, word, Word(c))
+		require.False(t, Reviewable(c))
+	}
+	for _, c := range []core.Cause{Answered, TunnelOpen, BannedHere, RuleFinal, ProxyLoop, EgressDenied, AnswerBrokeOff,
+		TunnelDied, TotalTimeout, StaleConnection, ClientLeft, HedgeLost, ShuttingDown} {
+		_, ok := FailureOf(Word(c))
+		require.False(t, ok, Word(c))
+	}
+}

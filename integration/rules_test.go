@@ -1,0 +1,146 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+const confRules = `
+[retry]
+max_attempts = 7
+[health]
+reachability = false
+`
+
+// One host refuses six of ten proxies with 403. With a rule, all its requests are served by the four others, and the
+// six rest for that host. Requests for other hosts are served at the first attempt by all ten.
+func TestS123ARuleForBans(t *testing.T) {
+	w := start(t, 10, confRules+`
+[[rules]]
+when = { host = "*.strict.test", status = [403, 429] }
+then = { rest = "10m" }
+`)
+	for _, f := range w.fakes[:6] {
+		bans(f, "www.strict.test")
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				if a := w.fetch("www.strict.test"); a.status != 200 {
+					t.Error(a.status, a.proxy(), a.outcome())
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 50 {
+				if a := w.fetch("other.test"); a.status != 200 || a.attempts() != "1" {
+					t.Error(a.status, a.attempts())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, w.rests("www.strict.test"), 6)
+	require.Empty(t, w.rests("other.test"))
+	refused := 0
+	for _, f := range w.fakes {
+		hosts := map[string]int{}
+		for _, a := range f.Arrivals() {
+			hosts[a.Target]++
+		}
+		require.Positive(t, hosts["http://other.test/"], "%s serves the other host", f.Name)
+		for _, name := range w.rests("www.strict.test") {
+			if f.Name == name {
+				refused += hosts["http://www.strict.test/"]
+			}
+		}
+	}
+	t.Logf("400 of 400 requests served; the six proxies refused %d attempts", refused)
+	require.LessOrEqual(t, refused, 6*8, "only requests that were under way")
+	status, raw, _ := w.call("POST", "/request", `{"url":"http://www.strict.test/"}`)
+	require.Equal(t, 200, status, string(raw))
+
+	// After a reload without the rule, the host's response is relayed.
+	at := w.readAt()
+	w.write(confRules)
+	w.reloaded(at)
+	for _, f := range w.fakes {
+		bans(f, "late.strict.test")
+	}
+	require.Equal(t, 403, w.fetch("late.strict.test").status)
+
+	// A file with a wrong rule changes nothing, and the API names file, key, value and remedy.
+	at = w.readAt()
+	w.write(confRules + "[[rules]]\nwhen = { status = 99 }\nthen = { retry = true, final = true }\n")
+	w.reloaded(at)
+	faults := fmt.Sprint(w.json("/config")["reload"].(map[string]any)["faults"])
+	require.Contains(t, faults, "rules[0].when.status")
+	require.Contains(t, faults, "from 100 to 599")
+	require.Contains(t, faults, "rules[0].then.final")
+	require.Contains(t, faults, "remove final or the others")
+}
+
+// Each condition and action of rules, in order: the first rule that holds is applied.
+func TestS124ConditionsAndActions(t *testing.T) {
+	w := start(t, 2, confRules+`
+[[rules]]
+when = { host = "final.test" }
+then = { final = true, blame = "target" }
+[[rules]]
+when = { status = "400-599", header = { Server = "shield*" } }
+then = { other_proxy = true }
+[[rules]]
+when = { status = 200, method = "GET", body = "captcha" }
+then = { ban = "1h" }
+[[rules]]
+preset = "ban_like"
+when = { host = "preset.test" }
+`)
+	w.all(lab.Status(503))
+	a := w.fetch("final.test")
+	require.Equal(t, []string{"503", "1", "not_retryable"}, []string{fmt.Sprint(a.status), a.attempts(), a.outcome()})
+
+	shield := lab.Status(418)
+	shield.Header = http.Header{"Server": {"shield/2"}}
+	w.fakes[0].Do(shield)
+	w.fakes[1].Do(lab.OK())
+	for range 3 {
+		a = w.fetch("header.test")
+		require.Equal(t, []string{"200", "F2"}, []string{fmt.Sprint(a.status), a.proxy()})
+	}
+	require.Empty(t, w.rests("header.test"))
+
+	w.fakes[0].Do(lab.Status(403))
+	for range 3 {
+		require.Equal(t, "F2", w.fetch("preset.test").proxy())
+	}
+	require.Equal(t, []string{"F1"}, w.rests("preset.test"))
+
+	w.fakes[0].Do(lab.Behaviour{Body: gzipped("<h1>captcha</h1>"), Header: http.Header{"Content-Encoding": {"gzip"}}})
+	for range 3 {
+		require.Equal(t, "F2", w.fetch("body.test").proxy())
+	}
+	w.fakes[0].Do(lab.OK())
+	for range 4 {
+		require.Equal(t, "F2", w.fetch("other.test").proxy(), "F1 is banned for all hosts")
+	}
+	w.fakes[1].Do(lab.Behaviour{Body: "captcha"})
+	a = w.fetch("body.test")
+	require.Equal(t, []string{"captcha", "all_proxies_banned"}, []string{a.body, a.outcome()}, "no proxy is left")
+	a = w.fetch("other.test")
+	require.Equal(t, 503, a.status)
+	require.Contains(t, a.body, `{"error":"all_proxies_banned"`)
+	after, err := strconv.Atoi(a.header.Get("Retry-After"))
+	require.NoError(t, err)
+	require.Positive(t, after)
+	require.LessOrEqual(t, after, 30, "no other proxy has served the last request")
+	w.reconcile(0)
+}
