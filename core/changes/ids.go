@@ -115,18 +115,22 @@ func (m *ids) name(entries []upstream.Spec, recorded proxyRecords, running []ups
 // nameAdded returns specs, which the API adds, with ids. A proxy of the configuration that the API has removed gets
 // its previous id. recorded are the ids of recorded changes.
 func (m *ids) nameAdded(specs, configured, running []upstream.Spec, recorded []string) []upstream.Spec {
-	known, reserved := map[string]upstream.Known{}, map[string]struct{}{}
+	if !slices.ContainsFunc(specs, func(s upstream.Spec) bool { return s.ID == "" }) {
+		return specs
+	}
+	known, reserved := map[string]upstream.Known{}, make(map[string]struct{}, len(running))
+	for i := range running {
+		reserved[running[i].ID] = struct{}{}
+	}
 	for i := range configured {
 		s := &configured[i]
-		reserved[s.ID] = struct{}{}
-		known[s.ID] = upstream.Known{Print: m.prints.address(s.Address), ExactOnly: true}
+		if _, runs := reserved[s.ID]; !runs {
+			known[s.ID] = upstream.Known{Print: m.prints.address(s.Address), ExactOnly: true}
+			reserved[s.ID] = struct{}{}
+		}
 	}
 	for _, id := range recorded {
 		reserved[id] = struct{}{}
-	}
-	for i := range running {
-		reserved[running[i].ID] = struct{}{}
-		delete(known, running[i].ID)
 	}
 	return upstream.Name(specs, known, m.prints.address, reserved)
 }
