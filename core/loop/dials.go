@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// dials are the connections to proxies on which this process is waiting for a tunnel.
+// dials holds the connections to proxies on which this process is waiting for a tunnel.
 type dials struct {
 	mu   sync.Mutex
-	back map[netip.AddrPort]bool // by local address: whether the connection has come back to this process
+	back map[netip.AddrPort]bool // by local address; true if the connection has come back to this process
 }
 
-// Dialled registers a connection to a proxy whose protocol has no room for a token (SOCKS), before a target is
-// requested on it. The caller calls end when the proxy has answered. back is true if the proxy has led the connection
-// back to this process: CameBack has found it. With a nil guard nothing is registered.
+// Dialled registers a connection to a proxy whose protocol cannot carry a token (SOCKS). It is called before a target
+// is requested on the connection. The caller calls end when the proxy has answered. back is true if the proxy has led
+// the connection back to this process, which CameBack has detected. If g is nil, nothing is registered.
 func (g *Guard) Dialled(c net.Conn) (end func() (back bool)) {
 	local, ok := addrPort(c.LocalAddr())
 	if g == nil || !ok {
@@ -36,8 +36,8 @@ func (g *Guard) Dialled(c net.Conn) (end func() (back bool)) {
 	}
 }
 
-// CameBack reports whether a client's connection is the other end of a registered one. It does not find a connection
-// whose sender's address was changed on the way, by a relay or by NAT of the source.
+// CameBack reports whether a client's connection is the other end of a registered one. It does not recognize a
+// connection whose source address was changed on the way, by a relay or by NAT.
 func (g *Guard) CameBack(client net.Conn) bool {
 	remote, ok := addrPort(client.RemoteAddr())
 	if g == nil || !ok {
