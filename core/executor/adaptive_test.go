@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,4 +190,43 @@ func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 		}
 		assert.Equal(t, core.Open, b.pool.Snapshot().All[0].Breaker().State())
 	})
+}
+
+// A target that has become slow is slow through every proxy. Its first requests are cut short and retried, but no proxy
+// is charged, and soon the proxies get enough time.
+func TestASlowTargetIsChargedToNoProxy(t *testing.T) {
+	for proxies := 2; proxies <= 6; proxies++ {
+		for _, slow := range []time.Duration{700 * time.Millisecond, 900 * time.Millisecond, 1500 * time.Millisecond,
+			4 * time.Second} {
+			t.Run(fmt.Sprint(proxies, " proxies, ", slow), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := start(t, proxies, func(tuning *Tuning) { tuning.Adaptive = true })
+					for range 20 * proxies {
+						b.run(t.Context(), exchange(t, nil), &tries{f: func(context.Context, *Attempt) verdict.Facts {
+							time.Sleep(20 * time.Millisecond)
+							return verdict.Facts{Status: 200}
+						}})
+					}
+					tries, cut := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
+						if slow < time.Until(a.Deadline) {
+							time.Sleep(slow)
+							return verdict.Facts{Status: 200}
+						}
+						return hang(ctx, a)
+					}}, 0
+					for range 40 {
+						x := exchange(t, nil)
+						b.run(t.Context(), x, tries)
+						require.Equal(t, core.FinalSuccess, x.Result().Final)
+						cut += x.Result().Attempts - 1
+					}
+					require.LessOrEqual(t, cut, 2*proxies)
+					for _, u := range b.pool.Snapshot().All {
+						require.Zero(t, u.Breaker().Snapshot().FailureCount, u.ID())
+						require.Equal(t, core.Closed, u.Breaker().State())
+					}
+				})
+			})
+		}
+	}
 }

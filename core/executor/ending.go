@@ -82,7 +82,7 @@ func (t *Tunnel) Proven() {
 		if t.x.race != nil {
 			t.x.race.endHedge(true)
 		}
-		t.x.chargeDeferred(false)
+		t.x.chargeDeferred(false, t.x.executor.now().Sub(t.x.event.Started))
 		t.x.lease.Settle(&t.x.event.Outcome)
 		t.x.recordTunnel()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Exchange is the state of one request. An Exchange can be used for one request after another, so
@@ -119,7 +120,10 @@ type deferred struct {
 // chargeDeferred charges the deferred attempts, because another proxy has served the request. opened is set
 // if that proxy has opened a tunnel and the target has not sent a byte through it yet. In this case,
 // attempts whose tunnel was too slow stay deferred.
-func (x *Exchange) chargeDeferred(opened bool) {
+//
+// took is the latency of the other proxy's response. An attempt that was cut short after less time than that is not
+// charged: the target is slow, and the proxy may be as fast as the other one. It gets more time from now on.
+func (x *Exchange) chargeDeferred(opened bool, took time.Duration) {
 	kept := 0
 	for i := range x.deferred {
 		d := &x.deferred[i]
@@ -128,7 +132,11 @@ func (x *Exchange) chargeDeferred(opened bool) {
 			kept++
 			continue
 		}
-		if d.lease.Proxy != x.proxy {
+		switch {
+		case d.lease.Proxy == x.proxy:
+		case verdict.CutTooEarly(&d.outcome, took):
+			d.lease.Proxy.AllowLatency(took)
+		default:
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.lease.ServedByOther = true
 			d.lease.Settle(&d.outcome)

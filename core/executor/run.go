@@ -272,7 +272,7 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 // served stores the outcome of an attempt that served the request. The attempt is settled and recorded when
 // the relay or tunnel is closed.
 func (x *Exchange) served(o *core.Outcome) {
-	x.chargeDeferred(x.request.Tunnel)
+	x.chargeDeferred(x.request.Tunnel, o.Latency)
 	x.confirmBans()
 	if s := x.request.Session; s != nil {
 		x.result.MovedFrom = s.Served(x.event.Ended)

@@ -71,7 +71,7 @@ func requestLine(line []byte) (method, target []byte, minor int, err error) {
 
 const (
 	badMethod  = "the method is not a token"
-	badVersion = "the version is not HTTP/1.0 or HTTP/1.1"
+	badVersion = "the version is not HTTP/1.x"
 	badName    = "a field name is not a token: white space before it or before its colon is refused"
 	badValue   = "a field value has a control character"
 	bareLF     = "a line ends in LF without CR"
@@ -141,12 +141,12 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 }
 
 // statusLine reads VERSION SP STATUS SP REASON. Like Go's and curl's clients, it accepts several spaces.
-// The reason may be missing.
+// The reason may be missing. A minor version above 1 counts as 1 (RFC 9110 section 2.5).
 func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if len(line) < 9 || line[8] != ' ' {
 		return 0, 0, nil, malformed(badStatusLine)
 	}
-	if minor = version(line[:8]); minor < 0 || minor > 1 {
+	if minor = version(line[:8]); minor < 0 {
 		return 0, 0, nil, malformed(badVersion)
 	}
 	line = bytes.TrimLeft(line[9:], " ")
@@ -165,7 +165,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if reason = trim(line[3:]); !all(reason, responseChar) {
 		return 0, 0, nil, malformed("the reason phrase has a CR, LF or NUL")
 	}
-	return minor, status, reason, nil
+	return min(minor, 1), status, reason, nil
 }
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"

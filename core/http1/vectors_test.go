@@ -230,7 +230,7 @@ var answers = map[string]answer{
 	"a status of 2 digits":            {raw: "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"},
 	"a status with a sign":            {raw: "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n", goElse: true},
 	"HTTP/2.0":                        {raw: "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", goElse: true},
-	"HTTP/1.2":                        {raw: "HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n", goElse: true},
+	"HTTP/1.2":                        {raw: "HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n", status: 200},
 	"HTTP/0.9":                        {raw: "hello\r\n\r\n"},
 	"ICY":                             {raw: "ICY 200 OK\r\n\r\n"},
 	"a space first":                   {raw: " HTTP/1.1 200 OK\r\n\r\n"},

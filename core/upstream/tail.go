@@ -26,5 +26,16 @@ func (u *Upstream) Stretch(d time.Duration) {
 	}
 }
 
+// AllowLatency raises Tail to d, because a target has answered another proxy after d. So attempts at targets as slow
+// as this one are not cut short again.
+func (u *Upstream) AllowLatency(d time.Duration) {
+	w := &u.window
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := d.Seconds(); s > load(&w.tail) {
+		store(&w.tail, s)
+	}
+}
+
 // HasPeers reports whether there are other proxies in the pool.
 func (u *Upstream) HasPeers() bool { return len(u.pool.Snapshot().All) > 1 }

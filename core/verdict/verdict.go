@@ -420,6 +420,12 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	return o
 }
 
+// CutTooEarly reports whether an attempt with outcome o was cut short after less time than took, in which another proxy
+// has served the same request. Such an attempt does not show that its proxy is slower than the other one.
+func CutTooEarly(o *core.Outcome, took time.Duration) bool {
+	return o.Cause == CutShort && o.Latency < took
+}
+
 // LoseRace returns the outcome of an attempt that lost a race: another attempt of the request, in flight at
 // the same time, has served the request. One of the two attempts is the hedge of the other.
 func LoseRace(o core.Outcome) core.Outcome {
