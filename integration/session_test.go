@@ -1,0 +1,85 @@
+package integration
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// S123: a session keeps its proxy for curl, Python requests and SOCKS5 clients and over a reload. If the proxy fails,
+// the session moves and says so; a strict one gets 503 from the time at which the breaker is open.
+func TestS123SessionsKeepTheirProxy(t *testing.T) {
+	config := "[retry]\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\n" +
+		"[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n"
+	w := start(t, 4, config)
+	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(origin.Close)
+	user, field := "ann:pw@", "X-Whirlpool-Session: abc123"
+	named := "ann-session-abc123-ttl-10m:pw@"
+	curl := func(args ...string) string {
+		out, err := exec.Command("curl", append([]string{"-sS", "-m", "10"}, args...)...).CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
+		return string(out)
+	}
+	to, served := "http://"+origin.Addr+"/", func() (used []*lab.Proxy) {
+		for _, f := range w.fakes {
+			if f.Count() > 0 {
+				used = append(used, f)
+			}
+		}
+		return used
+	}
+	for range 3 {
+		curl("-f", "-x", "http://"+named+w.gateway, to)
+		curl("-f", "-x", "http://"+user+w.gateway, "-H", field, to)
+		curl("-f", "-x", "http://"+named+w.gateway, "-p", to)
+		curl("-f", "-x", "http://"+user+w.gateway, "-p", "--proxy-header", field, to)
+		curl("-f", "-x", "socks5h://"+named+w.gateway, to)
+	}
+	script := `import requests
+for i in range(3):
+    r = requests.get("` + to + `", proxies={"http": "http://` + named + w.gateway + `"}, timeout=10)
+    assert r.status_code == 200, r.status_code
+    r = requests.get("` + to + `", proxies={"http": "http://` + user + w.gateway + `"}, timeout=10,
+        headers={"X-Whirlpool-Session": "abc123"})
+    assert r.status_code == 200, r.status_code`
+	out, err := exec.Command("/usr/bin/python3", "-c", script).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Len(t, served(), 1)
+	first := served()[0]
+	for _, a := range first.Arrivals() {
+		require.Empty(t, a.Header.Get("X-Whirlpool-Session"))
+	}
+
+	w.write(config + "# changed\n[retry_budget]\nmin_per_second = 11\n")
+	eventually(t, "the configuration is reloaded", func() bool {
+		return strings.Contains(w.log.String(), "configuration reloaded")
+	})
+	curl("-f", "-x", "http://"+named+w.gateway, to)
+	require.Len(t, served(), 1)
+
+	strict := "ann-session-abc123-strict:pw@"
+	first.Do(lab.Status(503))
+	for range 2 {
+		curl("-x", "http://"+strict+w.gateway, to)
+	}
+	head := curl("-D", "-", "-o", "/dev/null", "-x", "http://"+strict+w.gateway, to)
+	require.Contains(t, head, "X-Whirlpool-Outcome: session_proxy_unavailable")
+	require.Contains(t, head, " 503 ")
+	require.Contains(t, head, "Retry-After: ")
+	head = curl("-D", "-", "-o", "/dev/null", "-x", "http://"+named+w.gateway, to)
+	require.Contains(t, head, " 200 ")
+	require.Contains(t, head, "X-Whirlpool-Session-Moved: "+first.Name)
+	head = curl("-D", "-", "-o", "/dev/null", "-x", "http://"+named+w.gateway, to)
+	require.NotContains(t, head, "X-Whirlpool-Session-Moved")
+
+	head = curl("-D", "-", "-x", "http://ann-session-a-city-x:pw@"+w.gateway, to)
+	require.Contains(t, head, " 407 ")
+	require.Contains(t, head, `unknown option \"city\"`)
+	require.NotContains(t, w.log.String(), "ann-session-a-city-x:pw")
+}
