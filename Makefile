@@ -8,13 +8,28 @@ UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | g
 
 DEBS    := chromium curl python3-requests python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test unit check deps builtins examples soak bench bench-rivals bench-peers criteria pgo fuzz clean
+.PHONY: help build install dist run test unit check deps builtins examples soak bench bench-rivals bench-peers criteria \
+  pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build bin/whirlpool
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/whirlpool ./cmd/whirlpool
+
+PREFIX    ?= /usr/local
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+install: build ## install the binary, the systemd unit and a configuration (PREFIX, DESTDIR); docs/operations.md
+	install -D -m 755 bin/whirlpool $(DESTDIR)$(PREFIX)/bin/whirlpool
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' packaging/whirlpool.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/whirlpool.service
+	install -D -m 644 packaging/whirlpool.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/whirlpool.conf
+	install -D -m 644 packaging/whirlpool.logrotate $(DESTDIR)/etc/logrotate.d/whirlpool
+	test -e $(DESTDIR)/etc/whirlpool/koanf.toml || install -D -m 640 koanf.toml $(DESTDIR)/etc/whirlpool/koanf.toml
+
+dist: ## archives of the binary for PLATFORMS, with SHA256SUMS, in dist/; two builds of a commit are equal byte for byte
+	packaging/dist $(VERSION) $(PLATFORMS)
 
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
