@@ -33,6 +33,8 @@ var endpoints = map[string]permission{
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,
 	"GET /api/v1/users":   reader,
 	"GET /api/v1/targets": reader, "GET /api/v1/rests": reader,
+	"GET /api/v1/targets/:host": reader, "POST /api/v1/proxies/:id/ban": admin, "DELETE /api/v1/proxies/:id/ban": admin,
+
 	"GET /api/v1/state": reader, "DELETE /api/v1/state": admin,
 	"GET /api/v1/metrics/retries": reader, "GET /api/v1/metrics/retries/timeseries": reader,
 	"GET /api/v1/metrics/retries/by-proxy": reader,

@@ -205,6 +205,7 @@ type fakeEngine struct {
 	first, retry string
 	judge        string
 	resting      []rest.Pair
+	banned       []rest.Pair
 	policies     *retry.Store
 	calls        []engine.Call
 	ctx          context.Context // context of the last call
@@ -259,6 +260,36 @@ func (e *fakeEngine) ActivateJudge(name string) error {
 }
 
 func (e *fakeEngine) Rests() []rest.Pair { return e.resting }
+
+func (e *fakeEngine) Bans() []rest.Pair { return e.banned }
+
+func (e *fakeEngine) BannedUntil(u *upstream.Upstream) (time.Duration, bool) {
+	i := slices.IndexFunc(e.banned, func(p rest.Pair) bool { return p.ProxyID == u.ID() })
+	if i < 0 {
+		return 0, false
+	}
+	return e.banned[i].Until, true
+}
+
+func (e *fakeEngine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
+	p := rest.Pair{ProxyID: u.ID(), Host: host, Until: d}
+	if host == "" {
+		e.banned = append(e.banned, p)
+	} else {
+		e.resting = append(e.resting, p)
+	}
+	return p
+}
+
+func (e *fakeEngine) EndBan(u *upstream.Upstream, host string) bool {
+	list := &e.resting
+	if host == "" {
+		list = &e.banned
+	}
+	before := len(*list)
+	*list = slices.DeleteFunc(*list, func(p rest.Pair) bool { return p.ProxyID == u.ID() && p.Host == host })
+	return len(*list) < before
+}
 
 func (e *fakeEngine) Describe(u *upstream.Upstream, row *core.Candidate) {
 	row.Weight = u.Spec().Weight

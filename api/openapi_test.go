@@ -84,7 +84,7 @@ func TestTheDocumentHasEveryEndpoint(t *testing.T) {
 	for endpoint := range endpoints {
 		method, path, _ := strings.Cut(endpoint, " ")
 		if strings.HasPrefix(path, "/api/v1/") && path != "/api/v1/" {
-			path = strings.NewReplacer(":id", "{id}", ":name", "{name}").Replace(path)
+			path = strings.NewReplacer(":id", "{id}", ":host", "{host}", ":name", "{name}").Replace(path)
 			served[method+" "+path] = true
 		}
 	}

@@ -27,6 +27,7 @@ var _ Pool = (*upstream.Pool)(nil)
 type proxyHandler struct {
 	pool    Pool
 	changes Changes
+	banned  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
 }
 
 func (h *proxyHandler) routes(r fiber.Router) {
@@ -81,6 +82,7 @@ type proxyView struct {
 	Abilities   abilitiesView     `json:"abilities"`
 	LastCheck   *checkView        `json:"last_check"` // null without health checks
 	ExitAddress string            `json:"exit_address"`
+	BannedUntil *time.Time        `json:"banned_until,omitempty"` // only of a banned proxy
 }
 
 // ownError is the JSON of a rule that recognizes error pages of the proxy itself.
@@ -99,6 +101,10 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
 		InFlight: st.InFlight, Short: u.ShortTunnels(),
 		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+	}
+	if until, banned := h.banned(u); banned {
+		at := h.pool.At(until).UTC()
+		v.BannedUntil = &at
 	}
 	for i, rule := range spec.OwnErrors {
 		v.OwnErrors[i] = ownError(rule)

@@ -290,6 +290,20 @@ func (g *golden) record(t *testing.T) {
 		`{"url":"http://user@p8.test:1"}`, `{"weight":0}`, `{"own_error":[{"status":1}]}`, `{`} {
 		g.call(t, "PATCH", "/api/v1/proxies/five", body)
 	}
+	for _, body := range []string{`{"for":"10m"}`, `{"for":"1h","host":"A.test"}`, `{}`, `{"for":"1ms"}`, `{"for":5}`,
+		`{"for":"25h","host":"a.test"}`, `{"for":"1h","host":"a.test:80"}`, `{"for":"1h","host":"*.test"}`,
+		`{"for":"1h","host":""}`, `{"for":"1h","until":"x"}`, `[]`} {
+		post("/api/v1/proxies/F1/ban", body)
+	}
+	post("/api/v1/proxies/nope/ban", `{"for":"10m"}`)
+	get("/api/v1/proxies/F1")
+	for _, host := range []string{"a.test", "b.test", "a:1", "*"} {
+		get("/api/v1/targets/" + host)
+	}
+	for _, target := range []string{"F1/ban?host=a.test", "F1/ban?host=a.test", "F1/ban", "F1/ban", "F1/ban?host=",
+		"nope/ban"} {
+		g.call(t, "DELETE", "/api/v1/proxies/"+target, "")
+	}
 	g.call(t, "PATCH", "/api/v1/proxies/nope", `{}`)
 	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=maybe", "")
 	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=true", "")

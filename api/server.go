@@ -37,7 +37,7 @@ type Engine interface {
 	requester
 	scorers
 	describer
-	rests
+	bans
 	users
 }
 
@@ -190,7 +190,8 @@ func (s *Server) routes() {
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
-	(&proxyHandler{pool: cfg.Pool, changes: cfg.Changes}).routes(v1)
+	(&proxyHandler{pool: cfg.Pool, changes: cfg.Changes, banned: cfg.Engine.BannedUntil}).routes(v1)
+	(&banHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&stateHandler{changes: cfg.Changes, dir: cfg.StateDir}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)

@@ -144,3 +144,41 @@ when = { host = "preset.test" }
 	require.LessOrEqual(t, after, 30, "no other proxy has served the last request")
 	w.reconcile(0)
 }
+
+// A client bans a proxy through the API, for one host or for all, and ends the ban.
+func TestS125BansByTheAPI(t *testing.T) {
+	w := start(t, 2, confRules)
+	w.all(lab.OK())
+	status, raw, _ := w.call("POST", "/proxies/F1/ban", `{"for":"10m","host":"A.test"}`)
+	require.Equal(t, 200, status, string(raw))
+	for range 4 {
+		require.Equal(t, "F2", w.fetch("a.test").proxy())
+	}
+	served := map[string]bool{}
+	for range 4 {
+		served[w.fetch("b.test").proxy()] = true
+	}
+	require.Len(t, served, 2, "other hosts are served by both")
+	banned := w.json("/targets/a.test")["banned"].([]any)
+	require.Len(t, banned, 1)
+	require.Equal(t, "F1", banned[0].(map[string]any)["proxy_id"])
+	require.NotContains(t, w.json("/proxies/F1"), "banned_until")
+
+	status, raw, _ = w.call("POST", "/proxies/F1/ban", `{"for":"1h"}`)
+	require.Equal(t, 200, status, string(raw))
+	require.Contains(t, w.json("/proxies/F1"), "banned_until")
+	for range 4 {
+		require.Equal(t, "F2", w.fetch("b.test").proxy())
+	}
+	for _, path := range []string{"/proxies/F1/ban", "/proxies/F1/ban?host=a.test"} {
+		status, raw, _ = w.call("DELETE", path, "")
+		require.Equal(t, 204, status, string(raw))
+	}
+	require.Empty(t, w.json("/targets/a.test")["banned"])
+	served = map[string]bool{}
+	for range 4 {
+		served[w.fetch("a.test").proxy()] = true
+	}
+	require.Len(t, served, 2)
+	w.reconcile(0)
+}

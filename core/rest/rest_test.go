@@ -73,6 +73,13 @@ func TestAgainstAModel(t *testing.T) {
 				}
 				model[k] = p
 			},
+			"end": func(t *rapid.T) {
+				k := key{rapid.Uint64Range(0, 4).Draw(t, "proxy"), rapid.Uint64Range(0, 3).Draw(t, "host")}
+				forget()
+				_, rests := model[k]
+				require.Equal(t, rests, r.End(k.proxy, k.host, now))
+				delete(model, k)
+			},
 			"wait": func(t *rapid.T) { now += time.Duration(rapid.IntRange(0, 30).Draw(t, "wait")) },
 			"": func(t *rapid.T) {
 				forget()
