@@ -43,7 +43,9 @@ func (v *vendor) serve(c net.Conn) {
 
 // send sends requests, one for each session, and returns the logins and the number of connections.
 func (v *vendor) send(t *testing.T, u *upstream.Upstream, tr *Transport, sessions ...string) ([]string, int) {
+	v.mu.Lock()
 	v.logins, v.conns = nil, 0
+	v.mu.Unlock()
 	for _, session := range sessions {
 		c := Control{Deadline: time.Now().Add(time.Minute), Session: session, Region: "us"}
 		var resp Response
