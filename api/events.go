@@ -30,13 +30,14 @@ const (
 	eventQuarantine = "plugin_quarantine"
 	eventActivation = "activation"
 	eventPolicy     = "policy" // the global policy has changed
+	eventBan        = "ban"    // a rest or a ban of a proxy begins, gets a later end, or is ended by the API
 	eventReload     = "reload" // the configuration was reloaded, or the reload failed
 	eventLost       = "lost"   // sent to a reader that has missed events which are not kept any more
 )
 
 // eventTypes are the types that a client can ask for.
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
-	eventReload}
+	eventReload, eventBan}
 
 // Events holds the last events of the gateway, for GET /events. Each method adds one event and does not
 // block.
@@ -97,6 +98,17 @@ func (e *Events) Activated(use, plugin string) {
 
 // PolicyChanged adds a new global policy.
 func (e *Events) PolicyChanged(v retry.View) { e.publish(eventPolicy, viewOfGlobalPolicy(v)) }
+
+// Banned adds a rest (host is the target's host) or a ban (host is "") of a proxy that ends at until. An end that is
+// not in the future means that the API has ended it.
+func (e *Events) Banned(proxyID, host string, until time.Time) {
+	e.publish(eventBan, struct {
+		At      time.Time `json:"at"`
+		ProxyID string    `json:"proxy_id"`
+		Host    string    `json:"host"`
+		Until   time.Time `json:"until"`
+	}{e.now().UTC(), proxyID, host, until.UTC()})
+}
 
 // Reloaded adds a reload of the configuration.
 func (e *Events) Reloaded(s ReloadStatus) { e.publish(eventReload, s) }

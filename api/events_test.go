@@ -105,6 +105,7 @@ func TestEventsOfEveryType(t *testing.T) {
 		r.activate("random")
 		r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200))
 		e.Reloaded(r.reload)
+		e.Banned("F1", "a.test", noon)
 		const at = `"2026-11-28T12:00:00Z"`
 		for i, want := range []string{
 			`breaker {"proxy_id":"F1","from_state":"closed","to_state":"open","timestamp":` + at +
@@ -115,6 +116,7 @@ func TestEventsOfEveryType(t *testing.T) {
 			`activation {"at":` + at + `,"for":"first","plugin":"random"}`,
 			`policy {"max_attempts":2,`,
 			`reload {"ok":true,"at":` + at + `,"faults":[],"restart":[]}`,
+			`ban {"at":` + at + `,"proxy_id":"F1","host":"a.test","until":` + at + `}`,
 		} {
 			eventType, data, _ := strings.Cut(want, " ")
 			got := c.block()

@@ -149,8 +149,10 @@ when = { host = "preset.test" }
 func TestS125BansByTheAPI(t *testing.T) {
 	w := start(t, 2, confRules)
 	w.all(lab.OK())
+	next, _ := w.events("?type=ban", "")
 	status, raw, _ := w.call("POST", "/proxies/F1/ban", `{"for":"10m","host":"A.test"}`)
 	require.Equal(t, 200, status, string(raw))
+	require.Equal(t, "ban", next().kind)
 	for range 4 {
 		require.Equal(t, "F2", w.fetch("a.test").proxy())
 	}

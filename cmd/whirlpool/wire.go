@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/logfold"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -145,6 +146,7 @@ func wire(
 			Plugins: reg, Observe: reg.Observe, Log: g.log, AccessLog: &g.access.Log, Files: openFiles(),
 			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
+			Banned:  func(p rest.Pair) { g.events.Banned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
 		})
 		return err

@@ -115,6 +115,7 @@ type Options struct {
 	// return soon and may be nil.
 	Transition    func(core.Transition)
 	PolicyChanged func(retry.View)
+	Banned        func(rest.Pair)    // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
 	Log           *slog.Logger       // default: none
 	AccessLog     gateway.AccessLog  // of the gateway's clients; default: none
 	Now           func() time.Time   // default: time.Now
@@ -192,6 +193,8 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
 	})
 	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
+	e.selector.Rests().OnChange(opts.Banned)
+	e.selector.Bans().OnChange(opts.Banned)
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
 		return nil, err

@@ -31,6 +31,8 @@ type Rests struct {
 
 	mu   sync.Mutex // guards ends and all changes of hosts
 	ends queue
+
+	changed func(Pair) // see OnChange; nil for none
 }
 
 // hostRests holds the pairs of one host.
@@ -47,6 +49,11 @@ type entry struct {
 
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
+
+// OnChange sets a function that gets each pair whose rest begins or gets a later end, and each pair that End ends;
+// Until is then the time of End. The function must return soon and not call r. OnChange must be called before the
+// first Begin.
+func (r *Rests) OnChange(f func(Pair)) { r.changed = f }
 
 // Begin makes a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the
 // pair rests already, the later end applies. If there are too many pairs, the one whose rest ends first is
@@ -78,6 +85,9 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.set(host, slices.Insert(of, i, e))
 	heap.Push(&r.ends, e)
 	r.count.Store(int64(len(r.ends)))
+	if r.changed != nil {
+		r.changed(p)
+	}
 }
 
 // End ends the rest of a pair. proxy and host are as in Begin. It returns false if the pair does not rest at time now.
@@ -88,9 +98,15 @@ func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
 	of := r.of(host)
 	i, found := of.find(proxy)
 	if found {
-		heap.Remove(&r.ends, of[i].at)
-		r.remove(of[i])
+		e := of[i]
+		heap.Remove(&r.ends, e.at)
+		r.remove(e)
 		r.count.Store(int64(len(r.ends)))
+		if r.changed != nil {
+			p := e.Pair
+			p.Until = now
+			r.changed(p)
+		}
 	}
 	return found
 }

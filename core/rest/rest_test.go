@@ -108,6 +108,18 @@ func TestAgainstAModel(t *testing.T) {
 	})
 }
 
+// Each change of a rest is reported, with its new end.
+func TestChangesAreReported(t *testing.T) {
+	r, got := New(DefaultMax), []Pair{}
+	r.OnChange(func(p Pair) { got = append(got, p) })
+	r.Begin(1, 7, Pair{"a", "h", 10, 20})
+	r.Begin(1, 7, Pair{"a", "h", 12, 15})
+	r.Begin(1, 7, Pair{"a", "h", 12, 30})
+	r.End(1, 7, 14)
+	r.End(1, 7, 14)
+	require.Equal(t, []Pair{{"a", "h", 10, 20}, {"a", "h", 10, 30}, {"a", "h", 10, 14}}, got)
+}
+
 func TestConcurrentUse(t *testing.T) {
 	r := New(50)
 	var wg sync.WaitGroup
