@@ -10,9 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// S123: a session keeps its proxy for curl, Python requests and SOCKS5 clients and over a reload. If the proxy fails,
+// S126: a session keeps its proxy for curl, Python requests and SOCKS5 clients and over a reload. If the proxy fails,
 // the session moves and says so; a strict one gets 503 from the time at which the breaker is open.
-func TestS123SessionsKeepTheirProxy(t *testing.T) {
+func TestS126SessionsKeepTheirProxy(t *testing.T) {
 	config := "[retry]\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\n" +
 		"[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n"
 	w := start(t, 4, config)
