@@ -204,7 +204,8 @@ func (t *table) get(now time.Time, from origin, l level) *failures {
 	return f
 }
 
-// removeIdle removes the networks without a failed login for forgetAfter and, if there are too many, one more.
+// removeIdle removes the networks whose last failed login is at least forgetAfter ago. If the table is still full,
+// it also removes another idle network, to make room.
 func (t *table) removeIdle(now time.Time) {
 	for i := range t.idle {
 		for e := t.idle[i].Back(); e != nil; e = t.idle[i].Back() {

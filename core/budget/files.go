@@ -41,8 +41,8 @@ const reserve = 32
 // expensive, because it searches all connections.
 const askAgain = 10 * time.Millisecond
 
-// NewFiles returns the descriptors of a process that may open limit files. It returns nil if limit is 0,
-// which means that the limit is unknown.
+// NewFiles returns the budget of a process that may have at most limit files open. It returns nil if limit is
+// 0, which means that the limit is unknown.
 func NewFiles(limit int, now func() time.Time) *Files {
 	if limit == 0 {
 		return nil

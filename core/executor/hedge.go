@@ -297,7 +297,8 @@ func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outco
 	return response, o
 }
 
-// stop stops the timer of the hedge. If the hedge has begun already, stop returns true and keeps mu locked.
+// stop stops the timer of the hedge. If the hedge has already begun, stop locks mu and returns true;
+// the caller must unlock mu.
 func (r *race[T]) stop() (begun bool) {
 	if !r.running {
 		return false

@@ -162,7 +162,7 @@ func (c *Checker) more() []*check {
 	return c.pop(c.cfg.Now())
 }
 
-// pop removes the checks whose time has come from the queue. The caller holds mu.
+// pop takes the due checks off the queue, as many as Parallel permits, and returns them. The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		list = append(list, heap.Pop(&c.queue).(*check))

@@ -16,7 +16,7 @@ import (
 //	max_attempts=5, backoff_strategy=linear, retry_status_codes=(429 503), retry_non_idempotent
 //
 // or the JSON object of PUT /retry/policy. In a dictionary, fields that may be null accept the token null,
-// booleans accept true and false, and strategy is a short name of backoff_strategy. Ranges are checked after
+// booleans accept true and false, and the key strategy stands for backoff_strategy. Ranges are checked after
 // merging, by Policy.Validate. The error is a *FieldError.
 func ParseHeader(value string) (Override, error) {
 	if strings.HasPrefix(value, "{") { // a dictionary cannot begin with it

@@ -174,8 +174,8 @@ func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.word.Open(at) && u.breaker.Admissible()
 }
 
-// Lease is one attempt's hold on a proxy: its place in flight and the breaker's permit. The
-// zero Lease holds nothing. One goroutine uses it at a time.
+// Lease is what one attempt holds of a proxy: one of the proxy's max_in_flight slots, and the permit of its
+// breaker. The zero Lease holds nothing. One goroutine uses it at a time.
 type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it

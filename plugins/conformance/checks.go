@@ -549,8 +549,8 @@ const (
 // runs for the first time when a module has allocated 4 MiB: after 80,000 calls that allocate 50 bytes each.
 const rounds = 5
 
-// memory checks that memory does not grow without end. It makes many calls, and doubles their number, up to
-// rounds times, until the memory does not grow any more.
+// memory checks that memory does not grow without end. It makes many calls, and repeats this with twice as
+// many, at most "rounds" times, until the memory does not grow any more.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32

@@ -41,7 +41,8 @@ type Report struct {
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 
-// Row is the result for one number of candidates. A backoff and a judge have one row, without candidates.
+// Row is the result of calls with a given number of candidates. A backoff or a judge has a single row, in which
+// Candidates is 0.
 type Row struct {
 	Candidates int     `json:"candidates,omitempty"`
 	Nanos      float64 `json:"ns_per_call"`

@@ -110,8 +110,8 @@ func (q *queue) Pop() any {
 	return last
 }
 
-// play simulates the requests of the timeline. It calls wait for the delays of the backoff, and passes the
-// attempts to observe.
+// play simulates the requests of the timeline. The function wait returns the backoff before each retry. Each
+// attempt is passed to observe.
 func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageWaits, err error) {
 	q := make(queue, len(t.requests))

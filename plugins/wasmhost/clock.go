@@ -47,8 +47,8 @@ const slowShare = 2
 // SlowLimit returns the CPU time from which a call of score, backoff or judge counts as slow.
 func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
 
-// Slow returns the number of slow calls. A call that ends within its first slices of fuel is not
-// measured, and not counted.
+// Slow returns the number of slow calls. Short calls are not measured, and therefore not counted:
+// those that use little fuel.
 func (m *Module) Slow() uint64 { return m.slow.Load() }
 
 // CheckCall makes a call of a module that is being checked. It returns the call's error, or an

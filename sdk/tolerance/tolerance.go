@@ -12,5 +12,5 @@ type Tolerant interface {
 //lint:ignore U1000 the export reads it
 var plugin Tolerant
 
-// Register sets the scorer that has a tolerance. Call it from an init function: the host does not run main.
+// Register makes t the scorer of this plugin. Call it from an init function: the host does not run main.
 func Register(t Tolerant) { plugin = t }

@@ -56,6 +56,6 @@ func (p *patient) Judge(r *judge.Response) judge.Ruling {
 	return judge.Ruling{Kind: judge.Banned, Rest: last.length}
 }
 
-// Observe does nothing. It makes the module export observe. A module with this export has one instance, so
-// that all calls use the same bans.
+// Observe does nothing. Because of it, the module exports the function observe, and the host runs such a
+// module as a single instance. So all calls share the same bans.
 func (p *patient) Observe(*abi.Observation) {}

@@ -44,7 +44,7 @@ func (c Catalog) resize(w *Workload, requests int) {
 
 func (w *Workload) rng() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0x6661756c)) }
 
-// Kind is a kind of faults with workloads at several levels.
+// Kind is one type of fault. Make returns its workload for each of the Levels.
 type Kind struct {
 	Name, Text string
 	Levels     []float64 // shares of attempts that fail, or of the time in which proxies fail

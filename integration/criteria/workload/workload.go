@@ -1,5 +1,5 @@
-// Package workload has the workloads of the criteria, the variants of the gateway that are compared, and the
-// outcome of a run.
+// Package workload defines the workloads with which the success criteria (docs/criteria.md) are measured, the
+// variants of the gateway that are compared, and the outcome of a run.
 package workload
 
 import (
