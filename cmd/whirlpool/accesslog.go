@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
@@ -15,8 +16,11 @@ type accessLog struct {
 	accesslog.Log
 	standard io.Writer // used if there is no file
 	log      *slog.Logger
-	file     *os.File      // nil if there is none
-	buffer   *spool.Writer // writes to file; nil if there is none
+
+	mu     sync.Mutex    // guards the fields below
+	closed bool          // by close
+	file   *os.File      // nil if there is none
+	buffer *spool.Writer // writes to file; nil if there is none
 }
 
 func newAccessLog(standard io.Writer, log *slog.Logger) *accessLog {
@@ -61,6 +65,11 @@ func (o *openedAccessLog) discard() {
 
 // use makes all further lines go to o, and closes the previous file.
 func (a *accessLog) use(o *openedAccessLog) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed { // a reload ends after the gateway
+		return
+	}
 	former, buffer := a.file, a.buffer
 	out := a.standard
 	a.file, a.buffer = o.file, nil
@@ -75,7 +84,13 @@ func (a *accessLog) use(o *openedAccessLog) {
 	a.closeFile(former, buffer)
 }
 
-func (a *accessLog) close() { a.closeFile(a.file, a.buffer) }
+// close writes the lines that are still buffered, and closes the file. The log is not used any more.
+func (a *accessLog) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	a.closeFile(a.file, a.buffer)
+}
 
 // closeFile writes the lines that are still buffered, and closes the file.
 func (a *accessLog) closeFile(file *os.File, buffer *spool.Writer) {

@@ -132,7 +132,7 @@ func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
 			return now
 		}
 		now.closed++
-		end := RetryTunnel(ctx, t, io.EOF, false, Sender[*way](w))
+		end := RetryTunnel(ctx, t, io.EOF, 0, Sender[*way](w))
 		if end.Refusal != nil {
 			end.Refusal.Close(200, time.Now())
 			return nil

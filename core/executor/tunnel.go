@@ -53,9 +53,9 @@ func (t *Tunnel) UnusedAfter() time.Time {
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy. The target
 // must not have sent a byte. The client must have sent nothing more than a ClientHello, so that its bytes can
-// be sent again. died is the error of the tunnel. silent is set if the tunnel is still open, but the target
-// has not answered the ClientHello in time. Request.BeforeWait is not called any more.
-func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool, s Sender[T]) Ending[T] {
+// be sent again. died is the error of the tunnel. silence is above 0 if the tunnel is still open, but the target
+// has not answered the ClientHello, which was sent that long ago. Request.BeforeWait is not called any more.
+func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
 		return refused[T](x)
@@ -63,12 +63,12 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.open, t.unrecorded = nothing, false
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
-	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
-	o.Latency = x.event.Ended.Sub(x.event.Started) // a slow target lengthens the proxy's timeout
+	o := verdict.RetryTunnel(x.event.Outcome, died, silence > 0)
+	o.Latency += silence // without the time in which the client had not sent anything yet
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
-	if n := len(x.deferred); silent && n > 0 {
+	if n := len(x.deferred); silence > 0 && n > 0 {
 		x.deferred[n-1].tunnel = true
 	}
 	if raced && r.phase != raceFailed {

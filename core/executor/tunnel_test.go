@@ -65,7 +65,7 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 		require.True(t, tunnel.CanRetry())
 		require.Empty(t, b.rec.Requests(), "not yet")
-		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
+		end := RetryTunnel(t.Context(), tunnel, errDied, 0, k)
 		require.NotNil(t, end.Tunnel)
 		require.Equal(t, []string{"p0", "p1"}, k.ids)
 		require.Equal(t, []int{1, 0}, failures(b))
@@ -86,7 +86,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 	for _, served := range []bool{true, false} {
 		tunnels(t, nil, func(p *retry.Policy) { p.MaxAttempts = 2 }, func(o opened) {
 			t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
-			end := RetryTunnel(t.Context(), tunnel, errDied, true, k)
+			end := RetryTunnel(t.Context(), tunnel, errDied, time.Second, k)
 			require.NotNil(t, end.Tunnel)
 			require.False(t, end.Tunnel.CanRetry())
 			require.Equal(t, []int{0, 0}, failures(b))
@@ -109,7 +109,7 @@ func TestATunnelIsRetriedInVain(t *testing.T) {
 			refused := &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errDied}
 			return verdict.Facts{Err: refused}
 		}
-		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
+		end := RetryTunnel(t.Context(), tunnel, errDied, 0, k)
 		require.NotNil(t, end.Refusal)
 		require.Empty(t, b.rec.Requests())
 		end.Refusal.Close(200, time.Now())
@@ -183,7 +183,7 @@ func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 		slow := b.pool.Snapshot().Get(k.ids[0])
 		before := slow.Tail()
 		time.Sleep(500 * time.Millisecond)
-		RetryTunnel(t.Context(), tunnel, errDied, true, k)
+		RetryTunnel(t.Context(), tunnel, errDied, time.Second, k)
 		require.Greater(t, slow.Tail(), max(before, 500*time.Millisecond))
 		x.Abandon()
 	})

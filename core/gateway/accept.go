@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
@@ -203,6 +204,7 @@ func (s *Server) evict(client netip.Addr) bool {
 		return false
 	}
 	c.close()
+	c.cancel(executor.ErrClientLeft) // if its request arrived at this moment, it is not sent
 	s.Files.Give(budget.Serving, 1)
 	return true
 }

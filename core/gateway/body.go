@@ -129,6 +129,7 @@ func (r *request) respondBadBody(err error) bool {
 			e.Message = "the request's body came with fewer bytes per second than gateway.min_body_rate"
 		}
 	default:
+		r.log.Left = true
 		return false
 	}
 	return r.respondError(&e)

@@ -27,7 +27,7 @@ func (r *request) connect() (keep bool) {
 	default:
 		r.establish()
 		r.log.Status = http.StatusOK
-		r.log.Received, r.log.Sent = r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
+		r.log.Received, r.conn.out.sent = r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
 		return false
 	}
 }

@@ -143,6 +143,7 @@ func (c *connection) linger(unfinished bool) {
 // discardUnread discards bytes that have arrived, up to a limit, and does not wait. If bytes were unread when the
 // connection is closed, the system would reset it.
 func (c *connection) discardUnread() {
+	c.read.await(time.Time{}) // the deadline of the wait for the request may have passed
 	for range 16 {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // because ReadAhead does nothing if the buffer is full

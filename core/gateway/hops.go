@@ -45,7 +45,7 @@ func (r *request) respondLastHop() (keep bool) {
 		trace = append(trace, "\r\n"...)
 	}
 	r.outcome.Final = core.FinalSuccess
-	r.log.Status = http.StatusOK
+	r.log.Ran, r.log.Final, r.log.Status = true, core.FinalSuccess, http.StatusOK
 	keep = r.reusable() && r.discardBody()
 	h := r.newHead(http.StatusOK, []byte("OK"), keep)
 	h.Framing, h.Length = http1.Length, int64(len(trace))

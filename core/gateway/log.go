@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
@@ -16,27 +15,25 @@ func (r *request) logRequest() {
 	}
 	l := &r.log
 	l.Listener, l.Method, l.Minor, l.Started = r.input.Listener, r.input.Method, r.head.Minor, r.input.Started
-	if l.Received == 0 {
-		l.Received = r.body.Received()
+	l.Received += r.body.Received()
+	l.Sent = r.conn.out.sent
+	if l.Ran && l.Final == 0 {
+		addResult(l, &r.exchange)
 	}
-	if l.Sent == 0 {
-		l.Sent = r.conn.out.sent
-	}
-	r.server.logEnded(l, r.conn, r.cache.account, &r.exchange)
+	r.server.logEnded(l, r.conn)
 }
 
-// logEnded completes l from x, the client's connection and the user's account, and writes it to the access log.
-func (s *Server) logEnded(l *accesslog.Record, c *connection, a *access.Account, x *executor.Exchange) {
+// logEnded completes l and writes it to the access log.
+func (s *Server) logEnded(l *accesslog.Record, c *connection) {
 	l.Client, l.Ended = c.raw.RemoteAddr(), s.Now()
 	if l.Started.IsZero() { // the request was refused at once
 		l.Started = l.Ended
 	}
-	if a != nil {
-		l.User = a.Name
-	}
-	if l.Ran {
-		result := x.Result()
-		l.Final, l.Waited, l.Attempts = result.Final, result.Waited, result.Events
-	}
 	s.AccessLog.Write(l)
+}
+
+// addResult adds the result of x to l.
+func addResult(l *accesslog.Record, x *executor.Exchange) {
+	result := x.Result()
+	l.Final, l.Waited, l.Attempts = result.Final, result.Waited, result.Events
 }

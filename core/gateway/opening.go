@@ -278,16 +278,19 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o.mu.Lock()
 	unused := len(o.sent) == o.part && t.client.now().After(t.exchange.UnusedAfter())
 	ok = o.phase == replaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
+	var silence time.Duration
 	if ok {
 		o.phase = reconnecting
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			silence = t.client.now().Sub(o.since)
+		}
 	}
 	o.mu.Unlock()
 	if !ok {
 		return nil, false
 	}
 	t.target.Close()
-	silent := errors.Is(err, os.ErrDeadlineExceeded)
-	ending := executor.RetryTunnel(t.client.ctx, t.exchange, err, silent, t.dial)
+	ending := executor.RetryTunnel(t.client.ctx, t.exchange, err, silence, t.dial)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if way := ending.Response; ending.Tunnel != nil && o.phase == reconnecting {

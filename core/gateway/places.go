@@ -210,15 +210,19 @@ func (p *places) search(s *search, now time.Time, client netip.Addr) {
 		return cmp.Or(cmp.Compare(b.what, a.what), cmp.Compare(b.since, a.since))
 	})
 	if len(s.list) > 0 {
-		time.AfterFunc(foundFor, func() { p.forget(s) })
+		until := s.until
+		time.AfterFunc(foundFor, func() { p.forget(s, until) })
 	}
 }
 
-// forget drops the list of s, so that it does not keep the memory of connections.
-func (p *places) forget(s *search) {
+// forget drops the list of s, so that it does not keep the memory of connections. until is the end of the list's use;
+// a list of a later search stays.
+func (p *places) forget(s *search, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.list = nil
+	if s.until.Equal(until) {
+		s.list = nil
+	}
 }
 
 // soonFree reports whether at least a quarter of the connections will be closed, or may be closed, soon: their

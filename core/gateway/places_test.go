@@ -89,7 +89,7 @@ func TestOneSearchForManyRemovals(t *testing.T) {
 	require.Same(t, all[4], p.oldest(now, netip.Addr{}))
 	later := now.Add(foundFor)
 	require.Same(t, first, p.oldest(later, netip.Addr{}), "the next search finds it")
-	p.forget(&p.found[0])
+	p.forget(&p.found[0], p.found[0].until)
 	require.Same(t, all[5], p.oldest(later, netip.Addr{}))
 	require.Nil(t, p.oldest(later, netip.Addr{}))
 	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.all())

@@ -121,6 +121,9 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	if bad == nil {
 		bad = r.authorize()
 	}
+	if a := r.cache.account; bad == nil && a != nil {
+		r.log.User = a.Name
+	}
 	if bad == nil {
 		bad = r.checkLoop()
 	}

@@ -47,12 +47,19 @@ func (f *socksFront) serve() {
 	}
 	if err != nil {
 		f.server.Log.Debug("SOCKS5 client refused", slog.Any("error", err))
+		switch bad := (*socks5.RequestError)(nil); {
+		case errors.Is(err, errMethod), errors.Is(err, errCredentials):
+			f.logRefused("proxy_authentication_required")
+		case errors.As(err, &bad):
+			f.logRefused("malformed_request")
+		}
 		f.conn.linger(false)
 		return
 	}
 	if f.server.Loop.CameBack(f.conn.raw) {
 		f.server.Log.Warn("a SOCKS5 request came back: one of the proxies leads back to this gateway",
 			slog.String("host", to.Host))
+		f.logRefused("loop_detected")
 		f.reply(socks5.GeneralFailure)
 		f.conn.linger(false)
 		return
@@ -77,6 +84,7 @@ func (f *socksFront) refuse() {
 	default:
 		f.send(socks5.Version, socks5.NoMethod)
 	}
+	f.logRefused("too_many_connections")
 	f.conn.linger(false)
 }
 
@@ -125,7 +133,9 @@ func (f *socksFront) authenticate() error {
 		var result access.Result
 		var options string
 		l.User, options = f.set.users.Split(name)
+		f.conn.read.gotBody() // the client does not have to send anything while its password is checked
 		f.account, result, _ = f.set.users.Login(f.conn.ctx, f.server.Guard, l, password)
+		f.conn.read.setAwaited(awaitsRequest, f.server.Now())
 		if result != access.Accepted {
 			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
 			return errCredentials
@@ -168,12 +178,15 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	}
 	var regions *core.Regions
 	var x executor.Exchange
-	l := accesslog.Record{
-		ID: s.NewID(), Listener: core.ListenSOCKS5, Method: http.MethodConnect, Target: to.HostPort, Minor: 1,
-		Started: s.Now(),
-	}
+	l := f.record()
+	l.Target, l.Started = to.HostPort, s.Now()
 	if s.logs() {
-		defer func() { s.logEnded(&l, f.conn, f.account, &x) }()
+		defer func() {
+			if l.Ran {
+				addResult(&l, &x)
+			}
+			s.logEnded(&l, f.conn)
+		}()
 	}
 	if a := f.account; a != nil {
 		if denial, _ := a.Begin(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
@@ -231,6 +244,24 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		f.reply(replyToReason(response.Reason))
 	}
 	f.conn.linger(false)
+}
+
+// record returns the record of the request for the access log, as far as it is known before the request is served.
+func (f *socksFront) record() accesslog.Record {
+	l := accesslog.Record{ID: f.server.NewID(), Listener: core.ListenSOCKS5, Method: http.MethodConnect, Minor: 1}
+	if f.account != nil {
+		l.User = f.account.Name
+	}
+	return l
+}
+
+// logRefused writes a request that is not served to the access log. code says why.
+func (f *socksFront) logRefused(code string) {
+	if f.server.logs() {
+		l := f.record()
+		l.Code = code
+		f.server.logEnded(&l, f.conn)
+	}
 }
 
 // replyToStatus returns the reply for a CONNECT that a proxy refused with an HTTP status.

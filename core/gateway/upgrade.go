@@ -18,5 +18,5 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	r.kept.free() // the buffer is not needed, and the tunnel may last for days
 	r.reserved.Release()
 	r.log.Status = in.Status
-	r.log.Received, r.log.Sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
+	r.log.Received, r.conn.out.sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
 }
