@@ -82,7 +82,11 @@ func (t *Tunnel) Proven() {
 		if t.x.race != nil {
 			t.x.race.endHedge(true)
 		}
-		t.x.chargeDeferred(false, t.x.executor.now().Sub(t.x.event.Started))
+		now := t.x.executor.now()
+		t.x.chargeDeferred(false, now.Sub(t.x.event.Started))
+		if s := t.x.request.Session; s != nil && t.x.request.Tunnel {
+			s.Bind(now)
+		}
 		t.x.lease.Settle(&t.x.event.Outcome)
 		t.x.recordTunnel()
 	}

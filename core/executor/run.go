@@ -130,7 +130,7 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 	if q.Session != nil {
 		query.Session = q.Session
 	}
-	query.RegionHash, query.Region = 0, selector.RegionScored
+	query.RegionHash, query.Region, query.PlainRegion = 0, selector.RegionScored, upstream.PlainRegion(q.Region)
 	if q.Region != "" {
 		query.RegionHash, query.Region = core.Hash53(q.Region), selector.RegionPreferred
 		if q.RegionStrict {
@@ -215,7 +215,7 @@ func (f *flight) setDeadline(x *Exchange) {
 		a.Deadline = x.deadline
 	}
 	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
-		(q.Idempotent || q.Policy.RetryNonIdempotent) && f.proxy.HasPeers() {
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.mayChange(f.proxy) {
 		f.leastTimeout = leastAttempt
 		if f.lease.Probe() || f.proxy.Tail() == 0 {
 			f.leastTimeout = leastUnknown
@@ -231,6 +231,12 @@ func (f *flight) setDeadline(x *Exchange) {
 		}
 		f.shorten()
 	}
+}
+
+// mayChange reports whether a retry may use another proxy than u.
+func (x *Exchange) mayChange(u *upstream.Upstream) bool {
+	s := x.request.Session
+	return u.HasPeers() && (s == nil || !s.Strict())
 }
 
 // shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool had no
@@ -255,6 +261,7 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
 	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
 	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()
+	f.ClientRegion = q.Region != "" && a.proxy.AnyRegion()
 	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
 	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
 	f.TotalTimeout, f.TighterTimeout = !x.deadline.IsZero() && !now.Before(x.deadline), q.tighterTimeout()
@@ -274,7 +281,11 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 func (x *Exchange) served(o *core.Outcome) {
 	x.chargeDeferred(x.request.Tunnel, o.Latency)
 	x.confirmBans()
-	if s := x.request.Session; s != nil {
+	switch s := x.request.Session; {
+	case s == nil:
+	case x.request.Tunnel: // a proxy may open tunnels and drop them; Tunnel.Proven binds the session
+		x.result.MovedFrom = s.Moved()
+	default:
 		x.result.MovedFrom = s.Served(x.event.Ended)
 	}
 	x.event.Outcome, x.result.Final = *o, core.FinalSuccess

@@ -18,7 +18,7 @@ const LeastSilence = 500 * time.Millisecond
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
 	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
-		!x.proxy.Direct() && x.proxy.HasPeers() &&
+		!x.proxy.Direct() && x.mayChange(x.proxy) &&
 		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 

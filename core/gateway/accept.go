@@ -89,9 +89,9 @@ func (s *acceptor) admit(raw net.Conn, f newFront) {
 		c.read.silent = socket.SinceReceived(below(c.raw))
 	}
 	c.read.places, c.watch.watcher = &s.places, &s.watcher
+	s.wg.Add(1) // before the connection can be seen, because Shutdown waits for it
 	s.places.add(c)
 	s.places.enter(true)
-	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
 		s.serve(c, f(s.Server, c).serve)

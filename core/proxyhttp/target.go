@@ -103,8 +103,9 @@ func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if err != nil {
 		return err
 	}
+	host := strings.Trim(hostPort[:strings.LastIndexByte(hostPort, ':')], "[]")
 	*a = Authority{
-		HostPort: hostPort, Host: strings.Trim(hostPort[:strings.LastIndexByte(hostPort, ':')], "[]"),
+		HostPort: hostPort, Host: strings.TrimSuffix(host, "."), // the dot of the root (RFC 1034 section 3.1)
 		Target: upstream.Target(hostPort), from: string(authority), defaultPort: defaultPort,
 	}
 	return nil

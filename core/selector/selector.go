@@ -37,6 +37,7 @@ type Query struct {
 	Need                 ability.Need
 	Retryable            bool    // a retry is possible if the attempt fails, so the attempt may be an exploration
 	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
+	PlainRegion          bool    // upstream.PlainRegion of the wanted region
 	Region               Region
 	Regions              *core.Regions // the regions that may be used; nil for all
 	Tried                []Tried       // in the order of the attempts
@@ -61,15 +62,20 @@ func (q *Query) regionOnly() bool {
 // limited reports whether q must not use the proxies of some regions.
 func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil }
 
-// matchesRegion reports whether u is of the wanted region, or has exits in all regions.
+// matchesRegion reports whether u is of the wanted region, or can be sent there by its login.
 func (q *Query) matchesRegion(u *upstream.Upstream) bool {
-	return u.RegionHash() == q.RegionHash || u.AnyRegion()
+	return u.RegionHash() == q.RegionHash || u.AnyRegion() && q.PlainRegion
 }
 
 // outsideRegion reports whether q must not use u because of its region.
 func (q *Query) outsideRegion(u *upstream.Upstream) bool {
 	return q.Region == RegionStrict && !q.matchesRegion(u) ||
-		q.Regions != nil && !q.Regions.Has(u.RegionHash())
+		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leaves(u))
+}
+
+// leaves reports whether u would send q to a wanted region that q must not use.
+func (q *Query) leaves(u *upstream.Upstream) bool {
+	return q.Region != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }
 
 // Reset prepares q for another request. It keeps the memory of Tried.
@@ -448,7 +454,8 @@ func (c *choice) admissible(u *upstream.Upstream) bool {
 // untried reports whether every free proxy (Upstream.Free) is admissible: the request has tried none,
 // none rests or is banned, and neither abilities nor regions matter.
 func (c *choice) untried() bool {
-	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && c.Regions == nil
+	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && c.Regions == nil &&
+		(c.Region != RegionStrict || c.PlainRegion)
 }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
@@ -502,7 +509,7 @@ func (q *Query) blocked(all []*upstream.Upstream, out out, at time.Duration) err
 			rest = rest || !banned
 		}
 	}
-	if soonest < math.MaxInt64 {
+	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) { // breakers end sooner than most bans
 		return &core.RestingError{Left: soonest - at, Everywhere: !rest}
 	}
 	return err

@@ -200,7 +200,7 @@ func TestAProxyOfAllRegions(t *testing.T) {
 	for region, want := range map[string][]string{"us": {"p0", "all"}, "jp": {"all"}} {
 		for _, how := range []Region{RegionPreferred, RegionStrict} {
 			for _, q := range []*Query{wants(region, how), ofSession(&testSession{number: 1})} {
-				q.RegionHash, q.Region = core.Hash53(region), how
+				q.RegionHash, q.Region, q.PlainRegion = core.Hash53(region), how, true
 				for range 4 {
 					id, err := f.choose(q)
 					require.NoError(t, err)
@@ -208,6 +208,35 @@ func TestAProxyOfAllRegions(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A proxy with {region} in its login is not used for a wanted region that the user must not use, or that the login
+// cannot take.
+func TestARegionThatALoginCannotHave(t *testing.T) {
+	f := newFixture(t, 1, 256)
+	require.NoError(t, f.pool.Apply([]upstream.Spec{{ID: "all", Region: "eu", Address: upstream.Address{
+		Scheme: upstream.HTTP, Host: "b.test:1", Username: "u-{region}"}}}))
+	europe := core.NewRegions([]string{"eu"})
+	for _, c := range []struct {
+		wanted  string
+		how     Region
+		plain   bool
+		regions *core.Regions
+		chosen  bool
+	}{
+		{"", RegionScored, false, europe, true},
+		{"eu", RegionPreferred, true, europe, true},
+		{"us", RegionPreferred, true, europe, false},
+		{"us", RegionStrict, true, europe, false},
+		{"us", RegionStrict, true, nil, true},
+		{"us-west", RegionStrict, false, nil, false},
+		{"us-west", RegionPreferred, false, europe, true}, // the login then has the proxy's own region
+	} {
+		q := wants(c.wanted, c.how)
+		q.Region, q.PlainRegion, q.Regions = c.how, c.plain, c.regions
+		_, err := f.choose(q)
+		require.Equal(t, c.chosen, err == nil, "%+v: %v", c, err)
 	}
 }
 

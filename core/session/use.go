@@ -49,12 +49,22 @@ func (u *Use) Attempt(number int, proxy string, exits bool) {
 	}
 }
 
-// Served binds the session to the proxy of the last attempt, which has served the request, and sets the end of the
-// session to its TTL from now on. If the session has moved from another proxy, or to another exit of the same
-// proxy, Served returns the id of the previous proxy; otherwise "".
+// Served calls Bind and returns the result of Moved.
 func (u *Use) Served(now time.Time) (movedFrom string) {
+	u.Bind(now)
+	return u.Moved()
+}
+
+// Bind binds the session to the proxy of the last attempt, which has served the request, and sets the end of the
+// session to its TTL from now on.
+func (u *Use) Bind(now time.Time) {
 	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
 	u.table.bind(b, u.strict, now)
+}
+
+// Moved returns the id of the session's previous proxy if the last attempt moves the session to another proxy, or to
+// another exit of the same proxy; otherwise "".
+func (u *Use) Moved() (from string) {
 	if u.bound.proxy == u.proxy && !(u.exits && u.bound.generation != u.generation) {
 		return ""
 	}

@@ -11,14 +11,19 @@ func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	if !u.Templated() {
 		return a
 	}
-	v := upstream.Values{Session: c.Session, Random: t.random(randomTemplate), Region: c.Region}
+	v := upstream.Values{Session: c.Session, Random: t.random(randomTemplate), Region: region(u, c)}
 	if v.Session == "" {
 		v.Session = t.random(randomSession)
 	}
-	if v.Region == "" {
-		v.Region = u.Spec().Region
-	}
 	return a.Fill(v)
+}
+
+// region returns the value of the template for the region: the region that the request asks for, or that of the proxy.
+func region(u *upstream.Upstream, c *Control) string {
+	if upstream.PlainRegion(c.Region) {
+		return c.Region
+	}
+	return u.Spec().Region
 }
 
 // The lengths of the random values of templates.
@@ -51,5 +56,5 @@ func loginKey(u *upstream.Upstream, c *Control, key string) string {
 	if !u.Templated() {
 		return key
 	}
-	return c.Session + "\x00" + c.Region + "\x00" + key
+	return c.Session + "\x00" + region(u, c) + "\x00" + key
 }

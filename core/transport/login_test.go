@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -55,6 +56,27 @@ func (v *vendor) send(t *testing.T, u *upstream.Upstream, tr *Transport, session
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.logins, v.conns
+}
+
+// A client cannot insert other options of the vendor with a region, and a new region of the proxy is used at once.
+func TestTheRegionOfALogin(t *testing.T) {
+	of := func(own, asked string) string {
+		spec := upstream.Spec{ID: "p", Region: own, Address: upstream.Address{Username: "u-cc-{region}"}}
+		require.True(t, spec.Address.AnyRegion())
+		spec.Address.Scheme, spec.Address.Host, spec.Weight = upstream.HTTP, "b.test:1", 1
+		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+		require.NoError(t, p.Apply([]upstream.Spec{spec}))
+		u := p.Snapshot().All[0]
+		c := Control{Region: asked}
+		a := (&Transport{cfg: Config{Rand: func() uint64 { return 0 }}}).address(u, &c)
+		require.Contains(t, loginKey(u, &c, ""), strings.TrimPrefix(a.Username, "u-cc-"))
+		return a.Username
+	}
+	require.Equal(t, "u-cc-us", of("eu-west", "us"))
+	require.Equal(t, "u-cc-eu-west", of("eu-west", ""))
+	for _, bad := range []string{"us-session-x", "us.x", "us x", "us:x", "\u00fc", strings.Repeat("a", 33)} {
+		require.Equal(t, "u-cc-eu", of("eu", bad), bad)
+	}
 }
 
 // A connection is reused only by requests that log in with the same values.

@@ -32,8 +32,15 @@ func (a Address) has(template string) bool {
 	return strings.Contains(a.Username, template) || strings.Contains(string(a.Password), template)
 }
 
+// PlainRegion reports whether a region that a client names can be a value of the template for the region: it has 1 to
+// 32 letters, digits and underscores. With other characters a client could insert other options of the vendor.
+func PlainRegion(s string) bool {
+	bad := func(c rune) bool { return c != '_' && !alphanumeric(c) }
+	return s != "" && len(s) <= 32 && !strings.ContainsFunc(s, bad)
+}
+
 // Fill returns the address with values in place of its templates. It uses only the letters, digits and "_.-" of
-// Region, which may come from a client. The client must not change other parts of the login.
+// Region.
 func (a Address) Fill(v Values) Address {
 	r := strings.NewReplacer(templateSession, v.Session, templateRandom, v.Random,
 		templateRegion, strings.Map(regionChar, v.Region))
@@ -43,10 +50,14 @@ func (a Address) Fill(v Values) Address {
 
 // regionChar returns c, or -1 if a region must not contain c.
 func regionChar(c rune) rune {
-	if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_.-", c) {
+	if alphanumeric(c) || strings.ContainsRune("_.-", c) {
 		return c
 	}
 	return -1
+}
+
+func alphanumeric(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
 // logins states which templates the user name and password of a proxy have.

@@ -67,6 +67,7 @@ type Facts struct {
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
 	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if Basic is one of them
 
+	ClientRegion bool // the proxy's login contains the region that the client asked for
 	TargetServed bool // another proxy has just relayed a response of the target
 
 	// The request.
@@ -227,6 +228,9 @@ func adjust(o *core.Outcome, f *Facts) {
 	case CredentialsRefused:
 		if f.Err == nil && !f.Tunnel && f.Proven { // a target can send the same response
 			o.Charge = core.ChargeProxyOrTarget
+		}
+		if f.ClientRegion { // otherwise a client could open the breaker with a region that does not exist
+			o.Charge = core.ChargeNobody
 		}
 		o.Reason = "proxy_configuration_error"
 		o.Relay = false
