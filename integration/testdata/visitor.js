@@ -72,9 +72,9 @@
     await until("draws the policy", () => document.querySelectorAll("#attempts circle").length === 3);
     one("summary").click();
     change("max_attempts", "4");
-    change("retry_status_codes", "404");
+    change("retry_status_codes", "399");
     one("#change").requestSubmit();
-    await until("says what is wrong with a policy", () => text("#change [role=status]").includes("404"));
+    await until("says what is wrong with a policy", () => text("#change [role=status]").includes("399"));
     showPolicy(await api("retry/policy"));
     await until("keeps what was typed", () => one("#change [name=max_attempts]").value === "4");
     change("retry_status_codes", "503, 429");
