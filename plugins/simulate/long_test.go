@@ -87,13 +87,13 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	}
 }
 
-// exploring has at least 98 % of the oracle's successes in every scenario on average, and at least 95 % with
+// exploring has at least 98 % of the oracle's successes in every scenario on average, and at least 94 % with
 // each seed.
 func TestExploringIsNearTheOracle(t *testing.T) {
 	for _, s := range Scenarios {
 		of, largest, _ := besideOracle(t, "exploring", s.Name)
 		require.Greater(t, of.mean, 0.98, s.Name)
-		require.Greater(t, of.least, 0.95, s.Name)
+		require.Greater(t, of.least, 0.94, s.Name)
 		if s.Name == "equal" { // one attempt in twenty fails, so the proxies' records differ by chance
 			require.Less(t, largest.mean, 1.25)
 			require.Less(t, largest.most, 1.5)
