@@ -261,7 +261,7 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
 	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
 	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()
-	f.ClientRegion = q.Region != "" && a.proxy.AnyRegion()
+	f.ClientRegion = x.query.PlainRegion && a.proxy.AnyRegion() && x.query.RegionHash != a.proxy.RegionHash()
 	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
 	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
 	f.TotalTimeout, f.TighterTimeout = !x.deadline.IsZero() && !now.Before(x.deadline), q.tighterTimeout()

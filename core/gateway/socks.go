@@ -47,11 +47,17 @@ func (f *socksFront) serve() {
 	}
 	if err != nil {
 		f.server.Log.Debug("SOCKS5 client refused", slog.Any("error", err))
-		switch bad := (*socks5.RequestError)(nil); {
+		var option *session.OptionError
+		var bad *socks5.RequestError
+		switch {
 		case errors.Is(err, errMethod), errors.Is(err, errCredentials):
-			f.logRefused("proxy_authentication_required")
+			f.logRefused(http.StatusProxyAuthRequired, "proxy_authentication_required", "")
+		case errors.Is(err, errBlocked):
+			f.logRefused(http.StatusTooManyRequests, "too_many_failed_logins", "")
+		case errors.As(err, &option):
+			f.logRefused(http.StatusProxyAuthRequired, "invalid_user_option", "")
 		case errors.As(err, &bad):
-			f.logRefused("malformed_request")
+			f.logRefused(http.StatusBadRequest, "malformed_request", "")
 		}
 		f.conn.linger(false)
 		return
@@ -59,7 +65,7 @@ func (f *socksFront) serve() {
 	if f.server.Loop.CameBack(f.conn.raw) {
 		f.server.Log.Warn("a SOCKS5 request came back: one of the proxies leads back to this gateway",
 			slog.String("host", to.Host))
-		f.logRefused("loop_detected")
+		f.logRefused(http.StatusLoopDetected, "loop_detected", to.HostPort)
 		f.reply(socks5.GeneralFailure)
 		f.conn.linger(false)
 		return
@@ -84,7 +90,7 @@ func (f *socksFront) refuse() {
 	default:
 		f.send(socks5.Version, socks5.NoMethod)
 	}
-	f.logRefused("too_many_connections")
+	f.logRefused(http.StatusServiceUnavailable, "too_many_connections", "")
 	f.conn.linger(false)
 }
 
@@ -92,6 +98,7 @@ func (f *socksFront) refuse() {
 var (
 	errMethod      = errors.New("the SOCKS5 client offers no acceptable authentication method")
 	errCredentials = errors.New("the SOCKS5 client has sent a wrong user name or password")
+	errBlocked     = errors.New("too many logins from the address of the SOCKS5 client have failed")
 )
 
 // authenticate chooses an authentication method and checks the client's credentials. Without
@@ -138,6 +145,9 @@ func (f *socksFront) authenticate() error {
 		f.conn.read.setAwaited(awaitsRequest, f.server.Now())
 		if result != access.Accepted {
 			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
+			if result == access.Blocked {
+				return errBlocked
+			}
 			return errCredentials
 		}
 		if f.options, err = f.server.parseOptions(options, l); err != nil {
@@ -190,7 +200,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	}
 	if a := f.account; a != nil {
 		if denial, _ := a.Begin(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
-			l.Code = "user_denied"
+			l.Status, l.Code = http.StatusForbidden, "user_denied"
 			f.reply(socks5.NotAllowed)
 			f.conn.linger(false)
 			return
@@ -208,7 +218,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	in.KeepEvents = s.logs()
 	var use session.Use
 	if err := f.steer(&in, &use); err != nil {
-		l.Code = "override_not_allowed"
+		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
 		f.reply(socks5.NotAllowed)
 		f.conn.linger(false)
 		return
@@ -255,11 +265,12 @@ func (f *socksFront) record() accesslog.Record {
 	return l
 }
 
-// logRefused writes a request that is not served to the access log. code says why.
-func (f *socksFront) logRefused(code string) {
+// logRefused writes a request that is not served to the access log. status and code are those of the response that an
+// HTTP client would get.
+func (f *socksFront) logRefused(status int, code, target string) {
 	if f.server.logs() {
 		l := f.record()
-		l.Code = code
+		l.Status, l.Code, l.Target = status, code, target
 		f.server.logEnded(&l, f.conn)
 	}
 }

@@ -319,6 +319,10 @@ func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 		if g := snap.Region(c.RegionHash); g != nil {
 			s.gatherFrom(c, g)
 		}
+		if !c.PlainRegion { // the group also has proxies that can be sent to each plain region
+			elsewhere := func(u *upstream.Upstream) bool { return !c.matchesRegion(u) }
+			c.candidates = slices.DeleteFunc(c.candidates, elsewhere)
+		}
 		if len(c.candidates) > 0 || c.Region == RegionStrict {
 			return
 		}

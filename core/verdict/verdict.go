@@ -67,7 +67,7 @@ type Facts struct {
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
 	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if Basic is one of them
 
-	ClientRegion bool // the proxy's login contains the region that the client asked for
+	ClientRegion bool // the proxy's login has a region that the client asked for, and not the proxy's own
 	TargetServed bool // another proxy has just relayed a response of the target
 
 	// The request.
