@@ -5,5 +5,5 @@
 //
 //	gateway -> executor -> [ selector -> breaker -> transport -> verdict.Judge -> record ]* -> response
 //
-// Packages import core; core imports none of them (imports_test.go).
+// Other packages of the project import core; core imports no other package of the project (imports_test.go).
 package core

@@ -12,20 +12,29 @@ var (
 	ErrAllBusy         = errors.New("every admissible proxy is at its max_in_flight")
 )
 
-// RegionError reports that a request is limited to a region and no proxy of that
-// region is admissible.
+// RegionError reports that a request is limited to a region, and that no proxy of this region is admissible.
 type RegionError struct {
-	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if the reason is
-	// not a breaker.
+	// Due is the earliest time at which the breaker of a proxy of the region becomes half-open. It is zero if the
+	// reason is not a breaker.
 	Due time.Time
 }
 
 func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
-// RestingError reports that every proxy that could otherwise be chosen rests for the target's host, or is banned.
+// TagError reports that a rule limits a request to the proxies with a tag and that no such proxy is admissible.
+type TagError struct {
+	// Due is the earliest time at which a breaker of these proxies becomes half-open. It is zero if the reason is not
+	// a breaker.
+	Due time.Time
+}
+
+func (*TagError) Error() string { return "no proxy with the tag that a rule requires is admissible" }
+
+// RestingError reports that no proxy can be chosen because of rests and bans. Every proxy that could be chosen
+// without them rests for the target's host, or is banned.
 type RestingError struct {
-	Left       time.Duration // time until the first of these rests and bans ends; above 0
-	Everywhere bool          // each of the proxies is banned, so that no host gets one
+	Left       time.Duration // time until the first of the rests and bans of these proxies ends; above 0
+	Everywhere bool          // each of the proxies is banned, so it is chosen for no host
 }
 
 func (e *RestingError) Error() string {
@@ -35,9 +44,25 @@ func (e *RestingError) Error() string {
 	return "every proxy is banned at this target, and rests for it"
 }
 
+// LimitedError reports that no proxy can be chosen because of limits. Every proxy that could be chosen without limits
+// is at one of its limits.
+type LimitedError struct {
+	Left time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
+	Busy bool          // one of them admits an attempt when an attempt in flight ends, perhaps earlier than Left
+}
+
+func (*LimitedError) Error() string { return "every admissible proxy is at one of its limits" }
+
+// Busy reports whether err is ErrAllBusy or a *LimitedError. After these errors, a proxy can be chosen again without
+// a change of a breaker: for example, when an attempt has ended.
+func Busy(err error) bool {
+	_, limited := err.(*LimitedError)
+	return limited || err == ErrAllBusy
+}
+
 // SessionError reports that a session is strict and that its proxy is not admissible.
 type SessionError struct {
-	// Due is the earliest time at which the proxy may be admissible again; zero if it is unknown.
+	// Due is the earliest time at which the proxy may be admissible again; zero if this time is unknown.
 	Due time.Time
 }
 
@@ -45,8 +70,8 @@ func (*SessionError) Error() string {
 	return "the proxy of the session is not admissible, and the session is strict"
 }
 
-// The errors of functions that change a proxy or a plugin: ErrNotFound if there is none with the
-// name, ErrConflict if the name is taken or in use. The functions return errors that wrap these.
+// The errors of functions that change a proxy or a plugin: ErrNotFound if no proxy or plugin has the name,
+// ErrConflict if the name is taken or in use. The functions return errors that wrap ErrNotFound or ErrConflict.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")

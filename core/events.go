@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -10,17 +11,27 @@ import (
 // digits in X-Whirlpool-Request-Id and in the log.
 type RequestID uint64
 
-// AppendTo appends the 16 digits to b.
+// AppendTo appends the 16 hexadecimal digits of the id to b.
 func (id RequestID) AppendTo(b []byte) []byte {
 	const digits = "0123456789abcdef"
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, digits[id>>shift&15])
+	var text [16]byte
+	for i := len(text) - 1; i >= 0; i-- {
+		text[i] = digits[id&15]
+		id >>= 4
 	}
-	return b
+	return append(b, text[:]...)
 }
 
-// String returns the 16 digits.
+// String returns the 16 hexadecimal digits of the id.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
+
+// Sampled reports whether the request is in a sample of all requests. share is the share of requests that are in the
+// sample, from 0 to 1. The result depends only on the id and on share. Consecutive ids are sampled evenly (Fibonacci
+// hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
+func (id RequestID) Sampled(share float64) bool {
+	const spread = 0x9E3779B97F4A7C15
+	return share >= 1 || float64(uint64(id)*spread) < share*math.MaxUint64
+}
 
 // ParseRequestID parses the result of RequestID.String.
 func ParseRequestID(s string) (RequestID, error) {
@@ -35,14 +46,20 @@ func ParseRequestID(s string) (RequestID, error) {
 type AttemptEvent struct {
 	Request     RequestID
 	ProxyID     string
-	Attempt     int           // 0 for the first; a replay has the number of the attempt it replays
+	Host        string        // host of the target, without port, in lower case; "" if it is not known
+	Attempt     int           // 0 for the first attempt; a replay has the number of the attempt that it replays
 	Delay       time.Duration // the wait before the attempt
-	RetryReason string        // Reason of the previous attempt; "hedge" for a hedge, "" for the first attempt
+	RetryReason string        // Outcome.Reason of the previous attempt; "hedge" for a hedge, "" for the first attempt
 	Hedge       bool          // the attempt began while the previous attempt was in flight
+	Rule        string        // label of the rule that was applied to the attempt's outcome; "" for none
 	Started     time.Time
 	Ended       time.Time
 	Outcome     Outcome
 }
+
+// RuleLabels are the labels of the rules that were applied to a request, without repetitions. Unused
+// elements are "".
+type RuleLabels [5]string
 
 // RequestEvent is the record of one finished request. Each request has exactly one record, however
 // it ended.
@@ -54,7 +71,7 @@ type RequestEvent struct {
 	Waited     time.Duration
 	Started    time.Time
 	Ended      time.Time
-	Status     int // status of the response to the client; 0 if the client left before it
+	Status     int // status of the response to the client; 0 if the client left before the response
 	Final      Final
 	Listener   Listener
 
@@ -71,7 +88,8 @@ type RequestEvent struct {
 	LimitReached, BudgetSpent bool
 }
 
-// ServedBy returns the number of the attempt that served the request, from 1; 0 if Delivered is not set.
+// ServedBy returns the number of the attempt that served the request; the first attempt has the number 1. It returns
+// 0 if Delivered is not set.
 func (e *RequestEvent) ServedBy() int {
 	switch {
 	case !e.Delivered:
@@ -93,9 +111,12 @@ const (
 	ListenConnect
 	ListenAPI
 	ListenSOCKS5
+	ListenIntercept // a request inside of an intercepted tunnel
 
 	NumListeners // the number of listeners
 )
 
 // String returns the name used in metrics.
-func (l Listener) String() string { return [...]string{"http", "connect", "api", "socks5"}[l] }
+func (l Listener) String() string {
+	return [...]string{"http", "connect", "api", "socks5", "intercept"}[l]
+}

@@ -5,10 +5,10 @@ import "time"
 // Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
 type Judge interface {
 	// Wants returns the parts of a response that the judge asks for, or nil if the judge rules on no response at
-	// present. The caller must not change it.
+	// present. The caller must not change the result.
 	Wants() *Wants
-	// Rule returns the ruling on a response. It does not retain its arguments. If the error is not nil, the
-	// ruling is not used.
+	// Rule returns the ruling on a response. It does not use its arguments after it has returned. If the error is not
+	// nil, the ruling is not used.
 	Rule(r *JudgeRequest, e *Excerpt) (Ruling, error)
 }
 
@@ -25,8 +25,8 @@ type RulingKind uint8
 const (
 	RulingFine        RulingKind = iota // nothing changes: the policy decides as without a judge
 	RulingRetry                         // retry, as after a status in retry_status_codes
-	RulingOtherProxy                    // retry at once, through another proxy
-	RulingBanned                        // as RulingOtherProxy, and the proxy rests for the target's host
+	RulingOtherProxy                    // retry without a backoff, through another proxy
+	RulingBanned                        // like RulingOtherProxy; in addition, the proxy rests for the target's host
 	RulingTargetFault                   // the response is final, and the target is charged
 
 	numRulings
@@ -44,7 +44,7 @@ func (k RulingKind) String() string {
 const (
 	MaxExcerptBody   = 8 << 10 // bytes of a body's beginning
 	MaxExcerptFields = 64      // header fields of one response
-	MaxExcerptValue  = 1 << 10 // bytes of a field's value; the rest is cut off
+	MaxExcerptValue  = 1 << 10 // bytes of a field's value; a longer value is cut off
 )
 
 // Wants are the parts of a response that a judge asks for.
@@ -79,20 +79,20 @@ type Excerpt struct {
 
 // ExcerptField is one header field.
 type ExcerptField struct {
-	Name  string // as in Wants
+	Name  string // in lower case, as in Wants.Fields
 	Value []byte // at most MaxExcerptValue bytes
 }
 
-// JudgeRequest describes a response to a judge. Its memory layout is the first part of abi.JudgeRequest,
-// which has the addresses of an excerpt after it. Times are in seconds.
+// JudgeRequest describes a response to a judge. Its memory layout is that of the first part of abi.JudgeRequest; the
+// second part of abi.JudgeRequest has the addresses of an excerpt. Times are in seconds.
 type JudgeRequest struct {
 	Now          float64 // seconds since the Unix epoch
-	Attempt      float64 // 0 for the first
-	AttemptsLeft float64 // attempts that may follow this one; 0 if the request may not be repeated
+	Attempt      float64 // 0 for the first attempt
+	AttemptsLeft float64 // maximum number of attempts that may follow; 0 if the request may not be repeated
 	Status       float64
-	Latency      float64 // until the response's head
+	Latency      float64 // time until the response's head
 	HostHash     float64 // as RankRequest.HostHash
-	IDHash       float64 // of the proxy, as Candidate.IDHash
+	IDHash       float64 // Candidate.IDHash of the proxy
 	Length       float64 // as Excerpt.Length
 	Encoded      float64 // 1 or 0, as Excerpt.Encoded
 	Whole        float64 // 1 or 0, as Excerpt.Whole

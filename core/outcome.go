@@ -2,8 +2,8 @@ package core
 
 import "time"
 
-// Verdict is what one attempt shows about its proxy. The breaker and the statistics of
-// the proxy count it. The zero value is invalid.
+// Verdict is the meaning of one attempt for its proxy. The breaker and the statistics of the proxy count the
+// verdicts. The zero value is invalid.
 type Verdict uint8
 
 // The verdicts. Excluded means that the attempt shows nothing about the proxy. For example, the
@@ -14,11 +14,11 @@ const (
 	Excluded
 )
 
-// Result is how metrics count one attempt.
+// Result is the class in which metrics count one attempt.
 type Result uint8
 
-// The results. ResultReplay is an attempt that failed because the proxy had closed its idle
-// connection. A replay on a new connection follows, with the same attempt number: metrics
+// The results. ResultReplay is an attempt that failed because the proxy had closed the idle connection on which the
+// attempt was sent. A replay on a new connection follows. The replay has the number of the failed attempt: metrics
 // count the failed attempt, but no retry, and max_attempts and backoff do not apply.
 const (
 	ResultSuccess Result = iota + 1
@@ -52,8 +52,8 @@ type RetryKind uint8
 const (
 	NoRetry           RetryKind = iota // the outcome is final
 	RetryAfterBackoff                  // retry after the backoff
-	RetryElsewhere                     // retry at once, through another proxy
-	Replay                             // repeat at once, through the same proxy on a new connection
+	RetryElsewhere                     // retry without a backoff, through another proxy
+	Replay                             // repeat without a wait, through the same proxy on a new connection
 )
 
 // Cause is the reason why an attempt ended as it did. Package verdict defines the values.
@@ -67,10 +67,10 @@ const (
 	ChargeNobody Charge = iota
 	// ChargeProxy is for failures that only the proxy can cause.
 	ChargeProxy
-	// ChargeProxyOrTarget is for failures that either the proxy or the target can cause. A single
-	// attempt does not show which, so package evidence compares the proxy with the other proxies.
+	// ChargeProxyOrTarget is for failures that either the proxy or the target can cause. A single attempt does not
+	// show which of the two was the cause. Therefore package evidence compares the proxy with the other proxies.
 	ChargeProxyOrTarget
-	// ChargeProxyIfServed charges the proxy if another proxy serves the same request later. Otherwise the
+	// ChargeProxyIfServed charges the proxy if a retry of the request through another proxy is served. Otherwise the
 	// attempt is excluded.
 	ChargeProxyIfServed
 	ChargeTarget
@@ -87,16 +87,16 @@ func (c Charge) String() string {
 // Repeat determines whether the request of an attempt can be sent a second time.
 type Repeat uint8
 
-// The values of Repeat. RepeatBodyNotKept: a part of the body was sent and is no longer
-// available. RepeatUnsafe: the request is not idempotent and may have reached its target.
+// The values of Repeat. RepeatBodyNotKept means that a part of the body was sent and is no longer available.
+// RepeatUnsafe means that the request is not idempotent and may have reached its target.
 const (
 	RepeatAllowed Repeat = iota
 	RepeatBodyNotKept
 	RepeatUnsafe
 )
 
-// Outcome is the result of judging one finished attempt. Breaker, statistics, metrics and
-// log all use the same value. Package verdict creates it.
+// Outcome is the result of judging one finished attempt. Package verdict creates it. Breaker, statistics, metrics and
+// log use this value.
 type Outcome struct {
 	Cause      Cause
 	Result     Result
@@ -104,23 +104,23 @@ type Outcome struct {
 	Charge     Charge
 	Retry      RetryKind
 	Repeat     Repeat
-	Status     int           // of the response; 0 without one
+	Status     int           // status of the response; 0 without a response
 	Latency    time.Duration // time until the response's head, or until the tunnel was open
-	Timing     Timing        // times of opening the connection; zero if none was opened for the attempt
-	RetryAfter time.Duration // Retry-After of the response; 0 without one
+	Timing     Timing        // times of opening the connection; zero if no connection was opened for the attempt
+	RetryAfter time.Duration // Retry-After of the response; 0 without this field
 	Relay      bool          // the response may be relayed to the client
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
-	Err        error         // without credentials and query strings; nil if a response arrived
+	Err        error         // its text has no credentials and no query strings; nil if a response arrived
 
 	// NoTargetResponse is set if no response of the target arrived. A failover then begins without
 	// a wait.
 	NoTargetResponse bool
 }
 
-// Timing has the times that opening a connection took. It is zero for a reused connection.
+// Timing states how long it took to open a connection. It is zero for a reused connection.
 type Timing struct {
-	Dial      time.Duration // TCP to the proxy
-	Handshake time.Duration // TLS with the proxy, CONNECT or SOCKS, and TLS with the target
+	Dial      time.Duration // for the TCP connection to the proxy
+	Handshake time.Duration // for TLS with the proxy, CONNECT or SOCKS, and TLS with the target, together
 }
 
 // Final is the final outcome of a request: the value of X-Whirlpool-Outcome.
@@ -142,11 +142,13 @@ const (
 	FinalLoopDetected
 	FinalSessionUnavailable
 	FinalAllBanned
+	FinalNoProxyWithTag
+	FinalDeniedByRule
 
-	LastFinal = FinalAllBanned // the largest value
+	LastFinal = FinalDeniedByRule // the largest value
 )
 
-// String returns the header's value.
+// String returns the value of X-Whirlpool-Outcome.
 func (f Final) String() string {
 	switch f {
 	case FinalSuccess:
@@ -177,6 +179,10 @@ func (f Final) String() string {
 		return "session_proxy_unavailable"
 	case FinalAllBanned:
 		return "all_proxies_banned"
+	case FinalNoProxyWithTag:
+		return "no_proxy_with_tag"
+	case FinalDeniedByRule:
+		return "denied_by_rule"
 	}
 	return "unknown"
 }

@@ -2,8 +2,8 @@ package core
 
 import "slices"
 
-// Regions is a set of regions that a request may use. It is immutable. A nil *Regions contains all regions, and
-// proxies without a region.
+// Regions is a set of the regions whose proxies a request may use. It is immutable. A nil *Regions permits the
+// proxies of all regions, and proxies without a region.
 type Regions struct{ hashes []float64 }
 
 // NewRegions returns the set of the named regions; nil if there are no names.
@@ -13,10 +13,33 @@ func NewRegions(names []string) *Regions {
 	}
 	r := &Regions{}
 	for _, name := range names {
-		r.hashes = append(r.hashes, Hash53(name))
+		r.hashes = append(r.hashes, RegionHash(name))
 	}
 	return r
 }
 
-// Has reports whether the set contains the region whose Hash53 is hash.
+// NoRegions returns the empty set.
+func NoRegions() *Regions { return &Regions{} }
+
+// Has reports whether the set contains the region whose RegionHash is hash.
 func (r *Regions) Has(hash float64) bool { return r == nil || slices.Contains(r.hashes, hash) }
+
+// RegionHash returns a hash of the name of a region; 0 for "". It is the Hash53 of the name with the letters A to Z
+// in lower case. Two names are names of the same region if their hashes are equal. RegionHash does not allocate.
+func RegionHash(name string) float64 {
+	if name == "" {
+		return 0
+	}
+	h := fnvOffset
+	for i := range len(name) {
+		h = fnv(h, lowerByte(name[i]))
+	}
+	return mix53(h)
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}

@@ -1,35 +1,35 @@
 package core
 
-// Candidate describes one proxy to a scorer: a row of float64 columns. Its memory layout
-// is that of sdk/abi (a test in plugins/wasmhost compares the two), so columns are only
-// ever appended. Times are in seconds.
+// Candidate describes one proxy to a scorer: a row of float64 columns. Its memory layout is that of sdk/abi (a test
+// in plugins/wasmhost compares the two). Plugins depend on this layout, so a new column may be added only at the end.
+// Times are in seconds.
 type Candidate struct {
-	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts that are not older
-	// than selection.memory; 0.5 if there are none.
+	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts. Attempts older than
+	// selection.memory do not count. It is 0.5 if there are no attempts.
 	SuccessRate float64
 	Samples     float64 // number of attempts from which SuccessRate is computed, 0 to 100
-	LatencyMean float64 // mean latency of those attempts; 0 if none has a latency
-	LatencyEWMA float64 // exponentially weighted mean (alpha 0.1); 0 if none has a latency
+	LatencyMean float64 // mean latency of the successes among these attempts; 0 without a success
+	LatencyEWMA float64 // moving average (alpha 0.1) of the latencies of successes; 0 without a success
 
-	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean among the candidates +
-	// 10 ms). If no attempt has a latency, it is 0.5 if there were no attempts, 1 if none of them
-	// succeeded, and otherwise 0.
+	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean among the candidates + 10 ms). If
+	// LatencyMean is 0, then NormalizedLatency is 0.5 without attempts, 1 if all attempts failed, and otherwise 0.
 	NormalizedLatency float64
 
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, above 0, default 1
 	Cost                float64 // configured, at least 0, default 0
 	RegionMatch         float64 // 1 if the proxy is in the wanted region, else 0
-	ConsecutiveFailures float64 // failures since the last success, without those older than selection.memory
-	SinceUse            float64 // time since the proxy was last chosen; -1 if never
+	ConsecutiveFailures float64 // failures since the last success; failures older than selection.memory do not count
+	SinceUse            float64 // time since the proxy was last chosen; -1 if it was never chosen
 	Uses                float64 // number of times the proxy was chosen
 	BreakerState        float64 // State as a number
 	IDHash              float64 // 53-bit hash of the id, the same in every process
 	AffinityHash        float64 // 53-bit hash of id and target host together, for rendezvous hashing
-	Rotation            float64 // distance from the proxy whose turn it is in the rotation: 0 is next
+	Rotation            float64 // number of proxies before this one in the rotation; 0 if it is this proxy's turn
 }
 
-// RankRequest describes the choice to a scorer. Its memory layout is that of sdk/abi.
+// RankRequest describes to a scorer the request for which it ranks the candidates. Its memory layout is that of
+// sdk/abi.
 type RankRequest struct {
 	Count    float64 // number of candidates
 	Now      float64 // seconds since the Unix epoch
@@ -38,9 +38,8 @@ type RankRequest struct {
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host, in lower case and without port
 
-	// RegionHash is the 53-bit hash of the region that the request asks for. In a retry of a
-	// request that asks for no region, it is the hash of the region of the proxy that failed. 0
-	// stands for no region.
+	// RegionHash is the 53-bit hash of the region that the request asks for. If the request asks for no region, then
+	// in a retry it is the hash of the region of the proxy that failed. 0 stands for no region.
 	RegionHash float64
 
 	PoolSize   float64 // number of proxies in the pool, including those that are no candidates
@@ -52,49 +51,55 @@ type RankRequest struct {
 type Candidates interface {
 	// Len returns the number of candidates, at least 1.
 	Len() int
-	// Fill writes the request and one row per candidate. It sets every column and does
-	// not retain its arguments, which may be a plugin's memory. len(rows) is Len().
+	// Fill writes the request to req and one row per candidate to rows. It sets every column. It does not use its
+	// arguments after it has returned, because they may be in a plugin's memory. The length of rows is the result of
+	// Len.
 	Fill(req *RankRequest, rows []Candidate)
 }
 
-// Scorer ranks candidates: it sets scores[i] for candidate i, and the highest score is best. len(scores) is
-// c.Len(). Among equal scores the caller chooses the candidate with the fewest attempts in flight.
-// Implementations are safe for concurrent use and do not retain their arguments. If the error is not nil, the
-// scores are not used.
+// Scorer ranks candidates: it sets scores[i] for candidate i, and the highest score is best. The length of scores is
+// the number of candidates. Among candidates with equal scores, the caller chooses the one with the fewest attempts
+// in flight. Implementations are safe for concurrent use and do not use their arguments after they have returned. If
+// the error is not nil, the scores are not used.
 type Scorer interface {
 	Score(c Candidates, scores []float64) error
 }
 
-// Tolerance is an optional interface of a Scorer: scores within this fraction of the best score
-// count as equal (0.02 is two percent). Without the interface, only identical scores are equal.
+// Tolerance is an optional interface of a Scorer. Its method returns a fraction (0.02 is two percent). Scores within
+// this fraction of the best score count as equal to the best score. If a Scorer does not implement Tolerance, only
+// identical scores are equal.
 type Tolerance interface {
 	Tolerance() float64
 }
 
-// Observation describes one finished attempt to a plugin that learns. Attempts whose
-// verdict is Excluded have none. Its memory layout is that of sdk/abi.
+// Observation describes one finished attempt to a plugin that learns. There is no observation of an attempt whose
+// verdict is Excluded. The memory layout of an Observation is that of sdk/abi.
 type Observation struct {
 	Now      float64 // seconds since the Unix epoch
 	IDHash   float64 // as Candidate.IDHash
 	HostHash float64 // as RankRequest.HostHash
-	Attempt  float64 // 0 for the first
-	Success  float64 // 1 or 0
+	Attempt  float64 // 0 for the first attempt
+	Success  float64 // 1 if the attempt has succeeded, else 0
 	Latency  float64 // seconds
-	Status   float64 // of the response; 0 without one
+	Status   float64 // status of the response; 0 without a response
 	Delay    float64 // the wait before the attempt, in seconds
 }
 
-// Hash53 computes IDHash, HostHash and RegionHash: FNV-1a 64 of s
-// (http://www.isthe.com/chongo/tech/comp/fnv/) followed by the finalizer of MurmurHash3,
-// shifted right by 11 bits so that a float64 holds it exactly.
+// Hash53 computes the hashes IDHash and HostHash, and the RegionHash of a name in lower case. It applies FNV-1a 64
+// (http://www.isthe.com/chongo/tech/comp/fnv/) to s, and then the finalizer of MurmurHash3. The result is shifted
+// right by 11 bits, so that a float64 holds it exactly.
 func Hash53(s string) float64 {
-	h := uint64(14695981039346656037)
-	for i := 0; i < len(s); i++ {
-		h ^= uint64(s[i])
-		h *= 1099511628211
+	h := fnvOffset
+	for i := range len(s) {
+		h = fnv(h, s[i])
 	}
 	return mix53(h)
 }
+
+const fnvOffset = uint64(14695981039346656037)
+
+// fnv returns the FNV-1a hash of a text followed by the byte c. h is the hash of the text without c.
+func fnv(h uint64, c byte) uint64 { return (h ^ uint64(c)) * 1099511628211 }
 
 // Pair53 combines two hashes into one. AffinityHash combines the hashes of a proxy's id and of the
 // target's host.

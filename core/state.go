@@ -31,7 +31,7 @@ type Transition struct {
 	ProxyID      string
 	From, To     State
 	At           time.Time // time of the change; for a change to half-open, the time at which the breaker was due
-	FailureCount int       // failures in the window at that time
+	FailureCount int       // number of failures in the breaker's window at the time At
 	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset, reachable or restart
 	Why          string    // the evidence that opened the breaker, in words; "" for other transitions
 }

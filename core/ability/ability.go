@@ -7,13 +7,14 @@
 //
 //   - A proxy that has relayed a response below 400, or opened a tunnel, has that ability.
 //   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of these observations shows
-//     that the target is not the cause: the same request gets another status through a tunnel of the same proxy;
-//     the same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this
-//     way for several targets, and in no other way since its last success. A status of 400, 403 or 404 is compared
-//     only after several targets.
-//   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a tunnel
-//     to the same target. If it responds with 403, this must happen for several targets of the same kind of port, or
-//     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
+//     that the target is not the cause: the same request gets another status through a tunnel of the same proxy; the
+//     same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this way
+//     for several targets, and in no other way since its last success. A status of 400, 403 or 404 is compared only
+//     after it has come for several targets, or once for a proxy that is known to open tunnels.
+//   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a
+//     tunnel to the same target. If the proxy responds with 403, such a refusal and the tunnel of another proxy must
+//     occur for several targets of the same kind of port, or four times for one target. A 403 shows nothing about a
+//     proxy that has opened a tunnel before.
 //
 // The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities
 // are only a preference: if no proxy has the ability that a request needs, all proxies are used.
@@ -47,7 +48,7 @@ func TunnelTo(authority string) Kind {
 	return TunnelOther
 }
 
-// State is what is known about an ability of a proxy: the proxy has it, lacks it, or this is unknown.
+// State is the known state of an ability: the proxy has it, the proxy lacks it, or neither is known.
 type State uint8
 
 // The states.
@@ -60,7 +61,7 @@ const (
 // String returns the name used in the API.
 func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
 
-// Source is where a State was learnt.
+// Source is the origin of a State.
 type Source uint8
 
 // The sources.
@@ -123,11 +124,11 @@ const (
 	cannotMin
 )
 
-// Set holds the abilities of one proxy. In the zero Set all abilities are unknown. It is safe for
-// concurrent use. Its times count from the epoch of the pool.
+// Set holds the abilities of one proxy. In the zero Set all abilities are unknown. It is safe for concurrent use. All
+// times in it are durations since the pool's epoch (upstream.Pool.Elapsed).
 type Set struct {
 	words   [numKinds]atomic.Int64
-	mu      sync.Mutex // guards the following fields, and changes of words to and from Cannot
+	mu      sync.Mutex // guards the fields below, and changes of words to and from Cannot
 	records [numKinds]record
 	same    same
 	limited *atomic.Bool // set when an ability is found to be missing; may be nil
@@ -136,17 +137,18 @@ type Set struct {
 // record holds the observations behind the state of an ability.
 type record struct {
 	since    time.Duration          // when the state began
-	pause    time.Duration          // no comparison before this time, because the last one gave no second response
-	targets  [severalTargets]uint64 // different targets that were refused in a row
+	pause    time.Duration          // no comparison before this time: the last one got no response through the tunnel
+	targets  [severalTargets]uint64 // the different targets of the refusals in a row
 	strikes  int32                  // refusals in a row
 	status   int16                  // status of the refusals; 405 also stands for 501
 	distinct uint8                  // number of entries in targets
 	learnt   uint8                  // number of times that Cannot was learnt since the last success
 	source   Source
+	compared bool // Strike has asked for a comparison since the last success
 }
 
-// same holds the targets that sent the same response through a tunnel in the latest comparisons. They are
-// not compared again for comparePause.
+// same holds the targets whose responses were the same with and without a tunnel in the latest
+// comparisons. They are not compared again for comparePause.
 type same struct {
 	targets [severalTargets]uint64
 	until   [severalTargets]time.Duration
@@ -210,8 +212,8 @@ func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	*r = record{since: r.since, source: r.source}
 }
 
-// Learn records at the time at that the proxy lacks an ability until the time until. If until is 0, the
-// finding lasts longer with each Learn since the last success.
+// Learn records, at the time at, that the proxy lacks an ability. The finding ends at the time until. If
+// until is 0, the finding lasts longer with each Learn since the last success.
 func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,10 +248,9 @@ func (s *Set) Forget() {
 	s.same = same{}
 }
 
-// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel.
-// comparable is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable
-// request is sent in absolute form, to test whether the proxy can forward again; all others are still sent
-// through a tunnel.
+// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel. comparable
+// is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable request is sent in
+// absolute form, to test whether the proxy can forward again; all other requests are still sent through a tunnel.
 func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	w := s.words[Forward].Load()
 	switch {
@@ -286,12 +287,18 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 		}
 		s.words[Forward].Store(unknown)
 		r.since = at
-	case w >= cannotMin: // this was a test whether the proxy can forward again
+	case w >= cannotMin: // this request was a test whether the proxy can forward again
 		return comparable
 	case !comparable && r.distinct >= severalTargets:
 		s.words[Forward].Store(suspected)
 	}
-	return comparable && (unsupported || r.distinct >= severalTargets) && at >= r.pause && !s.same.has(target, at)
+	// A comparison costs a request. The first comparison is made at the first refusal if the proxy is known to open
+	// tunnels and has not forwarded anything yet.
+	first := !r.compared && (s.State(TunnelTLS, at) == Can || s.State(TunnelOther, at) == Can)
+	compare = comparable && (unsupported || r.distinct >= severalTargets || first) && at >= r.pause &&
+		!s.same.has(target, at)
+	r.compared = r.compared || compare
+	return compare
 }
 
 // strike counts a refusal. Refusals with different statuses are not counted together, because they are

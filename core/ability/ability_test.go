@@ -79,7 +79,33 @@ func TestComparisons(t *testing.T) {
 	}
 }
 
-// Without tunnels, a proxy that refuses the requests for several targets cannot forward, unless it
+// A proxy that opens tunnels, and has not forwarded anything yet, is compared once at its first 400, 403 or 404. If the
+// target sends the same response, the next comparison takes three targets again.
+func TestTheFirstRefusalIsCompared(t *testing.T) {
+	for _, status := range []int{400, 403, 404} {
+		var s Set
+		require.False(t, s.Strike(1, status, true, second), "it has opened no tunnel")
+		s.Succeeded(TunnelTLS, second, Traffic)
+		require.False(t, s.Strike(1, status, false, second), "not comparable")
+		require.True(t, s.Strike(1, status, true, second))
+		require.False(t, s.Compared(1, status, status, second))
+		require.False(t, s.Strike(2, status, true, 2*second))
+		require.False(t, s.Strike(3, status, true, 2*second))
+		require.True(t, s.Strike(4, status, true, 2*second))
+
+		s.Forget()
+		s.Succeeded(TunnelOther, second, Traffic)
+		require.True(t, s.Strike(1, status, true, second))
+		require.True(t, s.Compared(1, status, 200, second))
+		require.Equal(t, Cannot, s.State(Forward, second))
+
+		s.Forget()
+		s.Succeeded(TunnelOther, second, Traffic)
+		s.Succeeded(Forward, second, Traffic)
+		require.False(t, s.Strike(1, status, true, second), "it has forwarded")
+	}
+}
+
 // has relayed a response between them.
 func TestSeveralTargets(t *testing.T) {
 	var s Set
@@ -114,7 +140,7 @@ func TestPosts(t *testing.T) {
 }
 
 // A missing ability is tested again by one GET at a time, less and less often.
-func TestItIsTestedAgain(t *testing.T) {
+func TestAMissingAbilityIsTestedAgain(t *testing.T) {
 	var s Set
 	at := second
 	for _, holds := range []time.Duration{10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute,

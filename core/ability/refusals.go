@@ -31,44 +31,44 @@ type refusal struct {
 
 // Refused records that a proxy responded with a status of 300 or above. It ignores statuses that show nothing
 // about the proxy's abilities. what is the hash of the target of a CONNECT, or of the URL of another request.
-func (l *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
+func (re *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
 	if !Unsupported(status) && status != 403 {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.prune(at)
-	if len(l.list) == maxRefusals {
-		l.list = slices.Delete(l.list, 0, 1)
+	re.mu.Lock()
+	defer re.mu.Unlock()
+	re.prune(at)
+	if len(re.list) == maxRefusals {
+		re.list = slices.Delete(re.list, 0, 1)
 	}
-	l.list = append(l.list, refusal{by, what, k, status, at})
-	l.n.Store(int32(len(l.list)))
+	re.list = append(re.list, refusal{by, what, k, status, at})
+	re.n.Store(int32(len(re.list)))
 }
 
 // Empty reports whether there is no refusal.
-func (l *Refusals) Empty() bool { return l.n.Load() == 0 }
+func (re *Refusals) Empty() bool { return re.n.Load() == 0 }
 
-// Served records that a proxy has opened a tunnel, or relayed a response with a status below 400. This
-// shows that the proxies that refused the same request before did so themselves.
-func (l *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
-	if l.Empty() {
+// Served records that a proxy has opened a tunnel, or relayed a response with a status below 400. This shows that the
+// earlier refusals of the same request came from the proxies, not from the target.
+func (re *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
+	if re.Empty() {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.prune(at)
-	l.list = slices.DeleteFunc(l.list, func(r refusal) bool {
+	re.mu.Lock()
+	defer re.mu.Unlock()
+	re.prune(at)
+	re.list = slices.DeleteFunc(re.list, func(r refusal) bool {
 		if r.what != what || r.by == by || (k == Forward) != (r.kind == Forward) {
 			return false
 		}
 		r.by.refused(r.kind, what, r.status, at)
 		return true
 	})
-	l.n.Store(int32(len(l.list)))
+	re.n.Store(int32(len(re.list)))
 }
 
 // prune removes the refusals that are too old. The caller holds mu.
-func (l *Refusals) prune(at time.Duration) {
-	l.list = slices.DeleteFunc(l.list, func(r refusal) bool { return at-r.at > refusalAge })
-	l.n.Store(int32(len(l.list)))
+func (re *Refusals) prune(at time.Duration) {
+	re.list = slices.DeleteFunc(re.list, func(r refusal) bool { return at-r.at > refusalAge })
+	re.n.Store(int32(len(re.list)))
 }

@@ -1,6 +1,6 @@
-// Package breaker implements the circuit breaker of a proxy. A closed breaker opens after too many
-// failures. After a time it becomes half-open and admits exactly one probe, whose result closes it
-// or opens it again.
+// Package breaker implements the circuit breaker of a proxy. A closed breaker opens if it has failure_threshold
+// failures in its window and enough [Evidence]. After a time it becomes half-open and admits exactly one probe. The
+// result of the probe closes the breaker or opens it again.
 //
 // Every admission is a [Permit] with the generation of the breaker. Each change of state begins
 // a new generation. A report with the permit of an older generation changes nothing, so an
@@ -57,7 +57,7 @@ func (c Config) WithAttemptTimeout(d time.Duration) Config {
 	return c
 }
 
-// WithProbeTimeoutOf returns c with the probe timeout that other has.
+// WithProbeTimeoutOf returns c with the probe timeout of the configuration other.
 func (c Config) WithProbeTimeoutOf(other Config) Config {
 	c.probeTimeout = other.probeTimeout
 	return c
@@ -87,6 +87,7 @@ const (
 	ReasonManualReset  = "manual_reset" // Reset
 	ReasonReachable    = "reachable"    // Retest: the proxy can be reached again
 	ReasonNoneClosed   = "none_closed"  // Retest: no breaker of the pool is closed
+	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
 
 // Word is the part of a breaker that every selection reads. It can be a part of a struct of the
@@ -118,12 +119,15 @@ type Breaker struct {
 	notify func(core.Transition)
 	epoch  time.Time // with a monotonic reading; Word.due counts from it
 
+	gate Gate // nil without one; set before use
+
 	mu         sync.Mutex
 	cfg        Config
 	failures   []time.Time // failures[head:] are in the window, oldest first
 	head       int
 	probeEnds  time.Time // end of the probe's timeout, while probing
-	answered   bool      // the probe has received a response head or opened a tunnel, while probing
+	answered   bool      // valid while probing: the probe has received a response head or opened a tunnel
+	expires    time.Time // valid while probing: after this time the probe's result has no effect; zero for no limit
 	lastChange time.Time
 	trips      Trips
 	pending    []core.Transition // not yet passed to notify, in order
@@ -137,8 +141,8 @@ func New(id string, cfg Config, now func() time.Time, notify func(core.Transitio
 	return NewAt(new(Word), now(), id, cfg, now, notify)
 }
 
-// NewAt is like New, but uses the caller's zero word. epoch is a time of the same clock, not
-// after now().
+// NewAt is like New, but uses the caller's zero word. epoch is a time of the clock now, and not later than the
+// present time.
 func NewAt(
 	word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition),
 ) *Breaker {
@@ -153,8 +157,8 @@ type Permit struct {
 	probe bool // the breaker was half-open
 }
 
-// Admissible reports whether Acquire would probably succeed now. It takes no permit, but makes an
-// open breaker half-open that is due.
+// Admissible reports whether Acquire would probably succeed now. It takes no permit. If the breaker is open and due,
+// Admissible makes it half-open.
 func (b *Breaker) Admissible() bool {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -162,10 +166,11 @@ func (b *Breaker) Admissible() bool {
 	}
 	b.tick()
 	w = b.word.state.Load()
-	return core.State(w&stateMask) != core.Open && w&probing == 0
+	return core.State(w&stateMask) != core.Open && w&probing == 0 &&
+		(core.State(w&stateMask) == core.Closed || b.gate == nil || b.gate.Ready(b.id))
 }
 
-// State returns the current state. It first makes an open breaker half-open that is due.
+// State returns the current state. If the breaker is open and due, State first makes it half-open.
 func (b *Breaker) State() core.State {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -209,6 +214,14 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	case core.State(w&stateMask) == core.Open, w&probing != 0:
 		return Permit{}, false
 	}
+	b.expires = time.Time{}
+	if b.gate != nil {
+		until, ok := b.gate.Enter(b.id)
+		if !ok {
+			return Permit{}, false
+		}
+		b.expires = until
+	}
 	b.word.state.Store(w | probing)
 	b.probeEnds, b.answered = now.Add(cmp.Or(b.cfg.probeTimeout, defaultProbeTimeout)), false
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
@@ -217,10 +230,9 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 // answeredTimeout is the time after Answered within which a probe may still fail.
 const answeredTimeout = time.Second
 
-// Answered records that the attempt has received a response head or opened a tunnel. A probe that
-// does not fail within the next second is then a success. Otherwise a long download or an idle
-// tunnel would hold the half-open breaker, and the breaker of a proxy with only such attempts would
-// never close.
+// Answered records that the attempt has received a response head or opened a tunnel. A probe that does not fail
+// within the next second is then a success. Without this rule, a long download or an idle tunnel would hold the
+// half-open breaker, and the breaker of a proxy with only such attempts would never close.
 func (p Permit) Answered() {
 	if !p.probe {
 		return
@@ -271,10 +283,12 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	case core.Closed:
 		b.fail(now, e)
 	case core.HalfOpen:
-		switch v {
-		case core.Success:
+		switch {
+		case b.expired(now):
+			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+		case v == core.Success:
 			b.change(core.Closed, now, ReasonProbeSuccess, "")
-		case core.Failure:
+		case v == core.Failure:
 			b.push(now)
 			b.open(now, ReasonProbeFailure, "")
 		default:
@@ -283,9 +297,25 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 }
 
-// fail counts a failure of a closed breaker, and opens it if both conditions hold. The caller holds mu.
+// fail counts a failure of a closed breaker. It opens the breaker if failure_threshold failures are in the window and
+// e is enough. The caller holds mu.
 func (b *Breaker) fail(now time.Time, e Evidence) {
 	b.push(now)
+	if b.live() >= b.cfg.FailureThreshold && e.Enough {
+		b.open(now, ReasonThreshold, e.Why)
+	}
+}
+
+// Reconsider opens the breaker if it is closed, its generation is gen, and both conditions hold: e is enough, and
+// failure_threshold failures are in the window. It is called when e changes without a new failure.
+func (b *Breaker) Reconsider(gen uint64, e Evidence) {
+	b.mu.Lock()
+	defer b.unlock()
+	if w := b.word.state.Load(); w>>genShift != gen || core.State(w&stateMask) != core.Closed {
+		return
+	}
+	now := b.now()
+	b.prune(now)
 	if b.live() >= b.cfg.FailureThreshold && e.Enough {
 		b.open(now, ReasonThreshold, e.Why)
 	}
@@ -299,7 +329,7 @@ const maxFailures = 1000
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
 	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
-		b.head++ // the other failures still reach the threshold
+		b.head++ // without its oldest failure, the window still reaches the threshold
 	}
 	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
@@ -354,7 +384,7 @@ func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	})
 }
 
-// tick is advance, but takes the lock only if a change is due.
+// tick does the same as advance, but takes the lock only if a change is due.
 func (b *Breaker) tick() {
 	w := b.word.state.Load()
 	if b.word.Open(b.now().Sub(b.epoch)) {
@@ -381,7 +411,7 @@ func (b *Breaker) advance(now time.Time) {
 	case core.HalfOpen:
 		switch {
 		case w&probing == 0 || !now.After(b.probeEnds):
-		case b.answered:
+		case b.answered && !b.expired(now):
 			b.change(core.Closed, b.probeEnds, ReasonProbeSuccess, "")
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
@@ -389,8 +419,8 @@ func (b *Breaker) advance(now time.Time) {
 	}
 }
 
-// unlock unlocks mu and then calls notify for the pending transitions. The goroutine that
-// holds notifyMu takes all of them, so that they keep their order.
+// unlock unlocks mu and then calls notify for the pending transitions. The goroutine that holds notifyMu passes all
+// pending transitions to notify, so that the transitions keep their order.
 func (b *Breaker) unlock() {
 	pending := len(b.pending) > 0
 	b.mu.Unlock()
@@ -423,6 +453,9 @@ func (b *Breaker) Reset() {
 	b.failures, b.head = nil, 0
 	b.word.state.Store((w>>genShift + 1) << genShift)
 }
+
+// Generation returns the present generation.
+func (b *Breaker) Generation() uint64 { return b.word.state.Load() >> genShift }
 
 // Retest makes an open breaker half-open, because the proxy may work again. reason is the reason of
 // the transition. If the breaker is not open, Retest does nothing.

@@ -74,7 +74,7 @@ func (m *model) look() {
 
 func (m *model) admits() bool { return m.state == core.Closed || m.state == core.HalfOpen && !m.taken }
 
-func (m *model) report(a admitted, v core.Verdict) {
+func (m *model) report(a admitted, v core.Verdict, enough bool) {
 	if a.generation != m.generation || v != core.Failure && !a.probe {
 		return
 	}
@@ -82,7 +82,7 @@ func (m *model) report(a admitted, v core.Verdict) {
 		m.failures = append(m.failures, m.now)
 	}
 	switch {
-	case m.state == core.Closed && m.live(m.now) >= m.cfg.FailureThreshold:
+	case m.state == core.Closed && m.live(m.now) >= m.cfg.FailureThreshold && enough:
 		m.change(core.Open, m.now, breaker.ReasonThreshold)
 	case m.state == core.Closed:
 	case v == core.Success:
@@ -150,9 +150,19 @@ func history(t *rapid.T) {
 			i := one(t)
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t,
 				"verdict")
-			out[i].permit.Report(v, breaker.Literal)
-			m.report(out[i], v)
+			enough := rapid.Bool().Draw(t, "enough evidence")
+			out[i].permit.Report(v, breaker.Evidence{Enough: enough})
+			m.report(out[i], v, enough)
 			out = slices.Delete(out, i, i+1)
+		},
+		"reconsider": func(t *rapid.T) {
+			a := out[one(t)]
+			enough := rapid.Bool().Draw(t, "enough evidence")
+			b.Reconsider(a.permit.Generation(), breaker.Evidence{Enough: enough})
+			if a.generation == m.generation && m.state == core.Closed &&
+				m.live(m.now) >= m.cfg.FailureThreshold && enough {
+				m.change(core.Open, m.now, breaker.ReasonThreshold)
+			}
 		},
 		"answered": func(t *rapid.T) {
 			a := out[one(t)]

@@ -63,7 +63,7 @@ func TestProbeTimeout(t *testing.T) {
 }
 
 // After Answered a probe holds the half-open breaker for at most one more second, for any probe timeout.
-func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
+func TestAProbeWithAResponseSucceeds(t *testing.T) {
 	b, probe, now := probing(t, time.Minute, func(core.Transition) {})
 	*now = now.Add(10 * time.Second)
 	require.Equal(t, core.HalfOpen, b.State(), "nothing has come yet")
@@ -77,7 +77,7 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 }
 
 // A call of Answered for one probe has no effect on the next probe.
-func TestAProbeIsAnsweredForItself(t *testing.T) {
+func TestAnsweredConcernsOneProbe(t *testing.T) {
 	b, first, now := probing(t, time.Minute, func(core.Transition) {})
 	first.Answered()
 	first.Report(core.Excluded, breaker.Literal)

@@ -2,15 +2,15 @@ package breaker
 
 import "time"
 
-// Trips computes the open times of a breaker: timeout_duration after the first trip, and twice the last open
-// time after each further trip, up to max_timeout. While the breaker is closed, the doublings are taken back:
-// one for every period of twice the last open time. The zero Trips stands for a breaker that has never
-// opened. It is not safe for concurrent use.
+// Trips computes the open times of a breaker: timeout_duration after the first trip, and twice the last open time
+// after each later trip, up to max_timeout. If the breaker is closed for twice the last open time, one doubling is
+// undone. The last open time then counts as half as long, and the next doubling is undone after twice that time. The
+// zero Trips stands for a breaker that has never opened. It is not safe for concurrent use.
 //
 // Envoy's outlier detection lengthens its ejections in a similar way
 // (base_ejection_time, max_ejection_time).
 type Trips struct {
-	n    int           // number of trips, minus the doublings that were taken back
+	n    int           // number of trips, minus the doublings that were undone
 	last time.Duration // the latest open time
 }
 
@@ -37,5 +37,5 @@ func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	return open
 }
 
-// maxTrips limits Trips.n, so that the doublings of a long outage are taken back within a limited time.
+// maxTrips limits Trips.n, so that the doublings of a long outage are undone within a limited time.
 const maxTrips = 16

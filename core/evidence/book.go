@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,9 @@ type Book struct {
 	// OnWithdrawn is called when the ledger has withdrawn failures (see TakeWithdrawn). It must not
 	// call the ledger.
 	OnWithdrawn func()
+	// Elsewhere returns the number of the proxy's recent attempts at all targets except the one with the given hash,
+	// and the number of failures among them. It must not call the ledger. It may be nil.
+	Elsewhere func(target uint64) (failures, attempts int)
 
 	successes atomic.Uint64          // of the proxy
 	records   atomic.Pointer[record] // list of at most maxRecords, the newest first
@@ -45,11 +49,11 @@ type Book struct {
 	unknownsUntil time.Duration // end of the latest failure in poolStreak with the weight unknownFailure
 }
 
-// maxRecords is the number of targets that a book holds records of: 1 KB per proxy.
+// maxRecords is the maximum number of records of a book, one per target. They take 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned counts the failures since the proxy's last success. If the proxy serves again, they turn out to
-// be transient, and are added to the noise of the pool.
+// unlearned counts the failures since the proxy's last success. If the proxy has another success, these failures were
+// transient, and are added to the noise of the pool.
 type unlearned struct {
 	confirmed, own float64 // failures
 	successes      uint64  // Book.successes at the last addition to the noise
@@ -82,10 +86,23 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
+// at returns the weight of the streak's failures at the target, or 0 if the target is not one of the streak's first
+// two targets.
+func (s *streak) at(target uint64) float64 {
+	switch target {
+	case s.first.target:
+		return s.first.weight
+	case s.second.target:
+		return s.second.weight
+	}
+	return 0
+}
+
 // besidesWorst returns the weight of the streak without its failures at the target with the largest weight.
 func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
-// updateEpisode ends an episode that is over. If there is no episode, it begins one with the failure a.
+// updateEpisode ends the current episode if it is over. If no episode is left, it begins an episode with the failure
+// a.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
 		b.startOver(a.Gen)
@@ -100,13 +117,23 @@ func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	}
 }
 
-// startOver removes the episode and the streaks, because the breaker has changed its state or the latest
+// startOver removes the episode, because the breaker has changed its state or the latest
 // failure is too old.
 func (b *Book) startOver(gen uint64) {
 	b.gen = gen
 	b.clearEpisode()
 	b.unlearned = unlearned{successes: b.successes.Load()}
-	b.streak, b.poolStreak, b.unknownsUntil = streak{}, streak{}, 0
+	b.poolStreak, b.unknownsUntil = streak{}, 0
+}
+
+// Forget removes all failures and all records, because the breaker has been reset. gen is the
+// breaker's new generation, a number that increases with each change of its state.
+func (b *Book) Forget(gen uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.startOver(max(gen, b.gen))
+	b.records.Store(nil)
+	b.streak = streak{}
 }
 
 // endEpisode ends an episode in which the successes outweigh the failures. It counts a possible ban for
@@ -139,8 +166,8 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if a success has followed. The failures in
-// the proxy's streak were then transient and are added to the noise, unless they opened its breaker.
+// updateStreaks ends the streaks of the proxy and of the pool if a success has followed. In this case, the failures
+// in the proxy's streak were transient. They are added to the noise, unless they opened the proxy's breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
 	case a.Gen > b.gen:
@@ -176,17 +203,16 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 }
 
 // addAtTarget records the failure a at its target, or as an own failure. It returns the finding from the
-// other proxies' attempts at the target.
-func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
+// other proxies' attempts at the target, and the proxy's record of the target; nil for an own failure.
+func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	if a.Own {
 		b.ownFailures++
 		b.unlearned.own++
 		b.ownCauses.add(a.Cause)
-		return l.finding(a, l.find(a.Target))
+		return l.finding(a, l.find(a.Target)), nil
 	}
 	t := l.findOrAdd(a.Target)
 	f := l.finding(a, t)
-	t.updateProvisional(a, f)
 	r := b.record(l, t)
 	if r.episode != b.episode {
 		r.beginEpisode(b.episode)
@@ -194,7 +220,36 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 	b.resolve(r, a)
 	r.addFailure(a)
 	t.addFailure(a)
-	return f
+	f.Banned = b.banned(l, r, false)
+	f.Uncompared = a.Peers > 0 && r.pending() > 1 && t.onlyUsedBy(a.Proxy)
+	t.updateProvisional(a, f)
+	return f, r
+}
+
+// banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must have served
+// the proxy since the first of the proxy's failures at the target of r. Since its last success, the proxy must have
+// failed at most aliveFailures times, and only at this target. served is set if the proxy has had a success since its
+// latest failure.
+func (b *Book) banned(l *Ledger, r *record, served bool) bool {
+	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
+		return false
+	}
+	if served {
+		return r.streak.Load() > 0 // otherwise the target itself has served the proxy
+	}
+	return b.streak.besidesWorst() == 0 && b.streak.failures <= aliveFailures &&
+		int(r.streak.Load()) > b.streak.failures // otherwise the proxy may be dead
+}
+
+// seldomFailsElsewhere reports whether the failures at the target of r would be unlikely at the rate at
+// which the proxy fails at other targets.
+func (b *Book) seldomFailsElsewhere(r *record) bool {
+	if b.Elsewhere == nil {
+		return true
+	}
+	failures, attempts := b.Elsewhere(r.target.hash)
+	share := (float64(failures) + elsewhereFailures) / (float64(attempts) + elsewhereAttempts)
+	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
 // resolve confirms or discards pending failures of a record. latest is the latest failure of the proxy.

@@ -19,7 +19,7 @@ func try(b *Book, proxy uint64, target int, at time.Duration) Attempt {
 	return Attempt{Proxy: proxy, Book: b, Target: site(target), At: at, Threshold: threshold, Window: window, Peers: 3}
 }
 
-func TestAPoolOfOneCountsLiterally(t *testing.T) {
+func TestAPoolOfOneCountsEveryFailure(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
 	a.Peers = 0
@@ -55,7 +55,7 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	require.Equal(t, "t0.example:443", w.Targets[0].Name)
 }
 
-func TestAnOlderGenerationSaysNothing(t *testing.T) {
+func TestAnOlderGenerationIsIgnored(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
 	a.Own, a.Gen = true, 2
@@ -71,7 +71,7 @@ func TestAnOlderGenerationSaysNothing(t *testing.T) {
 	require.Equal(t, 1, b.Why(l).Failures, "a new generation begins anew")
 }
 
-func TestAWindowWithoutAFailureBeginsAnew(t *testing.T) {
+func TestAnOldFailureEndsTheEpisode(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
 	a.Own = true
@@ -122,7 +122,7 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
-func TestTheLedgerIsBoundedAndForgets(t *testing.T) {
+func TestTheLedgerIsBounded(t *testing.T) {
 	l, b := NewLedger(Config{MaxTargets: 64}), &Book{}
 	for i := range 1000 {
 		a := try(b, 1, i, time.Duration(i)*time.Millisecond)

@@ -16,13 +16,13 @@
 // The rule is a sequential probability ratio test (SPRT), repeated as a CUSUM
 // chart. It compares two hypotheses about the proxy:
 //
-//   - The proxy is as good as the others: its attempts at a target fail with
-//     probability q, the noise of that target.
+//   - The proxy is as good as the other proxies: its attempts at a target fail with probability q, the noise of
+//     that target.
 //   - The proxy is bad: its attempts fail with probability [P1] = 0.85.
 //
-// Each attempt adds its log-likelihood ratio to the proxy's evidence: the logarithm
-// of the result's probability for a bad proxy, divided by its probability for a
-// good one.
+// Each attempt adds its log-likelihood ratio to the proxy's evidence: the logarithm of the quotient of two
+// probabilities of the attempt's result: the probability for a bad proxy, divided by the probability for a good
+// proxy.
 //
 //	failure: log(P1 / q)           above 0; +4.4 if q is 1 %
 //	success: log((1-P1) / (1-q))   below 0; -1.9 if q is 1 %
@@ -31,11 +31,11 @@
 // e^x times likelier for a bad proxy than for a good one. (Wald, "Sequential tests
 // of statistical hypotheses", Annals of Mathematical Statistics 16, 1945.)
 //
-// An episode begins with a failure, at evidence 0. It ends when the evidence is back at 0 or below,
-// and its attempts are then forgotten. (Page, "Continuous inspection schemes", Biometrika 41,
-// 1954.) The proxy is worse than the others if the evidence reaches [Needed] = 13.5 nats within an
-// episode. If the proxy is good, this is a false alarm. By Wald's inequality, a false alarm happens
-// in at most one of e^13.5 = 730,000 episodes of a good proxy.
+// An episode begins with a failure, at evidence 0. It ends when the evidence is back at 0 or below. After that, the
+// attempts of the episode no longer count. (Page, "Continuous inspection schemes", Biometrika 41, 1954.) The proxy is
+// worse than the other proxies if the evidence reaches [Needed] = 13.5 nats within an episode. If the proxy is good,
+// this is a false alarm. By Wald's inequality, a false alarm happens in at most one of e^13.5 = 730,000 episodes of a
+// good proxy.
 //
 // Example: q is 1 % and a proxy dies. Its evidence is 4.4, 8.9, 13.3 and 17.8 after
 // the first four failures: the fourth exceeds 13.5. docs/verdicts.md has a
@@ -43,61 +43,62 @@
 //
 // # Which failures count
 //
-// A failure that only the proxy can cause (connection refused, TLS, SOCKS
-// greeting, credentials) is an own failure. It counts at once.
+// A failure that only the proxy can cause (connection refused, TLS, SOCKS greeting, credentials) is an own failure.
+// It counts without a comparison.
 //
 // Any other failure may be caused by the target. It is pending until other proxies have tried the
 // same target:
 //
-//   - It is confirmed, and counts, as soon as the target has served another proxy
-//     in an attempt that began after the failure. An attempt that began earlier
-//     proves nothing: the target may have died since.
-//   - It is discarded if eight attempts of other proxies fail there instead.
+//   - It is confirmed, and counts, as soon as the target has served another proxy in an attempt that began after
+//     the failure. A success of an attempt that began before the failure proves nothing: the target may have died
+//     since.
+//   - It is discarded if eight attempts of other proxies fail there instead. So the failures at a dead target never
+//     count.
 //
-// So the failures at a dead target never count.
+// Failures may be confirmed after the proxy's latest attempt. The pool therefore calls [Ledger.Reconsider] ten times a
+// second for each proxy with pending failures.
 //
 // # Noise
 //
-// The noise q of a target is the share of failures among the attempts of the other proxies there.
-// It includes only transient failures: failures after which the target served the same proxy again.
-// Otherwise dead proxies would count as noise, and a pool that is half dead would excuse all its
-// proxies.
+// The noise q of a target is the share of failures among the attempts of the other proxies there. It includes only
+// transient failures: failures after which the target served the same proxy again. Otherwise the failures of dead
+// proxies would count as noise, and in a pool that is half dead no breaker would open.
 //
-// For a target with few attempts, the noise of the pool is used: the share of attempts, at all targets, that
-// were confirmed failures after which the proxy served again. Failures at a name that does not exist are
-// never confirmed, so they do not count as noise. Own failures are compared with the pool's transient own
-// failures.
+// For a target with few attempts, the noise of the pool is used: the share of transient confirmed failures among the
+// attempts at all targets. Failures at a name that does not exist are never confirmed, so they do not count as noise.
+// Own failures are compared with the pool's transient own failures.
 //
 // # Special cases
 //
-// Ban. A target that serves other proxies but never this one has probably banned it.
-// The proxy is still good for other targets. If several targets serve the pool,
-// the evidence from a target without a success in the episode is therefore limited
-// (see Book.limitBan).
+// Ban. A target that serves other proxies but never a given proxy has probably banned this proxy. The proxy is still
+// good for other targets. If several targets serve the pool, the evidence from a target without a success in the
+// episode is therefore limited (see Book.limitBan). The pool avoids the proxy for the target (Finding.Banned) if two
+// conditions hold. The failures would be unlikely for the other proxies at this target, and they would be unlikely at
+// the rate at which the proxy fails at other targets.
 //
-// No comparison. In a pool that never had a second proxy every failure counts, and the breaker's
-// failure_threshold alone decides. If the other proxies do not try the target, or their breakers are not
-// closed, pending failures are compared with the noise that was measured before. If no other proxy tries
-// the target, this requires several sequential failures: failures of which each attempt began after the
-// previous one had failed. Attempts that fail at the same time are only one observation.
+// No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
+// alone decides. If the other proxies do not try the target, or their breakers are not closed, pending failures are
+// compared with the noise that was measured before these failures. If no other proxy tries the target, this
+// comparison requires several sequential failures: failures of which each attempt began after the previous one had
+// failed. Attempts that fail at the same time count as only one observation.
 //
 // Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
 // success to confirm anything. The failures since the pool's last success are then compared with
 // the pool's noise. If the pool has served before, these failures must also span 0.1 s.
 //
-// Unknown target. A target that has never served and has had less than eight attempts may be a name that does
-// not exist, and clients may request many of those, each once. In a pool that has served before, a failure at
-// an unknown target therefore adds only 0.2 nats if no success can confirm it: in an outage, and if no other
-// breaker is closed.
+// Unknown target. A target that has never served and has had less than eight attempts may be a name that does not
+// exist. Clients may request many such names, each once. In an outage, or if no other breaker is closed, no success
+// can confirm a failure. A failure at an unknown target then adds only 0.2 nats if the pool has served before. If the
+// pool has not served yet, the limit of 0.2 nats applies only to failures that the proxy reports as "cannot reach the
+// target".
 //
-// Half of the pool. If half of the breakers or more are not closed, the failures of an episode must span 0.25
-// s, so that a short disturbance does not open the other breakers.
+// Half of the pool. If at least half of the breakers are not closed, the failures of an episode must span 0.25 s. A
+// short disturbance then does not open the remaining breakers.
 //
 // # Data structures
 //
-// A [Ledger] belongs to a pool and holds the targets with a recent failure. A [Book]
-// belongs to a proxy and holds its failures at up to 16 of these targets, in one
-// record per target. A success takes no lock and allocates nothing. At a target without a
-// recent failure it costs a few atomic loads and one addition. A target takes
-// about 400 bytes, a record 64.
+// A [Ledger] belongs to a pool and holds the targets with a recent failure. A [Book] belongs to a proxy and holds its
+// failures at up to 16 of these targets, in one record per target. A success takes no lock and allocates nothing. At
+// a target without a recent failure, a success costs a few atomic loads and one addition. A target takes about 400
+// bytes, a record 64.
 package evidence

@@ -10,8 +10,8 @@ const (
 	// P1 is the probability with which an attempt through a bad proxy fails. P1 is well below 1,
 	// because a proxy that fails 80 % of its attempts has to be detected, too.
 	P1 = 0.85
-	// Needed is the evidence, in nats, from which a proxy counts as worse than the others:
-	// log(730,000). Four failures reach it if the noise is 1 %, and three do not.
+	// Needed is the evidence, in nats, from which a proxy counts as worse than the other proxies: log(730,000). If
+	// the noise is 1 %, four failures reach this evidence, and three do not.
 	Needed = 13.5
 )
 
@@ -29,21 +29,28 @@ const (
 // The constants of pending failures and special cases.
 const (
 	discardAfter = 8             // failures of other proxies at the target that discard a pending failure
-	banLimit     = 0.45 * Needed // limit for a target that may have banned the proxy, in nats; two are not enough
+	banLimit     = 0.45 * Needed // most evidence of a possible ban, in nats; two such targets do not reach Needed
 
-	// maxUncompared limits the number of pending failures that are required at targets that no other proxy
-	// tries. The number is twice the breaker's failure_threshold: 10 by default.
+	aliveFailures = 2 // a proxy with more failures since its last success may be dead, and not banned
+
+	// The share of failed attempts of a proxy at other targets is computed with two more attempts, of which 0.2 have
+	// failed. Two failures at one target and three successes at other targets then show a ban.
+	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
+
+	// maxUncompared is the maximum number of pending failures that are required at targets that no other proxy tries.
+	// The required number is twice the breaker's failure_threshold: 10 by default.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown): log(1 / 0.82).
 	// The assumption is that 82 % of such targets are dead.
 	unknownFailure = 0.2
-	// unknownAttempts is the number of first attempts for which a target without a success is unknown. Two
-	// requests with three attempts each stay below it, and a third one exceeds it.
+	// A target without a success is unknown until it has had unknownAttempts attempts. Two requests with three
+	// attempts each stay below this number, and a third request exceeds it.
 	unknownAttempts = 8
 
 	minOutage = time.Second / 10 // shortest outage, in a pool that has served (docs/decisions/bursts.md)
-	// minEpisode is the time that the failures must span if half of the breakers are not closed (same page).
+	// minEpisode is the minimum time that the failures must span if at least half of the breakers are not closed
+	// (docs/decisions/bursts.md).
 	minEpisode = time.Second / 4
 )
 
@@ -52,11 +59,11 @@ const (
 	comparedAttempts = 8               // number of the other proxies' latest attempts that a Finding uses
 	justServed       = 2 * time.Second // maximum age of a success for Finding.JustServed
 
-	// A target is suspect after suspectFailures failures without a success between
-	// them, through suspectProxies proxies. Three requests with three attempts each make nine.
+	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
+	// proxies. Three requests with three attempts each make nine failures.
 	suspectFailures = 9
 	suspectProxies  = 3
-	usualEvery      = time.Second // minimum time between two requests for a suspect target that get all their attempts
+	usualEvery      = time.Second // minimum time between two requests that get all attempts at a suspect target
 )
 
 // Target is a host and port.
@@ -69,7 +76,7 @@ type Target struct {
 type Attempt struct {
 	Proxy  uint64 // hash of the proxy's id
 	Book   *Book  // of the proxy
-	Gen    uint64 // generation of the proxy's breaker that admitted the attempt
+	Gen    uint64 // generation of the proxy's breaker at the admission (breaker.Permit.Generation)
 	Target Target
 	At     time.Duration // end, counted from the ledger's epoch on a monotonic clock
 	Began  time.Duration // beginning, counted in the same way; 0 stands for At
@@ -77,6 +84,7 @@ type Attempt struct {
 	// The following fields are read only if the attempt failed.
 
 	Own           bool          // only the proxy can have caused the failure
+	Reported      bool          // the proxy reports that it cannot reach the target
 	Uncounted     bool          // the attempt is not in the proxy's statistics, because it is a health check
 	ServedByOther bool          // another proxy has served the same request afterwards, so there is no outage
 	Cause         uint8         // only counted for Why; the package does not interpret it
@@ -93,24 +101,31 @@ func (a *Attempt) began() time.Duration {
 	return a.Began
 }
 
-// enoughPeers reports whether the breakers of more than half of the pool are closed, including the breaker of
-// the attempt's own proxy.
+// enoughPeers reports whether the breakers of more than half of the pool are closed. The breaker of the attempt's own
+// proxy counts as closed.
 func (a *Attempt) enoughPeers() bool { return 2*(a.Peers+1) > a.Pool }
 
 // Finding is the conclusion from a failure.
 type Finding struct {
 	// Worse means that the evidence is enough to open the proxy's breaker, if the breaker's threshold is met: the
-	// proxy is worse than the others, or has failed enough without a possible comparison.
+	// proxy is worse than the other proxies, or it has failed often enough and cannot be compared with other proxies.
 	Worse bool
 	// TargetFails means that the latest attempts of the other proxies at the target have all failed too (4 to 8
 	// attempts of the last minute). The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail means that the other proxies' attempts at the target in the last minute all failed, and
-	// that there was at least one.
+	// OthersFail means that the other proxies' attempts at the target in the last minute all failed, and that there
+	// was at least one such attempt.
 	OthersFail bool
 	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
 	// began within the last 2 s. The proxy is then the likely cause.
 	JustServed bool
+	// Banned means that the target serves other proxies and probably refuses this proxy. The evidence of the proxy's
+	// confirmed failures since its last success at the target reaches banLimit, and the proxy seldom fails at other
+	// targets. Several targets serve the pool, so the proxy may still be good for the other targets.
+	Banned bool
+	// Uncompared means that only this proxy has been used for the target, and has failed there at least twice. An
+	// attempt of another proxy would show whether the proxy or the target is the cause.
+	Uncompared bool
 }
 
 // NotByProxy reports whether the target is the likely cause of the failure.

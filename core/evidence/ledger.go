@@ -9,7 +9,7 @@ import (
 // Config limits a ledger. Zero values stand for the defaults.
 type Config struct {
 	MaxTargets int           // targets in the ledger, rounded up to a power of two; default 8192
-	Forget     time.Duration // age of the last failure from which a target is removed; default 2 minutes
+	Forget     time.Duration // a target is removed when its last failure is older than this; default 2 minutes
 }
 
 // Ledger holds the targets of one pool that have a recent failure. It is safe for concurrent use.
@@ -32,10 +32,10 @@ type Ledger struct {
 	hasOthers atomic.Bool          // the pool has had a second proxy
 
 	// A streak of the pool is a series of failures without a success between them.
-	streaks     atomic.Uint64 // streaks that have ended
-	streakBegan atomic.Int64  // first failure of the streak, ns after the epoch
+	streaks     atomic.Uint64 // number of streaks that have ended
+	streakBegan atomic.Int64  // end of the first failure of the streak, ns after the epoch
 
-	mu sync.Mutex // guards the following, and changes of slots
+	mu sync.Mutex // guards the next two fields, and changes of slots
 	// noise is the pool's rate of transient confirmed failures, ownNoise its rate of transient own failures.
 	noise, ownNoise rate
 }
@@ -77,8 +77,8 @@ func (l *Ledger) find(at Target) *target {
 	return nil
 }
 
-// findOrAdd returns the target's entry. If the set is full, a new entry replaces the entry whose last failure
-// is the oldest.
+// findOrAdd returns the target's entry. If all slots for the target are taken, a new entry replaces the entry whose
+// last failure is the oldest.
 func (l *Ledger) findOrAdd(at Target) *target {
 	if t := l.find(at); t != nil {
 		return t
@@ -136,31 +136,38 @@ func (l *Ledger) Served(a *Attempt) {
 	}
 }
 
-// Failed records a failure and returns the conclusion from it, in this order:
+// Failed records a failure and returns the conclusion from it. It takes these steps:
 //
-//   - The attempts since the proxy's last failure are evaluated. They may confirm its earlier failures,
-//     add to the noise, and end its episode and the streaks.
+//   - The attempts since the proxy's last failure are evaluated. They may confirm the proxy's earlier failures, add
+//     to the noise, and end the proxy's episode and the streaks.
 //   - The failure is added to the episode, the streaks and the target.
-//   - The proxy is worse than the others if it is the only one, if everything fails, or by the evidence of
-//     the episode.
+//   - Finding.Worse is set if the pool has never had another proxy, if everything fails, or if the evidence of the
+//     episode is enough.
 func (l *Ledger) Failed(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.Gen < b.gen { // the attempt was admitted before the breaker changed its state
+	if a.Gen < b.gen { // admitted before the breaker changed its state
 		return l.finding(a, l.find(a.Target))
 	}
 	l.beginStreak(a)
 	b.updateStreaks(l, a)
 	b.updateEpisode(l, a)
 	b.add(l, a)
-	f := b.addAtTarget(l, a)
+	f, r := b.addAtTarget(l, a)
 	b.outage = b.everythingFails(l, a)
 	f.Worse = l.onlyProxy(a) || b.outage || b.worse(l, a)
+	if f.Banned && !f.Worse { // a proxy that is worse is not avoided for one target, because its breaker opens
+		r.refused |= refusalsReported
+	}
 	return f
 }
 
-// beginStreak begins a streak of the pool. The failure a is its first one, after a success.
+// HasServed reports whether a proxy of the pool has ever had a success.
+func (l *Ledger) HasServed() bool { return l.hasServed.Load() }
+
+// beginStreak begins a streak of the pool with the failure a, unless a streak has begun since the pool's last
+// success.
 func (l *Ledger) beginStreak(a *Attempt) {
 	if !a.ServedByOther && !l.inStreak.Load() {
 		l.streakBegan.Store(int64(a.At))
@@ -168,7 +175,7 @@ func (l *Ledger) beginStreak(a *Attempt) {
 	}
 }
 
-// onlyProxy reports whether the pool has never had a proxy other than that of a.
+// onlyProxy reports whether the pool has never had a proxy other than the proxy of a.
 func (l *Ledger) onlyProxy(a *Attempt) bool {
 	if l.hasOthers.Load() {
 		return false
@@ -196,9 +203,9 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 	return l.noise.estimate(P1), l.ownNoise.estimate(maxOwnNoise)
 }
 
-// Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts
-// failed, through at least three proxies (or all, if the pool has fewer). A request for a suspect target gets
-// one attempt, unless TryAsUsual permits more.
+// Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
+// through at least three proxies. In a smaller pool, all proxies are required, but at least two. A request for a
+// suspect target gets one attempt, unless TryAsUsual permits more.
 func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false
@@ -265,7 +272,7 @@ func (s *serving) add(hash uint64) {
 	}
 }
 
-// sweep begins a new period if this one has lasted long enough. Calls must not overlap.
+// sweep begins a new period if the current period has lasted long enough. Calls must not overlap.
 func (s *serving) sweep(now, period time.Duration) {
 	if now-s.began >= period {
 		s.began = now

@@ -41,7 +41,9 @@ func (c *curve) simulate(seed uint64, fails func(p *pool, broken bool, proxy, ta
 		p.request()
 		if x.attempts > n {
 			c.evidence = append(c.evidence, max(x.book.Why(p.ledger).Evidence, 0))
-			c.opened = p.opened[0] > 0
+		}
+		if c.opened = p.opened[0] > 0; c.opened {
+			c.evidence[len(c.evidence)-1] = x.evidence
 		}
 	}
 }

@@ -1,19 +1,22 @@
 package evidence
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// A proxy can fail at a target before anything shows that the target is the cause. That failure would count in
-// the statistics of the proxy, although later failures of other proxies at the target do not. Such a failure is
-// therefore provisional for a minute: it is withdrawn when the target fails for the other proxies too
-// (Finding.TargetFails), and becomes final at the target's next success.
+// A proxy can fail at a target before the failures of other proxies show that the target is the cause. Such a failure
+// counts in the proxy's statistics, but is provisional for a minute: it is withdrawn if the target fails for the
+// other proxies too (Finding.TargetFails), and becomes final at the target's next success.
 
-// maxProvisional is the largest number of proxies with provisional failures at one target. The failures of
-// further proxies are final at once.
+// maxProvisional is the largest number of proxies with provisional failures at one target. The failures of any
+// further proxy at the target are never provisional.
 const maxProvisional = 8
 
 // provisional holds the provisional failures of one proxy at a target.
 type provisional struct {
 	book     *Book
+	proxy    uint64 // hash
 	failures int32
 	latest   time.Duration // end of the latest provisional failure
 }
@@ -21,16 +24,23 @@ type provisional struct {
 // provisionalTime is the time after which a failure is final.
 const provisionalTime = time.Minute
 
-// updateProvisional updates the provisional failures after the failure a, according to the finding f: it
-// withdraws all of them, adds a, or does nothing if a does not count in the statistics.
+// updateProvisional updates the provisional failures of the target after the failure a, according to the finding f:
+//   - If the target fails (f.TargetFails), it withdraws all provisional failures.
+//   - If the target refuses the proxy of a, it makes the proxy's provisional failures final.
+//   - If the proxy may have caused a, and a counts in the statistics, it adds a.
+//   - Otherwise it withdraws the failures that withdrawCompared returns.
 func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
 	switch {
 	case f.TargetFails:
 		withdrawn, t.provisional = t.provisional, nil
+	case f.Banned:
+		t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool { return p.book == a.Book })
 	case !f.NotByProxy() && !a.Uncounted:
 		t.addProvisional(a)
+	default:
+		withdrawn = t.withdrawCompared(a)
 	}
 	t.hasProvisional.Store(len(t.provisional) > 0)
 	t.mu.Unlock()
@@ -45,7 +55,21 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 	}
 }
 
-// addProvisional adds a provisional failure. The caller holds mu.
+// withdrawCompared removes and returns the provisional failures of each proxy, except the proxy of a, for which the
+// target is now known to fail (Finding.TargetFails): the latest attempts of all other proxies there have failed. The
+// caller holds mu.
+func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
+	t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool {
+		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, At: a.At}).TargetFails {
+			return false
+		}
+		withdrawn = append(withdrawn, p)
+		return true
+	})
+	return withdrawn
+}
+
+// addProvisional adds a as a provisional failure: one that can still be withdrawn. The caller holds mu.
 func (t *target) addProvisional(a *Attempt) {
 	for i := range t.provisional {
 		if p := &t.provisional[i]; p.book == a.Book {
@@ -58,7 +82,7 @@ func (t *target) addProvisional(a *Attempt) {
 		}
 	}
 	if len(t.provisional) < maxProvisional {
-		t.provisional = append(t.provisional, provisional{a.Book, 1, a.At})
+		t.provisional = append(t.provisional, provisional{a.Book, a.Proxy, 1, a.At})
 	}
 }
 
@@ -72,8 +96,8 @@ func (t *target) dropProvisional() {
 	}
 }
 
-// TakeWithdrawn returns the number of withdrawn failures, and sets it to 0. They must no longer count in the
-// statistics of the proxy.
+// TakeWithdrawn returns the number of withdrawn failures, and sets this number to 0. The caller removes that many
+// failures from the statistics of the proxy.
 func (b *Book) TakeWithdrawn() int {
 	if b.withdrawn.Load() == 0 {
 		return 0

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// recentSuccesses is a table of each target's latest success, which includes targets without a
-// recent failure. The hash of a target determines its place in the table. Targets with the same
-// place overwrite each other. An entry is one word:
+// recentSuccesses is a table with the latest success of each target, even of targets without a recent failure. The
+// hash of a target determines its index in the table. Targets with the same index overwrite each other. An entry is
+// one word:
 //
 //	bit  63      several proxies were served within the same tick
 //	bits 36-62   hash of the target
 //	bits 20-35   hash of the proxy
 //	bits  0-19   time in ticks of 250 ms
 //
-// A success stores a word at most twice per tick. Otherwise it only loads one.
+// A success stores a word at most twice per tick. Otherwise a success only loads a word.
 type recentSuccesses [recentSize]atomic.Uint64
 
 const (
@@ -42,8 +42,8 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// servedOther reports whether the target served another proxy within the time within before at. It misses a
-// success that was overwritten. Its precision is one tick.
+// servedOther reports whether the target has served another proxy. At the time at, that success must not be older
+// than the duration within. servedOther does not find a success that was overwritten. Its precision is one tick.
 func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Duration) bool {
 	word, want := s[target%recentSize].Load(), recentWord(target, proxy, at)
 	age := time.Duration((want-word)&recentTime) * recentTick

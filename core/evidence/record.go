@@ -7,9 +7,9 @@ import (
 
 // record holds the attempts of one proxy at one target. It takes 64 bytes.
 //
-// A failure is pending at first. Pending failures are kept in two batches: the first waits for a success of
-// another proxy in an attempt that began after the whole batch had ended, and the second collects the
-// failures since then. With two batches, the record need not store the time of each failure.
+// A failure is pending at first. Pending failures are kept in two batches: the first batch waits for a success of
+// another proxy in an attempt that began after the whole batch had ended. The second batch collects the failures
+// after batchEnd. With two batches, the record need not store the time of each failure.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]
@@ -23,15 +23,32 @@ type record struct {
 	batch              uint8  // pending failures of the first batch
 	nextBatch          uint8  // pending failures of the second batch
 	batchEnd           uint32 // end of the first batch, µs
-	othersFailedBefore uint16 // failures of the other proxies at batchEnd, the low 16 bits
+	othersFailedBefore uint16 // number of failures of the other proxies until batchEnd, the low 16 bits
 
 	episode uint16 // number of the book's episode that the record belongs to
 	bans    uint8  // number of episodes in a row that ended although this target had confirmed failures
+	refused refusals
 	causes  causes
 }
 
 // tallies count the attempts of the proxy and of the other proxies at a target.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
+
+// refusals is the number of confirmed failures since the target's last success for the proxy, at most maxRefusals.
+// The bit refusalsReported is set if a report of a ban (Finding.Banned, Reconsidered.Banned) includes all these
+// failures.
+type refusals uint8
+
+const (
+	refusalsReported refusals = 1 << 7
+	maxRefusals               = refusalsReported - 1
+)
+
+func (r refusals) count() float64 { return float64(r &^ refusalsReported) }
+func (r refusals) reported() bool { return r&refusalsReported != 0 }
+func (r refusals) add(n uint8) refusals {
+	return min(r&^refusalsReported+min(refusals(n), maxRefusals), maxRefusals)
+}
 
 // maxBans limits record.bans.
 const maxBans = math.MaxUint8
@@ -61,7 +78,7 @@ func (r *record) addFailure(a *Attempt) {
 		r.closeBatch(a)
 	}
 	if r.streak.Add(1) == 1 {
-		r.bans = 0 // the target has served the proxy since its last failure
+		r.bans, r.refused = 0, 0 // the target has served the proxy since its last failure
 	}
 	r.causes.add(a.Cause)
 }
@@ -74,6 +91,7 @@ func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	case r.target.servedOtherSince(latest.Proxy, r.batchEnd):
 		confirmed = r.batch
 		r.confirmed += min(uint16(r.batch), math.MaxUint16-r.confirmed)
+		r.refused = r.refused.add(r.batch)
 		r.batch = 0
 		r.closeBatch(latest)
 	case r.othersFailed() >= discardAfter:
@@ -91,10 +109,10 @@ func (r *record) closeBatch(latest *Attempt) {
 // pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
-// expected returns the evidence that the pending failures will probably add, in nats. failure is the
-// evidence of a confirmed failure. At most 4 pending failures count, which reach Needed at a noise of 1 %.
-// If two attempts of other proxies have failed since then, the result is 0. At an unknown target the result
-// is low, because failures there are seldom confirmed.
+// expected returns the evidence that the pending failures will probably add, in nats. failure is the evidence of a
+// confirmed failure. At most 4 pending failures count, because 4 failures reach Needed at a noise of 1 %. If two
+// attempts of other proxies at the target have failed since batchEnd, the result is 0. At an unknown target the
+// result is low, because failures there are seldom confirmed.
 func (r *record) expected(failure float64) float64 {
 	if r.othersFailed() >= 2 {
 		return 0
@@ -105,7 +123,7 @@ func (r *record) expected(failure float64) float64 {
 	return float64(min(r.pending(), 4)) * failure
 }
 
-// others returns the numbers of attempts of the other proxies at the target.
+// others returns the numbers of successes and failures of the other proxies at the target.
 func (r *record) others() (successes, failures uint32) {
 	return r.target.successes() - r.successes.Load(), r.target.failures.Load() - r.failures
 }
@@ -135,7 +153,18 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// causes counts failures with up to three different causes. It ignores further causes.
+// refuses reports whether the confirmed failures since the target's last success for the proxy are unlikely for the
+// other proxies there. It returns false if only one target serves the pool: a proxy that this target bans is as
+// useless as a dead proxy.
+func (r *record) refuses(l *Ledger) bool {
+	if r.refused.count() == 0 || !l.serving.severalTargets() {
+		return false
+	}
+	noise, _ := l.poolNoise()
+	return r.refused.count()*r.evidence(noise).failure >= banLimit
+}
+
+// causes counts failures with up to three different causes. It ignores a fourth and later cause.
 type causes [3]struct{ cause, n uint8 }
 
 func (c *causes) add(cause uint8) {

@@ -14,15 +14,16 @@ import (
 // if Finding.Worse is set, stay open for 30 s, or longer after repeated trips, and then admit a
 // probe.
 type pool struct {
-	rng     *rand.Rand
-	ledger  *Ledger
-	proxies []*proxy
-	now     time.Duration
-	step    time.Duration // between requests
-	turn    int
-	swept   time.Duration
-	random  bool // proxies are chosen at random, otherwise in turn
-	tries   int  // attempts of a request, each through another proxy
+	rng          *rand.Rand
+	ledger       *Ledger
+	proxies      []*proxy
+	now          time.Duration
+	step         time.Duration // between requests
+	turn         int
+	swept        time.Duration
+	reconsidered time.Duration // last call of reconsider
+	random       bool          // proxies are chosen at random, otherwise in turn
+	tries        int           // attempts of a request, each through another proxy
 
 	target func() int
 	fails  func(proxy, target int) fault
@@ -34,25 +35,28 @@ type pool struct {
 type fault uint8
 
 const (
-	none   fault = iota
-	either       // the target or the proxy may have caused it
-	own          // only the proxy can have caused it
+	none     fault = iota
+	either         // the target or the proxy may have caused it
+	own            // only the proxy can have caused it
+	reported       // like either, and the proxy reports that it cannot reach the target
 )
 
 type proxy struct {
-	id       int
-	book     Book
-	gen      uint64
-	state    int // 0 closed, 1 open, 2 half-open
-	probing  bool
-	until    time.Duration
-	closedAt time.Duration
-	trips    breaker.Trips
-	checked  time.Duration // when package reach checks it next; 0 if it was reached when it failed last
-	since    time.Duration // when it was found unreachable
-	failures []time.Duration
-	attempts int // since pool.mark
-	live     int // failures in the window when the breaker last opened
+	id        int
+	book      Book
+	gen       uint64
+	state     int // 0 closed, 1 open, 2 half-open
+	probing   bool
+	until     time.Duration
+	closedAt  time.Duration
+	trips     breaker.Trips
+	checked   time.Duration // when package reach checks it next; 0 if it was reached when it failed last
+	since     time.Duration // when it was found unreachable
+	failures  []time.Duration
+	attempts  int // since pool.mark
+	lastFault fault
+	live      int     // failures in the window when the breaker last opened
+	evidence  float64 // against the proxy when the breaker last opened
 }
 
 var defaults = breaker.Default()
@@ -183,7 +187,8 @@ func (p *pool) settle(t attempt) (f Finding) {
 	a := Attempt{
 		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target),
 		At: p.now, Began: t.began,
-		Own: t.fault == own, Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
+		Own: t.fault == own, Reported: t.fault == reported,
+		Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
 	}
 	if t.fault == none {
 		p.ledger.Served(&a)
@@ -201,28 +206,53 @@ func (p *pool) settle(t attempt) (f Finding) {
 	for p.now-x.failures[0] > window {
 		x.failures = x.failures[1:]
 	}
+	x.lastFault = t.fault
 	if t.probe || len(x.failures) >= threshold && f.Worse {
-		closed := p.now - x.closedAt
-		if t.probe {
-			closed = 0
-		}
-		x.state, x.until = 1, p.now+x.trips.Next(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
-		x.gen++
-		x.checked = 0
-		if t.fault == own {
-			x.checked, x.since = p.now+250*time.Millisecond, p.now
-		}
-		if !t.probe {
-			p.openings++
-			x.live = len(x.failures)
-			p.opened[x.id]++
-		}
+		p.open(x, t.probe)
 	}
 	return f
 }
 
+// open opens the breaker of a proxy, after a failed probe or by evidence.
+func (p *pool) open(x *proxy, probe bool) {
+	closed := p.now - x.closedAt
+	if probe {
+		closed = 0
+	}
+	x.state, x.until = 1, p.now+x.trips.Next(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
+	x.gen++
+	x.checked = 0
+	if x.lastFault == own {
+		x.checked, x.since = p.now+250*time.Millisecond, p.now
+	}
+	if !probe {
+		p.openings++
+		x.live, x.evidence = len(x.failures), x.book.Why(p.ledger).Evidence
+		p.opened[x.id]++
+	}
+}
+
+// reconsider does what the pool's sweep does ten times a second.
+func (p *pool) reconsider() {
+	for _, x := range p.proxies {
+		for len(x.failures) > 0 && p.now-x.failures[0] > window {
+			x.failures = x.failures[1:]
+		}
+		if x.state != 0 || len(x.failures) < threshold {
+			continue
+		}
+		if r := p.ledger.Reconsider(&x.book, p.now, p.peers(x)); r.Worse && r.Gen == x.gen {
+			p.open(x, false)
+		}
+	}
+}
+
 func (p *pool) advance() {
 	p.now += p.step
+	if p.now-p.reconsidered >= 100*time.Millisecond {
+		p.reconsidered = p.now
+		p.reconsider()
+	}
 	if p.now-p.swept > 5*time.Second {
 		p.swept = p.now
 		p.ledger.Sweep(p.now)

@@ -9,7 +9,7 @@ import (
 
 const (
 	ringSize = 32              // attempts that a target keeps
-	never    = int64(-1) << 62 // a time before all others, in ns
+	never    = int64(-1) << 62 // a time before all other times, in ns
 )
 
 // target holds the attempts of all proxies at a target with a recent failure.
@@ -30,11 +30,12 @@ type target struct {
 	lastUsual   atomic.Int64 // time of the last TryAsUsual that returned true
 
 	mu sync.Mutex
-	// The counters had the values baseSuccesses and baseTransients when the earlier attempts were last reduced to
-	// targetMemory attempts: oldSuccesses and oldTransients.
+	// In the noise, old attempts have a reduced weight: oldSuccesses and oldTransients stand for the attempts that
+	// were counted when the counters had the values baseSuccesses and baseTransients.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 	provisional                   []provisional
+	challenge                     challenge
 
 	hasProvisional atomic.Bool
 }
@@ -68,7 +69,7 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is not before at.
+// since reports whether the mark's time is not before the time at.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
@@ -80,8 +81,8 @@ const maxMicros = 35 * time.Minute
 // most maxMicros.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether the latest attempts include a success of another proxy that did not
-// begin before began (micros).
+// servedOtherSince reports whether the latest attempts include a success of another proxy that began at
+// the time began (micros) or later.
 func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
@@ -146,9 +147,9 @@ func (t *target) failsForAll(peers int) bool {
 	return n >= want
 }
 
-// others returns the number of attempts of the other proxies within the last minute, at most the latest
-// comparedAttempts, and the number of failures among them. servedSince reports whether one of these attempts
-// was a success that did not begin before since.
+// others examines the attempts of the other proxies at the target within the last minute, but at most the latest
+// comparedAttempts of these. It returns the number of examined attempts and the number of failures among them.
+// servedSince reports whether one of these attempts was a success that did not begin before the time since.
 func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
@@ -194,7 +195,8 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	// A failure may be in the ring before transients includes it.
+	// successes counts a failed attempt as a success until the failure is counted too. If baseSuccesses was set in
+	// such a moment, the difference is below 0 until the target's next success.
 	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {

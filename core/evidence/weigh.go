@@ -4,11 +4,11 @@ import "math"
 
 // sum is the evidence against a proxy, in nats.
 type sum struct {
-	total     float64 // of successes, own failures and confirmed failures
+	total     float64 // evidence of successes, own failures and confirmed failures
 	potential float64 // total plus the evidence to expect from the pending failures
 }
 
-// worse reports whether the evidence reaches Needed. If half of the pool's breakers are not closed, the
+// worse reports whether the evidence reaches Needed. If at least half of the pool's breakers are not closed, the
 // episode must also have lasted for minEpisode.
 func (b *Book) worse(l *Ledger, a *Attempt) bool {
 	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.At-b.began >= minEpisode)
@@ -81,38 +81,46 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 // limitBan limits the evidence from a target that has not served the proxy in the episode, and
 // so may have banned it.
 //
-//   - If the proxy has been served by other targets, in this episode or when the last one
-//     ended, the evidence is at most banLimit. Each further episode that ended in this way
-//     divides the limit by 4.
+//   - If other targets have served the proxy since the first of its failures at this target, or at the end of the
+//     previous episode, the evidence is at most banLimit. For each further episode in a row that ended by successes
+//     at other targets, the limit is divided by 4.
 //   - If the proxy has neither a success nor an own failure in the episode, and this is the only target with
 //     confirmed failures, the first Needed nats above banLimit do not count. The breaker then opens at about twice
-//     the evidence.
+//     the evidence. The same holds, whatever else has failed, if the latest success in the episode was before the
+//     first failure at this target: the proxy may have died since that success.
 //
-// The second case matters if one target gets nearly all requests. If it gets 98 % of them, the breaker of a
-// dead proxy opens after 8 attempts (5 to 9 in the runs). With banLimit alone it opened after 46 (5 to 282).
-// Without the limit, a target that banned the proxy and got 70 % of the requests opened the breaker in 16 of
-// 60 runs; with the limit in 7.
+// The second case matters if one target gets nearly all requests. In measurements with a target that got 98 % of the
+// requests, the breaker of a dead proxy opened after 8 attempts (5 to 9). With banLimit alone, the breaker opened
+// after 46 attempts (5 to 282). Without any limit, a target that banned the proxy and got 70 % of the requests opened
+// the breaker in 16 of 60 runs; with the limit, it did so in 7 of 60 runs.
 //
-// The limit does not apply while several targets fail in the proxy's streak.
+// If several targets fail in the proxy's streak, the limit by successes in this episode does not apply. The limit by
+// earlier episodes ends only if other targets have at least 3 confirmed failures.
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 	limit := banLimit * math.Pow(0.25, float64(r.bans))
 	othersFail := o.confirmed-int(r.confirmed) >= 3 && b.streak.besidesWorst() >= 4
 	several := b.streak.besidesWorst() >= 2 // a single failure at another target may be noise
 	switch {
-	case r.bans > 0 && !othersFail, o.served && !several:
+	case r.bans > 0 && !othersFail, b.servedSince(r) && !several:
 		return min(value, limit)
-	case o.confirmedTargets == 1 && b.ownFailures == 0:
+	case o.served && !several, !o.served && o.confirmedTargets == 1 && b.ownFailures == 0:
 		return min(value, max(limit, value-Needed))
 	}
 	return value
+}
+
+// servedSince reports whether the proxy has had a success since the first of its failures at the target of r. Only
+// the failures since the target last served the proxy count.
+func (b *Book) servedSince(r *record) bool {
+	return b.successes.Load() != b.unlearned.successes || float64(r.streak.Load()) > b.streak.at(r.target.hash)
 }
 
 // everythingFails reports whether the failures since the pool's last success show an outage of
 // the whole pool:
 //
 //   - The proxy has failed at least failure_threshold times.
-//   - The evidence of all its failures reaches Needed. The target with the largest part of this evidence may be dead.
-//     So the evidence of the other failures reaches 0.6 x Needed, and a fifth of the whole.
+//   - The evidence of all its failures reaches Needed. The target with the largest part of this evidence may be
+//     dead. Therefore the evidence of all other failures must reach 0.6 x Needed, and a fifth of the whole evidence.
 //   - In a pool that has served before, the streak has lasted for minOutage.
 func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	s := &b.poolStreak
@@ -123,14 +131,16 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	return !l.hasServed.Load() || int64(a.At)-l.streakBegan.Load() >= int64(minOutage)
 }
 
-// outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. In a
-// pool that has served before, failures at unknown targets have little weight, and they have none unless they
-// are sequential: at the end of a burst of requests for dead names, all retries fail together.
+// outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. A failure at an
+// unknown target has little weight if the pool has had a success before, or if the proxy reports that it cannot reach
+// the target. Such a failure has no weight if its attempt began before the end of the last such failure that had a
+// weight: at the end of a burst of requests for names that do not exist, all retries fail together. An own failure
+// always has the full weight.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // both noise and own include minNoise
 	switch {
-	case a.Own, !l.hasServed.Load(), !l.findOrAdd(a.Target).unknown():
+	case a.Own, !l.hasServed.Load() && !a.Reported, !l.findOrAdd(a.Target).unknown():
 		return failure
 	case a.began() < b.unknownsUntil:
 		return 0

@@ -2,7 +2,7 @@ package evidence
 
 import "time"
 
-// CauseCount is the number of failures with one cause, up to 255.
+// CauseCount is the number of failures with one cause, at most 255.
 type CauseCount struct {
 	Cause uint8 // Attempt.Cause
 	Count int

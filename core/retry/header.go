@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// ParseHeader parses the value of X-Whirlpool-Retry. It is a dictionary of RFC 9651 whose keys are the fields of
-// the policy, for example
+// ParseHeader parses the value of X-Whirlpool-Retry. The value is a dictionary of RFC 9651 whose keys are the fields
+// of the policy, for example
 //
 //	max_attempts=5, backoff_strategy=linear, retry_status_codes=(429 503), retry_non_idempotent
 //

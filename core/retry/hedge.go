@@ -50,6 +50,15 @@ func (h Hedge) MarshalJSON() ([]byte, error) {
 	return json.Marshal(h.After)
 }
 
+// UnmarshalJSON implements json.Unmarshaler.
+func (h *Hedge) UnmarshalJSON(b []byte) error {
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	return h.DecodeValue(v)
+}
+
 var errHedge = errors.New(`must be "off", "p95" or 0.001 to 60 seconds`)
 
 // DecodeValue implements strict.Value. The range of a number is checked by Policy.Validate.
@@ -99,10 +108,10 @@ const (
 	hedgeKinds
 )
 
-// Hedging holds the hedge data that all requests share: the budget, and the latencies for "p95". The budget
-// is a token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a
-// hedge takes one. This limits the number of hedges per first attempt to hedge_budget. A Hedging is safe for
-// concurrent use.
+// Hedging holds the hedge data that all requests share: the budget, and the latencies for "p95". The budget is a
+// token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a hedge takes
+// one token. This limits the number of hedges per first attempt to hedge_budget. A Hedging is safe for concurrent
+// use.
 type Hedging struct {
 	mu        sync.Mutex
 	tokens    int64 // in millionths
@@ -117,8 +126,8 @@ const (
 // leastP95 is the shortest delay of a hedge with "p95", because timers are not much more accurate.
 const leastP95 = time.Millisecond
 
-// Begin records a first attempt that may be hedged. after is the delay of its hedge; 0 if too few latencies are
-// known. ok is false if p has no hedges.
+// Begin records a first attempt that may be hedged. after is the delay of its hedge; 0 if p has "p95" and fewer than
+// hedgeLeast latencies are recorded. ok is false if p has no hedges.
 func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
 		return 0, false
@@ -129,14 +138,14 @@ func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool
 	return h.delay(p, kind), true
 }
 
-// Delay returns the delay of a hedge as Begin does, and records nothing.
+// Delay returns the same delay as Begin, and records nothing.
 func (h *Hedging) Delay(p *Policy, kind HedgeKind) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.delay(p, kind)
 }
 
-// delay returns the delay of a hedge, as Begin does. The caller holds mu.
+// delay returns the delay that Begin returns. The caller holds mu.
 func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	if !p.Hedge.P95 {
 		return time.Duration(p.Hedge.After * float64(time.Second))
@@ -147,8 +156,8 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	return 0
 }
 
-// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge,
-// latency is the time until then, which is longer than the delay of the hedge.
+// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge, latency
+// is the time until the hedge won, which is longer than the delay of the hedge.
 func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -177,7 +186,7 @@ func (h *Hedging) GiveBack() {
 type latencies struct {
 	ring [hedgeSamples]time.Duration
 	n    int           // number of recorded latencies
-	p95  time.Duration // as of the last computation; 0 before the first
+	p95  time.Duration // as of the last computation; 0 before the first computation
 }
 
 const (

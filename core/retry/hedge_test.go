@@ -72,7 +72,7 @@ func TestHedgesInHashes(t *testing.T) {
 	assert.NotEqual(t, off.Hash(), policy(t, func(p *Policy) { p.Hedge.P95 = true }).Hash())
 }
 
-// For any number of first attempts, the number of hedges is at most that times the hedge budget, and at most
+// The number of hedges is at most the number of first attempts times the hedge budget, and at most
 // hedgeBurst in a row.
 func TestTheHedgeBudget(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -14,7 +14,7 @@ const (
 	// there are users, otherwise for OverrideAny.
 	OverrideDefault OverrideMode = iota
 	OverrideAny                  // everything in the ranges of Policy
-	OverrideCapped               // no more than the global policy has
+	OverrideCapped               // everything in these ranges, reduced to the values of the global policy
 	OverrideNone                 // nothing: requests with an override are refused
 )
 
@@ -41,9 +41,9 @@ func (m OverrideMode) String() string {
 	return "unknown"
 }
 
-// capped returns q, limited by p, the global policy. Each field of q that would put more load on proxies
-// and targets than the same field of p is replaced by the field of p: attempts, statuses and methods that
-// are retried, waits and hedges. The caller must validate the result before it is used.
+// capped returns the policy q, limited by the global policy p. The limits concern attempts, waits, hedges, and the
+// statuses and methods that are retried. If a field of q would put more load on proxies and targets than the same
+// field of p, the field of p replaces it. The caller must validate q before the call, and call seal on the result.
 func (p *Policy) capped(q Policy) Policy {
 	q.MaxAttempts = min(q.MaxAttempts, p.MaxAttempts)
 	q.RetryStatusCodes = slices.DeleteFunc(slices.Clone(q.RetryStatusCodes), func(code int) bool {

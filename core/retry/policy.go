@@ -13,17 +13,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy in use is not changed;
-// a change creates another one.
+// Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy in use is not changed; a
+// change creates another Policy.
 type Policy struct {
-	MaxAttempts      int     `json:"max_attempts"`       // including the first, 1 to 10
+	MaxAttempts      int     `json:"max_attempts"`       // including the first attempt, 1 to 10
 	BackoffStrategy  string  `json:"backoff_strategy"`   // name of a backoff
 	BaseDelay        float64 `json:"base_delay"`         // 0.1 to 60
 	Multiplier       float64 `json:"multiplier"`         // 1.1 to 10
 	MaxBackoffDelay  float64 `json:"max_backoff_delay"`  // 1 to 300
 	Jitter           bool    `json:"jitter"`             //
 	RetryStatusCodes []int   `json:"retry_status_codes"` // 400 to 599
-	// total timeout, from the request to the head of the response; at least 0.1; nil for none
+	// Timeout is the total timeout, from the request to the head of the response: at least 0.1; nil
+	// for none.
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
@@ -204,8 +205,8 @@ func (p *Policy) Merge(o Override) Policy {
 }
 
 // Overridden returns the policy of a request that overrides fields of p, the global policy. If mode is
-// OverrideCapped, fields of the override that exceed p are replaced by those of p. The error is a *FieldError: an
-// error of Validate, or a hedge_budget larger than that of p.
+// OverrideCapped, fields of the override that exceed p are replaced by the fields of p. The error is a *FieldError:
+// an error of Validate, or a hedge_budget larger than p.HedgeBudget.
 func (p *Policy) Overridden(o Override, mode OverrideMode, strategies func(string) bool) (Policy, error) {
 	q := p.Merge(o)
 	if err := q.Validate(strategies); err != nil {
@@ -252,7 +253,7 @@ func Idempotent(method string) bool {
 }
 
 // Safe reports whether a method is safe (RFC 9110 section 9.2.1). Only requests of such methods are hedged: a second
-// DELETE may get a 404 before the first has its response.
+// DELETE may get a 404 before the first DELETE has its response.
 func Safe(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE":

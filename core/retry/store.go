@@ -45,7 +45,7 @@ func (s *Store) Current() *Policy { return s.current.Load() }
 // View is the current policy with its source.
 type View struct {
 	Policy    Policy
-	UpdatedAt time.Time // time of the last change, initially that of NewStore
+	UpdatedAt time.Time // time of the last change; initially the time of NewStore
 	Source    string    // SourceFile or SourceRuntime
 }
 
@@ -56,7 +56,7 @@ func (s *Store) View() View {
 	return View{*s.current.Load(), s.updatedAt, s.source}
 }
 
-// Put changes the policy at run time. change receives the current policy and returns the next one. If it
+// Put changes the policy at run time. change receives the current policy and returns the new policy. If change
 // returns an error, the policy does not change. Requests that begin after Put use the new policy.
 func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	s.mu.Lock()
@@ -69,9 +69,21 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	return View{next, s.updatedAt, s.source}, nil
 }
 
+// Reset replaces a policy that was set at run time by the policy of the configuration. allow receives the policy of
+// the configuration. If allow returns an error, the current policy does not change.
+func (s *Store) Reset(allow func(Policy) error) (View, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := allow(s.file); err != nil {
+		return View{}, err
+	}
+	s.replace(s.file, SourceFile)
+	return View{*s.current.Load(), s.updatedAt, s.source}, nil
+}
+
 // ReloadFile sets the policy of a reloaded configuration. It replaces the current policy if the configuration's
-// policy has changed. Otherwise a policy set at run time remains, but if its backoff no longer exists
-// (strategies), the backoff of the configuration replaces it.
+// policy has changed. Otherwise a policy set at run time remains. If strategies returns false for the backoff of this
+// policy, the backoff no longer exists, and the backoff of the configuration replaces it.
 func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

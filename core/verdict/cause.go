@@ -24,7 +24,7 @@ const (
 	EgressDenied
 	CredentialsRefused
 
-	// The proxy was reached, but no complete response of the target arrived.
+	// These are the causes of attempts that reached the proxy, but got no complete response of the target.
 	TunnelRefused
 	TunnelUnsupported
 	TunnelFailed
@@ -71,7 +71,10 @@ func Unreached(c core.Cause) bool {
 	return false
 }
 
-// Bars reports whether the request must not use the same proxy again after an attempt with the cause c.
+// Reached reports whether an attempt with the cause c has sent something to the proxy.
+func Reached(c core.Cause) bool { return !Unreached(c) && c != LocalLimit && c != EgressDenied }
+
+// Bars reports whether the request must not use the attempt's proxy again after an attempt with the cause c.
 func Bars(c core.Cause) bool { return c == CredentialsRefused || c == EgressDenied || c == ProxyLoop }
 
 // Reviewable reports whether a judge rules on responses with the cause c. A judge rules on responses of the
@@ -132,7 +135,7 @@ var rows = [numCauses]row{
 	ProxyTLSFailed: {word: "proxy_tls_failed", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the TLS handshake with an https:// proxy failed"},
 	ProxyProtocol: {word: "proxy_protocol", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
-		meaning: "the proxy does not speak the protocol of its URL's scheme"},
+		meaning: "the proxy does not speak the protocol of its URL's scheme, or it lacks CONNECT (SOCKS reply 7)"},
 	ProxyLoop: {word: "proxy_loop", charge: proxy, retry: core.RetryElsewhere, unsent: true,
 		meaning: "the proxy is this gateway itself, or leads back to it"},
 	EgressDenied: {word: "egress_denied", charge: nobody, retry: core.RetryElsewhere, unsent: true,
@@ -183,7 +186,7 @@ var rows = [numCauses]row{
 		meaning: "the request's total timeout passed during the attempt"},
 
 	StaleConnection: {word: "stale_connection", charge: nobody, retry: core.Replay,
-		meaning: "the proxy had closed the idle connection; no byte of a response arrived"},
+		meaning: "the proxy had closed the idle connection: no byte of a response arrived, or only a 408"},
 	Leftover: {word: "leftover", charge: nobody, retry: core.Replay,
 		meaning: "the idle connection had bytes left of an earlier response, which are no response head"},
 	ClientLeft: {word: "client_left", charge: client, retry: core.NoRetry,

@@ -10,7 +10,7 @@ import (
 // or a date. ok is false for any other value, for 0 and for a date that has passed.
 func parseRetryAfter(v string, now time.Time) (wait time.Duration, ok bool) {
 	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
-		// out of range, it is the largest number, which exceeds max_backoff_delay
+		// If the number is out of range, n is the largest number, which exceeds max_backoff_delay.
 		n, err := strconv.ParseUint(v, 10, 31)
 		if err != nil && !errors.Is(err, strconv.ErrRange) || n == 0 {
 			return 0, false

@@ -2,21 +2,21 @@ package verdict
 
 import "github.com/whirlpool-proxy/whirlpool/core"
 
-// Instruction is what a configured rule decides about an attempt.
+// Instruction is the decision of a configured rule about an attempt.
 type Instruction struct {
 	Follow Follow
 	Blame  Blame
 }
 
-// Follow is what follows an attempt according to a rule.
+// Follow is the next step after an attempt to which a rule applies.
 type Follow uint8
 
 // The values of Follow.
 const (
 	FollowNothing    Follow = iota // the response or the failure is final
 	FollowRetry                    // a retry after the backoff
-	FollowOtherProxy               // a retry at once, through another proxy
-	FollowBan                      // the same; the proxy rests for the target's host, or is banned
+	FollowOtherProxy               // a retry through another proxy, without a backoff
+	FollowBan                      // like FollowOtherProxy; the proxy also rests for the target's host, or is banned
 )
 
 // Blame is the party that a rule charges.
@@ -37,7 +37,7 @@ func ByRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	case !Reviewable(o.Cause): // a failed attempt keeps its cause
 		o.Retry = followRetry[in.Follow]
 	case in.Follow == FollowNothing && o.Cause == Answered && in.Blame == BlameDefault:
-		return o // it is final already
+		return o // the response is final already
 	default:
 		o = ended(o, ruleCause(in), core.ResultFailure, statusReason(o.Status), nil)
 		o.Retry, o.Relay, o.NoTargetResponse = rows[o.Cause].retry, true, false
@@ -78,8 +78,8 @@ func ruleCause(in Instruction) core.Cause {
 	return RuleFinal
 }
 
-// failure reports whether a rule may name the cause: a failure of an attempt that ended without a response of the
-// target, which neither the client nor the gateway has caused.
+// failure reports whether rules may name the cause c. Rules may name the causes of attempts without a response of the
+// target, except those that the client or the gateway is responsible for.
 func failure(c core.Cause) bool {
 	return c >= ProxyNameUnknown && c <= AnswerMalformed && c != ProxyLoop && c != EgressDenied
 }
@@ -94,7 +94,8 @@ func Failures() (words []string) {
 	return words
 }
 
-// FailureOf returns the cause with the name word; false if a rule may not name it.
+// FailureOf returns the cause that has the argument word as its name. The result is false if a rule must not name the
+// cause.
 func FailureOf(word string) (core.Cause, bool) {
 	for c := range numCauses {
 		if failure(c) && rows[c].word == word {

@@ -50,24 +50,27 @@ func (p ErrorPage) String() string {
 type Facts struct {
 	Err        *Error        // nil if there is a response
 	Status     int           // of the response; 0 without one
-	RetryAfter string        // field value of the response
+	RetryAfter string        // value of the response's Retry-After field
 	Latency    time.Duration // set by a Sender whose latency ends before Send returns; otherwise 0
 	Timing     core.Timing
 
 	Direct bool // the attempt went to the target without a proxy (direct://)
 	Proven bool // the proxy has served a request since it was configured
 
-	// FromProxy is set if the proxy may have written the response itself: a response to CONNECT, or to a request
-	// in absolute form sent to an HTTP proxy. The next six fields are valid only if it is set.
+	// FromProxy is set if the proxy may have written the response itself: a response to CONNECT, or to a request in
+	// absolute form sent to an HTTP proxy. The next nine fields are valid only if FromProxy is set.
 	FromProxy       bool
 	Challenged      bool      // the response has a Proxy-Authenticate field
+	Challenge       uint64    // identifies the schemes and realms of that field; Judge does not use it
+	NoCredentials   bool      // the response is a 407 to a request that never has credentials (TRACE)
+	TargetChallenge bool      // the target, and not the proxy, has probably sent the challenge
 	ErrorPage       ErrorPage // the response is the proxy's own error page
 	ErrorPageReason string    // RFC 9209 error token of the page; "" if unknown
 	NoTunnels       bool      // the response to a CONNECT means that the proxy opens no tunnels
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
-	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if Basic is one of them
+	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if one is supported
 
-	ClientRegion bool // the proxy's login has a region that the client asked for, and not the proxy's own
+	ClientRegion bool // the credentials contain the client's wanted region, not the proxy's own region
 	TargetServed bool // another proxy has just relayed a response of the target
 
 	// The request.
@@ -77,16 +80,17 @@ type Facts struct {
 	Replayable bool // the request has no body, or its body is kept and can be sent again
 	Replayed   bool // the attempt is a replay
 
-	// The request's own policy decides which statuses are retried. The global policy decides which
-	// statuses breakers count. Otherwise one client could open the breakers for all others.
+	// The request's own policy decides which statuses are retried. The global policy decides which statuses breakers
+	// count. If the request's own policy decided both, one client could open the breakers for all other clients.
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
 	// Why the attempt ended before it had a result.
-	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not
+	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not cancelled
 	TotalTimeout   bool  // the request's total timeout has passed
 	TighterTimeout bool  // the request's total timeout is shorter than the global policy's
 	CutShort       bool  // the adaptive timeout has passed
+	TighterAttempt bool  // the request's own attempt timeout has passed; it is shorter than timeouts.attempt
 
 	Now time.Time // for a Retry-After that is a date
 }
@@ -96,6 +100,24 @@ var ErrShutdown = errors.New("the gateway is shutting down")
 
 // Judge computes the outcome of an attempt from its facts.
 func Judge(f *Facts) core.Outcome {
+	if f.plainSuccess() {
+		return core.Outcome{
+			Cause: Answered, Result: core.ResultSuccess, Verdict: core.Success, Status: f.Status, Latency: f.Latency,
+			Timing: f.Timing, Relay: true,
+		}
+	}
+	return judge(f)
+}
+
+// plainSuccess reports whether the attempt is a success to which no exception applies. Most attempts are plain
+// successes. For them, judge would return the same outcome, but more slowly.
+func (f *Facts) plainSuccess() bool {
+	return f.Err == nil && f.Status >= 200 && f.Status < 400 && !f.StatusRetried && !f.Tunnel &&
+		f.InnerOutcome == "" && f.ErrorPage == NoErrorPage && !f.TargetChallenge && f.Idempotent && f.Replayable
+}
+
+// judge is Judge without the shortcut for a plain success.
+func judge(f *Facts) core.Outcome {
 	c := CauseOf(f)
 	r := &rows[c]
 	o := core.Outcome{
@@ -131,7 +153,8 @@ func CauseOf(f *Facts) core.Cause {
 		return TunnelUnsupported
 	case f.Err == nil && f.Tunnel:
 		return refusedConnectCause(f.Status)
-	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 comes from the target
+	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407 && !f.TargetChallenge:
+		// A 407 that does not meet these conditions comes from the target.
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
 		return errorPageCause(f)
@@ -238,7 +261,7 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Err = &SchemeError{f.Schemes}
 		}
 	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
-		o.Relay = f.Err == nil // if all attempts get such a page, the last one is relayed to the client
+		o.Relay = f.Err == nil // if all attempts get such a page, the last page is relayed to the client
 		if f.ErrorPageReason != "" {
 			o.Reason = f.ErrorPageReason
 		}
@@ -250,6 +273,10 @@ func adjust(o *core.Outcome, f *Facts) {
 	case StaleConnection, Leftover:
 		if !f.Idempotent || !f.Replayable {
 			o.Retry = core.RetryAfterBackoff
+		}
+	case ProxyConnectTimeout, TunnelTimeout, RequestTimeout, NoAnswerInTime:
+		if f.TighterAttempt { // otherwise a rule with a short attempt_timeout could open the breakers for all requests
+			o.Charge = core.ChargeProxyIfServed
 		}
 	case TotalTimeout:
 		if f.TighterTimeout || f.Err.Sending {
@@ -276,13 +303,14 @@ var innerRefusals = map[string]bool{
 	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
 	core.FinalEgressDenied.String(): true, core.FinalLoopDetected.String(): true,
 	core.FinalSessionUnavailable.String(): true, core.FinalAllBanned.String(): true,
+	core.FinalNoProxyWithTag.String(): true, core.FinalDeniedByRule.String(): true,
 }
 
 // SchemeError reports that a proxy offers no authentication scheme that the gateway supports.
-type SchemeError struct{ Schemes string } // such as "Digest or NTLM"
+type SchemeError struct{ Schemes string } // such as "NTLM or Negotiate"
 
 func (e *SchemeError) Error() string {
-	return "the proxy asks for authentication by " + e.Schemes + "; the gateway supports only Basic"
+	return "the proxy asks for authentication by " + e.Schemes + "; the gateway supports Basic and Digest"
 }
 
 var errLoop = errors.New("the proxy leads back to this gateway")
@@ -304,6 +332,10 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		o.Result = core.ResultFailure
 	}
 	switch {
+	case o.Result == core.ResultSuccess && f.NoCredentials:
+		o.Verdict = core.Excluded
+	case o.Result == core.ResultSuccess && f.TargetChallenge:
+		o.Verdict = core.Excluded // a proxy with other credentials may get the same response
 	case o.Result == core.ResultSuccess:
 		o.Verdict = core.Success
 	case o.Charge == core.ChargeProxy, o.Charge == core.ChargeProxyOrTarget:
@@ -353,6 +385,10 @@ type Relayed struct {
 	Direct       bool  // the attempt went to the target without a proxy
 }
 
+// Complete reports whether the client got the whole response. If Complete returns true, EndRelay returns the outcome
+// unchanged.
+func (r *Relayed) Complete() bool { return r.Broke == nil && !r.ClientLeft }
+
 // EndRelay returns the outcome of an attempt whose response was relayed; o is the outcome of the attempt when
 // the head arrived.
 func EndRelay(o core.Outcome, r Relayed) core.Outcome {
@@ -371,13 +407,13 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 // TunnelEnd describes how a tunnel ended.
 type TunnelEnd struct {
 	Up, Down int64 // bytes from the client, and bytes to the client
-	Died     error // error that ended the target's direction before its first byte; nil if the client closed first
+	Died     error // error that ended the tunnel before the target's first byte; nil if the client closed it first
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
 	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
 
-	FarFirst bool          // the target's direction ended before the client's
-	Reset    bool          // the target's direction ended by an error; only with FarFirst
+	FarFirst bool          // the proxy's side ended before the client's side
+	Reset    bool          // an error ended the proxy's side; only with FarFirst
 	Lasted   time.Duration // time since the tunnel was opened
 }
 
@@ -387,9 +423,10 @@ const (
 	shortBytes = 1024 // to the client
 )
 
-// Short reports whether the tunnel is a short tunnel: the proxy's side ended it before the client did, and did so by
-// a reset, within a second, or with less than 1,024 bytes for the client. Many targets end their tunnels in this way,
-// so a short tunnel does not charge the proxy.
+// Short reports whether the tunnel is a short tunnel: the proxy's side ended it before the client did, and one of
+// three conditions holds. The proxy's side ended the tunnel by a reset, the tunnel lasted less than a second, or the
+// client got less than 1,024 bytes. Many targets end their tunnels in this way, so a short tunnel is not charged to
+// the proxy.
 func (t *TunnelEnd) Short() bool {
 	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
 }
@@ -401,8 +438,8 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	case t.Down > 0:
 		return o
 	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Unused:
-		// The client closed the tunnel before the target sent anything, or there is no proxy, or an unused tunnel
-		// was closed. None of these is due to the proxy.
+		// The client closed the tunnel before the target sent anything, or there is no proxy, or an unused tunnel was
+		// closed. In none of these cases has the proxy failed.
 		return ended(o, TunnelUnused, o.Result, "", nil)
 	case t.Died != nil:
 		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
@@ -410,9 +447,9 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
-// RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything: it
-// died, or the client's first bytes got no answer for too long (silent). The request may be sent through
-// another proxy, because the client has sent only a TLS ClientHello, or nothing.
+// RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything: the tunnel
+// died or, if silent is set, no byte of the target followed the client's first bytes for too long. The request may be
+// sent again, because the client has sent only a TLS ClientHello, or nothing.
 func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	if silent {
 		o = ended(o, CutShort, core.ResultTimeout, "http_response_timeout", died)
@@ -422,12 +459,6 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
 	o.Status = 0
 	return o
-}
-
-// CutTooEarly reports whether an attempt with outcome o was cut short after less time than took, in which another proxy
-// has served the same request. Such an attempt does not show that its proxy is slower than the other one.
-func CutTooEarly(o *core.Outcome, took time.Duration) bool {
-	return o.Cause == CutShort && o.Latency < took
 }
 
 // LoseRace returns the outcome of an attempt that lost a race: another attempt of the request, in flight at

@@ -69,6 +69,12 @@ func TestJudge(t *testing.T) {
 			conclusion{CredentialsRefused, failure, proxyOrTarget, elsewhere}},
 		"the target's own 407": {with(response(407, false, false), func(f *Facts) { f.Challenged = true }),
 			conclusion{Answered, success, nobody, final}},
+		"407 with a challenge of the target": {with(response(407, false, false),
+			func(f *Facts) { f.FromProxy, f.Challenged, f.Proven, f.TargetChallenge = true, true, true, true }),
+			conclusion{Answered, success, nobody, final}},
+		"407 to a TRACE": {with(response(407, false, false),
+			func(f *Facts) { f.FromProxy, f.NoCredentials = true, true }),
+			conclusion{Answered, success, nobody, final}},
 		"407 without a challenge": {with(response(407, false, false), func(f *Facts) { f.FromProxy = true }),
 			conclusion{Answered, success, nobody, final}},
 		"the proxy's page: it cannot reach the target": {with(response(500, false, false),
@@ -136,6 +142,12 @@ func TestJudge(t *testing.T) {
 		"a request's own total timeout": {with(failed(NoAnswerInTime),
 			func(f *Facts) { f.TotalTimeout, f.TighterTimeout = true, true }),
 			conclusion{TotalTimeout, timeout, nobody, final}},
+		"the attempt timeout of a rule": {with(failed(NoAnswerInTime), func(f *Facts) { f.TighterAttempt = true }),
+			conclusion{NoAnswerInTime, timeout, ifServed, retry}},
+		"the attempt timeout of a rule while connecting": {with(failed(ProxyConnectTimeout),
+			func(f *Facts) { f.TighterAttempt = true }), conclusion{ProxyConnectTimeout, timeout, ifServed, retry}},
+		"a failure before the attempt timeout of a rule": {with(failed(ConnectionClosed),
+			func(f *Facts) { f.TighterAttempt = true }), conclusion{ConnectionClosed, failure, proxyOrTarget, retry}},
 		"total timeout while the client was sending": {with(failed(NoAnswerInTime),
 			func(f *Facts) { f.TotalTimeout, f.Err.Sending = true, true }),
 			conclusion{TotalTimeout, timeout, nobody, final}},
@@ -155,7 +167,7 @@ func TestJudge(t *testing.T) {
 			assert.Equal(t, c.want, conclusion{o.Cause, o.Result, o.Charge, o.Retry}, "%s", Word(o.Cause))
 			counts := o.Charge == proxy || o.Charge == proxyOrTarget
 			switch {
-			case o.Result == success:
+			case o.Result == success && !c.facts.TargetChallenge && !c.facts.NoCredentials:
 				assert.Equal(t, core.Success, o.Verdict)
 			case counts:
 				assert.Equal(t, core.Failure, o.Verdict)

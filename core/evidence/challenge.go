@@ -1,0 +1,49 @@
+package evidence
+
+import "time"
+
+// ChallengeOf states through which proxies a target has sent a challenge.
+type ChallengeOf uint8
+
+// The values of ChallengeOf.
+const (
+	ChallengeUnclear   ChallengeOf = iota // the challenges may be those of proxies
+	ChallengeOfOne                        // only through one proxy, as far as is known; this proxy has served requests
+	ChallengeOfSeveral                    // the same challenge through several proxies; one has served requests
+)
+
+// challenge is a challenge that has come from a target, or from a proxy on the way to it.
+type challenge struct {
+	id      uint64 // schemes and realms
+	proxy   uint64 // hash of the first proxy
+	several bool
+	proven  bool // a proxy that has served requests has relayed it
+}
+
+// Challenged records a 407 with a challenge that came through the given proxy. id identifies the challenge; when is the
+// time of the response. proven is set if the proxy has served requests. The result is ChallengeUnclear if no proven
+// proxy has relayed the challenge, or if the target has served a proxy.
+func (l *Ledger) Challenged(at Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
+	t := l.findOrAdd(at)
+	t.lastFailure.Store(int64(when)) // keeps the entry
+	if t.servedBefore || t.lastSuccess.Load() != never {
+		return ChallengeUnclear
+	}
+	t.mu.Lock()
+	c := &t.challenge
+	if c.id != id {
+		*c = challenge{id: id, proxy: proxy}
+	}
+	c.several = c.several || c.proxy != proxy
+	c.proven = c.proven || proven
+	now := *c
+	t.mu.Unlock()
+	switch {
+	case !now.proven:
+		return ChallengeUnclear
+	case !now.several:
+		return ChallengeOfOne
+	}
+	t.updateProvisional(&Attempt{At: when}, Finding{TargetFails: true}) // withdraws failures of the first proxy
+	return ChallengeOfSeveral
+}

@@ -1,0 +1,37 @@
+package evidence
+
+import "time"
+
+// recentlyServed is the time after a target's last success during which reports of other gateways do not make the
+// target suspect.
+const recentlyServed = 10 * time.Second
+
+// OwnSuspects returns the names of the targets that are suspect because of this gateway's own attempts, at most max.
+func (l *Ledger) OwnSuspects(max int) (names []string) {
+	if l.size.Load() == 0 {
+		return nil
+	}
+	for i := range l.slots {
+		if len(names) == max {
+			break
+		}
+		if t := l.slots[i].Load(); t != nil && t.suspect.Load() && t.attempts.Load() >= suspectFailures {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}
+
+// SuspectElsewhere makes a target suspect because other gateways suspect it, unless it has served this gateway within
+// the last 10 s. A success at the target ends this state, as for any suspect target.
+func (l *Ledger) SuspectElsewhere(at Target, now time.Duration) {
+	if l.recent.servedOther(at.Hash, ^uint64(0), now, recentlyServed) {
+		return
+	}
+	t := l.findOrAdd(at)
+	t.lastFailure.Store(int64(now)) // so that Sweep keeps it
+	if !t.suspect.Load() {
+		t.lastUsual.Store(int64(now))
+		t.suspect.Store(true)
+	}
+}
