@@ -1,11 +1,11 @@
-// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that
-// they outlive reloads and restarts.
+// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they are
+// kept over reloads and restarts.
 //
-// A record of a changed proxy, of the policy, or of a plugin in use also holds the configured value at the time of
-// the change, that of a proxy as a fingerprint. If the configuration has another value later, that value is used,
-// and the record is deleted. A record of a proxy that the configuration does not have (any more) stays, because
-// proxy lists omit proxies for a while. The fingerprint of its address finds a proxy that has no id in the
-// configuration.
+// An entry is a proxy as the configuration has it. A record of a changed proxy, of the policy, or of a plugin in use
+// also shows the configured value at the time of the change: it holds a fingerprint of the entry, or the value
+// itself. If the configured value changes later, the new value is used, and the record is deleted. A record of a
+// proxy that the configuration does not have (any more) stays, because a proxy list may omit a proxy for some time.
+// If a proxy has no id in the configuration, the fingerprint of its address shows which record belongs to it.
 package changes
 
 import (
@@ -34,7 +34,7 @@ const (
 type Configuration struct {
 	Proxies []upstream.Spec
 	Policy  retry.Policy
-	Plugins map[string]string // by use: UseFirst, UseRetry and UseJudge
+	Plugins map[string]string // name of the configured plugin by its use: UseFirst, UseRetry and UseJudge
 }
 
 // Engine has the methods of the engine that make changes.
@@ -59,6 +59,7 @@ type Pool interface {
 type Policies interface {
 	Current() *retry.Policy
 	Put(change func(retry.Policy) (retry.Policy, error)) (retry.View, error)
+	Reset(allow func(retry.Policy) error) (retry.View, error)
 }
 
 // Parts are the parts of the gateway to which changes are made.
@@ -74,23 +75,32 @@ type Changes struct {
 	log     *slog.Logger
 
 	mu     sync.Mutex // held during a change, and during a reload
-	ids    *ids
+	ids    *idMemory
 	parts  Parts
-	config Configuration // in force, with the ids of all proxies
-	partly bool          // the recorded policy could not be put into force wholly
+	config Configuration // the configuration in force, in which all proxies have ids
+	partly bool          // the recorded policy could not be put into force completely
+
+	now     func() time.Time
+	removed map[string]removed // the removed proxies by id, for RestoreProxy
 }
 
 // Options are the dependencies of a Changes.
 type Options struct {
-	Records *state.Store // of changes; nil records nothing
-	IDs     *state.Store // of automatic ids; nil for a memory that ends with the process
+	Records *state.Store // stores the records of changes; nil to record nothing
+	IDs     *state.Store // stores automatic ids; nil to keep them in memory only
 	Now     func() time.Time
 	Log     *slog.Logger
 }
 
-// New returns a Changes. Configure and Attach complete it.
+// New returns a Changes. Before any other method, the caller calls Configure and then Attach.
 func New(o Options) *Changes {
-	return &Changes{records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Changes{
+		records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log, now: o.Now,
+		removed: map[string]removed{},
+	}
 }
 
 // NotKeptError reports that a change was not made, because it could not be recorded.
@@ -103,10 +113,10 @@ func (e *NotKeptError) Error() string {
 // Unwrap returns the error of the store.
 func (e *NotKeptError) Unwrap() error { return e.Err }
 
-// Configure puts a configuration into force. It makes the recorded changes to the proxies of the
-// configuration, and calls apply with the result. At the first call, apply also gets the recorded proxies
-// that the API has added. If apply returns nil, Configure deletes the records of values that the
-// configuration has changed.
+// Configure puts a configuration into force. It makes the recorded changes to the proxies of the configuration, and
+// calls apply with the result. At the first call, apply also gets the recorded proxies that the API has added. If
+// apply returns nil, Configure deletes the records of things whose configured value has changed since the record was
+// written.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,7 +154,8 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	return nil
 }
 
-// trust writes records again whose fingerprint was made with another key. The caller holds mu.
+// trust writes the records in set, by their keys. They replace records whose fingerprints were made with an earlier
+// key (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) trust(set map[string]any) {
 	if len(set) == 0 {
 		return
@@ -157,8 +168,8 @@ func (c *Changes) trust(set map[string]any) {
 	}
 }
 
-// supersede deletes the records whose keys are in superseded. It also deletes the records of the policy
-// and of plugins if the configured value is not the one in the record. The caller holds mu.
+// supersede deletes the records whose keys are in superseded. It also deletes the records of the policy and of
+// plugins if the configuration now has another value than at the time of the change. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
 	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) {
 		superseded = append(superseded, policyKey)
@@ -246,7 +257,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 	}
 	if err := c.records.write(set); err != nil {
 		for _, u := range added {
-			c.undo(c.parts.Pool.Remove(u.ID(), false))
+			c.logUndo(c.parts.Pool.Remove(u.ID(), false))
 		}
 		return nil, err
 	}
@@ -254,7 +265,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 }
 
 // ChangeProxy changes a proxy and, if keep is set, records the change. It does not record the change of a proxy that
-// is neither in the configuration nor itself recorded.
+// is not in the configuration and has no record.
 func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep bool) (*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -271,7 +282,7 @@ func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep
 			*spec = before
 			return nil
 		})
-		c.undo(undone)
+		c.logUndo(undone)
 		return nil, err
 	}
 	return u, nil
@@ -309,9 +320,11 @@ func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) err
 func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parts.Pool.Snapshot().Get(id) == nil {
+	u := c.parts.Pool.Snapshot().Get(id)
+	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
+	before := c.beforeRemoval(u)
 	if c.keeps(keep) {
 		set := map[string]any{proxyKey + id: nil}
 		if configured := c.configured(id); configured != nil {
@@ -323,10 +336,14 @@ func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 			return err
 		}
 	}
-	return c.parts.Pool.Remove(id, drain)
+	if err := c.parts.Pool.Remove(id, drain); err != nil {
+		return err
+	}
+	c.removed[id] = before
+	return nil
 }
 
-// ChangePolicy merges o over the global policy and, if keep is set, records the result. The error is a
+// ChangePolicy merges the override o over the global policy and, if keep is set, records the result. The error is a
 // *retry.FieldError or a *NotKeptError.
 func (c *Changes) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
 	c.mu.Lock()
@@ -360,8 +377,26 @@ func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) 
 	})
 }
 
-// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that.
-// The error is a *NotKeptError, or states why the plugin cannot be used so.
+// ResetPolicy goes back to the policy of the configuration and, if keep is set, deletes the record of the policy that
+// was set at run time. If keep is not set, a recorded policy stays recorded, and is in force again after a restart.
+// The error is a *retry.FieldError or a *NotKeptError.
+func (c *Changes) ResetPolicy(keep bool) (retry.View, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parts.Policies.Reset(func(p retry.Policy) error {
+		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
+			return err
+		}
+		if err := c.records.delete(policyKey); err != nil {
+			return err
+		}
+		c.partly = false
+		return nil
+	})
+}
+
+// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records the
+// activation. The error is a *NotKeptError, or states why the plugin cannot have this use.
 func (c *Changes) Activate(use, plugin string, keep bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -380,7 +415,7 @@ func (c *Changes) Activate(use, plugin string, keep bool) error {
 		err = c.records.write(map[string]any{pluginKey + use: activation{configured, plugin}})
 	}
 	if err != nil {
-		c.undo(c.activate(use, before))
+		c.logUndo(c.activate(use, before))
 	}
 	return err
 }
@@ -408,7 +443,7 @@ func (c *Changes) activate(use, plugin string) error {
 	return fmt.Errorf("use %q %w", use, core.ErrNotFound)
 }
 
-// keeps reports whether a change with the argument keep is recorded.
+// keeps reports whether a change is recorded: if its argument keep is set and there is a store.
 func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
 
 // configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.
@@ -421,8 +456,8 @@ func (c *Changes) configured(id string) *upstream.Spec {
 	return nil
 }
 
-// undo logs err, with which the undoing of a change that could not be recorded has failed.
-func (c *Changes) undo(err error) {
+// logUndo logs err, the error of undoing a change that could not be recorded. It does nothing if err is nil.
+func (c *Changes) logUndo(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
 			"nor undone", slog.Any("error", err))
@@ -437,7 +472,7 @@ type Record struct {
 	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
-// Kept returns the recorded changes, sorted by key. ok is false if there is no store.
+// Kept returns the recorded changes, sorted by key. The result ok is false if there is no store.
 func (c *Changes) Kept() (list []Record, ok bool) {
 	if c.records.store == nil {
 		return nil, false

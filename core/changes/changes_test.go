@@ -170,8 +170,16 @@ type kept struct {
 	weight  float64
 }
 
+// before is a removed proxy in the model, as it was before.
+type before struct {
+	weight   float64
+	added    bool // by the API
+	record   kept
+	recorded bool
+}
+
 // After any sequence of changes, reloads, restarts and full disks, the pool is as documented.
-func TestThePoolIsWhatTheChangesSay(t *testing.T) {
+func TestThePoolMatchesItsChanges(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, "changes")))
@@ -180,6 +188,7 @@ func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 		inForce := map[string]float64{}                          // the configuration of the last reload
 		records, live := map[string]kept{}, map[string]float64{} // recorded changes, and the pool
 		api := map[string]bool{}                                 // proxies of the pool that were added
+		gone := map[string]before{}                              // removed proxies
 		edit := func() {
 			r.config.Proxies = nil
 			for _, id := range []string{"p", "q", "r"} {
@@ -263,10 +272,34 @@ func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
+				record, recorded := records[id]
+				gone[id] = before{live[id], api[id], record, recorded}
 				delete(live, id)
 				delete(api, id)
 				if keep && inForce[id] > 0 {
 					records[id] = kept{base: inForce[id], removed: true}
+				} else if keep {
+					delete(records, id)
+				}
+			},
+			"restore": func(t *rapid.T) {
+				id, keep := id(), keep()
+				_, err := r.RestoreProxy(id, keep)
+				b, removed := gone[id]
+				_, there := live[id]
+				if !removed {
+					require.ErrorIs(t, err, core.ErrNotFound)
+					return
+				}
+				if there {
+					require.ErrorIs(t, err, core.ErrConflict)
+					return
+				}
+				require.NoError(t, err)
+				delete(gone, id)
+				live[id], api[id] = b.weight, b.added
+				if keep && b.recorded {
+					records[id] = b.record
 				} else if keep {
 					delete(records, id)
 				}
@@ -288,7 +321,7 @@ func TestThePoolIsWhatTheChangesSay(t *testing.T) {
 			},
 			"reload":             func(*rapid.T) { edit(); r.reload(); load(false) },
 			"reload of the same": func(*rapid.T) { r.reload(); load(false) },
-			"restart":            func(*rapid.T) { r.start(); load(true) },
+			"restart":            func(*rapid.T) { r.start(); load(true); clear(gone) },
 			"": func(t *rapid.T) {
 				require.Equal(t, live, r.weights())
 				list, ok := r.Kept()
@@ -349,6 +382,24 @@ func TestThePolicyOutlivesARestart(t *testing.T) {
 	_, err = r.ChangePolicy(retry.Override{MaxAttempts: number(6)}, true)
 	var notKept *changes.NotKeptError
 	require.ErrorAs(t, err, &notKept)
+	require.Equal(t, 3, r.policies.Current().MaxAttempts)
+}
+
+func TestResetOfThePolicy(t *testing.T) {
+	r := newRig(t, t.TempDir())
+	r.start()
+	four := 4
+	_, err := r.ChangePolicy(retry.Override{MaxAttempts: &four}, true)
+	require.NoError(t, err)
+	view, err := r.ResetPolicy(false)
+	require.NoError(t, err)
+	require.Equal(t, retry.SourceFile, view.Source)
+	require.Equal(t, 3, r.policies.Current().MaxAttempts)
+	r.start()
+	require.Equal(t, 4, r.policies.Current().MaxAttempts, "the record has stayed")
+	_, err = r.ResetPolicy(true)
+	require.NoError(t, err)
+	r.start()
 	require.Equal(t, 3, r.policies.Current().MaxAttempts)
 }
 
@@ -435,8 +486,8 @@ func TestAutomaticIDs(t *testing.T) {
 	require.Equal(t, map[string]float64{"h:1-2": 1, "h:1-3": 1}, r.weights(), "the added one is forgotten")
 }
 
-// Without a store all changes are made, and none outlives a restart.
-func TestWithoutAStore(t *testing.T) {
+// newRigWithoutAStore returns a started rig whose changes have no store.
+func newRigWithoutAStore(t *testing.T) *rig {
 	r := newRig(t, "")
 	r.Changes = changes.New(changes.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	r.engine = &engine{"a", "a", "none"}
@@ -444,6 +495,12 @@ func TestWithoutAStore(t *testing.T) {
 	r.policies = retry.NewStore(r.config.Policy, time.Now)
 	r.reload()
 	r.Attach(changes.Parts{Engine: r.engine, Pool: r.pool, Policies: r.policies})
+	return r
+}
+
+// Without a store all changes are made, and none outlives a restart.
+func TestWithoutAStore(t *testing.T) {
+	r := newRigWithoutAStore(t)
 	_, err := r.AddProxies([]upstream.Spec{added("s", 1)}, true)
 	require.NoError(t, err)
 	_, err = r.ChangeProxy("s", weight(2), true)
@@ -469,4 +526,27 @@ func TestInvalidRecordsAreSkipped(t *testing.T) {
 	require.Contains(t, r.log.String(), "change=proxy/y")
 	list, _ := r.Kept()
 	require.Len(t, list, 5)
+}
+
+// Proxies of another gateway are added or changed. One that is refused does not affect the others.
+func TestPutProxies(t *testing.T) {
+	r := newRigWithoutAStore(t)
+	_, err := r.AddProxies([]upstream.Spec{added("old", 1)}, false)
+	require.NoError(t, err)
+	put := func(id string, w float64) changes.Put {
+		s := added(id, w)
+		value, err := changes.ProxyValue(&s)
+		require.NoError(t, err)
+		return changes.Put{ID: id, Value: value}
+	}
+	errs := r.PutProxies([]changes.Put{
+		put("new", 2), put("old", 3), {ID: "bad", Value: []byte(`{"weight":1}`)}, {ID: "worse", Value: []byte("x")},
+		put("twice", 4), put("twice", 5),
+	}, false)
+	require.Error(t, errs[2])
+	require.Error(t, errs[3])
+	require.Equal(t, []error{nil, nil, nil, nil}, []error{errs[0], errs[1], errs[4], errs[5]})
+	require.Equal(t, map[string]float64{"new": 2, "old": 3, "twice": 5}, r.weights())
+	require.Equal(t, "pass", r.pool.Snapshot().Get("new").Spec().Address.Password.Reveal())
+	require.Empty(t, r.PutProxies(nil, false))
 }

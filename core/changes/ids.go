@@ -18,12 +18,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// idMemory is the time for which an id is kept for an entry that has left the configuration, unless another entry
+// keepIDs is the time for which an id is kept for an entry that has left the configuration, unless another entry
 // needs the id.
-const idMemory = 24 * time.Hour
+const keepIDs = 24 * time.Hour
 
-// ids keeps the automatic ids of the entries of the configuration. It is not safe for concurrent use.
-type ids struct {
+// idMemory keeps the automatic ids of the entries of the configuration. It is not safe for concurrent use.
+type idMemory struct {
 	prints prints
 	store  *state.Store // nil if nothing is saved
 	now    func() time.Time
@@ -36,17 +36,18 @@ type ids struct {
 // remembered describes the entry that has, or had, an automatic id.
 type remembered struct {
 	upstream.Print
-	Left int64 `json:"left,omitempty"` // when the entry left the configuration, in Unix seconds; 0 if it has not
+	Left int64 `json:"left,omitempty"` // when the entry left the configuration, in Unix seconds; 0 if it has not left
 
 	saved bool // store has the id
 }
 
-// keyRecord is the key of the record that holds the key of the fingerprints. Ids are not empty.
+// keyRecord is the name of the record in the store that holds the secret key of the fingerprints. The name of every
+// other record is an id, which is never empty.
 const keyRecord = ""
 
-// openIDs reads the kept ids from store. It makes a new key of fingerprints if store has none or is nil.
-func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *ids {
-	m := &ids{store: store, now: now, log: log, known: map[string]remembered{}}
+// openIDs reads the kept ids from store. If store is nil or has no key of the fingerprints, openIDs makes a new key.
+func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *idMemory {
+	m := &idMemory{store: store, now: now, log: log, known: map[string]remembered{}}
 	var key []byte
 	if store != nil {
 		for id, record := range store.All() {
@@ -59,7 +60,7 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *ids {
 			}
 		}
 	}
-	if len(key) != sha256.Size { // the fingerprints were made with another key
+	if len(key) != sha256.Size { // without the key, the fingerprints are useless
 		key = make([]byte, sha256.Size)
 		rand.Read(key)
 		set := map[string]any{keyRecord: key}
@@ -73,8 +74,8 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *ids {
 	return m
 }
 
-// write saves changes. It reports whether they are on the disk; without a store they never are.
-func (m *ids) write(set map[string]any) bool {
+// write saves changes. It reports whether the changes are on the disk. Without a store, it returns false.
+func (m *idMemory) write(set map[string]any) bool {
 	if m.store == nil || len(set) == 0 {
 		return false
 	}
@@ -87,9 +88,9 @@ func (m *ids) write(set map[string]any) bool {
 	return err == nil
 }
 
-// name returns entries with an id for each. running are the proxies of the pool. The ids of recorded changes are
-// given only to the entries that were changed.
-func (m *ids) name(entries []upstream.Spec, recorded proxyRecords, running []upstream.Spec) []upstream.Spec {
+// name returns the entries, each with an id. The parameter running has the proxies of the pool. An id that has a
+// record of a changed proxy is given only to the entry that was changed.
+func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, running []upstream.Spec) []upstream.Spec {
 	known := make(map[string]upstream.Known, len(m.known)+len(recorded))
 	reserved := map[string]struct{}{}
 	for i := range running {
@@ -112,9 +113,10 @@ func (m *ids) name(entries []upstream.Spec, recorded proxyRecords, running []ups
 	return upstream.Name(entries, known, m.prints.address, reserved)
 }
 
-// nameAdded returns specs, which the API adds, with ids. A proxy of the configuration that the API has removed gets
-// its previous id. recorded are the ids of recorded changes.
-func (m *ids) nameAdded(specs, configured, running []upstream.Spec, recorded []string) []upstream.Spec {
+// nameAdded returns specs, the proxies that the API adds, with ids. A proxy of the configuration that the API has
+// removed gets its previous id. The parameter recorded has the ids of all recorded changes; no other proxy gets one
+// of them.
+func (m *idMemory) nameAdded(specs, configured, running []upstream.Spec, recorded []string) []upstream.Spec {
 	if !slices.ContainsFunc(specs, func(s upstream.Spec) bool { return s.ID == "" }) {
 		return specs
 	}
@@ -135,9 +137,9 @@ func (m *ids) nameAdded(specs, configured, running []upstream.Spec, recorded []s
 	return upstream.Name(specs, known, m.prints.address, reserved)
 }
 
-// remember stores the ids of entries. unnamed are the same entries as they were before they got
-// ids.
-func (m *ids) remember(entries, unnamed []upstream.Spec) {
+// remember stores the automatic ids of entries. The parameter unnamed has the same entries as they were before they
+// got ids.
+func (m *idMemory) remember(entries, unnamed []upstream.Spec) {
 	now := m.now().Unix()
 	places, taken := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
 	for i := range entries {
@@ -153,8 +155,7 @@ func (m *ids) remember(entries, unnamed []upstream.Spec) {
 		}
 		id, a := entries[i].ID, &entries[i].Address
 		r, old := remembered{Print: m.prints.address(*a)}, m.known[id]
-		// An entry without credentials that alone has its host and port is recognized without a
-		// fingerprint.
+		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port.
 		save := places[a.Host] > 1 || a.Username != "" || a.Password != "" || old.saved
 		r.saved = old.saved && old.Print == r.Print && old.Left == 0
 		if save && !r.saved {
@@ -168,7 +169,7 @@ func (m *ids) remember(entries, unnamed []upstream.Spec) {
 		}
 		_, used := taken[id]
 		switch saved := r.saved; {
-		case used || r.Left != 0 && now-r.Left >= int64(idMemory/time.Second):
+		case used || r.Left != 0 && now-r.Left >= int64(keepIDs/time.Second):
 			if saved {
 				set[id] = nil
 			}
@@ -196,7 +197,7 @@ func (m *ids) remember(entries, unnamed []upstream.Spec) {
 // found by comparing the fingerprints of guesses. It is not safe for concurrent use.
 type prints struct {
 	mac hash.Hash
-	id  string // of the key
+	id  string // identifies the key
 }
 
 // keySeparator is between the id of the key and the fingerprint in proxyRecord.Base.
@@ -228,13 +229,14 @@ func (p prints) address(a upstream.Address) upstream.Print {
 	return print
 }
 
-// own reports whether a base was made with this key.
+// own reports whether a value of proxyRecord.Base was made with the key of p.
 func (p prints) own(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
 	return found && id == p.id
 }
 
-// base returns the fingerprint of the fields that a record has, after the id of the key.
+// base returns a value of proxyRecord.Base: the id of the key, keySeparator, and the fingerprint of those fields of s
+// that a record has.
 func (p prints) base(s *upstream.Spec) string {
 	r := newProxyRecord(s)
 	if r.Weight == 0 {

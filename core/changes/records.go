@@ -8,10 +8,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -42,8 +44,8 @@ func (r *records) delete(keys ...string) error {
 	return r.write(set)
 }
 
-// errNoRecord reports that there is no record of a key. Any other error of get means that this version cannot use
-// the record.
+// errNoRecord reports that there is no record of a key. Any other error of get means that this version of the program
+// cannot use the record.
 var errNoRecord = errors.New("there is no record")
 
 // get decodes the record of a key.
@@ -55,7 +57,7 @@ func (r *records) get(key string, v any) error {
 	return json.Unmarshal(record.Value, v)
 }
 
-// check returns the reason why this version cannot use the record of a key, or nil.
+// check returns the reason why this version of the program cannot use the record of a key, or nil if it can.
 func (r *records) check(key string) error {
 	var err error
 	id, isProxy := cutKey(key, proxyKey)
@@ -73,8 +75,8 @@ func (r *records) check(key string) error {
 	return err
 }
 
-// logUnusable logs each record that this version cannot use. The records stay, because another version may have
-// written them.
+// logUnusable logs each record that this version of the program cannot use. These records are not deleted, because
+// another version of the program may have written them.
 func (r *records) logUnusable(log *slog.Logger) {
 	if r.store == nil {
 		return
@@ -88,7 +90,7 @@ func (r *records) logUnusable(log *slog.Logger) {
 	}
 }
 
-// activation is the record of a plugin in use.
+// activation is the record of a plugin that was activated through the API for one use.
 type activation struct {
 	Configured string `json:"configured"` // the plugin that the configuration named at the time of the change
 	Active     string `json:"active"`
@@ -104,7 +106,8 @@ func (r *records) activation(use string) (a activation, err error) {
 	return a, nil
 }
 
-// recordedUses are the uses with their own record; the use of a backoff is recorded in the policy.
+// recordedUses are the uses of plugins that have a record each. The use as backoff has none, because the record of the
+// policy contains it.
 var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
@@ -131,7 +134,7 @@ func (r *records) policy() (p policies, err error) {
 	return p, err
 }
 
-// decodePolicy decodes the JSON of a policy. Fields that it lacks have their defaults.
+// decodePolicy decodes the JSON of a policy. Fields that the JSON lacks have their defaults.
 func decodePolicy(data []byte) (p retry.Policy, err error) {
 	var o retry.Override
 	if err := strict.DecodeJSON(data, &o); err != nil {
@@ -145,10 +148,10 @@ func decodePolicy(data []byte) (p retry.Policy, err error) {
 
 // proxyRecord is the record of a proxy: all its fields that the API can change.
 type proxyRecord struct {
-	// Base identifies the entry of the configuration that was changed or removed; see prints.base. It is "" for a proxy
-	// that was added.
+	// Base identifies the entry of the configuration that was changed or removed; see prints.base. Base is "" if the
+	// API has added the proxy.
 	Base    string         `json:"base,omitempty"`
-	Entry   upstream.Print `json:"entry,omitzero"`    // fingerprint of the address of that entry
+	Entry   upstream.Print `json:"entry,omitzero"`    // fingerprint of the entry's address
 	Removed bool           `json:"removed,omitempty"` // if set, the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
@@ -156,9 +159,17 @@ type proxyRecord struct {
 	Username    string              `json:"username,omitempty"`
 	Password    string              `json:"password,omitempty"`
 	Region      string              `json:"region,omitempty"`
+	Tags        []string            `json:"tags,omitempty"`
 	Weight      float64             `json:"weight,omitempty"`
 	Cost        float64             `json:"cost,omitempty"`
 	MaxInFlight int                 `json:"max_in_flight,omitempty"`
+	Rate        float64             `json:"rate,omitempty"`
+	MinInterval time.Duration       `json:"min_interval,omitempty"` // ns
+	BytesPerDay int64               `json:"bytes_per_day,omitempty"`
+	Tier        int                 `json:"tier,omitempty"`
+	Vendor      string              `json:"vendor,omitempty"`
+	Price       traffic.Price       `json:"price,omitzero"`
+	Auth        string              `json:"auth,omitempty"`
 	NoReuse     bool                `json:"no_reuse,omitempty"`
 	Metadata    map[string]string   `json:"metadata,omitempty"`
 	OwnErrors   []upstream.OwnError `json:"own_error,omitempty"`
@@ -167,8 +178,10 @@ type proxyRecord struct {
 func newProxyRecord(s *upstream.Spec) proxyRecord {
 	return proxyRecord{
 		Scheme: s.Address.Scheme, Host: s.Address.Host, Username: s.Address.Username,
-		Password: s.Address.Password.Reveal(), Region: s.Region, Weight: s.Weight, Cost: s.Cost,
-		MaxInFlight: s.MaxInFlight, NoReuse: s.NoReuse, Metadata: s.Metadata, OwnErrors: s.OwnErrors,
+		Password: s.Address.Password.Reveal(), Region: s.Region, Tags: s.Tags, Weight: s.Weight, Cost: s.Cost,
+		MaxInFlight: s.MaxInFlight, Rate: s.Rate, MinInterval: s.MinInterval, BytesPerDay: s.BytesPerDay,
+		Tier: s.Tier, Vendor: s.Vendor, Price: s.Price,
+		Auth: s.Auth, NoReuse: s.NoReuse, Metadata: s.Metadata, OwnErrors: s.OwnErrors,
 	}
 }
 
@@ -178,7 +191,9 @@ func (r *proxyRecord) set(s *upstream.Spec) {
 		Scheme: r.Scheme, Host: r.Host, Username: r.Username, Password: upstream.Secret(r.Password),
 	}
 	s.Region, s.Weight, s.Cost, s.MaxInFlight, s.NoReuse = r.Region, r.Weight, r.Cost, r.MaxInFlight, r.NoReuse
-	s.Metadata, s.OwnErrors = r.Metadata, r.OwnErrors
+	s.Rate, s.MinInterval, s.BytesPerDay = r.Rate, r.MinInterval, r.BytesPerDay
+	s.Tier, s.Vendor, s.Price, s.Auth = r.Tier, r.Vendor, r.Price, r.Auth
+	s.Tags, s.Metadata, s.OwnErrors = r.Tags, r.Metadata, r.OwnErrors
 }
 
 // spec returns the proxy that a record adds.
@@ -199,7 +214,7 @@ func (r *proxyRecord) change() string {
 	return "changed"
 }
 
-// refer sets the fields of r that identify the changed entry of the configuration.
+// refer sets the fields of r that identify the entry of the configuration that is changed.
 func (r *proxyRecord) refer(entry *upstream.Spec, p prints) {
 	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
 }
@@ -212,10 +227,10 @@ func (r *records) proxy(id string) (p proxyRecord, err error) {
 	return p, upstream.CheckSpec(&spec)
 }
 
-// proxyRecords are the valid records of proxies by id.
+// proxyRecords are the records of proxies, by id, that this version of the program can use.
 type proxyRecords map[string]proxyRecord
 
-// proxies returns the records of all proxies that this version can use.
+// proxies returns the records of proxies that this version of the program can use.
 func (r *records) proxies() proxyRecords {
 	out := proxyRecords{}
 	for _, id := range r.proxyIDs() {
@@ -239,7 +254,7 @@ func (r *records) proxyIDs() (ids []string) {
 	return ids
 }
 
-// added returns the proxies that were added, by id.
+// added returns the proxies that the API has added, in the order of their ids.
 func (r proxyRecords) added() (specs []upstream.Spec) {
 	for _, id := range slices.Sorted(maps.Keys(r)) {
 		if p := r[id]; p.Base == "" && !p.Removed {
@@ -252,13 +267,18 @@ func (r proxyRecords) added() (specs []upstream.Spec) {
 // applied is the result of proxyRecords.apply.
 type applied struct {
 	specs      []upstream.Spec
-	superseded []string       // keys of records whose proxy has another entry than at the time of the change
-	trusted    map[string]any // new records of changes whose entries could not be compared
+	superseded []string       // keys of the records that do not apply any more
+	trusted    map[string]any // new records, by key, in place of those with an earlier key
 }
 
-// apply makes the recorded changes to the proxies of the configuration. If the fingerprint of a changed entry was
-// made with another key, the entries cannot be compared, and count as the same.
+// apply makes the recorded changes to the proxies of the configuration, except those whose entry in the configuration
+// has changed since the record was written. The fingerprint of the entry in the record shows whether the entry has
+// changed. If the record's fingerprint was made with an earlier key, it cannot be compared with a new one, and the
+// entry counts as unchanged.
 func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
+	if len(r) == 0 {
+		return applied{specs: slices.Clip(configured)}
+	}
 	out := applied{specs: make([]upstream.Spec, 0, len(configured)), trusted: map[string]any{}}
 	for i := range configured {
 		spec := configured[i]
@@ -273,7 +293,7 @@ func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
 			if !p.Removed {
 				p.set(&changed)
 			}
-			if upstream.CheckSpec(&changed) != nil { // the entry has changed, and the change does not fit it any more
+			if upstream.CheckSpec(&changed) != nil { // the recorded change is not valid for this entry
 				out.superseded = append(out.superseded, proxyKey+spec.ID)
 				break
 			}

@@ -8,7 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// A recorded change that does not fit the fields of the entry that the API cannot change is superseded.
+// Some fields of an entry cannot be changed through the API. A recorded change that does not fit them is
+// superseded.
 func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	entry := upstream.Spec{ID: "a", Address: upstream.Address{Scheme: upstream.HTTPS, Host: "p.test:443"}, Weight: 1}
 	changed := entry

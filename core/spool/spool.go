@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// flushInterval is the minimum time between two writes to the sink. A record that arrives after this time
-	// is written at once.
+	// flushInterval is the minimum time between two writes to the sink. A record that arrives later than this time
+	// after a write is written immediately.
 	flushInterval = 10 * time.Millisecond
 	// maxPending is the maximum number of bytes that wait for the sink.
 	maxPending = 4 << 20
@@ -23,15 +23,15 @@ const (
 	closeTimeout = time.Second
 )
 
-// Writer is an io.Writer that does not wait for its sink. Each Write is one record, which is a
-// line. The sink gets the records in order. Each record is written once and completely, or counted
-// as lost. A Writer is safe for concurrent use.
+// Writer is an io.Writer that does not wait for its sink. Each Write is one record: one line. The sink gets the
+// records in order. Each record is written once and completely, or counted as lost. A Writer is safe for concurrent
+// use.
 type Writer struct {
 	sink       io.Writer
 	onLost     func(records int)
-	brokenLine bool // the sink's last line is incomplete; owned by the caller of flush
+	brokenLine bool // the sink's last line is incomplete; only flush uses this field
 
-	mu      sync.Mutex // guards the fields from here to stopped
+	mu      sync.Mutex // guards the fields from pending to stopped
 	pending []byte
 	writing []byte // being written to the sink
 	spare   []byte
@@ -48,8 +48,8 @@ type Writer struct {
 // Unwritten is the number of records that were not written to the sink before Close returned.
 type Unwritten int
 
-func (n Unwritten) Error() string {
-	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(n))
+func (u Unwritten) Error() string {
+	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(u))
 }
 
 // New returns a Writer for sink. The caller must Close it. If records were lost because the sink blocked or
@@ -62,9 +62,8 @@ func New(sink io.Writer, onLost func(records int)) *Writer {
 	return w
 }
 
-// Write stores p for the sink. It does not wait for the sink and does not fail: if there is no
-// room, p is counted as lost. After Close, Write writes p to the sink itself, unless another Write
-// is doing so.
+// Write stores p for the sink. It does not wait for the sink and does not fail: if p does not fit into maxPending, p
+// is counted as lost. After Close, Write writes p to the sink itself, unless another Write is writing to the sink.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,7 +121,7 @@ func (w *Writer) run() {
 	w.mu.Unlock()
 }
 
-// requestFlush makes run flush soon.
+// requestFlush makes run call flush soon.
 func (w *Writer) requestFlush() {
 	select {
 	case w.wake <- struct{}{}:
@@ -130,8 +129,8 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain flushes until nothing is pending, even if the last write to the sink has failed. After
-// drain, each Write flushes. The caller holds mu, as for flush.
+// drain flushes until nothing is pending, even if the last write to the sink has failed. After drain, each Write
+// flushes. The callers of drain and of flush hold mu.
 func (w *Writer) drain() {
 	w.stopped, w.failed = false, false
 	for len(w.pending) > 0 || w.lost > 0 && !w.failed {
@@ -140,9 +139,9 @@ func (w *Writer) drain() {
 	w.stopped = true
 }
 
-// flush reports lost records and writes the pending ones to the sink. flush reports first, because the
-// record about the loss is then written after the pending records. flush releases mu during the report
-// and the write.
+// flush reports lost records and writes the pending records to the sink. It takes the pending records before it calls
+// onLost. So a record that onLost writes to the Writer is written after the pending records. flush releases mu during
+// the report and the write.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
@@ -167,8 +166,8 @@ func (w *Writer) flush() {
 	}
 }
 
-// write writes records to the sink. It returns the number of records that were not written. If only a part of
-// a record is written, that part becomes a line.
+// write writes records to the sink. It returns the number of records that were not written. If only a part of a
+// record is written, that part becomes a line of its own.
 func (w *Writer) write(out []byte) (missed int) {
 	if len(out) == 0 {
 		return 0

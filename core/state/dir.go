@@ -17,7 +17,7 @@ type Dir struct {
 	lock *os.File
 }
 
-// lockFile is the file that is locked. It names the process that has locked it.
+// lockFile is the file that is locked. Its text names the process that has locked it.
 const lockFile = "lock"
 
 // InUseError reports that another process has locked a folder.
@@ -33,9 +33,10 @@ func (e *InUseError) Error() string {
 // lockPoll is the interval at which Lock tries again.
 const lockPoll = 20 * time.Millisecond
 
-// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another
-// process has locked it, Lock waits until ctx ends, and Wanted returns true in the other process. If ctx ends
-// first, the error is an *InUseError. waiting is called once before the wait; it may be nil.
+// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. If another process has
+// locked it, Lock waits until that process unlocks it, at most until ctx ends. During the wait, Wanted returns true
+// in the other process. If ctx ends first, the error is an *InUseError. The function waiting is called once before
+// the wait; it may be nil.
 func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
 	if err := MakeDir(path); err != nil {
 		return nil, err
@@ -50,7 +51,8 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
 			host, _ := os.Hostname() // if there is no name, the process id is enough
-			// If this fails, because the disk is full, the folder is in use by "another process" all the same.
+			// If this fails, for example because the disk is full, the folder is locked all the
+			// same. An InUseError then says "another process" in place of the number.
 			_ = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host))
 			return &Dir{Path: path, lock: lock}, nil
 		}
@@ -62,7 +64,7 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 			waiting(inUse)
 			waiting = nil
 		}
-		if wanted == nil { // if this fails, a third process waits as well, or the other one unlocks the folder later
+		if wanted == nil { // may fail: a third process waits too, or the other process unlocks the folder later
 			wanted, _ = openLock(filepath.Join(path, wantedFile))
 		}
 		select {
@@ -73,7 +75,8 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 	}
 }
 
-// wantedFile is locked while a process waits for the lock. The lock ends with the process in any case; the file stays.
+// wantedFile is locked while a process waits for the lock. Its lock ends when that process ends, at the latest; the
+// file stays.
 const wantedFile = "wanted"
 
 // Wanted reports whether another process waits for the folder.

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// Journal is a file of entries, one per line. Each line has a checksum, a number that counts the lines, and the
-// entry:
+// Journal is a file of entries, one per line. Each line has a checksum, the number of the line, and the entry:
 //
 //	1f2e3d4c 17 {"set":{"policy":...}}
 //
@@ -31,13 +30,13 @@ type Journal struct {
 	next int   // number of the next line
 	size int64 // bytes of complete lines
 	full int64 // size after the last Replace
-	torn bool  // the file may have an incomplete line at its end, so the next write must be a Replace
+	torn bool  // the file may have an incomplete last line or damage, so the next write must be a Replace
 }
 
 // format is the first entry of a journal.
 const format = `"whirlpool state, format 1"`
 
-// ErrFormat is wrapped by the error of OpenJournal for a journal of another format.
+// ErrFormat is wrapped in the error that OpenJournal returns for a journal of another format.
 var ErrFormat = errors.New("the format of the file is not that of this version")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -55,10 +54,10 @@ const maxDamage = 20
 // Found reports whether there is damage.
 func (d *Damage) Found() bool { return len(d.Lines) > 0 || d.Missing > 0 }
 
-// OpenJournal opens or creates a journal and calls read with each undamaged entry, in the order of their
-// writing. If read returns an error, the line counts as damaged. A damaged file is copied to
-// path.damaged-TIME, and damage describes it. The caller then calls Replace with the entries that it has
-// read. An entry is valid only during the call of read.
+// OpenJournal opens or creates a journal. It calls read with each undamaged entry, in the order in which the entries
+// were written. If read returns an error, the line counts as damaged. An entry is valid only during the call of read.
+// If the file is damaged, OpenJournal copies it to path.damaged-TIME, and the result damage describes it. The caller
+// must then call Replace with the entries that it has read.
 func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) error) (j *Journal, damage Damage,
 	err error,
 ) {
@@ -123,19 +122,19 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 			j.next, damaged = n+1, 0
 			continue
 		}
-		damaged++ // a line that was split, and a line that was inserted, are more damaged lines than one
+		damaged++ // a split line and an inserted line count as several damaged lines
 		if len(d.Lines) < maxDamage {
 			d.Lines = append(d.Lines, line)
 		}
 	}
 	j.next += damaged
-	if line == 0 { // Replace creates the file with its first line
+	if line == 0 { // the file is empty: Replace creates the file with its first line, so this line is damaged
 		d.Lines = []int{1}
 	}
 	return d, nil
 }
 
-// parseLine splits a line. ok is false if its checksum is wrong.
+// parseLine splits a line. The result ok is false if its checksum is wrong or its number is not valid.
 func parseLine(text []byte) (n int, entry []byte, ok bool) {
 	sum, rest, _ := bytes.Cut(text, []byte(" "))
 	if string(sum) != checksum(rest) {
@@ -203,9 +202,9 @@ const minGrowth = 256 << 10
 // Replace.
 func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
 
-// Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the
-// journal has the old entries or, if the folder could not be synced, perhaps the new ones. The next write
-// must then be a Replace again.
+// Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
+// the old entries, except if only the sync of the folder has failed: then it has the old or the new entries. After an
+// error the next write must be a Replace.
 func (j *Journal) Replace(entries [][]byte) error {
 	if j.file == nil && j.full > 0 {
 		return ErrClosed

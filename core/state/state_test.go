@@ -302,7 +302,7 @@ func TestTheFolderBelongsToOneProcess(t *testing.T) {
 }
 
 // The process that has locked the folder can see that another one waits for it.
-func TestTheFolderIsWanted(t *testing.T) {
+func TestAnotherProcessWaitsForTheFolder(t *testing.T) {
 	dir := t.TempDir()
 	first, err := state.Lock(context.Background(), dir, nil)
 	require.NoError(t, err)

@@ -37,8 +37,8 @@ func (b *batch) apply(records map[string]Record) {
 	}
 }
 
-// OpenStore opens or creates the file name in dir. damage describes the damage of the file; a damaged file has been
-// copied (Damage.Kept).
+// OpenStore opens or creates the file with the given name in dir. The result damage describes the damage of the file.
+// A damaged file has been copied (Damage.Kept).
 func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damage Damage, err error) {
 	s = &Store{now: now, records: map[string]Record{}}
 	s.journal, damage, err = OpenJournal(fsys, filepath.Join(dir, name), now(), func(entry []byte) error {

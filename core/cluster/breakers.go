@@ -1,0 +1,505 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// The times of views.
+const (
+	viewFor       = time.Minute      // time after which a view ends
+	refreshView   = 20 * time.Second // time between two records of a view that does not change
+	refreshServed = 3 * time.Second  // time between two records of a view that contradicts
+	// contradictFor is the maximum age of a success that contradicts the failures of other nodes.
+	contradictFor = 10 * time.Second
+	// failedFor is the time after a failure within which the failure may become evidence. It becomes evidence when its
+	// target serves another proxy.
+	failedFor = time.Minute
+	// probeSlack is the time for which the lease of a probe stays after the probe's end, so that its result can be
+	// reported.
+	probeSlack = 200 * time.Millisecond
+)
+
+// enoughViews is a number of views of one kind, supporting or contradicting. A node that has received so many views
+// of one kind from other nodes need not share its own view of that kind.
+const enoughViews = 8
+
+// closedFor is the time for which the record of a closed or reset breaker stays, so that nodes that were alone
+// receive it. The record of an open breaker stays for the same time after the end of its open time.
+const closedFor = 24 * time.Hour
+
+// proxy holds a node's data about one proxy that has failures or whose breaker has a record.
+type proxy struct {
+	views   map[string]view // of the other nodes, by the node's ID
+	mine    view
+	sent    view
+	sentAt  time.Time // when the view sent was sent; zero if the store may not have it
+	since   time.Time // when this node first had a view with failures, its own or another node's; zero without one
+	opening bool      // a Swap is in flight
+	failed  time.Time // when the gateway last reported a failure
+
+	record Record // the breaker's record in the store
+	rev    int64  // revision of record; 0 if there is no record
+	open   bool   // the record opens the breaker and has not ended
+	breakerRecord
+}
+
+// view is the record of a node's view of a proxy. Times are of the store's clock, in ms since the Unix epoch.
+type view struct {
+	Evidence float64 `json:"e,omitempty"` // share of the evidence that opens a breaker
+	Failures float64 `json:"f,omitempty"` // share of the failures that open a breaker
+	Since    int64   `json:"s,omitempty"` // first failure; 0 if the proxy does not fail for the node
+	Served   int64   `json:"k,omitempty"` // last success; 0 if there was none
+	Open     bool    `json:"o,omitempty"` // the node's own evidence has opened its breaker
+
+	ends time.Time // of the store's clock
+}
+
+func (v *view) supports() bool { return v.Since > 0 }
+
+// breakerRecord is the record of a breaker.
+type breakerRecord struct {
+	State string   `json:"state"`           // open, closed or reset
+	Due   int64    `json:"due,omitempty"`   // end of the open time, by the store's clock, in ms
+	Why   string   `json:"why,omitempty"`   // reason, if State is open
+	By    string   `json:"by"`              // name of the node that wrote the record
+	Nodes []string `json:"nodes,omitempty"` // names of the nodes whose views support the opening
+}
+
+const (
+	stateOpen   = "open"
+	stateClosed = "closed"
+	stateReset  = "reset"
+)
+
+// track returns the entry of a proxy, and makes it active (Node.active). Its caller holds mu, as do the callers of
+// all methods of Node below.
+func (n *Node) track(key string) *proxy {
+	p := n.proxies[key]
+	n.active[key] = struct{}{}
+	if p == nil {
+		p = &proxy{views: map[string]view{}}
+		n.proxies[key] = p
+	}
+	return p
+}
+
+func (n *Node) receiveView(key, node string, r *Record) {
+	var v view
+	if node == n.cfg.ID || json.Unmarshal([]byte(r.Value), &v) != nil {
+		return
+	}
+	v.ends = r.Ends
+	if p := n.track(key); v.supports() || v.Served > 0 {
+		p.views[node] = v
+	} else {
+		delete(p.views, node)
+	}
+}
+
+// receiveBreaker takes over the record of a breaker. The time previous is that of the previous exchange, as in
+// receive.
+func (n *Node) receiveBreaker(key string, r *Record, previous time.Time) {
+	p := n.track(key)
+	var rec breakerRecord
+	if r.Rev <= p.rev || json.Unmarshal([]byte(r.Value), &rec) != nil {
+		return
+	}
+	p.record, p.rev, p.breakerRecord = *r, r.Rev, rec
+	p.open = rec.State == stateOpen
+	n.inbox.setGate(key, p.open)
+	p.views, p.sent, p.since = map[string]view{}, view{}, time.Time{}
+	if p.open {
+		n.followOpen(key, p)
+		return
+	}
+	if n.fresh || r.At.Before(previous.Add(-time.Second)) {
+		return // an old record, from before this node's breaker opened
+	}
+	if rec.State == stateReset {
+		n.local.Reset(key)
+	} else {
+		n.local.Close(key)
+	}
+}
+
+// followOpen opens the local breaker for the rest of the open time in the record.
+func (n *Node) followOpen(key string, p *proxy) {
+	if _, held := n.local.View(key); !held {
+		return
+	}
+	n.counts.Followed++
+	remaining := time.UnixMilli(p.Due).Sub(n.storeTime(n.cfg.Now()))
+	n.local.Open(key, max(remaining, time.Millisecond), p.Why)
+}
+
+// changed evaluates a transition of the local breaker. If a probe has caused the transition, changed shares the
+// result of the probe.
+func (n *Node) changed(t *transition) {
+	p := n.track(t.proxy)
+	if !p.open || t.From != core.HalfOpen || t.To == core.HalfOpen {
+		return
+	}
+	v, held := n.local.View(t.proxy)
+	switch {
+	case !held:
+	case t.To == core.Closed:
+		n.settle(t, breakerRecord{State: stateClosed, By: n.cfg.Node}, closedFor)
+	case t.fence > 0:
+		due := n.storeTime(t.at).Add(v.OpenFor)
+		n.settle(t, breakerRecord{State: stateOpen, Due: due.UnixMilli(), Why: p.Why, By: n.cfg.Node, Nodes: p.Nodes},
+			v.OpenFor+closedFor)
+	}
+}
+
+// settle shares the result of a probe. If the probe had a lease, the store takes the result only if the lease has not
+// ended (Settle). A probe of a node that was alone had no lease: its result is shared like any other event, with the
+// time of the probe's end.
+func (n *Node) settle(t *transition, rec breakerRecord, ttl time.Duration) {
+	put := event{op: Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl}, at: t.at}
+	if t.fence == 0 {
+		n.report(put)
+		return
+	}
+	op := put.op
+	op.Kind, op.Rev = Settle, t.fence
+	n.results = append(n.results, pending{op: op, done: func(result int64) {
+		if result > 0 {
+			return
+		}
+		n.counts.Fenced++
+		if p := n.track(t.proxy); p.open {
+			n.followOpen(t.proxy, p)
+		}
+	}, failed: func() { n.report(put) }})
+}
+
+// reset shares a reset of a breaker. The record of the reset replaces all earlier records of the breaker.
+func (n *Node) reset(key string) {
+	rec := breakerRecord{State: stateReset, By: n.cfg.Node}
+	n.report(event{op: Op{Kind: Void, Key: keyOf(breakerKey, key)}})
+	n.report(event{op: Op{Kind: Put, Key: keyOf(breakerKey, key), Value: encode(rec), TTL: closedFor}})
+	n.inbox.setGate(key, false)
+}
+
+// shareBreakers adds the operations for views, openings and leases to ops. Here and below, the time at is of the
+// store's clock, and now is the same time of this node's clock.
+func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
+	ops = append(ops, n.results...)
+	n.results = nil
+	ops = n.shareLeases(ops, now)
+	at := n.storeTime(now)
+	live := n.live()
+	keys := slices.Sorted(maps.Keys(n.active))
+	for _, key := range keys {
+		n.readView(key, at, now)
+	}
+	trusted := n.trusted(live, at)
+	for _, key := range keys {
+		p := n.proxies[key]
+		if len(ops) < maxOps && !p.open {
+			ops = n.shareView(ops, key, at, now)
+			ops = n.decide(ops, key, trusted, at, now)
+		}
+		if p.open || len(p.views) == 0 && !p.mine.supports() && !p.sent.supports() && !p.opening &&
+			now.Sub(p.failed) > failedFor {
+			delete(n.active, key)
+			if p.rev == 0 {
+				delete(n.proxies, key)
+			}
+		}
+	}
+	return ops
+}
+
+// expireBreakers removes the breaker records that have ended (Record.Ended).
+func (n *Node) expireBreakers(at time.Time) {
+	for key, p := range n.proxies {
+		if p.rev == 0 || !p.record.Ended(at) {
+			continue
+		}
+		p.open, p.rev, p.record = false, 0, Record{}
+		n.inbox.setGate(key, false)
+		n.track(key)
+	}
+}
+
+// readView reads this node's own view of a proxy, and removes the other nodes' views that have ended.
+func (n *Node) readView(key string, at, now time.Time) {
+	p := n.proxies[key]
+	maps.DeleteFunc(p.views, func(_ string, v view) bool { return !at.Before(v.ends) })
+	if p.open {
+		return
+	}
+	v, held := n.local.View(key)
+	p.mine = view{}
+	if held && v.Served >= 0 {
+		p.mine.Served = at.Add(-v.Served).UnixMilli()
+	}
+	if held && v.Failing > 0 {
+		p.mine.Since = at.Add(-v.Failing).UnixMilli()
+		p.mine.Evidence = share(v.Evidence, v.Needed)
+		p.mine.Failures = share(float64(v.Failures), float64(v.Threshold))
+		p.mine.Open = v.Open
+	}
+	if p.since.IsZero() && n.failing(p) {
+		p.since = now
+	} else if !n.failing(p) {
+		p.since = time.Time{}
+	}
+}
+
+// share returns x / whole, rounded down to thousandths; at most 1.
+func share(x, whole float64) float64 {
+	return min(float64(int(1000*x/max(whole, 1e-9)))/1000, 1)
+}
+
+// failing reports whether the proxy fails for at least one node.
+func (n *Node) failing(p *proxy) bool {
+	if p.mine.supports() {
+		return true
+	}
+	for _, v := range p.views {
+		if v.supports() {
+			return true
+		}
+	}
+	return false
+}
+
+// contradicts reports whether v contradicts failures of other nodes that began at the time since. It does so if the
+// proxy does not fail for the node of v, has served that node after the time since, and has done so at most
+// contradictFor before the time at.
+func (v *view) contradicts(since int64, at time.Time) bool {
+	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
+}
+
+// firstFailure returns the time of the earliest failure in the views that support an opening; 0 if there is no such
+// view.
+func (p *proxy) firstFailure() int64 {
+	first := p.mine.Since
+	for _, v := range p.views {
+		if v.supports() && (first == 0 || v.Since < first) {
+			first = v.Since
+		}
+	}
+	return first
+}
+
+// shareView adds this node's view of a proxy to ops, if the view can change the decision of the other nodes and they
+// do not have it.
+func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending {
+	p := n.proxies[key]
+	supporters, opponents := 0, 0
+	first := p.firstFailure()
+	for _, v := range p.views {
+		if v.supports() {
+			supporters++
+		} else if v.contradicts(first, at) {
+			opponents++
+		}
+	}
+	stale := func(d time.Duration) bool { return p.sentAt.IsZero() || now.Sub(p.sentAt) >= d }
+	var wanted bool
+	switch {
+	case p.mine.supports():
+		changed := !p.sent.supports() || p.sent.Open != p.mine.Open || p.mine.Evidence > p.sent.Evidence ||
+			p.mine.Failures > p.sent.Failures
+		wanted = changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView)
+	case p.sent.supports():
+		wanted = true // the view that was sent last is not true any more
+	case supporters > 0 && p.mine.contradicts(first, at):
+		wanted = opponents < enoughViews && p.mine.Served > p.sent.Served && stale(refreshServed)
+	}
+	if !wanted {
+		return ops
+	}
+	p.sent, p.sentAt = p.mine, now
+	op := Op{Kind: Put, Key: keyOf(viewKey, key, n.cfg.ID), Value: encode(p.mine), TTL: viewFor}
+	return append(ops, pending{op: op})
+}
+
+// trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
+func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
+	wrong := map[string]int{} // number of proxies at which a node's open breaker is contradicted
+	for key := range n.active {
+		p := n.proxies[key]
+		first := p.firstFailure()
+		if first == 0 {
+			continue
+		}
+		contradicted := p.mine.contradicts(first, at)
+		for _, v := range p.views {
+			contradicted = contradicted || v.contradicts(first, at)
+		}
+		if !contradicted {
+			continue
+		}
+		if p.mine.Open {
+			wrong[n.cfg.ID]++
+		}
+		for id, v := range p.views {
+			if v.Open {
+				wrong[id]++
+			}
+		}
+	}
+	out := map[string]*peer{}
+	for _, peer := range live {
+		if peer.isolated = 2*wrong[peer.id] > peer.Tried; !peer.isolated {
+			out[peer.id] = peer
+		}
+	}
+	return out
+}
+
+// settleTime returns the time that an opening waits. In this time, each node can contradict.
+func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
+
+// decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the trusted nodes
+// together have the evidence and the failures for it, and no trusted node contradicts.
+func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
+	p := n.proxies[key]
+	first := p.firstFailure()
+	if first == 0 || p.opening || n.catching {
+		return ops
+	}
+	var evidence, failures float64
+	var names []string
+	add := func(id string, v *view) (contradicts bool) {
+		peer := trusted[id]
+		switch {
+		case peer == nil:
+		case v.supports():
+			evidence, failures = evidence+v.Evidence, failures+v.Failures
+			if v.Open {
+				evidence, failures = evidence+1, failures+1
+			}
+			names = append(names, peer.Node)
+		default:
+			return v.contradicts(first, at)
+		}
+		return false
+	}
+	if add(n.cfg.ID, &p.mine) {
+		return ops
+	}
+	for id, v := range p.views {
+		if add(id, &v) {
+			return ops
+		}
+	}
+	if evidence < 1 || failures < 1 || len(names) < min(2, len(trusted)) {
+		return ops
+	}
+	if len(names) < len(trusted) && now.Sub(p.since) < n.settleTime() {
+		return ops
+	}
+	v, held := n.local.View(key)
+	if !held {
+		return ops
+	}
+	slices.Sort(names)
+	why := fmt.Sprintf("fails for %d of %d nodes: %s", len(names), len(trusted), strings.Join(names, ", "))
+	if here := n.local.Why(key); here != "" {
+		why += "; for " + n.cfg.Node + ": " + here
+	}
+	rec := breakerRecord{State: stateOpen, Due: at.Add(v.OpenFor).UnixMilli(), Why: why, By: n.cfg.Node, Nodes: names}
+	p.opening = true
+	return append(ops, pending{
+		op: Op{Kind: Swap, Key: keyOf(breakerKey, key), Value: encode(rec), Rev: p.rev, TTL: v.OpenFor + closedFor},
+		done: func(result int64) {
+			p.opening = false
+			if result > 0 {
+				n.counts.Opened++
+			}
+		},
+		failed: func() { p.opening = false },
+	})
+}
+
+// shareLeases adds to ops the requests for the leases of wanted probes. It frees the leases whose probe has not begun
+// within startFor, and the leases whose probe has ended without a transition.
+func (n *Node) shareLeases(ops []pending, now time.Time) []pending {
+	b := &n.inbox
+	b.mu.Lock()
+	var wanted, unused, running []string
+	for key, g := range b.gates {
+		switch {
+		case g.fence == 0:
+			if g.asked {
+				wanted = append(wanted, key)
+			}
+		case !now.Before(g.until):
+			g.drop()
+		case g.taken:
+			running = append(running, key)
+		case !now.Before(g.start):
+			unused = append(unused, key)
+		}
+	}
+	b.mu.Unlock()
+	for _, key := range running {
+		if n.probeEnded(key, now) {
+			unused = append(unused, key)
+		}
+	}
+	slices.Sort(wanted)
+	slices.Sort(unused)
+	for _, key := range unused {
+		b.mu.Lock()
+		if g := b.gates[key]; g != nil && g.fence > 0 {
+			ops = append(ops, pending{op: Op{Kind: Free, Key: keyOf(breakerKey, key), Rev: g.fence}})
+			g.drop()
+		}
+		b.mu.Unlock()
+	}
+	ttl := startFor + n.local.ProbeTime()
+	for _, key := range wanted {
+		if len(ops) >= maxOps {
+			break
+		}
+		op := Op{Kind: Acquire, Key: keyOf(breakerKey, key), Value: n.cfg.ID, Rev: n.track(key).rev, TTL: ttl}
+		ops = append(ops, pending{op: op, done: func(fence int64) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			g := b.gates[key]
+			if g == nil {
+				return
+			}
+			g.drop()
+			if fence > 0 {
+				n.counts.Leases++
+				g.fence, g.start, g.until = fence, now.Add(startFor), now.Add(ttl)
+			}
+		}})
+	}
+	return ops
+}
+
+// probeEnded reports whether the probe of a proxy was found to have ended at least probeSlack ago, without a
+// transition of the breaker.
+func (n *Node) probeEnded(key string, now time.Time) bool {
+	probing := n.local.Probing(key)
+	b := &n.inbox
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.gates[key]
+	switch {
+	case g == nil:
+		return false
+	case probing:
+		g.ended = time.Time{}
+	case g.ended.IsZero():
+		g.ended = now
+	default:
+		return now.Sub(g.ended) >= probeSlack
+	}
+	return false
+}

@@ -1,0 +1,300 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxConflicts is the maximum number of conflicts of a waiting change, that is, of times that another node has
+// changed the same thing first. After more conflicts, the change is written whatever record the store has.
+const maxConflicts = 20
+
+// The limits of making and sharing changes.
+const (
+	maxChanges = 500                    // in one exchange: each costs the store about 80 µs
+	maxApplied = 200                    // in one call of Local.Apply
+	applyTime  = 100 * time.Millisecond // after which the received changes that are left wait for the next exchange
+)
+
+// Change is a change by the API that was made on a gateway.
+type Change struct {
+	Key   string        // names the thing that was changed
+	Value string        // record of the change
+	TTL   time.Duration // time for which the record stays; 0 for a record that stays for ever
+	// Redo makes the change again after a change of another node with the same key, and returns its new record. It is
+	// called in the background.
+	Redo func() (value string, err error)
+}
+
+// changes holds the changes by the API that the node shares. If another node has changed the same thing, that node's
+// change is made here first. Then this node's own change is made again (Change.Redo).
+type changes struct {
+	making sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
+
+	mu       sync.Mutex // guards the fields below, for short times; locked after Node.mu
+	known    map[string]Record
+	received []Record // changes of other nodes that are not made here yet
+	waiting  map[string]*changing
+}
+
+// changing are the changes of one key that the store does not have yet.
+type changing struct {
+	made      []Change
+	value     string        // record of the last change in made
+	ttl       time.Duration // TTL of the last change in made
+	base      int64         // revision of the record on which the changes were made
+	conflicts int
+	done      chan struct{}
+}
+
+func (c *changes) init() {
+	c.known, c.waiting = map[string]Record{}, map[string]*changing{}
+}
+
+// Change calls do, which makes changes by the API on this gateway, and shares them. If the node is not alone, Change
+// waits until the store has all of them, at most until ctx ends. If do returns an error, Change returns it and shares
+// nothing.
+func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
+	waits, err := n.changes.change(do)
+	if err != nil {
+		return err
+	}
+	n.notify()
+	n.inbox.mu.Lock()
+	alone := n.inbox.alone
+	n.inbox.mu.Unlock()
+	if alone {
+		return nil
+	}
+	for _, done := range waits {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// change calls do, and adds the returned changes to the waiting changes (changes.waiting). It returns channels that
+// are closed when the store has these changes.
+func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
+	c.making.Lock()
+	defer c.making.Unlock()
+	made, err := do()
+	if err != nil {
+		return nil, err
+	}
+	return c.add(made), nil
+}
+
+// add adds changes that were made here to the waiting changes. It returns channels that are closed when the store has
+// these changes. The caller holds making.
+func (c *changes) add(made []Change) (waits []<-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range made {
+		w := c.waiting[ch.Key]
+		if w == nil {
+			w = &changing{base: c.known[ch.Key].Rev, done: make(chan struct{})}
+			c.waiting[ch.Key] = w
+		}
+		w.made, w.value, w.ttl = append(w.made, ch), ch.Value, ch.TTL
+		waits = append(waits, w.done)
+	}
+	return waits
+}
+
+// prepareChanges adds the operations for at most maxChanges waiting changes to ops. The caller holds Node.mu.
+func (n *Node) prepareChanges(ops []pending) []pending {
+	if n.alone && n.reached || n.fresh { // first the changes of the other nodes are received
+		return ops
+	}
+	c := &n.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keys := slices.Sorted(maps.Keys(c.waiting))
+	for _, key := range keys[:min(len(keys), maxChanges)] {
+		w := c.waiting[key]
+		op := Op{Kind: Swap, Key: keyOf(changeKey, key), Value: w.value, Rev: w.base, TTL: w.ttl}
+		if w.conflicts > maxConflicts {
+			op.Kind, op.Rev = Put, 0
+		}
+		count := len(w.made)
+		ops = append(ops, pending{op: op, done: func(rev int64) {
+			if rev > 0 {
+				n.written(key, &op, rev, w, count)
+			}
+		}})
+	}
+	return ops
+}
+
+// written records that the store has the first count changes of w. The caller holds Node.mu.
+func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
+	c := &n.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known[key] = Record{Key: op.Key, Value: op.Value, Rev: rev, At: n.syncedAt} // until the store's record arrives
+	if w.made = w.made[min(count, len(w.made)):]; len(w.made) > 0 {
+		w.base = rev
+		return
+	}
+	delete(c.waiting, key)
+	close(w.done)
+}
+
+// receiveChange adds the record of a change to changes.received. makeChanges makes the change here.
+func (n *Node) receiveChange(r *Record) {
+	c := &n.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.received = append(c.received, *r)
+}
+
+// makeChanges makes the received changes here. Then it makes the waiting changes of the same keys again. It does not
+// hold Node.mu, because changes may take long. If received changes are left after applyTime, it returns left = true.
+// While the API makes changes, makeChanges does nothing, because exchanges do not wait for the API.
+func (n *Node) makeChanges() (left bool) {
+	c := &n.changes
+	if !c.making.TryLock() {
+		return false
+	}
+	defer c.making.Unlock()
+	begin := n.cfg.Now()
+	for left = n.applySome(); left && n.cfg.Now().Sub(begin) < applyTime; {
+		left = n.applySome()
+	}
+	n.redoAll()
+	return left
+}
+
+// applySome makes the first received changes, at most maxApplied. The result left is true if received changes remain.
+// The caller holds changes.making.
+func (n *Node) applySome() (left bool) {
+	todo, left := n.changes.take()
+	if len(todo) == 0 {
+		return left
+	}
+	failed := 0
+	for i, err := range n.local.Apply(todo) {
+		if err != nil {
+			failed++
+			n.cfg.Log.Warn("a change by the API of another gateway cannot be made here",
+				slog.String("change", todo[i].Key), slog.Any("error", err))
+		}
+	}
+	if made := len(todo) - failed; made == 1 && failed == 0 {
+		n.cfg.Log.Info("a change by the API of another gateway is in force", slog.String("change", todo[0].Key))
+	} else if made > 0 {
+		n.cfg.Log.Info("changes by the API of other gateways are in force", slog.Int("changes", made))
+	}
+	return left
+}
+
+// take removes the first received records, at most maxApplied. It returns the changes of those records that change
+// something here. The result left is true if received records remain. The caller holds making.
+func (c *changes) take() (todo []Change, left bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	count := min(len(c.received), maxApplied)
+	for _, r := range c.received[:count] {
+		key := strings.TrimPrefix(r.Key, changeKey+separator)
+		known := c.known[key]
+		if r.Rev >= known.Rev {
+			c.known[key] = r
+		}
+		if r.Rev > known.Rev && r.Value != known.Value {
+			todo = append(todo, Change{Key: key, Value: r.Value})
+		}
+	}
+	if c.received = c.received[count:]; len(c.received) == 0 {
+		c.received = nil
+	}
+	return todo, len(c.received) > 0
+}
+
+// redoAll makes again the waiting changes whose keys other nodes have changed. The caller holds
+// changes.making.
+func (n *Node) redoAll() {
+	c := &n.changes
+	c.mu.Lock()
+	var keys []string
+	for key, w := range c.waiting {
+		if c.known[key].Rev != w.base {
+			keys = append(keys, key)
+		}
+	}
+	c.mu.Unlock()
+	slices.Sort(keys)
+	for _, key := range keys {
+		n.redo(key)
+	}
+}
+
+// redo makes the waiting changes of a key again. The caller holds changes.making.
+func (n *Node) redo(key string) {
+	c := &n.changes
+	c.mu.Lock()
+	w := c.waiting[key]
+	again := slices.Clone(w.made)
+	c.mu.Unlock()
+	var value string
+	again = slices.DeleteFunc(again, func(ch Change) bool {
+		v, err := ch.Redo()
+		if err != nil {
+			n.cfg.Log.Warn("a change by the API here does not fit the one of another gateway: it is not in force",
+				slog.String("change", key), slog.Any("error", err))
+			return true
+		}
+		value = v
+		return false
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(again) == 0 {
+		delete(c.waiting, key)
+		close(w.done)
+		return
+	}
+	w.made, w.value, w.ttl = again, value, again[len(again)-1].TTL
+	w.base = c.known[key].Rev
+	w.conflicts++
+}
+
+// forget returns the records of the known changes, so that they are written again. It is called when the store has
+// lost its data. It sets the revisions of these changes to 0, because the store has no record of them.
+func (c *changes) forget() []Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Record
+	for _, key := range slices.Sorted(maps.Keys(c.known)) {
+		r := c.known[key]
+		out = append(out, r)
+		r.Rev = 0
+		c.known[key] = r
+	}
+	for _, w := range c.waiting {
+		w.base = 0
+	}
+	return out
+}
+
+// expire removes the known changes whose records have ended at the time at of the store's clock.
+func (c *changes) expire(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.known, func(_ string, r Record) bool { return r.Ended(at) })
+}
+
+// count returns the number of changes that the store does not have yet.
+func (c *changes) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)
+}

@@ -1,0 +1,307 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// manual returns a gateway whose node makes exchanges only by Step, and is a node of the cluster.
+func manual(t *testing.T, store Store, name string, now func() time.Time) *gateway {
+	g := &gateway{
+		name: name, breakers: map[string]*watched{}, values: map[string]string{}, bans: map[string]time.Time{},
+		seeds: map[string]Stats{},
+	}
+	g.current.Store(New(Config{
+		Name: "test", Node: name, ID: name, Store: store, Timeout: DefaultTimeout, Now: now,
+		Log: slog.New(slog.DiscardHandler),
+	}))
+	g.node().Attach(g)
+	for range 2 {
+		g.node().Step(t.Context())
+	}
+	alone, _ := g.node().Alone()
+	require.False(t, alone)
+	return g
+}
+
+// many returns n changes of different things.
+func many(n int) (made []Change) {
+	for i := range n {
+		made = append(made, Change{Key: fmt.Sprintf("thing%04d", i), Value: "x", Redo: func() (string, error) {
+			return "y", nil
+		}})
+	}
+	return made
+}
+
+func shareAll(t testing.TB, ctx context.Context, g *gateway, made []Change) {
+	require.NoError(t, g.node().Change(ctx, func() ([]Change, error) { return made, nil }))
+}
+
+// A thousand changes of one request are shared together, in a fraction of a second.
+func TestManyChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 3)
+		defer r.end()
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		shareAll(t, ctx, r.nodes[0], many(1000))
+		require.Less(t, time.Since(begin), 300*time.Millisecond)
+		time.Sleep(second)
+		for _, g := range r.nodes[1:] {
+			g.mu.Lock()
+			require.Len(t, g.values, 1000)
+			g.mu.Unlock()
+		}
+	})
+}
+
+// sizes notes the number of operations of each exchange.
+type sizes struct {
+	Store
+	ops []int
+}
+
+func (s *sizes) Exchange(ctx context.Context, b Batch) (Reply, error) {
+	s.ops = append(s.ops, len(b.Ops))
+	return s.Store.Exchange(ctx, b)
+}
+
+// The changes of a node that was alone are shared in parts.
+func TestExchangeHasALimitedSize(t *testing.T) {
+	memory := NewMemory(time.Now)
+	store := &sizes{Store: memory}
+	g := manual(t, store, "a", time.Now)
+	memory.Fail(errCut)
+	g.node().Step(t.Context())
+	shareAll(t, t.Context(), g, many(5000))
+	for i := range 3000 {
+		g.node().Reset(t.Context(), fmt.Sprint("p", i))
+	}
+	memory.Fail(nil)
+	for range 20 {
+		g.node().Step(t.Context())
+	}
+	require.Zero(t, g.node().Status().Waiting)
+	require.LessOrEqual(t, slices.Max(store.ops), maxOps)
+	require.Equal(t, 5000, len(g.node().Status().Changes)+len(g.node().changes.known)-maxListed)
+}
+
+// While a change of another node is made here, which may take long, the state of the node can be read.
+func TestStatusDuringAChange(t *testing.T) {
+	memory := NewMemory(time.Now)
+	a, b := manual(t, memory, "a", time.Now), manual(t, memory, "b", time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // do not wait for the store
+	shareAll(t, ctx, a, many(1))
+	a.node().Step(t.Context())
+	begun, end := make(chan struct{}), make(chan struct{})
+	b.onApply = func([]Change) {
+		close(begun)
+		<-end
+	}
+	stepped, read := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stepped)
+		b.node().Step(t.Context())
+	}()
+	<-begun
+	go func() {
+		defer close(read)
+		b.node().Alone()
+		b.node().Status()
+	}()
+	select {
+	case <-read:
+	case <-time.After(20 * time.Second):
+		t.Error("the state of the node waits for the change")
+	}
+	close(end)
+	<-stepped
+	<-read
+}
+
+// While a change by the API is made, which may take long, exchanges go on.
+func TestExchangesGoOnDuringAChange(t *testing.T) {
+	memory := NewMemory(time.Now)
+	a, b := manual(t, memory, "a", time.Now), manual(t, memory, "b", time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // do not wait for the store
+	begun, end, changed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(changed)
+		b.node().Change(ctx, func() ([]Change, error) {
+			close(begun)
+			<-end
+			return nil, nil
+		})
+	}()
+	<-begun
+	shareAll(t, ctx, a, many(1))
+	a.node().Step(t.Context())
+	stepped := make(chan struct{})
+	go func() {
+		defer close(stepped)
+		b.node().Step(t.Context())
+	}()
+	select {
+	case <-stepped:
+		require.Empty(t, b.values)
+	case <-time.After(20 * time.Second):
+		t.Error("the exchange waits for the change")
+	}
+	close(end)
+	<-changed
+	<-stepped
+	b.node().Step(t.Context())
+	require.Len(t, b.values, 1)
+}
+
+// If changes take long to make, the exchanges go on in between.
+func TestExchangesGoOnDuringManyChanges(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	store := &sizes{Store: NewMemory(clock)}
+	a, b := manual(t, store, "a", clock), manual(t, store, "b", clock)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	shareAll(t, ctx, a, many(1900))
+	for range 4 {
+		a.node().Step(t.Context())
+	}
+	var made []int
+	b.onApply = func(list []Change) {
+		made = append(made, len(list))
+		now = now.Add(applyTime / 2)
+	}
+	for begin := len(store.ops); len(b.values) < 1900; {
+		before := len(b.values)
+		wait, _ := b.node().Step(t.Context())
+		require.LessOrEqual(t, len(b.values)-before, 2*maxApplied)
+		require.Equal(t, len(b.values) < 1900, wait == 0, "the rest does not wait")
+		require.Less(t, len(store.ops)-begin, 10)
+	}
+	require.Equal(t, maxApplied, slices.Max(made))
+	require.Len(t, made, 10)
+}
+
+// What a node has of a thing that is gone is removed after a while.
+func TestOldDataIsRemoved(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	store := NewMemory(clock)
+	a, b := manual(t, store, "a", clock), manual(t, store, "b", clock)
+	steps := func(d, total time.Duration) {
+		for range total / d {
+			now = now.Add(d)
+			a.node().Step(t.Context())
+			b.node().Step(t.Context())
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	remove := func(g *gateway) {
+		shareAll(t, ctx, g, []Change{{Key: "thing", Value: "removed", TTL: time.Hour}})
+	}
+	held := func() (counts []int) {
+		for _, n := range []*Node{a.node(), b.node()} {
+			counts = append(counts, len(n.stats), len(n.changes.known))
+		}
+		return counts
+	}
+	a.breakers["p"] = &watched{tries: 1}
+	remove(a)
+	steps(second, 30*second)
+	require.NotZero(t, b.seeded("p"))
+	require.Equal(t, []int{1, 1, 1, 1}, held())
+	delete(a.breakers, "p") // the proxy is removed
+	steps(time.Minute, 2*time.Hour)
+	require.Equal(t, []int{0, 0, 0, 0}, held())
+
+	remove(b) // again: the store has no record of the earlier removal
+	steps(second, 3*second)
+	require.Zero(t, b.node().Status().Waiting)
+	require.Equal(t, []int{0, 1, 0, 1}, held())
+}
+
+// Statistics that do not change are written again before their record ends.
+func TestStatisticsStay(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	store := NewMemory(clock)
+	a := manual(t, store, "a", clock)
+	a.breakers["p"] = &watched{tries: 1}
+	for range 300 {
+		now = now.Add(time.Minute)
+		a.node().Step(t.Context())
+	}
+	require.NotZero(t, manual(t, store, "b", clock).seeded("p"))
+}
+
+// A restart of the store without data does not make the removal of a thing last for ever.
+func TestRemovalEndsAfterALoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 2)
+		defer r.end()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		shareAll(t, ctx, r.nodes[0], []Change{{Key: "thing", Value: "removed", TTL: time.Hour}})
+		r.store.Clear()
+		time.Sleep(10 * second)
+		r.store.mu.Lock()
+		rec := r.store.records[keyOf(changeKey, "thing")]
+		r.store.mu.Unlock()
+		require.Equal(t, "removed", rec.Value)
+		require.InDelta(t, time.Hour.Seconds(), time.Until(rec.Ends).Seconds(), 30)
+	})
+}
+
+// A change that does not fit the one of another node is not shared.
+func TestChangeThatDoesNotFit(t *testing.T) {
+	memory := NewMemory(time.Now)
+	a, b := manual(t, memory, "a", time.Now), manual(t, memory, "b", time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	shareAll(t, ctx, a, []Change{{Key: "thing", Value: "a"}})
+	a.node().Step(t.Context())
+	shareAll(t, ctx, b, []Change{{Key: "thing", Value: "b", Redo: func() (string, error) { return "", errCut }}})
+	for range 3 {
+		b.node().Step(t.Context())
+		a.node().Step(t.Context())
+	}
+	require.Equal(t, "a", b.value("thing"))
+	require.Empty(t, a.value("thing"), "it was made by the API")
+	require.Zero(t, b.node().Status().Waiting)
+}
+
+// Events replace earlier ones of the same thing. If there are too many, the oldest is dropped.
+func TestEvents(t *testing.T) {
+	var s events
+	for i := range maxEvents + 2 {
+		require.Equal(t, i >= maxEvents, s.add(&event{op: Op{Kind: Put, Key: fmt.Sprint(i)}}))
+	}
+	require.False(t, s.add(&event{op: Op{Kind: Put, Key: "2", Value: "new"}}))
+	require.Equal(t, maxEvents, s.count())
+	sent := s.send(nil, time.Now())
+	require.Len(t, sent, maxOps)
+	require.Equal(t, "3", sent[0].op.Key, "0 and 1 were dropped, and 2 is new")
+	for _, p := range sent {
+		p.done(1)
+	}
+	require.Equal(t, maxEvents-maxOps, s.count())
+	for s.count() > 0 {
+		sent = s.send(nil, time.Now())
+		for _, p := range sent {
+			p.done(1)
+		}
+	}
+	require.Equal(t, "new", sent[len(sent)-1].op.Value)
+}

@@ -1,0 +1,35 @@
+// Package cluster lets several gateways, the nodes, share what they have learnt over a [Store]: the breakers of proxies
+// that fail for all nodes, the probes of these breakers, bans, suspect targets, and changes by the API.
+//
+// # No request waits
+//
+// A request reads local memory only. The observations of a node are collected and sent in the background: [Node.Run]
+// makes at most one exchange with the store per [minExchange]. An exchange is one round trip. If the store does not
+// respond within [Config.Timeout], the node goes on alone, with the data that it has.
+//
+// # Breakers
+//
+// Each node has its own evidence, which opens its own breaker (package evidence). A node for which a proxy fails
+// shares a view: its evidence and its number of failures, as shares of the amounts that open a breaker. A node that
+// the proxy has served since the first of these failures shares that success, and so contradicts. The breaker of the
+// proxy opens on all nodes if
+//
+//   - the views that support the opening add up to the evidence and the failures that one breaker needs,
+//   - these views come from at least two nodes, or from one node if only one is alive and not isolated,
+//   - no node contradicts, and each has had the time to contradict (settleTime).
+//
+// A node is isolated if its open breakers are contradicted for more than half of the proxies that it has used in the
+// last minute. The views of an isolated node do not count. Its own breakers are open, because the proxies do not
+// serve it.
+//
+// # Probes
+//
+// If a breaker is open for the cluster, its probe needs the lease of the proxy: at most one node has it, for a limited
+// time, with a fencing number that increases with each lease. The lease counts from the moment at which the node asked
+// for it, on the node's monotonic clock, so it ends on the node before it ends in the store. A result of a probe whose
+// lease has ended changes nothing, on the node or in the store.
+//
+// # Merging
+//
+// docs/cluster.md has the rules by which the two sides of a partition are merged.
+package cluster

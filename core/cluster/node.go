@@ -1,0 +1,553 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The times of exchanges.
+const (
+	minExchange  = 50 * time.Millisecond  // shortest time between two exchanges
+	idleExchange = 100 * time.Millisecond // time between exchanges of a node with nothing to send; see pollTime
+	longestIdle  = 400 * time.Millisecond
+	firstRetry   = 100 * time.Millisecond // time until an exchange that failed is tried again; it doubles
+	longestRetry = 2 * time.Second
+)
+
+// The times of nodes.
+const (
+	beatEvery = time.Second // shortest time between the records by which a node shows that it is alive; see beatTime
+	listedFor = time.Minute // time for which a node that ended without notice stays in Status.Nodes
+)
+
+// The limits of one exchange.
+const (
+	maxOps     = 2000
+	maxRecords = 2000
+)
+
+// The constants are the first parts of the keys of records; the comment behind each one lists the parts that follow.
+// separator joins the parts of a key.
+const (
+	nodeKey    = "n"
+	viewKey    = "v" // proxy, node
+	breakerKey = "b" // proxy
+	banKey     = "r" // proxy, host
+	targetKey  = "t" // target, node
+	changeKey  = "c" // what was changed
+	statsKey   = "s" // proxy
+
+	separator = "\x1f"
+)
+
+func keyOf(parts ...string) string { return strings.Join(parts, separator) }
+
+// Local is the gateway of a node. A proxy has a key, which is the same on all nodes; the parameter proxy is this key.
+// The methods of Local return soon. They may call the methods of Node that report something, but not Node.Step.
+type Local interface {
+	// View returns the gateway's own observations of a proxy; ok is false if it does not have the proxy.
+	View(proxy string) (v View, ok bool)
+	// Why returns the evidence against a proxy in words; "" if there is none.
+	Why(proxy string) string
+	// Open opens the breaker of a proxy for the time d. If the breaker is open already, it changes the open time to
+	// d.
+	Open(proxy string, d time.Duration, why string)
+	// Close closes the breaker of a proxy, because a probe of another node has succeeded.
+	Close(proxy string)
+	// Reset resets the breaker of a proxy.
+	Reset(proxy string)
+	// Probing reports whether the probe of a half-open breaker is in flight.
+	Probing(proxy string) bool
+	// ProbeTime returns the maximum duration of a probe.
+	ProbeTime() time.Duration
+	// Load returns what the gateway has done lately.
+	Load() Load
+
+	// Ban bans a proxy for a host ("" for all hosts) for the time d. A ban that already exists and ends later stays
+	// as it is. Ban returns the remaining time of the ban; 0 if the gateway does not have the proxy. EndBan ends a
+	// ban.
+	Ban(proxy, host string, d time.Duration) time.Duration
+	EndBan(proxy, host string)
+
+	// Suspects returns the suspect targets, at most n. Suspect makes a target suspect.
+	Suspects(n int) []string
+	Suspect(target string)
+
+	// EachStats calls f for at most n proxies whose statistics have changed since the last call. Seed sets the
+	// statistics of a proxy that this gateway has not used yet.
+	EachStats(n int, f func(proxy string, s Stats))
+	Seed(proxy string, s Stats)
+
+	// Apply makes changes that other nodes have made, in the order of the list. It returns the error of each change;
+	// nil for a change that was made. Change.Redo is nil in these changes.
+	Apply(made []Change) []error
+}
+
+// View is what one gateway has observed at a proxy.
+type View struct {
+	Failures  int           // in the breaker's window
+	Threshold int           // failures that open the breaker
+	Evidence  float64       // against the proxy, in nats; 0 if it does not fail
+	Needed    float64       // evidence that opens the breaker, in nats
+	Failing   time.Duration // time since the first of the failures; 0 if it does not fail
+	Served    time.Duration // time since the last success; negative if there was none
+	Open      bool          // the gateway's own evidence has opened its breaker
+	OpenFor   time.Duration // remaining open time or, for a closed breaker, the time for which it would open
+}
+
+// Stats are the statistics of a proxy.
+type Stats struct {
+	SuccessRate float64       `json:"r"` // 0 to 1
+	Samples     int           `json:"n"`
+	Latency     time.Duration `json:"l"` // mean of the successes
+}
+
+// LoadWindow is the time of the requests in a Load.
+const LoadWindow = 5 * time.Minute
+
+// Load is what a gateway has done lately, and the state of its pool.
+type Load struct {
+	Tried     int    `json:"tried"`       // proxies through which there was an attempt within the last minute
+	Requests  uint64 `json:"q,omitempty"` // requests within LoadWindow, as are Delivered and Refused
+	Delivered uint64 `json:"d,omitempty"` // requests that succeeded
+	Refused   uint64 `json:"f,omitempty"` // of Delivered, with status 403 or 429
+	Proxies   int    `json:"p,omitempty"`
+	InService int    `json:"s,omitempty"` // with a closed breaker; neither draining nor banned nor unreached
+}
+
+// Config holds the settings and parts of a node.
+type Config struct {
+	Name    string // name of the cluster
+	Node    string // name of the node
+	ID      string // different for each process, even if two processes have the same Node
+	Version string // of the program
+	Address string // of the API, to be shown
+	Store   Store
+	Timeout time.Duration // longest time of an exchange
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// DefaultTimeout is the usual Config.Timeout.
+const DefaultTimeout = 500 * time.Millisecond
+
+// Node is a member of a cluster. It is safe for concurrent use. Attach completes it.
+type Node struct {
+	cfg   Config
+	local Local
+	inbox inbox
+	wake  chan struct{} // has an element if there is something to send to the store
+
+	mu        sync.Mutex // held while an exchange is prepared and evaluated, not during it
+	epoch     string
+	cursor    int64
+	started   time.Time
+	reached   bool      // the store has responded at least once
+	alone     bool      // the last exchange failed
+	aloneAt   time.Time // when alone became true
+	failed    int       // failed exchanges in a row
+	problem   string    // error of the last failed exchange
+	syncedAt  time.Time // the time of the store's clock at the last exchange
+	localAt   time.Time // the time of this node's clock when that exchange ended
+	took      time.Duration
+	lastBeat  time.Time
+	lastSlow  time.Time // time of the last shareSlowly
+	lastStats time.Time
+	catching  bool // more records have changed than the last reply could hold
+	fresh     bool // all records received so far are from before this node's first exchange
+	nodes     map[string]*peer
+	proxies   map[string]*proxy
+	active    map[string]struct{} // the proxies that fail for a node, and whose breaker is not open for the cluster
+	results   []pending           // results of probes
+	bans      map[string]Record   // records of bans, as the store has them
+	suspects  map[string]map[string]time.Time
+	stats     map[string]knownStats
+	events    events
+	waiters   []chan struct{} // channels of calls of Reset that wait; closed when the store has all events
+	counts    Counts
+
+	changes changes
+}
+
+// Counts are the counters of a node since its start.
+type Counts struct {
+	Exchanges uint64 // exchanges that succeeded
+	Failures  uint64 // exchanges that failed
+	Alone     uint64 // times that the node went on alone
+	Sent      uint64 // operations sent to the store
+	Received  uint64 // records received from the store
+	Dropped   uint64 // events that were not shared, because more than maxEvents waited
+	Opened    uint64 // breakers that this node opened for the cluster
+	Followed  uint64 // breakers that opened here because the cluster opened them
+	Leases    uint64 // leases of probes that this node got
+	Fenced    uint64 // results of probes that came after the end of their lease
+}
+
+// peer is a node as its record shows it.
+type peer struct {
+	beat
+	id       string
+	seen     time.Time // time of the record, by the store's clock
+	isolated bool      // see Node.trusted
+}
+
+// beat is the record by which a node shows that it is alive.
+type beat struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Address string    `json:"address"`
+	Started time.Time `json:"started"`
+	Alone   uint64    `json:"alone"` // times that the node went on alone
+	Left    bool      `json:"left,omitempty"`
+	Load
+}
+
+// pending is an operation of an exchange. done is called with the operation's result, and failed if the exchange
+// failed. Both may be nil. They are called with Node.mu held.
+type pending struct {
+	op     Op
+	done   func(result int64)
+	failed func() // the exchange failed
+}
+
+// New returns a node that has not exchanged anything yet.
+func New(cfg Config) *Node {
+	n := &Node{
+		cfg: cfg, wake: make(chan struct{}, 1), started: cfg.Now(), fresh: true,
+		nodes: map[string]*peer{}, proxies: map[string]*proxy{}, active: map[string]struct{}{},
+		bans:     map[string]Record{},
+		suspects: map[string]map[string]time.Time{}, stats: map[string]knownStats{},
+	}
+	n.alone, n.aloneAt = true, n.started // until the first exchange
+	n.inbox.alone, n.inbox.aloneAt, n.inbox.gates = true, n.started, map[string]*gate{}
+	n.changes.init()
+	return n
+}
+
+// Name returns the node's name.
+func (n *Node) Name() string { return n.cfg.Node }
+
+// Attach sets the gateway of the node. It must be called before Run and Step.
+func (n *Node) Attach(l Local) { n.local = l }
+
+// Run makes exchanges until ctx ends, and then reports to the other nodes that this node ends.
+func (n *Node) Run(ctx context.Context) {
+	defer n.cfg.Store.Close()
+	defer n.leave()
+	for ctx.Err() == nil {
+		wait, interruptible := n.Step(ctx)
+		first := min(wait, minExchange)
+		pause(ctx, first, nil)
+		if interruptible {
+			pause(ctx, wait-first, n.wake)
+		} else {
+			pause(ctx, wait-first, nil)
+		}
+	}
+}
+
+// pause waits for the time d, until ctx ends, or until wake has an element.
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+}
+
+// notify ends the wait of Run.
+func (n *Node) notify() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Step makes one exchange. It returns the time until the next one as wait. If interruptible is set, the next exchange
+// may begin earlier, when the node has something to send.
+func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool) {
+	batch, ops := n.prepare()
+	sent := n.cfg.Now()
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
+	defer cancel()
+	reply, err := n.cfg.Store.Exchange(ctx, batch)
+	if err == nil && len(reply.Results) != len(ops) {
+		err = fmt.Errorf("the store gave %d results for %d operations", len(reply.Results), len(ops))
+	}
+	if err != nil {
+		wait = n.fail(err, ops)
+		n.makeChanges()
+		return wait, false
+	}
+	wait = n.absorb(&reply, ops, sent)
+	if n.makeChanges() {
+		wait = 0
+	}
+	return wait, true
+}
+
+// prepare returns the operations of the next exchange.
+func (n *Node) prepare() (Batch, []pending) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.cfg.Now()
+	var ops []pending
+	n.takeInbox(now)
+	if now.Sub(n.lastBeat) >= n.beatTime() {
+		ops = append(ops, n.beat(now, false))
+	}
+	if !n.alone {
+		ops = n.shareBreakers(ops, now)
+		ops = n.shareSlowly(ops, now)
+	}
+	ops = n.prepareChanges(ops)
+	ops = n.events.send(ops, now)
+	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: maxRecords, Ops: make([]Op, len(ops))}
+	for i := range ops {
+		b.Ops[i] = ops[i].op
+	}
+	return b, ops
+}
+
+func (n *Node) beat(now time.Time, left bool) pending {
+	n.lastBeat = now
+	b := beat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Started: n.started.UTC(),
+		Load: n.local.Load(), Alone: n.counts.Alone, Left: left}
+	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
+}
+
+// encode returns the JSON of v. The caller passes only values that can be encoded.
+func encode(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("a record that cannot be encoded: " + err.Error())
+	}
+	return string(data)
+}
+
+// fail records that an exchange failed. From then on the node is alone. fail returns the time until the next exchange.
+func (n *Node) fail(err error, ops []pending) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.counts.Failures++
+	n.failed++
+	n.endWaits()
+	n.problem = err.Error()
+	n.lastBeat = time.Time{}
+	if !n.alone {
+		n.alone, n.aloneAt = true, n.cfg.Now()
+		n.counts.Alone++
+		n.inbox.setAlone(true, n.aloneAt)
+		n.cfg.Log.Warn("the cluster's store cannot be reached: this gateway goes on alone",
+			slog.String("error", n.problem))
+	} else if n.failed == 1 {
+		n.cfg.Log.Warn("the cluster's store cannot be reached yet: this gateway serves alone until then",
+			slog.String("error", n.problem))
+	}
+	for _, p := range n.proxies {
+		p.sentAt = time.Time{} // it is unknown whether the view has arrived
+	}
+	for i := range ops {
+		if ops[i].failed != nil {
+			ops[i].failed()
+		}
+	}
+	wait := firstRetry << min(n.failed-1, 6)
+	jitter := time.Duration(rand.Float64() * float64(wait) / 2)
+	return min(wait, longestRetry) - jitter
+}
+
+// endWaits ends the waits of Reset. The caller holds mu.
+func (n *Node) endWaits() {
+	for _, c := range n.waiters {
+		close(c)
+	}
+	n.waiters = nil
+}
+
+// absorb evaluates the reply of an exchange that began at the time sent. It returns the time until the next one.
+func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.cfg.Now()
+	n.counts.Exchanges++
+	n.counts.Sent += uint64(len(ops))
+	n.counts.Received += uint64(len(r.Changed))
+	previous := n.syncedAt
+	lost := n.epoch != "" && r.Epoch != n.epoch
+	n.took, n.localAt, n.syncedAt = now.Sub(sent), now, r.Now
+	n.epoch, n.cursor, n.catching = r.Epoch, r.Cursor, r.More
+	for i := range ops {
+		if ops[i].done != nil {
+			ops[i].done(r.Results[i])
+		}
+	}
+	if n.events.count() == 0 {
+		n.endWaits()
+	}
+	if lost {
+		n.cfg.Log.Warn("the cluster's store has lost data: this gateway writes again what it has")
+		n.offer()
+	}
+	for i := range r.Changed {
+		n.receive(&r.Changed[i], previous)
+	}
+	if !r.More {
+		n.fresh = false
+	}
+	n.failed = 0
+	if n.alone && !r.More {
+		n.join(now)
+	}
+	if r.More {
+		return 0
+	}
+	return n.pollTime()
+}
+
+// join ends the time in which the node was alone. The caller holds mu.
+func (n *Node) join(now time.Time) {
+	if n.reached {
+		n.cfg.Log.Info("the cluster's store can be reached again",
+			slog.Duration("after", now.Sub(n.aloneAt).Round(time.Millisecond)))
+	} else {
+		n.cfg.Log.Info("this gateway is a node of a cluster", slog.String("cluster", n.cfg.Name),
+			slog.String("node", n.cfg.Node), slog.Int("nodes", len(n.live())))
+	}
+	n.alone, n.aloneAt, n.problem, n.reached = false, now, "", true
+	n.inbox.setAlone(false, now)
+}
+
+// storeTime converts the time now of this node's clock to a time of the store's clock. The caller holds mu.
+func (n *Node) storeTime(now time.Time) time.Time { return n.syncedAt.Add(now.Sub(n.localAt)) }
+
+// live returns the nodes that are alive, including this node. The caller holds mu.
+func (n *Node) live() []*peer {
+	now := n.storeTime(n.cfg.Now())
+	var out []*peer
+	for _, id := range slices.Sorted(maps.Keys(n.nodes)) {
+		if p := n.nodes[id]; !p.Left && now.Sub(p.seen) <= n.liveTime() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// beatTime returns the time between two records by which a node shows that it is alive. It grows with the number of
+// nodes, because each node reads the records of all nodes. The caller holds mu.
+func (n *Node) beatTime() time.Duration {
+	return max(time.Duration(len(n.nodes))*10*time.Millisecond, beatEvery)
+}
+
+// liveTime returns the maximum age of a node's record (beat) at which the node counts as alive. The caller holds mu.
+func (n *Node) liveTime() time.Duration { return 3*n.beatTime() + time.Second }
+
+// pollTime returns the time between two exchanges of a node that has nothing to send. It grows with the number of
+// nodes, so that the store serves a limited number of exchanges. The caller holds mu.
+func (n *Node) pollTime() time.Duration {
+	return min(max(time.Duration(len(n.nodes))*1500*time.Microsecond, idleExchange), longestIdle)
+}
+
+// receive takes over a record of the store. The time previous is that of the store's clock at the previous exchange.
+// The caller holds mu.
+func (n *Node) receive(r *Record, previous time.Time) {
+	parts := strings.Split(r.Key, separator)
+	switch {
+	case parts[0] == nodeKey && len(parts) == 2:
+		n.receiveNode(parts[1], r)
+	case parts[0] == viewKey && len(parts) == 3:
+		n.receiveView(parts[1], parts[2], r)
+	case parts[0] == breakerKey && len(parts) == 2:
+		n.receiveBreaker(parts[1], r, previous)
+	case parts[0] == banKey && len(parts) == 3:
+		n.receiveBan(parts[1], parts[2], r)
+	case parts[0] == targetKey && len(parts) == 3:
+		n.receiveTarget(parts[1], parts[2], r)
+	case parts[0] == statsKey && len(parts) == 2:
+		n.receiveStats(parts[1], r)
+	case parts[0] == changeKey && len(parts) > 1:
+		n.receiveChange(r)
+	}
+}
+
+func (n *Node) receiveNode(id string, r *Record) {
+	var b beat
+	if json.Unmarshal([]byte(r.Value), &b) != nil {
+		return
+	}
+	if n.nodes[id] == nil && id != n.cfg.ID && !n.fresh && !b.Left {
+		n.cfg.Log.Info("a node of the cluster has come", slog.String("node", b.Node))
+	}
+	if b.Left && n.nodes[id] != nil && !n.nodes[id].Left && id != n.cfg.ID {
+		n.cfg.Log.Info("a node of the cluster has left", slog.String("node", b.Node))
+	}
+	p := &peer{beat: b, id: id, seen: r.At}
+	if old := n.nodes[id]; old != nil {
+		p.isolated = old.isolated
+	}
+	n.nodes[id] = p
+}
+
+// offer writes again the records that the store may have lost. Other nodes write the same record with the same time,
+// so the store keeps the one that it gets first. The caller holds mu.
+func (n *Node) offer() {
+	now := n.storeTime(n.cfg.Now())
+	again := func(r Record) {
+		op := Op{Kind: Put, Key: r.Key, Value: r.Value, At: r.At}
+		if !r.Ends.IsZero() {
+			op.TTL = r.Ends.Sub(now)
+		}
+		if r.Ends.IsZero() || op.TTL > 0 {
+			n.report(event{op: op})
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(n.bans)) {
+		again(n.bans[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(n.proxies)) {
+		if p := n.proxies[key]; p.rev > 0 {
+			if p.open {
+				again(p.record)
+			}
+			p.rev = 0
+		}
+		n.proxies[key].sentAt = time.Time{}
+	}
+	for _, r := range n.changes.forget() {
+		again(r)
+	}
+	n.lastBeat = time.Time{}
+}
+
+// leave reports to the other nodes that this node ends, and frees its leases.
+func (n *Node) leave() {
+	n.mu.Lock()
+	ops := []Op{n.beat(n.cfg.Now(), true).op}
+	for key, fence := range n.inbox.leases() {
+		ops = append(ops, Op{Kind: Free, Key: keyOf(breakerKey, key), Rev: fence})
+	}
+	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: 1, Ops: ops}
+	alone := n.alone
+	n.mu.Unlock()
+	if alone {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timeout)
+	defer cancel()
+	if _, err := n.cfg.Store.Exchange(ctx, b); err != nil {
+		n.cfg.Log.Warn("the other nodes could not be informed that this node ends", slog.Any("error", err))
+	}
+}

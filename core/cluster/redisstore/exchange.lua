@@ -1,0 +1,134 @@
+-- The exchange of redisstore.Store: makes the operations, and returns the records that have changed since the cursor.
+-- cluster.Memory does the same in Go.
+--
+-- KEYS: meta (hash: epoch, seq, born), records (hash: key -> "rev at ends value"), order (sorted set: key by revision),
+--       leases (hash: key -> "fence ends holder"), ends (sorted set: "r" or "l" and key, by end in ms)
+-- ARGV: epoch, cursor, limit, then six for each operation: kind, key, value, rev, age in ms, ttl in ms;
+--       a negative age is the time of the event itself
+-- Each key has an element '', which shows that Redis has not evicted it for want of memory.
+-- Returns: {epoch, cursor, 1 if more, now in ms, {result...}, {key, record...}}
+local meta, records, order, leases, ends = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local function text(n) return string.format('%.0f', n) end
+
+local t = redis.call('TIME')
+local us = t[1] * 1000000 + t[2]
+local now = math.floor(us / 1000)
+local m = redis.call('HMGET', meta, 'epoch', 'seq', 'born')
+local epoch, seq, born = m[1], tonumber(m[2] or 0), tonumber(m[3] or 0)
+local cursor, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+redis.call('HSET', meta, 'seq', text(seq)) -- Redis refuses the first write if it is full, but none after others
+local written = seq
+local complete = epoch and redis.call('HGET', records, '') and redis.call('ZSCORE', order, '') and
+  redis.call('HGET', leases, '') and redis.call('ZSCORE', ends, '')
+if not complete then -- no data yet, or only a part
+  redis.call('DEL', records, order, leases, ends)
+  redis.call('HSET', records, '', '')
+  redis.call('HSET', leases, '', '')
+  redis.call('ZADD', order, 0, '')
+  redis.call('ZADD', ends, '+inf', '')
+end
+if not complete or (ARGV[1] == epoch and cursor > seq) then -- the store may have lost data
+  seq = math.max(now * 1000, cursor, seq + 1)
+  epoch, born = text(seq), now
+  redis.call('HSET', meta, 'epoch', epoch, 'born', text(born))
+end
+if ARGV[1] ~= epoch then cursor = 0 end
+
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 100)) do
+  local key = string.sub(member, 2)
+  if string.sub(member, 1, 1) == 'l' then
+    redis.call('HDEL', leases, key)
+  else
+    redis.call('HDEL', records, key)
+    redis.call('ZREM', order, key)
+  end
+  redis.call('ZREM', ends, member)
+end
+
+local function lease(key)
+  local l = redis.call('HGET', leases, key)
+  if not l then return nil end
+  local fence, till, holder = string.match(l, '^(%S+) (%S+) (.*)$')
+  if tonumber(till) <= now then return nil end
+  return tonumber(fence), holder
+end
+
+local function unlease(key)
+  redis.call('HDEL', leases, key)
+  redis.call('ZREM', ends, 'l' .. key)
+end
+
+local function record(key)
+  local r = redis.call('HGET', records, key)
+  if not r then return nil end
+  local rev, at, till, value = string.match(r, '^(%S+) (%S+) (%S+) (.*)$')
+  till = tonumber(till)
+  if till > 0 and till <= now then return nil end
+  return tonumber(rev), tonumber(at), value
+end
+
+local function write(key, value, at, ttl)
+  seq = seq + 1
+  local till = 0
+  if ttl > 0 then
+    till = now + ttl
+    redis.call('ZADD', ends, till, 'r' .. key)
+  else
+    redis.call('ZREM', ends, 'r' .. key)
+  end
+  redis.call('HSET', records, key, text(seq) .. ' ' .. text(at) .. ' ' .. text(till) .. ' ' .. value)
+  redis.call('ZADD', order, seq, key)
+  return seq
+end
+
+local function operate(kind, key, value, rev, age, ttl)
+  if kind == 'put' then
+    local rev, was, held = record(key)
+    local at = now - age
+    if age < 0 then at = math.min(-age, now) end -- the time of the event itself
+    if was and was > at then return 0 end
+    if was == at and held == value then return rev end
+    return write(key, value, at, ttl)
+  elseif kind == 'swap' then
+    if (record(key) or 0) ~= rev then return 0 end
+    return write(key, value, now, ttl)
+  elseif kind == 'acquire' then
+    local fence, holder = lease(key)
+    if fence and holder ~= value or now - born < ttl or (record(key) or 0) > rev then return 0 end
+    seq = seq + 1
+    redis.call('HSET', leases, key, text(seq) .. ' ' .. text(now + ttl) .. ' ' .. value)
+    redis.call('ZADD', ends, now + ttl, 'l' .. key)
+    return seq
+  end
+  local fence = lease(key) -- free, settle and void
+  if not fence or kind ~= 'void' and fence ~= rev then return 0 end
+  unlease(key)
+  if kind == 'settle' then return write(key, value, now, ttl) end
+  return fence
+end
+
+local results = {}
+for i = 4, #ARGV, 6 do
+  results[#results + 1] = text(operate(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]),
+    tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])))
+end
+if seq ~= written then redis.call('HSET', meta, 'seq', text(seq)) end
+
+local changed, more, last = {}, 0, seq
+local keys = redis.call('ZRANGEBYSCORE', order, '(' .. text(cursor), '+inf', 'LIMIT', 0, limit + 1)
+if #keys > limit then
+  more = 1
+  keys[limit + 1] = nil
+  last = tonumber(redis.call('ZSCORE', order, keys[limit]))
+end
+for from = 1, #keys, 1000 do -- unpack takes a limited number
+  local to = math.min(from + 999, #keys)
+  for i, r in ipairs(redis.call('HMGET', records, unpack(keys, from, to))) do
+    local till = r and tonumber(string.match(r, '^%S+ %S+ (%S+) '))
+    if till and (till == 0 or till > now) then
+      changed[#changed + 1] = keys[from + i - 1]
+      changed[#changed + 1] = r
+    end
+  end
+end
+return {epoch, text(last), more, text(now), results, changed}

@@ -1,0 +1,171 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
+)
+
+// startRedis runs a redis-server and returns its URL.
+func startRedis(t testing.TB) string {
+	port := freePort(t)
+	startServer(t, port, "--port", port)
+	return "redis://127.0.0.1:" + port
+}
+
+var stores int
+
+func newStore(t require.TestingT, url string) *redisstore.Store {
+	stores++
+	s, err := redisstore.New(url, fmt.Sprintf("test%d", stores), patience)
+	require.NoError(t, err)
+	return s
+}
+
+// key returns the key of the last store that ends with suffix.
+func key(suffix string) string { return fmt.Sprintf("whirlpool:{test%d}%s", stores, suffix) }
+
+// The store in Redis gives the same results as the one in memory, for any operations. The clock of the memory follows
+// that of Redis. During the test no record or lease ends, except those that end at once.
+func TestRedisIsLikeTheMemory(t *testing.T) {
+	url := startRedis(t)
+	rapid.Check(t, func(t *rapid.T) {
+		real := newStore(t, url)
+		defer real.Close()
+		var now time.Time
+		memory := cluster.NewMemory(func() time.Time { return now })
+		keys := rapid.SampledFrom([]string{"a", "b", "c d"})
+		epochs, cursors := [2]string{}, [2]int64{}
+		revs := [2][]int64{{0}, {0}} // revisions and fencing numbers so far
+		for range rapid.IntRange(1, 12).Draw(t, "exchanges") {
+			var batches [2]cluster.Batch
+			limit := rapid.SampledFrom([]int{1, 2, 100}).Draw(t, "limit")
+			for i := range batches {
+				batches[i] = cluster.Batch{Epoch: epochs[i], Cursor: cursors[i], Limit: limit}
+			}
+			for range rapid.IntRange(0, 4).Draw(t, "ops") {
+				op := cluster.Op{
+					Kind: cluster.Kind(rapid.IntRange(1, 6).Draw(t, "kind")), Key: keys.Draw(t, "key"),
+					Value: rapid.SampledFrom([]string{"x", "y", "a b"}).Draw(t, "value"),
+				}
+				switch op.Kind {
+				case cluster.Put, cluster.Swap, cluster.Settle:
+					op.TTL = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "ttl")
+				case cluster.Acquire:
+					// longer than the age of the store, or over at once
+					op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, 0}).Draw(t, "ttl")
+				}
+				if op.Kind == cluster.Put {
+					op.Age = time.Duration(rapid.SampledFrom([]int{0, 1, 2}).Draw(t, "age")) * time.Hour
+					if rapid.Bool().Draw(t, "absolute") {
+						op.Age, op.At = 0, time.UnixMilli(rapid.SampledFrom([]int64{1000, 1 << 50}).Draw(t, "at"))
+					}
+				}
+				known := rapid.IntRange(0, len(revs[0])-1).Draw(t, "rev")
+				for i := range batches {
+					op.Rev = revs[i][known]
+					batches[i].Ops = append(batches[i].Ops, op)
+				}
+			}
+			got, err := real.Exchange(context.Background(), batches[0])
+			require.NoError(t, err)
+			now = got.Now
+			want, err := memory.Exchange(context.Background(), batches[1])
+			require.NoError(t, err)
+			require.Len(t, got.Results, len(want.Results))
+			for i := range want.Results {
+				require.Equal(t, want.Results[i] > 0, got.Results[i] > 0, "%+v", batches[0].Ops[i])
+				if want.Results[i] > 0 {
+					revs[0], revs[1] = append(revs[0], got.Results[i]), append(revs[1], want.Results[i])
+				}
+			}
+			require.Equal(t, want.More, got.More)
+			require.Len(t, got.Changed, len(want.Changed))
+			for i, w := range want.Changed {
+				g := got.Changed[i]
+				require.Equal(t, w.Key, g.Key)
+				require.Equal(t, w.Value, g.Value)
+				require.True(t, w.At.Equal(g.At), "%v %v", w.At, g.At)
+				require.True(t, w.Ends.Equal(g.Ends), "%v %v", w.Ends, g.Ends)
+			}
+			epochs, cursors = [2]string{got.Epoch, want.Epoch}, [2]int64{got.Cursor, want.Cursor}
+		}
+	})
+}
+
+func TestLeaseHasAFence(t *testing.T) {
+	ctx, s := context.Background(), newStore(t, startRedis(t))
+	do := func(ops ...cluster.Op) []int64 {
+		r, err := s.Exchange(ctx, cluster.Batch{Limit: 1, Ops: ops})
+		require.NoError(t, err)
+		return r.Results
+	}
+	acquire := func(holder string) int64 {
+		return do(cluster.Op{Kind: cluster.Acquire, Key: "p", Value: holder, TTL: 100 * time.Millisecond})[0]
+	}
+	require.Zero(t, acquire("a"), "the store may have lost a lease")
+	var first int64
+	require.Eventually(t, func() bool { first = acquire("a"); return first > 0 }, 20*time.Second, time.Millisecond)
+	var second int64
+	require.Eventually(t, func() bool { second = acquire("b"); return second > 0 }, 20*time.Second, time.Millisecond)
+	require.Greater(t, second, first)
+	require.Zero(t, do(cluster.Op{Kind: cluster.Settle, Key: "p", Value: "closed", Rev: first})[0],
+		"the lease has passed to b")
+	require.NotZero(t, do(cluster.Op{Kind: cluster.Put, Key: "p", Value: "open"})[0])
+	do(cluster.Op{Kind: cluster.Free, Key: "p", Rev: second})
+	require.Zero(t, acquire("a"), "the record has changed")
+}
+
+func TestURLs(t *testing.T) {
+	for _, good := range []string{
+		"redis://h", "redis://127.0.0.1:6379", "rediss://user:secret@h:6380/2",
+		"redis://h:26379?addr=i:26379&master_set=main", "valkey://h", "valkeys://h:6380",
+	} {
+		require.NoError(t, redisstore.CheckURL(good), good)
+	}
+	for _, bad := range []string{"", "h:6379", "http://h", "redis://", "redis://u:secret@h/x", "redis://:secret@h:x"} {
+		err := redisstore.CheckURL(bad)
+		require.Error(t, err, bad)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	require.Equal(t, "rediss://h:6380/2", redisstore.Redacted("rediss://user:secret@h:6380/2?x=secret"))
+}
+
+// The commands that docs/cluster.md names are enough for a user of the store. The error of a wrong password does not
+// quote it.
+func TestUserOfTheStore(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/cluster.md")
+	require.NoError(t, err)
+	commands := regexp.MustCompile("needs `([^`]+)`").FindSubmatch(page)
+	require.NotNil(t, commands)
+	server, err := url.Parse(startRedis(t))
+	require.NoError(t, err)
+	args := []string{"-p", server.Port(), "ACL", "SETUSER", "gw", "on", ">secret", "~whirlpool:*"}
+	out, err := exec.Command("redis-cli", append(args, strings.Fields(string(commands[1]))...)...).CombinedOutput()
+	require.NoError(t, err)
+	require.Equal(t, "OK\n", string(out))
+	server.User = url.UserPassword("gw", "secret")
+	s := newStore(t, server.String())
+	defer s.Close()
+	for kind := cluster.Put; kind <= cluster.Void; kind++ {
+		ops := []cluster.Op{{Kind: kind, Key: "k", TTL: time.Second}, {Kind: kind, Key: "l"}}
+		_, err = s.Exchange(context.Background(), cluster.Batch{Limit: 1, Ops: ops}) // there are more records
+		require.NoError(t, err)
+	}
+	server.User = url.UserPassword("gw", "wrong-secret")
+	_, err = newStore(t, server.String()).Exchange(context.Background(), cluster.Batch{Limit: 5})
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "secret")
+}

@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"math"
+	"slices"
+	"time"
+)
+
+// The times of the data that shareSlowly shares.
+const (
+	slowEvery  = time.Second
+	statsEvery = 10 * time.Second
+	suspectFor = 5 * time.Second // time after which the report of a suspect target ends
+	statsFor   = time.Hour
+	// refreshStats is the time after which statistics are written again although they have not changed much.
+	refreshStats = statsFor / 2
+	banSlack     = time.Second // ends of a ban that differ by less count as equal
+	banEndFor    = 24 * time.Hour
+)
+
+// The limits on the data that shareSlowly shares.
+const (
+	maxSuspects = 1000
+	maxStats    = 1000
+)
+
+// shareSlowly adds to ops the operations for data that is shared once a second or less often. Its caller holds mu, as
+// do the callers of all methods of Node below.
+func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
+	if now.Sub(n.lastSlow) < slowEvery {
+		return ops
+	}
+	n.lastSlow = now
+	at := n.storeTime(now)
+	maps.DeleteFunc(n.nodes, func(_ string, p *peer) bool {
+		return at.Sub(p.seen) > listedFor || p.Left && at.Sub(p.seen) > beatEvery
+	})
+	maps.DeleteFunc(n.bans, func(_ string, r Record) bool { return r.Ended(at) })
+	n.expireBreakers(at)
+	for target, nodes := range n.suspects {
+		maps.DeleteFunc(nodes, func(_ string, ends time.Time) bool { return !at.Before(ends) })
+		if len(nodes) == 0 {
+			delete(n.suspects, target)
+		}
+	}
+	for _, target := range n.local.Suspects(maxSuspects) {
+		key := keyOf(targetKey, target, n.cfg.ID)
+		ops = append(ops, pending{op: Op{Kind: Put, Key: key, Value: "{}", TTL: suspectFor}})
+	}
+	if now.Sub(n.lastStats) >= statsEvery {
+		n.lastStats = now
+		n.changes.expire(at)
+		maps.DeleteFunc(n.stats, func(_ string, k knownStats) bool { return now.Sub(k.at) >= refreshStats })
+		n.local.EachStats(maxStats, func(proxy string, s Stats) {
+			if known, held := n.stats[proxy]; !held || s.differs(known.Stats) {
+				n.stats[proxy] = knownStats{s, now}
+				op := Op{Kind: Put, Key: keyOf(statsKey, proxy), Value: encode(s), TTL: statsFor}
+				ops = append(ops, pending{op: op})
+			}
+		})
+	}
+	return ops
+}
+
+// knownStats are the statistics of a proxy as the store has them.
+type knownStats struct {
+	Stats
+	at time.Time // when this node wrote or read them, by its clock
+}
+
+// differs reports whether s differs from known so much that the other nodes need s.
+func (s Stats) differs(known Stats) bool {
+	return math.Abs(s.SuccessRate-known.SuccessRate) > 0.1 ||
+		math.Abs(s.Latency.Seconds()-known.Latency.Seconds()) > 0.25*known.Latency.Seconds()
+}
+
+func (n *Node) receiveStats(proxy string, r *Record) {
+	var s Stats
+	if json.Unmarshal([]byte(r.Value), &s) != nil || s.Samples <= 0 || s.Latency < 0 ||
+		!(s.SuccessRate >= 0 && s.SuccessRate <= 1) {
+		return
+	}
+	n.stats[proxy] = knownStats{s, n.cfg.Now()}
+	n.local.Seed(proxy, s)
+}
+
+// receiveTarget takes over the report of a suspect target. The target becomes suspect here if at least two other live
+// nodes report it, or if the only other live node reports it. Reports of isolated nodes do not count.
+func (n *Node) receiveTarget(target, node string, r *Record) {
+	if node == n.cfg.ID {
+		return
+	}
+	nodes := n.suspects[target]
+	if nodes == nil {
+		nodes = map[string]time.Time{}
+		n.suspects[target] = nodes
+	}
+	nodes[node] = r.Ends
+	count, live := 0, n.live()
+	for _, p := range live {
+		if _, reports := nodes[p.id]; reports && !p.isolated {
+			count++
+		}
+	}
+	if count >= min(2, len(live)-1) && count > 0 {
+		n.local.Suspect(target)
+	}
+}
+
+// banRecord is the record of a ban. The ban begins at the time of the record (Record.At).
+type banRecord struct {
+	For int64  `json:"for"` // ms; 0 if the ban was ended
+	By  string `json:"by"`
+}
+
+// ban shares a ban or the end of a ban, unless the store already has a record of it.
+func (n *Node) ban(b banned) {
+	key := keyOf(banKey, b.proxy, b.host)
+	d := max(b.until.Sub(b.at), 0)
+	if r, held := n.bans[key]; held {
+		known, ok := banOf(&r)
+		end := r.At.Add(time.Duration(known.For) * time.Millisecond)
+		switch {
+		case !ok:
+		case d == 0 && known.For == 0:
+			return
+		case d > 0 && known.For > 0 && n.storeTime(b.at).Add(d).Sub(end).Abs() < banSlack:
+			return
+		}
+	}
+	ttl := d
+	if d == 0 {
+		ttl = banEndFor
+	}
+	value := encode(banRecord{d.Milliseconds(), n.cfg.Node})
+	n.report(event{op: Op{Kind: Put, Key: key, Value: value, TTL: ttl}, at: b.at})
+}
+
+func banOf(r *Record) (b banRecord, ok bool) {
+	err := json.Unmarshal([]byte(r.Value), &b)
+	return b, err == nil && b.For >= 0
+}
+
+func (n *Node) receiveBan(proxy, host string, r *Record) {
+	b, ok := banOf(r)
+	if !ok {
+		return
+	}
+	n.bans[r.Key] = *r
+	if b.For == 0 {
+		n.local.EndBan(proxy, host)
+		return
+	}
+	now := n.cfg.Now()
+	remaining := r.At.Add(time.Duration(b.For) * time.Millisecond).Sub(n.storeTime(now))
+	if remaining <= 0 {
+		return
+	}
+	if longer := n.local.Ban(proxy, host, remaining); longer > remaining+banSlack { // the ban that ends later counts
+		n.ban(banned{proxy, host, now.Add(longer), now})
+	}
+}
+
+// sortedNodes returns the nodes, sorted by name.
+func (n *Node) sortedNodes() []*peer {
+	return slices.SortedFunc(maps.Values(n.nodes), func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.id, b.id))
+	})
+}

@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Status is the state of the cluster, as far as one node has received it.
+type Status struct {
+	Name, Node string
+	Alone      bool          // the store cannot be reached
+	Since      time.Time     // when the node joined the cluster, or became alone
+	Problem    string        // why the node is alone
+	Took       time.Duration // of the last exchange
+	Lag        time.Duration // time since the last exchange that succeeded; negative if there was none
+	Waiting    int           // events and changes that the store does not have yet
+	Nodes      []NodeStatus
+	Breakers   []BreakerStatus // breakers that are open for the cluster, at most maxListed
+	Open       int             // number of breakers that are open for the cluster
+	Suspects   []SuspectStatus // targets, at most maxListed
+	Changes    []ChangeStatus  // the last change of each thing that was changed through the API
+	Counts     Counts
+}
+
+// NodeStatus is a node in a Status.
+type NodeStatus struct {
+	Node, Version, Address string
+	Self, Live, Isolated   bool
+	Started                time.Time
+	Seen                   time.Duration // age of its last record
+	Alone                  uint64        // times that the node went on alone
+	Load
+}
+
+// BreakerStatus is a breaker that is open for the cluster.
+type BreakerStatus struct {
+	Proxy string
+	Due   time.Time // of this node's clock
+	Why   string
+	Nodes []string
+	Lease bool // this node has the lease of the probe
+}
+
+// SuspectStatus is a target that nodes have found suspect.
+type SuspectStatus struct {
+	Target string
+	Nodes  []string // nodes that report the target, sorted
+}
+
+// ChangeStatus is a change by the API.
+type ChangeStatus struct {
+	Key      string
+	Revision int64
+	At       time.Time
+	Waiting  bool // the store does not have the latest change yet
+}
+
+// maxListed is the maximum length of the lists in a Status.
+const maxListed = 1000
+
+// Status returns the state of the cluster, as far as this node has received it.
+func (n *Node) Status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.cfg.Now()
+	at := n.storeTime(now)
+	s := Status{
+		Name: n.cfg.Name, Node: n.cfg.Node, Alone: n.alone, Since: n.aloneAt, Problem: n.problem, Took: n.took, Lag: -1,
+		Waiting: n.events.count() + n.changes.count(), Counts: n.counts,
+	}
+	if !n.localAt.IsZero() {
+		s.Lag = now.Sub(n.localAt)
+	}
+	for _, p := range n.sortedNodes() {
+		age := at.Sub(p.seen)
+		s.Nodes = append(s.Nodes, NodeStatus{
+			Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
+			Live: !p.Left && age <= n.liveTime(), Isolated: p.isolated, Started: p.Started, Seen: age, Load: p.Load,
+			Alone: p.Alone,
+		})
+	}
+	leases := n.inbox.leases()
+	for _, key := range slices.Sorted(maps.Keys(n.proxies)) {
+		p := n.proxies[key]
+		if !p.open {
+			continue
+		}
+		if s.Open++; len(s.Breakers) < maxListed {
+			s.Breakers = append(s.Breakers, BreakerStatus{Proxy: key, Why: p.Why, Nodes: p.Nodes,
+				Due: now.Add(time.UnixMilli(p.Due).Sub(at)), Lease: leases[key] > 0})
+		}
+	}
+	s.Suspects = n.suspectStatus()
+	c := &n.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(c.known)) {
+		if r := c.known[key]; len(s.Changes) < maxListed {
+			_, waiting := c.waiting[key]
+			s.Changes = append(s.Changes, ChangeStatus{key, r.Rev, r.At, waiting})
+		}
+	}
+	return s
+}
+
+// suspectStatus returns the targets that this node or other live nodes have found suspect. The caller holds mu.
+func (n *Node) suspectStatus() (out []SuspectStatus) {
+	byTarget := map[string][]string{}
+	for _, target := range n.local.Suspects(maxListed) {
+		byTarget[target] = append(byTarget[target], n.cfg.Node)
+	}
+	live := n.live()
+	for target, nodes := range n.suspects {
+		for _, p := range live {
+			if _, reports := nodes[p.id]; reports {
+				byTarget[target] = append(byTarget[target], p.Node)
+			}
+		}
+	}
+	for _, target := range slices.Sorted(maps.Keys(byTarget)) {
+		if len(out) == maxListed {
+			break
+		}
+		slices.Sort(byTarget[target])
+		out = append(out, SuspectStatus{target, byTarget[target]})
+	}
+	return out
+}
+
+// Alone reports whether the store cannot be reached, and returns the reason as problem.
+func (n *Node) Alone() (alone bool, problem string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.alone, n.problem
+}
