@@ -6,15 +6,19 @@ import (
 	"io"
 )
 
-// Body returns the body of the message whose head was read last from a Reader, without its framing. The
-// zero value is an empty body. Trailers are dropped, as RFC 9110 section 6.5.1 permits.
+// Body reads the body of the message whose head was read last from a Reader, and removes the framing. The zero value
+// is an empty body. The trailer fields are dropped, unless KeepTrailers is called.
 type Body struct {
 	r       *Reader
 	framing Framing
 	left    int64 // bytes left of the body (Length) or of the current chunk (Chunked)
 	state   chunkState
 	got     int64 // see Received
-	err     error // the error that ended the body; later calls return it too
+	err     error // the error that ended the body; each later call returns it too
+
+	keepTrailers bool
+	nominated    []byte // the names in the head's Connection field, each followed by a comma
+	trailers     []byte // see Trailers
 }
 
 type chunkState uint8
@@ -43,6 +47,9 @@ func (b *Body) Done() bool { return b.r == nil || b.err == io.EOF }
 // Err returns the error that ended the body: nil if the body has not ended, io.EOF after its regular end.
 func (b *Body) Err() error { return b.err }
 
+// Resume permits more calls of Next after a call that failed at the read deadline of the connection.
+func (b *Body) Resume() { b.err = nil }
+
 // Left returns the number of bytes of the body that have not been read, or -1 if the number is
 // unknown.
 func (b *Body) Left() int64 {
@@ -58,12 +65,12 @@ func (b *Body) Left() int64 {
 // Received returns the number of bytes of the body that have been read.
 func (b *Body) Received() int64 { return b.got }
 
-// Next returns the next piece of the body. The piece is a view that is valid until the next call. Next blocks
-// only if nothing is buffered. At the regular end of the body it returns io.EOF. If the body is cut short, it
-// returns ErrTruncated or the connection's error.
+// Next returns the next piece of the body. The piece is a view that is valid until the next call. Next blocks only if
+// no bytes are buffered. At the regular end of the body it returns io.EOF. If the body is cut short, it returns
+// ErrTruncated or the connection's error.
 func (b *Body) Next() ([]byte, error) { return b.next(true) }
 
-// Ready is like Next, but does not block: if nothing is buffered, it returns nil, nil.
+// Ready is like Next, but does not block. If no bytes are buffered, it returns nil, nil.
 func (b *Body) Ready() ([]byte, error) { return b.next(false) }
 
 func (b *Body) next(block bool) ([]byte, error) {
@@ -93,7 +100,7 @@ func (b *Body) next(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// piece consumes and returns up to have buffered bytes of the body.
+// piece consumes at most have buffered bytes of the body, and returns them.
 func (b *Body) piece(have int) []byte {
 	if b.framing != UntilClose && int64(have) > b.left {
 		have = int(b.left)
@@ -116,7 +123,7 @@ func (b *Body) piece(have int) []byte {
 }
 
 func (b *Body) fill() error {
-	// If the last read has filled the whole buffer, and all of it has been consumed, a larger buffer needs
+	// If the last read has filled the whole buffer, and all bytes in it have been consumed, a larger buffer needs
 	// fewer reads.
 	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
 		r.grow(bulkBuffer)
@@ -136,8 +143,8 @@ func (b *Body) ended(err error) error {
 	return err
 }
 
-// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1). It returns false if the whole
-// line is not buffered yet.
+// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1). It returns false if no complete line is
+// buffered yet.
 func (b *Body) chunkLine() (bool, error) {
 	buffered := b.r.Buffered()
 	i := bytes.IndexByte(buffered, '\n')
@@ -172,21 +179,15 @@ func (b *Body) chunkLine() (bool, error) {
 			b.err = io.EOF
 			return true, nil
 		}
-		limit, values := int64(MaxFields), uint8(valueChar)
-		if b.r.responses {
-			limit, values = MaxResponseFields, responseChar
-		}
-		if b.left++; b.left > limit || bytes.IndexByte(line, ':') <= 0 || !all(line, values) {
-			return false, malformed("the trailer section")
-		}
+		return true, b.trailerLine(line)
 	}
 	return true, nil
 }
 
 const maxChunkLine = 4 << 10
 
-// parseChunkSize parses up to 15 digits. In a response it also accepts a zero before them, because some
-// servers always write 16 digits, and Go's and curl's clients accept these.
+// parseChunkSize parses a chunk size of at most 15 hexadecimal digits. In a response it also accepts 16 digits of
+// which the first is a zero. Some servers always write 16 digits, and Go's and curl's clients accept them.
 func parseChunkSize(line []byte, response bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
@@ -226,7 +227,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, piece)
-	if n < len(piece) { // return the bytes that do not fit to the reader
+	if n < len(piece) { // return to the reader the bytes that do not fit into p
 		b.unread(len(piece) - n)
 	}
 	return n, nil
@@ -241,7 +242,7 @@ func (b *Body) unread(n int) {
 	}
 }
 
-// Peek appends up to n buffered bytes of the body to dst without consuming them. whole reports whether the
+// Peek appends up to n buffered bytes of the body to dst without consuming them. The result whole reports whether the
 // body ends with these bytes.
 func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 	if b.r == nil {
@@ -261,15 +262,15 @@ func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 		n -= len(p)
 	}
 	if b.framing == Chunked && b.state == chunkEnd {
-		b.Ready() // reads the end of the chunked framing if that is next
+		b.Ready() // reads the end of the chunked framing if it is buffered
 	}
 	whole = b.Done()
 	*b, b.r.r = before, at
 	return dst, whole
 }
 
-// Drain reads and drops up to limit bytes of the body. It may block. It reports whether it has read
-// the whole rest of the body.
+// Drain reads the rest of the body and drops it. It stops when it has read more than limit bytes. It may block. It
+// reports whether the body has been read to its end.
 func (b *Body) Drain(limit int64) bool {
 	for limit >= 0 {
 		if b.Done() {
@@ -284,9 +285,8 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Unread returns the number of bytes of the body that may be read directly from the connection, for a
-// copy inside the kernel. It returns false if bytes are buffered, or if the framing does not permit such
-// a read.
+// Unread returns the number of bytes of the body that may be read directly from the connection, for a copy inside the
+// kernel. The result ok is false if bytes are buffered, or if the framing does not permit such a read.
 func (b *Body) Unread() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false
@@ -294,7 +294,7 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took records that n of the bytes counted by Unread have been read from the connection. err is the error
+// Took records that n bytes of the body have been read directly from the connection (see Unread). err is the error
 // with which the connection has ended, or nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n

@@ -27,7 +27,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 // A body has the same bytes and the same end whether it is read with Next, Ready and Read, or directly from
 // the connection (Unread, Took), in any order, and in packets of any size. The bytes after it are not
 // consumed.
-func TestABodyHoweverItIsTaken(t *testing.T) {
+func TestABodyIsTheSameForEveryWayOfReading(t *testing.T) {
 	const behind = "HTTP/1.1 200 OK\r\n"
 	rapid.Check(t, func(t *rapid.T) {
 		size := func(most int) int { return rapid.IntRange(1, most).Draw(t, "bytes") }

@@ -97,7 +97,7 @@ func TestOversizedHeads(t *testing.T) {
 	}
 }
 
-func TestWhereTheConnectionEnds(t *testing.T) {
+func TestTheErrorDependsOnWhereTheConnectionEnds(t *testing.T) {
 	var q Request
 	assert.Equal(t, io.EOF, NewReader(strings.NewReader("")).ReadRequest(&q), "between messages")
 	for i := 1; i < len(get); i++ {
@@ -138,7 +138,7 @@ func TestRequestHeads(t *testing.T) {
 }
 
 // Every X-Whirlpool-* field is hop-by-hop, however long its name is.
-func TestOurOwnFields(t *testing.T) {
+func TestWhirlpoolFieldsAreHopByHop(t *testing.T) {
 	for n := range 30 {
 		name := "X-Whirlpool-" + strings.Repeat("a", n)
 		var q Request
@@ -300,7 +300,7 @@ func FuzzReadRequest(f *testing.F) {
 	})
 }
 
-func TestAHeadCostsNoAllocation(t *testing.T) {
+func TestARequestHeadAllocatesNothing(t *testing.T) {
 	raw := []byte(get + "User-Agent: x\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n")
 	src := bytes.NewReader(raw)
 	r := NewReader(src)
@@ -314,7 +314,7 @@ func TestAHeadCostsNoAllocation(t *testing.T) {
 	assert.Zero(t, n)
 }
 
-func TestAnAnswersHeadCostsNoAllocation(t *testing.T) {
+func TestAResponseHeadAllocatesNothing(t *testing.T) {
 	for _, raw := range []string{
 		"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n",
 		"HTTP/1.1  200 OK\nServer : x\n y\nContent-Length: 0, 0\n\n",

@@ -1,10 +1,10 @@
 package http1
 
-// Kind identifies the header fields that a proxy has to interpret.
+// Kind identifies a header field that a proxy has to interpret.
 type Kind uint8
 
-// The kinds. Other is any other field. Nominated is a field that the message's Connection field names, which
-// makes it hop-by-hop (RFC 9110 section 7.6.1).
+// The kinds. A field that is not listed here has the kind Other, or Nominated if the message's Connection field names
+// it. A nominated field is hop-by-hop (RFC 9110 section 7.6.1).
 const (
 	Other Kind = iota
 	Nominated
@@ -28,15 +28,18 @@ const (
 	Whirlpool // any X-Whirlpool-* field
 )
 
-// Field is one header field; both slices are views of the reader's buffer.
+// kinds is a set of kinds: bit n is set if the set has Kind(n).
+type kinds uint32
+
+// Field is one header field. Name and Value are views of the reader's buffer.
 type Field struct {
 	Name, Value []byte
 	Kind        Kind
 }
 
-// HopByHop reports whether the field ends at this hop and is not forwarded (RFC 9110 section 7.6.1).
-// It also returns true for Content-Length and Transfer-Encoding, because the forwarded message gets
-// its own framing, and for X-Whirlpool-* fields.
+// HopByHop reports whether the field is meant for the next recipient only and is not forwarded (RFC 9110 section
+// 7.6.1). It also returns true for X-Whirlpool-* fields, and for Content-Length and Transfer-Encoding, because the
+// forwarded message gets its own framing.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
 	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
@@ -63,10 +66,15 @@ type Request struct {
 	Fields         []Field
 	Host           []byte // value of the Host field; nil without one
 	Framing        Framing
-	Length         int64 // only if Framing is Length; without a body: 0 if Content-Length is 0, otherwise -1
+	Length         int64 // of the body if Framing is Length; without a body: 0 if Content-Length is 0, otherwise -1
 	Close          bool  // the connection ends after this message
 	Continue       bool  // the client waits for 100 Continue
+
+	kinds kinds // the kinds of Fields, except Other and Nominated
 }
+
+// Has reports whether the head has a field of the given kind, which must not be Other or Nominated.
+func (r *Request) Has(k Kind) bool { return r.kinds&(1<<k) != 0 }
 
 // Response is the head of a response.
 type Response struct {
@@ -75,13 +83,13 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // only if Framing is Length; without a body (HEAD, 304, empty): Content-Length, or -1
+	Length     int64 // of the body if Framing is Length; without a body (HEAD, 304, empty): Content-Length, or -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }
 
-// ProtocolError reports that a message violates the protocol. Detail contains no part of the message, so that
-// it may appear in a response.
+// ProtocolError reports that a message violates the protocol. Detail contains no part of the message, so Detail may
+// appear in a response.
 type ProtocolError struct {
 	Detail string
 	Status int // status of the error response if the message is a request: 400, 414 or 431

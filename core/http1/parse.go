@@ -6,21 +6,23 @@ import (
 	"strconv"
 )
 
-// ReadRequest reads the head of a request into q, reusing its slices. It returns io.EOF if the connection has
-// ended between two messages, io.ErrUnexpectedEOF if it has ended inside a head, and a *ProtocolError for an
-// invalid head.
+// ReadRequest reads the head of a request into q. It reuses the slices of q. It returns io.EOF if the connection has
+// ended between two messages, io.ErrUnexpectedEOF if the connection has ended inside a head, and a *ProtocolError for
+// an invalid head.
 func (r *Reader) ReadRequest(q *Request) error {
 	head, err := r.head()
 	if err != nil {
 		return err
 	}
-	*q = Request{Fields: q.Fields[:0]}
+	fields := q.Fields[:0]
+	*q = Request{} // a composite literal with values would be copied on the stack
 	line, rest, _ := bytes.Cut(head, crlf)
 	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
 		return err
 	}
 	s := scan{values: valueChar, limit: MaxFields}
-	if q.Fields, err = s.fields(rest, q.Fields); err != nil {
+	q.Fields, err = s.fields(rest, fields)
+	if q.kinds = s.kinds; err != nil {
 		return err
 	}
 	switch {
@@ -77,17 +79,17 @@ const (
 	bareLF     = "a line ends in LF without CR"
 )
 
-// ReadResponse reads the head of the final response to a request with the given method into p. It skips
-// interim responses (1xx), although RFC 9110 section 15.2 requires a proxy to forward them, because
-// Python's http.client treats every interim response except 100 as the final response. The bytes after a
-// 2xx to a CONNECT are not a body: they belong to the tunnel. The errors are those of ReadRequest. After
-// an error, p.Status is 0 unless a part of a response has arrived.
+// ReadResponse reads the head of the final response to a request with the given method into p. It skips interim
+// responses (1xx). RFC 9110 section 15.2 requires a proxy to forward them, but Python's http.client treats every
+// interim response except 100 as the final response. If the response is a 2xx to a CONNECT, the bytes after the head
+// are not a body: they belong to the tunnel. The errors are those of ReadRequest. After an error, p.Status is 0
+// unless a part of a response has arrived.
 //
-// ReadResponse makes the repairs that RFC 9112 permits. It drops white space before a colon (section 5.1),
-// joins folded lines (5.2), accepts a bare LF as the end of a line (2.2), and treats equal Content-Lengths as
-// one (6.3). If there is a Transfer-Encoding, it ignores Content-Length and ends the connection after the
-// message (6.3). Control characters in a field value other than CR, LF and NUL stay there (RFC 9110 section
-// 5.5).
+// ReadResponse makes the repairs that RFC 9112 permits. It drops white space before a colon (section 5.1) and joins
+// folded lines (5.2). It accepts a bare LF as the end of a line (2.2), and treats equal Content-Lengths as one (6.3).
+// If the head has both a Transfer-Encoding and a Content-Length, it ignores the Content-Length and sets p.Close
+// (6.3). A field value may contain control characters other than CR, LF and NUL. ReadResponse does not remove them
+// (RFC 9110 section 5.5).
 func (r *Reader) ReadResponse(p *Response, method []byte) error {
 	return r.readFinal(p, method, 0)
 }
@@ -103,7 +105,16 @@ func (r *Reader) ReadUpgrade(p *Response, method []byte) error {
 	return r.readFinal(p, method, 101)
 }
 
-// readFinal reads responses until one is final or has the status until.
+// ReadInterim is like ReadResponse, but also returns each interim response except 101, which is an error.
+func (r *Reader) ReadInterim(p *Response, method []byte) error {
+	return r.readFinal(p, method, everyInterim)
+}
+
+// everyInterim stands for all interim responses except 101 (readFinal).
+const everyInterim = -1
+
+// readFinal reads responses until one is final, or has the status until, or is an interim response that everyInterim
+// stands for.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -111,7 +122,7 @@ func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 		if err != nil {
 			return err
 		}
-		if p.Status >= 200 || p.Status == until {
+		if p.Status >= 200 || p.Status == until || until == everyInterim && p.Status != 101 {
 			return nil
 		}
 		if p.Status == 101 {
@@ -122,7 +133,7 @@ func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	return malformed("more than 64 KiB of interim (1xx) responses")
 }
 
-// readResponse reads one head, interim or final, and returns its size in bytes.
+// readResponse reads the head of one interim or final response, and returns the size of the head in bytes.
 func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) {
 	head, err := r.head()
 	if err != nil {
@@ -132,16 +143,16 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
-	// The head is malformed or needs a repair. With bare LFs as line ends, it may end earlier than the
-	// head that was found.
+	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end earlier than r.head has
+	// found.
 	whole := r.buf[r.begin:r.r]
 	end, next := looseEnd(whole, 0)
 	r.r = r.begin + next
 	return next, p.parse(whole[:end], method, true)
 }
 
-// statusLine reads VERSION SP STATUS SP REASON. Like Go's and curl's clients, it accepts several spaces.
-// The reason may be missing. A minor version above 1 counts as 1 (RFC 9110 section 2.5).
+// statusLine reads VERSION SP STATUS SP REASON. Like Go's and curl's clients, it accepts several spaces before
+// STATUS. The reason may be missing. A minor version above 1 counts as 1 (RFC 9110 section 2.5).
 func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if len(line) < 9 || line[8] != ' ' {
 		return 0, 0, nil, malformed(badStatusLine)
@@ -159,7 +170,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 		}
 		status = 10*status + int(d-'0')
 	}
-	if status < 100 { // a status above 599 is accepted, because some servers use one, for example LinkedIn (999)
+	if status < 100 { // a status above 599 is accepted: some servers send one, for example LinkedIn (999)
 		return 0, 0, nil, malformed("the status is below 100")
 	}
 	if reason = trim(line[3:]); !all(reason, responseChar) {
@@ -170,8 +181,8 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse parses the head of a response. If loose is set, it makes the repairs.
-func (p *Response) parse(head, method []byte, loose bool) error {
+// parse parses the head of a response. If loose is set, it makes the repairs that ReadResponse lists.
+func (r *Response) parse(head, method []byte, loose bool) error {
 	line, rest, ok := bytes.Cut(head, crlf)
 	if loose {
 		line, rest, ok = bytes.Cut(head, lf)
@@ -184,46 +195,48 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	if err != nil {
 		return err
 	}
-	*p = Response{Status: status, Reason: reason, Minor: minor, Fields: p.Fields[:0], Length: -1}
+	fields := r.Fields[:0]
+	*r = Response{}
+	r.Status, r.Reason, r.Minor, r.Length = status, reason, minor, -1
 	s := scan{
 		values: responseChar, limit: MaxResponseFields, response: true,
 		unframed: status/100 == 2 && string(method) == "CONNECT",
 		bodiless: status < 200 || status == 204 || status == 304 || string(method) == "HEAD",
 	}
 	if loose {
-		p.Fields, err = s.looseFields(rest, p.Fields)
+		r.Fields, err = s.looseFields(rest, fields)
 	} else {
-		p.Fields, err = s.fields(rest, p.Fields)
+		r.Fields, err = s.fields(rest, fields)
 	}
 	if err != nil {
 		return err
 	}
-	p.RetryAfter = s.retryAfter
-	p.Close = s.close || minor == 0 && !s.keepAlive
+	r.RetryAfter = s.retryAfter
+	r.Close = s.close || minor == 0 && !s.keepAlive
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// A 204 has no length (RFC 9110 section 8.6). If it has one nevertheless, a body may follow.
-		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
+		// A 204 has no length (RFC 9110 section 8.6). If the response has a length nevertheless, a body may follow.
+		r.Close = r.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {
-			p.Length = s.length
+			r.Length = s.length
 		}
 	case s.chunked && minor == 0:
 		return malformed("Transfer-Encoding in an HTTP/1.0 response")
 	case s.chunked:
-		p.Framing, p.Close = Chunked, p.Close || s.hasLength
+		r.Framing, r.Close = Chunked, r.Close || s.hasLength
 	case s.hasLength && s.length == 0:
-		p.Length = 0
+		r.Length = 0
 	case s.hasLength:
-		p.Framing, p.Length = Length, s.length
+		r.Framing, r.Length = Length, s.length
 	default:
-		p.Framing, p.Close = UntilClose, true
+		r.Framing, r.Close = UntilClose, true
 	}
 	return nil
 }
 
-// scan collects data about the framing of a message from the fields of its head.
+// scan collects data about the framing of a message from the header fields.
 type scan struct {
 	host, retryAfter []byte
 	hosts            int
@@ -233,10 +246,11 @@ type scan struct {
 	close, keepAlive bool
 	expect100        bool
 	nominated        int // number of field names in Connection
+	kinds            kinds
 
-	values   uint8 // the class of bytes that a value may contain
+	values   uint8 // the bit of class for the bytes that a value may contain
 	limit    int   // maximum number of fields
-	response bool  // the head is that of a response, so equal lengths count as one
+	response bool  // the message is a response, so equal lengths count as one
 	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)
 	bodiless bool  // the message has no body, whatever its fields (RFC 9112 section 6.3)
 	noLength bool  // the message has no body and no valid length
@@ -261,6 +275,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {
+			s.kinds |= 1 << f.Kind
 			if err := s.read(&f); err != nil {
 				return fields, err
 			}
@@ -273,7 +288,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
-// looseFields is like fields, but makes the repairs of a response that ReadResponse lists.
+// looseFields is like the method fields, but makes the repairs of a response that ReadResponse lists.
 func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
@@ -305,8 +320,8 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			return fields, s.bad(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
-		if folded && (f.Kind == ContentLength || f.Kind == TransferEncoding) && !s.bodiless {
-			return fields, malformed("a folded Content-Length or Transfer-Encoding")
+		if folded && f.Kind == TransferEncoding && !s.bodiless {
+			return fields, malformed("a folded Transfer-Encoding")
 		}
 		if f.Kind != Other {
 			if err := s.read(&f); err != nil {
@@ -339,7 +354,7 @@ func tooManyFields(limit int) error {
 	return &ProtocolError{Detail: "more than " + strconv.Itoa(limit) + " header fields", Status: 431}
 }
 
-// read interprets a field with a kind other than Other.
+// read interprets a field whose kind is not Other.
 func (s *scan) read(f *Field) error {
 	if f.Kind == ContentLength || f.Kind == TransferEncoding {
 		err := s.framing(f)
@@ -391,7 +406,7 @@ func (s *scan) framing(f *Field) error {
 		return malformed("more than one Content-Length")
 	case !s.response:
 		return malformed(badLength)
-	default: // equal values count as one, in one field or in several fields (RFC 9112 section 6.3)
+	default: // equal values count as one value, in one field or in several fields (RFC 9112 section 6.3)
 		for rest, more := f.Value, true; more; {
 			var value []byte
 			value, rest, more = bytes.Cut(rest, comma)
@@ -410,7 +425,7 @@ func (s *scan) framing(f *Field) error {
 
 const badLength = "Content-Length is not a number of digits"
 
-// withoutZeros removes leading zeros, but not the last digit.
+// withoutZeros removes leading zeros. If all digits are zeros, it keeps the last one.
 func withoutZeros(digits []byte) []byte {
 	for len(digits) > 1 && digits[0] == '0' {
 		digits = digits[1:]
@@ -418,12 +433,12 @@ func withoutZeros(digits []byte) []byte {
 	return digits
 }
 
-// maxNominated is the maximum number of field names in Connection, because each of them is compared with each
-// field.
+// maxNominated is the maximum number of field names in Connection. It is limited because nominate compares each name
+// with each field.
 const maxNominated = 100
 
-// nominate marks the fields that Connection names as hop-by-hop. It does not change fields that have a kind,
-// so that a sender cannot remove Host or the framing in this way.
+// nominate marks the fields that Connection names as hop-by-hop. It changes only fields of the kind Other. A sender
+// therefore cannot remove Host or the framing in this way.
 func nominate(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
@@ -441,7 +456,7 @@ func nominate(fields []Field) {
 	}
 }
 
-// Classify sets the kinds, including Nominated, of fields that do not come from a Reader.
+// Classify sets the kinds of fields that do not come from a Reader. The kinds include Nominated.
 func Classify(fields []Field) {
 	for i := range fields {
 		fields[i].Kind = kindOf(fields[i].Name)
@@ -454,7 +469,7 @@ func nextToken(list []byte) (token, rest []byte) {
 	return trim(token), rest
 }
 
-// kindOf returns the kind of the field with the given name, in any case.
+// kindOf returns the kind of the field with the given name, which may be in upper or lower case.
 func kindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
@@ -556,7 +571,7 @@ func version(b []byte) int {
 	return -1
 }
 
-// ParseLength parses a number of 1 to 18 digits. For anything else it returns -1.
+// ParseLength parses a number of 1 to 18 digits. For any other text it returns -1.
 func ParseLength(b []byte) int64 {
 	if len(b) == 0 || len(b) > 18 {
 		return -1
@@ -581,7 +596,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// class maps each byte to a set of bits: the elements of a message that the byte may be part of.
+// class maps each byte to a set of bits. Each bit stands for an element of a message in which the byte is permitted.
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {
@@ -605,12 +620,18 @@ var class = func() (t [256]uint8) {
 const (
 	tokenChar = 1 << iota
 	targetChar
-	valueChar    // of a field's value in a request
-	responseChar // of a field's value in a response: control characters are permitted (RFC 9110 section 5.5)
+	valueChar    // the value of a field in a request
+	responseChar // the value of a field in a response, with control characters (RFC 9110 section 5.5)
 )
 
+// all reports whether every byte of b has the given bit in class. It checks eight bytes in each step.
 func all(b []byte, bit uint8) bool {
 	and := uint8(math.MaxUint8)
+	for ; len(b) >= 8; b = b[8:] {
+		c := (*[8]byte)(b)
+		and &= class[c[0]] & class[c[1]] & class[c[2]] & class[c[3]] &
+			class[c[4]] & class[c[5]] & class[c[6]] & class[c[7]]
+	}
 	for _, c := range b {
 		and &= class[c]
 	}

@@ -15,36 +15,35 @@ const (
 
 const (
 	startBuffer = 4 << 10
-	bulkBuffer  = 40 << 10 // 32 KiB of a body and its head
+	bulkBuffer  = 40 << 10 // 32 KiB of a body, and a head
 )
 
-// buffers and bulks are pools of buffers of the two sizes above. Buffers of other sizes are not
+// buffers and bulks are pools of buffers with the sizes startBuffer and bulkBuffer. Buffers of other sizes are not
 // pooled.
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
 )
 
-// Reader reads messages from one connection. It is not safe for concurrent
-// use.
+// Reader reads messages from one connection. It is not safe for concurrent use.
 type Reader struct {
 	src    io.Reader
 	buf    []byte
 	r, w   int
-	pooled *[]byte // the pool's pointer to buf
+	pooled *[]byte // the pointer to buf that its pool gave; nil if buf is not pooled
 	start  *sync.Pool
 
-	// OnPart, if not nil, is called when a part of a head has been read and the rest has not arrived. It may
-	// be called several times for one head.
+	// OnPart, if not nil, is called when only a part of a head has arrived. It may be called several times for one
+	// head.
 	OnPart func()
 
-	failed    error // the error that the next read returns
+	failed    error // the error that the next fill returns; see Fail
 	begin     int   // beginning, in buf, of the head that was read last
 	responses bool  // heads are parsed as responses, with repairs
 }
 
-// pooledSource is a source that takes a buffer only when there is something to read, so that a waiting
-// connection holds no buffer.
+// pooledSource is a source that takes a buffer only when there are bytes to read. A connection that waits therefore
+// holds no buffer.
 type pooledSource interface {
 	ReadPooled(buffers *sync.Pool) (*[]byte, int, error)
 }
@@ -52,8 +51,8 @@ type pooledSource interface {
 // NewReader returns a reader of src. The reader takes a buffer at its first read.
 func NewReader(src io.Reader) *Reader { return &Reader{src: src, start: &buffers} }
 
-// NewBulkReader returns a reader that takes a large buffer at once. It is meant for the peer that sends most
-// of the bytes: a proxy.
+// NewBulkReader returns a reader that takes a large buffer at its first read, not a small one that grows. It is meant
+// for the peer that sends most of the bytes: a proxy.
 func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, start: &bulks} }
 
 // Buffered returns a view of the bytes that have been read but not consumed.
@@ -62,8 +61,8 @@ func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
 // Discard consumes n buffered bytes.
 func (r *Reader) Discard(n int) { r.r += min(n, r.w-r.r) }
 
-// Release returns the buffer to its pool if it is empty. The next read takes another buffer. Views of the
-// buffer are invalid afterwards.
+// Release returns the reader's buffer to its pool, unless the buffer has bytes that were not consumed. The next read
+// takes another buffer. Views of the buffer are invalid afterwards.
 func (r *Reader) Release() {
 	if r.r != r.w || r.buf == nil {
 		return
@@ -83,8 +82,8 @@ func (r *Reader) giveBack() {
 	r.pooled = nil
 }
 
-// ReadAhead waits until more bytes are buffered, or the source ends. It only appends, so views stay valid. If
-// the buffer is full, it does nothing.
+// ReadAhead waits until more bytes are buffered, or the source ends. It only appends bytes to the buffer, so views
+// stay valid. If the buffer is full, it does nothing.
 func (r *Reader) ReadAhead() error {
 	if r.buf == nil {
 		return r.first()
@@ -100,8 +99,8 @@ func (r *Reader) ReadAhead() error {
 	return err
 }
 
-// Fail makes the next read return err. A caller of ReadAhead uses it to pass on the error, because the
-// source returns an error only once.
+// Fail makes the next read return err. After ReadAhead has returned an error, its caller passes the error to Fail,
+// because the source returns an error only once.
 func (r *Reader) Fail(err error) { r.failed = err }
 
 // first takes a buffer and reads into it.
@@ -117,8 +116,8 @@ func (r *Reader) first() (err error) {
 	return r.fill(maxHead)
 }
 
-// fill reads more bytes and lets the buffer grow up to limit bytes. If limit bytes are buffered, it
-// returns errFull.
+// fill reads more bytes, and increases the size of the buffer up to limit bytes. If limit bytes are buffered already,
+// it returns errFull.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
 		return r.first()
@@ -170,7 +169,6 @@ func (r *Reader) grow(size int) {
 var (
 	errFull     error = &ProtocolError{Detail: "the head is larger than 64 KiB", Status: 431}
 	errLongLine error = &ProtocolError{Detail: "the first line is longer than 64 KiB", Status: 414}
-	crlf2             = []byte("\r\n\r\n")
 	crlf              = []byte("\r\n")
 	cr                = []byte("\r")
 	lf                = []byte("\n")
@@ -188,13 +186,14 @@ func (r *Reader) head() ([]byte, error) {
 			u = unfinished{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
-			// refused now, because the end of such a message may never arrive
+			// The message is refused now, because its end may never arrive.
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
-		// The end of the head may begin in the last three bytes that have already been searched.
+		// The first u.searched bytes of the head have been searched. The end of the head may begin in the last three
+		// of them.
 		from := r.r + max(u.searched-3, 0)
-		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
-			return r.consume(from+i+2, from+i+4), nil
+		if i := headEnd(r.buf[from:r.w]); i >= 0 {
+			return r.consume(from+i, from+i+2), nil
 		}
 		if r.w > r.r {
 			if whole, err := r.unfinished(&u); whole != nil || err != nil {
@@ -216,8 +215,8 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// unfinished checks a head whose end has not been found. If it is the head of a response and ends
-// with a bare LF, unfinished consumes and returns it.
+// unfinished checks a head whose end headEnd has not found. A response's head may end with a bare LF; unfinished then
+// consumes the head and returns it. Otherwise it returns nil if the head may still become valid.
 func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {
@@ -234,14 +233,31 @@ func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
 	return nil, nil
 }
 
-// consume consumes a head that ends at end, and the empty line after it, up to next.
+// consume consumes a head and the empty line after it. It returns the head. The head ends at the index end, and the
+// empty line ends at the index next.
 func (r *Reader) consume(end, next int) []byte {
 	r.begin, r.r = r.r, next
 	return r.buf[r.begin:end]
 }
 
-// looseEnd searches for the end of a head with bare LFs, beginning at index from. It returns the indices
-// before and after its final empty line, or 0, 0 if there is no end.
+// headEnd returns the index of the empty line at the end of a head in b, or -1 if b has no such line. The last line
+// of the head and the empty line must end in CRLF. headEnd is several times as fast as bytes.Index with two CRLFs,
+// because lines are short.
+func headEnd(b []byte) int {
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return -1
+		}
+		at += i + 1
+		if at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n' && at > 1 && b[at-2] == '\r' {
+			return at
+		}
+	}
+}
+
+// looseEnd searches b for the end of a head in which lines may end in bare LFs. The search begins at the index from.
+// looseEnd returns the indices before and after the final empty line, or 0, 0 if there is no such line.
 func looseEnd(b []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')

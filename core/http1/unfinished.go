@@ -2,18 +2,18 @@ package http1
 
 import "bytes"
 
-// unfinished checks a head that is not complete yet. If the head cannot become valid any more, it is refused
-// at once, because its end may never arrive. Each byte is checked once; a request line is checked again when
-// it is complete.
+// unfinished checks a head that is not complete yet. If the head cannot become valid any more, it is refused without
+// a wait for its end, which may never arrive. Each byte is checked once; a request line is checked again when it is
+// complete.
 type unfinished struct {
-	searched int  // number of bytes that were searched for the end of the head
+	searched int  // number of bytes in which the end of the head was searched
 	seen     int  // number of bytes that were checked
 	lines    int  // number of complete lines among the checked bytes
-	line     int  // index of the beginning of the first incomplete line
+	line     int  // index at which the first incomplete line begins
 	named    bool // the incomplete line contains its method or name, and the delimiter after it
 	spaces   int  // number of spaces in a request's first line
-	version  int  // index of the beginning of the version, after the second space
-	fields   scan // result of scanning the complete lines with fields
+	version  int  // index at which the version begins, after the second space
+	fields   scan // result of reading the fields in the complete lines
 }
 
 // request checks the beginning of a request's head.
@@ -62,8 +62,9 @@ func (u *unfinished) request(head []byte) error {
 	}
 }
 
-// versionBegins checks the beginning of the version in the first line. The line is not complete; text is its
-// last part. versionBegins returns an error if no further bytes can make the version valid.
+// versionBegins checks the beginning of the version in the first line, which is not complete. line is the part of
+// this line that has arrived, and text is the last piece of line. versionBegins returns an error if the version
+// cannot become valid any more.
 func (u *unfinished) versionBegins(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {
@@ -85,7 +86,7 @@ func (u *unfinished) versionBegins(text, line []byte) error {
 	return nil
 }
 
-// field checks a complete line with a field, together with the fields before it.
+// field checks one field, which is a complete line, together with the fields before it.
 func (u *unfinished) field(line []byte) error {
 	name, value, _ := bytes.Cut(line, colon)
 	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}

@@ -83,6 +83,14 @@ var answers = map[string]answer{
 		raw:    ok200 + "A: b\r\n  c\r\n\td\r\nE: f\r\nContent-Length: 0\r\n\r\n",
 		status: 200, fields: "A: b    c  \td\r\nE: f\r\n",
 	},
+	"a folded length": {
+		raw:    ok200 + "Content-Length:\r\n 5\r\n\r\nhello",
+		status: 200, body: "hello",
+	},
+	"a folded length, bare LF": {
+		raw:    "HTTP/1.1 200 OK\nContent-Length:\n\t5\n\nhello",
+		status: 200, body: "hello",
+	},
 	"a folded field, bare LF": {
 		raw:    "HTTP/1.1 200 OK\nA: b\n c\nContent-Length: 0\n\n",
 		status: 200, fields: "A: b  c\r\n",
@@ -200,7 +208,8 @@ var answers = map[string]answer{
 	"a length with a space in it": {raw: ok200 + "Content-Length: 5 5\r\n\r\nhello"},
 	"a length in hexadecimal":     {raw: ok200 + "Content-Length: 0x5\r\n\r\nhello"},
 	"a length past 2^63":          {raw: ok200 + "Content-Length: 99999999999999999999\r\n\r\nhello"},
-	"a folded length":             {raw: ok200 + "Content-Length:\r\n 5\r\n\r\nhello", goElse: true},
+	"a length with a fold in it":  {raw: ok200 + "Content-Length: 5\r\n 5\r\n\r\nhello"},
+	"a list with a fold in it":    {raw: ok200 + "Content-Length: 5,\r\n 6\r\n\r\nhello!", reasons: "differ"},
 	"a folded encoding":           {raw: ok200 + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", goElse: true},
 	"identity":                    {raw: ok200 + "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello"},
 	"gzip, chunked":               {raw: ok200 + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
@@ -246,7 +255,7 @@ var answers = map[string]answer{
 	"101 unasked": {raw: "HTTP/1.1 101 Switching Protocols\r\n\r\n", goElse: true},
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponseVectors(t *testing.T) {
 	for name, a := range answers {
 		for kind, src := range ways(a.raw) {
 			t.Run(name+" "+kind, func(t *testing.T) {
@@ -285,7 +294,7 @@ func TestAnswers(t *testing.T) {
 // goElse are these: the client does not skip interim responses in this test, refuses control characters, and
 // is stricter about responses without a body. Package http1 refuses some responses that net/http accepts,
 // because other software could interpret them differently.
-func TestAnswersAsGoReadsThem(t *testing.T) {
+func TestResponsesAreReadAsByNetHTTP(t *testing.T) {
 	for name, a := range answers {
 		t.Run(name, func(t *testing.T) {
 			h, err := http.ReadResponse(bufio.NewReader(strings.NewReader(a.raw)), &http.Request{Method: a.method})
@@ -373,7 +382,7 @@ func TestUnfinishedRequests(t *testing.T) {
 }
 
 // A response is refused as soon as its status line cannot become valid.
-func TestUnfinishedAnswers(t *testing.T) {
+func TestUnfinishedResponses(t *testing.T) {
 	for head, refused := range map[string]bool{
 		"H": false, "HTTP/1.": false, "HTTP/1.1 2": false, "\r": false, ok200: false, ok200 + "A : b": false,
 		"HTTP/1.1 200\n": false, "\r\nHTT": false,

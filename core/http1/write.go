@@ -42,7 +42,7 @@ func AppendFields(b []byte, fields []Field) []byte {
 	return b
 }
 
-// AppendFraming appends the Content-Length or Transfer-Encoding field, if the message needs one.
+// AppendFraming appends the Content-Length or Transfer-Encoding field if the message needs one of them.
 func AppendFraming(b []byte, f Framing, length int64) []byte {
 	switch {
 	case f == Chunked:
@@ -67,7 +67,7 @@ func AppendChunk(b, p []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// LastChunk ends a chunked body.
+// LastChunk ends a chunked body without trailers.
 const LastChunk = "0\r\n\r\n"
 
 // AppendUpgrade appends an Upgrade field, and the Connection field that names it (RFC 9110 section 7.8).

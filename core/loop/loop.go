@@ -2,9 +2,9 @@
 // if two gateways list each other as proxies, or if a gateway lists itself under another address.
 //
 // Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop
-// (Connection names it), so no proxy forwards it to a target. A gateway sends on the tokens that it has
-// received, and appends its own. A process recognizes its own tokens. Others cannot determine whether two
-// tokens come from the same process.
+// (Connection names it), so no proxy forwards it to a target. To a SOCKS5 proxy that is a gateway, the token goes in
+// the handshake (package socks5). A gateway sends on the tokens that it has received, and appends its own. A process
+// recognizes its own tokens. Other processes cannot determine whether two tokens come from the same process.
 package loop
 
 import (
@@ -19,11 +19,12 @@ import (
 // Field is the name of the header field with the tokens.
 const Field = "Proxy-Loop"
 
-// The limits of a list of tokens. A token is a random number and a hash of it, in hexadecimal digits.
+// The limits of a list of tokens and of a Via field. A token is a random number, followed by a hash of this number,
+// both in hexadecimal digits.
 const (
-	tokenLen = 32
-	maxHops  = 16 // gateways in a chain
-	maxVia   = 8  // equal entries in a Via field
+	tokenLen = 32 // characters of a token
+	maxHops  = 16 // tokens (and therefore gateways) at which a request is not forwarded
+	maxVia   = 8  // equal entries in a Via field at which a request is not forwarded
 )
 
 // Errors of a request that must not be forwarded.
@@ -38,33 +39,39 @@ type Guard struct {
 	seed  maphash.Seed
 	rand  func() uint64
 	quiet atomic.Bool
-	dials dials
 }
 
 // New returns a guard with a new secret. rand is the source of the random numbers in tokens, and
 // must be safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
-// SetMarks sets whether requests get a token. They do by default.
+// SetMarks sets whether requests get a token. By default, requests get a token.
 func (g *Guard) SetMarks(on bool) { g.quiet.Store(!on) }
 
 // Marks reports whether requests get a token. It returns false for a nil guard.
 func (g *Guard) Marks() bool { return g != nil && !g.quiet.Load() }
 
-// Append appends a list of tokens to b: the received ones, and a new token of this process.
+// Append appends a list of tokens to b: the tokens in received, and a new token of this process.
 func (g *Guard) Append(b, received []byte) []byte {
-	if len(received) > 0 {
-		b = append(append(b, received...), ", "...)
-	}
+	b = AppendReceived(b, received)
 	var token [tokenLen / 2]byte
 	binary.BigEndian.PutUint64(token[:8], g.rand())
 	binary.BigEndian.PutUint64(token[8:], maphash.Bytes(g.seed, token[:8]))
 	return hex.AppendEncode(b, token[:])
 }
 
-// Check returns an error if a request with this list of tokens must not be forwarded: this process has made one of
-// the tokens, or there are too many. valid is false if value is not a list of tokens; such a value is not passed
-// on.
+// AppendReceived appends the tokens in received, which a request came with, and a comma. The caller can then append
+// another token. If received is empty, AppendReceived appends nothing.
+func AppendReceived(b, received []byte) []byte {
+	if len(received) > 0 {
+		b = append(append(b, received...), ", "...)
+	}
+	return b
+}
+
+// Check returns an error if a request with the list of tokens in value must not be forwarded. The error is ErrBack if
+// this process has made one of the tokens, or ErrTooLong if the list has maxHops tokens or more. The result valid is
+// false if value is not a list of tokens; the gateway does not send such a value on.
 func (g *Guard) Check(value []byte) (valid bool, err error) {
 	n := 0
 	for rest, more := value, true; more; n++ {
@@ -87,8 +94,8 @@ func (g *Guard) Check(value []byte) (valid bool, err error) {
 	return true, nil
 }
 
-// CheckVia returns ErrRepeated if a Via value contains its last entry at least maxVia times. The request is then in
-// a loop whose proxies remove Proxy-Loop.
+// CheckVia returns ErrRepeated if a Via value contains its last entry at least maxVia times. The request is then in a
+// loop of proxies that remove the field Proxy-Loop.
 func CheckVia(value []byte) error {
 	last := value[bytes.LastIndexByte(value, ',')+1:]
 	if last = bytes.TrimSpace(last); len(last) == 0 {

@@ -5,10 +5,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// Conn is a TCP connection for one reader and one writer at a time; Idle counts as a
-// reader. Deadlines and Close end its calls as in package net.
+// Conn is a TCP connection for one reader and one writer at a time; Idle counts as a reader. Deadlines and Close end
+// calls of a Conn as in package net.
 type Conn struct {
 	stream
 	// OnFull, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's
@@ -17,16 +19,19 @@ type Conn struct {
 	// OnClose, if not nil, is called once, after the connection was closed.
 	OnClose func()
 
+	// Meters count the bytes that are read and written. They may be set while no call is in progress.
+	Meters traffic.Meters
+
 	closed  atomic.Bool // OnClose has been called
 	raw     syscall.RawConn
 	reading operation
 	writing operation
 	message []byte // message to be written before the read
 
-	peekCall func(fd uintptr) // sets idle
+	peekCall func(fd uintptr) // sets the field idle
 	idle     bool
 
-	pool   *sync.Pool // pool for the read's buffer; nil if the caller provides the buffer
+	pool   *sync.Pool // pool for the buffer of the read; nil if the caller provides the buffer
 	pooled *[]byte    // the buffer from pool
 }
 
@@ -41,8 +46,8 @@ type stream interface {
 	SetLinger(seconds int) error
 }
 
-// operation is a read or write in progress. Its function value is created once per Conn, so
-// that a call does not allocate.
+// operation is a read or write in progress. Its function value is created once per Conn, so that a call allocates no
+// memory.
 type operation struct {
 	buf   []byte
 	n     int
@@ -69,7 +74,7 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// WriteError is the error of a call that reads and writes if the write has failed.
+// WriteError is the error of a call that writes and reads, if the write has failed.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }

@@ -42,12 +42,13 @@ func (c *Conn) read(p []byte) (int, error) {
 	case c.reading.n == 0:
 		return 0, io.EOF
 	}
+	c.Meters.Count(0, c.reading.n)
 	return c.reading.n, nil
 }
 
-// ReadPooled reads into a buffer from the pool (of *[]byte). It takes the buffer only when there is
-// something to read, so that a waiting call holds no buffer. The caller returns the buffer to the
-// pool; on an error the buffer is nil.
+// ReadPooled reads into a buffer from the pool, whose values are *[]byte. It takes the buffer only when there are
+// bytes to read. A call that waits therefore holds no buffer. The caller must put the buffer back into the pool. On
+// an error the returned buffer is nil.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }
@@ -65,11 +66,11 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 	return buffer, n, err
 }
 
-// receive writes c.message, if any, and then reads once into c.reading.buf.
+// receive writes c.message if it is not nil. Then it reads once into c.reading.buf, or into a buffer from c.pool.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The poller records all bytes that arrive from now on. The read can therefore wait for the poller without
-		// trying to read first.
+		// The poller records all bytes that arrive after the write. The read can therefore wait for the poller, and
+		// need not try to read before.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0
@@ -117,11 +118,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case c.writing.errno != 0:
 		err = os.NewSyscallError("sendto", c.writing.errno)
 	}
+	c.Meters.Count(c.writing.n, 0)
 	return c.writing.n, err
 }
 
-// ended returns the error of a call that the poller has ended, either because the deadline has passed or
-// because the connection was closed.
+// ended returns the error of a call that the poller has ended. The reason is that the deadline has passed, or that
+// the connection was closed.
 func ended(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -129,7 +131,7 @@ func ended(err error) error {
 	return net.ErrClosed
 }
 
-// send writes the rest of c.writing.buf, from index c.writing.n on.
+// send writes the part of c.writing.buf that begins at index c.writing.n.
 func (c *Conn) send(fd uintptr) bool {
 	for c.writing.n < len(c.writing.buf) {
 		n, errno := send(fd, c.writing.buf[c.writing.n:])
@@ -161,8 +163,8 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// WriteThenRead writes message and then reads the beginning of the response into p, like Write followed by
-// Read. If bytes have already arrived, it returns these. If the write fails, the error is a *WriteError.
+// WriteThenRead writes message and then reads the beginning of the response into p, like Write followed by Read. If
+// bytes had arrived before the write, it returns these bytes. If the write fails, the error is a *WriteError.
 func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)
@@ -177,9 +179,10 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	c.message = message
 	n, err := c.read(p)
 	if c.message == nil {
+		c.Meters.Count(len(message), 0)
 		return n, err
 	}
-	// The message was written only in part, or not at all because the read deadline had passed.
+	// Only a part of the message was written, or nothing because the read deadline had passed.
 	c.message = nil
 	if c.reading.errno != 0 && c.reading.errno != syscall.EAGAIN {
 		return 0, &WriteError{os.NewSyscallError("sendto", c.reading.errno)}
@@ -190,14 +193,14 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	return c.read(p)
 }
 
-// Idle reports whether the connection is open and has no bytes to read. It does not wait
-// and does not consume anything. A deadline that has passed has no effect on it.
+// Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes.
+// A deadline that has passed has no effect on Idle.
 func (c *Conn) Idle() bool { return c.raw.Control(c.peekCall) == nil && c.idle }
 
 func (c *Conn) peek(fd uintptr) { c.idle = peek(fd) == syscall.EAGAIN }
 
-// peek tries to read from fd without blocking and without consuming anything. It returns EAGAIN if
-// there is nothing to read.
+// peek tries to read from fd without a wait. It does not consume bytes. It returns EAGAIN if there are no bytes to
+// read.
 func peek(fd uintptr) syscall.Errno {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,

@@ -14,7 +14,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.OnFull != nil {
 		c.OnFull()
 	}
-	return c.stream.Write(p)
+	n, err := c.stream.Write(p)
+	c.Meters.Count(n, 0)
+	return n, err
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.stream.Read(p)
+	c.Meters.Count(0, n)
+	return n, err
 }
 
 // WriteThenRead writes message and then reads the beginning of the response into p. If the
@@ -29,8 +38,8 @@ func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	return c.Read(p)
 }
 
-// ReadPooled reads into a buffer from the pool (of *[]byte). The caller returns the buffer to
-// the pool; on an error the buffer is nil.
+// ReadPooled reads into a buffer from the pool, whose values are *[]byte. The caller must put the buffer back into
+// the pool. On an error the returned buffer is nil.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }

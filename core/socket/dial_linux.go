@@ -13,9 +13,9 @@ import (
 	"unsafe"
 )
 
-// Listen listens for TCP connections on an address. Its connections are *Conns. They inherit their
-// socket options from the listener, which saves system calls. Multipath TCP, Go's default for
-// listeners, is off, because it slows down connections that do not use it.
+// Listen listens for TCP connections on an address. The connections that it accepts are *Conns. They inherit their
+// socket options from the listener, which saves system calls. Multipath TCP, Go's default for listeners, is off,
+// because it slows down connections that do not use it.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(setOptions)
@@ -28,8 +28,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return adopt(made.(*net.TCPListener), false)
 }
 
-// adopt returns a listener on the socket of made, and closes made. shared is set if other processes have the socket
-// too.
+// adopt returns a listener on the socket of made, and closes made. shared is set if the socket may also belong to
+// other processes.
 func adopt(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()
@@ -46,13 +46,12 @@ func adopt(made *net.TCPListener, shared bool) (net.Listener, error) {
 	return &listener{file: file, raw: raw, addr: made.Addr(), shared: shared}, nil
 }
 
-// listener accepts connections without package net, which would query the addresses of both
-// ends of each connection.
+// listener accepts connections without package net, which would query the addresses of both ends of each connection.
 type listener struct {
 	file   *os.File
 	raw    syscall.RawConn
 	addr   net.Addr
-	shared bool // other processes have the socket too, and may make it blocking
+	shared bool // the socket may also belong to other processes, which may make it blocking
 }
 
 func (l *listener) Addr() net.Addr { return l.addr }
@@ -100,14 +99,15 @@ func (l *listener) accept4(on uintptr, from *rawAddress) (fd uintptr, errno sysc
 	return fd, errno
 }
 
-// setNonblock sets O_NONBLOCK. The flag belongs to the socket, not to the process: systemd clears it whenever it starts
-// another service with the same socket. A blocking accept4 would block a thread, and Close until the next connection.
+// setNonblock sets O_NONBLOCK. The flag belongs to the socket, and all processes that have the socket share it.
+// systemd clears the flag whenever it starts another service with this socket. A blocking accept4 would block a
+// thread, and Close would then wait for the next connection.
 func setNonblock(fd uintptr) {
 	syscall.RawSyscall(syscall.SYS_FCNTL, fd, syscall.F_SETFL, syscall.O_NONBLOCK) // the socket has no other flags
 }
 
-// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the
-// connection is not established at once, Dial calls slow, if not nil, before it waits.
+// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the connection
+// cannot be established without a wait, Dial calls slow, if not nil, before the wait.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -130,7 +130,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	setOptions(fd)
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
-		errno = address.connect(fd) // a connection within the machine is already established
+		errno = address.connect(fd) // a connection within this machine is established by now
 	}
 	pending := errno == syscall.EALREADY
 	if errno != 0 && !pending {
@@ -150,30 +150,39 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 			return nil, err
 		}
 	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
-		// The kernel has chosen the destination port as the local port, and TCP has connected the socket to itself,
-		// because there is no listener.
-		c.SetLinger(0) // frees the port at once for a listener
+		// The kernel has chosen the destination port as the local port. Because nothing listens there, TCP has
+		// connected the socket to itself.
+		c.SetLinger(0) // frees the port without a wait, for a listener
 		c.Close()
 		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	}
 	return c, nil
 }
 
-// register adds a socket to the runtime's poller and returns its connection. remote is the
-// address of the peer; it may be the zero value. If register fails, it closes the socket.
+// register adds a socket to the runtime's poller and returns its Conn. remote is the address of the peer; if it is
+// the zero value, RemoteAddr queries the address. If register fails, it closes the socket.
 func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
-	d := descriptor{os.NewFile(fd, "tcp"), remote}
-	if d.SetDeadline(time.Time{}) != nil {
-		// NewFile does not return the reason: the kernel has no memory for the watch, or the user has too many
-		// watches (max_user_watches in epoll(7)).
-		d.Close()
-		return nil, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
+	d, err := openDescriptor(fd, remote)
+	if err != nil {
+		return nil, err
 	}
 	return newConn(d)
 }
 
-// dialedAddr returns the address to which the kernel connects for the destination a, for
-// RemoteAddr.
+// openDescriptor adds a socket to the runtime's poller. If this fails, it closes the socket.
+func openDescriptor(fd uintptr, remote netip.AddrPort) (descriptor, error) {
+	d := descriptor{os.NewFile(fd, "tcp"), remote}
+	if d.SetDeadline(time.Time{}) != nil {
+		// NewFile does not return the reason. Either the kernel has no memory for the watch, or the user has reached
+		// the maximum number of watches (max_user_watches in epoll(7)).
+		d.Close()
+		return descriptor{}, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
+	}
+	return d, nil
+}
+
+// dialedAddr returns the address to which the kernel connects if the address a is dialed. RemoteAddr of the
+// connection returns this address, even if a is another one.
 func dialedAddr(a netip.Addr) netip.Addr {
 	a = a.Unmap() // ::ffff:1.2.3.4 is dialed as IPv4, as in package net
 	switch {
@@ -185,7 +194,7 @@ func dialedAddr(a netip.Addr) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
-// waitConnected blocks until the connection to address is established, deadline passes or ctx ends.
+// waitConnected waits until the connection to address is established, the deadline passes or ctx ends.
 func (c *Conn) waitConnected(ctx context.Context, address *rawAddress, deadline time.Time) error {
 	c.SetWriteDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { c.SetWriteDeadline(time.Unix(1, 0)) })
@@ -222,7 +231,7 @@ func setOption(fd uintptr, level, option int, value int32) {
 // descriptor is a socket that is registered with the runtime's poller.
 type descriptor struct {
 	*os.File
-	remote netip.AddrPort // the peer
+	remote netip.AddrPort // the address of the peer
 }
 
 // CloseWrite shuts down the writing side, as net.TCPConn.CloseWrite does.
@@ -257,7 +266,8 @@ func (d descriptor) RemoteAddr() net.Addr {
 	return d.address(syscall.SYS_GETPEERNAME)
 }
 
-// address queries the local or the remote address. If that fails, it is the zero address.
+// address queries the local or the remote address; call is the number of the system call. If the query fails, address
+// returns the zero address.
 func (d descriptor) address(call uintptr) net.Addr {
 	var address rawAddress
 	d.control("getsockname", func(fd uintptr) syscall.Errno {
@@ -314,8 +324,8 @@ func (r *rawAddress) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(ip, uint16(r.port[0])<<8|uint16(r.port[1]))
 }
 
-// connect calls connect(2). EINPROGRESS at the first call and EALREADY at later calls mean that the
-// connection is being established.
+// connect calls connect(2). EINPROGRESS from the first call, or EALREADY from a later call, means that the connection
+// is being established.
 func (r *rawAddress) connect(fd uintptr) syscall.Errno {
 	size := uintptr(syscall.SizeofSockaddrInet6)
 	if r.family == syscall.AF_INET {

@@ -18,8 +18,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // adopt returns a listener on the socket of made.
 func adopt(made *net.TCPListener, _ bool) (net.Listener, error) { return made, nil }
 
-// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
-// cancelled. slow, if not nil, is called first.
+// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. Before it dials, it
+// calls slow, if not nil.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	if slow != nil {
 		slow()

@@ -2,6 +2,6 @@
 
 package socket
 
-// Idle always returns false: on this system, this package cannot check a connection. As a result,
-// connections are not reused.
+// Idle always returns false, because this package cannot check a connection on this system. As a result, connections
+// are not reused.
 func (c *Conn) Idle() bool { return false }

@@ -13,11 +13,11 @@ type pollFd struct {
 	events, revents int16
 }
 
-// pollIn is POLLIN of winsock2.h: data or the end of the stream. Errors are always reported.
+// pollIn is POLLIN of winsock2.h. It asks for data and the end of the stream; errors are always reported.
 const pollIn = 0x0300
 
-// Idle reports whether the connection is open and has no bytes to read. It does not wait
-// and does not consume anything. A deadline that has passed has no effect on it.
+// Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes.
+// A deadline that has passed has no effect on Idle.
 func (c *Conn) Idle() (idle bool) {
 	err := c.raw.Control(func(fd uintptr) {
 		poll := pollFd{fd: fd, events: pollIn}

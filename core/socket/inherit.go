@@ -6,9 +6,9 @@ import (
 	"os"
 )
 
-// Inherit returns a listener on a listening TCP socket that was passed to this process, and closes the file.
-// Like those of Listen, its connections are *Conns. If another process also has the socket, the socket still
-// listens after Close.
+// Inherit returns a listener on a listening TCP socket that was passed to this process, and closes the file. The
+// connections that the listener accepts are *Conns, as with Listen. If another process also has the socket, the
+// socket still listens after the listener is closed.
 func Inherit(file *os.File) (net.Listener, error) {
 	defer file.Close()
 	made, err := net.FileListener(file)

@@ -15,7 +15,7 @@ import (
 
 // O_NONBLOCK belongs to the socket, which several processes share. A supervisor clears it for each service that it
 // passes the socket to, so it may be cleared while this process is accepting.
-func TestABlockingSocketBlocksNothing(t *testing.T) {
+func TestABlockingSocketBlocksNoThread(t *testing.T) {
 	for name, clear := range map[string]struct{ before, after bool }{
 		"passed blocking":     {before: true},
 		"made blocking later": {after: true},

@@ -18,17 +18,17 @@ type Pipes struct {
 	buffers sync.Pool    // of *[]byte, for copies without a pipe
 }
 
-// SpliceMin is the smallest number of bytes for which Pipes costs less than a Read and a Write.
+// SpliceMin is the minimum number of bytes for which Pipes.Move costs less than a Read and a Write.
 const SpliceMin = 64 << 10
 
-// maxSpare is the number of unused pipes that are kept. A pipe is in use only while it holds
-// bytes, so a few pipes serve many connections.
+// maxSpare is the maximum number of unused pipes that are kept. A pipe is in use only while it holds bytes, so a few
+// pipes serve many connections.
 const maxSpare = 16
 
-// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe
-// in use. Therefore mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns
-// false, Move copies the bytes through a buffer. closed, if not nil, is called after a pipe that mayOpen has
-// permitted was closed.
+// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe in use.
+// Therefore mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns false, Move copies
+// the bytes through a buffer. closed, if not nil, is called once for each pipe that mayOpen has permitted: when the
+// pipe is closed, or if it could not be created.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -41,12 +41,12 @@ func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	return p
 }
 
-// Open returns the number of pipes, including pipes for which mayOpen is being called.
+// Open returns the number of pipes. It also counts pipes for which a call of mayOpen is in progress.
 func (p *Pipes) Open() int { return int(p.open.Load()) }
 
-// Move blocks until src has something to read, as Read does, and copies up to limit bytes of src to
-// dst, as Write does. n is the number of bytes written to dst. At the end of src, err is io.EOF. An
-// error of dst is a *WriteError; bytes that were read from src and not written to dst are lost.
+// Move waits until src has bytes to read, as Read does, and copies up to limit bytes of src to dst, as Write does.
+// The result n is the number of bytes written to dst. At the end of src, err is io.EOF. If the write to dst fails,
+// err is a *WriteError. The bytes that were read from src and not written to dst are then lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	m := p.moves.Get().(*move)
 	n, err = m.move(dst, src, limit)

@@ -12,9 +12,9 @@ import (
 // pipe holds the file descriptors of the two ends of a pipe.
 type pipe struct{ out, in int }
 
-// pipeSize is the capacity of a pipe (F_SETPIPE_SZ). A user without privileges may have 256 such
-// pipes (pipe-user-pages-soft in pipe(7)). Further pipes would hold only 8 KiB, and be slower than
-// a buffer.
+// pipeSize is the capacity of a pipe (F_SETPIPE_SZ). A user without privileges may have 256 such pipes
+// (pipe-user-pages-soft in pipe(7)). Any pipe above this number would hold only 8 KiB, and be slower than a copy
+// through a buffer.
 const pipeSize = 256 << 10
 
 func (p *Pipes) get() (pipe, bool) {
@@ -63,7 +63,7 @@ func (p *Pipes) gone() {
 	}
 }
 
-// CloseUnused closes a pipe that is not in use. It returns false if there is none.
+// CloseUnused closes a pipe that is not in use. It returns false if there is no such pipe.
 func (p *Pipes) CloseUnused() bool {
 	select {
 	case unused := <-p.free:
@@ -79,8 +79,7 @@ func (p pipe) close() {
 	unix.Close(p.in)
 }
 
-// move is one Move in progress. Its function values are created once, so that a Move does not
-// allocate.
+// move is the state of one call of Move. Its function values are created once, so that a Move allocates no memory.
 type move struct {
 	pipes     *Pipes
 	pipe      pipe
@@ -89,7 +88,7 @@ type move struct {
 	inPipe    int  // bytes in the pipe
 	written   int  // bytes written to dst
 	waited    bool // the poller has waited for src at least once
-	buffered  bool // splice(2) does not work here: use moveBuffered
+	buffered  bool // splice(2) cannot be used: moveBuffered copies the bytes
 	errno     syscall.Errno
 	fillCall  func(fd uintptr) (done bool)
 	drainCall func(fd uintptr) (done bool)
@@ -114,11 +113,13 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	}
+	src.Meters.Count(0, m.inPipe)
 	if err = dst.raw.Write(m.drainCall); err != nil {
 		err = ended(err)
 	} else if m.errno != 0 {
 		err = os.NewSyscallError("splice", m.errno)
 	}
+	dst.Meters.Count(m.written, 0)
 	if err != nil {
 		m.pipes.drop(m.pipe)
 		return int64(m.written), &WriteError{err}
@@ -127,9 +128,10 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.written), nil
 }
 
-// fillPipe moves bytes from fd into a pipe. It holds neither a pipe nor a buffer while it waits. With urgent
-// data (tcp(7)), splice(2) reports the end of the stream, or that there is nothing to read although the
-// poller reports fd readable. A normal read distinguishes these cases and skips the urgent data.
+// fillPipe moves bytes from fd into a pipe. It holds neither a pipe nor a buffer while it waits. If fd has urgent
+// data (tcp(7)), the result of splice(2) can be wrong in two ways. It reports the end of the stream. Or it reports
+// that there are no bytes to read, although the poller reports fd readable. A normal read finds the real state and
+// skips the urgent data.
 func (m *move) fillPipe(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {
@@ -143,7 +145,7 @@ func (m *move) fillPipe(fd uintptr) bool {
 	m.pipes.put(m.pipe)
 	switch {
 	case m.errno == syscall.EAGAIN && (!m.waited || peek(fd) == syscall.EAGAIN):
-		m.waited = true // the poller may report bytes that have already been read
+		m.waited = true // the bytes that the poller has reported may have been read already
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
 		m.buffered = true

@@ -6,7 +6,7 @@ type pipe struct{}
 
 func (pipe) close() {}
 
-// move is one Move in progress.
+// move is the state of one call of Move.
 type move struct{ pipes *Pipes }
 
 func newMove(p *Pipes) *move { return &move{p} }

@@ -10,9 +10,9 @@ import (
 // progressVisible is set if Progress works on this system.
 const progressVisible = true
 
-// Progress returns the numbers of bytes written to c that the peer has acknowledged (acked) and has
-// not acknowledged (queued). If two calls return the same values and queued is above 0, the peer
-// has received nothing in between. Both are 0 if c is not TCP; queued is -1 if c is closed.
+// Progress returns two numbers of bytes that were written to c: the peer has acknowledged acked bytes, and has not
+// acknowledged queued bytes. If two calls return the same values and queued is above 0, the peer has received nothing
+// between the calls. Both numbers are 0 if c is not TCP; queued is -1 if c is closed.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
 	if !ok {
@@ -41,8 +41,8 @@ func Unread(c net.Conn) (n int) {
 	return n
 }
 
-// SinceReceived returns the time since the last bytes arrived on c, or since the connection was made if none have; 0 if
-// c is not TCP. Its resolution is a few milliseconds.
+// SinceReceived returns the time since the last bytes arrived on c. If no bytes have arrived, it is the time since
+// the connection was made. If c is not TCP, it is 0. Its resolution is a few milliseconds.
 func SinceReceived(c net.Conn) (d time.Duration) {
 	tcp, ok := c.(*Conn)
 	if !ok || tcp == nil {
@@ -56,8 +56,8 @@ func SinceReceived(c net.Conn) (d time.Duration) {
 	return d
 }
 
-// PeerClosed reports whether the peer of c has shut down its writing side, closed or reset the
-// connection, even if there are still bytes to read.
+// PeerClosed reports whether the peer of c has shut down its writing side, or has closed or reset the connection. It
+// does so even if there are still bytes to read.
 func PeerClosed(c net.Conn) (closed bool) {
 	tcp, ok := c.(*Conn)
 	if !ok || tcp == nil {
@@ -71,9 +71,9 @@ func PeerClosed(c net.Conn) (closed bool) {
 	return closed
 }
 
-// NotReceived reports whether the peer of c had closed the connection before it received any of the last
-// n bytes written: its system has acknowledged none of them and has sent a reset. A peer that has only
-// shut down its writing side may still read these bytes. NotReceived must be called after a read or
+// NotReceived reports whether the peer of c had closed the connection before it received any of the last n bytes that
+// were written. This is so if the peer's system has acknowledged none of these bytes and has sent a reset. A peer
+// that has only shut down its writing side may still read these bytes. NotReceived must be called after a read or
 // write of c has failed.
 func NotReceived(c *Conn, n int) (lost bool) {
 	if c == nil {

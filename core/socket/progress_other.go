@@ -9,18 +9,18 @@ import (
 
 const progressVisible = false
 
-// PeerClosed always returns false: this system does not report it.
+// PeerClosed always returns false: on this system, this package does not query the state of TCP.
 func PeerClosed(net.Conn) bool { return false }
 
-// Progress always returns 0, 0: this system does not report it.
+// Progress always returns 0, 0: on this system, this package does not query the state of TCP.
 func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
 
-// NotReceived always returns false: this system does not report it.
+// NotReceived always returns false: on this system, this package does not query the state of TCP.
 func NotReceived(*Conn, int) bool { return false }
 
-// Unread always returns 0: this system does not report it.
+// Unread always returns 0: on this system, this package does not query the state of TCP.
 func Unread(net.Conn) int { return 0 }
 
-// SinceReceived returns the time since the last bytes arrived on c. Here it returns 0, because the systems differ in
-// how they report it.
+// SinceReceived returns 0. On Linux it returns the time since the last bytes arrived on c. Every other system reports
+// this time in its own way.
 func SinceReceived(net.Conn) time.Duration { return 0 }

@@ -7,20 +7,18 @@ import (
 	"time"
 )
 
-// Stall ends a write whose peer has stopped reading, but not a write whose peer still reads, however slowly.
-// A write deadline cannot distinguish the two cases, because the kernel wakes a writer only when a third of
-// its buffer is free. A deadline during splice(2) would also lose the bytes in the pipe. The zero value is
-// ready for use.
+// Stall ends a write if the peer has stopped reading, but not if the peer still reads, even very slowly. A write
+// deadline cannot distinguish the two cases, because the kernel wakes a writer only when a third of its buffer is
+// free. Also, a deadline during splice(2) would lose the bytes in the pipe. The zero value is ready for use.
 //
-// On systems other than Linux, which do not report what the peer has received, a Stall is a
-// write deadline.
+// Systems other than Linux do not report what the peer has received. There, a Stall is a write deadline.
 type Stall struct {
-	// MayStall, if not nil, is called at each check. While it returns true the write is not
-	// ended. It is called on a goroutine of the Stall.
+	// MayStall, if not nil, is called at each check. As long as it returns true, the write is not ended. It is called
+	// on a goroutine of the Stall.
 	MayStall func() bool
 
-	// MinRate is the minimum number of bytes per second that the peer must acknowledge during a write that lasts
-	// for at least Grace; 0 for no limit.
+	// MinRate is the minimum number of bytes per second that the peer must acknowledge; 0 for no limit. It applies to
+	// a write only after Grace.
 	MinRate int64
 	Grace   time.Duration
 
@@ -33,18 +31,17 @@ type Stall struct {
 	acked     uint64      // bytes acknowledged at the last check
 	queued    int
 	unchanged int    // number of successive checks without progress
-	rated     int    // number of checks since first was set; 0 before
-	first     uint64 // bytes acknowledged at the first check that counts for the rate
-	ended     bool   // the write has been ended: the connection has a write deadline
+	rated     int    // number of checks since first was set; 0 if first is not set
+	first     uint64 // bytes acknowledged at the check at which the measurement of the rate began
+	ended     bool   // the write has been ended by a write deadline, which the connection still has
 }
 
-// checks is the number of checks within the idle time. A write may therefore last longer than the
-// idle time by an eighth of it.
+// checks is the number of checks within the idle time (see Start). A write without progress may therefore last longer
+// than the idle time by an eighth of that time.
 const checks = 8
 
-// Start begins to check a write to conn. If the write makes no progress for the time idle, it ends
-// with os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be
-// called from Conn.OnFull.
+// Start begins to check a write to conn. If the write makes no progress for the time idle, it fails with
+// os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be called from Conn.OnFull.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,9 +66,8 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	}
 }
 
-// Stop ends the checks. If a check has set a deadline and the write succeeded nevertheless, Stop
-// removes the deadline, so that the next write does not fail. Only the goroutine that writes
-// may call Stop.
+// Stop ends the checks. A check may have set a deadline, although the write then succeeded. Stop removes this
+// deadline, so that the next write does not fail. Only the goroutine that writes may call Stop.
 func (s *Stall) Stop() {
 	if !s.running.Load() {
 		return
@@ -88,7 +84,7 @@ func (s *Stall) Stop() {
 	}
 }
 
-// check ends the write if it has made no progress for the idle time.
+// check ends the write if it has made no progress for the idle time, or is slower than MinRate.
 func (s *Stall) check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +105,7 @@ func (s *Stall) check() {
 	s.timer.Reset(s.idle / checks)
 }
 
-// stalled reports whether enough checks in a row have found no progress.
+// stalled reports whether this check and the checks before it have found no progress for the idle time.
 func (s *Stall) stalled(acked uint64, queued int) bool {
 	if queued > 0 && queued == s.queued && acked == s.acked {
 		s.unchanged++
@@ -120,8 +116,8 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 	return s.unchanged == checks
 }
 
-// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. A pause counts only when it has
-// ended, because stalled limits pauses.
+// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns
+// false, because stalled limits the length of pauses. When the pause has ended, its time counts for the rate.
 func (s *Stall) slow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked
@@ -132,9 +128,9 @@ func (s *Stall) slow(acked uint64) bool {
 		float64(acked-s.first) < float64(s.MinRate)*passed.Seconds()
 }
 
-// WaitAcked waits until the peer of c has acknowledged everything that was written, or has
-// acknowledged nothing for idle, or c is closed. After this, a reset cannot destroy bytes that are
-// on their way to the peer. On systems other than Linux WaitAcked does not wait.
+// WaitAcked waits until the peer of c has acknowledged all bytes that were written. It also returns if the peer has
+// acknowledged nothing for the time idle, or if c is closed. When all bytes are acknowledged, a reset cannot destroy
+// bytes on their way to the peer. On systems other than Linux WaitAcked does not wait.
 func WaitAcked(c net.Conn, idle time.Duration) {
 	last, moved := uint64(0), time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {

@@ -4,25 +4,30 @@ package socket
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Watcher detects that peers close their connections, while nothing reads from the connections. It needs no goroutine
-// for each connection: one goroutine waits for the events of an epoll instance, from the first Start to Close. The zero
-// Watcher is ready for use. It is safe for concurrent use.
+// Watcher detects events of connections while no goroutine reads from them. An event is that the peer closes the
+// connection (Watch), or that bytes arrive (AwaitParked). A Watcher needs no goroutine for each connection. One
+// goroutine waits for the events of all connections, from the first use of the Watcher to Close, by means of an epoll
+// instance. The zero Watcher is ready for use. It is safe for concurrent use.
 type Watcher struct {
-	mu      sync.Mutex    // guards all fields
-	epoll   *os.File      // nil before the first Start
-	fd      int           // of epoll
-	closed  bool          // by Close
-	watches []*Watch      // by file descriptor of the watched connection
-	ended   chan struct{} // closed when the goroutine has ended
+	use    sync.RWMutex  // guards the next fields; locked for reading while fd is used
+	epoll  *os.File      // nil before the first watch
+	fd     int           // the descriptor of epoll
+	closed bool          // Close has been called
+	ended  chan struct{} // closed when the goroutine has ended
+
+	mu      sync.Mutex // guards the next fields; not held in system calls: thousands of goroutines may wait for it
+	watches []*Watch   // by file descriptor of the watched connection; an element is nil if there is no watch
+	count   int        // number of watches
 }
 
-// Watch is the watch of one connection. One goroutine uses it at a time.
+// Watch is the watch of one connection. Only one goroutine at a time may use it.
 type Watch struct {
 	conn   *Conn
 	closed func() // called when the peer has closed the connection
@@ -31,52 +36,121 @@ type Watch struct {
 	err    error
 	start  func(fd uintptr)
 	stop   func(fd uintptr)
+
+	arrived chan struct{} // receives a value when the event of AwaitParked happens; nil for other watches
+
+	mu      sync.Mutex // held while an event is handled
+	running bool       // guarded by mu
 }
 
-// NewWatch returns a watch of c. It calls closed when the peer has shut down its writing side, closed or reset the
-// connection, and all bytes that arrived before have been read. closed must not wait, and must not use the Watch.
+// NewWatch returns a watch of c. The watch calls the function closed when two conditions are met. The peer has shut
+// down its writing side, or has closed or reset the connection. All bytes that had arrived before have been read.
+// This function must not wait, and must not use the Watch.
 func (w *Watcher) NewWatch(c *Conn, closed func()) *Watch {
 	h := &Watch{conn: c, closed: closed, of: w}
 	h.start, h.stop = h.add, h.remove
 	return h
 }
 
-// Start begins the watch. It returns false if that is not possible.
-func (h *Watch) Start() bool {
-	w := h.of
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.open() && h.conn.raw.Control(h.start) == nil && h.err == nil
+// Start begins the watch. It returns false if the connection cannot be watched.
+func (w *Watch) Start() bool {
+	watcher := w.of
+	if !watcher.acquire() {
+		return false
+	}
+	defer watcher.use.RUnlock()
+	w.setRunning(true)
+	return w.conn.raw.Control(w.start) == nil && w.err == nil
 }
 
-// Stop ends the watch. Its function is not called any more when Stop has returned.
-func (h *Watch) Stop() {
-	w := h.of
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if h.fd < len(w.watches) && w.watches[h.fd] == h { // otherwise another connection has the descriptor now
-		w.watches[h.fd] = nil
-	}
-	if !w.closed {
-		h.conn.raw.Control(h.stop) // a closed connection is not in the epoll instance any more
+// Stop ends the watch. After Stop has returned, the watch does not call its function (w.closed) any more.
+func (w *Watch) Stop() {
+	watcher := w.of
+	w.setRunning(false)
+	watcher.clear(w)
+	watcher.use.RLock()
+	defer watcher.use.RUnlock()
+	if !watcher.closed {
+		w.conn.raw.Control(w.stop) // a closed connection is not in the epoll instance any more
 	}
 }
 
-// add and remove are called while mu is held.
-func (h *Watch) add(fd uintptr) {
-	w := h.of
-	h.fd = int(fd)
+func (w *Watch) setRunning(running bool) {
+	w.mu.Lock()
+	w.running = running
+	w.mu.Unlock()
+}
+
+// The caller of add, watch and remove holds the mutex use of the Watcher.
+func (w *Watch) add(fd uintptr) { w.watch(fd, unix.EPOLLRDHUP|unix.EPOLLET) }
+
+func (w *Watch) watch(fd uintptr, events uint32) {
+	w.fd = int(fd)
+	w.of.set(w)
+	w.err = unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_ADD, w.fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+func (w *Watch) remove(fd uintptr) { unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
+
+// set enters the watch h under its descriptor.
+func (w *Watcher) set(h *Watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if more := h.fd + 1 - len(w.watches); more > 0 {
 		w.watches = append(w.watches, make([]*Watch, more)...)
 	}
+	if w.watches[h.fd] == nil {
+		w.count++
+	}
 	w.watches[h.fd] = h
-	h.err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, h.fd,
-		&unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)})
 }
 
-func (h *Watch) remove(fd uintptr) { unix.EpollCtl(h.of.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
+// clear removes the watch h, unless the descriptor now belongs to another connection.
+func (w *Watcher) clear(h *Watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.fd < len(w.watches) && w.watches[h.fd] == h {
+		w.watches[h.fd] = nil
+		if w.count--; w.count == 0 {
+			w.watches = nil // the memory of a burst is not kept
+		}
+	}
+}
 
-// open opens the epoll instance if necessary. The caller holds mu.
+// get returns the watch of the descriptor fd; nil if there is none.
+func (w *Watcher) get(fd int) *Watch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if fd >= len(w.watches) {
+		return nil
+	}
+	return w.watches[fd]
+}
+
+// acquire locks the mutex use for reading, and opens the epoll instance if it is not open. If acquire returns false,
+// there is no epoll instance, and the mutex is not locked.
+func (w *Watcher) acquire() bool {
+	w.use.RLock()
+	if w.epoll != nil && !w.closed {
+		return true
+	}
+	w.use.RUnlock()
+	w.use.Lock()
+	opened := w.open()
+	w.use.Unlock()
+	if !opened {
+		return false
+	}
+	w.use.RLock()
+	if w.closed {
+		w.use.RUnlock()
+		return false
+	}
+	return true
+}
+
+// open opens the epoll instance if it is not open. It returns false if there is no epoll instance. The caller has
+// locked the mutex use for writing.
 func (w *Watcher) open() bool {
 	if w.epoll != nil || w.closed {
 		return !w.closed
@@ -85,7 +159,7 @@ func (w *Watcher) open() bool {
 	if err != nil {
 		return false
 	}
-	unix.SetNonblock(fd, true) // so that the runtime's poller waits for it
+	unix.SetNonblock(fd, true) // required by the runtime's poller
 	w.fd, w.epoll, w.ended = fd, os.NewFile(uintptr(fd), "epoll"), make(chan struct{})
 	raw, err := w.epoll.SyscallConn()
 	if err != nil {
@@ -97,7 +171,7 @@ func (w *Watcher) open() bool {
 	return true
 }
 
-// run calls the functions of the watches until the epoll instance is closed.
+// run waits for events and passes each one to the method event, until the epoll instance is closed.
 func (w *Watcher) run(raw syscall.RawConn) {
 	defer close(w.ended)
 	var events [64]unix.EpollEvent
@@ -113,25 +187,38 @@ func (w *Watcher) run(raw syscall.RawConn) {
 		for _, e := range events[:n] {
 			w.event(int(e.Fd))
 		}
+		runtime.Gosched() // the requests of these events end before the requests of the next events use memory
 	}
 }
 
-// event calls the function of a watch if its peer has closed the connection. The event may be one of an earlier
-// connection with the same descriptor.
+// event handles an event of the descriptor fd. If AwaitParked waits for the event, event reports it there. Otherwise
+// it calls the function of the watch if the peer has closed the connection. The event may belong to an earlier
+// connection with the same descriptor, so event checks the state of the connection.
 func (w *Watcher) event(fd int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if h := w.watches[fd]; h != nil && PeerClosed(h.conn) && Unread(h.conn) == 0 {
+	h := w.get(fd)
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case !h.running:
+	case h.arrived != nil:
+		select {
+		case h.arrived <- struct{}{}:
+		default: // the channel has a value already
+		}
+	case PeerClosed(h.conn) && Unread(h.conn) == 0:
 		h.closed()
 	}
 }
 
-// Close ends all watches. Their functions are not called any more when Close has returned.
+// Close ends all watches. After Close has returned, their functions are not called any more.
 func (w *Watcher) Close() {
-	w.mu.Lock()
+	w.use.Lock()
 	epoll, ended := w.epoll, w.ended
 	w.closed = true
-	w.mu.Unlock()
+	w.use.Unlock()
 	if epoll != nil {
 		epoll.Close()
 		<-ended

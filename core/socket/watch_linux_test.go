@@ -99,6 +99,7 @@ func TestWatchThatHasEnded(t *testing.T) {
 	w.Close()
 	require.False(t, old.Start(), "after Close")
 	next.Stop()
+	require.Nil(t, w.watches, "no memory is kept without watches")
 	var unused Watcher
 	unused.Close()
 }

@@ -2,7 +2,7 @@
 
 package socket
 
-// Watcher detects that peers close their connections. On this system it cannot.
+// Watcher does nothing on this system. On Linux it detects that peers close their connections.
 type Watcher struct{}
 
 // Watch is the watch of one connection.

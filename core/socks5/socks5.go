@@ -1,5 +1,15 @@
-// Package socks5 has the numbers of SOCKS version 5 (RFC 1928, RFC 1929), and the parser for the messages of
-// a client.
+// Package socks5 has the numbers of SOCKS version 5 (RFC 1928, RFC 1929), and the parser for the messages of a
+// client.
+//
+// It also has [Tokens], an authentication method of Whirlpool's own. The method carries the tokens of package loop
+// from one gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for such methods. A server that does not
+// support Tokens chooses another method. A gateway that marks requests (loop.Guard.Marks) chooses Tokens if the
+// client offers it. The next messages are then:
+//
+//	client: version 1, length of the tokens (2 bytes, big-endian), tokens
+//	server: version 1, a [TokensStatus], and a second authentication method
+//
+// After [TokensTaken], the handshake goes on as if the server had chosen this second method.
 package socks5
 
 import (
@@ -14,13 +24,26 @@ const (
 	Version        = 5
 	NoAuth         = 0    // method: no authentication
 	UserPassword   = 2    // method: user name and password (RFC 1929)
+	Tokens         = 0xd7 // method: the tokens of package loop, and then a second method
 	NoMethod       = 0xff // no acceptable method
 	Connect        = 1    // command
 	IPv4           = 1    // type of address
 	Name           = 3    // type of address: a host name
 	IPv6           = 4    // type of address
 	AuthVersion    = 1    // version of RFC 1929
+	TokensVersion  = 1    // version of the messages of the method Tokens
 	maxCredentials = 3 + 255 + 255
+	maxTokens      = 3 + 1024
+)
+
+// TokensStatus is the server's reply to the tokens of a client.
+type TokensStatus byte
+
+// The replies to tokens. The server closes the connection after every reply except TokensTaken.
+const (
+	TokensTaken   TokensStatus = iota
+	TokensBack                 // one of the tokens is the server's own: the connection has come back
+	TokensTooMany              // the connection has passed too many gateways
 )
 
 // Reply is the code of a reply to a request (RFC 1928 section 6).
@@ -39,13 +62,17 @@ const (
 	AddressNotSupported
 )
 
-// MaxMessage is the maximum length of a client's message in bytes.
-const MaxMessage = maxCredentials
+// LoopDetected is a code that RFC 1928 does not assign. It is sent only to a client that has sent tokens. It means
+// that requests come back to the gateway through all proxies.
+const LoopDetected Reply = 0xd7
 
-// ErrIncomplete reports that a message is not complete: more input is needed.
+// MaxMessage is the maximum length of a client's message in bytes.
+const MaxMessage = maxTokens
+
+// ErrIncomplete reports that a message is not complete: the parser needs more bytes.
 var ErrIncomplete = errors.New("the SOCKS5 message is incomplete")
 
-// RequestError is the error of a request that cannot be served. Reply is the code to send.
+// RequestError is the error of a request that cannot be served. Reply is the code of the reply to the client.
 type RequestError struct {
 	Reply Reply
 	Msg   string
@@ -53,8 +80,8 @@ type RequestError struct {
 
 func (e *RequestError) Error() string { return e.Msg }
 
-// ParseMethods parses the client's first message and returns the authentication methods that the client
-// offers. methods is a slice of b. n is the length of the message.
+// ParseMethods parses the client's first message and returns the authentication methods that the client offers. The
+// result methods is a part of b. The result n is the length of the message.
 func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -66,7 +93,7 @@ func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	return b[2:n], n, nil
 }
 
-// ParseCredentials parses the message with user name and password (RFC 1929 section 2). n is the length of
+// ParseCredentials parses the message with user name and password (RFC 1929 section 2). The result n is the length of
 // the message.
 func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	if len(b) > 0 && b[0] != AuthVersion {
@@ -89,9 +116,32 @@ func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	return name, password, n, nil
 }
 
-// ParseRequest parses a request (RFC 1928 section 4) and returns the target as host:port, with an
-// IPv6 address in brackets. The host name is not checked. n is the length of the message. The error
-// is ErrIncomplete or a *RequestError.
+// ParseTokens parses the message that a client sends after the server has chosen the method [Tokens]: a version, a
+// length of two bytes, and the tokens. The result tokens is a part of b. The result n is the length of the message.
+func ParseTokens(b []byte) (tokens []byte, n int, err error) {
+	switch {
+	case len(b) > 0 && b[0] != TokensVersion:
+		return nil, 0, fmt.Errorf("version %d of the message with tokens instead of 1", b[0])
+	case len(b) < 3:
+		return nil, 0, ErrIncomplete
+	}
+	if n = 3 + int(b[1])<<8 + int(b[2]); n > maxTokens {
+		return nil, 0, fmt.Errorf("a SOCKS5 message with %d bytes of tokens; the limit is %d", n-3, maxTokens-3)
+	}
+	if len(b) < n {
+		return nil, 0, ErrIncomplete
+	}
+	return b[3:n], n, nil
+}
+
+// AppendTokens appends the message that ParseTokens parses.
+func AppendTokens(b, tokens []byte) []byte {
+	return append(append(b, TokensVersion, byte(len(tokens)>>8), byte(len(tokens))), tokens...)
+}
+
+// ParseRequest parses a request (RFC 1928 section 4) and returns the target as host:port, with an IPv6 address in
+// brackets. It does not check the host name. The result n is the length of the message. The error is ErrIncomplete or
+// a *RequestError.
 func ParseRequest(b []byte) (target string, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -102,7 +152,7 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	case len(b) < 5:
 		return "", 0, ErrIncomplete
 	}
-	at, size := 4, 0 // of the address
+	at, size := 4, 0 // index and length of the address
 	switch b[3] {
 	case IPv4:
 		size = 4
@@ -126,8 +176,8 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	return host + ":" + strconv.Itoa(port), n, nil
 }
 
-// AppendReply appends a reply to a request. The bound address in it is 0.0.0.0:0, because clients do not use
-// it.
+// AppendReply appends a reply to a request. The bound address in the reply is 0.0.0.0:0, because clients do not use
+// the bound address.
 func AppendReply(b []byte, code Reply) []byte {
 	return append(b, Version, byte(code), 0, IPv4, 0, 0, 0, 0, 0, 0)
 }

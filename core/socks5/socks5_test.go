@@ -51,11 +51,28 @@ func TestParseCredentials(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestParseTokens(t *testing.T) {
+	message := string(AppendTokens(nil, []byte(strings.Repeat("t", 300))))
+	tokens, n, err := ParseTokens([]byte(message + "\x05"))
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("t", 300), string(tokens))
+	require.Equal(t, len(message), n)
+	for i := range message {
+		_, _, err := ParseTokens([]byte(message[:i]))
+		require.ErrorIs(t, err, ErrIncomplete, "%q", message[:i])
+	}
+	for _, bad := range []string{"\x05\x00\x01t", "\x01\x04\x01", "\x01\xff\xff"} {
+		_, _, err := ParseTokens([]byte(bad))
+		require.Error(t, err)
+		require.NotErrorIs(t, err, ErrIncomplete, "%q", bad)
+	}
+}
+
 // FuzzParse: a parser consumes at most MaxMessage bytes, and what it consumes does not
 // depend on the bytes that follow; a target is a host and a port.
 func FuzzParse(f *testing.F) {
 	for _, b := range []string{"\x05\x02\x00\x02", "\x01\x03ann\x04p:w!", "\x05\x01\x00\x03\x01a\x01\xbb",
-		"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", "\x05\x01\x00\x04", ""} {
+		"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", "\x05\x01\x00\x04", "\x01\x00\x02tt", ""} {
 		f.Add([]byte(b))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -67,6 +84,10 @@ func FuzzParse(f *testing.F) {
 			"credentials": func(b []byte) (string, int, error) {
 				name, password, n, err := ParseCredentials(b)
 				return name + "\x00" + password, n, err
+			},
+			"tokens": func(b []byte) (string, int, error) {
+				tokens, n, err := ParseTokens(b)
+				return string(tokens), n, err
 			},
 			"request": ParseRequest,
 		} {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
@@ -25,30 +26,68 @@ func challenges(fields []http1.Field) []string {
 		if schemes == nil {
 			schemes = []string{}
 		}
-		schemes = appendSchemes(schemes, string(fields[i].Value))
+		for _, challenge := range splitChallenges(string(fields[i].Value)) {
+			word := challenge[:tokenLen(challenge, false)]
+			if len(word) <= maxScheme && len(schemes) < maxSchemes &&
+				!slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, word) }) {
+				schemes = append(schemes, word)
+			}
+		}
 	}
 	return schemes
 }
 
-// appendSchemes parses one field: a list of challenges, each of which may contain a list of
-// parameters (RFC 9110 section 11.6.1). A token is a scheme unless "=" follows it.
-func appendSchemes(schemes []string, v string) []string {
+// identifyChallenge returns a hash of the schemes and realms of the Proxy-Authenticate fields; 0 without such a field.
+// Other parameters, such as the nonce of a Digest challenge, differ between two responses of one server.
+func identifyChallenge(fields []http1.Field) (id uint64) {
+	for i := range fields {
+		if fields[i].Kind != http1.ProxyAuthenticate {
+			continue
+		}
+		id |= 1
+		for _, challenge := range splitChallenges(string(fields[i].Value)) {
+			n := tokenLen(challenge, false)
+			id = id*31 + uint64(core.Hash53(strings.ToLower(challenge[:n])+" "+realm(challenge[n:])))
+		}
+	}
+	return id
+}
+
+// realm returns the value of the parameter realm, with its quotes; "" if there is none.
+func realm(parameters string) string {
+	for v := strings.TrimLeft(parameters, " \t,"); v != ""; v = strings.TrimLeft(v, " \t,") {
+		rest := afterComma(v)
+		name, value, _ := strings.Cut(strings.TrimRight(v[:len(v)-len(rest)], " \t,"), "=")
+		if strings.EqualFold(strings.TrimRight(name, " \t"), "realm") {
+			return strings.TrimLeft(value, " \t")
+		}
+		v = rest
+	}
+	return ""
+}
+
+// splitChallenges splits one field, which is a list of challenges. Each challenge begins with its scheme and may
+// contain a list of parameters (RFC 9110 section 11.6.1). A token is the scheme of a new challenge unless "=" follows
+// it.
+func splitChallenges(field string) (list []string) {
+	begin := -1
+	v := field
 	for v = strings.TrimLeft(v, " \t,"); v != ""; v = strings.TrimLeft(v, " \t,") {
 		n := tokenLen(v, false)
 		if n == 0 {
 			v = afterComma(v)
 			continue
 		}
-		word := v[:n]
+		at := len(field) - len(v)
 		v = strings.TrimLeft(v[n:], " \t")
 		if strings.HasPrefix(v, "=") { // a parameter
 			v = afterComma(v)
 			continue
 		}
-		if n <= maxScheme && len(schemes) < maxSchemes &&
-			!slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, word) }) {
-			schemes = append(schemes, word)
+		if begin >= 0 {
+			list = append(list, strings.TrimRight(field[begin:at], " \t,"))
 		}
+		begin = at
 		// A token68 may follow instead of parameters.
 		if n := tokenLen(v, true); n > 0 {
 			rest := strings.TrimLeft(v[n:], "=")
@@ -57,11 +96,14 @@ func appendSchemes(schemes []string, v string) []string {
 			}
 		}
 	}
-	return schemes
+	if begin >= 0 {
+		list = append(list, strings.TrimRight(field[begin:], " \t,"))
+	}
+	return list
 }
 
-// tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2), or, if
-// is68 is set, of the token68 without its padding (section 11.2).
+// tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2). If is68 is set, it returns
+// the length of the token68 there, without its padding (section 11.2).
 func tokenLen(s string, is68 bool) int {
 	for i := range len(s) {
 		c := s[i]
@@ -92,11 +134,17 @@ func afterComma(s string) string {
 	return ""
 }
 
-// unsupportedSchemes joins the schemes that a proxy asks for: "Digest or NTLM". It returns "" if
-// there are no schemes, or if one of them is Basic, the only scheme that the gateway supports.
-func unsupportedSchemes(schemes []string) string {
-	if slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "basic") }) {
+// unsupportedSchemes joins the schemes that a proxy asks for: "NTLM or Negotiate". It returns "" if there are no
+// schemes, or if the gateway supports one of them: Digest or, unless digestOnly is set (upstream.AuthDigest), Basic.
+func unsupportedSchemes(schemes []string, digestOnly bool) string {
+	offers := func(scheme string) bool {
+		return slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, scheme) })
+	}
+	switch {
+	case offers("digest"), offers("basic") && !digestOnly:
 		return ""
+	case offers("basic"):
+		return strings.Join(schemes, " or ") + ` (auth = "digest" excludes Basic)`
 	}
 	return strings.Join(schemes, " or ")
 }

@@ -49,11 +49,17 @@ func TestChallenges(t *testing.T) {
 }
 
 func TestUnsupportedSchemes(t *testing.T) {
-	require.Equal(t, "Digest or NTLM", unsupportedSchemes([]string{"Digest", "NTLM"}))
-	require.Equal(t, "Negotiate", unsupportedSchemes([]string{"Negotiate"}))
-	require.Empty(t, unsupportedSchemes([]string{"Digest", "BASIC"}))
-	require.Empty(t, unsupportedSchemes([]string{}))
-	require.Empty(t, unsupportedSchemes(nil))
+	for _, digestOnly := range []bool{false, true} {
+		require.Equal(t, "Negotiate or NTLM", unsupportedSchemes([]string{"Negotiate", "NTLM"}, digestOnly))
+		require.Empty(t, unsupportedSchemes([]string{"NTLM", "digest"}, digestOnly))
+		require.Equal(t, "Negotiate", unsupportedSchemes([]string{"Negotiate"}, digestOnly))
+		require.Empty(t, unsupportedSchemes([]string{"Digest", "BASIC"}, digestOnly))
+	}
+	require.Empty(t, unsupportedSchemes([]string{"BASIC"}, false))
+	require.Equal(t, `NTLM or Basic (auth = "digest" excludes Basic)`,
+		unsupportedSchemes([]string{"NTLM", "Basic"}, true))
+	require.Empty(t, unsupportedSchemes([]string{}, false))
+	require.Empty(t, unsupportedSchemes(nil, true))
 }
 
 // FuzzChallenges: the result is a few short tokens for every input, and a list of them parses to the same result.
@@ -73,4 +79,26 @@ func FuzzChallenges(f *testing.F) {
 		}
 		require.Equal(t, schemes, challenges(authenticate(strings.Join(schemes, ", "))))
 	})
+}
+
+// Two challenges are the same if their schemes and realms are. Other parameters may differ.
+func TestIdentifyChallenge(t *testing.T) {
+	id := func(values ...string) uint64 { return identifyChallenge(authenticate(values...)) }
+	require.Zero(t, id())
+	require.Zero(t, identifyChallenge([]http1.Field{{Name: []byte("WWW-Authenticate"), Value: []byte("Basic")}}))
+	all := map[uint64]string{}
+	for _, same := range [][][]string{
+		{{`Basic realm="x"`}, {`basic  Realm = "x"`}, {`Basic charset="UTF-8", realm="x"`}},
+		{{`Basic realm="y"`}}, {{`Basic`}, {`Basic charset="UTF-8"`}}, {{""}},
+		{{`Digest realm="a, b", nonce="1"`}, {`Digest nonce="2,realm=c", qop="auth", realm="a, b"`}},
+		{{`Digest realm="a, b", nonce="1"`, `Basic realm="x"`}, {`Digest nonce="2", realm="a, b", Basic realm="x"`}},
+	} {
+		first := id(same[0]...)
+		require.NotZero(t, first)
+		require.NotContains(t, all, first, same[0])
+		all[first] = same[0][0]
+		for _, values := range same {
+			require.Equal(t, first, id(values...), values)
+		}
+	}
 }

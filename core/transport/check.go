@@ -12,12 +12,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Check sends the request of a health check through u on a new connection and closes the
-// connection.
+// Check sends the request of a health check through u on a new connection. Then it closes the connection.
 func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
 	timeout time.Duration) health.Response {
 	began := t.cfg.Now()
 	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, check: true}
+	c.Meters.Attach(u.Meter())
 	stop := context.AfterFunc(ctx, c.Interrupt.Fire)
 	defer stop()
 	request := &Request{
@@ -37,7 +37,8 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	if verr := t.roundTrip(ctx, u, c, request, &resp, key); verr != nil {
 		return health.Response{Facts: verdict.Facts{Err: verr, Timing: c.Timing}, Took: t.cfg.Now().Sub(began)}
 	}
-	r := health.Response{Facts: resp.Verdict(c.Timing), Header: http.Header{}}
+	r := health.Response{Facts: verdict.Facts{Timing: c.Timing}, Header: http.Header{}}
+	resp.AddFacts(&r.Facts)
 	for _, f := range resp.Fields {
 		r.Header.Add(string(f.Name), string(f.Value))
 	}

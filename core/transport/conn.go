@@ -8,11 +8,13 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -23,8 +25,8 @@ type pairedConn struct {
 	message []byte
 }
 
-// send sends p. On a plain TCP connection, the next Read sends p; a write error is then an error of that
-// Read, a *socket.WriteError.
+// send sends p. On a plain TCP connection, the next Read sends p. If sending fails, that Read returns a
+// *socket.WriteError.
 func (c *pairedConn) send(p []byte) error {
 	if _, ok := c.Conn.(*socket.Conn); ok {
 		c.message = p
@@ -44,8 +46,8 @@ func (c *pairedConn) Read(p []byte) (int, error) {
 	return c.Conn.(*socket.Conn).WriteThenRead(message, p)
 }
 
-// ReadPooled implements the reader of package http1. It holds no buffer while it waits on a plain
-// TCP connection, but does so on a TLS connection.
+// ReadPooled implements the interface pooledSource of package http1. While it waits for bytes, it holds a buffer on a
+// TLS connection, and none on a plain TCP connection.
 func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := c.Conn.(*socket.Conn); ok {
 		message := c.message
@@ -65,26 +67,28 @@ func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 type persistConn struct {
 	pairedConn
 	reader       http1.Reader
-	tcp          *socket.Conn // the TCP connection below Conn; nil if there is none
-	gate         *gate        // below the TLS of Conn; nil without TLS
-	peekBuf      [1]byte      // used by noExtraBytes and alive
-	key          string       // see loginKey
-	toTarget     bool         // the connection leads through the proxy to a target
-	credentials  []byte       // Proxy-Authorization to send; nil for none
+	tcp          *socket.Conn      // the TCP connection below Conn; nil if there is none
+	gate         *gate             // below the TLS of Conn; nil without TLS
+	peekBuf      [1]byte           // used by noExtraBytes and alive
+	toTarget     bool              // the connection leads through the proxy to a target
+	reused       bool              // the connection has served a request before
+	slowWrite    bool              // a write had to wait, so there is a write deadline
+	key          string            // see credentialsKey
+	credentials  string            // Proxy-Authorization to send; "" for none
+	loopToken    string            // the gateway's token for the Proxy-Loop field; "" at first
+	filled       *upstream.Address // the proxy's address with values in place of its templates; nil without templates
 	out          []byte
 	readDeadline time.Time
 	control      *Control // control of the request that is being sent; nil while its body is streamed, and when idle
-	slowWrite    bool     // a write had to wait, so there is a write deadline
 
-	uploading *Request      // the request whose body Pipes.Move moves; nil if there is none
+	uploading *Request      // the request whose body Pipes.Move moves at present; nil if there is none
 	bodyIdle  time.Duration // maximum time without progress while the body is streamed
 	stall     socket.Stall
 
-	reused bool
 	idleAt time.Time // when the connection became idle
 }
 
-func newPersistConn(c net.Conn, key string, toTarget bool, credentials []byte) *persistConn {
+func newPersistConn(c net.Conn, key string, toTarget bool, credentials string) *persistConn {
 	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, toTarget: toTarget, credentials: credentials}
 	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = unwrap(c)
@@ -92,6 +96,13 @@ func newPersistConn(c net.Conn, key string, toTarget bool, credentials []byte) *
 		pc.tcp.OnFull = pc.onFull
 	}
 	return pc
+}
+
+// meter sets the meters of the connection's bytes. A connection that is not TCP has no meters.
+func (pc *persistConn) meter(m traffic.Meters) {
+	if pc.tcp != nil {
+		pc.tcp.Meters = m
+	}
 }
 
 // unwrap returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
@@ -112,8 +123,7 @@ func unwrap(c net.Conn) (tcp *socket.Conn, g *gate) {
 	}
 }
 
-// drop closes c. It skips the close_notify of TLS, which waits for seconds if the peer does not
-// read.
+// drop closes c. It does not send the close_notify of TLS, because this takes seconds if the peer does not read.
 func drop(c net.Conn) {
 	if tcp, _ := unwrap(c); tcp != nil {
 		c = tcp
@@ -153,9 +163,9 @@ func (pc *persistConn) noExtraBytes() bool {
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// onFull is called when the peer is slow to read a request. It sets the deadline of the attempt for the
-// write and calls OnSlow, because the client may leave during the write. While the body is streamed, it
-// limits only the time without progress.
+// onFull is called when the peer is slow to read a request. Unless the body is being streamed, it limits the write by
+// the attempt's deadline and calls OnSlow, because the client may leave during the write. While the body is streamed,
+// it limits only the time without progress.
 func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
@@ -184,24 +194,39 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	}
 	b = http1.AppendRequestLine(b, q.Method, target)
 	b = http1.AppendFields(b, q.Fields)
-	if pc.credentials != nil {
-		b = http1.AppendField(b, "Proxy-Authorization", pc.credentials)
+	if pc.credentials != "" && !q.isTrace() {
+		b = append(append(append(b, "Proxy-Authorization: "...), pc.credentials...), "\r\n"...)
 	}
 	if q.Continue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
-	if q.upgrades() {
+	marked := !pc.toTarget && t.cfg.Loop.Marks() // the request goes to a proxy, not to a target
+	switch upgrades := q.upgrades(); {
+	case upgrades && marked: // one Connection field, because some servers read only the first or the last one
+		b = append(b, "Connection: Upgrade, "+loop.Field+"\r\n"...)
+		b = http1.AppendField(b, "Upgrade", q.Upgrade)
+	case upgrades:
 		b = http1.AppendUpgrade(b, q.Upgrade)
-	}
-	if !pc.toTarget && t.cfg.Loop.Marks() { // the request goes to a proxy, not to a target
+	case marked:
 		b = append(b, "Connection: "+loop.Field+"\r\n"...)
-		b = t.appendLoop(b, pc.control)
+	}
+	if marked {
+		if pc.loopToken == "" {
+			pc.loopToken = string(t.cfg.Loop.Append(nil, nil))
+		}
+		b = append(b, loop.Field+": "...)
+		b = append(loop.AppendReceived(b, pc.control.LoopTokens), pc.loopToken...)
+		b = append(b, "\r\n"...)
 	}
 	b = http1.AppendFraming(b, q.Framing, q.Length)
+	if q.TrailerNames != nil && q.Framing == http1.Chunked {
+		b = http1.AppendField(b, "Trailer", q.TrailerNames)
+	}
 	return append(b, "\r\n"...)
 }
 
-// appendLoop appends the header field of package loop, with the tokens in c.
+// appendLoop appends the field Proxy-Loop: the tokens that the request arrived with (c.LoopTokens), and the gateway's
+// own token.
 func (t *Transport) appendLoop(b []byte, c *Control) []byte {
 	b = append(b, loop.Field+": "...)
 	return append(t.cfg.Loop.Append(b, c.LoopTokens), "\r\n"...)
@@ -233,26 +258,31 @@ const aliveTimeout = 100 * time.Microsecond
 
 // idlePool holds the idle connections and the TLS sessions of one proxy.
 type idlePool struct {
-	credentials []byte // Proxy-Authorization for the proxy; nil for none
+	owner atomic.Pointer[Transport] // the Transport that uses this idlePool; nil after close
+
+	credentials string // Proxy-Authorization for the proxy; "" for none
 
 	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not used through
 	// other proxies, because a target could then link the requests of two proxies.
 	sessions tls.ClientSessionCache
 
-	via viaHabit
+	via    viaHabit
+	digest digestState
+	offers tokenOffers
 
 	mu      sync.Mutex
-	toProxy []*persistConn            // those without a key; least recently used first
-	keyed   map[string][]*persistConn // those with a key (loginKey); least recently used first
-	// lossy holds, by idleKey, the time until which an unrepeatable request must not reuse a connection.
+	toProxy []*persistConn            // connections without a key; least recently used first
+	keyed   map[string][]*persistConn // connections with a key (credentialsKey); least recently used first
+	shared  map[string][]*sharedConn  // HTTP/2 connections, by credentialsKey
+	// lossy holds, by key (credentialsKey), the time until which an unrepeatable request must not reuse a connection.
 	lossy  map[string]time.Time
 	count  int
 	closed bool
 }
 
 const (
-	// lossyFor is the time for which unrepeatable requests reuse no connection after one of them was lost on a
-	// reused connection.
+	// lossyFor is the time for which unrepeatable requests with a key reuse no connection. It begins when an
+	// unrepeatable request with this key was lost on a reused connection.
 	lossyFor = 10 * time.Minute
 	// maxLossy is the maximum number of entries of idlePool.lossy.
 	maxLossy = 1000
@@ -261,14 +291,14 @@ const (
 func newIdlePool(a upstream.Address) *idlePool {
 	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
 	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
-		p.credentials = basicAuth(a)
+		p.credentials = string(basicAuth(a))
 	}
 	return p
 }
 
-// get returns an idle connection, or nil if there is none. It checks each connection with alive, even after a
-// short idle time. If another unrepeatable request was lost a short time ago (noteLoss), an unrepeatable
-// request gets no connection.
+// get returns an idle connection with the given key, or nil if there is none. It checks each connection with alive,
+// even after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with this
+// key was lost within the last lossyFor (noteLoss).
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
@@ -283,7 +313,7 @@ func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistCon
 	}
 }
 
-// noteLoss records that an unrepeatable request was lost because the peer had closed an idle
+// noteLoss records that an unrepeatable request with the given key was lost because the peer had closed an idle
 // connection.
 func (p *idlePool) noteLoss(key string, now time.Time) {
 	p.mu.Lock()
@@ -300,7 +330,8 @@ func (p *idlePool) noteLoss(key string, now time.Time) {
 	p.lossy[key] = now.Add(lossyFor)
 }
 
-// pop takes the most recently used connection.
+// pop removes the most recently used connection with the given key from the pool, and returns it. It returns nil if
+// there is none, or if lossy excludes reuse.
 func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -322,7 +353,7 @@ func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistCon
 	return pc
 }
 
-// set replaces the list of a key. The caller holds mu.
+// set replaces the list of connections with the given key. The caller holds mu.
 func (p *idlePool) set(key string, list []*persistConn) {
 	switch {
 	case key == "":
@@ -337,11 +368,12 @@ func (p *idlePool) set(key string, list []*persistConn) {
 	}
 }
 
-// put adds a connection, or closes it if the pool is full or closed.
+// put adds a connection to the pool. If the pool is full or closed, put closes the connection.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
 	pc.control = nil
+	pc.meter(traffic.Meters{})
 	if pc.slowWrite {
 		pc.slowWrite = false
 		pc.SetWriteDeadline(time.Time{})
@@ -361,9 +393,9 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Unlock()
 }
 
-// closeSurplus closes connections that became idle before then, the oldest first, but keeps at least spareIdle
-// connections.
-func (p *idlePool) closeSurplus(then time.Time) {
+// closeSurplus closes connections that became idle before the time cutoff, the oldest first. It keeps at least
+// spareIdle connections.
+func (p *idlePool) closeSurplus(cutoff time.Time) {
 	p.mu.Lock()
 	few := p.count <= spareIdle
 	p.mu.Unlock()
@@ -375,13 +407,13 @@ func (p *idlePool) closeSurplus(then time.Time) {
 		return
 	}
 	slices.SortFunc(since, time.Time.Compare)
-	if first := since[len(since)-spareIdle]; first.Before(then) { // the oldest of the connections that stay
-		then = first
+	if first := since[len(since)-spareIdle]; first.Before(cutoff) { // the oldest of the connections that stay
+		cutoff = first
 	}
-	p.prune(then)
+	p.prune(cutoff)
 }
 
-// appendIdle appends the time at which each connection became idle.
+// appendIdle appends, for each idle connection, the time at which it became idle.
 func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -393,35 +425,54 @@ func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 			since = append(since, pc.idleAt)
 		}
 	}
+	for _, list := range p.shared {
+		for _, s := range list {
+			if s.streams == 0 {
+				since = append(since, s.idleAt)
+			}
+		}
+	}
 	return since
 }
 
-// prune closes the connections that became idle before then, and returns their number.
-func (p *idlePool) prune(then time.Time) (closed int) {
+// prune closes the connections that became idle before cutoff, and returns their number.
+func (p *idlePool) prune(cutoff time.Time) (closed int) {
+	conns, shared := p.removeIdle(cutoff)
+	for _, pc := range conns { // without the mutex, because requests wait for the mutex
+		drop(pc.Conn)
+	}
+	for _, s := range shared {
+		s.close()
+	}
+	return len(conns) + len(shared)
+}
+
+// removeIdle removes the connections that became idle before cutoff. The caller closes them.
+func (p *idlePool) removeIdle(cutoff time.Time) (conns []*persistConn, shared []*sharedConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	keep := func(key string, list []*persistConn) {
-		expired := 0
-		for expired < len(list) && list[expired].idleAt.Before(then) {
-			drop(list[expired].Conn)
-			expired++
+	remove := func(key string, list []*persistConn) {
+		n := 0
+		for n < len(list) && list[n].idleAt.Before(cutoff) {
+			n++
 		}
-		if expired > 0 {
-			closed += expired
-			p.count -= expired
-			p.set(key, append([]*persistConn(nil), list[expired:]...))
+		if n > 0 {
+			conns = append(conns, list[:n]...)
+			p.count -= n
+			p.set(key, slices.Clone(list[n:]))
 		}
 	}
-	keep("", p.toProxy)
+	remove("", p.toProxy)
 	for key, list := range p.keyed {
-		keep(key, list)
+		remove(key, list)
 	}
-	return closed
+	return conns, p.pruneShared(cutoff)
 }
 
 func (p *idlePool) close() {
-	p.prune(time.Unix(1<<40, 0))
+	p.owner.Store(nil)
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	p.prune(time.Unix(1<<40, 0))
 }

@@ -10,8 +10,8 @@ import (
 // recheckEvery is the time between two calls of Control.NewDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next read. If this
-// is earlier than Deadline, nextDeadline must be called again after the read.
+// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next read. If the returned
+// deadline is earlier than Deadline, nextDeadline must be called again after the read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.NewDeadline == nil {
 		return c.Deadline
@@ -23,11 +23,18 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
+// setDeadlines sets the deadlines of conn: until for reads, Deadline for writes. The caller repeats a read that ends
+// at until. It does not repeat a write, and on a busy machine a write may begin later than until. So the deadline of
+// writes is not until.
+func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
+	c.Interrupt.setDeadlines(conn, until, c.Deadline)
+}
+
 // ended reports whether the deadline has passed or Interrupt has fired.
 func (c *Control) ended(now time.Time) bool { return c.Interrupt.Fired() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads end at Control.NewDeadline, which it calls again during
-// the wait.
+// recheckedConn is a connection whose reads end at the deadline of Control.NewDeadline. During the wait it calls
+// NewDeadline again.
 type recheckedConn struct {
 	net.Conn
 	t *Transport
@@ -41,6 +48,6 @@ func (r *recheckedConn) Read(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.c.ended(r.t.cfg.Now()) {
 			return n, err
 		}
-		r.c.Interrupt.setDeadline(r.Conn, r.c.nextDeadline(r.t.cfg.Now()))
+		r.c.setDeadlines(r.Conn, r.c.nextDeadline(r.t.cfg.Now()))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -20,14 +21,19 @@ import (
 // conn returns a connection on which q can be sent: an idle one or a new one.
 func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
-	label := loginKey(u, c, key)
+	label := credentialsKey(u, c, key)
 	if !c.NewConnection && keeps(u, c) {
+		if q.HTTP2 {
+			if pc := t.sharedStream(u, pool, label, c.Started, q.unrepeatable()); pc != nil {
+				return pc, nil
+			}
+		}
 		for {
 			pc := pool.get(label, c.Started, q.unrepeatable())
 			if pc == nil {
 				break
 			}
-			if !u.Direct() || t.permitted(pc.Conn) == nil { // the rules may have changed since
+			if !u.Direct() || t.permitted(pc.Conn) == nil { // the egress rules may have changed
 				return pc, nil
 			}
 			drop(pc.Conn)
@@ -38,17 +44,21 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if verr != nil {
 			return nil, verr
 		}
-		credentials := pool.credentials
+		pc := newPersistConn(conn, label, false, pool.credentials)
 		if u.Templated() {
-			credentials = basicAuth(t.address(u, c))
+			a := t.address(u, c)
+			pc.filled, pc.credentials = &a, string(basicAuth(a))
 		}
-		return newPersistConn(conn, label, false, credentials), nil
+		return pc, nil
 	}
 	conn, verr := t.dialTarget(ctx, u, c, q)
 	if verr != nil {
 		return nil, verr
 	}
-	return newPersistConn(conn, label, true, nil), nil
+	if q.HTTP2 && negotiatedHTTP2(conn) {
+		return t.share(ctx, u, pool, label, c, q, conn)
+	}
+	return newPersistConn(conn, label, true, ""), nil
 }
 
 // dialTarget opens a tunnel to the target of q and returns it as a connection for requests, with
@@ -75,14 +85,21 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	ctx, cancel := context.WithDeadline(ctx, c.Deadline)
 	defer cancel()
 	start := t.cfg.Now()
-	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
+	name := q.ServerName
+	if name == "" {
+		name = strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
+	}
 	sessions := t.pool(u).sessions
 	if u.Spec().NoReuse || u.Templated() {
-		// Each connection may have another exit address. By a resumed TLS session, the target could link the
-		// connections.
+		// Each connection may have another exit address. A resumed TLS session would show the target that the
+		// connections belong together.
 		sessions = nil
 	}
-	tc, err := t.tlsClient(ctx, conn, name, sessions, nil)
+	protocols := t.tls.NextProtos
+	if q.HTTP2 {
+		protocols = []string{"h2", "http/1.1"}
+	}
+	tc, err := t.tlsClient(ctx, conn, name, sessions, protocols, nil)
 	if err != nil {
 		drop(conn)
 		return nil, newError(targetTLS, err)
@@ -107,8 +124,8 @@ func (c *Control) callOnSlow() {
 	}
 }
 
-// dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy. At the limit of
-// open files it closes all idle connections and tries once more.
+// dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. At the limit of
+// open files it closes all idle connections and tries once more, unless c is a check.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
@@ -119,7 +136,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	return conn, verr
 }
 
-// dialProxyOnce opens a connection to u at a: TCP, and TLS to an https:// proxy.
+// dialProxyOnce opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy.
 func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	ctx, end := c.stoppable(ctx)
@@ -151,7 +168,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, u.Spec().TLS)
+	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, t.tls.NextProtos, u.Spec().TLS)
 	if err != nil {
 		conn.Close()
 		return nil, newError(proxyTLS, err)
@@ -220,8 +237,8 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 	return false
 }
 
-// loopError returns the error of a connection to this gateway. The connection is due to the proxy's
-// configuration or, with direct://, to the request's target.
+// loopError returns the error of a connection to this gateway. The cause is the proxy's configuration or, with
+// direct://, the request's target.
 func loopError(a upstream.Address) *verdict.Error {
 	if a.Scheme == upstream.Direct {
 		return newError(dialing, &deniedError{err: errOwnAddress})
@@ -255,8 +272,7 @@ func (tun *Tunnel) TCP() *socket.Conn {
 	return tcp
 }
 
-// Abort closes Conn. It skips the close_notify of TLS, which waits for seconds if the proxy does not
-// read.
+// Abort closes Conn. It does not send the close_notify of TLS, because this takes seconds if the proxy does not read.
 func (tun *Tunnel) Abort() { drop(tun.Conn) }
 
 // maxRefusedBody is the maximum number of bytes that are read from the body of a RefusedConnect.
@@ -264,7 +280,8 @@ const maxRefusedBody = 64 << 10
 
 // refusedError returns the error of a request whose tunnel the proxy has refused.
 func (tun *Tunnel) refusedError() *verdict.Error {
-	facts := tun.Refused.Verdict(core.Timing{})
+	var facts verdict.Facts
+	tun.Refused.AddFacts(&facts)
 	verr := &verdict.Error{
 		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refused.Status),
 		Err: errors.New("the proxy responds to CONNECT with status " + itoa(tun.Refused.Status)),
@@ -275,71 +292,98 @@ func (tun *Tunnel) refusedError() *verdict.Error {
 	return verr
 }
 
-// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS5, or directly.
-// If the proxy refuses a CONNECT with a status, the error is nil and Tunnel.Refused is set.
+// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS, or directly. If the proxy
+// refuses a CONNECT with a status, the error is nil and Tunnel.Refused is set. If the response to a CONNECT is a
+// challenge for Digest authentication, the CONNECT is sent again with other credentials.
 func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control,
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
 	a := t.address(u, c)
+	tun, again, verr := t.tunnel(ctx, u, a, c, authority, 1)
+	for sends := 2; again; sends++ {
+		tun, again, verr = t.tunnel(ctx, u, a, c, authority, sends)
+	}
+	if verr == nil && usesConnect(a.Scheme) {
+		t.learnTunnel(u, authority, &tun.Refused)
+	}
+	return tun, verr
+}
+
+// usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
+func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
+
+// tunnel opens a tunnel. sends is the number of times that the CONNECT has been sent, including this time. The result
+// again is set if the proxy has refused the CONNECT with a challenge, and the CONNECT should be sent once more with
+// other credentials.
+func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
+	authority string, sends int) (_ Tunnel, again bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
 	}
 	conn, verr := t.dialProxy(ctx, u, a, c)
 	if verr != nil {
-		return Tunnel{}, verr
+		return Tunnel{}, false, verr
 	}
 	if a.Scheme == upstream.Direct {
-		return Tunnel{Conn: conn, Direct: true}, nil
+		return Tunnel{Conn: conn, Direct: true}, false, nil
 	}
 	if !c.Interrupt.attach(conn) {
 		drop(conn)
-		return Tunnel{}, newError(dialing, errCancelled)
+		return Tunnel{}, false, newError(dialing, errCancelled)
 	}
 	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
+	var offer tokenOffer
 	if usesTunnel(a.Scheme) {
 		c.callOnSlow()
-		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
-		end := t.cfg.Loop.Dialled(conn)
-		if err := socksHandshake(&recheckedConn{conn, t, c}, a, authority); err != nil {
+		c.setDeadlines(conn, c.nextDeadline(t.cfg.Now()))
+		offer.tokens = t.offeredTokens(u, a.Scheme, c)
+		if err := socksHandshake(&recheckedConn{conn, t, c}, a, authority, &offer); err != nil {
 			verr = socksFailure(err)
 		}
-		if end() && verr != nil {
-			verr = loopError(a)
-		}
 	} else {
-		if verr = t.connect(conn, a, authority, c, &tun); verr == nil {
+		state := &t.pool(u).digest
+		credentials, nonce := state.authorize(u.Spec(), a, string(connectMethod), authority)
+		if verr = t.connect(conn, credentials, a.Scheme, authority, c, &tun); verr == nil {
 			if tun.Refused.Status != 0 {
 				tun.Refused.setFacts(u)
 			}
-			t.learnTunnel(u, authority, &tun.Refused)
+			if tun.Refused.Status == http.StatusProxyAuthRequired {
+				again = basicAuth(a) != nil && state.challenged(u.Spec(), tun.Refused.Fields, nonce) &&
+					nonce.repeats(sends)
+			} else {
+				state.accepted(nonce)
+			}
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
-	if !c.Interrupt.detach() && verr == nil {
+	switch cancelled := !c.Interrupt.detach(); {
+	case cancelled && verr == nil:
 		verr = newError(tunnelling, errCancelled)
+	case !cancelled && usesTunnel(a.Scheme):
+		t.pool(u).offers.ended(&offer, verr)
 	}
 	if verr != nil {
 		drop(conn)
-		return Tunnel{}, verr
+		return Tunnel{}, false, verr
 	}
 	if tun.Refused.Status != 0 {
 		drop(conn)
-		return tun, nil
+		return tun, again, nil
 	}
 	conn.SetDeadline(time.Time{})
-	return tun, nil
+	return tun, false, nil
 }
 
 // connect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). It ignores
 // Content-Length and Transfer-Encoding in a 2xx response.
-func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control,
+func (t *Transport) connect(conn net.Conn, credentials []byte, scheme, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
-	if a.Scheme == upstream.HTTPS { // TLS sends the message at once
+	if scheme == upstream.HTTPS { // over TLS, send writes the message now, not with the next read
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}
-	if err := pc.send(t.appendConnect(make([]byte, 0, 256), a, authority, c)); err != nil {
+	if err := pc.send(t.appendConnect(make([]byte, 0, 256), credentials, authority, c)); err != nil {
 		return newError(tunnelling, err)
 	}
 	r := http1.NewReader(&pc)
@@ -369,13 +413,13 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 var connectMethod = []byte("CONNECT")
 
 // appendConnect appends a CONNECT for authority to b.
-func (t *Transport) appendConnect(b []byte, a upstream.Address, authority string, c *Control) []byte {
+func (t *Transport) appendConnect(b, credentials []byte, authority string, c *Control) []byte {
 	b = http1.AppendRequestLine(b, connectMethod, []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))
-	if credentials := basicAuth(a); credentials != nil {
+	if credentials != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", credentials)
 	}
-	if t.cfg.Loop.Marks() { // Connection need not name the field, because a CONNECT is not forwarded to the target
+	if t.cfg.Loop.Marks() { // the field Connection need not name Proxy-Loop: no CONNECT is forwarded to a target
 		b = t.appendLoop(b, c)
 	}
 	return append(b, "\r\n"...)
@@ -388,7 +432,7 @@ func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, hea
 	if waited {
 		slow = c.Deadline
 	}
-	c.Interrupt.setDeadline(conn, slow)
+	c.setDeadlines(conn, slow)
 	for {
 		err := r.ReadResponse(head, connectMethod)
 		if err == nil {
@@ -402,7 +446,7 @@ func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, hea
 			waited = true
 			c.callOnSlow()
 		}
-		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
+		c.setDeadlines(conn, c.nextDeadline(t.cfg.Now()))
 	}
 }
 

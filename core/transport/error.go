@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// step is the step of an attempt that has failed.
+// step is a step of an attempt. The attempt may fail at each step.
 type step uint8
 
 // The steps of an attempt, in order.
@@ -28,7 +28,7 @@ const (
 	waiting                    // for the response's head
 )
 
-// stepCauses lists the causes of a failed step: a timeout, and any other error.
+// stepCauses holds, for each step, the cause of a failure by a timeout and the cause of any other failure.
 var stepCauses = [...]struct{ timeout, other core.Cause }{
 	dialing:    {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
 	proxyTLS:   {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
@@ -38,8 +38,8 @@ var stepCauses = [...]struct{ timeout, other core.Cause }{
 	waiting:    {verdict.NoAnswerInTime, verdict.ConnectionClosed},
 }
 
-// newError returns the error of an attempt that failed with err at the given step. Errors of
-// package net and crypto/tls contain no credentials, so err may be shown.
+// newError returns the error of an attempt that failed with err at the given step. Errors of package net and
+// crypto/tls contain no credentials, so the text of err may be shown.
 func newError(at step, err error) *verdict.Error {
 	verr := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
@@ -69,14 +69,14 @@ func newError(at step, err error) *verdict.Error {
 	return verr
 }
 
-// timeoutError reports that a deadline has passed. Its text names the operation.
+// timeoutError reports that a deadline has passed. Its text names the operation that did not end in time.
 type timeoutError struct {
 	at  step
 	err error
 }
 
-func (l *timeoutError) Error() string {
-	switch l.at {
+func (e *timeoutError) Error() string {
+	switch e.at {
 	case dialing:
 		return "the connection was not established in time"
 	case proxyTLS, tunnelling, targetTLS:
@@ -87,9 +87,9 @@ func (l *timeoutError) Error() string {
 	return "no response arrived in time"
 }
 
-func (l *timeoutError) Unwrap() error { return l.err }
+func (e *timeoutError) Unwrap() error { return e.err }
 
-// isLocalLimit reports whether err is due to a limit of this machine, and not to the proxy.
+// isLocalLimit reports whether a limit of this machine, and not the proxy, caused err.
 func isLocalLimit(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
 		if errors.Is(err, e) {
@@ -99,9 +99,9 @@ func isLocalLimit(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) && !noSourceAddress(err)
 }
 
-// noSourceAddress reports whether this machine has no address from which the destination of a failed
-// dial can be reached, for example without IPv6. The kernel returns the same error code
-// (EADDRNOTAVAIL) as when it has no free port.
+// noSourceAddress reports whether this machine has no address from which the destination of a failed dial can be
+// reached, for example because it has no IPv6. The kernel then returns the same error code (EADDRNOTAVAIL) as when no
+// free port is left.
 func noSourceAddress(err error) bool {
 	var op *net.OpError
 	if !errors.As(err, &op) {
@@ -160,13 +160,14 @@ func reason(at step, err error, timeout bool) string {
 	return "destination_unavailable"
 }
 
-// Errors of attempts for which no function has returned an error.
+// An attempt can fail although no function has returned an error. These are the errors of such attempts.
 var (
-	errNoResponse = errors.New("the proxy closed the connection without a response")
-	errCancelled  = errors.New("the attempt was cancelled")
+	errNoResponse  = errors.New("the proxy closed the connection without a response")
+	errIdleTimeout = errors.New("the proxy closed the idle connection with a 408")
+	errCancelled   = errors.New("the attempt was cancelled")
 )
 
-// readError replaces io.EOF by an error with a clear text.
+// readError replaces io.EOF and io.ErrUnexpectedEOF by errNoResponse, whose text is clearer.
 func readError(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return errNoResponse

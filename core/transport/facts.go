@@ -16,11 +16,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Facts are observations about the author of a response.
+// Facts are observations that show whether the proxy or the target wrote a response.
 type Facts struct {
-	// FromProxy is set if the response came on the connection of an HTTP or HTTPS proxy, to a
-	// request in absolute form or to a CONNECT. The other fields are set only then, and only for
-	// a status of 400 or above.
+	// FromProxy is set if the response came on the connection of an HTTP or HTTPS proxy, to a request in absolute
+	// form or to a CONNECT. The fields below are set only if FromProxy is set and the status is 400 or above.
 	FromProxy bool
 	// ErrorPage is set if the response has a signature of a proxy's own error page. A proxy always
 	// writes the response to a CONNECT itself; for such a response, nil means that it has no known
@@ -32,9 +31,16 @@ type Facts struct {
 	// NoTunnels is set if the status of the response to a CONNECT means that the proxy opens no
 	// tunnels at all: 405 or 501.
 	NoTunnels bool
+	// NoCredentials is set for a 407 to a TRACE. A TRACE has no credentials, so the 407 shows nothing about the proxy.
+	NoCredentials bool
 	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. It is nil
 	// without such a field, and empty if the fields name no scheme.
 	Challenges []string
+	// DigestOnly is set with Challenges if the proxy must not get Basic credentials (upstream.AuthDigest).
+	DigestOnly bool
+	// Challenge is a hash of the schemes and realms of the Proxy-Authenticate fields of a 407; 0 without such a
+	// field.
+	Challenge uint64
 }
 
 // innerOutcome returns the value of X-Whirlpool-Outcome. It returns "" if the field is missing, occurs
@@ -59,8 +65,8 @@ func innerOutcome(fields []http1.Field) (inner string) {
 	return inner
 }
 
-// The limits of peekBody: the number of bytes of the body that are compared with rules, and the longest
-// wait for them.
+// The limits of peekBody: the number of bytes of the body that are compared with rules, and the longest wait for
+// these bytes.
 const (
 	maxPage  = 8 << 10
 	pageWait = 100 * time.Millisecond
@@ -81,22 +87,26 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		return
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
+	if r.Status == 407 && q.isTrace() {
+		r.NoCredentials = true
+		return
+	}
 	if r.Status == 407 {
-		r.Challenges = challenges(r.Fields)
+		r.Challenges, r.Challenge = challenges(r.Fields), identifyChallenge(r.Fields)
+		r.DigestOnly = u.Spec().Auth == upstream.AuthDigest
 	}
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
 	rules := u.Spec().OwnErrors
 	r.peekBody(c, rules, &p)
 	via := viaState(r.pool.via.state.Load())
-	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && via.consistent() && p.vias == 0 &&
-		r.t.hasUniqueVia(r.pool) {
+	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && p.vias == 0 &&
+		(via.consistent() && r.t.hasUniqueVia(r.pool) || via == 0 && !u.Literal() && r.t.othersAddVia(r.pool)) {
 		r.ErrorPage = &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}
 	}
 }
 
-// peekBody sets p.body to the bytes of the body that have arrived, without consuming them. If the
-// framing is chunked, they include the chunk sizes. It waits for more bytes only if a rule depends on
-// the body.
+// peekBody sets p.body to the bytes of the body that have arrived, without consuming them. If the framing is chunked,
+// p.body includes the chunk sizes. peekBody waits for more bytes only if a rule depends on the body.
 func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	if r.Framing == http1.NoBody {
 		return
@@ -127,7 +137,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
-			// recorded, because a later read would not return this error again
+			// The error is recorded, because a later read would not return it again.
 			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
 				r.Body.Took(0, err)
 			}
@@ -150,7 +160,7 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
 	if r.Status == 407 {
-		r.Challenges = challenges(r.Fields)
+		r.Challenges, r.DigestOnly = challenges(r.Fields), u.Spec().Auth == upstream.AuthDigest
 	}
 	r.NoTunnels = u.LearnsAbilities() && ability.Unsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
@@ -158,27 +168,28 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)
 }
 
-// Verdict returns the facts of the response in the form that package verdict uses.
-func (r *Response) Verdict(timing core.Timing) verdict.Facts {
-	f := verdict.Facts{Status: r.Status, Timing: timing}
+// AddFacts adds the facts of the response to f.
+func (r *Response) AddFacts(f *verdict.Facts) {
+	f.Status = r.Status
 	if r.RetryAfter != nil {
 		f.RetryAfter = string(r.RetryAfter)
 	}
-	r.Facts.fill(&f)
-	return f
+	r.Facts.addTo(f)
 }
 
-// Verdict returns the facts of a refused CONNECT in the form that package verdict uses.
-func (r *RefusedConnect) Verdict(timing core.Timing) verdict.Facts {
-	f := verdict.Facts{Status: r.Status, RetryAfter: r.RetryAfter, Timing: timing, Tunnel: true}
-	r.Facts.fill(&f)
-	return f
+// AddFacts adds the facts of a refused CONNECT to f.
+func (r *RefusedConnect) AddFacts(f *verdict.Facts) {
+	f.Status, f.RetryAfter, f.Tunnel = r.Status, r.RetryAfter, true
+	r.Facts.addTo(f)
 }
 
-// fill copies the facts of f to the corresponding fields of to.
-func (f *Facts) fill(to *verdict.Facts) {
+// addTo sets the fields of a verdict.Facts that correspond to the facts of f.
+func (f *Facts) addTo(to *verdict.Facts) {
 	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
-	to.Schemes, to.NoTunnels = unsupportedSchemes(f.Challenges), f.NoTunnels
+	to.Challenge, to.NoTunnels, to.NoCredentials = f.Challenge, f.NoTunnels, f.NoCredentials
+	if f.Challenges != nil {
+		to.Schemes = unsupportedSchemes(f.Challenges, f.DigestOnly)
+	}
 	if f.ErrorPage != nil {
 		to.ErrorPage, to.ErrorPageReason = f.ErrorPage.Kind, f.ErrorPage.Reason
 	}

@@ -20,8 +20,8 @@ const (
 	filesWait = 50 * time.Millisecond
 )
 
-// errFiles is the error of a dial for which the budget has no file descriptor. It wraps EMFILE, so that it
-// is handled like the same error of the system.
+// errFiles is the error of a dial for which the budget has no file descriptor. It wraps EMFILE, so that it is handled
+// like an EMFILE of the system.
 var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 
 // dial is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
@@ -41,15 +41,15 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 	conn, err := t.open(ctx, hostPort, deadline, c, permit)
 	t.cfg.Files.Give(use, extra)
 	if tcp, _ := conn.(*socket.Conn); tcp != nil {
-		tcp.OnClose = give
+		tcp.OnClose, tcp.Meters = give, c.Meters
 	} else {
 		give() // there is no connection, or it has no descriptor
 	}
 	return conn, err
 }
 
-// take takes n descriptors from the budget, and reports whether it has got them. It may wait for
-// filesWait. Checks get only spare descriptors.
+// take takes n descriptors from the budget, and reports whether it has got them. It waits for at most filesWait. A
+// check (budget.Other) does not wait, and gets only spare descriptors.
 func (t *Transport) take(ctx context.Context, use budget.Use, n int) bool {
 	if use == budget.Other {
 		return t.cfg.Files.TakeSpare(n)

@@ -12,16 +12,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forward makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the
-// proxy cannot forward, through a tunnel to the target. It learns from the responses which abilities the
-// proxy has (package ability).
+// forward makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the proxy
+// cannot forward, through a tunnel to the target. It records the abilities of the proxy that the responses show
+// (package ability).
 func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if q.upgrades() {
 		return t.forwardUpgrade(ctx, u, c, q, resp)
 	}
 	a, at := u.Abilities(), u.Elapsed(c.Started)
-	var refused *verdict.Error // the tunnel was refused, so the request is sent in absolute form
+	var refused *verdict.Error // the error of the refused tunnel; the request is then sent in absolute form
 	if a.ByTunnel(at, q.comparable()) {
 		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
 		if verr == nil || !refusedTunnel(verr) {
@@ -50,10 +50,10 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 	return nil
 }
 
-// comparable reports whether the request can be sent both in absolute form and through a tunnel, so that the
-// responses can be compared. It must be a GET or HEAD without a body.
-func (q *Request) comparable() bool {
-	return q.Framing == http1.NoBody && (string(q.Method) == http.MethodGet || string(q.Method) == http.MethodHead)
+// comparable reports whether the request can be sent both in absolute form and through a tunnel to compare the
+// responses. It must be a GET or HEAD without a body.
+func (r *Request) comparable() bool {
+	return r.Framing == http1.NoBody && (string(r.Method) == http.MethodGet || string(r.Method) == http.MethodHead)
 }
 
 func targetHash(q *Request) uint64 { return upstream.Target(q.Authority).Hash }
@@ -70,8 +70,8 @@ func refusedTunnel(verr *verdict.Error) bool {
 // compareWait limits the time of a comparison.
 const compareWait = 2 * time.Second
 
-// compare sends a request to which the proxy responded with an error status once more, through a tunnel of
-// the same proxy. If the two responses show that the proxy cannot forward, the second response replaces
+// compare repeats a request to which the proxy has responded with an error status: it sends the request through a
+// tunnel of the same proxy. If the two responses show that the proxy cannot forward, the second response replaces
 // resp.
 func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
 	first := t.setAside(c, resp)
@@ -137,7 +137,7 @@ func (t *Transport) abandon(c *Control, resp *Response) {
 	resp.Finish(c, t.cfg.Now())
 }
 
-// learnTunnel records the response of a proxy to a CONNECT.
+// learnTunnel records the ability that a proxy's response to a CONNECT shows.
 func (t *Transport) learnTunnel(u *upstream.Upstream, authority string, r *RefusedConnect) {
 	if !u.LearnsAbilities() {
 		return

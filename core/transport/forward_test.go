@@ -135,6 +135,11 @@ func TestFormsOfRequests(t *testing.T) {
 	w.set(405, 200, 200)
 	expect("GET", "e:80", 405, "GET http://e:80/") // the proxy has forwarded before
 	a.Forget()
+	a.Succeeded(ability.TunnelTLS, u.Elapsed(time.Now()), ability.Traffic)
+	w.set(403, 200, 200)
+	expect("GET", "e:80", 200, "GET http://e:80/, CONNECT e:80, GET /") // it opens tunnels, and has never forwarded
+	expect("GET", "e:80", 200, "GET /")
+	a.Forget()
 	w.set(501, 0, 0)
 	began := time.Now()
 	expect("GET", "f:80", 501, "GET http://f:80/, CONNECT f:80") // the comparison has a time limit

@@ -20,6 +20,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -64,21 +65,21 @@ func routes(t *testing.T, respond func(net.Conn)) map[string]*route {
 	}
 }
 
-func (w *route) request() *Request {
+func (r *route) request() *Request {
 	q := getRequest()
-	if q.TLS = w.tls; q.TLS {
+	if q.TLS = r.tls; q.TLS {
 		q.Authority = "127.0.0.1:443"
 	}
 	return q
 }
 
 // do sends a request and returns the response's body.
-func (w *route) do(t *testing.T, tr *Transport) string {
+func (r *route) do(t *testing.T, tr *Transport) string {
 	t.Helper()
-	q := w.request()
+	q := r.request()
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 	var resp Response
-	verr := tr.RoundTrip(t.Context(), w.u, c, q, &resp)
+	verr := tr.RoundTrip(t.Context(), r.u, c, q, &resp)
 	require.Nil(t, verr)
 	body, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
@@ -92,22 +93,22 @@ type bufferedConn struct {
 	out bytes.Buffer
 }
 
-func (g *bufferedConn) Write(p []byte) (int, error) { return g.out.Write(p) }
+func (b *bufferedConn) Write(p []byte) (int, error) { return b.out.Write(p) }
 
-func (g *bufferedConn) Read(p []byte) (int, error) {
-	g.flush()
-	return g.Conn.Read(p)
+func (b *bufferedConn) Read(p []byte) (int, error) {
+	b.flush()
+	return b.Conn.Read(p)
 }
 
-func (g *bufferedConn) Close() error {
-	g.SetWriteDeadline(time.Time{}) // TLS has set a deadline
-	g.flush()
-	return g.Conn.Close()
+func (b *bufferedConn) Close() error {
+	b.SetWriteDeadline(time.Time{}) // TLS has set a deadline
+	b.flush()
+	return b.Conn.Close()
 }
 
-func (g *bufferedConn) flush() {
-	g.Conn.Write(g.out.Bytes())
-	g.out.Reset()
+func (b *bufferedConn) flush() {
+	b.Conn.Write(b.out.Bytes())
+	b.out.Reset()
 }
 
 // flush sends the buffered bytes of the bufferedConn below c.
@@ -230,6 +231,101 @@ func TestStaleConnection(t *testing.T) {
 					&Response{})
 				require.NotNil(t, verr)
 				assert.Equal(t, stale, verr.Cause == verdict.StaleConnection, "%+v", verr)
+			})
+		}
+	}
+}
+
+// The peer closes an idle connection with a 408 (RFC 9110 section 15.5.9). The request can be repeated on a new
+// connection, unless that could repeat its effect. A 408 that closes no idle connection is a response.
+func TestIdleTimeout408(t *testing.T) {
+	const closes = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+	for name, tc := range map[string]struct {
+		first, reply string
+		post, stale  bool
+	}{
+		"GET":              {"", closes, false, true},
+		"HTTP/1.0":         {"", "HTTP/1.0 408 Request Timeout\r\n\r\n", false, true},
+		"POST":             {"", closes, true, false},
+		"stays open":       {"", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 2\r\n\r\nno", false, false},
+		"a new connection": {closes, "", false, false},
+	} {
+		for kind, w := range routes(t, func(c net.Conn) {
+			readRequest(c)
+			if tc.first == "" {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				readRequest(c)
+			}
+			io.WriteString(c, tc.first+tc.reply)
+		}) {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				tr := New(Config{RootCAs: w.roots})
+				defer tr.Close()
+				if tc.first == "" {
+					w.do(t, tr)
+				}
+				q, c, resp := w.request(), &Control{Deadline: time.Now().Add(5 * time.Second)}, &Response{}
+				if tc.post {
+					q.Method, q.Idempotent = []byte("POST"), false
+				}
+				verr := tr.RoundTrip(t.Context(), w.u, c, q, resp)
+				if tc.stale {
+					require.NotNil(t, verr)
+					require.Equal(t, verdict.StaleConnection, verr.Cause)
+					require.Equal(t, 1, int(w.opened.Load()))
+					return
+				}
+				require.Nil(t, verr)
+				require.Equal(t, 408, resp.Status)
+				body, err := io.ReadAll(&resp.Body)
+				require.NoError(t, err)
+				require.Equal(t, "no", string(body))
+				resp.Finish(c, time.Now())
+			})
+		}
+	}
+}
+
+// A 408 that crosses a request which the peer does not receive permits a replay of every request. One with a body that
+// is streamed is not replayed.
+func TestIdleTimeout408CrossesAPost(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux reports what the peer has received")
+	}
+	next := make(chan struct{})
+	for name, w := range routes(t, func(c net.Conn) {
+		readRequest(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		flush(c)
+		<-next
+		io.WriteString(c, "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+		flush(c)
+	}) {
+		for _, streams := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " streams ", streams), func(t *testing.T) {
+				tr := New(Config{RootCAs: w.roots})
+				defer tr.Close()
+				w.do(t, tr)
+				pool := tr.pool(w.u)
+				idle := pool.newest()
+				next <- struct{}{}
+				closed := func() bool { return socket.PeerClosed(idle.tcp) }
+				require.Eventually(t, closed, 5*time.Second, time.Millisecond)
+				q, resp := w.request(), &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
+				q.Method, q.Idempotent, q.Framing, q.Length = []byte("POST"), false, http1.Length, 3
+				q.Prefix = [][]byte{[]byte("one")}
+				if streams {
+					q.Prefix, q.Rest, q.BeforeRead = nil, bodyOf([]byte("one")), func() {}
+				}
+				resp.pc.reused = true
+				c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
+				verr := tr.attempt(w.u, c, q, resp)
+				require.Equal(t, streams, !resp.notReceived)
+				if streams {
+					return
+				}
+				require.NotNil(t, verr)
+				require.Equal(t, verdict.StaleConnection, verr.Cause)
 			})
 		}
 	}
@@ -494,7 +590,7 @@ func TestMaxIdle(t *testing.T) {
 	for range maxIdle + 1 {
 		near, far := net.Pipe()
 		peers = append(peers, far)
-		p.put(newPersistConn(near, "", false, nil), time.Now())
+		p.put(newPersistConn(near, "", false, ""), time.Now())
 	}
 	require.Len(t, p.toProxy, maxIdle)
 	_, err := peers[maxIdle].Read(make([]byte, 1))

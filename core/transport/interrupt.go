@@ -13,9 +13,10 @@ import (
 type Interrupt struct {
 	mu      sync.Mutex
 	conn    net.Conn           // Fire and Stop end the reads and writes of this connection
+	parked  chan<- struct{}    // receives a value at Fire and Stop while the connection is parked; otherwise nil
 	dialing context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
 	fired   bool               // Fire has been called
-	stopped bool               // Stop has been called
+	stopped bool               // Stop has been called, and Resume has not been called since
 }
 
 // Fire ends the attempt in flight. Later attempts end as soon as they begin.
@@ -23,8 +24,19 @@ func (i *Interrupt) Fire() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.fired = true
+	i.wake()
+}
+
+// wake ends the reads and writes of the connection, and its wait while it is parked. The caller holds mu.
+func (i *Interrupt) wake() {
 	if i.conn != nil {
 		i.conn.SetDeadline(aLongTimeAgo)
+	}
+	if i.parked != nil {
+		select {
+		case i.parked <- struct{}{}:
+		default: // the channel has a value already
+		}
 	}
 }
 
@@ -34,9 +46,7 @@ func (i *Interrupt) Stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stopped = true
-	if i.conn != nil {
-		i.conn.SetDeadline(aLongTimeAgo)
-	}
+	i.wake()
 	if i.dialing != nil {
 		i.dialing()
 	}
@@ -72,16 +82,39 @@ func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end f
 	}
 }
 
-// ended reports whether Fire or Stop has been called. The caller holds mu.
+// ended reports whether Fire has been called, or Stop without Resume. The caller holds mu.
 func (i *Interrupt) ended() bool { return i.fired || i.stopped }
 
-// attach sets the connection whose reads and writes Fire and Stop end. It returns false if one of
-// them has already been called.
+// attach sets the connection whose reads and writes Fire and Stop end. It returns false if Fire or Stop has already
+// been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn = c
 	return !i.ended()
+}
+
+// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send a value
+// to the channel stop, which has a capacity of 1. park returns false if Fire or Stop has already been called.
+func (i *Interrupt) park(stop chan<- struct{}) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ended() {
+		return false
+	}
+	i.conn, i.parked = nil, stop
+	return true
+}
+
+// unpark ends the effect of park. c is the connection. If Fire or Stop has been called, all reads and writes of c
+// fail.
+func (i *Interrupt) unpark(c net.Conn) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.conn, i.parked = c, nil
+	if i.ended() {
+		c.SetDeadline(aLongTimeAgo)
+	}
 }
 
 // detach removes the connection. It returns false if Fire or Stop has been called.
@@ -102,11 +135,13 @@ func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	}
 }
 
-func (i *Interrupt) setDeadline(c net.Conn, t time.Time) {
+// setDeadlines sets the deadline of reads, and that of writes.
+func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.ended() {
-		c.SetDeadline(t)
+		c.SetReadDeadline(read)
+		c.SetWriteDeadline(write)
 	}
 }
 
@@ -118,7 +153,7 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 	}
 }
 
-// aLongTimeAgo is a deadline that ends reads and writes at once.
+// aLongTimeAgo is a deadline in the past. It ends reads and writes without a wait.
 var aLongTimeAgo = time.Unix(1, 0)
 
 // Fired reports whether Fire has been called, or Stop without Resume.

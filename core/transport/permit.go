@@ -35,9 +35,9 @@ func DeniedText(err error) string {
 	return "the target is not allowed"
 }
 
-// dialPermitted opens a TCP connection to a target if Config.Permit permits its address. If a name has
-// several addresses, only the permitted ones are dialled. If all attempts fail and an address was denied, the
-// error is the denial, so that the request is refused and not retried.
+// dialPermitted opens a TCP connection to a target if Config.Permit permits its address. If a name has several
+// addresses, only the permitted addresses are dialled. If no connection can be opened and an address was denied, the
+// error is the denial. The request is then refused and not retried.
 func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline time.Time, c *Control) (net.Conn,
 	error) {
 	if t.cfg.Permit == nil {

@@ -8,10 +8,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy, and the greeting with
-// a SOCKS proxy. It sends no request. The connection and the greeting may each take the connect timeout. The
-// error is nil if the proxy can be reached. If few descriptors are left, Reach fails. It closes no idle
-// connection to get one, because clients' requests need the descriptors more.
+// Reach opens a connection to the proxy and closes it. It makes a TLS handshake with an https:// proxy, and sends the
+// greeting to a SOCKS5 proxy. It sends no request. The connection and the greeting may each take the connect timeout.
+// The error is nil if the proxy can be reached. If few descriptors are left, Reach fails. It closes no idle
+// connection to get a descriptor, because clients' requests need the descriptors more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
 	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), check: true}
@@ -26,7 +26,7 @@ func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Er
 	}
 	conn.SetDeadline(c.Deadline)
 	var buf [262]byte
-	if err := socksGreet(conn, a, buf[:]); err != nil {
+	if err := socksGreet(conn, a, &tokenOffer{}, buf[:]); err != nil {
 		return socksFailure(err)
 	}
 	return nil

@@ -29,7 +29,8 @@ func (e *protocolError) Error() string { return e.text }
 
 func notSOCKS(format string, value byte) error { return &protocolError{fmt.Sprintf(format, value)} }
 
-// socksReplies are the reply codes of RFC 1928 section 6.
+// socksReplies are the reply codes of RFC 1928 section 6, and LoopDetected. Code 7 (command not supported) is charged
+// to the proxy, because CONNECT is the same command for every target.
 var socksReplies = map[byte]socksError{
 	1: {"SOCKS5: general failure of the proxy", "destination_unavailable", verdict.TunnelFailed},
 	2: {"SOCKS5: the proxy's rules forbid this target", "destination_ip_prohibited", verdict.TunnelRefused},
@@ -39,17 +40,22 @@ var socksReplies = map[byte]socksError{
 	6: {"SOCKS5: TTL expired", "connection_timeout", verdict.TargetUnreachable},
 	7: {"SOCKS5: the proxy does not support CONNECT", "proxy_configuration_error", verdict.ProxyProtocol},
 	8: {"SOCKS5: the proxy does not support this type of address", "proxy_configuration_error", verdict.TunnelFailed},
+	byte(socks5.LoopDetected): {"SOCKS5: all proxies of the gateway lead back", "proxy_loop_detected",
+		verdict.ProxyLoop},
 }
 
-// socksGreet negotiates the authentication method with the proxy at the other end of c, and
-// authenticates (RFC 1928 section 3, RFC 1929). buf has at least 262 bytes.
-func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
+// socksGreet negotiates the authentication method with the proxy at the far end of c, and authenticates (RFC 1928
+// section 3, RFC 1929). buf has at least 262 bytes.
+func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) error {
 	hasCredentials := a.Username != "" || a.Password != ""
-	hello := []byte{socks5.Version, 1, socks5.NoAuth}
+	methods := append(make([]byte, 0, 3), socks5.NoAuth)
 	if hasCredentials {
-		hello = []byte{socks5.Version, 2, socks5.NoAuth, socks5.UserPassword}
+		methods = append(methods, socks5.UserPassword)
 	}
-	if _, err := c.Write(hello); err != nil {
+	if offer.tokens != nil {
+		methods = append(methods, socks5.Tokens)
+	}
+	if _, err := c.Write(append([]byte{socks5.Version, byte(len(methods))}, methods...)); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(c, buf[:2]); err != nil {
@@ -58,7 +64,15 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 	if buf[0] != socks5.Version {
 		return notSOCKS("SOCKS5: the proxy replies with version %d", buf[0])
 	}
-	switch method := buf[1]; {
+	method := buf[1]
+	if method == socks5.Tokens && offer.tokens != nil {
+		offer.taken = true
+		var err error
+		if method, err = socksSendTokens(c, offer.tokens, buf); err != nil {
+			return err
+		}
+	}
+	switch {
 	case method == socks5.NoAuth:
 	case method == socks5.UserPassword && hasCredentials:
 		if err := socksAuthenticate(c, a, buf); err != nil {
@@ -76,9 +90,34 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 	return nil
 }
 
-// socksHandshake asks the proxy at the other end of c for a connection to authority (host:port). A
-// host name is sent to the proxy, which resolves it.
-func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
+// socksSendTokens sends tokens to a proxy that has chosen the method socks5.Tokens. Such a proxy is a gateway. The
+// result method is the authentication method that the gateway chooses next.
+func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
+	if _, err := c.Write(socks5.AppendTokens(nil, tokens)); err != nil {
+		return 0, err
+	}
+	if _, err := io.ReadFull(c, buf[:3]); err != nil {
+		return 0, readError(err)
+	}
+	switch status := socks5.TokensStatus(buf[1]); {
+	case buf[0] != socks5.TokensVersion:
+		return 0, notSOCKS("SOCKS5: the proxy answers tokens with version %d", buf[0])
+	case status == socks5.TokensTaken:
+		return buf[2], nil
+	case status == socks5.TokensBack:
+		return 0, &socksError{"SOCKS5: the proxy leads back to a gateway that has sent this request",
+			"proxy_loop_detected", verdict.ProxyLoop}
+	case status == socks5.TokensTooMany:
+		return 0, &socksError{"SOCKS5: this request has passed too many gateways", "http_request_denied",
+			verdict.TunnelRefused}
+	default:
+		return 0, notSOCKS("SOCKS5: the proxy answers tokens with the unknown status %d", byte(status))
+	}
+}
+
+// socksHandshake asks the proxy at the far end of c for a connection to authority (host:port). A host name is sent to
+// the proxy, which resolves it.
+func socksHandshake(c net.Conn, a upstream.Address, authority string, offer *tokenOffer) error {
 	if a.Scheme == upstream.SOCKS4 || a.Scheme == upstream.SOCKS4A {
 		return socks4Handshake(c, a, authority)
 	}
@@ -86,7 +125,7 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 	if _, _, err := splitAuthority(authority); err != nil {
 		return err
 	}
-	if err := socksGreet(c, a, buf[:]); err != nil {
+	if err := socksGreet(c, a, offer, buf[:]); err != nil {
 		return err
 	}
 	req, err := appendSOCKSRequest(buf[:0], authority)
@@ -132,7 +171,9 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 		if e, known := socksReplies[code]; known {
 			return &e
 		}
-		return notSOCKS("SOCKS5: the proxy replies with the unknown code %d", code)
+		// The proxy speaks SOCKS. Tor uses such codes for errors of targets (its proposal 304).
+		return &socksError{fmt.Sprintf("SOCKS5: the proxy replies with the unknown code %d", code),
+			"proxy_configuration_error", verdict.TunnelFailed}
 	}
 	// The bound address is read, but not used.
 	size := 0

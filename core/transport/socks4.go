@@ -21,8 +21,8 @@ const (
 	socks4Identity = 93 // the user's identity differs from the request
 )
 
-// socks4Handshake asks the proxy at the other end of c for a connection to authority (host:port). A host name is sent
-// to the proxy, which resolves it (SOCKS4A, an extension by the same author).
+// socks4Handshake asks the proxy at the far end of c for a connection to authority (host:port). A host name is sent
+// to the proxy, which resolves it (SOCKS4A, an extension of SOCKS4 by Ying-Da Lee).
 func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	req, err := appendSOCKS4Request(nil, a, authority)
 	if err != nil {
@@ -51,8 +51,8 @@ func socks4Handshake(c net.Conn, a upstream.Address, authority string) error {
 	return notSOCKS("SOCKS4: the proxy replies with the unknown code %d", reply[1])
 }
 
-// announcesName reports whether ip has the form 0.0.0.x, by which SOCKS4A announces a name. Such an address must
-// itself be sent as a name.
+// announcesName reports whether ip has the form 0.0.0.x, with which a SOCKS4A request announces a name. A target with
+// such an address must be sent as a name.
 func announcesName(ip netip.Addr) bool {
 	return ip.Is4() && ip.AsSlice()[0] == 0 && ip.AsSlice()[1] == 0 && ip.AsSlice()[2] == 0
 }

@@ -1,11 +1,12 @@
-// Package transport makes one attempt: it sends one request, or opens one tunnel, through one
-// proxy. A failure is returned as a *verdict.Error. Transport sends a request a second time only
-// if the proxy has received no part of it, or to find out whether the proxy forwards (forward.go).
+// Package transport makes one attempt: it sends one request, or opens one tunnel, through one proxy. A failure is
+// returned as a *verdict.Error. There are three cases in which an attempt sends its request a second time. The proxy
+// has received no part of it. The proxy has responded with a challenge (digest.go). The response to the absolute form
+// was an error, and the request may succeed through a tunnel of the same proxy (forward.go, upgrade.go).
 //
-// A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle connection if
-// there is one. A tunnel is used for an https:// target, with a SOCKS5 proxy, and with a proxy that cannot
-// forward. Transport opens the tunnel to the target, or reuses an idle one, and sends the request in origin
-// form. The gateway resolves the name of a target only for direct://.
+// A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle connection if there
+// is one. A tunnel is used for an https:// target, with a SOCKS proxy, and with a proxy that cannot forward.
+// Transport opens a tunnel to the target, or reuses an idle tunnel, and sends the request in origin form. The gateway
+// resolves the name of a target only for direct://.
 package transport
 
 import (
@@ -29,6 +30,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -40,29 +42,37 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 type Config struct {
 	ConnectTimeout time.Duration  // for a connection to a proxy (TCP and TLS); default 3 s
 	Dial           DialFunc       // default: package socket
-	RootCAs        *x509.CertPool // default: those of the system
+	RootCAs        *x509.CertPool // default: the root certificates of the system
 	Files          *budget.Files  // default: no limit
 	Now            func() time.Time
-	Rand           func() uint64 // for the templates of logins; default: math/rand/v2
+	Rand           func() uint64 // for the templates of credentials; default: math/rand/v2
 	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
 	// before it is dialled. Nil permits all.
 	Permit func(netip.AddrPort) error
-	Loop   *loop.Guard // marks requests to proxies; nil for no marks
+	Loop   *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
+	// ParkAbove decides which connections are parked (Transport.park). An attempt parks its connection if its wait
+	// for a slow response (SlowAfter) begins when more than ParkAbove attempts, including this one, have such a wait.
+	// The default is 256. If ParkAbove is negative, every such attempt parks its connection.
+	ParkAbove int
 }
 
 const (
 	idleTimeout = 90 * time.Second // an idle connection is closed after this time
-	maxIdle     = 512              // idle connections per proxy
+	maxIdle     = 512              // maximum number of idle connections per proxy
 )
 
 // Transport is safe for concurrent use.
 type Transport struct {
 	cfg            Config
 	tls            *tls.Config
-	connectTimeout atomic.Int64 // ns
-	pools          sync.Map     // *upstream.Upstream -> *idlePool
+	http2          *http.Transport // makes HTTP/2 connections
+	connectTimeout atomic.Int64    // ns
+	pools          sync.Map        // *upstream.Upstream -> *idlePool
+	slow           atomic.Int64    // attempts in readSlowHead
+	parked         atomic.Int64    // attempts in park; slow counts them too
+	watcher        socket.Watcher
 
-	giveServing, giveOther func() // return the descriptor of a connection to the budget; see budget.Use
+	giveServing, giveOther func() // return one descriptor to the budget, for budget.Serving or budget.Other
 
 	forbiddenMu sync.Mutex // guards changes of forbidden
 	forbidden   atomic.Pointer[[]*net.TCPAddr]
@@ -73,6 +83,9 @@ func New(cfg Config) *Transport {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 3 * time.Second
 	}
+	if cfg.ParkAbove == 0 {
+		cfg.ParkAbove = 256
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -81,7 +94,7 @@ func New(cfg Config) *Transport {
 	}
 	t := &Transport{cfg: cfg, tls: &tls.Config{
 		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
-	}}
+	}, http2: newHTTP2()}
 	t.giveServing = func() { cfg.Files.Give(budget.Serving, 1) }
 	t.giveOther = func() { cfg.Files.Give(budget.Other, 1) }
 	t.SetConnectTimeout(cfg.ConnectTimeout)
@@ -91,9 +104,9 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout sets the connect timeout for new connections.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes all connections to a, an address on which this process listens, fail. Otherwise a pool
-// that contains the gateway itself would forward a request in an endless loop (RFC 9110 section 7.6.3), and
-// any client could reach the API, which trusts connections from this machine, through direct://.
+// ForbidAddress makes all new connections to the address a fail. This process listens on a. Without ForbidAddress, a
+// pool that contains the gateway itself would forward a request in an endless loop (RFC 9110 section 7.6.3). Any
+// client could also reach the API through direct://, because the API trusts connections from this machine.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.forbiddenMu.Lock()
 	defer t.forbiddenMu.Unlock()
@@ -123,29 +136,32 @@ type Control struct {
 	NewConnection bool          // do not reuse an idle connection
 	Stoppable     bool          // Interrupt.Stop may be called
 	Interrupt     Interrupt
-	Session       string // the value of {session} in the proxy's login; "" for a random one
-	Region        string // the value of {region}; "" for the region of the proxy
-	LoopTokens    []byte // the valid Proxy-Loop value that the request arrived with; nil for none
-	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection is
-	// not established at once. The caller then begins to watch the client connection, because the client may
+	Session       string         // the value of {session} in the proxy's credentials; "" for a random one
+	Region        string         // the value of {region}; "" for the region of the proxy
+	Meters        traffic.Meters // count the bytes of the attempt's connection
+	LoopTokens    []byte         // the valid Proxy-Loop value that the request arrived with; nil for none
+	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection cannot
+	// be established without a wait. The caller then begins to watch the client connection, because the client may
 	// leave during the wait.
 	OnSlow func()
+	// OnLongWait, if not nil, is called before the attempt's connection is parked (Config.ParkAbove). It is called
+	// after OnSlow. The caller may then park the client connection as well.
+	OnLongWait func()
 	// Timing is set by the attempt.
 	Timing core.Timing
 
-	check bool // the attempt is a check: if few descriptors are left it fails, and no connection is closed for it
+	check bool // a health or reachability check: if few descriptors are left, it fails and closes no idle connection
 }
 
-// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
-// long. It is short enough to detect within a tenth of a second that the client has left during the probe
-// of a half-open breaker.
+// SlowAfter is the minimum time without a response after which OnSlow is called. The maximum is twice as long. A
+// client may leave during the probe of a half-open breaker. SlowAfter is short enough to detect this within 0.1 s.
 const SlowAfter = 50 * time.Millisecond
 
-// ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response,
-// which not every server sends. curl uses the same value.
+// ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response. The wait
+// is limited because not every server sends a 100 response. curl uses the same limit.
 const ContinueWait = time.Second
 
-// Request is the request to send. Its fields do not include the hop-by-hop fields of the client.
+// Request is the request to send. Fields does not include the hop-by-hop fields of the client.
 type Request struct {
 	Method     []byte
 	Target     []byte // in absolute form
@@ -155,6 +171,8 @@ type Request struct {
 	Fields     []http1.Field
 	Upgrade    []byte // value of the Upgrade field to send; nil for none (see upgrades)
 	Idempotent bool
+	HTTP2      bool   // offer HTTP/2 to an https:// target
+	ServerName string // name that the certificate of an https:// target must have; "" for the host of Authority
 
 	// The body is Prefix, in one or more pieces, followed by Rest. Prefix can be sent any number of times, but Rest
 	// can be read only once.
@@ -163,29 +181,37 @@ type Request struct {
 	Prefix  [][]byte
 	Rest    *http1.Body
 
+	// Trailers is the trailer section of a chunked body without Rest, in the form that http1.Body.Trailers returns. A
+	// body with Rest has the trailers of Rest. TrailerNames is the value of the Trailer field; nil for none.
+	Trailers, TrailerNames []byte
+
 	Source     *socket.Conn  // the connection that Rest reads from; nil unless it is plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
-	BeforeRead func()        // called before each wait for further bytes of Rest
-	// AfterRead, if not nil, is called with n when n bytes have arrived, and with 0 when the wait for the client ends.
+	BeforeRead func()        // called before each wait for more bytes of Rest
+	// AfterRead, if not nil, is called with n when n bytes of Rest have arrived. It is called with 0 when the gateway
+	// stops waiting for the client and waits for the proxy instead.
 	AfterRead func(n int64)
-	StopRead  func() // ends the current wait, and all later ones, from another goroutine
+	StopRead  func() // ends the current and each later wait for bytes of Rest; called from another goroutine
 
-	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). The client
-	// waits for this response, and no byte of Rest has been read. If Continue is set, the attempt sends Expect:
-	// 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final response.
-	// Continue sets this field to nil. It returns false if the client has left.
+	// OnInterim, if not nil, is called with each interim response over HTTP/1 whose status is 102 or above, except 101.
+	OnInterim func(*http1.Response)
+
+	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). As long as
+	// Continue is not nil, the client waits for this response, and no byte of Rest has been read. The attempt then
+	// sends Expect: 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final
+	// response. The function sets this field to nil. It returns false if the client has left.
 	Continue func() bool
 }
 
 // arrived reports that n bytes of Rest have arrived.
-func (q *Request) arrived(n int64) {
-	if q.AfterRead != nil {
-		q.AfterRead(n)
+func (r *Request) arrived(n int64) {
+	if r.AfterRead != nil {
+		r.AfterRead(n)
 	}
 }
 
 // unrepeatable reports whether the request must not be sent again on another connection.
-func (q *Request) unrepeatable() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
+func (r *Request) unrepeatable() bool { return !r.Idempotent || r.Rest != nil && r.Continue == nil }
 
 // Response is a response whose head has been read and whose body has not. The caller must call Finish.
 type Response struct {
@@ -193,9 +219,10 @@ type Response struct {
 	Body http1.Body
 	Facts
 
-	t    *Transport
-	pool *idlePool
-	pc   *persistConn
+	t      *Transport
+	pool   *idlePool
+	pc     *persistConn
+	stream *stream // the connection of a response over HTTP/2; otherwise nil
 
 	reusable    bool       // the response permits another request on the connection
 	sendDone    chan error // receives the result of sending the request's body; nil if it is not being sent
@@ -204,8 +231,16 @@ type Response struct {
 	notReceived bool // the proxy has received no part of the request
 }
 
-// RoundTrip makes one attempt through u. If it returns nil, resp is the response. ctx ends
-// dialing only; c.Interrupt ends reads and writes.
+// reset prepares r for the response of an attempt on pc. It keeps the memory of r.Fields. It sets the fields of the
+// struct one by one, because a composite literal would be copied on the stack.
+func (r *Response) reset(t *Transport, pool *idlePool, pc *persistConn) {
+	fields := r.Fields[:0]
+	*r = Response{}
+	r.Fields, r.t, r.pool, r.pc = fields, t, pool, pc
+}
+
+// RoundTrip makes one attempt: it sends the request q through the proxy u. If it returns nil, resp holds the
+// response. The context ctx ends only dialing; c.Interrupt ends reads and writes.
 func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	c.Timing = core.Timing{}
@@ -218,20 +253,28 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	return t.forward(ctx, u, c, q, resp)
 }
 
-// roundTrip is RoundTrip over a connection with the given key (idleKey).
+// roundTrip is RoundTrip over a connection with the given key (see idleKey).
 func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response, key string) *verdict.Error {
-	pool := t.pool(u)
+	pool, sends := t.pool(u), 0
 	for {
 		pc, verr := t.conn(ctx, u, pool, key, c, q)
 		if verr != nil {
 			return verr
 		}
-		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
+		pc.meter(c.Meters)
+		resp.reset(t, pool, pc)
+		nonce := pool.authorize(u, pc, q)
 		verr = t.attempt(u, c, q, resp)
 		if verr == nil {
 			resp.reusable = resp.reusable && keeps(u, c)
 			resp.setFacts(c, q, u)
+			again := !q.isTrace() && resp.challenged(u.Spec(), nonce)
+			if sends++; again && nonce.repeats(sends) && q.resendable() {
+				resp.Drain(c)
+				resp.Finish(c, t.cfg.Now())
+				continue
+			}
 		}
 		if verr == nil || !lostConnection(verr) || !resp.notReceived {
 			return verr
@@ -240,10 +283,20 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 }
 
-// idleKey returns the key of the idle connections that q can use: "" for connections to the proxy
-// itself, otherwise the target of a tunnel.
+// isTrace reports whether the method is TRACE. The response to a TRACE shows the request to the client, so a TRACE to
+// a proxy contains no credentials (RFC 9110 section 9.3.8).
+func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
+
+// resendable reports whether the request can be sent again after a response to it. This is possible if no part of
+// Rest has been read.
+func (r *Request) resendable() bool { return r.Rest == nil || r.Continue != nil }
+
+// idleKey returns the key of the idle connections that q can use. It is "" for connections to the proxy itself. For
+// tunnels it names the target, and whether there is TLS in the tunnel.
 func idleKey(u *upstream.Upstream, q *Request) string {
 	switch {
+	case q.TLS && q.ServerName != "":
+		return "tls " + q.ServerName + " " + q.Authority
 	case q.TLS:
 		return "tls " + q.Authority
 	case usesTunnel(u.Spec().Address.Scheme):
@@ -260,8 +313,16 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 		return newError(dialing, errCancelled)
 	}
 	verr := t.sendRequest(c, q, resp)
-	if verr == nil {
+	switch {
+	case verr != nil:
+	case !resp.idleTimeout():
 		return nil
+	case q.unrepeatable() && !resp.crossed(q):
+		resp.pool.noteLoss(pc.key, t.cfg.Now())
+		return nil
+	default:
+		verr = newError(waiting, errIdleTimeout)
+		verr.Cause = verdict.StaleConnection
 	}
 	c.Interrupt.detach()
 	if pc.reused && resp.Status == 0 {
@@ -279,14 +340,46 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 	if resp.RequestBodyBroken(q) {
 		verr.Cause = verdict.RequestBroke
 	}
-	verr.Sending = resp.sendDone != nil
+	verr.Sending = verr.Sending || resp.sendDone != nil
 	resp.join()
 	resp.pc = nil
 	return verr
 }
 
-// oversized reports whether err means that the head of a response is too large. Such a head has a valid
-// beginning, which excludes that it is a remainder of an earlier response.
+// idleTimeout reports whether the response is a 408 with which the peer closes an idle connection (RFC 9110 section
+// 15.5.9). The peer sent the 408 before it read the request, which was still on its way.
+func (r *Response) idleTimeout() bool {
+	return r.Status == http.StatusRequestTimeout && r.pc.reused && r.Response.Close
+}
+
+// A request may be on its way when the peer closes the connection. The peer's reset then arrives one round-trip time
+// after the request was sent. crossed checks for the reset at most crossChecks times, every crossEvery: for 50 ms.
+const (
+	crossChecks = 25
+	crossEvery  = 2 * time.Millisecond
+)
+
+// crossed reports whether the peer had closed the connection before it received any part of the request. It stores
+// this result in r.notReceived. It returns false as soon as the peer has acknowledged a byte of the request.
+func (r *Response) crossed(q *Request) bool {
+	pc := r.pc
+	if _, inline := q.inline(); !inline || q.Rest != nil || pc.tcp == nil {
+		return false
+	}
+	for range crossChecks {
+		if r.notReceived = socket.NotReceived(pc.tcp, len(pc.out)); r.notReceived {
+			return true
+		}
+		if _, queued := socket.Progress(pc.tcp); queued < len(pc.out) {
+			return false
+		}
+		time.Sleep(crossEvery)
+	}
+	return false
+}
+
+// oversized reports whether err means that the head of a response is too large. Such a head begins like a response,
+// so it cannot be the end of an earlier response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -306,13 +399,14 @@ func closedEarly(verr *verdict.Error) bool {
 // maxInline is the maximum length of a body that is sent in one write with the head.
 const maxInline = 16 << 10
 
-// inline returns Prefix if it is short enough to be sent in one write with the head; otherwise it returns false.
-func (q *Request) inline() ([]byte, bool) {
+// inline returns Prefix if it can be sent in one write with the head. It returns false if Prefix is longer than
+// maxInline or has several pieces.
+func (r *Request) inline() ([]byte, bool) {
 	switch {
-	case len(q.Prefix) == 0:
+	case len(r.Prefix) == 0:
 		return nil, true
-	case len(q.Prefix) == 1 && len(q.Prefix[0]) <= maxInline:
-		return q.Prefix[0], true
+	case len(r.Prefix) == 1 && len(r.Prefix[0]) <= maxInline:
+		return r.Prefix[0], true
 	}
 	return nil, false
 }
@@ -321,12 +415,15 @@ func (q *Request) inline() ([]byte, bool) {
 func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.control = c
+	if s, ok := pc.Conn.(*stream); ok {
+		return t.sendStream(c, q, resp, s)
+	}
 	pc.out = t.head(pc.out[:0], pc, q)
 	body, inline := q.inline()
 	if inline {
 		pc.out = appendBody(pc.out, q.Framing, body)
 		if q.Framing == http1.Chunked && q.Rest == nil {
-			pc.out = append(pc.out, http1.LastChunk...)
+			pc.out = http1.AppendLastChunk(pc.out, q.Trailers)
 		}
 	}
 	if !inline || q.Rest != nil {
@@ -340,15 +437,15 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		return nil
 	}
 	if w := (*socket.WriteError)(nil); errors.As(verr.Err, &w) {
-		resp.notReceived = !pc.slowWrite // a write that did not have to wait and failed has sent nothing
+		resp.notReceived = !pc.slowWrite // a failed write that did not have to wait has sent nothing
 		return t.writeFailed(c, q, resp, w.Err)
 	}
 	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.out))
 	return verr
 }
 
-// writeFailed is called when sending a request has failed. It reads the response that the proxy may have sent
-// before it closed the connection, and returns an error if there is none.
+// writeFailed is called when sending a request has failed. The proxy may have sent a response before it closed the
+// connection. writeFailed reads this response, and returns an error if there is none.
 func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if verr := t.readHead(c, q, resp, true); verr != nil {
 		return newError(sending, err)
@@ -357,51 +454,117 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It first waits for a short time, then calls OnSlow and waits until the
-// deadline. The read deadline of the first wait is also used for the next responses on the same connection,
-// because setting a deadline is expensive. writeFailed is set if the request could not be sent; OnSlow is
-// then not called.
+// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, then calls OnSlow and waits until
+// the attempt's deadline (readSlowHead). Setting a deadline is expensive. So the connection keeps the read deadline
+// of an earlier response if this deadline is suitable for the first wait. If writeFailed is set, the request could
+// not be sent, and there is no second wait.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
-	slow := c.Started.Add(SlowAfter)
+	began := c.Started
 	if !pc.reused {
-		slow = t.cfg.Now().Add(SlowAfter)
+		began = t.cfg.Now()
 	}
-	latest := slow.Add(SlowAfter)
-	waited := writeFailed || !latest.Before(c.Deadline)
-	switch {
-	case waited:
+	waited := writeFailed || c.Deadline.Sub(began) <= 2*SlowAfter
+	if waited {
 		pc.setReadDeadline(c, c.Deadline)
-	case pc.readDeadline.Before(slow) || pc.readDeadline.After(latest):
-		pc.setReadDeadline(c, latest)
+	} else if d := pc.readDeadline.Sub(began); d < SlowAfter || d > 2*SlowAfter {
+		pc.setReadDeadline(c, began.Add(2*SlowAfter))
 	}
+	err := resp.readHead(q)
+	if err == nil {
+		resp.begin()
+		return nil
+	}
+	verr := newError(waiting, readError(err))
+	if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.ended(t.cfg.Now()) {
+		return verr
+	}
+	if !waited {
+		c.callOnSlow()
+	}
+	return t.readSlowHead(c, q, resp)
+}
+
+// readSlowHead waits for the response's head until the deadline, and reads it. If more than Config.ParkAbove attempts
+// wait for slow responses, it parks the connection after some time (parkWait).
+func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
+	defer t.slow.Add(-1)
+	now := t.cfg.Now()
+	slow := t.slow.Add(1)
+	park, parkAt := slow > int64(t.cfg.ParkAbove), now.Add(parkWait(slow-t.parked.Load()))
 	for {
+		next := c.nextDeadline(now)
+		if park && parkAt.Before(next) {
+			next = parkAt
+		}
+		resp.pc.setReadDeadline(c, next)
 		err := resp.readHead(q)
 		if err == nil {
-			break
+			resp.begin()
+			return nil
 		}
 		verr := newError(waiting, readError(err))
-		if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.ended(t.cfg.Now()) {
+		if now = t.cfg.Now(); verr.Cause != verdict.NoAnswerInTime || c.ended(now) {
 			return verr
 		}
-		if !waited {
-			waited = true
-			c.callOnSlow()
+		if park && !now.Before(parkAt) {
+			park = false
+			if c.OnLongWait != nil {
+				c.OnLongWait()
+			}
+			if err := t.park(c, resp.pc); err != nil {
+				return newError(waiting, err)
+			}
+			now = t.cfg.Now()
 		}
-		pc.setReadDeadline(c, c.nextDeadline(t.cfg.Now()))
 	}
-	resp.begin()
-	return nil
+}
+
+const (
+	// parkAfter is the time for which an attempt waits for a slow response before it parks its connection, if no
+	// other connections wait unparked (see parkWait). Parking saves memory (see socket.Conn.Park) and costs about 30
+	// µs of processor time, which is worth it only for long waits.
+	parkAfter = 500 * time.Millisecond
+	// maxUnparked limits the number of unparked connections with a slow response. If there are at least maxUnparked
+	// of them, a connection is parked without a wait.
+	maxUnparked = 2048
+)
+
+// parkWait returns the time for which an attempt waits before it parks its connection. unparked is the number of
+// connections with a slow response that are not parked. The larger this number, the shorter the time. This limits the
+// memory of the runtime's poller in a burst.
+func parkWait(unparked int64) time.Duration {
+	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
+}
+
+// park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes. During
+// this wait the connection is not in the runtime's poller. If the connection is not plain TCP, park returns without a
+// wait.
+func (t *Transport) park(c *Control, pc *persistConn) error {
+	plain, ok := pc.Conn.(*socket.Conn)
+	stop := make(chan struct{}, 1)
+	if !ok || !c.Interrupt.park(stop) {
+		return nil
+	}
+	defer c.Interrupt.unpark(plain)
+	t.parked.Add(1)
+	defer t.parked.Add(-1)
+	return plain.AwaitParked(&t.watcher, func() time.Duration {
+		now := t.cfg.Now()
+		return c.nextDeadline(now).Sub(now)
+	}, stop)
 }
 
 // begin prepares r to read the body.
 func (r *Response) begin() {
 	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
+	r.Body.KeepTrailers(r.Fields)
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves a response to r. from is the response of an attempt with the Control old, and is
-// empty afterwards. c is the Control of r, to which Adopt copies the deadline of old.
+// Adopt moves the response that the argument from holds to r. Afterwards this argument is empty. The argument old is
+// the Control of the attempt that has received the response; c is the Control of r. Adopt copies the deadline of old
+// to c.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.NewDeadline = old.Deadline, nil
@@ -429,9 +592,9 @@ func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 // peekWait is the longest wait of Peek for the beginning of a body.
 const peekWait = 100 * time.Millisecond
 
-// Peek appends the first n bytes of the body to dst without consuming them. It appends fewer bytes if the
-// body is shorter, or if they do not arrive within peekWait. whole reports whether these bytes are the whole
-// body.
+// Peek appends the first n bytes of the body to dst without consuming them. It appends fewer bytes if the body is
+// shorter, or if the bytes do not arrive within peekWait. The result whole reports whether the appended bytes are the
+// whole body.
 func (r *Response) Peek(c *Control, dst []byte, n int) (_ []byte, whole bool) {
 	before, waits := len(dst), false
 	for {
@@ -470,8 +633,8 @@ const (
 	drainWait = 100 * time.Millisecond
 )
 
-// Drain reads the rest of the body if it is short, so that the connection can be reused. It reports
-// whether it has read the whole body.
+// Drain reads the rest of the body if this rest is short, so that the connection can be reused. It reports whether it
+// has read the whole body.
 func (r *Response) Drain(c *Control) bool {
 	for r.Body.Left() <= maxDrain {
 		if p, _ := r.Body.Ready(); p != nil {
@@ -486,9 +649,9 @@ func (r *Response) Drain(c *Control) bool {
 	return false
 }
 
-// Finish ends the attempt. If the response has been read completely, the connection becomes idle; otherwise
-// it is closed. sentAll reports whether the whole request body was sent; if it was not, a part of
-// Request.Rest is unread.
+// Finish ends the attempt. If the response has been read completely and permits reuse, the connection becomes idle;
+// otherwise it is closed. The result sentAll reports whether the whole request body was sent. If it was not, a part
+// of Request.Rest is unread.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
@@ -528,10 +691,16 @@ func (r *Response) join() {
 
 // pool returns the idle connections of u.
 func (t *Transport) pool(u *upstream.Upstream) *idlePool {
-	if p, ok := t.pools.Load(u); ok {
-		return p.(*idlePool)
+	if p, _ := u.Attached().(*idlePool); p != nil && p.owner.Load() == t {
+		return p
 	}
-	p, _ := t.pools.LoadOrStore(u, newIdlePool(u.Spec().Address))
+	p, found := t.pools.Load(u)
+	if !found {
+		created := newIdlePool(u.Spec().Address)
+		created.owner.Store(t)
+		p, _ = t.pools.LoadOrStore(u, created)
+	}
+	u.Attach(p)
 	return p.(*idlePool)
 }
 
@@ -544,6 +713,7 @@ func (t *Transport) CloseIdle(u *upstream.Upstream) {
 
 // Close closes all idle connections.
 func (t *Transport) Close() {
+	t.watcher.Close()
 	t.pools.Range(func(u, p any) bool {
 		t.pools.Delete(u)
 		p.(*idlePool).close()
@@ -551,22 +721,22 @@ func (t *Transport) Close() {
 	})
 }
 
-// CloseExpired closes the connections that have been idle for too long.
+// CloseExpired closes the connections that have been idle for longer than idleTimeout.
 func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 
 // The limits of CloseSurplus.
 const (
-	spareIdle    = 64              // idle connections per proxy that stay
-	surplusAfter = 3 * time.Second // idle time after which the others are closed
+	spareIdle    = 64              // idle connections per proxy that CloseSurplus does not close
+	surplusAfter = 3 * time.Second // idle time after which surplus connections are closed
 )
 
-// CloseSurplus closes the idle connections that a burst of requests has left: a proxy's connections beyond spareIdle
-// that have been idle for surplusAfter. The current traffic does not need them, because the connection that became
-// idle last is reused first.
+// CloseSurplus closes the idle connections that a burst of requests has left. If a proxy has more than spareIdle idle
+// connections, it closes the oldest ones, but only those that have been idle for surplusAfter. The current traffic
+// does not need these connections, because the connection that became idle last is reused first.
 func (t *Transport) CloseSurplus() {
-	then := t.cfg.Now().Add(-surplusAfter)
+	cutoff := t.cfg.Now().Add(-surplusAfter)
 	t.pools.Range(func(_, p any) bool {
-		p.(*idlePool).closeSurplus(then)
+		p.(*idlePool).closeSurplus(cutoff)
 		return true
 	})
 }
@@ -574,8 +744,8 @@ func (t *Transport) CloseSurplus() {
 // CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
-// CloseOldestIdle closes the idle connections that have been idle for the longest time: an eighth of them, at least
-// one. It returns false if there is none.
+// CloseOldestIdle closes the connections that have been idle for the longest time: an eighth of all idle connections,
+// at least one. It returns false if there is no idle connection.
 func (t *Transport) CloseOldestIdle() bool {
 	var since []time.Time
 	t.pools.Range(func(_, p any) bool {
@@ -590,21 +760,22 @@ func (t *Transport) CloseOldestIdle() bool {
 	return t.prune(last.Add(1)) > 0 // 1 ns later, because prune keeps connections that became idle at the given time
 }
 
-// prune closes the connections that became idle before the given time, and returns their number.
-func (t *Transport) prune(then time.Time) (closed int) {
+// prune closes the connections that became idle before cutoff, and returns their number.
+func (t *Transport) prune(cutoff time.Time) (closed int) {
 	t.pools.Range(func(_, p any) bool {
-		closed += p.(*idlePool).prune(then)
+		closed += p.(*idlePool).prune(cutoff)
 		return true
 	})
 	return closed
 }
 
-// usesTunnel reports whether the scheme of a proxy requires a tunnel for http:// targets, too.
+// usesTunnel reports whether all requests through a proxy with this scheme use a tunnel, even requests for http://
+// targets.
 func usesTunnel(scheme string) bool {
 	return upstream.IsSOCKS(scheme) || scheme == upstream.Direct
 }
 
-// basicAuth returns the value of Proxy-Authorization for a, or nil without credentials.
+// basicAuth returns the value of Proxy-Authorization for the address a, or nil if a has no credentials.
 func basicAuth(a upstream.Address) []byte {
 	if a.Username == "" && a.Password == "" {
 		return nil
@@ -612,16 +783,17 @@ func basicAuth(a upstream.Address) []byte {
 	return []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(a.Username+":"+a.Password.Reveal())))
 }
 
-// tlsSessions is the number of servers per proxy whose TLS sessions are kept. A resumed handshake
-// takes about half of the processor time, and with TLS 1.2 one round trip less.
+// tlsSessions is the number of servers per proxy whose TLS sessions are kept. A resumed handshake takes about half of
+// the processor time of a full one. With TLS 1.2 it also takes one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on c. sessions caches TLS sessions, and own are the
-// proxy's TLS options; both may be nil. The options take precedence.
+// tlsClient makes a TLS handshake with host on the connection c. sessions caches TLS sessions; protocols are offered
+// with ALPN. own holds the proxy's TLS options, which take precedence over the other settings. sessions and own may
+// be nil.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
-	sessions tls.ClientSessionCache, own *upstream.TLS) (*tls.Conn, error) {
+	sessions tls.ClientSessionCache, protocols []string, own *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
-	cfg.ServerName, cfg.ClientSessionCache = host, sessions
+	cfg.ServerName, cfg.ClientSessionCache, cfg.NextProtos = host, sessions, protocols
 	if own != nil {
 		own.Apply(cfg)
 	}

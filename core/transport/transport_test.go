@@ -205,14 +205,14 @@ func TestSOCKS(t *testing.T) {
 	address := upstream.Address{Scheme: upstream.SOCKS5, Host: "p.test:1080", Username: "me", Password: "secret"}
 	ok := "\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
 	c := &scriptedConn{in: strings.NewReader(ok + "early")}
-	require.NoError(t, socksHandshake(c, address, "a.test:80"))
+	require.NoError(t, socksHandshake(c, address, "a.test:80", &tokenOffer{}))
 	assert.Equal(t, "\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x06a.test\x00\x50", c.out.String(),
 		"the name is not resolved (RFC 1928, RFC 1929)")
 	rest, _ := io.ReadAll(c.in)
 	assert.Equal(t, "early", string(rest), "no further byte is read")
 	for i := range len(ok) {
-		assert.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(ok[:i])}, address, "a.test:80"),
-			"cut after %d bytes", i)
+		assert.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(ok[:i])}, address, "a.test:80",
+			&tokenOffer{}), "cut after %d bytes", i)
 	}
 	for name, reply := range map[string]string{
 		"version 4": "\x04\x00", "no method": "\x05\xff", "a method not offered": "\x05\x01",
@@ -221,10 +221,24 @@ func TestSOCKS(t *testing.T) {
 		"an unknown reply":    "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
 		"an unknown address":  "\x05\x00\x05\x00\x00\x09\x00\x00",
 	} {
-		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, address, "a.test:80")
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, address, "a.test:80", &tokenOffer{})
 		if assert.Error(t, err, name) {
 			assert.NotContains(t, err.Error(), "secret")
 		}
+	}
+}
+
+// A reply that a target can cause is not charged to the proxy alone. Tor uses codes from 0xf0 for errors of targets.
+func TestSOCKSReplies(t *testing.T) {
+	for code, want := range map[byte]core.Cause{
+		1: verdict.TunnelFailed, 2: verdict.TunnelRefused, 3: verdict.TargetUnreachable, 4: verdict.TargetUnreachable,
+		5: verdict.TargetUnreachable, 6: verdict.TargetUnreachable, 7: verdict.ProxyProtocol, 8: verdict.TunnelFailed,
+		9: verdict.TunnelFailed, 99: verdict.TunnelFailed, 0xf0: verdict.TunnelFailed, 0xff: verdict.TunnelFailed,
+	} {
+		replies := append([]byte{5, 0, 5, code, 0, 1}, make([]byte, 6)...)
+		c := &scriptedConn{in: bytes.NewReader(replies)}
+		err := socksHandshake(c, upstream.Address{Scheme: upstream.SOCKS5}, "a.test:80", &tokenOffer{})
+		require.Equal(t, want, socksFailure(err).Cause, "code %d", code)
 	}
 }
 
@@ -238,13 +252,14 @@ func TestSOCKS4(t *testing.T) {
 		"[::ffff:192.0.2.7]:1": "\x04\x01\x00\x01\xc0\x00\x02\x07me\x00",
 	} {
 		c := &scriptedConn{in: strings.NewReader(granted + "early")}
-		require.NoError(t, socksHandshake(c, address, authority))
+		require.NoError(t, socksHandshake(c, address, authority, &tokenOffer{}))
 		require.Equal(t, want, c.out.String(), authority)
 		rest, _ := io.ReadAll(c.in)
 		require.Equal(t, "early", string(rest), "no further byte is read")
 	}
 	for i := range len(granted) {
-		require.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(granted[:i])}, address, "a.test:80"))
+		require.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(granted[:i])}, address, "a.test:80",
+			&tokenOffer{}))
 	}
 	password := address
 	password.Password = "secret"
@@ -261,7 +276,7 @@ func TestSOCKS4(t *testing.T) {
 		"IPv6":         {address, "[2001:db8::1]:80", granted, verdict.TunnelFailed},
 		"a password":   {password, "a.test:80", granted, verdict.CredentialsRefused},
 	} {
-		err := socksHandshake(&scriptedConn{in: strings.NewReader(x.reply)}, x.address, x.authority)
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(x.reply)}, x.address, x.authority, &tokenOffer{})
 		require.ErrorContains(t, err, "SOCKS4: ", name)
 		require.NotContains(t, err.Error(), "secret")
 		require.Equal(t, x.cause, socksFailure(err).Cause, name)
@@ -272,11 +287,12 @@ func FuzzSOCKS(f *testing.F) {
 	f.Add("\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", "a.test:80")
 	f.Add("\x05\x00\x05\x00\x00\x03\x06a.test\x00\x50", "[::1]:443")
 	f.Add("\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "1.2.3.4:1")
+	f.Add("\x05\xd7\x01\x00\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", "a.test:80")
 	f.Fuzz(func(t *testing.T, reply, authority string) {
 		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)},
-			upstream.Address{Username: "me", Password: "hunter2"}, authority)
+			upstream.Address{Username: "me", Password: "hunter2"}, authority, &tokenOffer{tokens: []byte("t")})
 		socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, upstream.Address{Scheme: upstream.SOCKS4},
-			authority)
+			authority, &tokenOffer{})
 		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
 			t.Fatal(err)
 		}

@@ -6,22 +6,26 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// upgrades reports whether the Upgrade field is sent. It is not sent with a long body: a target may switch
-// protocols before it has read the whole body, and would then take the rest of the body for bytes of the new
-// protocol.
-func (q *Request) upgrades() bool {
-	_, short := q.inline()
-	return q.Upgrade != nil && q.Rest == nil && short
+// upgrades reports whether the Upgrade field is sent. It is not sent with a long body. A target may switch protocols
+// before it has read the whole body. It would then take the rest of the body for bytes of the new protocol.
+func (r *Request) upgrades() bool {
+	_, short := r.inline()
+	return r.Upgrade != nil && r.Rest == nil && short
 }
 
 // readHead reads the head of the response to q.
 func (r *Response) readHead(q *Request) error {
-	if !q.upgrades() {
+	switch {
+	case q.upgrades():
+	case q.OnInterim != nil:
+		return r.relayInterim(q)
+	default:
 		return r.pc.reader.ReadResponse(&r.Response, q.Method)
 	}
 	err := r.pc.reader.ReadUpgrade(&r.Response, q.Method)
@@ -29,6 +33,23 @@ func (r *Response) readHead(q *Request) error {
 		err = &http1.ProtocolError{Detail: "101 Switching Protocols to a protocol that was not asked for", Status: 400}
 	}
 	return err
+}
+
+// maxInterim is the maximum number of interim responses to one request that are relayed.
+const maxInterim = 100
+
+// relayInterim reads the head of the final response, and relays the interim responses before it.
+func (r *Response) relayInterim(q *Request) error {
+	for range maxInterim {
+		err := r.pc.reader.ReadInterim(&r.Response, q.Method)
+		if err != nil || r.Status >= 200 {
+			return err
+		}
+		if r.Status > http.StatusContinue { // the gateway itself responds to Expect
+			q.OnInterim(&r.Response)
+		}
+	}
+	return &http1.ProtocolError{Detail: "more than 100 interim (1xx) responses", Status: 400}
 }
 
 // Upgrade returns the value of the Upgrade field; nil without one.
@@ -51,7 +72,7 @@ func offered(offer, protocol []byte) bool {
 	return false
 }
 
-// Tunnel returns the connection of r, a 101 response, as a tunnel for the new protocol. Afterwards the
+// Tunnel returns the connection of the response r, which is a 101, as a tunnel for the new protocol. Afterwards the
 // fields of r are not valid, and Finish does nothing.
 func (r *Response) Tunnel(c *Control) Tunnel {
 	pc := r.pc
@@ -62,16 +83,16 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	}
 	pc.reader.Discard(len(pc.reader.Buffered()))
 	pc.reader.Release()
-	if c.Interrupt.detach() { // otherwise a past deadline ends the tunnel
+	if c.Interrupt.detach() { // otherwise the connection keeps a deadline in the past, which ends the tunnel
 		tun.Conn.SetDeadline(time.Time{})
 	}
 	return tun
 }
 
-// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove that field from a
-// request in absolute form. The target then responds with 400 or 426, and the request is sent once more,
-// through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about
-// requests without an Upgrade field.
+// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove the Upgrade field from a request
+// in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without a body is sent once
+// more, through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about requests
+// without an Upgrade field. A response with the status 405 or 501 is handled as for any other request (compare).
 func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {
@@ -81,6 +102,12 @@ func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c 
 		}
 	}
 	verr := t.roundTrip(ctx, u, c, q, resp, "")
+	if verr == nil && u.LearnsAbilities() && ability.Unsupported(resp.Status) {
+		if at := u.Elapsed(c.Started); u.Abilities().Strike(targetHash(q), resp.Status, q.comparable(), at) {
+			t.compare(ctx, u, c, q, resp)
+		}
+		return nil
+	}
 	if verr != nil || !u.LearnsAbilities() || !q.comparable() ||
 		resp.Status != http.StatusBadRequest && resp.Status != http.StatusUpgradeRequired {
 		return verr

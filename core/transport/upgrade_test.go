@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -118,6 +120,22 @@ func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 	require.IsType(t, &socket.Conn{}, tun.Conn)
 }
 
+// The Connection options of an upgrade and of the loop token are in one field, because some servers read only one
+// field of a name.
+func TestUpgradeHasOneConnectionField(t *testing.T) {
+	tr := New(Config{Loop: loop.New(rand.Uint64)})
+	t.Cleanup(tr.Close)
+	for _, c := range []struct {
+		toTarget bool
+		want     string
+	}{{false, "Connection: Upgrade, Proxy-Loop\r\n"}, {true, "Connection: Upgrade\r\n"}} {
+		head := string(tr.head(nil, &persistConn{toTarget: c.toTarget, control: &Control{}}, websocketRequest()))
+		require.Equal(t, 1, strings.Count(head, "Connection: "), head)
+		require.Contains(t, head, c.want)
+		require.Contains(t, head, "\r\nUpgrade: websocket\r\n")
+	}
+}
+
 // If a proxy removes the Upgrade field, the request is sent once more, through a tunnel. This shows nothing
 // about the proxy's abilities. If breaker.blame is "literal", the request is sent only once.
 func TestUpgradeByTunnel(t *testing.T) {
@@ -167,6 +185,17 @@ func TestUpgradeByTunnel(t *testing.T) {
 		require.Equal(t, ability.Unknown, u.Abilities().State(ability.Forward, u.Elapsed(time.Now())))
 		tr.CloseAllIdle()
 	}
+	// A proxy that only opens tunnels: the first response 405 is compared.
+	for _, c := range []struct{ inner, status int }{{101, 101}, {426, 426}, {405, 405}} {
+		u.Abilities().Forget()
+		w.set(405, 200, c.inner)
+		status, requests := open(websocketRequest())
+		require.Equal(t, c.status, status)
+		require.Equal(t, absolute+tunnel+", GET /", requests)
+		require.Equal(t, c.inner != 405, u.Abilities().State(ability.Forward, u.Elapsed(time.Now())) == ability.Cannot)
+		tr.CloseAllIdle()
+	}
+	u.Abilities().Forget()
 	learnt := func(u *upstream.Upstream) {
 		u.Abilities().Learn(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// RequestBodyBroken reports whether the request body from the client ended early, and not because
-// the attempt had failed. It must be called before Finish.
+// RequestBodyBroken reports whether the request body from the client ended early, for a reason other than the failure
+// of the attempt. It must be called before Finish.
 func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
 	case err := <-r.sendDone: // sendDone is nil if no body is being sent
@@ -24,27 +24,27 @@ func (r *Response) RequestBodyBroken(q *Request) bool {
 }
 
 // broken reports whether the request's body ended early. Only the goroutine that reads Rest may call it.
-func (q *Request) broken() bool {
-	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
+func (r *Request) broken() bool {
+	return r.Rest != nil && r.Rest.Err() != nil && r.Rest.Err() != io.EOF
 }
 
-// discardRest reads the part of the body that the proxy does not read. Many clients read the response
-// only when they have sent everything.
-func (q *Request) discardRest() {
-	for q.Rest != nil {
-		q.BeforeRead()
-		p, err := q.Rest.Next()
-		q.arrived(int64(len(p)))
+// discardRest reads the part of the body that the proxy does not read. This is necessary because many clients read
+// the response only when they have sent the whole body.
+func (r *Request) discardRest() {
+	for r.Rest != nil {
+		r.BeforeRead()
+		p, err := r.Rest.Next()
+		r.arrived(int64(len(p)))
 		if err != nil {
 			return
 		}
 	}
 }
 
-// upload sends a request with a larger body. It writes pc.out, which holds the head and, with prefixSent, the
-// body's Prefix. Then it sends the rest of the body and reads the response's head at the same time, since the
-// response may arrive before the body has been sent. The attempt timeout starts when the body has been sent.
-// Until then, the attempt ends only if there is no progress.
+// upload sends a request whose body is not short (Request.inline) or has Rest. It writes pc.out, which holds the head
+// and, if prefixSent is set, the body's Prefix. Then it sends the rest of the body. At the same time it reads the
+// response's head, because the response may arrive before the body has been sent. The attempt timeout starts when the
+// body has been sent. Until then, only the lack of progress and the total timeout end the attempt.
 func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
 	if _, err := pc.Write(pc.out); err != nil {
@@ -62,15 +62,15 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
 	if q.Rest == nil {
-		c.callOnSlow() // nothing is read from the client at present, so the caller must watch its connection
+		c.callOnSlow() // nothing is read from the client at present, so the caller must watch the client connection
 	}
 	pc.setReadDeadline(c, c.Total)
-	pc.readDeadline = time.Time{} // sendRest changes the deadline
+	pc.readDeadline = time.Time{} // the field is not valid, because sendRest changes the deadline
 	done := make(chan error, 1)
 	resp.sendDone, resp.stopSend = done, q.StopRead
 	head := &headWait{pc: pc, c: c}
 	go func() { t.sendRest(c, q, head, prefixSent, headTimeout, done) }()
-	err := pc.reader.ReadResponse(&resp.Response, q.Method)
+	err := resp.readHead(q)
 	head.end()
 	if err != nil {
 		return newError(waiting, readError(err))
@@ -79,8 +79,8 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	return nil
 }
 
-// sendRest sends the rest of the request's body and reports the result to done. It sets the deadline for the head of
-// the response: headTimeout after the body has been sent.
+// sendRest sends the rest of the request's body and sends the result to the channel done. It sets the deadline for
+// the head of the response: headTimeout after the body has been sent.
 func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
@@ -129,8 +129,8 @@ func (h *headWait) end() {
 	h.ended = true
 }
 
-// awaitContinue waits for the response to a head with Expect: 100-continue. final reports whether the
-// response is final: the body is then not sent, and the connection is not reused.
+// awaitContinue waits for the response to a head with Expect: 100-continue. The result final reports whether the
+// response is final. If so, the body is not sent, and the connection is not reused.
 func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (verr *verdict.Error, final bool) {
 	until := t.cfg.Now().Add(ContinueWait)
 	if c.Deadline.Before(until) {
@@ -201,15 +201,16 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 		}
 	}
 	if q.Framing == http1.Chunked {
-		if err := write([]byte(http1.LastChunk)); err != nil {
+		pc.out = http1.AppendLastChunk(pc.out[:0], q.trailers())
+		if err := write(pc.out); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// moveBody moves a part of the body inside the kernel if the body is large and both connections are plain TCP.
-// Otherwise it returns false.
+// moveBody moves a part of the body inside the kernel if the rest of the body is large (socket.SpliceMin) and both
+// connections are plain TCP. Otherwise it returns false.
 func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	plain, isPlain := pc.Conn.(*socket.Conn)
 	left, known := q.Rest.Unread()

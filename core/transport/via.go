@@ -7,21 +7,23 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// viaHabit records whether a proxy adds a Via field to the responses that it relays, and with which name.
-// It is safe for concurrent use.
+// viaHabit records whether a proxy adds a Via field to the responses that it relays, and with which name. It is safe
+// for concurrent use. A successful response is one with a status below 400.
 //
-// A name is the proxy's own only if every successful response (status below 400) had it, if there were at
-// least viaSamples of them, from several targets, and if no other proxy of the pool adds the same name
-// (Transport.hasUniqueVia). Otherwise the name could be that of a cache in front of the targets, whose error
+// The name counts as the proxy's own if three conditions are met. There were at least viaSamples successful responses
+// from several targets. Every successful response had the name. No other proxy of the pool adds the same name
+// (Transport.hasUniqueVia). In any other case the name could belong to a cache in front of the targets, whose error
 // pages may lack the field.
+//
+// For a proxy without a successful response, the habits of the other proxies are used (Transport.othersAddVia).
 type viaHabit struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
 
-// viaState is the state of a viaHabit in one word. Bits 0 to 7 count successful responses up to
-// viaSamples. Bit 8 is set if they came from several targets, bit 9 if one had no Via, bit 10 if the
-// names differ. Bits 16 to 39 are the hash of the first target, bits 40 to 63 that of the name.
+// viaState is the state of a viaHabit in one word. Bits 0 to 7 count successful responses up to viaSamples. Bit 8 is
+// set if these came from several targets, bit 9 if a response had no Via, bit 10 if the names differ. Bits 16 to 39
+// are the hash of the first target, bits 40 to 63 the hash of the name in Via.
 type viaState uint64
 
 const (
@@ -34,22 +36,22 @@ const (
 // missing reports whether a successful response had no Via.
 func (s viaState) missing() bool { return s&viaMissing != 0 }
 
-// known reports whether there were enough responses for a conclusion.
+// known reports whether there were enough responses for a conclusion: viaSamples, or one without Via.
 func (s viaState) known() bool { return s.missing() || s&viaCount >= viaSamples }
 
-// consistent reports whether all responses had the same name.
+// consistent reports whether there were viaSamples successful responses from several targets, all with the same name.
 func (s viaState) consistent() bool {
 	return s&viaCount >= viaSamples && s&(viaTargets|viaMissing|viaDiffers) == viaTargets
 }
 
-// name returns the hash of the name.
+// name returns the hash of the name in Via.
 func (s viaState) name() uint32 { return uint32(s >> 40) }
 
 // add records a successful response of a target.
 func (h *viaHabit) add(fields []http1.Field, target string) {
 	old := viaState(h.state.Load())
 	if old.missing() {
-		return // final: after a response without Via, nothing else matters
+		return // the state is final after a response without Via
 	}
 	name, given := viaName(fields)
 	for {
@@ -79,9 +81,9 @@ func (h *viaHabit) add(fields []http1.Field, target string) {
 	}
 }
 
-// viaName returns the hash of the name of the last intermediary in Via (RFC 9110 section 7.6.3):
-// the host of received-by. It ignores the port, because Apache inserts the port of the target.
-// given is false if there is no name.
+// viaName returns the hash of the name of the last intermediary in Via (RFC 9110 section 7.6.3): the host of
+// received-by. It ignores the port, because Apache inserts the port of the target. The result given is false if there
+// is no name.
 func viaName(fields []http1.Field) (hash uint32, given bool) {
 	for i := len(fields) - 1; i >= 0; i-- {
 		if fields[i].Kind != http1.Via {
@@ -102,8 +104,8 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 	return 0, false
 }
 
-// skip returns the index at which a run of bytes that begins at i ends: a run of white space if space is
-// set, otherwise a run of all other bytes.
+// skip returns the index after a run of bytes. The run begins at index i. If space is set, it is a run of white
+// space, otherwise a run of bytes that are not white space.
 func skip(v []byte, i int, space bool) int {
 	for i < len(v) && (v[i] == ' ' || v[i] == '\t') == space {
 		i++
@@ -120,8 +122,8 @@ func hash24[T string | []byte](s T) uint32 {
 	return h>>24 ^ h&0xffffff
 }
 
-// hasUniqueVia reports whether no other proxy adds the same Via name as the proxy of pool of, and the habit
-// of at least one other proxy is known.
+// hasUniqueVia reports whether a proxy adds a Via name that no other proxy adds. The argument of is the idle pool of
+// this proxy. hasUniqueVia returns false if the habit of no other proxy is known.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.via.state.Load()).name(), 0, false
 	t.pools.Range(func(_, p any) bool {
@@ -136,4 +138,31 @@ func (t *Transport) hasUniqueVia(of *idlePool) bool {
 		return !same
 	})
 	return others > 0 && !same
+}
+
+// maxCompared is the maximum number of proxies that othersAddVia compares.
+const maxCompared = 256
+
+// othersAddVia reports whether the other proxies of the pool add Via. This is so if at least two of them do, with
+// different names, and none of them has relayed a successful response without the field. It looks at no more than
+// maxCompared proxies. Proxies with too few responses, or with several names, do not count. The other proxies are all
+// proxies except one, and the argument of is the idle pool of this one.
+func (t *Transport) othersAddVia(of *idlePool) bool {
+	var first uint32
+	compared, found, differ, missing := 0, false, false, false
+	t.pools.Range(func(_, p any) bool {
+		other := viaState(p.(*idlePool).via.state.Load())
+		switch {
+		case p == of || other == 0:
+		case other.missing():
+			missing = true
+		case other.consistent() && !found:
+			first, found = other.name(), true
+		case other.consistent():
+			differ = differ || other.name() != first
+		}
+		compared++
+		return !missing && compared < maxCompared
+	})
+	return differ && !missing
 }

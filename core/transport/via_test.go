@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -38,6 +40,49 @@ func TestViaName(t *testing.T) {
 	}
 	_, given := viaName(viaFields())
 	require.False(t, given)
+}
+
+// An error without Via, through a proxy that has relayed nothing yet, is its own if all other proxies add a Via.
+func TestOthersAddVia(t *testing.T) {
+	for name, x := range map[string]struct {
+		others  [][]string // values of Via in the responses through the other proxies; none for no Via
+		literal bool
+		want    bool
+	}{
+		"each with its name":       {others: [][]string{{"1.1 a"}, {"1.1 b"}}, want: true},
+		"one of three without Via": {others: [][]string{{"1.1 a"}, {"1.1 b"}, {}}},
+		"the Via of a cache":       {others: [][]string{{"1.1 cdn"}, {"1.1 cdn"}}},
+		"only one other":           {others: [][]string{{"1.1 a"}}},
+		"no other":                 {},
+		"breaker.blame is literal": {others: [][]string{{"1.1 a"}, {"1.1 b"}}, literal: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(Config{})
+			t.Cleanup(tr.Close)
+			for i, via := range x.others {
+				p := tr.pool(proxyAt(t, fmt.Sprintf("http://127.0.0.1:%d", i+2)))
+				for j := range viaSamples {
+					p.via.add(viaFields(via...), fmt.Sprintf("t%d:80", j))
+				}
+			}
+			pool := upstream.NewPool(upstream.PoolConfig{Literal: x.literal, Breaker: breaker.Default(), Now: time.Now})
+			spec := upstream.Spec{Address: upstream.Address{Scheme: upstream.HTTP, Host: "127.0.0.1:1"}}
+			require.NoError(t, pool.Apply([]upstream.Spec{spec}))
+			u := pool.Snapshot().All[0]
+			r := Response{t: tr, pool: tr.pool(u), pc: &persistConn{}}
+			r.Status, r.Fields = 404, viaFields()
+			r.setFacts(&Control{}, getRequest(), u)
+			require.Equal(t, x.want, r.ErrorPage != nil)
+			r.Fields = viaFields("1.1 a")
+			r.ErrorPage = nil
+			r.setFacts(&Control{}, getRequest(), u)
+			require.Nil(t, r.ErrorPage, "relayed")
+			r.pool.via.add(viaFields(), "t:80")
+			r.Fields = viaFields()
+			r.setFacts(&Control{}, getRequest(), u)
+			require.Nil(t, r.ErrorPage, "the proxy adds no Via")
+		})
+	}
 }
 
 func TestViaHabit(t *testing.T) {

@@ -48,8 +48,8 @@ func (u *Upstream) Forwarded(url []byte, at time.Duration) {
 	}
 }
 
-// ForwardRefused records that a client's request in absolute form got a 405 or 501, and that it is unknown
-// whether the proxy or the target sent it.
+// ForwardRefused records that a client's request in absolute form got a 405 or 501, and that it is unknown whether
+// the proxy or the target sent this response.
 func (u *Upstream) ForwardRefused(url []byte, status int, at time.Duration) {
 	u.pool.refusals.Refused(&u.abilities, ability.Forward, targetHash(string(url)), status, at)
 }

@@ -17,7 +17,7 @@ type Secret string
 
 const mask = "***"
 
-// Without any one of these interfaces, fmt or an encoder would write a Secret in clear text.
+// If a Secret lacked one of these interfaces, fmt or an encoder would write it in clear text.
 var (
 	_ fmt.Stringer           = Secret("")
 	_ fmt.GoStringer         = Secret("")
@@ -56,7 +56,7 @@ const (
 // stand for different proxies.
 type Address struct {
 	Scheme   string
-	Host     string // host:port in lower case, IPv6 in brackets; "" for direct
+	Host     string // host:port in lower case, IPv6 in brackets; "" for direct://
 	Username string
 	Password Secret
 }
@@ -158,7 +158,7 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host = strings.ToLower(host); len(host) > maxHost {
 		return "", errors.New("the host has more than 255 bytes")
 	}
-	// '%' begins the zone of an IPv6 address; it is not allowed elsewhere
+	// '%' begins the zone of an IPv6 address; it is not allowed in any other host
 	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") {
 		return "", errors.New("the host contains a character that is not allowed in a host name")
 	}
@@ -170,8 +170,8 @@ func noHost(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
 }
 
-// place returns the part of the address from which AssignIDs makes the id.
-func (a Address) place() string {
+// idBase returns the part of the address from which AssignIDs makes the id.
+func (a Address) idBase() string {
 	if a.Scheme == Direct {
 		return Direct
 	}
@@ -184,11 +184,11 @@ func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.
 func (a Address) Redacted() string {
-	login := ""
+	credentials := ""
 	if a.Username != "" || a.Password != "" {
-		login = mask + "@"
+		credentials = mask + "@"
 	}
-	return fmt.Sprintf("%s://%s%s", a.Scheme, login, a.Host)
+	return fmt.Sprintf("%s://%s%s", a.Scheme, credentials, a.Host)
 }
 
 // String returns Redacted, so that no format verb can print credentials.

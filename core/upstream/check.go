@@ -12,7 +12,7 @@ type CheckReport struct {
 	Fault       string        // why the check has failed; "" if it has passed
 	Latency     time.Duration // until the end of the response; 0 if the check has failed
 	Exit        netip.Addr    // the exit address of the last check that has found one; invalid if unknown
-	Intercepted bool          // with an https:// URL, the proxy presents its own certificate
+	Intercepted bool          // the check has an https:// URL, and the proxy presented its own certificate
 }
 
 // LastCheck returns the result of the last health check; nil if there was none.
@@ -21,7 +21,10 @@ func (u *Upstream) LastCheck() *CheckReport { return u.lastCheck.Load() }
 // SetLastCheck sets the result of the last health check; nil for none. A proxy that has not served a request
 // is chosen last while its checks fail.
 func (u *Upstream) SetLastCheck(r *CheckReport) {
-	u.lastCheck.Store(r)
+	before := u.lastCheck.Swap(r)
+	if r != nil && r.Exit.IsValid() && (before == nil || before.Exit != r.Exit) {
+		u.exitChanged()
+	}
 	failed := r != nil && !r.Passed
 	if u.checkFailed.Swap(failed) || r != nil {
 		u.SetReached(!failed)

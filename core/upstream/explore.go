@@ -16,19 +16,20 @@ import (
 //   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breaker.blame is
 //     "literal" and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
 //     success, at most 10 minutes.
-//   - If an exploration succeeds, and the proxy's window is worse (it has failures, or more than twice the latency), a
-//     trial begins: one exploration a second while no selection chooses the proxy.
+//   - The window of a proxy holds its last 100 attempts. If an exploration succeeds, and the window is worse than
+//     this success (it has failures, or more than twice the latency), a trial begins: one exploration a second while
+//     no selection chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
 //     last failure if these are more. This shows the new state of the proxy to all scorers. The first failure ends
 //     the trial too, and the window stays.
 //   - A trial also begins when a breaker closes and, unless breaker.blame is "literal", with a success 30 s or more
-//     after the last failure in the window. Otherwise the attempts of a scorer that seldom chooses the proxy would
-//     take very long to replace the window.
+//     after the last failure in the window. Without this trial, it would take very long to replace the window if the
+//     scorer seldom chooses the proxy.
 
 // The times of explorations.
 const (
 	idleAfter   = 30 * time.Second // time without a selection until an exploration
-	idleLongest = 10 * time.Minute // the same, at most, for a proxy that keeps failing, if breaker.blame is "literal"
+	idleLongest = 10 * time.Minute // maximum of that time if breaker.blame is "literal" and the proxy keeps failing
 	trialEvery  = time.Second      // time between the explorations of a trial
 )
 
@@ -39,14 +40,14 @@ const trialSuccesses = 4
 // 100,000 within 10 s.
 const sweepRows = 1000
 
-// maxIdle is the maximal length of Pool.Idle.
+// maxIdle is the maximum length of the list that Pool.Idle returns.
 const maxIdle = 64
 
-// trial counts the further successes that are required to end a trial. It is 0 if there is no trial, and
+// trial counts the successes that are still required to end a trial. The count is 0 if there is no trial, and
 // negative from the beginning of an exploration to its result.
 type trial struct{ left atomic.Int32 }
 
-// begin begins a trial, unless there is one.
+// begin begins a trial, unless the proxy is in a trial already.
 func (t *trial) begin() { t.left.CompareAndSwap(0, trialSuccesses) }
 
 // explore records that an exploration has begun.
@@ -66,8 +67,8 @@ func (t *trial) release() {
 }
 
 // add counts an attempt during a trial. worse is set if the window is worse than the attempt
-// (window.worseThan). add returns true if the trial has ended with enough successes. Requires the window's
-// mu.
+// (window.worseThan). add returns true if the trial has ended with enough successes. The caller holds the
+// window's mu.
 func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	left := t.left.Load()
 	switch left = max(left, -left) - 1; {
@@ -102,14 +103,8 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 // OnTrial reports whether the proxy is in a trial.
 func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
 
-// Explore is like Acquire, and counts the attempt as an exploration.
-func (u *Upstream) Explore(now time.Time) (Lease, bool) {
-	lease, ok := u.Acquire(now)
-	if ok {
-		u.window.trial.explore()
-	}
-	return lease, ok
-}
+// Explored counts the attempt that Acquire has just begun as an exploration.
+func (u *Upstream) Explored() { u.window.trial.explore() }
 
 // dueExploration is a proxy whose exploration is due, and the time at which it became due.
 type dueExploration struct {
@@ -117,8 +112,8 @@ type dueExploration struct {
 	since time.Duration
 }
 
-// Idle returns the proxies whose exploration was due at the last Sweep. Those that became due first come
-// first. The caller must check with Unexplored whether the exploration is still due.
+// Idle returns the proxies whose exploration was due at the last Sweep, in the order in which the explorations became
+// due. The caller must check with Unexplored whether the exploration is still due.
 func (p *Pool) Idle() []*Upstream {
 	if list := p.idle.Load(); list != nil {
 		return *list
@@ -147,7 +142,7 @@ func (p *Pool) sweepWindows() {
 		u := all[p.swept]
 		p.swept++
 		u.removeWithdrawn()
-		u.book.TakeWithdrawn() // the rest is no longer in the window
+		u.book.TakeWithdrawn() // the other withdrawn failures are no longer in the window
 		u.window.age(&u.stats, at, memory)
 		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
 		check(u)

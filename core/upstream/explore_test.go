@@ -56,7 +56,10 @@ func (r *rig) try(u *Upstream, ok bool, latency time.Duration) {
 }
 
 func (r *rig) explore(u *Upstream, ok bool) {
-	lease, admitted := u.Explore(r.now)
+	lease, admitted := u.Acquire(r.now)
+	if admitted {
+		u.Explored()
+	}
 	require.True(r.t, admitted)
 	r.settle(lease, ok, time.Millisecond)
 }
@@ -206,7 +209,8 @@ func TestTrials(t *testing.T) {
 	begin()
 	for i := range trialSuccesses {
 		require.Equal(t, 51+i, u.Stats().Samples)
-		lease, ok := u.Explore(r.now)
+		lease, ok := u.Acquire(r.now)
+		u.Explored()
 		require.True(t, ok)
 		r.pass(2 * time.Second)
 		require.Empty(t, r.Idle(), "one exploration is under way")
@@ -294,7 +298,7 @@ func TestRegions(t *testing.T) {
 			}
 		}
 		require.Len(t, all, want)
-		g := r.Snapshot().Region(core.Hash53(region))
+		g := r.Snapshot().Region(core.RegionHash(region))
 		require.Equal(t, all, g.All)
 		require.Equal(t, mixed, g.Mixed)
 	}

@@ -25,7 +25,7 @@ func assign(specs []Spec, reserved map[string]struct{}) {
 		if specs[i].ID != "" {
 			continue
 		}
-		base := specs[i].Address.place()
+		base := specs[i].Address.idBase()
 		id := base
 		for {
 			next[base]++
@@ -45,7 +45,7 @@ func assign(specs []Spec, reserved map[string]struct{}) {
 // Print is a fingerprint of an Address.
 type Print struct {
 	Login uint64 `json:"login"` // of scheme, host and user name
-	Exact uint64 `json:"exact"` // of these and of the password
+	Exact uint64 `json:"exact"` // of scheme, host, user name and password
 }
 
 // Known is the earlier owner of an automatic id.
@@ -54,26 +54,28 @@ type Known struct {
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// Name returns specs with ids. A spec without an id gets the id that one of known (by id) had, the first that applies:
+// Name returns specs with ids. A spec without an id gets the id of one of the proxies in known (by id). The first of
+// these rules that applies decides:
 //
-//   - one with the same address;
-//   - one with the same scheme, host and user name: its password has probably changed;
-//   - the only one with this host and port, if the spec is the only one without an id there.
+//   - the proxy with the same address;
+//   - the proxy with the same scheme, host and user name: its password has probably changed;
+//   - the only proxy with this host and port, if no other spec without an id has this host and port.
 //
-// Otherwise it gets an id as AssignIDs says that is not in reserved. So proxies with the same host and port keep their
-// ids, breakers and statistics if one of them is added or removed, or if their order changes.
+// If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not in reserved. With these
+// rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
+// removed, or if their order changes.
 func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved map[string]struct{}) []Spec {
 	specs = slices.Clone(specs)
 	taken := make(map[string]struct{}, len(specs))
-	unnamed := map[string][]*Spec{} // by place
+	unnamed := map[string][]*Spec{} // by host:port
 	for i := range specs {
 		if s := &specs[i]; s.ID != "" {
 			taken[s.ID] = struct{}{}
 		} else {
-			unnamed[s.Address.place()] = append(unnamed[s.Address.place()], s)
+			unnamed[s.Address.idBase()] = append(unnamed[s.Address.idBase()], s)
 		}
 	}
-	ids := map[string][]string{} // of known, by place
+	ids := map[string][]string{} // ids in known, by host:port
 	for id := range known {
 		_, used := taken[id]
 		if place := placeOf(id); !used && unnamed[place] != nil {
@@ -87,7 +89,7 @@ func Name(specs []Spec, known map[string]Known, print func(Address) Print, reser
 	return specs
 }
 
-// keepIDs gives known ids of a place to its proxies.
+// keepIDs gives the known ids of one host:port to the specs with this host:port.
 func keepIDs(specs []*Spec, ids []string, known map[string]Known, print func(Address) Print) {
 	if len(specs) == 1 && len(ids) == 1 && !known[ids[0]].ExactOnly {
 		specs[0].ID = ids[0]
@@ -122,7 +124,7 @@ func keepIDs(specs []*Spec, ids []string, known map[string]Known, print func(Add
 	}
 }
 
-// placeOf returns the place that AssignIDs may have made an id from.
+// placeOf returns the host:port from which AssignIDs may have made an id.
 func placeOf(id string) string {
 	i := strings.LastIndexByte(id, '-')
 	if i <= strings.LastIndexByte(id, ':') {
@@ -134,11 +136,13 @@ func placeOf(id string) string {
 	return id[:i]
 }
 
-// nameAs gives the specs without an id the ids that proxies of running had, and no ids of those that the API added.
-func nameAs(specs, running []Spec) []Spec {
+// nameAs gives the specs without an id the ids of the same proxies in the pool. It does not use the ids of proxies
+// that the API added.
+func nameAs(specs []Spec, pool *Snapshot) []Spec {
 	if !slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
 		return slices.Clone(specs)
 	}
+	running := pool.specs()
 	seed := maphash.MakeSeed()
 	print := func(a Address) Print {
 		exact := maphash.Comparable(seed, a)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
 // PoolConfig holds the settings of a pool.
@@ -26,46 +30,67 @@ type PoolConfig struct {
 	OnFree   func()          // called when an attempt has released its place in flight; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
 
+	Gate      breaker.Gate    // of the breakers' probes; nil for none
+	OnFailure func(*Upstream) // called after each failure that was reported to the breaker; may be nil
+
 	NoSlowStart bool // proxies that have not served a request have no limit on attempts in flight
 }
 
 // Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
 // change publishes a new one.
 type Pool struct {
-	snapshot atomic.Pointer[Snapshot]
-	now      func() time.Time
-	epoch    time.Time     // time 0 of all elapsed times; has a monotonic reading
-	changes  atomic.Uint64 // published snapshots plus transitions of breakers
-	notify   func(core.Transition)
-	onRemove func(*Upstream)
-	onFree   func()
-	onChange func(*Snapshot)
-	ledger   *evidence.Ledger
-	literal  atomic.Bool // breakers open by the number of failures, without evidence
-	noStart  bool        // PoolConfig.NoSlowStart
-	limited  atomic.Bool // some proxy is known to lack an ability
-	refusals ability.Refusals
+	snapshot  atomic.Pointer[Snapshot]
+	now       func() time.Time
+	epoch     time.Time     // time 0 of all elapsed times; has a monotonic reading
+	changes   atomic.Uint64 // number of published snapshots and of transitions of breakers
+	notify    func(core.Transition)
+	onRemove  func(*Upstream)
+	onFree    func()
+	onChange  func(*Snapshot)
+	gate      breaker.Gate
+	onFailure func(*Upstream)
+	ledger    *evidence.Ledger
+	avoided   *rest.Rests // see Avoided
+
+	uncompared *rest.Rests // see Uncompared
+	literal    atomic.Bool // breakers open by the number of failures, without evidence
+	noStart    bool        // PoolConfig.NoSlowStart
+	limited    atomic.Bool // some proxy is known to lack an ability
+	hasLimits  atomic.Bool // see HasLimits
+	locates    atomic.Bool // locate is set
+	regrouped  atomic.Bool // the region of a proxy has changed since the last snapshot
+	direct     *Upstream   // see Direct
+	refusals   ability.Refusals
 
 	mu      sync.Mutex // held during a change of the pool, so that changes happen one at a time
 	breaker breaker.Config
-	retired []*Upstream // removed proxies with attempts in flight
+	limit   limit.Limit                 // of SetLimit
+	locate  func(netip.Addr) string     // of SetLocate; nil for none
+	used    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
+	vendors map[string]*traffic.Meter
+	absent  map[string]traffic.Total // costs of proxies that are not in the pool, by id
+	removed traffic.Meter            // costs of removed proxies that are not in absent
+	retired []*Upstream              // removed proxies with attempts in flight
 
 	memory  atomic.Int64                // ns
-	tail    atomic.Uint64               // largest Tail in the last complete round of sweeps; float64 bits, s
+	tail    atomic.Uint64               // largest Tail when the last sweep of all proxies ended; float64 bits, s
 	idle    atomic.Pointer[[]*Upstream] // see Idle
-	sweepMu sync.Mutex                  // guards the following three
+	sweepMu sync.Mutex                  // guards the next three fields
 
 	swept     int              // index in the snapshot where the next sweep begins
 	dueBuffer []dueExploration // reused by each sweep
-	sweptTail float64          // largest Tail in this round of sweeps so far, s
+	sweptTail float64          // largest Tail of the proxies that were swept since swept was 0, in s
+
+	pending pendingFailures
 
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
-	// earliest time at which a breaker becomes half-open, ns after the epoch; 0 if it has to be
-	// computed
+	// nextTest is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
+	// is 0 if it has to be computed.
 	nextTest atomic.Int64
-	// when the next reachability check begins, ns after the epoch; 0 if none is planned
+	// nextCheck is the time at which the next reachability check begins, in ns after the epoch. It
+	// is 0 if none is planned.
 	nextCheck atomic.Int64
 	leaving   atomic.Int64 // proxies that are removed when their last attempt has ended
 }
@@ -74,21 +99,23 @@ type Pool struct {
 type Snapshot struct {
 	*Group
 	byID    map[string]*Upstream
-	regions map[float64]*Group // by RegionHash
+	regions map[float64]*Group // by core.RegionHash
+	tags    map[float64]*Group // by core.Hash53 of the tag
 
+	tiers     []Tier // see Tiers
 	anyRegion *Group // the proxies with exits in all regions (Upstream.AnyRegion); nil if there are none
 }
 
-// Group holds the proxies that a selection chooses from: the whole pool, or the proxies of a
-// region.
+// Group holds the proxies that a selection chooses from: the whole pool, or the proxies of a region, with a tag, or
+// of a tier.
 type Group struct {
 	All   []*Upstream   // in the order of configuration
 	Mixed []*Upstream   // in the order of IDHash, which is practically random
 	Turn  atomic.Uint64 // number of first attempts through this group since the snapshot
 }
 
-// Region returns the proxies of the region with the given core.Hash53, or nil. Proxies with exits in all regions are
-// among them.
+// Region returns the proxies of the region with the given core.RegionHash, or nil if there are none. The group
+// includes the proxies with exits in all regions.
 func (s *Snapshot) Region(hash float64) *Group {
 	if g := s.regions[hash]; g != nil {
 		return g
@@ -118,14 +145,22 @@ func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
 		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify,
 		onChange:  cfg.OnChange,
+		gate:      cfg.Gate,
+		onFailure: cfg.OnFailure,
 		breaker:   cfg.Breaker,
 		noStart:   cfg.NoSlowStart,
 		notClosed: map[string]struct{}{},
+		used:      map[string]limit.SavedUsage{},
+		vendors:   map[string]*traffic.Meter{},
+		absent:    map[string]traffic.Total{},
 	}
 	p.ledger = evidence.NewLedger(evidence.Config{})
+	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
+	p.direct = p.newUpstream(Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, cfg.Breaker)
+	p.direct.slow.limit.Store(unlimited)
 	return p
 }
 
@@ -142,8 +177,8 @@ func (p *Pool) At(elapsed time.Duration) time.Time {
 // DefaultMemory is the default of SetMemory.
 const DefaultMemory = 10 * time.Minute
 
-// SetMemory sets the age up to which attempts count in the statistics of their proxies, in steps of 0.1 s; 0
-// for no limit. At a proxy without traffic, an older attempt is removed with a delay of up to 0.1 s per 1000
+// SetMemory sets the maximum age of the attempts that count in the statistics of their proxies, in steps of 0.1 s; 0
+// for no maximum. At a proxy without traffic, an older attempt is removed with a delay of up to 0.1 s per 1000
 // proxies of the pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
@@ -166,10 +201,14 @@ func (p *Pool) publish(next *Snapshot) {
 	}
 	for _, u := range next.All {
 		next.eachGroup(u, func(g *Group) { g.All = append(g.All, u) })
+		next.addToTags(u, func(g *Group) *[]*Upstream { return &g.All })
 	}
 	for _, u := range next.Mixed {
 		next.eachGroup(u, func(g *Group) { g.Mixed = append(g.Mixed, u) })
+		next.addToTags(u, func(g *Group) *[]*Upstream { return &g.Mixed })
 	}
+	next.sortTiers()
+	p.regrouped.Store(false)
 	p.snapshot.Store(next)
 	p.changes.Add(1)
 	if p.onChange != nil {
@@ -177,9 +216,9 @@ func (p *Pool) publish(next *Snapshot) {
 	}
 }
 
-// Changes returns a number that increases with each published snapshot and each transition of a breaker.
-// While it stays the same, and until NextTest, conclusions from the snapshot and the breakers' states
-// remain valid.
+// Changes returns a number that increases with each published snapshot and each transition of a breaker. A conclusion
+// from the snapshot and the breakers' states remains valid while this number stays the same, but at most until the
+// time that Pool.NextTest returns: a breaker may then admit a probe.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Ledger returns the evidence of the pool.
@@ -192,10 +231,16 @@ func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
 // Literal reports whether breakers open by the number of failures, without evidence.
 func (p *Pool) Literal() bool { return p.literal.Load() }
 
-// SetLiteral sets whether breakers open by the number of failures, without evidence.
+// Literal is Pool.Literal of the proxy's pool.
+func (u *Upstream) Literal() bool { return u.pool.Literal() }
+
+// SetLiteral sets whether breakers open by the number of failures, without evidence. If literal is set, no evidence
+// and no abilities recorded so far limit the choice of proxies any more.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
+		p.avoided.Clear(p.Elapsed(p.now()))
+		p.uncompared.Clear(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
 			u.slow.limit.Store(unlimited)
 			u.abilities.Forget()
@@ -206,21 +251,21 @@ func (p *Pool) SetLiteral(literal bool) {
 // Snapshot returns the pool as it is now.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
-// Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
-// id and address keep their breakers and statistics. Proxies added through the API stay. A spec without
-// an id gets that of the same proxy in the pool, as Name says. If Reconfigure returns an error, the pool is unchanged.
+// Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same id and
+// address keep their breakers and statistics. Proxies added through the API stay. A spec without an id gets the id of
+// the same proxy in the pool, by the rules of Name. If Reconfigure returns an error, the pool is unchanged.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	running := p.Snapshot().specs()
+	running := p.Snapshot()
 	specs = nameAs(specs, running)
 	configured := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		configured[specs[i].ID] = struct{}{}
 	}
-	for i := range running {
-		if _, taken := configured[running[i].ID]; !taken && running[i].Source == SourceAPI {
-			specs = append(specs, running[i])
+	for _, u := range running.All {
+		if _, taken := configured[u.id]; !taken && !u.Draining() && u.Spec().Source == SourceAPI {
+			specs = append(specs, *u.Spec())
 		}
 	}
 	return p.apply(defaults, specs)
@@ -304,7 +349,7 @@ func (s *Snapshot) specs() []Spec {
 	return out
 }
 
-// Remove removes a proxy. From then on the proxy admits no attempts. With drain, it stays in the snapshot
+// Remove removes a proxy. From then on the proxy admits no attempts. If drain is set, the proxy stays in the snapshot
 // until its last attempt has ended.
 func (p *Pool) Remove(id string, drain bool) error {
 	p.mu.Lock()
@@ -315,7 +360,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
 	u.drain()
-	if drain && u.InFlight() > 0 { // read once: Acquire adds to it before it refuses an attempt
+	if drain && u.InFlight() > 0 { // read only once, because Acquire may increase it before it refuses an attempt
 		if !u.leaving {
 			u.leaving = true
 			p.leaving.Add(1)
@@ -367,9 +412,11 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		next.All[i] = u
 	}
 	// New proxies are allocated in the order of Mixed, so that a sample of neighbours is sequential in memory.
-	slices.SortFunc(added, func(i, j int) int {
-		return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID))
-	})
+	hashes := make([]float64, len(specs))
+	for _, i := range added {
+		hashes[i] = core.Hash53(specs[i].ID)
+	}
+	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(hashes[i], hashes[j]) })
 	for _, i := range added {
 		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
 	}
@@ -392,14 +439,15 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	return nil
 }
 
-// forget drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove at
-// once; otherwise Sweep does so later. The caller holds mu.
+// forget drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove; otherwise
+// Sweep calls onRemove later. The caller holds mu.
 func (p *Pool) forget(u *Upstream) {
 	u.drain()
 	if u.leaving {
 		u.leaving = false
 		p.leaving.Add(-1)
 	}
+	p.keepCosts(u)
 	p.watchMu.Lock()
 	delete(p.notClosed, u.id)
 	p.watchMu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -29,25 +30,32 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && found.OthersFail && !found.JustServed {
 			counted = core.Excluded // the target is the likely cause
 		}
+		if found.Banned && !found.Worse {
+			counted = core.Excluded // the statistics are about all targets
+			u.avoidFor(l.Target, l.endOf(o))
+		}
 	}
 	switch {
 	case l.check:
 	case counted == core.Excluded:
 		u.window.trial.release()
 	default:
-		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()),
-			u.pool.literal.Load())
+		u.window.add(&u.stats, counted, result{o.Latency, l.endOf(o), tagOf(l.Target.Hash)},
+			time.Duration(u.pool.memory.Load()), u.pool.literal.Load())
 		u.removeWithdrawn()
 	}
 	l.permit.Report(reported, enough)
+	if f := u.pool.onFailure; f != nil && reported == core.Failure {
+		f(u)
+	}
 	return found
 }
 
-// removeWithdrawn removes the failures from the window that the ledger has withdrawn. Those that are not in the
-// window yet are removed by the next call.
+// removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
+// in the window yet are removed by the next call.
 func (u *Upstream) removeWithdrawn() {
 	if n := u.book.TakeWithdrawn(); n > 0 {
-		u.book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n))
+		u.book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
 	}
 }
 
@@ -58,7 +66,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
 		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
-		At:  l.began + o.Latency,
+		At:  l.endOf(o),
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
 		Uncounted: l.check,
 	}
@@ -67,23 +75,38 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		ledger.Served(&a)
 		if !l.check {
 			u.countSuccess()
+			u.pool.servedAgain(u, l.Target.Hash, a.At)
+			u.pool.compared(l.Target.Hash, a.At)
 		}
 	case core.Failure:
 		u.failedToReach.Store(verdict.Unreached(o.Cause))
+		a.Reported = o.Cause == verdict.TargetUnreachable
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
 		found = ledger.Failed(&a)
+		u.pool.compared(l.Target.Hash, a.At)
+		if found.Uncompared {
+			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
+				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.At, Until: a.At + avoidTime})
+		}
 		if found.JustServed && verdict.TimedOut(o.Cause) {
 			u.countTimeout(a.At)
 		}
-		if enough.Enough = found.Worse; found.Worse {
-			why := u.book.Why(ledger)
-			u.why.Store(&why)
-			enough.Why = why.Text(causeWord)
+		if found.Worse {
+			enough = u.tooMuchEvidence()
+		} else {
+			u.pool.pending.add(u)
 		}
 	}
 	return found, enough
+}
+
+// tooMuchEvidence stores the evidence against the proxy, and returns it for the breaker.
+func (u *Upstream) tooMuchEvidence() breaker.Evidence {
+	why := u.book.Why(u.pool.ledger)
+	u.why.Store(&why)
+	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
 }
 
 // CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits
@@ -101,6 +124,9 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	u.why.Store(&why)
 	u.failedToReach.Store(true)
 	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: why.Text(causeWord)})
+	if f := u.pool.onFailure; f != nil {
+		f(u)
+	}
 }
 
 func causeWord(c uint8) string { return verdict.Word(core.Cause(c)) }

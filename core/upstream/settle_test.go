@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,10 +76,13 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 		wait          time.Duration  // between the two
 		want          map[string]int // samples
 	}{
-		"not yet":            {before: fails("aa", at), want: map[string]int{"a": 2}},
-		"too few":            {before: fails("a", at), after: fails("bc", at), want: map[string]int{"a": 1}},
-		"for all proxies":    {before: fails("a", at), after: fails("bbcca", at), want: map[string]int{}},
-		"for a second proxy": {before: fails("aaaa", at), after: fails("b", at), want: map[string]int{}},
+		"not yet":                  {before: fails("aa", at), want: map[string]int{"a": 2}},
+		"too few":                  {before: fails("a", at), after: fails("bc", at), want: map[string]int{"a": 1}},
+		"for all proxies":          {before: fails("a", at), after: fails("bbcca", at), want: map[string]int{}},
+		"for a second proxy":       {before: fails("aaaa", at), after: fails("b", at), want: map[string]int{}},
+		"for the only other proxy": {before: fails("aa", at), after: fails("ccccc", at), want: map[string]int{}},
+		"three failures of the only other proxy": {before: fails("aa", at), after: fails("ccc", at),
+			want: map[string]int{"a": 2}},
 		"too long ago": {before: fails("a", at), wait: 61 * time.Second, after: fails("bbcca", at),
 			want: map[string]int{"a": 1}},
 		"at another target": {before: fails("a", at), after: fails("bbccb", other), want: map[string]int{"a": 1,
@@ -123,15 +127,22 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 	}
 }
 
-// A window whose latest failures were removed equals a window to which they were never added.
+// A window whose latest failures were removed, at one target or at all, equals a window to which they were never added.
 func TestRemoveFailures(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		attempts := rapid.SliceOfN(rapid.Bool(), 0, windowSize).Draw(t, "attempts")
+		type attempt struct {
+			ok     bool
+			target targetTag
+		}
+		attempts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) attempt {
+			return attempt{rapid.Bool().Draw(t, "ok"), tagOf(rapid.Uint64Range(0, 5).Draw(t, "target"))}
+		}), 0, windowSize).Draw(t, "attempts")
 		n := rapid.IntRange(0, 20).Draw(t, "n")
+		target := rapid.SampledFrom([]targetTag{anyTarget, tagOf(0), tagOf(2), tagOf(6)}).Draw(t, "of target")
 		older := rapid.IntRange(0, 150).Draw(t, "successes before")
 		keep, left := make([]bool, len(attempts)), n
-		for i := len(attempts) - 1; i >= 0; i-- {
-			if keep[i] = attempts[i] || left == 0; !keep[i] {
+		for i, a := range slices.Backward(attempts) {
+			if keep[i] = a.ok || left == 0 || target != anyTarget && a.target != target; !keep[i] {
 				left--
 			}
 		}
@@ -139,28 +150,106 @@ func TestRemoveFailures(t *testing.T) {
 		var gotStats, wantStats stats
 		gotStats.init()
 		wantStats.init()
-		add := func(w *window, s *stats, i int, ok bool) {
-			v, latency := core.Failure, time.Duration(0)
-			if ok {
-				v, latency = core.Success, time.Duration(i)*time.Millisecond
+		add := func(w *window, s *stats, i int, a attempt) {
+			v, r := core.Failure, result{at: time.Duration(i) * time.Second, target: a.target}
+			if a.ok {
+				v, r.latency = core.Success, time.Duration(i)*time.Millisecond
 			}
-			w.add(s, v, latency, time.Duration(i)*time.Second, 0, true)
+			w.add(s, v, r, 0, true)
 		}
 		for i := range older % (windowSize - len(attempts) + 1) {
-			add(&got, &gotStats, i, true)
-			add(&want, &wantStats, i, true)
+			add(&got, &gotStats, i, attempt{ok: true})
+			add(&want, &wantStats, i, attempt{ok: true})
 		}
-		for i, ok := range attempts {
-			add(&got, &gotStats, 200+i, ok)
+		for i, a := range attempts {
+			add(&got, &gotStats, 200+i, a)
 			if keep[i] {
-				add(&want, &wantStats, 200+i, ok)
+				add(&want, &wantStats, 200+i, a)
 			}
 		}
-		require.Equal(t, n-left, got.removeFailures(&gotStats, n))
+		require.Equal(t, n-left, got.removeFailures(&gotStats, n, target))
 		require.Equal(t, load(&wantStats.samples), load(&gotStats.samples))
 		require.Equal(t, load(&wantStats.failures), load(&gotStats.failures))
 		require.InDelta(t, load(&wantStats.successRate), load(&gotStats.successRate), 1e-9)
 		require.InDelta(t, load(&wantStats.mean), load(&gotStats.mean), 1e-6)
 		require.Equal(t, want.oldest.Load(), got.oldest.Load())
 	})
+}
+
+// Elsewhere counts the failures at the other targets, and all successes.
+func TestElsewhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var w window
+		var s stats
+		type attempt struct {
+			ok     bool
+			target uint64
+		}
+		var all []attempt
+		for i := range rapid.IntRange(0, 150).Draw(t, "attempts") {
+			a := attempt{rapid.Bool().Draw(t, "ok"), rapid.SampledFrom([]uint64{2, 4, 1 << 40}).Draw(t, "target")}
+			v := core.Failure
+			if a.ok {
+				v = core.Success
+			}
+			w.add(&s, v, result{time.Millisecond, time.Duration(i), tagOf(a.target)}, 0, true)
+			all = append(all, a)
+		}
+		failures, attempts := 0, 0
+		for _, a := range all[max(0, len(all)-windowSize):] {
+			switch {
+			case a.ok:
+				attempts++
+			case a.target != 4:
+				attempts++
+				failures++
+			}
+		}
+		gotFailures, gotAttempts := w.elsewhere(4)
+		require.Equal(t, []int{failures, attempts}, []int{gotFailures, gotAttempts})
+	})
+}
+
+// A proxy's failures are confirmed after its last attempt: the other proxy serves the target. The next sweep opens the
+// breaker, and no further attempt through the proxy is needed.
+func TestASweepOpensABreaker(t *testing.T) {
+	for name, x := range map[string]struct {
+		failures int
+		served   bool
+		wait     time.Duration // between the failures and the sweep
+		literal  bool
+		want     core.State
+	}{
+		"confirmed":              {failures: 5, served: true, want: core.Open},
+		"not confirmed":          {failures: 5, want: core.Closed},
+		"too few":                {failures: 4, served: true, want: core.Closed},
+		"out of the window":      {failures: 5, served: true, wait: 61 * time.Second, want: core.Closed},
+		"literal, opens at once": {failures: 5, literal: true, want: core.Open},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 2)
+			r.SetLiteral(x.literal)
+			for range 20 {
+				r.try(r.get(0), true, time.Millisecond)
+				r.try(r.get(1), true, time.Millisecond)
+			}
+			for range x.failures {
+				r.try(r.get(0), false, time.Millisecond)
+			}
+			if x.served {
+				require.Equal(t, core.Closed, r.get(0).Breaker().State())
+				r.pass(10 * time.Millisecond)
+				r.try(r.get(1), true, time.Millisecond)
+				r.try(r.get(1), true, time.Millisecond)
+			}
+			r.now = r.now.Add(x.wait)
+			r.Sweep()
+			r.Sweep()
+			require.Equal(t, x.want, r.get(0).Breaker().State())
+			require.Equal(t, core.Closed, r.get(1).Breaker().State())
+			if x.want == core.Open && !x.literal {
+				require.GreaterOrEqual(t, r.get(0).Why().Evidence, r.get(0).Why().Needed)
+			}
+		})
+	}
 }

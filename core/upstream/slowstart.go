@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// A proxy gets few attempts in flight until it has had some successes, as long as other proxies
-// are available. Each proxy has a preferred number of attempts in flight:
+// While other proxies are available, a proxy gets few attempts in flight until it has had some successes. Each proxy
+// has a preferred number of attempts in flight:
 //
 //   - The number is 1 until the proxy's first success, and after its breaker has closed. Each success doubles it, as in
 //     TCP's slow start (RFC 5681, section 3.1). From 64 on there is no limit.
 //   - It is 0 while the proxy cannot be reached and has never served a request.
-//   - It is 0 for a while if at least two attempts have timed out at targets that serve other proxies, and none has
-//     succeeded: for 1 s after the second timeout, 2 s after the third, 4 s after the fourth, and 8 s after each
-//     further one.
+//   - It is 0 for a while if at least two attempts have timed out at targets that serve other proxies, and no
+//     attempt has succeeded: for 1 s after the second timeout, 2 s after the third, 4 s after the fourth, and 8 s
+//     after each later timeout.
 //
 // A selection prefers the proxies that have fewer attempts in flight than this number. If there is no such
 // proxy, it ignores the number, so that no request is refused or waits.
 //
-// Other failures do not lower the number, because they cost little time, and because scorers and the breaker take them
-// into account already. A scorer that sends every request to the best proxy was measured in the scenario outage of
-// plugin simulate, as a share of the oracle's successes. It had 99 % without a limit, 98.5 % with a limit of 2 after
-// three failures in a row, and 94 % with a limit of 2 after each failure.
+// Other failures do not lower the number, because they cost little time, and because scorers and the breaker take
+// them into account already. For a scorer that sends every request to the best proxy, the successes were measured in
+// the scenario outage of plugin simulate, as a share of the oracle's successes. The share was 99 % without a limit,
+// 98.5 % with a limit of 2 after three failures in a row, and 94 % with a limit of 2 after each failure.
 const (
-	unreached  = -1 // stands for 0, because the proxy cannot be reached
-	unserved   = 0  // stands for 0 for a while, because attempts have timed out, and none has succeeded
+	unreached  = -1 // the number is 0, because the proxy cannot be reached
+	unserved   = 0  // the number is 0 for a while, because attempts have timed out, and no attempt has succeeded
 	unproven   = 1  // until the first success
 	provenFrom = 64 // successes double the number until it reaches this value
 	unlimited  = math.MaxInt32
 )
 
-// For how long a proxy is not preferred after its attempts have timed out.
+// The time for which a proxy is not preferred after its attempts have timed out.
 const (
 	firstPause = time.Second // after the second timeout
-	pauseSteps = 3           // how often further timeouts double it
+	pauseSteps = 3           // number of timeouts after the second that double the time
 )
 
 // slowStart is a proxy's preferred number of attempts in flight.
@@ -84,7 +84,11 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastTimeout.Load()) > u.pause()
 }
 
-// pause returns for how long after its last timeout the proxy is not preferred.
+// Proven reports whether the proxy has no preferred number of attempts in flight any more, so that it is always
+// Preferred.
+func (u *Upstream) Proven() bool { return u.slow.limit.Load() == unlimited }
+
+// pause returns how long the proxy is not preferred after its last timeout.
 func (u *Upstream) pause() time.Duration {
 	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
 }

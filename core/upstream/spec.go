@@ -6,8 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
 // Spec is the configuration of one proxy.
@@ -15,23 +18,35 @@ type Spec struct {
 	ID          string
 	Address     Address
 	Region      string
-	Weight      float64 // > 0; 0 means 1
-	Cost        float64 // >= 0
-	MaxInFlight int     // 0 for no limit
-	NoReuse     bool    // each attempt opens a new connection: no idle connection is used or kept
-	TLS         *TLS    // of an https:// proxy; nil for the defaults
+	Tags        []string // for rules: words of at most 64 bytes
+	Weight      float64  // > 0; 0 means 1
+	Cost        float64  // >= 0
+	MaxInFlight int      // 0 for no limit, as in the next three fields
+	Rate        float64  // attempts a second; see limit.Limit
+	MinInterval time.Duration
+	BytesPerDay int64
+	Tier        int           // proxies of a lower tier are used first; 0 to MaxTier
+	Vendor      string        // label for costs; "" for none
+	Price       traffic.Price // for the costs; not used for the selection
+	Auth        string        // AuthDigest, or "" for Basic until the proxy asks for Digest
+	NoReuse     bool          // each attempt opens a new connection: no idle connection is used or kept
+	TLS         *TLS          // of an https:// proxy; nil for the defaults
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
 	Source      string          // "config", "api", or the name of a proxy list
 }
 
+// AuthDigest is the Spec.Auth of an HTTP or HTTPS proxy that never gets the password: the gateway sends credentials by
+// Digest only (RFC 7616).
+const AuthDigest = "digest"
+
 // OwnError is a rule that recognizes an error page that the proxy writes itself. A page must match all parts that are
 // set. At least one part must be set.
 type OwnError struct {
-	Status int    // 400 to 999; 0 for all of them
-	Header string // "Name": the field is present; "Name: text": its value contains the text; "" for all
-	Body   string // a text in the first 8 KiB of the body; "" for all
+	Status int    // 400 to 999; 0 for any status
+	Header string // "Name": the field is present; "Name: text": its value contains the text; "" for any header
+	Body   string // a text in the first 8 KiB of the body; "" for any body
 }
 
 // Limits of the own_error rules of a proxy.
@@ -65,11 +80,29 @@ func notToken(r rune) bool {
 }
 
 func (s *Spec) equal(o *Spec) bool {
-	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
-		s.MaxInFlight == o.MaxInFlight && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) &&
+	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && slices.Equal(s.Tags, o.Tags) &&
+		s.Weight == o.Weight && s.Cost == o.Cost &&
+		s.limit() == o.limit() && s.Tier == o.Tier && s.Vendor == o.Vendor && s.Price == o.Price &&
+		s.Auth == o.Auth && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) &&
 		s.Source == o.Source && s.TLS.equal(o.TLS) &&
 		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
 		slices.Equal(s.OwnErrors, o.OwnErrors)
+}
+
+// Limits of the fields of a Spec.
+const (
+	MaxTier   = 100
+	maxVendor = 64 // bytes
+	maxPrice  = 1e12
+)
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }
+
+// limit returns the proxy's own limits.
+func (s *Spec) limit() limit.Limit {
+	return limit.Limit{
+		MaxInFlight: s.MaxInFlight, Rate: s.Rate, MinInterval: s.MinInterval, BytesPerDay: s.BytesPerDay,
+	}
 }
 
 // breaker returns the settings of the proxy's breaker.
@@ -117,8 +150,8 @@ func Check(specs []Spec) error {
 
 // SpecError reports an invalid field of a proxy's configuration. It wraps ErrSpec.
 type SpecError struct {
-	Field string // id, url, weight, cost, max_in_flight, ca_file, cert, breaker, own_error[0].status
-	Msg   string // with the field's name
+	Field string // the key, such as weight or own_error[0].status
+	Msg   string // contains the field's name
 }
 
 func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
@@ -143,6 +176,8 @@ func CheckSpec(s *Spec) error {
 	switch {
 	case s.ID == "metrics":
 		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
+	case s.ID == DirectID && s.Address.Scheme != Direct:
+		return bad("id", "the id \"direct\" stands for requests without a proxy; choose another one")
 	case len(s.ID) > MaxIDLength:
 		return bad("id", "an id has at most %d bytes, this one %d", MaxIDLength, len(s.ID))
 	case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
@@ -151,12 +186,30 @@ func CheckSpec(s *Spec) error {
 		return bad("weight", "weight is %v; it must be above 0, at most 1000000", s.Weight)
 	case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
 		return bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
-	case s.MaxInFlight < 0:
-		return bad("max_in_flight", "max_in_flight is %d; it must be at least 0", s.MaxInFlight)
 	case s.Address.Scheme == "":
 		return bad("url", "url is missing")
 	case s.TLS != nil && s.Address.Scheme != HTTPS:
 		return bad("url", "ca_file, insecure, cert and key are for https:// proxies")
+	case s.Auth != "" && s.Auth != AuthDigest:
+		return bad("auth", "auth is %q; it must be \"digest\" or \"\"", s.Auth)
+	case s.Auth != "" && s.Address.Scheme != HTTP && s.Address.Scheme != HTTPS:
+		return bad("auth", "auth is for http:// and https:// proxies")
+	}
+	switch {
+	case s.Tier < 0 || s.Tier > MaxTier:
+		return bad("tier", "tier is %d; it must be 0 to %d", s.Tier, MaxTier)
+	case len(s.Vendor) > maxVendor || strings.ContainsFunc(s.Vendor, isControl):
+		return bad("vendor", "vendor must have at most %d bytes and no control character", maxVendor)
+	case !(s.Price.Request >= 0 && s.Price.Request <= maxPrice):
+		return bad("cost_per_request", "cost_per_request is %v; it must be 0 to 1e12", s.Price.Request)
+	case !(s.Price.GB >= 0 && s.Price.GB <= maxPrice):
+		return bad("cost_per_gb", "cost_per_gb is %v; it must be 0 to 1e12", s.Price.GB)
+	}
+	if field, msg := s.limit().Check(); field != "" {
+		return bad(field, "%s", msg)
+	}
+	if i, msg := checkTags(s.Tags); msg != "" {
+		return bad(fmt.Sprintf("tags[%d]", i), "tags[%d] %s", i, msg)
 	}
 	if s.Breaker != nil {
 		if err := s.Breaker.Validate(); err != nil {

@@ -12,6 +12,9 @@ import (
 // prepares the proxy for new traffic.
 func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
+	if t.To == core.Open {
+		u.openedByCluster.Store(t.Reason == breaker.ReasonCluster)
+	}
 	if t.To == core.Closed {
 		u.window.trial.begin()
 		u.slow.limit.Store(p.startLimit())
@@ -102,7 +105,7 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
-// others returns the number of proxies other than u with a closed breaker.
+// others returns the number of proxies with a closed breaker. It does not count u.
 func (p *Pool) others(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
@@ -116,16 +119,16 @@ func (p *Pool) others(u *Upstream) int {
 // earlyProbe is the time after which an open breaker may admit a probe early.
 const earlyProbe = time.Second
 
-// probesEarly reports whether breakers may admit probes early.
+// probesEarly reports whether breakers may admit probes early: breaker.blame is not "literal", the pool has at least
+// two proxies, and none of their breakers is closed.
 func (p *Pool) probesEarly(notClosed []*Upstream) bool {
 	return !p.literal.Load() && len(notClosed) >= 2 && len(notClosed) >= len(p.Snapshot().All)
 }
 
-// If no breaker of the pool is closed, probeEarly makes the breaker half-open that has been open longest,
-// but not one that has been open for less than earlyProbe. Otherwise the gateway would refuse every request,
-// although the proxies that failed first may work again. probeEarly does nothing while a half-open breaker
-// waits for its probe, in a pool of one proxy, or if breaker.blame is "literal". notClosed holds the proxies
-// whose breaker is not closed.
+// If no breaker of the pool is closed, probeEarly makes the breaker that has been open longest half-open, but not
+// before it has been open for earlyProbe. Without this probe, the gateway would refuse every request, although the
+// proxies that failed first may work again. probeEarly does nothing while a half-open breaker waits for its probe, in
+// a pool of one proxy, or if breaker.blame is "literal". notClosed holds the proxies whose breaker is not closed.
 func (p *Pool) probeEarly(notClosed []*Upstream) {
 	if !p.probesEarly(notClosed) {
 		return
@@ -134,7 +137,7 @@ func (p *Pool) probeEarly(notClosed []*Upstream) {
 	oldest := p.now().Add(-earlyProbe)
 	for _, u := range notClosed {
 		switch v := u.breaker.Snapshot(); {
-		case v.State == core.Closed || v.State == core.HalfOpen && u.breaker.Admissible():
+		case v.State == core.Closed || v.State == core.HalfOpen && u.breaker.Waiting():
 			return
 		case v.State == core.Open && !v.LastChange.After(oldest) && !u.Unreached() && !u.Draining():
 			longest, oldest = u, v.LastChange
@@ -145,11 +148,12 @@ func (p *Pool) probeEarly(notClosed []*Upstream) {
 	}
 }
 
-// Sweep makes the changes that depend on time: it makes breakers half-open whose open time has passed,
-// removes old attempts from the statistics, and removes drained proxies. The caller calls it ten times a
-// second.
+// Sweep makes the changes that depend on time: it makes due breakers half-open, opens breakers whose evidence has
+// become enough without a new attempt, removes old attempts from the statistics, and removes drained proxies. The
+// caller calls it ten times a second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
+	p.reconsider()
 	notClosed := p.NotClosed()
 	p.probeEarly(notClosed)
 	var overdue []*Upstream
@@ -159,6 +163,11 @@ func (p *Pool) Sweep() {
 		}
 	}
 	p.overdue.Store(&overdue)
+	if p.regrouped.Load() {
+		p.mu.Lock()
+		p.regroup()
+		p.mu.Unlock()
+	}
 	if p.leaving.Load() == 0 {
 		return
 	}

@@ -33,14 +33,15 @@ func (a Address) has(template string) bool {
 }
 
 // PlainRegion reports whether a region that a client names can be a value of the template for the region: it has 1 to
-// 32 letters, digits and underscores. With other characters a client could insert other options of the vendor.
+// 32 letters, digits and underscores. With other characters, a client could add options of the vendor to the user
+// name.
 func PlainRegion(s string) bool {
 	bad := func(c rune) bool { return c != '_' && !alphanumeric(c) }
 	return s != "" && len(s) <= 32 && !strings.ContainsFunc(s, bad)
 }
 
-// Fill returns the address with values in place of its templates. It uses only the letters, digits and "_.-" of
-// Region.
+// Fill returns the address with values in place of its templates. Of Region, it keeps only letters, digits, and the
+// characters "_.-".
 func (a Address) Fill(v Values) Address {
 	r := strings.NewReplacer(templateSession, v.Session, templateRandom, v.Random,
 		templateRegion, strings.Map(regionChar, v.Region))
@@ -60,11 +61,11 @@ func alphanumeric(c rune) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
-// logins states which templates the user name and password of a proxy have.
-type logins struct{ templated, anyRegion bool }
+// templates states which templates the user name and password of a proxy have.
+type templates struct{ templated, anyRegion bool }
 
 // Templated reports Address.Templated for the proxy's address.
-func (u *Upstream) Templated() bool { return u.login.templated }
+func (u *Upstream) Templated() bool { return u.templates.templated }
 
 // AnyRegion reports Address.AnyRegion for the proxy's address.
-func (u *Upstream) AnyRegion() bool { return u.login.anyRegion }
+func (u *Upstream) AnyRegion() bool { return u.templates.anyRegion }

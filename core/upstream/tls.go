@@ -18,16 +18,17 @@ type TLSOptions struct {
 	Key      string // PEM file of the key of Cert
 }
 
-// TLS holds TLSOptions with the contents of their files. It is immutable. Proxies with the same options may share one.
+// TLS holds TLSOptions with the contents of their files. It is immutable. Proxies with the same options may share a
+// TLS.
 type TLS struct {
 	TLSOptions
 	sum         [sha256.Size]byte // of the files
-	roots       *x509.CertPool    // nil for the system's
+	roots       *x509.CertPool    // nil for the system's certificate authorities
 	certificate *tls.Certificate  // nil for none
 	sessions    tls.ClientSessionCache
 }
 
-// maxSessions is the maximum number of proxies sharing a TLS whose sessions are kept for
+// maxSessions is the maximum number of TLS sessions that the proxies with the same TLS keep for
 // resumption.
 const maxSessions = 256
 

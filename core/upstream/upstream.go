@@ -12,6 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
@@ -36,26 +38,38 @@ type Upstream struct {
 
 // details are the fields that a selection does not read.
 type details struct {
-	id       string
-	spec     atomic.Pointer[Spec]
-	breaker  *breaker.Breaker
-	now      func() time.Time
-	epoch    time.Time     // of the pool
-	added    time.Duration // when the proxy was added to the pool, after the epoch
-	draining atomic.Bool
-	login    logins // the templates of the login
-	leaving  bool   // draining with attempts in flight; guarded by the pool's mu
-	window   window
+	id        string
+	spec      atomic.Pointer[Spec]
+	breaker   *breaker.Breaker
+	meter     traffic.Meter
+	carried   int64                // bytes in meter of earlier processes or proxies; guarded by the pool's mu
+	bill      atomic.Pointer[bill] // nil without vendor and price
+	tier      atomic.Int32
+	region    atomic.Pointer[string]      // see Region
+	usage     atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
+	now       func() time.Time
+	epoch     time.Time     // of the pool
+	added     time.Duration // when the proxy was added to the pool, after the epoch
+	draining  atomic.Bool
+	templates templates                 // the templates of the credentials
+	tags      atomic.Pointer[[]float64] // core.Hash53 of each tag; nil without tags
+	leaving   bool                      // draining with attempts in flight; guarded by the pool's mu
+	window    window
 
 	pool         *Pool
 	book         evidence.Book // the proxy's failures
+	pending      atomic.Bool   // the proxy is in the pool's pendingFailures
 	shortTunnels atomic.Uint64
 	why          atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
+	challenged   atomic.Pointer[challenged]   // nil before the first challenge that may come from a target
 
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
 	failedToReach atomic.Bool  // the last failure was a failure to connect to the proxy
+	// other gateways have opened the breaker when it last opened
+	openedByCluster atomic.Bool
 
+	attached    atomic.Value // see Attach
 	abilities   ability.Set
 	checkFailed atomic.Bool // the last health check failed
 	lastCheck   atomic.Pointer[CheckReport]
@@ -63,7 +77,7 @@ type details struct {
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	d := &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}
-	d.login = logins{spec.Address.Templated(), spec.Address.AnyRegion()}
+	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, func(t core.Transition) {
 		p.watch(u, t)
@@ -71,30 +85,38 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 			p.notify(t)
 		}
 	})
+	if p.gate != nil {
+		u.breaker.SetGate(p.gate)
+	}
 	u.abilities.NotifyLimits(&p.limited)
 	u.stats.init()
-	u.book.OnWithdrawn = u.removeWithdrawn
+	u.book.OnWithdrawn, u.book.Elsewhere = u.removeWithdrawn, u.window.elsewhere
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
+	if total, found := p.absent[spec.ID]; found {
+		delete(p.absent, spec.ID)
+		u.meter.Add(total)
+		u.carried = total.Bytes()
+	}
 	u.configure(spec)
 	return u
 }
 
-// configure replaces the configuration. Requires the pool's mu.
+// configure replaces the configuration. The caller holds the pool's mu.
 func (u *Upstream) configure(spec Spec) {
 	u.spec.Store(&spec)
 	store(&u.weight, spec.Weight)
 	store(&u.cost, spec.Cost)
-	region := 0.0
-	if spec.Region != "" {
-		region = core.Hash53(spec.Region)
-	}
-	store(&u.regionHash, region)
+	u.updateRegion()
+	u.tags.Store(hashTags(spec.Tags))
 	room := math.MaxInt32
 	if spec.MaxInFlight > 0 {
 		room = min(spec.MaxInFlight, room)
 	}
 	u.room.Store(int32(room))
+	u.tier.Store(int32(spec.Tier))
+	u.bill.Store(u.pool.billOf(&spec))
+	u.setLimit()
 }
 
 // drain ends the admission of attempts.
@@ -103,13 +125,20 @@ func (u *Upstream) drain() {
 	u.room.Store(0)
 }
 
+// Attach stores a value with the proxy. All values must have the same type. Attach is meant for the package that
+// makes the proxy's connections: Attached is faster than a map of proxies.
+func (u *Upstream) Attach(value any) { u.attached.Store(value) }
+
+// Attached returns the value of the last Attach; nil if there was none.
+func (u *Upstream) Attached() any { return u.attached.Load() }
+
 // ID returns the proxy's id.
 func (u *Upstream) ID() string { return u.id }
 
 // IDHash returns the core.Hash53 of the id.
 func (u *Upstream) IDHash() float64 { return u.idHash }
 
-// RegionHash returns the core.Hash53 of the proxy's region; 0 if it has none.
+// RegionHash returns the core.RegionHash of the proxy's region; 0 if it has none.
 func (u *Upstream) RegionHash() float64 { return load(&u.regionHash) }
 
 // Spec returns the proxy's configuration. The caller must not change it.
@@ -117,6 +146,17 @@ func (u *Upstream) Spec() *Spec { return u.spec.Load() }
 
 // Breaker returns the proxy's circuit breaker.
 func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
+
+// State returns the state of the proxy's breaker.
+func (u *Upstream) State() core.State {
+	if u.word.Closed() { // faster than breaker.State, for lists of many proxies
+		return core.Closed
+	}
+	return u.breaker.State()
+}
+
+// Uses returns the number of attempts that began.
+func (u *Upstream) Uses() uint64 { return u.uses.Load() }
 
 // InFlight returns the number of attempts in flight, open tunnels included.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
@@ -133,10 +173,14 @@ func (u *Upstream) Load() float64 {
 	return float64(n) / u.Weight()
 }
 
-// Direct reports whether this is direct://, with which attempts connect to the target itself.
+// Direct reports whether u is direct://. Attempts with it connect to the target itself, without a proxy.
 func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
 
-// HasServed reports whether an attempt through the proxy has succeeded since it was added.
+// PoolHasServed reports whether an attempt through a proxy of the pool has ever succeeded. It is false if breaker.blame
+// is "literal".
+func (u *Upstream) PoolHasServed() bool { return u.pool.ledger.HasServed() }
+
+// HasServed reports whether an attempt through the proxy has succeeded since the proxy was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
 
 // ServedSince reports whether an attempt through the proxy has succeeded since the time at
@@ -145,7 +189,7 @@ func (u *Upstream) ServedSince(at time.Duration) bool {
 	return u.HasServed() && time.Duration(u.window.lastSuccess.Load()) > at
 }
 
-// FailedToReach reports whether the last failure was a failure to connect to the proxy.
+// FailedToReach reports whether the proxy's last failure was a failure to connect to the proxy.
 func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
 // Draining reports whether the proxy is being removed. A draining proxy admits no attempts.
@@ -154,8 +198,8 @@ func (u *Upstream) Draining() bool { return u.draining.Load() }
 // Full reports whether the proxy has reached max_in_flight or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 
-// Free reports whether the breaker is closed and the proxy is not full. If Free returns true, so
-// does Admissible, whatever its arguments.
+// Free reports whether the breaker is closed and the proxy is not full. If Free returns true, Admissible returns true
+// for any arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
 // BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no
@@ -174,17 +218,19 @@ func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.word.Open(at) && u.breaker.Admissible()
 }
 
-// Lease is what one attempt holds of a proxy: one of the proxy's max_in_flight slots, and the permit of its
-// breaker. The zero Lease holds nothing. One goroutine uses it at a time.
+// Lease is one attempt's hold on a proxy: a place in flight, and the permit of the proxy's breaker. The zero Lease
+// holds nothing. One goroutine uses it at a time.
 type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
-	check         bool            // of a health check: without a place in flight, and not in the statistics
+	check         bool            // the lease is for a health check: no place in flight, no change of the statistics
 	permit        breaker.Permit
 	began         time.Duration // beginning of the attempt (Pool.Elapsed)
+	ended         time.Duration // see EndAt (Pool.Elapsed); 0 if it was not called
 	settled       bool
-	parted        bool // Part has released the place in flight
+	parted        bool         // Part has released the place in flight
+	held          *limit.Share // nil without limits
 }
 
 // Acquire begins an attempt. It returns false if the proxy is full or draining, or if its breaker
@@ -204,17 +250,36 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	return Lease{Proxy: u, permit: permit, began: began}, true
 }
 
+// EndAt sets the end of the attempt, for Settle. Without EndAt, the attempt ends when the latency of its outcome has
+// passed. That is too early for an attempt whose tunnel failed after it was opened, so the caller must call EndAt for
+// such an attempt.
+func (l *Lease) EndAt(now time.Time) {
+	if l.Proxy != nil {
+		l.ended = max(now.Sub(l.Proxy.epoch), l.began)
+	}
+}
+
+// endOf returns the end of the attempt with outcome o (Pool.Elapsed).
+func (l *Lease) endOf(o *core.Outcome) time.Duration {
+	if l.ended > 0 {
+		return l.ended
+	}
+	return l.began + o.Latency
+}
+
 // Answered reports to the breaker that the attempt has received a response head or opened a tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part releases the place in flight and moves the permit to the lease that it returns, which the caller
-// settles and releases later. Afterwards l holds nothing.
+// Part releases the place in flight, and returns a lease with the permit. The caller settles and releases
+// that lease later. Afterwards l holds nothing.
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
 	if !l.parted {
+		l.held.Leave()
 		l.Proxy.leave()
 	}
+	rest.held = nil
 	*l = Lease{}
 	return rest
 }
@@ -227,6 +292,7 @@ func (l *Lease) Release() {
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
 	if !l.parted {
+		l.held.Leave()
 		l.Proxy.leave()
 	}
 	*l = Lease{}
@@ -263,7 +329,7 @@ func (u *Upstream) leave() {
 }
 
 // Fill writes the proxy's current data into c. at is the current time (Pool.Elapsed). region is the
-// core.Hash53 of the wanted region, 0 for none. Fill does not set affinity, rotation and normalized
+// core.RegionHash of the wanted region, 0 for none. Fill does not set affinity, rotation and normalized
 // latency, which the selector computes.
 func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	s := &u.stats
@@ -281,9 +347,9 @@ func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	c.ConsecutiveFailures = load(&s.failures)
 	c.SinceUse = -1
 	if last := u.lastUse.Load(); last > 0 {
-		c.SinceUse = max(float64(int64(at)-last)/1e9, 0)
+		c.SinceUse = float64(max(int64(at)-last, 0)) / 1e9
 	}
-	c.Uses = float64(u.uses.Load())
+	c.Uses = float64(int64(u.uses.Load())) // faster than from a uint64
 	c.BreakerState = 0
 	if !u.word.Closed() {
 		c.BreakerState = float64(u.breaker.State())

@@ -76,7 +76,7 @@ func FuzzParseAddress(f *testing.F) {
 	})
 }
 
-func TestASecretDoesNotShow(t *testing.T) {
+func TestASecretIsNotPrinted(t *testing.T) {
 	a, err := ParseAddress("http://me:hunter2@a.test:1")
 	require.NoError(t, err)
 	raw, err := json.Marshal(map[string]any{"a": a, "p": a.Password})
@@ -139,7 +139,7 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, time.Duration(a.latency*float64(time.Second)), at, memory, false)
+			w.add(&s, v, result{latency: time.Duration(a.latency * float64(time.Second)), at: at}, memory, false)
 			history = append(history, a)
 		}
 		if rapid.Bool().Draw(t, "time passes") {
@@ -183,7 +183,7 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 	})
 }
 
-func TestAReloadKeepsWhatStays(t *testing.T) {
+func TestAReloadKeepsProxiesThatStay(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := pool(t, func() time.Time { return now }, nil)
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
@@ -222,7 +222,7 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 
 // Proxies with the same host and port, for example the sessions of a vendor, keep their ids, breakers and
 // statistics if others are added or removed, or if the order changes.
-func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
+func TestAReloadKeepsProxiesWithTheSamePlace(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user string) Spec { return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}} }
 	require.NoError(t, p.Apply([]Spec{at("a"), at("b"), at("c"), at("c")}))
@@ -250,7 +250,7 @@ func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 }
 
 // A reload keeps a proxy that was added through the API, unless the file has a proxy with its id.
-func TestTheFileLeavesTheAPIsProxiesAlone(t *testing.T) {
+func TestAReloadKeepsTheProxiesOfTheAPI(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user, source string) Spec {
 		return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}, Source: source}
@@ -277,9 +277,11 @@ func TestABadListChangesNothing(t *testing.T) {
 	negative[0].Weight = -1
 	reserved := specs(t, "http://b.test:1")
 	reserved[0].ID = "metrics"
+	direct := specs(t, "http://b.test:1")
+	direct[0].ID = DirectID
 	long := specs(t, "http://b.test:1")
 	long[0].ID = strings.Repeat("x", MaxIDLength+1)
-	for _, bad := range [][]Spec{twice, negative, reserved, long} {
+	for _, bad := range [][]Spec{twice, negative, reserved, direct, long} {
 		assert.ErrorIs(t, p.Apply(bad), ErrSpec)
 		assert.Same(t, before, p.Snapshot())
 	}
@@ -482,7 +484,7 @@ func TestOwnErrorRules(t *testing.T) {
 
 // An own failure counts even if the target fails for the other proxies, too. A failed probe counts if there
 // is no other proxy.
-func TestWhatADeadTargetDoesNotExcuse(t *testing.T) {
+func TestFailuresThatCountAtADeadTarget(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
 	list := specs(t, "http://a.test:1", "http://b.test:1", "http://c.test:1")

@@ -30,14 +30,13 @@ func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Mil
 // memory.
 type window struct {
 	mu        sync.Mutex
-	latency   [windowSize]float32 // s, of successes; NaN for failures
-	ended     [windowSize]stamp
+	*attempts // nil before the first attempt
 	next, n   int
 	successes int
 	sum       float64 // of the latencies of the successes, s
 
 	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
-	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; at first, when the proxy was added
+	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; initially Upstream.added
 	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
 
 	sinceFailure int           // successes since the last failure, at most windowSize
@@ -46,17 +45,59 @@ type window struct {
 	trial        trial
 }
 
-// tailDecay is the speed at which tail decreases. Each success moves tail towards its latency by this
-// share of the distance. A larger latency raises tail at once. As a result, tail is between the 99th
-// percentile and the largest of the last few hundred latencies.
+// attempts are the attempts of a window. They are allocated at the first attempt, because many
+// proxies of a large pool have none.
+type attempts struct {
+	latency [windowSize]float32 // of a success: in s; of a failure: the value of failureAt
+	ended   [windowSize]stamp
+}
+
+// targetTag is a part of the hash of a target, 21 bits. Two targets have the same tag with a probability of one in
+// two million.
+type targetTag uint32
+
+// anyTarget stands for all targets. No target has this tag.
+const anyTarget targetTag = 0
+
+// tagBits are the bits of a NaN (a float32 that is not a number) that hold a targetTag. The lowest of these bits is
+// always set.
+const tagBits = 1<<22 - 1
+
+func tagOf(target uint64) targetTag { return targetTag(target&tagBits | 1) }
+
+// failureAt returns the value that stands for a failure in window.latency: a NaN with the target's tag in tagBits.
+func failureAt(t targetTag) float32 {
+	return math.Float32frombits(math.Float32bits(float32(math.NaN()))&^tagBits | uint32(t))
+}
+
+// failedAt returns the tag of the target at which an attempt failed. failed is false if the attempt did not fail.
+func failedAt(latency float32) (at targetTag, failed bool) {
+	bits := math.Float32bits(latency)
+	return targetTag(bits & tagBits), latency != latency
+}
+
+// result is the result of an attempt.
+type result struct {
+	latency time.Duration
+	at      time.Duration // end (Pool.Elapsed)
+	target  targetTag
+}
+
+// tailDecay is the speed at which tail decreases. A success with a latency below tail moves tail towards this
+// latency, by this share of the difference. A success with a higher latency sets tail to this latency. As a result,
+// tail is between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
-// add adds an attempt that ended at the time at (Pool.Elapsed). Unless memory is 0, it removes the attempts
-// that are older than memory. It uses only the latencies of successes, because the latency of a failure
-// depends on the kind of failure, not on the speed of the proxy. literal is set if breaker.blame is "literal".
-func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration, literal bool) {
+// add adds an attempt with result r. Unless memory is 0, it removes the attempts that are older than memory.
+// It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not on the
+// speed of the proxy. literal is set if breaker.blame is "literal".
+func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, literal bool) {
+	latency, at := r.latency, r.at
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.attempts == nil {
+		w.attempts = &attempts{}
+	}
 	if w.n == windowSize {
 		w.drop()
 	}
@@ -87,7 +128,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		w.lastSuccess.Store(int64(at))
 	} else {
 		w.lastFailure, w.sinceFailure = at, 0
-		w.latency[i] = float32(math.NaN())
+		w.latency[i] = failureAt(r.target)
 		store(&to.failures, load(&to.failures)+1)
 	}
 	w.dropOlder(at, memory)
@@ -140,17 +181,35 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// removeFailures removes the latest n failures, or all if there are fewer. It returns the number of removed
-// failures.
-func (w *window) removeFailures(to *stats, n int) (removed int) {
+// elsewhere returns the numbers of attempts and of failures at all targets except the given one. The successes at the
+// given target are included, because the window does not store the target of a success.
+func (w *window) elsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	place := w.next // of the attempts that stay, from the latest to the oldest
+	attempts = w.n
+	for k := range w.n {
+		switch at, failed := failedAt(w.latency[(w.first()+k)%windowSize]); {
+		case !failed:
+		case at == tagOf(target):
+			attempts--
+		default:
+			failures++
+		}
+	}
+	return failures, attempts
+}
+
+// removeFailures removes the latest n failures at the target, or all of them if there are fewer than n. With
+// anyTarget, it removes failures at all targets. It returns the number of removed failures.
+func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	place := w.next // index for the attempts that stay, from the latest to the oldest
 	series, ended := 0, false
 	for k := range w.n {
 		i := (w.next - 1 - k + windowSize) % windowSize
-		failed := math.IsNaN(float64(w.latency[i]))
-		if failed && removed < n {
+		at, failed := failedAt(w.latency[i])
+		if failed && removed < n && (target == anyTarget || at == target) {
 			removed++
 			continue
 		}
@@ -174,8 +233,8 @@ func (w *window) mean() float64 {
 	return max(w.sum, 0) / float64(w.successes)
 }
 
-// worseThan reports whether the window is worse than a success with the given latency. It is if it has
-// failures, or if its mean latency is more than twice the given one. The caller holds mu.
+// worseThan reports whether the window is worse than a success with the given latency: it has failures, or
+// its mean latency is more than twice as long. The caller holds mu.
 func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
@@ -198,8 +257,17 @@ func (w *window) publish(to *stats) {
 	store(&to.successRate, rate)
 	store(&to.samples, float64(w.n))
 	store(&to.mean, w.mean())
-	w.oldest.Store(uint32(w.ended[w.first()]))
+	if w.attempts != nil {
+		w.oldest.Store(uint32(w.ended[w.first()]))
+	}
 }
 
-func store(a *atomic.Uint64, f float64) { a.Store(math.Float64bits(f)) }
-func load(a *atomic.Uint64) float64     { return math.Float64frombits(a.Load()) }
+// store sets the value a to f. If a has this value already, store only reads a, because a write would slow down the
+// selections that read the cache line of a. Most figures of a full window keep their values.
+func store(a *atomic.Uint64, f float64) {
+	if bits := math.Float64bits(f); a.Load() != bits {
+		a.Store(bits)
+	}
+}
+
+func load(a *atomic.Uint64) float64 { return math.Float64frombits(a.Load()) }

@@ -18,12 +18,13 @@ func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	return a.Fill(v)
 }
 
-// region returns the value of the template for the region: the region that the request asks for, or that of the proxy.
+// region returns the value of the template for the region: the region that the request asks for, or the proxy's
+// region.
 func region(u *upstream.Upstream, c *Control) string {
 	if upstream.PlainRegion(c.Region) {
 		return c.Region
 	}
-	return u.Spec().Region
+	return u.Region()
 }
 
 // The lengths of the random values of templates.
@@ -32,7 +33,7 @@ const (
 	randomSession  = 13 // as long as a session's token
 )
 
-// random returns n random lower case letters and digits, at most 13 of them.
+// random returns n random lower case letters and digits; n is at most 13.
 func (t *Transport) random(n int) string {
 	const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
 	b, bits := make([]byte, n), t.cfg.Rand()
@@ -43,16 +44,16 @@ func (t *Transport) random(n int) string {
 	return string(b)
 }
 
-// keeps reports whether the attempt may reuse connections of other attempts, and other attempts its
-// connection.
+// keeps reports whether attempts may share connections: whether this attempt may use a connection of an earlier
+// attempt, and may leave its own connection to later attempts.
 func keeps(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
 	return !s.NoReuse && !(u.Templated() && s.Address.Random(c.Session != ""))
 }
 
-// loginKey extends key by the values of the templates. Attempts with different values have different keys, because
-// the proxy may use another exit for them.
-func loginKey(u *upstream.Upstream, c *Control, key string) string {
+// credentialsKey extends key, a result of idleKey, by the values of the proxy's templates. Attempts with different
+// values have different keys, because the proxy may use another exit address for each value.
+func credentialsKey(u *upstream.Upstream, c *Control, key string) string {
 	if !u.Templated() {
 		return key
 	}

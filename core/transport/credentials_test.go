@@ -16,11 +16,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// vendor is an HTTP proxy that records the logins of its requests and the number of its connections.
+// vendor is an HTTP proxy that records the credentials of its requests and the number of its connections.
 type vendor struct {
-	mu     sync.Mutex
-	logins []string
-	conns  int
+	mu    sync.Mutex
+	used  []string
+	conns int
 }
 
 func (v *vendor) serve(c net.Conn) {
@@ -36,16 +36,16 @@ func (v *vendor) serve(c net.Conn) {
 		value, _, _ = strings.Cut(value, "\r\n")
 		login, _ := base64.StdEncoding.DecodeString(value)
 		v.mu.Lock()
-		v.logins = append(v.logins, string(login))
+		v.used = append(v.used, string(login))
 		v.mu.Unlock()
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}
 }
 
-// send sends requests, one for each session, and returns the logins and the number of connections.
+// send sends requests, one for each session, and returns the credentials and the number of connections.
 func (v *vendor) send(t *testing.T, u *upstream.Upstream, tr *Transport, sessions ...string) ([]string, int) {
 	v.mu.Lock()
-	v.logins, v.conns = nil, 0
+	v.used, v.conns = nil, 0
 	v.mu.Unlock()
 	for _, session := range sessions {
 		c := Control{Deadline: time.Now().Add(time.Minute), Session: session, Region: "us"}
@@ -55,7 +55,7 @@ func (v *vendor) send(t *testing.T, u *upstream.Upstream, tr *Transport, session
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.logins, v.conns
+	return v.used, v.conns
 }
 
 // A client cannot insert other options of the vendor with a region, and a new region of the proxy is used at once.
@@ -69,7 +69,7 @@ func TestTheRegionOfALogin(t *testing.T) {
 		u := p.Snapshot().All[0]
 		c := Control{Region: asked}
 		a := (&Transport{cfg: Config{Rand: func() uint64 { return 0 }}}).address(u, &c)
-		require.Contains(t, loginKey(u, &c, ""), strings.TrimPrefix(a.Username, "u-cc-"))
+		require.Contains(t, credentialsKey(u, &c, ""), strings.TrimPrefix(a.Username, "u-cc-"))
 		return a.Username
 	}
 	require.Equal(t, "u-cc-us", of("eu-west", "us"))
@@ -88,21 +88,21 @@ func TestLoginsWithTemplates(t *testing.T) {
 	t.Cleanup(tr.Close)
 	at := func(login string) *upstream.Upstream { return proxyAt(t, "http://"+login+"@"+address) }
 
-	logins, conns := v.send(t, at("u-{region}-{session}:p"), tr, "a", "b", "a", "b")
-	require.Equal(t, []string{"u-us-a:p", "u-us-b:p", "u-us-a:p", "u-us-b:p"}, logins)
+	used, conns := v.send(t, at("u-{region}-{session}:p"), tr, "a", "b", "a", "b")
+	require.Equal(t, []string{"u-us-a:p", "u-us-b:p", "u-us-a:p", "u-us-b:p"}, used)
 	require.Equal(t, 2, conns)
 
-	logins, conns = v.send(t, at("u-{session}:p"), tr, "", "")
-	require.NotEqual(t, logins[0], logins[1])
-	require.Regexp(t, `^u-[a-z2-7]{13}:p$`, logins[0])
+	used, conns = v.send(t, at("u-{session}:p"), tr, "", "")
+	require.NotEqual(t, used[0], used[1])
+	require.Regexp(t, `^u-[a-z2-7]{13}:p$`, used[0])
 	require.Equal(t, 2, conns)
 
-	logins, conns = v.send(t, at("u:{rand8}"), tr, "a", "a")
-	require.NotEqual(t, logins[0], logins[1])
-	require.Regexp(t, `^u:[a-z2-7]{8}$`, logins[0])
+	used, conns = v.send(t, at("u:{rand8}"), tr, "a", "a")
+	require.NotEqual(t, used[0], used[1])
+	require.Regexp(t, `^u:[a-z2-7]{8}$`, used[0])
 	require.Equal(t, 2, conns)
 
-	logins, conns = v.send(t, at("u-{city}:p"), tr, "a", "b", "")
-	require.Equal(t, []string{"u-{city}:p", "u-{city}:p", "u-{city}:p"}, logins)
+	used, conns = v.send(t, at("u-{city}:p"), tr, "a", "b", "")
+	require.Equal(t, []string{"u-{city}:p", "u-{city}:p", "u-{city}:p"}, used)
 	require.Equal(t, 1, conns)
 }

@@ -1,0 +1,196 @@
+package transport
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/icholy/digest"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// digestState is the state of Digest authentication (RFC 7616) with one proxy. It is empty until the proxy has asked
+// for Digest. Until then, requests carry Basic credentials, unless the proxy is configured with upstream.AuthDigest.
+type digestState struct {
+	wanted atomic.Bool // the proxy has asked for Digest
+	// only is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From then on
+	// the proxy gets no Basic credentials.
+	only atomic.Bool
+
+	mu     sync.Mutex // guards unused
+	unused []*nonce   // the most recently used is the last
+}
+
+// nonce is a challenge of the proxy, with the number of requests that have used it. Only one request uses a nonce at
+// a time. Each request has an nc, the number of uses of its nonce. A proxy may refuse an nc that is not larger than
+// the last one; squid does so.
+type nonce struct {
+	challenge *digest.Challenge
+	only      bool // the 407 with this challenge had no challenge for Basic
+	count     int
+}
+
+// maxNonces is the maximum number of nonces that are kept for one proxy.
+const maxNonces = 64
+
+// take returns a nonce for one request. If there is no nonce, take returns nil. The request is then sent without
+// credentials, and the proxy responds with a challenge.
+func (d *digestState) take() *nonce {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := len(d.unused)
+	if n == 0 {
+		return nil
+	}
+	last := d.unused[n-1]
+	d.unused = d.unused[:n-1]
+	return last
+}
+
+// give stores a nonce for later requests. The nonce n is a new one, or one that take has returned and the proxy has
+// accepted. If n is nil, give does nothing.
+func (d *digestState) give(n *nonce) {
+	if n == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.unused) < maxNonces {
+		d.unused = append(d.unused, n)
+	}
+}
+
+// accepted is called when the proxy has accepted the credentials of a request. used is the nonce of these
+// credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted nonce
+// shows that its challenge came from the proxy, so only is set here.
+func (d *digestState) accepted(used *nonce) {
+	if used != nil && used.only {
+		d.only.Store(true)
+	}
+	d.give(used)
+}
+
+// maxChallenged is the maximum number of times that a request is sent to one proxy that responds with
+// challenges.
+const maxChallenged = 5
+
+// repeats reports whether a request may be sent once more. sends is the number of times that the request has been
+// sent. Each response was a challenge. n is the nonce of the last request, or nil if other requests had taken all
+// nonces. After the first challenge, the request is always sent again. After a later challenge it depends on the
+// nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
+// nonce is new, the password is wrong.
+func (n *nonce) repeats(sends int) bool {
+	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
+}
+
+// authorization returns the value of Proxy-Authorization for a request with the nonce.
+func (n *nonce) authorization(a upstream.Address, method, target string) []byte {
+	n.count++
+	credentials, err := digest.Digest(n.challenge, digest.Options{
+		Method: method, URI: target, Count: n.count, Username: a.Username, Password: a.Password.Reveal(),
+	})
+	if err != nil { // not possible: bestChallenge returns only supported challenges
+		return nil
+	}
+	return []byte(credentials.String())
+}
+
+// wants reports whether the proxy gets Digest credentials only.
+func (d *digestState) wants(s *upstream.Spec) bool {
+	return d.wanted.Load() || s.Auth == upstream.AuthDigest
+}
+
+// authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. a is the proxy's
+// address, with values in place of templates. If the proxy has asked for Digest, the value has Digest credentials
+// with a nonce. It is nil if other requests use all nonces. If the proxy has not asked for Digest, the value has
+// Basic credentials. The caller passes the nonce to challenged or to accepted.
+func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
+	basic := basicAuth(a)
+	if !d.wants(s) || basic == nil {
+		return basic, nil
+	}
+	n := d.take()
+	if n == nil {
+		return nil, nil
+	}
+	return n.authorization(a, method, target), n
+}
+
+// challenged is called with the fields of a 407. used is the nonce of the request; nil if it had none. The result
+// again reports whether the request should be sent once more to the same proxy, with other credentials.
+func (d *digestState) challenged(s *upstream.Spec, fields []http1.Field, used *nonce) (again bool) {
+	best := bestChallenge(fields)
+	switch {
+	case best != nil:
+	case d.only.Load() || s.Auth == upstream.AuthDigest:
+		return false
+	default: // no Digest challenge: if the proxy has asked for Digest before, Basic is tried again
+		return d.wanted.CompareAndSwap(true, false)
+	}
+	basic := slices.ContainsFunc(challenges(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
+	d.wanted.Store(true)
+	d.give(&nonce{challenge: best, only: !basic})
+	return used == nil || used.challenge.Nonce != best.Nonce
+}
+
+// authorize sets the credentials of the request q on the connection pc. It returns the nonce of these credentials;
+// nil if they have none.
+func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) (used *nonce) {
+	s := u.Spec()
+	if pc.toTarget || q.isTrace() || !p.digest.wants(s) && (p.credentials == "" && pc.filled == nil ||
+		strings.HasPrefix(pc.credentials, "Basic ")) {
+		return nil // pc.credentials needs no change, or is not sent (isTrace)
+	}
+	a := pc.filled
+	if a == nil {
+		a = &s.Address
+	}
+	credentials, used := p.digest.authorize(s, *a, string(q.Method), string(q.Target))
+	pc.credentials = string(credentials)
+	return used
+}
+
+// challenged is called with the head of each response, except the response to a TRACE. used is the nonce of the
+// request; nil if it had none. The result again reports whether the request should be sent once more to the same proxy,
+// with other credentials.
+func (r *Response) challenged(s *upstream.Spec, used *nonce) (again bool) {
+	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
+		r.pool.digest.accepted(used)
+		return false
+	}
+	// Without configured credentials, the request cannot be sent again with other credentials.
+	return (r.pool.credentials != "" || r.pc.filled != nil) && r.pool.digest.challenged(s, r.Fields, used)
+}
+
+// strength orders the algorithms of Digest, the best first. "" stands for MD5 (RFC 7616 section 3.3).
+var strength = []string{"SHA-512-256", "SHA-256", "MD5", ""}
+
+// bestChallenge returns the Digest challenge with the best algorithm that the gateway supports; nil if there is none.
+func bestChallenge(fields []http1.Field) (best *digest.Challenge) {
+	for i := range fields {
+		if fields[i].Kind != http1.ProxyAuthenticate {
+			continue
+		}
+		for _, text := range splitChallenges(string(fields[i].Value)) {
+			c, err := digest.ParseChallenge(text)
+			if err != nil || c.Nonce == "" {
+				continue
+			}
+			for i := range c.QOP {
+				c.QOP[i] = strings.ToLower(strings.TrimSpace(c.QOP[i]))
+			}
+			rank := slices.Index(strength, strings.ToUpper(c.Algorithm))
+			if rank < 0 || len(c.QOP) > 0 && !c.SupportsQOP("auth") {
+				continue
+			}
+			if best == nil || rank < slices.Index(strength, strings.ToUpper(best.Algorithm)) {
+				best = c
+			}
+		}
+	}
+	return best
+}

@@ -1,0 +1,430 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// stream is one request on a sharedConn. As a net.Conn, it returns the bytes of the response's body from Read, and
+// its read deadline limits the wait for these bytes.
+type stream struct {
+	shared    *sharedConn
+	ctx       context.Context // cancelled when the stream is closed or the attempt is interrupted
+	cancel    context.CancelFunc
+	near, far net.Conn // the ends of a pipe: the response's body is written to far, and read from near
+	now       func() time.Time
+	sent      bool // the request has been passed to the client of net/http
+	meters    traffic.Meters
+	closed    atomic.Bool
+
+	// The next fields are set before far is closed.
+	trailers http.Header
+	broke    error // the error that ended the body early
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.near.Read(p)
+	if err == io.EOF && s.broke != nil {
+		err = s.broke
+	}
+	return n, err
+}
+
+// Write implements io.Writer. It always fails.
+func (s *stream) Write([]byte) (int, error) { return 0, errNotHTTP }
+
+// Close ends the stream. The connection stays open for other requests.
+func (s *stream) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.cancel()
+	if !s.sent {
+		s.shared.client.Release()
+	}
+	s.near.Close()
+	s.shared.pool.streamEnded(s.shared, s.now())
+	return nil
+}
+
+// LocalAddr implements net.Conn.
+func (s *stream) LocalAddr() net.Addr { return s.shared.conn.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (s *stream) RemoteAddr() net.Addr { return s.shared.conn.RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (s *stream) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+
+// SetReadDeadline implements net.Conn. If the deadline is aLongTimeAgo, with which Interrupt ends an attempt,
+// SetReadDeadline ends the stream.
+func (s *stream) SetReadDeadline(t time.Time) error {
+	if t.Equal(aLongTimeAgo) {
+		s.cancel()
+	}
+	return s.near.SetReadDeadline(t)
+}
+
+// SetWriteDeadline implements net.Conn.
+func (s *stream) SetWriteDeadline(time.Time) error { return nil }
+
+// sendStream sends q as a stream of HTTP/2 and reads the head of the response.
+func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream) *verdict.Error {
+	if q.Continue != nil && !q.Continue() {
+		verr := newError(waiting, errCancelled)
+		verr.Cause = verdict.RequestBroke
+		return verr
+	}
+	s.meters = c.Meters
+	body := newUpload(q, t.cfg.Now, s.meters)
+	out, err := s.request(q, body)
+	if err != nil {
+		return newError(sending, err)
+	}
+	if _, inline := q.inline(); body != nil && (q.Rest != nil || !inline) {
+		resp.sendDone, resp.stopSend = body.done, q.StopRead
+	} else {
+		body = nil
+	}
+	s.sent = true
+	s.meters.Count(len(q.Path)+headBytes(out.Header), 0)
+	results := make(chan streamResult, 1)
+	go func() {
+		in, err := s.shared.client.RoundTrip(out)
+		results <- streamResult{in, err}
+	}()
+	result, late := t.awaitStream(c, body, s, results)
+	switch {
+	case late:
+		verr := newError(waiting, os.ErrDeadlineExceeded)
+		verr.Sending = body != nil && !body.sent.Load()
+		return verr
+	case result.err != nil:
+		return s.failed(result.err, resp, body)
+	}
+	s.begin(result.in, q, resp)
+	return nil
+}
+
+// streamResult is the result of a RoundTrip.
+type streamResult struct {
+	in  *http.Response
+	err error
+}
+
+// awaitStream waits for the head of the response. The result late is set if the head has not arrived in time. While
+// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise
+// the limit is the deadline of the attempt. body is nil if the request has no body or a short one.
+func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
+	r streamResult, late bool) {
+	start := t.cfg.Now()
+	headTimeout := c.Deadline.Sub(start)
+	timer := time.NewTimer(min(SlowAfter, max(headTimeout, 0)))
+	defer timer.Stop()
+	for slow := false; ; slow = true {
+		select {
+		case r = <-results:
+			return r, false
+		case <-timer.C:
+		}
+		if !slow {
+			c.callOnSlow()
+		}
+		now := t.cfg.Now()
+		until := c.nextDeadline(now)
+		end := c.Deadline
+		if body != nil {
+			end = body.deadline(headTimeout, c.BodyIdle)
+			if !c.Total.IsZero() && (end.IsZero() || c.Total.Before(end)) {
+				end = c.Total
+			}
+			until = now.Add(recheckEvery)
+		}
+		if !end.IsZero() && !now.Before(end) {
+			break
+		}
+		timer.Reset(max(until.Sub(now), time.Millisecond))
+	}
+	s.cancel()
+	if r = <-results; r.err == nil {
+		r.in.Body.Close()
+	}
+	return r, true
+}
+
+// request returns q as a request of net/http.
+func (s *stream) request(q *Request, body *upload) (*http.Request, error) {
+	to, err := url.ParseRequestURI(string(q.Path))
+	if err != nil || to.RequestURI() != string(q.Path) {
+		to = &url.URL{Opaque: string(q.Path)}
+	}
+	to.Scheme, to.Host = "https", q.Authority
+	out := &http.Request{
+		Method: string(q.Method), URL: to, Header: make(http.Header, len(q.Fields)), Proto: "HTTP/2.0", ProtoMajor: 2,
+	}
+	for i := range q.Fields {
+		f := &q.Fields[i]
+		switch {
+		case f.Kind == http1.Host:
+			out.Host = string(f.Value)
+		case !f.HopByHop():
+			out.Header.Add(string(f.Name), string(f.Value))
+		}
+	}
+	if _, set := out.Header["User-Agent"]; !set {
+		out.Header.Set("User-Agent", "") // net/http then sends none
+	}
+	if strings.HasPrefix(out.Header.Get("Content-Type"), "application/grpc") {
+		out.Header.Set("Te", "trailers") // servers of gRPC require it
+	}
+	switch {
+	case body == nil:
+		if q.Framing == http1.NoBody && q.Length == 0 {
+			out.Header.Set("Content-Length", "0")
+		}
+	case q.Framing == http1.Length:
+		out.Body, out.ContentLength = body, q.Length
+	default:
+		out.Body, out.ContentLength = body, -1
+		out.Trailer = body.trailer
+	}
+	return out.WithContext(s.ctx), nil
+}
+
+// begin copies the head of the response to resp, and prepares resp to read the body.
+func (s *stream) begin(in *http.Response, q *Request, resp *Response) {
+	resp.Status, resp.Minor = in.StatusCode, 1
+	resp.Reason = []byte(http.StatusText(in.StatusCode))
+	names := make([]string, 0, len(in.Header))
+	for name := range in.Header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, value := range in.Header[name] {
+			resp.Fields = append(resp.Fields, http1.Field{Name: []byte(name), Value: []byte(value)})
+		}
+	}
+	for name := range in.Trailer {
+		resp.Fields = append(resp.Fields, http1.Field{Name: []byte("Trailer"), Value: []byte(name)})
+	}
+	http1.Classify(resp.Fields)
+	if after := in.Header.Get("Retry-After"); after != "" {
+		resp.RetryAfter = []byte(after)
+	}
+	switch {
+	case in.Body == http.NoBody || string(q.Method) == http.MethodHead || in.StatusCode == http.StatusNoContent ||
+		in.StatusCode == http.StatusNotModified:
+		resp.Framing, resp.Length = http1.NoBody, in.ContentLength
+		if in.StatusCode == http.StatusNoContent || in.Header.Get("Content-Length") == "" && in.ContentLength == 0 &&
+			string(q.Method) == http.MethodHead {
+			resp.Length = -1
+		}
+		in.Body.Close()
+		s.far.Close()
+	case in.ContentLength >= 0 && len(in.Trailer) == 0: // trailers that the head does not announce are dropped
+		resp.Framing, resp.Length = http1.Length, in.ContentLength
+		go s.pump(in)
+	default:
+		resp.Framing, resp.Length = http1.UntilClose, -1
+		go s.pump(in)
+	}
+	s.meters.Count(0, headBytes(in.Header))
+	resp.stream = s
+	resp.begin()
+	resp.reusable = false // the stream is not used again
+}
+
+// pump writes the body of the response to the pipe.
+func (s *stream) pump(in *http.Response) {
+	_, err := io.Copy(meteredWriter{s}, in.Body)
+	s.broke, s.trailers = err, in.Trailer
+	in.Body.Close()
+	s.far.Close()
+}
+
+// meteredWriter writes to the pipe of a stream, and counts the bytes.
+type meteredWriter struct{ s *stream }
+
+// Write implements io.Writer.
+func (w meteredWriter) Write(p []byte) (int, error) {
+	w.s.meters.Count(0, len(p))
+	return w.s.far.Write(p)
+}
+
+// headBytes returns the number of bytes of a head, without compression.
+func headBytes(h http.Header) (n int) {
+	for name, values := range h {
+		for _, value := range values {
+			n += len(name) + len(value) + 4
+		}
+	}
+	return n
+}
+
+// streamError has the fields of the error that net/http returns for a stream that the peer has reset (RFC 9113
+// section 7). errors.As therefore copies such an error to a streamError.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string {
+	return fmt.Sprintf("the target has reset the stream: error %d", e.Code)
+}
+
+// refusedStream is the code with which a peer reports that it has not processed a stream (REFUSED_STREAM).
+const refusedStream = 7
+
+// failed returns the error of an attempt whose request got no response.
+func (s *stream) failed(err error, resp *Response, body *upload) *verdict.Error {
+	var reset streamError
+	switch {
+	case s.ctx.Err() != nil:
+		return newError(waiting, errCancelled)
+	case body.broken():
+		body.done <- <-body.done // the result is put back, because attempt reads it to find the cause
+		return newError(sending, err)
+	case errors.As(err, &reset) && reset.Code != refusedStream:
+		verr := newError(waiting, err)
+		verr.Reason = "http_protocol_error"
+		return verr
+	case reset.Code == refusedStream || s.shared.client.Err() != nil:
+		resp.notReceived = reset.Code == refusedStream && (body == nil || !body.began.Load())
+		return newError(waiting, fmt.Errorf("%w: %w", errNoResponse, err))
+	}
+	verr := newError(waiting, err)
+	verr.Reason = "http_protocol_error"
+	return verr
+}
+
+// upload is the body of a request. The client of net/http reads the body from it.
+type upload struct {
+	q      *Request
+	now    func() time.Time
+	meters traffic.Meters
+	done   chan error // receives the result once all reads of the body have ended
+
+	began    atomic.Bool
+	waiting  atomic.Bool  // a Read waits for the client
+	progress atomic.Int64 // time of the last Read, in Unix nanoseconds
+	sent     atomic.Bool  // the whole body has been read
+
+	mu     sync.Mutex // held during a Read
+	pieces [][]byte   // the pieces of Prefix that have not been read; guarded by mu
+
+	// trailer holds the trailer fields. If the request has Rest, trailer has the announced fields only; their values
+	// are set when Rest has been read.
+	trailer http.Header
+	err     error // guarded by mu
+	once    sync.Once
+}
+
+// newUpload returns the body of q; nil if q has no body.
+func newUpload(q *Request, now func() time.Time, meters traffic.Meters) *upload {
+	if q.Framing == http1.NoBody || len(q.Prefix) == 0 && q.Rest == nil && q.Trailers == nil {
+		return nil
+	}
+	b := &upload{q: q, now: now, meters: meters, done: make(chan error, 1), pieces: q.Prefix}
+	b.progress.Store(now().UnixNano())
+	b.trailer = q.trailerHeader()
+	return b
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(p []byte) (n int, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.began.Store(true)
+	defer func() {
+		u.meters.Count(n, 0)
+		u.progress.Store(u.now().UnixNano())
+	}()
+	switch {
+	case u.err != nil:
+		return 0, u.err
+	case len(u.pieces) > 0:
+		n = copy(p, u.pieces[0])
+		rest := u.pieces[0][n:]
+		u.pieces = u.pieces[1:]
+		if len(rest) > 0 {
+			u.pieces = append([][]byte{rest}, u.pieces...)
+		}
+		return n, nil
+	case u.q.Rest == nil:
+		err = io.EOF
+	default:
+		u.waiting.Store(true)
+		u.q.BeforeRead()
+		n, err = u.q.Rest.Read(p)
+		u.q.arrived(int64(n))
+		u.waiting.Store(false)
+	}
+	if u.err = err; err == io.EOF {
+		if u.q.Rest != nil {
+			setTrailers(u.trailer, u.q.Rest.Trailers())
+		}
+		u.sent.Store(true)
+		u.once.Do(func() { u.done <- nil })
+	}
+	return n, err
+}
+
+// Close implements io.Closer. It reports the result to done as soon as no Read is in progress.
+func (u *upload) Close() error {
+	u.once.Do(func() {
+		go func() {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			if u.err == nil {
+				u.err = errPartlySent
+			}
+			u.done <- u.err
+		}()
+	})
+	return nil
+}
+
+// broken reports whether the client's part of the body (Rest) ended early. It returns false while a Read waits for
+// the client. u may be nil.
+func (u *upload) broken() bool {
+	if u == nil || u.waiting.Load() {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.q.broken()
+}
+
+var errPartlySent = errors.New("the rest of the request's body was not sent")
+
+// deadline returns the time at which the wait for a response ends; the zero time means no limit. If the whole body
+// has been sent, this is headTimeout after the last progress. If not, it is bodyIdle after the last progress, or the
+// zero time while a Read waits for the client or if bodyIdle is 0.
+func (u *upload) deadline(headTimeout, bodyIdle time.Duration) time.Time {
+	last := time.Unix(0, u.progress.Load())
+	switch {
+	case u.sent.Load():
+		return last.Add(headTimeout)
+	case u.waiting.Load() || bodyIdle == 0:
+		return time.Time{}
+	}
+	return last.Add(bodyIdle)
+}

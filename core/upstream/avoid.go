@@ -1,0 +1,55 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+)
+
+// avoidTime is the time for which a proxy is avoided for a target that probably refuses it. It is shorter than the
+// time for which the ledger keeps the target, so that one further failure at the target can renew the time.
+const avoidTime = time.Minute
+
+// Avoided returns the pairs of a proxy and a target that probably refuses it (evidence.Finding.Banned). Such a proxy is
+// chosen for the target only if there is no other candidate, or for a session. Pair.Host is the target's host:port.
+func (p *Pool) Avoided() *rest.Rests { return p.avoided }
+
+// avoidFor makes later requests for the target avoid u, because the target probably refuses it. It removes the
+// failures at the target from the statistics of u, because the statistics are about all targets. at is the current
+// time (Pool.Elapsed).
+func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
+	u.pool.avoided.Begin(u.Hash(), t.Hash, rest.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
+	u.window.removeFailures(&u.stats, windowSize, tagOf(t.Hash))
+}
+
+// Uncompared returns the pairs of a proxy and a target where the proxy has failed at the target and no other proxy
+// has been used for it (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if
+// there is a candidate. Pair.Host is the target's host:port.
+func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
+
+// compared ends the pairs of a target in Uncompared, because the target has been tried again.
+func (p *Pool) compared(target uint64, at time.Duration) {
+	if len(p.uncompared.Of(target)) > 0 {
+		p.uncompared.EndHost(target, at)
+	}
+}
+
+// servedAgain ends the time for which u is avoided for a target, because the target has served u.
+func (p *Pool) servedAgain(u *Upstream, target uint64, at time.Duration) {
+	if _, avoided := p.avoided.Of(target).Until(u.Hash(), at); avoided {
+		p.avoided.End(u.Hash(), target, at)
+	}
+}
+
+// Reset resets the breaker (breaker.Breaker.Reset) and removes all evidence against the proxy. A proxy with failures
+// in its statistics is explored soon.
+func (u *Upstream) Reset() {
+	u.breaker.Reset()
+	u.book.Forget(u.breaker.Generation())
+	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
+	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
+	if !u.pool.literal.Load() {
+		u.window.trial.begin()
+	}
+}

@@ -1,0 +1,39 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+)
+
+// challenged is a target at which the proxy has got a 407 with a challenge.
+type challenged struct {
+	target  uint64        // hash
+	at      time.Duration // of the latest such response (Pool.Elapsed)
+	several bool          // there was another target, and no success in between
+}
+
+// ChallengedByTarget reports whether a 407 with a challenge, to a request in absolute form, probably comes from the
+// target and not from the proxy. challenge is not 0 and identifies the challenge, at is the current time
+// (Pool.Elapsed). It returns true if
+//
+//   - the target has served no proxy,
+//   - the same challenge has come through another proxy, or the pool has no other proxy,
+//   - a proxy through which the challenge has come has served requests, and so accepts the configured credentials,
+//     and
+//   - this proxy has got such responses only at this target since its latest success.
+//
+// It returns false if breaker.blame is "literal".
+func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at time.Duration) bool {
+	if u.pool.literal.Load() {
+		return false
+	}
+	now := &challenged{target: t.Hash, at: at}
+	if last := u.challenged.Load(); last != nil && !u.ServedSince(last.at) {
+		now.several = last.several || last.target != t.Hash
+	}
+	u.challenged.Store(now)
+	same := u.pool.ledger.Challenged(t, u.Hash(), challenge, u.HasServed() && !now.several, at)
+	return !now.several && (same == evidence.ChallengeOfSeveral ||
+		same == evidence.ChallengeOfOne && len(u.pool.Snapshot().All) == 1)
+}

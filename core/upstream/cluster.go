@@ -1,0 +1,106 @@
+package upstream
+
+import (
+	"math"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+)
+
+// Observed holds the results of this gateway's attempts through a proxy, in the form in which the nodes of a cluster
+// share them.
+type Observed struct {
+	Failures  int           // in the breaker's window
+	Threshold int           // failures that open the breaker
+	Evidence  float64       // against the proxy, in nats
+	Needed    float64       // evidence that opens the breaker, in nats
+	Failing   time.Duration // time since the first of these failures; 0 if the proxy does not fail now
+	Served    time.Duration // time since the last success; negative if there was none
+	Open      bool          // the breaker is not closed, and the cluster did not open it
+	OpenFor   time.Duration // see breaker.Breaker.OpenFor
+}
+
+// Observed returns the results of the attempts through the proxy.
+func (u *Upstream) Observed() Observed {
+	now := u.now()
+	at := u.Elapsed(now)
+	view := u.breaker.Snapshot()
+	o := Observed{
+		Failures: view.FailureCount, Threshold: view.Config.FailureThreshold, Needed: evidence.Needed, Served: -1,
+		Open: view.State != core.Closed && !u.openedByCluster.Load(), OpenFor: u.breaker.OpenFor(),
+	}
+	if u.HasServed() {
+		o.Served = at - time.Duration(u.window.lastSuccess.Load())
+	}
+	if u.pool.literal.Load() {
+		u.observeLiteral(&o, now)
+	} else if w := u.Why(); w.Failures > 0 && (o.Open || at-w.Last <= view.Config.WindowDuration) {
+		o.Evidence, o.Failing = w.Evidence, at-w.Since
+	}
+	if o.Open {
+		o.Failures, o.Evidence = o.Threshold, o.Needed
+		if o.Failing == 0 || o.Failing > at-u.added {
+			o.Failing = now.Sub(view.LastChange)
+		}
+	}
+	if o.Evidence <= 0 && !o.Open {
+		o.Failing = 0
+	}
+	if o.Failing > 0 || o.Open {
+		o.Failing = max(o.Failing, time.Millisecond)
+	}
+	return o
+}
+
+// WhyText returns the evidence against the proxy in words.
+func (u *Upstream) WhyText() string {
+	why := u.Why()
+	return why.Text(causeWord)
+}
+
+// observeLiteral sets the evidence of a pool whose breakers count failures only. The evidence is enough to
+// open the breaker if the last attempt of the proxy has failed.
+func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
+	first, found := u.breaker.FirstFailure()
+	if !found || load(&u.stats.failures) == 0 {
+		return
+	}
+	o.Evidence, o.Failing = o.Needed, now.Sub(first)
+	if o.Served >= 0 {
+		o.Failing = min(o.Failing, o.Served)
+	}
+}
+
+// UsedSince returns the number of proxies through which an attempt began at or after the time at (Elapsed).
+func (p *Pool) UsedSince(at time.Duration) (n int) {
+	for _, u := range p.Snapshot().All {
+		if last := u.lastUse.Load(); last > 0 && last >= int64(at) {
+			n++
+		}
+	}
+	return n
+}
+
+// seedSamples is the maximum number of attempts that Seed takes from the statistics of another gateway.
+const seedSamples = 10
+
+// Seed fills the statistics of a proxy without attempts with the statistics of another gateway: its share of
+// successes, its number of attempts, and its mean latency. If the proxy has statistics of its own, Seed does nothing.
+func (u *Upstream) Seed(successRate float64, samples int, latency time.Duration) {
+	if load(&u.stats.samples) > 0 || samples <= 0 {
+		return
+	}
+	n := min(samples, seedSamples)
+	good := int(math.Round(successRate * float64(n)))
+	at, memory := u.Elapsed(u.now()), time.Duration(u.pool.memory.Load())
+	served := u.window.lastSuccess.Load()
+	for i := range n {
+		v := core.Failure
+		if i >= n-good { // the successes come last, so that the statistics do not end with failures
+			v = core.Success
+		}
+		u.window.add(&u.stats, v, result{latency: latency, at: at}, memory, u.pool.literal.Load())
+	}
+	u.window.lastSuccess.Store(served) // an attempt of this gateway has not succeeded
+}

@@ -1,0 +1,148 @@
+package upstream
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
+)
+
+// SetLimit sets the default limits. Each kind of limit in l applies to the proxies whose configuration does not have
+// this kind of limit.
+func (p *Pool) SetLimit(l limit.Limit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit = l
+	for _, u := range p.Snapshot().All {
+		u.setLimit()
+	}
+}
+
+// HasLimits reports whether a proxy of the pool may have a Usage. If not, a selection need not consider limits.
+func (p *Pool) HasLimits() bool { return p.hasLimits.Load() }
+
+// setLimit creates, changes or removes the usage of the proxy's limits. The caller holds the pool's mu.
+func (u *Upstream) setLimit() {
+	spec, now := u.Spec(), u.now()
+	l := spec.limit().Or(u.pool.limit)
+	if spec.MaxInFlight > 0 {
+		l.MaxInFlight = 0 // enter applies this limit
+	}
+	usage := u.usage.Load()
+	switch {
+	case l == limit.Limit{}:
+		u.usage.Store(nil)
+	case usage != nil:
+		usage.SetLimit(l, now)
+	default:
+		usage = limit.NewUsage(l, &u.meter, now)
+		if s, found := u.pool.used[u.id]; found {
+			usage.Restore(s, now)
+			delete(u.pool.used, u.id)
+		}
+		u.usage.Store(usage)
+		u.pool.hasLimits.Store(true)
+	}
+}
+
+// Usage returns the usage of the proxy's limits; nil if it has none. It includes the limit on attempts in flight only
+// if this limit was set by SetLimit.
+func (u *Upstream) Usage() *limit.Usage { return u.usage.Load() }
+
+// LimitUse is the usage of the limits of a proxy.
+type LimitUse struct {
+	Bytes int64     // since 00:00 UTC
+	Until time.Time // when its limits admit an attempt again; zero if they admit one now, or if the time is unknown
+}
+
+// LimitUse returns the usage of the proxy's limits; ok is false if it has none.
+func (u *Upstream) LimitUse() (use LimitUse, ok bool) {
+	usage, now := u.Usage(), u.now()
+	if usage == nil {
+		return LimitUse{}, false
+	}
+	state, _ := usage.Check(now)
+	return LimitUse{usage.Today(now), state.Until}, true
+}
+
+// Limit returns the limits that the proxy has, by its own configuration or by SetLimit.
+func (u *Upstream) Limit() limit.Limit { return u.Spec().limit().Or(u.pool.currentLimit()) }
+
+func (p *Pool) currentLimit() limit.Limit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limit
+}
+
+// keepUsed keeps the number of bytes that u has transmitted today, for its limit on bytes. u was removed, or replaced
+// by next, which has the same id. The caller holds mu.
+func (p *Pool) keepUsed(u, next *Upstream) {
+	usage, now := u.Usage(), u.now()
+	if usage == nil {
+		return
+	}
+	used, ok := usage.Used(u.id, now)
+	switch {
+	case !ok:
+	case next != nil && next != u:
+		if usage := next.Usage(); usage != nil {
+			usage.Restore(used, now)
+		}
+	case len(p.used) < maxAbsent:
+		p.used[u.id] = used
+	}
+}
+
+// Used returns the numbers of bytes that proxies with a limit on bytes have transmitted today. The result includes
+// proxies that are not in the pool.
+func (p *Pool) Used(now time.Time) (out []limit.SavedUsage) {
+	p.mu.Lock()
+	maps.DeleteFunc(p.used, func(_ string, s limit.SavedUsage) bool { return !s.IsOf(now) })
+	out = slices.AppendSeq(out, maps.Values(p.used))
+	p.mu.Unlock()
+	if !p.HasLimits() {
+		return out
+	}
+	for _, u := range p.Snapshot().All {
+		if usage := u.Usage(); usage != nil {
+			if used, ok := usage.Used(u.id, now); ok {
+				out = append(out, used)
+			}
+		}
+	}
+	return out
+}
+
+// RestoreUsed adds the bytes that proxies have transmitted today in an earlier process. A proxy that is not in the
+// pool yet gets its bytes when it is added. RestoreUsed ignores the bytes of pairs.
+func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range used {
+		switch u := p.Snapshot().Get(s.Proxy); {
+		case s.Host != "" || s.Bytes <= 0:
+		case u != nil && u.Usage() != nil:
+			u.Usage().Restore(s, now)
+		default:
+			p.used[s.Proxy] = s
+		}
+	}
+}
+
+// Hold adds the attempt's share of the limits (limit.Share) to the lease. The lease returns the share when the
+// attempt ends.
+func (l *Lease) Hold(h limit.Share) { l.held = &h }
+
+// Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user.
+// user may be nil.
+func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
+	m := l.Proxy.meters()
+	m.Attach(l.held.Meter())
+	m.Attach(user)
+	return m
+}
+
+// Meter returns the meter of the proxy.
+func (u *Upstream) Meter() *traffic.Meter { return &u.meter }

@@ -1,0 +1,60 @@
+package upstream
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Region returns the proxy's region: the configured one or else, with SetLocate, the region of its exit address; ""
+// if it has none.
+func (u *Upstream) Region() string { return *u.region.Load() }
+
+// SetLocate sets the function locate, which returns the region of an exit address, or "" if the region is unknown. A
+// proxy without a configured region gets the region of its exit address. If locate is nil, it gets no region.
+func (p *Pool) SetLocate(locate func(netip.Addr) string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.locate = locate
+	p.locates.Store(locate != nil)
+	for _, u := range p.Snapshot().All {
+		u.updateRegion()
+	}
+	p.regroup()
+}
+
+// updateRegion sets the proxy's region. If it has changed, Sweep publishes the pool with its new groups. The
+// caller holds the pool's mu.
+func (u *Upstream) updateRegion() {
+	region := &u.Spec().Region
+	if check := u.LastCheck(); *region == "" && u.pool.locate != nil && check != nil && check.Exit.IsValid() {
+		located := u.pool.locate(check.Exit)
+		region = &located
+	}
+	hash := core.RegionHash(*region)
+	if hash != u.RegionHash() {
+		u.pool.regrouped.Store(true)
+	}
+	u.region.Store(region)
+	store(&u.regionHash, hash)
+}
+
+// exitChanged updates the proxy's region after a health check has found another exit address.
+func (u *Upstream) exitChanged() {
+	if u.pool.locates.Load() {
+		u.pool.mu.Lock()
+		defer u.pool.mu.Unlock()
+		u.updateRegion()
+	}
+}
+
+// regroup publishes the pool again if the region of a proxy has changed, because the groups of regions depend on it.
+// The caller holds mu.
+func (p *Pool) regroup() {
+	if !p.regrouped.Swap(false) {
+		return
+	}
+	old := p.Snapshot()
+	p.publish(&Snapshot{Group: &Group{All: slices.Clone(old.All)}, byID: old.byID})
+}

@@ -1,0 +1,67 @@
+package upstream
+
+import "sync"
+
+// A failure counts as evidence only after the target has served another proxy. By then the failed proxy may get no
+// attempts any more, because its score is low. Therefore each sweep reconsiders proxies with such failures.
+
+// sweepPending is the number of proxies that one sweep reconsiders.
+const sweepPending = 256
+
+// pendingFailures is a queue of proxies with failures that later attempts through other proxies may confirm.
+type pendingFailures struct {
+	mu    sync.Mutex
+	queue []*Upstream // each proxy at most once (Upstream.pending)
+}
+
+// add adds the proxy, unless it is in the queue.
+func (p *pendingFailures) add(u *Upstream) {
+	if u.pending.CompareAndSwap(false, true) {
+		p.mu.Lock()
+		p.queue = append(p.queue, u)
+		p.mu.Unlock()
+	}
+}
+
+// take removes and returns up to n proxies from the front of the queue. The result is valid until the next call.
+func (p *pendingFailures) take(n int) []*Upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n = min(n, len(p.queue))
+	taken := p.queue[:n:n]
+	if p.queue = p.queue[n:]; len(p.queue) == 0 {
+		p.queue = nil
+	}
+	for _, u := range taken {
+		u.pending.Store(false)
+	}
+	return taken
+}
+
+// reconsider opens the breakers of proxies whose pending failures other proxies have confirmed, without a
+// further failure. It also finds targets that refuse a proxy.
+func (p *Pool) reconsider() {
+	if p.literal.Load() {
+		return
+	}
+	at := p.Elapsed(p.now())
+	for _, u := range p.pending.take(sweepPending) {
+		if !u.word.Closed() || p.Snapshot().Get(u.id) != u {
+			continue
+		}
+		switch r := p.ledger.Reconsider(&u.book, at, p.others(u)); {
+		case r.Worse:
+			u.breaker.Reconsider(r.Gen, u.tooMuchEvidence())
+			if u.word.Closed() {
+				p.pending.add(u) // not enough failures in the window yet
+			}
+		default:
+			for _, t := range r.Banned {
+				u.avoidFor(t, at)
+			}
+			if r.Pending {
+				p.pending.add(u)
+			}
+		}
+	}
+}
