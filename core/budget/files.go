@@ -1,5 +1,5 @@
-// Package budget shares out two limited resources of the process: file descriptors ([Files]) and the memory
-// for kept request bodies ([Memory]).
+// Package budget limits the use of two resources of the process: file descriptors ([Files]) and the memory for kept
+// request bodies ([Memory]).
 package budget
 
 import (
@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Files limits the file descriptors of a process. Each connection takes one descriptor and each pipe two.
-// These are the connections of clients, of the API, of attempts and of checks, and idle connections to
-// proxies. If no descriptor is left, Take calls the functions of SetSources in their order, to make room. A
-// nil *Files has no limit. Files is safe for concurrent use.
+// Files limits the file descriptors of a process. Each connection takes one descriptor and each pipe two. The counted
+// connections are those of clients, of the API, of attempts and of checks, and idle connections to proxies. If no
+// descriptor is left, Take calls the functions of SetSources in their order, to make room. A nil *Files has no limit.
+// Files is safe for concurrent use.
 type Files struct {
 	limit int64
 	now   func() time.Time
@@ -33,8 +33,8 @@ const (
 	Other              // everything else: checks, pipes, the API
 )
 
-// reserve is the number of descriptors that Files does not count: those of listeners, of the poller, of files
-// that are read, of sockets to name servers, and of clients that are being refused.
+// reserve is the number of descriptors that Files does not count: of listeners, of the poller, of files that are
+// read, of sockets to name servers, and of clients that are being refused.
 const reserve = 32
 
 // askAgain is the time for which Take calls no source after all sources have had nothing to close. A call is
@@ -50,8 +50,8 @@ func NewFiles(limit int, now func() time.Time) *Files {
 	return &Files{limit: int64(limit - min(reserve, limit/4)), now: now}
 }
 
-// SetSources sets the functions that Take calls, in this order, while no descriptor is left. A source closes
-// at least one connection or pipe and returns true. If it has none to close, it returns false.
+// SetSources sets the functions that Take calls, in this order, while no descriptor is left. A source closes at least
+// one connection or pipe and returns true. If a source has nothing to close, it returns false.
 func (f *Files) SetSources(sources ...func() bool) {
 	if f == nil {
 		return
@@ -114,8 +114,8 @@ func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration
 	}
 }
 
-// TakeSpare takes n descriptors if at least a quarter of all is free afterwards. It is meant for uses that
-// the gateway can do without.
+// TakeSpare takes n descriptors if at least a quarter of all descriptors is free afterwards. It is meant for uses
+// that the gateway can do without.
 func (f *Files) TakeSpare(n int) bool { return f == nil || f.add(Other, int64(n), f.limit-f.limit/4) }
 
 // Force takes n descriptors even if there is no room. It is meant for a few connections, for which the
@@ -137,9 +137,9 @@ func (f *Files) Give(use Use, n int) {
 	f.used.Add(int64(-n))
 }
 
-// Fits reports whether n descriptors for all clients and their requests fit into the limit. If a client is
-// admitted only when Fits returns true, its request never waits for the descriptor of its connection to a
-// proxy, because descriptors of other uses are closed for it. kept is the share of all descriptors that must
+// Fits reports whether n descriptors for all clients and their requests fit into the limit. If a client is admitted
+// only when Fits returns true, its request never waits for the descriptor of its connection to a proxy, because the
+// functions of SetSources close other connections or pipes for it. kept is the share of all descriptors that must
 // stay free, from 0 to 1.
 func (f *Files) Fits(n int64, kept float64) bool {
 	return f == nil || n+f.other.Load() <= f.limit-int64(float64(f.limit)*kept)
@@ -157,7 +157,7 @@ func (f *Files) add(use Use, n, limit int64) bool {
 	return true
 }
 
-// makeRoom calls the sources until there is room for n descriptors. It returns false if none has anything to
+// makeRoom calls the sources until there is room for n descriptors. It returns false if no source has anything to
 // close.
 func (f *Files) makeRoom(n int64) bool {
 	f.mu.Lock()

@@ -77,7 +77,7 @@ func TestFiles(t *testing.T) {
 }
 
 // After all sources have had nothing to close, none is called for a while.
-func TestVainSearchesAreFew(t *testing.T) {
+func TestFailedSearchesAreLimited(t *testing.T) {
 	now, asked := time.Now(), 0
 	f := NewFiles(40, func() time.Time { return now })
 	f.SetSources(func() bool { asked++; return false })

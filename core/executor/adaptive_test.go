@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -77,6 +78,72 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While the pool has no latency, the first attempt of a request ends after 3 s. A target that takes longer is then not
+// cut short again.
+func TestTheFirstRequestOfAPool(t *testing.T) {
+	type (
+		took  = map[string]time.Duration
+		times = []time.Duration
+	)
+	const s = time.Second
+	for name, c := range map[string]struct {
+		timeout time.Duration
+		literal bool
+		took    took
+		at      times // the attempts of the first request
+		next    int   // the number of attempts of the second request
+	}{
+		"one of two proxies hangs": {10 * s, false, took{"p0": time.Hour, "p1": s / 10}, times{0, 3 * s}, 1},
+		"both hang":                {10 * s, false, took{"p0": time.Hour, "p1": time.Hour}, times{0, 3 * s, 15 * s}, 3},
+		"a target of 5 s":          {10 * s, false, took{"p0": 5 * s, "p1": 5 * s}, times{0, 3 * s}, 1},
+		"a target of 2 s":          {10 * s, false, took{"p0": 2 * s, "p1": 2 * s}, times{0}, 1},
+		"a short attempt timeout":  {2 * s, false, took{"p0": time.Hour, "p1": s / 10}, times{0, 2 * s}, 1},
+		"breaker.blame is literal": {10 * s, true, took{"p0": time.Hour, "p1": s / 10}, times{0, 10 * s}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, 2, func(tuning *Tuning) {
+					tuning.Adaptive, tuning.AttemptTimeout = true, c.timeout
+					if !c.literal {
+						tuning.Targets, tuning.Epoch = evidence.NewLedger(evidence.Config{}), time.Now()
+					}
+				})
+				k := &tries{f: takes(c.took)}
+				b.run(t.Context(), exchange(t, nil), k)
+				require.Equal(t, c.at, k.at)
+				x := exchange(t, nil)
+				b.run(t.Context(), x, k)
+				require.Equal(t, c.next, x.Result().Attempts)
+				b.idle(t)
+			})
+		})
+	}
+}
+
+// A pool that has served a request does not become unknown again when its latencies have aged.
+func TestTheFirstRequestAfterALongPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, func(tuning *Tuning) {
+			tuning.Adaptive = true
+			tuning.Targets, tuning.Epoch = evidence.NewLedger(evidence.Config{}), time.Now()
+		})
+		b.pool.SetLiteral(false)
+		b.pool.SetMemory(time.Minute)
+		took := map[string]time.Duration{"p0": time.Second, "p1": time.Second}
+		b.run(t.Context(), exchange(t, nil), &tries{f: takes(took)})
+		time.Sleep(time.Hour)
+		for range 3 {
+			b.pool.Sweep()
+		}
+		require.Zero(t, b.pool.Snapshot().All[0].Tail())
+		took["p0"], took["p1"] = 5*time.Second, 5*time.Second
+		x := exchange(t, nil)
+		b.run(t.Context(), x, &tries{f: takes(took)})
+		require.Equal(t, 1, x.Result().Attempts)
+		b.idle(t)
+	})
 }
 
 // Attempts that began when no latency was known are cut short as soon as the pool has latencies.

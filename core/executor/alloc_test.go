@@ -22,7 +22,12 @@ type failing struct {
 	left  int
 }
 
-func (f *failing) Send(context.Context, *Attempt) (int, verdict.Facts) {
+func (f *failing) Send(ctx context.Context, a *Attempt, facts *verdict.Facts) (response int) {
+	response, *facts = f.attempt(ctx, a)
+	return response
+}
+
+func (f *failing) attempt(_ context.Context, _ *Attempt) (int, verdict.Facts) {
 	if f.left--; f.left >= 0 {
 		return 0, f.facts
 	}
@@ -45,7 +50,11 @@ func TestAllocOfARetry(t *testing.T) {
 			Err: errors.New("too many open files")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.RetryScorer = even{}, even{} })
+			observed := 0
+			b := start(t, 8, func(t *Tuning) {
+				t.FirstScorer, t.RetryScorer = even{}, even{}
+				t.Observe = func(o *core.Observation) { observed += int(o.Success) }
+			})
 			b.recorder = nowhere{}
 			b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 			zero := 0.0
@@ -65,6 +74,7 @@ func TestAllocOfARetry(t *testing.T) {
 			}
 			require.Zero(t, request(0))
 			require.LessOrEqual(t, request(2)/2, 2.0)
+			require.NotZero(t, observed)
 		})
 	}
 }
@@ -112,8 +122,9 @@ func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 // quick is a Hedger whose response comes at once.
 type quick struct{}
 
-func (quick) Send(context.Context, *Attempt) (int, verdict.Facts) {
-	return 0, verdict.Facts{Status: 200}
+func (quick) Send(_ context.Context, _ *Attempt, facts *verdict.Facts) int {
+	*facts = verdict.Facts{Status: 200}
+	return 0
 }
 func (quick) Discard(int)                         {}
 func (quick) Stop()                               {}

@@ -8,11 +8,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Ending is the result of Run. Exactly one of Relay, Tunnel and Refusal is not nil. The caller must
-// close it; later calls of Close have no effect. If it is not closed, Exchange.Abandon or the
-// exchange's next Run releases it.
+// Ending is the result of Run. Exactly one of Relay, Tunnel and Refusal is not nil. The caller must close it; later
+// calls of Close have no effect. If the caller does not close the ending, Exchange.Abandon or the exchange's next Run
+// releases it.
 type Ending[T any] struct {
-	Response T // with Relay and Tunnel; the caller owns it
+	Response T // only with Relay or Tunnel; the caller owns it
 	Relay    *Relay
 	Tunnel   *Tunnel
 	Refusal  *Refusal
@@ -25,8 +25,8 @@ type Relay struct {
 	served bool // the attempt is a success so far, and has not been recorded
 }
 
-// Close records the attempt and the request. status is the status sent to the client, or 0 if the client
-// left before that. relayed describes how the response was relayed. at is the current time.
+// Close records the attempt and the request. status is the status sent to the client, or 0 if the client left before
+// a status was sent. relayed describes how the response was relayed. at is the current time.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -34,9 +34,11 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	}
 	x.open = nothing
 	if r.served {
-		relayed.Direct = x.proxy.Direct()
-		x.event.Outcome = verdict.EndRelay(x.event.Outcome, relayed)
 		o := &x.event.Outcome
+		if !relayed.Complete() {
+			relayed.Direct = x.proxy.Direct()
+			*o = verdict.EndRelay(*o, relayed)
+		}
 		x.event.Ended = at
 		x.lease.Settle(o)
 		x.lease.Release()
@@ -52,8 +54,8 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Switched is called if the response is a 101 (Switching Protocols), so that the connection becomes a tunnel.
-// It records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
+// Switched is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. Switched
+// records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
 func (r *Relay) Switched(at time.Time) *Tunnel {
 	x := r.x
 	x.event.Ended = at
@@ -66,17 +68,17 @@ func (r *Relay) Switched(at time.Time) *Tunnel {
 	return &x.tunnel
 }
 
-// Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's
-// first byte, or at the end of the tunnel. If the attempt used no proxy (direct://), or if breaker.blame
-// is "literal", it is recorded at once.
+// Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's first byte,
+// or at the end of the tunnel. If the attempt used no proxy (direct://), or if breaker.blame is "literal", the
+// request is recorded when the tunnel is opened.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // status recorded for the client
 	unrecorded bool // see Exchange.recordTunnel
 }
 
-// Proven settles the attempt as a success, because the target has sent a byte. Close then only ends
-// the attempt.
+// Proven settles the attempt as a success, because the target has sent a byte. After this, Close only ends the
+// attempt.
 func (t *Tunnel) Proven() {
 	if t.x.open == openTunnel {
 		if t.x.race != nil {
@@ -107,6 +109,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	end.Lasted = at.Sub(x.event.Ended)
 	x.proxy.EndTunnel(&end)
 	if o.Cause == verdict.TunnelDied {
+		x.lease.EndAt(at)
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
 		if t.unrecorded {
 			x.event.Outcome, x.event.Ended, x.result.Final = o, at, core.FinalExhausted
@@ -142,7 +145,7 @@ type RefusalKind uint8
 // The kinds.
 const (
 	NoProxy       RefusalKind = iota + 1 // no proxy is admissible
-	NoneAccepts                          // each remaining proxy has refused its credentials
+	NoneAccepts                          // each remaining proxy has refused the configured credentials
 	Stopped                              // the exchange's context was cancelled
 	TimedOut                             // the total timeout passed during an attempt
 	NoTimeLeft                           // the next retry would begin after the total timeout
@@ -154,8 +157,8 @@ const (
 	Denied                               // the request may not go to its target
 )
 
-// Close records the request. status is the status sent to the client, or 0 if the client left before
-// that. at is the current time.
+// Close records the request. status is the status sent to the client, or 0 if the client left before a status was
+// sent. at is the current time.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.open != openRefusal {
 		return
@@ -164,60 +167,60 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// stand makes the tunnel of the last attempt the ending that Run returns. It records the request if that
-// must happen at once (see Tunnel).
-func (x *Exchange) stand() *Tunnel {
-	x.event.Ended = x.executor.now()
-	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
-	x.open = openTunnel
-	if x.tuning.Targets == nil || x.proxy.Direct() {
-		x.recordTunnel()
+// keepTunnel makes the open tunnel of the last attempt the result of Run. keepTunnel records the request if the
+// request is to be recorded when the tunnel is opened (see Tunnel).
+func (ex *Exchange) keepTunnel() *Tunnel {
+	ex.event.Ended = ex.executor.now()
+	ex.tunnel.status, ex.tunnel.unrecorded = ex.event.Outcome.Status, true
+	ex.open = openTunnel
+	if ex.tuning.Targets == nil || ex.proxy.Direct() {
+		ex.recordTunnel()
 	}
-	if p := x.request.Progress; p != nil {
+	if p := ex.request.Progress; p != nil {
 		p.Tunnel()
 	}
-	return &x.tunnel
+	return &ex.tunnel
 }
 
-// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the target's first
-// byte or at the end of the tunnel. For a tunnel without a proxy (direct://), or if breaker.blame is
-// "literal", it is called when the tunnel is open. Later calls have no effect.
-func (x *Exchange) recordTunnel() {
-	if x.tunnel.unrecorded {
-		x.tunnel.unrecorded = false
-		x.recordServed()
-		x.record(x.tunnel.status, false, x.event.Ended)
+// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the target's first byte or
+// at the end of the tunnel. For a tunnel without a proxy (direct://), or if breaker.blame is "literal", it is called
+// when the tunnel is opened. Later calls have no effect.
+func (ex *Exchange) recordTunnel() {
+	if ex.tunnel.unrecorded {
+		ex.tunnel.unrecorded = false
+		ex.recordServed()
+		ex.record(ex.tunnel.status, false, ex.event.Ended)
 	}
 }
 
 // recordServed records the attempt that served the request.
-func (x *Exchange) recordServed() {
-	x.recordAttempt(&x.flight, &x.event.Outcome)
-	if t := x.tuning; t.Observe != nil && x.event.Outcome.Verdict != core.Excluded {
-		x.observe(&x.event.Outcome, t)
+func (ex *Exchange) recordServed() {
+	ex.recordAttempt(&ex.flight, &ex.event.Outcome)
+	if t := ex.tuning; t.Observe != nil && ex.event.Outcome.Verdict != core.Excluded {
+		ex.observe(&ex.event.Outcome, t)
 	}
 }
 
-// finish records the request and ends it.
-func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
-	x.releaseDeferred()
-	x.record(status, clientLeft, at)
-	if p := x.request.Progress; p != nil {
-		p.End(x.result.Final, status, at)
+// finish releases the deferred attempts, records the request and reports its end to the tracker.
+func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
+	ex.releaseDeferred()
+	ex.record(status, clientLeft, at)
+	if p := ex.request.Progress; p != nil {
+		p.End(ex.result.Final, status, at)
 	}
 }
 
 // record records the request.
-func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
-	if x.race != nil {
-		x.race.join() // waits until all attempts of the race have been recorded
+func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
+	if ex.race != nil {
+		ex.race.join() // waits until all attempts of the race have been recorded
 	}
-	q, r := x.request, &x.result
-	x.final = core.RequestEvent{
+	q, r := ex.request, &ex.result
+	ex.final = core.RequestEvent{
 		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,
-		Started: x.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
-		LimitReached: x.retry.limitReached, BudgetSpent: x.retry.budgetSpent,
-		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: x.lostHedge,
+		Started: ex.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
+		LimitReached: ex.retry.limitReached, BudgetSpent: ex.retry.budgetSpent,
+		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: ex.lostHedge,
 	}
-	x.executor.recorder.Request(&x.final)
+	ex.executor.recorder.Request(&ex.final)
 }

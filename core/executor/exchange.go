@@ -27,10 +27,12 @@ type Exchange struct {
 	deadline time.Time // of the whole request; zero without a total timeout
 
 	query     selector.Query
+	target    target           // of the request
+	region    string           // the wanted region; "" for none
 	flight                     // the last attempt
 	finding   evidence.Finding // of the last attempt, if it failed
 	deferred  []deferred       // failed attempts that are charged only if another proxy serves the request
-	bans      []ban            // rulings on attempts of this exchange
+	bans      []ban            // rests and bans that this exchange has begun
 	retry     retryState
 	race      anyRace // race of the first attempt and its hedge; nil without one
 	lostHedge bool    // the hedge has lost or failed, and no attempt has followed it
@@ -40,7 +42,9 @@ type Exchange struct {
 	tunnel  Tunnel
 	refusal Refusal
 	final   core.RequestEvent
-	timer   *time.Timer
+
+	observation core.Observation // of the last attempt; kept here, so that Tuning.Observe allocates nothing
+	timer       *time.Timer
 
 	forPlace placeWaiter
 	forRetry queue.Waiter[*retry.Budget]
@@ -49,14 +53,36 @@ type Exchange struct {
 	eventsMu    sync.Mutex       // guards result.Events until the request is recorded
 }
 
+// target has the values that are computed from a request's target. An Exchange keeps them, because most requests of a
+// client have the same target as the client's previous request.
+type target struct {
+	host     string // Request.Host
+	hostHash float64
+	name     string // of Request.Target
+	port     uint16
+}
+
+// set sets t for the request q.
+func (t *target) set(q *Request) {
+	if q.Host != t.host || t.hostHash == 0 {
+		t.host, t.hostHash = q.Host, core.Hash53(q.Host)
+	}
+	if q.Target.Name != t.name {
+		t.name, t.port = q.Target.Name, portOf(q.Target.Name)
+	}
+}
+
 // flight is one attempt, from the choice of its proxy to its outcome.
 type flight struct {
 	attempt      Attempt
 	proxy        *upstream.Upstream // nil before the first attempt
 	lease        upstream.Lease
+	facts        verdict.Facts
 	event        core.AttemptEvent
 	leastTimeout time.Duration // the minimum of this attempt's adaptive timeout
 	cutShort     bool          // the attempt's deadline comes from its adaptive timeout
+	limitUnknown bool          // unknownTimeout applies if the pool has not served a request
+	silence      time.Duration // time without a byte of the target in an open tunnel that was cut short
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -81,60 +107,64 @@ const (
 )
 
 // Result returns the exchange's result. It is valid until the next Run.
-func (x *Exchange) Result() *Result { return &x.result }
+func (ex *Exchange) Result() *Result { return &ex.result }
 
-// reset prepares x for the next request. It does not clear the fields that each request sets before it reads
-// them. It sets the others one by one, because an assignment to the whole Exchange would copy an Exchange on
-// the stack.
-func (x *Exchange) reset() {
-	x.Abandon()
-	x.result = Result{Events: x.result.Events[:0]}
-	x.deadline = time.Time{}
-	x.query.Reset()
-	x.proxy, x.finding = nil, evidence.Finding{}
-	x.retry, x.lostHedge = retryState{}, false
-	clear(x.bans)
-	x.bans = x.bans[:0]
-	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
+// reset prepares ex for the next request. It does not clear the fields that each request sets before it reads them.
+// It sets the other fields one by one, because an assignment to the whole Exchange would copy an Exchange on the
+// stack.
+func (ex *Exchange) reset() {
+	ex.Abandon()
+	events := ex.result.Events[:0]
+	ex.result = Result{}
+	ex.result.Events = events
+	ex.deadline = time.Time{}
+	ex.query.Reset()
+	ex.proxy, ex.finding = nil, evidence.Finding{}
+	ex.retry, ex.lostHedge = retryState{}, false
+	clear(ex.bans)
+	ex.bans = ex.bans[:0]
+	ex.relay.x, ex.tunnel.x, ex.refusal.x = ex, ex, ex
 }
 
 // Abandon releases an ending that has not been closed, for example after a panic. The attempt is
 // not settled, and nothing is recorded.
-func (x *Exchange) Abandon() {
-	x.open = nothing
-	if x.race != nil {
-		x.race.abandon()
+func (ex *Exchange) Abandon() {
+	ex.open = nothing
+	if ex.race != nil {
+		ex.race.abandon()
 	}
-	x.lease.Release()
-	x.releaseDeferred()
+	ex.lease.Release()
+	ex.releaseDeferred()
 }
 
-// deferred is a failed attempt that is charged to its proxy only if another proxy serves the same
-// request. An example is a refused tunnel, which may be refused by every proxy.
+// deferred is a failed attempt that is charged to its proxy only if another proxy serves the same request. An example
+// is a refused tunnel: every proxy may refuse it.
 type deferred struct {
 	lease   upstream.Lease // does not count as in flight any more
 	outcome core.Outcome
-	tunnel  bool // the tunnel was too slow; it is charged when the target has sent a byte through another tunnel
+	waited  time.Duration // time without a response
+	tunnel  bool          // the tunnel was too slow; charged when the target has sent a byte through another tunnel
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request. opened is set
-// if that proxy has opened a tunnel and the target has not sent a byte through it yet. In this case,
-// attempts whose tunnel was too slow stay deferred.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request.
+// opened is set if that proxy has opened a tunnel and the target has not sent a byte through it
+// yet. In this case, attempts whose tunnel was too slow stay deferred.
 //
-// took is the latency of the other proxy's response. An attempt that was cut short after less time than that is not
-// charged: the target is slow, and the proxy may be as fast as the other one. It gets more time from now on.
-func (x *Exchange) chargeDeferred(opened bool, took time.Duration) {
+// took is the latency of the response through that proxy. An attempt that was cut short after less time than took is
+// not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has served the request.
+// The attempt's proxy gets a longer adaptive timeout from now on.
+func (ex *Exchange) chargeDeferred(opened bool, took time.Duration) {
 	kept := 0
-	for i := range x.deferred {
-		d := &x.deferred[i]
+	for i := range ex.deferred {
+		d := &ex.deferred[i]
 		if opened && d.tunnel {
-			x.deferred[kept] = *d
+			ex.deferred[kept] = *d
 			kept++
 			continue
 		}
 		switch {
-		case d.lease.Proxy == x.proxy:
-		case verdict.CutTooEarly(&d.outcome, took):
+		case d.lease.Proxy == ex.proxy:
+		case d.outcome.Cause == verdict.CutShort && d.waited < took:
 			d.lease.Proxy.AllowLatency(took)
 		default:
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
@@ -143,16 +173,19 @@ func (x *Exchange) chargeDeferred(opened bool, took time.Duration) {
 		}
 		d.lease.Release()
 	}
-	clear(x.deferred[kept:])
-	x.deferred = x.deferred[:kept]
+	clear(ex.deferred[kept:])
+	ex.deferred = ex.deferred[:kept]
 }
 
-// releaseDeferred releases the deferred attempts. Those that have not been charged count as
-// excluded.
-func (x *Exchange) releaseDeferred() {
-	for i := range x.deferred {
-		x.deferred[i].lease.Release()
+// releaseDeferred releases the deferred attempts. An attempt that has not been charged counts as excluded
+// (core.Excluded).
+func (ex *Exchange) releaseDeferred() {
+	if len(ex.deferred) == 0 {
+		return
 	}
-	clear(x.deferred)
-	x.deferred = x.deferred[:0]
+	for i := range ex.deferred {
+		ex.deferred[i].lease.Release()
+	}
+	clear(ex.deferred)
+	ex.deferred = ex.deferred[:0]
 }

@@ -25,12 +25,12 @@ var (
 	ErrShutdown   = verdict.ErrShutdown
 )
 
-// Selector chooses a proxy for an attempt and takes its permit. It never blocks.
+// Selector chooses a proxy for an attempt and takes the permit of the proxy's breaker. It never blocks.
 type Selector interface {
-	// Select chooses a proxy for q; scorer ranks the candidates. The errors are those of
+	// Select chooses a proxy for the query q. The scorer ranks the candidates. The errors are those of
 	// selector.Selector.Select.
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
-	// Untried reports whether a proxy that q has not tried is admissible.
+	// Untried reports whether there is an admissible proxy that is not in q.Tried.
 	Untried(q *selector.Query, now time.Time) bool
 	// Blocked returns an error if no proxy can be chosen for q.
 	Blocked(q *selector.Query, now time.Time) error
@@ -45,9 +45,9 @@ type Recorder interface {
 	Request(*core.RequestEvent)
 }
 
-// Targets reports which targets fail through every proxy. Times count from the pool's epoch.
+// Targets reports which targets are suspect. Times count from the pool's epoch (Tuning.Epoch).
 type Targets interface {
-	// Suspect reports whether the target fails through several proxies and serves none.
+	// Suspect reports whether the target fails through several proxies and serves no proxy.
 	Suspect(target evidence.Target) bool
 	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It
 	// returns true at most once a second per target.
@@ -62,17 +62,18 @@ type Tuning struct {
 	FirstScorer    core.Scorer                        // ranks candidates of first attempts
 	RetryScorer    core.Scorer                        // ranks candidates of retries
 	Backoff        func(strategy string) core.Backoff // returns nil for an unknown strategy
-	Observe        func(*core.Observation)            // passes observations to plugins that learn; nil for none
+	Observe        func(*core.Observation)            // passes an observation on and does not keep it; may be nil
 	Budget         *retry.Budget                      // nil for none
 	Queue          queue.Config                       // settings of both queues
 	Hedging        *retry.Hedging                     // nil if no request may be hedged, whatever its policy
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
 	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
-	Rules          *rules.Set                         // decide what follows an attempt, before Judge; nil for none
+	Rules          *rules.Set                         // are applied to each attempt, before Judge; nil for none
 	Judge          core.Judge                         // rules on responses; nil for none
-	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge, or Rules
-	Bans           *rest.Rests                        // the banned proxies (selector.Bans); not nil if there are Rules
+	HostLimits     func(host string) bool             // reports whether proxies have limits for the host; may be nil
+	Rests          *rest.Rests                        // the resting pairs; not nil if Judge or Rules is set
+	Bans           *rest.Rests                        // the banned proxies (selector.Bans); not nil if Rules is set
 	Targets        Targets                            // nil if breaker.blame is "literal"
 	// Permit returns an error if no request may go to the target name:port; nil permits all.
 	Permit func(name string, port uint16) error
@@ -87,7 +88,8 @@ type Executor struct {
 	rand     func() uint64
 	tuning   atomic.Pointer[Tuning]
 	places   *queue.Queue[place]         // requests that wait for a place in flight at a proxy
-	retries  *queue.Queue[*retry.Budget] // requests that wait for a retry of the budget
+	retries  *queue.Queue[*retry.Budget] // requests that wait for a retry of the retry budget
+	limits   alarm                       // serves requests that wait because proxies are at a limit
 	excerpts sync.Pool                   // of *core.Excerpt
 }
 
@@ -95,11 +97,12 @@ type Executor struct {
 func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
 	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
 	e.places, e.retries = queue.New[place](now), queue.New[*retry.Budget](now)
+	e.limits.serve = e.places.Serve
 	e.Tune(t)
 	return e
 }
 
-// Tune replaces the tuning. Exchanges that have begun keep the old one.
+// Tune replaces the tuning. Exchanges that have begun keep the old tuning.
 func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
 
 // Tuning returns the tuning in force.

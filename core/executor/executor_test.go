@@ -82,16 +82,21 @@ type tries struct {
 	discarded int
 }
 
-func (c *tries) Send(ctx context.Context, a *Attempt) (string, verdict.Facts) {
-	if c.begun.IsZero() {
-		c.begun = time.Now()
-	}
-	c.at = append(c.at, time.Since(c.begun))
-	c.ids = append(c.ids, a.Upstream.ID())
-	return a.Upstream.ID(), c.f(ctx, a)
+func (t *tries) Send(ctx context.Context, a *Attempt, f *verdict.Facts) (response string) {
+	response, *f = t.attempt(ctx, a)
+	return response
 }
 
-func (c *tries) Discard(string) { c.discarded++ }
+func (t *tries) attempt(ctx context.Context, a *Attempt) (string, verdict.Facts) {
+	if t.begun.IsZero() {
+		t.begun = time.Now()
+	}
+	t.at = append(t.at, time.Since(t.begun))
+	t.ids = append(t.ids, a.Upstream.ID())
+	return a.Upstream.ID(), t.f(ctx, a)
+}
+
+func (t *tries) Discard(string) { t.discarded++ }
 
 func statuses(list ...int) func(context.Context, *Attempt) verdict.Facts {
 	n := 0
@@ -160,7 +165,7 @@ func TestDelaysAndFailover(t *testing.T) {
 	})
 }
 
-func TestTheLastAnswerIsRelayed(t *testing.T) {
+func TestTheLastResponseIsRelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 3, nil)
 		x, c := exchange(t, nil), &tries{f: statuses(503)}
@@ -175,7 +180,7 @@ func TestTheLastAnswerIsRelayed(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotRetried(t *testing.T) {
+func TestRequestsThatAreNotRetried(t *testing.T) {
 	refused := func(context.Context, *Attempt) verdict.Facts {
 		return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}}
 	}
@@ -243,7 +248,7 @@ func TestTheTotalTimeout(t *testing.T) {
 	})
 }
 
-func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
+func TestAWaitBeyondTheTimeoutDoesNotBegin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timeout := 1.5
 		b := start(t, 3, nil)
@@ -438,7 +443,7 @@ func TestTheRetryBudget(t *testing.T) {
 	})
 }
 
-func TestAPanicGivesThePermitBack(t *testing.T) {
+func TestAPanicReleasesThePermit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)
 		u := b.pool.Snapshot().All[0]

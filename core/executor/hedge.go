@@ -19,8 +19,8 @@ import (
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Stop ends the attempt from another goroutine. The Sender's Send then returns. Further calls of Send return
-	// at once until Discard has been called.
+	// Stop ends the attempt from another goroutine. The Sender's Send then returns. After that, each call of Send
+	// returns without sending until Discard has been called.
 	Stop()
 	// Adopt returns the response of a hedge as a response of this Sender. response may be the zero
 	// value.
@@ -43,11 +43,11 @@ const hedgeNumber = 1
 var errHedgeLost = errors.New("the first attempt has been served")
 
 // hedgeable reports whether the exchange's last attempt may be hedged.
-func (x *Exchange) hedgeable() bool {
-	q := x.request
-	return !q.Policy.Hedge.Off() && x.tuning.Hedging != nil && x.result.Attempts == hedgeNumber &&
+func (ex *Exchange) hedgeable() bool {
+	q := ex.request
+	return !q.Policy.Hedge.Off() && ex.tuning.Hedging != nil && ex.result.Attempts == hedgeNumber &&
 		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && q.Session == nil &&
-		x.proxy.HasPeers()
+		!ex.query.Direct && ex.proxy.HasPeers()
 }
 
 // race is a first attempt and its hedge. The exchange's goroutine makes the first attempt. A timer starts
@@ -63,11 +63,11 @@ type race[T any] struct {
 	running bool      // the timer was started, and the race is not decided yet
 	fired   bool      // the timer has fired, so the race cannot be reused
 
-	firstByte bool // the race is for the first byte in an open tunnel, which has not arrived yet
+	firstByte bool // the race is for the first byte in an open tunnel; the byte has not arrived yet
 
 	mu     sync.Mutex // guards the fields below
 	phase  racePhase
-	ended  chan struct{}           // closed at the end of the hedge's goroutine; nil if there is none
+	ended  chan struct{}           // closed at the end of the hedge's goroutine; nil without such a goroutine
 	cancel context.CancelCauseFunc // cancels the hedge
 	hedge  HedgeSender[T]
 
@@ -158,30 +158,30 @@ func (r *race[T]) run() {
 }
 
 // hedgeQuery returns the query for the hedge's proxy.
-func (x *Exchange) hedgeQuery() selector.Query {
-	q := x.query
-	q.Tried = append([]selector.Tried{{Proxy: x.proxy}}, x.query.Tried...)
+func (ex *Exchange) hedgeQuery() selector.Query {
+	q := ex.query
+	q.Tried = append([]selector.Tried{{Proxy: ex.proxy}}, ex.query.Tried...)
 	q.Attempt = hedgeNumber
-	if x.request.Region == "" {
-		q.RegionHash = x.proxy.RegionHash()
+	if ex.region == "" {
+		q.RegionHash = ex.proxy.RegionHash()
 	}
 	return q
 }
 
 // chooseHedge chooses a proxy that the request has not used. It runs concurrently with the exchange's
 // goroutine. For this reason it reads only fields that do not change until the exchange ends.
-func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
+func (ex *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
 	ok bool) {
-	now, targets := x.executor.now(), x.tuning.Targets
+	now, targets := ex.executor.now(), ex.tuning.Targets
 	switch {
-	case !x.executor.places.Empty(): // other requests wait for a place in flight
+	case !ex.executor.places.Empty(): // other requests wait for a place in flight
 		return lease, false
-	case ctx.Err() != nil, !x.deadline.IsZero() && !now.Before(x.deadline):
+	case ctx.Err() != nil, !ex.deadline.IsZero() && !now.Before(ex.deadline):
 		return lease, false
-	case targets != nil && targets.Suspect(x.request.Target):
+	case targets != nil && targets.Suspect(ex.request.Target):
 		return lease, false
 	}
-	lease, err := x.executor.selector.Select(q, x.tuning.RetryScorer, now)
+	lease, err := ex.executor.selector.Select(q, ex.tuning.RetryScorer, now)
 	if err == nil && lease.Proxy == first { // no other proxy is admissible
 		lease.Release()
 	}
@@ -202,7 +202,8 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 		return false
 	}
 	r.phase = raceRunning
-	r.flight.begin(x, &lease, hedgeNumber, x.executor.now())
+	r.lease = lease
+	r.flight.begin(x, hedgeNumber, x.executor.now())
 	r.event.Hedge, r.event.RetryReason = true, hedgeReason
 	r.ctx, r.cancel = context.WithCancelCause(r.ctx)
 	x.log(slog.LevelInfo, "hedge", nil, slog.String("next_proxy_id", lease.Proxy.ID()))
@@ -214,23 +215,23 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 
 // payHedge takes one hedge from the hedge budget and one retry from the retry budget. It returns
 // false if one of them is spent.
-func (x *Exchange) payHedge() bool {
-	budget, hedging := x.tuning.Budget, x.tuning.Hedging
+func (ex *Exchange) payHedge() bool {
+	budget, hedging := ex.tuning.Budget, ex.tuning.Hedging
 	if !hedging.TryTake() {
 		return false
 	}
-	if budget == nil || x.executor.retries.Empty() && budget.TryWithdraw(x.executor.now()) {
+	if budget == nil || ex.executor.retries.Empty() && budget.TryWithdraw(ex.executor.now()) {
 		return true
 	}
 	hedging.GiveBack()
 	return false
 }
 
-// end is called when the hedge has ended. o is its outcome.
-func (r *race[T]) end(response T, o core.Outcome) {
+// end is called when the hedge has ended. o is the outcome of the hedge, and is stored in r.event.
+func (r *race[T]) end(response T, o *core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.response, r.event.Outcome = response, o
+	r.response = response
 	switch {
 	case r.phase == raceOver:
 		r.lose()
@@ -265,16 +266,17 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt, which s has made, has ended with the outcome o. It makes either
-// this attempt or the hedge the last attempt of the exchange, and returns its response and outcome. If the
-// hedge lost and is not settled yet, its goroutine settles it.
-func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
+// decide is called when the first attempt has ended. s is the Sender of the first attempt, response is its response,
+// and o is its outcome. decide makes either the first attempt or the hedge the last attempt of the exchange, and
+// returns the response of that attempt. If the hedge has lost, its goroutine settles it if it is still in flight;
+// otherwise decide settles it.
+func (r *race[T]) decide(s Sender[T], response T, o *core.Outcome) T {
 	x := r.x
 	if o.Result == core.ResultSuccess {
 		r.observe(o.Latency)
 	}
 	if !r.stop() {
-		return response, o
+		return response
 	}
 	defer r.mu.Unlock()
 	switch {
@@ -282,19 +284,19 @@ func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outco
 		if o.Result != core.ResultSuccess {
 			r.observe(o.Latency)
 		}
-		o = verdict.LoseRace(o)
-		x.settle(&o)
+		*o = verdict.LoseRace(*o)
+		x.settle(o)
 		s.Discard(response)
 		return r.take()
 	case r.phase == raceRunning && o.Result != core.ResultSuccess && o.Retry != core.NoRetry:
 		r.phase = raceAwaited
-		x.settle(&o)
+		x.settle(o)
 		s.Discard(response)
 		r.await()
 		return r.take()
 	}
 	r.lost()
-	return response, o
+	return response
 }
 
 // stop stops the timer of the hedge. If the hedge has already begun, stop locks mu and returns true;
@@ -318,7 +320,7 @@ func (r *race[T]) stop() (begun bool) {
 }
 
 // lost ends the hedge, because it is not needed any more. The caller holds mu. lost waits until a hedge in flight has
-// ended, because only then is it certain whether the hedge counts as an attempt. During this wait, mu is not held.
+// ended, because until then it is unknown whether the hedge counts as an attempt. During this wait, mu is not held.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {
@@ -373,12 +375,12 @@ func (r *race[T]) await() {
 }
 
 // take makes the hedge, which has ended, the exchange's last attempt. The caller holds mu.
-func (r *race[T]) take() (T, core.Outcome) {
+func (r *race[T]) take() T {
 	x := r.x
 	r.phase = raceOver
 	x.flight = r.flight
 	x.result.Attempts, x.result.ProxyID = hedgeNumber+1, x.event.ProxyID
-	return r.first.Adopt(r.hedge, r.response), x.event.Outcome
+	return r.first.Adopt(r.hedge, r.response)
 }
 
 // observe records the latency of the first attempt, for "p95".

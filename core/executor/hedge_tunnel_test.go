@@ -20,33 +20,38 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// way describes a tunnel: it opens after some time or is refused. Later it gets the target's first byte, or
+// tunnelScript describes a tunnel: it opens after some time or is refused. Later it gets the target's first byte, or
 // fails.
-type way struct {
+type tunnelScript struct {
 	opens, later  time.Duration
 	refused, dies bool
 	closed        int
 }
 
-// ways is a Sender that opens tunnels. hello is set in the Sender of a hedge, which also waits for the
+// scriptedTunnels is a Sender that opens tunnels. hello is set in the Sender of a hedge, which also waits for the
 // target's first byte.
-type ways struct {
+type scriptedTunnels struct {
 	hello bool
-	*wayList
+	*tunnelScripts
 }
 
-type wayList struct {
+type tunnelScripts struct {
 	mu      sync.Mutex
-	next    []*way
-	opened  []*way
+	next    []*tunnelScript
+	opened  []*tunnelScript
 	stopped chan struct{} // receives when the hedge has won
 }
 
-func (w ways) Send(ctx context.Context, a *Attempt) (*way, verdict.Facts) {
-	w.mu.Lock()
-	next := w.next[0]
-	w.next = w.next[1:]
-	w.mu.Unlock()
+func (s scriptedTunnels) Send(ctx context.Context, a *Attempt, f *verdict.Facts) (response *tunnelScript) {
+	response, *f = s.attempt(ctx, a)
+	return response
+}
+
+func (s scriptedTunnels) attempt(ctx context.Context, a *Attempt) (*tunnelScript, verdict.Facts) {
+	s.mu.Lock()
+	next := s.next[0]
+	s.next = s.next[1:]
+	s.mu.Unlock()
 	wait := func(d time.Duration) error {
 		select {
 		case <-time.After(min(d, time.Until(a.Deadline))):
@@ -58,7 +63,7 @@ func (w ways) Send(ctx context.Context, a *Attempt) (*way, verdict.Facts) {
 			return ctx.Err()
 		}
 	}
-	fault := func(cause core.Cause, err error) (*way, verdict.Facts) {
+	fault := func(cause core.Cause, err error) (*tunnelScript, verdict.Facts) {
 		return nil, verdict.Facts{Err: &verdict.Error{Cause: cause, Err: err}}
 	}
 	if err := wait(next.opens); err != nil {
@@ -68,7 +73,7 @@ func (w ways) Send(ctx context.Context, a *Attempt) (*way, verdict.Facts) {
 		return fault(verdict.TunnelFailed, errors.New("refused"))
 	}
 	facts := verdict.Facts{Status: 200}
-	if w.hello {
+	if s.hello {
 		facts.Latency = next.opens
 		if err := wait(next.later); err != nil {
 			return fault(verdict.NoAnswerInTime, err)
@@ -77,27 +82,29 @@ func (w ways) Send(ctx context.Context, a *Attempt) (*way, verdict.Facts) {
 			return fault(verdict.TunnelDied, io.EOF)
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.opened = append(w.opened, next)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened = append(s.opened, next)
 	return next, facts
 }
 
-func (w ways) Discard(t *way) {
+func (s scriptedTunnels) Discard(t *tunnelScript) {
 	if t != nil {
 		t.closed++
 	}
 }
 
-func (w ways) Hedge() HedgeSender[*way] { return ways{true, w.wayList} }
+func (s scriptedTunnels) Hedge() HedgeSender[*tunnelScript] {
+	return scriptedTunnels{true, s.tunnelScripts}
+}
 
-func (w ways) Stop() {
-	if !w.hello {
-		close(w.stopped)
+func (s scriptedTunnels) Stop() {
+	if !s.hello {
+		close(s.stopped)
 	}
 }
 
-func (w ways) Adopt(_ HedgeSender[*way], t *way) *way { return t }
+func (s scriptedTunnels) Adopt(_ HedgeSender[*tunnelScript], t *tunnelScript) *tunnelScript { return t }
 
 // served reports no target as suspect.
 type served struct{}
@@ -108,13 +115,13 @@ func (served) TryAsUsual(evidence.Target, time.Duration) bool              { ret
 
 // serve treats a tunnel as the gateway does if the client sends a ClientHello at once. It returns the tunnel
 // that got the target's first byte, or nil.
-func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
+func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelScript]) (by *tunnelScript) {
 	t, now := end.Tunnel, end.Response
-	HedgeTunnel[*way](ctx, t, w)
+	HedgeTunnel[*tunnelScript](ctx, t, s)
 	for {
 		select {
-		case <-w.stopped:
-			next, ok := TakeHedge[*way](t)
+		case <-s.stopped:
+			next, ok := TakeHedge[*tunnelScript](t)
 			if !ok {
 				panic("a hedge that stops its tunnel has won")
 			}
@@ -132,7 +139,7 @@ func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
 			return now
 		}
 		now.closed++
-		end := RetryTunnel(ctx, t, io.EOF, 0, Sender[*way](w))
+		end := RetryTunnel(ctx, t, io.EOF, 0, Sender[*tunnelScript](s))
 		if end.Refusal != nil {
 			end.Refusal.Close(200, time.Now())
 			return nil
@@ -145,16 +152,16 @@ func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
 	}
 }
 
-// A byte arrives through the first tunnel just after the hedge has won. The first tunnel has still lost.
-func TestABytePassesTheWinner(t *testing.T) {
+// A byte arrives through the first tunnel just after the hedge has won. This does not change the winner.
+func TestALateByteDoesNotChangeTheWinner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(tuning *Tuning) { tuning.Targets = served{} })
 		x := hedgedRequest(t, nil)
 		x.Request.Tunnel = true
-		first, hedge := &way{}, &way{later: ms}
-		w := ways{false, &wayList{next: []*way{first, hedge}, stopped: make(chan struct{})}}
-		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[*way](w))
-		HedgeTunnel[*way](t.Context(), end.Tunnel, w)
+		first, hedge := &tunnelScript{}, &tunnelScript{later: ms}
+		w := scriptedTunnels{false, &tunnelScripts{next: []*tunnelScript{first, hedge}, stopped: make(chan struct{})}}
+		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[*tunnelScript](w))
+		HedgeTunnel[*tunnelScript](t.Context(), end.Tunnel, w)
 		<-w.stopped
 		end.Tunnel.Proven()
 		require.Equal(t, 1, hedge.closed)
@@ -175,12 +182,13 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 	won, lost := 0, 0
 	plan := func(rt *rapid.T) {
 		n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(rt, label) }
-		var list []*way
+		var list []*tunnelScript
 		for range 8 {
 			kind := n("kind", 0, 5)
-			list = append(list, &way{opens: time.Duration(n("opens", 0, 90)) * ms, later: time.Duration(n("later", 1,
-				500)) * ms,
-				refused: kind == 0, dies: kind == 1 || kind == 2})
+			list = append(list, &tunnelScript{
+				opens: time.Duration(n("opens", 0, 90)) * ms, later: time.Duration(n("later", 1, 500)) * ms,
+				refused: kind == 0, dies: kind == 1 || kind == 2,
+			})
 		}
 		proxies, attempts, leave := n("proxies", 2, 4), n("attempts", 1, 4), max(n("leave", -10, 10), 0)
 		var wrong findings
@@ -196,9 +204,9 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 			if leave > 0 {
 				time.AfterFunc(time.Duration(leave)*70*ms+ms/2, func() { cancel(ErrClientLeft) })
 			}
-			w := ways{false, &wayList{next: list, stopped: make(chan struct{})}}
-			var by *way
-			end := Run(ctx, b.Executor, &x.Exchange, &x.Request, Sender[*way](w))
+			w := scriptedTunnels{false, &tunnelScripts{next: list, stopped: make(chan struct{})}}
+			var by *tunnelScript
+			end := Run(ctx, b.Executor, &x.Exchange, &x.Request, Sender[*tunnelScript](w))
 			if end.Tunnel != nil {
 				if by = w.serve(ctx, x, end); by != nil {
 					by.closed++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -13,130 +14,191 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// place is the kind of a request that waits for a place in flight. Requests of the same kind can use the same
-// proxies.
+// place is the kind of a request that waits in the queue for a proxy with a free place in flight. Requests of the
+// same kind can use the same proxies.
 type place struct {
 	region  float64       // the region if the request is limited to it; otherwise 0
 	regions *core.Regions // the regions that the request is limited to; nil for all
-	host    float64       // the target's host if proxies rest for it; otherwise 0
+	tag     float64       // the tag if the request is limited to it; otherwise 0
+	host    float64       // the target's host if proxies rest for it, or have limits for it; otherwise 0
 	need    ability.Need
-	own     *Exchange // the exchange itself if it has a session, or must not use proxies it has tried; otherwise nil
+	own     *Exchange // the exchange itself if it has a session, or has tried barred proxies; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
 type placeWaiter struct {
 	queue.Waiter[place]
 	scorer core.Scorer
-	lease  upstream.Lease // the lease that take has acquired
-	at     time.Time      // when take acquired it
-	err    error          // the error if take failed
+	lease  upstream.Lease     // the lease that takePlace has acquired
+	at     time.Time          // when takePlace acquired the lease
+	err    error              // the error if takePlace failed
+	limits *core.LimitedError // the last error of takePlace if it was a LimitedError; otherwise nil
 }
 
-// acquire chooses a proxy for an attempt and takes its lease. If every proxy whose breaker admits an attempt
-// has reached max_in_flight, the request waits in the queue. begins is the beginning of the attempt: now, or
-// the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
-func (x *Exchange) acquire(
-	ctx context.Context, scorer core.Scorer, now time.Time,
-) (lease upstream.Lease, begins time.Time, ok bool) {
-	places, waits := x.executor.places, x.tuning.Queue.Enabled()
+// busy returns the reason why the request has no place.
+func (w *placeWaiter) busy() error {
+	if w.limits != nil {
+		return w.limits
+	}
+	return core.ErrAllBusy
+}
+
+// acquire chooses a proxy for an attempt and takes its lease, ex.lease. If every proxy whose breaker admits an
+// attempt has reached max_in_flight or another limit, the request waits in the queue, unless the limits last for
+// longer than the request may wait. The result begins is the beginning of the attempt: the time now or, if the
+// request has waited, the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
+func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Time) (begins time.Time, ok bool) {
+	places, waits := ex.executor.places, ex.tuning.Queue.Enabled()
 	if !waits || places.Empty() {
-		lease, err := x.executor.selector.Select(&x.query, scorer, now)
-		if err == nil {
-			return lease, now, true
+		var err error
+		if ex.lease, err = ex.executor.selector.Select(&ex.query, scorer, now); err == nil {
+			return now, true
 		}
-		if err != core.ErrAllBusy || !waits {
-			x.refuse(err)
-			return lease, now, false
+		if !core.Busy(err) || !waits || ex.tooLong(err) {
+			ex.refuse(err)
+			return now, false
 		}
 	}
-	w, q := &x.forPlace, &x.query
+	w, q := &ex.forPlace, &ex.query
 	w.Kind = place{need: q.Need, regions: q.Regions}
-	if rests := x.tuning.Rests; rests != nil && len(rests.Of(uint64(q.HostHash))) > 0 {
+	if ex.dependsOnHost() {
 		w.Kind.host = q.HostHash
 	}
 	if q.Region == selector.RegionStrict {
 		w.Kind.region = q.RegionHash
 	}
+	if !q.TagPreferred {
+		w.Kind.tag = q.Tag
+	}
 	for i := range q.Tried {
 		if q.Tried[i].Barred {
-			w.Kind.own = x
+			w.Kind.own = ex
 		}
 	}
 	if q.Session != nil {
-		w.Kind.own = x
+		w.Kind.own = ex
 	}
 	if w.Take == nil {
-		w.Take = x.takePlace
+		w.Take = ex.takePlace
 	}
-	w.scorer, w.lease, w.err = scorer, upstream.Lease{}, nil
-	err := await(ctx, x, places, &w.Waiter)
+	w.scorer, w.lease, w.err, w.limits = scorer, upstream.Lease{}, nil, nil
+	err := await(ctx, ex, places, &w.Waiter)
 	if err == nil {
 		err = w.err
 	}
 	switch {
 	case ctx.Err() != nil:
 		w.lease.Release()
-		x.stopped(context.Cause(ctx))
+		ex.stopped(context.Cause(ctx))
 	case errors.Is(err, queue.ErrExpired):
-		x.refuse(fmt.Errorf("%w, and no place has become free in the time that the request may wait", core.ErrAllBusy))
+		ex.refuse(fmt.Errorf("%w, and no place has become free in the time that the request may wait", w.busy()))
 	case errors.Is(err, queue.ErrFull):
-		x.refuse(fmt.Errorf("%w, and the queue of the requests that wait is full", core.ErrAllBusy))
+		ex.refuse(fmt.Errorf("%w, and the queue of the requests that wait is full", w.busy()))
 	case err != nil:
-		x.refuse(err)
+		ex.refuse(err)
 	default:
-		return w.lease, w.at, true
+		ex.lease = w.lease
+		return w.at, true
 	}
-	return lease, now, false
+	return now, false
 }
 
 // takePlace chooses a proxy for a request in the queue and takes its lease.
-func (x *Exchange) takePlace() queue.Result {
-	w := &x.forPlace
-	w.at = x.executor.now()
-	switch w.lease, w.err = x.executor.selector.Select(&x.query, w.scorer, w.at); w.err {
-	case nil:
+func (ex *Exchange) takePlace() queue.Result {
+	w := &ex.forPlace
+	w.at = ex.executor.now()
+	w.lease, w.err = ex.executor.selector.Select(&ex.query, w.scorer, w.at)
+	if w.err == nil {
 		return queue.Taken
-	case core.ErrAllBusy:
-		w.err = nil
-		return queue.Nothing
 	}
-	return queue.Failed
+	if !core.Busy(w.err) || ex.tooLong(w.err) {
+		return queue.Failed
+	}
+	if w.limits, _ = w.err.(*core.LimitedError); w.limits != nil && w.limits.Left > 0 {
+		ex.executor.limits.wake(w.at.Add(w.limits.Left), w.at)
+	}
+	w.err = nil
+	return queue.Nothing
 }
 
-// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue;
-// waited is the time of this wait. withdraw returns false if the budget is still spent at the end, or if ctx
-// has ended.
-func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
-	budget, retries, waits := x.tuning.Budget, x.executor.retries, x.tuning.Queue.Enabled()
+// tooLong reports whether err means that each proxy is at a limit for longer than the request may wait.
+func (ex *Exchange) tooLong(err error) bool {
+	limited, ok := err.(*core.LimitedError)
+	return ok && !limited.Busy && limited.Left > ex.tuning.Queue.MaxWait
+}
+
+// dependsOnHost reports whether the proxies that the request may use depend on the host of its target.
+func (ex *Exchange) dependsOnHost() bool {
+	t, q := ex.tuning, &ex.query
+	return t.Rests != nil && len(t.Rests.Of(uint64(q.HostHash))) > 0 || t.HostLimits != nil && t.HostLimits(q.Host)
+}
+
+// alarm serves the queue at the times at which limits of proxies admit the next attempt.
+type alarm struct {
+	serve func()
+
+	mu    sync.Mutex
+	timer *time.Timer
+	at    time.Time // when the timer fires; zero if the timer is not set
+}
+
+// wake makes the alarm serve the queue at the time at. If the alarm is already set to an earlier time, wake does
+// nothing, because requests that still wait at that time set the alarm again.
+func (a *alarm) wake(at, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.timer == nil:
+		a.timer = time.AfterFunc(at.Sub(now), a.ring)
+	case a.at.IsZero() || at.Before(a.at):
+		a.timer.Reset(at.Sub(now))
+	default:
+		return
+	}
+	a.at = at
+}
+
+// ring serves the queue. Requests that still wait set the alarm again.
+func (a *alarm) ring() {
+	a.mu.Lock()
+	a.at = time.Time{}
+	a.mu.Unlock()
+	a.serve()
+}
+
+// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue; waited is the
+// time of this wait. withdraw returns false if the budget is still spent at the end of the wait, or if ctx has ended.
+func (ex *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
+	budget, retries, waits := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
 	if budget == nil {
 		return 0, true
 	}
-	if (!waits || retries.Empty()) && budget.TryWithdraw(x.event.Ended) {
+	if (!waits || retries.Empty()) && budget.TryWithdraw(ex.event.Ended) {
 		return 0, true
 	}
 	if !waits {
 		return 0, false
 	}
-	w := &x.forRetry
+	w := &ex.forRetry
 	w.Kind = budget
 	if w.Take == nil {
-		w.Take = x.takeRetry
+		w.Take = ex.takeRetry
 	}
-	began := x.executor.now()
-	err := await(ctx, x, retries, w)
-	return x.executor.now().Sub(began), err == nil && ctx.Err() == nil
+	began := ex.executor.now()
+	err := await(ctx, ex, retries, w)
+	return ex.executor.now().Sub(began), err == nil && ctx.Err() == nil
 }
 
 // takeRetry takes a retry from the retry budget for a request in the queue.
-func (x *Exchange) takeRetry() queue.Result {
-	if x.forRetry.Kind.TryWithdraw(x.executor.now()) {
+func (ex *Exchange) takeRetry() queue.Result {
+	if ex.forRetry.Kind.TryWithdraw(ex.executor.now()) {
 		return queue.Taken
 	}
 	return queue.Nothing
 }
 
-// await takes a place in flight or a retry for the request, whichever q is for. If there is none,
-// the request waits in q. An error is the context's, queue.ErrExpired or queue.ErrFull.
+// await takes a unit of the resource of q for the request: a place in flight, or a retry. If no unit is free, the
+// request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
 func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -164,9 +226,9 @@ func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w 
 // that waits. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues gives free places and retries to the requests that wait. The caller calls it regularly,
-// because a place or a retry may become free without a call of PlaceFreed: with time, or by a change of
-// the pool or of a breaker.
+// ServeQueues gives free places and retries to the requests that wait. The caller calls it regularly, because a place
+// or a retry may become free without a call of PlaceFreed: as time passes, or by a change of the pool or of a
+// breaker.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()

@@ -98,6 +98,7 @@ func (s *steps) Dequeued(time.Time)                  { s.add("dequeued") }
 func (s *steps) Waiting(time.Time, int)              { s.add("waiting") }
 func (s *steps) Finished(*core.AttemptEvent)         { s.add("finished") }
 func (s *steps) Streaming()                          { s.add("streaming") }
+func (s *steps) Routed(labels core.RuleLabels)       { s.add("routed by " + labels[0]) }
 func (s *steps) End(core.Final, int, time.Time)      { s.add("end") }
 
 func TestARequestWaitsForAPlace(t *testing.T) {
@@ -234,7 +235,7 @@ func TestOrderOfWaitingRequests(t *testing.T) {
 
 // A request that is limited to a region waits for the proxies of this region. Other requests do not wait for
 // it.
-func TestARegionHoldsNobodyUp(t *testing.T) {
+func TestOtherRequestsDoNotWaitForARegion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
 		b.free(1, 200*time.Millisecond)
@@ -257,7 +258,7 @@ func TestARegionHoldsNobodyUp(t *testing.T) {
 
 // A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that
 // rests.
-func TestARestHoldsNobodyUp(t *testing.T) {
+func TestOtherHostsDoNotWaitForARest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
 		rests, tuning := b.selector.(*selector.Selector).Rests(), b.Tuning()
@@ -289,7 +290,7 @@ func TestARestHoldsNobodyUp(t *testing.T) {
 
 // A request waits for a proxy with the ability that it needs. Requests that need another ability use the
 // other proxy.
-func TestAnAbilityHoldsNobodyUp(t *testing.T) {
+func TestOtherRequestsDoNotWaitForAnAbility(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
 		lacks := b.pool.Snapshot().All[1]
@@ -434,7 +435,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 
 // A place that is released while a request is about to wait is given to this request. After the last request
 // of a round there is no other release.
-func TestNoPlaceIsOverlooked(t *testing.T) {
+func TestAPlaceReleasedBeforeAWaitIsUsed(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
 	_, err := b.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
 	require.NoError(t, err)

@@ -11,14 +11,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// refuse ends x because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
-// request waits only if proxies have reached max_in_flight (see acquire).
-func (x *Exchange) refuse(err error) {
+// refuse ends ex because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
+// request waits only if proxies have reached max_in_flight or another limit (see acquire).
+func (ex *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
-	now := x.executor.now
+	now := ex.executor.now
 	region, ofRegion := err.(*core.RegionError)
+	tag, ofTag := err.(*core.TagError)
 	resting, allRest := err.(*core.RestingError)
 	session, ofSession := err.(*core.SessionError)
+	limited, atLimits := limitsOf(err)
 	switch {
 	case ofSession:
 		final = core.FinalSessionUnavailable
@@ -32,28 +34,46 @@ func (x *Exchange) refuse(err error) {
 		if !region.Due.IsZero() {
 			after = max(region.Due.Sub(now()), time.Millisecond)
 		}
+	case ofTag:
+		final = core.FinalNoProxyWithTag
+		if !tag.Due.IsZero() {
+			after = max(tag.Due.Sub(now()), time.Millisecond)
+		}
 	case errors.Is(err, core.ErrPoolEmpty):
 		final = core.FinalPoolEmpty
+	case atLimits:
+		final, after = core.FinalAllBusy, limited.Left
+		if limited.Busy && (after == 0 || after > time.Second) {
+			after = time.Second
+		}
 	case errors.Is(err, core.ErrAllBusy):
 		final, after = core.FinalAllBusy, time.Second
 	case errors.Is(err, selector.ErrBarred):
-		if final, kind = lastFinal(x.event.Outcome.Cause), AttemptFailed; final == 0 {
+		if final, kind = lastFinal(ex.event.Outcome.Cause), AttemptFailed; final == 0 {
 			final, kind = core.FinalExhausted, NoneAccepts
 		}
 	default:
 		after = time.Second
-		if at, ok := x.executor.selector.NextTest(); ok {
+		if at, ok := ex.executor.selector.NextTest(); ok {
 			after = max(at.Sub(now()), time.Millisecond) // at is not after now if a probe is in flight
 		}
 	}
-	x.result.Final = final
-	x.setRefusal(kind)
-	x.refusal.Err, x.refusal.RetryAfter = err, after
+	ex.result.Final = final
+	ex.setRefusal(kind)
+	ex.refusal.Err, ex.refusal.RetryAfter = err, after
 	if kind == AttemptFailed {
-		x.logFailed(&x.refusal.Last)
+		ex.logFailed(&ex.refusal.Last)
 		return
 	}
-	x.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
+	ex.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
+}
+
+// limitsOf returns err as a *core.LimitedError, if it is one or wraps one. Unlike errors.As, it does not allocate.
+func limitsOf(err error) (limited *core.LimitedError, ok bool) {
+	if limited, ok = err.(*core.LimitedError); !ok {
+		limited, ok = errors.Unwrap(err).(*core.LimitedError)
+	}
+	return limited, ok
 }
 
 // restingFinal returns the final outcome of a request for which no proxy is left because of rests and bans.
@@ -64,8 +84,8 @@ func restingFinal(e *core.RestingError) core.Final {
 	return core.FinalAllBannedHere
 }
 
-// lastFinal returns the final outcome of a request whose last attempt ended with cause c; 0 if c
-// does not decide it.
+// lastFinal returns the final outcome of a request whose last attempt ended with cause c; 0 if the cause c does not
+// decide the final outcome.
 func lastFinal(c core.Cause) core.Final {
 	switch c {
 	case verdict.EgressDenied:
@@ -77,22 +97,22 @@ func lastFinal(c core.Cause) core.Final {
 }
 
 // permitted reports whether the request may go to its target. If not, it sets the refusal.
-func (x *Exchange) permitted() bool {
-	if x.tuning.Permit == nil {
+func (ex *Exchange) permitted() bool {
+	if ex.tuning.Permit == nil {
 		return true
 	}
-	err := x.tuning.Permit(x.request.Host, portOf(x.request.Target.Name))
+	err := ex.tuning.Permit(ex.request.Host, ex.target.port)
 	if err == nil {
 		return true
 	}
-	x.result.Final = core.FinalEgressDenied
-	x.setRefusal(Denied)
-	x.refusal.Err = err
-	x.log(slog.LevelWarn, "target denied", err)
+	ex.result.Final = core.FinalEgressDenied
+	ex.setRefusal(Denied)
+	ex.refusal.Err = err
+	ex.log(slog.LevelWarn, "target denied", err)
 	return false
 }
 
-// portOf returns the port of host:port; 0 if it has none.
+// portOf returns the port of hostPort (host:port); 0 if there is no valid port.
 func portOf(hostPort string) uint16 {
 	port := 0
 	for _, c := range []byte(hostPort[strings.LastIndexByte(hostPort, ':')+1:]) {
@@ -107,36 +127,37 @@ func portOf(hostPort string) uint16 {
 	return uint16(port)
 }
 
-// stopped ends x after its context was cancelled with cause.
-func (x *Exchange) stopped(cause error) {
-	x.result.Final = core.FinalCancelled
-	x.setRefusal(Stopped)
-	x.refusal.Err, x.refusal.RetryAfter = cause, 0
+// stopped ends ex after its context was cancelled with cause.
+func (ex *Exchange) stopped(cause error) {
+	ex.result.Final = core.FinalCancelled
+	ex.setRefusal(Stopped)
+	ex.refusal.Err, ex.refusal.RetryAfter = cause, 0
 }
 
 // setRefusal sets the refusal. The caller must set result.Final before the call.
-func (x *Exchange) setRefusal(kind RefusalKind) {
-	x.refusal = Refusal{x: x, Kind: kind, Final: x.result.Final, Attempts: x.result.Attempts, ProxyID: x.result.ProxyID}
-	if x.proxy != nil {
-		x.refusal.Last, x.refusal.RetryAfter = x.event.Outcome, x.event.Outcome.RetryAfter
-		x.refusal.Direct = x.proxy.Direct()
+func (ex *Exchange) setRefusal(kind RefusalKind) {
+	r := &ex.result
+	ex.refusal = Refusal{x: ex, Kind: kind, Final: r.Final, Attempts: r.Attempts, ProxyID: r.ProxyID}
+	if ex.proxy != nil {
+		ex.refusal.Last, ex.refusal.RetryAfter = ex.event.Outcome, ex.event.Outcome.RetryAfter
+		ex.refusal.Direct = ex.proxy.Direct()
 	}
 	if kind == TargetSuspect {
-		x.refusal.Target = x.request.Target.Name
+		ex.refusal.Target = ex.request.Target.Name
 	}
 }
 
 // failureKind returns the reason why no retry follows the last attempt. o is the outcome of that attempt.
-func (x *Exchange) failureKind(o *core.Outcome) RefusalKind {
-	final := x.result.Final
+func (ex *Exchange) failureKind(o *core.Outcome) RefusalKind {
+	final := ex.result.Final
 	switch {
 	case final == core.FinalTimeout && o.Retry == core.NoRetry:
 		return TimedOut
 	case final == core.FinalTimeout:
 		return NoTimeLeft
-	case x.retry.targetSuspect:
+	case ex.retry.targetSuspect:
 		return TargetSuspect
-	case x.retry.budgetSpent:
+	case ex.retry.budgetSpent:
 		return BudgetSpent
 	case final != core.FinalNotRetryable || o.Retry == core.NoRetry:
 		return AttemptFailed

@@ -21,32 +21,32 @@ type Excerpter interface {
 	Excerpt(w *core.Wants, e *core.Excerpt)
 }
 
-// inspect returns the outcome of an attempt after the rules and the judge; o is the outcome without them. If a rule
-// applies, the judge is not asked. s is nil if there are no excerpts of the response.
-func (x *Exchange) inspect(s Excerpter, o core.Outcome) core.Outcome {
-	t := x.tuning
-	if t.Rules != nil {
-		if action := x.rule(s, &o); action != nil {
-			return x.obey(action, o)
+// inspect applies the rules and the judge to the outcome of the last attempt. If a rule applies, the judge is not
+// asked. s is nil if there are no excerpts of the response.
+func (ex *Exchange) inspect(s Excerpter) {
+	t, o := ex.tuning, &ex.event.Outcome
+	if t.Rules.Responds() {
+		if action := ex.rule(s, o); action != nil {
+			*o = ex.obey(action, *o)
+			return
 		}
 	}
 	if t.Judge != nil && s != nil && verdict.Reviewable(o.Cause) {
-		return x.review(s, o)
+		*o = ex.review(s, *o)
 	}
-	return o
 }
 
-// rule returns the action of the rule that applies to an attempt with outcome o; nil if there is none.
-func (x *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
-	a := rules.Attempt{Host: x.request.Host, Method: x.request.Method, Status: o.Status, Cause: o.Cause}
+// rule returns the action of the rule that applies to an attempt with outcome o; nil if no rule applies.
+func (ex *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
+	a := rules.Attempt{Request: ex.request.facts(), Status: o.Status, Cause: o.Cause}
 	if o.Status == http.StatusSwitchingProtocols {
 		return nil
 	}
-	wants := x.tuning.Rules.Wants(&a)
+	wants := ex.tuning.Rules.Wants(&a)
 	if wants == nil {
-		return x.tuning.Rules.Match(&a, nil)
+		return ex.tuning.Rules.Match(&a, nil)
 	}
-	e, ok := x.executor.excerpts.Get().(*core.Excerpt)
+	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
 	if !ok {
 		e = &core.Excerpt{}
 	}
@@ -55,51 +55,52 @@ func (x *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
 	} else {
 		s.Excerpt(wants, e)
 	}
-	action := x.tuning.Rules.Match(&a, e)
-	x.executor.excerpts.Put(e)
-	x.event.Ended = x.executor.now()
+	action := ex.tuning.Rules.Match(&a, e)
+	ex.executor.excerpts.Put(e)
+	ex.event.Ended = ex.executor.now()
 	return action
 }
 
 // obey applies the action of a rule to an attempt with outcome o. direct:// is never banned, because it stands for the
 // gateway itself.
-func (x *Exchange) obey(a *rules.Action, o core.Outcome) core.Outcome {
+func (ex *Exchange) obey(a *rules.Action, o core.Outcome) core.Outcome {
+	ex.event.Rule = a.Label
 	if a.Rest > 0 {
-		x.refuseHere(&o, a.Rest, slog.Int("rule", a.Rule))
+		ex.refuseHere(&o, a.Rest, slog.String("rule", a.Label))
 	}
-	if a.Ban > 0 && !x.proxy.Direct() {
-		x.bans = append(x.bans, ban{x.proxy, a.Ban, true})
-		x.ban(x.proxy, min(a.Ban, unconfirmedRest))
-		x.log(slog.LevelWarn, "proxy banned", nil, slog.Int("status", o.Status), slog.Int("rule", a.Rule),
+	if a.Ban > 0 && !ex.proxy.Direct() {
+		ex.bans = append(ex.bans, ban{ex.proxy, a.Ban, true})
+		ex.ban(ex.proxy, min(a.Ban, unconfirmedRest))
+		ex.log(slog.LevelWarn, "proxy banned", nil, slog.Int("status", o.Status), slog.String("rule", a.Label),
 			slog.Duration("for", a.Ban))
 	}
-	return verdict.ByRule(o, a.Instruction, x.proxy.Direct())
+	return verdict.ByRule(o, a.Instruction, ex.proxy.Direct())
 }
 
-// refuseHere lets the pair of the attempt's proxy and the target's host rest.
-func (x *Exchange) refuseHere(o *core.Outcome, d time.Duration, more ...slog.Attr) {
-	x.bans = append(x.bans, ban{x.proxy, d, false})
-	x.rest(x.proxy, min(d, unconfirmedRest))
-	x.log(slog.LevelInfo, "proxy rests for the target's host", nil,
+// refuseHere makes the pair of the attempt's proxy and the target's host rest.
+func (ex *Exchange) refuseHere(o *core.Outcome, d time.Duration, more ...slog.Attr) {
+	ex.bans = append(ex.bans, ban{ex.proxy, d, false})
+	ex.rest(ex.proxy, min(d, unconfirmedRest))
+	ex.log(slog.LevelInfo, "proxy rests for the target's host", nil,
 		append([]slog.Attr{slog.Int("status", o.Status), slog.Duration("for", d)}, more...)...)
 }
 
 // review asks the judge about the response of an attempt with outcome o, and returns the outcome that follows from
 // the ruling. If the judge fails, it returns o.
-func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
-	t := x.tuning
+func (ex *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
+	t := ex.tuning
 	wants := t.Judge.Wants()
 	if wants == nil || !wants.Status(o.Status) || o.Status == http.StatusSwitchingProtocols {
 		return o
 	}
-	e, ok := x.executor.excerpts.Get().(*core.Excerpt)
+	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
 	if !ok {
 		e = &core.Excerpt{}
 	}
 	s.Excerpt(wants, e)
 	r := core.JudgeRequest{
-		Now: unix(x.executor.now()), Attempt: float64(x.event.Attempt), AttemptsLeft: float64(x.attemptsLeft(&o)),
-		Status: float64(o.Status), Latency: o.Latency.Seconds(), HostHash: x.query.HostHash, IDHash: x.proxy.IDHash(),
+		Now: unix(ex.executor.now()), Attempt: float64(ex.event.Attempt), AttemptsLeft: float64(ex.attemptsLeft(&o)),
+		Status: float64(o.Status), Latency: o.Latency.Seconds(), HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(),
 		Length: float64(e.Length),
 	}
 	if e.Encoded {
@@ -109,15 +110,15 @@ func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 		r.Whole = 1
 	}
 	ruling, err := t.Judge.Rule(&r, e)
-	x.executor.excerpts.Put(e)
-	x.event.Ended = x.executor.now()
+	ex.executor.excerpts.Put(e)
+	ex.event.Ended = ex.executor.now()
 	if err != nil || ruling.Kind == core.RulingFine {
 		return o
 	}
 	if ruling.Kind == core.RulingBanned {
-		x.refuseHere(&o, ruling.Rest)
+		ex.refuseHere(&o, ruling.Rest)
 	}
-	return verdict.Rule(o, ruling.Kind, x.proxy.Direct())
+	return verdict.Rule(o, ruling.Kind, ex.proxy.Direct())
 }
 
 // ban records the decision that the target bans the proxy of an attempt.
@@ -127,56 +128,57 @@ type ban struct {
 	everywhere bool // the proxy is banned for all hosts
 }
 
-// unconfirmedRest is the longest rest of a pair, and the longest ban of a proxy, until another proxy has served the
-// same request. Until then, the target may send the same response to every proxy.
+// unconfirmedRest is the maximum length of a rest, and of a ban, until another proxy has served the same request.
+// Until then it is possible that the target sends the same response to every proxy.
 const unconfirmedRest = 30 * time.Second
 
 // rest makes u rest for the target's host, for the time d.
-func (x *Exchange) rest(u *upstream.Upstream, d time.Duration) {
-	now := x.executor.now().Sub(x.tuning.Epoch)
-	x.tuning.Rests.Begin(u.Hash(), uint64(x.query.HostHash), rest.Pair{
-		ProxyID: u.ID(), Host: x.request.Host, Since: now, Until: now + d,
+func (ex *Exchange) rest(u *upstream.Upstream, d time.Duration) {
+	now := ex.executor.now().Sub(ex.tuning.Epoch)
+	ex.tuning.Rests.Begin(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
+		ProxyID: u.ID(), Host: ex.request.Host, Since: now, Until: now + d,
 	})
 }
 
 // ban bans u for the time d.
-func (x *Exchange) ban(u *upstream.Upstream, d time.Duration) {
-	now := x.executor.now().Sub(x.tuning.Epoch)
-	x.tuning.Bans.Begin(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
+func (ex *Exchange) ban(u *upstream.Upstream, d time.Duration) {
+	now := ex.executor.now().Sub(ex.tuning.Epoch)
+	ex.tuning.Bans.Begin(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans extends each rest and each ban of a proxy that this exchange has begun to its full length, because
-// another proxy has served the request.
-func (x *Exchange) confirmBans() {
-	for _, b := range x.bans {
+// confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until
+// now each lasted at most unconfirmedRest. The caller calls it when the current proxy has served the request, which
+// shows that the target refuses the other proxies only.
+func (ex *Exchange) confirmBans() {
+	for _, b := range ex.bans {
 		switch {
-		case b.proxy == x.proxy || b.rest <= unconfirmedRest:
+		case b.proxy == ex.proxy || b.rest <= unconfirmedRest:
 		case b.everywhere:
-			x.ban(b.proxy, b.rest)
+			ex.ban(b.proxy, b.rest)
 		default:
-			x.rest(b.proxy, b.rest)
+			ex.rest(b.proxy, b.rest)
 		}
 	}
 }
 
 // attemptsLeft returns the number of attempts that may follow an attempt with outcome o.
-func (x *Exchange) attemptsLeft(o *core.Outcome) int {
-	if o.Repeat != core.RepeatAllowed || !x.deadline.IsZero() && !x.executor.now().Before(x.deadline) {
+func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
+	if o.Repeat != core.RepeatAllowed || !ex.deadline.IsZero() && !ex.executor.now().Before(ex.deadline) {
 		return 0
 	}
-	return x.request.Policy.MaxAttempts - x.result.Attempts
+	return ex.request.Policy.MaxAttempts - ex.result.Attempts
 }
 
-// lastResponse reports whether no proxy is left for the retry that the judge asked for, so that the last
-// response is relayed. If so, it sets result.Final.
-func (x *Exchange) lastResponse(o *core.Outcome) bool {
-	s, now := x.executor.selector, x.executor.now()
-	err := s.Blocked(&x.query, now)
+// lastResponse reports whether the last response is relayed although the judge or a rule asked for a retry, because
+// no proxy is left for that retry. If so, it sets result.Final.
+func (ex *Exchange) lastResponse(o *core.Outcome) bool {
+	s, now := ex.executor.selector, ex.executor.now()
+	err := s.Blocked(&ex.query, now)
 	switch resting, allRest := err.(*core.RestingError); {
 	case allRest:
-		x.result.Final = restingFinal(resting)
-	case err != nil, o.Retry == core.RetryElsewhere && !s.Untried(&x.query, now):
-		x.result.Final = core.FinalExhausted
+		ex.result.Final = restingFinal(resting)
+	case err != nil, o.Retry == core.RetryElsewhere && !s.Untried(&ex.query, now):
+		ex.result.Final = core.FinalExhausted
 	default:
 		return false
 	}

@@ -42,8 +42,8 @@ type judged struct {
 	asked int
 }
 
-func (c *judged) Excerpt(w *core.Wants, e *core.Excerpt) {
-	c.asked++
+func (j *judged) Excerpt(w *core.Wants, e *core.Excerpt) {
+	j.asked++
 	e.Body, e.Whole, e.Length = append(e.Body[:0], "page"...), true, 4
 }
 
@@ -137,7 +137,7 @@ func TestRulings(t *testing.T) {
 
 // If the judge fails, is off or does not rule on the status, the outcome does not change. The same is true
 // for a failed attempt, a tunnel and a proxy's own error page.
-func TestWhatIsNotJudged(t *testing.T) {
+func TestResponsesThatAreNotJudged(t *testing.T) {
 	ban := core.Ruling{Kind: core.RulingBanned, Rest: time.Minute}
 	for name, c := range map[string]struct {
 		judge *judge

@@ -18,7 +18,7 @@ import (
 func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
 	b := courtroom(t, n, j)
 	tuning, s := b.Tuning(), b.selector.(*selector.Selector)
-	set, err := rules.Compile(list)
+	set, err := rules.Compile(list, nil)
 	require.NoError(t, err)
 	if tuning.Rules, tuning.Bans = set, s.Bans(); j == nil {
 		tuning.Judge = nil
@@ -27,7 +27,7 @@ func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
 	return b
 }
 
-// send runs a request for a host, which the proxies of bans answer with 403 and the others with 200.
+// send runs a request for a host. The proxies in bans respond with 403, the others with 200.
 func (b *bench) send(t *testing.T, host string, bans ...string) (status int, x *both, s *judged) {
 	x = exchange(t, nil)
 	x.Host, x.Method = host, "GET"
@@ -72,8 +72,8 @@ func TestRulesWithABody(t *testing.T) {
 	})
 }
 
-// A banned proxy gets no requests for any host until the ban ends. Until another proxy has served the same request,
-// the ban lasts for 30 s. If all proxies are banned, the request is refused with the time that is left.
+// A banned proxy gets no requests for any host until the ban ends. A ban lasts for at most 30 s if no other proxy has
+// served the request that led to it. If all proxies are banned, the request is refused, with the remaining time.
 func TestBansByRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := ruled(t, 2, nil, rules.Rule{When: rules.When{Statuses: []string{"403"}}, Then: rules.Then{Ban: time.Hour}})
@@ -109,18 +109,22 @@ func TestBansByRules(t *testing.T) {
 func TestRulesForFailures(t *testing.T) {
 	refuse := verdict.Facts{Status: 403, FromProxy: true, Tunnel: true}
 	for name, c := range map[string]struct {
-		then  rules.Then
-		ids   []string
-		at    []time.Duration
-		final core.Final
+		proxies int
+		then    rules.Then
+		ids     []string
+		at      []time.Duration
+		final   core.Final
 	}{
-		"final":       {rules.Then{Final: true}, []string{"p0"}, []time.Duration{0}, core.FinalNotRetryable},
-		"other proxy": {rules.Then{OtherProxy: true}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
-		"rest":        {rules.Then{Rest: time.Minute}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
+		"final": {2, rules.Then{Final: true}, []string{"p0"}, []time.Duration{0}, core.FinalNotRetryable},
+		"other proxy": {2, rules.Then{OtherProxy: true}, []string{"p0", "p1"}, []time.Duration{0, 0},
+			core.FinalSuccess},
+		"other proxy, of which there is none": {1, rules.Then{OtherProxy: true}, []string{"p0", "p0", "p0"},
+			[]time.Duration{0, time.Second, 3 * time.Second}, core.FinalExhausted},
+		"rest": {2, rules.Then{Rest: time.Minute}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := ruled(t, 2, nil, rules.Rule{When: rules.When{Error: "tunnel_refused"}, Then: c.then})
+				b := ruled(t, c.proxies, nil, rules.Rule{When: rules.When{Error: "tunnel_refused"}, Then: c.then})
 				x := exchange(t, nil)
 				x.Host, x.Method, x.Tunnel, x.Idempotent = "a.test", "CONNECT", true, true
 				s := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {

@@ -8,6 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -15,34 +16,37 @@ import (
 // Attempt describes one attempt to a Sender.
 type Attempt struct {
 	Upstream *upstream.Upstream
-	Number   int       // 0 for the first
+	Number   int       // 0 for the first attempt
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// NewDeadline returns the current deadline, which may be earlier than Deadline. If the timeout is adaptive,
-	// it depends on the pool's latencies. It is nil if the deadline cannot change.
+	// NewDeadline returns the current deadline, which may be earlier than Deadline, because an adaptive timeout
+	// depends on the pool's latencies. NewDeadline is nil if the deadline cannot change.
 	NewDeadline   func() time.Time
-	Total         time.Time // deadline of the whole request; zero for none
-	Session       string    // the session's name for a proxy with templates (session.Use.Token); "" for none
-	Region        string    // the wanted region; "" for none
-	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
-	Hedged        bool      // the Sender is a Hedger, and its Stop may be called
+	Total         time.Time      // deadline of the whole request; zero for none
+	Session       string         // the session's name for a proxy with templates (session.Use.Token); "" for none
+	Region        string         // the wanted region; "" for none
+	Meters        traffic.Meters // count the bytes of the connection
+	NewConnection bool           // do not reuse an idle connection: the attempt is a replay
+	Hedged        bool           // the Sender is a Hedger, and its Stop may be called
 }
 
 // Sender sends one request through the proxies that the executor chooses.
 type Sender[T any] interface {
-	// Send makes one attempt. It keeps the response, if there is one, until Discard is called or Run returns the
-	// response. It must not use a after it has returned. It must return when ctx is cancelled.
-	Send(ctx context.Context, a *Attempt) (T, verdict.Facts)
+	// Send makes the attempt a and stores its facts in f, which is the zero value before the call. The Sender keeps
+	// the response, if there is one, until Discard is called or Run returns the response. Send must not use the
+	// arguments a and f after it has returned. It must return when ctx is cancelled.
+	Send(ctx context.Context, a *Attempt, f *verdict.Facts) T
 	// Discard releases a response that is not relayed.
 	Discard(T)
 }
 
-// Run runs the exchange of q. It makes attempts with s until a response is final or no retry may
-// follow. The response to relay is the last one: a success, or a failure. Run ends at once when ctx
-// is cancelled.
+// Run runs the exchange of q. It makes attempts with s until a response is final or no retry may follow. The response
+// to relay is the response of the last attempt, which may be a success or a failure. If ctx is cancelled, Run returns
+// without another attempt.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
-	if !x.permitted() {
+	x.recordRules()
+	if x.denied() || !x.permitted() {
 		return refused[T](x)
 	}
 	return attempts(ctx, x, s)
@@ -55,21 +59,21 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		race := hedged(ctx, x, s)
 		response, o := send(ctx, x, &x.flight, s)
 		if race != nil {
-			response, o = race.decide(s, response, o)
+			response = race.decide(s, response, o)
 		}
-		if x.tuning.Rules != nil || x.tuning.Judge != nil {
+		if x.tuning.Rules.Responds() || x.tuning.Judge != nil {
 			response, _ := s.(Excerpter)
-			o = x.inspect(response, o)
+			x.inspect(response)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
-			x.served(&o)
+			x.served()
 			if q.Tunnel {
-				return Ending[T]{Response: response, Tunnel: x.stand()}
+				return Ending[T]{Response: response, Tunnel: x.keepTunnel()}
 			}
 			return Ending[T]{Response: response, Relay: x.relaying(true)}
 		}
-		x.settle(&o)
-		switch wait, then := x.next(ctx, &o); then {
+		x.settle(o)
+		switch wait, then := x.next(ctx, o); then {
 		case thenRetry:
 			s.Discard(response)
 			if !x.wait(ctx, wait) {
@@ -85,17 +89,17 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	return refused[T](x)
 }
 
-// send makes the attempt f and returns its response and outcome. If the attempt failed because its idle
-// connection was stale, send replays it.
-func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, core.Outcome) {
-	response, facts := s.Send(ctx, &f.attempt)
-	o := x.judge(ctx, f, &facts)
+// send makes the attempt f and returns its response and its outcome. The outcome is stored in f.event. If the attempt
+// failed because its idle connection was stale, send replays it.
+func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, *core.Outcome) {
+	response, o := s.Send(ctx, &f.attempt, &f.facts), &f.event.Outcome
+	x.judge(ctx, f)
 	if o.Retry == core.Replay {
-		x.recordAttempt(f, &o)
+		x.recordAttempt(f, o)
 		f.beginReplay(x)
-		response, facts = s.Send(ctx, &f.attempt)
-		facts.Replayed = true
-		o = x.judge(ctx, f, &facts)
+		response = s.Send(ctx, &f.attempt, &f.facts)
+		f.facts.Replayed = true
+		x.judge(ctx, f)
 	}
 	return response, o
 }
@@ -105,91 +109,90 @@ func refused[T any](x *Exchange) Ending[T] {
 	return Ending[T]{Refusal: &x.refusal}
 }
 
-// begin prepares x for the request.
-func (x *Exchange) begin(e *Executor, q *Request) {
-	x.reset()
-	x.executor, x.tuning, x.request = e, e.tuning.Load(), q
-	if x.started = q.Started; x.started.IsZero() {
-		x.started = e.now()
+// begin prepares ex for the request.
+func (ex *Exchange) begin(e *Executor, q *Request) {
+	ex.reset()
+	ex.executor, ex.tuning, ex.request = e, e.tuning.Load(), q
+	if ex.started = q.Started; ex.started.IsZero() {
+		ex.started = e.now()
 	}
-	if x.ready = q.Ready; x.ready.IsZero() {
-		x.ready = x.started
+	if ex.ready = q.Ready; ex.ready.IsZero() {
+		ex.ready = ex.started
 	}
 	if q.Policy.Timeout != nil {
-		x.deadline = x.ready.Add(seconds(min(*q.Policy.Timeout, aYear)))
+		ex.deadline = ex.ready.Add(seconds(min(*q.Policy.Timeout, aYear)))
 	}
-	if x.tuning.Budget != nil {
-		x.tuning.Budget.Deposit(x.ready)
+	if ex.tuning.Budget != nil {
+		ex.tuning.Budget.Deposit(ex.ready)
 		e.retries.Serve()
 	}
-	query := &x.query
+	query := &ex.query
 	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
-	query.HostHash, query.Need = core.Hash53(q.Host), ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
+	ex.target.set(q)
+	query.Host, query.HostHash, query.TargetHash = q.Host, ex.target.hostHash, q.Target.Hash
+	query.Need = ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
 	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
-	query.Regions = q.Regions
+	ex.steer()
 	if q.Session != nil {
 		query.Session = q.Session
 	}
-	query.RegionHash, query.Region, query.PlainRegion = 0, selector.RegionScored, upstream.PlainRegion(q.Region)
-	if q.Region != "" {
-		query.RegionHash, query.Region = core.Hash53(q.Region), selector.RegionPreferred
-		if q.RegionStrict {
-			query.Region = selector.RegionStrict
-		}
-	}
 }
 
-// choose selects a proxy for the next attempt and begins it. Without a proxy it sets
-// the refusal and returns false.
-func (x *Exchange) choose(ctx context.Context) bool {
-	q, number := x.request, x.result.Attempts
-	scorer, now := x.tuning.FirstScorer, x.ready
+// choose selects a proxy for the next attempt and begins it. If no proxy can be chosen, it sets the refusal and
+// returns false.
+func (ex *Exchange) choose(ctx context.Context) bool {
+	q, number := ex.request, ex.result.Attempts
+	scorer, now := ex.tuning.FirstScorer, ex.ready
+	if own := q.Route.Scorer(); own != nil {
+		scorer = own
+	}
 	if number > 0 {
-		scorer, now = x.tuning.RetryScorer, x.executor.now()
-		if q.Region == "" {
-			x.query.RegionHash = x.proxy.RegionHash() // region of the failed proxy
+		scorer, now = ex.tuning.RetryScorer, ex.executor.now()
+		if ex.region == "" {
+			ex.query.RegionHash = ex.proxy.RegionHash() // region of the failed proxy
 		}
 	}
-	x.query.Attempt = number
-	lease, now, ok := x.acquire(ctx, scorer, now)
+	ex.query.Attempt = number
+	now, ok := ex.acquire(ctx, scorer, now)
 	if !ok {
 		return false
 	}
-	id := lease.Proxy.ID()
+	id := ex.lease.Proxy.ID()
 	if q.Session != nil {
-		q.Session.Attempt(number, id, lease.Proxy.Templated())
+		q.Session.Attempt(number, id, ex.lease.Proxy.Templated())
 	}
 	if number > 0 {
-		x.logRetry(id) // logged only here, because earlier it is not certain that the retry begins
+		ex.logRetry(id) // logged here, because before this point the retry may still be refused
 	}
-	x.result.Attempts, x.result.ProxyID, x.lostHedge = number+1, id, false
-	x.flight.begin(x, &lease, number, now)
-	x.event.Delay, x.event.RetryReason = x.retry.delay, x.retry.reason
+	ex.result.Attempts, ex.result.ProxyID, ex.lostHedge = number+1, id, false
+	ex.flight.begin(ex, number, now)
+	ex.event.Delay, ex.event.RetryReason = ex.retry.delay, ex.retry.reason
 	if q.Progress != nil {
 		q.Progress.Attempt(number, id)
 	}
 	return true
 }
 
-// begin begins the attempt f through the proxy of lease, and moves the lease to f.
-func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.Time) {
-	f.proxy, f.lease = lease.Proxy, *lease
-	f.lease.Target = x.request.Target
+// begin begins the attempt f through the proxy of f.lease.
+func (f *flight) begin(x *Exchange, number int, now time.Time) {
+	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
 	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
 	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
-	*a = Attempt{}
+	e.Host = x.request.Host
+	*a, f.facts = Attempt{}, verdict.Facts{}
 	a.Upstream, a.Number, a.Started, a.Total = f.proxy, number, now, x.deadline
-	a.Region = x.request.Region
+	a.Region, a.Meters = x.region, f.lease.Meters(x.request.Meter)
 	if s := x.request.Session; s != nil && f.proxy.Templated() {
 		a.Session = s.Token()
 	}
+	f.silence = 0
 	f.setDeadline(x)
 }
 
 // beginReplay prepares the replay of the attempt on a new connection.
 func (f *flight) beginReplay(x *Exchange) {
-	f.event.Started = x.executor.now()
+	f.event.Started, f.facts = x.executor.now(), verdict.Facts{}
 	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
 	f.setDeadline(x)
 }
@@ -202,6 +205,9 @@ const (
 	// leastUnknown is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
 	// breaker, and for an attempt that began before the pool had latencies.
 	leastUnknown = 400 * time.Millisecond
+	// unknownTimeout is the adaptive timeout of a request's first attempt until a proxy of the pool has served a
+	// request. It does not apply if breaker.blame is "literal".
+	unknownTimeout = 3 * time.Second
 )
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
@@ -209,8 +215,12 @@ const (
 // refuse the retry.
 func (f *flight) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
-	f.cutShort, a.NewDeadline = false, nil
-	a.Deadline = f.event.Started.Add(t.AttemptTimeout)
+	f.cutShort, f.limitUnknown, a.NewDeadline = false, t.Targets != nil && a.Number == 0, nil
+	timeout := t.AttemptTimeout
+	if own := q.Route.AttemptTimeout(); own > 0 {
+		timeout = min(timeout, seconds(own))
+	}
+	a.Deadline = f.event.Started.Add(timeout)
 	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
 		a.Deadline = x.deadline
 	}
@@ -233,27 +243,31 @@ func (f *flight) setDeadline(x *Exchange) {
 	}
 }
 
-// mayChange reports whether a retry may use another proxy than u.
-func (x *Exchange) mayChange(u *upstream.Upstream) bool {
-	s := x.request.Session
-	return u.HasPeers() && (s == nil || !s.Strict())
+// mayChange reports whether a retry may use a proxy other than u.
+func (ex *Exchange) mayChange(u *upstream.Upstream) bool {
+	s := ex.request.Session
+	return u.HasPeers() && (s == nil || !s.Strict()) && !ex.query.Direct
 }
 
-// shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool had no
-// latencies at the beginning of the attempt, the adaptive timeout applies as soon as there are latencies.
+// shorten returns the attempt's deadline. If the adaptive timeout ends before the deadline, shorten first sets the
+// deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt, the
+// adaptive timeout is computed as soon as there are latencies.
 func (f *flight) shorten() time.Time {
-	a := &f.attempt
+	a, timeout := &f.attempt, unknownTimeout
 	if tail := f.proxy.Tail(); tail > 0 {
-		if d := f.event.Started.Add(max(tailFactor*tail, f.leastTimeout)); d.Before(a.Deadline) {
-			a.Deadline, f.cutShort = d, true
-		}
+		timeout = max(tailFactor*tail, f.leastTimeout)
+	} else if !f.limitUnknown || f.proxy.PoolHasServed() {
+		return a.Deadline
+	}
+	if d := f.event.Started.Add(timeout); d.Before(a.Deadline) {
+		a.Deadline, f.cutShort = d, true
 	}
 	return a.Deadline
 }
 
-// judge completes the facts of an attempt and returns its outcome.
-func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.Outcome {
-	q, now := x.request, x.executor.now()
+// judge completes the facts of the attempt a and sets its outcome.
+func (ex *Exchange) judge(ctx context.Context, a *flight) {
+	f, q, now := &a.facts, ex.request, ex.executor.now()
 	a.event.Ended = now
 	if f.Now = now; f.Latency == 0 {
 		f.Latency = now.Sub(a.event.Started)
@@ -261,92 +275,110 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
 	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
 	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()
-	f.ClientRegion = x.query.PlainRegion && a.proxy.AnyRegion() && x.query.RegionHash != a.proxy.RegionHash()
+	if f.Challenge != 0 && !q.Tunnel {
+		f.TargetChallenge = a.proxy.ChallengedByTarget(q.Target, f.Challenge, now.Sub(ex.tuning.Epoch))
+	}
+	f.ClientRegion = ex.query.PlainRegion && a.proxy.AnyRegion() && ex.query.RegionHash != a.proxy.RegionHash()
 	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
 	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
-	f.TotalTimeout, f.TighterTimeout = !x.deadline.IsZero() && !now.Before(x.deadline), q.tighterTimeout()
+	if own := q.Route.AttemptTimeout(); own > 0 {
+		f.TighterAttempt = seconds(own) < ex.tuning.AttemptTimeout && !now.Before(a.attempt.Deadline)
+	}
+	f.TotalTimeout, f.TighterTimeout = !ex.deadline.IsZero() && !now.Before(ex.deadline), q.tighterTimeout()
 	if ctx.Err() != nil {
 		if cause := context.Cause(ctx); cause != errHedgeLost {
 			f.Stopped = cause
 		}
 	}
-	if targets := x.tuning.Targets; f.InnerOutcome != "" && targets != nil {
-		f.TargetServed = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(x.tuning.Epoch))
+	if targets := ex.tuning.Targets; f.InnerOutcome != "" && targets != nil {
+		f.TargetServed = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
 	}
-	return verdict.Judge(f)
+	a.event.Outcome = verdict.Judge(f)
 }
 
-// served stores the outcome of an attempt that served the request. The attempt is settled and recorded when
-// the relay or tunnel is closed.
-func (x *Exchange) served(o *core.Outcome) {
-	x.chargeDeferred(x.request.Tunnel, o.Latency)
-	x.confirmBans()
-	switch s := x.request.Session; {
+// served is called when an attempt has served the request. The attempt is settled and recorded when the relay or
+// tunnel is closed.
+func (ex *Exchange) served() {
+	o := &ex.event.Outcome
+	if len(ex.deferred) > 0 {
+		ex.chargeDeferred(ex.request.Tunnel, o.Latency)
+	}
+	ex.confirmBans()
+	switch s := ex.request.Session; {
 	case s == nil:
-	case x.request.Tunnel: // a proxy may open tunnels and drop them; Tunnel.Proven binds the session
-		x.result.MovedFrom = s.Moved()
+	case ex.request.Tunnel: // a proxy may open tunnels and drop them; Tunnel.Proven binds the session
+		ex.result.MovedFrom = s.Moved()
 	default:
-		x.result.MovedFrom = s.Served(x.event.Ended)
+		ex.result.MovedFrom = s.Served(ex.event.Ended)
 	}
-	x.event.Outcome, x.result.Final = *o, core.FinalSuccess
-	x.lease.Answered()
+	ex.result.Final = core.FinalSuccess
+	ex.lease.Answered()
 }
 
-// relaying makes the last response the relay that Run returns.
-func (x *Exchange) relaying(served bool) *Relay {
-	if p := x.request.Progress; p != nil {
+// relaying returns the last response as the Relay that Run returns.
+func (ex *Exchange) relaying(served bool) *Relay {
+	if p := ex.request.Progress; p != nil {
 		p.Streaming()
 	}
-	x.open, x.relay.served = openRelay, served
-	return &x.relay
+	ex.open, ex.relay.served = openRelay, served
+	return &ex.relay
 }
 
 // settle settles a failed attempt and records it.
-func (x *Exchange) settle(o *core.Outcome) {
-	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: verdict.Bars(o.Cause)})
-	x.finding = evidence.Finding{}
-	// If the proxy has no success yet, only a tunnel raises its Tail, because targets of tunnels take longer than
-	// the pool's Tail shows.
-	if o.Cause == verdict.CutShort && (x.request.Tunnel || x.proxy.HasServed()) {
-		x.proxy.Stretch(o.Latency)
+func (ex *Exchange) settle(o *core.Outcome) {
+	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.Bars(o.Cause)})
+	ex.finding = evidence.Finding{}
+	// If the proxy has no success yet, only a tunnel raises its Tail, because targets of tunnels take longer than the
+	// pool's Tail shows. Without a Tail, unknownTimeout has cut the attempt short, and its length does not depend on
+	// the proxy.
+	if o.Cause == verdict.CutShort && (ex.request.Tunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
+		ex.proxy.Stretch(o.Latency + ex.silence)
 	}
-	t := x.tuning
+	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
-		x.deferred = append(x.deferred, deferred{lease: x.lease.Part(), outcome: *o})
+		ex.deferred = append(ex.deferred, deferred{
+			lease: ex.lease.Part(), outcome: *o, waited: o.Latency + ex.silence,
+		})
 	} else {
-		x.finding = x.lease.Settle(o)
-		x.lease.Release()
+		ex.finding = ex.lease.Settle(o)
+		ex.lease.Release()
 	}
-	x.recordAttempt(&x.flight, o)
+	ex.recordAttempt(&ex.flight, o)
 	if t.Observe != nil && o.Verdict != core.Excluded {
-		x.observe(o, t)
+		ex.observe(o, t)
 	}
 }
 
 // recordAttempt records the attempt f, whose outcome is o.
-func (x *Exchange) recordAttempt(f *flight, o *core.Outcome) {
-	f.event.Outcome = *o
-	x.executor.recorder.Attempt(&f.event)
-	if p := x.request.Progress; p != nil {
+func (ex *Exchange) recordAttempt(f *flight, o *core.Outcome) {
+	if o != &f.event.Outcome {
+		f.event.Outcome = *o
+	}
+	if o.Retry != core.Replay && verdict.Reached(o.Cause) {
+		f.attempt.Meters.CountAttempt()
+	}
+	ex.executor.recorder.Attempt(&f.event)
+	if p := ex.request.Progress; p != nil {
 		p.Finished(&f.event)
 	}
-	if x.request.KeepEvents {
-		x.eventsMu.Lock()
-		defer x.eventsMu.Unlock()
-		x.result.Events = append(x.result.Events, f.event)
+	if ex.request.KeepEvents {
+		ex.eventsMu.Lock()
+		defer ex.eventsMu.Unlock()
+		ex.result.Events = append(ex.result.Events, f.event)
 	}
 }
 
-func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
-	ob := core.Observation{
-		Now: unix(x.event.Ended), IDHash: x.proxy.IDHash(), HostHash: x.query.HostHash,
-		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status),
-		Delay: x.retry.delay.Seconds(),
+func (ex *Exchange) observe(o *core.Outcome, t *Tuning) {
+	ob := &ex.observation
+	*ob = core.Observation{
+		Now: unix(ex.event.Ended), IDHash: ex.proxy.IDHash(), HostHash: ex.query.HostHash,
+		Attempt: float64(ex.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status),
+		Delay: ex.retry.delay.Seconds(),
 	}
 	if o.Verdict == core.Success {
 		ob.Success = 1
 	}
-	t.Observe(&ob)
+	t.Observe(ob)
 }
 
 // aYear is a year in seconds. No request lasts that long, and a time.Duration can hold it (292 years at

@@ -9,41 +9,44 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// LeastSilence is the shortest time that a target gets to answer a ClientHello. The recorded latencies
-// of a proxy are those of opening a tunnel; the target's first bytes take longer.
+// LeastSilence is the minimum time that a target gets to respond to a ClientHello. A minimum is necessary, because
+// the recorded latencies of a proxy are times to open a tunnel, and the target's first bytes take longer.
 const LeastSilence = 500 * time.Millisecond
 
-// CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left, the pool has
-// another proxy, and breaker.blame is not "literal".
+// CanRetry reports whether RetryTunnel may open another tunnel: max_attempts and the total timeout permit another
+// attempt, the tunnel goes through a proxy, and breaker.blame is not "literal". The retry may use the same proxy
+// again: the proxy of a strict session, or the only proxy of the pool.
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
 	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
-		!x.proxy.Direct() && x.mayChange(x.proxy) &&
-		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
+		!x.proxy.Direct() && (x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
-// Silence returns the time that the caller should wait for the target's answer before it calls RetryTunnel; 0
-// means no limit. It returns 0 if there is a retry budget, because the budget may refuse the retry.
+// Silence returns the time that the caller should wait for the target's first byte before it calls RetryTunnel; 0
+// means no limit. It returns 0 if the retry could not use another proxy, because the target would take as long again
+// through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
-	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
+	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() || !t.x.mayChange(t.x.proxy) {
 		return 0
 	}
+	limit := tuning.AttemptTimeout
 	if tail := t.x.proxy.Tail(); tail > 0 {
-		return min(max(tailFactor*tail, LeastSilence), tuning.AttemptTimeout)
+		limit = max(tailFactor*tail, LeastSilence)
+	} else if t.x.event.Attempt == 0 && !t.x.proxy.PoolHasServed() {
+		limit = unknownTimeout
 	}
-	return tuning.AttemptTimeout
+	return min(limit, tuning.AttemptTimeout)
 }
 
-// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to
-// answer: the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in
-// reserve, and targets close them after a while. A bad proxy that drops its tunnels does so earlier, and
-// is still charged.
+// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to:
+// the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets
+// close them after a while. A bad proxy drops its tunnels earlier than that, and is still charged.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to
-// answer: unusedAfter after the tunnel has opened. If breaker.blame is "literal", it is the attempt timeout
-// after the attempt has begun.
+// UnusedAfter returns the time from which the tunnel counts as unused if the target still has
+// nothing to respond to. This is unusedAfter after the tunnel was opened or, if breaker.blame is
+// "literal", the attempt timeout after the attempt began.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -51,10 +54,10 @@ func (t *Tunnel) UnusedAfter() time.Time {
 	return t.x.event.Ended.Add(unusedAfter)
 }
 
-// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy. The target
-// must not have sent a byte. The client must have sent nothing more than a ClientHello, so that its bytes can
-// be sent again. died is the error of the tunnel. silence is above 0 if the tunnel is still open, but the target
-// has not answered the ClientHello, which was sent that long ago. Request.BeforeWait is not called any more.
+// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
+// not have sent a byte. The client must have sent nothing more than a ClientHello, because its bytes are sent again
+// through the next tunnel. died is the error of the tunnel. If silence is above 0, the tunnel is still open, and the
+// target has not responded to the ClientHello within this time. Request.BeforeWait is not called any more.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
@@ -63,8 +66,9 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 	x.open, t.unrecorded = nothing, false
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
+	x.lease.EndAt(x.event.Ended)
 	o := verdict.RetryTunnel(x.event.Outcome, died, silence > 0)
-	o.Latency += silence // without the time in which the client had not sent anything yet
+	x.silence = silence
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
@@ -72,14 +76,14 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 		x.deferred[n-1].tunnel = true
 	}
 	if raced && r.phase != raceFailed {
-		response, hedge := r.replace()
+		response := r.replace()
 		r.mu.Unlock()
-		if hedge.Result == core.ResultSuccess {
-			x.served(&hedge)
-			return Ending[T]{Response: response, Tunnel: x.stand()}
+		if o = x.event.Outcome; o.Result == core.ResultSuccess {
+			x.served()
+			return Ending[T]{Response: response, Tunnel: x.keepTunnel()}
 		}
 		s.Discard(response)
-		if o = hedge; o.Cause == verdict.TunnelDied {
+		if o.Cause == verdict.TunnelDied {
 			o = verdict.RetryTunnel(o, o.Err, false)
 		}
 		x.settle(&o)
@@ -97,12 +101,12 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 	return attempts(ctx, x, s)
 }
 
-// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges
-// and the target does not answer in time, a second tunnel is opened. The tunnel in which the target's first
-// byte arrives first wins. first represents the open tunnel. first.Hedge returns a Sender that opens a
-// tunnel, sends the ClientHello, and has a response when the target's first byte has arrived. first.Stop is
-// called when the hedge has won: the caller must then call TakeHedge. Another goroutine calls Hedge and Stop.
-// HedgeTunnel must not run at the same time as RetryTunnel, TakeHedge or a method of t.
+// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
+// target does not respond in time, a second tunnel is opened. The tunnel that is the first to receive a byte of the
+// target wins. first represents the open tunnel. first.Hedge returns a Sender that opens a tunnel, sends the
+// ClientHello, and has a response when the target's first byte has arrived. first.Stop is called when the hedge has
+// won: the caller must then call TakeHedge. Another goroutine calls Hedge and Stop. HedgeTunnel must not run at the
+// same time as RetryTunnel, TakeHedge or a method of t.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.hedgeable() && t.CanRetry() {
@@ -127,9 +131,9 @@ func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	lost := verdict.LoseRace(x.event.Outcome)
 	lost.Latency = x.event.Ended.Sub(x.event.Started)
 	x.settle(&lost)
-	response, hedge := r.take()
-	x.served(&hedge)
-	x.stand()
+	response = r.take()
+	x.served()
+	x.keepTunnel()
 	return response, true
 }
 
@@ -142,7 +146,7 @@ func (r *race[T]) won() bool {
 
 // replace waits for the hedge if it is in flight, and makes it the exchange's last attempt. The caller holds
 // mu.
-func (r *race[T]) replace() (T, core.Outcome) {
+func (r *race[T]) replace() T {
 	r.firstByte = false
 	if r.phase == raceRunning {
 		r.phase = raceAwaited

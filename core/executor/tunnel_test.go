@@ -12,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -30,9 +31,16 @@ type opened struct {
 // tunnels runs a CONNECT through the first of two proxies, and calls f with the tunnel.
 func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f func(opened)) {
 	t.Helper()
+	tunnelsOf(t, 2, nil, change, policy, f)
+}
+
+// tunnelsOf is tunnels with n proxies, in a session if use is not nil.
+func tunnelsOf(t *testing.T, n int, use func() *session.Use, change func(*Tuning), policy func(*retry.Policy),
+	f func(opened)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var epoch time.Time
-		b := start(t, 2, func(tuning *Tuning) {
+		b := start(t, n, func(tuning *Tuning) {
 			tuning.Targets, epoch = evidence.NewLedger(evidence.Config{}), time.Now()
 			tuning.Epoch, tuning.Adaptive = epoch, true
 			if change != nil {
@@ -41,6 +49,9 @@ func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f f
 		})
 		x, k := exchange(t, policy), &tries{f: statuses(200)}
 		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
+		if use != nil {
+			x.Session = use()
+		}
 		time.Sleep(time.Second)
 		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k)
 		require.NotNil(t, end.Tunnel)
@@ -80,6 +91,59 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 	})
 }
 
+// The only proxy of a pool, and the proxy of a strict session, get the retry after the backoff of the policy. A silent
+// tunnel is not cut short there.
+func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
+	strict := func() *session.Use {
+		table, key := session.NewTable(1), session.KeyOf("", "a", "")
+		request := session.Request{ID: "a", TTL: time.Hour, Strict: true}
+		first := table.Begin(key, request, time.Now())
+		first.Attempt(0, "p0", false)
+		first.Bind(time.Now())
+		use := table.Begin(key, request, time.Now())
+		return &use
+	}
+	for name, c := range map[string]struct {
+		proxies int
+		use     func() *session.Use
+	}{"one proxy": {1, nil}, "a strict session": {2, strict}} {
+		t.Run(name, func(t *testing.T) {
+			tunnelsOf(t, c.proxies, c.use, nil, nil, func(o opened) {
+				t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
+				require.True(t, tunnel.CanRetry())
+				require.Zero(t, tunnel.Silence())
+				end := RetryTunnel(t.Context(), tunnel, errDied, 0, k)
+				require.NotNil(t, end.Tunnel)
+				require.Equal(t, []string{"p0", "p0"}, k.ids)
+				require.Equal(t, []time.Duration{0, time.Second}, k.at)
+				end.Tunnel.Proven()
+				end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				require.Equal(t, core.FinalSuccess, b.rec.Requests()[0].Final)
+			})
+		})
+	}
+}
+
+// A tunnel that fails long after it was opened has failed at that time, also if it is charged later. Its latency is the
+// time until it was open.
+func TestATunnelFailsWhenItEnds(t *testing.T) {
+	for name, silence := range map[string]time.Duration{"died": 0, "silent": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			tunnels(t, nil, nil, func(o opened) {
+				t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
+				b.pool.SetLiteral(false)
+				time.Sleep(5 * time.Minute)
+				end := RetryTunnel(t.Context(), tunnel, errDied, silence, k)
+				end.Tunnel.Proven()
+				end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				require.Zero(t, b.rec.Attempts()[0].Outcome.Latency)
+				u := b.pool.Snapshot().Get("p0")
+				require.Equal(t, 5*time.Minute+time.Second, u.Why().Since)
+			})
+		})
+	}
+}
+
 // A silent tunnel is charged to its proxy only if another proxy forwards a byte of the target. This is also
 // true for the last attempt.
 func TestASilentTunnelIsChargedLater(t *testing.T) {
@@ -102,7 +166,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 }
 
 // If no other proxy opens a tunnel, the request fails. It is recorded once.
-func TestATunnelIsRetriedInVain(t *testing.T) {
+func TestATunnelWithoutAnotherProxyFails(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 		k.f = func(_ context.Context, a *Attempt) verdict.Facts {
@@ -129,7 +193,8 @@ func TestSilence(t *testing.T) {
 		retry  bool
 		limit  time.Duration
 	}{
-		"nothing known":     {nil, nil, true, 10 * time.Second},
+		"nothing known":     {nil, nil, true, 3 * time.Second},
+		"a short attempt":   {func(t *Tuning) { t.AttemptTimeout = time.Second }, nil, true, time.Second},
 		"not adaptive":      {func(t *Tuning) { t.Adaptive = false }, nil, true, 0},
 		"a retry budget":    {budget, nil, true, 0},
 		"counted by number": {func(t *Tuning) { t.Targets = nil }, nil, false, 0},
@@ -172,12 +237,14 @@ func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 		t, b := o.T, o.bench
 		o.Tunnel.Proven()
 		o.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
-		b.pool.Sweep()
-		b.pool.Sweep()
 		x, k := exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			time.Sleep(10 * time.Millisecond)
 			return verdict.Facts{Status: 200}
 		}}
+		b.run(t.Context(), x, k) // now the pool has a latency
+		b.pool.Sweep()
+		b.pool.Sweep()
+		x, k.ids = exchange(t, nil), nil
 		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
 		tunnel := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k).Tunnel
 		slow := b.pool.Snapshot().Get(k.ids[0])

@@ -1,10 +1,10 @@
-// Package queue holds requests that wait for a resource: for a place in flight at a proxy, or for a retry of
-// the retry budget. When a unit of the resource becomes free, one of the requests takes it.
+// Package queue holds requests that wait for a resource: for a place in flight at a proxy, or for a retry of the
+// retry budget. When a unit of the resource becomes free, one of the requests takes the unit.
 //
-// Requests of the same priority take units in the order of their arrival. The priorities share the units as
-// in a self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16
-// units go to high, 3 to normal and 1 to low. If no request of a priority waits, the other priorities get the
-// share of this priority. While requests of low priority wait, they get at least 1 of 18 units (5.6 %).
+// Requests of the same priority take units in the order of their arrival. The priorities share the units as in a
+// self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16 units go to
+// high, 3 to normal and 1 to low priority. If no request of a priority waits, the other priorities get the share of
+// this priority. While requests of low priority wait, they get at least 1 of 18 units (5.6 %).
 package queue
 
 import (
@@ -41,7 +41,7 @@ type Result uint8
 
 // The results.
 const (
-	Nothing Result = iota // no unit that the request can use is free: it continues to wait
+	Nothing Result = iota // no unit that the request can use is free: the request continues to wait
 	Taken                 // the request has taken a unit
 	Failed                // the request can no longer take a unit: its wait ends
 )
@@ -50,15 +50,15 @@ const (
 type Waiter[K comparable] struct {
 	Priority core.Priority // not AnyPriority
 	Kind     K             // requests of one kind can use the same units
-	// Take takes a unit for the request if a suitable one is free. The queue calls it with its lock held, usually
-	// in the goroutine that has freed a unit. Take must not call the queue.
+	// Take takes a unit for the request if a suitable unit is free. The queue calls it with its lock held, usually in
+	// the goroutine that has freed a unit. Take must not call the queue.
 	Take func() Result
 
 	next, prev *Waiter[K]
 	since      time.Time
 	waiting    bool
 	err        error         // why the wait has ended; nil if Take has returned Taken or Failed
-	ended      chan struct{} // receives when waiting becomes false
+	ended      chan struct{} // receives a value when waiting becomes false
 	timer      *time.Timer
 }
 
@@ -96,22 +96,22 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 	return &Queue[K]{now: now, kinds: map[K]int{}, none: map[K]struct{}{}}
 }
 
-// stride is the distance of a line's tag from the clock when the line begins to wait for a unit. If the
-// requests of a line leave without a unit, the line keeps its tag. In this way they do not lengthen the wait
-// of the line's next request.
+// stride is added to the clock to get the tag of a line that begins to wait for a unit. If the requests of a line
+// leave without a unit, the line keeps its tag, so that these requests do not lengthen the wait of the line's next
+// request.
 var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
-// share is the part of a queue, in sixteenths, from which requests of other priorities cannot displace a
-// priority's requests.
+// share is the part of a queue, in sixteenths, that is guaranteed to each priority: requests within this part are not
+// displaced by requests of other priorities.
 var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 
 // Empty reports whether no request waits. It takes no lock.
 func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
 
-// Enter takes a unit for w if one is free and no request of the same kind waits, and returns false. Otherwise
-// w begins to wait, Enter returns true, and the caller must call Wait. Enter does not block. In a full queue,
-// w displaces the youngest request of a priority that holds more than its share of the queue. If there is no
-// such request, the error is ErrFull.
+// Enter takes a unit for w and returns false if a unit is free and no request of the same kind waits. If Take fails,
+// Enter returns false, too. Otherwise w begins to wait and Enter returns true; the caller must then call Wait. Enter
+// does not block. In a full queue, w displaces the youngest request of a priority that holds more than its share of
+// the queue. If there is no such request, the error is ErrFull.
 func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -212,8 +212,8 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serve lets one request take a unit, and reports whether a request has taken one. It calls Take for the
-// lines in the order of their tags, and for each kind of request once. The caller holds mu.
+// serve lets one request take a unit, and reports whether a request has taken a unit. It calls Take for the lines in
+// the order of their tags, and for each kind of request once. The caller holds mu.
 func (q *Queue[K]) serve() bool {
 	clear(q.none)
 	order := core.Priorities()
@@ -252,8 +252,9 @@ func (q *Queue[K]) serve() bool {
 }
 
 // displace ends the wait of another request to make room for a request of priority p. The displaced request is the
-// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if there
-// is no such request. If p itself holds its share, only lower priorities are displaced. The caller holds mu.
+// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if there is
+// no such request. If the requests of priority p already hold their share, only requests of lower priorities are
+// displaced. The caller holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
 	order := core.Priorities()

@@ -16,11 +16,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// places is the resource of these tests: the number of free units by kind.
-type places map[string]int
+// freeUnits is the resource of these tests: the number of free units by kind.
+type freeUnits map[string]int
 
 // waiterOf returns a request that takes a unit of its kind.
-func (free places) waiterOf(p core.Priority, kind string) *Waiter[string] {
+func (free freeUnits) waiterOf(p core.Priority, kind string) *Waiter[string] {
 	return &Waiter[string]{Priority: p, Kind: kind, Take: func() Result {
 		if free[kind] < 0 {
 			return Failed
@@ -35,7 +35,7 @@ func (free places) waiterOf(p core.Priority, kind string) *Waiter[string] {
 
 // model is a queue described by its rules: lists in the order of arrival and the tags of the lines.
 type model struct {
-	free    places
+	free    freeUnits
 	waiting []*Waiter[string] // in the order of arrival
 	tags    [core.PriorityCount + 1]uint64
 	clock   uint64
@@ -101,8 +101,8 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 12).Draw(t, "limit")
 		kinds := []string{"a", "b"}
-		m := &model{free: places{}}
-		free := places{} // free units of the queue
+		m := &model{free: freeUnits{}}
+		free := freeUnits{} // free units of the queue
 		q := New[string](time.Now)
 		var totals [core.PriorityCount + 1]Counts
 		ended := func(w *Waiter[string], want error) {
@@ -221,9 +221,9 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 
 // While a low request waits, at least one of any 18 units in a row goes to low. This is also true if requests
 // of other priorities arrive between units, or if low requests leave and others follow.
-func TestLowIsNeverStarved(t *testing.T) {
+func TestLowPriorityAlwaysGetsAShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		free := places{}
+		free := freeUnits{}
 		q := New[string](time.Now)
 		enter := func(p core.Priority, n int) (last *Waiter[string]) {
 			for range n {
@@ -272,7 +272,7 @@ func TestSharesOfThePriorities(t *testing.T) {
 		"low only": {map[core.Priority]int{core.PriorityLow: 1000}, map[core.Priority]int{core.PriorityLow: 800}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			free := places{}
+			free := freeUnits{}
 			q := New[string](time.Now)
 			for p, n := range c.waiting {
 				for range n {
@@ -289,8 +289,8 @@ func TestSharesOfThePriorities(t *testing.T) {
 }
 
 // A request that waits for another kind of unit delays no other request.
-func TestAnotherKindHoldsNobodyUp(t *testing.T) {
-	free := places{}
+func TestARequestOfAnotherKindDelaysNoRequest(t *testing.T) {
+	free := freeUnits{}
 	q := New[string](time.Now)
 	us, eu := free.waiterOf(core.PriorityHigh, "US"), free.waiterOf(core.PriorityLow, "EU")
 	for _, w := range []*Waiter[string]{us, eu} {
@@ -310,7 +310,7 @@ func TestAnotherKindHoldsNobodyUp(t *testing.T) {
 
 func TestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		free := places{}
+		free := freeUnits{}
 		q := New[string](time.Now)
 		wait := func(ctx context.Context, longest time.Duration) (took time.Duration, err error) {
 			w, began := free.waiterOf(core.PriorityNormal, ""), time.Now()

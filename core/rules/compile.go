@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -21,12 +23,20 @@ const (
 
 	maxFields  = 64   // names of header fields in all rules together
 	maxPattern = 253  // bytes of a host (RFC 1035 section 3.1)
-	maxText    = 1024 // bytes of a body's text, or of the pattern of a header field
+	maxText    = 1024 // bytes of a body's text, of a path, or of the pattern of a header field
+
+	minAttempt, maxAttempt = 0.01, 3600.0 // limits of Policy.AttemptTimeout in seconds, as of timeouts.attempt
 )
+
+// Plugins returns scorers and backoffs by name.
+type Plugins interface {
+	Scorer(name string) (core.Scorer, error)
+	Backoff(name string) (core.Backoff, error)
+}
 
 // Error is an error in a rule.
 type Error struct {
-	Index int    // of the rule
+	Index int    // index of the rule
 	Key   string // such as when.status; "" for the rule as a whole
 	Value any    // nil if it does not help to explain the error
 	Msg   string
@@ -43,8 +53,10 @@ func (e *Error) Path() string {
 	return path
 }
 
-// Compile checks the rules and returns them as a Set; nil if there are none. The error joins an *Error for each fault.
-func Compile(list []Rule) (*Set, error) {
+// Compile checks the rules and returns them as a Set; nil if there are none. The parameter plugins resolves the names
+// of scorers and backoffs. If plugins is nil, these names are not checked, and the Set must not be used for requests.
+// The error joins an *Error for each error in the rules.
+func Compile(list []Rule, plugins Plugins) (*Set, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -53,11 +65,17 @@ func Compile(list []Rule) (*Set, error) {
 			"there are %d rules; at most %d are allowed; a rule may have a list of hosts", len(list), MaxRules)})
 	}
 	s := &Set{rules: make([]rule, len(list))}
-	c := compiler{}
+	c := compiler{plugins: plugins, labels: map[string]int{}}
 	for i := range list {
 		c.index = i
-		s.rules[i] = c.rule(&list[i])
-		for _, h := range s.rules[i].headers {
+		r := &s.rules[i]
+		c.rule(&list[i], r)
+		if r.way.empty() {
+			s.responses = append(s.responses, r)
+		} else {
+			s.routing = append(s.routing, r)
+		}
+		for _, h := range r.headers {
 			if !slices.Contains(s.fields.Fields, h.name) {
 				s.fields.Fields = append(s.fields.Fields, h.name)
 			}
@@ -70,39 +88,106 @@ func Compile(list []Rule) (*Set, error) {
 	return s, errors.Join(c.faults...)
 }
 
-// compiler collects the faults of rules.
+// compiler compiles rules and collects their errors.
 type compiler struct {
-	index  int
-	faults []error
+	plugins Plugins        // nil for none
+	labels  map[string]int // index of the rule by name
+	index   int
+	faults  []error
 }
 
 func (c *compiler) fault(key string, value any, msg string) {
 	c.faults = append(c.faults, &Error{c.index, key, value, msg})
 }
 
-func (c *compiler) rule(from *Rule) (r rule) {
+func (c *compiler) rule(from *Rule, r *rule) {
 	if from.Preset != "" && from.Preset != PresetBanLike {
 		c.fault("preset", from.Preset, "there is no such preset; there is "+PresetBanLike)
 	}
 	if from.When.empty() && from.Preset == "" {
-		c.fault("when", nil, "is empty, so the rule would hold for every response; set host, method, status, header, "+
-			"body or error (host = \"*\" for every host)")
+		c.fault("when", nil, "is empty, so the rule would hold for every request and response; set host, port, path, "+
+			"method, user, status, header, body or error (host = \"*\" for every host)")
 	}
 	full := from.applied()
+	if from.Preset != "" && !from.Then.Routing.empty() {
+		c.fault("preset", from.Preset, "is for responses, the action of this rule is for requests; make two rules")
+		full = *from
+	}
 	w := &full.When
+	r.index, r.label, r.when = c.index, c.label(from.Name), *w
+	r.count(&atomic.Uint64{})
+	c.request(w, r)
+	c.response(w, r)
+	if full.Then.Routing.empty() {
+		r.action = c.action(&full.Then)
+		r.action.Label = r.label
+		return
+	}
+	c.way(&full, &r.way)
+	r.way.Label = r.label
+}
+
+// label checks the name of a rule and returns its label.
+func (c *compiler) label(name string) string {
+	if name == "" {
+		return "rules[" + strconv.Itoa(c.index) + "]"
+	}
+	if err := core.CheckTag(name); err != nil { // a tag has the same form
+		c.fault("name", name, err.Error())
+	}
+	if first, twice := c.labels[name]; twice {
+		c.fault("name", name, fmt.Sprintf("is also the name of rules[%d]", first))
+	}
+	c.labels[name] = c.index
+	return name
+}
+
+// request compiles the conditions on the request.
+func (c *compiler) request(w *When, r *rule) {
 	for i, host := range w.Hosts {
 		pattern, err := ParseHost(host)
 		if err != nil {
 			c.fault(element("when.host", i, len(w.Hosts)), host, err.Error())
 		}
-		r.hosts = append(r.hosts, pattern)
+		r.hosts.add(pattern)
+	}
+	for i, port := range w.Ports {
+		parsed, err := ParsePort(port)
+		if err != nil {
+			c.fault(element("when.port", i, len(w.Ports)), port, err.Error())
+		}
+		r.ports = append(r.ports, parsed)
+	}
+	for i, path := range w.Paths {
+		if err := checkPath(path); err != nil {
+			c.fault(element("when.path", i, len(w.Paths)), path, err.Error())
+		}
+		r.paths = append(r.paths, path)
 	}
 	for i, method := range w.Methods {
-		if method == "" || strings.ContainsFunc(method, func(c rune) bool { return c < 'A' || c > 'Z' }) {
+		switch upper := strings.ToUpper(method); {
+		case method == "" || strings.ContainsFunc(upper, func(c rune) bool { return c < 'A' || c > 'Z' }):
 			c.fault(element("when.method", i, len(w.Methods)), method, "must be a method in upper case, such as GET")
+		case method != upper:
+			c.fault(element("when.method", i, len(w.Methods)), method, "must be in upper case; did you mean "+upper+"?")
 		}
 		r.methods = append(r.methods, method)
 	}
+	if len(w.Paths) > 0 && len(w.Methods) == 1 && w.Methods[0] == "CONNECT" {
+		c.fault("when.path", nil, "is set beside method = \"CONNECT\", but the path of a request in a tunnel is "+
+			"encrypted; remove one of them")
+	}
+	for i, user := range w.Users {
+		if user == "" || len(user) > maxText {
+			c.fault(element("when.user", i, len(w.Users)), user,
+				"must be the name of a user, or a pattern such as crawler*")
+		}
+		r.users.add(user)
+	}
+}
+
+// response compiles the conditions on the response.
+func (c *compiler) response(w *When, r *rule) {
 	for i, status := range w.Statuses {
 		parsed, err := ParseStatus(status)
 		if err != nil {
@@ -136,8 +221,116 @@ func (c *compiler) rule(from *Rule) (r rule) {
 				"make two rules")
 		}
 	}
-	r.action = c.action(&full.Then)
-	return r
+}
+
+// way compiles the action of a routing rule.
+func (c *compiler) way(full *Rule, to *RoutingRule) {
+	t, w := &full.Then, &full.When
+	to.Rule, to.Routing = c.index, t.Routing
+	c.checkRouting(t, w)
+	set := make([]string, 0, 4)
+	for _, way := range []struct {
+		key string
+		set bool
+	}{{"pool", t.Pool}, {"tag", t.Tag != "" || t.Region != ""}, {"direct", t.Direct}, {"deny", t.Deny}} {
+		if way.set {
+			set = append(set, way.key)
+		}
+	}
+	if len(set) > 0 && set[0] == "tag" && t.Tag == "" {
+		set[0] = "region"
+	}
+	if len(set) > 1 {
+		c.fault("then."+set[1], nil, "contradicts "+set[0]+": a request takes one way; remove one of them")
+	}
+	if t.Prefer && t.Tag == "" && t.Region == "" {
+		c.fault("then.prefer", nil, "is for tag and region; add one of them, or remove prefer")
+	}
+	if t.Deny && (t.Policy != nil || t.Scorer != "" || t.Intercept || t.Interim) {
+		c.fault("then.deny", nil, "refuses the request, so policy, scorer, intercept and interim have no effect; "+
+			"remove them")
+	}
+	c.interception(t, w)
+	if t.Direct && t.Scorer != "" {
+		c.fault("then.scorer", t.Scorer, "chooses among proxies, but direct uses none; remove one of them")
+	}
+	if t.Tag != "" {
+		if err := core.CheckTag(t.Tag); err != nil {
+			c.fault("then.tag", t.Tag, err.Error())
+		}
+		to.TagHash = core.Hash53(t.Tag)
+	}
+	if len(t.Region) > maxText {
+		c.fault("then.region", nil, fmt.Sprintf("must have at most %d bytes", maxText))
+	}
+	if t.Policy != nil {
+		c.policy(t.Policy)
+	}
+	if t.Scorer != "" && c.plugins != nil {
+		var err error
+		if to.scorer, err = c.plugins.Scorer(t.Scorer); err != nil {
+			c.fault("then.scorer", t.Scorer, err.Error())
+		}
+	}
+}
+
+// interception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
+func (c *compiler) interception(t *Then, w *When) {
+	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
+		"user as its conditions"
+	if t.Intercept && len(w.Paths) > 0 {
+		c.fault("when.path", nil, "is set beside intercept = true, which then never takes effect: a tunnel is "+
+			"intercepted before the path"+remedy)
+	}
+	if t.Intercept && len(w.Methods) > 0 && !slices.Contains(w.Methods, "CONNECT") {
+		c.fault("when.method", nil, "without CONNECT is set beside intercept = true, which then never takes effect: a "+
+			"tunnel is intercepted before the method"+remedy)
+	}
+}
+
+// checkRouting checks that a routing rule has no condition and no action of a response rule.
+func (c *compiler) checkRouting(t *Then, w *When) {
+	for _, k := range []struct {
+		key string
+		set bool
+	}{
+		{"status", len(w.Statuses) > 0}, {"header", len(w.Headers) > 0}, {"body", w.Body != ""},
+		{"error", w.Error != ""},
+	} {
+		if k.set {
+			c.fault("when."+k.key, nil, "is unknown when the way of the request is chosen; remove it, or replace the "+
+				"action by retry, other_proxy, rest, ban or final")
+		}
+	}
+	if key := t.response(); key != "" {
+		c.fault("then."+key, nil, "is for responses, the other actions of this rule are for requests; make two rules")
+	} else if t.Blame != "" {
+		c.fault("then.blame", t.Blame, "is for rules about responses; remove it")
+	}
+}
+
+// policy checks the Policy of a rule.
+func (c *compiler) policy(p *Policy) {
+	if p.AttemptTimeout != 0 && !(p.AttemptTimeout >= minAttempt && p.AttemptTimeout <= maxAttempt) {
+		c.fault("then.policy.attempt_timeout", p.AttemptTimeout, fmt.Sprintf("must be %v to %v seconds", minAttempt,
+			maxAttempt))
+	}
+	if p.AttemptTimeout == 0 && p.Override == (retry.Override{}) {
+		c.fault("then.policy", nil, "is empty; set max_attempts, timeout or another key of [retry], or attempt_timeout")
+	}
+	policy := retry.DefaultPolicy()
+	policy = policy.Merge(p.Override)
+	known := func(name string) bool {
+		if c.plugins == nil || p.Override.BackoffStrategy == nil {
+			return true
+		}
+		_, err := c.plugins.Backoff(name)
+		return err == nil
+	}
+	var wrong *retry.FieldError
+	if errors.As(policy.Validate(known), &wrong) {
+		c.fault("then.policy."+wrong.Field, nil, wrong.Msg)
+	}
 }
 
 // action compiles the action of a rule.
@@ -158,20 +351,17 @@ func (c *compiler) action(t *Then) Action {
 	case t.Final && (t.Retry || elsewhere):
 		c.fault("then.final", nil, "contradicts retry, other_proxy, rest and ban, which lead to another attempt; "+
 			"remove final or the others")
-	case t.Retry && elsewhere:
-		c.fault("then.retry", nil,
-			"waits for the backoff and contradicts other_proxy, rest and ban, which retry at once; "+
-				"remove one of them")
-	case t.Retry:
-		in.Follow = verdict.FollowRetry
 	case t.Rest != 0 || t.Ban != 0:
 		in.Follow = verdict.FollowBan
 	case elsewhere:
 		in.Follow = verdict.FollowOtherProxy
+	case t.Retry:
+		in.Follow = verdict.FollowRetry
 	case t.Final:
 		in.Follow = verdict.FollowNothing
 	default:
-		c.fault("then", nil, "has no action; set retry, other_proxy, rest, ban or final")
+		c.fault("then", nil, "has no action; set retry, other_proxy, rest, ban or final, or for requests pool, "+
+			"tag, region, direct, deny, policy, scorer, intercept or interim")
 	}
 	switch t.Blame {
 	case "":
@@ -187,7 +377,8 @@ func (c *compiler) action(t *Then) Action {
 	return a
 }
 
-// element returns the key of the element i of n of a list. A single value has no index.
+// element returns the key of the element with the index i in a list of n elements. If n is 1, the key has no index,
+// because the configuration may have a single value in place of a list.
 func element(key string, i, n int) string {
 	if n == 1 {
 		return key
@@ -195,7 +386,7 @@ func element(key string, i, n int) string {
 	return key + "[" + strconv.Itoa(i) + "]"
 }
 
-// ParseHost checks the pattern of a host and returns it in the form of Host.
+// ParseHost checks the pattern of a host, and returns the pattern in the form that Host returns.
 func ParseHost(s string) (string, error) {
 	pattern := Host(s)
 	switch {
@@ -229,12 +420,37 @@ func ParseStatus(s string) (core.Range, error) {
 		return core.Range{}, errStatus
 	}
 	if r.First > r.Last {
-		return core.Range{}, fmt.Errorf("the range begins after its end; did you mean %d-%d?", r.Last, r.First)
+		return core.Range{}, reversed(r.Last, r.First)
 	}
 	return r, nil
 }
 
-// number returns the status with three digits; 0 if s is no status.
+// reversed returns the error of a range that begins after its end.
+func reversed[T int | uint64](first, last T) error {
+	return fmt.Errorf("the range begins after its end; did you mean %d-%d?", first, last)
+}
+
+var errPort = errors.New(`must be a port or a range of ports, such as 443 or "8000-8999", from 1 to 65535`)
+
+// checkPath checks the pattern of a path.
+func checkPath(s string) error {
+	switch {
+	case s == "" || s[0] != '/' && s[0] != '*':
+		return errors.New("must be a path that begins with / or *, such as /api/*")
+	case len(s) > maxText:
+		return fmt.Errorf("must have at most %d bytes", maxText)
+	case strings.ContainsAny(s, "?#"):
+		return errors.New("must be a path without query; a path is compared without its query")
+	case strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f }):
+		return errors.New("must be written as in a URL, with %20 for a space")
+	}
+	if normal := string(normalPath([]byte(s))); normal != s {
+		return fmt.Errorf("never matches, because paths are compared in another form; did you mean %s?", normal)
+	}
+	return nil
+}
+
+// number parses a status with three digits. It returns 0 if s is not a status from 100 to 599.
 func number(s string) int {
 	n, err := strconv.Atoi(s)
 	if err != nil || len(s) != 3 || n < 100 || n > 599 {

@@ -14,7 +14,7 @@ import (
 )
 
 func compile(t require.TestingT, list ...Rule) *Set {
-	s, err := Compile(list)
+	s, err := Compile(list, nil)
 	require.NoError(t, err)
 	return s
 }
@@ -23,8 +23,9 @@ func TestConditions(t *testing.T) {
 	page := &core.Excerpt{Body: []byte("a captcha page"), Fields: []core.ExcerptField{
 		{Name: "server", Value: []byte("other")}, {Name: "server", Value: []byte("shield/2")},
 	}}
-	base := Attempt{Host: "www.shop.test", Method: "GET", Status: 403, Cause: verdict.Answered}
-	failed := Attempt{Host: "www.shop.test", Method: "CONNECT", Status: 403, Cause: verdict.TunnelRefused}
+	base := Attempt{Request: Request{Host: "www.shop.test", Method: "GET"}, Status: 403, Cause: verdict.Answered}
+	failed := Attempt{Request: Request{Host: "www.shop.test", Method: "CONNECT"}, Status: 403,
+		Cause: verdict.TunnelRefused}
 	for name, c := range map[string]struct {
 		when    When
 		attempt Attempt
@@ -73,10 +74,17 @@ func TestActions(t *testing.T) {
 			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Rest: time.Minute}},
 		"ban": {Then{Ban: time.Hour, Blame: "proxy"}, Action{Ban: time.Hour,
 			Instruction: verdict.Instruction{Follow: verdict.FollowBan, Blame: verdict.BlameProxy}}},
+		"retry and other proxy": {Then{Retry: true, OtherProxy: true},
+			Action{Instruction: verdict.Instruction{Follow: verdict.FollowOtherProxy}}},
+		"retry and rest": {Then{Retry: true, Rest: time.Minute},
+			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Rest: time.Minute}},
+		"retry and ban": {Then{Retry: true, OtherProxy: true, Ban: time.Hour},
+			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Ban: time.Hour}},
 		"final": {Then{Final: true, Blame: "target"},
 			Action{Instruction: verdict.Instruction{Blame: verdict.BlameTarget}}},
 	} {
 		s := compile(t, Rule{When: When{Statuses: []string{"403"}}, Then: c.then})
+		c.want.Label = "rules[0]"
 		require.Equal(t, &c.want, s.Match(&Attempt{Status: 403}, nil), name)
 	}
 }
@@ -85,10 +93,10 @@ func TestPresets(t *testing.T) {
 	s := compile(t, Rule{Preset: PresetBanLike, When: When{Hosts: []string{"a.test"}}},
 		Rule{Preset: PresetBanLike, When: When{Statuses: []string{"451"}}, Then: Then{Rest: time.Hour}})
 	for status, rest := range map[int]time.Duration{403: 10 * time.Minute, 429: 10 * time.Minute, 451: time.Hour} {
-		require.Equal(t, rest, s.Match(&Attempt{Host: "a.test", Status: status}, nil).Rest)
+		require.Equal(t, rest, s.Match(&Attempt{Request: Request{Host: "a.test"}, Status: status}, nil).Rest)
 	}
-	require.Nil(t, s.Match(&Attempt{Host: "b.test", Status: 403}, nil))
-	require.Nil(t, s.Match(&Attempt{Host: "a.test", Status: 404}, nil))
+	require.Nil(t, s.Match(&Attempt{Request: Request{Host: "b.test"}, Status: 403}, nil))
+	require.Nil(t, s.Match(&Attempt{Request: Request{Host: "a.test"}, Status: 404}, nil))
 }
 
 // The body is needed only for an attempt for which a rule could hold that names a text of the body, and only if no
@@ -104,12 +112,13 @@ func TestPartsThatAreNeeded(t *testing.T) {
 		body    int
 		fields  []string
 	}{
-		"an earlier rule": {Attempt{Host: "final.test", Status: 200}, 0, nil},
-		"the body":        {Attempt{Host: "a.test", Status: 200}, core.MaxExcerptBody, []string{"server"}},
-		"another host":    {Attempt{Host: "a.example", Status: 200}, 0, nil},
-		"another status":  {Attempt{Host: "a.test", Status: 404}, 0, nil},
-		"a field":         {Attempt{Host: "a.test", Status: 403}, 0, []string{"server"}},
-		"a failure":       {Attempt{Host: "a.test", Cause: verdict.TunnelBroke}, 0, nil},
+		"an earlier rule": {Attempt{Request: Request{Host: "final.test"}, Status: 200}, 0, nil},
+		"the body": {Attempt{Request: Request{Host: "a.test"}, Status: 200}, core.MaxExcerptBody,
+			[]string{"server"}},
+		"another host":   {Attempt{Request: Request{Host: "a.example"}, Status: 200}, 0, nil},
+		"another status": {Attempt{Request: Request{Host: "a.test"}, Status: 404}, 0, nil},
+		"a field":        {Attempt{Request: Request{Host: "a.test"}, Status: 403}, 0, []string{"server"}},
+		"a failure":      {Attempt{Request: Request{Host: "a.test"}, Cause: verdict.TunnelBroke}, 0, nil},
 	} {
 		wants := s.Wants(&c.attempt)
 		if c.fields == nil {
@@ -127,12 +136,9 @@ func TestFaults(t *testing.T) {
 		rule     Rule
 		key, msg string
 	}{
-		"no condition": {Rule{Then: ok}, "when", "is empty"},
-		"no action":    {Rule{When: good}, "then", "has no action"},
-		"blame alone":  {Rule{When: good, Then: Then{Blame: "proxy"}}, "then", "has no action"},
-		"two actions":  {Rule{When: good, Then: Then{Retry: true, OtherProxy: true}}, "then.retry", "contradicts"},
-		"retry and rest": {Rule{When: good, Then: Then{Retry: true, Rest: time.Minute}}, "then.retry",
-			"contradicts"},
+		"no condition":    {Rule{Then: ok}, "when", "is empty"},
+		"no action":       {Rule{When: good}, "then", "has no action"},
+		"blame alone":     {Rule{When: good, Then: Then{Blame: "proxy"}}, "then", "has no action"},
 		"final and ban":   {Rule{When: good, Then: Then{Final: true, Ban: time.Minute}}, "then.final", "contradicts"},
 		"final and retry": {Rule{When: good, Then: Then{Final: true, Retry: true}}, "then.final", "contradicts"},
 		"short rest":      {Rule{When: good, Then: Then{Rest: time.Millisecond}}, "then.rest", "1s to 24h"},
@@ -157,7 +163,7 @@ func TestFaults(t *testing.T) {
 		"error beside body": {Rule{When: When{Error: "tunnel_broke", Body: "x"}, Then: ok}, "when.error", "two rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Compile([]Rule{{When: good, Then: ok}, c.rule})
+			_, err := Compile([]Rule{{When: good, Then: ok}, c.rule}, nil)
 			var wrong *Error
 			require.ErrorAs(t, err, &wrong)
 			require.Equal(t, 1, wrong.Index)
@@ -165,17 +171,17 @@ func TestFaults(t *testing.T) {
 			require.Contains(t, wrong.Msg, c.msg)
 		})
 	}
-	_, err := Compile(make([]Rule, MaxRules+1))
+	_, err := Compile(make([]Rule, MaxRules+1), nil)
 	require.ErrorContains(t, err, "at most 1000")
-	_, err = Compile([]Rule{{Then: ok}, {When: good}})
+	_, err = Compile([]Rule{{Then: ok}, {When: good}}, nil)
 	require.Len(t, err.(interface{ Unwrap() []error }).Unwrap(), 2, "every fault is reported")
-	s, err := Compile(nil)
+	s, err := Compile(nil, nil)
 	require.NoError(t, err)
 	require.Nil(t, s)
 }
 
-// The first rule that holds is applied: the result is that of a model which checks each part of each rule as it is
-// configured.
+// The first rule that holds is applied: the result equals the result of a model that checks each part of
+// each rule as it is configured.
 func TestTheFirstRuleWins(t *testing.T) {
 	names := rapid.SampledFrom([]string{"a.test", "b.test", "a.example"})
 	list := func(from ...string) *rapid.Generator[[]string] {
@@ -197,7 +203,8 @@ func TestTheFirstRuleWins(t *testing.T) {
 			all[i].Then.Retry = true
 		}
 		s := compile(t, all...)
-		a := Attempt{Host: names.Draw(t, "host"), Method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
+		a := Attempt{Request: Request{Host: names.Draw(t, "host"),
+			Method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method")},
 			Status: rapid.SampledFrom([]int{200, 403, 404, 500}).Draw(t, "status"),
 			Cause:  rapid.SampledFrom([]core.Cause{verdict.Answered, verdict.TunnelBroke}).Draw(t, "cause")}
 		e := &core.Excerpt{Body: []byte(rapid.SampledFrom([]string{"", "x", "xyz"}).Draw(t, "body"))}
@@ -244,12 +251,20 @@ func model(w *When, a *Attempt, e *core.Excerpt) bool {
 // The parsers accept or refuse any text without a panic. What they accept stays in its limits.
 func FuzzParsers(f *testing.F) {
 	for _, s := range []string{"403", "400-499", "499-400", "-", "4O3", "*.shop.example", "[::1]", "a:80", "http://a",
-		"*"} {
+		"*", "443", "8000-8999", "/a/*/b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if r, err := ParseStatus(s); err == nil {
 			require.True(t, 100 <= r.First && r.First <= r.Last && r.Last <= 599, "%q: %v", s, r)
+		}
+		if r, err := ParsePort(s); err == nil {
+			require.True(t, 1 <= r.First && r.First <= r.Last && r.Last <= 65535, "%q: %v", s, r)
+		}
+		if checkPath(s) == nil {
+			set := compile(t, Rule{When: When{Paths: []string{s}, Users: []string{s}},
+				Then: way(Routing{Direct: true})})
+			set.Route(&Request{Path: []byte(s), User: s})
 		}
 		if p, err := ParseHost(s); err == nil {
 			again, err := ParseHost(p)
@@ -258,7 +273,7 @@ func FuzzParsers(f *testing.F) {
 			compile(t, Rule{When: When{Hosts: []string{s}}, Then: Then{Retry: true}})
 		}
 		_, err := Compile([]Rule{{When: When{Hosts: []string{s}, Methods: []string{s}, Statuses: []string{s}, Body: s,
-			Headers: map[string]string{s: s}, Error: s}, Then: Then{Blame: s}}})
+			Headers: map[string]string{s: s}, Error: s}, Then: Then{Blame: s}}}, nil)
 		var wrong *Error
 		require.True(t, errors.As(err, &wrong))
 	})

@@ -31,7 +31,7 @@ func (f *fixture) choose(q *Query) (string, error) {
 }
 
 func wants(region string, how Region) *Query {
-	return &Query{Idempotent: true, Retryable: true, RegionHash: core.Hash53(region), Region: how}
+	return &Query{Idempotent: true, Retryable: true, RegionHash: core.RegionHash(region), Region: how}
 }
 
 // First attempts use the wanted region's proxies in turn, in a pool of any size, and also if requests for two

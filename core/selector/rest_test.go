@@ -121,3 +121,74 @@ func TestProbesAndExplorationsOfRestingProxies(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "p1", id, "the probe is of another host")
 }
+
+// avoid makes u be avoided for a minute for the target with the hash restingHost.
+func (f *fixture) avoid(u *upstream.Upstream) {
+	now := f.pool.Elapsed(f.now)
+	f.pool.Avoided().Begin(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
+}
+
+// A proxy that is avoided for a target is neither probed nor explored for it. Other ports of the host do not matter.
+func TestProbesAndExplorationsOfAvoidedProxies(t *testing.T) {
+	f := newFixture(t, 2, 256)
+	f.makeOverdue(t, 1)
+	f.avoid(f.get(1))
+	query := func(target uint64) *Query {
+		return &Query{Idempotent: true, Retryable: true, HostHash: restingHost, TargetHash: target}
+	}
+	for range 30 {
+		id, err := f.choose(query(restingHost))
+		require.NoError(t, err)
+		require.Equal(t, "p0", id)
+	}
+	id, err := f.choose(query(restingHost + 1))
+	require.NoError(t, err)
+	require.Equal(t, "p1", id, "the probe is of another target")
+}
+
+// A proxy that is to be compared with others at a target is chosen for it only if there is no other candidate.
+func TestUncompared(t *testing.T) {
+	f := newFixture(t, 2, 8)
+	for i, want := range []string{"p1", "p0"} {
+		u, now := f.get(i), f.pool.Elapsed(f.now)
+		f.pool.Uncompared().Begin(u.Hash(), restingHost,
+			rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
+		for range 10 {
+			q := wants("", RegionScored)
+			q.TargetHash = restingHost
+			id, err := f.choose(q)
+			require.NoError(t, err)
+			require.Equal(t, want, id)
+		}
+		f.pool.Uncompared().EndHost(restingHost, now)
+	}
+}
+
+// A proxy that is avoided for a target is chosen for other targets, and for the target only if there is no other
+// candidate.
+func TestAvoided(t *testing.T) {
+	f := newFixture(t, 3, 8)
+	avoid := func(i int) { f.avoid(f.get(i)) }
+	chosen := func(target uint64) map[string]int {
+		ids := map[string]int{}
+		for range 30 {
+			q := wants("", RegionScored)
+			q.TargetHash = target
+			id, err := f.choose(q)
+			require.NoError(t, err)
+			ids[id]++
+		}
+		return ids
+	}
+	avoid(0)
+	require.NotContains(t, chosen(restingHost), f.get(0).ID())
+	require.Len(t, chosen(restingHost), 2)
+	require.Len(t, chosen(restingHost+1), 3)
+	avoid(1)
+	require.Equal(t, map[string]int{f.get(2).ID(): 30}, chosen(restingHost))
+	avoid(2)
+	require.Len(t, chosen(restingHost), 3, "a request is not refused because proxies are avoided")
+	f.now = f.now.Add(time.Minute)
+	avoid(1)
+	require.Len(t, chosen(restingHost), 2, "the time of the first two has passed")
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -27,21 +28,27 @@ const DefaultMaxCandidates = 256
 // Tried is a proxy through which a request has been attempted.
 type Tried struct {
 	Proxy  *upstream.Upstream
-	Barred bool // no further attempt of this request may use it
+	Barred bool // no further attempt of this request may use the proxy
 }
 
 // Query describes the request that a proxy is chosen for.
 type Query struct {
-	Attempt              int // 0 for the first
-	Idempotent, Connect  bool
-	Need                 ability.Need
-	Retryable            bool    // a retry is possible if the attempt fails, so the attempt may be an exploration
-	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
-	PlainRegion          bool    // upstream.PlainRegion of the wanted region
-	Region               Region
-	Regions              *core.Regions // the regions that may be used; nil for all
-	Tried                []Tried       // in the order of the attempts
-	Session              Session       // the request's session; nil for none
+	Attempt             int // 0 for the first attempt
+	Idempotent, Connect bool
+	Need                ability.Need
+	Retryable           bool    // a retry is possible if the attempt fails, so the attempt may be an exploration
+	HostHash            float64 // core.Hash53 of the target's host
+	TargetHash          uint64  // evidence.Target.Hash of the target
+	RegionHash          float64 // core.RegionHash of the wanted region; 0 for none
+	Host                string  // the target's host, without port, in lower case
+	PlainRegion         bool    // upstream.PlainRegion of the wanted region
+	Region              Region
+	Regions             *core.Regions // the regions that may be used; nil for all
+	Tag                 float64       // core.Hash53 of the tag that a proxy must have; 0 for none
+	TagPreferred        bool          // Tag is only preferred (as with RegionPreferred)
+	Direct              bool          // no proxy: Pool.Direct is chosen
+	Tried               []Tried       // in the order of the attempts
+	Session             Session       // the request's session; nil for none
 }
 
 // Region is how a request's wanted region (Query.RegionHash) is applied.
@@ -59,21 +66,28 @@ func (q *Query) regionOnly() bool {
 	return q.Region == RegionStrict || q.Region == RegionPreferred && q.Attempt == 0
 }
 
-// limited reports whether q must not use the proxies of some regions.
-func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil }
+// tagOnly reports whether the next attempt is limited to the proxies with the tag.
+func (q *Query) tagOnly() bool { return q.Tag != 0 && (!q.TagPreferred || q.Attempt == 0) }
 
-// matchesRegion reports whether u is of the wanted region, or can be sent there by its login.
+// tagStrict reports whether no attempt of the request may use a proxy without the tag.
+func (q *Query) tagStrict() bool { return q.Tag != 0 && !q.TagPreferred }
+
+// limited reports whether q must not use some proxies because of their region or their tags.
+func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil || q.tagStrict() }
+
+// matchesRegion reports whether u is of the wanted region, or can use the region because its credentials have a
+// template for regions (Upstream.AnyRegion).
 func (q *Query) matchesRegion(u *upstream.Upstream) bool {
 	return u.RegionHash() == q.RegionHash || u.AnyRegion() && q.PlainRegion
 }
 
-// outsideRegion reports whether q must not use u because of its region.
-func (q *Query) outsideRegion(u *upstream.Upstream) bool {
-	return q.Region == RegionStrict && !q.matchesRegion(u) ||
+// outside reports whether q must not use u because of its region or its tags.
+func (q *Query) outside(u *upstream.Upstream) bool {
+	return q.tagStrict() && !u.HasTag(q.Tag) || q.Region == RegionStrict && !q.matchesRegion(u) ||
 		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leaves(u))
 }
 
-// leaves reports whether u would send q to a wanted region that q must not use.
+// leaves reports whether u would use the wanted region, and q must not use that region.
 func (q *Query) leaves(u *upstream.Upstream) bool {
 	return q.Region != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }
@@ -102,12 +116,22 @@ type choice struct {
 	turn       uint64
 	seed       uint64
 	poolSize   int
-	resting    rest.Resting // the proxies that rest for the target's host
-	banned     rest.Resting // the banned proxies
-	ordered    bool         // the first candidate is the proxy whose turn it is
-	byAbility  bool         // proxies known to lack the ability that the request needs are left out
+	resting    rest.Resting    // the proxies that rest for the target's host
+	banned     rest.Resting    // the banned proxies
+	avoided    rest.Resting    // the proxies that are avoided for the target (upstream.Pool.Avoided)
+	uncompared rest.Resting    // the proxies that are uncompared at the target (upstream.Pool.Uncompared)
+	ordered    bool            // the first candidate is the proxy whose turn it is
+	limits     bool            // a proxy of the pool, or a pair with the target's host, has limits
+	pairs      limit.Pairs     // the limits of pairs with the target's host
+	tiers      []upstream.Tier // of the pool; nil if there is only one tier
+	whole      *upstream.Group // the whole pool
+	tiered     bool            // the candidates must be of the tier in the next field
+	tier       int32
+	narrow     bool // candidates must also have the wanted region and the tag if these are only preferred
+	byAbility  bool // proxies known to lack the ability that the request needs are left out
 	candidates []*upstream.Upstream
 	scores     []float64
+	lease      upstream.Lease // of the chosen proxy
 }
 
 // Selector is safe for concurrent use.
@@ -117,6 +141,8 @@ type Selector struct {
 	maxCandidates   int
 	rests           *rest.Rests
 	bans            *rest.Rests // banned proxies, as pairs with the host ""
+	limits          *limit.Table
+	tierAttempts    atomic.Int32 // see SetTierAttempts
 	turn            atomic.Uint64
 	nextExploration atomic.Uint64 // the first turn at which an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
@@ -127,28 +153,34 @@ type Selector struct {
 // allOpen records that all breakers are open. The record is valid until the pool changes or a breaker
 // becomes half-open.
 type allOpen struct {
-	changes uint64 // Pool.Changes at that time
+	changes uint64 // Pool.Changes when this was recorded
 	until   time.Time
 }
 
 // New returns a Selector for the proxies of pool. rand is its only source of randomness.
 // maxCandidates limits the candidates of one choice.
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
-	return &Selector{
+	s := &Selector{
 		pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1),
 		rests: rest.New(rest.DefaultMax), bans: rest.New(rest.DefaultMax),
+		limits: limit.NewTable(limit.DefaultMax),
 	}
+	s.SetTierAttempts(DefaultTierAttempts)
+	return s
 }
 
-// Rests returns the resting pairs. No proxy is chosen for a host for which it rests.
+// Rests returns the resting pairs. A proxy is not chosen for a host for which it rests.
 func (s *Selector) Rests() *rest.Rests { return s.rests }
 
-// AllHosts is the hash of the host "", with which Bans has the banned proxies.
+// AllHosts is the hash of the host "". In Bans, a banned proxy is a pair with this host.
 const AllHosts = 0
 
-// Bans returns the banned proxies: pairs with the host "", whose hash is AllHosts. No proxy is chosen while it is
-// banned.
+// Bans returns the banned proxies: pairs with the host "", whose hash is AllHosts. A banned proxy is not chosen for
+// any host.
 func (s *Selector) Bans() *rest.Rests { return s.bans }
+
+// Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
+func (s *Selector) Limits() *limit.Table { return s.limits }
 
 // NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible:
 // Pool.NextTest or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
@@ -160,16 +192,24 @@ func (s *Selector) NextTest() (time.Time, bool) {
 	return test, ok
 }
 
-// Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. If q has RegionStrict or
-// Regions, a *core.RegionError replaces the first two. If q has a strict session with a proxy, the error is
-// core.ErrAllBusy, ErrBarred or a *core.SessionError. If the scorer fails, the rotation decides.
+// Select chooses a proxy at the time now and acquires it. If the scorer fails, the candidates are chosen in turn
+// (core.Candidate.Rotation). The errors are:
+//
+//   - core.ErrPoolEmpty or core.ErrAllBreakersOpen, if q may use every proxy;
+//   - a *core.RegionError in place of these two, if q has RegionStrict or Regions;
+//   - a *core.TagError in place of the first two, if q has a Tag that is not preferred;
+//   - a *core.SessionError in place of all errors above and of a *core.RestingError, if q has a strict session with a
+//     proxy;
+//   - core.ErrAllBusy, a *core.LimitedError, a *core.RestingError or ErrBarred.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
+	if q.Direct {
+		return s.direct(now)
+	}
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
-	case q.bound(): // the error is a *core.SessionError in all cases
+	case q.bound(): // a *core.SessionError takes the place of the errors below
 	case q.limited() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
-		return upstream.Lease{}, s.regionError(q, now)
+		return upstream.Lease{}, s.limitError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
 	case s.isAllOpen(changes, now):
@@ -177,17 +217,25 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	}
 	c := s.newChoice(q, now)
 	defer s.release(c)
-	lease, err := s.choose(c, snap, scorer)
+	err := s.choose(c, snap, scorer)
 	switch {
 	case err == nil || q.bound():
 	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
-		err = s.regionError(q, now)
+		err = s.limitError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		if at, ok := s.pool.NextTest(); ok && at.After(now) { // a probe in flight could end at any time
+		if at, ok := s.pool.NextTest(); ok && at.After(now) { // not with a probe in flight, which may end at any time
 			s.allOpen.Store(&allOpen{changes, at})
 		}
 	}
-	return lease, err
+	return c.lease, err
+}
+
+// direct returns a lease for an attempt without a proxy.
+func (s *Selector) direct(now time.Time) (upstream.Lease, error) {
+	if lease, ok := s.pool.Direct().Acquire(now); ok {
+		return lease, nil
+	}
+	return upstream.Lease{}, core.ErrAllBusy
 }
 
 func (s *Selector) newChoice(q *Query, now time.Time) *choice {
@@ -198,45 +246,47 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
 	c.byAbility = s.pool.Limited()
 	c.resting, c.banned = s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)
+	c.avoided, c.uncompared = s.pool.Avoided().Of(q.TargetHash), s.pool.Uncompared().Of(q.TargetHash)
+	if !s.limits.Empty() {
+		c.pairs = s.limits.Of(q.Host, uint64(q.HostHash))
+	}
+	c.limits = c.pairs.Limited() || s.pool.HasLimits()
 	return c
 }
 
 func (s *Selector) release(c *choice) {
-	c.Query, c.resting, c.banned = nil, nil, nil
+	c.Query, c.resting, c.banned, c.avoided, c.uncompared = nil, nil, nil, nil, nil
+	c.pairs, c.tiers, c.whole, c.lease = limit.Pairs{}, nil, nil, upstream.Lease{}
 	s.choices.Put(c)
 }
 
-// choose chooses and acquires a proxy.
-func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
-	c.poolSize = len(snap.All)
+// choose chooses and acquires a proxy. If it returns nil, c.lease holds the proxy.
+func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
+	c.poolSize, c.tiers = len(snap.All), snap.Tiers()
 	c.turn = s.turn.Load()
 	if c.Attempt == 0 && c.Session == nil {
 		c.turn = s.turn.Add(1) - 1
-		if lease, ok := s.probeOverdue(c, snap); ok {
-			return lease, nil
+		if s.probeOverdue(c, snap) || s.explore(c, snap) {
+			return nil
 		}
-		if lease, ok := s.explore(c, snap); ok {
-			return lease, nil
-		}
-		if c.regionOnly() {
-			if g := snap.Region(c.RegionHash); g != nil {
-				c.turn = g.Turn.Add(1) - 1 // each region has its own rotation
-			}
+		if g := c.requiredGroup(snap); g != nil {
+			c.turn = g.Turn.Add(1) - 1 // each region and each tag has its own rotation
 		}
 	}
-	lease, err := s.chooseAble(c, snap, scorer)
-	// A request is not refused because proxies lack an ability. But if those with the ability are only busy, other
-	// proxies are useless.
-	if err != nil && err != core.ErrAllBusy && c.byAbility {
+	err := s.chooseAble(c, snap, scorer)
+	// If no proxy with the ability can be chosen, the choice is repeated among all proxies, because the recorded
+	// abilities may be wrong. If proxies with the ability are only busy, the request waits for them.
+	if err != nil && !core.Busy(err) && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
 	}
-	return lease, err
+	return err
 }
 
-// chooseAble chooses and acquires a proxy. With byAbility, the proxy must have the ability that the request
-// needs. A retry is a probe only if no breaker is closed (docs/decisions/open-time.md).
-func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
+// chooseAble chooses and acquires a proxy. With byAbility, the proxy must have the ability that the request needs.
+// Unless breaker.blame is "literal", a retry is a probe only if no candidate has a closed breaker
+// (docs/decisions/open-time.md).
+func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
 	if c.Session != nil {
 		return s.chooseForSession(c, snap)
 	}
@@ -246,6 +296,9 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	}
 	if c.Attempt > 0 && !s.pool.Literal() {
 		c.keep(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
+	}
+	if len(c.avoided) > 0 || len(c.uncompared) > 0 {
+		c.keep(func(u *upstream.Upstream) bool { return !c.avoids(u) })
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)
@@ -263,35 +316,56 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 }
 
 // probeOverdue chooses a proxy whose breaker has been half-open for too long, because no scorer has
-// chosen the proxy. The attempt is the probe.
-func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+// chosen the proxy. The attempt is the probe. It returns false if there is no such proxy.
+func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && c.inRegion(u, snap) && c.able(u) && !c.rests(u) && u.Breaker().Overdue() {
-			if lease, ok := u.Acquire(c.now); ok {
-				return lease, true
-			}
+		if !u.Draining() && c.permits(u, snap) && c.able(u) && !c.rests(u) && !c.avoids(u) && c.inFirstTier(u) &&
+			u.Breaker().Overdue() && c.acquire(u) {
+			return true
 		}
 	}
-	return upstream.Lease{}, false
+	return false
 }
 
-// inRegion reports whether the wanted region permits an attempt of the request through u.
-func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
-	return !c.outsideRegion(u) &&
-		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil)
+// permits reports whether the wanted region and the tag permit an attempt of the request through u.
+func (c *choice) permits(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !c.outside(u) &&
+		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil) &&
+		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
+}
+
+// requiredGroup returns the group of the proxies to which the next attempt is limited: the proxies with the tag, or
+// the proxies of the region. If the attempt is limited to both, requiredGroup returns the smaller of the two groups.
+// It returns nil if the attempt is not limited, or if no proxy has the tag or, without a tag, the region.
+func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
+	tag, region := c.tagOnly(), c.regionOnly()
+	switch {
+	case tag && region:
+		t, r := snap.Tag(c.Tag), snap.Region(c.RegionHash)
+		if t == nil || r == nil || len(t.All) <= len(r.All) {
+			return t
+		}
+		return r
+	case tag:
+		return snap.Tag(c.Tag)
+	case region:
+		return snap.Region(c.RegionHash)
+	}
+	return nil
 }
 
 // Limits on explorations: the number of first attempts between two explorations.
 const (
 	exploreEvery = 20
-	trialEvery   = 5 // if the next exploration is part of a trial
+	trialEvery   = 5 // if the next exploration is part of a trial (Upstream.OnTrial)
 )
 
-// If the request is idempotent, explore chooses a proxy whose exploration is due (Upstream.Unexplored).
-func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+// explore chooses a proxy whose exploration is due (Upstream.Unexplored), if the request is idempotent and can be
+// retried. It returns false if there is no such proxy.
+func (s *Selector) explore(c *choice, snap *upstream.Snapshot) bool {
 	list := s.pool.Idle()
 	if len(list) == 0 || !c.Idempotent || !c.Retryable {
-		return upstream.Lease{}, false
+		return false
 	}
 	from := s.nextExploration.Load()
 	for _, u := range list {
@@ -299,40 +373,68 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 			break
 		}
 		_, due := u.Unexplored(c.elapsed)
-		if !due || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) || !c.able(u) || c.rests(u) {
+		if !due || c.turn < from && !u.OnTrial() || !c.permits(u, snap) || !c.able(u) || c.rests(u) || c.limited(u) ||
+			!c.inFirstTier(u) || c.avoids(u) {
 			continue
 		}
 		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
-			break // another request explores
+			break // another request makes this exploration
 		}
-		return u.Explore(c.now)
+		if !c.acquire(u) {
+			return false
+		}
+		u.Explored()
+		return true
 	}
-	return upstream.Lease{}, false
+	return false
 }
 
-// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If
-// the attempt is limited to a region, the candidates are proxies of that region. If the region is only
-// preferred and has no such proxy, they are proxies of any region.
+// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If the
+// attempt is limited to a region or a tag, the candidates are proxies of that region with that tag. If there is no
+// such candidate, a preferred region or tag is ignored.
 func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
-	if c.regionOnly() {
+	c.tiers, c.whole = snap.Tiers(), snap.Group
+	tag, region := c.tagOnly(), c.regionOnly()
+	if tag || region {
 		c.candidates = c.candidates[:0]
-		if g := snap.Region(c.RegionHash); g != nil {
+		if g := c.requiredGroup(snap); g != nil {
+			// g is the group of the region or the group of the tag. Its proxies may lack the other property. The
+			// group of a region also contains the proxies that can use every plain region.
+			c.narrow = tag && region || region && !c.PlainRegion
 			s.gatherFrom(c, g)
+			c.narrow = false
 		}
-		if !c.PlainRegion { // the group also has proxies that can be sent to each plain region
-			elsewhere := func(u *upstream.Upstream) bool { return !c.matchesRegion(u) }
-			c.candidates = slices.DeleteFunc(c.candidates, elsewhere)
-		}
-		if len(c.candidates) > 0 || c.Region == RegionStrict {
+		if len(c.candidates) > 0 || (!tag || c.tagStrict()) && (!region || c.Region == RegionStrict) {
 			return
 		}
 	}
-	s.gatherFrom(c, snap.Group)
+	if tag && region && !c.tagStrict() { // the region is preferred to the tag
+		if g := snap.Region(c.RegionHash); g != nil {
+			if s.gatherFrom(c, g); len(c.candidates) > 0 {
+				return
+			}
+		}
+	}
+	switch {
+	case c.tagStrict():
+		if g := snap.Tag(c.Tag); g != nil {
+			s.gatherFrom(c, g)
+		}
+	case c.Region == RegionStrict:
+		if g := snap.Region(c.RegionHash); g != nil {
+			s.gatherFrom(c, g)
+		}
+	default:
+		s.gatherFrom(c, snap.Group)
+	}
 }
 
-// keepPreferred removes the candidates that are not preferred (Upstream.Preferred). If none is preferred, it
-// removes only those that cannot be reached. If none can be reached, it removes none.
+// keepPreferred removes the candidates that are not preferred (Upstream.Preferred). If no candidate is preferred, it
+// removes only the candidates that cannot be reached. If no candidate can be reached, it removes none.
 func (c *choice) keepPreferred() {
+	if allProven(c.candidates) {
+		return
+	}
 	preferred, reached := 0, 0
 	for _, u := range c.candidates {
 		if u.Preferred(c.elapsed) {
@@ -351,7 +453,17 @@ func (c *choice) keepPreferred() {
 	}
 }
 
-// keep removes the candidates for which ok is false, unless it would remove all of them.
+// allProven reports whether every proxy is proven (Upstream.Proven). In most choices, all candidates are.
+func allProven(list []*upstream.Upstream) bool {
+	for _, u := range list {
+		if !u.Proven() {
+			return false
+		}
+	}
+	return true
+}
+
+// keep removes the candidates for which ok returns false. If ok returns false for all candidates, keep removes none.
 func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
@@ -360,13 +472,22 @@ func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(c.candidates) == 0 { // other requests have taken the places in flight meanwhile
+	if len(c.candidates) == 0 { // possible even if ok was true before: other requests take places in flight
 		c.candidates = all
 	}
 }
 
-// gatherFrom sets the candidates from a group of proxies.
+// gatherFrom sets the candidates from a group of proxies. All candidates are of one tier.
 func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
+	if len(c.tiers) == 0 {
+		s.collect(c, group)
+		return
+	}
+	s.collectTiers(c, group)
+}
+
+// collect sets the candidates from a group of proxies.
+func (s *Selector) collect(c *choice, group *upstream.Group) {
 	c.candidates = c.candidates[:0]
 	if len(group.All) > s.maxCandidates {
 		s.sample(c, group)
@@ -388,36 +509,45 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 }
 
+// avoids reports whether another proxy should be used for the target, because the target refuses u,
+// or because an attempt through another proxy would show whether u or the target fails.
+func (c *choice) avoids(u *upstream.Upstream) bool {
+	_, avoided := c.avoided.Until(u.Hash(), c.elapsed)
+	_, uncompared := c.uncompared.Until(u.Hash(), c.elapsed)
+	return avoided || uncompared
+}
+
 // rests reports whether u rests for the target's host, or is banned.
 func (c *choice) rests(u *upstream.Upstream) bool {
-	_, rests := c.out().until(u, c.elapsed)
+	_, rests := c.exclusions().until(u, c.elapsed)
 	return rests
 }
 
-// out are the proxies that must not be chosen at present, apart from their breakers.
-type out struct{ resting, banned rest.Resting }
+// exclusions holds the proxies that rest for a host or are banned, and so must not be chosen at present.
+type exclusions struct{ resting, banned rest.Resting }
 
-func (c *choice) out() out { return out{c.resting, c.banned} }
+func (c *choice) exclusions() exclusions { return exclusions{c.resting, c.banned} }
 
-// outFor returns the proxies that must not be chosen for the target's host.
-func (s *Selector) outFor(q *Query) out {
-	return out{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
+// exclusionsFor returns the proxies that must not be chosen for the target's host.
+func (s *Selector) exclusionsFor(q *Query) exclusions {
+	return exclusions{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
 }
 
-// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. is is false if
-// u may be chosen at the time at.
-func (o out) until(u *upstream.Upstream, at time.Duration) (until time.Duration, is bool) {
-	if len(o.resting) == 0 && len(o.banned) == 0 {
+// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban.
+// excluded is false if u may be chosen now; at is the current time.
+func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
+	if len(e.resting) == 0 && len(e.banned) == 0 {
 		return 0, false
 	}
-	rest, rests := o.resting.Until(u.Hash(), at)
-	ban, banned := o.banned.Until(u.Hash(), at)
+	rest, rests := e.resting.Until(u.Hash(), at)
+	ban, banned := e.banned.Until(u.Hash(), at)
 	return max(rest, ban), rests || banned
 }
 
-// sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
-// admissible one, so that a rotation covers a pool of any size. The others are neighbours in the mixed order
-// (Group.Mixed), beginning at a random place, because most of them are also neighbours in memory.
+// sample sets the candidates from a large group. The first candidate is the proxy whose turn it is, or the next
+// admissible proxy after it. With this proxy, a rotation covers a pool of any size. The other candidates are
+// neighbours in the mixed order (Group.Mixed), beginning at a random index. Most of them are also neighbours in
+// memory, which makes reading them fast.
 func (s *Selector) sample(c *choice, group *upstream.Group) {
 	c.ordered = true
 	all := group.All
@@ -452,19 +582,27 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 // the request is idempotent, because the attempt would be the probe, which is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
-		!c.rests(u) && !c.outsideRegion(u)
+		!c.rests(u) && !c.outside(u) && !c.outsideTier(u) && !c.limited(u) && !c.outsideNarrow(u)
 }
 
-// untried reports whether every free proxy (Upstream.Free) is admissible: the request has tried none,
-// none rests or is banned, and neither abilities nor regions matter.
+// outsideNarrow reports whether u lacks the wanted region or the tag that the candidates being collected must have.
+func (c *choice) outsideNarrow(u *upstream.Upstream) bool {
+	return c.narrow && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
+}
+
+// untried reports whether Upstream.Free is enough for a proxy of the group to be a candidate, so that
+// choice.admissible need not be called. This is the case if the request has tried no proxy, no proxy rests or is
+// banned, and no proxy of the group can be excluded by an ability, a region, a tag, a limit or a tier.
 func (c *choice) untried() bool {
-	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && c.Regions == nil &&
-		(c.Region != RegionStrict || c.PlainRegion)
+	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && !c.limits && !c.tiered &&
+		!c.narrow &&
+		c.Regions == nil && (c.Region != RegionStrict || c.PlainRegion && c.Tag == 0) &&
+		(c.Region == RegionScored || !c.tagStrict())
 }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
-	if q.bound() {
+	if q.bound() || q.Direct {
 		return false
 	}
 	c := s.newChoice(q, now)
@@ -474,46 +612,51 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 }
 
 // Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError or a *core.SessionError. It returns nil if a proxy
-// can be chosen, even if this proxy has reached max_in_flight.
+// core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError, a *core.TagError or a *core.SessionError. It
+// returns nil if a proxy can be chosen, even if this proxy has reached max_in_flight or another limit.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
-	snap, out, at := s.pool.Snapshot(), s.outFor(q), s.pool.Elapsed(now)
+	if q.Direct {
+		return nil
+	}
+	snap, excluded, at := s.pool.Snapshot(), s.exclusionsFor(q), s.pool.Elapsed(now)
 	if q.bound() {
-		return s.sessionBlocked(q, snap, out, now)
+		return s.sessionBlocked(q, snap, excluded, now)
 	}
 	if q.limited() {
-		err := q.blocked(snap.All, out, at)
+		err := q.blocked(snap.All, excluded, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
-			err = s.regionError(q, now)
+			err = s.limitError(q, now)
 		}
 		return err
 	}
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return q.blocked(snap.All, out, at)
+	return q.blocked(snap.All, excluded, at)
 }
 
 // blocked is Blocked for a list of proxies. at is the current time (Pool.Elapsed).
-func (q *Query) blocked(all []*upstream.Upstream, out out, at time.Duration) error {
+func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
-		if u.Draining() || q.outsideRegion(u) {
+		if u.Draining() || q.outside(u) {
 			continue
 		}
-		until, is := out.until(u, at)
+		until, found := excluded.until(u, at)
 		switch {
 		case !u.BreakerAdmits(at):
 			err = core.ErrAllBreakersOpen
-		case !is:
+		case !found:
 			return nil
 		default:
 			soonest = min(soonest, until)
-			_, banned := out.banned.Until(u.Hash(), at)
+			_, banned := excluded.banned.Until(u.Hash(), at)
 			rest = rest || !banned
 		}
 	}
-	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) { // breakers end sooner than most bans
+	// If some breakers are open and all other proxies are banned, the result is ErrAllBreakersOpen, because an open
+	// breaker is usually due before a ban ends.
+	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) {
 		return &core.RestingError{Left: soonest - at, Everywhere: !rest}
 	}
 	return err
@@ -521,24 +664,29 @@ func (q *Query) blocked(all []*upstream.Upstream, out out, at time.Duration) err
 
 // chooseTried chooses a proxy if there is no candidate: an untried proxy whose breaker is half-open,
 // even if the request is not idempotent, or else the proxy that the request tried longest ago.
-func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
+func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
-	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
+	limited := soonest{}
+	acquire := func(u *upstream.Upstream) bool {
 		switch {
-		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u) || c.rests(u):
-			return upstream.Lease{}, false
+		case u.Draining() || c.outside(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u) || c.rests(u):
+			return false
 		case u.Full():
 			busy = true
-			return upstream.Lease{}, false
+			return false
 		}
-		return u.Acquire(c.now)
+		if state, admits := c.limit(u); !admits {
+			limited.add(state)
+			return false
+		}
+		return c.acquire(u)
 	}
 	for _, u := range snap.All {
 		if c.hasTried(u) {
 			continue
 		}
-		if lease, ok := acquire(u); ok {
-			return lease, nil
+		if acquire(u) {
+			return nil
 		}
 	}
 	for i, t := range c.Tried {
@@ -546,53 +694,57 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 			continue
 		}
 		if t.Barred {
-			barred = barred || !t.Proxy.Draining() && !c.outsideRegion(t.Proxy) && t.Proxy.BreakerAdmits(c.elapsed)
+			barred = barred || !t.Proxy.Draining() && !c.outside(t.Proxy) && t.Proxy.BreakerAdmits(c.elapsed)
 			continue
 		}
-		if lease, ok := acquire(t.Proxy); ok {
-			return lease, nil
+		if acquire(t.Proxy) {
+			return nil
 		}
 	}
 	switch {
+	case limited.found:
+		return limited.error(c.now, busy)
 	case busy:
-		return upstream.Lease{}, core.ErrAllBusy
+		return core.ErrAllBusy
 	case barred:
-		return upstream.Lease{}, ErrBarred
+		return ErrBarred
 	}
-	if err := c.blocked(snap.All, c.out(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
-		return upstream.Lease{}, err
+	if err := c.blocked(snap.All, c.exclusions(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+		return err
 	}
-	return upstream.Lease{}, core.ErrAllBreakersOpen
+	return core.ErrAllBreakersOpen
 }
 
-// regionError returns the error of a request whose region has no admissible proxy.
-func (s *Selector) regionError(q *Query, now time.Time) error {
-	e := &core.RegionError{}
+// limitError returns the error of a request that is limited to some proxies, none of which is admissible.
+func (s *Selector) limitError(q *Query, now time.Time) error {
+	var due time.Time
 	for _, u := range s.pool.NotClosed() {
-		if q.outsideRegion(u) {
+		if q.outside(u) {
 			continue
 		}
 		v := u.Breaker().Snapshot()
 		if v.State == core.HalfOpen {
 			v.NextTest = now // the probe in flight may end at any time
 		}
-		if e.Due.IsZero() || v.NextTest.Before(e.Due) {
-			e.Due = v.NextTest
+		if due.IsZero() || v.NextTest.Before(due) {
+			due = v.NextTest
 		}
 	}
-	return e
+	if q.tagStrict() {
+		return &core.TagError{Due: due}
+	}
+	return &core.RegionError{Due: due}
 }
 
 // chooseBest ranks the candidates and acquires the best one that can be acquired.
-func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, error) {
+func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 	scores, tolerance := s.rank(c, scorer)
 	for len(scores) > 0 {
 		i := s.pick(c, scores, tolerance)
-		if lease, ok := c.candidates[i].Acquire(c.now); ok {
-			return lease, nil
+		if c.acquire(c.candidates[i]) {
+			return nil
 		}
-		// The candidate is no longer admissible, because of another request. Choose among the
-		// others.
+		// The candidate is no longer admissible, because of another request. Choose among the other candidates.
 		last := len(scores) - 1
 		scores[i], c.candidates[i] = scores[last], c.candidates[last]
 		scores, c.candidates = scores[:last], c.candidates[:last]
@@ -626,9 +778,10 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 	return scores, tolerance
 }
 
-// pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; among
-// these, the candidate with the least load (Upstream.Load) is the best. If several have the same load, a
-// first attempt takes the one whose turn it is in the rotation, and successive retries take them in turn.
+// pick returns the index of the best candidate. Scores within the tolerance of the best score count as equal. Among
+// equal candidates, the one with the least load (Upstream.Load) is the best. If several of them have the least load,
+// a first attempt takes the candidate that is next in the rotation. Retries take these candidates in turn; the turns
+// are counted over all requests.
 func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -652,8 +805,8 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// The load may have changed since it was read. If no candidate has the least load any more, an earlier
-	// candidate is chosen.
+	// The load of a candidate may have changed since the loop above read it. If no later candidate has the least load
+	// any more, the last candidate found is chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:
@@ -671,8 +824,8 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance
-// of each further candidate is larger by one. The distance 0 follows the largest one.
+// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance of the
+// next candidate is larger by one; the distance 0 follows the largest distance.
 func (c *choice) firstRotation() int {
 	n := len(c.candidates)
 	if c.ordered || n == 0 {
@@ -713,7 +866,9 @@ func (c *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 		row.AffinityHash = core.Pair53(u.IDHash(), c.HostHash)
 		row.Rotation = float64(distance)
 		distance = c.nextRotation(distance)
-		slowest = max(slowest, row.LatencyMean)
+		if row.LatencyMean > slowest {
+			slowest = row.LatencyMean
+		}
 	}
 	normalize(rows, slowest)
 }

@@ -24,17 +24,17 @@ type funcScorer struct {
 	tolerance float64
 }
 
-func (r funcScorer) Score(c core.Candidates, scores []float64) error {
+func (f funcScorer) Score(c core.Candidates, scores []float64) error {
 	rows := make([]core.Candidate, c.Len())
 	var q core.RankRequest
 	c.Fill(&q, rows)
 	for i := range rows {
-		scores[i] = r.score(&rows[i])
+		scores[i] = f.score(&rows[i])
 	}
 	return nil
 }
 
-func (r funcScorer) Tolerance() float64 { return r.tolerance }
+func (f funcScorer) Tolerance() float64 { return f.tolerance }
 
 var rotation = funcScorer{score: func(c *core.Candidate) float64 { return -c.Rotation }}
 
@@ -661,7 +661,7 @@ func TestRowsModel(outer *testing.T) {
 		region := rapid.SampledFrom(regions).Draw(t, "wanted")
 		query := Query{Idempotent: true, HostHash: core.Hash53("example.com")}
 		if region != "" {
-			query.RegionHash = core.Hash53(region)
+			query.RegionHash = core.RegionHash(region)
 		}
 		c := f.s.newChoice(&query, f.now)
 		c.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")

@@ -12,52 +12,56 @@ import (
 type Session interface {
 	// Bound returns the id of the session's proxy; "" if it has none yet.
 	Bound() string
-	// Strict reports whether the session has a proxy and must use no other one.
+	// Strict reports whether the session has a proxy and must use no other proxy.
 	Strict() bool
 	// Score returns the score of the proxy with the given Upstream.Hash and weight. A session without a proxy gets
 	// the admissible proxy with the highest score.
 	Score(proxy uint64, weight float64) float64
 }
 
-// bound reports whether the request must use no other proxy than that of its session.
+// bound reports whether the request must use the proxy of its session.
 func (q *Query) bound() bool { return q.Session != nil && q.Session.Strict() }
 
 // chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is
-// admissible, otherwise the proxy with the highest score. A session does not leave its proxy when that has reached
-// max_in_flight.
-func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
+// admissible, otherwise the proxy with the highest score. A session does not leave its proxy when the proxy has
+// reached max_in_flight or another limit, unless the limit is bytes_per_day and the session is not strict.
+func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	strict := c.Session.Strict()
 	if u := snap.Get(c.Session.Bound()); u != nil && (strict || c.keepsSession(u)) {
 		switch {
 		case strict && c.isBarred(u):
-			return upstream.Lease{}, ErrBarred
+			return ErrBarred
 		case !c.sessionAdmits(u):
 		case u.Full():
-			return upstream.Lease{}, core.ErrAllBusy
+			return core.ErrAllBusy
 		default:
-			if lease, ok := u.Acquire(c.now); ok {
-				return lease, nil
+			if state, admits := c.limit(u); !admits && (strict || !state.Spent) {
+				limited := soonest{}
+				limited.add(state)
+				return limited.error(c.now, false)
+			}
+			if c.acquire(u) {
+				return nil
 			}
 		}
 	}
 	if strict {
-		return upstream.Lease{}, s.sessionError(c.Query, snap, c.out(), c.now)
+		return s.sessionError(c.Query, snap, c.exclusions(), c.now)
 	}
-	if u := c.highest(snap); u != nil {
-		if lease, ok := u.Acquire(c.now); ok {
-			return lease, nil
-		}
+	if u := c.highest(snap); u != nil && c.acquire(u) {
+		return nil
 	}
 	return s.chooseTried(c, snap)
 }
 
-// sessionAdmits reports whether the request may use u, the session's proxy, if u has a free place.
+// sessionAdmits reports whether the request may use u, the session's proxy. It does not check whether u has a free
+// place in flight.
 func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
-	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outsideRegion(u)
+	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outside(u)
 }
 
-// keepsSession reports whether a session that is not strict stays at its proxy u: the request has not tried u, it may
-// be u's probe if the breaker is half-open, and u has the abilities that it needs.
+// keepsSession reports whether a session that is not strict keeps its proxy u: the request has not tried u, the
+// attempt may be the probe if the breaker of u is half-open, and u has the abilities that the request needs.
 func (c *choice) keepsSession(u *upstream.Upstream) bool {
 	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.able(u)
 }
@@ -71,24 +75,29 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 	return false
 }
 
-// highest returns the admissible proxy with the highest score; nil if no proxy is admissible. Proxies of the preferred
-// region come before others, then proxies whose breaker is closed, then those that are preferred (Upstream.Preferred).
-// It checks each proxy of the pool, because a sample would not have the same proxies for each request of the session.
+// highest returns the admissible proxy with the highest rank and, among proxies of that rank, with the highest score.
+// It returns nil if no proxy is admissible. The rank depends on these properties, the most important first: the
+// preferred tag, the preferred region, a closed breaker, a low tier, and Upstream.Preferred. highest checks each
+// proxy of the pool, because a sample would not have the same proxies for each request of the session.
 func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
-	bestRank, bestScore := -1, 0.0
+	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {
 		if !c.admissible(u) {
 			continue
 		}
-		rank := 0
+		rank := 0.0
+		if c.Tag != 0 && u.HasTag(c.Tag) {
+			rank += 8
+		}
 		if c.Region != RegionScored && c.matchesRegion(u) {
 			rank += 4
 		}
 		if u.Free() {
 			rank += 2
 		}
+		rank -= float64(u.Tier()) / (upstream.MaxTier + 1)
 		if u.Preferred(c.elapsed) {
-			rank++
+			rank += 0.5 / (upstream.MaxTier + 1)
 		}
 		if rank < bestRank {
 			continue
@@ -101,24 +110,24 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 }
 
 // sessionBlocked is like Blocked, for a request that must use the session's proxy.
-func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, out out, now time.Time) error {
+func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.Bound())
-	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outsideRegion(u) {
-		if _, rests := out.until(u, at); !rests {
+	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outside(u) {
+		if _, rests := excluded.until(u, at); !rests {
 			return nil
 		}
 	}
-	return s.sessionError(q, snap, out, now)
+	return s.sessionError(q, snap, excluded, now)
 }
 
 // sessionError returns the error of a request whose strict session has a proxy that is not admissible.
-func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, out out, now time.Time) error {
+func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	e, u := &core.SessionError{}, snap.Get(q.Session.Bound())
-	if u == nil || u.Draining() || q.outsideRegion(u) {
+	if u == nil || u.Draining() || q.outside(u) {
 		return e
 	}
 	at := s.pool.Elapsed(now)
-	if until, rests := out.until(u, at); rests {
+	if until, rests := excluded.until(u, at); rests {
 		e.Due = now.Add(until - at)
 	}
 	switch v := u.Breaker().Snapshot(); {

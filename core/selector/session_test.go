@@ -74,7 +74,7 @@ func TestASessionStaysAtItsProxy(t *testing.T) {
 
 // The reasons why the session's proxy p1 is not admissible, and their effects on a strict session
 // and on another one.
-func TestASessionWhoseProxyIsOut(t *testing.T) {
+func TestASessionWhoseProxyIsNotAdmissible(t *testing.T) {
 	for name, x := range map[string]struct {
 		keepOut func(*fixture, *Query)
 		due     time.Duration // Due of the error of a strict session; 0 for none
@@ -200,7 +200,7 @@ func TestAProxyOfAllRegions(t *testing.T) {
 	for region, want := range map[string][]string{"us": {"p0", "all"}, "jp": {"all"}} {
 		for _, how := range []Region{RegionPreferred, RegionStrict} {
 			for _, q := range []*Query{wants(region, how), ofSession(&testSession{number: 1})} {
-				q.RegionHash, q.Region, q.PlainRegion = core.Hash53(region), how, true
+				q.RegionHash, q.Region, q.PlainRegion = core.RegionHash(region), how, true
 				for range 4 {
 					id, err := f.choose(q)
 					require.NoError(t, err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
 // Options are the options in a client's user name.
@@ -11,36 +13,43 @@ type Options struct {
 	Session      Request // Session.ID is "" for no session
 	Region       string  // the wanted region; "" for none
 	RegionStrict bool    // proxies of other regions are not used
-	Attempts     int     // the number of attempts, 1 to MaxRetries + 1; 0 for that of the policy
+	CityTag      float64 // core.Hash53 of the tag of the proxies in the wanted city; 0 for none
+	Attempts     int     // the maximum number of attempts, 1 to MaxRetries + 1; 0 for the maximum of the policy
 }
 
 // MaxRetries is the largest value of the option retry, because a retry policy has at most 10
 // attempts.
 const MaxRetries = 9
 
-// option is the meaning of a word.
+// option is the meaning of an option's word in a user name.
 type option uint8
 
 const (
 	optionSession option = iota + 1
 	optionRegion
+	optionCity
 	optionTTL
 	optionRetry
 	optionStrict
 )
 
-// words maps words in lower case to options. It also has the words of proxy vendors (Bright Data, Decodo, Oxylabs,
-// Thordata and others), so that clients need not change their user names.
+// words maps words in lower case to options. It also has the words that proxy vendors use (Bright Data, Decodo,
+// Oxylabs, Thordata and others). Thus a client of these vendors can keep the options in its user name.
 var words = map[string]option{
 	"session": optionSession, "sessid": optionSession,
 	"region": optionRegion, "country": optionRegion, "cc": optionRegion,
+	"city": optionCity, "cityname": optionCity,
 	"ttl": optionTTL, "lifetime": optionTTL, "sesstime": optionTTL, "sessionduration": optionTTL,
 	"retry": optionRetry, "retries": optionRetry,
 	"strict": optionStrict,
 }
 
+// cityTag is the beginning of the tags of cities. The tag of the proxies in a city is cityTag, followed by the name
+// of the city in lower case.
+const cityTag = "city-"
+
 // Words lists the options, for messages.
-const Words = "session-ID, region-NAME, ttl-10m, retry-N and strict"
+const Words = "session-ID, region-NAME, city-NAME, ttl-10m, retry-N and strict"
 
 // OptionError is an error in the options of a user name.
 type OptionError struct{ Msg string }
@@ -50,8 +59,9 @@ func (e *OptionError) Error() string { return e.Msg }
 func optionError(format string, args ...any) error { return &OptionError{fmt.Sprintf(format, args...)} }
 
 // ParseOptions parses the options of a user name: words and their values, separated by "-", for example
-// "session-abc123-region-us-ttl-10m-retry-5-strict". Words are read in any case; a value cannot contain "-". strict
-// applies to the session, to the region, or to both. The error is an *OptionError, which quotes the wrong part.
+// "session-abc123-region-us-ttl-10m-retry-5-strict". Words may be in upper or lower case; a value cannot contain "-".
+// The option strict applies to the session and to the region, if s has these options. The error is an *OptionError,
+// which quotes the wrong part.
 func ParseOptions(s string) (o Options, err error) {
 	var seen [optionStrict + 1]bool
 	strict := false
@@ -102,6 +112,8 @@ func (o *Options) set(kind option, value string) (err error) {
 		o.Session.ID = value
 	case optionRegion:
 		o.Region = value
+	case optionCity:
+		o.CityTag = core.Hash53(cityTag + strings.ToLower(value))
 	case optionTTL:
 		o.Session.TTL, err = parseTTL(value)
 	case optionRetry:

@@ -29,8 +29,8 @@ const (
 const Field = "X-Whirlpool-Session"
 
 // ParseField parses an X-Whirlpool-Session field: the id of a session, optionally followed by the parameters ttl (see
-// parseTTL) and strict, for example "abc123; ttl=10m; strict". Names are read in any case. An empty value means no
-// session. The error quotes the wrong part.
+// parseTTL) and strict, for example "abc123; ttl=10m; strict". Names of parameters may be in upper or lower case. An
+// empty value means no session. The error quotes the wrong part.
 func ParseField(value string) (Request, error) {
 	id, rest, more := strings.Cut(value, ";")
 	r := Request{ID: strings.Trim(id, " \t"), TTL: DefaultTTL}
@@ -62,7 +62,7 @@ func ParseField(value string) (Request, error) {
 
 var errID = fmt.Errorf("the id of a session has 1 to %d letters, digits and characters of \"._~-\"", MaxID)
 
-// Check returns the error of a request that a program has made; nil if it is valid.
+// Check returns an error if the ID or the TTL of r is not valid, otherwise nil.
 func (r Request) Check() error {
 	switch {
 	case !validID(r.ID):
@@ -86,8 +86,8 @@ func validID(id string) bool {
 
 var errTTL = errors.New("the ttl of a session is a time from 1s to 24h: such as 30s, 10m or 2h, or a number of minutes")
 
-// parseTTL parses a time such as 30s, 10m or 2h, without a check of its range. A number without a unit has minutes, as
-// with most proxy vendors.
+// parseTTL parses a duration such as 30s, 10m or 2h. It does not check the range. A number without a unit is in
+// minutes, as in the user names of most proxy vendors.
 func parseTTL(s string) (time.Duration, error) {
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		s = strconv.FormatUint(n, 10) + "m"
@@ -99,7 +99,7 @@ func parseTTL(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// clip limits the length of a text in a message.
+// clip shortens a long text for a message.
 func clip(s string) string {
 	const most = 32
 	if len(s) > most {

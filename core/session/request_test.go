@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
 func TestFields(t *testing.T) {
@@ -61,6 +63,9 @@ func TestOptions(t *testing.T) {
 		"session-abc123": {Session: Request{ID: "abc123", TTL: ten}},
 		"session-abc123-region-us-ttl-10m-retry-5-strict": {
 			Session: Request{ID: "abc123", TTL: ten, Strict: true}, Region: "us", RegionStrict: true, Attempts: 6},
+		"session-abc123-region-us-city-X-ttl-10m-retry-5-strict": {
+			Session: Request{ID: "abc123", TTL: ten, Strict: true}, Region: "us", RegionStrict: true,
+			CityTag: core.Hash53("city-x"), Attempts: 6},
 		"country-us-session-abc-sessionduration-30": {Session: Request{ID: "abc", TTL: 30 * time.Minute}, Region: "us"},
 		"cc-US-sessid-abc12345-sesstime-10":         {Session: Request{ID: "abc12345", TTL: ten}, Region: "US"},
 		"cc-US-session-abc123-lifetime-60":          {Session: Request{ID: "abc123", TTL: time.Hour}, Region: "US"},
@@ -75,8 +80,8 @@ func TestOptions(t *testing.T) {
 	}
 	for text, message := range map[string]string{
 		"":                        `the unknown option ""`,
-		"city-x":                  `the unknown option "city"; the options are session-ID, region-NAME`,
-		"session-a-city-x":        `the unknown option "city"`,
+		"planet-x":                `the unknown option "planet"; the options are session-ID, region-NAME`,
+		"session-a-planet-x":      `the unknown option "planet"`,
 		"session-a-b":             `the unknown option "b"`,
 		"session-a-":              `the unknown option ""`,
 		"session":                 `the option "session" in the user name has no value`,

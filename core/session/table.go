@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// DefaultMax is the default maximum number of sessions of a Table. They take up to 20 MB.
+// DefaultMax is the default maximum number of sessions of a Table. This number of sessions takes up to 20 MB.
 const DefaultMax = 100_000
 
-// Table records which proxy serves each session. Beyond its maximum number of sessions, it removes the session that
-// was used longest ago. It is safe for concurrent use.
+// Table records which proxy serves each session. If it has its maximum number of sessions, a new session replaces the
+// session that was used longest ago. It is safe for concurrent use.
 type Table struct {
 	max    int
 	mu     sync.Mutex
 	byKey  map[Key]*list.Element // guarded by mu; the values are *binding
-	recent list.List             // guarded by mu; of *binding, the last use first
+	recent list.List             // guarded by mu; of *binding, the session that was used last is first
 }
 
 // binding assigns a proxy to a session.
 type binding struct {
 	key        Key
-	proxy      string // id of the proxy
-	generation uint32 // see Use.generation
-	until      time.Time
+	proxy      string    // id of the proxy
+	generation uint32    // see Use.generation
+	until      time.Time // the end of the session, if no request of the session is served before
 }
 
 // NewTable returns a table of at most max sessions.
@@ -36,7 +36,8 @@ func (t *Table) Len() int {
 	return len(t.byKey)
 }
 
-// find returns a copy of the binding of a session that has not ended.
+// find returns a copy of the binding of a session. The result found is false if the session has no proxy or has
+// ended.
 func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,8 +52,10 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	return b, true
 }
 
-// bind records that a proxy has served a session, and when the session ends if no request follows. A session that has
-// not ended keeps its proxy if a request of a later generation has been served meanwhile, or if keep is set.
+// bind records b: the proxy that has served the session b.key, and the end of the session. If the session has not
+// ended, it keeps its previous proxy in two cases. In the first case, keep is set. In the second case, another
+// request has moved the session and was served during this request; the recorded binding then has a larger generation
+// than b (Use.generation).
 func (t *Table) bind(b binding, keep bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,8 +73,8 @@ func (t *Table) bind(b binding, keep bool, now time.Time) {
 	t.recent.MoveToFront(e)
 }
 
-// makeRoom removes the sessions used longest ago that have ended, and one more if there is still no room. The caller
-// holds mu.
+// makeRoom removes sessions, the one used longest ago first, until there is room for one more and the session used
+// longest ago has not ended. The caller holds mu.
 func (t *Table) makeRoom(now time.Time) {
 	for e := t.recent.Back(); e != nil; e = t.recent.Back() {
 		if now.Before(e.Value.(*binding).until) && len(t.byKey) < t.max {

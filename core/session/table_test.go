@@ -36,7 +36,7 @@ func TestASessionKeepsItsProxyForItsTTL(t *testing.T) {
 	require.Zero(t, table.Len())
 }
 
-func TestAFailedRequestBindsNothing(t *testing.T) {
+func TestAFailedRequestBindsNoSession(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", true, now)
 	u.Attempt(0, "p1", false)
@@ -48,7 +48,7 @@ func TestAFailedRequestBindsNothing(t *testing.T) {
 	require.True(t, u.Strict())
 }
 
-func TestASessionThatMovesSaysSo(t *testing.T) {
+func TestASessionThatMovesIsReported(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	first := begin(table, "a", false, now)
 	first.Attempt(0, "p1", false)
@@ -103,8 +103,8 @@ func TestTokens(t *testing.T) {
 	require.NotEqual(t, first, other.Token())
 }
 
-// TestTheTableIsAModel compares the table with a map without a limit of its size, and checks the limit.
-func TestTheTableIsAModel(t *testing.T) {
+// TestTheTableAgainstAMap compares the table with a map without a limit of its size, and checks the limit.
+func TestTheTableAgainstAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const most = 4
 		table, now := NewTable(most), time.Unix(0, 0)

@@ -15,9 +15,9 @@ type Use struct {
 	strict bool
 	bound  binding // binding at the beginning of the request; zero if the session had no proxy
 
-	proxy      string // of the last attempt
-	generation uint32 // generation of the last attempt; it increases when the session moves
-	exits      bool   // the last attempt's proxy has an exit for each generation
+	proxy      string // id of the proxy of the last attempt
+	generation uint32 // number of times that the session has moved to another proxy or exit, up to the last attempt
+	exits      bool   // the proxy of the last attempt has a different exit address for each generation
 }
 
 // Begin begins the use of a session at the time now. key is the key of the session in r.
@@ -26,18 +26,19 @@ func (t *Table) Begin(key Key, r Request, now time.Time) Use {
 	return Use{table: t, key: key, ttl: r.TTL, strict: r.Strict, bound: b, generation: b.generation}
 }
 
-// Bound returns the id of the session's proxy; "" if it has none yet.
+// Bound returns the id of the session's proxy when the request began; "" if the session had no proxy.
 func (u *Use) Bound() string { return u.bound.proxy }
 
-// Strict reports whether the session has a proxy and must use no other one.
+// Strict reports whether the session has a proxy and must use no other proxy.
 func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
 
 // Score returns Key.Score for the key of the session.
 func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
 
-// Attempt records an attempt through a proxy; number is 0 for the first. Unless the session is strict, each retry
-// begins a new generation of the session, and so does an attempt through another proxy than the session's. exits is
-// set if the proxy has its own exit for each generation, which it selects by the Token.
+// Attempt records an attempt through a proxy; number is 0 for the first attempt of the request. If the session is not
+// strict, each retry moves the session. A first attempt through a proxy other than the session's proxy moves it, too.
+// Each move increases the generation by one. exits is set if the proxy has a different exit address for each
+// generation; the proxy's vendor chooses the exit by the Token.
 func (u *Use) Attempt(number int, proxy string, exits bool) {
 	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {
@@ -55,8 +56,8 @@ func (u *Use) Served(now time.Time) (movedFrom string) {
 	return u.Moved()
 }
 
-// Bind binds the session to the proxy of the last attempt, which has served the request, and sets the end of the
-// session to its TTL from now on.
+// Bind binds the session to the proxy of the last attempt, which has served the request. It sets the end of the
+// session to the time now plus the TTL.
 func (u *Use) Bind(now time.Time) {
 	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
 	u.table.bind(b, u.strict, now)
@@ -71,8 +72,9 @@ func (u *Use) Moved() (from string) {
 	return u.bound.proxy
 }
 
-// Token returns a name of the session for a proxy vendor: 13 lower case letters and digits, a hash that shows neither
-// the user nor the id. It is the same for all requests of a generation, also after a restart.
+// Token returns a name of the session for a proxy vendor. It has 13 lower case letters and digits. It is a hash that
+// shows neither the user nor the id of the session. The token changes only when the session moves. A restart of the
+// gateway does not change it.
 func (u *Use) Token() string {
 	b := binary.BigEndian.AppendUint32(append(make([]byte, 0, len(u.key)+4), u.key[:]...), u.generation)
 	sum := sha256.Sum256(b)

@@ -1,0 +1,103 @@
+package rules
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Explanation shows why a rule is applied to a request, or not.
+type Explanation struct {
+	Rule       int
+	Label      string
+	Response   bool        // it is a response rule; Conditions lacks its conditions on responses
+	Conditions []Condition // the conditions on the request
+	Holds      bool        // all Conditions hold
+	Kinds      []Kind      // the kinds of actions for which the rule is applied
+	Routing    *Routing    // the actions of a routing rule; nil for a response rule
+}
+
+// Condition is one part of a When.
+type Condition struct {
+	Key   string   // host, port, path, method or user
+	Want  []string // the permitted values, as they are configured
+	Got   string   // value of the request; "" if it has none
+	Holds bool
+}
+
+// Explain returns an Explanation for each rule, in the order of the rules. It also returns the routing rules that are
+// applied to q.
+func (s *Set) Explain(q *Request) (Route, []Explanation) {
+	if s == nil {
+		return Route{}, nil
+	}
+	found, all := s.Route(q), make([]Explanation, len(s.rules))
+	for i := range s.rules {
+		r, e := &s.rules[i], &all[i]
+		*e = Explanation{Rule: r.index, Label: r.label, Response: r.way.empty(), Holds: true}
+		if !e.Response {
+			e.Routing = &r.way.Routing
+		}
+		for k := range NumKinds {
+			if found.ways[k] == &r.way {
+				e.Kinds = append(e.Kinds, k)
+			}
+		}
+		e.Conditions = r.conditions(q)
+		for _, c := range e.Conditions {
+			e.Holds = e.Holds && c.Holds
+		}
+	}
+	return found, all
+}
+
+// conditions returns the conditions on the request.
+func (r *rule) conditions(q *Request) (all []Condition) {
+	add := func(key string, want []string, got string, holds bool) {
+		if len(want) > 0 {
+			all = append(all, Condition{key, want, got, holds})
+		}
+	}
+	add("host", r.when.Hosts, q.Host, r.hosts.has(q.Host))
+	add("port", r.when.Ports, strconv.Itoa(int(q.Port)), contains(r.ports, int(q.Port)))
+	add("path", r.when.Paths, string(normalPath(q.Path)), r.namesPath(q.Path))
+	add("method", r.when.Methods, q.Method, slices.Contains(r.methods, q.Method))
+	add("user", r.when.Users, q.User, r.namesUser(q.User))
+	return all
+}
+
+// ResponseConditions returns the keys of the conditions of a rule on responses and failed attempts.
+func (s *Set) ResponseConditions(rule int) (keys []string) {
+	w := &s.rules[rule].when
+	for _, c := range []struct {
+		key string
+		set bool
+	}{
+		{"status", len(w.Statuses) > 0}, {"header", len(w.Headers) > 0}, {"body", w.Body != ""},
+		{"error", w.Error != ""},
+	} {
+		if c.set {
+			keys = append(keys, c.key)
+		}
+	}
+	return keys
+}
+
+// ParsePort parses a port, such as 443, or a range of ports, such as 8000-8999. Ports are from 1 to 65535.
+func ParsePort(s string) (core.Range, error) {
+	first, last, isRange := strings.Cut(s, "-")
+	if !isRange {
+		last = first
+	}
+	f, err := strconv.ParseUint(first, 10, 16)
+	l, err2 := strconv.ParseUint(last, 10, 16)
+	if err != nil || err2 != nil || f == 0 || l == 0 {
+		return core.Range{}, errPort
+	}
+	if f > l {
+		return core.Range{}, reversed(l, f)
+	}
+	return core.Range{First: int(f), Last: int(l)}, nil
+}

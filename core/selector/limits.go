@@ -1,0 +1,69 @@
+package selector
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// limit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If not, the
+// state is the reason. Without limits it takes no lock.
+func (c *choice) limit(u *upstream.Upstream) (limit.State, bool) {
+	if !c.limits {
+		return limit.State{}, true
+	}
+	return limit.Check(u.Usage(), c.pairs.Usage(u.Hash()), c.now)
+}
+
+// limited reports whether u is at a limit. A proxy at a limit is no candidate.
+func (c *choice) limited(u *upstream.Upstream) bool {
+	_, admits := c.limit(u)
+	return !admits
+}
+
+// acquire acquires u if its limits admit an attempt, and counts the attempt for these limits. If it returns true,
+// c.lease holds the proxy.
+func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
+	if !c.limits {
+		c.lease, ok = u.Acquire(c.now)
+		return ok
+	}
+	held, admits := limit.Take(u.Usage(), c.pairs.Begin(u.Hash(), u.ID(), c.now), c.now)
+	if !admits {
+		return false
+	}
+	if c.lease, ok = u.Acquire(c.now); !ok {
+		held.Cancel(c.now)
+		return false
+	}
+	c.lease.Hold(held)
+	return true
+}
+
+// soonest collects the states of proxies that are at a limit.
+type soonest struct {
+	until time.Time // the first time at which one of these proxies admits an attempt; zero if no such time is known
+	found bool
+	open  bool // one of these proxies admits an attempt when an attempt in flight has ended, at an unknown time
+}
+
+func (s *soonest) add(state limit.State) {
+	s.found = true
+	switch {
+	case state.Until.IsZero():
+		s.open = true
+	case s.until.IsZero() || state.Until.Before(s.until):
+		s.until = state.Until
+	}
+}
+
+// error returns the error of a request for which each remaining proxy is at a limit, or busy.
+func (s *soonest) error(now time.Time, busy bool) error {
+	e := &core.LimitedError{Busy: busy || s.open}
+	if !s.until.IsZero() {
+		e.Left = max(s.until.Sub(now), time.Nanosecond)
+	}
+	return e
+}

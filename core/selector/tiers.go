@@ -1,0 +1,79 @@
+package selector
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// DefaultTierAttempts is the default of SetTierAttempts.
+const DefaultTierAttempts = 2
+
+// SetTierAttempts sets the maximum number of attempts of a request in one tier; n is at least 1. A tier in which the
+// request has made n attempts is used only if no other tier has a candidate.
+func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
+
+// collectTiers sets the candidates from the proxies of group: the admissible proxies of the lowest tier that has an
+// admissible proxy. A tier in which the request has made all its attempts comes after the other tiers. Unless
+// breaker.blame is "literal", a retry uses a tier without a closed breaker only if no tier has a closed breaker,
+// because the retry would be a probe.
+func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
+	c.tiered = true
+	defer func() { c.tiered = false }()
+	most, probes := int(s.tierAttempts.Load()), -1
+	for _, exhausted := range [2]bool{false, true} {
+		for i := range c.tiers {
+			t := &c.tiers[i]
+			if (c.triedIn(t.Number) >= most) != exhausted {
+				continue
+			}
+			if s.collectTier(c, group, t); len(c.candidates) == 0 {
+				continue
+			}
+			if c.Attempt == 0 || s.pool.Literal() || c.anyClosed() {
+				return
+			}
+			if probes < 0 {
+				probes = i
+			}
+		}
+	}
+	if probes >= 0 {
+		s.collectTier(c, group, &c.tiers[probes])
+	}
+}
+
+// collectTier sets the candidates from the proxies of group that are of tier t.
+func (s *Selector) collectTier(c *choice, group *upstream.Group, t *upstream.Tier) {
+	if c.tier = t.Number; group == c.whole {
+		group = t.Group
+	}
+	s.collect(c, group)
+}
+
+// triedIn returns the number of proxies of a tier through which the request has been attempted.
+func (q *Query) triedIn(tier int32) (n int) {
+	for i := range q.Tried {
+		if q.Tried[i].Proxy.Tier() == tier {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *choice) anyClosed() bool {
+	for _, u := range c.candidates {
+		if u.Breaker().State() == core.Closed {
+			return true
+		}
+	}
+	return false
+}
+
+// outsideTier reports whether the candidates being collected must be of one tier, and u is of another tier.
+func (c *choice) outsideTier(u *upstream.Upstream) bool { return c.tiered && u.Tier() != c.tier }
+
+// inFirstTier reports whether u is of the lowest tier. Only such a proxy is explored, or probed without being the
+// best candidate: an attempt through a proxy of a higher tier would cost more.
+func (c *choice) inFirstTier(u *upstream.Upstream) bool {
+	return len(c.tiers) == 0 || u.Tier() == c.tiers[0].Number
+}
