@@ -8,38 +8,40 @@ import (
 )
 
 const (
-	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n
-	// times as long, up to maxDelay. The delay is too short to disturb a person who mistypes a password, but a
-	// program that guesses soon has one try in 10 seconds.
+	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n times
+	// delayUnit, but at most maxDelay. These delays are too short to disturb a person who mistypes a password. A
+	// program that guesses passwords can soon try only one password in 10 seconds.
 	delayUnit = 2500 * time.Microsecond
 	maxDelay  = 10 * time.Second
 	// forgetAfter is the time without a failed login after which the failed logins of a network are forgotten.
 	forgetAfter = 10 * time.Minute
 	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. At this
-	// number, further logins of the address are refused without a check. Otherwise a client could try as many
-	// passwords at a time as it has connections.
+	// number, all other logins of the address are refused without a check. Otherwise a client could try as many
+	// passwords at the same time as it has connections.
 	maxDelayed = 8
-	// maxNetworks is the maximum number of networks whose failed logins are kept. Beyond it, a network without a
-	// running delay is removed: if possible, one with few failed logins, and among these the one whose last delay
-	// ended first. In this way, failed logins from many addresses do not remove the count of an address that guesses.
+	// maxNetworks is the maximum number of networks whose failed logins are kept. To add another network, the table
+	// removes a network without a running delay: if possible, a network with few failed logins. Of several such
+	// networks, it removes the one whose last delay ended longest ago. As a result, failed logins from many addresses
+	// do not remove the count of an address that guesses passwords.
 	maxNetworks = 4096
-	// few is the number of failed logins, divided by the weight of the level, below which a network has
-	// few failed logins.
+	// few defines "few failed logins": a network has few failed logins if their number is less than few times the
+	// weight of the network's level.
 	few = 8
-	// maxDelayedTogether is maxDelayed for the level together.
+	// maxDelayedTogether is the maximum number of delayed responses of all addresses that share one level, the
+	// variable together (declared below).
 	maxDelayedTogether = 64
 )
 
-// level is a length of prefixes at which failed logins are counted.
+// level describes the networks of one prefix length. Failed logins are counted for each network.
 type level struct {
-	bits   int
-	weight int // number of failed logins of the network that lead to the same delay as one of an address
+	bits   int // length of the prefix
+	weight int // this number of failed logins of a network leads to the same delay as one of a single address
 	most   int // maximum number of delayed responses of the network; see maxDelayed
 }
 
 // The levels. Many clients may share one IPv4 address (NAT), and neighbouring addresses usually belong to different
-// clients. In IPv6 a /64 is the smallest block that a subscriber gets, a /48 the largest usual one (RFC 6177), and
-// a /32 the smallest block of a provider. An attacker may own any of these.
+// clients. In IPv6, a /64 is the smallest block that a subscriber gets, a /48 the largest usual block of a subscriber
+// (RFC 6177), and a /32 the smallest block of a provider. An attacker may own any of these blocks.
 var (
 	levels4 = []level{{32, 1, maxDelayed}}
 	levels6 = []level{{64, 1, maxDelayed}, {48, 16, 8 * maxDelayed}, {32, 256, 64 * maxDelayed}}
@@ -48,8 +50,8 @@ var (
 	together = level{weight: 16, most: maxDelayedTogether}
 )
 
-// origin is the source of a login. Failures at the API are counted separately, so that a client of the gateway with a
-// wrong password does not lock out an operator with the same address.
+// origin is the source of a login. Failures at the API are counted separately. Otherwise a client of the gateway with
+// a wrong password could lock out an operator of the API who has the same address.
 type origin struct {
 	address netip.Addr // the zero Addr if it is unknown
 	api     bool
@@ -85,13 +87,14 @@ func (o origin) network(l level) network {
 type failures struct {
 	network
 	level
-	count   int
-	last    time.Time
+	count   int           // number of failed logins
+	last    time.Time     // time of the last failed login
 	delayed int           // number of responses that are being delayed
-	idle    *list.Element // in the list idleList of the table; nil if delayed > 0
+	idle    *list.Element // the element in table.idle[idleList()]; nil if delayed > 0
 }
 
-// idleList returns the index of the list in table.idle for a network.
+// idleList returns the index in table.idle of the list that the network belongs to: 0 if it has few failed logins,
+// otherwise 1.
 func (f *failures) idleList() int {
 	if f.count < few*f.weight {
 		return 0
@@ -115,8 +118,8 @@ func delayOf(count int) time.Duration {
 type table struct {
 	networks map[network]*failures
 	most     int          // maximum length of networks
-	idle     [2]list.List // the *failures without a running delay, latest first; index 0: few failed logins, 1: more
-	together [2]failures  // for addresses without a place in networks: at the gateway, at the API
+	idle     [2]list.List // the *failures without a running delay, latest first; the index is that of idleList
+	together [2]failures  // for addresses for which networks has no room; index 0: at the gateway, 1: at the API
 }
 
 func newTable(most int) *table {
@@ -124,8 +127,8 @@ func newTable(most int) *table {
 		together: [2]failures{{level: together}, {level: together, network: network{api: true}}}}
 }
 
-// blocked reports whether logins of an address are refused without a check. wait is the longest time until they are
-// checked again.
+// blocked reports whether logins of an address are refused without a check. The result wait is the longest time until
+// logins of this address are checked again.
 func (t *table) blocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
 		f := t.networks[from.network(l)]
@@ -149,14 +152,15 @@ func (t *table) others(from origin) *failures {
 	return &t.together[0]
 }
 
-// fail records a failed login. The caller calls release with held when the delay has ended. If held is empty, the
-// networks already have their maximum number of delayed responses, and the response is not delayed.
+// fail records a failed login in each network of the address, and returns these networks as held and the delay of the
+// response. The caller must call release with held when the delay has ended. If one of the networks already has its
+// maximum number of delayed responses, held is nil and the caller must not delay the response.
 func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
 		f := t.get(now, from, l)
 		if len(held) > 0 && held[len(held)-1] == f {
-			continue // several levels have no place in the table
+			continue // the table has no room for several levels, for which get returns the same failures
 		}
 		if f.idle != nil {
 			t.idle[f.idleList()].Remove(f.idle)
@@ -188,7 +192,8 @@ func (t *table) release(held []*failures) {
 	}
 }
 
-// get returns the failures of an address at a level. It makes room for them if necessary.
+// get returns the failures of an address at a level. If the table has no failures of this network, get adds them, and
+// removes another network if necessary. If the table is full of networks with running delays, get returns t.others.
 func (t *table) get(now time.Time, from origin, l level) *failures {
 	n := from.network(l)
 	f := t.networks[n]

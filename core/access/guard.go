@@ -25,7 +25,7 @@ const (
 
 var listenerNames = [NumListeners]string{Gateway: "gateway", SOCKS5: "socks5", API: "api"}
 
-// String returns the name in metrics and log.
+// String returns the name of the listener in metrics and in the log.
 func (l Listener) String() string { return listenerNames[l] }
 
 // maxHashWait is the longest time for which a login waits until its hash can be computed.
@@ -38,18 +38,19 @@ type Result uint8
 const (
 	Accepted Result = iota
 	Refused         // the credentials were wrong, and the delay has passed
-	Blocked         // not checked: this address has too many failed logins, or too many hashes wait to be computed
+	Blocked         // refused without a check, because of failed logins or of logins that wait for a hash
 )
 
 // Login describes a login that a client tries.
 type Login struct {
 	Listener Listener
 	From     net.Addr // the client's address
-	User     string   // the name that the client sent; "" if there is none
+	User     string   // the user name that the client sent; "" if it sent no name
 }
 
-// Guard counts and logs failed logins, and delays the responses to them. All listeners share one Guard, so that an
-// address has one delay. It is safe for concurrent use.
+// Guard counts and logs failed logins, and delays the responses to failed logins. All listeners share one Guard. An
+// address has one delay at the HTTP and SOCKS5 listeners together, and another delay at the API. A Guard is safe for
+// concurrent use.
 type Guard struct {
 	now     func() time.Time
 	log     *slog.Logger
@@ -61,8 +62,8 @@ type Guard struct {
 	failures *table // guarded by mu
 }
 
-// NewGuard returns a guard without failures. now is the clock. The delays themselves use timers of
-// package time.
+// NewGuard returns a guard that has counted no failed logins. The function now returns the time of a failed login.
+// The waits in Do do not use now, but timers of package time.
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -73,17 +74,17 @@ func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 // Failed returns the number of failed logins at a listener.
 func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
-// Check checks the credentials of a login. Known does so without computing a hash; if that is impossible, it
-// returns decided = false, and Slow checks the credentials with the hash. Known must return soon, because
-// logins of all addresses wait for it.
+// Check checks the credentials of a login. The function Known checks them without computing a hash. If that is
+// impossible, Known returns decided = false, and the function Slow checks the credentials with the hash. Known must
+// return soon, because the logins of all addresses wait while Known runs.
 type Check struct {
 	Known func() (ok, decided bool)
 	Slow  func() (ok bool) // nil if Known always decides
 }
 
-// Do checks a login. It may wait until a hash can be computed. If the login fails, it returns when the delay has
-// passed or ctx ends; if ctx ends, the delay still counts for its whole time. If the result is Blocked, retryAfter is
-// the time after which another login may be checked.
+// Do checks a login. It may wait until a hash can be computed. If the login fails, Do returns when the delay has
+// passed or ctx ends. If ctx ends first, the response still counts as delayed until the delay has passed. If the
+// result is Blocked, retryAfter is the time after which another login may be checked.
 func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
 	result, held, delay := g.known(from, check.Known)
@@ -118,8 +119,8 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 // unknown is the result of a check that requires a hash.
 const unknown = Blocked + 1
 
-// known runs check.Known. It holds mu meanwhile and while it records a failure, so that a client cannot
-// have many passwords checked at the same time. After a failed check, held and delay are the results of
+// known runs check, the function Known of a Check, and records a failed login. It holds mu while check runs, so that
+// a client cannot have many passwords checked at the same time. If the check fails, held and delay are the results of
 // table.fail.
 func (g *Guard) known(
 	from origin, check func() (ok, decided bool),
@@ -139,9 +140,9 @@ func (g *Guard) known(
 	return Refused, held, delay
 }
 
-// slow runs check.Slow when hashing has a free place. It returns Blocked if it has waited for maxHashWait, if
-// ctx ends, or if the address has been blocked meanwhile. After a failed check, held and delay are the results
-// of table.fail.
+// slow runs check, the function Slow of a Check, when fewer than the maximum number of hashes are being computed. It
+// returns Blocked if it has waited for maxHashWait, if ctx ends, or if the address was blocked during the wait. If
+// the check fails, held and delay are the results of table.fail.
 func (g *Guard) slow(
 	ctx context.Context, from origin, check func() bool,
 ) (result Result, held []*failures, delay time.Duration) {

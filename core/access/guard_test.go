@@ -136,7 +136,7 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 // A client that leaves does not end its delay. Otherwise it could try again at once on another connection.
-func TestADelayGoesOnWithoutTheClient(t *testing.T) {
+func TestADelayContinuesWithoutTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		left, leave := context.WithCancel(t.Context())
@@ -230,7 +230,7 @@ func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
 
 // While every network in a full table has a running delay, all other addresses together have few tries, and a right
 // password from one of them is still accepted.
-func TestMoreAddressesThanAreRemembered(t *testing.T) {
+func TestAFullTableLimitsAllOtherAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		var checked atomic.Int64
@@ -388,7 +388,7 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 }
 
 // Failed logins at the gateway do not block those at the API's port.
-func TestTheAPIIsApart(t *testing.T) {
+func TestTheAPIHasItsOwnFailedLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		for range maxDelayed {

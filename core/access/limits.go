@@ -8,6 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
 // Limits restrict what a user may do. The zero value restricts nothing.
@@ -17,9 +18,9 @@ type Limits struct {
 	Allow          []string // rules of package egress; if there are any, a target must match one of them
 	Deny           []string // a target must match none of them
 	Regions        []string // names of regions; the user gets only proxies of these regions; empty for all proxies
-	MaxInFlight    int      // requests and tunnels at the same time; 0 for no limit
-	RequestsPerDay int64    // from 00:00 UTC on; 0 for no limit
-	BytesPerDay    int64    // of requests and responses, from 00:00 UTC on; 0 for no limit
+	MaxInFlight    int      // maximum number of requests and tunnels at the same time; 0 for no limit
+	RequestsPerDay int64    // maximum number of requests per day, which begins at 00:00 UTC; 0 for no limit
+	BytesPerDay    int64    // maximum number of bytes of requests and responses per day; 0 for no limit
 }
 
 // Denial is the reason why a user's request is not carried out.
@@ -29,7 +30,7 @@ type Denial uint8
 const (
 	Granted          Denial = iota
 	TargetDenied            // a rule of Deny matches the target
-	TargetNotAllowed        // there are rules in Allow, and none matches the target
+	TargetNotAllowed        // there are rules in Allow, and none of them matches the target
 	TooManyInFlight         // MaxInFlight is reached
 	RequestsSpent           // RequestsPerDay is used up
 	BytesSpent              // BytesPerDay is used up
@@ -37,13 +38,15 @@ const (
 
 // Usage counts the requests and bytes of a user. It is safe for concurrent use.
 type Usage struct {
+	Meter traffic.Meter // bytes, attempts and costs of the user at proxies, with those that RestoreCosts has added
+
 	inFlight, requests, bytes atomic.Int64
 	day                       atomic.Int64 // the day of requests and bytes, in days since the Unix epoch
 	mu                        sync.Mutex   // held while a day begins
 }
 
-// AddBytes counts bytes that were sent or received for the user. They count for the day on which the user's last
-// request began.
+// AddBytes adds n bytes that were sent or received for the user. These bytes count for the day on which the user's
+// last request began.
 func (u *Usage) AddBytes(n int64) { u.bytes.Add(n) }
 
 // begin sets requests and bytes to 0 if a new day (UTC) has begun since the last call.

@@ -50,7 +50,8 @@ func HashArgon2id(secret string) string {
 		enc.EncodeToString(salt), enc.EncodeToString(key))
 }
 
-// HashBcrypt returns the bcrypt hash of a password of at most 72 bytes. The error is ErrBcryptLength.
+// HashBcrypt returns the bcrypt hash of a password. For a password of more than 72 bytes, the error is
+// ErrBcryptLength.
 func HashBcrypt(secret string) (string, error) {
 	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcryptCost)
 	if errors.Is(err, bcrypt.ErrPasswordTooLong) {
@@ -59,8 +60,8 @@ func HashBcrypt(secret string) (string, error) {
 	return string(hash), err
 }
 
-// CheckPassword returns an error if a configured password begins like a hash but is not a valid one. Any
-// other text is a password in plain text.
+// CheckPassword returns an error if a configured password begins like a hash but is not a valid hash. A text that
+// does not begin like a hash is a password in plain text.
 func CheckPassword(configured string) error {
 	_, err := parseHash(configured)
 	return err
@@ -78,8 +79,7 @@ func IsHash(configured string) bool {
 
 // hash is a hash of a password.
 type hash interface {
-	// matches reports whether this is the hash of the password. It takes tens of milliseconds of processor
-	// time.
+	// matches reports whether the hash is that of the password. A call takes tens of milliseconds of processor time.
 	matches(password string) bool
 }
 
@@ -152,11 +152,11 @@ func (h *argonHash) matches(password string) bool {
 	return subtle.ConstantTimeCompare(h.derive(password, len(h.key)), h.key) == 1
 }
 
-// digest is a keyed hash of a password, under a key of this process.
+// digest is a keyed hash of a password or of a user name. The key is that of this process.
 type digest [sha256.Size]byte
 
-// digester computes digests. The key is random, so that a digest read from memory is useless
-// elsewhere.
+// digester computes digests; its bytes are the key. The key is random, so that a digest that was read from the memory
+// of this process is useless in another process.
 type digester [sha256.Size]byte
 
 func newDigester() *digester {
@@ -190,7 +190,7 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// quick checks the digest of a password without computing a hash. decided is false if the hash must
+// quick checks a password by its digest sum, without computing a hash. The result decided is false if the hash must
 // be computed.
 func (p *password) quick(sum digest) (ok, decided bool) {
 	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
@@ -199,7 +199,7 @@ func (p *password) quick(sum digest) (ok, decided bool) {
 	return false, p.hash == nil
 }
 
-// slow checks a password by computing its hash. It takes tens of milliseconds.
+// slow checks the password text by computing its hash, which takes tens of milliseconds. sum is the digest of text.
 func (p *password) slow(text string, sum digest) bool {
 	if p.hash == nil || !p.hash.matches(text) {
 		return false

@@ -49,7 +49,7 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
-func TestHashesThatAreNone(t *testing.T) {
+func TestInvalidHashesAreRefused(t *testing.T) {
 	tail := "$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
 	for configured, want := range map[string]string{
 		"$2b$":  "none",

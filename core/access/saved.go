@@ -1,16 +1,40 @@
 package access
 
-// Used is the usage of a user on one day, in the form in which a file stores it.
-type Used struct {
+import (
+	"iter"
+
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
+)
+
+// SavedUsage is the usage of a user on one day, in the form in which a file stores it.
+type SavedUsage struct {
 	Name     string `json:"name"`
 	Day      int64  `json:"day"` // in days since the Unix epoch (UTC)
 	Requests int64  `json:"requests"`
 	Bytes    int64  `json:"bytes"`
 }
 
+// Costs returns the bytes, attempts and costs of each user that has any, in the order of the configuration.
+func (u *Users) Costs() iter.Seq2[string, traffic.Total] {
+	return func(yield func(string, traffic.Total) bool) {
+		for _, a := range u.all {
+			if t := a.Usage.Meter.Total(); t != (traffic.Total{}) && !yield(a.Name, t) {
+				return
+			}
+		}
+	}
+}
+
+// RestoreCosts adds the costs that a user had in an earlier process. It does nothing if no user has the name.
+func (u *Users) RestoreCosts(name string, t traffic.Total) {
+	if a := u.get(u.digester.digest(name)); a != nil {
+		a.Usage.Meter.Add(t)
+	}
+}
+
 // Used returns the usage of each user who has sent a request since the process started or whose usage was restored.
-func (u *Users) Used() []Used {
-	var out []Used
+func (u *Users) Used() []SavedUsage {
+	var out []SavedUsage
 	for _, a := range u.all {
 		if used := a.Usage.used(); used.Day > 0 {
 			used.Name = a.Name
@@ -20,15 +44,15 @@ func (u *Users) Used() []Used {
 	return out
 }
 
-func (u *Usage) used() Used {
+func (u *Usage) used() SavedUsage {
 	u.mu.Lock() // so that no new day begins between the following loads
 	defer u.mu.Unlock()
-	return Used{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
+	return SavedUsage{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
 }
 
-// Restore sets the usage to that of an earlier process. It must be called before any request. It skips names that are
-// not users.
-func (u *Users) Restore(used []Used) {
+// Restore sets the usage of the users to that of an earlier process. It must be called before any request. It skips
+// names that no user has.
+func (u *Users) Restore(used []SavedUsage) {
 	for _, d := range used {
 		a := u.get(u.digester.digest(d.Name))
 		if a == nil || d.Day <= 0 || d.Requests < 0 || d.Bytes < 0 {

@@ -24,12 +24,13 @@ func TestUsageIsRestored(t *testing.T) {
 	text, err := json.Marshal(before.Used())
 	require.NoError(t, err)
 
-	var used []Used
+	var used []SavedUsage
 	require.NoError(t, json.Unmarshal(text, &used))
 	day := noon.Unix() / secondsPerDay
-	require.Equal(t, []Used{{"ann", day, 2, 0}, {"bob", day, 1, 10}}, used)
+	require.Equal(t, []SavedUsage{{"ann", day, 2, 0}, {"bob", day, 1, 10}}, used)
 	after := NewUsers(list, nil)
-	after.Restore(append(used, Used{"nobody", day, 1, 1}, Used{"eve", day, -1, 1}, Used{"eve", 0, 1, 1}))
+	after.Restore(append(used,
+		SavedUsage{"nobody", day, 1, 1}, SavedUsage{"eve", day, -1, 1}, SavedUsage{"eve", 0, 1, 1}))
 	require.Equal(t, used, after.Used())
 	require.Equal(t, RequestsSpent, begin(after, 0, noon.Add(time.Hour)))
 	require.Equal(t, BytesSpent, begin(after, 1, noon))

@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 )
 
-// User is the account of a client.
+// User is the configuration of an account with which clients log in.
 type User struct {
 	Name     string
 	Password string // a plain text, or a bcrypt or argon2id hash; "" if the user has a client certificate only
@@ -22,10 +22,10 @@ type Users struct {
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
 	hashes   []hash    // hashes of the users' passwords
-	nobody   *password // for unknown names; no text matches it
+	nobody   *password // the password of unknown names; no text matches it
 }
 
-// Account is a user who may log in.
+// Account is a User with the data for its logins and limits.
 type Account struct {
 	User
 	Usage       *Usage
@@ -34,9 +34,9 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules.
-// before is the previous set, or nil: the new set keeps the usage of users with the same name, and does not
-// hash a password again that was verified.
+// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules. before is
+// the previous set, or nil. A user whose name is also in before keeps the usage and, if the password has not changed,
+// the digest of the verified password.
 func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
 	u.nobody.known.Store(&digest{})
@@ -99,7 +99,7 @@ func (u *Users) Login(
 			if own.hash != nil {
 				return own.slow(password, sum)
 			}
-			u.otherHash(name).matches(password) // so that a failed login takes as long as with a hash
+			u.otherHash(name).matches(password) // so that the login takes as long as that of a user with a hash
 			return false
 		},
 	})
@@ -109,16 +109,16 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// otherHash returns the hash that is computed for a failed login if the name itself has none: for an unknown name, or
-// a user with a plain text or a certificate. The response then takes as long as for users with a hash. The hash
-// depends on the name, so that the different costs of hashes do not show which names exist. At least one user must
-// have a hash.
+// otherHash returns the hash that is computed for a failed login with a name that has no hash. Such a name is
+// unknown, or its user has a password in plain text or only a certificate. The response then takes as long as for
+// users with a hash. The hash is chosen by the name, so that the different costs of hashes do not show which names
+// exist. At least one user must have a hash.
 func (u *Users) otherHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]
 }
 
-// Certified returns the user whose name is one of the names of a verified client certificate; nil if there
-// is none.
+// Certified returns the user whose name is one of the names of a verified client certificate; nil if there is no such
+// user.
 func (u *Users) Certified(names []string) *Account {
 	for _, name := range names {
 		if a := u.get(u.digester.digest(name)); a != nil {

@@ -4,21 +4,20 @@ package accesslog
 import (
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// Filter determines which requests are logged. The zero value logs none.
+// Filter determines which requests are logged. The zero value logs no requests.
 type Filter struct {
-	errors bool
-	share  float64 // share of the other requests, from 0 to 1
+	errors bool    // requests that count as errors are logged
+	share  float64 // share of the requests without an error that are logged, from 0 to 1
 }
 
-// ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%", which stands for all errors and
-// for this share of the other requests.
+// ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%". A percentage stands for all
+// requests that count as errors and for this share of the requests without an error.
 func ParseFilter(s string) (Filter, error) {
 	switch s {
 	case "off":
@@ -36,17 +35,13 @@ func ParseFilter(s string) (Filter, error) {
 	return Filter{errors: true, share: percent / 100}, nil
 }
 
-// admits reports whether r is logged. Whether a request is in the sample depends only on its id.
+// admits reports whether r is logged. For a request without an error, the result depends only on the request's id.
 func (f Filter) admits(r *Record) bool {
 	if r.failed() {
 		return f.errors
 	}
-	return f.share >= 1 || float64(uint64(r.ID)*spread) < f.share*math.MaxUint64
+	return r.ID.Sampled(f.share)
 }
-
-// spread is an odd number that distributes ids over all 64-bit numbers when they are multiplied by it (Fibonacci
-// hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
-const spread = 0x9E3779B97F4A7C15
 
 // The formats of lines.
 const (
@@ -65,7 +60,7 @@ type Log struct {
 }
 
 // Configure replaces the filter, the format (JSON or Combined) and the output. After it has returned, the previous
-// output is no longer used. out gets each line in one call of Write; its errors are ignored.
+// output is no longer used. out gets each line in one call of Write; the errors of Write are ignored.
 func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,7 +74,7 @@ func (l *Log) On() bool {
 	return f != nil && f.errors
 }
 
-// Write logs r if the filter admits it. It does not keep r.
+// Write logs r if the filter admits it. It does not use r after it has returned.
 func (l *Log) Write(r *Record) {
 	if f := l.filter.Load(); f == nil || !f.admits(r) {
 		return

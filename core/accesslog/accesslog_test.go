@@ -56,6 +56,10 @@ func TestFormats(t *testing.T) {
 	refused := Record{
 		ID: 1, Client: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 4711}, Method: "GE\"\nT", Status: 407, Code: "x",
 	}
+	routed := refused
+	routed.Rules = core.RuleLabels{"ads", "rules[3]"}
+	routed.Attempts = []core.AttemptEvent{{ProxyID: "p", Rule: "rules[1]", Outcome: core.Outcome{
+		Result: core.ResultFailure, Cause: verdict.BannedHere}}}
 	for _, c := range []struct {
 		format   string
 		record   Record
@@ -72,6 +76,11 @@ func TestFormats(t *testing.T) {
 			`{"time":"0001-01-01T00:00:00.000Z","request_id":"0000000000000001","client":"192.0.2.1:4711",` +
 				`"listener":"http","method":"GE\"\nT","target":"","status":407,"outcome":"refused","error":"x",` +
 				`"received_bytes":0,"sent_bytes":0,"duration":0,"waited":0,"attempts":[]}`},
+		{JSON, routed,
+			`{"time":"0001-01-01T00:00:00.000Z","request_id":"0000000000000001","client":"192.0.2.1:4711",` +
+				`"listener":"http","method":"GE\"\nT","target":"","status":407,"outcome":"refused","error":"x",` +
+				`"received_bytes":0,"sent_bytes":0,"duration":0,"waited":0,"rules":["ads","rules[3]"],"attempts":[` +
+				`{"proxy":"p","result":"failure","cause":"banned_here","duration":0,"rule":"rules[1]"}]}`},
 		{Combined, served(),
 			`192.0.2.1 - ann [29/Nov/2026:03:00:01 +0000] "GET shop.example:80 HTTP/1.1" ` +
 				`200 1234 "-" "-" ` +

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/trace"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -15,22 +16,25 @@ import (
 type Record struct {
 	ID       core.RequestID
 	Client   net.Addr
-	User     string // "" without users, and if the user is unknown
+	User     string // "" if the gateway has no users, or if the user is unknown
 	Listener core.Listener
 	Method   string
 	Target   string // host:port; "" if the request had no valid target
-	Minor    int    // of the client's HTTP version 1.x; 1 for SOCKS5
-	Status   int    // of the response to the client (for SOCKS5, the one of a CONNECT); 0 if there was none
-	Code     string // code of the gateway's error response; "" if it sent none
+	Minor    int    // the x in the client's HTTP version 1.x; 1 for SOCKS5 and HTTP/2
+	HTTP2    bool   // the client speaks HTTP/2
+	Status   int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
+	Code     string // code of the gateway's error response; "" if the gateway sent no error response
 	Final    core.Final
-	Ran      bool  // the executor ran: the request was not refused before
+	Ran      bool  // the executor ran; if false, the request was refused before any attempt
 	Left     bool  // the client left before the end of the response
 	Received int64 // bytes of the request's body, or in a tunnel from the client to the target
 	Sent     int64 // bytes of the response with its head, or in a tunnel from the target to the client
 	Started  time.Time
 	Ended    time.Time
-	Waited   time.Duration       // in backoffs and queues
-	Attempts []core.AttemptEvent // in the order of their ends
+	Waited   time.Duration       // time in backoffs and queues
+	Attempts []core.AttemptEvent // in the order in which the attempts ended
+	Rules    core.RuleLabels     // labels of the routing rules that were applied
+	Trace    trace.Context       // zero if the request is not traced
 }
 
 // failed reports whether the request counts as an error: it was not served, or its response has a status of 400 or
@@ -39,9 +43,9 @@ func (r *Record) failed() bool {
 	return !r.Ran || r.Left || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
 }
 
-// outcome returns the final outcome of the request, as in X-Whirlpool-Outcome, or "refused" if the request was
+// Outcome returns the final outcome of the request, as in X-Whirlpool-Outcome, or "refused" if the request was
 // refused before any attempt.
-func (r *Record) outcome() string {
+func (r *Record) Outcome() string {
 	if !r.Ran {
 		return "refused"
 	}
@@ -65,6 +69,7 @@ type line struct {
 	Sent     int64     `json:"sent_bytes"`
 	Duration float64   `json:"duration"`
 	Waited   float64   `json:"waited"`
+	Rules    []string  `json:"rules,omitempty"`
 	Attempts []attempt `json:"attempts"`
 }
 
@@ -76,6 +81,7 @@ type attempt struct {
 	Status   int     `json:"status,omitempty"`
 	Duration float64 `json:"duration"`
 	Hedge    bool    `json:"hedge,omitempty"`
+	Rule     string  `json:"rule,omitempty"`
 }
 
 // appendJSON appends the record as a line of JSON. Times are in RFC 3339, durations in seconds.
@@ -83,15 +89,21 @@ func (r *Record) appendJSON(b []byte) []byte {
 	l := line{
 		Time: r.Ended.UTC().Format("2006-01-02T15:04:05.000Z"), ID: r.ID.String(), Client: address(r.Client),
 		User:     r.User,
-		Listener: r.Listener.String(), Method: r.Method, Target: r.Target, Status: r.Status, Outcome: r.outcome(),
+		Listener: r.Listener.String(), Method: r.Method, Target: r.Target, Status: r.Status, Outcome: r.Outcome(),
 		Error: r.Code, Left: r.Left, Received: r.Received, Sent: r.Sent, Duration: r.Ended.Sub(r.Started).Seconds(),
 		Waited: r.Waited.Seconds(), Attempts: make([]attempt, 0, len(r.Attempts)),
+	}
+	for _, label := range r.Rules {
+		if label != "" {
+			l.Rules = append(l.Rules, label)
+		}
 	}
 	for i := range r.Attempts {
 		e := &r.Attempts[i]
 		l.Attempts = append(l.Attempts, attempt{
 			Proxy: e.ProxyID, Result: e.Outcome.Result.String(), Cause: verdict.Word(e.Outcome.Cause),
 			Status: e.Outcome.Status, Duration: e.Ended.Sub(e.Started).Seconds(), Hedge: e.Hedge,
+			Rule: e.Rule,
 		})
 	}
 	text, err := json.Marshal(&l)
@@ -102,8 +114,8 @@ func (r *Record) appendJSON(b []byte) []byte {
 }
 
 // appendCombined appends the record in the Combined Log Format of the Apache HTTP Server (mod_log_config), which log
-// analysers read. The referer and the user agent are "-". After them come the duration in seconds, the outcome, and
-// each attempt as proxy=cause.
+// analysers read. The referer and the user agent are "-". After these two values, the line has the duration in
+// seconds, the outcome, and each attempt as proxy=cause.
 func (r *Record) appendCombined(b []byte) []byte {
 	host := address(r.Client)
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -113,15 +125,18 @@ func (r *Record) appendCombined(b []byte) []byte {
 	b = appendWord(b, r.User)
 	b = append(b, r.Ended.Format(" [02/Jan/2006:15:04:05 -0700] ")...)
 	protocol := "HTTP/1." + strconv.Itoa(r.Minor)
-	if r.Listener == core.ListenSOCKS5 {
+	switch {
+	case r.Listener == core.ListenSOCKS5:
 		protocol = "SOCKS5"
+	case r.HTTP2:
+		protocol = "HTTP/2.0"
 	}
 	b = strconv.AppendQuoteToASCII(b, r.Method+" "+r.Target+" "+protocol)
 	b = strconv.AppendInt(append(b, ' '), int64(r.Status), 10)
 	b = strconv.AppendInt(append(b, ' '), r.Sent, 10)
 	b = append(b, ` "-" "-" `...)
 	b = strconv.AppendFloat(b, r.Ended.Sub(r.Started).Seconds(), 'f', 3, 64)
-	b = append(append(b, ' '), r.outcome()...)
+	b = append(append(b, ' '), r.Outcome()...)
 	for i := range r.Attempts {
 		e := &r.Attempts[i]
 		b = appendWord(append(b, ' '), e.ProxyID)

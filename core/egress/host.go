@@ -10,14 +10,14 @@ import (
 
 // host is the host of a target: a name or an address.
 type host struct {
-	name  string        // in lower case without a trailing dot; the usual text of an address
-	addrs [2]netip.Addr // the address, and the IPv4 address embedded in it; invalid if there is none
+	name  string        // in lower case without a trailing dot; for an address, its usual text
+	addrs [2]netip.Addr // the address, and the IPv4 address embedded in it; the zero Addr if there is no such address
 }
 
-// parseHost parses the host of a target, without brackets. Unusual spellings of IPv4 addresses, which inet_aton(3)
-// and many resolvers accept, give addresses. A name with characters beyond ASCII becomes the ASCII name to which a
-// proxy may convert it: full-width letters and digits become plain ones, and an international name gets its form with
-// xn-- (UTS #46).
+// parseHost parses the host of a target, without brackets. It converts unusual spellings of IPv4 addresses, which
+// inet_aton(3) and many resolvers accept, to addresses. It converts a name with characters beyond ASCII to the ASCII
+// name to which a proxy may convert the name, too. Full-width letters and digits become ASCII letters and digits, and
+// an international name gets its form with xn-- (UTS #46).
 func parseHost(s string) host {
 	if !isASCII(s) {
 		if mapped, err := idna.Lookup.ToASCII(s); err == nil {
@@ -114,9 +114,10 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// embedded returns the IPv4 address that is embedded in an IPv6 address. A translator or a tunnel would
-// forward a connection to this IPv4 address: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC
-// 2765) and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). The result is invalid if a embeds none.
+// embedded returns the IPv4 address that is embedded in the IPv6 address a. A translator or a tunnel would forward a
+// connection with a to this IPv4 address. The addresses are those of NAT64 (RFC 6052), 6to4 (RFC 3056) and stateless
+// translation (RFC 2765), and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). The result is invalid if a embeds
+// no IPv4 address.
 func embedded(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return netip.Addr{}

@@ -12,7 +12,7 @@ type List struct{ rules []rule }
 // RuleError is an error in one rule of a list.
 type RuleError struct {
 	Index int    // index in the list, from 0
-	Rule  string // as it was written
+	Rule  string // the text of the rule, as it was written
 	Err   error
 }
 
@@ -37,8 +37,9 @@ func ParseList(rules []string) (List, error) {
 // Empty reports whether the list has no rules.
 func (l *List) Empty() bool { return len(l.rules) == 0 }
 
-// Match returns the first rule that holds for a target, as it was written. name is a name or an address in any
-// spelling, without brackets. A name is not resolved, so networks hold only for addresses.
+// Match returns the first rule that holds for a target, in the text in which the rule was written. name is a name or
+// an address in any spelling, without brackets. Match does not resolve a name. Therefore rules with networks hold
+// only for targets that are addresses.
 func (l *List) Match(name string, port uint16) (rule string, ok bool) {
 	if l.Empty() {
 		return "", false

@@ -8,8 +8,8 @@ import (
 
 // Config is the section [egress].
 type Config struct {
-	Allow   []string // exceptions from Default and from the built-in rules
-	Deny    []string // stronger than Allow
+	Allow   []string // rules for targets that are allowed in spite of Default and of the built-in rules
+	Deny    []string // rules for targets that are denied; a rule of Deny takes precedence over the rules of Allow
 	Default string   // for targets without a matching rule: DefaultAllow or DefaultDeny; "" is DefaultAllow
 }
 
@@ -19,9 +19,9 @@ const (
 	DefaultDeny  = "deny"
 )
 
-// Policy decides to which targets requests may go. Check applies it to the target that a client requests.
-// If this process connects to the target without a proxy, CheckAddr also applies it to the address. A nil
-// *Policy is the policy of an empty Config.
+// Policy decides to which targets requests may go. Check applies the policy to the target that a client requests. If
+// this process connects to the target without a proxy, CheckAddr also applies the policy to the address of the
+// target. A nil *Policy is the policy of an empty Config.
 type Policy struct {
 	allow, deny List
 	denyOthers  bool // targets without a matching rule are denied
@@ -66,9 +66,9 @@ type Denied struct {
 	Rule string // such as `egress.deny "10.0.0.0/8"`, or "private address"
 }
 
-func (e *Denied) Error() string { return "the target is not allowed: " + e.Rule }
+func (d *Denied) Error() string { return "the target is not allowed: " + d.Rule }
 
-// smtp is the port of mail servers, which is denied because open proxies are abused to send spam.
+// smtp is the port of mail servers. A built-in rule denies this port, because open proxies are abused to send spam.
 const smtp = 25
 
 // The errors of the built-in rules and of Default.
@@ -102,10 +102,10 @@ func (p *Policy) Check(name string, port uint16) error {
 	return nil
 }
 
-// CheckAddr returns a *Denied if this process must not connect to the address of a target, otherwise nil. A
-// special address (Special) is denied unless Config.Allow has a network or an address that contains it. A
-// rule of Config.Allow with the target's name is not enough, because the owner of a name chooses the
-// address to which it resolves.
+// CheckAddr returns a *Denied if this process must not connect to the address of a target, otherwise nil. A special
+// address (Special) is denied unless a rule of Config.Allow has this address or a network that contains it. A rule of
+// Config.Allow with the target's name is not enough, because the owner of a name chooses the address to which the
+// name resolves.
 func (p *Policy) CheckAddr(to netip.AddrPort) error {
 	addr, port := to.Addr(), to.Port()
 	if p != nil {

@@ -15,8 +15,8 @@ func policy(t testing.TB, c Config) *Policy {
 	return p
 }
 
-// says requires that err is a Denied with the given rule, or nil if the rule is "".
-func says(t *testing.T, want string, err error, about string) {
+// requireDenied requires that err is a Denied with the given rule, or nil if the rule is "".
+func requireDenied(t *testing.T, want string, err error, about string) {
 	t.Helper()
 	if want == "" {
 		require.NoError(t, err, about)
@@ -55,11 +55,11 @@ func TestCheck(t *testing.T) {
 		{whitelist, "b\u00adad.ok.test", 80, `egress.deny "bad.ok.test"`}, // a soft hyphen
 		{Config{Deny: []string{"xn--bcher-kva.example"}}, "b\u00fccher.example", 80, "xn--bcher-kva.example"},
 	} {
-		says(t, c.want, policy(t, c.config).Check(c.name, c.port), c.name)
+		requireDenied(t, c.want, policy(t, c.config).Check(c.name, c.port), c.name)
 	}
 	var none *Policy
-	says(t, "port 25", none.Check("a.test", 25), "nil")
-	says(t, "", none.Check("a.test", 80), "nil")
+	requireDenied(t, "port 25", none.Check("a.test", 25), "nil")
+	requireDenied(t, "", none.Check("a.test", 80), "nil")
 }
 
 func TestCheckAddr(t *testing.T) {
@@ -83,10 +83,10 @@ func TestCheckAddr(t *testing.T) {
 		{local, "[2002:0a09:203::1]:80", `egress.deny "10.9.0.0/16"`},
 		{local, "8.8.8.8:53", `egress.deny "8.8.8.8"`},
 	} {
-		says(t, c.want, policy(t, c.config).CheckAddr(netip.MustParseAddrPort(c.to)), c.to)
+		requireDenied(t, c.want, policy(t, c.config).CheckAddr(netip.MustParseAddrPort(c.to)), c.to)
 	}
 	var none *Policy
-	says(t, "loopback", none.CheckAddr(netip.MustParseAddrPort("127.0.0.1:80")), "nil")
+	requireDenied(t, "loopback", none.CheckAddr(netip.MustParseAddrPort("127.0.0.1:80")), "nil")
 }
 
 // Special addresses are recognized in all notations with which a kernel or a translator reaches them.

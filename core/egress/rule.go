@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// rule is one rule of a List. The zero value of a part matches everything.
+// rule is one rule of a List. A field with its zero value restricts nothing.
 type rule struct {
-	text   string       // as it was written
-	prefix netip.Prefix // network of IPv4 or IPv6 addresses; invalid if the rule has none
-	glob   string       // pattern of a name, in lower case; "" if the rule has none
+	text   string       // the rule as it was written
+	prefix netip.Prefix // network of IPv4 or IPv6 addresses; invalid if the rule has no network and no address
+	glob   string       // pattern of a name, in lower case; "" if the rule has no name
 	first  uint16       // the ports from first to last; 0 and 0 for all ports
 	last   uint16
 }
@@ -162,11 +162,11 @@ func (r *rule) matches(h *host, port uint16) bool {
 	return true
 }
 
-// GlobMatches reports whether name matches the pattern. In the pattern, * stands for any number of
-// characters. The time is at most proportional to the product of the lengths.
+// GlobMatches reports whether name matches the pattern. In the pattern, * stands for any number of characters. The
+// time that a call takes is at most proportional to the product of the lengths of pattern and name.
 func GlobMatches[T string | []byte](pattern string, name T) bool {
 	p, n := 0, 0
-	star, resume := -1, 0 // the last * before p, and the index in name at which its match ends
+	star, resume := -1, 0 // the index of the last * before p, and the index in name at which the match of this * ends
 	for n < len(name) {
 		switch {
 		case p < len(pattern) && pattern[p] == '*':

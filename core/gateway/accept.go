@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -13,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// accept accepts clients from l and serves each of them with a front that f makes. It returns nil
-// when l is closed or the gateway drains.
+// accept accepts clients from l, and serves each client with a front that f makes. It returns nil when l is closed or
+// the gateway drains.
 func (s *Server) accept(l net.Listener, f newFront) error {
 	a := acceptor{Server: s}
 	var pause time.Duration
@@ -24,8 +25,8 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// An example is that no file descriptor is free. net/http also retries after such an
-			// error.
+			// Accept fails, for example, if no file descriptor is free. Like net/http, the gateway accepts again
+			// after a pause.
 			pause = min(max(2*pause, 5*time.Millisecond), maxPause)
 			s.Log.Error("cannot accept a client; trying again", slog.Any("error", err), slog.Duration("pause", pause))
 			s.Evict()
@@ -46,28 +47,27 @@ const pipeFiles = 2
 // acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
-	behind bool      // there was no place for the last client at once
+	behind bool      // the client that is being admitted found no place at first
 	waits  [2]waits  // for a client that holds more than half of all connections, and for other clients
-	warned time.Time // the time of the last log record that there is no place
+	warned time.Time // the time of the last warning that there is no place
 }
 
-// waits are the waits for a place.
+// waits counts the waits of clients for a place.
 type waits struct {
-	number int       // waits since there was a place
-	began  time.Time // the first wait since there was a place for which no connection had to be closed
+	number int       // number of waits since a client last got a place
+	began  time.Time // start of the first wait since a client last got a place without an eviction
 }
 
-// keptForOthers is the share of all file descriptors that a client with more than half of the connections
-// cannot use. It prevents one client from locking out the others. The rule does not apply to clients on
-// this machine.
+// keptForOthers is the share of all file descriptors that a client with more than half of the connections cannot use.
+// These file descriptors remain for other clients. The rule does not apply to clients on this machine.
 const keptForOthers = 1.0 / 32
 
-// A client is refused if there was no place during maxWaits waits of placeWait each: 60 ms. This is short enough
-// for a response within 100 ms. It is long enough that, if the places are taken by clients with unfinished
-// heads, one of these has reached minHeadWait and can be closed. There are several waits because, after a pause
-// of the whole process, a single wait would end before other goroutines had the time to free a place. A client
-// waits for maxWaited, and not only for maxWaits waits, while many of the places will be free soon: see
-// [places.soonFree].
+// If the process has too few file descriptors for a client, the client waits for a place. It is refused if no place
+// becomes free during maxWaits waits of placeWait each, 60 ms in total. This time is short enough for a response
+// within 100 ms. It is longer than minHeadWait, so that a connection with an unfinished head can become old enough to
+// be evicted. The time is divided into several short waits, because the system may pause the whole process during one
+// of them: other goroutines then have time to free a place during the next wait. If many places are about to become
+// free (see [places.soonFree]), a client waits for up to maxWaited.
 const (
 	placeWait = 10 * time.Millisecond
 	maxWaits  = 6
@@ -75,34 +75,36 @@ const (
 )
 
 // admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see place).
-func (s *acceptor) admit(raw net.Conn, f newFront) {
-	if config := s.settings.Load().TLS; config != nil {
+func (a *acceptor) admit(raw net.Conn, f newFront) {
+	if config := a.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
 	}
-	c := newConnection(s.ctx, raw, s.Now, &s.draining)
-	why := s.place(c)
+	// The contexts of the connections have no common parent. A parent would keep its children in a map, and the map
+	// would keep its size after a burst of connections.
+	c := newConnection(context.Background(), raw, a.Now, &a.draining)
+	why := a.place(c)
 	if why != "" {
-		s.refuse(c, f, why)
+		a.refuse(c, f, why)
 		return
 	}
-	if s.behind && !c.unread() { // the client has waited in the listener's queue, and has sent nothing
+	if a.behind && !c.unread() { // the client has waited in the listener's queue, and has sent nothing
 		c.read.silent = socket.SinceReceived(below(c.raw))
 	}
-	c.read.places, c.watch.watcher = &s.places, &s.watcher
-	s.wg.Add(1) // before the connection can be seen, because Shutdown waits for it
-	s.places.add(c)
-	s.places.enter(true)
+	c.read.places, c.watch.of = &a.places, &a.watcher
+	a.wg.Add(1) // before Shutdown can find the connection in places, because Shutdown then waits for wg
+	a.places.add(c)
+	a.places.enter(true)
 	go func() {
-		defer s.wg.Done()
-		s.serve(c, f(s.Server, c).serve)
+		defer a.wg.Done()
+		a.serve(c, f(a.Server, c).serve)
 		if c.read.phase.Load() != idle {
-			s.places.enter(false)
+			a.places.enter(false)
 		}
-		s.free(c)
+		a.free(c)
 	}()
 }
 
-// free frees the place of a connection. Further calls have no effect.
+// free frees the place of a connection. A second call for the same connection has no effect.
 func (s *Server) free(c *connection) {
 	if s.places.remove(c) {
 		s.Files.Give(budget.Serving, 1)
@@ -116,62 +118,62 @@ const (
 	tooFewFiles  = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// place makes a place for a new client. If there is none, it closes connections of clients that have waited
-// for long, and waits for a while. It returns "" if it has made a place, otherwise the reason why there is
-// none.
-func (s *acceptor) place(c *connection) (why string) {
+// place makes a place for a new client. If there is no place, it evicts a client that has kept the gateway waiting
+// for long. If there is no such client and the obstacle is the number of file descriptors, it waits for a while.
+// place returns "" if it has made a place, otherwise the reason why there is no place.
+func (a *acceptor) place(c *connection) (why string) {
 	evicted := false
-	for s.behind = false; ; s.behind = true {
-		o := s.obstacle(c)
-		w := &s.waits[0]
+	for a.behind = false; ; a.behind = true {
+		o := a.obstacle(c)
+		w := &a.waits[0]
 		if o.most {
-			w = &s.waits[1]
+			w = &a.waits[1]
 		}
 		switch {
-		case o.why == "" && s.Files.Take(budget.Serving, 1):
+		case o.why == "" && a.Files.Take(budget.Serving, 1):
 			if w.number = 0; !evicted {
 				w.began = time.Time{}
 			}
 			return ""
 		case o.why == "":
 			o.why = tooFewFiles
-		case s.draining.Load():
+		case a.draining.Load():
 			return o.why
-		case s.evict(o.client):
+		case a.evict(o.client):
 			evicted = true
 			continue
 		case o.why != tooFewFiles:
 			return o.why
 		}
-		s.warn(o.why)
-		now := s.Now()
+		a.warn(o.why)
+		now := a.Now()
 		if w.began.IsZero() {
 			w.began = now
 		}
-		if w.number >= maxWaits && (now.Sub(w.began) >= maxWaited || !s.places.soonFree(now)) {
+		if w.number >= maxWaits && (now.Sub(w.began) >= maxWaited || !a.places.soonFree(now)) {
 			return o.why
 		}
 		w.number++
-		s.places.await(placeWait, s.ctx.Done())
+		a.places.await(placeWait, a.ctx.Done())
 	}
 }
 
 // warnEvery is the minimum time between two warnings that there is no place.
 const warnEvery = time.Minute
 
-func (s *acceptor) warn(why string) {
-	if now := s.Now(); now.Sub(s.warned) >= warnEvery {
-		s.warned = now
-		s.Log.Warn("a client has to wait for a place, or is refused", slog.String("why", why),
-			slog.Int("clients", s.Connections()))
+func (a *acceptor) warn(why string) {
+	if now := a.Now(); now.Sub(a.warned) >= warnEvery {
+		a.warned = now
+		a.Log.Warn("a client has to wait for a place, or is refused", slog.String("why", why),
+			slog.Int("clients", a.Connections()))
 	}
 }
 
 // obstacle states why there is no place for a client.
 type obstacle struct {
 	why    string     // "" if there is a place
-	client netip.Addr // the client whose connections must be closed first; the zero Addr for those of all clients
-	most   bool       // the client holds more than half of all connections
+	client netip.Addr // the client of which a connection must be closed first; the zero Addr if any client will do
+	most   bool       // the new client holds more than half of all connections
 }
 
 // obstacle returns the reason why there is no place for c now.
@@ -193,8 +195,8 @@ func (s *Server) obstacle(c *connection) (o obstacle) {
 	return o
 }
 
-// Evict closes the connection of the client that has waited longest. It returns false if none has waited for long
-// enough.
+// Evict closes the connection of the client that has kept the gateway waiting longest. It returns false if no client
+// has kept the gateway waiting for longer than awaitedSince.patience.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
 // evict is like Evict, but if client is valid, it closes only a connection of that client.
@@ -204,19 +206,19 @@ func (s *Server) evict(client netip.Addr) bool {
 		return false
 	}
 	c.close()
-	c.cancel(executor.ErrClientLeft) // if its request arrived at this moment, it is not sent
+	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
 	s.Files.Give(budget.Serving, 1)
 	return true
 }
 
-// CloseSparePipe closes a pipe that is not in use. It returns false if there is none.
+// CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 
 // maxRefusing is the maximum number of goroutines in which refuse sends responses.
 const maxRefusing = 64
 
-// refusals returns the maximum number of clients that are refused at the same time in goroutines of their
-// own. The file descriptors of these clients are not in the budget.
+// refusals returns the maximum number of clients that are refused at the same time, each in a goroutine of its own.
+// The budget (Server.Files) does not count the file descriptors of these clients.
 func (s *Server) refusals() int32 {
 	if limit := s.Files.Limit(); limit > 0 {
 		return int32(min(max(limit/16, 4), maxRefusing))
@@ -224,11 +226,12 @@ func (s *Server) refusals() int32 {
 	return maxRefusing
 }
 
-// refuse sends an error response to a client without a place. It does so in a new goroutine, because this may take
-// half a second. If refusals() goroutines do so already, it does not start another one: a plain TCP client gets the
-// response and is closed almost at once, and a TLS client is closed without a response.
+// refuse sends an error response to a client without a place. A new goroutine sends it, because this may take half a
+// second. If the number of such goroutines has reached the maximum (the method refusals), refuse starts no goroutine.
+// A plain TCP client then gets the response almost immediately, and its connection is closed. A TLS connection is
+// closed without a response.
 func (s *Server) refuse(c *connection, f newFront, why string) {
-	c.refused = why
+	c.refused = &why
 	if s.refusing.Add(1) > s.refusals() {
 		defer s.refusing.Add(-1)
 		if _, plain := c.raw.(*socket.Conn); !plain { // a TLS handshake may take long
@@ -245,21 +248,21 @@ func (s *Server) refuse(c *connection, f newFront, why string) {
 	}()
 }
 
-// The longest waits for the request of a client that is refused. Some clients, such as Go's net/http, treat a
-// response that arrives before they have sent a request as an error of the connection.
+// The longest waits for the request of a client that is refused. The wait is for clients such as Go's net/http: if a
+// response arrives before they have sent a request, they report an error of the connection.
 const (
 	requestWait = 20 * time.Millisecond
-	hastyWait   = 200 * time.Microsecond // if many others are being refused
+	hastyWait   = 200 * time.Microsecond // if many other clients are being refused
 )
 
-// refuseAfter sends the error response when the client has sent something, or after wait, or at once if the client has
-// sent nothing for longer than wait.
+// refuseAfter sends the error response when the client has sent something, or after the duration wait. It does not
+// wait if the client speaks TLS, or if the client has already sent nothing for longer than wait.
 func (s *Server) refuseAfter(c *connection, f newFront, wait time.Duration) {
 	front := f(s, c)
 	tcp, plain := c.raw.(*socket.Conn)
 	if plain && (socket.SinceReceived(tcp) < wait || c.unread()) {
 		c.read.await(c.now().Add(wait))
-		_ = c.reader.ReadAhead() // an error will be returned again when the response is written
+		_ = c.reader.ReadAhead() // the response is written even after an error
 	}
 	front.refuse()
 }

@@ -59,7 +59,7 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 
 // If all clients have a request in flight, the next client gets a 503. When a client leaves, the next one
 // gets its place.
-func TestWithoutAPlaceThereIsA503(t *testing.T) {
+func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit   func(o *options)
 		clients int
@@ -205,7 +205,7 @@ func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 
 // A client with too many connections gets a response with this reason. To make room for it, its own idle
 // connections are closed, not those of other clients.
-func TestTheOwnIdleConnectionsMakeRoom(t *testing.T) {
+func TestTheClientsOwnIdleConnectionsMakeRoom(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
 		o.MaxPerClient = 3

@@ -12,9 +12,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// readBody reads up to replay_limit bytes of the request's body and keeps them for repeats. A longer body is
-// streamed to the proxy, and its request is not repeated. A body is also streamed if the kept bodies of all
-// requests leave no room for it (replay_memory).
+// readBody reads the request's body and keeps it for repeats, if it has at most replay_limit bytes. A longer body is
+// streamed to the proxy, and the request is not repeated. A body is also streamed if the kept bodies of all requests
+// leave no room for it (replay_memory).
 func (r *request) readBody(q *transport.Request) error {
 	r.conn.watch.disabled = false
 	r.input.Replayable = true
@@ -25,6 +25,10 @@ func (r *request) readBody(q *transport.Request) error {
 	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
 	known := r.head.Framing != http1.Chunked // the length is known
 	fits := !known || r.head.Length <= r.set.ReplayLimit && r.server.replay.Fits(r.head.Length, r.set.ReplayMemory)
+	if r.isGRPC(q) { // the client of a gRPC call may wait for a response before it sends the rest of the body
+		fits = false
+		r.rate.start(0, r.set.BodyGrace)
+	}
 	switch {
 	case !r.head.Continue:
 	case !fits: // the Expect field goes to the proxy (RFC 9110 section 10.1.1)
@@ -53,7 +57,9 @@ func (r *request) readBody(q *transport.Request) error {
 	}
 	q.Prefix = r.kept.list
 	if r.body.Done() {
-		q.Framing, q.Length = http1.Length, r.kept.size
+		if q.Trailers = r.body.Trailers(); q.Trailers == nil {
+			q.Framing, q.Length = http1.Length, r.kept.size
+		}
 		return nil
 	}
 	r.input.Replayable = false
@@ -83,8 +89,8 @@ func (r *request) gotBody(n int64) {
 	r.conn.read.gotBody()
 }
 
-// sendContinue asks the client for the request's body with a 100 (Continue), and reports whether
-// the write succeeded. If the body is streamed, the request cannot be repeated after this call.
+// sendContinue sends a 100 (Continue) to ask the client for the request's body. It reports whether the write has
+// succeeded. If the body is streamed, the request cannot be repeated after this call.
 func (r *request) sendContinue() bool {
 	r.continued = true
 	if q := &r.forward.Request; q.Continue != nil {
@@ -93,8 +99,8 @@ func (r *request) sendContinue() bool {
 	return r.conn.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
 
-// detach replaces q's method, target and fields by copies. The originals are slices of the
-// connection's read buffer, which reading the body overwrites.
+// detach replaces q's method, target and fields by copies. The originals are slices of the connection's read buffer.
+// When the body is read, its bytes overwrite the originals.
 func (r *request) detach(q *transport.Request) {
 	arena := r.detached[:0]
 	own := func(b []byte) []byte {
@@ -129,7 +135,7 @@ func (r *request) respondBadBody(err error) bool {
 			e.Message = "the request's body came with fewer bytes per second than gateway.min_body_rate"
 		}
 	default:
-		r.log.Left = true
+		r.log.left = true
 		return false
 	}
 	return r.respondError(&e)

@@ -25,31 +25,31 @@ func newBuffers(pipes *socket.Pipes) *buffers {
 	return c
 }
 
-func (c *buffers) get(size int) *[]byte {
+func (b *buffers) get(size int) *[]byte {
 	if size == smallChunk {
-		return c.small.Get().(*[]byte)
+		return b.small.Get().(*[]byte)
 	}
-	return c.large.Get().(*[]byte)
+	return b.large.Get().(*[]byte)
 }
 
-func (c *buffers) put(b *[]byte) {
+func (b *buffers) put(buf *[]byte) {
 	switch {
-	case b == nil:
-	case len(*b) == smallChunk:
-		c.small.Put(b)
+	case buf == nil:
+	case len(*buf) == smallChunk:
+		b.small.Put(buf)
 	default:
-		c.large.Put(b)
+		b.large.Put(buf)
 	}
 }
 
-// read reads from src into buf and returns the buffer and the number of bytes. If buf is nil, it takes a
-// small buffer from the pool: if src is a plain TCP connection, only when src has data.
-func (c *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
+// read reads from src into buf. It returns the buffer and the number of bytes. If buf is nil, read takes a small
+// buffer from the pool. If src is also a plain TCP connection, read takes this buffer only when src has data.
+func (b *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	if buf == nil {
 		if plain, ok := src.(*socket.Conn); ok {
-			return plain.ReadPooled(&c.small)
+			return plain.ReadPooled(&b.small)
 		}
-		buf = c.get(smallChunk)
+		buf = b.get(smallChunk)
 	}
 	n, err := src.Read(*buf)
 	return buf, n, err

@@ -11,29 +11,34 @@ import (
 
 var established = []byte("Connection established")
 
-// connect serves a CONNECT: when a tunnel is open, it sends a 200 and serves the tunnel until its
-// end. keep reports whether the connection can serve another request.
+// connect serves a CONNECT: when a tunnel is open, it sends a 200 and serves the tunnel until the end of the tunnel.
+// The result keep reports whether the connection can serve another request.
 func (r *request) connect() (keep bool) {
 	r.input.Replayable = true
 	r.forward.Request.Rest = nil
 	r.dial.Authority = r.cache.authority.HostPort
 	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.dial)
 	r.ran()
-	switch way := ending.Response; {
+	switch remote := ending.Response; {
 	case ending.Refusal != nil:
 		return r.respondRefusal(ending.Refusal)
 	case ending.Relay != nil:
-		return r.relayRefusal(ending.Relay, &way.Refused)
+		return r.relayRefusal(ending.Relay, &remote.Refused)
 	default:
 		r.establish()
-		r.log.Status = http.StatusOK
-		r.log.Received, r.conn.out.sent = r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
+		r.log.status = http.StatusOK
+		r.log.received, r.conn.out.sent = r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.dial, &r.out)
 		return false
 	}
 }
 
-// establish writes the response to a successful CONNECT into r.out.
+// establish sets r.out.buf to the response to a successful CONNECT. If the client already has this response, it sets
+// r.out.buf to no bytes.
 func (r *request) establish() {
+	if r.established {
+		r.out.buf = r.out.take()
+		return
+	}
 	h := r.newHead(http.StatusOK, established, true)
 	h.Length, h.Minor = -1, 1
 	r.out.buf = h.Append(r.out.take())
@@ -44,7 +49,10 @@ func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConn
 	r.ended = r.server.Now()
 	x.Close(refusal.Status, verdict.Relayed{}, r.ended)
 	keep = r.reusable()
-	r.log.Status = refusal.Status
+	r.log.status = refusal.Status
+	if r.established {
+		return false
+	}
 	h := r.newHead(refusal.Status, []byte(refusal.Reason), keep)
 	h.Fields, h.Framing, h.Length = refusal.Fields, http1.Length, int64(len(refusal.Body))
 	h.Received = refusal.Status

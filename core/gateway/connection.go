@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,12 +15,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// connection is one client connection with its deadlines. A front speaks a protocol on it. drain
-// and close may be called from any goroutine, all other methods only from the goroutine that serves
-// the connection.
+// connection is one client connection with its deadlines. A front speaks a protocol on it. The methods drain, close
+// and unread may be called from any goroutine, all other methods only from the goroutine that serves the connection.
 type connection struct {
-	raw    net.Conn
-	reader *http1.Reader // read buffer; fronts of other protocols do not use its HTTP parser
+	parking sync.Mutex // held by park and unpark, and by the methods that any goroutine may call
+
+	base   net.Conn      // the connection that the listener accepted; it does not change
+	raw    net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
+	reader *http1.Reader // read buffer; only a front that speaks HTTP uses its HTTP parser
 	read   readDeadline
 	out    stallWriter
 	watch  leaveWatch
@@ -29,16 +32,17 @@ type connection struct {
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
 	names  []string                         // the names in the client's certificate; nil without a certificate
 
-	place   int        // its index in places.conns plus 1; 0 for none; guarded by the mutex of places
 	client  netip.Addr // see clientOf
-	refused string     // why the client has no place; "" if it has one
+	refused *string    // why the client has no place; nil if the client has a place
+	place   int32      // the index of the connection in places.conns, plus 1; 0 for none; guarded by places.mu
 	hasty   bool       // the connection must be closed without a delay
+	stream  bool       // the connection carries the streams of an HTTP/2 connection, one at a time
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call end.
 func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
 	raw = socket.Wrap(raw)
-	c := &connection{raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
+	c := &connection{base: raw, raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.read.conn, c.read.draining = raw, draining
 	c.out.init(raw, below(raw))
@@ -46,14 +50,41 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	return c
 }
 
-// below returns c itself if it is a TCP connection, or the TCP connection below its TLS; nil if
-// there is none.
+// below returns c itself if c is a TCP connection, or the TCP connection below the TLS of c. It returns nil if there
+// is no TCP connection.
 func below(c net.Conn) *socket.Conn {
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
+	for {
+		switch above := c.(type) {
+		case *socket.Conn:
+			return above
+		case *tls.Conn:
+			c = above.NetConn()
+		case *rereadConn:
+			c = above.Conn
+		default:
+			return nil
+		}
 	}
-	tcp, _ := c.(*socket.Conn)
-	return tcp
+}
+
+// park removes the connection from the runtime's poller, if it is plain TCP. Until unpark, nothing
+// may be read or written, and deadlines have no effect.
+func (c *connection) park() {
+	c.parking.Lock()
+	defer c.parking.Unlock()
+	if tcp, plain := c.raw.(*socket.Conn); plain {
+		tcp.Park()
+	}
+}
+
+// unpark returns a parked connection to the runtime's poller. If the poller does not accept the connection, the
+// connection is closed, and the next read or write fails.
+func (c *connection) unpark() {
+	c.parking.Lock()
+	defer c.parking.Unlock()
+	if tcp, plain := c.raw.(*socket.Conn); plain {
+		_ = tcp.Unpark() // after an error, the next read or write fails as well
+	}
 }
 
 // end closes the connection and stops its timers.
@@ -66,10 +97,12 @@ func (c *connection) end() {
 // close closes the connection and its tunnel. Reads and writes that are in progress return an
 // error.
 func (c *connection) close() {
-	if tcp := below(c.raw); tcp != nil {
+	c.parking.Lock()
+	defer c.parking.Unlock()
+	if tcp := below(c.base); tcp != nil {
 		tcp.Close() // without the close_notify of TLS, which may take seconds
 	}
-	c.raw.Close()
+	c.base.Close()
 	if t := c.tunnel.Load(); t != nil {
 		t.Abort()
 	}
@@ -77,12 +110,17 @@ func (c *connection) close() {
 
 // drain closes the connection if it has no request in flight. The gateway sets its draining flag
 // before the call.
-func (c *connection) drain() { c.read.drain() }
+func (c *connection) drain() {
+	c.parking.Lock()
+	defer c.parking.Unlock()
+	c.read.drain()
+}
 
-// unread reports whether the client's bytes have arrived and have not been read from the socket. Unlike the other
-// methods it may be called from any goroutine.
+// unread reports whether bytes of the client have arrived that have not been read from the socket.
 func (c *connection) unread() bool {
-	tcp := below(c.raw)
+	c.parking.Lock()
+	defer c.parking.Unlock()
+	tcp := below(c.base)
 	return tcp != nil && socket.Unread(tcp) > 0
 }
 
@@ -102,11 +140,11 @@ const (
 	lingerTime    = 30 * time.Second       // maximum duration of linger
 )
 
-// linger gives a client that is still sending the time to read the last response. Closing the connection at
-// once would reset it, and many clients do not read the response before they have sent everything. Therefore
-// linger closes only the sending direction, and reads and discards the client's bytes until the client
-// closes the connection or a timeout passes. unfinished is set if the request's body has not been read
-// completely. A drain ends linger.
+// linger gives a client time to read the last response if the client is still sending. If the gateway closed the
+// connection immediately, the system would reset the connection, and many clients do not read the response before
+// they have sent everything. Therefore linger closes only the sending direction. It then reads and discards the
+// client's bytes until the client closes the connection or a timeout passes. unfinished is set if the request's body
+// has not been read completely. A drain ends linger.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
@@ -114,9 +152,9 @@ func (c *connection) linger(unfinished bool) {
 	case c.hasty:
 		c.discardUnread()
 		return
-	case c.refused != "":
+	case c.refused != nil:
 		wait, limit = lingerRefused, lingerRefused
-	case c.draining(): // without a change of the phase, so that drain does not end the short wait
+	case c.draining(): // the phase stays busy, so that drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -140,8 +178,8 @@ func (c *connection) linger(unfinished bool) {
 	}
 }
 
-// discardUnread discards bytes that have arrived, up to a limit, and does not wait. If bytes were unread when the
-// connection is closed, the system would reset it.
+// discardUnread discards bytes that have arrived, up to a limit, and does not wait. If a connection with unread bytes
+// is closed, the system resets it, and the client may not get the response.
 func (c *connection) discardUnread() {
 	c.read.await(time.Time{}) // the deadline of the wait for the request may have passed
 	for range 16 {
@@ -153,7 +191,7 @@ func (c *connection) discardUnread() {
 	}
 }
 
-// reset makes the next close send a TCP reset, after the bytes already written. The client then gets an
+// reset makes the next close send a TCP reset after the bytes that have already been written. The client then gets an
 // error instead of a regular end of the connection.
 func (c *connection) reset() {
 	if tcp := below(c.raw); tcp != nil {

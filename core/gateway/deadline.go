@@ -6,39 +6,39 @@ import (
 	"time"
 )
 
-// readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine that reads
-// sets it before each read. Two methods make the pending read return, and may be called from other
-// goroutines: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of a
-// request's body is not needed any more. Their effect is not lost if set runs at the same time, because set
-// checks for them after it has set the deadline.
+// readDeadline sets the read deadline of a client connection; nothing else may set this deadline. The goroutine that
+// reads sets the deadline before each read. Two methods make the pending read return, and may be called from other
+// goroutines: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of a request's
+// body is not needed any more. If the method set runs at the same time, the effect of drain and stop is not lost:
+// after set has set the deadline, it checks the fields draining and stopped.
 type readDeadline struct {
 	conn     net.Conn
 	draining *atomic.Bool // set by the gateway when it drains
 	phase    atomic.Int32
 	stopped  atomic.Bool
-	places   *places       // counts the phases; nil for a client without a place
+	places   *places       // counts the active connections; nil for a client without a place
 	waiting  atomic.Int64  // what the client must send next, and the beginning of the wait: see awaited
 	partial  bool          // awaitRest has been called since the last awaitRequest
-	silent   time.Duration // how long the client had sent nothing when it was accepted; 0 after its first request
-	idle     time.Time     // the deadline that awaitRequest has set; zero if another deadline has been set since
+	silent   time.Duration // time before the connection was accepted, without a byte; 0 after the first request
+	idle     time.Time     // the deadline that awaitRequest has set; zero if await has set another deadline since
 }
 
 // The phases of a connection.
 const (
 	fresh int32 = iota // no request has been read yet
 	busy               // a request is in flight
-	idle               // the connection waits for the next request, or for the client to close it
+	idle               // the connection waits for the next request, or until the client closes the connection
 )
 
 const (
 	// idleTimeout is the time within which a client must begin the next request.
 	idleTimeout = 3 * time.Minute
-	// idleSlack is the time by which an idle timeout may be shorter than idleTimeout. It permits a busy
-	// connection to set the deadline only once in idleSlack, and not for each request.
+	// idleSlack is the time by which the actual idle timeout may be shorter than idleTimeout. Because of this
+	// tolerance, a busy connection sets the deadline only once in idleSlack, not for each request.
 	idleSlack = 30 * time.Second
 )
 
-// aLongTimeAgo is a deadline that ends a blocked read or write at once.
+// aLongTimeAgo is a deadline in the past. It ends a blocked read or write immediately.
 var aLongTimeAgo = time.Unix(1, 0)
 
 // What the client must send next.
@@ -53,10 +53,10 @@ const (
 // awaitedSince states what the client must send next, and the beginning of the wait in Unix nanoseconds.
 type awaitedSince struct{ what, since int64 }
 
-// patience is the time for which a client may keep the gateway waiting before its connection may be
-// closed to make room for another one.
-func (w awaitedSince) patience() time.Duration {
-	switch w.what {
+// patience is the time for which a client may keep the gateway waiting. After that time, the gateway may close the
+// client's connection to make room for another connection.
+func (a awaitedSince) patience() time.Duration {
+	switch a.what {
 	case awaitsBody:
 		return minBodyWait
 	case awaitsHead:
@@ -65,7 +65,7 @@ func (w awaitedSince) patience() time.Duration {
 	return minWait
 }
 
-// awaited returns what the client must send next. It may be called from any goroutine.
+// awaited returns what the client must send next, and since when. It may be called from any goroutine.
 func (d *readDeadline) awaited() awaitedSince {
 	w := d.waiting.Load()
 	what := w & awaitsMask
@@ -79,7 +79,8 @@ func (d *readDeadline) setAwaited(what int64, since time.Time) {
 	d.waiting.Store(since.UnixNano()&^awaitsMask | what)
 }
 
-// awaitBody sets the deadline for the next bytes of a request's body. The caller calls gotBody when they have arrived.
+// awaitBody sets the deadline for the next bytes of a request's body. When these bytes have arrived, the caller must
+// call gotBody.
 func (d *readDeadline) awaitBody(now, until time.Time) {
 	d.setAwaited(awaitsBody, now)
 	d.await(until)
@@ -88,8 +89,8 @@ func (d *readDeadline) awaitBody(now, until time.Time) {
 // gotBody ends the wait that awaitBody has begun.
 func (d *readDeadline) gotBody() { d.waiting.Store(awaitsNothing) }
 
-// awaitRequest sets the deadline for the next request's head. It returns false if the gateway
-// drains, so that no further request is served.
+// awaitRequest sets the deadline for the next request's head. It returns false if the gateway drains. In that case
+// the caller must not serve another request.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
 	d.setAwaited(awaitsRequest, now.Add(-d.silent))
 	d.partial = false
@@ -100,8 +101,8 @@ func (d *readDeadline) awaitRequest(now time.Time) bool {
 	return !d.draining.Load()
 }
 
-// awaitRest sets the deadline for the rest of a head of which a part has been read. Only the first call for
-// each head has an effect, so that a client cannot extend the time by sending the head byte by byte.
+// awaitRest sets the deadline for the rest of a head after a part of the head has been read. Only the first call for
+// each head has an effect. Otherwise a client could extend the time by sending the head byte by byte.
 func (d *readDeadline) awaitRest(until time.Time) {
 	if !d.partial {
 		d.partial = true
@@ -110,13 +111,14 @@ func (d *readDeadline) awaitRest(until time.Time) {
 	}
 }
 
-// await sets the deadline for all other reads; the zero time means no deadline.
+// await sets the deadline for all reads except that of the next request (awaitRequest). The zero time means no
+// deadline.
 func (d *readDeadline) await(until time.Time) {
 	d.idle = time.Time{}
 	d.set(until)
 }
 
-// set sets the deadline. Unlike await it may be called from any goroutine.
+// set sets the deadline. Unlike await, set may be called from any goroutine.
 func (d *readDeadline) set(until time.Time) {
 	d.conn.SetReadDeadline(until)
 	if d.stopped.Load() || d.phase.Load() != busy && d.draining.Load() {
@@ -124,7 +126,8 @@ func (d *readDeadline) set(until time.Time) {
 	}
 }
 
-// enter changes the phase. If the gateway drains, an idle connection is closed by its next read.
+// enter changes the phase. It does not check for a drain: if the gateway drains, the next call of set makes the read
+// of an idle connection return.
 func (d *readDeadline) enter(phase int32) {
 	if before := d.phase.Load(); d.places != nil && (before == idle) != (phase == idle) {
 		d.places.enter(phase != idle)
@@ -141,8 +144,7 @@ func (d *readDeadline) drain() {
 	}
 }
 
-// stop makes the pending read of a request's body return. Until resume is called, each later read
-// returns at once.
+// stop makes the pending read of a request's body return. Each read between stop and resume returns immediately.
 func (d *readDeadline) stop() {
 	d.stopped.Store(true)
 	d.conn.SetReadDeadline(aLongTimeAgo)

@@ -93,7 +93,7 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 }
 
 // If a drain begins while an idle connection begins to wait, the wait ends.
-func TestADrainMeetsAWait(t *testing.T) {
+func TestADrainDuringAWait(t *testing.T) {
 	for range 1000 {
 		var draining atomic.Bool
 		c := &deadlines{}

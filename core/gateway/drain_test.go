@@ -21,7 +21,7 @@ import (
 
 // If a connection begins to wait for a request at the moment when the drain begins, it is closed at
 // once, like a connection that has waited before.
-func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
+func TestADrainDuringTheStartOfAWait(t *testing.T) {
 	var meanwhile atomic.Pointer[func()]
 	r := newRig(t, nil, func(o *options) {
 		o.now = func() time.Time {
@@ -88,7 +88,7 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 
 // At the end of the grace period of a drain, requests that wait for a retry or a response get an error
 // response. Tunnels, and responses that have begun, are cut off.
-func TestWhatADrainLeavesIsClosed(t *testing.T) {
+func TestTheEndOfADrain(t *testing.T) {
 	begun, over := make(chan struct{}, 5), make(chan struct{})
 	defer close(over)
 	r := newRig(t, func(c net.Conn) {
@@ -172,7 +172,7 @@ func TestTheLimitOfConnections(t *testing.T) {
 }
 
 // A tunnel whose target does not read does not delay the shutdown.
-func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
+func TestADrainEndsAStalledTunnel(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
 	r := newRig(t, tunnelling(func(net.Conn, *bufio.Reader) { <-over }), nil)
@@ -233,7 +233,7 @@ func TestADrainEndsLingering(t *testing.T) {
 }
 
 // Nor does a drain wait for a client that continues to send after it got a response during the drain.
-func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
+func TestADrainEndsAnUploadAfterItsResponse(t *testing.T) {
 	asked, draining := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {

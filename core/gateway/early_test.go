@@ -18,7 +18,7 @@ import (
 // A client that sends its whole request before it reads gets an early response completely, although the proxy
 // has read little of the request. (If the response were larger than the kernel's buffers, such a client would
 // also block without a gateway.)
-func TestAnEarlyAnswer(t *testing.T) {
+func TestAnEarlyResponseIsReadCompletely(t *testing.T) {
 	for _, size := range []int{10, 64 << 10, 128 << 10} {
 		for framing, head := range map[string]string{
 			"length":  "Content-Length: " + strconv.Itoa(size) + "\r\n\r\n",

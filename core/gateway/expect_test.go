@@ -51,7 +51,7 @@ func (c *counting) Read(p []byte) (int, error) {
 
 // A target that responds to the head gets no part of the body. Its response, of any status, reaches the
 // client without a 100 before it.
-func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
+func TestAnExpectationMayEndWithTheResponse(t *testing.T) {
 	for _, status := range []string{"413 Content Too Large", "417 Expectation Failed", "401 Unauthorized", "200 OK"} {
 		rest := make(chan int64, 1)
 		r := newRig(t, func(c net.Conn) {
@@ -107,7 +107,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // The client gets one 100 for its body: when the target sends one, or when the target has been silent for a
 // while.
-func TestAnExpectationThatIsMet(t *testing.T) {
+func TestAnExpectationGetsOne100(t *testing.T) {
 	for name, say := range map[string]string{"asked": "HTTP/1.1 103 Hints\r\n\r\n" + goOn, "silent": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +147,7 @@ func TestAnExpectationThatIsMet(t *testing.T) {
 
 // Until the client has got the 100, the request is retried like a request without a body. After that it is
 // not retried.
-func TestAnExpectationIsTriedAgain(t *testing.T) {
+func TestAnExpectationIsRetriedBeforeThe100(t *testing.T) {
 	for name, c := range map[string]struct {
 		first    string // the proxy's response to the first attempt
 		status   int

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -15,24 +17,36 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forwardTo serves a request in absolute form with the target t. keep reports whether the
-// connection can serve another request.
+// forwardTo serves a request in absolute form with the target t. The result keep reports whether the connection can
+// serve another request.
 func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	q := &r.forward.Request
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
 	if r.set.Via {
 		r.fields = proxyhttp.AppendVia(r.fields, r.head.Minor)
 	}
-	*q = transport.Request{
-		Method: r.head.Method, Target: t.Absolute, Path: t.Path, Authority: r.cache.authority.HostPort, TLS: t.TLS,
-		Fields: r.fields, Upgrade: proxyhttp.Upgrade(r.head.Fields, r.head.Minor),
-		Idempotent: r.input.Idempotent, Framing: r.head.Framing, Length: r.head.Length,
+	r.passTrace()
+	*q = transport.Request{} // a composite literal with values would be copied on the stack
+	q.Method, q.Target, q.Path, q.TLS = r.head.Method, t.Absolute, t.Path, t.TLS
+	q.Authority, q.Fields, q.Framing, q.Length = r.cache.authority.HostPort, r.fields, r.head.Framing, r.head.Length
+	q.Upgrade, q.Idempotent = proxyhttp.Upgrade(r.head.Fields, r.head.Minor), r.input.Idempotent
+	if q.Framing == http1.Chunked {
+		q.TrailerNames = http1.AppendTrailerNames(nil, r.head.Fields)
+	}
+	if r.inner != nil {
+		q.HTTP2, q.ServerName = q.Upgrade == nil, r.inner.serverName
 	}
 	r.input.TLS = t.TLS
-	r.input.Safe = r.input.Safe && q.Upgrade == nil // a hedge would open a second connection in the new protocol
+	if r.input.Route.Interim() && r.head.Minor == 1 && !r.conn.stream && q.Upgrade == nil {
+		q.OnInterim = r.callbacks.relayInterim
+	}
+	// No hedge: with Upgrade, a hedge would open a second connection in the new protocol; with OnInterim, the interim
+	// responses of both attempts would be relayed.
+	r.input.Safe = r.input.Safe && q.Upgrade == nil && q.OnInterim == nil
 	if err := r.readBody(q); err != nil {
 		return r.respondBadBody(err)
 	}
+	r.input.Path = q.Path
 	if q.Framing != http1.NoBody {
 		r.input.Ready = r.server.Now() // the attempt timeout begins after the client has sent the body
 	}
@@ -55,29 +69,40 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	return r.respondRefusal(ending.Refusal)
 }
 
-// ran copies the result of the exchange to the outcome, after executor.Run has returned.
+// relayInterim relays an interim response. It ignores a write error, because the write of the final response then
+// fails as well.
+func (r *request) relayInterim(in *http1.Response) {
+	r.conn.watch.unpark()
+	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
+	r.conn.write(append(b, "\r\n"...))
+}
+
+// ran is called after executor.Run has returned. It copies the result of the exchange to the outcome.
 func (r *request) ran() {
 	r.conn.watch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
-	r.log.Ran = true
+	r.log.ran = true
 }
 
 // respondRefusal sends the error response for an exchange that has no response to relay.
 func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	r.ended = r.server.Now()
-	if errors.Is(context.Cause(r.conn.ctx), executor.ErrClientLeft) {
+	if r.clientLeft() {
 		refusal.Close(0, r.ended)
-		r.log.Left = true
+		r.log.left = true
 		return false
 	}
 	e := proxyhttp.RefusalResponse(refusal)
+	if r.inner != nil {
+		e.Code = proxyhttp.CertificateCode(refusal, e.Code)
+	}
 	e.Close = r.forward.Request.Rest != nil
 	refusal.Close(e.Status, r.ended)
 	return r.respondError(&e)
 }
 
-// relay relays a response to the client. The exchange is closed before the last byte is written, so that the
-// metrics include the request when the client has read the whole response.
+// relay relays a response to the client. It closes the exchange before it writes the last byte. Thus the metrics
+// include the request when the client has read the whole response.
 func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	keep = r.reusable() && r.forward.Request.Rest == nil
 	framing := in.Framing
@@ -87,9 +112,12 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	if framing == http1.Chunked && r.head.Minor == 0 {
 		framing, keep = http1.UntilClose, false
 	}
-	r.log.Status = in.Status
+	r.log.status = in.Status
 	h := r.newHead(in.Status, in.Reason, keep)
 	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
+	if framing == http1.Chunked {
+		h.Trailer = in.TrailerNames()
+	}
 	if r.set.Via {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
@@ -98,9 +126,10 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	switch {
 	case left:
 		r.closeRelay(x, in.Status, nil, true)
+		r.conn.reset() // a client that still reads must not take the end of the connection for the end of the body
 		return false
 	case broke != nil:
-		// The client gets the bytes that have arrived, and then a reset instead of a regular end.
+		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
 		relayed := r.closeRelay(x, in.Status, broke, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
@@ -114,18 +143,19 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	return keep
 }
 
-// closeRelay ends the use of the proxy connection and closes the exchange. Later calls have no
-// effect.
+// closeRelay ends the use of the proxy connection and closes the exchange. A second call does not change the recorded
+// result of the exchange.
 func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
-	relayed.ClientLeft, r.log.Left = left, left
+	relayed.ClientLeft, r.log.left = left, left
 	x.Close(status, relayed, r.ended)
 	return relayed
 }
 
-// copyBody writes r.out, which contains the head, and then the body. broke is the error that ended the
-// proxy's body early. left is set if a write to the client failed.
+// copyBody writes r.out, which contains the head of the response, and then the body. The result broke is the error
+// that ended the body of the proxy's response early. The result left is set if the client has left, or a write to the
+// client failed.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
 		// All buffered bytes are written in one call.
@@ -134,7 +164,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 			if p == nil {
 				if err == io.EOF {
 					if chunked {
-						r.out.buf = append(r.out.buf, http1.LastChunk...)
+						r.out.buf = http1.AppendLastChunk(r.out.buf, in.Trailers())
 					}
 					r.closeRelay(x, in.Status, nil, false)
 					return nil, !r.conn.write(r.out.buf)
@@ -156,10 +186,14 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 				return broke, left
 			}
 		}
-		in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(r.set.BodyIdle))
+		r.limitSilence(in)
 		p, err := in.Body.Next()
+		if err != nil && r.outwait(in, err) {
+			p, err = in.Body.Next()
+			r.conn.watch.stop()
+		}
 		if err != nil && err != io.EOF {
-			return err, false
+			return err, r.clientLeft()
 		}
 		r.out.buf = appendPiece(r.out.take(), p, chunked)
 	}
@@ -176,22 +210,61 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 // closes the exchange before it writes the last bytes.
 const bodyTail = 4 << 10
 
-// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes.
+// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results are those of
+// copyBody.
 func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke error, left bool) {
 	for {
 		unread, ok := in.Body.Unread()
 		if !ok || unread <= bodyTail {
 			return nil, false
 		}
-		in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(r.set.BodyIdle))
+		r.limitSilence(in)
 		n, err := r.conn.out.splice(r.server.buffers.pipes, src, unread-bodyTail)
+		if err != nil && r.outwait(in, err) {
+			n, err = r.conn.out.splice(r.server.buffers.pipes, src, unread-bodyTail)
+			r.conn.watch.stop()
+		}
 		var w *socket.WriteError
 		if errors.As(err, &w) {
 			in.Body.Took(n, nil)
 			return nil, true
 		}
 		if in.Body.Took(n, err); err != nil {
-			return in.Body.Err(), false
+			return in.Body.Err(), r.clientLeft()
 		}
 	}
+}
+
+// watchAfter is a time without bytes from the proxy in the body of a response. After that time, leaveWatch watches
+// the client, because the client may leave.
+const watchAfter = time.Second
+
+// limitSilence sets the deadline for the next bytes of a response's body.
+func (r *request) limitSilence(in *transport.Response) {
+	wait := r.set.BodyIdle
+	if r.forward.Request.Rest == nil { // otherwise the transport reads the request's body from the client
+		wait = min(wait, watchAfter)
+	}
+	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(wait))
+}
+
+// outwait is called if the wait for the next bytes of a response's body has ended with err. It reports whether the
+// caller must wait a second time, for the rest of BodyIdle. If so, it starts the watch, and the caller must stop the
+// watch after the second wait.
+func (r *request) outwait(in *transport.Response, err error) bool {
+	var w *socket.WriteError
+	rest := r.set.BodyIdle - watchAfter
+	silent := errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, &w)
+	if !silent || rest <= 0 || r.forward.Request.Rest != nil || r.forward.Control.Interrupt.Fired() {
+		return false
+	}
+	in.Body.Resume()
+	r.conn.watch.start()
+	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(rest))
+	return true
+}
+
+// clientLeft reports whether the request has been cancelled because the client has left.
+func (r *request) clientLeft() bool {
+	return errors.Is(context.Cause(r.conn.ctx), executor.ErrClientLeft)
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
-// front speaks one protocol with one client. The Server owns the connection: it drains and closes the
-// connection, and calls the connection's end method after serve or refuse has returned. A front runs its
-// requests with executor.Run, and passes a tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the
-// handshake and passes the connection on to another front.
+// front speaks one protocol with one client. The Server owns the connection: the Server drains and closes it, and
+// calls the method end of the connection after serve or refuse has returned. A front runs its requests with
+// executor.Run, and passes a tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the handshake and passes
+// the connection on to another front.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()
@@ -50,9 +50,9 @@ func (f anyFront) serve() {
 
 // refuse implements front. It responds with HTTP to a client that has not sent anything yet.
 func (f anyFront) refuse() {
-	if _, plain := f.conn.raw.(*socket.Conn); !plain { // over plain TCP refuseAfter has waited
+	if _, plain := f.conn.raw.(*socket.Conn); !plain { // for a plain TCP client, refuseAfter has waited already
 		f.conn.read.await(f.conn.now().Add(requestWait))
-		_ = f.conn.reader.ReadAhead() // an error shows again when the response is written
+		_ = f.conn.reader.ReadAhead() // the response is written even after an error
 	}
 	if f.speaksSOCKS() {
 		newSOCKSFront(f.server, f.conn).refuse()
@@ -61,7 +61,7 @@ func (f anyFront) refuse() {
 	newHTTPFront(f.server, f.conn).refuse()
 }
 
-// speaksSOCKS reports whether the first byte of the client has arrived and is that of SOCKS5.
+// speaksSOCKS reports whether the first byte of the client has arrived and is the version of SOCKS5.
 func (f anyFront) speaksSOCKS() bool {
 	first := f.conn.reader.Buffered()
 	return len(first) > 0 && first[0] == socks5.Version

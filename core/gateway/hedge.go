@@ -15,10 +15,10 @@ import (
 
 var _ executor.Hedger[*transport.Tunnel] = (*tunnel)(nil)
 
-// hedgedHello holds the ClientHello that a hedge has sent.
+// hedgedHello states which bytes of the client a hedge has sent.
 type hedgedHello struct {
-	way  *transport.Tunnel // the hedge's tunnel; nil without a hedge
-	size int
+	remote *transport.Tunnel // the hedge's tunnel; nil without a hedge
+	size   int               // length of the ClientHello that the hedge has sent
 }
 
 // Hedge implements executor.Hedger.
@@ -32,8 +32,8 @@ func (t *tunnel) Hedge() executor.HedgeSender[*transport.Tunnel] {
 	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(o.sent)}
 }
 
-// Stop implements executor.Hedger. It is called when the hedge has the target's first byte. The goroutine
-// that reads from the target then takes over the hedge's tunnel.
+// Stop implements executor.Hedger. It is called when the hedge has the target's first byte. It makes the pending read
+// from the target return; the goroutine that reads then calls takeHedge.
 func (t *tunnel) Stop() {
 	o := &t.opening
 	o.mu.Lock()
@@ -45,39 +45,40 @@ func (t *tunnel) Stop() {
 }
 
 // Adopt implements executor.Hedger.
-func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], way *transport.Tunnel) *transport.Tunnel {
-	return way
+func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], remote *transport.Tunnel) *transport.Tunnel {
+	return remote
 }
 
-// takeHedge replaces the tunnel by the hedge's tunnel if the hedge has won. early holds the target's
-// first bytes. ok is false if the hedge has not won, or the tunnel can no longer be used.
+// takeHedge replaces the tunnel by the hedge's tunnel if the hedge has won. A hedge has won if it has the target's
+// first byte. The result early holds the target's first bytes. The result ok is false if the hedge has not won, or if
+// its tunnel can no longer be used.
 func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	won := o.hedgeWon
 	o.hedgeWon = false
-	if !won || o.phase != replaceable { // the client has sent more bytes, which the hedge has not sent
+	if !won || o.phase != replaceable { // not replaceable: the client has sent bytes that the hedge has not sent
 		return nil, false
 	}
 	o.phase = reconnecting
 	o.mu.Unlock()
-	way, ok := executor.TakeHedge[*transport.Tunnel](t.exchange)
+	remote, ok := executor.TakeHedge[*transport.Tunnel](t.exchange)
 	o.mu.Lock()
 	t.target.Close()
 	if !ok || o.phase != reconnecting { // the client has left
 		if ok {
-			way.Abort()
+			remote.Abort()
 		}
 		o.finalize()
 		return nil, false
 	}
-	t.reconnected(way)
-	return way.Early, true
+	t.reconnected(remote)
+	return remote.Early, true
 }
 
-// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes, which are in
-// the Early field of its response.
+// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes. These bytes are in the
+// field Early of the tunnel that Send returns.
 type helloSender struct {
 	executor.HedgeSender[*transport.Tunnel]
 	tunnel *tunnel
@@ -85,10 +86,10 @@ type helloSender struct {
 }
 
 // Send implements executor.Sender.
-func (h *helloSender) Send(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
-	way, facts := h.HedgeSender.Send(ctx, a)
-	if way == nil || way.Refused.Status != 0 || len(way.Early) > 0 {
-		return way, facts
+func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
+	remote := h.HedgeSender.Send(ctx, a, facts)
+	if remote == nil || remote.Refused.Status != 0 || len(remote.Early) > 0 {
+		return remote
 	}
 	now := h.tunnel.client.now()
 	facts.Latency = now.Sub(a.Started)
@@ -96,28 +97,29 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt) (*transport
 	if a.Deadline.After(until) {
 		until = a.Deadline
 	}
-	if err := h.exchange(ctx, way, until); err != nil {
-		way.Abort()
-		return nil, verdict.Facts{Err: silenceError(err), Timing: facts.Timing}
+	if err := h.sendHello(ctx, remote, until); err != nil {
+		remote.Abort()
+		*facts = verdict.Facts{Err: silenceError(err), Timing: facts.Timing}
+		return nil
 	}
 	o := &h.tunnel.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hedged = hedgedHello{way, len(h.hello)}
-	return way, facts
+	o.hedged = hedgedHello{remote, len(h.hello)}
+	return remote
 }
 
-// exchange sends the ClientHello through way and reads the target's first bytes into way.Early. It
-// returns an error if none arrive before until, or if ctx ends.
-func (h *helloSender) exchange(ctx context.Context, way *transport.Tunnel, until time.Time) error {
-	way.Conn.SetDeadline(until)
-	stop := context.AfterFunc(ctx, func() { way.Conn.SetDeadline(aLongTimeAgo) })
-	if _, err := way.Conn.Write(h.hello); err != nil {
+// sendHello sends the ClientHello through remote and reads the first bytes of the target into remote.Early. It
+// returns an error if no byte arrives before the time until, or if ctx ends first.
+func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, until time.Time) error {
+	remote.Conn.SetDeadline(until)
+	stop := context.AfterFunc(ctx, func() { remote.Conn.SetDeadline(aLongTimeAgo) })
+	if _, err := remote.Conn.Write(h.hello); err != nil {
 		stop()
 		return err
 	}
 	buf := make([]byte, smallChunk)
-	n, err := way.Conn.Read(buf)
+	n, err := remote.Conn.Read(buf)
 	stop()
 	switch {
 	case n > 0:
@@ -126,12 +128,12 @@ func (h *helloSender) exchange(ctx context.Context, way *transport.Tunnel, until
 	default:
 		return err
 	}
-	way.Early = buf[:n]
-	return way.Conn.SetDeadline(time.Time{})
+	remote.Early = buf[:n]
+	return remote.Conn.SetDeadline(time.Time{})
 }
 
-// silenceError converts err, with which a tunnel ended before the target's first byte, to the error
-// of the attempt.
+// silenceError returns the error of an attempt whose tunnel ended before the target's first byte. err is the error
+// that ended the tunnel.
 func silenceError(err error) *verdict.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: err}

@@ -14,14 +14,14 @@ const (
 type hello uint8
 
 const (
-	notHello     hello = iota // other bytes, or more than a ClientHello, or a ClientHello with early data
+	notHello     hello = iota // bytes of another kind, bytes behind a ClientHello, or a ClientHello with early data
 	partialHello              // a part of a ClientHello, or nothing
 	wholeHello                // exactly one ClientHello
 )
 
-// classify returns the kind of b, which holds all bytes of the client so far. A ClientHello without early
-// data has no effect at the target, and may therefore be sent again. needed is the length of b from which
-// the kind may be another one; 0 if the kind is final.
+// classify returns the kind of b. b holds all bytes that the client has sent so far. A ClientHello without early data
+// has no effect at the target, and may therefore be sent again. The result needed is the minimum length of b at which
+// the kind can be different; 0 means that any additional byte may change the kind, or that the kind is final.
 func classify(b []byte) (kind hello, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
@@ -90,8 +90,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skip returns the part of b after its first n bytes and the next field. The field begins with its length,
-// a number of lengthBytes bytes. ok is false if b is too short.
+// skip skips the first n bytes of b and the field behind them, and returns the rest of b. The field begins with its
+// length, a number of lengthBytes bytes. The result ok is false if b is too short.
 func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns
-// true if the value was 0: the request must then not be forwarded. Requests with other methods, and values
-// that are not numbers, stay unchanged.
+// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns true if the
+// value was 0. In that case the request must not be forwarded. countHop does not change requests with other methods,
+// or values that are not numbers.
 func (r *request) countHop() (last bool) {
 	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false
@@ -45,7 +45,7 @@ func (r *request) respondLastHop() (keep bool) {
 		trace = append(trace, "\r\n"...)
 	}
 	r.outcome.Final = core.FinalSuccess
-	r.log.Ran, r.log.Final, r.log.Status = true, core.FinalSuccess, http.StatusOK
+	r.log.ran, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
 	keep = r.reusable() && r.discardBody()
 	h := r.newHead(http.StatusOK, []byte("OK"), keep)
 	h.Framing, h.Length = http1.Length, int64(len(trace))

@@ -22,28 +22,33 @@ type httpFront struct {
 	entry TrackerEntry
 }
 
-// cache keeps values that seldom change from one request of a connection to the next, so that a request
-// allocates nothing.
+// cache keeps values that seldom change from one request of a connection to the next. Because of the cache, a request
+// does not have to parse and allocate these values again.
 type cache struct {
 	authority   proxyhttp.Authority // authority of the last target
-	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from it
+	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from this value
 	region      string
 	strict      bool
-	accepted    string          // last accepted Proxy-Authorization
-	acceptedBy  *settings       // the settings with which it was accepted
-	account     *access.Account // the user who logged in with accepted; nil without users
-	options     session.Options // the options of the user name in accepted
-	override    string          // last X-Whirlpool-Retry
-	global      *retry.Policy
+	accepted    string             // last accepted Proxy-Authorization
+	acceptedBy  *settings          // the settings with which accepted was accepted
+	account     *access.Account    // the user who logged in with accepted; nil without users
+	options     session.Options    // the options of the user name in accepted
+	override    string             // last override: X-Whirlpool-Retry, or that of the option retry
+	base        *retry.Policy      // the policy over which override was merged
 	mode        retry.OverrideMode // the override mode with which policy was computed
-	policy      *retry.Policy      // override merged over the global policy
+	policy      *retry.Policy      // override merged over base
 }
 
 func newHTTPFront(s *Server, c *connection) front {
 	f := &httpFront{}
+	f.start(s, c)
+	return f
+}
+
+// start prepares f for a connection.
+func (f *httpFront) start(s *Server, c *connection) {
 	f.request.init(s, c)
 	c.reader.OnPart = func() { c.read.awaitRest(s.Now().Add(f.set.Head)) }
-	return f
 }
 
 func (f *httpFront) serve() {
@@ -60,7 +65,7 @@ func (f *httpFront) serve() {
 	}
 }
 
-// next serves one request and reports whether the connection can serve another.
+// next serves one request and reports whether the connection can serve another request.
 func (f *httpFront) next() bool {
 	now := f.ended
 	if now.IsZero() {
@@ -127,7 +132,7 @@ func (f *httpFront) refuse() {
 	f.conn.out.limit(f.server.Now().Add(time.Second))
 	f.respondError(&proxyhttp.ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
-		Message: f.conn.refused, RetryAfter: time.Second, Close: true,
+		Message: *f.conn.refused, RetryAfter: time.Second, Close: true,
 	})
 	f.logRequest()
 }

@@ -4,9 +4,9 @@ import "sync"
 
 // The sizes of the pieces of a kept body, in bytes.
 const (
-	smallPiece  = smallChunk // the first piece, until more bytes have arrived
-	mediumPiece = 16 << 10   // the first piece of a body of unknown length
-	largePiece  = 64 << 10   // maximum size of all other pieces
+	smallPiece  = smallChunk // the first piece until it is full; then a larger first piece replaces it
+	mediumPiece = 16 << 10   // the larger first piece of a body of unknown length
+	largePiece  = 64 << 10   // maximum size of a piece
 )
 
 // pieces is a pool of the buffers of kept bodies, in two sizes.
@@ -19,13 +19,13 @@ func newPieces() *pieces {
 	return p
 }
 
-// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not
-// with the Content-Length. Beyond the first 64 KiB the memory is at most 1.1 times the body if its length is
-// known, and 1.25 times otherwise. An empty keptBody holds no buffer.
+// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with
+// the Content-Length. For a body longer than 64 KiB, the memory is at most 1.1 times the length of the body if this
+// length is known, and otherwise at most 1.25 times the bytes that have arrived. An empty keptBody holds no buffer.
 type keptBody struct {
 	pool   *pieces
 	list   [][]byte
-	lent   []*[]byte // the elements of pieces that list uses; nil for a piece that is not from the pool
+	lent   []*[]byte // for each piece in list, its buffer of the pool; nil for a piece that is not from the pool
 	size   int64     // bytes of all pieces
 	length int64     // the Content-Length; -1 if it is unknown
 }
@@ -100,7 +100,7 @@ func (k *keptBody) release(lent *[]byte) {
 	}
 }
 
-// usualPieces is the maximum capacity of the lists that an idle connection keeps.
+// usualPieces is the maximum capacity of the slices list and lent that an idle connection keeps.
 const usualPieces = 8
 
 // free drops the body and returns its buffers.

@@ -13,7 +13,7 @@ import (
 
 // A target writes a body after a 204. The bytes that are left on the idle connection are not treated as the
 // next response. The next request is repeated if that is permitted, and the proxy is not charged.
-func TestABodyBehindA204(t *testing.T) {
+func TestABodyAfterA204(t *testing.T) {
 	for method, status := range map[string]int{"GET": 200, "POST": 502} {
 		t.Run(method, func(t *testing.T) {
 			var opened atomic.Int32
@@ -51,7 +51,7 @@ func TestABodyBehindA204(t *testing.T) {
 }
 
 // A response with errors that RFC 9112 permits to repair is repaired and relayed.
-func TestARepairedAnswer(t *testing.T) {
+func TestAResponseIsRepaired(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return "HTTP/1.1  200 OK\nX-XSS-Protection : 1\nA: b\n c\nContent-Length: 5\r\nContent-Length: 5\n\nhello"
 	}), nil)
@@ -72,7 +72,7 @@ func TestARepairedAnswer(t *testing.T) {
 }
 
 // 40 interim responses, in one segment or in 40 segments, precede the response that is relayed.
-func TestManyInterimAnswers(t *testing.T) {
+func TestManyInterimResponses(t *testing.T) {
 	for name, write := range map[string]func(net.Conn, string){
 		"in one segment": func(c net.Conn, one string) {
 			all := ""

@@ -5,14 +5,13 @@ import "sync"
 // spareBuffer is the maximum size of a buffer that is returned to its pool.
 const spareBuffer = 2 << 20
 
-// newSpares returns a pool of buffers (*[]byte), which grow when they are used. As in every sync.Pool,
-// a buffer that is not used is dropped at the second garbage collection.
+// newSpares returns a pool of buffers (*[]byte). A buffer grows while a loan uses it. As in every sync.Pool, a buffer
+// that is not used is dropped at the second garbage collection.
 func newSpares() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
 
-// loan is a buffer that a connection borrows from a pool for one message, so that idle connections hold no
-// buffer.
+// loan is a buffer that a connection borrows from a pool for one message. Thus idle connections hold no buffer.
 type loan struct {
 	from *sync.Pool
 	buf  []byte  // nil without a buffer

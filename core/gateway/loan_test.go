@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestALoanGoesBackWhole(t *testing.T) {
+func TestALoanReturnsItsWholeBuffer(t *testing.T) {
 	l := loan{from: newSpares()}
 	l.back() // there is no buffer to return
 	l.buf = append(l.take(), "head"...)
@@ -26,7 +26,7 @@ func TestALoanGoesBackWhole(t *testing.T) {
 }
 
 // Two connections never have the same buffer.
-func TestLoansAreApart(t *testing.T) {
+func TestTwoLoansShareNoBuffer(t *testing.T) {
 	spares := newSpares()
 	one, two := loan{from: spares}, loan{from: spares}
 	for range 100 {
@@ -39,6 +39,6 @@ func TestLoansAreApart(t *testing.T) {
 
 func TestAllocOfALoan(t *testing.T) {
 	l := loan{from: newSpares()}
-	// Not exactly zero, because a garbage collection empties the pool.
+	// The mean is not exactly zero, because a garbage collection empties the pool.
 	require.Less(t, testing.AllocsPerRun(1000, func() { l.take(); l.back() }), 0.5)
 }

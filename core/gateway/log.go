@@ -1,38 +1,74 @@
 package gateway
 
 import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/trace"
 )
+
+// logEntry is the part of a request's access log record that is collected while the request is served. It is separate
+// from accesslog.Record, because it is cleared for each request, even if the access log is off.
+type logEntry struct {
+	target, user, code string
+	trace              trace.Context
+	received           int64
+	status             int
+	final              core.Final
+	ran, left          bool
+}
 
 // logs reports whether requests are written to the access log.
 func (s *Server) logs() bool { return s.AccessLog != nil && s.AccessLog.On() }
 
-// logRequest writes the request, which has ended, to the access log.
+// logRequest counts the bytes of the request, which has ended, and writes it to the access log.
 func (r *request) logRequest() {
+	if r.log.ran {
+		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.out.sent, r.ended)
+	}
 	if !r.server.logs() {
 		return
 	}
-	l := &r.log
-	l.Listener, l.Method, l.Minor, l.Started = r.input.Listener, r.input.Method, r.head.Minor, r.input.Started
-	l.Received += r.body.Received()
-	l.Sent = r.conn.out.sent
+	if r.record == nil {
+		r.record = &accesslog.Record{}
+	}
+	e, l := &r.log, r.record
+	*l = accesslog.Record{
+		ID: r.input.ID, User: e.user, Listener: r.input.Listener, Method: r.input.Method, Target: e.target,
+		Minor: r.head.Minor, HTTP2: r.conn.stream, Status: e.status, Code: e.code, Final: e.final, Ran: e.ran,
+		Left: e.left, Received: e.received + r.body.Received(), Sent: r.conn.out.sent, Started: r.input.Started,
+		Rules: r.input.Route.Labels(), Trace: e.trace,
+	}
 	if l.Ran && l.Final == 0 {
 		addResult(l, &r.exchange)
 	}
 	r.server.logEnded(l, r.conn)
 }
 
+// countBytes counts the bytes of a request for the target with the given host. The time at is the end of the request;
+// the zero time stands for the current time.
+func (s *Server) countBytes(host string, bytes int64, at time.Time) {
+	if s.TargetBytes == nil || bytes <= 0 || host == "" {
+		return
+	}
+	if at.IsZero() {
+		at = s.Now()
+	}
+	s.TargetBytes(host, bytes, at)
+}
+
 // logEnded completes l and writes it to the access log.
 func (s *Server) logEnded(l *accesslog.Record, c *connection) {
 	l.Client, l.Ended = c.raw.RemoteAddr(), s.Now()
-	if l.Started.IsZero() { // the request was refused at once
+	if l.Started.IsZero() { // the request was refused before its start was recorded
 		l.Started = l.Ended
 	}
 	s.AccessLog.Write(l)
 }
 
-// addResult adds the result of x to l.
+// addResult copies the result of the exchange x to the record l.
 func addResult(l *accesslog.Record, x *executor.Exchange) {
 	result := x.Result()
 	l.Final, l.Waited, l.Attempts = result.Final, result.Waited, result.Events

@@ -11,10 +11,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
-// checkLoop returns an error response if the request has passed this gateway before (508) or has too many tokens,
-// otherwise nil. It keeps the tokens of other gateways, to pass them on.
+// checkLoop returns an error response if the request has passed this gateway before (508), or if it has too many loop
+// tokens (400); otherwise nil. It keeps the loop tokens of other gateways, because each attempt sends them on.
 func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 	r.forward.Control.LoopTokens = nil
+	if !r.head.Has(http1.Via) && !r.head.Has(http1.ProxyLoop) {
+		return nil
+	}
 	for i := range r.head.Fields {
 		f := &r.head.Fields[i]
 		var err error
@@ -32,7 +35,8 @@ func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 			continue
 		}
 		if errors.Is(err, loop.ErrTooLong) {
-			// A client can make up the tokens. So this response must not charge a proxy, like a 508.
+			// The response is a 400, not a 508. If the sender is a gateway, it charges a 508 to its proxy, which is
+			// this gateway. Any client could cause such a charge with invented tokens.
 			return badRequest("too_many_gateways", err.Error())
 		}
 		r.outcome.Final = core.FinalLoopDetected

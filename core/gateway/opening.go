@@ -15,23 +15,23 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// maxFlight is the maximum number of the client's bytes that are kept for sending them again.
+// maxFlight is the maximum number of the client's bytes that are kept, so that they can be sent again.
 const maxFlight = 64 << 10
 
-// opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has
-// sent. If the client has sent nothing, a ClientHello, or a part of a ClientHello, the tunnel can be
-// replaced by a tunnel through another proxy. It is replaced if it ends, or if the target does not answer
-// the ClientHello in time.
+// opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has sent. If
+// the client has sent nothing, a ClientHello, or a part of a ClientHello, a new tunnel can replace the tunnel,
+// usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
+// ClientHello in time.
 type opening struct {
 	mu     sync.Mutex // guards the fields below, and the tunnel's target and out until the phase is final
-	ended  sync.Cond  // signals the end of the phase reconnecting; uses mu
+	ended  sync.Cond  // signals the end of the phase reconnecting; its lock is mu
 	phase  phase
 	sent   []byte    // the bytes of the client so far
-	needed int       // length of sent from which it must be classified again
-	part   int       // length of the incomplete ClientHello of the client; 0 after a complete one
-	since  time.Time // when the ClientHello was sent; zero if the target's answer has no time limit
+	needed int       // when sent has this length, it must be classified again (classify)
+	part   int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
+	since  time.Time // when the ClientHello was sent; zero if the target's response has no time limit
 
-	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst must take it
+	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
 	hedged   hedgedHello // the ClientHello of the hedge
 }
 
@@ -40,7 +40,7 @@ type phase uint8
 const (
 	final        phase = iota // the tunnel cannot be replaced any more
 	replaceable               // the tunnel can be replaced
-	reconnecting              // the tunnel has failed, and another proxy is being tried
+	reconnecting              // the tunnel has failed, and another tunnel is being opened
 )
 
 // sendFirst forwards bytes from the client to the target until the phase is final.
@@ -79,9 +79,9 @@ func (t *tunnel) isFinal() bool {
 	return t.opening.phase == final
 }
 
-// forward writes p to the target. While the tunnel can be replaced, it also keeps p, and ignores write
-// errors: the next read from the target fails as well, and the tunnel is then replaced. When the tunnel
-// can no longer be replaced, forward returns a write error as a *socket.WriteError.
+// forward writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write errors:
+// after a failed write, the next read from the target fails too, and the failed read leads to a new tunnel. When the
+// tunnel can no longer be replaced, forward returns a write error as a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -93,8 +93,8 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// keep keeps p for another tunnel, and writes it to the current tunnel if there is one. If the phase is
-// final, it writes nothing and returns false.
+// keep keeps p for a tunnel that may replace the current tunnel. If the current tunnel is open, keep also writes p to
+// it. If the phase is final or becomes final, keep writes nothing and returns false.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -131,7 +131,7 @@ func (t *tunnel) keep(p []byte) bool {
 	return true
 }
 
-// setPart sets part. kind is the kind of the bytes in sent. The caller holds mu.
+// setPart sets the field part. kind is the kind of the bytes in the field sent. The caller holds mu.
 func (o *opening) setPart(kind hello) {
 	o.part = 0
 	if kind == partialHello {
@@ -139,8 +139,8 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the target has nothing to answer: the client has sent nothing, or only a part of a
-// ClientHello. up is the number of bytes that the client has sent.
+// unused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of
+// a ClientHello. up is the number of bytes that the client has sent.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -153,12 +153,12 @@ func (o *opening) finalize() {
 	o.ended.Broadcast()
 }
 
-// recheckEvery is the interval at which the time limit for the target's answer is computed again. The limit
-// depends on the latencies of the pool, which may change.
+// recheckEvery is the interval at which the time limit for the target's response is computed again.
+// The limit depends on the latencies of the pool, which may change.
 const recheckEvery = 250 * time.Millisecond
 
-// limitSilence starts the time limit for the target's answer if the client has sent a whole ClientHello. The
-// caller holds the opening's mu.
+// limitSilence starts the time limit for the target's response if the client has sent a whole
+// ClientHello. The caller holds the opening's mu.
 func (t *tunnel) limitSilence(kind hello) {
 	if kind == wholeHello {
 		t.opening.since = t.client.now()
@@ -167,8 +167,8 @@ func (t *tunnel) limitSilence(kind hello) {
 	}
 }
 
-// extend sets the deadline of the next read from the target. It returns false if the time limit for the
-// target's answer has passed. The caller holds the opening's mu.
+// extend sets the deadline of the next read from the target. It returns false if the time limit for
+// the target's response has passed. The caller holds the opening's mu.
 func (t *tunnel) extend(now time.Time) bool {
 	limit := t.exchange.Silence()
 	if limit == 0 {
@@ -183,7 +183,7 @@ func (t *tunnel) extend(now time.Time) bool {
 	return true
 }
 
-// waitOn reports whether to wait longer for the target after a read has returned err.
+// waitOn reports whether the gateway waits longer for the target, after a read from the target has failed with err.
 func (t *tunnel) waitOn(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -200,7 +200,7 @@ func (t *tunnel) waitOn(err error) bool {
 	return true
 }
 
-// unlimit removes the time limit for the target's answer. The caller holds the opening's mu.
+// unlimit removes the time limit for the target's response. The caller holds the opening's mu.
 func (t *tunnel) unlimit() {
 	t.opening.since = time.Time{}
 	t.target.SetReadDeadline(time.Time{})
@@ -220,11 +220,11 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 	return t.target
 }
 
-// receiveFirst forwards the first bytes from the target to the client. Until they arrive, it replaces a
-// failed tunnel if possible. heard is set if the target has sent bytes; n is the number of bytes that were
-// written to the client. A write error is a *socket.WriteError. If the target closes the tunnel without
-// sending a byte, the error is io.ErrUnexpectedEOF.
-func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
+// receiveFirst forwards the first bytes from the target to the client. If the tunnel fails before these bytes arrive,
+// receiveFirst replaces the tunnel if possible. The result received is set if the target has sent bytes; n is the
+// number of bytes that were written to the client. A write error is a *socket.WriteError. If the target closes the
+// tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
+func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.await(t.target)
 		buf, m, err := t.buffers.read(t.target, nil)
@@ -254,7 +254,7 @@ func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	}
 }
 
-// first forwards p, the first bytes from the target. From then on the tunnel is not replaced.
+// first forwards p, the first bytes from the target, to the client. After that, the tunnel is not replaced any more.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
@@ -270,9 +270,10 @@ func (t *tunnel) first(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// replace opens a tunnel through another proxy after the present one has failed with err. It
-// returns the bytes that the target has already sent through the new tunnel. ok is false if the
-// phase is final, the tunnel is unused, the client has left, or no other proxy opens a tunnel.
+// replace opens a new tunnel after the current tunnel has failed with err. It returns the bytes that the target has
+// already sent through the new tunnel. The result ok is false if the phase is final, the client has left, no retry is
+// possible, or no proxy opens a tunnel. It is also false if the tunnel has been open for long (Tunnel.UnusedAfter)
+// and the client has sent nothing that the target can respond to.
 func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
@@ -293,24 +294,24 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	ending := executor.RetryTunnel(t.client.ctx, t.exchange, err, silence, t.dial)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if way := ending.Response; ending.Tunnel != nil && o.phase == reconnecting {
-		t.reconnected(way)
-		return way.Early, true
+	if remote := ending.Response; ending.Tunnel != nil && o.phase == reconnecting {
+		t.reconnected(remote)
+		return remote.Early, true
 	}
 	t.drop(&ending)
 	o.finalize()
 	return nil, false
 }
 
-// reconnected replaces the tunnel by way, and sends the client's bytes again. The caller holds the
-// opening's mu.
-func (t *tunnel) reconnected(way *transport.Tunnel) {
+// reconnected replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the
+// hedge, it leaves out the ClientHello, which the hedge has sent already. The caller holds the opening's mu.
+func (t *tunnel) reconnected(remote *transport.Tunnel) {
 	o := &t.opening
-	t.client.tunnel.Store(way)
-	t.target = way.Conn
-	t.out.init(way.Conn, way.TCP())
+	t.client.tunnel.Store(remote)
+	t.target = remote.Conn
+	t.out.init(remote.Conn, remote.TCP())
 	unsent := o.sent
-	if way == o.hedged.way {
+	if remote == o.hedged.remote {
 		unsent = o.sent[o.hedged.size:]
 	}
 	if len(unsent) > 0 {
@@ -320,7 +321,7 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	kind, needed := classify(o.sent)
 	o.needed = needed
 	o.setPart(kind)
-	if len(way.Early) > 0 || kind == notHello {
+	if len(remote.Early) > 0 || kind == notHello {
 		o.finalize()
 		return
 	}
@@ -329,8 +330,8 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	t.limitSilence(kind)
 }
 
-// drop closes an ending that is not used, because the tunnel cannot be replaced any more. It closes the
-// ending with status 200, which the client has already received.
+// drop closes an ending that is not used because the tunnel cannot be replaced any more. It closes a relay or a
+// refusal with status 200, because the client has already received this status.
 func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {

@@ -10,29 +10,30 @@ import (
 	"time"
 )
 
-// places are the client connections of a Server. They decide whose connections are closed if there is no
-// place for another one.
+// places holds the client connections of a Server. If there is no place for another connection, it chooses the
+// connections to close.
 type places struct {
 	clients atomic.Int64  // connections
-	active  atomic.Int64  // number of connections with a request, or whose first request has not been sent yet
+	active  atomic.Int64  // number of connections that have a request or wait for their first request
 	waiting atomic.Int32  // acceptors that wait for a place
 	freed   chan struct{} // receives a value when a place may have become free while an acceptor waits
 
 	mu        sync.Mutex
 	conns     []*connection      // guarded by mu
-	perClient map[netip.Addr]int // connections by clientOf; guarded by mu
-	found     [2]search          // results for all clients, and for one client; guarded by mu
+	perClient map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
+	found     [2]search          // the last search over all clients, and the last over one client; guarded by mu
 }
 
-// search is the result of a search for clients that have waited for long.
+// search is the result of a search for clients that have kept the gateway waiting for long.
 type search struct {
 	client netip.Addr // the client whose connections were searched; the zero Addr for all clients
-	list   []waiter   // the waiters that have not been removed, the next one last
+	list   []waiter   // the found waiters that have not been removed yet; they are removed from the end of the list
 	until  time.Time  // list is used before this time
-	pause  time.Time  // no search is made before this time, because the last one found none
+	pause  time.Time  // no search is made before this time, because the last search found no waiter
 }
 
-// waiter is a connection whose client has waited for long enough.
+// waiter is a connection whose client has kept the gateway waiting for longer than awaitedSince.patience, and may
+// therefore be evicted.
 type waiter struct {
 	conn *connection
 	awaitedSince
@@ -42,17 +43,16 @@ func (p *places) init() {
 	p.perClient, p.freed = map[netip.Addr]int{}, make(chan struct{}, 1)
 }
 
-// need returns the number of file descriptors that the clients need: one for each connection, and another one
-// for each connection that has a request or may send one at once. Idle clients that are about to send a
-// request may need more.
+// need returns the number of file descriptors that the clients need: one for each connection, and another one for
+// each active connection. It does not include file descriptors for the requests that idle clients will send.
 func (p *places) need() int64 { return p.clients.Load() + p.active.Load() }
 
-// add adds a connection. The caller then calls enter(true).
+// add adds a connection. After add, the caller must call enter(true).
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns = append(p.conns, c)
-	c.place = len(p.conns)
+	c.place = int32(len(p.conns))
 	p.clients.Add(1)
 	p.perClient[c.client]++
 }
@@ -79,7 +79,7 @@ func (p *places) drop(c *connection) bool {
 	p.conns[c.place-1], p.conns[n], last.place = last, nil, c.place
 	c.place = 0
 	if p.conns = p.conns[:n]; cap(p.conns) > minPlaces && n < cap(p.conns)/4 {
-		p.conns = append(make([]*connection, 0, cap(p.conns)/2), p.conns...) // the memory of a burst is not kept
+		p.conns = append(make([]*connection, 0, cap(p.conns)/2), p.conns...) // frees the memory of a burst
 	}
 	p.clients.Add(-1)
 	if p.perClient[c.client]--; p.perClient[c.client] == 0 {
@@ -88,7 +88,7 @@ func (p *places) drop(c *connection) bool {
 	return true
 }
 
-// enter records that a connection becomes active, or ceases to be active.
+// enter counts a connection that becomes active, or, if active is false, one that is not active any more.
 func (p *places) enter(active bool) {
 	if active {
 		p.active.Add(1)
@@ -122,7 +122,7 @@ func (p *places) await(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// ofClient returns the number of connections of a client. most reports whether these are more than
+// ofClient returns the number of connections of a client. The result most reports whether the client has more than
 // half of all connections.
 func (p *places) ofClient(client netip.Addr) (n int, most bool) {
 	p.mu.Lock()
@@ -137,25 +137,26 @@ func (p *places) all() []*connection {
 	return slices.Clone(p.conns)
 }
 
-// The minimum times that a client has before its connection may be closed to make room for another one: for
-// the beginning of a request, for the rest of its head, and for the next bytes of its body.
+// The minimum times for which the gateway waits for a client. After that time, it may close the connection to make
+// room for another one.
 const (
-	minWait     = 200 * time.Millisecond
-	minHeadWait = 50 * time.Millisecond
-	minBodyWait = time.Second
+	minWait     = 200 * time.Millisecond // for the beginning of a request
+	minHeadWait = 50 * time.Millisecond  // for the rest of a request's head
+	minBodyWait = time.Second            // for the next bytes of a request's body
 )
 
-// The results of a search are used for this time. A search is expensive, because it visits all connections.
+// The times for which the results of a search are used. A search is expensive, because it visits
+// all connections.
 const (
-	evictAgain = 20 * time.Millisecond  // if no client was found
-	foundFor   = 100 * time.Millisecond // otherwise
+	evictAgain = 20 * time.Millisecond  // if the search found no client
+	foundFor   = 100 * time.Millisecond // if the search found clients
 )
 
-// oldest removes the connection whose client has waited for longest, and returns it; the caller ends it. Idle
-// connections, and those whose clients have sent nothing, come first. Next are those with an unfinished head, and
-// last those whose clients have stopped sending a body. It returns nil if no client has waited for long enough. If
-// client is valid, it removes only that client's connections. It keeps a connection on which unread bytes have
-// arrived.
+// oldest removes the connection whose client has kept the gateway waiting longest, and returns it; the caller ends
+// the connection. oldest chooses among idle connections and those whose clients have sent nothing. If there are none,
+// it chooses among connections with an unfinished head, and then among those whose clients have stopped sending a
+// body. It returns nil if no client has kept the gateway waiting for long enough. If client is valid, it removes only
+// a connection of that client. It does not remove a connection on which unread bytes have arrived.
 func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,8 +180,8 @@ func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	return c
 }
 
-// takeFrom removes the next connection that a search has found, and returns it; nil if there is none. The caller holds
-// mu.
+// takeFrom removes a connection that the search s has found, and returns it. It skips connections whose clients have
+// sent something since the search. It returns nil if no connection is left. The caller holds mu.
 func (p *places) takeFrom(s *search) *connection {
 	for n := len(s.list) - 1; n >= 0; n-- {
 		w := s.list[n]
@@ -215,8 +216,8 @@ func (p *places) search(s *search, now time.Time, client netip.Addr) {
 	}
 }
 
-// forget drops the list of s, so that it does not keep the memory of connections. until is the end of the list's use;
-// a list of a later search stays.
+// forget drops the list of the search s, because the list keeps closed connections in memory. It does nothing if
+// another search has replaced the list. The time until identifies the search: it is the end of the use of its list.
 func (p *places) forget(s *search, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,9 +226,10 @@ func (p *places) forget(s *search, until time.Time) {
 	}
 }
 
-// soonFree reports whether at least a quarter of the connections will be closed, or may be closed, soon: their
-// clients have just connected or been answered, or have a request that began less than maxWaited ago and whose body is
-// still arriving.
+// soonFree reports whether at least a quarter of the connections will soon be closed or may soon be evicted. It
+// counts a connection if the gateway has waited for its request for less than minWait, or for bytes of its body for
+// less than minHeadWait. It also counts a connection with a request in flight of which no body has been read, if the
+// wait for this request began less than maxWaited ago.
 func (p *places) soonFree(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

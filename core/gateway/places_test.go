@@ -31,7 +31,7 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 // Idle clients are removed first, then those with an unfinished head, then those that have stopped sending a
 // body. Within each kind, those that have waited longest are removed first. Clients that have waited only
 // for a short time, and those with a request in flight, stay.
-func TestWhoLeavesFirst(t *testing.T) {
+func TestTheOrderOfRemoval(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
 	add("10.0.0.1", awaitsBody, minBodyWait-time.Millisecond)
@@ -53,7 +53,7 @@ func TestWhoLeavesFirst(t *testing.T) {
 }
 
 // A search can be limited to one client's connections.
-func TestWhoLeavesOfOneClient(t *testing.T) {
+func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
 	for range 640 {

@@ -5,23 +5,25 @@ import "time"
 // bodyGrace is the default of Settings.BodyGrace.
 const bodyGrace = 30 * time.Second
 
-// bodyRate limits how slowly a request's body may arrive. It measures only the time for which the gateway
-// waits for the client, not the time for which it waits for a slow proxy. A period ends when the waits add
-// up to grace. A body is too slow if fewer than rate bytes per second have arrived in a period.
+// bodyRate limits how slowly a request's body may arrive. It measures only the time for which the gateway waits for
+// the client, not the time for which the gateway waits for a slow proxy. It adds up the waits for the client; a
+// period ends when their sum reaches the duration grace. A body is too slow if, in one period, fewer than rate bytes
+// per second have arrived.
 type bodyRate struct {
 	rate  int64         // bytes per second; 0 for no limit
 	grace time.Duration // above 0
 
-	bytes   int64         // in this period
-	waited  time.Duration // in this period
-	since   time.Time     // start of the current wait; zero while there is none
-	limited bool          // the last deadline came from the rate
+	bytes   int64         // bytes that have arrived in this period
+	waited  time.Duration // sum of the finished waits in this period
+	since   time.Time     // start of the current wait; zero if the gateway does not wait
+	limited bool          // the last result of await was the end of the period
 }
 
 // start begins a body.
 func (b *bodyRate) start(rate int64, grace time.Duration) { *b = bodyRate{rate: rate, grace: grace} }
 
-// await begins a wait for the client, and returns its deadline: at most idle from now.
+// await begins a wait for the client at the time now, and returns the deadline of the wait. The wait is not longer
+// than idle.
 func (b *bodyRate) await(now time.Time, idle time.Duration) time.Time {
 	b.since = now
 	left := idle

@@ -56,7 +56,7 @@ func TestWithoutABodyRate(t *testing.T) {
 
 // A request whose body arrives byte by byte gets a 408 with the reason, whether it is kept or streamed. Its pauses
 // are shorter than body_idle.
-func TestABodyThatTricklesIn(t *testing.T) {
+func TestASlowBodyGetsA408(t *testing.T) {
 	for name, framing := range map[string]string{
 		"kept":     "Content-Length: 1000",
 		"streamed": "Content-Length: 5000000",

@@ -17,22 +17,27 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// request is one HTTP request of a client, from the end of its head to the last byte of its
-// response. The connection uses the same value for all its requests.
+// request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection
+// uses one value for all its requests, one after another.
 type request struct {
 	server *Server
 	conn   *connection
+	inner  *inner // the CONNECT whose connection is intercepted; nil for a request outside of interception
 	cache  cache
 
 	set       *settings // in force when the request began
 	head      http1.Request
 	body      http1.Body
-	granted   *access.Account // the user whose request is in flight; nil for none
+	granted   *access.Account // the user for whom grant has counted the request; nil if there is no such user
 	continued bool            // 100 Continue has been sent
 	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
 
+	// established is set if the client got the response to its CONNECT before a tunnel was open, because the CONNECT
+	// may be intercepted.
+	established bool
+
 	wanted  session.Request // the session that the request asks for
-	session session.Use     // its use; valid if input.Session is set
+	session session.Use     // the use of that session; valid if input.Session is set
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -42,21 +47,23 @@ type request struct {
 
 	out        loan               // the response that is being written
 	kept       keptBody           // the body, kept for repeats
-	reserved   budget.Reservation // the part of the server's replay memory for kept
+	reserved   budget.Reservation // the part of the server's replay memory that kept uses
 	fields     []http1.Field      // the fields that are sent to the proxy
-	rate       bodyRate           // of the body
+	rate       bodyRate           // limits how slowly the request's body may arrive
 	detached   []byte             // copy of the head; see detach
-	loopTokens []byte             // of other gateways
-	log        accesslog.Record   // of the request in flight, as far as it is known
+	loopTokens []byte             // the loop tokens that other gateways have added to the request
+	log        logEntry           // the log entry of the request in flight
+	record     *accesslog.Record  // the record of the last request that was logged; nil for none
 	callbacks  callbacks
 }
 
 // callbacks are methods of a request as function values. They are created once per connection, because the
 // creation of a function value allocates.
 type callbacks struct {
-	awaitBody, stopBody, watch func()
-	gotBody                    func(n int64)
-	sendContinue               func() bool
+	awaitBody, stopBody, watch, park func()
+	gotBody                          func(n int64)
+	sendContinue                     func() bool
+	relayInterim                     func(*http1.Response)
 }
 
 // usualFields is the number of header fields that an idle connection keeps memory for.
@@ -69,10 +76,10 @@ func (r *request) init(s *Server, c *connection) {
 	r.out.from, r.kept.pool, r.reserved = s.outs, s.pieces, s.replay.Reservation()
 	r.callbacks = callbacks{
 		awaitBody: r.awaitBody, gotBody: r.gotBody, stopBody: c.read.stop, watch: c.watch.start,
-		sendContinue: r.sendContinue,
+		park: c.watch.park, sendContinue: r.sendContinue, relayInterim: r.relayInterim,
 	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
-	r.forward.Control.OnSlow = r.callbacks.watch
+	r.forward.Control.OnSlow, r.forward.Control.OnLongWait = r.callbacks.watch, r.callbacks.park
 	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
 }
 
@@ -81,8 +88,8 @@ func (r *request) begin() {
 	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()
 	r.outcome.ID = r.input.ID
-	r.continued, r.ended = false, time.Time{}
-	r.log = accesslog.Record{ID: r.input.ID}
+	r.continued, r.established, r.ended = false, false, time.Time{}
+	r.log = logEntry{}
 	r.conn.out.sent = 0
 }
 
@@ -90,6 +97,7 @@ func (r *request) begin() {
 func (r *request) shrink() {
 	r.out.back()
 	r.kept.free()
+	r.body, r.forward.Response.Body = http1.Body{}, http1.Body{} // they may hold trailers
 	r.reserved.Release()
 	if cap(r.detached) > smallChunk {
 		r.detached = nil
@@ -101,28 +109,33 @@ func (r *request) shrink() {
 	}
 }
 
-// handle serves the request whose head has been read, and reports whether the connection can serve
-// another one.
+// handle serves the request whose head has been read, and reports whether the connection can serve another request.
 func (r *request) handle(entry TrackerEntry) (keep bool) {
-	r.set = r.server.settings.Load()
-	r.conn.out.configure(r.set)
+	if set := r.server.settings.Load(); set != r.set {
+		r.set = set
+		r.conn.out.configure(set)
+	}
 	r.begin()
 	r.body.Start(r.conn.reader, r.head.Framing, r.head.Length)
+	r.body.KeepTrailers(r.head.Fields)
 	in := &r.input
 	in.Method = method(r.head.Method)
 	if in.Tunnel = in.Method == http.MethodConnect; in.Tunnel {
 		in.Listener = core.ListenConnect
+	} else if r.inner != nil {
+		in.Listener = core.ListenIntercept
 	}
 	in.Idempotent, in.Safe = in.Tunnel || retry.Idempotent(in.Method), in.Tunnel || retry.Safe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry
 	in.KeepEvents = r.server.logs()
+	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 
 	target, bad := r.target()
 	if bad == nil {
 		bad = r.authorize()
 	}
 	if a := r.cache.account; bad == nil && a != nil {
-		r.log.User = a.Name
+		r.log.user = a.Name
 	}
 	if bad == nil {
 		bad = r.checkLoop()
@@ -131,7 +144,13 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 		return r.respondLastHop()
 	}
 	if bad == nil {
+		in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
+		in.User, in.Path = r.log.user, target.Path
+		r.server.Executor.Route(in)
 		bad = r.steer()
+	}
+	if bad == nil && in.Tunnel && r.set.intercept != nil && r.intercept() {
+		return false
 	}
 	if bad == nil {
 		bad = r.grant()
@@ -139,7 +158,6 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	if bad != nil {
 		return r.respondError(bad)
 	}
-	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
@@ -149,10 +167,13 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	return r.forwardTo(target)
 }
 
-// target parses the request's target. The returned Target is set only for a request in absolute
-// form.
+// target parses the request's target. It stores the target's authority in r.cache. The result t is the zero value for
+// a CONNECT.
 func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	var err error
+	if r.inner != nil {
+		return r.innerTarget()
+	}
 	if r.input.Tunnel {
 		if r.head.Framing != http1.NoBody {
 			bad = badRequest("malformed_request", "a CONNECT with a body")
@@ -168,18 +189,22 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 		bad = badRequest("bad_target", err.Error())
 	}
 	if bad == nil {
-		r.log.Target = r.cache.authority.HostPort
+		r.log.target = r.cache.authority.HostPort
 	}
 	return t, bad
 }
 
-// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. A field takes precedence
-// over the option of the user name.
+// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. Each field takes
+// precedence over the option with the same purpose in the user name.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
+	if !r.head.Has(http1.Whirlpool) && r.inner == nil && r.cache.account == nil { // most requests have no such field
+		in.Policy, in.Priority, r.wanted = in.Route.Policy(in.Global), core.PriorityNormal, session.Request{}
+		return nil
+	}
 	var err error
-	switch in.Policy, err = r.policy(in.Global); {
+	switch in.Policy, err = r.policy(in.Route.Policy(in.Global)); {
 	case err == errOverride:
 		return forbidden("override_not_allowed", err.Error())
 	case err != nil:
@@ -191,6 +216,7 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	if in.Region == "" {
 		in.Region, in.RegionStrict = r.cache.options.Region, r.cache.options.RegionStrict
 	}
+	in.PreferredTag = r.cache.options.CityTag
 	if in.Priority, err = r.priority(); err != nil {
 		return badRequest("invalid_priority", err.Error())
 	}
@@ -215,9 +241,9 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 	}
 }
 
-// policy returns the request's retry policy: the global policy, merged with the override in
-// X-Whirlpool-Retry or, without it, with the option retry of the user name.
-func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
+// policy returns the request's retry policy: the policy base, merged with the override in the field
+// X-Whirlpool-Retry. Without this field, base is merged with the option retry of the user name.
+func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.ownField("x-whirlpool-retry")
 	switch attempts := r.cache.options.Attempts; {
 	case err != nil:
@@ -225,7 +251,7 @@ func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	case !found && attempts > 0:
 		override = []byte(attemptsOverride(attempts))
 	case !found:
-		return global, nil
+		return base, nil
 	case len(override) == 0:
 		return nil, fmt.Errorf("X-Whirlpool-Retry is empty")
 	}
@@ -233,21 +259,22 @@ func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	if mode == retry.OverrideNone {
 		return nil, errOverride
 	}
-	if c.policy == nil || c.global != global || c.mode != mode || c.override != string(override) {
+	if c.policy == nil || c.base != base || c.mode != mode || c.override != string(override) {
 		o, err := retry.ParseHeader(string(override))
 		if err != nil {
 			return nil, err
 		}
-		p, err := global.Overridden(o, mode, r.set.Strategies)
+		p, err := base.Overridden(o, mode, r.set.Strategies)
 		if err != nil {
 			return nil, err
 		}
-		c.global, c.mode, c.override, c.policy = global, mode, string(override), &p
+		c.base, c.mode, c.override, c.policy = base, mode, string(override), &p
 	}
 	return c.policy, nil
 }
 
-// region returns the region that the client asks for. strict is set if no other region may be used.
+// region returns the region that the client asks for. The result strict is set if only proxies of this region may be
+// used.
 func (r *request) region() (region string, strict bool, err error) {
 	c := &r.cache
 	value, _, err := r.ownField("x-whirlpool-region")
@@ -259,7 +286,7 @@ func (r *request) region() (region string, strict bool, err error) {
 	return c.region, c.strict, err
 }
 
-// priority returns the priority that the request asks for, limited to the user's highest priority.
+// priority returns the priority that the request asks for, but at most the user's highest permitted priority.
 func (r *request) priority() (core.Priority, error) {
 	limit := core.AnyPriority
 	if r.cache.account != nil {
@@ -276,11 +303,20 @@ func (r *request) priority() (core.Priority, error) {
 	return p.AtMost(limit), nil
 }
 
-// ownField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear
-// only once.
+// ownField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear only once. An
+// intercepted request without the field uses the field of its CONNECT.
 func (r *request) ownField(name string) (value []byte, found bool, err error) {
-	for i := range r.head.Fields {
-		f := &r.head.Fields[i]
+	value, found, err = findField(r.head.Fields, name)
+	if !found && err == nil && r.inner != nil {
+		return findField(r.inner.fields, name)
+	}
+	return value, found, err
+}
+
+// findField returns the value of an X-Whirlpool-* field of a head.
+func findField(fields []http1.Field, name string) (value []byte, found bool, err error) {
+	for i := range fields {
+		f := &fields[i]
 		if f.Kind != http1.Whirlpool || !http1.EqualFold(f.Name, name) {
 			continue
 		}

@@ -160,7 +160,7 @@ func TestExpectContinue(t *testing.T) {
 }
 
 // A request whose body stalls gets an error response if no part of the request has been sent to a proxy.
-func TestABodyThatStandsStill(t *testing.T) {
+func TestAStalledBodyGetsAnErrorResponse(t *testing.T) {
 	r := newRig(t, answering(func(_ *http.Request, body string) string {
 		return ok(body)
 	}), func(o *options) { o.BodyIdle = 50 * time.Millisecond })
@@ -199,7 +199,7 @@ func TestPoliciesOfOneConnection(t *testing.T) {
 
 // If a reload removes a user, the user's next request is refused, also on a connection that was accepted
 // before.
-func TestUsersAreCheckedAnew(t *testing.T) {
+func TestUsersAreCheckedAgainAfterAReload(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("")
 	}), func(o *options) { o.Users = []User{{Name: "ann", Password: "p:w"}} })
@@ -320,7 +320,7 @@ func TestAClientThatLeaves(t *testing.T) {
 
 // A response before the end of the request's body reaches a client that is still sending. It is the last
 // response on the connection.
-func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
+func TestAResponseBeforeTheEndOfTheBody(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
 	r := newRig(t, func(c net.Conn) {
@@ -350,7 +350,7 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 
 // If a body is copied inside the kernel, no bytes behind the body are sent. The connection ends with the
 // body.
-func TestWhatComesBehindALongBody(t *testing.T) {
+func TestBytesAfterALongBody(t *testing.T) {
 	const size = 3<<20 + 7
 	body := strings.Repeat("whirlpool", size/9+1)[:size]
 	const behind = "GET http://a.test/behind HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -403,7 +403,7 @@ func TestWhatComesBehindALongBody(t *testing.T) {
 
 // If the client ends the request's body early during the response, or the gateway stops, the proxy is not
 // charged.
-func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
+func TestAnInterruptedResponseIsNotCharged(t *testing.T) {
 	for name, end := range map[string]func(c *client, s *Server){
 		"by the client": func(c *client, _ *Server) { c.CloseWrite() },
 		"by a shutdown": func(_ *client, s *Server) {
@@ -436,7 +436,7 @@ func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 }
 
 // A fragment is never forwarded, whatever the form of the target. A CONNECT with a fragment is refused.
-func TestAFragmentIsCutOff(t *testing.T) {
+func TestAFragmentIsNotForwarded(t *testing.T) {
 	seen := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
 		line, _ := bufio.NewReader(c).ReadString('\n')

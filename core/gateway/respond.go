@@ -10,7 +10,13 @@ import (
 // respondError writes an error response and reports whether the connection can serve another
 // request.
 func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
-	r.log.Status, r.log.Code = e.Status, e.Code
+	if r.inner != nil && e.Status == http.StatusProxyAuthRequired { // inside a tunnel, a client expects no proxy
+		e.Status, e.Close = http.StatusForbidden, true
+	}
+	r.log.status, r.log.code = e.Status, e.Code
+	if r.established {
+		return false
+	}
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
 	keep = !e.Close && r.reusable() && r.discardBody()
@@ -35,22 +41,22 @@ func (r *request) respond(b []byte, keep bool) bool {
 	return keep
 }
 
-// newHead returns the head of a response to the request. keep is set if the connection serves
-// another request afterwards.
+// newHead returns the head of a response to the request. keep is set if the connection can serve another request
+// after this response.
 func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
 }
 
-// reusable reports whether the connection can serve another request after this one. It cannot if a CONNECT
-// failed after an attempt and the client has already sent more bytes, because these bytes are meant for the
-// tunnel. Bytes after a CONNECT that the gateway itself refused may be a request.
+// reusable reports whether the connection can serve another request after this request. It returns false if a CONNECT
+// failed after an attempt and the client has already sent more bytes, because these bytes are meant for the tunnel.
+// If the gateway itself refused the CONNECT, the bytes may be another request.
 func (r *request) reusable() bool {
 	early := r.input.Tunnel && r.outcome.Attempts > 0 && (len(r.conn.reader.Buffered()) > 0 || r.conn.unread())
 	return !r.head.Close && !r.conn.draining() && !r.server.leaving.Load() && !early
 }
 
-// discardBody reads and discards the rest of the request's body if it is small. It returns false if
-// the connection cannot serve another request.
+// discardBody reads and discards the rest of the request's body if this rest is small. It returns false if the
+// connection cannot serve another request.
 func (r *request) discardBody() bool {
 	switch {
 	case r.body.Done():

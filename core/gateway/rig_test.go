@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
@@ -46,8 +48,13 @@ type options struct {
 	now     func() time.Time
 	newID   func() core.RequestID
 	files   int
+	park    bool               // connections are parked during each long wait
+	rules   []rules.Rule       // none by default
+	marks   bool               // requests to the proxy have a loop token
 	url     string             // URL of the proxy, if it is not that of the test's function
 	dial    transport.DialFunc // opens connections to the proxy
+	roots   *x509.CertPool     // of targets; nil for those of the system
+	log     slog.Handler       // nil for none
 }
 
 // rig is a gateway on real sockets with one proxy, which is a function of the test.
@@ -88,18 +95,28 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
 	r.files = budget.NewFiles(o.files, o.now)
 	loops := loop.New(rand.Uint64)
-	loops.SetMarks(false) // requests arrive at the proxy as the client sent them
-	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files, Loop: loops})
+	loops.SetMarks(o.marks) // without marks, requests arrive at the proxy as the client sent them
+	parkAbove := 0
+	if o.park {
+		parkAbove = -1
+	}
+	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files, ParkAbove: parkAbove, Loop: loops,
+		RootCAs: o.roots})
 	quiet := slog.New(slog.DiscardHandler)
+	if o.log != nil {
+		quiet = slog.New(o.log)
+	}
 	tuning := executor.Tuning{
 		FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} },
 		AttemptTimeout: o.attempt,
 	}
+	tuning.Rules, err = rules.Compile(o.rules, nil)
+	require.NoError(t, err)
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
-		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
+		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID, Intercepted: r.recorded.intercepted,
 	}, o.Settings)
 
 	r.files.SetSources(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)
@@ -301,12 +318,23 @@ type recorder struct {
 	coretest.Recorder
 	mu       sync.Mutex
 	up, down int64
+	ok, not  int // TLS handshakes with intercepted clients
 }
 
 func (r *recorder) tunnel(up, down int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.up, r.down = r.up+up, r.down+down
+}
+
+func (r *recorder) intercepted(ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ok {
+		r.ok++
+	} else {
+		r.not++
+	}
 }
 
 // finals returns the final outcomes of the requests, in order.
@@ -334,6 +362,7 @@ func (untracked) Attempt(int, string)                             {}
 func (untracked) Waiting(time.Time, int)                          {}
 func (untracked) Finished(*core.AttemptEvent)                     {}
 func (untracked) Streaming()                                      {}
+func (untracked) Routed(core.RuleLabels)                          {}
 func (untracked) Queued(core.Priority, time.Time)                 {}
 func (untracked) Dequeued(time.Time)                              {}
 func (untracked) Tunnel()                                         {}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"iter"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -19,25 +20,27 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// Settings are the settings that a reload may change. A request uses the settings that were in
-// force when it began.
+// Settings are the settings that a reload may change. A request uses the settings that were in force when the request
+// began.
 type Settings struct {
 	Users          []User
-	Override       retry.OverrideMode     // OverrideDefault: capped if there are users, otherwise any
-	TLS            *tls.Config            // of the listener; nil for none
+	Override       retry.OverrideMode     // OverrideDefault means capped if there are users, otherwise any
+	TLS            *tls.Config            // TLS of the listener; nil for a listener without TLS
+	Intercept      *Intercept             // interception of HTTPS; nil for no interception
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
-	ReplayLimit    int64                  // bytes of a request body that are kept for replay
-	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
+	ReplayLimit    int64                  // maximum number of bytes that are kept of one request body, for repeats
+	ReplayMemory   int64                  // maximum number of bytes of all kept request bodies together
 	MaxConnections int                    // maximum number of client connections; 0 for no limit
 	MaxPerClient   int                    // maximum number of client connections from one address; 0 for no limit
 	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
 	MinBodyRate    int64                  // minimum bytes per second that a client must send or read; 0 for no limit
-	BodyGrace      time.Duration          // time of waiting for a client after which MinBodyRate applies; 0 for 30 s
-	Strategies     func(name string) bool // reports whether there is a backoff of that name
+	BodyGrace      time.Duration          // MinBodyRate applies after this time of waiting for a client; 0 for 30 s
+	Strategies     func(name string) bool // reports whether a backoff with the given name exists
 }
 
 // Tracker lists the requests in flight, for GET /requests.
@@ -54,10 +57,10 @@ type TrackerEntry interface {
 
 // AccessLog receives a record of each request that has ended.
 type AccessLog interface {
-	// On reports whether requests are logged. The record of a request that began while On returned false has no
-	// attempts.
+	// On reports whether requests are logged. If On returns false when a request begins, the record of the request
+	// has no attempts.
 	On() bool
-	// Write logs a request. It does not keep the record.
+	// Write logs a request. It does not use the record after it has returned.
 	Write(*accesslog.Record)
 }
 
@@ -67,15 +70,25 @@ type Config struct {
 	Transport *transport.Transport
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
-	AccessLog AccessLog            // receives each request that has ended; nil for none
-	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
-	Guard     *access.Guard        // limits failed logins
-	Sessions  *session.Table       // shared with the API
-	Loop      *loop.Guard          // recognizes requests that come back; nil for none
-	Files     *budget.Files        // file descriptors; nil for no limit
-	Log       *slog.Logger
-	Now       func() time.Time
-	NewID     func() core.RequestID
+	AccessLog AccessLog            // receives each request that has ended; nil for no access log
+	Tracer    Tracer               // nil traces no request
+	Tunnels   func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
+
+	// TargetBytes is called at the end of each request that has run. host is the host of the target. bytes is the
+	// number of bytes that the client has sent and received: those of the tunnel, or those of the request's body and
+	// of the response with its head. The time at is the end of the request; if that is not known, it is the current
+	// time. TargetBytes may be nil.
+	TargetBytes func(host string, bytes int64, at time.Time)
+	// Intercepted is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
+	// handshake has succeeded. Intercepted may be nil.
+	Intercepted func(ok bool)
+	Guard       *access.Guard  // limits failed logins
+	Sessions    *session.Table // shared with the API
+	Loop        *loop.Guard    // recognizes requests that come back to this process; nil for no check
+	Files       *budget.Files  // file descriptors; nil for no limit
+	Log         *slog.Logger
+	Now         func() time.Time
+	NewID       func() core.RequestID
 }
 
 // Server is the forward proxy. It is safe for concurrent use.
@@ -86,10 +99,10 @@ type Server struct {
 
 	replay budget.Memory
 
-	outs   *sync.Pool // buffers of loans, for responses
+	outs   *sync.Pool // buffers that connections borrow to write a response (loan)
 	pieces *pieces    // buffers of kept bodies
 
-	ctx    context.Context // cancelled when the grace period of a drain ends
+	ctx    context.Context // cancelled, like the contexts of the connections, when the grace period of a drain ends
 	cancel context.CancelCauseFunc
 
 	places   places
@@ -98,11 +111,15 @@ type Server struct {
 	leaving  atomic.Bool // see Leave
 	refusing atomic.Int32
 	wg       sync.WaitGroup
+
+	streams    streams    // HTTP/2 connections of intercepted clients
+	unaccepted unaccepted // hosts that cannot be intercepted
 }
 
 type settings struct {
 	Settings
-	users *access.Users
+	users     *access.Users
+	intercept *interception // nil for none
 }
 
 // New returns a Server. Serve makes it accept clients.
@@ -119,40 +136,51 @@ func New(cfg Config, set Settings) *Server {
 	return s
 }
 
-// Apply replaces the settings. Requests that have begun keep the old ones.
+// Apply replaces the settings. Requests that have begun keep the old settings.
 func (s *Server) Apply(set Settings) {
 	var before *access.Users
+	var intercepted *interception
 	if old := s.settings.Load(); old != nil {
-		before = old.users
+		before, intercepted = old.users, old.intercept
 	}
 	if set.BodyGrace == 0 {
 		set.BodyGrace = bodyGrace
 	}
-	s.settings.Store(&settings{Settings: set, users: access.NewUsers(set.Users, before)})
+	s.settings.Store(&settings{
+		Settings: set, users: access.NewUsers(set.Users, before), intercept: interceptionOf(set.Intercept, intercepted),
+	})
 }
 
 // Users returns the users with their usage of today (UTC).
 func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
 
-// Usage returns the usage of the users, to save it.
-func (s *Server) Usage() []access.Used { return s.settings.Load().users.Used() }
+// Usage returns the usage of the users. The caller saves it for RestoreUsage.
+func (s *Server) Usage() []access.SavedUsage { return s.settings.Load().users.Used() }
 
 // RestoreUsage sets the usage of users to that of an earlier process. It is called before Serve.
-func (s *Server) RestoreUsage(used []access.Used) { s.settings.Load().users.Restore(used) }
+func (s *Server) RestoreUsage(used []access.SavedUsage) { s.settings.Load().users.Restore(used) }
 
-// Serve accepts HTTP and SOCKS5 clients from l until l is closed, and returns nil. It logs other errors of l
-// and tries again.
+// Costs returns the bytes, attempts and costs of each user. It leaves out users without bytes, attempts and costs.
+func (s *Server) Costs() iter.Seq2[string, traffic.Total] { return s.settings.Load().users.Costs() }
+
+// RestoreCosts adds the costs that a user had in an earlier process. It is called before Serve.
+func (s *Server) RestoreCosts(name string, t traffic.Total) {
+	s.settings.Load().users.RestoreCosts(name, t)
+}
+
+// Serve accepts HTTP and SOCKS5 clients from l until l is closed, and then returns nil. After any other error of l,
+// it logs the error and accepts again.
 func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
 
-// serve runs f, a method of c's front, and ends the connection.
+// serve runs f, a method of the front of c, and then ends the connection c.
 func (s *Server) serve(c *connection, f func()) {
 	defer s.rescue()
 	defer c.end()
 	f()
 }
 
-// rescue is deferred by a client's goroutine. It recovers from a panic, so that only this client is
-// affected.
+// rescue is deferred by the goroutine that serves a client. It recovers from a panic, which then ends only the
+// connection of this client.
 func (s *Server) rescue() {
 	if p := recover(); p != nil {
 		s.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
@@ -162,15 +190,15 @@ func (s *Server) rescue() {
 // Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 
-// Leave makes each connection end after its next response, which announces this with Connection: close. Leave is
+// Leave makes each connection end after its next response. That response has the field Connection: close. Leave is
 // called some time before Shutdown.
 func (s *Server) Leave() { s.leaving.Store(true) }
 
 // settlePoll is the interval at which Settle checks the connections.
 const settlePoll = 10 * time.Millisecond
 
-// Settle waits until no connection waits for a request any more, at most until ctx ends. The caller must have
-// closed the listener. Requests that arrive during the wait are served.
+// Settle waits until each connection has a request in flight or is closed, but at most until ctx ends. The caller
+// must have closed the listener. Requests that arrive during the wait are served.
 func (s *Server) Settle(ctx context.Context) {
 	for s.waiting() {
 		select {
@@ -187,12 +215,13 @@ func (s *Server) waiting() (waits bool) {
 	return waits
 }
 
-// Shutdown drains the server. Connections without a request in flight are closed at once. Requests and
-// tunnels in flight may finish until ctx ends; then requests that wait for a retry get a 503, and all
-// connections are closed. The caller must close the listener before the call.
+// Shutdown drains the server. It closes connections without a request in flight immediately. Requests and tunnels in
+// flight may finish until ctx ends. When ctx ends, requests that wait for a retry get a 503, and all connections are
+// closed. The caller must close the listener before the call.
 func (s *Server) Shutdown(ctx context.Context) {
 	defer s.watcher.Close()
 	s.draining.Store(true)
+	s.streams.drain(ctx)
 	s.eachConn((*connection).drain)
 	done := make(chan struct{})
 	go func() {
@@ -205,20 +234,21 @@ func (s *Server) Shutdown(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	s.cancel(executor.ErrShutdown)
+	s.eachConn(func(c *connection) { c.cancel(executor.ErrShutdown) })
 	select {
 	case <-done:
 		return
-	case <-time.After(shutdownAnswer):
+	case <-time.After(shutdownResponse):
 	}
 	s.eachConn((*connection).close)
 	<-done
 }
 
-// shutdownAnswer is the time in which cancelled requests can write their 503.
-const shutdownAnswer = 500 * time.Millisecond
+// shutdownResponse is the time in which cancelled requests can write their 503.
+const shutdownResponse = 500 * time.Millisecond
 
-// eachConn calls f for each connection. It does not hold the lock during the calls, because closing a TLS
-// connection may take long (it sends a close alert).
+// eachConn calls f for each connection. It does not hold the lock of places during the calls, because f may take
+// long: to close a TLS connection, it sends a close alert.
 func (s *Server) eachConn(f func(*connection)) {
 	for _, c := range s.places.all() {
 		f(c)

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// parseOptions parses the options of an accepted login's user name; text is "" for none. It logs wrong options,
-// because few clients show the message of a 407, and SOCKS5 has no messages.
+// parseOptions parses text, the options in the user name of an accepted login; text is "" for no options. It logs
+// wrong options, because few clients show the message of a 407, and a SOCKS5 reply has no message.
 func (s *Server) parseOptions(text string, l access.Login) (session.Options, error) {
 	if text == "" {
 		return session.Options{}, nil
@@ -34,11 +34,11 @@ func wrongOption(err error) *proxyhttp.ErrorResponse {
 	}
 }
 
-// attemptsOverride returns the override for the option retry.
+// attemptsOverride returns the override that has the effect of the option retry in a user name.
 func attemptsOverride(attempts int) string { return "max_attempts=" + strconv.Itoa(attempts) }
 
 // wantedSession returns the session that the request asks for in X-Whirlpool-Session or, without this field, in the
-// user name. Its ID is "" if the request asks for none.
+// user name. The ID of the result is "" if the request asks for no session.
 func (r *request) wantedSession() (session.Request, error) {
 	value, _, err := r.ownField("x-whirlpool-session")
 	if err != nil || len(value) == 0 {
@@ -47,15 +47,18 @@ func (r *request) wantedSession() (session.Request, error) {
 	return session.ParseField(string(value))
 }
 
-// joinSession begins the request's use of the session that it asks for, if there is one.
+// joinSession begins the use of the session that the request asks for. It does nothing if the request asks for no
+// session, or goes directly to its target.
 func (r *request) joinSession(now time.Time) {
-	if r.wanted.ID != "" {
-		r.session = r.server.beginSession(r.cache.account, r.wanted, r.input.Region, now)
+	if r.wanted.ID != "" && !r.input.Route.Direct() {
+		region := r.input.Route.Scope(r.input.Region)
+		r.session = r.server.beginSession(r.cache.account, r.wanted, region, now)
 		r.input.Session = &r.session
 	}
 }
 
-// beginSession begins the use of a user's session. The account is nil without users.
+// beginSession begins the use of a user's session. region is the result of Route.Scope. The account a is nil if the
+// gateway has no users.
 func (s *Server) beginSession(a *access.Account, wanted session.Request, region string, now time.Time) session.Use {
 	user := ""
 	if a != nil {
@@ -64,23 +67,24 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 	return s.Sessions.Begin(session.KeyOf(user, wanted.ID, region), wanted, now)
 }
 
-// steer applies the options of the user name to the request. The error is errOverride.
+// steer applies the options of the user name to the request in. If it begins a session, it stores its use in use. It
+// returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
 func (f *socksFront) steer(in *executor.Request, use *session.Use) error {
 	o := &f.options
-	in.Region, in.RegionStrict = o.Region, o.RegionStrict
+	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag
 	if o.Attempts > 0 {
 		mode := f.set.overrideMode(f.account)
 		if mode == retry.OverrideNone {
 			return errOverride
 		}
-		p, err := in.Global.Overridden(retry.Override{MaxAttempts: &o.Attempts}, mode, f.set.Strategies)
+		p, err := in.Policy.Overridden(retry.Override{MaxAttempts: &o.Attempts}, mode, f.set.Strategies)
 		if err != nil {
 			return err
 		}
 		in.Policy = &p
 	}
-	if o.Session.ID != "" {
-		*use = f.server.beginSession(f.account, o.Session, in.Region, in.Started)
+	if o.Session.ID != "" && !in.Route.Direct() {
+		*use = f.server.beginSession(f.account, o.Session, in.Route.Scope(in.Region), in.Started)
 		in.Session = use
 	}
 	return nil

@@ -25,8 +25,8 @@ func (r *rig) open() {
 	}
 }
 
-// A strict session whose proxy is out gets its own code, over HTTP and for a CONNECT; the same session without
-// strict gets the code of all requests.
+// A strict session whose proxy is not admissible gets its own code, over HTTP and for a CONNECT; the same
+// session without strict gets the code of all requests.
 func TestStrictSessionsAreRefused(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		require.Empty(t, q.Header.Get("X-Whirlpool-Session"))
@@ -100,10 +100,10 @@ func TestOptionsInUserNames(t *testing.T) {
 		{"bob-retry-3", "", 0, 403, "override_not_allowed"},
 		{"ann-region-us-strict", "", 0, 503, "no_proxy_in_region"},
 		{"ann-region-us-strict", "X-Whirlpool-Region: us\r\n", 2, 503, ""},
-		{"ann-city-x", "", 0, 407, "invalid_user_option"},
+		{"ann-planet-x", "", 0, 407, "invalid_user_option"},
 		{"ann-session-a-b", "", 0, 407, "invalid_user_option"},
 		{"ann-", "", 0, 407, "proxy_authentication_required"},
-		{"eve-city-x", "", 0, 407, "proxy_authentication_required"},
+		{"eve-planet-x", "", 0, 407, "proxy_authentication_required"},
 		{"ann-session-x", "", 0, 407, "proxy_authentication_required"}, // a user of this name has another password
 	} {
 		calls.Store(0)
@@ -115,10 +115,10 @@ func TestOptionsInUserNames(t *testing.T) {
 		require.Contains(t, body, x.code, x)
 		require.NotContains(t, body, "pw")
 	}
-	a, body := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + loginField("ann-session-a-city-x", "pw") +
+	a, body := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + loginField("ann-session-a-planet-x", "pw") +
 		"\r\n").answer("GET")
 	require.NotEmpty(t, a.Header.Get("Proxy-Authenticate"))
-	require.Contains(t, body, `the unknown option \"city\"`)
+	require.Contains(t, body, `the unknown option \"planet\"`)
 }
 
 // Options are of one login: the next login on the same connection has none of them.
@@ -129,7 +129,7 @@ func TestOptionsEndWithTheLogin(t *testing.T) {
 		user   string
 		status int
 	}{
-		{"ann", 200}, {"ann-region-us-strict", 503}, {"ann-region-us-strict", 503}, {"ann", 200}, {"ann-city-x", 407},
+		{"ann", 200}, {"ann-region-us-strict", 503}, {"ann-region-us-strict", 503}, {"ann", 200}, {"ann-planet-x", 407},
 		{"ann-session-a", 200},
 	} {
 		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + loginField(x.user, "pw") + "\r\n")
@@ -138,7 +138,8 @@ func TestOptionsEndWithTheLogin(t *testing.T) {
 	}
 }
 
-// Options of a SOCKS5 client: a session whose proxy is out is refused, and so is an unknown option, at the login.
+// Options of a SOCKS5 client: a session whose proxy is not admissible is refused, and so is an unknown
+// option, at the login.
 func TestOptionsOfSOCKS5Clients(t *testing.T) {
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write([]byte("hi")) }), withUsers)
 	login := func(user string) (c *client, status byte) {
@@ -164,7 +165,7 @@ func TestOptionsOfSOCKS5Clients(t *testing.T) {
 		require.Zero(t, status, user)
 		require.Equal(t, want, connect(c), user)
 	}
-	for _, user := range []string{"ann-city-x", "eve-session-a", "ann-session-x"} {
+	for _, user := range []string{"ann-planet-x", "eve-session-a", "ann-session-x"} {
 		_, status := login(user)
 		require.EqualValues(t, 1, status, user)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
@@ -19,15 +20,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request, in the
-// same way as an HTTP CONNECT under the global retry policy.
+// socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request like an HTTP
+// CONNECT. The request's retry policy is the global policy or that of a routing rule, merged with the option retry of
+// the user name.
 type socksFront struct {
 	server  *Server
 	conn    *connection
 	set     *settings       // in force when the connection began
-	account *access.Account // the user; nil without users
+	account *access.Account // the account of the user; nil if no user has logged in
 	options session.Options // the options of the user name
+	tokens  []byte          // the loop tokens that the client has sent; see package loop
+	gateway bool            // the client is a gateway: it has offered to send loop tokens
 	buf     loan
+
+	credentials []byte // the client's, as the value of a Proxy-Authorization field; nil without a user name
+	established bool   // the client got the reply to its request before a tunnel was open
 }
 
 func newSOCKSFront(s *Server, c *connection) *socksFront {
@@ -54,6 +61,11 @@ func (f *socksFront) serve() {
 			f.logRefused(http.StatusProxyAuthRequired, "proxy_authentication_required", "")
 		case errors.Is(err, errBlocked):
 			f.logRefused(http.StatusTooManyRequests, "too_many_failed_logins", "")
+		case errors.Is(err, loop.ErrBack):
+			f.server.Log.Warn("a SOCKS5 connection came back", slog.Any("error", err))
+			f.logRefused(http.StatusLoopDetected, "loop_detected", "")
+		case errors.Is(err, loop.ErrTooLong):
+			f.logRefused(http.StatusBadRequest, "too_many_gateways", "")
 		case errors.As(err, &option):
 			f.logRefused(http.StatusProxyAuthRequired, "invalid_user_option", "")
 		case errors.As(err, &bad):
@@ -62,21 +74,17 @@ func (f *socksFront) serve() {
 		f.conn.linger(false)
 		return
 	}
-	if f.server.Loop.CameBack(f.conn.raw) {
-		f.server.Log.Warn("a SOCKS5 request came back: one of the proxies leads back to this gateway",
-			slog.String("host", to.Host))
-		f.logRefused(http.StatusLoopDetected, "loop_detected", to.HostPort)
-		f.reply(socks5.GeneralFailure)
-		f.conn.linger(false)
+	f.conn.read.enter(busy)
+	if f.set.intercept != nil && f.intercept(&to) {
 		return
 	}
-	f.conn.read.enter(busy)
 	f.connect(&to)
 }
 
-// refuse implements front. It sends all replies at once: the method that the client offers (RFC 1928 section 3), the
-// success of its login, if the method has one, and the reply "general failure" to its request. So a refusal takes no
-// longer than one of HTTP. "No acceptable method" would be reported to users as a wrong password.
+// refuse implements front. It sends all replies together, without waiting for the client's next message. The replies
+// are: a method that the client offers (RFC 1928 section 3), the success of the login if the method has a login, and
+// "general failure". It sends the reply "no acceptable methods" only if the gateway supports none of the offered
+// methods, because clients report this reply as a wrong password.
 func (f *socksFront) refuse() {
 	f.conn.out.limit(f.server.Now().Add(time.Second))
 	offered, _, err := socks5.ParseMethods(f.conn.reader.Buffered())
@@ -101,14 +109,16 @@ var (
 	errBlocked     = errors.New("too many logins from the address of the SOCKS5 client have failed")
 )
 
-// authenticate chooses an authentication method and checks the client's credentials. Without
-// configured users any credentials are accepted.
+// authenticate chooses an authentication method and checks the client's credentials. If the gateway has no users, it
+// accepts any credentials.
 func (f *socksFront) authenticate() error {
 	var method byte = socks5.NoMethod
 	err := f.read(func(b []byte) (int, error) {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
+			case m == socks5.Tokens:
+				f.gateway = f.server.Loop.Marks()
 			case m == socks5.NoAuth && (f.set.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
 			case m == socks5.UserPassword && (f.set.users.Len() > 0 || method != socks5.NoAuth):
@@ -120,7 +130,13 @@ func (f *socksFront) authenticate() error {
 	if err != nil {
 		return err
 	}
-	f.send(socks5.Version, method)
+	if f.gateway {
+		if err := f.takeTokens(method); err != nil {
+			return err
+		}
+	} else {
+		f.send(socks5.Version, method)
+	}
 	switch method {
 	case socks5.NoMethod:
 		return errMethod
@@ -150,6 +166,7 @@ func (f *socksFront) authenticate() error {
 			}
 			return errCredentials
 		}
+		f.credentials = basicCredentials(name, password)
 		if f.options, err = f.server.parseOptions(options, l); err != nil {
 			f.send(socks5.AuthVersion, 1)
 			return err
@@ -157,6 +174,34 @@ func (f *socksFront) authenticate() error {
 	}
 	f.send(socks5.AuthVersion, 0)
 	return nil
+}
+
+// takeTokens reads the loop tokens that the client offers to send (see package socks5). It then sends the
+// authentication method that the client must use next. It returns loop.ErrBack or loop.ErrTooLong if the connection
+// must not be served.
+func (f *socksFront) takeTokens(method byte) error {
+	f.send(socks5.Version, socks5.Tokens)
+	err := f.read(func(b []byte) (int, error) {
+		tokens, n, err := socks5.ParseTokens(b)
+		f.tokens = append(f.tokens[:0], tokens...)
+		return n, err
+	})
+	if err != nil {
+		return err
+	}
+	valid, err := f.server.Loop.Check(f.tokens)
+	if !valid {
+		f.tokens = nil
+	}
+	status := socks5.TokensTaken
+	switch {
+	case errors.Is(err, loop.ErrBack):
+		status = socks5.TokensBack
+	case err != nil:
+		status = socks5.TokensTooMany
+	}
+	f.send(socks5.TokensVersion, byte(status), method)
+	return err
 }
 
 // target reads the client's request and returns its target. If the request cannot be carried out,
@@ -215,7 +260,10 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: l.Started,
 		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
-	in.KeepEvents = s.logs()
+	in.KeepEvents, in.User = s.logs(), l.User
+	l.Trace = s.newTrace(nil, l.ID)
+	s.Executor.Route(&in)
+	in.Policy, l.Rules = in.Route.Policy(policy), in.Route.Labels()
 	var use session.Use
 	if err := f.steer(&in, &use); err != nil {
 		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
@@ -224,7 +272,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		return
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
-	control := transport.Control{OnSlow: f.conn.watch.start}
+	control := transport.Control{OnSlow: f.conn.watch.start, LoopTokens: f.tokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
 	defer x.Abandon()
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
@@ -233,9 +281,13 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	l.Ran = true
 	switch {
 	case ending.Tunnel != nil:
-		f.buf.buf = socks5.AppendReply(f.buf.take(), socks5.Succeeded)
+		f.buf.buf = f.buf.take()
+		if !f.established {
+			f.buf.buf = socks5.AppendReply(f.buf.buf, socks5.Succeeded)
+		}
 		l.Status = http.StatusOK
 		l.Received, l.Sent = s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.buf)
+		s.countBytes(in.Host, l.Received+l.Sent, time.Time{})
 		return
 	case ending.Relay != nil:
 		refused := ending.Response.Refused.Status
@@ -251,12 +303,17 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		response := proxyhttp.RefusalResponse(ending.Refusal)
 		l.Status, l.Code = response.Status, response.Code
 		ending.Refusal.Close(response.Status, s.Now())
+		if f.gateway && response.Status == http.StatusLoopDetected {
+			f.reply(socks5.LoopDetected)
+			break
+		}
 		f.reply(replyToReason(response.Reason))
 	}
 	f.conn.linger(false)
 }
 
-// record returns the record of the request for the access log, as far as it is known before the request is served.
+// record returns the record of the request for the access log, with the fields that are known before the request is
+// served.
 func (f *socksFront) record() accesslog.Record {
 	l := accesslog.Record{ID: f.server.NewID(), Listener: core.ListenSOCKS5, Method: http.MethodConnect, Minor: 1}
 	if f.account != nil {
@@ -265,8 +322,8 @@ func (f *socksFront) record() accesslog.Record {
 	return l
 }
 
-// logRefused writes a request that is not served to the access log. status and code are those of the response that an
-// HTTP client would get.
+// logRefused adds a record of a refused request to the access log. status and code are the status and the
+// code of the response that an HTTP client would get.
 func (f *socksFront) logRefused(status int, code, target string) {
 	if f.server.logs() {
 		l := f.record()
@@ -323,8 +380,11 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 // send sends bytes to the client. It ignores write errors, because the next read fails too.
 func (f *socksFront) send(b ...byte) { f.conn.write(b) }
 
-// reply sends a reply to the client's request.
+// reply sends a reply to the client's request, unless the client already has a reply to this request.
 func (f *socksFront) reply(code socks5.Reply) {
+	if f.established {
+		return
+	}
 	var b [16]byte
 	f.conn.write(socks5.AppendReply(b[:0], code))
 }

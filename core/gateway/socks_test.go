@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
 // Messages of SOCKS5 clients.
@@ -163,8 +164,8 @@ func TestASOCKS5ClientLeaves(t *testing.T) {
 	require.Zero(t, e.Status)
 }
 
-// A SOCKS5 proxy that leads back to the gateway is found at the first request: SOCKS5 clients get a failure, and others
-// a 508. The gateway dials once.
+// A SOCKS5 proxy that leads back to the gateway is detected at the first request: SOCKS5 clients get a failure, and
+// others a 508. The gateway dials once.
 func TestASOCKS5ProxyThatLeadsBack(t *testing.T) {
 	for name, ask := range map[string]func(c *client){
 		"SOCKS5": func(c *client) {
@@ -188,7 +189,7 @@ func TestASOCKS5ProxyThatLeadsBack(t *testing.T) {
 			var dials atomic.Int64
 			var to atomic.Pointer[string]
 			r := newRig(t, nil, func(o *options) {
-				o.MaxConnections = 50
+				o.MaxConnections, o.marks = 50, true
 				o.url = "socks5h://relay.test:1080"
 				o.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 					dials.Add(1)
@@ -202,5 +203,57 @@ func TestASOCKS5ProxyThatLeadsBack(t *testing.T) {
 			ask(c)
 			require.EqualValues(t, 1, dials.Load())
 		})
+	}
+}
+
+// A gateway that is a SOCKS5 client sends its tokens before it logs in. They are passed on to the next gateway. A list
+// that is no list of tokens is not passed on.
+func TestSOCKS5Tokens(t *testing.T) {
+	const token = "00112233445566778899aabbccddeeff"
+	passed := make(chan string, 1)
+	r := newRig(t, tunnelsThatReport(passed), func(o *options) {
+		o.marks = true
+		o.Users = []User{{Name: "ann", Password: "open sesame"}}
+	})
+	send := func(tokens string) *client {
+		return r.ask("\x05\x03\x00\x02\xd7" + string(socks5.AppendTokens(nil, []byte(tokens))) +
+			"\x01\x03ann\x0bopen sesame" + socksTarget)
+	}
+	for tokens, want := range map[string]string{
+		token: token + ", ", token + ", " + token: token + ", " + token + ", ", "": "", "nonsense": "",
+	} {
+		c := send(tokens)
+		c.receive("\x05\xd7\x01\x00\x02\x01\x00" + socksSuccess)
+		own, ok := strings.CutPrefix(<-passed, want)
+		require.True(t, ok, tokens)
+		require.Len(t, own, 32)
+		c.Close()
+	}
+	back := string(r.Loop.Append(nil, []byte(token)))
+	c := send(back)
+	c.receive("\x05\xd7\x01\x01\x02")
+	c.ended()
+	c = send(token + strings.Repeat(", "+token, 15))
+	c.receive("\x05\xd7\x01\x02\x02")
+	c.ended()
+	c = r.ask("\x05\x01\xd7" + string(socks5.AppendTokens(nil, []byte(token))))
+	c.receive("\x05\xd7\x01\x00\xff")
+	c.ended()
+	c = r.ask("\x05\x02\x00\xd7\x01\xff\xff")
+	c.receive("\x05\xd7")
+	c.ended()
+}
+
+// tunnelsThatReport opens each tunnel, and reports the tokens of its CONNECT.
+func tunnelsThatReport(tokens chan<- string) func(net.Conn) {
+	return func(c net.Conn) {
+		b := bufio.NewReader(c)
+		q, err := http.ReadRequest(b)
+		if err != nil {
+			return
+		}
+		tokens <- q.Header.Get("Proxy-Loop")
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		io.Copy(c, b)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // A client that does not read its response is disconnected after body_idle, whatever the kind of response.
 // Its goroutine and its place at the proxy are released.
-func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
+func TestAClientThatDoesNotReadIsDisconnected(t *testing.T) {
 	body := strings.Repeat("x", 20<<10)
 	for name, c := range map[string]struct {
 		ask   string

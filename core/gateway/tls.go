@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client, which is then served by a front that next makes.
+// tlsFront makes a TLS handshake with a client. After that, the front next serves the client.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -19,14 +19,15 @@ type tlsFront struct {
 	next   front
 }
 
-// overTLS returns a front that makes a TLS handshake and continues with next.
+// overTLS returns a function that makes a tlsFront. The function next makes the front that serves the client after
+// the handshake.
 func overTLS(next newFront) newFront {
 	return func(s *Server, c *connection) front {
 		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
 	}
 }
 
-// serve implements front. The handshake may take as long as the head of a request.
+// serve implements front. The maximum time for the handshake is that for the head of a request (Settings.Head).
 func (f tlsFront) serve() {
 	now := f.server.Now()
 	if !f.conn.read.awaitRequest(now) {
@@ -49,8 +50,7 @@ func (f tlsFront) refuse() {
 	}
 }
 
-// handshake makes the handshake, at most until the given time, and reports whether it has
-// succeeded.
+// handshake makes the handshake and reports whether it has succeeded. The handshake fails at the time until.
 func (f tlsFront) handshake(until time.Time) bool {
 	f.conn.read.await(until)
 	if err := f.tls.Handshake(); err != nil {
@@ -76,7 +76,7 @@ const noTLS = "HTTP/1.1 400 Bad Request: this port expects TLS; use https:// for
 	"Content-Type: application/json\r\nContent-Length: 86\r\n\r\n" +
 	`{"error":"tls_required","message":"this port expects TLS; use https:// for the proxy"}`
 
-// beginsHTTP reports whether b, the first bytes of a connection, can be those of an HTTP/1.1 request.
+// beginsHTTP reports whether b, the first bytes of a connection, can begin an HTTP/1.1 request.
 func beginsHTTP(b []byte) bool {
 	for _, m := range []string{
 		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
@@ -89,8 +89,8 @@ func beginsHTTP(b []byte) bool {
 	return false
 }
 
-// certificateNames returns the names of a verified client certificate, any of which may be that of a user: the common
-// name, then the alternative names (RFC 5280 section 4.2.1.6). It returns none if there is no certificate.
+// certificateNames returns the names of a verified client certificate, any of which may be the name of a user: the
+// common name, then the alternative names (RFC 5280 section 4.2.1.6). It returns nil if there is no certificate.
 func certificateNames(chains [][]*x509.Certificate) (names []string) {
 	if len(chains) == 0 {
 		return nil

@@ -17,36 +17,37 @@ import (
 )
 
 // serveTunnel copies bytes between the client and the target until both directions have ended, and closes the
-// exchange. way is the open tunnel. If it fails before the target has sent anything, dial, which has opened it, opens
-// another one. dial is nil if the target has sent a 101. greeting holds the bytes that the client gets before the
-// tunnel's first byte, such as the response to CONNECT. It returns the numbers of bytes that were copied to the
-// target and from it.
+// exchange. remote is the open tunnel. dial has opened remote, and opens another tunnel if remote fails before the
+// target has sent anything; dial is nil if the target has sent a 101. greeting holds the bytes that the client gets
+// before the tunnel's first byte, such as the response to CONNECT. The result up is the number of bytes that were
+// copied to the target; the result down is the number of bytes from the target.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
+	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) (up, down int64) {
-	c.tunnel.Store(way)
-	greeting.buf = append(greeting.buf, way.Early...)
+	c.tunnel.Store(remote)
+	greeting.buf = append(greeting.buf, remote.Early...)
 	if !c.write(greeting.buf) {
-		c.raw.Close() // so that join ends at once
+		c.raw.Close() // join then ends immediately
 	}
 	greeting.back()
 	c.read.await(time.Time{})
-	t := &tunnel{client: c, target: way.Conn, exchange: x, dial: dial, buffers: s.buffers, halfIdle: c.out.patience}
-	t.out.init(way.Conn, way.TCP())
+	t := &tunnel{client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers, halfIdle: c.out.patience}
+	c.watch.disabled = true // the tunnel reads from the client
+	t.out.init(remote.Conn, remote.TCP())
 	t.out.patience, t.out.user = t.halfIdle, c.out.user
 	t.out.mayStall(t.whole)
 	c.out.mayStall(t.whole)
 	t.opening.ended.L = &t.opening.mu
-	heard := dial == nil || len(way.Early) > 0
-	if heard {
+	received := dial == nil || len(remote.Early) > 0
+	if received {
 		x.Proven()
 	} else {
-		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and so detects that the client leaves
+		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and detects that the client leaves
 		t.opening.phase = replaceable
 	}
 	var died error
-	up, down, died = t.join(heard)
-	down += int64(len(way.Early))
+	up, down, died = t.join(received)
+	down += int64(len(remote.Early))
 	s.Tunnels(up, down)
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
@@ -65,26 +66,26 @@ type tunnel struct {
 	dial       *proxyhttp.Connect
 	opening    opening
 	buffers    *buffers
-	halfIdle   time.Duration // maximum time without progress of one direction after the other has ended
+	halfIdle   time.Duration // maximum time without progress of one direction after the other direction has ended
 	half       atomic.Bool   // one direction has ended
 	clientLeft atomic.Bool
 
-	// Set by join: farFirst if the target's direction ended before the client's; reset if it ended
-	// with an error.
+	// Set by join: farFirst if the target's direction ended before the client's direction; reset if the target's
+	// direction ended with an error.
 	farFirst, reset bool
 }
 
-// whole reports whether both directions are open. While it does, there is no limit on the time without
-// progress. whole also checks whether the client has closed its connection, because the gateway does not
-// read from the client while the target accepts no bytes.
+// whole reports whether both directions are open. While whole returns true, there is no limit on the time without
+// progress. whole also returns false if the client has closed its connection. It checks this because the gateway does
+// not read from the client, and so does not detect the close, while the target accepts no bytes.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
 
-// join copies bytes until both directions have ended, or one has failed. After one direction has ended, the
-// other direction ends after halfIdle without progress, because a peer that has left cannot be distinguished
-// from a peer that only reads. heard is set if the target has already sent bytes. up and down are the numbers
-// of bytes copied. died is the error that ended the target's direction. It is nil if the target has sent
-// bytes, or if the client left first.
-func (t *tunnel) join(heard bool) (up, down int64, died error) {
+// join copies bytes until both directions have ended, or one direction has failed. After one direction has ended, the
+// other direction ends after the time halfIdle without progress, because the gateway cannot distinguish a peer that
+// has left from a peer that only reads. The parameter received is set if the target has already sent bytes. The
+// results up and down are the numbers of bytes that were copied to the target and to the client. The result died is
+// the error that ended the target's direction; it is nil if the target has sent bytes, or if the client left first.
+func (t *tunnel) join(received bool) (up, down int64, died error) {
 	done := make(chan int64, 1)
 	go func() {
 		n, err := t.sendFirst()
@@ -100,8 +101,8 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 		done <- n
 	}()
 	var err error
-	if !heard {
-		down, heard, err = t.receiveFirst()
+	if !received {
+		down, received, err = t.receiveFirst()
 	}
 	if err == nil {
 		var more int64
@@ -109,7 +110,7 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 		down += more
 	}
 	if !t.clientLeft.Load() {
-		if !heard {
+		if !received {
 			died = err
 		}
 		w := (*socket.WriteError)(nil)
@@ -122,10 +123,10 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// ended is called when a direction has ended. dst is the connection to which this direction wrote, and err
-// the error that ended it, if any. After the first direction has ended, dst is half-closed. After the second,
-// or after an error, both connections are closed. There is one exception: if dst accepts no more bytes, the
-// bytes from dst are copied first (RFC 9110 section 9.3.6).
+// ended is called when a direction has ended. dst is the connection to which this direction wrote; err is the error
+// that ended the direction, or nil. After the first direction has ended, ended closes the sending side of dst. After
+// an error, it closes both connections, with one exception: if the error is that dst accepts no more bytes, the bytes
+// from dst are still copied (RFC 9110 section 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
@@ -155,8 +156,8 @@ func (t *tunnel) await(src net.Conn) {
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends, and returns the number of bytes. A write error is a
-// *socket.WriteError. No buffer is held while src has no data.
+// copy copies src to dst until src ends, and returns the number of bytes. A write error is a *socket.WriteError.
+// While src, a plain TCP connection, has no data, copy holds no buffer.
 func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
@@ -208,18 +209,18 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 // errSpent ends the tunnel of a user who has used up bytes_per_day.
 var errSpent = errors.New("the user has used bytes_per_day today")
 
-// endSpent returns errSpent. It marks the tunnel as ended by the client, so that the proxy is not
-// charged.
+// endSpent records that the client ended the tunnel, so that the proxy is not charged. It returns errSpent.
 func (t *tunnel) endSpent() error {
 	t.clientLeft.Store(true)
 	return errSpent
 }
 
-// meteredSplice is the number of bytes of a user's tunnel that are moved before they are counted.
+// meteredSplice is the maximum number of bytes of a user's tunnel that one call of splice moves. The bytes are
+// counted after the call.
 const meteredSplice = 1 << 20
 
-// splice copies src to dst inside the kernel. It returns when src has only small pieces left, for
-// which a buffer is faster.
+// splice copies src to dst inside the kernel. It returns when only a small piece was left to move, because a buffer
+// is faster for small pieces.
 func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error) {
 	limit := int64(math.MaxInt64)
 	if dst.user != nil {

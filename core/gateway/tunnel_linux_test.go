@@ -61,7 +61,7 @@ func TestAResponseOfATargetThatStopsReading(t *testing.T) {
 }
 
 // Writing the bytes after a CONNECT is checked like every write: the client may leave while these bytes wait.
-func TestEarlyBytesThatFindNoRoom(t *testing.T) {
+func TestEarlyBytesMayStall(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	dialled := make(chan *net.TCPConn, 1)
 	over := make(chan struct{})

@@ -23,7 +23,7 @@ import (
 
 // A tunnel carries the bytes of both sides, beginning with those after the CONNECT and after its response. It
 // carries the end of each side separately.
-func TestATunnelCarriesEverything(t *testing.T) {
+func TestATunnelForwardsAllBytes(t *testing.T) {
 	said := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -70,7 +70,7 @@ func TestATunnelCarriesEverything(t *testing.T) {
 }
 
 // Megabytes in both directions are copied inside the kernel.
-func TestATunnelInBulk(t *testing.T) {
+func TestATunnelCopiesMegabytesInTheKernel(t *testing.T) {
 	const size = 8 << 20
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
 		io.Copy(c, b) // echo
@@ -199,7 +199,7 @@ func TestTheChargeOfATunnelsEnd(t *testing.T) {
 }
 
 // If the connection goes directly to the target, there is no proxy to charge.
-func TestADirectTargetIsNoProxy(t *testing.T) {
+func TestADirectTunnelIsChargedToNoProxy(t *testing.T) {
 	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // then closes
 	r := newRig(t, nil, func(o *options) { o.url = "direct://" })
 	c := r.ask("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
@@ -216,7 +216,7 @@ func TestADirectTargetIsNoProxy(t *testing.T) {
 }
 
 // A tunnel is closed without a wait for a proxy that does not read. The close alert of TLS would wait.
-func TestATunnelIsCutAtOnce(t *testing.T) {
+func TestATunnelIsClosedWithoutAWait(t *testing.T) {
 	certified := httptest.NewTLSServer(nil)
 	defer certified.Close()
 	near, far := coretest.Pair(t)
@@ -241,7 +241,7 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 }
 
 // A tunnel may stall for any time, also if its client does not read.
-func TestAStillTunnelStands(t *testing.T) {
+func TestAnIdleTunnelStaysOpen(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
 		c.Write(make([]byte, size))
@@ -263,7 +263,7 @@ func TestAStillTunnelStands(t *testing.T) {
 
 // When one side of a tunnel has ended, the other side may stall for at most body_idle, because a peer that
 // has left cannot be distinguished from a peer that only reads.
-func TestATunnelHalfClosedAndStill(t *testing.T) {
+func TestAHalfClosedTunnelMayStallForBodyIdle(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
 		"the client left": func(c *client, _ *net.TCPConn) { c.Close() },
@@ -340,17 +340,17 @@ type taking struct {
 	room atomic.Int32
 }
 
-func (c *taking) Write(p []byte) (int, error) {
-	if room := int(c.room.Load()); len(p) > room {
-		c.Conn.Write(p[:room])
+func (t *taking) Write(p []byte) (int, error) {
+	if room := int(t.room.Load()); len(p) > room {
+		t.Conn.Write(p[:room])
 		return room, io.ErrClosedPipe
 	}
-	return c.Conn.Write(p)
+	return t.Conn.Write(p)
 }
 
 // Only those bytes after a CONNECT that were written are counted. If the target accepts no more of these
 // bytes, the tunnel ends.
-func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
+func TestOnlyWrittenEarlyBytesAreCounted(t *testing.T) {
 	way := &taking{}
 	way.room.Store(1 << 10)
 	passed := make(chan string, 1)

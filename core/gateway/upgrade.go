@@ -14,9 +14,9 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
 	r.out.buf = h.Append(r.out.take())
-	way := in.Tunnel(&r.forward.Control)
-	r.kept.free() // the buffer is not needed, and the tunnel may last for days
+	remote := in.Tunnel(&r.forward.Control)
+	r.kept.free() // the kept body is not needed any more, and the tunnel may last for days
 	r.reserved.Release()
-	r.log.Status = in.Status
-	r.log.Received, r.conn.out.sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
+	r.log.status = in.Status
+	r.log.received, r.conn.out.sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &remote, nil, &r.out)
 }

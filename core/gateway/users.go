@@ -14,18 +14,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// User is the account of a client.
+// User is an account with which clients log in.
 type User = access.User
 
-// authorize sets the user who sends the request. It returns an error response if users are configured and the
-// client's credentials belong to none of them, otherwise nil. An account that was accepted on this connection is not
+// authorize sets the user who sends the request. It returns an error response if the gateway has users and the
+// client's credentials belong to no user; otherwise nil. An account that was accepted on this connection is not
 // checked again until the credentials or the settings change.
 func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if r.set.users.Len() == 0 {
 		r.cache.account, r.cache.options = nil, session.Options{}
 		return nil
 	}
-	sent, c := r.field(http1.ProxyAuthorization), &r.cache
+	sent, c := r.credentials(), &r.cache
 	if sent == nil {
 		return r.authorizeCertificate()
 	}
@@ -56,8 +56,17 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	return loginRequired()
 }
 
-// authorizeCertificate is authorize for a request without credentials: a name of the client's certificate may be that
-// of a user.
+// credentials returns the value of the request's Proxy-Authorization field; nil without this field. For an
+// intercepted request, it returns the credentials of the CONNECT.
+func (r *request) credentials() []byte {
+	if r.inner != nil {
+		return r.inner.credentials
+	}
+	return r.field(http1.ProxyAuthorization)
+}
+
+// authorizeCertificate is authorize for a request without credentials. It sets the user whose name is one of the
+// names in the client's certificate. If there is no such user, it returns an error response.
 func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	c := &r.cache
 	if c.acceptedBy == r.set && c.accepted == "" {
@@ -80,6 +89,9 @@ func loginRequired() *proxyhttp.ErrorResponse {
 
 // field returns the value of the first header field of the given kind, or nil.
 func (r *request) field(kind http1.Kind) []byte {
+	if !r.head.Has(kind) {
+		return nil
+	}
 	for i := range r.head.Fields {
 		if f := &r.head.Fields[i]; f.Kind == kind {
 			return f.Value
@@ -103,12 +115,17 @@ func parseBasic(value string) (name, password string) {
 	return name, password
 }
 
+// basicCredentials returns the value of a Proxy-Authorization field with the scheme Basic.
+func basicCredentials(name, password string) []byte {
+	return []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password)))
+}
+
 // overrideMode returns the override mode that applies to the request.
 func (r *request) overrideMode() retry.OverrideMode {
 	return r.set.overrideMode(r.cache.account)
 }
 
-// overrideMode returns the override mode of a user. a is nil without users.
+// overrideMode returns the override mode of a user. The account a is nil if the gateway has no users.
 func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	switch {
 	case a != nil && a.Override != retry.OverrideDefault:
@@ -121,8 +138,8 @@ func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	return retry.OverrideAny
 }
 
-// grant counts the request for its user, or returns the error response if a limit of the user denies the
-// request. Without users it does nothing.
+// grant counts the request for its user. If a limit of the user denies the request, grant returns the error response
+// instead. If the gateway has no users, it does nothing.
 func (r *request) grant() *proxyhttp.ErrorResponse {
 	a := r.cache.account
 	if a == nil {
@@ -131,7 +148,7 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 	now := r.server.Now()
 	switch denial, rule := a.Begin(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
 	case access.Granted:
-		r.granted, r.conn.out.user, r.input.Regions = a, a, a.Regions()
+		r.granted, r.conn.out.user, r.input.Regions, r.input.Meter = a, a, a.Regions(), &a.Usage.Meter
 		return nil
 	case access.TargetDenied:
 		return forbidden("user_target_denied", "the user may not use this target: deny has the rule "+rule)
@@ -153,8 +170,7 @@ func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorRes
 	}
 }
 
-// release ends the request that grant has counted, and adds the bytes of its body to the user's
-// usage.
+// release ends the request that grant has counted, and adds the bytes of the request's body to the user's usage.
 func (r *request) release() {
 	if a := r.granted; a != nil {
 		a.Usage.AddBytes(r.body.Received())

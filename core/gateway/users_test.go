@@ -108,6 +108,7 @@ func TestLimitsOfAUser(t *testing.T) {
 	require.NotEmpty(t, retryAfter)
 
 	apply(access.Limits{MaxInFlight: 1})
+	r.eventually("the earlier requests have ended", func() bool { return today().InFlight == 0 })
 	slow := r.ask("GET http://a.test/held HTTP/1.1\r\nHost: a\r\n" + loginField("ann", "p:w") + "\r\n")
 	r.eventually("a request is in flight", func() bool { return today().InFlight == 1 })
 	status, body, retryAfter = get("a.test/")
@@ -133,7 +134,7 @@ func TestLimitsOfAUser(t *testing.T) {
 }
 
 // A tunnel counts the bytes of both directions, and ends when the bytes of the day are used up.
-func TestATunnelThatUsesUpTheBytes(t *testing.T) {
+func TestATunnelEndsWithTheBytesOfTheDay(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		io.ReadFull(c, make([]byte, len("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n")))
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")

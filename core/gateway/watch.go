@@ -9,13 +9,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// leaveWatch detects a client that leaves while its request waits for a slow proxy or for a retry. A socket.Watch
-// detects it without a goroutine. Where that is not possible, as with TLS, a goroutine reads from the client
-// connection into the connection's buffer during such a wait.
+// leaveWatch detects a client that leaves while its request waits for a slow proxy, for a retry, or for the next
+// bytes of a response's body. A socket.Watch detects such a client without a goroutine. If a socket.Watch is not
+// possible, for example with TLS, a goroutine reads from the client connection into the connection's buffer during
+// the wait. During a long wait, the connection may be parked (park).
 type leaveWatch struct {
 	conn     *connection
-	watcher  *socket.Watcher // nil for none
-	disabled bool            // set while the body is streamed: its reader then detects that the client leaves
+	of       *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
+	disabled bool            // a body or a tunnel is read from the connection: this detects that the client leaves
 	running  bool
 	watch    *socket.Watch // nil before the first start
 	done     chan struct{} // receives a value when the goroutine ends; nil without a goroutine
@@ -27,9 +28,9 @@ func (w *leaveWatch) start() {
 		return
 	}
 	w.running = true
-	if tcp, plain := w.conn.raw.(*socket.Conn); plain && w.watcher != nil && w.done == nil {
+	if tcp, plain := w.conn.raw.(*socket.Conn); plain && w.of != nil && w.done == nil {
 		if w.watch == nil {
-			w.watch = w.watcher.NewWatch(tcp, w.left)
+			w.watch = w.of.NewWatch(tcp, w.left)
 		}
 		if w.watch.Start() {
 			return
@@ -40,6 +41,26 @@ func (w *leaveWatch) start() {
 	}
 	w.conn.read.await(time.Time{})
 	go w.read()
+}
+
+// park parks the connection while the watch is running. If a goroutine reads, park does nothing.
+func (w *leaveWatch) park() {
+	if !w.running || w.done != nil {
+		return
+	}
+	w.watch.Stop()
+	w.conn.park()
+	w.watch.Start() // if the watch cannot start again, the client is not watched for the rest of the wait
+}
+
+// unpark ends the effect of park. The caller can then write to the connection. The watch goes on.
+func (w *leaveWatch) unpark() {
+	if !w.running || w.done != nil {
+		return
+	}
+	w.watch.Stop()
+	w.conn.unpark()
+	w.watch.Start() // if it fails, see park
 }
 
 func (w *leaveWatch) left() { w.conn.cancel(executor.ErrClientLeft) }
@@ -54,14 +75,15 @@ func (w *leaveWatch) read() {
 	w.done <- struct{}{}
 }
 
-// stop stops the watch. If a goroutine reads, stop waits until it has ended. After that the caller may read from the
-// connection.
+// stop stops the watch. If a goroutine reads, stop waits until the goroutine has ended. After stop, the caller may
+// read from the connection.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return
 	}
 	if w.done == nil {
 		w.watch.Stop()
+		w.conn.unpark()
 	} else {
 		w.conn.read.interrupt()
 		<-w.done

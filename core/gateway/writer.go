@@ -8,16 +8,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for patience,
-// or fewer bytes than the minimum rate (see configure). Nothing else may set the connection's write deadline.
-// A stallWriter is not safe for concurrent use.
+// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for the time patience,
+// or if it accepts fewer bytes per second than the minimum rate (see configure). Nothing else may set the
+// connection's write deadline. A stallWriter is not safe for concurrent use.
 type stallWriter struct {
 	conn     net.Conn
-	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
+	tcp      *socket.Conn // conn, or the TCP connection below its TLS; nil if there is no TCP connection
 	stall    socket.Stall
 	patience time.Duration
 	sent     int64           // bytes written
-	user     *access.Account // the bytes written count as used by this user; nil for none
+	user     *access.Account // the written bytes count for the usage of this user; nil without a user
 }
 
 // init prepares w for a connection. If tcp is nil, patience does not apply.
@@ -28,7 +28,7 @@ func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	}
 }
 
-// configure sets the limits of writes that wait for the peer.
+// configure sets the limits for writes that wait until the peer accepts bytes.
 func (w *stallWriter) configure(set *settings) {
 	w.patience = set.BodyIdle
 	w.stall.MinRate, w.stall.Grace = set.MinBodyRate, set.BodyGrace
@@ -58,9 +58,8 @@ func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
 	return from
 }
 
-// splice moves up to limit bytes from src to the connection inside the kernel, and returns their
-// number. It returns when src has ended or has only small pieces left. A write error is a
-// *socket.WriteError.
+// splice moves at most limit bytes from src to the connection inside the kernel, and returns the number of moved
+// bytes. It returns earlier if src has ended or has only small pieces left. A write error is a *socket.WriteError.
 func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64) (n int64, err error) {
 	n, err = pipes.Move(w.tcp, src, limit)
 	w.stall.Stop()

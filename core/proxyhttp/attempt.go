@@ -17,9 +17,9 @@ var (
 	_ executor.Hedger[*transport.Tunnel]   = (*Connect)(nil)
 )
 
-// Forward sends one request; each call of Send makes one attempt. It implements executor.Sender. A Forward
-// can be used for further requests. The field Response holds the response. If the context of Send is
-// cancelled, the caller must call Control.Interrupt.Fire.
+// Forward sends one request. Each call of Send makes one attempt. It implements executor.Sender. When a request has
+// ended, its Forward can be used for another request. The field Response holds the response. If the context of Send
+// is cancelled, the caller must call Control.Interrupt.Fire.
 type Forward struct {
 	Transport *transport.Transport
 	Now       func() time.Time
@@ -29,12 +29,15 @@ type Forward struct {
 }
 
 // Send implements executor.Sender.
-func (f *Forward) Send(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
+func (f *Forward) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
 	control(&f.Control, a)
-	if fault := f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response); fault != nil {
-		return nil, verdict.Facts{Err: fault, Timing: f.Control.Timing}
+	facts.Err = f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response)
+	facts.Timing = f.Control.Timing
+	if facts.Err != nil {
+		return nil
 	}
-	return &f.Response, f.Response.Verdict(f.Control.Timing)
+	f.Response.AddFacts(facts)
+	return &f.Response
 }
 
 // Discard implements executor.Sender. It reads the rest of a short body, so that the connection can
@@ -49,9 +52,9 @@ func (f *Forward) Discard(r *transport.Response) {
 	}
 }
 
-// Close ends the response's body and releases its connection. broke is the error that ended the body early;
-// nil if it was read to its end or is not needed any more. It returns the facts about the relay, without
-// ClientLeft.
+// Close ends the response's body and releases its connection. broke is the error that ended the body early. It is nil
+// if the body was read to its end, or if the rest of the body is not needed. Close returns the facts about the relay,
+// except ClientLeft.
 func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	relayed := verdict.Relayed{Broke: broke}
 	if broke != nil {
@@ -61,8 +64,8 @@ func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	return relayed
 }
 
-// Connect opens one tunnel; each call of Send makes one attempt. It implements executor.Sender. The Tunnel
-// that Send returns is open if Refused.Status is 0; otherwise the proxy has refused it.
+// Connect opens one tunnel. Each call of Send makes one attempt. It implements executor.Sender. If Refused.Status of
+// the returned Tunnel is 0, the tunnel is open. Otherwise the proxy has refused it.
 type Connect struct {
 	Transport *transport.Transport
 	Control   *transport.Control
@@ -70,17 +73,20 @@ type Connect struct {
 }
 
 // Send implements executor.Sender.
-func (c *Connect) Send(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
+func (c *Connect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
 	control(c.Control, a)
 	c.Control.NewConnection = true
 	tunnel, fault := c.Transport.Tunnel(ctx, a.Upstream, c.Control, c.Authority)
-	if fault != nil {
-		return nil, verdict.Facts{Err: fault, Timing: c.Control.Timing}
+	facts.Err, facts.Timing = fault, c.Control.Timing
+	switch {
+	case fault != nil:
+		return nil
+	case tunnel.Refused.Status != 0:
+		tunnel.Refused.AddFacts(facts)
+	default:
+		facts.Status = http.StatusOK
 	}
-	if tunnel.Refused.Status != 0 {
-		return &tunnel, tunnel.Refused.Verdict(c.Control.Timing)
-	}
-	return &tunnel, verdict.Facts{Status: http.StatusOK, Timing: c.Control.Timing}
+	return &tunnel
 }
 
 // Discard implements executor.Sender.
@@ -97,5 +103,5 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	c.NewDeadline, c.Stoppable = a.NewDeadline, a.Hedged
-	c.Session, c.Region = a.Session, a.Region
+	c.Session, c.Region, c.Meters = a.Session, a.Region, a.Meters
 }

@@ -16,9 +16,9 @@ var (
 // section 7.6.3).
 func Via(minor int) []byte { return viaValue[minor] }
 
-// AppendRequestFields appends the header fields that are sent to the target: those of q without the
-// hop-by-hop fields, with host as the value of Host (RFC 9112 section 3.2.2). Expect: 100-continue
-// is not forwarded; see transport.Request.Continue.
+// AppendRequestFields appends the header fields that are sent to the target. These are the fields of q without the
+// hop-by-hop fields. The value of Host is host (RFC 9112 section 3.2.2). Expect: 100-continue is not forwarded; see
+// transport.Request.Continue.
 func AppendRequestFields(dst, q []http1.Field, host []byte) []http1.Field {
 	hasHost := false
 	for _, f := range q {

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// hedgeForward sends the request of a Forward a second time, while the Forward sends it.
+// hedgeForward sends the request of a Forward a second time, while the Forward itself sends the request.
 type hedgeForward struct{ Forward }
 
 // Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
@@ -22,9 +22,9 @@ func (f *Forward) Hedge() executor.HedgeSender[*transport.Response] {
 }
 
 // Send implements executor.Sender.
-func (h *hedgeForward) Send(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
+func (h *hedgeForward) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
 	defer context.AfterFunc(ctx, h.Control.Interrupt.Fire)()
-	return h.Forward.Send(ctx, a)
+	return h.Forward.Send(ctx, a, facts)
 }
 
 // Stop implements executor.Hedger.
@@ -39,7 +39,7 @@ func (f *Forward) Adopt(hedge executor.HedgeSender[*transport.Response], r *tran
 	return &f.Response
 }
 
-// hedgeConnect opens a second tunnel to the target of a Connect, while the Connect opens one.
+// hedgeConnect opens a second tunnel to the target of a Connect, while the Connect itself opens a tunnel.
 type hedgeConnect struct {
 	Connect
 	control transport.Control
@@ -54,15 +54,15 @@ func (c *Connect) Hedge() executor.HedgeSender[*transport.Tunnel] {
 }
 
 // Send implements executor.Sender.
-func (h *hedgeConnect) Send(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
+func (h *hedgeConnect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
 	defer context.AfterFunc(ctx, h.control.Interrupt.Fire)()
-	return h.Connect.Send(ctx, a)
+	return h.Connect.Send(ctx, a, facts)
 }
 
 // Stop implements executor.Hedger.
 func (c *Connect) Stop() { c.Control.Interrupt.Stop() }
 
-// Adopt implements executor.Hedger. A tunnel does not depend on its Sender.
+// Adopt implements executor.Hedger. It returns t unchanged, because a tunnel does not depend on its Sender.
 func (c *Connect) Adopt(_ executor.HedgeSender[*transport.Tunnel], t *transport.Tunnel) *transport.Tunnel {
 	return t
 }

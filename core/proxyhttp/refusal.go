@@ -87,7 +87,7 @@ func failed(r *executor.Refusal) ErrorResponse {
 		Status: http.StatusBadGateway, Code: "upstream_failed", Reason: o.Reason, RetryAfter: r.RetryAfter, Err: o.Err,
 	}
 	switch {
-	case r.Direct && verdict.Unreached(o.Cause): // a client must not learn which ports are closed, and which filtered
+	case r.Direct && verdict.Unreached(o.Cause): // a client must not learn whether a port is closed or filtered
 		if o.Cause != verdict.ProxyNameUnknown {
 			a.Reason = "destination_unavailable"
 		}
@@ -101,8 +101,8 @@ func failed(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// unreached returns the reason why the last attempt could not connect, as text for the client. The text omits
-// the error of the dial, which contains addresses and is in the log.
+// unreached returns the reason why the last attempt could not connect, as text for the client. The error of the dial
+// is not part of the text, because it contains addresses. It is in the log.
 func unreached(r *executor.Refusal) string {
 	switch {
 	case r.Direct && r.Last.Cause == verdict.ProxyNameUnknown:
@@ -117,8 +117,8 @@ func unreached(r *executor.Refusal) string {
 	return "the proxy cannot be reached (" + strings.ReplaceAll(r.Last.Reason, "_", " ") + ")"
 }
 
-// StoppedResponse returns the error response to a request that was cancelled with cause:
-// executor.ErrShutdown, or executor.ErrClientLeft.
+// StoppedResponse returns the error response to a request that was cancelled. cause is executor.ErrShutdown or
+// executor.ErrClientLeft.
 func StoppedResponse(cause error) ErrorResponse {
 	a := ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "cancelled", Message: cause.Error(),

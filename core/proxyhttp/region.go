@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// ParseRegion parses an X-Whirlpool-Region field: the name of a region, optionally followed by a
-// semicolon and the word "strict" in any case (executor.Request.RegionStrict). White space around
-// both is ignored. An empty value means no region. The error quotes an unknown parameter.
+// ParseRegion parses an X-Whirlpool-Region field. The field has the name of a region, optionally followed by a
+// semicolon and the word "strict" in any case (executor.Request.RegionStrict). White space around the name and the
+// word is ignored. An empty value means no region. If the field has an unknown parameter, the error quotes it.
 func ParseRegion(value string) (region string, strict bool, err error) {
 	region, rest, more := strings.Cut(value, ";")
 	region = strings.Trim(region, " \t")

@@ -17,10 +17,10 @@ import (
 type Outcome struct {
 	ID       core.RequestID
 	Attempts int
-	ProxyID  string // of the last attempt; "" if there was no attempt
+	ProxyID  string // the proxy of the last attempt; "" if there was no attempt
 	// MovedFrom is the id of the proxy that the request's session has left; "" if it has left none.
 	MovedFrom string
-	Final     core.Final // 0 stands for FinalNotRetryable: refused before any attempt
+	Final     core.Final // 0 stands for FinalNotRetryable: the request was refused before any attempt
 }
 
 // OutcomeOf returns the outcome of the request with the given id and result.
@@ -67,7 +67,7 @@ func (o *Outcome) append(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// Set sets the fields in h.
+// Set sets the header fields of the outcome in h.
 func (o *Outcome) Set(h http.Header) {
 	h.Set(requestIDField, o.ID.String())
 	h.Set(attemptsField, strconv.Itoa(o.Attempts))
@@ -86,16 +86,17 @@ type Head struct {
 	Via         []byte        // value of the Via field to add; nil for none
 	ContentType string        // "" for none
 	Framing     http1.Framing
+	Trailer     []byte         // names of the announced trailer fields; nil for none
 	Length      int64          // Content-Length if Framing is Length; -1 for none
 	Error       *ErrorResponse // the error response; nil if there is none
 	Upgrade     []byte         // protocol to which the connection switches, with status 101; otherwise nil
-	Received    int            // status by which a proxy refused a tunnel; otherwise 0
+	Received    int            // status with which a proxy refused a tunnel; otherwise 0
 	Outcome     Outcome
 	Close       bool // the client connection ends after the response
 	Minor       int  // minor version of the client's HTTP/1
 }
 
-// Append appends the head, including the empty line at its end.
+// Append appends the head and the empty line after it.
 func (h *Head) Append(b []byte) []byte {
 	b = http1.AppendStatusLine(b, h.Status, h.Reason)
 	b = http1.AppendFields(b, h.Fields)
@@ -108,6 +109,9 @@ func (h *Head) Append(b []byte) []byte {
 		b = append(b, "\r\n"...)
 	}
 	b = http1.AppendFraming(b, h.Framing, h.Length)
+	if h.Trailer != nil {
+		b = http1.AppendField(b, "Trailer", h.Trailer)
+	}
 	if h.Error != nil || h.Received != 0 {
 		b = h.appendStatus(b)
 	}
@@ -123,8 +127,8 @@ func (h *Head) Append(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendStatus appends the fields that explain why there is no response of a target: Proxy-Status (RFC 9209),
-// and the fields that some statuses require.
+// appendStatus appends the fields that explain why there is no response of a target. These are Proxy-Status (RFC
+// 9209) and the fields that some statuses require.
 func (h *Head) appendStatus(b []byte) []byte {
 	b = append(b, "Proxy-Status: whirlpool; "...)
 	if h.Received != 0 {
@@ -154,8 +158,9 @@ func (h *Head) appendStatus(b []byte) []byte {
 	return b
 }
 
-// appendErrorToken appends the error type of reason (RFC 9209 section 2.3). The RFC defines no type for a
-// tunnel that a proxy refused with a status ("http_<status>"), so another type is used.
+// appendErrorToken appends the error type for reason (RFC 9209 section 2.3). If a proxy refused a tunnel with a
+// status, reason is "http_<status>". The RFC defines no type for this, so appendErrorToken uses
+// destination_unavailable.
 func appendErrorToken(b []byte, reason string) []byte {
 	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
 		reason = "destination_unavailable; received-status=" + status
@@ -170,46 +175,45 @@ type ErrorResponse struct {
 	Message    string        // text for the user
 	Reason     string        // RFC 9209 error token, or "http_<status>"
 	RetryAfter time.Duration // time until the client may repeat the request; 0 if unknown
-	Err        error         // of the last attempt; may be nil
+	Err        error         // the error of the last attempt; may be nil
 	Close      bool          // the client connection ends after the response
 }
 
-// RetryAfterSeconds is the value of a Retry-After field (RFC 9110 section 10.2.3);
-// 0 for none.
-func (a *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(a.RetryAfter.Seconds())) }
+// RetryAfterSeconds returns the value of a Retry-After field (RFC 9110 section 10.2.3), rounded up; 0 for none.
+func (e *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(e.RetryAfter.Seconds())) }
 
-// FinalCode returns the error code for POST /request, whose caller gets no X-Whirlpool-Outcome: the word of the
-// final outcome or, if several codes share this outcome, Code.
-func (a *ErrorResponse) FinalCode(final core.Final) string {
+// FinalCode returns the error code for the client of POST /request, which gets no X-Whirlpool-Outcome. The code is
+// the word of the final outcome. If several codes share this outcome, it is Code.
+func (e *ErrorResponse) FinalCode(final core.Final) string {
 	if final == core.FinalNotRetryable || final == core.FinalCancelled {
-		return a.Code
+		return e.Code
 	}
 	return final.String()
 }
 
-// AppendReason appends the reason phrase. It includes the message, because most clients show their
-// users only the reason phrase of a refused tunnel.
-func (a *ErrorResponse) AppendReason(b []byte) []byte {
-	b = append(b, http.StatusText(a.Status)...)
+// AppendReason appends the reason phrase. The phrase includes the message, because most clients show only the reason
+// phrase if a tunnel is refused.
+func (e *ErrorResponse) AppendReason(b []byte) []byte {
+	b = append(b, http.StatusText(e.Status)...)
 	b = append(b, ": "...)
-	for i := range len(a.Message) {
-		b = append(b, printable(a.Message[i]))
+	for i := range len(e.Message) {
+		b = append(b, printable(e.Message[i]))
 	}
 	return b
 }
 
 // AppendBody appends {"error":code,"message":message}, the form of every error at the gateway's
 // port and in the REST API.
-func (a *ErrorResponse) AppendBody(b []byte) []byte {
+func (e *ErrorResponse) AppendBody(b []byte) []byte {
 	b = append(b, `{"error":`...)
-	b = appendJSON(b, a.Code)
+	b = appendJSON(b, e.Code)
 	b = append(b, `,"message":`...)
-	b = appendJSON(b, a.Message)
+	b = appendJSON(b, e.Message)
 	return append(b, '}')
 }
 
-// appendJSON appends s as a JSON string, as encoding/json does. Most messages need no
-// escape.
+// appendJSON appends s as a JSON string, as encoding/json does. It calls encoding/json only if s needs an escape.
+// Most messages need none.
 func appendJSON(b []byte, s string) []byte {
 	for i := range len(s) {
 		if ch := s[i]; ch < ' ' || ch > '~' || ch == '"' || ch == '\\' || ch == '<' || ch == '>' || ch == '&' {

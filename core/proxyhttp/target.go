@@ -19,10 +19,10 @@ type Target struct {
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
-// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment.
-// Clients should not send one (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib do so after
-// a redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. The slices of the
-// result refer to raw if possible.
+// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment. Clients
+// should not send a fragment (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib send one after a
+// redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. If possible, the slices of the
+// result refer to raw, so that nothing is copied.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
 	raw = httpScheme(raw)
@@ -87,14 +87,14 @@ func hasPrefixFold(b []byte, lower string) bool {
 type Authority struct {
 	HostPort string          // in lower case
 	Host     string          // without the port and without brackets
-	Target   evidence.Target // the target in package evidence
+	Target   evidence.Target // the host:port in the form of package evidence
 
 	from, defaultPort string // arguments of the last Set
 }
 
-// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the
-// authority has no port; if defaultPort is "", the port is required. Set allocates nothing if its arguments
-// equal those of the last call. If Set returns an error, a is unchanged.
+// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the authority has
+// no port. If defaultPort is "", an authority without a port is an error. If the arguments equal those of the last
+// call, Set allocates nothing. If Set returns an error, a is unchanged.
 func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {
 		return nil
@@ -105,7 +105,7 @@ func (a *Authority) Set(authority []byte, defaultPort string) error {
 	}
 	host := strings.Trim(hostPort[:strings.LastIndexByte(hostPort, ':')], "[]")
 	*a = Authority{
-		HostPort: hostPort, Host: strings.TrimSuffix(host, "."), // the dot of the root (RFC 1034 section 3.1)
+		HostPort: hostPort, Host: strings.TrimSuffix(host, "."), // without the dot of the root (RFC 1034 section 3.1)
 		Target: upstream.Target(hostPort), from: string(authority), defaultPort: defaultPort,
 	}
 	return nil

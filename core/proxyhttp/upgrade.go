@@ -6,10 +6,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Upgrade returns the value of the Upgrade field that is sent to the target (RFC 9110 section 7.8), or nil
-// for none. fields and minor are those of the request, received as HTTP/1.minor. A client of HTTP/1.0 cannot
-// upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could not
-// repeat the requests on an HTTP/2 connection.
+// Upgrade returns the value of the Upgrade field that is sent to the target (RFC 9110 section 7.8), or nil if none is
+// sent. fields are the header fields of the request, which was received as HTTP/1.minor. A client of HTTP/1.0 cannot
+// upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could not repeat the
+// requests on an HTTP/2 connection.
 func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	for i := range fields {
 		f := &fields[i]
@@ -32,7 +32,8 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	return nil
 }
 
-// listed reports whether a comma-separated list has an element, ignoring case; lower is in lower case.
+// listed reports whether an element of list, which is separated by commas, equals lower, ignoring case. lower must be
+// in lower case.
 func listed(list []byte, lower string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
 		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {

@@ -18,8 +18,8 @@ type SyntaxError struct{ Msg string }
 
 func (e *SyntaxError) Error() string { return e.Msg }
 
-// DecodeJSON decodes one JSON object or array into v, as Format.Decode does. null is an error, except for a
-// Nullable. The error is the first one found: a *FieldError or a *SyntaxError.
+// DecodeJSON decodes one JSON object or array into v, as JSON.Decode does. The value null is an error, except for a
+// Nullable. DecodeJSON returns the first error that it finds, a *FieldError or a *SyntaxError.
 func DecodeJSON(data []byte, v any) error {
 	document, err := ParseJSON(data)
 	if err != nil {

@@ -44,10 +44,11 @@ func TestDecode(t *testing.T) {
 	assert.Nil(t, s.Name, "what is absent stays nil")
 }
 
-func TestWhatIsRefused(t *testing.T) {
+func TestUnknownAndWrongFields(t *testing.T) {
 	for text, message := range map[string]string{
 		`{"Name":"x"}`:                   "Name: unknown field; did you mean name?",
-		`{"nome":"x"}`:                   "nome: unknown field; there are any, count, list, map, name, on, rate, wait",
+		`{"nome":"x"}`:                   "nome: unknown field; did you mean name?",
+		`{"title":"x"}`:                  "title: unknown field; there are any, count, list, map, name, on, rate, wait",
 		`{"wat":1,"nome":"x","on":3}`:    "nome: unknown field", // the first by name
 		`{"name":"x","name":"y"}`:        "name: appears twice",
 		`{"any":{"a":1,"a":2}}`:          "any.a: appears twice",

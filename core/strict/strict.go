@@ -1,5 +1,6 @@
-// Package strict decodes JSON and TOML without guessing: unknown keys, keys in another case, equal keys, values of
-// another type and values out of range are errors. Each error names the path of its key, such as proxies[2].url.
+// Package strict decodes JSON and TOML without guessing: unknown keys, keys in another case, keys that appear twice,
+// values of another type and values out of range are errors. Each error names the path of its key, such as
+// proxies[2].url.
 package strict
 
 import (
@@ -32,13 +33,14 @@ func (e *FieldError) Error() string {
 type Format struct {
 	tag                        string  // key of the struct tag that names a field
 	object, array, text, truth string  // names of the types in errors such as "must be an object"
-	maxInt                     float64 // largest integer; the smallest is its negative
+	maxInt                     float64 // maximum of an integer; the minimum is its negative
 }
 
 // The formats.
 var (
 	JSON = Format{
-		tag: "json", object: "an object", array: "an array", text: "a string", truth: "true or false", maxInt: 1 << 53,
+		tag: "json", object: "an object", array: "an array", text: "a string", truth: "true or false",
+		maxInt: 1<<53 - 1,
 	}
 	TOML = Format{
 		tag: "koanf", object: "a table", array: "a list", text: "text in quotes", truth: "true or false",
@@ -52,19 +54,20 @@ func (f Format) WithTag(key string) Format {
 	return f
 }
 
-// Value is implemented by pointers to types with their own notation, such as a duration. The error of
-// DecodeValue is the message of the FieldError, such as "must be a duration".
+// Value is implemented by pointers to types with a notation of their own, such as a duration. The text of the error
+// that DecodeValue returns becomes FieldError.Msg, such as "must be a duration".
 type Value interface {
 	DecodeValue(from any) error
 }
 
-// Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of
-// map[string]any, []any, string, bool and numbers (json.Number, int64, float64); an integer may be written
-// 3.0. The struct's fields are named by tags "json" (JSON) or "koanf" (TOML); a field that is missing in the
-// document does not change. A tag `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as
-// its underlying type, and uses the notation of the field. path precedes the path of each field in errors.
+// Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
+// []any, string, bool and numbers (json.Number, int64, float64). An integer may be written as 3.0. The struct's
+// fields are named by tags "json" (JSON) or "koanf" (TOML). If the document has no key of a field, the field does not
+// change. A tag `range:"LOW,HIGH"` limits a field that is a number, or a Value with an integer or float as its
+// underlying type. LOW and HIGH are in the notation of the field. In errors, the parameter path precedes the path of
+// each field.
 //
-// report is called with each error, in the order of the keys, until it returns false.
+// The function report is called with each error, in the order of the keys, until it returns false.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {
 	d := &decoder{Format: f, report: report}
 	d.decode(path, document, reflect.ValueOf(v).Elem())
@@ -147,17 +150,15 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 		before := d.errors
 		d.decode(Join(path, key), object[key], to.Field(i))
 		if limits := to.Type().Field(i).Tag.Get("range"); limits != "" && d.errors == before {
-			d.within(Join(path, key), object[key], limits, to.Field(i))
+			d.checkRange(Join(path, key), object[key], limits, to.Field(i))
 		}
 	}
 }
 
 // unknown returns the message for an unknown key. known lists the known keys.
 func unknown(key string, known []string) string {
-	for _, name := range known {
-		if strings.EqualFold(name, key) {
-			return "unknown field; did you mean " + name + "?"
-		}
+	if similar := DidYouMean(key, known); similar != "" {
+		return "unknown field" + similar
 	}
 	return "unknown field; there are " + strings.Join(known, ", ")
 }
@@ -227,7 +228,7 @@ func (d *decoder) decodeScalar(path string, from any, to reflect.Value) {
 	}
 }
 
-// number returns a finite number.
+// number returns the value from as a finite number. Otherwise it reports an error and returns ok = false.
 func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	switch v := from.(type) {
 	case json.Number:
@@ -250,15 +251,15 @@ func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	return n, true
 }
 
-// within reports an error if a decoded value is outside the limits of a range tag.
-func (d *decoder) within(path string, from any, limits string, v reflect.Value) {
+// checkRange reports an error if a decoded value is outside the limits of a range tag.
+func (d *decoder) checkRange(path string, from any, limits string, v reflect.Value) {
 	low, high, _ := strings.Cut(limits, ",")
 	if compare(v, low) < 0 || compare(v, high) > 0 {
 		d.fail(path, from, fmt.Sprintf("must be %s to %s", low, high))
 	}
 }
 
-// compare returns the sign of v minus the limit. limit is in the notation of v's type.
+// compare returns the sign of v minus the limit. The limit is in the notation of v's type.
 func compare(v reflect.Value, limit string) int {
 	l := reflect.New(v.Type())
 	var err error
@@ -292,7 +293,7 @@ func (d *decoder) describe(v any) string {
 	case map[string]any:
 		return d.object
 	}
-	return "a date or time" // of TOML
+	return "a date or time" // only TOML has such a type
 }
 
 // Join returns the path of a key in the object at path.

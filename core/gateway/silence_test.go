@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+const (
+	halfChunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+	lastChunk   = "3\r\ntwo\r\n0\r\n\r\n"
+)
+
+// longHalf is a response with a body that is copied inside the kernel. Its second half is missing.
+func longHalf() string {
+	return "HTTP/1.1 200 OK\r\nContent-Length: 262144\r\n\r\n" + strings.Repeat("x", 2*socket.SpliceMin)
+}
+
+// A client that leaves ends its request, also while the body of the response is silent. The proxy is not charged.
+func TestAClientLeavesASilentBody(t *testing.T) {
+	for name, half := range map[string]string{"short": halfChunked, "copied inside the kernel": longHalf()} {
+		r := newRig(t, answering(func(*http.Request, string) string { return half }),
+			func(o *options) { o.BodyIdle = 10 * patience })
+		c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		c.head("GET", 200)
+		c.Close()
+		r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
+		require.Equal(t, verdict.ClientLeft, r.recorded.Attempts()[0].Outcome.Cause, name)
+		r.free()
+	}
+}
+
+// A client that has only closed its sending side gets a reset, because the regular end of the connection would end the
+// body.
+func TestAHalfClosedClientOfASilentBodyGetsAReset(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return halfChunked }),
+		func(o *options) { o.BodyIdle = 10 * patience })
+	c := r.ask("GET http://a.test/ HTTP/1.0\r\nHost: a.test\r\n\r\n")
+	c.head("GET", 200)
+	require.NoError(t, c.CloseWrite())
+	_, err := io.ReadAll(c.r)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	c.Close()
+	r.free()
+}
+
+// A body may be silent for longer than watchAfter. The client then gets the rest, and the connection serves further
+// requests.
+func TestASilentBodyGoesOn(t *testing.T) {
+	long := longHalf()
+	for name, parts := range map[string][2]string{
+		"short":                    {halfChunked, lastChunk},
+		"copied inside the kernel": {long, strings.Repeat("x", 1<<18-2*socket.SpliceMin)},
+	} {
+		send := make(chan struct{})
+		r := newRig(t, func(c net.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+				return
+			}
+			io.WriteString(c, parts[0])
+			<-send
+			io.WriteString(c, parts[1])
+		}, func(o *options) { o.BodyIdle = 10 * patience })
+		c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		a := c.head("GET", 200)
+		time.Sleep(watchAfter + watchAfter/4) // on a busy machine the watch may begin later; the result is the same
+		close(send)
+		body, err := io.ReadAll(a.Body)
+		require.NoError(t, err)
+		require.Contains(t, []int{len("onetwo"), 1 << 18}, len(body), name)
+		c.goesOn()
+		require.Equal(t, []string{"success"}, r.recorded.finals())
+		c.Close()
+		r.free()
+	}
+}

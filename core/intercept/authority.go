@@ -1,0 +1,221 @@
+package intercept
+
+import (
+	"bytes"
+	"container/list"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// backdated is the time from the beginning of a certificate's validity to the signing of the certificate. Because
+	// of it, clients whose clocks are slow accept a new certificate.
+	backdated = time.Hour
+	// validity is the time for which the certificate of a target is valid. Browsers accept at most 397 days.
+	validity = 30 * 24 * time.Hour
+	// signedAgain is the minimum remaining validity of a certificate that is used. If the remaining validity is
+	// shorter, a new certificate is signed.
+	signedAgain = validity / 3
+	// maxCertificates is the maximum number of certificates that an Authority keeps.
+	maxCertificates = 4096
+)
+
+// Authority signs the certificates of targets. It keeps the certificates that were used last. All certificates of
+// targets have the same key. Load makes this key, and the key is never written to a file. An Authority is safe for
+// concurrent use. Its text form does not contain a key.
+type Authority struct {
+	cert  *x509.Certificate
+	key   crypto.Signer
+	chain [][]byte // sent after a target's certificate: cert and the certificates above it, without the root; DER
+	roots *x509.CertPool
+	own   *ecdsa.PrivateKey // the key of all certificates of targets
+	now   func() time.Time
+
+	mu     sync.Mutex
+	byHost map[string]*list.Element // of entries; guarded by mu
+	recent *list.List               // of *entry; the entry that was used last is the first; guarded by mu
+}
+
+type entry struct {
+	host string
+	cert *tls.Certificate
+}
+
+// Load returns the authority with the given certificate and key, both in PEM form. In certPEM, the authority's
+// certificate may be followed by the certificates of the authorities above it.
+func Load(certPEM, keyPEM []byte, now func() time.Time) (*Authority, error) {
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("the authority's certificate and key do not fit: %w", err)
+	}
+	a := &Authority{
+		cert: pair.Leaf, roots: x509.NewCertPool(), now: now,
+		byHost: map[string]*list.Element{}, recent: list.New(),
+	}
+	var ok bool
+	if a.key, ok = pair.PrivateKey.(crypto.Signer); !ok {
+		return nil, errors.New("the authority's key cannot sign")
+	}
+	if err := a.check(now()); err != nil {
+		return nil, err
+	}
+	a.roots.AddCert(a.cert)
+	for _, der := range pair.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("a certificate of the authority's chain: %w", err)
+		}
+		if !bytes.Equal(c.RawSubject, c.RawIssuer) {
+			a.chain = append(a.chain, der)
+		}
+	}
+	if a.own, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// check returns an error if the certificate a.cert is not that of an authority, or is not valid at the time now.
+func (a *Authority) check(now time.Time) error {
+	c := a.cert
+	switch {
+	case !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
+		return errors.New("the certificate is not one of an authority; `whirlpool ca create` makes one")
+	case now.After(c.NotAfter):
+		return fmt.Errorf("the authority's certificate has expired on %s; `whirlpool ca create` makes another one",
+			c.NotAfter.UTC().Format(time.DateOnly))
+	case now.Before(c.NotBefore):
+		return fmt.Errorf("the authority's certificate is valid from %s; is the clock right?",
+			c.NotBefore.UTC().Format(time.DateTime))
+	}
+	return nil
+}
+
+// Parse returns the authority's certificate. certPEM is the content of its file in PEM form. Parse does not need the
+// key.
+func Parse(certPEM []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(certPEM)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("has no certificate in PEM form")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// Fingerprint returns the SHA-256 fingerprint of a certificate as browsers show it.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":")
+}
+
+// Expires returns the time after which the authority's certificate is not valid.
+func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
+
+// Same reports whether a and b have the same certificate, so that b need not replace a. Both may be nil.
+func (a *Authority) Same(b *Authority) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.cert.Equal(b.cert)
+}
+
+// Certificate returns a certificate for host. host is a domain name in lower case, or an address without brackets.
+// Certificate returns an error if host is not valid, or if the constraints of the authority exclude host.
+func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	kept := a.byHost[host]
+	if kept != nil {
+		e := kept.Value.(*entry)
+		if a.usable(e.cert.Leaf, now) {
+			a.recent.MoveToFront(kept)
+			return e.cert, nil
+		}
+	}
+	cert, err := a.sign(host, now)
+	if err != nil {
+		return nil, err
+	}
+	if kept != nil {
+		kept.Value.(*entry).cert = cert
+		a.recent.MoveToFront(kept)
+		return cert, nil
+	}
+	a.byHost[host] = a.recent.PushFront(&entry{host, cert})
+	if a.recent.Len() > maxCertificates {
+		last := a.recent.Back()
+		a.recent.Remove(last)
+		delete(a.byHost, last.Value.(*entry).host)
+	}
+	return cert, nil
+}
+
+// usable reports whether c, a certificate of a target that was signed earlier, can still be used. c must be valid
+// now, and for at least signedAgain from now. If the authority's own certificate ends at the same time as c, it is
+// enough that c is valid now.
+func (a *Authority) usable(c *x509.Certificate, now time.Time) bool {
+	until := c.NotAfter
+	if until.Before(a.cert.NotAfter) {
+		until = until.Add(-signedAgain)
+	}
+	return !now.Before(c.NotBefore) && now.Before(until)
+}
+
+// sign makes a certificate for host. It verifies the certificate as a client does. The verification fails if the
+// constraints of the authority exclude host.
+func (a *Authority) sign(host string, now time.Time) (*tls.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: newSerial(), NotBefore: now.Add(-backdated), NotAfter: now.Add(validity),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if template.NotBefore.Before(a.cert.NotBefore) {
+		template.NotBefore = a.cert.NotBefore
+	}
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else if validName(host) {
+		template.DNSNames = []string{host}
+	} else {
+		return nil, fmt.Errorf("%q is not a name for a certificate", host)
+	}
+	if len(host) <= 64 { // the maximum length of a common name (RFC 5280 appendix A.1)
+		template.Subject = pkix.Name{CommonName: host}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.own.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host, Roots: a.roots, CurrentTime: now}); err != nil {
+		return nil, fmt.Errorf("the authority cannot sign for %s: %w", host, err)
+	}
+	return &tls.Certificate{
+		Certificate: append([][]byte{der}, a.chain...), PrivateKey: a.own, Leaf: leaf,
+	}, nil
+}
+
+// String returns the subject of the authority's certificate. Because of String, package fmt does not print the key.
+func (a *Authority) String() string { return a.cert.Subject.String() }
+
+// GoString returns the subject as well, for the verb %#v of package fmt.
+func (a *Authority) GoString() string { return "intercept.Authority(" + a.String() + ")" }

@@ -1,0 +1,31 @@
+package proxyhttp
+
+import (
+	"crypto/x509"
+	"errors"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// CertificateCode returns the code of the error response to an intercepted request. If the target's certificate is
+// the reason of the refusal, the code names the fault of the certificate. Otherwise it is the argument code.
+func CertificateCode(r *executor.Refusal, code string) string {
+	if r.Last.Cause != verdict.TargetCertificate || r.Last.Err == nil {
+		return code
+	}
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(r.Last.Err, &authority):
+		return "target_certificate_unknown_authority"
+	case errors.As(r.Last.Err, &name):
+		return "target_certificate_wrong_host"
+	case errors.As(r.Last.Err, &invalid) && invalid.Reason == x509.Expired:
+		return "target_certificate_expired"
+	}
+	return "target_certificate_invalid"
+}
