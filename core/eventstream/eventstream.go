@@ -1,16 +1,18 @@
-// Package eventstream keeps the last events of the gateway in a list of limited size, and passes new events
-// to readers. Publishing never waits for a reader: a reader that is too slow is dropped.
+// Package eventstream keeps the last events of the gateway in a list of limited size, and passes new events to
+// readers. Publishing never waits for a reader: a reader that is too slow gets an error. Sampled events are not kept
+// in the list; they go only to the readers that have asked for sampled events.
 package eventstream
 
 import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // Event is one event of a stream.
 type Event struct {
-	ID   uint64 // 1 for the first event of the stream
+	ID   uint64 // 1 for the first event of the stream; 0 for a sampled event
 	Type string
 	Data []byte // must not be changed
 }
@@ -18,14 +20,15 @@ type Event struct {
 // The limits of a stream.
 const (
 	MaxEvents  = 1000    // events that are kept; older events are dropped
-	MaxBytes   = 1 << 20 // bytes of the data of the events that are kept
+	MaxBytes   = 1 << 20 // bytes of the data of all events that are kept, together
 	MaxReaders = 64      // readers at the same time
+	MaxSampled = 4096    // sampled events that wait for one reader; their data together has at most MaxBytes
 )
 
 // Errors of Subscribe and of Reader.Next.
 var (
 	ErrTooManyReaders = errors.New("the maximum number of clients already read the events")
-	ErrSlow           = errors.New("the reader has not read events before they were dropped")
+	ErrSlow           = errors.New("the reader is too slow: it has missed events")
 	ErrClosed         = errors.New("the stream is closed")
 )
 
@@ -33,13 +36,15 @@ var (
 type Stream struct {
 	mu      sync.Mutex // guards the fields below
 	events  []Event    // the events that are kept; their ids are consecutive
-	bytes   int        // bytes of the data of events
-	last    uint64     // id of the last event published
+	bytes   int        // bytes of the data of the events that are kept
+	last    uint64     // id of the last published event
 	readers map[*Reader]struct{}
 	closed  bool
+
+	samplers atomic.Int32 // readers that have called Sample; changed with mu held
 }
 
-// Publish appends an event. The stream keeps a reference to data, which must have at most MaxBytes.
+// Publish appends an event. The stream keeps a reference to data. The length of data must be at most MaxBytes.
 func (s *Stream) Publish(eventType string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,10 +53,42 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	s.bytes += len(data)
 	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
 		s.bytes -= len(s.events[0].Data)
-		s.events[0] = Event{} // frees the data, because the array keeps this element until append moves the list
+		s.events[0] = Event{} // frees the data: without this, the array keeps the event until append moves the list
 		s.events = s.events[1:]
 	}
 	for r := range s.readers {
+		r.wakeUp()
+	}
+}
+
+// Sampled reports whether a reader has asked for sampled events. It takes no lock.
+func (s *Stream) Sampled() bool { return s.samplers.Load() > 0 }
+
+// Wants reports whether a reader wants the sampled event of the given type and request.
+func (s *Stream) Wants(eventType string, request uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		if r.sample != nil && r.sample(eventType, request) {
+			return true
+		}
+	}
+	return false
+}
+
+// Send passes a sampled event to the readers that want it. These readers keep a reference to data.
+func (s *Stream) Send(eventType string, request uint64, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		if r.sample == nil || r.slow || !r.sample(eventType, request) {
+			continue
+		}
+		if len(r.sampled) == MaxSampled || r.bytes+len(data) > MaxBytes {
+			r.slow, r.sampled, r.bytes = true, nil, 0
+		} else {
+			r.sampled, r.bytes = append(r.sampled, Event{Type: eventType, Data: data}), r.bytes+len(data)
+		}
 		r.wakeUp()
 	}
 }
@@ -63,10 +100,10 @@ func (s *Stream) Last() uint64 {
 	return s.last
 }
 
-// Subscribe returns a reader of the events whose id is greater than the parameter after. wanted selects
-// events by type; nil selects all. lost is the number of such events, of all types, that are not kept any
-// more. If after is greater than Last, the reader begins with the oldest event that is kept. The caller must
-// close the reader.
+// Subscribe returns a reader of the events whose id is greater than the parameter after. The function wanted selects
+// events by type; nil selects all types. The result lost is the number of events, of all types, that have an id
+// greater than after but are not kept any more. If after is greater than the id of the last event, the reader begins
+// with the oldest event that is kept. The caller must close the reader.
 func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,6 +145,22 @@ type Reader struct {
 	wanted func(string) bool // nil selects all types
 	next   uint64            // the id of the next event to read; guarded by Stream.mu
 	wake   chan struct{}     // capacity 1; receives a value after a change of the stream
+
+	// The following fields are guarded by Stream.mu.
+	sample  func(eventType string, request uint64) bool // selects sampled events; nil selects none
+	sampled []Event                                     // the sampled events that have not been read
+	bytes   int                                         // bytes of the data of the events in sampled
+	slow    bool                                        // there were too many unread sampled events
+	closed  bool
+}
+
+// Sample makes the reader receive the sampled events that wanted selects by type and request. It must be called at
+// most once, before Next.
+func (r *Reader) Sample(wanted func(eventType string, request uint64) bool) {
+	r.stream.mu.Lock()
+	defer r.stream.mu.Unlock()
+	r.sample = wanted
+	r.stream.samplers.Add(1)
 }
 
 func (r *Reader) wakeUp() {
@@ -117,10 +170,10 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next waits for selected events, and returns all that were published since the last call. at is the id up
-// to which the stream has been read, including events that are not selected. The error is ErrSlow if the
-// stream dropped events before they were read, ErrClosed if the stream is closed and has no more events, or
-// the error of ctx, which is returned with a valid at.
+// Next waits until there are selected events that this reader has not read, and returns all of them; sampled events
+// are last. The result at is the id of the last event that the reader has passed, selected or not. The error is
+// ErrSlow if events were dropped before they were read, ErrClosed if the stream is closed and has no more events, or
+// the error of ctx. The result at is valid also with the error of ctx.
 func (r *Reader) Next(ctx context.Context) (events []Event, at uint64, err error) {
 	for {
 		events, at, err = r.read()
@@ -140,7 +193,7 @@ func (r *Reader) read() (events []Event, at uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	oldest := s.last - uint64(len(s.events)) + 1
-	if r.next < oldest {
+	if r.next < oldest || r.slow {
 		return nil, r.next - 1, ErrSlow
 	}
 	for _, e := range s.events[r.next-oldest:] {
@@ -148,16 +201,22 @@ func (r *Reader) read() (events []Event, at uint64, err error) {
 			events = append(events, e)
 		}
 	}
-	r.next = s.last + 1
+	events = append(events, r.sampled...)
+	clear(r.sampled)
+	r.next, r.sampled, r.bytes = s.last+1, r.sampled[:0], 0
 	if len(events) == 0 && s.closed {
 		err = ErrClosed
 	}
 	return events, s.last, err
 }
 
-// Close frees the reader's place for another reader.
+// Close ends the reader. The stream then counts it no longer, and may admit another reader.
 func (r *Reader) Close() {
 	r.stream.mu.Lock()
 	defer r.stream.mu.Unlock()
 	delete(r.stream.readers, r)
+	if r.sample != nil && !r.closed {
+		r.stream.samplers.Add(-1)
+	}
+	r.closed = true
 }

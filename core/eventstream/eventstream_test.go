@@ -118,6 +118,77 @@ func TestBounds(t *testing.T) {
 	require.NoError(t, err, "there is a place again")
 }
 
+// Sampled events go to the readers that want them, after the kept ones, and are not kept.
+func TestSampledEvents(t *testing.T) {
+	var s Stream
+	s.Send("a", 1, []byte("nobody"))
+	require.False(t, s.Sampled())
+	plain, _, err := s.Subscribe(0, nil)
+	require.NoError(t, err)
+	require.False(t, s.Sampled())
+	odd, _, err := s.Subscribe(0, nil)
+	require.NoError(t, err)
+	odd.Sample(func(eventType string, request uint64) bool { return eventType == "a" && request%2 == 1 })
+	require.True(t, s.Sampled())
+	for request := range uint64(4) {
+		require.Equal(t, request%2 == 1, s.Wants("a", request))
+		require.False(t, s.Wants("b", request))
+		s.Send("a", request, []byte(fmt.Sprint(request)))
+		s.Send("b", request, []byte("hidden"))
+	}
+	s.Publish("kept", []byte("k"))
+	events, at, err := odd.Next(now())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, at)
+	require.Equal(t, []string{"k", "1", "3"}, texts(events))
+	require.EqualValues(t, []uint64{1, 0, 0}, []uint64{events[0].ID, events[1].ID, events[2].ID})
+	events, _, err = plain.Next(now())
+	require.NoError(t, err)
+	require.Equal(t, []string{"k"}, texts(events))
+
+	other, _, err := s.Subscribe(0, nil)
+	require.NoError(t, err)
+	other.Sample(func(string, uint64) bool { return true })
+	odd.Close()
+	odd.Close() // has no effect
+	require.True(t, s.Sampled())
+	other.Close()
+	require.False(t, s.Sampled())
+}
+
+// A reader with too many sampled events, or too many bytes of them, is dropped. Others get them.
+func TestReadersThatAreTooSlowForSampledEvents(t *testing.T) {
+	for name, c := range map[string]struct{ events, size int }{
+		"events": {MaxSampled, 1}, "bytes": {4, MaxBytes / 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s Stream
+			var readers [2]*Reader
+			for i := range readers {
+				r, _, err := s.Subscribe(0, nil)
+				require.NoError(t, err)
+				r.Sample(func(string, uint64) bool { return true })
+				readers[i] = r
+			}
+			slow, fast := readers[0], readers[1]
+			for range c.events {
+				s.Send("a", 1, make([]byte, c.size))
+			}
+			events, _, err := fast.Next(now())
+			require.NoError(t, err)
+			require.Len(t, events, c.events)
+			s.Send("a", 1, []byte("x"))
+			events, _, err = fast.Next(now())
+			require.NoError(t, err)
+			require.Equal(t, []string{"x"}, texts(events))
+			_, _, err = slow.Next(now())
+			require.ErrorIs(t, err, ErrSlow)
+			s.Send("a", 1, []byte("y"))
+			require.Empty(t, slow.sampled, "nothing is kept for it")
+		})
+	}
+}
+
 // Each reader gets each event once and in order, or is dropped.
 func TestReadersAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,44 +1,49 @@
 // Package logfold limits the number of similar log records. Each kind of record (its level and message) has an
-// allowance of Burst records, which is refilled by Rate per second. Records beyond the allowance are counted, and
-// once a second one record states their number.
+// allowance of Burst records. The allowance grows by Rate per second, up to Burst. Records beyond the allowance are
+// not written but counted, and once a second one record states their number. For some messages only the first record
+// is written; the next record is written after a second without a record with the message.
 package logfold
 
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// Burst is the number of records of one kind that are written at once.
+	// Burst is the number of records of one kind that are written without a limit on their rate.
 	Burst = 1000
-	// Rate is the number of records of one kind that are written in each further second.
+	// Rate is the number of records of one kind that are written per second once Burst is used up.
 	Rate = 10
 )
 
-// period is the time after which the records that were not written are reported.
+// period is the interval at which the number of records that were not written is reported.
 const period = time.Second
 
-// maxKinds is the maximum number of kinds that are counted in a period. Records of further kinds are written
-// without a limit.
+// maxKinds is the maximum number of kinds that are counted in a period. If there are more kinds, their records are
+// written without a limit.
 const maxKinds = 1000
 
 // kind is a kind of record. Records of the same kind are counted together.
 type kind struct {
 	level   slog.Level
 	message string
+	err     string // value of the attribute "error", for messages of which only the first record is written
 }
 
 // count is the state of one kind.
 type count struct {
-	allowed int // records that may be written now
-	folded  int // records in this period that were not written
+	allowed int  // records that may be written now
+	folded  int  // records in this period that were not written
+	quiet   bool // folded was 0 at the last report
 }
 
 // counts is shared by a handler and the handlers derived from it.
 type counts struct {
-	next slog.Handler // without the attributes of derived handlers
+	next  slog.Handler // handler without the attributes of derived handlers
+	first []string     // messages of which only the first record is written
 
 	mu     sync.Mutex
 	byKind map[kind]*count // guarded by mu; the kinds whose allowance is not full
@@ -51,14 +56,24 @@ type Handler struct {
 	counts *counts
 }
 
-// New returns a handler that passes records on to next.
-func New(next slog.Handler) *Handler {
-	return &Handler{next, &counts{next: next, byKind: map[kind]*count{}}}
+// New returns a handler that passes records on to next. first is a list of messages. For each of them, and
+// each value of the attribute "error", the handler writes only the first record.
+func New(next slog.Handler, first ...string) *Handler {
+	return &Handler{next, &counts{next: next, first: first, byKind: map[kind]*count{}}}
 }
 
 // Handle implements slog.Handler.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
-	if !h.counts.admit(kind{r.Level, r.Message}) {
+	k := kind{level: r.Level, message: r.Message}
+	if slices.Contains(h.counts.first, r.Message) {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "error" {
+				k.err = a.Value.String()
+			}
+			return k.err == ""
+		})
+	}
+	if !h.counts.admit(k) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -74,7 +89,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return &Handler{h.Handler.WithGroup(name), h.counts}
 }
 
-// Flush reports the records that have not been written and not been reported yet.
+// Flush reports the number of records that were not written since the last report.
 func (h *Handler) Flush() { h.counts.report() }
 
 // admit counts a record, and reports whether to write it.
@@ -90,6 +105,9 @@ func (c *counts) admit(k kind) bool {
 			time.AfterFunc(period, c.endPeriod)
 		}
 		n = &count{allowed: Burst}
+		if slices.Contains(c.first, k.message) {
+			n.allowed = 1
+		}
 		c.byKind[k] = n
 	}
 	if n.allowed > 0 {
@@ -106,6 +124,12 @@ func (c *counts) endPeriod() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, n := range c.byKind {
+		if slices.Contains(c.first, k.message) {
+			if n.quiet && n.folded == 0 {
+				delete(c.byKind, k)
+			}
+			continue
+		}
 		if n.allowed += Rate; n.allowed >= Burst && n.folded == 0 {
 			delete(c.byKind, k)
 		}
@@ -115,11 +139,12 @@ func (c *counts) endPeriod() {
 	}
 }
 
-// report writes a record about each kind with records that were not written.
+// report writes one record for each kind of which records were not written. It states the number of these records.
 func (c *counts) report() {
 	folded := map[kind]int{}
 	c.mu.Lock()
 	for k, n := range c.byKind {
+		n.quiet = n.folded == 0
 		if n.folded > 0 {
 			folded[k], n.folded = n.folded, 0
 		}
@@ -127,6 +152,9 @@ func (c *counts) report() {
 	c.mu.Unlock()
 	for k, n := range folded {
 		r := slog.NewRecord(time.Now(), k.level, k.message, 0)
+		if k.err != "" {
+			r.AddAttrs(slog.String("error", k.err))
+		}
 		r.AddAttrs(slog.Int("folded", n), slog.Duration("within", period))
 		_ = c.next.Handle(context.Background(), r) // an error of the log cannot be reported anywhere
 	}

@@ -117,3 +117,42 @@ func TestConcurrentRecords(t *testing.T) {
 	_, all := s.count("m")
 	require.Equal(t, 8000, all)
 }
+
+// Of a message in a flood, the first record of each error is written, and then one a second with the number.
+func TestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		log := slog.New(New(slog.NewTextHandler(s, nil), "full"))
+		flood := func(n int, err string) {
+			for i := range n {
+				log.Error("full", "i", i, "error", err)
+			}
+		}
+		wait := func(seconds int) {
+			time.Sleep(time.Duration(seconds)*period + period/2)
+			synctest.Wait()
+		}
+		flood(500, "x")
+		flood(3, "y")
+		log.Error("other", "i", 1)
+		written, all := s.count("full")
+		require.Equal(t, []int{2, 2}, []int{written, all})
+		wait(1)
+		flood(7, "x")
+		wait(1)
+		written, all = s.count("full")
+		require.Equal(t, []int{2, 510}, []int{written, all})
+		require.Contains(t, s.String(), "error=x folded=499 within=1s")
+		require.Contains(t, s.String(), "error=y folded=2 within=1s")
+		wait(2)
+		flood(1, "x")
+		written, all = s.count("full")
+		require.Equal(t, []int{3, 511}, []int{written, all}, "after a second without a record")
+		wait(3)
+		log.Error("other", "i", 2)
+		written, _ = s.count("other")
+		require.Equal(t, 2, written)
+		time.Sleep((Burst/Rate + 2) * period)
+		synctest.Wait()
+	})
+}

@@ -52,9 +52,9 @@ func (p page) sum(t require.TestingT, name, want string) float64 {
 	return sum
 }
 
-// TestTheIdentities records random events, and compares every query and the scrape with sums that it
+// TestCountsMatchTheRecordedEvents records random events, and compares every query and the scrape with sums that it
 // computes itself.
-func TestTheIdentities(t *testing.T) {
+func TestCountsMatchTheRecordedEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
 		r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
@@ -167,6 +167,10 @@ func TestTheIdentities(t *testing.T) {
 			}
 		}
 		check("requests in days", inDays, requests)
+		check("attempts in minutes", r.Reasons().All(24*time.Hour).Attempts, attempts)
+		for id, p := range r.ByProxy(24) {
+			check("attempts of a proxy in minutes", r.Reasons().Proxy(id, 24*time.Hour).Attempts, p.Attempts())
+		}
 		if days := len(r.Series(24, 24*time.Hour)); days > 2 {
 			t.Fatalf("24 hours lie in %d days", days)
 		}
@@ -225,7 +229,7 @@ func TestTheIdentities(t *testing.T) {
 	})
 }
 
-func TestWhatLeavesTheRetention(t *testing.T) {
+func TestMinutesBeyondTheRetention(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
 	e := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess}}
@@ -352,7 +356,7 @@ func TestConcurrentCounting(t *testing.T) {
 	assert.EqualValues(t, 4000, scrape(r).sum(t, "whirlpool_attempts_total", `error="http_503"`))
 }
 
-func TestARecordCostsNoAllocation(t *testing.T) {
+func TestARecordAllocatesNothing(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
 	tr := NewTracker()
@@ -447,26 +451,29 @@ func TestAMinuteThatBeginsForMany(t *testing.T) {
 func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Observe(func() []ProxyState {
-		list := make([]ProxyState, maxLabelled+5)
+		list := make([]ProxyState, DefaultMaxProxies+5)
 		for i := range list {
 			list[i] = ProxyState{ID: strconv.Itoa(i), State: core.Open, InFlight: 1}
 		}
 		return list
 	}, func() []PluginState { return []PluginState{{Name: "a", Quarantined: true}, {Name: "b"}} }, nil)
 	page := scrape(r)
-	require.EqualValues(t, maxLabelled+5, page.sum(t, "whirlpool_proxies", `state="open"`))
-	require.EqualValues(t, maxLabelled, page.sum(t, "whirlpool_proxy_in_flight", ""))
-	require.EqualValues(t, maxLabelled, page.sum(t, "whirlpool_circuit_breaker_state", ""))
+	require.EqualValues(t, DefaultMaxProxies+5, page.sum(t, "whirlpool_proxies", `state="open"`))
+	require.EqualValues(t, DefaultMaxProxies+5, page.sum(t, "whirlpool_proxy_in_flight", ""))
+	require.EqualValues(t, 5, page.sum(t, "whirlpool_proxy_in_flight", `"other"`))
+	require.EqualValues(t, DefaultMaxProxies, page.sum(t, "whirlpool_circuit_breaker_state", ""))
 	require.EqualValues(t, 1, page.sum(t, "whirlpool_plugin_quarantined", `"a"`))
 	require.EqualValues(t, 0, page.sum(t, "whirlpool_plugin_quarantined", `"b"`))
 }
 
 // A proxy has a bucket only for each hour in which it was used, within the retention. Lists that change
 // often therefore need little memory.
-func TestAProxyHoldsItsHoursOnly(t *testing.T) {
+func TestAProxyHasBucketsOnlyForItsHours(t *testing.T) {
 	p := &proxy{keep: 24}
 	at := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }
-	use := func(h int) { p.attempt(at(h), core.ResultSuccess, time.Second) }
+	use := func(h int) {
+		p.attempt(&core.AttemptEvent{Ended: at(h), Outcome: core.Outcome{Result: core.ResultSuccess}}, time.Second)
+	}
 	held := func() (hours []int, n uint32) {
 		for _, h := range p.hours {
 			hours, n = append(hours, int(h.at-at(0).Unix()/3600)), n+h.success
@@ -496,11 +503,13 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 
 // Each metric has a description and the form that Prometheus requires. (In the metrics of tally, the
 // description is the name.)
-func TestEachMetricSaysWhatItIs(t *testing.T) {
+func TestEachMetricHasAHelpText(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, RetryReason: "http_503",
 		Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
 	r.AddTunnelBytes(1, 2)
+	r.AddIntercepted(true)
+	r.AddIntercepted(false)
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
 		func() []PluginState {
@@ -508,7 +517,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 				Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
-	r.ObserveResting(func() int { return 7 })
+	r.ObserveResting(func() (int, int) { return 7, 3 })
 	r.ObserveQueues(func() []QueueState {
 		return []QueueState{{Queue: "place", Priority: "low", Waiting: 3, Queued: 9, Expired: 4, Full: 5,
 			Waited: 1500 * time.Millisecond}}
@@ -534,6 +543,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 		require.Contains(t, text, "\nwhirlpool_"+name+`{priority="low",queue="place"} `+value+"\n")
 	}
 	require.Contains(t, text, "\nwhirlpool_resting_pairs 7\n")
+	require.Contains(t, text, "\nwhirlpool_banned_proxies 3\n")
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/uber-go/tally/v4"
 	tallyprom "github.com/uber-go/tally/v4/prometheus"
 
@@ -20,6 +21,8 @@ type ProxyState struct {
 	State    core.State
 	InFlight int64
 	Short    uint64 // short tunnels since the proxy was added
+	Up, Down int64  // bytes to and from the proxy since it was added
+	Cost     float64
 }
 
 // PluginState is one plugin at the time of a scrape.
@@ -41,7 +44,10 @@ type sources struct {
 	inFlight   func() int
 	checks     func() (passed, failed uint64)
 	queues     func() []QueueState
-	resting    func() int
+	resting    func() (pairs, banned int)
+	cluster    func() ClusterState // nil without a cluster
+	costs      func() CostStates
+	rules      func(count func(rule string, applied uint64))
 	logins     func(count func(listener string, failed uint64))
 	reloadOK   float64
 	reloadedAt time.Time
@@ -62,15 +68,16 @@ func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginS
 	}
 }
 
-// ObserveChecks sets the function that returns the numbers of health checks. It is called at each scrape.
+// ObserveChecks sets the function that returns the numbers of passed and of failed health checks. It is
+// called at each scrape.
 func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets the function that is called at each scrape. It calls count for each listener with the number of
-// failed logins.
+// ObserveLogins sets the function logins, which is called at each scrape. For each listener, logins calls
+// count with the number of failed logins.
 func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -87,9 +94,10 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 	}
 }
 
-// exporter writes the metrics in the format of Prometheus. Most counters and gauges go through a tally scope.
-// The other metrics have their own collector, because tally counts only whole numbers (no seconds), takes
-// samples for histograms instead of buckets, and keeps the series of a proxy that has left the pool.
+// exporter writes the metrics in the format of Prometheus. Most counters and gauges go through a tally scope. The
+// other metrics have their own collector. The reason is that tally counts only whole numbers (no seconds), that its
+// histograms accept observations but no counts of buckets, and that it keeps the series of a proxy that has left the
+// pool.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -102,8 +110,8 @@ type exporter struct {
 
 const prefix = "whirlpool"
 
-// metric is a metric of the scope. Tally has no descriptions, so they are registered with the
-// reporter.
+// metric is a metric that goes through the tally scope. Tally's metrics have no descriptions, so the descriptions are
+// registered with the reporter.
 type metric struct {
 	name, help string
 	labels     []string
@@ -117,6 +125,8 @@ var counters = []metric{
 	{"hedges_total", "attempts that began while the request's first attempt was in flight", nil},
 	{"hedges_won_total", "hedges that served their request", nil},
 	{"tunnel_bytes_total", "bytes of ended tunnels, up to targets or down to clients", []string{"direction"}},
+	{"intercept_handshakes_total", "TLS handshakes with clients in place of targets, by outcome: success or failure",
+		[]string{"outcome"}},
 	{"retry_success_total", "requests that succeeded after a retry", nil},
 	{"retry_limit_exceeded_total", "requests that reached max_attempts", nil},
 	{"target_refused_total", "delivered responses with status 403 or 429", nil},
@@ -140,11 +150,12 @@ func newExporter(r *Recorder) *exporter {
 	for _, m := range gauges {
 		e.reporter.RegisterGauge(prefix+tallyprom.DefaultSeparator+m.name, m.labels, m.help)
 	}
-	e.handler = promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{})
+	e.handler = promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	return e
 }
 
-// Handler serves the metrics in the text format of Prometheus.
+// Handler serves the metrics in the text format of Prometheus or, if the client accepts it, in the format of
+// OpenMetrics, which has exemplars.
 func (r *Recorder) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.exporter.flush()
@@ -152,7 +163,13 @@ func (r *Recorder) Handler() http.Handler {
 	})
 }
 
-// flush updates the reporter. It makes a new scope for each scrape, because a scope reports when it is
+// Gather returns the metrics that Handler serves.
+func (r *Recorder) Gather() ([]*dto.MetricFamily, error) {
+	r.exporter.flush()
+	return r.exporter.registry.Gather()
+}
+
+// flush updates the reporter. It makes a new scope for each scrape, because a scope reports its metrics when it is
 // closed.
 func (e *exporter) flush() {
 	e.mu.Lock()
@@ -175,7 +192,11 @@ func (e *exporter) flush() {
 	t := &r.totals
 	for l := core.ListenHTTP; l < core.NumListeners; l++ {
 		for f := core.FinalSuccess; f <= core.LastFinal; f++ {
-			count("requests_total", t.requests[l][f].Load(), "listener", l.String(), "outcome", f.String())
+			n := t.requests[l][f].Load()
+			if l == core.ListenIntercept && n == 0 { // most gateways do not intercept
+				continue
+			}
+			count("requests_total", n, "listener", l.String(), "outcome", f.String())
 		}
 	}
 	count("attempts_total", t.succeeded.Load(), "outcome", core.ResultSuccess.String(), "error", "")
@@ -194,6 +215,11 @@ func (e *exporter) flush() {
 	count("hedges_won_total", t.hedgesWon.Load())
 	count("tunnel_bytes_total", uint64(t.tunnelUp.Load()), "direction", "up")
 	count("tunnel_bytes_total", uint64(t.tunnelDown.Load()), "direction", "down")
+	for ok, n := range map[bool]uint64{true: t.intercepted.Load(), false: t.notIntercepted.Load()} {
+		if n > 0 { // most gateways do not intercept
+			count("intercept_handshakes_total", n, "outcome", handshakeOutcome(ok))
+		}
+	}
 	count("retry_success_total", t.recovered.Load())
 	count("retry_limit_exceeded_total", t.limited.Load())
 	count("target_refused_total", t.targetRefused.Load())
@@ -209,13 +235,10 @@ func (e *exporter) flush() {
 	}
 }
 
-// collector has the metrics that do not go through tally.
+// collector collects the metrics that do not go through tally.
 type collector exporter
 
 var _ prometheus.Collector = (*collector)(nil)
-
-// maxLabelled is the maximum number of proxies that have series of their own.
-const maxLabelled = 1_000
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prefix+"_"+name, help, labels, nil)
@@ -232,7 +255,7 @@ var (
 	callsDesc    = desc("plugin_calls_total", "plugin calls by result", "plugin", "result")
 	faultsDesc   = desc("plugin_faults_total", "plugin calls that failed, by reason; a built-in took their place",
 		"plugin", "reason")
-	missedDesc = desc("plugin_observations_missed_total", "observations that came faster than the plugin took them",
+	missedDesc = desc("plugin_observations_missed_total", "observations dropped because the plugin was too slow",
 		"plugin")
 	quarantineDesc = desc("plugin_quarantined", "1 while a plugin is quarantined", "plugin")
 	pluginTimeDesc = desc("plugin_duration_seconds",
@@ -251,15 +274,17 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
 	emit(out, waitedDesc, prometheus.CounterValue, time.Duration(r.totals.waited.Load()).Seconds())
-	r.totals.requestTime.collect(out, requestDesc)
+	out <- r.totals.examples.withExemplars(r.totals.requestTime.metric(requestDesc))
 	for i, phase := range phases {
-		r.totals.phases[i].collect(out, attemptDesc, phase)
+		out <- r.totals.phases[i].metric(attemptDesc, phase)
 	}
 	r.sources.mu.Lock()
 	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
 	resting, logins := r.sources.resting, r.sources.logins
-	checks := r.sources.checks
+	checks, costs, rules := r.sources.checks, r.sources.costs, r.sources.rules
+	cluster := r.sources.cluster
 	r.sources.mu.Unlock()
+	collectRules(out, rules)
 	if logins != nil {
 		logins(func(listener string, failed uint64) {
 			emit(out, loginsDesc, prometheus.CounterValue, float64(failed), listener)
@@ -278,8 +303,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			p.collect(out)
 		}
 	}
+	if costs != nil {
+		all := costs()
+		all.collect(out)
+	}
+	if cluster != nil {
+		state := cluster()
+		state.collect(out)
+	}
 	if resting != nil {
-		emit(out, restingDesc, prometheus.GaugeValue, float64(resting()))
+		pairs, banned := resting()
+		emit(out, restingDesc, prometheus.GaugeValue, float64(pairs))
+		emit(out, bannedDesc, prometheus.GaugeValue, float64(banned))
 	}
 	if queues != nil {
 		for _, s := range queues() {
@@ -297,14 +332,20 @@ func emit(
 func (r *Recorder) collectProxies(out chan<- prometheus.Metric, proxies []ProxyState) {
 	byState := map[core.State]float64{core.Closed: 0, core.Open: 0, core.HalfOpen: 0}
 	stats := r.ByProxy(r.RetentionHours())
-	for i, p := range proxies {
+	named, inFlight := r.collectNamed(out, proxies), int64(0)
+	for _, p := range proxies {
 		byState[p.State]++
-		if i < maxLabelled {
+		if !named[p.ID] {
+			inFlight += p.InFlight
+		} else {
 			emit(out, breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
 			emit(out, inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
 			emit(out, shortDesc, prometheus.CounterValue, float64(p.Short), p.ID)
 			emit(out, opensDesc, prometheus.GaugeValue, float64(stats[p.ID].BreakerOpens), p.ID)
 		}
+	}
+	if len(proxies) > len(named) {
+		emit(out, inFlightDesc, prometheus.GaugeValue, float64(inFlight), otherProxies)
 	}
 	for s, n := range byState {
 		emit(out, proxiesDesc, prometheus.GaugeValue, n, s.String())
@@ -329,13 +370,13 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc, labels ...string) {
+func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(bounds))
 	total := uint64(0)
 	for i, bound := range bounds {
 		total += h.buckets[i].Load()
-		buckets[bound] = total
+		buckets[bound.Seconds()] = total
 	}
 	total += h.buckets[len(bounds)].Load()
-	out <- prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets, labels...)
+	return prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets, labels...)
 }

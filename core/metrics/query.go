@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Summary has the totals of the retention.
+// Summary has the totals of the retention, which is the time for which a Recorder keeps counters.
 type Summary struct {
 	Requests         uint64
 	Attempts         uint64 // first attempts, retries and replays
@@ -16,12 +16,13 @@ type Summary struct {
 	Replays          uint64
 	SuccessByAttempt map[string]uint64 // delivered requests by the number of their last attempt, from "0"
 	TargetRefused    uint64            // delivered requests with status 403 or 429, with which targets refuse clients
+	Banned           uint64            // attempts whose response a rule or the judge has called a ban
 	Transitions      uint64            // transitions of all breakers
-	Waited           time.Duration     // all backoffs together
+	Waited           time.Duration     // sum of all backoffs
 	ByPolicy         map[string]PolicyCounts
 }
 
-// PolicyCounts counts the requests with one policy since the start.
+// PolicyCounts counts the requests with one policy since the start of the process.
 type PolicyCounts struct {
 	Policy    any // RequestEvent.Policy; nil for the hash "other": the policies beyond the first 1,000
 	Requests  uint64
@@ -33,8 +34,11 @@ type Point struct {
 	Start     time.Time // UTC
 	Requests  uint64
 	Delivered uint64 // requests that succeeded
+	Refused   uint64 // of Delivered, with status 403 or 429
 	Attempts  uint64
 	Retries   uint64
+	Banned    uint64        // attempts whose response a rule or the judge has called a ban
+	Cost      float64       // in the unit of the proxies' prices
 	Latency   time.Duration // sum over all attempts, without backoff
 }
 
@@ -63,7 +67,8 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// each calls f for each minute with data within the last d, oldest first. d is limited to the retention.
+// each calls f for each minute with data within the time d before now, the oldest first. It limits d to the
+// retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -84,6 +89,7 @@ func (r *Recorder) Summary() Summary {
 		s.Retries += m.retries.Load()
 		s.Replays += m.replays.Load()
 		s.TargetRefused += m.targetRefused.Load()
+		s.Banned += m.banned.Load()
 		s.Transitions += m.transitions.Load()
 		s.Waited += time.Duration(m.waited.Load())
 		for i := range m.successByAttempt {
@@ -92,20 +98,18 @@ func (r *Recorder) Summary() Summary {
 			}
 		}
 	})
-	r.policies.mu.RLock()
-	defer r.policies.mu.RUnlock()
-	for hash, c := range r.policies.byHash {
+	for hash, c := range *r.policies.byHash.Load() {
 		s.ByPolicy[hash] = PolicyCounts{Policy: c.policy, Requests: c.requests.Load(), Successes: c.delivered.Load()}
 	}
 	return s
 }
 
-// Series returns a point for each step, an hour or a day, within the last hours, the oldest first. Steps
-// without data are left out.
+// Series returns a point for each step within the given number of hours before now, the oldest first. The step is an
+// hour or a day. Steps without data are left out.
 func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	points := []Point{}
 	r.each(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
-		if m.requests.Load() == 0 && m.attempts.Load() == 0 { // the minute has only transitions
+		if m.requests.Load() == 0 && m.attempts.Load() == 0 && m.cost.Load() == 0 { // the minute has only transitions
 			return
 		}
 		start := at.Truncate(step)
@@ -115,15 +119,18 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 		p := &points[len(points)-1]
 		p.Requests += m.requests.Load()
 		p.Delivered += m.delivered.Load()
+		p.Refused += m.targetRefused.Load()
 		p.Attempts += m.attempts.Load()
 		p.Retries += m.retries.Load()
+		p.Banned += m.banned.Load()
+		p.Cost += float64(m.cost.Load()) / costUnit
 		p.Latency += time.Duration(m.latency.Load())
 	})
 	return points
 }
 
-// ByProxy returns, by id, the proxies with attempts or openings of their breaker in the last hours. The
-// oldest hour counts as a whole.
+// ByProxy returns the counts of proxies, by id, in the given number of hours before now. It leaves out proxies
+// without attempts and without openings of their breaker. The oldest hour counts as a whole.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
@@ -137,7 +144,7 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	return out
 }
 
-// stats sums up the hours from first to last.
+// stats sums up the hours from first to last, both included.
 func (p *proxy) stats(first, last int64) ProxyStats {
 	var s ProxyStats
 	p.mu.Lock()
@@ -159,17 +166,18 @@ func (p *proxy) stats(first, last int64) ProxyStats {
 // Prune drops proxies that are not in the pool and have no data within the retention. The caller calls it a
 // few times a minute.
 func (r *Recorder) Prune(inPool func(id string) bool) {
+	r.reasons.Prune(inPool)
 	recent := r.ByProxy(r.RetentionHours())
 	r.proxies.Range(func(id, _ any) bool {
 		if _, ok := recent[id.(string)]; !ok && !inPool(id.(string)) {
-			r.proxies.Delete(id)
+			r.forget(id.(string))
 		}
 		return true
 	})
 }
 
-// Transitions returns the breakers' transitions of the last hours, oldest first. truncated is set if the
-// oldest transitions of the window are not kept any more.
+// Transitions returns the transitions of all breakers in the given number of hours before now, the oldest first. The
+// result truncated is true if the oldest of these transitions are not kept any more.
 func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	list, truncated = r.transitions.since(from)

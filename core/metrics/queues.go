@@ -8,11 +8,11 @@ import (
 
 // QueueState is the state of one queue for one priority at the time of a scrape.
 type QueueState struct {
-	Queue    string // "place" for a place in flight at a proxy, "retry" for a retry of the budget
+	Queue    string // "place" for a place in flight at a proxy, "retry" for a retry of the retry budget
 	Priority string
 	Waiting  int
 	Queued   uint64        // requests that have waited or wait
-	Expired  uint64        // requests whose longest wait has passed
+	Expired  uint64        // requests that have waited for the maximum time
 	Full     uint64        // requests that were refused or displaced because the queue was full
 	Waited   time.Duration // sum of all waits that have ended
 }
@@ -29,8 +29,8 @@ func queueDesc(name, help string) *prometheus.Desc { return desc(name, help, "qu
 var (
 	queueWaitingDesc = queueDesc("queue_waiting", "requests that wait for a place at a proxy, or a retry of the budget")
 	queuedDesc       = queueDesc("queued_total", "requests that have waited in a queue, or wait")
-	queueExpiredDesc = queueDesc("queue_expired_total", "requests that waited for queue.max_wait in vain")
-	queueFullDesc    = queueDesc("queue_full_total", "requests that a full queue did not take, or gave up for others")
+	queueExpiredDesc = queueDesc("queue_expired_total", "requests that got no place within queue.max_wait")
+	queueFullDesc    = queueDesc("queue_full_total", "requests that a full queue refused or displaced")
 	queueTimeDesc    = queueDesc("queue_wait_seconds_total", "time that requests have waited in a queue")
 )
 

@@ -10,13 +10,15 @@
 package metrics
 
 import (
-	"net/http"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Limits and defaults.
@@ -25,7 +27,7 @@ const (
 	MaxRetentionHours     = 168
 	maxAttempts           = 10      // attempts of one request
 	maxTransitions        = 100_000 // transitions that are kept
-	maxPolicies           = 1_000   // policies with counters of their own; all others are counted as "other"
+	maxPolicies           = 1_000   // policies with counters of their own; all other policies count as "other"
 )
 
 // Config holds the settings of a Recorder.
@@ -40,15 +42,19 @@ type Recorder struct {
 	retention time.Duration
 
 	minutes []minute   // a ring, by minute since the Unix epoch
-	rotate  sync.Mutex // held while a bucket is cleared
+	rotate  sync.Mutex // held while a minute is cleared
 
 	proxies     sync.Map // id -> *proxy
+	failing     failing
+	reasons     *minutes.Store
+	named       namedProxies
 	policies    policies
 	transitions transitions
 	totals      totals
 	sources     sources
 	exporter    *exporter
 	saver       saver // see Save
+	cost        costSoFar
 }
 
 // minute holds the counters of one minute.
@@ -57,21 +63,25 @@ type minute struct {
 	requests         atomic.Uint64
 	delivered        atomic.Uint64
 	targetRefused    atomic.Uint64
+	banned           atomic.Uint64
 	attempts         atomic.Uint64
 	retries          atomic.Uint64
 	replays          atomic.Uint64
-	latency          atomic.Int64 // ns, of attempts
-	waited           atomic.Int64 // ns, of backoffs
+	cost             atomic.Int64 // millionths of a unit of the prices
+	latency          atomic.Int64 // ns, sum over attempts
+	waited           atomic.Int64 // ns, sum of backoffs
 	transitions      atomic.Uint64
 	successByAttempt [maxAttempts]atomic.Uint64
 }
 
 func (m *minute) clear() {
 	for _, c := range []*atomic.Uint64{
-		&m.requests, &m.delivered, &m.targetRefused, &m.attempts, &m.retries, &m.replays, &m.transitions,
+		&m.requests, &m.delivered, &m.targetRefused, &m.banned, &m.attempts, &m.retries, &m.replays,
+		&m.transitions,
 	} {
 		c.Store(0)
 	}
+	m.cost.Store(0)
 	m.latency.Store(0)
 	m.waited.Store(0)
 	for i := range m.successByAttempt {
@@ -89,7 +99,9 @@ func New(cfg Config) *Recorder {
 	}
 	r := &Recorder{now: cfg.Now, retention: time.Duration(cfg.RetentionHours) * time.Hour}
 	r.minutes = make([]minute, cfg.RetentionHours*60+1)
-	r.policies.byHash = map[string]*policyCount{}
+	r.reasons = minutes.NewStore(r.retention, cfg.Now)
+	r.policies.byHash.Store(&map[string]*policyCount{})
+	r.named = namedProxies{max: DefaultMaxProxies, names: map[string]*proxyTotals{}}
 	r.exporter = newExporter(r)
 	return r
 }
@@ -97,9 +109,9 @@ func New(cfg Config) *Recorder {
 // RetentionHours returns the number of hours that the queries cover.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// at returns the bucket for the time t. It clears the bucket if that holds the counters of an earlier
-// minute.
-func (r *Recorder) at(t time.Time) *minute {
+// bucket returns the counters of the minute that contains the time t. If the element of the ring holds the counters
+// of an earlier minute, bucket clears them.
+func (r *Recorder) bucket(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
 	if m.at.Load() != n {
@@ -115,12 +127,15 @@ func (r *Recorder) at(t time.Time) *minute {
 
 // Attempt counts a finished attempt.
 func (r *Recorder) Attempt(e *core.AttemptEvent) {
-	m := r.at(e.Ended)
+	m := r.bucket(e.Ended)
 	took := e.Ended.Sub(e.Started)
 	m.attempts.Add(1)
 	m.latency.Add(int64(took))
+	if e.Outcome.Cause == verdict.BannedHere {
+		m.banned.Add(1)
+	}
 	switch {
-	case e.Outcome.Result == core.ResultReplay: // the next attempt has the same number
+	case e.Outcome.Result == core.ResultReplay: // a replay and the attempt after it have the same number
 		m.replays.Add(1)
 	case e.Attempt > 0:
 		m.retries.Add(1)
@@ -128,17 +143,21 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 		r.totals.retry(e)
 	}
 	r.totals.attempt(&e.Outcome)
-	r.proxy(e.ProxyID).attempt(e.Ended, e.Outcome.Result, took)
+	p := r.proxy(e.ProxyID)
+	if p.attempt(e, took) {
+		r.failing.update(e.ProxyID, p)
+	}
+	r.reasons.Attempt(e, &p.reasons)
 }
 
 // Request counts a finished request.
 func (r *Recorder) Request(e *core.RequestEvent) {
-	m := r.at(e.Ended)
+	m := r.bucket(e.Ended)
 	m.requests.Add(1)
 	if n := e.ServedBy(); n > 0 {
 		m.delivered.Add(1)
 		m.successByAttempt[min(n, maxAttempts)-1].Add(1)
-		if e.Status == http.StatusForbidden || e.Status == http.StatusTooManyRequests {
+		if refused(e.Status) {
 			m.targetRefused.Add(1)
 			r.totals.targetRefused.Add(1)
 		}
@@ -149,11 +168,14 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 
 // Transition counts a transition of a breaker.
 func (r *Recorder) Transition(t core.Transition) {
-	r.at(t.At).transitions.Add(1)
+	r.bucket(t.At).transitions.Add(1)
 	r.transitions.add(t)
 	r.totals.transitions[t.To].Add(1)
-	if t.To == core.Open {
+	switch t.To {
+	case core.Open:
 		r.proxy(t.ProxyID).opened(t.At)
+	case core.Closed: // the failures that opened the breaker are not recent any more
+		r.ForgetRecent(t.ProxyID)
 	}
 }
 
@@ -165,22 +187,33 @@ func (r *Recorder) proxy(id string) *proxy {
 	return p.(*proxy)
 }
 
-// proxy holds the counters of one proxy by the hour. Only hours with data take memory, because many
-// proxies are used in one hour only if the pool changes often.
+// proxy holds the counters of one proxy by the hour. Only hours with data take memory: in a pool that changes often,
+// many proxies are used during a single hour.
 type proxy struct {
-	mu    sync.Mutex
-	keep  int64  // hours
-	hours []hour // guarded by mu; ascending
+	reasons minutes.Ref
+
+	mu   sync.Mutex
+	keep int64 // hours
+
+	// The following fields are guarded by mu.
+	hours    []hour // in ascending order
+	recent   recent
+	bytes    int64 // total of the last CountBytes
+	totals   proxyTotals
+	up, down int64   // bytes of the proxy at the last scrape
+	cost     float64 // of the proxy at the last scrape
+	summed   bool    // see joinSum
 }
 
 type hour struct {
 	at                                          int64 // hours since the Unix epoch
 	attempts, success, failed, cancelled, opens uint32
-	saved                                       uint32 // attempts and opens at the last Save
+	saved                                       uint32 // sum of attempts and opens at the last Save
 	latency                                     time.Duration
 }
 
-// hour returns the bucket for the time t. The caller holds mu.
+// hour returns the counters of the hour that contains the time t. If it adds that hour, it removes the hours that are
+// older than keep. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
@@ -198,13 +231,19 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-func (p *proxy) attempt(at time.Time, result core.Result, took time.Duration) {
+// attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped failing
+// (Recent.Fails).
+func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h := p.hour(at)
+	failed := p.recent.fails()
+	p.recent.add(e)
+	turned = p.recent.fails() != failed
+	p.totals.attempt(e.Outcome.Cause, took)
+	h := p.hour(e.Ended)
 	h.attempts++
 	h.latency += took
-	switch result {
+	switch e.Outcome.Result {
 	case core.ResultSuccess:
 		h.success++
 	case core.ResultCancelled, core.ResultReplay: // neither a success nor a failure of the proxy
@@ -212,6 +251,7 @@ func (p *proxy) attempt(at time.Time, result core.Result, took time.Duration) {
 	default:
 		h.failed++
 	}
+	return turned
 }
 
 func (p *proxy) opened(at time.Time) {
@@ -222,8 +262,8 @@ func (p *proxy) opened(at time.Time) {
 
 // policies counts requests by policy.
 type policies struct {
-	mu     sync.RWMutex
-	byHash map[string]*policyCount // guarded by mu
+	mu     sync.Mutex                              // held while byHash is replaced
+	byHash atomic.Pointer[map[string]*policyCount] // a map never changes after it is stored here
 }
 
 type policyCount struct {
@@ -234,9 +274,7 @@ type policyCount struct {
 const otherPolicies = "other"
 
 func (p *policies) count(e *core.RequestEvent) {
-	p.mu.RLock()
-	c := p.byHash[e.PolicyHash]
-	p.mu.RUnlock()
+	c := (*p.byHash.Load())[e.PolicyHash]
 	if c == nil {
 		c = p.add(e.PolicyHash, e.Policy)
 	}
@@ -249,13 +287,16 @@ func (p *policies) count(e *core.RequestEvent) {
 func (p *policies) add(hash string, policy any) *policyCount {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.byHash) >= maxPolicies {
+	byHash := *p.byHash.Load()
+	if len(byHash) >= maxPolicies {
 		hash, policy = otherPolicies, nil
 	}
-	c := p.byHash[hash]
+	c := byHash[hash]
 	if c == nil {
 		c = &policyCount{policy: policy}
-		p.byHash[hash] = c
+		byHash = maps.Clone(byHash)
+		byHash[hash] = c
+		p.byHash.Store(&byHash)
 	}
 	return c
 }
@@ -264,44 +305,44 @@ func (p *policies) add(hash string, policy any) *policyCount {
 type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
-	next    int       // index of the next transition when the ring is full
+	next    int       // index of the oldest transition when the ring is full; the next transition replaces it
 	added   uint64    // number of transitions since the start
 	dropped time.Time // time of the latest overwritten transition; zero if there is none
 }
 
-func (l *transitions) add(t core.Transition) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.added++
-	if len(l.ring) < maxTransitions {
-		l.ring = append(l.ring, t)
+func (tr *transitions) add(t core.Transition) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.added++
+	if len(tr.ring) < maxTransitions {
+		tr.ring = append(tr.ring, t)
 		return
 	}
-	l.dropped = l.ring[l.next].At
-	l.ring[l.next] = t
-	l.next = (l.next + 1) % maxTransitions
+	tr.dropped = tr.ring[tr.next].At
+	tr.ring[tr.next] = t
+	tr.next = (tr.next + 1) % maxTransitions
 }
 
-// since returns the transitions at the time from or later, in the order in which they were added. truncated
-// is set if some of them were overwritten.
-func (l *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range l.ring {
-		if t := l.ring[(l.next+i)%len(l.ring)]; !t.At.Before(from) {
+// since returns the transitions that are not earlier than the time from, in the order in which they were added. The
+// result truncated is true if some of these transitions were overwritten.
+func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for i := range tr.ring {
+		if t := tr.ring[(tr.next+i)%len(tr.ring)]; !t.At.Before(from) {
 			list = append(list, t)
 		}
 	}
-	return list, !l.dropped.IsZero() && !l.dropped.Before(from)
+	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
 }
 
-// after returns the transitions that were added after the first n, as far as they are kept. total is the number of
-// all transitions that were added.
-func (l *transitions) after(n uint64) (list []core.Transition, total uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := len(l.ring) - int(min(l.added-n, uint64(len(l.ring)))); i < len(l.ring); i++ {
-		list = append(list, l.ring[(l.next+i)%len(l.ring)])
+// after returns the transitions that were added after the first n transitions. It leaves out those that were
+// overwritten. The result total is the number of all transitions that were ever added.
+func (tr *transitions) after(n uint64) (list []core.Transition, total uint64) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for i := len(tr.ring) - int(min(tr.added-n, uint64(len(tr.ring)))); i < len(tr.ring); i++ {
+		list = append(list, tr.ring[(tr.next+i)%len(tr.ring)])
 	}
-	return list, l.added
+	return list, tr.added
 }

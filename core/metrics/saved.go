@@ -4,14 +4,16 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Saved holds counters of a Recorder in a form for a file. The counters of a minute, or of a proxy's hour,
-// replace counters that were saved earlier for the same minute or hour.
+// Saved holds counters of a Recorder in a form for a file. A row of Minutes or Hours replaces a row for the same
+// minute, or for the same hour of the same proxy, that was saved earlier.
 type Saved struct {
-	Minutes     [][]int64            `json:"minutes,omitempty"` // minute since the Unix epoch, then its counters
-	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the epoch, then its counters
+	Minutes     [][]int64            `json:"minutes,omitempty"` // a row: minute since the Unix epoch, counters
+	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy; a row: hour since the epoch, counters
 	Transitions []SavedTransition    `json:"transitions,omitempty"`
+	Reasons     minutes.Saved        `json:"reasons,omitempty"`
 }
 
 // SavedTransition is a core.Transition.
@@ -30,7 +32,9 @@ type SavedTransition struct {
 const ReasonRestart = "restart"
 
 // Empty reports whether s holds nothing.
-func (s *Saved) Empty() bool { return len(s.Minutes)+len(s.Hours)+len(s.Transitions) == 0 }
+func (s *Saved) Empty() bool {
+	return len(s.Minutes)+len(s.Hours)+len(s.Transitions)+len(s.Reasons) == 0
+}
 
 // saver is the state that Save keeps between its calls.
 type saver struct {
@@ -52,13 +56,21 @@ func (m *minute) counters() []int64 {
 	for i := range m.successByAttempt {
 		row = append(row, int64(m.successByAttempt[i].Load()))
 	}
-	return row
+	return append(row, int64(m.banned.Load()), m.cost.Load())
 }
 
-// set sets the counters of a minute. It returns false for a row of another length.
+// set sets the counters of a minute from a row without its first number. It returns false if the row has a wrong
+// length. Rows that version 0.2 wrote lack the banned responses and the cost.
 func (m *minute) set(row []int64) bool {
-	if len(row) != 9+maxAttempts {
+	const known = 9 + maxAttempts
+	if len(row) < known || len(row) > known+2 {
 		return false
+	}
+	if len(row) > known {
+		m.banned.Store(uint64(row[known]))
+	}
+	if len(row) > known+1 {
+		m.cost.Store(row[known+1])
 	}
 	for i, c := range []interface{ Store(uint64) }{
 		&m.requests, &m.delivered, &m.targetRefused, &m.attempts, &m.retries, &m.replays, &m.transitions,
@@ -73,11 +85,11 @@ func (m *minute) set(row []int64) bool {
 	return true
 }
 
-// Save returns the counters of the retention: all of them if all is set, otherwise those that have changed since
-// the last call of Save. The totals since the start and the counts by policy are not included. Save must not be
-// called concurrently.
+// Save returns counters of the retention. If the parameter all is set, it returns all of them; otherwise it returns
+// those that have changed since the last call of Save. The totals since the start and the counts by policy are not
+// included. Save must not be called concurrently.
 func (r *Recorder) Save(all bool) Saved {
-	s := Saved{Hours: map[string][][]int64{}}
+	s := Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}
 	now := r.now().Unix() / 60
 	sums := map[int64]int64{}
 	r.each(r.retention, func(start time.Time, m *minute) {
@@ -118,8 +130,8 @@ func (r *Recorder) Save(all bool) Saved {
 	return s
 }
 
-// save returns the hours from oldest on: all of them if all is set, otherwise those that have changed since
-// the last call.
+// save returns rows of the hours from oldest on. If the parameter all is set, it returns all of them; otherwise it
+// returns those that have changed since the last call.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,14 +146,14 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	return rows
 }
 
-// Restore sets counters to those that Save returned in an earlier process. The caller calls Restore with each
-// result of Save in turn and then EndRestore once, before anything is counted. Rows that are not valid are
-// skipped.
+// Restore sets counters to those that Save returned in an earlier process. Before anything is counted, the caller
+// calls Restore with each result of Save, in the order of the calls of Save, and then EndRestore once. Rows that are
+// not valid are skipped.
 func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
 	for _, row := range s.Minutes {
 		if len(row) > 0 && row[0] >= oldest.Unix()/60 && row[0] <= now.Unix()/60 {
-			r.at(time.Unix(row[0]*60, 0)).set(row[1:])
+			r.bucket(time.Unix(row[0]*60, 0)).set(row[1:])
 		}
 	}
 	for id, rows := range s.Hours {
@@ -151,6 +163,7 @@ func (r *Recorder) Restore(s *Saved) {
 			}
 		}
 	}
+	r.reasons.Restore(s.Reasons)
 	for _, t := range s.Transitions {
 		if !t.At.Before(oldest) && !t.At.After(now) && t.From <= core.HalfOpen && t.To <= core.HalfOpen {
 			r.transitions.add(core.Transition(t))
@@ -171,6 +184,7 @@ func (p *proxy) set(row []int64) {
 // EndRestore adds a transition to closed for each proxy whose last restored transition led to another state,
 // because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
+	r.reasons.EndRestore()
 	list, total := r.transitions.after(0)
 	r.saver.transitions = total // the file already has these transitions
 	last := map[string]core.State{}
@@ -179,7 +193,7 @@ func (r *Recorder) EndRestore() {
 	}
 	for id, state := range last {
 		if state != core.Closed {
-			r.at(r.now()).transitions.Add(1)
+			r.bucket(r.now()).transitions.Add(1)
 			r.transitions.add(core.Transition{
 				ProxyID: id, From: state, To: core.Closed, At: r.now(), Reason: ReasonRestart,
 			})

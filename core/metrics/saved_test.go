@@ -14,7 +14,7 @@ import (
 
 // The counters that one recorder saves, in parts or all at once, are restored in another recorder, which
 // then gives the same results for every query.
-func TestSavedCountersAnswerAsBefore(t *testing.T) {
+func TestSavedCountersGiveTheSameResults(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
 		clock := func() time.Time { return now }
@@ -57,6 +57,8 @@ func TestSavedCountersAnswerAsBefore(t *testing.T) {
 		}
 		restored.EndRestore()
 		want, got := r.Summary(), restored.Summary()
+		require.Equal(t, r.Reasons().All(3*time.Hour).Counts, restored.Reasons().All(3*time.Hour).Counts)
+		require.Equal(t, r.Reasons().Proxy("p1", time.Hour).Counts, restored.Reasons().Proxy("p1", time.Hour).Counts)
 		want.ByPolicy = map[string]PolicyCounts{} // counts since the start
 		require.Equal(t, want, got)
 		require.Equal(t, r.Series(3, time.Hour), restored.Series(3, time.Hour))

@@ -8,10 +8,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// totals are the counters since the start, for Prometheus.
+// totals are the counters since the start of the process, for Prometheus.
 type totals struct {
 	requests      [core.NumListeners][core.LastFinal + 1]atomic.Uint64
-	succeeded     atomic.Uint64 // attempts
+	succeeded     atomic.Uint64 // attempts that succeeded
 	hedges        atomic.Uint64
 	hedgesWon     atomic.Uint64
 	transitions   [core.HalfOpen + 1]atomic.Uint64
@@ -19,11 +19,14 @@ type totals struct {
 	targetRefused atomic.Uint64 // relayed responses with status 403 or 429
 	limited       atomic.Uint64 // requests that reached max_attempts
 	overBudget    atomic.Uint64 // requests for which the retry budget was spent
-	waited        atomic.Int64  // ns, of backoffs
+	waited        atomic.Int64  // ns, sum of backoffs
 	tunnelUp      atomic.Int64  // bytes
 	tunnelDown    atomic.Int64  // bytes
 	requestTime   histogram
+	examples      exemplars // exemplars of requestTime
 	phases        [len(phases)]histogram
+
+	intercepted, notIntercepted atomic.Uint64 // TLS handshakes with clients in place of targets: succeeded, failed
 
 	mu      sync.Mutex         // guards the maps
 	failed  map[failure]uint64 // attempts that did not succeed
@@ -79,7 +82,10 @@ func (t *totals) retry(e *core.AttemptEvent) {
 
 func (t *totals) request(e *core.RequestEvent) {
 	t.requests[e.Listener][e.Final].Add(1)
-	t.requestTime.observe(e.Ended.Sub(e.Started))
+	took := e.Ended.Sub(e.Started)
+	at := bucket(took)
+	t.requestTime.add(at, took)
+	t.examples.offer(at, e.Request, took, e.Ended)
 	if e.ServedBy() > 1 {
 		t.recovered.Add(1)
 	}
@@ -91,21 +97,32 @@ func (t *totals) request(e *core.RequestEvent) {
 	}
 }
 
-// bounds are the upper bounds of the histograms' buckets, in seconds.
-var bounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
+// bounds are the upper bounds of the histograms' buckets.
+var bounds = [...]time.Duration{
+	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, 1 * time.Second,
+	2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
+}
 
 type histogram struct {
 	buckets [len(bounds) + 1]atomic.Uint64
 	sum     atomic.Int64 // ns
 }
 
-func (h *histogram) observe(d time.Duration) {
-	s, i := d.Seconds(), 0
-	for i < len(bounds) && s > bounds[i] {
+func (h *histogram) observe(d time.Duration) { h.add(bucket(d), d) }
+
+// add adds the time d to the histogram. The index of its bucket is at.
+func (h *histogram) add(at int, d time.Duration) {
+	h.buckets[at].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// bucket returns the index of the bucket for a time.
+func bucket(d time.Duration) (i int) {
+	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.sum.Add(int64(d))
+	return i
 }
 
 // AddTunnelBytes counts the bytes of a tunnel that has ended. up is the number sent to the target,
@@ -113,4 +130,22 @@ func (h *histogram) observe(d time.Duration) {
 func (r *Recorder) AddTunnelBytes(up, down int64) {
 	r.totals.tunnelUp.Add(up)
 	r.totals.tunnelDown.Add(down)
+}
+
+// AddIntercepted counts a TLS handshake that the gateway made with a client in place of a target. ok is true if the
+// handshake succeeded.
+func (r *Recorder) AddIntercepted(ok bool) {
+	if ok {
+		r.totals.intercepted.Add(1)
+		return
+	}
+	r.totals.notIntercepted.Add(1)
+}
+
+// handshakeOutcome returns the label outcome of a TLS handshake with a client.
+func handshakeOutcome(ok bool) string {
+	if ok {
+		return core.ResultSuccess.String()
+	}
+	return core.ResultFailure.String()
 }

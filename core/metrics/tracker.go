@@ -11,7 +11,7 @@ import (
 // The states of a request.
 const (
 	StateSelecting  = "selecting"
-	StateQueued     = "queued" // in a queue, for a place in flight or for a retry of the budget
+	StateQueued     = "queued" // in a queue, for a place in flight or for a retry of the retry budget
 	StateAttempting = "attempting"
 	StateWaiting    = "waiting" // in the backoff before a retry
 	StateStreaming  = "streaming"
@@ -24,7 +24,7 @@ func States() []string {
 	return []string{StateSelecting, StateQueued, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
 }
 
-// keepDone is the number of ended requests that are kept.
+// keepDone is the number of ended requests that a tracker keeps.
 const keepDone = 1_000
 
 // Request is the state of one request. It never contains a path or a query string.
@@ -34,15 +34,16 @@ type Request struct {
 	Host           string
 	State          string
 	Started        time.Time
-	CurrentAttempt int           // 0 is the first
-	ProxyID        string        // proxy of the latest attempt; "" before the first
+	CurrentAttempt int           // 0 for the first attempt
+	ProxyID        string        // proxy of the latest attempt; "" before the first attempt
 	NextRetry      time.Time     // only in StateWaiting
 	Priority       core.Priority // priority of a request that has waited in a queue; otherwise AnyPriority
 	QueuedSince    time.Time     // only in StateQueued
-	Queued         time.Duration // time in queues until QueuedSince
-	Ended          time.Time     // only in StateDone, as are the next two fields
+	Queued         time.Duration // sum of the waits in queues that have ended
+	Ended          time.Time     // only in StateDone, as are Final and Status
 	Final          core.Final
-	Status         int                 // status of the response to the client; 0 if the client left before it
+	Status         int                 // of the response to the client; 0 if the client left before it
+	Rules          core.RuleLabels     // labels of the routing rules that are applied
 	Attempts       []core.AttemptEvent // finished attempts
 }
 
@@ -52,46 +53,67 @@ func (r *Request) copy() Request {
 	return c
 }
 
-// Tracker is the list of the requests in flight and of those that ended lately. It is
-// safe for concurrent use.
+// Tracker is the list of the requests in flight and of the requests that ended lately. It is safe for concurrent use.
 type Tracker struct {
-	mu      sync.Mutex // guards all fields; locked after the mu of an Entry
-	entries map[*Entry]struct{}
-	done    []Request // a ring of keepDone
-	next    int       // index of the next request when the ring is full
+	mu      sync.Mutex // guards all fields; locked after Entry.mu
+	entries []*Entry
+	done    []Request // a ring of up to keepDone requests
+	next    int       // index of the oldest request when the ring is full; the next request replaces it
 
-	keepDone int // never changes
+	keepDone int      // never changes
+	observer Observer // nil for none; never changes after Observe
 }
+
+// Observer receives the requests and the attempts of a tracker when they have ended. Its methods must return soon and
+// must not keep or change their argument.
+type Observer interface {
+	Attempt(*core.AttemptEvent)
+	Request(*Request)
+}
+
+// Observe sets the observer. It must be called before Track.
+func (t *Tracker) Observe(o Observer) { t.observer = o }
 
 // NewTracker returns an empty tracker.
 func NewTracker() *Tracker {
-	return &Tracker{entries: map[*Entry]struct{}{}, keepDone: keepDone}
+	return &Tracker{keepDone: keepDone}
 }
 
-// Entry is the tracker's row of one client connection, which has one request at a time. One goroutine writes
-// to the entry; others read it.
+// Entry is the tracker's row of one client connection, which has one request at a time. The goroutine of the
+// connection and the goroutine of a hedge write to the entry; other goroutines read it.
 type Entry struct {
 	tracker *Tracker
+	place   int // index of the entry in tracker.entries; guarded by tracker.mu
 
 	mu       sync.Mutex // guards the fields below
 	inFlight bool
 	request  Request
 }
 
-// Track returns a new entry. Release it when the connection ends.
+// Track returns a new entry. The caller must call Release when the connection ends.
 func (t *Tracker) Track() *Entry {
 	e := &Entry{tracker: t}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.entries[e] = struct{}{}
+	e.place = len(t.entries)
+	t.entries = append(t.entries, e)
 	return e
 }
 
-// Release removes the entry from its tracker.
+// minEntries is the minimum capacity of the list of entries.
+const minEntries = 1024
+
+// Release removes the entry from its tracker. It must be called once.
 func (e *Entry) Release() {
-	e.tracker.mu.Lock()
-	defer e.tracker.mu.Unlock()
-	delete(e.tracker.entries, e)
+	t := e.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.entries) - 1
+	last := t.entries[n]
+	t.entries[e.place], t.entries[n], last.place = last, nil, e.place
+	if t.entries = t.entries[:n]; cap(t.entries) > minEntries && n < cap(t.entries)/4 {
+		t.entries = append(make([]*Entry, 0, cap(t.entries)/2), t.entries...) // the memory of a burst is not kept
+	}
 }
 
 // Begin begins a request.
@@ -99,12 +121,12 @@ func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.inFlight = true
-	e.request = Request{
-		ID: id, Method: method, Host: host, Started: started, State: StateSelecting, Attempts: e.request.Attempts[:0],
-	}
+	r, attempts := &e.request, e.request.Attempts[:0]
+	*r = Request{} // field by field: a composite literal would be copied on the stack
+	r.ID, r.Method, r.Host, r.Started, r.State, r.Attempts = id, method, host, started, StateSelecting, attempts
 }
 
-// Attempt begins an attempt. Number 0 is the first.
+// Attempt begins an attempt. The first attempt has the number 0.
 func (e *Entry) Attempt(number int, proxyID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -133,11 +155,21 @@ func (e *Entry) Waiting(until time.Time, retry int) {
 	e.request.State, e.request.NextRetry, e.request.CurrentAttempt = StateWaiting, until, retry
 }
 
+// Routed reports that routing rules are applied to the request.
+func (e *Entry) Routed(labels core.RuleLabels) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.request.Rules = labels
+}
+
 // Finished ends an attempt.
 func (e *Entry) Finished(ev *core.AttemptEvent) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.request.Attempts = append(e.request.Attempts, *ev)
+	e.mu.Unlock()
+	if o := e.tracker.observer; o != nil {
+		o.Attempt(ev)
+	}
 }
 
 // Streaming reports that the response is being relayed to the client.
@@ -162,11 +194,14 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	e.inFlight = false
 	r := &e.request
 	r.State, r.Ended, r.Final, r.Status = StateDone, at, final, status
+	if o := e.tracker.observer; o != nil {
+		o.Request(r)
+	}
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended and, if the ring is full, removes the oldest one. It returns the
-// memory of that request's attempts as an empty slice for the attempts of the next request.
+// keep adds a request that has ended. If the ring is full, it removes the oldest request, and returns the memory of
+// that request's attempts as an empty slice. The entry uses this memory for the attempts of its next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,8 +216,8 @@ func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	return spare
 }
 
-// List returns up to limit requests, the newest first: those in flight, then those that
-// have ended. It returns requests in any state if state is "".
+// List returns up to limit requests: first the requests in flight, then the requests that have ended, the newest
+// first in both groups. If state is "", the requests may be in any state.
 func (t *Tracker) List(state string, limit int) []Request {
 	out := []Request{}
 	listed := map[core.RequestID]struct{}{}
@@ -210,19 +245,15 @@ func (t *Tracker) List(state string, limit int) []Request {
 	return out
 }
 
-// connections returns all entries. A search must read entries before done, because a request that ends
+// connections returns all entries. A search must read the entries before it reads done, because a request that ends
 // meanwhile moves from its entry to done.
 func (t *Tracker) connections() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	entries := make([]*Entry, 0, len(t.entries))
-	for e := range t.entries {
-		entries = append(entries, e)
-	}
-	return entries
+	return slices.Clone(t.entries)
 }
 
-// current returns the request in flight.
+// current returns the request in flight. The result ok is false if there is none.
 func (e *Entry) current() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -232,14 +263,14 @@ func (e *Entry) current() (r Request, ok bool) {
 	return r, e.inFlight
 }
 
-// id returns the id of the request in flight.
+// id returns the id of the request in flight. The result ok is false if there is none.
 func (e *Entry) id() (id core.RequestID, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.request.ID, e.inFlight
 }
 
-// Get returns one request.
+// Get returns the request with the given id. The result is false if the tracker does not have it.
 func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 	for _, e := range t.connections() {
 		if at, ok := e.id(); !ok || at != id {

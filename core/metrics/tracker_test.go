@@ -204,3 +204,34 @@ func TestARequestEndsDuringASearch(t *testing.T) {
 		})
 	}
 }
+
+// observer keeps the ids of the requests and the numbers of attempts that it receives.
+type observer struct {
+	requests []core.RequestID
+	attempts []int
+}
+
+func (o *observer) Attempt(e *core.AttemptEvent) { o.attempts = append(o.attempts, e.Attempt) }
+
+func (o *observer) Request(r *Request) {
+	if r.State == StateDone && len(r.Attempts) == 2 {
+		o.requests = append(o.requests, r.ID)
+	}
+}
+
+// The observer receives each attempt and each request once, the request with its attempts.
+func TestAnObserver(t *testing.T) {
+	tr, o := NewTracker(), &observer{}
+	tr.Observe(o)
+	e := tr.Track()
+	defer e.Release()
+	for id := range core.RequestID(3) {
+		e.Begin(id, "GET", "a", time.Time{})
+		e.Finished(&core.AttemptEvent{Attempt: 0})
+		e.Finished(&core.AttemptEvent{Attempt: 1})
+		e.End(core.FinalExhausted, 502, time.Time{})
+		e.End(core.FinalExhausted, 502, time.Time{}) // has no effect
+	}
+	require.Equal(t, []core.RequestID{0, 1, 2}, o.requests)
+	require.Equal(t, []int{0, 1, 0, 1, 0, 1}, o.attempts)
+}

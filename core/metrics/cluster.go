@@ -1,0 +1,72 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ClusterState is the cluster at the time of a scrape, as this gateway sees it.
+type ClusterState struct {
+	Alone, Isolated bool
+	Nodes           int // that are alive
+	OpenBreakers    int
+	Waiting         int           // events that the store does not have yet
+	Lag             time.Duration // time since the last exchange; negative if there was none
+	Took            time.Duration // of the last exchange
+
+	Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
+}
+
+// ObserveCluster sets the function that returns the state of the cluster. It is called at each scrape.
+func (r *Recorder) ObserveCluster(state func() ClusterState) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.cluster = state
+}
+
+var (
+	clusterAloneDesc    = desc("cluster_alone", "1 while the cluster's store cannot be reached, else 0")
+	clusterIsolatedDesc = desc("cluster_isolated", "1 while the proxies that fail here serve other gateways, else 0")
+	clusterNodesDesc    = desc("cluster_nodes", "live nodes of the cluster, this one included")
+	clusterOpenDesc     = desc("cluster_open_breakers", "breakers that are open for the cluster")
+	clusterWaitingDesc  = desc("cluster_waiting_events", "events that the cluster's store does not have yet")
+	clusterLagDesc      = desc("cluster_lag_seconds", "time since the last exchange with the cluster's store")
+	clusterTookDesc     = desc("cluster_exchange_seconds", "time of the last exchange with the cluster's store")
+	clusterExchangeDesc = desc("cluster_exchanges_total", "exchanges with the cluster's store", "result")
+	clusterTimesDesc    = desc("cluster_alone_total", "times that the cluster's store could not be reached any more")
+	clusterSentDesc     = desc("cluster_sent_total", "operations sent to the cluster's store")
+	clusterReceivedDesc = desc("cluster_received_total", "records received from the cluster's store")
+	clusterDroppedDesc  = desc("cluster_dropped_total", "events that were not shared, because too many waited")
+	clusterLeasesDesc   = desc("cluster_leases_total", "leases of probes that this gateway got")
+	clusterFencedDesc   = desc("cluster_fenced_total", "results of probes that came after the end of their lease")
+	clusterFollowedDesc = desc("cluster_followed_total", "openings of breakers here because the cluster opened them")
+)
+
+// collect sends the metrics of the cluster.
+func (s *ClusterState) collect(out chan<- prometheus.Metric) {
+	number := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	emit(out, clusterAloneDesc, prometheus.GaugeValue, number(s.Alone))
+	emit(out, clusterIsolatedDesc, prometheus.GaugeValue, number(s.Isolated))
+	emit(out, clusterNodesDesc, prometheus.GaugeValue, float64(s.Nodes))
+	emit(out, clusterOpenDesc, prometheus.GaugeValue, float64(s.OpenBreakers))
+	emit(out, clusterWaitingDesc, prometheus.GaugeValue, float64(s.Waiting))
+	if s.Lag >= 0 {
+		emit(out, clusterLagDesc, prometheus.GaugeValue, s.Lag.Seconds())
+	}
+	emit(out, clusterTookDesc, prometheus.GaugeValue, s.Took.Seconds())
+	emit(out, clusterExchangeDesc, prometheus.CounterValue, float64(s.Exchanges), "ok")
+	emit(out, clusterExchangeDesc, prometheus.CounterValue, float64(s.Failures), "failed")
+	emit(out, clusterTimesDesc, prometheus.CounterValue, float64(s.TimesAlone))
+	emit(out, clusterSentDesc, prometheus.CounterValue, float64(s.Sent))
+	emit(out, clusterReceivedDesc, prometheus.CounterValue, float64(s.Received))
+	emit(out, clusterDroppedDesc, prometheus.CounterValue, float64(s.Dropped))
+	emit(out, clusterLeasesDesc, prometheus.CounterValue, float64(s.Leases))
+	emit(out, clusterFencedDesc, prometheus.CounterValue, float64(s.Fenced))
+	emit(out, clusterFollowedDesc, prometheus.CounterValue, float64(s.Followed))
+}

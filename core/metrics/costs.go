@@ -1,0 +1,76 @@
+package metrics
+
+import (
+	"math"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// CostState holds the traffic and the cost of a vendor or user at the time of a scrape.
+type CostState struct {
+	Name     string
+	Up, Down int64 // bytes sent to proxies, and received from them
+	Cost     float64
+}
+
+// CostStates are the costs at the time of a scrape. Only the first maxLabelled vendors and users have series.
+type CostStates struct{ Vendors, Users []CostState }
+
+// maxLabelled is the maximum number of vendors, and of users, that have series of their own.
+const maxLabelled = 1_000
+
+// ObserveCosts sets the function that returns the costs. It is called at each scrape.
+func (r *Recorder) ObserveCosts(costs func() CostStates) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.costs = costs
+}
+
+var (
+	vendorBytesDesc = desc("vendor_bytes_total", "bytes on connections to the proxies of a vendor", "vendor",
+		"direction")
+	vendorCostDesc = desc("vendor_cost_total", "cost of the proxies of a vendor", "vendor")
+	userBytesDesc  = desc("user_bytes_total", "bytes on connections to proxies for a user", "user", "direction")
+	userCostDesc   = desc("user_cost_total", "cost of the proxies for a user", "user")
+)
+
+func (c *CostStates) collect(out chan<- prometheus.Metric) {
+	collectCosts(out, c.Vendors, vendorBytesDesc, vendorCostDesc)
+	collectCosts(out, c.Users, userBytesDesc, userCostDesc)
+}
+
+func collectCosts(out chan<- prometheus.Metric, list []CostState, bytes, cost *prometheus.Desc) {
+	for _, s := range list[:min(len(list), maxLabelled)] {
+		emit(out, bytes, prometheus.CounterValue, float64(s.Up), s.Name, "up")
+		emit(out, bytes, prometheus.CounterValue, float64(s.Down), s.Name, "down")
+		if s.Cost > 0 {
+			emit(out, cost, prometheus.CounterValue, s.Cost, s.Name)
+		}
+	}
+}
+
+// costUnit is the value of minute.cost for one unit of the prices.
+const costUnit = 1e6
+
+// costSoFar holds the total of the last call of CountCost; known is false before the first call.
+type costSoFar struct {
+	mu    sync.Mutex
+	known bool
+	total float64
+}
+
+// CountCost adds the cost since the last call to the current minute. total is the cost so far, including the cost of
+// earlier processes. The first call only stores the total, because it is unknown how much of the total is new.
+func (r *Recorder) CountCost(total float64) {
+	r.cost.mu.Lock()
+	defer r.cost.mu.Unlock()
+	if n := int64(math.Round((total - r.cost.total) * costUnit)); r.cost.known && n > 0 {
+		r.bucket(r.now()).cost.Add(n)
+		r.cost.total += float64(n) / costUnit // the rounding error is counted later
+		return
+	} else if r.cost.known && n == 0 {
+		return
+	}
+	r.cost.known, r.cost.total = true, total
+}

@@ -1,0 +1,300 @@
+package metrics
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// DefaultMaxProxies is the default number of proxies that have series of their own in the scrapes of Prometheus.
+const DefaultMaxProxies = 100
+
+// otherProxies is the label proxy_id of the series that sums up all proxies without series of their own.
+const otherProxies = "other"
+
+// proxyTotals counts attempts since the start of the process, of one proxy or of several.
+type proxyTotals struct {
+	causes    []causeCount // in the order of the first attempt with each cause
+	durations [len(bounds) + 1]uint64
+	spent     time.Duration
+	up, down  int64   // bytes, as of the last scrape
+	cost      float64 // as of the last scrape, in the currency of the prices
+}
+
+type causeCount struct {
+	cause core.Cause
+	n     uint64
+}
+
+// count adds n attempts with a cause.
+func (t *proxyTotals) count(c core.Cause, n uint64) {
+	i := slices.IndexFunc(t.causes, func(x causeCount) bool { return x.cause == c })
+	if i < 0 {
+		t.causes, i = append(t.causes, causeCount{cause: c}), len(t.causes)
+	}
+	t.causes[i].n += n
+}
+
+// attempt adds an attempt.
+func (t *proxyTotals) attempt(c core.Cause, took time.Duration) {
+	t.count(c, 1)
+	t.durations[bucket(took)]++
+	t.spent += took
+}
+
+// plus adds the totals o to t.
+func (t *proxyTotals) plus(o *proxyTotals) {
+	for _, c := range o.causes {
+		t.count(c.cause, c.n)
+	}
+	for i, n := range o.durations {
+		t.durations[i] += n
+	}
+	t.spent += o.spent
+	t.up += o.up
+	t.down += o.down
+	t.cost += o.cost
+}
+
+// minus subtracts the totals o, which t includes.
+func (t *proxyTotals) minus(o *proxyTotals) {
+	for _, c := range o.causes {
+		t.count(c.cause, -c.n) // modulo 2^64
+	}
+	for i, n := range o.durations {
+		t.durations[i] -= n
+	}
+	t.spent -= o.spent
+	t.up -= o.up
+	t.down -= o.down
+	t.cost -= o.cost
+}
+
+func (t *proxyTotals) clone() *proxyTotals {
+	c := *t
+	c.causes = slices.Clone(t.causes)
+	return &c
+}
+
+var (
+	proxyAttemptsDesc = desc("proxy_attempts_total", "attempts by proxy and cause", "proxy_id", "cause")
+	proxyTimeDesc     = desc("proxy_attempt_duration_seconds", "time of the attempts of a proxy", "proxy_id")
+	proxyBytesDesc    = desc("proxy_bytes_total", "bytes to (up) and from (down) a proxy", "proxy_id", "direction")
+	proxyCostDesc     = desc("proxy_cost_total", "cost of a proxy, by its prices", "proxy_id")
+)
+
+func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
+	for _, c := range t.causes {
+		if c.n > 0 {
+			emit(out, proxyAttemptsDesc, prometheus.CounterValue, float64(c.n), id, verdict.Word(c.cause))
+		}
+	}
+	buckets, total := make(map[float64]uint64, len(bounds)), uint64(0)
+	for i, bound := range bounds {
+		total += t.durations[i]
+		buckets[bound.Seconds()] = total
+	}
+	total += t.durations[len(bounds)]
+	out <- prometheus.MustNewConstHistogram(proxyTimeDesc, total, t.spent.Seconds(), buckets, id)
+	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.up), id, "up")
+	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.down), id, "down")
+	if t.cost > 0 {
+		emit(out, proxyCostDesc, prometheus.CounterValue, t.cost, id)
+	}
+}
+
+// namedProxies chooses the proxies with series of their own, and computes the sum of all other proxies. No counter
+// goes down: the sum keeps the attempts that a proxy had before it got its own series. If a proxy loses its series,
+// the attempts that were counted there are not added to the sum.
+type namedProxies struct {
+	mu sync.Mutex // held during a scrape; guards all fields
+
+	max   int
+	names map[string]*proxyTotals // the totals that the sum has included before the proxy got its own series
+	gone  proxyTotals             // totals of series that have ended
+	left  proxyTotals             // totals of proxies that the recorder has forgotten
+}
+
+// SetMaxProxies sets the number of proxies that have series of their own in the scrapes of Prometheus: the
+// busiest ones. If n is 0, no proxy has series of its own.
+func (r *Recorder) SetMaxProxies(n int) {
+	r.named.mu.Lock()
+	defer r.named.mu.Unlock()
+	r.named.max = n
+}
+
+// A proxy without series of its own replaces a named proxy if it has had more than replaceRatio times as many
+// attempts. At a ratio near 1, two proxies with similar numbers of attempts would replace each other again and again.
+const replaceRatio = 2
+
+// The busiest proxies are the proxies with the most attempts in the last busyHours hours.
+const busyHours = 1
+
+// choose decides which proxies of the pool have series of their own. The map attempts has the number of attempts of
+// each proxy in the last busyHours hours. choose calls end for each proxy that loses its series, and begin for each
+// proxy that gets series. If a proxy replaces another one, choose calls end first.
+func (n *namedProxies) choose(pool []ProxyState, attempts map[string]uint64, begin, end func(id string)) {
+	inPool := make(map[string]bool, len(pool))
+	var others []string
+	for i := range pool {
+		inPool[pool[i].ID] = true
+		if n.names[pool[i].ID] == nil {
+			others = append(others, pool[i].ID)
+		}
+	}
+	var named []string
+	for id := range n.names {
+		if inPool[id] {
+			named = append(named, id)
+		} else {
+			end(id)
+		}
+	}
+	busiest := func(a, b string) int { return cmp.Or(cmp.Compare(attempts[b], attempts[a]), cmp.Compare(a, b)) }
+	slices.SortFunc(named, busiest)
+	for len(named) > n.max {
+		end(named[len(named)-1])
+		named = named[:len(named)-1]
+	}
+	slices.SortFunc(others, busiest)
+	for _, id := range others {
+		if len(named) < n.max {
+			named = append(named, id)
+			begin(id)
+			continue
+		}
+		last := len(named) - 1
+		if last < 0 || attempts[id] <= replaceRatio*attempts[named[last]] {
+			return
+		}
+		end(named[last])
+		begin(id)
+		named = slices.Insert(named[:last], 0, id)
+	}
+}
+
+// collectNamed writes the series of the named proxies, and those of the sum of all other proxies. It returns the ids
+// of the named proxies.
+func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState) map[string]bool {
+	n := &r.named
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	attempts := map[string]uint64{}
+	for id, s := range r.ByProxy(busyHours) {
+		attempts[id] = s.Attempts()
+	}
+	for i := range pool {
+		if s := &pool[i]; s.Up+s.Down > 0 || s.Cost > 0 {
+			r.proxy(s.ID).setUsed(s)
+		}
+	}
+	n.choose(pool, attempts, func(id string) { n.names[id] = r.find(id).summedTotal() }, r.endSeries)
+	sum := n.left.clone()
+	named := make(map[string]*proxyTotals, len(n.names))
+	r.proxies.Range(func(id, v any) bool {
+		t := v.(*proxy).total()
+		sum.plus(t)
+		if before := n.names[id.(string)]; before != nil {
+			t.minus(before)
+			named[id.(string)] = t
+		} else {
+			v.(*proxy).joinSum()
+		}
+		return true
+	})
+	sum.minus(&n.gone)
+	has := make(map[string]bool, len(n.names))
+	for id := range n.names {
+		t := named[id]
+		if t == nil { // the proxy has not been used
+			t = &proxyTotals{}
+		}
+		t.collect(out, id)
+		sum.minus(t)
+		has[id] = true
+	}
+	if len(pool) > len(has) {
+		sum.collect(out, otherProxies)
+	}
+	return has
+}
+
+// endSeries ends the series of a named proxy. The caller holds the mutex of named.
+func (r *Recorder) endSeries(id string) {
+	value := r.find(id).total()
+	value.minus(r.named.names[id])
+	r.named.gone.plus(value)
+	delete(r.named.names, id)
+}
+
+// find returns the counters of a proxy; nil if it has not been used.
+func (r *Recorder) find(id string) *proxy {
+	if p, ok := r.proxies.Load(id); ok {
+		return p.(*proxy)
+	}
+	return nil
+}
+
+// total returns a copy of the totals of a proxy. p may be nil.
+func (p *proxy) total() *proxyTotals {
+	if p == nil {
+		return &proxyTotals{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.totals.clone()
+}
+
+// summedTotal returns the totals of a proxy that has been part of the series "other" in a scrape. For any other
+// proxy, and if p is nil, it returns totals of zero.
+func (p *proxy) summedTotal() *proxyTotals {
+	if p == nil {
+		return &proxyTotals{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.summed {
+		return &proxyTotals{}
+	}
+	return p.totals.clone()
+}
+
+// joinSum records that a scrape has included the proxy in the series "other".
+func (p *proxy) joinSum() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.summed = true
+}
+
+// setUsed updates the bytes and the cost of the totals. If a count is smaller than at the last scrape, it belongs to
+// a new proxy with the same id.
+func (p *proxy) setUsed(s *ProxyState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.Up < p.up || s.Down < p.down {
+		p.up, p.down, p.cost = 0, 0, 0
+	}
+	p.totals.up += s.Up - p.up
+	p.totals.down += s.Down - p.down
+	p.totals.cost += s.Cost - p.cost
+	p.up, p.down, p.cost = s.Up, s.Down, s.Cost
+}
+
+// forget deletes the counters of a proxy that is not in the pool. The series "other" keeps its totals.
+func (r *Recorder) forget(id string) {
+	n := &r.named
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.names[id] != nil {
+		r.endSeries(id)
+	}
+	n.left.plus(r.find(id).total())
+	r.proxies.Delete(id)
+	r.failing.remove(id)
+}

@@ -1,0 +1,21 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// ObserveRules sets the function rules, which is called at each scrape. For each rule, it calls count with the number
+// of requests and attempts to which the rule was applied.
+func (r *Recorder) ObserveRules(rules func(count func(rule string, applied uint64))) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.rules = rules
+}
+
+var rulesDesc = desc("rule_applied_total", "requests and attempts to which a rule was applied", "rule")
+
+func collectRules(out chan<- prometheus.Metric, rules func(func(string, uint64))) {
+	if rules != nil {
+		rules(func(rule string, applied uint64) {
+			emit(out, rulesDesc, prometheus.CounterValue, float64(applied), rule)
+		})
+	}
+}

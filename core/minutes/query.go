@@ -1,0 +1,114 @@
+package minutes
+
+import "time"
+
+// Sum has the counts of a period.
+type Sum struct {
+	Start     time.Time // UTC
+	Counts    map[Key]Tally
+	Attempts  uint64
+	Bytes     uint64 // rounded down to KiB, except the bytes of the current minute
+	Latencies Latencies
+}
+
+// Tally is the number of attempts with a key.
+type Tally struct {
+	N    uint64
+	Last time.Time // beginning of the latest minute with an attempt with this key, UTC
+}
+
+func (s *Sum) add(r *Row, l *Latencies) {
+	if s.Counts == nil {
+		s.Counts = map[Key]Tally{}
+	}
+	at, attempts := time.Unix(r.Minute*60, 0).UTC(), r.attempts()
+	for _, c := range r.Counts {
+		t := s.Counts[c.Key]
+		t.N += c.N
+		if t.Last.Before(at) {
+			t.Last = at
+		}
+		s.Counts[c.Key] = t
+	}
+	s.Attempts += attempts
+	s.Bytes += r.Bytes
+	switch {
+	case l != nil:
+		s.Latencies.merge(l)
+	case attempts > 0:
+		s.Latencies.add(float64(attempts), r.P50, r.P95)
+	}
+}
+
+// All returns the counts of all attempts in the time window before now.
+func (s *Store) All(window time.Duration) Sum { return s.sum(&s.all, window) }
+
+// Others returns the counts of the targets without a series of their own (MaxTargets), in the time window before now.
+func (s *Store) Others(window time.Duration) Sum { return s.sum(&s.others, window) }
+
+// Proxy returns the counts of a proxy in the time window before now.
+func (s *Store) Proxy(id string, window time.Duration) Sum { return s.sum(s.proxies.find(id), window) }
+
+// Target returns the counts of the target with a host in the time window before now.
+func (s *Store) Target(host string, window time.Duration) Sum {
+	return s.sum(s.targets.find(host), window)
+}
+
+// History returns the counts of all attempts in the time window before now: a Sum for each step, the oldest first. A
+// step is a number of whole minutes. Steps without counts are left out.
+func (s *Store) History(window, step time.Duration) []Sum { return s.steps(&s.all, window, step) }
+
+// ProxyHistory is History for one proxy.
+func (s *Store) ProxyHistory(id string, window, step time.Duration) []Sum {
+	return s.steps(s.proxies.find(id), window, step)
+}
+
+// TargetHistory is History for the target with a host.
+func (s *Store) TargetHistory(host string, window, step time.Duration) []Sum {
+	return s.steps(s.targets.find(host), window, step)
+}
+
+// find returns the series with the given name; nil if there is none.
+func (t *table) find(name string) *Series {
+	if s, ok := t.series.Load(name); ok {
+		return s.(*Series)
+	}
+	return nil
+}
+
+func (s *Store) sum(series *Series, window time.Duration) (sum Sum) {
+	s.eachMinute(series, window, sum.add)
+	return sum
+}
+
+func (s *Store) steps(series *Series, window, step time.Duration) []Sum {
+	list, last := []Sum{}, -1
+	s.eachMinute(series, window, func(r *Row, l *Latencies) {
+		start := time.Unix(r.Minute*60, 0).UTC().Truncate(step)
+		if last < 0 || !list[last].Start.Equal(start) {
+			// If the clock was set back, the step may be in the list already.
+			for last = len(list) - 1; last >= 0 && list[last].Start.After(start); last-- {
+			}
+			if last < 0 || !list[last].Start.Equal(start) {
+				last++
+				list = append(list[:last], append([]Sum{{Start: start}}, list[last:]...)...)
+			}
+		}
+		list[last].add(r, l)
+	})
+	return list
+}
+
+// eachMinute calls f for each minute of a series in the time window before now. It limits the window to the time for
+// which the store keeps counts.
+func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *Latencies)) {
+	if series == nil {
+		return
+	}
+	last := s.minute(s.now())
+	// The current minute is not complete. So the window has one minute more than its length.
+	first := max(s.minute(s.now().Add(-window)), last-s.keep)
+	series.mu.Lock()
+	defer series.mu.Unlock()
+	series.each(first, last, f)
+}
