@@ -48,8 +48,8 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-// Repeat runs n goroutines that call f repeatedly, each with its number i. stop ends the goroutines, and waits until
-// they have ended.
+// Repeat starts n goroutines. Each goroutine calls f again and again with its own number i, from 0 to n-1. The result
+// stop makes the goroutines end, and waits until they have ended.
 func Repeat(n int, f func(i int)) (stop func()) {
 	var ended atomic.Bool
 	var wg sync.WaitGroup
@@ -79,7 +79,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// String returns the text so far.
+// String returns the text that has been written so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,14 +114,14 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 	r.requests = append(r.requests, *e)
 }
 
-// Attempts returns the attempt events so far, in order.
+// Attempts returns the attempt events so far, in the order in which they were recorded.
 func (r *Recorder) Attempts() []core.AttemptEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.attempts)
 }
 
-// Requests returns the request events so far, in order.
+// Requests returns the request events so far, in the order in which they were recorded.
 func (r *Recorder) Requests() []core.RequestEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 // A request on a client connection and a proxy connection that have been used before allocates nothing, from
 // its parsing to its recording. The tests of package plugins do the same with WebAssembly. It does not run
 // under the race detector, where sync.Pool drops items at random.
-func TestARequestOverSocketsCostsNoAllocation(t *testing.T) {
+func TestARequestOverSocketsAllocatesNothing(t *testing.T) {
 	reply := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
 	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {
 		for buf := make([]byte, 4096); ; { // each request comes in one piece

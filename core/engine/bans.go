@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -12,31 +13,73 @@ import (
 // Bans returns the banned proxies, as pairs with the host "".
 func (e *Engine) Bans() []rest.Pair { return e.selector.Bans().All(e.pool.Elapsed(e.opts.Now())) }
 
-// BannedUntil returns the end of a proxy's ban as a time of the pool (Pool.Elapsed); ok is false if it is not banned.
+// BannedUntil returns the end of a proxy's ban as a time of the pool (Pool.Elapsed). The result ok is false if the
+// proxy is not banned.
 func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool) {
-	return e.selector.Bans().Of(selector.AllHosts).Until(u.Hash(), e.pool.Elapsed(e.opts.Now()))
+	bans := e.selector.Bans().Of(selector.AllHosts)
+	if len(bans) == 0 {
+		return 0, false // the clock is not read, because the API calls this for each proxy of a list
+	}
+	return bans.Until(u.Hash(), e.pool.Elapsed(e.opts.Now()))
 }
 
-// Ban bans a proxy for the time d: no host gets it. With a host (in lower case, without port), the pair of both rests
-// instead. A ban or rest that ends later stays as it is. Ban returns the pair as it is then.
+// Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
+// host rests instead; host is in lower case and has no port. A ban or rest that already ends later stays as it is.
+// Ban returns the ban or rest that is then in force.
 func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
 	now := e.pool.Elapsed(e.opts.Now())
 	list, hash := e.banList(host)
 	p := rest.Pair{ProxyID: u.ID(), Host: host, Since: now, Until: now + d}
 	list.Begin(u.Hash(), hash, p)
-	if until, ok := list.Of(hash).Until(u.Hash(), now); ok {
-		p.Until = until
+	if in, ok := list.Of(hash).Get(u.Hash(), now); ok {
+		return in
 	}
-	return p
+	return p // the list is full, and a later pair has already displaced p
 }
 
-// EndBan ends the ban of a proxy or, with a host, the rest of the pair. It returns false if there is none.
+// keptRest is the shortest duration of a rest that is kept over a restart. Bans of all durations are kept.
+const keptRest = time.Hour
+
+// LastingBans returns the bans and rests that are kept over a restart.
+func (e *Engine) LastingBans() []rest.Pair {
+	short := func(p rest.Pair) bool { return p.Until-p.Since < keptRest }
+	return append(e.Bans(), slices.DeleteFunc(e.Rests(), short)...)
+}
+
+// SavedBan is a ban or rest in the form in which a file stores it.
+type SavedBan struct {
+	Proxy string    `json:"proxy"`
+	Host  string    `json:"host,omitempty"` // "" for a ban
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// SaveBan returns a ban or rest in the form for a file.
+func (e *Engine) SaveBan(p rest.Pair) SavedBan {
+	return SavedBan{p.ProxyID, p.Host, e.pool.At(p.Since).UTC(), e.pool.At(p.Until).UTC()}
+}
+
+// RestoreBans restores the bans and rests of an earlier process that have not ended. The banned proxies need not be
+// in the pool yet. Only Options.Restore may call it.
+func (e *Engine) RestoreBans(saved []SavedBan) {
+	now := e.opts.Now()
+	for _, b := range saved {
+		list, hash := e.banList(b.Host)
+		list.Restore(uint64(core.Hash53(b.Proxy)), hash, rest.Pair{
+			ProxyID: b.Proxy, Host: b.Host, Since: e.pool.Elapsed(b.Since), Until: e.pool.Elapsed(b.Until),
+		}, e.pool.Elapsed(now))
+	}
+}
+
+// EndBan ends the ban of a proxy. If host is not "", EndBan ends the rest of the pair of the proxy and the host
+// instead. It returns false if there is no such ban or rest.
 func (e *Engine) EndBan(u *upstream.Upstream, host string) bool {
 	list, hash := e.banList(host)
 	return list.End(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
 }
 
-// banList returns the list that has the bans for a host, and the host's hash in it.
+// banList returns the list of all bans if host is "", and otherwise the list of all rests. It also returns the hash
+// that stands for the host in the list.
 func (e *Engine) banList(host string) (*rest.Rests, uint64) {
 	if host == "" {
 		return e.selector.Bans(), selector.AllHosts

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
@@ -20,22 +21,26 @@ import (
 // Call is a request that a Go program or POST /request sends through the pool.
 type Call struct {
 	Request *http.Request
-	Policy  *retry.Policy // must be valid; nil for the global one
-	Region  string        // the wanted region; "" for none
+	Policy  *retry.Policy // must be valid; nil for the policy of a routing rule or, without one, the global policy
+	// Override changes the policy that applies if Policy is nil; nil for no changes. Override has no effect if Policy
+	// is set.
+	Override *retry.Override
+	Region   string // the wanted region; "" for none
 	// RegionStrict forbids proxies of other regions. If no proxy of the region is admissible, the
 	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
-	// Session is the session of the request; its ID is "" for none. Sessions of calls are not those of clients.
+	// Session is the session of the request; its ID is "" for none. A call and a client of the gateway never share a
+	// session, even if they use the same ID.
 	Session  session.Request
-	Priority core.Priority // in the queue; AnyPriority stands for PriorityNormal
+	Priority core.Priority // priority in a queue; AnyPriority stands for PriorityNormal
 }
 
 // Result is the result of a Call.
 type Result struct {
 	ID       core.RequestID
 	Final    core.Final
-	Response *http.Response           // nil if there is none; otherwise the caller must close its body
-	Failure  *proxyhttp.ErrorResponse // the reason why there is no Response; nil if there is one
+	Response *http.Response           // nil if there is no response; otherwise the caller must close its body
+	Failure  *proxyhttp.ErrorResponse // the reason why there is no Response; nil if there is a Response
 	Attempts []core.AttemptEvent      // finished attempts; the attempt of Response is added when its body ends
 }
 
@@ -43,16 +48,6 @@ type Result struct {
 type RequestError struct{ Msg string }
 
 func (e *RequestError) Error() string { return e.Msg }
-
-// Override merges the value of an X-Whirlpool-Retry field over the global policy. The
-// error is a *retry.FieldError.
-func (e *Engine) Override(header string) (*retry.Policy, error) {
-	o, err := retry.ParseHeader(header)
-	if err != nil {
-		return nil, err
-	}
-	return e.Merge(o)
-}
 
 // Merge returns the global policy with the changes of an override.
 func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
@@ -68,7 +63,7 @@ type roundTrip struct {
 	engine   *Engine
 	ctx      context.Context
 	request  executor.Request
-	session  session.Use // of request.Session
+	session  session.Use // what request.Session points to
 	exchange executor.Exchange
 	relay    *executor.Relay // relays the response; nil while there is none
 	forward  proxyhttp.Forward
@@ -79,10 +74,11 @@ type roundTrip struct {
 	closeBody func()
 	idle      time.Duration
 	result    *Result
+	traced    *accesslog.Record // nil if the call is not traced
 }
 
-// Do sends a request through the pool. It blocks until the head of the response has arrived or the
-// request has failed, and closes the request's body. The error is a *RequestError; other failures
+// Do sends a request through the pool. It blocks until the head of the response has arrived or the request has
+// failed. It closes the request's body. If the request is invalid, the error is a *RequestError. All other failures
 // are in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
@@ -139,6 +135,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 func (r *roundTrip) finish() {
 	ended := r.exchange.Result()
 	r.result.Final, r.result.Attempts = ended.Final, ended.Events
+	r.endTrace()
 	r.release()
 }
 

@@ -12,18 +12,21 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
@@ -45,7 +48,7 @@ type Config struct {
 	Budget         retry.BudgetConfig
 	Queue          queue.Config // limits of the queues
 	Breaker        breaker.Config
-	Literal        bool // breakers count failures without evidence (breaker.blame = "literal")
+	Literal        bool // breakers count every failure and ignore the evidence (breaker.blame = "literal")
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	Adaptive       bool // adaptive timeouts
@@ -54,15 +57,21 @@ type Config struct {
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Judge          string        // judge of responses; NoJudge or "" for none
-	Rules          []rules.Rule  // decide what follows an attempt, before the judge
-	Reachability   bool          // make reachability checks; has no effect with Literal
+	Limits         []limit.Entry // the entries of [[limits]]
+	Rules          []rules.Rule  // routing rules, and response rules, which are applied before the judge
+	Reachability   bool          // make reachability checks; without effect if Literal is set
 	Health         health.Settings
 	NoSlowStart    bool          // for measurements: new proxies have no limit on attempts in flight (start)
 	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
+	TierAttempts   int           // see selector.SetTierAttempts
 	RetentionHours int           // (start)
+	MetricProxies  int           // maximum number of named proxies in the metrics (Recorder.SetMaxProxies)
 	Gateway        gateway.Settings
 	Egress         egress.Config // the targets to which requests may go
+
+	Locate    func(netip.Addr) string // returns the region of an exit address; nil if regions are only configured
+	Intercept Intercept
 }
 
 // DefaultConfig returns the defaults, without proxies.
@@ -75,7 +84,8 @@ func DefaultConfig() Config {
 		Health:      health.DefaultSettings(),
 		Adaptive:    true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
-		RetentionHours: metrics.DefaultRetentionHours,
+		TierAttempts:   selector.DefaultTierAttempts,
+		RetentionHours: metrics.DefaultRetentionHours, MetricProxies: metrics.DefaultMaxProxies,
 		Gateway: gateway.Settings{
 			ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000, MaxPerClient: 17_500,
 			MinBodyRate: 100,
@@ -83,8 +93,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid while its
-// module is replaced. If a scorer fails, the scorer named fallback is called instead.
+// Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid if its module is replaced
+// later. If a scorer fails, the scorer whose name is the parameter fallback is called instead.
 type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
@@ -98,8 +108,9 @@ type Judges interface {
 // NoJudge is the name for no judge: responses are not judged.
 const NoJudge = "none"
 
-// The default scorer of first attempts, and the scorers that are used if another one fails. fallbackRetry is also the
-// default scorer of retries.
+// defaultFirst is the default scorer of first attempts. fallbackFirst is used in place of a scorer of first attempts
+// that fails, and fallbackRetry in place of a scorer of retries that fails. fallbackRetry is also the default scorer
+// of retries.
 const (
 	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"
@@ -115,14 +126,18 @@ type Options struct {
 	// return soon and may be nil.
 	Transition    func(core.Transition)
 	PolicyChanged func(retry.View)
-	Banned        func(rest.Pair)    // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
-	Log           *slog.Logger       // default: none
-	AccessLog     gateway.AccessLog  // of the gateway's clients; default: none
-	Now           func() time.Time   // default: time.Now
-	Rand          func() uint64      // default: math/rand/v2
-	Dial          transport.DialFunc // how sockets to proxies are opened
-	RootCAs       *x509.CertPool     // default: the system's
-	Files         int                // maximum number of open file descriptors; 0 if unknown
+	Banned        func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
+	Gate          breaker.Gate             // decides when breakers may admit a probe; nil without a cluster
+	Failed        func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
+	Log           *slog.Logger             // default: none
+	AccessLog     gateway.AccessLog        // receives the requests of the gateway's clients; default: none
+	Tracer        gateway.Tracer           // decides which requests of the gateway's clients are traced; default: none
+	TracedCall    func(*accesslog.Record)  // receives each Call that has ended, while the Tracer is on; default: none
+	Now           func() time.Time         // default: time.Now
+	Rand          func() uint64            // default: math/rand/v2
+	Dial          transport.DialFunc       // how sockets to proxies are opened
+	RootCAs       *x509.CertPool           // default: the system's
+	Files         int                      // maximum number of open file descriptors; 0 if unknown
 	// Restore is called once, before anything is counted. It restores metrics and the usage of users; may be nil.
 	Restore func(*Engine)
 }
@@ -151,20 +166,20 @@ type Engine struct {
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
 	egress    atomic.Pointer[egress.Policy]
-	file      [3]string // FirstScorer, RetryScorer and Judge of the last Config; guarded by reload
+	file      [3]string // FirstScorer, RetryScorer and Judge in the last Config of New or Reload; guarded by reload
 	leaving   atomic.Bool
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
 	wg        sync.WaitGroup
 
-	callsMu  sync.Mutex // guards the start of calls
+	callsMu  sync.Mutex // guards calls.Add, and the closing of stop
 	calls    sync.WaitGroup
 	life     context.Context // cancelled when calls and background work must end
 	endCalls context.CancelFunc
 }
 
-// New checks cfg and builds an engine from it.
+// New checks cfg and builds an engine from cfg.
 func New(cfg Config, opts Options) (*Engine, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -191,6 +206,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
 		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
+		Gate: opts.Gate, OnFailure: opts.Failed,
 	})
 	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	e.selector.Rests().OnChange(opts.Banned)
@@ -199,25 +215,35 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.pool.SetLocate(cfg.Locate)
+	e.setLimits(&cfg)
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return nil, err
 	}
 	e.setEgress(&cfg)
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
+	e.metrics.SetMaxProxies(cfg.MetricProxies)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	e.policies.OnChange(opts.PolicyChanged)
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
-	e.metrics.ObserveResting(func() int { return e.selector.Rests().Count(e.pool.Elapsed(e.opts.Now())) })
+	e.metrics.ObserveCosts(e.costStates)
+	e.metrics.ObserveResting(func() (pairs, banned int) {
+		now := e.pool.Elapsed(e.opts.Now())
+		return e.selector.Rests().Count(now), e.selector.Bans().Count(now)
+	})
+	e.metrics.ObserveRules(e.countRules)
 	e.guard = access.NewGuard(opts.Now, opts.Log)
 	e.sessions = session.NewTable(session.DefaultMax)
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
-		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Now: opts.Now, NewID: e.NewID,
+		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Tracer: opts.Tracer, Now: opts.Now, NewID: e.NewID,
+		Intercepted: e.metrics.AddIntercepted, TargetBytes: e.metrics.CountTargetBytes,
 	}, e.settings(&cfg))
-	// The sources are in the order of the cost of opening again what they close.
+	// If descriptors are needed, the budget asks the sources in this order: first an unused pipe is closed, then an
+	// idle proxy connection, then a client connection. The thing that costs least to replace comes first.
 	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
@@ -245,8 +271,9 @@ func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(
 
 func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
 
-// parallelChecks returns the maximum number of simultaneous checks of a kind: at most an eighth
-// of the file descriptors. files is 0 if their number is unknown.
+// parallelChecks returns the maximum number of simultaneous checks of one kind (reachability checks or health
+// checks). It is at most an eighth of files, the maximum number of open file descriptors. If files is 0, that number
+// is unknown.
 func parallelChecks(files int) int {
 	if files == 0 {
 		return reach.DefaultParallel
@@ -299,20 +326,32 @@ func (c *Config) check() error {
 	if err := c.Health.Check(); c.Health.URL != "" && errors.As(err, &setting) {
 		return &core.KeyError{Key: "health." + setting.Key, Err: errors.New(setting.Msg)}
 	}
+	if c.TierAttempts < 1 {
+		return &core.KeyError{
+			Key: "selection.tier_attempts", Value: c.TierAttempts, Err: errors.New("must be at least 1"),
+		}
+	}
+	if err := checkLimits(c.Limits); err != nil {
+		return err
+	}
+	if err := c.Intercept.check(c.Rules); err != nil {
+		return err
+	}
 	if c.Memory < 0 {
 		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}
 	}
 	return nil
 }
 
-// settings returns the gateway's part of cfg.
+// settings returns the settings of the gateway (package gateway) in cfg.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
 	set.BodyIdle, set.Head, set.Strategies = cfg.BodyIdle, cfg.HeadTimeout, e.HasBackoff
+	set.Intercept = e.intercept(&cfg.Intercept)
 	return set
 }
 
-// tuning validates cfg and returns the executor's part of it.
+// tuning validates cfg and returns the settings of the executor in it.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	var errs []error
 	check := func(key, name string, err error) {
@@ -328,18 +367,15 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	check("selection.judge", cfg.Judge, err)
 	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
 	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
-	if len(errs) > 0 {
-		return executor.Tuning{}, errors.Join(errs...)
-	}
-	if err := cfg.check(); err != nil {
-		return executor.Tuning{}, err
-	}
+	errs = append(errs, cfg.check())
 	policy, err := egressPolicy(cfg)
-	if err != nil {
-		return executor.Tuning{}, err
+	errs = append(errs, err)
+	var before *rules.Set
+	if e.executor != nil {
+		before = e.executor.Rules()
 	}
-	set, err := compileRules(cfg.Rules)
-	if err != nil {
+	set, err := compileRules(cfg.Rules, plugins, before)
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
@@ -355,7 +391,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		t.Targets = e.pool.Ledger()
 	}
 	if e.selector != nil {
-		t.Rests, t.Bans = e.selector.Rests(), e.selector.Bans()
+		t.Rests, t.Bans, t.HostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().Has
 	}
 	return t, nil
 }
@@ -386,17 +422,15 @@ func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 // Check returns the error that New and Reload would return for cfg.
 func Check(cfg Config, plugins Plugins) error {
 	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
-	if _, err := e.tuning(&cfg, plugins); err != nil {
-		return err
-	}
-	return upstream.Check(cfg.Proxies)
+	_, err := e.tuning(&cfg, plugins)
+	return errors.Join(err, upstream.Check(cfg.Proxies))
 }
 
-// Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies
-// that stay in the pool keep their breakers and statistics, and an unchanged retry budget keeps its
-// balance. plugins resolves the names in cfg; it may have plugins that the engine's Plugins do not
-// have yet. If Reload returns an error, nothing has changed. An activated scorer or backoff stays
-// in use until cfg names another one, or until it does not exist any more.
+// Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies that stay in the
+// pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The parameter plugins
+// resolves the names of plugins in cfg; it may have plugins that Options.Plugins does not have yet. If Reload returns
+// an error, nothing has changed. A scorer, judge or backoff that was activated at run time stays in use if it still
+// exists and cfg names the same plugin as the last Config of New or Reload.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -424,10 +458,13 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
+	e.pool.SetLocate(cfg.Locate)
+	e.setLimits(&cfg)
 	e.setEgress(&cfg)
 	e.pool.SetLiteral(cfg.Literal)
 	e.loops.SetMarks(!cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
+	e.metrics.SetMaxProxies(cfg.MetricProxies)
 	e.reach.SetEnabled(cfg.checksReachability())
 	e.health.SetSettings(cfg.Health)
 	e.policies.ReloadFile(cfg.Retry, backoff)
@@ -443,7 +480,8 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs that a plugin in use was removed, and that another one replaces it.
+// logReplaced logs a warning if another plugin is used because the plugin in use does not exist any more. The
+// parameter before is the name of the previous plugin, and now is the name of its replacement.
 func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
 	if before != now && !exists(before) {
 		e.opts.Log.Warn("a plugin in use has been removed",
@@ -451,7 +489,7 @@ func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) 
 	}
 }
 
-// Activate sets the first scorer and the retry scorer by name; "" leaves one unchanged.
+// Activate sets the first scorer and the retry scorer by name. If a name is "", that scorer does not change.
 func (e *Engine) Activate(first, retrying string) error {
 	return e.activate(func(cfg *Config) {
 		if first != "" {
@@ -468,7 +506,7 @@ func (e *Engine) ActivateJudge(name string) error {
 	return e.activate(func(cfg *Config) { cfg.Judge = name })
 }
 
-// activate changes the names of plugins in the running configuration.
+// activate calls change with a copy of the configuration in force, and puts the copy into force.
 func (e *Engine) activate(change func(*Config)) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -513,8 +551,8 @@ func (e *Engine) Leave() {
 	e.gateway.Leave()
 }
 
-// StopAccepting closes the listeners. Then it waits until no connection waits for a request any more, at
-// most until ctx ends.
+// StopAccepting closes the listeners. Then it waits until each client connection has a request in flight or is
+// closed, at most until ctx ends.
 func (e *Engine) StopAccepting(ctx context.Context) {
 	e.closeListeners()
 	e.gateway.Settle(ctx)
@@ -528,8 +566,8 @@ func (e *Engine) closeListeners() {
 	}
 }
 
-// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight until ctx ends.
-// The remaining requests then get a 503, or their connections are closed.
+// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight until ctx ends. When ctx
+// ends, each remaining request gets a 503, or its connection is closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
 	e.closeListeners()
@@ -554,7 +592,7 @@ func (e *Engine) forbidCalls() {
 	close(e.stop)
 }
 
-// enter begins a call. It returns false if Shutdown has begun.
+// enter counts the start of a call of Do, for which Shutdown waits. It returns false if Shutdown has begun.
 func (e *Engine) enter() bool {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
@@ -578,15 +616,21 @@ func (e *Engine) stopped() bool {
 	}
 }
 
-// sweepEvery is the interval at which breakers become half-open without traffic. (Code that reads a
-// breaker's state gets the correct state at any time.)
+// sweepEvery is the interval at which breakers that are due and get no attempt become half-open, so that the
+// transition is reported. (Code that reads a breaker's state gets the correct state at any time.)
 const sweepEvery = 100 * time.Millisecond
 
-// tidyEvery is the interval at which expired connections and removed proxies are closed.
+// bytesEvery is the interval at which the bytes of proxies are counted for the metrics.
+const bytesEvery = 5 * time.Second
+
+// tidyEvery is the interval at which expired connections are closed, targets without a recent failure are forgotten,
+// and the series of removed proxies leave the metrics.
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
 	tick, tidy, surplus := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery), time.NewTicker(time.Second)
+	bytes := time.NewTicker(bytesEvery)
+	defer bytes.Stop()
 	defer surplus.Stop()
 	defer tick.Stop()
 	defer tidy.Stop()
@@ -597,11 +641,14 @@ func (e *Engine) sweep() {
 			e.executor.ServeQueues()
 		case <-surplus.C:
 			e.transport.CloseSurplus()
+		case <-bytes.C:
+			e.pool.EachBytes(e.metrics.CountBytes)
+			e.metrics.CountCost(e.pool.Cost())
 		case <-tidy.C:
 			e.transport.CloseExpired()
 			e.pool.ForgetTargets()
 			snap := e.pool.Snapshot()
-			e.metrics.Prune(func(id string) bool { return snap.Get(id) != nil })
+			e.metrics.Prune(func(id string) bool { return id == upstream.DirectID || snap.Get(id) != nil })
 		case <-e.stop:
 			return
 		}
@@ -646,8 +693,9 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	all := e.pool.Snapshot().All
 	out := make([]metrics.ProxyState, 0, len(all))
 	for _, u := range all {
+		used := u.Meter().Total()
 		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight(),
-			Short: u.ShortTunnels()})
+			Short: u.ShortTunnels(), Up: used.Up, Down: used.Down, Cost: used.Cost})
 	}
 	return out
 }
@@ -679,12 +727,12 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
 // Usage returns the usage of the users, to save it.
-func (e *Engine) Usage() []access.Used { return e.gateway.Usage() }
+func (e *Engine) Usage() []access.SavedUsage { return e.gateway.Usage() }
 
-// RestoreUsage sets the usage of users to that of an earlier process. Only Options.Restore may call it.
-func (e *Engine) RestoreUsage(used []access.Used) { e.gateway.RestoreUsage(used) }
+// RestoreUsage sets the usage of users to the usage in an earlier process. Only Options.Restore may call it.
+func (e *Engine) RestoreUsage(used []access.SavedUsage) { e.gateway.RestoreUsage(used) }
 
-// Guard returns the guard of failed logins, for the API.
+// Guard returns the guard that delays failed logins. The API uses it, too.
 func (e *Engine) Guard() *access.Guard { return e.guard }
 
 // Files returns the file descriptors that the engine shares with other parts of the process; nil for no limit.
@@ -693,7 +741,7 @@ func (e *Engine) Files() *budget.Files { return e.files }
 // Pool returns the proxies.
 func (e *Engine) Pool() *upstream.Pool { return e.pool }
 
-// Policies returns the global retry policy and its store.
+// Policies returns the store of the global retry policy.
 func (e *Engine) Policies() *retry.Store { return e.policies }
 
 // Metrics returns the recorder of attempts and requests.
@@ -719,10 +767,14 @@ func (e *Engine) Judge() string {
 	return NoJudge
 }
 
-// Rests returns the pairs that rest now.
+// Rests returns the pairs of a proxy and a host that rest now.
 func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
 
-// Describe fills row with the values that a scorer would get for a proxy.
+// Avoided returns the pairs of a proxy and a target where requests for the target avoid the proxy at present
+// (upstream.Pool.Avoided). The Host of a pair is host:port.
+func (e *Engine) Avoided() []rest.Pair { return e.pool.Avoided().All(e.pool.Elapsed(e.opts.Now())) }
+
+// Describe fills row with the values that a scorer would get for the proxy u.
 func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {
 	u.Fill(row, e.pool.Elapsed(e.opts.Now()), 0)
 }

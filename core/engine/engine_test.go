@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"sync"
@@ -23,8 +25,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -110,10 +114,19 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"selection.judge":          func(c *engine.Config) { c.Judge = "nope" },
 		"health.url":               func(c *engine.Config) { c.Health.URL = "ftp://a" },
 		"health.interval":          func(c *engine.Config) { c.Health.URL, c.Health.Interval = "http://a", 0 },
-		"queue.max_waiting":        func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
-		"egress.deny[1]":           func(c *engine.Config) { c.Egress.Deny = []string{"a", "10.0.0.1/8"} },
-		"egress.default":           func(c *engine.Config) { c.Egress.Default = "none" },
-		"queue.max_wait":           func(c *engine.Config) { c.Queue.MaxWait = -1 },
+		"selection.tier_attempts":  func(c *engine.Config) { c.TierAttempts = 0 },
+		"limits[1].rate": func(c *engine.Config) {
+			c.Limits = []limit.Entry{{Limit: limit.Limit{Rate: 1}}, {Limit: limit.Limit{Rate: -1}}}
+		},
+		"intercept.exclude[1]": func(c *engine.Config) { c.Intercept.Exclude = []string{"*.a", "http://a"} },
+		"rules[0].then.intercept": func(c *engine.Config) {
+			c.Rules = []rules.Rule{{When: rules.When{Hosts: []string{"*"}},
+				Then: rules.Then{Routing: rules.Routing{Intercept: true}}}}
+		},
+		"queue.max_waiting": func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
+		"egress.deny[1]":    func(c *engine.Config) { c.Egress.Deny = []string{"a", "10.0.0.1/8"} },
+		"egress.default":    func(c *engine.Config) { c.Egress.Default = "none" },
+		"queue.max_wait":    func(c *engine.Config) { c.Queue.MaxWait = -1 },
 		"gateway.users[0].priority": func(c *engine.Config) {
 			c.Gateway.Users = []gateway.User{{Name: "a", Limits: access.Limits{Priority: core.PriorityLow + 1}}}
 		},
@@ -218,6 +231,24 @@ func TestAReloadLetsRequestsWait(t *testing.T) {
 }
 
 // A new selection.memory applies to attempts made before the reload.
+func TestAReloadChangesTheProxiesOfMetrics(t *testing.T) {
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	scrape := func() string {
+		w := httptest.NewRecorder()
+		e.Metrics().Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		return w.Body.String()
+	}
+	require.Contains(t, scrape(), `whirlpool_circuit_breaker_state{proxy_id="p"} 0`)
+	cfg.MetricProxies = 0
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.NotContains(t, scrape(), `{proxy_id="p"}`)
+	require.Contains(t, scrape(), `whirlpool_proxy_in_flight{proxy_id="other"} 0`)
+}
+
 func TestAReloadChangesTheMemory(t *testing.T) {
 	var passed atomic.Int64
 	start := time.Now()
@@ -239,6 +270,46 @@ func TestAReloadChangesTheMemory(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	e.Pool().Sweep()
 	require.Zero(t, u.Stats().Samples)
+}
+
+// A reload changes the regions of exit addresses.
+func TestAReloadChangesTheRegions(t *testing.T) {
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	u := e.Pool().Snapshot().Get("p")
+	u.SetLastCheck(&upstream.CheckReport{Passed: true, Exit: netip.MustParseAddr("192.0.2.1")})
+	cfg.Locate = func(netip.Addr) string { return "us" }
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Equal(t, "us", u.Region())
+	cfg.Locate = nil
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Empty(t, u.Region())
+}
+
+// A reload changes the limits of all proxies.
+func TestAReloadChangesTheLimits(t *testing.T) {
+	cfg := engine.DefaultConfig()
+	cfg.Limits = []limit.Entry{{Limit: limit.Limit{Rate: 1}}, {Host: "a.test", Limit: limit.Limit{Rate: 1}}}
+	cfg.Proxies = []upstream.Spec{
+		{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}},
+		{ID: "own", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}, Rate: 3},
+	}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	pool := e.Pool().Snapshot()
+	require.Equal(t, limit.Limit{Rate: 1}, pool.Get("p").Limit())
+	require.Equal(t, limit.Limit{Rate: 3}, pool.Get("own").Limit())
+	cfg.Limits = []limit.Entry{{Limit: limit.Limit{Rate: 2, BytesPerDay: 5}}}
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Equal(t, limit.Limit{Rate: 2, BytesPerDay: 5}, pool.Get("p").Limit())
+	require.Equal(t, limit.Limit{Rate: 3, BytesPerDay: 5}, pool.Get("own").Limit())
+	cfg.Limits = nil
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Nil(t, pool.Get("p").Usage())
 }
 
 // A reload turns health checks on and off.
@@ -330,7 +401,7 @@ func (w without) Backoff(name string) (core.Backoff, error) {
 
 // If an activated plugin does not exist any more, a reload replaces it by the one in the file and logs this
 // once. If it still exists, it stays.
-func TestAReloadWithoutWhatWasActivated(t *testing.T) {
+func TestAReloadWithoutTheActivatedPlugin(t *testing.T) {
 	var log bytes.Buffer
 	cfg := engine.DefaultConfig()
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -423,7 +494,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 // A response to HEAD has the Content-Length of the response to a GET.
-func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
+func TestAResponseToHEADKeepsTheLength(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
@@ -443,7 +514,7 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 // second connection at once, so the next request may detect that before it is sent. It closes the others when
 // the next request arrives. Each of these requests is a replay and not a retry, and nothing is charged to the
 // proxy.
-func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
+func TestAProxyThatClosesAfterEachResponse(t *testing.T) {
 	var got atomic.Int64
 	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {

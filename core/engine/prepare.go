@@ -20,7 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// prepare validates a call, and prepares the requests for packages executor and transport.
+// prepare validates a call. It sets the request for package executor (r.request) and the request for package
+// transport (r.forward.Request).
 func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	switch {
@@ -45,21 +46,23 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	}
 	in := &r.request
 	*in = executor.Request{
-		ID: r.engine.NewID(), Policy: call.Policy, Global: r.engine.policies.Current(), Method: q.Method,
+		ID: r.engine.NewID(), Global: r.engine.policies.Current(), Method: q.Method,
 		Host: authority.Host, Target: authority.Target, Region: call.Region, RegionStrict: call.RegionStrict,
 		Priority: call.Priority,
 		Listener: core.ListenAPI, TLS: target.TLS, Replayable: true, KeepEvents: true,
 	}
-	if call.Session.ID != "" {
-		key := session.KeyOf(apiUser, call.Session.ID, call.Region)
+	if in.Method == "" {
+		in.Method = http.MethodGet
+	}
+	in.Path = target.Path
+	r.engine.executor.Route(in)
+	if call.Session.ID != "" && !in.Route.Direct() {
+		key := session.KeyOf(apiUser, call.Session.ID, in.Route.Scope(call.Region))
 		r.session = r.engine.sessions.Begin(key, call.Session, r.engine.opts.Now())
 		in.Session = &r.session
 	}
-	if in.Policy == nil {
-		in.Policy = in.Global
-	}
-	if in.Method == "" {
-		in.Method = http.MethodGet
+	if in.Policy, err = r.policy(&call); err != nil {
+		return err
 	}
 	in.Idempotent, in.Safe = retry.Idempotent(in.Method), retry.Safe(in.Method)
 	r.forward.Request = transport.Request{
@@ -70,10 +73,27 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	if err := r.fields(q); err != nil {
 		return err
 	}
+	r.beginTrace()
 	return r.body(q, cfg.Gateway.ReplayLimit)
 }
 
-// apiUser stands for the user in the keys of the sessions of calls. No client has this name.
+// policy returns the retry policy of the call.
+func (r *roundTrip) policy(call *Call) (*retry.Policy, error) {
+	if call.Policy != nil {
+		return call.Policy, nil
+	}
+	base := r.request.Route.Policy(r.request.Global)
+	if call.Override == nil {
+		return base, nil
+	}
+	p, err := base.Overridden(*call.Override, retry.OverrideAny, r.engine.HasBackoff)
+	if err != nil {
+		return nil, &RequestError{err.Error()}
+	}
+	return &p, nil
+}
+
+// apiUser takes the place of the user's name in the session keys of calls. No user has this name.
 const apiUser = "\x00api"
 
 // targetOf returns the target of a request's URL.
@@ -100,7 +120,7 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 	}, nil
 }
 
-// fields sets the header fields that are sent.
+// fields sets the header fields that are sent to the target.
 func (r *roundTrip) fields(q *http.Request) error {
 	host := q.Host
 	if host == "" {
@@ -128,14 +148,13 @@ func (r *roundTrip) fields(q *http.Request) error {
 	return nil
 }
 
-// definesBody reports whether the method defines a meaning for a body. A request of such a method without a
-// body has a Content-Length of 0 (RFC 9110 section 8.6).
+// definesBody reports whether the method defines a meaning for a body. If so, a request without a body has a
+// Content-Length of 0 (RFC 9110 section 8.6).
 func definesBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-// body reads up to limit bytes of the request's body and keeps them for repeats. A longer body is
-// streamed.
+// body keeps the request's body for repeats if it has at most limit bytes. A longer body is streamed.
 func (r *roundTrip) body(q *http.Request, limit int64) error {
 	if q.Body == nil || q.Body == http.NoBody {
 		if !definesBody(r.request.Method) {
@@ -156,6 +175,9 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 	if read <= limit {
 		r.closeBody()
 		out.Framing, out.Length = http1.Length, read
+		if out.Trailers = http1.AppendTrailers(nil, q.Trailer); out.Trailers != nil {
+			out.Framing = http1.Chunked
+		}
 		return nil
 	}
 	r.request.Replayable = false

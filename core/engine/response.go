@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
@@ -20,11 +22,16 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 	if in.Length >= 0 {
 		header.Set("Content-Length", strconv.FormatInt(in.Length, 10))
 	}
-	body := &responseBody{roundTrip: r, response: in}
+	body := &responseBody{roundTrip: r, response: in, trailer: http.Header{}}
 	out := &http.Response{
 		Status: strconv.Itoa(in.Status) + " " + string(in.Reason), StatusCode: in.Status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: in.Length, Request: q,
-		Body: body,
+		Body: body, Trailer: body.trailer,
+	}
+	for name := range strings.SplitSeq(string(in.TrailerNames()), ", ") {
+		if name != "" {
+			body.trailer[http.CanonicalHeaderKey(name)] = nil
+		}
 	}
 	if in.Body.Done() { // an empty body need not be closed by the caller
 		body.end(io.EOF)
@@ -37,6 +44,7 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 type responseBody struct {
 	roundTrip *roundTrip
 	response  *transport.Response
+	trailer   http.Header // set at the end of the body
 
 	mu  sync.Mutex // held while the body is read
 	err error
@@ -57,8 +65,8 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// Close closes the exchange. If little of the body is left, Close first reads the rest, so that the
-// connection can be reused.
+// Close closes the exchange. If only a small part of the body has not been read, Close first reads that part, so that
+// the connection can be reused.
 func (b *responseBody) Close() error {
 	if !b.mu.TryLock() { // a Read is in progress: end it
 		b.roundTrip.forward.Control.Interrupt.Fire()
@@ -76,8 +84,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes the response like Close. But if the body has not been read to its end, the request counts as
-// a success, not as cancelled.
+// Enough closes the exchange. Even if the body has not been read to its end, the request counts as a success. (After
+// Close, such a request may count as cancelled.)
 func (r *Result) Enough() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {
@@ -90,8 +98,8 @@ func (r *Result) Enough() {
 	}
 }
 
-// end closes the exchange. The caller holds mu. It returns err or, if the request's context has
-// ended, the cause.
+// end closes the exchange and sets b.err to err. If the request's context has ended before the end of the body, end
+// sets b.err to the cause of the context's end instead. The caller holds mu.
 func (b *responseBody) end(err error) {
 	r := b.roundTrip
 	if b.err = err; err != io.EOF && r.ctx.Err() != nil {
@@ -100,6 +108,9 @@ func (b *responseBody) end(err error) {
 	broke := err
 	if err == io.EOF {
 		broke = nil
+		for name, value := range http1.Trailers(b.response.Trailers()) {
+			b.trailer.Add(string(name), string(value))
+		}
 	}
 	status, now := b.response.Status, r.engine.opts.Now()
 	relayed := r.forward.Close(broke, now)

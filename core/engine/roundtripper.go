@@ -6,6 +6,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
@@ -20,16 +21,17 @@ func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Mess
 // Unwrap returns the error of the last attempt.
 func (e *Error) Unwrap() error { return e.Failure.Err }
 
-// Transport returns an http.RoundTripper that sends each request through the pool, with retries and breakers,
-// until Shutdown. If no retry may follow a response that counts as a failure, it returns that response. If
-// there is no response, the error is an *Error, a *RequestError, or the cause of the cancellation of the
-// request's context.
+// Transport returns an http.RoundTripper that sends each request through the pool, with retries and breakers, until
+// Shutdown. If no retry may follow a response that counts as a failure, the RoundTripper returns that response. If
+// there is no response, the error is an *Error, a *RequestError, or the cause of the cancellation of the request's
+// context.
 //
 // Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A longer body is
-// streamed, and its request is not repeated after a part of it has been sent. The request fields X-Whirlpool-Retry,
-// X-Whirlpool-Region, X-Whirlpool-Priority and X-Whirlpool-Session work as at the gateway's port, and the response
-// has the same X-Whirlpool-* fields. Unlike http.Transport, it adds no header fields (no User-Agent, no
-// Accept-Encoding), does not decode bodies, and does not support trailers.
+// streamed, and its request is not repeated after a part of the body has been sent. The request fields
+// X-Whirlpool-Retry, X-Whirlpool-Region, X-Whirlpool-Priority and X-Whirlpool-Session work as at the gateway's port,
+// and the response has the X-Whirlpool-* fields that it would have there. Unlike http.Transport, the RoundTripper
+// adds no header fields (no User-Agent, no Accept-Encoding), and does not decode bodies. The trailers of a streamed
+// body are not sent.
 //
 // As with net/http, the caller must close the response's body. The proxy connection is in use until the body
 // is closed, or has been read to its end.
@@ -76,9 +78,14 @@ func (rt roundTripper) call(q *http.Request) (call Call, err error) {
 		}
 	}
 	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
-		if call.Policy, err = rt.engine.Override(h); err != nil {
+		o, err := retry.ParseHeader(h)
+		if err != nil {
 			return call, err
 		}
+		if _, err := rt.engine.Merge(o); err != nil {
+			return call, err
+		}
+		call.Override = &o
 	}
 	return call, context.Cause(q.Context())
 }

@@ -70,7 +70,7 @@ func quiet(t *testing.T, e *engine.Engine) {
 }
 
 // In every case the request's body is closed, and the request itself does not change.
-func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
+func TestTheTransportDoesNotChangeTheRequest(t *testing.T) {
 	e, _ := through(t, echo)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -124,7 +124,7 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 
 // If the context ends, the wait for the request's body, for the response or for the response's body ends. The
 // error is the cause of the context.
-func TestTheTransportHeedsTheContext(t *testing.T) {
+func TestTheTransportEndsWithTheContext(t *testing.T) {
 	for _, where := range []string{"the request's body", "the answer", "the answer's body"} {
 		t.Run(where, func(t *testing.T) {
 			held := make(chan struct{})
@@ -172,7 +172,7 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 }
 
 // After a response that was not read completely, the proxy connection is reused only if few bytes are left.
-func TestAnAnswerThatIsClosedEarly(t *testing.T) {
+func TestAResponseThatIsClosedEarly(t *testing.T) {
 	for name, c := range map[string]struct {
 		rest int // bytes after the first one
 		ends bool
@@ -246,7 +246,7 @@ func TestCloseEndsARead(t *testing.T) {
 }
 
 // A response without a body holds no resources, even if it is not closed.
-func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
+func TestAResponseWithoutABodyHoldsNoResources(t *testing.T) {
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(map[string]int{"/204": 204, "/304": 304, "/200": 200}[r.URL.Path])
 	})
@@ -264,7 +264,7 @@ func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 
 // User information in a URL, and a host name that is not ASCII, are sent in the same way as by net/http's
 // Transport.
-func TestURLsAsHTTPClientGivesThem(t *testing.T) {
+func TestURLsAreSentAsByNetHTTP(t *testing.T) {
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		fmt.Fprintf(w, "%s %s %s:%s", r.Host, r.RequestURI, user, password)
@@ -395,4 +395,25 @@ func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
 	q.Body = io.NopCloser(iotest.DataErrReader(nil)) // a read of this body panics
 	require.Panics(t, func() { e.Transport().RoundTrip(q) })
 	e.Shutdown(context.Background()) // does not wait for the request
+}
+
+// The trailers of a request are sent if its body is kept, and those of the response are there at the end of its body.
+func TestTrailersOfTheTransport(t *testing.T) {
+	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Trailer", "X-Down")
+		fmt.Fprint(w, r.ContentLength, " ", r.Trailer)
+		w.Header().Set("X-Down", "2")
+		w.Header().Set(http.TrailerPrefix+"X-More", "3")
+	})
+	for up, want := range map[string]string{"X-Up": "-1 map[X-Up:[1]]", "Content-Length": "4 map[]"} {
+		q, err := http.NewRequest("DELETE", "http://a.test/", io.MultiReader(strings.NewReader("body")))
+		require.NoError(t, err)
+		q.Trailer = http.Header{up: {"1"}}
+		r, err := e.Transport().RoundTrip(q)
+		require.NoError(t, err)
+		require.Equal(t, http.Header{"X-Down": nil}, r.Trailer, "announced")
+		require.Equal(t, want, text(t, r))
+		require.Equal(t, http.Header{"X-Down": {"2"}, "X-More": {"3"}}, r.Trailer)
+	}
 }

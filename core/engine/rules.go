@@ -7,12 +7,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 )
 
-// compileRules compiles cfg.Rules. The error joins a *core.KeyError for each fault.
-func compileRules(list []rules.Rule) (*rules.Set, error) {
-	set, err := rules.Compile(list)
+// rulePlugins implements rules.Plugins.
+type rulePlugins struct{ Plugins }
+
+// Scorer returns the scorer of first attempts with the given name.
+func (p rulePlugins) Scorer(name string) (core.Scorer, error) {
+	return p.Plugins.Scorer(name, fallbackFirst)
+}
+
+// compileRules compiles cfg.Rules. The rules continue the counts of the rules in before, the previous Set, which may
+// be nil. The error joins a *core.KeyError for each error in the rules.
+func compileRules(list []rules.Rule, plugins Plugins, before *rules.Set) (*rules.Set, error) {
+	set, err := rules.Compile(list, rulePlugins{plugins})
+	if err == nil {
+		set.KeepCounts(before)
+		return set, nil
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
-		return set, err
+		return nil, err
 	}
 	errs := joined.Unwrap()
 	for i, err := range errs {
@@ -22,4 +35,14 @@ func compileRules(list []rules.Rule) (*rules.Set, error) {
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// Rules returns the rules in force; nil if there are none.
+func (e *Engine) Rules() *rules.Set { return e.executor.Rules() }
+
+// countRules calls the function count with the number of requests and attempts to which each rule was applied.
+func (e *Engine) countRules(count func(rule string, applied uint64)) {
+	for _, c := range e.Rules().Counts() {
+		count(c.Label, c.N)
+	}
 }

@@ -1,19 +1,20 @@
 // Package health makes health checks. From time to time it sends a request to a URL through each proxy, in
 // addition to the traffic, and compares the response with the expected one.
 //
-//   - A new proxy is checked at once. Many proxies are checked at the same time. A proxy whose check fails is chosen
-//     last until it has served a request.
+//   - A new proxy is checked immediately. Many proxies are checked at the same time. A proxy whose check fails is
+//     chosen last until it has served a request.
 //   - A proxy whose breaker is half-open is checked if no request is the probe. The check is then the probe: if it
 //     passes, the breaker closes; otherwise the breaker opens again.
 //   - Any other proxy is checked if it has not served a request for one interval, and otherwise every ten intervals.
-//     After a failed check the next checks follow sooner.
+//     After a failed check, the next check follows sooner than after one interval.
 //
 // For the proxy's breaker, a check is an attempt like any other: the evidence of the pool compares the proxy
 // with the other proxies at the URL's host (package evidence). A check does not change the statistics that
 // scorers use.
 //
-// The request is sent in absolute form and, on another connection, through a tunnel. A check passes if either
-// response is as expected. If only one response is, the proxy lacks an ability (package ability).
+// The request is sent in absolute form and, on another connection, through a tunnel. A check passes if at least one
+// of the two responses is as expected. If only one of them is as expected, the proxy lacks an ability (package
+// ability).
 package health
 
 import (
@@ -33,7 +34,7 @@ import (
 // The times of checks.
 const (
 	tick       = 100 * time.Millisecond
-	firstWait  = time.Second // wait after the first failed check; each further failure doubles it
+	firstWait  = time.Second // wait after the first failed check; each further failed check in a row doubles it
 	localPause = time.Second // wait after a check that failed because this machine had no free descriptor or port
 	idleChecks = 10          // a proxy that serves requests is checked once in this number of intervals
 )
@@ -41,7 +42,7 @@ const (
 // Config has the dependencies of a Checker.
 type Config struct {
 	Pool *upstream.Pool
-	// Send sends the request of a check through a proxy, within the timeout.
+	// Send sends the request of a check through a proxy. It returns within the given time.
 	Send     func(context.Context, *upstream.Upstream, Form, *Request, time.Duration) Response
 	Now      func() time.Time
 	Rand     func() uint64
@@ -57,19 +58,19 @@ type Checker struct {
 	passed, failed atomic.Uint64
 
 	mu      sync.Mutex
-	using   *active            // settings with which the plans in the queue were made
+	using   *active            // settings with which the plans in queue were made
 	last    *upstream.Snapshot // the latest snapshot of the pool; each of its proxies has a plan
 	plans   map[*upstream.Upstream]*plan
 	queue   queue
 	running int
-	passes  [2]pass // the latest passed checks of the last two different proxies, the latest first
+	passes  [2]pass // the latest passed checks of two different proxies, the later one first
 }
 
-// active holds settings and the request that follows from them.
+// active holds the settings in use, and the request that is made from their URL.
 type active struct {
 	Settings
 	request Request
-	ctx     context.Context // cancelled when other settings replace these
+	ctx     context.Context // cancelled when SetSettings replaces the settings
 	end     context.CancelFunc
 }
 
@@ -89,7 +90,7 @@ type plan struct {
 	index   int // index in the queue; -1 while the check runs, or after the proxy has left the pool
 	checked time.Time
 	failed  int // failed checks in a row
-	mixed   int // checks in a row in which one form passed and the other failed without a refusal
+	mixed   int // checks in a row for which results.mixed returns true
 }
 
 // pass is a passed check.
@@ -105,8 +106,8 @@ func New(cfg Config) *Checker {
 	return c
 }
 
-// SetSettings replaces the settings, which must be valid (Settings.Check). If they differ, all proxies
-// are checked again.
+// SetSettings replaces the settings. The new settings must be valid (Settings.Check). If they differ from the old
+// ones, all proxies are checked again.
 func (c *Checker) SetSettings(s Settings) {
 	if c.active.Load().Settings != s {
 		c.active.Swap(newActive(s)).end()
@@ -135,7 +136,7 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// due removes the plans whose time has come from the queue and returns them.
+// due removes from the queue the plans whose time has come, and returns them.
 func (c *Checker) due() (s *active, list []*plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,9 +199,8 @@ func (c *Checker) follow(s *active, now time.Time) bool {
 	return true
 }
 
-// postpone returns the time for the check of a plan whose time has come. It returns a time after now if the
-// proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds
-// mu.
+// postpone returns the time of a check whose planned time has come. Usually this is now. It is a later time if the
+// proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
 func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -224,12 +224,12 @@ func (c *Checker) interval(s *active) time.Duration {
 	return max(time.Duration(float64(s.Interval)*(1+s.Jitter*(random-0.5))), time.Millisecond)
 }
 
-// retryWait returns the time until the next check after a number of failed checks in a row.
-func (s *active) retryWait(failed int) time.Duration {
-	return min(firstWait<<min(failed, 20)/2, s.Interval)
+// retryWait returns the time until the next check of a proxy, after the given number of failed checks in a row.
+func (a *active) retryWait(failed int) time.Duration {
+	return min(firstWait<<min(failed, 20)/2, a.Interval)
 }
 
-// run makes one check and plans the next.
+// run makes one check, and plans the next check of the proxy.
 func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	local := false
 	lease, ok := p.u.AcquireCheck(c.cfg.Now())
@@ -259,8 +259,9 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan, and settles the lease. local is set if the check failed because of this
-// machine: such a check shows nothing about the proxy.
+// check checks the proxy of a plan. It settles the lease, unless the result local is true: then the check shows
+// nothing about the proxy, because it failed for lack of a descriptor or port on this machine, it was cancelled, the
+// settings have changed, or the proxy has left the pool.
 func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -270,33 +271,52 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 	if r.local || ctx.Err() == context.Canceled {
 		return true
 	}
-	report := &upstream.CheckReport{At: c.cfg.Pool.Elapsed(c.cfg.Now())}
-	if before := u.LastCheck(); before != nil {
-		report.Exit = before.Exit
-	}
-	best := r.best()
-	if best.passed {
-		report.Passed, report.Latency = true, best.Took
-		if exit := s.exitAddress(&best.Response); exit.IsValid() {
-			report.Exit = exit
-		}
-	} else {
-		report.Fault, report.Intercepted = best.fault, r.intercepted(c.othersPass(s, u))
-	}
-	if !c.publish(s, p, report) {
+	report := c.reportOf(s, u, &r)
+	if !c.publish(s, p, &report) {
 		return true
 	}
 	if p.mixed++; !r.mixed() {
 		p.mixed = 0
 	}
-	r.learn(u, report, c.othersPass(s, u), p.mixed, s.holds())
+	r.learn(u, &report, c.othersPass(s, u), p.mixed, s.holds())
 	lease.Target = s.request.target()
-	lease.Settle(s.outcome(best, lease.Probe(), c.cfg.Now()))
+	lease.Settle(s.outcome(r.best(), lease.Probe(), c.cfg.Now()))
 	return false
 }
 
-// publish counts and logs the result of a check, and stores it as the proxy's last one. It returns false if
-// the settings have changed since the check began, or the proxy has left the pool.
+// Test makes a check of u now and returns its result. Unlike the checks of Run, it does not change the proxy's
+// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL.
+func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool) {
+	s := c.active.Load()
+	if s.URL == "" {
+		return report, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	r := c.send(ctx, s, u)
+	return c.reportOf(s, u, &r), true
+}
+
+// reportOf returns the report of a check of u.
+func (c *Checker) reportOf(s *active, u *upstream.Upstream, r *results) (report upstream.CheckReport) {
+	report.At = c.cfg.Pool.Elapsed(c.cfg.Now())
+	if before := u.LastCheck(); before != nil {
+		report.Exit = before.Exit
+	}
+	best := r.best()
+	if !best.passed {
+		report.Fault, report.Intercepted = best.fault, r.intercepted(c.othersPass(s, u))
+		return report
+	}
+	report.Passed, report.Latency = true, best.Took
+	if exit := ExitAddress(s.Exit, &best.Response); exit.IsValid() {
+		report.Exit = exit
+	}
+	return report
+}
+
+// publish counts and logs the result of a check, and stores it as the last check of the proxy. It returns false if
+// the settings have changed since the check began, or if the proxy has left the pool.
 func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -320,7 +340,7 @@ func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 }
 
 // outcome converts the result of a check to the outcome of an attempt.
-func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
+func (a *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	if r.passed {
 		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess,
 			Latency: r.Took}
@@ -334,11 +354,11 @@ func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	return &o
 }
 
-// holds returns the time for which an ability found by a check is valid. This is longer than the time until
-// the next checks.
-func (s *active) holds() time.Duration { return max((idleChecks+2)*s.Interval*2, 10*time.Minute) }
+// holds returns the time for which a missing ability is recorded that a check has found. This time is longer than the
+// time until the next checks.
+func (a *active) holds() time.Duration { return max((idleChecks+2)*a.Interval*2, 10*time.Minute) }
 
-// othersPass reports whether a check through a proxy other than u has passed lately, which shows that the
+// othersPass reports whether a check through a proxy other than u has passed lately. Such a check shows that the
 // URL's host works.
 func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
 	c.mu.Lock()
@@ -351,7 +371,8 @@ func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
 	return false
 }
 
-// log logs a result if it differs from the previous one.
+// log logs a result if it differs from the previous result of the proxy. A first result is logged if the check has
+// failed.
 func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
 	before := u.LastCheck()
 	switch {
@@ -371,9 +392,9 @@ type results struct {
 	local            bool // the check failed because of a limit of this machine
 }
 
-// send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the
-// absolute form, it uses only a tunnel. If the proxy cannot be reached in the first form, it does not try the
-// second.
+// send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the absolute
+// form, it uses only a tunnel. If the absolute form fails because the proxy cannot be reached, or because of a limit
+// of this machine, it does not try the tunnel.
 func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)
@@ -400,8 +421,8 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	return r
 }
 
-// best returns the result that counts as the result of the check: the one that passed, or else that
-// of the first form.
+// best returns the result that counts as the result of the check: the passed one, and that of the absolute form if
+// both or none have passed. If the absolute form was not sent, it is the result of the tunnel.
 func (r *results) best() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
@@ -422,8 +443,8 @@ func (r *results) refused() bool {
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// mixed reports whether one form has passed, and the other has failed without a status that refuses the
-// request. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
+// mixed reports whether one form has passed, and the other form has failed without a status that refuses the request.
+// A single such check may be due to chance; two in a row show that the proxy lacks an ability.
 func (r *results) mixed() bool {
 	switch {
 	case r.absolute.passed:
@@ -436,8 +457,8 @@ func (r *results) mixed() bool {
 	return false
 }
 
-// learn records the abilities that the check shows. mixed is the number of mixed checks in a row. holds is
-// the time for which the abilities are valid.
+// learn records the abilities that the check shows. mixed is the number of checks in a row for which the method mixed
+// returns true. holds is the time for which a missing ability is recorded.
 func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
 	holds time.Duration) {
 	scheme := u.Spec().Address.Scheme

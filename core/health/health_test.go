@@ -229,6 +229,31 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 	})
 }
 
+// A test of a proxy makes a check and changes nothing. Without a URL there is none.
+func TestATestChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuses := behaviour{absoluteCause: verdict.ProxyUnreachable, tunnelCause: verdict.ProxyUnreachable}
+		f := start(t, 2, 64, settings(), map[string]behaviour{"p1": refuses})
+		time.Sleep(100 * time.Millisecond)
+		passed, failed := f.c.Counts()
+		for id, fault := range map[string]string{"p0": "", "p1": "proxy_unreachable"} {
+			u := f.get(id)
+			last, failures := u.LastCheck(), u.Breaker().Snapshot().FailureCount
+			r, ok := f.c.Test(t.Context(), u)
+			require.True(t, ok)
+			require.Equal(t, fault == "", r.Passed)
+			require.Equal(t, fault, r.Fault)
+			require.Same(t, last, u.LastCheck())
+			require.Equal(t, failures, u.Breaker().Snapshot().FailureCount)
+		}
+		p, n := f.c.Counts()
+		require.Equal(t, [2]uint64{passed, failed}, [2]uint64{p, n})
+		f.c.SetSettings(health.DefaultSettings())
+		_, ok := f.c.Test(t.Context(), f.get("p0"))
+		require.False(t, ok)
+	})
+}
+
 // The results of the two forms of a check determine the abilities.
 func TestAbilities(t *testing.T) {
 	const unknown, can, cannot = ability.Unknown, ability.Can, ability.Cannot
@@ -562,8 +587,8 @@ func TestChecksFollowThePool(t *testing.T) {
 // If a proxy requires an authentication scheme other than Basic, the report states this, unless a 407 is
 // expected.
 func TestASchemeThatIsNotSupported(t *testing.T) {
-	r := health.Response{Facts: verdict.Facts{Status: 407, Schemes: "Digest or NTLM"}}
-	require.Contains(t, (&health.Expect{}).Fault(&r), "Digest or NTLM")
-	require.Contains(t, (&health.Expect{Status: 200}).Fault(&r), "Digest or NTLM")
+	r := health.Response{Facts: verdict.Facts{Status: 407, Schemes: "Negotiate or NTLM"}}
+	require.Contains(t, (&health.Expect{}).Fault(&r), "Negotiate or NTLM")
+	require.Contains(t, (&health.Expect{Status: 200}).Fault(&r), "Negotiate or NTLM")
 	require.Empty(t, (&health.Expect{Status: 407}).Fault(&r))
 }

@@ -22,15 +22,16 @@ type Settings struct {
 	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
 	Timeout  time.Duration // for one check, > 0
 	Expect   Expect
-	// Exit is the part of the response that contains the exit address, from which the proxy connects to the
-	// target: ExitBody for the body, or the name of a header field; "" if the response does not contain it.
+	// Exit names the part of the response that contains the exit address: ExitBody for the body, or the name of a
+	// header field. It is "" if the response does not contain it. The proxy connects to the target from its exit
+	// address.
 	Exit string
 }
 
 // ExitBody is the value of Settings.Exit if the body of the response is the exit address.
 const ExitBody = "body"
 
-// Expect describes the expected response to a check. Zero fields are not compared.
+// Expect describes the expected response to a check. An empty Header or Body is not compared.
 type Expect struct {
 	Status int    // 0 stands for all statuses from 200 to 299
 	Header string // "Name": the field is present; "Name: text": its value contains the text
@@ -82,11 +83,11 @@ func isToken(s string) bool {
 	})
 }
 
-// Request is the request of a check. Its method is GET.
+// Request is the request of a check. Its method is GET, and its other parts come from the URL.
 type Request struct {
-	TLS       bool   // an https:// URL
-	Target    string // in absolute form
-	Path      string // in origin form
+	TLS       bool   // the URL begins with https://
+	Target    string // the request target in absolute form
+	Path      string // the request target in origin form
 	Host      string // value of the Host field
 	Authority string // host:port in lower case
 }
@@ -115,7 +116,7 @@ func ParseURL(raw string) (Request, error) {
 }
 
 // target returns the target of a check in the form of package evidence.
-func (q *Request) target() evidence.Target { return upstream.Target(q.Authority) }
+func (r *Request) target() evidence.Target { return upstream.Target(r.Authority) }
 
 // Form is the form in which the request of a check is sent.
 type Form uint8
@@ -145,7 +146,7 @@ type result struct {
 	fault  string // reason why the check has failed, as text for users
 }
 
-// judge compares a response with what is expected.
+// judge compares a response with the expected one.
 func (s *Settings) judge(r Response) result {
 	out := result{Response: r, sent: true}
 	switch fault := s.Expect.Fault(&r); {
@@ -160,8 +161,8 @@ func (s *Settings) judge(r Response) result {
 	return out
 }
 
-// Fault returns a text that describes how the response differs from the expected one, or "" if it
-// does not.
+// Fault returns a text that describes how the response differs from the expected one. It returns "" if the response
+// is as expected.
 func (e *Expect) Fault(r *Response) string {
 	status := r.Facts.Status
 	switch {
@@ -185,16 +186,17 @@ func (e *Expect) Fault(r *Response) string {
 	return ""
 }
 
-// exitAddress returns the exit address in the response, or an invalid address if there is none.
-func (s *Settings) exitAddress(r *Response) netip.Addr {
+// ExitAddress returns the exit address in the response, or an invalid address if there is none. The parameter part
+// has the form of Settings.Exit.
+func ExitAddress(part string, r *Response) netip.Addr {
 	text := ""
-	switch s.Exit {
+	switch part {
 	case "":
 		return netip.Addr{}
 	case ExitBody:
 		text = string(r.Body[:min(len(r.Body), 100)])
 	default:
-		text = r.Header.Get(s.Exit)
+		text = r.Header.Get(part)
 	}
 	a, err := netip.ParseAddr(strings.TrimSpace(text))
 	if err != nil || a.Zone() != "" {

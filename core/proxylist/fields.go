@@ -3,6 +3,7 @@ package proxylist
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -20,29 +21,44 @@ const (
 	fieldUser
 	fieldPassword
 	fieldRegion
+	fieldSOCKSPort // port for SOCKS5
+	fieldHTTP      // a word such as yes, or the port for HTTP; so for SOCKS4 and SOCKS5
+	fieldSOCKS4
+	fieldSOCKS5
 	numFields
 )
 
-// fieldNames maps the names of columns and JSON fields, in lower case and without spaces, underscores
-// and hyphens, to their meaning.
+// fieldNames maps the names of columns and JSON fields, in lower case and without spaces and the signs _ - . / ( ), to
+// their meaning.
 var fieldNames = map[string]field{
 	"url": fieldURL, "proxy": fieldURL, "proxyurl": fieldURL,
 	"ip": fieldHost, "host": fieldHost, "address": fieldHost, "ipaddress": fieldHost, "proxyaddress": fieldHost,
 	"ip:port": fieldHost, "ipport": fieldHost, "hostport": fieldHost, "host:port": fieldHost, "endpoint": fieldHost,
-	"server": fieldHost, "hostname": fieldHost, "proxyip": fieldHost, "addr": fieldHost,
-	"port": fieldPort, "proxyport": fieldPort,
+	"server": fieldHost, "hostname": fieldHost, "proxyip": fieldHost, "addr": fieldHost, "proxyhost": fieldHost,
+	"proxyserver": fieldHost, "hostip": fieldHost, "iphost": fieldHost, "serveraddress": fieldHost,
+	"serverip": fieldHost, "address:port": fieldHost, "entrypoint": fieldHost,
+	"port": fieldPort, "proxyport": fieldPort, "serverport": fieldPort, "porthttp": fieldPort, "httpport": fieldPort,
+	"porthttps": fieldPort, "httpsport": fieldPort,
+	"socks5port": fieldSOCKSPort, "portsocks5": fieldSOCKSPort, "socksport": fieldSOCKSPort,
+	"portsocks": fieldSOCKSPort,
+	"http":      fieldHTTP, "https": fieldHTTP, "ssl": fieldHTTP, "socks4": fieldSOCKS4, "socks5": fieldSOCKS5,
 	"protocol": fieldProtocol, "protocols": fieldProtocol, "type": fieldProtocol, "scheme": fieldProtocol,
 	"proxytype": fieldProtocol,
 	"user":      fieldUser, "username": fieldUser, "login": fieldUser, "proxyuser": fieldUser,
+	"proxyusername": fieldUser, "proxylogin": fieldUser,
 	"password": fieldPassword, "pass": fieldPassword, "pwd": fieldPassword, "proxypassword": fieldPassword,
+	"passwd": fieldPassword, "proxypass": fieldPassword,
 	"region": fieldRegion, "country": fieldRegion, "countrycode": fieldRegion, "cc": fieldRegion,
-	"geo": fieldRegion,
+	"geo": fieldRegion, "geolocation": fieldRegion, "ipdata": fieldRegion, "countryname": fieldRegion,
+	"countryiso": fieldRegion, "isocode": fieldRegion,
 }
 
 // fieldOf returns the meaning of a column or JSON field.
 func fieldOf(name string) field {
-	return fieldNames[strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.ToLower(strings.TrimSpace(name)))]
+	return fieldNames[noSigns.Replace(strings.ToLower(strings.TrimSpace(name)))]
 }
+
+var noSigns = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "", "(", "", ")", "")
 
 // values are the fields of one proxy.
 type values [numFields]string
@@ -55,27 +71,60 @@ func (v *values) set(f field, value string) {
 	}
 }
 
-// spec returns the proxy. scheme is the scheme of a proxy without a protocol.
+// hasAddress reports whether the values have the address of a proxy.
+func (v *values) hasAddress() bool {
+	return v[fieldHost] != "" && (v[fieldPort] != "" || strings.Contains(v[fieldHost], ":")) ||
+		strings.Contains(v[fieldURL], ":")
+}
+
+// resolve sets the port and the protocol from the fields that belong to one protocol, such as socks5. The value of
+// such a field is the port for the protocol, or a word such as yes.
+func (v *values) resolve() {
+	for _, of := range []struct {
+		field    field
+		protocol string
+	}{{fieldHTTP, upstream.HTTP}, {fieldSOCKS5, upstream.SOCKS5}, {fieldSOCKS4, upstream.SOCKS4}} {
+		value := strings.ToLower(v[of.field])
+		isOwnPort := value != "1" && isPort(value) && v[fieldPort] == ""
+		if v[fieldProtocol] == "" && (isOwnPort || slices.Contains(affirmative, value)) {
+			v[fieldProtocol] = of.protocol
+		}
+		if isOwnPort {
+			v[fieldPort] = value
+		}
+	}
+	if v[fieldPort] == "" && v[fieldSOCKSPort] != "" {
+		v[fieldPort], v[fieldProtocol] = v[fieldSOCKSPort], upstream.SOCKS5
+	}
+}
+
+// affirmative has the words for yes in a field.
+var affirmative = []string{"1", "true", "yes", "y", "+", "✓", "✔"}
+
+// spec returns the proxy that the fields describe. The parameter scheme is its scheme if neither the protocol field
+// nor the address names one.
 func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
+	v.resolve()
 	address := v[fieldURL]
 	switch {
 	case v[fieldHost] == "" && address == "":
 		return spec, errors.New("the address is missing")
+	case v[fieldHost] == "" && v[fieldPort] != "" && !strings.Contains(address, ":"):
+		address += ":" + v[fieldPort]
 	case v[fieldHost] == "":
 	case v[fieldPort] == "":
 		address = v[fieldHost] // may contain the port
 	default:
-		if address = v[fieldHost]; strings.Contains(address, ":") && !strings.HasPrefix(address, "[") {
-			address = "[" + address + "]"
-		}
-		address += ":" + v[fieldPort]
+		address = joinPort(v[fieldHost], v[fieldPort])
 	}
 	if v[fieldProtocol] != "" {
 		known := protocols(v[fieldProtocol])
-		if len(known) == 0 {
+		if len(known) == 0 && describe(v[fieldProtocol]) == noDescription {
 			return spec, fmt.Errorf("the protocol %.20q is not supported; use "+upstream.ProxySchemes, v[fieldProtocol])
 		}
-		scheme = known[0]
+		if len(known) > 0 {
+			scheme = known[0]
+		}
 	}
 	if spec, _, err = parse(address, scheme); err != nil {
 		return spec, err
@@ -89,10 +138,9 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// protocols parses a list of protocols as free lists of proxies have it, such as "http|https" or
-// "SOCKS4, SOCKS5", and returns the supported schemes. It returns nil if text is not such a list, or if
-// no protocol is supported. In these lists "https" means an HTTP proxy that accepts CONNECT, so it
-// becomes http.
+// protocols parses a list of protocols in a form that free lists of proxies use, such as "http|https" or "SOCKS4,
+// SOCKS5", and returns the supported schemes. It returns nil if text is not such a list, or if no protocol is
+// supported. In free lists, "https" means an HTTP proxy that accepts CONNECT, so "https" becomes http.
 func protocols(text string) (schemes []string) {
 	socks4 := false
 	for _, word := range strings.FieldsFunc(strings.ToLower(text),

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -37,8 +38,8 @@ func isJSON(in *bufio.Reader) bool {
 // errJSON does not quote the document, which may contain credentials.
 var errJSON = errors.New("the list is not valid JSON")
 
-// parseJSON parses a JSON document: an array of proxies, or an object with such an array as one of its
-// fields. A proxy is a string that has the form of a line, or an object with the fields of fieldNames.
+// parseJSON parses a JSON document: an array of proxies, or an object in which the function elements finds proxies. A
+// proxy is a string that has the form of a line, or an object with the fields of fieldNames.
 func (l *list) parseJSON(in *bufio.Reader) error {
 	data, err := io.ReadAll(in)
 	if err != nil {
@@ -52,18 +53,58 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 			return nil
 		}
 	}
-	proxies, ok := document.([]any)
-	if object, isObject := document.(map[string]any); isObject {
-		proxies, ok = arrayOf(object)
-	}
-	if !ok {
+	proxies := elements(document, maxDepth)
+	if proxies == nil {
 		l.warn(0, "the JSON document has no array of proxies")
 		return nil
 	}
 	for i, p := range proxies {
-		l.addJSON(i+1, p)
+		l.addJSON(i+1, p, maxDepth)
 	}
 	return nil
+}
+
+// maxDepth is the maximum number of objects around an array of proxies.
+const maxDepth = 4
+
+// elements returns the proxies in a value, or nil if there are none. The proxies in an array are its elements. An
+// object with an address is one proxy. If any other object has an array, the proxies are the elements of its longest
+// array. If it has no array, elements searches the objects in it: the proxies are those of these objects that have an
+// address, or all proxies in one of these objects, whichever are more. The parameter depth is the maximum number of
+// objects around the proxies.
+func elements(value any, depth int) []any {
+	object, isObject := value.(map[string]any)
+	if array, ok := value.([]any); ok || !isObject || depth == 0 {
+		return array
+	}
+	if objectValues(object).hasAddress() {
+		return []any{object}
+	}
+	if array, ok := arrayOf(object); ok {
+		return array
+	}
+	var inner, objects []any
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		if o, ok := object[key].(map[string]any); ok {
+			if objectValues(o).hasAddress() {
+				objects = append(objects, o)
+			} else if found := elements(o, depth-1); len(found) > len(inner) {
+				inner = found
+			}
+		}
+	}
+	if len(objects) > len(inner) {
+		return objects
+	}
+	return inner
+}
+
+// objectValues returns the fields of a JSON or YAML object.
+func objectValues(object map[string]any) *values {
+	v := &values{}
+	v.setAll(object)
+	v.resolve()
+	return v
 }
 
 // jsonLines returns the documents of a list with one JSON document per line, or nil if a line is not a
@@ -93,29 +134,48 @@ func arrayOf(object map[string]any) (longest []any, ok bool) {
 	return longest, ok
 }
 
-// addJSON adds the nth proxy of a document.
-func (l *list) addJSON(n int, proxy any) {
+// addJSON adds the nth proxy of a document. If proxy is an object with an array and without an address, addJSON adds
+// the elements of the array.
+func (l *list) addJSON(n int, proxy any, depth int) {
+	l.element(proxy)
 	switch p := proxy.(type) {
 	case string:
 		spec, warning, err := parse(stripComment(p), l.Scheme)
-		l.add(n, spec, warning, err)
+		l.add(n, formJSON, spec, warning, err)
 	case map[string]any:
-		var v values
-		for _, name := range slices.Sorted(maps.Keys(p)) {
-			v.set(fieldOf(name), textOf(p[name]))
+		v := objectValues(p)
+		if array, ok := arrayOf(p); ok && depth > 0 && !v.hasAddress() {
+			for _, e := range array {
+				l.addJSON(n, e, depth-1)
+			}
+			return
 		}
 		spec, err := v.spec(l.Scheme)
-		l.add(n, spec, "", err)
+		l.add(n, formJSON, spec, "", err)
 	default:
-		l.warn(n, "the element is neither a string nor an object")
+		l.leaveOut(n, errors.New("the element is neither a string nor an object"))
 	}
 }
 
-// textOf returns a JSON value as text. The elements of an array are separated by commas.
+// setAll sets the fields of a JSON or YAML object.
+func (v *values) setAll(object map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		f, value := fieldOf(name), object[name]
+		if is, ok := value.(bool); ok && is && f >= fieldHTTP {
+			value = "true"
+		}
+		v.set(f, textOf(value))
+	}
+}
+
+// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. The text of an
+// object is the code or the name of a country, or a protocol, that one of its fields has.
 func textOf(value any) string {
 	switch v := value.(type) {
 	case string:
 		return v
+	case int: // YAML only
+		return strconv.Itoa(v)
 	case float64:
 		b, _ := json.Marshal(v)
 		return string(b)
@@ -125,6 +185,14 @@ func textOf(value any) string {
 			all = append(all, textOf(e))
 		}
 		return strings.Join(all, ",")
+	case map[string]any:
+		for _, name := range []string{
+			"iso_code", "countryCode", "country_code", "country", "code", "type", "protocol",
+		} {
+			if text := textOf(v[name]); text != "" {
+				return text
+			}
+		}
 	}
 	return ""
 }

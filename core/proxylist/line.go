@@ -8,17 +8,37 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // ParseLine parses one line. Its errors contain no part of the line that may be a credential.
 func ParseLine(line string) (upstream.Spec, error) {
-	spec, _, err := parse(stripComment(line), upstream.HTTP)
+	line = stripComment(line)
+	spec, _, err := parse(line, upstream.HTTP)
+	if err != nil {
+		if words, _, ok := parseWords(line, upstream.HTTP); ok {
+			spec, err = words, nil
+		}
+	}
+	if err == nil {
+		err = checkCredentials(&spec.Address)
+	}
 	return spec, err
 }
 
-// Line returns a proxy as a line: a URL with its credentials and options. Parse can read it.
+// checkCredentials returns an error if the credentials contain a character that cannot be sent. An escape in JSON or a
+// URL, such as %0A, can stand for such a character.
+func checkCredentials(a *upstream.Address) error {
+	if strings.ContainsAny(a.Username, "\r\n\x00") || strings.ContainsAny(string(a.Password), "\r\n\x00") {
+		return errors.New("the user name or password contains a line break or NUL")
+	}
+	return nil
+}
+
+// Line returns a proxy as a line: a URL with its credentials and options. Parse can read this line.
 func Line(s *upstream.Spec) string {
 	line := s.Address.Scheme + "://"
 	if s.Address.Username != "" || s.Address.Password != "" {
@@ -41,9 +61,22 @@ func Line(s *upstream.Spec) string {
 	}
 	set("id", s.ID)
 	set("region", s.Region)
+	set("tags", strings.Join(s.Tags, ","))
 	number("weight", s.Weight)
 	number("cost", s.Cost)
 	number("max_in_flight", float64(s.MaxInFlight))
+	number("rate", s.Rate)
+	if s.MinInterval != 0 {
+		set("min_interval", s.MinInterval.String())
+	}
+	if s.BytesPerDay != 0 {
+		set("bytes_per_day", strconv.FormatInt(s.BytesPerDay, 10))
+	}
+	number("tier", float64(s.Tier))
+	set("vendor", s.Vendor)
+	number("cost_per_request", s.Price.Request)
+	number("cost_per_gb", s.Price.GB)
+	set("auth", s.Auth)
 	if s.NoReuse {
 		options.Set("reuse", "false")
 	}
@@ -66,14 +99,33 @@ var errForm = errors.New("the line has none of the forms host:port, host:port:us
 
 var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:8080")
 
-// parse parses a line without a comment. scheme applies if the line has no scheme.
+// parse parses a line without a comment. The parameter scheme is the scheme of a proxy whose line has no scheme.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
-	if strings.ContainsAny(line, "\x00\r\n") || strings.ContainsRune(line, '\ufffd') {
+	if !isText(line) {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
 	}
 	if scheme, rest, ok := strings.Cut(line, "://"); ok && !strings.ContainsAny(scheme, ":@, \t") {
-		spec, err = parseURL(scheme, rest)
+		if link, ok := strings.CutPrefix(rest, "t.me/socks?"); ok {
+			spec, err = parseTelegram(link)
+		} else if link, ok := strings.CutPrefix(rest, "socks?"); ok && scheme == "tg" {
+			spec, err = parseTelegram(link)
+		} else {
+			spec, err = parseURL(scheme, rest)
+		}
 		return spec, "", err
+	}
+	f := strings.Split(line, ":")
+	if len(f) >= 3 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[2]) {
+		spec, err = parseURL(f[0], line[len(f[0])+1:])
+		return spec, "", err
+	}
+	if n := len(f); (n == 3 || n == 5) && isPort(f[1]) { // host:port:scheme, host:port:user:pass:scheme
+		if schemes := protocols(f[n-1]); len(schemes) > 0 {
+			return parse(line[:len(line)-len(f[n-1])-1], schemes[0])
+		}
+	}
+	if len(f) == 3 && isPort(f[1]) && (describe(f[2]) == describes || strings.Contains(f[2], " ")) {
+		return parse(f[0]+":"+f[1], scheme) // the line is host:port:country
 	}
 	if isBareIPv6(line) {
 		return spec, "", errIPv6
@@ -95,6 +147,19 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 	return spec, warning, err
 }
 
+var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
+
+// isBadIPv4 reports whether a host consists of digits and dots, but is no IPv4 address. No name of the DNS has this
+// form, because no top-level domain is a number.
+func isBadIPv4(hostPort string) bool {
+	host, _, _ := strings.Cut(hostPort, ":")
+	if host == "" || strings.Trim(host, "0123456789.") != "" {
+		return false
+	}
+	_, err := netip.ParseAddr(host)
+	return err != nil
+}
+
 // isBareIPv6 reports whether a line is an IPv6 address without brackets, with or without a port.
 func isBareIPv6(line string) bool {
 	if strings.Count(line, ":") < 2 {
@@ -107,17 +172,23 @@ func isBareIPv6(line string) bool {
 	return err == nil
 }
 
-// addressInText matches an IPv4 address and a port, with or without a scheme, among other text. A colon or
-// white space separates address and port.
+// addressInText matches an IPv4 address and a port, with or without a scheme, among other text. The address and the
+// port are separated by a colon, or by white space, commas, semicolons or bars.
 var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
-// parseText searches for an address in a line that has none of the other forms. In free lists, other text,
-// countries and flags may surround the address. The line must contain exactly one address. A line with an
+// tag matches a tag of HTML.
+var tag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
+
+// parseText searches for an address in a line that has none of the forms of parse and parseWords. In free lists,
+// other text, countries and flags may surround the address. The line must contain exactly one address. A line with an
 // '@' may contain credentials, so parseText does not search it.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
+	}
+	if strings.Contains(line, "<") {
+		line = tag.ReplaceAllString(line, " ")
 	}
 	found := addressInText.FindAllStringSubmatch(line, 2)
 	if len(found) != 1 {
@@ -125,6 +196,8 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	}
 	if given := strings.TrimSuffix(found[0][1], "://"); given != "" {
 		scheme = strings.ToLower(given)
+	} else if word := schemeInText(line); word != "" {
+		scheme = word
 	}
 	host, err := upstream.HostPort(found[0][2]+":"+found[0][3], "")
 	if _, notIP := netip.ParseAddr(found[0][2]); err != nil || notIP != nil {
@@ -134,26 +207,28 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	return spec, true
 }
 
-// parseWords parses a line of proxychains: scheme host port, and optionally user and password.
-func parseWords(line string) (spec upstream.Spec, ok bool) {
-	f := strings.Fields(line)
-	if len(f) != 3 && len(f) != 5 || !isScheme(f[0]) {
-		return spec, false
+// schemeInText returns the scheme that the first protocol among the words of a line stands for, or "".
+func schemeInText(line string) string {
+	for _, word := range strings.FieldsFunc(strings.ToLower(line),
+		func(r rune) bool { return strings.ContainsRune(" \t,;|/", r) }) {
+		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
+			if schemes := protocols(word); len(schemes) > 0 {
+				return schemes[0]
+			}
+		}
 	}
-	host, err := upstream.HostPort(f[1]+":"+f[2], "")
-	if err != nil {
-		return spec, false
-	}
-	spec.Address = upstream.Address{Scheme: strings.ToLower(f[0]), Host: host}
-	if len(f) == 5 {
-		spec.Address.Username, spec.Address.Password = f[3], upstream.Secret(f[4])
-	}
-	return spec, true
+	return ""
+}
+
+// isText reports whether a line is UTF-8 without NUL and line ends.
+func isText(line string) bool {
+	return !strings.ContainsAny(line, "\x00\r\n") && !strings.ContainsRune(line, '\ufffd')
 }
 
 func isScheme(s string) bool { return upstream.IsProxyScheme(strings.ToLower(s)) }
 
-// splitFields splits a line without a scheme.
+// splitFields splits a line without a scheme into host:port, user and password. The result warning is that of
+// splitColons.
 func splitFields(line string) (host, user, password, warning string, err error) {
 	if h, credentials, ok := strings.Cut(line, "##"); ok {
 		user, password, _ = strings.Cut(credentials, ":")
@@ -171,16 +246,13 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 			return host, user, password, "", nil
 		}
 	}
-	if strings.Count(line, ",") >= 1 {
-		f := strings.Split(line, ",")
-		for i := range f {
-			f[i] = strings.TrimSpace(f[i])
-		}
+	if strings.Contains(line, ",") {
+		f := splitCells(line, ',')
 		switch {
 		case len(f) == 2:
-			return f[0] + ":" + f[1], "", "", "", nil
-		case len(f) == 4 && isPort(f[1]) && len(protocols(f[2])) == 0:
-			return f[0] + ":" + f[1], f[2], f[3], "", nil
+			return joinPort(f[0], f[1]), "", "", "", nil
+		case len(f) == 4 && isPort(f[1]) && len(protocols(f[2])) == 0 && (isLogin(f[2], f[3]) || f[2] == ""):
+			return joinPort(f[0], f[1]), f[2], f[3], "", nil
 		}
 		return "", "", "", "", errForm // a line with more fields is a row of columns, without user and password
 	}
@@ -198,8 +270,8 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 	return splitColons(line)
 }
 
-// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. In this case every '@'
-// in it belongs to the password.
+// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. If so, every '@' in the line
+// belongs to the password.
 func passwordHasAt(line string) bool {
 	for _, separator := range []string{":", ","} {
 		f := strings.SplitN(line, separator, 4)
@@ -210,8 +282,8 @@ func passwordHasAt(line string) bool {
 	return false
 }
 
-// splitColons splits host:port:user:pass and user:pass:host:port. warning is not empty if the line can have
-// either form.
+// splitColons splits host:port:user:pass and user:pass:host:port. The result warning is not empty if the line can be
+// read in both forms.
 func splitColons(line string) (host, user, password, warning string, err error) {
 	f := strings.Split(line, ":")
 	n := len(f)
@@ -274,13 +346,16 @@ func isHostPort(s string) bool {
 
 // parseURL parses a URL and the options in its fragment.
 func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
+	if strings.EqualFold(scheme, "socks") {
+		scheme = upstream.SOCKS5
+	}
 	options := ""
 	if i := strings.LastIndexByte(rest, '#'); i >= 0 && i > strings.LastIndexByte(rest, '@') {
 		rest, options = rest[:i], rest[i+1:]
 	}
 	rest = strings.TrimSuffix(rest, "/")
 	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(after(rest, '@')) {
-		// host:port:user:pass after a scheme; user and password are not percent-decoded
+		// The form is host:port:user:pass after a scheme. User and password are not percent-decoded.
 		spec.Address = upstream.Address{
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
 		}
@@ -307,7 +382,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// setTLS sets an option for an https:// proxy. Parse does not read the files.
+// setTLS sets an option for an https:// proxy. The files that ca_file, cert and key name are not read here.
 func setTLS(spec *upstream.Spec, name, value string) error {
 	if spec.TLS == nil {
 		spec.TLS = &upstream.TLS{}
@@ -347,6 +422,14 @@ func setOption(spec *upstream.Spec, name, value string) error {
 		}
 	case "region", "country":
 		spec.Region = value
+	case "tags":
+		spec.Tags = strings.Split(value, ",")
+		for _, tag := range spec.Tags {
+			if err := core.CheckTag(tag); err != nil {
+				return errors.New("the option tags must have words of letters, digits, '-', '_' and '.', with commas " +
+					"between")
+			}
+		}
 	case "weight":
 		if spec.Weight, err = number(); err == nil && spec.Weight == 0 {
 			err = errors.New("the option weight must be above 0")
@@ -356,6 +439,24 @@ func setOption(spec *upstream.Spec, name, value string) error {
 	case "max_in_flight":
 		f, err = number()
 		spec.MaxInFlight = int(f)
+	case "rate":
+		spec.Rate, err = number()
+	case "min_interval":
+		if spec.MinInterval, err = time.ParseDuration(value); err != nil {
+			err = errors.New("the option min_interval is not a duration such as 500ms")
+		}
+	case "bytes_per_day":
+		if spec.BytesPerDay, err = strconv.ParseInt(value, 10, 64); err != nil {
+			err = errors.New("the option bytes_per_day is not a number of bytes")
+		}
+	case "cost_per_request":
+		spec.Price.Request, err = number()
+	case "cost_per_gb":
+		spec.Price.GB, err = number()
+	case "auth":
+		if spec.Auth = value; value != upstream.AuthDigest {
+			err = errors.New("the option auth must be digest")
+		}
 	case "reuse":
 		spec.NoReuse = value == "false"
 		if value != "true" && value != "false" {
@@ -364,6 +465,14 @@ func setOption(spec *upstream.Spec, name, value string) error {
 	case "ca_file", "insecure", "cert", "key":
 		err = setTLS(spec, name, value)
 	default:
+		switch name { // tier and vendor are metadata, too: earlier versions had them only there
+		case "tier":
+			if n, err := strconv.Atoi(value); err == nil {
+				spec.Tier = n
+			}
+		case "vendor":
+			spec.Vendor = value
+		}
 		if spec.Metadata == nil {
 			spec.Metadata = map[string]string{}
 		}

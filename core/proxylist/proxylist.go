@@ -7,31 +7,41 @@
 //	host:port:user:pass            user:pass:host:port
 //	user:pass@host:port            host:port@user:pass
 //	host:port##user:pass           host,port,user,pass
-//	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&reuse=false&id=a&NAME=VALUE]
-//	scheme://host:port:user:pass   scheme host port [user pass]
+//	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&rate=2&reuse=false&id=a&NAME=VALUE]
+//	scheme://host:port:user:pass   scheme host port [user pass]   scheme:host:port[:user:pass]
+//	host:port user pass            host port user pass            host:port user:pass
+//	host:port:user:pass:scheme     https://t.me/socks?server=host&port=port&user=user&pass=pass
+//	- {name: a, type: socks5, server: host, port: port, username: user, password: pass}
 //
 // Options of https:// proxies are ca_file, insecure, cert and key (upstream.TLSOptions); the caller reads the files.
 //
-// In a URL, user and password may be percent-encoded, and the password may contain an '@'. In the other
-// forms user and password are not percent-decoded, and the password may contain a ':'. The default scheme is
-// http, or Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space.
-// Blank lines are skipped. A line in any other form is searched for an address: if it contains exactly one
-// IPv4 address with a port, this is the address of the proxy.
+// In a URL, user and password may be percent-encoded, and the password may contain an '@'. In all other forms, user
+// and password are not percent-decoded, and the password may contain a ':'. The default scheme is http, or
+// Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space. Blank lines are
+// skipped. A line in any other form is searched for an address: if it contains exactly one IPv4 address with a port,
+// this is the address of the proxy.
 //
-// Four fields separated by colons are host:port:user:pass if only the second field is a port, and
-// user:pass:host:port if only the fourth one is. If both are ports, the host is the field that contains a dot.
-// If this does not decide, the line is host:port:user:pass.
+// Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
+// if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
+// field is the host. Otherwise the line is host:port:user:pass.
 //
-// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or
-// vertical bars. A JSON document is an array of strings or objects, or an object that has one
-// (json.go).
+// In the forms with spaces (words.go), the separator can also be a tab, a bar, a semicolon or a comma. Words that
+// describe a proxy, such as a country or a level of anonymity, are not taken as user and password (description.go). A
+// row with more than four columns has no user and no password. A mark before a line, such as "- " or "1. ", and
+// quotes around a line are removed.
+//
+// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. A
+// JSON document is an array of strings or objects, or an object that contains such an array (json.go).
 package proxylist
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -48,13 +58,16 @@ type Warning struct {
 
 // Options configure how a list is parsed.
 type Options struct {
-	Name   string          // Source of each proxy
+	Name   string          // becomes the Source of each proxy
 	Scheme string          // scheme of lines without a scheme; "" for http
 	Taken  map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
+	Counts *Reading        // Parse counts the entries of the list in it; may be nil
+
+	Original *Original // Parse adds the entries to it as they were read; may be nil
 }
 
-// Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a
-// warning. err is a read error of r.
+// Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. The result err is
+// a read error of r.
 func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, err error) {
 	if o.Taken == nil {
 		o.Taken = map[string]bool{}
@@ -64,27 +77,70 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	}
 	l := list{Options: o, lines: map[upstream.Address]int{}}
 	in := bufio.NewReaderSize(r, 4096)
+	if bom, _ := in.Peek(2); string(bom) == "\xff\xfe" || string(bom) == "\xfe\xff" {
+		text, err := fromUTF16(in)
+		if err != nil {
+			return nil, nil, err
+		}
+		in = bufio.NewReaderSize(strings.NewReader(text), 4096)
+	}
 	if isJSON(in) {
 		err = l.parseJSON(in)
 	} else {
 		err = l.parseLines(in)
 	}
-	if l.textLines > 0 {
-		l.warn(l.textLine, "on %d lines, this one the first, there is text beside the address; it is not used",
-			l.textLines)
+	if l.texts.n > 0 {
+		l.warn(l.texts.first, "on %d lines, this one the first, there is text beside the address; it is not used",
+			l.texts.n)
 	}
-	return l.specs, l.warnings, err
+	if l.guesses.n > 0 {
+		l.warn(l.guesses.first, "on %d lines, this one the first, the words behind the address are taken as user and "+
+			"password; if they are not, remove them", l.guesses.n)
+	}
+	return l.specs.all(), l.warnings, err
 }
 
-// list is the result of parsing a part of a list.
+// list is the state of parsing a list, with the result so far.
 type list struct {
 	Options
 	table    *table                   // nil without a header line
 	lines    map[upstream.Address]int // the line of each proxy
-	specs    []upstream.Spec
+	specs    chunks
 	warnings []Warning
 
-	textLine, textLines int // first line with text beside its address, and the number of such lines
+	entry   string // the text of the entry that is being read; "" if it cannot be read alone
+	texts   places // lines with text beside the address
+	guesses places // lines whose words are taken as user and password
+}
+
+// chunks are proxies in slices of 1,024. They need less memory than a slice that grows, because a Spec is large.
+type chunks [][]upstream.Spec
+
+const chunkSize = 1024
+
+func (c *chunks) add(s upstream.Spec) {
+	last := len(*c) - 1
+	switch {
+	case last < 0: // the first slice begins small and grows, because most lists are short
+		*c = append(*c, nil)
+		last++
+	case len((*c)[last]) == chunkSize:
+		*c = append(*c, make([]upstream.Spec, 0, chunkSize))
+		last++
+	}
+	(*c)[last] = append((*c)[last], s)
+}
+
+// all returns the proxies in one slice.
+func (c chunks) all() []upstream.Spec { return slices.Concat(c...) }
+
+// places counts the lines of one kind, and holds the number of the first of them.
+type places struct{ first, n int }
+
+func (p *places) add(line int) {
+	if p.n++; p.n == 1 {
+		p.first = line
+	}
 }
 
 func (l *list) warn(n int, format string, args ...any) {
@@ -100,9 +156,15 @@ func (l *list) parseLines(in *bufio.Reader) error {
 	for n := 1; ; n++ {
 		line, tooLong, err := readLine(in)
 		if tooLong {
-			l.warn(n, "the line is longer than %d bytes", MaxLine)
-		} else if line = stripComment(invisible.Replace(line)); line != "" {
-			l.parseLine(n, line)
+			l.leaveOut(n, fmt.Errorf("the line is longer than %d bytes", MaxLine))
+		} else if strings.TrimRight(line, " \t\r\n") == clashKey {
+			return l.parseClash(n, in)
+		} else {
+			for part := range strings.SplitSeq(strings.TrimSpace(line), "\r") { // old files have CR as line ends
+				if part = stripComment(invisible.Replace(part)); part != "" {
+					l.parseLine(n, part)
+				}
+			}
 		}
 		if err == io.EOF {
 			return nil
@@ -115,60 +177,106 @@ func (l *list) parseLines(in *bufio.Reader) error {
 
 // parseLine parses line n and adds its proxy.
 func (l *list) parseLine(n int, line string) {
-	if l.table == nil && len(l.specs) == 0 {
+	l.entry = line
+	if l.table == nil && l.specs == nil {
 		if l.table = parseHeader(line); l.table != nil {
+			if l.Original != nil {
+				l.Original.header = line
+			}
 			return
 		}
 	}
 	if l.table != nil {
 		spec, err := l.table.parseRow(line, l.Scheme)
-		l.add(n, spec, "", err)
+		l.add(n, formTable, spec, "", err)
 		return
 	}
+	line = item(line)
 	spec, warning, err := parse(line, l.Scheme)
 	if err == nil {
-		l.add(n, spec, warning, nil)
+		l.add(n, formOf(line, spec.Address), spec, warning, nil)
 		return
 	}
-	if words, ok := parseWords(line); ok {
-		l.add(n, words, "", nil)
+	if words, guessed, ok := parseWords(line, l.Scheme); ok {
+		form := formWords
+		if words.Address.Username != "" {
+			form = formLogin
+		}
+		if guessed {
+			l.guesses.add(n)
+		}
+		l.add(n, form, words, "", nil)
+		return
+	}
+	if l.parseClashLine(n, line) {
 		return
 	}
 	if text, ok := parseText(line, l.Scheme); ok {
-		if l.textLines++; l.textLines == 1 {
-			l.textLine = n
-		}
-		l.add(n, text, "", nil)
+		l.texts.add(n)
+		l.add(n, formText, text, "", nil)
 		return
 	}
-	l.add(n, spec, "", err)
+	l.leaveOut(n, err)
 }
 
-// add adds the proxy of line n. If err is not nil, or the proxy cannot be added, the line is skipped
-// with a warning.
-func (l *list) add(n int, spec upstream.Spec, warning string, err error) {
+// leaveOut skips the entry at line n with a warning.
+func (l *list) leaveOut(n int, reason error) {
+	l.warn(n, "%v", reason)
+	l.Counts.leaveOut(reason.Error())
+}
+
+// add adds the proxy of line n, which has the given form. If err is not nil, or the proxy cannot be added, the
+// line is skipped with a warning.
+func (l *list) add(n int, form string, spec upstream.Spec, warning string, err error) {
+	if err == nil {
+		err = checkCredentials(&spec.Address)
+	}
 	if err == nil {
 		err = upstream.CheckSpec(&spec)
+	}
+	if err == nil && isBadIPv4(spec.Address.Host) {
+		err = errIPv4
 	}
 	first, duplicate := l.lines[spec.Address]
 	switch {
 	case err != nil:
-		l.warn(n, "%v", err)
+		l.leaveOut(n, err)
 	case duplicate:
 		l.warn(n, "the same proxy as on line %d", first)
+		l.Counts.leaveOut("the same proxy as on another line")
 	case spec.ID != "" && l.Taken[spec.ID]:
 		l.warn(n, "the id %q is already used by another proxy", spec.ID)
+		l.Counts.leaveOut("the id is already used by another proxy")
 	default:
 		if warning != "" {
 			l.warn(n, "%s", warning)
 		}
 		l.lines[spec.Address], l.Taken[spec.ID] = n, true
+		l.Counts.count(form)
 		spec.Source = l.Name
-		l.specs = append(l.specs, spec)
+		l.specs.add(spec)
+		l.Original.add(l.entry)
 	}
 }
 
-// readLine reads one line. If it is too long, line is empty.
+// fromUTF16 decodes a list that begins with the byte order mark of UTF-16.
+func fromUTF16(in io.Reader) (string, error) {
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return "", err
+	}
+	order := binary.ByteOrder(binary.LittleEndian)
+	if b[0] == 0xfe {
+		order = binary.BigEndian
+	}
+	units := make([]uint16, 0, len(b)/2-1)
+	for b = b[2:]; len(b) >= 2; b = b[2:] {
+		units = append(units, order.Uint16(b))
+	}
+	return string(utf16.Decode(units)), nil
+}
+
+// readLine reads one line. If the line is longer than MaxLine, the result line is empty.
 func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	var b []byte
 	for {
@@ -184,7 +292,7 @@ func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	}
 }
 
-// stripComment returns line without comment and surrounding white space.
+// stripComment returns line without its comment, and without white space at the beginning and the end.
 func stripComment(line string) string {
 	line = strings.TrimSpace(line)
 	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -48,18 +50,22 @@ func TestEveryForm(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&reuse=false&tier=res")
+	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&reuse=false&tier=res&" +
+		"tags=x,y-1")
 	require.NoError(t, err)
 	spec.Address = upstream.Address{}
 	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9, NoReuse: true,
-		Metadata: map[string]string{"tier": "res"}}, spec)
+		Tags: []string{"x", "y-1"}, Metadata: map[string]string{"tier": "res"}}, spec)
+	_, err = ParseLine("http://h:1#tags=x,,y")
+	require.ErrorContains(t, err, "the option tags")
 }
 
 // Parse reads the result of Line as the same proxy.
 func TestLine(t *testing.T) {
 	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
 		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res",
-		"http://h:1#reuse=false", "https://h:1#insecure=true&ca_file=ca.pem&cert=c.pem&key=k.pem"} {
+		"http://h:1#reuse=false&tags=a,b", "http://h:1#auth=digest",
+		"https://h:1#insecure=true&ca_file=ca.pem&cert=c.pem&key=k.pem"} {
 		spec, err := ParseLine(line)
 		require.NoError(t, err)
 		again, err := ParseLine(Line(&spec))
@@ -171,7 +177,25 @@ func TestPublishedLists(t *testing.T) {
 			[]string{"socks5://1.2.3.4:1080"}, 0},
 		"types without a header": {"", "1.2.3.4:1080,socks5\n1.2.3.5,1080,socks5\nh.example:3128,https\n",
 			[]string{"socks5://1.2.3.4:1080", "socks5://1.2.3.5:1080", "http://h.example:3128"}, 0},
-		"an error page": {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
+		"types among text": {"", "socks5 1.2.3.4:1080\n1.2.3.5,1080,socks4,elite,DE\n1.2.3.6:80 US https +\n",
+			[]string{"socks5://1.2.3.4:1080", "socks4://1.2.3.5:1080", "http://1.2.3.6:80"}, 1},
+		"Clash": {"", "external-controller: 127.0.0.1:9090\nproxies:\n  - {name: \"a\", type: socks5, server: " +
+			"1.2.3.4, port: 1080, username: ann, password: secret}\n" +
+			"  - name: b\n    type: http\n    server: b.example\n" +
+			"    port: 443\n    tls: true\n  - {type: vmess, server: c.example, port: 1, uuid: secret}\n" +
+			"proxy-groups:\n  - {name: g, type: select, proxies: [a, b]}\n",
+			[]string{"socks5://***@1.2.3.4:1080", "https://b.example:443"}, 1},
+		"lines of Clash": {"", "- {name: a, type: socks5, server: 1.2.3.4, port: 1080}\n" +
+			"  - { name: b, type: http, server: 1.2.3.5, port: \"80\", password: \"secret}\" }\n" + "- {name: secret\n",
+			[]string{"socks5://1.2.3.4:1080", "http://***@1.2.3.5:80"}, 1},
+		"damaged YAML": {"", "proxies:\n  - {name: a, password: secret\n b: [", nil, 1},
+		"UTF-16": {"", "\xff\xfe1\x00.\x002\x00.\x003\x00.\x004\x00:\x008\x00\r\x00\n\x00",
+			[]string{"http://1.2.3.4:8"}, 0},
+		"UTF-16 backward": {"", "\xfe\xff\x00h\x00:\x008\x00", []string{"http://h:8"}, 0},
+		"only a mark":     {"", "\xff\xfe", nil, 0},
+		"CR at line ends": {"", "1.2.3.4:80\r1.2.3.5:80\r", []string{"http://1.2.3.4:80", "http://1.2.3.5:80"}, 0},
+		"no IPv4 address": {"", "999.1.1.1:80\n1.2.3.04:80\n1.2.3:80\n1.2.3.4:80\n", []string{"http://1.2.3.4:80"}, 3},
+		"an error page":   {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
 	} {
 		specs, warnings, err := Parse(strings.NewReader(c.list), Options{Scheme: c.scheme})
 		require.NoError(t, err, name)
@@ -190,10 +214,12 @@ func TestPublishedLists(t *testing.T) {
 // FuzzParse: no input leads to a panic or makes credentials of columns. Each proxy is valid, and no warning
 // contains a password.
 func FuzzParse(f *testing.F) {
-	for _, list := range []string{"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9",
+	for _, list := range []string{"proxies:\n  - {type: http, server: h, port: 1, password: topsecret9}\n",
+		"- {type: socks5, server: h, port: 1}", "\xff\xfeh\x00:\x001\x00",
+		"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9",
 		`["1.2.3.4:80"]`,
 		`{"data":[{"ip":"1.2.3.4","port":80}]}`, "1.2.3.4:80 US\n", "socks5 1.2.3.4 1080 u topsecret9\n", "\ufeff[",
-		"{", "a,b,c,d,e"} {
+		"{", "a,b,c,d,e", "1.2.3.4 1 ann \x00", ".\xfb 1 0 0", "1.2.3.4:1 ann topsecret9"} {
 		f.Add(list)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -228,5 +254,78 @@ func TestFieldsWithOneMeaning(t *testing.T) {
 			require.Equal(t, "192.0.2.1:8080", specs[0].Address.Host)
 			require.Equal(t, "US", specs[0].Region)
 		}
+	}
+}
+
+// The options of limits and costs are read, and Line writes them.
+func TestOptionsOfLimits(t *testing.T) {
+	spec, err := ParseLine("http://a.test:1#rate=0.5&min_interval=1.5s&bytes_per_day=1000&tier=2&vendor=acme" +
+		"&cost_per_request=0.01&cost_per_gb=8")
+	require.NoError(t, err)
+	require.Equal(t, 0.5, spec.Rate)
+	require.Equal(t, 1500*time.Millisecond, spec.MinInterval)
+	require.EqualValues(t, 1000, spec.BytesPerDay)
+	require.Equal(t, 2, spec.Tier)
+	require.Equal(t, "acme", spec.Vendor)
+	require.Equal(t, traffic.Price{Request: 0.01, GB: 8}, spec.Price)
+	again, err := ParseLine(Line(&spec))
+	require.NoError(t, err)
+	require.Equal(t, spec, again)
+	for _, option := range []string{"rate=x", "min_interval=5", "bytes_per_day=1GB"} {
+		_, err := ParseLine("http://a.test:1#" + option)
+		require.ErrorContains(t, err, "the option ")
+	}
+}
+
+func TestReading(t *testing.T) {
+	var got Reading
+	parseAll := func(text string) {
+		got = Reading{}
+		_, _, err := Parse(strings.NewReader(text), Options{Counts: &got})
+		require.NoError(t, err)
+	}
+	parseAll(`# comment
+1.2.3.1:80
+1.2.3.2:80:ann:secret
+ann:secret:1.2.3.3:80
+ann:secret@1.2.3.4:80
+1.2.3.5:80@ann:secret
+1.2.3.6:80##ann:secret
+1.2.3.7,80,ann,secret
+http://ann:secret@1.2.3.8:80
+socks5 1.2.3.9 80
+DE | 1.2.3.10:80 | fast
+- {name: a, type: socks5, server: 1.2.3.11, port: 80}
+1.2.3.1:80
+no proxy
+nothing
+`)
+	require.Equal(t, map[string]int{"host:port": 1, "host:port:user:pass": 1, "user:pass:host:port": 1,
+		"user:pass@host:port": 1, "host:port@user:pass": 1, "host:port##user:pass": 1, "host,port,user,pass": 1,
+		"URL": 1, "scheme host port": 1, "address in text": 1, "Clash": 1}, got.Forms)
+	require.Equal(t, map[string]int{"the same proxy as on another line": 1, errForm.Error(): 2}, got.LeftOut)
+	parseAll("ip,port\n1.2.3.1,80\n1.2.3.2,80\n1.2.3.3\n")
+	require.Equal(t, map[string]int{"row of a table": 2}, got.Forms)
+	require.Len(t, got.LeftOut, 1)
+	parseAll(`["1.2.3.1:80", 5]`)
+	require.Equal(t, map[string]int{"JSON": 1}, got.Forms)
+	require.Len(t, got.LeftOut, 1)
+	parseAll("port: 1\nproxies:\n  - {type: http, server: 1.2.3.1, port: 80}\n")
+	require.Equal(t, Reading{Forms: map[string]int{"Clash": 1}}, got)
+}
+
+func TestASchemeBeforeAColon(t *testing.T) {
+	for line, want := range map[string]string{
+		"socks5:1.2.3.4:1080":   "socks5://1.2.3.4:1080",
+		"SOCKS4:a.example:1080": "socks4://a.example:1080",
+		"http:8080:ann":         "http://ann:@http:8080", // a host with the name http, a port and a user
+	} {
+		spec, err := ParseLine(line)
+		require.NoError(t, err, line)
+		require.Equal(t, want, Line(&spec), line)
+	}
+	for _, line := range []string{"socks5:1.2.3.4", "socks5:1.2.3.4:x", "sock5:1.2.3.4:1080", "socks5:1.2.3.4:0"} {
+		_, err := ParseLine(line)
+		require.Error(t, err, line)
 	}
 }

@@ -2,7 +2,6 @@ package proxylist
 
 import (
 	"encoding/csv"
-	"errors"
 	"slices"
 	"strings"
 
@@ -15,20 +14,20 @@ type table struct {
 	columns   []field
 }
 
-// parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has
-// at least two columns. One of them is the address, and none contains a value instead of a name.
+// parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at
+// least two columns. Their names include a host and a port or a protocol, or they include a URL.
 func parseHeader(line string) *table {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
-		names, err := splitRow(line, separator)
-		if err != nil || len(names) < 2 {
+		if !strings.ContainsRune(line, separator) {
 			continue
 		}
+		names := splitCells(line, separator)
 		t := &table{separator: separator, columns: make([]field, len(names))}
 		host, port, url := false, false, false
 		for i, name := range names {
 			t.columns[i] = fieldOf(name)
 			host = host || t.columns[i] == fieldHost
-			port = port || t.columns[i] == fieldPort
+			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort
 			url = url || t.columns[i] == fieldURL
 		}
 		protocol := slices.Contains(t.columns, fieldProtocol)
@@ -46,16 +45,12 @@ func splitRow(line string, separator rune) ([]string, error) {
 	return r.Read()
 }
 
-// parseRow parses a row of the table. scheme is the scheme of a row without a protocol.
+// parseRow parses a row of the table. The parameter scheme is the scheme of a row without a protocol.
 func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
-	cells, err := splitRow(line, t.separator)
-	if err != nil {
-		return spec, errors.New("the row's quotes are not balanced")
-	}
 	var v values
-	for i, cell := range cells {
+	for i, cell := range splitCells(line, t.separator) {
 		if i < len(t.columns) {
-			v.set(t.columns[i], strings.TrimSpace(cell))
+			v.set(t.columns[i], cell)
 		}
 	}
 	return v.spec(scheme)

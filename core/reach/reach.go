@@ -1,12 +1,12 @@
 // Package reach makes reachability checks, in addition to the traffic. A check opens a connection to a proxy,
 // with the greeting of its protocol, and closes the connection. It sends no request.
 //
-//   - A new proxy is checked at once. While its checks fail it is chosen last, and each failed check counts as a
+//   - A new proxy is checked immediately. While its checks fail it is chosen last, and each failed check counts as a
 //     failure for its circuit breaker, so that clients waste no attempts on a list of dead proxies.
-//   - A proxy whose breaker opened because it could not be reached is checked again while the
-//     breaker is open: soon at first, and then after a tenth of the time that has passed. A check
-//     that passes makes the breaker half-open, and the next request is its probe. A check that
-//     fails keeps the breaker open.
+//   - If a breaker has opened because its proxy could not be reached, the proxy is checked again while the breaker
+//     is open. The wait between two checks is a tenth of the time since the breaker opened (see waitAfter). A check
+//     that passes makes the breaker half-open, and the next request is its probe. A check that fails keeps the
+//     breaker open.
 package reach
 
 import (
@@ -26,7 +26,7 @@ import (
 const (
 	tick       = 100 * time.Millisecond
 	firstWait  = 250 * time.Millisecond // wait after the first failed check
-	longest    = 30 * time.Second       // longest time between two checks
+	longest    = 30 * time.Second       // maximum time between two checks
 	localPause = time.Second            // wait after a check that failed for lack of a descriptor or port
 )
 
@@ -36,7 +36,7 @@ const DefaultParallel = 256
 // Config has the dependencies of a Checker.
 type Config struct {
 	Pool *upstream.Pool
-	// Reach opens a connection to the proxy and closes it.
+	// Reach opens a connection to the proxy and closes it. It returns nil if the proxy can be reached.
 	Reach    func(context.Context, *upstream.Upstream) *verdict.Error
 	Now      func() time.Time
 	Parallel int // maximum number of simultaneous checks, at least 1
@@ -53,14 +53,14 @@ type Checker struct {
 	known  map[*upstream.Upstream]struct{} // proxies whose first check has been queued
 	queued map[*upstream.Upstream]struct{} // proxies with a check in queue or in progress
 	// failing holds the time at which the breaker of a proxy opened. An entry stays when the breaker becomes
-	// half-open or opens again; only a served request ends it.
+	// half-open or opens again. It is replaced only after the proxy has served a request.
 	failing map[*upstream.Upstream]time.Time
 	queue   queue
 	running int
 
 	first      int           // proxies whose first check has not ended
 	firstEnded chan struct{} // closed when first is 0
-	ended      chan struct{} // receives a value when one of the maximum number of checks has ended
+	ended      chan struct{} // receives a value when a check ends while Parallel checks are running
 }
 
 // New returns a checker that is off.
@@ -83,8 +83,8 @@ type check struct {
 	first bool      // no check of the proxy has ended yet
 }
 
-// AwaitFirst waits until the first check of every proxy has ended, but at most for limit or until ctx ends. Run
-// must be running. AwaitFirst returns at once if the checks are off.
+// AwaitFirst waits until the first check of every proxy has ended. It returns earlier when the time limit has passed
+// or ctx ends. If the checks are off, it returns immediately. Run must be running.
 func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
 	if !c.enabled.Load() {
 		return
@@ -124,16 +124,16 @@ func (c *Checker) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			due = c.due()
-		case <-c.ended: // so that a long list with few parallel checks need not wait for the ticker
-			due = c.more()
+		case <-c.ended: // a long list with few parallel checks need not wait for the ticker
+			due = c.dueInQueue()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// due queues checks for the proxies that need one. It removes the checks whose time has come from the queue,
-// and returns them.
+// due queues checks for the proxies that need one. It removes from the queue the checks whose time has come, and
+// returns them.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
 		c.cfg.Pool.SetNextCheck(time.Time{})
@@ -152,8 +152,9 @@ func (c *Checker) due() (list []*check) {
 	return c.pop(now)
 }
 
-// more is like due, but does not search for proxies that need a check.
-func (c *Checker) more() []*check {
+// dueInQueue removes due checks from the queue and returns them, as due does. It does not search for proxies that
+// need a check.
+func (c *Checker) dueInQueue() []*check {
 	if !c.enabled.Load() {
 		return nil
 	}
@@ -162,7 +163,8 @@ func (c *Checker) more() []*check {
 	return c.pop(c.cfg.Now())
 }
 
-// pop takes the due checks off the queue, as many as Parallel permits, and returns them. The caller holds mu.
+// pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns them.
+// The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		list = append(list, heap.Pop(&c.queue).(*check))
@@ -173,8 +175,8 @@ func (c *Checker) pop(now time.Time) (list []*check) {
 }
 
 // next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it returns
-// the time of the next tick, at which one of them may have ended. If there are no checks, it returns zero. The
-// caller holds mu.
+// the time of the next tick, because one of these checks may have ended by then. If there are no checks, it returns
+// the zero time. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
 	case len(c.queue) > 0:
@@ -185,9 +187,10 @@ func (c *Checker) next(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// failingSince returns the time at which the breaker of u first opened after the last request that u
-// served. Only a served request resets this time, not a passed check, so that a proxy that passes the
-// checks but refuses requests is checked and probed less and less often. The caller holds mu.
+// failingSince returns the time at which the breaker of u first opened after the last request that u served. Only a
+// served request resets this time; a passed check does not. The longer ago this time is, the longer is the wait until
+// the next check (waitAfter) and the next probe. So a proxy that passes the checks but refuses requests is checked
+// and probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 	since, ok := c.failing[u]
 	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
@@ -201,7 +204,8 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 // time.
 func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), longest) }
 
-// queueNew queues the proxies that have joined the pool. The caller holds mu.
+// queueNew queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that have
+// served. The caller holds mu.
 func (c *Checker) queueNew(now time.Time) {
 	snap := c.cfg.Pool.Snapshot()
 	if snap == c.last {
@@ -264,8 +268,8 @@ func (c *Checker) run(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// conclude applies the result of a check; took is the duration of the check. It returns true if another check
-// follows, and sets its time.
+// conclude applies the result of a check: verr is its error, and took its duration. It returns true if another check
+// of the proxy must follow, and sets the time of that check.
 func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
 	now := c.cfg.Now()
 	switch {

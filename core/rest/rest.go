@@ -1,6 +1,6 @@
-// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the
-// proxy. While a pair rests, requests for the host are sent through other proxies. The proxy still serves all
-// other hosts.
+// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the proxy.
+// The pairs of upstream.Pool.Avoided and Uncompared have the target itself (host:port) in place of its host. While a
+// pair rests, requests for the host are sent through other proxies. The proxy still serves all other hosts.
 package rest
 
 import (
@@ -18,7 +18,7 @@ const DefaultMax = 16_384
 // Pair is a resting pair. Times count from the pool's epoch (upstream.Pool.Elapsed).
 type Pair struct {
 	ProxyID string
-	Host    string        // host of the target, without port, in lower case
+	Host    string        // host of the target, without port, in lower case; host:port in upstream.Pool.Avoided
 	Since   time.Duration // beginning of the rest
 	Until   time.Duration // end of the rest
 }
@@ -44,30 +44,49 @@ type Resting []*entry
 type entry struct {
 	Pair
 	proxy, host uint64 // core.Hash53 of the proxy's id and of the host
-	at          int    // index in queue
+	at          int    // index in Rests.ends
 }
 
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// OnChange sets a function that gets each pair whose rest begins or gets a later end, and each pair that End ends;
-// Until is then the time of End. The function must return soon and not call r. OnChange must be called before the
-// first Begin.
+// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by End. If End
+// has ended the rest, Until is the time of that call of End. The function must return soon and not call r. OnChange
+// must be called before the first Begin.
 func (r *Rests) OnChange(f func(Pair)) { r.changed = f }
 
-// Begin makes a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the
-// pair rests already, the later end applies. If there are too many pairs, the one whose rest ends first is
+// Begin makes a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the pair rests
+// already, the later end applies. If the maximum number of pairs rest already, the pair whose rest ends first is
 // removed.
 func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if p, later := r.begin(proxy, host, p); later && r.changed != nil {
+		r.changed(p)
+	}
+}
+
+// Restore is like Begin for a rest that began in an earlier process. It does not call the function of OnChange. now
+// is the current time.
+func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
+	if p.Until <= now {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin(proxy, host, p)
+}
+
+// begin does the work of Begin. It returns the pair with its present end; later is false if the pair already rested
+// until p.Until or longer. The caller holds mu.
+func (r *Rests) begin(proxy, host uint64, p Pair) (_ Pair, later bool) {
 	r.drop(p.Since)
 	of := r.of(host)
 	i, found := of.find(proxy)
 	if found {
 		e := of[i]
 		if p.Until <= e.Until {
-			return
+			return e.Pair, false
 		}
 		p.Since = e.Since
 		heap.Remove(&r.ends, e.at)
@@ -85,12 +104,11 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.set(host, slices.Insert(of, i, e))
 	heap.Push(&r.ends, e)
 	r.count.Store(int64(len(r.ends)))
-	if r.changed != nil {
-		r.changed(p)
-	}
+	return p, true
 }
 
-// End ends the rest of a pair. proxy and host are as in Begin. It returns false if the pair does not rest at time now.
+// End ends the rest of a pair. proxy and host are as in Begin. It returns false if the pair does not rest at the time
+// now.
 func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,6 +129,39 @@ func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
 	return found
 }
 
+// EndProxy ends the rests of all pairs of a proxy.
+func (r *Rests) EndProxy(proxy uint64, now time.Duration) {
+	if r.count.Load() == 0 {
+		return
+	}
+	for _, e := range r.all() {
+		if e.proxy == proxy {
+			r.End(proxy, e.host, now)
+		}
+	}
+}
+
+// EndHost ends the rests of all pairs of a host.
+func (r *Rests) EndHost(host uint64, now time.Duration) {
+	for _, e := range r.Of(host) {
+		r.End(e.proxy, host, now)
+	}
+}
+
+// Clear ends the rests of all pairs.
+func (r *Rests) Clear(now time.Duration) {
+	for _, p := range r.all() {
+		r.End(p.proxy, p.host, now)
+	}
+}
+
+// all returns the stored pairs, in no particular order.
+func (r *Rests) all() []*entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ends)
+}
+
 // Of returns the pairs of a host, or nil if there are none. Some of the rests may already have
 // ended.
 func (r *Rests) Of(host uint64) Resting {
@@ -121,14 +172,22 @@ func (r *Rests) Of(host uint64) Resting {
 }
 
 // Until returns the end of a proxy's rest. ok is false if the proxy does not rest at the time now.
-func (of Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
-	if len(of) == 0 {
+func (r Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
+	if len(r) == 0 {
 		return 0, false
 	}
-	if i, found := of.find(proxy); found && now < of[i].Until {
-		return of[i].Until, true
+	if i, found := r.find(proxy); found && now < r[i].Until {
+		return r[i].Until, true
 	}
 	return 0, false
+}
+
+// Get returns the rest of a proxy. ok is false if the proxy does not rest at the time now.
+func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
+	if i, found := r.find(proxy); found && now < r[i].Until {
+		return r[i].Pair, true
+	}
+	return Pair{}, false
 }
 
 // Count returns the number of pairs that rest at the time now.
@@ -139,7 +198,7 @@ func (r *Rests) Count(now time.Duration) int {
 	return len(r.ends)
 }
 
-// All returns the pairs that rest at time now, sorted by host and proxy.
+// All returns the pairs that rest at the time now, sorted by host and proxy.
 func (r *Rests) All(now time.Duration) []Pair {
 	r.mu.Lock()
 	r.drop(now)
@@ -191,8 +250,8 @@ func (r *Rests) of(host uint64) Resting {
 	return nil
 }
 
-func (of Resting) find(proxy uint64) (int, bool) {
-	return slices.BinarySearchFunc(of, proxy, func(e *entry, proxy uint64) int { return cmp.Compare(e.proxy, proxy) })
+func (r Resting) find(proxy uint64) (int, bool) {
+	return slices.BinarySearchFunc(r, proxy, func(e *entry, proxy uint64) int { return cmp.Compare(e.proxy, proxy) })
 }
 
 // queue orders the pairs by the end of their rest. It implements heap.Interface.

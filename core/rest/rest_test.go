@@ -80,6 +80,10 @@ func TestAgainstAModel(t *testing.T) {
 				require.Equal(t, rests, r.End(k.proxy, k.host, now))
 				delete(model, k)
 			},
+			"clear": func(*rapid.T) {
+				r.Clear(now)
+				clear(model)
+			},
 			"wait": func(t *rapid.T) { now += time.Duration(rapid.IntRange(0, 30).Draw(t, "wait")) },
 			"": func(t *rapid.T) {
 				forget()

@@ -19,7 +19,7 @@ import (
 
 // Authority is a certificate authority.
 type Authority struct {
-	PEM  []byte // its certificate
+	PEM  []byte // the certificate of the authority
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
@@ -59,7 +59,7 @@ func (a *Authority) Issue(t testing.TB, commonName string, dnsNames ...string) (
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// Pair returns Issue's certificate with its key.
+// Pair is like Issue, but it returns the certificate and its key as one tls.Certificate.
 func (a *Authority) Pair(t testing.TB, commonName string, dnsNames ...string) tls.Certificate {
 	cert, key := a.Issue(t, commonName, dnsNames...)
 	pair, err := tls.X509KeyPair(cert, key)
@@ -67,7 +67,7 @@ func (a *Authority) Pair(t testing.TB, commonName string, dnsNames ...string) tl
 	return pair
 }
 
-// Pool returns a pool with the authority's certificate.
+// Pool returns a certificate pool with the authority's certificate.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)

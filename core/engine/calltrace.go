@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/trace"
+)
+
+// beginTrace begins the trace of a call, if the Tracer is on. As for a request of a gateway's client, a traceparent
+// field of the call decides whether the trace is exported. The target gets a traceparent field in which the parent is
+// the span of the request.
+func (r *roundTrip) beginTrace() {
+	opts := &r.engine.opts
+	if opts.Tracer == nil || opts.TracedCall == nil {
+		return
+	}
+	ratio, on := opts.Tracer.Ratio()
+	if !on {
+		return
+	}
+	var parent []byte
+	q := &r.forward.Request
+	q.Fields = slices.DeleteFunc(q.Fields, func(f http1.Field) bool {
+		if !http1.EqualFold(f.Name, trace.Field) {
+			return false
+		}
+		parent = f.Value
+		return true
+	})
+	r.traced = &accesslog.Record{
+		ID: r.request.ID, Listener: r.request.Listener, Method: r.request.Method, Target: q.Authority, Ran: true,
+		Started: opts.Now(), Rules: r.request.Route.Labels(), Trace: trace.Begin(parent, r.request.ID, ratio),
+	}
+	q.Fields = append(q.Fields, http1.Field{Name: []byte(trace.Field),
+		Value: r.traced.Trace.Header(trace.RequestSpan(r.request.ID))})
+}
+
+// endTrace reports a traced call to Options.TracedCall. The caller has completed r.result.
+func (r *roundTrip) endTrace() {
+	if r.traced == nil {
+		return
+	}
+	t, result := r.traced, r.result
+	t.Final, t.Attempts, t.Ended = result.Final, result.Attempts, r.engine.opts.Now()
+	switch {
+	case result.Response != nil:
+		t.Status = result.Response.StatusCode
+	case result.Failure != nil:
+		t.Status = result.Failure.Status
+	}
+	r.engine.opts.TracedCall(t)
+}

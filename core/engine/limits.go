@@ -1,0 +1,44 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+)
+
+// checkLimits returns the first error in a list of limits as a *core.KeyError.
+func checkLimits(entries []limit.Entry) error {
+	var wrong *limit.Error
+	if err := limit.CheckEntries(entries); !errors.As(err, &wrong) {
+		return err
+	}
+	key := fmt.Sprintf("limits[%d]", wrong.Index)
+	if wrong.Field != "" {
+		key += "." + wrong.Field
+	}
+	return &core.KeyError{Key: key, Err: errors.New(wrong.Msg)}
+}
+
+// setLimits puts the limits and tiers of cfg into effect. The usage that has been counted stays.
+func (e *Engine) setLimits(cfg *Config) {
+	e.pool.SetLimit(limit.Default(cfg.Limits))
+	e.selector.Limits().Set(cfg.Limits, e.opts.Now())
+	e.selector.SetTierAttempts(cfg.TierAttempts)
+}
+
+// UsedBytes returns, for saving, the numbers of bytes transmitted today by each proxy, and by each pair of a proxy
+// and a host, that has a limit on bytes.
+func (e *Engine) UsedBytes() []limit.SavedUsage {
+	now := e.opts.Now()
+	return append(e.pool.Used(now), e.selector.Limits().Used(now)...)
+}
+
+// RestoreUsedBytes restores the numbers of bytes that proxies and pairs transmitted today in an earlier process. Only
+// Options.Restore may call it.
+func (e *Engine) RestoreUsedBytes(used []limit.SavedUsage) {
+	now := e.opts.Now()
+	e.pool.RestoreUsed(used, now)
+	e.selector.Limits().Restore(used, now)
+}

@@ -1,0 +1,35 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// The kinds of tests of proxies.
+const (
+	HealthCheck    = "health_check" // the request of a health check is sent
+	ConnectionTest = "connection"   // a connection is opened and closed
+)
+
+// Test tests a proxy now: by a health check or, without Config.Health.URL, by a connection to the proxy. It changes
+// nothing: neither the breaker nor the statistics of the proxy. The result kind is "" if the proxy cannot be tested:
+// a direct:// proxy can be tested only by a health check, which needs Config.Health.URL.
+func (e *Engine) Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string) {
+	r, ok := e.health.Test(ctx, u)
+	switch {
+	case ok:
+		return r, HealthCheck
+	case u.Direct():
+		return r, ""
+	}
+	began := e.opts.Now()
+	verr := e.transport.Reach(ctx, u)
+	now := e.opts.Now()
+	if r.At = e.pool.Elapsed(now); verr != nil {
+		r.Fault = verr.Error()
+		return r, ConnectionTest
+	}
+	r.Passed, r.Latency = true, now.Sub(began)
+	return r, ConnectionTest
+}

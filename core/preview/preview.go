@@ -1,0 +1,209 @@
+// Package preview computes which attempts recorded requests would have had under another retry policy. It repeats the
+// decisions of package executor with the recorded outcomes of the attempts. If the other policy would have made an
+// attempt for which no outcome is recorded, the result of the request is unknown.
+package preview
+
+import (
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Request is a request that has ended.
+type Request struct {
+	Method   string
+	Final    core.Final
+	Status   int // of the response to the client; 0 if the client left before the response
+	Attempts []core.AttemptEvent
+}
+
+// Result is the result of a request for its client.
+type Result uint8
+
+// The results. Unknown: the policy would have made an attempt whose outcome is not recorded.
+const (
+	Unknown Result = iota
+	Served         // a response with a status below 400, or a tunnel
+	Refused        // a response with a status of 400 or above, or none
+)
+
+// Course describes the attempts, the waits and the result of a request under a policy.
+type Course struct {
+	Attempts int           // without replays; the minimum number if Result is Unknown
+	Waited   time.Duration // sum of the backoffs between these attempts
+	Result   Result
+	Status   int // of the response to the client, if Result is Refused; 0 if the client left before the response
+}
+
+// Recorded returns the course that a request has had.
+func Recorded(r *Request) Course {
+	c := Course{Result: resultOf(r.Status), Status: r.Status}
+	for i := range r.Attempts {
+		if a := &r.Attempts[i]; a.Outcome.Result != core.ResultReplay {
+			c.Attempts++
+			c.Waited += a.Delay
+		}
+	}
+	return c
+}
+
+func resultOf(status int) Result {
+	if status > 0 && status < http.StatusBadRequest {
+		return Served
+	}
+	return Refused
+}
+
+// Under returns the course that a request would have had under the policy p. The parameter now is the policy in
+// force. If now allows a retry after the last recorded attempt, something other than the policy has prevented the
+// retry: there was no admissible proxy, the retry budget was spent, or the target was suspect. Under assumes that
+// this reason would have prevented a retry under p as well. A request with a hedge, without attempts, or whose client
+// has left keeps its recorded course.
+func Under(r *Request, p, now *retry.Policy) Course {
+	recorded := Recorded(r)
+	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hedged(r.Attempts) {
+		return recorded
+	}
+	var c Course
+	var elapsed time.Duration // duration of the attempts and backoffs so far
+	tried := map[string]bool{}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		elapsed += a.Ended.Sub(a.Started)
+		if a.Outcome.Result == core.ResultReplay {
+			continue
+		}
+		c.Attempts++
+		tried[a.ProxyID] = true
+		last := i == len(r.Attempts)-1
+		if p.Timeout != nil && elapsed >= seconds(*p.Timeout) {
+			c.Result, c.Status = Refused, http.StatusGatewayTimeout
+			return c
+		}
+		if !retries(a, r.Method, p) || c.Attempts >= p.MaxAttempts {
+			if last {
+				c.Result, c.Status = recorded.Result, recorded.Status
+				if a.Outcome.Cause == verdict.TotalTimeout && !sameTimeout(p, now) {
+					c.Result = Unknown // the end of the attempt under p is not known
+				}
+				return c
+			}
+			c.Result, c.Status = ended(&a.Outcome)
+			return c
+		}
+		if last {
+			if retries(a, r.Method, now) && c.Attempts < now.MaxAttempts {
+				c.Result, c.Status = recorded.Result, recorded.Status
+				return c
+			}
+			c.Attempts++
+			c.Result = Unknown
+			return c
+		}
+		next := &r.Attempts[i+1]
+		wait := backoff(a, next, c.Attempts, !tried[next.ProxyID], p, now)
+		if p.Timeout != nil && elapsed+wait >= seconds(*p.Timeout) {
+			c.Result, c.Status = Refused, http.StatusGatewayTimeout
+			return c
+		}
+		elapsed += wait
+		c.Waited += wait
+	}
+	return c
+}
+
+func hedged(attempts []core.AttemptEvent) bool {
+	for i := range attempts {
+		if attempts[i].Hedge {
+			return true
+		}
+	}
+	return false
+}
+
+// retries reports whether the policy p retries a request after the attempt a, if p.MaxAttempts permits another
+// attempt.
+func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
+	o := &a.Outcome
+	switch o.Repeat {
+	case core.RepeatBodyNotKept:
+		return false
+	case core.RepeatUnsafe:
+		if !p.RetryNonIdempotent {
+			return false
+		}
+	case core.RepeatAllowed: // because of the method or the policy in force, or because nothing was sent
+		if !retry.Idempotent(method) && method != http.MethodConnect && !p.RetryNonIdempotent &&
+			verdict.Reached(o.Cause) {
+			return false
+		}
+	}
+	if o.Cause == verdict.Answered || o.Cause == verdict.RetryStatus {
+		return p.Retries(o.Status)
+	}
+	return o.Retry != core.NoRetry
+}
+
+// ended returns the result of a request whose last attempt has the outcome o.
+func ended(o *core.Outcome) (Result, int) {
+	switch {
+	case o.Cause == verdict.TunnelOpen:
+		return Served, o.Status
+	case o.Status != 0 && (o.Relay || o.Cause == verdict.Answered):
+		return resultOf(o.Status), o.Status
+	case verdict.TimedOut(o.Cause):
+		return Refused, http.StatusGatewayTimeout
+	}
+	return Refused, http.StatusBadGateway
+}
+
+// backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of package executor
+// computes it. The parameter number is the number of the retry, from 1; other is set if the next attempt had a proxy
+// that the request had not tried. If a backoff cannot be computed (see KnowsBackoff), its recorded duration is
+// returned.
+func backoff(a, next *core.AttemptEvent, number int, other bool, p, now *retry.Policy) time.Duration {
+	o := &a.Outcome
+	switch {
+	case o.Retry == core.RetryElsewhere && other:
+		return 0
+	case p.FailoverDelay != nil && other:
+		return seconds(*p.FailoverDelay)
+	case o.NoTargetResponse && other && o.RetryAfter == 0:
+		return 0
+	case next.Delay == 0 && now.FailoverDelay == nil:
+		return 0
+	}
+	if !KnowsBackoff(p) {
+		return next.Delay
+	}
+	// The result is computed as a float, because 60*10^8 s would overflow a Duration.
+	return seconds(min(max(delay(p, number), o.RetryAfter.Seconds()), p.MaxBackoffDelay))
+}
+
+// KnowsBackoff reports whether the backoffs of a policy can be computed. It returns false for a backoff of a plugin
+// and for a policy with jitter.
+func KnowsBackoff(p *retry.Policy) bool { return !p.Jitter && delay(p, 1) > 0 }
+
+// delay returns the delay of a built-in backoff before a retry, in seconds. For a backoff of a plugin it returns 0.
+// The parameter number is the number of the retry, from 1. plugins/builtin/src has the formulas.
+func delay(p *retry.Policy, number int) float64 {
+	switch p.BackoffStrategy {
+	case "exponential":
+		return p.BaseDelay * math.Pow(p.Multiplier, float64(number-1))
+	case "linear":
+		return p.BaseDelay * float64(number)
+	case "fixed":
+		return p.BaseDelay
+	}
+	return 0
+}
+
+func sameTimeout(p, q *retry.Policy) bool {
+	return p.Timeout == nil && q.Timeout == nil || p.Timeout != nil && q.Timeout != nil && *p.Timeout == *q.Timeout
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -1,0 +1,82 @@
+package proxylist
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// clashKey is the line before the proxies in a configuration (YAML) of the program Clash.
+const clashKey = "proxies:"
+
+// errYAML does not quote the document, which may contain credentials.
+var errYAML = errors.New("the list of proxies is not valid YAML")
+
+var errElement = errors.New("the element is not a proxy with type, server and port")
+
+// parseClash parses the proxies of a Clash configuration. The reader in begins after line n, which is clashKey. The
+// lines before line n are other settings of Clash, so parseClash discards everything that was read from them.
+func (l *list) parseClash(n int, in io.Reader) error {
+	rest, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	if l.Original != nil {
+		*l.Original = Original{}
+	}
+	l.entry = ""
+	l.specs, l.warnings, l.texts, l.guesses = nil, nil, places{}, places{}
+	if l.Counts != nil {
+		*l.Counts = Reading{}
+	}
+	clear(l.lines)
+	var document struct {
+		Proxies []yaml.Node `yaml:"proxies"`
+	}
+	if yaml.Unmarshal(append([]byte(clashKey+"\n"), rest...), &document) != nil {
+		l.warn(n, "%v", errYAML)
+		return nil
+	}
+	for i := range document.Proxies {
+		l.addClash(n+document.Proxies[i].Line-1, &document.Proxies[i])
+	}
+	return nil
+}
+
+// parseClashLine parses a line that contains one proxy of a Clash configuration: - {name: a, type: socks5, ...}. It
+// returns false if the line has another form.
+func (l *list) parseClashLine(n int, line string) bool {
+	object := strings.TrimSpace(strings.TrimPrefix(line, "-"))
+	if !strings.HasPrefix(object, "{") || !strings.HasSuffix(object, "}") {
+		return false
+	}
+	var node yaml.Node
+	if yaml.Unmarshal([]byte(object), &node) != nil {
+		return false
+	}
+	l.addClash(n, &node)
+	return true
+}
+
+// addClash adds the proxy of a node, which begins at line n.
+func (l *list) addClash(n int, node *yaml.Node) {
+	var p map[string]any
+	if node.Decode(&p) != nil {
+		l.leaveOut(n, errElement)
+		return
+	}
+	var v values
+	v.setAll(p)
+	spec, err := v.spec(l.Scheme)
+	if p["tls"] == true && spec.Address.Scheme == upstream.HTTP {
+		spec.Address.Scheme = upstream.HTTPS
+		if p["skip-cert-verify"] == true {
+			spec.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}}
+		}
+	}
+	l.add(n, formClash, spec, "", err)
+}

@@ -1,0 +1,77 @@
+package proxylist
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Original keeps the entries of a list in the form in which they were read (Options.Original). It contains
+// credentials.
+type Original struct {
+	header  string   // header line of a table; "" for none
+	json    bool     // the entries are elements of a JSON array
+	entries []string // by index of the proxy; "" for an entry that cannot be read alone
+}
+
+// add keeps the entry of the next proxy.
+func (o *Original) add(text string) {
+	if o != nil {
+		o.entries = append(o.entries, text)
+	}
+}
+
+// element sets the text of the entry that is being read to an element of a JSON document.
+func (l *list) element(element any) {
+	if l.Original != nil {
+		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
+		l.entry, l.Original.json = string(text), true
+	}
+}
+
+// List returns specs, proxies of the original list, as a list. The parameter indexes has the index of each proxy in
+// the original list. A proxy is written as it was read, if Parse reads this text as the same proxy with the default
+// scheme http. Otherwise the proxy is written as a URL. If a row of a table or an element of a JSON array must be
+// written as a URL, all proxies are written as URLs.
+func (o *Original) List(specs []upstream.Spec, indexes []int) string {
+	lines := make([]string, len(specs))
+	same := true
+	for i := range specs {
+		url := Line(&specs[i])
+		if lines[i] = o.entries[indexes[i]]; !o.reads(lines[i], url) {
+			lines[i], same = url, false
+		}
+	}
+	whole := o.json || o.header != ""
+	if whole && !same {
+		for i := range specs {
+			lines[i] = Line(&specs[i])
+		}
+	}
+	switch {
+	case len(lines) == 0:
+		return ""
+	case o.json && same:
+		return "[\n" + strings.Join(lines, ",\n") + "\n]\n"
+	case o.header != "" && same:
+		lines = append([]string{o.header}, lines...)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// reads reports whether Parse, given only this entry, returns one proxy, for which the function Line returns the
+// given url.
+func (o *Original) reads(entry, url string) bool {
+	text := entry
+	switch {
+	case entry == "":
+		return false
+	case o.json:
+		text = "[" + entry + "]"
+	case o.header != "":
+		text = o.header + "\n" + entry
+	}
+	specs, _, err := Parse(strings.NewReader(text), Options{})
+	return err == nil && len(specs) == 1 && Line(&specs[0]) == url
+}

@@ -1,0 +1,67 @@
+package proxylist
+
+import (
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Reading counts the entries of a list: by form those that gave a proxy, and by reason those that were left out. It
+// contains no credentials.
+type Reading struct {
+	Forms   map[string]int `json:"forms"`    // number of proxies by form
+	LeftOut map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
+}
+
+// The forms of entries that formOf does not return.
+const (
+	formTable = "row of a table"
+	formJSON  = "JSON"
+	formClash = "Clash"
+	formWords = "scheme host port"
+	formLogin = "host port user pass"
+	formText  = "address in text"
+)
+
+// formOf returns the form of a line that parse has read as a proxy at the address a.
+func formOf(line string, a upstream.Address) string {
+	scheme, _, isURL := strings.Cut(line, "://")
+	_, hostFirst := strings.CutPrefix(line, a.Host)
+	switch {
+	case isURL && !strings.ContainsAny(scheme, ":@, \t"):
+		return "URL"
+	case a.Username == "" && a.Password == "":
+		return "host:port"
+	case strings.Contains(line, "##"):
+		return "host:port##user:pass"
+	case hostFirst && strings.HasPrefix(line[len(a.Host):], "@"):
+		return "host:port@user:pass"
+	case hostFirst:
+		return "host:port:user:pass"
+	case strings.HasSuffix(line, "@"+a.Host):
+		return "user:pass@host:port"
+	case strings.HasSuffix(line, ":"+a.Host):
+		return "user:pass:host:port"
+	}
+	return "host,port,user,pass"
+}
+
+// count counts a proxy by its form.
+func (r *Reading) count(form string) {
+	if r != nil {
+		if r.Forms == nil {
+			r.Forms = map[string]int{}
+		}
+		r.Forms[form]++
+	}
+}
+
+// leaveOut counts an entry that gave no proxy.
+func (r *Reading) leaveOut(reason string) {
+	if r != nil {
+		if r.LeftOut == nil {
+			r.LeftOut = map[string]int{}
+		}
+		r.LeftOut[reason]++
+	}
+}

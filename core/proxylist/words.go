@@ -1,0 +1,149 @@
+package proxylist
+
+import (
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// cells splits a line at its separator: tabs, bars, semicolons, commas or, without any of these, white space.
+func cells(line string) (all []string, separator rune) {
+	for _, separator := range "\t|;," {
+		if strings.ContainsRune(line, separator) {
+			return splitCells(line, separator), separator
+		}
+	}
+	return strings.Fields(strings.ReplaceAll(line, " : ", " ")), ' '
+}
+
+// splitCells splits a line at a separator, and removes the space around each cell. A cell may be in double quotes.
+func splitCells(line string, separator rune) (all []string) {
+	if strings.Contains(line, `"`) {
+		all, _ = splitRow(line, separator)
+	}
+	if all == nil {
+		all = strings.Split(line, string(separator))
+	}
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	if separator == '|' && len(all) > 2 { // a row of a table in Markdown begins and ends with a bar
+		if all[0] == "" {
+			all = all[1:]
+		}
+		if last := len(all) - 1; all[last] == "" {
+			all = all[:last]
+		}
+	}
+	return all
+}
+
+// parseWords parses a line with a separator between its fields:
+//
+//	host:port user pass     host:port user:pass     host port user pass     user,pass,host,port
+//
+// It also parses a line with a scheme and an address, without user and password. The scheme may be the first or the
+// last field. There are at most four fields and a scheme. With a separator other than space and tab, there are at
+// most four fields including the scheme. The host is an IP address or has a dot. The parameter scheme is the scheme
+// of a line that has none. The result guessed is true if the line has a user and a password, spaces as separators,
+// and no scheme. Other text behind an address could have the same form.
+func parseWords(line, scheme string) (spec upstream.Spec, guessed, ok bool) {
+	f, separator := cells(line)
+	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {
+		return spec, false, false // a row of columns
+	}
+	hasScheme := true
+	switch last := len(f) - 1; {
+	case last > 0 && isScheme(f[0]):
+		scheme, f = strings.ToLower(f[0]), f[1:]
+	case last > 0 && isScheme(f[last]):
+		scheme, f = protocols(f[last])[0], f[:last]
+	default:
+		hasScheme = false
+		if before, after, found := strings.Cut(f[0], "://"); found && isScheme(before) {
+			scheme, f[0], hasScheme = strings.ToLower(before), after, true
+		}
+	}
+	if len(f) == 5 {
+		return spec, false, false
+	}
+	login := []string{}
+	host := ""
+	switch {
+	case len(f) == 1, len(f) == 2 && isPort(f[1]):
+		if host = strings.Join(f, ":"); !hasScheme {
+			return spec, false, false // host:port or a row of columns
+		}
+	case len(f) == 2:
+		user, password, found := strings.Cut(f[1], ":")
+		if host = f[0]; found && isLogin(f[1], f[1]) {
+			login = []string{user, password}
+		}
+	case len(f) == 3:
+		host, login = f[0], f[1:]
+	case isPort(f[1]):
+		host, login = joinPort(f[0], f[1]), f[2:]
+	case separator != ' ' && isIPv4(f[2]):
+		host, login = f[2]+":"+f[3], f[:2]
+	}
+	if len(login) == 0 && len(f) > 1 && !isPort(f[1]) || !isPlainAddress(host) ||
+		len(login) > 0 && !isLogin(login[0], login[1]) {
+		return spec, false, false
+	}
+	spec.Address = upstream.Address{Scheme: scheme}
+	spec.Address.Host, _ = upstream.HostPort(host, "")
+	if len(login) > 0 {
+		spec.Address.Username, spec.Address.Password = login[0], upstream.Secret(login[1])
+	}
+	return spec, separator == ' ' && len(login) > 0 && !hasScheme, true
+}
+
+// joinPort returns host:port, with the brackets of an IPv6 address.
+func joinPort(host, port string) string {
+	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + port
+}
+
+func isIPv4(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	return err == nil && ip.Is4()
+}
+
+// isPlainAddress reports whether s is host:port, and the host is an IP address or has a dot.
+func isPlainAddress(s string) bool {
+	host, err := upstream.HostPort(s, "")
+	return err == nil && !isBadIPv4(host) && (strings.ContainsAny(host, ".[") || strings.HasPrefix(host, "localhost:"))
+}
+
+// mark matches the characters before an item of a list, such as "- " and "12. ".
+var mark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
+
+// item returns the content of a line that is an item of a list: without a mark before the content, without quotes
+// around it, and without a comma behind the quotes.
+func item(line string) string {
+	line = line[len(mark.FindString(line)):]
+	if len(line) > 2 && strings.IndexByte("\"'`", line[0]) >= 0 {
+		end := strings.IndexByte(line[1:], line[0]) + 1
+		if rest := line[end+1:]; end > 1 && (rest == "" || rest == ",") {
+			return line[1:end]
+		}
+	}
+	return line
+}
+
+// parseTelegram parses the arguments of a link of Telegram to a SOCKS5 proxy.
+func parseTelegram(arguments string) (spec upstream.Spec, err error) {
+	q, err := url.ParseQuery(arguments)
+	if err != nil {
+		return spec, errForm
+	}
+	spec.Address = upstream.Address{Scheme: upstream.SOCKS5, Username: q.Get("user"),
+		Password: upstream.Secret(q.Get("pass"))}
+	spec.Address.Host, err = upstream.HostPort(joinPort(q.Get("server"), q.Get("port")), "")
+	return spec, err
+}
