@@ -111,8 +111,8 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts the failure of a call. It returns true if the module was replaced during the call, so that
-// the caller should call again.
+// failed counts the failure err of a call of v, unless v is closed or not ready. It returns true if v was closed
+// because another module has replaced it. The caller then calls the new module.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
@@ -124,9 +124,9 @@ func (p *plugin) failed(v *version, err error) (again bool) {
 	return false
 }
 
-// timedEvery is the number of calls of which only one is timed, because reading the clock twice takes
-// longer than a call of a small plugin. The time of this call counts for all of them. The number is odd,
-// so that both functions are timed if calls of score and observe alternate.
+// timedEvery is the number of successive calls of which one is timed: reading the clock twice takes longer than a
+// call of a small plugin. The time of the timed call counts for all of these calls. The number is odd, so that both
+// functions are timed if calls of score and observe alternate.
 const timedEvery = 17
 
 // beginTiming returns the start time of a call, or the zero time if the call is not timed.

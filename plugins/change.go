@@ -17,7 +17,7 @@ import (
 // Change is a set of configured plugins that have been loaded and are waiting for Commit or Rollback.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded versions that have not been entered into all
+	ready map[string]*version // loaded versions that have not been put into the map all
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -33,17 +33,17 @@ const keptUnusable = "a kept plugin is not used: it is fetched again"
 
 const placeTaken = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
-// Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback discards
-// the change. The caller must call one of the two soon, because all other changes of the registry wait until
-// then. The error is a *core.KeyError.
+// Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback discards the
+// change. The caller must call Commit or Rollback soon: until then, all other changes of the registry wait. The error
+// is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
 // Begin is like Stage, but for the start of the gateway: modules that take long to compile are
 // compiled in the background. Until a module is ready, the built-in is called instead.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
-// stage loads the plugins without a lock, and then locks mu. If the configuration has been changed
-// meanwhile, it loads them again.
+// stage loads the plugins while it does not hold mu, and then locks mu. If another change of the configuration has
+// taken effect in the meantime (Registry.configured), stage loads the plugins again.
 func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	r.mu.Lock()
 	for {
@@ -64,7 +64,8 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	}
 }
 
-// arrange enters the loaded versions into c.all, the plugins after Commit. The caller holds mu.
+// arrange puts the loaded versions into c.all, the map of plugins that the registry has after Commit. The caller
+// holds mu.
 func (c *Change) arrange(specs map[string]Spec) {
 	c.specs = specs
 	c.all = maps.Clone(*c.r.byName.Load())
@@ -89,9 +90,9 @@ func (c *Change) arrange(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs. It also loads uploads that a plugin of the
-// configuration has hidden so far. Until Commit or Rollback, a hidden upload may be deleted, but not
-// replaced.
+// load loads the plugins that are new or changed in specs. An upload is hidden while a plugin of the configuration
+// has the same name. load also loads each hidden upload whose name is not in specs any more. Until Commit or
+// Rollback, a hidden upload may be deleted, but not replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
@@ -124,9 +125,9 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	return c.loadCode(name, spec, fetched{Module: source.Module{Code: code}}, begin)
 }
 
-// loadFetched loads a module that was fetched before. If there is none, the plugin with this name does not
-// change until its module has been fetched. If a kept module cannot be loaded any more, this is no error, so
-// that the gateway starts nevertheless.
+// loadFetched loads a module that was fetched before. If no such module is kept, the plugin with this name does not
+// change until its module has been fetched. If begin is set and a kept module cannot be loaded any more, this is
+// logged and is no error, so that the gateway starts nevertheless.
 func (c *Change) loadFetched(name string, spec Spec, begin bool) error {
 	if m := c.r.kept(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, begin)
@@ -213,15 +214,15 @@ func sameSpec(a, b Spec) bool {
 	return sameModule && a.Kind == b.Kind && a.Observe == b.Observe && a.Limits == b.Limits && sameConfig
 }
 
-// Scorer returns what Registry.Scorer will return after Commit.
+// Scorer returns the scorer that Registry.Scorer will return after Commit.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(c.all, name, fallback)
 }
 
-// Backoff returns what Registry.Backoff will return after Commit.
+// Backoff returns the backoff that Registry.Backoff will return after Commit.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
 
-// Judge returns what Registry.Judge will return after Commit.
+// Judge returns the judge that Registry.Judge will return after Commit.
 func (c *Change) Judge(name string) (core.Judge, error) { return judge(c.all, name) }
 
 // Commit makes the change take effect.
@@ -252,7 +253,7 @@ func (c *Change) Rollback() {
 	c.r.mu.Unlock()
 }
 
-// closeReady closes the loaded versions that were not entered into c.all.
+// closeReady closes the loaded versions that were not put into c.all.
 func (c *Change) closeReady() {
 	for _, v := range c.ready {
 		v.module.Close()

@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes,
-// removes those whose value is nil, and keeps all others. It works like a Submit of the same module, with
-// the same errors, and RollBack restores the previous settings.
+// Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes, except that
+// it removes each setting whose value in changes is nil. All other settings are kept. Configure works like a Submit
+// of the same module, with the same errors, and RollBack restores the previous settings.
 func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {

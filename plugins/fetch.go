@@ -29,12 +29,12 @@ const (
 // FetchState is the state of a module that is fetched.
 type FetchState string
 
-// The states. In each of them, a module that the plugin already has continues to serve.
+// The states of a module that is fetched. In each state, a module that the plugin already has continues to serve.
 const (
 	FetchRunning FetchState = "fetching"
 	FetchWaiting FetchState = "waiting" // waits for the next attempt, after a failure
 	FetchDone    FetchState = "done"    // fetched, or kept from an earlier run
-	FetchFailed  FetchState = "failed"  // the module was refused, and its source is pinned
+	FetchFailed  FetchState = "failed"  // the module was refused; its pinned source has no other module
 )
 
 // FetchStatus describes how the module of a [plugins.NAME] with a url is fetched.
@@ -51,7 +51,7 @@ type fetcher struct {
 	name   string
 	spec   Spec
 	cancel context.CancelFunc
-	again  chan struct{} // capacity 1; a value makes the fetcher fetch at once
+	again  chan struct{} // capacity 1; a value makes the fetcher fetch the module again without a wait
 
 	mu     sync.Mutex // guards status
 	status FetchStatus
@@ -83,9 +83,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and stops fetchers, so that each spec with a URL has one. Modules whose source is not
-// pinned are fetched again, because the URL may have another module now. Modules that could not be fetched
-// are fetched again, too. The caller holds mu.
+// syncFetchers starts and stops fetchers, so that each spec with a URL has a fetcher. Modules whose source is not
+// pinned are fetched again, because the URL may lead to another module now. Modules that could not be fetched are
+// fetched again, too. The caller holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -174,8 +174,8 @@ func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	}
 }
 
-// isRefusal reports whether err is an error of the module itself, so that another fetch of the same module
-// would fail again.
+// isRefusal reports whether err is an error of the module itself. If so, another fetch of the same module would fail
+// again.
 func isRefusal(err error) bool {
 	var rejected *Rejection
 	var bad *wasmhost.CheckError
@@ -183,15 +183,17 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// meanwhile returns a text about the module that is in use until there is a new one.
+// meanwhile returns a part of a log message: it states whether the plugin's present module serves until a new one is
+// fetched, or the built-in is called.
 func (r *Registry) meanwhile(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.Ready() {
 		return "the module that it has serves"
 	}
-	return "the built-in answers for it"
+	return "the built-in is called in its place"
 }
 
-// fail records that the module of a fetcher can never be used, because of err.
+// fail logs that the module of a fetcher was refused with err. If the plugin has no module yet, its state becomes
+// StateFailed.
 func (r *Registry) fail(f *fetcher, err error) {
 	r.opts.Log.Error("plugin fetched and refused: "+r.meanwhile(f.name), slog.String("plugin", f.name),
 		slog.String("url", f.spec.Source.Place()), slog.Any("error", err))
@@ -272,7 +274,7 @@ func (r *Registry) pendingVersion(name string, spec Spec) *version {
 // JSON, and then the module.
 const fetchedExt = ".fetched"
 
-// fetchedHead describes the source of a kept module. It is compared with the configuration and the module.
+// fetchedHead describes a kept module. The URL is compared with the configuration, and the SHA-256 with the module.
 type fetchedHead struct {
 	URL       string    `json:"url"`
 	SHA256    string    `json:"sha256"`
@@ -315,8 +317,9 @@ type fetched struct {
 	at time.Time
 }
 
-// kept returns the module of spec.Source if it was fetched before, and nil otherwise. It takes the module
-// in use or, if there is none, the module in the file, which it verifies again.
+// kept returns the module of spec.Source if it was fetched before, and nil otherwise. If the plugin with this name
+// already has the module, kept returns that module. Otherwise kept reads the module from its file, and verifies it
+// again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()

@@ -176,7 +176,7 @@ func TestAModuleIsFetchedInTheBackground(t *testing.T) {
 		require.NoError(t, i.Fetch.Err)
 		require.Equal(t, f.begun.Add(1410*s).UTC(), i.Fetch.FetchedAt)
 		require.Equal(t, 5.0, f.score())
-		require.Contains(t, f.logged(), "the built-in answers for it")
+		require.Contains(t, f.logged(), "the built-in is called in its place")
 		require.Contains(t, f.logged(), `msg="plugin fetched" plugin=mine url=https://a.test/m sha256=`)
 		require.NotContains(t, f.logged(), "secret")
 
@@ -213,7 +213,7 @@ func TestTheRunningModuleStays(t *testing.T) {
 	})
 }
 
-func TestAMutableAddress(t *testing.T) {
+func TestAMutableSourceIsFetchedAgain(t *testing.T) {
 	inFetching(t, func(f *fetching) {
 		f.place(constant(1))
 		f.configure(mutable)
@@ -323,7 +323,7 @@ func TestAFetchedModuleAndAnUpload(t *testing.T) {
 }
 
 // If a plugin is removed from the configuration while its module is being fetched, it is not added again.
-func TestATableThatGoesDuringAFetch(t *testing.T) {
+func TestATableThatIsRemovedDuringAFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fetched := make(chan struct{})
 		r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler),

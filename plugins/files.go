@@ -110,10 +110,10 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost adds to err how to remove an upload that cannot be loaded any more.
+// lost adds to err the requests to the API that replace or remove an upload that cannot be loaded any more.
 func lost(name string, err error) error {
-	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
-		name)
+	return fmt.Errorf("%w; the built-in is called in its place: PUT /api/v1/plugins/%s replaces it, DELETE removes it",
+		err, name)
 }
 
 func (r *Registry) read(name string) (code []byte, spec Spec, err error) {

@@ -17,16 +17,16 @@ const DefaultMaxFaults = 5
 // Options.MaxFaults.
 const windowFactor = 10
 
-// If the machine stalls, many simultaneous calls find no free instance (wasmhost.ReasonBusy). For this reason
-// a plugin is quarantined only if at least half of its calls, and at least busyLeast calls, fail in this way
-// during busyFor.
+// If the machine stalls, many simultaneous calls find no free instance (wasmhost.ReasonBusy). For this reason, such
+// failures lead to a quarantine only if at least half of a plugin's calls, and at least busyLeast calls, fail in this
+// way during the time busyFor.
 const (
 	busyFor   = 2 * time.Second
 	busyLeast = 20 // calls
 )
 
-// health decides when one version is quarantined. It stores the numbers of the failed calls, so that
-// successful calls need not update it. plugin.faultMu guards it.
+// health decides when one version of a plugin is quarantined. The calls are numbered, and health stores the numbers
+// of the failed calls. For this reason a successful call does not change health. plugin.faultMu guards it.
 type health struct {
 	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next   int      // index of the oldest number once recent is full
@@ -36,8 +36,8 @@ type health struct {
 	busySince time.Time
 }
 
-// fault counts the failure of call number n. It returns true if max faults lie within the last
-// windowFactor*max calls.
+// fault counts the failure of call number n. It returns true if the number of faults within the last windowFactor*max
+// calls has reached max.
 func (h *health) fault(n uint64, max int) bool {
 	if len(h.recent) < max {
 		h.recent = append(h.recent, n)
@@ -48,8 +48,8 @@ func (h *health) fault(n uint64, max int) bool {
 	return len(h.recent) == max && int64(n-h.recent[h.next]) < int64(max)*windowFactor
 }
 
-// busyFault counts call number n, which found no free instance. It returns true if most calls have failed in
-// this way for busyFor.
+// busyFault counts call number n, which found no free instance. It returns true if at least half of the calls, and at
+// least busyLeast calls, have failed in this way for the time busyFor.
 func (h *health) busyFault(n uint64, now time.Time) bool {
 	if calls := n - h.busyCall + 1; h.busy == 0 || 2*(h.busy+1) < calls {
 		h.busy, h.busyCall, h.busySince = 0, n, now
@@ -58,18 +58,18 @@ func (h *health) busyFault(n uint64, now time.Time) bool {
 	return h.busy >= busyLeast && now.Sub(h.busySince) >= busyFor
 }
 
-// logEvery is the minimum time between two log records about a plugin's faults. A record has the
-// numbers of faults and calls since the last one.
+// logEvery is the minimum time between two log records about a plugin's faults. Each record has the numbers of faults
+// and calls since the previous record.
 const logEvery = 10 * time.Second
 
-// FaultReport reports failed calls of a plugin.
+// FaultReport reports plugin faults of one plugin: failed calls, and slow calls (wasmhost.ReasonSlow).
 type FaultReport struct {
 	Plugin      string
 	At          time.Time
 	Reason      string // reason of the last failure: wasmhost.ReasonTrap and so on
 	Err         error  // error of the last failure
-	Faults      uint64 // since the last report
-	Calls       uint64 // since the last report, failed ones included
+	Faults      uint64 // failed and slow calls since the last report
+	Calls       uint64 // all calls since the last report
 	Quarantined bool   // the report's last fault has led to a quarantine
 }
 
@@ -79,7 +79,7 @@ func (r *Registry) report(f FaultReport) {
 		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
 	switch {
 	case f.Quarantined:
-		r.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)
+		r.opts.Log.Error("plugin quarantined: the built-in is called in its place", attrs...)
 	case f.Reason == wasmhost.ReasonSlow:
 		r.opts.Log.Warn("plugin is slow", attrs...)
 	default:
@@ -104,7 +104,7 @@ func (p *plugin) succeeded(v *version) {
 	}
 }
 
-// fault counts a failed call of a version, and quarantines the version after too many.
+// fault counts a failed call of a version. It quarantines the version if too many of its calls have failed (health).
 func (p *plugin) fault(v *version, err error) { p.record(v, p.calls.Add(1), err) }
 
 // record records that call number n of a version failed with err.

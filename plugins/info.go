@@ -47,7 +47,7 @@ type Info struct {
 	Learns      bool      // the module exports observe
 	LoadedAt    time.Time // UTC
 	Calls       uint64    // calls of all functions, including failed calls
-	Faults      uint64    // the failed ones of Calls
+	Faults      uint64    // number of plugin faults: failed calls and slow calls
 	FaultsBy    map[string]uint64
 	LastError   string
 	LastFaultAt time.Time     // UTC; zero without a fault
@@ -110,7 +110,7 @@ func (r *Registry) Get(name string) (Info, error) {
 
 func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
 
-// TestScorer calls a scorer and returns the scores, which have no other effect.
+// TestScorer calls a scorer and returns the scores. The call has no effect on requests.
 func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error)
 	return scores, p.current.Load().module.Score(c, scores)
 }
 
-// TestBackoff calls a backoff and returns the delay in seconds, which has no other effect.
+// TestBackoff calls a backoff and returns the delay in seconds. The call has no effect on requests.
 func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
 	if err != nil {
@@ -129,7 +129,7 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	return p.current.Load().module.Delay(q)
 }
 
-// TestJudge calls a judge and returns the ruling, which has no other effect. sample returns a response with
+// TestJudge calls a judge and returns the ruling. The call has no effect on requests. sample returns a response with
 // the parts that the judge asks for.
 func (r *Registry) TestJudge(
 	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),

@@ -2,7 +2,8 @@ package plugins
 
 import "github.com/whirlpool-proxy/whirlpool/plugins/output"
 
-// outputOf returns the output of a plugin. For an unknown name it returns a new one.
+// outputOf returns the output of a plugin: its log lines and metrics. If no plugin has the name, it returns a new
+// output.
 func (r *Registry) outputOf(name string) *output.Output {
 	if all := r.byName.Load(); all != nil {
 		if p := (*all)[name]; p != nil {
@@ -16,8 +17,8 @@ func (r *Registry) outputOf(name string) *output.Output {
 	return output.New(r.now, onLine)
 }
 
-// Log returns the plugin's log lines whose number is greater than the parameter after, the oldest
-// first. The registry keeps the last output.MaxLines. The error wraps core.ErrNotFound.
+// Log returns the plugin's log lines whose number is greater than the parameter after, the oldest first. The registry
+// keeps the last output.MaxLines lines of each plugin. The error wraps core.ErrNotFound.
 func (r *Registry) Log(name string, after uint64) ([]output.Line, error) {
 	p := r.get(name)
 	if p == nil {

@@ -17,21 +17,21 @@ type observer struct {
 	done   chan struct{}         // closed by close
 	closed sync.Once
 	missed atomic.Uint64 // observations discarded because the queue was full
-	called atomic.Bool   // a request has called the plugin since the plugin was last in use
+	called atomic.Bool   // a request has called this backoff since the backoff was last in use (SetUsed)
 }
 
 const (
 	// queued is the size of a plugin's queue.
 	queued = 1024
-	// The calls of one plugin's observe use at most 1/observeShare of a processor. To limit them, the observer
-	// pauses after calls that took observeSlice in total.
+	// The calls of one plugin's observe use at most 1/observeShare of a processor. To limit the calls, the observer
+	// pauses when its calls since the last pause have taken observeSlice in total.
 	observeShare = 4
 	observeSlice = 2 * time.Millisecond
 )
 
-// Observe queues a finished attempt for the plugins that take observations and are in use (SetUsed)
-// or configured with observe = true. It does not block. If a plugin's queue is full, the
-// observation is counted as missed (Info.Missed).
+// Observe queues a finished attempt for each plugin that takes observations. The plugin must be in use (SetUsed), be
+// configured with observe = true, or be a backoff that a request's own policy has called. Observe does not block. If
+// a plugin's queue is full, the observation is counted as missed (Info.Missed).
 func (r *Registry) Observe(o *core.Observation) {
 	learners := *r.learners.Load()
 	if len(learners) == 0 {

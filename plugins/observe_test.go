@@ -75,7 +75,7 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 
 // Requests do not wait for a plugin that is slow to learn. The observations that it cannot take are counted
 // as missed.
-func TestObservationsWaitForNobody(t *testing.T) {
+func TestNoRequestWaitsForAnObservation(t *testing.T) {
 	r := registry(t)
 	_, err := r.Put("slow", learner(w.Join(w.Const32(300_000), []byte{0x21, 0, w.Loop, w.Empty, w.LocalGet, 0},
 		w.Const32(1), []byte{0x6b, 0x22, 0, w.BrIf, 0, w.End})...), nil, false)

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// plugin is the plugin with one name. Its module can be replaced by another version.
+// plugin is the plugin with one name. A version is one module of the plugin; another version can replace it.
 type plugin struct {
 	name     string
 	registry *Registry
@@ -33,7 +33,7 @@ type plugin struct {
 	lastError string
 	lastFault time.Time
 	logged    time.Time // time of the last log record about faults
-	atLog     counts    // the counts at the time logged
+	atLog     counts    // the counts at the last log record about faults
 }
 
 type counts struct{ calls, faults uint64 }
@@ -52,8 +52,8 @@ type version struct {
 	module   *wasmhost.Module
 	loaded   time.Time
 	previous *origin               // the previous module from the same source
-	hides    atomic.Bool           // an upload of the same name is used again if this plugin is removed
-	failed   atomic.Pointer[error] // why the module cannot be loaded
+	hides    atomic.Bool           // an upload of the same name is used again if the configured plugin is removed
+	failed   atomic.Pointer[error] // the error if the module cannot be loaded; otherwise nil
 
 	pending     bool          // the module has not been fetched yet
 	fetched     time.Time     // UTC; zero for modules that are not fetched
@@ -61,7 +61,7 @@ type version struct {
 	slow        atomic.Uint64 // number of the module's slow calls that have been counted as faults
 	quarantined atomic.Bool
 	health      health
-	output      *output.Output // of the plugin
+	output      *output.Output // of the plugin; all its versions share it
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {
@@ -71,7 +71,8 @@ func (r *Registry) newPlugin(name string, v *version) *plugin {
 	return p
 }
 
-// kind returns the kind of the current version; "" if it cannot be loaded.
+// kind returns the kind of the current version. It is "" if the kind is unknown: the module cannot be loaded or has
+// not been fetched.
 func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
 
 func (v *version) kind() wasmhost.Kind {
@@ -81,15 +82,16 @@ func (v *version) kind() wasmhost.Kind {
 	return v.module.Description().Kind
 }
 
-// takes reports whether v may replace the current version. v must have the kind of the current version,
-// because requests that hold p call it as a scorer or as a judge. If the current kind is unknown, v may be
-// a scorer or a judge, but not a backoff, because backoffs are looked up for each use.
+// takes reports whether the version v may replace the current version of p. v must have the kind of the current
+// version, because requests that hold p call p as a plugin of that kind. If the kind of the current version is
+// unknown, v may be a scorer or a judge. It may not be a backoff: backoffs are looked up by name for each use, so a
+// new plugin can take the place of p.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff
 }
 
-// swap replaces the plugin's module. Calls in progress finish with the old one.
+// swap replaces the plugin's module. Calls in progress finish with the old module.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
 	if old.failed.Load() == nil && old.source == v.source {
@@ -117,8 +119,8 @@ func (r *Registry) hostOf(v *version) *wasmhost.Host {
 	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.Of(r.opts.Limits))
 }
 
-// load makes a version from the bytes of a module. If begin is set and the module takes long to
-// compile, load compiles it in the background and returns at once.
+// load makes a version from the bytes of a module. If begin is set and the module takes long to compile, load
+// compiles the module in the background and does not wait for the compilation.
 func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
 	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
@@ -152,7 +154,7 @@ func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module
 			return
 		}
 		if err != nil {
-			msg := "plugin does not serve: the built-in answers for it"
+			msg := "plugin does not serve: the built-in is called in its place"
 			if v.source == SourceAPI {
 				msg, err = lostMsg, lost(name, err)
 			}

@@ -121,7 +121,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				require.Equal(t, [2]int{warnings, errors}, [2]int{gotWarnings, gotErrors},
 					"warnings and errors in the log")
 				if errors > 0 {
-					require.Equal(t, "plugin quarantined: the built-in answers for it", log.last["msg"])
+					require.Equal(t, "plugin quarantined: the built-in is called in its place", log.last["msg"])
 					require.Equal(t, "mine", log.last["plugin"])
 					require.Equal(t, reasons[behaviour], log.last["reason"])
 				}

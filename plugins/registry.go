@@ -1,11 +1,11 @@
-// Package plugins is the registry of plugins. A plugin is built in, configured or uploaded, and has a name.
-// A plugin's module can be replaced, rolled back or quarantined while requests are in flight. A caller that
-// holds a Scorer, Backoff or Judge calls the current module of its name, or a built-in if there is no usable
-// module.
+// Package plugins is the registry of plugins. A plugin is built in, configured or uploaded, and has a name. The
+// module of a plugin can be replaced, rolled back or quarantined while requests are in flight. A Scorer, Backoff or
+// Judge calls the current module of its plugin. If that module cannot be used, a built-in is called in place of a
+// scorer or a backoff. No built-in replaces a judge.
 //
-// Files: plugin.go has a plugin and its versions, call.go the calls, health.go the quarantine, observe.go the
-// observations, change.go the plugins of the configuration, uploads.go the uploads, and files.go the files of
-// uploads.
+// Files: plugin.go has the types plugin and version (one module of a plugin), call.go the calls, health.go the
+// quarantine, observe.go the observations, change.go the plugins of the configuration, fetch.go the modules that are
+// fetched, uploads.go the uploads, and files.go the files of uploads.
 package plugins
 
 import (
@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/source"
@@ -57,14 +58,15 @@ type Spec struct {
 	Temporary bool // an upload that is not kept in StateDir
 }
 
-// Limits are the limits of one plugin. A field with 0 stands for the common limit.
+// Limits are the limits of one plugin. A field with the value 0 means that the limit in Options.Limits applies.
 type Limits struct {
 	Fuel        int64         // for one call; see wasmhost.Limits
 	MemoryBytes int64         // of an instance, rounded down to pages of 64 KiB
 	CallTimeout time.Duration // CPU time of one call
 }
 
-// Of returns the limits of a plugin: those of l, and those of all where l has 0.
+// Of returns the limits of a plugin: those of l. Each limit that is 0 in l is taken from the parameter all, the
+// common limits.
 func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
 	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
@@ -72,8 +74,8 @@ func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	return all
 }
 
-// place returns the place that the module comes from: the path, the built-in, or the URL without
-// its query.
+// place returns the origin of the module, for messages: the path, the name of the built-in, or the URL without its
+// query.
 func (s *Spec) place() string { return cmp.Or(s.Path, s.Builtin, s.Source.Place()) }
 
 // Options are the options of a Registry.
@@ -81,7 +83,7 @@ type Options struct {
 	Limits    wasmhost.Limits  // zero: wasmhost.DefaultLimits
 	CacheDir  string           // of compiled modules; "" for none
 	StateDir  string           // of uploaded modules; "" keeps none
-	MaxFaults int              // see DefaultMaxFaults, which is used for 0
+	MaxFaults int              // see DefaultMaxFaults; 0 means DefaultMaxFaults
 	Log       *slog.Logger     // required
 	Now       func() time.Time // nil: time.Now
 	// Fetch fetches and verifies the module of a Spec with a Source; see source.Client. If it is nil, no module
@@ -91,8 +93,9 @@ type Options struct {
 	// error means that the check itself failed, which is not due to the module. If Check is nil, uploads are only
 	// loaded and called once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
-	// OnLine receives each log line of a plugin that is kept. It is called during the call that writes the line.
-	// It must return soon, and must not call the registry. It may be nil.
+	// OnLine receives each log line of a plugin, except the lines beyond the limit of package output. It is called
+	// during the call of the plugin that writes the line. It must return soon, and must not call the registry. It may
+	// be nil.
 	OnLine func(plugin string, l output.Line)
 	// OnFault receives a report whenever failed calls are logged: at a quarantine, and otherwise at most once in
 	// 10 s for each plugin. It must return soon, and must not call the registry. It may be nil.
@@ -101,34 +104,33 @@ type Options struct {
 
 // Registry holds all plugins by name. It is safe for concurrent use.
 //
-// It holds no lock while a module runs or is compiled.
+// The registry holds no lock while a module runs or is compiled.
 type Registry struct {
 	opts     Options
 	host     *wasmhost.Host
 	compiler *compiler
-	used     atomic.Pointer[func(name string) bool] // reports whether a plugin is in use; nil if all are
+	used     atomic.Pointer[func(name string) bool] // see SetUsed; nil if it was not called
 	closing  context.Context                        // cancelled by Close
 	stop     context.CancelFunc
 
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
 	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
-	// mu is held by one change at a time. It guards the replacement of byName, the files of uploads, and
-	// configured. A Change holds it from the end of Stage to Commit or Rollback.
+	// mu is held by one change at a time. It guards the replacement of byName, the files of uploads, and configured.
+	// A Change holds mu from the end of Stage until Commit or Rollback.
 	mu         sync.Mutex
 	configured uint64         // number of changes by the configuration
 	frozen     bool           // see Freeze
 	background sync.WaitGroup // background compilations and uploads
 
-	poolMu sync.Mutex // guards pool; held while proxies are passed to modules or modules are entered; locked after mu
+	poolMu sync.Mutex // guards pool; held while modules receive pool or are published; locked after mu
 	pool   []wasmhost.Proxy
 
 	uploads  uploads
 	fetchers fetchers
 }
 
-// New returns a registry with the built-ins and the modules uploaded earlier. The caller must call
-// Close.
+// New returns a registry with the built-ins and the uploads of earlier runs. The caller must call Close.
 func New(opts Options) (*Registry, error) {
 	if opts.MaxFaults == 0 {
 		opts.MaxFaults = DefaultMaxFaults
@@ -156,14 +158,13 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or
-// judge. It is called for each observation. Observations go to the plugins in use, to those configured with
-// observe = true, and to backoffs that a request's own policy has called. If no function is set, they go to
-// all plugins.
+// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or judge.
+// It is called for each observation. Observations go to the plugins in use, to those configured with observe = true,
+// and to backoffs that a request's own policy has called. If no function is set, observations go to all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
 
-// Freeze makes all later changes of files in StateDir fail with state.ErrClosed. It is called before
-// another process uses the folder.
+// Freeze makes later changes of the upload files in StateDir fail with state.ErrClosed. It is called before another
+// process uses the folder.
 func (r *Registry) Freeze() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,7 +193,8 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish replaces byName and learners. The caller holds mu.
+// publish replaces the plugins of the registry by those in the map all: it sets byName and learners. The caller holds
+// mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -205,8 +207,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter calls swap and then publishes all. The versions in fresh receive the proxies of the pool before their
-// first call.
+// enter passes the proxies of the pool to the versions in fresh. It then calls swap, and then publish with the map
+// all.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -227,13 +229,13 @@ func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
 	}
 }
 
-// Scorer returns the scorer with the given name. If it fails, the built-in named fallback is called
-// instead.
+// Scorer returns the scorer with the given name. If a call of the scorer fails, the built-in with the name fallback
+// is called instead.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }
 
-// Backoff returns the backoff with the given name. If it fails, the built-in FallbackBackoff is
+// Backoff returns the backoff with the given name. If a call of the backoff fails, the built-in FallbackBackoff is
 // called instead.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
@@ -280,7 +282,8 @@ func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, err
 		}
 	}
 	slices.Sort(names)
-	return nil, fmt.Errorf("there is no %s named %q; there are %s", kind, name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("there is no %s named %q%s; there are %s", kind, name, strict.DidYouMean(name, names),
+		strings.Join(names, ", "))
 }
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)

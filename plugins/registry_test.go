@@ -38,7 +38,7 @@ func (r rows) Fill(q *core.RankRequest, to []core.Candidate) {
 }
 
 // Each deterministic scorer is compared with an implementation in Go, for random candidates.
-func TestScorersAgainstNativeTwins(t *testing.T) {
+func TestScorersAgainstImplementationsInGo(t *testing.T) {
 	r := registry(t)
 	twins := map[string]func(c core.Candidate) float64{
 		"performance": func(c core.Candidate) float64 {
@@ -82,7 +82,7 @@ func TestScorersAgainstNativeTwins(t *testing.T) {
 	})
 }
 
-func TestBackoffsAgainstNativeTwins(t *testing.T) {
+func TestBackoffsAgainstImplementationsInGo(t *testing.T) {
 	r := registry(t)
 	jitter := func(q *core.BackoffRequest, d float64) float64 {
 		if d = min(d, q.Cap); q.Jitter == 0 {

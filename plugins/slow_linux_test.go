@@ -18,8 +18,8 @@ import (
 // today has two candidates, and a request at the present time.
 type today struct{ rows }
 
-func (r today) Fill(q *core.RankRequest, to []core.Candidate) {
-	r.rows.Fill(q, to)
+func (t today) Fill(q *core.RankRequest, to []core.Candidate) {
+	t.rows.Fill(q, to)
 	q.Now = 1.8e9
 }
 

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	maxUploads  = 100 // number of uploaded plugins; their modules are kept in memory and on disk
-	maxPending  = 16  // number of uploads being checked or waiting; their modules are in memory
-	maxFinished = 100 // number of finished uploads whose status is kept
+	maxUploads  = 100 // maximum number of uploaded plugins; their modules are kept in memory and on disk
+	maxPending  = 16  // maximum number of uploads being checked or waiting; their modules are in memory
+	maxFinished = 100 // maximum number of finished uploads whose status is kept
 )
 
 // ErrTooManyUploads reports that maxPending uploads are already being checked.
@@ -57,7 +57,7 @@ type UploadState string
 
 // The states of an upload.
 const (
-	UploadChecking UploadState = "checking" // being checked and compiled, or waiting for that
+	UploadChecking UploadState = "checking" // being checked and compiled, or waiting to be checked
 	UploadDone     UploadState = "done"     // the plugin is ready
 	UploadFailed   UploadState = "failed"
 )
@@ -114,25 +114,25 @@ func (u *Upload) Status() UploadStatus {
 	return s
 }
 
-// uploads holds the uploads in progress, and the last ones that have ended.
+// uploads holds the uploads in progress, and the last maxFinished uploads that have ended.
 type uploads struct {
 	mu      sync.Mutex // guards the fields below
 	last    uint64
 	pending int
 	byID    map[string]*Upload
-	byName  map[string]*Upload // the last upload in progress
+	byName  map[string]*Upload // by plugin; the newest upload in progress
 	ended   []string           // ids, the oldest first
 }
 
 // Submit begins to load a module under a name, and does not wait for the end of the upload. If replace is set, the
-// module replaces that of the plugin with this name; otherwise it becomes a new plugin. The module is checked
-// (Options.Check), compiled and called once before it is used. Modules that take long to compile do not delay
-// others. If config is nil, the settings of the replaced module are kept. If keep is not set, the upload lasts
-// until the end of the process, and does not replace the file of an earlier upload.
+// module replaces the module of the plugin with this name; otherwise it becomes a new plugin. The module is checked
+// (Options.Check), compiled and called once before it is used. A module that takes long to compile does not delay the
+// uploads of modules that compile quickly. If config is nil, the settings of the replaced module are kept. If keep is
+// not set, the upload lasts until the end of the process, and does not replace the file of an earlier upload.
 //
-// Submit returns an error, and no upload, if the module cannot be accepted at all. The upload can fail with
-// the same errors. The error is a *wasmhost.CheckError or a *Rejection if the module is the cause. It wraps
-// core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name is taken or cannot be
+// If Submit can refuse the module immediately, it returns an error and no upload. Otherwise the upload itself can
+// fail, with the same errors. The error is a *wasmhost.CheckError or a *Rejection if the module is the cause. It
+// wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name is taken or cannot be
 // changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, keep bool) (*Upload, error) {
 	return r.submit(name, code, replace, keep, func() ([]byte, map[string]any) {
@@ -143,9 +143,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit. It calls input for the module and the settings when earlier uploads with the same name
-// have ended, because only then is it certain what the upload changes. code is the module for the checks before
-// the upload begins.
+// submit implements Submit. It calls input for the module and the settings after earlier uploads with the same name
+// have ended: such an upload may change what input returns. code is the module that is checked before the upload
+// begins.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -188,8 +188,8 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	return u.plugin, u.err
 }
 
-// Upload returns an upload that Submit has begun. The last maxFinished uploads that have ended are
-// kept.
+// Upload returns the upload with the given id, which Submit has begun. Of the uploads that have ended, only the last
+// maxFinished are kept. The error wraps core.ErrNotFound.
 func (r *Registry) Upload(id string) (*Upload, error) {
 	r.uploads.mu.Lock()
 	defer r.uploads.mu.Unlock()
@@ -199,8 +199,8 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// begin returns a new upload, the function that ends it, and the earlier upload of the same name if it is
-// still in progress.
+// begin returns a new upload (up) and the function that ends it (end). The result before is the previous upload of
+// the same name if it is still in progress, and nil otherwise.
 func (u *uploads) begin(name, sum string, now time.Time) (up *Upload, end func(Info, error, time.Time), before *Upload,
 	err error,
 ) {
@@ -234,7 +234,7 @@ func (u *uploads) end(up *Upload) {
 	}
 }
 
-// upload checks and loads a module and enters it into the registry.
+// upload checks and loads a module, and puts it into the registry.
 func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (Info, error) {
 	var v *version
 	err := r.compiler.run(r.closing, code, func() (err error) {
@@ -281,8 +281,8 @@ func (r *Registry) uploaded() (n int) {
 	return n
 }
 
-// take saves an upload and enters it into the registry. Before, it calls allowed, because another plugin
-// may have got the name during the compilation.
+// take saves an upload and puts it into the registry. It first calls allowed, because another plugin may have got the
+// name during the compilation.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -303,7 +303,7 @@ func (r *Registry) take(name string, v *version, allowed func() error) (Info, er
 	return p.info(), nil
 }
 
-// install enters a version under a name. The caller holds mu.
+// install puts a version into the registry under a name. The caller holds mu.
 func (r *Registry) install(name string, v *version) *plugin {
 	all := *r.byName.Load()
 	p := all[name]
@@ -317,9 +317,10 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns a use of
-// the plugin, or "". It is called while the registry's lock is held, and must not change plugins.
-// The error wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns the role in which the plugin
+// is in use, such as the retry scorer, or "" if the plugin is not in use. inUse is called while the registry's lock
+// is held, and must not change plugins. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an
+// error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -352,8 +353,8 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 // is rolled back by a change of the configuration.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
-// RollBack replaces the current module by the previous one. The error wraps core.ErrNotFound or
-// core.ErrConflict, is a *wasmhost.CheckError, or an error of the file system.
+// RollBack replaces the current module of an uploaded plugin by the plugin's previous module. The error wraps
+// core.ErrNotFound or core.ErrConflict, is a *wasmhost.CheckError, or an error of the file system.
 func (r *Registry) RollBack(name string) (Info, error) {
 	var to origin
 	allowed := func() error {

@@ -227,7 +227,7 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 
 // [plugins.NAME] hides an upload with the same name. When the table is removed, the upload is used again, at
 // once and after a restart. The log reports both.
-func TestAnUploadBehindTheConfiguration(t *testing.T) {
+func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 	log := &entries{counts: map[slog.Level]int{}}
 	opts := plugins.Options{Log: slog.New(log), StateDir: t.TempDir()}
 	r := reopen(t, opts)
@@ -339,7 +339,7 @@ func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func
 }
 
 // While an upload is being compiled, only the next upload waits for it. Changes that are made meanwhile stay.
-func TestNobodyWaitsForAnUpload(t *testing.T) {
+func TestNoRequestWaitsForAnUpload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()
 	put := func(name, module string, replace bool) error {
@@ -400,7 +400,7 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 }
 
 // While a reload compiles, only the next reload waits for it. Changes that are made meanwhile stay.
-func TestNobodyWaitsForAReload(t *testing.T) {
+func TestNoRequestWaitsForAReload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()
 	path := filepath.Join(t.TempDir(), "mine.wasm")

@@ -30,7 +30,7 @@ func uniform(seed float64, i int) float64 {
 	return float64(z>>11+1) / (1 << 53)
 }
 
-func TestWeightedChoosesEachAsOftenAsItsWeightSays(t *testing.T) {
+func TestWeightedChoosesByWeight(t *testing.T) {
 	s, err := registry(t).Scorer("weighted", plugins.FallbackRetry)
 	require.NoError(t, err)
 	weights := []float64{1, 2, 3, 4}

@@ -8,7 +8,7 @@ import (
 )
 
 // build.sh --check compiles every module again and compares the bytes.
-func TestTheModulesAreWhatTheSourceGives(t *testing.T) {
+func TestTheModulesMatchTheirSource(t *testing.T) {
 	out, err := exec.Command("./build.sh", "--check").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

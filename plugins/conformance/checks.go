@@ -56,8 +56,8 @@ func (k *kit) starts() (string, error) {
 		p.Pages()), nil
 }
 
-// refused reports whether err means that settings were refused, either by configure or because describe does
-// not declare them. Other errors mean that a call failed.
+// refused reports whether err means that settings were refused: by the module's export configure, or because the
+// module's export describe does not declare them. Other errors mean that a call failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
 	var s *wasmhost.SettingError
@@ -70,8 +70,8 @@ func refusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// noRoom reports whether err means that reserve returned no region. This is permitted for large settings, but
-// not for calls.
+// noRoom reports whether err means that the export reserve returned no region. A module may refuse large settings in
+// this way, but not calls.
 func noRoom(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
@@ -87,8 +87,8 @@ func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	return f(p)
 }
 
-// room calls reserve and checks the region that it returns.
-func room(p *wasmhost.Probe, size uint32) (uint32, error) {
+// reserve calls the export reserve and checks the region that it returns.
+func reserve(p *wasmhost.Probe, size uint32) (uint32, error) {
 	at, err := p.Reserve(size)
 	switch {
 	case err != nil:
@@ -104,41 +104,41 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	return at, nil
 }
 
-// least is the size, in bytes, of the smallest region that the host asks for.
-const least = 4096
+// minRegion is the size, in bytes, of the smallest region that the host asks for.
+const minRegion = 4096
 
-// sizeFor returns the size of the region that the host reserves for a choice among n candidates. It is a
-// multiple of 4096 bytes.
+// sizeFor returns the number of bytes that the host reserves in the module's memory for a call of a scorer with n
+// candidates. It is a multiple of 4096.
 func sizeFor(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
-// most returns the size of the region for the largest call that every module must serve. Every module must be
-// able to reserve it.
-func (k *kit) most() uint32 {
+// largestRegion returns the size, in bytes, of the region for the largest call that every module of this kind must
+// serve. Each such module must be able to reserve a region of this size.
+func (k *kit) largestRegion() uint32 {
 	switch k.desc.Kind {
 	case wasmhost.Scorer:
 		return sizeFor(abi.MinCandidates)
 	case wasmhost.Judge:
 		return abi.JudgeRoom
 	}
-	return least
+	return minRegion
 }
 
 func (k *kit) reserve() (string, error) {
 	repeated := int(k.module.Limits().MemoryPages)*16 + 1000
-	sizes := []uint32{least}
-	if most := k.most(); most > least {
-		sizes = append(sizes, 2*least, least, 3*least, most, least, most)
+	sizes := []uint32{minRegion}
+	if most := k.largestRegion(); most > minRegion {
+		sizes = append(sizes, 2*minRegion, minRegion, 3*minRegion, most, minRegion, most)
 	}
 	err := k.fresh(func(p *wasmhost.Probe) error {
 		for _, size := range sizes {
-			if _, err := room(p, size); err != nil {
+			if _, err := reserve(p, size); err != nil {
 				return err
 			}
 		}
-		for i := range repeated { // so many regions that they exceed the memory if the module never reuses one
-			if _, err := room(p, least); err != nil {
+		for i := range repeated { // more regions than fit into the memory, unless the module reuses them
+			if _, err := reserve(p, minRegion); err != nil {
 				return fmt.Errorf("call %d in a row: %w", i+1, err)
 			}
 		}
@@ -151,32 +151,32 @@ func (k *kit) reserve() (string, error) {
 // keeps its own data there.
 func (k *kit) answers() (string, error) {
 	err := k.fresh(func(p *wasmhost.Probe) error {
-		at, err := room(p, k.most())
+		at, err := reserve(p, k.largestRegion())
 		if err != nil {
 			return err
 		}
-		if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(k.most()))); err != nil {
+		if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(k.largestRegion()))); err != nil {
 			return err
 		}
-		return k.once(p)
+		return k.callOnce(p)
 	})
 	return "a plausible call", err
 }
 
-// some is the number of candidates in the call that once makes.
-const some = 10
+// onceCandidates is the number of candidates in the call that callOnce makes.
+const onceCandidates = 10
 
-// limit returns the fuel limit of the call that once makes.
+// limit returns the fuel limit of the call that callOnce makes.
 func (k *kit) limit() int64 {
 	limit := k.module.Limits().Fuel
 	if k.desc.Kind == wasmhost.Scorer {
-		limit += some * wasmhost.FuelPerCandidate
+		limit += onceCandidates * wasmhost.FuelPerCandidate
 	}
 	return limit
 }
 
-// once makes one plausible call.
-func (k *kit) once(p *wasmhost.Probe) error {
+// callOnce makes one plausible call.
+func (k *kit) callOnce(p *wasmhost.Probe) error {
 	switch k.desc.Kind {
 	case wasmhost.Backoff:
 		w := trial.Waits()[0]
@@ -186,7 +186,7 @@ func (k *kit) once(p *wasmhost.Probe) error {
 		_, err := p.Rule(trial.Responses()[0].For(p.Wants()))
 		return err
 	}
-	_, err := score(p, trial.Plausible(some))
+	_, err := score(p, trial.Plausible(onceCandidates))
 	return err
 }
 
@@ -204,7 +204,7 @@ func (k *kit) reserveLarge() (string, error) {
 		if _, err := p.Read(at, size); at != 0 && err != nil {
 			return fmt.Errorf("reserve(%d) returned %d though memory has only %d pages", size, at, p.Pages())
 		}
-		if err := k.once(p); err != nil {
+		if err := k.callOnce(p); err != nil {
 			return fmt.Errorf("after reserve(%d) was refused: %w", size, err)
 		}
 		return nil
@@ -265,7 +265,8 @@ func many(config map[string]any) map[string]any {
 	return out
 }
 
-// score calls score for a choice. It returns an error for results that would be plugin faults in the gateway.
+// score calls the export score for the choice c: a request and its candidates. It returns an error for results that
+// would be plugin faults in the gateway.
 func score(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
@@ -286,8 +287,8 @@ func (k *kit) counts() (string, error) {
 	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
 }
 
-// many checks calls of score with more candidates than a scorer must accept. The module may refuse the size,
-// or use up the fuel, but it must not trap or return invalid scores.
+// many checks a call of score with more candidates than a scorer must accept. The module may refuse the size, or use
+// up the fuel or the CPU time. It must not trap or return invalid scores.
 func (k *kit) many() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
@@ -330,8 +331,9 @@ func (k *kit) deterministic() (string, error) {
 		})
 }
 
-// same checks that a module that does not learn gives the same results each time. It makes the same calls
-// twice with each of three instances. ask makes the calls.
+// same checks that a module that does not learn returns the same results each time. It makes the same calls twice
+// with each of three instances. ask makes the calls. wrong returns the error if result number i differs between the
+// first calls and later calls.
 func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
@@ -371,8 +373,8 @@ func differs(a, b []float64) int {
 	return -1
 }
 
-// outside checks that a module neither uses nor changes the bytes around the rows and the scores of a
-// choice. It makes the same call with different bytes there.
+// outside checks that a module neither uses nor changes the bytes around the rows and the scores of a choice. It
+// makes the same call several times, each time with different bytes around the rows and the scores.
 func (k *kit) outside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := trial.Plausible(n)
@@ -401,7 +403,7 @@ func (k *kit) outside() (string, error) {
 func surrounded(p *wasmhost.Probe, c *trial.Choice, guard uint32, filler byte) ([]float64, error) {
 	n := uint32(c.Len())
 	size := (4*guard + abi.RankRequestSize + n*(abi.CandidateSize+abi.ScoreSize) + 4095) &^ 4095
-	base, err := room(p, size)
+	base, err := reserve(p, size)
 	if err != nil {
 		return nil, err
 	}
@@ -496,7 +498,7 @@ func (k *kit) observe() (string, error) {
 				return fmt.Errorf("observation %d, %+v: %w", i, list[i], err)
 			}
 			if i%100 == 0 {
-				if err := k.once(p); err != nil {
+				if err := k.callOnce(p); err != nil {
 					return fmt.Errorf("after %d observations: %w", i+1, err)
 				}
 			}
@@ -530,7 +532,7 @@ func (k *kit) poolChanged() (string, error) {
 			if err := p.SetPool(pool); err != nil {
 				return fmt.Errorf("%d proxies: %w", len(pool), err)
 			}
-			if err := k.once(p); err != nil {
+			if err := k.callOnce(p); err != nil {
 				return fmt.Errorf("after a change to %d proxies: %w", len(pool), err)
 			}
 		}
@@ -539,18 +541,21 @@ func (k *kit) poolChanged() (string, error) {
 	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
 }
 
-// The first round of memory_stable makes this number of calls, or fewer if they use up the fuel.
+// The check memory_stable makes its calls in rounds. The first round makes this number of calls. Each round ends
+// early if its calls have used up this fuel.
 const (
 	calls = 10_000
 	work  = 2_000_000_000 // fuel
 )
 
-// rounds is the maximum number of rounds of memory_stable in which memory may grow. Go's garbage collector
-// runs for the first time when a module has allocated 4 MiB: after 80,000 calls that allocate 50 bytes each.
+// rounds is the maximum number of rounds of memory_stable in which memory may grow. A Go module needs several rounds:
+// Go's garbage collector runs for the first time when the module has allocated 4 MiB. If each call allocates 50
+// bytes, this is after 80,000 calls.
 const rounds = 5
 
-// memory checks that memory does not grow without end. It makes many calls, and repeats this with twice as
-// many, at most "rounds" times, until the memory does not grow any more.
+// memory checks that memory does not grow without end. It makes many calls, and then repeats this at most "rounds"
+// times. The number of calls doubles from one repetition to the next. The check passes if the memory does not grow
+// during one of the repetitions.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32
@@ -559,7 +564,7 @@ func (k *kit) memory() (string, error) {
 		run := func(calls int) error {
 			left := int64(work)
 			for made = 0; made < calls && left > 0; made++ {
-				if err := k.once(p); err != nil {
+				if err := k.callOnce(p); err != nil {
 					return fmt.Errorf("call %d: %w", made+1, err)
 				}
 				left -= k.limit() - p.Fuel()
@@ -624,7 +629,8 @@ func enough(spent, limit int64) error {
 	return nil
 }
 
-// spent returns the fuel that the second call for a choice among n candidates uses.
+// spent returns the fuel that a call for a choice among n candidates uses. It measures the second call, because the
+// first call may have to reserve memory.
 func (k *kit) spent(n int) (fuel int64, err error) {
 	c := trial.Plausible(n)
 	err = k.fresh(func(p *wasmhost.Probe) error {
@@ -731,5 +737,5 @@ func (k *kit) instances() (string, error) {
 	if i := differs(alone, beside); i >= 0 {
 		return "", fmt.Errorf("result %d is %v alone, but %v if another instance is busy", i, alone[i], beside[i])
 	}
-	return "one does not notice what another is told", nil
+	return "the calls of one do not affect another", nil
 }

@@ -51,24 +51,24 @@ const (
 	secVersions = "10. Versions"
 )
 
-// static are the checks that do not run the module. Their names are those of wasmhost.
+// static are the checks that do not run the module. Their names are constants of wasmhost, such as CheckSize.
 var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
 	{wasmhost.CheckParses, "a binary WebAssembly module",
-		"give the .wasm file that the compiler wrote, whole, and tell it to do without what is later than " +
-			"WebAssembly 2.0 (threads, exceptions, 64-bit memory)", secLimits},
-	{wasmhost.CheckImports, "", "do without what needs it: files, sockets, threads and the environment do not exist " +
-		"in a plugin", secLimits},
+		"give the whole .wasm file that the compiler wrote, and turn off the features later than WebAssembly 2.0 " +
+			"(threads, exceptions, 64-bit memory)", secLimits},
+	{wasmhost.CheckImports, "", "remove the code that needs this import: files, sockets, threads and the environment " +
+		"do not exist in a plugin", secLimits},
 	{wasmhost.CheckVersion, "1", "export an empty function whirlpool_abi_v1", secVersions},
-	{wasmhost.CheckExports, "", "export what the table lists; most linkers need it said (clang: --export=NAME, Go: " +
-		"//go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
+	{wasmhost.CheckExports, "", "export what the table lists; most linkers need an option for each export " +
+		"(clang: --export=NAME, Go: //go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
 	{wasmhost.CheckSignatures, "", "change the function's parameters and result to those of the table", secExports},
 	{wasmhost.CheckMemory, "", "ask the linker for less initial memory", secLimits},
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic lists the checks that run the module, in their order. The checks after the last check in needed
-// make calls.
+// dynamic lists the checks that run the module, in the order in which they are made. The check "answers" and all
+// checks after it make calls.
 var dynamic = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for all kinds
@@ -114,7 +114,8 @@ var dynamic = []struct {
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
-// needed are the dynamic checks that must succeed before the later ones can run.
+// needed are the dynamic checks without which no later check can run: if one of them fails, all checks after it are
+// skipped.
 var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
 // mends maps the reasons of plugin faults to texts about what to change.
@@ -202,8 +203,8 @@ func (c *Check) settle(err error, mend string) {
 // listed is the maximum number of errors in the Detail of one check.
 const listed = 3
 
-// static adds the checks that do not run the module to r, and returns the name of the first failed
-// one, or "".
+// static adds the checks that do not run the module to r. The result failed is the name of the first of these checks
+// that failed, or "".
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
@@ -253,9 +254,9 @@ func (r Report) Write(w io.Writer) error {
 			fmt.Fprintf(&b, "      mend: %s (sdk/ABI.md, %q)\n", c.Mend, c.Section)
 		}
 	}
-	verdict := "the module keeps to the ABI"
+	verdict := "the module follows the ABI"
 	if !r.OK {
-		verdict = "the module does not keep to the ABI"
+		verdict = "the module does not follow the ABI"
 	}
 	fmt.Fprintf(&b, "%s: %d passed, %d failed, %d skipped\n", verdict, counts[Pass], counts[Fail], counts[Skip])
 	_, err := io.WriteString(w, b.String())

@@ -53,9 +53,9 @@ func TestBuiltInsConform(t *testing.T) {
 // which they differ.
 func TestHandmadeModulesConform(t *testing.T) {
 	one := wt.ConstF64(1)
-	stating := scorer(success).with("configure", "ii>i", wt.Const32(0))
-	stating.with("describe", ">i", wt.Const32(8))
-	stating.Data = []wt.Data{{Offset: 8, Bytes: []byte("margin\tnumber\n\x00")}}
+	declaring := scorer(success).with("configure", "ii>i", wt.Const32(0))
+	declaring.with("describe", ">i", wt.Const32(8))
+	declaring.Data = []wt.Data{{Offset: 8, Bytes: []byte("margin\tnumber\n\x00")}}
 	for name, m := range map[string]module{
 		"scorer":  scorer(success),
 		"backoff": backoff(one),
@@ -63,8 +63,8 @@ func TestHandmadeModulesConform(t *testing.T) {
 		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i",
 			wt.Const32(0)),
 		// The host refuses all settings that the module does not declare.
-		"stating": stating,
-		"picky":   scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
+		"declaring": declaring,
+		"picky":     scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
 	} {
 		r := Run(host(), m.Bytes(), nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))
@@ -212,7 +212,7 @@ func TestEachCheckFails(t *testing.T) {
 }
 
 // A check that depends on a failed check is skipped, which the report states.
-func TestSkipsWhatCannotBeTried(t *testing.T) {
+func TestChecksThatCannotRunAreSkipped(t *testing.T) {
 	r := Run(host(), []byte("not a module"), nil)
 	for _, c := range r.Checks {
 		switch c.Name {
@@ -254,7 +254,7 @@ SKIP  memory_stable          not tried, since answers failed
 SKIP  fuel                   not tried, since answers failed
 SKIP  time                   not tried, since answers failed
 SKIP  instances              not tried, since answers failed
-the module does not keep to the ABI: 12 passed, 1 failed, 10 skipped
+the module does not follow the ABI: 12 passed, 1 failed, 10 skipped
 `, len(m), r.Checks[8].Detail, wasmhost.DefaultLimits().StartFuel), text(t, r))
 }
 

@@ -30,9 +30,9 @@ func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	return rulings, nil
 }
 
-// sameRulings checks that a judge always rules in the same way on the same response. Before the rulings
-// that are compared, it passes the responses in reverse order, one at a time, so that the memory of a
-// module holds another response when a response is written there.
+// sameRulings checks that a judge always rules in the same way on the same response. Before it compares rulings, it
+// passes all responses to the judge in reverse order, one at a time. As a result, the module's memory holds the bytes
+// of a different response when a response is written to it.
 func (k *kit) sameRulings() (string, error) {
 	list := trial.Responses()
 	return k.same("rulings", func(p *wasmhost.Probe) ([]float64, error) {

@@ -44,7 +44,7 @@ func TestScorer(t *testing.T) {
 	}
 }
 
-func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
+func TestDescriptionsOfFaultyModules(t *testing.T) {
 	code := builtin.Modules()["performance"]
 	cut := run(code[:len(code)-1])
 	require.False(t, cut.OK)

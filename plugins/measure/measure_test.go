@@ -56,7 +56,7 @@ func TestScorer(t *testing.T) {
 	require.Contains(t, lines[5], "fuel a candidate")
 }
 
-func TestAgainstItself(t *testing.T) {
+func TestABuiltInIsAsFastAsItself(t *testing.T) {
 	r, _ := run(t, "performance")
 	for _, row := range r.Rows {
 		require.InDelta(t, 1, row.Ratio, 0.5, "the same calls on a clock of steps")
@@ -74,7 +74,7 @@ func TestBackoff(t *testing.T) {
 	require.NotContains(t, b.String(), "a candidate;")
 }
 
-func TestWhatDoesNotLoad(t *testing.T) {
+func TestModulesThatDoNotLoad(t *testing.T) {
 	_, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), []byte("no"),
 		measure.Options{Now: ticking(), Rounds: 1})
 	var check *wasmhost.CheckError
@@ -82,7 +82,7 @@ func TestWhatDoesNotLoad(t *testing.T) {
 }
 
 // A scorer that cannot reserve memory for 1,000 candidates is measured up to its limit.
-func TestWhatItRefuses(t *testing.T) {
+func TestAScorerWithLittleMemory(t *testing.T) {
 	small := wasmtest.Scorer(wasmtest.Scores(1)...)
 	// gt_u
 	small.Func("reserve").Code = wasmtest.Join([]byte{wasmtest.LocalGet, 0}, wasmtest.Const32(60_000),

@@ -13,12 +13,12 @@ import (
 
 // The limits on the output that is kept of a plugin.
 const (
-	MaxLines   = 100 // the last lines are kept
-	MaxMetrics = 20  // metric names; values of further names are dropped
+	MaxLines   = 100 // the newest lines are kept
+	MaxMetrics = 20  // metric names; values of any other name are dropped
 )
 
-// A plugin may write burst lines at once, and perSecond lines a second in the long run. Lines beyond this
-// limit are counted but not kept.
+// A plugin may write up to burst lines in quick succession, and perSecond lines a second in the long run. Lines
+// beyond this limit are counted but not kept.
 const (
 	burst     = 100
 	perSecond = 20
@@ -42,7 +42,8 @@ type Metric struct {
 	Value float64
 }
 
-// Output holds the output of one plugin, even if its module is replaced. It is safe for concurrent use.
+// Output holds the output of one plugin. It is kept when the plugin's module is replaced. It is safe for concurrent
+// use.
 type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
@@ -59,7 +60,7 @@ type Output struct {
 
 var _ wasmhost.Output = (*Output)(nil)
 
-// New returns an empty output. onLine may be nil; it must return soon, and not call the output.
+// New returns an empty output. onLine may be nil; it must return soon, and must not call the output.
 func New(now func() time.Time, onLine func(Line)) *Output {
 	return &Output{now: now, onLine: onLine, tokens: burst, filled: now(), metrics: map[string]*Metric{}}
 }
@@ -137,7 +138,7 @@ func (o *Output) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
 	}
 }
 
-// Metrics returns the metrics, by name.
+// Metrics returns the metrics, sorted by name.
 func (o *Output) Metrics() []Metric {
 	o.mu.Lock()
 	defer o.mu.Unlock()

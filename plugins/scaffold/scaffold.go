@@ -28,7 +28,7 @@ var templates embed.FS
 
 // language has the properties in which the languages differ.
 type language struct {
-	Language string // its name
+	Language string // name of the language
 	Source   string // the file with the plugin's code
 	Test     string
 	Needs    string // tools that the build needs
@@ -61,7 +61,8 @@ type Plugin struct {
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by errors in a Plugin or a folder. Other errors come from the file system.
+// ErrArgument is wrapped by the errors of a wrong Plugin or folder. Other errors come from the file
+// system.
 var ErrArgument = errors.New("cannot write a plugin")
 
 // Check returns an error if p cannot be written. It wraps ErrArgument.
@@ -132,7 +133,8 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// For returns the use of the plugin for the command that activates it.
+// For returns the use of the plugin (first, backoff or judge). It is an input of the command that activates the
+// plugin.
 func (d data) For() string {
 	if d.Scorer {
 		return "first"
@@ -148,8 +150,8 @@ type writer struct {
 	err     error
 }
 
-// templates executes the templates below a path and writes the results into the folder. It removes base from their
-// paths.
+// templates executes the templates below the path at, and writes the results into the folder. The path of a result is
+// the path of its template without base and .tmpl.
 func (w *writer) templates(at, base string) {
 	w.walk(templates, at, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))

@@ -17,7 +17,7 @@ const (
 	meanDown = 5.0  // mean length of an outage, s
 )
 
-// Backoffs is the report on a backoff plugin and the built-ins. All of them have the default policy.
+// Backoffs is the report on a backoff plugin and the built-ins. All of these backoffs have the default policy.
 type Backoffs struct {
 	Policy  retry.Policy `json:"policy"`
 	Outages int          `json:"outages"`     // per backoff
@@ -26,8 +26,7 @@ type Backoffs struct {
 	Traffic []Outages    `json:"traffic"`
 }
 
-// Waits is the result of one backoff. Delays are limited to the policy's cap, as in
-// the gateway.
+// Waits is the result of one backoff. Delays are limited to the policy's max_backoff_delay, as in the gateway.
 type Waits struct {
 	Backoff string  `json:"backoff"`
 	Delays  []Delay `json:"delays"` // waits before each retry of requests that never succeed
@@ -46,9 +45,9 @@ type Delay struct {
 	Max  float64 `json:"max"`
 }
 
-// PlayBackoff simulates requests in outages, with a backoff plugin and with the built-ins, and then
-// requests that never succeed. All backoffs get the same outages. The same seed gives
-// the same report. Each attempt is passed to the plugin as an observation.
+// PlayBackoff simulates requests in outages, with a backoff plugin and with the built-ins, and then requests that
+// never succeed. All backoffs get the same outages. The same seed gives the same report. Each attempt is passed to
+// the backoff as an observation.
 func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (Backoffs, error) {
 	policy := retry.DefaultPolicy()
 	policy.Jitter = jitter
@@ -81,7 +80,7 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 				break
 			}
 			var x OutageWaits
-			// The seed 6 is also that of bestFixed, so that the same attempts go to the dead proxy.
+			// bestFixed uses the seed 6, too, so that the same attempts go to the dead proxy.
 			x, err = t.play(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.pass)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
@@ -145,12 +144,12 @@ func (w *waiter) play() error {
 	return nil
 }
 
-// request simulates a request in an outage of down seconds, which begins with the request. It returns the
-// number of retries, and the time from the end of the outage to the success (-1 without a success). If sums
-// is not nil, it adds the delays to it.
+// request simulates a request in an outage of down seconds, which begins with the request. It returns the number of
+// retries as used. The result late is the time from the end of the outage to the success, or -1 without a success. If
+// sums is not nil, the delay before each retry is added to the element of sums for this retry.
 func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
 	begin, previous := w.now, 0.0
-	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this one
+	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request
 	defer func() { w.now = begin + 3600 }()
 	for n := 0; ; n++ {
 		up := w.now-begin >= down

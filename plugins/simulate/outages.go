@@ -13,15 +13,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
 )
 
-// Outages is the report on requests to one target that fails from time to time, with the default policy. It
-// covers only the requests whose first attempt fails. Each kind of outages has its own target and proxies.
+// Outages is the report on requests to one target that fails from time to time. The requests have the default policy.
+// The report covers only the requests whose first attempt fails. Each kind of outages has its own target and proxies.
 type Outages struct {
 	Kind    string        `json:"kind"`    // the kind of outages
 	Results []OutageWaits `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
 }
 
-// OutageWaits is the result of one backoff. The wait of a request ends with its success. The wait of a
-// request that is not served counts as the policy's max_backoff_delay.
+// OutageWaits is the result of one backoff. The wait of a request is the time from its beginning to its success. If a
+// request is not served, its wait counts as the policy's max_backoff_delay.
 type OutageWaits struct {
 	Backoff  string  `json:"backoff"`
 	Served   float64 `json:"served"`        // share of the requests, 0 to 1
@@ -29,8 +29,8 @@ type OutageWaits struct {
 	Attempts float64 `json:"mean_attempts"` // per request
 }
 
-// bestFixed is the name of the fixed delay with the shortest mean wait. It is chosen from the results of all
-// outages.
+// bestFixed is the name of the fixed delay with the shortest mean wait. It is found afterwards: the requests are
+// simulated with many fixed delays, and the best of them is taken.
 const bestFixed = "best fixed"
 
 // outageKinds are the kinds of outages by their lengths in seconds. A kind without lengths (nil) stands for a
@@ -49,7 +49,7 @@ var outageKinds = []struct {
 // The times of outages and requests.
 const (
 	outageCount   = 200
-	outageGap     = 20.0 // shortest time between outages, s; the mean is twice this
+	outageGap     = 20.0 // shortest time between outages, s; the mean time is twice as long
 	outageRequest = 3.0  // mean number of requests per second
 )
 
@@ -91,7 +91,8 @@ func (t *timeline) up(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pending is an attempt that has not begun yet.
+// pending is an attempt that will begin at the time at. Its request began at the time began, and the wait before the
+// attempt is waited.
 type pending struct {
 	at, began, waited, luck float64
 	number                  int
@@ -172,8 +173,8 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 	return out, nil
 }
 
-// fixed returns the result of a fixed delay. The result is that of play, but is computed without a
-// simulation of each attempt.
+// fixed returns the result that play would return for a fixed delay. It computes the times of a request's attempts
+// directly, without a queue of the attempts of all requests.
 func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, began := range t.requests {

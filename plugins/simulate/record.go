@@ -18,10 +18,10 @@ type Seen struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies at intervals and
-// passes them to Look. The trace has the success rate and the latency of each proxy's last 100 attempts
-// at these times. It leaves out proxies without attempts. The first state of a proxy also stands for the
-// time before the proxy had attempts.
+// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies at intervals and passes them to
+// Look. For the time of each Look, the trace has the success rate and the latency of each proxy's last 100 attempts.
+// The trace leaves out proxies without attempts. The first state of a proxy also stands for the time before the proxy
+// had attempts.
 type Recorder struct {
 	trace Trace
 	index map[string]int

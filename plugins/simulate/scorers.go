@@ -33,12 +33,12 @@ type Result struct {
 	SuccessRate float64     `json:"success_rate"` // share of all requests, 0 to 1
 	Latency     float64     `json:"mean_latency"` // of all attempts, s
 	Cost        float64     `json:"mean_cost"`    // per attempt
-	Regret      float64     `json:"regret"`       // expected successes of the oracle minus the scorer's
-	Refused     int         `json:"refused"`      // number of requests while every breaker was open
+	Regret      float64     `json:"regret"`       // expected successes of the oracle minus those of the scorer
+	Refused     int         `json:"refused"`      // requests without an attempt, because every breaker was open
 	Faults      int         `json:"faults"`       // plugin faults: calls in which rotation replaced the scorer
 	LastFault   string      `json:"last_fault,omitempty"`
 	Shares      []float64   `json:"shares"`   // share of each proxy in the attempts
-	Timeline    [][]float64 `json:"timeline"` // share of each proxy in the attempts of a column
+	Timeline    [][]float64 `json:"timeline"` // share of each proxy in the attempts of each column
 }
 
 // sweepEvery is the time between two calls of Pool.Sweep, as in the gateway.
@@ -64,10 +64,10 @@ func NoBreaker() breaker.Config {
 	return c
 }
 
-// PlayScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an
-// oracle that always chooses the proxy with the highest probability of success. All of them get the
-// same requests and the same random numbers. The same seed gives the same report. Selection is that
-// of core/selector, with a simulated clock. Each request is one attempt.
+// PlayScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an oracle that always
+// chooses the proxy with the highest probability of success. All of them get the same requests and the same random
+// numbers. The same seed gives the same report. The proxies are selected by core/selector with a simulated clock.
+// Each request is one attempt.
 func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (Scorers, error) {
 	report := Scorers{Duration: t.Duration}
 	for _, p := range t.Proxies {
@@ -131,8 +131,8 @@ type module interface {
 	Observe(*core.Observation) error
 }
 
-// counted is a scorer that counts its failed calls, in which the selector uses the rotation
-// instead.
+// counted is a scorer that counts its failed calls. After a failed call, the selector chooses the proxies in
+// rotation, one after another.
 type counted struct {
 	module
 	faults int
@@ -222,9 +222,7 @@ func (p *play) with(m module, breakers breaker.Config) error {
 		q.Reset()
 		host := int(p.luck(-1) * float64(len(hosts)))
 		q.Idempotent, q.Retryable, q.HostHash = true, true, hosts[host]
-		if p.trace.Region != "" {
-			q.RegionHash = core.Hash53(p.trace.Region)
-		}
+		q.RegionHash = core.RegionHash(p.trace.Region)
 		lease, err := choose.Select(q, p.scorer, now)
 		if err != nil {
 			p.refused++
@@ -288,13 +286,13 @@ func (p *play) pool() []wasmhost.Proxy {
 	return list
 }
 
-// luck returns a random number in [0, 1) for one request and one purpose. It is the same for all scorers.
+// luck returns a random number in [0, 1) for one request and one purpose. The number is the same for all scorers.
 func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// attempt begins an attempt through a proxy and counts it. After latency, the caller ends the attempt by
-// subtracting it from inFlight.
+// attempt begins an attempt through the proxy with the index i, and counts it. When the time latency has passed, the
+// caller must end the attempt: it subtracts 1 from p.inFlight[i].
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
 	s := p.state(i, t)
@@ -312,8 +310,8 @@ func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	return ok, time.Duration(seconds * 1e9)
 }
 
-// state returns the state of a proxy for its next attempt. If more attempts are in flight than the proxy's
-// capacity, they are slower and succeed less often.
+// state returns the state of a proxy for its next attempt. If the proxy then has more attempts in flight than its
+// capacity, this attempt is slower and succeeds less often.
 func (p *play) state(i int, t float64) State {
 	s := p.trace.Proxies[i].at(t, &p.from[i])
 	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
@@ -327,8 +325,8 @@ func (p *play) state(i int, t float64) State {
 // than its capacity.
 const maxSlowdown = 10
 
-// bestIndex returns the index of the proxy with the highest probability of success; if several are
-// equal, that of the fastest.
+// bestIndex returns the index of the proxy with the highest probability of success. Among proxies with the same
+// probability, it chooses the one with the lowest latency.
 func (p *play) bestIndex(t float64) int {
 	best, have := 0, State{Success: -1}
 	for i := range p.trace.Proxies {

@@ -102,12 +102,12 @@ func TestSameSeedSameReport(t *testing.T) {
 }
 
 // A built-in has the same result whether it runs as the plugin or as the built-in.
-func TestAllFaceTheSame(t *testing.T) {
+func TestABuiltInHasTheSameResultAsPlugin(t *testing.T) {
 	r := scorers(t, builtIn("performance"), "outage,duration=120")
 	require.Equal(t, r.Results[1], r.Results[0])
 }
 
-func TestWhatTheFiguresSay(t *testing.T) {
+func TestTheFiguresOfScorers(t *testing.T) {
 	r := scorers(t, builtIn("performance"), "swap")
 	by := map[string]Result{}
 	for _, x := range r.Results {
@@ -160,7 +160,7 @@ func TestBreakers(t *testing.T) {
 
 // A scorer gets each attempt as an observation. This scorer gives the proxy of the last success the highest
 // score, and 0.5 to the others. It thus continues to use a good proxy.
-func TestLearnersHear(t *testing.T) {
+func TestObservationsReachPluginsThatLearn(t *testing.T) {
 	const favourite = 16    // address where it keeps an id_hash
 	score := wasmtest.Join( // from the last candidate to the first
 		[]byte{wasmtest.Block, wasmtest.Empty, wasmtest.Loop, wasmtest.Empty},
@@ -226,7 +226,7 @@ func TestFaultsAreCounted(t *testing.T) {
 	require.Contains(t, b.String(), "failing failed in")
 }
 
-func TestWhatDoesNotLoad(t *testing.T) {
+func TestModulesThatDoNotLoad(t *testing.T) {
 	_, err := PlayScorer(host(), Plugin{Name: "mine", Code: []byte("no")}, generated(t, "swap"), NoBreaker(), 1)
 	require.ErrorContains(t, err, "mine: this is not a module of WebAssembly 2.0")
 	_, err = PlayBackoff(host(), Plugin{Name: "mine", Code: []byte("no")}, false, 1)

@@ -31,27 +31,27 @@ func (s Style) cell(share float64) string {
 	return string(s.levels[min(max(i, 0), last)])
 }
 
-// rows is the maximum number of proxies in a plot, which shows those with the largest shares.
+// rows is the maximum number of proxies in a plot. A plot shows the proxies with the largest shares.
 const rows = 12
 
 // Write writes the report as text: a table of scorers, a table of shares, and a plot of each
 // scorer's shares over time.
-func (r Scorers) Write(out io.Writer, s Style) error {
+func (sc Scorers) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "scorer\tsuccess\tmean latency\tmean cost\tregret\trefused\n")
-	for _, x := range r.Results {
+	for _, x := range sc.Results {
 		fmt.Fprintf(w, "%s\t%.2f %%\t%.3g ms\t%.3f\t%.1f\t%d\n",
 			x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
 	}
-	shown := r.busiest()
+	shown := sc.busiest()
 	fmt.Fprintf(w, "\nshare of requests")
-	for _, x := range r.Results {
+	for _, x := range sc.Results {
 		fmt.Fprintf(w, "\t%s", x.Scorer)
 	}
 	fmt.Fprintln(w)
 	for _, i := range shown {
-		fmt.Fprintf(w, "%s", r.Proxies[i])
-		for _, x := range r.Results {
+		fmt.Fprintf(w, "%s", sc.Proxies[i])
+		for _, x := range sc.Results {
 			fmt.Fprintf(w, "\t%.1f %%", 100*x.Shares[i])
 		}
 		fmt.Fprintln(w)
@@ -59,32 +59,32 @@ func (r Scorers) Write(out io.Writer, s Style) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if n := len(r.Proxies) - len(shown); n > 0 {
+	if n := len(sc.Proxies) - len(shown); n > 0 {
 		fmt.Fprintf(out, "(and %d proxies that were chosen less)\n", n)
 	}
 	width := 0
 	for _, i := range shown {
-		width = max(width, len([]rune(r.Proxies[i])))
+		width = max(width, len([]rune(sc.Proxies[i])))
 	}
 	width = min(width, 30)
 	fmt.Fprintf(out, "\n%d requests in %.0f s; each column is %.4g s, its height the share of the requests in it\n",
-		r.Requests, r.Duration, r.Duration/Columns)
-	for _, x := range r.Results {
+		sc.Requests, sc.Duration, sc.Duration/Columns)
+	for _, x := range sc.Results {
 		fmt.Fprintf(out, "\n%s\n", x.Scorer)
 		for _, i := range shown {
 			var line strings.Builder
 			for _, share := range x.Timeline[i] {
 				line.WriteString(s.cell(share))
 			}
-			fmt.Fprintf(out, "  %-*.*s |%s|\n", width, width, r.Proxies[i], line.String())
+			fmt.Fprintf(out, "  %-*.*s |%s|\n", width, width, sc.Proxies[i], line.String())
 		}
 	}
-	return r.writeFaults(out)
+	return sc.writeFaults(out)
 }
 
-func (r Scorers) writeFaults(out io.Writer) error {
+func (sc Scorers) writeFaults(out io.Writer) error {
 	var err error
-	for _, x := range r.Results {
+	for _, x := range sc.Results {
 		if x.Faults > 0 {
 			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and the rotation answered for it; the last: %s\n",
 				x.Scorer, x.Faults, x.LastFault)
@@ -93,15 +93,16 @@ func (r Scorers) writeFaults(out io.Writer) error {
 	return err
 }
 
-// busiest returns the proxies with the largest share of any scorer, in the order of the trace.
-func (r Scorers) busiest() []int {
+// busiest returns the indices of the proxies in the plot, in the order of the trace. These are the proxies with the
+// largest shares; the share of a proxy is its largest share in the result of any scorer.
+func (sc Scorers) busiest() []int {
 	most := func(i int) (share float64) {
-		for _, x := range r.Results {
+		for _, x := range sc.Results {
 			share = max(share, x.Shares[i])
 		}
 		return share
 	}
-	list := make([]int, len(r.Proxies))
+	list := make([]int, len(sc.Proxies))
 	for i := range list {
 		list[i] = i
 	}
@@ -124,30 +125,30 @@ const barWidth = 40
 
 // Write writes the report as text: a table of waits, a table of results in outages, and a plot of the
 // mean waits.
-func (r Backoffs) Write(out io.Writer, s Style) error {
+func (b Backoffs) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "wait (s) before")
-	for _, x := range r.Results {
+	for _, x := range b.Results {
 		fmt.Fprintf(w, "\t%s", x.Backoff)
 	}
 	fmt.Fprintln(w)
 	for n := range retries {
 		fmt.Fprintf(w, "retry %d", n+1)
-		for _, x := range r.Results {
+		for _, x := range b.Results {
 			fmt.Fprintf(w, "\t%s", x.Delays[n])
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "\n%d outages, %.0f s on average\trecovered\tretries\tlate (s)\n", r.Outages, r.Down)
-	for _, x := range r.Results {
+	fmt.Fprintf(w, "\n%d outages, %.0f s on average\trecovered\tretries\tlate (s)\n", b.Outages, b.Down)
+	for _, x := range b.Results {
 		fmt.Fprintf(w, "%s\t%.1f %%\t%.2f\t%.2f\n", x.Backoff, 100*x.Recovered, x.Retries, x.Late)
 	}
-	fmt.Fprintf(w, "\nmean wait (s), %d attempts at most", r.Policy.MaxAttempts)
-	for _, x := range r.Results {
+	fmt.Fprintf(w, "\nmean wait (s), %d attempts at most", b.Policy.MaxAttempts)
+	for _, x := range b.Results {
 		fmt.Fprintf(w, "\t%s", x.Backoff)
 	}
 	fmt.Fprintf(w, "\t%s\n", bestFixed)
-	for _, t := range r.Traffic {
+	for _, t := range b.Traffic {
 		fmt.Fprintf(w, "%s", t.Kind)
 		for _, x := range t.Results {
 			fmt.Fprintf(w, "\t%.2f", x.Wait)
@@ -158,7 +159,7 @@ func (r Backoffs) Write(out io.Writer, s Style) error {
 		return err
 	}
 	width, longest := 0, 0.0
-	for _, x := range r.Results {
+	for _, x := range b.Results {
 		width = max(width, len(x.Backoff))
 		for _, d := range x.Delays {
 			longest = max(longest, d.Mean)
@@ -166,7 +167,7 @@ func (r Backoffs) Write(out io.Writer, s Style) error {
 	}
 	for n := range retries {
 		fmt.Fprintf(out, "\nretry %d\n", n+1)
-		for _, x := range r.Results {
+		for _, x := range b.Results {
 			bar := 0
 			if longest > 0 {
 				bar = int(math.Round(x.Delays[n].Mean / longest * barWidth))
@@ -175,7 +176,7 @@ func (r Backoffs) Write(out io.Writer, s Style) error {
 		}
 	}
 	var err error
-	for _, x := range r.Results {
+	for _, x := range b.Results {
 		if x.Faults > 0 {
 			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and exponential answered for it; the last: %s\n",
 				x.Backoff, x.Faults, x.LastFault)

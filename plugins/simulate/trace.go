@@ -28,7 +28,7 @@ import (
 //	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
 //	{"proxy": "a", "at": 300, "success": 0.4, "capacity": 8, "metadata": {"plan": "gold"}}
 type Trace struct {
-	Duration float64 // s; the default is the larger of 600 and the last "at" plus 60
+	Duration float64 // s; the default is 600, or the last "at" plus 60 if that is larger
 	Rate     float64 // mean number of requests per second; default 20
 	Hosts    int     // number of targets, with equal shares of the requests; default 8
 	Region   string  // wanted region of all requests; "" for none
@@ -49,8 +49,8 @@ type State struct {
 	At      float64 // s from the beginning
 	Success float64 // probability of success, 0 to 1
 	Latency float64 // mean latency, s; latencies differ from it by up to 20 %
-	// Capacity is a number of attempts in flight; 0 for no limit. If more are in flight, all of them are slower
-	// and succeed less often, in proportion to the excess.
+	// Capacity is the number of attempts in flight that the proxy can serve; 0 for no limit. An attempt that begins
+	// while more attempts are in flight is slower and succeeds less often, in proportion to the excess.
 	Capacity float64
 }
 
@@ -242,8 +242,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at returns the state at time t. from is the index of the state at the last call, which at increases;
-// so t must not decrease from call to call.
+// at returns the state at time t. *from is the index of the state that the last call returned; each call may increase
+// *from. For this reason t must not decrease from call to call.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
 		*from++
@@ -253,11 +253,11 @@ func (p *Proxy) at(t float64, from *int) State {
 
 // Scenarios lists the traces that Generate can make.
 var Scenarios = []struct{ Name, Shows string }{
-	{"swap", "half way the best proxies and the worst change places"},
+	{"swap", "the best and the worst proxies change places halfway"},
 	{"steady", "nothing changes"},
 	{"outage", "the best proxy fails for the middle third"},
-	{"drift", "every proxy's success wanders"},
-	{"equal", "all proxies are alike, and one attempt in twenty fails"},
+	{"drift", "the success rate of every proxy changes slowly"},
+	{"equal", "all proxies are equal, and one attempt in twenty fails"},
 	{"zipf", "few proxies are good: the n-th best succeeds in 1/n of the attempts of the best"},
 	{"capacity", "all are equally good, up to a number of attempts in flight that differs between them"},
 }
@@ -312,7 +312,7 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 			t.Proxies[i].States[0] = State{Success: 0.98 / float64(i+1), Latency: 0.1}
 		}
 	case "capacity":
-		for i := range t.Proxies { // the total capacity is twice the number of attempts in flight at this rate
+		for i := range t.Proxies { // the total capacity is 1.5 times the mean number of attempts in flight, or more
 			t.Proxies[i].States[0] = State{Success: 0.98, Latency: 0.5,
 				Capacity: max(1, math.Ceil(1.5*0.5*t.Rate/float64(proxies)))}
 		}

@@ -21,7 +21,7 @@ import (
 const (
 	maxSignature = 16 << 10
 	maxManifest  = 1 << 20
-	// fetchTimeout limits one Fetch.
+	// fetchTimeout is the maximum duration of one call of Fetch.
 	fetchTimeout = 2 * time.Minute
 )
 
@@ -42,8 +42,8 @@ func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	return &Client{transport, int64(maxBytes)}
 }
 
-// Fetch returns the module of a source, and its signature if the source has a public key. It verifies both.
-// Errors do not contain the query of the URL.
+// Fetch returns the module of a source and, if the source has a public key, the module's signature. It verifies the
+// module (Source.Verify). Errors do not contain the query of the URL.
 func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (o onlyHTTPS) RoundTrip(q *http.Request) (*http.Response, error) {
 	return o.next.RoundTrip(q)
 }
 
-// withoutURL returns the cause of an error whose text may contain a URL.
+// withoutURL returns the cause of err. If the text of err may contain a URL, that part of the text is left out.
 func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
@@ -94,7 +94,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// fetchURL fetches a file, and its signature from a file in the same folder.
+// fetchURL fetches the module from a file. If s has a public key, it fetches the signature from a file in the same
+// folder.
 func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	code, err := get(ctx, client, s.URL, c.maxBytes)
 	if err != nil || s.PublicKey == "" {
@@ -145,7 +146,7 @@ func get(ctx context.Context, client *http.Client, address string, most int64) (
 
 func tooLarge(most int64) error { return fmt.Errorf("it has more than %d bytes", most) }
 
-// fetchArtifact fetches the module and its signature. Each of them is one layer of an artifact.
+// fetchArtifact fetches the module and, if s has a public key, the signature. Each is one layer of an artifact.
 func (c *Client) fetchArtifact(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	ref, err := s.artifact()
 	if err != nil {
@@ -204,9 +205,8 @@ func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descript
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer with the module. If there is only one layer, moduleOf returns this one.
-// Otherwise it returns the only layer whose media type is that of WebAssembly, or whose file name ends in
-// .wasm.
+// moduleOf returns the layer with the module. If there is only one layer, moduleOf returns this one. Otherwise it
+// returns the only layer whose media type contains wasm, or whose file name ends in .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {
 		return layers[0], nil

@@ -119,7 +119,8 @@ type Module struct {
 	Signature []byte // nil without a public key
 }
 
-// Verify returns an error if s does not permit m.
+// Verify returns an error if m does not have the SHA-256 of s, or if its signature does not match the public key of
+// s. An empty SHA256 or PublicKey is not checked.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -13,7 +13,7 @@ type Response struct {
 	Excerpt core.Excerpt // with all parts that a judge may ask for; see For
 }
 
-// For returns the response in the form in which a judge that wants w gets it.
+// For returns the request and the excerpt that a judge gets if it asks for the parts in w.
 func (r *Response) For(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil

@@ -41,7 +41,7 @@ func Plausible(n int) *Choice {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	c := &Choice{Name: fmt.Sprintf("%d plausible candidates", n), Request: core.RankRequest{
 		Count: float64(n), Now: now, Turn: float64(r.IntN(1e6)), Seed: float64(r.Uint64() >> 11),
-		HostHash: core.Hash53(host), RegionHash: core.Hash53("EU"), PoolSize: float64(n), Idempotent: 1,
+		HostHash: core.Hash53(host), RegionHash: core.RegionHash("EU"), PoolSize: float64(n), Idempotent: 1,
 	}, Rows: make([]core.Candidate, n)}
 	slowest := 0.0
 	for i := range c.Rows {

@@ -22,18 +22,18 @@ import (
 // slice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
 const slice = 20_000
 
-// The limits of a call's stack. wazero begins with 10 KiB and doubles the stack whenever it is full, up to 80
-// MB. It keeps the stack for the next call of the function.
+// The limits of a call's stack. wazero begins with a stack of 10 KiB and doubles it whenever it is full, up to 80 MB.
+// wazero keeps the stack for the next call of the same function.
 const (
 	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
 	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// keptStacks is the maximum total size, in bytes, of the stacks larger than keptStack that the idle instances
-	// of a module keep. They are kept because growing a large stack takes time.
+	// keptStacks is the maximum total size, in bytes, of the stacks larger than keptStack that the idle instances of
+	// a module keep. Such stacks are kept because growing a stack takes time.
 	keptStacks = 4 << 20
 
-	// stackStep is the number of bytes by which functions with large frames may grow the stack until the host
-	// checks it. Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
+	// stackStep is the number of bytes by which functions with large frames may grow the stack before the host checks
+	// its size. Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
 	stackStep = 1 << 20
 )
 
@@ -73,14 +73,14 @@ type budget struct {
 	fuel    int64         // fuel of the call that has not been added to the module's counter yet
 	timeout time.Duration // of the thread's CPU time
 	began   time.Time     // real time at the end of the first slice; zero before
-	cpu     time.Duration // the thread's CPU time when it was locked
+	cpu     time.Duration // the thread's CPU time when the goroutine was locked to it
 	locked  bool          // the goroutine is locked to its thread
 	slow    bool          // the call has taken more than 1/slowShare of the timeout
 
 	err error // why the host ended the call
 }
 
-// allow sets the fuel and the CPU time that all calls until the next allow may use in total.
+// allow sets the fuel and the CPU time that all calls until the next call of allow may use in total.
 func (in *instance) allow(fuel int64, timeout time.Duration) {
 	first := min(fuel, slice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
@@ -92,8 +92,8 @@ func (in *instance) allow(fuel int64, timeout time.Duration) {
 // than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called by the module when its counter is below zero; left is the counter's value. refuel returns
-// a new value, or ends the call.
+// refuel is called by the module when its fuel counter is below zero; left is the counter's value. refuel returns a
+// new value, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
@@ -165,8 +165,8 @@ func (in *instance) export(name string) *entry {
 	return e
 }
 
-// stackOf returns the field of wazero's function f that holds its stack (wazero 1.12). The interpreter
-// of wazero has no such field, so the result is then invalid; it limits the depth of calls itself.
+// stackOf returns the field that holds the stack of f, a function of wazero 1.12. A function of wazero's interpreter
+// has no such field; stackOf then returns the zero reflect.Value. The interpreter limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {

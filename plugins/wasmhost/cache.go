@@ -14,8 +14,8 @@ import (
 // maxCached is the maximum number of compiled modules in the cache.
 const maxCached = 32
 
-// cacheFor returns the cache for a module, or nil. If a cache cannot be opened, the module is
-// compiled without it.
+// cacheFor returns the cache for a module. It returns nil if the module is compiled without a cache: the host has no
+// cache, the module compiles quickly, or the cache cannot be opened.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	if h.cacheDir == "" || !Slow(code) {
 		return nil
@@ -27,7 +27,8 @@ func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	return cache
 }
 
-// openCache opens the cache of compiled modules. It deletes all but the newest maxCached modules.
+// openCache opens the cache of compiled modules. It first deletes the oldest modules, so that the cache has at most
+// maxCached modules after one more is added.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	type entry struct {
 		path string

@@ -14,9 +14,8 @@ type clock struct {
 
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
-// quickest calls f up to three times and returns the shortest CPU time. It stops after a call that used at
-// most the time enough. The first call may be slower than the others, because caches are cold and memory
-// is new.
+// quickest calls f up to three times and returns the shortest CPU time. It stops after a call that used at most the
+// time enough. The first call may be slower than the later ones, because caches are cold and memory is new.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -36,19 +35,18 @@ func (c clock) quickest(enough time.Duration, f func() error) (least time.Durati
 	return least, nil
 }
 
-// share is the divisor of the timeouts while a module is checked: its calls may then use 1/share of a
-// timeout, because later calls may be more expensive, and the machine may be slower.
+// share is the divisor of the timeouts in the checks of a module. In a check, a call may use at most 1/share of its
+// timeout. Calls in the gateway may be more expensive, and its machine may be slower.
 const share = 4
 
-// slowShare is the divisor that defines a slow call: it takes more than 1/slowShare of the CPU timeout, twice
-// the time that a call may take while a module is checked.
+// slowShare defines a slow call: a call that takes more than 1/slowShare of its CPU timeout. This is twice the time
+// that a call may take in a check of the module.
 const slowShare = 2
 
-// SlowLimit returns the CPU time from which a call of score, backoff or judge counts as slow.
+// SlowLimit returns the CPU time above which a call of score, backoff or judge counts as slow.
 func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
 
-// Slow returns the number of slow calls. Short calls are not measured, and therefore not counted:
-// those that use little fuel.
+// Slow returns the number of slow calls. Calls that use little fuel are not measured, and therefore not counted.
 func (m *Module) Slow() uint64 { return m.slow.Load() }
 
 // CheckCall makes a call of a module that is being checked. It returns the call's error, or an

@@ -15,7 +15,7 @@ import (
 // small returns a host with small limits, which damaged modules soon reach.
 func small() *wasmhost.Host {
 	limits := wasmhost.DefaultLimits()
-	limits.StartFuel, limits.Fuel, limits.MemoryPages, limits.TableSize = 1_000_000, 100_000, 32, 1000
+	limits.StartFuel, limits.MemoryPages, limits.TableSize = 1_000_000, 32, 1000
 	return wasmhost.New(limits, "")
 }
 

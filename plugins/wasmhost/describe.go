@@ -24,7 +24,7 @@ type Description struct {
 	WantsPool  bool     `json:"wants_pool"` // the module exports pool_changed
 }
 
-// The checks that do not run the module, in order.
+// The checks that do not run the module, in the order in which Examine makes them.
 const (
 	CheckSize       = "size"
 	CheckParses     = "parses"
@@ -110,8 +110,8 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	}
 	switch {
 	case d.ABIVersion == 0:
-		wrong(CheckVersion, "the module exports no function %s, which says what version of the ABI it was built for",
-			abi.VersionExport)
+		wrong(CheckVersion, "the module exports no function %s, which states the version of the ABI that it was "+
+			"built for", abi.VersionExport)
 	case functions[abi.VersionExport] == "":
 		wrong(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d", d.ABIVersion,
 			abi.Version)
@@ -161,11 +161,11 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	return d, found
 }
 
-// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. Only
-// 21 functions are permitted, so more imports are useless.
+// maxImports is the maximum number of a module's imports. Each import takes 30 bytes of an instance. A module may
+// import only 21 different functions, so more imports are useless.
 const maxImports = 1_000
 
-// maxGlobals is the maximum number of a module's globals. Each takes 100 bytes of an instance.
+// maxGlobals is the maximum number of a module's globals. Each global takes 100 bytes of an instance.
 const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {

@@ -35,8 +35,8 @@ func Kinds() []Kind { return []Kind{Scorer, Backoff, Judge} }
 
 // Limits are the limits for one module.
 type Limits struct {
-	Fuel        int64  // for one call, in addition to FuelPerCandidate; roughly instructions; default 3,000,000
-	StartFuel   int64  // from the start function to tolerance; default 20,000,000; standard Go needs 1 to 2 million
+	Fuel        int64  // for one call, plus FuelPerCandidate; about one unit per instruction; default 3,000,000
+	StartFuel   int64  // for an instance's start (see StartTimeout); default 20,000,000; Go needs 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements of all tables together; default 100,000
@@ -45,13 +45,14 @@ type Limits struct {
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
 	ObserveWait time.Duration // maximum wait of an observation for an instance; default 10 ms
 
-	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than Linux). The
-	// real time of a call may be 12 times its timeout, but in any case 250 ms.
+	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than
+	// Linux). The real time of a call is limited to 12 times its timeout, but never to less than 250 ms.
 	CallTimeout  time.Duration // of one call; default 20 ms
-	StartTimeout time.Duration // from the start function to tolerance; default 250 ms
+	StartTimeout time.Duration // of an instance's start: from the start function to tolerance; default 250 ms
 
-	// A compilation cannot be stopped, so its work (meter.Size.Work) is estimated before it begins. One unit
-	// takes about one microsecond.
+	// FunctionWork and ModuleWork are the maximum work of compiling one function and the whole module
+	// (meter.Size.Work). A compilation cannot be stopped, so its work is estimated before it begins. One unit takes
+	// about one microsecond.
 	FunctionWork int64 // default 1,000,000
 	ModuleWork   int64 // default 24,000,000
 }
@@ -93,8 +94,8 @@ func New(limits Limits, cacheDir string) *Host {
 	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
 }
 
-// atOnce returns the maximum number of background compilations. Each uses one processor and about
-// 50 MB.
+// atOnce returns the maximum number of background compilations at the same time. Each uses one processor and about 50
+// MB.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
 // WithLimits returns a host like h with other limits for the modules that it loads.
@@ -149,9 +150,9 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is like Load, but for a module that takes long to compile: it makes the quick checks at once, and
-// the other steps of Load in the background. Until the module is ready, calls return ErrNotReady. At the
-// end, another goroutine calls done once, with nil or the error.
+// Begin is like Load, but for a module that takes long to compile: it makes the quick checks before it returns, and
+// the other steps of Load in the background. Until the module is ready, calls return ErrNotReady. When the module is
+// ready or a step has failed, another goroutine calls done once, with nil or the error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
@@ -182,8 +183,8 @@ const SlowBytes = 64 << 10
 // to compile.
 const slowWork = 100_000
 
-// Slow reports whether compiling a module probably takes more than 0.1 s, because of its size or of
-// the estimated work. It is false for a module that cannot be compiled.
+// Slow reports whether compiling a module probably takes more than 0.1 s, because of its size or of the estimated
+// work. It returns false for a module that cannot be compiled.
 func Slow(code []byte) bool {
 	if len(code) >= SlowBytes {
 		return true
@@ -195,7 +196,7 @@ func Slow(code []byte) bool {
 	return err != nil
 }
 
-// Compile checks, meters and compiles a module. Only Module.Probe can call it. The error is a
+// Compile checks, meters and compiles a module. Only a Probe (Module.Probe) can call the module. The error is a
 // *CheckError if the module is the reason.
 func (h *Host) Compile(code []byte) (*Module, error) {
 	m, err := h.admit(code)
@@ -219,7 +220,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles code. It does not run it.
+// build meters and compiles the module code for m. It does not run the module.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
@@ -254,8 +255,21 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// prepare starts and configures a compiled module, and calls it once.
-func (m *Module) prepare() error {
+// busyTries is the maximum number of times that prepare tries to call a module on an overloaded machine.
+const busyTries = 8
+
+// prepare starts and configures a compiled module, and calls it once. It tries again if the call has waited for a
+// processor for too long, because that is not the module's fault.
+func (m *Module) prepare() (err error) {
+	for range busyTries {
+		if err = m.prepareOnce(); !errors.Is(err, ErrBusy) {
+			break
+		}
+	}
+	return err
+}
+
+func (m *Module) prepareOnce() error {
 	var in *instance
 	err := m.CheckStart(func() (err error) {
 		if in != nil {

@@ -577,7 +577,7 @@ func TestHostileBuffers(t *testing.T) {
 }
 
 // If reserve returns a different region each time, the records are written there.
-func TestABufferThatMoves(t *testing.T) {
+func TestRecordsAreWrittenToTheReservedRegion(t *testing.T) {
 	code := w.Join(
 		// the first score is the first success rate
 		[]byte{w.LocalGet, 2}, []byte{w.LocalGet, 1, w.F64Load, 3, 0}, []byte{w.F64Store, 3, 0},
@@ -668,7 +668,7 @@ func TestHostileBackoffs(t *testing.T) {
 
 // The scores of a failed call must not be used. The next call has no access to the memory of the earlier
 // instance.
-func TestGuestsDoNotMeet(t *testing.T) {
+func TestInstancesShareNoMemory(t *testing.T) {
 	// the score is what stands at 8
 	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0})
 	write := w.Join(w.Const32(0), w.ConstF64(42), []byte{w.F64Store, 3, 8})

@@ -30,8 +30,8 @@ type ownFunc struct {
 
 const abortParams = "iiii"
 
-// importSignature returns the signature of a function that a module may import. ok is false if the
-// function is not permitted.
+// importSignature returns the signature of a function that a module may import. The result ok is false if the module
+// may not import the function.
 func importSignature(module, name string) (signature string, ok bool) {
 	params, results := "", ""
 	switch {
@@ -53,9 +53,9 @@ func importSignature(module, name string) (signature string, ok bool) {
 }
 
 // log implements the import log(level, address, length).
-func (w *hostState) log(p []uint64) {
-	level, text := Level(int32(p[0])), w.must(abi.Log, p[1], p[2])
-	w.pay(uint64(len(text)) / hostByteFuel)
+func (h *hostState) log(p []uint64) {
+	level, text := Level(int32(p[0])), h.must(abi.Log, p[1], p[2])
+	h.pay(uint64(len(text)) / hostByteFuel)
 	if level < LevelDebug || level > LevelError {
 		level = LevelError
 	}
@@ -69,13 +69,13 @@ func (w *hostState) log(p []uint64) {
 	case level == LevelError:
 		why = whyLogged
 	}
-	w.printed.log(level, why, line)
+	h.printed.log(level, why, line)
 }
 
 // metric implements the import metric(kind, name, length, value).
-func (w *hostState) metric(p []uint64) {
-	kind, name, value := MetricKind(int32(p[0])), w.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
-	w.pay(uint64(len(name)) / hostByteFuel)
+func (h *hostState) metric(p []uint64) {
+	kind, name, value := MetricKind(int32(p[0])), h.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
+	h.pay(uint64(len(name)) / hostByteFuel)
 	var wrong string
 	switch {
 	case kind != Counter && kind != Gauge:
@@ -87,7 +87,7 @@ func (w *hostState) metric(p []uint64) {
 	case kind == Counter && value < 0:
 		wrong = "a counter does not go down"
 	}
-	switch out := w.printed.output; {
+	switch out := h.printed.output; {
 	case out == nil:
 	case wrong != "":
 		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s",
@@ -109,8 +109,8 @@ func isMetricName(name []byte) bool {
 
 // must returns size bytes of the module's memory at address. If they exceed the memory, it ends the
 // call.
-func (w *hostState) must(function string, address, size uint64) []byte {
-	b := w.bytes(address&math.MaxUint32, size&math.MaxUint32)
+func (h *hostState) must(function string, address, size uint64) []byte {
+	b := h.bytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
 		panic(fmt.Errorf("%s: %d bytes at %d end past the guest's memory", function, uint32(size), uint32(address)))
 	}
@@ -118,30 +118,30 @@ func (w *hostState) must(function string, address, size uint64) []byte {
 }
 
 // abort implements AssemblyScript's import abort(message, file, line, column).
-func (w *hostState) abort(p []uint64) {
-	text := w.utf16(p[0])
-	if file := w.utf16(p[1]); file != "" {
+func (h *hostState) abort(p []uint64) {
+	text := h.utf16(p[0])
+	if file := h.utf16(p[1]); file != "" {
 		text += fmt.Sprintf(" (%s:%d:%d)", file, uint32(p[2]), uint32(p[3]))
 	}
 	if text = printable(text); text != "" {
-		w.printed.log(LevelError, whyPanic, text)
+		h.printed.log(LevelError, whyPanic, text)
 	}
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 returns the AssemblyScript string at an address, or "" if there is none. In memory, the
+// utf16 returns the AssemblyScript string at an address, or "" if no string can be at the address. In memory, the
 // length in bytes precedes the string.
-func (w *hostState) utf16(address uint64) string {
+func (h *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4
 	if address < head {
 		return ""
 	}
-	size := w.bytes(address-head, head)
+	size := h.bytes(address-head, head)
 	if size == nil {
 		return ""
 	}
-	b := w.bytes(address, min(uint64(binary.LittleEndian.Uint32(size)), 2*MaxLine)&^1)
+	b := h.bytes(address, min(uint64(binary.LittleEndian.Uint32(size)), 2*MaxLine)&^1)
 	units := make([]uint16, len(b)/2)
 	for i := range units {
 		units[i] = binary.LittleEndian.Uint16(b[2*i:])

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// ErrBusy reports that a call found no free instance or got too little CPU time, which the module has not
-// caused. A Fault wraps it.
+// ErrBusy reports that a call found no free instance or got too little CPU time. The module is not the cause. A Fault
+// wraps ErrBusy.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
 // instances returns the maximum number of instances.
@@ -19,8 +19,8 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire returns an instance for one call. If none is idle and the limit permits, it starts another one in
-// the background. It waits for the first instance that becomes idle, but at most for the time wait.
+// acquire returns an instance for one call. If no instance is idle and the limit permits, it starts another instance
+// in the background. It waits until an instance is idle, but at most for the time wait.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -68,7 +68,8 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// take removes and returns the instance that became idle last, or nil. The caller holds mu.
+// take removes the instance that became idle last from m.free, and returns it. It returns nil if no instance is idle.
+// The caller holds mu.
 func (m *Module) take() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
@@ -85,8 +86,8 @@ func (m *Module) take() (*instance, error) {
 	return in, nil
 }
 
-// wake ends the wait of the n calls that have waited longest. They return err; if it is nil, they call take
-// again. No instance is reserved for a woken call: until its goroutine runs, another call may use the
+// wake ends the wait of the n calls of acquire that have waited longest. These calls return err; if err is nil, they
+// call take again. No instance is reserved for a woken call: until its goroutine runs, another call may use the
 // instance. The caller holds mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
@@ -119,10 +120,10 @@ func (m *Module) start() {
 	}()
 }
 
-// release returns an instance after a call that ended with err. At most m.keep idle instances are
-// kept, because each takes memory. An instance is closed if its call trapped or was ended by the
-// host, because its memory may be inconsistent. After a wrong result the instance is kept, so that
-// a module that learns does not lose its memory.
+// release takes an instance back after a call that ended with err. At most m.keep idle instances are kept, because
+// each takes memory. An instance is closed if its call trapped or was ended by the host, because its memory may be
+// inconsistent. After a wrong result the instance is kept, so that a module that learns does not lose the data that
+// it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
@@ -146,8 +147,8 @@ func spoiled(err error) bool {
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks keeps the large stacks of an instance that becomes idle if they fit into keptStacks,
-// and frees them otherwise. The caller holds mu.
+// keepStacks is called when an instance becomes idle. It keeps the instance's large stacks if they fit into
+// keptStacks, and frees them otherwise. The caller holds mu.
 func (m *Module) keepStacks(in *instance) {
 	if size := in.grown(); m.stacks+size <= keptStacks {
 		m.stacks += size

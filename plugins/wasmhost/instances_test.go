@@ -129,7 +129,7 @@ func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 }
 
 // When a module is closed, calls that wait get an error. The last call in progress closes the instance.
-func TestCloseWakesThoseWhoWait(t *testing.T) {
+func TestCloseEndsWaits(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Instances, limits.Wait = 1, time.Minute
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(grown()...).Bytes(), nil)

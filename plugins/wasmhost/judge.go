@@ -16,7 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The duration of a rest: the default for a ruling without a duration, and the limits.
+// The limits of a rest that follows a ruling (docs/glossary.md). A rest lasts DefaultRest if the ruling has no
+// duration; otherwise it lasts at least MinRest and at most MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
@@ -51,8 +52,8 @@ func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error
 	return ruling, err
 }
 
-// The parts of the region of a judge's call: the request, the ruling, the pairs of the fields, the body and the texts
-// of the pairs.
+// The offsets of the ruling and of the pairs in the region of a judge's call. The region holds, in this order: the
+// request, the ruling, a pair (name and value) for each header field, the body, and the texts of the pairs.
 const (
 	rulingAt = abi.JudgeRequestSize
 	pairsAt  = rulingAt + abi.RulingSize
@@ -61,7 +62,8 @@ const (
 // aligned returns the first multiple of abi.Alignment that is at least n.
 func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
 
-// textRoom returns the size of a text with the zero byte after it.
+// textRoom returns the number of bytes that a text of n bytes takes in the region. A zero byte follows the text, and
+// the sum is rounded up to a multiple of abi.Alignment.
 func textRoom(n int) int { return aligned(n + 1) }
 
 func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
@@ -151,7 +153,8 @@ func rulingOf(kind, rest float64) (core.Ruling, error) {
 	return r, nil
 }
 
-// readWants calls the module's judge_wants, if it has one.
+// readWants calls the module's export judge_wants. If there is no such export, the judge asks for no part of a
+// response.
 func (in *instance) readWants() (*core.Wants, error) {
 	f := in.export(abi.JudgeWants)
 	if f == nil {
@@ -164,8 +167,8 @@ func (in *instance) readWants() (*core.Wants, error) {
 	return parseWants(text)
 }
 
-// parseWants reads the text of judge_wants: a line for each part of a response. A line is "body N", "field NAME" or
-// "status FIRST" with or without "-LAST".
+// parseWants reads the text of judge_wants: a line for each part of a response. A line is "body N", "field NAME",
+// "status FIRST" or "status FIRST-LAST".
 func parseWants(text string) (*core.Wants, error) {
 	w := &core.Wants{}
 	for n, line := range strings.Split(text, "\n") {
@@ -248,8 +251,8 @@ func addStatuses(w *core.Wants, value string) error {
 	return nil
 }
 
-// trialJudge returns a response for the first call. It has all parts that the judge asks for, in their
-// largest size.
+// trialJudge returns a response for the first call. It has all header fields that the judge asks for, and the longest
+// body that the judge can get.
 func trialJudge(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}

@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The records of core and of sdk/abi have the same layout, because the records of core are copied into the
-// memory of a module. The sizes are compared here, the fields in a test.
+// The records of core and of sdk/abi have the same layout, because the records of core are copied into the memory of
+// a module. The sizes are compared here. A test compares the fields.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}
@@ -54,7 +54,7 @@ const (
 	ReasonFuel          = "fuel"           // the call used up its fuel
 	ReasonTimeout       = "timeout"        // the call used up its CPU time
 	ReasonMemory        = "memory"         // reserve returned no usable region
-	ReasonStatus        = "status"         // the status is not abi.StatusOK
+	ReasonStatus        = "status"         // the module returned a status other than abi.StatusOK
 	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
 	ReasonNegativeDelay = "negative_delay" // a delay is below 0
 	ReasonRuling        = "ruling"         // the kind of a ruling is not one of the kinds in abi
@@ -65,9 +65,9 @@ const (
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a module that is loaded or being loaded. It is safe for concurrent use: each call uses
-// an instance alone. There are at most Limits.Instances instances, and only one if the module
-// learns. A call of the zero Module returns ErrNotReady.
+// Module is a module that is loaded or being loaded. It is safe for concurrent use: two calls never use the same
+// instance at the same time. There are at most Limits.Instances instances, and only one if the module learns. A call
+// of the zero Module returns ErrNotReady.
 type Module struct {
 	desc    Description
 	limits  Limits
@@ -89,7 +89,7 @@ type Module struct {
 	mu       sync.Mutex
 	free     []*instance
 	keep     int          // maximum number of idle instances
-	stacks   int          // bytes of the idle instances' stacks larger than keptStack
+	stacks   int          // total bytes of the stacks of idle instances that are larger than keptStack
 	live     int          // number of instances, including those being started
 	waiting  []chan error // calls that wait for an instance, see wake
 	starting bool
@@ -202,9 +202,8 @@ func (m *Module) instantiate() (*instance, error) {
 // mains maps each kind to the function that a module of this kind must export.
 var mains = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
-// begin instantiates the module without running its code. It converts a panic of wazero, which an
-// invalid module can cause, to an error, because nothing else would recover from a panic in the
-// background.
+// begin instantiates the module without running its code. An invalid module can cause a panic of wazero. begin
+// converts the panic to an error, because in a background goroutine nothing else would recover from it.
 func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -222,8 +221,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns a region of size bytes in the memory. It calls reserve if the last region is
-// smaller. The slice is valid until the module's code runs again.
+// region returns a region of size bytes in the memory. It calls the export reserve if the region that reserve
+// returned last is smaller. The slice is valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.room {
 		want := (size + 4095) &^ 4095
@@ -248,7 +247,8 @@ func (in *instance) region(size uint32) ([]byte, error) {
 	return view, nil
 }
 
-// Close closes the module when its calls in progress have ended. Later calls return ErrClosed.
+// Close closes the module, and does not wait. The module is freed when its calls in progress have ended. Later calls
+// return ErrClosed.
 func (m *Module) Close() {
 	m.mu.Lock()
 	if m.closed {
@@ -341,7 +341,7 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	}
 	for i := range scores[:n] {
 		s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
-		if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
+		if s-s != 0 { // NaN or infinite
 			return &Fault{Reason: ReasonNotFinite, Err: fmt.Errorf("the score of candidate %d is %v", i, s)}
 		}
 		scores[i] = s

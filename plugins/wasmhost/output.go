@@ -62,20 +62,21 @@ func (h *Host) WithOutput(output Output) *Host {
 	return &other
 }
 
-// printed collects what a module writes during a call, through fd_write and the host's log.
+// printed collects the text that a module writes during a call, through fd_write and the host function log.
 type printed struct {
-	output Output
-	parts  [2][]byte // the unfinished lines of standard output and standard error
-	why    [4]string // texts that may explain why the call failed, the best text first
+	output    Output
+	parts     [2][]byte // the unfinished lines of standard output and standard error
+	why       [4]string // texts that may explain why the call failed, the best text first
+	explained bool      // why has a text
 }
 
-// The places in printed.why.
+// The indices in printed.why.
 const (
 	whyPanic  = iota // the first text of a panic
 	whyLogged        // the last log line of level error
 	whyError         // the first line on the standard error
 	whyOutput        // the first line on the standard output
-	whyNot           // none of them
+	whyNot           // no index: the line does not explain a failure
 )
 
 var (
@@ -87,8 +88,8 @@ var (
 
 // reset clears p before a call.
 func (p *printed) reset() {
-	if p.why != ([4]string{}) {
-		p.why = [4]string{}
+	if p.explained {
+		p.why, p.explained = [4]string{}, false
 	}
 }
 
@@ -131,7 +132,7 @@ func (p *printed) endLine(descriptor int) {
 // log passes one line on to the plugin's output.
 func (p *printed) log(level Level, why int, text string) {
 	if why == whyLogged || why < whyNot && p.why[why] == "" {
-		p.why[why] = text
+		p.why[why], p.explained = text, true
 	}
 	if p.output != nil {
 		p.output.Log(level, text)
@@ -147,7 +148,7 @@ func (p *printed) flush() {
 	}
 }
 
-// because returns the text that best explains why the call failed, or "".
+// because returns ": " and the text that best explains why the call failed, or "" if there is no such text.
 func (p *printed) because() string {
 	for _, text := range p.why {
 		if text != "" {
@@ -174,7 +175,7 @@ func printable(s string) string {
 	return s
 }
 
-// names matches a function in the stack of a wazero error: its name, or $ and its index.
+// names matches a function in the stack of a wazero error: the function's name, or $ and the function's index.
 var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
 // maxFrames is the maximum number of functions of a stack in a Fault.

@@ -18,12 +18,12 @@ import (
 // written is an Output that keeps everything.
 type written []string
 
-func (o *written) Log(level wasmhost.Level, text string) {
-	*o = append(*o, fmt.Sprint(level, " ", text))
+func (w *written) Log(level wasmhost.Level, text string) {
+	*w = append(*w, fmt.Sprint(level, " ", text))
 }
 
-func (o *written) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
-	*o = append(*o, fmt.Sprint("metric ", kind, " ", string(name), " ", value))
+func (w *written) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
+	*w = append(*w, fmt.Sprint("metric ", kind, " ", string(name), " ", value))
 }
 
 var (
@@ -38,43 +38,43 @@ type writer struct {
 }
 
 // text puts a text into memory and returns its address.
-func (g *writer) text(b []byte) int32 {
-	at := g.at
-	g.module.Data = append(g.module.Data, w.Data{Offset: at, Bytes: b})
-	g.at += int32(len(b)+7) &^ 7
+func (wr *writer) text(b []byte) int32 {
+	at := wr.at
+	wr.module.Data = append(wr.module.Data, w.Data{Offset: at, Bytes: b})
+	wr.at += int32(len(b)+7) &^ 7
 	return at
 }
 
 // write returns code that writes a text to a descriptor.
-func (g *writer) write(descriptor int32, text string) []byte {
-	at := g.text([]byte(text))
+func (wr *writer) write(descriptor int32, text string) []byte {
+	at := wr.text([]byte(text))
 	piece := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, uint32(at)), uint32(len(text)))
-	return w.Join(args(descriptor, g.text(piece), 1, 8), w.CallTo(0), []byte{w.Drop})
+	return w.Join(args(descriptor, wr.text(piece), 1, 8), w.CallTo(0), []byte{w.Drop})
 }
 
 // log returns code that writes a log line.
-func (g *writer) log(level int32, text string) []byte {
-	return w.Join(args(level, g.text([]byte(text)), int32(len(text))), w.CallTo(1))
+func (wr *writer) log(level int32, text string) []byte {
+	return w.Join(args(level, wr.text([]byte(text)), int32(len(text))), w.CallTo(1))
 }
 
-func (g *writer) metric(kind int32, name string, value float64) []byte {
-	return w.Join(args(kind, g.text([]byte(name)), int32(len(name))), w.ConstF64(value), w.CallTo(2))
+func (wr *writer) metric(kind int32, name string, value float64) []byte {
+	return w.Join(args(kind, wr.text([]byte(name)), int32(len(name))), w.ConstF64(value), w.CallTo(2))
 }
 
 // utf16 puts a string into memory in the form of AssemblyScript.
-func (g *writer) utf16(s string) int32 {
+func (wr *writer) utf16(s string) int32 {
 	b := binary.LittleEndian.AppendUint32(nil, uint32(2*len(utf16.Encode([]rune(s)))))
 	for _, unit := range utf16.Encode([]rune(s)) {
 		b = binary.LittleEndian.AppendUint16(b, unit)
 	}
-	return g.text(b) + 4
+	return wr.text(b) + 4
 }
 
 // score runs a scorer with the code once, after its first call.
-func (g *writer) score(t *testing.T, code ...[]byte) (written, error) {
-	g.module.Func("score").Code = w.Join(w.Unless256(w.Join(code...)...), w.Const32(0))
+func (wr *writer) score(t *testing.T, code ...[]byte) (written, error) {
+	wr.module.Func("score").Code = w.Join(w.Unless256(w.Join(code...)...), w.Const32(0))
 	var out written
-	m, err := patient().WithOutput(&out).Load(g.module.Bytes(), nil)
+	m, err := patient().WithOutput(&out).Load(wr.module.Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
 	require.Empty(t, out)
@@ -88,7 +88,7 @@ func newWriter() *writer {
 }
 
 // All output of a call becomes log lines, whether the call fails or not.
-func TestWhatACallWritesIsLogged(t *testing.T) {
+func TestTheOutputOfACallIsLogged(t *testing.T) {
 	g := newWriter()
 	out, err := g.score(t,
 		g.write(1, "to the output\nand "), g.log(0, "for debugging"), g.write(1, "more\n\n"),
@@ -151,7 +151,7 @@ func TestThePanicIsInTheError(t *testing.T) {
 }
 
 // The arguments of AssemblyScript's abort are in the error. Invalid arguments have no other effect.
-func TestAbortSaysWhy(t *testing.T) {
+func TestAbortLogsItsMessage(t *testing.T) {
 	g := newWriter()
 	_, err := g.score(t, w.Join(args(g.utf16("größer"), g.utf16("src/mine.ts"), 12, 3), w.CallTo(3)))
 	require.EqualError(t, err, "trap: the plugin called abort: größer (src/mine.ts:12:3)")

@@ -69,8 +69,8 @@ func (p *Probe) SetPool(proxies []Proxy) error {
 	return p.in.updatePool()
 }
 
-// Reserve calls reserve with the fuel of a call without candidates, and returns its
-// result unchecked.
+// Reserve calls the export reserve with the fuel of a call without candidates. It returns the address that reserve
+// returned, without a check.
 func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	p.in.allowCall(0)
 	p.in.stack[0] = uint64(bytes)
@@ -111,8 +111,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that remained after the last call, which includes a call of reserve if one was
-// necessary. It is negative if the calls used more fuel than they had.
+// Fuel returns the fuel that remained after the last call. If the last call had to call the export reserve, the fuel
+// of both calls is counted. The result is negative if they used more fuel than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages returns the present size of the memory in pages of 64 KiB.

@@ -48,7 +48,7 @@ func TestProbe(t *testing.T) {
 	require.Error(t, p.Write(p.Pages()<<16-1, []byte{1, 2}))
 }
 
-func TestExamineTellsAll(t *testing.T) {
+func TestExamineReportsAllFaults(t *testing.T) {
 	host := wasmhost.New(wasmhost.Limits{ModuleBytes: 1000}, "")
 	_, found := host.Examine([]byte("\x00asm\x01\x00\x00\x00"))
 	var checks []string

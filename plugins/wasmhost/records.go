@@ -103,11 +103,7 @@ func (in *instance) updatePool() error {
 	for i, p := range *pool {
 		at := i * abi.ProxySize
 		w.f64(at, core.Hash53(p.ID))
-		region := 0.0
-		if p.Region != "" {
-			region = core.Hash53(p.Region)
-		}
-		w.f64(at+8, region)
+		w.f64(at+8, core.RegionHash(p.Region))
 		w.f64(at+16, p.Weight)
 		w.f64(at+24, p.Cost)
 		w.text(at+32, p.ID)
@@ -130,7 +126,7 @@ func (in *instance) updatePool() error {
 	return nil
 }
 
-// configureWith calls configure.
+// configureWith calls the export configure with the settings in config.
 func (in *instance) configureWith(config []pair) error {
 	w := layout{fixed: 0}
 	at := w.pairs(config)
@@ -151,58 +147,58 @@ func (in *instance) configureWith(config []pair) error {
 // layout builds records that contain the addresses of other records. The addresses are relative to
 // the first byte until put writes the records into memory.
 type layout struct {
-	fixed  int // bytes at the beginning, which are written by offset
+	fixed  int // number of bytes at the beginning, which u32, f64 and address write
 	bytes  []byte
 	fixups []int // offsets of the addresses
 }
 
-// grow appends n zero bytes, aligned, and returns their offset.
-func (w *layout) grow(n int) int {
-	if len(w.bytes) < w.fixed {
-		w.bytes = append(w.bytes, make([]byte, w.fixed-len(w.bytes))...)
+// grow appends n zero bytes, and returns the offset of the first one, a multiple of abi.Alignment.
+func (l *layout) grow(n int) int {
+	if len(l.bytes) < l.fixed {
+		l.bytes = append(l.bytes, make([]byte, l.fixed-len(l.bytes))...)
 	}
-	for len(w.bytes)%abi.Alignment != 0 {
-		w.bytes = append(w.bytes, 0)
+	for len(l.bytes)%abi.Alignment != 0 {
+		l.bytes = append(l.bytes, 0)
 	}
-	at := len(w.bytes)
-	w.bytes = append(w.bytes, make([]byte, n)...)
+	at := len(l.bytes)
+	l.bytes = append(l.bytes, make([]byte, n)...)
 	return at
 }
 
-func (w *layout) u32(at int, v uint32) { binary.LittleEndian.PutUint32(w.bytes[at:], v) }
+func (l *layout) u32(at int, v uint32) { binary.LittleEndian.PutUint32(l.bytes[at:], v) }
 
-func (w *layout) f64(at int, v float64) {
-	w.grow(0)
-	binary.LittleEndian.PutUint64(w.bytes[at:], math.Float64bits(v))
+func (l *layout) f64(at int, v float64) {
+	l.grow(0)
+	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes the address of the byte at offset to into the records, at offset at.
-func (w *layout) address(at, to int) {
-	w.u32(at, uint32(to))
-	w.fixups = append(w.fixups, at)
+// address writes an address into the records at the offset at: the address of the byte at the offset to.
+func (l *layout) address(at, to int) {
+	l.u32(at, uint32(to))
+	l.fixups = append(l.fixups, at)
 }
 
-// text appends a text, and writes its address and length at offset at.
-func (w *layout) text(at int, s string) {
-	to := w.grow(len(s) + 1)
-	copy(w.bytes[to:], s)
-	w.address(at, to)
-	w.u32(at+4, uint32(len(s)))
+// text appends the text s, and writes its address and length at the offset at.
+func (l *layout) text(at int, s string) {
+	to := l.grow(len(s) + 1)
+	copy(l.bytes[to:], s)
+	l.address(at, to)
+	l.u32(at+4, uint32(len(s)))
 }
 
 // pairs appends the records of list and returns the offset of the first one.
-func (w *layout) pairs(list []pair) int {
-	first := w.grow(len(list) * abi.PairSize)
+func (l *layout) pairs(list []pair) int {
+	first := l.grow(len(list) * abi.PairSize)
 	for i, p := range list {
 		at := first + i*abi.PairSize
-		w.text(at, p.key)
-		w.text(at+8, p.value)
-		w.f64(at+16, p.number())
+		l.text(at, p.key)
+		l.text(at+8, p.value)
+		l.f64(at+16, p.number())
 	}
 	return first
 }
 
-// put writes the records into memory at in.base.
+// put writes the records of w into a region of the module's memory. The region begins at in.base.
 func (in *instance) put(w *layout) error {
 	w.grow(8)
 	view, err := in.region(uint32(len(w.bytes)))

@@ -40,8 +40,8 @@ const (
 // Free reports whether the setting accepts any text.
 func (s *Setting) Free() bool { return s.Type == typeText && len(s.Values) == 0 }
 
-// Settings returns the settings that the module declares. It returns nil if there are none, or
-// before the first start.
+// Settings returns the settings that the module declares. It returns nil if the module does not export describe, or
+// if no instance has been started yet.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s
@@ -49,7 +49,7 @@ func (m *Module) Settings() []Setting {
 	return nil
 }
 
-// describe calls the module's describe.
+// describe calls the module's export describe, and returns the settings that the module declares.
 func (in *instance) describe(f *entry) ([]Setting, error) {
 	text, err := in.text(f)
 	if err != nil {
@@ -209,7 +209,8 @@ func checkSettings(settings []Setting, config []pair) error {
 	return nil
 }
 
-// stateSettings calls describe, and checks the module's configuration.
+// stateSettings reads the settings that the module declares (describe), and checks the module's configuration config.
+// It does nothing if the module does not export describe.
 func (in *instance) stateSettings(config []pair) error {
 	f := in.export(abi.Describe)
 	if f == nil {

@@ -37,7 +37,7 @@ func endless(t *testing.T, host func(wasmhost.Limits) *wasmhost.Host) *wasmhost.
 }
 
 // A garbage collection, which stops every goroutine, ends while a guest runs.
-func TestACollectionDoesNotWaitForAGuest(t *testing.T) {
+func TestAGarbageCollectionDoesNotWaitForAGuest(t *testing.T) {
 	var clock manual
 	m := endless(t, clock.host)
 	ended := make(chan error, 1)

@@ -53,7 +53,7 @@ var allowedImports = map[string]wasiFunc{
 	"fd_write":            {"iiii", (*hostState).write},
 	"fd_read":             {"iiii", (*hostState).read},
 	"fd_close":            {"i", (*hostState).standard},
-	"fd_seek":             {"iIii", func(w *hostState, p []uint64) uint32 { return w.either(p, wasiSpipe) }},
+	"fd_seek":             {"iIii", func(w *hostState, p []uint64) uint32 { return w.ifStandard(p, wasiSpipe) }},
 	"fd_fdstat_get":       {"ii", (*hostState).describe},
 	"fd_fdstat_set_flags": {"ii", (*hostState).standard},
 	"fd_prestat_get":      {"ii", func(*hostState, []uint64) uint32 { return wasiBadf }},
@@ -152,17 +152,17 @@ func valueTypes(letters string) []api.ValueType {
 }
 
 // pay subtracts n from the call's fuel. If too little fuel is left, it ends the call.
-func (w *hostState) pay(n uint64) {
-	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
+func (h *hostState) pay(n uint64) {
+	left := int64(h.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
-		left = w.in.refuel(left)
+		left = h.in.refuel(left)
 	}
-	w.in.fuel.Set(uint64(left))
+	h.in.fuel.Set(uint64(left))
 }
 
 // bytes returns size bytes of the module's memory at address, or nil if they exceed the memory.
-func (w *hostState) bytes(address, size uint64) []byte {
-	mem := w.in.memory
+func (h *hostState) bytes(address, size uint64) []byte {
+	mem := h.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
 		return nil
 	}
@@ -173,8 +173,8 @@ func (w *hostState) bytes(address, size uint64) []byte {
 	return b
 }
 
-func (w *hostState) put32(address uint64, v uint32) uint32 {
-	b := w.bytes(address, 4)
+func (h *hostState) put32(address uint64, v uint32) uint32 {
+	b := h.bytes(address, 4)
 	if b == nil {
 		return wasiFault
 	}
@@ -182,8 +182,8 @@ func (w *hostState) put32(address uint64, v uint32) uint32 {
 	return wasiOK
 }
 
-func (w *hostState) put64(address uint64, v uint64) uint32 {
-	b := w.bytes(address, 8)
+func (h *hostState) put64(address uint64, v uint64) uint32 {
+	b := h.bytes(address, 8)
 	if b == nil {
 		return wasiFault
 	}
@@ -192,28 +192,28 @@ func (w *hostState) put64(address uint64, v uint64) uint32 {
 }
 
 // none implements args_sizes_get and environ_sizes_get with empty lists.
-func (w *hostState) none(p []uint64) uint32 {
-	if err := w.put32(p[0], 0); err != wasiOK {
+func (h *hostState) none(p []uint64) uint32 {
+	if err := h.put32(p[0], 0); err != wasiOK {
 		return err
 	}
-	return w.put32(p[1], 0)
+	return h.put32(p[1], 0)
 }
 
-func (w *hostState) clock(p []uint64) uint32 {
-	w.now += tick
-	return w.put64(p[2], w.now)
+func (h *hostState) clock(p []uint64) uint32 {
+	h.now += tick
+	return h.put64(p[2], h.now)
 }
 
 // random fills memory with bytes that are the same in every instance (SplitMix64).
-func (w *hostState) random(p []uint64) uint32 {
-	w.pay(p[1] / hostByteFuel)
-	b := w.bytes(p[0], p[1])
+func (h *hostState) random(p []uint64) uint32 {
+	h.pay(p[1] / hostByteFuel)
+	b := h.bytes(p[0], p[1])
 	if b == nil && p[1] > 0 {
 		return wasiFault
 	}
 	for len(b) > 0 {
-		w.chance += 0x9e3779b97f4a7c15
-		z := w.chance
+		h.chance += 0x9e3779b97f4a7c15
+		z := h.chance
 		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 		z = (z ^ z>>27) * 0x94d049bb133111eb
 		var eight [8]byte
@@ -223,13 +223,13 @@ func (w *hostState) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll advances the clock by the shortest timeout of the subscriptions, and returns at once. Subscriptions
-// to files get an error.
-func (w *hostState) poll(p []uint64) uint32 {
+// poll advances the clock by the shortest timeout of the subscriptions, and does not wait. Subscriptions to files get
+// an error.
+func (h *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
-	w.pay(n * hostItemFuel)
-	in, out := w.bytes(p[0], n*subscription), w.bytes(p[1], n*event)
+	h.pay(n * hostItemFuel)
+	in, out := h.bytes(p[0], n*subscription), h.bytes(p[1], n*event)
 	switch {
 	case n == 0:
 		return wasiInval
@@ -244,7 +244,7 @@ func (w *hostState) poll(p []uint64) uint32 {
 			failed = wasiOK
 			timeout := binary.LittleEndian.Uint64(s[24:])
 			if s[40]&1 != 0 { // the timeout is absolute
-				timeout -= min(timeout, w.now)
+				timeout -= min(timeout, h.now)
 			}
 			wait = min(wait, timeout)
 		}
@@ -255,27 +255,27 @@ func (w *hostState) poll(p []uint64) uint32 {
 		e[10] = kind
 	}
 	if wait != math.MaxUint64 {
-		w.now += wait
+		h.now += wait
 	}
-	return w.put32(p[3], uint32(n))
+	return h.put32(p[3], uint32(n))
 }
 
-// standard returns success for the three standard files, and an error for others, which do not
-// exist.
-func (w *hostState) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
+// standard returns success for the descriptors of the three standard files. For any other descriptor it returns an
+// error, because no such file exists.
+func (h *hostState) standard(p []uint64) uint32 { return h.ifStandard(p, wasiOK) }
 
-// either returns the parameter standard for a standard file, and otherwise an error.
-func (w *hostState) either(p []uint64, standard uint32) uint32 {
+// ifStandard returns result for the descriptor of a standard file, and an error for any other descriptor.
+func (h *hostState) ifStandard(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
 	}
-	return standard
+	return result
 }
 
 // describe describes the standard files as readable and writable character devices.
-func (w *hostState) describe(p []uint64) uint32 {
+func (h *hostState) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
-	b := w.bytes(p[1], 24)
+	b := h.bytes(p[1], 24)
 	switch {
 	case p[0] > 2:
 		return wasiBadf
@@ -289,10 +289,10 @@ func (w *hostState) describe(p []uint64) uint32 {
 }
 
 // write splits the written bytes into log lines.
-func (w *hostState) write(p []uint64) uint32 {
+func (h *hostState) write(p []uint64) uint32 {
 	n := p[2]
-	w.pay(n * hostItemFuel)
-	list := w.bytes(p[1], n*8)
+	h.pay(n * hostItemFuel)
+	list := h.bytes(p[1], n*8)
 	switch {
 	case p[0] != 1 && p[0] != 2:
 		return wasiBadf
@@ -302,21 +302,21 @@ func (w *hostState) write(p []uint64) uint32 {
 	total := uint32(0)
 	for ; len(list) > 0; list = list[8:] {
 		size := binary.LittleEndian.Uint32(list[4:])
-		b := w.bytes(uint64(binary.LittleEndian.Uint32(list)), uint64(size))
+		b := h.bytes(uint64(binary.LittleEndian.Uint32(list)), uint64(size))
 		if b == nil && size > 0 {
 			return wasiFault
 		}
-		w.printed.write(int(p[0]), b)
+		h.printed.write(int(p[0]), b)
 		total += size
 	}
-	return w.put32(p[3], total)
+	return h.put32(p[3], total)
 }
 
 // read reports the end of standard input.
-func (w *hostState) read(p []uint64) uint32 {
+func (h *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:
-		return w.put32(p[3], 0)
+		return h.put32(p[3], 0)
 	case 1, 2:
 		return wasiNotsup
 	}

@@ -98,7 +98,7 @@ func TestWASIReachesNothing(t *testing.T) {
 }
 
 // The last output of a guest before it ends is in the error of the call, on one line.
-func TestWhatAGuestSays(t *testing.T) {
+func TestTheLastOutputIsInTheError(t *testing.T) {
 	code := w.Unless256(w.Join(args(2, 200, 1, 8), w.CallTo(0), []byte{w.Drop, w.Unreachable})...)
 	m := w.Scorer(code...)
 	m.Imports = []w.Import{wasi("fd_write", "iiii")}

@@ -15,13 +15,13 @@ const (
 	Memory  = "memory"  // the linear memory
 	Reserve = "reserve" // (bytes i32) -> address i32
 
-	// A module exports one of these three, which determines its kind.
+	// A module exports exactly one of the following three functions. It determines the kind of the module.
 	Score   = "score"   // (request, candidates, scores, count i32) -> status i32
 	Backoff = "backoff" // (request i32) -> seconds f64
 	Judge   = "judge"   // (request, ruling i32) -> status i32
 
 	// Optional exports.
-	Initialize  = "_initialize"  // () -> (), once before anything else
+	Initialize  = "_initialize"  // () -> (), called once, before all other functions
 	Configure   = "configure"    // (pairs, count i32) -> status i32
 	PoolChanged = "pool_changed" // (proxies, count i32) -> ()
 	Observe     = "observe"      // (observation i32) -> ()
@@ -61,8 +61,8 @@ const (
 	RulingTargetFault
 )
 
-// StatusOK is the status that Score, Judge and Configure return on success. With any other status the call
-// has failed.
+// StatusOK is the status that Score, Judge and Configure return on success. Any other status means that the call has
+// failed.
 const StatusOK = 0
 
 // Sizes of the records in bytes. Each record starts at a multiple of Alignment.
@@ -80,8 +80,8 @@ const (
 	ProxySize          = 56
 )
 
-// MinCandidates is the number of candidates that every scorer must accept. A module whose Reserve
-// refuses the memory for them is not loaded.
+// MinCandidates is the number of candidates that every scorer must accept. A module is not loaded if its Reserve
+// refuses the memory for this number of candidates.
 const MinCandidates = 256
 
 // JudgeRoom is the largest region that a judge is asked to reserve, in bytes.

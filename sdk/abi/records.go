@@ -6,10 +6,10 @@ type RankRequest struct {
 	Now      float64 // since the Unix epoch
 	Attempt  float64 // 0 for a request's first attempt
 	Turn     float64 // a number that increases by one with each first attempt
-	Seed     float64 // 53 random bits, fresh for each call
+	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// 53-bit hash of the wanted region. In a retry of a request without one, the hash of the region of
-	// the proxy that failed; otherwise 0.
+	// RegionHash is the 53-bit hash of the wanted region. If the request wants no region, RegionHash is the hash of
+	// the region of the proxy that failed before this retry, and 0 in the first attempt.
 	RegionHash float64
 	PoolSize   float64 // proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated
@@ -22,8 +22,9 @@ type Candidate struct {
 	Samples     float64 // number of attempts that SuccessRate is computed from, 0..100
 	LatencyMean float64 // s, over the last 100 attempts
 	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
-	// (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If no attempt has a
-	// latency, it is 0.5 if there were no attempts, 1 if none of them succeeded, and otherwise 0.
+	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If the
+	// LatencyMean of this candidate is 0, NormalizedLatency is 0.5 without attempts, 1 if none of the attempts
+	// succeeded, and otherwise 0.
 	NormalizedLatency   float64
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, > 0, default 1
@@ -45,8 +46,8 @@ type BackoffRequest struct {
 	Multiplier    float64 // policy.multiplier
 	Cap           float64 // policy.max_backoff_delay
 	Jitter        float64 // 1 if policy.jitter
-	Random        float64 // uniform in [0, 1), fresh for each call
-	PreviousDelay float64 // the wait before the previous retry; 0 before the first
+	Random        float64 // uniform in [0, 1), a new number for each call
+	PreviousDelay float64 // the wait before the previous retry; 0 before the first retry
 	RetryAfter    float64 // Retry-After of the last response; 0 without one
 	LastStatus    float64 // status of the last response; 0 without one
 	Elapsed       float64 // since the request began
@@ -62,18 +63,18 @@ type Observation struct {
 	Now      float64 // s since the Unix epoch
 	IDHash   float64 // as Candidate.IDHash
 	HostHash float64 // as RankRequest.HostHash
-	Attempt  float64 // 0 for the first
+	Attempt  float64 // 0 for the request's first attempt
 	Success  float64 // 1 or 0
 	Latency  float64 // s
 	Status   float64 // 0 without a response
 	Delay    float64 // s, the wait before this attempt
 }
 
-// JudgeRequest describes a response on which a judge rules. Addresses point to bytes in guest memory. A
-// zero byte, which the length does not include, follows these bytes.
+// JudgeRequest describes a response on which a judge rules. Fields and Body are addresses in guest memory. A zero
+// byte follows the body; BodyLength does not include it.
 type JudgeRequest struct {
 	Now           float64 // s since the Unix epoch
-	Attempt       float64 // 0 for the first
+	Attempt       float64 // 0 for the request's first attempt
 	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
 	Status        float64
 	Latency       float64 // s, until the response's head

@@ -2,8 +2,8 @@
 
 /**
  * Returns the 53-bit hash of a text: idHash is that of a proxy's id, hostHash that of a host (in lower
- * case, without the port), regionHash that of a region. The hash is FNV-1a with the finalizer of
- * MurmurHash3.
+ * case, without the port), regionHash that of a region (in lower case). The hash is FNV-1a with
+ * the finalizer of MurmurHash3.
  */
 export function hash53(text: string): f64 {
   const bytes = Uint8Array.wrap(String.UTF8.encode(text));

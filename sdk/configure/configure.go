@@ -1,5 +1,5 @@
-// Package configure passes its settings, the table [plugins.NAME.config], to a plugin. A module that does
-// not import the package has no settings.
+// Package configure passes the settings of a plugin, the table [plugins.NAME.config], to the plugin. A module that
+// does not import the package has no settings.
 package configure
 
 import (
@@ -31,15 +31,14 @@ func Apply(c Configurer, s *Settings) error {
 	return s.err()
 }
 
-// Setting is one key of the table. Keys of tables within it are joined with
-// dots: limits.low.
+// Setting is one key of the table and its value. The key of a setting in a nested table has dots: limits.low.
 type Setting struct {
 	Key, Value string
 }
 
 // Settings holds the settings in the configuration. Each method returns the setting with the given key, or its
-// parameter otherwise if the configuration has no such key. The first invalid setting is reported after
-// Configure has returned; its method returns otherwise, too.
+// parameter fallback if the configuration has no such key. If settings are invalid, the first of them is reported
+// after Configure has returned, and the plugin is not loaded.
 type Settings struct {
 	list  []Setting
 	asked []string
@@ -49,51 +48,51 @@ type Settings struct {
 // New returns settings for tests of a plugin.
 func New(list ...Setting) *Settings { return &Settings{list: list} }
 
-// String returns a setting that is a text, or otherwise if it is not set.
-func (s *Settings) String(key, otherwise string) string {
+// String returns a setting that is a text, or fallback if it is not set.
+func (s *Settings) String(key, fallback string) string {
 	if text, set := s.find(key); set {
 		return text
 	}
-	return otherwise
+	return fallback
 }
 
-// Float returns a setting that is a number from low to high, or otherwise if it is not set. low and
+// Float returns a setting that is a number from low to high, or fallback if it is not set. low and
 // high may be infinite.
-func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
+func (s *Settings) Float(key string, fallback, low, high float64) float64 {
 	text, set := s.find(key)
 	if !set {
-		return otherwise
+		return fallback
 	}
 	f, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(f >= low && f <= high) {
 		s.fail(key, text, "a number"+within(low, high))
-		return otherwise
+		return fallback
 	}
 	return f
 }
 
-// Int returns a setting that is a whole number from low to high, or otherwise if it is not set.
-func (s *Settings) Int(key string, otherwise, low, high int) int {
+// Int returns a setting that is a whole number from low to high, or fallback if it is not set.
+func (s *Settings) Int(key string, fallback, low, high int) int {
 	text, set := s.find(key)
 	if !set {
-		return otherwise
+		return fallback
 	}
 	f, err := strconv.ParseFloat(text, 64) // the host writes large numbers as 1e+06
 	if err != nil || f != math.Trunc(f) || !(f >= float64(low) && f <= float64(high)) {
 		s.fail(key, text, "a whole number"+within(float64(low), float64(high)))
-		return otherwise
+		return fallback
 	}
 	return int(f)
 }
 
-// Bool returns a setting that is true or false, or otherwise if it is not set.
-func (s *Settings) Bool(key string, otherwise bool) bool {
+// Bool returns a setting that is true or false, or fallback if it is not set.
+func (s *Settings) Bool(key string, fallback bool) bool {
 	text, set := s.find(key)
 	if set && text != "true" && text != "false" {
 		s.fail(key, text, "true or false")
 	}
 	if !set {
-		return otherwise
+		return fallback
 	}
 	return text == "true"
 }

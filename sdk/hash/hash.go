@@ -1,10 +1,11 @@
-// Package hash computes the 53-bit hashes of the records of sdk/abi. A plugin needs it to compare a host or
-// an id from its configuration with HostHash or IDHash. The hashes are whole numbers below 2^53, so a float64
-// holds them exactly.
+// Package hash computes the 53-bit hashes of the records of sdk/abi. A plugin needs the package to compare a host or
+// an id from its configuration with HostHash or IDHash. The hashes are whole numbers below 2^53, so a float64 holds
+// them exactly.
 package hash
 
 // Of returns the hash of s that IDHash, HostHash and RegionHash hold: FNV-1a 64 followed by the finalizer of
-// MurmurHash3, shifted right by 11 bits. Host names are hashed in lower case and without a port.
+// MurmurHash3, shifted right by 11 bits. Host names are hashed in lower case and without a port,
+// names of regions in lower case.
 func Of(s string) float64 {
 	h := uint64(14695981039346656037)
 	for i := 0; i < len(s); i++ {

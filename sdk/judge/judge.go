@@ -9,8 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Judge rules on the responses of targets before they are relayed. A call that
-// fails counts as Fine.
+// Judge rules on the responses of targets before they are relayed. If a call fails, the response counts as Fine.
 type Judge interface {
 	// Judge returns the ruling on a response. The host owns the memory of the response: copy the parts that you
 	// keep.
@@ -97,7 +96,7 @@ type Kind float64
 const (
 	Fine        Kind = abi.RulingFine        // the policy decides as without a judge
 	Retry       Kind = abi.RulingRetry       // a retry, as after a status in retry_status_codes
-	OtherProxy  Kind = abi.RulingOtherProxy  // a retry at once, through another proxy
+	OtherProxy  Kind = abi.RulingOtherProxy  // an immediate retry through another proxy
 	Banned      Kind = abi.RulingBanned      // like OtherProxy, and the proxy rests for the target's host
 	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged
 )

@@ -1,19 +1,20 @@
-// Package lru has a map of limited size that keeps the most recently used entries. Plugins that learn use it
-// for data about proxies and hosts. A map allocates memory only when it is created.
+// Package lru has a map of limited size. Before a full map adds an entry, it removes the entry that was used longest
+// ago. Plugins that learn use the map for data about proxies and hosts. A map allocates memory only when it is
+// created.
 package lru
 
 // Map is a map from hashes, such as abi.Candidate.IDHash, to values. Only one goroutine may use it.
 type Map[V any] struct {
 	entries        []entry[V]
-	buckets        []int32 // the first entry of each bucket, or none
+	buckets        []int32 // index of the first entry of each bucket, or none
 	used           int
-	newest, oldest int32 // entries, or none
+	newest, oldest int32 // indices of entries, or none
 }
 
 type entry[V any] struct {
 	key          float64
-	next         int32 // the next entry in the same bucket, or none
-	newer, older int32 // entries, or none
+	next         int32 // index of the next entry in the same bucket, or none
+	newer, older int32 // indices of entries, or none
 	value        V
 }
 

@@ -15,7 +15,8 @@ func Info(text string) { log(abi.LevelInfo, text) }
 // Warn writes a log line about a possible problem.
 func Warn(text string) { log(abi.LevelWarn, text) }
 
-// Error writes a log line about an error. If the call fails, its error contains the last such line.
+// Error writes a log line about an error. If the host's call of the plugin fails, the error of that call contains the
+// last such line, unless the plugin panicked.
 func Error(text string) { log(abi.LevelError, text) }
 
 // Count adds value to a counter of the plugin. value is finite and not negative. /metrics shows the counter
@@ -23,5 +24,5 @@ func Error(text string) { log(abi.LevelError, text) }
 // at most 20 metrics.
 func Count(name string, value float64) { metric(abi.MetricCounter, name, value) }
 
-// Gauge sets a gauge of the plugin to a finite value. Count describes the names.
+// Gauge sets a gauge of the plugin to a finite value. The rules for its name are in the comment on Count.
 func Gauge(name string, value float64) { metric(abi.MetricGauge, name, value) }

@@ -1,5 +1,5 @@
-// Package pool passes the proxies of the pool to a plugin, each with its name, region and metadata. Import it
-// only in a plugin that needs them.
+// Package pool passes the proxies of the pool to a plugin, each with its name, region and metadata. Import the
+// package only in a plugin that needs the proxies.
 package pool
 
 // Proxy is one proxy of the pool. The plugin owns it and may keep it.
@@ -31,8 +31,8 @@ func (m Metadata) Get(key string) string {
 
 // Listener receives the proxies of the pool.
 type Listener interface {
-	// PoolChanged receives all proxies of the pool. It is called before the first other call of an instance, and
-	// after each change of the pool before the next call.
+	// PoolChanged receives all proxies of the pool. In each instance of the plugin, the host calls it before the
+	// first call for a request or an observation, and after a change of the pool before the next such call.
 	PoolChanged(proxies []Proxy)
 }
 

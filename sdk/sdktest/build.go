@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
 
-// Epoch is the time of all inputs of this package, in seconds since the Unix epoch.
+// Epoch is the time of the inputs of this package, except for Response, in seconds since the Unix epoch.
 const Epoch = 1.7e9
 
 // Host is the target of all requests of this package.
@@ -76,7 +76,7 @@ func Observation(proxy string, success bool) abi.Observation {
 	return o
 }
 
-// Best returns the index of the highest score, the first one if several are equal.
+// Best returns the index of the highest score. If several scores are the highest, it returns the first index.
 func Best(scores []float64) int {
 	best := 0
 	for i, s := range scores {

@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
 )
 
-// Score returns the scores that a scorer computes. It sets the request's Count, and PoolSize if that is 0.
+// Score returns the scores that a scorer computes. It sets the request's Count. If the request's PoolSize is 0, it
+// sets PoolSize, too.
 func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []float64 {
 	req.Count = float64(len(candidates))
 	if req.PoolSize == 0 {
@@ -49,9 +50,10 @@ func CheckScorer(fresh func() scorer.Scorer) error {
 	})
 }
 
-// CheckBackoff returns an error if a backoff breaks a rule of the gateway. All waits must be finite and at
-// least 0, the same events must lead to the same waits, and the backoff must not write to its input.
-// CheckBackoff replays the recording, and then a hundred retries of a request. fresh is as in CheckScorer.
+// CheckBackoff returns an error if a backoff breaks a rule of the gateway. All waits must be finite and at least 0,
+// the same events must lead to the same waits, and the backoff must not write to its input. CheckBackoff replays the
+// recording, and then a hundred retries of a request. fresh returns a new backoff. If the backoff has Configure or
+// Observe, they are called as in CheckScorer.
 func CheckBackoff(fresh func() backoff.Backoff) error {
 	events := Recorded()
 	for i := range 100 {

@@ -20,9 +20,9 @@ func Response(status float64, body string, fields ...string) judge.Response {
 	return r
 }
 
-// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and
-// a finite rest of at least 0, the same responses must lead to the same rulings, and the judge must not write
-// to its input. fresh is as in CheckScorer.
+// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and a
+// finite rest of at least 0, the same responses must lead to the same rulings, and the judge must not write to its
+// input. fresh returns a new judge. If the judge has Configure, it gets no settings.
 func CheckJudge(fresh func() judge.Judge) error {
 	responses := []judge.Response{
 		Response(200, "<html>a page</html>", "content-type", "text/html"), Response(200, ""), Response(204, ""),

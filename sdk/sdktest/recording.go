@@ -24,8 +24,8 @@ type Event struct {
 //go:embed recording.json
 var recorded []byte
 
-// Recorded returns 50 requests for three hosts through six proxies: three good ones, a slow one, one that
-// fails a third of its attempts and a dead one.
+// Recorded returns the events of 50 requests for three hosts through six proxies. Three proxies are good, one is
+// slow, one fails a third of its attempts, and one is dead.
 func Recorded() Recording {
 	var r Recording
 	if err := json.Unmarshal(recorded, &r); err != nil {

@@ -1,5 +1,5 @@
-// Package tolerance sets a tolerance within which scores count as equal to the best score. Import it
-// only in a scorer with a tolerance. In other scorers, only identical scores are equal.
+// Package tolerance sets the tolerance of a scorer: scores within the tolerance of the best score count as equal.
+// Import it only in a scorer with a tolerance. In a scorer without one, only identical scores are equal.
 package tolerance
 
 // Tolerant is a scorer with a tolerance.
@@ -12,5 +12,5 @@ type Tolerant interface {
 //lint:ignore U1000 the export reads it
 var plugin Tolerant
 
-// Register makes t the scorer of this plugin. Call it from an init function: the host does not run main.
+// Register sets the Tolerant. Call it from an init function: the host does not run main.
 func Register(t Tolerant) { plugin = t }

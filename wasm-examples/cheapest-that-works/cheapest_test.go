@@ -65,7 +65,7 @@ func settings(t *testing.T, wasm exampletest.Wasm) {
 		`the setting latency is "fast"; it must be seconds, 0 for any`)
 }
 
-func TestItsOwnTests(t *testing.T) {
+func TestTheRustTestsOfTheExamplePass(t *testing.T) {
 	cmd := exec.Command("../../sdk/rust/cargo.sh", "test", "--quiet", "--offline", "--locked")
 	cmd.Env = append(cmd.Environ(), "CARGO_TARGET_DIR="+t.TempDir())
 	out, err := cmd.CombinedOutput()

@@ -18,7 +18,7 @@ func proxy(successRate, inFlight, weight float64) abi.Candidate {
 	return c
 }
 
-func TestAProxyIsLeftAloneAsItFillsUp(t *testing.T) {
+func TestAFullProxyIsChosenLess(t *testing.T) {
 	wasm := exampletest.Build(t, ".")
 	p := exampletest.Scorer(t, wasm, map[string]any{"connections": 4})
 	var out strings.Builder

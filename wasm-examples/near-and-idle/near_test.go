@@ -44,7 +44,7 @@ func TestARecoveredProxyIsUsedAgain(t *testing.T) {
 	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 1)
 }
 
-func TestItsOwnTests(t *testing.T) {
+func TestTheRustTestsOfTheExamplePass(t *testing.T) {
 	out, err := exec.Command("../../sdk/zig/zig.sh", "test", "--cache-dir", t.TempDir(), "--dep", "whirlpool.zig",
 		"-Mroot=src/near-and-idle.zig", "-Mwhirlpool.zig=../../sdk/zig/whirlpool.zig").CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -37,11 +37,11 @@ func (p *peakEWMA) Observe(o *abi.Observation) {
 	if o.Success == 0 {
 		latency = max(latency, p.failure) // a proxy that fails quickly must not count as fast
 	}
-	p.costs.Put(o.IDHash).hear(latency, o.Now, p.decay)
+	p.costs.Put(o.IDHash).update(latency, o.Now, p.decay)
 }
 
 // update adds a latency to the mean. A latency of 0 makes the mean fall with time.
-func (c *cost) hear(latency, now, decay float64) {
+func (c *cost) update(latency, now, decay float64) {
 	weight := math.Exp(-max(now-c.at, 0) / decay)
 	c.at = max(now, c.at)
 	if latency > c.latency {
@@ -74,7 +74,7 @@ func (p *peakEWMA) load(c *abi.Candidate, now float64) float64 {
 	known := p.costs.Get(c.IDHash)
 	switch {
 	case known != nil:
-		known.hear(0, now, p.decay)
+		known.update(0, now, p.decay)
 		return known.latency * (c.InFlight + 1)
 	case c.InFlight > 0:
 		return unknown + c.InFlight

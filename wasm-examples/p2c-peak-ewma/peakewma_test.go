@@ -200,7 +200,7 @@ func TestItChoosesAmongTwo(t *testing.T) {
 	require.Equal(t, []float64{2}, p.score(sdktest.Request(), candidates[:1]))
 }
 
-func TestLoadIsFinagles(t *testing.T) {
+func TestTheLoadIsThatOfFinagle(t *testing.T) {
 	p := fresh(t)
 	c := sdktest.Candidate("a")
 	at := func(seconds float64) float64 { return sdktest.Epoch + seconds }
@@ -223,11 +223,11 @@ func TestLoadIsFinagles(t *testing.T) {
 	require.InDelta(t, 1*3, p.load(&c, at(21)), 1e-12, "a quick failure counts a second")
 }
 
-func TestItOwesTheGatewayNothing(t *testing.T) {
+func TestTheScorerPassesTheChecks(t *testing.T) {
 	require.NoError(t, sdktest.CheckScorer(func() scorer.Scorer { return &peakEWMA{} }))
 }
 
-func TestItRemembersABoundedNumberOfProxies(t *testing.T) {
+func TestTheNumberOfKeptProxiesIsBounded(t *testing.T) {
 	p := fresh(t, configure.Setting{Key: "max_proxies", Value: "3"})
 	for i := range 10 {
 		o := sdktest.Observation(fmt.Sprint("proxy-", i), true)
@@ -252,7 +252,7 @@ func TestTheModule(t *testing.T) {
 	// In each call, the module has the same result as the native code.
 	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t,
 		configure.Setting{Key: "decay", Value: "5"}))
-	module.SaysWhat(here.score, here.observe, 0)
+	module.MatchesNative(here.score, here.observe, 0)
 }
 
 func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {

@@ -1,4 +1,4 @@
-// The plugin is a judge that lets a proxy rest for longer each time that a host bans it.
+// The plugin is a judge that makes a proxy rest for longer each time that a host bans it.
 package main
 
 import (

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// patient lets a proxy rest for a host that bans it. Each rest is twice as long as the one before, until the
-// host serves the proxy.
+// patient makes a proxy rest for a host that bans it. Each rest is twice as long as the one before, until the host
+// serves the proxy.
 type patient struct {
 	first, most float64        // the shortest and the longest rest, s
 	bans        *lru.Map[rest] // by the hash of proxy and host
@@ -56,6 +56,6 @@ func (p *patient) Judge(r *judge.Response) judge.Ruling {
 	return judge.Ruling{Kind: judge.Banned, Rest: last.length}
 }
 
-// Observe does nothing. Because of it, the module exports the function observe, and the host runs such a
-// module as a single instance. So all calls share the same bans.
+// Observe does nothing. With this method, the module exports the function observe. The host runs such a module as a
+// single instance, so all calls share the same bans.
 func (p *patient) Observe(*abi.Observation) {}

@@ -122,11 +122,11 @@ func TestBetaHasItsMeanAndVariance(t *testing.T) {
 	}
 }
 
-func TestItOwesTheGatewayNothing(t *testing.T) {
+func TestTheScorerPassesTheChecks(t *testing.T) {
 	require.NoError(t, sdktest.CheckScorer(func() scorer.Scorer { return &thompson{} }))
 }
 
-func TestItRemembersABoundedNumberOfProxies(t *testing.T) {
+func TestTheNumberOfKeptProxiesIsBounded(t *testing.T) {
 	s := &thompson{}
 	require.NoError(t, configure.Apply(s, configure.New(configure.Setting{Key: "max_proxies", Value: "3"})))
 	for i := range 10 {
@@ -149,7 +149,7 @@ func TestTheModule(t *testing.T) {
 
 	// In each call, the module has the same result as the native code.
 	module, here := exampletest.Scorer(t, wasm, nil), native(t)
-	module.SaysWhat(here.score, here.observe, 1e-9)
+	module.MatchesNative(here.score, here.observe, 1e-9)
 }
 
 func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {

@@ -11,7 +11,8 @@
 // (Shewhart 1931) with corrections for continuity. Its penalty is 16. Under load (at least as many
 // attempts in flight as candidates) only the first limit counts, and the penalty is 1 + 30 (f/n -
 // q), at most 16, because a proxy also fails if it is overloaded, and to avoid it completely would
-// overload the next proxy. Up to 9 failures in a row do not count if the attempts before them were
+// overload the next proxy. Under heavy load (2.5 times as many) it is 1 + 80 (f/n - q)^2, at most 16: overload is
+// then the likely reason of a small excess. Up to 9 failures in a row do not count if the attempts before them were
 // good: the breaker decides about a proxy that has stopped working.
 //
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
@@ -34,8 +35,11 @@ const DEVIATIONS: f64 = 1.5;
 /** Without load these are enough, which are less if the standard deviation exceeds 1. */
 const FAILURES_IDLE: f64 = 1;
 const DEVIATIONS_IDLE: f64 = 1;
-/** Penalty for an excess failure rate of 1. */
+/** Penalty for an excess failure rate of 1 under load, and under heavy load. */
 const SLOPE: f64 = 30;
+const SQUARE: f64 = 80;
+/** The load is heavy if the attempts in flight exceed this multiple of the candidates. */
+const HEAVY: f64 = 2.5;
 /** The largest penalty for failures, and the penalty for too little knowledge under load. */
 const LIMIT: f64 = 16;
 /** From this number of failures in a row on they count, even if the attempts before them were good. */
@@ -78,6 +82,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
   if (failed < 0.5 && slowest + OFFSET <= SLOWER * (fastest + OFFSET)) return 0;
 
   const busy = inFlight >= <f64>count;
+  const heavy = inFlight >= HEAVY * <f64>count;
   let q = 1.0;
   for (let row = rows; row < end; row += ROW) {
     const c = changetype<Candidate>(row);
@@ -104,7 +109,10 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
     const c = changetype<Candidate>(row);
     if (c.breakerState != 0) continue; // the breaker of the proxy admits a probe
     let penalty = 1.0;
-    if (worse(c, q, busy)) penalty = busy ? min(1 + SLOPE * max(1 - c.successRate - q, 0), LIMIT) : LIMIT;
+    if (worse(c, q, busy)) {
+      const excess = max(1 - c.successRate - q, 0);
+      penalty = busy ? min(1 + excess * (heavy ? SQUARE * excess : SLOPE), LIMIT) : LIMIT;
+    }
     if (busy && doubtful(c, q)) penalty = LIMIT;
     const ratio = (c.latencyEWMA + OFFSET) / (fastest + OFFSET);
     if (ratio > SLOWER) penalty *= ratio;

@@ -111,7 +111,8 @@ func (r *Registry) SetBlob(digest string, data []byte) {
 	r.blobs[digest] = data
 }
 
-// SetManifest makes reference refer to the manifest of the reference of.
+// SetManifest replaces the manifest of one reference (the parameter reference) by the manifest of another reference
+// (the parameter of).
 func (r *Registry) SetManifest(reference, of string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -37,7 +37,7 @@ const maxCount = 1 << 20
 
 var errShort = errors.New("the module ends too early")
 
-// reader reads a module's bytes. It keeps the first error, after which all reads return zero.
+// reader reads a module's bytes. It keeps the first error. After an error, all reads return zero.
 type reader struct {
 	b   []byte
 	at  int
@@ -155,9 +155,9 @@ func (r *reader) limits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
-// The types below are read strictly. wazero accepts some types that WebAssembly 2.0 does not have, even if
-// their features are disabled. Such a type has more bytes. If the meter accepted it, the meter and wazero
-// would read different instructions after it.
+// The functions below accept only the types of WebAssembly 2.0. wazero accepts some other types, even if their
+// features are disabled. Such a type takes more bytes. If the meter accepted it, the meter and wazero would read
+// different instructions after it.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 

@@ -152,7 +152,7 @@ func TestEveryProgramEnds(t *testing.T) {
 
 // With slices of any size, a program has the same results, and ends at the same instruction if there is too
 // little fuel.
-func TestSlicesChangeNothing(t *testing.T) {
+func TestTheSizeOfASliceChangesNoResult(t *testing.T) {
 	asked := 0
 	rapid.Check(t, func(t *rapid.T) {
 		code := draw(t)

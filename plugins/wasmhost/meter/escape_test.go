@@ -10,7 +10,7 @@ import (
 
 // Code that wazero and the meter would read as different instructions is refused. In each case, an endless
 // loop is hidden in bytes that are immediates for the meter.
-func TestNothingIsReadInTwoWays(t *testing.T) {
+func TestAmbiguousCodeIsRefused(t *testing.T) {
 	hidden := w.Join([]byte{w.End}, w.Spin, []byte{w.Block, w.Empty}, w.Repeat(6, 0x01))
 	fifteen, sixteen := hidden, append(hidden, 0x01)
 	within := func(parts ...[]byte) []byte {

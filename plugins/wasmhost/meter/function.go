@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// function rewrites the code of one function. The counter is a global. If the function has a loop without
-// calls, the rewritten code copies the counter into an added local, because the compiler can keep a local in
-// a register. It copies the local back to the global before each call and when the function returns. Such
-// code has this form; $f is the local:
+// function rewrites the code of one function. The counter (the fuel) is a global. If the function has a loop without
+// calls, the rewritten code copies the counter into an added local, because the compiler can keep a local in a
+// register. The rewritten code copies the local back to the global before each call and when the function returns.
+// Such code has this form; $f is the local:
 //
 //	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
 //	if  local.get $f  call refuel  local.set $f  end
@@ -27,11 +27,11 @@ type function struct {
 	edits  []edit
 	open   []block // the blocks that have not ended at the current position
 	bulk   bool    // the function has a bulk instruction, so it needs a local for the operand
-	stack  int64   // bytes of the stack frame that exceed what the fuel of the function's entry pays for
+	stack  int64   // bytes of the stack frame for which the fuel of the function's entry does not pay
 	cached bool    // the counter is copied into a local
 
 	types   []byte // value types of the locals, including the parameters
-	written []bool // for each local: a loop writes it
+	written []bool // for each local: whether code in a loop writes it
 	passed  []int  // the locals that refuelLoop passes to the host, by index in passedTypes; noLocal for none
 
 	fuel, operand uint32 // indices of the added locals
@@ -40,13 +40,13 @@ type function struct {
 // block is a block whose end has not been read.
 type block struct {
 	check  int   // index in edits of the check that pays for the block's instructions
-	branch bool  // the block belongs to a dispatch loop, and a branch of that loop begins at its end
+	branch bool  // the block belongs to a dispatch loop (see dispatch); a branch of the loop begins at the block's end
 	label  int64 // number of values that a branch to the block carries
 	loops  int64 // number of loops around the block, including itself
 }
 
-// edit is a change of the function's code: it inserts code before the byte with the index at, or
-// replaces an index there.
+// edit is a change of the function's code. It inserts code before the byte at the offset edit.at, or replaces the
+// function index that begins at this offset.
 type edit struct {
 	at   int
 	kind editKind
@@ -201,7 +201,8 @@ func (f *function) scan(r *reader) {
 	}
 }
 
-// renumber records an edit for the index of a function, which is between from and r.
+// renumber records an edit that changes the index of a function. The index takes the bytes between the offset from
+// and the position of r.
 func (f *function) renumber(r *reader, from int) {
 	index := (&reader{b: r.b, at: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
@@ -211,13 +212,14 @@ func (f *function) renumber(r *reader, from int) {
 	f.edits = append(f.edits, edit{at: from, kind: renumber, n: int64(f.w.function(index)), skip: r.at - from})
 }
 
-// dispatch returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The
-// compiler of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost
-// block a br_table that branches to their ends. r is after the loop's opcode and type.
+// dispatch returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The compiler
+// of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost block a br_table
+// that branches to their ends. In the comments of this package, a branch of a dispatch loop is the code that follows
+// one of these ends. r is after the loop's opcode and type.
 //
-// Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for a
-// whole pass. In a dispatch loop, each jump would pay for the whole function in this way. Therefore each
-// branch has its own check, and the check at the head costs nothing.
+// Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for all the
+// code of the loop. In a dispatch loop, this would be the whole function for each jump. Therefore each branch has its
+// own check, and the check at the head costs nothing.
 func (f *function) dispatch(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -247,8 +249,8 @@ func (f *function) dispatch(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// branch records the check at the beginning of a branch of a dispatch loop. before is the index of the check
-// that paid for the code up to here.
+// branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The branch begins at the
+// offset at. The parameter before is the index of the check that pays for the code before the branch.
 func (f *function) branch(at, before int) {
 	head := f.edits[before].head
 	if head == 0 {
@@ -261,9 +263,9 @@ func (f *function) branch(at, before int) {
 
 // The part of an instruction's cost that exceeds 1.
 const (
-	hostCall     = 99 // of an instruction that calls code of wazero
+	hostCall     = 99 // of an instruction for which the machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
-	movesPerFuel = 8  // number of further values that one unit of fuel moves
+	movesPerFuel = 8  // number of values beyond freeMoves that one unit of fuel moves
 )
 
 // extraCost returns the cost of an instruction, minus 1. r is after its opcode.
@@ -295,8 +297,8 @@ func (f *function) extraCost(op byte, r reader) int64 {
 	return 0
 }
 
-// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals.
-// These moves have no instructions in the module that could be metered.
+// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals. No instructions
+// of the module stand for these moves, so the branch or block pays for them.
 func (f *function) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
 func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
@@ -364,8 +366,8 @@ func (f *function) storeCounter() {
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
-// openBlock inserts a block around the code of the function, to whose end branches out of the
-// function lead.
+// openBlock inserts a block around the code of the function. A branch out of the function then leads to
+// the end of this block.
 func (f *function) openBlock() {
 	t := byte(blockEmpty)
 	if len(f.type_.results) == 1 {
@@ -374,8 +376,8 @@ func (f *function) openBlock() {
 	f.out = append(f.out, opBlock, t)
 }
 
-// countStack inserts code that subtracts f.stack from the counter of stack, and calls the host if that
-// counter is below zero.
+// countStack inserts code that subtracts f.stack from the stack counter, and calls the host if the stack counter is
+// then below zero.
 func (f *function) countStack() {
 	if f.stack == 0 {
 		return
@@ -388,15 +390,14 @@ func (f *function) countStack() {
 	f.out = append(appendU32(f.out, f.w.stackFunction()), opEnd)
 }
 
-// subtract inserts code that subtracts n from the counter on the operand stack. It calls the host if the
-// result is below zero.
+// subtract inserts code that subtracts n from the counter's value on the operand stack, as subtractTop does.
 func (f *function) subtract(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
 	f.subtractTop(loop)
 }
 
-// subtractTop inserts code that subtracts the top of the operand stack from the counter below it, and stores
-// the result. If the result is below zero, the code calls the host, which returns a new value or ends the
+// subtractTop inserts code that subtracts the top of the operand stack from the value below it, which is the counter,
+// and stores the result. If the result is below zero, the code calls the host, which returns a new value or ends the
 // call. loop is set at the head of a loop without calls.
 func (f *function) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
@@ -419,17 +420,17 @@ func (f *function) subtractTop(loop bool) {
 	f.out = append(f.out, opEnd)
 }
 
-// passedTypes are the types of the locals that refuelLoop passes. They are as many as wazero can keep in
-// registers.
+// passedTypes are the types of the locals that refuelLoop passes. Their number is the largest for which wazero can
+// keep all of the locals in registers.
 var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64,
 	typeI64}
 
 const noLocal = -1
 
-// refuelLoop inserts a call of the host that takes and returns the locals that the loop writes. The host
-// returns them unchanged. wazero 1.12 writes a value that is live across a call to the stack where the value
-// is computed: here in every pass of the loop. A local that the call returns is a new value after the call,
-// so it can stay in a register in passes without a call.
+// refuelLoop inserts a call of the host at the head of a loop. The parameters of the call are the locals that
+// choosePassed has chosen. The host returns them unchanged. wazero 1.12 writes a value that is live across a call to
+// the stack where the value is computed: here in every pass of the loop. A local that the call returns is a new value
+// after the call, so it can stay in a register in passes without a call.
 func (f *function) refuelLoop() {
 	for i, local := range f.passed {
 		switch t := passedTypes[i]; {
@@ -454,7 +455,8 @@ func (f *function) refuelLoop() {
 	f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 }
 
-// choosePassed chooses the locals that refuelLoop passes: the first ones of each type that a loop writes.
+// choosePassed chooses the locals that refuelLoop passes. For each type in passedTypes, these are the first locals of
+// this type that are written in a loop, up to the number of times that passedTypes has the type.
 func (f *function) choosePassed() {
 	f.passed = f.passed[:0]
 	for range passedTypes {
@@ -470,8 +472,8 @@ func (f *function) choosePassed() {
 	}
 }
 
-// charge inserts code that subtracts the cost of a bulk instruction, which depends on its last operand. The
-// operand stays on top of the stack.
+// charge inserts code that subtracts the cost of a bulk instruction, which depends on the last operand of the
+// instruction. The operand stays on top of the operand stack.
 func (f *function) charge(kind editKind) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
 	if f.cached {

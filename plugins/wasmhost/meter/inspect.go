@@ -46,7 +46,7 @@ type Info struct {
 	DataBytes int
 	Custom    []string // names of custom sections
 	types     []signature
-	funcs     []uint32 // type of each function, imports first
+	funcs     []uint32 // index of the type of each function, imported functions first
 	mutable   int      // number of mutable globals
 	start     *uint32  // the start function
 }
@@ -115,8 +115,8 @@ func (i *Info) Exported(name string) bool {
 	return false
 }
 
-// Inspect reads a module's declarations. It does not validate the code. If it returns an error, it also
-// returns the declarations before the error.
+// Inspect reads a module's declarations. It does not validate the code. If it returns an error, it also returns the
+// declarations that precede the error in the module.
 func Inspect(module []byte) (Info, error) {
 	list, err := sections(module)
 	info, malformed := inspect(list)
@@ -151,8 +151,7 @@ func inspect(list []section) (Info, error) {
 	return i, nil
 }
 
-// signature returns the parameters and results of a function. ok is false if there is no such
-// function.
+// signature returns the parameters and results of a function. The result ok is false if there is no such function.
 func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 	if int(function) >= len(i.funcs) || int(i.funcs[function]) >= len(i.types) {
 		return nil, nil, false
@@ -233,8 +232,8 @@ func export(r *reader) Export {
 	return e
 }
 
-// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of the segment's
-// elements, for which wazero allocates memory. It leaves the validation of the elements to wazero.
+// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of elements in the
+// segment, because wazero allocates memory for them. It leaves the validation of the elements to wazero.
 func element(r *reader) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {

@@ -39,7 +39,7 @@ func corpus(t testing.TB) []string {
 }
 
 // Every module that compiles also compiles metered, with the same declarations.
-func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
+func TestTheWebAssemblyTestSuiteCompilesMetered(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features))
 	defer rt.Close(ctx)
@@ -198,7 +198,7 @@ func goLike(last byte) []byte {
 		opLocalGet, 0, 0x41, last, 0x48, 0x0d, 0, opEnd)
 }
 
-func TestALoopThatDispatchesPaysForWhatItRuns(t *testing.T) {
+func TestADispatchLoopPaysForItsBranches(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
 	defer rt.Close(ctx)
@@ -248,7 +248,8 @@ func TestBulkIsChargedFirst(t *testing.T) {
 	require.Zero(t, b, "nothing was written")
 }
 
-// wazero allocates memory for any count, so the meter checks the count first.
+// wazero allocates memory for the number of items that a module declares, however large it is. So the meter checks
+// this number first.
 func TestVastCountsAreRefused(t *testing.T) {
 	vast := []byte{0xff, 0xff, 0xff, 0x7f}
 	for name, module := range map[string][]byte{
@@ -304,7 +305,8 @@ func FuzzRewrite(f *testing.F) {
 		WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	f.Fuzz(func(t *testing.T, module []byte) {
 		out, err := Rewrite(module, Cost{})
-		// wazero allocates memory for any count that it reads. The host refuses such a module before.
+		// wazero allocates memory for any count that it reads. The host refuses such a module before it
+		// calls wazero.
 		if _, bad := Inspect(module); bad != nil || err != nil && strings.Contains(err.Error(),
 			"a vector has") {
 			return

@@ -1,7 +1,6 @@
 package meter
 
-// The opcodes and types that the meter writes or distinguishes (WebAssembly 2.0, 5.4
-// and 5.3).
+// The opcodes and types that the meter writes or distinguishes (WebAssembly 2.0, sections 5.4 and 5.3).
 const (
 	opUnreachable = 0x00
 	opBlock       = 0x02
@@ -67,8 +66,9 @@ const (
 	miscTableFill
 )
 
-// skip reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the instruction
-// depends on its operand, skip returns how the operand is charged, otherwise checkFuel.
+// skip reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the
+// instruction depends on its operand, skip returns the kind of edit that charges the operand. Otherwise it
+// returns checkFuel.
 func (f *function) skip(r *reader, op byte) editKind {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
@@ -97,7 +97,7 @@ func (f *function) skip(r *reader, op byte) editKind {
 		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
-	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // for the added locals, the same as for the counters
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // protects the added locals like the counters
 		if l := r.u32(); l >= f.fuel {
 			r.fail("the local %d does not exist", l)
 		}
@@ -192,8 +192,8 @@ func (f *function) skipVector(r *reader) {
 	}
 }
 
-// proposal returns the end of an error message: it names the WebAssembly proposal, later than version 2.0,
-// to which an opcode belongs.
+// proposal returns the end of an error message: the name of the WebAssembly proposal, later than version 2.0, that
+// has the opcode op.
 func proposal(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

@@ -1,16 +1,16 @@
-// Package meter makes a WebAssembly module count its own instructions. At every function entry and every loop
-// head, the rewritten code subtracts the cost of the instructions up to the next such place from a counter,
-// the fuel. If the counter is below zero, the code calls the host, which either increases the counter or ends
-// the call. This limits the number of instructions between two calls of the host. With the same input, a
-// module always calls the host at the same instructions.
+// Package meter makes a WebAssembly module count its own instructions. The counter is called fuel. At every function
+// entry and every loop head, the rewritten code subtracts a cost from the fuel: the cost of the instructions up to
+// the next function entry or loop head. If the fuel is below zero, the code calls the host, which either increases
+// the fuel or ends the call. This limits the number of instructions between two calls of the host. With the same
+// input, a module always calls the host at the same instructions.
 //
-// A second counter limits the stack. The fuel of a function's entry also pays for some bytes of stack
-// (StackPerFuel). If the stack frame of a function may be larger, its entry subtracts the remaining bytes
-// from the second counter.
+// A second counter limits the stack. The fuel that is subtracted at a function's entry also pays for some bytes of
+// stack (StackPerFuel). If the stack frame of a function may be larger, its entry subtracts the remaining bytes from
+// the second counter.
 //
 // The counters are added as exported globals, after the module's own globals. The host functions are added as
-// imports, after the module's own imports. As a result, the indices of the functions that the module defines
-// increase by three.
+// imports, after the module's own imports. As a result, the indices of the functions that the module defines increase
+// by three.
 package meter
 
 import (
@@ -30,32 +30,33 @@ const (
 // The functions that a metered module imports in addition.
 const (
 	ImportModule = "whirlpool"
-	RefuelImport = "refuel" // (i64) -> i64: takes the negative counter and returns its new value
-	StackImport  = "stack"  // () -> (): called when the counter of stack is below zero
+	RefuelImport = "refuel" // (i64) -> i64: takes the negative value of the fuel counter, and returns its new value
+	StackImport  = "stack"  // () -> (): called when the stack counter is below zero
 
-	// RefuelLoopImport is like RefuelImport, for loops. Its parameters and results have the types
-	// RefuelLoopValues: the fuel, and locals that it returns unchanged.
+	// RefuelLoopImport is like RefuelImport, for loops. The types of its parameters, and of its results, are
+	// RefuelLoopValues. The first value is the fuel counter. The other values are locals of the caller, which the
+	// host returns unchanged.
 	RefuelLoopImport = "refuel_loop"
 )
 
 // StackPerFuel is the number of bytes of stack that one unit of fuel pays for at a function's entry.
 const StackPerFuel = 64
 
-// Cost has the costs of instructions in fuel, and limits on the module. Other instructions have a fixed
+// Cost has costs of instructions in fuel, and limits on the module. Instructions that Cost does not name have a fixed
 // cost, mostly 1.
 type Cost struct {
 	Start        int64  // value of the fuel counter at instantiation
 	Stack        int64  // value of the stack counter at instantiation
 	Page         uint32 // cost of memory.grow per page; default 1024
-	BytesPerFuel uint32 // bytes per unit of fuel of a bulk memory instruction; a power of two; default 16
+	BytesPerFuel uint32 // bytes that a bulk memory instruction handles per unit of fuel; a power of two; default 16
 
 	Table uint32 // maximum number of elements of all tables together; 0 for no limit
 
 	FunctionWork, ModuleWork int64 // maximum Size.Work of a function and of the module; 0 for no limit
 }
 
-// Features are the features that a metered module may use, and the host must enable: WebAssembly
-// 2.0, tail calls and missing constant expressions.
+// Features are the features that a metered module may use, and the host must enable: WebAssembly 2.0, tail calls and
+// extended constant expressions.
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
 // Rewrite returns the metered module. It returns an error if the module is malformed, uses a
@@ -115,8 +116,8 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	return out, nil
 }
 
-// checkIndices returns an error if an export or the start function of the module would be ambiguous or
-// another function after the rewriting.
+// checkIndices returns an error if, in the metered module, an export or the start function would be ambiguous, or
+// would stand for something that metering adds.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.Exported(name) {
@@ -137,8 +138,8 @@ func (i *Info) checkIndices() error {
 	return nil
 }
 
-// section rewrites the body of a section. A nil body means that the module does not have the section. A nil
-// result removes it.
+// section rewrites the body of a section. A nil body means that the module does not have the section. A nil result
+// means that the metered module does not have the section.
 func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:
@@ -168,7 +169,7 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 // of the functions that the module defines increase by Added.
 const Added = 3
 
-// function returns the index in the metered module of the function with the given index.
+// function returns the index that a function has in the metered module. index is its index in the original module.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
@@ -191,14 +192,15 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. Its type is the nth type that section adds.
+// imported returns the import of a host function. section adds types to the module; the type of the function is
+// number nth of these, counted from 0.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumbered copies a section that is a vector. It replaces the indices of functions by the new ones. read
-// reads one element.
+// renumbered copies a section that is a vector. It replaces each index of a function by the index in the metered
+// module. read reads one element of the vector.
 func (w *writer) renumbered(body []byte, read func(*reader)) ([]byte, error) {
 	var found []reference
 	r := &reader{b: body, functions: &found}
@@ -319,7 +321,7 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// maxTables is the maximum number of tables. Compilers generate one.
+// maxTables is the maximum number of tables. Compilers generate one table.
 const maxTables = 100
 
 // tables limits the growth of the tables. The first table may grow until all tables together have cost.Table

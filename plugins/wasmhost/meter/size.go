@@ -15,7 +15,7 @@ type Size struct {
 	Loops        int64
 
 	nested      int64 // sum over all loops of their depths; an outermost loop has depth 1
-	machine     int64 // number of machine instructions minus the number of the module's instructions
+	machine     int64 // number of the function's machine instructions, minus that of its WebAssembly instructions
 	widestBlock int64 // largest number of parameters and results of a block
 
 	checks     int64 // number of calls of the host that metering adds
@@ -26,10 +26,10 @@ type Size struct {
 	vectors    bool  // values may have 128 bits
 }
 
-// frame returns an upper limit of the function's stack frame in bytes. wazero 1.12 reserves a place in the
-// frame for each value that it does not keep in a register. In the worst case, these values are the results
-// of all instructions and, at each point where branches meet, all locals, all globals, and the address and
-// size of the memory.
+// frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a place in
+// the frame for each value that it does not keep in a register. In the worst case, these values are the results of
+// all instructions and, at each point where branches meet, all locals, all globals, and the address and size of the
+// memory.
 func (s Size) frame() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
@@ -40,11 +40,10 @@ func (s Size) frame() int64 {
 	return 64 + slot*(values*s.Instructions+meeting*(s.blocks+2)) + 2*slot*s.widestCall
 }
 
-// Work estimates the work of compiling the function. A unit is about one microsecond and half a kilobyte of
-// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. The terms with
-// products make those small modules expensive that could take hours to compile, because they have many
-// branches, nested loops, or many values where branches meet. A function of standard Go has 1,700 units on
-// average, and 230,000 at most.
+// Work estimates the work of compiling the function. A unit stands for about one microsecond and half a kilobyte of
+// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. A small module with many
+// branches, nested loops, or many values where branches meet could take hours to compile. The products in the formula
+// give such a module a high estimate. A function of standard Go has 1,700 units on average, and at most 230,000.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widestBlock)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+
@@ -57,8 +56,8 @@ func (s Size) Work() int64 {
 
 // work estimates the work of compiling a function type. wazero compiles an entry for each type, even if no
 // function has the type.
-func (t signature) work() int64 {
-	n := float64(len(t.params) + len(t.results))
+func (s signature) work() int64 {
+	n := float64(len(s.params) + len(s.results))
 	return int64(10 + n + n*n/1_000)
 }
 
@@ -122,8 +121,9 @@ func (s *Size) addCall(values int64) {
 	s.widestCall = max(s.widestCall, values)
 }
 
-// The number of machine instructions that an instruction compiles to, minus one. The numbers of instructions that may
-// trap include the exit of the trap, whose compilation takes at least 5 KB of memory.
+// The number of machine instructions that one instruction of a module compiles to, minus one. For an instruction that
+// may trap, this includes the code that leaves the function at the trap. Compiling that code takes at least 5 KB of
+// memory.
 const (
 	access   = 8  // loads and stores, and conversions that saturate
 	divide   = 6  // division of integers
@@ -161,7 +161,7 @@ func (i *Info) arity(t uint32) int64 {
 	return int64(len(i.types[t].params) + len(i.types[t].results))
 }
 
-// block returns the number of parameters and results of a block. r is at its type.
+// block returns the number of parameters and results of a block. r is at the type of the block.
 func (i *Info) block(r reader) (params, results int64) {
 	switch t := int64(r.leb(33, true)); {
 	case t >= 0 && t < int64(len(i.types)):

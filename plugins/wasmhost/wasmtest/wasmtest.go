@@ -55,8 +55,8 @@ type Group struct {
 	Type  byte
 }
 
-// Import is one import. Desc is the part after its kind in the binary format. For a function it may be left
-// out; Params and Results then give its type.
+// Import is one import. Desc is the part of the import after its kind in the binary format. For a function, Desc may
+// be left out; Params and Results then give the type of the function.
 type Import struct {
 	Module, Name    string
 	Kind            byte
@@ -232,7 +232,7 @@ func Vec(b, p []byte) []byte { return append(Uint(b, uint32(len(p))), p...) }
 // Join concatenates instructions.
 func Join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
-// Repeat returns the same instructions n times.
+// Repeat returns the instructions in code, n times in a row.
 func Repeat(n int, code ...byte) []byte { return slices.Repeat(code, n) }
 
 // The opcodes that are used. Immediates follow them.
@@ -282,8 +282,8 @@ func ConstF64(x float64) []byte {
 // CallTo returns a call of the function with an index.
 func CallTo(index uint32) []byte { return Uint([]byte{Call}, index) }
 
-// Unless256 returns code for a scorer that runs the given code unless there are exactly 256 candidates.
-// Before a module is loaded, it is tried with 256 candidates.
+// Unless256 returns code for a scorer that runs the given code unless there are exactly 256 candidates. Before the
+// host loads a module, it calls the module with 256 candidates.
 func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
@@ -295,9 +295,9 @@ const (
 	ObserveNow byte = 0
 )
 
-// Live returns code that runs the given code only at a real time. Parameter 0 points to a record whose field
-// now is at the offset now; the code runs if its value is at least 1.75e9 s (2025). In the checks of an
-// upload, and in its trial call, the value is smaller.
+// Live returns code that runs the given code only in real calls, not in the checks and the trial call of an upload.
+// It looks at the call's time: the float64 at the offset now of the record to which parameter 0 points. In real
+// calls, the time is at least 1.75e9 s (2025); in the checks and the trial call it is smaller.
 func Live(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
@@ -308,7 +308,7 @@ func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
 
-// Times is a loop of n passes, of about 6 units of fuel each. It uses the local of that index, an i32.
+// Times is a loop of n passes, of about 6 units of fuel each. It uses the local with the index local, an i32.
 func Times(n int32, local byte) []byte {
 	return Join(Const32(n), []byte{LocalSet, local, Loop, Empty, LocalGet, local}, Const32(1),
 		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
@@ -317,8 +317,8 @@ func Times(n int32, local byte) []byte {
 // Spin is an endless loop.
 var Spin = Forever()
 
-// RegionAt is the address that reserve returns in Scorer, Backoff and Judge. The host's records are there,
-// followed by the rest of the memory.
+// RegionAt is the address that the export reserve returns in the modules of Scorer, Backoff and Judge. The region for
+// the host's records (sdk/ABI.md) begins there and may extend to the end of the memory.
 const RegionAt = 1024
 
 // plugin returns a module with the parts of all kinds of plugins: a version, a reserve that returns RegionAt,
@@ -412,7 +412,7 @@ func SlowStart() *Module {
 	return m
 }
 
-// SlowScorer returns a scorer that runs Chase in each call at a real time (Live).
+// SlowScorer returns a scorer that runs Chase in each real call (Live).
 func SlowScorer() *Module {
 	m := Scorer(Join(Scores(1), Live(ScorerNow, Chase(4)...))...)
 	m.Func("score").Locals = []Group{{Count: 1, Type: I32}}
@@ -420,7 +420,7 @@ func SlowScorer() *Module {
 	return m
 }
 
-// SlowLearner returns a scorer that runs Chase in each observation at a real time (Live).
+// SlowLearner returns a scorer that runs Chase in each call of observe that is a real call (Live).
 func SlowLearner() *Module {
 	m := Scorer(Scores(1)...).Add(Func{
 		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}},

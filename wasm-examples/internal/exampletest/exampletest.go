@@ -99,8 +99,8 @@ func Refusal(t testing.TB, w Wasm, config map[string]any) string {
 	return err.Error()
 }
 
-// Score returns the scores of the candidates. It sets the request's Count, and its PoolSize if that is 0.
-// Package sdk/sdktest generates both arguments.
+// Score returns the scores of the candidates. It sets the request's Count and, if the request's PoolSize is 0, the
+// PoolSize. Package sdk/sdktest generates both arguments.
 func (p *Plugin) Score(req abi.RankRequest, candidates []abi.Candidate) []float64 {
 	p.t.Helper()
 	scores := make([]float64, len(candidates))
@@ -133,9 +133,9 @@ func (p *Plugin) Observe(o abi.Observation) {
 	require.NoError(p.t, p.Module.Observe(&c))
 }
 
-// SaysWhat fails the test if the scores of a scorer that learns differ by more than delta from those of
-// score, when both replay the recording of sdktest.
-func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
+// MatchesNative replays the recording of sdktest to p, a scorer that learns, and to the functions score and observe.
+// It fails the test if a score of p differs by more than delta from the score that the function score returns.
+func (p *Plugin) MatchesNative(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
 	delta float64) {
 	p.t.Helper()
 	for _, e := range sdktest.Recorded() {

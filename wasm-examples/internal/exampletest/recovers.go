@@ -23,13 +23,13 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs over which Recovers takes the mean.
 const seeds = 4
 
-// Recovers simulates a scorer on a pool of three proxies. The first and cheapest of them fails for 1 s, for 150 s and
-// for an hour, with breakers and without. Recovers compares the mean share of this proxy in the requests before the
-// outage with its share from 60 s after the outage on. The later share must lie between the earlier one and a third
-// of the requests, with a tolerance of a third. Outside its outage the proxy always succeeds. others is the success
-// rate of the other two proxies, 0 to 1. It must be below 1 for a scorer that would otherwise stay with one of
-// several equal proxies. If the race detector is on, Recovers skips the test, because the simulation would take
-// minutes and has only one goroutine.
+// Recovers simulates a scorer on a pool of three proxies. The first and cheapest proxy fails for 1 s, for 150 s and
+// for an hour, with breakers and without. Recovers compares two mean shares of this proxy in the requests: the share
+// before the outage, and the share from 60 s after the outage on. The later share must lie between the earlier share
+// and a third of the requests, with a tolerance of a third. Outside its outage the first proxy always succeeds. The
+// parameter others is the success rate of the other two proxies, 0 to 1. It must be below 1 for a scorer that would
+// stay with one of several equal proxies. If the race detector is on, Recovers skips the test, because the simulation
+// would take minutes and has only one goroutine.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {
