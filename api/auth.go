@@ -21,10 +21,11 @@ import (
 // Key is one of the API's keys.
 type Key struct {
 	Name string // for the log
-	// Certificate is a name of a client certificate that is used in place of Secret; "" for none.
+	// Certificate is a name in a client certificate; "" for none. If it is set, a client logs in with a certificate
+	// that has this name, not with Secret.
 	Certificate string
 	Secret      string // "" if the key is a certificate
-	Admin       bool   // permits changes; other keys only permit reading
+	Admin       bool   // the key permits changes; a key without Admin permits only reading
 }
 
 // auth holds the keys of the API. It is immutable.
@@ -36,7 +37,7 @@ type auth struct {
 type hashedKey struct {
 	name        string
 	sum         [sha256.Size]byte // hash of the secret
-	certificate string            // in place of sum; "" for none
+	certificate string            // the Certificate of the Key; if it is not "", sum is not used
 	admin       bool
 }
 
@@ -52,8 +53,8 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	s.auth.Store(a)
 }
 
-// check returns the key in an Authorization header. It compares the header with every key, so that its
-// duration does not depend on the values of the keys.
+// check returns the key in an Authorization header. It compares the header with every key, so that the duration of
+// check does not depend on the values of the keys.
 func (a *auth) check(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
@@ -67,7 +68,7 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 }
 
 // certified returns the key whose Certificate is one of the names in a client certificate. If there are several such
-// keys, it prefers a key with Admin.
+// keys, certified prefers a key with Admin.
 func (a *auth) certified(names []string) (found hashedKey, ok bool) {
 	for _, k := range a.keys {
 		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
@@ -99,6 +100,17 @@ func clientNames(c *fiber.Ctx) (names []string) {
 	return append(append(names, leaf.DNSNames...), leaf.EmailAddresses...)
 }
 
+// roleHeader is the field of a response with the role of the request's key. The dashboard hides the buttons that a key
+// may not use. Without keys, every client has the role "admin".
+const roleHeader = "X-Whirlpool-Role"
+
+func role(admin bool) string {
+	if admin {
+		return "admin"
+	}
+	return "read"
+}
+
 // admit returns nil for a request that may be served, and an error with the reason for any other.
 func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
@@ -114,15 +126,20 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
+	admin := true
 	if len(a.keys) > 0 && !open(c.Path()) {
 		key, err := s.login(c, a)
 		if err != nil {
 			return err
 		}
 		c.Locals(keyName, key.name)
+		admin = key.admin
 		if !key.admin && !readOnly(c) {
 			return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
 		}
+	}
+	if !open(c.Path()) {
+		c.Set(roleHeader, role(admin))
 	}
 	// A small compressed body may decode to gigabytes.
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -131,8 +148,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return nil
 }
 
-// login returns the key of a request. If the key is wrong, login returns the error after the guard's delay; if there
-// is no key, at once.
+// login returns the key of a request. If the key in the Authorization header is wrong, login returns an error after
+// the guard's delay. If there is no key, login returns an error without a delay.
 func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 	result, retryAfter := access.Refused, time.Duration(0)
 	sent := c.Get(fiber.HeaderAuthorization)
@@ -161,7 +178,7 @@ func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// admitsKey reports whether an Authorization header permits reading. If there is none, the names in a client
+// admitsKey reports whether an Authorization header permits reading. If header is "", the names in the client's
 // certificate decide.
 func (s *Server) admitsKey(header string, names []string) bool {
 	a := s.auth.Load()
@@ -206,7 +223,7 @@ func crossOrigin(c *fiber.Ctx) bool {
 	return err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost))
 }
 
-// loopback reports whether a host, with or without a port, is this machine.
+// loopback reports whether a host, with or without a port, is localhost or a loopback address.
 func loopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

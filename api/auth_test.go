@@ -22,20 +22,24 @@ const (
 )
 
 // endpoints are all endpoints with the keys that they need.
-var endpoints = map[string]permission{
-	"GET /": anyone, "GET /dashboard.css": anyone, "GET /dashboard.js": anyone,
-	"GET /plugins.js": anyone,
-	"GET /healthz":    anyone, "GET /readyz": anyone, "GET /metrics": reader,
+var endpoints = withPages(map[string]permission{
+	"GET /healthz": anyone, "GET /readyz": anyone, "GET /metrics": reader,
 	"GET /api/v1/": anyone, "GET /api/v1/openapi.json": anyone, "GET /api/v1/healthz": anyone,
 	"GET /api/v1/readyz":       anyone,
-	"GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
-	"GET /api/v1/circuit-breakers": reader, "GET /api/v1/circuit-breakers/metrics": reader,
+	"GET /api/v1/proxy-groups": reader, "GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
+	"POST /api/v1/retry/policy/preview": admin, "POST /api/v1/proxies/:id/restore": admin,
+	"POST /api/v1/proxies/:id/test": admin,
+	"GET /api/v1/circuit-breakers":  reader, "GET /api/v1/circuit-breakers/metrics": reader,
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,
 	"GET /api/v1/users":   reader,
-	"GET /api/v1/targets": reader, "GET /api/v1/rests": reader,
+	"GET /api/v1/cluster": reader,
+	"GET /api/v1/route":   reader,
+	"GET /api/v1/targets": reader, "GET /api/v1/rests": reader, "GET /api/v1/metrics/costs": reader,
 	"GET /api/v1/targets/:host": reader, "POST /api/v1/proxies/:id/ban": admin, "DELETE /api/v1/proxies/:id/ban": admin,
 
 	"GET /api/v1/state": reader, "DELETE /api/v1/state": admin,
+	"DELETE /api/v1/retry/policy": admin,
+	"GET /api/v1/status":          reader, "GET /api/v1/metrics/history": reader,
 	"GET /api/v1/metrics/retries": reader, "GET /api/v1/metrics/retries/timeseries": reader,
 	"GET /api/v1/metrics/retries/by-proxy": reader,
 	"GET /api/v1/proxies":                  reader, "POST /api/v1/proxies": admin, "GET /api/v1/proxies/:id": reader,
@@ -50,6 +54,14 @@ var endpoints = map[string]permission{
 	"POST /api/v1/plugins/:name/release": admin,
 	"GET /api/v1/events":                 reader,
 	"GET /api/v1/config":                 reader, "POST /api/v1/config/reload": admin,
+})
+
+// withPages adds the files of the dashboard to the endpoints.
+func withPages(m map[string]permission) map[string]permission {
+	for path := range pages {
+		m["GET "+path] = anyone
+	}
+	return m
 }
 
 func TestTheListOfEndpointsIsComplete(t *testing.T) {

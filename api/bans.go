@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -16,18 +17,23 @@ type bans interface {
 	rests
 	// Bans returns the banned proxies, as pairs with the host "".
 	Bans() []rest.Pair
-	// BannedUntil returns the end of a proxy's ban; ok is false if it is not banned.
+	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
+	// Requests for the target use other proxies first.
+	Avoided() []rest.Pair
+	// BannedUntil returns the end of a proxy's ban. The result ok is false if the proxy is not banned.
 	BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool)
-	// Ban bans a proxy for the time d. With a host, it lets the pair of both rest instead.
+	// Ban bans a proxy for the time d. If host is not "", it makes the pair of the proxy and the host rest instead.
 	Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair
-	// EndBan ends the ban of a proxy or, with a host, the rest of the pair. It returns false if there is none.
+	// EndBan ends the ban of a proxy. If host is not "", it ends the rest of the pair of the proxy and the host
+	// instead. It returns false if there is no such ban or rest.
 	EndBan(u *upstream.Upstream, host string) bool
 }
 
 // banHandler serves /proxies/:id/ban and /targets/:host.
 type banHandler struct {
-	engine bans
-	pool   Pool
+	engine  bans
+	pool    Pool
+	metrics Metrics
 }
 
 func (h *banHandler) routes(r fiber.Router) {
@@ -48,7 +54,19 @@ func viewOfBan(pool Pool, p rest.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.At(p.Since).UTC(), pool.At(p.Until).UTC()}
 }
 
-// ban serves POST /proxies/:id/ban. A ban or rest that ends later stays as it is.
+// avoided returns the views of those elements of all for which match returns true. The parameter all has pairs of a
+// proxy and a target (host:port) where requests for the target avoid the proxy.
+func avoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
+	out := []banView{}
+	for i := range all {
+		if match(&all[i]) {
+			out = append(out, viewOfBan(pool, all[i]))
+		}
+	}
+	return out
+}
+
+// ban serves POST /proxies/:id/ban. A ban or rest that already ends later than the new one stays as it is.
 func (h *banHandler) ban(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -81,7 +99,8 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
 
-// end serves DELETE /proxies/:id/ban. With host in the query it ends the rest of the pair.
+// end serves DELETE /proxies/:id/ban. If the query has the parameter host, end ends the rest of the pair of the proxy
+// and this host.
 func (h *banHandler) end(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -102,7 +121,7 @@ func (h *banHandler) end(c *fiber.Ctx) error {
 	return c.SendStatus(fiber.StatusNoContent)
 }
 
-// target serves GET /targets/:host: the proxies that get no requests for a host.
+// target serves GET /targets/:host: the proxies that get no requests for a host, and the attempts at the host.
 func (h *banHandler) target(c *fiber.Ctx) error {
 	host, err := param(c, "host")
 	if err == nil {
@@ -120,7 +139,21 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 	for _, p := range h.engine.Bans() {
 		out = append(out, viewOfBan(h.pool, p))
 	}
-	return send(c, fiber.Map{"host": host, "banned": out})
+	window, err := queryWindow(c)
+	if err != nil {
+		return err
+	}
+	sum := h.metrics.Reasons().Target(host, window)
+	avoiding := avoided(h.pool, h.engine.Avoided(), func(p *rest.Pair) bool {
+		name, _, err := net.SplitHostPort(p.Host)
+		return err == nil && name == host
+	})
+	return send(c, struct {
+		Host    string    `json:"host"`
+		Banned  []banView `json:"banned"`
+		Avoided []banView `json:"avoided"` // Host is then host:port
+		reasonsView
+	}{host, out, avoiding, viewOfReasons(&sum, window)})
 }
 
 // hostField checks the name of a host without port.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // fullRecorder returns a recorder with data of 24 hours and 1,000 proxies, and with 12,000 transitions.
@@ -75,5 +77,37 @@ func recordUntil(stop <-chan struct{}, r *metrics.Recorder) {
 				r.Attempt(&a)
 			}
 		}
+	}
+}
+
+// BenchmarkLists measures lists of a pool of 10,000 proxies, of which 1 in 27 fails.
+func BenchmarkLists(b *testing.B) {
+	const proxies = 10_000
+	recorder := metrics.New(metrics.Config{Now: func() time.Time { return noon }})
+	r := newRig(b, func(r *rig, cfg *Config) {
+		specs := make([]upstream.Spec, proxies)
+		for i := range specs {
+			specs[i] = proxySpec(b, fmt.Sprintf("proxy-%d", i), fmt.Sprintf("http://proxy-%d.example.net:3128", i))
+			a := core.AttemptEvent{ProxyID: specs[i].ID, Host: "shop.example", Started: noon, Ended: noon,
+				Outcome: core.Outcome{Result: core.ResultSuccess, Cause: verdict.Answered, Status: 200}}
+			if i%27 == 0 {
+				a.Outcome.Status = 403
+			}
+			recorder.Attempt(&a)
+		}
+		require.NoError(b, r.pool.Apply(specs))
+		cfg.Metrics = recorder
+	})
+	for _, path := range []string{
+		"/proxies?limit=50", "/proxies?sort=-uses&limit=50", "/proxies?sort=-avg_latency&limit=50&cursor=200",
+		"/proxies?state=failing&limit=50", "/circuit-breakers?state=failing&limit=50", "/status",
+	} {
+		b.Run(path[1:], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				response, _ := r.send(b, "GET", "/api/v1"+path, "")
+				require.Equal(b, 200, response.StatusCode)
+			}
+		})
 	}
 }

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -14,13 +16,15 @@ import (
 // breakerHandler serves the endpoints under /circuit-breakers.
 type breakerHandler struct {
 	pool    Pool
+	lists   *poolLists
 	metrics Metrics
 	now     func() time.Time
+	cluster Cluster // nil without a cluster
 }
 
 func (h *breakerHandler) routes(r fiber.Router) {
 	r.Get("/circuit-breakers", h.list)
-	r.Get("/circuit-breakers/metrics", h.transitions) // must precede :id, which would match it, too
+	r.Get("/circuit-breakers/metrics", h.transitions) // must precede :id, which would match "metrics", too
 	r.Get("/circuit-breakers/:id", h.get)
 	r.Post("/circuit-breakers/:id/reset", h.reset)
 }
@@ -53,11 +57,18 @@ func (h *breakerHandler) view(u *upstream.Upstream) breakerView {
 }
 
 func (h *breakerHandler) list(c *fiber.Ctx) error {
-	out := []breakerView{}
-	for _, u := range sortedByID(h.pool.Snapshot()) {
-		out = append(out, h.view(u))
+	proxies, rest, err := h.lists.page(c)
+	if err != nil {
+		return err
 	}
-	return send(c, fiber.Map{"circuit_breakers": out})
+	out := make([]breakerView, len(proxies))
+	for i, u := range proxies {
+		out[i] = h.view(u)
+	}
+	return send(c, struct {
+		Breakers []breakerView `json:"circuit_breakers"`
+		*pageView
+	}{out, rest})
 }
 
 func (h *breakerHandler) get(c *fiber.Ctx) error {
@@ -65,10 +76,15 @@ func (h *breakerHandler) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	reasons, err := reasonsOf(c, h.metrics, u)
+	if err != nil {
+		return err
+	}
 	return send(c, struct {
 		breakerView
 		Why whyView `json:"why"`
-	}{h.view(u), h.why(u.Why())})
+		reasonsView
+	}{h.view(u), h.why(u.Why()), reasons})
 }
 
 func (h *breakerHandler) reset(c *fiber.Ctx) error {
@@ -76,7 +92,10 @@ func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	u.Breaker().Reset()
+	u.Reset()
+	if h.cluster != nil {
+		h.cluster.ResetProxy(u)
+	}
 	return send(c, h.view(u))
 }
 
@@ -153,12 +172,22 @@ func viewOfTransition(t core.Transition) transitionView {
 	}
 }
 
-// transitionsView is the JSON of the transitions within a time window, the oldest first.
+// maxIDs is the maximum number of proxies in a query of transitions.
+const maxIDs = 50
+
+var transitionOrders = []order[core.Transition]{
+	byNumber("timestamp", func(t core.Transition) float64 { return float64(t.At.UnixNano()) }),
+}
+
+// transitionsView is the JSON of the transitions within a time window, the oldest first unless the query asks for
+// another order.
 type transitionsView struct {
 	Events         []transitionView          `json:"events"`
-	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> state entered -> times
-	Truncated      bool                      `json:"truncated"` // the oldest transitions are not kept any more
+	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> new state -> number of transitions
+	Truncated      bool                      `json:"truncated"` // some transitions of the window are no longer kept
 	RetentionHours int                       `json:"retention_hours"`
+
+	*pageView
 }
 
 func (h *breakerHandler) transitions(c *fiber.Ctx) error {
@@ -166,17 +195,40 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	list, truncated := h.metrics.Transitions(hours)
+	p, err := pageOf(c, transitionOrders, nil, maxPage, 0)
+	if err != nil {
+		return err
+	}
+	states, err := queryWords(c, "state", []string{
+		core.Closed.String(), core.Open.String(), core.HalfOpen.String(),
+	})
+	if err != nil {
+		return err
+	}
+	ids := queryAll(c, "proxy_id")
+	if len(ids) > maxIDs || slices.Contains(ids, "") {
+		return badField("proxy_id", fmt.Sprintf("proxy_id must be an id; it may occur up to %d times", maxIDs))
+	}
+	all, truncated := h.metrics.Transitions(hours)
 	v := transitionsView{
-		Events: make([]transitionView, 0, len(list)), Counts: map[string]map[string]int{},
+		Events: []transitionView{}, Counts: map[string]map[string]int{},
 		Truncated: truncated, RetentionHours: h.metrics.RetentionHours(),
 	}
-	for _, t := range list {
-		v.Events = append(v.Events, viewOfTransition(t))
+	for _, t := range all {
+		if states != nil && !slices.Contains(states, t.To.String()) || ids != nil && !slices.Contains(ids, t.ProxyID) ||
+			!contains(p.text, t.ProxyID, t.Reason, t.Why) {
+			continue
+		}
+		p.list = append(p.list, t)
 		if v.Counts[t.ProxyID] == nil {
 			v.Counts[t.ProxyID] = map[string]int{}
 		}
 		v.Counts[t.ProxyID][t.To.String()]++
 	}
+	list, rest := p.cut()
+	for _, t := range list {
+		v.Events = append(v.Events, viewOfTransition(t))
+	}
+	v.pageView = rest
 	return send(c, v)
 }

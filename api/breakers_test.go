@@ -25,7 +25,7 @@ func TestBreakers(t *testing.T) {
 			`"last_state_change":"2026-11-28T12:00:00Z"`
 		why = `,"why":{"summary":"","since":null,"failures":0,"successes":0,"evidence":0,"needed":13.5,` +
 			`"own_failures":0,` +
-			`"own_causes":{},"targets":[]}}`
+			`"own_causes":{},"targets":[]},` + noAttempts + `}`
 	)
 	r.check(t,
 		get("/circuit-breakers", 200, `{"circuit_breakers":[`+open+"},"+closed+"}]}"),

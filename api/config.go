@@ -8,7 +8,7 @@ import (
 
 // Running is the configuration in force.
 type Running struct {
-	Config  any          `json:"config"`  // the settings, as in the file; secrets are masked
+	Config  any          `json:"config"`  // the settings, in the form of the configuration file; secrets are masked
 	Gateway string       `json:"gateway"` // the address that clients connect to
 	Reload  ReloadStatus `json:"reload"`
 }

@@ -10,9 +10,19 @@ import (
 //go:embed dashboard
 var dashboard embed.FS
 
-// pages are the files of the dashboard by path. They need no key.
-var pages = map[string]string{
-	"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js", "/plugins.js": "plugins.js",
+// pages are the files of the dashboard, and of the description of the API, by path. A request for them needs no key.
+var pages = dashboardPages()
+
+func dashboardPages() map[string]string {
+	files, err := dashboard.ReadDir("dashboard")
+	if err != nil {
+		panic(err) // the folder is part of the binary
+	}
+	m := map[string]string{"/": "index.html", "/docs": "docs.html"}
+	for _, f := range files {
+		m["/"+f.Name()] = f.Name()
+	}
+	return m
 }
 
 // pagePolicy permits the dashboard to load its own files and to use the API, and nothing else.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/eventstream"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -93,7 +96,7 @@ func TestEventsOfEveryType(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		e := r.cfg.Events
-		c := r.listen(t, "")
+		c := r.listen(t, "?type="+strings.Join(eventTypes, ","))
 		r.policies.OnChange(e.PolicyChanged)
 		e.Transition(core.Transition{ProxyID: "F1", From: core.Closed, To: core.Open, At: noon, FailureCount: 5,
 			Reason: "threshold", Why: "12 of 12 failed"})
@@ -106,6 +109,8 @@ func TestEventsOfEveryType(t *testing.T) {
 		r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200))
 		e.Reloaded(r.reload)
 		e.Banned("F1", "a.test", noon)
+		e.Request(exhausted(7))
+		e.Attempt(&exhausted(7).Attempts[1])
 		const at = `"2026-11-28T12:00:00Z"`
 		for i, want := range []string{
 			`breaker {"proxy_id":"F1","from_state":"closed","to_state":"open","timestamp":` + at +
@@ -115,14 +120,21 @@ func TestEventsOfEveryType(t *testing.T) {
 			`plugin_quarantine {"plugin":"mine","at":` + at + `,"reason":"trap","error":"panic","faults":5,"calls":5}`,
 			`activation {"at":` + at + `,"for":"first","plugin":"random"}`,
 			`policy {"max_attempts":2,`,
+			`change {"at":` + at + `,"key":"","method":"PUT","path":"/api/v1/retry/policy"}`,
 			`reload {"ok":true,"at":` + at + `,"faults":[],"restart":[]}`,
 			`ban {"at":` + at + `,"proxy_id":"F1","host":"a.test","until":` + at + `}`,
+			`exhaustion {"at":` + at + `,"request_id":"0000000000000007","method":"GET","host":"shop.test",` +
+				`"status":502,"attempts":3,"causes":{"banned_here":1,"proxy_unreachable":2},"folded":0}`,
 		} {
 			eventType, data, _ := strings.Cut(want, " ")
 			got := c.block()
 			require.Contains(t, got, fmt.Sprintf("id: %s-%d\nevent: %s\ndata: %s", e.life, i+1, eventType, data))
 			require.Equal(t, 2, strings.Count(got, "\n"), "data is one line")
 		}
+		require.Contains(t, c.block(), `event: request`+"\n"+
+			`data: {"id":"0000000000000007","method":"GET","host":"shop.test","state":"done",`)
+		require.Contains(t, c.block(), `event: attempt`+"\n"+
+			`data: {"request_id":"0000000000000007","host":"shop.test","attempt":1,"proxy_id":"F2",`)
 		c.conn.Close()
 		<-c.ended
 	})
@@ -193,6 +205,109 @@ func TestTypesOfEvents(t *testing.T) {
 			require.NoError(t, <-c.ended)
 		}
 	})
+}
+
+// exhausted returns a request that ended as exhausted after three attempts.
+func exhausted(id core.RequestID) *metrics.Request {
+	r := &metrics.Request{ID: id, Method: "GET", Host: "shop.test", State: metrics.StateDone, Started: noon,
+		Ended: noon, Final: core.FinalExhausted, Status: 502}
+	for i, cause := range []core.Cause{verdict.ProxyUnreachable, verdict.ProxyUnreachable, verdict.BannedHere} {
+		r.Attempts = append(r.Attempts, core.AttemptEvent{Request: id, ProxyID: fmt.Sprint("F", i+1), Host: r.Host,
+			Attempt: i, Started: noon, Ended: noon, Outcome: core.Outcome{Result: core.ResultFailure, Cause: cause}})
+	}
+	return r
+}
+
+// In a flood of exhausted requests there is one event at once and one in each second after it. Their numbers and those
+// of the folded requests add up.
+func TestExhaustionsAreFolded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		c := r.listen(t, "")
+		const flood = 1000
+		for i := range flood {
+			r.cfg.Events.Request(exhausted(core.RequestID(i)))
+			time.Sleep(3 * time.Millisecond)
+		}
+		served := exhausted(1)
+		served.Final = core.FinalSuccess
+		r.cfg.Events.Request(served)
+		total := 0
+		for i, first := range []int{0, 1, 334, 667} { // the first of each interval; the flood takes 3 s
+			event := c.block()
+			require.Contains(t, event, `"request_id":"`+core.RequestID(first).String()+`"`, i)
+			var v exhaustionView
+			require.NoError(t, json.Unmarshal([]byte(event[strings.Index(event, "{"):]), &v))
+			total += 1 + v.Folded
+		}
+		require.Equal(t, flood, total)
+		time.Sleep(2 * exhaustionsEvery)
+		r.cfg.Events.Request(exhausted(7))
+		require.Contains(t, c.block(), `"request_id":"0000000000000007"`, "the flood is over: published at once")
+		c.conn.Close()
+		<-c.ended
+	})
+}
+
+// Requests and attempts are sent only to clients that ask for them. A sample has a request with all its attempts.
+func TestSampledRequests(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		e := r.cfg.Events
+		plain := r.listen(t, "")
+		require.False(t, e.stream.Sampled(), "nobody listens")
+		none := r.listen(t, "?type=request&type=attempt&sample=0")
+		some := r.listen(t, "?type=request,attempt,activation&sample=0.25")
+		const requests = 400
+		for id := range core.RequestID(requests) {
+			q := exhausted(id)
+			q.Final = core.FinalSuccess
+			e.Attempt(&q.Attempts[0])
+			e.Request(q)
+		}
+		r.activate("a")
+		synctest.Wait()
+		sent := 0
+		for id := range core.RequestID(requests) {
+			if !id.Sampled(0.25) {
+				continue
+			}
+			sent++
+			for _, field := range []string{`"request_id":`, `"id":`} {
+				event := some.block()
+				if strings.Contains(event, "event: activation") { // comes before those that have not been read
+					event = some.block()
+				}
+				require.Contains(t, event, field+`"`+id.String()+`"`)
+			}
+		}
+		require.InDelta(t, requests/4, sent, 5)
+		require.Contains(t, plain.block(), "event: activation")
+		require.Contains(t, none.block(), ": heartbeat")
+		for _, c := range []*eventClient{plain, none, some} {
+			c.conn.Close()
+			<-c.ended
+		}
+		require.False(t, e.stream.Sampled())
+		for _, query := range []string{"?sample=1", "?type=breaker&sample=0.5", "?type=request&sample=1.1",
+			"?type=request&sample=-1", "?type=request&sample=x", "?type=request&sample=NaN", "?type=request&sample=",
+			"?type=request&sample=0x1p-2", "?type=request&sample=1&sample=1"} {
+			c := r.listen(t, query, "Connection: close")
+			require.Equal(t, 400, c.status, query)
+			require.NoError(t, <-c.ended)
+		}
+	})
+}
+
+// Without a client that asks for requests, a request and an attempt allocate nothing.
+func TestAllocationsWithoutListeners(t *testing.T) {
+	e := NewEvents(func() time.Time { return noon })
+	q := exhausted(1)
+	q.Final = core.FinalSuccess
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		e.Attempt(&q.Attempts[0])
+		e.Request(q)
+	}))
 }
 
 func TestEventsOfAClientThatLeavesOrStalls(t *testing.T) {

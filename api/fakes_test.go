@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -25,8 +26,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
@@ -57,6 +61,7 @@ func newRig(t testing.TB, change func(*rig, *Config)) *rig {
 	r := &rig{now: noon, log: &bytes.Buffer{}, metrics: &fakeMetrics{}, tracker: &fakeTracker{},
 		plugins: newFakePlugins()}
 	clock := func() time.Time { return r.now }
+	r.metrics.reasons = minutes.NewStore(48*time.Hour, clock)
 	cfg := breaker.Default()
 	cfg.FailureThreshold = 1
 	r.pool = upstream.NewPool(upstream.PoolConfig{Breaker: cfg, Literal: true, Now: clock})
@@ -136,7 +141,7 @@ func (r *rig) check(t *testing.T, list ...exchange) {
 		response, body := r.send(t, x.method, "/api/v1"+x.path, x.body, x.header)
 		require.Equal(t, x.status, response.StatusCode, "%s: %s", name, body)
 		if x.want != "" {
-			require.Equal(t, x.want, string(body), name)
+			require.Equal(t, x.want+"\n", string(body), name)
 		}
 		if x.status >= 400 {
 			requireError(t, body, name)
@@ -205,7 +210,10 @@ type fakeEngine struct {
 	first, retry string
 	judge        string
 	resting      []rest.Pair
+	avoided      []rest.Pair
 	banned       []rest.Pair
+	tests        map[string]fakeTest // by id of the proxy
+	rules        *rules.Set
 	policies     *retry.Store
 	calls        []engine.Call
 	ctx          context.Context // context of the last call
@@ -249,6 +257,8 @@ func (e *fakeEngine) Activate(first, retry string) error {
 	return nil
 }
 
+func (e *fakeEngine) Rules() *rules.Set { return e.rules }
+
 func (e *fakeEngine) Judge() string { return e.judge }
 
 func (e *fakeEngine) ActivateJudge(name string) error {
@@ -259,9 +269,19 @@ func (e *fakeEngine) ActivateJudge(name string) error {
 	return nil
 }
 
+func (e *fakeEngine) Costs() engine.Costs {
+	t := traffic.Total{Up: 10, Down: 990, Attempts: 2, Cost: 0.5}
+	return engine.Costs{Costs: upstream.Costs{
+		Proxies: []upstream.Cost{{Name: "", Total: traffic.Total{Up: 5}}, {Name: "F1", Total: t}},
+		Vendors: []upstream.Cost{{Name: "acme", Total: t}},
+	}, Users: []upstream.Cost{{Name: "ann", Total: t}}}
+}
+
 func (e *fakeEngine) Rests() []rest.Pair { return e.resting }
 
 func (e *fakeEngine) Bans() []rest.Pair { return e.banned }
+
+func (e *fakeEngine) Avoided() []rest.Pair { return e.avoided }
 
 func (e *fakeEngine) BannedUntil(u *upstream.Upstream) (time.Duration, bool) {
 	i := slices.IndexFunc(e.banned, func(p rest.Pair) bool { return p.ProxyID == u.ID() })
@@ -269,6 +289,16 @@ func (e *fakeEngine) BannedUntil(u *upstream.Upstream) (time.Duration, bool) {
 		return 0, false
 	}
 	return e.banned[i].Until, true
+}
+
+// fakeTest is the result of a test of a proxy.
+type fakeTest struct {
+	upstream.CheckReport
+	kind string
+}
+
+func (e *fakeEngine) Test(_ context.Context, u *upstream.Upstream) (upstream.CheckReport, string) {
+	return e.tests[u.ID()].CheckReport, e.tests[u.ID()].kind
 }
 
 func (e *fakeEngine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
@@ -307,9 +337,27 @@ type fakeMetrics struct {
 	transitions []core.Transition
 	truncated   bool
 
+	reasons *minutes.Store
+	recent  map[string]metrics.Recent
+	window  metrics.Window
+
 	hours int
 	step  time.Duration
 }
+
+func (m *fakeMetrics) Reasons() *minutes.Store { return m.reasons }
+
+func (m *fakeMetrics) Recent(id string) metrics.Recent { return m.recent[id] }
+
+func (m *fakeMetrics) Failing() map[string]metrics.Recent {
+	all := maps.Clone(m.recent)
+	maps.DeleteFunc(all, func(_ string, r metrics.Recent) bool { return !r.Fails() })
+	return all
+}
+
+func (m *fakeMetrics) ForgetRecent(id string) { delete(m.recent, id) }
+
+func (m *fakeMetrics) Window(time.Duration) metrics.Window { return m.window }
 
 func (m *fakeMetrics) Summary() metrics.Summary { return m.summary }
 

@@ -16,6 +16,7 @@ type healthHandler struct {
 	version string
 	engine  drainer
 	pool    Pool
+	cluster Cluster // nil without a cluster
 }
 
 func (h *healthHandler) routes(r fiber.Router) {
@@ -37,10 +38,22 @@ func (h *healthHandler) ready(c *fiber.Ctx) error {
 	}
 	for _, u := range h.pool.Snapshot().All {
 		if u.Breaker().State() != core.Open && !u.Draining() {
-			return send(c, fiber.Map{"status": "ready"})
+			return send(c, h.readyView())
 		}
 	}
 	return notReady("no proxy accepts requests")
+}
+
+// readyView returns the body of a 200. A gateway that cannot reach the cluster's store is also ready, because it
+// serves requests without the store.
+func (h *healthHandler) readyView() fiber.Map {
+	v := fiber.Map{"status": "ready"}
+	if h.cluster != nil {
+		if alone, _ := h.cluster.Alone(); alone {
+			v["note"] = "the cluster's store cannot be reached, so this gateway is alone: see GET /cluster"
+		}
+	}
+	return v
 }
 
 func notReady(message string) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// decode reads a JSON body strictly into v.
+// decode reads a JSON body into v with package strict.
 func decode(c *fiber.Ctx, v any) error {
 	document, err := parse(c)
 	if err != nil {
@@ -21,8 +21,8 @@ func decode(c *fiber.Ctx, v any) error {
 	return decodeDocument(document, v)
 }
 
-// decodeChange reads a JSON body strictly into v, except for the field persist, whose value it returns; the default
-// is true. A change that persists outlives a restart.
+// decodeChange reads a JSON body into v like decode, except for the field persist. It returns the value of this
+// field; true if the body lacks it. If persist is true, the change is kept over a restart.
 func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	document, err := parse(c)
 	if err != nil {
@@ -40,8 +40,8 @@ func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	return persist, decodeDocument(document, v)
 }
 
-// persistField is the name of the field of a body, and of the query parameter, that determines whether a change
-// outlives a restart.
+// persistField is the name of the field of a body, and of the query parameter, that determines whether a change is
+// kept over a restart.
 const persistField = "persist"
 
 // queryBool returns a query parameter whose value is true or false, or def if the query does not have the
@@ -58,10 +58,15 @@ func queryBool(c *fiber.Ctx, name string, def bool) (bool, error) {
 	return v, nil
 }
 
+// mediaType returns the Content-Type of a request in lower case, without its parameters.
+func mediaType(c *fiber.Ctx) string {
+	mime, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
+	return strings.TrimSpace(strings.ToLower(mime))
+}
+
 // parse parses a JSON body.
 func parse(c *fiber.Ctx) (document any, err error) {
-	mime, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
-	if strings.TrimSpace(strings.ToLower(mime)) != fiber.MIMEApplicationJSON {
+	if mediaType(c) != fiber.MIMEApplicationJSON {
 		return nil, badMediaType("the body must be application/json")
 	}
 	body := c.Body()
@@ -72,7 +77,7 @@ func parse(c *fiber.Ctx) (document any, err error) {
 	return document, inputProblem(err)
 }
 
-// decodeDocument decodes a parsed JSON document strictly into v.
+// decodeDocument decodes a parsed JSON document into v with package strict.
 func decodeDocument(document, v any) (err error) {
 	strict.JSON.Decode("", document, v, func(e *strict.FieldError) bool {
 		err = e
@@ -93,7 +98,7 @@ func inputProblem(err error) error {
 	return newProblem(fiber.StatusBadRequest, "invalid_json", err.Error())
 }
 
-// param returns a parameter of the path, decoded.
+// param returns a percent-decoded parameter of the path.
 func param(c *fiber.Ctx, name string) (string, error) {
 	v, err := url.PathUnescape(c.Params(name))
 	if err != nil {
@@ -102,7 +107,7 @@ func param(c *fiber.Ctx, name string) (string, error) {
 	return v, nil
 }
 
-// query returns a parameter of the query. given reports whether the query has the parameter. The value of
+// query returns a parameter of the query. The result given reports whether the query has the parameter. The value of
 // a parameter that occurs more than once is "".
 func query(c *fiber.Ctx, name string) (value string, given bool) {
 	all := c.Context().QueryArgs().PeekMulti(name)
@@ -110,6 +115,14 @@ func query(c *fiber.Ctx, name string) (value string, given bool) {
 		return "", len(all) > 0
 	}
 	return string(all[0]), true
+}
+
+// queryAll returns all values of a query parameter that may occur more than once; nil if it does not occur.
+func queryAll(c *fiber.Ctx, name string) (values []string) {
+	for _, v := range c.Context().QueryArgs().PeekMulti(name) {
+		values = append(values, string(v))
+	}
+	return values
 }
 
 // queryInt returns a query parameter that is an integer from low to high, or def if the query does

@@ -42,9 +42,9 @@ type Files interface {
 	Give(use budget.Use, n int)
 }
 
-// listener accepts the API's connections, at most limit at a time. One address may have at most seven eighths
-// of them. At the limit the listener closes the connection that has waited longest for a request, so that the
-// new client gets its place. If all connections have a request in progress, the new client gets a 503.
+// listener accepts the API's connections, at most limit at a time. One client address may have at most seven eighths
+// of this limit. At a limit, the listener closes the connection that has waited longest for a request, and accepts
+// the new connection in its place. If all connections have a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
 	files Files
@@ -57,7 +57,7 @@ type listener struct {
 	conns map[*conn]struct{} // guarded by mu
 }
 
-// newListener returns a listener that uses l.
+// newListener returns a listener that accepts its connections from l.
 func newListener(l net.Listener, files Files, limit int, log *slog.Logger, now func() time.Time) *listener {
 	return &listener{Listener: l, files: files, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
 		tls: func() *tls.Config { return nil }}
@@ -84,7 +84,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a new connection and returns it. It returns nil if there is no room.
+// admit returns a new connection as a *conn. If a limit is reached, admit first closes a connection that waits for a
+// request. If no connection waits, admit refuses the new connection and returns nil.
 func (l *listener) admit(raw net.Conn) net.Conn {
 	c := &conn{Conn: raw, listener: l, since: l.now(), client: host(raw.RemoteAddr())}
 	l.mu.Lock()
@@ -101,8 +102,8 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 			return nil
 		}
 	}
-	// The call may close connections of the gateway's clients, but needs no lock of this listener, so mu may be
-	// held.
+	// Take may close connections of the gateway's clients, but it needs no lock of this listener. So mu may be held
+	// during the call.
 	if !l.files.Take(budget.Other, 1) {
 		if len(l.conns) >= freeConnections && !l.closeOldest("") {
 			l.refuse(raw)
@@ -154,8 +155,8 @@ func (l *listener) closeOldest(client string) bool {
 	return true
 }
 
-// remove removes a connection and returns its descriptor to the budget. Further calls have no effect. The
-// caller holds mu.
+// remove removes a connection and returns its descriptor to the budget. A second call for the same connection has no
+// effect. The caller holds mu.
 func (l *listener) remove(c *conn) {
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
@@ -203,11 +204,11 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Read returns the requests in canonical form.
+// Read returns the requests in canonical form (see strictReader).
 func (c *conn) Read(p []byte) (int, error) { return c.requests.Read(p) }
 
-// hold prevents the connection from being closed to make room for another one. It is called when the
-// connection has a request in progress.
+// hold prevents the connection from being closed to make room for another one. It is called when a request on the
+// connection begins.
 func (c *conn) hold() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
@@ -222,8 +223,9 @@ func (c *conn) release() {
 	c.since = c.listener.now()
 }
 
-// Close ends the direction to the client at once. The connection ends later, in the background, when the
-// client has closed the other direction or a limit is reached. Until then it counts as waiting for a request.
+// Close immediately ends the direction to the client. The connection ends later, in the background, when the client
+// has closed the other direction, or when lingerTime or lingerBytes is reached. Until its end, the connection counts
+// as waiting for a request.
 func (c *conn) Close() error {
 	half, ok := c.Conn.(interface{ CloseWrite() error }) // TCP or TLS
 	if !ok || half.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
@@ -236,8 +238,7 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// below returns c, or the connection below its TLS. Closing that connection takes no time, whatever the
-// client does.
+// below returns c, or the connection below its TLS. Closing the returned connection never waits for the client.
 func below(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
 		return t.NetConn()

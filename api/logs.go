@@ -30,8 +30,8 @@ func viewsOfLines(lines []output.Line) []lineView {
 	return out
 }
 
-// log responds with the last log lines of a plugin, or only with those after the line with the
-// number in the query.
+// log responds with the last log lines of a plugin. If the query has the parameter after, it responds only with the
+// lines whose number is greater than the value of after.
 func (h *pluginHandler) log(c *fiber.Ctx) error {
 	after, err := queryInt(c, "after", 0, math.MaxInt, 0)
 	if err != nil {
@@ -44,7 +44,7 @@ func (h *pluginHandler) log(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"lines": viewsOfLines(lines)})
 }
 
-// lastLine returns the number of the last line that a plugin wrote.
+// lastLine returns the number of the last log line of a plugin; 0 if there is none.
 func (h *pluginHandler) lastLine(name string) uint64 {
 	lines, _ := h.registry.Log(name, 0)
 	if len(lines) == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
@@ -21,6 +22,11 @@ type Metrics interface {
 	Transitions(hours int) (list []core.Transition, truncated bool)
 	RetentionHours() int
 	Handler() http.Handler
+	Reasons() *minutes.Store
+	Recent(proxyID string) metrics.Recent
+	Failing() map[string]metrics.Recent
+	ForgetRecent(proxyID string)
+	Window(d time.Duration) metrics.Window
 }
 
 var _ Metrics = (*metrics.Recorder)(nil)
@@ -28,28 +34,33 @@ var _ Metrics = (*metrics.Recorder)(nil)
 // metricsHandler serves the endpoints under /metrics/retries, and the scrapes of Prometheus.
 type metricsHandler struct {
 	metrics Metrics
+	events  *Events
 }
 
 func (h *metricsHandler) routes(r fiber.Router) {
 	r.Get("/metrics/retries", h.summary)
 	r.Get("/metrics/retries/timeseries", h.series)
 	r.Get("/metrics/retries/by-proxy", h.byProxy)
+	r.Get("/metrics/history", h.history)
 }
 
 func (h *metricsHandler) scrape() fiber.Handler { return adaptor.HTTPHandler(h.metrics.Handler()) }
 
-// summaryView is the JSON of the totals of the time for which metrics are kept.
+// summaryView is the JSON of the totals over the last RetentionHours hours, for which metrics are kept.
 type summaryView struct {
-	TotalRequests             uint64                  `json:"total_requests"`
-	TotalAttempts             uint64                  `json:"total_attempts"`
-	TotalRetries              uint64                  `json:"total_retries"`
-	Replays                   uint64                  `json:"replays"`
-	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // by attempt, from "0"
-	TargetRefused             uint64                  `json:"target_refused"`     // relayed with status 403 or 429
-	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
-	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // sum of all backoffs
-	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by hash, since the start
-	RetentionHours            int                     `json:"retention_hours"`
+	TotalRequests             uint64            `json:"total_requests"`
+	TotalAttempts             uint64            `json:"total_attempts"`
+	TotalRetries              uint64            `json:"total_retries"`
+	Replays                   uint64            `json:"replays"`
+	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"` // by the attempt's number, from "0"
+	TargetRefused             uint64            `json:"target_refused"`     // requests relayed with status 403 or 429
+	BannedResponses           uint64            `json:"banned_responses"`   // attempts that were called bans
+	CircuitBreakerEventsCount uint64            `json:"circuit_breaker_events_count"`
+	RetryLatencySecondsTotal  float64           `json:"retry_latency_seconds_total"` // sum of all backoffs
+	// ByPolicy has the requests since the start, by the hash of their policy. The hash "other" stands for all
+	// policies after the first 1,000.
+	ByPolicy       map[string]policyCounts `json:"by_policy"`
+	RetentionHours int                     `json:"retention_hours"`
 }
 
 // policyCounts is the JSON of the requests under one policy.
@@ -64,7 +75,8 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 	s := h.metrics.Summary()
 	v := summaryView{
 		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
-		SuccessByAttempt: s.SuccessByAttempt, TargetRefused: s.TargetRefused, CircuitBreakerEventsCount: s.Transitions,
+		SuccessByAttempt: s.SuccessByAttempt, TargetRefused: s.TargetRefused,
+		BannedResponses: s.Banned, CircuitBreakerEventsCount: s.Transitions,
 		RetryLatencySecondsTotal: seconds(s.Waited), ByPolicy: map[string]policyCounts{},
 		RetentionHours: h.metrics.RetentionHours(),
 	}
@@ -85,7 +97,7 @@ type pointView struct {
 	Timestamp     time.Time `json:"timestamp"` // start of the hour or day
 	TotalRequests uint64    `json:"total_requests"`
 	TotalRetries  uint64    `json:"total_retries"`
-	SuccessRate   float64   `json:"success_rate"` // share of requests; 1 if there are no requests
+	SuccessRate   float64   `json:"success_rate"` // share of delivered requests; 1 if there are no requests
 	AvgLatency    float64   `json:"avg_latency"`  // s, mean over attempts, without backoff
 }
 
@@ -125,6 +137,8 @@ type proxyStatsView struct {
 	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or the attempt was followed by a replay
 	AvgLatency          float64 `json:"avg_latency"`     // s
 	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
+
+	*reasonsView // only if the query has a window
 }
 
 func (h *metricsHandler) byProxy(c *fiber.Ctx) error {
@@ -132,12 +146,23 @@ func (h *metricsHandler) byProxy(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	window, err := queryWindow(c)
+	if err != nil {
+		return err
+	}
+	_, withReasons := query(c, "window")
 	proxies := map[string]proxyStatsView{}
 	for id, p := range h.metrics.ByProxy(hours) {
-		proxies[id] = proxyStatsView{
+		v := proxyStatsView{
 			ProxyID: id, TotalAttempts: p.Attempts(), SuccessCount: p.Successes, FailureCount: p.Failures,
 			CancelledCount: p.Cancelled, AvgLatency: seconds(p.AvgLatency()), CircuitBreakerOpens: p.BreakerOpens,
 		}
+		if withReasons {
+			sum := h.metrics.Reasons().Proxy(id, window)
+			reasons := viewOfReasons(&sum, window)
+			v.reasonsView = &reasons
+		}
+		proxies[id] = v
 	}
 	return send(c, fiber.Map{"proxies": proxies, "retention_hours": h.metrics.RetentionHours()})
 }

@@ -13,19 +13,20 @@ import (
 func TestSummary(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t, get("/metrics/retries", 200, `{"total_requests":0,"total_attempts":0,"total_retries":0,`+
-		`"replays":0,"success_by_attempt":null,"target_refused":0,`+
+		`"replays":0,"success_by_attempt":null,"target_refused":0,"banned_responses":0,`+
 		`"circuit_breaker_events_count":0,"retry_latency_seconds_total":0,`+
 		`"by_policy":{},"retention_hours":48}`))
 	policy := retry.DefaultPolicy()
 	r.metrics.summary = metrics.Summary{
 		Requests: 10, Attempts: 14, Retries: 3, Replays: 1, SuccessByAttempt: map[string]uint64{"0": 7, "1": 2},
-		Transitions: 4,
-		Waited:      1500000500 * time.Nanosecond, ByPolicy: map[string]metrics.PolicyCounts{
+		Transitions: 4, Banned: 5,
+		Waited: 1500000500 * time.Nanosecond, ByPolicy: map[string]metrics.PolicyCounts{
 			"abc": {Policy: &policy, Requests: 8, Successes: 6}, "other": {Requests: 2},
 		},
 	}
 	r.check(t, get("/metrics/retries", 200, `{"total_requests":10,"total_attempts":14,"total_retries":3,`+
-		`"replays":1,"success_by_attempt":{"0":7,"1":2},"target_refused":0,"circuit_breaker_events_count":4,`+
+		`"replays":1,"success_by_attempt":{"0":7,"1":2},"target_refused":0,"banned_responses":5,`+
+		`"circuit_breaker_events_count":4,`+
 		`"retry_latency_seconds_total":1.500001,`+
 		`"by_policy":{"abc":{"policy":{"max_attempts":3,"backoff_strategy":"exponential","base_delay":1,`+
 		`"multiplier":2,`+

@@ -73,10 +73,13 @@ func (d *document) requireAllMet(t *testing.T) {
 // The document has exactly the endpoints under /api/v1.
 func TestTheDocumentHasEveryEndpoint(t *testing.T) {
 	described := map[string]bool{}
-	for path, item := range newDocument(t).doc.Paths.Map() {
+	doc := newDocument(t).doc
+	for path, item := range doc.Paths.Map() {
 		for method, operation := range item.Operations() {
 			require.NotEmpty(t, operation.OperationID, "generated clients name the operation by it")
 			require.NotEmpty(t, operation.Summary, "%s %s", method, path)
+			require.Len(t, operation.Tags, 1, "%s %s: /docs shows it under the tag", method, path)
+			require.NotNil(t, doc.Tags.Get(operation.Tags[0]), "%s %s", method, path)
 			described[method+" /api/v1"+path] = true
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
@@ -28,15 +29,15 @@ import (
 type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
-	// Submit begins to load a module and returns at once. If replace is set, the module replaces that of the
-	// plugin with the given name. If config is nil, the settings do not change. If keep is not set, the upload is
-	// lost at the end of the process.
+	// Submit begins to load a module, and returns before the module is loaded. If replace is set, the module replaces
+	// the module of the plugin with the given name. If config is nil, the settings do not change. If keep is not set,
+	// the upload is lost at the end of the process.
 	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
-	// Configure begins to load an upload again with other settings, and returns at once. A value of
-	// nil removes a setting.
+	// Configure begins to load an uploaded module again with changed settings, and returns before the module is
+	// loaded. A value of nil removes a setting.
 	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
-	// Delete removes an upload, unless inUse returns a use of the plugin.
+	// Delete removes an uploaded plugin, unless inUse returns a use of the plugin.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
@@ -54,6 +55,8 @@ type scorers interface {
 	// Judge returns the name of the judge.
 	Judge() string
 	HasBackoff(name string) bool
+	// Rules returns the rules, which may name plugins; nil for none.
+	Rules() *rules.Set
 }
 
 // pluginUses reports and changes which plugins are in use.
@@ -66,14 +69,14 @@ type pluginUses struct {
 	activated func(use, plugin string) // see Config; may be nil
 }
 
-// of returns what a plugin is used for: any of first, retry, backoff and judge.
+// of returns the uses of a plugin: any of first, retry, backoff, judge and rule.
 func (u *pluginUses) of(name string) []string {
-	first, again := u.engine.Scorers()
+	first, retrying := u.engine.Scorers()
 	uses := []string{}
 	if name == first {
 		uses = append(uses, "first")
 	}
-	if name == again {
+	if name == retrying {
 		uses = append(uses, "retry")
 	}
 	if name == u.policies.Current().BackoffStrategy {
@@ -82,15 +85,25 @@ func (u *pluginUses) of(name string) []string {
 	if name == u.engine.Judge() {
 		uses = append(uses, "judge")
 	}
+	if set := u.engine.Rules(); set.UsesScorer(name) || set.UsesBackoff(name) {
+		uses = append(uses, "rule")
+	}
 	return uses
 }
 
-// changePolicy merges o over the global policy. It holds mu, because the change may activate
-// another backoff.
+// changePolicy merges the override o over the global policy. It holds mu, because the change may activate another
+// backoff.
 func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.changes.ChangePolicy(o, persist)
+}
+
+// resetPolicy goes back to the policy of the configuration. It holds mu like changePolicy.
+func (u *pluginUses) resetPolicy(persist bool) (retry.View, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.changes.ResetPolicy(persist)
 }
 
 // pluginHandler serves the endpoints under /plugins.
@@ -139,7 +152,7 @@ type pluginView struct {
 	HidesUpload  bool              `json:"hides_upload"`
 	Missed       uint64            `json:"observations_missed"` // discarded, because the plugin was too slow
 	SpentSeconds float64           `json:"spent_seconds"`       // sum over all calls
-	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge
+	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge, rule
 	Settings     []settingView     `json:"settings,omitempty"`  // the settings that the module declares
 	Fetch        *fetchView        `json:"fetch,omitempty"`     // only for a plugin with a url
 }
@@ -351,7 +364,7 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	return up, nil
 }
 
-// checkFields returns an error for unknown fields of a form. Otherwise settings under a wrong name, or
+// checkFields returns an error if a form has unknown fields. Without this error, settings under a wrong name, or
 // settings sent as a file, would be ignored silently.
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -173,6 +175,13 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 		call("DELETE", "/plugins/random", "", 409,
 			`{"error":"conflict","message":"plugin \"random\" is in use as first and retry: already exists"}`),
 	)
+	linear := "linear"
+	r.engine.rules, _ = rules.Compile([]rules.Rule{{When: rules.When{Hosts: []string{"*"}}, Then: rules.Then{
+		Routing: rules.Routing{Scorer: "judge", Policy: &rules.Policy{
+			Override: retry.Override{BackoffStrategy: &linear}}}}}}, nil)
+	require.NotNil(t, r.engine.rules)
+	r.check(t, call("DELETE", "/plugins/judge", "", 409,
+		`{"error":"conflict","message":"plugin \"judge\" is in use as rule: already exists"}`))
 }
 
 func TestActivate(t *testing.T) {

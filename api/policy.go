@@ -26,6 +26,7 @@ type policyHandler struct {
 func (h *policyHandler) routes(r fiber.Router) {
 	r.Get("/retry/policy", h.get)
 	r.Put("/retry/policy", h.put)
+	r.Delete("/retry/policy", h.reset)
 }
 
 // policyView is the JSON of a policy. Times are seconds.
@@ -41,7 +42,7 @@ type policyView struct {
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"`
 
-	*hedgeView // nil if both fields have their defaults, so that the JSON lacks them
+	*hedgeView // nil if both fields have their defaults; the JSON then lacks both
 }
 
 // hedgeView has the fields of a policy that concern hedges.
@@ -91,8 +92,27 @@ func (h *policyHandler) put(c *fiber.Ctx) error {
 	return sendPolicy(c, view)
 }
 
-// policyError returns the problem for an invalid policy. prefix precedes the names of the policy's fields
-// in the input: "" or "retry.".
+// reset serves DELETE /retry/policy. While the policy of the configuration is in force, there is nothing to delete,
+// and the resource does not accept DELETE (RFC 9110 section 10.2.1: Allow lists the methods that a resource accepts
+// at the time of the request).
+func (h *policyHandler) reset(c *fiber.Ctx) error {
+	persist, err := queryBool(c, persistField, true)
+	if err != nil {
+		return err
+	}
+	if h.policies.View().Source == retry.SourceFile {
+		c.Set(fiber.HeaderAllow, "GET, HEAD, PUT")
+		return fiber.ErrMethodNotAllowed
+	}
+	view, err := h.plugins.resetPolicy(persist)
+	if err != nil {
+		return policyError("", err)
+	}
+	return sendPolicy(c, view)
+}
+
+// policyError returns the problem for an invalid policy. The parameter prefix is the text before the names of the
+// policy's fields in the input: "" or "retry.".
 func policyError(prefix string, err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {

@@ -1,33 +1,29 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
-
-// Pool is the pool of proxies.
-type Pool interface {
-	Snapshot() *upstream.Snapshot
-	// At converts a time counted from the pool's epoch to a time of day.
-	At(elapsed time.Duration) time.Time
-}
-
-var _ Pool = (*upstream.Pool)(nil)
 
 // proxyHandler serves the endpoints under /proxies.
 type proxyHandler struct {
 	pool    Pool
+	metrics Metrics
+	lists   *poolLists
 	changes Changes
 	banned  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
+	avoided func() []rest.Pair                                      // bans.Avoided
 }
 
 func (h *proxyHandler) routes(r fiber.Router) {
@@ -36,6 +32,7 @@ func (h *proxyHandler) routes(r fiber.Router) {
 	r.Get("/proxies/:id", h.get)
 	r.Patch("/proxies/:id", h.change)
 	r.Delete("/proxies/:id", h.remove)
+	r.Post("/proxies/:id/restore", h.restore)
 }
 
 // proxyByID returns the proxy whose id is in the path.
@@ -51,20 +48,18 @@ func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
 	return u, nil
 }
 
-func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
-	all := slices.Clone(s.All)
-	slices.SortFunc(all, func(a, b *upstream.Upstream) int { return strings.Compare(a.ID(), b.ID()) })
-	return all
-}
-
 // proxyView is the JSON of one proxy. Its URL is without credentials.
 type proxyView struct {
-	ID          string            `json:"id"`
-	URL         string            `json:"url"`
-	Region      string            `json:"region"`
-	Weight      float64           `json:"weight"`
-	Cost        float64           `json:"cost"`
-	MaxInFlight int               `json:"max_in_flight"`
+	ID          string   `json:"id"`
+	URL         string   `json:"url"`
+	Region      string   `json:"region"`
+	Tags        []string `json:"tags,omitempty"`
+	Weight      float64  `json:"weight"`
+	Cost        float64  `json:"cost"`
+	MaxInFlight int      `json:"max_in_flight"`
+	limitsView
+	costView
+	Auth        string            `json:"auth,omitempty"`
 	Reuse       bool              `json:"reuse"`
 	Metadata    map[string]string `json:"metadata"`
 	OwnErrors   []ownError        `json:"own_error"`
@@ -95,8 +90,10 @@ type ownError struct {
 func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 	spec, st := u.Spec(), u.Stats()
 	v := proxyView{
-		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
-		MaxInFlight: spec.MaxInFlight, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
+		ID: u.ID(), URL: spec.Address.Redacted(), Region: u.Region(), Tags: spec.Tags,
+		Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: spec.MaxInFlight, limitsView: limitsOf(u),
+		costView: costOf(spec),
+		Auth:     spec.Auth, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
 		OwnErrors: make([]ownError, len(spec.OwnErrors)),
 		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
 		InFlight: st.InFlight, Short: u.ShortTunnels(),
@@ -129,7 +126,14 @@ func (h *proxyHandler) views(all []*upstream.Upstream) []proxyView {
 }
 
 func (h *proxyHandler) list(c *fiber.Ctx) error {
-	return send(c, fiber.Map{"proxies": h.views(sortedByID(h.pool.Snapshot()))})
+	proxies, rest, err := h.lists.page(c)
+	if err != nil {
+		return err
+	}
+	return send(c, struct {
+		Proxies []proxyView `json:"proxies"`
+		*pageView
+	}{h.views(proxies), rest})
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {
@@ -137,7 +141,16 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	return send(c, h.view(u))
+	reasons, err := reasonsOf(c, h.metrics, u)
+	if err != nil {
+		return err
+	}
+	avoiding := avoided(h.pool, h.avoided(), func(p *rest.Pair) bool { return p.ProxyID == u.ID() })
+	return send(c, struct {
+		proxyView
+		Avoided []banView `json:"avoided,omitempty"`
+		reasonsView
+	}{h.view(u), avoiding, reasons})
 }
 
 // proxyInput is the JSON of a new proxy, or of changes to a proxy. Absent fields are nil.
@@ -145,9 +158,18 @@ type proxyInput struct {
 	ID          *string            `json:"id"`
 	URL         *string            `json:"url"`
 	Region      *string            `json:"region"`
+	Tags        *[]string          `json:"tags"` // replaces all tags
 	Weight      *float64           `json:"weight"`
 	Cost        *float64           `json:"cost"`
 	MaxInFlight *int               `json:"max_in_flight"`
+	Rate        *float64           `json:"rate"`
+	MinInterval *string            `json:"min_interval"` // such as "500ms"
+	BytesPerDay *int64             `json:"bytes_per_day"`
+	Tier        *int               `json:"tier"`
+	Vendor      *string            `json:"vendor"`
+	CostRequest *float64           `json:"cost_per_request"`
+	CostGB      *float64           `json:"cost_per_gb"`
+	Auth        *string            `json:"auth"`
 	Reuse       *bool              `json:"reuse"`
 	Metadata    *map[string]string `json:"metadata"`
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
@@ -173,9 +195,24 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	}
 	set(&spec.ID, p.ID)
 	set(&spec.Region, p.Region)
+	set(&spec.Tags, p.Tags)
 	set(&spec.Weight, p.Weight)
 	set(&spec.Cost, p.Cost)
 	set(&spec.MaxInFlight, p.MaxInFlight)
+	set(&spec.Rate, p.Rate)
+	set(&spec.BytesPerDay, p.BytesPerDay)
+	set(&spec.Tier, p.Tier)
+	set(&spec.Vendor, p.Vendor)
+	set(&spec.Price.Request, p.CostRequest)
+	set(&spec.Price.GB, p.CostGB)
+	if p.MinInterval != nil {
+		d, err := time.ParseDuration(*p.MinInterval)
+		if err != nil {
+			return badField("min_interval", `min_interval must be a duration such as "500ms"`)
+		}
+		spec.MinInterval = d
+	}
+	set(&spec.Auth, p.Auth)
 	if p.Reuse != nil {
 		spec.NoReuse = !*p.Reuse
 	}
@@ -195,26 +232,12 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// add serves POST /proxies. It adds one proxy, or the list {"proxies": [...]}: all proxies of the
-// list or none.
+// add serves POST /proxies. The body has one proxy, or the list {"proxies": [...]}, or a text with one proxy per
+// line. add adds all proxies of the body, or none of them if one is invalid.
 func (h *proxyHandler) add(c *fiber.Ctx) error {
-	list, one, persist, err := decodeProxies(c)
+	specs, one, persist, err := proxiesOf(c)
 	if err != nil {
 		return err
-	}
-	specs := make([]upstream.Spec, len(list))
-	for i := range list {
-		specs[i].Source = upstream.SourceAPI
-		err := list[i].apply(&specs[i])
-		if err == nil {
-			err = proxyError(upstream.CheckSpec(&specs[i]))
-		}
-		if err != nil && !one {
-			err = atIndex(i, err)
-		}
-		if err != nil {
-			return err
-		}
 	}
 	added, err := h.changes.AddProxies(specs, persist)
 	if err != nil {
@@ -227,8 +250,82 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// decodeProxies reads one proxy or a list. one is true if the body is a single proxy. persist is as
-// in decodeChange.
+// proxiesOf reads the proxies of a body. The result one is true if the body is a JSON object that is a single proxy.
+// The result persist is false if the field or the query parameter persist is false (see persistField).
+func proxiesOf(c *fiber.Ctx) (specs []upstream.Spec, one, persist bool, err error) {
+	if mediaType(c) == fiber.MIMETextPlain && !isObject(c.Body()) {
+		if persist, err = queryBool(c, persistField, true); err == nil {
+			specs, err = parseLines(c)
+		}
+		return specs, false, persist, err
+	}
+	inQuery, err := queryBool(c, persistField, true)
+	if err != nil {
+		return nil, false, false, err
+	}
+	list, one, persist, err := decodeProxies(c)
+	persist = persist && inQuery
+	if err != nil {
+		return nil, false, false, err
+	}
+	specs = make([]upstream.Spec, len(list))
+	for i := range list {
+		specs[i].Source = upstream.SourceAPI
+		err := list[i].apply(&specs[i])
+		if err == nil {
+			err = proxyError(upstream.CheckSpec(&specs[i]))
+		}
+		if err != nil && !one {
+			err = atIndex(i, err)
+		}
+		if err != nil {
+			return nil, false, false, err
+		}
+	}
+	return specs, one, persist, nil
+}
+
+// isObject reports whether a body of the type text/plain is empty or may be a JSON object. JSON needs the media type
+// application/json.
+func isObject(body []byte) bool {
+	text := bytes.TrimSpace(body)
+	return len(text) == 0 || text[0] == '{'
+}
+
+// parseLines reads a body with one proxy per line, in any form that the flag --proxy accepts. Blank lines and
+// comments are skipped.
+func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
+	body := c.Body()
+	if len(body) > maxJSON {
+		return nil, bodyTooLarge(maxJSON)
+	}
+	var specs []upstream.Spec
+	for i, line := range strings.Split(string(body), "\n") {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		spec, err := proxylist.ParseLine(line)
+		if err == nil && spec.TLS != nil {
+			err = errors.New("ca_file, insecure, cert and key are options of the configuration only")
+		}
+		if err == nil {
+			err = upstream.CheckSpec(&spec)
+		}
+		if err != nil {
+			place := fmt.Sprintf("line %d", i+1)
+			return nil, badField(place, place+": "+err.Error())
+		}
+		spec.Source = upstream.SourceAPI
+		specs = append(specs, spec)
+	}
+	if len(specs) == 0 {
+		return nil, badField("line 1", "the text has no proxy; a line is such as http://user:password@host:port")
+	}
+	return specs, nil
+}
+
+// decodeProxies reads a body with one proxy or a list of proxies. The result one is true if the body is a single
+// proxy; the result persist is that of decodeChange.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -299,25 +396,4 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 		return proxyError(err)
 	}
 	return send(c, h.view(u))
-}
-
-// remove serves DELETE /proxies/:id. With drain=true in the query, the proxy stays in the list until its last
-// attempt has ended.
-func (h *proxyHandler) remove(c *fiber.Ctx) error {
-	u, err := proxyByID(c, h.pool)
-	if err != nil {
-		return err
-	}
-	drain, err := queryBool(c, "drain", false)
-	if err != nil {
-		return err
-	}
-	persist, err := queryBool(c, persistField, true)
-	if err != nil {
-		return err
-	}
-	if err := h.changes.RemoveProxy(u.ID(), drain, persist); err != nil {
-		return err
-	}
-	return c.SendStatus(fiber.StatusNoContent)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -38,7 +39,7 @@ func TestProxies(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t,
 		get("/proxies", 200, `{"proxies":[`+viewF1+","+viewF2+"]}"),
-		get("/proxies/F1", 200, viewF1),
+		get("/proxies/F1", 200, withReasons(viewF1)),
 		get("/proxies/nope", 404, `{"error":"not_found","message":"there is no proxy \"nope\""}`),
 		get("/proxies/"+strings.Repeat("x", 300), 404),
 	)
@@ -77,7 +78,7 @@ func TestAbilitiesAndChecks(t *testing.T) {
 		`"connect_other":{"state":"unknown","source":"","since":null,"retry_at":null}},` +
 		`"last_check":{"at":"2026-11-28T12:00:00Z","passed":true,"error":"","latency":0.25,"tls_intercepted":false},` +
 		`"exit_address":"192.0.2.1"}`
-	r.check(t, get("/proxies/F2", 200, strings.Replace(viewF2, unknown, known, 1)))
+	r.check(t, get("/proxies/F2", 200, withReasons(strings.Replace(viewF2, unknown, known, 1))))
 	u.SetLastCheck(&upstream.CheckReport{At: at, Fault: "the status is 500", Intercepted: true})
 	_, body := r.send(t, "GET", "/api/v1/proxies/F2", "", "")
 	require.Contains(t, string(body), `"last_check":{"at":"2026-11-28T12:00:00Z","passed":false,`+
@@ -124,6 +125,7 @@ func TestAddWrongProxies(t *testing.T) {
 			"url: *** stands for hidden credentials; omit url to keep them, or write them out", 400},
 		{`"url":"http://f3.test:1","id":""`, "id", "id is empty", 400},
 		{`"url":"http://f3.test:1","id":"metrics"`, "id", "", 400},
+		{`"url":"http://f3.test:1","id":"direct"`, "id", "", 400},
 		{`"url":"http://f3.test:1","id":"` + strings.Repeat("x", 257) + `"`, "id", "", 400},
 		{`"url":"http://f3.test:1","id":"a\u0007"`, "id", "", 400},
 		{`"url":"http://f3.test:1","weight":0`, "weight", "weight must be above 0", 400},
@@ -145,7 +147,7 @@ func TestAddWrongProxies(t *testing.T) {
 		_, body := r.send(t, "POST", "/api/v1/proxies", "{"+x.fields+"}")
 		require.Contains(t, string(body), fmt.Sprintf(`"details":{"field":%q}`, x.field), x.fields)
 		if x.message != "" {
-			require.Equal(t, bad(x.field, x.message), string(body))
+			require.Equal(t, bad(x.field, x.message)+"\n", string(body))
 		}
 		_, body = r.send(t, "POST", "/api/v1/proxies", `{"proxies":[{"url":"http://f9.test:1"},{`+x.fields+"}]}")
 		require.Contains(t, string(body), fmt.Sprintf(`"details":{"field":"proxies[1].%s"}`, x.field), x.fields)
@@ -175,11 +177,15 @@ func TestChangeProxy(t *testing.T) {
 	spec := func() *upstream.Spec { return r.pool.Snapshot().Get("F1").Spec() }
 	r.check(t, call("PATCH", "/proxies/F1", `{}`, 200, viewF1))
 	change(`{"id":"F1","weight":3,"region":"EU","cost":1,"max_in_flight":5,"reuse":false,"metadata":{"k":"v"},`+
-		`"own_error":[{"body":"x"}]}`, 200)
+		`"auth":"digest","own_error":[{"body":"x"}]}`, 200)
 	require.EqualValues(t, 3, spec().Weight)
 	require.Equal(t, "EU", spec().Region)
 	require.EqualValues(t, 5, spec().MaxInFlight)
 	require.True(t, spec().NoReuse)
+	require.Equal(t, upstream.AuthDigest, spec().Auth)
+	change(`{"auth":"basic"}`, 400)
+	change(`{"auth":""}`, 200)
+	require.Empty(t, spec().Auth)
 	require.Equal(t, []upstream.OwnError{{Body: "x"}}, spec().OwnErrors)
 	require.Equal(t, proxySpec(t, "", "http://user:secret@f1.test:8080").Address, spec().Address,
 		"a change without a url keeps the credentials")
@@ -223,5 +229,29 @@ func TestRemoveProxy(t *testing.T) {
 		call("DELETE", "/proxies/F2", "", 204),
 		get("/proxies", 200, `{"proxies":[]}`),
 		call("POST", "/plugins/random/test", "", 409),
+	)
+}
+
+// A removed proxy can be restored, with its credentials, which no response has.
+func TestRestoreProxy(t *testing.T) {
+	r := newRig(t, nil)
+	r.check(t, call("POST", "/proxies", `{"id":"x","url":"http://bob:hunter2@x.test:1","vendor":"north"}`, 201))
+	before := *r.pool.Snapshot().Get("x").Spec()
+	r.check(t,
+		call("POST", "/proxies/x/restore", "", 404),
+		call("DELETE", "/proxies/x", "", 204),
+		call("POST", "/proxies/x/restore?persist=maybe", "", 400),
+	)
+	r.metrics.recent = map[string]metrics.Recent{"x": {Attempts: 1, Bad: 1}}
+	response, body := r.send(t, "POST", "/api/v1/proxies/x/restore", "")
+	require.Empty(t, r.metrics.recent)
+	require.Equal(t, 200, response.StatusCode, string(body))
+	require.NotContains(t, string(body), "hunter2")
+	require.Equal(t, before, *r.pool.Snapshot().Get("x").Spec())
+	r.check(t,
+		call("POST", "/proxies/x/restore", "", 404),
+		call("DELETE", "/proxies/x", "", 204),
+		call("POST", "/proxies", `{"id":"x","url":"http://y.test:1"}`, 201),
+		call("POST", "/proxies/x/restore", "", 409),
 	)
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -10,9 +11,10 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Requests lists the requests in flight and the last finished ones.
+// Requests lists the requests in flight and the requests that have just ended.
 type Requests interface {
 	// List returns up to limit requests in the given state ("" for any state), the newest first.
 	List(state string, limit int) []metrics.Request
@@ -41,29 +43,33 @@ type requestView struct {
 	ProxyID        string        `json:"proxy_id"`
 	NextRetryTime  *time.Time    `json:"next_retry_time"` // null unless the state is waiting
 	StartedAt      time.Time     `json:"started_at"`
-	FinishedAt     *time.Time    `json:"finished_at"` // null unless the state is done, as are the next two
+	FinishedAt     *time.Time    `json:"finished_at"` // null unless the state is done
 	Outcome        string        `json:"outcome,omitempty"`
 	Status         int           `json:"status,omitempty"`
 	Attempts       []attemptView `json:"attempts"`
 	Queue          *queueView    `json:"queue,omitempty"` // absent if the request has not waited in a queue
+	Rules          []string      `json:"rules,omitempty"` // labels of the routing rules that are applied
 }
 
 // queueView is the JSON of a request's waits in queues.
 type queueView struct {
 	Priority string  `json:"priority"`
-	Waited   float64 `json:"waited"` // s, of all ended waits
+	Waited   float64 `json:"waited"` // sum of all ended waits in seconds
 }
 
 // attemptView is the JSON of one finished attempt.
 type attemptView struct {
-	Attempt      int     `json:"attempt"`
-	Hedge        bool    `json:"hedge,omitempty"` // the attempt began while the attempt before it was in flight
-	ProxyID      string  `json:"proxy_id"`
-	Outcome      string  `json:"outcome"`
-	StatusCode   int     `json:"status_code,omitempty"`
-	DelayBefore  float64 `json:"delay_before"` // s
-	Latency      float64 `json:"latency"`      // s
-	ErrorMessage string  `json:"error_message,omitempty"`
+	Attempt      int       `json:"attempt"`
+	Hedge        bool      `json:"hedge,omitempty"` // the attempt began while the attempt before it was in flight
+	ProxyID      string    `json:"proxy_id"`
+	Outcome      string    `json:"outcome"`
+	StatusCode   int       `json:"status_code,omitempty"`
+	DelayBefore  float64   `json:"delay_before"` // s
+	Latency      float64   `json:"latency"`      // s
+	ErrorMessage string    `json:"error_message,omitempty"`
+	Cause        string    `json:"cause"`
+	Rule         string    `json:"rule,omitempty"` // label of the rule that was applied to the attempt's outcome
+	StartedAt    time.Time `json:"started_at"`
 }
 
 func viewOfRequest(r *metrics.Request) requestView {
@@ -73,6 +79,11 @@ func viewOfRequest(r *metrics.Request) requestView {
 	}
 	if r.Priority != core.AnyPriority {
 		v.Queue = &queueView{r.Priority.String(), seconds(r.Queued)}
+	}
+	for _, label := range r.Rules {
+		if label != "" {
+			v.Rules = append(v.Rules, label)
+		}
 	}
 	switch r.State {
 	case metrics.StateWaiting:
@@ -88,17 +99,22 @@ func viewOfRequest(r *metrics.Request) requestView {
 func viewsOfAttempts(events []core.AttemptEvent) []attemptView {
 	out := make([]attemptView, len(events))
 	for i := range events {
-		e := &events[i]
-		out[i] = attemptView{
-			Attempt: e.Attempt, Hedge: e.Hedge, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(),
-			StatusCode:  e.Outcome.Status,
-			DelayBefore: seconds(e.Delay), Latency: seconds(e.Ended.Sub(e.Started)),
-		}
-		if e.Outcome.Err != nil {
-			out[i].ErrorMessage = e.Outcome.Err.Error()
-		}
+		out[i] = viewOfAttempt(&events[i])
 	}
 	return out
+}
+
+func viewOfAttempt(e *core.AttemptEvent) attemptView {
+	v := attemptView{
+		Attempt: e.Attempt, Hedge: e.Hedge, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(),
+		StatusCode:  e.Outcome.Status,
+		DelayBefore: seconds(e.Delay), Latency: seconds(e.Ended.Sub(e.Started)),
+		Cause: verdict.Word(e.Outcome.Cause), StartedAt: e.Started.UTC(), Rule: e.Rule,
+	}
+	if e.Outcome.Err != nil {
+		v.ErrorMessage = e.Outcome.Err.Error()
+	}
+	return v
 }
 
 // Limits on the requests of one list.
@@ -108,7 +124,7 @@ const (
 )
 
 func (h *requestHandler) list(c *fiber.Ctx) error {
-	limit, err := queryInt(c, "limit", 1, maxRequests, defaultRequests)
+	p, err := pageOf(c, requestOrders, requestKey, maxRequests, defaultRequests)
 	if err != nil {
 		return err
 	}
@@ -116,11 +132,33 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 	if given && !slices.Contains(metrics.States(), state) {
 		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", "))
 	}
-	out := []requestView{}
-	for _, r := range h.tracker.List(state, limit) {
-		out = append(out, viewOfRequest(&r))
+	most := p.limit
+	if p.given {
+		most = math.MaxInt // all requests, because the response has their total number
 	}
-	return send(c, fiber.Map{"requests": out})
+	for _, r := range h.tracker.List(state, most) {
+		if contains(p.text, r.ID.String(), r.Method+" "+r.Host, r.ProxyID) {
+			p.list = append(p.list, &r)
+		}
+	}
+	list, rest := p.cut()
+	out := make([]requestView, len(list))
+	for i, r := range list {
+		out[i] = viewOfRequest(r)
+	}
+	return send(c, struct {
+		Requests []requestView `json:"requests"`
+		*pageView
+	}{out, rest})
+}
+
+func requestKey(r *metrics.Request) string { return r.ID.String() }
+
+// requestOrders are the orders of requests.
+var requestOrders = []order[*metrics.Request]{
+	byNumber("started_at", func(r *metrics.Request) float64 { return float64(r.Started.UnixNano()) }),
+	byNumber("attempts", func(r *metrics.Request) float64 { return float64(len(r.Attempts)) }),
+	byNumber("status", func(r *metrics.Request) float64 { return float64(r.Status) }),
 }
 
 func (h *requestHandler) get(c *fiber.Ctx) error {

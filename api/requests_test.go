@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -17,18 +18,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 var attempts = []core.AttemptEvent{
 	{ProxyID: "F1", Started: noon, Ended: noon.Add(1500 * time.Microsecond),
-		Outcome: core.Outcome{Result: core.ResultFailure, Err: errors.New("refused")}},
+		Outcome: core.Outcome{Cause: verdict.ProxyUnreachable, Result: core.ResultFailure,
+			Err: errors.New("refused")}},
 	{ProxyID: "F2", Attempt: 1, Delay: time.Second, Started: noon, Ended: noon.Add(time.Second),
-		Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}},
+		Outcome: core.Outcome{Cause: verdict.Answered, Result: core.ResultSuccess, Status: 200}},
 }
 
 const attemptViews = `[{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,` +
-	`"error_message":"refused"},` +
-	`{"attempt":1,"proxy_id":"F2","outcome":"success","status_code":200,"delay_before":1,"latency":1}]`
+	`"error_message":"refused","cause":"proxy_unreachable","started_at":"2026-11-28T12:00:00Z"},` +
+	`{"attempt":1,"proxy_id":"F2","outcome":"success","status_code":200,"delay_before":1,"latency":1,` +
+	`"cause":"answered","started_at":"2026-11-28T12:00:00Z"}]`
 
 func TestRequests(t *testing.T) {
 	r := newRig(t, nil)
@@ -51,7 +55,7 @@ func TestRequests(t *testing.T) {
 			`"next_retry_time":"2026-11-28T12:00:01Z","started_at":"2026-11-28T12:00:00Z","finished_at":null,` +
 			`"attempts":[` +
 			`{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,` +
-			`"error_message":"refused"}]}`
+			`"error_message":"refused","cause":"proxy_unreachable","started_at":"2026-11-28T12:00:00Z"}]}`
 		done = `{"id":"0000000000000011","method":"GET","host":"a.test","state":"done","current_attempt":1,` +
 			`"proxy_id":"F2",` +
 			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:03Z",` +
@@ -87,7 +91,8 @@ func TestRequests(t *testing.T) {
 		get("/requests?state=done&state=done", 400, state),
 	)
 	for query, want := range map[string]fakeTracker{
-		"": {limit: 200}, "?limit=10000": {limit: 10_000}, "?state=waiting&limit=1": {state: "waiting", limit: 1},
+		"": {limit: 200}, "?limit=10000": {limit: math.MaxInt},
+		"?state=waiting&limit=1": {state: "waiting", limit: math.MaxInt},
 	} {
 		r.check(t, get("/requests"+query, 200))
 		require.Equal(t, want, fakeTracker{state: r.tracker.state, limit: r.tracker.limit}, query)
@@ -128,7 +133,7 @@ func TestSendRequest(t *testing.T) {
 	require.EqualValues(t, 4, c.Request.ContentLength)
 	require.Equal(t, "EU", c.Region)
 	require.True(t, c.RegionStrict)
-	require.Equal(t, 7, c.Policy.MaxAttempts)
+	require.Equal(t, 7, *c.Override.MaxAttempts)
 	require.Equal(t, 3, r.policies.Current().MaxAttempts, "the global policy stays")
 	c = send(`{"url":"http://a.test/","body_base64":"/wAB"}`)
 	body, err = io.ReadAll(c.Request.Body)
@@ -210,11 +215,12 @@ func TestRequestWithoutAResponse(t *testing.T) {
 		require.Equal(t, x.status, response.StatusCode, x.name)
 		require.Equal(t, x.retryAfter, response.Header.Get("Retry-After"), x.name)
 		require.Equal(t, `{"error":"`+x.code+`","message":"`+x.message+`","details":{"attempts":`+attemptViews+
-			`,"request_id":"0000000000000020"}}`, string(body), x.name)
+			`,"request_id":"0000000000000020"}}`+"\n", string(body), x.name)
 	}
 }
 
-// A request that Shutdown cancels does not count as left by its client.
+// Shutdown cancels a request with the cause ErrShutdown, so that it does not look as if the client had
+// left.
 func TestShutdownIsTheCauseOfACancelledRequest(t *testing.T) {
 	r := newRig(t, nil)
 	stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
@@ -86,8 +88,8 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	return internal(fiber.StatusInternalServerError)
 }
 
-// knownProblem returns the problem that err wraps, or the problem for the type of err; nil if it is of
-// no known type.
+// knownProblem returns the problem that err wraps, or the problem for the kind of err. It returns nil if err is of no
+// known kind.
 func knownProblem(err error) *problem {
 	var p *problem
 	var notKept *changes.NotKeptError
@@ -134,18 +136,54 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	return internal(f.Code)
 }
 
-// send responds with v as JSON.
+// send responds with v as JSON and a line break.
 func send(c *fiber.Ctx, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	return sendJSON(c, append(body, '\n'))
+}
+
+// leastGzip is the minimum number of bytes of a response that is compressed.
+const leastGzip = 1 << 10
+
+// sendJSON responds with a JSON document. A response to a successful GET has an ETag, and is compressed if it has at
+// least leastGzip bytes and the client accepts gzip. If the client already has the response with this ETag
+// (If-None-Match), the client gets a 304 (RFC 9110 section 13.1.2).
+func sendJSON(c *fiber.Ctx, body []byte) error {
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, "no-store")
+	if !readOnly(c) || c.Response().StatusCode() != fiber.StatusOK {
+		return c.Send(body)
+	}
+	sum := sha256.Sum256(body)
+	tag := fmt.Sprintf(`W/"%x"`, sum[:12]) // weak, because the compressed form has other bytes
+	c.Set(fiber.HeaderETag, tag)
+	c.Set(fiber.HeaderVary, fiber.HeaderAcceptEncoding)
+	if matches(c.Get(fiber.HeaderIfNoneMatch), tag) {
+		c.Status(fiber.StatusNotModified)
+		return nil
+	}
+	if len(body) >= leastGzip && c.Request().Header.HasAcceptEncoding("gzip") {
+		c.Set(fiber.HeaderContentEncoding, "gzip")
+		body = fasthttp.AppendGzipBytesLevel(nil, body, fasthttp.CompressBestSpeed)
+	}
 	return c.Send(body)
 }
 
-// clip shortens a text from the client that is quoted in a message.
+// matches reports whether the value of an If-None-Match field contains the entity tag or "*". The prefix W/ of weak
+// tags is ignored.
+func matches(field, tag string) bool {
+	for _, t := range strings.Split(field, ",") {
+		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == strings.TrimPrefix(tag, "W/") {
+			return true
+		}
+	}
+	return false
+}
+
+// clip shortens a text from the client to 100 bytes, so that a message can quote it.
 func clip(s string) string {
 	if len(s) > 100 {
 		s = s[:100] + "..."

@@ -201,7 +201,10 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 	if len(masked) > 8000 || !bytes.HasPrefix(masked, []byte("{")) {
 		masked = []byte("(not compared)")
 	}
-	fmt.Fprintf(&g.out, "\n%s\n\n", masked)
+	if r.Header.Get("Content-Type") == "application/json" {
+		require.True(t, bytes.HasSuffix(answer, []byte("\n")) || r.StatusCode == 304, "%s %s", method, path)
+	}
+	fmt.Fprintf(&g.out, "\n%s\n\n", bytes.TrimSuffix(masked, []byte("\n")))
 	return r.StatusCode, answer
 }
 
@@ -241,12 +244,29 @@ func (g *golden) record(t *testing.T) {
 	for _, path := range []string{
 		"/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1", "/api/v1/openapi.json", "/",
 		"/dashboard.css",
-		"/dashboard.js", "/nothing", "/api/v1/nothing", "/metrics",
+		"/main.js", "/nothing", "/api/v1/nothing", "/metrics",
 	} {
 		get(path)
 	}
 
+	for _, query := range []string{
+		"?limit=1", "?limit=1&cursor=1-RjE", "?state=open", "?sort=-id&q=P2.test", "?sort=nope", "?nope=1",
+	} {
+		get("/api/v1/proxies" + query)
+		get("/api/v1/circuit-breakers" + query)
+	}
+	get("/api/v1/cluster")
+	get("/api/v1/circuit-breakers/metrics?limit=1&sort=-timestamp")
+	for _, query := range []string{"?by=vendor", "?by=state&region=EU", "?by=name", ""} {
+		get("/api/v1/proxy-groups" + query)
+	}
+
 	get("/api/v1/retry/policy")
+	for _, body := range []string{`{"max_attempts":2,"retry_status_codes":[429,503]}`, `{}`, `{"max_attempts":0}`,
+		`{"persist":true}`,
+	} {
+		post("/api/v1/retry/policy/preview", body)
+	}
 	time.Sleep(time.Second)
 	for _, body := range []string{
 		`{"max_attempts":4,"timeout":30,"retry_status_codes":[503,502],"jitter":false,"failover_delay":null,` +
@@ -261,7 +281,17 @@ func (g *golden) record(t *testing.T) {
 	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Content-Encoding", "gzip")
 	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Origin", "http://evil.test")
 	g.call(t, "PUT", "/api/v1/retry/policy", `{"backoff_strategy":"`+strings.Repeat("x", maxJSON)+`"}`)
-	g.call(t, "DELETE", "/api/v1/retry/policy", "")
+	changed := get("/api/v1/retry/policy")
+	g.call(t, "DELETE", "/api/v1/retry/policy?persist=x", "")
+	g.call(t, "DELETE", "/api/v1/retry/policy?persist=false", "")
+	g.call(t, "DELETE", "/api/v1/retry/policy", "") // there is nothing to delete
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal(changed, &fields))
+	delete(fields, "updated_at")
+	delete(fields, "source")
+	again, err := json.Marshal(fields)
+	require.NoError(t, err)
+	g.call(t, "PUT", "/api/v1/retry/policy", string(again))
 	g.call(t, "BREW", "/api/v1/retry/policy", "")
 
 	get("/api/v1/proxies")
@@ -304,12 +334,19 @@ func (g *golden) record(t *testing.T) {
 		"nope/ban"} {
 		g.call(t, "DELETE", "/api/v1/proxies/"+target, "")
 	}
+	for _, id := range []string{"F1", "F3", "nope"} {
+		post("/api/v1/proxies/"+id+"/test", "")
+	}
 	g.call(t, "PATCH", "/api/v1/proxies/nope", `{}`)
 	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=maybe", "")
 	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=true", "")
 	g.call(t, "DELETE", "/api/v1/proxies/five", "")
 	g.call(t, "DELETE", "/api/v1/proxies/five", "")
 	g.call(t, "DELETE", "/api/v1/proxies/F1?persist=maybe", "")
+	post("/api/v1/proxies/five/restore", "")
+	post("/api/v1/proxies/five/restore", "")
+	post("/api/v1/proxies/five/restore?persist=maybe", "")
+	g.call(t, "DELETE", "/api/v1/proxies/five", "")
 	g.call(t, "PATCH", "/api/v1/proxies/F1", `{"weight":2,"persist":1}`)
 	g.call(t, "PATCH", "/api/v1/proxies/F1", `{"weight":2,"persist":false}`)
 	get("/api/v1/state")
@@ -358,8 +395,14 @@ func (g *golden) record(t *testing.T) {
 		get("/api/v1/targets" + path)
 	}
 	for _, path := range []string{"", "/timeseries", "/timeseries?interval=day", "/timeseries?interval=week",
-		"/timeseries?hours=x", "/by-proxy", "/by-proxy?hours=0"} {
+		"/timeseries?hours=x", "/by-proxy", "/by-proxy?hours=0",
+		"/by-proxy?window=1h"} {
 		get("/api/v1/metrics/retries" + path)
+	}
+	for _, path := range []string{"status", "metrics/history?window=1h", "metrics/history?proxy_id=F1",
+		"metrics/history?host=target.test", "metrics/history?step=1", "targets?window=1h", "proxies/F1?window=5m",
+		"targets/target.test"} {
+		get("/api/v1/" + path)
 	}
 	post("/api/v1/circuit-breakers/F1/reset", "")
 	post("/api/v1/circuit-breakers/nope/reset", "")
@@ -370,7 +413,8 @@ func (g *golden) record(t *testing.T) {
 		post("/api/v1/request", `{"url":"http://other.test/","retry":{"max_attempts":3}}`)
 	}
 	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1",
-		"circuit-breakers/F2", "rests", "users"} {
+		"circuit-breakers/F2", "rests", "users", "metrics/costs", "route?url=http://other.test/",
+		"route?url=ftp://x"} {
 		get("/api/v1/" + path)
 	}
 
@@ -495,5 +539,6 @@ func (g *golden) keys(t *testing.T) {
 
 func (g *golden) hosts(t *testing.T) {
 	r, body := roundTrip(t, g.served, "GET", requestHead("GET", "/api/v1/proxies", "evil.test", ""), "")
-	fmt.Fprintf(&g.out, "GET /api/v1/proxies of another host\n%d\n%s\n\n", r.StatusCode, body)
+	fmt.Fprintf(&g.out, "GET /api/v1/proxies of another host\n%d\n%s\n\n", r.StatusCode,
+		bytes.TrimSuffix(body, []byte("\n")))
 }

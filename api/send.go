@@ -53,13 +53,14 @@ type responseView struct {
 	Outcome    string              `json:"outcome"`
 	Status     int                 `json:"status"`
 	Headers    map[string][]string `json:"headers"`
+	Trailers   map[string][]string `json:"trailers,omitempty"`
 	Body       *string             `json:"body,omitempty"`
 	BodyBase64 *string             `json:"body_base64,omitempty"` // if the body is not UTF-8
 	Truncated  bool                `json:"truncated"`
 	Attempts   []attemptView       `json:"attempts"`
 }
 
-// failedRequest holds the details of an error response.
+// failedRequest holds the details of an error response to POST /request.
 type failedRequest struct {
 	Attempts  []attemptView `json:"attempts"`
 	RequestID string        `json:"request_id"`
@@ -109,9 +110,18 @@ func readResponse(result *engine.Result) responseView {
 	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxResponseBody {
 		body, v.Truncated = body[:maxResponseBody], true
-		result.Enough() // so that the unread rest of the body is not charged to the proxy
+		result.Enough() // so that the proxy is not blamed for the unread part of the body
 	}
 	r.Body.Close()
+	for name, values := range r.Trailer {
+		if len(values) == 0 { // announced, but not sent
+			continue
+		}
+		if v.Trailers == nil {
+			v.Trailers = map[string][]string{}
+		}
+		v.Trailers[name] = values
+	}
 	if utf8.Valid(body) {
 		text := string(body)
 		v.Body = &text
@@ -160,22 +170,23 @@ func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 		}
 	}
 	if in.Retry != nil {
-		if call.Policy, err = h.engine.Merge(*in.Retry); err != nil {
+		if _, err = h.engine.Merge(*in.Retry); err != nil {
 			return call, policyError("retry.", err)
 		}
+		call.Override = in.Retry
 	}
 	return call, nil
 }
 
 // body returns the request's body; nil if there is none.
-func (in *requestInput) body() ([]byte, error) {
+func (r *requestInput) body() ([]byte, error) {
 	switch {
-	case in.Body != nil && in.BodyBase64 != nil:
+	case r.Body != nil && r.BodyBase64 != nil:
 		return nil, badField("body", "body and body_base64 exclude each other")
-	case in.Body != nil:
-		return []byte(*in.Body), nil
-	case in.BodyBase64 != nil:
-		body, err := base64.StdEncoding.DecodeString(*in.BodyBase64)
+	case r.Body != nil:
+		return []byte(*r.Body), nil
+	case r.BodyBase64 != nil:
+		body, err := base64.StdEncoding.DecodeString(*r.BodyBase64)
 		if err != nil {
 			return nil, badField("body_base64", "body_base64 is not base64")
 		}

@@ -1,8 +1,9 @@
-// Package api serves the REST API under /api/v1 and the dashboard. openapi.yaml describes requests
-// and responses; TestResponses compares the description with the server.
+// Package api serves the REST API under /api/v1 and the dashboard. openapi.yaml describes the requests and responses;
+// TestResponses compares this description with the server's responses.
 //
-// There is one file for each noun of the API. The file has the noun's endpoints, their JSON types, and the
-// interface of the part of the program that they use. Fiber is used in no other package.
+// There is one file for each sort of things in the API, such as proxies or plugins. The file has the endpoints for
+// these things, their JSON types, and the interface of the part of the program that the endpoints use. Fiber is used
+// in no other package.
 package api
 
 import (
@@ -38,6 +39,8 @@ type Engine interface {
 	scorers
 	describer
 	bans
+	tester
+	costs
 	users
 }
 
@@ -51,6 +54,8 @@ type Config struct {
 	Targets  Targets
 	Policies Policies
 	Changes  Changes
+	Cluster  Cluster // nil without a cluster
+	Store    string  // URL of the cluster's store, without credentials
 	Metrics  Metrics
 	Requests Requests
 	Plugins  Plugins
@@ -58,7 +63,7 @@ type Config struct {
 	Reload   func() ReloadStatus // reloads the configuration
 	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It may be nil.
 	Activated func(use, plugin string)
-	Events    *Events // nil for an event stream without events
+	Events    *Events // nil if nothing adds events: the event stream is then empty
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
@@ -94,7 +99,8 @@ var openapiJSON = sync.OnceValues(func() ([]byte, error) {
 	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
 		return nil, fmt.Errorf("openapi.yaml: %w", err)
 	}
-	return json.Marshal(doc)
+	out, err := json.Marshal(doc)
+	return append(out, '\n'), err
 })
 
 // Limits on the body of a request, in bytes.
@@ -121,6 +127,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	parameters, err := queryParameters()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{cfg: cfg, spec: spec}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
@@ -129,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 		DisableStartupMessage: true, ErrorHandler: s.fail, Immutable: true, CaseSensitive: true,
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10,
 	})
-	s.routes()
+	s.routes(parameters)
 	s.acceptAnyMethod()
 	s.app.Server().HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 		return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyLimit(h)}
@@ -147,8 +157,9 @@ func (s *Server) Serve(l net.Listener) error {
 // SetTLS changes the TLS settings of connections that are accepted from now on; nil ends TLS.
 func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
 
-// maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors. files
-// is the limit on descriptors; 0 for no limit.
+// maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors, but at
+// least 8 and at most 1024. The parameter files is the limit on file descriptors. If it is 0, there is no limit, and
+// the result is 256.
 func maxConnections(files int) int {
 	if files == 0 {
 		return 256
@@ -156,8 +167,9 @@ func maxConnections(files int) int {
 	return max(8, min(files/8, 1024))
 }
 
-// Shutdown stops the server. It ends the event streams, which would not end otherwise. Other requests may
-// finish until ctx ends. The requests of POST /request are then cancelled, and get one second to respond.
+// Shutdown stops the server. It ends the event streams, because they do not end by themselves. All other requests may
+// finish until ctx ends. Then the requests that POST /request sends are cancelled, and their responses may be sent
+// within one second.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
@@ -168,30 +180,47 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return s.app.ShutdownWithContext(last)
 }
 
-func (s *Server) routes() {
+func (s *Server) routes(parameters map[string][]string) {
 	s.app.Use(s.guard)
 	for path, file := range pages {
 		s.app.Get(path, func(c *fiber.Ctx) error { return sendPage(c, file) })
 	}
 	cfg := &s.cfg
 	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, changes: cfg.Changes, activated: cfg.Activated}
-	health := &healthHandler{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool}
-	metrics := &metricsHandler{metrics: cfg.Metrics}
+	health := &healthHandler{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool, cluster: cfg.Cluster}
+	metrics := &metricsHandler{metrics: cfg.Metrics, events: cfg.Events}
 	health.routes(s.app)
 	s.app.Get("/metrics", metrics.scrape())
 
-	v1 := s.app.Group("/api/v1")
-	v1.Get("/", s.openapi) // the command serve prints this address
-	v1.Get("/openapi.json", s.openapi)
+	root := s.app.Group("/api/v1")
+	root.Get("/", s.openapi) // the command serve prints this address
+	root.Get("/openapi.json", s.openapi)
+	v1 := documented{root, parameters}
+	lists := &poolLists{pool: cfg.Pool, banned: cfg.Engine.BannedUntil, metrics: cfg.Metrics}
 	health.routes(v1)
 	metrics.routes(v1)
 	(&policyHandler{policies: cfg.Policies, plugins: uses}).routes(v1)
-	(&breakerHandler{pool: cfg.Pool, metrics: cfg.Metrics, now: cfg.Now}).routes(v1)
-	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
+	(&previewHandler{
+		policies: cfg.Policies, requests: cfg.Requests, metrics: cfg.Metrics, hasBackoff: cfg.Engine.HasBackoff,
+		now: cfg.Now,
+	}).routes(v1)
+	(&breakerHandler{
+		pool: cfg.Pool, lists: lists, metrics: cfg.Metrics, now: cfg.Now, cluster: cfg.Cluster,
+	}).routes(v1)
+	(&clusterHandler{cluster: cfg.Cluster, store: cfg.Store}).routes(v1)
+	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
+	(&routeHandler{engine: cfg.Engine, policies: cfg.Policies}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
-	(&proxyHandler{pool: cfg.Pool, changes: cfg.Changes, banned: cfg.Engine.BannedUntil}).routes(v1)
-	(&banHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
+	(&statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}).routes(v1)
+	(&groupHandler{lists: lists}).routes(v1)
+	(&proxyHandler{
+		pool: cfg.Pool, metrics: cfg.Metrics, lists: lists, changes: cfg.Changes, banned: cfg.Engine.BannedUntil,
+		avoided: cfg.Engine.Avoided,
+	}).routes(v1)
+	(&banHandler{engine: cfg.Engine, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
+	(&testHandler{engine: cfg.Engine, pool: cfg.Pool, ctx: s.ctx}).routes(v1)
+	(&costHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&stateHandler{changes: cfg.Changes, dir: cfg.StateDir}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)
@@ -203,8 +232,7 @@ func (s *Server) routes() {
 }
 
 func (s *Server) openapi(c *fiber.Ctx) error {
-	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	return c.Send(s.spec)
+	return sendJSON(c, s.spec)
 }
 
 // guard runs before every handler: it refuses requests that are not admitted, responds with a 500
@@ -232,23 +260,26 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a successful request that may have made a change, with the name of its API key.
+// logChange logs a successful request that may have made a change, with the name of its API key, and adds an event.
 func (s *Server) logChange(c *fiber.Ctx) {
 	if readOnly(c) {
 		return
 	}
 	switch c.Route().Path {
-	case "/api/v1/request", "/api/v1/plugins/:name/test": // these requests change nothing
+	case "/api/v1/request", "/api/v1/plugins/:name/test", "/api/v1/proxies/:id/test",
+		"/api/v1/retry/policy/preview": // these endpoints change nothing
 		return
 	}
 	attrs := []any{slog.String("method", c.Method()), slog.String("path", clip(c.Path()))}
-	if name, ok := c.Locals(keyName).(string); ok && name != "" {
+	name, _ := c.Locals(keyName).(string)
+	if name != "" {
 		attrs = append(attrs, slog.String("key", name))
 	}
 	if sum, ok := c.Locals(auditSHA256).(string); ok {
 		attrs = append(attrs, slog.String("sha256", sum))
 	}
 	s.cfg.Log.Info("changed through the API", attrs...)
+	s.cfg.Events.changed(c.Method(), clip(c.Path()), name)
 }
 
 // bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any
@@ -262,8 +293,8 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// acceptAnyMethod passes requests with an unknown method to the handlers. The response is then the same as
-// for any other method that a path does not accept. Without this, Fiber would respond in plain text.
+// acceptAnyMethod passes requests with an unknown method to the handlers. The response is then the same as for any
+// other method that a path does not accept. Without acceptAnyMethod, Fiber would respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler

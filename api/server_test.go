@@ -19,7 +19,7 @@ func TestHealth(t *testing.T) {
 		r.check(t, get("/readyz", status, want))
 		response, body := r.send(t, "GET", "/readyz", "")
 		require.Equal(t, status, response.StatusCode)
-		require.Equal(t, want, string(body))
+		require.Equal(t, want+"\n", string(body))
 	}
 	r.check(t, get("/healthz", 200, `{"status":"ok","version":"v1"}`))
 	ready(200, `{"status":"ready"}`)
@@ -46,7 +46,9 @@ func TestPagesAndDocuments(t *testing.T) {
 	r := newRig(t, withKeys)
 	for path, kind := range map[string]string{
 		"/": "text/html; charset=utf-8", "/dashboard.css": "text/css; charset=utf-8",
-		"/dashboard.js": "text/javascript; charset=utf-8", "/plugins.js": "text/javascript; charset=utf-8",
+		"/main.js": "text/javascript; charset=utf-8", "/plugins.js": "text/javascript; charset=utf-8",
+		"/docs": "text/html; charset=utf-8", "/docs.js": "text/javascript; charset=utf-8",
+		"/docs.css": "text/css; charset=utf-8",
 	} {
 		response, body := r.send(t, "GET", path, "")
 		require.Equal(t, 200, response.StatusCode, path)
@@ -81,7 +83,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{"GET", "/api/v1/proxies/%zz", 404, "", ""},
 		{"DELETE", "/api/v1/proxies", 405, "GET, HEAD, POST",
 			"/api/v1/proxies does not accept DELETE; it accepts GET, HEAD, POST"},
-		{"POST", "/api/v1/retry/policy", 405, "GET, HEAD, PUT", ""},
+		{"POST", "/api/v1/retry/policy", 405, "GET, HEAD, PUT, DELETE", ""},
 		{"TRACE", "/api/v1/config", 405, "GET, HEAD", ""},
 		{"BREW", "/api/v1/config", 405, "GET, HEAD", "does not accept BREW"},
 		{"GET", "/api/v1/request", 405, "POST", ""},

@@ -10,17 +10,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Changes makes changes to the running gateway. If persist is set, a change outlives a restart. Its errors
-// are those of the parts that are changed, or a *changes.NotKeptError.
+// Changes makes changes to the running gateway. If persist is set, a change is kept over a restart. An error comes
+// from the part of the gateway that is changed, or is a *changes.NotKeptError.
 type Changes interface {
 	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
 	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)
 	RemoveProxy(id string, drain, persist bool) error
+	// RestoreProxy undoes a removal of the last ten minutes.
+	RestoreProxy(id string, persist bool) (*upstream.Upstream, error)
 	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
+	ResetPolicy(persist bool) (retry.View, error)
 	// Activate uses a plugin for first, retry, backoff or judge.
 	Activate(use, plugin string, persist bool) error
-	// Kept returns the recorded changes; ok is false if changes are not recorded, because there is
-	// no state folder.
+	// Kept returns the recorded changes. The result ok is false if changes are not recorded, because there is no
+	// state folder.
 	Kept() (list []changes.Record, ok bool)
 	// Forget deletes the record of a key, or all records if key is "".
 	Forget(key string) error

@@ -16,8 +16,9 @@ import (
 // headTime is the maximum time for the head of a request, from its first byte.
 const headTime = 30 * time.Second
 
-// strictReader reads requests from a connection with the parser of the gateway's port, and returns them in canonical
-// form. fasthttp itself would accept bare LF, folded fields and other deviations, which two parsers may interpret
+// strictReader reads requests from a connection with the parser of the gateway's port. It returns them to fasthttp in
+// a canonical form, which permits only one interpretation. Without strictReader, fasthttp would accept bare LF,
+// folded fields and other deviations from the standard. fasthttp and a proxy in front of the API may interpret these
 // differently. A malformed request gets an error response, and the connection ends.
 type strictReader struct {
 	conn net.Conn
@@ -58,7 +59,7 @@ func (s *strictReader) Read(p []byte) (int, error) {
 // readHead reads the head of the next request into out.
 func (s *strictReader) readHead() error {
 	if len(s.src.Buffered()) == 0 {
-		if err := s.src.ReadAhead(); err != nil { // waits until the server's deadline of an idle connection
+		if err := s.src.ReadAhead(); err != nil { // waits until the idle timeout at most
 			return err
 		}
 		s.conn.SetReadDeadline(s.now().Add(headTime))
@@ -110,6 +111,7 @@ func appendPiece(b []byte, f http1.Framing, piece []byte) []byte {
 // refuse sends the response to a malformed request.
 func (s *strictReader) refuse(bad *http1.ProtocolError) {
 	body, _ := json.Marshal(Error{Error: "bad_request", Message: "the request is not valid HTTP: " + bad.Detail})
+	body = append(body, '\n')
 	s.conn.SetWriteDeadline(s.now().Add(time.Second))
 	fmt.Fprintf(s.conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",

@@ -2,8 +2,8 @@ package api
 
 import (
 	"cmp"
+	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,8 +21,9 @@ var _ Targets = (*evidence.Ledger)(nil)
 
 // targetHandler serves /targets.
 type targetHandler struct {
-	ledger Targets
-	pool   Pool
+	ledger  Targets
+	pool    Pool
+	metrics Metrics
 }
 
 func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
@@ -37,44 +38,65 @@ type targetView struct {
 	Suspect        bool       `json:"suspect"`
 	LastFailure    time.Time  `json:"last_failure"`
 	LastSuccess    *time.Time `json:"last_success"`
+
+	*reasonsView // attempts at all ports of the host; only if the query has a window
 }
 
 // targetsView is the JSON of one page of the targets.
 type targetsView struct {
-	NextCursor *string      `json:"next_cursor"` // null on the last page
-	Targets    []targetView `json:"targets"`
-	Total      int          `json:"total"`
+	Targets []targetView `json:"targets"`
+	pageView
 }
 
-// Limits on the targets of one page.
-const (
-	maxTargets     = 1000
-	defaultTargets = 100
-)
+// defaultTargets is the number of targets of one page if the query has no limit.
+const defaultTargets = 100
 
-// list responds with the targets: first the suspect ones, then the others by their number of failures.
+// list responds with the targets. Suspect targets come first; within both groups, the target with the most failures
+// comes first. The query may ask for another order.
 func (h *targetHandler) list(c *fiber.Ctx) error {
-	limit, err := queryInt(c, "limit", 1, maxTargets, defaultTargets)
+	p, err := pageOf(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
 		return err
 	}
-	offset, err := queryInt(c, "cursor", 0, 1<<30, 0) // the next_cursor of the previous page
+	states, err := queryWords(c, "state", []string{"suspect"})
 	if err != nil {
 		return err
 	}
 	all := h.ledger.Targets()
 	slices.SortFunc(all, worseFirst)
-	begin := min(offset, len(all))
-	end := min(begin+limit, len(all))
-	v := targetsView{Targets: make([]targetView, 0, end-begin), Total: len(all)}
-	for i := begin; i < end; i++ {
-		v.Targets = append(v.Targets, h.view(&all[i]))
+	for i := range all {
+		if t := &all[i]; (states == nil || t.Suspect) && contains(p.text, t.Name) {
+			p.list = append(p.list, t)
+		}
 	}
-	if end < len(all) {
-		cursor := strconv.Itoa(end)
-		v.NextCursor = &cursor
+	window, err := queryWindow(c)
+	if err != nil {
+		return err
+	}
+	_, withReasons := query(c, "window")
+	p.given = true // the response has always been a page
+	list, rest := p.cut()
+	v := targetsView{Targets: make([]targetView, 0, len(list)), pageView: *rest}
+	for _, t := range list {
+		view := h.view(t)
+		if host, _, err := net.SplitHostPort(t.Name); err == nil && withReasons {
+			sum := h.metrics.Reasons().Target(host, window)
+			reasons := viewOfReasons(&sum, window)
+			view.reasonsView = &reasons
+		}
+		v.Targets = append(v.Targets, view)
 	}
 	return send(c, v)
+}
+
+// targetOrders are the orders of targets.
+var targetOrders = []order[*evidence.TargetView]{
+	byText("target", func(t *evidence.TargetView) string { return t.Name }),
+	byNumber("attempts", func(t *evidence.TargetView) float64 { return float64(t.Attempts) }),
+	byNumber("failures", func(t *evidence.TargetView) float64 { return float64(t.Failures) }),
+	byNumber("failure_rate", func(t *evidence.TargetView) float64 { return t.FailureRate }),
+	byNumber("proxies_failing", func(t *evidence.TargetView) float64 { return float64(t.Proxies) }),
+	byNumber("last_failure", func(t *evidence.TargetView) float64 { return float64(t.LastFailure) }),
 }
 
 func worseFirst(a, b evidence.TargetView) int {

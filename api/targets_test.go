@@ -10,7 +10,7 @@ import (
 func TestTargets(t *testing.T) {
 	r := newRig(t, nil)
 	r.now = noon.Add(time.Minute)
-	r.check(t, get("/targets", 200, `{"next_cursor":null,"targets":[],"total":0}`))
+	r.check(t, get("/targets", 200, `{"targets":[],"total":0,"next_cursor":null}`))
 	r.targets.list = []evidence.TargetView{
 		{Name: "b.test:80", Attempts: 4, Failures: 1, FailureRate: 0.25, Proxies: 1, LastFailure: time.Second,
 			LastSuccess: 2 * time.Second},
@@ -32,12 +32,12 @@ func TestTargets(t *testing.T) {
 	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 1000",` +
 		`"details":{"field":"limit","limit":"1 to 1000"}}`
 	r.check(t,
-		get("/targets", 200, `{"next_cursor":null,"targets":[`+d+","+c+","+a+","+b+`],"total":4}`),
-		get("/targets?limit=3", 200, `{"next_cursor":"3","targets":[`+d+","+c+","+a+`],"total":4}`),
-		get("/targets?limit=3&cursor=3", 200, `{"next_cursor":null,"targets":[`+b+`],"total":4}`),
-		get("/targets?limit=1&cursor=1", 200, `{"next_cursor":"2","targets":[`+c+`],"total":4}`),
-		get("/targets?cursor=4", 200, `{"next_cursor":null,"targets":[],"total":4}`),
-		get("/targets?cursor=1073741824&limit=1000", 200),
+		get("/targets", 200, `{"targets":[`+d+","+c+","+a+","+b+`],"total":4,"next_cursor":null}`),
+		get("/targets?limit=3", 200, `{"targets":[`+d+","+c+","+a+`],"total":4,"next_cursor":"3"}`),
+		get("/targets?limit=3&cursor=3", 200, `{"targets":[`+b+`],"total":4,"next_cursor":null}`),
+		get("/targets?limit=1&cursor=1", 200, `{"targets":[`+c+`],"total":4,"next_cursor":"2"}`),
+		get("/targets?cursor=4", 200, `{"targets":[],"total":4,"next_cursor":null}`),
+		get("/targets?cursor=999999999&limit=1000", 200),
 		get("/targets?limit=0", 400, limit),
 		get("/targets?limit=1001", 400, limit),
 		get("/targets?limit=1&limit=2", 400, limit),

@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// pluginTester calls a plugin for a test. The gateway does not use the result.
+// pluginTester calls a plugin for a test. The gateway uses the result for nothing else.
 type pluginTester interface {
 	TestScorer(name string, c core.Candidates) ([]float64, error)
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
@@ -30,8 +30,8 @@ type describer interface {
 	Describe(u *upstream.Upstream, row *core.Candidate)
 }
 
-// testInput is the JSON input for a test of a plugin. Its records and their fields have the names in
-// sdk/ABI.md. If there are no candidates, a scorer gets the proxies of the pool.
+// testInput is the JSON input for a test of a plugin. The records and their fields have the names in sdk/ABI.md. If
+// Candidates is nil, a scorer gets the proxies of the pool.
 type testInput struct {
 	Request    map[string]float64   `json:"request"`
 	Candidates []map[string]float64 `json:"candidates"`
@@ -39,7 +39,7 @@ type testInput struct {
 	Body       string               `json:"body"`
 }
 
-// test calls a plugin and responds with the result. The gateway does not use it otherwise.
+// test calls a plugin and responds with the result. The gateway uses the result for nothing else.
 func (h *pluginHandler) test(c *fiber.Ctx) error {
 	name := c.Params("name")
 	i, err := h.registry.Get(name)
@@ -104,8 +104,8 @@ type rulingView struct {
 	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
 }
 
-// testJudge responds with the ruling on the response of the input. If the input has none, it responds with
-// the rulings on samples.
+// testJudge responds with the ruling on the response of the input. If the input has no response, testJudge responds
+// with the rulings on samples.
 func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
@@ -228,8 +228,8 @@ func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, e
 	return ids, rows, nil
 }
 
-// setFields sets fields of a record by their names in sdk/ABI.md. record is a pointer to a struct of
-// float64. path is the path of the record in the input, for errors.
+// setFields sets fields of a record by their names in sdk/ABI.md. The parameter record is a pointer to a struct whose
+// fields are of type float64. The parameter path is the path of the record in the input, for errors.
 func setFields(path string, values map[string]float64, record any) error {
 	v := reflect.ValueOf(record).Elem()
 	fields := map[string]reflect.Value{}

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// uploadWait is the longest time that the response to an upload waits for the checks. A client can ask for
-// less (Prefer: respond-async or wait=SECONDS, RFC 7240). If the checks take longer, the response is a 202
+// uploadWait is the longest time that the response to an upload waits for the checks. A client can ask for less
+// (Prefer: respond-async or wait=SECONDS, RFC 7240). If the checks take longer than the wait, the response is a 202
 // that names the upload.
 const uploadWait = 30 * time.Second
 
@@ -21,12 +21,12 @@ const auditSHA256 = "sha256"
 // uploadView is the JSON of one upload.
 type uploadView struct {
 	ID         string      `json:"id"`
-	Name       string      `json:"name"` // of the plugin
+	Name       string      `json:"name"` // name of the plugin
 	SHA256     string      `json:"sha256"`
 	State      string      `json:"state"` // checking, done, failed
 	StartedAt  time.Time   `json:"started_at"`
 	FinishedAt time.Time   `json:"finished_at,omitzero"`
-	Plugin     *pluginView `json:"plugin,omitempty"` // the plugin at the end of the upload
+	Plugin     *pluginView `json:"plugin,omitempty"` // the plugin as it was at the end of the upload
 	Error      *Error      `json:"error,omitempty"`  // only for an upload that has failed
 }
 
@@ -59,8 +59,9 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	return h.await(c, u, err, success)
 }
 
-// await waits for the end of an upload, and responds with the plugin and the status success. If the upload
-// takes long, it responds with a 202. err is the error of the call that began the upload.
+// await waits for the end of an upload, and responds with the plugin and the status success. If the upload takes
+// longer than the client waits, await responds with a 202. The parameter err is the error of the call that began the
+// upload.
 func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
 	if err != nil {
 		return pluginProblem(err)
@@ -101,7 +102,7 @@ func preferredWait(prefer string) time.Duration {
 			wait = 0
 		case "wait":
 			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, uploadWait) // also if respond-async is given
+				return min(time.Duration(n)*time.Second, uploadWait) // even if respond-async is given
 			}
 		}
 	}
@@ -132,7 +133,7 @@ func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns the error in the form of an error response to the upload.
+// uploadError returns err in the form that the body of an error response has.
 func uploadError(err error) *Error {
 	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body

@@ -1,5 +1,9 @@
-// The plugins of the dashboard: their table, their settings and log, and the form for uploads. It uses dashboard.js.
-"use strict";
+// The plugins: their table, their settings and log, and the form for uploads.
+import { api, button, poll, refresh } from "./api.js";
+import { $, clock, el, number, percent, pill, right, rows } from "./dom.js";
+
+export let backoffNames = []; // names of the backoff plugins
+let inUse = {}; // name of the plugin that is in use, by use
 
 const pluginPath = name => "plugins/" + encodeURIComponent(name);
 
@@ -7,7 +11,8 @@ poll(
   1000,
   () => ["plugins"],
   list => {
-    state.backoffs = list.plugins.filter(x => x.kind === "backoff").map(x => x.name);
+    backoffNames = list.plugins.filter(x => x.kind === "backoff").map(x => x.name);
+    inUse = Object.fromEntries(list.plugins.flatMap(x => x.used_for.map(use => [use, x.name])));
     const order = x => (x.used_for.length ? 0 : 2) + (x.source === "builtin" ? 1 : 0);
     rows(
       $("plugins"),
@@ -37,7 +42,7 @@ poll(
             ),
             faults,
           ],
-          [pluginButtons(x), [x.state, x.used_for, x.quarantined, x.can_roll_back, x.hides_upload, x.source].join()],
+          [pluginButtons(x), [x.state, x.used_for, Object.values(inUse), x.quarantined, x.can_roll_back, x.hides_upload, x.source].join()],
         ];
       },
     );
@@ -50,16 +55,23 @@ function pluginButtons(x) {
     path = pluginPath(x.name);
   for (const use of { scorer: ["first", "retry"], backoff: ["backoff"], judge: ["judge"] }[x.kind] ?? []) {
     if (x.state !== "failed" && !x.used_for.includes(use))
-      list.push(button("use for " + use, path + "/activate", { method: "POST", json: { for: use } }));
+      list.push(activation(x.name, use));
   }
   if (x.quarantined) list.push(button("release", path + "/release", { method: "POST" }));
   if (x.can_roll_back) list.push(button("roll back", path + "/rollback", { method: "POST" }));
   if (x.source === "api" && !x.used_for.length)
-    list.push(button("delete", path, { method: "DELETE" }, "Delete the upload " + x.name + "?"));
+    list.push(button("delete", path, { method: "DELETE" }, { question: "Delete the upload " + x.name + "?" }));
   if (x.hides_upload)
-    list.push(button("delete the hidden upload", path, { method: "DELETE" }, "Delete the upload " + x.name + "?"));
+    list.push(button("delete the hidden upload", path, { method: "DELETE" }, { question: "Delete the upload " + x.name + "?" }));
   list.push(el("button", { type: "button", onclick: () => openDetails(x.name) }, "details"));
   return list;
+}
+
+// activation is the button that uses a plugin. The plugin that was in use before is used again if that is undone.
+function activation(name, use) {
+  const request = plugin => [pluginPath(plugin) + "/activate", { method: "POST", json: { for: use } }];
+  const done = { text: name + " is used for " + use, undo: inUse[use] && request(inUse[use]) };
+  return button("use for " + use, ...request(name), { done });
 }
 
 $("upload").onsubmit = async e => {

@@ -1,0 +1,206 @@
+package api
+
+import (
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Cluster is the cluster to which this gateway belongs.
+type Cluster interface {
+	Status() cluster.Status
+	// Alone reports whether the store cannot be reached. The result problem is the reason.
+	Alone() (alone bool, problem string)
+	// ResetProxy resets the breaker of a proxy on the other nodes.
+	ResetProxy(u *upstream.Upstream)
+}
+
+// clusterHandler serves /cluster.
+type clusterHandler struct {
+	cluster Cluster // nil without a cluster
+	store   string  // URL without credentials
+}
+
+func (h *clusterHandler) routes(r fiber.Router) { r.Get("/cluster", h.show) }
+
+// clusterView is the JSON of the cluster.
+type clusterView struct {
+	Enabled  bool                 `json:"enabled"` // if it is false, the fields below are missing or 0
+	Name     string               `json:"name,omitempty"`
+	Node     string               `json:"node,omitempty"`
+	Store    *storeView           `json:"store,omitempty"`
+	Nodes    []nodeView           `json:"nodes,omitempty"`
+	Open     int                  `json:"open_breakers"`
+	Breakers []clusterBreakerView `json:"breakers,omitempty"` // at most 1000
+	Changes  []clusterChangeView  `json:"changes,omitempty"`  // at most 1000
+	Requests *windowView          `json:"requests,omitempty"` // of all live nodes
+	Suspects []suspectView        `json:"suspect_targets,omitempty"`
+}
+
+// storeView is the JSON of the store of a cluster. Durations are in seconds.
+type storeView struct {
+	URL      string    `json:"url"`
+	State    string    `json:"state"` // connected, or alone
+	Since    time.Time `json:"since"`
+	Error    string    `json:"error,omitempty"`
+	Lag      *float64  `json:"lag"` // time since the last exchange; null if there was no exchange
+	Exchange float64   `json:"last_exchange"`
+	Waiting  int       `json:"waiting"`
+	Dropped  uint64    `json:"dropped"`
+}
+
+// nodeView is the JSON of a node of a cluster.
+type nodeView struct {
+	Node     string    `json:"node"`
+	Self     bool      `json:"self"`
+	State    string    `json:"state"` // live, isolated or gone
+	Version  string    `json:"version"`
+	Address  string    `json:"address"`
+	Started  time.Time `json:"started"`
+	Seen     float64   `json:"seen"` // age of the node's last report in seconds
+	Tried    int       `json:"tried_proxies"`
+	TimeAlon uint64    `json:"times_alone"`
+
+	Requests windowView `json:"requests"`
+	Proxies  struct {
+		Total     int `json:"total"`
+		InService int `json:"in_service"`
+	} `json:"proxies"`
+}
+
+// suspectView is the JSON of a suspect target, with the nodes that found it suspect.
+type suspectView struct {
+	Target string   `json:"target"`
+	Nodes  []string `json:"nodes"`
+}
+
+// clusterBreakerView is the JSON of a breaker that is open for the cluster.
+type clusterBreakerView struct {
+	ProxyID string    `json:"proxy_id"`
+	Due     time.Time `json:"next_test_time"`
+	Why     string    `json:"why"`
+	Nodes   []string  `json:"nodes"`
+	Probing bool      `json:"probing"` // this gateway has the lease of the probe
+}
+
+// clusterChangeView is the JSON of the last change through the API of any node to one thing: a proxy, the policy and
+// so on. Key names the thing.
+type clusterChangeView struct {
+	Key      string    `json:"key"`
+	Revision int64     `json:"revision"`
+	At       time.Time `json:"at"`
+	Shared   bool      `json:"shared"` // the store has the change
+}
+
+func (h *clusterHandler) show(c *fiber.Ctx) error {
+	if h.cluster == nil {
+		return send(c, clusterView{})
+	}
+	s := h.cluster.Status()
+	store := &storeView{URL: h.store, State: "connected", Since: s.Since.UTC(), Error: s.Problem,
+		Exchange: s.Took.Seconds(), Waiting: s.Waiting, Dropped: s.Counts.Dropped}
+	if s.Alone {
+		store.State = "alone"
+	}
+	if s.Lag >= 0 {
+		lag := s.Lag.Seconds()
+		store.Lag = &lag
+	}
+	v := clusterView{Enabled: true, Name: s.Name, Node: s.Node, Store: store, Open: s.Open}
+	for i := range s.Nodes {
+		v.Nodes = append(v.Nodes, viewOfNode(&s.Nodes[i]))
+	}
+	all := requestsOf(&s)
+	v.Requests = &all
+	for _, t := range s.Suspects {
+		v.Suspects = append(v.Suspects, suspectView(t))
+	}
+	for _, b := range s.Breakers {
+		v.Breakers = append(v.Breakers, clusterBreakerView{idOfKey(b.Proxy), b.Due.UTC(), b.Why, b.Nodes, b.Lease})
+	}
+	for _, ch := range s.Changes {
+		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), !ch.Waiting})
+	}
+	return send(c, v)
+}
+
+// stateOf returns the state of a node as a word.
+func stateOf(n *cluster.NodeStatus) string {
+	switch {
+	case !n.Live:
+		return "gone"
+	case n.Isolated:
+		return "isolated"
+	}
+	return "live"
+}
+
+func viewOfNode(n *cluster.NodeStatus) nodeView {
+	v := nodeView{Node: n.Node, Self: n.Self, State: stateOf(n), Version: n.Version, Address: n.Address,
+		Started: n.Started.UTC(), Seen: n.Seen.Seconds(), Tried: n.Tried, TimeAlon: n.Alone,
+		Requests: windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
+	v.Proxies.Total, v.Proxies.InService = n.Proxies, n.InService
+	return v
+}
+
+// requestsOf returns the requests of all live nodes.
+func requestsOf(s *cluster.Status) windowView {
+	all := windowView{Window: cluster.LoadWindow.Seconds()}
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Live {
+			all.Total += n.Requests
+			all.Delivered += n.Delivered
+			all.Refused += n.Refused
+		}
+	}
+	return all
+}
+
+// clusterStatus is the JSON of the cluster in a few figures.
+type clusterStatus struct {
+	Name     string     `json:"name"`
+	Node     string     `json:"node"`  // this gateway
+	State    string     `json:"state"` // of this gateway: live, isolated or alone
+	Live     int        `json:"live_nodes"`
+	Requests windowView `json:"requests"` // of all live nodes
+}
+
+func viewOfCluster(s *cluster.Status) *clusterStatus {
+	v := &clusterStatus{Name: s.Name, Node: s.Node, State: "live", Requests: requestsOf(s)}
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Live {
+			v.Live++
+		}
+		if n.Self && n.Live {
+			v.State = stateOf(n)
+		}
+	}
+	if s.Alone {
+		v.State = "alone"
+	}
+	return v
+}
+
+// text returns the problem of this gateway in the cluster as an addition to a sentence; "" if there is no problem.
+func (v *clusterStatus) text() string {
+	switch v.State {
+	case "alone":
+		return "; the cluster's store cannot be reached, so this gateway is alone"
+	case "isolated":
+		return "; this gateway is isolated: it fails at proxies that serve the other nodes of the cluster"
+	}
+	return ""
+}
+
+// idOfKey returns the id of a proxy from its key in the cluster, ID@HASH.
+func idOfKey(key string) string {
+	if i := strings.LastIndexByte(key, '@'); i >= 0 {
+		return key[:i]
+	}
+	return key
+}

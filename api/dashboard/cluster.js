@@ -1,0 +1,55 @@
+// The nodes of the cluster: their states and their requests. The section is hidden without a cluster.
+import { poll } from "./api.js";
+import { $, el, number, percent, pill, right, rows, span } from "./dom.js";
+
+const section = $("cluster").closest("section");
+const pills = { live: "closed", isolated: "half_open", gone: "open" }; // the colour of a state
+
+poll(
+  2000,
+  () => ["cluster"],
+  c => {
+    section.hidden = !c.enabled;
+    if (!c.enabled) return 60000;
+    const nodes = c.nodes || [];
+    $("clustertext").textContent = text(c, nodes);
+    rows(
+      $("cluster"),
+      nodes,
+      n => n.node + " " + n.started,
+      n => [
+        n.self ? [[n.node + " ", el("small", {}, "this gateway")], n.node] : n.node,
+        [pill(pills[n.state], n.state, titles[n.state]), n.state],
+        n.version,
+        n.address,
+        right(number.format(n.requests.total)),
+        right(n.requests.total ? percent((n.requests.delivered - n.requests.target_refused) / n.requests.total) : "–"),
+        right(number.format(n.proxies.in_service) + " of " + number.format(n.proxies.total)),
+        right(n.self ? "" : span(Math.max(0, n.seen)) + " ago"),
+      ],
+    );
+  },
+);
+
+const titles = {
+  isolated: "It fails at proxies that serve the other nodes",
+  gone: "It has left, or does not report any more",
+};
+
+// text is the state of the store and of the whole cluster in one line.
+function text(c, nodes) {
+  const r = c.requests,
+    live = nodes.filter(n => n.state !== "gone").length;
+  const store =
+    c.store.state === "alone"
+      ? "The store cannot be reached (" + c.store.error + "): this gateway is alone, and the table is old."
+      : "All nodes in the last " + Math.round(r.window / 60) + " minutes: " + number.format(r.total) + " requests" +
+        (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") + ".";
+  const suspects = (c.suspect_targets || []).map(t => t.target);
+  return [
+    store,
+    live + " of " + nodes.length + " nodes live,",
+    number.format(c.open_breakers) + " breakers open for the cluster.",
+    suspects.length ? "Suspect targets: " + suspects.slice(0, 5).join(", ") + (suspects.length > 5 ? " …" : "") : "",
+  ].join(" ");
+}

@@ -1,0 +1,74 @@
+// The configuration in force, its errors, and the changes that the API has recorded.
+import { api, button, poll, refresh } from "./api.js";
+import { $, clock, el, rows } from "./dom.js";
+import { offerUndo } from "./undo.js";
+
+const details = $("configuration");
+
+const round = poll(
+  10000,
+  () => (details.open ? ["config", "state"] : []),
+  (c, s) => c && draw(c, s),
+);
+details.ontoggle = () => round();
+
+function draw(c, s) {
+  const r = c.reload;
+  $("loaded").textContent =
+    (r.ok ? "Loaded" : "The last reload failed") + " at " + clock(r.at) + (r.faults.length ? "; the configuration before it is in force:" : "");
+  rows(
+    $("faults"),
+    r.faults,
+    f => [f.file, f.line, f.key, f.message].join(),
+    f => [f.file + (f.line ? ":" + f.line : ""), f.key || "", f.message],
+  );
+  showSections(c.config);
+  $("notkept").textContent = !s.kept
+    ? "Changes are not recorded, because [state] dir is not set: they end with the process."
+    : s.changes.length
+      ? "Recorded in " + s.dir + ":"
+      : "none";
+  rows(
+    $("recorded"),
+    s.changes,
+    x => x.key,
+    x => [x.key, x.change, new Date(x.at).toLocaleString(), x.in_force ? "" : "not in force", [forget(x), x.key]],
+  );
+}
+
+// forget is the button that deletes the record of a change.
+function forget(x) {
+  const question = "Forget the recorded change " + x.key + "? It stays in force until the next start or reload.";
+  return button("forget", "state?key=" + encodeURIComponent(x.key), { method: "DELETE" }, { question });
+}
+
+// showSections shows each section of the configuration, as far as its values are not empty.
+function showSections(config) {
+  const text = JSON.stringify(config);
+  if ($("sections").dataset.text === text) return;
+  $("sections").dataset.text = text;
+  $("sections").replaceChildren(
+    ...Object.entries(config).map(([name, value]) =>
+      el("details", {}, el("summary", {}, name), el("pre", { tabindex: 0, "aria-label": name }, lines(name, value))),
+    ),
+  );
+}
+
+const lines = (name, value) =>
+  Array.isArray(value) || typeof value !== "object" || value === null
+    ? name + " = " + JSON.stringify(value, null, 1)
+    : Object.entries(value)
+        .map(([key, v]) => key + " = " + JSON.stringify(v))
+        .join("\n");
+
+$("readagain").onclick = async e => {
+  e.target.disabled = true;
+  try {
+    const r = await api("config/reload", { method: "POST" });
+    offerUndo(r.ok ? "The configuration was reloaded" : "The configuration was not reloaded: it has errors");
+  } catch (error) {
+    offerUndo("The configuration was not reloaded: " + error.message);
+  }
+  e.target.disabled = false;
+  refresh();
+};

@@ -1,0 +1,92 @@
+// Elements, tables and the formats of numbers and times.
+export const $ = id => document.getElementById(id);
+
+const svgTags = ["svg", "g", "rect", "line", "circle", "path", "text", "title"];
+
+// el returns a new element. onclick and similar attributes are functions.
+export function el(tag, attributes = {}, ...children) {
+  const e = svgTags.includes(tag)
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) e[name] = value;
+    else if (value !== undefined && value !== false) e.setAttribute(name, value);
+  }
+  e.append(...children);
+  return e;
+}
+
+// link is a button that looks like a link and calls a function.
+export const link = (text, onclick, title) => el("button", { type: "button", class: "link-button", title, onclick }, text);
+
+// pill is a coloured state.
+export function pill(state, text = state.replace("_", "-"), title = undefined) {
+  return el("span", { class: "pill " + state, title }, text);
+}
+
+// cell replaces the content of a table cell if its version differs. Otherwise the elements stay, with focus and
+// selection.
+function cell(td, content, version = content) {
+  version = String(version);
+  if (td.dataset.version === version) return;
+  td.dataset.version = version;
+  td.replaceChildren(...[content].flat());
+}
+
+// rows updates a table's body to one row for each item, in order. key identifies a row; cellsOf returns the contents
+// of its cells, each with its version if it has one.
+export function rows(body, items, key, cellsOf) {
+  const old = new Map([...body.rows].map(tr => [tr.dataset.key, tr]));
+  let at = body.firstElementChild;
+  for (const item of items) {
+    const k = key(item);
+    let tr = old.get(k);
+    old.delete(k);
+    if (!tr) {
+      tr = el("tr");
+      tr.dataset.key = k;
+    }
+    cellsOf(item, tr).forEach((c, i) => {
+      const td = tr.cells[i] || tr.appendChild(el("td"));
+      Array.isArray(c) ? cell(td, c[0], c[1]) : cell(td, c);
+    });
+    if (tr === at) at = at.nextElementSibling;
+    else body.insertBefore(tr, at);
+  }
+  for (const tr of old.values()) tr.remove();
+}
+
+export const right = text => [el("div", { class: "n" }, text), text];
+
+export const number = new Intl.NumberFormat("en");
+export const percent = part => (100 * part).toFixed(part > 0.9995 || part === 0 ? 0 : 1) + " %";
+export const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
+export const words = text => text.replaceAll("_", " ");
+
+// span is a duration in seconds as a text.
+export function span(seconds) {
+  if (seconds < 0.001) return Math.round(seconds * 1e6) + " µs";
+  if (seconds < 1) return (seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0) + " ms";
+  const whole = Math.round(seconds);
+  return whole < 60
+    ? +seconds.toFixed(seconds < 10 ? 2 : 1) + " s"
+    : Math.floor(whole / 60) + " min " + (whole % 60) + " s";
+}
+
+// bytes is an amount of data as a text.
+export function bytes(n) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let i = 0;
+  for (; n >= 1000 && i < units.length - 1; i++) n /= 1000;
+  return +n.toPrecision(3) + " " + units[i];
+}
+
+// address keeps the state of the page in the fragment of its URL: what is searched, sorted and shown.
+export const address = {
+  get: name => new URLSearchParams(location.hash.slice(1)).get(name) || "",
+  set(values) {
+    const all = new URLSearchParams(location.hash.slice(1));
+    for (const [name, value] of Object.entries(values)) value ? all.set(name, value) : all.delete(name);
+    history.replaceState(null, "", all.size ? "#" + all : location.pathname + location.search);
+  },
+};

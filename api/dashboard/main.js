@@ -1,0 +1,15 @@
+// The dashboard polls the REST API and draws the responses. Each module has one section of the page.
+import "./api.js";
+import "./head.js";
+import "./summary.js";
+import "./cluster.js";
+import "./history.js";
+import "./proxies.js";
+import "./groups.js";
+import "./csv.js";
+import "./requests.js";
+import "./events.js";
+import "./target.js";
+import "./config.js";
+import "./policy.js";
+import "./plugins.js";

@@ -1,0 +1,121 @@
+// Actions on many proxies, and how each is undone.
+import { api, gatewayNow, refresh, showError } from "./api.js";
+import { number } from "./dom.js";
+import { offerUndo } from "./undo.js";
+
+const atOnce = 6; // requests in flight
+
+// each calls request for each id, several at a time, and shows the progress. It returns the ids for which the request
+// succeeded, and the errors of the others.
+export async function each(ids, request, progress = () => {}) {
+  const done = [],
+    faults = [];
+  let next = 0;
+  const work = async () => {
+    while (next < ids.length) {
+      const id = ids[next++];
+      progress(number.format(next) + " of " + number.format(ids.length));
+      try {
+        await request(id);
+        done.push(id);
+      } catch (e) {
+        faults.push(id + ": " + e.message);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
+  return { done, faults };
+}
+
+const proxy = id => "proxies/" + encodeURIComponent(id);
+const restore = id => api(proxy(id) + "/restore", { method: "POST" });
+const post = json => ({ method: "POST", json });
+
+// bansNow returns the end of the ban of each banned proxy, in ms.
+async function bansNow() {
+  const bans = new Map();
+  const p = new URLSearchParams({ state: "banned", sort: "id", limit: 1000 });
+  for (let cursor = ""; cursor !== null; ) {
+    if (cursor) p.set("cursor", cursor);
+    const page = await api("proxies?" + p);
+    for (const x of page.proxies) bans.set(x.id, Date.parse(x.banned_until));
+    cursor = page.next_cursor;
+  }
+  return bans;
+}
+
+// banBefore gives a proxy the ban again that it had before a change: the one in bans, or none.
+async function banBefore(id, bans) {
+  await api(proxy(id) + "/ban", { method: "DELETE" }).catch(() => {}); // the ban may have ended
+  const left = Math.floor((bans.get(id) - gatewayNow()) / 1000);
+  if (left >= 1) await api(proxy(id) + "/ban", post({ for: left + "s" }));
+}
+
+// Each action has the question that is asked first (none if it changes nothing), the message afterwards, and its
+// request. before is called before the first request, and undo after all with its result. The reset of a breaker cannot
+// be undone: the breaker opens again if its proxy still fails.
+const actions = {
+  test: {
+    done: n => n + " passed the test",
+    request: async id => {
+      const t = await api(proxy(id) + "/test", { method: "POST" });
+      if (!t.passed) throw new Error(t.error);
+    },
+  },
+  reset: {
+    ask: "Reset the breakers of",
+    done: n => "breakers reset: " + n + "; those of proxies that still fail open again",
+    request: id => api("circuit-breakers/" + encodeURIComponent(id) + "/reset", { method: "POST" }),
+  },
+  ban: {
+    ask: "Ban for an hour",
+    done: n => n + " banned for an hour",
+    before: bansNow,
+    request: id => api(proxy(id) + "/ban", post({ for: "1h" })),
+    undo: banBefore,
+  },
+  unban: {
+    ask: "End the bans of",
+    done: n => "bans ended: " + n,
+    before: bansNow,
+    request: id => api(proxy(id) + "/ban", { method: "DELETE" }),
+    undo: banBefore,
+  },
+  drain: {
+    ask: "Remove, when their attempts have ended,",
+    done: n => n + " removed, when their attempts have ended",
+    request: id => api(proxy(id) + "?drain=true", { method: "DELETE" }),
+    undo: restore,
+  },
+  delete: {
+    ask: "Remove at once",
+    done: n => n + " removed",
+    request: id => api(proxy(id), { method: "DELETE" }),
+    undo: restore,
+  },
+};
+
+const proxies = n => number.format(n) + (n === 1 ? " proxy" : " proxies");
+
+// perform asks, makes the requests of an action for all ids, and offers to undo them. It returns false if the user has
+// declined.
+export async function perform(name, ids, progress) {
+  const a = actions[name];
+  if (a.ask && !confirm(a.ask + " " + (ids.length === 1 ? ids[0] : proxies(ids.length)) + "?")) return false;
+  try {
+    const before = a.before && (await a.before());
+    const { done, faults } = await each(ids, a.request, text => progress?.(name + ": " + text));
+    showError(faults.length ? number.format(faults.length) + " failed; " + faults[0] : "");
+    const undo = async show => {
+      const undone = await each(done, id => a.undo(id, before), show);
+      refresh();
+      if (undone.faults.length) throw new Error(undone.faults.length + " failed; " + undone.faults[0]);
+      return proxies(undone.done.length) + " as before";
+    };
+    if (done.length) offerUndo(a.done(done.length === 1 ? done[0] : proxies(done.length)), a.undo && undo);
+  } catch (e) {
+    showError(name + ": " + e.message);
+  }
+  refresh();
+  return true;
+}

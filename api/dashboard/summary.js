@@ -1,0 +1,128 @@
+// The summary: one sentence on the state of the pool, the totals, and the requests of the last two minutes.
+import { poll } from "./api.js";
+import { $, el, link, number, percent, span, clock } from "./dom.js";
+import { filterBy } from "./proxies.js";
+import { stackedBars } from "./chart.js";
+
+// The requests by their outcome: successful at the first attempt, successful after a retry, failed.
+const kinds = { first: "successful at the first attempt", retried: "successful after a retry", failed: "failed" };
+
+// counts returns the number of requests of each kind since the start.
+function counts(summary) {
+  const by = summary.success_by_attempt,
+    first = by["0"] || 0;
+  const ok = Object.values(by).reduce((a, b) => a + b, 0);
+  return { first, retried: ok - first, failed: summary.total_requests - ok };
+}
+
+const chartSeconds = 120;
+let before,
+  samples = [];
+
+poll(
+  1000,
+  () => ["metrics/retries"],
+  m => {
+    const now = Date.now(),
+      c = counts(m),
+      ok = c.first + c.retried;
+    if (before && now - before.at < 5000 && m.total_requests >= before.total) {
+      const per = 1000 / (now - before.at),
+        sample = { at: now };
+      for (const k of Object.keys(kinds)) sample[k] = (c[k] - before[k]) * per;
+      sample.title = clock(now) + ": " + Object.entries(kinds).map(([k, text]) => Math.round(sample[k]) + " " + text).join(", ");
+      samples.push(sample);
+    }
+    before = { ...c, at: now, total: m.total_requests };
+    samples = samples.filter(s => s.at > now - chartSeconds * 1000);
+    const last = samples[samples.length - 1];
+    tiles("requests", [
+      [last ? number.format(Math.round(last.first + last.retried + last.failed)) : "–", "requests per second", ""],
+      [number.format(m.total_requests), "requests", number.format(m.total_attempts) + " attempts"],
+      [
+        m.total_requests ? percent((ok - m.target_refused) / m.total_requests) : "–",
+        "successful",
+        number.format(c.failed) + " failed, " + number.format(m.target_refused) + " refused by the target (403, 429)",
+        m.target_refused > ok / 2,
+      ],
+      [
+        number.format(c.retried),
+        "successful after a retry",
+        number.format(m.total_retries) + " retries, " + span(m.retry_latency_seconds_total) + " of backoff",
+      ],
+    ]);
+    draw(now);
+  },
+);
+
+function draw(now) {
+  const from = now - chartSeconds * 1000;
+  const labels = [90, 60, 30].map(s => [now - s * 1000, "−" + s + " s"]);
+  labels.push([from, "−" + chartSeconds + " s", "start"], [now, "now", "end"]);
+  stackedBars($("chart"), samples, { kinds: Object.keys(kinds), from, to: now, step: 1000, labels });
+}
+
+// tiles shows the tiles of a group: [value, name, more, alarm]. With alarm the value is red.
+function tiles(group, list) {
+  const old = [...$("tiles").querySelectorAll("." + group)];
+  list.forEach(([value, name, more, alarm], i) => {
+    const tile =
+      old[i] || $("tiles").appendChild(el("div", { class: "tile " + group }, el("b"), el("span"), el("small")));
+    [value, name, more].forEach((text, n) => {
+      if (tile.children[n].textContent !== text) tile.children[n].textContent = text;
+    });
+    tile.classList.toggle("alarm", !!alarm);
+  });
+}
+
+// --- The sentence, the title and the icon --------------------------------------
+
+poll(
+  2000,
+  () => ["status"],
+  s => {
+    const p = s.proxies,
+      r = s.requests;
+    tiles("service", [
+      [
+        number.format(p.closed) + " of " + number.format(p.total),
+        "breakers closed",
+        number.format(p.total - p.closed) + " open or half-open",
+      ],
+    ]);
+    const level = severity(p, r);
+    const text = s.summary[0].toUpperCase() + s.summary.slice(1);
+    if ($("verdict").textContent !== text) $("verdict").textContent = text;
+    $("verdict").className = level;
+    const key = JSON.stringify(s.failures);
+    if ($("reasons").dataset.key !== key) {
+      $("reasons").dataset.key = key;
+      $("reasons").replaceChildren(...s.failures.map(reason));
+    }
+    document.title = (level === "ok" ? "" : "⚠ " + p.failing + " of " + p.total + " – ") + "Whirlpool";
+    showIcon(level);
+  },
+);
+
+// reason is a group of failing proxies as a link to them.
+function reason(f) {
+  const text = number.format(f.proxies) + (f.proxies === 1 ? " proxy: " : " proxies: ") + f.reason;
+  return el("li", {}, link(text, () => filterBy({ reason: f.reason, q: "", state: "", region: "", vendor: "" }), "show these proxies"));
+}
+
+// severity is "bad" if requests are lost or half of the pool fails, "warn" if proxies fail, otherwise "ok".
+function severity(p, r) {
+  const lost = r.total - (r.delivered - r.target_refused);
+  if (p.total === 0 || lost > r.total / 20 || 2 * p.failing > p.total) return "bad";
+  return p.failing > 0 || lost > 0 ? "warn" : "ok";
+}
+
+const icon = document.querySelector("link[rel=icon]"),
+  green = icon.href;
+const colours = { warn: "d9a021", bad: "c93a3a" };
+
+// showIcon gives the icon of the page the colour of the level.
+function showIcon(level) {
+  const href = colours[level] ? green.replace("1f7a47", colours[level]) : green;
+  if (icon.href !== href) icon.href = href;
+}

@@ -1,0 +1,75 @@
+// The targets with failures, and the page of one target: why attempts at it fail, by time, and which proxies get no
+// requests for it.
+import { api, button, gatewayNow, poll } from "./api.js";
+import { $, address, clock, el, link, number, pill, rows } from "./dom.js";
+import { attemptHistory } from "./history.js";
+import { openPage } from "./page.js";
+import { reasonsTable } from "./proxy.js";
+
+const perPage = 12;
+let shown = perPage;
+
+const round = poll(
+  5000,
+  () => {
+    const p = new URLSearchParams({ limit: shown }),
+      text = $("findtarget").value.trim();
+    if (text) p.set("q", text);
+    return ["targets?" + p];
+  },
+  t => {
+    rows(
+      $("targets"),
+      t.targets,
+      x => x.target,
+      x => [
+        [link(x.target, () => showTarget(x.target.replace(/:\d+$/, "")), "the attempts at " + x.target), x.target],
+        x.suspect ? [pill("open", "suspect", "its requests get one attempt each"), "suspect"] : "",
+        number.format(x.failures) + " of " + number.format(x.attempts) + " attempts failed",
+        number.format(x.proxies_failing) + (x.proxies_failing === 1 ? " proxy" : " proxies"),
+        x.last_failure ? "last at " + clock(x.last_failure) : "",
+      ],
+    );
+    $("notargets").hidden = t.targets.length > 0;
+    $("moretargets").hidden = t.targets.length >= t.total;
+    $("moretargets").textContent = "show all " + number.format(t.total);
+  },
+);
+$("findtarget").oninput = () => round();
+$("moretargets").onclick = () => {
+  shown = 1000;
+  round();
+};
+
+const page = openPage($("target"), "target", async (host, content) => {
+  const path = encodeURIComponent(host),
+    x = await api("targets/" + path + "?window=1h");
+  const parts = [el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x)];
+  const chart =
+    $("targethistory") || el("svg", { id: "targethistory", class: "chart", role: "img", "aria-label": "Attempts by time" });
+  parts.push(el("h3", {}, "Attempts of the last six hours"), chart);
+  parts.push(el("h3", {}, "Proxies that get no requests for it"), banned(x.banned, host));
+  content.replaceChildren(...parts);
+  await attemptHistory(chart, "host=" + path);
+});
+
+export const showTarget = page.show;
+
+// banned is a table of the proxies that rest for a host, or are banned.
+function banned(list, host) {
+  if (!list.length) return el("p", { class: "quiet" }, "none");
+  const lines = list.slice(0, 100).map(b => {
+    const query = b.host ? "?host=" + encodeURIComponent(host) : "",
+      path = "proxies/" + encodeURIComponent(b.proxy_id) + "/ban";
+    const left = Math.max(1, Math.round((Date.parse(b.until) - gatewayNow()) / 1000));
+    const undo = [path, { method: "POST", json: { for: left + "s", ...(b.host && { host }) } }];
+    const done = { text: (b.host ? "The rest of " : "The ban of ") + b.proxy_id + " has ended", undo };
+    const end = button(b.host ? "end rest" : "end ban", path + query, { method: "DELETE" }, { done });
+    end.addEventListener("click", () => setTimeout(page.update, 500));
+    return el("tr", {}, el("td", {}, b.proxy_id), el("td", {}, (b.host ? "rests" : "banned") + " until " + clock(b.until)), el("td", {}, end));
+  });
+  const more = list.length > 100 ? [el("p", { class: "quiet" }, "and " + number.format(list.length - 100) + " more")] : [];
+  return el("div", {}, el("table", {}, ...lines), ...more);
+}
+
+if (address.get("target")) showTarget(address.get("target"));

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
+)
+
+// parameter is a parameter of an operation in openapi.yaml, or a reference to one.
+type parameter struct {
+	Ref  string `json:"$ref"`
+	Name string `json:"name"`
+	In   string `json:"in"`
+}
+
+// queryParameters returns the names of the query parameters of each operation in openapi.yaml, by its method and path,
+// such as "GET /proxies/:id".
+var queryParameters = sync.OnceValues(func() (map[string][]string, error) {
+	spec, err := openapiJSON()
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Paths      map[string]map[string]json.RawMessage `json:"paths"`
+		Components struct {
+			Parameters map[string]parameter `json:"parameters"`
+		} `json:"components"`
+	}
+	if err := json.Unmarshal(spec, &doc); err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for path, item := range doc.Paths {
+		path = strings.NewReplacer("{", ":", "}", "").Replace(path)
+		for method, raw := range item {
+			if method == "parameters" {
+				continue // not an operation, but the parameters that are in the path
+			}
+			var operation struct {
+				Parameters []parameter `json:"parameters"`
+			}
+			if err := json.Unmarshal(raw, &operation); err != nil {
+				return nil, err
+			}
+			names := []string{}
+			for _, p := range operation.Parameters {
+				if p.Ref != "" {
+					p = doc.Components.Parameters[p.Ref[strings.LastIndexByte(p.Ref, '/')+1:]]
+				}
+				if p.In == "query" {
+					names = append(names, p.Name)
+				}
+			}
+			out[strings.ToUpper(method)+" "+path] = names
+		}
+	}
+	return out, nil
+})
+
+// documented is a router that adds a check to each route: the query may have only parameters that openapi.yaml lists
+// for the operation. If other parameters were ignored, a client that misspells a parameter would get a wrong result.
+type documented struct {
+	fiber.Router
+	parameters map[string][]string
+}
+
+var errUndocumented = errors.New("openapi.yaml lacks the operation")
+
+func (d documented) handle(
+	add func(string, ...fiber.Handler) fiber.Router, method, path string, handlers []fiber.Handler,
+) fiber.Router {
+	known, ok := d.parameters[method+" "+path]
+	check := func(c *fiber.Ctx) error {
+		if !ok {
+			return errUndocumented
+		}
+		if err := unknownParameter(c, known); err != nil {
+			return err
+		}
+		return c.Next()
+	}
+	return add(path, slices.Insert(slices.Clone(handlers), 0, check)...)
+}
+
+// Get implements fiber.Router.
+func (d documented) Get(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.handle(d.Router.Get, fiber.MethodGet, path, handlers)
+}
+
+// Post implements fiber.Router.
+func (d documented) Post(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.handle(d.Router.Post, fiber.MethodPost, path, handlers)
+}
+
+// Put implements fiber.Router.
+func (d documented) Put(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.handle(d.Router.Put, fiber.MethodPut, path, handlers)
+}
+
+// Patch implements fiber.Router.
+func (d documented) Patch(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.handle(d.Router.Patch, fiber.MethodPatch, path, handlers)
+}
+
+// Delete implements fiber.Router.
+func (d documented) Delete(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.handle(d.Router.Delete, fiber.MethodDelete, path, handlers)
+}
+
+// unknownParameter returns the problem of a query that has a parameter whose name is not in known.
+func unknownParameter(c *fiber.Ctx, known []string) error {
+	for key := range c.Context().QueryArgs().All() {
+		name := string(key)
+		if slices.Contains(known, name) {
+			continue
+		}
+		field := clip(name)
+		message := "there is no query parameter " + field
+		switch closest := strict.Closest(name, known); {
+		case closest != "":
+			message += "; did you mean " + closest + "?"
+		case len(known) == 0:
+			message += ": " + c.Method() + " " + c.Route().Path + " has none"
+		default:
+			message += "; there are " + strings.Join(known, ", ")
+		}
+		return badField(field, message)
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/preview"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// previewHandler serves POST /retry/policy/preview.
+type previewHandler struct {
+	policies   Policies
+	requests   Requests
+	metrics    Metrics
+	hasBackoff func(name string) bool
+	now        func() time.Time
+}
+
+func (h *previewHandler) routes(r fiber.Router) { r.Post("/retry/policy/preview", h.preview) }
+
+// previewWindow limits a preview to recent requests: those of the last hour.
+const previewWindow = time.Hour
+
+// previewView is the JSON of a preview: the recorded requests of the last hour, as they were and as they would have
+// been under another policy.
+type previewView struct {
+	Policy   policyView     `json:"policy"`
+	Summary  string         `json:"summary"`
+	Requests uint64         `json:"requests"` // requests of the last hour
+	Examined int            `json:"examined"` // the latest of these requests, whose attempts are kept
+	Since    *time.Time     `json:"since"`    // start of the earliest examined request; null if there is none
+	Recorded courseView     `json:"recorded"`
+	Under    courseView     `json:"under_policy"`
+	Fewer    int            `json:"fewer_attempts"` // requests with fewer attempts than recorded
+	More     int            `json:"more_attempts"`  // requests with more attempts than recorded
+	Statuses []statusChange `json:"statuses"`
+	Retries  retryShare     `json:"retries"`
+	Untold   []string       `json:"untold"` // sentences about what the preview does not cover
+}
+
+// courseView is the JSON of the attempts and results of all examined requests under one policy. Served, Refused and
+// Unknown are numbers of requests.
+type courseView struct {
+	Attempts int     `json:"attempts"`
+	Served   int     `json:"served"`
+	Refused  int     `json:"refused"`
+	Unknown  int     `json:"unknown"`
+	Waited   float64 `json:"waited"` // sum of all backoffs in seconds
+}
+
+// statusChange is the JSON of the attempts of the last hour with a status that only one of the two policies retries.
+type statusChange struct {
+	Status   int    `json:"status"`
+	Attempts uint64 `json:"attempts"`
+	Retried  bool   `json:"retried"` // whether the policy of the preview retries the status
+}
+
+// retryShare is the JSON of the retries of the examined requests.
+type retryShare struct {
+	Attempts int `json:"attempts"`
+	Served   int `json:"served"`
+}
+
+func (v *courseView) add(c preview.Course) {
+	v.Attempts += c.Attempts
+	v.Waited += c.Waited.Seconds()
+	switch c.Result {
+	case preview.Served:
+		v.Served++
+	case preview.Refused:
+		v.Refused++
+	default:
+		v.Unknown++
+	}
+}
+
+func (h *previewHandler) preview(c *fiber.Ctx) error {
+	var o retry.Override
+	if err := decode(c, &o); err != nil {
+		return err
+	}
+	now := h.policies.Current()
+	p := now.Merge(o)
+	if err := p.Validate(h.hasBackoff); err != nil {
+		return policyError("", err)
+	}
+	v := previewView{
+		Policy: viewOfPolicy(&p), Requests: h.metrics.Window(previewWindow).Requests,
+		Statuses: statusChanges(h.metrics.Reasons().All(previewWindow), &p, now), Untold: []string{},
+	}
+	begin := h.now().Add(-previewWindow)
+	for _, r := range h.requests.List(metrics.StateDone, maxRequests) {
+		if r.Ended.Before(begin) {
+			continue
+		}
+		v.examine(&r, &p, now)
+	}
+	v.Summary = v.text()
+	v.addUncomputed(&p, now)
+	return send(c, v)
+}
+
+// examine adds the recorded request r to the preview. The parameter p is the policy of the preview, and now is the
+// policy in force.
+func (v *previewView) examine(r *metrics.Request, p, now *retry.Policy) {
+	q := preview.Request{Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts}
+	before, after := preview.Recorded(&q), preview.Under(&q, p, now)
+	v.Examined++
+	v.Recorded.add(before)
+	v.Under.add(after)
+	count(&v.Fewer, after.Attempts < before.Attempts)
+	count(&v.More, after.Attempts > before.Attempts)
+	if at := r.Started.UTC(); v.Since == nil || at.Before(*v.Since) {
+		v.Since = &at
+	}
+	for i := range r.Attempts {
+		if a := &r.Attempts[i]; a.Attempt > 0 {
+			v.Retries.Attempts++
+			count(&v.Retries.Served, a.Outcome.Cause == verdict.TunnelOpen ||
+				a.Outcome.Cause == verdict.Answered && a.Outcome.Status < fiber.StatusBadRequest)
+		}
+	}
+}
+
+// statusChanges returns the attempts with a status that only one of the policies p and now retries.
+func statusChanges(sum minutes.Sum, p, now *retry.Policy) []statusChange {
+	attempts := map[int]uint64{}
+	for k, n := range sum.Counts {
+		cause, status := k.Cause(), k.Status()
+		if (cause == verdict.Answered || cause == verdict.RetryStatus) && p.Retries(status) != now.Retries(status) {
+			attempts[status] += n.N
+		}
+	}
+	out := []statusChange{}
+	for status, n := range attempts {
+		out = append(out, statusChange{status, n, p.Retries(status)})
+	}
+	slices.SortFunc(out, func(a, b statusChange) int { return a.Status - b.Status })
+	return out
+}
+
+// text returns the preview in one sentence.
+func (v *previewView) text() string {
+	if v.Examined == 0 {
+		return "no request has ended in the last hour, so there is nothing to compare"
+	}
+	same := v.Examined - v.Fewer - v.More
+	parts := []string{}
+	for _, part := range []struct {
+		n    int
+		text string
+	}{{v.Fewer, "fewer attempts"}, {v.More, "more attempts"}, {same, "as many attempts as they had"}} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d would have had %s", part.n, part.text))
+		}
+	}
+	text := fmt.Sprintf("of the latest %d requests, %s", v.Examined, strings.Join(parts, ", "))
+	a, b := &v.Recorded, &v.Under
+	text += fmt.Sprintf("; %d would have been served (%d were)", b.Served, a.Served)
+	if b.Unknown > 0 {
+		text += fmt.Sprintf(", and %d more if their next attempt had been", b.Unknown)
+	}
+	return text
+}
+
+// addUncomputed adds sentences to Untold about what the preview does not cover.
+func (v *previewView) addUncomputed(p, now *retry.Policy) {
+	add := func(format string, values ...any) { v.Untold = append(v.Untold, fmt.Sprintf(format, values...)) }
+	if v.Requests > uint64(v.Examined) {
+		add("the attempts of the latest %d of %d requests of the hour are kept; the others are not examined",
+			v.Examined, v.Requests)
+	}
+	if v.More > 0 {
+		text := "the result of an attempt that was not made is not known"
+		if v.Retries.Attempts > 0 {
+			text += "; " + strconv.Itoa(v.Retries.Served) + " of the " + strconv.Itoa(v.Retries.Attempts) +
+				" retries among these requests were served"
+		}
+		add("%s", text)
+	}
+	if !preview.KnowsBackoff(p) {
+		add("the waits of this backoff are not known in advance; they are taken from the attempts that were made")
+	}
+	if p.Hedge != now.Hedge || p.HedgeBudget != now.HedgeBudget {
+		add("the effect of hedges is not computed")
+	}
+	if v.Examined > 0 {
+		add("requests with a policy of their own, by a header or a rule, are examined as if they had none")
+	}
+}

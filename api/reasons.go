@@ -1,0 +1,199 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// reasonsView is the JSON of the attempts within a time window (such as the last hour) by cause, the most frequent
+// cause first.
+type reasonsView struct {
+	Reasons []reasonView `json:"reasons"`
+	Traffic trafficView  `json:"traffic"`
+}
+
+// reasonView is the JSON of the attempts with one cause.
+type reasonView struct {
+	Cause string    `json:"cause"` // a word of docs/verdicts.md
+	Count uint64    `json:"count"`
+	Share float64   `json:"share"` // share of all attempts of the window, 0 to 1
+	Last  time.Time `json:"last"`  // beginning of the latest minute with such an attempt
+}
+
+// trafficView is the JSON of the figures of a window in addition to its reasons.
+type trafficView struct {
+	Window   float64           `json:"window"` // s
+	Attempts uint64            `json:"attempts"`
+	Statuses map[string]uint64 `json:"statuses"` // by class, such as 4xx, and by status, such as 403
+	P50      float64           `json:"latency_p50"`
+	P95      float64           `json:"latency_p95"` // s
+	Bytes    uint64            `json:"bytes"`
+}
+
+func viewOfReasons(s *minutes.Sum, window time.Duration) reasonsView {
+	byCause := map[core.Cause]minutes.Tally{}
+	for k, n := range s.Counts {
+		t := byCause[k.Cause()]
+		t.N += n.N
+		if n.Last.After(t.Last) {
+			t.Last = n.Last
+		}
+		byCause[k.Cause()] = t
+	}
+	v := reasonsView{[]reasonView{}, trafficView{
+		Window: window.Seconds(), Attempts: s.Attempts, Statuses: statuses(s), P50: seconds(s.Latencies.Quantile(0.5)),
+		P95: seconds(s.Latencies.Quantile(0.95)), Bytes: s.Bytes,
+	}}
+	for cause, t := range byCause {
+		share := math.Round(float64(t.N)/float64(s.Attempts)*1e6) / 1e6
+		v.Reasons = append(v.Reasons, reasonView{verdict.Word(cause), t.N, share, t.Last})
+	}
+	slices.SortFunc(v.Reasons, func(a, b reasonView) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Cause, b.Cause))
+	})
+	return v
+}
+
+// statuses returns the numbers of attempts by the status of their responses, such as 403, and by the class of the
+// status, such as 4xx.
+func statuses(s *minutes.Sum) map[string]uint64 {
+	out := map[string]uint64{}
+	for k, n := range s.Counts {
+		if status := k.Status(); status != 0 {
+			out[strconv.Itoa(status/100)+"xx"] += n.N
+			out[strconv.Itoa(status)] += n.N
+		}
+	}
+	return out
+}
+
+// queryMinutes returns a query parameter that is a number of minutes or hours, such as 5m or 24h, or def if the query
+// does not have the parameter.
+func queryMinutes(c *fiber.Ctx, name string, def time.Duration) (time.Duration, error) {
+	text, given := query(c, name)
+	if !given {
+		return def, nil
+	}
+	d, err := time.ParseDuration(text)
+	const most = metrics.MaxRetentionHours * time.Hour
+	if err != nil || d < time.Minute || d > most || d%time.Minute != 0 || strings.HasPrefix(text, "+") {
+		limit := fmt.Sprintf("1m to %dh", metrics.MaxRetentionHours)
+		return 0, outOfRange(name, limit, name+" must be a number of minutes or hours from "+limit+
+			", such as 5m or 24h")
+	}
+	return d, nil
+}
+
+// defaultWindow is the window of a reasonsView if the query has no window.
+const defaultWindow = time.Hour
+
+// queryWindow returns the window of a reasonsView that a query asks for.
+func queryWindow(c *fiber.Ctx) (time.Duration, error) {
+	return queryMinutes(c, "window", defaultWindow)
+}
+
+// reasonsOf returns the attempts through a proxy in the window that the query asks for.
+func reasonsOf(c *fiber.Ctx, m Metrics, u *upstream.Upstream) (v reasonsView, err error) {
+	window, err := queryWindow(c)
+	if err != nil {
+		return v, err
+	}
+	sum := m.Reasons().Proxy(u.ID(), window)
+	return viewOfReasons(&sum, window), nil
+}
+
+// maxPoints is the maximum number of points of one history.
+const maxPoints = 2000
+
+// historyPoint is the JSON of one step of a history.
+type historyPoint struct {
+	Timestamp time.Time         `json:"timestamp"` // beginning of the step
+	Attempts  uint64            `json:"attempts"`
+	Causes    map[string]uint64 `json:"causes"`
+	Statuses  map[string]uint64 `json:"statuses"`
+	P50       float64           `json:"latency_p50"` // s
+	P95       float64           `json:"latency_p95"` // s
+	Bytes     uint64            `json:"bytes"`
+
+	*requestPoint
+}
+
+// requestPoint is the JSON of the requests in one step. Only a history of all proxies has it.
+type requestPoint struct {
+	Requests  uint64 `json:"requests"`
+	Delivered uint64 `json:"delivered"`
+	Refused   uint64 `json:"target_refused"`
+	Retries   uint64 `json:"retries"`
+
+	Banned uint64  `json:"banned_responses"`
+	Cost   float64 `json:"cost"`
+}
+
+// history serves GET /metrics/history: the attempts in each step (a part of the window, such as five minutes), of all
+// proxies, or of one proxy or target.
+func (h *metricsHandler) history(c *fiber.Ctx) error {
+	window, err := queryMinutes(c, "window", 24*time.Hour)
+	if err != nil {
+		return err
+	}
+	step, err := queryMinutes(c, "step", max(time.Minute, (window/288).Truncate(time.Minute)))
+	if err != nil {
+		return err
+	}
+	if window/step > maxPoints {
+		step = (window/maxPoints + time.Minute - 1).Truncate(time.Minute)
+	}
+	id, ofProxy := query(c, "proxy_id")
+	host, ofTarget := query(c, "host")
+	var sums []minutes.Sum
+	points := map[int64]*requestPoint{}
+	switch {
+	case ofProxy && ofTarget:
+		return conflict("proxy_id and host exclude each other")
+	case ofProxy && id == "":
+		return badField("proxy_id", "proxy_id must be one id")
+	case ofProxy:
+		sums = h.metrics.Reasons().ProxyHistory(id, window, step)
+	case ofTarget:
+		if host, err = hostField(host); err != nil {
+			return err
+		}
+		sums = h.metrics.Reasons().TargetHistory(host, window, step)
+	default:
+		sums = h.metrics.Reasons().History(window, step)
+		for _, p := range h.metrics.Series(int(math.Ceil(window.Hours())), step) {
+			points[p.Start.Unix()] = &requestPoint{
+				p.Requests, p.Delivered, p.Refused, p.Retries, p.Banned, p.Cost,
+			}
+		}
+	}
+	out := make([]historyPoint, len(sums))
+	for i := range sums {
+		s := &sums[i]
+		out[i] = historyPoint{
+			Timestamp: s.Start, Attempts: s.Attempts, Causes: map[string]uint64{}, Statuses: statuses(s),
+			P50: seconds(s.Latencies.Quantile(0.5)), P95: seconds(s.Latencies.Quantile(0.95)), Bytes: s.Bytes,
+			requestPoint: points[s.Start.Unix()],
+		}
+		for k, n := range s.Counts {
+			out[i].Causes[verdict.Word(k.Cause())] += n.N
+		}
+	}
+	return send(c, fiber.Map{
+		"window": window.Seconds(), "step": step.Seconds(), "points": out,
+		"retention_hours": h.metrics.RetentionHours(), "changes": h.events.changesSince(window),
+	})
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// noAttempts is the JSON of the reasons of a proxy without attempts.
+const noAttempts = `"reasons":[],"traffic":{"window":3600,"attempts":0,"statuses":{},"latency_p50":0,"latency_p95":0,` +
+	`"bytes":0}`
+
+// withReasons returns the JSON of a proxy as GET /proxies/{id} shows it if there were no attempts.
+func withReasons(proxy string) string { return strings.TrimSuffix(proxy, "}") + "," + noAttempts + "}" }
+
+// try counts an attempt through a proxy at shop.example.
+func (r *rig) try(id string, cause core.Cause, status int) {
+	r.metrics.reasons.Attempt(&core.AttemptEvent{ProxyID: id, Host: "shop.example", Started: r.now, Ended: r.now,
+		Outcome: core.Outcome{Cause: cause, Status: status, Latency: 100 * time.Millisecond}}, &minutes.Ref{})
+}
+
+func TestReasons(t *testing.T) {
+	r := newRig(t, nil)
+	r.try("F1", verdict.BannedHere, 403)
+	r.now = noon.Add(2 * time.Minute)
+	for range 2 {
+		r.try("F1", verdict.Answered, 200)
+	}
+	r.try("F1", verdict.ProxyUnreachable, 0)
+	r.metrics.reasons.Bytes("F1", 4096)
+	r.metrics.reasons.TargetBytes("shop.example", 2048, r.now)
+	r.targets.list = []evidence.TargetView{{Name: "shop.example:443"}, {Name: "shop.example:80"}}
+	const (
+		reasons = `"reasons":[{"cause":"answered","count":2,"share":0.5,"last":"2026-11-28T12:02:00Z"},` +
+			`{"cause":"banned_here","count":1,"share":0.25,"last":"2026-11-28T12:00:00Z"},` +
+			`{"cause":"proxy_unreachable","count":1,"share":0.25,"last":"2026-11-28T12:02:00Z"}],` +
+			`"traffic":{"window":3600,"attempts":4,"statuses":{"200":2,"2xx":2,"403":1,"4xx":1},` +
+			`"latency_p50":0.092275,"latency_p95":0.092275,"bytes":`
+		atHost = `{"host":"shop.example","banned":[],"avoided":[],` + reasons + `2048}}`
+	)
+	r.check(t,
+		get("/targets/shop.example", 200, atHost),
+		get("/targets/shop.example?window=60m", 200, atHost),
+		get("/targets/other.example", 200, `{"host":"other.example","banned":[],"avoided":[],`+noAttempts+`}`),
+	)
+	for _, path := range []string{"/proxies/F1", "/circuit-breakers/F1", "/metrics/retries/by-proxy?window=1h"} {
+		r.metrics.proxies = map[string]metrics.ProxyStats{"F1": {}}
+		_, body := r.send(t, "GET", "/api/v1"+path, "")
+		require.Contains(t, string(body), reasons+"4096}}", path)
+	}
+	_, body := r.send(t, "GET", "/api/v1/proxies/F1?window=1m", "")
+	require.Contains(t, string(body), `"reasons":[{"cause":"answered","count":2,"share":0.666667,`)
+	_, body = r.send(t, "GET", "/api/v1/targets?window=1h", "")
+	require.Equal(t, 2, strings.Count(string(body), reasons))
+	_, body = r.send(t, "GET", "/api/v1/targets", "")
+	require.NotContains(t, string(body), "reasons")
+	for _, window := range []string{"", "1", "30s", "90s", "0m", "-1m", "169h", "1d", "%2B5m", "x"} {
+		r.check(t, get("/proxies/F1?window="+window, 400))
+	}
+}
+
+func TestHistory(t *testing.T) {
+	r := newRig(t, nil)
+	r.try("F1", verdict.BannedHere, 403)
+	r.now = noon.Add(7 * time.Minute)
+	r.try("F2", verdict.Answered, 200)
+	r.metrics.points = []metrics.Point{{Start: noon, Requests: 9, Delivered: 7, Refused: 2, Retries: 1,
+		Banned: 3, Cost: 0.5}}
+	const (
+		first = `{"timestamp":"2026-11-28T12:00:00Z","attempts":1,"causes":{"banned_here":1},` +
+			`"statuses":{"403":1,"4xx":1},"latency_p50":0.092275,"latency_p95":0.092275,"bytes":0`
+		requests = `,"requests":9,"delivered":7,"target_refused":2,"retries":1,` +
+			`"banned_responses":3,"cost":0.5`
+		second = `{"timestamp":"2026-11-28T12:05:00Z","attempts":1,"causes":{"answered":1},` +
+			`"statuses":{"200":1,"2xx":1},"latency_p50":0.092275,"latency_p95":0.092275,"bytes":0`
+	)
+	history := func(points string, step string) string {
+		return `{"changes":[{"at":"2026-11-28T12:00:00Z","type":"start","text":"the gateway has started"}],` +
+			`"points":[` + points + `],"retention_hours":48,"step":` + step + `,"window":3600}`
+	}
+	r.check(t,
+		get("/metrics/history?window=1h&step=5m", 200, history(first+requests+`},`+second+`}`, "300")),
+		get("/metrics/history?window=1h&step=5m&proxy_id=F1", 200, history(first+`}`, "300")),
+		get("/metrics/history?window=1h&step=5m&proxy_id=F9", 200, history("", "300")),
+		get("/metrics/history?window=1h&step=5m&host=shop.example", 200, history(first+`},`+second+`}`, "300")),
+		get("/metrics/history?host=shop.example&proxy_id=F1", 409),
+		get("/metrics/history?host=a:b", 400), get("/metrics/history?proxy_id=", 400),
+		get("/metrics/history?window=168h&step=1m&proxy_id=F9", 200,
+			`{"changes":[{"at":"2026-11-28T12:00:00Z","type":"start","text":"the gateway has started"}],"points":[],`+
+				`"retention_hours":48,"step":360,"window":604800}`),
+		get("/metrics/history?step=30s", 400), get("/metrics/history", 200),
+	)
+	require.Equal(t, 24, r.metrics.hours)
+	require.Equal(t, 5*time.Minute, r.metrics.step, "a 288th of 24 hours")
+}
+
+// The sentence of GET /status.
+func TestTheSummaryOfTheStatus(t *testing.T) {
+	at := func(cause core.Cause, status int, host string) metrics.Recent {
+		return metrics.Recent{Attempts: 4, Bad: 2, Last: metrics.Bad{
+			Key: minutes.KeyOf(cause, status), Host: host, At: noon,
+		}}
+	}
+	for name, x := range map[string]struct {
+		proxies int
+		fails   func(i int) metrics.Recent
+		open    int // number of proxies with an open breaker
+		window  metrics.Window
+		want    string
+	}{
+		"all is well": {proxies: 3, window: metrics.Window{Requests: 200, Delivered: 199},
+			want: "all 3 proxies work; 99 % delivered in the last 5 minutes"},
+		"idle":       {proxies: 1, want: "the proxy works; no requests in the last 5 minutes"},
+		"no proxies": {want: "the pool is empty; no requests in the last 5 minutes"},
+		"a site refuses most of them": {proxies: 412,
+			fails: func(i int) metrics.Recent {
+				switch {
+				case i < 31:
+					return at(verdict.Answered, 403, "shop.example")
+				case i < 37:
+					return at(verdict.ProxyUnreachable, 0, "shop.example")
+				}
+				return metrics.Recent{Attempts: 20, Bad: 9}
+			},
+			window: metrics.Window{Requests: 100, Delivered: 98, Refused: 2},
+			want: "37 of 412 proxies fail, 31 of them with 403 at shop.example; " +
+				"96 % delivered in the last 5 minutes"},
+		"one": {proxies: 9, fails: func(i int) metrics.Recent {
+			if i == 3 {
+				return at(verdict.ProxyUnreachable, 0, "shop.example")
+			}
+			return metrics.Recent{}
+		}, want: "1 of 9 proxies fails with proxy unreachable; no requests in the last 5 minutes"},
+		"all with one reason": {proxies: 2, fails: func(int) metrics.Recent {
+			return at(verdict.NoAnswerInTime, 0, "a.test")
+		}, want: "2 of 2 proxies fail, all of them with no answer in time at a.test; " +
+			"no requests in the last 5 minutes"},
+		"different reasons": {proxies: 3, fails: func(i int) metrics.Recent {
+			return at(verdict.Answered, 403, []string{"a.test", "b.test", "c.test"}[i])
+		}, want: "3 of 3 proxies fail, for different reasons; no requests in the last 5 minutes"},
+		"two reasons": {proxies: 2, fails: func(i int) metrics.Recent {
+			return at([]core.Cause{verdict.BannedHere, verdict.RetryStatus}[i], 429+i*74, "a.test")
+		}, want: "2 of 2 proxies fail, with banned here (429) at a.test and with 503 at a.test; " +
+			"no requests in the last 5 minutes"},
+		"breakers that are open since before": {proxies: 2, open: 1,
+			want: "1 of 2 proxies fails; no requests in the last 5 minutes"},
+	} {
+		r := newRig(t, nil)
+		r.setPool(t, x.proxies, func(i int, s *upstream.Spec) {
+			if x.fails != nil {
+				if r.metrics.recent == nil {
+					r.metrics.recent = map[string]metrics.Recent{}
+				}
+				r.metrics.recent[s.ID] = x.fails(i)
+			}
+		})
+		for i := range x.open {
+			r.trip([]string{"p0", "p1"}[i])
+		}
+		r.metrics.window = x.window
+		_, body := r.send(t, "GET", "/api/v1/status", "")
+		require.Contains(t, string(body), `{"summary":"`+x.want+`",`, name)
+		require.Less(t, len(body), 2000)
+	}
+}
+
+// Proxies that are avoided for a target are shown at the target's host and at the proxy.
+func TestAvoided(t *testing.T) {
+	r := newRig(t, nil)
+	r.engine.avoided = []rest.Pair{
+		{ProxyID: "F1", Host: "shop.example:443", Since: time.Minute, Until: 2 * time.Minute},
+		{ProxyID: "F1", Host: "other.example:80"},
+		{ProxyID: "F2", Host: "[::1]:80"},
+	}
+	for path, want := range map[string]string{
+		"/targets/shop.example": "F1 shop.example:443",
+		"/targets/::1":          "F2 [::1]:80",
+		"/targets/none.example": "",
+		"/proxies/F1":           "F1 shop.example:443, F1 other.example:80",
+		"/proxies/F2":           "F2 [::1]:80",
+	} {
+		_, body := r.send(t, "GET", "/api/v1"+path, "")
+		var v struct {
+			Avoided []struct {
+				ProxyID      string `json:"proxy_id"`
+				Host         string
+				Since, Until time.Time
+			}
+		}
+		require.NoError(t, json.Unmarshal(body, &v))
+		var got []string
+		for _, a := range v.Avoided {
+			got = append(got, a.ProxyID+" "+a.Host)
+			if a.Host == "shop.example:443" {
+				require.Equal(t, time.Minute, a.Until.Sub(a.Since))
+			}
+		}
+		require.Equal(t, want, strings.Join(got, ", "), path)
+		require.Contains(t, string(body), `"avoided":[`)
+	}
+}

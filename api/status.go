@@ -1,0 +1,213 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// statusHandler serves GET /status.
+type statusHandler struct {
+	lists   *poolLists
+	metrics Metrics
+	cluster Cluster // nil without a cluster
+}
+
+func (h *statusHandler) routes(r fiber.Router) { r.Get("/status", h.get) }
+
+// statusView is the JSON of the state of the gateway in a few figures.
+type statusView struct {
+	Summary  string         `json:"summary"` // the following fields in one sentence
+	Proxies  poolCounts     `json:"proxies"`
+	Failures []failureGroup `json:"failures"`
+	Requests windowView     `json:"requests"`
+	Cluster  *clusterStatus `json:"cluster,omitempty"` // absent without a cluster
+}
+
+// poolCounts is the JSON of the numbers of proxies. A proxy counts in each of its states, so the sum of the states
+// may exceed Total.
+type poolCounts struct {
+	Total     int `json:"total"`
+	InService int `json:"in_service"` // breaker closed, and neither draining nor banned nor unreached
+	Closed    int `json:"closed"`
+	Open      int `json:"open"`
+	HalfOpen  int `json:"half_open"`
+	Draining  int `json:"draining"`
+	Banned    int `json:"banned"`
+	Unreached int `json:"unreached"`
+	Failing   int `json:"failing"`
+}
+
+// failureGroup is the JSON of failing proxies whose latest failures have the same cause, status and host.
+type failureGroup struct {
+	Proxies int    `json:"proxies"`
+	Cause   string `json:"cause"`  // "" if no attempt has failed in this process
+	Status  int    `json:"status"` // status of the response; 0 without a response
+	Host    string `json:"host"`   // "" if only the proxy can be the cause
+	Reason  string `json:"reason"` // cause, status and host as a text, such as "403 at shop.example"
+	Example string `json:"example"`
+}
+
+// windowView is the JSON of the requests within a time window that ends now.
+type windowView struct {
+	Window    float64 `json:"window"` // s
+	Total     uint64  `json:"total"`
+	Delivered uint64  `json:"delivered"`
+	Refused   uint64  `json:"target_refused"` // delivered, with status 403 or 429
+}
+
+// statusWindow is the window of the requests of a status.
+const statusWindow = 5 * time.Minute
+
+// maxGroups is the maximum number of groups of failing proxies in a status.
+const maxGroups = 10
+
+func (h *statusHandler) get(c *fiber.Ctx) error {
+	v := statusView{Failures: []failureGroup{}}
+	groups := map[failureGroup]*failureGroup{} // the key has the fields that the proxies of a group have in common
+	failing := h.lists.failures()
+	for _, u := range h.lists.current().proxies {
+		state := u.State()
+		_, banned := h.lists.banned(u)
+		p := &v.Proxies
+		p.Total++
+		count(&p.InService, state == core.Closed && !u.Draining() && !banned && !u.Unreached())
+		count(&p.Closed, state == core.Closed)
+		count(&p.Open, state == core.Open)
+		count(&p.HalfOpen, state == core.HalfOpen)
+		count(&p.Draining, u.Draining())
+		count(&p.Banned, banned)
+		count(&p.Unreached, u.Unreached())
+		if !failing.have(u) {
+			continue
+		}
+		p.Failing++
+		alike := h.lists.groupOf(u, failing)
+		if groups[alike] == nil {
+			g := alike
+			g.Example = u.ID()
+			groups[alike] = &g
+		}
+		groups[alike].Proxies++
+	}
+	for _, g := range groups {
+		v.Failures = append(v.Failures, *g)
+	}
+	slices.SortFunc(v.Failures, func(a, b failureGroup) int {
+		return cmp.Or(cmp.Compare(b.Proxies, a.Proxies), strings.Compare(a.Example, b.Example))
+	})
+	v.Failures = v.Failures[:min(len(v.Failures), maxGroups)]
+	w := h.metrics.Window(statusWindow)
+	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused}
+	v.Summary = v.text()
+	if h.cluster != nil {
+		s := h.cluster.Status()
+		v.Cluster = viewOfCluster(&s)
+		v.Summary += v.Cluster.text()
+	}
+	return send(c, v)
+}
+
+func count(n *int, is bool) {
+	if is {
+		*n++
+	}
+}
+
+// groupOf returns the group of a failing proxy. Of its fields, it sets only Cause, Status, Host and Reason. If the
+// proxy has had no attempts, reachability checks have opened its breaker, and Cause is the cause of their failures.
+func (l *poolLists) groupOf(u *upstream.Upstream, failing failures) (g failureGroup) {
+	r := failing[u]
+	if r == nil { // the breaker of u is not closed, but its latest attempts do not fail
+		recent := l.metrics.Recent(u.ID())
+		r = &recent
+	}
+	if r.Last.At.IsZero() {
+		if causes := u.Why().OwnCause; len(causes) > 0 {
+			g.Cause = causeWord(causes[0].Cause)
+		}
+		g.Reason = cmp.Or(g.text(), unknownReason)
+		return g
+	}
+	k := r.Last.Key
+	g = failureGroup{Cause: verdict.Word(k.Cause()), Status: k.Status(), Host: r.Last.Host}
+	if verdict.Unreached(k.Cause()) || verdict.Bars(k.Cause()) {
+		g.Host = ""
+	}
+	g.Reason = cmp.Or(g.text(), unknownReason)
+	return g
+}
+
+// unknownReason is the reason of a failing proxy whose breaker was opened without a recorded attempt.
+const unknownReason = "unknown"
+
+// text returns the status in one sentence.
+func (v *statusView) text() string {
+	return v.poolText() + "; " + v.Requests.text()
+}
+
+func (v *statusView) poolText() string {
+	p := &v.Proxies
+	switch {
+	case p.Total == 0:
+		return "the pool is empty"
+	case p.Failing == 0 && p.Total == 1:
+		return "the proxy works"
+	case p.Failing == 0:
+		return fmt.Sprintf("all %d proxies work", p.Total)
+	}
+	fail := "fail"
+	if p.Failing == 1 {
+		fail = "fails"
+	}
+	text := fmt.Sprintf("%d of %d proxies %s", p.Failing, p.Total, fail)
+	g := &v.Failures[0]
+	switch {
+	case g.text() == "":
+		return text
+	case g.Proxies == 1 && p.Failing > 2:
+		return text + ", for different reasons"
+	case g.Proxies == 1 && p.Failing == 2:
+		return text + ", with " + g.text() + " and with " + v.Failures[1].text()
+	case g.Proxies == p.Failing && p.Failing > 1:
+		return text + ", all of them with " + g.text()
+	case g.Proxies < p.Failing:
+		return text + fmt.Sprintf(", %d of them with %s", g.Proxies, g.text())
+	}
+	return text + " with " + g.text()
+}
+
+// text returns the reason of a group, such as "403 at shop.example"; "" if it is not known.
+func (g *failureGroup) text() string {
+	text := strings.ReplaceAll(g.Cause, "_", " ")
+	switch {
+	case g.Status == 0:
+	case g.Cause == verdict.Word(verdict.Answered), g.Cause == verdict.Word(verdict.RetryStatus):
+		text = strconv.Itoa(g.Status)
+	default:
+		text += fmt.Sprintf(" (%d)", g.Status)
+	}
+	if text != "" && g.Host != "" {
+		text += " at " + g.Host
+	}
+	return text
+}
+
+func (w *windowView) text() string {
+	const minutes = int(statusWindow / time.Minute)
+	if w.Total == 0 {
+		return fmt.Sprintf("no requests in the last %d minutes", minutes)
+	}
+	share := math.Floor(ratio(w.Delivered-w.Refused, w.Total) * 100) // rounded down
+	return fmt.Sprintf("%.0f %% delivered in the last %d minutes", share, minutes)
+}
