@@ -7,18 +7,19 @@ import (
 	"sync"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 )
 
-// accessLog is the access log with its file.
+// accessLog is the access log of the gateway, with the file to which it writes.
 type accessLog struct {
 	accesslog.Log
-	standard io.Writer // used if there is no file
+	standard io.Writer // output of the lines if there is no file
 	log      *slog.Logger
 
 	mu     sync.Mutex    // guards the fields below
-	closed bool          // by close
+	closed bool          // close was called
 	file   *os.File      // nil if there is none
 	buffer *spool.Writer // writes to file; nil if there is none
 }
@@ -27,19 +28,37 @@ func newAccessLog(standard io.Writer, log *slog.Logger) *accessLog {
 	return &accessLog{standard: standard, log: log}
 }
 
-// openedAccessLog is an access log that has been opened and is not in use yet.
+// requestLog passes each client request that has ended to the access log and to the exporter of traces.
+type requestLog struct {
+	access *accesslog.Log
+	traces *otlp.Exporter
+}
+
+// On implements gateway.AccessLog.
+func (l *requestLog) On() bool {
+	_, traced := l.traces.Ratio()
+	return traced || l.access.On()
+}
+
+// Write implements gateway.AccessLog.
+func (l *requestLog) Write(r *accesslog.Record) {
+	l.access.Write(r)
+	l.traces.Write(r)
+}
+
+// openedAccessLog is an access log that has been opened and that accessLog does not use yet.
 type openedAccessLog struct {
 	filter accesslog.Filter
 	format string
 	file   *os.File // nil if there is none
 }
 
-// accessLogMode is the mode of a new access log. It is not readable for all users, because the log
-// has addresses and names of users.
+// accessLogMode is the file mode of a new access log. Not all users of the machine can read the file, because the log
+// has the addresses of clients and the names of the gateway's users.
 const accessLogMode = 0o640
 
-// openAccessLog opens the access log that cfg configures. A file is opened again even if its path has not
-// changed, because a program such as logrotate may have renamed it.
+// openAccessLog opens the access log that cfg configures. It opens the file even if a file with the same path is
+// already in use, because a program such as logrotate may have renamed that file.
 func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	filter, err := accesslog.ParseFilter(cfg.Log.Access)
 	if err != nil {
@@ -56,18 +75,18 @@ func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	return o, nil
 }
 
-// discard closes an access log that is not in use.
+// discard closes the file of an access log that use has not taken. After use, discard has no effect.
 func (o *openedAccessLog) discard() {
 	if o.file != nil {
 		o.file.Close()
 	}
 }
 
-// use makes all further lines go to o, and closes the previous file.
+// use makes o the access log: new lines go to o. Then use closes the previous file.
 func (a *accessLog) use(o *openedAccessLog) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed { // a reload ends after the gateway
+	if a.closed { // a reload has ended after the call of close
 		return
 	}
 	former, buffer := a.file, a.buffer
@@ -79,12 +98,12 @@ func (a *accessLog) use(o *openedAccessLog) {
 		})
 		out = a.buffer
 	}
-	o.file = nil // discard now has no effect
+	o.file = nil // after this, discard has no effect
 	a.Configure(o.filter, o.format, out)
 	a.closeFile(former, buffer)
 }
 
-// close writes the lines that are still buffered, and closes the file. The log is not used any more.
+// close writes the lines that are still buffered, and closes the file. Nothing may be written to the log after that.
 func (a *accessLog) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -92,7 +111,8 @@ func (a *accessLog) close() {
 	a.closeFile(a.file, a.buffer)
 }
 
-// closeFile writes the lines that are still buffered, and closes the file.
+// closeFile writes the lines that are still buffered to the file, and closes the file. It does nothing if file is
+// nil.
 func (a *accessLog) closeFile(file *os.File, buffer *spool.Writer) {
 	if file == nil {
 		return

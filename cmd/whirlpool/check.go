@@ -18,35 +18,36 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// An upload gets the checks of `whirlpool plugin verify`. They run in a child process with a low priority and
-// its own memory. In this way, a module that takes seconds to compile, or that makes the checks expensive on
-// purpose, does not slow down requests. The child leaves the compiled code of a slow module in the cache
-// directory, where the gateway finds it.
+// The gateway checks an uploaded module as `whirlpool plugin verify` does. The checks run in a child process that has
+// a low priority and its own memory. In this way, a module that takes seconds to compile, or that makes the checks
+// expensive on purpose, does not slow down requests. The child process writes the compiled code of a slow module to
+// the cache directory, where the gateway finds it.
 
-// checkTimeout is the longest time for the checks of one module. A good module of standard Go takes a second
-// of CPU time. At low priority on a busy machine it is checked within 20 s.
+// checkTimeout is the maximum time for the checks of one module. The checks of a good module that was compiled with
+// standard Go take one second of CPU time. At low priority on a busy machine, they take up to 20 s.
 const checkTimeout = 2 * time.Minute
 
-// checkHeader is the first line of a check child's standard input, in JSON. The module follows it.
+// checkHeader is the first line, in JSON, of the standard input of the child process. The module follows this line.
 type checkHeader struct {
 	Limits   wasmhost.Limits
 	CacheDir string
 	Config   map[string]any
-	Nice     int // see setNice
+	Nice     int // for setNice: niceSlow or niceOther
 }
 
-// The priorities of children. On a busy processor, the child gets a tenth of the gateway's share for a slow
-// module, and a third for other modules.
+// The nice values of the child process. niceSlow is for modules that are slow to compile (wasmhost.Slow), niceOther
+// for all other modules. On a busy processor, a child with niceSlow gets a tenth of the CPU time that the gateway
+// gets. A child with niceOther gets a third.
 const (
 	niceSlow  = 10
 	niceOther = 5
 )
 
-// checker checks uploads.
+// checker checks uploaded modules.
 type checker struct {
 	limits   wasmhost.Limits
 	cacheDir string
-	program  string // the executable of the child process; "" to check in this process
+	program  string // path of the executable of the child process; "" to check in this process
 }
 
 // check implements plugins.Options.Check.
@@ -86,17 +87,17 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	timed, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(timed, c.program, "plugin", "check")
-	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // no variables of the gateway, which may hold keys
+	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // the gateway's variables may hold keys
 	cmd.Stdin = io.MultiReader(bytes.NewReader(header), bytes.NewReader([]byte("\n")), bytes.NewReader(code))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	isolate(cmd)
-	runtime.LockOSThread() // Linux ends the child when the thread that has started it ends
+	runtime.LockOSThread() // Linux ends a child when the thread that has started the child ends
 	defer runtime.UnlockOSThread()
 	if ctx.Err() != nil {
 		return conformance.Report{}, ctx.Err()
 	}
-	if err := cmd.Start(); err != nil { // for example, the executable was removed, or no more processes are permitted
+	if err := cmd.Start(); err != nil { // the executable was removed, or the limit on processes is reached
 		return here()
 	}
 	err = cmd.Wait()
@@ -118,12 +119,12 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 // unfinished returns the rejection of a module whose checks were not completed.
 func unfinished(detail string) error {
 	return &plugins.Rejection{Failed: []plugins.FailedCheck{{
-		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify shows how far it comes",
+		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify FILE shows the result of each check",
 	}}}
 }
 
-// checkCommand returns the command of the child process. It is hidden, because it is not meant for
-// users, who have verify.
+// checkCommand returns the command of the child process. It is hidden, because only the gateway runs it. Users run
+// `whirlpool plugin verify`.
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the module on standard input for a gateway", Hidden: true,
@@ -135,7 +136,7 @@ func checkCommand() *cobra.Command {
 			}
 			var h checkHeader
 			d := json.NewDecoder(bytes.NewReader(line))
-			d.UseNumber() // numbers keep their text
+			d.UseNumber() // numbers stay as they are in the text
 			if err := d.Decode(&h); err != nil {
 				return usageError{err}
 			}

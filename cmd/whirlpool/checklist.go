@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/listcheck"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
@@ -23,13 +24,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// listOptions holds the flags of the command check.
+// listOptions holds the flags of the command `whirlpool check`.
 type listOptions struct {
 	url, out, scheme  string
+	exit, mmdb        string
 	expect            health.Expect
 	parallel          int
 	connect, timeout  time.Duration
 	detect, json, all bool
+
+	original proxylist.Original // the list that was read, with its form
 }
 
 func checkListCommand() *cobra.Command {
@@ -38,8 +42,10 @@ func checkListCommand() *cobra.Command {
 		Use: "check FILE|URL", Short: "Check the proxies of a list in parallel, and write the good ones",
 		Long: `Check the proxies of a list (a file, a URL, or - for standard input): whether each can be reached
 and, with --url, whether a GET of that URL through it gets the expected response, in absolute form
-and through a tunnel. The good ones, the fastest first, are printed, and written to --out in a form
-that serve --proxies reads. The exit code is 1 if none is good.`,
+and through a tunnel. With --mmdb the country of the exit address (--exit, or else the address of
+the proxy) is shown, and becomes the region of a proxy that has none. The good ones, the fastest first,
+are printed, and written to --out in the form in which they were read, or as URLs if that form cannot
+express what the check has found, such as a scheme. The exit code is 1 if none is good.`,
 		Example: "  whirlpool check list.txt --url https://example.com/ --out good.txt\n" +
 			"  whirlpool check socks.txt --scheme socks5 --json",
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
@@ -48,6 +54,8 @@ that serve --proxies reads. The exit code is 1 if none is good.`,
 	f.StringVar(&o.url, "url", "", "http:// or https:// `URL` to request through each proxy")
 	f.IntVar(&o.expect.Status, "expect-status", 0, "`STATUS` of the response; 0 for 200 to 299")
 	f.StringVar(&o.expect.Body, "expect-body", "", "`TEXT` that the response's body contains")
+	f.StringVar(&o.exit, "exit", "", "`PART` of the response with the proxy's exit address: body, or a header field")
+	f.StringVar(&o.mmdb, "mmdb", "", "MMDB `FILE` (GeoLite2-Country and others) for the country of each exit address")
 	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
 	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http, socks5 and socks4")
@@ -63,15 +71,23 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if o.parallel < 1 || o.connect <= 0 || o.timeout <= 0 {
 		return usage("--parallel, --connect and --timeout must be above 0")
 	}
-	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.timeout}
+	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.timeout,
+		Exit: o.exit}
 	if o.url != "" {
 		request, err := health.ParseURL(o.url)
 		if err != nil {
 			return usage("--url %w", err)
 		}
 		check.Request = &request
-	} else if o.expect != (health.Expect{}) {
-		return usage("--expect-status and --expect-body need --url")
+	} else if o.expect != (health.Expect{}) || o.exit != "" {
+		return usage("--expect-status, --expect-body and --exit need --url")
+	}
+	if o.mmdb != "" {
+		db, err := geo.Open(o.mmdb)
+		if err != nil {
+			return usage("--mmdb %s: %w", o.mmdb, err)
+		}
+		check.Country = db.Country
 	}
 	data, err := readList(cmd.Context(), file, cmd.InOrStdin())
 	if err != nil {
@@ -83,7 +99,8 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if !config.IsScheme(o.scheme) {
 		return usage("--scheme %q: must be "+upstream.ProxySchemes, o.scheme)
 	}
-	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme})
+	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme,
+		Original: &o.original})
 	if err != nil {
 		return err
 	}
@@ -116,19 +133,19 @@ func isURL(name string) bool {
 	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
 }
 
-// readList reads a list from a file, the standard input or a URL.
+// readList reads a proxy list from a file, the standard input or a URL.
 func readList(ctx context.Context, name string, stdin io.Reader) ([]byte, error) {
 	if !isURL(name) {
 		return readInput(name, stdin)
 	}
-	data, err := lists.Fetch(ctx, lists.Source{URL: name})
+	data, err := lists.Fetch(ctx, lists.Source{URL: name}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", lists.Redacted(name), err)
 	}
 	return data, nil
 }
 
-// report prints the results, writes the file, and returns an error if no proxy is good.
+// report prints the results, and writes the good proxies to the file --out. It returns an error if no proxy is good.
 func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	good := slices.DeleteFunc(slices.Clone(results), func(r listcheck.Result) bool { return !r.Good })
 	slices.SortStableFunc(good, func(a, b listcheck.Result) int { return int(a.Latency - b.Latency) })
@@ -154,7 +171,7 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 		}
 	}
 	if o.out != "" {
-		if err := writePrivate(o.out, listOf(good)); err != nil {
+		if err := writePrivate(o.out, o.list(good)); err != nil {
 			return err
 		}
 	}
@@ -164,7 +181,8 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	return nil
 }
 
-// writePrivate writes a file that only its owner can read, even if it replaces a file that others could read.
+// writePrivate writes a file that only its owner can read. If the file exists, writePrivate takes the access of other
+// users away.
 func writePrivate(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -173,7 +191,7 @@ func writePrivate(path, text string) error {
 	defer f.Close()
 	if info, err := f.Stat(); err != nil {
 		return err
-	} else if info.Mode().IsRegular() { // no terminal and no pipe
+	} else if info.Mode().IsRegular() { // it is no terminal and no pipe, whose mode must not change
 		if err := f.Chmod(0o600); err != nil {
 			return err
 		}
@@ -184,7 +202,7 @@ func writePrivate(path, text string) error {
 	return f.Close()
 }
 
-// line returns the line of the text output for a good proxy.
+// line returns the line with which the text output shows a good proxy.
 func (o *listOptions) line(r *listcheck.Result) string {
 	can := ""
 	switch {
@@ -196,19 +214,24 @@ func (o *listOptions) line(r *listcheck.Result) string {
 	default:
 		can = "CONNECT only"
 	}
-	return strings.TrimSpace(fmt.Sprintf("%-48s %6d ms  %s", r.Spec.Address.Redacted(), r.Latency.Milliseconds(), can))
-}
-
-// listOf returns a list of the proxies, one URL per line.
-func listOf(good []listcheck.Result) string {
-	var b strings.Builder
-	for i := range good {
-		b.WriteString(proxylist.Line(&good[i].Spec) + "\n")
+	where := ""
+	if o.mmdb != "" {
+		where = fmt.Sprintf("%-2s  ", r.Country)
 	}
-	return b.String()
+	return strings.TrimSpace(fmt.Sprintf("%-48s %6d ms  %s%s", r.Spec.Address.Redacted(), r.Latency.Milliseconds(),
+		where, can))
 }
 
-// listView is the JSON of one result. It has no credentials.
+// list returns a proxy list with the good proxies, in the form of the list that was read.
+func (o *listOptions) list(good []listcheck.Result) string {
+	specs, indexes := make([]upstream.Spec, len(good)), make([]int, len(good))
+	for i := range good {
+		specs[i], indexes[i] = good[i].Spec, good[i].Index
+	}
+	return o.original.List(specs, indexes)
+}
+
+// listView is the JSON of one result of the check. It has no credentials.
 type listView struct {
 	URL     string  `json:"url"`
 	Region  string  `json:"region,omitempty"`
@@ -216,14 +239,21 @@ type listView struct {
 	Get     bool    `json:"get"`
 	Connect bool    `json:"connect"`
 	Latency float64 `json:"latency,omitempty"` // s
+	Exit    string  `json:"exit_address,omitempty"`
+	Country string  `json:"country,omitempty"`
 	Fault   string  `json:"fault,omitempty"`
 }
 
 func viewOfResult(r *listcheck.Result) listView {
-	return listView{r.Spec.Address.Redacted(), r.Spec.Region, r.Good, r.Get, r.Connect, r.Latency.Seconds(), r.Fault}
+	v := listView{URL: r.Spec.Address.Redacted(), Region: r.Spec.Region, Good: r.Good, Get: r.Get, Connect: r.Connect,
+		Latency: r.Latency.Seconds(), Country: r.Country, Fault: r.Fault}
+	if r.Exit.IsValid() {
+		v.Exit = r.Exit.String()
+	}
+	return v
 }
 
-// listProgress prints the progress of a check.
+// listProgress prints the progress of a check of a proxy list.
 type listProgress struct {
 	out        io.Writer
 	of         int
@@ -232,7 +262,7 @@ type listProgress struct {
 	shown      time.Time
 }
 
-// add counts a result.
+// add counts a result. If out is a terminal, it also prints the progress, at most ten times a second.
 func (p *listProgress) add(r listcheck.Result) {
 	p.done++
 	if r.Good {
@@ -246,7 +276,7 @@ func (p *listProgress) add(r listcheck.Result) {
 	}
 }
 
-// end prints the totals.
+// end prints the numbers of checked and good proxies.
 func (p *listProgress) end(ctx context.Context) {
 	if p.live {
 		fmt.Fprint(p.out, "\r\x1b[K")
@@ -268,7 +298,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// readTLS reads the TLS files of a proxy of a list.
+// readTLS reads the TLS files that the proxy s of a proxy list names, and sets s.TLS.
 func readTLS(list string, s *upstream.Spec) (err error) {
 	if s.TLS == nil {
 		return nil

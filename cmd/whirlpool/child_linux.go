@@ -5,13 +5,14 @@ import (
 	"syscall"
 )
 
-// isolate puts a child into its own process group, so that the child does not receive signals to the
-// gateway's group. It also makes Linux end the child when the gateway ends.
+// isolate makes cmd start its child process in a new process group, so that signals to the process group of the
+// gateway do not reach the child. It also makes Linux end the child when the gateway ends.
 func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// setNice lowers the priority of all threads of this process, if it is alone in its process group.
+// setNice sets the nice value of all threads of this process. It does so only if this process leads its process group
+// (isolate), because the call applies to the whole group.
 func setNice(nice int) {
 	if syscall.Getpgrp() == syscall.Getpid() {
 		syscall.Setpriority(syscall.PRIO_PGRP, 0, nice)

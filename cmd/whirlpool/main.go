@@ -1,20 +1,28 @@
-// Command whirlpool is a forward proxy. It sends each request through the upstream proxy that is most likely
-// to succeed. If the request fails, it is retried through another proxy.
+// Command whirlpool is a forward proxy. It sends each request through the upstream proxy that is most likely to
+// succeed. If the attempt fails, it retries the request through another upstream proxy.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
-// version is set when the binary is built (Makefile).
+// version is the version of the gateway. The Makefile sets it when it builds the binary.
 var version = "dev"
+
+// commit is the commit of the sources; it ends with -dirty if the sources differed from the commit. The Makefile sets
+// it when it builds the binary, because go build does not record the commit if -buildvcs is false.
+var commit string
 
 func main() {
 	err := root().ExecuteContext(context.Background())
@@ -27,17 +35,70 @@ func main() {
 func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
+		Long: `A forward proxy that keeps traffic flowing through proxies that fail.
+
+The commands that work with a running gateway find its API by --url, $WHIRLPOOL_URL, or url in
+` + clientFile + `, and its key by --key-file, $WHIRLPOOL_API_KEY, or key or key_file there.
+
+Exit codes: 0 success; 1 the action failed, or a check found an error or a difference; 2 the command line is
+wrong, or its input cannot be read.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
 	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as the command version prints
-	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(),
-		stateCommand(), statusCommand(), eventsCommand(),
-		&cobra.Command{
-			Use: "version", Short: "Print the version",
-			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
-		})
+	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(), caCommand(),
+		stateCommand(), statusCommand(), healthCommand(), eventsCommand(), routeCommand(), proxiesCommand(),
+		policyCommand(), requestCommand(), reloadCommand(), doctorCommand(), topCommand(), versionCommand())
+	cmd.AddCommand(extraCommands()...)
 	usageErrors(cmd)
 	return cmd
+}
+
+func versionCommand() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !asJSON {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version)
+				return err
+			}
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(buildOf())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: also the commit, the version of Go, and the platform")
+	return cmd
+}
+
+// build describes the binary. Commit and Time are empty if the binary was built outside a repository.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"`
+	Time     string `json:"time,omitempty"` // of the commit
+	Modified bool   `json:"modified"`       // the sources differed from the commit
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // OS/architecture
+}
+
+func buildOf() build {
+	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Commit = s.Value
+			case "vcs.time":
+				b.Time = s.Value
+			case "vcs.modified":
+				b.Modified = s.Value == "true"
+			}
+		}
+	}
+	if commit != "" {
+		b.Commit, b.Modified = strings.CutSuffix(commit, "-dirty")
+	}
+	return b
 }
 
 const defaultFile = "koanf.toml"
@@ -83,51 +144,5 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 	f.String("listen", "", "`HOST:PORT` of the gateway (gateway.listen)")
 	f.String("api", "", "`HOST:PORT` of the API and the dashboard (api.listen)")
 	f.String("log-level", "", "`LEVEL` of the log: debug, info, warn or error (log.level)")
-	return cmd
-}
-
-// readable returns an error if a file cannot be read. It does not open a pipe, because the bytes that are
-// already in the pipe would be lost.
-func readable(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return fmt.Errorf("%s is a folder", path)
-	case !info.Mode().IsRegular():
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-func configCommand() *cobra.Command {
-	check := &cobra.Command{
-		Use: "check FILE", Short: "Check a configuration; every fault is named with its line",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := readable(args[0]); err != nil {
-				return usageError{err}
-			}
-			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ(), Once: true})
-			var more []string
-			if err == nil {
-				more, err = dryRun(cfg)
-			}
-			if err != nil {
-				return fmt.Errorf("%s is not valid\n%w", args[0], err)
-			}
-			for _, w := range append(cfg.Warnings, more...) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d proxies\n", args[0], cfg.ProxyCount())
-			return nil
-		},
-	}
-	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files"}
-	cmd.AddCommand(check)
 	return cmd
 }

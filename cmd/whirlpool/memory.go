@@ -10,12 +10,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// boundMemory returns memory to the system whenever the process is idle, until stop is called. If the environment
-// has no GOMEMLIMIT, it sets the runtime's memory limit to nine tenths of the limit of the control group.
+// boundMemory returns memory to the system whenever the process is idle, until the result stop is called. If
+// GOMEMLIMIT is not set, boundMemory also sets the memory limit of the Go runtime to nine tenths of the limit of the
+// control group.
 func boundMemory(ctx context.Context, log *slog.Logger) (stop func()) {
-	if limit, ok := memory.CgroupLimit(os.DirFS("/")); ok && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit / 10 * 9)
-		log.Info("memory limit", slog.Int64("control_group", limit), slog.Int64("runtime", limit/10*9))
+	cgroup, hasCgroup := memory.CgroupLimit(os.DirFS("/"))
+	if limit, ok := memory.RuntimeLimit(os.Getenv("GOMEMLIMIT"), cgroup, hasCgroup); ok {
+		debug.SetMemoryLimit(limit)
+		log.Info("memory limit", slog.Int64("control_group", cgroup), slog.Int64("runtime", limit))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup

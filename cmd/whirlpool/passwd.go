@@ -14,11 +14,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 )
 
-// secretArgs is the annotation of a command whose arguments are not quoted in errors, because one may be a
-// password.
+// secretArgs is an annotation of a command. The errors of such a command do not quote its arguments, because one of
+// them may be a password.
 const secretArgs = "secret arguments"
 
-// maxPassword is the maximum length of a password that passwd accepts, in bytes.
+// maxPassword is the maximum length, in bytes, of a password that the command passwd accepts.
 const maxPassword = 1024
 
 func passwdCommand() *cobra.Command {
@@ -49,8 +49,8 @@ first line of the standard input.`,
 	return cmd
 }
 
-// readPassword reads a password: from a terminal, twice and without echo; otherwise from the first line
-// of in.
+// readPassword reads a password. If in is a terminal, it asks for the password twice, without echo. Otherwise it
+// reads the first line of in.
 func readPassword(in io.Reader, prompt io.Writer) (string, error) {
 	password, err := "", error(nil)
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {

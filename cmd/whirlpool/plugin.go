@@ -29,12 +29,12 @@ func pluginCommand() *cobra.Command {
 compute the wait before a retry (backoffs) or rule on responses (judges).
 sdk/ABI.md is their contract.
 
-push, list, activate, rollback, release, delete, logs and test work with a gateway
-that runs: --to is the URL of its API, and the key comes from --key-file or
+push, list, activate, rollback, release, delete, logs and test work with a running
+gateway: --url is the URL of its API, and the key comes from --key-file or
 $WHIRLPOOL_API_KEY.
 
-Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
-command was not understood, or a file could not be read.`,
+Exit codes: 0 success; 1 the module failed a check, or the command failed; 2 the
+command line is wrong, or a file cannot be read.`,
 	}
 	cmd.AddCommand(
 		inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(),
@@ -44,10 +44,10 @@ command was not understood, or a file could not be read.`,
 	return cmd
 }
 
-// report is the result of a command: JSON by its tags, text by Write.
+// report is the result of a command. Its JSON form is the output with --json. Write prints it as text.
 type report interface{ Write(io.Writer) error }
 
-// host returns a host that keeps the output of the module.
+// host returns a WebAssembly host for the module. s.output keeps what the module logs in this host.
 func (s *subject) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
 }
@@ -62,10 +62,10 @@ type subject struct {
 	output *output.Output
 }
 
-// maxShown is the maximum number of log lines that are shown.
+// maxShown is the maximum number of log lines that showLog prints.
 const maxShown = 20
 
-// showLog prints the last log lines of the module to the standard error.
+// showLog prints the last log lines of the module to the standard error output.
 func (s *subject) showLog() {
 	lines := s.output.Lines(0)
 	if len(lines) == 0 {
@@ -82,8 +82,9 @@ func (s *subject) showLog() {
 	}
 }
 
-// about turns cmd into a command that calls run for a module without settings.
-func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
+// withSubject makes cmd read the module in the file of its first argument, and call run for it. The module gets no
+// settings.
+func withSubject(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
@@ -97,12 +98,13 @@ func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	return cmd
 }
 
-// aboutConfigured is like about, but adds the flag --config for the settings of the module.
-func aboutConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
+// withConfigured is like withSubject, but it adds the flag --config, with which the user gives settings to the
+// module.
+func withConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	var config settings
 	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil,
 		"a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
-	return about(cmd, func(s *subject) (err error) {
+	return withSubject(cmd, func(s *subject) (err error) {
 		if s.config, err = config.table(); err != nil {
 			return err
 		}
@@ -119,7 +121,7 @@ func (s *subject) show(r report) error {
 	return e.Encode(r)
 }
 
-// settings are the values of the flags --config.
+// settings are the values of the flag --config, each KEY=VALUE.
 type settings []string
 
 func (s settings) table() (map[string]any, error) {
@@ -138,11 +140,11 @@ func (s settings) table() (map[string]any, error) {
 }
 
 func inspectCommand() *cobra.Command {
-	return about(&cobra.Command{
+	return withSubject(&cobra.Command{
 		Use: "inspect FILE", Short: "Show what a module declares: kind, version, exports, imports, size, memory",
 		Long: `Show what a module declares: kind, ABI version, exports and imports with their
-signatures, size, memory. Nothing of it runs. Of a faulty module it tells what
-can be told, and what is wrong (exit code 1).`,
+signatures, size, memory. The module does not run. For a faulty module, the part
+that can be read is shown, with the fault (exit code 1).`,
 	}, func(s *subject) error {
 		r := inspect.Run(s.host(), s.code)
 		if err := s.show(r); err != nil {
@@ -156,12 +158,12 @@ can be told, and what is wrong (exit code 1).`,
 }
 
 func verifyCommand() *cobra.Command {
-	return aboutConfigured(&cobra.Command{
-		Use: "verify FILE", Short: "Check that a module keeps to the ABI, in whatever language it was written",
-		Long: `Check that a module keeps to sdk/ABI.md, in whatever language it was written:
-what it exports and imports, how it starts, reserves memory and takes settings,
-what it answers to plausible requests and to those at the edge, and what that
-costs. Each failed check says what to mend (exit code 1).`,
+	return withConfigured(&cobra.Command{
+		Use: "verify FILE", Short: "Check that a module follows the ABI, whatever language it was written in",
+		Long: `Check that a module follows sdk/ABI.md, whatever language it was written in: its
+exports and imports, its start, memory and settings, its results for plausible and
+for extreme requests, and the cost of its calls. The report on a failed check
+states what to change (exit code 1).`,
 		Example: "  whirlpool plugin verify mine.wasm --config margin=0.5",
 	}, func(s *subject) error {
 		r := conformance.Run(s.host(), s.code, s.config)
@@ -176,7 +178,7 @@ costs. Each failed check says what to mend (exit code 1).`,
 }
 
 func benchCommand() *cobra.Command {
-	return aboutConfigured(&cobra.Command{
+	return withConfigured(&cobra.Command{
 		Use: "bench FILE", Short: "Time a module beside the built-in of its kind, and count its fuel",
 		Long: `Time a module's calls at 1, 10, 100 and 1,000 candidates and count their fuel,
 beside the built-in of its kind (performance, exponential or ban_like) in the same run.
@@ -200,22 +202,22 @@ func simulateCommand() *cobra.Command {
 		ascii                  bool
 		jitter, breakers       bool
 	}
-	cmd := aboutConfigured(&cobra.Command{
-		Use: "simulate FILE", Short: "Play a module on a trace, beside the built-ins: a table and a plot",
-		Long: `Play a module on a trace, beside the built-ins, with a clock of its own and
-chance from a seed: the same arguments give the same answer.
+	cmd := withConfigured(&cobra.Command{
+		Use: "simulate FILE", Short: "Simulate a module and the built-ins on a trace: a table and a plot",
+		Long: `Simulate a module and the built-ins on a trace, with virtual time and random
+numbers from a seed: the same arguments give the same result.
 
 A scorer chooses a proxy for each request of the trace, by the gateway's own
-rules, beside performance, random and an oracle that knows the trace. Regret is
-how many requests more would be expected to succeed, had the proxy likeliest to
-succeed been taken each time.
+rules; it is compared with performance, random, and an oracle that knows the trace.
+Regret is the expected number of additional successes if each request had used the
+proxy with the highest probability of success.
 
-A backoff waits through outages of random length, beside the built-in backoffs;
-it needs no trace.
+A backoff is compared with the built-in backoffs on outages of random length; it
+needs no trace.
 
-A trace is JSON lines. One without "proxy" says something of the whole, and may
-be missing; any other says how a proxy does from a moment on ("at", seconds),
-and what it leaves out stays as it was:
+A trace is JSON lines. An optional line without "proxy" describes the requests.
+Each other line describes a proxy from the time "at" (in seconds) on; values that
+are missing in a later line do not change:
 
   {"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
   {"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "region": "EU"}
@@ -279,7 +281,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
 	f.StringVar(&o.generate, "generate", "swap", "make a trace by this `SPEC`")
 	f.StringVar(&o.write, "write-trace", "", "write the trace to `FILE` as well")
-	f.Uint64Var(&o.seed, "seed", 1, "of all chance")
+	f.Uint64Var(&o.seed, "seed", 1, "of all random numbers")
 	f.BoolVar(&o.ascii, "ascii", false, "draw with ASCII only")
 	f.BoolVar(&o.breakers, "breakers", false, "scorers: with circuit breakers of the default thresholds")
 	f.BoolVar(&o.jitter, "jitter", false, "backoffs: the policy asks for jitter")
@@ -326,12 +328,12 @@ func writeTrace(path string, t *simulate.Trace) error {
 	return f.Close()
 }
 
-// play is the result of simulate.
+// play is the result of the command simulate.
 type play interface {
 	Write(io.Writer, simulate.Style) error
 }
 
-// drawn is a play and the style in which its text is drawn.
+// drawn is the report of a play. Its text is drawn in a style, which the JSON does not contain.
 type drawn struct {
 	play
 	style simulate.Style
@@ -339,7 +341,7 @@ type drawn struct {
 
 func (d drawn) Write(w io.Writer) error { return d.play.Write(w, d.style) }
 
-// MarshalJSON encodes the play without the style.
+// MarshalJSON encodes the play only.
 func (d drawn) MarshalJSON() ([]byte, error) { return json.Marshal(d.play) }
 
 func showPlay(s *subject, p play, style simulate.Style, faults int) error {
@@ -356,9 +358,9 @@ func newCommand() *cobra.Command {
 	var p scaffold.Plugin
 	var kind, dir string
 	cmd := &cobra.Command{
-		Use: "new NAME", Short: "Begin a plugin: a folder that builds and passes its test at once",
-		Long: `Begin a plugin: a folder with source, test, Makefile, README and the SDK, that
-builds and passes its test at once. NAME is what the gateway will call it: a
+		Use: "new NAME", Short: "Create a plugin: a folder that builds and passes its test",
+		Long: `Create a plugin: a folder with source, test, Makefile, README and the SDK, which
+builds and passes its test. NAME is the name of the plugin in the gateway: a
 lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 		Example: "  whirlpool plugin new mine --lang go --kind scorer",
 		RunE: func(cmd *cobra.Command, args []string) error {

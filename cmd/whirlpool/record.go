@@ -20,8 +20,8 @@ func recordCommand() *cobra.Command {
 	var every, length time.Duration
 	cmd := &cobra.Command{
 		Use: "record FILE", Short: "Record a running gateway as a trace for simulate",
-		Long: `Record a running gateway as a trace for plugin simulate: how its proxies do, as
-GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
+		Long: `Record a running gateway as a trace for plugin simulate: the state of its proxies
+in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 		Example: "  whirlpool plugin record today.jsonl --for 8h --every 30s",
 	}
 	f := cmd.Flags()
@@ -34,7 +34,7 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		// The file must be writable before the recording begins, not only at its end.
+		// If the file cannot be written, the command must fail before the recording, not after it.
 		_, err := os.Stat(args[0])
 		fresh := errors.Is(err, fs.ErrNotExist)
 		file, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY, 0o666)
@@ -61,8 +61,9 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at the beginning, then at intervals of every, and at the end,
-// after length. It returns an error if the first reading fails, and leaves out later ones that fail.
+// record reads the state of the proxies at its start, then at the interval every, and when the time length has passed
+// or ctx ends. If the first reading fails, record returns an error. If a reading after the first one fails, record
+// leaves it out of the trace.
 func record(ctx context.Context, g *remote, every, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)
@@ -84,7 +85,7 @@ func record(ctx context.Context, g *remote, every, length time.Duration) (*simul
 		case <-ctx.Done():
 			more = false
 		}
-		if proxies, err = readProxies(g); err != nil { // an interrupt does not cancel the context of g
+		if proxies, err = readProxies(g); err != nil { // an interrupt ends ctx, but not the context of g
 			g.note("whirlpool: left out: %v", err)
 			continue
 		}

@@ -38,14 +38,17 @@ type fakeAPI struct {
 	responses map[string][]string // "STATUS body"
 	requests  []string
 	bodies    map[string]string
-	keys      map[string]bool // values of Authorization
+	queries   map[string]string // of the last request, by method and path
+	keys      map[string]bool   // values of Authorization
 }
 
 func newFakeAPI(t *testing.T, responses map[string][]string) *fakeAPI {
-	f := &fakeAPI{responses: responses, bodies: map[string]string{}, keys: map[string]bool{}}
+	f := &fakeAPI{responses: responses, bodies: map[string]string{}, queries: map[string]string{},
+		keys: map[string]bool{}}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		at := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")
 		f.requests = append(f.requests, at)
+		f.queries[at] = r.URL.RawQuery
 		f.keys[r.Header.Get("Authorization")] = true
 		body, _ := io.ReadAll(r.Body)
 		f.bodies[at] = string(body)
@@ -144,12 +147,12 @@ func TestPluginCommands(t *testing.T) {
 		"no API": {[]string{"list"}, map[string][]string{"GET /plugins": {"502 <html>"}}, 1, "",
 			"is it the API of a gateway?", "GET /plugins"},
 		"no JSON": {[]string{"list"}, map[string][]string{"GET /plugins": {"200 <html>"}}, 1, "",
-			"is it the API of a gateway?", "GET /plugins"},
+			"does not respond with the JSON of the API", "GET /plugins"},
 		"no file": {[]string{"push", file + "x"}, nil, 2, "", "no such file", ""},
 		"no name": {[]string{"push", file, "--name", "A"}, nil, 2, "", "set another name with --name", ""},
 		"another use": {[]string{"push", file, "--activate", "third"}, nil, 2, "", "first, retry, backoff or judge",
 			""},
-		"a bad URL": {[]string{"list", "--to", "ftp://secret"}, nil, 2, "", "--to must be a URL", ""},
+		"a bad URL": {[]string{"list", "--to", "ftp://secret"}, nil, 2, "", "--url: the address must be a URL", ""},
 		"a key in a URL": {[]string{"list", "--to", "http://k:secret@h"}, nil, 2, "", "the key comes from --key-file",
 			""},
 		"no key file":     {[]string{"list", "--key-file", file + "x"}, nil, 2, "", "no such file", ""},

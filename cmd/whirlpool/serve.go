@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
@@ -26,12 +27,12 @@ type options struct {
 	cpuProfile string
 }
 
-// serve runs the gateway until a signal ends it.
+// serve runs the gateway until a signal or ctx ends it, or until it fails.
 func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGPIPE) // if the reader of the log ends, the next record must not end the process
+	signal.Ignore(syscall.SIGPIPE) // if the program that reads the log ends, a later record must not end this process
 	stopProfile, err := profile(o.cpuProfile)
 	if err != nil {
 		return err
@@ -55,8 +56,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
-	log, level, output, done := openLog(cfg.Log, logTo)
-	defer done() // the error could only be logged
+	log, level, output, done := openLog(cfg.Log, logTo, foldedMessages(cfg)...)
+	defer done() // its error is ignored: the log, which would report it, is closed
 	defer boundMemory(ctx, log)()
 	program, err := os.Executable()
 	if err != nil {
@@ -69,20 +70,24 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	defer g.plugins.Close()
 	defer g.keeper.close()
 	defer g.access.close()
+	defer g.traces.Close()
+	defer g.cluster.close()
+	defer g.push.Close()
 	inForce := g.fingerprintSince(loading)
 	if err := listeners.listen(ctx, cfg.Gateway.Listen, cfg.API.Listen); err != nil {
 		return err
 	}
 	g.engine.ForbidAddress(listeners.api.Addr())
 	g.address = listeners.gateway.Addr().String()
+	g.push.Configure(cfg.PushSettings())
 	g.lists.Use(cfg.Lists())
 	defer g.lists.Close()
 	select {
-	case <-g.lists.Changed(): // the fetcher has kept versions of lists
+	case <-g.lists.Changed(): // the fetcher has lists that an earlier process kept
 		g.reload()
 	default:
 	}
-	if cfg.Log.Format == "json" { // then programs read the log, and often the standard output, too
+	if cfg.Log.Format == "json" { // programs read this log, and often the standard output, too
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
 			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.keeper.path()),
 			slog.String("version", version))
@@ -103,8 +108,13 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	stopWatch := watch(g, watcher, inForce)
 	defer stopWatch()
+	alive, stop := watchdog(g.log)
+	defer stop()
+	notify(g.log, daemon.SdNotifyReady)
 	for {
 		select {
+		case <-alive:
+			notify(g.log, daemon.SdNotifyWatchdog)
 		case err := <-failed:
 			if err != nil {
 				return err
@@ -112,18 +122,18 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		case <-g.lists.Changed():
 			go g.reload()
 		case <-ctx.Done():
-			return g.drain(0, signals)
+			return g.drain(0, signals, alive)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				go g.reload() // in a goroutine, so that the next signal is handled
+				go g.reload() // in a goroutine, so that the loop handles the next signal
 				continue
 			}
-			return g.leave(s, signals)
+			return g.leave(s, signals, alive)
 		}
 	}
 }
 
-// address returns the URL of a listener.
+// address returns the URL of the listener at hostPort. tls is set if the listener has TLS.
 func address(tls bool, hostPort string) string {
 	if tls {
 		return "https://" + hostPort
@@ -131,7 +141,7 @@ func address(tls bool, hostPort string) string {
 	return "http://" + hostPort
 }
 
-// greet prints the addresses of the gateway, the dashboard and the API, and the state folder.
+// greet prints the addresses of the gateway, the dashboard and the API, and the path of the state folder.
 func greet(out io.Writer, gateway, api, state string, proxies int, demo *lab.Demo) {
 	fmt.Fprintf(out, "gateway    %s   (%d proxies)\n", gateway, proxies)
 	fmt.Fprintf(out, "dashboard  %s/   API %s/api/v1\n", api, api)
@@ -148,7 +158,7 @@ func greet(out io.Writer, gateway, api, state string, proxies int, demo *lab.Dem
 	}
 }
 
-// profile writes a CPU profile to a file until stop is called; "" writes none.
+// profile writes a CPU profile to a file until stop is called. If file is "", it writes no profile.
 func profile(file string) (stop func(), err error) {
 	if file == "" {
 		return func() {}, nil
@@ -167,7 +177,7 @@ func profile(file string) (stop func(), err error) {
 	}, nil
 }
 
-// use adds the demo's proxies, and its settings unless a flag sets them.
+// use adds the proxies of the demo to the configuration, and each setting of the demo that no flag sets.
 func (o *options) use(demo *lab.Demo) {
 	o.source.URLs = append(o.source.URLs, demo.Proxies()...)
 	for key, value := range demo.Settings() {
@@ -177,31 +187,31 @@ func (o *options) use(demo *lab.Demo) {
 	}
 }
 
-// grace returns the time within which requests in flight must end after a signal.
+// grace returns the grace period (gateway.drain_grace): the maximum time for which a draining gateway waits for the
+// requests in flight.
 func (g *gateway) grace() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
-// sameSignal is the time within which a second signal counts as the first one: timeout(1) sends its signal
-// to the process and then to its process group.
+// sameSignal is the time after a first signal within which a second signal is ignored. timeout(1) sends one signal
+// twice: to the process, and then to its process group.
 const sameSignal = 100 * time.Millisecond
 
-// settleTime is the time for which the gateway waits, after it has closed its listener, for requests on
-// connections that have none. It waits only if the socket was passed to it, because another process then
-// accepts the new clients, which do not notice the wait.
+// settleTime is the time for which the gateway waits for requests on idle client connections after it has closed its
+// listener. The gateway waits only if its sockets were passed to it, because another process then accepts the new
+// clients without a gap.
 const settleTime = time.Second
 
-// wantedPoll is the interval at which a draining process checks whether another one waits for its state
-// folder.
+// wantedPoll is the interval at which a draining process checks whether another process waits for its state folder.
 const wantedPoll = 20 * time.Millisecond
 
-// leave ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay. During the
-// delay the gateway accepts clients, but is not ready (/readyz). If there is a state folder, changes
-// through the API fail from the signal on, and a process that waits for the folder gets it. A second signal
-// ends the process at once.
-func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
+// leave ends the gateway after the signal s. After SIGTERM it first waits for gateway.drain_delay. During this delay
+// the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes
+// through the API fail from the signal on, and the folder is unlocked for a process that waits for it. A second
+// signal ends the process immediately.
+func (g *gateway) leave(s os.Signal, signals <-chan os.Signal, alive <-chan time.Time) error {
 	g.mu.Lock()
 	delay := time.Duration(g.cfg.Gateway.DrainDelay)
 	g.mu.Unlock()
@@ -210,12 +220,13 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal) error {
 	}
 	g.log.Info("draining", slog.String("signal", s.String()), slog.String("delay", delay.String()),
 		slog.String("grace", g.grace().String()))
-	return g.drain(delay, signals)
+	return g.drain(delay, signals, alive)
 }
 
-// drain continues to serve for the time delay. Then it waits for the requests in flight, at most for the
-// grace period.
-func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
+// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most the
+// grace period. Whenever it receives a value from alive, it notifies the watchdog of the service manager.
+func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, alive <-chan time.Time) error {
+	notify(g.log, daemon.SdNotifyStopping)
 	begun := time.Now()
 	g.engine.Leave()
 	g.plugins.Freeze()
@@ -233,6 +244,8 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 			}
 		case <-done:
 			return nil
+		case <-alive:
+			notify(g.log, daemon.SdNotifyWatchdog)
 		case <-look.C:
 			if g.keeper.wanted() {
 				g.keeper.close()
@@ -245,7 +258,7 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal) error {
 	}
 }
 
-// shutdown ends the servers within the grace period, and then closes done.
+// shutdown ends the servers of the gateway and the API within the grace period, and then closes the channel done.
 func (g *gateway) shutdown(done chan<- struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
 	defer cancel()
@@ -259,7 +272,7 @@ func (g *gateway) shutdown(done chan<- struct{}) {
 	g.engine.StopAccepting(settled)
 	stop()
 	var api sync.WaitGroup
-	api.Go(func() { g.api.Shutdown(ctx) }) // at the same time, because new connections belong to the new process
+	api.Go(func() { g.api.Shutdown(ctx) }) // together with the gateway: the new process gets the new connections
 	g.engine.Shutdown(ctx)
 	api.Wait()
 	close(done)

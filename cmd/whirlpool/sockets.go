@@ -7,39 +7,39 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// sockets are the listening sockets of the process. A nil socket has not been opened yet.
+// sockets are the listening sockets of the process. A socket is nil until it is opened.
 type sockets struct {
 	gateway, api net.Listener
 }
 
-// firstFD is the number of the first passed file descriptor (sd_listen_fds(3)).
+// firstFD is the number of the first file descriptor that a parent process passes (sd_listen_fds(3)).
 const firstFD = 3
 
-// socketsPassed reports whether the parent process has passed sockets.
+// socketsPassed reports whether the parent process has passed sockets to this process.
 func socketsPassed(environ func(string) string) bool {
 	n, err := strconv.Atoi(environ("LISTEN_FDS"))
 	return err == nil && n > 0 && environ("LISTEN_PID") == strconv.Itoa(os.Getpid())
 }
 
-// passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)). In
-// environ, LISTEN_PID is the id of this process and LISTEN_FDS the number of sockets. LISTEN_FDNAMES may give them
-// the names gateway and api. Sockets with other names go to the gateway, if it has none yet, and then to the API.
+// passedSockets returns the sockets that the parent process has passed in the way of systemd (sd_listen_fds(3)).
+// environ returns environment variables: LISTEN_PID is the id of this process, and LISTEN_FDS the number of passed
+// sockets. LISTEN_FDNAMES may have a name for each socket: gateway or api. A socket without such a name becomes the
+// socket of the gateway, or of the API if the gateway has one.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil
 	}
-	n, _ := strconv.Atoi(environ("LISTEN_FDS")) // socketsPassed has parsed it
+	n, _ := strconv.Atoi(environ("LISTEN_FDS")) // its error is nil: socketsPassed has parsed the number
 	names := strings.Split(environ("LISTEN_FDNAMES"), ":")
 	files := map[string]*os.File{}
 	var unnamed []*os.File
 	for i := range n {
 		fd := firstFD + i
-		syscall.CloseOnExec(fd)
+		closeOnExec(fd)
 		file := os.NewFile(uintptr(fd), "passed socket")
 		if i < len(names) && (names[i] == "gateway" || names[i] == "api") && files[names[i]] == nil {
 			files[names[i]] = file
@@ -72,8 +72,8 @@ func inherit(file *os.File, name string) (net.Listener, error) {
 	return l, nil
 }
 
-// override sets the listening addresses in settings to those of the passed sockets, so that later checks
-// and outputs use them.
+// override sets the listening addresses in settings to the addresses of the passed sockets. As a result, the checks
+// of the configuration and the outputs use the addresses of these sockets.
 func (s *sockets) override(settings map[string]any) {
 	if s.gateway != nil {
 		settings["gateway.listen"] = s.gateway.Addr().String()
@@ -83,7 +83,7 @@ func (s *sockets) override(settings map[string]any) {
 	}
 }
 
-// listen opens the sockets that were not passed.
+// listen opens the sockets that the parent process has not passed.
 func (s *sockets) listen(ctx context.Context, gateway, api string) (err error) {
 	if s.gateway == nil {
 		if s.gateway, err = socket.Listen(ctx, gateway); err != nil {

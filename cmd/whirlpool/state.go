@@ -18,18 +18,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/state"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // The names of files in the state folder.
 const (
 	changesFile = "changes"
-	idsFile     = "ids" // the ids of proxies without an id in the configuration
+	idsFile     = "ids" // automatic ids: of proxies without an id in the configuration
 	historyFile = "metrics"
 )
 
-// keeper keeps the state folder open. Its zero value has no folder.
+// keeper holds the open state folder and its files. The zero value stands for a gateway without a state folder.
 type keeper struct {
 	dir     *state.Dir
 	store   *state.Store // changes by the API
@@ -38,17 +41,17 @@ type keeper struct {
 	once    sync.Once
 }
 
-// The longest time for which openState waits for another process to unlock the folder. This is usually the
-// previous process of the gateway, which unlocks the folder when it begins to drain. The wait is long if the
-// previous process has passed its sockets, because this process then probably starts before the other one
-// gets its signal.
+// The maximum times for which openState waits until another process unlocks the folder. The other process is usually
+// the previous process of the gateway, which unlocks the folder when it begins to drain. longWait applies if the
+// sockets were passed to this process: then this process usually starts before the previous one gets the signal to
+// drain. Otherwise shortWait applies.
 const (
 	shortWait = time.Second
 	longWait  = time.Minute
 )
 
-// openState locks and opens the folder of state.dir. If that fails for a configured folder, openState returns
-// an error. If it fails for the default folder, openState logs a warning, and the gateway keeps no state.
+// openState locks and opens the folder of state.dir. If it cannot lock or open a configured folder, openState returns
+// an error. If it cannot lock or open the default folder, openState logs a warning, and the gateway keeps no state.
 func openState(cfg *config.Config, wait time.Duration, log *slog.Logger) (*keeper, error) {
 	if cfg.State.Dir == "" {
 		if cfg.State.Implied {
@@ -108,7 +111,7 @@ func logDamage(log *slog.Logger, file string, d state.Damage) {
 	}
 }
 
-// path returns the folder, or "".
+// path returns the path of the state folder, or "" without a state folder.
 func (k *keeper) path() string {
 	if k.dir == nil {
 		return ""
@@ -116,7 +119,8 @@ func (k *keeper) path() string {
 	return k.dir.Path
 }
 
-// restore restores the metrics and the usage of users of earlier processes, and saves both from now on.
+// restore restores what earlier processes have saved: metrics, the usage of users, the used bytes of limits, costs
+// and bans. From then on this process saves all these at intervals.
 func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
@@ -129,8 +133,8 @@ func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
 	k.history = h
 }
 
-// freeze makes later changes by the API fail with state.ErrClosed, because another process may already have
-// read the recorded changes. Metrics are still saved.
+// freeze makes all later changes by the API fail with state.ErrClosed. After freeze, the next process may read the
+// recorded changes, so this process must not add to them. Metrics are still saved.
 func (k *keeper) freeze() {
 	for _, s := range []*state.Store{k.store, k.ids} {
 		if s != nil {
@@ -139,11 +143,11 @@ func (k *keeper) freeze() {
 	}
 }
 
-// wanted reports whether another process waits for the folder.
+// wanted reports whether another process waits until this process unlocks the folder.
 func (k *keeper) wanted() bool { return k.dir != nil && k.dir.Wanted() }
 
-// close writes the remaining metrics and closes the files, and unlocks the folder for other
-// processes.
+// close saves the metrics that have changed since the last save, closes the files, and unlocks the folder for another
+// process.
 func (k *keeper) close() {
 	k.once.Do(func() {
 		if k.dir == nil {
@@ -157,13 +161,16 @@ func (k *keeper) close() {
 	})
 }
 
-// history saves metrics and the usage of users in a journal.
+// history saves metrics, the usage of users, the used bytes of limits, costs and bans in a journal.
 type history struct {
 	journal *state.Journal
 	engine  *engine.Engine
 	log     *slog.Logger
-	used    map[access.Used]struct{} // usage as it is in the journal
-	failing bool                     // the last save failed
+	used    map[access.SavedUsage]struct{} // usage of users as it is in the journal
+	bytes   map[limit.SavedUsage]struct{}  // used bytes of limits as they are in the journal
+	costs   costSets                       // costs as they are in the journal
+	bans    []rest.Pair                    // bans as they are in the journal
+	failing bool                           // the last save failed
 	stop    chan struct{}
 	done    chan struct{}
 }
@@ -171,19 +178,25 @@ type history struct {
 // counts is an entry of the journal. It has the counters that have changed since the previous entry.
 type counts struct {
 	metrics.Saved
-	Users []access.Used `json:"users,omitempty"`
+	Users  []access.SavedUsage `json:"users,omitempty"`
+	Costs  *engine.Costs       `json:"costs,omitempty"`
+	Bans   *[]engine.SavedBan  `json:"bans,omitempty"`   // all bans and rests (Engine.LastingBans); nil if unchanged
+	Limits []limit.SavedUsage  `json:"limits,omitempty"` // usage of proxies and pairs with a limit on bytes
 }
 
-// historyEvery is the interval at which metrics are saved. If the process is killed, the counts of at most this time
-// are lost.
+// historyEvery is the interval at which history saves the counters. If the process is killed, at most the counts of
+// one interval are lost.
 const historyEvery = 5 * time.Second
 
-// openHistory restores metrics and the usage of users from a file, and saves both in it from now on.
+// openHistory restores metrics, the usage of users, the used bytes of limits, costs and bans from a file. From then
+// on the result saves all these in the same file at intervals.
 func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, error) {
 	h := &history{engine: e, log: log, stop: make(chan struct{}), done: make(chan struct{})}
 	var damage state.Damage
 	var err error
-	used := map[string]access.Used{}
+	used, bytes := map[string]access.SavedUsage{}, map[[2]string]limit.SavedUsage{}
+	var bans []engine.SavedBan
+	costs := [3]map[string]upstream.Cost{{}, {}, {}}
 	h.journal, damage, err = state.OpenJournal(state.OS{}, file, time.Now(), func(entry []byte) error {
 		var c counts
 		if err := json.Unmarshal(entry, &c); err != nil {
@@ -193,6 +206,19 @@ func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, err
 		for _, u := range c.Users {
 			used[u.Name] = u
 		}
+		if c.Bans != nil {
+			bans = *c.Bans
+		}
+		if c.Costs != nil {
+			for i, list := range costLists(c.Costs) {
+				for _, cost := range *list {
+					costs[i][cost.Name] = cost
+				}
+			}
+		}
+		for _, u := range c.Limits {
+			bytes[[2]string{u.Proxy, u.Host}] = u
+		}
 		return nil
 	})
 	if err != nil {
@@ -201,17 +227,51 @@ func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, err
 	logDamage(log, file, damage)
 	e.Metrics().EndRestore()
 	e.RestoreUsage(slices.Collect(maps.Values(used)))
-	h.used = asSet(e.Usage())
+	var all engine.Costs
+	for i, list := range costLists(&all) {
+		*list = slices.Collect(maps.Values(costs[i]))
+	}
+	e.RestoreCosts(all)
+	e.RestoreBans(bans)
+	h.bans = e.LastingBans()
+	e.RestoreUsedBytes(slices.Collect(maps.Values(bytes)))
+	all = e.Costs()
+	h.used, h.bytes, h.costs = asSet(e.Usage()), asSet(e.UsedBytes()), setsOf(&all)
 	go h.run()
 	return h, nil
 }
 
-func asSet(list []access.Used) map[access.Used]struct{} {
-	set := make(map[access.Used]struct{}, len(list))
+func asSet[T comparable](list []T) map[T]struct{} {
+	set := make(map[T]struct{}, len(list))
 	for _, u := range list {
 		set[u] = struct{}{}
 	}
 	return set
+}
+
+// costLists returns pointers to the lists of c: the costs of proxies, vendors and users.
+func costLists(c *engine.Costs) [3]*[]upstream.Cost {
+	return [...]*[]upstream.Cost{&c.Proxies, &c.Vendors, &c.Users}
+}
+
+// costSets has a set for each list of costLists, in the same order. The set has the elements of the list.
+type costSets [3]map[upstream.Cost]struct{}
+
+func setsOf(c *engine.Costs) (sets costSets) {
+	for i, list := range costLists(c) {
+		sets[i] = asSet(*list)
+	}
+	return sets
+}
+
+// changed returns the elements of list that are not in saved; if all is set, it returns all elements of list.
+func changed[T comparable](list []T, saved map[T]struct{}, all bool) (out []T) {
+	for _, e := range list {
+		if _, found := saved[e]; all || !found {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func (h *history) run() {
@@ -230,20 +290,33 @@ func (h *history) run() {
 	}
 }
 
-// save writes the counters that have changed.
+// save adds an entry to the journal with the counters that have changed since the previous entry. If the journal
+// needs a replacement, save replaces it by one entry with all counters.
 func (h *history) save() {
 	all := h.journal.NeedsReplace()
-	used := h.engine.Usage()
-	c := counts{Saved: h.engine.Metrics().Save(all)}
-	for _, u := range used {
-		if _, saved := h.used[u]; all || !saved {
-			c.Users = append(c.Users, u)
+	used, bytes, costs := h.engine.Usage(), h.engine.UsedBytes(), h.engine.Costs()
+	c := counts{Saved: h.engine.Metrics().Save(all), Users: changed(used, h.used, all),
+		Limits: changed(bytes, h.bytes, all)}
+	bans := h.engine.LastingBans()
+	if all || !slices.Equal(bans, h.bans) {
+		saved := make([]engine.SavedBan, len(bans))
+		for i, b := range bans {
+			saved[i] = h.engine.SaveBan(b)
+		}
+		c.Bans = &saved
+	}
+	next := setsOf(&costs)
+	for i, list := range costLists(&costs) {
+		if *list = changed(*list, h.costs[i], all); len(*list) > 0 {
+			c.Costs = &costs
 		}
 	}
-	if c.Empty() && len(c.Users) == 0 && !all {
+	if c.Empty() && len(c.Users) == 0 && len(c.Limits) == 0 && c.Costs == nil &&
+		c.Bans == nil && !all {
 		return
 	}
-	h.used = asSet(used) // after an error, the next save writes all of them
+	// If the write below fails, the next save writes all counters (NeedsReplace), so these maps need no correction.
+	h.used, h.bytes, h.costs, h.bans = asSet(used), asSet(bytes), next, bans
 	entry, err := json.Marshal(c)
 	switch {
 	case err != nil:
@@ -263,10 +336,11 @@ func (h *history) close() {
 	<-h.done
 }
 
-// formerStateDir is the default of state.dir in version 0.1.
+// formerStateDir was the default of state.dir in version 0.1.
 const formerStateDir = "whirlpool-data"
 
-// warnOfFormerDir warns of uploads in the former default of state.dir.
+// warnOfFormerDir logs a warning if the former default of state.dir has uploaded plugins, which this version does not
+// read from there.
 func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	if !cfg.State.Implied {
 		return
@@ -277,7 +351,7 @@ func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	}
 }
 
-// configuration returns the part of cfg that can be changed through the API.
+// configuration returns the part of cfg that the API can change.
 func configuration(cfg *config.Config) changes.Configuration {
 	return changes.Configuration{
 		Proxies: cfg.Engine().Proxies, Policy: cfg.Policy,

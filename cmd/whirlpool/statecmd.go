@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// stateCommand returns the command that lists and forgets the recorded changes of a running gateway.
+// stateCommand returns the command state, which lists and deletes the recorded changes of a running gateway.
 func stateCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "state", Short: "Work with the changes by the API that outlive a restart"}
+	cmd := &cobra.Command{Use: "state", Short: "Work with the changes by the API that are kept over a restart"}
 	cmd.AddCommand(showStateCommand(), clearStateCommand())
 	return cmd
 }
@@ -52,7 +52,7 @@ func showStateCommand() *cobra.Command {
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.At.Format(time.RFC3339), c.Change, c.Key, note)
 			}
-			t.Flush() // its only error is that of the output
+			t.Flush() // Flush fails only if a write to the output fails
 		})
 	})
 }

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,24 +15,27 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/sdk/client"
 )
 
-// Commands that show the state of a running gateway, through its API.
+// The commands in this file read the state of a running gateway from its API, and show it.
 
-// gatewayStatus is the output of the command status.
+// gatewayStatus is the JSON output of the command status.
 type gatewayStatus struct {
 	Gateway   string          `json:"gateway"`
+	Summary   string          `json:"summary"` // from GET /status
 	Proxies   proxyCounts     `json:"proxies"`
 	Requests  requestCounts   `json:"requests"`
-	Failing   []failingProxy  `json:"failing"` // at most maxFailing
+	Failing   []failingProxy  `json:"failing"` // maxFailing proxies at most
 	Suspect   []suspectTarget `json:"suspect_targets"`
 	LoadedAt  time.Time       `json:"configuration_at"`
 	LoadFault []string        `json:"configuration_faults"`
 	Restart   []string        `json:"needs_restart"`
 }
 
-// proxyCounts has the numbers of proxies. A draining or unreached proxy is not counted again by the state of
-// its breaker.
+// proxyCounts has the number of proxies in each state. A proxy that is in several states counts in each of them.
 type proxyCounts struct {
 	Total     int `json:"total"`
 	InService int `json:"in_service"`
@@ -39,16 +43,21 @@ type proxyCounts struct {
 	Open      int `json:"open"`
 	Draining  int `json:"draining"`
 	Unreached int `json:"unreached"`
+	Banned    int `json:"banned"`
 }
 
-// requestCounts has the numbers of requests in the hours that metrics keep.
+// requestCounts has the numbers of requests in the last Hours hours, for which the gateway keeps metrics.
 type requestCounts struct {
 	Hours     int    `json:"hours"`
 	Requests  uint64 `json:"requests"`
 	Delivered uint64 `json:"delivered"`
+	Refused   uint64 `json:"target_refused"` // delivered requests whose response has status 403 or 429
 	Attempts  uint64 `json:"attempts"`
 	Retries   uint64 `json:"retries"`
 }
+
+// served returns the number of requests that were delivered and that their target did not refuse.
+func (r *requestCounts) served() uint64 { return r.Delivered - min(r.Refused, r.Delivered) }
 
 // failingProxy is a proxy whose breaker is not closed.
 type failingProxy struct {
@@ -58,14 +67,14 @@ type failingProxy struct {
 	Why   string    `json:"why"`
 }
 
-// suspectTarget is a target that fails through every proxy.
+// suspectTarget is a suspect target: it fails through several proxies, and succeeds through none.
 type suspectTarget struct {
 	Target   string `json:"target"`
 	Failures int    `json:"failures"`
 }
 
-// maxFailing is the maximum number of proxies for which the status shows why they fail, because each of them takes a
-// request to the API.
+// maxFailing is the maximum number of failing proxies in the status. The limit exists because status sends a request
+// to the API for each of these proxies, to read the reason of its breaker.
 const maxFailing = 10
 
 func statusCommand() *cobra.Command {
@@ -73,7 +82,7 @@ func statusCommand() *cobra.Command {
 		Use: "status", Short: "Show the state of a running gateway: proxies, requests, and why proxies fail",
 		Long: `Show the state of a running gateway: its proxies, its requests, and why proxies fail.
 The exit code is 1 if the gateway does not respond.`,
-		Example: "  whirlpool status\n  whirlpool status --json --to http://10.0.0.5:8889",
+		Example: "  whirlpool status\n  whirlpool status --json --url http://10.0.0.5:8889",
 	}, func(r *remote, _ []string) error {
 		s, err := r.status()
 		if err != nil {
@@ -114,65 +123,54 @@ func (r *remote) readConfig(s *gatewayStatus) error {
 	}
 	s.Gateway, s.LoadedAt, s.Restart = v.Gateway, v.Reload.At, v.Reload.Restart
 	for _, raw := range v.Reload.Faults {
-		var f struct {
-			File, Key, Message string
-			Line               int
-		}
-		text := string(raw)
-		if json.Unmarshal(raw, &f) == nil && f.Message != "" {
-			text = fmt.Sprintf("%s:%d: %s: %s", f.File, f.Line, f.Key, f.Message)
-		}
-		s.LoadFault = append(s.LoadFault, text)
+		s.LoadFault = append(s.LoadFault, faultText(raw))
 	}
 	return nil
+}
+
+// faultText converts a fault of the configuration from the JSON of the API to text.
+func faultText(raw json.RawMessage) string {
+	var f config.Fault
+	if json.Unmarshal(raw, &f) != nil || f.Msg == "" {
+		return string(raw)
+	}
+	return f.String()
 }
 
 func (r *remote) readProxies(s *gatewayStatus) error {
-	var v struct {
-		Proxies []struct {
-			ID, State           string
-			Draining, Unreached bool
-		}
-	}
-	if err := r.get("/proxies", &v); err != nil {
+	status, err := r.api.Status(r.context())
+	if _, err = r.explain(err); err != nil {
 		return err
 	}
-	s.Proxies.Total = len(v.Proxies)
-	for _, p := range v.Proxies {
-		switch {
-		case p.Draining:
-			s.Proxies.Draining++
-		case p.State == "open":
-			s.Proxies.Open++
-		case p.State == "half_open":
-			s.Proxies.HalfOpen++
-		case p.Unreached:
-			s.Proxies.Unreached++
-		default:
-			s.Proxies.InService++
-		}
-		if p.State != "closed" {
-			s.Failing = append(s.Failing, failingProxy{ID: p.ID, State: p.State})
-		}
+	p := &status.Proxies
+	s.Summary = status.Summary
+	s.Proxies = proxyCounts{Total: p.Total, InService: p.InService, HalfOpen: p.HalfOpen, Open: p.Open,
+		Draining: p.Draining, Unreached: p.Unreached, Banned: p.Banned}
+	if p.Open+p.HalfOpen == 0 {
+		return nil
 	}
-	slices.SortFunc(s.Failing, func(a, b failingProxy) int { return cmp.Compare(a.ID, b.ID) })
-	s.Failing = s.Failing[:min(len(s.Failing), maxFailing)]
-	for i := range s.Failing {
-		if err := r.readWhy(&s.Failing[i]); err != nil {
+	page, err := r.api.Breakers(r.context(), client.List{State: []string{"open", "half_open"}, Limit: maxFailing})
+	if _, err = r.explain(err); err != nil {
+		return err
+	}
+	for i := range page.Breakers {
+		f := failingProxy{ID: page.Breakers[i].ProxyID, State: page.Breakers[i].State}
+		if err := r.readWhy(&f); err != nil {
 			return err
 		}
+		s.Failing = append(s.Failing, f)
 	}
 	return nil
 }
 
-// readWhy sets Since and Why of f from the proxy's breaker in the API.
+// readWhy reads the breaker of the proxy f from the API, and sets Since and Why of f.
 func (r *remote) readWhy(f *failingProxy) error {
 	var v struct {
 		Since time.Time `json:"last_state_change"`
 		Why   struct{ Summary string }
 	}
 	status, err := r.send(request{method: "GET", path: "/circuit-breakers/" + url.PathEscape(f.ID)}, &v)
-	if status == http.StatusNotFound { // the proxy has been removed meanwhile
+	if status == http.StatusNotFound { // the proxy was removed after the list was read
 		return nil
 	}
 	f.Since, f.Why = v.Since, v.Why.Summary
@@ -182,6 +180,7 @@ func (r *remote) readWhy(f *failingProxy) error {
 func (r *remote) readRequests(s *gatewayStatus) error {
 	var v struct {
 		Requests uint64                                `json:"total_requests"`
+		Refused  uint64                                `json:"target_refused"`
 		Attempts uint64                                `json:"total_attempts"`
 		Retries  uint64                                `json:"total_retries"`
 		Hours    int                                   `json:"retention_hours"`
@@ -190,7 +189,8 @@ func (r *remote) readRequests(s *gatewayStatus) error {
 	if err := r.get("/metrics/retries", &v); err != nil {
 		return err
 	}
-	s.Requests = requestCounts{Hours: v.Hours, Requests: v.Requests, Attempts: v.Attempts, Retries: v.Retries}
+	s.Requests = requestCounts{Hours: v.Hours, Requests: v.Requests, Refused: v.Refused, Attempts: v.Attempts,
+		Retries: v.Retries}
 	for _, p := range v.ByPolicy {
 		s.Requests.Delivered += p.Successes
 	}
@@ -220,14 +220,22 @@ func (r *remote) readTargets(s *gatewayStatus) error {
 func (s *gatewayStatus) print(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	p, q := &s.Proxies, &s.Requests
+	fmt.Fprintf(table, "status\t%s\n", s.Summary)
 	fmt.Fprintf(table, "gateway\t%s\n", s.Gateway)
-	fmt.Fprintf(table, "proxies\t%d: %d in service, %d half-open, %d open, %d draining, %d unreached\n", p.Total,
-		p.InService,
-		p.HalfOpen, p.Open, p.Draining, p.Unreached)
+	fmt.Fprintf(table, "proxies\t%d: %d in service, %d half-open, %d open, %d draining, %d unreached", p.Total,
+		p.InService, p.HalfOpen, p.Open, p.Draining, p.Unreached)
+	if p.Banned > 0 {
+		fmt.Fprintf(table, ", %d banned", p.Banned)
+	}
+	fmt.Fprintln(table)
 	delivered := "none yet"
 	if q.Requests > 0 {
-		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered; %d attempts, %d retries", q.Requests, q.Hours,
-			100*float64(q.Delivered)/float64(q.Requests), q.Attempts, q.Retries)
+		refused := ""
+		if q.Refused > 0 {
+			refused = fmt.Sprintf(", %d refused by their targets (403 or 429)", q.Refused)
+		}
+		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered%s; %d attempts, %d retries", q.Requests, q.Hours,
+			100*float64(q.served())/float64(q.Requests), refused, q.Attempts, q.Retries)
 	}
 	fmt.Fprintf(table, "requests\t%s\n", delivered)
 	for _, f := range s.Failing {
@@ -247,76 +255,119 @@ func (s *gatewayStatus) print(w io.Writer) {
 	if len(s.Restart) > 0 {
 		fmt.Fprintf(table, "\ttakes effect at the next start: %s\n", strings.Join(s.Restart, ", "))
 	}
-	table.Flush() // its error is that of w, and cannot be reported
+	table.Flush() // an error of w, the output, cannot be reported
+}
+
+func healthCommand() *cobra.Command {
+	ready := false
+	cmd := &cobra.Command{
+		Use: "health", Short: "Check whether a gateway runs, for containers: exit code 0 or 1",
+		Long: `Check whether a gateway runs or, with --ready, whether it takes new clients, as GET /healthz and GET
+/readyz do. It needs no key. The exit code is 1 if the gateway does not respond within 5 s, or is not ready.`,
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "check whether the gateway takes new clients")
+	return onGateway(cmd, func(r *remote, _ []string) error {
+		path := "/healthz"
+		if ready {
+			path = "/readyz"
+		}
+		r.api.HTTP.Timeout = 5 * time.Second
+		var raw json.RawMessage
+		if err := r.get(path, &raw); err != nil {
+			return err
+		}
+		var health struct{ Status string }
+		if err := json.Unmarshal(raw, &health); err != nil {
+			return err
+		}
+		return r.show(raw, func(w io.Writer) { fmt.Fprintln(w, health.Status) })
+	})
 }
 
 func eventsCommand() *cobra.Command {
-	types := ""
+	var query client.EventQuery
+	follow := true
 	cmd := onGateway(&cobra.Command{
 		Use: "events", Short: "Print the events of a running gateway as they happen",
 		Long: `Print the events of a running gateway as they happen: transitions of breakers with their reason,
-reloads, changes of the policy, activations and faults of plugins. Each line has the time, the type and
-the JSON of one event; --json prints the JSON of the event alone. The command ends with an interrupt.`,
-		Example: "  whirlpool events\n  whirlpool events --type breaker,reload",
-	}, func(r *remote, _ []string) error { return r.follow(types) })
-	cmd.Flags().StringVar(&types, "type", "", "`TYPES` of events, separated by commas (default: all)")
-	return cmd
-}
-
-// follow prints events until the stream ends.
-func (r *remote) follow(types string) error {
-	path := "/events"
-	if types != "" {
-		path += "?type=" + url.QueryEscape(types)
-	}
-	in, err := http.NewRequestWithContext(r.cmd.Context(), http.MethodGet, r.base.String()+path, nil)
-	if err != nil {
-		return err
-	}
-	if r.key != "" {
-		in.Header.Set("Authorization", "Bearer "+r.key)
-	}
-	r.http.Timeout = 0 // the stream has no end
-	out, err := r.http.Do(in)
-	if err != nil {
-		return r.unreachable(err)
-	}
-	defer out.Body.Close()
-	if out.StatusCode != http.StatusOK {
-		body, err := io.ReadAll(out.Body)
-		if err != nil {
-			return err
-		}
-		return r.failure(out.StatusCode, body)
-	}
-	return r.printEvents(out.Body)
-}
-
-// maxEvent is the longest line of an event, in bytes.
-const maxEvent = 1 << 20
-
-// printEvents prints the events of a stream (WHATWG HTML, section 9.2.6).
-func (r *remote) printEvents(stream io.Reader) error {
-	s := bufio.NewScanner(stream)
-	s.Buffer(nil, maxEvent)
-	kind := ""
-	for s.Scan() {
-		name, value, _ := strings.Cut(s.Text(), ": ")
-		switch name {
-		case "event":
-			kind = value
-		case "data":
-			line := value
-			if !r.asJSON {
-				line = time.Now().Format(time.DateTime) + " " + kind + " " + value
-			}
-			if _, err := fmt.Fprintln(r.cmd.OutOrStdout(), line); err != nil {
+reloads, bans, exhausted requests (in a flood one a second, with the number of the other ones), changes of
+the policy, activations and faults of plugins. Only --type prints these:
+  change    each change through the API, with the name of the key
+  request   each request that has ended, with its attempts
+  attempt   each attempt that has ended
+--sample 0.01 prints request and attempt for 1 % of the requests only. Each line has the time, the type and
+the JSON of one event; --json prints the JSON of the event alone. The command ends with an interrupt.
+With --follow=false it prints the events that the gateway has kept, and ends; request and attempt are not
+kept.`,
+		Example: "  whirlpool events\n  whirlpool events --type breaker,exhaustion\n" +
+			"  whirlpool events --type request --sample 0.01\n  whirlpool events --follow=false",
+	}, func(r *remote, _ []string) error {
+		for _, t := range query.Types {
+			if err := oneOf("--type", t, eventTypes); err != nil {
 				return err
 			}
 		}
+		if query.Sample != 0 && !slices.Contains(query.Types, "request") && !slices.Contains(query.Types, "attempt") {
+			return errors.New("--sample needs --type request or --type attempt")
+		}
+		if !(query.Sample >= 0 && query.Sample <= 1) {
+			return errors.New("--sample must be a number above 0 and up to 1, such as 0.01")
+		}
+		if follow {
+			return r.follow(query)
+		}
+		return r.keptEvents(query)
+	})
+	cmd.Flags().StringSliceVar(&query.Types, "type", nil,
+		"`TYPES` of events, separated by commas (default: all but change, request and attempt)")
+	cmd.Flags().Float64Var(&query.Sample, "sample", 0, "`SHARE` of the requests for request and attempt (default: 1)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", true, "print new events until the command is ended")
+	completeWords(cmd, "type", eventTypes)
+	return cmd
+}
+
+// eventTypes are the types of the events in GET /events.
+var eventTypes = []string{"breaker", "plugin_log", "plugin_fault", "plugin_quarantine", "activation", "policy",
+	"reload", "ban", "exhaustion", "change", "request", "attempt"}
+
+// follow prints events until the gateway ends the stream or the command is interrupted.
+func (r *remote) follow(query client.EventQuery) error {
+	err := r.events(r.context(), query, func() {})
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s has ended the stream of events", r.api.Base.Host)
 	}
-	if err := s.Err(); err != nil {
+	return err
+}
+
+// eventsQuiet is a time without an event. After it, keptEvents assumes that all kept events have arrived.
+const eventsQuiet = 500 * time.Millisecond
+
+// keptEvents prints the events that the gateway keeps: the last ones of the event stream.
+func (r *remote) keptEvents(query client.EventQuery) error {
+	ctx, cancel := context.WithCancel(r.context())
+	defer cancel()
+	quiet := time.AfterFunc(time.Minute, cancel) // until the response begins, up to one minute
+	defer quiet.Stop()
+	query.LastID = "0" // the gateway has not given this id, so it sends all kept events
+	err := r.events(ctx, query, func() { quiet.Reset(eventsQuiet) })
+	if errors.Is(err, io.EOF) || ctx.Err() != nil && r.context().Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// events prints the events that query selects. It calls arrived when the response begins, and when an event arrives.
+func (r *remote) events(ctx context.Context, query client.EventQuery, arrived func()) error {
+	r.api.HTTP.Timeout = 0 // no timeout, because the response does not end
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: arrived})
+	_, err := r.explain(r.api.Events(ctx, query, func(e client.Event) error {
+		arrived()
+		line := string(e.Data)
+		if !r.asJSON {
+			line = time.Now().Format(time.DateTime) + " " + e.Type + " " + line
+		}
+		_, err := fmt.Fprintln(r.cmd.OutOrStdout(), line)
 		return err
-	}
-	return fmt.Errorf("%s has ended the stream of events", r.base.Host)
+	}))
+	return err
 }

@@ -12,9 +12,10 @@ func statusResponses() map[string][]string {
 	return map[string][]string{
 		"GET /config": {`200 {"gateway":"127.0.0.1:8888","reload":{"ok":false,"at":"2026-11-29T03:00:00Z","faults":[` +
 			`{"file":"k.toml","line":3,"key":"log.level","message":"must be debug"}],"restart":["api.listen"]}}`},
-		"GET /proxies": {`200 {"proxies":[{"id":"a","state":"closed"},{"id":"b c","state":"open"},` +
-			`{"id":"d","state":"half_open"},{"id":"e","state":"closed","draining":true},` +
-			`{"id":"f","state":"closed","unreached":true}]}`},
+		"GET /status": {`200 {"summary":"2 of 5 proxies fail","proxies":{"total":5,"in_service":1,"closed":3,` +
+			`"open":1,"half_open":1,"draining":1,"unreached":1}}`},
+		"GET /circuit-breakers": {`200 {"circuit_breakers":[{"proxy_id":"b c","state":"open"},` +
+			`{"proxy_id":"d","state":"half_open"}]}`},
 		"GET /circuit-breakers/b c": {`200 {"last_state_change":"2026-11-29T03:00:00Z","why":{"summary":"5 of 5"}}`},
 		"GET /metrics/retries": {`200 {"total_requests":200,"total_attempts":230,"total_retries":30,` +
 			`"retention_hours":24,"by_policy":{"x":{"successes":150},"y":{"successes":49}}}`},
@@ -28,6 +29,7 @@ func TestStatus(t *testing.T) {
 	out, errs, code := run("status")
 	require.Zero(t, code, errs)
 	for _, line := range []string{
+		`status +2 of 5 proxies fail\n`,
 		`gateway +127\.0\.0\.1:8888\n`,
 		`proxies +5: 1 in service, 1 half-open, 1 open, 1 draining, 1 unreached\n`,
 		`requests +200 in 24 h, 99\.50 % delivered; 230 attempts, 30 retries\n`,
@@ -50,8 +52,19 @@ func TestStatus(t *testing.T) {
 	require.Len(t, s.Failing, 2, "d is named although it was removed meanwhile")
 }
 
+// Requests that the target refuses are not among the delivered ones.
+func TestStatusOfRefusedRequests(t *testing.T) {
+	responses := statusResponses()
+	responses["GET /metrics/retries"] = []string{`200 {"total_requests":50,"total_attempts":50,"total_retries":0,` +
+		`"target_refused":40,"retention_hours":24,"by_policy":{"x":{"successes":50}}}`}
+	newFakeAPI(t, responses)
+	out, errs, code := run("status")
+	require.Zero(t, code, errs)
+	require.Regexp(t, `requests +50 in 24 h, 20\.00 % delivered, 40 refused by their targets \(403 or 429\); 50 `, out)
+}
+
 // A gateway that fails, or is no gateway, is an error with a message.
-func TestStatusOfNothing(t *testing.T) {
+func TestStatusWithoutAGateway(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /targets"] = []string{`403 {"error":"forbidden","message":"the key may not read"}`}
 	newFakeAPI(t, responses)
@@ -65,6 +78,20 @@ func TestStatusOfNothing(t *testing.T) {
 	}
 }
 
+func TestHealth(t *testing.T) {
+	newFakeAPI(t, map[string][]string{"GET /healthz": {`200 {"status":"ok","version":"1"}`},
+		"GET /readyz": {`503 {"error":"not_ready","message":"all breakers are open"}`}})
+	out, errs, code := run("health")
+	require.Zero(t, code, errs)
+	require.Equal(t, "ok\n", out)
+	_, errs, code = run("health", "--ready")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "all breakers are open")
+	t.Setenv(urlVar, "http://127.0.0.1:1")
+	_, _, code = run("health")
+	require.Equal(t, exitFailed, code)
+}
+
 func TestEvents(t *testing.T) {
 	const stream = "200 retry: 2000\n\n: a comment\n\nid: 1\nevent: policy\ndata: {\"max_attempts\":4}\n\n" +
 		"event: reload\ndata: {\"ok\":true}\n\n"
@@ -75,6 +102,16 @@ func TestEvents(t *testing.T) {
 	require.Regexp(t, `^\S+ \S+ policy \{"max_attempts":4\}\n\S+ \S+ reload \{"ok":true\}\n$`, out)
 	out, _, _ = run("events", "--json")
 	require.Equal(t, "{\"max_attempts\":4}\n{\"ok\":true}\n", out)
+
+	for message, args := range map[string][]string{
+		"--sample needs --type":      {"--sample", "0.5"},
+		"number above 0 and up to 1": {"--type", "request", "--sample", "1.5"},
+		"did you mean exhaustion":    {"--type", "exhaustions"},
+	} {
+		_, errs, code = run(append([]string{"events"}, args...)...)
+		require.NotZero(t, code)
+		require.Contains(t, errs, message)
+	}
 
 	newFakeAPI(t,
 		map[string][]string{"GET /events": {`400 {"error":"bad_query","message":"type must be one of a, b"}`}})

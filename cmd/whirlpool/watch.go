@@ -12,23 +12,25 @@ import (
 )
 
 const (
-	// settle is the time without changes in the folders after which files are read, because an editor writes
-	// in several steps. If the folders keep changing (a log file may be in one), files are read after
-	// maxSettle.
+	// settle is the time that must pass without changes in the watched folders before the files are checked, because
+	// an editor writes a file in several steps. If the folders never stay unchanged for that long (for example,
+	// because a log file is in one of them), the files are checked after maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
-	// listQuiet is the time for which a proxy list must be unchanged before it is read, because a program may
-	// take seconds to write a long list. A list that keeps changing is read after maxListWait.
+	// listQuiet is the time for which a proxy list must be unchanged before it is read, because a program may take
+	// seconds to write a long list. A list that never stays unchanged for that long is read after maxListWait.
 	listQuiet   = 500 * time.Millisecond
 	maxListWait = 30 * time.Second
-	// lookEvery is the interval of checks without notifications. They are necessary because some file systems
-	// send no notifications, and a machine may have no inotify instance left (containers share them).
+	// lookEvery is the interval at which the files are checked even if there is no notification of a change. These
+	// checks are necessary because some file systems send no notifications. In addition, a machine may have no free
+	// inotify instance, because its containers share them.
 	lookEvery = 2 * time.Second
 )
 
-// watch reloads the configuration when the configuration file, or a file that it names, changes: in place, by
-// rename, or behind a symbolic link (Kubernetes). It watches folders, not files. If w is nil, it only checks
-// the files every lookEvery. seen is the fingerprint of the configuration in force.
+// watch reloads the configuration when the configuration file changes, or a file that the configuration names. It
+// finds a change in place, by rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the
+// files. If w is nil, there are no notifications, and watch only checks the files at the interval lookEvery. seen is
+// the fingerprint of the files (fingerprint) that are in force.
 func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
@@ -38,16 +40,17 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Add(1)
-	g.fingerprint(w) // watches the folders
+	g.fingerprint(w) // makes w watch the folders
 	go func() {
 		defer wg.Done()
 		look := time.NewTicker(lookEvery)
 		defer look.Stop()
-		quiet := time.NewTimer(0) // the files may have changed since seen was computed
+		quiet := time.NewTimer(0) // first check immediately: files may have changed since seen was computed
 		defer quiet.Stop()
-		// Each reload is followed by another check, because the files may have changed while they were read. A pause
-		// precedes that check; otherwise a file that is written for a minute would be read all the time.
-		var waiting time.Time // time of the first change of lists that still change and have not been read
+		// After each reload the files are checked again, because they may have changed while the reload read them.
+		// The wait before this check is maxSettle. Without the wait, a file that a program writes for a minute would
+		// be read all the time.
+		var waiting time.Time // since when a changed list is not read because it still changes; zero if there is none
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {
@@ -91,8 +94,9 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	}
 }
 
-// listsChanging returns the time until all proxy lists will have been unchanged for listQuiet, if none
-// changes again. It returns 0 if they already have been. It ignores a modification time in the future.
+// listsChanging returns the time that must still pass until the files that the configuration names, such as proxy
+// lists, have been unchanged for listQuiet. It is 0 if they have already been unchanged for that long. listsChanging
+// ignores modification times in the future.
 func (g *gateway) listsChanging() (rest time.Duration) {
 	g.mu.Lock()
 	files := g.cfg.Files()
@@ -109,8 +113,8 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 	return rest
 }
 
-// fingerprintSince returns the fingerprint of the files that were loaded at the time began or later. If a file has
-// changed meanwhile, it returns "", which is different from every fingerprint.
+// fingerprintSince returns the fingerprint of the watched files. began is a time before the gateway loaded them. If a
+// file has changed since that time, fingerprintSince returns "", which is different from every fingerprint.
 func (g *gateway) fingerprintSince(began time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {
@@ -122,8 +126,9 @@ func (g *gateway) fingerprintSince(began time.Time) string {
 	return sum
 }
 
-// fingerprint returns the state of the watched files. If w is not nil, it also watches the folders of the
-// files, and the folders that symbolic links lead to.
+// fingerprint returns a text that changes when a watched file changes: it has the path, size, modification time and
+// inode number of each file. If w is not nil, fingerprint also makes w watch the folders of the files, and the
+// folders of the targets if a file is a symbolic link.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)
@@ -139,7 +144,7 @@ func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 			continue
 		}
 		watch(path)
-		if target, err := filepath.EvalSymlinks(path); err == nil { // the target of a symbolic link
+		if target, err := filepath.EvalSymlinks(path); err == nil { // path may be a symbolic link
 			watch(target)
 		}
 		if info, err := os.Stat(path); err == nil {

@@ -15,11 +15,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/logfold"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -28,7 +31,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// gateway has the parts of a running process.
+// gateway is the running gateway with all its parts.
 type gateway struct {
 	source  config.Source
 	log     *slog.Logger
@@ -42,18 +45,22 @@ type gateway struct {
 	lists   *lists.Fetcher
 	keeper  *keeper
 	access  *accessLog
+	traces  *otlp.Exporter
+	cluster *clusterNode // nil without a cluster
+	push    *push.Pusher
 
-	reloading sync.Mutex // held during a reload, which takes long if it compiles new plugins
+	reloading sync.Mutex // held during a reload; a reload takes long if it compiles new plugins
 
 	mu      sync.Mutex       // guards the fields below
-	cfg     *config.Config   // in force
-	status  api.ReloadStatus // of the last reload
+	cfg     *config.Config   // the configuration in force
+	status  api.ReloadStatus // the result of the last reload
 	address string           // the listening address of the gateway
 }
 
-// openLog opens the log. Writing a record does not wait for out, which may be slow; w is the writer that buffers the
-// records. done writes the records that are still queued.
-func openLog(cfg config.Log, out io.Writer) (
+// openLog opens the log. A goroutine that writes a record does not wait for the output out, which may be slow: the
+// result w buffers the records. The result done writes the records that are still in the buffer. The parameter first
+// has messages: in a flood of records with such a message, the log gets only the first record (logfold.New).
+func openLog(cfg config.Log, out io.Writer, first ...string) (
 	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, done func() error,
 ) {
 	level = &slog.LevelVar{}
@@ -66,7 +73,7 @@ func openLog(cfg config.Log, out io.Writer) (
 	if cfg.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds})
 	}
-	folding := logfold.New(handler)
+	folding := logfold.New(handler, first...)
 	log = slog.New(folding)
 	return log, level, w, func() error {
 		folding.Flush()
@@ -74,7 +81,17 @@ func openLog(cfg config.Log, out io.Writer) (
 	}
 }
 
-// inSeconds writes durations in seconds, as the API does. By default slog's JSON writes nanoseconds.
+// foldedMessages returns the messages for the parameter first of openLog. With breaker.blame = "literal" there are no
+// such messages. Then each refused request has a record of its own, as in version 0.1, up to the limit logfold.Burst.
+func foldedMessages(cfg *config.Config) []string {
+	if cfg.Breaker.Blame == config.BlameLiteral {
+		return nil
+	}
+	return []string{"no proxy admissible"}
+}
+
+// inSeconds converts an attribute that is a duration to seconds, the unit of the API. Without it, the JSON of slog
+// would have nanoseconds.
 func inSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
@@ -89,8 +106,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire creates the parts of the gateway. program is the executable that checks uploads; "" to check them
-// in this process.
+// wire creates the parts of the gateway. program is the path of the executable that runs as a child process to check
+// uploads; with "", this process checks them.
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
 ) (_ *gateway, err error) {
@@ -100,6 +117,13 @@ func wire(
 		return nil, err
 	}
 	g.access.use(access)
+	g.traces = otlp.New(version, log)
+	g.traces.Configure(cfg.TraceSettings())
+	defer func() {
+		if err != nil {
+			g.traces.Close()
+		}
+	}()
 	g.events = api.NewEvents(time.Now)
 	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
@@ -118,6 +142,9 @@ func wire(
 			g.keeper.close()
 		}
 	}()
+	if g.cluster, err = openCluster(cfg, g.log); err != nil {
+		return nil, withPlaces(cfg, &core.KeyError{Key: "cluster.url", Err: err})
+	}
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	g.lists = lists.NewFetcher(nil, g.keptLists(), log)
@@ -142,34 +169,53 @@ func wire(
 	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) (err error) {
 		conf := cfg.Engine()
 		conf.Proxies = proxies
-		g.engine, err = engine.New(conf, engine.Options{
-			Plugins: reg, Observe: reg.Observe, Log: g.log, AccessLog: &g.access.Log, Files: openFiles(),
+		opts := engine.Options{
+			Plugins: reg, Observe: reg.Observe, Log: g.log,
+			AccessLog: &requestLog{&g.access.Log, g.traces}, Tracer: g.traces,
+			TracedCall:  g.traces.Write,
+			Files:       openFiles(),
 			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 			Banned:  func(p rest.Pair) { g.events.Banned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
-		})
+		}
+		g.cluster.options(&opts)
+		g.engine, err = engine.New(conf, opts)
 		return err
 	})
 	if err != nil {
 		return nil, withPlaces(cfg, err)
 	}
+	cfg.ReleaseProxies()
+	g.engine.Tracker().Observe(g.events)
 	reg.SetUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
+	g.cluster.attach(g.engine, g.changes)
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
+	g.push = push.New(g.engine.Metrics().Gather, log)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
-		Changes: g.changes, StateDir: g.keeper.path(),
-		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
+		Changes: g.apiChanges(), Cluster: g.cluster.api(), Store: redisstore.Redacted(string(cfg.Cluster.URL)),
+		StateDir: g.keeper.path(),
+		Metrics:  g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
 		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
 		Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }
 
-// cacheDir returns the folder of compiled plugins. By default it is in the state folder.
+// apiChanges returns the object that makes the changes of the API. If there is a cluster, it makes them on all nodes.
+func (g *gateway) apiChanges() api.Changes {
+	if g.cluster == nil {
+		return g.changes
+	}
+	return sharedChanges{g.changes, g.cluster}
+}
+
+// cacheDir returns the folder for compiled plugins: plugins.cache_dir or, if this key is not set, a folder in the
+// state folder. It returns "" if there is no state folder either.
 func (g *gateway) cacheDir() string {
 	if dir := g.started.PluginHost.CacheDir; dir != "" || g.keeper.path() == "" {
 		return dir
@@ -177,7 +223,7 @@ func (g *gateway) cacheDir() string {
 	return filepath.Join(g.keeper.path(), "cache")
 }
 
-// keptLists returns the folder of fetched proxy lists; "" without a state folder.
+// keptLists returns the folder in which the fetcher saves proxy lists; "" without a state folder.
 func (g *gateway) keptLists() string {
 	if dir := g.keeper.path(); dir != "" {
 		return filepath.Join(dir, "lists")
@@ -185,11 +231,11 @@ func (g *gateway) keptLists() string {
 	return ""
 }
 
-// dryRun checks the rules that package config cannot check: that plugins can be loaded, and that names
-// exist.
+// dryRun checks what package config cannot check: that the plugins can be loaded, and that the plugins exist that the
+// configuration names. It returns a warning for each uploaded plugin that cannot be used.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
-	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // the configuration may name uploads
+	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // StateDir has uploaded plugins
 	if err != nil {
 		return nil, err
 	}
@@ -211,15 +257,11 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// withPlaces converts an error of the parts to a *config.Error, which has the place of each cause
-// in the configuration.
+// withPlaces converts an error that a part of the gateway has returned to a *config.Error. The *config.Error has a
+// fault for each joined error, with its file and line in the configuration.
 func withPlaces(cfg *config.Config, err error) error {
-	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		all = joined.Unwrap()
-	}
 	out := &config.Error{}
-	for _, err := range all {
+	for _, err := range separate(err) {
 		f := cfg.Fault("", nil, err.Error())
 		if k := (*core.KeyError)(nil); errors.As(err, &k) {
 			f = cfg.Fault(k.Key, k.Value, k.Err.Error())
@@ -227,6 +269,18 @@ func withPlaces(cfg *config.Config, err error) error {
 		out.Faults = append(out.Faults, f)
 	}
 	return out
+}
+
+// separate returns the errors that errors.Join has joined in err. It also separates joined errors within these.
+func separate(err error) (all []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	for _, err := range joined.Unwrap() {
+		all = append(all, separate(err)...)
+	}
+	return all
 }
 
 func apiKeys(cfg *config.Config) []api.Key {
@@ -242,16 +296,19 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	out := make([]wasmhost.Proxy, 0, len(s.All))
 	for _, u := range s.All {
 		spec := u.Spec()
-		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
+		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: u.Region(), Weight: spec.Weight, Cost: spec.Cost,
 			Metadata: spec.Metadata})
 	}
 	return out
 }
 
-// usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
+// usesPlugin reports whether the plugin with the given name is in use: as first scorer, retry scorer, judge or
+// backoff of the global policy, or by a rule.
 func (g *gateway) usesPlugin(name string) bool {
 	first, retry := g.engine.Scorers()
-	return name == first || name == retry || name == g.engine.Judge() ||
+	set := g.engine.Rules()
+	return set.UsesScorer(name) || set.UsesBackoff(name) || name == first || name == retry ||
+		name == g.engine.Judge() ||
 		name == g.engine.Policies().Current().BackoffStrategy
 }
 
@@ -269,14 +326,15 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	return out
 }
 
-// running returns the response of GET /config.
+// running returns the values for the response to GET /config.
 func (g *gateway) running() api.Running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.status}
 }
 
-// reload loads and checks the configuration again and then applies it. If there is an error, nothing changes.
+// reload loads and checks the configuration again, and then applies it. If there is an error, the previous
+// configuration stays in force.
 func (g *gateway) reload() api.ReloadStatus {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
@@ -305,7 +363,7 @@ func (g *gateway) reload() api.ReloadStatus {
 			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
-	if cfg.ProxyCount() == 0 { // possibly by mistake, or while a proxy list is being written
+	if cfg.ProxyCount() == 0 { // possibly a mistake, or a proxy list is being written
 		level = slog.LevelWarn
 	}
 	g.log.Log(context.Background(), level, "configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
@@ -322,15 +380,15 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// requireFile makes the configuration file required after it has been found once. If the file disappears
-// later, a reload then fails, instead of removing all proxies and users.
+// requireFile makes the configuration file required if it was found. If the file disappears after that, a reload
+// fails. Otherwise the reload would remove all proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
 	}
 }
 
-// needRestart returns the changed keys that take effect only at the next start.
+// needRestart returns the keys that differ between the two configurations and take effect only at the next start.
 func needRestart(started, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {
@@ -345,6 +403,7 @@ func needRestart(started, cfg *config.Config) []string {
 		{"plugins.cache_dir", cfg.PluginHost.CacheDir != started.PluginHost.CacheDir},
 		{"state.dir", cfg.State.Dir != started.State.Dir},
 		{"metrics.retention_hours", cfg.Metrics.RetentionHours != started.Metrics.RetentionHours},
+		{"cluster", cfg.Cluster != started.Cluster},
 		{"log.format", cfg.Log.Format != started.Log.Format},
 	} {
 		if k.changed {
@@ -361,7 +420,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The API keeps its listening address until the next start, so the address at the start counts.
+	// The API keeps its listening address until the next start, so this check uses the address of the last start.
 	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
 			"are gone, but until the next start the API listens on "+
@@ -389,9 +448,12 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.ReleaseProxies()
 	g.api.SetTLS(cfg.APITLS())
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
 	g.access.use(access)
+	g.traces.Configure(cfg.TraceSettings())
+	g.push.Configure(cfg.PushSettings())
 	return cfg, nil
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
@@ -58,7 +56,7 @@ func TestAReloadNeverOpensTheAPI(t *testing.T) {
 	assert.False(t, g.reload().OK, "it still listens where it began")
 }
 
-func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
+func TestAReloadNamesSettingsThatNeedARestart(t *testing.T) {
 	g, log, change := running(t, "[log]\nformat = \"text\"\n")
 	change("[log]\nformat = \"json\"\n[gateway]\nlisten = \"127.0.0.1:1\"\n")
 	require.Equal(t, []string{"gateway.listen", "log.format"}, g.reload().Restart)
@@ -77,7 +75,7 @@ func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
 
 // The default koanf.toml is optional. But if it has existed once and is missing at a reload, the pool stays
 // as it is.
-func TestAVanishedFileChangesNothing(t *testing.T) {
+func TestAMissingFileChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "koanf.toml")
 	src := config.Source{File: path, Optional: true, Overrides: map[string]any{"state.dir": ""}}
 	cfg, err := config.Load(src)
@@ -93,36 +91,6 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	require.False(t, g.reload().OK)
 	assert.Equal(t, 1, g.cfg.ProxyCount())
 	assert.Len(t, g.engine.Pool().Snapshot().All, 1)
-}
-
-// During a reload, neither a signal nor a request for the configuration waits. The test uses a pipe as the
-// file, so that the test controls the duration of the reload.
-func TestNobodyWaitsForAReload(t *testing.T) {
-	g, _, _ := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
-	file := g.source.File
-	g.source.Once = true // otherwise pipes are refused
-	require.NoError(t, os.Remove(file))
-	require.NoError(t, syscall.Mkfifo(file, 0o600))
-	done := make(chan api.ReloadStatus)
-	go func() { done <- g.reload() }()
-	pipe, err := os.OpenFile(file, os.O_WRONLY, 0) // returns when the reload opens the pipe
-	require.NoError(t, err)
-	asked := make(chan time.Duration)
-	go func() {
-		g.running()
-		asked <- g.grace()
-	}()
-	select {
-	case d := <-asked:
-		require.Equal(t, 7*time.Second, d)
-	case <-time.After(10 * time.Second):
-		t.Error("the reload is waited for")
-	}
-	_, err = pipe.WriteString("[gateway]\ndrain_grace = \"9s\"\n[state]\ndir = \"\"\n")
-	require.NoError(t, err)
-	require.NoError(t, pipe.Close())
-	require.True(t, (<-done).OK)
-	require.Equal(t, 9*time.Second, g.grace())
 }
 
 // A reload reports every name that does not exist, including names of scorers and backoffs, which
@@ -162,7 +130,7 @@ func TestAFileThatHasBecomeEmpty(t *testing.T) {
 }
 
 // A pool that becomes empty is accepted, with a warning.
-func TestAnEmptiedPoolIsToldOf(t *testing.T) {
+func TestAnEmptiedPoolIsReported(t *testing.T) {
 	g, log, change := running(t, "[[proxies]]\nurl = \"http://127.0.0.1:1\"\n")
 	require.True(t, g.reload().OK)
 	require.Contains(t, log.String(), "level=INFO msg=\"configuration reloaded\" proxies=1")
@@ -172,7 +140,7 @@ func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 }
 
 // On a file system without notifications, regular checks detect changes.
-func TestChangesNobodyTellsOf(t *testing.T) {
+func TestChangesWithoutANotification(t *testing.T) {
 	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	stop := watch(g, nil, g.fingerprint(nil))
 	defer stop()

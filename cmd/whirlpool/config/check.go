@@ -4,21 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// check checks the rules that the types and range tags of Config do not express.
+// check adds a fault for each value that breaks a rule which the types and range tags of Config do not express.
 func (l *loader) check() {
 	c := &l.cfg
 	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen},
@@ -26,6 +30,9 @@ func (l *loader) check() {
 		if err := checkListen(a.listen); err != nil {
 			l.fault(a.key, a.listen, err.Error())
 		}
+	}
+	if c.Gateway.Listen == c.API.Listen && !strings.HasSuffix(c.API.Listen, ":0") {
+		l.fault("api.listen", c.API.Listen, "is also gateway.listen; each of them needs an address of its own")
 	}
 	l.breaker("breaker", c.Breaker)
 	if c.Breaker.Blame != BlameEvidence && c.Breaker.Blame != BlameLiteral {
@@ -46,13 +53,43 @@ func (l *loader) check() {
 	if c.Log.AccessFile != "" {
 		c.Log.AccessFile = l.relative(c.Log.AccessFile)
 	}
+	if c.Traces.Endpoint != "" {
+		if err := otlp.CheckEndpoint(string(c.Traces.Endpoint)); err != nil {
+			l.fault("traces.endpoint", nil, err.Error()) // without the value, because a URL may contain a secret
+		}
+	}
+	l.metrics()
+	l.cluster()
 	l.health()
 	l.egress()
+	l.geo()
+	l.limits()
 	l.rules()
 	l.access()
 }
 
-// health checks the rules that the range tags of [health] do not express.
+// metrics checks the keys of [metrics] that configure the push of metrics.
+func (l *loader) metrics() {
+	m := &l.cfg.Metrics
+	for key, address := range map[string]string{"statsd": m.Statsd, "m3": m.M3} {
+		if address == "" {
+			continue
+		}
+		if err := push.CheckAddress(address); err != nil {
+			l.fault("metrics."+key, address, err.Error())
+		}
+	}
+	if strings.ContainsAny(m.StatsdPrefix, ":|@# \t\n") {
+		l.fault("metrics.statsd_prefix", m.StatsdPrefix, "must have none of the characters : | @ # and no spaces")
+	}
+	for key, tag := range map[string]string{"m3_service": m.M3Service, "m3_env": m.M3Env} {
+		if tag == "" {
+			l.fault("metrics."+key, tag, "must not be empty")
+		}
+	}
+}
+
+// health checks the rules for [health] that the range tags of Health do not express.
 func (l *loader) health() {
 	s := l.cfg.Health.settings()
 	var wrong *health.SettingError
@@ -60,6 +97,24 @@ func (l *loader) health() {
 		l.fault("health."+wrong.Key, nil, wrong.Msg) // without the value, because a URL may contain a secret
 	}
 }
+
+// cluster adds a fault for each wrong value in [cluster].
+func (l *loader) cluster() {
+	c := &l.cfg.Cluster
+	if c.URL != "" {
+		if err := redisstore.CheckURL(string(c.URL)); err != nil {
+			l.fault("cluster.url", nil, err.Error()) // without the value, because a URL may contain a password
+		}
+	}
+	for key, name := range map[string]string{"cluster.name": c.Name, "cluster.node": c.Node} {
+		if !clusterName.MatchString(name) || key == "cluster.name" && name == "" {
+			l.fault(key, name, "must be 1 to 64 letters, digits, dots, hyphens and underscores")
+		}
+	}
+}
+
+// clusterName matches the valid names of clusters and nodes, and "" (the default).
+var clusterName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
 
 // egress checks the rules of [egress].
 func (l *loader) egress() {
@@ -69,7 +124,7 @@ func (l *loader) egress() {
 	}
 }
 
-// breaker checks a breaker's settings and reports whether they are valid.
+// breaker checks the settings of a breaker, and reports whether they are valid. key is the key of their table.
 func (l *loader) breaker(key string, b Breaker) bool {
 	before := len(l.faults)
 	if b.FailureThreshold < 1 {
@@ -87,14 +142,14 @@ func (l *loader) breaker(key string, b Breaker) bool {
 	return len(l.faults) == before
 }
 
-// access checks users and API keys.
+// access checks the users of the gateway and the keys of the API.
 func (l *loader) access() {
 	c := &l.cfg
 	if len(c.Gateway.Users) == 0 && checkListen(c.Gateway.Listen) == nil && !Loopback(c.Gateway.Listen) {
 		c.Warnings = append(c.Warnings, "everybody who reaches "+
 			c.Gateway.Listen+" may use the gateway: there are no [[gateway.users]]")
 	}
-	l.override("gateway.override", c.Gateway.Override)
+	l.overrideMode("gateway.override", c.Gateway.Override)
 	seen := map[string]bool{}
 	for i, u := range c.Gateway.Users {
 		key := fmt.Sprintf("gateway.users[%d]", i)
@@ -105,7 +160,7 @@ func (l *loader) access() {
 			l.fault(key+".name", nil, "is used by two users; each name must be different")
 		}
 		l.password(key, &u)
-		l.override(key+".override", u.Override)
+		l.overrideMode(key+".override", u.Override)
 		l.targetRules(key+".allow", u.Allow)
 		l.targetRules(key+".deny", u.Deny)
 		if _, err := core.ParsePriority(u.Priority); u.Priority != "" && err != nil {
@@ -145,13 +200,13 @@ func (l *loader) access() {
 	}
 }
 
-func (l *loader) override(key, mode string) {
+func (l *loader) overrideMode(key, mode string) {
 	if _, err := retry.ParseOverrideMode(mode); err != nil {
 		l.fault(key, mode, err.Error())
 	}
 }
 
-// targetRules checks rules of package egress.
+// targetRules checks the egress rules in a list (package egress). key is the key of the list.
 func (l *loader) targetRules(key string, rules []string) {
 	var wrong *egress.RuleError
 	if errors.As(access.CheckRules(rules), &wrong) {

@@ -1,6 +1,6 @@
-// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then
-// flags. No other package imports koanf. It reports all errors in the configuration, each with file, line,
-// key and value.
+// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then flags. Each
+// of these sources replaces the values of those before it. The package reports all errors in the configuration, each
+// with file, line, key and value. No other package imports koanf.
 package config
 
 import (
@@ -16,15 +16,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/intercept"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
@@ -33,8 +38,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Config is the effective configuration. Its JSON form, which is the response to GET /config, masks
-// secrets.
+// Config is the effective configuration. Its JSON form is the response to GET /config, and masks secrets.
 type Config struct {
 	Gateway     Gateway        `koanf:"gateway" json:"gateway"`
 	API         API            `koanf:"api" json:"api"`
@@ -48,22 +52,31 @@ type Config struct {
 	Timeouts    Timeouts       `koanf:"timeouts" json:"timeouts"`
 	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
 	Health      Health         `koanf:"health" json:"health"`
+	Geo         Geo            `koanf:"geo" json:"geo"`
 	Selection   Selection      `koanf:"selection" json:"selection"`
+	Limits      []Limit        `koanf:"limits" json:"limits"`
 	Rules       []Rule         `koanf:"rules" json:"rules"`
+	Intercept   Intercept      `koanf:"intercept" json:"intercept"`
 	Plugins     map[string]any `koanf:"plugins" json:"-"`
 	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // decoded from Plugins
 	State       State          `koanf:"state" json:"state"`
+	Cluster     Cluster        `koanf:"cluster" json:"cluster"`
 	Metrics     Metrics        `koanf:"metrics" json:"metrics"`
+	Traces      Traces         `koanf:"traces" json:"traces"`
 	Log         Log            `koanf:"log" json:"log"`
 
-	gatewayTLS, apiTLS *tls.Config // nil without TLS
+	gatewayTLS, apiTLS *tls.Config          // nil without TLS
+	authority          *intercept.Authority // nil without interception
 
-	specs    []upstream.Spec // from Proxies and the proxy lists
-	files    []string        // proxy lists that were read
-	found    bool            // the configuration file exists
-	sizes    map[string]int  // sizes in bytes of the files that are not empty
+	geo      *geo.DB         // nil without geo.mmdb
+	specs    []upstream.Spec // from Proxies and the proxy lists; nil after ReleaseProxies
+	released int             // length of specs when ReleaseProxies was called
+	files    []string        // files that were read, such as proxy lists, except the configuration file
+	found    bool            // the configuration file has been read, so it exists
+	sizes    map[string]int  // by path: sizes in bytes of the files that were read and are not empty
 	place    func(key string, value any, msg string) Fault
-	Warnings []string `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
+	Readings []Reading `koanf:"-" json:"-"`        // of the proxy lists, in their order in the configuration
+	Warnings []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
 }
 
 // Gateway is the [gateway] section.
@@ -71,7 +84,7 @@ type Gateway struct {
 	Listen         string   `koanf:"listen" json:"listen"`
 	Users          []User   `koanf:"users" json:"users"`
 	TLS            TLS      `koanf:"tls" json:"tls,omitzero"`
-	Override       string   `koanf:"override" json:"override,omitempty"` // "" for capped if there are users, else any
+	Override       string   `koanf:"override" json:"override,omitempty"` // "": capped if there are users, else any
 	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
 	ReplayMemory   Size     `koanf:"replay_memory" json:"replay_memory" range:"0,1024GiB"`
 	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
@@ -87,7 +100,7 @@ type User struct {
 	Name         string          `koanf:"name" json:"name"`
 	Password     upstream.Secret `koanf:"password" json:"password"`                     // a plain text or a hash
 	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // in place of Password
-	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // the highest; "" for no limit
+	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // maximum; "" for no limit
 	Override     string          `koanf:"override" json:"override,omitempty"`           // "" for gateway.override
 
 	// Limits; see access.Limits.
@@ -99,7 +112,7 @@ type User struct {
 	BytesPerDay    Size     `koanf:"bytes_per_day" json:"bytes_per_day,omitempty" range:"0,1024GiB"`
 }
 
-// limits returns the limits of the user. The names in u must have been checked.
+// limits returns the limits of the user. The caller must have checked the values of Priority and Override.
 func (u *User) limits() access.Limits {
 	priority, _ := core.ParsePriority(u.Priority) // "" means no limit
 	return access.Limits{
@@ -131,7 +144,7 @@ type API struct {
 type Key struct {
 	Name        string          `koanf:"name" json:"name"`
 	Key         upstream.Secret `koanf:"key" json:"key"`
-	Certificate string          `koanf:"certificate" json:"certificate,omitempty"` // a name; in place of Key
+	Certificate string          `koanf:"certificate" json:"certificate,omitempty"` // its name; in place of Key
 	Role        string          `koanf:"role" json:"role"`
 }
 
@@ -140,11 +153,20 @@ type Proxy struct {
 	ID          string            `koanf:"id" json:"id"`
 	URL         Address           `koanf:"url" json:"url"`
 	Region      string            `koanf:"region" json:"region"`
+	Tags        []string          `koanf:"tags" json:"tags,omitempty"`
 	Weight      *float64          `koanf:"weight" json:"weight"` // not nil after the check
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
+	Rate        float64           `koanf:"rate" json:"rate"`
+	MinInterval Duration          `koanf:"min_interval" json:"min_interval"`
+	BytesPerDay Size              `koanf:"bytes_per_day" json:"bytes_per_day"`
+	Tier        int               `koanf:"tier" json:"tier"`
+	Vendor      string            `koanf:"vendor" json:"vendor"`
+	CostRequest float64           `koanf:"cost_per_request" json:"cost_per_request"`
+	CostGB      float64           `koanf:"cost_per_gb" json:"cost_per_gb"`
+	Auth        string            `koanf:"auth" json:"auth,omitempty"`
 	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil after the check
-	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // for https:// proxies, like the next 3
+	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // CAFile to Key: for https:// proxies
 	Insecure    bool              `koanf:"insecure" json:"insecure,omitempty"`
 	Cert        string            `koanf:"cert" json:"cert,omitempty"`
 	Key         string            `koanf:"key" json:"key,omitempty"`
@@ -153,10 +175,10 @@ type Proxy struct {
 	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`
 }
 
-// OwnErrors is the own_error of a proxy: one table, or a list of tables.
+// OwnErrors is the key own_error of a proxy. In the configuration it is one table, or a list of tables.
 type OwnErrors []OwnError
 
-// OwnError is a rule for a proxy's own error page; see upstream.OwnError.
+// OwnError is a rule that recognizes an error page that the proxy wrote itself; see upstream.OwnError.
 type OwnError struct {
 	Status int    `koanf:"status" json:"status,omitempty"`
 	Header string `koanf:"header" json:"header,omitempty"`
@@ -188,7 +210,7 @@ type Pool struct {
 	URLs  []ListURL `koanf:"urls" json:"urls"`
 }
 
-// ListURL is a proxy list that is fetched by URL.
+// ListURL is an element of pool.urls: a proxy list that is fetched by URL.
 type ListURL struct {
 	URL     ListAddress `koanf:"url" json:"url"`
 	Scheme  string      `koanf:"scheme" json:"scheme,omitempty"`
@@ -198,13 +220,13 @@ type ListURL struct {
 // ListAddress is the URL of a proxy list. Its text form masks the parts that may be secret.
 type ListAddress string
 
-// MarshalText masks the user information and the query.
+// MarshalText returns the URL with its secret parts masked (lists.Redacted).
 func (a ListAddress) MarshalText() ([]byte, error) { return []byte(lists.Redacted(string(a))), nil }
 
 // defaultRefresh is the default time from one fetch of a proxy list to the next.
 const defaultRefresh = Duration(10 * time.Minute)
 
-// Lists returns the proxy lists to fetch.
+// Lists returns the proxy lists that the gateway must fetch by URL.
 func (c *Config) Lists() []lists.Source {
 	out := make([]lists.Source, len(c.Pool.URLs))
 	for i, u := range c.Pool.URLs {
@@ -244,17 +266,17 @@ type Breaker struct {
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
 	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // only with BlameEvidence
-	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral, for all proxies
+	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral
 }
 
-// The values of breaker.blame. BlameEvidence: a breaker opens when its failures are evidence that the proxy is worse
-// than the other proxies. BlameLiteral: it opens after failure_threshold failures.
+// The values of breaker.blame. BlameEvidence: a breaker opens when the failures of its proxy are evidence that the
+// proxy is worse than the other proxies. BlameLiteral: a breaker opens after breaker.failure_threshold failures.
 const (
 	BlameEvidence = "evidence"
 	BlameLiteral  = "literal"
 )
 
-// OwnBreaker has the breaker settings of a proxy that differ from [breaker].
+// OwnBreaker has the breaker settings of one proxy. If a field is nil, the setting of [breaker] applies.
 type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
@@ -262,8 +284,8 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// over returns b with the settings of o, where o has them.
-func (o *OwnBreaker) over(b Breaker) Breaker {
+// applyTo returns a copy of b in which each setting that o has replaces the setting of b.
+func (o *OwnBreaker) applyTo(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
 	}
@@ -308,7 +330,8 @@ type HealthExpect struct {
 	Body   string `koanf:"body" json:"body"`
 }
 
-// CheckURL is the URL of health checks. Its text form masks the query, which may be a secret.
+// CheckURL is the URL of health checks, or the URL of the collector of traces. Its text form masks the query, which
+// may contain a secret.
 type CheckURL string
 
 // MarshalText masks the query.
@@ -333,21 +356,72 @@ type Selection struct {
 	Retry         string   `koanf:"retry" json:"retry"`
 	Judge         string   `koanf:"judge" json:"judge"`
 	Memory        Duration `koanf:"memory" json:"memory" range:"0s,24h"`
+	TierAttempts  int      `koanf:"tier_attempts" json:"tier_attempts" range:"1,11"`
 	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates" range:"1,65536"`
+}
+
+// Geo is the [geo] section.
+type Geo struct {
+	MMDB string `koanf:"mmdb" json:"mmdb"` // "" for none
 }
 
 // State is the [state] section.
 type State struct {
 	Dir string `koanf:"dir" json:"dir"` // "" for none
 
-	// Implied is set if no dir is configured. Dir is then a folder beside the configuration file, or "" if there is no
-	// file.
+	// Implied is set if state.dir is not configured. Dir is then a folder beside the configuration file, or "" if
+	// there is no configuration file.
 	Implied bool `koanf:"-" json:"-"`
 }
 
-// Metrics is the [metrics] section. Its maximum of hours is metrics.MaxRetentionHours.
+// Cluster is the [cluster] section.
+type Cluster struct {
+	URL  StoreURL `koanf:"url" json:"url"`   // of the store; "" for no cluster
+	Name string   `koanf:"name" json:"name"` // of the cluster
+	Node string   `koanf:"node" json:"node"` // name of this gateway in it; "" for one made from the host name
+}
+
+// StoreURL is the URL of a cluster's store. Its text form has no credentials.
+type StoreURL string
+
+// MarshalText leaves out the credentials.
+func (u StoreURL) MarshalText() ([]byte, error) {
+	if u == "" {
+		return nil, nil
+	}
+	return []byte(redisstore.Redacted(string(u))), nil
+}
+
+// Metrics is the [metrics] section. The maximum in the tag of RetentionHours is metrics.MaxRetentionHours.
 type Metrics struct {
 	RetentionHours int `koanf:"retention_hours" json:"retention_hours" range:"1,168"`
+	MaxProxies     int `koanf:"max_proxies" json:"max_proxies" range:"0,10000"`
+
+	// The push of metrics; see push.Settings.
+	PushInterval Duration `koanf:"push_interval" json:"push_interval" range:"1s,1h"`
+	Statsd       string   `koanf:"statsd" json:"statsd"`
+	StatsdPrefix string   `koanf:"statsd_prefix" json:"statsd_prefix"`
+	M3           string   `koanf:"m3" json:"m3"`
+	M3Service    string   `koanf:"m3_service" json:"m3_service"`
+	M3Env        string   `koanf:"m3_env" json:"m3_env"`
+}
+
+// PushSettings returns the settings of the push of metrics.
+func (c *Config) PushSettings() push.Settings {
+	m := &c.Metrics
+	return push.Settings{Interval: time.Duration(m.PushInterval), Statsd: m.Statsd, StatsdPrefix: m.StatsdPrefix,
+		M3: m.M3, M3Service: m.M3Service, M3Env: m.M3Env}
+}
+
+// Traces is the [traces] section; see otlp.Settings.
+type Traces struct {
+	Endpoint CheckURL `koanf:"endpoint" json:"endpoint"`
+	Ratio    float64  `koanf:"ratio" json:"ratio" range:"0,1"`
+}
+
+// TraceSettings returns the settings of the exporter of traces.
+func (c *Config) TraceSettings() otlp.Settings {
+	return otlp.Settings{Endpoint: string(c.Traces.Endpoint), Ratio: c.Traces.Ratio}
 }
 
 // Log is the [log] section.
@@ -355,13 +429,14 @@ type Log struct {
 	Level  string `koanf:"level" json:"level"`
 	Format string `koanf:"format" json:"format"`
 
-	// The access log: its filter (accesslog.ParseFilter), format, and file; "" for the output of the log.
+	// The access log: its filter (accesslog.ParseFilter), its format, and its file. If AccessFile is "", the access
+	// log goes to the output of the log.
 	Access       string `koanf:"access" json:"access"`
 	AccessFormat string `koanf:"access_format" json:"access_format"`
 	AccessFile   string `koanf:"access_file" json:"access_file"`
 }
 
-// Default returns the configuration of an empty file.
+// Default returns the configuration with the default value of every key.
 func Default() Config {
 	d := engine.DefaultConfig()
 	return Config{
@@ -385,20 +460,24 @@ func Default() Config {
 		Health: Health{Reachability: d.Reachability, Interval: Duration(d.Health.Interval), Jitter: d.Health.Jitter,
 			Timeout: Duration(d.Health.Timeout)},
 		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Judge: d.Judge, Memory: Duration(d.Memory),
-			MaxCandidates: d.MaxCandidates},
-		Rules: []Rule{},
+			MaxCandidates: d.MaxCandidates, TierAttempts: d.TierAttempts},
+		Limits: []Limit{}, Rules: []Rule{}, Intercept: Intercept{Exclude: []string{}},
 		PluginHost: PluginHost{
 			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout),
 			Modules: map[string]Plugin{},
 		},
-		State:    State{Implied: true},
-		Metrics:  Metrics{RetentionHours: d.RetentionHours},
+		State:   State{Implied: true},
+		Cluster: Cluster{Name: "whirlpool"},
+		Traces:  Traces{Ratio: 1},
+		Metrics: Metrics{RetentionHours: d.RetentionHours, MaxProxies: d.MetricProxies,
+			PushInterval: Duration(10 * time.Second), StatsdPrefix: "whirlpool", M3Service: "whirlpool",
+			M3Env: "production"},
 		Log:      Log{Level: "info", Format: "text", Access: "off", AccessFormat: accesslog.JSON},
 		Warnings: []string{},
 	}
 }
 
-// Engine returns the configuration of the engine.
+// Engine returns the part of the configuration that configures the engine, in the form that the engine takes.
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {
@@ -416,10 +495,15 @@ func (c *Config) Engine() engine.Config {
 		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		HeadTimeout: time.Duration(c.Timeouts.Head),
 		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Judge: c.Selection.Judge,
+		Limits:         c.limitList(),
 		Rules:          c.ruleList(),
+		Intercept:      engine.Intercept{Authority: c.authority, Exclude: c.Intercept.Exclude},
 		Memory:         time.Duration(c.Selection.Memory),
+		Locate:         c.locate(),
+		TierAttempts:   c.Selection.TierAttempts,
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
+		MetricProxies:  c.Metrics.MaxProxies,
 		Gateway: gateway.Settings{
 			Users: users, Override: overrideMode(c.Gateway.Override), TLS: c.gatewayTLS,
 			Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
@@ -431,7 +515,8 @@ func (c *Config) Engine() engine.Config {
 	}
 }
 
-// Files returns the files that the configuration refers to: proxy lists and modules.
+// Files returns the paths of the files that the configuration refers to: the files that were read with it, such as
+// proxy lists, and the modules of plugins.
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
 	for _, name := range slices.Sorted(maps.Keys(c.PluginHost.Modules)) {
@@ -442,17 +527,22 @@ func (c *Config) Files() []string {
 	return out
 }
 
-// Found reports whether the configuration file exists. An optional file may be absent.
+// Found reports whether the configuration file was found. It may be missing if Source.Optional was set.
 func (c *Config) Found() bool { return c.found }
 
-// Sizes returns the sizes in bytes of the configuration file and the proxy lists, except for empty ones.
+// Sizes returns the sizes in bytes of the files that were read, by path: the configuration file, proxy lists and
+// others. Empty files are left out.
 func (c *Config) Sizes() map[string]int { return c.sizes }
 
 // ProxyCount returns the number of configured proxies, including those of proxy lists.
-func (c *Config) ProxyCount() int { return len(c.specs) }
+func (c *Config) ProxyCount() int { return max(len(c.specs), c.released) }
 
-// The decoder and the encoder use the methods of these interfaces. Without the methods they would
-// use the underlying types.
+// ReleaseProxies frees the memory of the configured proxies. After it, Engine returns no proxies; ProxyCount stays
+// the same.
+func (c *Config) ReleaseProxies() { c.released, c.specs = c.ProxyCount(), nil }
+
+// The decoder and the encoder use the methods of these interfaces. If a type lacked its method, they would use the
+// underlying type instead.
 var (
 	_ strict.Value           = (*Duration)(nil)
 	_ strict.Value           = (*Size)(nil)
@@ -462,14 +552,13 @@ var (
 	_ encoding.TextMarshaler = ListAddress("")
 )
 
-// Duration is a duration that is written as "1.5s", "200ms" or "1h". A number without a unit is in
-// seconds.
+// Duration is a duration. In the configuration it is a text such as "1.5s", "200ms" or "1h", or a number of seconds.
 type Duration time.Duration
 
 // String returns the duration in Go's notation.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// MarshalText returns String.
+// MarshalText returns the text of String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 var errDuration = errors.New(`must be a duration such as "3s", "200ms" or "1m30s", or a number of seconds`)
@@ -485,7 +574,7 @@ func (d *Duration) DecodeValue(from any) error {
 		*d = Duration(parsed)
 		return nil
 	case int64:
-		return d.DecodeValue(float64(v)) // exact up to 2^53 s, which is out of range
+		return d.DecodeValue(float64(v)) // float64 is exact up to 2^53, and 2^53 s is out of range
 	case float64:
 		if math.Abs(v) < math.MaxInt64/float64(time.Second) { // false for NaN
 			*d = Duration(v * float64(time.Second))
@@ -495,7 +584,7 @@ func (d *Duration) DecodeValue(from any) error {
 	return errDuration
 }
 
-// Size is a number of bytes that is written as a number, or as text such as "64KiB" or "1MiB".
+// Size is a number of bytes. In the configuration it is a number, or a text such as "64KiB" or "1MiB".
 type Size int64
 
 var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)
@@ -523,7 +612,7 @@ func (s *Size) DecodeValue(from any) error {
 	return errSize
 }
 
-// Loopback reports whether a listening address can be reached from this machine only.
+// Loopback reports whether a listening address is a loopback address, which only this machine can reach.
 func Loopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

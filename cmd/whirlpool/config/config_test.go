@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,12 +18,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo/geotest"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -158,6 +163,84 @@ then = { final = true }
 	require.Empty(t, c.Engine().Rules)
 }
 
+// The parts of a rule about requests reach the engine, and so do the tags of proxies.
+func TestRoutingRules(t *testing.T) {
+	c, err := load(t, `
+[[gateway.users]]
+name = "crawler"
+password = "secret"
+[[proxies]]
+url = "http://a.test:1"
+region = "us"
+tags = ["res", "fast"]
+[[rules]]
+name = "shop"
+when = { host = "a.test", port = [443, "8000-8999"], path = "/api/*", user = "crawl*" }
+then = { tag = "rez", region = "uk", prefer = true, scorer = "weighted",
+  policy = { max_attempts = 5, timeout = "null", attempt_timeout = 4 } }
+[[rules]]
+when = { method = "CONNECT" }
+then = { pool = true }
+[[rules]]
+when = { port = 1 }
+then = { direct = true, interim = true }
+[[rules]]
+when = { port = 2 }
+then = { deny = true }
+`, nil)
+	require.NoError(t, err)
+	five := 5
+	require.Equal(t, []rules.Rule{
+		{Name: "shop", When: rules.When{Hosts: []string{"a.test"}, Ports: []string{"443", "8000-8999"},
+			Paths: []string{"/api/*"}, Users: []string{"crawl*"}}, Then: rules.Then{Routing: rules.Routing{
+			Tag: "rez", Region: "uk", Prefer: true, Scorer: "weighted",
+			Policy: &rules.Policy{AttemptTimeout: 4, Override: retry.Override{
+				MaxAttempts: &five, Timeout: strict.Nullable{Set: true}}}}}},
+		{When: rules.When{Methods: []string{"CONNECT"}}, Then: rules.Then{Routing: rules.Routing{Pool: true}}},
+		{When: rules.When{Ports: []string{"1"}}, Then: rules.Then{Routing: rules.Routing{Direct: true,
+			Interim: true}}},
+		{When: rules.When{Ports: []string{"2"}}, Then: rules.Then{Routing: rules.Routing{Deny: true}}},
+	}, c.Engine().Rules)
+	require.Equal(t, []string{"res", "fast"}, c.Engine().Proxies[0].Tags)
+	require.Len(t, c.Warnings, 2)
+	require.Contains(t, c.Warnings[0], ":12: rules[0].then.tag: no configured proxy has the tag rez; did you mean res?")
+	require.Contains(t, c.Warnings[1], "rules[0].then.region: no configured proxy is of the region uk; did you mean "+
+		"us?")
+
+	// All faults at once, each with its key and line.
+	_, err = load(t, `
+[[gateway.users]]
+name = "crawler"
+password = "secret"
+[[proxies]]
+url = "http://a.test:1"
+tags = ["a", "a b"]
+[[rules]]
+when = { user = ["crawlers", "*"], port = "99999" }
+then = { tag = "a", deny = true, Scorer = "x" }
+[[rules]]
+when = { host = "*", status = 403 }
+then = { policy = { max_attempts = 11, base_delay = "x", attempt_timeout = 0.001, tries = 2 } }
+`, nil)
+	for _, part := range []string{
+		":7: proxies[0].tags[1]",
+		`:9: rules[0].when.user[0] = "crawlers": is not the name of one of [[gateway.users]]; did you mean crawler?`,
+		`:9: rules[0].when.port = "99999": must be a port`, ":10: rules[0].then.deny: contradicts tag",
+		":10: rules[0].then.Scorer: unknown field; did you mean scorer?",
+		":12: rules[1].when.status: is unknown when the way",
+		":13: rules[1].then.policy.max_attempts = 11: must be 1 to 10",
+		`:13: rules[1].then.policy.base_delay = "x": must be a number`,
+		":13: rules[1].then.policy.attempt_timeout = 0.001: must be 0.01 to 3600 seconds",
+		":13: rules[1].then.policy.tries: unknown field",
+	} {
+		require.ErrorContains(t, err, part)
+	}
+	require.Len(t, err.(*Error).Faults, 10)
+	_, err = load(t, "[[rules]]\nwhen = { user = \"*\" }\nthen = { direct = true }\n", nil)
+	require.ErrorContains(t, err, `rules[0].when.user = "*": holds for no request, because there are no `+
+		`[[gateway.users]]`)
+}
+
 // TestOwnErrors: own_error is one rule, or a list of rules.
 func TestOwnErrors(t *testing.T) {
 	c, err := load(t, `
@@ -181,6 +264,60 @@ url = "http://d:1"
 	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].OwnErrors)
 	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].OwnErrors)
 	require.Empty(t, specs[3].OwnErrors)
+}
+
+func TestTraces(t *testing.T) {
+	c, err := load(t, "[traces]\nendpoint = \"http://h:4318/v1/traces?key=secret\"\nratio = 0.5\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, otlp.Settings{Endpoint: "http://h:4318/v1/traces?key=secret", Ratio: 0.5}, c.TraceSettings())
+	shown, err := json.Marshal(c.Traces)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"endpoint":"http://h:4318/v1/traces?***","ratio":0.5}`, string(shown))
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, otlp.Settings{Ratio: 1}, c.TraceSettings())
+}
+
+func TestCluster(t *testing.T) {
+	c, err := load(t, "[cluster]\nurl = \"rediss://u:secret@h:6380/2?client_name=secret\"\nnode = \"a\"\n", nil)
+	require.NoError(t, err)
+	shown, err := json.Marshal(c.Cluster)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"url":"rediss://h:6380/2","name":"whirlpool","node":"a"}`, string(shown))
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, Cluster{Name: "whirlpool"}, c.Cluster)
+}
+
+func TestMaxProxiesOfMetrics(t *testing.T) {
+	c, err := load(t, "[metrics]\nmax_proxies = 7\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, 7, c.Engine().MetricProxies)
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, 100, c.Engine().MetricProxies)
+}
+
+func TestPushOfMetrics(t *testing.T) {
+	c, err := load(t, "[metrics]\nstatsd = \"s.test:8125\"\nstatsd_prefix = \"p\"\nm3 = \"m.test:9052\"\n"+
+		"m3_service = \"a\"\nm3_env = \"b\"\npush_interval = \"3s\"\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, push.Settings{Interval: 3 * time.Second, Statsd: "s.test:8125", StatsdPrefix: "p",
+		M3: "m.test:9052", M3Service: "a", M3Env: "b"}, c.PushSettings())
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, push.Settings{Interval: 10 * time.Second, StatsdPrefix: "whirlpool", M3Service: "whirlpool",
+		M3Env: "production"}, c.PushSettings())
+}
+
+func TestAuth(t *testing.T) {
+	c, err := load(t, "[[proxies]]\nurl = \"http://a:1\"\n[[proxies]]\nurl = \"http://b:1\"\nauth = \"digest\"\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"", upstream.AuthDigest}, []string{c.specs[0].Auth, c.specs[1].Auth})
+	for _, wrong := range []string{"http://a:1\"\nauth = \"ntlm", "socks5://a:1\"\nauth = \"digest"} {
+		_, err = load(t, "[[proxies]]\nurl = \""+wrong+"\"\n", nil)
+		require.ErrorContains(t, err, "proxies[0].auth")
+	}
 }
 
 func TestReuse(t *testing.T) {
@@ -213,6 +350,12 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 			"own_error = { text = \"x\" }\n": {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
 		"[[proxies]]\nurl = \"http://h:1\"\n" +
 			"own_error = 500\n": {"proxies[0].own_error", ":3: ", "must be a list"},
+		"[[proxies]]\nurl = \"http://h:1\"\nrate = -1\n":     {"proxies[0].rate", ":3: ", "rate is -1"},
+		"[[proxies]]\nurl = \"http://h:1\"\ntier = 101\n":    {"proxies[0].tier", ":3: ", "0 to 100"},
+		"[selection]\ntier_attempts = 0\n":                   {"selection.tier_attempts", ":2: ", "1"},
+		"[[limits]]\nrate = 1\n[[limits]]\nrate = 2000000\n": {"limits[1].rate", ":4: ", "0 to 1000000"},
+		"[[limits]]\nhost = \"http://a\"\nrate = 1\n":        {"limits[0].host", ":2: ", "without scheme"},
+		"[[limits]]\nhost = \"a\"\n":                         {"limits[0]", ":1: ", "sets no limit"},
 		// 2^64 ns plus 0.3 s
 		"[breaker]\nwindow_duration = 18446744074\n":   {"breaker.window_duration", ":2: ", "a duration such as"},
 		"[breaker]\nblame = \"both\"\n":                {"breaker.blame", ":2: "},
@@ -226,7 +369,18 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[pool]\nurls = [{ scheme = \"http\" }]\n":                    {"pool.urls[0].url", ":2: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]",
 			"x"},
-		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
+		"[metrics]\nretention_hours = 169\n":  {"metrics.retention_hours", ":2: ", "169"},
+		"[cluster]\nurl = \"h:6379\"\n":       {"cluster.url", ":2: ", "redis://127.0.0.1:6379"},
+		"[cluster]\nname = \"\"\n":            {"cluster.name", ":2: ", "1 to 64"},
+		"[cluster]\nnode = \"a b\"\n":         {"cluster.node", ":2: ", "a b"},
+		"[traces]\nratio = 2\n":               {"traces.ratio", ":2: ", "must be 0 to 1"},
+		"[traces]\nendpoint = \"h:4318\"\n":   {"traces.endpoint", ":2: ", "v1/traces"},
+		"[metrics]\nstatsd = \"8125\"\n":      {"metrics.statsd", ":2: ", "must be host:port"},
+		"[metrics]\nm3 = \"http://h:1\"\n":    {"metrics.m3", ":2: ", "must be host:port"},
+		"[metrics]\nm3_env = \"\"\n":          {"metrics.m3_env", ":2: ", "must not be empty"},
+		"[metrics]\nstatsd_prefix = \"a:\"\n": {"metrics.statsd_prefix", ":2: ", "none of the characters"},
+		"[metrics]\npush_interval = \"0s\"\n": {"metrics.push_interval", ":2: ", "1s"},
+		"[metrics]\nmax_proxies = 10001\n":    {"metrics.max_proxies", ":2: ", "must be 0 to 10000"},
 		"[[proxies]]\nurl = \"http://a:1\"\n" +
 			"weight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},
 		"[gateway]\nmax_connections = -1\n": {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
@@ -247,7 +401,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[[rules]]\nwhen = { status = [403,\n 99] }\nthen = { retry = true }\n": {"rules[0].when.status[1]", ":3: ",
 			`"99"`, "from 100 to 599"},
 		"[[rules]]\nwhen = { status = 4.5 }\nthen = { retry = true }\n": {"rules[0].when.status", ":2: ",
-			"must be a status such as 403"},
+			"must be a number such as 403"},
 		"[[rules]]\nwhen = { host = [] }\nthen = { retry = true }\n": {"rules[0].when.host", ":2: ", "empty list"},
 		"[[rules]]\nwhen = { host = \"http://a\" }\nthen = { retry = true }\n": {"rules[0].when.host", ":2: ",
 			"without scheme"},
@@ -282,6 +436,56 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestGeo(t *testing.T) {
+	file := geotest.Write(t, map[string]string{"192.0.2.0/24": "DE"})
+	c, err := load(t, "[geo]\nmmdb = \""+file+"\"\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, "de", c.Engine().Locate(netip.MustParseAddr("192.0.2.1")))
+	require.Contains(t, c.Files(), file, "it is read again when it changes")
+	require.Len(t, c.Warnings, 1)
+	require.Contains(t, c.Warnings[0], "health.exit")
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Nil(t, c.Engine().Locate)
+	_, err = load(t, "[geo]\nmmdb = \"absent.mmdb\"\n", nil)
+	require.ErrorContains(t, err, ":2: geo.mmdb")
+}
+
+func TestTheLimitsOfAFile(t *testing.T) {
+	c, err := load(t, `
+[[proxies]]
+url = "http://a.test:1"
+rate = 0.5
+min_interval = "2s"
+bytes_per_day = "1GiB"
+tier = 2
+vendor = "acme"
+cost_per_request = 0.001
+cost_per_gb = 8
+[selection]
+tier_attempts = 3
+[[limits]]
+rate = 10
+[[limits]]
+host = "*.shop.example"
+min_interval = "500ms"
+max_in_flight = 2
+bytes_per_day = "1MiB"
+`, nil)
+	require.NoError(t, err)
+	p := c.Engine().Proxies[0]
+	require.Equal(t, 0.5, p.Rate)
+	require.Equal(t, 2*time.Second, p.MinInterval)
+	require.EqualValues(t, 1<<30, p.BytesPerDay)
+	require.Equal(t, 2, p.Tier)
+	require.Equal(t, "acme", p.Vendor)
+	require.Equal(t, traffic.Price{Request: 0.001, GB: 8}, p.Price)
+	require.Equal(t, 3, c.Engine().TierAttempts)
+	require.Equal(t, []limit.Entry{{Limit: limit.Limit{Rate: 10}}, {Host: "*.shop.example", Limit: limit.Limit{
+		MinInterval: 500 * time.Millisecond, MaxInFlight: 2, BytesPerDay: 1 << 20,
+	}}}, c.Engine().Limits)
 }
 
 // If breaker.blame is "literal", requests wait in a queue only if the file has [queue].
@@ -491,7 +695,7 @@ func TestAFileThatIsNoList(t *testing.T) {
 		if ok {
 			require.NoError(t, err, text)
 		} else {
-			require.ErrorContains(t, err, "pool.files[0]: no line of it gives a proxy; line 2: ")
+			require.ErrorContains(t, err, "pool.files[0]: none of its lines is a valid proxy; line 2: ")
 		}
 	}
 }
@@ -535,20 +739,6 @@ func TestAKeyThatIsASecret(t *testing.T) {
 	}
 }
 
-// A pipe is refused, because a reload would wait for its next writer, or find it empty.
-func TestAPipeIsReadOnce(t *testing.T) {
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	_, err := Load(Source{File: pipe})
-	require.ErrorContains(t, err, "is a pipe")
-	_, err = Load(Source{Proxies: []string{pipe}})
-	require.ErrorContains(t, err, "is a pipe")
-	go os.WriteFile(pipe, []byte("[[proxies]]\nurl = \"http://a:1\"\n"), 0)
-	c, err := Load(Source{File: pipe, Once: true})
-	require.NoError(t, err)
-	require.Equal(t, 1, c.ProxyCount())
-}
-
 func TestAListFromStandardInput(t *testing.T) {
 	c, err := Load(Source{Proxies: []string{Stdin}, Stdin: []byte("a:1\nnonsense\nb:2\n")})
 	require.NoError(t, err)
@@ -557,7 +747,7 @@ func TestAListFromStandardInput(t *testing.T) {
 	require.Len(t, c.Warnings, 1)
 }
 
-func TestAnOpenGatewayIsToldOf(t *testing.T) {
+func TestAnOpenGatewayIsReported(t *testing.T) {
 	for listen, warnings := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "localhost:1": 0, ":1": 1,
 		"0.0.0.0:1": 1, "10.0.0.1:1": 1} {
 		c, err := load(t, "[gateway]\nlisten = \""+listen+"\"\n", nil)
@@ -630,36 +820,6 @@ func many(n int) string {
 			"metadata = { vendor = \"x\" }\n", i, i, i%10)
 	}
 	return b.String()
-}
-
-// processorTime returns the CPU time of this process so far. Other processes do not change it.
-func processorTime(t *testing.T) time.Duration {
-	var used syscall.Rusage
-	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
-}
-
-// The time to load a file grows in proportion to its length, not to the square: ten thousand proxies once
-// took 20 s.
-func TestAFileOfManyProxies(t *testing.T) {
-	took := map[int]time.Duration{1_000: time.Hour, 20_000: time.Hour}
-	for range 3 {
-		for n := range took {
-			begin := processorTime(t)
-			c, err := load(t, many(n), nil)
-			took[n] = min(took[n], processorTime(t)-begin)
-			require.NoError(t, err)
-			require.Equal(t, n, c.ProxyCount())
-		}
-	}
-	require.Less(t, took[20_000], 100*took[1_000], "20 times the length; its square would be 400 times")
-	c, err := load(t, many(3), func(src *Source) { src.Environ = []string{`WHIRLPOOL_PROXIES=[{url="http://e:1"}]`} })
-	require.NoError(t, err)
-	require.Equal(t, 1, c.ProxyCount(), "the environment's in their place")
-	_, err = load(t, many(3), func(src *Source) { src.Environ = []string{`WHIRLPOOL_PROXIES=[{url="http://e:x"}]`} })
-	require.ErrorContains(t, err, "environment variable WHIRLPOOL_PROXIES: proxies[0].url")
-	_, err = load(t, many(1000)+"weight = 0\n", nil)
-	require.ErrorContains(t, err, ":5001: proxies[999].weight")
 }
 
 func BenchmarkLoad(b *testing.B) {

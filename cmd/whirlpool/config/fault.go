@@ -9,7 +9,7 @@ import (
 // Fault is one error in a configuration.
 type Fault struct {
 	File  string `json:"file"`
-	Line  int    `json:"line,omitempty"` // 0 if the key is not in the file
+	Line  int    `json:"line,omitempty"` // of Key in File; 0 if File does not have it
 	Key   string `json:"key"`
 	Value string `json:"value,omitempty"` // never a secret
 	Msg   string `json:"message"`
@@ -47,11 +47,11 @@ func (e *Error) Error() string {
 }
 
 func (l *loader) fault(key string, value any, msg string) {
-	l.faults = append(l.faults, l.place(key, value, msg))
+	l.faults = append(l.faults, l.place(key, value, msg+similarChoice(key, value)))
 }
 
-// place returns a fault with the place at which its key was set. The fault includes the value unless the
-// value may be a secret.
+// place returns a fault of the key. Its File and Line are where the key was set: a file with a line, the command
+// line, or an environment variable. The fault includes the value unless the value may be a secret.
 func (l *loader) place(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
@@ -74,8 +74,8 @@ func (l *loader) place(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey returns a key for use in a fault. It masks a part that needs quotes in TOML. No known key does,
-// so the part may be a credential on the wrong side of a "=".
+// maskedKey returns a key for use in a fault. It masks the key from the first part on that needs quotes in TOML. No
+// known key has such a part, so the part may be a credential that the user has written on the left side of a "=".
 func maskedKey(key string) string {
 	odd := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -87,8 +87,8 @@ func maskedKey(key string) string {
 	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
 }
 
-// secret reports whether the value of a key may contain a credential. This includes values that contain a
-// credential only by mistake, such as a proxy's URL in place of the path of a proxy list.
+// secret reports whether the value of a key may contain a credential. It also returns true for keys whose value may
+// contain a credential by mistake: for example, the user may give a proxy's URL in place of the path of a proxy list.
 func secret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
@@ -98,5 +98,6 @@ func secret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault that was detected when the configuration was used.
+// Fault returns a fault for an error that was found when the configuration was used, after it was loaded. Its File
+// and Line are where the key was set.
 func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }

@@ -8,17 +8,17 @@ import (
 
 // The maximum sizes of files in bytes.
 const (
-	maxConfig = 16 << 20 // of the configuration file
-	maxList   = 64 << 20 // of a proxy list
-	maxPEM    = 4 << 20  // of a file with certificates or a key
-	maxSecret = 64 << 10 // of a file with a password
+	maxConfig = 16 << 20 // for the configuration file
+	maxList   = 64 << 20 // for a proxy list
+	maxPEM    = 4 << 20  // for a file with certificates or a key
+	maxSecret = 64 << 10 // for a file with a password
 )
 
-// ReadList reads a proxy list of at most 64 MiB. If the list is larger, the error names the list, its size and the
-// limit.
+// ReadList reads a proxy list of at most 64 MiB. If the list is larger, ReadList returns an error with the name of
+// the list and the limit.
 func ReadList(name string, in io.Reader) ([]byte, error) { return readAtMost(name, in, 0, maxList) }
 
-// readLimited reads a file of at most limit bytes.
+// readLimited reads a file of at most limit bytes. If the file is larger, it returns an error.
 func readLimited(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,8 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return readAtMost(path, f, info.Size(), limit)
 }
 
-// readAtMost reads at most limit bytes of a file. size is the size of the file in bytes; 0 if it is unknown.
+// readAtMost reads a whole file of at most limit bytes. If the file is larger, it returns an error. size is the size
+// of the file in bytes; 0 if the size is unknown.
 func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)

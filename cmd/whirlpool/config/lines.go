@@ -10,15 +10,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// keyLines maps each key of a TOML document, such as proxies[1].url, to its line. If the document has a syntax error,
-// it returns the keys before the error.
+// keyLines returns the line number of each key of a TOML document, such as proxies[1].url. If the document has a
+// syntax error, it returns only the keys before the error.
 func keyLines(doc []byte) map[string]int {
 	lines := map[string]int{}
 	arrays := map[string]int{}
 	prefix := ""
 	p := unstable.Parser{}
 	p.Reset(doc)
-	ends := lineEnds(doc) // computed once: the parser counts from the beginning for each key
+	ends := lineEnds(doc) // faster than the parser, which counts lines from the beginning for each key
 	line := func(n *unstable.Node) int {
 		before, _ := slices.BinarySearch(ends, int(n.Raw.Offset))
 		return before + 1
@@ -47,7 +47,7 @@ func keyLines(doc []byte) map[string]int {
 	return lines
 }
 
-// lineEnds returns the offsets of the line feeds.
+// lineEnds returns the offsets of the line feeds in a document.
 func lineEnds(doc []byte) (ends []int) {
 	for i, c := range doc {
 		if c == '\n' {
@@ -89,7 +89,8 @@ func inside(lines map[string]int, path string, v *unstable.Node, at int, line fu
 	}
 }
 
-// lineOf returns the line of a key, or of the nearest table around it; 0 if there is none.
+// lineOf returns the line number of a key. If lines does not have the key, it returns the line of the innermost table
+// that contains the key; 0 if lines does not have such a table either.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if n, ok := lines[key]; ok {

@@ -13,12 +13,12 @@ import (
 	"slices"
 	"strings"
 
-	tomlparser "github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/v2"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -34,63 +34,87 @@ type Source struct {
 	Proxies   []string          // files of --proxies
 	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies
 	URLs      []string          // of --proxy
-	Once      bool              // the configuration is loaded only once, so its files may be pipes
+	Once      bool              // the configuration is never loaded again, so its files may be pipes
 	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
 	Fetched   map[string][]byte // the fetched proxy lists, by URL
+
+	// Fetch, if not nil, fetches the proxy lists that are not in Fetched. It is called from several goroutines at the
+	// same time. If Fetch returns an error, the configuration gets a warning, not a fault.
+	Fetch func(lists.Source) ([]byte, error)
 }
 
-// envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is
-// a list of tables.
+// envPrefix is the prefix of the environment variables that override keys. Their names have the form
+// WHIRLPOOL_SECTION__KEY. In addition, WHIRLPOOL_PROXIES replaces [[proxies]]; its value is a list of tables.
 const envPrefix = "WHIRLPOOL_"
 
 // loader reads one configuration.
 type loader struct {
 	src     Source
 	lines   map[string]int
-	fromEnv map[string]string // key -> the variable that set it
+	fromEnv map[string]string // key -> the environment variable that set the key
 	faults  []Fault
 	cfg     Config
 
-	proxyTLS map[listOptions]*upstream.TLS // the results of loadTLS
+	proxyTLS map[listOptions]*upstream.TLS // the results of loadTLS, by its arguments
 }
 
-// Load loads and checks a configuration. The error is an *Error with all faults.
+// Load loads and checks a configuration. If the configuration has faults, the error is an *Error with all of them.
 func Load(src Source) (*Config, error) {
+	cfg, err := Examine(src)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// Examine is like Load, but it returns the configuration even if the configuration has faults, so that the caller can
+// check it further. The configuration is nil only if the file cannot be read or parsed.
+func Examine(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
 		proxyTLS: map[listOptions]*upstream.TLS{}}
 	l.cfg.sizes = map[string]int{}
 	tree := l.read()
-	if len(l.faults) == 0 {
-		l.decode("", strict.TOML, tree, &l.cfg)
-		if _, set := tree["queue"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
-			l.cfg.Queue.MaxWaiting = 0
-		}
-		selection, _ := tree["selection"].(map[string]any)
-		if _, set := selection["first"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
-			l.cfg.Selection.First = plugins.FallbackFirst
-		}
-		l.stateDir(tree)
-		l.policy()
-		l.plugins()
-		l.secrets()
-		l.tls()
-		l.check()
-		l.proxies()
-	}
 	if len(l.faults) > 0 {
-		slices.SortStableFunc(l.faults, func(a, b Fault) int {
-			return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line)
-		})
-		return nil, &Error{l.faults}
+		l.decode("", strict.TOML, tree, &l.cfg) // reports wrong keys and values, too, where the syntax is right
+		return nil, l.err()
 	}
+	l.decode("", strict.TOML, tree, &l.cfg)
+	if _, set := tree["queue"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
+		l.cfg.Queue.MaxWaiting = 0
+	}
+	selection, _ := tree["selection"].(map[string]any)
+	if _, set := selection["first"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
+		l.cfg.Selection.First = plugins.FallbackFirst
+	}
+	l.stateDir(tree)
+	l.policy()
+	l.plugins()
+	l.secrets()
+	l.tls()
+	l.intercept()
+	l.check()
+	l.proxies()
+	l.ruleProxies()
+	l.contradictions()
 	l.cfg.place = l.place
-	return &l.cfg, nil
+	return &l.cfg, l.err()
 }
 
-// read merges the file, the environment and the flags into one tree.
+// err returns the faults as an *Error, sorted by file and line; nil if there are no faults.
+func (l *loader) err() error {
+	if len(l.faults) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(l.faults, func(a, b Fault) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line)
+	})
+	return &Error{l.faults}
+}
+
+// read merges the file, the environment and the flags into one tree of values by key.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
-	var proxies any // proxies of the file; kept apart because koanf copies its values, which is slow for thousands
+	var proxies any // [[proxies]] of the file; kept out of koanf, which copies its values: slow for thousands
 	if l.src.File != "" {
 		doc, err := l.readFile(l.src.File, maxConfig)
 		switch {
@@ -100,11 +124,7 @@ func (l *loader) read() map[string]any {
 		default:
 			l.cfg.found = true
 			doc = bytes.TrimPrefix(doc, []byte("\ufeff"))
-			l.lines = keyLines(doc)
-			tree, err := tomlparser.Parser().Unmarshal(doc)
-			if err != nil {
-				l.syntax(err)
-			}
+			tree := l.parseTOML(doc)
 			proxies = tree["proxies"]
 			delete(tree, "proxies")
 			if err := k.Load(confmap.Provider(tree, ""), nil); err != nil {
@@ -123,7 +143,7 @@ func (l *loader) read() map[string]any {
 						fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix,
 							strings.ToUpper(right)))
 				}
-				return "", nil // a variable of another program
+				return "", nil // the variable belongs to another program
 			}
 			key = strings.ReplaceAll(key, "__", ".")
 			if _, flag := l.src.Overrides[key]; !flag {
@@ -147,7 +167,7 @@ func (l *loader) read() map[string]any {
 	return tree
 }
 
-// nameListFiles writes each { file = "F", scheme = "S" } of pool.files as S:F.
+// nameListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F".
 func nameListFiles(tree map[string]any) {
 	pool, _ := tree["pool"].(map[string]any)
 	files, _ := pool["files"].([]any)
@@ -161,7 +181,7 @@ func nameListFiles(tree map[string]any) {
 	}
 }
 
-// listOwnErrors replaces each own_error that is one table by a list with that table.
+// listOwnErrors replaces each own_error that is a single table by a list with this table as its only element.
 func listOwnErrors(tree map[string]any) {
 	proxies, _ := tree["proxies"].([]any)
 	for _, p := range proxies {
@@ -173,7 +193,8 @@ func listOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes a table and reports each error in it. It returns true if there are no errors.
+// decode decodes the table tree into to, and adds a fault for each error in the table. path is the key of the table.
+// decode returns true if it has added no fault.
 func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
 	before := len(l.faults)
 	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
@@ -183,8 +204,8 @@ func (l *loader) decode(path string, format strict.Format, tree map[string]any, 
 	return len(l.faults) == before
 }
 
-// similarKeys maps each section_key, with one underscore instead of two, to section__key, the correct name in
-// a variable.
+// similarKeys maps a frequent mistake in the name of an environment variable to the correct name. The mistake is
+// section_key, with one underscore; the correct name is section__key.
 func similarKeys() map[string]string {
 	out := map[string]string{}
 	add := func(section string, of reflect.Type, tag string) {
@@ -204,7 +225,7 @@ func similarKeys() map[string]string {
 	return out
 }
 
-// syntax reports an error of the TOML parser with its place.
+// syntax adds a fault for an error of the TOML parser, with the line and the key that the parser reports.
 func (l *loader) syntax(err error) {
 	f := Fault{File: l.src.File, Msg: "TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
 	var d *toml.DecodeError
@@ -218,7 +239,8 @@ func (l *loader) syntax(err error) {
 	l.faults = append(l.faults, f)
 }
 
-// envValue parses a variable as a TOML value. If it is not a TOML value, it is a text.
+// envValue parses the value of an environment variable as a TOML value. If the value is not valid TOML, envValue
+// returns it as a text.
 func envValue(s string) any {
 	var v struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
@@ -227,7 +249,7 @@ func envValue(s string) any {
 	return s
 }
 
-// normalize converts a tree to the types of strict.TOML: lists as []any, integers as int64.
+// normalize converts the values in a tree to the types that strict.TOML expects: lists to []any, integers to int64.
 func normalize(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -260,27 +282,12 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] key by key, so that each wrong key gets a fault.
+// policy reads [retry] and sets Config.Policy. It reads key by key, so that each wrong key gets a fault of its own.
 func (l *loader) policy() {
+	var o retry.Override
+	l.override("retry", l.cfg.Retry, &o)
 	p := retry.DefaultPolicy()
-	anyStrategy := func(string) bool { return true } // the engine checks the name
-	for _, key := range slices.Sorted(maps.Keys(l.cfg.Retry)) {
-		value := l.cfg.Retry[key]
-		if value == "null" && (key == "timeout" || key == "failover_delay") {
-			value = nil // TOML has no null
-		}
-		var o retry.Override
-		if !l.decode("retry", strict.TOML.WithTag("json"), map[string]any{key: value}, &o) {
-			continue
-		}
-		p = p.Merge(o)
-		one := retry.DefaultPolicy()
-		one = one.Merge(o)
-		var wrong *retry.FieldError
-		if errors.As(one.Validate(anyStrategy), &wrong) {
-			l.fault("retry."+key, value, wrong.Msg)
-		}
-	}
+	p = p.Merge(o)
 	if len(l.faults) == 0 {
 		if err := p.Validate(anyStrategy); err != nil {
 			l.fault("retry", nil, err.Error())
@@ -289,8 +296,35 @@ func (l *loader) policy() {
 	l.cfg.Policy = p
 }
 
-// stateDir sets the default of state.dir: the path of the configuration file followed by .state. Gateways
-// with different files thus have different folders.
+// anyStrategy permits every name of a backoff, because the engine checks the name later.
+func anyStrategy(string) bool { return true }
+
+// override decodes the fields of a retry policy in table into o. It decodes key by key, and adds a fault for each
+// wrong key. path is the key of the table.
+func (l *loader) override(path string, table map[string]any, o *retry.Override) {
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		value := table[key]
+		if value == "null" && (key == "timeout" || key == "failover_delay") {
+			value = nil // TOML has no null, so the text "null" stands for it
+		}
+		var one retry.Override
+		tree := map[string]any{key: value}
+		if !l.decode(path, strict.TOML.WithTag("json"), tree, &one) {
+			continue
+		}
+		p := retry.DefaultPolicy()
+		p = p.Merge(one)
+		var wrong *retry.FieldError
+		if errors.As(p.Validate(anyStrategy), &wrong) {
+			l.fault(path+"."+key, value, wrong.Msg)
+			continue
+		}
+		l.decode(path, strict.TOML.WithTag("json"), tree, o)
+	}
+}
+
+// stateDir sets the default of state.dir: the path of the configuration file followed by .state. As a result,
+// gateways with different configuration files have different state folders.
 func (l *loader) stateDir(tree map[string]any) {
 	section, _ := tree["state"].(map[string]any)
 	if _, set := section["dir"]; set {
@@ -300,7 +334,8 @@ func (l *loader) stateDir(tree map[string]any) {
 	}
 }
 
-// relative resolves a path that is relative to the folder of the configuration file.
+// relative returns a path with which the file can be opened. It resolves a relative path against the folder of the
+// configuration file.
 func (l *loader) relative(path string) string {
 	if filepath.IsAbs(path) || l.src.File == "" {
 		return path
@@ -308,9 +343,9 @@ func (l *loader) relative(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file of at most limit bytes. It refuses a pipe, because a reload would wait for the next
-// writer of the pipe. It also refuses a file that has become empty, because the file may be being written, or its
-// writer may have failed.
+// readFile reads a whole file of at most limit bytes. It refuses a pipe unless Source.Once is set, because a reload
+// would wait for the next writer of the pipe. It also refuses a file that is empty but was not empty in the previous
+// configuration (Source.Sizes): another program may be writing the file, or may have failed to write it.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)

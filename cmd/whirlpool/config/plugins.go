@@ -24,23 +24,23 @@ type PluginHost struct {
 // Plugin is one table [plugins.NAME].
 type Plugin struct {
 	Path      string         `koanf:"path" json:"path,omitempty"`
-	Builtin   string         `koanf:"builtin" json:"builtin,omitempty"` // name of a built-in, in place of Path
+	Builtin   string         `koanf:"builtin" json:"builtin,omitempty"` // built-in, in place of Path or URL
 	URL       ModuleURL      `koanf:"url" json:"url,omitempty"`
 	SHA256    string         `koanf:"sha256" json:"sha256,omitempty"`
 	PublicKey string         `koanf:"public_key" json:"public_key,omitempty"`
 	Insecure  bool           `koanf:"insecure" json:"insecure,omitempty"`
 	Kind      string         `koanf:"kind" json:"kind,omitempty"`
-	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // gets observations even while it is not in use
+	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // gets observations even if it is not in use
 	Fuel      int64          `koanf:"fuel" json:"fuel,omitempty" range:"10000,10000000000"`
 	Memory    Size           `koanf:"memory" json:"memory,omitempty" range:"64KiB,1GiB"`
 	Timeout   Duration       `koanf:"timeout" json:"timeout,omitzero" range:"1ms,10s"` // of CPU time
 	Config    map[string]any `koanf:"config" json:"-"`
 }
 
-// ModuleURL is the URL of a module.
+// ModuleURL is the URL of a plugin's module. Its JSON form masks the query, which may contain a secret.
 type ModuleURL string
 
-// MarshalJSON masks the query, which may hold a secret.
+// MarshalJSON masks the query.
 func (u ModuleURL) MarshalJSON() ([]byte, error) {
 	place, query := source.Source{URL: string(u)}.Place(), ""
 	if place != string(u) {
@@ -49,12 +49,12 @@ func (u ModuleURL) MarshalJSON() ([]byte, error) {
 	return json.Marshal(place + query)
 }
 
-// source returns the source of a module with a URL; the zero value for other modules.
+// source returns the source of the plugin's module if its URL is set; otherwise it returns the zero value.
 func (p *Plugin) source() source.Source {
 	return source.Source{URL: string(p.URL), SHA256: p.SHA256, PublicKey: p.PublicKey, Insecure: p.Insecure}
 }
 
-// Modules returns the plugins to load.
+// Modules returns the plugins that the gateway must load, by name.
 func (c *Config) Modules() map[string]plugins.Spec {
 	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
 	for name, p := range c.PluginHost.Modules {
@@ -70,7 +70,7 @@ func (c *Config) Modules() map[string]plugins.Spec {
 	return out
 }
 
-// plugins reads [plugins]: settings of the host, and a table for each plugin.
+// plugins reads [plugins]: the settings for all plugins, and a table for each plugin.
 func (l *loader) plugins() {
 	host := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
@@ -91,7 +91,8 @@ func (l *loader) plugins() {
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// module checks the keys that determine where a plugin's module comes from.
+// module checks the keys of a plugin that determine from where its module comes. key is the key of the plugin's
+// table.
 func (l *loader) module(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":
@@ -110,7 +111,7 @@ func (l *loader) module(key string, p *Plugin) {
 	default:
 		var wrong *source.FieldError
 		if errors.As(p.source().Check(), &wrong) {
-			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, because it may hold a secret
+			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, which may hold a secret
 		}
 	}
 }

@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// proxies makes the specs from [[proxies]], the proxy lists and the flags.
+// proxies makes the specs of the configured proxies: those of [[proxies]], of the proxy lists and of the flags.
 func (l *loader) proxies() {
 	c := &l.cfg
 	for i, p := range c.Proxies {
+		before := len(l.faults)
 		key := fmt.Sprintf("proxies[%d]", i)
 		a, err := upstream.ParseAddress(string(p.URL))
 		if p.URL == "" {
@@ -34,11 +37,15 @@ func (l *loader) proxies() {
 			yes := true
 			p.Reuse, c.Proxies[i].Reuse = &yes, &yes
 		}
-		if *p.Weight == 0 { // in a Spec, 0 stands for the default
+		if *p.Weight == 0 { // not allowed: in a Spec, 0 stands for the default
 			l.fault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
 		}
-		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
-			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
+			MaxInFlight: p.MaxInFlight, Rate: p.Rate, MinInterval: time.Duration(p.MinInterval),
+			BytesPerDay: int64(p.BytesPerDay), Tier: p.Tier, Vendor: p.Vendor,
+			Price:   traffic.Price{Request: p.CostRequest, GB: p.CostGB},
+			Auth:    p.Auth,
+			NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
 			Source: "config"}
 		var bad *upstream.SpecError
 		options := upstream.TLSOptions{CAFile: p.CAFile, Insecure: p.Insecure, Cert: p.Cert, Key: p.Key}
@@ -46,7 +53,7 @@ func (l *loader) proxies() {
 			l.fault(key+"."+bad.Field, nil, bad.Msg)
 		}
 		if p.Breaker != nil {
-			own := p.Breaker.over(c.Breaker)
+			own := p.Breaker.applyTo(c.Breaker)
 			if !l.breaker(key+".breaker", own) {
 				continue
 			}
@@ -55,6 +62,9 @@ func (l *loader) proxies() {
 		}
 		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
 			l.fault(key+"."+bad.Field, nil, bad.Msg)
+		}
+		if len(l.faults) > before { // otherwise the pool would report the same faults
+			continue
 		}
 		c.specs = append(c.specs, spec)
 	}
@@ -91,8 +101,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// fetched reads the proxy lists that were fetched by URL. A list that has not been fetched yet has no
-// proxies.
+// fetched checks pool.urls, and adds the proxies of the fetched lists. If a list has not been fetched, fetched adds
+// none of its proxies.
 func (l *loader) fetched() {
 	for i, u := range l.cfg.Pool.URLs {
 		key := fmt.Sprintf("pool.urls[%d]", i)
@@ -106,17 +116,49 @@ func (l *loader) fetched() {
 		if u.Refresh != 0 && time.Duration(u.Refresh) < minRefresh {
 			l.fault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
 		}
-		if data, ok := l.src.Fetched[string(u.URL)]; ok && len(l.faults) == 0 {
-			l.parse(lists.Redacted(string(u.URL)), data, u.Scheme, key)
+	}
+	if len(l.faults) > 0 {
+		return
+	}
+	for i, f := range l.fetch() {
+		key, u := fmt.Sprintf("pool.urls[%d]", i), l.cfg.Pool.URLs[i]
+		switch {
+		case f.err != nil:
+			l.warn(key+".url", "the list was not fetched: "+f.err.Error()+"; a gateway starts without it, "+
+				"unless it has kept an earlier version, and tries again")
+		case f.data != nil:
+			l.parse(lists.Redacted(string(u.URL)), f.data, u.Scheme, key)
 		}
 	}
 }
 
-// minRefresh is the shortest time from one fetch of a proxy list to the next.
+// fetchResult is the result of a fetch: the proxy list, or the reason why the fetch failed. Both are nil if there was
+// no fetch yet.
+type fetchResult struct {
+	data []byte
+	err  error
+}
+
+// fetch returns the results for the lists of pool.urls, in this order. It fetches the lists that Source.Fetched does
+// not have, if Source.Fetch is set.
+func (l *loader) fetch() []fetchResult {
+	results := make([]fetchResult, len(l.cfg.Pool.URLs))
+	var all sync.WaitGroup
+	for i := range l.cfg.Pool.URLs {
+		u, r := &l.cfg.Pool.URLs[i], &results[i]
+		if r.data = l.src.Fetched[string(u.URL)]; r.data == nil && l.src.Fetch != nil {
+			all.Go(func() { r.data, r.err = l.src.Fetch(u.source()) })
+		}
+	}
+	all.Wait()
+	return results
+}
+
+// minRefresh is the minimum time from one fetch of a proxy list to the next fetch.
 const minRefresh = 10 * time.Second
 
-// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. Faults do not
-// show such a value, because it may contain a password.
+// looksLikeProxy reports whether a value that should be the path of a proxy list looks like a proxy. The caller's
+// faults do not show such a value, because it may contain a password.
 func looksLikeProxy(path string) bool {
 	if scheme, file := listScheme(path); scheme != "" && !strings.Contains(file, ":") {
 		return strings.Contains(file, "@")
@@ -131,13 +173,14 @@ func looksLikeProxy(path string) bool {
 // maxWarnings is the maximum number of warnings about the lines of one proxy list.
 const maxWarnings = 1000
 
-// Stdin is the name in Source.Proxies for the standard input (Source.Stdin).
+// Stdin is the element of Source.Proxies that stands for the standard input (Source.Stdin).
 const Stdin = "-"
 
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
-// listScheme splits SCHEME:FILE. The scheme is "" if name has none, or if a file with the whole name exists.
+// listScheme splits a name of the form SCHEME:FILE. The result scheme is "" if the name has no scheme, or if a file
+// with the whole name exists.
 func listScheme(name string) (scheme, path string) {
 	scheme, path, ok := strings.Cut(name, ":")
 	switch {
@@ -152,7 +195,8 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list. scheme is the scheme of lines without a scheme; "" for http.
+// list reads one proxy list and adds its proxies. scheme is the scheme for lines without a scheme; "" stands for
+// http. key is the key of the list in faults.
 func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -163,7 +207,8 @@ func (l *loader) list(path, scheme, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	// The last line may be incomplete, because its writer has not finished.
+	// If the list is shorter than before, its last line may be incomplete, because another program is still writing
+	// the file.
 	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
 		data = data[:end]
 		l.cfg.Warnings = append(l.cfg.Warnings,
@@ -173,26 +218,29 @@ func (l *loader) list(path, scheme, key string) {
 	l.parse(path, data, scheme, key)
 }
 
-// parse adds the proxies of a list. name is the name of the list in messages.
+// parse adds the proxies of the list data. name is the name of the list in messages, and key its key in faults.
 func (l *loader) parse(name string, data []byte, scheme, key string) {
 	taken := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		taken[s.ID] = true
 	}
+	read := Reading{Name: name}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
-		Taken: taken})
+		Taken: taken, Counts: &read.Reading})
 	if err != nil {
 		l.fault(key, name, err.Error())
 		return
 	}
-	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded
-	// in place of a list. (The lines of a list that is named twice are valid, although their ids are taken.)
+	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded in
+	// place of a list. If the configuration names a list twice, the second copy adds no proxies, because their ids
+	// are taken. Its lines are valid nevertheless (anyProxy).
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
-		l.fault(key, name, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
+		w := warnings[0]
+		l.fault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
 		return
 	}
 	for i, w := range warnings {
-		if i == maxWarnings { // the file is probably no proxy list
+		if i == maxWarnings { // with so many wrong lines, it is probably no proxy list
 			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", name,
 				len(warnings)-i))
 			break
@@ -200,20 +248,41 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
 	}
 	specs = l.keepLoadable(name, specs)
+	read.Proxies = len(specs)
+	for i := range specs[:min(len(specs), samples)] {
+		read.Samples = append(read.Samples, specs[i].Address.Redacted())
+	}
+	l.cfg.Readings = append(l.cfg.Readings, read)
 	for i := range specs {
 		if own := specs[i].TLS; own != nil {
 			specs[i].TLS, _ = l.loadTLS(name, own.TLSOptions)
 		}
 	}
-	l.cfg.specs = append(l.cfg.specs, specs...)
+	if l.cfg.specs == nil { // this avoids a copy of a large list
+		l.cfg.specs = specs
+	} else {
+		l.cfg.specs = append(l.cfg.specs, specs...)
+	}
 }
+
+// Reading describes how the gateway reads a proxy list: the number of proxies and samples of them. It contains no
+// credentials.
+type Reading struct {
+	Name    string `json:"name"`
+	Proxies int    `json:"proxies"`
+	proxylist.Reading
+	Samples []string `json:"samples"` // URLs of the first proxies, without credentials
+}
+
+// samples is the maximum number of Samples of a Reading.
+const samples = 3
 
 func anyProxy(list []byte) bool {
 	specs, _, _ := proxylist.Parse(bytes.NewReader(list), proxylist.Options{})
 	return len(specs) > 0
 }
 
-// ids adds a fault for each id that is used twice in [[proxies]].
+// ids adds a fault for each proxy of [[proxies]] that has the same id as an entry before it.
 func (l *loader) ids() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {

@@ -3,14 +3,20 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Rule is one entry of [[rules]]; see rules.Rule.
 type Rule struct {
+	Name   string `koanf:"name" json:"name,omitempty"`
 	Preset string `koanf:"preset" json:"preset,omitempty"`
 	When   When   `koanf:"when" json:"when"`
 	Then   Then   `koanf:"then" json:"then"`
@@ -19,8 +25,11 @@ type Rule struct {
 // When is the condition of a rule; see rules.When.
 type When struct {
 	Host   Texts             `koanf:"host" json:"host,omitempty"`
+	Port   Numbers           `koanf:"port" json:"port,omitempty"`
+	Path   Texts             `koanf:"path" json:"path,omitempty"`
 	Method Texts             `koanf:"method" json:"method,omitempty"`
-	Status Statuses          `koanf:"status" json:"status,omitempty"`
+	User   Texts             `koanf:"user" json:"user,omitempty"`
+	Status Numbers           `koanf:"status" json:"status,omitempty"`
 	Header map[string]string `koanf:"header" json:"header,omitempty"`
 	Body   string            `koanf:"body" json:"body,omitempty"`
 	Error  string            `koanf:"error" json:"error,omitempty"`
@@ -34,9 +43,23 @@ type Then struct {
 	Ban        Duration `koanf:"ban" json:"ban,omitempty" range:"1s,720h"`
 	Final      bool     `koanf:"final" json:"final,omitempty"`
 	Blame      string   `koanf:"blame" json:"blame,omitempty"`
+
+	// The actions of routing rules; see rules.Routing.
+	Pool      bool           `koanf:"pool" json:"pool,omitempty"`
+	Tag       string         `koanf:"tag" json:"tag,omitempty"`
+	Region    string         `koanf:"region" json:"region,omitempty"`
+	Prefer    bool           `koanf:"prefer" json:"prefer,omitempty"`
+	Direct    bool           `koanf:"direct" json:"direct,omitempty"`
+	Deny      bool           `koanf:"deny" json:"deny,omitempty"`
+	Policy    map[string]any `koanf:"policy" json:"policy,omitempty"` // keys of [retry], and the key attempt_timeout
+	Scorer    string         `koanf:"scorer" json:"scorer,omitempty"`
+	Intercept bool           `koanf:"intercept" json:"intercept,omitempty"`
+	Interim   bool           `koanf:"interim" json:"interim,omitempty"`
+
+	policy *rules.Policy // decoded from Policy; nil if Policy is nil
 }
 
-// Texts is a text or a list of texts.
+// Texts is a list of texts. In the configuration it is a text or a list of texts.
 type Texts []string
 
 // DecodeValue implements strict.Value.
@@ -51,22 +74,23 @@ func (t *Texts) DecodeValue(from any) error {
 	return notEmpty(len(*t))
 }
 
-// Statuses is a status, a range of statuses such as "400-499", or a list of both.
-type Statuses []string
+// Numbers is a list of numbers, and of ranges of numbers such as "400-499". In the configuration it is such a list,
+// one number or one range.
+type Numbers []string
 
 // DecodeValue implements strict.Value.
-func (s *Statuses) DecodeValue(from any) error {
+func (n *Numbers) DecodeValue(from any) error {
 	for _, item := range items(from) {
 		switch v := item.(type) {
 		case int64:
-			*s = append(*s, strconv.FormatInt(v, 10))
+			*n = append(*n, strconv.FormatInt(v, 10))
 		case string:
-			*s = append(*s, v)
+			*n = append(*n, v)
 		default:
-			return fmt.Errorf(`must be a status such as 403, a range such as "400-499", or a list of them`)
+			return fmt.Errorf(`must be a number such as 403, a range such as "400-499", or a list of them`)
 		}
 	}
-	return notEmpty(len(*s))
+	return notEmpty(len(*n))
 }
 
 func items(from any) []any {
@@ -83,33 +107,123 @@ func notEmpty(n int) error {
 	return nil
 }
 
-// ruleList returns [[rules]] for the engine.
+// ruleList returns the rules of [[rules]] in the form that the engine takes.
 func (c *Config) ruleList() []rules.Rule {
 	list := make([]rules.Rule, 0, len(c.Rules))
 	for _, r := range c.Rules {
 		w, t := r.When, r.Then
 		list = append(list, rules.Rule{
-			Preset: r.Preset,
-			When: rules.When{Hosts: w.Host, Methods: w.Method, Statuses: w.Status, Headers: w.Header, Body: w.Body,
-				Error: w.Error},
-			Then: rules.Then{Retry: t.Retry, OtherProxy: t.OtherProxy, Rest: time.Duration(t.Rest),
-				Ban: time.Duration(t.Ban), Final: t.Final, Blame: t.Blame},
+			Name: r.Name, Preset: r.Preset,
+			When: rules.When{Hosts: w.Host, Ports: w.Port, Paths: w.Path, Methods: w.Method, Users: w.User,
+				Statuses: w.Status, Headers: w.Header, Body: w.Body, Error: w.Error},
+			Then: rules.Then{
+				Retry: t.Retry, OtherProxy: t.OtherProxy, Rest: time.Duration(t.Rest),
+				Ban: time.Duration(t.Ban), Final: t.Final, Blame: t.Blame,
+				Routing: rules.Routing{Pool: t.Pool, Tag: t.Tag, Region: t.Region, Prefer: t.Prefer, Direct: t.Direct,
+					Deny: t.Deny, Policy: t.policy, Scorer: t.Scorer, Intercept: t.Intercept,
+					Interim: t.Interim},
+			},
 		})
 	}
 	return list
 }
 
-// rules checks [[rules]].
+// rules decodes the policies in [[rules]], and adds a fault for each error in a rule.
 func (l *loader) rules() {
-	_, err := rules.Compile(l.cfg.ruleList())
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return
+	for i := range l.cfg.Rules {
+		if t := &l.cfg.Rules[i].Then; t.Policy != nil {
+			t.policy = l.rulePolicy(fmt.Sprintf("rules[%d].then.policy", i), t.Policy)
+		}
 	}
-	for _, err := range joined.Unwrap() {
-		var wrong *rules.Error
-		if errors.As(err, &wrong) {
-			l.fault(wrong.Path(), wrong.Value, wrong.Msg)
+	_, err := rules.Compile(l.cfg.ruleList(), nil)
+	joined, ok := err.(interface{ Unwrap() []error })
+	if ok {
+		for _, err := range joined.Unwrap() {
+			var wrong *rules.Error
+			if errors.As(err, &wrong) && !l.faulty(wrong.Path()) {
+				l.fault(wrong.Path(), wrong.Value, wrong.Msg)
+			}
+		}
+	}
+	l.ruleUsers()
+}
+
+// faulty reports whether there is a fault of the key or, if the key is a table, of a key in this table.
+func (l *loader) faulty(key string) bool {
+	return slices.ContainsFunc(l.faults, func(f Fault) bool {
+		return f.Key == key || strings.HasPrefix(f.Key, key+".")
+	})
+}
+
+// rulePolicy decodes the retry policy that a rule has. It decodes key by key, so that each wrong key gets a fault of
+// its own.
+func (l *loader) rulePolicy(path string, table map[string]any) *rules.Policy {
+	p, fields := &rules.Policy{}, maps.Clone(table)
+	if value, set := fields[attemptTimeout]; set {
+		delete(fields, attemptTimeout)
+		var own struct {
+			AttemptTimeout float64 `koanf:"attempt_timeout"`
+		}
+		l.decode(path, strict.TOML, map[string]any{attemptTimeout: value}, &own)
+		p.AttemptTimeout = own.AttemptTimeout
+	}
+	for key := range fields {
+		if similar := strict.DidYouMean(key, []string{attemptTimeout}); similar != "" {
+			l.fault(path+"."+key, nil, "unknown field"+similar)
+			delete(fields, key)
+		}
+	}
+	l.override(path, fields, &p.Override)
+	return p
+}
+
+const attemptTimeout = "attempt_timeout"
+
+// ruleUsers adds a fault for each user that a rule names but that does not exist.
+func (l *loader) ruleUsers() {
+	users := make([]string, 0, len(l.cfg.Gateway.Users))
+	for _, u := range l.cfg.Gateway.Users {
+		users = append(users, u.Name)
+	}
+	for i, r := range l.cfg.Rules {
+		for k, name := range r.When.User {
+			key := fmt.Sprintf("rules[%d].when.user", i)
+			if len(r.When.User) > 1 {
+				key = fmt.Sprintf("%s[%d]", key, k)
+			}
+			switch {
+			case len(users) == 0:
+				l.fault(key, name, "holds for no request, because there are no [[gateway.users]]")
+			case !strings.Contains(name, "*") && !slices.Contains(users, name):
+				l.fault(key, name, "is not the name of one of [[gateway.users]]"+strict.DidYouMean(name, users))
+			}
+		}
+	}
+}
+
+// ruleProxies adds a warning for each tag or region that a rule names and no proxy has. This is no fault, because
+// such a proxy may be added through the API later.
+func (l *loader) ruleProxies() {
+	var tags, regions []string
+	hasRegion := func(name string) bool {
+		return slices.ContainsFunc(regions, func(r string) bool { return core.RegionHash(r) == core.RegionHash(name) })
+	}
+	for i := range l.cfg.specs {
+		s := &l.cfg.specs[i]
+		tags = append(tags, s.Tags...)
+		if s.Address.AnyRegion() || l.cfg.geo != nil {
+			regions = nil
+			break
+		}
+		regions = append(regions, s.Region)
+	}
+	for i, r := range l.cfg.Rules {
+		key := fmt.Sprintf("rules[%d].then", i)
+		if tag := r.Then.Tag; tag != "" && !slices.Contains(tags, tag) {
+			l.warn(key+".tag", "no configured proxy has the tag "+tag+strict.DidYouMean(tag, tags))
+		}
+		if region := r.Then.Region; region != "" && len(regions) > 0 && !hasRegion(region) {
+			l.warn(key+".region", "no configured proxy is of the region "+region+strict.DidYouMean(region, regions))
 		}
 	}
 }

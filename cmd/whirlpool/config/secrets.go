@@ -14,8 +14,9 @@ import (
 // envReference matches {env:NAME}, which stands for the value of an environment variable.
 var envReference = regexp.MustCompile(`\{env:([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// secrets replaces the references to environment variables and files in the users, the keys and the URLs of
-// proxies. A reference becomes the value of the variable or the text of the file.
+// secrets replaces references by secrets. A password or an API key of the form {env:NAME} becomes the value of the
+// environment variable. In the URL of a proxy, each {env:NAME} becomes such a value. The text in the file
+// password_file becomes the password of its user.
 func (l *loader) secrets() {
 	c := &l.cfg
 	for i := range c.Gateway.Users {
@@ -39,7 +40,7 @@ func (l *loader) secrets() {
 	}
 }
 
-// secret returns a secret, or the value of the variable that it refers to.
+// secret returns the secret s or, if s is a reference to an environment variable, the value of the variable.
 func (l *loader) secret(key string, s upstream.Secret) upstream.Secret {
 	if text := s.Reveal(); envReference.FindString(text) == text {
 		return upstream.Secret(l.expand(key, text, nil))
@@ -47,8 +48,8 @@ func (l *loader) secret(key string, s upstream.Secret) upstream.Secret {
 	return s
 }
 
-// expand replaces the references in text. Unless text consists of a single reference, it applies escape to the
-// values.
+// expand replaces each reference in text by the value of its environment variable. It applies escape to the values,
+// unless text consists of a single reference. If a variable is not set, expand adds a fault of the key.
 func (l *loader) expand(key, text string, escape func(string) string) string {
 	return envReference.ReplaceAllStringFunc(text, func(reference string) string {
 		name := envReference.FindStringSubmatch(reference)[1]
@@ -63,18 +64,18 @@ func (l *loader) expand(key, text string, escape func(string) string) string {
 	})
 }
 
-// variable returns the value of an environment variable.
+// variable returns the value of an environment variable; set is false if the variable is not set.
 func (l *loader) variable(name string) (value string, set bool) {
 	for _, v := range l.src.Environ {
 		if rest, ok := strings.CutPrefix(v, name+"="); ok {
-			value, set = rest, true // the last of several values counts, as for a process
+			value, set = rest, true // if the variable is set several times, the last value counts
 		}
 	}
 	return value, set
 }
 
-// passwordFile reads a password or its hash from the first line of a file. A change of the file is a change of the
-// configuration.
+// passwordFile reads a password, or the hash of a password, from the first line of a file. A change of the file makes
+// the gateway reload the configuration.
 func (l *loader) passwordFile(key, path string) upstream.Secret {
 	path = l.relative(path)
 	l.cfg.files = append(l.cfg.files, path)

@@ -12,16 +12,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// TLS is the table [gateway.tls] or [api.tls]: the files of a listener's certificate. Without these
-// files, the listener has no TLS.
+// TLS is the table [gateway.tls] or [api.tls]: the paths of the files with a listener's certificate and key. If the
+// table is empty, the listener has no TLS.
 type TLS struct {
-	Cert     string `koanf:"cert" json:"cert,omitempty"`           // PEM, the certificate first, then its chain
+	Cert     string `koanf:"cert" json:"cert,omitempty"`           // PEM: the certificate, then its chain
 	Key      string `koanf:"key" json:"key,omitempty"`             // PEM
-	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; authorities of client certificates
+	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM: authorities of client certificates
 }
 
-// listener returns the TLS settings of a listener; nil without TLS. A change of its files reloads the
-// configuration.
+// listener reads the files of t, and returns the TLS settings of the listener; nil without TLS. A change of one of
+// the files makes the gateway reload the configuration. key is the key of the table.
 func (l *loader) listener(key string, t TLS) *tls.Config {
 	if t == (TLS{}) {
 		return nil
@@ -41,7 +41,8 @@ func (l *loader) listener(key string, t TLS) *tls.Config {
 	return config
 }
 
-// keyPair reads a certificate and its key. If it adds a fault, it returns nil.
+// keyPair reads a certificate and its private key. If it cannot read them, it adds a fault and returns nil. key is
+// the key of the table in the configuration.
 func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
 	certPEM, ok := l.pem(key+".cert", cert)
 	keyPEM, keyOK := l.pem(key+".key", private)
@@ -56,7 +57,8 @@ func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
 	return &pair
 }
 
-// authorities reads the certificates of authorities. If it adds a fault, it returns nil.
+// authorities reads the certificates of authorities from a file. If it cannot read them, it adds a fault and returns
+// nil.
 func (l *loader) authorities(key, path string) *x509.CertPool {
 	data, ok := l.pem(key, path)
 	if !ok {
@@ -72,7 +74,8 @@ func (l *loader) authorities(key, path string) *x509.CertPool {
 
 var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
 
-// pem reads a file. A change of the file reloads the configuration.
+// pem reads a PEM file. If it cannot read the file, it adds a fault, and the result ok is false. A change of the file
+// makes the gateway reload the configuration.
 func (l *loader) pem(key, path string) (data []byte, ok bool) {
 	path = l.relative(path)
 	l.cfg.files = append(l.cfg.files, path)
@@ -87,7 +90,8 @@ func (l *loader) pem(key, path string) (data []byte, ok bool) {
 	return data, true
 }
 
-// tls reads the certificates of the listeners, and warns of secrets in clear text.
+// tls reads the certificates of both listeners. It adds a warning if passwords or API keys go over the network in
+// clear text.
 func (l *loader) tls() {
 	c := &l.cfg
 	c.gatewayTLS, c.apiTLS = l.listener("gateway.tls", c.Gateway.TLS), l.listener("api.tls", c.API.TLS)
@@ -115,8 +119,8 @@ func (c *Config) APITLS() *tls.Config { return c.apiTLS }
 // GatewayTLS reports whether the gateway's listener has TLS.
 func (c *Config) GatewayTLS() bool { return c.gatewayTLS != nil }
 
-// ListFile returns the path of a file that a proxy list names, relative to the folder of the list. A list that
-// was fetched by URL cannot name files of this machine.
+// ListFile returns the path of a file that a proxy list names. A relative name is resolved against the folder of the
+// list. A list that was fetched by URL cannot name files of this machine.
 func ListFile(list, path string) (string, error) {
 	switch {
 	case strings.Contains(list, "://") || list == Stdin:
@@ -127,8 +131,9 @@ func ListFile(list, path string) (string, error) {
 	return filepath.Join(filepath.Dir(list), path), nil
 }
 
-// loadTLS reads the files of an https:// proxy. A change of the files reloads the configuration. list is
-// the proxy list that names the files; "" for the configuration file.
+// loadTLS reads the TLS files of an https:// proxy. A change of one of these files makes the gateway reload the
+// configuration. list is the path or URL of the proxy list that names the files; "" if the configuration file names
+// them.
 func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, error) {
 	key := listOptions{list, o}
 	if loaded, ok := l.proxyTLS[key]; ok {
@@ -149,14 +154,14 @@ func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, err
 	return loaded, err
 }
 
-// listOptions are TLS options in a proxy list.
+// listOptions are the TLS options of a proxy, with the proxy list that has them. They are the arguments of loadTLS.
 type listOptions struct {
 	list string // "" for the configuration file
 	upstream.TLSOptions
 }
 
-// keepLoadable reads the TLS files of the proxies of a list and returns the proxies whose files can be read.
-// For each of the others it adds a warning.
+// keepLoadable reads the TLS files of the proxies of a list. It returns the proxies without TLS files, and those
+// whose TLS files can be read. It adds a warning for each proxy that it leaves out.
 func (l *loader) keepLoadable(list string, specs []upstream.Spec) []upstream.Spec {
 	return slices.DeleteFunc(specs, func(s upstream.Spec) bool {
 		if s.TLS == nil {

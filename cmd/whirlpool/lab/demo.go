@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// Demo is a pool of six proxies of different quality, with light traffic, that shows failover. Every tunnel leads
-// to one target with a self-signed certificate (curl -k).
+// Demo is a pool of six proxies of different quality, with light traffic. It shows failover. Every tunnel through
+// these proxies leads to the same target, an https:// server. The certificate of this target is self-signed, so curl
+// needs the option -k.
 type Demo struct {
 	url     string
 	target  net.Listener
@@ -25,7 +26,7 @@ type Demo struct {
 	lines   []string
 }
 
-// StartDemo starts a demo on free ports of 127.0.0.1.
+// StartDemo starts the proxies and the target of a demo on free ports of 127.0.0.1.
 func StartDemo() (*Demo, error) {
 	d := &Demo{}
 	var err error
@@ -72,7 +73,7 @@ func StartDemo() (*Demo, error) {
 // Proxies returns the proxies as lines of a proxy list.
 func (d *Demo) Proxies() []string { return d.lines }
 
-// Settings returns configuration keys with values that make failover and recovery visible within
+// Settings returns the configuration of the demo, by key. Its values make failover and recovery visible within
 // seconds.
 func (d *Demo) Settings() map[string]any {
 	return map[string]any{
@@ -80,10 +81,11 @@ func (d *Demo) Settings() map[string]any {
 	}
 }
 
-// URL returns the URL that the demo requests.
+// URL returns the URL that Drive requests.
 func (d *Demo) URL() string { return d.url }
 
-// Drive sends a few requests a second through the gateway, and returns when ctx ends.
+// Drive sends at most five requests a second through the gateway, whose address is host:port. It returns when ctx
+// ends.
 func (d *Demo) Drive(ctx context.Context, gateway string) {
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: gateway})}}
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -95,7 +97,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 		case <-tick.C:
 		}
 		for _, p := range d.proxies {
-			if p.Count() > maxArrivals { // a demo may run for days
+			if p.Count() > maxArrivals { // so that a demo can run for days
 				p.Clear()
 			}
 		}
@@ -110,10 +112,11 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
-// maxArrivals is the maximum number of requests that each proxy of a demo records.
+// maxArrivals limits the number of requests that each proxy of a demo keeps. If a proxy has recorded more requests,
+// Drive removes them all.
 const maxArrivals = 1000
 
-// startTarget serves https on a free port of 127.0.0.1.
+// startTarget starts an https:// server on a free port of 127.0.0.1, and returns its listener.
 func startTarget() (net.Listener, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,12 +1,14 @@
-// Package lab runs forward proxies on loopback that fail on purpose. `whirlpool serve --demo` runs a pool of
-// them (Demo), and the tests of integration/ control them with scripts.
+// Package lab runs forward proxies that fail on purpose; tests and the demo use loopback addresses for them.
+// `whirlpool serve --demo` runs a pool of such proxies (Demo). The tests in integration/ control such proxies with a
+// Script.
 //
-// A Proxy responds to plain requests itself, in place of the target. Its Script chooses the Behaviour for
-// each request. It records every request (Arrival).
+// A Proxy responds itself to each request in absolute form, in place of the target. For a CONNECT it opens a tunnel.
+// Its Script chooses the Behaviour for each request. The Proxy records every request (Arrival).
 package lab
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -18,43 +20,44 @@ import (
 	"time"
 )
 
-// Behaviour determines how a Proxy responds to one request. The zero value responds with 200.
+// Behaviour determines how a Proxy responds to one request. With the zero value it responds with status 200.
 type Behaviour struct {
-	Status  int           // of the response; 0 means 200
+	Status  int           // of the response; 0 stands for 200
 	Header  http.Header   // of the response
-	Body    string        // of the response; "" means the proxy's name
+	Body    string        // of the response; "" stands for the proxy's name
 	Delay   time.Duration // before the response
 	Hole    bool          // send no response
 	Reset   bool          // close the connection with RST
 	Fin     bool          // close the connection without a response
-	Garbage string        // send this instead of a response, and close
-	Cut     int           // send this many bytes of a longer body and close
+	Garbage string        // send this text instead of a response, and close
+	Cut     int           // send this many bytes of a longer body, and close
 	Size    int64         // send a body of this many bytes
-	Count   bool          // the body is Counting instead of zeros; only with Size
+	Count   bool          // the body consists of numbers (Counting), not of zero bytes; only with Size
 	Pieces  int           // send the body this many times, as chunks, at intervals of Every
 	Every   time.Duration
-	Hold    chan struct{} // respond when this channel is closed
-	To      string        // the target to which a CONNECT leads; "" for the requested one
+	Hold    chan struct{} // do not respond before this channel is closed
+	To      string        // host:port to which a CONNECT leads; "" for the requested target
 }
 
-// OK responds with 200.
+// OK returns the Behaviour that responds with status 200.
 func OK() Behaviour { return Behaviour{} }
 
-// Status responds with a status.
+// Status returns the Behaviour that responds with the status code.
 func Status(code int) Behaviour { return Behaviour{Status: code} }
 
-// Challenge responds with 407, like a proxy that refuses the credentials.
+// Challenge returns the Behaviour that responds with status 407, like a proxy that refuses the credentials.
 func Challenge() Behaviour {
 	return Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Basic realm="proxy"`}}}
 }
 
-// Slow responds with 200 after d.
+// Slow returns the Behaviour that responds with status 200 after the time d.
 func Slow(d time.Duration) Behaviour { return Behaviour{Delay: d} }
 
-// Script returns the Behaviour for the n-th request (from 0).
+// Script returns the Behaviour for the request r. n is the number of requests that the Proxy has recorded before r;
+// Clear sets it to 0.
 type Script func(n int, r *http.Request) Behaviour
 
-// Always returns b for every request.
+// Always returns the Script that returns the Behaviour b for every request.
 func Always(b Behaviour) Script { return func(int, *http.Request) Behaviour { return b } }
 
 // Arrival is one request that reached a Proxy.
@@ -66,10 +69,10 @@ type Arrival struct {
 	Target string
 	Header http.Header
 	Body   []byte
-	Length int64 // bytes of the body; Body holds at most the first MiB
+	Length int64 // number of bytes of the body; Body has at most the first MiB of it
 }
 
-// Proxy is one forward proxy of the lab. It is safe for concurrent use.
+// Proxy is one forward proxy. It is safe for concurrent use.
 type Proxy struct {
 	Name string
 	Addr string
@@ -77,13 +80,13 @@ type Proxy struct {
 	mu       sync.Mutex // guards the fields below, except wg
 	script   Script
 	arrivals []Arrival
-	conns    map[net.Conn]bool // the accepted connections
+	conns    map[net.Conn]bool // the open connections
 	connects int
 	listener net.Listener
 	wg       sync.WaitGroup
 }
 
-// Start starts a proxy at addr ("127.0.0.1:0" for any port).
+// Start starts a proxy that listens at addr ("127.0.0.1:0" for any free port). The script s chooses its behaviour.
 func Start(name, addr string, s Script) (*Proxy, error) {
 	p := &Proxy{Name: name, script: s, conns: map[net.Conn]bool{}}
 	l, err := net.Listen("tcp", addr)
@@ -125,17 +128,17 @@ func (p *Proxy) serve(l net.Listener) {
 	}()
 }
 
-// Set replaces the script, for requests from now on.
+// Set replaces the script. The new script applies to the requests that arrive after the call.
 func (p *Proxy) Set(s Script) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.script = s
 }
 
-// Do is Set(Always(b)).
+// Do makes the proxy respond to every request in the same way, which b determines. It is short for Set(Always(b)).
 func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
 
-// Refuse stops listening and closes all connections. It cannot be undone.
+// Refuse closes the listener and all connections, so that new connections are refused. It cannot be undone.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,10 +148,10 @@ func (p *Proxy) Refuse() {
 	}
 }
 
-// Close stops the proxy.
+// Close closes the listener and all connections.
 func (p *Proxy) Close() { p.Refuse() }
 
-// Arrivals returns the requests since the last Clear.
+// Arrivals returns the requests that the proxy has recorded since the last Clear.
 func (p *Proxy) Arrivals() []Arrival {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,7 +165,7 @@ func (p *Proxy) Count() int {
 	return len(p.arrivals)
 }
 
-// Connections returns the number of connections accepted so far.
+// Connections returns the number of connections that the proxy has accepted since its start.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,7 +179,7 @@ func (p *Proxy) Open() int {
 	return len(p.conns)
 }
 
-// Clear drops the recorded requests.
+// Clear removes the recorded requests, so that Count is 0.
 func (p *Proxy) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,6 +197,7 @@ func (p *Proxy) conn(c net.Conn, number int) {
 		a.Body, _ = io.ReadAll(io.LimitReader(q.Body, 1<<20))
 		rest, berr := io.Copy(io.Discard, q.Body)
 		a.Length = int64(len(a.Body)) + rest
+		q.Body = io.NopCloser(bytes.NewReader(a.Body)) // the script may read the body again
 		p.mu.Lock()
 		n := len(p.arrivals)
 		p.arrivals = append(p.arrivals, a)
@@ -211,7 +215,7 @@ func (p *Proxy) conn(c net.Conn, number int) {
 	}
 }
 
-// awaitClose blocks until the client closes the connection.
+// awaitClose waits until the client closes the connection c, and discards what the client sends.
 func awaitClose(c net.Conn) { io.Copy(io.Discard, c) }
 
 func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour) (keep bool) {
@@ -295,8 +299,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Counting is an endless body of consecutive numbers: lines of seven digits. A test can detect a lost or
-// repeated byte in it.
+// Counting returns a reader of an endless body of consecutive numbers: lines of seven digits each. A test that
+// compares the body can detect a lost or repeated byte.
 func Counting() io.Reader { return &counting{} }
 
 type counting struct{ next int }
@@ -309,7 +313,8 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel relays between the client and a target until both sides have closed.
+// tunnel opens a tunnel to the target at the address to, and relays until both sides have closed. It returns true if
+// the target cannot be reached: then the response is a 502, and the client connection stays open.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {
@@ -330,7 +335,7 @@ func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	return false
 }
 
-// oneIn returns true in one of n calls on average.
+// oneIn returns true at random: in one of n calls on average.
 func oneIn(n byte) bool {
 	var b [1]byte
 	rand.Read(b[:])

@@ -8,20 +8,20 @@ import (
 	"net/http"
 )
 
-// ExitField is the header field with the address from which a request came, in responses of a
-// Responder.
+// ExitField is a header field in the responses of a Responder. Its value is the address from which the request came.
 const ExitField = "X-Exit-Address"
 
-// Responder is a target of health checks. It responds to every request with 200 and the address from which
-// the request came, which is the exit address of the proxy. The address is both the body and the value of
-// ExitField.
+// Responder is a target of health checks. It responds to every request with status 200 and the address from which the
+// request came. In a health check, this is the exit address of the proxy. The address is both the body and the value
+// of ExitField.
 type Responder struct {
 	Addr string // host:port
 
 	server *http.Server
 }
 
-// StartResponder starts a Responder at addr ("127.0.0.1:0" for any port). certificate is nil for http://.
+// StartResponder starts a Responder that listens at addr ("127.0.0.1:0" for any free port). If certificate is nil,
+// the Responder serves http://, otherwise https://.
 func StartResponder(addr string, certificate *tls.Certificate) (*Responder, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

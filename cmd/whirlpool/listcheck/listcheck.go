@@ -4,6 +4,7 @@ package listcheck
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -18,25 +19,31 @@ import (
 type Options struct {
 	Request  *health.Request // nil to check only whether proxies can be reached
 	Expect   health.Expect
-	Detect   bool          // if a proxy fails, try other schemes, too
+	Detect   bool          // check a proxy that fails under other schemes, too
 	Parallel int           // maximum number of proxies checked at the same time, > 0
-	Timeout  time.Duration // for one request, > 0
-	// Done, if not nil, is called after each proxy. Calls do not overlap.
+	Timeout  time.Duration // maximum time for one request, > 0
+	Exit     string        // where a response has the exit address, in the form of health.Settings.Exit; "" for none
+	// Country, if not nil, returns the country of an exit address; "" if it is unknown.
+	Country func(netip.Addr) string
+	// Done, if not nil, is called after the check of each proxy. Two calls never run at the same time.
 	Done func(Result)
 }
 
 // Result is the result of the check of one proxy.
 type Result struct {
-	Spec    upstream.Spec // if Detect is set, the scheme may differ from that in the list
+	Index   int           // index of the proxy in the parameter specs of Check
+	Spec    upstream.Spec // if Options.Detect is set, its scheme may differ from the scheme in specs
 	Good    bool
 	Get     bool          // a request in absolute form got the expected response
 	Connect bool          // a request through a tunnel got the expected response
-	Latency time.Duration // latency of the faster of these requests; without a Request, of the connection
-	Fault   string        // why the proxy is not good; "" if it is
+	Latency time.Duration // of the faster one of these two requests; without Options.Request, of the connection
+	Exit    netip.Addr    // the exit address (see locate); invalid if it is unknown
+	Country string        // country of Exit; "" if it is unknown
+	Fault   string        // the reason why the proxy is not good; "" if Good is set
 }
 
-// Check checks the proxies of specs, and returns the results in the same order. If ctx ends, there are no
-// results for the proxies that were not checked.
+// Check checks the proxies of specs, and returns the results in the order of specs. If ctx ends, the results of the
+// proxies whose check has not ended are missing.
 func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o Options) []Result {
 	results := make([]*Result, len(specs))
 	places := make(chan struct{}, o.Parallel)
@@ -56,6 +63,7 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 			if ctx.Err() != nil {
 				return
 			}
+			r.Index = i
 			done.Lock()
 			defer done.Unlock()
 			results[i] = &r
@@ -74,10 +82,11 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 	return all
 }
 
-// schemes are the schemes that Detect tries, in order.
+// schemes are the schemes that Options.Detect makes Check try, in this order.
 var schemes = []string{upstream.HTTP, upstream.SOCKS5, upstream.SOCKS4}
 
-// checkOne checks one proxy. If it fails under all schemes, the result is that of its own scheme.
+// checkOne checks one proxy, under several schemes if Options.Detect is set. If the proxy fails under all of them,
+// checkOne returns the result under the scheme of spec.
 func checkOne(ctx context.Context, spec upstream.Spec, t *transport.Transport, o *Options) Result {
 	first := checkAs(ctx, spec, t, o)
 	if first.Good || !o.Detect || !slices.Contains(schemes, spec.Address.Scheme) {
@@ -96,7 +105,7 @@ func checkOne(ctx context.Context, spec upstream.Spec, t *transport.Transport, o
 	return first
 }
 
-// checkAs checks a proxy under the scheme of spec.
+// checkAs checks a proxy once, under the scheme of spec.
 func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o *Options) Result {
 	r := Result{Spec: spec}
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
@@ -113,18 +122,37 @@ func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o 
 	}
 	if o.Request == nil {
 		r.Good, r.Latency = true, time.Since(began)
+		o.locate(&r)
 		return r
 	}
 	r.Get = o.passes(ctx, t, u, health.Absolute, &r)
 	r.Connect = o.passes(ctx, t, u, health.Tunnel, &r)
 	if r.Good = r.Get || r.Connect; r.Good {
 		r.Fault = ""
+		o.locate(&r)
 	}
 	return r
 }
 
-// passes reports whether the request in the given form gets the expected response. It stores the latency or
-// the fault in the result.
+// locate sets the country of a good proxy. If Options.Exit is "", it takes the address of the proxy as its exit
+// address. If the proxy has no region, the country becomes its region. Without Options.Country, locate does nothing.
+func (o *Options) locate(r *Result) {
+	if o.Country == nil {
+		return
+	}
+	if address, err := netip.ParseAddrPort(r.Spec.Address.Host); o.Exit == "" && err == nil {
+		r.Exit = address.Addr()
+	}
+	if r.Exit.IsValid() {
+		r.Country = o.Country(r.Exit)
+	}
+	if r.Spec.Region == "" {
+		r.Spec.Region = r.Country
+	}
+}
+
+// passes reports whether the request in the given form gets the expected response. It stores the latency and the exit
+// address, or else the fault, in r.
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.Form,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)
@@ -135,6 +163,9 @@ func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstrea
 	case o.Expect.Fault(&got) != "":
 		r.Fault = o.Expect.Fault(&got)
 		return false
+	}
+	if exit := health.ExitAddress(o.Exit, &got); exit.IsValid() {
+		r.Exit = exit
 	}
 	if r.Latency == 0 || got.Took < r.Latency {
 		r.Latency = got.Took

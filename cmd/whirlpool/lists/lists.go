@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,12 +26,12 @@ import (
 )
 
 const (
-	// MaxBytes is the maximum size of a list after decompression.
+	// MaxBytes is the maximum size of a list. If the response is compressed, this is the size after decompression.
 	MaxBytes = 64 << 20
-	// fetchTimeout limits one fetch.
+	// fetchTimeout is the maximum time of one fetch.
 	fetchTimeout = 2 * time.Minute
-	// firstRetry is the wait after a fetch that failed. It doubles with each further failure, up to the refresh
-	// interval of the list.
+	// firstRetry is the wait after the first failed fetch. The wait doubles with each failure that follows, up to the
+	// refresh interval of the list.
 	firstRetry = 5 * time.Second
 )
 
@@ -37,11 +39,11 @@ const (
 type Source struct {
 	URL     string        // http:// or https://
 	Scheme  string        // scheme of the proxies in lines without one; "" for http
-	Refresh time.Duration // from one fetch to the next, > 0
+	Refresh time.Duration // time from one fetch to the next, > 0
 }
 
-// Check returns an error if the URL cannot be the URL of a list. The error does not quote the URL, which
-// may contain a secret.
+// Check returns an error unless s.URL can be the URL of a list. The error does not quote the URL, because the URL may
+// contain a secret.
 func (s *Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "" {
@@ -50,7 +52,8 @@ func (s *Source) Check() error {
 	return nil
 }
 
-// Redacted returns the URL with its user information and its query masked.
+// Redacted returns the URL without secrets. It masks the user information, the query, and each part of the path that
+// looks like a token: some vendors put the API key of a customer into the path.
 func Redacted(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -68,31 +71,42 @@ func Redacted(raw string) string {
 	if u.User != nil {
 		text += "***@"
 	}
-	return text + u.Host + u.EscapedPath() + query
+	parts := strings.Split(u.EscapedPath(), "/")
+	for i, part := range parts {
+		if token.MatchString(part) {
+			parts[i] = "***"
+		}
+	}
+	return text + u.Host + strings.Join(parts, "/") + query
 }
 
-// Fetcher keeps the latest good version of each list. It is safe for concurrent use.
+// token matches a part of a path that contains 20 consecutive letters and digits, or a UUID (RFC 9562 section 4).
+var token = regexp.MustCompile(`[0-9A-Za-z]{20}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
+
+// Fetcher keeps the last good version of each list: the contents at the last fetch that returned at least one proxy.
+// It is safe for concurrent use.
 type Fetcher struct {
 	client  *http.Client
-	dir     string // folder of the last good versions; "" to keep none
+	dir     string // folder of the saved versions; "" to save none
 	log     *slog.Logger
-	changed chan struct{} // receives an element after a list has changed
+	changed chan struct{} // gets an element after a list has changed
 
 	mu      sync.Mutex
 	running map[Source]context.CancelFunc
-	data    map[string][]byte // by URL
+	data    map[string][]byte // last good versions, by URL
 	wg      sync.WaitGroup
 }
 
-// NewFetcher returns a fetcher without lists. It connects through transport; nil stands for the default, which uses
-// the proxy of the environment (HTTPS_PROXY). It keeps the last good version of each list in the folder dir, so that
-// it is in use after a restart; "" keeps none.
+// NewFetcher returns a fetcher without lists. It connects through transport. If transport is nil, it uses a default
+// transport, which connects through the proxy that the environment names (HTTPS_PROXY). The fetcher saves the last
+// good version of each list in the folder dir, and uses this version after a restart. If dir is "", it saves none.
 func NewFetcher(transport http.RoundTripper, dir string, log *slog.Logger) *Fetcher {
 	return &Fetcher{client: newClient(transport), dir: dir, log: log, changed: make(chan struct{}, 1),
 		running: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
 }
 
-// newClient returns a client that follows a redirect from https:// only to https://.
+// newClient returns an HTTP client that follows at most 5 redirects. If the first URL is https://, it follows no
+// redirect to another scheme.
 func newClient(transport http.RoundTripper) *http.Client {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -110,18 +124,19 @@ func newClient(transport http.RoundTripper) *http.Client {
 	}}
 }
 
-// Changed returns a channel that receives an element after lists have changed.
+// Changed returns a channel from which the caller receives an element after one or more lists have changed.
 func (f *Fetcher) Changed() <-chan struct{} { return f.changed }
 
-// Data returns the latest good version of each list that was fetched, by URL. The caller must not change it.
+// Data returns the last good version of each list, by URL. A list that was never fetched is missing. The caller must
+// not change the bytes.
 func (f *Fetcher) Data() map[string][]byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.data)
 }
 
-// Use replaces the lists. It fetches each new list at once, and uses its kept version until then. It drops the
-// versions of lists that are not in sources.
+// Use makes sources the lists that the fetcher fetches. It starts to fetch each new list immediately, and uses its
+// saved version until the fetch ends. It removes the saved versions of the lists that are not in sources.
 func (f *Fetcher) Use(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,7 +155,7 @@ func (f *Fetcher) Use(sources []Source) {
 			return false
 		}
 		if f.dir != "" {
-			_ = os.Remove(f.file(u)) // if this fails, the file stays, but nothing reads it
+			_ = os.Remove(f.file(u)) // if Remove fails, the file stays, but nothing reads it
 		}
 		return true
 	})
@@ -164,7 +179,8 @@ func (f *Fetcher) Close() {
 	f.wg.Wait()
 }
 
-// follow fetches a list at its refresh interval until ctx ends.
+// follow fetches the list s, and again after each refresh interval, until ctx ends. After a failed fetch the wait is
+// shorter (firstRetry).
 func (f *Fetcher) follow(ctx context.Context, s Source) {
 	var v version
 	failures := 0
@@ -193,7 +209,7 @@ func (f *Fetcher) follow(ctx context.Context, s Source) {
 	}
 }
 
-// store keeps a new version of a list, unless ctx has ended.
+// store makes data the last good version of a list, unless ctx has ended.
 func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -208,21 +224,21 @@ func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
 	}
 }
 
-// signal makes Changed receive an element.
+// signal sends an element on the channel that Changed returns.
 func (f *Fetcher) signal() {
 	select {
 	case f.changed <- struct{}{}:
-	default: // the receiver has not received the last change yet
+	default: // the channel still has the element of an earlier change
 	}
 }
 
-// file returns the file of the kept version of a list.
+// file returns the path of the file with the saved version of a list.
 func (f *Fetcher) file(address string) string {
 	sum := sha256.Sum256([]byte(address))
 	return filepath.Join(f.dir, hex.EncodeToString(sum[:16])+".txt")
 }
 
-// keep writes a version of a list to its file, which only its owner can read.
+// keep saves a version of a list in its file. Only the owner of the file can read it.
 func (f *Fetcher) keep(address string, data []byte) error {
 	if f.dir == "" {
 		return nil
@@ -233,7 +249,8 @@ func (f *Fetcher) keep(address string, data []byte) error {
 	return state.WriteFile(state.OS{}, f.file(address), data)
 }
 
-// restore uses the kept version of a list that has no data yet. The caller holds mu.
+// restore reads the saved version of a list and makes it the last good version, if the list has none. The caller
+// holds mu.
 func (f *Fetcher) restore(address string) {
 	if f.dir == "" || f.data[address] != nil {
 		return
@@ -249,14 +266,15 @@ func (f *Fetcher) restore(address string) {
 	}
 }
 
-// version is a version of a list with its validators (RFC 9110 section 8.8).
+// version is the contents of a list at one fetch, with the validators of the response (RFC 9110 section 8.8). The
+// next fetch sends the validators, so that it gets the contents only if they have changed.
 type version struct {
 	data               []byte
 	etag, lastModified string
 }
 
-// update fetches the list if it has changed. If there is an error, or if the response contains no proxy
-// (an error page, for example), the version does not change.
+// update fetches the list s, and stores its contents in v if they have changed. If there is an error, or if the
+// response contains no proxy (for example, because it is an error page), v does not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -294,7 +312,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	case err != nil:
 		return false, err
 	case len(specs) == 0 && len(warnings) > 0:
-		return false, fmt.Errorf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg)
+		return false, fmt.Errorf("none of its lines is a valid proxy; line %d: %s", warnings[0].Line, warnings[0].Msg)
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
 	}
@@ -302,7 +320,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	return true, nil
 }
 
-// withoutURL returns the cause of an error whose text may contain a URL.
+// withoutURL returns err or, if the text of err contains the URL, its cause without the URL.
 func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
@@ -311,12 +329,45 @@ func withoutURL(err error) error {
 	return err
 }
 
-// Fetch fetches a list once and returns it.
-func Fetch(ctx context.Context, s Source) ([]byte, error) {
+// Fetch fetches the list s once and returns its contents. If progress is not nil, Fetch calls it after each read,
+// with the number of bytes that were read. The error never contains the URL.
+func Fetch(ctx context.Context, s Source, progress func(bytes int)) ([]byte, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
+	client := newClient(nil)
+	if progress != nil {
+		client.Transport = &counter{client.Transport, progress}
+	}
 	var v version
-	_, err := v.update(ctx, newClient(nil), s)
+	_, err := v.update(ctx, client, s)
 	return v.data, err
+}
+
+// counter is an http.RoundTripper that reports the bytes that are read from the bodies of responses.
+type counter struct {
+	http.RoundTripper
+	count func(bytes int)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
+	r, err := c.RoundTripper.RoundTrip(q)
+	if err == nil {
+		r.Body = &countedBody{r.Body, c.count}
+	}
+	return r, err
+}
+
+// countedBody is the body of a response. It calls count after each read, with the number of bytes that were read.
+type countedBody struct {
+	io.ReadCloser
+	count func(bytes int)
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.count(n)
+	return n, err
 }

@@ -121,7 +121,7 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 		log    string
 	}{
 		"status":     {status: 503, body: "c.test:80\n", log: "status 503"},
-		"error page": {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "no line of it"},
+		"error page": {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "none of its"},
 		"empty":      {status: 200, log: "it holds no proxy"},
 		"too long": {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000),
 			log: "more than"},
@@ -233,4 +233,22 @@ func TestAListIsKept(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, files)
 	})
+}
+
+// A token in the path, as webshare.io has it, is masked. Other parts of a path are not.
+func TestRedactedPath(t *testing.T) {
+	const (
+		webshare = "https://proxy.test/api/v2/proxy/list/download/"
+		github   = "https://raw.githubusercontent.com/TheSpeedX/PROXY-List/master/http.txt"
+	)
+	for raw, want := range map[string]string{
+		webshare + "qpvlqkqkbfcmkxmhtoatpcwgbzqyzyblrqcxhrdb/-/any/username/direct/-/": webshare +
+			"***/-/any/username/direct/-/",
+		"https://h.test/k/0f8fad5b-d9cb-469f-a165-70867728950e/list.txt": "https://h.test/k/***/list.txt",
+		github: github,
+		"https://u:p@h.test/free-proxy-list-updated-hourly.txt?key=1#x": "https://***@h.test/" +
+			"free-proxy-list-updated-hourly.txt?***",
+	} {
+		require.Equal(t, want, Redacted(raw))
+	}
 }

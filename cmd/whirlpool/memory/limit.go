@@ -9,10 +9,21 @@ import (
 	"strings"
 )
 
-// CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the
-// group and its parents. ok is false if there is no limit. root is the root of the file system
-// (os.DirFS("/")). CgroupLimit reads memory.max, the file of control groups version 2. In a container with
-// its own mount of version 1, it reads memory.limit_in_bytes.
+// RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of
+// cgroup, the limit of the control group. hasCgroup is false if the control group has no limit (CgroupLimit).
+// environment is the value of GOMEMLIMIT, which the runtime applies by itself. The result ok is false if environment
+// is not "", or if the control group has no limit.
+func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64, ok bool) {
+	if environment != "" || !hasCgroup {
+		return 0, false
+	}
+	return cgroup / 10 * 9, true
+}
+
+// CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the group and
+// its parents. The result ok is false if there is no limit. root is the root of the file system (os.DirFS("/")).
+// CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own mount of control
+// groups version 1, it also reads memory.limit_in_bytes.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	least := int64(math.MaxInt64)
 	read := func(file string) {
@@ -20,7 +31,7 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 		if err != nil {
 			return
 		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" stands for no limit
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // fails for "max": no limit
 		if err == nil && n > 0 {
 			least = min(least, n)
 		}
@@ -35,13 +46,14 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	return least, least < noLimit
 }
 
-// noLimit is the smallest number that stands for no limit. The file of a group of version 1 without a
-// limit has a number near 2^63.
+// noLimit is the smallest number that stands for no limit. If a control group of version 1 has no limit, its file has
+// a number near 2^63.
 const noLimit = 1 << 60
 
-// cgroupDir returns the path of this process's control group (version 2) below its mount; "/" if it is unknown.
+// cgroupDir returns the path of this process's control group (version 2) within the mounted control groups; "/" if it
+// is unknown.
 func cgroupDir(root fs.FS) string {
-	text, _ := fs.ReadFile(root, "proc/self/cgroup") // if the file cannot be read, the group is assumed to be the root
+	text, _ := fs.ReadFile(root, "proc/self/cgroup") // if the file cannot be read, the group is "/"
 	for line := range bytes.Lines(text) {
 		if dir, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "0::"); ok && strings.HasPrefix(dir, "/") {
 			return path.Clean(dir)

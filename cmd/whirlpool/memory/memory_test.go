@@ -65,9 +65,23 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
+// Some memory of a burst is still in use when most of it is returned. The rest is returned soon too.
+func TestTheRestOfABurstIsReturned(t *testing.T) {
+	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
+	run(t, p, 300, map[int]func(){
+		100: func() { p.Held, p.used, p.Goroutines = 300<<20, 250<<20, 10_000 },
+		130: func() { p.used, p.Goroutines = 45<<20, 50 },
+		136: func() {
+			require.EqualValues(t, 45<<20, p.Held)
+			p.used = 30 << 20
+		},
+		142: func() { require.EqualValues(t, 30<<20, p.Held) },
+	})
+}
+
 // If nothing changes in a process, it calls free less and less often. A busy process never calls
 // free.
-func TestWhoHasNothingToReturn(t *testing.T) {
+func TestAnUnchangedProcessCallsFreeLessOften(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 3600, nil)
 	require.InDelta(t, 3600/120, len(p.freed), 6)
@@ -122,5 +136,27 @@ func TestCgroupLimit(t *testing.T) {
 		if ok {
 			require.Equal(t, c.want, got, name)
 		}
+	}
+}
+
+// GOMEMLIMIT takes precedence over the limit of the control group, even if it switches the runtime's limit off.
+func TestRuntimeLimit(t *testing.T) {
+	for _, c := range []struct {
+		environment string
+		cgroup      int64
+		hasCgroup   bool
+		limit       int64
+		ok          bool
+	}{
+		{"", 1000 << 20, true, 900 << 20, true},
+		{"", 1 << 62, false, 0, false},
+		{"500MiB", 1000 << 20, true, 0, false},
+		{"2GiB", 1000 << 20, true, 0, false},
+		{"off", 1000 << 20, true, 0, false},
+		{"500MiB", 0, false, 0, false},
+	} {
+		limit, ok := RuntimeLimit(c.environment, c.cgroup, c.hasCgroup)
+		require.Equal(t, c.ok, ok, c)
+		require.Equal(t, c.limit, limit, c)
 	}
 }

@@ -10,27 +10,30 @@ import (
 	"time"
 )
 
-// Usage holds values of the runtime's counters.
+// Usage has values from the metrics of the Go runtime (package runtime/metrics).
 type Usage struct {
-	Held       uint64 // bytes that the runtime has from the system and has not returned
-	Cycles     uint64 // garbage collections that the runtime has started itself
+	Held       uint64 // bytes that the runtime has got from the system and has not returned
+	Cycles     uint64 // garbage collections that the runtime has started, not a call of runtime.GC
 	Goroutines uint64
 }
 
-// The waits of Release.
+// tick is the interval at which Release reads the usage. shortestWait and longestWait limit the wait of Release.
 const (
 	tick         = time.Second
 	shortestWait = 4 * time.Second
 	longestWait  = 2 * time.Minute
 )
 
-// Until ctx ends, Release calls free each time the process has become idle after a burst. Without these
-// calls, the memory of a burst would stay: the next garbage collection begins when the heap has doubled, or
-// after two minutes (GOGC in package runtime).
+// Release calls free whenever the process is idle, until ctx ends. Without these calls, the process would hold the
+// memory of a burst for long: the runtime starts its next garbage collection when the heap has doubled, or after two
+// minutes (GOGC in package runtime).
 //
-// The process is idle if the runtime has started no garbage collection for the length of a wait. The wait is 4 s. It
-// doubles, up to 2 minutes, after each call of free. It is 4 s again when half of the goroutines have ended, or when
-// the memory has grown by a quarter and 8 MiB. As a result, an idle process calls free once in 2 minutes.
+// The process is idle if the runtime has started no garbage collection, and Release has not called free, during a
+// time called the wait. The wait is 4 s at first. After a call of free that returns less than an eighth of the
+// memory, the wait doubles, up to 2 minutes. The wait becomes 4 s again in three cases: after a call of free that
+// returns more memory; when more than half of the goroutines have ended since the last call; when the memory has
+// grown by more than a quarter and 8 MiB since the last call. As a result, a process that stays idle calls free once
+// in 2 minutes.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -48,8 +51,8 @@ func Release(ctx context.Context, read func() Usage, free func()) {
 type releaser struct {
 	read   func() Usage
 	free   func()
-	after  Usage  // usage after the last call of free
-	cycles uint64 // Usage.Cycles at the last step
+	after  Usage  // usage at the end of the last call of free
+	cycles uint64 // Usage.Cycles at the last call of step
 	wait   time.Duration
 	since  time.Time // time of the last garbage collection or the last call of free
 }
@@ -67,7 +70,11 @@ func (r *releaser) step(now time.Time) {
 	}
 	r.free()
 	r.after, r.since = r.read(), now
-	r.wait = min(2*r.wait, longestWait)
+	if r.after.Held > u.Held/8*7 {
+		r.wait = min(2*r.wait, longestWait)
+	} else { // a burst has just ended, so more memory may become unused soon
+		r.wait = shortestWait
+	}
 }
 
 // Read returns the usage of this process.
@@ -82,8 +89,8 @@ func Read() Usage {
 	}
 }
 
-// Free returns unused memory to the system. It collects garbage twice, because the first collection leaves the unused
-// buffers of each sync.Pool.
+// Free returns unused memory to the system. It collects garbage twice (debug.FreeOSMemory also collects garbage),
+// because the first collection does not free the unused buffers of a sync.Pool.
 func Free() {
 	runtime.GC()
 	debug.FreeOSMemory()

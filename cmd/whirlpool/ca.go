@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/core/intercept"
+)
+
+// The default files of the authority for interception.
+const (
+	defaultCAFile  = "whirlpool-ca.pem"
+	defaultKeyFile = "whirlpool-ca.key"
+)
+
+func caCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ca", Short: "Make and show the authority for interception of HTTPS",
+		Long: `Make and show the authority with which the gateway intercepts HTTPS for the
+hosts of rules with intercept = true (docs/interception.md).`,
+	}
+	cmd.AddCommand(caCreateCommand(), caShowCommand(), caTrustCommand())
+	return cmd
+}
+
+func caCreateCommand() *cobra.Command {
+	var o intercept.Options
+	var cert, key string
+	var days int
+	cmd := &cobra.Command{
+		Use: "create", Short: "Make an authority: a certificate, and its key in a file with mode 0600",
+		Long: `Make an authority: a certificate, and its key (ECDSA P-256) in a file with mode
+0600. Existing files are not overwritten. Clients that trust the certificate
+accept every certificate that the key signs, unless --constrain limits it to
+domains (with their subdomains), addresses or networks.`,
+		Example: "  whirlpool ca create\n  whirlpool ca create --constrain example.com --constrain 10.0.0.0/8",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Validity = time.Duration(days) * 24 * time.Hour
+			if days < 1 || days > 36500 {
+				return usage("--days must be 1 to 36500")
+			}
+			certPEM, keyPEM, err := intercept.Create(o, time.Now())
+			if err != nil {
+				return usageError{err}
+			}
+			if err := writeAuthority(cert, certPEM, key, keyPEM); err != nil {
+				return err
+			}
+			parsed, err := intercept.Parse(certPEM)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), `%s has the certificate, %s its key. Keep the key secret.
+
+%s
+Add to the configuration:
+
+[intercept]
+ca_file = %q
+key_file = %q
+
+[[rules]]
+when = { host = ["example.com", "*.example.com"] }
+then = { intercept = true }
+
+Then make clients trust the certificate: whirlpool ca trust --ca-file %s
+`, cert, key, describeCertificate(parsed), absolute(cert), absolute(key), cert)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cert, "ca-file", defaultCAFile, "`FILE` of the certificate")
+	f.StringVar(&key, "key-file", defaultKeyFile, "`FILE` of the key")
+	f.StringVar(&o.Name, "name", "", "`NAME` with which browsers list the authority")
+	f.IntVar(&days, "days", int(intercept.DefaultValidity/(24*time.Hour)), "`DAYS` for which the authority is valid")
+	f.StringArrayVar(&o.Constraints, "constrain", nil,
+		"`DOMAIN`, address or network to which the authority is limited; may be repeated")
+	return cmd
+}
+
+// writeAuthority writes the two files of an authority. If one of them exists, writeAuthority returns an error and
+// writes nothing.
+func writeAuthority(cert string, certPEM []byte, key string, keyPEM []byte) error {
+	if _, err := os.Lstat(cert); err == nil {
+		return fmt.Errorf("%s exists; remove it, or name another file with --ca-file", cert)
+	}
+	if err := writeNew(key, keyPEM, 0o600); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s exists; remove it, or name another file with --key-file", key)
+		}
+		return err
+	}
+	if err := writeNew(cert, certPEM, 0o644); err != nil {
+		os.Remove(key)
+		return err
+	}
+	return nil
+}
+
+// writeNew writes a new file. If the file exists, it returns fs.ErrExist.
+func writeNew(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+func absolute(path string) string {
+	if full, err := filepath.Abs(path); err == nil {
+		return full
+	}
+	return path
+}
+
+// describeCertificate returns the properties of an authority's certificate as text, one property per line.
+func describeCertificate(c *x509.Certificate) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Subject:     %s\nSHA-256:     %s\nValid:       %s to %s\n", c.Subject, intercept.Fingerprint(c),
+		c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
+	names := append([]string{}, c.PermittedDNSDomains...)
+	for _, network := range c.PermittedIPRanges {
+		names = append(names, network.String())
+	}
+	limited := "none: the authority can sign for every name"
+	if len(names) > 0 {
+		limited = strings.Join(names, ", ")
+	}
+	fmt.Fprintf(&b, "Constraints: %s\n", limited)
+	return b.String()
+}
+
+func caShowCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "show", Short: "Print the certificate of an authority, and its fingerprint",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cert, text, err := readAuthority(file)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s%s", describeCertificate(cert), text)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "ca-file", defaultCAFile, "`FILE` of the certificate")
+	return cmd
+}
+
+// readAuthority reads the certificate of an authority, and returns it with its PEM form. Anything else in the file is
+// left out of the PEM form.
+func readAuthority(path string) (cert *x509.Certificate, certPEM []byte, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	if cert, err = intercept.Parse(data); err != nil {
+		return nil, nil, usage("%s: %w", path, err)
+	}
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), nil
+}
+
+func caTrustCommand() *cobra.Command {
+	var file string
+	var install bool
+	cmd := &cobra.Command{
+		Use: "trust", Short: "Print how to make clients trust an authority",
+		Long: `Print how to make clients trust an authority: the system, curl, Python, Node,
+Java, Firefox and Chromium. With --install, add it to the authorities of this
+system (Debian, Ubuntu), which needs root.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cert, certPEM, err := readAuthority(file)
+			if err != nil {
+				return err
+			}
+			if install {
+				return installAuthority(cmd.OutOrStdout(), cert, certPEM, systemStore{debianStore, updateCommand})
+			}
+			fmt.Fprint(cmd.OutOrStdout(), trustText(absolute(file), cert))
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "ca-file", defaultCAFile, "`FILE` of the certificate")
+	f.BoolVar(&install, "install", false, "add it to the authorities of this system (Debian, Ubuntu)")
+	return cmd
+}
+
+// The folder in which Debian and Ubuntu keep additional authorities, and the command that applies a change of the
+// folder.
+const (
+	debianStore   = "/usr/local/share/ca-certificates"
+	updateCommand = "update-ca-certificates"
+)
+
+// systemStore is the store of authorities of a system: the folder dir, and the command update that applies a change
+// of the folder.
+type systemStore struct{ dir, update string }
+
+// fileName returns the name of the file that an authority gets in a systemStore.
+func fileName(c *x509.Certificate) string {
+	return "whirlpool-" + strings.ToLower(strings.ReplaceAll(intercept.Fingerprint(c), ":", ""))[:16] + ".crt"
+}
+
+// installAuthority adds an authority to a store, and prints how the user can remove it.
+func installAuthority(out io.Writer, cert *x509.Certificate, certPEM []byte, store systemStore) error {
+	if _, err := os.Stat(store.dir); err != nil {
+		return fmt.Errorf("%s does not exist: is this Debian or Ubuntu with the package ca-certificates? "+
+			"`whirlpool ca trust` prints other ways", store.dir)
+	}
+	path := filepath.Join(store.dir, fileName(cert))
+	if err := os.WriteFile(path, certPEM, 0o644); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w; run the command as root", err)
+		}
+		return err
+	}
+	update := exec.Command(store.update)
+	var text bytes.Buffer
+	update.Stdout, update.Stderr = &text, &text
+	if err := update.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", store.update, err, strings.TrimSpace(text.String()))
+	}
+	fmt.Fprintf(out, `installed %s
+To remove it: rm %s && %s --fresh
+Programs with authorities of their own (Firefox, Chromium, Python, Node, Java) need more: whirlpool ca trust
+`, path, path, store.update)
+	return nil
+}
+
+// trustText returns instructions for the user: how to make clients trust an authority. file is the path of the
+// authority's certificate.
+func trustText(file string, cert *x509.Certificate) string {
+	return strings.NewReplacer("$FILE", file, "$NAME", fileName(cert), "$CN", cert.Subject.CommonName).Replace(
+		`The certificate: $FILE
+
+System (Debian, Ubuntu; curl, wget, git, Go and others use it)
+  sudo cp $FILE ` + debianStore + `/$NAME && sudo ` + updateCommand + `
+  (or: sudo whirlpool ca trust --install --ca-file $FILE)
+System (Fedora, RHEL)
+  sudo cp $FILE /etc/pki/ca-trust/source/anchors/$NAME && sudo update-ca-trust
+macOS
+  sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain $FILE
+Windows
+  certutil -addstore Root $FILE
+
+curl, once
+  curl --cacert $FILE -x http://GATEWAY:8888 https://example.com/
+Python: requests, and httpx (verify=ssl.create_default_context(cafile="$FILE"))
+  export REQUESTS_CA_BUNDLE=$FILE
+  export SSL_CERT_FILE=$FILE
+  (these replace the usual authorities; to keep them: cat $(python3 -m certifi) $FILE >bundle.pem)
+Node
+  export NODE_EXTRA_CA_CERTS=$FILE
+Java
+  keytool -importcert -cacerts -storepass changeit -noprompt -alias whirlpool -file $FILE
+Firefox
+  Settings, Privacy & Security, Certificates, View Certificates, Authorities, Import; "identify websites".
+  Or about:config: security.enterprise_roots.enabled = true, to use those of the system.
+Chromium and Chrome on Linux (package libnss3-tools)
+  certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n "$CN" -i $FILE
+
+A program with a fixed certificate (pinning) refuses every other one: give its host no rule with intercept.
+`)
+}

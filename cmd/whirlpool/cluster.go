@@ -1,0 +1,607 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/api"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// clusterNode is this gateway as a node of a cluster. It implements cluster.Local and breaker.Gate. A nil *clusterNode
+// is a gateway without a cluster.
+type clusterNode struct {
+	node    *cluster.Node
+	log     *slog.Logger
+	changes *changes.Changes
+	engine  atomic.Pointer[engine.Engine] // nil until attach
+	stop    context.CancelFunc
+	done    chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	load      cluster.Load
+	loadAt    time.Time
+	nextStats int                // number of proxies that EachStats has read since the start
+	samples   map[string]float64 // Stats.Uses of a proxy when EachStats last reported it, by the proxy's key
+}
+
+var (
+	_ cluster.Local = (*clusterNode)(nil)
+	_ breaker.Gate  = (*clusterNode)(nil)
+)
+
+// openCluster returns the node that [cluster] configures; nil if cluster.url is not set. attach starts the node.
+func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
+	c := cfg.Cluster
+	if c.URL == "" {
+		return nil, nil
+	}
+	store, err := redisstore.New(string(c.URL), c.Name, cluster.DefaultTimeout)
+	if err != nil {
+		return nil, err
+	}
+	unique := strings.ToLower(rand.Text()[:8])
+	name := c.Node
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "gateway"
+		}
+		name = host + "-" + unique[:4]
+	}
+	m := &clusterNode{log: log, done: make(chan struct{}), samples: map[string]float64{}}
+	m.node = cluster.New(cluster.Config{
+		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Store: store,
+		Timeout: cluster.DefaultTimeout, Now: time.Now, Log: log,
+	})
+	m.node.Attach(m)
+	return m, nil
+}
+
+// options sets the functions of the engine's options by which the engine reports to the node.
+func (cn *clusterNode) options(o *engine.Options) {
+	if cn == nil {
+		return
+	}
+	o.Gate = cn
+	o.Failed = func(u *upstream.Upstream) { cn.node.Failed(proxyKey(u)) }
+	transition, banned := o.Transition, o.Banned
+	o.Transition = func(t core.Transition) {
+		transition(t)
+		if u := cn.proxyByID(t.ProxyID); u != nil && t.Reason != breaker.ReasonCluster {
+			cn.node.Transition(proxyKey(u), t)
+		}
+	}
+	o.Banned = func(p rest.Pair) {
+		banned(p)
+		if e, u := cn.engine.Load(), cn.proxyByID(p.ProxyID); u != nil {
+			cn.node.Banned(proxyKey(u), p.Host, e.Pool().At(p.Until))
+		}
+	}
+}
+
+// attach makes the node join the cluster.
+func (cn *clusterNode) attach(e *engine.Engine, c *changes.Changes) {
+	if cn == nil {
+		return
+	}
+	cn.changes = c
+	cn.engine.Store(e)
+	e.Metrics().ObserveCluster(cn.state)
+	ctx, cancel := context.WithCancel(context.Background())
+	cn.stop = cancel
+	go func() {
+		defer close(cn.done)
+		cn.node.Run(ctx)
+	}()
+}
+
+// close makes the node leave the cluster.
+func (cn *clusterNode) close() {
+	if cn != nil && cn.stop != nil {
+		cn.stop()
+		<-cn.done
+	}
+}
+
+// api returns cn as the cluster that the API shows; nil without a cluster.
+func (cn *clusterNode) api() api.Cluster {
+	if cn == nil {
+		return nil
+	}
+	return cn
+}
+
+// proxyKey returns the key of a proxy in the cluster: its id and a hash of its address. Two configurations may give
+// the same id to different proxies; the hash keeps these apart.
+func proxyKey(u *upstream.Upstream) string {
+	a := &u.Spec().Address
+	return fmt.Sprintf("%s@%08x", u.ID(), uint32(core.Hash53(a.Scheme+"://"+a.Host)))
+}
+
+func (cn *clusterNode) proxyByID(id string) *upstream.Upstream {
+	e := cn.engine.Load()
+	if e == nil {
+		return nil
+	}
+	return e.Pool().Snapshot().Get(id)
+}
+
+// proxy returns the proxy with the given key (proxyKey); nil if the pool does not have it.
+func (cn *clusterNode) proxy(key string) *upstream.Upstream {
+	i := strings.LastIndexByte(key, '@')
+	if i < 0 {
+		return nil
+	}
+	if u := cn.proxyByID(key[:i]); u != nil && proxyKey(u) == key {
+		return u
+	}
+	return nil
+}
+
+// Ready implements breaker.Gate.
+func (cn *clusterNode) Ready(id string) bool {
+	u := cn.proxyByID(id)
+	return u == nil || cn.node.Ready(proxyKey(u))
+}
+
+// Enter implements breaker.Gate.
+func (cn *clusterNode) Enter(id string) (until time.Time, ok bool) {
+	u := cn.proxyByID(id)
+	if u == nil {
+		return time.Time{}, true
+	}
+	return cn.node.Enter(proxyKey(u))
+}
+
+// View implements cluster.Local.
+func (cn *clusterNode) View(key string) (v cluster.View, ok bool) {
+	u := cn.proxy(key)
+	if u == nil {
+		return v, false
+	}
+	return cluster.View(u.Observed()), true
+}
+
+// Why implements cluster.Local.
+func (cn *clusterNode) Why(key string) string {
+	u := cn.proxy(key)
+	if u == nil || cn.engine.Load().Pool().Literal() {
+		return ""
+	}
+	return u.WhyText()
+}
+
+// Open implements cluster.Local.
+func (cn *clusterNode) Open(key string, d time.Duration, why string) {
+	if u := cn.proxy(key); u != nil {
+		u.Breaker().Open(d, why)
+	}
+}
+
+// Close implements cluster.Local.
+func (cn *clusterNode) Close(key string) {
+	if u := cn.proxy(key); u != nil {
+		u.Breaker().Close()
+	}
+}
+
+// Reset implements cluster.Local.
+func (cn *clusterNode) Reset(key string) {
+	if u := cn.proxy(key); u != nil {
+		u.Reset()
+	}
+}
+
+// ResetProxy resets the breaker of a proxy on the other nodes of the cluster, because it was reset on this node.
+func (cn *clusterNode) ResetProxy(u *upstream.Upstream) {
+	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
+	defer cancel()
+	cn.node.Reset(ctx, proxyKey(u))
+}
+
+// Probing implements cluster.Local.
+func (cn *clusterNode) Probing(key string) bool {
+	u := cn.proxy(key)
+	return u != nil && u.Breaker().Probing()
+}
+
+// ProbeTime implements cluster.Local.
+func (cn *clusterNode) ProbeTime() time.Duration {
+	return cn.engine.Load().Config().AttemptTimeout + time.Second
+}
+
+// loadEvery is the time for which Load returns the same load. A new load takes time to compute, because a pool may
+// have many proxies.
+const loadEvery = 5 * time.Second
+
+// Load implements cluster.Local.
+func (cn *clusterNode) Load() cluster.Load {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	now := time.Now()
+	if now.Sub(cn.loadAt) < loadEvery {
+		return cn.load
+	}
+	e := cn.engine.Load()
+	pool, w := e.Pool(), e.Metrics().Window(cluster.LoadWindow)
+	all := pool.Snapshot().All
+	cn.load, cn.loadAt = cluster.Load{
+		Tried: pool.UsedSince(pool.Elapsed(now) - time.Minute), Requests: w.Requests, Delivered: w.Delivered,
+		Refused: w.Refused, Proxies: len(all),
+	}, now
+	for _, u := range all {
+		_, banned := e.BannedUntil(u)
+		if u.State() == core.Closed && !u.Draining() && !banned && !u.Unreached() {
+			cn.load.InService++
+		}
+	}
+	return cn.load
+}
+
+// Ban implements cluster.Local.
+func (cn *clusterNode) Ban(key, host string, d time.Duration) time.Duration {
+	u := cn.proxy(key)
+	if u == nil {
+		return 0
+	}
+	e := cn.engine.Load()
+	p := e.Ban(u, host, d)
+	return time.Until(e.Pool().At(p.Until))
+}
+
+// EndBan implements cluster.Local.
+func (cn *clusterNode) EndBan(key, host string) {
+	if u := cn.proxy(key); u != nil {
+		cn.engine.Load().EndBan(u, host)
+	}
+}
+
+// Suspects implements cluster.Local.
+func (cn *clusterNode) Suspects(n int) []string {
+	pool := cn.engine.Load().Pool()
+	if pool.Literal() {
+		return nil
+	}
+	return pool.Ledger().OwnSuspects(n)
+}
+
+// Suspect implements cluster.Local.
+func (cn *clusterNode) Suspect(target string) {
+	if pool := cn.engine.Load().Pool(); !pool.Literal() {
+		pool.Ledger().SuspectElsewhere(upstream.Target(target), pool.Elapsed(time.Now()))
+	}
+}
+
+// maxStatsScanned is the maximum number of proxies that one call of EachStats reads, so that the call returns soon.
+const maxStatsScanned = 20_000
+
+// EachStats implements cluster.Local.
+func (cn *clusterNode) EachStats(n int, f func(key string, s cluster.Stats)) {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	all := cn.engine.Load().Pool().Snapshot().All
+	if len(cn.samples) > len(all) { // some samples are of removed proxies
+		maps.DeleteFunc(cn.samples, func(key string, _ float64) bool { return cn.proxy(key) == nil })
+	}
+	for range min(len(all), maxStatsScanned) {
+		if n == 0 {
+			return
+		}
+		u := all[cn.nextStats%len(all)]
+		cn.nextStats++
+		s := u.Stats()
+		if key := proxyKey(u); s.Samples > 0 && float64(s.Uses) != cn.samples[key] {
+			cn.samples[key] = float64(s.Uses)
+			rate := math.Round(1000*s.SuccessRate) / 1000
+			f(key, cluster.Stats{SuccessRate: rate, Samples: s.Samples, Latency: s.LatencyMean})
+			n--
+		}
+	}
+}
+
+// Seed implements cluster.Local.
+func (cn *clusterNode) Seed(key string, s cluster.Stats) {
+	if u := cn.proxy(key); u != nil {
+		u.Seed(s.SuccessRate, s.Samples, s.Latency)
+	}
+}
+
+// Status returns the state of the cluster from the records that this node has received.
+func (cn *clusterNode) Status() cluster.Status { return cn.node.Status() }
+
+// Alone reports whether this node cannot reach the store. If it cannot, the second result is the reason.
+func (cn *clusterNode) Alone() (bool, string) { return cn.node.Alone() }
+
+// state returns the figures of the cluster for the metrics.
+func (cn *clusterNode) state() metrics.ClusterState {
+	s := cn.node.Status()
+	out := metrics.ClusterState{
+		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
+		Exchanges: s.Counts.Exchanges, Failures: s.Counts.Failures, TimesAlone: s.Counts.Alone, Sent: s.Counts.Sent,
+		Received: s.Counts.Received, Dropped: s.Counts.Dropped, Leases: s.Counts.Leases, Fenced: s.Counts.Fenced,
+		Followed: s.Counts.Followed,
+	}
+	for _, n := range s.Nodes {
+		if n.Live {
+			out.Nodes++
+		}
+		if n.Self {
+			out.Isolated = n.Isolated
+		}
+	}
+	return out
+}
+
+// The keys of shared changes. A key that ends with "/" is only the beginning of the whole key.
+const (
+	sharedPolicy = "policy"
+	sharedPlugin = "plugin/" // followed by the use of the plugin, such as first (changes.UseFirst)
+	sharedProxy  = "proxy/"  // followed by the id of the proxy
+)
+
+// removedFor is the time for which the store keeps the record of a removed proxy. A node that was alone, or was not
+// running, makes the removal if it returns within this time.
+const removedFor = 7 * 24 * time.Hour
+
+// shareTime is the maximum time for which a change by the API waits for the store.
+const shareTime = time.Second
+
+// sharedChange is the record of a change by the API. The other nodes read the record and make the same change.
+type sharedChange struct {
+	By      string          `json:"by"` // the name of the node that made the change
+	Keep    bool            `json:"keep,omitempty"`
+	Policy  json.RawMessage `json:"policy,omitempty"`
+	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
+	Plugin  string          `json:"plugin,omitempty"`
+	Proxy   json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
+	Removed bool            `json:"removed,omitempty"`
+	Drain   bool            `json:"drain,omitempty"`
+}
+
+// Apply implements cluster.Local. It makes successive puts of proxies in one call of PutProxies, which is faster than
+// one call for each proxy.
+func (cn *clusterNode) Apply(made []cluster.Change) []error {
+	errs := make([]error, len(made))
+	var puts []changes.Put
+	var from []int // from[i] is the index in made of puts[i]
+	keep := false
+	flush := func() {
+		for i, err := range cn.changes.PutProxies(puts, keep) {
+			errs[from[i]] = err
+		}
+		puts, from = nil, nil
+	}
+	for i, ch := range made {
+		var c sharedChange
+		if errs[i] = json.Unmarshal([]byte(ch.Value), &c); errs[i] != nil {
+			continue
+		}
+		id, isProxy := strings.CutPrefix(ch.Key, sharedProxy)
+		isPut := isProxy && !c.Removed
+		if !isPut || c.Keep != keep {
+			flush()
+		}
+		if isPut {
+			puts, from, keep = append(puts, changes.Put{ID: id, Value: c.Proxy}), append(from, i), c.Keep
+			continue
+		}
+		errs[i] = cn.apply(ch.Key, &c)
+	}
+	flush()
+	return errs
+}
+
+// apply makes a change that another node has made: any change except a put of a proxy, which Apply makes.
+func (cn *clusterNode) apply(key string, c *sharedChange) error {
+	id, isProxy := strings.CutPrefix(key, sharedProxy)
+	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
+	switch {
+	case isProxy:
+		if err := cn.changes.RemoveProxy(id, c.Drain, c.Keep); !errors.Is(err, core.ErrNotFound) {
+			return err
+		}
+		return nil
+	case isPlugin:
+		return cn.changes.Activate(use, c.Plugin, c.Keep)
+	case key == sharedPolicy && c.Reset:
+		_, err := cn.changes.ResetPolicy(c.Keep)
+		return err
+	case key == sharedPolicy:
+		return cn.changes.PutPolicy(c.Policy, c.Keep)
+	}
+	return errors.New("this version makes no such changes")
+}
+
+// sharedChanges makes the changes of the API on this node and on the other nodes. It implements api.Changes. A change
+// may be made again in the background, after the API has responded (cluster.Change.Redo). For this reason, the
+// variables that such a change sets are atomic.
+type sharedChanges struct {
+	*changes.Changes
+	m *clusterNode
+}
+
+// share calls the function do, which makes changes on this node. It then shares these changes with the other nodes.
+func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
+	defer cancel()
+	return s.m.node.Change(ctx, do)
+}
+
+// shareOne makes one change with the function do, which returns the record of the change. shareOne shares the record
+// under the key.
+func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) error {
+	return s.share(func() ([]cluster.Change, error) {
+		c, err := do()
+		if err != nil {
+			return nil, err
+		}
+		ttl := time.Duration(0)
+		if c.Removed {
+			ttl = removedFor
+		}
+		value, err := s.encode(c)
+		return []cluster.Change{{Key: key, Value: value, TTL: ttl, Redo: func() (string, error) {
+			c, err := do()
+			if err != nil {
+				return "", err
+			}
+			return s.encode(c)
+		}}}, err
+	})
+}
+
+func (s sharedChanges) encode(c sharedChange) (string, error) {
+	c.By = s.m.node.Name()
+	data, err := json.Marshal(c)
+	return string(data), err
+}
+
+// AddProxies adds proxies on all nodes. If keep is set, the change is recorded, so that it survives a restart.
+func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*upstream.Upstream, err error) {
+	err = s.share(func() (made []cluster.Change, err error) {
+		if added, err = s.Changes.AddProxies(specs, keep); err != nil {
+			return nil, err
+		}
+		for _, u := range added {
+			ch, err := s.addition(u, keep)
+			if err != nil {
+				return nil, err
+			}
+			made = append(made, ch)
+		}
+		return made, nil
+	})
+	return added, err
+}
+
+// addition returns the change that adds the proxy u. If another node has changed the same proxy, the added proxy
+// replaces that change.
+func (s sharedChanges) addition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
+	id := u.ID()
+	proxy, err := changes.ProxyValue(u.Spec())
+	if err != nil {
+		return ch, err
+	}
+	value, err := s.encode(sharedChange{Proxy: proxy, Keep: keep})
+	return cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
+		return value, s.PutProxies([]changes.Put{{ID: id, Value: proxy}}, keep)[0]
+	}}, err
+}
+
+// ChangeProxy changes a proxy on all nodes with the function change. keep is as in AddProxies.
+func (s sharedChanges) ChangeProxy(
+	id string, change func(*upstream.Spec) error, keep bool,
+) (*upstream.Upstream, error) {
+	var u atomic.Pointer[upstream.Upstream]
+	err := s.shareOne(sharedProxy+id, func() (sharedChange, error) {
+		changed, err := s.Changes.ChangeProxy(id, change, keep)
+		if err != nil {
+			return sharedChange{}, err
+		}
+		u.Store(changed)
+		value, err := changes.ProxyValue(changed.Spec())
+		return sharedChange{Proxy: value, Keep: keep}, err
+	})
+	return u.Load(), err
+}
+
+// RemoveProxy removes a proxy on all nodes. If drain is set, the proxy stays in the pool until its attempts in flight
+// have ended. keep is as in AddProxies.
+func (s sharedChanges) RemoveProxy(id string, drain, keep bool) error {
+	first := true
+	return s.shareOne(sharedProxy+id, func() (sharedChange, error) {
+		err := s.Changes.RemoveProxy(id, drain, keep)
+		if !first && errors.Is(err, core.ErrNotFound) {
+			err = nil // another node has removed the proxy, too
+		}
+		first = false
+		return sharedChange{Removed: true, Drain: drain, Keep: keep}, err
+	})
+}
+
+// RestoreProxy undoes the removal of a proxy.
+func (s sharedChanges) RestoreProxy(id string, keep bool) (u *upstream.Upstream, err error) {
+	err = s.share(func() (made []cluster.Change, err error) {
+		if u, err = s.Changes.RestoreProxy(id, keep); err != nil {
+			return nil, err
+		}
+		ch, err := s.addition(u, keep)
+		return []cluster.Change{ch}, err
+	})
+	return u, err
+}
+
+// ChangePolicy merges o over the global policy of this node, and makes the result the global policy of all nodes.
+func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
+	return s.sharePolicy(func() (retry.View, sharedChange, error) {
+		v, err := s.Changes.ChangePolicy(o, keep)
+		if err != nil {
+			return v, sharedChange{}, err
+		}
+		c, err := s.policy(keep)
+		return v, c, err
+	})
+}
+
+// ResetPolicy makes each node use the policy of its own configuration again.
+func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
+	return s.sharePolicy(func() (retry.View, sharedChange, error) {
+		v, err := s.Changes.ResetPolicy(keep)
+		return v, sharedChange{Reset: true, Keep: keep}, err
+	})
+}
+
+// sharePolicy changes the global policy with the function do, and shares the change. do returns the new policy and
+// the record of the change.
+func (s sharedChanges) sharePolicy(do func() (retry.View, sharedChange, error)) (retry.View, error) {
+	var view atomic.Pointer[retry.View]
+	err := s.shareOne(sharedPolicy, func() (sharedChange, error) {
+		v, c, err := do()
+		view.Store(&v)
+		return c, err
+	})
+	return *view.Load(), err
+}
+
+// policy returns the record of the policy that is now in force.
+func (s sharedChanges) policy(keep bool) (sharedChange, error) {
+	value, err := json.Marshal(s.m.engine.Load().Policies().Current())
+	return sharedChange{Policy: value, Keep: keep}, err
+}
+
+// Activate puts a plugin in use, such as the first scorer.
+func (s sharedChanges) Activate(use, plugin string, keep bool) error {
+	if use == changes.UseBackoff {
+		return s.shareOne(sharedPolicy, func() (sharedChange, error) {
+			if err := s.Changes.Activate(use, plugin, keep); err != nil {
+				return sharedChange{}, err
+			}
+			return s.policy(keep)
+		})
+	}
+	return s.shareOne(sharedPlugin+use, func() (sharedChange, error) {
+		return sharedChange{Plugin: plugin, Keep: keep}, s.Changes.Activate(use, plugin, keep)
+	})
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// turns is a set of plugins that use the proxies by turns.
+type turns struct{ coretest.Rotation }
+
+func (turns) Scorer(string, string) (core.Scorer, error)  { return turns{}, nil }
+func (turns) Backoff(string) (core.Backoff, error)        { return turns{}, nil }
+func (turns) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil }
+
+// startNode returns a node of a cluster that makes exchanges only by its method Step.
+func startNode(t *testing.T, store cluster.Store, name string) sharedChanges {
+	log := slog.New(slog.DiscardHandler)
+	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: turns{}, Log: log})
+	require.NoError(t, err)
+	c := changes.New(changes.Options{Now: time.Now, Log: log})
+	err = c.Configure(changes.Configuration{Policy: retry.DefaultPolicy()}, func([]upstream.Spec) error { return nil })
+	require.NoError(t, err)
+	c.Attach(changes.Parts{Engine: e, Pool: e.Pool(), Policies: e.Policies()})
+	m := &clusterNode{log: log, changes: c, samples: map[string]float64{}}
+	m.engine.Store(e)
+	m.node = cluster.New(cluster.Config{
+		Name: "test", Node: name, ID: name, Store: store, Timeout: time.Second, Now: time.Now, Log: log,
+	})
+	m.node.Attach(m)
+	for range 2 {
+		m.node.Step(t.Context())
+	}
+	require.False(t, m.node.Status().Alone)
+	return sharedChanges{c, m}
+}
+
+// specs returns n proxies.
+func specs(t *testing.T, n int) (list []upstream.Spec) {
+	for i := range n {
+		a, err := upstream.ParseAddress(fmt.Sprintf("http://u:secret@p%d.test:1", i))
+		require.NoError(t, err)
+		list = append(list, upstream.Spec{ID: fmt.Sprint("p", i), Address: a, Source: upstream.SourceAPI})
+	}
+	return list
+}
+
+// stepDuring calls step again and again while f runs.
+func stepDuring(f, step func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Millisecond):
+			step()
+		}
+	}
+}
+
+// sharing runs f, which makes changes at s, and makes exchanges until f has returned.
+func sharing(t *testing.T, s sharedChanges, f func()) {
+	stepDuring(f, func() { s.m.node.Step(t.Context()) })
+}
+
+// If a change is made again after its response, because another node has changed the same thing, the response is not
+// affected.
+func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
+	store := cluster.NewMemory(time.Now)
+	a, b := startNode(t, store, "a"), startNode(t, store, "b")
+	sharing(t, a, func() {
+		_, err := a.AddProxies(specs(t, 1), false)
+		require.NoError(t, err)
+	})
+	b.m.node.Step(t.Context())
+	attempts, delay := 7, 0.3
+	sharing(t, a, func() {
+		_, err := a.ChangeProxy("p0", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
+		require.NoError(t, err)
+		_, err = a.ChangePolicy(retry.Override{MaxAttempts: &attempts}, false)
+		require.NoError(t, err)
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		u, err := b.ChangeProxy("p0", func(s *upstream.Spec) error { s.Cost = 7; return nil }, false)
+		require.NoError(t, err)
+		require.Equal(t, "p0", u.ID())
+	})
+	wg.Go(func() {
+		_, err := b.ChangePolicy(retry.Override{BaseDelay: &delay}, false)
+		require.NoError(t, err)
+	})
+	require.Eventually(t, func() bool { return b.m.node.Status().Waiting == 2 }, time.Minute, time.Millisecond)
+	for b.m.engine.Load().Policies().Current().MaxAttempts != attempts {
+		b.m.node.Step(t.Context()) // makes the changes of a here, and the changes of b again
+	}
+	wg.Wait() // for shareTime
+	spec, policy := b.m.proxyByID("p0").Spec(), b.m.engine.Load().Policies().Current()
+	require.Equal(t, []float64{3, 7}, []float64{spec.Weight, spec.Cost})
+	require.Equal(t, attempts, policy.MaxAttempts)
+	require.InDelta(t, delay, policy.BaseDelay, 0)
+	require.Equal(t, 2, b.m.node.Status().Waiting)
+}
+
+// exchanges counts the exchanges.
+type exchanges struct {
+	cluster.Store
+	n atomic.Int64
+}
+
+func (s *exchanges) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, error) {
+	s.n.Add(1)
+	return s.Store.Exchange(ctx, b)
+}
+
+// A thousand proxies of one request are shared with a few exchanges, and another node adds them.
+func TestManyProxiesAreShared(t *testing.T) {
+	memory := cluster.NewMemory(time.Now)
+	store := &exchanges{Store: memory}
+	a, b := startNode(t, store, "a"), startNode(t, memory, "b")
+	list := specs(t, 1000)
+	before := store.n.Load()
+	added := make(chan []*upstream.Upstream, 1)
+	go func() {
+		got, err := a.AddProxies(list, false)
+		require.NoError(t, err)
+		added <- got
+	}()
+	require.Eventually(t, func() bool { return a.m.node.Status().Waiting == 1000 }, time.Minute, time.Millisecond)
+	for a.m.node.Status().Waiting > 0 {
+		a.m.node.Step(t.Context())
+	}
+	require.Len(t, <-added, 1000)
+	require.LessOrEqual(t, store.n.Load()-before, int64(3))
+	for range 5 { // at least 200 each
+		b.m.node.Step(t.Context())
+	}
+	require.Equal(t, 1000, len(b.m.engine.Load().Pool().Snapshot().All))
+	sharing(t, b, func() { require.NoError(t, b.RemoveProxy("p7", false, false)) })
+	sharing(t, b, func() {
+		_, err := b.ChangeProxy("p8", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
+		require.NoError(t, err)
+	})
+	a.m.node.Step(t.Context())
+	require.Nil(t, a.m.proxyByID("p7"))
+	require.InDelta(t, 3, a.m.proxyByID("p8").Spec().Weight, 0)
+}
+
+// The load has the proxies that are in service.
+func TestLoadOfANode(t *testing.T) {
+	s := startNode(t, cluster.NewMemory(time.Now), "a")
+	_, err := s.Changes.AddProxies(specs(t, 5), false)
+	require.NoError(t, err)
+	s.m.proxyByID("p0").Breaker().Open(time.Hour, "")
+	s.m.Ban(proxyKey(s.m.proxyByID("p1")), "", time.Hour)
+	s.m.Ban(proxyKey(s.m.proxyByID("p2")), "shop.test", time.Hour)
+	s.m.loadAt = time.Time{} // older than loadEvery
+	require.Equal(t, cluster.Load{Proxies: 5, InService: 3}, s.m.Load())
+}
+
+// The counts of proxies that were removed are removed.
+func TestCountsOfRemovedProxies(t *testing.T) {
+	s := startNode(t, cluster.NewMemory(time.Now), "a")
+	_, err := s.Changes.AddProxies(specs(t, 10), false)
+	require.NoError(t, err)
+	for _, u := range s.m.engine.Load().Pool().Snapshot().All {
+		u.Seed(1, 5, time.Second)
+		s.m.samples[proxyKey(u)] = -1
+	}
+	for i := range 8 {
+		require.NoError(t, s.Changes.RemoveProxy(fmt.Sprint("p", i), false, false))
+	}
+	shared := 0
+	s.m.EachStats(100, func(string, cluster.Stats) { shared++ })
+	require.Equal(t, 2, shared)
+	require.Len(t, s.m.samples, 2)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/client"
+)
+
+// The functions in this file complete words on the command line of a shell (whirlpool completion --help).
+
+// completionTimeout is the maximum time for which a completion waits for the gateway.
+const completionTimeout = 2 * time.Second
+
+// completeWords makes the shell complete the value of a flag to one of words.
+func completeWords(cmd *cobra.Command, flag string, words []string) {
+	// RegisterFlagCompletionFunc fails only if the flag does not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// completion is the type of cobra.Command.ValidArgsFunction. begun is the beginning of the word to complete.
+type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
+
+// completeFrom returns a completion that offers the words of list that begin with begun and are not arguments yet.
+// The remote r uses the values of --url and --key-file that are already on the command line. If there is an error,
+// the completion offers no words, because it cannot show an error.
+func completeFrom(list func(r *remote) []string) completion {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		r := &remote{cmd: cmd}
+		r.to, r.keyFile = cmd.Flag("url").Value.String(), cmd.Flag("key-file").Value.String()
+		cmd.SetErr(io.Discard)
+		if r.open() != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		r.api.HTTP.Timeout = completionTimeout
+		var words []string
+		for _, word := range list(r) {
+			if strings.HasPrefix(word, begun) && !slices.Contains(args, word) {
+				words = append(words, word)
+			}
+		}
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// maxCompletions is the maximum number of proxies that a completion reads from the API.
+const maxCompletions = 1000
+
+// completeProxies is a completion that offers the ids of proxies.
+func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	return completeFrom(func(r *remote) (ids []string) {
+		page, err := r.api.Proxies(r.context(), client.List{Text: begun, Limit: maxCompletions})
+		if err != nil {
+			return nil
+		}
+		for _, p := range page.Proxies {
+			ids = append(ids, p.ID)
+		}
+		return ids
+	})(cmd, args, begun)
+}
+
+// completePlugins returns a completion for commands whose first argument is the name of a plugin. If second has
+// words, the completion offers them for the second argument.
+func completePlugins(second ...string) completion {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 && len(second) > 0 {
+			return second, cobra.ShellCompDirectiveNoFileComp
+		}
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeFrom(func(r *remote) (names []string) {
+			var list struct{ Plugins []struct{ Name string } }
+			if r.get("/plugins", &list) != nil {
+				return nil
+			}
+			for _, p := range list.Plugins {
+				names = append(names, p.Name)
+			}
+			return names
+		})(cmd, args, begun)
+	}
+}
+
+// completePolicy is a completion that offers the keys of the retry policy, each with "=".
+func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	words, directive := completeFrom(func(r *remote) (keys []string) {
+		var policy map[string]any
+		if r.get("/retry/policy", &policy) != nil {
+			return nil
+		}
+		for key := range policy {
+			if key != "source" && key != "updated_at" {
+				keys = append(keys, key+"=")
+			}
+		}
+		slices.Sort(keys)
+		return keys
+	})(cmd, nil, begun)
+	return words, directive | cobra.ShellCompDirectiveNoSpace
+}

@@ -1,0 +1,127 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// contradictions adds a warning for each pair of settings in which one setting makes the other one useless. Each
+// setting of such a pair is valid by itself, so neither of them is a fault. There is a warning only if the file, an
+// environment variable or a flag sets the key of the warning.
+func (l *loader) contradictions() {
+	c := &l.cfg
+	total := time.Duration(0)
+	if c.Policy.Timeout != nil {
+		total = time.Duration(*c.Policy.Timeout * float64(time.Second))
+	}
+	for _, pair := range []struct {
+		useless bool
+		key     string // the warning is about this key, and only given if it is set
+		text    string
+	}{
+		{c.Timeouts.Connect > c.Timeouts.Attempt, "timeouts.connect", fmt.Sprintf(
+			"%s is longer than timeouts.attempt (%s), which ends the attempt first", c.Timeouts.Connect,
+			c.Timeouts.Attempt)},
+		{total > 0 && time.Duration(c.Timeouts.Attempt) > total, "timeouts.attempt", fmt.Sprintf(
+			"%s is longer than retry.timeout (%s), which ends the request first", c.Timeouts.Attempt, total)},
+		{total > 0 && time.Duration(c.Queue.MaxWait) > total, "queue.max_wait", fmt.Sprintf(
+			"%s is longer than retry.timeout (%s), which ends the request first", c.Queue.MaxWait, total)},
+		{c.Policy.MaxBackoffDelay < c.Policy.BaseDelay, "retry.base_delay", fmt.Sprintf(
+			"%gs is longer than retry.max_backoff_delay (%gs), which is used in its place", c.Policy.BaseDelay,
+			c.Policy.MaxBackoffDelay)},
+		{!c.Policy.Hedge.Off() && c.Policy.MaxAttempts == 1, "retry.hedge",
+			"has no effect: a hedge is a second attempt, and retry.max_attempts is 1"},
+		{!c.Policy.Hedge.Off() && c.Policy.HedgeBudget == 0, "retry.hedge",
+			"has no effect: retry.hedge_budget is 0"},
+		{c.Breaker.Blame == BlameEvidence && c.Breaker.MaxTimeout > 0 &&
+			c.Breaker.MaxTimeout < c.Breaker.TimeoutDuration, "breaker.timeout_duration", fmt.Sprintf(
+			"%s is longer than breaker.max_timeout (%s), so further trips do not lengthen the time",
+			c.Breaker.TimeoutDuration, c.Breaker.MaxTimeout)},
+		{c.Health.URL != "" && c.Health.Timeout > c.Health.Interval, "health.timeout", fmt.Sprintf(
+			"%s is longer than health.interval (%s)", c.Health.Timeout, c.Health.Interval)},
+		{c.Health.URL == "" && c.Health.Expect != HealthExpect{}, "health.expect",
+			"has no effect: health.url is empty, so there are no checks"},
+		{c.Gateway.MaxConnections > 0 && c.Gateway.MaxPerClient > c.Gateway.MaxConnections,
+			"gateway.max_connections_per_client", fmt.Sprintf("%d is more than gateway.max_connections (%d)",
+				c.Gateway.MaxPerClient, c.Gateway.MaxConnections)},
+		{c.Log.AccessFile != "" && c.Log.Access == "off", "log.access_file",
+			"has no effect: log.access is off"},
+	} {
+		if pair.useless && l.set(pair.key) {
+			l.warn(pair.key, pair.text)
+		}
+	}
+	l.bothLists("egress.allow", c.Egress.Allow, c.Egress.Deny)
+	for i, u := range c.Gateway.Users {
+		l.bothLists(fmt.Sprintf("gateway.users[%d].allow", i), u.Allow, u.Deny)
+	}
+	l.sameProxy()
+}
+
+// warn adds a warning about a key. The warning has the file and line at which the key was set.
+func (l *loader) warn(key, text string) {
+	l.cfg.Warnings = append(l.cfg.Warnings, l.place(key, nil, text).String())
+}
+
+// set reports whether the file, an environment variable or a flag sets a key.
+func (l *loader) set(key string) bool {
+	_, inFile := l.lines[key]
+	_, flag := l.src.Overrides[key]
+	return inFile || flag || l.fromEnv[key] != ""
+}
+
+// bothLists adds a warning for each rule that is both in the list allow and in the list deny. key is the key of
+// allow.
+func (l *loader) bothLists(key string, allow, deny []string) {
+	for _, rule := range allow {
+		if slices.Contains(deny, rule) {
+			l.warn(key, fmt.Sprintf("%q is also in deny, which is stronger", rule))
+		}
+	}
+}
+
+// sameProxy adds a warning for each proxy of [[proxies]] or --proxy that has the same address as one before it. It
+// adds one more warning if proxies of the proxy lists have these addresses, too. A proxy whose credentials have a
+// template gets no warning, because two such proxies can have different exit addresses.
+func (l *loader) sameProxy() {
+	first := map[upstream.Address]string{}
+	for i, p := range l.cfg.Proxies {
+		a, err := upstream.ParseAddress(string(p.URL))
+		if err == nil {
+			l.onceOnly(first, fmt.Sprintf("proxies[%d].url", i), a)
+		}
+	}
+	for i, u := range l.src.URLs {
+		if spec, err := proxylist.ParseLine(u); err == nil {
+			l.onceOnly(first, fmt.Sprintf("--proxy[%d]", i), spec.Address)
+		}
+	}
+	shared := 0
+	for _, s := range l.cfg.specs[min(len(l.cfg.specs), len(l.cfg.Proxies)+len(l.src.URLs)):] {
+		if _, twice := first[s.Address]; twice {
+			shared++
+		}
+	}
+	if shared > 0 {
+		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%d proxies of the lists are also in [[proxies]] or "+
+			"--proxy; each of them gets the requests of two proxies", shared))
+	}
+}
+
+// onceOnly adds a warning about the key if first has the address a. Otherwise it adds a to first.
+func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
+	if a.Templated() {
+		return
+	}
+	if before, twice := first[a]; twice {
+		l.warn(key, "is also "+strings.TrimSuffix(before, ".url")+
+			"; as two proxies it gets twice as many requests, and has two breakers")
+		return
+	}
+	first[a] = key
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Difference is a key whose value in a file differs from the value in force. The values are JSON; "" stands for a
+// missing key.
+type Difference struct {
+	Key     string `json:"key"`
+	Running string `json:"running,omitempty"`
+	File    string `json:"file,omitempty"`
+}
+
+// Differences returns the differences of two configurations in the JSON form of Config, sorted by key. If a list has
+// tables, it compares the tables with the same id, name or url. It finds no difference between two secrets, because
+// both are masked.
+func Differences(running, file []byte) ([]Difference, error) {
+	before, err := flatten(running)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration in force: %w", err)
+	}
+	after, err := flatten(file)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]bool{}
+	for key := range before {
+		keys[key] = true
+	}
+	for key := range after {
+		keys[key] = true
+	}
+	list := []Difference{}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if before[key] != after[key] {
+			list = append(list, Difference{key, before[key], after[key]})
+		}
+	}
+	return list, nil
+}
+
+// flatten returns the JSON value of each key of a configuration, such as breaker.blame. The warnings are left out.
+func flatten(document []byte) (map[string]string, error) {
+	var tree map[string]any
+	if err := json.Unmarshal(document, &tree); err != nil {
+		return nil, err
+	}
+	delete(tree, "warnings")
+	flat := map[string]string{}
+	addFlat(flat, "", tree)
+	return flat, nil
+}
+
+func addFlat(flat map[string]string, path string, value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, x := range v {
+			addFlat(flat, strings.TrimPrefix(path+"."+key, "."), x)
+		}
+		return
+	case []any:
+		if len(v) > 0 {
+			if _, tables := v[0].(map[string]any); tables {
+				addTables(flat, path, v)
+				return
+			}
+		}
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return // impossible: the value was decoded from JSON
+	}
+	flat[path] = string(text)
+}
+
+// addTables adds the values in a list of tables to flat. In their keys, each table has its id, name or url in place
+// of its index.
+func addTables(flat map[string]string, path string, list []any) {
+	seen := map[string]int{}
+	for i, x := range list {
+		name := fmt.Sprint(i)
+		table, _ := x.(map[string]any)
+		for _, key := range []string{"id", "name", "url"} {
+			if text, _ := table[key].(string); text != "" {
+				name = text
+				break
+			}
+		}
+		if seen[name]++; seen[name] > 1 {
+			name = fmt.Sprintf("%s #%d", name, seen[name])
+		}
+		addFlat(flat, path+"["+name+"]", x)
+	}
+}

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+
+	tomlparser "github.com/knadh/koanf/parsers/toml/v2"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// maxSyntaxFaults is the maximum number of syntax errors that are reported.
+const maxSyntaxFaults = 20
+
+var (
+	keyLine = regexp.MustCompile(`^[ \t]*[A-Za-z0-9_.-]+[ \t]*=`)
+	// statement matches a line that begins a statement (a key, a table or a comment), and an empty line.
+	statement = regexp.MustCompile(`^[ \t]*(?:[A-Za-z0-9_.-]+[ \t]*=|#|\[|$)`)
+	header    = regexp.MustCompile(`^[ \t]*\[\[?[A-Za-z0-9_.-]+\]\]?[ \t]*(?:#.*)?$`)
+)
+
+// parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
+// parseTOML removes the statement with this error, and parses the document again. If it is not certain where this
+// statement ends, parseTOML removes the lines up to the next table. It stops if the error may be a consequence of a
+// bracket or quote that is opened before it and not closed. The result has the values of the statements that were not
+// removed; it is nil if parseTOML stops before all errors are removed. parseTOML sets l.lines unless the result is
+// nil.
+func (l *loader) parseTOML(doc []byte) map[string]any {
+	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
+	for n := 0; ; n++ {
+		text := bytes.Join(lines, []byte("\n"))
+		tree, err := tomlparser.Parser().Unmarshal(text)
+		if err == nil {
+			l.lines = keyLines(text)
+			return tree
+		}
+		l.syntax(err)
+		at := syntaxLine(err)
+		if at == 0 || at > len(lines) || n+1 == maxSyntaxFaults {
+			return nil
+		}
+		if _, err := tomlparser.Parser().Unmarshal(bytes.Join(lines[:at-1], []byte("\n"))); err != nil {
+			return nil
+		}
+		remove(lines, at-1)
+	}
+}
+
+// syntaxLine returns the number of the line that has the syntax error err; 0 if it is unknown.
+func syntaxLine(err error) (line int) {
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		line, _ = d.Position()
+	}
+	return line
+}
+
+// remove makes the line i empty. If the lines after it may belong to the same statement, it makes all lines up to the
+// next table empty.
+func remove(lines [][]byte, i int) {
+	if keyLine.Match(lines[i]) && (i+1 == len(lines) || statement.Match(lines[i+1])) {
+		lines[i] = nil
+		return
+	}
+	for lines[i] = nil; i+1 < len(lines) && !header.Match(lines[i+1]); i++ {
+		lines[i+1] = nil
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/doctor"
+)
+
+func doctorCommand() *cobra.Command {
+	file, asJSON := defaultFile, false
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check whether this machine can run the gateway, and what to change",
+		Long: `Check whether this machine can run the gateway with its configuration: limits, ports, clock, permissions,
+state folder, name resolution and kernel settings. Run it as the user of the gateway. It changes nothing.
+The exit code is 1 if a check fails; warnings do not count.`,
+		Example: "  whirlpool doctor --config /etc/whirlpool/koanf.toml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, first, err := readForDoctor(file, cmd.Flags().Changed("config"))
+			if err != nil {
+				return err
+			}
+			m := doctor.ThisMachine()
+			m.Running = responds(cfg)
+			findings := append([]doctor.Finding{first}, doctor.Check(cmd.Context(), m, doctorSetup(cfg, file))...)
+			return reportFindings(cmd.OutOrStdout(), findings, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", defaultFile, "configuration `FILE`; the default need not exist")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// readForDoctor reads the configuration for the checks. If the configuration has faults, the finding reports their
+// number, and the checks use the default configuration.
+func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, error) {
+	finding := doctor.Finding{Check: "configuration", Result: doctor.OK, Text: file + " is valid"}
+	if required {
+		if err := readable(file); err != nil {
+			return nil, finding, usageError{err}
+		}
+	}
+	cfg, err := config.Load(config.Source{File: file, Optional: !required, Environ: os.Environ(), Once: true})
+	if err != nil {
+		defaults := config.Default()
+		return &defaults, doctor.Finding{Check: "configuration", Result: doctor.Fail,
+			Text:   file + " has " + plural(len(faults(err, file)), "fault"),
+			Advice: "whirlpool config check " + file + " lists them; the checks below use the defaults"}, nil
+	}
+	if !cfg.Found() {
+		finding.Text = "there is no " + file + ": the defaults are used"
+	}
+	return cfg, finding, nil
+}
+
+func doctorSetup(cfg *config.Config, file string) *doctor.Setup {
+	s := &doctor.Setup{
+		File: file, Secrets: len(cfg.API.Keys) > 0 || len(cfg.Gateway.Users) > 0, StateDir: cfg.State.Dir,
+		MaxConnections: cfg.Gateway.MaxConnections,
+		Listen: []doctor.Listen{
+			{Key: "gateway.listen", Address: cfg.Gateway.Listen}, {Key: "api.listen", Address: cfg.API.Listen},
+		},
+	}
+	for _, key := range []string{cfg.Gateway.TLS.Key, cfg.API.TLS.Key} {
+		if key != "" {
+			s.KeyFiles = append(s.KeyFiles, key)
+		}
+	}
+	for _, spec := range cfg.Engine().Proxies {
+		s.Secrets = s.Secrets || spec.Source == "config" && spec.Address.Password != ""
+		if host, _, err := net.SplitHostPort(spec.Address.Host); err == nil {
+			s.Hosts = append(s.Hosts, host)
+		}
+	}
+	s.Secrets = s.Secrets && cfg.Found()
+	return s
+}
+
+// responds reports whether a running gateway responds at the address of the API that cfg configures.
+func responds(cfg *config.Config) bool {
+	host, port, err := net.SplitHostPort(cfg.API.Listen)
+	if err != nil {
+		return false
+	}
+	if host == "" || host == "0.0.0.0" || host == "::" {
+		host = "127.0.0.1"
+	}
+	// The certificate may be for a name other than host. It is not verified, because the request contains no secret.
+	client := http.Client{Timeout: 2 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	out, err := client.Get(address(cfg.APITLS() != nil, net.JoinHostPort(host, port)) + "/api/v1/healthz")
+	if err != nil {
+		return false
+	}
+	defer out.Body.Close()
+	var health struct{ Version, Error string } // Error is set if the API needs a key
+	return json.NewDecoder(io.LimitReader(out.Body, 1<<16)).Decode(&health) == nil && health.Version+health.Error != ""
+}
+
+// reportFindings prints findings. If checks have failed, it returns an error with their number.
+func reportFindings(w io.Writer, findings []doctor.Finding, asJSON bool) error {
+	failed := 0
+	for _, f := range findings {
+		if f.Result == doctor.Fail {
+			failed++
+		}
+	}
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		if err := e.Encode(map[string]any{"findings": findings}); err != nil {
+			return err
+		}
+	} else {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, f := range findings {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", strings.ToUpper(f.Result), f.Check, f.Text)
+			if f.Advice != "" {
+				fmt.Fprintf(t, "\t\t-> %s\n", f.Advice)
+			}
+		}
+		t.Flush() // Flush fails only if a write to the output fails
+	}
+	if failed > 0 {
+		return errors.New(plural(failed, "check") + " failed")
+	}
+	return nil
+}
+
+// plural returns a number with a noun in the right form, such as "1 check" or "2 checks".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

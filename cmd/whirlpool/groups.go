@@ -1,0 +1,66 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// groupFields are the fields by which the API can group proxies.
+var groupFields = []string{"region", "vendor", "reason", "state"}
+
+// proxyGroup has the fields that the command shows of a group in GET /proxy-groups.
+type proxyGroup struct {
+	Name    string `json:"name"`
+	Proxies int    `json:"proxies"`
+	Failing int    `json:"failing"`
+	Banned  int    `json:"banned"`
+	Reason  string `json:"reason"`
+}
+
+func groupsCommand() *cobra.Command {
+	by := groupFields[0]
+	cmd := &cobra.Command{
+		Use: "groups", Short: "Count the proxies and the failing ones by region, vendor, reason or state",
+		Example: "  whirlpool proxies groups --by vendor",
+	}
+	cmd.Flags().StringVar(&by, "by", by, "`FIELD` whose values name the groups: "+strings.Join(groupFields, ", "))
+	completeWords(cmd, "by", groupFields)
+	return onGateway(cmd, func(r *remote, _ []string) error {
+		if err := oneOf("--by", by, groupFields); err != nil {
+			return err
+		}
+		var list struct {
+			Groups []proxyGroup `json:"groups"`
+		}
+		if err := r.get("/proxy-groups?"+url.Values{"by": {by}}.Encode(), &list); err != nil {
+			return err
+		}
+		return r.show(list, func(w io.Writer) {
+			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintf(t, "%s\tPROXIES\tFAILING\tBANNED\tMOST FAIL WITH\n", strings.ToUpper(by))
+			for _, g := range list.Groups {
+				fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\n", cmp.Or(g.Name, "-"), g.Proxies, g.Failing, g.Banned,
+					cmp.Or(g.Reason, "-"))
+			}
+			t.Flush() // Flush fails only if a write to the output fails
+		})
+	})
+}
+
+func restoreCommand() *cobra.Command {
+	return onProxies(&cobra.Command{
+		Use: "restore ID...", Short: "Undo drain or delete within ten minutes",
+		Long: `Undo drain or delete within ten minutes: the proxies have their ids and settings again, also their
+passwords, with new circuit breakers and new statistics.`,
+	}, func(r *remote, id string) (string, error) {
+		_, err := r.send(request{method: http.MethodPost, path: proxyPath(id) + "/restore"}, nil)
+		return "is in the pool again", err
+	})
+}

@@ -1,0 +1,282 @@
+// Package otlp exports the requests of clients as traces: a span for each request, with a child span for each
+// attempt. It sends the traces to a collector with OTLP over HTTP in JSON (https://opentelemetry.io/docs/specs/otlp/,
+// version 1).
+package otlp
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
+	"github.com/whirlpool-proxy/whirlpool/core/trace"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Settings are the settings of an Exporter.
+type Settings struct {
+	Endpoint string  // URL, such as http://127.0.0.1:4318/v1/traces; "" exports nothing
+	Ratio    float64 // share that is exported of the requests whose client sends no trace, 0 to 1
+}
+
+// CheckEndpoint returns an error unless endpoint can be Settings.Endpoint.
+func CheckEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return errors.New("must be an http:// or https:// URL without user, such as http://127.0.0.1:4318/v1/traces")
+	}
+	return nil
+}
+
+// Limits and times of an Exporter.
+const (
+	maxPending  = 4096 // number of spans that wait for the export; if it is reached, new spans are dropped
+	exportEvery = 2 * time.Second
+	exportTime  = 10 * time.Second // maximum time of one export
+)
+
+// Exporter sends spans to a collector in the background. A request never waits for the export.
+type Exporter struct {
+	settings atomic.Pointer[Settings]
+	version  string
+	log      *slog.Logger
+	client   *http.Client
+	stop     context.CancelFunc
+	done     chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	pending []span
+	dropped int
+}
+
+// New returns an Exporter that exports nothing until Configure is called. version is the version of the gateway. The
+// caller must call Close.
+func New(version string, log *slog.Logger) *Exporter {
+	ctx, stop := context.WithCancel(context.Background())
+	e := &Exporter{version: version, log: log, stop: stop, done: make(chan struct{}),
+		client: &http.Client{Transport: &http.Transport{}, Timeout: exportTime}}
+	e.settings.Store(&Settings{})
+	go e.run(ctx)
+	return e
+}
+
+// Configure changes the settings.
+func (e *Exporter) Configure(s Settings) { e.settings.Store(&s) }
+
+// Ratio returns Settings.Ratio. The result on is false if nothing is exported, because there is no endpoint.
+func (e *Exporter) Ratio() (ratio float64, on bool) {
+	s := e.settings.Load()
+	return s.Ratio, s.Endpoint != ""
+}
+
+// Close exports the spans that wait for the export, and ends the exporter.
+func (e *Exporter) Close() {
+	e.stop()
+	<-e.done
+}
+
+func (e *Exporter) run(ctx context.Context) {
+	defer close(e.done)
+	tick := time.NewTicker(exportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			e.export()
+		case <-ctx.Done():
+			e.export()
+			return
+		}
+	}
+}
+
+// Write adds the spans of the request r, which has ended, to those that wait for the export. After it returns, the
+// exporter does not use r.
+func (e *Exporter) Write(r *accesslog.Record) {
+	if _, on := e.Ratio(); !on || !r.Trace.Sampled {
+		return
+	}
+	spans := spansOf(r)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.pending)+len(spans) > maxPending {
+		e.dropped += len(spans)
+		return
+	}
+	e.pending = append(e.pending, spans...)
+}
+
+// export sends the spans that wait for the export. If that fails, they are lost, and export logs their number.
+func (e *Exporter) export() {
+	e.mu.Lock()
+	spans, dropped := e.pending, e.dropped
+	e.pending, e.dropped = nil, 0
+	e.mu.Unlock()
+	endpoint := e.settings.Load().Endpoint
+	if len(spans) > 0 && endpoint != "" {
+		if err := e.send(endpoint, spans); err != nil {
+			dropped += len(spans)
+			e.log.Warn("traces were not exported", slog.Any("error", err), slog.Int("spans", dropped))
+			return
+		}
+	}
+	if dropped > 0 {
+		e.log.Warn("traces were not exported: there were too many", slog.Int("spans", dropped))
+	}
+}
+
+func (e *Exporter) send(endpoint string, spans []span) error {
+	body, err := json.Marshal(export{[]resourceSpans{{
+		Resource: resource{[]attribute{text("service.name", "whirlpool"), text("service.version", e.version)}},
+		Scopes:   []scopeSpans{{Scope: scope{"whirlpool", e.version}, Spans: spans}},
+	}}})
+	if err != nil {
+		return err
+	}
+	response, err := e.client.Post(endpoint, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		message, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return fmt.Errorf("the collector responds with status %d: %s", response.StatusCode, message)
+	}
+	return nil
+}
+
+// The types below have the JSON form of the protocol buffers of OTLP: ids are hexadecimal digits, and 64-bit numbers
+// are texts.
+
+type export struct {
+	ResourceSpans []resourceSpans `json:"resourceSpans"`
+}
+
+type resourceSpans struct {
+	Resource resource     `json:"resource"`
+	Scopes   []scopeSpans `json:"scopeSpans"`
+}
+
+type resource struct {
+	Attributes []attribute `json:"attributes"`
+}
+
+type scopeSpans struct {
+	Scope scope  `json:"scope"`
+	Spans []span `json:"spans"`
+}
+
+type scope struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+type span struct {
+	TraceID    string      `json:"traceId"`
+	SpanID     string      `json:"spanId"`
+	ParentID   string      `json:"parentSpanId,omitempty"`
+	Name       string      `json:"name"`
+	Kind       int         `json:"kind"`
+	Start      string      `json:"startTimeUnixNano"`
+	End        string      `json:"endTimeUnixNano"`
+	Attributes []attribute `json:"attributes"`
+	Status     status      `json:"status"`
+}
+
+// Values of span.Kind and status.Code.
+const (
+	kindServer = 2
+	kindClient = 3
+	codeError  = 2
+)
+
+type status struct {
+	Code    int    `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+type attribute struct {
+	Key   string `json:"key"`
+	Value any    `json:"value"`
+}
+
+func text(key, value string) attribute {
+	return attribute{key, map[string]string{"stringValue": value}}
+}
+
+func number(key string, n int64) attribute {
+	return attribute{key, map[string]string{"intValue": strconv.FormatInt(n, 10)}}
+}
+
+// spansOf returns the span of a request and the spans of its attempts. The attributes have the names that the
+// semantic conventions for HTTP (OpenTelemetry) give them. Attributes that these conventions do not have get other
+// names.
+func spansOf(r *accesslog.Record) []span {
+	trace16, request := hex.EncodeToString(r.Trace.ID[:]), spanID(trace.RequestSpan(r.ID))
+	s := span{TraceID: trace16, SpanID: request, Name: r.Method, Kind: kindServer, Start: nanos(r.Started),
+		End: nanos(r.Ended), Attributes: []attribute{
+			text("http.request.method", r.Method), text("whirlpool.request_id", r.ID.String()),
+			text("whirlpool.outcome", r.Outcome()), text("whirlpool.listener", r.Listener.String()),
+			number("whirlpool.attempts", int64(len(r.Attempts))), number("http.request.body.size", r.Received),
+		}}
+	if r.Trace.Parent != 0 {
+		s.ParentID = spanID(r.Trace.Parent)
+	}
+	if host, port, err := net.SplitHostPort(r.Target); err == nil {
+		s.Attributes = append(s.Attributes, text("server.address", host))
+		if n, err := strconv.ParseInt(port, 10, 64); err == nil {
+			s.Attributes = append(s.Attributes, number("server.port", n))
+		}
+	}
+	if r.Status != 0 {
+		s.Attributes = append(s.Attributes, number("http.response.status_code", int64(r.Status)))
+	}
+	if !r.Ran || r.Left || r.Final != core.FinalSuccess {
+		s.Status = status{codeError, r.Outcome()}
+	}
+	spans := []span{s}
+	for i := range r.Attempts {
+		spans = append(spans, attemptSpan(&r.Attempts[i], trace16, request, trace.AttemptSpan(r.ID, i)))
+	}
+	return spans
+}
+
+func attemptSpan(e *core.AttemptEvent, trace16, parent string, id uint64) span {
+	cause := verdict.Word(e.Outcome.Cause)
+	s := span{TraceID: trace16, SpanID: spanID(id), ParentID: parent, Name: "attempt", Kind: kindClient,
+		Start: nanos(e.Started), End: nanos(e.Ended), Attributes: []attribute{
+			text("whirlpool.proxy_id", e.ProxyID), text("whirlpool.cause", cause),
+			number("http.request.resend_count", int64(e.Attempt)),
+		}}
+	if e.Outcome.Status != 0 {
+		s.Attributes = append(s.Attributes, number("http.response.status_code", int64(e.Outcome.Status)))
+	}
+	if e.Hedge {
+		s.Attributes = append(s.Attributes, attribute{"whirlpool.hedge", map[string]bool{"boolValue": true}})
+	}
+	if e.Outcome.Result != core.ResultSuccess {
+		s.Attributes = append(s.Attributes, text("error.type", cause))
+		s.Status = status{Code: codeError}
+		if e.Outcome.Err != nil {
+			s.Status.Message = e.Outcome.Err.Error()
+		}
+	}
+	return s
+}
+
+func spanID(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+func nanos(t time.Time) string { return strconv.FormatInt(t.UnixNano(), 10) }

@@ -1,0 +1,550 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/sdk/client"
+)
+
+// The commands in this file work with the proxies of a running gateway.
+
+func proxiesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "proxies", Short: "List, add and remove the proxies of a running gateway",
+		Long: `List, add and remove the proxies of a running gateway. With a [state] dir the changes are kept
+over a restart; whirlpool state show lists them.`,
+	}
+	cmd.AddCommand(listProxiesCommand(), addProxiesCommand(), drainCommand(), undrainCommand(), banCommand(),
+		unbanCommand(), testProxyCommand(), resetCommand(), deleteCommand(), restoreCommand(), groupsCommand())
+	return cmd
+}
+
+// proxyRow has the fields of a proxy in GET /proxies that the commands show.
+type proxyRow struct {
+	ID          string     `json:"id"`
+	URL         string     `json:"url"`
+	Region      string     `json:"region"`
+	Source      string     `json:"source"`
+	Breaker     string     `json:"state"`
+	Draining    bool       `json:"draining"`
+	Unreached   bool       `json:"unreached"`
+	InFlight    int        `json:"in_flight"`
+	Uses        uint64     `json:"uses"`
+	SuccessRate float64    `json:"success_rate"`
+	Samples     int        `json:"samples"`
+	AvgLatency  float64    `json:"avg_latency"` // s
+	BannedUntil *time.Time `json:"banned_until"`
+}
+
+// state returns one of proxyStates. If the proxy is draining, banned or unreached, this is the reason why it gets no
+// requests. Otherwise it is the state of the proxy's breaker.
+func (p *proxyRow) state() string {
+	switch {
+	case p.Draining:
+		return "draining"
+	case p.BannedUntil != nil:
+		return "banned"
+	case p.Breaker == "closed" && p.Unreached:
+		return "unreached"
+	}
+	return p.Breaker
+}
+
+// proxyStates are the possible results of proxyRow.state.
+var proxyStates = []string{"closed", "open", "half_open", "unreached", "banned", "draining"}
+
+// proxySorts maps the name of each column to the comparison that sorts by it. The proxies that need the user's
+// attention come first.
+var proxySorts = map[string]func(a, b *proxyRow) int{
+	"id":        func(a, b *proxyRow) int { return strings.Compare(a.ID, b.ID) },
+	"state":     func(a, b *proxyRow) int { return cmp.Compare(attention(b.state()), attention(a.state())) },
+	"region":    func(a, b *proxyRow) int { return strings.Compare(a.Region, b.Region) },
+	"in_flight": func(a, b *proxyRow) int { return cmp.Compare(b.InFlight, a.InFlight) },
+	"uses":      func(a, b *proxyRow) int { return cmp.Compare(b.Uses, a.Uses) },
+	"success":   func(a, b *proxyRow) int { return cmp.Compare(a.SuccessRate, b.SuccessRate) },
+	"latency":   func(a, b *proxyRow) int { return cmp.Compare(b.AvgLatency, a.AvgLatency) },
+}
+
+// attention returns the rank of a state. The state with the largest rank needs the user's attention most: an open
+// breaker.
+func attention(state string) int {
+	return slices.Index([]string{"closed", "draining", "banned", "unreached", "half_open", "open"}, state)
+}
+
+// sortNames are the keys of proxySorts, in the order of the columns.
+var sortNames = []string{"id", "state", "region", "in_flight", "uses", "success", "latency"}
+
+// proxyFilter holds the flags of the command `proxies list`.
+type proxyFilter struct {
+	state, region, match, sort string
+	limit                      int
+}
+
+func (f *proxyFilter) check() error {
+	for _, flag := range []struct {
+		name, value string
+		words       []string
+	}{{"--state", f.state, proxyStates}, {"--sort", f.sort, sortNames}} {
+		if err := oneOf(flag.name, flag.value, flag.words); err != nil {
+			return err
+		}
+	}
+	if f.limit < 0 {
+		return usage("--limit must be at least 0")
+	}
+	return nil
+}
+
+// admits reports whether a proxy matches the flags.
+func (f *proxyFilter) admits(p *proxyRow) bool {
+	return (f.state == "" || p.state() == f.state) && (f.region == "" || strings.EqualFold(p.Region, f.region)) &&
+		(f.match == "" || strings.Contains(strings.ToLower(p.ID+" "+p.URL), strings.ToLower(f.match)))
+}
+
+func listProxiesCommand() *cobra.Command {
+	var f proxyFilter
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the proxies with their state, success rate and latency",
+		Example: "  whirlpool proxies list --state open --sort latency\n  whirlpool proxies list --region DE --json",
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.state, "state", "", "only proxies in this `STATE`: "+strings.Join(proxyStates, ", "))
+	flags.StringVar(&f.region, "region", "", "only proxies of this `REGION`")
+	flags.StringVar(&f.match, "match", "", "only proxies with this `TEXT` in their id or URL")
+	flags.StringVar(&f.sort, "sort", "id", "sort by `COLUMN`: "+strings.Join(sortNames, ", "))
+	flags.IntVar(&f.limit, "limit", 0, "at most `N` proxies; 0 for all")
+	completeWords(cmd, "state", proxyStates)
+	completeWords(cmd, "sort", sortNames)
+	return onGateway(cmd, func(r *remote, _ []string) error {
+		if err := f.check(); err != nil {
+			return err
+		}
+		rows, raw, err := f.read(r)
+		if err != nil {
+			return err
+		}
+		status, err := r.api.Status(r.context())
+		if _, err = r.explain(err); err != nil {
+			return err
+		}
+		total := max(status.Proxies.Total, len(rows)) // the pool may have changed since the list was read
+		return r.show(map[string]any{"proxies": raw, "total": total}, func(w io.Writer) {
+			printProxies(w, rows)
+			if len(rows) < total {
+				fmt.Fprintf(w, "%d of %d proxies\n", len(rows), total)
+			}
+		})
+	})
+}
+
+// pageSize is the number of proxies that one request to the API reads. It is the maximum that the API permits.
+const pageSize = 1000
+
+// apiSorts maps the name of a column to the value of the API's parameter sort. The column state is missing, because
+// the API does not sort by all states of proxyRow.state.
+var apiSorts = map[string]string{"id": "id", "region": "region", "in_flight": "-in_flight", "uses": "-uses",
+	"success": "success_rate", "latency": "-avg_latency"}
+
+// read reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw
+// has the complete JSON of each proxy in rows. The API filters the proxies, and then admits filters them a second
+// time. This is necessary because the API lists a proxy under each of its states: for example, a draining proxy may
+// also be closed.
+func (f *proxyFilter) read(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
+	list := client.List{Region: f.region, Text: f.match, Sort: apiSorts[f.sort], Limit: pageSize}
+	if f.state != "" {
+		list.State = []string{f.state}
+	}
+	enough := func() bool {
+		return f.limit > 0 && len(rows) >= f.limit && list.Sort != "" && list.Sort == apiSorts[f.sort]
+	}
+	if f.limit > 0 && f.state == "" && f.match == "" && list.Sort != "" {
+		list.Limit = min(f.limit, pageSize)
+	}
+	if f.limit == 0 || f.limit > pageSize {
+		list.Sort = "id" // an order that does not change while the pages are read
+	}
+	whole := map[*proxyRow]json.RawMessage{}
+	for more := true; more && !enough(); {
+		var page struct {
+			Proxies []json.RawMessage `json:"proxies"`
+			client.Page
+		}
+		if _, err := r.explain(r.api.Do(r.context(), "GET", "/proxies", list.Query(), nil, &page)); err != nil {
+			return nil, nil, err
+		}
+		for _, text := range page.Proxies {
+			p := &proxyRow{}
+			if err := json.Unmarshal(text, p); err != nil {
+				return nil, nil, err
+			}
+			if f.admits(p) {
+				rows = append(rows, p)
+				whole[p] = text
+			}
+		}
+		list.Cursor, more = page.Next, page.Next != ""
+	}
+	slices.SortStableFunc(rows, proxySorts[f.sort])
+	if f.limit > 0 {
+		rows = rows[:min(len(rows), f.limit)]
+	}
+	raw = make([]json.RawMessage, len(rows))
+	for i, p := range rows {
+		raw[i] = whole[p]
+	}
+	return rows, raw, nil
+}
+
+func printProxies(w io.Writer, rows []*proxyRow) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tSTATE\tREGION\tIN FLIGHT\tUSES\tSUCCESS\tLATENCY\tURL")
+	for _, p := range rows {
+		success, latency := "-", "-"
+		if p.Samples > 0 {
+			success = fmt.Sprintf("%.1f %%", 100*p.SuccessRate)
+			latency = milliseconds(p.AvgLatency)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.ID, p.state(), cmp.Or(p.Region, "-"), p.InFlight, p.Uses,
+			success, latency, p.URL)
+	}
+	t.Flush() // Flush fails only if a write to the output fails
+}
+
+// milliseconds returns a number of seconds as a text in milliseconds. Between 0 and 10 ms it has one decimal place.
+func milliseconds(seconds float64) string {
+	ms, digits := 1000*seconds, 0
+	if ms > 0 && ms < 10 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f ms", digits, ms)
+}
+
+// oneOf returns a usageError unless the value of a flag is empty or an element of words.
+func oneOf(flag, value string, words []string) error {
+	if value == "" || slices.Contains(words, value) {
+		return nil
+	}
+	return usage("%s %q: must be one of %s%s", flag, value, strings.Join(words, ", "), strict.DidYouMean(value, words))
+}
+
+// newProxy is the JSON of one proxy in the body of POST /proxies.
+type newProxy struct {
+	ID          string            `json:"id,omitempty"`
+	URL         string            `json:"url"`
+	Region      string            `json:"region,omitempty"`
+	Tags        []string          `json:"tags,omitempty"`
+	Weight      float64           `json:"weight,omitempty"`
+	Cost        float64           `json:"cost,omitempty"`
+	MaxInFlight int               `json:"max_in_flight,omitempty"`
+	Rate        float64           `json:"rate,omitempty"`
+	MinInterval string            `json:"min_interval,omitempty"`
+	BytesPerDay int64             `json:"bytes_per_day,omitempty"`
+	Tier        int               `json:"tier,omitempty"`
+	Vendor      string            `json:"vendor,omitempty"`
+	CostRequest float64           `json:"cost_per_request,omitempty"`
+	CostGB      float64           `json:"cost_per_gb,omitempty"`
+	Auth        string            `json:"auth,omitempty"`
+	Reuse       *bool             `json:"reuse,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+}
+
+func newProxyOf(s *upstream.Spec) (newProxy, error) {
+	p := newProxy{ID: s.ID, URL: proxylist.Line(&upstream.Spec{Address: s.Address}), Region: s.Region,
+		Tags: s.Tags, Weight: s.Weight, Cost: s.Cost, MaxInFlight: s.MaxInFlight, Rate: s.Rate,
+		BytesPerDay: s.BytesPerDay, Tier: s.Tier, Vendor: s.Vendor, CostRequest: s.Price.Request,
+		CostGB: s.Price.GB, Auth: s.Auth, Metadata: s.Metadata}
+	if s.MinInterval != 0 {
+		p.MinInterval = s.MinInterval.String()
+	}
+	if s.NoReuse {
+		p.Reuse = new(bool)
+	}
+	if s.TLS != nil {
+		return p, errors.New("TLS files are set in the configuration of the gateway only")
+	}
+	return p, nil
+}
+
+func addProxiesCommand() *cobra.Command {
+	var o struct {
+		file, scheme, id, region string
+		forNow                   bool
+	}
+	cmd := &cobra.Command{
+		Use: "add [PROXY...]", Short: "Add proxies to a gateway: all of them or, if one is invalid, none",
+		Long: `Add proxies to a running gateway: all of them or, if one is invalid, none. PROXY is a line of a proxy
+list, such as http://user:password@host:8080#region=DE. Other users of the machine can read the arguments
+of a command; put credentials into a file, or into the standard input (--file -).`,
+		Example: "  whirlpool proxies add http://10.0.0.5:3128 socks5://10.0.0.6:1080#region=DE\n" +
+			"  whirlpool proxies add --file new.txt",
+		Annotations: map[string]string{secretArgs: "true"},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.file, "file", "", "proxy list: a `FILE`, or - for standard input")
+	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
+	f.StringVar(&o.id, "id", "", "`ID` of the proxy, if only one is added")
+	f.StringVar(&o.region, "region", "", "`REGION` of the proxies without one")
+	f.BoolVar(&o.forNow, "no-persist", false, "do not record the proxies: they are lost at the end of the process")
+	return onGateway(cmd, func(r *remote, args []string) error {
+		text := strings.Join(args, "\n")
+		if o.file != "" {
+			if len(args) > 0 {
+				return usage("proxies add takes PROXY arguments or --file, not both")
+			}
+			list, err := readInput(o.file, cmd.InOrStdin())
+			if err != nil {
+				return usageError{err}
+			}
+			text = string(list)
+		}
+		proxies, err := parseProxies(text, o.scheme)
+		if err != nil {
+			return err
+		}
+		if o.id != "" {
+			if len(proxies) > 1 {
+				return usage("--id is for one proxy; there are %d", len(proxies))
+			}
+			proxies[0].ID = o.id
+		}
+		for i := range proxies {
+			proxies[i].Region = cmp.Or(proxies[i].Region, o.region)
+		}
+		return r.addProxies(proxies, !o.forNow)
+	})
+}
+
+// parseProxies parses the lines of a proxy list. It returns an error for the first wrong line. (The gateway skips the
+// wrong lines in its proxy lists.)
+func parseProxies(text, scheme string) ([]newProxy, error) {
+	if err := oneOf("--scheme", scheme, []string{"http", "https", "socks4", "socks4a", "socks5",
+		"socks5h"}); err != nil {
+		return nil, err
+	}
+	specs, warnings, err := proxylist.Parse(strings.NewReader(text), proxylist.Options{Scheme: scheme})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if len(warnings) > 0 {
+		return nil, usage("proxy %d: %s", warnings[0].Line, warnings[0].Msg)
+	}
+	if len(specs) == 0 {
+		return nil, usage("there is no proxy: give PROXY, or --file with a proxy list")
+	}
+	proxies := make([]newProxy, len(specs))
+	for i := range specs {
+		if proxies[i], err = newProxyOf(&specs[i]); err != nil {
+			return nil, usage("proxy %d: %w", i+1, err)
+		}
+	}
+	return proxies, nil
+}
+
+func (r *remote) addProxies(proxies []newProxy, persist bool) error {
+	body, err := json.Marshal(map[string]any{"proxies": proxies, "persist": persist})
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if _, err := r.send(request{method: http.MethodPost, path: "/proxies", body: body},
+		&raw); err != nil {
+		return err
+	}
+	var added struct {
+		Proxies []proxyRow `json:"proxies"`
+	}
+	if err := json.Unmarshal(raw, &added); err != nil {
+		return err
+	}
+	return r.show(raw, func(w io.Writer) {
+		for _, p := range added.Proxies {
+			fmt.Fprintf(w, "%s is added: %s\n", p.ID, p.URL)
+		}
+	})
+}
+
+// onProxies makes cmd call change for each of its arguments, which are ids of proxies. change returns the new state
+// of the proxy as text. If a call fails, onProxies still makes the remaining calls, and the command fails at the end.
+func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done string, err error)) *cobra.Command {
+	cmd.ValidArgsFunction = completeProxies
+	return onGateway(cmd, func(r *remote, ids []string) error {
+		type result struct {
+			ProxyID string `json:"proxy_id"`
+			Done    string `json:"done,omitempty"`
+			Error   string `json:"error,omitempty"`
+		}
+		results, failed := make([]result, len(ids)), 0
+		var last error
+		for i, id := range ids {
+			results[i].ProxyID = id
+			done, err := change(r, id)
+			if err != nil {
+				results[i].Error, last = err.Error(), err
+				failed++
+				continue
+			}
+			results[i].Done = done
+		}
+		if len(ids) == 1 && failed == 1 {
+			return last
+		}
+		err := r.show(map[string]any{"results": results}, func(w io.Writer) {
+			for _, one := range results {
+				if one.Error != "" {
+					r.note("%s: %s", one.ProxyID, one.Error)
+					continue
+				}
+				fmt.Fprintf(w, "%s %s\n", one.ProxyID, one.Done)
+			}
+		})
+		if err == nil && failed > 0 {
+			err = fmt.Errorf("%d of %d proxies failed", failed, len(ids))
+		}
+		return err
+	})
+}
+
+func proxyPath(id string) string { return "/proxies/" + url.PathEscape(id) }
+
+func drainCommand() *cobra.Command {
+	return onProxies(&cobra.Command{
+		Use: "drain ID...", Short: "Remove proxies after their attempts in flight have ended",
+		Long: `Remove proxies: they get no new requests, and leave the pool when their attempts in flight have ended.
+undrain brings a proxy of the configuration back.`,
+	}, func(r *remote, id string) (string, error) {
+		_, err := r.send(request{method: http.MethodDelete, path: proxyPath(id) + "?drain=true"}, nil)
+		return "is draining", err
+	})
+}
+
+func undrainCommand() *cobra.Command {
+	return onProxies(&cobra.Command{
+		Use: "undrain ID...", Short: "Bring back proxies of the configuration that drain or delete has removed",
+		Long: `Bring back proxies of the configuration that drain or delete has removed: the recorded removal is
+deleted, and the configuration is read again. Other changes of the file take effect, too. A proxy that add
+has added is not in the configuration; add it again.`,
+	}, func(r *remote, id string) (string, error) {
+		key := url.Values{"key": {"proxy/" + id}}
+		status, err := r.send(request{method: http.MethodDelete, path: "/state?" + key.Encode()}, nil)
+		if err != nil && status != http.StatusNotFound { // not found: the API has no record of the removal
+			return "", err
+		}
+		if _, err := r.reload(); err != nil {
+			return "", err
+		}
+		var p proxyRow
+		if status, err := r.send(request{method: http.MethodGet, path: proxyPath(id)}, &p); err != nil {
+			if status == http.StatusNotFound {
+				return "", fmt.Errorf("the configuration has no proxy %q; add it again: whirlpool proxies add", id)
+			}
+			return "", err
+		}
+		if p.Draining {
+			return "", fmt.Errorf("the configuration has no proxy %q, so it goes on draining", id)
+		}
+		return "is in the pool again", nil
+	})
+}
+
+func banCommand() *cobra.Command {
+	var during time.Duration
+	host := ""
+	cmd := &cobra.Command{
+		Use: "ban ID...", Short: "Exclude proxies for a time, from all requests or from those for one host",
+		Example: "  whirlpool proxies ban p1 p2 --for 1h\n  whirlpool proxies ban p1 --host shop.example",
+	}
+	cmd.Flags().DurationVar(&during, "for", 10*time.Minute, "`TIME` of the ban: 1s to 720h, with --host 1s to 24h")
+	cmd.Flags().StringVar(&host, "host", "", "ban for requests to this `HOST` only")
+	return onProxies(cmd, func(r *remote, id string) (string, error) {
+		in := map[string]string{"for": during.String()}
+		if host != "" {
+			in["host"] = host
+		}
+		body, err := json.Marshal(in)
+		if err != nil {
+			return "", err
+		}
+		var ban struct{ Until time.Time }
+		_, err = r.send(request{method: http.MethodPost, path: proxyPath(id) + "/ban", body: body},
+			&ban)
+		return "is banned" + forHost(host) + " until " + ban.Until.Local().Format(time.DateTime), err
+	})
+}
+
+func forHost(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " for " + host
+}
+
+func unbanCommand() *cobra.Command {
+	host := ""
+	cmd := &cobra.Command{Use: "unban ID...", Short: "End the ban of proxies, or their rest for one host"}
+	cmd.Flags().StringVar(&host, "host", "", "end the ban for this `HOST` only")
+	return onProxies(cmd, func(r *remote, id string) (string, error) {
+		path := proxyPath(id) + "/ban"
+		if host != "" {
+			path += "?" + url.Values{"host": {host}}.Encode()
+		}
+		_, err := r.send(request{method: http.MethodDelete, path: path}, nil)
+		return "is not banned any more" + forHost(host), err
+	})
+}
+
+func testProxyCommand() *cobra.Command {
+	return onProxies(&cobra.Command{
+		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
+		Long: `Test proxies now: by a request to health.url or, if that is not set, by a connection to the proxy. A test
+changes nothing; reset closes the breaker of a proxy that works again.`,
+	}, func(r *remote, id string) (string, error) {
+		t, err := r.api.TestProxy(r.context(), id)
+		if _, err := r.explain(err); err != nil {
+			return "", err
+		}
+		if !t.Passed {
+			return "", errors.New(t.Error)
+		}
+		text := "works: " + milliseconds(float64(t.Latency)) + " for a connection"
+		if t.Kind == "health_check" {
+			text = "works: " + milliseconds(float64(t.Latency)) + " for health.url"
+		}
+		if t.ExitAddress != "" {
+			text += ", exit address " + t.ExitAddress
+		}
+		return text, nil
+	})
+}
+
+func resetCommand() *cobra.Command {
+	return onProxies(&cobra.Command{Use: "reset ID...", Short: "Close the circuit breakers of proxies"},
+		func(r *remote, id string) (string, error) {
+			path := "/circuit-breakers/" + url.PathEscape(id) + "/reset"
+			_, err := r.send(request{method: http.MethodPost, path: path}, nil)
+			return "has a closed breaker", err
+		})
+}
+
+func deleteCommand() *cobra.Command {
+	return onProxies(&cobra.Command{
+		Use: "delete ID...", Short: "Remove proxies at once; their attempts in flight are completed",
+	}, func(r *remote, id string) (string, error) {
+		_, err := r.send(request{method: http.MethodDelete, path: proxyPath(id)}, nil)
+		return "is deleted", err
+	})
+}

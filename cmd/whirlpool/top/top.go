@@ -1,0 +1,427 @@
+// Package top shows the live table of proxies for the command `whirlpool top`. It is similar to top(1) and htop(1).
+package top
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/lipgloss"
+)
+
+// Row is the row of one proxy in the table.
+type Row struct {
+	ID        string
+	State     string
+	Region    string
+	InFlight  int
+	Uses      uint64  // attempts since the start of the gateway
+	Rate      float64 // attempts per second since the previous snapshot
+	Success   float64 // share of successes among the last attempts, 0 to 1
+	Samples   int     // number of the attempts that Success counts
+	Latency   time.Duration
+	Attention int // rank of State: a proxy with a larger rank needs more attention
+}
+
+// Snapshot is the state of the gateway at one time.
+type Snapshot struct {
+	At       time.Time
+	Gateway  string         // address of the gateway
+	Rows     []Row          // the first rows of the Query; Rate is not set
+	Total    int            // number of proxies of the pool
+	States   map[string]int // number of proxies in each state
+	Requests uint64         // in the hours for which the gateway keeps metrics
+	Served   uint64         // requests that were delivered and that their target did not refuse
+	Attempts uint64
+}
+
+// Query selects and sorts the proxies that a table shows.
+type Query struct {
+	Sort     string // an element of Columns
+	Reversed bool
+	Filter   string
+}
+
+// column is a column of the table. compare is the order of the rows when the table is sorted by this column.
+type column struct {
+	title   string
+	width   int // in characters
+	text    func(*Row) string
+	compare func(a, b *Row) int
+}
+
+var columns = []column{
+	{"PROXY", 24, func(r *Row) string { return r.ID }, func(a, b *Row) int { return strings.Compare(a.ID, b.ID) }},
+	{"STATE", 10, func(r *Row) string { return r.State },
+		func(a, b *Row) int { return cmp.Compare(b.Attention, a.Attention) }},
+	{"REGION", 7, func(r *Row) string { return cmp.Or(r.Region, "-") },
+		func(a, b *Row) int { return strings.Compare(a.Region, b.Region) }},
+	{"IN FLIGHT", 9, func(r *Row) string { return fmt.Sprint(r.InFlight) },
+		func(a, b *Row) int { return cmp.Compare(b.InFlight, a.InFlight) }},
+	{"PER S", 8, func(r *Row) string { return fmt.Sprintf("%.1f", r.Rate) },
+		func(a, b *Row) int { return cmp.Compare(b.Rate, a.Rate) }},
+	{"USES", 10, func(r *Row) string { return fmt.Sprint(r.Uses) },
+		func(a, b *Row) int { return cmp.Compare(b.Uses, a.Uses) }},
+	{"SUCCESS", 8, func(r *Row) string { return r.percent() },
+		func(a, b *Row) int { return cmp.Compare(a.success(), b.success()) }},
+	{"LATENCY", 9, func(r *Row) string { return fmt.Sprintf("%d ms", r.Latency.Milliseconds()) },
+		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
+}
+
+// success returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts, so that
+// the table does not show this proxy among the worst ones.
+func (r *Row) success() float64 {
+	if r.Samples == 0 {
+		return 1
+	}
+	return r.Success
+}
+
+func (r *Row) percent() string {
+	if r.Samples == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*r.Success)
+}
+
+// Columns returns the titles of the columns in the form that Query.Sort and New take: in lower case, with "_" for a
+// space.
+func Columns() []string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = strings.ReplaceAll(strings.ToLower(c.title), " ", "_")
+	}
+	return names
+}
+
+// Model is the state of the table. It is a tea.Model.
+type Model struct {
+	fetch    func(Query) (*Snapshot, error)
+	interval time.Duration
+
+	current  *Snapshot // the last snapshot; nil before the first one
+	rate     float64   // attempts per second between the last two snapshots
+	failure  error     // error of the last fetch; nil if it succeeded
+	shown    []Row     // rows that match the filter, in the order of the table
+	sort     int       // index in columns
+	reversed bool
+	paused   bool
+	typing   bool // the user types the filter
+	filter   string
+	selected int // index in shown
+	first    int // index in shown of the first row on the screen
+	width    int
+	height   int
+}
+
+// New returns a table that calls fetch at its start, and again after each interval. The table is sorted by the column
+// sortBy, an element of Columns.
+func New(fetch func(Query) (*Snapshot, error), interval time.Duration, sortBy string) Model {
+	return Model{fetch: fetch, interval: interval, sort: max(0, slices.Index(Columns(), sortBy)), width: 100,
+		height: 30}
+}
+
+type (
+	tick    struct{}
+	fetched struct {
+		snapshot *Snapshot
+		err      error
+	}
+)
+
+// Init implements tea.Model.
+func (m Model) Init() tea.Cmd { return m.get }
+
+func (m Model) get() tea.Msg {
+	s, err := m.fetch(Query{Columns()[m.sort], m.reversed, m.filter})
+	return fetched{s, err}
+}
+
+// Update implements tea.Model.
+func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := message.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+		m.scroll()
+	case tick:
+		return m, m.get
+	case fetched:
+		m.failure = msg.err
+		if msg.err == nil && !m.paused {
+			m.use(msg.snapshot)
+		}
+		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return tick{} })
+	case tea.KeyMsg:
+		if len(msg.Runes) < 2 {
+			return m.pressed(msg)
+		}
+		var model tea.Model = m
+		var quit tea.Cmd
+		for _, letter := range msg.Runes { // keys that the user presses fast arrive in one message
+			msg.Runes = []rune{letter}
+			if model, quit = model.(Model).pressed(msg); quit != nil {
+				break
+			}
+		}
+		return model, quit
+	}
+	return m, nil
+}
+
+// pressed handles one key.
+func (m Model) pressed(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
+	if m.typing {
+		return m.typed(msg), nil
+	}
+	return m.key(msg)
+}
+
+// use shows the new snapshot s. It computes the rates from the differences between s and the previous snapshot.
+func (m *Model) use(s *Snapshot) {
+	before := map[string]uint64{}
+	seconds := 0.0
+	if m.current != nil {
+		seconds = s.At.Sub(m.current.At).Seconds()
+		for i := range m.current.Rows {
+			before[m.current.Rows[i].ID] = m.current.Rows[i].Uses
+		}
+	}
+	for i := range s.Rows {
+		r := &s.Rows[i]
+		if uses, known := before[r.ID]; known && r.Uses >= uses && seconds > 0 {
+			r.Rate = float64(r.Uses-uses) / seconds
+		}
+	}
+	if m.current != nil && seconds > 0 && s.Attempts >= m.current.Attempts {
+		m.rate = float64(s.Attempts-m.current.Attempts) / seconds
+	}
+	m.current = s
+	m.order()
+}
+
+// order filters and sorts the rows of the table. The selected proxy stays selected.
+func (m *Model) order() {
+	id := ""
+	if m.selected < len(m.shown) {
+		id = m.shown[m.selected].ID
+	}
+	m.shown = nil
+	if m.current == nil {
+		return
+	}
+	for _, r := range m.current.Rows {
+		if strings.Contains(strings.ToLower(r.ID+" "+r.State+" "+r.Region), strings.ToLower(m.filter)) {
+			m.shown = append(m.shown, r)
+		}
+	}
+	compare := columns[m.sort].compare
+	slices.SortFunc(m.shown, func(a, b Row) int {
+		c := compare(&a, &b)
+		if m.reversed {
+			c = -c
+		}
+		return cmp.Or(c, strings.Compare(a.ID, b.ID))
+	})
+	if i := slices.IndexFunc(m.shown, func(r Row) bool { return r.ID == id }); i >= 0 {
+		m.selected = i
+	}
+	m.scroll()
+}
+
+// headLines is the number of lines above the rows of the table. footLines is the number of lines below the rows.
+const (
+	headLines = 4
+	footLines = 2
+)
+
+// rows returns the number of table rows for which the screen has space.
+func (m *Model) rows() int { return max(1, m.height-headLines-footLines) }
+
+// scroll moves the selection into the table if it is outside, and scrolls so that the selected row is on the screen.
+func (m *Model) scroll() {
+	m.selected = max(0, min(m.selected, len(m.shown)-1))
+	m.first = max(0, min(m.first, m.selected, len(m.shown)-m.rows()))
+	m.first = max(m.first, m.selected-m.rows()+1)
+}
+
+// key handles a key while the user does not type the filter.
+func (m Model) key(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
+	switch msg.String() {
+	case "q", "ctrl+c", "esc":
+		return m, tea.Quit
+	case "up", "k":
+		m.selected--
+	case "down", "j":
+		m.selected++
+	case "pgup":
+		m.selected -= m.rows()
+	case "pgdown":
+		m.selected += m.rows()
+	case "home", "g":
+		m.selected = 0
+	case "end", "G":
+		m.selected = len(m.shown)
+	case "left", "<":
+		m.sort = (m.sort + len(columns) - 1) % len(columns)
+		m.order()
+	case "right", ">":
+		m.sort = (m.sort + 1) % len(columns)
+		m.order()
+	case "r":
+		m.reversed = !m.reversed
+		m.order()
+	case " ", "p":
+		m.paused = !m.paused
+	case "/":
+		m.typing = true
+	}
+	m.scroll()
+	return m, nil
+}
+
+// typed handles a key while the user types the filter.
+func (m Model) typed(msg tea.KeyMsg) Model {
+	switch msg.Type {
+	case tea.KeyEnter:
+		m.typing = false
+	case tea.KeyEsc, tea.KeyCtrlC:
+		m.typing, m.filter = false, ""
+	case tea.KeyBackspace:
+		if letters := []rune(m.filter); len(letters) > 0 {
+			m.filter = string(letters[:len(letters)-1])
+		}
+	case tea.KeyRunes, tea.KeySpace:
+		m.filter += string(msg.Runes)
+	}
+	m.order()
+	return m
+}
+
+var (
+	titleStyle    = lipgloss.NewStyle().Bold(true)
+	selectedStyle = lipgloss.NewStyle().Reverse(true)
+	openStyle     = lipgloss.NewStyle().Foreground(lipgloss.Color("1"))
+	halfStyle     = lipgloss.NewStyle().Foreground(lipgloss.Color("3"))
+	dimStyle      = lipgloss.NewStyle().Faint(true)
+)
+
+// View implements tea.Model.
+func (m Model) View() string {
+	if m.current == nil {
+		if m.failure != nil {
+			return "no connection: " + m.failure.Error() + "\nq quits\n"
+		}
+		return "reading the state of the gateway ...\n"
+	}
+	lines := []string{m.summary(), m.counts(), m.trouble(), titleStyle.Render(m.line(m.titles()))}
+	for i := m.first; i < len(m.shown) && i < m.first+m.rows(); i++ {
+		lines = append(lines, m.row(i))
+	}
+	for len(lines) < headLines+m.rows() {
+		lines = append(lines, "")
+	}
+	return strings.Join(append(lines, "", m.footer()), "\n")
+}
+
+func (m Model) summary() string {
+	s := m.current
+	text := fmt.Sprintf("whirlpool %s  %s", s.Gateway, s.At.Local().Format(time.TimeOnly))
+	if s.Requests > 0 {
+		text += fmt.Sprintf("  %d requests, %.2f %% delivered, %.2f attempts each", s.Requests,
+			100*float64(s.Served)/float64(s.Requests), float64(s.Attempts)/float64(s.Requests))
+	}
+	if m.paused {
+		text += "  PAUSED"
+	}
+	return m.cut(text)
+}
+
+// trouble returns the error of the last fetch; "" if it succeeded.
+func (m Model) trouble() string {
+	if m.failure == nil {
+		return ""
+	}
+	return m.cut("NO CONNECTION: " + m.failure.Error())
+}
+
+// counts returns the line with the number of proxies in each state, and the rate of attempts.
+func (m Model) counts() string {
+	c := m.current
+	text := fmt.Sprintf("%d proxies", c.Total)
+	for _, state := range slices.Sorted(maps.Keys(c.States)) {
+		if n := c.States[state]; n > 0 {
+			text += fmt.Sprintf(", %d %s", n, state)
+		}
+	}
+	text += fmt.Sprintf("; %.1f attempts per second", m.rate)
+	if len(c.Rows) < c.Total {
+		text += fmt.Sprintf("; the first %d in this order and filter", len(c.Rows))
+	}
+	return m.cut(text)
+}
+
+func (m Model) titles() []string {
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+		if i == m.sort {
+			titles[i] += map[bool]string{false: "▼", true: "▲"}[m.reversed]
+		}
+	}
+	return titles
+}
+
+func (m Model) row(i int) string {
+	r := &m.shown[i]
+	cells := make([]string, len(columns))
+	for j, c := range columns {
+		cells[j] = c.text(r)
+	}
+	line := m.line(cells)
+	switch {
+	case i == m.selected:
+		return selectedStyle.Render(line)
+	case r.State == "open" || r.State == "unreached":
+		return openStyle.Render(line)
+	case r.State != "closed":
+		return halfStyle.Render(line)
+	}
+	return line
+}
+
+// line returns a line of the table. It cuts or pads each cell to the width of its column.
+func (m Model) line(cells []string) string {
+	var b strings.Builder
+	for i, text := range cells {
+		width := columns[i].width
+		letters := []rune(text)
+		if len(letters) > width {
+			letters = append(letters[:width-1], '…')
+		}
+		b.WriteString(string(letters) + strings.Repeat(" ", width-len(letters)+1))
+	}
+	return m.cut(b.String())
+}
+
+// cut shortens a line to the width of the screen.
+func (m Model) cut(line string) string {
+	if letters := []rune(line); len(letters) > m.width {
+		return string(letters[:m.width])
+	}
+	return line
+}
+
+func (m Model) footer() string {
+	if m.typing {
+		return m.cut("filter: " + m.filter + "_   enter keeps it, esc removes it")
+	}
+	text := "q quit  ↑↓ move  ←→ sort  r reverse  / filter  space pause"
+	if m.filter != "" {
+		text = "filter " + m.filter + "  " + text
+	}
+	return dimStyle.Render(m.cut(text))
+}
