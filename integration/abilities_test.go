@@ -169,7 +169,7 @@ func TestGetOnlyProxy(t *testing.T) {
 }
 
 // With blame = "literal" the gateway does not learn abilities.
-func TestNothingIsLearntLiterally(t *testing.T) {
+func TestLiteralBlameLearnsNoAbility(t *testing.T) {
 	w := start(t, 2, byTurns+"[breaker]\nblame = \"literal\"\n")
 	host, _ := origin(t)
 	w.fakes[0].Set(connectOnly(405))

@@ -50,7 +50,7 @@ func TestS02PutMerges(t *testing.T) {
 	require.Equal(t, p, w.json("/retry/policy"))
 }
 
-func TestS03EdgesAreTaken(t *testing.T) {
+func TestS03LimitsOfRangesAreAccepted(t *testing.T) {
 	w := start(t, 1, confK)
 	for _, body := range []string{
 		`{"max_attempts":1,"base_delay":0.1,"multiplier":1.1,"max_backoff_delay":1,"timeout":0.1,` +

@@ -10,7 +10,7 @@ import (
 )
 
 // Each file, folder and function that docs/architecture.md names exists.
-func TestTheMapIsTrue(t *testing.T) {
+func TestTheNamesInArchitectureExist(t *testing.T) {
 	page, err := os.ReadFile("../docs/architecture.md")
 	require.NoError(t, err)
 	places := regexp.MustCompile("`([a-z][a-z0-9_/.-]*)(:[A-Za-z]+)?`").FindAllStringSubmatch(string(page), -1)

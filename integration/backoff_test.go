@@ -77,7 +77,7 @@ func TestS17Jitter(t *testing.T) {
 
 // A wait that would use up the total timeout does not begin (edge case E3 of the specification). The
 // request ends at once, with the last response or a 504.
-func TestS22NoBudgetNoWait(t *testing.T) {
+func TestS22NoWaitBeyondTheTotalTimeout(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	quick := func(b lab.Behaviour, status int, policy string) {

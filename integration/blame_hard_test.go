@@ -104,7 +104,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 
 // A dead target and a good one are requested alternately. Equal proxies take turns as well, so the same proxy
 // always gets the dead target.
-func TestADeadTargetInLockstepOpensNoBreaker(t *testing.T) {
+func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {
 			t.Parallel()

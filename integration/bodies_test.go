@@ -64,7 +64,7 @@ func TestS27ReplayOrNot(t *testing.T) {
 
 // If no connection to the proxy was opened, no part of the body was sent. Therefore the request is retried,
 // however long its body is.
-func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
+func TestALongBodyIsRetriedUntilItIsSent(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
 	w.fakes[0].Close()
@@ -134,7 +134,7 @@ func TestS33CutBodies(t *testing.T) {
 }
 
 // If a response ends early, a slow client gets all bytes that have arrived, and then the reset.
-func TestS33WhatCameIsDelivered(t *testing.T) {
+func TestS33ArrivedBytesAreRelayed(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	const size = 1_000_000

@@ -18,7 +18,7 @@ const post = "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n"
 
 // More clients than the process has descriptors begin a body and then send nothing. Other clients are served, or get a
 // 503 until the connections of the first clients may be closed.
-func TestStalledBodiesLockNobodyOut(t *testing.T) {
+func TestStalledBodiesLeaveRoomForOthers(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
 		"Content-Length: 100000\r\n\r\nx", "Content-Length: 5000000\r\n\r\nx",

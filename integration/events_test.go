@@ -70,6 +70,7 @@ func TestTheEventStream(t *testing.T) {
 	require.Equal(t, "F1", e.data["proxy_id"])
 	require.Equal(t, "threshold", e.data["reason"])
 	require.Equal(t, e, breakers())
+	require.Equal(t, "exhaustion", next().kind, "of the request whose failure opened the breaker")
 
 	w.put(`{"max_attempts":2}`)
 	e = next()

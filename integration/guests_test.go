@@ -83,7 +83,7 @@ func (w *whirl) measure(long time.Duration, beside func()) latencies {
 
 // One upload, or one plugin in use, does not slow down other requests and does not need much memory, however
 // it uses its fuel.
-func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
+func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 	upload := func(w *whirl, want int, m *wt.Module) {
 		status, body := w.upload("POST", "hostile", m.Bytes())
 		require.Equal(t, want, status, body)

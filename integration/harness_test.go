@@ -296,9 +296,9 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 	return r.StatusCode, b, r.Header
 }
 
-// uploaded waits for the end of the upload that body, a response 202, names: on a loaded machine the checks take longer
-// than the response waits. It returns the status and the body of a response that waits for them; success is the status
-// if the module is accepted.
+// uploaded waits for the end of an upload. body is the body of the 202 that names the upload: on a loaded machine the
+// checks may take longer than the first response waits. It returns the status and the body of a response after the
+// checks. success is the status for a module that is accepted.
 func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
 	w.t.Helper()
 	var upload struct {
@@ -412,9 +412,9 @@ func eventually(t *testing.T, what string, f func() bool) {
 }
 
 // at parses a time in a response of the API, such as next_test_time of a breaker.
-func (w *whirl) at(told any) time.Time {
+func (w *whirl) at(value any) time.Time {
 	w.t.Helper()
-	text, _ := told.(string)
+	text, _ := value.(string)
 	at, err := time.Parse(time.RFC3339, text)
 	require.NoError(w.t, err)
 	return at

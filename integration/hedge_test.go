@@ -141,7 +141,7 @@ func TestAReloadChangesTheHedges(t *testing.T) {
 }
 
 // Requests with unsafe methods are not hedged. A request whose body is kept is hedged.
-func TestWhatIsNotHedged(t *testing.T) {
+func TestRequestsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
 		"[timeouts]\nadaptive = false\n[gateway]\nreplay_limit = \"1KiB\"\n")
 	w.all(lab.Slow(300 * time.Millisecond))
@@ -181,7 +181,7 @@ func TestWhatIsNotHedged(t *testing.T) {
 	require.Equal(t, 400, w.get(ovr("hedge=p95, hedge_budget=0.2")...).status, "more than the global policy allows")
 }
 
-// A tunnel whose target does not answer the ClientHello is hedged. The first tunnel with a byte of the target
+// A tunnel whose target does not respond to the ClientHello is hedged. The first tunnel with a byte of the target
 // wins, however the other one ends. The first attempt goes through F1, the hedge through F2.
 func TestHedgesOfTunnels(t *testing.T) {
 	site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -296,7 +296,7 @@ func clientHello(t *testing.T) []byte {
 	return hello[:n]
 }
 
-// A tunnel whose target answers in time is not hedged. Nor is a tunnel hedged if the client sends
+// A tunnel whose target responds in time is not hedged. Nor is a tunnel hedged if the client sends
 // something else than a ClientHello.
 func TestTunnelsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")

@@ -246,7 +246,7 @@ func TestQuarantine(t *testing.T) {
 
 // A plugin that loops until its fuel is used up delays a request by milliseconds, and delays no other
 // request.
-func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
+func TestABusyPluginDelaysNoRequest(t *testing.T) {
 	w := start(t, 2, confK+"[plugins]\nmax_faults = 1000000\n")
 	spins := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Spin...), wt.Scores(1))...).Bytes()
 	status, body := w.upload("POST", "mine", spins)
@@ -269,7 +269,7 @@ func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 }
 
 // The output of a plugin goes neither to the gateway's own output nor into its memory.
-func TestWhatAPluginWritesIsSwallowed(t *testing.T) {
+func TestTheOutputOfAPluginIsDropped(t *testing.T) {
 	w := start(t, 2, confK)
 	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0),
 		[]byte{wt.Drop}, wt.Scores(1))...)
@@ -556,7 +556,7 @@ func TestSilentClientsOfTheAPI(t *testing.T) {
 }
 
 // More clients than the process has descriptors send incomplete heads. Other clients are still served.
-func TestUnfinishedHeadsLockNobodyOut(t *testing.T) {
+func TestUnfinishedHeadsLeaveRoomForOthers(t *testing.T) {
 	w := start(t, 2, "")
 	w.limitFiles(512)
 	for range 1500 {

@@ -48,7 +48,7 @@ func (w *whirl) rests(host string) (ids []string) {
 
 // One host refuses three of five proxies. Its clients get responses through the two others, and the three
 // rest for that host. For other hosts all five proxies serve first attempts.
-func TestS84BannedHereFineThere(t *testing.T) {
+func TestS84ABanHoldsForOneHost(t *testing.T) {
 	w := start(t, 5, confJudge)
 	for _, f := range w.fakes[:3] {
 		bans(f, "strict.test")
@@ -262,7 +262,7 @@ func TestS87AHostileJudge(t *testing.T) {
 }
 
 // A judge can be replaced and rolled back, and is kept over a restart, like the other kinds of plugins.
-func TestS88TheLifeOfAJudge(t *testing.T) {
+func TestS88AJudgeIsReplacedAndRolledBack(t *testing.T) {
 	w := start(t, 2, confK)
 	w.stateDir = t.TempDir()
 	w.write(confK)

@@ -94,27 +94,41 @@ func lone(t *testing.T) *lab.Proxy {
 	return f
 }
 
-// Two gateways list each other, and three list one another in a ring.
+// Two gateways list each other, and three list one another in a ring, as proxies of either protocol.
 func TestS118GatewaysThatListEachOther(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{2, 3} {
-		all := make([]*whirl, n)
-		links := make([]*atomic.Int64, n)
-		for i := range all {
-			all[i] = start(t, 0, quickRetries)
-		}
-		for i, w := range all {
-			var next string
-			next, links[i] = relay(t, all[(i+1)%n].gateway)
-			w.write(quickRetries + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"http://%s\"\n", next))
-		}
-		for _, w := range all {
-			eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
-		}
-		looped(t, all[0])
-		for _, link := range links {
-			require.LessOrEqual(t, link.Load(), int64(6))
-		}
+	for name, ring := range map[string][]string{
+		"two": {"http", "http"}, "three": {"http", "http", "http"}, "two by SOCKS5": {"socks5", "socks5h"},
+		"three by SOCKS5": {"socks5", "socks5", "socks5"}, "mixed": {"socks5", "http", "socks5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listEachOther(t, ring)
+		})
+	}
+}
+
+// listEachOther sends requests through gateways of which each lists the next one, and the last one the first. ring has
+// the schemes of the proxies.
+func listEachOther(t *testing.T, ring []string) {
+	t.Helper()
+	n := len(ring)
+	all := make([]*whirl, n)
+	links := make([]*atomic.Int64, n)
+	for i := range all {
+		all[i] = start(t, 0, quickRetries)
+	}
+	for i, w := range all {
+		var next string
+		next, links[i] = relay(t, all[(i+1)%n].gateway)
+		w.write(quickRetries + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"%s://%s\"\n", ring[i], next))
+	}
+	for _, w := range all {
+		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
+	}
+	looped(t, all[0])
+	for _, link := range links {
+		require.LessOrEqual(t, link.Load(), int64(6))
 	}
 }
 

@@ -24,7 +24,7 @@ func (w *whirl) once(body string) (v map[string]any) {
 
 // Only the first 10 MiB of a response fit into the JSON. The rest is not read, and the attempt is a success
 // of the proxy.
-func TestALargeAnswerIsASuccess(t *testing.T) {
+func TestALargeResponseIsASuccess(t *testing.T) {
 	w := start(t, 1, confK)
 	w.all(lab.Behaviour{Size: 20 << 20})
 	v := w.once(`{"url":"http://origin.test/"}`)

@@ -86,9 +86,9 @@ func (p *project) step(w *whirl, values map[string]string, words ...string) {
 	p.t.Fatalf("the README has no curl line with %v", words)
 }
 
-// For each language, TestALanguageIsSeenThrough follows the README from an empty folder to a running gateway
+// For each language, TestALanguageWorksFromSourceToGateway follows the README from an empty folder to a running gateway
 // whose proxies the plugin chooses.
-func TestALanguageIsSeenThrough(t *testing.T) {
+func TestALanguageWorksFromSourceToGateway(t *testing.T) {
 	for lang := range sources {
 		t.Run(lang+" scorer", func(t *testing.T) { seeScorer(t, lang) })
 		t.Run(lang+" backoff", func(t *testing.T) { seeBackoff(t, lang) })
@@ -216,7 +216,7 @@ func TestThePluginPage(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "\nX-Whirlpool-Proxy-Id: F3\r\n", "the plugin steers")
-	require.Contains(t, string(out), "the module keeps to the ABI")
+	require.Contains(t, string(out), "the module follows the ABI")
 	require.Contains(t, string(out), "0.01*c.Cost", "-x shows the edit")
 	source, err := os.ReadFile(filepath.Join(cmd.Dir, "mine", "main.go"))
 	require.NoError(t, err)

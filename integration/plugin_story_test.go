@@ -14,8 +14,8 @@ import (
 // change replaces the text from, which the source must contain exactly once, by the text to.
 type change struct{ from, to string }
 
-// stories are the changes of the scorer that `plugin new` writes: with logs it logs a line in each call, with
-// breaks it panics for the host origin.test.
+// stories are changes of the scorer that `plugin new` writes, by language. After the changes logs, the
+// scorer logs a line in each call. After the changes breaks, it panics for the host origin.test.
 var stories = map[string]struct{ logs, breaks []change }{
 	"go": {
 		[]change{
@@ -83,9 +83,9 @@ func (p *project) apply(changes []change) {
 	}
 }
 
-// For each language, TestTheStoryOfAnAuthor writes a plugin, pushes it, reads its log line, adds an error,
-// reads the panic with file and line, corrects the error, and rolls back.
-func TestTheStoryOfAnAuthor(t *testing.T) {
+// For each language, the test writes a plugin, pushes it, reads its log line, adds an error, reads the panic with file
+// and line, corrects the error, and rolls back.
+func TestAPluginIsWrittenPushedAndCorrected(t *testing.T) {
 	require.Len(t, stories, len(sources))
 	for lang := range sources {
 		t.Run(lang, func(t *testing.T) { tellStory(t, lang) })

@@ -122,7 +122,7 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 }
 
 // A plugin that learns has one memory: its observations change its scores.
-func TestALearnerLearns(t *testing.T) {
+func TestAModuleThatLearns(t *testing.T) {
 	// It counts observations in memory, at address 8. The score of the first candidate is this count.
 	learner := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
@@ -136,7 +136,7 @@ func TestALearnerLearns(t *testing.T) {
 	learned := func(want int) {
 		eventually(t, fmt.Sprintf("%d observations", want), func() bool {
 			_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
-			return string(raw) == fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, want)
+			return string(raw) == fmt.Sprintf("{\"scores\":[{\"candidate\":0,\"score\":%d}]}\n", want)
 		})
 	}
 	w.get() // the plugin is not in use yet, so it gets no observations

@@ -58,7 +58,7 @@ func TestS42AProbeMayStreamForLong(t *testing.T) {
 
 // A tunnel that was opened also closes the breaker, even if the client sent nothing through it, as a program
 // does that only checks whether a port is open.
-func TestS42ATunnelThatStoodClosesTheBreaker(t *testing.T) {
+func TestS42AnOpenTunnelClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)
 	w.trip(w.fakes[0])

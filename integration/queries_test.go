@@ -53,7 +53,7 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 
 // Without traffic, no total changes, whatever queries are made. The time series, the summary and the proxies
 // have the same totals.
-func TestS59TotalsStandStill(t *testing.T) {
+func TestS59QueriesChangeNoTotals(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {

@@ -77,7 +77,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	require.Equal(t, "pool_empty", w.get().outcome())
 }
 
-// The effects of a reload on proxies, breakers, statistics and requests in flight.
+// A reload keeps breakers, statistics and requests in flight, except those of a proxy whose address changes.
 func TestS69WhatAReloadKeeps(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
@@ -213,7 +213,7 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	require.Contains(t, a.header.Get("Proxy-Status"), "error=connection_timeout")
 }
 
-// blackHole returns an address that does not answer a SYN, because the listener's queue of one is full.
+// blackHole returns an address that does not respond to a SYN, because the listener's queue of one is full.
 func blackHole(t *testing.T) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)

@@ -105,7 +105,7 @@ func TestS21TimeoutCutsTheAttempt(t *testing.T) {
 	})
 }
 
-func TestS23AWaitThatCannotFitIsNotBegun(t *testing.T) {
+func TestS23AWaitBeyondTheTimeoutDoesNotBegin(t *testing.T) {
 	w := start(t, 3, confK)
 	w.put(`{"timeout":1.5,"base_delay":0.3,"max_attempts":10}`)
 	w.all(lab.Behaviour{Status: 503, Delay: 500 * time.Millisecond})

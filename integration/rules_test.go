@@ -3,9 +3,11 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -183,4 +185,39 @@ func TestS125BansByTheAPI(t *testing.T) {
 	}
 	require.Len(t, served, 2)
 	w.reconcile(0)
+}
+
+// Bans, and rests of at least an hour, survive a restart.
+func TestS145BansSurviveARestart(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confRules)
+	w.stop()
+	w.stateDir = t.TempDir()
+	w.write(confRules)
+	w.run()
+	for path, body := range map[string]string{
+		"/proxies/F1/ban": `{"for":"20m"}`, "/proxies/F2/ban": `{"for":"2h","host":"a.test"}`,
+		"/proxies/F3/ban": `{"for":"30m","host":"a.test"}`,
+	} {
+		status, raw, _ := w.call("POST", path, body)
+		require.Equal(t, 200, status, string(raw))
+	}
+	banned := w.json("/proxies/F1")["banned_until"]
+	require.Len(t, w.json("/targets/a.test")["banned"], 3)
+	w.stop()
+	w.run()
+	require.WithinDuration(t, w.at(banned), w.at(w.json("/proxies/F1")["banned_until"]), time.Second)
+	require.Len(t, w.json("/targets/a.test")["banned"], 2, "the short rest has ended")
+	for range 4 {
+		require.Equal(t, "F3", w.fetch("a.test").proxy())
+	}
+	require.Contains(t, w.scrape(), "\nwhirlpool_banned_proxies 1\n")
+	out, err := exec.Command(binary, "status", "--url", "http://"+w.api).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "3: 2 in service, 0 half-open, 0 open, 0 draining, 0 unreached, 1 banned")
+	status, raw, _ := w.call("DELETE", "/proxies/F1/ban", "")
+	require.Equal(t, 204, status, string(raw))
+	w.stop()
+	w.run()
+	require.NotContains(t, w.json("/proxies/F1"), "banned_until", "an ended ban does not return")
 }

@@ -93,7 +93,7 @@ func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 
 // F1 fails. If a retry has no wanted region, it wants the region of the proxy that failed. F1 must get the
 // first attempts, so it is in the wanted region, or no region is wanted.
-func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
+func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		two, three int    // percentage of successes of F2 (in the US) and of F3
@@ -139,7 +139,7 @@ func (w *whirl) sameScore(ids ...string) bool {
 	return 0.3*(slices.Max(all)-slices.Min(all))/(slices.Max(all)+0.01) < 0.02
 }
 
-func TestS55UntrainedAndNearlyEqual(t *testing.T) {
+func TestS55ProxiesWithoutAttemptsAndTies(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	went := w.firstRetries(100)

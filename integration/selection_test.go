@@ -14,7 +14,7 @@ import (
 
 // A retry uses a proxy that the request has not used yet. If there is none, it uses the proxy that the
 // request used longest ago.
-func TestS50EveryProxyBeforeAnyTwice(t *testing.T) {
+func TestS50RetriesUseUntriedProxiesFirst(t *testing.T) {
 	t.Parallel()
 	w := start(t, 5, confK)
 	w.put(`{"max_attempts":10}`)
@@ -45,7 +45,7 @@ func (w *whirl) order() (names []string) {
 
 // The statistics of a proxy are those of its own last hundred attempts. Earlier attempts and those of other
 // proxies do not count.
-func TestS54TheLastHundred(t *testing.T) {
+func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	sample := func(f *lab.Proxy, b lab.Behaviour, n int) {
@@ -113,7 +113,7 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 
 // Many simultaneous retries are distributed over equal proxies by their load. They do not all go to one
 // proxy.
-func TestS57RetriesDoNotHerd(t *testing.T) {
+func TestS57RetriesAreSpreadOverTheProxies(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, confK+byTurns)
 	for range 100 { // so that the statistics are equal

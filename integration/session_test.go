@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // S126: a session keeps its proxy for curl, Python requests and SOCKS5 clients and over a reload. If the proxy fails,
-// the session moves and says so; a strict one gets 503 from the time at which the breaker is open.
+// the session moves, and a response field states that. A strict session gets a 503 while the breaker is open.
 func TestS126SessionsKeepTheirProxy(t *testing.T) {
 	config := "[retry]\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\n" +
 		"[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n"
@@ -78,8 +79,50 @@ for i in range(3):
 	head = curl("-D", "-", "-o", "/dev/null", "-x", "http://"+named+w.gateway, to)
 	require.NotContains(t, head, "X-Whirlpool-Session-Moved")
 
-	head = curl("-D", "-", "-x", "http://ann-session-a-city-x:pw@"+w.gateway, to)
+	head = curl("-D", "-", "-o", "/dev/null", "-x",
+		"http://ann-session-abc124-region-us-city-x-ttl-10m-retry-5:pw@"+w.gateway, to)
+	require.Contains(t, head, " 200 ")
+
+	head = curl("-D", "-", "-x", "http://ann-session-a-planet-x:pw@"+w.gateway, to)
 	require.Contains(t, head, " 407 ")
-	require.Contains(t, head, `unknown option \"city\"`)
-	require.NotContains(t, w.log.String(), "ann-session-a-city-x:pw")
+	require.Contains(t, head, `unknown option \"planet\"`)
+	require.NotContains(t, w.log.String(), "ann-session-a-planet-x:pw")
+}
+
+// A session over SOCKS5 keeps its proxy after the proxy that it had before works again, and ends after its ttl without
+// a request.
+func TestSessionsOverSOCKS5End(t *testing.T) {
+	w := start(t, 4, "[retry]\nbase_delay = 0.1\n[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n")
+	site(w, false)
+	var down *lab.Proxy
+	through := func(ttl string) *lab.Proxy {
+		before := map[*lab.Proxy]int{}
+		for _, f := range w.fakes {
+			before[f] = f.Count()
+		}
+		out, err := exec.Command("curl", "-sSf", "-m", "20", "-x",
+			"socks5h://ann-session-abc-ttl-"+ttl+":pw@"+w.gateway, "http://site.test/").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		var used []*lab.Proxy
+		for _, f := range w.fakes {
+			if f != down && f.Count() > before[f] {
+				used = append(used, f)
+			}
+		}
+		require.Len(t, used, 1)
+		return used[0]
+	}
+	first := through("10m")
+	require.Equal(t, first, through("10m"))
+	down = first
+	down.Do(lab.Status(503))
+	second := through("10m")
+	down = nil
+	site(w, false)
+	for range 3 {
+		require.Equal(t, second, through("10m"), "the session stays")
+	}
+	require.Equal(t, second, through("1s"))
+	time.Sleep(time.Second + 100*time.Millisecond)
+	require.Equal(t, first, through("1s"), "a new session of the same name has the first proxy")
 }

@@ -34,7 +34,7 @@ func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 // A client that sends its body slowly is charged to no proxy. If the body is kept for replay, the attempt
 // timeout and the total timeout begin when it has arrived. If it is streamed, an attempt that ends by a
 // timeout is excluded.
-func TestASlowUploadBlamesNoProxy(t *testing.T) {
+func TestASlowUploadIsChargedToNoProxy(t *testing.T) {
 	t.Parallel()
 	const conf = "[timeouts]\nattempt = \"1s\"\n"
 	t.Run("attempt", func(t *testing.T) {

@@ -259,8 +259,8 @@ func (s *soak) restart() {
 	}
 }
 
-// uncounted returns the number of attempts of this run that arrived at no proxy of s.fakes, less the arrivals that are
-// not of this run.
+// uncounted returns the number by which the attempts of this run exceed the arrivals at s.fakes. It adds
+// the attempts that arrived at no proxy of s.fakes, and subtracts the arrivals of other runs.
 func (s *soak) uncounted() int {
 	n := 0
 	for _, p := range s.behindTLS {

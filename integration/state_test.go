@@ -93,7 +93,7 @@ func (w *whirl) change(r *rand.Rand, now kept) (name string, value float64, ok b
 
 // If the process is killed at any moment, no change with a response of status 2xx is lost. WHIRLPOOL_KILLS
 // sets the number of kills.
-func TestNoKillLosesAnAnsweredChange(t *testing.T) {
+func TestNoKillLosesAConfirmedChange(t *testing.T) {
 	w := start(t, 2, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
@@ -163,7 +163,7 @@ func TestMetricsSurvive(t *testing.T) {
 	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"], "statistics begin anew")
 }
 
-// The choice of the folder, its use by one process at a time, and damaged files.
+// The state folder is the configured or the default one. One process uses it at a time, and damaged files are copied.
 func TestTheStateFolder(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()

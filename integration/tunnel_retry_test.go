@@ -124,7 +124,7 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 }
 
 // An open tunnel that its client does not use is not replaced.
-func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
+func TestAnUnusedTunnelIsNotReplaced(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
 	for range 20 { // so that latencies are known
@@ -144,7 +144,7 @@ func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
 
 // Two kinds of tunnels are not ended: one whose client sends more than a ClientHello before the target has
 // sent anything, and one whose target is slow.
-func TestAPatientTunnelIsNotCut(t *testing.T) {
+func TestASlowTunnelIsNotReplaced(t *testing.T) {
 	w := start(t, 3, "")
 	site := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 64<<10))
@@ -169,7 +169,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 }
 
 // Targets close the tunnels that browsers open in reserve. The attempts are excluded, and nothing is retried.
-func TestATunnelInReserveIsNobodysFault(t *testing.T) {
+func TestAReservedTunnelIsChargedToNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
 	w.unanswered("")
@@ -197,8 +197,8 @@ func (w *whirl) unanswered(text string) {
 }
 
 // A client sends a part of a ClientHello and waits, until the target closes the tunnel. The target has
-// nothing to answer, so the attempt is excluded, and nothing is retried.
-func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
+// nothing to respond to, so the attempt is excluded, and nothing is retried.
+func TestAnUnfinishedClientHelloChargesNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
 		time.Sleep(1500 * time.Millisecond)

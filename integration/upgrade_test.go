@@ -85,14 +85,18 @@ func TestS89WebSockets(t *testing.T) {
 	for _, s := range []*httptest.Server{proxy, tlsProxy, secure} {
 		t.Cleanup(s.Close)
 	}
-	strips, err := lab.Start("strips", "127.0.0.1:0", func(_ int, q *http.Request) lab.Behaviour {
-		if q.Method == http.MethodConnect {
-			return lab.Behaviour{To: echo}
-		}
-		return lab.Status(http.StatusUpgradeRequired)
-	})
-	require.NoError(t, err)
-	t.Cleanup(strips.Close)
+	tunnels := func(status int) *lab.Proxy { // responds with the status to requests in absolute form
+		p, err := lab.Start("tunnels", "127.0.0.1:0", func(_ int, q *http.Request) lab.Behaviour {
+			if q.Method == http.MethodConnect {
+				return lab.Behaviour{To: echo}
+			}
+			return lab.Status(status)
+		})
+		require.NoError(t, err)
+		t.Cleanup(p.Close)
+		return p
+	}
+	strips, connectOnly := tunnels(http.StatusUpgradeRequired), tunnels(http.StatusMethodNotAllowed)
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	require.NoError(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
 		Bytes: secure.Certificate().Raw}), 0o600))
@@ -102,6 +106,7 @@ func TestS89WebSockets(t *testing.T) {
 		{proxy.URL, "ws://site.test/ws"},
 		{tlsProxy.URL, "ws://site.test/ws"},
 		{"http://" + strips.Addr, "ws://site.test/ws"},
+		{"http://" + connectOnly.Addr, "ws://site.test/ws"},
 		{"socks5h://u:p@" + socks(t, echo), "ws://site.test/ws"},
 		{"socks5h://u:p@" + socks(t, secure.Listener.Addr().String()), "wss://example.com/ws"},
 		{"direct://", "ws://" + echo + "/ws"},

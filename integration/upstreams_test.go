@@ -139,7 +139,7 @@ func TestEveryKindOfUpstream(t *testing.T) {
 // If the certificate of a target is invalid, the request is retried through other proxies, because the proxy
 // may have changed it. No failure is charged to a proxy: otherwise five requests for an expired site would
 // open all breakers.
-func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
+func TestATargetsCertificateIsChargedToNoProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
@@ -158,7 +158,7 @@ func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 
 // A target that refuses connections or does not exist does not open the breaker of direct://. No proxy can be
 // charged.
-func TestADeadTargetDoesNotCloseTheDirectWay(t *testing.T) {
+func TestADeadTargetDoesNotOpenTheBreakerOfDirect(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confKB+allowLoopback+"[[proxies]]\nurl = \"direct://\"\n")
 	dead := freePort(t)

@@ -179,7 +179,7 @@ func TestS48OneHistory(t *testing.T) {
 
 // Breakers open while retries wait, and clients leave. All counts still agree, and the log has one record for
 // each retry.
-func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
+func TestS58CountsAgreeUnderAnyFailures(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\n"+
 		"failure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"1s\"\n")

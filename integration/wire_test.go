@@ -232,7 +232,7 @@ func statuses(got string) (codes []string) {
 }
 
 // How the proxy's response changes on its way to the client.
-func TestAnswersOnTheWire(t *testing.T) {
+func TestResponsesOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	w.put(`{"max_attempts":1}`)
@@ -254,7 +254,10 @@ func TestAnswersOnTheWire(t *testing.T) {
 		{"chunks, for HTTP/1.0", "GET", "0", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 			[]string{"Connection: close", "\r\n\r\nhello<closed>"}, "chunked"},
 		{"trailers", "GET", "1", "200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\n" +
-			"X-T: 1\r\n\r\n", []string{"5\r\nhello\r\n0\r\n\r\n"}, "X-T"},
+			"X-T: 1\r\nSet-Cookie: a\r\n\r\n", []string{"\r\nTrailer: X-T\r\n", "5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"},
+			"Set-Cookie"},
+		{"trailers, for HTTP/1.0", "GET", "0", "200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\n" +
+			"hello\r\n0\r\nX-T: 1\r\n\r\n", []string{"\r\n\r\nhello<closed>"}, "X-T"},
 		{"204", "GET", "1", "204 No\r\nContent-Length: 5\r\n\r\n", []string{"204 No", "\r\n\r\n"}, "Content-Length"},
 		{"304", "GET", "1", "304 Not\r\nContent-Length: 50\r\nETag: x\r\n\r\n",
 			[]string{"304 Not", "ETag: x", "Content-Length: 50"}, "chunked"},

@@ -33,9 +33,9 @@ type bench struct {
 type benchCase struct {
 	name   string
 	plan   loadPlan
-	config string // further lines of Whirlpool's configuration
-	// pinned is set if the proxy has its own CPU. Load and fakes then share another CPU, which they do not use
-	// fully, so that the requests per second depend on the proxy, and not on the scheduler.
+	config string // lines that are added to Whirlpool's configuration
+	// pinned is set if the proxy has its own CPU. Load and fakes then share another CPU. They do not use this CPU
+	// fully, so the requests per second depend on the proxy, and not on the scheduler.
 	pinned bool
 	dead   bool // nothing listens on the addresses of the upstream proxies
 }
@@ -63,8 +63,8 @@ func (b *bench) allCases() []benchCase {
 	}
 }
 
-// openBreakers is a configuration with which one refused connection opens a breaker for an hour,
-// longer than a run.
+// openBreakers is a configuration with which one refused connection opens a breaker for an hour. A run is shorter
+// than an hour.
 const openBreakers = "[breaker]\nfailure_threshold = 1\ntimeout_duration = \"1h\"\n[retry]\nmax_attempts = 1\n"
 
 // sample is one measurement of one case through one peer.
@@ -112,7 +112,7 @@ func (b *bench) run() error {
 				results[c.name] = map[string][]sample{}
 			}
 			for i := range taking {
-				// Each round begins with another peer.
+				// Each round begins with the peer after the one with which the round before began.
 				p := taking[(i+round)%len(taking)]
 				done++
 				if p.only != nil && !p.only(c) {

@@ -15,8 +15,8 @@ import (
 // fakes is the number of upstream proxies.
 const fakes = 8
 
-// serveFakes runs the upstream proxies. It prints their addresses on one line, and ends when its standard
-// input is closed.
+// serveFakes runs the upstream proxies. It prints their addresses, one per line, and ends when its standard input is
+// closed.
 func serveFakes() error {
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -87,15 +87,15 @@ type fakeConn struct {
 	*fakeListener
 	stream
 	partial []byte // incomplete head
-	answer  []byte // response of the size that was requested last
+	answer  []byte // response with a body of the size last
 	last    int
 	reply   []byte // response to send when the request's body has arrived
 	tail    int64  // number of zeros to send after reply
 }
 
-// ready responds in place of the target. The last element of the path is the size of the response. With
-// "/faults/" in the path, every tenth request gets a 503. A CONNECT opens the tunnel at once; requests in the
-// tunnel get the same responses.
+// ready responds in place of the target. The last element of the path is the size of the response. If the path
+// contains "/faults/", every tenth request gets a 503. A CONNECT gets its response immediately; requests in the
+// tunnel get the same responses as requests outside of tunnels.
 func (c *fakeConn) ready(readable, ended bool) {
 	if err := c.serve(readable, ended); err != nil {
 		c.loop.close(c.stream.fd)
@@ -142,8 +142,8 @@ func (c *fakeConn) serve(readable, ended bool) error {
 			if c.skip > 0 {
 				break
 			}
-			// If the response does not fit into the socket, no further request is lost, because the
-			// clients do not pipeline.
+			// If the response does not fit into the socket, no other request is lost, because the clients do not
+			// pipeline.
 			if again, err := c.settle(); again || err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func (c *fakeConn) serve(readable, ended bool) error {
 	}
 }
 
-// request chooses the response to a head. It returns the length of the request's body, which must arrive
+// request chooses the response to a head. It returns the length of the request's body. The whole body must arrive
 // before the response is sent.
 func (c *fakeConn) request(head []byte) (body int64, err error) {
 	if head[0] == 'C' {
@@ -200,7 +200,8 @@ func (c *fakeConn) settle() (again bool, err error) {
 	return c.flush()
 }
 
-// contentLength returns the value of the Content-Length field in a head, ignoring case.
+// contentLength returns the value of the Content-Length field in a head; -1 if there is none. The letters C and L of
+// the name may be in lower case.
 func contentLength(head []byte) int64 {
 	i := bytes.Index(head, []byte("ontent-"))
 	for i >= 0 {

@@ -26,12 +26,12 @@ type loadPlan struct {
 	Duration time.Duration
 }
 
-// loadResult is the output of the load process. Latencies are in microseconds. In an open loop they count
-// from the time at which a request was scheduled, so that they include the time for which a stalled proxy
-// delays later requests.
+// loadResult is the output of the load process. Latencies are in microseconds. If loadPlan.Rate is above 0, the load
+// is an open loop: each request has a scheduled time, and its latency counts from this time. So the latencies include
+// the time for which a stalled proxy delays the requests after the stall.
 type loadResult struct {
 	Requests int
-	Failed   int // number of other responses and broken connections
+	Failed   int // number of responses with another status, and of broken connections
 	Bytes    int64
 	Seconds  float64
 	P50, P99 float64
@@ -46,7 +46,7 @@ const uploadSize = 32 << 20
 // warmup is the time before the measurement in which the load already runs.
 const warmup = 500 * time.Millisecond
 
-// settleTime is the time within which the requests in flight must end after an open loop.
+// settleTime is the time after the end of an open loop within which the requests in flight must end.
 const settleTime = 2 * time.Second
 
 func (p *loadPlan) run(w io.Writer) error {
@@ -83,7 +83,7 @@ type generator struct {
 	status  string // status of a good response
 	upload  int64
 
-	start, begin, end time.Time // beginning of the warm-up and of the measurement, and its end
+	start, begin, end time.Time // beginning of the warm-up; beginning and end of the measurement
 	every             time.Duration
 	started           int     // number of requests of the open loop so far
 	idle              []*user // idle users of the open loop; the one that has been idle longest is first
@@ -253,7 +253,7 @@ func (u *user) fail(err error) {
 	u.again(time.Now())
 }
 
-// again begins the next request, at once or at its scheduled time.
+// again begins the next request: immediately or, in an open loop, at its scheduled time.
 func (u *user) again(now time.Time) {
 	switch {
 	case u.every > 0:

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load and fakes share the machine with the measured proxy. To leave it the CPU, each of them is one thread
-// with epoll(7), which does not switch goroutines, and does not copy bytes that are not used.
+// Load and fakes share the machine with the measured proxy. To leave the CPU to the proxy, load and fakes have one
+// thread each. This thread waits with epoll(7), does not switch goroutines, and does not copy bytes that nobody uses.
 
-// handler handles the events of a socket that can be read or written. ended is set if the other side sends
-// no more bytes; the handler must then read to the end.
+// handler handles the events of a socket that can be read or written. The parameter ended is true if the other side
+// sends no more bytes; the handler must then read all bytes that have arrived.
 type handler interface {
 	ready(readable, ended bool)
 }
@@ -37,7 +37,7 @@ func newLoop() (*loop, error) {
 	return &loop{epoll: fd}, err
 }
 
-// add adds fd, edge-triggered: its handler must read until EAGAIN, or until it has all the bytes that it
+// add adds the socket fd, edge-triggered: its handler must read until EAGAIN, or until it has all the bytes that it
 // needs.
 func (l *loop) add(fd int, h handler) error {
 	for len(l.handlers) <= fd {
@@ -49,14 +49,14 @@ func (l *loop) add(fd int, h handler) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
-// close removes fd.
+// close removes the socket fd from the loop and closes it.
 func (l *loop) close(fd int) {
 	l.handlers[fd] = nil
 	unix.Close(fd)
 }
 
-// wait handles the events of all sockets. If there are none, it blocks until there is one, at most for d
-// (forever if d is negative).
+// wait handles the events of all sockets. If there are no events, it blocks until there is one, at most for the time
+// d (forever if d is negative).
 func (l *loop) wait(d time.Duration) error {
 	n, err := l.poll(0)
 	if n == 0 && err == nil && d != 0 {
@@ -95,7 +95,7 @@ func (l *loop) poll(d time.Duration) (int, error) {
 	return int(n), nil
 }
 
-// The calls below never block: the sockets are non-blocking.
+// The calls below never block: the sockets are non-blocking. The result again is true if a call would block.
 
 // receive reads into p. If n is 0 without an error, the other side has closed the connection.
 func receive(fd int, p []byte) (n int, again bool, err error) {
@@ -123,7 +123,7 @@ func result(n, _ uintptr, errno syscall.Errno) (int, bool, error) {
 	return 0, false, errno
 }
 
-// zeros is a file of zeros, for bodies that the kernel copies itself.
+// zeros is a file of zeros. The kernel copies the bodies of messages from it (sendfile(2)).
 type zeros struct {
 	fd   int
 	size int64
@@ -152,12 +152,12 @@ func (z zeros) send(fd int, n int64) (int, bool, error) {
 type stream struct {
 	fd    int
 	zeros zeros
-	out   []byte // bytes to send after the head
+	out   []byte // bytes to send
 	body  int64  // number of zeros to send after out
 	skip  int64  // number of input bytes to drop
 }
 
-// flush sends as many bytes as possible. again is set if the socket is full.
+// flush sends as many bytes as possible. The result again is true if the socket is full.
 func (s *stream) flush() (again bool, err error) {
 	var n int
 	for len(s.out) > 0 && err == nil {
@@ -175,7 +175,7 @@ func (s *stream) flush() (again bool, err error) {
 	return false, err
 }
 
-// drop drops input bytes. again is set if more bytes have to arrive.
+// drop drops input bytes. The result again is true if more of them have to arrive.
 func (s *stream) drop() (again bool, err error) {
 	for s.skip > 0 {
 		n, again, err := discard(s.fd, s.skip)

@@ -12,7 +12,8 @@ import (
 // peer is one proxy under test.
 type peer struct {
 	name string
-	// prepare makes the configuration. config is used only for Whirlpool. profile is the file of the CPU profile.
+	// prepare returns the function that prepares the peer. Only Whirlpool uses the parameters: config has lines of
+	// its configuration, and profile is the file of its CPU profile.
 	prepare func(config, profile string) peers.Prepare
 	only    func(benchCase) bool // reports whether the peer runs a case; nil for all cases
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// report prints the table of medians. If files are given, it also writes the table and the chart.
+// report prints the table of medians. If bench.out is set, it also writes the table and a chart to that folder.
 func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[string][]sample) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in "+

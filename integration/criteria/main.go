@@ -34,7 +34,7 @@ type program struct {
 	quick   bool
 	log     io.Writer
 	tmp     string
-	done    int // steps that are done
+	done    int // number of steps that have begun (see progress)
 	total   int
 }
 
@@ -135,7 +135,8 @@ func raiseFileLimit() {
 	}
 }
 
-// build compiles a package, or its tests, to a file.
+// build compiles a package, or its tests, and returns the path of the result. args are the arguments of the go
+// command.
 func (p *program) build(file string, args ...string) (string, error) {
 	path := filepath.Join(p.tmp, file)
 	cmd := exec.Command("go", append(append(args[:1:1], "-o", path), args[1:]...)...)

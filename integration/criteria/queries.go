@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/report"
 )
 
-// queries measures the queries of SC-007 on a full day of metrics, while further events are recorded.
+// queries measures the queries of SC-007 on a full day of metrics. During the measurement, more events are recorded.
 func (p *program) queries(d *report.Data) error {
 	p.total++
 	p.progress("queries over 24 hours")

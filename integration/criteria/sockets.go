@@ -19,7 +19,7 @@ type run struct {
 	gateway  sockets.Gateway
 }
 
-// rounds returns the number of rounds for the workloads of the scenes.
+// rounds returns the number of rounds in which each gateway runs each scene (Catalog.Scenes) once.
 func (p *program) rounds() int {
 	if p.quick {
 		return 1
@@ -46,9 +46,9 @@ func (p *program) gateways() []sockets.Gateway {
 	return list
 }
 
-// plan returns the runs on sockets. The rounds are interleaved: in each round, each gateway runs once, after
-// the control. With -quick the peers run only the cold start, because their health checks need seconds before
-// each run.
+// plan returns the runs on sockets. In each round, each scene runs without a gateway (the control), and then once
+// through each gateway. So the runs of the gateways are interleaved. With -quick, gateways other than Whirlpool run
+// only the cold start, because their health checks need seconds before each run.
 func (p *program) plan(c workload.Catalog, gateways []sockets.Gateway) (runs []run) {
 	add := func(w *workload.Workload) {
 		for i, g := range gateways {

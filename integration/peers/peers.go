@@ -19,8 +19,8 @@ type Setup struct {
 	Addr      string   // address that the peer listens on
 	Threads   int      // at least 1
 	Upstreams []string // host:port of the upstream proxies
-	// Checks turns on the peer's health checks: each second a GET of HealthURL through each upstream proxy. It
-	// also limits an attempt to 2 s. Only HAProxy and Envoy support it.
+	// Checks turns on the peer's health checks: each second a GET of HealthURL through each upstream proxy. It also
+	// limits an attempt to 2 s. Only HAProxy and Envoy support Checks.
 	Checks bool
 }
 
@@ -39,8 +39,8 @@ func (s *Setup) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// Whirlpool runs a gateway's binary with its default configuration and log level info. config and flags
-// are additional lines of configuration and flags.
+// Whirlpool runs a gateway's binary with its default configuration and log level info. The parameter config has lines
+// that are added to the configuration, and flags has flags that are added to the command.
 func Whirlpool(binary, config string, flags ...string) Prepare {
 	return func(s Setup) ([]string, error) {
 		api, err := FreeAddr()
@@ -64,8 +64,8 @@ func WhirlpoolAt(binary, api, config string, flags ...string) Prepare {
 	}
 }
 
-// HAProxy uses the upstream proxies in turn for each request, reuses their connections, and makes up to three
-// attempts.
+// HAProxy reuses the connections to the upstream proxies, and makes up to three attempts. For each request it uses
+// the next upstream proxy in turn; with Setup.Checks it uses the one with the fewest connections.
 func HAProxy(s Setup) ([]string, error) {
 	var b strings.Builder
 	server, balance, checks, options := "60s", "roundrobin", "", ""

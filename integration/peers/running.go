@@ -20,19 +20,20 @@ type Running struct {
 	Addr string
 
 	cmd      *exec.Cmd
+	name     string
 	dir      string
 	graceful bool
 }
 
-// Options of Start.
+// Options are the options of Start.
 type Options struct {
 	Upstreams []string
-	Checks    bool   // see Setup
+	Checks    bool   // see Setup.Checks
 	CPU       string // the only CPU that the peer may use (taskset(1)); "" for all
 	Graceful  bool   // Stop sends SIGTERM and waits up to 5 s, because the peer may have to write a profile
 }
 
-// startTimeout is the longest time until a peer must listen.
+// startTimeout is the maximum time until a peer listens.
 const startTimeout = time.Minute
 
 // Start starts a peer and waits until it listens.
@@ -41,15 +42,15 @@ func Start(name string, prepare Prepare, o Options) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Running{dir: dir, graceful: o.Graceful}
-	if err := r.start(name, prepare, o); err != nil {
+	r := &Running{name: name, dir: dir, graceful: o.Graceful}
+	if err := r.start(prepare, o); err != nil {
 		r.Stop()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
+func (r *Running) start(prepare Prepare, o Options) (err error) {
 	if r.Addr, err = FreeAddr(); err != nil {
 		return err
 	}
@@ -74,14 +75,20 @@ func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
 		return err
 	}
 	r.cmd = cmd
+	return r.WaitFor(r.Addr)
+}
+
+// WaitFor waits until the peer listens on an address, at most startTimeout.
+func (r *Running) WaitFor(addr string) error {
 	for begun := time.Now(); time.Since(begun) < startTimeout; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", r.Addr); err == nil {
+		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			return nil
 		}
 	}
 	written, _ := os.ReadFile(filepath.Join(r.dir, "output"))
-	return fmt.Errorf("%s does not listen on %s after %v; its output: %s", name, r.Addr, startTimeout, written)
+	return fmt.Errorf("%s does not listen on %s after %v; its output: %s",
+		r.name, addr, startTimeout, written)
 }
 
 // Stop ends the peer and removes its files.

@@ -1,8 +1,12 @@
 // What somebody does on the dashboard, in the page itself: TestTheDashboard adds
 // it. Each step waits for what the page should show, and reports if it does not.
-"use strict";
+import { api, refresh, session } from "./api.js";
+import { showPolicy } from "./policy.js";
+import { uses } from "./proxies.js";
+import { showTarget } from "./target.js";
+
 (async () => {
-  const done = [], dialogs = [], clock = Date.now;
+  const done = [], dialogs = [], questions = [], clock = Date.now;
   Date.now = () => clock() + 3600000; // another than the gateway's
   window.prompt = window.alert = text => { dialogs.push(text); return null; };
   const one = selector => document.querySelector(selector);
@@ -10,10 +14,13 @@
   const row = key => one(`tr[data-key="${key}"]`);
   const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
   const enter = key => { one("#login input").value = key; one("#login").requestSubmit(); };
-  const change = (name, value) => {
-    const input = one(`#change [name=${name}]`);
+  const type = (input, value) => {
     input.value = value;
     input.dispatchEvent(new Event("input", { bubbles: true })); // as a keyboard does
+  };
+  const choose = (id, value) => { one(id).value = value; one(id).dispatchEvent(new Event("change", { bubbles: true })); };
+  const change = (name, value) => {
+    type(one(`#change [name=${name}]`), value);
   };
 
   async function until(what, shown) {
@@ -35,11 +42,14 @@
     const here = (await api("config")).gateway;
     await until("says how to use it", () => text("#curl") === "curl -i -x http://" + here + " http://example.com/");
     await until("fits a narrow window", () => document.documentElement.scrollWidth <= innerWidth);
+    await until("hides what the key may not do", () => getComputedStyle(one("#upload")).display === "none" && text("#role").includes("only read"));
     press("random", "use for first");
     await until("says why not", () => text("#alert").includes("role admin"));
-    state.key = "may-do-all"; // as the page calls it
+    session.key = "may-do-all"; // as the page calls it
+    refresh();
+    await until("shows what another key may do", () => getComputedStyle(one("#upload")).display !== "none");
 
-    const reset = row("F1").querySelector("button");
+    const reset = [...row("F1").querySelectorAll("button")].find(b => b.textContent === "reset");
     reset.focus();
     await fetch("traffic");
     await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3successful after a retry"));
@@ -48,11 +58,70 @@
     await until("tells of the event", () => [...one("#transitions").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
     await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
     await until("draws the traffic", () => one("#chart .first") && one("#chart .retried") && !one("#chart .failed"));
+    await until("says in a sentence what fails", () => text("#verdict").startsWith("1 of 3 proxies fails with 503") && document.title.startsWith("⚠ 1 of 3"));
+    await until("draws the history", () => { refresh(); return one("#history .delivered"); });
     if (document.activeElement !== reset) throw new Error("a button loses its focus when the page is brought up to date");
-    reset.click();
+    choose("#groupby", "reason");
+    await until("groups the proxies by reason", () => one("#groups").rows.length === 2 && text("#groups").startsWith("503 at ") && location.hash.includes("group=reason"));
+    one("#groups button").click();
+    await until("shows the proxies of a reason", () => one("#proxies").rows.length === 1 && row("F1") && location.hash.includes("reason=503"));
+    one("#clear").click();
+    await until("clears the filter", () => one("#proxies").rows.length === 3 && !location.hash.includes("reason="));
+    press("F1", "reset");
     await until("closes the breaker", () => row("F1").querySelector(".pill").textContent === "closed");
+    press("F1", "F1");
+    await until("shows the page of a proxy", () => one("#proxy").open && text("#proxy").includes("retry status") && location.hash.includes("proxy=F1"));
+    one("#proxy .close").click();
+    one("#requests button").click();
+    await until("draws the attempts of a request", () => one("#request").open && one("#request .waterfall tbody").rows.length === 2);
+    one("#request .close").click();
+    showTarget("origin.test"); // with blame = "literal" no target is listed
+    await until("shows the page of a target", () => one("#target").open && text("#target").includes("retry status") && one("#targethistory .failed") && location.hash.includes("target="));
+    one("#target .close").click();
+    await until("shows the events", () => [...one("#events").rows].some(tr => tr.textContent.includes("F1: closed → open, threshold")));
+    for (const view of ["success", "latency", "retries", "bans", "cost", "requests"]) {
+      choose("#historyview", view);
+      if (text("#historylegend") === "") throw new Error("no legend of " + view);
+    }
+    await until("marks the start", () => one("#history .mark") && text("#changes").includes("the gateway has started"));
+    type(one("#find [name=q]"), "f2");
+    await until("finds a proxy", () => one("#proxies").rows.length === 1 && row("F2") && text("#more") === "1 found" && location.hash.includes("q=f2"));
+    type(one("#find [name=q]"), "");
+    await until("shows all proxies again", () => one("#proxies").rows.length === 3 && !one("#proxy").open);
+    row("F3").querySelector("input").click();
+    one("#selectall").click();
+    await until("selects all proxies", () => text("#selected") === "3 selected" && one("#selectall").hidden);
+    one("#selectnone").click();
+    await until("selects none", () => one("#selection").hidden && !row("F3").querySelector("input").checked);
+    window.confirm = question => { questions.push(question); return true; };
+    row("F3").querySelector("input").click();
+    one("#selection [value=delete]").click();
+    await until("removes a proxy", () => one("#proxies").rows.length === 2 && text("#toast").startsWith("F3 removed") && questions.join() === "Remove at once F3?");
+    one("#undo").click();
+    await until("undoes the removal", () => row("F3") && text("#toast").startsWith("1 proxy as before"));
+    row("F2").querySelector("input").click();
+    one("#selection [value=ban]").click();
+    await until("bans a proxy", () => row("F2").querySelector(".pill").textContent === "banned" && text("#toast").startsWith("F2 banned for an hour"));
+    one("#undo").click();
+    await until("undoes the ban", () => row("F2").querySelector(".pill").textContent === "closed");
+    type(one("#add textarea"), "http://127.0.0.1:1#id=one&vendor=north\nhttp://127.0.0.1:2#id=two");
+    one("#add").requestSubmit();
+    await until("adds proxies", () => one("#proxies").rows.length === 5 && text("#toast").startsWith("2 added"));
+    type(one("#find [name=vendor]"), "NORTH");
+    await until("filters by vendor", () => one("#proxies").rows.length === 1 && row("one") && location.hash.includes("vendor=NORTH"));
+    one("#clear").click();
+    one("#undo").click();
+    await until("undoes the addition", () => one("#proxies").rows.length === 3 && text("#toast").startsWith("2 removed again"));
+
+    const used = name => row(name).cells[4].textContent.split(", ").includes("first");
+    const before = [...one("#plugins").rows].map(tr => tr.dataset.key).find(used);
     press("random", "use for first");
     await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
+    one("#undo").click();
+    await until("undoes the activation", () => used(before));
+    const { field } = await import("./csv.js");
+    const cells = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a,b", "plain", -1].map(field).join("|");
+    if (cells !== "'=1+1|'+1|'-1|'@x|'\tx|\"'\rx\"|\"a,b\"|plain|-1") throw new Error("CSV: " + cells);
 
     const form = new FormData(); // a module that states its settings and logs a line
     form.append("module", await (await fetch("module")).blob());
@@ -77,13 +146,33 @@
     await until("says what is wrong with a policy", () => text("#change [role=status]").includes("399"));
     showPolicy(await api("retry/policy"));
     await until("keeps what was typed", () => one("#change [name=max_attempts]").value === "4");
+    change("retry_status_codes", "429");
+    one("#change").requestSubmit();
+    await until("previews a policy", () => !one("#preview").hidden && text("#preview").includes("Of the latest 9 requests, 3 would have had fewer attempts") && text("#preview").includes("3 attempts with status 503 would no longer be retried"));
+    change("retry_status_codes", "503, 429");
+    await until("hides the preview of other values", () => one("#preview").hidden);
+    one("#change").requestSubmit();
+    await until("previews the changed policy", () => !one("#preview").hidden);
+    one("#apply").click();
+    await until("puts a policy in force", () => text("#change [role=status]").startsWith("applied at") && document.querySelectorAll("#attempts circle").length === 4);
+    one("#undo").click();
+    await until("undoes the policy", () => text("#toast").startsWith("the former policy") && document.querySelectorAll("#attempts circle").length === 3 && text("#source") === "from the configuration file");
+    change("max_attempts", "4");
     change("retry_status_codes", "503, 429");
     one("#change").requestSubmit();
-    await until("puts a policy in force", () => text("#change [role=status]").startsWith("applied at") && document.querySelectorAll("#attempts circle").length === 4);
+    await until("previews it again", () => !one("#preview").hidden);
+    one("#apply").click();
+    await until("marks the policy", () => text("#changes").includes("the retry policy has changed"));
+    choose("#eventtype", "policy,reload,activation");
+    await until("shows the changes only", () => [...one("#events").rows].every(tr => !tr.textContent.includes("breaker")) && text("#events").includes("changed: up to 4 attempts"));
+    await until("puts the policy in force again", () => document.querySelectorAll("#attempts circle").length === 4);
 
     const reread = what => { refresh(); return text("#reload").includes(what); };
     await fetch("edit?max_attempts=11");
     await until("tells that the configuration was not reloaded", () => reread("koanf.toml:2: retry.max_attempts: must be 1 to 10"));
+    one("#configuration summary").click();
+    await until("shows the errors of the configuration", () => text("#faults").includes("retry.max_attempts") && text("#loaded").includes("the configuration before it is in force"));
+    await until("shows the configuration", () => text("#sections").includes("failure_threshold = 3") && !text("#sections").includes("may-do-all"));
     await fetch("edit?max_attempts=3");
     await until("tells that it was", () => reread("") && one("#reload").hidden);
 
@@ -103,7 +192,7 @@
     uses.set("gone", []);
     await until("forgets proxies that are gone", () => !uses.has("gone"));
     await api("proxies", { method: "POST", json: { id: "constructor", url: "http://127.0.0.1:1" } });
-    await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 9);
+    await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 10);
     if (dialogs.length) throw new Error("dialogs: " + dialogs);
   }
 

@@ -12,7 +12,7 @@ import (
 type Chart struct {
 	Title  string
 	X, Y   string   // names of the axes, with units
-	Ticks  []string // names of the places on the x axis, from left to right
+	Ticks  []string // names of the positions on the x axis, from left to right
 	Low    float64  // lower end of the y axis
 	High   float64  // upper end of the y axis; values beyond the ends are drawn at the edge
 	Format string   // format of the numbers on the y axis, for fmt; "" for "%g"

@@ -25,7 +25,7 @@ type Pool struct {
 	arrivals []atomic.Int64 // by proxy: number of clients' requests
 	hung     atomic.Int64   // number of clients' requests without a response, because the proxy hung
 	failed   atomic.Int64   // number of clients' requests that got a 503
-	others   atomic.Int64   // number of requests without a number: those of health checks and in tunnels
+	others   atomic.Int64   // number of requests whose URL has no number: health checks and CONNECTs
 }
 
 // New returns the proxies of a workload. All tunnels lead to the address tunnelTo.
@@ -36,7 +36,7 @@ func New(w *workload.Workload, tunnelTo string) *Pool {
 	}
 }
 
-// Begin starts the clock of the faults. Before, each proxy behaves as at time 0.
+// Begin starts the clock of the faults. Before Begin, each proxy behaves as at time 0.
 func (p *Pool) Begin() {
 	now := time.Now()
 	p.begun.Store(&now)
@@ -146,7 +146,8 @@ func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
 // URL returns the URL of a request, without scheme.
 func URL(target, id int) string { return "t" + strconv.Itoa(target) + ".example/" + strconv.Itoa(id) }
 
-// parse returns the number and the target of a request. numbered is false if its URL has no number.
+// parse returns the number id and the target of a request. The result numbered is false if the URL of the request has
+// no number.
 func (p *Pool) parse(host, path string) (id, target int, numbered bool) {
 	host, _, _ = strings.Cut(host, ":")
 	target, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example"))

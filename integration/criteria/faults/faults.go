@@ -1,5 +1,5 @@
-// Package faults generates traces of failing proxies. A Pool describes the behaviour of each proxy at each
-// moment. A trace is a function of its seed. Times count from the beginning of a run.
+// Package faults generates traces of failing proxies. A trace is a Pool: the behaviour of each proxy at each moment.
+// The random numbers of a trace depend only on its seed. Times count from the beginning of a run.
 package faults
 
 import (
@@ -43,7 +43,7 @@ type Proxy struct {
 // Pool is the behaviour of all proxies over time.
 type Pool []Proxy
 
-// At returns the state of the proxy towards a target at the time at.
+// At returns the state that the proxy has towards a target at a given time.
 func (p *Proxy) At(target int, at time.Duration) State {
 	i := sort.Search(len(p.Changes), func(i int) bool { return p.Changes[i].At > at })
 	s := p.Changes[max(i-1, 0)].State
@@ -51,6 +51,37 @@ func (p *Proxy) At(target int, at time.Duration) State {
 		s.Fails = 1
 	}
 	return s
+}
+
+// LastChange returns the time of the last change of the proxy's state towards a target. It ignores changes after the
+// time at. It returns 0 if there was no change.
+func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
+	for _, c := range p.Changes {
+		if c.At <= at {
+			last = max(last, c.At)
+		}
+	}
+	for _, b := range p.Bans[target] {
+		for _, t := range []time.Duration{b.From, b.To} {
+			if t <= at {
+				last = max(last, t)
+			}
+		}
+	}
+	return last
+}
+
+// Failing returns the number n of proxies that fail most attempts at a target at a given time. The result since is
+// the time since any proxy last changed its state towards that target.
+func (p Pool) Failing(target int, at time.Duration) (n int, since time.Duration) {
+	last := time.Duration(0)
+	for i := range p {
+		if p[i].At(target, at).Loss() > 0.5 {
+			n++
+		}
+		last = max(last, p[i].LastChange(target, at))
+	}
+	return n, at - last
 }
 
 func within(spans []Span, at time.Duration) bool {
@@ -124,7 +155,7 @@ func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, leng
 	return pool
 }
 
-// Correlated returns a pool of n proxies, which belong to several vendors in turn. All proxies of a vendor
+// Correlated returns a pool of n proxies. Proxy i belongs to the vendor i modulo vendors. All proxies of a vendor
 // have their bursts at the same time.
 func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad State, length time.Duration) Pool {
 	bursts := make([][]Span, vendors)

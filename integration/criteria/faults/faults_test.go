@@ -123,3 +123,27 @@ func TestTheSameSeedGivesTheSameTrace(t *testing.T) {
 	require.NotEqual(t, g.Independent(seeded(5), 4, good, bad, time.Minute),
 		g.Independent(seeded(6), 4, good, bad, time.Minute))
 }
+
+// A ban changes a proxy's state for its target only.
+func TestFailing(t *testing.T) {
+	bad := Switch(State{}, State{Refuses: true}, 5*time.Second)
+	banned := Steady(State{})
+	banned.Bans = map[int][]Span{1: {{2 * time.Second, 9 * time.Second}}}
+	pool := Pool{bad, banned, Steady(State{Fails: 0.5})}
+	for _, c := range []struct {
+		target      int
+		at          time.Duration
+		n           int
+		sinceChange time.Duration
+	}{
+		{0, 4 * time.Second, 0, 4 * time.Second},
+		{0, 6 * time.Second, 1, time.Second},
+		{1, 4 * time.Second, 1, 2 * time.Second},
+		{1, 6 * time.Second, 2, time.Second},
+		{1, 10 * time.Second, 1, time.Second},
+	} {
+		n, since := pool.Failing(c.target, c.at)
+		require.Equal(t, c.n, n)
+		require.Equal(t, c.sinceChange, since)
+	}
+}

@@ -29,7 +29,7 @@ const (
 	Whirlpool = "Whirlpool"
 	HAProxy   = "HAProxy"
 	Envoy     = "Envoy"
-	Direct    = "direct" // the control
+	Direct    = "direct" // the control: clients without a gateway
 )
 
 // Query is a query and its duration.
@@ -42,7 +42,7 @@ type Query struct {
 type Machine struct {
 	Kernel, Go  string
 	CPUs        int
-	Load        [2]float64 // load averages of one minute, before and after
+	Load        [2]float64 // load averages of one minute, before and after the run
 	Nice        int        // nice value of the run; below 0, other programs had a lower priority
 	Took        time.Duration
 	Commit, Day string

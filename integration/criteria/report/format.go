@@ -52,8 +52,8 @@ func msInterval(i stats.Interval) string {
 	return fmt.Sprintf("%s (%s to %s)", ms(i.Value), ms(i.Low), ms(i.High))
 }
 
-// medianAndWorst formats the values of rounds: the median, and the worst (the largest) if it
-// differs.
+// medianAndWorst formats the values of rounds: the median and, if it differs from the median, the worst (largest)
+// value.
 func medianAndWorst(values []float64, format func(float64) string) string {
 	if len(values) == 0 {
 		return "-"

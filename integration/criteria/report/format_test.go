@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
@@ -50,17 +51,23 @@ func TestWrap(t *testing.T) {
 	})
 }
 
-func TestWhyLost(t *testing.T) {
+func TestTheReasonOfALostRequest(t *testing.T) {
 	o := &workload.Outcome{Served: []bool{true, true}, Attempts: []uint8{1, 1}}
 	runs := map[string]*workload.Outcome{workload.Default: o, workload.OracleName: o}
-	require.Empty(t, whyLost(runs))
+	bad := faults.State{Fails: 1}
+	w := &workload.Workload{Requests: 2, Rate: 0.1, Targets: 1,
+		Pool: faults.Pool{faults.Steady(bad), faults.Steady(bad), faults.Steady(faults.State{})}}
+	require.Empty(t, whyLost(w, runs))
+	w.Requests = 4
+	const then = "; at their targets 2.0 of 3 proxies failed in the mean, and 0 of them began within 2s after a " +
+		"proxy had changed"
 	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllOpen: 1}
 	runs[workload.Default] = o
 	require.Equal(t, "3 requests failed (the oracle: 0): 1 while every breaker was open, 1 after fewer than 3 "+
-		"attempts (a suspect target), 1 after 3 attempts", whyLost(runs))
+		"attempts (a suspect target), 1 after 3 attempts"+then, whyLost(w, runs))
 	o.AllOpen = 2
-	require.Equal(t, "3 requests failed (the oracle: 0): 2 while every breaker was open, 1 after 3 attempts",
-		whyLost(runs))
+	require.Equal(t, "3 requests failed (the oracle: 0): 2 while every breaker was open, 1 after 3 attempts"+then,
+		whyLost(w, runs))
 }
 
 // A criterion that is not met has a reason. A criterion that is met has none.

@@ -73,8 +73,7 @@ func (d *Data) judgeCold(s *section) {
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
 	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
 		"requests failed with all their attempts")
-	// Wasted attempts are those that reached bad proxies, and the extra attempts whose connection was
-	// refused.
+	// Wasted attempts are the attempts that reached bad proxies, and the extra attempts whose connection was refused.
 	extra := d.median(w.Name, Whirlpool, extraAttempts)
 	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) })
 	refused := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/chart"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
@@ -53,21 +54,25 @@ func floor(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// whyLost returns a text with the number of requests that failed in the variant workload.Default, by reason. runs
-// has the outcomes of one workload, by variant.
-func whyLost(runs map[string]*workload.Outcome) string {
+// soon is the time after a change of a proxy's state within which a gateway cannot have detected the change.
+const soon = 2 * time.Second
+
+// whyLost returns a text about the requests that failed in the variant workload.Default: their number, by reason, and
+// the number of proxies that failed when these requests began. The map runs has the outcomes of the workload w, by
+// variant.
+func whyLost(w *workload.Workload, runs map[string]*workload.Outcome) string {
 	o := runs[workload.Default]
 	lost := len(o.Served) - o.ServedCount()
 	if lost == 0 {
 		return ""
 	}
-	most, early := slices.Max(o.Attempts), 0
+	most, few := slices.Max(o.Attempts), 0
 	for i, ok := range o.Served {
 		if !ok && o.Attempts[i] < most {
-			early++
+			few++
 		}
 	}
-	early = max(early-o.AllOpen, 0)
+	few = max(few-o.AllOpen, 0)
 	oracle := runs[workload.OracleName]
 	why := fmt.Sprintf("%s requests failed (the oracle: %s)", count(lost),
 		count(len(oracle.Served)-oracle.ServedCount()))
@@ -77,15 +82,25 @@ func whyLost(runs map[string]*workload.Outcome) string {
 		text string
 	}{
 		{o.AllOpen, "while every breaker was open"},
-		{early, fmt.Sprintf("after fewer than %d attempts (a suspect target)", most)},
-		{lost - o.AllOpen - early, fmt.Sprintf("after %d attempts", most)},
+		{few, fmt.Sprintf("after fewer than %d attempts (a suspect target)", most)},
+		{lost - o.AllOpen - few, fmt.Sprintf("after %d attempts", most)},
 	} {
 		if part.n > 0 {
 			why += separator + count(part.n) + " " + part.text
 			separator = ", "
 		}
 	}
-	return why
+	failing, early := 0, 0
+	for i, q := range w.Schedule() {
+		if !o.Served[i] {
+			n, since := w.Pool.Failing(q.Target, q.At)
+			if failing += n; since < soon {
+				early++
+			}
+		}
+	}
+	return why + fmt.Sprintf("; at their targets %.1f of %d proxies failed in the mean, and %s of them began within "+
+		"%v after a proxy had changed", float64(failing)/float64(lost), len(w.Pool), count(early), soon)
 }
 
 const gapTarget = 0.995
@@ -99,7 +114,8 @@ func (d *Data) sc001() *section {
 		var ticks []string
 		worst, at, why := math.Inf(1), 0.0, ""
 		for _, level := range k.Levels {
-			w := k.Make(d.Catalog, level).Name
+			work := k.Make(d.Catalog, level)
+			w := work.Name
 			o := d.Virtual[w]
 			ticks = append(ticks, fmt.Sprintf("%g %%", 100*level))
 			for i, v := range compared {
@@ -109,7 +125,7 @@ func (d *Data) sc001() *section {
 			single, ours := served(o[workload.Single]), served(o[workload.Default])
 			gap := d.gap(w)
 			if gap.Value < worst {
-				worst, at, why = gap.Value, level, whyLost(o)
+				worst, at, why = gap.Value, level, whyLost(work, o)
 			}
 			t.row(k.Name, ticks[len(ticks)-1], percent(single), percent(served(o[workload.Rotation])), percent(ours),
 				percent(served(o[workload.OracleName])), fmt.Sprintf("%+.1f", 100*(ours.Value-single.Value)),
@@ -131,7 +147,7 @@ func (d *Data) sc001() *section {
 			percent(served(o[workload.Default])), percent(served(o["no breakers"])),
 			percent(served(o[workload.OracleName])), percent(gap))
 		s.judge(Criterion{ID: "SC-001", Workload: w.Name, Where: "virtual", Target: "99.5 % of the gap",
-			Measured: percent(gap)}, gap.Value >= gapTarget, whyLost(o))
+			Measured: percent(gap)}, gap.Value >= gapTarget, whyLost(w, o))
 	}
 	s.tables = append(s.tables, t, pools)
 	return s

@@ -28,8 +28,8 @@ type load struct {
 	outcome  *workload.Outcome
 }
 
-// newLoad returns clients that use the proxy at an address. roots are the root certificates for the target of
-// https:// requests.
+// newLoad returns clients that use the proxy at the address proxy. They accept the target's certificate for https://
+// requests if one of roots has signed it.
 func newLoad(w *workload.Workload, proxy string, roots *x509.CertPool) *load {
 	transport := &http.Transport{
 		Proxy:               http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}),

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package sockets runs workloads through gateways in real time: the built binary of Whirlpool
-// and its peers, with fakes and clients on loopback.
+// Package sockets runs workloads through gateways in real time, with fakes and clients on loopback. The gateways are
+// the built binary of Whirlpool and the proxies that it is compared with (package peers).
 package sockets
 
 import (
@@ -102,7 +102,8 @@ func (l *listeners) refuse(proxy int) {
 	}
 }
 
-// follow opens and closes sockets as the workload requires. It begins at the pool's Begin and ends at close.
+// follow opens and closes sockets at the times of the workload's changes. These times count from the pool's Begin.
+// Its goroutines end when close is called.
 func (l *listeners) follow(w *workload.Workload) {
 	for i := range w.Pool {
 		changes := w.Pool[i].Changes
@@ -126,7 +127,7 @@ func (l *listeners) follow(w *workload.Workload) {
 	}
 }
 
-// close closes all sockets and waits until their goroutines have ended, which use the pool.
+// close closes all sockets and waits until all goroutines of the listeners have ended. The pool is not used afterwards.
 func (l *listeners) close() {
 	close(l.ended)
 	for i := range l.addrs {

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
-// Overhead is the result of one pair of measurements: of the gateway with its defaults (on), and with all
-// parts turned off that can be (off).
+// Overhead is the result of one pair of measurements: one of the gateway with its defaults (on), and one
+// with all optional parts turned off (off).
 type Overhead struct {
 	CPU  float64 // ratio of the CPU time per request, on to off
 	Rate float64 // ratio of the requests per second, on to off
@@ -72,7 +72,7 @@ func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	return pairs, nil
 }
 
-// settled waits until the start of a gateway is complete, at most 5 s, and returns the CPU time (s) that it took.
+// settled waits until the start of a gateway is complete, at most 5 s. It returns the CPU time (s) of the start.
 func settled(r *peers.Running) float64 {
 	used, _ := r.Usage()
 	for range 25 {
@@ -112,8 +112,8 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests,
 			result.Error)
 	}
-	// The load begins before its measurement. The CPU times of both runs therefore cover more requests than are
-	// counted, in the same proportion.
+	// The load begins before its measurement. So the CPU time of a run covers more requests than are counted. The
+	// ratio of these two numbers of requests is the same with the defaults and with optional parts off.
 	used, _ := r.Usage()
 	return (used - start) * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
 }

@@ -22,7 +22,7 @@ import (
 type PolicyResult struct {
 	Changes  int
 	Requests int           // requests that began after the response to a change
-	Old      int           // the requests among these that ran under the previous policy
+	Old      int           // those of Requests that ran under the previous policy
 	Slowest  time.Duration // duration of the slowest change
 }
 
@@ -48,6 +48,9 @@ func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 		return nil, err
 	}
 	defer r.Stop()
+	if err := r.WaitFor(api); err != nil { // the gateway listens for clients before it listens for the API
+		return nil, err
+	}
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: r.Addr}), MaxIdleConnsPerHost: 16}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: giveUp}

@@ -41,8 +41,8 @@ func (r *Result) Reached() (n int) {
 	return n
 }
 
-// Extra returns the number of attempts beyond one per request. It counts the attempts that reached a proxy,
-// or those that the gateway reports if these are more. The latter include refused connections.
+// Extra returns the number of attempts beyond one per request. It uses the larger of two counts: the requests that
+// reached a proxy, and the attempts that the gateway reports, which include refused connections.
 func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r.Served) }
 
 // Bench runs workloads. It is not safe for concurrent use.
@@ -54,8 +54,8 @@ type Bench struct {
 	runs int
 }
 
-// network returns the number of the network for the next fakes. Each run gets another network, which
-// other processes most probably do not use.
+// network returns the number of the network for the next fakes. Each run gets a network of its own, which other
+// processes most probably do not use.
 func (b *Bench) network() int {
 	b.runs++
 	return (os.Getpid()*31+b.runs)%253 + 2

@@ -18,7 +18,7 @@ import (
 
 var direct = Gateway{Name: "direct"}
 
-// Without a gateway, the result of each request is that of the workload's first proxy.
+// Without a gateway, each request has the result of an attempt through the workload's first proxy.
 func TestRun(t *testing.T) {
 	w := workload.New(1, 0.1).Noise(0.3, 1000)
 	w.Requests = 200

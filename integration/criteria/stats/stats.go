@@ -1,5 +1,5 @@
-// Package stats has the statistics of the criteria: confidence intervals of proportions, of quantiles and of
-// the share of a gap. All intervals have a confidence of 95 %.
+// Package stats has the statistics of the criteria, with confidence intervals: shares, quantiles, ratios, and the
+// part of a gap that a gateway closes. All intervals have a confidence of 95 %.
 package stats
 
 import (
@@ -54,10 +54,10 @@ func Median(sample []float64) float64 { return Quantile(sample, 0.5).Value }
 // resamples is the number of resamples of a bootstrap.
 const resamples = 1000
 
-// Gap returns the share of the gap between base and best that ours closes: (ours - base) / (best - base),
-// where each is the number of requests served on the same trace. The interval is the percentile bootstrap
-// (Efron 1979) over requests, with the seed. If there is no gap, the value is 1 if ours is not below best,
-// and NaN otherwise.
+// Gap returns the share of the gap between base and best that ours closes: (ours - base) / (best - base). In this
+// formula, base, ours and best stand for the numbers of requests that three runs served on the same trace. The
+// interval is the percentile bootstrap (Efron 1979) over requests, with the seed. If base and best are equal, the
+// value is 1 if ours is not below best, and NaN otherwise.
 func Gap(base, ours, best []bool, seed uint64) Interval {
 	var count [8]float64 // numbers of requests; the three bits of the index stand for the runs that served them
 	for i := range base {
@@ -149,8 +149,8 @@ func binomial(rng *rand.Rand, n, p float64) float64 {
 	}
 }
 
-// Ratio returns the ratio of two counts of rare events, a : b, with its interval by the normal
-// approximation of the logarithm. The value is NaN if b is 0.
+// Ratio returns the ratio a : b of two counts of rare events. Its interval uses the normal approximation of the
+// logarithm. The value is NaN if b is 0.
 func Ratio(a, b int) Interval {
 	if b == 0 {
 		return Interval{math.NaN(), math.NaN(), math.NaN()}

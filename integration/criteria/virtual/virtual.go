@@ -26,8 +26,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// Run runs a workload through an engine with the configuration cfg. It replaces the proxies in cfg by those
-// of the workload. cache is a folder for the compiled built-in plugins, which each run loads.
+// Run runs a workload through an engine with the configuration cfg. It replaces the proxies in cfg by those of the
+// workload. Each run loads the built-in plugins; cache is a folder for their compiled code.
 func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *workload.Outcome {
 	var o *workload.Outcome
 	synctest.Test(t, func(t *testing.T) {

@@ -44,7 +44,7 @@ func (c Catalog) resize(w *Workload, requests int) {
 
 func (w *Workload) rng() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0x6661756c)) }
 
-// Kind is one type of fault. Make returns its workload for each of the Levels.
+// Kind is one type of fault. Make returns the workload of the kind for one of the Levels.
 type Kind struct {
 	Name, Text string
 	Levels     []float64 // shares of attempts that fail, or of the time in which proxies fail
@@ -98,8 +98,8 @@ func levelName(kind string, level float64) string { return fmt.Sprintf("%s %g", 
 // FailingRates are the probabilities of failure of the two bad proxies of SC-002.
 func FailingRates() []float64 { return []float64{0.7, 0.8, 0.9, 1} }
 
-// TwoFailing returns a workload of SC-002. Two of eight proxies fail with the probability fails; the others
-// fail 1 % of attempts.
+// TwoFailing returns a workload of SC-002. Two of eight proxies fail; the parameter fails is the share of their
+// attempts that fail. The other six proxies fail 1 % of attempts.
 func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	w := c.base(fmt.Sprintf("two failing %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -111,8 +111,8 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	return w
 }
 
-// Noise returns a workload with healthy proxies only, which have random errors with the probability
-// fails.
+// Noise returns a workload with healthy proxies only. They have random errors; the parameter fails is the probability
+// of an error.
 func (c Catalog) Noise(fails, rate float64) *Workload {
 	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -134,8 +134,8 @@ func (c Catalog) Waits() []*Workload {
 	return []*Workload{hang, refuse, mix}
 }
 
-// Deaths returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: with a 503, by
-// refusing, or by hanging.
+// Deaths returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: it responds with 503,
+// refuses connections, or hangs.
 func (c Catalog) Deaths() *Workload {
 	w := c.base("one dies after the other")
 	w.Rate = max(100*c.Scale, 20)
@@ -192,8 +192,8 @@ func (c Catalog) Choices() []*Workload {
 	}
 }
 
-// Dead returns the workload of SC-010 with dead proxies. Three of ten proxies are dead (one refuses, one
-// hangs, one responds with 503); the others fail 2 % of attempts.
+// Dead returns the workload of SC-010 with dead proxies. Three of ten proxies are dead (one refuses, one hangs, one
+// responds with 503). The other seven proxies fail 2 % of attempts.
 func (c Catalog) Dead() *Workload {
 	w := c.base("three of ten are dead")
 	s := healthy
@@ -204,7 +204,7 @@ func (c Catalog) Dead() *Workload {
 	return w
 }
 
-// Even returns the other workload of SC-010: all attempts fail with the same probability.
+// Even returns the workload of SC-010 without dead proxies: all attempts fail with the same probability.
 func (c Catalog) Even(fails float64) *Workload {
 	w := c.Noise(fails, c.Rate)
 	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)

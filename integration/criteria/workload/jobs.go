@@ -6,7 +6,7 @@ type Job struct {
 	Variants []string // names of Variants, or OracleName
 }
 
-// PartsLevel is the level of each kind for the variants with one part turned off or on.
+// PartsLevel is the level (Kind.Levels) at which the variants of Parts run each kind of fault.
 const PartsLevel = 0.2
 
 // The rates of SC-002 in requests per second: 2.5 and 0.05 for each proxy.
@@ -15,8 +15,8 @@ const (
 	ColdRate = 0.4
 )
 
-// NoiseLevels are shares of random errors. For each, SC-002 measures the capacity that a healthy pool loses
-// to breakers.
+// NoiseLevels are shares of attempts that fail at random. For each level, SC-002 measures the capacity that a healthy
+// pool loses because its breakers open.
 func NoiseLevels() []float64 { return []float64{0.01, 0.02, 0.05} }
 
 // NoiseRate is the number of requests per second of the workloads for NoiseLevels.

@@ -8,10 +8,10 @@ import (
 // OracleName is the name of the variant that Oracle simulates.
 const OracleName = "oracle"
 
-// Oracle returns the outcome of a gateway that reads the trace. For each attempt it considers the proxies
-// that the request has not used, or all proxies if the request has used them all. Among these it chooses the
-// proxy with the smallest probability of failure at that moment and, if several are equal, the fastest. It
-// does not read the luck of an attempt. It makes at most the given number of attempts, without backoff.
+// Oracle returns the outcome of a gateway that reads the trace. For each attempt it considers the proxies that the
+// request has not used, or all proxies if the request has used them all. Among these it chooses the proxy with the
+// smallest probability of failure at that moment and, if several are equal, the fastest. It does not read the luck of
+// an attempt. It makes at most the given number of attempts, or at most MaxAttempts if that is set, without backoff.
 func (w *Workload) Oracle(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
@@ -39,7 +39,7 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	return o
 }
 
-// best returns the best proxy for a target at the time at, among the proxies that are not in used.
+// best returns the best proxy for a target at a given time, among the proxies that are not in used.
 func (w *Workload) best(target int, at time.Duration, used []int) int {
 	best := -1
 	for i := range w.Pool {

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 )
 
-// Points returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter
-// workload of each kind, and those of SC-003 and SC-010.
+// Points returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter workload
+// of each kind, and the workloads of SC-003 and SC-010.
 func Points(c Catalog) (points []*Workload) {
 	add := func(w *Workload) {
 		w.Name += ", short"
@@ -85,8 +85,8 @@ func (c Catalog) Tunnels() *Workload {
 	return w
 }
 
-// Control returns the workload with only one proxy: the first proxy that never fails. Its latencies are
-// the best that a gateway could have on this machine.
+// Control returns the workload with only one of its proxies: the first good one, whose state never changes. The
+// latencies of this workload are the best that a gateway could have on this machine.
 func (w *Workload) Control() *Workload {
 	c := *w
 	c.Name += ", control"

@@ -13,7 +13,7 @@ type Variant struct {
 	Change func(*engine.Config)
 }
 
-// The names of the variants to which the report compares others.
+// The names of the variants to which the report compares the other variants.
 const (
 	Default  = "default"
 	Single   = "single attempt"

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 )
 
-// Workload is a stream of requests and the pool through which they go. All its random choices are
-// functions of its seed.
+// Workload is a stream of requests and the pool of proxies that serves them. All its random choices are functions of
+// its seed.
 type Workload struct {
 	Name        string
 	Seed        uint64
@@ -24,7 +24,8 @@ type Workload struct {
 	Pool        faults.Pool
 }
 
-// Request is one request: its beginning, and the number of its target.
+// Request is one request. At is the time from the beginning of the run to the beginning of the request. Target is the
+// number of its target.
 type Request struct {
 	At     time.Duration
 	Target int
@@ -42,15 +43,15 @@ func (w *Workload) Schedule() []Request {
 	return list
 }
 
-// Luck returns a number in [0, 1) that decides whether the n-th attempt of a request fails (from 0). It does
-// not depend on the proxy, so that all gateways have the same luck with a request, and differ only in their
-// choices.
+// Luck returns a number in [0, 1) that decides whether an attempt of a request fails. n is the number of the attempt,
+// from 0. The luck does not depend on the proxy, so that all gateways have the same luck with a request, and differ
+// only in their choices.
 func (w *Workload) Luck(request, n int) float64 {
 	return float64(w.mix(request, n, 1)>>11) / (1 << 53)
 }
 
-// Latency returns the time until the response of the n-th attempt of a request: a log-normal distribution
-// around the median, with a sigma of 0.25.
+// Latency returns the time until the response of an attempt of a request: a log-normal distribution around the
+// median, with a sigma of 0.25. n is the number of the attempt, from 0.
 func (w *Workload) Latency(request, n int, median time.Duration) time.Duration {
 	rng := rand.New(rand.NewPCG(w.mix(request, n, 2), 0))
 	return time.Duration(float64(median) * math.Exp(0.25*rng.NormFloat64()))
@@ -78,28 +79,29 @@ func (w *Workload) Length() time.Duration {
 type Outcome struct {
 	Workload string
 	Variant  string
-	// One element per request:
+	// Served, Attempts and Latency have one element per request.
 	Served   []bool
 	Attempts []uint8
 	Latency  []float64 // ms, from the request's arrival to the end of its response
-	// Number of attempts through proxies that fail more than 70 % of their attempts.
+	// OnBad is the number of attempts through proxies that fail at least 70 % of their attempts. For the oracle it
+	// does not count proxies that fail exactly 70 %.
 	OnBad int
-	// Time in which breakers of healthy proxies were not closed, as a share of the time of these proxies, 0 to 1.
+	// HealthyOut is the share of time, 0 to 1, in which the breakers of healthy proxies were not closed.
 	// Healthy proxies fail at most 5 % of their attempts.
 	HealthyOut float64
-	// Number of requests that ended because every breaker was open.
+	// AllOpen is the number of requests that ended because every breaker was open.
 	AllOpen int
-	// Number of attempts that began while their proxy's breaker was open.
+	// Late is the number of attempts that began while their proxy's breaker was open.
 	Late int
-	// Number of transitions to open.
+	// Opened is the number of transitions to open.
 	Opened int
-	// For each breaker that opened after its proxy began to fail every attempt: the time between the two, in
-	// seconds.
+	// Excluded has an element for each breaker that opened after its proxy had begun to fail every attempt: the time
+	// from the beginning of these failures to the opening, in seconds.
 	Excluded []float64
-	// For the same breakers: the time from the fifth failed attempt to the opening, in seconds; 0 if the breaker
-	// opened earlier.
+	// AfterBreach has, for the same breakers, the time from the fifth failed attempt to the opening, in seconds. It
+	// is 0 if the breaker opened earlier.
 	AfterBreach []float64
-	// The gateway's counts agree with those of the proxies and the clients.
+	// Reconciled is set if the gateway's counts agree with the counts of the proxies and the clients.
 	Reconciled bool
 }
 
@@ -134,8 +136,8 @@ func (o *Outcome) Within(n int) (served int) {
 	return served
 }
 
-// FirstRetries returns the number n of requests with at least one retry, and the number served of
-// requests that their first retry served.
+// FirstRetries counts requests. The result n is the number of requests with at least one retry. The result served is
+// the number of requests that their first retry served.
 func (o *Outcome) FirstRetries() (served, n int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {

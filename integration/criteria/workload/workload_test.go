@@ -26,7 +26,7 @@ func TestSchedule(t *testing.T) {
 	require.Equal(t, list, w.Schedule())
 }
 
-func TestLuckIsEven(t *testing.T) {
+func TestLuckIsUniform(t *testing.T) {
 	w := &Workload{Seed: 3}
 	first, both := 0, 0
 	for id := range 20_000 {

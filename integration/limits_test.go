@@ -1,0 +1,129 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+const confLimits = "[health]\nreachability = false\n[queue]\nmax_wait = \"30s\"\n"
+
+// requireSpaced requires that the n-th arrival is at least n intervals after began, which is before the first request.
+func requireSpaced(t *testing.T, began time.Time, arrivals []lab.Arrival, interval time.Duration) {
+	t.Helper()
+	slices.SortFunc(arrivals, func(a, b lab.Arrival) int { return a.At.Compare(b.At) })
+	for i, a := range arrivals {
+		require.GreaterOrEqual(t, a.At.Sub(began), time.Duration(i)*interval, "arrival %d", i)
+	}
+}
+
+// Each proxy gets one request for the limited host in 200 ms; the other requests wait, and all are served. Requests for
+// another host do not wait. A limit is no failure.
+func TestS140LimitsPerProxyAndHost(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confLimits+"[[limits]]\nhost = \"*.shop.test\"\nmin_interval = \"200ms\"\n")
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			if a := w.fetch("www.shop.test"); a.status != 200 || a.attempts() != "1" {
+				t.Error(a.status, a.attempts())
+			}
+		})
+	}
+	for range 50 {
+		require.Equal(t, 200, w.fetch("other.test").status)
+	}
+	others := time.Since(began)
+	wg.Wait()
+	all := time.Since(began)
+	for _, f := range w.fakes {
+		limited := slices.DeleteFunc(f.Arrivals(), func(a lab.Arrival) bool {
+			return a.Target != "http://www.shop.test/"
+		})
+		require.Len(t, limited, 6, "both proxies serve the host equally")
+		requireSpaced(t, began, limited, 200*time.Millisecond)
+		require.Equal(t, "closed", w.breaker(f.Name)["state"])
+	}
+	require.GreaterOrEqual(t, all, time.Second)
+	require.Less(t, others, all, "the other host does not wait for the limit")
+	w.reconcile(0)
+}
+
+// The rate of a proxy is changed through the API. If a limit lasts longer than the wait in the queue, the response is a
+// 503 at once, with the time of the limit.
+func TestS141ARateAndItsEnd(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, "[health]\nreachability = false\n")
+	status, body, _ := w.call("PATCH", "/proxies/F1", `{"rate": 0.01}`)
+	require.Equal(t, 200, status, "%s", body)
+	require.Equal(t, 200, w.get().status)
+	a := w.get()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "all_proxies_busy", a.outcome())
+	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+	require.NoError(t, err)
+	require.Greater(t, wait, 30)
+	require.LessOrEqual(t, wait, 100)
+	p := w.json("/proxies/F1")
+	require.Equal(t, 0.01, p["rate"])
+	require.WithinDuration(t, time.Now().Add(100*time.Second), w.at(p["limited_until"]), 60*time.Second)
+	require.Equal(t, 1, w.fakes[0].Count())
+	status, body, _ = w.call("PATCH", "/proxies/F1", `{"rate": 0}`)
+	require.Equal(t, 200, status, "%s", body)
+	require.Equal(t, 200, w.get().status)
+}
+
+// The bytes of a day are counted in both directions, and survive a restart and a kill.
+func TestS142BytesOfTheDaySurviveARestart(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, "[health]\nreachability = false\n")
+	w.stop()
+	w.stateDir = t.TempDir()
+	w.write("[health]\nreachability = false\n[[limits]]\nbytes_per_day = 50000\n")
+	w.run()
+	w.all(lab.Behaviour{Size: 20_000})
+	served := 0
+	for w.get().status == 200 {
+		served++
+		require.Less(t, served, 10, "the limit has no effect")
+	}
+	require.Equal(t, 6, served, "each proxy serves two responses within the limit, and one that exceeds it")
+	for _, f := range w.fakes {
+		today := w.json("/proxies/" + f.Name)["bytes_today"].(float64)
+		require.Greater(t, today, 60_000.0)
+		require.Less(t, today, 65_000.0)
+	}
+	w.stop()
+	w.run()
+	a := w.get()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "all_proxies_busy", a.outcome())
+	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+	require.NoError(t, err)
+	midnight := time.Now().UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+	require.WithinDuration(t, midnight, time.Now().Add(time.Duration(wait)*time.Second), 5*time.Second)
+}
+
+// The bytes of a tunnel count while it is open.
+func TestBytesOfAnOpenTunnelCount(t *testing.T) {
+	t.Parallel()
+	host := responder(t, nil)
+	w := start(t, 1, "[health]\nreachability = false\n[[limits]]\nbytes_per_day = 1000000\n")
+	status, _, c := w.connect(host)
+	require.Equal(t, 200, status)
+	defer c.Close()
+	before := w.json("/proxies/F1")["bytes_today"].(float64)
+	fmt.Fprintf(c, "GET /x HTTP/1.1\r\nHost: %s\r\n\r\n", host)
+	eventually(t, "the bytes are counted", func() bool {
+		return w.json("/proxies/F1")["bytes_today"].(float64) > before+100
+	})
+	require.Equal(t, 1.0, w.json("/proxies/F1")["in_flight"])
+}

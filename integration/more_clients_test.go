@@ -1,0 +1,95 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// S150: httpx, aiohttp, Scrapy and undici fetch a plain site and an intercepted one, by GET and POST, over HTTP and (if
+// they can) SOCKS5. A third of the first attempts gets a 503.
+func TestS150MoreRealClients(t *testing.T) {
+	i := startIntercepting(t, confK+byTurns)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		body, _ := io.ReadAll(q.Body)
+		fmt.Fprintf(w, "hello %s %s %s", q.Host, q.Method, body)
+	}))
+	t.Cleanup(site.Close)
+	i.throughFakes(site.Listener.Addr().String())
+	urls := []string{"http://plain.test/", "https://site.test/"}
+	for name, client := range map[string][]string{
+		"httpx":   {"/usr/bin/python3", "httpx_client.py"},
+		"aiohttp": {"/usr/bin/python3", "aiohttp_client.py"},
+		"Scrapy":  {"/usr/bin/python3", "scrapy_client.py"},
+		"undici":  {"node", "undici_client.mjs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if client[0] == "node" {
+				installNodeClients(t)
+			}
+			inside, before := i.failed.Load(), len(i.fakes[0].Arrivals())
+			cmd := exec.Command(client[0], append([]string{client[1], i.gateway}, urls...)...)
+			cmd.Dir = filepath.Join("testdata", "clients")
+			cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+i.ca, "NODE_EXTRA_CA_CERTS="+i.ca)
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			require.Contains(t, string(out), "ok")
+			failed := 0
+			for _, a := range i.fakes[0].Arrivals()[before:] {
+				if a.Target == "http://plain.test/" {
+					failed++
+				}
+			}
+			require.Greater(t, i.failed.Load(), inside, "a request inside the intercepted site is retried")
+			require.NotZero(t, failed, "a request in absolute form is retried")
+		})
+	}
+}
+
+// throughFakes makes the fakes lead plain.test to a site, and intercepted hosts to the targets. F1 responds with 503,
+// or leads to the target that does.
+func (i *interceptedWorld) throughFakes(site string) {
+	for n, f := range i.fakes {
+		f.Set(func(_ int, q *http.Request) lab.Behaviour {
+			switch {
+			case q.Method == http.MethodConnect && strings.HasPrefix(q.RequestURI, "plain.test:"):
+				return lab.Behaviour{To: site}
+			case q.Method == http.MethodConnect && n == 0:
+				return lab.Behaviour{To: i.bad}
+			case q.Method == http.MethodConnect:
+				return lab.Behaviour{To: i.good}
+			case n == 0:
+				return lab.Status(503)
+			}
+			body, _ := io.ReadAll(q.Body)
+			return lab.Behaviour{Body: fmt.Sprintf("hello plain.test %s %s", q.Method, body)}
+		})
+	}
+}
+
+// installNodeClients installs the packages of testdata/clients/package-lock.json, if they are missing.
+func installNodeClients(t *testing.T) {
+	dir := filepath.Join("testdata", "clients")
+	lock, err := os.Open(filepath.Join(dir, "package-lock.json"))
+	require.NoError(t, err)
+	defer lock.Close()
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)) // one installation at a time
+	if _, err := os.Stat(filepath.Join(dir, "node_modules", "undici")); err == nil {
+		return
+	}
+	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}

@@ -1,0 +1,20 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The bytes of a target are those that its clients have sent and received, in requests and in tunnels.
+func TestBytesOfTargets(t *testing.T) {
+	w := start(t, 1, confK)
+	bytes := func(host string) float64 {
+		return w.json("/targets/" + host)["traffic"].(map[string]any)["bytes"].(float64)
+	}
+	w.request("POST", "http://plain.test/", strings.Repeat("x", 5000))
+	eventually(t, "5000 bytes at plain.test", func() bool { return bytes("plain.test") >= 5000 })
+	require.Less(t, bytes("plain.test"), 6000.0)
+	require.Zero(t, bytes("other.test"))
+}
