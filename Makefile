@@ -1,15 +1,17 @@
 # Whirlpool. The two commands a newcomer needs: `make run` and `make test`. While you work: `make unit`.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(shell packaging/commit)
 # Packages whose tests need nothing but Go: no Debian package, no network. core/evidence is left out, since its
 # simulations take as long as all of these: go test ./core/evidence.
 UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | grep -v -e /plugins/builtin$$ -e /core/evidence$$)
 
-DEBS    := chromium curl python3-requests python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt
+DEBS    := chromium curl python3-requests python3-httpx python3-h2 python3-socksio python3-aiohttp \
+  python3-aiohttp-socks python3-scrapy python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt \
+  tmux prometheus buildah man-db redis-server zip openssh-client openssh-server netcat-openbsd
 
-.PHONY: help build install dist run test unit check deps builtins examples soak bench bench-rivals bench-peers criteria \
-  pgo fuzz clean
+.PHONY: help build install install-files man deb sbom image dist run cluster test unit check deps builtins examples pictures soak bench bench-rivals bench-peers criteria \
+  pgo vet-others fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,18 +20,44 @@ build: ## build bin/whirlpool
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/whirlpool ./cmd/whirlpool
 
 PREFIX    ?= /usr/local
-PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-install: build ## install the binary, the systemd unit and a configuration (PREFIX, DESTDIR); docs/operations.md
-	install -D -m 755 bin/whirlpool $(DESTDIR)$(PREFIX)/bin/whirlpool
+BIN       ?= bin/whirlpool
+
+install: install-files ## install the binary, man pages, completions, the systemd unit and a configuration (PREFIX, DESTDIR)
+
+install-files:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/whirlpool
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/whirlpool
+	$(MAKE) -s man SHARE=$(DESTDIR)$(PREFIX)/share
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' packaging/whirlpool.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/whirlpool.service
 	install -D -m 644 packaging/whirlpool.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/whirlpool.conf
 	install -D -m 644 packaging/whirlpool.logrotate $(DESTDIR)/etc/logrotate.d/whirlpool
 	test -e $(DESTDIR)/etc/whirlpool/koanf.toml || install -D -m 640 koanf.toml $(DESTDIR)/etc/whirlpool/koanf.toml
 
+SHARE ?= bin/share
+
+man: ## man pages and completions, in bin/share
+	packaging/man $(SHARE) $(VERSION)
+
+deb: ## a Debian package for ARCH (default: that of this machine), in dist/
+	packaging/deb $(VERSION) $(or $(ARCH),$(shell go env GOARCH))
+
+sbom: build ## the modules of the binary as CycloneDX, in dist/
+	@mkdir -p dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run ./packaging/sbom bin/whirlpool $(VERSION) >dist/whirlpool.cdx.json
+
+image: ## a container image whirlpool:VERSION, by buildah
+	packaging/image $(VERSION)
+
 dist: ## archives of the binary for PLATFORMS, with SHA256SUMS, in dist/; two builds of a commit are equal byte for byte
+	@.ci/deps zip
 	packaging/dist $(VERSION) $(PLATFORMS)
+
+cluster: build ## two gateways on one lab of flaky proxies, and a store that they share; Debian's redis-server
+	@.ci/deps redis-server
+	packaging/cluster
 
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
@@ -60,6 +88,10 @@ examples: ## build the example plugins into bin/examples
 	@mkdir -p bin/examples
 	@for script in wasm-examples/*/build.sh; do echo "$$script"; "$$script" bin/examples || exit 1; done
 
+pictures: deps ## the pictures of an outage in README.md, made by its tests in Chromium and tmux
+	@.ci/deps aha
+	WHIRLPOOL_PICTURES=$(CURDIR)/docs go test -count=1 -run TestAnOutage ./integration
+
 soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
 
@@ -83,6 +115,10 @@ pgo: build ## rewrite the profile that the compiler optimizes by (cmd/whirlpool/
 	@rm -rf bin/profiles && mkdir -p bin/profiles
 	go run ./integration/bench -peers whirlpool -profiles bin/profiles -rounds 1 -duration 5s -cases "abs 1KB c64,tunnel 1KB c64,connect,abs faults,abs 100KB,503 all"
 	go tool pprof -proto bin/profiles/*.pprof >cmd/whirlpool/default.pgo
+
+vet-others: ## go vet for Windows and macOS
+	CGO_ENABLED=0 GOOS=windows go vet ./cmd/... ./core/...
+	CGO_ENABLED=0 GOOS=darwin go vet ./cmd/... ./core/...
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	@for pkg in $$(go list ./...); do \
