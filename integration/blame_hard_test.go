@@ -36,6 +36,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Fin: true}))
 	}
+	require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
 	var lost, dead atomic.Int64
 	stop := coretest.Repeat(6, func(i int) {
 		if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {

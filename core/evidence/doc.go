@@ -84,7 +84,7 @@
 //
 // Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
 // success to confirm anything. The failures since the pool's last success are then compared with
-// the pool's noise. If the pool has served before, these failures must also span 0.1 s.
+// the pool's noise. These failures must also span 0.1 s, or 25 ms if the pool has never served.
 //
 // Unknown target. A target that has never served and has had less than eight attempts may be a name that does not
 // exist. Clients may request many such names, each once. In an outage, or if no other breaker is closed, no success

@@ -48,7 +48,9 @@ const (
 	// attempts each stay below this number, and a third request exceeds it.
 	unknownAttempts = 8
 
-	minOutage = time.Second / 10 // shortest outage, in a pool that has served (docs/decisions/bursts.md)
+	// The shortest outage of a pool that has served, and of a pool that has not (docs/decisions/bursts.md).
+	minOutage      = time.Second / 10
+	minFirstOutage = time.Second / 40
 	// minEpisode is the minimum time that the failures must span if at least half of the breakers are not closed
 	// (docs/decisions/bursts.md).
 	minEpisode = time.Second / 4

@@ -322,6 +322,21 @@ func TestANewPoolSurvivesDeadNames(t *testing.T) {
 	}
 }
 
+// The first requests of a new pool are a burst of dead names, which ends before minFirstOutage. No breaker opens, even
+// if the proxies do not report that they cannot reach the targets.
+func TestANewPoolSurvivesABurstOfDeadNames(t *testing.T) {
+	for _, n := range []int{3, 8} {
+		p := newPool(n, 10_000, 1)
+		name := 0
+		p.target = func() int { name++; return len(names) + name }
+		p.fails = func(int, int) fault { return either }
+		for range 200 {
+			p.request()
+		}
+		require.Empty(t, p.opened, "N=%d", n)
+	}
+}
+
 // A proxy dies while one target gets nearly all requests. Its breaker opens, although a ban by this
 // target would look the same. Without the second case of Book.limitBan it took 46 attempts (5 to
 // 282).

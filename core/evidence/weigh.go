@@ -1,6 +1,9 @@
 package evidence
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // sum is the evidence against a proxy, in nats.
 type sum struct {
@@ -121,14 +124,18 @@ func (b *Book) servedSince(r *record) bool {
 //   - The proxy has failed at least failure_threshold times.
 //   - The evidence of all its failures reaches Needed. The target with the largest part of this evidence may be
 //     dead. Therefore the evidence of all other failures must reach 0.6 x Needed, and a fifth of the whole evidence.
-//   - In a pool that has served before, the streak has lasted for minOutage.
+//   - The streak has lasted for minOutage, or for minFirstOutage if the pool has never served.
 func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	s := &b.poolStreak
 	besides := s.besidesWorst()
 	if s.failures < a.Threshold || s.weight < Needed || besides < 0.6*Needed || 5*besides < s.weight {
 		return false
 	}
-	return !l.hasServed.Load() || int64(a.At)-l.streakBegan.Load() >= int64(minOutage)
+	shortest := minFirstOutage
+	if l.hasServed.Load() {
+		shortest = minOutage
+	}
+	return a.At-time.Duration(l.streakBegan.Load()) >= shortest
 }
 
 // outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. A failure at an
