@@ -279,7 +279,7 @@ func TestTraces(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
-	c, err := load(t, "[cluster]\nurl = \"rediss://u:secret@h:6380/2?client_name=secret\"\nnode = \"a\"\n", nil)
+	c, err := load(t, "[cluster]\nurl = \"rediss://u:secret@h:6380/2?sentinel_password=secret\"\nnode = \"a\"\n", nil)
 	require.NoError(t, err)
 	shown, err := json.Marshal(c.Cluster)
 	require.NoError(t, err)
@@ -369,8 +369,10 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[pool]\nurls = [{ scheme = \"http\" }]\n":                    {"pool.urls[0].url", ":2: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]",
 			"x"},
-		"[metrics]\nretention_hours = 169\n":  {"metrics.retention_hours", ":2: ", "169"},
-		"[cluster]\nurl = \"h:6379\"\n":       {"cluster.url", ":2: ", "redis://127.0.0.1:6379"},
+		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
+		"[cluster]\nurl = \"h:6379\"\n":      {"cluster.url", ":2: ", "redis://127.0.0.1:6379"},
+		"[cluster]\nurl = \"rediss://h?skip_verify=1\"\n": {"cluster.url", ":2: ", `"skip_verify"`,
+			"the parameters are addr, ca"},
 		"[cluster]\nname = \"\"\n":            {"cluster.name", ":2: ", "1 to 64"},
 		"[cluster]\nnode = \"a b\"\n":         {"cluster.node", ":2: ", "a b"},
 		"[traces]\nratio = 2\n":               {"traces.ratio", ":2: ", "must be 0 to 1"},

@@ -9,6 +9,8 @@ import (
 	_ "embed" // exchange.lua
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -50,14 +52,16 @@ const refreshSentinel = 2 * time.Second
 
 func options(s string) (o rueidis.ClientOption, err error) {
 	u, err := url.Parse(s)
-	if err != nil || !slices.Contains([]string{"redis", "rediss", "valkey", "valkeys"}, u.Scheme) || u.Host == "" {
+	if err != nil || !slices.Contains([]string{"redis", "rediss", "valkey", "valkeys"}, u.Scheme) || u.Host == "" ||
+		u.Fragment != "" {
 		return o, errors.New(
 			"must be a URL such as redis://127.0.0.1:6379, redis://user:password@host:6379/0 or rediss://host:6379")
 	}
+	if err := checkParameters(u.RawQuery); err != nil {
+		return o, err
+	}
 	if o, err = rueidis.ParseURL(s); err != nil {
-		return o, errors.New("is not a URL of a store: the database is a number after the host, such as /0, and " +
-			"the parameters are addr, ca, cert, client_name, dial_timeout, key, master_set, protocol, " +
-			"sentinel_password, sentinel_user and write_timeout")
+		return o, errors.New("is not a URL of a store: the database is a number after the host, such as /0")
 	}
 	if err := setTLS(o.TLSConfig, u.Query()); err != nil {
 		return o, err
@@ -70,6 +74,39 @@ func options(s string) (o rueidis.ClientOption, err error) {
 	o.Sentinel.TLSConfig, o.Sentinel.ClientName = o.TLSConfig, o.ClientName
 	o.Sentinel.TopologyRefreshInterval = refreshSentinel
 	return o, nil
+}
+
+// parameters are the parameters that a URL may have. rueidis has more of them, such as skip_verify, which turns the
+// check of the store's certificate off.
+var parameters = []string{"addr", "ca", "cert", "key", "master_set", "sentinel_password", "sentinel_user"}
+
+// checkParameters returns an error if query, that of a URL, has another parameter than those in parameters, if one
+// besides addr occurs twice, or if an addr is not HOST:PORT.
+func checkParameters(query string) error {
+	allowed := "the parameters are " + strings.Join(parameters, ", ")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("has parameters that cannot be read; " + allowed)
+	}
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		switch {
+		case slices.Contains(parameters, name):
+		case strings.Contains(query, "@"): // the name may be a part of a password
+			return errors.New("has an unknown parameter; " + allowed + "; in a user or password, ? is %3F")
+		default:
+			return fmt.Errorf("has an unknown parameter %q; %s", name, allowed)
+		}
+		if len(q[name]) > 1 && name != "addr" {
+			return fmt.Errorf("has the parameter %s twice", name)
+		}
+	}
+	for _, addr := range q["addr"] {
+		host, port, err := net.SplitHostPort(addr)
+		if n, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || n == 0 || host == "" {
+			return errors.New("has an addr that is not HOST:PORT")
+		}
+	}
+	return nil
 }
 
 // setTLS sets the certificate authority and the client certificate from the files that the parameters q of a URL

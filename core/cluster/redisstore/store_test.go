@@ -135,12 +135,48 @@ func TestURLs(t *testing.T) {
 	} {
 		require.NoError(t, redisstore.CheckURL(good), good)
 	}
-	for _, bad := range []string{"", "h:6379", "http://h", "redis://", "redis://u:secret@h/x", "redis://:secret@h:x"} {
+	for _, bad := range []string{
+		"", "h:6379", "http://h", "redis://", "redis://u:secret@h/x", "redis://:secret@h:x", "redis://u:1#secret@h",
+		"redis://u:1?secret@h", "redis://u:1?secret=2@h", "redis://u:1?addr=secret@h", "redis://h?secret=%zz",
+	} {
 		err := redisstore.CheckURL(bad)
 		require.Error(t, err, bad)
 		require.NotContains(t, err.Error(), "secret")
 	}
 	require.Equal(t, "rediss://h:6380/2", redisstore.Redacted("rediss://user:secret@h:6380/2?x=secret"))
+}
+
+// Only the parameters that docs/cluster.md names are allowed: rueidis has others, such as one that turns the check of
+// certificates off.
+func TestParameters(t *testing.T) {
+	const allowed = "the parameters are addr, ca, cert, key, master_set, sentinel_password, sentinel_user"
+	for query, want := range map[string]string{
+		"skip_verify":                   `has an unknown parameter "skip_verify"; ` + allowed,
+		"skip_verify=false":             `has an unknown parameter "skip_verify"; ` + allowed,
+		"master_set=m&Master_set=n":     `has an unknown parameter "Master_set"; ` + allowed,
+		"db=1":                          `has an unknown parameter "db"; ` + allowed,
+		"client_name=secret":            `has an unknown parameter "client_name"; ` + allowed,
+		"master_set=m&master_set=m":     "has the parameter master_set twice",
+		"addr=i:1&addr=sentinel2":       "has an addr that is not HOST:PORT",
+		"addr=:1":                       "has an addr that is not HOST:PORT",
+		"addr=i:0":                      "has an addr that is not HOST:PORT",
+		"addr=i:65536":                  "has an addr that is not HOST:PORT",
+		"addr=i:1&addr=[::1]:2":         "",
+		"sentinel_password=%26&addr=i:": "has an addr that is not HOST:PORT",
+		"sentinel_password=p@ss%26":     "",
+	} {
+		err := redisstore.CheckURL("rediss://u:secret@h:6380/2?" + query)
+		if want == "" {
+			require.NoError(t, err, query)
+			continue
+		}
+		require.EqualError(t, err, want, query)
+	}
+	page, err := os.ReadFile("../../../docs/cluster.md")
+	require.NoError(t, err)
+	for name := range strings.SplitSeq(strings.TrimPrefix(allowed, "the parameters are "), ", ") {
+		require.Contains(t, string(page), name+"=")
+	}
 }
 
 // The commands that docs/cluster.md names are enough for a user of the store. The error of a wrong password does not
