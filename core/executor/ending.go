@@ -36,7 +36,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	if r.served {
 		o := &x.event.Outcome
 		if !relayed.Complete() {
-			relayed.Direct = x.proxy.Direct()
+			relayed.Direct, relayed.Literal = x.proxy.Direct(), x.tuning.Targets == nil
 			*o = verdict.EndRelay(*o, relayed)
 		}
 		x.event.Ended = at
@@ -46,6 +46,9 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		switch {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
+		case o.Result == core.ResultFailure && relayed.ClientLeft: // the attempt has failed, the request has not
+			x.result.Final = core.FinalCancelled
+			x.logFailed(o)
 		case o.Result == core.ResultFailure:
 			x.result.Final = core.FinalNotRetryable // the client has already received another X-Whirlpool-Outcome
 			x.logFailed(o)

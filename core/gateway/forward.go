@@ -125,12 +125,12 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	broke, left := r.copyBody(x, in, framing == http1.Chunked)
 	switch {
 	case left:
-		r.closeRelay(x, in.Status, nil, true)
+		r.closeRelay(x, in, broke, true)
 		r.conn.reset() // a client that still reads must not take the end of the connection for the end of the body
 		return false
 	case broke != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		relayed := r.closeRelay(x, in.Status, broke, false)
+		relayed := r.closeRelay(x, in, broke, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
 		}
@@ -145,17 +145,21 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 
 // closeRelay ends the use of the proxy connection and closes the exchange. A second call does not change the recorded
 // result of the exchange.
-func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
+func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke error, left bool) verdict.Relayed {
+	status, measured := in.Status, in.Framing == http1.Length
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
 	relayed.ClientLeft, r.log.left = left, left
+	if left && broke != nil {
+		relayed.Silent, relayed.Measured = r.ended.Sub(r.silent), measured
+	}
 	x.Close(status, relayed, r.ended)
 	return relayed
 }
 
 // copyBody writes r.out, which contains the head of the response, and then the body. The result broke is the error
 // that ended the body of the proxy's response early. The result left is set if the client has left, or a write to the
-// client failed.
+// client failed. If both are set, the client left while copyBody waited for the proxy.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
 		// All buffered bytes are written in one call.
@@ -166,7 +170,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 					if chunked {
 						r.out.buf = http1.AppendLastChunk(r.out.buf, in.Trailers())
 					}
-					r.closeRelay(x, in.Status, nil, false)
+					r.closeRelay(x, in, nil, false)
 					return nil, !r.conn.write(r.out.buf)
 				}
 				if err != nil {
@@ -245,7 +249,8 @@ func (r *request) limitSilence(in *transport.Response) {
 	if r.forward.Request.Rest == nil { // otherwise the transport reads the request's body from the client
 		wait = min(wait, watchAfter)
 	}
-	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(wait))
+	r.silent = r.server.Now()
+	in.SetReadDeadline(&r.forward.Control, r.silent.Add(wait))
 }
 
 // outwait is called if the wait for the next bytes of a response's body has ended with err. It reports whether the

@@ -31,6 +31,7 @@ type request struct {
 	granted   *access.Account // the user for whom grant has counted the request; nil if there is no such user
 	continued bool            // 100 Continue has been sent
 	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
+	silent    time.Time       // when the last wait for the response's body began
 
 	// established is set if the client got the response to its CONNECT before a tunnel was open, because the CONNECT
 	// may be intercepted.

@@ -55,6 +55,7 @@ type options struct {
 	dial    transport.DialFunc // opens connections to the proxy
 	roots   *x509.CertPool     // of targets; nil for those of the system
 	log     slog.Handler       // nil for none
+	targets executor.Targets   // nil for blame = "literal"
 }
 
 // rig is a gateway on real sockets with one proxy, which is a function of the test.
@@ -108,7 +109,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	}
 	tuning := executor.Tuning{
 		FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} },
-		AttemptTimeout: o.attempt,
+		AttemptTimeout: o.attempt, Targets: o.targets,
 	}
 	tuning.Rules, err = rules.Compile(o.rules, nil)
 	require.NoError(t, err)

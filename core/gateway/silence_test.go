@@ -2,16 +2,20 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -36,6 +40,62 @@ func TestAClientLeavesASilentBody(t *testing.T) {
 		c.Close()
 		r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
 		require.Equal(t, verdict.ClientLeft, r.recorded.Attempts()[0].Outcome.Cause, name)
+		r.free()
+	}
+}
+
+// awaitedConn is a connection to a proxy. It sends a value to long when a read deadline of more than a minute is set.
+type awaitedConn struct {
+	net.Conn
+	long chan<- struct{}
+}
+
+func (c awaitedConn) SetReadDeadline(t time.Time) error {
+	err := c.Conn.SetReadDeadline(t)
+	if time.Until(t) > time.Minute {
+		c.long <- struct{}{}
+	}
+	return err
+}
+
+// noSuspects are targets that are never suspect.
+type noSuspects struct{}
+
+func (noSuspects) Suspect(evidence.Target) bool                                { return false }
+func (noSuspects) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
+func (noSuspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
+
+// A client may not wait for a body that has stalled. If the body has a Content-Length and has been silent for ten
+// seconds, the attempt has failed nevertheless.
+func TestAClientLeavesAStalledBody(t *testing.T) {
+	const measured = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none"
+	for name, c := range map[string]struct {
+		half   string
+		silent time.Duration
+		want   core.Cause
+	}{
+		"stalled":           {measured, 10 * time.Second, verdict.AnswerBrokeOff},
+		"silent for less":   {measured, 10*time.Second - 1, verdict.ClientLeft},
+		"of unknown length": {halfChunked, time.Hour, verdict.ClientLeft},
+	} {
+		var silent atomic.Int64
+		began, long := time.Now(), make(chan struct{}, 10)
+		r := newRig(t, answering(func(*http.Request, string) string { return c.half }), func(o *options) {
+			o.BodyIdle, o.targets = time.Hour, noSuspects{}
+			o.now = func() time.Time { return began.Add(time.Duration(silent.Load())) }
+			o.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				raw, err := (&net.Dialer{}).DialContext(ctx, network, address)
+				return awaitedConn{raw, long}, err
+			}
+		})
+		client := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		client.head("GET", 200)
+		<-long // the body has been silent for watchAfter
+		silent.Store(int64(c.silent))
+		client.Close()
+		r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
+		require.Equal(t, c.want, r.recorded.Attempts()[0].Outcome.Cause, name)
+		require.Equal(t, []string{"cancelled"}, r.recorded.finals(), name)
 		r.free()
 	}
 }

@@ -315,6 +315,8 @@ func (e *SchemeError) Error() string {
 
 var errLoop = errors.New("the proxy leads back to this gateway")
 
+var errStalled = errors.New("the response's body stalled, and the client left")
+
 var errRequestBroke = errors.New("the request's body ended early")
 
 // conclude sets the fields that follow from cause and charge.
@@ -383,6 +385,21 @@ type Relayed struct {
 	RequestBroke bool  // the client's request body ended early
 	Stopped      bool  // the gateway cancelled the attempt: the client left, or the gateway shuts down
 	Direct       bool  // the attempt went to the target without a proxy
+	Literal      bool  // breaker.blame is "literal"
+
+	// If the client left while the gateway waited for the next bytes of the body:
+	Silent   time.Duration // how long no byte had arrived; otherwise 0
+	Measured bool          // the response has a Content-Length
+}
+
+// stallTime is the silence after which the proxy or the target is charged with a body that a client does not wait for.
+// It is longer than the usual waits of clients that leave for reasons of their own.
+const stallTime = 10 * time.Second
+
+// stalled reports whether the client left because the body had stalled. Only a body of a known length counts: an event
+// stream may be silent for long.
+func (r *Relayed) stalled() bool {
+	return r.ClientLeft && r.Measured && r.Silent >= stallTime && !r.Literal
 }
 
 // Complete reports whether the client got the whole response. If Complete returns true, EndRelay returns the outcome
@@ -392,10 +409,12 @@ func (r *Relayed) Complete() bool { return r.Broke == nil && !r.ClientLeft }
 // EndRelay returns the outcome of an attempt whose response was relayed; o is the outcome of the attempt when
 // the head arrived.
 func EndRelay(o core.Outcome, r Relayed) core.Outcome {
-	switch {
-	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
+	if r.stalled() {
+		r.Broke = errStalled
+	} else if r.ClientLeft || r.Broke != nil && (r.RequestBroke || r.Stopped) {
 		return ended(o, ClientLeft, core.ResultCancelled, "", o.Err)
-	case r.Broke != nil:
+	}
+	if r.Broke != nil {
 		o = ended(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.Broke)
 		if o.Charge = direct(r.Direct, o.Charge); r.Direct {
 			o.Verdict = core.Excluded

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -238,6 +239,20 @@ func TestEndRelay(t *testing.T) {
 		"ended early by a direct target": {Relayed{Broke: io.ErrUnexpectedEOF, Direct: true},
 			conclusion{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.NoRetry}},
 		"the client left": {Relayed{ClientLeft: true},
+			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
+		"the client left a stalled body": {Relayed{ClientLeft: true, Measured: true, Silent: stallTime},
+			conclusion{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.NoRetry}},
+		"the client left a stalled body of a direct target": {
+			Relayed{ClientLeft: true, Measured: true, Silent: stallTime, Direct: true},
+			conclusion{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.NoRetry}},
+		"the client left a body that had been silent for less": {
+			Relayed{Broke: io.EOF, ClientLeft: true, Measured: true, Silent: stallTime - 1},
+			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
+		"the client left a silent body of unknown length": {
+			Relayed{Broke: io.EOF, ClientLeft: true, Silent: time.Hour},
+			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
+		"the client left a stalled body, literal": {
+			Relayed{ClientLeft: true, Measured: true, Silent: time.Hour, Literal: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
 		"the request's body ended early": {Relayed{Broke: io.EOF, RequestBroke: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
