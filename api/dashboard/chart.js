@@ -1,57 +1,119 @@
-// Charts: stacked bars over time.
+// Charts: stacked bars over time. uPlot draws them (uplot.js, version 1.6.32, unchanged; https://github.com/leeoniya/uPlot).
+import uPlot from "./uplot.js";
 import { el, number } from "./dom.js";
+
+const height = 156; // px, with the labels of the time axis
+
+const charts = new WeakMap(); // the chart of a figure element
+
+// stackedBars draws samples as stacked bars in a figure element. Each sample has its end at, a duration of step ms, a
+// title, and a value for each kind, from the bottom up. A kind is the class of its colour. from and to are the limits of
+// the time axis, in ms; labels are [time, text]. marks are vertical lines, each with a time at and a title. most is the
+// end of the value axis; without it, the largest sum determines it. The caption shows the title of the sample or mark
+// under the pointer, or of the latest sample.
+export function stackedBars(figure, samples, view) {
+  let chart = charts.get(figure);
+  if (!chart || chart.kinds.join() !== view.kinds.join()) {
+    chart?.destroy();
+    charts.set(figure, (chart = newChart(figure, view.kinds)));
+  }
+  chart.draw(samples, view);
+}
+
+function newChart(figure, kinds) {
+  let samples = [],
+    view = { kinds, marks: [], labels: [] };
+  const plot = el("div", { role: "img", "aria-label": figure.dataset.label }),
+    caption = el("figcaption");
+  figure.replaceChildren(plot, caption);
+  const grid = () => cssVariable("--line"),
+    text = () => cssVariable("--quiet");
+  const u = new uPlot(
+    {
+      width: figure.clientWidth || 800,
+      height,
+      padding: [8, 20, 0, 0],
+      legend: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+      scales: {
+        x: { time: false, range: () => [view.from, view.to] },
+        y: { range: (_, least, largest) => [0, view.most || ceiling(largest)] },
+      },
+      axes: [
+        { stroke: text, size: 28, gap: 8, grid: { show: false }, ticks: { show: false }, splits: () => view.labels.map(l => l[0]), values: () => view.labels.map(l => l[1]) },
+        { stroke: text, size: 48, grid: { stroke: grid, width: 1 }, ticks: { show: false }, splits: (_, axis, least, largest) => [0, largest / 2, largest], values: (_, all) => all.map(v => number.format(v)) },
+      ],
+      // The series are sums of kinds. The largest sum is drawn first, and the smaller ones on top of it.
+      series: [{}, ...kinds.toReversed().map(kind => ({ fill: () => cssVariable(colours[kind]), width: 0, points: { show: false }, paths: bars }))],
+      hooks: { draw: [drawMarks], setCursor: [showCaption] },
+    },
+    [[], ...kinds.map(() => [])],
+    plot,
+  );
+  const resized = new ResizeObserver(() => u.setSize({ width: figure.clientWidth || 800, height }));
+  resized.observe(figure);
+
+  function drawMarks(u) {
+    u.ctx.save();
+    u.ctx.strokeStyle = cssVariable("--retried");
+    u.ctx.lineWidth = 2 * devicePixelRatio;
+    u.ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+    for (const m of view.marks) {
+      const x = u.valToPos(m.at, "x", true);
+      u.ctx.beginPath();
+      u.ctx.moveTo(x, u.bbox.top);
+      u.ctx.lineTo(x, u.bbox.top + u.bbox.height);
+      u.ctx.stroke();
+    }
+    u.ctx.restore();
+  }
+
+  function showCaption(u) {
+    const { left } = u.cursor,
+      over = left >= 0;
+    const mark = over && view.marks.find(m => Math.abs(u.valToPos(m.at, "x") - left) < 5);
+    const at = over ? u.posToVal(left, "x") : 0;
+    const sample = over ? samples.find(s => at > s.at - view.step && at <= s.at) : samples.at(-1);
+    caption.textContent = (mark || sample)?.title || "";
+  }
+
+  return {
+    kinds,
+    draw(newSamples, newView) {
+      samples = newSamples;
+      view = { marks: [], ...newView };
+      view.marks = view.marks.filter(m => m.at > view.from);
+      const shown = kinds.filter(k => samples.some(s => s[k] > 0));
+      if (view.marks.length) shown.push("mark");
+      figure.dataset.kinds = shown.join(" ");
+      // The first time has no bar. It tells uPlot the width of the bars, even if there is only one sample.
+      const first = samples.length ? samples[0].at - view.step : view.from;
+      const data = [[first, ...samples.map(s => s.at)]],
+        sums = samples.map(() => 0);
+      for (const k of kinds) {
+        samples.forEach((s, i) => (sums[i] += s[k]));
+        data.splice(1, 0, [null, ...sums]);
+      }
+      u.setData(data);
+      showCaption(u);
+    },
+    destroy() {
+      resized.disconnect();
+      u.destroy();
+    },
+  };
+}
+
+const bars = uPlot.paths.bars({ size: [1, Infinity], align: -1, gap: 1 });
+
+// The colour of each kind, a variable of dashboard.css.
+const colours = { first: "--ok", delivered: "--ok", retried: "--retried", refused: "--half", failed: "--bad" };
+
+const cssVariable = name => getComputedStyle(document.documentElement).getPropertyValue(name);
 
 // ceiling returns the smallest of 1, 2, 5, 10, 20, ... that is at least n; for values below 1, of 0.1, 0.2, 0.5, ...
 function ceiling(n) {
-  if (n <= 0) return 1;
+  if (!(n > 0)) return 1;
   const ten = 10 ** Math.floor(Math.log10(n));
   return [1, 2, 5, 10].map(f => f * ten).find(x => x >= n);
-}
-
-// stackedBars draws samples as stacked bars. Each sample has its end at, a duration of step ms, a title, and a value
-// for each kind. from and to are the limits of the time axis, in ms; labels are [time, text, text-anchor]. most is the
-// end of the value axis; without it, the largest sum determines it.
-export function stackedBars(svg, samples, { kinds, from, to, step, labels, marks = [], most: fixed }) {
-  const width = svg.clientWidth || 800,
-    height = 150,
-    left = 44,
-    bottom = 18,
-    top = 8;
-  const high = height - bottom - top;
-  const total = s => kinds.reduce((sum, k) => sum + s[k], 0);
-  const most = fixed || ceiling(Math.max(0, ...samples.map(total)));
-  const y = n => top + high * (1 - n / most),
-    x = at => left + ((at - from) / (to - from)) * (width - left);
-  const lines = [0, 0.5, 1].flatMap(part => [
-    el("line", { x1: left, x2: width, y1: y(part * most), y2: y(part * most) }),
-    el("text", { x: left - 6, y: y(part * most) + 4, "text-anchor": "end" }, number.format(part * most)),
-  ]);
-  const times = labels.map(([at, text, anchor]) =>
-    el("text", { x: x(at), y: height - 4, "text-anchor": anchor || "middle" }, text),
-  );
-  const wide = Math.max(1, (step / (to - from)) * (width - left) - 1);
-  const bars = samples.map(s => {
-    const g = el("g", {}, el("title", {}, s.title));
-    let sum = 0;
-    for (const kind of kinds) {
-      if (s[kind] <= 0) continue;
-      g.append(
-        el("rect", {
-          class: kind,
-          x: x(s.at) - wide,
-          width: wide,
-          y: y(sum + s[kind]),
-          height: (high * s[kind]) / most,
-        }),
-      );
-      sum += s[kind];
-    }
-    return g;
-  });
-  const lists = marks
-    .filter(m => m.at > from)
-    .map(m =>
-      el("g", { class: "mark" }, el("line", { x1: x(m.at), x2: x(m.at), y1: top, y2: top + high }), el("title", {}, m.title)),
-    );
-  svg.replaceChildren(...lines, ...times, ...bars, ...lists);
 }

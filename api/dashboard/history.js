@@ -57,7 +57,7 @@ function draw(h) {
   });
   const part = h.window * 250;
   const labels = [1, 2, 3].map(n => [from + n * part, hour(from + n * part)]);
-  labels.push([from, hour(from), "start"], [to, hour(to), "end"]);
+  labels.push([from, hour(from)], [to, hour(to)]);
   const marks = h.changes.map(c => ({ at: Date.parse(c.at), title: hour(c.at) + ": " + c.text }));
   stackedBars($("history"), bars, { kinds: view.parts.map(p => p[0]), from, to, step, labels, marks, most: view.most });
   showLegend(view);
@@ -114,7 +114,7 @@ document.addEventListener("changed", round);
 
 // attemptHistory draws the attempts of the last hours through one proxy or at one target. query is proxy_id=ID or
 // host=HOST.
-export async function attemptHistory(svg, query) {
+export async function attemptHistory(figure, query) {
   const h = await api("metrics/history?window=6h&" + query),
     to = gatewayNow(),
     from = to - h.window * 1000,
@@ -126,6 +126,6 @@ export async function attemptHistory(svg, query) {
     const title = hour(begin) + ": " + causes.join(", ");
     return { at: Math.min(to, begin + step), delivered: Math.max(0, good), failed: p.attempts - Math.max(0, good), title };
   });
-  const labels = [[from, hour(from), "start"], [to, hour(to), "end"]];
-  stackedBars(svg, bars, { kinds: ["delivered", "failed"], from, to, step, labels });
+  const labels = [[from, hour(from)], [to, hour(to)]];
+  stackedBars(figure, bars, { kinds: ["delivered", "failed"], from, to, step, labels });
 }

@@ -63,7 +63,7 @@ function parts(x, breaker, requests) {
 }
 
 function historyChart() {
-  return $("proxyhistory") || el("svg", { id: "proxyhistory", class: "chart", role: "img", "aria-label": "Attempts by time" });
+  return $("proxyhistory") || el("figure", { id: "proxyhistory", class: "chart", "data-label": "Attempts by time" });
 }
 
 export function reasonsTable(x) {

@@ -58,7 +58,7 @@ poll(
 function draw(now) {
   const from = now - chartSeconds * 1000;
   const labels = [90, 60, 30].map(s => [now - s * 1000, "−" + s + " s"]);
-  labels.push([from, "−" + chartSeconds + " s", "start"], [now, "now", "end"]);
+  labels.push([from, "−" + chartSeconds + " s"], [now, "now"]);
   stackedBars($("chart"), samples, { kinds: Object.keys(kinds), from, to: now, step: 1000, labels });
 }
 

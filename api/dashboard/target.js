@@ -46,7 +46,7 @@ const page = openPage($("target"), "target", async (host, content) => {
     x = await api("targets/" + path + "?window=1h");
   const parts = [el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x)];
   const chart =
-    $("targethistory") || el("svg", { id: "targethistory", class: "chart", role: "img", "aria-label": "Attempts by time" });
+    $("targethistory") || el("figure", { id: "targethistory", class: "chart", "data-label": "Attempts by time" });
   parts.push(el("h3", {}, "Attempts of the last six hours"), chart);
   parts.push(el("h3", {}, "Proxies that get no requests for it"), banned(x.banned, host));
   content.replaceChildren(...parts);

@@ -11,6 +11,14 @@ import { showTarget } from "./target.js";
   window.prompt = window.alert = text => { dialogs.push(text); return null; };
   const one = selector => document.querySelector(selector);
   const text = selector => one(selector).textContent.trim();
+  const kinds = chart => one(chart).dataset.kinds.split(" ");
+  // green reports whether a chart has a green bar.
+  const green = chart => {
+    const canvas = one(chart + " canvas"),
+      data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255 && data[i + 1] > 2 * data[i]) return true;
+    return false;
+  };
   const row = key => one(`tr[data-key="${key}"]`);
   const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
   const enter = key => { one("#login input").value = key; one("#login").requestSubmit(); };
@@ -57,9 +65,15 @@ import { showTarget } from "./target.js";
     await until("draws how long it is open", () => row("F1").querySelector(".band .open").getAttribute("width") < 72 && !row("F2").querySelector(".band .open"));
     await until("tells of the event", () => [...one("#transitions").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
     await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
-    await until("draws the traffic", () => one("#chart .first") && one("#chart .retried") && !one("#chart .failed"));
+    await until("draws the traffic", () => one("#chart").dataset.kinds === "first retried" && green("#chart"));
     await until("says in a sentence what fails", () => text("#verdict").startsWith("1 of 3 proxies fails with 503") && document.title.startsWith("⚠ 1 of 3"));
-    await until("draws the history", () => { refresh(); return one("#history .delivered"); });
+    await until("draws the history", () => { refresh(); return kinds("#history").includes("delivered") && green("#history"); });
+    const plot = one("#history .u-over"), corner = plot.getBoundingClientRect();
+    const point = x => plot.dispatchEvent(new MouseEvent("mousemove", { clientX: x, clientY: corner.top + 9, bubbles: true }));
+    point(corner.left + 1);
+    await until("has no caption where nothing was", () => text("#history figcaption") === "");
+    for (let x = corner.right; x > corner.left && text("#history figcaption") === ""; x--) point(x);
+    await until("shows the figures under the pointer", () => /^..:..: (\d requests|the gateway has started)/.test(text("#history figcaption")));
     if (document.activeElement !== reset) throw new Error("a button loses its focus when the page is brought up to date");
     choose("#groupby", "reason");
     await until("groups the proxies by reason", () => one("#groups").rows.length === 2 && text("#groups").startsWith("503 at ") && location.hash.includes("group=reason"));
@@ -76,14 +90,14 @@ import { showTarget } from "./target.js";
     await until("draws the attempts of a request", () => one("#request").open && one("#request .waterfall tbody").rows.length === 2);
     one("#request .close").click();
     showTarget("origin.test"); // with blame = "literal" no target is listed
-    await until("shows the page of a target", () => one("#target").open && text("#target").includes("retry status") && one("#targethistory .failed") && location.hash.includes("target="));
+    await until("shows the page of a target", () => one("#target").open && text("#target").includes("retry status") && kinds("#targethistory").includes("failed") && location.hash.includes("target="));
     one("#target .close").click();
     await until("shows the events", () => [...one("#events").rows].some(tr => tr.textContent.includes("F1: closed → open, threshold")));
     for (const view of ["success", "latency", "retries", "bans", "cost", "requests"]) {
       choose("#historyview", view);
       if (text("#historylegend") === "") throw new Error("no legend of " + view);
     }
-    await until("marks the start", () => one("#history .mark") && text("#changes").includes("the gateway has started"));
+    await until("marks the start", () => kinds("#history").includes("mark") && text("#changes").includes("the gateway has started"));
     type(one("#find [name=q]"), "f2");
     await until("finds a proxy", () => one("#proxies").rows.length === 1 && row("F2") && text("#more") === "1 found" && location.hash.includes("q=f2"));
     type(one("#find [name=q]"), "");
