@@ -29,6 +29,8 @@ base_delay = 0.1
 judge = "ban_like"
 [health]
 reachability = false
+[timeouts]
+adaptive = false
 `
 
 // bans makes a fake refuse requests for one host.
@@ -85,7 +87,9 @@ func TestS84ABanHoldsForOneHost(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]int{"closed": 5}, w.states())
-	require.Contains(t, w.log.String(), `msg="proxy rests for the target's host"`)
+	eventually(t, "the log says so", func() bool {
+		return strings.Contains(w.log.String(), `msg="proxy rests for the target's host"`)
+	})
 
 	// Now the host refuses the last two proxies as well.
 	bans(w.fakes[3], "strict.test")
@@ -141,7 +145,7 @@ builtin = "ban_like"
 [plugins.bans.config]
 body = ["Are you a robot?", "captcha"]
 fields = ["X-Blocked: yes"]
-rest = 1.0
+rest = 600.0
 `)
 	zip := http.Header{"Content-Encoding": {"gzip"}}
 	page := strings.Repeat("<p>nothing of note</p>\n", 2000)
@@ -153,7 +157,6 @@ rest = 1.0
 		"two chunks":            {Body: "captcha", Pieces: 2, Every: 10 * time.Millisecond},
 		"a field, and any body": {Body: "x", Header: http.Header{"X-Blocked": {"yes, it is"}}},
 	} {
-		time.Sleep(1100 * time.Millisecond) // until the rest of the previous case has ended
 		host := fmt.Sprintf("%d.test", len(name))
 		w.fakes[0].Do(b)
 		w.fakes[1].Do(lab.OK())
@@ -169,7 +172,7 @@ rest = 1.0
 		"empty":               {Status: 204},
 		"gzip":                {Body: gzipped(page), Header: zip},
 		"gzip that is none":   {Body: "plain", Header: zip},
-		"chunks that trickle": {Body: "piece ", Pieces: 4, Every: 150 * time.Millisecond},
+		"chunks that trickle": {Body: "piece ", Pieces: 4, Every: 600 * time.Millisecond},
 		"large":               {Size: 3 << 20, Count: true},
 	} {
 		w.all(b)

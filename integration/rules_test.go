@@ -19,6 +19,8 @@ const confRules = `
 max_attempts = 7
 [health]
 reachability = false
+[timeouts]
+adaptive = false
 `
 
 // One host refuses six of ten proxies with 403. With a rule, all its requests are served by the four others, and the
