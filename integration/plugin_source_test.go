@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -68,7 +69,9 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 		return []any{v["state"], v["fetch"].(map[string]any)["state"]}
 	}
 	eventually(t, "the artifact serves", func() bool { return state("artifact")[0] == "ready" })
-	require.Equal(t, []any{"fetching", "waiting"}, state("signed"))
+	eventually(t, "the first fetch has failed", func() bool {
+		return fmt.Sprint(state("signed")) == "[fetching waiting]"
+	})
 	require.Equal(t, "the server responds with status 503",
 		w.json("/plugins/signed")["fetch"].(map[string]any)["error"])
 	module.Store(wasm.Scorer(wasm.Scores(2)...).Bytes())
@@ -99,6 +102,6 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 	require.NoError(t, w.cmd.Wait())
 	w.run()
 	require.Equal(t, "fetching", state("signed")[0])
-	require.Contains(t, w.log.String(), "does not match")
+	eventually(t, "the log says why", func() bool { return strings.Contains(w.log.String(), "does not match") })
 	require.Equal(t, 200, w.get().status)
 }

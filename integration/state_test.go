@@ -197,7 +197,7 @@ func TestTheStateFolder(t *testing.T) {
 	copies, err := filepath.Glob(path + ".damaged-*")
 	require.NoError(t, err)
 	require.Len(t, copies, 1)
-	require.Contains(t, w.log.String(), copies[0])
+	eventually(t, "the log names the copy", func() bool { return strings.Contains(w.log.String(), copies[0]) })
 
 	// state show and clear
 	out, errs, code = command(t, "state", "show", "--to", "http://"+w.api)
@@ -258,7 +258,9 @@ func TestWithoutAFileNothingIsKept(t *testing.T) {
 		cmd.Wait()
 	}()
 	eventually(t, "it serves", func() bool { _, _, ok := w.tryAPI("GET", "/healthz", ""); return ok })
-	require.Contains(t, w.log.String(), "changes through the API last until the restart")
+	eventually(t, "the log says so", func() bool {
+		return strings.Contains(w.log.String(), "changes through the API last until the restart")
+	})
 	_, answer, _ := w.tryAPI("GET", "/state", "")
 	require.JSONEq(t, `{"kept":false,"dir":"","changes":[]}`, answer)
 	files, err := os.ReadDir(dir)
