@@ -273,10 +273,12 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 		_, err := io.CopyN(c, zeros{}, b.Size)
 		return err == nil
 	case b.Pieces > 0:
-		fmt.Fprintf(&head, "Transfer-Encoding: chunked\r\n\r\n")
+		piece := fmt.Sprintf("%x\r\n%s\r\n", len(body), body)
+		fmt.Fprintf(&head, "Transfer-Encoding: chunked\r\n\r\n%s", piece) // one write, so that they arrive together
 		io.WriteString(c, head.String())
-		for range b.Pieces {
-			fmt.Fprintf(c, "%x\r\n%s\r\n", len(body), body)
+		time.Sleep(b.Every)
+		for range b.Pieces - 1 {
+			io.WriteString(c, piece)
 			time.Sleep(b.Every)
 		}
 		_, err := io.WriteString(c, "0\r\n\r\n")
