@@ -44,8 +44,11 @@ func (w *whirl) queueMetric(name, priority string) (value float64) {
 // High requests get most of the places and wait for less time. Low requests get at least one place in twenty.
 // No request waits for longer than queue.max_wait; then the response has a Retry-After.
 func TestS71HighAndLowShareFourPlaces(t *testing.T) {
-	w := limited(t, 2, "[queue]\nmax_wait = \"1s\"\n")
-	w.all(lab.Slow(20 * time.Millisecond))
+	w := limited(t, 2, "[queue]\nmax_wait = \"1s\"\n[timeouts]\nadaptive = false\n")
+	hold := make(chan struct{}) // until nearly all clients wait
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	w.all(lab.Behaviour{Hold: hold, Delay: 20 * time.Millisecond})
 	type class struct {
 		mu      sync.Mutex
 		served  int
@@ -81,6 +84,8 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 			})
 		}
 	}
+	eventually(t, "nearly all clients wait", func() bool { return w.inState("queued") >= 90 })
+	release()
 	eventually(t, "600 responses", func() bool { return w.arrivals() >= 600 })
 	stop.Store(true)
 	all.Wait()
