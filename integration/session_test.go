@@ -92,7 +92,8 @@ for i in range(3):
 // A session over SOCKS5 keeps its proxy after the proxy that it had before works again, and ends after its ttl without
 // a request.
 func TestSessionsOverSOCKS5End(t *testing.T) {
-	w := start(t, 4, "[retry]\nbase_delay = 0.1\n[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n")
+	w := start(t, 4, "[retry]\nbase_delay = 0.1\n[timeouts]\nadaptive = false\n[[gateway.users]]\nname = \"ann\"\n"+
+		"password = \"pw\"\n")
 	site(w, false)
 	var down *lab.Proxy
 	through := func(ttl string) *lab.Proxy {

@@ -26,7 +26,7 @@ func (w *whirl) served(n int) map[string]int {
 func TestS143Tiers(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, "[health]\nreachability = false\n[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n"+
-		"[breaker]\ntimeout_duration = \"100ms\"\nmax_timeout = \"100ms\"\n")
+		"[breaker]\ntimeout_duration = \"100ms\"\nmax_timeout = \"100ms\"\n[timeouts]\nadaptive = false\n")
 	status, body, _ := w.call("PATCH", "/proxies/F3", `{"tier": 1, "vendor": "dear", "cost_per_request": 0.5}`)
 	require.Equal(t, 200, status, "%s", body)
 	cheap := w.served(30)
@@ -55,7 +55,7 @@ func TestS143Tiers(t *testing.T) {
 // The costs of proxies, vendors and users are counted by bytes and attempts, and survive a restart.
 func TestS144Costs(t *testing.T) {
 	t.Parallel()
-	const users = "[[gateway.users]]\nname = \"ann\"\npassword = \"hunter2secret\"\n"
+	const users = "[timeouts]\nadaptive = false\n[[gateway.users]]\nname = \"ann\"\npassword = \"hunter2secret\"\n"
 	w := start(t, 2, users)
 	w.stop()
 	w.stateDir = t.TempDir()
