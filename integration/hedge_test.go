@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,7 +145,16 @@ func TestAReloadChangesTheHedges(t *testing.T) {
 func TestRequestsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
 		"[timeouts]\nadaptive = false\n[gateway]\nreplay_limit = \"1KiB\"\n")
-	w.all(lab.Slow(300 * time.Millisecond))
+	// The first attempt takes 300 ms. If the request is hedged, it takes so long that the hedge is in flight and wins.
+	var attempts, slow atomic.Int64
+	for _, f := range w.fakes {
+		f.Set(func(int, *http.Request) lab.Behaviour {
+			if attempts.Add(1) == 1 {
+				return lab.Slow(time.Duration(slow.Load()))
+			}
+			return lab.OK()
+		})
+	}
 	for _, c := range []struct {
 		method, body string
 		override     []string
@@ -164,6 +174,11 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 		{"HEAD", "", nil, 2},
 	} {
 		w.clear()
+		attempts.Store(0)
+		slow.Store(int64(300 * time.Millisecond))
+		if c.attempts == 2 {
+			slow.Store(int64(time.Minute))
+		}
 		a := w.do(c.method, c.body, c.override...)
 		require.Equal(t, 200, a.status, c.method)
 		require.Equal(t, c.attempts, w.arrivals(), "%s %d %v", c.method, len(c.body), c.override)
@@ -175,7 +190,8 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 	require.Equal(t, 400, w.get(ovr("hedge_budget=1.1")...).status)
 	require.Equal(t, 400, w.get(ovr("hedge=p99")...).status)
 	w.put(`{"hedge":"off"}`)
-	w.clear()
+	attempts.Store(0)
+	slow.Store(int64(300 * time.Millisecond))
 	require.Equal(t, "1", w.get().attempts())
 	w.put(`{"hedge_budget":0.1}`)
 	require.Equal(t, 400, w.get(ovr("hedge=p95, hedge_budget=0.2")...).status, "more than the global policy allows")
@@ -188,13 +204,6 @@ func TestHedgesOfTunnels(t *testing.T) {
 		fmt.Fprint(rw, "hello")
 	}))
 	t.Cleanup(site.Close)
-	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
-	after := func(d time.Duration, then func(net.Conn)) func(net.Conn) {
-		return func(c net.Conn) {
-			time.Sleep(d)
-			then(c)
-		}
-	}
 	serves := func(c net.Conn) {
 		to, err := net.Dial("tcp", site.Listener.Addr().String())
 		if err != nil {
@@ -205,25 +214,57 @@ func TestHedgesOfTunnels(t *testing.T) {
 		io.Copy(c, to)
 	}
 	closes := func(net.Conn) {}
-	const ms = time.Millisecond
-	both := []string{"F1 failure", "F2 failure", "F3 success"}
+	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
+	const (
+		never = iota
+		atOnce
+		beside // once the other attempt is in flight, too
+		last   // once the gateway has noticed the end of the other attempt
+	)
+	type target struct {
+		when int
+		then func(net.Conn)
+	}
+	outcomes := func(all ...string) []string { // the third attempt goes through F3
+		for i := range all {
+			all[i] = fmt.Sprintf("F%d %s", i+1, all[i])
+		}
+		return all
+	}
 	for name, c := range map[string]struct {
-		first, hedge func(net.Conn)
-		attempts     []string // by attempt: proxy and outcome; the third attempt goes through F3
+		first, hedge target
+		attempts     []string // by attempt: proxy and outcome
 	}{
-		"the hedge wins": {silent, serves, []string{"F1 cancelled", "F2 success"}},
-		"the first wins": {after(400*ms, serves), silent, []string{"F1 success", "F2 cancelled"}},
-		"the hedge dies": {after(800*ms, serves), closes, []string{"F1 success", "F2 failure"}},
-		"the first dies": {after(400*ms, closes), after(800*ms, serves), []string{"F1 failure",
-			"F2 success"}},
-		"both die, the first first": {after(400*ms, closes), after(800*ms, closes), both},
-		"both die, the hedge first": {after(800*ms, closes), after(100*ms, closes), both},
+		"the hedge wins": {target{never, silent}, target{atOnce, serves}, outcomes("cancelled", "success")},
+		"the first wins": {target{beside, serves}, target{never, silent}, outcomes("success", "cancelled")},
+		"the hedge dies": {target{last, serves}, target{atOnce, closes}, outcomes("success", "failure")},
+		"the first dies": {target{beside, closes}, target{last, serves}, outcomes("failure", "success")},
+		"both die, the first first": {target{beside, closes}, target{last, closes},
+			outcomes("failure", "failure", "success")},
+		"both die, the hedge first": {target{last, closes}, target{atOnce, closes},
+			outcomes("failure", "failure", "success")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
-			w.fakes[0].Do(lab.Behaviour{To: coretest.Serve(t, c.first)})
-			w.fakes[1].Do(lab.Behaviour{To: coretest.Serve(t, c.hedge)})
+			var hellos [2]atomic.Int64 // ClientHellos that have arrived at the targets
+			serve := func(i int, what target) string {
+				return coretest.Serve(t, func(conn net.Conn) {
+					hello := make([]byte, 4<<10)
+					n, _ := conn.Read(hello)
+					hellos[i].Add(1)
+					other := w.fakes[1-i]
+					for begin := time.Now(); time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
+						if what.when <= atOnce || what.when == beside && hellos[1-i].Load() > 0 ||
+							what.when == last && other.Count() > 0 && other.Open() == 0 {
+							break
+						}
+					}
+					what.then(&begun{Conn: conn, read: hello[:n]})
+				})
+			}
+			w.fakes[0].Do(lab.Behaviour{To: serve(0, c.first)})
+			w.fakes[1].Do(lab.Behaviour{To: serve(1, c.hedge)})
 			w.fakes[2].Do(lab.Behaviour{To: coretest.Serve(t, serves)})
 			require.NoError(t, fetchOverTLS(w, "site.test:443"))
 			eventually(t, "the tunnel has ended", func() bool { return len(w.requests("done")) == 1 })
@@ -243,6 +284,21 @@ func TestHedgesOfTunnels(t *testing.T) {
 			w.reconcile(0)
 		})
 	}
+}
+
+// begun is a connection from which some bytes have been read already.
+type begun struct {
+	net.Conn
+	read []byte
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.read) > 0 {
+		n := copy(p, b.read)
+		b.read = b.read[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
 }
 
 // A client that sends more than the ClientHello while the hedge is in flight keeps the first tunnel. Its
@@ -303,30 +359,34 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 	site := httptest.NewTLSServer(http.NotFoundHandler())
 	defer site.Close()
 	w.all(lab.Behaviour{To: site.Listener.Addr().String()})
+	w.put(`{"hedge":30}`) // so that each response is in time
 	for range 4 {
 		require.NoError(t, fetchOverTLS(w, "site.test:443"))
 	}
+	w.put(`{"hedge":2}`)
+	arrived := make(chan struct{}, 10)
 	slow := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 64))
-		time.Sleep(600 * time.Millisecond)
+		arrived <- struct{}{}
+		time.Sleep(4 * time.Second)
 		io.WriteString(c, "hello")
 	})
 	w.all(lab.Behaviour{To: slow})
 	hello := string(clientHello(t))
-	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", hello + "more", hello[:40]} {
+	var open []net.Conn
+	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", hello + "more", hello[:40], hello} {
 		status, _, c := w.connect("site.test:443")
 		require.Equal(t, 200, status)
 		io.WriteString(c, sent)
+		<-arrived
+		open = append(open, c)
+	}
+	io.WriteString(open[3], "more") // sent before the hedge begins
+	for i, c := range open {
 		got, err := io.ReadAll(c)
 		require.NoError(t, err)
-		require.Equal(t, "hello", string(got))
+		require.Equal(t, "hello", string(got), i)
 	}
-	_, _, c := w.connect("site.test:443")
-	c.Write(clientHello(t))
-	time.Sleep(50 * time.Millisecond)
-	io.WriteString(c, "more") // sent before the hedge begins
-	_, err := io.ReadAll(c)
-	require.NoError(t, err)
 	require.Zero(t, w.metric("whirlpool_hedges_total"))
 	w.reconcile(0)
 }
