@@ -9,7 +9,7 @@ const type = (input, value) => {
 };
 
 async function until(what, shown) {
-  for (const end = Date.now() + 30000; Date.now() < end; ) {
+  for (const end = Date.now() + 60000; Date.now() < end; ) {
     if (shown()) return done.push(what);
     await new Promise(next => setTimeout(next, 50));
   }

@@ -32,7 +32,7 @@ import { showTarget } from "./target.js";
   };
 
   async function until(what, shown) {
-    for (const end = Date.now() + 20000; Date.now() < end;) {
+    for (const end = Date.now() + 60000; Date.now() < end;) {
       let is = false;
       try { is = shown(); } catch {} // what it looks at is not there yet
       if (is) return done.push(what);
