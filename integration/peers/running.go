@@ -4,6 +4,7 @@ package peers
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -144,12 +146,25 @@ func OnCPU(cpu string, args ...string) *exec.Cmd {
 	return exec.Command(args[0], args[1:]...)
 }
 
-// FreeAddr returns an address on loopback on which nothing listens.
+// firstPort is the port at which FreeAddr begins to search, and portsTried the number of ports that it has tried.
+var (
+	firstPort  = rand.IntN(portRange)
+	portsTried atomic.Int64
+)
+
+const portRange = 22_000
+
+// FreeAddr returns an address on loopback on which nothing listens. The port is below those that the kernel assigns to
+// outgoing connections. No two calls return the same address, although nothing may listen on the first one yet.
 func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var err error
+	for range 1000 {
+		var l net.Listener
+		l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+(firstPort+int(portsTried.Add(1)))%portRange))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String(), nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
+// networks is the number of networks for fakes, from 127.2.0.0/16 on.
+const networks = 253
+
 // port is the port of all fakes; each fake has its own address. The port is below the range from which the
 // kernel chooses ports for outgoing connections. Within that range, the port of a fake that must refuse
 // connections might be in use by another program.
@@ -27,15 +30,27 @@ type listeners struct {
 	ended chan struct{}
 	wg    sync.WaitGroup
 
+	network net.Listener // marks the network as in use
+
 	mu    sync.Mutex // guards the fields below
 	open  []net.Listener
 	conns []map[net.Conn]struct{}
 }
 
-// listen opens the sockets of the proxies that accept connections. network is the second
-// number of their addresses (127.network.x.y), 1 to 254.
+// listen opens the sockets of the proxies that accept connections, in a network of their own (127.network.x.y). It
+// begins to search at the given network. Another process may use that one: it listens on the network's last address.
 func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error) {
 	l := &listeners{pool: p, ended: make(chan struct{}), open: make([]net.Listener, len(w.Pool))}
+	var err error
+	for range networks {
+		network = network%networks + 2
+		if l.network, err = net.Listen("tcp", fmt.Sprintf("127.%d.255.254:%d", network, port)); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
 	for i := range w.Pool {
 		l.addrs = append(l.addrs, fmt.Sprintf("127.%d.%d.%d:%d", network, i/250, i%250+1, port))
 		l.conns = append(l.conns, map[net.Conn]struct{}{})
@@ -130,6 +145,7 @@ func (l *listeners) follow(w *workload.Workload) {
 // close closes all sockets and waits until all goroutines of the listeners have ended. The pool is not used afterwards.
 func (l *listeners) close() {
 	close(l.ended)
+	defer l.network.Close()
 	for i := range l.addrs {
 		l.refuse(i)
 	}

@@ -54,11 +54,11 @@ type Bench struct {
 	runs int
 }
 
-// network returns the number of the network for the next fakes. Each run gets a network of its own, which other
-// processes most probably do not use.
+// network returns the number at which listen begins to search a network for the next fakes. Each run begins at
+// another one, which other processes most probably do not use.
 func (b *Bench) network() int {
 	b.runs++
-	return (os.Getpid()*31+b.runs)%253 + 2
+	return os.Getpid()*31 + b.runs
 }
 
 // Run starts the fakes and the gateway, and makes the requests of a workload.
