@@ -40,7 +40,7 @@ func TestS02PutMerges(t *testing.T) {
 	require.Equal(t, 5.0, p["max_attempts"])
 	require.Equal(t, "fixed", p["backoff_strategy"])
 	require.Equal(t, "runtime", p["source"])
-	require.Greater(t, p["updated_at"], before["updated_at"])
+	require.True(t, w.at(p["updated_at"]).After(w.at(before["updated_at"])))
 	w.put(`{"timeout":5}`)
 	require.Equal(t, 5.0, w.json("/retry/policy")["timeout"])
 	w.put(`{"timeout":null}`)
@@ -144,7 +144,7 @@ func TestS10Hours(t *testing.T) {
 }
 
 func TestS11Reset(t *testing.T) {
-	w := start(t, 1, confKB)
+	w := start(t, 1, confOpen)
 	w.all(lab.Status(503))
 	for range 5 {
 		w.get()
@@ -165,6 +165,8 @@ func TestS11Reset(t *testing.T) {
 	require.Equal(t, "POST", h.Get("Allow"))
 
 	// A probe that is in flight during a reset of the breaker has no effect.
+	w.write(strings.Replace(confKB, `"2s"`, `"10m"`, 1))
+	eventually(t, "short open times", func() bool { return w.breaker("F1")["timeout_duration"] == 1.0 })
 	w.all(lab.Status(503))
 	for range 5 {
 		w.get()
@@ -354,9 +356,10 @@ func TestProxiesComeAndGo(t *testing.T) {
 // gets a 503.
 func TestS66OneOffRequestsDrain(t *testing.T) {
 	t.Parallel()
-	for delay, want := range map[time.Duration]int{400 * time.Millisecond: 200, time.Minute: 503} {
-		w := start(t, 1, confK+"[gateway]\ndrain_grace = \"2s\"\n[timeouts]\nattempt = \"2m\"\n")
-		w.all(lab.Slow(delay))
+	for grace, want := range map[string]int{"5m": 200, "2s": 503} {
+		w := start(t, 1, confK+"[gateway]\ndrain_grace = \""+grace+"\"\n[timeouts]\nattempt = \"10m\"\n")
+		hold := make(chan struct{})
+		w.all(lab.Behaviour{Hold: hold})
 		w.json("/proxies") // leaves an idle connection open
 		got := make(chan int, 1)
 		go func() {
@@ -367,10 +370,17 @@ func TestS66OneOffRequestsDrain(t *testing.T) {
 			got <- status
 		}()
 		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
-		begin := time.Now()
 		w.signal(syscall.SIGTERM)
+		eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
+		begin := time.Now()
+		if want == 200 {
+			close(hold)
+		}
 		require.Equal(t, want, <-got)
 		require.NoError(t, w.cmd.Wait(), "exit 0")
-		require.Less(t, time.Since(begin), 30*time.Second, "not the minute that the answer takes")
+		require.Less(t, time.Since(begin), patience, "neither the grace period of 5 min nor the attempt of 10 min")
+		if want == 503 {
+			close(hold)
+		}
 	}
 }

@@ -118,12 +118,13 @@ func (w *whirl) reopened(id string) {
 	w.t.Helper()
 	b := w.breaker(id)
 	states := w.transitions(id)
-	if b["state"] != "open" { // on a slow machine it may be half-open again
-		require.Equal(w.t, []string{"half_open", "open", "half_open"}, states[len(states)-3:])
-		return
+	if last := len(states) - 1; states[last] == "half_open" { // on a slow machine it is half-open again
+		states = states[:last]
 	}
 	require.Equal(w.t, []string{"half_open", "open"}, states[len(states)-2:])
-	require.WithinDuration(w.t, w.opened(id).Add(time.Second), w.at(b["next_test_time"]), 20*time.Millisecond)
+	if b["state"] == "open" {
+		require.WithinDuration(w.t, w.opened(id).Add(time.Second), w.at(b["next_test_time"]), 20*time.Millisecond)
+	}
 }
 
 func TestS45AllOpen(t *testing.T) {
@@ -230,7 +231,7 @@ func TestS58S60Reconcile(t *testing.T) {
 
 func TestS62ARequestThatWaits(t *testing.T) {
 	w := start(t, 1, confK)
-	w.put(`{"base_delay":2}`)
+	w.put(`{"base_delay":20}`)
 	w.all(lab.Status(503))
 	go w.get()
 	var r map[string]any
@@ -243,15 +244,15 @@ func TestS62ARequestThatWaits(t *testing.T) {
 	})
 	require.Equal(t, 1.0, r["current_attempt"])
 	next, first := w.at(r["next_retry_time"]), w.fakes[0].Arrivals()[0]
-	require.False(t, next.Before(first.At.Add(2*time.Second)), "the wait begins after the attempt")
-	require.WithinDuration(t, first.At.Add(2*time.Second), next, tolerance(first.At))
+	require.False(t, next.Before(first.At.Add(20*time.Second)), "the wait begins after the attempt")
+	require.WithinDuration(t, first.At.Add(20*time.Second), next, time.Second+tolerance(first.At))
 	one := w.json("/requests/" + r["id"].(string))
 	require.Equal(t, "waiting", one["state"])
 }
 
 // Two signals at the same time count as one. A later second signal ends the wait for the requests in flight.
 func TestASecondSignal(t *testing.T) {
-	for _, apart := range []time.Duration{0, 300 * time.Millisecond} {
+	for _, later := range []bool{false, true} {
 		w := start(t, 1, "")
 		hold := make(chan struct{})
 		w.fakes[0].Do(lab.Behaviour{Hold: hold})
@@ -259,16 +260,28 @@ func TestASecondSignal(t *testing.T) {
 		go func() { got <- w.get() }()
 		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
 		w.signal(syscall.SIGTERM)
-		eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
-		time.Sleep(apart)
-		w.signal(syscall.SIGTERM)
-		if apart == 0 {
+		if !later {
+			w.signal(syscall.SIGTERM)
+			eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
 			close(hold)
 			require.Equal(t, 200, (<-got).status)
 			require.NoError(t, w.cmd.Wait())
 			continue
 		}
-		require.Error(t, w.cmd.Wait(), "exit 1")
+		eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
+		ended := make(chan error, 1)
+		go func() { ended <- w.cmd.Wait() }()
+		var err error
+		eventually(t, "it ends", func() bool {
+			select {
+			case err = <-ended:
+				return true
+			case <-time.After(300 * time.Millisecond):
+				w.cmd.Process.Signal(syscall.SIGTERM)
+				return false
+			}
+		})
+		require.Error(t, err, "exit 1")
 		require.Contains(t, w.log.String(), "stopped by a second signal")
 		require.NotEqual(t, 200, (<-got).status)
 		close(hold)
@@ -301,7 +314,7 @@ func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 }
 
 func TestS63ManyAtOnce(t *testing.T) {
-	w := start(t, 3, confK)
+	w := start(t, 3, confK+"[timeouts]\nattempt = \"5m\"\nconnect = \"1m\"\n")
 	for _, f := range w.fakes {
 		f.Set(func(n int, _ *http.Request) lab.Behaviour {
 			b := lab.Behaviour{Delay: 100 * time.Millisecond}
@@ -335,7 +348,9 @@ func TestS66Restart(t *testing.T) {
 	require.Equal(t, 1.0, w.json("/retry/policy")["max_attempts"])
 	require.Equal(t, 0.0, w.json("/metrics/retries")["total_requests"])
 
-	w.all(lab.Slow(700 * time.Millisecond))
+	hold := make(chan struct{})
+	w.all(lab.Behaviour{Hold: hold})
+	w.clear()
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -344,8 +359,10 @@ func TestS66Restart(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all running", func() bool { return w.fakes[0].Open() >= 50 })
+	eventually(t, "all running", func() bool { return w.arrivals() == 50 })
 	w.signal(syscall.SIGTERM)
+	eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
+	close(hold)
 	wg.Wait()
 	require.NoError(t, w.cmd.Wait(), "exit 0")
 }
@@ -366,7 +383,7 @@ func TestS68Reload(t *testing.T) {
 	} {
 		count := strings.Count(w.log.String(), "not reloaded")
 		w.write(bad)
-		eventually(t, "refused: "+key, func() bool { return strings.Count(w.log.String(), "not reloaded") == count+1 })
+		eventually(t, "refused: "+key, func() bool { return strings.Count(w.log.String(), "not reloaded") > count })
 		reload := w.json("/config")["reload"].(map[string]any)
 		require.Equal(t, false, reload["ok"])
 		_, body, _ := w.call("GET", "/config", "")

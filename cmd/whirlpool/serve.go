@@ -227,10 +227,10 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal, alive <-chan time
 // grace period. Whenever it receives a value from alive, it notifies the watchdog of the service manager.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, alive <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
-	begun := time.Now()
 	g.engine.Leave()
 	g.plugins.Freeze()
 	g.keeper.freeze()
+	begun := time.Now()
 	over := time.After(delay)
 	look := time.NewTicker(wantedPoll)
 	defer look.Stop()
