@@ -48,7 +48,9 @@ func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 	}
 	require.Empty(t, origin.Arrivals())
 	require.Zero(t, w.breaker("direct")["failure_count"])
-	require.Contains(t, w.log.String(), "at 127.0.0.1:"+port)
+	eventually(t, "the log has the address", func() bool {
+		return strings.Contains(w.log.String(), "at 127.0.0.1:"+port)
+	})
 
 	w.write(confK + allowLoopback + "[[proxies]]\nurl = \"direct://\"\n")
 	eventually(t, "a reload permits it", func() bool {
@@ -85,7 +87,7 @@ func TestS116RulesOfEgress(t *testing.T) {
 	}
 	require.Equal(t, 4, w.arrivals())
 	require.Contains(t, w.scrape(), `outcome="egress_denied"`)
-	require.Contains(t, w.log.String(), "target denied")
+	eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "target denied") })
 	w.reconcile(0)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,10 +94,15 @@ func TestTheEventStream(t *testing.T) {
 	require.Equal(t, "manual_reset", e.data["reason"], "it came while the client was away")
 	require.Equal(t, e, breakers())
 
-	out, err := exec.Command("curl", "-sSN", "--max-time", "1", "-H", "Last-Event-ID: "+last.id,
-		"http://"+w.api+"/api/v1/events?type=breaker").Output()
-	require.Error(t, err, "curl reads until its time is over")
-	require.Contains(t, string(out), "retry: 2000\n\nid: "+e.id+"\nevent: breaker\ndata: {\"proxy_id\":\"F1\",")
+	seconds := 1
+	eventually(t, "curl shows the event", func() bool {
+		out, err := exec.Command("curl", "-sSN", "--max-time", strconv.Itoa(seconds), "-H", "Last-Event-ID: "+last.id,
+			"http://"+w.api+"/api/v1/events?type=breaker").Output()
+		require.Error(t, err, "curl reads until its time is over")
+		seconds *= 2
+		return strings.Contains(string(out),
+			"retry: 2000\n\nid: "+e.id+"\nevent: breaker\ndata: {\"proxy_id\":\"F1\",")
+	})
 
 	w.cmd.Process.Signal(syscall.SIGTERM)
 	require.Equal(t, "end", next().kind)

@@ -317,7 +317,9 @@ func (w *whirl) replace(name, kind string, upload []byte) {
 // Each request gets a response, and none waits for long; if the plugin is too slow, the built-in is called.
 // The memory is limited. Slow calls are not plugin faults.
 func TestASlowPluginUnderLoad(t *testing.T) {
-	w := start(t, 2, confK)
+	// On a loaded machine a call may take 10 ms of CPU time, which is slow with the default call_timeout.
+	w := start(t, 2, confK+"[plugins]\ncall_timeout = \"60ms\"\n"+
+		"[timeouts]\nattempt = \"5m\"\nconnect = \"1m\"\n")
 	pages := wt.Join(wt.Const32(255), []byte{wt.MemoryGrow, 0, wt.Drop})
 	walk := wt.Join(wt.Const32(40_000), []byte{wt.LocalSet, 3, wt.Loop, wt.Empty}, // reads at 40,000 addresses
 		// and, i32.load
@@ -346,7 +348,7 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	i := w.json("/plugins/mine")
-	require.Equal(t, "ready", i["state"])
+	require.Equal(t, "ready", i["state"], "%v", i)
 	m := regexp.MustCompile("(?m)^process_resident_memory_bytes (.*)$").FindStringSubmatch(w.scrape())
 	require.NotNil(t, m)
 	resident, err := strconv.ParseFloat(m[1], 64)

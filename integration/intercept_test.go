@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -132,9 +133,11 @@ for i in range(6):
 	require.Regexp(t, `whirlpool_requests_total\{listener="intercept",outcome="success"\} \d\d`, metrics)
 	require.Regexp(t, `whirlpool_intercept_handshakes_total\{outcome="success"\} \d\d`, metrics)
 	require.Contains(t, metrics, `whirlpool_retries_total{reason="http_503"}`)
-	require.Regexp(t, `"listener":"intercept","method":"PUT","target":"site.test:443","status":200`, i.log.String())
-	for _, listener := range []string{"connect", "socks5"} {
-		require.Regexp(t, `"listener":"`+listener+`","method":"CONNECT".*"rules":\["`, i.log.String())
+	for _, line := range []string{
+		`"listener":"intercept","method":"PUT","target":"site.test:443","status":200`,
+		`"listener":"connect","method":"CONNECT".*"rules":\["`, `"listener":"socks5","method":"CONNECT".*"rules":\["`,
+	} {
+		eventually(t, line, func() bool { return regexp.MustCompile(line).MatchString(i.log.String()) })
 	}
 }
 
