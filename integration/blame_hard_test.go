@@ -32,7 +32,7 @@ func deadHosts(b lab.Behaviour) lab.Script {
 
 // Many dead targets, each requested once, open no breaker while other targets are served.
 func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
-	w := start(t, 6, "")
+	w := start(t, 6, steady)
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Fin: true}))
 	}
@@ -63,7 +63,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 6, "")
+			w := start(t, 6, steady)
 			for _, f := range w.fakes {
 				f.Set(deadHosts(lab.Behaviour{Fin: true}))
 			}
@@ -109,7 +109,7 @@ func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, n, "")
+			w := start(t, n, steady)
 			for _, f := range w.fakes {
 				f.Set(deadHosts(lab.Behaviour{Fin: true}))
 			}
@@ -152,10 +152,8 @@ func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	w := start(t, 3, "[retry]\nmax_attempts = 1\n[breaker]\ntimeout_duration = \"2s\"\n")
 	w.all(lab.Behaviour{Fin: true})
-	for i := 0; w.states()["open"] < 3; i++ {
-		require.Less(t, i, 200, "%v", w.states())
-		w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "")
-	}
+	requestUntil(t, "all open", func(i int) { w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "") },
+		func() bool { return w.states()["open"] == 3 })
 	for _, f := range w.fakes {
 		w.state(f.Name, "half_open")
 	}
@@ -170,15 +168,15 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 		for i := range probes[1:] { // on a slow machine the breaker may be half-open again
 			assert.Greater(t, probes[i+1].At.Sub(probes[i].At), 2*time.Second, "one probe each time")
 		}
-		if time.Since(begin) < 2*time.Second {
-			assert.Equal(t, "open", w.breaker(f.Name)["state"])
+		if state := w.breaker(f.Name)["state"]; time.Since(begin) < 2*time.Second {
+			assert.Equal(t, "open", state)
 		}
 	}
 }
 
 // The proxies respond to a CONNECT for one target with garbage, and open tunnels to the other targets.
 func TestGarbageToCONNECTForOneTarget(t *testing.T) {
-	w := start(t, 3, "")
+	w := start(t, 3, steady)
 	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
@@ -205,7 +203,7 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 // If one proxy gets a 503 from a target that has just served the other proxies, the retry begins without a
 // wait.
 func TestNoWaitWhereOthersHaveJustBeenServed(t *testing.T) {
-	w := start(t, 4, "")
+	w := start(t, 4, steady)
 	for range 20 {
 		require.Equal(t, 200, w.get().status)
 	}

@@ -22,7 +22,7 @@ func TestS147RegionsOfExitAddresses(t *testing.T) {
 	file := geotest.Write(t, map[string]string{"192.0.2.0/24": "DE", "198.51.100.0/24": "US"})
 	health := "[health]\nreachability = false\nurl = \"http://check.test/\"\ninterval = \"200ms\"\njitter = 0\n" +
 		"exit = \"X-Exit\"\n"
-	w := start(t, 2, health+fmt.Sprintf("[geo]\nmmdb = %q\n", file))
+	w := start(t, 2, steady+health+fmt.Sprintf("[geo]\nmmdb = %q\n", file))
 	exit := func(i int, address string) {
 		w.fakes[i].Do(lab.Behaviour{Header: http.Header{"X-Exit": {address}}})
 	}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -68,12 +69,21 @@ type whirl struct {
 	env      []string // additional environment variables of the gateway
 }
 
+// firstPort is the port at which freePort begins to search, and portsTried the number of ports that it has tried.
+var (
+	firstPort  = rand.IntN(portRange)
+	portsTried atomic.Int64
+)
+
+const portRange = 22_000
+
 // freePort returns an address on which nothing listens. The port is below those that the kernel assigns to
 // outgoing connections (ip_local_port_range, from 32768 on). Otherwise an outgoing connection might use it
-// before the gateway does.
+// before the gateway does. No two calls return the same port, although nothing may listen on the first one yet.
 func freePort(t *testing.T) string {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+	for range 1000 {
+		port := 10_000 + (firstPort+int(portsTried.Add(1)))%portRange
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			defer l.Close()
 			return l.Addr().String()
@@ -98,6 +108,9 @@ var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(con
 // byTurns makes first attempts use the proxies in turn, even if many requests are in flight.
 const byTurns = "[selection]\nfirst = \"round_robin\"\n"
 
+// steady in a configuration turns timeouts.adaptive off in start: no attempt is cut short, however slow the machine is.
+const steady = "# timeouts.adaptive is off.\n"
+
 // allowLoopback permits direct:// to connect to targets on this machine.
 const allowLoopback = "[egress]\nallow = [\"127.0.0.0/8\", \"::1\"]\n"
 
@@ -110,7 +123,7 @@ func start(t *testing.T, n int, config string) *whirl {
 		t.Cleanup(f.Close)
 		w.fakes = append(w.fakes, f)
 	}
-	if strings.Contains(config, `blame = "literal"`) {
+	if strings.Contains(config, `blame = "literal"`) || strings.Contains(config, steady) {
 		w.env = append(w.env, "WHIRLPOOL_TIMEOUTS__ADAPTIVE=false")
 	}
 	w.file = filepath.Join(w.dir, "koanf.toml")
@@ -398,6 +411,16 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 	w.t.Fatalf("%s gets no traffic", f.Name)
 }
 
+// requestUntil calls request, with 0, 1, 2 and so on, until ok returns true.
+func requestUntil(t *testing.T, what string, request func(i int), ok func() bool) {
+	t.Helper()
+	begin := time.Now()
+	for i := 0; !ok(); i++ {
+		require.Less(t, time.Since(begin), 4*patience, "never: %s", what)
+		request(i)
+	}
+}
+
 // patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
 const patience = time.Minute
 
@@ -463,6 +486,9 @@ func (w *whirl) reconcile(refused int) {
 	for _, v := range w.json("/metrics/retries/timeseries")["data_points"].([]any) {
 		requests += num(v.(map[string]any)["total_requests"])
 		retries += num(v.(map[string]any)["total_retries"])
+	}
+	for begin := time.Now(); w.arrivals()+refused < attempts && time.Since(begin) < patience; { // a lost attempt, late
+		time.Sleep(10 * time.Millisecond)
 	}
 	require.Equal(w.t, w.arrivals()+refused, attempts, "I1: arrivals")
 	require.Equal(w.t, attempts, num(s["total_attempts"]), "I1: summary")

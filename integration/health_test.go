@@ -43,7 +43,7 @@ func abilities(p map[string]any) (forward, tls, other any) {
 // Health checks with an http:// URL determine the abilities of each proxy before any request.
 func TestHealthChecks(t *testing.T) {
 	host := responder(t, nil)
-	w := start(t, 5, byTurns+"[breaker]\nfailure_threshold = 3\n")
+	w := start(t, 5, steady+byTurns+"[breaker]\nfailure_threshold = 3\n")
 	ok := lab.Behaviour{Body: "127.0.0.1", Header: http.Header{lab.ExitField: {"192.0.2.9"}}} // in place of the target
 	w.fakes[0].Do(ok)
 	w.fakes[1].Set(connectOnly(404))
@@ -105,7 +105,7 @@ func TestHealthChecksWithTLS(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
 		Bytes: trusted.Certificate[0]}), 0o600))
 	t.Setenv("SSL_CERT_FILE", file)
-	w := start(t, 3, byTurns)
+	w := start(t, 3, steady+byTurns)
 	w.fakes[1].Do(lab.Behaviour{To: responder(t, selfSigned(t))})
 	w.fakes[2].Set(getOnly(403))
 	w.write(byTurns + "[health]\nurl = \"https://" + host + "\"\ninterval = \"500ms\"\nexit = \"body\"\n")
@@ -130,13 +130,14 @@ func TestHealthChecksWithTLS(t *testing.T) {
 // A health check closes an open breaker without a request.
 func TestAHealthCheckIsTheProbe(t *testing.T) {
 	host := responder(t, nil)
-	w := start(t, 1, confKB+"[health]\nurl = \"http://"+host+"/\"\ninterval = \"1h\"\n")
+	w := start(t, 1, strings.Replace(confKB, `"2s"`, `"10m"`, 1)+"[health]\nurl = \"http://"+host+
+		"/\"\ninterval = \"1h\"\n")
 	w.checked("F1", true)
 	w.fakes[0].Do(lab.Status(503))
 	for range 5 {
 		w.get()
 	}
-	require.Equal(t, "open", w.breaker("F1")["state"])
+	require.Equal(t, []string{"open"}, w.transitions("F1")[:1])
 	w.clear()
 	eventually(t, "a check that fails opens the breaker again", func() bool {
 		return strings.Contains(w.log.String(), "reason=probe_failure")
