@@ -111,11 +111,8 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				for _, a := range w.fakes[0].Arrivals() {
 					at[a.Target]++
 				}
-				if death.Hole { // F1 does not hang, so it gets more of these retries
-					assert.LessOrEqual(t, at["http://good.test/"], 12, "%v %v", at, w.breaker("F1")["why"])
-				} else {
-					assert.LessOrEqual(t, w.fakes[0].Count(), 12, "%v %v", at, w.breaker("F1")["why"])
-				}
+				// At the dead target F1 does what all others do, so these attempts are no evidence.
+				assert.LessOrEqual(t, at["http://good.test/"], 10, "%v %v", at, w.breaker("F1")["why"])
 				assert.GreaterOrEqual(t, w.fakes[0].Count(), 5)
 			})
 		}
