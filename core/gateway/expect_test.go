@@ -62,7 +62,7 @@ func TestAnExpectationMayEndWithTheResponse(t *testing.T) {
 			io.WriteString(c, reply(status, "no"))
 			n, _ := io.Copy(io.Discard, b)
 			rest <- n
-		}, nil)
+		}, patient)
 		c := r.ask(largeAsked)
 		require.Equal(t, "HTTP/1.1 "+status, c.line(), "the first thing that the client hears")
 		for line := c.line(); line != ""; line = c.line() {
@@ -84,7 +84,7 @@ func TestAClientThatWaitsSendsNothing(t *testing.T) {
 			io.WriteString(c, reply("413 Content Too Large", "no"))
 			io.Copy(io.Discard, b)
 		}
-	}, nil)
+	}, patient)
 	body := &counting{Reader: io.LimitReader(zeros{}, large)}
 	q, err := http.NewRequest("PUT", "http://a.test/", body)
 	require.NoError(t, err)
@@ -174,6 +174,7 @@ func TestAnExpectationIsRetriedBeforeThe100(t *testing.T) {
 				n, _ := io.Copy(io.Discard, q.Body)
 				io.WriteString(conn, ok(strconv.FormatInt(n, 10)))
 			}, func(o *options) {
+				patient(o)
 				o.policy = func(p *retry.Policy) { p.MaxAttempts, p.BaseDelay, p.RetryNonIdempotent = 3, 0.1, true }
 			})
 			client := r.ask(largeAsked)
@@ -208,7 +209,7 @@ func TestAnExpectationOnAStaleConnection(t *testing.T) {
 		io.WriteString(c, goOn)
 		n, _ := io.Copy(io.Discard, q.Body)
 		io.WriteString(c, ok(strconv.FormatInt(n, 10)))
-	}, nil)
+	}, patient)
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	c.answer("GET")
 	c.send(strings.Replace(largeAsked, "PUT", "DELETE", 1)) // a method that may be repeated

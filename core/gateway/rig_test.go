@@ -68,6 +68,10 @@ type rig struct {
 	recorded *recorder
 }
 
+// patient makes the gateway's clock run ahead, so that the time limits of the gateway pass later by patience. It is
+// for tests whose events come before a short limit, which a busy machine would miss.
+func patient(o *options) { o.now = func() time.Time { return time.Now().Add(patience) } }
+
 // newRig starts a gateway with one proxy: the function proxy serves each connection from the
 // gateway. change, if not nil, changes the options of the gateway.
 func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {

@@ -71,8 +71,8 @@ func TestEarlyBytesMayStall(t *testing.T) {
 		http.ReadRequest(bufio.NewReader(c))
 		raw, err := (<-dialled).SyscallConn()
 		require.NoError(t, err)
-		for full := 0; full < 5; full++ { // because sent bytes may make room
-			time.Sleep(idle / 10)
+		for full := 0; full < 10; full++ { // because sent bytes may make room
+			time.Sleep(idle / 2)
 			raw.Control(func(fd uintptr) {
 				for _, size := range []int{64 << 10, 1} {
 					for {
