@@ -26,7 +26,7 @@ func TestCheckForms(t *testing.T) {
 	q, err := health.ParseURL("http://check.test/a?b")
 	require.NoError(t, err)
 	check := func(form health.Form) health.Response {
-		r := tr.Check(t.Context(), u, form, &q, 5*time.Second)
+		r := tr.Check(t.Context(), u, form, &q, plenty)
 		<-closed
 		require.Positive(t, r.Took)
 		return r
@@ -44,7 +44,10 @@ func TestCheckForms(t *testing.T) {
 	require.Equal(t, verdict.TunnelRefused, r.Facts.Err.Cause)
 	require.NotContains(t, r.Facts.Err.Error(), "hunter2")
 	w.set(0, 0, 0)
-	r = tr.Check(t.Context(), u, health.Absolute, &q, 50*time.Millisecond)
+	growing(50*time.Millisecond, func(limit time.Duration) bool {
+		r = tr.Check(t.Context(), u, health.Absolute, &q, limit)
+		return r.Facts.Err == nil || r.Facts.Err.Cause != verdict.ProxyConnectTimeout
+	})
 	require.Equal(t, verdict.NoAnswerInTime, r.Facts.Err.Cause)
 }
 
@@ -67,7 +70,11 @@ func TestCheckEnds(t *testing.T) {
 	require.Less(t, time.Since(began), 30*time.Second)
 
 	u = proxyAt(t, "http://"+respondWith(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"))
-	r := tr.Check(t.Context(), u, health.Absolute, &q, 100*time.Millisecond)
+	var r health.Response
+	growing(100*time.Millisecond, func(limit time.Duration) bool {
+		r = tr.Check(t.Context(), u, health.Absolute, &q, limit)
+		return len(r.Body) > 0
+	})
 	require.NotNil(t, r.Facts.Err)
 	require.Equal(t, "half", string(r.Body))
 }
@@ -84,5 +91,5 @@ func TestCheckDirectly(t *testing.T) {
 	require.NoError(t, err)
 	u := proxyAt(t, "direct://")
 	require.Equal(t, upstream.Direct, u.Spec().Address.Scheme)
-	require.Equal(t, 204, tr.Check(t.Context(), u, health.Tunnel, &q, 5*time.Second).Facts.Status)
+	require.Equal(t, 204, tr.Check(t.Context(), u, health.Tunnel, &q, plenty).Facts.Status)
 }

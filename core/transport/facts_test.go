@@ -47,10 +47,10 @@ func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority str
 	q := getRequest()
 	q.Authority = authority
 	r = &Response{}
-	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+	c := &Control{Deadline: time.Now().Add(plenty)}
 	verr := tr.RoundTrip(context.Background(), u, c, q, r)
 	require.Nil(t, verr)
-	r.SetReadDeadline(c, time.Now().Add(5*time.Second))
+	r.SetReadDeadline(c, time.Now().Add(plenty))
 	b, err := io.ReadAll(&r.Body)
 	require.NoError(t, err)
 	r.Finish(c, time.Now())
@@ -122,7 +122,7 @@ func TestTargetFacts(t *testing.T) {
 		q.Authority, q.TLS = authority, useTLS
 		var r Response
 		require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0],
-			&Control{Deadline: time.Now().Add(5 * time.Second)}, q, &r))
+			&Control{Deadline: time.Now().Add(plenty)}, q, &r))
 		require.Equal(t, 407, r.Status)
 		return r.Facts
 	}
@@ -179,7 +179,7 @@ func TestRefusedConnectFacts(t *testing.T) {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
 		tun, verr := tr.Tunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.response)),
-			&Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
+			&Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
 		require.Nil(t, verr)
 		tun.Abort()
 		assert.Equal(t, c.want, tun.Refused.Facts, name)
@@ -218,7 +218,7 @@ func TestBodyRules(t *testing.T) {
 		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Status: 500,
 			Body: text}}}}))
-		tr := New(Config{})
+		tr := New(Config{Now: patient}) // so that pageWait passes only after the body has arrived
 		t.Cleanup(tr.Close)
 		r, body := responseOf(t, tr, p.Snapshot().All[0], "a.test:80")
 		assert.Equal(t, c.body, body, name)
@@ -269,7 +269,7 @@ func TestMissingVia(t *testing.T) {
 		q := getRequest()
 		q.Target, q.Authority = []byte("http://"+section+"/"), section+":80"
 		var r Response
-		require.Nil(t, tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(5 * time.Second)}, q, &r))
+		require.Nil(t, tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, q, &r))
 		defer drop(r.pc.Conn)
 		return r.Facts
 	}

@@ -74,12 +74,10 @@ func TestProxyDoesNotRead(t *testing.T) {
 					serve(c)
 				}))
 				verr, slow := (*verdict.Error)(nil), 0
-				for limit := 300 * time.Millisecond; limit < time.Minute; limit *= 2 {
+				growing(300*time.Millisecond, func(limit time.Duration) bool {
 					verr, slow = sendToHung(t, u, roots, body, limit)
-					if verr.Cause != verdict.ProxyConnectTimeout { // the TLS handshake of a busy machine takes longer
-						break
-					}
-				}
+					return verr.Cause != verdict.ProxyConnectTimeout && slow == watched
+				})
 				assert.Contains(t, []core.Cause{verdict.NoAnswerInTime, verdict.RequestTimeout}, verr.Cause)
 				assert.Equal(t, "connection_write_timeout", verr.Reason)
 				assert.Equal(t, watched, slow)
@@ -165,9 +163,14 @@ func TestNoResponseAfterBody(t *testing.T) {
 	q.Prefix = [][]byte{make([]byte, 100<<10)}
 	q.Framing, q.Length = http1.Length, 100<<10
 	var slow atomic.Int32
-	verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(300 * time.Millisecond),
-		BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}, q, &Response{})
-	require.NotNil(t, verr)
+	var verr *verdict.Error
+	growing(300*time.Millisecond, func(limit time.Duration) bool {
+		slow.Store(0)
+		verr = tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(limit),
+			BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}, q, &Response{})
+		require.NotNil(t, verr)
+		return slow.Load() > 0
+	})
 	assert.Equal(t, "http_response_timeout", verr.Reason)
 	assert.EqualValues(t, 1, slow.Load())
 }
@@ -196,13 +199,13 @@ func TestLateEndOfBody(t *testing.T) {
 	q.Framing, q.Length, q.Rest = http1.Chunked, -1, &http1.Body{}
 	q.Rest.Start(http1.NewReader(in), http1.Chunked, -1)
 	q.BeforeRead, q.StopRead = func() {}, func() {}
-	c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: idle}
+	c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: idle}
 	var resp Response
 	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 	got, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
 	assert.Equal(t, "ab", string(got))
-	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, 5*time.Second,
+	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, plenty,
 		time.Millisecond) // the response may arrive before the sender has finished
 	assert.True(t, resp.Finish(c, time.Now()), "the body was sent completely")
 }

@@ -77,7 +77,7 @@ func (r *route) request() *Request {
 func (r *route) do(t *testing.T, tr *Transport) string {
 	t.Helper()
 	q := r.request()
-	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+	c := &Control{Deadline: time.Now().Add(plenty)}
 	var resp Response
 	verr := tr.RoundTrip(t.Context(), r.u, c, q, &resp)
 	require.Nil(t, verr)
@@ -148,7 +148,7 @@ func TestReuseByRoute(t *testing.T) {
 			require.EqualValues(t, 1, w.opened.Load())
 			(<-w.conns).(*net.TCPConn).CloseWrite()
 			idle := tr.pool(w.u).newest()
-			require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
 			w.do(t, tr)
 			require.EqualValues(t, 2, w.opened.Load())
 		})
@@ -197,12 +197,12 @@ func TestStaleConnection(t *testing.T) {
 					w.do(t, tr)
 					idle := tr.pool(w.u).newest()
 					end((<-w.conns).(*net.TCPConn))
-					require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
+					require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
 					q := w.request()
 					if size > 0 {
 						q.Prefix, q.Framing, q.Length = [][]byte{make([]byte, size)}, http1.Length, int64(size)
 					}
-					c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
+					c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: time.Second}
 					pool := tr.pool(w.u)
 					resp := &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
 					resp.pc.reused = true
@@ -227,7 +227,7 @@ func TestStaleConnection(t *testing.T) {
 				tr := New(Config{RootCAs: w.roots})
 				defer tr.Close()
 				w.do(t, tr)
-				verr := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(),
+				verr := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(plenty)}, w.request(),
 					&Response{})
 				require.NotNil(t, verr)
 				assert.Equal(t, stale, verr.Cause == verdict.StaleConnection, "%+v", verr)
@@ -264,7 +264,7 @@ func TestIdleTimeout408(t *testing.T) {
 				if tc.first == "" {
 					w.do(t, tr)
 				}
-				q, c, resp := w.request(), &Control{Deadline: time.Now().Add(5 * time.Second)}, &Response{}
+				q, c, resp := w.request(), &Control{Deadline: time.Now().Add(plenty)}, &Response{}
 				if tc.post {
 					q.Method, q.Idempotent = []byte("POST"), false
 				}
@@ -310,7 +310,7 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 				idle := pool.newest()
 				next <- struct{}{}
 				closed := func() bool { return socket.PeerClosed(idle.tcp) }
-				require.Eventually(t, closed, 5*time.Second, time.Millisecond)
+				require.Eventually(t, closed, plenty, time.Millisecond)
 				q, resp := w.request(), &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
 				q.Method, q.Idempotent, q.Framing, q.Length = []byte("POST"), false, http1.Length, 3
 				q.Prefix = [][]byte{[]byte("one")}
@@ -318,7 +318,7 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 					q.Prefix, q.Rest, q.BeforeRead = nil, bodyOf([]byte("one")), func() {}
 				}
 				resp.pc.reused = true
-				c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
+				c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: time.Second}
 				verr := tr.attempt(w.u, c, q, resp)
 				require.Equal(t, streams, !resp.notReceived)
 				if streams {
@@ -350,7 +350,7 @@ func TestLateUnrequestedResponse(t *testing.T) {
 				require.Equal(t, "first", w.do(t, tr))
 				idle := tr.pool(w.u).newest()
 				next <- struct{}{}
-				require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
 			}
 			require.EqualValues(t, 5, w.opened.Load())
 		})
@@ -380,7 +380,7 @@ func TestLeftover(t *testing.T) {
 			}))
 			tr := New(Config{})
 			defer tr.Close()
-			c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+			c := &Control{Deadline: time.Now().Add(plenty)}
 			var resp Response
 			require.Nil(t, tr.RoundTrip(t.Context(), u, c, getRequest(), &resp))
 			resp.Finish(c, time.Now())
@@ -404,7 +404,7 @@ func TestReuseWithoutTCP(t *testing.T) {
 			for readRequest(far) != "" {
 				io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
 				if _, more := <-next; more {
-					far.SetWriteDeadline(time.Now().Add(5 * time.Second))
+					far.SetWriteDeadline(time.Now().Add(plenty))
 					io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
 				}
 			}
@@ -415,7 +415,7 @@ func TestReuseWithoutTCP(t *testing.T) {
 	w := &route{u: proxyAt(t, "http://p.test:1")}
 	require.Equal(t, "first", w.do(t, tr))
 	next <- struct{}{}
-	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, plenty, time.Millisecond)
 	require.Equal(t, "first", w.do(t, tr))
 	require.EqualValues(t, 2, opened.Load())
 	close(next)
@@ -445,7 +445,7 @@ func TestLostPost(t *testing.T) {
 	do := func(method string, idempotent bool) bool {
 		q := getRequest()
 		q.Method, q.Idempotent = []byte(method), idempotent
-		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+		c := &Control{Deadline: time.Now().Add(plenty)}
 		var resp Response
 		if verr := tr.RoundTrip(t.Context(), u, c, q, &resp); verr != nil {
 			require.Equal(t, verdict.StaleConnection, verr.Cause, "%v", verr)
@@ -532,7 +532,7 @@ func TestAliveIsCheckedAtOnce(t *testing.T) {
 	post := func() *verdict.Error {
 		q := getRequest()
 		q.Method, q.Idempotent = []byte("POST"), false
-		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+		c := &Control{Deadline: time.Now().Add(plenty)}
 		var resp Response
 		verr := tr.RoundTrip(t.Context(), u, c, q, &resp)
 		if verr == nil {
@@ -544,7 +544,7 @@ func TestAliveIsCheckedAtOnce(t *testing.T) {
 	idle := tr.pool(u).newest()
 	require.Equal(t, now, idle.idleAt)
 	(<-conns).(*net.TCPConn).CloseWrite()
-	require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
 	require.Nil(t, post(), "the second POST is sent on a new connection")
 	require.Len(t, conns, 1)
 }

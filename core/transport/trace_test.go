@@ -36,7 +36,7 @@ func TestATraceHasNoCredentials(t *testing.T) {
 	send := func(method string) (f verdict.Facts) {
 		q := &Request{Method: []byte(method), Target: []byte("http://a.test/"), Path: []byte("/"),
 			Authority: "a.test:80", Idempotent: true}
-		c, resp := &Control{Deadline: time.Now().Add(5 * time.Second)}, &Response{}
+		c, resp := &Control{Deadline: time.Now().Add(plenty)}, &Response{}
 		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, resp))
 		require.Equal(t, 407, resp.Status)
 		resp.AddFacts(&f)

@@ -147,7 +147,7 @@ func TestUpgradeByTunnel(t *testing.T) {
 	open := func(q *Request) (status int, requests string) {
 		t.Helper()
 		var r Response
-		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+		c := &Control{Deadline: time.Now().Add(plenty)}
 		require.Nil(t, tr.RoundTrip(context.Background(), u, c, q, &r))
 		if r.Status == 101 {
 			tun := r.Tunnel(c)

@@ -121,7 +121,7 @@ func TestEarlyResponse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const size, headTimeout = 32 << 20, 100 * time.Millisecond
+			const size = 32 << 20
 			finish := make(chan struct{})
 			u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 				r, err := http.ReadRequest(bufio.NewReader(c))
@@ -139,11 +139,19 @@ func TestEarlyResponse(t *testing.T) {
 			}))
 			tr := New(Config{})
 			defer tr.Close()
-			q, client := uploadRequest(t, size)
-			c := &Control{Deadline: time.Now().Add(headTimeout), BodyIdle: 10 * time.Second}
+			var q *Request
+			var client net.Conn
 			var resp Response
-			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
-			resp.SetReadDeadline(c, time.Now().Add(10*time.Second))
+			c := &Control{BodyIdle: plenty}
+			headTimeout, verr := time.Duration(0), (*verdict.Error)(nil)
+			growing(100*time.Millisecond, func(limit time.Duration) bool {
+				q, client = uploadRequest(t, size)
+				headTimeout, c.Deadline = limit, time.Now().Add(limit)
+				verr = tr.RoundTrip(t.Context(), u, c, q, &resp)
+				return verr == nil
+			})
+			require.Nil(t, verr)
+			resp.SetReadDeadline(c, time.Now().Add(3*headTimeout+plenty))
 			end(client, size)
 			time.AfterFunc(3*headTimeout, func() { close(finish) })
 			got, err := io.ReadAll(&resp.Body)
