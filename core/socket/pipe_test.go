@@ -105,6 +105,7 @@ func TestMoveEnds(t *testing.T) {
 		src, from := pair(t)
 		dst, _ := pair(t)
 		go from.Write(make([]byte, 64<<20))
+		require.Eventually(t, func() bool { return !src.Idle() }, time.Minute, time.Millisecond)
 		dst.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		n, err := moveAll(p, dst, src)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
