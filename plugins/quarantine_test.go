@@ -76,7 +76,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 		most := rapid.IntRange(1, 6).Draw(t, "max_faults")
 		limits := wasmhost.DefaultLimits()
-		limits.Wait = time.Minute // so that a slow machine does not change the result
+		limits.Wait, limits.CallTimeout = time.Minute, time.Minute // so that a slow machine does not change the result
 		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most, Limits: limits})
 		require.NoError(t, err)
 		defer r.Close()

@@ -29,7 +29,7 @@ func grown() []byte {
 // instances exist, and no call waits for long.
 func TestTenThousandCallsAtOnce(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Instances, limits.Wait = 4, 20*time.Millisecond
+	limits.Instances, limits.Wait, limits.CallTimeout = 4, 20*time.Millisecond, time.Minute
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(grown()...).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
@@ -131,7 +131,7 @@ func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 // When a module is closed, calls that wait get an error. The last call in progress closes the instance.
 func TestCloseEndsWaits(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Instances, limits.Wait = 1, time.Minute
+	limits.Instances, limits.Wait, limits.CallTimeout = 1, time.Minute, time.Minute
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(grown()...).Bytes(), nil)
 	require.NoError(t, err)
 	var wg sync.WaitGroup

@@ -57,23 +57,24 @@ func slow() map[string]*w.Module {
 
 // No loop takes much longer per unit of fuel than any other.
 func TestAUnitOfFuelIsShort(t *testing.T) {
+	const limit = 30 * time.Millisecond
 	limits := wasmhost.DefaultLimits()
-	limits.Fuel = 1_000_000
+	limits.Fuel, limits.CallTimeout = 1_000_000, time.Minute
 	host := wasmhost.New(limits, "")
 	for name, module := range slow() {
 		t.Run(name, func(t *testing.T) {
 			m, err := host.Load(module.Bytes(), nil)
 			require.NoError(t, err)
 			defer m.Close()
-			best := time.Hour // the best of a few runs, because the machine may be busy
-			for range 10 {
+			best := time.Hour // the best of many runs, because the machine may be busy
+			for run := 0; run < 10 || run < 200 && best >= limit; run++ {
 				begin := time.Now()
 				err := m.Score(rows{{}, {}}, make([]float64, 2))
 				best = min(best, time.Since(begin))
 				require.Equal(t, "fuel", reasonOf(err), "%v", err)
 			}
 			t.Log(best)
-			require.Less(t, best, 30*time.Millisecond)
+			require.Less(t, best, limit)
 		})
 	}
 }

@@ -24,10 +24,14 @@ import (
 // patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
 const patience = time.Minute
 
-// freePort returns a port on which nothing listens, below those of outgoing connections.
+// lastPort is the last port that freePort has tried. The tests of other packages begin elsewhere.
+var lastPort = 10_000 + rand.IntN(20_000)
+
+// freePort returns a port on which nothing listens, below those of outgoing connections. It returns no port twice.
 func freePort(t testing.TB) string {
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+		lastPort++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
 		if err == nil {
 			defer l.Close()
 			_, port, err := net.SplitHostPort(l.Addr().String())
@@ -167,7 +171,7 @@ func TestSentinel(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
 	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `sentinel monitor main 127.0.0.1 %s 1
 sentinel auth-pass main datasecret
-sentinel down-after-milliseconds main 1000
+sentinel down-after-milliseconds main 4000
 sentinel failover-timeout main 5000
 `, first), 0o600))
 	startServer(t, sentinel, slices.Concat([]string{file, "--sentinel"}, secure,
