@@ -145,7 +145,7 @@ func TestChangesWithoutANotification(t *testing.T) {
 	stop := watch(g, nil, g.fingerprint(nil))
 	defer stop()
 	change("[gateway]\ndrain_grace = \"19s\"\n")
-	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
 }
 
 // A change between the start of loading and the start of watching is detected.
@@ -163,7 +163,7 @@ func TestChangesWhileTheGatewayStarts(t *testing.T) {
 			change("[gateway]\ndrain_grace = \"19s\"\n")
 		}
 		stop := watch(g, nil, seen)
-		require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
 		stop()
 	}
 }
@@ -195,7 +195,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 		defer g.mu.Unlock()
 		return g.cfg.ProxyCount() == proxies
 	}
-	require.Eventually(t, read, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, read, time.Minute, 10*time.Millisecond)
 	took := time.Since(begun)
 	stop()
 	require.Less(t, strings.Count(log.String(), "configuration reloaded"), int(took/settle))

@@ -66,7 +66,7 @@ func text(t *testing.T, r *http.Response) string {
 func quiet(t *testing.T, e *engine.Engine) {
 	require.Eventually(t, func() bool {
 		return e.Tracker().InFlight() == 0 && e.Pool().Snapshot().All[0].InFlight() == 0
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 // In every case the request's body is closed, and the request itself does not change.
@@ -197,7 +197,7 @@ func TestAResponseThatIsClosedEarly(t *testing.T) {
 			_, err = io.ReadFull(r.Body, make([]byte, 1))
 			require.NoError(t, err)
 			if c.kept { // the remaining bytes are on their way
-				require.Eventually(t, func() bool { return at.idle.Load() > 0 }, 5*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return at.idle.Load() > 0 }, time.Minute, time.Millisecond)
 			}
 			require.NoError(t, r.Body.Close())
 			require.NoError(t, r.Body.Close())
@@ -207,7 +207,7 @@ func TestAResponseThatIsClosedEarly(t *testing.T) {
 			if c.kept {
 				require.EqualValues(t, 1, at.open.Load())
 			} else {
-				require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return at.open.Load() == 0 }, time.Minute, time.Millisecond)
 			}
 			require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 		})
@@ -259,7 +259,7 @@ func TestAResponseWithoutABodyHoldsNoResources(t *testing.T) {
 	}
 	require.EqualValues(t, 1, at.open.Load(), "one connection served them all")
 	(&http.Client{Transport: e.Transport()}).CloseIdleConnections()
-	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return at.open.Load() == 0 }, time.Minute, time.Millisecond)
 }
 
 // User information in a URL, and a host name that is not ASCII, are sent in the same way as by net/http's
@@ -269,7 +269,7 @@ func TestURLsAreSentAsByNetHTTP(t *testing.T) {
 		user, password, _ := r.BasicAuth()
 		fmt.Fprintf(w, "%s %s %s:%s", r.Host, r.RequestURI, user, password)
 	})
-	client := &http.Client{Transport: e.Transport(), Timeout: 5 * time.Second}
+	client := &http.Client{Transport: e.Transport(), Timeout: time.Minute}
 	for url, want := range map[string]string{
 		"http://me:secret@a.test/x?y": "a.test http://a.test/x?y me:secret",
 		"http://bücher.test:80/":      "xn--bcher-kva.test:80 http://xn--bcher-kva.test:80/ :",
@@ -352,14 +352,14 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	slow, stuck := ask("slow"), ask("stuck")
 	require.Eventually(t, func() bool {
 		return e.Tracker().InFlight() == 2 && at.open.Load() == 2
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	down := make(chan struct{})
 	go func() {
 		e.Shutdown(ctx)
 		close(down)
 	}()
-	require.Eventually(t, e.Draining, 5*time.Second, time.Millisecond)
+	require.Eventually(t, e.Draining, time.Minute, time.Millisecond)
 	_, err := e.Transport().RoundTrip(get(t, "http://a.test/late"))
 	require.ErrorIs(t, err, executor.ErrShutdown)
 	close(held)
@@ -377,7 +377,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	<-down
 	require.Eventually(t, func() bool {
 		return at.open.Load() == 0
-	}, 5*time.Second, time.Millisecond, "no connection is kept")
+	}, time.Minute, time.Millisecond, "no connection is kept")
 	var failed *engine.Error
 	require.True(t, errors.As(got.err, &failed))
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
