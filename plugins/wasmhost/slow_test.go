@@ -59,7 +59,8 @@ func slow() map[string]*w.Module {
 func TestAUnitOfFuelIsShort(t *testing.T) {
 	const limit = 30 * time.Millisecond
 	limits := wasmhost.DefaultLimits()
-	limits.Fuel, limits.CallTimeout = 1_000_000, time.Minute
+	limits.Fuel = 1_000_000
+	limits.Wait, limits.CallTimeout, limits.StartTimeout = time.Minute, time.Minute, time.Minute
 	host := wasmhost.New(limits, "")
 	for name, module := range slow() {
 		t.Run(name, func(t *testing.T) {
