@@ -28,8 +28,7 @@ type Conn struct {
 	writing operation
 	message []byte // message to be written before the read
 
-	peekCall func(fd uintptr) // sets the field idle
-	idle     bool
+	fd uintptr // the descriptor of stream; 0 until Idle needs it
 
 	pool   *sync.Pool // pool for the buffer of the read; nil if the caller provides the buffer
 	pooled *[]byte    // the buffer from pool

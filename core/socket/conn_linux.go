@@ -18,7 +18,7 @@ func newConn(s stream) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{stream: s, raw: raw}
-	c.reading.call, c.writing.call, c.peekCall = c.receive, c.send, c.peek
+	c.reading.call, c.writing.call = c.receive, c.send
 	return c, nil
 }
 
@@ -194,10 +194,14 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 }
 
 // Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes.
-// A deadline that has passed has no effect on Idle.
-func (c *Conn) Idle() bool { return c.raw.Control(c.peekCall) == nil && c.idle }
-
-func (c *Conn) peek(fd uintptr) { c.idle = peek(fd) == syscall.EAGAIN }
+// A deadline that has passed has no effect on Idle. Idle must not be called during or after Close, because it calls
+// the kernel without the poller. The poller would take longer than the kernel.
+func (c *Conn) Idle() bool {
+	if c.fd == 0 && c.raw.Control(func(fd uintptr) { c.fd = fd }) != nil {
+		return false
+	}
+	return peek(c.fd) == syscall.EAGAIN
+}
 
 // peek tries to read from fd without a wait. It does not consume bytes. It returns EAGAIN if there are no bytes to
 // read.

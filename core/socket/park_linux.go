@@ -35,7 +35,7 @@ func (c *Conn) Park() bool {
 	}
 	d.Close()
 	p := &parked{fd: uintptr(fd), remote: d.remote}
-	c.stream, c.raw = p, parkedRaw{p}
+	c.stream, c.raw, c.fd = p, parkedRaw{p}, 0
 	return true
 }
 
@@ -65,7 +65,7 @@ func (c *Conn) Unpark() error {
 		d.Close()
 		return err
 	}
-	c.stream, c.raw = d, raw
+	c.stream, c.raw, c.fd = d, raw, 0
 	return nil
 }
 
