@@ -16,7 +16,7 @@ func (r *Reader) ReadRequest(q *Request) error {
 	}
 	fields := q.Fields[:0]
 	*q = Request{} // a composite literal with values would be copied on the stack
-	line, rest, _ := bytes.Cut(head, crlf)
+	line, rest, _ := cutLine(head)
 	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
 		return err
 	}
@@ -50,6 +50,14 @@ func (r *Reader) ReadRequest(q *Request) error {
 }
 
 const bothFramings = "both Content-Length and Transfer-Encoding"
+
+// cutLine cuts b around its first CRLF. For most lines it is several times as fast as bytes.Cut.
+func cutLine(b []byte) (line, rest []byte, ok bool) {
+	if i := bytes.IndexByte(b, '\n'); i > 0 && b[i-1] == '\r' {
+		return b[:i-1], b[i+1:], true
+	}
+	return bytes.Cut(b, crlf)
+}
 
 // requestLine parses METHOD SP TARGET SP VERSION. A minor version above 1 counts as 1 (RFC 9110 section 2.5).
 func requestLine(line []byte) (method, target []byte, minor int, err error) {
@@ -183,7 +191,7 @@ const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
 // parse parses the head of a response. If loose is set, it makes the repairs that ReadResponse lists.
 func (r *Response) parse(head, method []byte, loose bool) error {
-	line, rest, ok := bytes.Cut(head, crlf)
+	line, rest, ok := cutLine(head)
 	if loose {
 		line, rest, ok = bytes.Cut(head, lf)
 		line = bytes.TrimSuffix(line, cr)
@@ -265,12 +273,12 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		}
 		line := block[:i-1]
 		block = block[i+1:]
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 {
-			return fields, malformed("a header line without a name and a colon")
+		colon := tokenLen(line)
+		if colon == 0 || colon == len(line) || line[colon] != ':' {
+			return fields, badLine(line)
 		}
 		name, value := line[:colon], trim(line[colon+1:])
-		if !isToken(name) || !all(value, values) || len(fields) == limit {
+		if !all(value, values) || len(fields) == limit {
 			return fields, s.bad(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
@@ -309,7 +317,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 		block = block[end+1:]
 		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
-			return fields, malformed("a header line without a name and a colon")
+			return fields, badLine(line)
 		}
 		name := line[:colon]
 		for len(name) > 0 && isBlank(name[len(name)-1]) { // RFC 9112 section 5.1
@@ -337,6 +345,14 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// badLine returns the error for a line that does not begin with a name and a colon.
+func badLine(line []byte) error {
+	if bytes.IndexByte(line, ':') <= 0 {
+		return malformed("a header line without a name and a colon")
+	}
+	return malformed(badName)
+}
 
 // bad returns the error for an invalid field.
 func (s *scan) bad(name, value []byte) error {
@@ -393,15 +409,15 @@ func (s *scan) read(f *Field) error {
 
 // framing interprets a Content-Length or Transfer-Encoding field.
 func (s *scan) framing(f *Field) error {
-	switch {
+	switch length := ParseLength(f.Value); {
 	case s.unframed:
 	case f.Kind == TransferEncoding:
 		if s.chunked || !equalFold(f.Value, "chunked") {
 			return malformed("Transfer-Encoding is not exactly chunked")
 		}
 		s.chunked = true
-	case !s.hasLength && ParseLength(f.Value) >= 0:
-		s.length, s.hasLength = ParseLength(f.Value), true
+	case !s.hasLength && length >= 0:
+		s.length, s.hasLength = length, true
 	case !s.response && s.hasLength:
 		return malformed("more than one Content-Length")
 	case !s.response:
@@ -636,6 +652,16 @@ func all(b []byte, bit uint8) bool {
 		and &= class[c]
 	}
 	return and&bit != 0
+}
+
+// tokenLen returns the length of the token at the beginning of b.
+func tokenLen(b []byte) int {
+	for i, c := range b {
+		if class[c]&tokenChar == 0 {
+			return i
+		}
+	}
+	return len(b)
 }
 
 func isToken(b []byte) bool  { return len(b) > 0 && all(b, tokenChar) }
