@@ -21,14 +21,14 @@ func Via(minor int) []byte { return viaValue[minor] }
 // transport.Request.Continue.
 func AppendRequestFields(dst, q []http1.Field, host []byte) []http1.Field {
 	hasHost := false
-	for _, f := range q {
-		switch {
+	for i := range q {
+		switch f := &q[i]; {
 		case f.Kind == http1.Host:
-			f.Value, hasHost = host, true
+			dst, hasHost = append(dst, http1.Field{Name: f.Name, Value: host, Kind: http1.Host}), true
 		case f.HopByHop() || f.Kind == http1.Expect && http1.EqualFold(f.Value, "100-continue"):
-			continue
+		default:
+			dst = append(dst, *f)
 		}
-		dst = append(dst, f)
 	}
 	if !hasHost { // HTTP/1.0, or a net/http header
 		dst = append(dst, http1.Field{Name: hostName, Value: host, Kind: http1.Host})

@@ -38,9 +38,9 @@ func ParseTarget(method, raw []byte) (t Target, err error) {
 	default:
 		return t, fmt.Errorf("the request target is not an absolute http:// or https:// URL")
 	}
-	end := bytes.IndexAny(rest, "/?")
-	if end < 0 {
-		end = len(rest)
+	end := 0 // of the host; a loop, because bytes.IndexAny takes longer for so few bytes
+	for end < len(rest) && rest[end] != '/' && rest[end] != '?' {
+		end++
 	}
 	t.Absolute, t.Host, t.Path = raw, rest[:end], rest[end:]
 	switch {
