@@ -342,7 +342,7 @@ func TestMemory(t *testing.T) {
 	for range 24*60 + 30 {
 		c.now = c.now.Add(time.Minute)
 		for _, id := range ids {
-			series, left := s.proxies.get(id, noLimit), 60
+			series, left := s.proxies.get(id), 60
 			for _, x := range []struct {
 				k    Key
 				most int
@@ -358,7 +358,7 @@ func TestMemory(t *testing.T) {
 					series.more(x.k, bucketOf(latency), min(n-i, 5)-1)
 				}
 			}
-			s.proxies.get(id, noLimit).AddBytes(s.minute(c.now), s.keep, uint64(60*random.IntN(40_000)))
+			s.proxies.get(id).AddBytes(s.minute(c.now), s.keep, uint64(60*random.IntN(40_000)))
 		}
 	}
 	busy := heap() - before

@@ -68,14 +68,6 @@ func (s *Store) TargetHistory(host string, window, step time.Duration) []Sum {
 	return s.steps(s.targets.find(host), window, step)
 }
 
-// find returns the series with the given name; nil if there is none.
-func (t *table) find(name string) *Series {
-	if s, ok := t.series.Load(name); ok {
-		return s.(*Series)
-	}
-	return nil
-}
-
 func (s *Store) sum(series *Series, window time.Duration) (sum Sum) {
 	s.eachMinute(series, window, sum.add)
 	return sum

@@ -27,7 +27,9 @@ func (s *Store) Save(all bool) Saved {
 	add(nameAll, &s.all)
 	add(nameOthers, &s.others)
 	s.proxies.each(func(id string, series *Series) { add(proxyName+id, series) })
-	s.targets.each(func(host string, series *Series) { add(targetName+host, series) })
+	for host, series := range s.targets.all() {
+		add(targetName+host, series)
+	}
 	return out
 }
 
@@ -135,7 +137,9 @@ func (s *Store) EndRestore() {
 	end("", &s.all)
 	end("", &s.others)
 	s.proxies.each(end)
-	s.targets.each(end)
+	for host, series := range s.targets.all() {
+		end(host, series)
+	}
 }
 
 // restore adds a row. It holds back the last row in s.restored, because the next row replaces it if both are of the

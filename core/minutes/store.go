@@ -1,6 +1,7 @@
 package minutes
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,34 +24,34 @@ type Store struct {
 	all     Series
 	others  Series // of the targets without a series of their own
 	proxies table
-	targets table
+	targets targets
 }
 
 // NewStore returns an empty store. It keeps counts for the time keep, a multiple of a minute.
 func NewStore(keep time.Duration, now func() time.Time) *Store {
-	return &Store{now: now, keep: int64(keep / time.Minute)}
+	s := &Store{now: now, keep: int64(keep / time.Minute)}
+	s.targets.byHost.Store(&map[string]*Series{})
+	return s
 }
 
 // table holds series by name.
-type table struct {
-	series sync.Map // string -> *Series
-	size   atomic.Int64
+type table struct{ series sync.Map } // string -> *Series
+
+// get returns the series with the given name. If there is none, get adds one.
+func (t *table) get(name string) *Series {
+	if s := t.find(name); s != nil {
+		return s
+	}
+	s, _ := t.series.LoadOrStore(strings.Clone(name), &Series{})
+	return s.(*Series)
 }
 
-// get returns the series with the given name. If there is none and the table has fewer series than limit, get adds
-// one; otherwise it returns nil.
-func (t *table) get(name string, limit int64) *Series {
+// find returns the series with the given name; nil if there is none.
+func (t *table) find(name string) *Series {
 	if s, ok := t.series.Load(name); ok {
 		return s.(*Series)
 	}
-	if t.size.Load() >= limit {
-		return nil
-	}
-	s, loaded := t.series.LoadOrStore(strings.Clone(name), &Series{})
-	if !loaded {
-		t.size.Add(1)
-	}
-	return s.(*Series)
+	return nil
 }
 
 func (t *table) each(f func(name string, s *Series)) {
@@ -63,24 +64,64 @@ func (t *table) each(f func(name string, s *Series)) {
 func (t *table) drop(name string) {
 	if series, loaded := t.series.LoadAndDelete(name); loaded {
 		series.(*Series).dropped.Store(true)
-		t.size.Add(-1)
 	}
 }
 
-const noLimit = 1 << 40
+// targets holds the series of up to MaxTargets targets. A look-up in its map takes less time than one in a sync.Map.
+type targets struct {
+	mu     sync.Mutex                         // held while byHost is replaced
+	byHost atomic.Pointer[map[string]*Series] // a map never changes after it is stored here
+}
+
+// find returns the series of a host; nil if there is none.
+func (t *targets) find(host string) *Series { return t.all()[host] }
+
+func (t *targets) all() map[string]*Series { return *t.byHost.Load() }
+
+// add adds a series for a host, and returns it. If there is one already, add returns that one. If there are
+// MaxTargets series, it returns nil.
+func (t *targets) add(host string) *Series {
+	if len(t.all()) >= MaxTargets { // without the mutex, because add is called again for each attempt at the host
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.all()
+	s := all[host]
+	if s == nil && len(all) < MaxTargets {
+		s = &Series{}
+		all = maps.Clone(all)
+		all[strings.Clone(host)] = s
+		t.byHost.Store(&all)
+	}
+	return s
+}
+
+// dropIdle drops the series without counts since the minute oldest.
+func (t *targets) dropIdle(oldest int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := maps.Clone(t.all())
+	maps.DeleteFunc(all, func(_ string, s *Series) bool { return s.idle(oldest) })
+	t.byHost.Store(&all)
+}
 
 // target returns the series that counts the attempts at a host.
 func (s *Store) target(host string) *Series {
-	if series := s.targets.get(host, MaxTargets); series != nil {
-		return series
+	series := s.targets.find(host)
+	if series == nil {
+		series = s.targets.add(host)
 	}
-	return &s.others
+	if series == nil {
+		series = &s.others
+	}
+	return series
 }
 
 // named returns the series that has the given name in Saved (such as "proxy/ID"); nil if the name is not valid.
 func (s *Store) named(name string) *Series {
 	if id, ok := strings.CutPrefix(name, proxyName); ok {
-		return s.proxies.get(id, noLimit)
+		return s.proxies.get(id)
 	}
 	if host, ok := strings.CutPrefix(name, targetName); ok {
 		return s.target(host)
@@ -104,7 +145,7 @@ type Ref struct{ series atomic.Pointer[Series] }
 func (r *Ref) get(s *Store, id string) *Series {
 	series := r.series.Load()
 	if series == nil || series.dropped.Load() {
-		series = s.proxies.get(id, noLimit)
+		series = s.proxies.get(id)
 		r.series.Store(series)
 	}
 	return series
@@ -129,7 +170,7 @@ func (s *Store) Attempt(e *core.AttemptEvent, proxy *Ref) {
 func (s *Store) Bytes(proxyID string, n uint64) {
 	at := s.minute(s.now())
 	s.all.AddBytes(at, s.keep, n)
-	s.proxies.get(proxyID, noLimit).AddBytes(at, s.keep, n)
+	s.proxies.get(proxyID).AddBytes(at, s.keep, n)
 }
 
 // TargetBytes counts n bytes of a request for a host. The request ended at the time at. The bytes are not added to
@@ -150,12 +191,8 @@ func (s *Store) Prune(inPool func(id string) bool) {
 			s.proxies.drop(id)
 		}
 	})
-	if s.targets.size.Load() > MaxTargets*3/4 {
+	if len(s.targets.all()) > MaxTargets*3/4 {
 		oldest = max(oldest, s.minute(now.Add(-targetIdle)))
 	}
-	s.targets.each(func(host string, series *Series) {
-		if series.idle(oldest) {
-			s.targets.drop(host)
-		}
-	})
+	s.targets.dropIdle(oldest)
 }
