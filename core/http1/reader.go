@@ -179,6 +179,11 @@ var (
 // head returns a view of the next head without its final empty line, and consumes the head. The error is
 // io.EOF if the connection ended before the head's first byte.
 func (r *Reader) head() ([]byte, error) {
+	if r.r == r.w { // usually nothing is buffered
+		if err := r.fill(maxHead); err != nil {
+			return nil, err
+		}
+	}
 	var u unfinished
 	for {
 		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
