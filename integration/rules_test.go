@@ -21,7 +21,7 @@ max_attempts = 7
 reachability = false
 [timeouts]
 adaptive = false
-`
+` + byTurns
 
 // One host refuses six of ten proxies with 403. With a rule, all its requests are served by the four others, and the
 // six rest for that host. Requests for other hosts are served at the first attempt by all ten.
