@@ -380,31 +380,34 @@ type sharedChange struct {
 	Drain   bool            `json:"drain,omitempty"`
 }
 
-// Apply implements cluster.Local. It makes successive puts of proxies in one call of PutProxies, which is faster than
-// one call for each proxy.
+// Apply implements cluster.Local. It makes the puts of proxies together (changes.PutProxies), because a change of a
+// large pool takes long. Only changes of the same proxy keep their order.
 func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	errs := make([]error, len(made))
-	var puts []changes.Put
-	var from []int // from[i] is the index in made of puts[i]
-	keep := false
+	puts, from := map[bool][]changes.Put{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
+	waiting := map[string]bool{}                             // the keys of puts
 	flush := func() {
-		for i, err := range cn.changes.PutProxies(puts, keep) {
-			errs[from[i]] = err
+		for _, keep := range []bool{false, true} {
+			for i, err := range cn.changes.PutProxies(puts[keep], keep) {
+				errs[from[keep][i]] = err
+			}
 		}
-		puts, from = nil, nil
+		clear(puts)
+		clear(from)
+		clear(waiting)
 	}
 	for i, ch := range made {
 		var c sharedChange
 		if errs[i] = json.Unmarshal([]byte(ch.Value), &c); errs[i] != nil {
 			continue
 		}
-		id, isProxy := strings.CutPrefix(ch.Key, sharedProxy)
-		isPut := isProxy && !c.Removed
-		if !isPut || c.Keep != keep {
+		if waiting[ch.Key] {
 			flush()
 		}
-		if isPut {
-			puts, from, keep = append(puts, changes.Put{ID: id, Value: c.Proxy}), append(from, i), c.Keep
+		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
+			puts[c.Keep] = append(puts[c.Keep], changes.Put{ID: id, Value: c.Proxy})
+			from[c.Keep] = append(from[c.Keep], i)
+			waiting[ch.Key] = true
 			continue
 		}
 		errs[i] = cn.apply(ch.Key, &c)

@@ -39,7 +39,7 @@ func startNode(t *testing.T, store cluster.Store, name string) sharedChanges {
 	m := &clusterNode{log: log, changes: c, samples: map[string]float64{}}
 	m.engine.Store(e)
 	m.node = cluster.New(cluster.Config{
-		Name: "test", Node: name, ID: name, Store: store, Timeout: time.Second, Now: time.Now, Log: log,
+		Name: "test", Node: name, ID: name, Store: store, Timeout: time.Minute, Now: time.Now, Log: log,
 	})
 	m.node.Attach(m)
 	for range 2 {
@@ -159,9 +159,53 @@ func TestManyProxiesAreShared(t *testing.T) {
 		_, err := b.ChangeProxy("p8", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
 		require.NoError(t, err)
 	})
+	for b.m.node.Status().Waiting > 0 { // a response waits for the store at most for shareTime
+		b.m.node.Step(t.Context())
+	}
 	a.m.node.Step(t.Context())
 	require.Nil(t, a.m.proxyByID("p7"))
 	require.InDelta(t, 3, a.m.proxyByID("p8").Spec().Weight, 0)
+}
+
+// Changes of different proxies are made together, those of one proxy in their order.
+func TestOrderOfAppliedChanges(t *testing.T) {
+	s := startNode(t, cluster.NewMemory(time.Now), "a")
+	pool := s.m.engine.Load().Pool()
+	change := func(id string, weight float64, keep bool) cluster.Change {
+		spec := specs(t, 1)[0]
+		spec.Weight = weight
+		proxy, err := changes.ProxyValue(&spec)
+		require.NoError(t, err)
+		value, err := s.encode(sharedChange{Proxy: proxy, Removed: weight == 0, Keep: keep})
+		require.NoError(t, err)
+		return cluster.Change{Key: sharedProxy + id, Value: value}
+	}
+	for i, test := range []struct {
+		made []cluster.Change
+		cost uint64
+		want map[string]float64
+	}{
+		{[]cluster.Change{change("a", 1, true), change("gone", 0, true), change("b", 2, false), change("c", 3, true)},
+			2, map[string]float64{"a": 1, "b": 2, "c": 3}},
+		{[]cluster.Change{change("a", 4, true), change("a", 5, false), change("b", 0, true), change("c", 0, true),
+			change("c", 6, true)}, 5, map[string]float64{"a": 5, "c": 6}},
+		{[]cluster.Change{change("d", 7, true), change("d", 0, true)}, 2, map[string]float64{"a": 5, "c": 6}},
+		{[]cluster.Change{{Key: sharedProxy + "e", Value: "x"}, change("e", 8, true)}, 1,
+			map[string]float64{"a": 5, "c": 6, "e": 8}},
+	} {
+		before := pool.Changes()
+		errs := s.m.Apply(test.made)
+		require.Equal(t, i == 3, errs[0] != nil)
+		for _, err := range errs[1:] {
+			require.NoError(t, err)
+		}
+		require.Equal(t, test.cost, pool.Changes()-before, i)
+		weights := map[string]float64{}
+		for _, spec := range pool.Specs() {
+			weights[spec.ID] = spec.Weight
+		}
+		require.Equal(t, test.want, weights)
+	}
 }
 
 // The load has the proxies that are in service.

@@ -51,7 +51,7 @@ type Pool interface {
 	Snapshot() *upstream.Snapshot
 	Specs() []upstream.Spec
 	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
-	Update(id string, change func(*upstream.Spec) error) (*upstream.Upstream, error)
+	UpdateAll(changes map[string]func(*upstream.Spec) error) error
 	Remove(id string, drain bool) error
 }
 
@@ -242,16 +242,26 @@ func (c *Changes) restorePolicy(p retry.Policy) {
 func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.addProxies(specs, keep)
+}
+
+// addProxies is AddProxies for a caller that holds mu.
+func (c *Changes) addProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
 	specs = c.ids.nameAdded(specs, c.config.Proxies, c.parts.Pool.Specs(), c.records.proxyIDs())
 	added, err := c.parts.Pool.Add(specs)
 	if err != nil || !c.keeps(keep) {
 		return added, err
 	}
+	ids := make([]string, len(added))
+	for i, u := range added {
+		ids[i] = u.ID()
+	}
+	entries := c.entries(ids...)
 	set := map[string]any{}
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
-		if configured := c.configured(u.ID()); configured != nil { // the API had removed the configured proxy
-			r.refer(configured, c.ids.prints)
+		if entry := entries[u.ID()]; entry != nil { // the API had removed the configured proxy
+			r.refer(entry, c.ids.prints)
 		}
 		set[proxyKey+u.ID()] = r
 	}
@@ -269,50 +279,78 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep bool) (*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var before upstream.Spec
-	u, err := c.parts.Pool.Update(id, func(spec *upstream.Spec) error {
-		before = *spec
-		return change(spec)
-	})
-	if err != nil || !c.keeps(keep) {
-		return u, err
-	}
-	if err := c.recordChange(id, change); err != nil {
-		_, undone := c.parts.Pool.Update(id, func(spec *upstream.Spec) error {
-			*spec = before
-			return nil
-		})
-		c.logUndo(undone)
+	if err := c.changeProxies(map[string]func(*upstream.Spec) error{id: change}, keep); err != nil {
 		return nil, err
 	}
-	return u, nil
+	return c.parts.Pool.Snapshot().Get(id), nil
 }
 
-// recordChange records the change of a proxy. The caller holds mu.
-func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) error {
-	configured := c.configured(id)
+// changeProxies changes proxies as ChangeProxy does, each with the function of its id. If it returns an error, it has
+// changed none. The caller holds mu.
+func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, keep bool) error {
+	before := make(map[string]func(*upstream.Spec) error, len(changes))
+	remembering := make(map[string]func(*upstream.Spec) error, len(changes))
+	for id, change := range changes {
+		remembering[id] = func(spec *upstream.Spec) error {
+			old := *spec
+			before[id] = func(spec *upstream.Spec) error {
+				*spec = old
+				return nil
+			}
+			return change(spec)
+		}
+	}
+	if err := c.parts.Pool.UpdateAll(remembering); err != nil || !c.keeps(keep) {
+		return err
+	}
+	set := map[string]any{}
+	entries := c.entries(slices.Collect(maps.Keys(changes))...)
+	var err error
+	for id, change := range changes {
+		var r *proxyRecord
+		if r, err = c.changedRecord(id, entries[id], change); err != nil {
+			break
+		}
+		if r != nil {
+			set[proxyKey+id] = r
+		}
+	}
+	if err == nil {
+		err = c.records.write(set)
+	}
+	if err != nil {
+		c.logUndo(c.parts.Pool.UpdateAll(before))
+	}
+	return err
+}
+
+// changedRecord returns the record of the change of a proxy; nil for none. The parameter entry is its entry of the
+// configuration; nil for none. The caller holds mu.
+func (c *Changes) changedRecord(
+	id string, entry *upstream.Spec, change func(*upstream.Spec) error,
+) (*proxyRecord, error) {
 	var spec upstream.Spec
 	r, err := c.records.proxy(id)
 	base := ""
-	if configured != nil {
-		base = c.ids.prints.base(configured)
+	if entry != nil {
+		base = c.ids.prints.base(entry)
 	}
 	switch {
 	case err == nil && !r.Removed && r.Base == base:
 		spec = r.spec(id)
-	case configured != nil:
-		spec = *configured
+	case entry != nil:
+		spec = *entry
 	default:
-		return nil
+		return nil, nil
 	}
 	if err := change(&spec); err != nil {
-		return err
+		return nil, err
 	}
 	next := newProxyRecord(&spec)
-	if configured != nil {
-		next.refer(configured, c.ids.prints)
+	if entry != nil {
+		next.refer(entry, c.ids.prints)
 	}
-	return c.records.write(map[string]any{proxyKey + id: next})
+	return &next, nil
 }
 
 // RemoveProxy removes a proxy as upstream.Pool.Remove does and, if keep is set, records the
@@ -447,13 +485,21 @@ func (c *Changes) activate(use, plugin string) error {
 func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
 
 // configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.
-func (c *Changes) configured(id string) *upstream.Spec {
+func (c *Changes) configured(id string) *upstream.Spec { return c.entries(id)[id] }
+
+// entries returns the entries of the configuration for the proxies with the given ids, by id. The caller holds mu.
+func (c *Changes) entries(ids ...string) map[string]*upstream.Spec {
+	out := make(map[string]*upstream.Spec, len(ids))
+	for _, id := range ids {
+		out[id] = nil
+	}
 	for i := range c.config.Proxies {
-		if c.config.Proxies[i].ID == id {
-			return &c.config.Proxies[i]
+		entry := &c.config.Proxies[i]
+		if _, wanted := out[entry.ID]; wanted {
+			out[entry.ID] = entry
 		}
 	}
-	return nil
+	return out
 }
 
 // logUndo logs err, the error of undoing a change that could not be recorded. It does nothing if err is nil.

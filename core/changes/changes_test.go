@@ -26,7 +26,8 @@ import (
 // fastFS does not sync, which takes long, and fails on demand.
 type fastFS struct {
 	state.OS
-	full bool
+	full  bool
+	syncs int
 }
 
 type fastFile struct {
@@ -45,6 +46,7 @@ func (f *fastFS) Open(name string, flag int, perm fs.FileMode) (state.File, erro
 func (f *fastFS) SyncDir(string) error { return nil }
 
 func (f fastFile) Sync() error {
+	f.fs.syncs++
 	if f.fs.full {
 		return errFull
 	}
@@ -549,4 +551,49 @@ func TestPutProxies(t *testing.T) {
 	require.Equal(t, map[string]float64{"new": 2, "old": 3, "twice": 5}, r.weights())
 	require.Equal(t, "pass", r.pool.Snapshot().Get("new").Spec().Address.Password.Reveal())
 	require.Empty(t, r.PutProxies(nil, false))
+}
+
+// After a restart, the store of the cluster has the proxies that are in force already: they cost nothing. Those that
+// have changed in the meantime are changed together, with one record.
+func TestPutsAfterARestart(t *testing.T) {
+	r := newRig(t, t.TempDir())
+	r.config.Proxies = []upstream.Spec{proxy("p", 1), proxy("q", 1)}
+	r.start()
+	var puts []changes.Put
+	put := func(id string, w float64) changes.Put {
+		s := added(id, w)
+		value, err := changes.ProxyValue(&s)
+		require.NoError(t, err)
+		return changes.Put{ID: id, Value: value}
+	}
+	for i := range 100 {
+		puts = append(puts, put(fmt.Sprint("x", i), 2))
+	}
+	puts = append(puts, put("p", 3), put("q", 1))
+	costs := func(keep bool) []uint64 {
+		syncs, changed := r.fs.syncs, r.pool.Changes()
+		for _, err := range r.PutProxies(puts, keep) {
+			require.NoError(t, err)
+		}
+		return []uint64{uint64(r.fs.syncs - syncs), r.pool.Changes() - changed}
+	}
+	require.Equal(t, []uint64{2, 2}, costs(true), "proxies are added and changed")
+	r.start()
+	require.Equal(t, []uint64{0, 0}, costs(true))
+	for i := range 50 {
+		puts[i] = put(fmt.Sprint("x", i), 4)
+	}
+	require.Equal(t, []uint64{0, 1}, costs(false))
+	require.Equal(t, []uint64{1, 1}, costs(true), "they are not recorded yet")
+	r.start()
+	require.Equal(t, []uint64{0, 0}, costs(true))
+	require.Equal(t, []float64{4, 2, 3, 1}, []float64{r.weights()["x0"], r.weights()["x50"], r.weights()["p"],
+		r.weights()["q"]})
+
+	puts[0], puts[1] = put("x0", 5), put("x1", 5)
+	r.fs.full = true
+	for i, err := range r.PutProxies(puts, true) {
+		require.Equal(t, i < 2, errors.Is(err, errFull))
+	}
+	require.Equal(t, []float64{4, 4}, []float64{r.weights()["x0"], r.weights()["x1"]})
 }

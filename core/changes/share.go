@@ -1,7 +1,9 @@
 package changes
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
@@ -22,32 +24,86 @@ type Put struct {
 
 // PutProxies adds each proxy or, if the pool already has a proxy with its id, changes that proxy. The result has an
 // error for each element of puts, which is nil for success. If keep is set, the changes are recorded. The new proxies
-// are added together, because adding to a large pool takes long.
+// are added together, and the others are changed together, because a change of a large pool takes long. A proxy that
+// is as it shall be is left alone: after a restart, these are most.
 func (c *Changes) PutProxies(puts []Put, keep bool) []error {
+	if len(puts) == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	errs := make([]error, len(puts))
 	var added []upstream.Spec
-	together := map[int]bool{} // indices in puts of the proxies in added
+	changed := map[string]func(*upstream.Spec) error{}
+	var toAdd, toChange, alone []int // indices in puts
 	seen := map[string]bool{}
-	snapshot := c.parts.Pool.Snapshot()
+	snapshot, entries := c.parts.Pool.Snapshot(), c.entriesOf(puts)
 	for i, p := range puts {
-		if !seen[p.ID] && snapshot.Get(p.ID) == nil {
-			if spec, err := specOf(p); err == nil {
-				added, together[i] = append(added, spec), true
-			}
+		spec, err := specOf(p)
+		u := snapshot.Get(p.ID)
+		switch {
+		case err != nil:
+			errs[i] = err
+		case seen[p.ID] || u != nil && u.Draining():
+			alone = append(alone, i)
+		case u == nil:
+			added, toAdd = append(added, spec), append(toAdd, i)
+		case !c.inForce(u, &spec, entries[p.ID], keep):
+			changed[p.ID], toChange = setting(&spec), append(toChange, i)
 		}
 		seen[p.ID] = true
 	}
+	// After an error, each proxy is put alone, so that one error does not prevent the others.
 	if len(added) > 0 {
-		if _, err := c.AddProxies(added, keep); err != nil {
-			together = nil // each proxy is added alone, so that one error does not prevent the others
+		if _, err := c.addProxies(added, keep); err != nil {
+			alone = append(alone, toAdd...)
 		}
 	}
-	errs := make([]error, len(puts))
-	for i, p := range puts {
-		if !together[i] {
-			errs[i] = c.putProxy(p, keep)
-		}
+	if len(changed) > 0 && c.changeProxies(changed, keep) != nil {
+		alone = append(alone, toChange...)
+	}
+	slices.Sort(alone)
+	for _, i := range alone {
+		errs[i] = c.putProxy(puts[i], keep)
 	}
 	return errs
+}
+
+func (c *Changes) entriesOf(puts []Put) map[string]*upstream.Spec {
+	ids := make([]string, len(puts))
+	for i := range puts {
+		ids[i] = puts[i].ID
+	}
+	return c.entries(ids...)
+}
+
+// setting returns a function that sets the fields of a proxy that the API can change to those of spec.
+func setting(spec *upstream.Spec) func(*upstream.Spec) error {
+	r := newProxyRecord(spec)
+	return func(s *upstream.Spec) error {
+		r.set(s)
+		return nil
+	}
+}
+
+// inForce reports whether the proxy u is already as a put of spec would make it, and is recorded so. The parameter
+// entry is its entry of the configuration; nil for none. The caller holds mu.
+func (c *Changes) inForce(u *upstream.Upstream, spec, entry *upstream.Spec, keep bool) bool {
+	is, err := ProxyValue(u.Spec())
+	shall, wrong := ProxyValue(spec)
+	if err != nil || wrong != nil || !bytes.Equal(is, shall) {
+		return false
+	}
+	if !c.keeps(keep) {
+		return true
+	}
+	next, err := c.changedRecord(u.ID(), entry, setting(spec))
+	if err != nil || next == nil {
+		return err == nil
+	}
+	value, err := json.Marshal(next)
+	record, _ := c.records.store.Get(proxyKey + u.ID())
+	return err == nil && bytes.Equal(value, record.Value)
 }
 
 func specOf(p Put) (spec upstream.Spec, err error) {
@@ -59,6 +115,7 @@ func specOf(p Put) (spec upstream.Spec, err error) {
 	return spec, upstream.CheckSpec(&spec)
 }
 
+// putProxy puts one proxy. The caller holds mu.
 func (c *Changes) putProxy(p Put, keep bool) error {
 	spec, err := specOf(p)
 	if err != nil {
@@ -71,14 +128,9 @@ func (c *Changes) putProxy(p Put, keep bool) error {
 			return err
 		}
 	default:
-		r := newProxyRecord(&spec)
-		_, err := c.ChangeProxy(p.ID, func(s *upstream.Spec) error {
-			r.set(s)
-			return nil
-		}, keep)
-		return err
+		return c.changeProxies(map[string]func(*upstream.Spec) error{p.ID: setting(&spec)}, keep)
 	}
-	_, err = c.AddProxies([]upstream.Spec{spec}, keep)
+	_, err = c.addProxies([]upstream.Spec{spec}, keep)
 	return err
 }
 

@@ -308,28 +308,37 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 // Update changes the configuration of one proxy with the function change, and returns the proxy. If the
 // address changes, the proxy gets a new breaker and new statistics.
 func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
+	if err := p.UpdateAll(map[string]func(*Spec) error{id: change}); err != nil {
+		return nil, err
+	}
+	return p.Snapshot().byID[id], nil
+}
+
+// UpdateAll changes the configuration of proxies as Update does, each with the function of its id. If it returns an
+// error, it has changed none.
+func (p *Pool) UpdateAll(changes map[string]func(*Spec) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()
-	switch u := old.byID[id]; {
-	case u == nil:
-		return nil, fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
-	case u.Draining():
-		return nil, fmt.Errorf("proxy %q %w", id, ErrDraining)
+	for id := range changes {
+		switch u := old.byID[id]; {
+		case u == nil:
+			return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
+		case u.Draining():
+			return fmt.Errorf("proxy %q %w", id, ErrDraining)
+		}
 	}
 	specs := old.specs()
 	for i := range specs {
-		if specs[i].ID == id {
+		id := specs[i].ID
+		if change := changes[id]; change != nil {
 			if err := change(&specs[i]); err != nil {
-				return nil, err
+				return err
 			}
 			specs[i].ID = id
 		}
 	}
-	if err := p.apply(p.breaker, specs); err != nil {
-		return nil, err
-	}
-	return p.Snapshot().byID[id], nil
+	return p.apply(p.breaker, specs)
 }
 
 // ErrDraining reports that a proxy is being removed and cannot be changed.
