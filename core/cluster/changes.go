@@ -38,7 +38,7 @@ type changes struct {
 
 	mu       sync.Mutex // guards the fields below, for short times; locked after Node.mu
 	known    map[string]Record
-	received []Record // changes of other nodes that are not made here yet
+	received []Record // changes of other nodes that are not made here yet; Rev is 0 if the store has lost the record
 	waiting  map[string]*changing
 }
 
@@ -118,7 +118,19 @@ func (n *Node) prepareChanges(ops []pending) []pending {
 	c := &n.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	keys := slices.Sorted(maps.Keys(c.waiting))
+	var keys []string
+	if len(c.waiting) > 0 {
+		received := map[string]bool{}
+		for i := range c.received {
+			received[changeOf(&c.received[i])] = true
+		}
+		for key := range c.waiting {
+			if !received[key] { // the waiting change is made again on top of the received one first
+				keys = append(keys, key)
+			}
+		}
+		slices.Sort(keys)
+	}
 	for _, key := range keys[:min(len(keys), maxChanges)] {
 		w := c.waiting[key]
 		op := Op{Kind: Swap, Key: keyOf(changeKey, key), Value: w.value, Rev: w.base, TTL: w.ttl}
@@ -197,6 +209,9 @@ func (n *Node) applySome() (left bool) {
 	return left
 }
 
+// changeOf returns the key of the change whose record is r.
+func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
+
 // take removes the first received records, at most maxApplied. It returns the changes of those records that change
 // something here. The result left is true if received records remain. The caller holds making.
 func (c *changes) take() (todo []Change, left bool) {
@@ -204,12 +219,17 @@ func (c *changes) take() (todo []Change, left bool) {
 	defer c.mu.Unlock()
 	count := min(len(c.received), maxApplied)
 	for _, r := range c.received[:count] {
-		key := strings.TrimPrefix(r.Key, changeKey+separator)
+		key := changeOf(&r)
 		known := c.known[key]
-		if r.Rev >= known.Rev {
-			c.known[key] = r
+		if r.Rev < known.Rev {
+			continue
 		}
-		if r.Rev > known.Rev && r.Value != known.Value {
+		c.known[key] = r
+		lost := r.Rev == 0
+		if w := c.waiting[key]; w != nil && lost {
+			w.base = -1 // of no record, so that redoAll makes it again
+		}
+		if (r.Rev > known.Rev || lost) && r.Value != known.Value {
 			todo = append(todo, Change{Key: key, Value: r.Value})
 		}
 	}
@@ -267,15 +287,27 @@ func (n *Node) redo(key string) {
 	w.conflicts++
 }
 
-// forget returns the records of the known changes, so that they are written again. It is called when the store has
-// lost its data. It sets the revisions of these changes to 0, because the store has no record of them.
-func (c *changes) forget() []Record {
+// forget returns the records of the known and the received changes, so that they are written again. It is called when
+// the store has lost its data. It sets the revisions of these changes to 0, because the store has no record of them.
+func (c *changes) forget() (out []Record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []Record
-	for _, key := range slices.Sorted(maps.Keys(c.known)) {
-		r := c.known[key]
-		out = append(out, r)
+	latest := maps.Clone(c.known)
+	c.received = slices.DeleteFunc(c.received, func(r Record) bool {
+		key := changeOf(&r)
+		older := r.Rev < latest[key].Rev
+		if !older {
+			latest[key] = r
+		}
+		return older
+	})
+	for _, key := range slices.Sorted(maps.Keys(latest)) {
+		out = append(out, latest[key])
+	}
+	for i := range c.received {
+		c.received[i].Rev = 0
+	}
+	for key, r := range c.known {
 		r.Rev = 0
 		c.known[key] = r
 	}

@@ -264,6 +264,68 @@ func TestRemovalEndsAfterALoss(t *testing.T) {
 	})
 }
 
+// A change that was received, but could not be made yet when the store lost its data, is written again, although the
+// node that has made it is gone. A change of the same thing that was made here goes on top.
+func TestReceivedChangeOutlivesALoss(t *testing.T) {
+	for _, own := range []string{"none", "before the loss", "after the loss"} {
+		t.Run(own, func(t *testing.T) {
+			now := time.Unix(1e9, 0)
+			clock := func() time.Time { now = now.Add(time.Second); return now }
+			store := NewMemory(clock)
+			a, b := manual(t, store, "a", clock), manual(t, store, "b", clock)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // do not wait for the store
+			shareAll(t, ctx, a, []Change{{Key: "thing", Value: "first"}})
+			a.node().Step(t.Context())
+			b.node().Step(t.Context())
+			shareAll(t, ctx, a, []Change{{Key: "thing", Value: "second"}, {Key: "other", Value: "x"}})
+			a.node().Step(t.Context())
+			c := &b.node().changes
+			c.making.Lock() // the API makes a change for a long time
+			b.node().Step(t.Context())
+			require.Len(t, c.received, 2)
+			change := func() {
+				b.mu.Lock()
+				b.values["thing"] = "first+own"
+				b.mu.Unlock()
+				c.add([]Change{{Key: "thing", Value: "first+own", Redo: func() (string, error) {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					b.values["thing"] += "+own"
+					return b.values["thing"], nil
+				}}})
+			}
+			want := "second"
+			if own == "before the loss" {
+				change()
+			}
+			b.node().Step(t.Context())
+			store.Clear()
+			b.node().Step(t.Context())
+			if own == "after the loss" {
+				change()
+			}
+			b.node().Step(t.Context())
+			store.Clear() // once more
+			b.node().Step(t.Context())
+			if own != "none" {
+				want = "second+own"
+				require.Equal(t, 1, c.count())
+			}
+			c.making.Unlock()
+			for range 5 {
+				b.node().Step(t.Context())
+			}
+			require.Zero(t, b.node().Status().Waiting)
+			third := manual(t, store, "c", clock)
+			for _, g := range []*gateway{b, third} {
+				require.Equal(t, want, g.value("thing"))
+				require.Equal(t, "x", g.value("other"))
+			}
+		})
+	}
+}
+
 // A change that does not fit the one of another node is not shared.
 func TestChangeThatDoesNotFit(t *testing.T) {
 	memory := NewMemory(time.Now)
