@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -342,6 +344,89 @@ func TestChangeThatDoesNotFit(t *testing.T) {
 	require.Equal(t, "a", b.value("thing"))
 	require.Empty(t, a.value("thing"), "it was made by the API")
 	require.Zero(t, b.node().Status().Waiting)
+}
+
+// A store that has lost its data gets all of it again, however much that is. The nodes divide the work.
+func TestALotIsLost(t *testing.T) {
+	const count = maxEvents + 1000
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	memory := NewMemory(clock)
+	store := &sizes{Store: memory}
+	a, b := manual(t, store, "a", clock), manual(t, store, "b", clock)
+	step := func() {
+		for _, g := range []*gateway{a, b} {
+			now = now.Add(10 * time.Millisecond)
+			g.node().Step(t.Context())
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	shareAll(t, ctx, a, many(count))
+	for len(b.values) < count {
+		step()
+	}
+	memory.Clear()
+	a.node().Step(t.Context())
+	require.Equal(t, count, a.node().Status().Waiting)
+	store.ops = nil
+	for a.node().Status().Waiting+b.node().Status().Waiting > 0 {
+		step()
+	}
+	sum := 0
+	for _, ops := range store.ops {
+		sum += ops
+		require.LessOrEqual(t, ops, maxOffers+10)
+	}
+	require.Less(t, sum, count*13/10)
+	require.Zero(t, a.node().Status().Counts.Dropped+b.node().Status().Counts.Dropped)
+	for i := range count {
+		require.Equal(t, "x", memory.records[keyOf(changeKey, fmt.Sprintf("thing%04d", i))].Value)
+	}
+}
+
+// An offered record is not written if the store has a later one, or if it has ended.
+func TestOffers(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	o := newOffers()
+	for _, key := range []string{"early", "equal", "late", "ended", "ends"} {
+		o.add(Record{Key: key, At: at})
+	}
+	o.add(Record{Key: "ended", At: at, Ends: at.Add(time.Minute)})
+	o.add(Record{Key: "ends", At: at, Ends: at.Add(time.Hour)})
+	o.sort("node")
+	o.received(&Record{Key: "early", At: at.Add(-1)})
+	o.received(&Record{Key: "equal", At: at})
+	o.received(&Record{Key: "late", At: at.Add(1)})
+	require.Len(t, o.send(make([]pending, maxOps), at), maxOps)
+	require.Equal(t, 3, o.count())
+	ops := o.send(nil, at.Add(time.Minute))
+	slices.SortFunc(ops, func(a, b pending) int { return strings.Compare(a.op.Key, b.op.Key) })
+	require.Len(t, ops, 2)
+	require.Equal(t, Op{Kind: Put, Key: "early", At: at}, ops[0].op)
+	require.Equal(t, Op{Kind: Put, Key: "ends", At: at, TTL: time.Hour - time.Minute}, ops[1].op)
+	require.Len(t, o.send(nil, at), 2, "they are sent until the store has them")
+	for _, p := range ops {
+		p.done(0)
+	}
+	require.Zero(t, o.count())
+	require.Empty(t, o.send(nil, at))
+}
+
+// The log states once that events are not shared.
+func TestDroppedEventsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	memory := NewMemory(time.Now)
+	a := manual(t, memory, "a", time.Now)
+	a.node().cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	memory.Fail(errCut)
+	a.node().Step(t.Context())
+	for i := range maxEvents + 10 {
+		a.node().Banned(fmt.Sprint("p", i), "", time.Now().Add(time.Hour))
+	}
+	a.node().Step(t.Context())
+	require.Equal(t, uint64(10), a.node().Status().Counts.Dropped)
+	require.Equal(t, 1, strings.Count(log.String(), "the oldest are not shared"))
 }
 
 // Events replace earlier ones of the same thing. If there are too many, the oldest is dropped.

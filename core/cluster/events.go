@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -76,5 +77,10 @@ func (s *events) send(ops []pending, now time.Time) []pending {
 func (n *Node) report(e event) {
 	if n.events.add(&e) {
 		n.counts.Dropped++
+		if !n.dropping {
+			n.dropping = true
+			n.cfg.Log.Warn("too many events wait for the cluster's store: the oldest are not shared",
+				slog.Int("waiting", maxEvents))
+		}
 	}
 }

@@ -171,6 +171,8 @@ type Node struct {
 	suspects  map[string]map[string]time.Time
 	stats     map[string]knownStats
 	events    events
+	dropping  bool // an event was dropped since the store could be reached
+	offers    offers
 	waiters   []chan struct{} // channels of calls of Reset that wait; closed when the store has all events
 	counts    Counts
 
@@ -315,6 +317,7 @@ func (n *Node) prepare() (Batch, []pending) {
 	}
 	ops = n.prepareChanges(ops)
 	ops = n.events.send(ops, now)
+	ops = n.offers.send(ops, n.storeTime(now))
 	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: maxRecords, Ops: make([]Op, len(ops))}
 	for i := range ops {
 		b.Ops[i] = ops[i].op
@@ -412,8 +415,11 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	if n.alone && !r.More {
 		n.join(now)
 	}
-	if r.More {
+	switch {
+	case r.More:
 		return 0
+	case n.offers.count() > 0:
+		return minExchange
 	}
 	return n.pollTime()
 }
@@ -427,7 +433,7 @@ func (n *Node) join(now time.Time) {
 		n.cfg.Log.Info("this gateway is a node of a cluster", slog.String("cluster", n.cfg.Name),
 			slog.String("node", n.cfg.Node), slog.Int("nodes", len(n.live())))
 	}
-	n.alone, n.aloneAt, n.problem, n.reached = false, now, "", true
+	n.alone, n.aloneAt, n.problem, n.reached, n.dropping = false, now, "", true, false
 	n.inbox.setAlone(false, now)
 }
 
@@ -464,6 +470,7 @@ func (n *Node) pollTime() time.Duration {
 // receive takes over a record of the store. The time previous is that of the store's clock at the previous exchange.
 // The caller holds mu.
 func (n *Node) receive(r *Record, previous time.Time) {
+	n.offers.received(r)
 	parts := strings.Split(r.Key, separator)
 	switch {
 	case parts[0] == nodeKey && len(parts) == 2:
@@ -501,34 +508,26 @@ func (n *Node) receiveNode(id string, r *Record) {
 	n.nodes[id] = p
 }
 
-// offer writes again the records that the store may have lost. Other nodes write the same record with the same time,
-// so the store keeps the one that it gets first. The caller holds mu.
+// offer makes this node write again the records that the store has lost. Other nodes write the same record with the
+// same time, so the store keeps the one that it gets first. The caller holds mu.
 func (n *Node) offer() {
-	now := n.storeTime(n.cfg.Now())
-	again := func(r Record) {
-		op := Op{Kind: Put, Key: r.Key, Value: r.Value, At: r.At}
-		if !r.Ends.IsZero() {
-			op.TTL = r.Ends.Sub(now)
-		}
-		if r.Ends.IsZero() || op.TTL > 0 {
-			n.report(event{op: op})
-		}
+	n.offers = newOffers()
+	for _, r := range n.bans {
+		n.offers.add(r)
 	}
-	for _, key := range slices.Sorted(maps.Keys(n.bans)) {
-		again(n.bans[key])
-	}
-	for _, key := range slices.Sorted(maps.Keys(n.proxies)) {
-		if p := n.proxies[key]; p.rev > 0 {
+	for _, p := range n.proxies {
+		if p.rev > 0 {
 			if p.open {
-				again(p.record)
+				n.offers.add(p.record)
 			}
 			p.rev = 0
 		}
-		n.proxies[key].sentAt = time.Time{}
+		p.sentAt = time.Time{}
 	}
 	for _, r := range n.changes.forget() {
-		again(r)
+		n.offers.add(r)
 	}
+	n.offers.sort(n.cfg.ID)
 	n.lastBeat = time.Time{}
 }
 

@@ -14,7 +14,7 @@ type Status struct {
 	Problem    string        // why the node is alone
 	Took       time.Duration // of the last exchange
 	Lag        time.Duration // time since the last exchange that succeeded; negative if there was none
-	Waiting    int           // events and changes that the store does not have yet
+	Waiting    int           // events, changes and lost records that the store does not have yet
 	Nodes      []NodeStatus
 	Breakers   []BreakerStatus // breakers that are open for the cluster, at most maxListed
 	Open       int             // number of breakers that are open for the cluster
@@ -67,7 +67,7 @@ func (n *Node) Status() Status {
 	at := n.storeTime(now)
 	s := Status{
 		Name: n.cfg.Name, Node: n.cfg.Node, Alone: n.alone, Since: n.aloneAt, Problem: n.problem, Took: n.took, Lag: -1,
-		Waiting: n.events.count() + n.changes.count(), Counts: n.counts,
+		Waiting: n.events.count() + n.offers.count() + n.changes.count(), Counts: n.counts,
 	}
 	if !n.localAt.IsZero() {
 		s.Lag = now.Sub(n.localAt)

@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// maxOffers is the maximum number of offered records in one exchange: each costs the store about 80 µs.
+const maxOffers = 500
+
+// offers are the records that this node writes again, because the store has lost its data. They have no limit: they are
+// what the node has in its memory anyway. The zero value is empty.
+type offers struct {
+	records map[string]Record
+	order   []string // keys; some are not in records any more
+}
+
+func newOffers() offers { return offers{records: map[string]Record{}} }
+
+// count returns the number of records that the store does not have yet.
+func (o *offers) count() int { return len(o.records) }
+
+func (o *offers) add(r Record) { o.records[r.Key] = r }
+
+// sort sets the order of the records. Each node has another order, so that the nodes divide the work: what one has
+// written, the others need not write.
+func (o *offers) sort(node string) {
+	type hashed struct {
+		hash float64
+		key  string
+	}
+	list := make([]hashed, 0, len(o.records))
+	for key := range o.records {
+		list = append(list, hashed{core.Hash53(node + separator + key), key})
+	}
+	slices.SortFunc(list, func(a, b hashed) int {
+		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.key, b.key))
+	})
+	o.order = make([]string, len(list))
+	for i := range list {
+		o.order[i] = list[i].key
+	}
+}
+
+// received removes the offered record with the key of r, a record of the store, unless the offered one is later.
+func (o *offers) received(r *Record) {
+	if own, held := o.records[r.Key]; held && !own.At.After(r.At) {
+		delete(o.records, r.Key)
+	}
+}
+
+// send adds operations for the first records to ops, at most maxOffers, and until ops has maxOps operations. The time
+// at is that of the store's clock.
+func (o *offers) send(ops []pending, at time.Time) []pending {
+	last := min(len(ops)+maxOffers, maxOps)
+	o.order = slices.DeleteFunc(o.order, func(key string) bool {
+		r, held := o.records[key]
+		ended := held && r.Ended(at)
+		if ended {
+			delete(o.records, key)
+		}
+		if !held || ended || len(ops) >= last {
+			return !held || ended
+		}
+		op := Op{Kind: Put, Key: key, Value: r.Value, At: r.At}
+		if !r.Ends.IsZero() {
+			op.TTL = r.Ends.Sub(at)
+		}
+		ops = append(ops, pending{op: op, done: func(int64) { delete(o.records, key) }})
+		return false
+	})
+	return ops
+}
