@@ -28,6 +28,14 @@ func site(w *whirl, withTLS bool) *httptest.Server {
 	return s
 }
 
+// idle waits until no request and no tunnel is in flight. The end of a tunnel is recorded after its client has left.
+func (w *whirl) idle() {
+	w.t.Helper()
+	eventually(w.t, "nothing is in flight", func() bool {
+		return strings.Contains(w.scrape(), "whirlpool_requests_in_flight 0\n")
+	})
+}
+
 // curl, requests and Chromium use the gateway as a SOCKS5 proxy. If a proxy fails, another one is used, as
 // for a CONNECT.
 func TestSOCKS5Clients(t *testing.T) {
@@ -53,6 +61,7 @@ for i in range(6):
 		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--proxy-server=socks5://"+w.gateway,
 		"--dump-dom", "https://site.test/")
 	require.Contains(t, page, "<title>the site</title>")
+	w.idle()
 	require.Regexp(t, `whirlpool_requests_total\{listener="socks5",outcome="success"\} \d\d`, w.scrape())
 	w.reconcile(0)
 }
@@ -75,5 +84,6 @@ func TestSOCKS5Users(t *testing.T) {
 		out, err := get(user)
 		require.Error(t, err, "%s: %s", user, out)
 	}
+	w.idle()
 	require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
 }

@@ -71,6 +71,7 @@ func TestSSHThroughTheGateway(t *testing.T) {
 			require.True(t, bytes.Equal(sent, received), "nc -X %s: %d bytes", version, len(received))
 		}
 	}
+	w.idle()
 	for _, f := range w.fakes {
 		for _, a := range f.Arrivals() {
 			require.Equal(t, "CONNECT host.test:22", a.Method+" "+a.Target)

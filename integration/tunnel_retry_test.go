@@ -65,6 +65,7 @@ func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 				})
 			}
 			wg.Wait()
+			w.idle()
 			assert.Zero(t, failed.Load())
 			for _, f := range w.fakes[3:] {
 				assert.Equal(t, "closed", w.breaker(f.Name)["state"])
@@ -171,13 +172,15 @@ func TestASlowTunnelIsNotReplaced(t *testing.T) {
 // Targets close the tunnels that browsers open in reserve. The attempts are excluded, and nothing is retried.
 func TestAReservedTunnelIsChargedToNoProxy(t *testing.T) {
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
-	w.unanswered("")
+	var open sync.WaitGroup
+	open.Add(1)
+	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { open.Wait() })})
+	w.unanswered("", open.Done)
 }
 
-// unanswered opens twelve tunnels, sends text through each, and waits until the target has closed them. It requires
-// that nothing was retried and no proxy was charged.
-func (w *whirl) unanswered(text string) {
+// unanswered opens twelve tunnels, sends text through each, and waits until the target has closed them, which it does
+// after the call of end. It requires that nothing was retried and no proxy was charged.
+func (w *whirl) unanswered(text string, end func()) {
 	w.t.Helper()
 	var wg sync.WaitGroup
 	for range 12 {
@@ -185,6 +188,8 @@ func (w *whirl) unanswered(text string) {
 		io.WriteString(c, text)
 		wg.Go(func() { c.Read(make([]byte, 1)) })
 	}
+	time.Sleep(1500 * time.Millisecond) // a tunnel that is closed within 1 s of its opening is charged
+	end()
 	wg.Wait()
 	eventually(w.t, "the last tunnel is recorded", func() bool {
 		return w.json("/metrics/retries")["total_requests"] == 12.0
@@ -200,9 +205,11 @@ func (w *whirl) unanswered(text string) {
 // nothing to respond to, so the attempt is excluded, and nothing is retried.
 func TestAnUnfinishedClientHelloChargesNoProxy(t *testing.T) {
 	w := start(t, 3, "")
+	var open sync.WaitGroup
+	open.Add(1)
 	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
-		time.Sleep(1500 * time.Millisecond)
+		open.Wait()
 		c.Read(make([]byte, 64))
 	})})
-	w.unanswered("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+	w.unanswered("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", open.Done)
 }
