@@ -20,7 +20,7 @@ import (
 // The pool changes while a retry waits and while an attempt is in flight.
 func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, strings.Replace(confK, "0.1", "1.5", 1))
+	w := start(t, 2, strings.Replace(confK, "0.1", "3", 1))
 	waiting := func() <-chan answer { // sends a request, which then waits for its first retry
 		before := w.arrivals()
 		got := make(chan answer, 1)
@@ -224,7 +224,7 @@ func blackHole(t *testing.T) string {
 	require.NoError(t, err)
 	addr := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 	for {
-		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err != nil {
 			return addr
 		}

@@ -36,11 +36,11 @@ func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 // timeout is excluded.
 func TestASlowUploadIsChargedToNoProxy(t *testing.T) {
 	t.Parallel()
-	const conf = "[timeouts]\nattempt = \"1s\"\n"
+	const conf = "[timeouts]\nattempt = \"2s\"\n"
 	t.Run("attempt", func(t *testing.T) {
 		w := start(t, 1, confK+conf)
 		for _, size := range []int{10, 4_000_000} {
-			r := w.trickle(size, 200*time.Millisecond)
+			r := w.trickle(size, 300*time.Millisecond)
 			require.Equal(t, 200, r.StatusCode)
 			require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"))
 		}
@@ -49,9 +49,9 @@ func TestASlowUploadIsChargedToNoProxy(t *testing.T) {
 	})
 	t.Run("total", func(t *testing.T) {
 		w := start(t, 1, confK+conf)
-		w.put(`{"timeout":1}`)
-		require.Equal(t, 200, w.trickle(10, 200*time.Millisecond).StatusCode)
-		require.Equal(t, 504, w.trickle(4_000_000, 200*time.Millisecond).StatusCode)
+		w.put(`{"timeout":2}`)
+		require.Equal(t, 200, w.trickle(10, 300*time.Millisecond).StatusCode)
+		require.Equal(t, 504, w.trickle(4_000_000, 300*time.Millisecond).StatusCode)
 		require.Zero(t, w.breaker("F1")["failure_count"])
 		w.reconcile(0)
 	})

@@ -146,7 +146,7 @@ func TestS90AWebSocketIsRetried(t *testing.T) {
 // A handshake is not hedged, because a hedge would open a second WebSocket.
 func TestS90AWebSocketIsNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
-	w.all(lab.Slow(300 * time.Millisecond))
+	w.all(lab.Slow(2 * time.Second))
 	require.Equal(t, 200, w.get().status)
 	require.Equal(t, 2, w.arrivals(), "a GET is hedged")
 	require.Equal(t, 200, w.get("Connection", "Upgrade", "Upgrade", "websocket").status)
