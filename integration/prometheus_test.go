@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +68,14 @@ func (p *prometheus) ask(path string, parameters ...string) (data json.RawMessag
 		return nil, err.Error()
 	}
 	return body.Data, body.Error
+}
+
+// names returns the names of all metrics.
+func (p *prometheus) names() (list []string) {
+	data, refused := p.ask("label/__name__/values")
+	require.Empty(p.t, refused)
+	require.NoError(p.t, json.Unmarshal(data, &list))
+	return list
 }
 
 // series returns the number of series of an instant query.
@@ -132,10 +141,7 @@ func TestDashboardAndAlertsInPrometheus(t *testing.T) {
 		n, refused := p.series(`count_over_time(whirlpool_proxy_attempts_total{proxy_id="alpha"}[1m]) >= 3`)
 		return refused == "" && n > 0
 	})
-	data, refused := p.ask("label/__name__/values")
-	require.Empty(t, refused)
-	var names []string
-	require.NoError(t, json.Unmarshal(data, &names))
+	names := p.names()
 	for _, expression := range dashboardExpressions(t) {
 		_, refused := p.series(expression)
 		require.Empty(t, refused, expression)
@@ -143,7 +149,12 @@ func TestDashboardAndAlertsInPrometheus(t *testing.T) {
 			n, _ := p.series(expression)
 			return n > 0 || mayBeEmpty.MatchString(expression)
 		})
-		require.Subset(t, names, metricName.FindAllString(expression, -1), expression)
+		eventually(t, "the metrics of "+expression, func() bool {
+			names = p.names()
+			return !slices.ContainsFunc(metricName.FindAllString(expression, -1), func(name string) bool {
+				return !slices.Contains(names, name)
+			})
+		})
 	}
 	for alert, expression := range alertExpressions(t) {
 		_, refused := p.series(expression)
@@ -152,7 +163,7 @@ func TestDashboardAndAlertsInPrometheus(t *testing.T) {
 			require.Contains(t, names, name, alert)
 		}
 	}
-	data, refused = p.ask("query_exemplars", "query", "whirlpool_request_duration_seconds_bucket", "start", "0", "end",
+	data, refused := p.ask("query_exemplars", "query", "whirlpool_request_duration_seconds_bucket", "start", "0", "end",
 		"9999999999")
 	require.Empty(t, refused)
 	require.Contains(t, string(data), `"request_id"`)
