@@ -63,19 +63,18 @@ func TestAPluginsFileIsWatched(t *testing.T) {
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	sum := w.json("/plugins/mine")["sha256"]
 
-	at = w.readAt()
 	put(builtin.Modules()["round_robin"])
-	w.reloaded(at)
-	require.NotEqual(t, sum, w.json("/plugins/mine")["sha256"])
+	eventually(t, "the module is replaced", func() bool { return w.json("/plugins/mine")["sha256"] != sum })
 	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
 	for range 10 {
 		require.Equal(t, 200, w.get().status)
 	}
 	require.EqualValues(t, 5, w.fakes[0].Count(), "it rotates now")
 
-	at = w.readAt()
 	put(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
-	w.reloaded(at)
+	eventually(t, "the file is refused", func() bool {
+		return w.json("/config")["reload"].(map[string]any)["ok"] == false
+	})
 	reload, _ := json.Marshal(w.json("/config")["reload"])
 	require.Contains(t, string(reload), "plugins.mine")
 	require.Contains(t, string(reload), "trial call")

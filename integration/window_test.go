@@ -30,12 +30,12 @@ func TestS39TheWindowSlides(t *testing.T) {
 	// check compares the breaker with the failures of the last 2 s. On a slow machine a failure may be at the
 	// edge of the window: its time is only known to be within its request, and the breaker's time within the
 	// API's response.
-	check := func() (state any) {
+	check := func() (state any, possible float64) {
 		t.Helper()
 		from := time.Now()
 		b := w.breaker("F1")
 		to := time.Now()
-		certain, possible := 0.0, 0.0
+		certain := 0.0
 		for _, f := range failures {
 			if f.asked.Add(2 * time.Second).After(to) {
 				certain++
@@ -49,7 +49,7 @@ func TestS39TheWindowSlides(t *testing.T) {
 		if certain >= 5 {
 			require.Equal(t, "open", b["state"])
 		}
-		return b["state"]
+		return b["state"], possible
 	}
 	get()
 	get()
@@ -61,7 +61,9 @@ func TestS39TheWindowSlides(t *testing.T) {
 	check()
 	get()
 	get()
-	require.Equal(t, "closed", check())
+	if state, failures := check(); failures < 5 {
+		require.Equal(t, "closed", state)
+	}
 	at(2.9) // the failures at 1.2, 1.2, 2.3, 2.3 and 2.9
 	get()
 	check()
