@@ -125,14 +125,15 @@ func TestAnOutageIsMendedOnTheDashboard(t *testing.T) {
 func TestAnOutageIsMendedInATerminal(t *testing.T) {
 	o := startOutage(t, 31)
 	term := openTerminal(t, o.whirl, 118, 24)
-	status := func(what, want string) {
+	until := func(what, command, want string) {
 		t.Helper()
 		screen := ""
 		for end := time.Now().Add(patience); !strings.Contains(screen, want); {
 			require.True(t, time.Now().Before(end), "never: %s; the screen:\n%s", what, screen)
-			screen = term.run("whirlpool status | head -1")
+			screen = term.run(command)
 		}
 	}
+	status := func(what, want string) { t.Helper(); until(what, "whirlpool status | head -1", want) }
 
 	// Found.
 	status("31 proxies fail", "31 of 5000 proxies fail, all of them with proxy unreachable")
@@ -140,14 +141,14 @@ func TestAnOutageIsMendedInATerminal(t *testing.T) {
 	// Explained.
 	term.clear()
 	term.run("whirlpool status | head -1")
-	require.Contains(t, term.run("whirlpool proxies groups --by region | head -4"),
+	until("the groups show the site", "whirlpool proxies groups --by region | head -4",
 		"fra2    500      31       0       proxy unreachable")
-	require.Contains(t, term.run("whirlpool proxies list --state open | head -3"), "p0002  open   fra2")
+	until("the list has the failing proxies", "whirlpool proxies list --state open | head -3", "p0002  open   fra2")
 	term.picture("terminal-outage")
 
 	// Mended.
 	term.clear()
-	term.run("whirlpool proxies list --state open | awk '/fra2/ {print $1}' >ids; wc -l <ids")
+	until("all are listed", "whirlpool proxies list --state open | awk '/fra2/ {print $1}' >ids; wc -l <ids", "\n31")
 	require.Contains(t, term.run("xargs whirlpool proxies drain <ids | tail -2"), "p0302 is draining")
 	status("the others work", "all 4969 proxies work")
 
