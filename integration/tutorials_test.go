@@ -80,7 +80,7 @@ func TestTutorials(t *testing.T) {
 			p := w.json("/plugins/frugal")
 			require.Equal(t, []any{"first"}, p["used_for"])
 			// On a busy machine a call may get no instance in time. Then the built-in is called.
-			busy, _ := p["faults_by_reason"].(map[string]any)["busy"].(float64)
+			busy := w.busyFaults("frugal")
 			require.Equal(t, busy, p["faults"])
 			explorations := 0
 			if time.Since(begun) > 30*time.Second { // an idle proxy is explored, with one request in twenty
@@ -156,7 +156,7 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 			p := plugin()
 			require.NotEmpty(t, p["used_for"])
 			require.NotZero(t, p["calls"])
-			require.Zero(t, p["faults"])
+			require.Equal(t, w.busyFaults(name), p["faults"])
 			if p["kind"] == "scorer" {
 				require.GreaterOrEqual(t, p["calls"], float64(requests))
 			}
