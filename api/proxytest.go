@@ -31,7 +31,7 @@ type testView struct {
 	Error          string  `json:"error"`   // "" if the test passed
 	Latency        float64 `json:"latency"` // s; 0 if the test failed
 	TLSIntercepted bool    `json:"tls_intercepted"`
-	ExitAddress    string  `json:"exit_address"` // "" if it is unknown
+	ExitAddress    string  `json:"exit_address"` // "" unless this test has found it
 }
 
 func (h *testHandler) test(c *fiber.Ctx) error {

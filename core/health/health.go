@@ -272,6 +272,9 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 		return true
 	}
 	report := c.reportOf(s, u, &r)
+	if before := u.LastCheck(); before != nil && !report.Exit.IsValid() {
+		report.Exit = before.Exit
+	}
 	if !c.publish(s, p, &report) {
 		return true
 	}
@@ -297,21 +300,15 @@ func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstre
 	return c.reportOf(s, u, &r), true
 }
 
-// reportOf returns the report of a check of u.
+// reportOf returns the report of a check of u. Its exit address is the one in the response of this check.
 func (c *Checker) reportOf(s *active, u *upstream.Upstream, r *results) (report upstream.CheckReport) {
 	report.At = c.cfg.Pool.Elapsed(c.cfg.Now())
-	if before := u.LastCheck(); before != nil {
-		report.Exit = before.Exit
-	}
 	best := r.best()
 	if !best.passed {
 		report.Fault, report.Intercepted = best.fault, r.intercepted(c.othersPass(s, u))
 		return report
 	}
-	report.Passed, report.Latency = true, best.Took
-	if exit := ExitAddress(s.Exit, &best.Response); exit.IsValid() {
-		report.Exit = exit
-	}
+	report.Passed, report.Latency, report.Exit = true, best.Took, ExitAddress(s.Exit, &best.Response)
 	return report
 }
 

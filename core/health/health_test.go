@@ -254,6 +254,26 @@ func TestATestChangesNothing(t *testing.T) {
 	})
 }
 
+// A test reports only the exit address that its own response has.
+func TestATestReportsItsOwnExitAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen, s := works, settings()
+		s.Exit, seen.body = health.ExitBody, "192.0.2.7"
+		f := start(t, 1, 1, s, map[string]behaviour{"p0": seen})
+		time.Sleep(time.Second)
+		u := f.get("p0")
+		require.Equal(t, "192.0.2.7", u.LastCheck().Exit.String())
+		for _, b := range []behaviour{works, fails(verdict.ProxyUnreachable)} {
+			f.net.set("p0", b)
+			r, _ := f.c.Test(t.Context(), u)
+			require.False(t, r.Exit.IsValid())
+		}
+		time.Sleep(2 * s.Interval)
+		require.False(t, u.LastCheck().Passed)
+		require.Equal(t, "192.0.2.7", u.LastCheck().Exit.String(), "a check keeps the last known one")
+	})
+}
+
 // The results of the two forms of a check determine the abilities.
 func TestAbilities(t *testing.T) {
 	const unknown, can, cannot = ability.Unknown, ability.Can, ability.Cannot

@@ -158,7 +158,7 @@ type ProxyTest struct {
 	Error          string  `json:"error"` // "" if the test has passed
 	Latency        Seconds `json:"latency"`
 	TLSIntercepted bool    `json:"tls_intercepted"`
-	ExitAddress    string  `json:"exit_address"` // "" if it is unknown
+	ExitAddress    string  `json:"exit_address"` // "" unless this test has found it
 }
 
 // TestProxy tests a proxy now. It changes nothing.
