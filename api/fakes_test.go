@@ -295,10 +295,12 @@ func (e *fakeEngine) BannedUntil(u *upstream.Upstream) (time.Duration, bool) {
 type fakeTest struct {
 	upstream.CheckReport
 	kind string
+	err  error
 }
 
-func (e *fakeEngine) Test(_ context.Context, u *upstream.Upstream) (upstream.CheckReport, string) {
-	return e.tests[u.ID()].CheckReport, e.tests[u.ID()].kind
+func (e *fakeEngine) Test(_ context.Context, u *upstream.Upstream) (upstream.CheckReport, string, error) {
+	f := e.tests[u.ID()]
+	return f.CheckReport, f.kind, f.err
 }
 
 func (e *fakeEngine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {

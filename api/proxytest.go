@@ -10,8 +10,9 @@ import (
 
 // tester is the part of the engine that tests proxies.
 type tester interface {
-	// Test tests a proxy now. The result kind is the kind of test; "" if the proxy cannot be tested.
-	Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string)
+	// Test tests a proxy now. The result kind is the kind of test; "" if the proxy cannot be tested. With an error,
+	// the test shows nothing about the proxy, because of a limit of this machine.
+	Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string, err error)
 }
 
 // testHandler serves POST /proxies/:id/test.
@@ -39,8 +40,12 @@ func (h *testHandler) test(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	r, kind := h.engine.Test(h.ctx, u)
-	if kind == "" {
+	r, kind, err := h.engine.Test(h.ctx, u)
+	switch {
+	case err != nil:
+		return newProblem(fiber.StatusServiceUnavailable, "local_limit", "the proxy was not tested: this machine has "+
+			"no free file descriptor, port or memory ("+err.Error()+"); try again, or raise the limit of open files")
+	case kind == "":
 		return conflict("a direct:// proxy can be tested only with health.url")
 	}
 	v := testView{ProxyID: u.ID(), Kind: kind, Passed: r.Passed, Error: r.Fault, Latency: r.Latency.Seconds(),

@@ -14,22 +14,27 @@ const (
 
 // Test tests a proxy now: by a health check or, without Config.Health.URL, by a connection to the proxy. It changes
 // nothing: neither the breaker nor the statistics of the proxy. The result kind is "" if the proxy cannot be tested:
-// a direct:// proxy can be tested only by a health check, which needs Config.Health.URL.
-func (e *Engine) Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string) {
-	r, ok := e.health.Test(ctx, u)
+// a direct:// proxy can be tested only by a health check, which needs Config.Health.URL. With an error, the test shows
+// nothing about the proxy, because this machine had no file descriptor, port or memory left.
+func (e *Engine) Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string, err error) {
+	r, ok, err := e.health.Test(ctx, u)
 	switch {
 	case ok:
-		return r, HealthCheck
+		return r, HealthCheck, err
 	case u.Direct():
-		return r, ""
+		return r, "", nil
 	}
 	began := e.opts.Now()
 	verr := e.transport.Reach(ctx, u)
 	now := e.opts.Now()
-	if r.At = e.pool.Elapsed(now); verr != nil {
+	r.At = e.pool.Elapsed(now)
+	switch {
+	case verr == nil:
+		r.Passed, r.Latency = true, now.Sub(began)
+	case verr.Local():
+		return upstream.CheckReport{}, ConnectionTest, verr
+	default:
 		r.Fault = verr.Error()
-		return r, ConnectionTest
 	}
-	r.Passed, r.Latency = true, now.Sub(began)
-	return r, ConnectionTest
+	return r, ConnectionTest, nil
 }

@@ -268,7 +268,7 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	r := c.send(ctx, s, u)
-	if r.local || ctx.Err() == context.Canceled {
+	if r.local != nil || ctx.Err() == context.Canceled {
 		return true
 	}
 	report := c.reportOf(s, u, &r)
@@ -288,16 +288,20 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 }
 
 // Test makes a check of u now and returns its result. Unlike the checks of Run, it does not change the proxy's
-// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL.
-func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool) {
+// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL. With an error, the
+// check shows nothing about the proxy: it failed because of a limit of this machine.
+func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool, err error) {
 	s := c.active.Load()
 	if s.URL == "" {
-		return report, false
+		return report, false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	r := c.send(ctx, s, u)
-	return c.reportOf(s, u, &r), true
+	if r.local != nil {
+		return report, true, r.local
+	}
+	return c.reportOf(s, u, &r), true, nil
 }
 
 // reportOf returns the report of a check of u. Its exit address is the one in the response of this check.
@@ -386,7 +390,7 @@ type results struct {
 	absolute, tunnel result
 	kind             ability.Kind // kind of the tunnel
 	tls              bool
-	local            bool // the check failed because of a limit of this machine
+	local            error // not nil if the check failed because of a limit of this machine
 }
 
 // send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the absolute
@@ -407,13 +411,15 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 		r.absolute = send(Absolute)
 		if err := r.absolute.Facts.Err; err != nil && (verdict.Unreached(err.Cause) ||
 			err.Cause == verdict.LocalLimit) {
-			r.local = err.Cause == verdict.LocalLimit
+			if err.Cause == verdict.LocalLimit {
+				r.local = err
+			}
 			return r
 		}
 	}
 	r.tunnel = send(Tunnel)
 	if err := r.tunnel.Facts.Err; err != nil && err.Cause == verdict.LocalLimit && !r.absolute.passed {
-		r.local = true
+		r.local = err
 	}
 	return r
 }

@@ -239,8 +239,9 @@ func TestATestChangesNothing(t *testing.T) {
 		for id, fault := range map[string]string{"p0": "", "p1": "proxy_unreachable"} {
 			u := f.get(id)
 			last, failures := u.LastCheck(), u.Breaker().Snapshot().FailureCount
-			r, ok := f.c.Test(t.Context(), u)
+			r, ok, err := f.c.Test(t.Context(), u)
 			require.True(t, ok)
+			require.NoError(t, err)
 			require.Equal(t, fault == "", r.Passed)
 			require.Equal(t, fault, r.Fault)
 			require.Same(t, last, u.LastCheck())
@@ -249,7 +250,7 @@ func TestATestChangesNothing(t *testing.T) {
 		p, n := f.c.Counts()
 		require.Equal(t, [2]uint64{passed, failed}, [2]uint64{p, n})
 		f.c.SetSettings(health.DefaultSettings())
-		_, ok := f.c.Test(t.Context(), f.get("p0"))
+		_, ok, _ := f.c.Test(t.Context(), f.get("p0"))
 		require.False(t, ok)
 	})
 }
@@ -265,7 +266,7 @@ func TestATestReportsItsOwnExitAddress(t *testing.T) {
 		require.Equal(t, "192.0.2.7", u.LastCheck().Exit.String())
 		for _, b := range []behaviour{works, fails(verdict.ProxyUnreachable)} {
 			f.net.set("p0", b)
-			r, _ := f.c.Test(t.Context(), u)
+			r, _, _ := f.c.Test(t.Context(), u)
 			require.False(t, r.Exit.IsValid())
 		}
 		time.Sleep(2 * s.Interval)
@@ -428,6 +429,9 @@ func TestALocalLimit(t *testing.T) {
 		require.Nil(t, f.get("p0").LastCheck())
 		require.False(t, f.get("p0").Unreached())
 		require.InDelta(t, 20, f.net.count("p0"), 2)
+		_, ok, err := f.c.Test(t.Context(), f.get("p0"))
+		require.True(t, ok)
+		require.ErrorContains(t, err, "local_limit")
 		f.net.set("p0", works)
 		time.Sleep(2 * time.Second)
 		require.True(t, f.get("p0").LastCheck().Passed)

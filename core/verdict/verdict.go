@@ -27,6 +27,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Err.Error() }
 
+// Local reports whether a limit of this machine caused the failure.
+func (e *Error) Local() bool { return e.Cause == LocalLimit }
+
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
