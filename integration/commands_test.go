@@ -61,7 +61,7 @@ func TestTheCommands(t *testing.T) {
 		{"proxies list --state banned", 0, `nine +banned +eu `},
 		{"proxies unban nine", 0, `nine is not banned`},
 		{"proxies reset nine dead", 0, `nine has a closed breaker\ndead has`},
-		{"proxies test alpha", 0, `alpha works: [\d.]+ ms for a connection`},
+		{"proxies test alpha", 0, `alpha is reachable: [\d.]+ ms for a connection`},
 		{"proxies test alpha nine", 1, `nine: (.|\n)*1 of 2 proxies failed`},
 		{"proxies delete nine nine", 1, `there is no proxy "nine"\n(.|\n)*1 of 2 proxies failed`},
 		{"proxies drain alpha", 0, `alpha is draining`},

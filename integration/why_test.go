@@ -57,6 +57,22 @@ func TestResponsesThatAreAll403AreAnAlarm(t *testing.T) {
 	b.until("the history has no green", `document.querySelector("#history").dataset.kinds.startsWith("refused")`)
 }
 
+// The dashboard does not state that a proxy works if its test was only a connection.
+func TestADashboardTestWithoutAURL(t *testing.T) {
+	w := start(t, 2, "")
+	b := openBrowser(t, "http://"+w.api+"/", 1280, 900)
+	b.until("the page is loaded", `!!document.querySelector("#verdict").textContent`)
+	said := func(ids string) string {
+		return b.eval(`import("./many.js").then(m => m.perform("test", ` + ids + `)).` +
+			`then(() => document.querySelector("#toasttext").textContent)`)
+	}
+	const connected = " reachable; without health.url, no request was sent"
+	require.Equal(t, "F1"+connected, said(`["F1"]`))
+	require.Equal(t, "2 proxies"+connected, said(`["F1", "F2"]`))
+	w.write("[health]\nurl = \"http://origin.test/\"\n")
+	eventually(t, "the test sends a request", func() bool { return said(`["F1"]`) == "F1 passed the test" })
+}
+
 // The complaint: the reasons why a proxy fails were shown nowhere, or were lost soon.
 func TestTheReasonsOfAProxySurviveARestart(t *testing.T) {
 	w := start(t, 1, "")

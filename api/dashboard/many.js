@@ -6,9 +6,10 @@ import { offerUndo } from "./undo.js";
 const atOnce = 6; // requests in flight
 
 // each calls request for each id, several at a time, and shows the progress. It returns the ids for which the request
-// succeeded, and the errors of the others.
+// succeeded with the results of these requests, and the errors of the others.
 export async function each(ids, request, progress = () => {}) {
   const done = [],
+    results = [],
     faults = [];
   let next = 0;
   const work = async () => {
@@ -16,7 +17,7 @@ export async function each(ids, request, progress = () => {}) {
       const id = ids[next++];
       progress(number.format(next) + " of " + number.format(ids.length));
       try {
-        await request(id);
+        results.push(await request(id));
         done.push(id);
       } catch (e) {
         faults.push(id + ": " + e.message);
@@ -24,7 +25,7 @@ export async function each(ids, request, progress = () => {}) {
     }
   };
   await Promise.all(Array.from({ length: atOnce }, work));
-  return { done, faults };
+  return { done, results, faults };
 }
 
 const proxy = id => "proxies/" + encodeURIComponent(id);
@@ -52,14 +53,18 @@ async function banBefore(id, bans) {
 }
 
 // Each action has the question that is asked first (none if it changes nothing), the message afterwards, and its
-// request. before is called before the first request, and undo after all with its result. The reset of a breaker cannot
+// request. The message gets the proxies and the results of the requests. before is called before the first request, and undo after all with its result. The reset of a breaker cannot
 // be undone: the breaker opens again if its proxy still fails.
 const actions = {
   test: {
-    done: n => n + " passed the test",
+    done: (n, tests) =>
+      tests.every(t => t.kind === "connection")
+        ? n + " reachable; without health.url, no request was sent"
+        : n + " passed the test",
     request: async id => {
       const t = await api(proxy(id) + "/test", { method: "POST" });
       if (!t.passed) throw new Error(t.error);
+      return t;
     },
   },
   reset: {
@@ -104,7 +109,7 @@ export async function perform(name, ids, progress) {
   if (a.ask && !confirm(a.ask + " " + (ids.length === 1 ? ids[0] : proxies(ids.length)) + "?")) return false;
   try {
     const before = a.before && (await a.before());
-    const { done, faults } = await each(ids, a.request, text => progress?.(name + ": " + text));
+    const { done, results, faults } = await each(ids, a.request, text => progress?.(name + ": " + text));
     showError(faults.length ? number.format(faults.length) + " failed; " + faults[0] : "");
     const undo = async show => {
       const undone = await each(done, id => a.undo(id, before), show);
@@ -112,7 +117,8 @@ export async function perform(name, ids, progress) {
       if (undone.faults.length) throw new Error(undone.faults.length + " failed; " + undone.faults[0]);
       return proxies(undone.done.length) + " as before";
     };
-    if (done.length) offerUndo(a.done(done.length === 1 ? done[0] : proxies(done.length)), a.undo && undo);
+    const n = done.length === 1 ? done[0] : proxies(done.length);
+    if (done.length) offerUndo(a.done(n, results), a.undo && undo);
   } catch (e) {
     showError(name + ": " + e.message);
   }

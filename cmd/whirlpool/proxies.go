@@ -510,8 +510,9 @@ func unbanCommand() *cobra.Command {
 func testProxyCommand() *cobra.Command {
 	return onProxies(&cobra.Command{
 		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
-		Long: `Test proxies now: by a request to health.url or, if that is not set, by a connection to the proxy. A test
-changes nothing; reset closes the breaker of a proxy that works again.`,
+		Long: `Test proxies now: by a request to health.url or, if that is not set, by a connection to the proxy. A
+connection only shows that the proxy is reachable, not that it serves requests. A test changes nothing;
+reset closes the breaker of a proxy that works again.`,
 	}, func(r *remote, id string) (string, error) {
 		t, err := r.api.TestProxy(r.context(), id)
 		if _, err := r.explain(err); err != nil {
@@ -520,9 +521,10 @@ changes nothing; reset closes the breaker of a proxy that works again.`,
 		if !t.Passed {
 			return "", errors.New(t.Error)
 		}
-		text := "works: " + milliseconds(float64(t.Latency)) + " for a connection"
+		took := milliseconds(float64(t.Latency))
+		text := "is reachable: " + took + " for a connection; without health.url, no request was sent"
 		if t.Kind == "health_check" {
-			text = "works: " + milliseconds(float64(t.Latency)) + " for health.url"
+			text = "works: " + took + " for health.url"
 		}
 		if t.ExitAddress != "" {
 			text += ", exit address " + t.ExitAddress

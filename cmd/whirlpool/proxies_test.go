@@ -68,6 +68,14 @@ func TestProxiesCommands(t *testing.T) {
 				`"reason":"proxy unreachable"},{"name":"","proxies":4}]}`}}, 0,
 			"north   9        3        0       proxy unreachable\n-       4", "", "GET /proxy-groups", ""},
 		"groups by an unknown field": {[]string{"groups", "--by", "vendr"}, nil, 2, "", "did you mean vendor?", "", ""},
+		"test by a connection": {[]string{"test", "a"}, map[string][]string{"POST /proxies/a/test": {
+			`200 {"proxy_id":"a","kind":"connection","passed":true,"error":"","latency":0.012}`}}, 0,
+			"a is reachable: 12 ms for a connection; without health.url, no request was sent\n", "",
+			"POST /proxies/a/test", ""},
+		"test by a request": {[]string{"test", "a"}, map[string][]string{"POST /proxies/a/test": {
+			`200 {"proxy_id":"a","kind":"health_check","passed":true,"error":"","latency":0.012,` +
+				`"exit_address":"192.0.2.7"}`}}, 0,
+			"a works: 12 ms for health.url, exit address 192.0.2.7\n", "", "POST /proxies/a/test", ""},
 		"restore": {[]string{"restore", "a b"}, map[string][]string{"POST /proxies/a b/restore": {"200 {}"}}, 0,
 			"a b is in the pool again\n", "", "POST /proxies/a b/restore", ""},
 		"drain": {[]string{"drain", "a b"}, map[string][]string{"DELETE /proxies/a b": {"204 "}}, 0,
