@@ -25,6 +25,12 @@ func (s State) Loss() float64 {
 	return s.Fails
 }
 
+// badLoss is the probability of failure from which a proxy counts as bad.
+const badLoss = 0.7
+
+// Bad reports whether a proxy is bad while it has this state: at least 70 % of its attempts fail.
+func (s State) Bad() bool { return s.Loss() >= badLoss }
+
 // Change is a State and the time at which it begins.
 type Change struct {
 	At time.Duration

@@ -11,12 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// A proxy counts as bad while at least badLoss of its attempts fail. It counts as healthy if its state never
-// changes and at most healthyLoss of its attempts fail.
-const (
-	badLoss     = 0.7
-	healthyLoss = 0.05
-)
+// healthyLoss is the share of its attempts that a healthy proxy fails at most. Its state never changes.
+const healthyLoss = 0.05
 
 func countEvents(events [][]core.AttemptEvent) (n int) {
 	for _, list := range events {
@@ -63,7 +59,7 @@ func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 			if r := ev.Outcome.Result; r == core.ResultFailure || r == core.ResultTimeout {
 				failed[proxy] = append(failed[proxy], ev.Ended)
 			}
-			if c.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(c.start)).Loss() >= badLoss {
+			if c.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(c.start)).Bad() {
 				o.OnBad++
 			}
 		}

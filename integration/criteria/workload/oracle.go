@@ -23,7 +23,7 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 		for n < attempts && !served {
 			i := w.best(q.Target, at, used)
 			state := w.Pool[i].At(q.Target, at)
-			if state.Loss() > 0.7 {
+			if state.Bad() {
 				o.OnBad++
 			}
 			if used = append(used, i); len(used) == len(w.Pool) {

@@ -83,8 +83,7 @@ type Outcome struct {
 	Served   []bool
 	Attempts []uint8
 	Latency  []float64 // ms, from the request's arrival to the end of its response
-	// OnBad is the number of attempts through proxies that fail at least 70 % of their attempts. For the oracle it
-	// does not count proxies that fail exactly 70 %.
+	// OnBad is the number of attempts through bad proxies (faults.State.Bad).
 	OnBad int
 	// HealthyOut is the share of time, 0 to 1, in which the breakers of healthy proxies were not closed.
 	// Healthy proxies fail at most 5 % of their attempts.

@@ -66,6 +66,11 @@ func TestOracle(t *testing.T) {
 	require.Equal(t, w.Requests, o.AttemptCount())
 	require.Zero(t, o.OnBad)
 
+	for fails, bad := range map[float64]int{0.69: 0, 0.7: w.Requests, 1: w.Requests} {
+		w.Pool = faults.Pool{faults.Steady(faults.State{Fails: fails})}
+		require.Equal(t, bad, w.Oracle(1).OnBad, "the same rule as for a gateway: at least 70 %%")
+	}
+
 	w.Pool = slices.Repeat(faults.Pool{faults.Steady(faults.State{Fails: 0.5})}, 8)
 	for _, attempts := range []int{1, 2, 3} {
 		expected := 0
