@@ -81,7 +81,7 @@ func (h *statusHandler) get(c *fiber.Ctx) error {
 		_, banned := h.lists.banned(u)
 		p := &v.Proxies
 		p.Total++
-		count(&p.InService, state == core.Closed && !u.Draining() && !banned && !u.Unreached())
+		count(&p.InService, u.InService(banned))
 		count(&p.Closed, state == core.Closed)
 		count(&p.Open, state == core.Open)
 		count(&p.HalfOpen, state == core.HalfOpen)

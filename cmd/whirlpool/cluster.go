@@ -252,8 +252,7 @@ func (cn *clusterNode) Load() cluster.Load {
 		Refused: w.Refused, Proxies: len(all),
 	}, now
 	for _, u := range all {
-		_, banned := e.BannedUntil(u)
-		if u.State() == core.Closed && !u.Draining() && !banned && !u.Unreached() {
+		if _, banned := e.BannedUntil(u); u.InService(banned) {
 			cn.load.InService++
 		}
 	}

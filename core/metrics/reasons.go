@@ -34,7 +34,10 @@ type Bad struct {
 }
 
 // Fails reports whether at least half of the attempts were bad.
-func (r *Recent) Fails() bool { return r.Bad > 0 && 2*r.Bad >= r.Attempts }
+func (r *Recent) Fails() bool { return fails(r.Bad, r.Attempts) }
+
+// fails reports whether a proxy with bad of its latest attempts bad counts as failing.
+func fails(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
 
 // Recent returns the results of the latest attempts of a proxy.
 func (r *Recorder) Recent(id string) Recent {
@@ -84,9 +87,9 @@ func (f *failing) update(id string, p *proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.mu.Lock()
-	fails := p.recent.fails()
+	bad := p.recent.fails()
 	p.mu.Unlock()
-	if !fails {
+	if !bad {
 		delete(f.set, id)
 		return
 	}
@@ -117,7 +120,7 @@ type recent struct {
 }
 
 // fails implements Recent.Fails.
-func (r *recent) fails() bool { return r.bad != 0 && 2*bits.OnesCount32(r.bad) >= r.n }
+func (r *recent) fails() bool { return fails(bits.OnesCount32(r.bad), r.n) }
 
 func (r *recent) add(e *core.AttemptEvent) {
 	if e.Outcome.Result == core.ResultCancelled || e.Outcome.Result == core.ResultReplay {

@@ -195,6 +195,12 @@ func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 // Draining reports whether the proxy is being removed. A draining proxy admits no attempts.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
+// InService reports whether the proxy counts as in service, where users see it: its breaker is closed, it is neither
+// banned nor draining, and it can be reached. The pool does not have the bans, so the caller passes them.
+func (u *Upstream) InService(banned bool) bool {
+	return u.State() == core.Closed && !u.Draining() && !banned && !u.Unreached()
+}
+
 // Full reports whether the proxy has reached max_in_flight or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 

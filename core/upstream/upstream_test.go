@@ -342,6 +342,27 @@ func TestChangesDoNotEndADrain(t *testing.T) {
 	require.Len(t, p.Snapshot().All, 3, "b, c and e; d was of the file's")
 }
 
+func TestInService(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1", "http://c.test:1")))
+	of := p.Snapshot().Get
+	for _, u := range p.Snapshot().All {
+		require.True(t, u.InService(false))
+		require.False(t, u.InService(true), "banned")
+	}
+	of("a.test:1").SetReached(false)
+	require.False(t, of("a.test:1").InService(false), "unreached")
+	of("b.test:1").Breaker().Open(time.Hour, "test")
+	require.Equal(t, core.Open, of("b.test:1").State())
+	require.False(t, of("b.test:1").InService(false), "open")
+	c := of("c.test:1")
+	lease, ok := c.Acquire(time.Now())
+	require.True(t, ok)
+	defer lease.Release()
+	require.NoError(t, p.Remove("c.test:1", true))
+	require.False(t, c.InService(false), "draining")
+}
+
 // Mixed holds each proxy once, in the order of the hash of its id, after any sequence of changes.
 func TestTheMixedOrder(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
