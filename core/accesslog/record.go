@@ -23,7 +23,7 @@ type Record struct {
 	Minor    int    // the x in the client's HTTP version 1.x; 1 for SOCKS5 and HTTP/2
 	HTTP2    bool   // the client speaks HTTP/2
 	Status   int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
-	Code     string // code of the gateway's error response; "" if the gateway sent no error response
+	Code     string // code of the gateway's error response, or why the gateway ended the connection; otherwise ""
 	Final    core.Final
 	Ran      bool  // the executor ran; if false, the request was refused before any attempt
 	Left     bool  // the client left before the end of the response
@@ -40,7 +40,7 @@ type Record struct {
 // failed reports whether the request counts as an error: it was not served, or its response has a status of 400 or
 // more.
 func (r *Record) failed() bool {
-	return !r.Ran || r.Left || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
+	return !r.Ran || r.Left || r.Code != "" || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
 }
 
 // Outcome returns the final outcome of the request, as in X-Whirlpool-Outcome, or "refused" if the request was

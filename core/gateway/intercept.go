@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -193,12 +194,13 @@ func (r *request) intercept() (served bool) {
 	r.out.back()
 	r.established = true
 	r.input.Started = r.server.Now()
-	served, left := r.conn.intercept(r.server, i, in)
+	served, ended := r.conn.intercept(r.server, i, in)
 	if !served {
 		r.outcome = outcome
 		return false
 	}
-	r.log.ran, r.log.final, r.log.status, r.log.left = true, core.FinalSuccess, http.StatusOK, left
+	r.log.ran, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
+	r.log.left, r.log.code = endingOf(ended)
 	r.conn.out.sent = 0 // the records of the requests inside the tunnel include these bytes
 	return true
 }
@@ -214,9 +216,11 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 	l := f.record()
 	l.Target, l.Started, l.Ran, l.Final, l.Status = to.HostPort, f.server.Now(), true, core.FinalSuccess, http.StatusOK
 	in := &inner{authority: *to, user: nameOf(f.account), credentials: f.credentials}
-	if served, l.Left = f.conn.intercept(f.server, i, in); !served {
+	served, ended := f.conn.intercept(f.server, i, in)
+	if !served {
 		return false
 	}
+	l.Left, l.Code = endingOf(ended)
 	if f.server.logs() {
 		in := executor.Request{Method: l.Method, Host: to.Host, Target: to.Target, User: l.User}
 		f.server.Executor.Route(&in)
@@ -227,41 +231,58 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 }
 
 // intercept serves the client in place of the target. It returns served = false if the connection must become an
-// ordinary tunnel, because the client does not speak TLS or its server name is not intercepted. The result left is
-// set if the client has left before its first byte, or if a drain has ended the wait for this byte.
-func (c *connection) intercept(s *Server, i *interception, in *inner) (served, left bool) {
+// ordinary tunnel, because the client does not speak TLS or its server name is not intercepted. The result ended is
+// executor.ErrClientLeft if the client has left before its first byte, and executor.ErrShutdown if a drain has ended
+// the wait for this byte or the handshake; otherwise nil.
+func (c *connection) intercept(s *Server, i *interception, in *inner) (served bool, ended error) {
 	// Until the first request, the connection may be closed to make room for another client.
 	c.read.setAwaited(awaitsRequest, c.now())
 	c.read.enter(idle)
-	speaks, left := c.speaksTLS()
+	speaks, ended := c.speaksTLS()
 	if speaks {
-		served = s.serveIntercepted(c, i, in)
+		served, ended = s.serveIntercepted(c, i, in)
 	}
-	if !served && !left {
+	if !served && ended == nil {
 		c.read.enter(busy)
 		c.read.await(time.Time{})
 	}
-	return served || left, left
+	return served || ended != nil, ended
 }
 
-// speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. The result left
-// is set if the client has left, or a drain has ended the wait.
-func (c *connection) speaksTLS() (speaks, left bool) {
+// endingOf returns the fields of the access log for the result ended of connection.intercept.
+func endingOf(ended error) (left bool, code string) {
+	if ended == executor.ErrShutdown {
+		return false, "shutting_down"
+	}
+	return ended != nil, ""
+}
+
+// drainEnded reports whether err, the error of a read from the client, is due to a drain.
+func (c *connection) drainEnded(err error) bool {
+	return c.draining() && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. The result ended
+// is as in intercept.
+func (c *connection) speaksTLS() (speaks bool, ended error) {
 	if len(c.reader.Buffered()) == 0 {
 		c.read.await(c.now().Add(firstByteWait))
 		err := c.reader.ReadAhead()
 		c.read.await(time.Time{})
-		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || c.draining()) {
-			return false, true
+		switch {
+		case err != nil && c.drainEnded(err):
+			return false, executor.ErrShutdown
+		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+			return false, executor.ErrClientLeft
 		}
 	}
 	first := c.reader.Buffered()
-	return len(first) > 0 && first[0] == tlsHandshake, false
+	return len(first) > 0 && first[0] == tlsHandshake, nil
 }
 
 // serveIntercepted makes the TLS handshake with a client in place of the target, and serves the requests inside. It
-// returns false if the server name of the client is not intercepted.
-func (s *Server) serveIntercepted(c *connection, i *interception, in *inner) (served bool) {
+// returns false if the server name of the client is not intercepted. The result ended is as in intercept.
+func (s *Server) serveIntercepted(c *connection, i *interception, in *inner) (served bool, ended error) {
 	below := &rereadConn{Conn: c.raw, reader: c.reader, host: in.authority.Host, permits: func(name string) bool {
 		_, err := i.Authority.Certificate(name)
 		return err == nil && i.Names(name, portOf(in.authority.HostPort), in.user)
@@ -271,11 +292,15 @@ func (s *Server) serveIntercepted(c *connection, i *interception, in *inner) (se
 	if err := conn.HandshakeContext(c.ctx); below.mute {
 		c.reader = below.unread()
 		c.read.await(time.Time{})
-		return false
+		return false, nil
+	} else if err != nil && c.drainEnded(err) {
+		s.Log.Debug("the gateway drained before the end of a TLS handshake with an intercepted client",
+			slog.String("host", in.authority.Host))
+		return true, executor.ErrShutdown
 	} else if err != nil {
 		s.countHandshake(false)
 		s.unaccepted.handshake(s.Log, in.authority.Host, err)
-		return true
+		return true, nil
 	}
 	s.countHandshake(true)
 	c.read.await(time.Time{})
@@ -285,13 +310,13 @@ func (s *Server) serveIntercepted(c *connection, i *interception, in *inner) (se
 	}
 	if state.NegotiatedProtocol == "h2" {
 		s.streams.serve(s, c, conn, below, in)
-		return true
+		return true, nil
 	}
 	c.raw, c.reader = conn, http1.NewReader(conn)
 	c.out.init(conn, c.out.tcp)
 	c.read.enter(idle)
 	newInnerFront(s, c, in).serve()
-	return true
+	return true, nil
 }
 
 // newInnerFront returns a front for the requests of an intercepted connection. If the client speaks HTTP/2, the front

@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/intercept"
@@ -628,18 +629,43 @@ func TestADrainOfInterceptedConnections(t *testing.T) {
 	}
 }
 
-// A drain during the wait for the ClientHello ends the connection, without a tunnel.
+// accessRecords keeps the records of the access log.
+type accessRecords struct {
+	mu  sync.Mutex
+	all []accesslog.Record
+}
+
+func (*accessRecords) On() bool { return true }
+
+func (a *accessRecords) Write(r *accesslog.Record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, *r)
+}
+
+// A drain during the wait for the ClientHello, or for the rest of it, ends the connection without a tunnel. The access
+// log states that the gateway has ended it, not the client.
 func TestADrainDuringTheWaitForAClientHello(t *testing.T) {
-	i := newIntercepting(t, true, func(http.ResponseWriter, *http.Request) {}, nil)
-	c := i.connect()
-	i.eventually("the wait begins", func() (waits bool) {
-		i.eachConn(func(c *connection) { waits = c.read.phase.Load() == idle })
-		return waits
-	})
-	i.listener.Close()
-	i.Shutdown(context.Background())
-	c.ended()
-	require.Empty(t, i.recorded.Attempts())
+	for _, sent := range []string{"", "\x16\x03\x01"} {
+		log := &accessRecords{}
+		i := newIntercepting(t, true, func(http.ResponseWriter, *http.Request) {}, func(o *options) { o.access = log })
+		c := i.connect()
+		c.send(sent)
+		i.eventually("the wait begins", func() (waits bool) {
+			i.eachConn(func(c *connection) { waits = c.read.phase.Load() == idle && !c.unread() })
+			return waits
+		})
+		i.listener.Close()
+		i.Shutdown(context.Background())
+		if sent == "" {
+			c.ended()
+		}
+		require.Empty(t, i.recorded.Attempts())
+		require.Len(t, log.all, 1)
+		require.Equal(t, "shutting_down", log.all[0].Code, "after %q", sent)
+		require.False(t, log.all[0].Left)
+		require.Zero(t, i.recorded.not, "the client has not refused the handshake")
+	}
 }
 
 // A client that leaves ends its request, also while the body of the response is silent.

@@ -55,6 +55,7 @@ type options struct {
 	dial    transport.DialFunc // opens connections to the proxy
 	roots   *x509.CertPool     // of targets; nil for those of the system
 	log     slog.Handler       // nil for none
+	access  AccessLog          // nil for none
 	targets executor.Targets   // nil for blame = "literal"
 }
 
@@ -121,7 +122,8 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
-		Files: r.files, Log: quiet, Now: o.now, NewID: o.newID, Intercepted: r.recorded.intercepted,
+		AccessLog: o.access, Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
+		Intercepted: r.recorded.intercepted,
 	}, o.Settings)
 
 	r.files.SetSources(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)

@@ -54,7 +54,11 @@ func (f tlsFront) refuse() {
 func (f tlsFront) handshake(until time.Time) bool {
 	f.conn.read.await(until)
 	if err := f.tls.Handshake(); err != nil {
-		f.failed(err)
+		if f.conn.drainEnded(err) {
+			f.server.Log.Debug("the gateway drained before the end of a TLS handshake with a client")
+		} else {
+			f.failed(err)
+		}
 		return false
 	}
 	f.conn.names = certificateNames(f.tls.ConnectionState().VerifiedChains)

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -47,6 +49,41 @@ func askOver(t testing.TB, c net.Conn, request string) (*http.Response, string) 
 }
 
 const plainGet = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
+
+// heldConn sends a value to got when it has read bytes, and does not return them before release is closed.
+type heldConn struct {
+	net.Conn
+	got, release chan struct{}
+}
+
+func (c heldConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.got <- struct{}{}
+	<-c.release
+	return n, err
+}
+
+// A drain during a TLS handshake is logged as a drain.
+func TestADrainDuringATLSHandshake(t *testing.T) {
+	log := &lockedBuffer{}
+	r := newRig(t, nil, func(o *options) {
+		o.TLS = secure(t, testcert.NewAuthority(t))
+		o.log = slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})
+	})
+	held := heldConn{r.dial(), make(chan struct{}, 10), make(chan struct{})}
+	ended := make(chan struct{})
+	go func() {
+		tls.Client(held, &tls.Config{ServerName: "gateway"}).Handshake()
+		close(ended)
+	}()
+	<-held.got // the gateway waits for the client's part of the handshake
+	r.listener.Close()
+	r.Shutdown(context.Background())
+	held.Close()
+	close(held.release)
+	<-ended
+	require.Contains(t, log.String(), "the gateway drained before the end of a TLS handshake with a client")
+}
 
 // HTTP, CONNECT and SOCKS5 work over TLS. A reload that changes the certificate, or turns TLS off, closes no
 // connection.
