@@ -140,7 +140,7 @@ func (t *tunnel) ended(dst net.Conn, err error) {
 // refused reports whether err is the error of a write to a peer that has closed its connection.
 func refused(err error) bool {
 	var w *socket.WriteError
-	return errors.As(err, &w) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
+	return errors.As(err, &w) && (socket.Is(err, syscall.EPIPE) || socket.Is(err, syscall.ECONNRESET))
 }
 
 // await sets the deadline of the next read from src if the other direction has ended.

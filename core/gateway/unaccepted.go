@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // maxUnaccepted is the maximum number of hosts in unaccepted. If this number is reached, the log gets no warnings
@@ -70,5 +72,5 @@ func rejects(err error) bool {
 			return strings.Contains(alert.Error(), "bad record MAC")
 		}
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, io.EOF) || socket.Is(err, syscall.ECONNRESET)
 }

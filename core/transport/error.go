@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -43,7 +45,7 @@ var stepCauses = [...]struct{ timeout, other core.Cause }{
 func newError(at step, err error) *verdict.Error {
 	verr := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if ne, ok := err.(net.Error); ok && ne.Timeout() || runtime.GOOS == "windows" && socket.Is(err, syscall.ETIMEDOUT) {
 		timeout = true
 	}
 	verr.Reason = reason(at, err, timeout)
@@ -92,11 +94,11 @@ func (e *timeoutError) Unwrap() error { return e.err }
 // isLocalLimit reports whether a limit of this machine, and not the proxy, caused err.
 func isLocalLimit(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
-		if errors.Is(err, e) {
+		if socket.Is(err, e) {
 			return true
 		}
 	}
-	return errors.Is(err, syscall.EADDRNOTAVAIL) && !noSourceAddress(err)
+	return socket.Is(err, syscall.EADDRNOTAVAIL) && !noSourceAddress(err)
 }
 
 // noSourceAddress reports whether this machine has no address from which the destination of a failed dial can be
@@ -140,9 +142,9 @@ func reason(at step, err error, timeout bool) string {
 		return "connection_write_timeout"
 	case timeout:
 		return "http_response_timeout"
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case socket.Is(err, syscall.ECONNREFUSED):
 		return "connection_refused"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err,
+	case socket.Is(err, syscall.EHOSTUNREACH), socket.Is(err, syscall.ENETUNREACH), socket.Is(err,
 		syscall.EADDRNOTAVAIL):
 		return "destination_ip_unroutable"
 	case errors.As(err, &cert), errors.As(err, &invalid):
@@ -154,7 +156,7 @@ func reason(at step, err error, timeout bool) string {
 	case errors.As(err, &proto):
 		return "http_protocol_error"
 	case errors.Is(err, errNoResponse), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		socket.Is(err, syscall.ECONNRESET), socket.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection_terminated"
 	}
 	return "destination_unavailable"
