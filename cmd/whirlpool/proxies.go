@@ -393,25 +393,24 @@ func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done strin
 		for i, id := range ids {
 			results[i].ProxyID = id
 			done, err := change(r, id)
-			if err != nil {
+			switch {
+			case err != nil:
 				results[i].Error, last = err.Error(), err
 				failed++
-				continue
+				if len(ids) > 1 && !r.asJSON {
+					r.note("%s: %s", id, err)
+				}
+			default:
+				results[i].Done = done
+				if !r.asJSON {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, done)
+				}
 			}
-			results[i].Done = done
 		}
 		if len(ids) == 1 && failed == 1 {
 			return last
 		}
-		err := r.show(map[string]any{"results": results}, func(w io.Writer) {
-			for _, one := range results {
-				if one.Error != "" {
-					r.note("%s: %s", one.ProxyID, one.Error)
-					continue
-				}
-				fmt.Fprintf(w, "%s %s\n", one.ProxyID, one.Done)
-			}
-		})
+		err := r.show(map[string]any{"results": results}, func(io.Writer) {})
 		if err == nil && failed > 0 {
 			err = fmt.Errorf("%d of %d proxies failed", failed, len(ids))
 		}
@@ -507,6 +506,10 @@ func unbanCommand() *cobra.Command {
 	})
 }
 
+// testTime is the time for the test of one proxy. It is longer than the gateway's own limits: health.timeout may be 5m,
+// timeouts.connect 10m, and a connection to a SOCKS5 proxy may take twice that.
+const testTime = 21 * time.Minute
+
 func testProxyCommand() *cobra.Command {
 	return onProxies(&cobra.Command{
 		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
@@ -514,6 +517,7 @@ func testProxyCommand() *cobra.Command {
 connection only shows that the proxy is reachable, not that it serves requests. A test changes nothing;
 reset closes the breaker of a proxy that works again.`,
 	}, func(r *remote, id string) (string, error) {
+		r.api.HTTP.Timeout = testTime
 		t, err := r.api.TestProxy(r.context(), id)
 		if _, err := r.explain(err); err != nil {
 			return "", err

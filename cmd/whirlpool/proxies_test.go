@@ -2,10 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -398,4 +403,37 @@ func TestNewProxyHasTheOptionsOfALine(t *testing.T) {
 		"cost": 3, "max_in_flight": 4, "rate": 5, "min_interval": "6s", "bytes_per_day": 7, "tier": 8, "vendor": "v",
 		"cost_per_request": 9, "cost_per_gb": 10, "reuse": false, "metadata": {"tier": "8", "vendor": "v"}}`,
 		string(text))
+}
+
+// firstWrite closes written at the first write.
+type firstWrite struct {
+	once    sync.Once
+	written chan struct{}
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.written) })
+	return len(p), nil
+}
+
+// A command with several proxies prints each result when it is known: tests of many proxies take long.
+func TestResultsOfProxiesArePrintedAtOnce(t *testing.T) {
+	out := &firstWrite{written: make(chan struct{})}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/b/") {
+			select {
+			case <-out.written:
+			case <-time.After(30 * time.Second):
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+		}
+		io.WriteString(w, `{"kind":"connection","passed":true,"latency":0.001}`)
+	}))
+	defer api.Close()
+	cmd := root()
+	cmd.SetOut(out)
+	cmd.SetArgs([]string{"proxies", "test", "a", "b", "--url", api.URL})
+	require.NoError(t, cmd.Execute())
+	require.Greater(t, testTime, 2*10*time.Minute, "timeouts.connect is at most 10m")
 }
