@@ -63,6 +63,14 @@ func (e *entries) take() (warnings, errors int) {
 	return warnings, errors
 }
 
+// patient returns limits with which no call ends because the machine is slow, and none because a fault has ended the
+// instance of the call before.
+func patient() wasmhost.Limits {
+	limits := wasmhost.DefaultLimits()
+	limits.Wait, limits.ObserveWait, limits.CallTimeout = time.Minute, time.Minute, time.Minute
+	return limits
+}
+
 // clock is a clock that the test sets.
 type clock struct{ now time.Time }
 
@@ -75,9 +83,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 		most := rapid.IntRange(1, 6).Draw(t, "max_faults")
-		limits := wasmhost.DefaultLimits()
-		limits.Wait, limits.CallTimeout = time.Minute, time.Minute // so that a slow machine does not change the result
-		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most, Limits: limits})
+		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most, Limits: patient()})
 		require.NoError(t, err)
 		defer r.Close()
 		good, earlier := 7.0, 0.0 // results of the current and the previous module; 0 for none
@@ -215,7 +221,7 @@ func afterCalls(t *testing.T, r *plugins.Registry, name string, calls uint64) pl
 
 // A plugin whose results are good, but whose observations fail, is also quarantined.
 func TestFailingObservations(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 3})
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 3, Limits: patient()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	odd := w.Join( // fails if the time is not 0
@@ -251,7 +257,7 @@ func TestQuarantineByShare(t *testing.T) {
 		"good at first, then no": func(call int) bool { return call >= 40 && call%2 == 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := registry(t)
+			r := reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: patient()})
 			_, err := r.Put("mine", scriptedBackoff(7), nil, false)
 			require.NoError(t, err)
 			b, err := r.Backoff("mine")
@@ -276,7 +282,7 @@ func TestQuarantineByShare(t *testing.T) {
 // have the numbers of calls and faults.
 func TestAPluginThatFailsSometimes(t *testing.T) {
 	log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
-	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2})
+	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2, Limits: patient()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	_, err = r.Put("mine", scriptedBackoff(7), nil, false)
