@@ -122,6 +122,55 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
+// A target that bans proxies may serve those that have not been tried, so it is not suspect so soon.
+func TestSuspectDespiteBans(t *testing.T) {
+	l := NewLedger(Config{})
+	books := make([]Book, 3)
+	for i := range ringSize {
+		require.False(t, l.Suspect(site(0)), i)
+		a := try(&books[i%3], uint64(i%3)+1, 0, time.Second)
+		a.Peers, a.Bans = 7, true
+		l.Failed(&a)
+	}
+	require.True(t, l.Suspect(site(0)))
+}
+
+func TestFailing(t *testing.T) {
+	l := NewLedger(Config{})
+	books := make([]Book, 3)
+	at := time.Minute
+	attempt := func(proxy int) *Attempt {
+		a := try(&books[proxy], uint64(proxy)+1, 0, at)
+		a.Peers = 2
+		return &a
+	}
+	through := func() (proxies []int) {
+		f := l.Failing(site(0).Hash, at)
+		for i := range books {
+			if f.Through(uint64(i) + 1) {
+				proxies = append(proxies, i)
+			}
+		}
+		require.False(t, l.Failing(site(1).Hash, at).Any())
+		return proxies
+	}
+	require.Empty(t, through())
+	l.Served(attempt(2))
+	l.Failed(attempt(2))
+	l.Served(attempt(2))
+	l.Failed(attempt(0))
+	l.Failed(attempt(0))
+	require.Empty(t, through(), "two failures")
+	at += justFailed
+	l.Failed(attempt(1))
+	require.Equal(t, []int{0, 1}, through(), "not 2, which it has served since")
+	at += time.Microsecond
+	require.Equal(t, []int{1}, through())
+	require.True(t, l.Failing(site(0).Hash, at+time.Hour).Any())
+	l.Served(attempt(1))
+	require.Empty(t, through())
+}
+
 func TestTheLedgerIsBounded(t *testing.T) {
 	l, b := NewLedger(Config{MaxTargets: 64}), &Book{}
 	for i := range 1000 {

@@ -62,10 +62,14 @@ const (
 	justServed       = 2 * time.Second // maximum age of a success for Finding.JustServed
 
 	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
-	// proxies. Three requests with three attempts each make nine failures.
+	// proxies. Three requests with three attempts each make nine failures. A target that bans proxies is suspect after
+	// ringSize failures, because it may serve the proxies that have not been tried.
 	suspectFailures = 9
 	suspectProxies  = 3
 	usualEvery      = time.Second // minimum time between two requests that get all attempts at a suspect target
+
+	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
+	justFailed      = 2 * time.Second // maximum age of a failure for Failing.Through
 )
 
 // Target is a host and port.
@@ -87,6 +91,7 @@ type Attempt struct {
 
 	Own           bool          // only the proxy can have caused the failure
 	Reported      bool          // the proxy reports that it cannot reach the target
+	Bans          bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
 	Uncounted     bool          // the attempt is not in the proxy's statistics, because it is a health check
 	ServedByOther bool          // another proxy has served the same request afterwards, so there is no outage
 	Cause         uint8         // only counted for Why; the package does not interpret it

@@ -204,8 +204,9 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 }
 
 // Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
-// through at least three proxies. In a smaller pool, all proxies are required, but at least two. A request for a
-// suspect target gets one attempt, unless TryAsUsual permits more.
+// through at least three proxies. In a smaller pool, all proxies are required, but at least two. If the target bans
+// proxies (Attempt.Bans), its latest 32 attempts must have failed. A request for a suspect target gets one attempt,
+// unless TryAsUsual permits more.
 func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false

@@ -182,6 +182,11 @@ func (r Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok
 	return 0, false
 }
 
+// Any reports whether a pair rests at the time now.
+func (r Resting) Any(now time.Duration) bool {
+	return slices.ContainsFunc(r, func(e *entry) bool { return now < e.Until })
+}
+
 // Get returns the rest of a proxy. ok is false if the proxy does not rest at the time now.
 func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
 	if i, found := r.find(proxy); found && now < r[i].Until {

@@ -1,6 +1,8 @@
 package selector
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -162,6 +165,40 @@ func TestUncompared(t *testing.T) {
 		}
 		f.pool.Uncompared().EndHost(restingHost, now)
 	}
+}
+
+// If a target fails through the proxies that are not avoided for it, the avoided ones are chosen too.
+func TestAvoidedWhileTheOthersFail(t *testing.T) {
+	f := newFixture(t, 3, 8)
+	f.avoid(f.get(0))
+	chosen := func() map[string]int {
+		ids := map[string]int{}
+		for range 30 {
+			q := wants("", RegionScored)
+			q.TargetHash = restingHost
+			id, err := f.choose(q)
+			require.NoError(t, err)
+			ids[id]++
+		}
+		return ids
+	}
+	var book evidence.Book
+	attempt := func(i int) *evidence.Attempt {
+		return &evidence.Attempt{Proxy: f.get(i).Hash(), Book: &book, Target: evidence.Target{Hash: restingHost},
+			At: f.pool.Elapsed(f.now), Peers: 2, Pool: 3, Threshold: 5, Window: time.Minute}
+	}
+	for range 2 {
+		f.pool.Ledger().Failed(attempt(2))
+		require.Len(t, chosen(), 2, "too few failures")
+	}
+	f.pool.Ledger().Failed(attempt(2))
+	require.Equal(t, []string{"p0", "p1"}, slices.Sorted(maps.Keys(chosen())))
+	f.pool.Ledger().Failed(attempt(1))
+	require.Equal(t, map[string]int{"p0": 30}, chosen())
+	f.pool.Ledger().Failed(attempt(0))
+	require.Len(t, chosen(), 3, "it fails through all of them")
+	f.pool.Ledger().Served(attempt(0))
+	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen())))
 }
 
 // A proxy that is avoided for a target is chosen for other targets, and for the target only if there is no other

@@ -298,10 +298,23 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 		c.keep(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
 	}
 	if len(c.avoided) > 0 || len(c.uncompared) > 0 {
-		c.keep(func(u *upstream.Upstream) bool { return !c.avoids(u) })
+		s.keepWanted(c)
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)
+}
+
+// keepWanted keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
+// others, it may have lifted the bans and banned these others. keepWanted then keeps the candidates through which the
+// target has not just failed, including those that the choice avoids.
+func (s *Selector) keepWanted(c *choice) {
+	if c.avoided.Any(c.elapsed) {
+		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
+			c.keep(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
+			return
+		}
+	}
+	c.keep(func(u *upstream.Upstream) bool { return !c.avoids(u) })
 }
 
 // able reports whether u has the ability that the request needs. It returns true if the ability is unknown or

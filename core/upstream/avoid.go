@@ -12,7 +12,8 @@ import (
 const avoidTime = time.Minute
 
 // Avoided returns the pairs of a proxy and a target that probably refuses it (evidence.Finding.Banned). Such a proxy is
-// chosen for the target only if there is no other candidate, or for a session. Pair.Host is the target's host:port.
+// chosen for the target only if there is no other candidate, if the target fails through the other proxies
+// (evidence.Ledger.Failing), or for a session. Pair.Host is the target's host:port.
 func (p *Pool) Avoided() *rest.Rests { return p.avoided }
 
 // avoidFor makes later requests for the target avoid u, because the target probably refuses it. It removes the

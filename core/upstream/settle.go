@@ -84,6 +84,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
+		a.Bans = u.pool.avoided.Of(l.Target.Hash).Any(a.At)
 		found = ledger.Failed(&a)
 		u.pool.compared(l.Target.Hash, a.At)
 		if found.Uncompared {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -120,6 +121,25 @@ func TestRefusingAndHangingProxies(t *testing.T) {
 		require.Greater(t, o.ServedCount(), w.Requests*99/100, w.Name)
 		require.True(t, o.Reconciled, w.Name)
 	}
+}
+
+// A target bans five of eight proxies, and later the other three instead. Until the gateway has found that the five
+// are served again, few requests are lost: those that the target refuses through all three.
+func TestATargetThatBansOtherProxies(t *testing.T) {
+	w := catalog.Noise(0, 50)
+	w.Requests = 3000
+	w.Pool = slices.Clone(w.Pool)
+	const second = time.Second
+	for i := range w.Pool {
+		span := faults.Span{From: 10 * second, To: 30 * second}
+		if i >= 5 {
+			span = faults.Span{From: 30 * second, To: 50 * second}
+		}
+		w.Pool[i].Bans = map[int][]faults.Span{0: {span}}
+	}
+	o := Run(t, shipped(t), t.TempDir(), w)
+	require.GreaterOrEqual(t, o.ServedCount(), w.Requests-10)
+	require.True(t, o.Reconciled)
 }
 
 // In every variant, the gateway's counts agree with those of the proxies and clients.
