@@ -307,11 +307,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			if end > 0 && block[end-1] == '\r' {
 				block[end-1] = ' '
 			}
-			more := bytes.IndexByte(block[end+1:], '\n')
-			if len(trim(bytes.TrimSuffix(block[end+1:end+1+more], cr))) == 0 {
-				return fields, malformed("a folded line of white space only") // some parsers end the head here
-			}
-			end += 1 + more
+			end += 1 + bytes.IndexByte(block[end+1:], '\n')
 		}
 		line := bytes.TrimSuffix(block[:end], cr)
 		block = block[end+1:]
