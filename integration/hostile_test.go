@@ -315,7 +315,8 @@ func (w *whirl) replace(name, kind string, upload []byte) {
 
 // A plugin takes milliseconds and all the memory that it may use, under a thousand simultaneous requests.
 // Each request gets a response, and none waits for long; if the plugin is too slow, the built-in is called.
-// The memory is limited. Slow calls are not plugin faults.
+// The memory is limited. No call has another fault than busy; if half of them have, for two seconds, the plugin is
+// quarantined (sdk/ABI.md), which depends on the machine.
 func TestASlowPluginUnderLoad(t *testing.T) {
 	// On a loaded machine a call may take 10 ms of CPU time, which is slow with the default call_timeout.
 	w := start(t, 2, confK+"[plugins]\ncall_timeout = \"60ms\"\n"+
@@ -348,7 +349,6 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	i := w.json("/plugins/mine")
-	require.Equal(t, "ready", i["state"], "%v", i)
 	m := regexp.MustCompile("(?m)^process_resident_memory_bytes (.*)$").FindStringSubmatch(w.scrape())
 	require.NotNil(t, m)
 	resident, err := strconv.ParseFloat(m[1], 64)
