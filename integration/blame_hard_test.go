@@ -63,7 +63,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 6, steady)
+			w := start(t, 6, steady+byTurns) // no latency decides
 			for _, f := range w.fakes {
 				f.Set(deadHosts(lab.Behaviour{Fin: true}))
 			}
