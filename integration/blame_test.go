@@ -92,9 +92,9 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				require.NotEmpty(t, targets)
 				assert.Equal(t, "dead.test:80", targets[0].(map[string]any)["target"])
 
-				// A proxy that dies meanwhile gets at most 10 attempts until its breaker opens.
-				// The proxies take turns: on a loaded machine, chance may have given F1 the worst record by now. The
-				// default scorer would then try it every 30 s only.
+				// F1 dies. It gets at most 10 attempts at the good target until its breaker opens. The proxies now
+				// take turns: on a loaded machine F1 may have the worst latencies by chance, and the default scorer
+				// would then choose it only every 30 s.
 				before := w.readAt()
 				w.write(quick + byTurns)
 				w.reloaded(before)
@@ -190,8 +190,8 @@ func TestNoiseOpensNoBreaker(t *testing.T) {
 
 func pow3(p float64) float64 { return p * p * p }
 
-// inTurn sends requests until the default scorer uses the proxy f as often as the others: on a loaded machine its first
-// responses may have been slow by chance.
+// inTurn sends requests until the proxy f gets at least two thirds of its share of them. On a loaded machine the first
+// responses of f may have been slow by chance, and the default scorer then uses f less often.
 func (w *whirl) inTurn(f *lab.Proxy) {
 	w.t.Helper()
 	requestUntil(w.t, f.Name+" takes its turns", func(int) {

@@ -69,7 +69,7 @@ type whirl struct {
 	env      []string // additional environment variables of the gateway
 }
 
-// firstPort is the port at which freePort begins to search, and portsTried the number of ports that it has tried.
+// freePort begins to search at 10,000 + firstPort. portsTried is the number of ports that it has tried.
 var (
 	firstPort  = rand.IntN(portRange)
 	portsTried atomic.Int64
@@ -79,7 +79,7 @@ const portRange = 22_000
 
 // freePort returns an address on which nothing listens. The port is below those that the kernel assigns to
 // outgoing connections (ip_local_port_range, from 32768 on). Otherwise an outgoing connection might use it
-// before the gateway does. No two calls return the same port, although nothing may listen on the first one yet.
+// before the gateway does. No two calls return the same port, even if nothing listens on the first port yet.
 func freePort(t *testing.T) string {
 	for range 1000 {
 		port := 10_000 + (firstPort+int(portsTried.Add(1)))%portRange

@@ -27,7 +27,7 @@ func share(percent int, delay time.Duration) lab.Script {
 	}
 }
 
-// evenDelay is a delay of fakes beside which the delays of a loaded machine are small.
+// evenDelay is a delay of fakes. The delays of a loaded machine are small in comparison.
 const evenDelay = 50 * time.Millisecond
 
 // train makes the given number of attempts through each proxy. All attempts through F1 get 200.
@@ -51,7 +51,8 @@ func (w *whirl) train(each int) {
 }
 
 // firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first
-// attempt was through F1. A request is not among the n if counts, if it is not nil, returns false before it.
+// attempt was through F1. If counts is not nil, it is called before each request; if it returns false, the request is
+// not one of the n.
 func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[string]int {
 	w.t.Helper()
 	w.put(`{"max_attempts":2,"failover_delay":0}`)

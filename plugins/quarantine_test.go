@@ -63,8 +63,8 @@ func (e *entries) take() (warnings, errors int) {
 	return warnings, errors
 }
 
-// patient returns limits with which no call ends because the machine is slow, and none because a fault has ended the
-// instance of the call before.
+// patient returns limits that a slow machine does not exceed. They also allow a call to wait until the instance that
+// the fault of the previous call has ended is replaced.
 func patient() wasmhost.Limits {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait, limits.ObserveWait, limits.CallTimeout = time.Minute, time.Minute, time.Minute

@@ -6,11 +6,11 @@ const height = 156; // px, with the labels of the time axis
 
 const charts = new WeakMap(); // the chart of a figure element
 
-// stackedBars draws samples as stacked bars in a figure element. Each sample has its end at, a duration of step ms, a
-// title, and a value for each kind, from the bottom up. A kind is the class of its colour. from and to are the limits of
-// the time axis, in ms; labels are [time, text]. marks are vertical lines, each with a time at and a title. most is the
-// end of the value axis; without it, the largest sum determines it. The caption shows the title of the sample or mark
-// under the pointer, or of the latest sample.
+// stackedBars draws samples as stacked bars in a figure element. A sample ends at the time "at" and lasts step ms. It
+// has a title, and a value for each kind. view.kinds lists the kinds from the bottom up; a kind is a key of colours.
+// from and to are the limits of the time axis, in ms; labels are [time, text]. Each mark is a vertical line with a time
+// "at" and a title. most is the upper limit of the value axis; without it, the largest sum sets this limit. The
+// caption shows the title of the sample or mark under the pointer; without a pointer, that of the latest sample.
 export function stackedBars(figure, samples, view) {
   let chart = charts.get(figure);
   if (!chart || chart.kinds.join() !== view.kinds.join()) {

@@ -52,9 +52,9 @@ async function banBefore(id, bans) {
   if (left >= 1) await api(proxy(id) + "/ban", post({ for: left + "s" }));
 }
 
-// Each action has the question that is asked first (none if it changes nothing), the message afterwards, and its
-// request. The message gets the proxies and the results of the requests. before is called before the first request, and undo after all with its result. The reset of a breaker cannot
-// be undone: the breaker opens again if its proxy still fails.
+// Each action has a question (ask; none if the action changes nothing), a request, and a message for the end (done), a
+// function of the proxies and of the results of the requests. before is called before the first request; undo gets the
+// result of before. The reset of a breaker cannot be undone: the breaker opens again if its proxy still fails.
 const actions = {
   test: {
     done: (n, tests) =>

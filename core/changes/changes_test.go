@@ -553,8 +553,8 @@ func TestPutProxies(t *testing.T) {
 	require.Empty(t, r.PutProxies(nil, false))
 }
 
-// After a restart, the store of the cluster has the proxies that are in force already: they cost nothing. Those that
-// have changed in the meantime are changed together, with one record.
+// After a restart, the gateway gets all proxies from the store of the cluster. A proxy that is in force already costs
+// nothing. The proxies that have changed in the meantime are changed together, with one write.
 func TestPutsAfterARestart(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.config.Proxies = []upstream.Spec{proxy("p", 1), proxy("q", 1)}

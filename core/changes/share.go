@@ -24,8 +24,8 @@ type Put struct {
 
 // PutProxies adds each proxy or, if the pool already has a proxy with its id, changes that proxy. The result has an
 // error for each element of puts, which is nil for success. If keep is set, the changes are recorded. The new proxies
-// are added together, and the others are changed together, because a change of a large pool takes long. A proxy that
-// is as it shall be is left alone: after a restart, these are most.
+// are added together, and the others are changed together, because a change of a large pool takes long. PutProxies
+// skips a proxy that already has the fields of its put. After a restart, it skips most proxies.
 func (c *Changes) PutProxies(puts []Put, keep bool) []error {
 	if len(puts) == 0 {
 		return nil
@@ -86,8 +86,8 @@ func setting(spec *upstream.Spec) func(*upstream.Spec) error {
 	}
 }
 
-// inForce reports whether the proxy u is already as a put of spec would make it, and is recorded so. The parameter
-// entry is its entry of the configuration; nil for none. The caller holds mu.
+// inForce reports whether a put of spec would change neither the proxy u nor its record. The parameter entry is the
+// entry of u in the configuration; nil for none. The caller holds mu.
 func (c *Changes) inForce(u *upstream.Upstream, spec, entry *upstream.Spec, keep bool) bool {
 	is, err := ProxyValue(u.Spec())
 	shall, wrong := ProxyValue(spec)

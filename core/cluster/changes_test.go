@@ -266,8 +266,8 @@ func TestRemovalEndsAfterALoss(t *testing.T) {
 	})
 }
 
-// A change that was received, but could not be made yet when the store lost its data, is written again, although the
-// node that has made it is gone. A change of the same thing that was made here goes on top.
+// Node b has received a change of node a, but has not made it yet when the store loses its data. Node a is gone. Node b
+// writes the change again. If b itself has changed the same thing, its own change is made on top.
 func TestReceivedChangeOutlivesALoss(t *testing.T) {
 	for _, own := range []string{"none", "before the loss", "after the loss"} {
 		t.Run(own, func(t *testing.T) {
@@ -385,7 +385,8 @@ func TestALotIsLost(t *testing.T) {
 	}
 }
 
-// An offered record is not written if the store has a later one, or if it has ended.
+// An offered record is not written if the store has a record with the same key and the same or a later time. A
+// record that has ended is not written either.
 func TestOffers(t *testing.T) {
 	at := time.Unix(1e9, 0)
 	o := newOffers()

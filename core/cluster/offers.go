@@ -11,8 +11,8 @@ import (
 // maxOffers is the maximum number of offered records in one exchange: each costs the store about 80 µs.
 const maxOffers = 500
 
-// offers are the records that this node writes again, because the store has lost its data. They have no limit: they are
-// what the node has in its memory anyway. The zero value is empty.
+// offers are the records that this node writes again, because the store has lost its data. Their number has no limit,
+// because the node has these records in memory anyway. The zero value is empty; records cannot be added to it.
 type offers struct {
 	records map[string]Record
 	order   []string // keys; some are not in records any more
@@ -25,8 +25,8 @@ func (o *offers) count() int { return len(o.records) }
 
 func (o *offers) add(r Record) { o.records[r.Key] = r }
 
-// sort sets the order of the records. Each node has another order, so that the nodes divide the work: what one has
-// written, the others need not write.
+// sort sets the order of the records. Each node has an order of its own, so that the nodes divide the work: if one node
+// has written a record, no other node needs to write this record.
 func (o *offers) sort(node string) {
 	type hashed struct {
 		hash float64
@@ -45,15 +45,15 @@ func (o *offers) sort(node string) {
 	}
 }
 
-// received removes the offered record with the key of r, a record of the store, unless the offered one is later.
+// received takes a record r of the store. It removes the offered record with the same key, unless that record is later.
 func (o *offers) received(r *Record) {
 	if own, held := o.records[r.Key]; held && !own.At.After(r.At) {
 		delete(o.records, r.Key)
 	}
 }
 
-// send adds operations for the first records to ops, at most maxOffers, and until ops has maxOps operations. The time
-// at is that of the store's clock.
+// send adds operations for the first records to ops: at most maxOffers, and none if ops has maxOps operations. The time
+// at is by the store's clock.
 func (o *offers) send(ops []pending, at time.Time) []pending {
 	last := min(len(ops)+maxOffers, maxOps)
 	o.order = slices.DeleteFunc(o.order, func(key string) bool {

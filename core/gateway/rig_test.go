@@ -69,8 +69,8 @@ type rig struct {
 	recorded *recorder
 }
 
-// patient makes the gateway's clock run ahead, so that the time limits of the gateway pass later by patience. It is
-// for tests whose events come before a short limit, which a busy machine would miss.
+// patient sets the gateway's clock ahead by patience, so that each time limit of the gateway passes later by patience.
+// It is for tests of events that come before a short limit: on a busy machine they might come after it.
 func patient(o *options) { o.now = func() time.Time { return time.Now().Add(patience) } }
 
 // newRig starts a gateway with one proxy: the function proxy serves each connection from the

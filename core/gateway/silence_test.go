@@ -65,8 +65,8 @@ func (noSuspects) Suspect(evidence.Target) bool                                {
 func (noSuspects) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
 func (noSuspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
 
-// A client may not wait for a body that has stalled. If the body has a Content-Length and has been silent for ten
-// seconds, the attempt has failed nevertheless.
+// A client leaves a stalled body before timeouts.body_idle. If the body has a Content-Length and has been silent for at
+// least ten seconds, the attempt has failed.
 func TestAClientLeavesAStalledBody(t *testing.T) {
 	const measured = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none"
 	for name, c := range map[string]struct {

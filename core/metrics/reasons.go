@@ -36,7 +36,8 @@ type Bad struct {
 // Fails reports whether at least half of the attempts were bad.
 func (r *Recent) Fails() bool { return fails(r.Bad, r.Attempts) }
 
-// fails reports whether a proxy with bad of its latest attempts bad counts as failing.
+// fails reports whether a proxy counts as failing. The parameter attempts is the number of its latest attempts, and bad
+// the number of bad ones among them.
 func fails(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
 
 // Recent returns the results of the latest attempts of a proxy.

@@ -78,8 +78,8 @@ func (t *targets) find(host string) *Series { return t.all()[host] }
 
 func (t *targets) all() map[string]*Series { return *t.byHost.Load() }
 
-// add adds a series for a host, and returns it. If there is one already, add returns that one. If there are
-// MaxTargets series, it returns nil.
+// add adds a series for a host and returns it. If there are MaxTargets series, add returns nil. If the host already has
+// a series, because another goroutine has just added it, add returns this series.
 func (t *targets) add(host string) *Series {
 	if len(t.all()) >= MaxTargets { // without the mutex, because add is called again for each attempt at the host
 		return nil

@@ -194,8 +194,8 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 }
 
 // Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes.
-// A deadline that has passed has no effect on Idle. Idle must not be called during or after Close, because it calls
-// the kernel without the poller. The poller would take longer than the kernel.
+// A deadline that has passed has no effect on Idle. Idle must not be called during or after Close, because it makes the
+// system call without the poller. The poller would take longer than the system call itself.
 func (c *Conn) Idle() bool {
 	if c.fd == 0 && c.raw.Control(func(fd uintptr) { c.fd = fd }) != nil {
 		return false

@@ -7,8 +7,8 @@ import (
 )
 
 // Is reports whether err is or wraps the error e of a system call. It is like errors.Is, but it also finds the errors
-// of sockets on Windows: Winsock has numbers of its own, and package syscall invents a number for names such as
-// ECONNREFUSED there, which no call returns.
+// of sockets on Windows. Winsock has numbers of its own. On Windows, the value of syscall.ECONNREFUSED and of similar
+// names is a number that no call of Winsock returns.
 func Is(err error, e syscall.Errno) bool {
 	if errors.Is(err, e) {
 		return true

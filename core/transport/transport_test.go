@@ -47,8 +47,8 @@ func getRequest() *Request {
 		Fields:     []http1.Field{{Name: []byte("Host"), Value: []byte("a.test"), Kind: http1.Host}}}
 }
 
-// patient is a clock that runs ahead of the time of the system. With it, the time limits of a Transport pass later by
-// plenty, so that no busy machine exceeds the short ones.
+// patient is a clock that is ahead of the system's by plenty. With it, the time limits of a Transport pass later by
+// plenty, so that a busy machine does not exceed the short limits.
 func patient() time.Time { return time.Now().Add(plenty) }
 
 // growing calls f with a longer and longer limit, until f returns true or the limit would be a minute. A busy machine

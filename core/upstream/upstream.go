@@ -195,8 +195,9 @@ func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 // Draining reports whether the proxy is being removed. A draining proxy admits no attempts.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
-// InService reports whether the proxy counts as in service, where users see it: its breaker is closed, it is neither
-// banned nor draining, and it can be reached. The pool does not have the bans, so the caller passes them.
+// InService reports whether the proxy is in service, as the API and the dashboard show it: its breaker is closed, it is
+// neither banned nor draining, and Unreached is false. The caller passes whether the proxy is banned, because the pool
+// does not have the bans.
 func (u *Upstream) InService(banned bool) bool {
 	return u.State() == core.Closed && !u.Draining() && !banned && !u.Unreached()
 }

@@ -395,8 +395,9 @@ type Relayed struct {
 	Measured bool          // the response has a Content-Length
 }
 
-// stallTime is the silence after which the proxy or the target is charged with a body that a client does not wait for.
-// It is longer than the usual waits of clients that leave for reasons of their own.
+// stallTime is the minimum silence of a body after which the proxy or the target is charged if the client leaves. It is
+// shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
+// (docs/decisions/stalled-bodies.md).
 const stallTime = 10 * time.Second
 
 // stalled reports whether the client left because the body had stalled. Only a body of a known length counts: an event

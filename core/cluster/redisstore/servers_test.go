@@ -24,7 +24,8 @@ import (
 // patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
 const patience = time.Minute
 
-// lastPort is the last port that freePort has tried. The tests of other packages begin elsewhere.
+// lastPort is the last port that freePort has tried. It begins at a random port, because tests of other packages may
+// run at the same time.
 var lastPort = 10_000 + rand.IntN(20_000)
 
 // freePort returns a port on which nothing listens, below those of outgoing connections. It returns no port twice.

@@ -80,8 +80,8 @@ func options(s string) (o rueidis.ClientOption, err error) {
 // check of the store's certificate off.
 var parameters = []string{"addr", "ca", "cert", "key", "master_set", "sentinel_password", "sentinel_user"}
 
-// checkParameters returns an error if query, that of a URL, has another parameter than those in parameters, if one
-// besides addr occurs twice, or if an addr is not HOST:PORT.
+// checkParameters checks the query of a URL. It returns an error if a parameter is not in parameters, if a parameter
+// other than addr occurs twice, or if an addr is not HOST:PORT.
 func checkParameters(query string) error {
 	allowed := "the parameters are " + strings.Join(parameters, ", ")
 	q, err := url.ParseQuery(query)

@@ -25,7 +25,7 @@ func (s State) Loss() float64 {
 	return s.Fails
 }
 
-// badLoss is the probability of failure from which a proxy counts as bad.
+// badLoss is the lowest probability of failure of a bad proxy.
 const badLoss = 0.7
 
 // Bad reports whether a proxy is bad while it has this state: at least 70 % of its attempts fail.

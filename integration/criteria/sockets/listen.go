@@ -37,8 +37,9 @@ type listeners struct {
 	conns []map[net.Conn]struct{}
 }
 
-// listen opens the sockets of the proxies that accept connections, in a network of their own (127.network.x.y). It
-// begins to search at the given network. Another process may use that one: it listens on the network's last address.
+// listen opens the sockets of the proxies that accept connections, in a network of their own (127.N.x.y). The parameter
+// network, any number from 0 on, selects the network at which the search begins. A process that uses a network listens
+// on its address 127.N.255.254, so other processes skip this network.
 func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error) {
 	l := &listeners{pool: p, ended: make(chan struct{}), open: make([]net.Listener, len(w.Pool))}
 	var err error

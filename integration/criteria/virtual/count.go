@@ -11,7 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// healthyLoss is the share of its attempts that a healthy proxy fails at most. Its state never changes.
+// healthyLoss is the maximum share of attempts through a healthy proxy that fail. A healthy proxy never changes its
+// state.
 const healthyLoss = 0.05
 
 func countEvents(events [][]core.AttemptEvent) (n int) {
