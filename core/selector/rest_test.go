@@ -167,15 +167,16 @@ func TestUncompared(t *testing.T) {
 	}
 }
 
-// If a target fails through the proxies that are not avoided for it, the avoided ones are chosen too.
+// If a target fails through the proxies that are not avoided for it, retries use the avoided ones too. First attempts
+// do so only if the target has just failed through all others.
 func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	f := newFixture(t, 3, 8)
 	f.avoid(f.get(0))
-	chosen := func() map[string]int {
+	chosen := func(number int) map[string]int {
 		ids := map[string]int{}
 		for range 30 {
 			q := wants("", RegionScored)
-			q.TargetHash = restingHost
+			q.TargetHash, q.Attempt = restingHost, number
 			id, err := f.choose(q)
 			require.NoError(t, err)
 			ids[id]++
@@ -189,16 +190,17 @@ func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	}
 	for range 2 {
 		f.pool.Ledger().Failed(attempt(2))
-		require.Len(t, chosen(), 2, "too few failures")
+		require.Len(t, chosen(0), 2, "too few failures")
 	}
 	f.pool.Ledger().Failed(attempt(2))
-	require.Equal(t, []string{"p0", "p1"}, slices.Sorted(maps.Keys(chosen())))
+	require.Contains(t, chosen(1), "p0")
+	require.Equal(t, map[string]int{"p1": 30}, chosen(0))
 	f.pool.Ledger().Failed(attempt(1))
-	require.Equal(t, map[string]int{"p0": 30}, chosen())
+	require.Equal(t, map[string]int{"p0": 30}, chosen(0))
 	f.pool.Ledger().Failed(attempt(0))
-	require.Len(t, chosen(), 3, "it fails through all of them")
+	require.Len(t, chosen(0), 3, "it fails through all of them")
 	f.pool.Ledger().Served(attempt(0))
-	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen())))
+	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen(0))))
 }
 
 // A proxy that is avoided for a target is chosen for other targets, and for the target only if there is no other

@@ -305,13 +305,16 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 }
 
 // keepWanted keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
-// others, it may have lifted the bans and banned these others. keepWanted then keeps the candidates through which the
-// target has not just failed, including those that the choice avoids.
+// others, it may have lifted the bans and banned these others. The choice then does not use a proxy through which the
+// target has just failed. Retries may use the proxies that it would otherwise avoid; first attempts only if there is no
+// other candidate.
 func (s *Selector) keepWanted(c *choice) {
 	if c.avoided.Any(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
 			c.keep(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
-			return
+			if c.Attempt > 0 {
+				return
+			}
 		}
 	}
 	c.keep(func(u *upstream.Upstream) bool { return !c.avoids(u) })

@@ -142,6 +142,31 @@ func TestATargetThatBansOtherProxies(t *testing.T) {
 	require.True(t, o.Reconciled)
 }
 
+// A target bans 90 of 100 proxies, and is down for 0.4 s several times. When it is back, requests go to the ten proxies
+// that it serves, and few are lost. (200 were lost when a first attempt could use every proxy.)
+func TestATargetThatBansMostProxiesFailsForAShortTime(t *testing.T) {
+	w := catalog.Noise(0, 50)
+	w.Requests = 6000
+	const second = time.Second
+	var down []faults.Span
+	for at := 70 * second; at < 115*second; at += 5 * second {
+		down = append(down, faults.Span{From: at, To: at + 400*time.Millisecond})
+	}
+	model := w.Pool[0]
+	w.Pool = nil
+	for i := range 100 {
+		p := model
+		p.Bans = map[int][]faults.Span{0: down}
+		if i >= 10 {
+			p.Bans = map[int][]faults.Span{0: {{From: 10 * second, To: 200 * second}}}
+		}
+		w.Pool = append(w.Pool, p)
+	}
+	o := Run(t, shipped(t), t.TempDir(), w)
+	require.GreaterOrEqual(t, o.ServedCount(), w.Requests-140, "about 30 arrive while the target is down")
+	require.True(t, o.Reconciled)
+}
+
 // In every variant, the gateway's counts agree with those of the proxies and clients.
 func TestVariants(t *testing.T) {
 	w, cache := catalog.Dead(), t.TempDir()
