@@ -150,7 +150,8 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke er
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
 	relayed.ClientLeft, r.log.left = left, left
-	if left && broke != nil {
+	// While the request body is still streamed, the silence may be the client's.
+	if left && broke != nil && r.forward.Request.Rest == nil {
 		relayed.Silent, relayed.Measured = r.ended.Sub(r.silent), measured
 	}
 	x.Close(status, relayed, r.ended)
