@@ -4,7 +4,7 @@ import { el, number } from "./dom.js";
 
 const height = 156; // px, with the labels of the time axis
 
-const charts = new WeakMap(); // the chart of a figure element
+const charts = new Map(); // the chart of each figure element that is in the page
 
 // stackedBars draws samples as stacked bars in a figure element. A sample ends at the time "at" and lasts step ms. It
 // has a title, and a value for each kind. view.kinds lists the kinds from the bottom up; a kind is a key of colours.
@@ -12,6 +12,8 @@ const charts = new WeakMap(); // the chart of a figure element
 // "at" and a title. most is the upper limit of the value axis; without it, the largest sum sets this limit. The
 // caption shows the title of the sample or mark under the pointer; without a pointer, that of the latest sample.
 export function stackedBars(figure, samples, view) {
+  for (const [old, chart] of charts) if (!old.isConnected && charts.delete(old)) chart.destroy();
+  if (!figure.isConnected) return; // its page was closed in the meantime
   let chart = charts.get(figure);
   if (!chart || chart.kinds.join() !== view.kinds.join()) {
     chart?.destroy();
