@@ -45,7 +45,7 @@ type proxy struct {
 	failed  time.Time // when the gateway last reported a failure
 
 	record Record // the breaker's record in the store
-	rev    int64  // revision of record; 0 if there is no record
+	rev    int64  // revision of record; 0 if there is no record, or the store has lost it
 	open   bool   // the record opens the breaker and has not ended
 	breakerRecord
 }
@@ -210,7 +210,7 @@ func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 		if p.open || len(p.views) == 0 && !p.mine.supports() && !p.sent.supports() && !p.opening &&
 			now.Sub(p.failed) > failedFor {
 			delete(n.active, key)
-			if p.rev == 0 {
+			if p.rev == 0 && !p.open { // the record of an open breaker may be lost
 				delete(n.proxies, key)
 			}
 		}
@@ -221,7 +221,7 @@ func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 // expireBreakers removes the breaker records that have ended (Record.Ended).
 func (n *Node) expireBreakers(at time.Time) {
 	for key, p := range n.proxies {
-		if p.rev == 0 || !p.record.Ended(at) {
+		if !p.record.Ended(at) {
 			continue
 		}
 		p.open, p.rev, p.record = false, 0, Record{}

@@ -385,13 +385,89 @@ func TestALotIsLost(t *testing.T) {
 	}
 }
 
+// A store that loses its data once more, before all open breakers are written again, gets them all the same.
+func TestTwoLosses(t *testing.T) {
+	for _, between := range []string{"nothing", "failures of the proxies", "older records of another node"} {
+		t.Run(between, func(t *testing.T) {
+			const count = 2*maxOffers + 100
+			now := time.Unix(1e9, 0)
+			store := NewMemory(func() time.Time { return now })
+			g := manual(t, store, "a", func() time.Time { return now })
+			step := func() {
+				now = now.Add(time.Second)
+				g.node().Step(t.Context())
+			}
+			value := encode(breakerRecord{State: stateOpen, Due: now.Add(time.Hour).UnixMilli(), By: "b"})
+			var ops []Op
+			for i := range count {
+				ops = append(ops, Op{Kind: Put, Key: keyOf(breakerKey, fmt.Sprint(i)), Value: value, TTL: closedFor})
+			}
+			_, err := store.Exchange(t.Context(), Batch{Limit: 1, Ops: ops})
+			require.NoError(t, err)
+			step()
+			require.Equal(t, count, g.node().Status().Open)
+			older := slices.Clone(ops)
+			for i := range older {
+				older[i].Value, older[i].At = encode(breakerRecord{State: stateOpen, By: "c"}), time.Unix(1, 0)
+			}
+			for range 2 {
+				store.Clear()
+				step()
+				require.GreaterOrEqual(t, g.node().Status().Waiting, count-maxOffers)
+				switch between {
+				case "failures of the proxies":
+					for i := range count {
+						g.node().Failed(fmt.Sprint(i))
+					}
+				case "older records of another node":
+					_, err = store.Exchange(t.Context(), Batch{Limit: 1, Ops: older})
+					require.NoError(t, err)
+				}
+				step()
+				require.Equal(t, count, g.node().Status().Open)
+			}
+			for range 5 {
+				step()
+			}
+			require.Zero(t, g.node().Status().Waiting)
+			require.Equal(t, count, g.node().Status().Open)
+			for _, op := range ops {
+				require.Equal(t, value, store.records[op.Key].Value)
+			}
+		})
+	}
+}
+
+// The record of an open breaker ends, too, if the store has lost it.
+func TestLostBreakerEnds(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	store := NewMemory(func() time.Time { return now })
+	g := manual(t, store, "a", func() time.Time { return now })
+	op := Op{Kind: Put, Key: keyOf(breakerKey, "p"), Value: encode(breakerRecord{State: stateOpen}), TTL: time.Minute}
+	_, err := store.Exchange(t.Context(), Batch{Limit: 1, Ops: []Op{op}})
+	require.NoError(t, err)
+	for range 2 {
+		g.node().Step(t.Context())
+		require.Equal(t, 1, g.node().Status().Open)
+	}
+	store.Clear()
+	now = now.Add(59 * time.Second)
+	g.node().Step(t.Context())
+	require.Equal(t, 1, g.node().Status().Open)
+	now = now.Add(time.Second)
+	g.node().Step(t.Context())
+	require.Zero(t, g.node().Status().Open)
+	require.Zero(t, g.node().Status().Waiting)
+}
+
 // An offered record is not written if the store has a record with the same key and the same or a later time. A
 // record that has ended is not written either.
 func TestOffers(t *testing.T) {
 	at := time.Unix(1e9, 0)
-	o := newOffers()
+	var o offers
 	for _, key := range []string{"early", "equal", "late", "ended", "ends"} {
 		o.add(Record{Key: key, At: at})
+		o.add(Record{Key: key, Value: "earlier", At: at.Add(-1)})
 	}
 	o.add(Record{Key: "ended", At: at, Ends: at.Add(time.Minute)})
 	o.add(Record{Key: "ends", At: at, Ends: at.Add(time.Hour)})

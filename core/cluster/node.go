@@ -509,20 +509,17 @@ func (n *Node) receiveNode(id string, r *Record) {
 }
 
 // offer makes this node write again the records that the store has lost. Other nodes write the same record with the
-// same time, so the store keeps the one that it gets first. The caller holds mu.
+// same time, so the store keeps the one that it gets first. What is left from an earlier loss is still offered. The
+// caller holds mu.
 func (n *Node) offer() {
-	n.offers = newOffers()
 	for _, r := range n.bans {
 		n.offers.add(r)
 	}
 	for _, p := range n.proxies {
-		if p.rev > 0 {
-			if p.open {
-				n.offers.add(p.record)
-			}
-			p.rev = 0
+		if p.open {
+			n.offers.add(p.record)
 		}
-		p.sentAt = time.Time{}
+		p.rev, p.sentAt = 0, time.Time{}
 	}
 	for _, r := range n.changes.forget() {
 		n.offers.add(r)

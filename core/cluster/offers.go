@@ -12,18 +12,24 @@ import (
 const maxOffers = 500
 
 // offers are the records that this node writes again, because the store has lost its data. Their number has no limit,
-// because the node has these records in memory anyway. The zero value is empty; records cannot be added to it.
+// because the node has these records in memory anyway. The zero value is empty.
 type offers struct {
 	records map[string]Record
 	order   []string // keys; some are not in records any more
 }
 
-func newOffers() offers { return offers{records: map[string]Record{}} }
-
 // count returns the number of records that the store does not have yet.
 func (o *offers) count() int { return len(o.records) }
 
-func (o *offers) add(r Record) { o.records[r.Key] = r }
+// add adds the record r, unless a record with the same key and a later time is offered.
+func (o *offers) add(r Record) {
+	if o.records == nil {
+		o.records = map[string]Record{}
+	}
+	if !o.records[r.Key].At.After(r.At) {
+		o.records[r.Key] = r
+	}
+}
 
 // sort sets the order of the records. Each node has an order of its own, so that the nodes divide the work: if one node
 // has written a record, no other node needs to write this record.
