@@ -296,6 +296,9 @@ func (c *changes) forget() (out []Record) {
 	c.received = slices.DeleteFunc(c.received, func(r Record) bool {
 		key := changeOf(&r)
 		older := r.Rev < latest[key].Rev
+		if r.Rev == 0 || latest[key].Rev == 0 { // from before an earlier loss: the store compares their times, too
+			older = r.At.Before(latest[key].At)
+		}
 		if !older {
 			latest[key] = r
 		}

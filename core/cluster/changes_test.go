@@ -385,6 +385,34 @@ func TestALotIsLost(t *testing.T) {
 	}
 }
 
+// Of two records of a change, the one that is written again is that with the higher revision. If one of them is from
+// before an earlier loss, which has set its revision to 0, it is the later one.
+func TestLatestRecordIsWrittenAgain(t *testing.T) {
+	early, late := time.Unix(1e9, 0), time.Unix(1e9, 1e6)
+	for _, c := range []struct {
+		known, received Record
+		want            string
+	}{
+		{Record{Rev: 0, At: late}, Record{Rev: 7, At: early}, "known"},
+		{Record{Rev: 0, At: early}, Record{Rev: 7, At: late}, "received"},
+		{Record{Rev: 7, At: late}, Record{Rev: 0, At: early}, "known"},
+		{Record{Rev: 0, At: late}, Record{Rev: 0, At: early}, "known"},
+		{Record{Rev: 0, At: early}, Record{Rev: 7, At: early}, "received"},
+		{Record{Rev: 8, At: early}, Record{Rev: 7, At: late}, "known"},
+		{Record{Rev: 6, At: late}, Record{Rev: 7, At: early}, "received"},
+	} {
+		var all changes
+		all.init()
+		c.known.Key, c.known.Value = keyOf(changeKey, "thing"), "known"
+		c.received.Key, c.received.Value = c.known.Key, "received"
+		all.known["thing"], all.received = c.known, []Record{c.received}
+		out := all.forget()
+		require.Len(t, out, 1)
+		require.Equal(t, c.want, out[0].Value, "%+v", c)
+		require.Equal(t, c.want == "received", len(all.received) == 1, "%+v", c)
+	}
+}
+
 // A store that loses its data once more, before all open breakers are written again, gets them all the same.
 func TestTwoLosses(t *testing.T) {
 	for _, between := range []string{"nothing", "failures of the proxies", "older records of another node"} {
