@@ -107,6 +107,9 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 
 // do makes one operation and returns its result. The caller holds mu.
 func (m *Memory) do(op Op, now time.Time) int64 {
+	if op.TTL > 0 {
+		op.TTL = max(op.TTL.Truncate(time.Millisecond), time.Millisecond)
+	}
 	held, leased := m.leases[op.Key]
 	leased = leased && now.Before(held.ends)
 	old, exists := m.records[op.Key]
@@ -139,7 +142,7 @@ func (m *Memory) do(op Op, now time.Time) int64 {
 			return 0
 		}
 		m.seq++
-		m.leases[op.Key] = lease{op.Value, m.seq, now.Add(op.TTL.Truncate(time.Millisecond))}
+		m.leases[op.Key] = lease{op.Value, m.seq, now.Add(op.TTL)}
 		return m.seq
 	case Free:
 		if !leased || held.fence != op.Rev {
@@ -167,7 +170,7 @@ func (m *Memory) write(op Op, at, now time.Time) int64 {
 	m.seq++
 	rec := Record{Key: op.Key, Value: op.Value, Rev: m.seq, At: at}
 	if op.TTL > 0 {
-		rec.Ends = now.Add(op.TTL.Truncate(time.Millisecond))
+		rec.Ends = now.Add(op.TTL)
 	}
 	m.records[op.Key] = rec
 	m.order = append(m.order, change{m.seq, op.Key}) // sorted, because seq increases

@@ -64,7 +64,7 @@ func (o *offers) send(ops []pending, at time.Time) []pending {
 	last := min(len(ops)+maxOffers, maxOps)
 	o.order = slices.DeleteFunc(o.order, func(key string) bool {
 		r, held := o.records[key]
-		ended := held && r.Ended(at)
+		ended := held && r.Ended(at.Add(time.Millisecond)) // the unit of the store
 		if ended {
 			delete(o.records, key)
 		}

@@ -47,7 +47,7 @@ type Op struct {
 	Rev   int64         // of Swap, Acquire, Free and Settle
 	Age   time.Duration // of Put: time since the event
 	At    time.Time     // of Put: time of the event, in place of Age; a time in the future stands for now
-	TTL   time.Duration // time until the record or the lease ends; 0 for a record that does not end
+	TTL   time.Duration // time until the record or the lease ends, at least 1 ms; 0 for a record that does not end
 }
 
 // Batch is the request of an exchange.

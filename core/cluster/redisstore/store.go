@@ -247,8 +247,12 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 		if !op.At.IsZero() {
 			age = -op.At.UnixMilli()
 		}
+		ttl := op.TTL.Milliseconds()
+		if op.TTL > 0 {
+			ttl = max(ttl, 1) // 0 is no end
+		}
 		args = append(args, kinds[op.Kind], op.Key, op.Value, strconv.FormatInt(op.Rev, 10),
-			strconv.FormatInt(age, 10), strconv.FormatInt(op.TTL.Milliseconds(), 10))
+			strconv.FormatInt(age, 10), strconv.FormatInt(ttl, 10))
 	}
 	parts, err := s.script.Exec(ctx, c, s.keys, args).ToArray()
 	if err != nil {

@@ -105,6 +105,22 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 	})
 }
 
+// A record whose time is below the store's unit ends.
+func TestShortRecordEnds(t *testing.T) {
+	now := time.Now()
+	memory := cluster.NewMemory(func() time.Time { now = now.Add(time.Millisecond); return now })
+	for _, s := range []cluster.Store{newStore(t, startRedis(t)), memory} {
+		for _, ttl := range []time.Duration{1, time.Microsecond, time.Millisecond - 1} {
+			op := cluster.Op{Kind: cluster.Put, Key: "k", Value: ttl.String(), TTL: ttl}
+			r, err := s.Exchange(context.Background(), cluster.Batch{Limit: 1, Ops: []cluster.Op{op}})
+			require.NoError(t, err)
+			require.Len(t, r.Changed, 1)
+			require.Equal(t, r.Now.Add(time.Millisecond), r.Changed[0].Ends)
+		}
+		s.Close()
+	}
+}
+
 func TestLeaseHasAFence(t *testing.T) {
 	ctx, s := context.Background(), newStore(t, startRedis(t))
 	do := func(ops ...cluster.Op) []int64 {
