@@ -27,8 +27,8 @@ import (
 //go:embed exchange.lua
 var script string
 
-// CheckURL returns an error if s is not a valid URL of a store. The error does not quote s, which may have
-// a password.
+// CheckURL returns an error if s is not a valid URL of a store. The error quotes no password: of s it has at most the
+// name of a file or of an unknown parameter, which it leaves out if the name may be a part of a password.
 func CheckURL(s string) error {
 	_, err := options(s)
 	return err
@@ -88,14 +88,19 @@ func checkParameters(query string) error {
 	if err != nil {
 		return errors.New("has parameters that cannot be read; " + allowed)
 	}
-	for _, name := range slices.Sorted(maps.Keys(q)) {
-		switch {
-		case slices.Contains(parameters, name):
-		case strings.Contains(query, "@"): // the name may be a part of a password
-			return errors.New("has an unknown parameter; " + allowed + "; in a user or password, ? is %3F")
-		default:
-			return fmt.Errorf("has an unknown parameter %q; %s", name, allowed)
-		}
+	names := slices.Sorted(maps.Keys(q))
+	unknown := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.Contains(parameters, name)
+	})
+	switch {
+	case len(unknown) == 0:
+	case len(unknown) > 1 || strings.Contains(query, "@") || q.Has("sentinel_password"):
+		// a name may be a part of a password
+		return errors.New("has an unknown parameter; " + allowed + "; in a user or password, ? is %3F and & is %26")
+	default:
+		return fmt.Errorf("has an unknown parameter %q; %s", unknown[0], allowed)
+	}
+	for _, name := range names {
 		if len(q[name]) > 1 && name != "addr" {
 			return fmt.Errorf("has the parameter %s twice", name)
 		}

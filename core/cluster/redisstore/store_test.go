@@ -165,7 +165,10 @@ func TestURLs(t *testing.T) {
 // Only the parameters that docs/cluster.md names are allowed: rueidis has others, such as one that turns the check of
 // certificates off.
 func TestParameters(t *testing.T) {
-	const allowed = "the parameters are addr, ca, cert, key, master_set, sentinel_password, sentinel_user"
+	const (
+		allowed = "the parameters are addr, ca, cert, key, master_set, sentinel_password, sentinel_user"
+		unnamed = "has an unknown parameter; " + allowed + "; in a user or password, ? is %3F and & is %26"
+	)
 	for query, want := range map[string]string{
 		"skip_verify":                   `has an unknown parameter "skip_verify"; ` + allowed,
 		"skip_verify=false":             `has an unknown parameter "skip_verify"; ` + allowed,
@@ -180,6 +183,11 @@ func TestParameters(t *testing.T) {
 		"addr=i:1&addr=[::1]:2":         "",
 		"sentinel_password=%26&addr=i:": "has an addr that is not HOST:PORT",
 		"sentinel_password=p@ss%26":     "",
+
+		"master_set=m&sentinel_password=ab&cd": unnamed,
+		"sentinel_password=ab&cd=ef":           unnamed,
+		"sentinel_pass=ab&cd":                  unnamed,
+		"ab&cd@h":                              unnamed,
 	} {
 		err := redisstore.CheckURL("rediss://u:secret@h:6380/2?" + query)
 		if want == "" {
