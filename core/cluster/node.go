@@ -86,8 +86,8 @@ type Local interface {
 	EachStats(n int, f func(proxy string, s Stats))
 	Seed(proxy string, s Stats)
 
-	// Apply makes changes that other nodes have made, in the order of the list. It returns the error of each change;
-	// nil for a change that was made. Change.Redo is nil in these changes.
+	// Apply makes changes that other nodes have made; those of the same key in the order of the list. It returns the
+	// error of each change; nil for a change that was made. Change.Redo is nil in these changes.
 	Apply(made []Change) []error
 }
 
