@@ -51,7 +51,7 @@ type Pool interface {
 	Snapshot() *upstream.Snapshot
 	Specs() []upstream.Spec
 	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
-	UpdateAll(changes map[string]func(*upstream.Spec) error) error
+	UpdateAll(changes upstream.Updates) error
 	Remove(id string, drain bool) error
 }
 

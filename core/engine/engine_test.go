@@ -210,7 +210,7 @@ func TestAReloadLetsRequestsWait(t *testing.T) {
 	cfg.Queue = queue.Config{MaxWaiting: 1, MaxWait: time.Hour}
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	places := func(n int) {
-		_, err := e.Pool().Update("p", func(s *upstream.Spec) error { s.MaxInFlight = n; return nil })
+		err := e.Pool().UpdateAll(upstream.Updates{"p": func(s *upstream.Spec) error { s.MaxInFlight = n; return nil }})
 		require.NoError(t, err)
 	}
 	for _, allow := range []func(){func() { places(2) }, lease.Release} {

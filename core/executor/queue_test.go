@@ -37,10 +37,10 @@ func startBusy(t *testing.T, n int, change func(*Tuning)) *busy {
 	})}
 	b.serve(t)
 	for _, u := range b.pool.Snapshot().All {
-		_, err := b.pool.Update(u.ID(), func(s *upstream.Spec) error {
+		err := b.pool.UpdateAll(upstream.Updates{u.ID(): func(s *upstream.Spec) error {
 			s.MaxInFlight, s.Region = 1, map[bool]string{true: "EU", false: "US"}[u.ID() == "p0"]
 			return nil
-		})
+		}})
 		require.NoError(t, err)
 		lease, ok := u.Acquire(b.now())
 		require.True(t, ok)
@@ -395,10 +395,10 @@ func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 func TestNoPlaceIsLost(t *testing.T) {
 	b := start(t, 3, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 1 << 20, MaxWait: time.Minute} })
 	for i, u := range b.pool.Snapshot().All {
-		_, err := b.pool.Update(u.ID(), func(s *upstream.Spec) error {
+		err := b.pool.UpdateAll(upstream.Updates{u.ID(): func(s *upstream.Spec) error {
 			s.MaxInFlight, s.Region = 1+i%2, []string{"EU", "US", "US"}[i]
 			return nil
-		})
+		}})
 		require.NoError(t, err)
 	}
 	var all sync.WaitGroup
@@ -437,7 +437,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 // of a round there is no other release.
 func TestAPlaceReleasedBeforeAWaitIsUsed(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
-	_, err := b.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
 	require.NoError(t, err)
 	for range 5_000 {
 		var all sync.WaitGroup

@@ -47,7 +47,10 @@ func routed(t *testing.T, n int, r rules.Routing) *bench {
 }
 
 func (b *bench) change(t *testing.T, i int, change func(*upstream.Spec)) {
-	_, err := b.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error { change(s); return nil })
+	err := b.pool.UpdateAll(upstream.Updates{fmt.Sprintf("p%d", i): func(s *upstream.Spec) error {
+		change(s)
+		return nil
+	}})
 	require.NoError(t, err)
 }
 

@@ -59,10 +59,10 @@ func TestAbilities(t *testing.T) {
 func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 	f := newFixture(t, 2, 64)
 	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
-	_, err := f.pool.Update("p0", func(s *upstream.Spec) error {
+	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
 		s.MaxInFlight = 1
 		return nil
-	})
+	}})
 	require.NoError(t, err)
 	q := Query{Idempotent: true, Connect: true, Need: ability.NeedTunnel443}
 	lease, err := f.s.Select(&q, rotation, f.now)

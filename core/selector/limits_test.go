@@ -15,7 +15,7 @@ import (
 )
 
 func (f *fixture) change(t require.TestingT, i int, change func(*upstream.Spec)) {
-	_, err := f.pool.Update(f.get(i).ID(), func(s *upstream.Spec) error { change(s); return nil })
+	err := f.pool.UpdateAll(upstream.Updates{f.get(i).ID(): func(s *upstream.Spec) error { change(s); return nil }})
 	require.NoError(t, err)
 }
 

@@ -16,7 +16,10 @@ import (
 // place sets the regions of proxies, by their numbers.
 func (f *fixture) place(t testing.TB, regions map[int]string) {
 	for i, region := range regions {
-		_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error { s.Region = region; return nil })
+		err := f.pool.UpdateAll(upstream.Updates{fmt.Sprintf("p%d", i): func(s *upstream.Spec) error {
+			s.Region = region
+			return nil
+		}})
 		require.NoError(t, err)
 	}
 }
@@ -132,7 +135,7 @@ func TestStrictRegion(outer *testing.T) {
 func TestStrictRegionBusy(t *testing.T) {
 	f := newFixture(t, 2, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu"})
-	_, err := f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
 	require.NoError(t, err)
 	lease, ok := f.get(0).Acquire(f.now)
 	require.True(t, ok)

@@ -120,7 +120,7 @@ func TestErrors(t *testing.T) {
 	f.pool.SetNextCheck(f.now)
 	_, ok = f.s.NextTest()
 	assert.False(t, ok, "its breaker is closed")
-	_, err = f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	err = f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
 	require.NoError(t, err)
 	lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)
@@ -374,7 +374,10 @@ func TestTies(t *testing.T) {
 
 func TestRowsOfCandidates(t *testing.T) {
 	f := newFixture(t, 3, 256)
-	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
+	err := f.pool.UpdateAll(upstream.Updates{"p1": func(s *upstream.Spec) error {
+		s.Region, s.Weight, s.Cost = "eu", 2, 3
+		return nil
+	}})
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
 	c := f.s.newChoice(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
@@ -633,12 +636,12 @@ func TestRowsModel(outer *testing.T) {
 		used := map[string]time.Time{}
 		regions := []string{"", "eu", "us"}
 		for i := range n {
-			_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error {
+			err := f.pool.UpdateAll(upstream.Updates{fmt.Sprintf("p%d", i): func(s *upstream.Spec) error {
 				s.Region = rapid.SampledFrom(regions).Draw(t, "region")
 				s.Weight, s.Cost = rapid.Float64Range(0.1, 9).Draw(t, "weight"), rapid.Float64Range(0, 9).Draw(t,
 					"cost")
 				return nil
-			})
+			}})
 			require.NoError(t, err)
 		}
 		for range rapid.IntRange(0, 40).Draw(t, "attempts") {

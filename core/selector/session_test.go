@@ -61,7 +61,7 @@ func TestASessionStaysAtItsProxy(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "p3", id)
 		}
-		_, err := f.pool.Update("p3", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+		err := f.pool.UpdateAll(upstream.Updates{"p3": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
 		require.NoError(t, err)
 		lease, ok := f.get(3).Acquire(f.now)
 		require.True(t, ok)

@@ -16,7 +16,10 @@ import (
 // tag sets the tags of proxies, by their numbers.
 func (f *fixture) tag(t testing.TB, tags map[int][]string) {
 	for i, list := range tags {
-		_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error { s.Tags = list; return nil })
+		err := f.pool.UpdateAll(upstream.Updates{fmt.Sprintf("p%d", i): func(s *upstream.Spec) error {
+			s.Tags = list
+			return nil
+		}})
 		require.NoError(t, err)
 	}
 }

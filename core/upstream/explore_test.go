@@ -137,7 +137,7 @@ func TestIdleProxies(t *testing.T) {
 	r.explore(r.get(0), true)
 	held, ok := r.get(1).Acquire(r.now)
 	require.True(t, ok)
-	_, err := r.Update("2", func(s *Spec) error { s.MaxInFlight = 1; return nil })
+	err := r.UpdateAll(Updates{"2": func(s *Spec) error { s.MaxInFlight = 1; return nil }})
 	require.NoError(t, err)
 	full, ok := r.get(2).Acquire(r.now.Add(-time.Minute))
 	require.True(t, ok)
@@ -282,7 +282,10 @@ func TestAClosedBreakerBeginsATrial(t *testing.T) {
 func TestRegions(t *testing.T) {
 	r := newRig(t, 40)
 	for i := range 30 {
-		_, err := r.Update(fmt.Sprint(i), func(s *Spec) error { s.Region = []string{"eu", "us"}[i%2]; return nil })
+		err := r.UpdateAll(Updates{fmt.Sprint(i): func(s *Spec) error {
+			s.Region = []string{"eu", "us"}[i%2]
+			return nil
+		}})
 		require.NoError(t, err)
 	}
 	check := func(region string, want int) {

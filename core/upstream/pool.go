@@ -305,18 +305,12 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	return out, nil
 }
 
-// Update changes the configuration of one proxy with the function change, and returns the proxy. If the
-// address changes, the proxy gets a new breaker and new statistics.
-func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
-	if err := p.UpdateAll(map[string]func(*Spec) error{id: change}); err != nil {
-		return nil, err
-	}
-	return p.Snapshot().byID[id], nil
-}
+// Updates are functions by the id of a proxy; each changes the configuration of its proxy.
+type Updates = map[string]func(*Spec) error
 
-// UpdateAll changes the configuration of proxies as Update does, each with the function of its id. If it returns an
-// error, it has changed none.
-func (p *Pool) UpdateAll(changes map[string]func(*Spec) error) error {
+// UpdateAll changes the configuration of proxies. If an address changes, its proxy gets a new breaker and new
+// statistics. If UpdateAll returns an error, it has changed none.
+func (p *Pool) UpdateAll(changes Updates) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()

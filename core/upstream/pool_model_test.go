@@ -127,7 +127,7 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 			},
 			"update": func(*rapid.T) {
 				s := spec("")
-				u, err := p.Update(s.ID, func(o *Spec) error { o.Address = s.Address; return nil })
+				err := p.UpdateAll(Updates{s.ID: func(o *Spec) error { o.Address = s.Address; return nil }})
 				switch i := find(s.ID); {
 				case i < 0:
 					require.ErrorIs(t, err, core.ErrNotFound)
@@ -135,6 +135,7 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 					require.ErrorIs(t, err, ErrDraining)
 				default:
 					require.NoError(t, err)
+					u := p.Snapshot().Get(s.ID)
 					if old := members[i].u; old != u {
 						left = append(left, old)
 					}

@@ -37,7 +37,7 @@ func TestGroupsOfTags(t *testing.T) {
 	require.NoError(t, p.Apply([]Spec{{ID: "a", Address: Address{Scheme: HTTP, Host: "a.test:1"}},
 		{ID: "b", Address: Address{Scheme: HTTP, Host: "b.test:1"}}}))
 	change := func(id string, tags ...string) {
-		_, err := p.Update(id, func(s *Spec) error { s.Tags = tags; return nil })
+		err := p.UpdateAll(Updates{id: func(s *Spec) error { s.Tags = tags; return nil }})
 		require.NoError(t, err)
 	}
 	ids := func(tag string) (list []string) {
