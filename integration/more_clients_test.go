@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,7 +37,7 @@ func TestS150MoreRealClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if client[0] == "node" {
-				installNodeClients(t)
+				installNodePackages(t)
 			}
 			inside, before := i.failed.Load(), len(i.fakes[0].Arrivals())
 			cmd := exec.Command(client[0], append([]string{client[1], i.gateway}, urls...)...)
@@ -78,18 +79,22 @@ func (i *interceptedWorld) throughFakes(site string) {
 	}
 }
 
-// installNodeClients installs the packages of testdata/clients/package-lock.json, if they are missing.
-func installNodeClients(t *testing.T) {
+// installNodePackages installs the packages of testdata/clients/package-lock.json, unless it has installed them before.
+func installNodePackages(t *testing.T) {
 	dir := filepath.Join("testdata", "clients")
 	lock, err := os.Open(filepath.Join(dir, "package-lock.json"))
 	require.NoError(t, err)
 	defer lock.Close()
 	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)) // one installation at a time
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "undici")); err == nil {
+	installed, _ := os.ReadFile(filepath.Join(dir, "node_modules", "installed"))
+	wanted, err := io.ReadAll(lock)
+	require.NoError(t, err)
+	if bytes.Equal(installed, wanted) {
 		return
 	}
 	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "node_modules", "installed"), wanted, 0o644))
 }

@@ -105,14 +105,14 @@ function parametersOf(list) {
       el("td", {}, ...inline(p.description || resolve(p.schema).description || "")),
     ),
   );
-  return [el("h4", {}, "Parameters"), el("div", { class: "scroll" }, el("table", {}, ...rows))];
+  return [el("h4", {}, "Parameters"), el("div", { class: "scroll", tabindex: 0 }, el("table", {}, ...rows))];
 }
 
 // contentOf shows the schemas of a body by media type.
 function contentOf(title, content = {}) {
   return Object.entries(content).flatMap(([kind, c]) => [
     el("h4", {}, title + ", " + kind),
-    el("pre", {}, outline(c.schema) + (c.example ? "\n\nfor example\n" + c.example : "")),
+    el("pre", { tabindex: 0 }, outline(c.schema) + (c.example ? "\n\nfor example\n" + c.example : "")),
   ]);
 }
 
