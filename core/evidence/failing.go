@@ -2,7 +2,8 @@ package evidence
 
 import "time"
 
-// Failing states through which proxies a target has just failed. The zero value is a target that does not fail.
+// Failing describes a target whose latest attempts have failed, and the proxies of these attempts. The zero value
+// describes a target that does not fail.
 type Failing struct {
 	target *target
 	now    time.Duration
