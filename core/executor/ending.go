@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Ending is the result of Run. Exactly one of Relay, Tunnel and Refusal is not nil. The caller must close it; later
-// calls of Close have no effect. If the caller does not close the ending, Exchange.Abandon or the exchange's next Run
-// releases it.
+// Ending is the result of Run. Exactly one of the fields Relay, Tunnel and Refusal is not nil. The caller must close
+// its value; later calls of Close have no effect. If the caller does not close the ending, Exchange.Abandon or the
+// exchange's next Run releases it.
 type Ending[T any] struct {
 	Response T // only with Relay or Tunnel; the caller owns it
 	Relay    *Relay
@@ -25,8 +25,9 @@ type Relay struct {
 	served bool // the attempt is a success so far, and has not been recorded
 }
 
-// Close records the attempt and the request. status is the status sent to the client, or 0 if the client left before
-// a status was sent. relayed describes how the response was relayed. at is the current time.
+// Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
+// the client left before a status was sent. The parameter relayed describes how the response was relayed. The parameter
+// at is the current time.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -57,7 +58,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Switched is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. Switched
+// Switched is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. The method
 // records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
 func (r *Relay) Switched(at time.Time) *Tunnel {
 	x := r.x
@@ -80,7 +81,7 @@ type Tunnel struct {
 	unrecorded bool // see Exchange.recordTunnel
 }
 
-// Proven settles the attempt as a success, because the target has sent a byte. After this, Close only ends the
+// Proven settles the attempt as a success, because the target has sent a byte. A later Close then only ends the
 // attempt.
 func (t *Tunnel) Proven() {
 	if t.x.open == openTunnel {
@@ -97,8 +98,8 @@ func (t *Tunnel) Proven() {
 	}
 }
 
-// Close ends the attempt. If Proven has not been called, it also settles the attempt: end describes how the
-// tunnel ended.
+// Close ends the attempt. If Proven has not been called, Close also settles the attempt. The parameter end describes
+// how the tunnel ended, and at is the current time.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.open != openTunnel {
@@ -160,8 +161,8 @@ const (
 	Denied                               // the request may not go to its target
 )
 
-// Close records the request. status is the status sent to the client, or 0 if the client left before a status was
-// sent. at is the current time.
+// Close records the request. The parameter status is the status that was sent to the client, or 0 if the client left
+// before a status was sent. The parameter at is the current time.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.open != openRefusal {
 		return
@@ -170,8 +171,8 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// keepTunnel makes the open tunnel of the last attempt the result of Run. keepTunnel records the request if the
-// request is to be recorded when the tunnel is opened (see Tunnel).
+// keepTunnel makes the open tunnel of the last attempt the result of Run. It records the request now if there is no
+// proxy (direct://), or if breaker.blame is "literal" (see Tunnel).
 func (ex *Exchange) keepTunnel() *Tunnel {
 	ex.event.Ended = ex.executor.now()
 	ex.tunnel.status, ex.tunnel.unrecorded = ex.event.Outcome.Status, true
@@ -213,7 +214,7 @@ func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
 	}
 }
 
-// record records the request.
+// record sends the request event to the recorder.
 func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
 	if ex.race != nil {
 		ex.race.join() // waits until all attempts of the race have been recorded

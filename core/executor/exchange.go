@@ -62,7 +62,7 @@ type target struct {
 	port     uint16
 }
 
-// set sets t for the request q.
+// set computes the values of t for the request q.
 func (t *target) set(q *Request) {
 	if q.Host != t.host || t.hostHash == 0 {
 		t.host, t.hostHash = q.Host, core.Hash53(q.Host)
@@ -82,7 +82,7 @@ type flight struct {
 	leastTimeout time.Duration // the minimum of this attempt's adaptive timeout
 	cutShort     bool          // the attempt's deadline comes from its adaptive timeout
 	limitUnknown bool          // unknownTimeout applies if the pool has not served a request
-	silence      time.Duration // time without a byte of the target in an open tunnel that was cut short
+	silence      time.Duration // if an open tunnel was cut short: how long the target had sent no byte
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -146,13 +146,13 @@ type deferred struct {
 	tunnel  bool          // the tunnel was too slow; charged when the target has sent a byte through another tunnel
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request.
-// opened is set if that proxy has opened a tunnel and the target has not sent a byte through it
-// yet. In this case, attempts whose tunnel was too slow stay deferred.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request. The parameter opened is
+// true if that proxy has opened a tunnel, and the target has not sent a byte through it yet. In this case, attempts
+// whose tunnel was too slow stay deferred.
 //
-// took is the latency of the response through that proxy. An attempt that was cut short after less time than took is
-// not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has served the request.
-// The attempt's proxy gets a longer adaptive timeout from now on.
+// The parameter took is the latency of the response through that proxy. An attempt that was cut short after less than
+// this time is not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has served the
+// request. The attempt's proxy gets a longer adaptive timeout from now on.
 func (ex *Exchange) chargeDeferred(opened bool, took time.Duration) {
 	kept := 0
 	for i := range ex.deferred {

@@ -19,7 +19,7 @@ import (
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Stop ends the attempt from another goroutine. The Sender's Send then returns. After that, each call of Send
+	// Another goroutine calls Stop to end the attempt. The Sender's Send then returns. After that, each call of Send
 	// returns without sending until Discard has been called.
 	Stop()
 	// Adopt returns the response of a hedge as a response of this Sender. response may be the zero
@@ -71,7 +71,8 @@ type race[T any] struct {
 	cancel context.CancelCauseFunc // cancels the hedge
 	hedge  HedgeSender[T]
 
-	// The hedge's goroutine owns the following fields until it has called end; afterwards the exchange owns them.
+	// The hedge's goroutine owns the following fields until it has called the method end; afterwards the exchange owns
+	// them.
 	flight
 	response  T
 	uncounted bool // the hedge lost before it had a connection to its proxy, so it does not count as an attempt
@@ -117,7 +118,7 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return arm(ctx, x, first, kind, x.event.Started, after)
 }
 
-// arm begins a race. after is the time until the hedge begins; 0 means no hedge.
+// arm begins a race. The parameter after is the time until the hedge begins; if it is 0, there is no hedge.
 func arm[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
 ) *race[T] {
@@ -188,8 +189,8 @@ func (ex *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *u
 	return lease, err == nil && lease.Proxy != nil
 }
 
-// start begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same
-// time, or if the hedge budget is spent, it releases the lease and returns false.
+// start begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same time, or if
+// the hedge budget is spent, start releases the lease and returns false.
 func (r *race[T]) start(lease upstream.Lease) bool {
 	x := r.x
 	r.mu.Lock()
@@ -227,7 +228,7 @@ func (ex *Exchange) payHedge() bool {
 	return false
 }
 
-// end is called when the hedge has ended. o is the outcome of the hedge, and is stored in r.event.
+// The method end is called when the hedge has ended. The parameter o points to the hedge's outcome in r.event.
 func (r *race[T]) end(response T, o *core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -266,10 +267,10 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt has ended. s is the Sender of the first attempt, response is its response,
-// and o is its outcome. decide makes either the first attempt or the hedge the last attempt of the exchange, and
-// returns the response of that attempt. If the hedge has lost, its goroutine settles it if it is still in flight;
-// otherwise decide settles it.
+// decide is called when the first attempt has ended. The parameter s is the Sender of the first attempt, response is
+// its response, and o is its outcome. The method makes either the first attempt or the hedge the last attempt of the
+// exchange, and returns the response of that attempt. A hedge that has lost is settled by its own goroutine if it is
+// still in flight, and by decide if it has ended.
 func (r *race[T]) decide(s Sender[T], response T, o *core.Outcome) T {
 	x := r.x
 	if o.Result == core.ResultSuccess {
@@ -299,8 +300,8 @@ func (r *race[T]) decide(s Sender[T], response T, o *core.Outcome) T {
 	return response
 }
 
-// stop stops the timer of the hedge. If the hedge has already begun, stop locks mu and returns true;
-// the caller must unlock mu.
+// stop stops the timer of the hedge. If the hedge has already begun, it locks mu and returns true; the caller must
+// unlock mu.
 func (r *race[T]) stop() (begun bool) {
 	if !r.running {
 		return false
@@ -319,8 +320,9 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// lost ends the hedge, because it is not needed any more. The caller holds mu. lost waits until a hedge in flight has
-// ended, because until then it is unknown whether the hedge counts as an attempt. During this wait, mu is not held.
+// The method lost ends the hedge, because it is not needed any more. The caller holds mu. If the hedge is in flight,
+// the method waits for its end, because only then is it known whether the hedge counts as an attempt. During this wait,
+// mu is not held.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {
@@ -350,8 +352,8 @@ func (r *race[T]) lost() {
 	}
 }
 
-// endHedge implements anyRace. It ends the hedge of an open tunnel. served is set if the target has sent a
-// byte through the first tunnel; otherwise the first tunnel has ended.
+// endHedge implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has sent
+// a byte through the first tunnel. It is false if the first tunnel has ended.
 func (r *race[T]) endHedge(served bool) {
 	if served {
 		r.observeFirstByte()
@@ -383,7 +385,7 @@ func (r *race[T]) take() T {
 	return r.first.Adopt(r.hedge, r.response)
 }
 
-// observe records the latency of the first attempt, for "p95".
+// observe records a latency of the first attempt if the policy's hedge is "p95".
 func (r *race[T]) observe(latency time.Duration) {
 	if r.x.request.Policy.Hedge.P95 {
 		r.x.tuning.Hedging.Add(r.kind, latency)

@@ -43,10 +43,10 @@ func (w *placeWaiter) busy() error {
 	return core.ErrAllBusy
 }
 
-// acquire chooses a proxy for an attempt and takes its lease, ex.lease. If every proxy whose breaker admits an
-// attempt has reached max_in_flight or another limit, the request waits in the queue, unless the limits last for
-// longer than the request may wait. The result begins is the beginning of the attempt: the time now or, if the
-// request has waited, the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
+// acquire chooses a proxy for an attempt and takes its lease, ex.lease. If every proxy whose breaker admits an attempt
+// has reached max_in_flight or another limit, the request waits in the queue, unless the limits last for longer than
+// the request may wait. The first result is the time at which the attempt begins: now or, if the request has waited,
+// the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
 func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Time) (begins time.Time, ok bool) {
 	places, waits := ex.executor.places, ex.tuning.Queue.Enabled()
 	if !waits || places.Empty() {
@@ -142,7 +142,7 @@ type alarm struct {
 	at    time.Time // when the timer fires; zero if the timer is not set
 }
 
-// wake makes the alarm serve the queue at the time at. If the alarm is already set to an earlier time, wake does
+// wake makes the alarm serve the queue at the given time. If the alarm is already set to an earlier time, wake does
 // nothing, because requests that still wait at that time set the alarm again.
 func (a *alarm) wake(at, now time.Time) {
 	a.mu.Lock()
@@ -166,8 +166,9 @@ func (a *alarm) ring() {
 	a.serve()
 }
 
-// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue; waited is the
-// time of this wait. withdraw returns false if the budget is still spent at the end of the wait, or if ctx has ended.
+// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue; the first
+// result is the length of this wait. The second result is false if the budget is still spent at the end of the wait, or
+// if ctx has ended.
 func (ex *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
 	budget, retries, waits := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
 	if budget == nil {
@@ -197,8 +198,8 @@ func (ex *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// await takes a unit of the resource of q for the request: a place in flight, or a retry. If no unit is free, the
-// request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
+// await takes a place in flight or a retry for the request. The queue q has the requests that wait for one. If none is
+// free, the request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
 func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)

@@ -55,7 +55,7 @@ func (ex *Exchange) refuse(err error) {
 	default:
 		after = time.Second
 		if at, ok := ex.executor.selector.NextTest(); ok {
-			after = max(at.Sub(now()), time.Millisecond) // at is not after now if a probe is in flight
+			after = max(at.Sub(now()), time.Millisecond) // this time has passed already if a probe is in flight
 		}
 	}
 	ex.result.Final = final

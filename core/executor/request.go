@@ -40,7 +40,7 @@ type Request struct {
 	Meter        *traffic.Meter // of the user; nil for none
 	KeepEvents   bool           // keep the attempt events in Result.Events
 	Started      time.Time      // arrival of the request; zero for the time of Run
-	Ready        time.Time      // when the body had been read; the timeouts begin then; zero for Started
+	Ready        time.Time      // end of the body, from which the timeouts count; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.

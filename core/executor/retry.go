@@ -19,8 +19,8 @@ const (
 	thenRetry
 )
 
-// next decides which step follows the last attempt. o is the outcome of that attempt. wait is the time before
-// a retry.
+// The method next decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
+// before a retry.
 func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows nextStep) {
 	relay := o.Relay
 	switch {
@@ -178,8 +178,8 @@ func (ex *Exchange) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// logRetry logs that a retry begins, with the outcome of the previous attempt. id is the proxy of the
-// retry.
+// logRetry logs that a retry begins, with the outcome of the previous attempt. The parameter id is the id of the
+// retry's proxy.
 func (ex *Exchange) logRetry(id string) {
 	o := &ex.event.Outcome
 	ex.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", ex.retry.delay), slog.String("reason", o.Reason),

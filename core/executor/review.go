@@ -22,7 +22,7 @@ type Excerpter interface {
 }
 
 // inspect applies the rules and the judge to the outcome of the last attempt. If a rule applies, the judge is not
-// asked. s is nil if there are no excerpts of the response.
+// asked. The parameter s is nil if the Sender gives no excerpts of responses.
 func (ex *Exchange) inspect(s Excerpter) {
 	t, o := ex.tuning, &ex.event.Outcome
 	if t.Rules.Responds() {
@@ -146,9 +146,9 @@ func (ex *Exchange) ban(u *upstream.Upstream, d time.Duration) {
 	ex.tuning.Bans.Begin(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until
-// now each lasted at most unconfirmedRest. The caller calls it when the current proxy has served the request, which
-// shows that the target refuses the other proxies only.
+// confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until now
+// each lasted at most unconfirmedRest. The caller calls it when the current proxy has served the request. This shows
+// that the target refuses only the other proxies.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.bans {
 		switch {
@@ -169,8 +169,8 @@ func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
 	return ex.request.Policy.MaxAttempts - ex.result.Attempts
 }
 
-// lastResponse reports whether the last response is relayed although the judge or a rule asked for a retry, because
-// no proxy is left for that retry. If so, it sets result.Final.
+// lastResponse is called if the judge or a rule asks for a retry. It reports whether the last response is relayed
+// instead, because no proxy is left for the retry. If so, it sets result.Final.
 func (ex *Exchange) lastResponse(o *core.Outcome) bool {
 	s, now := ex.executor.selector, ex.executor.now()
 	err := s.Blocked(&ex.query, now)

@@ -138,8 +138,8 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 	}
 }
 
-// choose selects a proxy for the next attempt and begins it. If no proxy can be chosen, it sets the refusal and
-// returns false.
+// choose selects a proxy for the next attempt and begins the attempt. If no proxy can be chosen, it sets the refusal
+// and returns false.
 func (ex *Exchange) choose(ctx context.Context) bool {
 	q, number := ex.request, ex.result.Attempts
 	scorer, now := ex.tuning.FirstScorer, ex.ready
@@ -296,8 +296,8 @@ func (ex *Exchange) judge(ctx context.Context, a *flight) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// served is called when an attempt has served the request. The attempt is settled and recorded when the relay or
-// tunnel is closed.
+// The method served is called when an attempt has served the request. The attempt is settled and recorded when the
+// relay or tunnel is closed.
 func (ex *Exchange) served() {
 	o := &ex.event.Outcome
 	if len(ex.deferred) > 0 {
@@ -329,8 +329,8 @@ func (ex *Exchange) settle(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.Bars(o.Cause)})
 	ex.finding = evidence.Finding{}
 	// If the proxy has no success yet, only a tunnel raises its Tail, because targets of tunnels take longer than the
-	// pool's Tail shows. Without a Tail, unknownTimeout has cut the attempt short, and its length does not depend on
-	// the proxy.
+	// pool's Tail shows. Without a Tail, unknownTimeout has cut the attempt short. The length of unknownTimeout does
+	// not depend on the proxy.
 	if o.Cause == verdict.CutShort && (ex.request.Tunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		ex.proxy.Stretch(o.Latency + ex.silence)
 	}
@@ -381,8 +381,7 @@ func (ex *Exchange) observe(o *core.Outcome, t *Tuning) {
 	t.Observe(ob)
 }
 
-// aYear is a year in seconds. No request lasts that long, and a time.Duration can hold it (292 years at
-// most).
+// aYear is a year in seconds. No request lasts that long. A time.Duration can hold a year: its maximum is 292 years.
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -39,14 +39,14 @@ func (t *Tunnel) Silence() time.Duration {
 	return min(limit, tuning.AttemptTimeout)
 }
 
-// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to:
-// the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets
-// close them after a while. A bad proxy drops its tunnels earlier than that, and is still charged.
+// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to: the
+// client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets close
+// them after a while. A bad proxy drops its tunnels before this age; these failures are charged to the proxy.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time from which the tunnel counts as unused if the target still has
-// nothing to respond to. This is unusedAfter after the tunnel was opened or, if breaker.blame is
-// "literal", the attempt timeout after the attempt began.
+// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to respond to. It
+// is the time of the tunnel's opening plus unusedAfter. If breaker.blame is "literal", it is the time of the attempt's
+// beginning plus the attempt timeout.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -54,10 +54,11 @@ func (t *Tunnel) UnusedAfter() time.Time {
 	return t.x.event.Ended.Add(unusedAfter)
 }
 
-// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
-// not have sent a byte. The client must have sent nothing more than a ClientHello, because its bytes are sent again
-// through the next tunnel. died is the error of the tunnel. If silence is above 0, the tunnel is still open, and the
-// target has not responded to the ClientHello within this time. Request.BeforeWait is not called any more.
+// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must not
+// have sent a byte. The client must have sent nothing more than a ClientHello, because its bytes are sent again through
+// the next tunnel. The parameter died is the error that ended the tunnel. If silence is above 0, the tunnel is still
+// open, and the target has not responded to the ClientHello within this time. From now on Request.BeforeWait is not
+// called.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
@@ -103,8 +104,8 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 
 // HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
 // target does not respond in time, a second tunnel is opened. The tunnel that is the first to receive a byte of the
-// target wins. first represents the open tunnel. first.Hedge returns a Sender that opens a tunnel, sends the
-// ClientHello, and has a response when the target's first byte has arrived. first.Stop is called when the hedge has
+// target wins. The parameter first represents the open tunnel. Its Hedge returns a Sender that opens a tunnel, sends
+// the ClientHello, and has a response when the target's first byte has arrived. Its Stop is called when the hedge has
 // won: the caller must then call TakeHedge. Another goroutine calls Hedge and Stop. HedgeTunnel must not run at the
 // same time as RetryTunnel, TakeHedge or a method of t.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
@@ -115,8 +116,8 @@ func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	}
 }
 
-// TakeHedge ends the attempt of t, which has lost to its hedge. It makes t the tunnel of the hedge and
-// returns the hedge's response. ok is false if no hedge has won.
+// TakeHedge ends the attempt of t, which has lost to its hedge. It makes t the tunnel of the hedge and returns the
+// hedge's response. The second result is false if no hedge has won.
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	x := t.x
 	r, raced := x.race.(*race[T])
