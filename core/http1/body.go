@@ -100,7 +100,7 @@ func (b *Body) next(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// piece consumes at most have buffered bytes of the body, and returns them.
+// piece consumes and returns buffered bytes of the body. The parameter have is the number of all buffered bytes.
 func (b *Body) piece(have int) []byte {
 	if b.framing != UntilClose && int64(have) > b.left {
 		have = int(b.left)
@@ -123,8 +123,8 @@ func (b *Body) piece(have int) []byte {
 }
 
 func (b *Body) fill() error {
-	// If the last read has filled the whole buffer, and all bytes in it have been consumed, a larger buffer needs
-	// fewer reads.
+	// If the last read has filled the whole buffer, and all bytes in it have been consumed, fill takes a larger buffer.
+	// The rest of the body then needs fewer reads.
 	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
 		r.grow(bulkBuffer)
 	}

@@ -66,7 +66,7 @@ type Request struct {
 	Fields         []Field
 	Host           []byte // value of the Host field; nil without one
 	Framing        Framing
-	Length         int64 // of the body if Framing is Length; without a body: 0 if Content-Length is 0, otherwise -1
+	Length         int64 // the body's length if Framing is Length; if NoBody: 0 if Content-Length is 0, otherwise -1
 	Close          bool  // the connection ends after this message
 	Continue       bool  // the client waits for 100 Continue
 
@@ -83,7 +83,7 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // of the body if Framing is Length; without a body (HEAD, 304, empty): Content-Length, or -1
+	Length     int64 // the body's length if Framing is Length; if NoBody (HEAD, 304, empty): Content-Length, or -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }

@@ -121,8 +121,8 @@ func (r *Reader) ReadInterim(p *Response, method []byte) error {
 // everyInterim stands for all interim responses except 101 (readFinal).
 const everyInterim = -1
 
-// readFinal reads responses until one is final, or has the status until, or is an interim response that everyInterim
-// stands for.
+// readFinal reads responses until one is final. The parameter until is the status of an interim response at which it
+// also stops. The value everyInterim stands for every interim response except 101.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -151,8 +151,8 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
-	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end earlier than r.head has
-	// found.
+	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end before the end that r.head
+	// has found.
 	whole := r.buf[r.begin:r.r]
 	end, next := looseEnd(whole, 0)
 	r.r = r.begin + next
@@ -256,7 +256,7 @@ type scan struct {
 	nominated        int // number of field names in Connection
 	kinds            kinds
 
-	values   uint8 // the bit of class for the bytes that a value may contain
+	values   uint8 // the bit in the table class of the bytes that a value may contain
 	limit    int   // maximum number of fields
 	response bool  // the message is a response, so equal lengths count as one
 	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)
@@ -551,7 +551,7 @@ func is(name []byte, lower string, k Kind) Kind {
 	return Other
 }
 
-// equalFold reports whether b equals lower, ignoring ASCII case. lower must be in lower case.
+// equalFold reports whether b equals lower, ignoring ASCII case. The argument lower must be in lower case.
 func equalFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {
 		return false
@@ -572,7 +572,7 @@ func equalFoldBytes(a, b []byte) bool {
 	return len(a) == len(b) && bytes.EqualFold(a, b)
 }
 
-// EqualFold reports whether b equals lower, ignoring ASCII case. lower must be in lower case.
+// EqualFold reports whether b equals lower, ignoring ASCII case. The argument lower must be in lower case.
 func EqualFold(b []byte, lower string) bool { return equalFold(b, lower) }
 
 // version returns the x of HTTP/1.x, or -1 if b is no such version.
@@ -636,7 +636,8 @@ const (
 	responseChar // the value of a field in a response, with control characters (RFC 9110 section 5.5)
 )
 
-// all reports whether every byte of b has the given bit in class. It checks eight bytes in each step.
+// The function all reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
+// step.
 func all(b []byte, bit uint8) bool {
 	and := uint8(math.MaxUint8)
 	for ; len(b) >= 8; b = b[8:] {

@@ -103,7 +103,7 @@ func (r *Reader) ReadAhead() error {
 // because the source returns an error only once.
 func (r *Reader) Fail(err error) { r.failed = err }
 
-// first takes a buffer and reads into it.
+// The method first takes the reader's first buffer and reads into it.
 func (r *Reader) first() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
 		if r.pooled, r.w, err = src.ReadPooled(r.start); r.pooled != nil {
@@ -220,7 +220,7 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// unfinished checks a head whose end headEnd has not found. A response's head may end with a bare LF; unfinished then
+// unfinished checks a head whose end headEnd has not found. A response's head may end with a bare LF; the method then
 // consumes the head and returns it. Otherwise it returns nil if the head may still become valid.
 func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
 	head := r.buf[r.r:r.w]

@@ -120,8 +120,8 @@ func AppendTrailerNames(dst []byte, fields []Field) []byte {
 	return dst
 }
 
-// AppendTrailers appends to dst, an empty trailer section, the fields that AppendTrailer permits. It orders the
-// fields by name. If the section would be larger than 16 KiB, AppendTrailers returns nil.
+// AppendTrailers appends to dst the fields that AppendTrailer permits. It orders the fields by name. The argument dst
+// must be an empty trailer section. If the section would be larger than 16 KiB, AppendTrailers returns nil.
 func AppendTrailers(dst []byte, fields map[string][]string) []byte {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		for _, value := range fields[name] {

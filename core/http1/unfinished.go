@@ -62,9 +62,9 @@ func (u *unfinished) request(head []byte) error {
 	}
 }
 
-// versionBegins checks the beginning of the version in the first line, which is not complete. line is the part of
-// this line that has arrived, and text is the last piece of line. versionBegins returns an error if the version
-// cannot become valid any more.
+// versionBegins checks the beginning of the version in the first line, which is not complete. The parameter line is the
+// part of this line that has arrived, and text is the last piece of that part. The method returns an error if the
+// version cannot become valid any more.
 func (u *unfinished) versionBegins(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {
