@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// CertificateCode returns the code of the error response to an intercepted request. If the target's certificate is
-// the reason of the refusal, the code names the fault of the certificate. Otherwise it is the argument code.
+// CertificateCode returns the code of the error response to an intercepted request. If the target's certificate is the
+// reason of the refusal, the code names the fault of the certificate. Otherwise the result is the argument code.
 func CertificateCode(r *executor.Refusal, code string) string {
 	if r.Last.Cause != verdict.TargetCertificate || r.Last.Err == nil {
 		return code

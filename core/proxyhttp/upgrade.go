@@ -32,8 +32,8 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	return nil
 }
 
-// listed reports whether an element of list, which is separated by commas, equals lower, ignoring case. lower must be
-// in lower case.
+// listed reports whether an element of list, which is separated by commas, equals lower, ignoring case. The argument
+// lower must be in lower case.
 func listed(list []byte, lower string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
 		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {
