@@ -75,18 +75,18 @@ func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	return o, nil
 }
 
-// discard closes the file of an access log that use has not taken. After use, discard has no effect.
+// discard closes the file, unless the method use has taken the file over.
 func (o *openedAccessLog) discard() {
 	if o.file != nil {
 		o.file.Close()
 	}
 }
 
-// use makes o the access log: new lines go to o. Then use closes the previous file.
+// The method use makes o the access log, so that new lines go to the file of o. Then it closes the previous file.
 func (a *accessLog) use(o *openedAccessLog) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed { // a reload has ended after the call of close
+	if a.closed { // close was called while a reload was running
 		return
 	}
 	former, buffer := a.file, a.buffer

@@ -109,7 +109,7 @@ func writeAuthority(cert string, certPEM []byte, key string, keyPEM []byte) erro
 	return nil
 }
 
-// writeNew writes a new file. If the file exists, it returns fs.ErrExist.
+// writeNew writes a new file. If the file exists already, it returns fs.ErrExist.
 func writeNew(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -224,7 +224,7 @@ func fileName(c *x509.Certificate) string {
 	return "whirlpool-" + strings.ToLower(strings.ReplaceAll(intercept.Fingerprint(c), ":", ""))[:16] + ".crt"
 }
 
-// installAuthority adds an authority to a store, and prints how the user can remove it.
+// installAuthority adds an authority to a store, and prints how the user can remove the authority again.
 func installAuthority(out io.Writer, cert *x509.Certificate, certPEM []byte, store systemStore) error {
 	if _, err := os.Stat(store.dir); err != nil {
 		return fmt.Errorf("%s does not exist: is this Debian or Ubuntu with the package ca-certificates? "+
@@ -250,8 +250,8 @@ Programs with authorities of their own (Firefox, Chromium, Python, Node, Java) n
 	return nil
 }
 
-// trustText returns instructions for the user: how to make clients trust an authority. file is the path of the
-// authority's certificate.
+// trustText returns instructions for the user: how to make clients trust an authority. The parameter file is the path
+// of the authority's certificate.
 func trustText(file string, cert *x509.Certificate) string {
 	return strings.NewReplacer("$FILE", file, "$NAME", fileName(cert), "$CN", cert.Subject.CommonName).Replace(
 		`The certificate: $FILE

@@ -181,8 +181,8 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	return nil
 }
 
-// writePrivate writes a file that only its owner can read. If the file exists, writePrivate takes the access of other
-// users away.
+// writePrivate writes a file that only its owner can read. If the file exists already, other users lose their access to
+// it.
 func writePrivate(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -191,7 +191,7 @@ func writePrivate(path, text string) error {
 	defer f.Close()
 	if info, err := f.Stat(); err != nil {
 		return err
-	} else if info.Mode().IsRegular() { // it is no terminal and no pipe, whose mode must not change
+	} else if info.Mode().IsRegular() { // the mode of a terminal or a pipe must not change
 		if err := f.Chmod(0o600); err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func writePrivate(path, text string) error {
 	return f.Close()
 }
 
-// line returns the line with which the text output shows a good proxy.
+// line returns the line of a good proxy in the text output.
 func (o *listOptions) line(r *listcheck.Result) string {
 	can := ""
 	switch {
@@ -298,7 +298,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// readTLS reads the TLS files that the proxy s of a proxy list names, and sets s.TLS.
+// readTLS reads the TLS files of the proxy s, which is from a proxy list, and sets s.TLS.
 func readTLS(list string, s *upstream.Spec) (err error) {
 	if s.TLS == nil {
 		return nil

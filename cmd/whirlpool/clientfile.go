@@ -16,8 +16,8 @@ import (
 // user's configuration folder (os.UserConfigDir).
 const clientFile = "~/.config/whirlpool/client.toml"
 
-// clientSettings are the settings in the client file: the URL of the API of the gateway with which the commands work,
-// and its API key.
+// clientSettings are the settings in the client file. They name the gateway with which the commands work: the URL of
+// its API, and an API key.
 type clientSettings struct {
 	URL     string `koanf:"url"`
 	Key     string `koanf:"key"`

@@ -51,7 +51,8 @@ var (
 	_ breaker.Gate  = (*clusterNode)(nil)
 )
 
-// openCluster returns the node that [cluster] configures; nil if cluster.url is not set. attach starts the node.
+// openCluster returns the node that [cluster] configures; nil if cluster.url is not set. The method attach starts the
+// node.
 func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 	c := cfg.Cluster
 	if c.URL == "" {
@@ -79,7 +80,7 @@ func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 	return m, nil
 }
 
-// options sets the functions of the engine's options by which the engine reports to the node.
+// options sets functions in the options of the engine. The engine calls these functions to report to the node.
 func (cn *clusterNode) options(o *engine.Options) {
 	if cn == nil {
 		return
@@ -379,8 +380,8 @@ type sharedChange struct {
 	Drain   bool            `json:"drain,omitempty"`
 }
 
-// Apply implements cluster.Local. It makes the puts of proxies together (changes.PutProxies), because a change of a
-// large pool takes long. Only changes of the same proxy keep their order.
+// Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
+// change of a large pool takes long. As a result, only changes of the same proxy keep their order.
 func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	errs := make([]error, len(made))
 	puts, from := map[bool][]changes.Put{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
@@ -415,7 +416,7 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	return errs
 }
 
-// apply makes a change that another node has made: any change except a put of a proxy, which Apply makes.
+// apply makes a change that another node has made. It does not add or replace proxies: Apply does this.
 func (cn *clusterNode) apply(key string, c *sharedChange) error {
 	id, isProxy := strings.CutPrefix(key, sharedProxy)
 	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
@@ -444,7 +445,7 @@ type sharedChanges struct {
 	m *clusterNode
 }
 
-// share calls the function do, which makes changes on this node. It then shares these changes with the other nodes.
+// share calls the function do, which makes changes on this node. Then share sends these changes to the other nodes.
 func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
 	defer cancel()
@@ -512,7 +513,7 @@ func (s sharedChanges) addition(u *upstream.Upstream, keep bool) (ch cluster.Cha
 	}}, err
 }
 
-// ChangeProxy changes a proxy on all nodes with the function change. keep is as in AddProxies.
+// ChangeProxy changes a proxy on all nodes with the function change. The parameter keep is as in AddProxies.
 func (s sharedChanges) ChangeProxy(
 	id string, change func(*upstream.Spec) error, keep bool,
 ) (*upstream.Upstream, error) {
@@ -530,7 +531,7 @@ func (s sharedChanges) ChangeProxy(
 }
 
 // RemoveProxy removes a proxy on all nodes. If drain is set, the proxy stays in the pool until its attempts in flight
-// have ended. keep is as in AddProxies.
+// have ended. The parameter keep is as in AddProxies.
 func (s sharedChanges) RemoveProxy(id string, drain, keep bool) error {
 	first := true
 	return s.shareOne(sharedProxy+id, func() (sharedChange, error) {
@@ -575,8 +576,8 @@ func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
 	})
 }
 
-// sharePolicy changes the global policy with the function do, and shares the change. do returns the new policy and
-// the record of the change.
+// sharePolicy changes the global policy with the function do, and shares the change. The function returns the new
+// policy and the record of the change.
 func (s sharedChanges) sharePolicy(do func() (retry.View, sharedChange, error)) (retry.View, error) {
 	var view atomic.Pointer[retry.View]
 	err := s.shareOne(sharedPolicy, func() (sharedChange, error) {

@@ -16,18 +16,19 @@ import (
 // completionTimeout is the maximum time for which a completion waits for the gateway.
 const completionTimeout = 2 * time.Second
 
-// completeWords makes the shell complete the value of a flag to one of words.
+// completeWords makes the shell complete the value of a flag to one of the given words.
 func completeWords(cmd *cobra.Command, flag string, words []string) {
 	// RegisterFlagCompletionFunc fails only if the flag does not exist.
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completion is the type of cobra.Command.ValidArgsFunction. begun is the beginning of the word to complete.
+// completion is the type of cobra.Command.ValidArgsFunction. The parameter begun is the beginning of the word to
+// complete.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
-// completeFrom returns a completion that offers the words of list that begin with begun and are not arguments yet.
-// The remote r uses the values of --url and --key-file that are already on the command line. If there is an error,
-// the completion offers no words, because it cannot show an error.
+// completeFrom returns a completion. Of the words that the function list returns, the completion offers those that
+// begin with begun and are not arguments yet. The remote r uses the values of --url and --key-file that are already on
+// the command line. If there is an error, the completion offers no words, because it cannot show an error.
 func completeFrom(list func(r *remote) []string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
@@ -64,8 +65,8 @@ func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string,
 	})(cmd, args, begun)
 }
 
-// completePlugins returns a completion for commands whose first argument is the name of a plugin. If second has
-// words, the completion offers them for the second argument.
+// completePlugins returns a completion for commands whose first argument is the name of a plugin. If the parameter
+// second has words, the completion offers them for the second argument.
 func completePlugins(second ...string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 1 && len(second) > 0 {

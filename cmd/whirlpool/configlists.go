@@ -22,7 +22,7 @@ type listFetches struct {
 	places  chan struct{}
 
 	mu       sync.Mutex
-	begun    int // number of lists whose fetch was called
+	begun    int // number of calls of fetch
 	done     int
 	bytes    int
 	shown    time.Time
@@ -48,7 +48,7 @@ func (f *listFetches) fetch(s lists.Source) ([]byte, error) {
 	return data, err
 }
 
-// update calls change, which changes the counts. It prints the counts at most ten times a second.
+// update calls the function change, which changes the counts. Then it prints the counts, at most ten times a second.
 func (f *listFetches) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 // groupFields are the fields by which the API can group proxies.
 var groupFields = []string{"region", "vendor", "reason", "state"}
 
-// proxyGroup has the fields that the command shows of a group in GET /proxy-groups.
+// proxyGroup is a group in the response to GET /proxy-groups. It has only the fields that the command shows.
 type proxyGroup struct {
 	Name    string `json:"name"`
 	Proxies int    `json:"proxies"`

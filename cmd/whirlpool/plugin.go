@@ -82,8 +82,8 @@ func (s *subject) showLog() {
 	}
 }
 
-// withSubject makes cmd read the module in the file of its first argument, and call run for it. The module gets no
-// settings.
+// withSubject makes cmd read the module in the file of its first argument, and then call the function run. The module
+// gets no settings.
 func withSubject(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")

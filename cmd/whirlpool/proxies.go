@@ -51,8 +51,8 @@ type proxyRow struct {
 	BannedUntil *time.Time `json:"banned_until"`
 }
 
-// state returns one of proxyStates. If the proxy is draining, banned or unreached, this is the reason why it gets no
-// requests. Otherwise it is the state of the proxy's breaker.
+// state returns one of proxyStates. If the proxy gets no requests because it is draining, banned or unreached, state
+// returns this reason. Otherwise it returns the state of the proxy's breaker.
 func (p *proxyRow) state() string {
 	switch {
 	case p.Draining:
@@ -160,10 +160,10 @@ const pageSize = 1000
 var apiSorts = map[string]string{"id": "id", "region": "region", "in_flight": "-in_flight", "uses": "-uses",
 	"success": "success_rate", "latency": "-avg_latency"}
 
-// read reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw
-// has the complete JSON of each proxy in rows. The API filters the proxies, and then admits filters them a second
-// time. This is necessary because the API lists a proxy under each of its states: for example, a draining proxy may
-// also be closed.
+// read reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw has
+// the complete JSON of each proxy in rows. The API filters the proxies, and then the method admits filters them a
+// second time. This is necessary because the API lists a proxy under each of its states: for example, a draining proxy
+// may also be closed.
 func (f *proxyFilter) read(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
 	list := client.List{Region: f.region, Text: f.match, Sort: apiSorts[f.sort], Limit: pageSize}
 	if f.state != "" {
@@ -378,8 +378,9 @@ func (r *remote) addProxies(proxies []newProxy, persist bool) error {
 	})
 }
 
-// onProxies makes cmd call change for each of its arguments, which are ids of proxies. change returns the new state
-// of the proxy as text. If a call fails, onProxies still makes the remaining calls, and the command fails at the end.
+// onProxies makes cmd call the function change for each of its arguments, which are ids of proxies. The function
+// returns the new state of the proxy as text. If a call fails, onProxies still makes the remaining calls, and the
+// command fails at the end.
 func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done string, err error)) *cobra.Command {
 	cmd.ValidArgsFunction = completeProxies
 	return onGateway(cmd, func(r *remote, ids []string) error {

@@ -61,9 +61,9 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at its start, then at the interval every, and when the time length has passed
-// or ctx ends. If the first reading fails, record returns an error. If a reading after the first one fails, record
-// leaves it out of the trace.
+// record reads the state of the proxies at its start, at intervals, and at its end. The parameter every is the
+// interval. The recording ends after the time length, or when ctx ends. If the first reading fails, record returns an
+// error. If a reading after the first one fails, record leaves it out of the trace.
 func record(ctx context.Context, g *remote, every, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)

@@ -26,8 +26,8 @@ const (
 	keyVar     = "WHIRLPOOL_API_KEY" // has the API key
 )
 
-// remote is the connection of a command to the API of a running gateway. to, keyFile and asJSON are the values of the
-// flags.
+// remote is the connection of a command to the API of a running gateway. The fields to, keyFile and asJSON are the
+// values of the flags.
 type remote struct {
 	cmd     *cobra.Command
 	to      string
@@ -84,9 +84,9 @@ func (r *remote) open() error {
 	return nil
 }
 
-// findKey returns the API key. It takes the key from --key-file, else from the environment, else from the client
-// file. The key of the client file is used only if to, the URL of the API, is the URL of the client file. Otherwise
-// another server would get the key.
+// findKey returns the API key. It takes the key from --key-file, else from the environment, else from the client file.
+// The parameter to is the URL of the API. The key of the client file is used only if to is the URL in the client file.
+// Otherwise another server would get the key.
 func (r *remote) findKey(to string, saved clientSettings) (string, error) {
 	file, key := r.keyFile, os.Getenv(keyVar)
 	if file == "" && key == "" && to == cmp.Or(saved.URL, defaultAPI) {
@@ -134,7 +134,7 @@ func (r *remote) context() context.Context {
 	return context.Background()
 }
 
-// explain adds advice for the user of the command to an error of package client. The result status is that of send.
+// explain adds advice for the user of the command to an error of package client. The result status is as in send.
 func (r *remote) explain(err error) (status int, _ error) {
 	var failed *client.Error
 	switch {

@@ -28,7 +28,7 @@ import (
 
 // The commands in this file work with the plugins of a running gateway.
 
-// remotePlugin has the fields of the API's JSON of a plugin that the text output shows.
+// remotePlugin is a plugin in the API's JSON. It has only the fields that the text output shows.
 type remotePlugin struct {
 	Name      string   `json:"name"`
 	Kind      string   `json:"kind"`
@@ -42,7 +42,7 @@ type remotePlugin struct {
 	UsedFor   []string `json:"used_for"`
 }
 
-// onPlugin returns a command that sends one request about a plugin to the API. Then the command prints done, a format
+// onPlugin returns a command that sends one request about a plugin to the API. Then the command prints the text done,
 // in which %s stands for the plugin's name.
 func onPlugin(use, short string, q func(args []string) request, done string) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, ValidArgsFunction: completePlugins()}
@@ -189,8 +189,8 @@ const (
 	pollEvery = 500 * time.Millisecond
 )
 
-// push uploads a module, and waits until the gateway has checked it and the plugin has it. It returns the plugin's
-// JSON.
+// push uploads a module, and waits until the gateway has checked the module and the plugin has it. It returns the
+// plugin's JSON.
 func (r *remote) push(name string, code []byte, settings map[string]any) (json.RawMessage, error) {
 	method, path := "PUT", pluginPath(name)
 	if _, err := r.send(request{method: "GET", path: path}, nil); err != nil {

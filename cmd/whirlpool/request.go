@@ -252,8 +252,9 @@ func (o *requestOutput) span() (start, end time.Time) {
 // barWidth is the width, in characters, of the column with the bars of the attempts.
 const barWidth = 40
 
-// bar returns the bar of an attempt. The attempt began start after the first one, and took the time took. The whole
-// width of the column stands for the time whole. All times are in seconds. The bar has at least one character.
+// bar returns the bar of an attempt. The parameter start is the time from the start of the first attempt to the start
+// of this attempt. The attempt has lasted for the time took. The width of the column stands for the time whole. All
+// times are in seconds. The bar has at least one character.
 func bar(start, took, whole float64) string {
 	if whole <= 0 {
 		return "|"

@@ -223,8 +223,8 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal, alive <-chan time
 	return g.drain(delay, signals, alive)
 }
 
-// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most the
-// grace period. Whenever it receives a value from alive, it notifies the watchdog of the service manager.
+// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most the grace
+// period. Whenever it receives a value from the channel alive, it notifies the watchdog of the service manager.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, alive <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
 	g.engine.Leave()

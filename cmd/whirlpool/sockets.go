@@ -25,10 +25,10 @@ func socketsPassed(environ func(string) string) bool {
 	return err == nil && n > 0 && environ("LISTEN_PID") == strconv.Itoa(os.Getpid())
 }
 
-// passedSockets returns the sockets that the parent process has passed in the way of systemd (sd_listen_fds(3)).
-// environ returns environment variables: LISTEN_PID is the id of this process, and LISTEN_FDS the number of passed
-// sockets. LISTEN_FDNAMES may have a name for each socket: gateway or api. A socket without such a name becomes the
-// socket of the gateway, or of the API if the gateway has one.
+// passedSockets returns the sockets that the parent process has passed in the way of systemd (sd_listen_fds(3)). The
+// function environ returns the value of an environment variable. LISTEN_PID is the id of this process, and LISTEN_FDS
+// the number of passed sockets. LISTEN_FDNAMES may have a name for each socket: gateway or api. A socket without such a
+// name becomes the socket of the gateway, or of the API if the gateway has one.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil

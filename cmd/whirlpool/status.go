@@ -356,7 +356,8 @@ func (r *remote) keptEvents(query client.EventQuery) error {
 	return err
 }
 
-// events prints the events that query selects. It calls arrived when the response begins, and when an event arrives.
+// events prints the events that query selects. It calls the function arrived when the response begins, and when an
+// event arrives.
 func (r *remote) events(ctx context.Context, query client.EventQuery, arrived func()) error {
 	r.api.HTTP.Timeout = 0 // no timeout, because the response does not end
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: arrived})

@@ -56,8 +56,8 @@ const topRows = 200
 var topSorts = map[string]string{"proxy": "id", "state": "-state", "region": "region", "in_flight": "-in_flight",
 	"per_s": "-last_used", "uses": "-uses", "success": "success_rate", "latency": "-avg_latency"}
 
-// topList returns the parameters with which top reads proxies from the API. If the filter of q is the name of a
-// state, or the beginning of such a name, they select the proxies in this state. Otherwise they select the proxies
+// topList returns the parameters with which top reads proxies from the API. If the filter of q is the name of a state,
+// or the beginning of such a name, the parameters select the proxies in this state. Otherwise they select the proxies
 // that contain the text of the filter.
 func topList(q top.Query) client.List {
 	l := client.List{Sort: topSorts[q.Sort], Limit: topRows, Text: q.Filter}

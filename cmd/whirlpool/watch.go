@@ -27,10 +27,10 @@ const (
 	lookEvery = 2 * time.Second
 )
 
-// watch reloads the configuration when the configuration file changes, or a file that the configuration names. It
-// finds a change in place, by rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the
-// files. If w is nil, there are no notifications, and watch only checks the files at the interval lookEvery. seen is
-// the fingerprint of the files (fingerprint) that are in force.
+// watch reloads the configuration when the configuration file changes, or a file that the configuration names. It finds
+// a change in place, by rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files.
+// If w is nil, there are no notifications, and watch only checks the files at the interval lookEvery. The parameter
+// seen is the fingerprint of the files that are in force.
 func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
@@ -50,7 +50,7 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 		// After each reload the files are checked again, because they may have changed while the reload read them.
 		// The wait before this check is maxSettle. Without the wait, a file that a program writes for a minute would
 		// be read all the time.
-		var waiting time.Time // since when a changed list is not read because it still changes; zero if there is none
+		var waiting time.Time // time since which a changed list waits, because it still changes; zero if none waits
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {

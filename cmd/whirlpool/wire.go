@@ -231,7 +231,7 @@ func (g *gateway) keptLists() string {
 	return ""
 }
 
-// dryRun checks what package config cannot check: that the plugins can be loaded, and that the plugins exist that the
+// dryRun checks what package config cannot check: that the plugins can be loaded, and that each plugin exists that the
 // configuration names. It returns a warning for each uploaded plugin that cannot be used.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)

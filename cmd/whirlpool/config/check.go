@@ -22,7 +22,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// check adds a fault for each value that breaks a rule which the types and range tags of Config do not express.
+// check adds a fault for each value that breaks a rule. It leaves out the rules that the types and range tags of Config
+// express: these were checked before.
 func (l *loader) check() {
 	c := &l.cfg
 	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen},
@@ -124,7 +125,8 @@ func (l *loader) egress() {
 	}
 }
 
-// breaker checks the settings of a breaker, and reports whether they are valid. key is the key of their table.
+// breaker checks the settings of a breaker, and reports whether they are valid. The parameter key is the key of their
+// table.
 func (l *loader) breaker(key string, b Breaker) bool {
 	before := len(l.faults)
 	if b.FailureThreshold < 1 {
@@ -206,7 +208,7 @@ func (l *loader) overrideMode(key, mode string) {
 	}
 }
 
-// targetRules checks the egress rules in a list (package egress). key is the key of the list.
+// targetRules checks the egress rules in a list (package egress). The parameter key is the key of the list.
 func (l *loader) targetRules(key string, rules []string) {
 	var wrong *egress.RuleError
 	if errors.As(access.CheckRules(rules), &wrong) {

@@ -1,6 +1,6 @@
-// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then flags. Each
-// of these sources replaces the values of those before it. The package reports all errors in the configuration, each
-// with file, line, key and value. No other package imports koanf.
+// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then flags. The
+// values of each source replace the values of the sources before it. The package reports all errors in the
+// configuration, each with file, line, key and value. No other package imports koanf.
 package config
 
 import (
@@ -140,11 +140,11 @@ type API struct {
 	Keys   []Key  `koanf:"keys" json:"keys"`
 }
 
-// Key is a key of the API.
+// Key is a key of the API. A client logs in with Key, or with a client certificate that has the name Certificate.
 type Key struct {
 	Name        string          `koanf:"name" json:"name"`
 	Key         upstream.Secret `koanf:"key" json:"key"`
-	Certificate string          `koanf:"certificate" json:"certificate,omitempty"` // its name; in place of Key
+	Certificate string          `koanf:"certificate" json:"certificate,omitempty"`
 	Role        string          `koanf:"role" json:"role"`
 }
 
@@ -284,7 +284,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// applyTo returns a copy of b in which each setting that o has replaces the setting of b.
+// applyTo returns a copy of b. In the copy, each setting that is set in o replaces the setting of b.
 func (o *OwnBreaker) applyTo(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -378,7 +378,7 @@ type State struct {
 type Cluster struct {
 	URL  StoreURL `koanf:"url" json:"url"`   // of the store; "" for no cluster
 	Name string   `koanf:"name" json:"name"` // of the cluster
-	Node string   `koanf:"node" json:"node"` // name of this gateway in it; "" for one made from the host name
+	Node string   `koanf:"node" json:"node"` // of this gateway in the cluster; if "", it is made from the host name
 }
 
 // StoreURL is the URL of a cluster's store. Its text form has no credentials.
@@ -537,8 +537,8 @@ func (c *Config) Sizes() map[string]int { return c.sizes }
 // ProxyCount returns the number of configured proxies, including those of proxy lists.
 func (c *Config) ProxyCount() int { return max(len(c.specs), c.released) }
 
-// ReleaseProxies frees the memory of the configured proxies. After it, Engine returns no proxies; ProxyCount stays
-// the same.
+// ReleaseProxies frees the memory of the configured proxies. After that, Engine returns no proxies. The result of
+// ProxyCount stays the same.
 func (c *Config) ReleaseProxies() { c.released, c.specs = c.ProxyCount(), nil }
 
 // The decoder and the encoder use the methods of these interfaces. If a type lacked its method, they would use the

@@ -21,7 +21,7 @@ func (l *loader) contradictions() {
 	}
 	for _, pair := range []struct {
 		useless bool
-		key     string // the warning is about this key, and only given if it is set
+		key     string // the warning is about this key, and is given only if the key is set
 		text    string
 	}{
 		{c.Timeouts.Connect > c.Timeouts.Attempt, "timeouts.connect", fmt.Sprintf(
@@ -75,8 +75,8 @@ func (l *loader) set(key string) bool {
 	return inFile || flag || l.fromEnv[key] != ""
 }
 
-// bothLists adds a warning for each rule that is both in the list allow and in the list deny. key is the key of
-// allow.
+// bothLists adds a warning for each rule that is both in the list allow and in the list deny. The parameter key is the
+// key of the list allow.
 func (l *loader) bothLists(key string, allow, deny []string) {
 	for _, rule := range allow {
 		if slices.Contains(deny, rule) {
@@ -85,9 +85,9 @@ func (l *loader) bothLists(key string, allow, deny []string) {
 	}
 }
 
-// sameProxy adds a warning for each proxy of [[proxies]] or --proxy that has the same address as one before it. It
-// adds one more warning if proxies of the proxy lists have these addresses, too. A proxy whose credentials have a
-// template gets no warning, because two such proxies can have different exit addresses.
+// sameProxy adds a warning for each proxy of [[proxies]] or --proxy that has the same address as a proxy before it. It
+// adds one more warning if proxies of the proxy lists have an address of [[proxies]] or --proxy, too. A proxy whose
+// credentials have a template gets no warning, because two such proxies can have different exit addresses.
 func (l *loader) sameProxy() {
 	first := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {
@@ -113,7 +113,7 @@ func (l *loader) sameProxy() {
 	}
 }
 
-// onceOnly adds a warning about the key if first has the address a. Otherwise it adds a to first.
+// onceOnly adds a warning about the key if the map already has the address a. Otherwise it adds a to the map.
 func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
 	if a.Templated() {
 		return

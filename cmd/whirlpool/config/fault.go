@@ -50,8 +50,8 @@ func (l *loader) fault(key string, value any, msg string) {
 	l.faults = append(l.faults, l.place(key, value, msg+similarChoice(key, value)))
 }
 
-// place returns a fault of the key. Its File and Line are where the key was set: a file with a line, the command
-// line, or an environment variable. The fault includes the value unless the value may be a secret.
+// place returns a fault of the key. The File and Line of the fault are where the key was set: a file with a line, the
+// command line, or an environment variable. The fault includes the value unless the value may be a secret.
 func (l *loader) place(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
@@ -74,8 +74,9 @@ func (l *loader) place(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey returns a key for use in a fault. It masks the key from the first part on that needs quotes in TOML. No
-// known key has such a part, so the part may be a credential that the user has written on the left side of a "=".
+// maskedKey returns a key for use in a fault. If a part of the key needs quotes in TOML, maskedKey masks this part and
+// all parts after it. No known key has such a part, so the part may be a credential that the user has written on the
+// left side of a "=".
 func maskedKey(key string) string {
 	odd := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -98,6 +99,6 @@ func secret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault for an error that was found when the configuration was used, after it was loaded. Its File
-// and Line are where the key was set.
+// Fault returns a fault for an error that was found in the use of a loaded configuration. The File and Line of the
+// fault are where the key was set.
 func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }

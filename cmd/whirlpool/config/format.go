@@ -43,8 +43,8 @@ func values(doc []byte) (map[string]any, error) {
 	return tree, err
 }
 
-// keyValueRange has the offsets in a document at which a key, its "=" and its value begin. end is the offset after
-// the value.
+// keyValueRange has the offsets in a document at which a key, its "=" and its value begin. The field end is the offset
+// after the value.
 type keyValueRange struct{ key, equals, value, end int }
 
 // formatter formats one document.
@@ -140,8 +140,8 @@ func stringLength(text []byte) int {
 	return len(text)
 }
 
-// formattedLine is a line of the output. If the line has a value and a comment after it, comment is that comment.
-// text is everything else.
+// formattedLine is a line of the output. If the line has a comment after a value, the field comment is this comment.
+// The field text is the rest of the line.
 type formattedLine struct {
 	text, comment string
 	column        int // column of comment in the document, in bytes; 0 if there is no comment
@@ -171,7 +171,7 @@ func (f *formatter) format() []byte {
 	return join(lines)
 }
 
-// lineEnd returns the offset at which the line ends that contains the offset at.
+// lineEnd returns the offset of the end of a line. The parameter at is an offset within the line.
 func lineEnd(doc []byte, at int) int {
 	if end := bytes.IndexByte(doc[at:], '\n'); end >= 0 {
 		return at + end

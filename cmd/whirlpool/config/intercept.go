@@ -88,12 +88,12 @@ func (l *loader) interceptedHosts(authority *intercept.Authority) {
 // warning.
 const expiresSoon = 30 * 24 * time.Hour
 
-// private reports whether no user except the owner of a file can access it. If other users can access the file,
-// private adds a fault.
+// private reports whether only the owner of a file can access the file. If other users can access it, private adds a
+// fault.
 func (l *loader) private(key, path string) bool {
 	info, err := os.Stat(l.relative(path))
 	if err != nil {
-		return true // the caller reads the file next, which adds the fault
+		return true // the caller reads the file next, and adds the fault
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		l.fault(key, nil, fmt.Sprintf("has the mode %04o, so other users can use it to pose as any host: chmod 600 %s",

@@ -75,7 +75,7 @@ func Examine(src Source) (*Config, error) {
 	l.cfg.sizes = map[string]int{}
 	tree := l.read()
 	if len(l.faults) > 0 {
-		l.decode("", strict.TOML, tree, &l.cfg) // reports wrong keys and values, too, where the syntax is right
+		l.decode("", strict.TOML, tree, &l.cfg) // beside the syntax errors, reports wrong keys and values
 		return nil, l.err()
 	}
 	l.decode("", strict.TOML, tree, &l.cfg)
@@ -114,7 +114,7 @@ func (l *loader) err() error {
 // read merges the file, the environment and the flags into one tree of values by key.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
-	var proxies any // [[proxies]] of the file; kept out of koanf, which copies its values: slow for thousands
+	var proxies any // [[proxies]] of the file; not in k, because koanf would copy it, and a long list is slow to copy
 	if l.src.File != "" {
 		doc, err := l.readFile(l.src.File, maxConfig)
 		switch {
@@ -193,8 +193,8 @@ func listOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes the table tree into to, and adds a fault for each error in the table. path is the key of the table.
-// decode returns true if it has added no fault.
+// decode decodes a table, the parameter tree, into the value to. It adds a fault for each error in the table. The
+// parameter path is the key of the table. decode returns true if it has added no fault.
 func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
 	before := len(l.faults)
 	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
@@ -299,8 +299,8 @@ func (l *loader) policy() {
 // anyStrategy permits every name of a backoff, because the engine checks the name later.
 func anyStrategy(string) bool { return true }
 
-// override decodes the fields of a retry policy in table into o. It decodes key by key, and adds a fault for each
-// wrong key. path is the key of the table.
+// override decodes a table with fields of a retry policy into o. It decodes key by key, and adds a fault for each wrong
+// key. The parameter path is the key of the table.
 func (l *loader) override(path string, table map[string]any, o *retry.Override) {
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		value := table[key]

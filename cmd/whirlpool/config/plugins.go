@@ -91,8 +91,8 @@ func (l *loader) plugins() {
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// module checks the keys of a plugin that determine from where its module comes. key is the key of the plugin's
-// table.
+// module checks the keys of a plugin that determine where its module comes from. The parameter key is the key of the
+// plugin's table.
 func (l *loader) module(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":

@@ -63,7 +63,7 @@ func (l *loader) proxies() {
 		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
 			l.fault(key+"."+bad.Field, nil, bad.Msg)
 		}
-		if len(l.faults) > before { // otherwise the pool would report the same faults
+		if len(l.faults) > before { // without this, the pool would report the same faults again
 			continue
 		}
 		c.specs = append(c.specs, spec)
@@ -101,8 +101,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// fetched checks pool.urls, and adds the proxies of the fetched lists. If a list has not been fetched, fetched adds
-// none of its proxies.
+// fetched checks pool.urls, and adds the proxies of the fetched lists. A list that has not been fetched adds no
+// proxies.
 func (l *loader) fetched() {
 	for i, u := range l.cfg.Pool.URLs {
 		key := fmt.Sprintf("pool.urls[%d]", i)
@@ -139,8 +139,8 @@ type fetchResult struct {
 	err  error
 }
 
-// fetch returns the results for the lists of pool.urls, in this order. It fetches the lists that Source.Fetched does
-// not have, if Source.Fetch is set.
+// fetch returns the result for each list of pool.urls, in the same order. If Source.Fetch is set, it fetches the lists
+// that Source.Fetched does not have.
 func (l *loader) fetch() []fetchResult {
 	results := make([]fetchResult, len(l.cfg.Pool.URLs))
 	var all sync.WaitGroup
@@ -195,8 +195,8 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list and adds its proxies. scheme is the scheme for lines without a scheme; "" stands for
-// http. key is the key of the list in faults.
+// list reads one proxy list and adds its proxies. scheme is the scheme for lines without a scheme; "" stands for http.
+// The parameter key is the key of the list in faults.
 func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -218,7 +218,8 @@ func (l *loader) list(path, scheme, key string) {
 	l.parse(path, data, scheme, key)
 }
 
-// parse adds the proxies of the list data. name is the name of the list in messages, and key its key in faults.
+// parse adds the proxies of a list. The parameter data is the text of the list, name its name in messages, and key its
+// key in faults.
 func (l *loader) parse(name string, data []byte, scheme, key string) {
 	taken := map[string]bool{}
 	for _, s := range l.cfg.specs {

@@ -15,7 +15,7 @@ import (
 var envReference = regexp.MustCompile(`\{env:([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // secrets replaces references by secrets. A password or an API key of the form {env:NAME} becomes the value of the
-// environment variable. In the URL of a proxy, each {env:NAME} becomes such a value. The text in the file
+// environment variable. In the URL of a proxy, each {env:NAME} becomes the value of its variable. The text in the file
 // password_file becomes the password of its user.
 func (l *loader) secrets() {
 	c := &l.cfg

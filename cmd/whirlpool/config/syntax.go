@@ -21,10 +21,10 @@ var (
 
 // parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
 // parseTOML removes the statement with this error, and parses the document again. If it is not certain where this
-// statement ends, parseTOML removes the lines up to the next table. It stops if the error may be a consequence of a
-// bracket or quote that is opened before it and not closed. The result has the values of the statements that were not
-// removed; it is nil if parseTOML stops before all errors are removed. parseTOML sets l.lines unless the result is
-// nil.
+// statement ends, parseTOML removes the lines up to the next table. A bracket or quote that is opened before the error,
+// and not closed, may be the cause of the error. In this case parseTOML stops. The result has the values of the
+// statements that were not removed; it is nil if parseTOML stops before all errors are removed. parseTOML sets l.lines
+// unless the result is nil.
 func (l *loader) parseTOML(doc []byte) map[string]any {
 	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
 	for n := 0; ; n++ {

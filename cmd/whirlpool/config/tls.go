@@ -20,8 +20,8 @@ type TLS struct {
 	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM: authorities of client certificates
 }
 
-// listener reads the files of t, and returns the TLS settings of the listener; nil without TLS. A change of one of
-// the files makes the gateway reload the configuration. key is the key of the table.
+// listener reads the files of t, and returns the TLS settings of the listener; nil without TLS. A change of one of the
+// files makes the gateway reload the configuration. The parameter key is the key of the table.
 func (l *loader) listener(key string, t TLS) *tls.Config {
 	if t == (TLS{}) {
 		return nil
@@ -41,8 +41,8 @@ func (l *loader) listener(key string, t TLS) *tls.Config {
 	return config
 }
 
-// keyPair reads a certificate and its private key. If it cannot read them, it adds a fault and returns nil. key is
-// the key of the table in the configuration.
+// keyPair reads a certificate and its private key. If it cannot read them, it adds a fault and returns nil. The
+// parameter key is the key of the table in the configuration.
 func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
 	certPEM, ok := l.pem(key+".cert", cert)
 	keyPEM, keyOK := l.pem(key+".key", private)
@@ -132,8 +132,8 @@ func ListFile(list, path string) (string, error) {
 }
 
 // loadTLS reads the TLS files of an https:// proxy. A change of one of these files makes the gateway reload the
-// configuration. list is the path or URL of the proxy list that names the files; "" if the configuration file names
-// them.
+// configuration. The parameter list is the path or URL of the proxy list that names the files; "" if the configuration
+// file names them.
 func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, error) {
 	key := listOptions{list, o}
 	if loaded, ok := l.proxyTLS[key]; ok {

@@ -57,7 +57,7 @@ type Machine struct {
 	Listen  func(address string) error            // listens at the address, and closes the listener
 	Lookup  func(ctx context.Context, host string) error
 	Now     func() time.Time
-	Synced  func() (synced, known bool) // for the clock; known is false if the system does not report synced
+	Synced  func() (synced, known bool) // of the clock; known is false if the system does not report it
 	Running bool                        // a gateway responds at the API's address
 	NoModes bool                        // Stat does not report who may read a file
 }

@@ -135,7 +135,7 @@ func (p *Proxy) Set(s Script) {
 	p.script = s
 }
 
-// Do makes the proxy respond to every request in the same way, which b determines. It is short for Set(Always(b)).
+// Do makes the proxy respond to every request as b determines. It is short for Set(Always(b)).
 func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
 
 // Refuse closes the listener and all connections, so that new connections are refused. It cannot be undone.
@@ -315,8 +315,9 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel opens a tunnel to the target at the address to, and relays until both sides have closed. It returns true if
-// the target cannot be reached: then the response is a 502, and the client connection stays open.
+// tunnel opens a tunnel to a target, and relays until both sides have closed. The parameter to is the address of the
+// target. tunnel returns true if the target cannot be reached: then the response is a 502, and the client connection
+// stays open.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {

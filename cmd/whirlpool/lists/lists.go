@@ -135,8 +135,9 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// Use makes sources the lists that the fetcher fetches. It starts to fetch each new list immediately, and uses its
-// saved version until the fetch ends. It removes the saved versions of the lists that are not in sources.
+// Use replaces the lists that the fetcher fetches by those in sources. It starts to fetch each new list immediately.
+// Until the fetch ends, the saved version of the list is in use. Use removes the saved versions of the lists that are
+// not in sources.
 func (f *Fetcher) Use(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -179,8 +180,8 @@ func (f *Fetcher) Close() {
 	f.wg.Wait()
 }
 
-// follow fetches the list s, and again after each refresh interval, until ctx ends. After a failed fetch the wait is
-// shorter (firstRetry).
+// follow fetches the list s immediately, and then after each refresh interval, until ctx ends. After a failed fetch the
+// wait is shorter than the refresh interval (firstRetry).
 func (f *Fetcher) follow(ctx context.Context, s Source) {
 	var v version
 	failures := 0
@@ -249,8 +250,8 @@ func (f *Fetcher) keep(address string, data []byte) error {
 	return state.WriteFile(state.OS{}, f.file(address), data)
 }
 
-// restore reads the saved version of a list and makes it the last good version, if the list has none. The caller
-// holds mu.
+// If a list has no last good version, restore reads the saved version of the list and makes it the last good one. The
+// caller holds mu.
 func (f *Fetcher) restore(address string) {
 	if f.dir == "" || f.data[address] != nil {
 		return
@@ -320,7 +321,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	return true, nil
 }
 
-// withoutURL returns err or, if the text of err contains the URL, its cause without the URL.
+// withoutURL returns err or, if err is a *url.Error, the cause of err. The text of a *url.Error contains the URL.
 func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {

@@ -13,7 +13,7 @@ import (
 // Usage has values from the metrics of the Go runtime (package runtime/metrics).
 type Usage struct {
 	Held       uint64 // bytes that the runtime has got from the system and has not returned
-	Cycles     uint64 // garbage collections that the runtime has started, not a call of runtime.GC
+	Cycles     uint64 // garbage collections that the runtime has started by itself, without a call of runtime.GC
 	Goroutines uint64
 }
 
@@ -24,9 +24,9 @@ const (
 	longestWait  = 2 * time.Minute
 )
 
-// Release calls free whenever the process is idle, until ctx ends. Without these calls, the process would hold the
-// memory of a burst for long: the runtime starts its next garbage collection when the heap has doubled, or after two
-// minutes (GOGC in package runtime).
+// Release calls the function free whenever the process is idle, until ctx ends. Without these calls, the process would
+// hold the memory of a burst for long: the runtime starts its next garbage collection when the heap has doubled, or
+// after two minutes (GOGC in package runtime).
 //
 // The process is idle if the runtime has started no garbage collection, and Release has not called free, during a
 // time called the wait. The wait is 4 s at first. After a call of free that returns less than an eighth of the

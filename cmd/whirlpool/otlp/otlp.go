@@ -29,7 +29,7 @@ import (
 // Settings are the settings of an Exporter.
 type Settings struct {
 	Endpoint string  // URL, such as http://127.0.0.1:4318/v1/traces; "" exports nothing
-	Ratio    float64 // share that is exported of the requests whose client sends no trace, 0 to 1
+	Ratio    float64 // share of requests to export, 0 to 1; for requests whose client sends no trace
 }
 
 // CheckEndpoint returns an error unless endpoint can be Settings.Endpoint.
