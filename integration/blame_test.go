@@ -119,6 +119,39 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 	}
 }
 
+// A target for which every proxy refuses the tunnel becomes suspect: the requests for it get one attempt and no wait.
+// In a pool of two, the third attempt would follow after the backoff.
+func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
+	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
+	refused := strings.Replace(good, "127.0.0.1", "localhost", 1)
+	w := start(t, 2, steady+"[retry]\nbase_delay = 0.1\n")
+	for _, f := range w.fakes {
+		f.Set(byHost(map[string]lab.Behaviour{"localhost": lab.Status(403)}))
+	}
+	attempts := func(target string, status int) string {
+		got, h, c := w.connect(target)
+		c.Close()
+		require.Equal(t, status, got)
+		return h.Get("X-Whirlpool-Attempts")
+	}
+	for range 3 {
+		require.Equal(t, "3", attempts(refused, 403))
+	}
+	latest := "3"
+	requestUntil(t, "the target is suspect", func(int) { latest = attempts(refused, 403) },
+		func() bool { return latest == "1" })
+	assert.Equal(t, map[string]int{"closed": 2}, w.states())
+	assert.Equal(t, "1", attempts(good, 200))
+
+	for _, f := range w.fakes {
+		f.Do(lab.OK())
+	}
+	assert.Equal(t, "1", attempts(refused, 200))
+	assert.Eventually(t, func() bool {
+		return w.json("/targets")["targets"].([]any)[0].(map[string]any)["suspect"] == false
+	}, patience, 10*time.Millisecond)
+}
+
 // The same is true in tunnels: the target resets the connection after the ClientHello.
 func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 	dead := coretest.Serve(t, func(c net.Conn) {

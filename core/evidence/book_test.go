@@ -122,6 +122,23 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
+// Refused attempts make a target suspect, but count against no proxy.
+func TestSuspectAfterRefusals(t *testing.T) {
+	l := NewLedger(Config{})
+	for i := range suspectFailures {
+		require.False(t, l.Suspect(site(0)), i)
+		a := try(nil, uint64(i%2)+1, 0, time.Second)
+		a.Peers = 1
+		l.RefusedByAll(&a)
+	}
+	require.True(t, l.Suspect(site(0)))
+	var b Book
+	a := try(&b, 1, 0, time.Second)
+	l.Served(&a)
+	require.False(t, l.Suspect(site(0)))
+	require.Zero(t, b.Why(l).Failures)
+}
+
 // A target that bans proxies may serve those that have not been tried, so it is not suspect so soon.
 func TestSuspectDespiteBans(t *testing.T) {
 	l := NewLedger(Config{})

@@ -163,6 +163,10 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	return f
 }
 
+// RefusedByAll records an attempt through a proxy that refused the request, if no other proxy served the request. The
+// attempt counts as a failure of the target, and not of the proxy.
+func (l *Ledger) RefusedByAll(a *Attempt) { l.findOrAdd(a.Target).addFailure(a) }
+
 // HasServed reports whether a proxy of the pool has ever had a success.
 func (l *Ledger) HasServed() bool { return l.hasServed.Load() }
 

@@ -184,7 +184,11 @@ func (ex *Exchange) releaseDeferred() {
 		return
 	}
 	for i := range ex.deferred {
-		ex.deferred[i].lease.Release()
+		d := &ex.deferred[i]
+		if ex.result.Final != core.FinalSuccess {
+			d.lease.SettleUnserved(&d.outcome)
+		}
+		d.lease.Release()
 	}
 	clear(ex.deferred)
 	ex.deferred = ex.deferred[:0]

@@ -82,8 +82,8 @@ func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Durati
 // retried nevertheless, to detect when the target has recovered.
 func (ex *Exchange) suspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
-	if targets == nil || ex.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget ||
-		!targets.Suspect(ex.request.Target) {
+	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.Refuses(o.Cause)
+	if targets == nil || ex.retry.triedAsUsual || !mayBeTarget || !targets.Suspect(ex.request.Target) {
 		return false
 	}
 	ex.retry.triedAsUsual = targets.TryAsUsual(ex.request.Target, ex.event.Ended.Sub(ex.tuning.Epoch))

@@ -51,6 +51,21 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	return found
 }
 
+// SettleUnserved settles an attempt whose charge depended on another proxy, and no other proxy has served the request.
+// The proxy is not charged. If it refused the request (verdict.Refuses), the target counts as failing.
+func (l *Lease) SettleUnserved(o *core.Outcome) {
+	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.Refuses(o.Cause) {
+		return
+	}
+	l.settled = true
+	u := l.Proxy
+	a := evidence.Attempt{
+		Proxy: u.Hash(), Target: l.Target, At: l.endOf(o), Peers: u.pool.others(u),
+	}
+	a.Bans = u.pool.avoided.Of(l.Target.Hash).Any(a.At)
+	u.pool.ledger.RefusedByAll(&a)
+}
+
 // removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
 // in the window yet are removed by the next call.
 func (u *Upstream) removeWithdrawn() {

@@ -84,6 +84,13 @@ func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
 // Ruled reports whether c follows from a ruling of a judge, or from a rule, about a response.
 func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= RuleFinal }
 
+// Refuses reports whether c means that a proxy refused the request, for a reason that the target may have caused. Such
+// an attempt is charged to the proxy only if another proxy serves the request. If no proxy does, the target counts as
+// failing.
+func Refuses(c core.Cause) bool {
+	return c == TunnelRefused || c == ProxyForbids || c == TargetCertificate
+}
+
 // row lists the consequences of a cause. The function adjust applies the exceptions.
 type row struct {
 	word     string // stable name in snake_case
