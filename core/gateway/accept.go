@@ -74,7 +74,7 @@ const (
 	maxWaited = 500 * time.Millisecond
 )
 
-// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see place).
+// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see the method place).
 func (a *acceptor) admit(raw net.Conn, f newFront) {
 	if config := a.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
@@ -118,9 +118,9 @@ const (
 	tooFewFiles  = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// place makes a place for a new client. If there is no place, it evicts a client that has kept the gateway waiting
-// for long. If there is no such client and the obstacle is the number of file descriptors, it waits for a while.
-// place returns "" if it has made a place, otherwise the reason why there is no place.
+// The method place makes a place for a new client. If there is no place, it evicts a client that has kept the gateway
+// waiting for long. If there is no such client, and file descriptors are short, it waits for a while. It returns "" if
+// it has made a place, otherwise the reason why there is no place.
 func (a *acceptor) place(c *connection) (why string) {
 	evicted := false
 	for a.behind = false; ; a.behind = true {
@@ -214,7 +214,7 @@ func (s *Server) evict(client netip.Addr) bool {
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 
-// maxRefusing is the maximum number of goroutines in which refuse sends responses.
+// maxRefusing is the maximum number of goroutines that send error responses to clients without a place.
 const maxRefusing = 64
 
 // refusals returns the maximum number of clients that are refused at the same time, each in a goroutine of its own.
@@ -226,10 +226,10 @@ func (s *Server) refusals() int32 {
 	return maxRefusing
 }
 
-// refuse sends an error response to a client without a place. A new goroutine sends it, because this may take half a
-// second. If the number of such goroutines has reached the maximum (the method refusals), refuse starts no goroutine.
-// A plain TCP client then gets the response almost immediately, and its connection is closed. A TLS connection is
-// closed without a response.
+// The method refuse sends an error response to a client without a place. A new goroutine sends the response, because
+// this may take half a second. If the number of such goroutines has reached the maximum (see refusals), the method
+// starts no goroutine. A plain TCP client then gets the response almost immediately, and its connection is closed. A
+// TLS connection is closed without a response.
 func (s *Server) refuse(c *connection, f newFront, why string) {
 	c.refused = &why
 	if s.refusing.Add(1) > s.refusals() {
@@ -255,8 +255,8 @@ const (
 	hastyWait   = 200 * time.Microsecond // if many other clients are being refused
 )
 
-// refuseAfter sends the error response when the client has sent something, or after the duration wait. It does not
-// wait if the client speaks TLS, or if the client has already sent nothing for longer than wait.
+// refuseAfter sends the error response when the client has sent something, or after the given wait. It does not wait if
+// the client speaks TLS, or if the client has already sent nothing for longer than that.
 func (s *Server) refuseAfter(c *connection, f newFront, wait time.Duration) {
 	front := f(s, c)
 	tcp, plain := c.raw.(*socket.Conn)

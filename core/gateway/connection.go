@@ -18,7 +18,7 @@ import (
 // connection is one client connection with its deadlines. A front speaks a protocol on it. The methods drain, close
 // and unread may be called from any goroutine, all other methods only from the goroutine that serves the connection.
 type connection struct {
-	parking sync.Mutex // held by park and unpark, and by the methods that any goroutine may call
+	parking sync.Mutex // held by the methods park and unpark, and by those that any goroutine may call
 
 	base   net.Conn      // the connection that the listener accepted; it does not change
 	raw    net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
@@ -39,7 +39,7 @@ type connection struct {
 	stream  bool       // the connection carries the streams of an HTTP/2 connection, one at a time
 }
 
-// newConnection wraps a connection that a listener has accepted. The caller must call end.
+// newConnection wraps a connection that a listener has accepted. The caller must call its method end.
 func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
 	raw = socket.Wrap(raw)
 	c := &connection{base: raw, raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
@@ -67,8 +67,8 @@ func below(c net.Conn) *socket.Conn {
 	}
 }
 
-// park removes the connection from the runtime's poller, if it is plain TCP. Until unpark, nothing
-// may be read or written, and deadlines have no effect.
+// park removes the connection from the runtime's poller, if it is plain TCP. Until the call of unpark, nothing may be
+// read or written, and deadlines have no effect.
 func (c *connection) park() {
 	c.parking.Lock()
 	defer c.parking.Unlock()
@@ -141,10 +141,10 @@ const (
 )
 
 // linger gives a client time to read the last response if the client is still sending. If the gateway closed the
-// connection immediately, the system would reset the connection, and many clients do not read the response before
-// they have sent everything. Therefore linger closes only the sending direction. It then reads and discards the
-// client's bytes until the client closes the connection or a timeout passes. unfinished is set if the request's body
-// has not been read completely. A drain ends linger.
+// connection immediately, the system would reset the connection, and many clients do not read the response before they
+// have sent everything. Therefore linger closes only the sending direction. It then reads and discards the client's
+// bytes until the client closes the connection or a timeout passes. The parameter unfinished is true if the request's
+// body has not been read completely. A drain ends the wait.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
@@ -154,7 +154,7 @@ func (c *connection) linger(unfinished bool) {
 		return
 	case c.refused != nil:
 		wait, limit = lingerRefused, lingerRefused
-	case c.draining(): // the phase stays busy, so that drain does not end the short wait
+	case c.draining(): // the phase stays busy, so that the method drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -191,8 +191,8 @@ func (c *connection) discardUnread() {
 	}
 }
 
-// reset makes the next close send a TCP reset after the bytes that have already been written. The client then gets an
-// error instead of a regular end of the connection.
+// reset prepares the connection for a TCP reset: when the connection is closed, the reset follows the bytes that have
+// already been written. The client then gets an error instead of a regular end of the connection.
 func (c *connection) reset() {
 	if tcp := below(c.raw); tcp != nil {
 		tcp.SetLinger(0)

@@ -7,10 +7,10 @@ import (
 )
 
 // readDeadline sets the read deadline of a client connection; nothing else may set this deadline. The goroutine that
-// reads sets the deadline before each read. Two methods make the pending read return, and may be called from other
-// goroutines: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of a request's
-// body is not needed any more. If the method set runs at the same time, the effect of drain and stop is not lost:
-// after set has set the deadline, it checks the fields draining and stopped.
+// reads sets the deadline before each read. Other goroutines may call the methods drain and stop, which make the
+// pending read return. They call drain when the gateway shuts down and the connection is idle. They call stop when the
+// rest of a request's body is not needed any more. The effect of these calls is not lost if the method set runs at the
+// same time: after setting the deadline, it checks the fields draining and stopped.
 type readDeadline struct {
 	conn     net.Conn
 	draining *atomic.Bool // set by the gateway when it drains
@@ -111,14 +111,14 @@ func (d *readDeadline) awaitRest(until time.Time) {
 	}
 }
 
-// await sets the deadline for all reads except that of the next request (awaitRequest). The zero time means no
+// await sets the deadline of any read except the read of the next request (see awaitRequest). The zero time means no
 // deadline.
 func (d *readDeadline) await(until time.Time) {
 	d.idle = time.Time{}
 	d.set(until)
 }
 
-// set sets the deadline. Unlike await, set may be called from any goroutine.
+// The method set sets the deadline. Unlike await, it may be called from any goroutine.
 func (d *readDeadline) set(until time.Time) {
 	d.conn.SetReadDeadline(until)
 	if d.stopped.Load() || d.phase.Load() != busy && d.draining.Load() {
@@ -126,8 +126,8 @@ func (d *readDeadline) set(until time.Time) {
 	}
 }
 
-// enter changes the phase. It does not check for a drain: if the gateway drains, the next call of set makes the read
-// of an idle connection return.
+// enter changes the phase. It does not check for a drain: if the gateway drains, the next call of the method set makes
+// the read of an idle connection return.
 func (d *readDeadline) enter(phase int32) {
 	if before := d.phase.Load(); d.places != nil && (before == idle) != (phase == idle) {
 		d.places.enter(phase != idle)
@@ -136,21 +136,21 @@ func (d *readDeadline) enter(phase int32) {
 	d.silent = 0
 }
 
-// drain makes the pending read return if no request is in flight. The gateway sets draining before
-// it calls drain.
+// drain makes the pending read return if no request is in flight. The gateway sets the field draining before it calls
+// this method.
 func (d *readDeadline) drain() {
 	if d.phase.Load() != busy {
 		d.conn.SetReadDeadline(aLongTimeAgo)
 	}
 }
 
-// stop makes the pending read of a request's body return. Each read between stop and resume returns immediately.
+// stop makes the pending read of a request's body return. Until the call of resume, each read returns immediately.
 func (d *readDeadline) stop() {
 	d.stopped.Store(true)
 	d.conn.SetReadDeadline(aLongTimeAgo)
 }
 
-// resume ends the effect of stop.
+// resume ends the effect of the method stop.
 func (d *readDeadline) resume() {
 	d.idle = time.Time{}
 	d.stopped.Store(false)

@@ -150,7 +150,7 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke er
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
 	relayed.ClientLeft, r.log.left = left, left
-	// While the request body is still streamed, the silence may be the client's.
+	// While the request body is still streamed, the silence may be due to the client.
 	if left && broke != nil && r.forward.Request.Rest == nil {
 		relayed.Silent, relayed.Measured = r.ended.Sub(r.silent), measured
 	}
@@ -240,8 +240,8 @@ func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke er
 	}
 }
 
-// watchAfter is a time without bytes from the proxy in the body of a response. After that time, leaveWatch watches
-// the client, because the client may leave.
+// watchAfter is the time after which leaveWatch begins to watch the client, if no bytes of a response's body arrive
+// from the proxy. The client may leave while it waits for them.
 const watchAfter = time.Second
 
 // limitSilence sets the deadline for the next bytes of a response's body.

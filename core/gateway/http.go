@@ -30,13 +30,13 @@ type cache struct {
 	region      string
 	strict      bool
 	accepted    string             // last accepted Proxy-Authorization
-	acceptedBy  *settings          // the settings with which accepted was accepted
-	account     *access.Account    // the user who logged in with accepted; nil without users
-	options     session.Options    // the options of the user name in accepted
-	override    string             // last override: X-Whirlpool-Retry, or that of the option retry
-	base        *retry.Policy      // the policy over which override was merged
-	mode        retry.OverrideMode // the override mode with which policy was computed
-	policy      *retry.Policy      // override merged over base
+	acceptedBy  *settings          // the settings in force when it was accepted
+	account     *access.Account    // the user who logged in with it; nil without users
+	options     session.Options    // the options of the user name in it
+	override    string             // last override: X-Whirlpool-Retry, or the option retry of the user name
+	base        *retry.Policy      // the policy over which the override was merged
+	mode        retry.OverrideMode // the override mode of that merge
+	policy      *retry.Policy      // the result of that merge
 }
 
 func newHTTPFront(s *Server, c *connection) front {

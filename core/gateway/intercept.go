@@ -27,8 +27,8 @@ import (
 // (docs/interception.md).
 type Intercept struct {
 	Authority *intercept.Authority // signs the certificates that clients get
-	// Names reports whether the tunnels of a user to a target are intercepted. host is in lower case and has no port;
-	// user is "" if the gateway has no users.
+	// Names reports whether the tunnels of a user to a target are intercepted. The host is in lower case and has no
+	// port. The user is "" if the gateway has no users.
 	Names func(host string, port uint16, user string) bool
 }
 
@@ -38,8 +38,8 @@ type interception struct {
 	tls *tls.Config // for the TLS connections with intercepted clients
 }
 
-// interceptionOf returns the interception for the new settings set. before is the previous interception. If both have
-// the same authority, the result has the authority object of before, with its certificates and its TLS sessions.
+// interceptionOf returns the interception for new settings. The parameter before is the interception until now. If the
+// authority is the same, the result keeps the certificates and TLS sessions that the interception had until now.
 func interceptionOf(set *Intercept, before *interception) *interception {
 	if set == nil {
 		return nil
@@ -75,8 +75,8 @@ type rereadConn struct {
 // errNotIntercepted is the error of the handshake with a client whose server name is not intercepted.
 var errNotIntercepted = errors.New("no rule intercepts the server name of the client, or the authority excludes it")
 
-// choose sets the name in the certificate: the server name in the ClientHello. If the ClientHello has no server name,
-// it is the host of the CONNECT.
+// choose sets the name in the certificate. It is the server name in the ClientHello or, without a server name, the host
+// of the CONNECT. If the server name is not intercepted, choose returns an error.
 func (c *rereadConn) choose(serverName string) error {
 	name := normalName(serverName)
 	if name != "" && name != c.host && !c.permits(name) {
@@ -134,7 +134,7 @@ type inner struct {
 	credentials []byte              // the CONNECT's Proxy-Authorization; nil without this field
 	fields      []http1.Field       // the CONNECT's X-Whirlpool-* fields
 
-	// The fields below change with each request. Therefore each front has a copy of the inner.
+	// The fields below change with each request. Therefore each front has a copy of this struct.
 	named    proxyhttp.Authority // the host of the last request
 	absolute []byte              // the URL of the last request
 }
@@ -144,8 +144,8 @@ type inner struct {
 // server.
 const firstByteWait = 2 * time.Second
 
-// intercepted returns the interception of a tunnel to the target to; nil if the tunnel is not intercepted. The
-// account a is that of the user; it is nil if the gateway has no users.
+// intercepted returns the interception of a tunnel; nil if the tunnel is not intercepted. The parameter to is the
+// tunnel's target. The parameter a is the user's account; it is nil if the gateway has no users.
 func (s *Server) intercepted(set *settings, to *proxyhttp.Authority, a *access.Account) *interception {
 	i := set.intercept
 	if i == nil || !i.Names(to.Host, portOf(to.HostPort), nameOf(a)) {
@@ -167,7 +167,7 @@ func nameOf(a *access.Account) string {
 }
 
 // intercept serves the client of a CONNECT in place of the target, if the target is intercepted and the client speaks
-// TLS. If intercept returns false, the request must be served as a CONNECT. In that case the field r.established is
+// TLS. If the method returns false, the request must be served as a CONNECT. In that case the field r.established is
 // set if the client has already got the response to the CONNECT.
 func (r *request) intercept() (served bool) {
 	if r.inner != nil {
@@ -249,7 +249,8 @@ func (c *connection) intercept(s *Server, i *interception, in *inner) (served bo
 	return served || ended != nil, ended
 }
 
-// endingOf returns the fields of the access log for the result ended of connection.intercept.
+// endingOf returns two fields of the access log: left (the client has left) and code. The argument is the second result
+// of connection.intercept.
 func endingOf(ended error) (left bool, code string) {
 	if ended == executor.ErrShutdown {
 		return false, "shutting_down"

@@ -18,8 +18,8 @@ type loan struct {
 	lent *[]byte // the pool's pointer to buf
 }
 
-// take borrows a buffer if the loan has none, and returns the buffer with length 0. The caller
-// appends to it and stores the result in buf.
+// take borrows a buffer if the loan has none, and returns the buffer with length 0. The caller appends to it and stores
+// the result in the field buf.
 func (l *loan) take() []byte {
 	if l.lent == nil {
 		l.lent = l.from.Get().(*[]byte)

@@ -23,7 +23,7 @@ type logEntry struct {
 // logs reports whether requests are written to the access log.
 func (s *Server) logs() bool { return s.AccessLog != nil && s.AccessLog.On() }
 
-// logRequest counts the bytes of the request, which has ended, and writes it to the access log.
+// logRequest counts the bytes of the request, which has ended, and writes the request to the access log.
 func (r *request) logRequest() {
 	if r.log.ran {
 		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.out.sent, r.ended)
@@ -47,8 +47,8 @@ func (r *request) logRequest() {
 	r.server.logEnded(l, r.conn)
 }
 
-// countBytes counts the bytes of a request for the target with the given host. The time at is the end of the request;
-// the zero time stands for the current time.
+// countBytes counts the bytes of a request for the target with the given host. The parameter at is the end of the
+// request; the zero time stands for the current time.
 func (s *Server) countBytes(host string, bytes int64, at time.Time) {
 	if s.TargetBytes == nil || bytes <= 0 || host == "" {
 		return

@@ -93,8 +93,8 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// keep keeps p for a tunnel that may replace the current tunnel. If the current tunnel is open, keep also writes p to
-// it. If the phase is final or becomes final, keep writes nothing and returns false.
+// The method keep stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
+// also writes p to it. If the phase is final or becomes final, the method writes nothing and returns false.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -139,8 +139,8 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of
-// a ClientHello. up is the number of bytes that the client has sent.
+// unused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of a
+// ClientHello. The parameter up is the number of bytes that the client has sent.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -221,9 +221,9 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 }
 
 // receiveFirst forwards the first bytes from the target to the client. If the tunnel fails before these bytes arrive,
-// receiveFirst replaces the tunnel if possible. The result received is set if the target has sent bytes; n is the
-// number of bytes that were written to the client. A write error is a *socket.WriteError. If the target closes the
-// tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
+// receiveFirst replaces the tunnel if possible. The result received is true if the target has sent bytes. The result n
+// is the number of bytes that were written to the client. A write error is a *socket.WriteError. If the target closes
+// the tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.await(t.target)
@@ -254,7 +254,8 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	}
 }
 
-// first forwards p, the first bytes from the target, to the client. After that, the tunnel is not replaced any more.
+// The method first forwards p, the target's first bytes, to the client. After that, the tunnel is not replaced any
+// more.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
@@ -303,8 +304,8 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	return nil, false
 }
 
-// reconnected replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the
-// hedge, it leaves out the ClientHello, which the hedge has sent already. The caller holds the opening's mu.
+// reconnected replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the hedge,
+// the method leaves out the ClientHello, which the hedge has sent already. The caller holds the opening's mu.
 func (t *tunnel) reconnected(remote *transport.Tunnel) {
 	o := &t.opening
 	t.client.tunnel.Store(remote)

@@ -109,7 +109,7 @@ func (p *places) signal() {
 	}
 }
 
-// await waits until a place may be free, but at most for d or until done is closed.
+// await waits until a place may be free. It returns at the latest after the time d, or when done is closed.
 func (p *places) await(d time.Duration, done <-chan struct{}) {
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
@@ -152,11 +152,11 @@ const (
 	foundFor   = 100 * time.Millisecond // if the search found clients
 )
 
-// oldest removes the connection whose client has kept the gateway waiting longest, and returns it; the caller ends
-// the connection. oldest chooses among idle connections and those whose clients have sent nothing. If there are none,
-// it chooses among connections with an unfinished head, and then among those whose clients have stopped sending a
-// body. It returns nil if no client has kept the gateway waiting for long enough. If client is valid, it removes only
-// a connection of that client. It does not remove a connection on which unread bytes have arrived.
+// oldest removes the connection whose client has kept the gateway waiting longest, and returns it; the caller ends the
+// connection. The method chooses among idle connections and connections whose clients have sent nothing. If there are
+// none, it chooses among connections with an unfinished head, and then among those whose clients have stopped sending a
+// body. It returns nil if no client has kept the gateway waiting for long enough. If client is valid, it removes only a
+// connection of that client. It does not remove a connection on which unread bytes have arrived.
 func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,7 +195,8 @@ func (p *places) takeFrom(s *search) *connection {
 	return nil
 }
 
-// search makes a search at the time now, and stores the result in s. The caller holds mu.
+// The method search looks for clients that have kept the gateway waiting for long, and stores the result in s. The
+// caller holds mu.
 func (p *places) search(s *search, now time.Time, client netip.Addr) {
 	s.client, s.until, s.list = client, now.Add(foundFor), nil
 	for _, c := range p.conns {
@@ -217,7 +218,8 @@ func (p *places) search(s *search, now time.Time, client netip.Addr) {
 }
 
 // forget drops the list of the search s, because the list keeps closed connections in memory. It does nothing if
-// another search has replaced the list. The time until identifies the search: it is the end of the use of its list.
+// another search has replaced the list. The parameter until identifies the search: it is the value that the field until
+// had after the search.
 func (p *places) forget(s *search, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -226,10 +228,10 @@ func (p *places) forget(s *search, until time.Time) {
 	}
 }
 
-// soonFree reports whether at least a quarter of the connections will soon be closed or may soon be evicted. It
-// counts a connection if the gateway has waited for its request for less than minWait, or for bytes of its body for
-// less than minHeadWait. It also counts a connection with a request in flight of which no body has been read, if the
-// wait for this request began less than maxWaited ago.
+// soonFree reports whether at least a quarter of the connections will soon be closed or may soon be evicted. It counts
+// a connection if the gateway has waited for its request for less than minWait, or for bytes of its body for less than
+// minHeadWait. It also counts a connection with a request in flight, if the wait for this request began less than
+// maxWaited ago, and no body of the request has been read.
 func (p *places) soonFree(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -22,8 +22,8 @@ type bodyRate struct {
 // start begins a body.
 func (b *bodyRate) start(rate int64, grace time.Duration) { *b = bodyRate{rate: rate, grace: grace} }
 
-// await begins a wait for the client at the time now, and returns the deadline of the wait. The wait is not longer
-// than idle.
+// await begins a wait for the client at the time now, and returns the deadline of the wait. The wait is not longer than
+// the duration idle.
 func (b *bodyRate) await(now time.Time, idle time.Duration) time.Time {
 	b.since = now
 	left := idle

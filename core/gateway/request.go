@@ -28,7 +28,7 @@ type request struct {
 	set       *settings // in force when the request began
 	head      http1.Request
 	body      http1.Body
-	granted   *access.Account // the user for whom grant has counted the request; nil if there is no such user
+	granted   *access.Account // the user for whom the method grant has counted the request; nil for none
 	continued bool            // 100 Continue has been sent
 	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
 	silent    time.Time       // when the last wait for the response's body began
@@ -48,7 +48,7 @@ type request struct {
 
 	out        loan               // the response that is being written
 	kept       keptBody           // the body, kept for repeats
-	reserved   budget.Reservation // the part of the server's replay memory that kept uses
+	reserved   budget.Reservation // the part of the server's replay memory that the kept body uses
 	fields     []http1.Field      // the fields that are sent to the proxy
 	rate       bodyRate           // limits how slowly the request's body may arrive
 	detached   []byte             // copy of the head; see detach

@@ -41,8 +41,8 @@ func (r *request) respond(b []byte, keep bool) bool {
 	return keep
 }
 
-// newHead returns the head of a response to the request. keep is set if the connection can serve another request
-// after this response.
+// newHead returns the head of a response to the request. The parameter keep is true if the connection can serve another
+// request after this response.
 func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
 }

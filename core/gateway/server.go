@@ -74,10 +74,10 @@ type Config struct {
 	Tracer    Tracer               // nil traces no request
 	Tunnels   func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
 
-	// TargetBytes is called at the end of each request that has run. host is the host of the target. bytes is the
-	// number of bytes that the client has sent and received: those of the tunnel, or those of the request's body and
-	// of the response with its head. The time at is the end of the request; if that is not known, it is the current
-	// time. TargetBytes may be nil.
+	// TargetBytes is called at the end of each request that has run. The parameter host is the host of the target. The
+	// parameter bytes is the number of bytes that the client has sent and received: the bytes of the tunnel, or the
+	// bytes of the request's body and of the response with its head. The parameter at is the end of the request or, if
+	// that is not known, the current time. TargetBytes may be nil.
 	TargetBytes func(host string, bytes int64, at time.Time)
 	// Intercepted is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
 	// handshake has succeeded. Intercepted may be nil.

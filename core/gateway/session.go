@@ -57,8 +57,8 @@ func (r *request) joinSession(now time.Time) {
 	}
 }
 
-// beginSession begins the use of a user's session. region is the result of Route.Scope. The account a is nil if the
-// gateway has no users.
+// beginSession begins the use of a user's session. The parameter region is the result of Route.Scope. The parameter a
+// is the user's account; it is nil if the gateway has no users.
 func (s *Server) beginSession(a *access.Account, wanted session.Request, region string, now time.Time) session.Use {
 	user := ""
 	if a != nil {
@@ -67,8 +67,8 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 	return s.Sessions.Begin(session.KeyOf(user, wanted.ID, region), wanted, now)
 }
 
-// steer applies the options of the user name to the request in. If it begins a session, it stores its use in use. It
-// returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
+// steer applies the options of the user name to the request in. If it begins the use of a session, it stores this use
+// in the parameter use. It returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
 func (f *socksFront) steer(in *executor.Request, use *session.Use) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag

@@ -358,8 +358,8 @@ func replyToReason(reason string) socks5.Reply {
 	return socks5.GeneralFailure
 }
 
-// read reads one message of the client. parse parses the bytes that have arrived, and returns the
-// length of the message or socks5.ErrIncomplete.
+// read reads one message of the client. The function parse parses the bytes that have arrived, and returns the length
+// of the message or socks5.ErrIncomplete.
 func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 	for {
 		n, err := parse(f.conn.reader.Buffered())

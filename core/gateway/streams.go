@@ -95,8 +95,8 @@ func (st *streams) drain(ctx context.Context) {
 	}
 }
 
-// serve serves HTTP/2 on conn until conn ends. conn is the TLS connection of c; below is the connection below this
-// TLS.
+// serve serves HTTP/2 on conn until conn ends. The parameter conn is the TLS connection of c, and below is the
+// connection below this TLS.
 func (st *streams) serve(s *Server, c *connection, conn *tls.Conn, below *rereadConn, in *inner) {
 	st.once.Do(func() { st.start(s) })
 	if st.server == nil || c.draining() {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client. After that, the front next serves the client.
+// tlsFront makes a TLS handshake with a client. After that, another front serves the client: the field next.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -19,8 +19,8 @@ type tlsFront struct {
 	next   front
 }
 
-// overTLS returns a function that makes a tlsFront. The function next makes the front that serves the client after
-// the handshake.
+// overTLS returns a function that makes a tlsFront. The parameter next is a function that makes the front for the time
+// after the handshake.
 func overTLS(next newFront) newFront {
 	return func(s *Server, c *connection) front {
 		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
@@ -93,8 +93,8 @@ func beginsHTTP(b []byte) bool {
 	return false
 }
 
-// certificateNames returns the names of a verified client certificate, any of which may be the name of a user: the
-// common name, then the alternative names (RFC 5280 section 4.2.1.6). It returns nil if there is no certificate.
+// certificateNames returns the names of a verified client certificate: the common name, then the alternative names (RFC
+// 5280 section 4.2.1.6). Any of them may be the name of a user. It returns nil if there is no certificate.
 func certificateNames(chains [][]*x509.Certificate) (names []string) {
 	if len(chains) == 0 {
 		return nil

@@ -16,11 +16,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// serveTunnel copies bytes between the client and the target until both directions have ended, and closes the
-// exchange. remote is the open tunnel. dial has opened remote, and opens another tunnel if remote fails before the
-// target has sent anything; dial is nil if the target has sent a 101. greeting holds the bytes that the client gets
-// before the tunnel's first byte, such as the response to CONNECT. The result up is the number of bytes that were
-// copied to the target; the result down is the number of bytes from the target.
+// serveTunnel copies bytes between the client and the target until both directions have ended, and closes the exchange.
+// The parameter remote is the open tunnel. The parameter dial has opened this tunnel, and opens another one if the
+// tunnel fails before the target has sent anything; it is nil if the target has sent a 101. The parameter greeting
+// holds the bytes that the client gets before the tunnel's first byte, such as the response to CONNECT. The result up
+// is the number of bytes that were copied to the target; the result down is the number of bytes from the target.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) (up, down int64) {
@@ -70,14 +70,14 @@ type tunnel struct {
 	half       atomic.Bool   // one direction has ended
 	clientLeft atomic.Bool
 
-	// Set by join: farFirst if the target's direction ended before the client's direction; reset if the target's
-	// direction ended with an error.
+	// The method join sets farFirst if the target's direction ended before the client's direction, and reset if the
+	// target's direction ended with an error.
 	farFirst, reset bool
 }
 
-// whole reports whether both directions are open. While whole returns true, there is no limit on the time without
-// progress. whole also returns false if the client has closed its connection. It checks this because the gateway does
-// not read from the client, and so does not detect the close, while the target accepts no bytes.
+// The method whole reports whether both directions are open. While it returns true, there is no limit on the time
+// without progress. It also returns false if the client has closed its connection. The gateway would not detect this
+// otherwise while the target accepts no bytes, because it then does not read from the client.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
 
 // join copies bytes until both directions have ended, or one direction has failed. After one direction has ended, the
@@ -123,10 +123,10 @@ func (t *tunnel) join(received bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// ended is called when a direction has ended. dst is the connection to which this direction wrote; err is the error
-// that ended the direction, or nil. After the first direction has ended, ended closes the sending side of dst. After
-// an error, it closes both connections, with one exception: if the error is that dst accepts no more bytes, the bytes
-// from dst are still copied (RFC 9110 section 9.3.6).
+// The method ended is called when a direction has ended. The parameter dst is the connection to which this direction
+// wrote. The parameter err is the error that ended the direction, or nil. After the first direction has ended, the
+// method closes the sending side of dst. After an error, it closes both connections, with one exception: if the error
+// is that dst accepts no more bytes, the bytes from dst are still copied (RFC 9110 section 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
@@ -156,8 +156,8 @@ func (t *tunnel) await(src net.Conn) {
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends, and returns the number of bytes. A write error is a *socket.WriteError.
-// While src, a plain TCP connection, has no data, copy holds no buffer.
+// copy copies src to dst until src ends, and returns the number of bytes. A write error is a *socket.WriteError. If src
+// is a plain TCP connection, no buffer is held while src has no data.
 func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()

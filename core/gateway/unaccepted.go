@@ -22,7 +22,8 @@ type unaccepted struct {
 	hosts map[string]struct{} // guarded by mu
 }
 
-// first adds host to u, and reports whether host is new in u. If u is full, it adds nothing and returns false.
+// The method first adds host to u, and reports whether host is new in u. If u is full, it adds nothing and returns
+// false.
 func (u *unaccepted) first(host string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

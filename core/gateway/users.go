@@ -170,7 +170,8 @@ func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorRes
 	}
 }
 
-// release ends the request that grant has counted, and adds the bytes of the request's body to the user's usage.
+// release ends the request that the method grant has counted, and adds the bytes of the request's body to the user's
+// usage.
 func (r *request) release() {
 	if a := r.granted; a != nil {
 		a.Usage.AddBytes(r.body.Received())

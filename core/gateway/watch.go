@@ -16,7 +16,7 @@ import (
 type leaveWatch struct {
 	conn     *connection
 	of       *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
-	disabled bool            // a body or a tunnel is read from the connection: this detects that the client leaves
+	disabled bool            // not needed: the reader of a body or a tunnel detects that the client leaves
 	running  bool
 	watch    *socket.Watch // nil before the first start
 	done     chan struct{} // receives a value when the goroutine ends; nil without a goroutine
@@ -60,7 +60,7 @@ func (w *leaveWatch) unpark() {
 	}
 	w.watch.Stop()
 	w.conn.unpark()
-	w.watch.Start() // if it fails, see park
+	w.watch.Start() // if it cannot start, see park
 }
 
 func (w *leaveWatch) left() { w.conn.cancel(executor.ErrClientLeft) }
@@ -75,8 +75,8 @@ func (w *leaveWatch) read() {
 	w.done <- struct{}{}
 }
 
-// stop stops the watch. If a goroutine reads, stop waits until the goroutine has ended. After stop, the caller may
-// read from the connection.
+// stop stops the watch. If a goroutine reads, it waits until the goroutine has ended. After that, the caller may read
+// from the connection.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return

@@ -20,7 +20,7 @@ type stallWriter struct {
 	user     *access.Account // the written bytes count for the usage of this user; nil without a user
 }
 
-// init prepares w for a connection. If tcp is nil, patience does not apply.
+// init prepares w for a connection. If tcp is nil, the limit patience does not apply.
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
@@ -34,7 +34,7 @@ func (w *stallWriter) configure(set *settings) {
 	w.stall.MinRate, w.stall.Grace = set.MinBodyRate, set.BodyGrace
 }
 
-// mayStall makes writes ignore patience while f returns true.
+// mayStall makes writes ignore the limit patience while f returns true.
 func (w *stallWriter) mayStall(f func() bool) { w.stall.MayStall = f }
 
 // limit sets a deadline for all writes.
