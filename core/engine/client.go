@@ -69,7 +69,7 @@ type roundTrip struct {
 	forward  proxyhttp.Forward
 	rest     http1.Body
 	entry    *metrics.Entry
-	atEnd    []func() // functions that release will call, in reverse order
+	atEnd    []func() // functions that the method release will call, in reverse order
 
 	closeBody func()
 	idle      time.Duration
@@ -139,7 +139,7 @@ func (r *roundTrip) finish() {
 	r.release()
 }
 
-// deferEnd adds functions that release will call.
+// deferEnd adds functions for the method release to call.
 func (r *roundTrip) deferEnd(f ...func()) { r.atEnd = append(r.atEnd, f...) }
 
 func (r *roundTrip) release() {

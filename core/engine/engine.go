@@ -166,11 +166,11 @@ type Engine struct {
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
 	egress    atomic.Pointer[egress.Policy]
-	file      [3]string // FirstScorer, RetryScorer and Judge in the last Config of New or Reload; guarded by reload
+	file      [3]string // FirstScorer, RetryScorer, Judge of the last Config of New or Reload; guarded by e.reload
 	leaving   atomic.Bool
 	stop      chan struct{}
 	stopOnce  sync.Once
-	listeners []net.Listener // guarded by reload
+	listeners []net.Listener // guarded by e.reload
 	wg        sync.WaitGroup
 
 	callsMu  sync.Mutex // guards calls.Add, and the closing of stop
@@ -343,7 +343,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// settings returns the settings of the gateway (package gateway) in cfg.
+// settings returns the settings of cfg for package gateway.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
 	set.BodyIdle, set.Head, set.Strategies = cfg.BodyIdle, cfg.HeadTimeout, e.HasBackoff
@@ -351,7 +351,7 @@ func (e *Engine) settings(cfg *Config) gateway.Settings {
 	return set
 }
 
-// tuning validates cfg and returns the settings of the executor in it.
+// tuning validates cfg and returns its settings for the executor.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	var errs []error
 	check := func(key, name string, err error) {
@@ -522,8 +522,8 @@ func (e *Engine) activate(change func(*Config)) error {
 	return nil
 }
 
-// ForbidAddress makes all connections through the pool to the address a fail. The caller passes the address
-// of the API. Serve does the same for the gateway's address.
+// ForbidAddress makes each connection through the pool to the given address fail. The caller passes the address of the
+// API. Serve does the same for the gateway's address.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		e.transport.ForbidAddress(tcp)
@@ -716,7 +716,7 @@ func (e *Engine) queueStates() (out []metrics.QueueState) {
 	return out
 }
 
-// failedLogins calls the function count with the number of failed logins, for each listener.
+// failedLogins calls the function count for each listener, with the number of its failed logins.
 func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 	for l := range access.NumListeners {
 		count(l.String(), e.guard.Failed(l))
@@ -726,7 +726,7 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 // Users returns the users of the gateway with their usage of today (UTC).
 func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
-// Usage returns the usage of the users, to save it.
+// Usage returns the usage of the users, so that the caller can save it.
 func (e *Engine) Usage() []access.SavedUsage { return e.gateway.Usage() }
 
 // RestoreUsage sets the usage of users to the usage in an earlier process. Only Options.Restore may call it.
@@ -770,7 +770,7 @@ func (e *Engine) Judge() string {
 // Rests returns the pairs of a proxy and a host that rest now.
 func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
 
-// Avoided returns the pairs of a proxy and a target where requests for the target avoid the proxy at present
+// Avoided returns pairs of a proxy and a target: requests for the target avoid the proxy at present
 // (upstream.Pool.Avoided). The Host of a pair is host:port.
 func (e *Engine) Avoided() []rest.Pair { return e.pool.Avoided().All(e.pool.Elapsed(e.opts.Now())) }
 

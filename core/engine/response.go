@@ -98,8 +98,8 @@ func (r *Result) Enough() {
 	}
 }
 
-// end closes the exchange and sets b.err to err. If the request's context has ended before the end of the body, end
-// sets b.err to the cause of the context's end instead. The caller holds mu.
+// The method end closes the exchange and sets b.err to err. If the request's context has ended before the end of the
+// body, the method sets b.err to the cause of the context's end instead. The caller holds mu.
 func (b *responseBody) end(err error) {
 	r := b.roundTrip
 	if b.err = err; err != io.EOF && r.ctx.Err() != nil {

@@ -15,8 +15,8 @@ func (p rulePlugins) Scorer(name string) (core.Scorer, error) {
 	return p.Plugins.Scorer(name, fallbackFirst)
 }
 
-// compileRules compiles cfg.Rules. The rules continue the counts of the rules in before, the previous Set, which may
-// be nil. The error joins a *core.KeyError for each error in the rules.
+// compileRules compiles cfg.Rules. The parameter before is the previous Set, or nil. The new rules continue its counts.
+// The error joins a *core.KeyError for each error in the rules.
 func compileRules(list []rules.Rule, plugins Plugins, before *rules.Set) (*rules.Set, error) {
 	set, err := rules.Compile(list, rulePlugins{plugins})
 	if err == nil {
@@ -40,7 +40,8 @@ func compileRules(list []rules.Rule, plugins Plugins, before *rules.Set) (*rules
 // Rules returns the rules in force; nil if there are none.
 func (e *Engine) Rules() *rules.Set { return e.executor.Rules() }
 
-// countRules calls the function count with the number of requests and attempts to which each rule was applied.
+// countRules calls the function count for each rule, with the number of requests and attempts to which the rule was
+// applied.
 func (e *Engine) countRules(count func(rule string, applied uint64)) {
 	for _, c := range e.Rules().Counts() {
 		count(c.Label, c.N)
