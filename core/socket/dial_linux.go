@@ -28,8 +28,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return adopt(made.(*net.TCPListener), false)
 }
 
-// adopt returns a listener on the socket of made, and closes made. shared is set if the socket may also belong to
-// other processes.
+// adopt returns a listener on the socket of the listener made, and closes made. The parameter shared is true if the
+// socket may also belong to other processes.
 func adopt(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()
@@ -107,7 +107,7 @@ func setNonblock(fd uintptr) {
 }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the connection
-// cannot be established without a wait, Dial calls slow, if not nil, before the wait.
+// cannot be established without a wait, Dial calls the function slow, if not nil, before the wait.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -159,8 +159,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	return c, nil
 }
 
-// register adds a socket to the runtime's poller and returns its Conn. remote is the address of the peer; if it is
-// the zero value, RemoteAddr queries the address. If register fails, it closes the socket.
+// register adds a socket to the runtime's poller and returns its Conn. The parameter remote is the address of the peer.
+// If it is the zero value, RemoteAddr queries the address. If register fails, it closes the socket.
 func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 	d, err := openDescriptor(fd, remote)
 	if err != nil {
@@ -266,8 +266,8 @@ func (d descriptor) RemoteAddr() net.Addr {
 	return d.address(syscall.SYS_GETPEERNAME)
 }
 
-// address queries the local or the remote address; call is the number of the system call. If the query fails, address
-// returns the zero address.
+// The method address queries the local or the remote address. The parameter call is the number of the system call. If
+// the query fails, the result is the zero address.
 func (d descriptor) address(call uintptr) net.Addr {
 	var address rawAddress
 	d.control("getsockname", func(fd uintptr) syscall.Errno {

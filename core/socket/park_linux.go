@@ -69,10 +69,11 @@ func (c *Conn) Unpark() error {
 	return nil
 }
 
-// AwaitParked parks c and waits. The wait ends when bytes arrive, when the peer closes c, when stop receives a value,
-// or when next returns 0 or less. AwaitParked calls next before the wait, and again each time the duration that next
-// returned has passed. No other goroutine may use c during AwaitParked. If c cannot be parked, AwaitParked returns
-// without a wait and without an error. If AwaitParked returns an error, c is closed.
+// AwaitParked parks c and waits. The wait ends when bytes arrive, when the peer closes c, or when the channel stop has
+// a value. AwaitParked calls the function next before the wait, and each time the duration that the function has
+// returned has passed. The wait also ends when this function returns 0 or less. No other goroutine may use c during
+// AwaitParked. If c cannot be parked, AwaitParked returns without a wait and without an error. If AwaitParked returns
+// an error, c is closed.
 func (c *Conn) AwaitParked(w *Watcher, next func() time.Duration, stop <-chan struct{}) error {
 	if !c.Park() {
 		return nil
@@ -87,7 +88,7 @@ func (c *Conn) AwaitParked(w *Watcher, next func() time.Duration, stop <-chan st
 	return c.Unpark()
 }
 
-// await waits for the event of a parked connection, for a value of stop, or until next returns 0 or less.
+// await waits for the event of a parked connection. The parameters are those of AwaitParked.
 func (w *Watch) await(next func() time.Duration, stop <-chan struct{}) {
 	timer := time.NewTimer(next())
 	defer timer.Stop()
@@ -113,7 +114,7 @@ type parked struct {
 
 	mu     sync.Mutex
 	fd     uintptr
-	closed bool // fd does not belong to parked any more
+	closed bool // fd does not belong to this value any more
 }
 
 var errParked = errors.New("the connection is parked")

@@ -26,9 +26,9 @@ const SpliceMin = 64 << 10
 const maxSpare = 16
 
 // NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe in use.
-// Therefore mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns false, Move copies
-// the bytes through a buffer. closed, if not nil, is called once for each pipe that mayOpen has permitted: when the
-// pipe is closed, or if it could not be created.
+// Therefore the function mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns false,
+// Move copies the bytes through a buffer. The function closed, if not nil, is called once for each pipe that mayOpen
+// has permitted: when the pipe is closed, or if it could not be created.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }

@@ -10,9 +10,9 @@ import (
 // progressVisible is set if Progress works on this system.
 const progressVisible = true
 
-// Progress returns two numbers of bytes that were written to c: the peer has acknowledged acked bytes, and has not
-// acknowledged queued bytes. If two calls return the same values and queued is above 0, the peer has received nothing
-// between the calls. Both numbers are 0 if c is not TCP; queued is -1 if c is closed.
+// Progress returns how many of the bytes that were written to c the peer has acknowledged (acked), and how many it has
+// not (queued). If two calls return the same values and queued is above 0, the peer has received nothing between the
+// calls. Both numbers are 0 if c is not TCP; queued is -1 if c is closed.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
 	if !ok {

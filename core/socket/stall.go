@@ -31,7 +31,7 @@ type Stall struct {
 	acked     uint64      // bytes acknowledged at the last check
 	queued    int
 	unchanged int    // number of successive checks without progress
-	rated     int    // number of checks since first was set; 0 if first is not set
+	rated     int    // number of checks since the field first was set; 0 if it is not set
 	first     uint64 // bytes acknowledged at the check at which the measurement of the rate began
 	ended     bool   // the write has been ended by a write deadline, which the connection still has
 }
@@ -116,8 +116,8 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 	return s.unchanged == checks
 }
 
-// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns
-// false, because stalled limits the length of pauses. When the pause has ended, its time counts for the rate.
+// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns false,
+// because the method stalled limits the length of pauses. When the pause has ended, its time counts for the rate.
 func (s *Stall) slow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked

@@ -43,9 +43,9 @@ type Watch struct {
 	running bool       // guarded by mu
 }
 
-// NewWatch returns a watch of c. The watch calls the function closed when two conditions are met. The peer has shut
-// down its writing side, or has closed or reset the connection. All bytes that had arrived before have been read.
-// This function must not wait, and must not use the Watch.
+// NewWatch returns a watch of c. The watch calls the function closed when the peer shuts down its writing side, or
+// closes or resets the connection. It does not call the function if bytes that had arrived before have not been read.
+// The function must not wait, and must not use the Watch.
 func (w *Watcher) NewWatch(c *Conn, closed func()) *Watch {
 	h := &Watch{conn: c, closed: closed, of: w}
 	h.start, h.stop = h.add, h.remove
@@ -81,7 +81,7 @@ func (w *Watch) setRunning(running bool) {
 	w.mu.Unlock()
 }
 
-// The caller of add, watch and remove holds the mutex use of the Watcher.
+// The methods add, watch and remove are called while the Watcher's mutex (Watcher.use) is locked for reading.
 func (w *Watch) add(fd uintptr) { w.watch(fd, unix.EPOLLRDHUP|unix.EPOLLET) }
 
 func (w *Watch) watch(fd uintptr, events uint32) {
@@ -92,7 +92,7 @@ func (w *Watch) watch(fd uintptr, events uint32) {
 
 func (w *Watch) remove(fd uintptr) { unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
 
-// set enters the watch h under its descriptor.
+// The method set stores the watch h under its descriptor.
 func (w *Watcher) set(h *Watch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,7 +127,7 @@ func (w *Watcher) get(fd int) *Watch {
 	return w.watches[fd]
 }
 
-// acquire locks the mutex use for reading, and opens the epoll instance if it is not open. If acquire returns false,
+// acquire locks the mutex w.use for reading, and opens the epoll instance if it is not open. If acquire returns false,
 // there is no epoll instance, and the mutex is not locked.
 func (w *Watcher) acquire() bool {
 	w.use.RLock()
@@ -150,7 +150,7 @@ func (w *Watcher) acquire() bool {
 }
 
 // open opens the epoll instance if it is not open. It returns false if there is no epoll instance. The caller has
-// locked the mutex use for writing.
+// locked the mutex w.use for writing.
 func (w *Watcher) open() bool {
 	if w.epoll != nil || w.closed {
 		return !w.closed
@@ -191,9 +191,9 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	}
 }
 
-// event handles an event of the descriptor fd. If AwaitParked waits for the event, event reports it there. Otherwise
-// it calls the function of the watch if the peer has closed the connection. The event may belong to an earlier
-// connection with the same descriptor, so event checks the state of the connection.
+// The method event handles an event of the descriptor fd. If AwaitParked waits for the event, the method wakes it.
+// Otherwise the method calls the watch's function closed if the peer has closed the connection. It checks this itself,
+// because the event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {
 	h := w.get(fd)
 	if h == nil {
