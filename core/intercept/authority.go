@@ -131,8 +131,8 @@ func (a *Authority) Same(b *Authority) bool {
 	return a.cert.Equal(b.cert)
 }
 
-// Certificate returns a certificate for host. host is a domain name in lower case, or an address without brackets.
-// Certificate returns an error if host is not valid, or if the constraints of the authority exclude host.
+// Certificate returns a certificate for host: a domain name in lower case, or an address without brackets. Certificate
+// returns an error if host is not valid, or if the constraints of the authority exclude host.
 func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 	now := a.now()
 	a.mu.Lock()
