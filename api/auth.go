@@ -100,8 +100,8 @@ func clientNames(c *fiber.Ctx) (names []string) {
 	return append(append(names, leaf.DNSNames...), leaf.EmailAddresses...)
 }
 
-// roleHeader is the field of a response with the role of the request's key. The dashboard hides the buttons that a key
-// may not use. Without keys, every client has the role "admin".
+// roleHeader is a header field of responses. Its value is the role of the key that the request has. The dashboard hides
+// the buttons that a client with this role may not use. Without keys, every client has the role "admin".
 const roleHeader = "X-Whirlpool-Role"
 
 func role(admin bool) string {
@@ -111,7 +111,7 @@ func role(admin bool) string {
 	return "read"
 }
 
-// admit returns nil for a request that may be served, and an error with the reason for any other.
+// admit returns nil if the request may be served. Otherwise it returns an error with the reason.
 func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
 	// The host is taken from the request line or the Host field. Fiber's Hostname would prefer X-Forwarded-Host,

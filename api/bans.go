@@ -54,8 +54,8 @@ func viewOfBan(pool Pool, p rest.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.At(p.Since).UTC(), pool.At(p.Until).UTC()}
 }
 
-// avoided returns the views of those elements of all for which match returns true. The parameter all has pairs of a
-// proxy and a target (host:port) where requests for the target avoid the proxy.
+// avoided returns the views of the pairs for which the function match returns true. The parameter all has pairs of a
+// proxy and a target (host:port). Requests for the target of a pair avoid the proxy of the pair.
 func avoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {
@@ -66,7 +66,8 @@ func avoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView 
 	return out
 }
 
-// ban serves POST /proxies/:id/ban. A ban or rest that already ends later than the new one stays as it is.
+// ban serves POST /proxies/:id/ban. It never shortens a ban or rest: if the proxy already has one that ends later, that
+// one stays as it is.
 func (h *banHandler) ban(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -99,8 +100,8 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
 
-// end serves DELETE /proxies/:id/ban. If the query has the parameter host, end ends the rest of the pair of the proxy
-// and this host.
+// end serves DELETE /proxies/:id/ban. If the query has the parameter host, the rest of the pair of the proxy and this
+// host ends instead of the ban.
 func (h *banHandler) end(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -151,7 +152,7 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 	return send(c, struct {
 		Host    string    `json:"host"`
 		Banned  []banView `json:"banned"`
-		Avoided []banView `json:"avoided"` // Host is then host:port
+		Avoided []banView `json:"avoided"` // here, the Host of a pair is host:port
 		reasonsView
 	}{host, out, avoiding, viewOfReasons(&sum, window)})
 }

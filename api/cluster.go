@@ -87,8 +87,8 @@ type clusterBreakerView struct {
 	Probing bool      `json:"probing"` // this gateway has the lease of the probe
 }
 
-// clusterChangeView is the JSON of the last change through the API of any node to one thing: a proxy, the policy and
-// so on. Key names the thing.
+// clusterChangeView is the JSON of the last change of one thing, such as a proxy or the policy. The change was made
+// through the API of any node. The field Key names the thing.
 type clusterChangeView struct {
 	Key      string    `json:"key"`
 	Revision int64     `json:"revision"`

@@ -164,8 +164,8 @@ func (e *Events) Reloaded(s ReloadStatus) {
 // id returns the value of the field id of an event.
 func (e *Events) id(n uint64) string { return e.life + "-" + strconv.FormatUint(n, 10) }
 
-// after returns the number of the event with the given id, the last event that a client has received. It returns 0,
-// the position before the first event, for the id of another process or of an event that does not exist.
+// after returns the number of the event with the given id, which is the last event that a client has received. If the
+// id is from another process, or the event does not exist, it returns 0: the position before the first event.
 func (e *Events) after(id string) uint64 {
 	if number, ok := strings.CutPrefix(id, e.life+"-"); ok {
 		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.id(n) == id {
@@ -292,7 +292,7 @@ type eventBody struct {
 	release  func() // ends the effect of conn.hold; may be nil
 
 	pending []byte // encoded events that the server has not read yet
-	sent    uint64 // the position in the stream that the last id in pending stood for
+	sent    uint64 // position in the stream of the last id that was added to pending
 }
 
 var _ io.ReadCloser = (*eventBody)(nil)
@@ -334,7 +334,7 @@ func (b *eventBody) fill() bool {
 	}
 	for _, e := range events {
 		position := e.ID
-		if position == 0 { // a sampled event: all events up to the position at precede it
+		if position == 0 { // a sampled event: it follows all events up to the position at
 			position = at
 		}
 		if position != b.sent {

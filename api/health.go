@@ -44,8 +44,8 @@ func (h *healthHandler) ready(c *fiber.Ctx) error {
 	return notReady("no proxy accepts requests")
 }
 
-// readyView returns the body of a 200. A gateway that cannot reach the cluster's store is also ready, because it
-// serves requests without the store.
+// readyView returns the body of a response with status 200. A gateway that cannot reach the cluster's store is also
+// ready, because it serves requests without the store.
 func (h *healthHandler) readyView() fiber.Map {
 	v := fiber.Map{"status": "ready"}
 	if h.cluster != nil {

@@ -42,9 +42,10 @@ type Files interface {
 	Give(use budget.Use, n int)
 }
 
-// listener accepts the API's connections, at most limit at a time. One client address may have at most seven eighths
-// of this limit. At a limit, the listener closes the connection that has waited longest for a request, and accepts
-// the new connection in its place. If all connections have a request in progress, the new client gets a 503.
+// listener accepts the connections of the API. The number of open connections has a limit, and one client address may
+// have at most seven eighths of this limit. At a limit, the listener closes the connection that has waited longest for
+// a request, and accepts the new connection in its place. If all connections have a request in progress, the new client
+// gets a 503.
 type listener struct {
 	net.Listener
 	files Files
@@ -119,7 +120,7 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 	return c
 }
 
-// refuse sends a 503, unless the client expects TLS, and closes the connection.
+// refuse sends a 503 and closes the connection. If the client expects TLS, refuse sends nothing.
 func (l *listener) refuse(raw net.Conn) {
 	if l.tls() == nil {
 		raw.SetWriteDeadline(l.now().Add(time.Second))
@@ -138,8 +139,9 @@ func (l *listener) count(client string) (n int) {
 	return n
 }
 
-// closeOldest closes the connection that has waited longest for a request, among the connections of client
-// or, if client is "", among all connections. It returns false if no connection waits. The caller holds mu.
+// closeOldest closes one of the connections from a client's address: the one that has waited longest for a request. If
+// the parameter client is "", closeOldest chooses among all connections. It returns false if no connection waits. The
+// caller holds mu.
 func (l *listener) closeOldest(client string) bool {
 	var oldest *conn
 	for c := range l.conns {
@@ -185,8 +187,8 @@ type conn struct {
 	since    time.Time // start of the wait for a request; guarded by listener.mu
 }
 
-// The limits of a response that the client reads slowly. Each piece must be read within writeTime, which is a
-// rate of 546 bytes per second.
+// The limits for a client that reads a response slowly. The client must read each piece of the response within
+// writeTime. This is possible at a rate of 546 bytes per second.
 const (
 	writePiece = 16 << 10
 	writeTime  = 30 * time.Second

@@ -54,7 +54,7 @@ type summaryView struct {
 	Replays                   uint64            `json:"replays"`
 	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"` // by the attempt's number, from "0"
 	TargetRefused             uint64            `json:"target_refused"`     // requests relayed with status 403 or 429
-	BannedResponses           uint64            `json:"banned_responses"`   // attempts that were called bans
+	BannedResponses           uint64            `json:"banned_responses"`   // attempts whose response is a ban
 	CircuitBreakerEventsCount uint64            `json:"circuit_breaker_events_count"`
 	RetryLatencySecondsTotal  float64           `json:"retry_latency_seconds_total"` // sum of all backoffs
 	// ByPolicy has the requests since the start, by the hash of their policy. The hash "other" stands for all

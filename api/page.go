@@ -203,8 +203,8 @@ func descending(a, b place) int {
 }
 
 // smallest returns the n smallest elements of list, in any order. It changes list. The smallest elements found so far
-// are in a heap whose first element is the largest of them. So an element that is not smaller than that one costs
-// only one comparison.
+// are in a heap whose first element is the largest of them. So an element that is not smaller than the first element of
+// the heap costs only one comparison.
 func smallest[T any](list []T, n int, compare func(a, b T) int) []T {
 	heap := list[:n]
 	if n == 0 {

@@ -86,7 +86,7 @@ func (l *poolLists) failures() failures {
 	return f
 }
 
-// have reports whether a proxy counts as failing: if its breaker is not closed, or if f contains the proxy.
+// have reports whether a proxy counts as failing: its breaker is not closed, or f contains the proxy.
 func (f failures) have(u *upstream.Upstream) bool { return u.State() != core.Closed || f[u] != nil }
 
 // poolOrders are the orders of proxies.

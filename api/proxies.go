@@ -175,7 +175,7 @@ type proxyInput struct {
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
 
-// apply changes spec: it sets the fields that p has.
+// apply sets the fields of spec for which p has a value.
 func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.URL != nil {
 		a, err := upstream.ParseAddress(*p.URL)
@@ -285,8 +285,8 @@ func proxiesOf(c *fiber.Ctx) (specs []upstream.Spec, one, persist bool, err erro
 	return specs, one, persist, nil
 }
 
-// isObject reports whether a body of the type text/plain is empty or may be a JSON object. JSON needs the media type
-// application/json.
+// isObject reports whether a body of the type text/plain is empty or may be a JSON object. Such a body is not read as a
+// list of proxies, because its client has probably forgotten the media type of JSON, application/json.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)
 	return len(text) == 0 || text[0] == '{'
@@ -324,8 +324,8 @@ func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 	return specs, nil
 }
 
-// decodeProxies reads a body with one proxy or a list of proxies. The result one is true if the body is a single
-// proxy; the result persist is that of decodeChange.
+// decodeProxies reads a body with one proxy or a list of proxies. The result one is true if the body is a single proxy.
+// The result persist is as in decodeChange.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -349,7 +349,8 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err erro
 	return in.Proxies, false, persist, nil
 }
 
-// atIndex adds the index of a proxy in the list of the input to a problem.
+// atIndex adds the index i to a problem. The input has a list of proxies, and the proxy with this index has caused the
+// problem.
 func atIndex(i int, err error) error {
 	var p *problem
 	if !errors.As(err, &p) {

@@ -10,8 +10,8 @@ import (
 
 // tester is the part of the engine that tests proxies.
 type tester interface {
-	// Test tests a proxy now. The result kind is the kind of test; "" if the proxy cannot be tested. With an error,
-	// the test shows nothing about the proxy, because of a limit of this machine.
+	// Test tests a proxy now. The result kind is the kind of test; "" if the proxy cannot be tested. An error means
+	// that a limit of this machine has prevented the test. The test then shows nothing about the proxy.
 	Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string, err error)
 }
 

@@ -135,8 +135,8 @@ type RouteCondition struct {
 	Holds bool     `json:"holds"`
 }
 
-// RouteOf returns the view of the route of q. The parameter global is the global policy. The parameter scorer is the
-// name of the scorer of first attempts that is used if no rule names one.
+// RouteOf returns the JSON of the route of the request q. The parameter global is the global policy. The parameter
+// scorer is the name of the scorer that is used for first attempts if no rule names one.
 func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer string) RouteView {
 	route, all := set.Explain(&q)
 	v := RouteView{

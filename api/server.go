@@ -1,9 +1,9 @@
 // Package api serves the REST API under /api/v1 and the dashboard. openapi.yaml describes the requests and responses;
 // TestResponses compares this description with the server's responses.
 //
-// There is one file for each sort of things in the API, such as proxies or plugins. The file has the endpoints for
-// these things, their JSON types, and the interface of the part of the program that the endpoints use. Fiber is used
-// in no other package.
+// Each sort of things in the API, such as proxies or plugins, has one file. The file has the endpoints for these things
+// and their JSON types. It also declares the interfaces through which the endpoints use other parts of the program. No
+// other package uses Fiber.
 package api
 
 import (
@@ -282,7 +282,7 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	s.cfg.Events.changed(c.Method(), clip(c.Path()), name)
 }
 
-// bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any
+// bodyLimit returns the maximum number of bytes of a request's body. The server reads the body into memory before any
 // handler runs. The limit for uploads applies only to clients that may upload a module.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.auth.Load()

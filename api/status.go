@@ -124,8 +124,8 @@ func count(n *int, is bool) {
 	}
 }
 
-// groupOf returns the group of a failing proxy. Of its fields, it sets only Cause, Status, Host and Reason. If the
-// proxy has had no attempts, reachability checks have opened its breaker, and Cause is the cause of their failures.
+// groupOf returns the group of a failing proxy. It sets only the fields Cause, Status, Host and Reason of the group. If
+// the proxy has had no attempts, Cause is the cause of its failed reachability checks, or "" if none has failed.
 func (l *poolLists) groupOf(u *upstream.Upstream, failing failures) (g failureGroup) {
 	r := failing[u]
 	if r == nil { // the breaker of u is not closed, but its latest attempts do not fail

@@ -51,8 +51,8 @@ type targetsView struct {
 // defaultTargets is the number of targets of one page if the query has no limit.
 const defaultTargets = 100
 
-// list responds with the targets. Suspect targets come first; within both groups, the target with the most failures
-// comes first. The query may ask for another order.
+// list responds with the targets. All suspect targets come before the other targets. Within each of these two groups,
+// the target with the most failures comes first. The query may ask for another order.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := pageOf(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {

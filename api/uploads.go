@@ -59,9 +59,9 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	return h.await(c, u, err, success)
 }
 
-// await waits for the end of an upload, and responds with the plugin and the status success. If the upload takes
-// longer than the client waits, await responds with a 202. The parameter err is the error of the call that began the
-// upload.
+// await waits for the end of an upload, and responds with the plugin. The parameter success is the status of this
+// response. If the upload takes longer than the client waits, await responds with a 202. The parameter err is the error
+// of the call that began the upload.
 func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
 	if err != nil {
 		return pluginProblem(err)

@@ -13,7 +13,7 @@ export const session = {
 // A request fails after this many milliseconds: the gateway may be unreachable, or this machine may have slept.
 const requestTimeout = 30000;
 
-// call makes a request and returns its response. type is the media type of the body.
+// call makes a request and returns its response. The parameter type is the media type of the body.
 async function call(path, { method = "GET", json, body, type } = {}, tag = undefined) {
   const headers = {},
     key = session.key;
@@ -74,7 +74,7 @@ function showRole(role) {
 // gatewayNow is the time of the gateway's clock, which may differ from this machine's.
 export const gatewayNow = () => Date.now() + session.clockOffset;
 
-// askForKey shows the form for the key and hides everything else, or the reverse.
+// askForKey shows the form for the key and hides everything else. If the parameter on is false, it does the reverse.
 function askForKey(on) {
   if (on && $("login").hidden) setTimeout(() => $("login").elements.key.focus());
   $("login").hidden = !on;
@@ -84,8 +84,8 @@ function askForKey(on) {
 
 const rounds = [];
 
-// poll requests the paths every ms milliseconds and calls update with the responses. It pauses while the page is
-// hidden or needs a key. update may return another interval. poll returns a function that polls at once.
+// poll requests the paths every ms milliseconds and calls update with the responses. It pauses while the page is hidden
+// or needs a key. The function update may return another interval. poll returns a function that polls immediately.
 export function poll(ms, paths, update) {
   let timer,
     busy = false,
@@ -120,7 +120,7 @@ export function refresh() {
   for (const round of rounds) round();
 }
 
-// showConnection shows whether the page is up to date; problem is "" if it is.
+// showConnection shows whether the page is up to date. The parameter problem is "" if the page is up to date.
 function showConnection(problem) {
   if (!problem) session.updated = Date.now();
   const text = !problem ? "live" : problem + (session.updated ? "; this page is from " + clock(session.updated) : "");
@@ -129,8 +129,8 @@ function showConnection(problem) {
   if ($("link").textContent !== text) $("link").textContent = text;
 }
 
-// act makes the request of a button and shows its error, if any. done may have a text, which is shown afterwards, and
-// undo: the path and the options of the request that undoes the first one.
+// act makes the request of a button. If the request fails, act shows the error. Otherwise it shows the text of done, if
+// done is given. The field undo of done may have the path and the options of a request that undoes the first one.
 export async function act(button, path, options, done) {
   button.disabled = true;
   try {
@@ -144,8 +144,8 @@ export async function act(button, path, options, done) {
   refresh();
 }
 
-// button makes a request when it is clicked, after the user has confirmed the question, if there is one. A key with
-// the role "read" does not see it.
+// button returns a button that makes a request when it is clicked. If there is a question, the user must confirm it
+// before the request. With a key of the role "read", the page hides the button.
 export function button(text, path, options, { question, done } = {}) {
   const clicked = e => {
     if (!question || confirm(question)) act(e.target, path, options, done);
@@ -158,8 +158,8 @@ export function showError(text) {
   $("alert").hidden = !text;
 }
 
-// follow calls onEvent with each server-sent event of the API. It connects again after a failure, and continues after
-// the last event. EventSource cannot send the key.
+// follow calls onEvent with each server-sent event of the API. After a failure it connects again, and continues after
+// the last event that it has received. It does not use EventSource, because EventSource cannot send the key.
 export async function follow(onEvent) {
   let last = "0"; // so that the first response begins with the oldest event that is kept
   for (;;) {

@@ -6,11 +6,12 @@ const height = 156; // px, with the labels of the time axis
 
 const charts = new Map(); // the chart of each figure element that is in the page
 
-// stackedBars draws samples as stacked bars in a figure element. A sample ends at the time "at" and lasts step ms. It
-// has a title, and a value for each kind. view.kinds lists the kinds from the bottom up; a kind is a key of colours.
-// from and to are the limits of the time axis, in ms; labels are [time, text]. Each mark is a vertical line with a time
-// "at" and a title. most is the upper limit of the value axis; without it, the largest sum sets this limit. The
-// caption shows the title of the sample or mark under the pointer; without a pointer, that of the latest sample.
+// stackedBars draws samples as stacked bars in a figure element. A sample has the time "at" of its end, a title, and a
+// value for each kind. The fields of view are: kinds, the kinds from the bottom up, which are keys of colours; step,
+// the length of a sample in ms; from and to, the limits of the time axis in ms; labels, the labels of this axis, each
+// [time, text]; marks, vertical lines, each with a time "at" and a title; most, the upper limit of the value axis.
+// Without most, the largest sum sets this limit. The caption shows the title of the sample or mark under the pointer;
+// without a pointer, it shows the title of the latest sample.
 export function stackedBars(figure, samples, view) {
   for (const [old, chart] of charts) if (!old.isConnected && charts.delete(old)) chart.destroy();
   if (!figure.isConnected) return; // its page was closed in the meantime
@@ -113,7 +114,8 @@ const colours = { first: "--ok", delivered: "--ok", retried: "--retried", refuse
 
 const cssVariable = name => getComputedStyle(document.documentElement).getPropertyValue(name);
 
-// ceiling returns the smallest of 1, 2, 5, 10, 20, ... that is at least n; for values below 1, of 0.1, 0.2, 0.5, ...
+// ceiling returns the smallest of 1, 2, 5, 10, 20, ... that is at least n. For n below 1, the numbers continue
+// downwards with 0.5, 0.2, 0.1, ...
 function ceiling(n) {
   if (!(n > 0)) return 1;
   const ten = 10 ** Math.floor(Math.log10(n));

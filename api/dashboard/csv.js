@@ -28,8 +28,8 @@ $("add").onsubmit = async e => {
 const columns = ["id", "url", "region", "vendor", "weight", "cost", "state", "draining", "success_rate", "samples", "avg_latency",
   "uses", "exit_address"];
 
-// field returns a value as a field of a CSV file (RFC 4180). A spreadsheet would take a text that begins with one of
-// = + - @ TAB CR as a formula; the apostrophe before it prevents that (OWASP, CSV Injection).
+// field returns a value as a field of a CSV file (RFC 4180). A spreadsheet would take a text as a formula if it begins
+// with one of = + - @ TAB CR. An apostrophe before the text prevents this (OWASP, CSV Injection).
 export function field(value) {
   let text = String(value);
   if (typeof value !== "number" && /^[=+\-@\t\r]/.test(text)) text = "'" + text;

@@ -66,7 +66,7 @@ function typeOf(schema) {
   return [type, ...limits].join(", ");
 }
 
-// outline writes the fields of a schema, one in a line, as the JSON that it describes.
+// outline returns a schema as text that looks like the JSON which the schema describes, with one field on each line.
 function outline(schema, indent = "", depth = 0) {
   let s = resolve(schema);
   if (s.allOf) {

@@ -24,8 +24,8 @@ export function pill(state, text = state.replace("_", "-"), title = undefined) {
   return el("span", { class: "pill " + state, title }, text);
 }
 
-// cell replaces the content of a table cell if its version differs. Otherwise the elements stay, with focus and
-// selection.
+// cell replaces the content of a table cell if the new content has another version. Otherwise the elements of the cell
+// stay, with focus and selection.
 function cell(td, content, version = content) {
   version = String(version);
   if (td.dataset.version === version) return;
@@ -33,8 +33,9 @@ function cell(td, content, version = content) {
   td.replaceChildren(...[content].flat());
 }
 
-// rows updates a table's body to one row for each item, in order. key identifies a row; cellsOf returns the contents
-// of its cells, each with its version if it has one.
+// rows updates a table's body to one row for each item, in order. The function key returns a text that identifies the
+// row of an item. The function cellsOf returns the contents of the cells of this row. A content with a version is the
+// pair [content, version].
 export function rows(body, items, key, cellsOf) {
   const old = new Map([...body.rows].map(tr => [tr.dataset.key, tr]));
   let at = body.firstElementChild;

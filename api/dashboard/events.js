@@ -43,7 +43,8 @@ poll(
   },
 );
 
-// Each breaker's state is known since its last change, so the page knows the states from the earliest of these on.
+// The state of a breaker is known from its last change on. So the page knows states from the earliest of these changes
+// on.
 poll(
   10000,
   () => ["circuit-breakers?limit=200"],

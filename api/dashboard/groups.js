@@ -41,7 +41,8 @@ function draw(g) {
     by.value && g.total > most ? "the " + most + " of " + number.format(g.total) + " groups with the most failing proxies" : "";
 }
 
-// name returns the name of a group as a link to its proxies. Proxies without a value cannot be asked for.
+// name returns the name of a group as a link to its proxies. The group of the proxies without a value gets no link,
+// because the API cannot list these proxies.
 function name(field, x) {
   if (!x.name) return field === "reason" ? "working" : "without a " + field;
   return link(x.name.replaceAll("_", "-"), () => filterBy({ [field]: x.name }), "show these proxies");

@@ -9,7 +9,7 @@ let chosen = windows[address.get("window")] ? address.get("window") : "1h";
 const delivered = p => p.delivered - p.target_refused;
 
 // Each view has the parts of a bar, from the bottom up: the class of its colour, its name and its value in a point of
-// the history. text is the unit of the values.
+// the history. A view may have the field most, the upper limit of the value axis.
 const views = {
   requests: {
     parts: [
@@ -112,8 +112,8 @@ choice.onchange = () => {
 };
 document.addEventListener("changed", round);
 
-// attemptHistory draws the attempts of the last hours through one proxy or at one target. query is proxy_id=ID or
-// host=HOST.
+// attemptHistory draws the attempts of the last hours through one proxy or at one target. The parameter query is
+// proxy_id=ID or host=HOST.
 export async function attemptHistory(figure, query) {
   const h = await api("metrics/history?window=6h&" + query),
     to = gatewayNow(),

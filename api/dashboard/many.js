@@ -5,8 +5,8 @@ import { offerUndo } from "./undo.js";
 
 const atOnce = 6; // requests in flight
 
-// each calls request for each id, several at a time, and shows the progress. It returns the ids for which the request
-// succeeded with the results of these requests, and the errors of the others.
+// The function each calls request for every id, several at a time, and shows the progress. It returns the ids for which
+// the request succeeded (done), the results of these requests, and the errors of all other requests (faults).
 export async function each(ids, request, progress = () => {}) {
   const done = [],
     results = [],
@@ -45,16 +45,19 @@ async function bansNow() {
   return bans;
 }
 
-// banBefore gives a proxy the ban again that it had before a change: the one in bans, or none.
+// banBefore restores the ban that a proxy had before a change. The parameter bans has the end of this ban; if the proxy
+// had no ban, it gets none.
 async function banBefore(id, bans) {
   await api(proxy(id) + "/ban", { method: "DELETE" }).catch(() => {}); // the ban may have ended
   const left = Math.floor((bans.get(id) - gatewayNow()) / 1000);
   if (left >= 1) await api(proxy(id) + "/ban", post({ for: left + "s" }));
 }
 
-// Each action has a question (ask; none if the action changes nothing), a request, and a message for the end (done), a
-// function of the proxies and of the results of the requests. before is called before the first request; undo gets the
-// result of before. The reset of a breaker cannot be undone: the breaker opens again if its proxy still fails.
+// The field ask of an action is the question to the user; an action that changes nothing has none. The function request
+// makes the request for one proxy. The function done returns the message for the end; its arguments are the proxies as
+// text and the results of the requests. The function before is called before the first request. The function undo
+// undoes the action for one proxy, and gets the result of before. The reset of a breaker cannot be undone: the breaker
+// opens again if its proxy still fails.
 const actions = {
   test: {
     done: (n, tests) =>
@@ -102,8 +105,8 @@ const actions = {
 
 const proxies = n => number.format(n) + (n === 1 ? " proxy" : " proxies");
 
-// perform asks, makes the requests of an action for all ids, and offers to undo them. It returns false if the user has
-// declined.
+// perform asks the user, makes the requests of an action for all ids, and offers to undo the action. It returns false
+// if the user has declined.
 export async function perform(name, ids, progress) {
   const a = actions[name];
   if (a.ask && !confirm(a.ask + " " + (ids.length === 1 ? ids[0] : proxies(ids.length)) + "?")) return false;

@@ -3,8 +3,8 @@ import { address } from "./dom.js";
 
 const every = 5000; // ms
 
-// openPage returns the functions show, which opens the page of a subject, and update. name is the name of the subject
-// in the URL; draw writes the content.
+// openPage returns two functions: show opens the page of a subject, and update draws the page again. The parameter name
+// is the name of the subject in the URL. The function draw writes the content.
 export function openPage(dialog, name, draw) {
   const content = dialog.querySelector(".content");
   let subject = "",

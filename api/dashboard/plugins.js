@@ -67,7 +67,8 @@ function pluginButtons(x) {
   return list;
 }
 
-// activation is the button that uses a plugin. The plugin that was in use before is used again if that is undone.
+// activation is the button that uses a plugin. If the user undoes this, the plugin that was in use before is used
+// again.
 function activation(name, use) {
   const request = plugin => [pluginPath(plugin) + "/activate", { method: "POST", json: { for: use } }];
   const done = { text: name + " is used for " + use, undo: inUse[use] && request(inUse[use]) };
@@ -107,7 +108,7 @@ function openDetails(name) {
   refresh();
 }
 
-// showDetails updates the details. x is undefined if no plugin is to be shown.
+// showDetails updates the details of the plugin x. It hides them if x is undefined.
 function showDetails(x) {
   $("details").hidden = !x;
   if (!x) return;
@@ -130,7 +131,8 @@ function showLog(log, problem = "this plugin has logged nothing") {
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-// fillSettings makes a form of the settings that a plugin states. Those of the configuration file are only shown.
+// fillSettings fills the form with the settings that a plugin declares. The settings can be changed only if the plugin
+// was uploaded.
 function fillSettings(x) {
   const f = $("settings"),
     settings = x.settings || [],

@@ -91,8 +91,8 @@ function fillPolicy(p) {
   }
 }
 
-// Changes in the form stay until they are applied or the form is closed. Not every browser
-// gives the focus to a checkbox that is clicked, so the focus alone does not show them.
+// Changes in the form stay until they are applied or the form is closed. Not every browser gives the focus to a
+// checkbox that is clicked, so the focus alone does not show that there are changes.
 $("change").oninput = () => {
   edited = true;
   hidePreview(); // of other values

@@ -6,8 +6,8 @@ const toast = $("toast");
 let timer,
   undoLast = null;
 
-// offerUndo shows a message and, if undo is given, a button that calls it. undo gets a function that shows its
-// progress; it may return the text to show at its end.
+// offerUndo shows a message and, if the function undo is given, a button that calls this function. Its argument is a
+// function that shows the progress. undo may return the text that is shown at the end.
 export function offerUndo(text, undo = null) {
   undoLast = undo;
   show(text);
