@@ -13,8 +13,8 @@ type Book struct {
 	// OnWithdrawn is called when the ledger has withdrawn failures (see TakeWithdrawn). It must not
 	// call the ledger.
 	OnWithdrawn func()
-	// Elsewhere returns the number of the proxy's recent attempts at all targets except the one with the given hash,
-	// and the number of failures among them. It must not call the ledger. It may be nil.
+	// Elsewhere counts the proxy's recent failures and its recent attempts. It leaves out the target with the given
+	// hash. It must not call the ledger. It may be nil.
 	Elsewhere func(target uint64) (failures, attempts int)
 
 	successes atomic.Uint64          // of the proxy
@@ -27,16 +27,16 @@ type Book struct {
 
 	// The episode.
 	episode         uint16        // number of the episode; a record with another number is out of date
-	began           time.Duration // end of its first failure
-	successesBefore uint64        // successes at its beginning
+	began           time.Duration // time at which the first failure ended
+	successesBefore uint64        // the proxy's successes when the episode began
 	failures        uint32
 	ownFailures     uint32
 	ownCauses       causes
-	evicted         float64 // evidence of the records that evict has removed, in nats
+	evicted         float64 // evidence of records that were removed (see evict), in nats
 	outage          bool    // the latest failure was part of an outage
 
-	// The number of sequential failures of the episode: failures of which each attempt began after the
-	// previous one had failed.
+	// The number of sequential failures of the episode. The attempt of each of these failures began after the previous
+	// one had failed.
 	sequential    int
 	sequentialEnd time.Duration
 
@@ -46,7 +46,7 @@ type Book struct {
 	// The proxy's failures in the pool's current streak. Their weights are in nats (outageWeight).
 	poolStreak    streak
 	poolStreakNo  uint64        // Ledger.streaks when poolStreak began
-	unknownsUntil time.Duration // end of the latest failure in poolStreak with the weight unknownFailure
+	unknownsUntil time.Duration // when the latest failure with the weight unknownFailure ended
 }
 
 // maxRecords is the maximum number of records of a book, one per target. They take 1 KB per proxy.
@@ -55,7 +55,7 @@ const maxRecords = 16
 // unlearned counts the failures since the proxy's last success. If the proxy has another success, these failures were
 // transient, and are added to the noise of the pool.
 type unlearned struct {
-	confirmed, own float64 // failures
+	confirmed, own float64 // numbers of confirmed failures and of own failures
 	successes      uint64  // Book.successes at the last addition to the noise
 }
 
@@ -86,8 +86,8 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// at returns the weight of the streak's failures at the target, or 0 if the target is not one of the streak's first
-// two targets.
+// The result is the weight of the streak's failures at the target. It is 0 if the target is not one of the streak's
+// first two targets.
 func (s *streak) at(target uint64) float64 {
 	switch target {
 	case s.first.target:
@@ -101,8 +101,7 @@ func (s *streak) at(target uint64) float64 {
 // besidesWorst returns the weight of the streak without its failures at the target with the largest weight.
 func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
-// updateEpisode ends the current episode if it is over. If no episode is left, it begins an episode with the failure
-// a.
+// updateEpisode ends the current episode if it is over. If no episode is left, it begins one with the given failure.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
 		b.startOver(a.Gen)
@@ -166,8 +165,9 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if a success has followed. In this case, the failures
-// in the proxy's streak were transient. They are added to the noise, unless they opened the proxy's breaker.
+// updateStreaks ends the proxy's streak if the proxy has had a success since the streak's last failure. The failures
+// of this streak were transient. They are added to the noise, unless they opened the proxy's breaker. If the pool has
+// had a success, updateStreaks also ends the pool's streak.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
 	case a.Gen > b.gen:
@@ -202,8 +202,8 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 	}
 }
 
-// addAtTarget records the failure a at its target, or as an own failure. It returns the finding from the
-// other proxies' attempts at the target, and the proxy's record of the target; nil for an own failure.
+// addAtTarget records a failure, either as an own failure or at its target. It returns the conclusion from the other
+// proxies' attempts at the target, and the proxy's record of the target. For an own failure, the record is nil.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	if a.Own {
 		b.ownFailures++
@@ -227,8 +227,8 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 }
 
 // banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must have served
-// the proxy since the first of the proxy's failures at the target of r. Since its last success, the proxy must have
-// failed at most aliveFailures times, and only at this target. served is set if the proxy has had a success since its
+// the proxy since the proxy began to fail at this target. Since its last success, the proxy must have failed at most
+// aliveFailures times, and only at this target. The parameter served is set if the proxy has had a success since its
 // latest failure.
 func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
@@ -241,8 +241,8 @@ func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 		int(r.streak.Load()) > b.streak.failures // otherwise the proxy may be dead
 }
 
-// seldomFailsElsewhere reports whether the failures at the target of r would be unlikely at the rate at
-// which the proxy fails at other targets.
+// seldomFailsElsewhere compares the proxy's failures at the target of r with the share of its attempts that fail at
+// other targets. It reports whether so many failures in a row would be unlikely with this share.
 func (b *Book) seldomFailsElsewhere(r *record) bool {
 	if b.Elsewhere == nil {
 		return true
@@ -252,7 +252,7 @@ func (b *Book) seldomFailsElsewhere(r *record) bool {
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// resolve confirms or discards pending failures of a record. latest is the latest failure of the proxy.
+// resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of the proxy.
 func (b *Book) resolve(r *record, latest *Attempt) {
 	b.unlearned.confirmed += float64(r.resolve(latest))
 }

@@ -2,14 +2,14 @@ package evidence
 
 import "time"
 
-// ChallengeOf states through which proxies a target has sent a challenge.
+// ChallengeOf states through how many proxies a target's challenge has come.
 type ChallengeOf uint8
 
 // The values of ChallengeOf.
 const (
-	ChallengeUnclear   ChallengeOf = iota // the challenges may be those of proxies
-	ChallengeOfOne                        // only through one proxy, as far as is known; this proxy has served requests
-	ChallengeOfSeveral                    // the same challenge through several proxies; one has served requests
+	ChallengeUnclear   ChallengeOf = iota // the proxies may have made the challenges themselves
+	ChallengeOfOne                        // so far only through one proxy, which has served requests
+	ChallengeOfSeveral                    // through several proxies, of which one has served requests
 )
 
 // challenge is a challenge that has come from a target, or from a proxy on the way to it.
@@ -20,9 +20,9 @@ type challenge struct {
 	proven  bool // a proxy that has served requests has relayed it
 }
 
-// Challenged records a 407 with a challenge that came through the given proxy. id identifies the challenge; when is the
-// time of the response. proven is set if the proxy has served requests. The result is ChallengeUnclear if no proven
-// proxy has relayed the challenge, or if the target has served a proxy.
+// Challenged records a 407 with a challenge that came through the given proxy. The parameter id identifies the
+// challenge, and when is the time of the response. A proxy is proven if it has served requests. The result is
+// ChallengeUnclear if no proven proxy has relayed the challenge, or if the target has served a proxy.
 func (l *Ledger) Challenged(at Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
 	t := l.findOrAdd(at)
 	t.lastFailure.Store(int64(when)) // keeps the entry

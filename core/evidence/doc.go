@@ -20,9 +20,9 @@
 //     that target.
 //   - The proxy is bad: its attempts fail with probability [P1] = 0.85.
 //
-// Each attempt adds its log-likelihood ratio to the proxy's evidence: the logarithm of the quotient of two
-// probabilities of the attempt's result: the probability for a bad proxy, divided by the probability for a good
-// proxy.
+// Each attempt adds its log-likelihood ratio to the proxy's evidence. The result of the attempt has one probability if
+// the proxy is bad, and another one if the proxy is good. The log-likelihood ratio is the logarithm of the first
+// probability divided by the second one.
 //
 //	failure: log(P1 / q)           above 0; +4.4 if q is 1 %
 //	success: log((1-P1) / (1-q))   below 0; -1.9 if q is 1 %
@@ -72,15 +72,14 @@
 //
 // Ban. A target that serves other proxies but never a given proxy has probably banned this proxy. The proxy is still
 // good for other targets. If several targets serve the pool, the evidence from a target without a success in the
-// episode is therefore limited (see Book.limitBan). The pool avoids the proxy for the target (Finding.Banned) if two
-// conditions hold. The failures would be unlikely for the other proxies at this target, and they would be unlikely at
-// the rate at which the proxy fails at other targets.
+// episode is therefore limited (see Book.limitBan). The pool avoids the proxy for the target (Finding.Banned) if the
+// proxy seldom fails at other targets, and the other proxies seldom fail at this one.
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
 // alone decides. If the other proxies do not try the target, or their breakers are not closed, pending failures are
 // compared with the noise that was measured before these failures. If no other proxy tries the target, this
-// comparison requires several sequential failures: failures of which each attempt began after the previous one had
-// failed. Attempts that fail at the same time count as only one observation.
+// comparison requires several sequential failures. Failures are sequential if each attempt began after the previous
+// one had failed: attempts that fail at the same time count as only one observation.
 //
 // Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
 // success to confirm anything. The failures since the pool's last success are then compared with

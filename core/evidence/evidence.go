@@ -29,16 +29,16 @@ const (
 // The constants of pending failures and special cases.
 const (
 	discardAfter = 8             // failures of other proxies at the target that discard a pending failure
-	banLimit     = 0.45 * Needed // most evidence of a possible ban, in nats; two such targets do not reach Needed
+	banLimit     = 0.45 * Needed // most evidence from a target that may ban the proxy; two of them stay below Needed
 
 	aliveFailures = 2 // a proxy with more failures since its last success may be dead, and not banned
 
-	// The share of failed attempts of a proxy at other targets is computed with two more attempts, of which 0.2 have
+	// In the share of a proxy's attempts that fail at other targets, two more attempts are counted, of which 0.2 have
 	// failed. Two failures at one target and three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// maxUncompared is the maximum number of pending failures that are required at targets that no other proxy tries.
-	// The required number is twice the breaker's failure_threshold: 10 by default.
+	// Pending failures at targets that no other proxy tries count only if there are enough of them. Their number must
+	// reach twice the breaker's failure_threshold (10 by default), but never more than maxUncompared.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown): log(1 / 0.82).
@@ -94,7 +94,7 @@ type Attempt struct {
 	Bans          bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
 	Uncounted     bool          // the attempt is not in the proxy's statistics, because it is a health check
 	ServedByOther bool          // another proxy has served the same request afterwards, so there is no outage
-	Cause         uint8         // only counted for Why; the package does not interpret it
+	Cause         uint8         // Why counts it; the package does not interpret it
 	Threshold     int           // failure_threshold of the proxy's breaker
 	Window        time.Duration // window_duration of the proxy's breaker
 	Peers         int           // other proxies of the pool whose breaker is closed
@@ -143,8 +143,8 @@ func llr(q float64) (failure, success float64) {
 	return math.Log(P1 / q), math.Log((1 - P1) / (1 - q))
 }
 
-// rate is a share of failures among attempts, in which old attempts lose their weight. It is minNoise before
-// the first attempt.
+// rate is the share of attempts that fail. Old attempts lose their weight. Before the first attempt, the rate is
+// minNoise.
 type rate struct{ failures, attempts float64 }
 
 func (r *rate) add(failures, attempts float64) {

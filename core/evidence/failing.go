@@ -9,8 +9,8 @@ type Failing struct {
 	now    time.Duration
 }
 
-// Failing returns the state of the target with the given hash at the time now. A target fails if its latest attempts
-// (failingAttempts) have all failed. Two targets with the same hash may be confused.
+// Failing returns the state of the target with the given hash. The parameter now is the current time. A target fails if
+// its latest attempts (failingAttempts) have all failed. Two targets with the same hash may be confused.
 func (l *Ledger) Failing(hash uint64, now time.Duration) Failing {
 	if l.size.Load() == 0 {
 		return Failing{}

@@ -58,8 +58,8 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// set returns the slots for a target. It mixes the hash, because a weak hash may have the same low bits for
-// many targets.
+// The method set returns the slots for a target. It mixes the bits of the hash, because a weak hash may have the same
+// low bits for many targets.
 func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
 	return l.slots[i : i+setSize]
@@ -170,7 +170,7 @@ func (l *Ledger) RefusedByAll(a *Attempt) { l.findOrAdd(a.Target).addFailure(a) 
 // HasServed reports whether a proxy of the pool has ever had a success.
 func (l *Ledger) HasServed() bool { return l.hasServed.Load() }
 
-// beginStreak begins a streak of the pool with the failure a, unless a streak has begun since the pool's last
+// beginStreak begins a streak of the pool with the given failure, unless a streak has begun since the pool's last
 // success.
 func (l *Ledger) beginStreak(a *Attempt) {
 	if !a.ServedByOther && !l.inStreak.Load() {
@@ -179,7 +179,7 @@ func (l *Ledger) beginStreak(a *Attempt) {
 	}
 }
 
-// onlyProxy reports whether the pool has never had a proxy other than the proxy of a.
+// onlyProxy reports whether the pool has never had another proxy than that of the given attempt.
 func (l *Ledger) onlyProxy(a *Attempt) bool {
 	if l.hasOthers.Load() {
 		return false
@@ -235,8 +235,8 @@ func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool
 	return l.finding(&Attempt{Proxy: proxy, At: now, Target: t}, l.find(t)).JustServed
 }
 
-// finding returns the conclusion from the other proxies' attempts at the target of a. t is the target's entry,
-// or nil.
+// finding returns the conclusion from the other proxies' attempts at the target of the given attempt. The parameter t
+// is the target's entry, or nil.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
 	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
@@ -258,16 +258,16 @@ func (l *Ledger) Sweep(now time.Duration) {
 	l.serving.sweep(now, l.cfg.Forget)
 }
 
-// serving records whether more than one target serves the pool, in the current period or in the previous one.
-// A period lasts Config.Forget.
+// serving states whether more than one target serves the pool, in the current period or in the previous one. A period
+// lasts for Config.Forget.
 type serving struct {
 	several       atomic.Bool   // more than one target has served the pool in this period
 	first         atomic.Uint64 // hash of the first target in this period; 0 before the first success
-	severalBefore atomic.Bool   // value of several in the previous period
+	severalBefore atomic.Bool   // more than one target served the pool in the previous period
 	began         time.Duration // beginning of this period; used only by sweep
 }
 
-// add records that a target has served the pool.
+// The method add records that a target has served the pool.
 func (s *serving) add(hash uint64) {
 	if s.several.Load() {
 		return

@@ -24,11 +24,11 @@ type provisional struct {
 // provisionalTime is the time after which a failure is final.
 const provisionalTime = time.Minute
 
-// updateProvisional updates the provisional failures of the target after the failure a, according to the finding f:
-//   - If the target fails (f.TargetFails), it withdraws all provisional failures.
-//   - If the target refuses the proxy of a, it makes the proxy's provisional failures final.
-//   - If the proxy may have caused a, and a counts in the statistics, it adds a.
-//   - Otherwise it withdraws the failures that withdrawCompared returns.
+// updateProvisional updates the provisional failures of the target after another failure there. The finding f decides:
+//   - If the target fails (f.TargetFails), all provisional failures are withdrawn.
+//   - If the target refuses the proxy (f.Banned), this proxy's provisional failures become final.
+//   - If the proxy may be the cause, and the new failure counts in the statistics, the new failure is added.
+//   - Otherwise the failures that withdrawCompared returns are withdrawn.
 func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
@@ -55,9 +55,9 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 	}
 }
 
-// withdrawCompared removes and returns the provisional failures of each proxy, except the proxy of a, for which the
-// target is now known to fail (Finding.TargetFails): the latest attempts of all other proxies there have failed. The
-// caller holds mu.
+// withdrawCompared compares each proxy except that of the given attempt with all other proxies at the target. If their
+// latest attempts have all failed (Finding.TargetFails), it removes the provisional failures of the compared proxy. It
+// returns all removed failures. The caller holds mu.
 func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
 	t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool {
 		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, At: a.At}).TargetFails {
@@ -69,7 +69,7 @@ func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
 	return withdrawn
 }
 
-// addProvisional adds a as a provisional failure: one that can still be withdrawn. The caller holds mu.
+// addProvisional adds a provisional failure, which can still be withdrawn. The caller holds mu.
 func (t *target) addProvisional(a *Attempt) {
 	for i := range t.provisional {
 		if p := &t.provisional[i]; p.book == a.Book {

@@ -15,7 +15,7 @@ type Reconsidered struct {
 
 // Reconsider evaluates the evidence against a proxy without a new attempt through it. Attempts through other
 // proxies since its latest failure may have confirmed its failures. The result is zero if the proxy has not failed
-// within the breaker's window. peers is the present value of Attempt.Peers.
+// within the breaker's window. The parameter peers is the present value of Attempt.Peers.
 func (l *Ledger) Reconsider(b *Book, now time.Duration, peers int) Reconsidered {
 	b.mu.Lock()
 	defer b.mu.Unlock()

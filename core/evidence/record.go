@@ -34,9 +34,9 @@ type record struct {
 // tallies count the attempts of the proxy and of the other proxies at a target.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
-// refusals is the number of confirmed failures since the target's last success for the proxy, at most maxRefusals.
-// The bit refusalsReported is set if a report of a ban (Finding.Banned, Reconsidered.Banned) includes all these
-// failures.
+// refusals is the number of confirmed failures since the target last served the proxy, at most maxRefusals. The bit
+// refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) after the latest of these
+// failures had been confirmed.
 type refusals uint8
 
 const (
@@ -84,7 +84,7 @@ func (r *record) addFailure(a *Attempt) {
 }
 
 // resolve confirms or discards the first batch of pending failures if the other proxies' attempts suffice for
-// a decision. It returns the number of confirmed failures. latest is the latest failure of the proxy.
+// a decision. It returns the number of confirmed failures. The parameter latest is the latest failure of the proxy.
 func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.batch == 0:
@@ -109,10 +109,10 @@ func (r *record) closeBatch(latest *Attempt) {
 // pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
-// expected returns the evidence that the pending failures will probably add, in nats. failure is the evidence of a
-// confirmed failure. At most 4 pending failures count, because 4 failures reach Needed at a noise of 1 %. If two
-// attempts of other proxies at the target have failed since batchEnd, the result is 0. At an unknown target the
-// result is low, because failures there are seldom confirmed.
+// expected returns the evidence that the pending failures will probably add, in nats. The parameter failure is the
+// evidence of one confirmed failure. At most 4 pending failures count, because 4 failures reach Needed at a noise of
+// 1 %. If two attempts of other proxies at the target have failed since batchEnd, the result is 0. At an unknown target
+// the result is low, because failures there are seldom confirmed.
 func (r *record) expected(failure float64) float64 {
 	if r.othersFailed() >= 2 {
 		return 0
@@ -153,9 +153,9 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// refuses reports whether the confirmed failures since the target's last success for the proxy are unlikely for the
-// other proxies there. It returns false if only one target serves the pool: a proxy that this target bans is as
-// useless as a dead proxy.
+// refuses compares the proxy's confirmed failures since the target last served it with the noise of the target. It
+// reports whether so many failures would be unlikely for another proxy. If only one target serves the pool, the result
+// is false: a proxy that this target bans is as useless as a dead proxy.
 func (r *record) refuses(l *Ledger) bool {
 	if r.refused.count() == 0 || !l.serving.severalTargets() {
 		return false

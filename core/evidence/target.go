@@ -30,8 +30,8 @@ type target struct {
 	lastUsual   atomic.Int64 // time of the last TryAsUsual that returned true
 
 	mu sync.Mutex
-	// In the noise, old attempts have a reduced weight: oldSuccesses and oldTransients stand for the attempts that
-	// were counted when the counters had the values baseSuccesses and baseTransients.
+	// Old attempts have a reduced weight in the noise. baseSuccesses and baseTransients are the values of the counters
+	// when the weights were last reduced. oldSuccesses and oldTransients are the weights of the attempts until then.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 	provisional                   []provisional
@@ -69,20 +69,20 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is not before the time at.
+// The result is true if the mark's time is the given time or later.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
 
-// maxMicros is the largest difference of two times that can be compared by micros.
+// maxMicros is the largest difference between two times whose results of micros can be compared.
 const maxMicros = 35 * time.Minute
 
 // micros returns a time in µs, modulo 2^32. A comparison of two results is correct if the times differ by at
 // most maxMicros.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether the latest attempts include a success of another proxy that began at
-// the time began (micros) or later.
+// servedOtherSince reports whether the latest attempts include a success of another proxy. The success must have begun
+// at the given time (a result of micros) or later.
 func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
@@ -129,7 +129,7 @@ func (t *target) addFailure(a *Attempt) {
 }
 
 // failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the
-// pool has fewer proxies, all of them are required, but at least two. a is the latest attempt.
+// pool has fewer proxies, all of them are required, but at least two. The parameter a is the latest attempt.
 func (t *target) failsForAll(a *Attempt) bool {
 	want, failures := min(suspectProxies, max(a.Peers+1, 2)), suspectFailures
 	if a.Bans {
@@ -152,7 +152,7 @@ func (t *target) failsForAll(a *Attempt) bool {
 
 // others examines the attempts of the other proxies at the target within the last minute, but at most the latest
 // comparedAttempts of these. It returns the number of examined attempts and the number of failures among them.
-// servedSince reports whether one of these attempts was a success that did not begin before the time since.
+// The result servedSince is true if one of them was a success that began at the given time since or later.
 func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
@@ -198,8 +198,8 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	// successes counts a failed attempt as a success until the failure is counted too. If baseSuccesses was set in
-	// such a moment, the difference is below 0 until the target's next success.
+	// The method successes counts a failed attempt as a success until the failure is counted too. If baseSuccesses was
+	// set in such a moment, the difference is below 0 until the target's next success.
 	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {

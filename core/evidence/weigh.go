@@ -11,13 +11,13 @@ type sum struct {
 	potential float64 // total plus the evidence to expect from the pending failures
 }
 
-// worse reports whether the evidence reaches Needed. If at least half of the pool's breakers are not closed, the
-// episode must also have lasted for minEpisode.
+// A proxy is worse than the other proxies if its evidence reaches Needed. If at least half of the pool's breakers are
+// not closed, the episode must also have lasted for minEpisode.
 func (b *Book) worse(l *Ledger, a *Attempt) bool {
 	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.At-b.began >= minEpisode)
 }
 
-// evidence returns the evidence of the episode. a is the latest attempt.
+// evidence returns the evidence of the episode. The parameter a is the latest attempt.
 func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	noise, ownNoise := l.poolNoise()
 	o := b.overview()
@@ -84,21 +84,22 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 // limitBan limits the evidence from a target that has not served the proxy in the episode, and
 // so may have banned it.
 //
-//   - If other targets have served the proxy since the first of its failures at this target, or at the end of the
-//     previous episode, the evidence is at most banLimit. For each further episode in a row that ended by successes
-//     at other targets, the limit is divided by 4.
+//   - If other targets have served the proxy since it began to fail at this target, the evidence is at most banLimit.
+//   - If other targets ended the previous episode by serving the proxy, the evidence is at most a quarter of banLimit.
+//     Each episode before it that ended in the same way, without a gap, divides the limit by 4 again.
 //   - If the proxy has neither a success nor an own failure in the episode, and this is the only target with
 //     confirmed failures, the first Needed nats above banLimit do not count. The breaker then opens at about twice
-//     the evidence. The same holds, whatever else has failed, if the latest success in the episode was before the
-//     first failure at this target: the proxy may have died since that success.
+//     the evidence. The same holds if the latest success in the episode was before the first failure at this target,
+//     because the proxy may have died since that success.
 //
-// The second case matters if one target gets nearly all requests. In measurements with a target that got 98 % of the
+// The third case matters if one target gets nearly all requests. In measurements with a target that got 98 % of the
 // requests, the breaker of a dead proxy opened after 8 attempts (5 to 9). With banLimit alone, the breaker opened
-// after 46 attempts (5 to 282). Without any limit, a target that banned the proxy and got 70 % of the requests opened
-// the breaker in 16 of 60 runs; with the limit, it did so in 7 of 60 runs.
+// after 46 attempts (5 to 282). In other measurements, a target that got 70 % of the requests banned the proxy. Without
+// any limit, the proxy's breaker opened in 16 of 60 runs; with the limit, it opened in 7 of 60 runs.
 //
-// If several targets fail in the proxy's streak, the limit by successes in this episode does not apply. The limit by
-// earlier episodes ends only if other targets have at least 3 confirmed failures.
+// The limits end if several targets fail in the proxy's streak. The first and the third case require that the streak
+// has at most one failure besides those at its worst target. The second case requires at most three such failures, or
+// at most two confirmed and own failures besides those at this target.
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 	limit := banLimit * math.Pow(0.25, float64(r.bans))
 	othersFail := o.confirmed-int(r.confirmed) >= 3 && b.streak.besidesWorst() >= 4
@@ -112,8 +113,8 @@ func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 	return value
 }
 
-// servedSince reports whether the proxy has had a success since the first of its failures at the target of r. Only
-// the failures since the target last served the proxy count.
+// servedSince reports whether the proxy has had a success since it began to fail at the target of r. Failures before
+// the target last served the proxy do not count.
 func (b *Book) servedSince(r *record) bool {
 	return b.successes.Load() != b.unlearned.successes || float64(r.streak.Load()) > b.streak.at(r.target.hash)
 }
@@ -122,8 +123,9 @@ func (b *Book) servedSince(r *record) bool {
 // the whole pool:
 //
 //   - The proxy has failed at least failure_threshold times.
-//   - The evidence of all its failures reaches Needed. The target with the largest part of this evidence may be
-//     dead. Therefore the evidence of all other failures must reach 0.6 x Needed, and a fifth of the whole evidence.
+//   - The evidence of all its failures reaches Needed.
+//   - The target with the most evidence may be dead. Therefore the evidence of the failures at all other targets must
+//     be at least 0.6 x Needed. It must also be at least a fifth of the evidence of all failures.
 //   - The streak has lasted for minOutage, or for minFirstOutage if the pool has never served.
 func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	s := &b.poolStreak
@@ -140,9 +142,9 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 
 // outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. A failure at an
 // unknown target has little weight if the pool has had a success before, or if the proxy reports that it cannot reach
-// the target. Such a failure has no weight if its attempt began before the end of the last such failure that had a
-// weight: at the end of a burst of requests for names that do not exist, all retries fail together. An own failure
-// always has the full weight.
+// the target. Failures that overlap get this weight only once: such a failure has no weight if its attempt began before
+// the last one with a weight had ended. The reason is that a burst of requests for names that do not exist ends with
+// many retries that fail together. An own failure always has the full weight.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // both noise and own include minNoise
