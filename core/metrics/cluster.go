@@ -9,7 +9,7 @@ import (
 // ClusterState is the cluster at the time of a scrape, as this gateway sees it.
 type ClusterState struct {
 	Alone, Isolated bool
-	Nodes           int // that are alive
+	Nodes           int // nodes that are alive
 	OpenBreakers    int
 	Waiting         int           // events that the store does not have yet
 	Lag             time.Duration // time since the last exchange; negative if there was none

@@ -53,7 +53,7 @@ func collectCosts(out chan<- prometheus.Metric, list []CostState, bytes, cost *p
 // costUnit is the value of minute.cost for one unit of the prices.
 const costUnit = 1e6
 
-// costSoFar holds the total of the last call of CountCost; known is false before the first call.
+// costSoFar holds the total of the last call of CountCost. The field known is false before the first call.
 type costSoFar struct {
 	mu    sync.Mutex
 	known bool

@@ -25,8 +25,8 @@ type exemplar struct {
 	at      atomic.Int64  // ns since the Unix epoch
 }
 
-// offer makes a request the exemplar of its bucket, unless the bucket has a recent one. took is the time of the
-// request, and at is its end.
+// The method offer stores a request as the exemplar of its bucket, unless the bucket has a recent one. The parameter
+// took is the time that the request has taken, and at is its end.
 func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, at time.Time) {
 	e := &ex[bucket]
 	now := at.UnixNano()
@@ -58,7 +58,7 @@ func (ex *exemplars) list() (list []prometheus.Exemplar) {
 	return list
 }
 
-// withExemplars returns the histogram m with the exemplars of ex.
+// withExemplars returns the given histogram with these exemplars.
 func (ex *exemplars) withExemplars(m prometheus.Metric) prometheus.Metric {
 	list := ex.list()
 	if len(list) == 0 {

@@ -76,7 +76,7 @@ func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets the function logins, which is called at each scrape. For each listener, logins calls
+// ObserveLogins sets a function that is called at each scrape. For each listener, that function calls its parameter
 // count with the number of failed logins.
 func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()

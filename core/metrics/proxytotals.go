@@ -48,7 +48,7 @@ func (t *proxyTotals) attempt(c core.Cause, took time.Duration) {
 	t.spent += took
 }
 
-// plus adds the totals o to t.
+// The method plus adds other totals.
 func (t *proxyTotals) plus(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, c.n)
@@ -62,7 +62,7 @@ func (t *proxyTotals) plus(o *proxyTotals) {
 	t.cost += o.cost
 }
 
-// minus subtracts the totals o, which t includes.
+// The method minus subtracts totals that were added before.
 func (t *proxyTotals) minus(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, -c.n) // modulo 2^64
@@ -116,7 +116,7 @@ type namedProxies struct {
 	mu sync.Mutex // held during a scrape; guards all fields
 
 	max   int
-	names map[string]*proxyTotals // the totals that the sum has included before the proxy got its own series
+	names map[string]*proxyTotals // by id: totals that the sum had included when the proxy got its own series
 	gone  proxyTotals             // totals of series that have ended
 	left  proxyTotals             // totals of proxies that the recorder has forgotten
 }
@@ -137,8 +137,8 @@ const replaceRatio = 2
 const busyHours = 1
 
 // choose decides which proxies of the pool have series of their own. The map attempts has the number of attempts of
-// each proxy in the last busyHours hours. choose calls end for each proxy that loses its series, and begin for each
-// proxy that gets series. If a proxy replaces another one, choose calls end first.
+// each proxy in the last busyHours hours. The function end is called for each proxy that loses its series, and the
+// function begin for each proxy that gets series. If a proxy replaces another one, end is called before begin.
 func (n *namedProxies) choose(pool []ProxyState, attempts map[string]uint64, begin, end func(id string)) {
 	inPool := make(map[string]bool, len(pool))
 	var others []string
@@ -225,7 +225,7 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 	return has
 }
 
-// endSeries ends the series of a named proxy. The caller holds the mutex of named.
+// endSeries ends the series of a named proxy. The caller holds the mutex of r.named.
 func (r *Recorder) endSeries(id string) {
 	value := r.find(id).total()
 	value.minus(r.named.names[id])

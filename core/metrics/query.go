@@ -67,8 +67,8 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// each calls f for each minute with data within the time d before now, the oldest first. It limits d to the
-// retention.
+// The method each calls f for every minute with data within the time d before now, the oldest first. It limits d to
+// the retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Reasons returns the attempts by cause and status, by the minute: of each proxy, of each target, and of all
-// together.
+// Reasons returns the store that counts the attempts of each minute by their cause and status. It has one series for
+// each proxy, one for each target, and one for all attempts together.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
 // recentAttempts is the number of latest attempts of a proxy that Recent covers.
@@ -64,8 +64,8 @@ func (r *Recorder) ForgetRecent(id string) {
 	}
 }
 
-// Failing returns the proxies whose latest attempts fail (Recent.Fails), with these attempts. Its duration does not
-// depend on the number of other proxies.
+// Failing returns the proxies whose latest attempts fail (Recent.Fails), with these attempts. Other proxies do not make
+// the call slower, however many there are.
 func (r *Recorder) Failing() map[string]Recent {
 	list := map[string]Recent{}
 	for _, id := range r.failing.ids() {
@@ -140,7 +140,8 @@ func refused(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusTooManyRequests
 }
 
-// CountBytes counts the bytes of a proxy since the last call. total is the number of bytes since the proxy was added.
+// CountBytes counts the bytes of a proxy since the last call. The parameter total is the number of bytes since the
+// proxy was added.
 func (r *Recorder) CountBytes(id string, total int64) {
 	if total == 0 {
 		return
@@ -171,7 +172,7 @@ type Window struct {
 	Refused   uint64 // delivered with status 403 or 429
 }
 
-// Window returns the requests of the time d before now, rounded up to minutes.
+// Window returns the requests within the time d before now. It rounds d up to whole minutes.
 func (r *Recorder) Window(d time.Duration) (w Window) {
 	r.each(d, func(_ time.Time, m *minute) {
 		w.Requests += m.requests.Load()

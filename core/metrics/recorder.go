@@ -323,7 +323,7 @@ func (tr *transitions) add(t core.Transition) {
 	tr.next = (tr.next + 1) % maxTransitions
 }
 
-// since returns the transitions that are not earlier than the time from, in the order in which they were added. The
+// The method since returns the transitions at the given time or later, in the order in which they were added. The
 // result truncated is true if some of these transitions were overwritten.
 func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	tr.mu.Lock()
@@ -336,8 +336,8 @@ func (tr *transitions) since(from time.Time) (list []core.Transition, truncated 
 	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
 }
 
-// after returns the transitions that were added after the first n transitions. It leaves out those that were
-// overwritten. The result total is the number of all transitions that were ever added.
+// The method after skips the first n transitions that were ever added, and returns all later ones except those that
+// were overwritten. The result total is the number of all transitions that were ever added.
 func (tr *transitions) after(n uint64) (list []core.Transition, total uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()

@@ -111,7 +111,7 @@ type histogram struct {
 
 func (h *histogram) observe(d time.Duration) { h.add(bucket(d), d) }
 
-// add adds the time d to the histogram. The index of its bucket is at.
+// add adds the time d to the histogram. The parameter at is the index of its bucket.
 func (h *histogram) add(at int, d time.Duration) {
 	h.buckets[at].Add(1)
 	h.sum.Add(int64(d))
@@ -125,8 +125,8 @@ func bucket(d time.Duration) (i int) {
 	return i
 }
 
-// AddTunnelBytes counts the bytes of a tunnel that has ended. up is the number sent to the target,
-// and down the number sent to the client.
+// AddTunnelBytes counts the bytes of a tunnel that has ended. The parameter up is the number of bytes sent to the
+// target, and down is the number sent to the client.
 func (r *Recorder) AddTunnelBytes(up, down int64) {
 	r.totals.tunnelUp.Add(up)
 	r.totals.tunnelDown.Add(down)
@@ -142,7 +142,7 @@ func (r *Recorder) AddIntercepted(ok bool) {
 	r.totals.notIntercepted.Add(1)
 }
 
-// handshakeOutcome returns the label outcome of a TLS handshake with a client.
+// handshakeOutcome returns the value of the label outcome for a TLS handshake with a client.
 func handshakeOutcome(ok bool) string {
 	if ok {
 		return core.ResultSuccess.String()

@@ -200,8 +200,9 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended. If the ring is full, it removes the oldest request, and returns the memory of
-// that request's attempts as an empty slice. The entry uses this memory for the attempts of its next request.
+// The method keep adds a request that has ended to the ring. If the ring is full, it removes the oldest request, and
+// returns the memory of that request's attempts as an empty slice. The entry uses this memory for the attempts of its
+// next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -245,8 +246,8 @@ func (t *Tracker) List(state string, limit int) []Request {
 	return out
 }
 
-// connections returns all entries. A search must read the entries before it reads done, because a request that ends
-// meanwhile moves from its entry to done.
+// connections returns all entries. A search must read the entries before it reads the ring done, because a request that
+// ends meanwhile moves from its entry to the ring.
 func (t *Tracker) connections() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
