@@ -17,7 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Settings are the settings of a Pusher. It is off if both addresses are "".
+// Settings are the settings of a Pusher. The Pusher is off if both addresses are "".
 type Settings struct {
 	Interval time.Duration // from one push to the next; above 0
 
@@ -126,12 +126,12 @@ func (r *run) loop(ctx context.Context) {
 	}
 }
 
-// sink sends metrics to one server. close sends the metrics that are still buffered.
+// sink sends metrics to one server. The method close sends the metrics that are still buffered.
 type sink interface {
 	count(name string, labels []*dto.LabelPair, growth int64)
 	gauge(name string, labels []*dto.LabelPair, value float64)
-	// samples adds n observations that are above lower and at most upper. Both are elements of bounds, or
-	// infinite.
+	// samples adds n observations above the bound lower and not above the bound upper. These two are elements of
+	// bounds, or infinite.
 	samples(name string, labels []*dto.LabelPair, bounds []float64, lower, upper float64, n int64)
 	close()
 }
