@@ -19,9 +19,9 @@ type Row struct {
 // exactKeys is the number of keys (cause and status) that keep their status when limit shortens a row.
 const exactKeys = 14
 
-// limit makes the number of keys at most blockKeys. The exactKeys keys with the most attempts stay as they are. The
-// other keys lose their status, so that at most one key per cause is added. All keys then fit, because there are
-// fewer causes than blockKeys-exactKeys.
+// The method limit reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay as
+// they are. The other keys lose their status, so that at most one key per cause is added. All keys then fit, because
+// there are fewer causes than blockKeys-exactKeys.
 func (r *Row) limit() {
 	if len(r.Counts) <= blockKeys {
 		return
@@ -75,7 +75,7 @@ const (
 	elsewhere  = 15 // the number does not fit; a byte with the bucket follows
 )
 
-// takes reports whether a row can be added to b.
+// The result of takes is true if the row can be added to the block.
 func (b *block) takes(r *Row) bool {
 	fresh := 0
 	for _, c := range r.Counts {
@@ -145,7 +145,7 @@ func (b *block) close() {
 
 var errBlock = errors.New("a block of minutes is damaged")
 
-// each calls f for each row, the oldest first. The row is valid until f returns.
+// The method each calls f for every row, the oldest first. The row is valid until f returns.
 func (b *block) each(f func(*Row)) error {
 	in := reader{rest: b.data}
 	var row Row
@@ -194,7 +194,7 @@ func (b *block) each(f func(*Row)) error {
 	return nil
 }
 
-// reader reads an encoded block. failed is set after a read beyond the end.
+// reader reads an encoded block. The field failed is set after a read beyond the end.
 type reader struct {
 	rest   []byte
 	failed bool

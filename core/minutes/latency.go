@@ -31,9 +31,9 @@ func latencyOf(bucket int) time.Duration {
 // Latencies is a distribution of latencies: a number of attempts for each bucket.
 type Latencies [numBuckets]float64
 
-// add adds n attempts of which only the median and the 95th percentile are known, as the buckets p50 and p95. With k
-// = p95-p50, add spreads 50 % of the attempts over the buckets p50-k to p50, 45 % over the buckets p50+1 to p95, and
-// 5 % over the buckets p95 to p95+k/2.
+// add adds n attempts of which only the median and the 95th percentile are known, as the buckets p50 and p95. It
+// spreads 50 % of the attempts over the buckets p50-k to p50, with k = p95-p50. It spreads 45 % over the buckets p50+1
+// to p95, and 5 % over the buckets p95 to p95+k/2.
 func (l *Latencies) add(n float64, p50, p95 int) {
 	spread := func(part float64, from, to int) { // over buckets from+1 to to, at least over bucket to
 		from = max(-1, min(from, to-1))

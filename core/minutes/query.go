@@ -49,7 +49,7 @@ func (s *Store) Others(window time.Duration) Sum { return s.sum(&s.others, windo
 // Proxy returns the counts of a proxy in the time window before now.
 func (s *Store) Proxy(id string, window time.Duration) Sum { return s.sum(s.proxies.find(id), window) }
 
-// Target returns the counts of the target with a host in the time window before now.
+// Target returns the counts of the target with the given host in the time window before now.
 func (s *Store) Target(host string, window time.Duration) Sum {
 	return s.sum(s.targets.find(host), window)
 }
@@ -63,7 +63,7 @@ func (s *Store) ProxyHistory(id string, window, step time.Duration) []Sum {
 	return s.steps(s.proxies.find(id), window, step)
 }
 
-// TargetHistory is History for the target with a host.
+// TargetHistory is History for the target with the given host.
 func (s *Store) TargetHistory(host string, window, step time.Duration) []Sum {
 	return s.steps(s.targets.find(host), window, step)
 }

@@ -34,8 +34,8 @@ type Series struct {
 	restored *Row           // last row that restore got; nil after endRestore
 }
 
-// add counts an attempt that ended in the given minute since the Unix epoch. keep is the number of minutes that are
-// kept, and bucket is the bucket of the attempt's latency.
+// add counts an attempt that ended in the given minute since the Unix epoch. The parameter keep is the number of
+// minutes that are kept, and bucket is the bucket of the attempt's latency.
 func (s *Series) add(minute, keep int64, k Key, bucket int) {
 	s.advance(minute, keep)
 	s.latencies[bucket].Add(1)
@@ -62,7 +62,7 @@ func (s *Series) add(minute, keep int64, k Key, bucket int) {
 	s.change()
 }
 
-// change sets changed, after a count has been added.
+// The method change sets the field changed. It is called after a count was added.
 func (s *Series) change() {
 	if !s.changed.Load() { // a load, unlike a store, leaves the cache line shared
 		s.changed.Store(true)
@@ -143,9 +143,9 @@ func (s *Series) forget(before int64) {
 	}
 }
 
-// each calls f for each minute from first to last that has attempts or bytes. For the current minute, f also gets the
-// distribution of the latencies; for other minutes, it gets nil. The row is valid until f returns. A minute may come
-// twice: after a restart, or if the clock was set back. The caller holds mu.
+// The method each calls f for every minute from first to last that has attempts or bytes. For the current minute, f
+// also gets the distribution of the latencies; for other minutes, it gets nil. The row is valid until f returns. A
+// minute may come twice: after a restart, or if the clock was set back. The caller holds mu.
 func (s *Series) each(first, last int64, f func(*Row, *Latencies)) {
 	for i := range s.blocks {
 		if b := &s.blocks[i]; b.start <= last && b.last >= first {

@@ -27,7 +27,7 @@ type Store struct {
 	targets targets
 }
 
-// NewStore returns an empty store. It keeps counts for the time keep, a multiple of a minute.
+// NewStore returns an empty store. The parameter keep is the time for which it keeps counts, a multiple of a minute.
 func NewStore(keep time.Duration, now func() time.Time) *Store {
 	s := &Store{now: now, keep: int64(keep / time.Minute)}
 	s.targets.byHost.Store(&map[string]*Series{})
@@ -137,8 +137,8 @@ func (s *Store) named(name string) *Series {
 
 func (s *Store) minute(t time.Time) int64 { return t.Unix() / 60 }
 
-// Ref holds the series of one proxy, so that Attempt need not look it up by the proxy's id for each attempt. The zero
-// value is ready for use.
+// Ref holds the series of one proxy, so that Store.Attempt need not look up the series by the proxy's id each time. The
+// zero value is ready for use.
 type Ref struct{ series atomic.Pointer[Series] }
 
 // get returns the series of the proxy with the given id, to which r belongs.
@@ -173,8 +173,8 @@ func (s *Store) Bytes(proxyID string, n uint64) {
 	s.proxies.get(proxyID).AddBytes(at, s.keep, n)
 }
 
-// TargetBytes counts n bytes of a request for a host. The request ended at the time at. The bytes are not added to
-// the series of all attempts, because that series counts the bytes on connections to proxies.
+// TargetBytes counts n bytes of a request for a host. The parameter at is the end of the request. The bytes are not
+// added to the series of all attempts, because that series counts the bytes on connections to proxies.
 func (s *Store) TargetBytes(host string, n uint64, at time.Time) {
 	s.target(host).AddBytes(s.minute(at), s.keep, n)
 }
