@@ -39,7 +39,7 @@ type level struct {
 	most   int // maximum number of delayed responses of the network; see maxDelayed
 }
 
-// The levels. Many clients may share one IPv4 address (NAT), and neighbouring addresses usually belong to different
+// The levels. Many clients may share one IPv4 address (NAT), and neighboring addresses usually belong to different
 // clients. In IPv6, a /64 is the smallest block that a subscriber gets, a /48 the largest usual block of a subscriber
 // (RFC 6177), and a /32 the smallest block of a provider. An attacker may own any of these blocks.
 var (
@@ -142,7 +142,7 @@ func (t *table) blocked(from origin) (wait time.Duration, blocked bool) {
 	return wait, blocked
 }
 
-// full reports whether the table has no room for the failed logins of another network.
+// A table is full if it has no room for the failed logins of another network.
 func (t *table) full() bool { return len(t.networks) >= t.most && t.idle[0].Len()+t.idle[1].Len() == 0 }
 
 func (t *table) others(from origin) *failures {
@@ -152,15 +152,15 @@ func (t *table) others(from origin) *failures {
 	return &t.together[0]
 }
 
-// fail records a failed login in each network of the address, and returns these networks as held and the delay of the
-// response. The caller must call release with held when the delay has ended. If one of the networks already has its
+// fail records a failed login in each network of the address. It returns these networks (held), and the delay of the
+// response. When the delay has ended, the caller must pass held to release. If one of the networks already has its
 // maximum number of delayed responses, held is nil and the caller must not delay the response.
 func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
 		f := t.get(now, from, l)
 		if len(held) > 0 && held[len(held)-1] == f {
-			continue // the table has no room for several levels, for which get returns the same failures
+			continue // without room in the table, get returns the same failures for several levels
 		}
 		if f.idle != nil {
 			t.idle[f.idleList()].Remove(f.idle)
@@ -183,7 +183,7 @@ func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.D
 	return held, delay
 }
 
-// release ends the delay for which fail has returned held.
+// release ends the delay of a response. The parameter held is the result of fail for this response.
 func (t *table) release(held []*failures) {
 	for _, f := range held {
 		if f.delayed--; f.delayed == 0 && f != t.others(origin{api: f.api}) {

@@ -62,8 +62,8 @@ type Guard struct {
 	failures *table // guarded by mu
 }
 
-// NewGuard returns a guard that has counted no failed logins. The function now returns the time of a failed login.
-// The waits in Do do not use now, but timers of package time.
+// NewGuard returns a guard that has counted no failed logins. The guard calls the function now for the time of each
+// failed login. For its waits, Do uses timers of package time instead.
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -119,9 +119,9 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 // unknown is the result of a check that requires a hash.
 const unknown = Blocked + 1
 
-// known runs check, the function Known of a Check, and records a failed login. It holds mu while check runs, so that
-// a client cannot have many passwords checked at the same time. If the check fails, held and delay are the results of
-// table.fail.
+// known calls its parameter check, which is the field Known of a Check, and records a failed login. It holds mu during
+// the call, so that a client cannot have many passwords checked at the same time. If the check fails, held and delay
+// are the results of table.fail.
 func (g *Guard) known(
 	from origin, check func() (ok, decided bool),
 ) (result Result, held []*failures, delay time.Duration) {
@@ -140,9 +140,9 @@ func (g *Guard) known(
 	return Refused, held, delay
 }
 
-// slow runs check, the function Slow of a Check, when fewer than the maximum number of hashes are being computed. It
-// returns Blocked if it has waited for maxHashWait, if ctx ends, or if the address was blocked during the wait. If
-// the check fails, held and delay are the results of table.fail.
+// slow waits until fewer than the maximum number of hashes are being computed. Then it calls its parameter check, which
+// is the field Slow of a Check. It returns Blocked if it has waited for maxHashWait, if ctx ends, or if the address was
+// blocked during the wait. If the check fails, held and delay are the results of table.fail.
 func (g *Guard) slow(
 	ctx context.Context, from origin, check func() bool,
 ) (result Result, held []*failures, delay time.Duration) {

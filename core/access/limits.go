@@ -41,7 +41,7 @@ type Usage struct {
 	Meter traffic.Meter // bytes, attempts and costs of the user at proxies, with those that RestoreCosts has added
 
 	inFlight, requests, bytes atomic.Int64
-	day                       atomic.Int64 // the day of requests and bytes, in days since the Unix epoch
+	day                       atomic.Int64 // day of the fields requests and bytes, since the Unix epoch
 	mu                        sync.Mutex   // held while a day begins
 }
 
@@ -72,7 +72,7 @@ func NextDay(now time.Time) time.Duration {
 }
 
 // Begin grants or denies a request to a target. A granted request counts for RequestsPerDay, and is in
-// flight until End is called. If the denial is TargetDenied, rule is the rule that matched.
+// flight until End is called. If the denial is TargetDenied, the result rule is the rule of Deny that matched.
 func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial, rule string) {
 	if rule, denied := a.deny.Match(host, port); denied {
 		return TargetDenied, rule

@@ -79,7 +79,7 @@ func IsHash(configured string) bool {
 
 // hash is a hash of a password.
 type hash interface {
-	// matches reports whether the hash is that of the password. A call takes tens of milliseconds of processor time.
+	// matches reports whether the password has this hash. A call takes tens of milliseconds of processor time.
 	matches(password string) bool
 }
 
@@ -190,8 +190,8 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// quick checks a password by its digest sum, without computing a hash. The result decided is false if the hash must
-// be computed.
+// quick checks a password without computing its hash. The parameter sum is the digest of the password. The result
+// decided is false if the hash must be computed.
 func (p *password) quick(sum digest) (ok, decided bool) {
 	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
 		return true, true
@@ -199,7 +199,8 @@ func (p *password) quick(sum digest) (ok, decided bool) {
 	return false, p.hash == nil
 }
 
-// slow checks the password text by computing its hash, which takes tens of milliseconds. sum is the digest of text.
+// slow checks a password by computing its hash, which takes tens of milliseconds. The parameter text is the password,
+// and sum is its digest.
 func (p *password) slow(text string, sum digest) bool {
 	if p.hash == nil || !p.hash.matches(text) {
 		return false

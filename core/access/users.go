@@ -34,9 +34,9 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules. before is
-// the previous set, or nil. A user whose name is also in before keeps the usage and, if the password has not changed,
-// the digest of the verified password.
+// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules. The
+// parameter before is the previous set, or nil. A user whose name is also in the previous set keeps the usage and, if
+// the password has not changed, the digest of the verified password.
 func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
 	u.nobody.known.Store(&digest{})
