@@ -35,7 +35,8 @@ func ParseFilter(s string) (Filter, error) {
 	return Filter{errors: true, share: percent / 100}, nil
 }
 
-// admits reports whether r is logged. For a request without an error, the result depends only on the request's id.
+// admits reports whether the record r is logged. For a request without an error, the result depends only on the
+// request's id.
 func (f Filter) admits(r *Record) bool {
 	if r.failed() {
 		return f.errors
@@ -60,7 +61,8 @@ type Log struct {
 }
 
 // Configure replaces the filter, the format (JSON or Combined) and the output. After it has returned, the previous
-// output is no longer used. out gets each line in one call of Write; the errors of Write are ignored.
+// output is no longer used. The log passes each line to the output in one call of Write, and ignores the errors of
+// Write.
 func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

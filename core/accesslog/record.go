@@ -25,7 +25,7 @@ type Record struct {
 	Status   int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
 	Code     string // code of the gateway's error response, or why the gateway ended the connection; otherwise ""
 	Final    core.Final
-	Ran      bool  // the executor ran; if false, the request was refused before any attempt
+	Ran      bool  // the executor was called; otherwise the request was refused before any attempt
 	Left     bool  // the client left before the end of the response
 	Received int64 // bytes of the request's body, or in a tunnel from the client to the target
 	Sent     int64 // bytes of the response with its head, or in a tunnel from the target to the client
@@ -114,7 +114,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 }
 
 // appendCombined appends the record in the Combined Log Format of the Apache HTTP Server (mod_log_config), which log
-// analysers read. The referer and the user agent are "-". After these two values, the line has the duration in
+// analyzers read. The referer and the user agent are "-". After these two values, the line has the duration in
 // seconds, the outcome, and each attempt as proxy=cause.
 func (r *Record) appendCombined(b []byte) []byte {
 	host := address(r.Client)
