@@ -154,8 +154,8 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	return nil
 }
 
-// trust writes the records in set, by their keys. They replace records whose fingerprints were made with an earlier
-// key (see proxyRecords.apply). The caller holds mu.
+// The method trust writes the given records, by their keys. They replace records whose fingerprints were made with an
+// earlier secret key (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) trust(set map[string]any) {
 	if len(set) == 0 {
 		return
@@ -168,7 +168,7 @@ func (c *Changes) trust(set map[string]any) {
 	}
 }
 
-// supersede deletes the records whose keys are in superseded. It also deletes the records of the policy and of
+// supersede deletes the records with the given keys. It also deletes the records of the policy and of
 // plugins if the configuration now has another value than at the time of the change. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
 	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) {
@@ -285,8 +285,8 @@ func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep
 	return c.parts.Pool.Snapshot().Get(id), nil
 }
 
-// changeProxies changes proxies as ChangeProxy does, each with the function of its id. If it returns an error, it has
-// changed none. The caller holds mu.
+// changeProxies changes several proxies as ChangeProxy does. The parameter changes has a function for the id of each
+// proxy. If changeProxies returns an error, it has changed no proxy. The caller holds mu.
 func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, keep bool) error {
 	before := make(map[string]func(*upstream.Spec) error, len(changes))
 	remembering := make(map[string]func(*upstream.Spec) error, len(changes))
@@ -324,8 +324,8 @@ func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, k
 	return err
 }
 
-// changedRecord returns the record of the change of a proxy; nil for none. The parameter entry is its entry of the
-// configuration; nil for none. The caller holds mu.
+// changedRecord returns the record of the change of a proxy; nil for none. The parameter entry is the proxy in the
+// configuration; nil if it is not there. The caller holds mu.
 func (c *Changes) changedRecord(
 	id string, entry *upstream.Spec, change func(*upstream.Spec) error,
 ) (*proxyRecord, error) {
@@ -481,7 +481,7 @@ func (c *Changes) activate(use, plugin string) error {
 	return fmt.Errorf("use %q %w", use, core.ErrNotFound)
 }
 
-// keeps reports whether a change is recorded: if its argument keep is set and there is a store.
+// A change is recorded if the caller has set keep and there is a store. The method keeps reports this.
 func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
 
 // configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.

@@ -45,7 +45,8 @@ type remembered struct {
 // other record is an id, which is never empty.
 const keyRecord = ""
 
-// openIDs reads the kept ids from store. If store is nil or has no key of the fingerprints, openIDs makes a new key.
+// openIDs reads the kept ids from the store. If there is no store, or it has no key of the fingerprints, openIDs makes
+// a new key.
 func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *idMemory {
 	m := &idMemory{store: store, now: now, log: log, known: map[string]remembered{}}
 	var key []byte
@@ -88,8 +89,8 @@ func (m *idMemory) write(set map[string]any) bool {
 	return err == nil
 }
 
-// name returns the entries, each with an id. The parameter running has the proxies of the pool. An id that has a
-// record of a changed proxy is given only to the entry that was changed.
+// The method name returns the entries, each with an id. The parameter running has the proxies of the pool. If an id has
+// a record of a changed proxy, only the entry that was changed gets this id.
 func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, running []upstream.Spec) []upstream.Spec {
 	known := make(map[string]upstream.Known, len(m.known)+len(recorded))
 	reserved := map[string]struct{}{}
@@ -229,7 +230,7 @@ func (p prints) address(a upstream.Address) upstream.Print {
 	return print
 }
 
-// own reports whether a value of proxyRecord.Base was made with the key of p.
+// The result is true if the given value of proxyRecord.Base was made with the key of p.
 func (p prints) own(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
 	return found && id == p.id

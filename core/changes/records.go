@@ -203,7 +203,7 @@ func (r *proxyRecord) spec(id string) upstream.Spec {
 	return s
 }
 
-// change names the kind of the change.
+// The result names the kind of the change.
 func (r *proxyRecord) change() string {
 	switch {
 	case r.Removed:
@@ -214,7 +214,7 @@ func (r *proxyRecord) change() string {
 	return "changed"
 }
 
-// refer sets the fields of r that identify the entry of the configuration that is changed.
+// refer sets the fields of r that identify the changed entry of the configuration.
 func (r *proxyRecord) refer(entry *upstream.Spec, p prints) {
 	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
 }

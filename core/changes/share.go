@@ -22,8 +22,8 @@ type Put struct {
 	Value json.RawMessage
 }
 
-// PutProxies adds each proxy or, if the pool already has a proxy with its id, changes that proxy. The result has an
-// error for each element of puts, which is nil for success. If keep is set, the changes are recorded. The new proxies
+// PutProxies adds each proxy or, if the pool already has a proxy with its id, changes that proxy. The result has one
+// error for each element of puts; nil stands for success. If keep is set, the changes are recorded. The new proxies
 // are added together, and the others are changed together, because a change of a large pool takes long. PutProxies
 // skips a proxy that already has the fields of its put. After a restart, it skips most proxies.
 func (c *Changes) PutProxies(puts []Put, keep bool) []error {
@@ -77,7 +77,7 @@ func (c *Changes) entriesOf(puts []Put) map[string]*upstream.Spec {
 	return c.entries(ids...)
 }
 
-// setting returns a function that sets the fields of a proxy that the API can change to those of spec.
+// setting returns a function that changes a proxy. The function copies the fields that the API can change from spec.
 func setting(spec *upstream.Spec) func(*upstream.Spec) error {
 	r := newProxyRecord(spec)
 	return func(s *upstream.Spec) error {
