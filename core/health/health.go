@@ -259,9 +259,9 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan. It settles the lease, unless the result local is true: then the check shows
-// nothing about the proxy, because it failed for lack of a descriptor or port on this machine, it was cancelled, the
-// settings have changed, or the proxy has left the pool.
+// check checks the proxy of a plan and settles the lease. If the result local is true, it has not settled the lease,
+// because the check shows nothing about the proxy: this machine had no free descriptor or port, the check was
+// cancelled, the settings have changed, or the proxy has left the pool.
 func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -288,8 +288,8 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 }
 
 // Test makes a check of u now and returns its result. Unlike the checks of Run, it does not change the proxy's
-// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL. With an error, the
-// check shows nothing about the proxy: it failed because of a limit of this machine.
+// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL. If err is not nil,
+// the check failed because of a limit of this machine, and shows nothing about the proxy.
 func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool, err error) {
 	s := c.active.Load()
 	if s.URL == "" {
@@ -304,7 +304,7 @@ func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstre
 	return c.reportOf(s, u, &r), true, nil
 }
 
-// reportOf returns the report of a check of u. Its exit address is the one in the response of this check.
+// reportOf returns the report of a check of u. The report has the exit address in the response of this check.
 func (c *Checker) reportOf(s *active, u *upstream.Upstream, r *results) (report upstream.CheckReport) {
 	report.At = c.cfg.Pool.Elapsed(c.cfg.Now())
 	best := r.best()
@@ -355,8 +355,8 @@ func (a *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	return &o
 }
 
-// holds returns the time for which a missing ability is recorded that a check has found. This time is longer than the
-// time until the next checks.
+// If a check shows that an ability is missing, this is recorded for the time that the method holds returns. This time
+// is longer than the time until the next checks.
 func (a *active) holds() time.Duration { return max((idleChecks+2)*a.Interval*2, 10*time.Minute) }
 
 // othersPass reports whether a check through a proxy other than u has passed lately. Such a check shows that the
@@ -424,8 +424,9 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	return r
 }
 
-// best returns the result that counts as the result of the check: the passed one, and that of the absolute form if
-// both or none have passed. If the absolute form was not sent, it is the result of the tunnel.
+// best returns the result that counts as the result of the check. If only one of the two forms has passed, its result
+// counts. If both or none have passed, the result of the absolute form counts, or that of the tunnel if the absolute
+// form was not sent.
 func (r *results) best() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
@@ -460,8 +461,8 @@ func (r *results) mixed() bool {
 	return false
 }
 
-// learn records the abilities that the check shows. mixed is the number of checks in a row for which the method mixed
-// returns true. holds is the time for which a missing ability is recorded.
+// learn records the abilities that the check shows. The parameter mixed is the number of checks in a row for which the
+// method mixed returns true, and holds is the time for which a missing ability is recorded.
 func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
 	holds time.Duration) {
 	scheme := u.Spec().Address.Scheme

@@ -22,9 +22,8 @@ type Settings struct {
 	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
 	Timeout  time.Duration // for one check, > 0
 	Expect   Expect
-	// Exit names the part of the response that contains the exit address: ExitBody for the body, or the name of a
-	// header field. It is "" if the response does not contain it. The proxy connects to the target from its exit
-	// address.
+	// Exit names the part of the response that contains the exit address, from which the proxy connects to the target.
+	// ExitBody stands for the body, and "" for no part. Any other text is the name of a header field.
 	Exit string
 }
 
