@@ -12,7 +12,7 @@ import (
 type Explanation struct {
 	Rule       int
 	Label      string
-	Response   bool        // it is a response rule; Conditions lacks its conditions on responses
+	Response   bool        // a response rule; its conditions on responses are not in Conditions
 	Conditions []Condition // the conditions on the request
 	Holds      bool        // all Conditions hold
 	Kinds      []Kind      // the kinds of actions for which the rule is applied

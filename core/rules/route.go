@@ -53,7 +53,7 @@ func (k Kind) String() string {
 	return [...]string{"way", "policy", "scorer", "intercept", "interim"}[k]
 }
 
-// has reports whether r has an action of the kind.
+// The result of has is true if r has an action of the given kind.
 func (r *Routing) has(k Kind) bool {
 	switch k {
 	case KindWay:
@@ -115,7 +115,7 @@ func (r *Route) Count() {
 	}
 }
 
-// first reports whether k is the first of all kinds that have the same rule as k.
+// first reports whether no kind before k has the same rule as k.
 func (r *Route) first(k Kind) bool {
 	for earlier := range k {
 		if r.ways[earlier] == r.ways[k] {
@@ -230,8 +230,8 @@ func (r *Route) Labels() (labels core.RuleLabels) {
 // Empty reports whether no rule is applied.
 func (r *Route) Empty() bool { return *r == Route{} }
 
-// Scope returns the part of the key of a session that depends on the way and on the region that the client wants. So
-// a session has a proxy of its own for each way. The case of region has no effect (core.RegionHash).
+// Scope returns a part of the key that identifies a session. This part depends on the way and on the region that the
+// client wants. So a session has a proxy of its own for each way. The case of region has no effect (core.RegionHash).
 func (r *Route) Scope(region string) string {
 	if w := r.Way(); w != nil && (w.Tag != "" || w.Region != "") {
 		return strings.ToLower(region) + "\x00" + w.Tag + "\x00" + w.Region

@@ -30,7 +30,7 @@ type Rule struct {
 // for 10 minutes.
 const PresetBanLike = "ban_like"
 
-// When is the condition of a rule: all parts that are set must hold. A response rule without Error holds only for
+// A When is the condition of a rule: all parts that are set must hold. A response rule without Error holds only for
 // responses of targets. Statuses, Headers, Body and Error are for response rules.
 type When struct {
 	Hosts    []string          // patterns of the target's host; * stands for any characters
@@ -44,7 +44,7 @@ type When struct {
 	Error    string            // cause of a failed attempt (verdict.Word)
 }
 
-// Then is the action of a rule.
+// A Then is the action of a rule.
 type Then struct {
 	Routing
 
@@ -117,7 +117,7 @@ func (n *names) add(s string) {
 	}
 }
 
-// has reports whether the list is empty, or contains s as a name, or contains a pattern that s matches.
+// The result of has is true if the list is empty, contains the name s, or contains a pattern that matches s.
 func (n *names) has(s string) bool {
 	if len(n.all) == 0 {
 		return true
@@ -184,7 +184,7 @@ func (s *Set) Match(a *Attempt, e *core.Excerpt) *Action {
 	return nil
 }
 
-// holds reports whether the parts of the condition that need no excerpt hold.
+// The result of holds is true if all parts of the condition hold that need no excerpt.
 func (r *rule) holds(a *Attempt) bool {
 	if r.failure {
 		if a.Cause != r.cause {
@@ -202,7 +202,7 @@ func (r *rule) holdsForRequest(q *Request) bool {
 		r.hosts.has(q.Host) && r.namesUser(q.User) && (len(r.paths) == 0 || r.namesPath(q.Path))
 }
 
-// contains reports whether there are no ranges, or one of them contains n.
+// The result of contains is true if one of the ranges contains n, or if there are no ranges.
 func contains(ranges []core.Range, n int) bool {
 	for _, r := range ranges {
 		if r.First <= n && n <= r.Last {
@@ -231,7 +231,7 @@ func (r *rule) namesPath(path []byte) bool {
 	return false
 }
 
-// holdsFor reports whether the parts of the condition that need an excerpt hold.
+// The result of holdsFor is true if all parts of the condition hold that need an excerpt.
 func (r *rule) holdsFor(e *core.Excerpt) bool {
 	for i := range r.headers {
 		if !r.headers[i].isIn(e) {
@@ -250,7 +250,7 @@ func (h *header) isIn(e *core.Excerpt) bool {
 	return false
 }
 
-// applied returns the rule with the parts of its preset that the rule does not set itself.
+// applied returns the rule with its preset applied: the preset sets parts that the rule does not set itself.
 func (r Rule) applied() Rule {
 	if r.Preset == PresetBanLike {
 		if len(r.When.Statuses) == 0 && r.When.Body == "" && len(r.When.Headers) == 0 && r.When.Error == "" {
