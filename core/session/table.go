@@ -52,10 +52,10 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	return b, true
 }
 
-// bind records b: the proxy that has served the session b.key, and the end of the session. If the session has not
-// ended, it keeps its previous proxy in two cases. In the first case, keep is set. In the second case, another
-// request has moved the session and was served during this request; the recorded binding then has a larger generation
-// than b (Use.generation).
+// bind records the proxy that has served the session b.key, and the new end of the session. If the session has not
+// ended, it keeps its previous proxy in two cases. In the first case, the parameter keep is true. In the second case,
+// another request has moved the session and was served during this request; the recorded binding then has a larger
+// generation than b (Use.generation).
 func (t *Table) bind(b binding, keep bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,8 +73,8 @@ func (t *Table) bind(b binding, keep bool, now time.Time) {
 	t.recent.MoveToFront(e)
 }
 
-// makeRoom removes sessions, the one used longest ago first, until there is room for one more and the session used
-// longest ago has not ended. The caller holds mu.
+// makeRoom removes the session that was used longest ago, and then the next ones. It stops when there is room for
+// another session, and the session that was used longest ago has not ended. The caller holds mu.
 func (t *Table) makeRoom(now time.Time) {
 	for e := t.recent.Back(); e != nil; e = t.recent.Back() {
 		if now.Before(e.Value.(*binding).until) && len(t.byKey) < t.max {

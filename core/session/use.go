@@ -20,7 +20,7 @@ type Use struct {
 	exits      bool   // the proxy of the last attempt has a different exit address for each generation
 }
 
-// Begin begins the use of a session at the time now. key is the key of the session in r.
+// Begin begins the use of a session at the time now. The parameter key is the key of the session in r.
 func (t *Table) Begin(key Key, r Request, now time.Time) Use {
 	b, _ := t.find(key, now)
 	return Use{table: t, key: key, ttl: r.TTL, strict: r.Strict, bound: b, generation: b.generation}
@@ -36,9 +36,9 @@ func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
 func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
 
 // Attempt records an attempt through a proxy; number is 0 for the first attempt of the request. If the session is not
-// strict, each retry moves the session. A first attempt through a proxy other than the session's proxy moves it, too.
-// Each move increases the generation by one. exits is set if the proxy has a different exit address for each
-// generation; the proxy's vendor chooses the exit by the Token.
+// strict, each retry moves the session. A first attempt through a proxy other than the session's proxy moves the
+// session, too. Each move increases the generation by one. The parameter exits is true if the proxy has a different
+// exit address for each generation; the proxy's vendor chooses the exit by the Token.
 func (u *Use) Attempt(number int, proxy string, exits bool) {
 	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {
