@@ -37,7 +37,7 @@ type Writer struct {
 	spare   []byte
 	lost    int  // records lost and not yet reported
 	failed  bool // the last write to the sink failed
-	stopped bool // run has ended, so Write must flush
+	stopped bool // the method run has ended, so Write must flush
 
 	wake chan struct{} // holds a value if there is something to flush
 	once sync.Once     // for quit
@@ -52,9 +52,9 @@ func (u Unwritten) Error() string {
 	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(u))
 }
 
-// New returns a Writer for sink. The caller must Close it. If records were lost because the sink blocked or
-// failed, onLost is called with their number after the next successful write to the sink. onLost may write to
-// the Writer. onLost may be nil.
+// New returns a Writer for sink. The caller must Close it. If records were lost because the sink blocked or failed, the
+// function onLost is called with their number after the next successful write to the sink. The function may write to
+// the Writer. It may be nil.
 func New(sink io.Writer, onLost func(records int)) *Writer {
 	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		done: make(chan struct{})}
@@ -121,7 +121,7 @@ func (w *Writer) run() {
 	w.mu.Unlock()
 }
 
-// requestFlush makes run call flush soon.
+// requestFlush makes the method run call flush soon.
 func (w *Writer) requestFlush() {
 	select {
 	case w.wake <- struct{}{}:
