@@ -30,8 +30,9 @@ const (
 	BlameNobody
 )
 
-// ByRule returns the outcome of an attempt to which a rule applies. o is the outcome without the rule; its cause is
-// Reviewable or one of Failures. isDirect is set if the attempt went to the target without a proxy.
+// ByRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule;
+// its cause is Reviewable or one of Failures. The parameter isDirect is true if the attempt went to the target without
+// a proxy.
 func ByRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	switch {
 	case !Reviewable(o.Cause): // a failed attempt keeps its cause
@@ -79,7 +80,7 @@ func ruleCause(in Instruction) core.Cause {
 }
 
 // failure reports whether rules may name the cause c. Rules may name the causes of attempts without a response of the
-// target, except those that the client or the gateway is responsible for.
+// target, except the causes for which the client or the gateway is responsible.
 func failure(c core.Cause) bool {
 	return c >= ProxyNameUnknown && c <= AnswerMalformed && c != ProxyLoop && c != EgressDenied
 }
@@ -94,8 +95,7 @@ func Failures() (words []string) {
 	return words
 }
 
-// FailureOf returns the cause that has the argument word as its name. The result is false if a rule must not name the
-// cause.
+// FailureOf returns the cause with the given name. The second result is false if a rule must not name the cause.
 func FailureOf(word string) (core.Cause, bool) {
 	for c := range numCauses {
 		if failure(c) && rows[c].word == word {

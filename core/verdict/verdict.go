@@ -91,7 +91,7 @@ type Facts struct {
 	// Why the attempt ended before it had a result.
 	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not cancelled
 	TotalTimeout   bool  // the request's total timeout has passed
-	TighterTimeout bool  // the request's total timeout is shorter than the global policy's
+	TighterTimeout bool  // the request's total timeout is shorter than that of the global policy
 	CutShort       bool  // the adaptive timeout has passed
 	TighterAttempt bool  // the request's own attempt timeout has passed; it is shorter than timeouts.attempt
 
@@ -113,7 +113,7 @@ func Judge(f *Facts) core.Outcome {
 }
 
 // plainSuccess reports whether the attempt is a success to which no exception applies. Most attempts are plain
-// successes. For them, judge would return the same outcome, but more slowly.
+// successes. For them, the function judge would return the same outcome, but more slowly.
 func (f *Facts) plainSuccess() bool {
 	return f.Err == nil && f.Status >= 200 && f.Status < 400 && !f.StatusRetried && !f.Tunnel &&
 		f.InnerOutcome == "" && f.ErrorPage == NoErrorPage && !f.TargetChallenge && f.Idempotent && f.Replayable
@@ -194,8 +194,8 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// Rule returns the outcome of a response after a judge's ruling k. o is the outcome without a judge; its
-// cause is Reviewable. isDirect is set if the attempt went to the target without a proxy.
+// Rule returns the outcome of a response after a judge's ruling k. The parameter o is the outcome without a judge; its
+// cause is Reviewable. The parameter isDirect is true if the attempt went to the target without a proxy.
 func Rule(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
@@ -368,8 +368,8 @@ var unreached = map[string]bool{
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// direct returns the party to charge: c or, for an attempt without a proxy, the target instead of the
-// proxy.
+// The function direct returns the party to charge. This is c. If the attempt went to the target without a proxy, it is
+// the target instead of the proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
 		return c
@@ -395,8 +395,8 @@ type Relayed struct {
 	Measured bool          // the response has a Content-Length
 }
 
-// stallTime is the minimum silence of a body after which the proxy or the target is charged if the client leaves. It is
-// shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
+// If no byte of a body has arrived for at least stallTime and the client leaves, the proxy or the target is charged.
+// stallTime is shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
 // (docs/decisions/stalled-bodies.md).
 const stallTime = 10 * time.Second
 
@@ -495,7 +495,7 @@ func LoseRace(o core.Outcome) core.Outcome {
 
 var errLost = errors.New("another attempt of the request was served first")
 
-// ended returns o with the cause c and its consequences.
+// The function ended returns o with the cause c and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
 	o.Verdict = core.Excluded
