@@ -50,8 +50,8 @@ const (
 type Waiter[K comparable] struct {
 	Priority core.Priority // not AnyPriority
 	Kind     K             // requests of one kind can use the same units
-	// Take takes a unit for the request if a suitable unit is free. The queue calls it with its lock held, usually in
-	// the goroutine that has freed a unit. Take must not call the queue.
+	// Take takes a unit for the request if a suitable unit is free. The queue calls Take while it holds its lock,
+	// usually in the goroutine that has freed a unit. Take must not call the queue.
 	Take func() Result
 
 	next, prev *Waiter[K]
@@ -66,7 +66,7 @@ type Waiter[K comparable] struct {
 type line[K comparable] struct {
 	first, last *Waiter[K]
 	length      int
-	tag         uint64 // the line with the smallest tag is next; 0 if the line is empty and took the last unit
+	tag         uint64 // the line with the smallest tag is next; 0 if the line's last request has taken a unit
 	counts      Counts
 }
 
@@ -88,7 +88,7 @@ type Queue[K comparable] struct {
 	clock uint64     // the largest tag of a line that has taken a unit
 	lines [core.PriorityCount + 1]line[K]
 	kinds map[K]int      // waiting requests by kind
-	none  map[K]struct{} // the kinds for which Take has returned Nothing; used only by serve
+	none  map[K]struct{} // the kinds for which Take has returned Nothing; used only by the method serve
 }
 
 // New returns an empty queue whose only source of time is now.
@@ -108,10 +108,10 @@ var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.Priorit
 // Empty reports whether no request waits. It takes no lock.
 func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
 
-// Enter takes a unit for w and returns false if a unit is free and no request of the same kind waits. If Take fails,
+// If a unit is free and no request of the same kind waits, Enter takes the unit for w and returns false. If Take fails,
 // Enter returns false, too. Otherwise w begins to wait and Enter returns true; the caller must then call Wait. Enter
-// does not block. In a full queue, w displaces the youngest request of a priority that holds more than its share of
-// the queue. If there is no such request, the error is ErrFull.
+// does not block. In a full queue, w displaces the youngest request of a priority that holds more than its share of the
+// queue. If there is no such request, the error is ErrFull.
 func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
