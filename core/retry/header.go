@@ -19,7 +19,7 @@ import (
 // booleans accept true and false, and the key strategy stands for backoff_strategy. Ranges are checked after
 // merging, by Policy.Validate. The error is a *FieldError.
 func ParseHeader(value string) (Override, error) {
-	if strings.HasPrefix(value, "{") { // a dictionary cannot begin with it
+	if strings.HasPrefix(value, "{") { // a dictionary cannot begin with {
 		return parseJSON(value)
 	}
 	var o Override

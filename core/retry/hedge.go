@@ -126,8 +126,8 @@ const (
 // leastP95 is the shortest delay of a hedge with "p95", because timers are not much more accurate.
 const leastP95 = time.Millisecond
 
-// Begin records a first attempt that may be hedged. after is the delay of its hedge; 0 if p has "p95" and fewer than
-// hedgeLeast latencies are recorded. ok is false if p has no hedges.
+// Begin records a first attempt that may be hedged. The first result is the delay of the attempt's hedge; it is 0 if p
+// has "p95" and fewer than hedgeLeast latencies are recorded. The second result is false if p has no hedges.
 func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
 		return 0, false

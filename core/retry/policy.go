@@ -100,7 +100,7 @@ func outOfRange(limit, field string, value any) error {
 	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
 }
 
-// Validate checks every range and prepares the policy for use. strategies reports whether a backoff with a
+// Validate checks every range and prepares the policy for use. The function strategies reports whether a backoff with a
 // given name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategies func(string) bool) error {
 	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {

@@ -56,7 +56,7 @@ func (s *Store) View() View {
 	return View{*s.current.Load(), s.updatedAt, s.source}
 }
 
-// Put changes the policy at run time. change receives the current policy and returns the new policy. If change
+// Put changes the policy at run time. The function change receives the current policy and returns the new policy. If it
 // returns an error, the policy does not change. Requests that begin after Put use the new policy.
 func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	s.mu.Lock()
@@ -69,8 +69,8 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	return View{next, s.updatedAt, s.source}, nil
 }
 
-// Reset replaces a policy that was set at run time by the policy of the configuration. allow receives the policy of
-// the configuration. If allow returns an error, the current policy does not change.
+// Reset replaces a policy that was set at run time by the policy of the configuration. The function allow receives the
+// policy of the configuration. If it returns an error, the current policy does not change.
 func (s *Store) Reset(allow func(Policy) error) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
