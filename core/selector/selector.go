@@ -223,7 +223,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.limitError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		if at, ok := s.pool.NextTest(); ok && at.After(now) { // not with a probe in flight, which may end at any time
+		if at, ok := s.pool.NextTest(); ok && at.After(now) { // otherwise a probe is in flight, and may end at any time
 			s.allOpen.Store(&allOpen{changes, at})
 		}
 	}
@@ -306,8 +306,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 
 // keepWanted keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
 // others, it may have lifted the bans and banned these others. The choice then does not use a proxy through which the
-// target has just failed. Retries may use the proxies that it would otherwise avoid; first attempts only if there is no
-// other candidate.
+// target has just failed. Retries may use the proxies that the choice would otherwise avoid. First attempts may use
+// these proxies only if there is no other candidate.
 func (s *Selector) keepWanted(c *choice) {
 	if c.avoided.Any(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
@@ -469,7 +469,7 @@ func (c *choice) keepPreferred() {
 	}
 }
 
-// allProven reports whether every proxy is proven (Upstream.Proven). In most choices, all candidates are.
+// allProven reports whether every proxy is proven (Upstream.Proven). In most choices, all candidates are proven.
 func allProven(list []*upstream.Upstream) bool {
 	for _, u := range list {
 		if !u.Proven() {
@@ -479,7 +479,8 @@ func allProven(list []*upstream.Upstream) bool {
 	return true
 }
 
-// keep removes the candidates for which ok returns false. If ok returns false for all candidates, keep removes none.
+// The method keep removes the candidates for which the function ok returns false. If this would remove all candidates,
+// the method removes none.
 func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
@@ -488,7 +489,7 @@ func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(c.candidates) == 0 { // possible even if ok was true before: other requests take places in flight
+	if len(c.candidates) == 0 { // possible even if ok returned true before: other requests take places in flight
 		c.candidates = all
 	}
 }
@@ -549,8 +550,8 @@ func (s *Selector) exclusionsFor(q *Query) exclusions {
 	return exclusions{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
 }
 
-// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban.
-// excluded is false if u may be chosen now; at is the current time.
+// The method until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The
+// second result is false if u may be chosen now. The parameter at is the current time.
 func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
 	if len(e.resting) == 0 && len(e.banned) == 0 {
 		return 0, false
@@ -651,7 +652,7 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	return q.blocked(snap.All, excluded, at)
 }
 
-// blocked is Blocked for a list of proxies. at is the current time (Pool.Elapsed).
+// blocked is Blocked for a list of proxies. The parameter at is the current time (Pool.Elapsed).
 func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
@@ -768,7 +769,7 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 	return s.chooseTried(c, s.pool.Snapshot())
 }
 
-// rank computes the scores of the candidates. If the scorer fails, the rotation determines them.
+// rank computes the scores of the candidates. If the scorer fails, the rotation determines the scores.
 func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolerance float64) {
 	n := len(c.candidates)
 	if cap(c.scores) < n {

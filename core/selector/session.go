@@ -77,7 +77,7 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 
 // highest returns the admissible proxy with the highest rank and, among proxies of that rank, with the highest score.
 // It returns nil if no proxy is admissible. The rank depends on these properties, the most important first: the
-// preferred tag, the preferred region, a closed breaker, a low tier, and Upstream.Preferred. highest checks each
+// preferred tag, the preferred region, a closed breaker, a low tier, and Upstream.Preferred. The method checks each
 // proxy of the pool, because a sample would not have the same proxies for each request of the session.
 func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
