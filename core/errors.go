@@ -48,7 +48,7 @@ func (e *RestingError) Error() string {
 // is at one of its limits.
 type LimitedError struct {
 	Left time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
-	Busy bool          // one of them admits an attempt when an attempt in flight ends, perhaps earlier than Left
+	Busy bool          // one of these proxies admits an attempt when an attempt in flight ends, perhaps before Left
 }
 
 func (*LimitedError) Error() string { return "every admissible proxy is at one of its limits" }

@@ -25,9 +25,9 @@ func (id RequestID) AppendTo(b []byte) []byte {
 // String returns the 16 hexadecimal digits of the id.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
 
-// Sampled reports whether the request is in a sample of all requests. share is the share of requests that are in the
-// sample, from 0 to 1. The result depends only on the id and on share. Consecutive ids are sampled evenly (Fibonacci
-// hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
+// Sampled reports whether the request is in a sample of all requests. The parameter share is the part of all requests
+// that is in the sample, from 0 to 1. The result depends only on the id and on this share. Consecutive ids are sampled
+// evenly (Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
 func (id RequestID) Sampled(share float64) bool {
 	const spread = 0x9E3779B97F4A7C15
 	return share >= 1 || float64(uint64(id)*spread) < share*math.MaxUint64
@@ -83,8 +83,8 @@ type RequestEvent struct {
 	// attempt before the hedge has served it.
 	LostHedge bool
 
-	// A retry was possible after the last attempt, but max_attempts was reached (LimitReached) or the retry
-	// budget was spent (BudgetSpent).
+	// LimitReached is set if a retry was possible, but max_attempts was reached. BudgetSpent is set if a retry was
+	// possible, but the retry budget was spent.
 	LimitReached, BudgetSpent bool
 }
 

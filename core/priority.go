@@ -37,7 +37,7 @@ func ParsePriority(name string) (Priority, error) {
 	return AnyPriority, fmt.Errorf("%.40q is not a priority; it must be high, normal or low", name)
 }
 
-// AtMost returns p. If p is a higher priority than limit, it returns limit instead. AnyPriority as p counts as
+// AtMost returns p or, if p is a higher priority than limit, the limit. If p is AnyPriority, it counts as
 // PriorityNormal.
 func (p Priority) AtMost(limit Priority) Priority {
 	if p == AnyPriority {
