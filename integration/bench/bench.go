@@ -112,7 +112,7 @@ func (b *bench) run() error {
 				results[c.name] = map[string][]sample{}
 			}
 			for i := range taking {
-				// Each round begins with the peer after the one with which the round before began.
+				// Each round begins with another peer: the next one of the list.
 				p := taking[(i+round)%len(taking)]
 				done++
 				if p.only != nil && !p.only(c) {

@@ -87,14 +87,14 @@ type fakeConn struct {
 	*fakeListener
 	stream
 	partial []byte // incomplete head
-	answer  []byte // response with a body of the size last
+	answer  []byte // response whose body has the size in the field last
 	last    int
 	reply   []byte // response to send when the request's body has arrived
 	tail    int64  // number of zeros to send after reply
 }
 
-// ready responds in place of the target. The last element of the path is the size of the response. If the path
-// contains "/faults/", every tenth request gets a 503. A CONNECT gets its response immediately; requests in the
+// The method ready responds in place of the target. The last element of the path is the size of the response. If the
+// path contains "/faults/", every tenth request gets a 503. A CONNECT gets its response immediately; requests in the
 // tunnel get the same responses as requests outside of tunnels.
 func (c *fakeConn) ready(readable, ended bool) {
 	if err := c.serve(readable, ended); err != nil {
@@ -155,8 +155,8 @@ func (c *fakeConn) serve(readable, ended bool) error {
 	}
 }
 
-// request chooses the response to a head. It returns the length of the request's body. The whole body must arrive
-// before the response is sent.
+// The method request chooses the response to a head. It returns the length of the request's body. The whole body must
+// arrive before the response is sent.
 func (c *fakeConn) request(head []byte) (body int64, err error) {
 	if head[0] == 'C' {
 		c.reply = tunnelHead

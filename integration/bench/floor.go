@@ -11,8 +11,8 @@ import (
 )
 
 // serveFloor runs the floor, a minimal proxy. Its results show how fast any proxy can be on this machine. Each thread
-// has its own epoll(7), its own connections to the upstream proxies, and its own list of idle connections. It uses
-// the upstream proxies in turn. The floor finds the end of a head and the length of a body. It has no retries,
+// has its own epoll(7), its own connections to the upstream proxies, and its own list of idle connections. A thread
+// uses the upstream proxies in turn. The floor finds the end of a head and the length of a body. It has no retries,
 // limits, deadlines or logs, and a response must fit into the buffer of a socket.
 func serveFloor(addr string, threads int, upstreams []string) error {
 	ended := make(chan error)
@@ -156,7 +156,7 @@ func (c *floorConn) pass(p []byte) bool {
 	return client.send(p)
 }
 
-// ask sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
+// The method ask sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
 func (c *floorConn) ask(p []byte) bool {
 	if !bytes.HasSuffix(p, headEnd) {
 		return false
@@ -197,7 +197,7 @@ func (c *floorConn) send(p []byte) bool {
 	return err == nil && n == len(p)
 }
 
-// end closes c, and the connection that shares a request or a tunnel with it.
+// The method end closes c, and the connection that shares a request or a tunnel with c.
 func (c *floorConn) end() {
 	for _, s := range []*floorConn{c, c.peer} {
 		if s != nil && s.fd >= 0 {

@@ -200,7 +200,7 @@ type user struct {
 	partial []byte    // incomplete head
 }
 
-// next begins a request.
+// The method next begins a request. The parameter since is the time from which its latency counts.
 func (u *user) next(since time.Time) {
 	u.since = since
 	if err := u.begin(); err != nil {
@@ -253,7 +253,8 @@ func (u *user) fail(err error) {
 	u.again(time.Now())
 }
 
-// again begins the next request: immediately or, in an open loop, at its scheduled time.
+// After the end of a request, the method again immediately begins the next one. In an open loop it makes the user idle
+// instead, because pace begins the requests at their scheduled times.
 func (u *user) again(now time.Time) {
 	switch {
 	case u.every > 0:
@@ -336,7 +337,7 @@ func (u *user) receive(ended bool) error {
 	}
 }
 
-// done counts a response and begins the next request.
+// The method done counts a response and begins the next request.
 func (u *user) done() {
 	u.inBody = false
 	now := time.Now()

@@ -95,7 +95,8 @@ func (l *loop) poll(d time.Duration) (int, error) {
 	return int(n), nil
 }
 
-// The calls below never block: the sockets are non-blocking. The result again is true if a call would block.
+// The calls below never block, because the sockets are non-blocking. The second result, again, is true if a call would
+// block.
 
 // receive reads into p. If n is 0 without an error, the other side has closed the connection.
 func receive(fd int, p []byte) (n int, again bool, err error) {
@@ -157,7 +158,7 @@ type stream struct {
 	skip  int64  // number of input bytes to drop
 }
 
-// flush sends as many bytes as possible. The result again is true if the socket is full.
+// flush sends as many bytes as possible. It returns true if the socket is full.
 func (s *stream) flush() (again bool, err error) {
 	var n int
 	for len(s.out) > 0 && err == nil {
@@ -175,7 +176,7 @@ func (s *stream) flush() (again bool, err error) {
 	return false, err
 }
 
-// drop drops input bytes. The result again is true if more of them have to arrive.
+// drop drops input bytes. It returns true if some of these bytes have not arrived yet.
 func (s *stream) drop() (again bool, err error) {
 	for s.skip > 0 {
 		n, again, err := discard(s.fd, s.skip)

@@ -135,8 +135,8 @@ func raiseFileLimit() {
 	}
 }
 
-// build compiles a package, or its tests, and returns the path of the result. args are the arguments of the go
-// command.
+// build compiles a package, or its tests, and returns the path of the result. The parameter args has the arguments of
+// the go command.
 func (p *program) build(file string, args ...string) (string, error) {
 	path := filepath.Join(p.tmp, file)
 	cmd := exec.Command("go", append(append(args[:1:1], "-o", path), args[1:]...)...)

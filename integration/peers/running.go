@@ -155,7 +155,7 @@ var (
 const portRange = 22_000
 
 // FreeAddr returns an address on loopback on which nothing listens. The port is below those that the kernel assigns to
-// outgoing connections. No two calls return the same address, although nothing may listen on the first one yet.
+// outgoing connections. Two calls never return the same address, even if nothing listens on the first address yet.
 func FreeAddr() (string, error) {
 	var err error
 	for range 1000 {

@@ -72,8 +72,7 @@ func record(out io.Writer) error {
 	return tape.write(out)
 }
 
-// tape records the events that the engine sends to its plugins. The engine calls it in place of the
-// plugins.
+// tape records the events that the engine sends to its plugins. The engine calls the tape in place of the plugins.
 type tape struct {
 	registry *plugins.Registry
 	mu       sync.Mutex

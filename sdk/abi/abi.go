@@ -15,7 +15,7 @@ const (
 	Memory  = "memory"  // the linear memory
 	Reserve = "reserve" // (bytes i32) -> address i32
 
-	// A module exports exactly one of the following three functions. It determines the kind of the module.
+	// A module exports exactly one of the following three functions. This function determines the kind of the module.
 	Score   = "score"   // (request, candidates, scores, count i32) -> status i32
 	Backoff = "backoff" // (request i32) -> seconds f64
 	Judge   = "judge"   // (request, ruling i32) -> status i32

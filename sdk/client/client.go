@@ -59,8 +59,9 @@ func (e *Error) Error() string { return e.Message }
 // maxResponse is the maximum size of a response, in bytes.
 const maxResponse = 256 << 20
 
-// Do sends a request and decodes the response into out, unless out is nil. path is below /api/v1, with its parts
-// escaped (PathEscape). in is encoded as JSON, unless in is nil. An error response is an *Error.
+// Do sends a request and decodes the response. The parameter path is the part of the path below /api/v1, with its
+// segments escaped (url.PathEscape). If the parameter in is not nil, it becomes the JSON body of the request. If the
+// parameter out is not nil, the response is decoded into it. An error response is returned as an *Error.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -78,7 +79,8 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return c.decode(response, out)
 }
 
-// send sends a request. kind is the media type of body, which may be nil. An error response is an *Error.
+// send sends a request. The parameter kind is the media type of the body. The body may be nil. An error response is
+// returned as an *Error.
 func (c *Client) send(
 	ctx context.Context, method, path string, query url.Values, body io.Reader, kind string,
 ) (*http.Response, error) {
@@ -97,7 +99,7 @@ func (c *Client) send(
 }
 
 // Send sends the request q with the key. It is meant for a body that is not JSON. The caller closes the body of the
-// response. An error response is an *Error.
+// response. An error response is returned as an *Error.
 func (c *Client) Send(q *http.Request) (*http.Response, error) {
 	if c.Key != "" {
 		q.Header.Set("Authorization", "Bearer "+c.Key)

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Event is an event of the gateway, as GET /events describes its types.
+// Event is an event of the gateway. api/openapi.yaml describes its types at GET /events.
 type Event struct {
 	ID   string
 	Type string

@@ -75,7 +75,7 @@ type Ability struct {
 	RetryAt *time.Time `json:"retry_at"`
 }
 
-// ProxyChange has the fields of a new proxy, or of a change. Nil fields stay as they are.
+// ProxyChange has the fields of a new proxy, or of a change. In a change, a field that is nil stays as it is.
 type ProxyChange struct {
 	ID          *string           `json:"id,omitempty"`
 	URL         *string           `json:"url,omitempty"`
@@ -118,7 +118,7 @@ func (c *Client) Proxy(ctx context.Context, id string) (p *Proxy, err error) {
 	return p, c.Do(ctx, "GET", proxyPath(id), nil, nil, &p)
 }
 
-// AddProxy adds a proxy. change must have a URL.
+// AddProxy adds a proxy. The field URL of change must be set.
 func (c *Client) AddProxy(ctx context.Context, change ProxyChange) (p *Proxy, err error) {
 	return p, c.Do(ctx, "POST", "/proxies", nil, change, &p)
 }

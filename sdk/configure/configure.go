@@ -56,8 +56,8 @@ func (s *Settings) String(key, fallback string) string {
 	return fallback
 }
 
-// Float returns a setting that is a number from low to high, or fallback if it is not set. low and
-// high may be infinite.
+// Float returns a setting that is a number from low to high, or fallback if it is not set. The limits low and high may
+// be infinite.
 func (s *Settings) Float(key string, fallback, low, high float64) float64 {
 	text, set := s.find(key)
 	if !set {

@@ -1,5 +1,5 @@
-// Package judge makes a plugin a judge. Import it only in a judge: the import makes the module export judge
-// and judge_wants.
+// Package judge makes a plugin a judge. Import it only in a judge: the import makes the module export the functions
+// judge and judge_wants.
 package judge
 
 import (
@@ -67,7 +67,7 @@ func (r *Response) Field(name string) []byte {
 	return nil
 }
 
-// Has reports whether the beginning of the body contains a text, ignoring the case of the letters A to Z.
+// Has reports whether the beginning of the body contains a text, ignoring the case of the letters A to Z. The parameter
 // lower is the text in lower case. Has allocates nothing.
 func (r *Response) Has(lower string) bool {
 	for i := 0; i+len(lower) <= len(r.Body); i++ {

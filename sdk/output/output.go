@@ -1,6 +1,6 @@
-// Package output writes log lines and metrics of a plugin. Log lines appear in GET /api/v1/plugins/NAME/logs
-// and in the output of whirlpool plugin verify, metrics in /metrics. In other builds than WebAssembly, such
-// as tests, the package writes nothing.
+// Package output writes log lines and metrics of a plugin. Log lines appear in GET /api/v1/plugins/NAME/logs and in the
+// output of whirlpool plugin verify, metrics in /metrics. In builds other than WebAssembly, such as tests, the package
+// writes nothing.
 package output
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -19,9 +19,9 @@ func Warn(text string) { log(abi.LevelWarn, text) }
 // last such line, unless the plugin panicked.
 func Error(text string) { log(abi.LevelError, text) }
 
-// Count adds value to a counter of the plugin. value is finite and not negative. /metrics shows the counter
-// as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and underscores. A plugin has
-// at most 20 metrics.
+// Count adds a value to a counter of the plugin. The value must be finite and not negative. /metrics shows the counter
+// as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and underscores. A plugin has at most 20
+// metrics.
 func Count(name string, value float64) { metric(abi.MetricCounter, name, value) }
 
 // Gauge sets a gauge of the plugin to a finite value. The rules for its name are in the comment on Count.

@@ -31,8 +31,9 @@ func (m Metadata) Get(key string) string {
 
 // Listener receives the proxies of the pool.
 type Listener interface {
-	// PoolChanged receives all proxies of the pool. In each instance of the plugin, the host calls it before the
-	// first call for a request or an observation, and after a change of the pool before the next such call.
+	// PoolChanged receives all proxies of the pool. In each instance of the plugin, the host calls PoolChanged before
+	// it passes the first request or observation to the instance. After a change of the pool, the host calls it again
+	// before it passes the next one.
 	PoolChanged(proxies []Proxy)
 }
 

@@ -1,4 +1,4 @@
-// Package scorer makes a plugin a scorer. Import it only in a scorer: the import makes the module export
+// Package scorer makes a plugin a scorer. Import it only in a scorer: the import makes the module export the function
 // score.
 package scorer
 

@@ -56,9 +56,9 @@ func Request() abi.RankRequest {
 	return abi.RankRequest{Now: Epoch, Turn: 7, Seed: 0x12345678abcd, HostHash: hash.Of(Host), Idempotent: 1}
 }
 
-// BackoffRequest returns the input of a backoff for a request for Host, under the gateway's default policy
-// without jitter. retry is the number of the retry, from 1. proxy is the id of the proxy of the last
-// attempt.
+// BackoffRequest returns the input of a backoff for a request for Host, under the gateway's default policy without
+// jitter. The parameter retry is the number of the retry, from 1. The parameter proxy is the id of the proxy of the
+// last attempt.
 func BackoffRequest(retry int, proxy string) abi.BackoffRequest {
 	return abi.BackoffRequest{
 		Retry: float64(retry), BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503,

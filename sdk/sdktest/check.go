@@ -24,10 +24,10 @@ func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []f
 	return scores
 }
 
-// CheckScorer returns an error if a scorer breaks a rule of the gateway. All scores must be finite, the same
-// events must lead to the same scores, and the scorer must write only to scores. CheckScorer replays the
-// recording, and then choices among 1, 256 and 1,000 candidates. fresh returns a new scorer. If the scorer
-// has Configure, it gets no settings; if it has Observe, it gets the recording's observations.
+// CheckScorer returns an error if a scorer breaks a rule of the gateway. All scores must be finite, the same events
+// must lead to the same scores, and the scorer must write only to scores. CheckScorer replays the recording, and then
+// choices among 1, 256 and 1,000 candidates. The function fresh returns a new scorer. If the scorer has Configure, it
+// gets no settings; if it has Observe, it gets the recording's observations.
 func CheckScorer(fresh func() scorer.Scorer) error {
 	events := Recorded()
 	for _, n := range []int{1, 256, 1000} {
@@ -50,10 +50,10 @@ func CheckScorer(fresh func() scorer.Scorer) error {
 	})
 }
 
-// CheckBackoff returns an error if a backoff breaks a rule of the gateway. All waits must be finite and at least 0,
-// the same events must lead to the same waits, and the backoff must not write to its input. CheckBackoff replays the
-// recording, and then a hundred retries of a request. fresh returns a new backoff. If the backoff has Configure or
-// Observe, they are called as in CheckScorer.
+// CheckBackoff returns an error if a backoff breaks a rule of the gateway. All waits must be finite and at least 0, the
+// same events must lead to the same waits, and the backoff must not write to its input. CheckBackoff replays the
+// recording, and then a hundred retries of a request. The function fresh returns a new backoff. If the backoff has
+// Configure or Observe, they are called as in CheckScorer.
 func CheckBackoff(fresh func() backoff.Backoff) error {
 	events := Recorded()
 	for i := range 100 {

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/judge"
 )
 
-// Response returns a response with a status, a body and header fields. fields are name, value, name, value
-// and so on, with the names in lower case.
+// Response returns a response with a status, a body and header fields. The parameter fields has a name, its value, the
+// next name and so on, with the names in lower case.
 func Response(status float64, body string, fields ...string) judge.Response {
 	r := judge.Response{Now: 1.8e9, AttemptsLeft: 2, Status: status, Latency: 0.1, ContentLength: float64(len(body)),
 		Whole: true, Body: []byte(body)}
@@ -20,9 +20,9 @@ func Response(status float64, body string, fields ...string) judge.Response {
 	return r
 }
 
-// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and a
-// finite rest of at least 0, the same responses must lead to the same rulings, and the judge must not write to its
-// input. fresh returns a new judge. If the judge has Configure, it gets no settings.
+// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and a finite
+// rest of at least 0, the same responses must lead to the same rulings, and the judge must not write to its input. The
+// function fresh returns a new judge. If the judge has Configure, it gets no settings.
 func CheckJudge(fresh func() judge.Judge) error {
 	responses := []judge.Response{
 		Response(200, "<html>a page</html>", "content-type", "text/html"), Response(200, ""), Response(204, ""),

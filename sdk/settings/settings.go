@@ -12,8 +12,8 @@ type Setting struct {
 	name, kind, valid, preset, text string
 }
 
-// Number declares a setting that is a number from low to high. text describes the setting in one
-// line. preset is the default.
+// Number declares a setting that is a number from low to high. The parameter text describes the setting in one line.
+// The parameter preset is the default.
 func Number(name string, low, high, preset float64, text string) Setting {
 	return Setting{name, "number", number(low) + ".." + number(high), number(preset), text}
 }
@@ -36,7 +36,7 @@ func Text(name, preset, text string, values ...string) Setting {
 
 func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
-// stated is the text that describe returns. It ends with a zero byte.
+// stated is the text that the export describe returns. It ends with a zero byte.
 //
 //lint:ignore U1000 describe, in the WebAssembly build, returns it
 var stated = "\x00"

@@ -146,8 +146,8 @@ func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
 // URL returns the URL of a request, without scheme.
 func URL(target, id int) string { return "t" + strconv.Itoa(target) + ".example/" + strconv.Itoa(id) }
 
-// parse returns the number id and the target of a request. The result numbered is false if the URL of the request has
-// no number.
+// parse returns the number of a request (the result id) and the number of its target. The result numbered is false if
+// the URL of the request does not have these numbers.
 func (p *Pool) parse(host, path string) (id, target int, numbered bool) {
 	host, _, _ = strings.Cut(host, ":")
 	target, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example"))

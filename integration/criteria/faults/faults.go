@@ -59,8 +59,8 @@ func (p *Proxy) At(target int, at time.Duration) State {
 	return s
 }
 
-// LastChange returns the time of the last change of the proxy's state towards a target. It ignores changes after the
-// time at. It returns 0 if there was no change.
+// LastChange returns the time of the last change of the proxy's state towards a target. It ignores changes after a
+// given time, the parameter at. It returns 0 if there was no change.
 func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 	for _, c := range p.Changes {
 		if c.At <= at {
@@ -77,8 +77,8 @@ func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 	return last
 }
 
-// Failing returns the number n of proxies that fail most attempts at a target at a given time. The result since is
-// the time since any proxy last changed its state towards that target.
+// Failing returns the number n of proxies that fail most attempts at a target at a given time. The second result is the
+// time that has passed since a proxy last changed its state towards that target.
 func (p Pool) Failing(target int, at time.Duration) (n int, since time.Duration) {
 	last := time.Duration(0)
 	for i := range p {
@@ -98,7 +98,7 @@ func within(spans []Span, at time.Duration) bool {
 // Steady returns a proxy whose state never changes.
 func Steady(s State) Proxy { return Proxy{Changes: []Change{{0, s}}} }
 
-// Switch returns a proxy that changes from one state to another at the time at.
+// Switch returns a proxy that changes once from one state to another. The parameter at is the time of the change.
 func Switch(before, after State, at time.Duration) Proxy {
 	return Proxy{Changes: []Change{{0, before}, {at, after}}}
 }

@@ -185,8 +185,8 @@ func (d *Data) served(w, gateway string) stats.Interval {
 	return stats.Wilson(served, all)
 }
 
-// overview returns the figure of the requests served by each gateway, by a single attempt and by the oracle,
-// for the five kinds of faults and two of the bad pools.
+// overview returns a figure that compares each gateway, a single attempt and the oracle by the share of requests that
+// they served. The figure covers all kinds of faults and two of the bad pools.
 func (d *Data) overview() figure {
 	list := append(workload.Points(d.Catalog)[:len(workload.Kinds())], d.Catalog.Cold(), d.Catalog.Tunnels())
 	var series []chart.Series

@@ -28,8 +28,8 @@ type load struct {
 	outcome  *workload.Outcome
 }
 
-// newLoad returns clients that use the proxy at the address proxy. They accept the target's certificate for https://
-// requests if one of roots has signed it.
+// newLoad returns clients that use a proxy. The parameter proxy is the address of this proxy. They accept the target's
+// certificate for https:// requests if one of roots has signed it.
 func newLoad(w *workload.Workload, proxy string, roots *x509.CertPool) *load {
 	transport := &http.Transport{
 		Proxy:               http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}),
@@ -85,7 +85,7 @@ func (l *load) openLoop() {
 	wg.Wait()
 }
 
-// request makes one request. due is its scheduled time.
+// The method request makes one request. The parameter due is the scheduled time of the request.
 func (l *load) request(id, target int, due time.Time) {
 	response, err := l.client.Get(l.scheme + fakes.URL(target, id))
 	if err == nil {

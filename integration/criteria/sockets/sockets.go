@@ -54,8 +54,8 @@ type Bench struct {
 	runs int
 }
 
-// network returns the number at which listen begins to search a network for the next fakes. Each run begins at
-// another one, which other processes most probably do not use.
+// network returns the number at which the function listen begins to search for a free network. Each run gets another
+// number, and most probably no other process uses the same one.
 func (b *Bench) network() int {
 	b.runs++
 	return os.Getpid()*31 + b.runs

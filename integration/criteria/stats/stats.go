@@ -54,10 +54,10 @@ func Median(sample []float64) float64 { return Quantile(sample, 0.5).Value }
 // resamples is the number of resamples of a bootstrap.
 const resamples = 1000
 
-// Gap returns the share of the gap between base and best that ours closes: (ours - base) / (best - base). In this
-// formula, base, ours and best stand for the numbers of requests that three runs served on the same trace. The
-// interval is the percentile bootstrap (Efron 1979) over requests, with the seed. If base and best are equal, the
-// value is 1 if ours is not below best, and NaN otherwise.
+// Gap compares three runs on the same trace. It returns the share of a gap that the second run closes: (ours - base) /
+// (best - base). In this formula, base, ours and best stand for the numbers of requests that the runs served. The
+// interval is the percentile bootstrap (Efron 1979) over requests, with the seed. If base and best are equal, the value
+// is 1 if ours is not below best, and NaN otherwise.
 func Gap(base, ours, best []bool, seed uint64) Interval {
 	var count [8]float64 // numbers of requests; the three bits of the index stand for the runs that served them
 	for i := range base {
@@ -111,7 +111,7 @@ func gap(count [8]float64) float64 {
 	return (ours - base) / (best - base)
 }
 
-// multinomial draws n requests from the distribution of count.
+// multinomial draws n requests at random, with the distribution that the numbers in count have.
 func multinomial(rng *rand.Rand, count [8]float64, n int) (drawn [8]float64) {
 	left, mass := float64(n), float64(n)
 	for i, c := range count {

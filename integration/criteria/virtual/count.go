@@ -128,9 +128,9 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 // threshold is the number of failures after which a breaker may open.
 const threshold = 5
 
-// excluded adds times of exclusion to an outcome: each is the time from the moment when a proxy began to fail every
-// attempt until its breaker opened. It adds nothing if the proxy recovered before its breaker opened. The list failed
-// has the ends of failed attempts, in order.
+// excluded sets Excluded and AfterBreach of an outcome for one proxy. Whenever the proxy begins to fail every attempt,
+// excluded adds the time until its breaker opens. It adds nothing if the proxy recovers before its breaker opens. The
+// parameter failed has the ends of failed attempts, in order.
 func (c *counter) excluded(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {

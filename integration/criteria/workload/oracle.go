@@ -11,7 +11,8 @@ const OracleName = "oracle"
 // Oracle returns the outcome of a gateway that reads the trace. For each attempt it considers the proxies that the
 // request has not used, or all proxies if the request has used them all. Among these it chooses the proxy with the
 // smallest probability of failure at that moment and, if several are equal, the fastest. It does not read the luck of
-// an attempt. It makes at most the given number of attempts, or at most MaxAttempts if that is set, without backoff.
+// an attempt. It makes at most the given number of attempts; if MaxAttempts is set, MaxAttempts replaces this number.
+// It makes them without backoff.
 func (w *Workload) Oracle(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
@@ -39,7 +40,7 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	return o
 }
 
-// best returns the best proxy for a target at a given time, among the proxies that are not in used.
+// best returns the best proxy for a target at a given time, It leaves out the proxies in the list used.
 func (w *Workload) best(target int, at time.Duration, used []int) int {
 	best := -1
 	for i := range w.Pool {

@@ -20,9 +20,9 @@ const (
 	Rotation = "random rotation"
 )
 
-// Variants returns the variants of the gateway. The first variant is the default configuration. Each of the
-// next ones, up to Single, has one part turned off (or turned on if it is off by default). Rotation has all
-// parts turned off.
+// Variants returns the variants of the gateway. The first variant is the default configuration. Between the first
+// variant and Single, each variant has one part turned off, or turned on if the part is off by default. Rotation has
+// all parts turned off.
 func Variants() []Variant {
 	breakers := func(c *engine.Config) { c.Breaker.FailureThreshold = math.MaxInt32 }
 	adaptive := func(c *engine.Config) { c.Adaptive = false }

@@ -24,8 +24,8 @@ type Workload struct {
 	Pool        faults.Pool
 }
 
-// Request is one request. At is the time from the beginning of the run to the beginning of the request. Target is the
-// number of its target.
+// Request is one request. The field At is the time from the beginning of the run to the beginning of the request. The
+// field Target is the number of the target.
 type Request struct {
 	At     time.Duration
 	Target int
@@ -43,15 +43,15 @@ func (w *Workload) Schedule() []Request {
 	return list
 }
 
-// Luck returns a number in [0, 1) that decides whether an attempt of a request fails. n is the number of the attempt,
-// from 0. The luck does not depend on the proxy, so that all gateways have the same luck with a request, and differ
-// only in their choices.
+// Luck returns a number in [0, 1) that decides whether an attempt of a request fails. The parameter n is the number of
+// the attempt, from 0. The luck does not depend on the proxy, so that all gateways have the same luck with a request,
+// and differ only in their choices.
 func (w *Workload) Luck(request, n int) float64 {
 	return float64(w.mix(request, n, 1)>>11) / (1 << 53)
 }
 
-// Latency returns the time until the response of an attempt of a request: a log-normal distribution around the
-// median, with a sigma of 0.25. n is the number of the attempt, from 0.
+// Latency returns the time until the response of an attempt of a request: a log-normal distribution around the median,
+// with a sigma of 0.25. The parameter n is the number of the attempt, from 0.
 func (w *Workload) Latency(request, n int, median time.Duration) time.Duration {
 	rng := rand.New(rand.NewPCG(w.mix(request, n, 2), 0))
 	return time.Duration(float64(median) * math.Exp(0.25*rng.NormFloat64()))
