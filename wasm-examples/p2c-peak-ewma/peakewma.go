@@ -18,7 +18,7 @@ type peakEWMA struct {
 	costs   *lru.Map[cost]
 }
 
-// cost is the mean latency of one proxy at the time at.
+// cost is the mean latency of one proxy. The field at is the time at which the latency was computed.
 type cost struct{ latency, at float64 }
 
 // unknown is the load of a proxy that has attempts in flight but no finished attempt. It exceeds all known

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// patient makes a proxy rest for a host that bans it. Each rest is twice as long as the one before, until the host
-// serves the proxy.
+// patient makes a proxy rest for a host that bans it. Each rest is twice as long as the rest before, up to a maximum.
+// After the host has served the proxy, the rests begin with the shortest one again.
 type patient struct {
 	first, most float64        // the shortest and the longest rest, s
 	bans        *lru.Map[rest] // by the hash of proxy and host

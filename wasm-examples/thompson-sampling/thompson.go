@@ -19,7 +19,7 @@ type thompson struct {
 
 // arm has the attempts of one proxy.
 type arm struct {
-	successes, failures float64 // numbers of attempts, weighted by their age at the time at
+	successes, failures float64 // numbers of attempts, weighted by their age; at is the time of this age
 	at                  float64 // s since the Unix epoch
 }
 
@@ -48,7 +48,7 @@ func (t *thompson) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 	}
 }
 
-// faded returns an arm with the weights at the time now.
+// faded returns an arm whose attempts are weighted by their age at the given time.
 func (t *thompson) faded(a arm, now float64) arm {
 	if age := now - a.at; age > 0 {
 		weight := math.Exp2(-age / t.halfLife)
@@ -64,8 +64,9 @@ func beta(r *random.Source, a, b float64) float64 {
 	return g / (g + h)
 }
 
-// gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. shape is at least 1. x is
-// the first standard normal number that the method tries. In most cases it needs no other one.
+// gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. The shape is at least 1. The
+// parameter x is the first standard normal number that the method tries. In most cases the method needs no second
+// number.
 func gamma(r *random.Source, shape, x float64) float64 {
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)

@@ -11,9 +11,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
 )
 
-// outages lists outages of a proxy: when each begins, how long it lasts, and the duration and request rate of
-// its simulation. A column of the report covers total / simulate.Columns. The times of the longest outage are
-// chosen so that a column begins exactly 60 s after its end.
+// outages lists outages of a proxy: when each begins, how long it lasts, and the duration and request rate of its
+// simulation. A column of the report covers total / simulate.Columns. The times of the longest outage are chosen so
+// that a column begins exactly 60 s after the end of this outage.
 var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests per second
 	{120, 1, 420, 20},
 	{120, 150, 420, 20},
