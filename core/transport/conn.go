@@ -25,8 +25,8 @@ type pairedConn struct {
 	message []byte
 }
 
-// send sends p. On a plain TCP connection, the next Read sends p. If sending fails, that Read returns a
-// *socket.WriteError.
+// send sends p. On a plain TCP connection, it leaves the sending to the next Read. If sending fails, that Read returns
+// a *socket.WriteError.
 func (c *pairedConn) send(p []byte) error {
 	if _, ok := c.Conn.(*socket.Conn); ok {
 		c.message = p
@@ -98,7 +98,7 @@ func newPersistConn(c net.Conn, key string, toTarget bool, credentials string) *
 	return pc
 }
 
-// meter sets the meters of the connection's bytes. A connection that is not TCP has no meters.
+// meter sets the meters that count the connection's bytes. A connection that is not TCP has no meters.
 func (pc *persistConn) meter(m traffic.Meters) {
 	if pc.tcp != nil {
 		pc.tcp.Meters = m
@@ -147,9 +147,8 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// noExtraBytes reports whether the connection has no bytes after the end of the response. TLS may
-// have read a part of a record, which cannot be detected here; alive detects the bytes that
-// complete the record.
+// noExtraBytes reports whether the connection has no bytes after the end of the response. TLS may have read a part of a
+// record. This cannot be detected here. The method alive detects the bytes that complete the record.
 func (pc *persistConn) noExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
@@ -239,10 +238,9 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything
-// since noExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On
-// a TCP connection alive only asks the kernel. On any other connection (Config.Dial) it tries to read for
-// aliveTimeout.
+// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything since
+// noExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On a TCP
+// connection, the method only asks the kernel. On any other connection (Config.Dial) it tries to read for aliveTimeout.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
@@ -253,7 +251,7 @@ func (pc *persistConn) alive() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// aliveTimeout is the read timeout of alive on a connection that is not TCP.
+// aliveTimeout is the read timeout of the method alive on a connection that is not TCP.
 const aliveTimeout = 100 * time.Microsecond
 
 // idlePool holds the idle connections and the TLS sessions of one proxy.
@@ -296,9 +294,9 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// get returns an idle connection with the given key, or nil if there is none. It checks each connection with alive,
-// even after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with this
-// key was lost within the last lossyFor (noteLoss).
+// get returns an idle connection with the given key, or nil if there is none. It checks each connection with the method
+// alive, even after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with
+// this key was lost less than lossyFor ago (see noteLoss).
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
@@ -331,7 +329,7 @@ func (p *idlePool) noteLoss(key string, now time.Time) {
 }
 
 // pop removes the most recently used connection with the given key from the pool, and returns it. It returns nil if
-// there is none, or if lossy excludes reuse.
+// there is none, or if the field lossy excludes reuse.
 func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -368,7 +366,7 @@ func (p *idlePool) set(key string, list []*persistConn) {
 	}
 }
 
-// put adds a connection to the pool. If the pool is full or closed, put closes the connection.
+// put adds a connection to the pool. If the pool is full or closed, it closes the connection.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()

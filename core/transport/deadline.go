@@ -23,9 +23,9 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
-// setDeadlines sets the deadlines of conn: until for reads, Deadline for writes. The caller repeats a read that ends
-// at until. It does not repeat a write, and on a busy machine a write may begin later than until. So the deadline of
-// writes is not until.
+// setDeadlines sets the deadlines of conn. Reads end at the time until, writes at c.Deadline. The caller repeats a read
+// that ends at its deadline, but not a write. On a busy machine a write may begin after the time until, so writes need
+// the later deadline.
 func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 	c.Interrupt.setDeadlines(conn, until, c.Deadline)
 }

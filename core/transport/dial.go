@@ -124,8 +124,8 @@ func (c *Control) callOnSlow() {
 	}
 }
 
-// dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. At the limit of
-// open files it closes all idle connections and tries once more, unless c is a check.
+// dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. At the limit of open
+// files it closes all idle connections and tries once more, unless c belongs to a check.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
@@ -177,8 +177,8 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	return tc, nil
 }
 
-// open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
-// called with each address before it is dialled. An address for which permit returns an error is not dialled.
+// open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. The function permit, if not
+// nil, is called with each address before it is dialled. An address for which permit returns an error is not dialled.
 func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	permit func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
@@ -312,9 +312,9 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
-// tunnel opens a tunnel. sends is the number of times that the CONNECT has been sent, including this time. The result
-// again is set if the proxy has refused the CONNECT with a challenge, and the CONNECT should be sent once more with
-// other credentials.
+// tunnel opens a tunnel. The parameter sends is the number of times that the CONNECT has been sent, including this
+// time. The second result is true if the proxy has refused the CONNECT with a challenge, and the CONNECT should be sent
+// once more with other credentials.
 func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, again bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {
@@ -379,7 +379,7 @@ func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream
 // Content-Length and Transfer-Encoding in a 2xx response.
 func (t *Transport) connect(conn net.Conn, credentials []byte, scheme, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
-	if scheme == upstream.HTTPS { // over TLS, send writes the message now, not with the next read
+	if scheme == upstream.HTTPS { // over TLS, the method send writes the message now, not with the next read
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}

@@ -17,8 +17,8 @@ import (
 // for Digest. Until then, requests carry Basic credentials, unless the proxy is configured with upstream.AuthDigest.
 type digestState struct {
 	wanted atomic.Bool // the proxy has asked for Digest
-	// only is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From then on
-	// the proxy gets no Basic credentials.
+	// The field only is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From
+	// then on the proxy gets no Basic credentials.
 	only atomic.Bool
 
 	mu     sync.Mutex // guards unused
@@ -37,7 +37,7 @@ type nonce struct {
 // maxNonces is the maximum number of nonces that are kept for one proxy.
 const maxNonces = 64
 
-// take returns a nonce for one request. If there is no nonce, take returns nil. The request is then sent without
+// take returns a nonce for one request. If there is no nonce, it returns nil. The request is then sent without
 // credentials, and the proxy responds with a challenge.
 func (d *digestState) take() *nonce {
 	d.mu.Lock()
@@ -51,8 +51,8 @@ func (d *digestState) take() *nonce {
 	return last
 }
 
-// give stores a nonce for later requests. The nonce n is a new one, or one that take has returned and the proxy has
-// accepted. If n is nil, give does nothing.
+// give stores a nonce for later requests. The nonce n is a new one, or one that the method take has returned and the
+// proxy has accepted. If n is nil, nothing happens.
 func (d *digestState) give(n *nonce) {
 	if n == nil {
 		return
@@ -64,9 +64,9 @@ func (d *digestState) give(n *nonce) {
 	}
 }
 
-// accepted is called when the proxy has accepted the credentials of a request. used is the nonce of these
+// accepted is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of these
 // credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted nonce
-// shows that its challenge came from the proxy, so only is set here.
+// shows that its challenge came from the proxy, so the field only is set here.
 func (d *digestState) accepted(used *nonce) {
 	if used != nil && used.only {
 		d.only.Store(true)
@@ -78,10 +78,10 @@ func (d *digestState) accepted(used *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// repeats reports whether a request may be sent once more. sends is the number of times that the request has been
-// sent. Each response was a challenge. n is the nonce of the last request, or nil if other requests had taken all
-// nonces. After the first challenge, the request is always sent again. After a later challenge it depends on the
-// nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
+// repeats reports whether a request may be sent once more. The parameter sends is the number of times that the request
+// has been sent. Each response was a challenge. The nonce n is that of the last request, or nil if other requests had
+// taken all nonces. After the first challenge, the request is always sent again. After a later challenge it depends on
+// the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
 // nonce is new, the password is wrong.
 func (n *nonce) repeats(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
@@ -104,10 +104,10 @@ func (d *digestState) wants(s *upstream.Spec) bool {
 	return d.wanted.Load() || s.Auth == upstream.AuthDigest
 }
 
-// authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. a is the proxy's
-// address, with values in place of templates. If the proxy has asked for Digest, the value has Digest credentials
-// with a nonce. It is nil if other requests use all nonces. If the proxy has not asked for Digest, the value has
-// Basic credentials. The caller passes the nonce to challenged or to accepted.
+// authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. The parameter a is the
+// proxy's address, with values in place of templates. If the proxy has asked for Digest, the value has Digest
+// credentials with a nonce. The value is nil if other requests use all nonces. If the proxy has not asked for Digest,
+// the value has Basic credentials. The caller passes the nonce to the method challenged or accepted.
 func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
 	basic := basicAuth(a)
 	if !d.wants(s) || basic == nil {
@@ -120,8 +120,8 @@ func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, ta
 	return n.authorization(a, method, target), n
 }
 
-// challenged is called with the fields of a 407. used is the nonce of the request; nil if it had none. The result
-// again reports whether the request should be sent once more to the same proxy, with other credentials.
+// challenged is called with the fields of a 407. The parameter used is the nonce of the request; nil if it had none.
+// The result reports whether the request should be sent once more to the same proxy, with other credentials.
 func (d *digestState) challenged(s *upstream.Spec, fields []http1.Field, used *nonce) (again bool) {
 	best := bestChallenge(fields)
 	switch {
@@ -154,9 +154,9 @@ func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) 
 	return used
 }
 
-// challenged is called with the head of each response, except the response to a TRACE. used is the nonce of the
-// request; nil if it had none. The result again reports whether the request should be sent once more to the same proxy,
-// with other credentials.
+// challenged is called with the head of each response, except the response to a TRACE. The parameter used is the nonce
+// of the request; nil if it had none. The result reports whether the request should be sent once more to the same
+// proxy, with other credentials.
 func (r *Response) challenged(s *upstream.Spec, used *nonce) (again bool) {
 	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
 		r.pool.digest.accepted(used)

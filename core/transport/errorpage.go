@@ -82,7 +82,7 @@ type page struct {
 	proxyStatus                   []string
 }
 
-// read sets the fields of p that the signatures use. It reads p.fields.
+// read reads p.fields, and sets the other fields of p that the signatures use.
 func (p *page) read() {
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -309,8 +309,8 @@ func squidReason(value []byte) string {
 
 // proxyStatusError returns the error parameter of the last member of Proxy-Status, which the nearest proxy has added
 // (RFC 9209 section 2). If the token is unknown, reason is "". The result ok is false if there is no such parameter.
-// whirlpool is set if the proxy is a Whirlpool. A Whirlpool relays the members of proxies behind it, so only its own
-// member counts. Malformed fields are ignored (RFC 9651 section 4.2).
+// The parameter whirlpool is true if the proxy is a Whirlpool. A Whirlpool relays the members of proxies behind it, so
+// only its own member counts. Malformed fields are ignored (RFC 9651 section 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil || len(list) == 0 {

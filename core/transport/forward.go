@@ -105,13 +105,13 @@ type aside struct {
 	timing core.Timing
 }
 
-// setAside moves resp to an aside and detaches it from c.
+// setAside moves resp to an aside, and detaches the response from c.
 func (t *Transport) setAside(c *Control, resp *Response) aside {
 	c.Interrupt.detach()
 	return aside{Response: *resp, timing: c.Timing}
 }
 
-// restore moves the kept response back to resp and attaches it to c.
+// restore moves the kept response back to resp, and attaches the response to c.
 func (a *aside) restore(c *Control, resp *Response) {
 	*resp, c.Timing = a.Response, a.timing
 	if !c.Interrupt.attach(a.pc.Conn) {

@@ -40,7 +40,7 @@ func (i *Interrupt) wake() {
 	}
 }
 
-// Stop ends the attempt in flight, including dialing if Control.Stoppable is set. Until Resume, later
+// Stop ends the attempt in flight, including dialing if Control.Stoppable is set. Until the call of Resume, later
 // attempts end as soon as they begin.
 func (i *Interrupt) Stop() {
 	i.mu.Lock()
@@ -69,7 +69,7 @@ func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	}
 }
 
-// stoppable returns a context for dialing that Stop cancels. The caller must call end after dialing.
+// stoppable returns a context for dialing that Stop cancels. The caller must call the function end after dialing.
 func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end func()) {
 	if !c.Stoppable {
 		return ctx, func() {}
@@ -94,8 +94,9 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	return !i.ended()
 }
 
-// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send a value
-// to the channel stop, which has a capacity of 1. park returns false if Fire or Stop has already been called.
+// The method park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
+// a value to the channel stop, which has a capacity of 1. The method returns false if Fire or Stop has already been
+// called.
 func (i *Interrupt) park(stop chan<- struct{}) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -106,8 +107,8 @@ func (i *Interrupt) park(stop chan<- struct{}) bool {
 	return true
 }
 
-// unpark ends the effect of park. c is the connection. If Fire or Stop has been called, all reads and writes of c
-// fail.
+// unpark ends the effect of the method park. The parameter c is the connection. If Fire or Stop has been called, all
+// reads and writes of c fail.
 func (i *Interrupt) unpark(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

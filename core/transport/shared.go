@@ -60,8 +60,8 @@ func negotiatedHTTP2(c net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-// share turns conn into an HTTP/2 connection and returns its first stream. label is the key of the connection
-// (credentialsKey).
+// share turns conn into an HTTP/2 connection and returns its first stream. The parameter label is the key of the
+// connection (credentialsKey).
 func (t *Transport) share(ctx context.Context, u *upstream.Upstream, pool *idlePool, label string, c *Control,
 	q *Request, conn net.Conn) (*persistConn, *verdict.Error) {
 	if tcp, _ := unwrap(conn); tcp != nil {
@@ -169,8 +169,8 @@ func (p *idlePool) streamEnded(s *sharedConn, now time.Time) {
 	}
 }
 
-// pruneShared removes the HTTP/2 connections that have no stream and became idle before cutoff. It returns them as
-// ended. The caller holds mu, and closes the connections after it has released mu.
+// pruneShared removes the HTTP/2 connections that have no stream and became idle before cutoff. It returns these
+// connections. The caller holds mu, and closes the connections after it has released mu.
 func (p *idlePool) pruneShared(cutoff time.Time) (ended []*sharedConn) {
 	for key, list := range p.shared {
 		p.setShared(key, slices.DeleteFunc(list, func(s *sharedConn) bool {

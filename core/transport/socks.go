@@ -45,7 +45,7 @@ var socksReplies = map[byte]socksError{
 }
 
 // socksGreet negotiates the authentication method with the proxy at the far end of c, and authenticates (RFC 1928
-// section 3, RFC 1929). buf has at least 262 bytes.
+// section 3, RFC 1929). The buffer buf has at least 262 bytes.
 func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) error {
 	hasCredentials := a.Username != "" || a.Password != ""
 	methods := append(make([]byte, 0, 3), socks5.NoAuth)
@@ -159,7 +159,7 @@ func appendSOCKSRequest(b []byte, authority string) ([]byte, error) {
 	return append(b, byte(port>>8), byte(port)), nil
 }
 
-// readSOCKSReply reads exactly one reply to a request (RFC 1928 section 6). buf has at least 262 bytes.
+// readSOCKSReply reads exactly one reply to a request (RFC 1928 section 6). The buffer buf has at least 262 bytes.
 func readSOCKSReply(c net.Conn, buf []byte) error {
 	if _, err := io.ReadFull(c, buf[:4]); err != nil {
 		return readError(err)

@@ -128,9 +128,9 @@ type streamResult struct {
 	err error
 }
 
-// awaitStream waits for the head of the response. The result late is set if the head has not arrived in time. While
-// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise
-// the limit is the deadline of the attempt. body is nil if the request has no body or a short one.
+// awaitStream waits for the head of the response. The result late is set if the head has not arrived in time. While the
+// body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise the
+// limit is the deadline of the attempt. The parameter body is nil if the request has no body or a short one.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
 	r streamResult, late bool) {
 	start := t.cfg.Now()
@@ -387,7 +387,7 @@ func (u *upload) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close implements io.Closer. It reports the result to done as soon as no Read is in progress.
+// Close implements io.Closer. It sends the result to the channel done as soon as no Read is in progress.
 func (u *upload) Close() error {
 	u.once.Do(func() {
 		go func() {

@@ -1,7 +1,7 @@
 // Package transport makes one attempt: it sends one request, or opens one tunnel, through one proxy. A failure is
-// returned as a *verdict.Error. There are three cases in which an attempt sends its request a second time. The proxy
-// has received no part of it. The proxy has responded with a challenge (digest.go). The response to the absolute form
-// was an error, and the request may succeed through a tunnel of the same proxy (forward.go, upgrade.go).
+// returned as a *verdict.Error. An attempt sends its request a second time in three cases: if the proxy has received no
+// part of the request; if the proxy has responded with a challenge (digest.go); and if the response to the absolute
+// form was an error, and the request may succeed through a tunnel of the same proxy (forward.go, upgrade.go).
 //
 // A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle connection if there
 // is one. A tunnel is used for an https:// target, with a SOCKS proxy, and with a proxy that cannot forward.
@@ -69,7 +69,7 @@ type Transport struct {
 	connectTimeout atomic.Int64    // ns
 	pools          sync.Map        // *upstream.Upstream -> *idlePool
 	slow           atomic.Int64    // attempts in readSlowHead
-	parked         atomic.Int64    // attempts in park; slow counts them too
+	parked         atomic.Int64    // attempts in the method park; the field slow counts them too
 	watcher        socket.Watcher
 
 	giveServing, giveOther func() // return one descriptor to the budget, for budget.Serving or budget.Other
@@ -104,9 +104,9 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout sets the connect timeout for new connections.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes all new connections to the address a fail. This process listens on a. Without ForbidAddress, a
-// pool that contains the gateway itself would forward a request in an endless loop (RFC 9110 section 7.6.3). Any
-// client could also reach the API through direct://, because the API trusts connections from this machine.
+// ForbidAddress makes all new connections to the given address fail. This process listens on that address. Without
+// ForbidAddress, a pool that contains the gateway itself would forward a request in an endless loop (RFC 9110 section
+// 7.6.3). Any client could also reach the API through direct://, because the API trusts connections from this machine.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.forbiddenMu.Lock()
 	defer t.forbiddenMu.Unlock()
@@ -353,7 +353,8 @@ func (r *Response) idleTimeout() bool {
 }
 
 // A request may be on its way when the peer closes the connection. The peer's reset then arrives one round-trip time
-// after the request was sent. crossed checks for the reset at most crossChecks times, every crossEvery: for 50 ms.
+// after the request was sent. The method crossed checks for the reset at most crossChecks times, every crossEvery: for
+// 50 ms.
 const (
 	crossChecks = 25
 	crossEvery  = 2 * time.Millisecond
@@ -530,16 +531,16 @@ const (
 	maxUnparked = 2048
 )
 
-// parkWait returns the time for which an attempt waits before it parks its connection. unparked is the number of
-// connections with a slow response that are not parked. The larger this number, the shorter the time. This limits the
-// memory of the runtime's poller in a burst.
+// parkWait returns the time for which an attempt waits before it parks its connection. The parameter unparked is the
+// number of connections with a slow response that are not parked. The larger this number, the shorter the time. This
+// limits the memory of the runtime's poller in a burst.
 func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
 
-// park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes. During
-// this wait the connection is not in the runtime's poller. If the connection is not plain TCP, park returns without a
-// wait.
+// The method park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes.
+// During this wait the connection is not in the runtime's poller. If the connection is not plain TCP, the method
+// returns without a wait.
 func (t *Transport) park(c *Control, pc *persistConn) error {
 	plain, ok := pc.Conn.(*socket.Conn)
 	stop := make(chan struct{}, 1)
@@ -787,9 +788,9 @@ func basicAuth(a upstream.Address) []byte {
 // the processor time of a full one. With TLS 1.2 it also takes one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on the connection c. sessions caches TLS sessions; protocols are offered
-// with ALPN. own holds the proxy's TLS options, which take precedence over the other settings. sessions and own may
-// be nil.
+// tlsClient makes a TLS handshake with host on the connection c. The parameter sessions is the cache of TLS sessions,
+// and protocols are offered with ALPN. The parameter own holds the proxy's TLS options, which take precedence over the
+// other settings. Both sessions and own may be nil.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
 	sessions tls.ClientSessionCache, protocols []string, own *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()

@@ -89,10 +89,11 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	return tun
 }
 
-// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove the Upgrade field from a request
-// in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without a body is sent once
-// more, through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about requests
-// without an Upgrade field. A response with the status 405 or 501 is handled as for any other request (compare).
+// forwardUpgrade is the method forward for a request with an Upgrade field. Many proxies remove the Upgrade field from
+// a request in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without a body is
+// sent once more, through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about
+// requests without an Upgrade field. A response with the status 405 or 501 is handled as for any other request
+// (compare).
 func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {

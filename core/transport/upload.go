@@ -112,8 +112,8 @@ type headWait struct {
 	ended bool
 }
 
-// setDeadline sets the deadline of the wait. After end it has no effect, because the response's body has its
-// own deadlines.
+// setDeadline sets the deadline of the wait. After the call of end, it has no effect, because the response's body has
+// its own deadlines.
 func (h *headWait) setDeadline(deadline time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -22,8 +22,8 @@ type viaHabit struct{ state atomic.Uint64 }
 const viaSamples = 8
 
 // viaState is the state of a viaHabit in one word. Bits 0 to 7 count successful responses up to viaSamples. Bit 8 is
-// set if these came from several targets, bit 9 if a response had no Via, bit 10 if the names differ. Bits 16 to 39
-// are the hash of the first target, bits 40 to 63 the hash of the name in Via.
+// set if these responses came from several targets, bit 9 if a response had no Via, bit 10 if the names differ. Bits 16
+// to 39 are the hash of the first target, bits 40 to 63 the hash of the name in Via.
 type viaState uint64
 
 const (
@@ -122,8 +122,8 @@ func hash24[T string | []byte](s T) uint32 {
 	return h>>24 ^ h&0xffffff
 }
 
-// hasUniqueVia reports whether a proxy adds a Via name that no other proxy adds. The argument of is the idle pool of
-// this proxy. hasUniqueVia returns false if the habit of no other proxy is known.
+// hasUniqueVia reports whether a proxy adds a Via name that no other proxy adds. The argument is the idle pool of this
+// proxy. The result is false if the habit of no other proxy is known.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.via.state.Load()).name(), 0, false
 	t.pools.Range(func(_, p any) bool {
@@ -146,7 +146,7 @@ const maxCompared = 256
 // othersAddVia reports whether the other proxies of the pool add Via. This is so if at least two of them do, with
 // different names, and none of them has relayed a successful response without the field. It looks at no more than
 // maxCompared proxies. Proxies with too few responses, or with several names, do not count. The other proxies are all
-// proxies except one, and the argument of is the idle pool of this one.
+// proxies except one. The argument is the idle pool of this one.
 func (t *Transport) othersAddVia(of *idlePool) bool {
 	var first uint32
 	compared, found, differ, missing := 0, false, false, false
