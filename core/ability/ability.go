@@ -85,8 +85,8 @@ const (
 	NeedTunnel443              // a tunnel to port 443
 )
 
-// NeedOf returns the need of a request for authority (host:port). tunnel is set if the request can only be
-// sent through a tunnel: a CONNECT, or a request for an https:// URL.
+// NeedOf returns the need of a request for authority (host:port). The parameter tunnel is set if the request can only
+// be sent through a tunnel: a CONNECT, or a request for an https:// URL.
 func NeedOf(tunnel bool, authority string) Need {
 	tls := TunnelTo(authority) == TunnelTLS
 	switch {
@@ -147,8 +147,8 @@ type record struct {
 	compared bool // Strike has asked for a comparison since the last success
 }
 
-// same holds the targets whose responses were the same with and without a tunnel in the latest
-// comparisons. They are not compared again for comparePause.
+// The type same holds the targets whose responses were the same with and without a tunnel in the latest comparisons.
+// They are not compared again for comparePause.
 type same struct {
 	targets [severalTargets]uint64
 	until   [severalTargets]time.Duration
@@ -169,11 +169,11 @@ func (s *same) has(target uint64, at time.Duration) bool {
 	return false
 }
 
-// NotifyLimits sets the flag that the Set sets to true when it learns that the proxy lacks an ability. It
-// must be called before the Set is used.
+// NotifyLimits gives the Set a flag. The Set sets this flag to true when it learns that the proxy lacks an ability.
+// NotifyLimits must be called before the Set is used.
 func (s *Set) NotifyLimits(limited *atomic.Bool) { s.limited = limited }
 
-// State returns the state of an ability. at is the current time.
+// State returns the state of an ability. The parameter at is the current time.
 func (s *Set) State(k Kind, at time.Duration) State {
 	switch w := s.words[k].Load(); {
 	case w == can, w == canStruck:
@@ -212,8 +212,8 @@ func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	*r = record{since: r.since, source: r.source}
 }
 
-// Learn records, at the time at, that the proxy lacks an ability. The finding ends at the time until. If
-// until is 0, the finding lasts longer with each Learn since the last success.
+// Learn records that the proxy lacks an ability. The parameter at is the current time, and until is the time at which
+// the finding ends. If until is 0, the finding lasts longer with each call of Learn since the last success.
 func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,9 +248,10 @@ func (s *Set) Forget() {
 	s.same = same{}
 }
 
-// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel. comparable
-// is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable request is sent in
-// absolute form, to test whether the proxy can forward again; all other requests are still sent through a tunnel.
+// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel. The parameter
+// comparable is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable request is
+// sent in absolute form, to test whether the proxy can forward again; all other requests are still sent through a
+// tunnel.
 func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	w := s.words[Forward].Load()
 	switch {
@@ -265,8 +266,8 @@ func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 }
 
 // Strike records a response of 400 or above to a request in absolute form. The response may come from the
-// proxy or from the target. comparable is as in ByTunnel. Strike returns true if the caller should send the
-// same request through a tunnel of the proxy, compare the two responses, and call Compared.
+// proxy or from the target. The parameter comparable is as in ByTunnel. Strike returns true if the caller should send
+// the same request through a tunnel of the proxy, compare the two responses, and call Compared.
 func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duration) (compare bool) {
 	unsupported := Unsupported(status)
 	switch w := s.words[Forward].Load(); {
@@ -324,9 +325,9 @@ func (r *record) strike(target uint64, status int) {
 // clear removes the refusals.
 func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0 }
 
-// Compared records the result of a comparison that Strike asked for. first is the status of the response to
-// the request in absolute form. second is the status of the response through the tunnel, or 0 if there was
-// none. Compared returns true if the first response was the proxy's own.
+// Compared records the result of a comparison that Strike asked for. The parameter first is the status of the response
+// to the request in absolute form, and second is the status of the response through the tunnel, or 0 if there was none.
+// Compared returns true if the first response was the proxy's own.
 func (s *Set) Compared(target uint64, first, second int, at time.Duration) (proxys bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -362,7 +363,7 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	}
 }
 
-// refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
+// The method refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
 func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

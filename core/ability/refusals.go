@@ -29,8 +29,8 @@ type refusal struct {
 	at     time.Duration
 }
 
-// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that show nothing
-// about the proxy's abilities. what is the hash of the target of a CONNECT, or of the URL of another request.
+// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that show nothing about the
+// proxy's abilities. For a CONNECT, the parameter what is the hash of the target; for any other request, of the URL.
 func (re *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
 	if !Unsupported(status) && status != 403 {
 		return
