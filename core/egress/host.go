@@ -15,9 +15,9 @@ type host struct {
 }
 
 // parseHost parses the host of a target, without brackets. It converts unusual spellings of IPv4 addresses, which
-// inet_aton(3) and many resolvers accept, to addresses. It converts a name with characters beyond ASCII to the ASCII
-// name to which a proxy may convert the name, too. Full-width letters and digits become ASCII letters and digits, and
-// an international name gets its form with xn-- (UTS #46).
+// inet_aton(3) and many resolvers accept, to addresses. It converts a name with characters beyond ASCII to an ASCII
+// name, as a proxy may do. Full-width letters and digits become ASCII letters and digits, and an international name
+// gets its form with xn-- (UTS #46).
 func parseHost(s string) host {
 	if !isASCII(s) {
 		if mapped, err := idna.Lookup.ToASCII(s); err == nil {
@@ -65,7 +65,7 @@ func mayBeAddress(s string) bool {
 	return last != "" && last[0] >= '0' && last[0] <= '9'
 }
 
-// within reports whether one of the addresses of h is within p.
+// The result of within is true if one of the addresses of h is in the network p.
 func (h *host) within(p netip.Prefix) bool {
 	return p.Contains(h.addrs[0]) || h.addrs[1].IsValid() && p.Contains(h.addrs[1])
 }
@@ -114,10 +114,10 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// embedded returns the IPv4 address that is embedded in the IPv6 address a. A translator or a tunnel would forward a
-// connection with a to this IPv4 address. The addresses are those of NAT64 (RFC 6052), 6to4 (RFC 3056) and stateless
-// translation (RFC 2765), and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). The result is invalid if a embeds
-// no IPv4 address.
+// embedded returns the IPv4 address that is embedded in an IPv6 address. If a connection is made to this IPv6 address,
+// a translator or a tunnel forwards it to the IPv4 address. Such IPv6 addresses are those of NAT64 (RFC 6052), 6to4
+// (RFC 3056) and stateless translation (RFC 2765), and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). For any
+// other address, the result is invalid.
 func embedded(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return netip.Addr{}

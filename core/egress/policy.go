@@ -77,8 +77,8 @@ var (
 	errSMTP    = &Denied{"port 25 (egress.allow can permit it)"}
 )
 
-// Check returns a *Denied if no request may go to the target name:port, otherwise nil. name is a name or an
-// address in any spelling, without brackets. Check allocates nothing if there are no rules.
+// Check returns a *Denied if no request may go to the target name:port, otherwise nil. The parameter name is a name or
+// an address in any spelling, without brackets. Check allocates nothing if there are no rules.
 func (p *Policy) Check(name string, port uint16) error {
 	if p == nil || p.deny.Empty() && p.allow.Empty() && !p.denyOthers {
 		if port == smtp {

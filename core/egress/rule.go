@@ -146,7 +146,7 @@ func noName(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.*", r))
 }
 
-// ports reports whether the rule holds for the port.
+// The result of ports is true if the rule holds for the given port.
 func (r *rule) ports(port uint16) bool { return r.last == 0 || port >= r.first && port <= r.last }
 
 // matches reports whether the rule holds for the host and the port.

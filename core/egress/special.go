@@ -2,8 +2,8 @@ package egress
 
 import "net/netip"
 
-// Special returns the kind of the address a if no target on the internet has this address; an example of a kind is
-// "loopback address". It returns "" if a is an ordinary address. The special networks are those in the IANA
+// Special returns the kind of an address that no target on the internet has, such as "loopback address". For an
+// ordinary address, it returns "". The special networks are those in the IANA
 // registries of special-purpose addresses (RFC 6890) that are not globally reachable. All IPv6 addresses outside of
 // 2000::/3 are special, too. An address that embeds an IPv4 address (NAT64, 6to4) is special if this IPv4 address is
 // special.
@@ -35,7 +35,7 @@ var (
 	globalUnicast = netip.MustParsePrefix("2000::/3")     // RFC 4291 section 2.4
 )
 
-// specials lists special networks, in the order in which special searches them.
+// specials lists special networks, in the order in which the function special searches them.
 var specials = []struct {
 	prefix netip.Prefix
 	kind   string
