@@ -22,7 +22,7 @@ const (
 	fieldPassword
 	fieldRegion
 	fieldSOCKSPort // port for SOCKS5
-	fieldHTTP      // a word such as yes, or the port for HTTP; so for SOCKS4 and SOCKS5
+	fieldHTTP      // a word such as yes, or the port for HTTP; SOCKS4 and SOCKS5 have such fields, too
 	fieldSOCKS4
 	fieldSOCKS5
 	numFields
@@ -101,8 +101,8 @@ func (v *values) resolve() {
 // affirmative has the words for yes in a field.
 var affirmative = []string{"1", "true", "yes", "y", "+", "✓", "✔"}
 
-// spec returns the proxy that the fields describe. The parameter scheme is its scheme if neither the protocol field
-// nor the address names one.
+// spec returns the proxy that the fields describe. The parameter scheme is the scheme of the proxy if neither the
+// protocol field nor the address names one.
 func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	v.resolve()
 	address := v[fieldURL]

@@ -69,9 +69,9 @@ const maxDepth = 4
 
 // elements returns the proxies in a value, or nil if there are none. The proxies in an array are its elements. An
 // object with an address is one proxy. If any other object has an array, the proxies are the elements of its longest
-// array. If it has no array, elements searches the objects in it: the proxies are those of these objects that have an
-// address, or all proxies in one of these objects, whichever are more. The parameter depth is the maximum number of
-// objects around the proxies.
+// array. If it has no array, elements searches the objects in it. It counts those of them that have an address, and the
+// proxies in each of the others. The proxies are the objects with an address or, if this is not the larger number, the
+// proxies in one of the others. The parameter depth is the maximum number of objects around the proxies.
 func elements(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -168,8 +168,8 @@ func (v *values) setAll(object map[string]any) {
 	}
 }
 
-// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. The text of an
-// object is the code or the name of a country, or a protocol, that one of its fields has.
+// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. For an object, the
+// result is the text of one of its fields: the code or the name of a country, or a protocol.
 func textOf(value any) string {
 	switch v := value.(type) {
 	case string:

@@ -326,7 +326,7 @@ func before(s string, c byte) string {
 	return head
 }
 
-// after returns the part of s after the last c, or "" if s has no c.
+// The result is the part of s behind the last c, or "" if s has no c.
 func after(s string, c byte) string {
 	if i := strings.LastIndexByte(s, c); i >= 0 {
 		return s[i+1:]
@@ -382,7 +382,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// setTLS sets an option for an https:// proxy. The files that ca_file, cert and key name are not read here.
+// setTLS sets an option for an https:// proxy. It does not read the files that the options ca_file, cert and key name.
 func setTLS(spec *upstream.Spec, name, value string) error {
 	if spec.TLS == nil {
 		spec.TLS = &upstream.TLS{}

@@ -22,7 +22,7 @@ func (o *Original) add(text string) {
 	}
 }
 
-// element sets the text of the entry that is being read to an element of a JSON document.
+// element stores an element of a JSON document as the text of the entry that is being read.
 func (l *list) element(element any) {
 	if l.Original != nil {
 		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
@@ -30,8 +30,8 @@ func (l *list) element(element any) {
 	}
 }
 
-// List returns specs, proxies of the original list, as a list. The parameter indexes has the index of each proxy in
-// the original list. A proxy is written as it was read, if Parse reads this text as the same proxy with the default
+// List returns some proxies of the original list as a list. The parameter indexes has the index of each of them in the
+// original list. A proxy is written as it was read, if Parse reads this text as the same proxy with the default
 // scheme http. Otherwise the proxy is written as a URL. If a row of a table or an element of a JSON array must be
 // written as a URL, all proxies are written as URLs.
 func (o *Original) List(specs []upstream.Spec, indexes []int) string {
@@ -60,8 +60,8 @@ func (o *Original) List(specs []upstream.Spec, indexes []int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// reads reports whether Parse, given only this entry, returns one proxy, for which the function Line returns the
-// given url.
+// The result of reads is true if Parse reads this entry alone as one proxy, and Line writes that proxy as the given
+// URL.
 func (o *Original) reads(entry, url string) bool {
 	text := entry
 	switch {

@@ -225,8 +225,8 @@ func (l *list) leaveOut(n int, reason error) {
 	l.Counts.leaveOut(reason.Error())
 }
 
-// add adds the proxy of line n, which has the given form. If err is not nil, or the proxy cannot be added, the
-// line is skipped with a warning.
+// add adds the proxy of line n. The line has the given form. If err is not nil, or the proxy cannot be added, the line
+// is skipped with a warning.
 func (l *list) add(n int, form string, spec upstream.Spec, warning string, err error) {
 	if err == nil {
 		err = checkCredentials(&spec.Address)
