@@ -132,8 +132,8 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// due queues checks for the proxies that need one. It removes from the queue the checks whose time has come, and
-// returns them.
+// The method due queues a check for each proxy that needs one. Then it removes the checks whose time has come from the
+// queue, and returns them.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
 		c.cfg.Pool.SetNextCheck(time.Time{})
@@ -268,8 +268,8 @@ func (c *Checker) run(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// conclude applies the result of a check: verr is its error, and took its duration. It returns true if another check
-// of the proxy must follow, and sets the time of that check.
+// conclude applies the result of a check. The parameter verr is the error of the check, and took is its duration. The
+// result is true if another check of the proxy must follow; conclude then sets the time of that check.
 func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
 	now := c.cfg.Now()
 	switch {
