@@ -125,7 +125,7 @@ func writeOwner(lock *os.File, text string) error {
 	return err
 }
 
-// owner returns the text in the lock file that identifies the process that has locked it.
+// owner returns the text of the lock file. The text identifies the process that has locked the file.
 func owner(path string) string {
 	text, err := os.ReadFile(path)
 	if name := strings.TrimSpace(string(text)); err == nil && name != "" && len(name) < 400 {

@@ -54,10 +54,10 @@ const maxDamage = 20
 // Found reports whether there is damage.
 func (d *Damage) Found() bool { return len(d.Lines) > 0 || d.Missing > 0 }
 
-// OpenJournal opens or creates a journal. It calls read with each undamaged entry, in the order in which the entries
-// were written. If read returns an error, the line counts as damaged. An entry is valid only during the call of read.
-// If the file is damaged, OpenJournal copies it to path.damaged-TIME, and the result damage describes it. The caller
-// must then call Replace with the entries that it has read.
+// OpenJournal opens or creates a journal. It calls the function read with each undamaged entry, in the order in which
+// the entries were written. If read returns an error, the line counts as damaged. An entry is valid only during the
+// call. If the file is damaged, OpenJournal copies it to path.damaged-TIME, and the result damage describes it. The
+// caller must then call Replace with the entries that it has read.
 func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) error) (j *Journal, damage Damage,
 	err error,
 ) {
@@ -99,7 +99,7 @@ func (j *Journal) load() ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// parse calls read with each undamaged entry of complete lines.
+// parse calls the function read with each undamaged entry of complete lines.
 func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err error) {
 	line, damaged := 0, 0 // damaged counts the damaged lines since the last good one
 	for len(data) > 0 {
@@ -194,12 +194,12 @@ func (j *Journal) Append(entry []byte) error {
 	return nil
 }
 
-// minGrowth is the minimum number of bytes by which a journal grows before NeedsReplace returns true.
+// minGrowth is a number of bytes by which a journal must grow before NeedsReplace returns true.
 const minGrowth = 256 << 10
 
-// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends
-// with an incomplete line, or the file has grown by minGrowth and to more than twice its size after the last
-// Replace.
+// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends with an
+// incomplete line, or the file is large. A file is large if it has more than twice its size after the last Replace,
+// plus minGrowth.
 func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
 
 // Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
