@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Serve listens until the test ends. It calls serve for each connection, and closes the
-// connection when serve returns.
+// Serve listens until the test ends. It calls the function serve for each connection, and closes the connection when
+// serve returns.
 func Serve(t testing.TB, serve func(net.Conn)) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
