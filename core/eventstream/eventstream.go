@@ -154,8 +154,8 @@ type Reader struct {
 	closed  bool
 }
 
-// Sample makes the reader receive the sampled events that wanted selects by type and request. It must be called at
-// most once, before Next.
+// Sample makes the reader receive sampled events. The function wanted selects them by type and request. Sample must be
+// called at most once, before Next.
 func (r *Reader) Sample(wanted func(eventType string, request uint64) bool) {
 	r.stream.mu.Lock()
 	defer r.stream.mu.Unlock()
