@@ -56,8 +56,8 @@ type Handler struct {
 	counts *counts
 }
 
-// New returns a handler that passes records on to next. first is a list of messages. For each of them, and
-// each value of the attribute "error", the handler writes only the first record.
+// New returns a handler that passes records on to another one, the parameter next. The parameter first is a list of
+// messages. For each of them, and each value of the attribute "error", the handler writes only the first record.
 func New(next slog.Handler, first ...string) *Handler {
 	return &Handler{next, &counts{next: next, first: first, byKind: map[kind]*count{}}}
 }
@@ -139,7 +139,7 @@ func (c *counts) endPeriod() {
 	}
 }
 
-// report writes one record for each kind of which records were not written. It states the number of these records.
+// If records of a kind were not written, report writes one record that states their number. It does so for each kind.
 func (c *counts) report() {
 	folded := map[kind]int{}
 	c.mu.Lock()
