@@ -3,7 +3,7 @@
 //
 // Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop
 // (Connection names it), so no proxy forwards it to a target. To a SOCKS5 proxy that is a gateway, the token goes in
-// the handshake (package socks5). A gateway sends on the tokens that it has received, and appends its own. A process
+// the handshake (package socks5). A gateway forwards the tokens that it has received, and appends its own. A process
 // recognizes its own tokens. Other processes cannot determine whether two tokens come from the same process.
 package loop
 
@@ -41,8 +41,8 @@ type Guard struct {
 	quiet atomic.Bool
 }
 
-// New returns a guard with a new secret. rand is the source of the random numbers in tokens, and
-// must be safe for concurrent use.
+// New returns a guard with a new secret. The function rand is the source of the random numbers in tokens, and must be
+// safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
 // SetMarks sets whether requests get a token. By default, requests get a token.
