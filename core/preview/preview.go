@@ -58,11 +58,11 @@ func resultOf(status int) Result {
 	return Refused
 }
 
-// Under returns the course that a request would have had under the policy p. The parameter now is the policy in
-// force. If now allows a retry after the last recorded attempt, something other than the policy has prevented the
-// retry: there was no admissible proxy, the retry budget was spent, or the target was suspect. Under assumes that
-// this reason would have prevented a retry under p as well. A request with a hedge, without attempts, or whose client
-// has left keeps its recorded course.
+// Under returns the course that a request would have had under the policy p. The parameter now is the policy in force.
+// If the policy in force allows a retry after the last recorded attempt, something else has prevented this retry: there
+// was no admissible proxy, the retry budget was spent, or the target was suspect. Under assumes that this reason would
+// have prevented a retry under p as well. A request keeps its recorded course if it had a hedge or no attempts, or if
+// its client has left.
 func Under(r *Request, p, now *retry.Policy) Course {
 	recorded := Recorded(r)
 	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hedged(r.Attempts) {
@@ -125,8 +125,8 @@ func hedged(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// retries reports whether the policy p retries a request after the attempt a, if p.MaxAttempts permits another
-// attempt.
+// retries reports whether the policy p retries a request after the given attempt, provided that p.MaxAttempts permits
+// another attempt.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome
 	switch o.Repeat {
@@ -162,9 +162,9 @@ func ended(o *core.Outcome) (Result, int) {
 }
 
 // backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of package executor
-// computes it. The parameter number is the number of the retry, from 1; other is set if the next attempt had a proxy
-// that the request had not tried. If a backoff cannot be computed (see KnowsBackoff), its recorded duration is
-// returned.
+// computes it. The parameter number is the number of the retry, from 1. The parameter other is set if the next attempt
+// had a proxy that the request had not tried. If a backoff cannot be computed (see KnowsBackoff), its recorded duration
+// is returned.
 func backoff(a, next *core.AttemptEvent, number int, other bool, p, now *retry.Policy) time.Duration {
 	o := &a.Outcome
 	switch {
