@@ -69,9 +69,9 @@ const maxDepth = 4
 
 // elements returns the proxies in a value, or nil if there are none. The proxies in an array are its elements. An
 // object with an address is one proxy. If any other object has an array, the proxies are the elements of its longest
-// array. If it has no array, elements searches the objects in it. It counts those of them that have an address, and the
-// proxies in each of the others. The proxies are the objects with an address or, if this is not the larger number, the
-// proxies in one of the others. The parameter depth is the maximum number of objects around the proxies.
+// array. If it has no array, elements searches the objects in it. Either those of them that have an address are the
+// proxies, or the proxies are in one of the others: elements returns the larger list. The parameter depth is the
+// maximum number of objects around the proxies.
 func elements(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
