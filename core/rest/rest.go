@@ -38,7 +38,7 @@ type Rests struct {
 // hostRests holds the pairs of one host.
 type hostRests struct{ pairs atomic.Pointer[Resting] }
 
-// Resting are the pairs of one host, ordered by the hash of their proxy. It is immutable.
+// Resting holds the pairs of one host, ordered by the hash of their proxy. It is immutable.
 type Resting []*entry
 
 type entry struct {
@@ -50,14 +50,14 @@ type entry struct {
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by End. If End
-// has ended the rest, Until is the time of that call of End. The function must return soon and not call r. OnChange
+// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by End. If End has
+// ended the rest, Pair.Until is the time of that call of End. The function must return soon and not call r. OnChange
 // must be called before the first Begin.
 func (r *Rests) OnChange(f func(Pair)) { r.changed = f }
 
-// Begin makes a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the pair rests
-// already, the later end applies. If the maximum number of pairs rest already, the pair whose rest ends first is
-// removed.
+// Begin makes a pair rest until p.Until. The parameters proxy and host are the hashes of p.ProxyID and p.Host. If the
+// pair rests already, the later end applies. If the maximum number of pairs rest already, the pair whose rest ends
+// first is removed.
 func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,8 +66,8 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	}
 }
 
-// Restore is like Begin for a rest that began in an earlier process. It does not call the function of OnChange. now
-// is the current time.
+// Restore is like Begin for a rest that began in an earlier process. It does not call the function of OnChange. The
+// parameter now is the current time.
 func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	if p.Until <= now {
 		return
@@ -107,8 +107,8 @@ func (r *Rests) begin(proxy, host uint64, p Pair) (_ Pair, later bool) {
 	return p, true
 }
 
-// End ends the rest of a pair. proxy and host are as in Begin. It returns false if the pair does not rest at the time
-// now.
+// End ends the rest of a pair. The parameters proxy and host are as in Begin, and now is the current time. The result
+// is false if the pair does not rest.
 func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,7 +171,7 @@ func (r *Rests) Of(host uint64) Resting {
 	return r.of(host)
 }
 
-// Until returns the end of a proxy's rest. ok is false if the proxy does not rest at the time now.
+// Until returns the end of a proxy's rest. The result ok is false if the proxy does not rest at the time now.
 func (r Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
 	if len(r) == 0 {
 		return 0, false
@@ -187,7 +187,7 @@ func (r Resting) Any(now time.Duration) bool {
 	return slices.ContainsFunc(r, func(e *entry) bool { return now < e.Until })
 }
 
-// Get returns the rest of a proxy. ok is false if the proxy does not rest at the time now.
+// Get returns the rest of a proxy. The result ok is false if the proxy does not rest at the time now.
 func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
 	if i, found := r.find(proxy); found && now < r[i].Until {
 		return r[i].Pair, true
