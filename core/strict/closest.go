@@ -31,9 +31,9 @@ func DidYouMean(word string, list []string) string {
 // maxWord.
 const maxWord = 64
 
-// editDistance returns the number of characters to insert, delete, replace or swap with a neighbour that turn the
-// word a into the word b (the optimal string alignment distance; Damerau, A technique for computer detection and
-// correction of spelling errors, 1964).
+// editDistance returns the smallest number of changes that turn one word into the other. A change inserts, deletes or
+// replaces a character, or swaps two adjacent ones. (This is the optimal string alignment distance; Damerau, A
+// technique for computer detection and correction of spelling errors, 1964.)
 func editDistance(a, b string) int {
 	if len(a) > maxWord || len(b) > maxWord {
 		return maxWord

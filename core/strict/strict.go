@@ -48,7 +48,7 @@ var (
 	}
 )
 
-// WithTag returns f with key as the key of the struct tags that name fields.
+// WithTag returns the format with another key of the struct tags that name fields.
 func (f Format) WithTag(key string) Format {
 	f.tag = key
 	return f
@@ -155,7 +155,7 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	}
 }
 
-// unknown returns the message for an unknown key. known lists the known keys.
+// unknown returns the message for an unknown key. The parameter known lists the known keys.
 func unknown(key string, known []string) string {
 	if similar := DidYouMean(key, known); similar != "" {
 		return "unknown field" + similar
@@ -228,7 +228,8 @@ func (d *decoder) decodeScalar(path string, from any, to reflect.Value) {
 	}
 }
 
-// number returns the value from as a finite number. Otherwise it reports an error and returns ok = false.
+// number returns the parameter from as a finite number. If this is impossible, it reports an error and returns
+// ok = false.
 func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	switch v := from.(type) {
 	case json.Number:
