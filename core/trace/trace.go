@@ -53,9 +53,9 @@ func Parse(field []byte) (c Context, ok bool) {
 	return c, true
 }
 
-// Begin returns the context of a request. field is the request's traceparent field. If field is absent or invalid,
-// Begin begins a new trace. A new trace is sampled with the probability ratio (0 to 1); its id depends only on the id
-// of the request.
+// Begin returns the context of a request. The parameter field is the request's traceparent field. If this field is
+// absent or invalid, Begin begins a new trace. A new trace is sampled with the probability ratio (0 to 1); its id
+// depends only on the id of the request.
 func Begin(field []byte, id core.RequestID, ratio float64) Context {
 	if c, ok := Parse(field); ok {
 		return c
@@ -84,7 +84,7 @@ func (c Context) Header(span uint64) []byte {
 // RequestSpan returns the id of the span of a request.
 func RequestSpan(id core.RequestID) uint64 { return mix(uint64(id)^requestSalt) | 1 }
 
-// AttemptSpan returns the id of the span of an attempt. index is the index of the attempt in its request.
+// AttemptSpan returns the id of the span of an attempt. The parameter index is the index of the attempt in its request.
 func AttemptSpan(id core.RequestID, index int) uint64 {
 	return mix(uint64(id)+uint64(index+1)*golden) | 1
 }
