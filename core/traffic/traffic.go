@@ -90,7 +90,7 @@ func (m *Meters) Attach(meter *Meter) {
 	}
 }
 
-// Count counts bytes: up were sent to the proxy, down were received from it.
+// Count counts bytes. The parameter up is the number sent to the proxy, and down is the number received from it.
 func (m *Meters) Count(up, down int) {
 	cost := 0.0
 	if m.price.GB != 0 {
