@@ -111,8 +111,9 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts the failure err of a call of v, unless v is closed or not ready. It returns true if v was closed
-// because another module has replaced it. The caller then calls the new module.
+// The method failed counts a failed call of the version v, unless v is closed or not ready. The parameter err is the
+// error of the call. The result is true if v was closed because another module has replaced it. The caller then calls
+// the new module.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):

@@ -17,7 +17,7 @@ import (
 // Change is a set of configured plugins that have been loaded and are waiting for Commit or Rollback.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded versions that have not been put into the map all
+	ready map[string]*version // loaded versions that are not in the field all yet
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version

@@ -183,7 +183,7 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// meanwhile returns a part of a log message: it states whether the plugin's present module serves until a new one is
+// The result is a part of a log message. It states whether the plugin's present module serves until a new one is
 // fetched, or the built-in is called.
 func (r *Registry) meanwhile(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.Ready() {
@@ -317,9 +317,8 @@ type fetched struct {
 	at time.Time
 }
 
-// kept returns the module of spec.Source if it was fetched before, and nil otherwise. If the plugin with this name
-// already has the module, kept returns that module. Otherwise kept reads the module from its file, and verifies it
-// again.
+// kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin with the
+// given name does not have the module, kept reads the module from its file, and verifies it again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()

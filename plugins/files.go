@@ -90,8 +90,8 @@ func (r *Registry) restore() {
 	}
 }
 
-// saved loads a module that save has written. If the module cannot be loaded any more, saved returns a
-// version that fails every call, so that the built-in is called instead.
+// The method saved loads a module from the file that the method save has written. If the module cannot be loaded any
+// more, it returns a version that fails every call, so that the built-in is called instead.
 func (r *Registry) saved(name string, begin bool) *version {
 	code, spec, err := r.read(name)
 	if err == nil {
@@ -110,7 +110,8 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost adds to err the requests to the API that replace or remove an upload that cannot be loaded any more.
+// The parameter err is the reason why an upload cannot be loaded any more. The result adds to err the requests to the
+// API that replace or remove the upload.
 func lost(name string, err error) error {
 	return fmt.Errorf("%w; the built-in is called in its place: PUT /api/v1/plugins/%s replaces it, DELETE removes it",
 		err, name)

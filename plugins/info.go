@@ -129,8 +129,8 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	return p.current.Load().module.Delay(q)
 }
 
-// TestJudge calls a judge and returns the ruling. The call has no effect on requests. sample returns a response with
-// the parts that the judge asks for.
+// TestJudge calls a judge and returns the ruling. The call has no effect on requests. The function sample returns a
+// response with the parts that the judge asks for.
 func (r *Registry) TestJudge(
 	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {

@@ -82,10 +82,10 @@ func (v *version) kind() wasmhost.Kind {
 	return v.module.Description().Kind
 }
 
-// takes reports whether the version v may replace the current version of p. v must have the kind of the current
-// version, because requests that hold p call p as a plugin of that kind. If the kind of the current version is
-// unknown, v may be a scorer or a judge. It may not be a backoff: backoffs are looked up by name for each use, so a
-// new plugin can take the place of p.
+// The result of takes is true if the version v may replace the current version of the plugin. Both must have the same
+// kind, because a request that holds the plugin calls it as a plugin of this kind. If the kind of the current version
+// is unknown, v may be a scorer or a judge. It may not be a backoff: backoffs are looked up by name for each use, so a
+// new plugin can take the place of this one.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff

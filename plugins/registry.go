@@ -65,8 +65,8 @@ type Limits struct {
 	CallTimeout time.Duration // CPU time of one call
 }
 
-// Of returns the limits of a plugin: those of l. Each limit that is 0 in l is taken from the parameter all, the
-// common limits.
+// Of returns the limits of a plugin. Each limit that is 0 in l is taken from the parameter all, which has the common
+// limits.
 func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
 	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
@@ -193,8 +193,7 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish replaces the plugins of the registry by those in the map all: it sets byName and learners. The caller holds
-// mu.
+// publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller holds mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -207,8 +206,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter passes the proxies of the pool to the versions in fresh. It then calls swap, and then publish with the map
-// all.
+// enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap, and
+// publishes the map all.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()

@@ -143,9 +143,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit. It calls input for the module and the settings after earlier uploads with the same name
-// have ended: such an upload may change what input returns. code is the module that is checked before the upload
-// begins.
+// submit implements Submit. The function input returns the module and the settings. It is called after earlier uploads
+// with the same name have ended, because such an upload may change what it returns. The parameter code is the module
+// that is checked before the upload begins.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -252,8 +252,8 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
 }
 
-// mayPut returns an error if a module of the given kind must not be uploaded under the name. kind
-// is "" if it is unknown.
+// mayPut returns an error if a module of the given kind must not be uploaded under the name. The kind "" stands for an
+// unknown kind.
 func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {
@@ -281,8 +281,8 @@ func (r *Registry) uploaded() (n int) {
 	return n
 }
 
-// take saves an upload and puts it into the registry. It first calls allowed, because another plugin may have got the
-// name during the compilation.
+// take saves an upload and puts it into the registry. It first calls the function allowed, because another plugin may
+// have got the name during the compilation.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -317,9 +317,9 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns the role in which the plugin
-// is in use, such as the retry scorer, or "" if the plugin is not in use. inUse is called while the registry's lock
-// is held, and must not change plugins. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns the role in which
+// the plugin is in use, such as the retry scorer, or "" if the plugin is not in use. It is called while the registry's
+// lock is held, and must not change plugins. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an
 // error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
