@@ -77,7 +77,7 @@ func noRoom(err error) bool {
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
 }
 
-// fresh calls f with a new instance, and returns its error.
+// fresh calls f with a new instance, and returns the error of f.
 func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	p, err := k.module.Probe()
 	if err != nil {
@@ -147,8 +147,8 @@ func (k *kit) reserve() (string, error) {
 	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
-// answers checks one call. It first overwrites the whole region, so that the call fails if the module
-// keeps its own data there.
+// The check answers makes one call. Before the call, it overwrites the whole region, so that the call fails if the
+// module keeps its own data there.
 func (k *kit) answers() (string, error) {
 	err := k.fresh(func(p *wasmhost.Probe) error {
 		at, err := reserve(p, k.largestRegion())
@@ -248,7 +248,7 @@ func (k *kit) configure() (string, error) {
 	return detail, nil
 }
 
-// with returns the configuration with one more setting.
+// The result is the configuration with one more setting.
 func with(config map[string]any, key string, value any) map[string]any {
 	out := map[string]any{key: value}
 	for k, v := range config {
@@ -265,8 +265,8 @@ func many(config map[string]any) map[string]any {
 	return out
 }
 
-// score calls the export score for the choice c: a request and its candidates. It returns an error for results that
-// would be plugin faults in the gateway.
+// score calls the export score for a choice, which is a request with its candidates. It returns an error for results
+// that would be plugin faults in the gateway.
 func score(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
@@ -287,8 +287,8 @@ func (k *kit) counts() (string, error) {
 	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
 }
 
-// many checks a call of score with more candidates than a scorer must accept. The module may refuse the size, or use
-// up the fuel or the CPU time. It must not trap or return invalid scores.
+// The check many calls the export score with more candidates than a scorer must accept. The module may refuse the size,
+// or use up the fuel or the CPU time. It must not trap or return invalid scores.
 func (k *kit) many() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
@@ -331,9 +331,9 @@ func (k *kit) deterministic() (string, error) {
 		})
 }
 
-// same checks that a module that does not learn returns the same results each time. It makes the same calls twice
-// with each of three instances. ask makes the calls. wrong returns the error if result number i differs between the
-// first calls and later calls.
+// If a module does not learn, the same calls must have the same results each time. The method same checks this: it
+// makes the calls twice with each of three instances. The function ask makes the calls. The function wrong returns the
+// error if result number i differs between the first calls and later calls.
 func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
@@ -363,7 +363,7 @@ func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	return "the same " + what + " twice in three instances", nil
 }
 
-// differs returns the first index at which a and b differ, or -1.
+// The result is the first index at which a and b differ, or -1.
 func differs(a, b []float64) int {
 	for i := range a {
 		if math.Float64bits(a[i]) != math.Float64bits(b[i]) {
@@ -373,8 +373,8 @@ func differs(a, b []float64) int {
 	return -1
 }
 
-// outside checks that a module neither uses nor changes the bytes around the rows and the scores of a choice. It
-// makes the same call several times, each time with different bytes around the rows and the scores.
+// A module must neither use nor change the bytes around the rows and the scores of a choice. The check outside makes
+// the same call several times, each time with different bytes around the rows and the scores.
 func (k *kit) outside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := trial.Plausible(n)
@@ -553,9 +553,9 @@ const (
 // bytes, this is after 80,000 calls.
 const rounds = 5
 
-// memory checks that memory does not grow without end. It makes many calls, and then repeats this at most "rounds"
-// times. The number of calls doubles from one repetition to the next. The check passes if the memory does not grow
-// during one of the repetitions.
+// The check memory passes if memory does not grow without end. It makes many calls, and then repeats this at most
+// "rounds" times. The number of calls doubles from one repetition to the next. The check passes if the memory does not
+// grow during one of the repetitions.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32
@@ -660,7 +660,7 @@ func (k *kit) dearestWait(limit int64) (fuel int64, err error) {
 	return fuel, err
 }
 
-// time checks the CPU time of the most expensive calls that every module must serve.
+// The check time limits the CPU time of the most expensive calls that every module must serve.
 func (k *kit) time() (string, error) {
 	within := k.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
@@ -697,7 +697,7 @@ func (k *kit) time() (string, error) {
 	})
 }
 
-// instances checks that many calls of one instance do not affect another instance.
+// The check instances passes if many calls of one instance do not affect another instance.
 func (k *kit) instances() (string, error) {
 	answer := func(p *wasmhost.Probe) ([]float64, error) {
 		switch k.desc.Kind {

@@ -146,7 +146,7 @@ type kit struct {
 	learns bool
 }
 
-// Run checks a module. config is its settings, as in [plugins.NAME.config]; nil for none.
+// Run checks a module. The parameter config has the settings of the module, as in [plugins.NAME.config]; nil for none.
 func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 	k := &kit{host: host.OnlyCPUTime(), code: code, config: config}
 	var found []wasmhost.Finding
@@ -203,8 +203,8 @@ func (c *Check) settle(err error, mend string) {
 // listed is the maximum number of errors in the Detail of one check.
 const listed = 3
 
-// static adds the checks that do not run the module to r. The result failed is the name of the first of these checks
-// that failed, or "".
+// The method static adds the checks that do not run the module to the report. The result failed is the name of the
+// first of these checks that failed, or "".
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
