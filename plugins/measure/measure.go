@@ -191,8 +191,8 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	return r
 }
 
-// timed calls f for a round and returns the time of one call, in ns. It reads the clock only once for many
-// calls, so that the readings take little of the measured time.
+// For one round, the function timed calls f again and again. It returns the time of one call, in ns. It reads the clock
+// only once for many calls, so that the readings take little of the measured time.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()
