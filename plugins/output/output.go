@@ -60,7 +60,7 @@ type Output struct {
 
 var _ wasmhost.Output = (*Output)(nil)
 
-// New returns an empty output. onLine may be nil; it must return soon, and must not call the output.
+// New returns an empty output. The function onLine may be nil; it must return soon, and must not call the output.
 func New(now func() time.Time, onLine func(Line)) *Output {
 	return &Output{now: now, onLine: onLine, tokens: burst, filled: now(), metrics: map[string]*Metric{}}
 }
