@@ -65,7 +65,7 @@ type Plugin struct {
 // system.
 var ErrArgument = errors.New("cannot write a plugin")
 
-// Check returns an error if p cannot be written. It wraps ErrArgument.
+// Check returns an error if p cannot be written. The error wraps ErrArgument.
 func (p Plugin) Check() error {
 	if err := plugins.CheckName(p.Name); err != nil {
 		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
@@ -150,8 +150,8 @@ type writer struct {
 	err     error
 }
 
-// templates executes the templates below the path at, and writes the results into the folder. The path of a result is
-// the path of its template without base and .tmpl.
+// The method templates executes the templates below the given path, and writes the results into the folder. The path
+// of a result is the path of its template without the beginning base and without .tmpl.
 func (w *writer) templates(at, base string) {
 	w.walk(templates, at, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))
