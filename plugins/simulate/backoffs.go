@@ -144,9 +144,9 @@ func (w *waiter) play() error {
 	return nil
 }
 
-// request simulates a request in an outage of down seconds, which begins with the request. It returns the number of
-// retries as used. The result late is the time from the end of the outage to the success, or -1 without a success. If
-// sums is not nil, the delay before each retry is added to the element of sums for this retry.
+// request simulates a request in an outage. The outage begins with the request and lasts for down seconds. The result
+// used is the number of retries. The result late is the time from the end of the outage to the success, or -1 without a
+// success. If sums is not nil, the delay before each retry is added to the element of sums for this retry.
 func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
 	begin, previous := w.now, 0.0
 	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request

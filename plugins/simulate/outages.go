@@ -83,7 +83,7 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 	return t
 }
 
-// up reports whether the target serves requests at the time at.
+// The result of up is true if the target serves requests at the given time.
 func (t *timeline) up(at float64) bool {
 	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
@@ -91,8 +91,8 @@ func (t *timeline) up(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pending is an attempt that will begin at the time at. Its request began at the time began, and the wait before the
-// attempt is waited.
+// pending is an attempt that has not begun. The field at is the time at which it will begin, began is the time at which
+// its request began, and waited is the wait before the attempt.
 type pending struct {
 	at, began, waited, luck float64
 	number                  int
@@ -111,8 +111,8 @@ func (q *queue) Pop() any {
 	return last
 }
 
-// play simulates the requests of the timeline. The function wait returns the backoff before each retry. Each
-// attempt is passed to observe.
+// play simulates the requests of the timeline. The function wait returns the backoff before each retry. The function
+// observe receives each attempt.
 func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageWaits, err error) {
 	q := make(queue, len(t.requests))

@@ -19,9 +19,9 @@ type Seen struct {
 }
 
 // Recorder makes a trace of a running gateway. The caller reads the gateway's proxies at intervals and passes them to
-// Look. For the time of each Look, the trace has the success rate and the latency of each proxy's last 100 attempts.
-// The trace leaves out proxies without attempts. The first state of a proxy also stands for the time before the proxy
-// had attempts.
+// Look. For the time of each call of Look, the trace has the success rate and the latency of each proxy's last 100
+// attempts. The trace leaves out proxies without attempts. The first state of a proxy also stands for the time before
+// the proxy had attempts.
 type Recorder struct {
 	trace Trace
 	index map[string]int
@@ -33,8 +33,7 @@ type Recorder struct {
 // unmeasured is the latency of a proxy without a success, in seconds.
 const unmeasured = 1
 
-// NewRecorder returns a recorder. start is the beginning of the trace, in seconds since the Unix
-// epoch.
+// NewRecorder returns a recorder. The parameter start is the beginning of the trace, in seconds since the Unix epoch.
 func NewRecorder(start float64) *Recorder {
 	return &Recorder{
 		trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{},
@@ -42,8 +41,8 @@ func NewRecorder(start float64) *Recorder {
 	}
 }
 
-// Look records the state of the proxies at the time at, in seconds since the beginning of the
-// trace. at must not decrease from call to call.
+// Look records the state of the proxies. The parameter at is the time in seconds since the beginning of the trace. It
+// must not decrease from call to call.
 func (r *Recorder) Look(at float64, proxies []Seen) {
 	r.last, r.used = at, 0
 	for _, s := range proxies {

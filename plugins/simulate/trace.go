@@ -242,8 +242,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at returns the state at time t. *from is the index of the state that the last call returned; each call may increase
-// *from. For this reason t must not decrease from call to call.
+// The method at returns the state at the time t. *from is the index of the state that the last call returned, and each
+// call may increase *from. For this reason t must not decrease from call to call.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
 		*from++
@@ -263,7 +263,8 @@ var Scenarios = []struct{ Name, Shows string }{
 }
 
 // Generate makes a trace from a specification: the name of a scenario and, separated by commas, any
-// of proxies=5, duration=600, rate=20, hosts=8 (the defaults). seed determines its random parts.
+// of proxies=5, duration=600, rate=20, hosts=8 (the defaults). The parameter seed determines the random parts of the
+// trace.
 func Generate(spec string, seed uint64) (*Trace, error) {
 	name, rest, _ := strings.Cut(spec, ",")
 	t := &Trace{Duration: defaultDuration, Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
