@@ -28,7 +28,7 @@ type Registry struct {
 	asked     []string          // paths of the requests
 }
 
-// Start starts a registry: start is httptest.NewServer or httptest.NewTLSServer.
+// Start starts a registry. The function start is httptest.NewServer or httptest.NewTLSServer.
 func Start(t testing.TB, start func(http.Handler) *httptest.Server) *Registry {
 	r := &Registry{blobs: map[string][]byte{}, manifests: map[string][]byte{}}
 	r.Server = start(r)
