@@ -38,8 +38,8 @@ func toFloat(b bool) float64 {
 	return 0
 }
 
-// NewResponse returns a response with a status, a body and header fields. fields are name, value,
-// name, value and so on.
+// NewResponse returns a response with a status, a body and header fields. The parameter fields has a name, its value,
+// another name, its value and so on.
 func NewResponse(name string, status float64, body string, fields ...string) Response {
 	r := Response{Name: name, Request: core.JudgeRequest{Now: now, AttemptsLeft: 2, Status: status, Latency: 0.1,
 		HostHash: core.Hash53(host), IDHash: core.Hash53(ID(0))}}
