@@ -92,8 +92,8 @@ func (in *instance) allow(fuel int64, timeout time.Duration) {
 // than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called by the module when its fuel counter is below zero; left is the counter's value. refuel returns a
-// new value, or ends the call.
+// refuel is called by the module when its fuel counter is below zero. The parameter left is the counter's value.
+// refuel returns a new value, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {

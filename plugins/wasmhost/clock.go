@@ -14,8 +14,9 @@ type clock struct {
 
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
-// quickest calls f up to three times and returns the shortest CPU time. It stops after a call that used at most the
-// time enough. The first call may be slower than the later ones, because caches are cold and memory is new.
+// quickest calls f up to three times and returns the shortest CPU time. The first call may be slower than the later
+// ones, because caches are cold and memory is new. After a call with a CPU time of at most enough, there is no further
+// call.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

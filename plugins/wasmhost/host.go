@@ -135,7 +135,7 @@ func clip(s string) string {
 	return s
 }
 
-// Load checks, meters, compiles and configures a module, and calls it once. config is its
+// Load checks, meters, compiles and configures a module, and calls it once. The parameter config is the module's
 // [plugins.NAME.config] table. The error is a *CheckError if the module is the reason.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	m, err := h.Compile(code)
@@ -152,7 +152,7 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 
 // Begin is like Load, but for a module that takes long to compile: it makes the quick checks before it returns, and
 // the other steps of Load in the background. Until the module is ready, calls return ErrNotReady. When the module is
-// ready or a step has failed, another goroutine calls done once, with nil or the error.
+// ready or a step has failed, another goroutine calls the function done once, with nil or the error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
@@ -220,7 +220,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles the module code for m. It does not run the module.
+// The method build meters and compiles the code of the module m. It does not run the module.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
@@ -292,7 +292,7 @@ func (m *Module) prepareOnce() error {
 	return err
 }
 
-// try makes the first call of a module, with an input for tests.
+// The method try makes the first call of a module, with an input for tests.
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {

@@ -107,8 +107,8 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// must returns size bytes of the module's memory at address. If they exceed the memory, it ends the
-// call.
+// The method must returns size bytes of the module's memory at the given address. If these bytes are not all within the
+// memory, it ends the call.
 func (h *hostState) must(function string, address, size uint64) []byte {
 	b := h.bytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {

@@ -44,8 +44,8 @@ const (
 type Output interface {
 	// Log receives a line of printable text of at most MaxLine bytes.
 	Log(level Level, text string)
-	// Metric receives a finite value. The value of a counter is not negative. name is [a-zA-Z_][a-zA-Z0-9_]* with
-	// at most MaxName bytes. It is valid until Metric returns.
+	// Metric receives a finite value. The value of a counter is not negative. The parameter name has the form
+	// [a-zA-Z_][a-zA-Z0-9_]* and at most MaxName bytes. It is valid until Metric returns.
 	Metric(kind MetricKind, name []byte, value float64)
 }
 
@@ -67,7 +67,7 @@ type printed struct {
 	output    Output
 	parts     [2][]byte // the unfinished lines of standard output and standard error
 	why       [4]string // texts that may explain why the call failed, the best text first
-	explained bool      // why has a text
+	explained bool      // the field why has a text
 }
 
 // The indices in printed.why.
@@ -80,8 +80,8 @@ const (
 )
 
 var (
-	// panics matches the panic messages of the languages' runtimes. place matches a line of Go's
-	// stack trace that has a file and a line number.
+	// The expression panics matches the panic messages of the languages' runtimes. The expression place matches a line
+	// of Go's stack trace that has a file and a line number.
 	panics = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
 	place  = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
 )
@@ -148,7 +148,7 @@ func (p *printed) flush() {
 	}
 }
 
-// because returns ": " and the text that best explains why the call failed, or "" if there is no such text.
+// The result is ": " and the text that best explains why the call failed, or "" if there is no such text.
 func (p *printed) because() string {
 	for _, text := range p.why {
 		if text != "" {
@@ -175,14 +175,15 @@ func printable(s string) string {
 	return s
 }
 
-// names matches a function in the stack of a wazero error: the function's name, or $ and the function's index.
+// The expression names matches a function in the stack of a wazero error: the function's name, or $ and the function's
+// index.
 var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
 // maxFrames is the maximum number of functions of a stack in a Fault.
 const maxFrames = 10
 
-// stackOfError returns the functions in progress when a call failed, the innermost first. imports
-// is the number of functions that the module itself imports.
+// stackOfError returns the functions in progress when a call failed, the innermost first. The parameter imports is the
+// number of functions that the module itself imports.
 func stackOfError(err error, imports int) (frames []string) {
 	_, stack, _ := strings.Cut(err.Error(), "wasm stack trace:\n")
 	for _, found := range names.FindAllStringSubmatch(stack, maxFrames+1) {

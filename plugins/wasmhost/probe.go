@@ -84,7 +84,7 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	return p.in.base, nil
 }
 
-// ScoreAt calls score with the given addresses. The caller has written the records (Write).
+// ScoreAt calls the export score with the given addresses. The caller has written the records (Write).
 func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
 	p.in.allowCall(int(count))
 	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}

@@ -144,10 +144,10 @@ func (in *instance) configureWith(config []pair) error {
 	return nil
 }
 
-// layout builds records that contain the addresses of other records. The addresses are relative to
-// the first byte until put writes the records into memory.
+// layout builds records that contain the addresses of other records. At first, the addresses are relative to the first
+// byte. The method put makes them absolute when it writes the records into memory.
 type layout struct {
-	fixed  int // number of bytes at the beginning, which u32, f64 and address write
+	fixed  int // number of bytes at the beginning; the methods u32, f64 and address write them
 	bytes  []byte
 	fixups []int // offsets of the addresses
 }
@@ -172,13 +172,14 @@ func (l *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes an address into the records at the offset at: the address of the byte at the offset to.
+// The method address writes an address into the records. The parameter at is the offset of the address, and to is the
+// offset of the byte that it points to.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
 	l.fixups = append(l.fixups, at)
 }
 
-// text appends the text s, and writes its address and length at the offset at.
+// The method text appends the text s. It writes the address and the length of s at the offset at.
 func (l *layout) text(at int, s string) {
 	to := l.grow(len(s) + 1)
 	copy(l.bytes[to:], s)
@@ -186,7 +187,7 @@ func (l *layout) text(at int, s string) {
 	l.u32(at+4, uint32(len(s)))
 }
 
-// pairs appends the records of list and returns the offset of the first one.
+// The method pairs appends a record for each pair, and returns the offset of the first record.
 func (l *layout) pairs(list []pair) int {
 	first := l.grow(len(list) * abi.PairSize)
 	for i, p := range list {

@@ -58,7 +58,8 @@ func (in *instance) describe(f *entry) ([]Setting, error) {
 	return parseSettings(text)
 }
 
-// text calls a function that returns the address of a text with a zero byte at its end, and returns the text.
+// The method text returns the text of an exported function. It calls the function, which returns the address of a text
+// with a zero byte at its end.
 func (in *instance) text(f *entry) (string, error) {
 	if err := in.invoke(f); err != nil {
 		return "", err
@@ -209,7 +210,7 @@ func checkSettings(settings []Setting, config []pair) error {
 	return nil
 }
 
-// stateSettings reads the settings that the module declares (describe), and checks the module's configuration config.
+// stateSettings reads the settings that the module declares (describe), and checks the given configuration.
 // It does nothing if the module does not export describe.
 func (in *instance) stateSettings(config []pair) error {
 	f := in.export(abi.Describe)

@@ -160,7 +160,8 @@ func (h *hostState) pay(n uint64) {
 	h.in.fuel.Set(uint64(left))
 }
 
-// bytes returns size bytes of the module's memory at address, or nil if they exceed the memory.
+// bytes returns size bytes of the module's memory at the given address. If they are not all within the memory, the
+// result is nil.
 func (h *hostState) bytes(address, size uint64) []byte {
 	mem := h.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
@@ -204,7 +205,7 @@ func (h *hostState) clock(p []uint64) uint32 {
 	return h.put64(p[2], h.now)
 }
 
-// random fills memory with bytes that are the same in every instance (SplitMix64).
+// The method random fills memory with bytes that are the same in every instance (SplitMix64).
 func (h *hostState) random(p []uint64) uint32 {
 	h.pay(p[1] / hostByteFuel)
 	b := h.bytes(p[0], p[1])
@@ -264,7 +265,7 @@ func (h *hostState) poll(p []uint64) uint32 {
 // error, because no such file exists.
 func (h *hostState) standard(p []uint64) uint32 { return h.ifStandard(p, wasiOK) }
 
-// ifStandard returns result for the descriptor of a standard file, and an error for any other descriptor.
+// ifStandard returns the given result for the descriptor of a standard file, and an error for any other descriptor.
 func (h *hostState) ifStandard(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
