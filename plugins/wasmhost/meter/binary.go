@@ -43,7 +43,7 @@ type reader struct {
 	at  int
 	err error
 
-	functions *[]reference // if not nil, function appends each index that it reads
+	functions *[]reference // if not nil, the method function appends the indices that it reads
 }
 
 // reference is the index of a function and its position in the input.
@@ -94,7 +94,8 @@ func (r *reader) bytes(n uint32) []byte {
 	return r.b[r.at-int(n) : r.at]
 }
 
-// leb reads a LEB128 number of at most bits bits. It returns the low 64 bits.
+// leb reads a LEB128 number. The parameter bits is the maximum size of the number in bits. The result is its low 64
+// bits.
 func (r *reader) leb(bits uint, signed bool) uint64 {
 	var v uint64
 	for shift := uint(0); ; shift += 7 {
@@ -186,8 +187,8 @@ func (r *reader) referenceType() byte {
 	return t
 }
 
-// blockType reads the type of a block: empty, a value type, or the index of a type. types is the
-// number of the module's types.
+// blockType reads the type of a block: empty, a value type, or the index of a type. The parameter types is the number
+// of the module's types.
 func (r *reader) blockType(types int) {
 	t := int64(r.leb(33, true))
 	short := byte(t & 0x7f)

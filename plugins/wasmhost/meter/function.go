@@ -201,8 +201,8 @@ func (f *function) scan(r *reader) {
 	}
 }
 
-// renumber records an edit that changes the index of a function. The index takes the bytes between the offset from
-// and the position of r.
+// renumber records an edit that changes the index of a function. The parameter from is the offset at which the index
+// begins; it ends at the position of r.
 func (f *function) renumber(r *reader, from int) {
 	index := (&reader{b: r.b, at: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
@@ -215,7 +215,7 @@ func (f *function) renumber(r *reader, from int) {
 // dispatch returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The compiler
 // of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost block a br_table
 // that branches to their ends. In the comments of this package, a branch of a dispatch loop is the code that follows
-// one of these ends. r is after the loop's opcode and type.
+// one of these ends. The reader r is behind the loop's opcode and type.
 //
 // Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for all the
 // code of the loop. In a dispatch loop, this would be the whole function for each jump. Therefore each branch has its
@@ -249,8 +249,8 @@ func (f *function) dispatch(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The branch begins at the
-// offset at. The parameter before is the index of the check that pays for the code before the branch.
+// The method branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The parameter at
+// is the offset at which the branch begins, and before is the index of the check that pays for the code before it.
 func (f *function) branch(at, before int) {
 	head := f.edits[before].head
 	if head == 0 {
@@ -268,7 +268,7 @@ const (
 	movesPerFuel = 8  // number of values beyond freeMoves that one unit of fuel moves
 )
 
-// extraCost returns the cost of an instruction, minus 1. r is after its opcode.
+// extraCost returns the cost of an instruction, minus 1. The reader r is behind the opcode.
 func (f *function) extraCost(op byte, r reader) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:
@@ -398,7 +398,7 @@ func (f *function) subtract(n int64, loop bool) {
 
 // subtractTop inserts code that subtracts the top of the operand stack from the value below it, which is the counter,
 // and stores the result. If the result is below zero, the code calls the host, which returns a new value or ends the
-// call. loop is set at the head of a loop without calls.
+// call. The parameter loop is set at the head of a loop without calls.
 func (f *function) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.cached {

@@ -60,7 +60,7 @@ type Cost struct {
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
 // Rewrite returns the metered module. It returns an error if the module is malformed, uses a
-// feature that is not in Features, or exceeds a limit of cost.
+// feature that is not in Features, or exceeds a limit in the parameter cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
@@ -169,7 +169,8 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 // of the functions that the module defines increase by Added.
 const Added = 3
 
-// function returns the index that a function has in the metered module. index is its index in the original module.
+// The method function returns the index that a function has in the metered module. The parameter index is the
+// function's index in the original module.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
@@ -192,15 +193,15 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. section adds types to the module; the type of the function is
-// number nth of these, counted from 0.
+// imported returns the import of a host function. The function has one of the types that the method section adds to the
+// module. The parameter nth is the number of this type among the added ones, from 0.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
 // renumbered copies a section that is a vector. It replaces each index of a function by the index in the metered
-// module. read reads one element of the vector.
+// module. The function read reads one element of the vector.
 func (w *writer) renumbered(body []byte, read func(*reader)) ([]byte, error) {
 	var found []reference
 	r := &reader{b: body, functions: &found}
@@ -324,7 +325,7 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 // maxTables is the maximum number of tables. Compilers generate one table.
 const maxTables = 100
 
-// tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
+// The method tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
 // elements. The other tables must not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &reader{b: body}

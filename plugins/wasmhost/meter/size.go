@@ -67,7 +67,7 @@ func (s Size) String() string {
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
-// add counts an instruction. r is at the byte after its opcode.
+// add counts an instruction. The reader r is at the byte after the opcode.
 func (s *Size) add(info *Info, op byte, r reader) {
 	s.Instructions++
 	s.machine += machineCode(op, r)
@@ -132,8 +132,8 @@ const (
 	lanes    = 3  // vector instructions, except loads and stores
 )
 
-// machineCode returns the number of machine instructions that an instruction compiles to, minus one. r is
-// at the byte after the opcode.
+// machineCode returns the number of machine instructions that an instruction compiles to, minus one. The reader r is at
+// the byte after the opcode.
 func machineCode(op byte, r reader) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
@@ -161,7 +161,7 @@ func (i *Info) arity(t uint32) int64 {
 	return int64(len(i.types[t].params) + len(i.types[t].results))
 }
 
-// block returns the number of parameters and results of a block. r is at the type of the block.
+// block returns the number of parameters and results of a block. The reader r is at the type of the block.
 func (i *Info) block(r reader) (params, results int64) {
 	switch t := int64(r.leb(33, true)); {
 	case t >= 0 && t < int64(len(i.types)):
