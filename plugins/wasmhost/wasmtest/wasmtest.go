@@ -26,8 +26,8 @@ const (
 	KindGlobal
 )
 
-// Limits are the limits of a memory (in pages) or a table (in elements). Flag precedes them in the binary
-// format: 0 for Min only, 1 for Min and Max. Other flags are for shared and 64-bit memories.
+// Limits are the limits of a memory (in pages) or a table (in elements). In the binary format, the value of the field
+// Flag precedes them: 0 for Min only, 1 for Min and Max. Other values are for shared and 64-bit memories.
 type Limits struct {
 	Flag     byte
 	Min, Max uint32
@@ -41,7 +41,7 @@ func (l Limits) append(b []byte) []byte {
 	return b
 }
 
-// Func is one function. Code is its body without the final end.
+// Func is one function. The field Code is its body without the final end.
 type Func struct {
 	Export          string // "" for none
 	Params, Results []byte
@@ -49,14 +49,14 @@ type Func struct {
 	Code            []byte
 }
 
-// Group is Count locals of one type.
+// Group stands for locals of one type. The field Count is their number.
 type Group struct {
 	Count uint32
 	Type  byte
 }
 
-// Import is one import. Desc is the part of the import after its kind in the binary format. For a function, Desc may
-// be left out; Params and Results then give the type of the function.
+// Import is one import. The field Desc is the part of the import after its kind in the binary format. For a function,
+// Desc may be left out; Params and Results then give the type of the function.
 type Import struct {
 	Module, Name    string
 	Kind            byte
@@ -296,8 +296,9 @@ const (
 )
 
 // Live returns code that runs the given code only in real calls, not in the checks and the trial call of an upload.
-// It looks at the call's time: the float64 at the offset now of the record to which parameter 0 points. In real
-// calls, the time is at least 1.75e9 s (2025); in the checks and the trial call it is smaller.
+// It reads the call's time, a float64 in the record to which parameter 0 points. The parameter now is the offset of the
+// time in this record. In real calls, the time is at least 1.75e9 s (2025); in the checks and the trial call it is
+// smaller.
 func Live(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
@@ -308,7 +309,8 @@ func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
 
-// Times is a loop of n passes, of about 6 units of fuel each. It uses the local with the index local, an i32.
+// Times returns a loop of n passes. Each pass costs about 6 units of fuel. The loop uses an i32 local; the parameter
+// local is its index.
 func Times(n int32, local byte) []byte {
 	return Join(Const32(n), []byte{LocalSet, local, Loop, Empty, LocalGet, local}, Const32(1),
 		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
