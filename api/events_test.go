@@ -275,7 +275,7 @@ func TestSampledRequests(t *testing.T) {
 			sent++
 			for _, field := range []string{`"request_id":`, `"id":`} {
 				event := some.block()
-				if strings.Contains(event, "event: activation") { // comes before those that have not been read
+				if strings.Contains(event, "event: activation") { // comes before the events that have not been read
 					event = some.block()
 				}
 				require.Contains(t, event, field+`"`+id.String()+`"`)

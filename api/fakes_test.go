@@ -204,7 +204,7 @@ func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
 func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 
-// fakeEngine returns result for every call.
+// fakeEngine returns the field result for every call.
 type fakeEngine struct {
 	draining     bool
 	first, retry string
@@ -384,7 +384,7 @@ func (m *fakeMetrics) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "scrape") })
 }
 
-// fakeTracker has the requests in list. It records the arguments of the last List.
+// fakeTracker has the requests in the field list. It records the arguments of the last List.
 type fakeTracker struct {
 	list  []metrics.Request
 	state string

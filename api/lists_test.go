@@ -68,7 +68,7 @@ func (r *rig) page(t *testing.T, path string) *listed {
 	return l
 }
 
-// pool replaces the proxies of the rig.
+// setPool replaces the proxies of the rig.
 func (r *rig) setPool(t testing.TB, n int, change func(i int, s *upstream.Spec)) {
 	specs := make([]upstream.Spec, n)
 	for i := range specs {
@@ -214,7 +214,7 @@ func TestPages(t *testing.T) {
 	require.NoError(t, r.pool.Remove("p0", false))
 	second := r.page(t, "/proxies?limit=3&cursor="+*first.Next)
 	require.Equal(t, "p3 p4 p5", second.ids())
-	require.NoError(t, r.pool.Remove("p5", false)) // the last one of the page
+	require.NoError(t, r.pool.Remove("p5", false)) // the last proxy of the page
 	require.Equal(t, "p6 p7 p8", r.page(t, "/proxies?limit=3&cursor="+*second.Next).ids())
 	require.Empty(t, r.page(t, "/proxies?limit=3&cursor=999").ids())
 }

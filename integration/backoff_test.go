@@ -76,8 +76,8 @@ func TestS17Jitter(t *testing.T) {
 	}
 }
 
-// A wait that would use up the total timeout does not begin (edge case E3 of the specification). The
-// request ends at once, with the last response or a 504.
+// A wait that would use up the total timeout does not begin (edge case E3 of the specification). The request ends
+// immediately, with the last response or a 504.
 func TestS22NoWaitBeyondTheTotalTimeout(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)

@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
-// deadHosts returns the script of a proxy that shows b for hosts whose name begins with "dead", and 200 for
-// all others.
+// deadHosts returns the script of a proxy that shows the behaviour b for each host whose name begins with "dead". For
+// all other hosts it responds with 200.
 func deadHosts(b lab.Behaviour) lab.Script {
 	return func(_ int, r *http.Request) lab.Behaviour {
 		if len(r.Host) > 4 && r.Host[:4] == "dead" {

@@ -65,7 +65,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 					requests = 16 // few, because each request takes some time
 				}
 				config := steady + "[retry]\nbase_delay = 0.1\n"
-				if death.Hole { // not quick: the good target has to respond within the time, even in this burst
+				if death.Hole { // longer than in quick: the good target must respond in time, even in this burst
 					config = strings.Replace(quick, "500ms", "2s", 1)
 				}
 				w := start(t, 6, config)
@@ -152,7 +152,7 @@ func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	}, patience, 10*time.Millisecond)
 }
 
-// The same is true in tunnels: the target resets the connection after the ClientHello.
+// A dead target inside tunnels opens no breaker either. The target resets the connection after the ClientHello.
 func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 	dead := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 1))
@@ -235,7 +235,7 @@ func (w *whirl) inTurn(f *lab.Proxy) {
 	}, func() bool { return f.Count() >= 40/len(w.fakes) })
 }
 
-// In a pool of good proxies, one begins to fail every attempt, in each possible way.
+// One proxy of a pool of good proxies begins to fail every attempt. The test tries each way to fail.
 func TestABadProxyOpensAfterAFewAttempts(t *testing.T) {
 	ways := map[string]lab.Behaviour{
 		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true},
@@ -354,8 +354,8 @@ func TestNoWaitBeforeAFailoverWithoutAResponse(t *testing.T) {
 	}
 }
 
-// A proxy is itself a Whirlpool gateway, whose attempts at a dead target have all failed. The outer
-// gateway does not retry, so two gateways take as long as one.
+// A proxy is itself a Whirlpool gateway, whose attempts at a dead target have all failed. The outer gateway does not
+// retry, so two gateways take as long as one gateway.
 func TestTwoLevelsOfGateways(t *testing.T) {
 	inner := start(t, 4, steady+"[retry]\nbase_delay = 0.5\n")
 	inner.all(lab.Status(503))
@@ -369,8 +369,7 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 	require.Equal(t, []string{"exhausted"}, a.header.Values("X-Whirlpool-Outcome"))
 }
 
-// A proxy that requires an authentication scheme which the gateway does not support gets its own error
-// message.
+// If a proxy requires authentication schemes that the gateway does not support, the error names these schemes.
 func TestASchemeThatIsNotSpoken(t *testing.T) {
 	w := start(t, 1, "")
 	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Negotiate",
@@ -383,8 +382,8 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 	require.Contains(t, header.Get("Proxy-Status"), "Negotiate or NTLM")
 }
 
-// A proxy that cannot resolve names responds with its own error page. Another proxy serves the request, and
-// the breaker of the first opens, although its responses are fast.
+// A proxy that cannot resolve names responds with its own error page. Another proxy serves the request, and the breaker
+// of the first proxy opens, although its responses are fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
 	w := start(t, 3, steady+"[selection]\nfirst = \"performance\"\n")
 	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +

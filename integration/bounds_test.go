@@ -48,8 +48,8 @@ func TestStalledBodiesLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
-// Clients that announce bodies and send little of them take only memory for the bytes that they have sent. It is
-// returned to the system when they have left.
+// Clients that announce bodies and send little of them take only memory for the bytes that they have sent. The gateway
+// returns the memory to the system when the clients have left.
 func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 	t.Parallel()
 	const clients, sent, announced = 200, 20_000, 1_000_000
@@ -65,7 +65,7 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 		require.NoError(t, err)
 		all = append(all, c)
 	}
-	// Once this client is served, most of the others have been read.
+	// When this client has been served, the gateway has read what most of the others have sent.
 	require.Equal(t, 200, w.do("POST", strings.Repeat("x", announced)).status)
 	grown := w.resident() - before
 	require.Less(t, grown, clients*announced/4>>10, "KiB; they have announced %d", clients*announced>>10)

@@ -43,7 +43,7 @@ type gateways struct {
 	fakes []*lab.Proxy
 }
 
-// startGateways starts n gateways that share fakes fakes.
+// startGateways starts n gateways. They share the same fakes; the parameter fakes is the number of fakes.
 func startGateways(t *testing.T, n, fakes int, config string) *gateways {
 	store := startRedis(t)
 	var links []*link
@@ -55,8 +55,8 @@ func startGateways(t *testing.T, n, fakes int, config string) *gateways {
 	return c
 }
 
-// startNodes starts n gateways that share fakes fakes. The store of a node has the URL url(node), and env are
-// environment variables of all.
+// startNodes starts n gateways. They share the same fakes; the parameter fakes is the number of fakes. The function url
+// returns the URL of the store for a node. The parameter env has environment variables of all gateways.
 func startNodes(t *testing.T, n, fakes int, config string, url func(node int) string, env ...string) *gateways {
 	c := &gateways{t: t}
 	for i := range fakes {
@@ -123,7 +123,8 @@ func (w *whirl) alone() bool {
 }
 
 // aloneAt reports whether the gateway probed without a lease at a time, because it had lost the store at least 2 s
-// before. A probe that began before its return arrives within an attempt's timeout of 1 s.
+// before. A probe that began before the store could be reached again arrives at most 1 s (the attempt timeout) after
+// that.
 func (w *whirl) aloneAt(at time.Time) bool {
 	var since time.Time // zero while the store is reached
 	for line := range strings.Lines(w.log.String()) {
@@ -147,8 +148,8 @@ func (w *whirl) aloneAt(at time.Time) bool {
 	return !since.IsZero() && at.After(since.Add(time.Second))
 }
 
-// drive sends a request through each node in turn, pausing for the time d after each one, until stop is called. fails
-// counts the requests that got no 200, slowest is the longest time of a request in ns.
+// drive sends a request through each node in turn, pausing for the time d after each one, until stop is called. The
+// result fails counts the requests that got no 200. The result slowest is the longest time of a request in ns.
 func (g *gateways) drive(d time.Duration) (fails, slowest *atomic.Int64, stop func()) {
 	fails, slowest = &atomic.Int64{}, &atomic.Int64{}
 	quit := make(chan struct{})
@@ -200,7 +201,7 @@ func startRedis(t *testing.T) *redisServer {
 	return startRedisWith(t, addr, "--port", portOf(addr))
 }
 
-// startRedisWith starts a redis-server with the arguments args, which make it listen on the address addr.
+// startRedisWith starts a redis-server with the given arguments. These must make it listen on the address addr.
 func startRedisWith(t *testing.T, addr string, args ...string) *redisServer {
 	s := &redisServer{t: t, addr: addr, dir: t.TempDir(), args: args}
 	s.start()
@@ -559,7 +560,7 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 	require.LessOrEqual(t, took, 5*time.Second+tolerance(begin), "20 a second would take 50 s")
 }
 
-// The helper of TestS154OneProbe finds the times without the store.
+// The method aloneAt finds the times without the store.
 func TestTheTimesWithoutTheStoreAreFound(t *testing.T) {
 	w := &whirl{t: t, log: &coretest.Log{}}
 	fmt.Fprint(w.log, `time=2026-11-29T12:00:00.000Z level=WARN msg="...: this gateway goes on alone" error=x

@@ -82,8 +82,8 @@ func TestS159StoreWithTLS(t *testing.T) {
 //go:embed testdata/clustervisitor.js
 var clusterVisitor []byte
 
-// TestTheDashboardOfACluster opens the dashboard of one of two gateways in a browser. It shows both, and their requests
-// together. Then the other one is killed, and the store.
+// TestTheDashboardOfACluster opens the dashboard of one of two gateways in a browser. The dashboard shows both
+// gateways, and the sum of their requests. Then the other gateway is killed, and after it the store.
 func TestTheDashboardOfACluster(t *testing.T) {
 	c := startGateways(t, 2, 3, confCluster)
 	for range 9 {

@@ -31,8 +31,8 @@ import (
 //go:embed testdata/visitor.js
 var visitor []byte
 
-// TestTheDashboard opens the dashboard in a browser. Between them is a reverse proxy that serves the
-// dashboard in a folder and sends another Host. It adds the visitor to the page, and can simulate a gateway
+// TestTheDashboard opens the dashboard in a browser. Between the browser and the gateway is a reverse proxy. It serves
+// the dashboard in a folder, and sends another Host. It also adds the visitor to the page, and can simulate a gateway
 // that has stopped or hangs.
 func TestTheDashboard(t *testing.T) {
 	config := func(attempts string) string {
@@ -139,7 +139,8 @@ type visitReport struct {
 	Error string
 }
 
-// visit opens the dashboard, which mux serves in a folder, in a browser. It returns the report of the script.
+// visit opens the dashboard in a browser. The parameter mux serves the dashboard in a folder. The result is the report
+// of the script.
 func visit(t *testing.T, mux *http.ServeMux, script []byte) visitReport {
 	reports := make(chan visitReport, 1)
 	mux.HandleFunc("/visitor.js", func(rw http.ResponseWriter, _ *http.Request) {
@@ -179,8 +180,8 @@ func visit(t *testing.T, mux *http.ServeMux, script []byte) visitReport {
 //go:embed testdata/scroller.js
 var scroller []byte
 
-// The dashboard of a pool of 5,000 proxies requests and draws only the visible rows. A poll of them takes at most
-// 50 KB (before, the whole pool was requested each time: 22 MB a minute and more).
+// The dashboard of a pool of 5,000 proxies requests and draws only the visible rows. A poll of these rows takes at most
+// 50 KB. (Earlier, each poll requested the whole pool: 22 MB a minute and more.)
 func TestTheDashboardOfALargePool(t *testing.T) {
 	const proxies = 5000
 	w := start(t, 0, "")

@@ -16,7 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// The exit addresses that health checks find give proxies their region. It follows the exit address.
+// The exit addresses that health checks find give proxies their region. If the exit address changes, the region
+// changes, too.
 func TestS147RegionsOfExitAddresses(t *testing.T) {
 	t.Parallel()
 	file := geotest.Write(t, map[string]string{"192.0.2.0/24": "DE", "198.51.100.0/24": "US"})

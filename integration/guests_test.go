@@ -32,8 +32,8 @@ func (l latencies) String() string {
 // leastMeasured.
 const leastMeasured = 3000
 
-// measure sends requests for the given time and, if these are fewer than leastMeasured, for longer. It calls beside
-// repeatedly during that time.
+// measure sends requests for the given time and, if these are fewer than leastMeasured, for longer. During that time it
+// calls the function beside repeatedly.
 func (w *whirl) measure(long time.Duration, beside func()) latencies {
 	begun := time.Now()
 	var mu sync.Mutex
@@ -149,8 +149,8 @@ func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 	}
 }
 
-// A module that is slow to compile does not delay other modules: a small module that is uploaded after it is
-// ready first. The state of an upload can be read, even if no client waits for it.
+// A module that is slow to compile does not delay other modules: a small module that is uploaded later is ready
+// earlier. The state of an upload can be read, even if no client waits for it.
 func TestSmallUploadsPassSlowOnes(t *testing.T) {
 	w := start(t, 1, confK)
 	var states []string

@@ -93,7 +93,7 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-// The configurations of the scenarios (docs/scenarios.md). start turns timeouts.adaptive off for them.
+// The configurations of the scenarios (docs/scenarios.md). The function start turns timeouts.adaptive off for them.
 const (
 	confK = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n" +
 		"[breaker]\nblame = \"literal\"\nfailure_threshold = 1000000\n"
@@ -108,7 +108,8 @@ var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(con
 // byTurns makes first attempts use the proxies in turn, even if many requests are in flight.
 const byTurns = "[selection]\nfirst = \"round_robin\"\n"
 
-// steady in a configuration turns timeouts.adaptive off in start: no attempt is cut short, however slow the machine is.
+// If a configuration contains steady, the function start turns timeouts.adaptive off. Then no attempt is cut short,
+// however slow the machine is.
 const steady = "# timeouts.adaptive is off.\n"
 
 // allowLoopback permits direct:// to connect to targets on this machine.
@@ -191,7 +192,7 @@ func (a answer) attempts() string { return a.header.Get("X-Whirlpool-Attempts") 
 func (a answer) outcome() string  { return a.header.Get("X-Whirlpool-Outcome") }
 func (a answer) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") }
 
-// do sends a request through the gateway. headers are name, value, name, value and so on.
+// do sends a request through the gateway. The parameter headers has a name, its value, the next name and so on.
 func (w *whirl) do(method, body string, headers ...string) answer {
 	return w.request(method, "http://origin.test/path?token=querysecret", body, headers...)
 }
@@ -220,8 +221,8 @@ func (w *whirl) request(method, target, body string, headers ...string) answer {
 
 func (w *whirl) get(headers ...string) answer { return w.do("GET", "", headers...) }
 
-// getOnce makes a GET on a connection of its own, and never a second one. sentAfter is the time from the beginning of
-// the connection until the request has been sent.
+// getOnce makes a GET on a connection of its own, and never a second one. The result sentAfter is the time from the
+// beginning of the connection until the request has been sent.
 func (w *whirl) getOnce() (status int, sentAfter time.Duration, err error) {
 	begun := time.Now()
 	c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
@@ -275,7 +276,7 @@ func (w *whirl) limitFiles(n int) {
 	w.run()
 }
 
-// startKeeping is start with a folder for the state of the gateway.
+// startKeeping is like start, but the gateway has a state folder.
 func startKeeping(t *testing.T, n int, config string) *whirl {
 	w := start(t, n, config)
 	w.kill()
@@ -309,9 +310,9 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 	return r.StatusCode, b, r.Header
 }
 
-// uploaded waits for the end of an upload. body is the body of the 202 that names the upload: on a loaded machine the
-// checks may take longer than the first response waits. It returns the status and the body of a response after the
-// checks. success is the status for a module that is accepted.
+// uploaded waits for the end of an upload. The parameter body is the body of the 202 that names the upload: on a loaded
+// machine the checks may take longer than the first response waits. The parameter success is the status for a module
+// that is accepted. uploaded returns the status and the body of a response after the checks.
 func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
 	w.t.Helper()
 	var upload struct {
@@ -411,7 +412,7 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 	w.t.Fatalf("%s gets no traffic", f.Name)
 }
 
-// requestUntil calls request, with 0, 1, 2 and so on, until ok returns true.
+// requestUntil calls the function request, with 0, 1, 2 and so on, until ok returns true.
 func requestUntil(t *testing.T, what string, request func(i int), ok func() bool) {
 	t.Helper()
 	begin := time.Now()
@@ -434,7 +435,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// at parses a time in a response of the API, such as next_test_time of a breaker.
+// The method at parses a time in a response of the API, such as next_test_time of a breaker.
 func (w *whirl) at(value any) time.Time {
 	w.t.Helper()
 	text, _ := value.(string)
@@ -508,7 +509,7 @@ func (w *whirl) reconcile(refused int) {
 
 func (w *whirl) signal(s syscall.Signal) { require.NoError(w.t, w.cmd.Process.Signal(s)) }
 
-// stop ends the gateway with SIGTERM. After it the log is complete.
+// stop ends the gateway with SIGTERM. After that, the log is complete.
 func (w *whirl) stop() {
 	w.t.Helper()
 	w.signal(syscall.SIGTERM)

@@ -355,8 +355,8 @@ func clientHello(t *testing.T) []byte {
 	return hello[:n]
 }
 
-// A tunnel whose target responds in time is not hedged. Nor is a tunnel hedged if the client sends
-// something else than a ClientHello.
+// A tunnel whose target responds in time is not hedged. A tunnel is not hedged either if the client sends anything
+// other than a ClientHello.
 func TestTunnelsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	site := httptest.NewTLSServer(http.NotFoundHandler())

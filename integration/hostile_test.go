@@ -446,9 +446,8 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	require.Equal(t, "ready", w.json("/plugins/half")["state"])
 }
 
-// Twenty replacements of a plugin under load, each of which is checked for half a second. No request fails,
-// and the totals agree. The test logs the 99th percentile of the latency beside that of the same load without
-// replacements.
+// A plugin is replaced twenty times under load. The checks of each module take half a second. No request fails, and the
+// totals agree. The test logs the 99th percentile of the latency, with and without replacements.
 func TestSwapsUnderLoad(t *testing.T) {
 	w := start(t, 4, confK)
 	same := builtin.Modules()["performance"]

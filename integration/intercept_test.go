@@ -33,8 +33,8 @@ type interceptedWorld struct {
 	ca     string       // file of the authority of the gateway
 	target string       // file of the authority of the targets
 	good   string       // address of the target that responds with 200
-	bad    string       // address of the one that responds with 503
-	failed atomic.Int32 // number of these responses
+	bad    string       // address of the target that responds with 503
+	failed atomic.Int32 // number of responses with 503
 }
 
 func startIntercepting(t *testing.T, config string) *interceptedWorld {
@@ -93,7 +93,7 @@ func (i *interceptedWorld) curl(args ...string) (string, error) {
 		"-w", " %{http_version} %{http_code}"}, args...)...)
 }
 
-// S147.
+// S147: the requests in an intercepted tunnel are retried, judged and counted like requests for http:// targets.
 func TestS147HTTPSLikeHTTP(t *testing.T) {
 	i := startIntercepting(t, confK+"[log]\naccess = \"all\"\n"+byTurns)
 	for version, want := range map[string]string{"--http1.1": "1.1", "--http2": "2"} {

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// S151: a rule with interim = true relays the interim responses for its host, but not those for HTTP/1.0. A request is
-// retried after one. Too many of them are a failure.
+// S151: a rule with interim = true relays the interim responses for its host, except to clients of HTTP/1.0. A request
+// can still be retried after an interim response. Too many interim responses are a failure.
 func TestS151InterimResponses(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[[rules]]\nwhen = { host = \"hints.test\" }\nthen = { interim = true }\n")

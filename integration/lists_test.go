@@ -119,7 +119,7 @@ func rewriteSlowly(t *testing.T) (inTime bool) {
 	}
 	eventually(t, "the new list is in force", func() bool { return len(w.proxyURLs()) == 5 })
 	require.Equal(t, "open", w.breaker("L" + w.fakes[1].Name)["state"])
-	w.stop() // after it the log is complete
+	w.stop() // after that, the log is complete
 	require.Equal(t, reloads+1, strings.Count(w.log.String(), "reloaded"))
 	return true
 }

@@ -49,7 +49,7 @@ func relay(t *testing.T, to string) (address string, connections *atomic.Int64) 
 	return l.Addr().String(), connections
 }
 
-// looped sends a request through w, whose only proxies lead back to it, and expects a 508 from w.
+// looped sends a request through w, whose only proxies lead back to w, and expects a 508 from w.
 func looped(t *testing.T, w *whirl) {
 	t.Helper()
 	r, body := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n")

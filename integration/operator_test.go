@@ -29,8 +29,8 @@ max_timeout = "1s"
 interval = "1s"
 `
 
-// startOutage starts the gateway. failing is the number of proxies that do not respond, at most 500. One fake is all
-// proxies that respond: each has an address of its own in 127.0.0.0/8.
+// startOutage starts the gateway. The parameter failing is the number of proxies that do not respond, at most 500. One
+// fake responds for all other proxies. Each of these has an address of its own in 127.0.0.0/8.
 func startOutage(t *testing.T, failing int) *outage {
 	const proxies = 5000
 	sites := []string{"ams1", "fra1", "fra2", "gru1", "lon1", "nyc1", "nyc2", "sfo1", "sin1", "syd1"}

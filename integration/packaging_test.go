@@ -61,7 +61,7 @@ func TestTheDebianPackage(t *testing.T) {
 	require.Contains(t, page, "Compare a configuration file")
 }
 
-// The archives of two builds are equal. That for Windows is a zip file with an .exe.
+// The archives of two builds are equal. The archive for Windows is a zip file with an .exe.
 func TestTheArchives(t *testing.T) {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	dir, sums := t.TempDir(), map[string]string{}

@@ -14,8 +14,8 @@ import (
 // change replaces the text from, which the source must contain exactly once, by the text to.
 type change struct{ from, to string }
 
-// stories are changes of the scorer that `plugin new` writes, by language. After the changes logs, the
-// scorer logs a line in each call. After the changes breaks, it panics for the host origin.test.
+// stories are changes of the scorer that `plugin new` writes, by language. The changes in logs make the scorer log a
+// line in each call. The changes in breaks make it panic for the host origin.test.
 var stories = map[string]struct{ logs, breaks []change }{
 	"go": {
 		[]change{

@@ -122,7 +122,7 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 
 // A plugin that learns has one memory: its observations change its scores.
 func TestAModuleThatLearns(t *testing.T) {
-	// It counts observations in memory, at address 8. The score of the first candidate is this count.
+	// The module counts observations in memory, at address 8. The score of the first candidate is this count.
 	learner := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	learner.Add(wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
@@ -254,7 +254,7 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 	})
 	require.Equal(t, 200, w.get().status)
 
-	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // that of the file
+	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // the backoff of the file
 	require.Equal(t, 200, status, string(raw))
 	w.kill()
 	w.write(confK + "[selection]\nretry = \"weighted\"\n")

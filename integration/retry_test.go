@@ -316,7 +316,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w.put(a)
 	stop := coretest.Repeat(20, func(int) {
 		w.get()
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that they begin at different times
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that the requests begin at different times
 	})
 	for range 50 {
 		w.put(b)

@@ -50,9 +50,9 @@ func (w *whirl) train(each int) {
 	wg.Wait()
 }
 
-// firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first
-// attempt was through F1. If counts is not nil, it is called before each request; if it returns false, the request is
-// not one of the n.
+// firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first attempt was
+// through F1. If the function counts is not nil, firstRetries calls it before each request. If it returns false, the
+// request is not one of the n.
 func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[string]int {
 	w.t.Helper()
 	w.put(`{"max_attempts":2,"failover_delay":0}`)

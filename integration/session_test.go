@@ -89,8 +89,8 @@ for i in range(3):
 	require.NotContains(t, w.log.String(), "ann-session-a-planet-x:pw")
 }
 
-// A session over SOCKS5 keeps its proxy after the proxy that it had before works again, and ends after its ttl without
-// a request.
+// A session over SOCKS5 moves to a second proxy when its first one fails. It keeps the second proxy even when the first
+// one works again. It ends after its ttl without a request.
 func TestSessionsOverSOCKS5End(t *testing.T) {
 	w := start(t, 4, "[retry]\nbase_delay = 0.1\n[timeouts]\nadaptive = false\n[[gateway.users]]\nname = \"ann\"\n"+
 		"password = \"pw\"\n")

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
-// tunnelProxy is a proxy whose tunnels respond with 20,000 bytes to each byte. It cuts the tunnels for which
-// cuts returns true after 5,000 bytes.
+// tunnelProxy is a proxy whose tunnels respond with 20,000 bytes to each byte. If the function cuts returns true for
+// the number of a tunnel, the proxy ends this tunnel after 5,000 bytes.
 func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
 	var tunnels atomic.Int64
 	return coretest.Serve(t, func(c net.Conn) {

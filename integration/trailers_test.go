@@ -18,7 +18,7 @@ import (
 )
 
 // S157: the trailers of a request reach the target, with a kept body and with a streamed one, also after a 503, through
-// HTTP and SOCKS5 proxies and direct. Those of the response reach Go's client, curl and POST /request.
+// HTTP and SOCKS5 proxies and direct. The trailers of the response reach Go's client, curl and POST /request.
 func TestS157Trailers(t *testing.T) {
 	t.Parallel()
 	var failures atomic.Int32

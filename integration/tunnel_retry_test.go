@@ -178,8 +178,9 @@ func TestAReservedTunnelIsChargedToNoProxy(t *testing.T) {
 	w.unanswered("", open.Done)
 }
 
-// unanswered opens twelve tunnels, sends text through each, and waits until the target has closed them, which it does
-// after the call of end. It requires that nothing was retried and no proxy was charged.
+// unanswered opens twelve tunnels, and sends the text through each. Then it calls the function end, which makes the
+// target close the tunnels, and waits until they are closed. It requires that nothing was retried and no proxy was
+// charged.
 func (w *whirl) unanswered(text string, end func()) {
 	w.t.Helper()
 	var wg sync.WaitGroup

@@ -37,8 +37,8 @@ func tutorial(t *testing.T, readme string) string {
 	return script.String()
 }
 
-// The commands of a tutorial lead from an empty folder to a running gateway with a plugin. At first the
-// proxies take turns; then the plugin chooses the cheapest one.
+// The commands of a tutorial lead from an empty folder to a running gateway with a plugin. At first the proxies take
+// turns. Then the plugin chooses the cheapest one.
 func TestTutorials(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)

@@ -11,11 +11,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// Operators had five complaints about an early version. Each has a test. Three of them are below. The fourth
-// complaint was a flood of one error in the log, and no line for a successful request
-// (TestAFloodOfRefusalsIsFoldedInTheLog, TestAccessLog). The fifth was that there were no package and no
-// commands (TestTheDebianPackage, TestTheImage, TestAnOutageIsMendedInATerminal, TestTopInATerminal, and
-// those of cmd/whirlpool for events and check).
+// Operators had five complaints about an early version. Each has a test. Three of them are below. The fourth complaint
+// was a flood of one error in the log, and no line for a successful request (TestAFloodOfRefusalsIsFoldedInTheLog,
+// TestAccessLog). The fifth was that there were no package and no commands (TestTheDebianPackage, TestTheImage,
+// TestAnOutageIsMendedInATerminal, TestTopInATerminal, and the tests of the commands events and check in
+// cmd/whirlpool).
 
 // The complaint: the dashboard showed "5,000 of 5,000 in service" while 375 proxies refused connections. It showed only
 // the first 200 rows, had no search, and requested 22 MB of JSON a minute.

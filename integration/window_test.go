@@ -27,9 +27,9 @@ func TestS39TheWindowSlides(t *testing.T) {
 	at := func(s float64) { time.Sleep(time.Until(begin.Add(time.Duration(s * float64(time.Second))))) }
 	var failures []answer
 	get := func() { failures = append(failures, w.get()) }
-	// check compares the breaker with the failures of the last 2 s. On a slow machine a failure may be at the
-	// edge of the window: its time is only known to be within its request, and the breaker's time within the
-	// API's response.
+	// check compares the breaker with the failures of the last 2 s. On a slow machine a failure may be at the edge of
+	// the window: it happened at an unknown time during its request, and the breaker's state is from an unknown time
+	// during the request to the API.
 	check := func() (state any, possible float64) {
 		t.Helper()
 		from := time.Now()

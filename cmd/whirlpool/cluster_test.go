@@ -20,7 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// turns is a set of plugins that use the proxies by turns.
+// turns is a set of plugins that use the proxies in turn.
 type turns struct{ coretest.Rotation }
 
 func (turns) Scorer(string, string) (core.Scorer, error)  { return turns{}, nil }
@@ -166,7 +166,7 @@ func TestManyProxiesAreShared(t *testing.T) {
 	}
 }
 
-// Changes of different proxies are made together, those of one proxy in their order.
+// Changes of different proxies are made together. Changes of the same proxy are made in their order.
 func TestOrderOfAppliedChanges(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
 	pool := s.m.engine.Load().Pool()

@@ -13,7 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
-// The gateway starts without its file of ids if that cannot be used, but not without the recorded changes.
+// If the file of ids cannot be used, the gateway starts without it. If the recorded changes cannot be used, a
+// configured folder is an error, and the default folder is left unused with a warning.
 func TestFilesThatCannotBeUsed(t *testing.T) {
 	for name, put := range map[string]func(*testing.T, string){
 		"a folder": func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) },

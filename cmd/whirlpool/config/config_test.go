@@ -81,7 +81,8 @@ func TestTheShippedFile(t *testing.T) {
 	assert.Equal(t, empty.Log, shipped.Log)
 }
 
-// Without the key the folder lies beside the file, and without a file there is none.
+// Without the key state.dir, the state folder lies beside the configuration file. Without a configuration file there is
+// no state folder.
 func TestTheDefaultOfTheStateFolder(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "koanf.toml")
 	c, err := Load(Source{File: file, Optional: true})
@@ -628,7 +629,7 @@ func TestAByteOrderMark(t *testing.T) {
 	assert.Equal(t, 4, c.Policy.MaxAttempts)
 }
 
-// An id that is already in use makes a list lose that line, but does not prevent the start.
+// If the id in a line of a list is already in use, the line is left out. This does not prevent the start.
 func TestIdsOfLists(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{

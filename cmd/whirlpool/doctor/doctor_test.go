@@ -142,7 +142,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// only returns a function that fails for one argument, and with a nil error for all but one.
+// only returns a function that fails with err for one argument. If err is nil, the function fails for all other
+// arguments instead.
 func only(argument string, err error) func(string) error {
 	return func(s string) error {
 		if err == nil && s != argument {
