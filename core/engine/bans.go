@@ -24,7 +24,7 @@ func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool
 }
 
 // Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
-// host rests instead; host is in lower case and has no port. A ban or rest that already ends later stays as it is.
+// host rests instead. The host is in lower case and has no port. A ban or rest that already ends later stays as it is.
 // Ban returns the ban or rest that is then in force.
 func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
 	now := e.pool.Elapsed(e.opts.Now())

@@ -108,9 +108,8 @@ type Judges interface {
 // NoJudge is the name for no judge: responses are not judged.
 const NoJudge = "none"
 
-// defaultFirst is the default scorer of first attempts. fallbackFirst is used in place of a scorer of first attempts
-// that fails, and fallbackRetry in place of a scorer of retries that fails. fallbackRetry is also the default scorer
-// of retries.
+// The first two scorers are for first attempts: defaultFirst is the default, and fallbackFirst takes the place of a
+// scorer that fails. For retries, fallbackRetry is both.
 const (
 	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"

@@ -28,8 +28,8 @@ func (e *Engine) setLimits(cfg *Config) {
 	e.selector.SetTierAttempts(cfg.TierAttempts)
 }
 
-// UsedBytes returns the numbers of bytes that were transmitted today, so that the caller can save them. They are those
-// of each proxy, and of each pair of a proxy and a host, with a limit on bytes.
+// UsedBytes returns the numbers of bytes that were transmitted today, so that the caller can save them. There is a
+// number for each proxy with a limit on bytes, and for each pair of a proxy and a host with such a limit.
 func (e *Engine) UsedBytes() []limit.SavedUsage {
 	now := e.opts.Now()
 	return append(e.pool.Used(now), e.selector.Limits().Used(now)...)

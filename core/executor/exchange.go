@@ -27,7 +27,7 @@ type Exchange struct {
 	deadline time.Time // of the whole request; zero without a total timeout
 
 	query     selector.Query
-	target    target           // of the request
+	target    target           // values for the request's target
 	region    string           // the wanted region; "" for none
 	flight                     // the last attempt
 	finding   evidence.Finding // of the last attempt, if it failed

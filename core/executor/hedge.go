@@ -22,8 +22,7 @@ type Hedger[T any] interface {
 	// Another goroutine calls Stop to end the attempt. The Sender's Send then returns. After that, each call of Send
 	// returns without sending until Discard has been called.
 	Stop()
-	// Adopt returns the response of a hedge as a response of this Sender. response may be the zero
-	// value.
+	// Adopt returns the response of a hedge as a response of this Sender. The parameter response may be the zero value.
 	Adopt(hedge HedgeSender[T], response T) T
 }
 
@@ -376,7 +375,7 @@ func (r *race[T]) await() {
 	r.mu.Lock()
 }
 
-// take makes the hedge, which has ended, the exchange's last attempt. The caller holds mu.
+// take is called when the hedge has ended. It makes the hedge the exchange's last attempt. The caller holds mu.
 func (r *race[T]) take() T {
 	x := r.x
 	r.phase = raceOver

@@ -235,8 +235,8 @@ func (e *Executor) ServeQueues() {
 	e.retries.Serve()
 }
 
-// Queues returns the totals of the two queues: places is the queue for a place in flight, and
-// retries the queue for a retry of the budget.
+// Queues returns the totals of the two queues. The first result is for the queue for a place in flight, the second for
+// the queue for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

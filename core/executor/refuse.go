@@ -147,7 +147,7 @@ func (ex *Exchange) setRefusal(kind RefusalKind) {
 	}
 }
 
-// failureKind returns the reason why no retry follows the last attempt. o is the outcome of that attempt.
+// failureKind returns the reason why no retry follows the last attempt, whose outcome is o.
 func (ex *Exchange) failureKind(o *core.Outcome) RefusalKind {
 	final := ex.result.Final
 	switch {

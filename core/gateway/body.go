@@ -82,8 +82,7 @@ func (r *request) awaitBody() {
 	r.conn.read.awaitBody(now, r.rate.await(now, r.set.BodyIdle))
 }
 
-// gotBody ends the wait for a piece of the request's body. n is the number of bytes that have
-// arrived.
+// gotBody ends the wait for a piece of the request's body: n bytes have arrived.
 func (r *request) gotBody(n int64) {
 	r.rate.arrived(r.server.Now(), n)
 	r.conn.read.gotBody()

@@ -215,8 +215,8 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 // closes the exchange before it writes the last bytes.
 const bodyTail = 4 << 10
 
-// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results are those of
-// copyBody.
+// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results have the same
+// meaning as those of copyBody.
 func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke error, left bool) {
 	for {
 		unread, ok := in.Body.Unread()

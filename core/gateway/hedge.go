@@ -132,8 +132,7 @@ func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, u
 	return remote.Conn.SetDeadline(time.Time{})
 }
 
-// silenceError returns the error of an attempt whose tunnel ended before the target's first byte. err is the error
-// that ended the tunnel.
+// silenceError returns the error of an attempt whose tunnel was ended by err before the target's first byte.
 func silenceError(err error) *verdict.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: err}

@@ -19,7 +19,7 @@ const (
 	wholeHello                // exactly one ClientHello
 )
 
-// classify returns the kind of b. b holds all bytes that the client has sent so far. A ClientHello without early data
+// classify returns the kind of the bytes b: all bytes that the client has sent so far. A ClientHello without early data
 // has no effect at the target, and may therefore be sent again. The result needed is the minimum length of b at which
 // the kind can be different; 0 means that any additional byte may change the kind, or that the kind is final.
 func classify(b []byte) (kind hello, needed int) {

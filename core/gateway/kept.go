@@ -19,9 +19,10 @@ func newPieces() *pieces {
 	return p
 }
 
-// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with
-// the Content-Length. For a body longer than 64 KiB, the memory is at most 1.1 times the length of the body if this
-// length is known, and otherwise at most 1.25 times the bytes that have arrived. An empty keptBody holds no buffer.
+// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with the
+// Content-Length. For a body longer than 64 KiB, there are two limits. If the length is known, the memory is at most
+// 1.1 times the length. Otherwise it is at most 1.25 times the bytes that have arrived. An empty keptBody holds no
+// buffer.
 type keptBody struct {
 	pool   *pieces
 	list   [][]byte
@@ -30,7 +31,7 @@ type keptBody struct {
 	length int64     // the Content-Length; -1 if it is unknown
 }
 
-// start begins a body. length is its Content-Length; -1 if it is unknown.
+// start begins a body. The parameter length is its Content-Length; -1 if that is unknown.
 func (k *keptBody) start(length int64) { k.length = length }
 
 // append adds bytes to the body.

@@ -79,8 +79,8 @@ func (t *tunnel) isFinal() bool {
 	return t.opening.phase == final
 }
 
-// forward writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write errors:
-// after a failed write, the next read from the target fails too, and the failed read leads to a new tunnel. When the
+// forward writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write errors.
+// After a failed write, the next read from the target fails too, and that failure leads to a new tunnel. When the
 // tunnel can no longer be replaced, forward returns a write error as a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
@@ -131,7 +131,7 @@ func (t *tunnel) keep(p []byte) bool {
 	return true
 }
 
-// setPart sets the field part. kind is the kind of the bytes in the field sent. The caller holds mu.
+// setPart sets the field part. The parameter kind is the kind of the bytes in the field sent. The caller holds mu.
 func (o *opening) setPart(kind hello) {
 	o.part = 0
 	if kind == partialHello {

@@ -251,9 +251,9 @@ func (p *places) soonFree(now time.Time) bool {
 	return n > 0 && 4*n >= len(p.conns)
 }
 
-// clientOf returns the key by which connections of one client are counted: an IPv4 address, or the first 64
-// bits of an IPv6 address, because a single machine often owns all addresses with the same first 64 bits.
-// It returns the zero Addr if there is no address.
+// clientOf returns the key by which connections of one client are counted. This is an IPv4 address, or the first 64
+// bits of an IPv6 address: a single machine often owns all addresses with the same first 64 bits. It returns the zero
+// Addr if there is no address.
 func clientOf(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {

@@ -34,7 +34,7 @@ func (b *bodyRate) await(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
-// arrived ends the wait, if there is one. n is the number of bytes that have arrived.
+// arrived ends the wait, if there is one: n bytes have arrived.
 func (b *bodyRate) arrived(now time.Time, n int64) {
 	if !b.since.IsZero() {
 		b.waited += now.Sub(b.since)

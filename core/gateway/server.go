@@ -157,7 +157,7 @@ func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s
 // Usage returns the usage of the users. The caller saves it for RestoreUsage.
 func (s *Server) Usage() []access.SavedUsage { return s.settings.Load().users.Used() }
 
-// RestoreUsage sets the usage of users to that of an earlier process. It is called before Serve.
+// RestoreUsage sets the usage of users to the usage in an earlier process. It is called before Serve.
 func (s *Server) RestoreUsage(used []access.SavedUsage) { s.settings.Load().users.Restore(used) }
 
 // Costs returns the bytes, attempts and costs of each user. It leaves out users without bytes, attempts and costs.

@@ -21,8 +21,8 @@ import (
 )
 
 // socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request like an HTTP
-// CONNECT. The request's retry policy is the global policy or that of a routing rule, merged with the option retry of
-// the user name.
+// CONNECT. The request's retry policy is the global policy or the policy of a routing rule. The option retry of the
+// user name is merged over it.
 type socksFront struct {
 	server  *Server
 	conn    *connection

@@ -89,7 +89,7 @@ func (st *streams) Addr() net.Addr { return &net.TCPAddr{} }
 
 // drain lets the streams in flight end. When a connection has no more streams, the connection ends as well.
 func (st *streams) drain(ctx context.Context) {
-	st.once.Do(func() {}) // from now on, serve starts no server
+	st.once.Do(func() {}) // from now on, the method serve starts no server
 	if st.server != nil {
 		go st.server.Shutdown(ctx)
 	}
@@ -179,7 +179,7 @@ func (m *multiplexed) dial() (net.Conn, error) {
 	return near, nil
 }
 
-// streamConn is the front's side of a connection in memory. Its remote address is that of the client.
+// streamConn is the front's side of a connection in memory. Its remote address is the client's address.
 type streamConn struct {
 	net.Conn
 	remote net.Addr

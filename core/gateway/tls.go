@@ -27,7 +27,7 @@ func overTLS(next newFront) newFront {
 	}
 }
 
-// serve implements front. The maximum time for the handshake is that for the head of a request (Settings.Head).
+// serve implements front. The handshake may take as long as the head of a request (Settings.Head).
 func (f tlsFront) serve() {
 	now := f.server.Now()
 	if !f.conn.read.awaitRequest(now) {

@@ -294,8 +294,8 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took records that n bytes of the body have been read directly from the connection (see Unread). err is the error
-// with which the connection has ended, or nil.
+// Took records that n bytes of the body have been read directly from the connection (see Unread). The parameter err is
+// the error with which the connection has ended, or nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	b.got += n

@@ -9,9 +9,9 @@ import (
 // maxTrailers is the maximum size of the trailer section that a Body keeps, in bytes.
 const maxTrailers = 16 << 10
 
-// KeepTrailers makes b keep the trailer fields that may be forwarded (see Trailers). fields are the header fields of
-// the message. A trailer field that the Connection field names is not forwarded (RFC 9110 section 7.6.1).
-// KeepTrailers must be called after Start, while fields are valid.
+// KeepTrailers makes b keep the trailer fields that may be forwarded (see Trailers). The parameter fields has the
+// header fields of the message. A trailer field that the Connection field names is not forwarded (RFC 9110 section
+// 7.6.1). KeepTrailers must be called after Start, while fields are valid.
 func (b *Body) KeepTrailers(fields []Field) {
 	if b.framing != Chunked {
 		return
@@ -155,7 +155,8 @@ func Trailers(section []byte) func(yield func(name, value []byte) bool) {
 
 var colonSpace = []byte(": ")
 
-// AppendLastChunk appends the end of a chunked body. trailers is the trailer section, as Body.Trailers returns it.
+// AppendLastChunk appends the end of a chunked body. The parameter trailers is the trailer section, as Body.Trailers
+// returns it.
 func AppendLastChunk(b, trailers []byte) []byte {
 	b = append(append(b, "0\r\n"...), trailers...)
 	return append(b, "\r\n"...)

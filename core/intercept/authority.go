@@ -88,7 +88,7 @@ func Load(certPEM, keyPEM []byte, now func() time.Time) (*Authority, error) {
 	return a, nil
 }
 
-// check returns an error if the certificate a.cert is not that of an authority, or is not valid at the time now.
+// check returns an error if the certificate a.cert does not belong to an authority, or is not valid at the time now.
 func (a *Authority) check(now time.Time) error {
 	c := a.cert
 	switch {

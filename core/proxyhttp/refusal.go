@@ -117,8 +117,8 @@ func unreached(r *executor.Refusal) string {
 	return "the proxy cannot be reached (" + strings.ReplaceAll(r.Last.Reason, "_", " ") + ")"
 }
 
-// StoppedResponse returns the error response to a request that was cancelled. cause is executor.ErrShutdown or
-// executor.ErrClientLeft.
+// StoppedResponse returns the error response to a request that was cancelled with the given cause: executor.ErrShutdown
+// or executor.ErrClientLeft.
 func StoppedResponse(cause error) ErrorResponse {
 	a := ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "cancelled", Message: cause.Error(),

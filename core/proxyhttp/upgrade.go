@@ -7,9 +7,9 @@ import (
 )
 
 // Upgrade returns the value of the Upgrade field that is sent to the target (RFC 9110 section 7.8), or nil if none is
-// sent. fields are the header fields of the request, which was received as HTTP/1.minor. A client of HTTP/1.0 cannot
-// upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could not repeat the
-// requests on an HTTP/2 connection.
+// sent. The parameter fields has the header fields of the request. The request was received as HTTP/1.minor. A client
+// of HTTP/1.0 cannot upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could
+// not repeat the requests on an HTTP/2 connection.
 func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	for i := range fields {
 		f := &fields[i]

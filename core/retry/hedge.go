@@ -156,8 +156,8 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	return 0
 }
 
-// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge, latency
-// is the time until the hedge won, which is longer than the delay of the hedge.
+// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge, the
+// parameter latency is the time until the hedge won. This time is longer than the delay of the hedge.
 func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

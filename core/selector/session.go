@@ -60,8 +60,9 @@ func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
 	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outside(u)
 }
 
-// keepsSession reports whether a session that is not strict keeps its proxy u: the request has not tried u, the
-// attempt may be the probe if the breaker of u is half-open, and u has the abilities that the request needs.
+// keepsSession reports whether a session that is not strict keeps its proxy u. It does so under three conditions: the
+// request has not tried u, the breaker of u is closed or the attempt may be its probe, and u has the abilities that the
+// request needs.
 func (c *choice) keepsSession(u *upstream.Upstream) bool {
 	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.able(u)
 }

@@ -35,10 +35,10 @@ func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
 // Score returns Key.Score for the key of the session.
 func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
 
-// Attempt records an attempt through a proxy; number is 0 for the first attempt of the request. If the session is not
-// strict, each retry moves the session. A first attempt through a proxy other than the session's proxy moves the
-// session, too. Each move increases the generation by one. The parameter exits is true if the proxy has a different
-// exit address for each generation; the proxy's vendor chooses the exit by the Token.
+// Attempt records an attempt through a proxy. The parameter number is 0 for the first attempt of the request. If the
+// session is not strict, each retry moves the session. A first attempt through a proxy other than the session's proxy
+// moves the session, too. Each move increases the generation by one. The parameter exits is true if the proxy has a
+// different exit address for each generation; the proxy's vendor chooses the exit by the Token.
 func (u *Use) Attempt(number int, proxy string, exits bool) {
 	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
 	switch {

@@ -79,9 +79,9 @@ func (d *digestState) accepted(used *nonce) {
 const maxChallenged = 5
 
 // repeats reports whether a request may be sent once more. The parameter sends is the number of times that the request
-// has been sent. Each response was a challenge. The nonce n is that of the last request, or nil if other requests had
-// taken all nonces. After the first challenge, the request is always sent again. After a later challenge it depends on
-// the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
+// has been sent. Each response was a challenge. The last request had the nonce n, or none (n is nil) if other requests
+// had taken all nonces. After the first challenge, the request is always sent again. After a later challenge it depends
+// on the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
 // nonce is new, the password is wrong.
 func (n *nonce) repeats(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)

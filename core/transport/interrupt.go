@@ -136,7 +136,7 @@ func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	}
 }
 
-// setDeadlines sets the deadline of reads, and that of writes.
+// setDeadlines sets the deadline of reads and the deadline of writes.
 func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -410,8 +410,8 @@ func (r *Relayed) stalled() bool {
 // unchanged.
 func (r *Relayed) Complete() bool { return r.Broke == nil && !r.ClientLeft }
 
-// EndRelay returns the outcome of an attempt whose response was relayed; o is the outcome of the attempt when
-// the head arrived.
+// EndRelay returns the outcome of an attempt whose response was relayed. The parameter o is the outcome of the attempt
+// when the head arrived.
 func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	if r.stalled() {
 		r.Broke = errStalled
@@ -454,8 +454,8 @@ func (t *TunnelEnd) Short() bool {
 	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
 }
 
-// EndTunnel returns the outcome of an attempt whose tunnel has ended; o is the outcome of the attempt when
-// the tunnel was opened.
+// EndTunnel returns the outcome of an attempt whose tunnel has ended. The parameter o is the outcome of the attempt
+// when the tunnel was opened.
 func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
 	case t.Down > 0:
@@ -470,8 +470,8 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
-// RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything: the tunnel
-// died or, if silent is set, no byte of the target followed the client's first bytes for too long. The request may be
+// RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
+// true, the target took too long to respond to the client's first bytes. Otherwise the tunnel died. The request may be
 // sent again, because the client has sent only a TLS ClientHello, or nothing.
 func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	if silent {
