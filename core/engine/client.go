@@ -22,8 +22,7 @@ import (
 type Call struct {
 	Request *http.Request
 	Policy  *retry.Policy // must be valid; nil for the policy of a routing rule or, without one, the global policy
-	// Override changes the policy that applies if Policy is nil; nil for no changes. Override has no effect if Policy
-	// is set.
+	// Override changes the policy of the call; nil for no changes. It has no effect if Policy is set.
 	Override *retry.Override
 	Region   string // the wanted region; "" for none
 	// RegionStrict forbids proxies of other regions. If no proxy of the region is admissible, the

@@ -54,7 +54,7 @@ func (ex *Exchange) hedgeable() bool {
 // request.
 type race[T any] struct {
 	x       *Exchange
-	timer   *time.Timer // calls run when it fires
+	timer   *time.Timer // calls the method run when it fires
 	first   Hedger[T]
 	ctx     context.Context
 	kind    retry.HedgeKind
@@ -319,9 +319,9 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// The method lost ends the hedge, because it is not needed any more. The caller holds mu. If the hedge is in flight,
-// the method waits for its end, because only then is it known whether the hedge counts as an attempt. During this wait,
-// mu is not held.
+// lost is called when the hedge is not needed any more, and ends the hedge. The caller holds mu. If the hedge is in
+// flight, the method waits for its end, because only then is it known whether the hedge counts as an attempt. During
+// this wait, mu is not held.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// place is the kind of a request that waits in the queue for a proxy with a free place in flight. Requests of the
-// same kind can use the same proxies.
+// place describes a request that waits for a proxy with a free place in flight. It is the request's kind in the queue:
+// requests of the same kind can use the same proxies.
 type place struct {
 	region  float64       // the region if the request is limited to it; otherwise 0
 	regions *core.Regions // the regions that the request is limited to; nil for all
@@ -235,8 +235,8 @@ func (e *Executor) ServeQueues() {
 	e.retries.Serve()
 }
 
-// Queues returns the totals of the two queues. The first result is for the queue for a place in flight, the second for
-// the queue for a retry of the retry budget.
+// Queues returns the totals of the two queues. The first result is about the requests that wait for a place in flight.
+// The second result is about the requests that wait for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

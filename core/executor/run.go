@@ -52,7 +52,7 @@ func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sen
 	return attempts(ctx, x, s)
 }
 
-// attempts makes attempts until a response is final or no retry may follow.
+// The function attempts makes attempts until a response is final or no retry may follow.
 func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
 	for x.choose(ctx) {
@@ -173,7 +173,7 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 	return true
 }
 
-// begin begins the attempt f through the proxy of f.lease.
+// The method begin begins the attempt f through the proxy of f.lease.
 func (f *flight) begin(x *Exchange, number int, now time.Time) {
 	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
@@ -328,9 +328,9 @@ func (ex *Exchange) relaying(served bool) *Relay {
 func (ex *Exchange) settle(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.Bars(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// If the proxy has no success yet, only a tunnel raises its Tail, because targets of tunnels take longer than the
-	// pool's Tail shows. Without a Tail, unknownTimeout has cut the attempt short. The length of unknownTimeout does
-	// not depend on the proxy.
+	// If the proxy has no success yet, its Tail is raised only for a tunnel: targets of tunnels take longer than the
+	// pool's Tail shows. If there is no Tail, unknownTimeout has cut the attempt short, and unknownTimeout does not
+	// depend on the proxy.
 	if o.Cause == verdict.CutShort && (ex.request.Tunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		ex.proxy.Stretch(o.Latency + ex.silence)
 	}

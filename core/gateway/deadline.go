@@ -19,7 +19,7 @@ type readDeadline struct {
 	places   *places       // counts the active connections; nil for a client without a place
 	waiting  atomic.Int64  // what the client must send next, and the beginning of the wait: see awaited
 	partial  bool          // awaitRest has been called since the last awaitRequest
-	silent   time.Duration // time before the connection was accepted, without a byte; 0 after the first request
+	silent   time.Duration // how long no byte had arrived before the connection was accepted; 0 after the first request
 	idle     time.Time     // the deadline that awaitRequest has set; zero if await has set another deadline since
 }
 

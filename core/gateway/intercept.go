@@ -264,7 +264,7 @@ func (c *connection) drainEnded(err error) bool {
 }
 
 // speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. The result ended
-// is as in intercept.
+// has the same meaning as in the method intercept.
 func (c *connection) speaksTLS() (speaks bool, ended error) {
 	if len(c.reader.Buffered()) == 0 {
 		c.read.await(c.now().Add(firstByteWait))
@@ -282,7 +282,8 @@ func (c *connection) speaksTLS() (speaks bool, ended error) {
 }
 
 // serveIntercepted makes the TLS handshake with a client in place of the target, and serves the requests inside. It
-// returns false if the server name of the client is not intercepted. The result ended is as in intercept.
+// returns false if the server name of the client is not intercepted. The result ended has the same meaning as in the
+// method intercept.
 func (s *Server) serveIntercepted(c *connection, i *interception, in *inner) (served bool, ended error) {
 	below := &rereadConn{Conn: c.raw, reader: c.reader, host: in.authority.Host, permits: func(name string) bool {
 		_, err := i.Authority.Certificate(name)

@@ -23,11 +23,11 @@ const maxFlight = 64 << 10
 // usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
 type opening struct {
-	mu     sync.Mutex // guards the fields below, and the tunnel's target and out until the phase is final
+	mu     sync.Mutex // guards the fields below and, until the phase is final, the tunnel's fields target and out
 	ended  sync.Cond  // signals the end of the phase reconnecting; its lock is mu
 	phase  phase
 	sent   []byte    // the bytes of the client so far
-	needed int       // when sent has this length, it must be classified again (classify)
+	needed int       // when the field sent has this length, it must be classified again (classify)
 	part   int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
 	since  time.Time // when the ClientHello was sent; zero if the target's response has no time limit
 
@@ -254,8 +254,8 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	}
 }
 
-// The method first forwards p, the target's first bytes, to the client. After that, the tunnel is not replaced any
-// more.
+// first is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is not replaced
+// any more.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()

@@ -28,7 +28,7 @@ type places struct {
 type search struct {
 	client netip.Addr // the client whose connections were searched; the zero Addr for all clients
 	list   []waiter   // the found waiters that have not been removed yet; they are removed from the end of the list
-	until  time.Time  // list is used before this time
+	until  time.Time  // the list is used until this time
 	pause  time.Time  // no search is made before this time, because the last search found no waiter
 }
 

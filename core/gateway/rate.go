@@ -16,7 +16,7 @@ type bodyRate struct {
 	bytes   int64         // bytes that have arrived in this period
 	waited  time.Duration // sum of the finished waits in this period
 	since   time.Time     // start of the current wait; zero if the gateway does not wait
-	limited bool          // the last result of await was the end of the period
+	limited bool          // the last deadline that await has returned is the end of the period
 }
 
 // start begins a body.

@@ -33,8 +33,8 @@ type request struct {
 	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
 	silent    time.Time       // when the last wait for the response's body began
 
-	// established is set if the client got the response to its CONNECT before a tunnel was open, because the CONNECT
-	// may be intercepted.
+	// established is set if the client got the response to its CONNECT before a tunnel was open. The gateway responds
+	// early to a CONNECT that may be intercepted.
 	established bool
 
 	wanted  session.Request // the session that the request asks for

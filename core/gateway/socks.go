@@ -33,7 +33,7 @@ type socksFront struct {
 	gateway bool            // the client is a gateway: it has offered to send loop tokens
 	buf     loan
 
-	credentials []byte // the client's, as the value of a Proxy-Authorization field; nil without a user name
+	credentials []byte // credentials of the client, as a value of Proxy-Authorization; nil without a user name
 	established bool   // the client got the reply to its request before a tunnel was open
 }
 

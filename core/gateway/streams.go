@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// streams serves HTTP/2 on intercepted client connections. The server of net/http speaks HTTP/2 with the client. It
-// sends the request of each stream as HTTP/1.1 over a connection in memory to an httpFront. The httpFront serves this
-// request like a request from any other connection.
+// streams serves HTTP/2 on intercepted client connections. The server of net/http speaks HTTP/2 with the client. The
+// server sends the request of each stream as HTTP/1.1 over a connection in memory to an httpFront. The httpFront serves
+// this request like a request from any other connection.
 type streams struct {
 	once   sync.Once
 	server *http.Server

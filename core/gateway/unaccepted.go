@@ -22,8 +22,7 @@ type unaccepted struct {
 	hosts map[string]struct{} // guarded by mu
 }
 
-// The method first adds host to u, and reports whether host is new in u. If u is full, it adds nothing and returns
-// false.
+// first reports whether host is new in u, and adds a new host to u. If u is full, it adds nothing and returns false.
 func (u *unaccepted) first(host string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

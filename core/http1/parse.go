@@ -256,7 +256,7 @@ type scan struct {
 	nominated        int // number of field names in Connection
 	kinds            kinds
 
-	values   uint8 // the bit in the table class of the bytes that a value may contain
+	values   uint8 // bit of the table class that stands for the bytes of a value
 	limit    int   // maximum number of fields
 	response bool  // the message is a response, so equal lengths count as one
 	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)

@@ -103,7 +103,7 @@ func (r *Reader) ReadAhead() error {
 // because the source returns an error only once.
 func (r *Reader) Fail(err error) { r.failed = err }
 
-// The method first takes the reader's first buffer and reads into it.
+// first is called for the first read. It takes a buffer and reads into it.
 func (r *Reader) first() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
 		if r.pooled, r.w, err = src.ReadPooled(r.start); r.pooled != nil {

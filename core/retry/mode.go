@@ -10,8 +10,8 @@ type OverrideMode uint8
 
 // The modes of overrides.
 const (
-	// OverrideDefault stands, for a user, for the mode of the gateway. For the gateway it stands for OverrideCapped if
-	// there are users, otherwise for OverrideAny.
+	// OverrideDefault has two meanings. For a user, it stands for the mode of the gateway. For the gateway, it stands
+	// for OverrideCapped if there are users, otherwise for OverrideAny.
 	OverrideDefault OverrideMode = iota
 	OverrideAny                  // everything in the ranges of Policy
 	OverrideCapped               // everything in these ranges, reduced to the values of the global policy

@@ -127,7 +127,7 @@ type choice struct {
 	whole      *upstream.Group // the whole pool
 	tiered     bool            // the candidates must be of the tier in the next field
 	tier       int32
-	narrow     bool // candidates must also have the wanted region and the tag if these are only preferred
+	narrow     bool // candidates must have the wanted region and the tag, even if these are only preferred
 	byAbility  bool // proxies known to lack the ability that the request needs are left out
 	candidates []*upstream.Upstream
 	scores     []float64
@@ -350,9 +350,10 @@ func (c *choice) permits(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
 }
 
-// requiredGroup returns the group of the proxies to which the next attempt is limited: the proxies with the tag, or
-// the proxies of the region. If the attempt is limited to both, requiredGroup returns the smaller of the two groups.
-// It returns nil if the attempt is not limited, or if no proxy has the tag or, without a tag, the region.
+// requiredGroup returns the group of the proxies to which the next attempt is limited: the proxies with the tag, or the
+// proxies of the region. If the attempt is limited to both, requiredGroup returns the smaller of the two groups. It
+// returns nil if the attempt is not limited. It also returns nil if no proxy has the tag or, if there is no tag, no
+// proxy is of the region.
 func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
 	tag, region := c.tagOnly(), c.regionOnly()
 	switch {
@@ -679,8 +680,8 @@ func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.D
 	return err
 }
 
-// chooseTried chooses a proxy if there is no candidate: an untried proxy whose breaker is half-open,
-// even if the request is not idempotent, or else the proxy that the request tried longest ago.
+// chooseTried chooses a proxy if there is no candidate. The first choice is an untried proxy: its breaker may be
+// half-open even if the request is not idempotent. The second choice is the proxy that the request tried longest ago.
 func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
 	limited := soonest{}

@@ -26,8 +26,8 @@ const (
 	proxyTLS                   // TLS with an https:// proxy
 	tunnelling                 // CONNECT or SOCKS
 	targetTLS                  // TLS with the target, inside the tunnel
-	sending                    // the request
-	waiting                    // for the response's head
+	sending                    // sending the request
+	waiting                    // waiting for the response's head
 )
 
 // stepCauses holds, for each step, the cause of a failure by a timeout and the cause of any other failure.

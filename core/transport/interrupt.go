@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Interrupt ends an attempt from another goroutine: the client has left, the gateway shuts down, or another attempt
-// of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is reused
-// for the attempts of a client connection.
+// Interrupt lets another goroutine end an attempt, because the client has left, the gateway shuts down, or another
+// attempt of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is
+// reused for the attempts of a client connection.
 type Interrupt struct {
 	mu      sync.Mutex
 	conn    net.Conn           // Fire and Stop end the reads and writes of this connection

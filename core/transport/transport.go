@@ -50,9 +50,9 @@ type Config struct {
 	// before it is dialled. Nil permits all.
 	Permit func(netip.AddrPort) error
 	Loop   *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
-	// ParkAbove decides which connections are parked (Transport.park). An attempt parks its connection if its wait
-	// for a slow response (SlowAfter) begins when more than ParkAbove attempts, including this one, have such a wait.
-	// The default is 256. If ParkAbove is negative, every such attempt parks its connection.
+	// ParkAbove decides which connections are parked (Transport.park). When an attempt begins to wait for a slow
+	// response (SlowAfter), it parks its connection if more than ParkAbove attempts wait in this way. This attempt
+	// counts as one of them. The default is 256. If ParkAbove is negative, every such attempt parks its connection.
 	ParkAbove int
 }
 
@@ -563,9 +563,8 @@ func (r *Response) begin() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves the response that the argument from holds to r. Afterwards this argument is empty. The argument old is
-// the Control of the attempt that has received the response; c is the Control of r. Adopt copies the deadline of old
-// to c.
+// Adopt moves the response in *from to r, and leaves *from empty. The argument old is the Control of the attempt that
+// has received the response; c is the Control of r. Adopt copies the deadline of old to c.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.NewDeadline = old.Deadline, nil

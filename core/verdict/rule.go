@@ -22,7 +22,7 @@ const (
 // Blame is the party that a rule charges.
 type Blame uint8
 
-// The values of Blame. BlameDefault: the charge of the cause's row.
+// The values of Blame. BlameDefault means the charge of the cause's row.
 const (
 	BlameDefault Blame = iota
 	BlameProxy

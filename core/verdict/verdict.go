@@ -360,16 +360,16 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	}
 }
 
-// unreached holds the error tokens (RFC 9209 section 2.3) with which a proxy states that no byte of the
-// request has reached the target. The other tokens only state that there is no response, which can also
-// happen after the target has processed the request.
+// unreached holds the error tokens (RFC 9209 section 2.3) with which a proxy states that no byte of the request has
+// reached the target. The other tokens only state that there is no response. The target may have processed the request
+// nevertheless.
 var unreached = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// The function direct returns the party to charge. This is c. If the attempt went to the target without a proxy, it is
-// the target instead of the proxy.
+// The function direct returns the party to charge: c, but with the target in place of the proxy if the attempt used no
+// proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
 		return c
