@@ -17,9 +17,9 @@ import (
 // for Digest. Until then, requests carry Basic credentials, unless the proxy is configured with upstream.AuthDigest.
 type digestState struct {
 	wanted atomic.Bool // the proxy has asked for Digest
-	// The field only is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From
+	// digestOnly is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From
 	// then on the proxy gets no Basic credentials.
-	only atomic.Bool
+	digestOnly atomic.Bool
 
 	mu     sync.Mutex // guards unused
 	unused []*nonce   // the most recently used is the last
@@ -29,9 +29,9 @@ type digestState struct {
 // a time. Each request has an nc, the number of uses of its nonce. A proxy may refuse an nc that is not larger than
 // the last one; squid does so.
 type nonce struct {
-	challenge *digest.Challenge
-	only      bool // the 407 with this challenge had no challenge for Basic
-	count     int
+	challenge  *digest.Challenge
+	digestOnly bool // the 407 with this challenge had no challenge for Basic
+	count      int
 }
 
 // maxNonces is the maximum number of nonces that are kept for one proxy.
@@ -66,10 +66,10 @@ func (d *digestState) give(n *nonce) {
 
 // accepted is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of these
 // credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted nonce
-// shows that its challenge came from the proxy, so the field only is set here.
+// shows that its challenge came from the proxy. Therefore digestOnly is set here.
 func (d *digestState) accepted(used *nonce) {
-	if used != nil && used.only {
-		d.only.Store(true)
+	if used != nil && used.digestOnly {
+		d.digestOnly.Store(true)
 	}
 	d.give(used)
 }
@@ -126,14 +126,14 @@ func (d *digestState) challenged(s *upstream.Spec, fields []http1.Field, used *n
 	best := bestChallenge(fields)
 	switch {
 	case best != nil:
-	case d.only.Load() || s.Auth == upstream.AuthDigest:
+	case d.digestOnly.Load() || s.Auth == upstream.AuthDigest:
 		return false
 	default: // no Digest challenge: if the proxy has asked for Digest before, Basic is tried again
 		return d.wanted.CompareAndSwap(true, false)
 	}
 	basic := slices.ContainsFunc(challenges(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
 	d.wanted.Store(true)
-	d.give(&nonce{challenge: best, only: !basic})
+	d.give(&nonce{challenge: best, digestOnly: !basic})
 	return used == nil || used.challenge.Nonce != best.Nonce
 }
 
