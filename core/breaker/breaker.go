@@ -106,7 +106,7 @@ const (
 // Closed reports whether the breaker is closed. It costs one atomic load.
 func (w *Word) Closed() bool { return core.State(w.state.Load()&stateMask) == core.Closed }
 
-// Open reports whether the breaker is open at the time at, counted from the breaker's epoch.
+// Open reports whether the breaker is open at the given time. The time counts from the breaker's epoch.
 func (w *Word) Open(at time.Duration) bool {
 	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
 }
@@ -135,14 +135,14 @@ type Breaker struct {
 	notifyMu sync.Mutex // serializes calls of notify; locked before mu
 }
 
-// New returns a closed breaker. It calls notify once for every transition, in order. notify may
-// call the breaker's methods, unless they cause another transition.
+// New returns a closed breaker. The breaker calls the function notify once for every transition, in order. This
+// function may call the breaker's methods, unless they cause another transition.
 func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
 	return NewAt(new(Word), now(), id, cfg, now, notify)
 }
 
-// NewAt is like New, but uses the caller's zero word. epoch is a time of the clock now, and not later than the
-// present time.
+// NewAt is like New, but uses the caller's zero word. The parameter epoch is an earlier result of the function now, or
+// its present result.
 func NewAt(
 	word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition),
 ) *Breaker {
@@ -264,7 +264,7 @@ type Evidence struct {
 // Literal is always enough evidence: the number of failures alone opens the breaker.
 var Literal = Evidence{Enough: true}
 
-// Report ends the attempt with a verdict. It uses e only if the verdict is a failure.
+// Report ends the attempt with a verdict. It uses the evidence e only if the verdict is a failure.
 func (p Permit) Report(v core.Verdict, e Evidence) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
@@ -298,7 +298,7 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 }
 
 // fail counts a failure of a closed breaker. It opens the breaker if failure_threshold failures are in the window and
-// e is enough. The caller holds mu.
+// the evidence e is enough. The caller holds mu.
 func (b *Breaker) fail(now time.Time, e Evidence) {
 	b.push(now)
 	if b.live() >= b.cfg.FailureThreshold && e.Enough {
@@ -306,8 +306,9 @@ func (b *Breaker) fail(now time.Time, e Evidence) {
 	}
 }
 
-// Reconsider opens the breaker if it is closed, its generation is gen, and both conditions hold: e is enough, and
-// failure_threshold failures are in the window. It is called when e changes without a new failure.
+// Reconsider opens the breaker if it is closed, its generation is gen, and both conditions hold: the evidence e is
+// enough, and failure_threshold failures are in the window. It is called when the evidence changes without a new
+// failure.
 func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -368,7 +369,7 @@ func (b *Breaker) dueTime(now time.Time) time.Time {
 	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
 }
 
-// change sets the state, begins a new generation and queues the transition. The caller holds mu.
+// The method change sets the state, begins a new generation and queues the transition. The caller holds mu.
 func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
@@ -457,8 +458,8 @@ func (b *Breaker) Reset() {
 // Generation returns the present generation.
 func (b *Breaker) Generation() uint64 { return b.word.state.Load() >> genShift }
 
-// Retest makes an open breaker half-open, because the proxy may work again. reason is the reason of
-// the transition. If the breaker is not open, Retest does nothing.
+// Retest makes an open breaker half-open, because the proxy may work again. The parameter reason is the reason of the
+// transition. If the breaker is not open, Retest does nothing.
 func (b *Breaker) Retest(reason string) {
 	b.mu.Lock()
 	defer b.unlock()

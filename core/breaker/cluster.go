@@ -11,8 +11,8 @@ import (
 type Gate interface {
 	// Ready reports whether a probe of the proxy would probably be admitted now.
 	Ready(proxy string) bool
-	// Enter is called before a probe begins. ok is false if the gate does not admit the probe. until is the time up
-	// to which the result of the probe has an effect; zero stands for no limit.
+	// Enter is called before a probe begins. The result ok is false if the gate does not admit the probe. After the
+	// time until, the probe's result has no effect any more; the zero time stands for no limit.
 	Enter(proxy string) (until time.Time, ok bool)
 }
 
@@ -35,8 +35,8 @@ func (b *Breaker) Open(d time.Duration, why string) {
 	}
 }
 
-// Close closes the breaker, because a probe of another gateway has succeeded. If it is closed, Close does nothing. The
-// reason of the transition is ReasonCluster.
+// Close closes the breaker, because a probe of another gateway has succeeded. If the breaker is closed already, Close
+// does nothing. The reason of the transition is ReasonCluster.
 func (b *Breaker) Close() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -46,7 +46,7 @@ func (b *Breaker) Close() {
 	}
 }
 
-// FirstFailure returns the time of the oldest failure in the window; ok is false if there is none.
+// FirstFailure returns the time of the oldest failure in the window. The result ok is false if there is none.
 func (b *Breaker) FirstFailure() (at time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

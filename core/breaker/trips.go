@@ -4,7 +4,7 @@ import "time"
 
 // Trips computes the open times of a breaker: timeout_duration after the first trip, and twice the last open time
 // after each later trip, up to max_timeout. If the breaker is closed for twice the last open time, one doubling is
-// undone. The last open time then counts as half as long, and the next doubling is undone after twice that time. The
+// undone. The last open time then counts as half as long, and the next doubling is undone after twice that half. The
 // zero Trips stands for a breaker that has never opened. It is not safe for concurrent use.
 //
 // Envoy's outlier detection lengthens its ejections in a similar way
@@ -14,9 +14,9 @@ type Trips struct {
 	last time.Duration // the latest open time
 }
 
-// Next counts a trip and returns the time for which the breaker stays open. closed is the time for which
-// the breaker was closed before the trip; 0 after a failed probe. If longest (max_timeout) is below
-// timeout (timeout_duration), every open time is timeout.
+// Next counts a trip and returns the time for which the breaker stays open. The parameter closed is the time for which
+// the breaker was closed before the trip; 0 after a failed probe. If longest (max_timeout) is below timeout
+// (timeout_duration), every open time is timeout.
 func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
 	for t.n > 0 && closed >= 2*t.last {
