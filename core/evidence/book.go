@@ -13,8 +13,8 @@ type Book struct {
 	// OnWithdrawn is called when the ledger has withdrawn failures (see TakeWithdrawn). It must not
 	// call the ledger.
 	OnWithdrawn func()
-	// Elsewhere counts the proxy's recent failures and its recent attempts. It leaves out the target with the given
-	// hash. It must not call the ledger. It may be nil.
+	// Elsewhere counts the proxy's recent failures and recent attempts. It leaves out the failures at the target with
+	// the given hash. It must not call the ledger. It may be nil.
 	Elsewhere func(target uint64) (failures, attempts int)
 
 	successes atomic.Uint64          // of the proxy
