@@ -125,8 +125,8 @@ func unescape(s string) string {
 // maxHost is the maximal length of a host in bytes, for domain names (RFC 1035) and SOCKS5 (RFC 1928).
 const maxHost = 255
 
-// HostPort checks host[:port] and returns it as host:port in lower case. defaultPort replaces a
-// missing or empty port (RFC 3986, section 3.2.3). If defaultPort is empty, a port is required.
+// HostPort checks host[:port] and returns it as host:port in lower case. The parameter defaultPort replaces a missing
+// or empty port (RFC 3986, section 3.2.3). If defaultPort is empty, a port is required.
 func HostPort(s, defaultPort string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -178,8 +178,7 @@ func (a Address) idBase() string {
 	return a.Host
 }
 
-// Masked reports whether a was parsed from the result of Redacted, and its credentials have been
-// replaced by the mask.
+// Masked reports whether the address was parsed from a result of Redacted in which the mask stands for credentials.
 func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.

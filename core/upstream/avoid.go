@@ -16,8 +16,8 @@ const avoidTime = time.Minute
 // (evidence.Ledger.Failing), or for a session. Pair.Host is the target's host:port.
 func (p *Pool) Avoided() *rest.Rests { return p.avoided }
 
-// avoidFor makes later requests for the target avoid u, because the target probably refuses it. It removes the
-// failures at the target from the statistics of u, because the statistics are about all targets. at is the current
+// avoidFor makes later requests for the target avoid u, because the target probably refuses u. It removes the failures
+// at the target from the statistics of u, because the statistics are about all targets. The parameter at is the current
 // time (Pool.Elapsed).
 func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 	u.pool.avoided.Begin(u.Hash(), t.Hash, rest.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
@@ -29,7 +29,7 @@ func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 // there is a candidate. Pair.Host is the target's host:port.
 func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
 
-// compared ends the pairs of a target in Uncompared, because the target has been tried again.
+// The method compared ends the pairs of a target in Uncompared, because the target has been tried again.
 func (p *Pool) compared(target uint64, at time.Duration) {
 	if len(p.uncompared.Of(target)) > 0 {
 		p.uncompared.EndHost(target, at)

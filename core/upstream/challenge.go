@@ -14,8 +14,8 @@ type challenged struct {
 }
 
 // ChallengedByTarget reports whether a 407 with a challenge, to a request in absolute form, probably comes from the
-// target and not from the proxy. challenge is not 0 and identifies the challenge, at is the current time
-// (Pool.Elapsed). It returns true if
+// target and not from the proxy. The parameter challenge identifies the challenge and is not 0. The parameter at is the
+// current time (Pool.Elapsed). ChallengedByTarget returns true if
 //
 //   - the target has served no proxy,
 //   - the same challenge has come through another proxy, or the pool has no other proxy,

@@ -72,7 +72,7 @@ func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
 	}
 }
 
-// UsedSince returns the number of proxies through which an attempt began at or after the time at (Elapsed).
+// UsedSince returns the number of proxies through which an attempt began at the given time (Pool.Elapsed) or later.
 func (p *Pool) UsedSince(at time.Duration) (n int) {
 	for _, u := range p.Snapshot().All {
 		if last := u.lastUse.Load(); last > 0 && last >= int64(at) {
@@ -102,5 +102,5 @@ func (u *Upstream) Seed(successRate float64, samples int, latency time.Duration)
 		}
 		u.window.add(&u.stats, v, result{latency: latency, at: at}, memory, u.pool.literal.Load())
 	}
-	u.window.lastSuccess.Store(served) // an attempt of this gateway has not succeeded
+	u.window.lastSuccess.Store(served) // no attempt of this gateway has succeeded
 }

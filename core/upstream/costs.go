@@ -166,7 +166,7 @@ func (p *Pool) keepCosts(u *Upstream) {
 	p.keepUsed(u, next)
 }
 
-// Vendor returns the vendor of the proxy with the given id, and its tier; "" and 0 if there is no such proxy.
+// Vendor returns the vendor and the tier of the proxy with the given id; "" and 0 if there is no such proxy.
 func (s *Snapshot) Vendor(id string) (vendor string, tier int) {
 	if u := s.Get(id); u != nil {
 		return u.Spec().Vendor, u.Spec().Tier

@@ -66,9 +66,9 @@ func (t *trial) release() {
 	}
 }
 
-// add counts an attempt during a trial. worse is set if the window is worse than the attempt
-// (window.worseThan). add returns true if the trial has ended with enough successes. The caller holds the
-// window's mu.
+// add counts an attempt during a trial. The parameter worse is set if the window is worse than the attempt
+// (window.worseThan). The result is true if the trial has ended with enough successes. The caller holds the window's
+// mu.
 func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	left := t.left.Load()
 	switch left = max(left, -left) - 1; {
@@ -83,8 +83,8 @@ func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// Unexplored reports whether an exploration of the proxy is due now. at is the current time, and since the
-// time at which the exploration became due (both Pool.Elapsed).
+// Unexplored reports whether an exploration of the proxy is due now. The parameter at is the current time. The result
+// since is the time at which the exploration became due. Both are results of Pool.Elapsed.
 func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) {
 	if !u.Free() || u.Unreached() {
 		return 0, false
@@ -103,7 +103,7 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 // OnTrial reports whether the proxy is in a trial.
 func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
 
-// Explored counts the attempt that Acquire has just begun as an exploration.
+// Explored makes the attempt that Acquire has just begun count as an exploration.
 func (u *Upstream) Explored() { u.window.trial.explore() }
 
 // dueExploration is a proxy whose exploration is due, and the time at which it became due.

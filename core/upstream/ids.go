@@ -54,8 +54,8 @@ type Known struct {
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// Name returns specs with ids. A spec without an id gets the id of one of the proxies in known (by id). The first of
-// these rules that applies decides:
+// Name returns specs with ids. The map known has earlier proxies by their ids. A spec without an id gets the id of one
+// of these proxies. The first of these rules that applies decides:
 //
 //   - the proxy with the same address;
 //   - the proxy with the same scheme, host and user name: its password has probably changed;

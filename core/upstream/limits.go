@@ -57,7 +57,7 @@ type LimitUse struct {
 	Until time.Time // when its limits admit an attempt again; zero if they admit one now, or if the time is unknown
 }
 
-// LimitUse returns the usage of the proxy's limits; ok is false if it has none.
+// LimitUse returns the usage of the proxy's limits. The result ok is false if the proxy has none.
 func (u *Upstream) LimitUse() (use LimitUse, ok bool) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {
@@ -76,8 +76,8 @@ func (p *Pool) currentLimit() limit.Limit {
 	return p.limit
 }
 
-// keepUsed keeps the number of bytes that u has transmitted today, for its limit on bytes. u was removed, or replaced
-// by next, which has the same id. The caller holds mu.
+// keepUsed keeps the number of bytes that the proxy u has transmitted today, for its limit on bytes. This proxy was
+// removed, or replaced by the proxy next, which has the same id. The caller holds mu.
 func (p *Pool) keepUsed(u, next *Upstream) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {
@@ -135,8 +135,8 @@ func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 // attempt ends.
 func (l *Lease) Hold(h limit.Share) { l.held = &h }
 
-// Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user.
-// user may be nil.
+// Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user. The
+// parameter user may be nil.
 func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	m := l.Proxy.meters()
 	m.Attach(l.held.Meter())

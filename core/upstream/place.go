@@ -12,7 +12,7 @@ import (
 func (u *Upstream) Region() string { return *u.region.Load() }
 
 // SetLocate sets the function locate, which returns the region of an exit address, or "" if the region is unknown. A
-// proxy without a configured region gets the region of its exit address. If locate is nil, it gets no region.
+// proxy without a configured region gets the region of its exit address. If locate is nil, such a proxy has no region.
 func (p *Pool) SetLocate(locate func(netip.Addr) string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

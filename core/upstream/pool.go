@@ -123,7 +123,7 @@ func (s *Snapshot) Region(hash float64) *Group {
 	return s.anyRegion
 }
 
-// eachGroup calls f with each group of a region that a proxy belongs to.
+// eachGroup calls f with the group of each region to which the proxy belongs.
 func (s *Snapshot) eachGroup(u *Upstream, f func(*Group)) {
 	if !u.AnyRegion() {
 		if g := s.regions[u.RegionHash()]; g != nil {
@@ -305,11 +305,11 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	return out, nil
 }
 
-// Updates are functions by the id of a proxy; each changes the configuration of its proxy.
+// Updates holds changes of proxies by their ids. Each function changes the configuration of one proxy.
 type Updates = map[string]func(*Spec) error
 
-// UpdateAll changes the configuration of proxies. If an address changes, its proxy gets a new breaker and new
-// statistics. If UpdateAll returns an error, it has changed none.
+// UpdateAll changes the configuration of proxies. If the address of a proxy changes, the proxy gets a new breaker and
+// new statistics. If UpdateAll returns an error, it has changed no proxy.
 func (p *Pool) UpdateAll(changes Updates) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -374,7 +374,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 	return nil
 }
 
-// drop publishes a snapshot without the proxies that match. The caller holds mu.
+// drop publishes a snapshot without the proxies for which the function match returns true. The caller holds mu.
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
 	n := len(old.All)

@@ -23,7 +23,8 @@ func (p *pendingFailures) add(u *Upstream) {
 	}
 }
 
-// take removes and returns up to n proxies from the front of the queue. The result is valid until the next call.
+// The method take removes up to n proxies from the front of the queue, and returns them. The result is valid until the
+// next call.
 func (p *pendingFailures) take(n int) []*Upstream {
 	p.mu.Lock()
 	defer p.mu.Unlock()

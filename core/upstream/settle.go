@@ -51,8 +51,8 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	return found
 }
 
-// SettleUnserved settles an attempt whose charge depended on another proxy, and no other proxy has served the request.
-// The proxy is not charged. If it refused the request (verdict.Refuses), the target counts as failing.
+// SettleUnserved settles an attempt whose charge depended on other proxies, after none of them has served the request.
+// The proxy is not charged. If the proxy refused the request (verdict.Refuses), the target counts as failing.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
 	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.Refuses(o.Cause) {
 		return
@@ -125,9 +125,9 @@ func (u *Upstream) tooMuchEvidence() breaker.Evidence {
 	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
 }
 
-// CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits
-// no attempt. tries is the number of failed checks in a row. The statistics do not change, because no
-// request was sent.
+// CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits no attempt.
+// The parameter tries is the number of failed checks in a row. The statistics do not change, because no request was
+// sent.
 func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	permit, ok := u.breaker.Acquire()
 	if !ok {

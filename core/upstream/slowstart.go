@@ -62,8 +62,8 @@ func (u *Upstream) countSuccess() {
 	u.slow.limit.CompareAndSwap(limit, next)
 }
 
-// countTimeout counts an attempt that timed out although the target serves other proxies. It does
-// nothing if the proxy has already served a request. at is the end of the attempt (Pool.Elapsed).
+// countTimeout counts an attempt that timed out although the target serves other proxies. It does nothing if the proxy
+// has already served a request. The parameter at is the end of the attempt (Pool.Elapsed).
 func (u *Upstream) countTimeout(at time.Duration) {
 	if u.HasServed() {
 		return
@@ -74,7 +74,7 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	}
 }
 
-// Preferred reports whether the proxy has fewer attempts in flight than its preferred number. at is the
+// Preferred reports whether the proxy has fewer attempts in flight than its preferred number. The parameter at is the
 // current time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slow.limit.Load()
@@ -88,7 +88,7 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 // Preferred.
 func (u *Upstream) Proven() bool { return u.slow.limit.Load() == unlimited }
 
-// pause returns how long the proxy is not preferred after its last timeout.
+// pause returns the time for which the proxy is not preferred after its last timeout.
 func (u *Upstream) pause() time.Duration {
 	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
 }

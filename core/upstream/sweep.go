@@ -128,7 +128,8 @@ func (p *Pool) probesEarly(notClosed []*Upstream) bool {
 // If no breaker of the pool is closed, probeEarly makes the breaker that has been open longest half-open, but not
 // before it has been open for earlyProbe. Without this probe, the gateway would refuse every request, although the
 // proxies that failed first may work again. probeEarly does nothing while a half-open breaker waits for its probe, in
-// a pool of one proxy, or if breaker.blame is "literal". notClosed holds the proxies whose breaker is not closed.
+// a pool of one proxy, or if breaker.blame is "literal". The parameter notClosed has the proxies whose breaker is not
+// closed.
 func (p *Pool) probeEarly(notClosed []*Upstream) {
 	if !p.probesEarly(notClosed) {
 		return

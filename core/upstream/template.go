@@ -18,8 +18,8 @@ func (a Address) Templated() bool {
 	return a.has(templateSession) || a.has(templateRandom) || a.has(templateRegion)
 }
 
-// Random reports whether the user name or password has a template with a random value. session is set if the
-// request has a session.
+// Random reports whether the user name or password has a template with a random value. The parameter session is set if
+// the request has a session.
 func (a Address) Random(session bool) bool {
 	return a.has(templateRandom) || !session && a.has(templateSession)
 }
@@ -40,8 +40,8 @@ func PlainRegion(s string) bool {
 	return s != "" && len(s) <= 32 && !strings.ContainsFunc(s, bad)
 }
 
-// Fill returns the address with values in place of its templates. Of Region, it keeps only letters, digits, and the
-// characters "_.-".
+// Fill returns the address with values in place of its templates. It removes all characters of Values.Region except
+// letters, digits and "_.-".
 func (a Address) Fill(v Values) Address {
 	r := strings.NewReplacer(templateSession, v.Session, templateRandom, v.Random,
 		templateRegion, strings.Map(regionChar, v.Region))

@@ -32,7 +32,7 @@ type TLS struct {
 // resumption.
 const maxSessions = 256
 
-// LoadTLS reads the files of o with read. It returns nil for the zero value. The error is a *SpecError.
+// LoadTLS reads the files of o with the function read. It returns nil for the zero value. The error is a *SpecError.
 func LoadTLS(o TLSOptions, read func(path string) ([]byte, error)) (*TLS, error) {
 	if o == (TLSOptions{}) {
 		return nil, nil

@@ -42,7 +42,7 @@ type details struct {
 	spec      atomic.Pointer[Spec]
 	breaker   *breaker.Breaker
 	meter     traffic.Meter
-	carried   int64                // bytes in meter of earlier processes or proxies; guarded by the pool's mu
+	carried   int64                // bytes of earlier processes or proxies in the field meter; guarded by the pool's mu
 	bill      atomic.Pointer[bill] // nil without vendor and price
 	tier      atomic.Int32
 	region    atomic.Pointer[string]      // see Region
@@ -66,7 +66,7 @@ type details struct {
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
 	failedToReach atomic.Bool  // the last failure was a failure to connect to the proxy
-	// other gateways have opened the breaker when it last opened
+	// other gateways caused the last opening of the breaker
 	openedByCluster atomic.Bool
 
 	attached    atomic.Value // see Attach
@@ -183,8 +183,7 @@ func (u *Upstream) PoolHasServed() bool { return u.pool.ledger.HasServed() }
 // HasServed reports whether an attempt through the proxy has succeeded since the proxy was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
 
-// ServedSince reports whether an attempt through the proxy has succeeded since the time at
-// (Pool.Elapsed).
+// ServedSince reports whether an attempt through the proxy has succeeded since the given time (Pool.Elapsed).
 func (u *Upstream) ServedSince(at time.Duration) bool {
 	return u.HasServed() && time.Duration(u.window.lastSuccess.Load()) > at
 }
@@ -209,12 +208,12 @@ func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()
 // for any arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
-// BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no
-// permit. at is the current time (Pool.Elapsed).
+// BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no permit. The parameter at
+// is the current time (Pool.Elapsed).
 func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.halfOpen(at) }
 
-// Admissible reports whether Acquire would probably succeed now. It takes no permit. at is the
-// current time (Pool.Elapsed). probe is set if the attempt may be the probe of a half-open breaker.
+// Admissible reports whether Acquire would probably succeed now. It takes no permit. The parameter at is the current
+// time (Pool.Elapsed). The parameter probe is set if the attempt may be the probe of a half-open breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
 	return !u.Full() && (u.word.Closed() || probe && u.halfOpen(at))
 }
@@ -277,8 +276,8 @@ func (l *Lease) endOf(o *core.Outcome) time.Duration {
 // Answered reports to the breaker that the attempt has received a response head or opened a tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part releases the place in flight, and returns a lease with the permit. The caller settles and releases
-// that lease later. Afterwards l holds nothing.
+// Part releases the place in flight, and returns a new lease with the permit. Afterwards l holds nothing. The caller
+// settles and releases the new lease later.
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
@@ -291,8 +290,8 @@ func (l *Lease) Part() Lease {
 	return rest
 }
 
-// Release ends the attempt. If it is not settled, it counts neither for nor against the
-// proxy, and the breaker may admit another probe.
+// Release ends the attempt. An attempt that is not settled counts neither for nor against the proxy, and the breaker
+// may admit another probe.
 func (l *Lease) Release() {
 	if l.Proxy == nil {
 		return
@@ -335,8 +334,8 @@ func (u *Upstream) leave() {
 	}
 }
 
-// Fill writes the proxy's current data into c. at is the current time (Pool.Elapsed). region is the
-// core.RegionHash of the wanted region, 0 for none. Fill does not set affinity, rotation and normalized
+// Fill writes the proxy's current data into c. The parameter at is the current time (Pool.Elapsed). The parameter
+// region is the core.RegionHash of the wanted region, 0 for none. Fill does not set affinity, rotation and normalized
 // latency, which the selector computes.
 func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	s := &u.stats

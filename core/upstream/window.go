@@ -70,7 +70,8 @@ func failureAt(t targetTag) float32 {
 	return math.Float32frombits(math.Float32bits(float32(math.NaN()))&^tagBits | uint32(t))
 }
 
-// failedAt returns the tag of the target at which an attempt failed. failed is false if the attempt did not fail.
+// failedAt returns the tag of the target at which an attempt failed. The result failed is false if the attempt did not
+// fail.
 func failedAt(latency float32) (at targetTag, failed bool) {
 	bits := math.Float32bits(latency)
 	return targetTag(bits & tagBits), latency != latency
@@ -88,9 +89,9 @@ type result struct {
 // tail is between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
-// add adds an attempt with result r. Unless memory is 0, it removes the attempts that are older than memory.
-// It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not on the
-// speed of the proxy. literal is set if breaker.blame is "literal".
+// add adds an attempt with the result r. Unless the parameter memory is 0, it removes the attempts that are older than
+// memory. It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not
+// on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
 func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
 	w.mu.Lock()
@@ -156,11 +157,10 @@ func (w *window) drop() {
 	w.n--
 }
 
-// first returns the index of the oldest attempt. The caller holds mu.
+// The result is the index of the oldest attempt. The caller holds mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
-// dropOlder removes the attempts that ended before at - memory, where at is the current time. The
-// caller holds mu.
+// dropOlder removes the attempts that are older than memory. The parameter at is the current time. The caller holds mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
@@ -170,7 +170,7 @@ func (w *window) dropOlder(at, memory time.Duration) {
 	}
 }
 
-// age removes the attempts that are now too old.
+// The method age removes the attempts that are now too old.
 func (w *window) age(to *stats, at, memory time.Duration) {
 	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
 		return
@@ -181,8 +181,8 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// elsewhere returns the numbers of attempts and of failures at all targets except the given one. The successes at the
-// given target are included, because the window does not store the target of a success.
+// elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The attempts
+// include successes at that target, because the window does not store the target of a success.
 func (w *window) elsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
