@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// takes returns a function that makes attempts: one through proxy p gets its response after d[p], or ends at
-// its deadline.
+// takes returns a function that makes attempts. An attempt through the proxy with id p gets its response after d[p], or
+// ends at its deadline if that is sooner.
 func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.Facts {
 	return func(ctx context.Context, a *Attempt) verdict.Facts {
 		if d := d[a.Upstream.ID()]; d < time.Until(a.Deadline) {

@@ -73,7 +73,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	return b
 }
 
-// tries is a Sender that calls a function. It records when each attempt began.
+// tries is a Sender that makes each attempt by calling f. It records the time and the proxy of each attempt.
 type tries struct {
 	f         func(ctx context.Context, a *Attempt) verdict.Facts
 	at        []time.Duration

@@ -35,7 +35,7 @@ type answer struct {
 	closed int    // number of times that it was discarded, or returned by Run
 }
 
-// courses is a Hedger. next returns the course of each attempt. courses records the responses.
+// courses is a Hedger that gives each attempt the course that next returns, and records the responses.
 type courses struct {
 	next    func(a *Attempt) course
 	streams bool // the body is streamed, so that there are no hedges

@@ -36,7 +36,7 @@ func (j *judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return j.rule(r, e)
 }
 
-// judged is a tries whose responses have excerpts.
+// judged is a tries whose responses have excerpts of their bodies.
 type judged struct {
 	tries
 	asked int

@@ -102,7 +102,7 @@ func TestDeniedAndUnreachableWays(t *testing.T) {
 		require.Equal(t, core.FinalNoProxyWithTag, x.Result().Final)
 		require.Equal(t, NoProxy, x.refusal.Kind)
 
-		// A breaker that is open: the refusal has the time of its probe.
+		// If the breaker is open, the refusal has the time of its next probe.
 		b = routed(t, 1, rules.Routing{Tag: "a"})
 		b.change(t, 0, func(s *upstream.Spec) { s.Tags = []string{"a"} })
 		for range 2 {

@@ -113,8 +113,8 @@ func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 	}
 }
 
-// A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate. It gets
-// it even if many others are being refused at the same time.
+// A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate, and even
+// if many others are being refused at the same time.
 func TestASOCKS5ClientWithoutAPlace(t *testing.T) {
 	const failure = "\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00"
 	for name, limit := range map[string]func(o *options){

@@ -60,7 +60,7 @@ func (m *model) begin(p core.Priority) {
 		core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}[p]
 }
 
-// first returns the request that takes a unit next, and removes those whose wait fails before it.
+// first returns the request that takes the next unit. It removes and returns those ahead of it whose wait fails.
 func (m *model) first() (next *Waiter[string], failed []*Waiter[string]) {
 	order := []core.Priority{core.PriorityHigh, core.PriorityNormal, core.PriorityLow}
 	slices.SortStableFunc(order, func(a, b core.Priority) int { return int(int64(m.tags[a]) - int64(m.tags[b])) })

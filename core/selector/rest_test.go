@@ -125,7 +125,7 @@ func TestProbesAndExplorationsOfRestingProxies(t *testing.T) {
 	require.Equal(t, "p1", id, "the probe is of another host")
 }
 
-// avoid makes u be avoided for a minute for the target with the hash restingHost.
+// avoid begins a minute in which u is avoided for the target whose hash is restingHost.
 func (f *fixture) avoid(u *upstream.Upstream) {
 	now := f.pool.Elapsed(f.now)
 	f.pool.Avoided().Begin(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})

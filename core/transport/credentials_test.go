@@ -42,7 +42,8 @@ func (v *vendor) serve(c net.Conn) {
 	}
 }
 
-// send sends requests, one for each session, and returns the credentials and the number of connections.
+// send sends one request for each of the sessions. It returns the credentials that the vendor got and the number of its
+// connections.
 func (v *vendor) send(t *testing.T, u *upstream.Upstream, tr *Transport, sessions ...string) ([]string, int) {
 	v.mu.Lock()
 	v.used, v.conns = nil, 0

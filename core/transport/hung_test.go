@@ -87,7 +87,8 @@ func TestProxyDoesNotRead(t *testing.T) {
 }
 
 // sendToHung sends a request with a head of 1 MiB through u, which does not read it. body sets the request's body. The
-// deadline is limit after the connection was opened. It returns the error and the number of calls of OnSlow since then.
+// attempt's deadline is limit after its connection was opened. sendToHung returns the error and the number of calls of
+// OnSlow since the connection was opened.
 func sendToHung(t *testing.T, u *upstream.Upstream, roots *x509.CertPool, body func(*Request),
 	limit time.Duration) (verr *verdict.Error, calls int) {
 	q := getRequest()

@@ -34,8 +34,8 @@ type route struct {
 	opened atomic.Int32
 }
 
-// routes returns routes of every kind to a server. respond serves a connection of the proxy or the target. Everything
-// that it writes before it reads again is sent at once.
+// routes returns a route of every kind to a server. respond is the server: it serves one connection, of the proxy or of
+// the target. Everything that it writes before it reads again is sent at once.
 func routes(t *testing.T, respond func(net.Conn)) map[string]*route {
 	secure, roots := serveTLS(t, respond)
 	through := func(serve func(net.Conn)) func(net.Conn) { // opens a tunnel to serve
