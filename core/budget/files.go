@@ -91,7 +91,7 @@ func (f *Files) Take(use Use, n int) bool {
 	return true
 }
 
-// TakeWait is like Take, but waits if there is no room: at most for wait, and at most until ctx ends.
+// TakeWait is like Take, but waits if there is no room: at most for the time wait, and at most until ctx ends.
 func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration) bool {
 	if f.Take(use, n) {
 		return true
@@ -137,10 +137,10 @@ func (f *Files) Give(use Use, n int) {
 	f.used.Add(int64(-n))
 }
 
-// Fits reports whether n descriptors for all clients and their requests fit into the limit. If a client is admitted
-// only when Fits returns true, its request never waits for the descriptor of its connection to a proxy, because the
-// functions of SetSources close other connections or pipes for it. kept is the share of all descriptors that must
-// stay free, from 0 to 1.
+// Fits reports whether n descriptors for all clients and their requests fit into the limit. If clients are admitted
+// only when Fits returns true, no request waits for the descriptor of its connection to a proxy: the functions of
+// SetSources close other connections or pipes for it. The parameter kept is the share of all descriptors that must stay
+// free, from 0 to 1.
 func (f *Files) Fits(n int64, kept float64) bool {
 	return f == nil || n+f.other.Load() <= f.limit-int64(float64(f.limit)*kept)
 }
