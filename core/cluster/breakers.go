@@ -78,8 +78,8 @@ const (
 	stateReset  = "reset"
 )
 
-// track returns the entry of a proxy, and makes it active (Node.active). Its caller holds mu, as do the callers of
-// all methods of Node below.
+// track returns the entry of a proxy, and makes the proxy active (Node.active). The callers of track and of all methods
+// of Node below hold mu.
 func (n *Node) track(key string) *proxy {
 	p := n.proxies[key]
 	n.active[key] = struct{}{}
@@ -103,8 +103,8 @@ func (n *Node) receiveView(key, node string, r *Record) {
 	}
 }
 
-// receiveBreaker takes over the record of a breaker. The time previous is that of the previous exchange, as in
-// receive.
+// receiveBreaker takes over the record of a breaker. The parameter previous is the time of the previous exchange, as in
+// the method receive.
 func (n *Node) receiveBreaker(key string, r *Record, previous time.Time) {
 	p := n.track(key)
 	var rec breakerRecord
@@ -139,7 +139,7 @@ func (n *Node) followOpen(key string, p *proxy) {
 	n.local.Open(key, max(remaining, time.Millisecond), p.Why)
 }
 
-// changed evaluates a transition of the local breaker. If a probe has caused the transition, changed shares the
+// The method changed evaluates a transition of the local breaker. If a probe has caused the transition, it shares the
 // result of the probe.
 func (n *Node) changed(t *transition) {
 	p := n.track(t.proxy)
@@ -188,8 +188,8 @@ func (n *Node) reset(key string) {
 	n.inbox.setGate(key, false)
 }
 
-// shareBreakers adds the operations for views, openings and leases to ops. Here and below, the time at is of the
-// store's clock, and now is the same time of this node's clock.
+// shareBreakers adds the operations for views, openings and leases to ops. In the functions below, the parameter at is
+// the time by the store's clock, and now is the same time by this node's clock.
 func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	ops = append(ops, n.results...)
 	n.results = nil
@@ -273,8 +273,8 @@ func (n *Node) failing(p *proxy) bool {
 	return false
 }
 
-// contradicts reports whether v contradicts failures of other nodes that began at the time since. It does so if the
-// proxy does not fail for the node of v, has served that node after the time since, and has done so at most
+// contradicts reports whether a view contradicts failures of other nodes, which began at the time since. It does so if
+// the proxy does not fail for the view's node, but has served that node: after the failures began, and at most
 // contradictFor before the time at.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxConflicts is the maximum number of conflicts of a waiting change, that is, of times that another node has
-// changed the same thing first. After more conflicts, the change is written whatever record the store has.
+// maxConflicts is the maximum number of conflicts of a waiting change. A conflict means that another node has changed
+// the same thing first. After more conflicts, the change is written whatever record the store has.
 const maxConflicts = 20
 
 // The limits of making and sharing changes.
@@ -26,8 +26,8 @@ type Change struct {
 	Key   string        // names the thing that was changed
 	Value string        // record of the change
 	TTL   time.Duration // time for which the record stays; 0 for a record that stays for ever
-	// Redo makes the change again after a change of another node with the same key, and returns its new record. It is
-	// called in the background.
+	// Redo makes the change again after another node has changed the same thing. It returns the new record of the
+	// change. It is called in the background.
 	Redo func() (value string, err error)
 }
 
@@ -56,9 +56,9 @@ func (c *changes) init() {
 	c.known, c.waiting = map[string]Record{}, map[string]*changing{}
 }
 
-// Change calls do, which makes changes by the API on this gateway, and shares them. If the node is not alone, Change
-// waits until the store has all of them, at most until ctx ends. If do returns an error, Change returns it and shares
-// nothing.
+// Change calls the function do, which makes changes by the API on this gateway. Then it shares the changes. If the node
+// is not alone, Change waits until the store has all of them, at most until ctx ends. If do returns an error, Change
+// returns this error and shares nothing.
 func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
 	waits, err := n.changes.change(do)
 	if err != nil {
@@ -81,8 +81,8 @@ func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
 	return nil
 }
 
-// change calls do, and adds the returned changes to the waiting changes (changes.waiting). It returns channels that
-// are closed when the store has these changes.
+// The method change calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
+// returns channels that are closed when the store has these changes.
 func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
 	c.making.Lock()
 	defer c.making.Unlock()
@@ -147,7 +147,8 @@ func (n *Node) prepareChanges(ops []pending) []pending {
 	return ops
 }
 
-// written records that the store has the first count changes of w. The caller holds Node.mu.
+// The method written records that the store has changes of w. The parameter count is their number, counted from the
+// first one. The caller holds Node.mu.
 func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	c := &n.changes
 	c.mu.Lock()
@@ -212,8 +213,8 @@ func (n *Node) applySome() (left bool) {
 // changeOf returns the key of the change whose record is r.
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
-// take removes the first received records, at most maxApplied. It returns the changes of those records that change
-// something here. The result left is true if received records remain. The caller holds making.
+// The method take removes the first received records, at most maxApplied. It returns the changes of those records that
+// change something here. The result left is true if received records remain. The caller holds making.
 func (c *changes) take() (todo []Change, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,7 +228,7 @@ func (c *changes) take() (todo []Change, left bool) {
 		c.known[key] = r
 		lost := r.Rev == 0
 		if w := c.waiting[key]; w != nil && lost {
-			w.base = -1 // of no record, so that redoAll makes it again
+			w.base = -1 // the revision of no record, so that redoAll makes the change again
 		}
 		if (r.Rev > known.Rev || lost) && r.Value != known.Value {
 			todo = append(todo, Change{Key: key, Value: r.Value})
@@ -320,7 +321,7 @@ func (c *changes) forget() (out []Record) {
 	return out
 }
 
-// expire removes the known changes whose records have ended at the time at of the store's clock.
+// expire removes the known changes whose records have ended. The parameter at is the time by the store's clock.
 func (c *changes) expire(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

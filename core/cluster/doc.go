@@ -1,5 +1,5 @@
-// Package cluster lets several gateways, the nodes, share what they have learnt over a [Store]: the breakers of proxies
-// that fail for all nodes, the probes of these breakers, bans, suspect targets, and changes by the API.
+// Package cluster lets several gateways, the nodes, share data over a [Store]: the breakers of proxies that fail for
+// all nodes, the probes of these breakers, bans, suspect targets, and changes by the API.
 //
 // # No request waits
 //

@@ -34,7 +34,7 @@ type inbox struct {
 type transition struct {
 	proxy string
 	core.Transition
-	fence int64     // of the lease of the probe that caused it; 0 if there was none
+	fence int64     // of the probe's lease, if a probe with a lease caused the transition; otherwise 0
 	at    time.Time // of this node's clock
 }
 
@@ -55,7 +55,7 @@ type gate struct {
 
 func (g *gate) drop() { *g = gate{} }
 
-// setAlone records that the node is alone, or is not, since the time at.
+// setAlone records whether the node is alone. The parameter at is the time at which this began.
 func (i *inbox) setAlone(alone bool, at time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -185,7 +185,7 @@ func (n *Node) Reset(ctx context.Context, proxy string) {
 	}
 }
 
-// Banned reports that the proxy is banned for a host ("" for all hosts) until the time until. If that time is not in
+// Banned reports that the proxy is banned for a host ("" for all hosts) until the given time. If this time is not in
 // the future, the ban has ended.
 func (n *Node) Banned(proxy, host string, until time.Time) {
 	b := &n.inbox

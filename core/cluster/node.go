@@ -53,7 +53,8 @@ func keyOf(parts ...string) string { return strings.Join(parts, separator) }
 // Local is the gateway of a node. A proxy has a key, which is the same on all nodes; the parameter proxy is this key.
 // The methods of Local return soon. They may call the methods of Node that report something, but not Node.Step.
 type Local interface {
-	// View returns the gateway's own observations of a proxy; ok is false if it does not have the proxy.
+	// View returns the gateway's own observations of a proxy. The result ok is false if the gateway does not have the
+	// proxy.
 	View(proxy string) (v View, ok bool)
 	// Why returns the evidence against a proxy in words; "" if there is none.
 	Why(proxy string) string
@@ -212,8 +213,8 @@ type beat struct {
 	Load
 }
 
-// pending is an operation of an exchange. done is called with the operation's result, and failed if the exchange
-// failed. Both may be nil. They are called with Node.mu held.
+// pending is an operation of an exchange. The function done is called with the operation's result. If the exchange
+// fails, the function failed is called instead. Both may be nil. They are called with Node.mu held.
 type pending struct {
 	op     Op
 	done   func(result int64)
@@ -278,8 +279,8 @@ func (n *Node) notify() {
 	}
 }
 
-// Step makes one exchange. It returns the time until the next one as wait. If interruptible is set, the next exchange
-// may begin earlier, when the node has something to send.
+// Step makes one exchange. The result wait is the time until the next exchange. If the result interruptible is set, the
+// next exchange may begin earlier, when the node has something to send.
 func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool) {
 	batch, ops := n.prepare()
 	sent := n.cfg.Now()
@@ -381,7 +382,8 @@ func (n *Node) endWaits() {
 	n.waiters = nil
 }
 
-// absorb evaluates the reply of an exchange that began at the time sent. It returns the time until the next one.
+// absorb evaluates the reply of an exchange. The parameter sent is the time at which the exchange began. The result is
+// the time until the next exchange.
 func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -467,8 +469,8 @@ func (n *Node) pollTime() time.Duration {
 	return min(max(time.Duration(len(n.nodes))*1500*time.Microsecond, idleExchange), longestIdle)
 }
 
-// receive takes over a record of the store. The time previous is that of the store's clock at the previous exchange.
-// The caller holds mu.
+// receive takes over a record of the store. The parameter previous is the time of the store's clock at the previous
+// exchange. The caller holds mu.
 func (n *Node) receive(r *Record, previous time.Time) {
 	n.offers.received(r)
 	parts := strings.Split(r.Key, separator)
@@ -509,8 +511,8 @@ func (n *Node) receiveNode(id string, r *Record) {
 }
 
 // offer makes this node write again the records that the store has lost. Other nodes write the same record with the
-// same time, so the store keeps the one that it gets first. What is left from an earlier loss is still offered. The
-// caller holds mu.
+// same time, so the store keeps the record that it gets first. Records that are left from an earlier loss are still
+// offered. The caller holds mu.
 func (n *Node) offer() {
 	for _, r := range n.bans {
 		n.offers.add(r)

@@ -51,15 +51,16 @@ func (o *offers) sort(node string) {
 	}
 }
 
-// received takes a record r of the store. It removes the offered record with the same key, unless that record is later.
+// The method received takes a record r of the store. If r is not older than the offered record with the same key, it
+// removes the offered record.
 func (o *offers) received(r *Record) {
 	if own, held := o.records[r.Key]; held && !own.At.After(r.At) {
 		delete(o.records, r.Key)
 	}
 }
 
-// send adds operations for the first records to ops: at most maxOffers, and none if ops has maxOps operations. The time
-// at is by the store's clock.
+// send adds operations for the first records to ops: at most maxOffers, and none if ops has maxOps operations. The
+// parameter at is the time by the store's clock.
 func (o *offers) send(ops []pending, at time.Time) []pending {
 	last := min(len(ops)+maxOffers, maxOps)
 	o.order = slices.DeleteFunc(o.order, func(key string) bool {

@@ -21,7 +21,7 @@ type Kind uint8
 // The kinds of operations.
 const (
 	// Put writes the record of an event, unless the store has the same record, or a record of a later event with the
-	// same key. The event happened the time Age ago or, if At is set, at the time At of the store's clock.
+	// same key. The event happened Op.Age ago or, if Op.At is set, at the time Op.At of the store's clock.
 	Put Kind = iota + 1
 	// Swap writes a record if the revision of the record with the same key is Rev. Rev is 0 if there must be no such
 	// record.
