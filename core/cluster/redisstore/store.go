@@ -27,8 +27,8 @@ import (
 //go:embed exchange.lua
 var script string
 
-// CheckURL returns an error if s is not a valid URL of a store. The error quotes no password: of s it has at most the
-// name of a file or of an unknown parameter, which it leaves out if the name may be a part of a password.
+// CheckURL returns an error if s is not a valid URL of a store. The error quotes no password. It quotes at most the
+// name of a file or of an unknown parameter, unless that name may be a part of a password.
 func CheckURL(s string) error {
 	_, err := options(s)
 	return err
@@ -114,8 +114,8 @@ func checkParameters(query string) error {
 	return nil
 }
 
-// setTLS sets the certificate authority and the client certificate from the files that the parameters q of a URL
-// name. The configuration c is nil if the scheme of the URL is not one for TLS.
+// setTLS sets the certificate authority and the client certificate. It reads them from the files that are named in the
+// parameters q of a URL. The configuration c is nil if the scheme of the URL is not one for TLS.
 func setTLS(c *tls.Config, q url.Values) error {
 	ca, cert, key := q.Get("ca"), q.Get("cert"), q.Get("key")
 	if c == nil {
@@ -162,8 +162,8 @@ type Store struct {
 }
 
 // New returns the store of the cluster with the given name. All its keys begin with whirlpool:{NAME}, so that a Redis
-// Cluster keeps them in one slot. New returns the errors of CheckURL. dialTimeout limits the time in which a
-// connection is made.
+// Cluster keeps them in one slot. New returns the errors of CheckURL. The parameter dialTimeout is the longest time in
+// which a connection is made.
 func New(url, name string, dialTimeout time.Duration) (*Store, error) {
 	o, err := options(url)
 	if err != nil {
