@@ -49,7 +49,7 @@ func (l Limit) Check() (field, msg string) {
 // minRate is the smallest rate: about one attempt a day.
 const minRate = 0.00001
 
-// Or returns l with each limit that is 0 replaced by that of other.
+// Or returns the limits of l. Each limit that is 0 in l is taken from the parameter other.
 func (l Limit) Or(other Limit) Limit {
 	if l.MaxInFlight == 0 {
 		l.MaxInFlight = other.MaxInFlight
@@ -125,7 +125,7 @@ type State struct {
 	Spent bool // the bytes of the day are spent
 }
 
-// later combines the states s and o of two limits. Until of the result is the later of the two times.
+// The result combines the states of two limits. Its field Until has the later of the two times.
 func (s State) later(o State) State {
 	if o.Until.After(s.Until) {
 		s.Until = o.Until
@@ -145,7 +145,7 @@ func (u *Usage) Check(now time.Time) (s State, ok bool) {
 	return u.check(now)
 }
 
-// check is Check. The caller holds mu.
+// check implements Check. The caller holds mu.
 func (u *Usage) check(now time.Time) (s State, ok bool) {
 	ok = true
 	if l := u.limit.MaxInFlight; l > 0 && u.inFlight >= l {
@@ -171,8 +171,8 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 // rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
-// take counts the beginning of an attempt if Check admits the attempt. The caller must call cancel or leave of the
-// result t.
+// The method take counts the beginning of an attempt if Check admits the attempt. The caller must call the method
+// cancel or the method leave of the result t.
 func (u *Usage) take(now time.Time) (t taken, ok bool) {
 	if u == nil {
 		return taken{}, true
@@ -193,14 +193,14 @@ func (u *Usage) take(now time.Time) (t taken, ok bool) {
 	return t, true
 }
 
-// taken records what one attempt uses of one Usage: one attempt in flight, and a reservation of each limiter. The
-// zero value stands for an attempt that uses nothing.
+// A value of the type taken records what one attempt uses of one Usage: one attempt in flight, and a reservation of
+// each limiter. The zero value stands for an attempt that uses nothing.
 type taken struct {
 	usage          *Usage
 	rate, interval *rate.Reservation
 }
 
-// cancel undoes take. now must be the time that take was called with.
+// cancel undoes a call of take. The parameter now must be that of the call.
 func (t *taken) cancel(now time.Time) {
 	if t.usage == nil {
 		return
@@ -230,7 +230,7 @@ func (u *Usage) Today(now time.Time) int64 {
 	return u.today(now)
 }
 
-// today is Today. The caller holds mu.
+// today implements Today. The caller holds mu.
 func (u *Usage) today(now time.Time) int64 {
 	total := u.bytes.Bytes()
 	if day := dayOf(now); day != u.day {
@@ -263,14 +263,14 @@ func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
 func dayBegin(day int64) time.Time { return time.Unix(day*secondsPerDay, 0) }
 
-// Share records what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an
+// A Share records what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an
 // attempt that uses nothing.
 type Share struct {
 	proxy, pair taken
 }
 
-// Take counts the beginning of an attempt at a proxy and at a pair if both admit the attempt. proxy and pair may be
-// nil.
+// Take counts the beginning of an attempt at a proxy and at a pair if both admit the attempt. The parameters proxy and
+// pair may be nil.
 func Take(proxy, pair *Usage, now time.Time) (h Share, ok bool) {
 	if h.proxy, ok = proxy.take(now); !ok {
 		return Share{}, false
@@ -282,7 +282,7 @@ func Take(proxy, pair *Usage, now time.Time) (h Share, ok bool) {
 	return h, true
 }
 
-// Cancel undoes Take. now must be the time that Take was called with.
+// Cancel undoes a call of Take. The parameter now must be that of the call.
 func (h *Share) Cancel(now time.Time) {
 	h.proxy.cancel(now)
 	h.pair.cancel(now)
@@ -308,7 +308,7 @@ func (h *Share) Meter() *traffic.Meter {
 }
 
 // Check reports whether a proxy and a pair both admit an attempt at the time now. If ok is false, the result s is the
-// reason. proxy and pair may be nil.
+// reason. The parameters proxy and pair may be nil.
 func Check(proxy, pair *Usage, now time.Time) (s State, ok bool) {
 	s, ok = proxy.Check(now)
 	if of, admits := pair.Check(now); !admits {

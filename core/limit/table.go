@@ -152,8 +152,8 @@ func (p *Pairs) Limited() bool { return p.table != nil }
 // Empty reports whether no pair has a limit.
 func (t *Table) Empty() bool { return t.entries.Load() == nil }
 
-// Of returns the pairs of a host. host is in lower case and without port; hash is the core.Hash53 of host. Of takes
-// no lock.
+// Of returns the pairs of a host. The parameter host is in lower case and without port, and hash is the core.Hash53 of
+// host. Of takes no lock.
 func (t *Table) Of(host string, hash uint64) Pairs {
 	entries := t.entries.Load()
 	if entries == nil {
@@ -172,8 +172,8 @@ func (t *Table) Has(host string) bool {
 	return p.Limited()
 }
 
-// Usage returns the usage of the pair with a proxy; nil if the table has no usage of this pair. proxy is the
-// core.Hash53 of the proxy's id.
+// Usage returns the usage of the pair with a proxy; nil if the table has no usage of this pair. The parameter proxy is
+// the core.Hash53 of the proxy's id.
 func (p *Pairs) Usage(proxy uint64) *Usage {
 	if p.table == nil {
 		return nil
@@ -187,7 +187,7 @@ func (p *Pairs) Usage(proxy uint64) *Usage {
 }
 
 // Begin is like Usage, but it is called when an attempt of the pair is about to begin. If the table has no usage of
-// the pair, Begin creates it. id is the proxy's id.
+// the pair, Begin creates it. The parameter id is the proxy's id.
 func (p *Pairs) Begin(proxy uint64, id string, now time.Time) *Usage {
 	t := p.table
 	if t == nil {
