@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the AssemblyScript compiler that package-lock.json names, so everyone
-# gets the same bytes; installs it beside this script when it is not there.
+# Runs the AssemblyScript compiler that package-lock.json names, so that everyone
+# gets the same bytes. If it is missing, the script installs it in its own folder.
 set -euo pipefail
 sdk=$(cd "$(dirname "$0")" && pwd)
 command -v npm >/dev/null || { echo "this needs node 20 or later, and npm" >&2; exit 1; }

@@ -1,8 +1,8 @@
 /** The hashes of the contract, and random numbers. */
 
 /**
- * Returns the 53-bit hash of a text: idHash is that of a proxy's id, hostHash that of a host (in lower
- * case, without the port), regionHash that of a region (in lower case). The hash is FNV-1a with
+ * Returns the 53-bit hash of a text: idHash is the hash of a proxy's id, hostHash of a host (in lower
+ * case, without the port), regionHash of a region (in lower case). The hash is FNV-1a with
  * the finalizer of MurmurHash3.
  */
 export function hash53(text: string): f64 {

@@ -118,8 +118,8 @@ export class Settings {
   }
 
   /**
-   * Refuses the setting at index i. why completes the error, for example "it must be 0 to 1". configure must
-   * return the result.
+   * Refuses the setting at index i. The text why completes the error, for example "it must be 0 to 1". The
+   * function configure must return the result.
    */
   refuse(i: i32, why: string): i32 {
     say("the setting " + this.key(i) + ' is "' + this.value(i) + '"; ' + why);
@@ -173,8 +173,8 @@ export enum Level { DEBUG, INFO, WARN, ERROR }
 
 /**
  * Writes a log line. The host keeps the last 100 lines of a plugin, and at most 20 lines a second. If the
- * call fails, its error contains the last line of level ERROR. If it fails by a throw or an assertion, its
- * error contains that message with file and line instead.
+ * call fails, its error contains the last line of level ERROR. If it fails by a throw or an assertion, the
+ * error contains the message of the throw or assertion instead, with file and line.
  */
 export function log(level: Level, text: string): void {
   const at = utf8(text);
@@ -219,7 +219,7 @@ export function judgeWants(text: string): usize {
 }
 
 /**
- * Returns the header fields of a response that judge_wants names: request.fieldCount pairs. Names are in
+ * Returns those header fields of a response that judge_wants names: request.fieldCount pairs. Names are in
  * lower case.
  */
 export function responseFields(request: JudgeRequest): Settings {

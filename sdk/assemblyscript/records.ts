@@ -2,8 +2,8 @@
 // rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that an f64 holds them
 // exactly. Counts are whole numbers.
 //
-// They lie in memory as the host has laid them out, and are the host's: keep
-// none past the call. (None is made with new.)
+// The host writes the records to the memory and owns them: keep no record
+// after the call, and make none with new.
 
 /** The request for which a scorer ranks the candidates. */
 @unmanaged
@@ -20,7 +20,7 @@ export class RankRequest {
   seed: f64;
   /** Hash of the target's host; see hash53. */
   hostHash: f64;
-  /** Hash of the wanted region. Without one, in a retry: of the region of the proxy that failed; otherwise 0. */
+  /** Hash of the wanted region. If there is none: of the region of the failed proxy in a retry, otherwise 0. */
   regionHash: f64;
   /** Number of proxies in the pool, including those that are no candidates. */
   poolSize: f64;
@@ -42,8 +42,8 @@ export class Candidate {
   /** Exponentially weighted mean latency in seconds (alpha 0.1). */
   latencyEWMA: f64;
   /**
-   * (latencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a
-   * latency 0.5 if it has no attempts, 1 if none succeeded, else 0.
+   * (latencyMean + 10 ms) / (the largest latencyMean of all candidates + 10 ms). If latencyMean
+   * is 0: 0.5 without attempts, 1 if none of the attempts succeeded, otherwise 0.
    */
   normalizedLatency: f64;
   /** Number of attempts in flight through the proxy. */
@@ -99,7 +99,7 @@ export class BackoffRequest {
   maxAttempts: f64;
   /** As RankRequest.hostHash. */
   hostHash: f64;
-  /** Hash of the id hash of the id of the proxy that failed last. */
+  /** Hash of the id of the proxy that failed last. */
   idHash: f64;
   /** Seconds since the Unix epoch. */
   now: f64;
@@ -148,10 +148,10 @@ export class JudgeRequest {
   encoded: f64;
   /** 1 if the body's beginning is the whole body. */
   whole: f64;
-  /** Of the first pair: the header fields that judge_wants names. */
+  /** Address of the first pair; the pairs are the header fields that judge_wants names. */
   fields: usize;
   fieldCount: i32;
-  /** Of the body's beginning. */
+  /** Address of the body's beginning. */
   body: usize;
   bodyLength: i32;
 }
@@ -189,7 +189,7 @@ export class Pair {
   keyLength: u32;
   value: usize;
   valueLength: u32;
-  /** The value as a number (true is 1, false 0); NaN if it is none. */
+  /** The value as a number (true is 1, false 0); NaN if it is no number. */
   number: f64;
 }
 
@@ -206,7 +206,7 @@ export class Proxy {
   idLength: u32;
   region: usize;
   regionLength: u32;
-  /** Of the first pair, sorted by key. */
+  /** Address of the first pair of the metadata, which is sorted by key. */
   metadata: usize;
   metadataCount: u32;
 }

@@ -42,8 +42,8 @@ typedef struct {
   double turn;        /* a number that increases by one with each first attempt */
   double seed;        /* 53 random bits, new in each call; see wp_uniform */
   double host_hash;   /* hash of the target's host; see wp_hash53 */
-  double region_hash; /* hash of the wanted region; 0 without one */
-  double pool_size;   /* number of proxies in the pool, candidates or not */
+  double region_hash; /* hash of the wanted region; without one see sdk/ABI.md */
+  double pool_size;   /* number of proxies in the pool, also those that are no candidates */
   double idempotent;  /* 1 if the request may be repeated */
   double connect;     /* 1 if the request is a CONNECT */
 } wp_rank_request;
@@ -54,9 +54,9 @@ typedef struct {
   double samples;              /* number of attempts that success_rate is computed from */
   double latency_mean;         /* mean of the last 100 attempts, s */
   double latency_ewma;         /* exponentially weighted mean, s (alpha 0.1) */
-  double normalized_latency;   /* (latency_mean + 10 ms) / (the largest among the
-                                  candidates + 10 ms); without a latency 0.5 if it
-                                  has no attempts, 1 if none succeeded, else 0 */
+  double normalized_latency;   /* (latency_mean + 10 ms) / (the largest latency_mean of all
+                                  candidates + 10 ms); if latency_mean is 0: 0.5 without
+                                  attempts, 1 if none has succeeded, else 0 */
   double in_flight;            /* attempts in flight through the proxy */
   double weight;               /* configured, > 0, default 1 */
   double cost;                 /* configured, >= 0, default 0 */
@@ -109,7 +109,7 @@ typedef struct {
   uint32_t key_length;
   const char *value;
   uint32_t value_length;
-  double number; /* the value as a number (true is 1, false 0); NaN if it is none */
+  double number; /* the value as a number (true is 1, false 0); NaN if it is no number */
 } wp_pair;
 
 /* A response of a target, for a judge. Header fields are those that judge_wants names, in
@@ -202,8 +202,8 @@ WP_EXPORT(judge_wants) const char *judge_wants(void);
 WP_EXPORT(_initialize) void _initialize(void);
 
 /* Optional: receives the settings of [plugins.NAME.config], sorted by key. A setting in a
- * nested table has the key TABLE.KEY. It returns 0, or to refuse a setting the result of
- * wp_refuse. Without configure the plugin has no settings, and the host refuses any. */
+ * nested table has the key TABLE.KEY. configure returns 0. To refuse a setting, it returns the
+ * result of wp_refuse. A plugin without configure has no settings, and the host refuses any. */
 WP_EXPORT(configure) int32_t configure(const wp_pair *settings, int32_t count);
 
 /* Optional: receives the proxies of the pool, before the first call and before the next call
@@ -348,7 +348,7 @@ static inline void wp_gauge(const char *name, double value) { wp_metric(1, name,
 /* Ends the call with an error if the condition is false. */
 #define wp_assert(condition) ((condition) ? (void)0 : wp_panic(#condition " does not hold"))
 
-/* Refuses a setting. why completes the error, for example "it must be 0 to 1". configure
+/* Refuses a setting. The text why completes the error, for example "it must be 0 to 1". configure
  * must return the result of wp_refuse. */
 static inline int32_t wp_refuse(const wp_pair *setting, const char *why) {
   wp_say("the setting ");
@@ -373,9 +373,9 @@ static inline double wp_mix53(uint64_t h) {
   return (double)((h ^ h >> 33) >> 11);
 }
 
-/* Returns the 53-bit hash of a text: id_hash is that of a proxy's id, host_hash that of a host
- * (in lower case, without the port), region_hash that of a region. The hash is FNV-1a with the
- * finalizer of MurmurHash3. */
+/* Returns the 53-bit hash of a text: id_hash is the hash of a proxy's id, host_hash of a host
+ * (in lower case, without the port), region_hash of a region (in lower case). The hash is FNV-1a
+ * with the finalizer of MurmurHash3. */
 static inline double wp_hash53(const char *text, uint32_t length) {
   uint64_t h = 0xcbf29ce484222325;
   for (uint32_t i = 0; i < length; i++) h = (h ^ (uint8_t)text[i]) * 0x100000001b3;

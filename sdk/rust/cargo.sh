@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs cargo from a Rust toolchain that can build plugins: $RUSTC's, the one in
-# PATH (rustup's, say), or Debian's; the first that has the library of
-# wasm32-unknown-unknown.
+# Runs cargo from a Rust toolchain that can build plugins: that of $RUSTC, that in the
+# PATH (such as rustup's), or Debian's. It uses the first of these that has the library
+# of wasm32-unknown-unknown.
 set -euo pipefail
 for rustc in "${RUSTC:-rustc}" /usr/bin/rustc; do
   rustc=$(command -v "$rustc") || continue

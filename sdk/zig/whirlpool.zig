@@ -31,8 +31,8 @@ pub const RankRequest = extern struct {
     turn: f64 = 0, // a number that increases by one with each first attempt
     seed: f64 = 0, // 53 random bits, new in each call; see uniform
     host_hash: f64 = 0, // hash of the target's host; see hash
-    region_hash: f64 = 0, // hash of the wanted region; 0 without one
-    pool_size: f64 = 0, // number of proxies in the pool, candidates or not
+    region_hash: f64 = 0, // hash of the wanted region; without one see sdk/ABI.md
+    pool_size: f64 = 0, // number of proxies in the pool, also those that are no candidates
     idempotent: f64 = 0, // 1 if the request may be repeated
     connect: f64 = 0, // 1 if the request is a CONNECT
 };
@@ -111,7 +111,7 @@ pub const Text = extern struct {
 pub const Pair = extern struct {
     key: Text,
     value: Text,
-    number: f64 = std.math.nan(f64), // the value as a number (true is 1, false 0); NaN if it is none
+    number: f64 = std.math.nan(f64), // the value as a number (true is 1, false 0); NaN if it is no number
 
     /// Refuses a setting: `return setting.refuse("it must be 0 to 1")`.
     pub fn refuse(p: *const Pair, why: []const u8) bool {
@@ -357,8 +357,8 @@ fn mix(x: u64) f64 {
     return @floatFromInt((h ^ h >> 33) >> 11);
 }
 
-/// Returns the 53-bit hash of a text: id_hash is that of a proxy's id, host_hash that of a host (in
-/// lower case, without the port), region_hash that of a region. The hash is FNV-1a with the
+/// Returns the 53-bit hash of a text: id_hash is the hash of a proxy's id, host_hash of a host (in
+/// lower case, without the port), region_hash of a region (in lower case). The hash is FNV-1a with the
 /// finalizer of MurmurHash3.
 pub fn hash(text: []const u8) f64 {
     var h: u64 = 0xcbf29ce484222325;

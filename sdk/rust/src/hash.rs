@@ -6,9 +6,9 @@ fn mix53(mut h: u64) -> f64 {
     ((h ^ h >> 33) >> 11) as f64
 }
 
-/// Returns the 53-bit hash of a text: `id_hash` is that of a proxy's id, `host_hash` that of a host
-/// (in lower case, without the port), `region_hash` that of a region. The hash is FNV-1a with the
-/// finalizer of MurmurHash3.
+/// Returns the 53-bit hash of a text: `id_hash` is the hash of a proxy's id, `host_hash` of a host
+/// (in lower case, without the port), `region_hash` of a region (in lower case). The hash is FNV-1a
+/// with the finalizer of MurmurHash3.
 pub fn hash53(text: &str) -> f64 {
     mix53(text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3)))
 }

@@ -65,8 +65,8 @@ pub trait Judge {
     fn judge(&mut self, response: &Response) -> Ruling;
 }
 
-/// The optional function `judge_wants`: for a judge that needs header fields or the body, or rules
-/// on some statuses only.
+/// The optional function `judge_wants`: for a judge that needs header fields or the body, or that
+/// rules only on some statuses.
 pub trait Wants {
     /// Returns the parts of a response that the judge gets. The text ends with a zero byte and has
     /// a line for each part: `body 8192` (number of bytes of the body's beginning, at most 8192) or

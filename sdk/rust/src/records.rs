@@ -30,8 +30,8 @@ record! {
         seed,
         /// Hash of the target's host; see [`hash53`](crate::hash53).
         host_hash,
-        /// Hash of the wanted region. Without one, in a retry: of the region of the proxy that
-        /// failed; otherwise 0.
+        /// Hash of the wanted region. If there is none: of the region of the failed proxy in a
+        /// retry, otherwise 0.
         region_hash,
         /// Number of proxies in the pool, including those that are no candidates.
         pool_size,
@@ -53,9 +53,9 @@ record! {
         latency_mean,
         /// Exponentially weighted mean latency in seconds (alpha 0.1).
         latency_ewma,
-        /// (`latency_mean` + 10 ms) / (the largest among the candidates +
-        /// 10 ms); without a latency 0.5 if it has no attempts, 1 if none
-        /// succeeded, else 0.
+        /// (`latency_mean` + 10 ms) / (the largest `latency_mean` of all candidates + 10 ms).
+        /// If `latency_mean` is 0: 0.5 without attempts, 1 if none of the attempts succeeded,
+        /// otherwise 0.
         normalized_latency,
         /// Number of attempts in flight through the proxy.
         in_flight,
@@ -111,7 +111,7 @@ record! {
         max_attempts,
         /// As [`RankRequest::host_hash`].
         host_hash,
-        /// Hash of the id hash of the id of the proxy that failed last.
+        /// Hash of the id of the proxy that failed last.
         id_hash,
         /// Seconds since the Unix epoch.
         now,
@@ -197,8 +197,8 @@ impl<'a> Text<'a> {
     }
 
     fn get(&self) -> &'a str {
-        // SAFETY: the host, or new, has written a text's address and length.
-        // One that is no UTF-8, which the contract rules out, reads as empty.
+        // SAFETY: the host, or new, has written the address and the length of a text.
+        // The contract requires UTF-8. Any other text reads as empty.
         str::from_utf8(unsafe { slice::from_raw_parts(self.at, self.length as usize) }).unwrap_or("")
     }
 }
@@ -213,7 +213,7 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// A pair for tests, its number read from the value as the host reads it.
+    /// A pair for tests. Its number is read from the value as the host reads it.
     pub fn new(key: &'a str, value: &'a str) -> Self {
         let number = match value {
             "true" => 1.0,
@@ -223,7 +223,7 @@ impl<'a> Pair<'a> {
         Pair { key: Text::new(key), value: Text::new(value), number }
     }
 
-    /// Its key. Keys of tables inside the settings are called `TABLE.KEY`.
+    /// Its key. A setting in a nested table has the key `TABLE.KEY`.
     pub fn key(&self) -> &'a str {
         self.key.get()
     }
@@ -233,7 +233,7 @@ impl<'a> Pair<'a> {
         self.value.get()
     }
 
-    /// Its value as a number (true is 1, false 0); NaN if it is none.
+    /// Its value as a number (true is 1, false 0); NaN if it is no number.
     pub fn number(&self) -> f64 {
         self.number
     }
@@ -249,18 +249,18 @@ impl<'a> Settings<'a> {
         Settings(pairs)
     }
 
-    /// The pair of that key.
+    /// The pair with the given key.
     pub fn get(&self, key: &str) -> Option<&'a Pair<'a>> {
         self.0.iter().find(|p| p.key() == key)
     }
 
-    /// The number set for `key`; `fallback` when there is none, NaN when it is
-    /// no number. NaN is in no range, so a check of the range refuses it.
+    /// The number that is set for `key`: `fallback` if the key is not set, and NaN if the value
+    /// is no number. NaN is in no range, so a check of the range refuses it.
     pub fn number(&self, key: &str, fallback: f64) -> f64 {
         self.get(key).map_or(fallback, |p| p.number())
     }
 
-    /// The text set for `key`.
+    /// The text that is set for `key`.
     pub fn text(&self, key: &str) -> Option<&'a str> {
         self.get(key).map(|p| p.value())
     }
@@ -325,7 +325,7 @@ impl<'a> Response<'a> {
     /// The header fields that `judge_wants` names, in the order of the response, with
     /// their names in lower case. A value that is no UTF-8 reads as empty.
     pub fn fields(&self) -> Settings<'a> {
-        // SAFETY: the host, or new, has written the address of so many pairs.
+        // SAFETY: the host, or new, has written the address of this number of pairs.
         Settings(unsafe { slice::from_raw_parts(self.fields, self.field_count as usize) })
     }
 
@@ -335,8 +335,8 @@ impl<'a> Response<'a> {
         unsafe { slice::from_raw_parts(self.body, self.body_length as usize) }
     }
 
-    /// Reports whether the beginning of the body has a text, which is in lower case.
-    /// The letters of the body may be of any case.
+    /// Reports whether the beginning of the body contains the text `lower`, which must be in
+    /// lower case. The letters of the body may be of any case.
     pub fn body_has(&self, lower: &str) -> bool {
         let wanted = lower.as_bytes();
         wanted.is_empty()
@@ -425,7 +425,7 @@ impl<'a> Proxy<'a> {
 
     /// Its metadata.
     pub fn metadata(&self) -> Settings<'a> {
-        // SAFETY: the host, or new, has written the address of so many pairs.
+        // SAFETY: the host, or new, has written the address of this number of pairs.
         Settings(unsafe { slice::from_raw_parts(self.metadata, self.metadata_count as usize) })
     }
 }
