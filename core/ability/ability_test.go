@@ -106,7 +106,7 @@ func TestTheFirstRefusalIsCompared(t *testing.T) {
 	}
 }
 
-// has relayed a response between them.
+// A proxy whose refusals have come for several targets cannot forward, unless it has relayed a response between them.
 func TestSeveralTargets(t *testing.T) {
 	var s Set
 	strike := func(target uint64, at time.Duration) {
