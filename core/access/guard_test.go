@@ -333,8 +333,9 @@ func TestEachFailedLoginCostsAHash(t *testing.T) {
 	require.Zero(t, hashed)
 }
 
-// An unknown name is compared with the hash of a user, which depends on the name. The costs of different hashes
-// therefore do not show which names exist, and a second login with a user's password is not faster than the first.
+// The password of an unknown name is compared with the hash of a user. The unknown name determines this user, so the
+// costs of different hashes do not show which names exist. A second login with a user's password is not faster than the
+// first.
 func TestHashesOfUnknownNames(t *testing.T) {
 	users := NewUsers([]User{{Name: "ann", Password: bcryptOf(t, "x")}, {Name: "eve", Password: bcryptOf(t, "x")}}, nil)
 	numbers := make([]int, 2)
