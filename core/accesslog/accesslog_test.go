@@ -119,7 +119,8 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// A sample has all errors, and about the share of the other requests. Ids that follow one another are sampled evenly.
+// A sample has all errors, and about the configured share of the other requests. Ids that follow one another are
+// sampled evenly.
 func TestSamples(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		percent := rapid.SampledFrom([]string{"0.5%", "1%", "10%", "50%", "99%", "100%"}).Draw(t, "share")
