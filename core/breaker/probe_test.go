@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// probing returns a breaker with a probe that has just begun, and its clock.
+// probing returns a breaker with a probe that has just begun, and the clock of the breaker.
 func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit,
 	now *time.Time) {
 	now = new(time.Unix(1000, 0))
