@@ -59,7 +59,7 @@ func TestSharedHostAndPort(t *testing.T) {
 				{"x b a c", map[string]string{"x": "h:1-4=1", "a": "h:1=1", "c": "h:1-3=4"}},
 				{"c x", map[string]string{"c": "h:1-3=4", "x": "h:1-4=1"}},
 				{"", map[string]string{}},
-				{"y a", map[string]string{"y": "h:1-4=1", "a": "h:1=1"}}, // a new one takes the id of none that waits
+				{"y a", map[string]string{"y": "h:1-4=1", "a": "h:1=1"}}, // y does not take the ids of b and c
 				{"c b y", map[string]string{"c": "h:1-3=4", "y": "h:1-4=1"}},
 			} {
 				r.config.Proxies = sessions(strings.Fields(step.list)...)
