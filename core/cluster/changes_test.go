@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// manual returns a gateway whose node makes exchanges only by Step, and is a node of the cluster.
+// manual returns a gateway with a node of the cluster. The node makes exchanges only by Step.
 func manual(t *testing.T, store Store, name string, now func() time.Time) *gateway {
 	g := &gateway{
 		name: name, breakers: map[string]*watched{}, values: map[string]string{}, bans: map[string]time.Time{},
@@ -195,7 +195,7 @@ func TestExchangesGoOnDuringManyChanges(t *testing.T) {
 	require.Len(t, made, 10)
 }
 
-// What a node has of a thing that is gone is removed after a while.
+// A node removes its data about things that are gone after a while.
 func TestOldDataIsRemoved(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }
@@ -385,8 +385,8 @@ func TestALotIsLost(t *testing.T) {
 	}
 }
 
-// Of two records of a change, the one that is written again is that with the higher revision. If one of them is from
-// before an earlier loss, which has set its revision to 0, it is the later one.
+// If a node has two records of a change, it writes the record with the higher revision again. If one of them is from
+// before an earlier loss, which has set its revision to 0, the node writes the later one again.
 func TestLatestRecordIsWrittenAgain(t *testing.T) {
 	early, late := time.Unix(1e9, 0), time.Unix(1e9, 1e6)
 	for _, c := range []struct {
