@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A report of other gateways makes a target suspect, unless it serves this one. A success ends that.
+// A report of other gateways makes a target suspect, unless the target serves this gateway. A success ends this state.
 func TestSuspectElsewhere(t *testing.T) {
 	l := NewLedger(Config{})
 	served, dead := Target{Hash: 1, Name: "a:1"}, Target{Hash: 2 << 10, Name: "b:1"}

@@ -21,7 +21,7 @@ import (
 
 var kinds = map[fault]string{either: "either's", own: "proxy's own"}
 
-// rates returns numbers of requests per second for a pool of n proxies. With less than the first one, a
+// rates returns numbers of requests per second for a pool of n proxies. With fewer requests than the first number, a
 // proxy would not get failure_threshold attempts within the window.
 func rates(n int) []float64 { return []float64{max(1, float64(n)/8), 50, 10000} }
 
@@ -160,8 +160,8 @@ func TestADeadTargetOpensNothing(t *testing.T) {
 	}
 }
 
-// deadTarget returns the number of openings due to a dead target. good is the number of attempts at
-// other targets until the breaker of a proxy that dies later opened.
+// deadTarget returns the number of openings due to a dead target. Later, a proxy dies. The result good is the number of
+// its attempts at other targets until its breaker opened.
 func deadTarget(n, at, warm int, share float64, seed uint64) (openings, good int) {
 	p := newPool(n, rates(n)[seed%3], seed+100)
 	p.random = seed%2 == 0
@@ -241,9 +241,8 @@ func TestUniqueDeadNamesOpenNothing(t *testing.T) {
 	}
 }
 
-// uniqueNames returns a pool that has served, and a share of whose requests is for dead names from
-// now on. dies lets proxy 0 die and returns the number of its attempts at the other targets until its breaker
-// opens.
+// uniqueNames returns a pool that has served. From now on, the given share of its requests is for dead names. The
+// function dies lets proxy 0 die, and returns the number of its attempts at the other targets until its breaker opens.
 func uniqueNames(n int, share float64, seed uint64) (p *pool, dies func() int) {
 	p = newPool(n, rates(n)[seed%3], seed+100)
 	p.random = seed%2 == 0
@@ -279,8 +278,8 @@ func uniqueNames(n int, share float64, seed uint64) (p *pool, dies func() int) {
 	}
 }
 
-// If all requests are for dead names, everything fails (property f). That takes much longer than with
-// targets that have served: about 70 failures of each proxy.
+// If all requests are for dead names, everything fails (property f). The breakers open much later than with targets
+// that have served: after about 70 failures of each proxy.
 func TestOnlyDeadNames(t *testing.T) {
 	p, _ := uniqueNames(8, 1, 1)
 	p.mark()
@@ -338,8 +337,7 @@ func TestANewPoolSurvivesABurstOfDeadNames(t *testing.T) {
 }
 
 // A proxy dies while one target gets nearly all requests. Its breaker opens, although a ban by this
-// target would look the same. Without the second case of Book.limitBan it took 46 attempts (5 to
-// 282).
+// target would look the same. Without the third case of Book.limitBan, this took 46 attempts (5 to 282).
 func TestADeadProxyOfABusyTargetOpens(t *testing.T) {
 	var o outcome
 	for seed := range 30 {

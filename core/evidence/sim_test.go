@@ -351,8 +351,8 @@ func (p *pool) noise(share float64, kind fault) fault {
 	return none
 }
 
-// flow keeps n requests in flight for a period. took returns the duration of an attempt, so
-// attempts do not end in the order of their beginnings.
+// flow keeps n requests in flight for a period. The function took returns the duration of an attempt, so that attempts
+// do not end in the order in which they began.
 func (p *pool) flow(n int, period time.Duration, took func(target int, f fault) time.Duration) {
 	type running struct {
 		attempt
