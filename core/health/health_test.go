@@ -24,7 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// behaviour describes how a proxy responds: with a status, or with a cause if that is not 0.
+// behaviour describes how a proxy responds: with a status or, if the cause is not 0, with this cause.
 type behaviour struct {
 	absolute, tunnel int
 	absoluteCause    core.Cause
@@ -229,7 +229,7 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 	})
 }
 
-// A test of a proxy makes a check and changes nothing. Without a URL there is none.
+// A test of a proxy makes a check and changes nothing. Without a URL, there is no check.
 func TestATestChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refuses := behaviour{absoluteCause: verdict.ProxyUnreachable, tunnelCause: verdict.ProxyUnreachable}
