@@ -52,8 +52,7 @@ func TestTokensDoNotAllocate(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { g.Check(g.Append(b[:0], nil)) }))
 }
 
-// FuzzCheck: no value from outside counts as a token of this process, and a value that Append sends on stays
-// a valid list.
+// FuzzCheck: no value from outside counts as a token of this process, and a list that Append extends stays valid.
 func FuzzCheck(f *testing.F) {
 	g := New(rand.Uint64)
 	f.Add([]byte("00000000000000000000000000000000, 11111111111111111111111111111111"))
