@@ -159,8 +159,7 @@ func TestTrackerModel(t *testing.T) {
 	})
 }
 
-// search runs f while the connections of busy cannot be read, and ends the request of e
-// during it.
+// search runs f while the entries in busy cannot be read. Meanwhile it ends the request of the entry e.
 func search(e *Entry, busy []*Entry, f func()) {
 	for _, b := range busy {
 		b.mu.Lock()
