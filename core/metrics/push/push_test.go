@@ -78,7 +78,7 @@ func (s *source) push(r *run) []string {
 	return out.lines
 }
 
-// The growth of each metric since the last push is sent; the first one is the beginning.
+// The growth of each metric since the last push is sent. The first push sends nothing.
 func TestGrowth(t *testing.T) {
 	s, r := newSource(), &run{}
 	s.requests.WithLabelValues("http", "success").Add(5)
@@ -110,7 +110,7 @@ func TestGrowth(t *testing.T) {
 		"0.75 s have waited for this push")
 }
 
-// The series of a proxy begin at 0 (see named-proxies.md), also when it gets them again.
+// The series of a proxy begin at 0 (see named-proxies.md), also if the proxy has had series before.
 func TestSeriesThatComeAndGo(t *testing.T) {
 	s, r := newSource(), &run{}
 	s.push(r)
@@ -145,7 +145,7 @@ func listen(t *testing.T) (address string, next func() []byte) {
 	}
 }
 
-// pushOnce changes the metrics of s while a Pusher is on, and closes it, which pushes.
+// pushOnce changes metrics while a Pusher is on. Then it closes the Pusher, which pushes once more.
 func pushOnce(settings Settings) {
 	s := newSource()
 	p := New(s.Gather, slog.New(slog.DiscardHandler))
