@@ -71,8 +71,8 @@ func (d *disk) cut(r *rand.Rand) {
 	d.entries, d.synced = next, maps.Clone(next)
 }
 
-// torn returns the contents of a file after a power cut, if they were old at the last sync and new since:
-// some pages of each, or the new size with zeros.
+// torn returns the contents of a file after a power cut: some pages of the old contents and some of the new ones, or
+// the new size with zeros. The file had the old contents at its last sync, and the new ones at the power cut.
 func torn(r *rand.Rand, old, new []byte) []byte {
 	if string(old) == string(new) {
 		return old
