@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// at makes an attempt at a target through a proxy. It takes a millisecond.
+// The method at makes an attempt at a target through a proxy. The attempt takes a millisecond.
 func (r *rig) at(u *Upstream, target string, ok bool) {
 	lease, admitted := u.Acquire(r.now)
 	require.True(r.t, admitted)
@@ -180,8 +180,8 @@ func TestAResetRemovesAllEvidence(outer *testing.T) {
 	})
 }
 
-// A target of which only one proxy has failed twice is tried through another proxy next. Any attempt at the target ends
-// this.
+// If only one proxy was used for a target, and has failed there twice, the next attempt goes through another proxy. Any
+// attempt at the target ends this.
 func TestUncompared(t *testing.T) {
 	const target = "target.test:80"
 	for name, x := range map[string]struct {
@@ -223,7 +223,7 @@ func TestUncompared(t *testing.T) {
 }
 
 // refuse makes a target refuse bad and serve good, as it does other targets. The result is the end of the time for
-// which bad is avoided for the target; 0 if it is not.
+// which bad is avoided for the target; 0 if bad is not avoided.
 func (r *rig) refuse(bad, good *Upstream, target string) time.Duration {
 	r.at(bad, target, false)
 	for range 20 {

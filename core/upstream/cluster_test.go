@@ -46,7 +46,7 @@ func TestObserved(t *testing.T) {
 	}
 }
 
-// A gate costs the attempts through a proxy with a closed breaker nothing.
+// With a gate, an attempt through a proxy with a closed breaker still allocates nothing.
 func TestAllocWithAGate(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, Gate: noGate{}, OnFailure: func(*Upstream) {}})
 	require.NoError(t, p.Apply([]Spec{{ID: "a", Address: Address{Scheme: HTTP, Host: "a:1"}, Weight: 1}}))

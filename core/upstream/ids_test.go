@@ -9,7 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// A pool that names its proxies itself gives each the id that it had, and gives no id of a proxy that the API added.
+// If the pool gives ids to proxies, each proxy keeps the id that it had. No proxy gets the id of a proxy that the API
+// added.
 func TestReconfigureKeepsIDs(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	api := specs(t, "http://api@h:1")
