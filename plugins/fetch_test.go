@@ -88,7 +88,7 @@ func (f *fetching) fetch(_ context.Context, from source.Source) (*source.Module,
 	return m, from.Verify(m)
 }
 
-// inFetching runs test in virtual time.
+// inFetching runs the function test in virtual time.
 func inFetching(t *testing.T, test func(f *fetching)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -142,7 +142,7 @@ func from(s source.Source) map[string]plugins.Spec {
 	return map[string]plugins.Spec{"mine": {Source: s}}
 }
 
-// pinned returns a spec for exactly one module, mutable a spec for any module.
+// pinned returns a spec for exactly one module. The variable mutable has a spec for any module.
 func pinned(code []byte) map[string]plugins.Spec {
 	return from(source.Source{URL: "https://a.test/m?token=secret", SHA256: sumOf(code)})
 }

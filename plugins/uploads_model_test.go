@@ -36,8 +36,8 @@ func (m made) code() []byte {
 	return w.Scorer(w.Scores(m.answer)...).Bytes()
 }
 
-// named is the expected state of a name. The module of the table is used if there is one, otherwise the
-// upload. before is the module that a roll-back restores.
+// named is the expected state of a name. The module of the table is used if there is one, otherwise the upload. The
+// field before is the module that a roll-back restores.
 type named struct{ table, upload, before *made }
 
 // Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order. For each name, the

@@ -312,8 +312,8 @@ func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
-// slowly opens a registry. during runs a function that compiles a module, and calls meanwhile when the
-// compilation has begun.
+// slowly opens a registry. The returned function during calls what, a function that compiles a module. When the
+// compilation has begun, during calls the function meanwhile.
 func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func())) {
 	asked, goOn := make(chan struct{}), make(chan struct{})
 	var slow atomic.Bool // set while a version is made, during which the clock is read

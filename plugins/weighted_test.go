@@ -21,7 +21,7 @@ func (s seeded) Fill(q *core.RankRequest, to []core.Candidate) {
 	q.Seed = s.seed
 }
 
-// uniform is the function uniform of the built-ins in Go.
+// uniform does the same in Go as the function uniform of the built-ins.
 func uniform(seed float64, i int) float64 {
 	z := math.Float64bits(seed) + uint64(i+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
