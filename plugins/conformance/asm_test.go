@@ -67,8 +67,8 @@ func plugin(m *wt.Module) module {
 		wt.Const32(wt.RegionAt))
 }
 
-// scorer returns a scorer. code computes the f64 score of one candidate: local 1 is its row, local 3 the
-// number of candidates left, and local 4 is free.
+// scorer returns a scorer. The given code computes the f64 score of one candidate: local 1 is the candidate's row,
+// local 3 the number of candidates left, and local 4 is free.
 func scorer(code ...[]byte) module {
 	step := func(local byte, by int32) []byte {
 		return wt.Join(get(local), wt.Const32(by), ops(wt.I32Add), set(local))
@@ -84,12 +84,12 @@ func scorer(code ...[]byte) module {
 // success is code for the candidate's success rate.
 var success = wt.Join(get(1), load(wt.F64Load, 0))
 
-// backoff returns a backoff whose wait code computes. Local 0 is the request, and local 1 is free.
+// backoff returns a backoff. The given code computes the wait. Local 0 is the request, and local 1 is free.
 func backoff(code ...[]byte) module {
 	return plugin(wt.Backoff()).with("backoff", "i>F", code...)
 }
 
-// judge returns a judge whose ruling code writes. Local 0 is the request, and local 1 the ruling.
+// judge returns a judge. The given code writes the ruling. Local 0 is the request, and local 1 the ruling.
 func judge(code ...[]byte) module {
 	return plugin(wt.Judge()).with("judge", "ii>i", get(1), wt.Join(code...), store(wt.F64Store, 0), wt.Const32(0))
 }
