@@ -44,9 +44,9 @@ func (s summary) String() string {
 	return fmt.Sprintf("%.4f +- %.4f, from %.4f to %.4f", s.mean, s.stderr, s.least, s.most)
 }
 
-// besideOracle plays a scenario with a scorer and with the oracle, with each seed. ofOracle is the share of the
-// oracle's successes. largest is the largest share of a proxy, relative to the mean. first is the first
-// proxy's share, relative to the share that the oracle gives it.
+// besideOracle plays a scenario with a scorer and with the oracle, with each seed. The result ofOracle is the scorer's
+// number of successes as a share of the oracle's. The result largest is the largest share of a proxy, relative to the
+// mean. The result first is the first proxy's share, relative to the share that the oracle gives this proxy.
 func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, first summary) {
 	var a, b, c []float64
 	m, err := host().Load(builtIn(scorer).Code, nil)
