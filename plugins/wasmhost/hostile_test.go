@@ -527,8 +527,8 @@ func TestHostileDeclarations(t *testing.T) {
 	}
 }
 
-// reserveLater returns a scorer. Its reserve returns a valid address in the first call of score, and in later
-// calls the value that later leaves on the stack.
+// reserveLater returns a scorer. Its export reserve returns a valid address in the first call of score. In later calls,
+// it returns the value that the code of the parameter later leaves on the stack.
 func reserveLater(later ...byte) *w.Module {
 	m := w.Scorer(w.Scores(1)...)
 	m.Globals = []w.Global{{Type: w.I32, Init: w.Const32(0)}}

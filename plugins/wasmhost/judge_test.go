@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// wanting adds a judge_wants that returns text to a judge.
+// wanting adds the export judge_wants to a judge. The export returns the given text.
 func wanting(m *w.Module, text string) *w.Module {
 	const at = 64
 	m.Data = append(m.Data, w.Data{Offset: at, Bytes: append([]byte(text), 0)})

@@ -27,7 +27,7 @@ func TestCoreAndABIHaveTheSameRecords(t *testing.T) {
 	}
 }
 
-// The judge's request in core has the layout of the first part of that in sdk/abi.
+// The judge's request in core has the same layout as the first part of the judge's request in sdk/abi.
 func TestTheRequestOfAJudge(t *testing.T) {
 	a, b := reflect.TypeOf(core.JudgeRequest{}), reflect.TypeOf(abi.JudgeRequest{})
 	require.Equal(t, a.NumField()+4, b.NumField())
