@@ -78,7 +78,7 @@ func (s *source) push(r *run) []string {
 	return out.lines
 }
 
-// The growth of each metric since the last push is sent. The first push sends nothing.
+// The growth of each counter since the last push is sent. The first push sends no growth.
 func TestGrowth(t *testing.T) {
 	s, r := newSource(), &run{}
 	s.requests.WithLabelValues("http", "success").Add(5)
