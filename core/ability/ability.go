@@ -134,7 +134,7 @@ type Set struct {
 	limited *atomic.Bool // set when an ability is found to be missing; may be nil
 }
 
-// record holds the observations behind the state of an ability.
+// The type record holds the observations behind the state of an ability.
 type record struct {
 	since    time.Duration          // when the state began
 	pause    time.Duration          // no comparison before this time: the last one got no response through the tunnel
@@ -302,7 +302,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	return compare
 }
 
-// strike counts a refusal. Refusals with different statuses are not counted together, because they are
+// The method strike counts a refusal. Refusals with different statuses are not counted together, because they are
 // probably responses of targets.
 func (r *record) strike(target uint64, status int) {
 	if Unsupported(status) {
