@@ -35,8 +35,8 @@ func ParseFilter(s string) (Filter, error) {
 	return Filter{errors: true, share: percent / 100}, nil
 }
 
-// admits reports whether the record r is logged. For a request without an error, the result depends only on the
-// request's id.
+// The method admits reports whether the record r is logged. For a request without an error, the result depends only on
+// the request's id.
 func (f Filter) admits(r *Record) bool {
 	if r.failed() {
 		return f.errors
