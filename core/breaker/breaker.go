@@ -349,7 +349,7 @@ func (b *Breaker) prune(now time.Time) {
 	}
 }
 
-// live returns the number of failures in the window, as of the last prune. The caller holds mu.
+// The method live returns the number of failures in the window, as of the last prune. The caller holds mu.
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
 // open opens the breaker for a time that grows with repeated trips. The caller holds mu.

@@ -19,7 +19,7 @@ type Gate interface {
 // SetGate sets the breaker's gate. It must be called before any other method.
 func (b *Breaker) SetGate(g Gate) { b.gate = g }
 
-// expired reports whether the time for the result of the probe has passed. The caller holds mu.
+// The method expired reports whether the time for the result of the probe has passed. The caller holds mu.
 func (b *Breaker) expired(now time.Time) bool { return !b.expires.IsZero() && !now.Before(b.expires) }
 
 // Open opens the breaker for the time d, because it is open on other gateways. If the breaker is open already, it stays
