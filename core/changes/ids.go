@@ -194,8 +194,8 @@ func (m *idMemory) remember(entries, unnamed []upstream.Spec) {
 	}
 }
 
-// prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot be
-// found by comparing the fingerprints of guesses. It is not safe for concurrent use.
+// The type prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot
+// be found by comparing the fingerprints of guesses. It is not safe for concurrent use.
 type prints struct {
 	mac hash.Hash
 	id  string // identifies the key
