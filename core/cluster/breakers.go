@@ -260,7 +260,7 @@ func share(x, whole float64) float64 {
 	return min(float64(int(1000*x/max(whole, 1e-9)))/1000, 1)
 }
 
-// failing reports whether the proxy fails for at least one node.
+// The method failing reports whether the proxy fails for at least one node.
 func (n *Node) failing(p *proxy) bool {
 	if p.mine.supports() {
 		return true
@@ -273,9 +273,9 @@ func (n *Node) failing(p *proxy) bool {
 	return false
 }
 
-// contradicts reports whether a view contradicts failures of other nodes, which began at the time since. It does so if
-// the proxy does not fail for the view's node, but has served that node: after the failures began, and at most
-// contradictFor before the time at.
+// The method contradicts reports whether a view contradicts failures of other nodes, which began at the time since. It
+// does so if the proxy does not fail for the view's node, but has served that node: after the failures began, and at
+// most contradictFor before the time at.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }
@@ -325,7 +325,7 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 	return append(ops, pending{op: op})
 }
 
-// trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
+// The method trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
 func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 	wrong := map[string]int{} // number of proxies at which a node's open breaker is contradicted
 	for key := range n.active {
@@ -362,8 +362,8 @@ func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 // settleTime returns the time that an opening waits. In this time, each node can contradict.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
-// decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the trusted nodes
-// together have the evidence and the failures for it, and no trusted node contradicts.
+// The method decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the
+// trusted nodes together have the evidence and the failures for it, and no trusted node contradicts.
 func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()

@@ -31,8 +31,8 @@ type Change struct {
 	Redo func() (value string, err error)
 }
 
-// changes holds the changes by the API that the node shares. If another node has changed the same thing, that node's
-// change is made here first. Then this node's own change is made again (Change.Redo).
+// The type changes holds the changes by the API that the node shares. If another node has changed the same thing, that
+// node's change is made here first. Then this node's own change is made again (Change.Redo).
 type changes struct {
 	making sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
 
@@ -258,7 +258,7 @@ func (n *Node) redoAll() {
 	}
 }
 
-// redo makes the waiting changes of a key again. The caller holds changes.making.
+// The method redo makes the waiting changes of a key again. The caller holds changes.making.
 func (n *Node) redo(key string) {
 	c := &n.changes
 	c.mu.Lock()

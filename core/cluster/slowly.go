@@ -71,7 +71,7 @@ type knownStats struct {
 	at time.Time // when this node wrote or read them, by its clock
 }
 
-// differs reports whether s differs from known so much that the other nodes need s.
+// The method differs reports whether s differs from known so much that the other nodes need s.
 func (s Stats) differs(known Stats) bool {
 	return math.Abs(s.SuccessRate-known.SuccessRate) > 0.1 ||
 		math.Abs(s.Latency.Seconds()-known.Latency.Seconds()) > 0.25*known.Latency.Seconds()
