@@ -52,8 +52,8 @@ type Book struct {
 // maxRecords is the maximum number of records of a book, one per target. They take 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned counts the failures since the proxy's last success. If the proxy has another success, these failures were
-// transient, and are added to the noise of the pool.
+// The type unlearned counts the failures since the proxy's last success. If the proxy has another success, these
+// failures were transient, and are added to the noise of the pool.
 type unlearned struct {
 	confirmed, own float64 // numbers of confirmed failures and of own failures
 	successes      uint64  // Book.successes at the last addition to the noise
@@ -226,10 +226,10 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must have served
-// the proxy since the proxy began to fail at this target. Since its last success, the proxy must have failed at most
-// aliveFailures times, and only at this target. The parameter served is set if the proxy has had a success since its
-// latest failure.
+// The method banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must
+// have served the proxy since the proxy began to fail at this target. Since its last success, the proxy must have
+// failed at most aliveFailures times, and only at this target. The parameter served is set if the proxy has had a
+// success since its latest failure.
 func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false
@@ -252,7 +252,8 @@ func (b *Book) seldomFailsElsewhere(r *record) bool {
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of the proxy.
+// The method resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of
+// the proxy.
 func (b *Book) resolve(r *record, latest *Attempt) {
 	b.unlearned.confirmed += float64(r.resolve(latest))
 }

@@ -101,8 +101,8 @@ func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts.
-// Such a target may be a name that does not exist and that a client requests only once.
+// The method unknown reports whether the target has never served a proxy and has had less than unknownAttempts
+// attempts. Such a target may be a name that does not exist and that a client requests only once.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
 }
