@@ -214,7 +214,7 @@ func (t *taken) cancel(now time.Time) {
 	}
 }
 
-// leave ends the attempt: it is no longer in flight.
+// The method leave ends the attempt: it is no longer in flight.
 func (t *taken) leave() {
 	if u := t.usage; u != nil {
 		u.mu.Lock()
