@@ -32,7 +32,7 @@ type causeCount struct {
 	n     uint64
 }
 
-// count adds n attempts with a cause.
+// The method count adds n attempts with a cause.
 func (t *proxyTotals) count(c core.Cause, n uint64) {
 	i := slices.IndexFunc(t.causes, func(x causeCount) bool { return x.cause == c })
 	if i < 0 {
@@ -41,7 +41,7 @@ func (t *proxyTotals) count(c core.Cause, n uint64) {
 	t.causes[i].n += n
 }
 
-// attempt adds an attempt.
+// The method attempt adds an attempt.
 func (t *proxyTotals) attempt(c core.Cause, took time.Duration) {
 	t.count(c, 1)
 	t.durations[bucket(took)]++
@@ -241,7 +241,7 @@ func (r *Recorder) find(id string) *proxy {
 	return nil
 }
 
-// total returns a copy of the totals of a proxy. p may be nil.
+// The method total returns a copy of the totals of a proxy. The receiver p may be nil.
 func (p *proxy) total() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}

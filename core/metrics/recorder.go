@@ -231,8 +231,8 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-// attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped failing
-// (Recent.Fails).
+// The method attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped
+// failing (Recent.Fails).
 func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -260,7 +260,7 @@ func (p *proxy) opened(at time.Time) {
 	p.hour(at).opens++
 }
 
-// policies counts requests by policy.
+// The type policies counts requests by policy.
 type policies struct {
 	mu     sync.Mutex                              // held while byHash is replaced
 	byHash atomic.Pointer[map[string]*policyCount] // a map never changes after it is stored here
@@ -301,7 +301,7 @@ func (p *policies) add(hash string, policy any) *policyCount {
 	return c
 }
 
-// transitions holds the latest transitions of all breakers.
+// The type transitions holds the latest transitions of all breakers.
 type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition

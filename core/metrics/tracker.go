@@ -254,7 +254,7 @@ func (t *Tracker) connections() []*Entry {
 	return slices.Clone(t.entries)
 }
 
-// current returns the request in flight. The result ok is false if there is none.
+// The method current returns the request in flight. The result ok is false if there is none.
 func (e *Entry) current() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
