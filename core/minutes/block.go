@@ -34,7 +34,7 @@ func (r *Row) limit() {
 	}
 }
 
-// count adds n attempts with a key.
+// The method count adds n attempts with a key.
 func (r *Row) count(k Key, n uint64) {
 	if i := slices.IndexFunc(r.Counts, func(c Count) bool { return c.Key == k }); i >= 0 {
 		r.Counts[i].N += n

@@ -162,7 +162,7 @@ func (s *Series) each(first, last int64, f func(*Row, *Latencies)) {
 	}
 }
 
-// current returns the current minute. The caller holds mu.
+// The method current returns the current minute. The caller holds mu.
 func (s *Series) current() (Row, *Latencies) {
 	row, l := Row{Minute: s.minute.Load(), Bytes: s.bytes.Load()}, &Latencies{}
 	for i := range s.counts {
@@ -188,7 +188,7 @@ func (s *Series) expire(before int64) {
 	s.forget(before)
 }
 
-// idle reports whether s has no count of the given minute or later.
+// The method idle reports whether s has no count of the given minute or later.
 func (s *Series) idle(minute int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
