@@ -125,8 +125,8 @@ func hedged(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// retries reports whether the policy p retries a request after the given attempt, provided that p.MaxAttempts permits
-// another attempt.
+// The function retries reports whether the policy p retries a request after the given attempt, provided that
+// p.MaxAttempts permits another attempt.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome
 	switch o.Repeat {
