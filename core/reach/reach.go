@@ -163,8 +163,8 @@ func (c *Checker) dueInQueue() []*check {
 	return c.pop(c.cfg.Now())
 }
 
-// pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns them.
-// The caller holds mu.
+// The method pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
+// them. The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		list = append(list, heap.Pop(&c.queue).(*check))
@@ -174,9 +174,9 @@ func (c *Checker) pop(now time.Time) (list []*check) {
 	return list
 }
 
-// next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it returns
-// the time of the next tick, because one of these checks may have ended by then. If there are no checks, it returns
-// the zero time. The caller holds mu.
+// The method next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
+// returns the time of the next tick, because one of these checks may have ended by then. If there are no checks, it
+// returns the zero time. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
 	case len(c.queue) > 0:
