@@ -304,7 +304,7 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
+// The method enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
 // for a moment: a place that is released at that moment would look taken to a request that waits for
 // it.
 func (u *Upstream) enter() bool {
@@ -326,7 +326,7 @@ func (u *Upstream) enter() bool {
 	return true
 }
 
-// leave releases the place in flight of one attempt.
+// The method leave releases the place in flight of one attempt.
 func (u *Upstream) leave() {
 	u.inFlight.Add(-1)
 	if f := u.pool.onFree; f != nil {

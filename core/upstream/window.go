@@ -148,7 +148,7 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 	w.publish(to)
 }
 
-// drop removes the oldest attempt. The caller holds mu. The window must not be empty.
+// The method drop removes the oldest attempt. The caller holds mu. The window must not be empty.
 func (w *window) drop() {
 	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
 		w.successes--
@@ -181,8 +181,8 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The attempts
-// include successes at that target, because the window does not store the target of a success.
+// The method elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
+// attempts include successes at that target, because the window does not store the target of a success.
 func (w *window) elsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -239,7 +239,7 @@ func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// publish computes the statistics of the window. The caller holds mu.
+// The method publish computes the statistics of the window. The caller holds mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
@@ -262,8 +262,8 @@ func (w *window) publish(to *stats) {
 	}
 }
 
-// store sets the value a to f. If a has this value already, store only reads a, because a write would slow down the
-// selections that read the cache line of a. Most figures of a full window keep their values.
+// The function store sets the value a to f. If a has this value already, store only reads a, because a write would slow
+// down the selections that read the cache line of a. Most figures of a full window keep their values.
 func store(a *atomic.Uint64, f float64) {
 	if bits := math.Float64bits(f); a.Load() != bits {
 		a.Store(bits)
