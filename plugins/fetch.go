@@ -317,8 +317,8 @@ type fetched struct {
 	at time.Time
 }
 
-// kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin with the
-// given name does not have the module, kept reads the module from its file, and verifies it again.
+// The method kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin
+// with the given name does not have the module, kept reads the module from its file, and verifies it again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()

@@ -193,7 +193,8 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller holds mu.
+// The method publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller
+// holds mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -206,8 +207,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap, and
-// publishes the map all.
+// The method enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap,
+// and publishes the map all.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()

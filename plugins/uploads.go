@@ -271,7 +271,7 @@ func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	return nil
 }
 
-// uploaded returns the number of uploaded plugins.
+// The method uploaded returns the number of uploaded plugins.
 func (r *Registry) uploaded() (n int) {
 	for _, p := range *r.byName.Load() {
 		if p.current.Load().source == SourceAPI {
