@@ -56,8 +56,8 @@ func (k *kit) starts() (string, error) {
 		p.Pages()), nil
 }
 
-// refused reports whether err means that settings were refused: by the module's export configure, or because the
-// module's export describe does not declare them. Other errors mean that a call failed.
+// The function refused reports whether err means that settings were refused: by the module's export configure, or
+// because the module's export describe does not declare them. Other errors mean that a call failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
 	var s *wasmhost.SettingError
@@ -621,7 +621,7 @@ func (k *kit) fuel() (string, error) {
 	return detail, enough(all, limit)
 }
 
-// enough returns an error if less than a tenth of the fuel is left.
+// The function enough returns an error if less than a tenth of the fuel is left.
 func enough(spent, limit int64) error {
 	if spent > limit/10*9 {
 		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
@@ -629,8 +629,8 @@ func enough(spent, limit int64) error {
 	return nil
 }
 
-// spent returns the fuel that a call for a choice among n candidates uses. It measures the second call, because the
-// first call may have to reserve memory.
+// The method spent returns the fuel that a call for a choice among n candidates uses. It measures the second call,
+// because the first call may have to reserve memory.
 func (k *kit) spent(n int) (fuel int64, err error) {
 	c := trial.Plausible(n)
 	err = k.fresh(func(p *wasmhost.Probe) error {
