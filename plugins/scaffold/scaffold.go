@@ -104,7 +104,7 @@ func Write(dir string, p Plugin) ([]string, error) {
 	return own, w.err
 }
 
-// data is the input of the templates.
+// The type data is the input of the templates.
 type data struct {
 	language
 	Plugin
