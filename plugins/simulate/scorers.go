@@ -123,7 +123,7 @@ func newPlay(t *Trace, seed uint64) *play {
 	return p
 }
 
-// module is the part of wasmhost.Module that a simulation uses.
+// The type module is the part of wasmhost.Module that a simulation uses.
 type module interface {
 	core.Scorer
 	core.Tolerance
@@ -291,8 +291,8 @@ func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// attempt begins an attempt through the proxy with the index i, and counts it. The result latency is the duration of
-// the attempt. After this time, the caller must end the attempt by subtracting 1 from p.inFlight[i].
+// The method attempt begins an attempt through the proxy with the index i, and counts it. The result latency is the
+// duration of the attempt. After this time, the caller must end the attempt by subtracting 1 from p.inFlight[i].
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
 	s := p.state(i, t)
