@@ -120,9 +120,9 @@ func (m *Module) start() {
 	}()
 }
 
-// release takes an instance back after a call that ended with err. At most m.keep idle instances are kept, because
-// each takes memory. An instance is closed if its call trapped or was ended by the host, because its memory may be
-// inconsistent. After a wrong result the instance is kept, so that a module that learns does not lose the data that
+// The method release takes an instance back after a call that ended with err. At most m.keep idle instances are kept,
+// because each takes memory. An instance is closed if its call trapped or was ended by the host, because its memory may
+// be inconsistent. After a wrong result the instance is kept, so that a module that learns does not lose the data that
 // it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()

@@ -35,7 +35,7 @@ func pairs(config map[string]any) []pair {
 	return out
 }
 
-// text returns a setting's value in the form that the module receives.
+// The function text returns a setting's value in the form that the module receives.
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -199,7 +199,7 @@ func (l *layout) pairs(list []pair) int {
 	return first
 }
 
-// put writes the records of w into a region of the module's memory. The region begins at in.base.
+// The method put writes the records of w into a region of the module's memory. The region begins at in.base.
 func (in *instance) put(w *layout) error {
 	w.grow(8)
 	view, err := in.region(uint32(len(w.bytes)))
@@ -213,7 +213,7 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// trial is the input of a scorer's first call. It has the number of candidates that every scorer must
+// The type trial is the input of a scorer's first call. It has the number of candidates that every scorer must
 // accept.
 type trial struct{}
 

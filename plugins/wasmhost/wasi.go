@@ -261,8 +261,8 @@ func (h *hostState) poll(p []uint64) uint32 {
 	return h.put32(p[3], uint32(n))
 }
 
-// standard returns success for the descriptors of the three standard files. For any other descriptor it returns an
-// error, because no such file exists.
+// The method standard returns success for the descriptors of the three standard files. For any other descriptor it
+// returns an error, because no such file exists.
 func (h *hostState) standard(p []uint64) uint32 { return h.ifStandard(p, wasiOK) }
 
 // ifStandard returns the given result for the descriptor of a standard file, and an error for any other descriptor.
@@ -313,7 +313,7 @@ func (h *hostState) write(p []uint64) uint32 {
 	return h.put32(p[3], total)
 }
 
-// read reports the end of standard input.
+// The method read reports the end of standard input.
 func (h *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:
