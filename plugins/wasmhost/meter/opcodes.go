@@ -135,7 +135,7 @@ func (f *function) skip(r *reader, op byte) editKind {
 	return checkFuel
 }
 
-// label reads the target of a branch. It fails if there is no such block, because in the metered module the
+// The method label reads the target of a branch. It fails if there is no such block, because in the metered module the
 // target might be the block that openBlock adds.
 func (f *function) label(r *reader) {
 	if l := r.u32(); int(l) >= len(f.open) {

@@ -193,8 +193,8 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. The function has one of the types that the method section adds to the
-// module. The parameter nth is the number of this type among the added ones, from 0.
+// The method imported returns the import of a host function. The function has one of the types that the method section
+// adds to the module. The parameter nth is the number of this type among the added ones, from 0.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))

@@ -26,10 +26,10 @@ type Size struct {
 	vectors    bool  // values may have 128 bits
 }
 
-// frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a place in
-// the frame for each value that it does not keep in a register. In the worst case, these values are the results of
-// all instructions and, at each point where branches meet, all locals, all globals, and the address and size of the
-// memory.
+// The method frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
+// place in the frame for each value that it does not keep in a register. In the worst case, these values are the
+// results of all instructions and, at each point where branches meet, all locals, all globals, and the address and size
+// of the memory.
 func (s Size) frame() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
