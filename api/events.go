@@ -177,7 +177,7 @@ func (e *Events) after(id string) uint64 {
 
 // Times of a connection that reads events.
 const (
-	heartbeatEvery = 15 * time.Second // time without data after which a comment is sent, which clients ignore
+	heartbeatEvery = 15 * time.Second // after this time without data a comment is sent; clients ignore comments
 	eventTimeout   = 10 * time.Second // time for the client to read the data, after which the connection ends
 	reconnectAfter = 2 * time.Second  // value of the field retry: the wait of a client before it connects again
 )

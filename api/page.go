@@ -47,9 +47,9 @@ func byText[T any](name string, by func(T) string) order[T] {
 	return order[T]{name, false, func(e T) (float64, string) { return 0, by(e) }}
 }
 
-// pageOf returns the page that a query asks for. The function key returns a text that identifies an element, so that
-// the next page begins after that element; key may be nil. The parameter most is the maximum of the query parameter
-// limit; def is the default of limit, 0 for no limit.
+// pageOf returns the page that a query asks for. The function key returns a text that identifies an element: the next
+// page begins after the last element of this page. The function may be nil. The parameter most is the maximum of the
+// query parameter limit. The parameter def is the default of limit; 0 stands for no limit.
 func pageOf[T any](
 	c *fiber.Ctx, orders []order[T], key func(T) string, most, def int,
 ) (p page[T], err error) {
@@ -244,7 +244,8 @@ type pageView struct {
 	NextCursor *string `json:"next_cursor"` // null on the last page
 }
 
-// contains reports whether one of the texts contains part, which is in lower case.
+// contains reports whether one of the texts contains the text part, without regard to case. The caller must pass part
+// in lower case.
 func contains(part string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), part) })
 }

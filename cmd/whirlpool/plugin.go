@@ -333,7 +333,7 @@ type play interface {
 	Write(io.Writer, simulate.Style) error
 }
 
-// drawn is the report of a play. Its text is drawn in a style, which the JSON does not contain.
+// drawn is the report of a play. Its text is drawn in a style. The JSON does not contain the style.
 type drawn struct {
 	play
 	style simulate.Style

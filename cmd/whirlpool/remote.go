@@ -151,7 +151,7 @@ func (r *remote) explain(err error) (status int, _ error) {
 	return 0, fmt.Errorf("%w; set another address with --url", err)
 }
 
-// show prints v as JSON if --json is set. Otherwise it calls text, which prints v as text.
+// show prints v as JSON if --json is set. Otherwise it calls the function text, which prints v as text.
 func (r *remote) show(v any, text func(w io.Writer)) error {
 	if r.asJSON {
 		e := json.NewEncoder(r.cmd.OutOrStdout())

@@ -339,8 +339,8 @@ func (h *history) close() {
 // formerStateDir was the default of state.dir in version 0.1.
 const formerStateDir = "whirlpool-data"
 
-// warnOfFormerDir logs a warning if the former default of state.dir has uploaded plugins, which this version does not
-// read from there.
+// warnOfFormerDir logs a warning if the former default of state.dir has uploaded plugins. This version does not read
+// plugins from there.
 func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	if !cfg.State.Implied {
 		return

@@ -113,8 +113,9 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 	return rest
 }
 
-// fingerprintSince returns the fingerprint of the watched files. began is a time before the gateway loaded them. If a
-// file has changed since that time, fingerprintSince returns "", which is different from every fingerprint.
+// fingerprintSince returns the fingerprint of the watched files. The parameter began is a time before the gateway
+// loaded the files. If a file has changed since that time, fingerprintSince returns "", which is different from every
+// fingerprint.
 func (g *gateway) fingerprintSince(began time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {

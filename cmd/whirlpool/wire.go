@@ -106,8 +106,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire creates the parts of the gateway. program is the path of the executable that runs as a child process to check
-// uploads; with "", this process checks them.
+// wire creates the parts of the gateway. The parameter program is the path of the executable that checks uploads in a
+// child process. If it is "", this process checks uploads.
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
 ) (_ *gateway, err error) {
@@ -231,8 +231,8 @@ func (g *gateway) keptLists() string {
 	return ""
 }
 
-// dryRun checks what package config cannot check: that the plugins can be loaded, and that each plugin exists that the
-// configuration names. It returns a warning for each uploaded plugin that cannot be used.
+// dryRun checks what package config cannot check: that the plugins can be loaded, and that the configuration names only
+// plugins that exist. It returns a warning for each uploaded plugin that cannot be used.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // StateDir has uploaded plugins

@@ -86,7 +86,7 @@ type generator struct {
 	start, begin, end time.Time // beginning of the warm-up; beginning and end of the measurement
 	every             time.Duration
 	started           int     // number of requests of the open loop so far
-	idle              []*user // idle users of the open loop; the one that has been idle longest is first
+	idle              []*user // idle users of the open loop; the user with the longest idle time is first
 	took              []time.Duration
 	cpu               time.Duration
 }

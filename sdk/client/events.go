@@ -23,7 +23,7 @@ type Event struct {
 type EventQuery struct {
 	Types  []string // empty for the types that the gateway sends by default
 	Sample float64  // share, above 0 and up to 1, of the events of type request and attempt; 0 for all
-	LastID string   // the first event is the one after the event with this ID; "" for the next new event
+	LastID string   // begin after the event with this ID; "" to begin with the next new event
 }
 
 // Events calls f with each event that query selects. It returns when ctx ends, when the gateway ends the response

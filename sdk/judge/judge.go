@@ -56,8 +56,8 @@ type Field struct {
 	Value []byte
 }
 
-// Field returns the value of the first field with the given name, which must be in lower case. It returns
-// nil if there is none.
+// Field returns the value of the first field with the given name. The name must be in lower case. It returns nil if
+// there is none.
 func (r *Response) Field(name string) []byte {
 	for i := range r.Fields {
 		if r.Fields[i].Name == name {

@@ -32,8 +32,8 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return readAtMost(path, f, info.Size(), limit)
 }
 
-// readAtMost reads a whole file of at most limit bytes. If the file is larger, it returns an error. size is the size
-// of the file in bytes; 0 if the size is unknown.
+// readAtMost reads a whole file of at most limit bytes. If the file is larger, it returns an error. The parameter size
+// is the size of the file in bytes; 0 if the size is unknown.
 func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)

@@ -195,8 +195,8 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list and adds its proxies. scheme is the scheme for lines without a scheme; "" stands for http.
-// The parameter key is the key of the list in faults.
+// list reads one proxy list and adds its proxies. The parameter scheme is for lines without a scheme; "" stands for
+// http. The parameter key is the key of the list in faults.
 func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {

@@ -53,8 +53,8 @@ func Challenge() Behaviour {
 // Slow returns the Behaviour that responds with status 200 after the time d.
 func Slow(d time.Duration) Behaviour { return Behaviour{Delay: d} }
 
-// Script returns the Behaviour for the request r. n is the number of requests that the Proxy has recorded before r;
-// Clear sets it to 0.
+// Script returns the Behaviour for the request r. The parameter n is the number of requests that the Proxy has recorded
+// before r, since the last call of Clear.
 type Script func(n int, r *http.Request) Behaviour
 
 // Always returns the Script that returns the Behaviour b for every request.

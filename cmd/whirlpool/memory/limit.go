@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of
-// cgroup, the limit of the control group. hasCgroup is false if the control group has no limit (CgroupLimit).
-// environment is the value of GOMEMLIMIT, which the runtime applies by itself. The result ok is false if environment
-// is not "", or if the control group has no limit.
+// RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of cgroup,
+// the limit of the control group. hasCgroup is false if the control group has no limit (CgroupLimit). The parameter
+// environment is the value of GOMEMLIMIT. The runtime applies GOMEMLIMIT by itself. The result ok is false if
+// environment is not "", or if the control group has no limit.
 func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64, ok bool) {
 	if environment != "" || !hasCgroup {
 		return 0, false
@@ -21,9 +21,9 @@ func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64
 }
 
 // CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the group and
-// its parents. The result ok is false if there is no limit. root is the root of the file system (os.DirFS("/")).
-// CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own mount of control
-// groups version 1, it also reads memory.limit_in_bytes.
+// its parents. The result ok is false if there is no limit. The parameter root is the root of the file system
+// (os.DirFS("/")). CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own
+// mount of control groups version 1, it also reads memory.limit_in_bytes.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	least := int64(math.MaxInt64)
 	read := func(file string) {

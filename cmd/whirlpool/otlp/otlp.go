@@ -62,8 +62,8 @@ type Exporter struct {
 	dropped int
 }
 
-// New returns an Exporter that exports nothing until Configure is called. version is the version of the gateway. The
-// caller must call Close.
+// New returns an Exporter that exports nothing until Configure is called. The parameter version is the version of the
+// gateway. The caller must call Close.
 func New(version string, log *slog.Logger) *Exporter {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Exporter{version: version, log: log, stop: stop, done: make(chan struct{}),
@@ -103,8 +103,8 @@ func (e *Exporter) run(ctx context.Context) {
 	}
 }
 
-// Write adds the spans of the request r, which has ended, to those that wait for the export. After it returns, the
-// exporter does not use r.
+// Write adds the spans of the request r to the spans that wait for the export. The request must have ended. After Write
+// returns, the exporter does not use r.
 func (e *Exporter) Write(r *accesslog.Record) {
 	if _, on := e.Ratio(); !on || !r.Trace.Sampled {
 		return

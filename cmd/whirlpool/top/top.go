@@ -46,7 +46,8 @@ type Query struct {
 	Filter   string
 }
 
-// column is a column of the table. compare is the order of the rows when the table is sorted by this column.
+// column is a column of the table. The function compare gives the order of the rows when the table is sorted by this
+// column.
 type column struct {
 	title   string
 	width   int // in characters

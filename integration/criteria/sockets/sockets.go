@@ -101,5 +101,5 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 	return result, nil
 }
 
-// targetName is the name in the certificate of the target of https:// requests.
+// targetName is the host name in the certificate of https:// targets.
 const targetName = "example.com"

@@ -1,6 +1,6 @@
-// Package virtual runs workloads through the real engine in virtual time: connections are pipes, and the
-// clock is that of testing/synctest. Hours of traffic take seconds. The speed of the machine has no influence
-// on the results.
+// Package virtual runs workloads through the real engine in virtual time: connections are pipes, and the clock is the
+// virtual clock of testing/synctest. Hours of traffic take seconds. The speed of the machine has no influence on the
+// results.
 package virtual
 
 import (
@@ -26,8 +26,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// Run runs a workload through an engine with the configuration cfg. It replaces the proxies in cfg by those of the
-// workload. Each run loads the built-in plugins; cache is a folder for their compiled code.
+// Run runs a workload through an engine with the configuration cfg. It replaces the proxies in cfg by the proxies of
+// the workload. Each run loads the built-in plugins. The parameter cache is a folder for their compiled code.
 func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *workload.Outcome {
 	var o *workload.Outcome
 	synctest.Test(t, func(t *testing.T) {
