@@ -23,8 +23,8 @@ type Config struct {
 	WindowDuration   time.Duration // length of the sliding window, both ends included; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
 	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
-	// ProbeWait is the time for which a breaker may be half-open without a probe before it is overdue. 0,
-	// and values above TimeoutDuration, stand for TimeoutDuration.
+	// ProbeWait is the time for which a breaker may be half-open without a probe before it is overdue. The value 0 and
+	// values above TimeoutDuration stand for TimeoutDuration.
 	ProbeWait time.Duration
 
 	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
@@ -420,8 +420,8 @@ func (b *Breaker) advance(now time.Time) {
 	}
 }
 
-// unlock unlocks mu and then calls notify for the pending transitions. The goroutine that holds notifyMu passes all
-// pending transitions to notify, so that the transitions keep their order.
+// unlock unlocks mu and then calls the function notify for the pending transitions. The goroutine that holds notifyMu
+// passes all pending transitions to notify, so that the transitions keep their order.
 func (b *Breaker) unlock() {
 	pending := len(b.pending) > 0
 	b.mu.Unlock()
