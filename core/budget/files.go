@@ -91,7 +91,7 @@ func (f *Files) Take(use Use, n int) bool {
 	return true
 }
 
-// TakeWait is like Take, but waits if there is no room: at most for the time wait, and at most until ctx ends.
+// TakeWait is like Take, but waits if there is no room: at most for the given time, and at most until ctx ends.
 func (f *Files) TakeWait(ctx context.Context, use Use, n int, wait time.Duration) bool {
 	if f.Take(use, n) {
 		return true
