@@ -114,9 +114,9 @@ func (e *NotKeptError) Error() string {
 func (e *NotKeptError) Unwrap() error { return e.Err }
 
 // Configure puts a configuration into force. It makes the recorded changes to the proxies of the configuration, and
-// calls apply with the result. At the first call, apply also gets the recorded proxies that the API has added. If
-// apply returns nil, Configure deletes the records of things whose configured value has changed since the record was
-// written.
+// calls the function apply with the result. At the first call, apply also gets the recorded proxies that the API has
+// added. If apply returns nil, Configure deletes the records of things whose configured value has changed since the
+// record was written.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
