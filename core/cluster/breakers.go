@@ -21,8 +21,8 @@ const (
 	// failedFor is the time after a failure within which the failure may become evidence. It becomes evidence when its
 	// target serves another proxy.
 	failedFor = time.Minute
-	// probeSlack is the time for which the lease of a probe stays after the probe's end, so that its result can be
-	// reported.
+	// probeSlack is the time for which the lease of a probe stays after the probe's end, so that the probe's result can
+	// be reported.
 	probeSlack = 200 * time.Millisecond
 )
 
@@ -273,9 +273,9 @@ func (n *Node) failing(p *proxy) bool {
 	return false
 }
 
-// The method contradicts reports whether a view contradicts failures of other nodes, which began at the time since. It
-// does so if the proxy does not fail for the view's node, but has served that node: after the failures began, and at
-// most contradictFor before the time at.
+// The method contradicts reports whether a view contradicts failures of other nodes. It does so if the proxy does not
+// fail for the view's node, but has served that node: after the failures began, and at most contradictFor ago. The
+// parameter since is the time at which the failures began, and at is the current time.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }

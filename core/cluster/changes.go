@@ -147,8 +147,8 @@ func (n *Node) prepareChanges(ops []pending) []pending {
 	return ops
 }
 
-// The method written records that the store has changes of w. The parameter count is their number, counted from the
-// first one. The caller holds Node.mu.
+// The method written records that the store has the first changes of w. The parameter count is the number of these
+// changes. The caller holds Node.mu.
 func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	c := &n.changes
 	c.mu.Lock()
