@@ -125,8 +125,8 @@ func (b *Book) startOver(gen uint64) {
 	b.poolStreak, b.unknownsUntil = streak{}, 0
 }
 
-// Forget removes all failures and all records, because the breaker has been reset. gen is the
-// breaker's new generation, a number that increases with each change of its state.
+// Forget removes all failures and all records, because the breaker has been reset. The parameter gen is the breaker's
+// new generation, a number that increases with each change of the breaker's state.
 func (b *Book) Forget(gen uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -151,8 +151,8 @@ func (t *target) failsForAll(a *Attempt) bool {
 }
 
 // others examines the attempts of the other proxies at the target within the last minute, but at most the latest
-// comparedAttempts of these. It returns the number of examined attempts and the number of failures among them.
-// The result servedSince is true if one of them was a success that began at the given time since or later.
+// comparedAttempts of these. It returns the number of examined attempts and the number of failures among them. The
+// result servedSince is true if one of them was a success that did not begin before the time of the parameter since.
 func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
