@@ -60,8 +60,8 @@ type costSoFar struct {
 	total float64
 }
 
-// CountCost adds the cost since the last call to the current minute. total is the cost so far, including the cost of
-// earlier processes. The first call only stores the total, because it is unknown how much of the total is new.
+// CountCost adds the cost since the last call to the current minute. The parameter total is the cost so far, including
+// the cost of earlier processes. The first call only stores the total, because it is unknown how much of it is new.
 func (r *Recorder) CountCost(total float64) {
 	r.cost.mu.Lock()
 	defer r.cost.mu.Unlock()

@@ -130,8 +130,8 @@ func (r *Recorder) Save(all bool) Saved {
 	return s
 }
 
-// save returns rows of the hour oldest and later hours. If the parameter all is set, it returns all of them; otherwise
-// it returns those that have changed since the last call.
+// save returns rows of hours. The parameter oldest is the first of these hours. If the parameter all is set, save
+// returns all rows since then; otherwise it returns those that have changed since the last call.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -132,8 +132,8 @@ func (r *Recorder) AddTunnelBytes(up, down int64) {
 	r.totals.tunnelDown.Add(down)
 }
 
-// AddIntercepted counts a TLS handshake that the gateway made with a client in place of a target. ok is true if the
-// handshake succeeded.
+// AddIntercepted counts a TLS handshake that the gateway made with a client in place of a target. The parameter ok is
+// set if the handshake succeeded.
 func (r *Recorder) AddIntercepted(ok bool) {
 	if ok {
 		r.totals.intercepted.Add(1)
