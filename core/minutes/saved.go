@@ -142,8 +142,8 @@ func (s *Store) EndRestore() {
 	}
 }
 
-// restore adds a row. It holds back the last row in s.restored, because the next row replaces it if both are of the
-// same minute.
+// restore adds a row. It holds back the last row in s.restored, because the next row replaces the last one if both are
+// of the same minute.
 func (s *Series) restore(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

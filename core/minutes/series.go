@@ -10,8 +10,8 @@ const (
 	// slots is the number of keys of the current minute that are counted without a lock. The first keys of a series
 	// get the slots, and keep them.
 	slots = 12
-	// lateMinutes limits how late an attempt is counted. If it ended at most lateMinutes minutes before the current
-	// minute, it is counted in the current minute. An earlier end shows that the clock was set back.
+	// lateMinutes limits how late an attempt is counted. An attempt that ended at most lateMinutes minutes before the
+	// current minute is counted in the current minute. An earlier end shows that the clock was set back.
 	lateMinutes = 2
 )
 
