@@ -207,7 +207,8 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	return spec, true
 }
 
-// schemeInText returns the scheme that the first protocol among the words of a line stands for, or "".
+// schemeInText searches the words of a line for the name of a protocol. It returns the scheme of the first protocol, or
+// "" if there is none.
 func schemeInText(line string) string {
 	for _, word := range strings.FieldsFunc(strings.ToLower(line),
 		func(r rune) bool { return strings.ContainsRune(" \t,;|/", r) }) {
