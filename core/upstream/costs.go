@@ -138,7 +138,7 @@ func (u *Upstream) addCosts(t traffic.Total) {
 
 // EachBytes calls f with the id of each proxy of the pool and the number of bytes that the proxy has transmitted in
 // both directions since it was added. Unlike the bytes of Costs, this number includes no bytes of earlier processes
-// or of earlier proxies with the same id. f must not change the pool.
+// or of earlier proxies with the same id. The function f must not change the pool.
 func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

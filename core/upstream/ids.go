@@ -12,7 +12,7 @@ import (
 // specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
 func AssignIDs(specs []Spec) { assign(specs, nil) }
 
-// assign gives an id that is not in reserved to each spec without one.
+// assign gives an id to each spec without one. It uses no id of the set reserved.
 func assign(specs []Spec, reserved map[string]struct{}) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
