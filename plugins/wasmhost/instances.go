@@ -20,7 +20,7 @@ func (m *Module) instances() int {
 }
 
 // acquire returns an instance for one call. If no instance is idle and the limit permits, it starts another instance
-// in the background. It waits until an instance is idle, but at most for the time wait.
+// in the background. It waits until an instance is idle, but at most for the given time.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
