@@ -39,6 +39,7 @@ type clusterView struct {
 	Changes  []clusterChangeView  `json:"changes,omitempty"`  // at most 1000
 	Requests *windowView          `json:"requests,omitempty"` // of all live nodes
 	Suspects []suspectView        `json:"suspect_targets,omitempty"`
+	Uploads  []clusterUploadView  `json:"uploads,omitempty"`
 }
 
 // storeView is the JSON of the store of a cluster. Durations are in seconds.
@@ -64,6 +65,7 @@ type nodeView struct {
 	Seen     float64   `json:"seen"` // age of the node's last report in seconds
 	Tried    int       `json:"tried_proxies"`
 	TimeAlon uint64    `json:"times_alone"`
+	Uploads  int       `json:"failed_uploads"` // shared uploads that the node cannot have
 
 	Requests windowView `json:"requests"`
 	Proxies  struct {
@@ -96,6 +98,16 @@ type clusterChangeView struct {
 	Shared   bool      `json:"shared"` // the store has the change
 }
 
+// clusterUploadView is the JSON of an uploaded plugin that the nodes share, in its state on this gateway.
+type clusterUploadView struct {
+	Name    string `json:"name"`
+	SHA256  string `json:"sha256,omitempty"` // of the module; absent for a plugin to be deleted
+	Size    int    `json:"size"`
+	Deleted bool   `json:"deleted"` // the plugin is to be deleted
+	State   string `json:"state"`   // ready, waiting or failed
+	Error   string `json:"error,omitempty"`
+}
+
 func (h *clusterHandler) show(c *fiber.Ctx) error {
 	if h.cluster == nil {
 		return send(c, clusterView{})
@@ -122,6 +134,9 @@ func (h *clusterHandler) show(c *fiber.Ctx) error {
 	for _, b := range s.Breakers {
 		v.Breakers = append(v.Breakers, clusterBreakerView{idOfKey(b.Proxy), b.Due.UTC(), b.Why, b.Nodes, b.Lease})
 	}
+	for _, u := range s.Uploads {
+		v.Uploads = append(v.Uploads, clusterUploadView{u.Name, u.SHA256, u.Size, u.Deleted, u.State, u.Problem})
+	}
 	for _, ch := range s.Changes {
 		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), !ch.Waiting})
 	}
@@ -141,7 +156,7 @@ func stateOf(n *cluster.NodeStatus) string {
 
 func viewOfNode(n *cluster.NodeStatus) nodeView {
 	v := nodeView{Node: n.Node, Self: n.Self, State: stateOf(n), Version: n.Version, Address: n.Address,
-		Started: n.Started.UTC(), Seen: n.Seen.Seconds(), Tried: n.Tried, TimeAlon: n.Alone,
+		Started: n.Started.UTC(), Seen: n.Seen.Seconds(), Tried: n.Tried, TimeAlon: n.Alone, Uploads: n.Uploads,
 		Requests: windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
 	v.Proxies.Total, v.Proxies.InService = n.Proxies, n.InService
 	return v

@@ -31,30 +31,34 @@ func TestClusterEndpoint(t *testing.T) {
 			{Node: "b", Version: "v1", Address: "127.0.0.2:8889", Live: true, Isolated: true, Started: noon,
 				Load: cluster.Load{Requests: 5, Delivered: 5}},
 			{Node: "c", Version: "v1", Started: noon, Seen: 6 * time.Second, Alone: 3,
-				Load: cluster.Load{Requests: 100}},
+				Load: cluster.Load{Requests: 100, Uploads: 1}},
 		},
 		Suspects: []cluster.SuspectStatus{{Target: "shop.test:443", Nodes: []string{"a", "b"}}},
 		Breakers: []cluster.BreakerStatus{{Proxy: "F@1@0000abcd", Due: noon, Why: "fails", Nodes: []string{"a", "c"}}},
 		Changes:  []cluster.ChangeStatus{{Key: "policy", Revision: 7, At: noon}},
+		Uploads: []cluster.UploadStatus{{Name: "mine", SHA256: "ab", Size: 9, State: "ready"},
+			{Name: "other", Deleted: true, State: "failed", Problem: "in use"}},
 	}}
 	r := newRig(t, func(_ *rig, c *Config) { c.Cluster, c.Store = f, "redis://h:6379" })
 	r.check(t, get("/cluster", 200, `{"enabled":true,"name":"whirlpool","node":"a",`+
 		`"store":{"url":"redis://h:6379","state":"connected","since":"2026-11-28T12:00:00Z","lag":0.05,`+
 		`"last_exchange":0.002,"waiting":0,"dropped":0},`+
 		`"nodes":[{"node":"a","self":true,"state":"live","version":"v1","address":"127.0.0.1:8889",`+
-		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":2,"times_alone":0,`+
+		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":2,"times_alone":0,"failed_uploads":0,`+
 		`"requests":{"window":300,"total":10,"delivered":8,"target_refused":1},"proxies":{"total":3,"in_service":2}},`+
 		`{"node":"b","self":false,"state":"isolated","version":"v1","address":"127.0.0.2:8889",`+
-		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":0,"times_alone":0,`+
+		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":0,"times_alone":0,"failed_uploads":0,`+
 		`"requests":{"window":300,"total":5,"delivered":5,"target_refused":0},"proxies":{"total":0,"in_service":0}},`+
 		`{"node":"c","self":false,"state":"gone","version":"v1","address":"","started":"2026-11-28T12:00:00Z",`+
-		`"seen":6,"tried_proxies":0,"times_alone":3,`+
+		`"seen":6,"tried_proxies":0,"times_alone":3,"failed_uploads":1,`+
 		`"requests":{"window":300,"total":100,"delivered":0,"target_refused":0},`+
 		`"proxies":{"total":0,"in_service":0}}],"open_breakers":1,`+
 		`"breakers":[{"proxy_id":"F@1","next_test_time":"2026-11-28T12:00:00Z","why":"fails","nodes":["a","c"],`+
 		`"probing":false}],"changes":[{"key":"policy","revision":7,"at":"2026-11-28T12:00:00Z","shared":true}],`+
 		`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1},`+
-		`"suspect_targets":[{"target":"shop.test:443","nodes":["a","b"]}]}`))
+		`"suspect_targets":[{"target":"shop.test:443","nodes":["a","b"]}],`+
+		`"uploads":[{"name":"mine","sha256":"ab","size":9,"deleted":false,"state":"ready"},`+
+		`{"name":"other","size":0,"deleted":true,"state":"failed","error":"in use"}]}`))
 	var raw string
 	client := r.clientOf(t, &raw)
 	v, err := client.Cluster(t.Context())

@@ -41,7 +41,7 @@ func TestS159StoreWithTLS(t *testing.T) {
 	dir := writeCertificate(t)
 	page, err := os.ReadFile("../docs/cluster.md")
 	require.NoError(t, err)
-	commands := regexp.MustCompile("needs `([^`]+)`").FindSubmatch(page)
+	commands := regexp.MustCompile("needs\\s+`([^`]+)`").FindSubmatch(page)
 	require.NotNil(t, commands)
 	addr, plain := freePort(t), freePort(t)
 	startRedisWith(t, addr, "--port", portOf(plain), "--tls-port", portOf(addr), "--tls-auth-clients", "no",
@@ -60,6 +60,10 @@ func TestS159StoreWithTLS(t *testing.T) {
 	}, "SSL_CERT_FILE="+dir+"/ca.pem")
 	c.nodes[0].put(`{"max_attempts":7}`)
 	c.everywhere("the policy", func(w *whirl) bool { return w.json("/retry/policy")["max_attempts"] == 7.0 })
+	status, body := c.nodes[1].upload("POST", "mine", scorerModule(1, 600<<10))
+	require.Equal(t, 201, status, body)
+	c.everywhere("the upload", func(w *whirl) bool { return w.sumOf("mine") != "" })
+	require.NotContains(t, c.nodes[1].log.String(), "NOPERM")
 	require.Equal(t, "rediss://"+addr, c.nodes[1].json("/cluster")["store"].(map[string]any)["url"])
 
 	w := start(t, 1, confCluster+fmt.Sprintf("[cluster]\nurl = %q\n", url)) // the system has other authorities

@@ -5,7 +5,7 @@
 //
 // Files: plugin.go has the types plugin and version (one module of a plugin), call.go the calls, health.go the
 // quarantine, observe.go the observations, change.go the plugins of the configuration, fetch.go the modules that are
-// fetched, uploads.go the uploads, and files.go the files of uploads.
+// fetched, uploads.go the uploads, files.go the files of uploads, and shared.go the uploads of other gateways.
 package plugins
 
 import (
@@ -93,6 +93,9 @@ type Options struct {
 	// error means that the check itself failed, which is not due to the module. If Check is nil, uploads are only
 	// loaded and called once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
+	// Uploaded receives each upload and each plugin that was rolled back, and each deletion (with a code of nil), after
+	// it was made. The upload, the rollback or the deletion ends when it returns. It may be nil.
+	Uploaded func(name string, code []byte, config map[string]any, keep bool)
 	// OnLine receives each log line of a plugin, except the lines beyond the limit of package output. It is called
 	// during the call of the plugin that writes the line. It must return soon, and must not call the registry. It may
 	// be nil.

@@ -171,7 +171,11 @@ func (r *Registry) submit(
 			<-before.done
 		}
 		code, config := input()
-		plugin, err := r.upload(name, code, Spec{Config: config, Temporary: !keep}, replace)
+		spec := Spec{Config: config, Temporary: !keep}
+		plugin, err := r.upload(name, code, spec, replace)
+		if err == nil {
+			r.uploaded(name, code, &spec)
+		}
 		r.uploads.end(u)
 		end(plugin, err, r.now())
 	})
@@ -263,7 +267,7 @@ func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 		return conflictf("plugin %q exists; PUT replaces it", name)
 	case p == nil && replace:
 		return notFound(name)
-	case p == nil && r.uploaded() >= maxUploads:
+	case p == nil && r.countUploads() >= maxUploads:
 		return conflictf("%d plugins are uploaded; delete one first", maxUploads)
 	case p != nil && kind != "" && p.kind() != "" && p.kind() != kind:
 		return &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.kind(), kind)}
@@ -271,8 +275,8 @@ func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	return nil
 }
 
-// The method uploaded returns the number of uploaded plugins.
-func (r *Registry) uploaded() (n int) {
+// The method countUploads returns the number of uploaded plugins.
+func (r *Registry) countUploads() (n int) {
 	for _, p := range *r.byName.Load() {
 		if p.current.Load().source == SourceAPI {
 			n++
@@ -322,6 +326,14 @@ func (r *Registry) install(name string, v *version) *plugin {
 // lock is held, and must not change plugins. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an
 // error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
+	err := r.remove(name, inUse)
+	if err == nil {
+		r.uploaded(name, nil, &Spec{})
+	}
+	return err
+}
+
+func (r *Registry) remove(name string, inUse func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.get(name)
@@ -380,7 +392,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return r.take(name, v, func() error {
+	i, err := r.take(name, v, func() error {
 		loaded := to.sum
 		if err := allowed(); err != nil {
 			return err
@@ -390,6 +402,10 @@ func (r *Registry) RollBack(name string) (Info, error) {
 		}
 		return nil
 	})
+	if err == nil {
+		r.uploaded(name, to.code, &to.spec)
+	}
+	return i, err
 }
 
 // Release ends a plugin's quarantine. The error wraps core.ErrNotFound.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -27,6 +28,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
 // clusterNode is this gateway as a node of a cluster. It implements cluster.Local and breaker.Gate. A nil *clusterNode
@@ -34,8 +36,10 @@ import (
 type clusterNode struct {
 	node    *cluster.Node
 	log     *slog.Logger
+	blobs   cluster.Blobs
 	changes *changes.Changes
 	engine  atomic.Pointer[engine.Engine] // nil until attach
+	uploads *sharedUploads                // nil until attach
 	stop    context.CancelFunc
 	done    chan struct{}
 
@@ -71,7 +75,7 @@ func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 		}
 		name = host + "-" + unique[:4]
 	}
-	m := &clusterNode{log: log, done: make(chan struct{}), samples: map[string]float64{}}
+	m := &clusterNode{log: log, blobs: store, done: make(chan struct{}), samples: map[string]float64{}}
 	m.node = cluster.New(cluster.Config{
 		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Store: store,
 		Timeout: cluster.DefaultTimeout, Now: time.Now, Log: log,
@@ -102,19 +106,25 @@ func (cn *clusterNode) options(o *engine.Options) {
 	}
 }
 
-// attach makes the node join the cluster.
-func (cn *clusterNode) attach(e *engine.Engine, c *changes.Changes) {
+// attach makes the node join the cluster. inUse returns the use of a plugin, as in plugins.Registry.Delete.
+func (cn *clusterNode) attach(
+	e *engine.Engine, c *changes.Changes, reg *plugins.Registry, inUse func(plugin string) string,
+) {
 	if cn == nil {
 		return
 	}
 	cn.changes = c
+	cn.uploads = newSharedUploads(cn, reg, inUse)
 	cn.engine.Store(e)
 	e.Metrics().ObserveCluster(cn.state)
 	ctx, cancel := context.WithCancel(context.Background())
 	cn.stop = cancel
 	go func() {
 		defer close(cn.done)
+		var wg sync.WaitGroup
+		wg.Go(func() { cn.uploads.run(ctx) })
 		cn.node.Run(ctx)
+		wg.Wait()
 	}()
 }
 
@@ -250,7 +260,7 @@ func (cn *clusterNode) Load() cluster.Load {
 	all := pool.Snapshot().All
 	cn.load, cn.loadAt = cluster.Load{
 		Tried: pool.UsedSince(pool.Elapsed(now) - time.Minute), Requests: w.Requests, Delivered: w.Delivered,
-		Refused: w.Refused, Proxies: len(all),
+		Refused: w.Refused, Proxies: len(all), Uploads: cn.uploads.failed(),
 	}, now
 	for _, u := range all {
 		if _, banned := e.BannedUntil(u); u.InService(banned) {
@@ -329,19 +339,27 @@ func (cn *clusterNode) Seed(key string, s cluster.Stats) {
 }
 
 // Status returns the state of the cluster from the records that this node has received.
-func (cn *clusterNode) Status() cluster.Status { return cn.node.Status() }
+func (cn *clusterNode) Status() cluster.Status {
+	s := cn.node.Status()
+	s.Uploads = cn.uploads.status()
+	return s
+}
 
 // Alone reports whether this node cannot reach the store. If it cannot, the second result is the reason.
 func (cn *clusterNode) Alone() (bool, string) { return cn.node.Alone() }
 
 // state returns the figures of the cluster for the metrics.
 func (cn *clusterNode) state() metrics.ClusterState {
-	s := cn.node.Status()
+	s := cn.Status()
 	out := metrics.ClusterState{
 		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
 		Exchanges: s.Counts.Exchanges, Failures: s.Counts.Failures, TimesAlone: s.Counts.Alone, Sent: s.Counts.Sent,
 		Received: s.Counts.Received, Dropped: s.Counts.Dropped, Leases: s.Counts.Leases, Fenced: s.Counts.Fenced,
 		Followed: s.Counts.Followed,
+		Uploads:  map[string]int{cluster.UploadReady: 0, cluster.UploadWaiting: 0, cluster.UploadFailed: 0},
+	}
+	for _, u := range s.Uploads {
+		out.Uploads[u.State]++
 	}
 	for _, n := range s.Nodes {
 		if n.Live {
@@ -359,10 +377,11 @@ const (
 	sharedPolicy = "policy"
 	sharedPlugin = "plugin/" // followed by the use of the plugin, such as first (changes.UseFirst)
 	sharedProxy  = "proxy/"  // followed by the id of the proxy
+	sharedModule = "upload/" // followed by the name of the uploaded plugin
 )
 
-// removedFor is the time for which the store keeps the record of a removed proxy. A node that was alone, or was not
-// running, makes the removal if it returns within this time.
+// removedFor is the time for which the store keeps the record of a removed proxy or upload. A node that was alone, or
+// was not running, makes the removal if it returns within this time.
 const removedFor = 7 * 24 * time.Hour
 
 // shareTime is the maximum time for which a change by the API waits for the store.
@@ -378,6 +397,7 @@ type sharedChange struct {
 	Proxy   json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
 	Removed bool            `json:"removed,omitempty"`
 	Drain   bool            `json:"drain,omitempty"`
+	Upload  *sharedUpload   `json:"upload,omitempty"`
 }
 
 // Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
@@ -420,11 +440,17 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 func (cn *clusterNode) apply(key string, c *sharedChange) error {
 	id, isProxy := strings.CutPrefix(key, sharedProxy)
 	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
+	name, isUpload := strings.CutPrefix(key, sharedModule)
+	cn.uploads.forget(key)
 	switch {
 	case isProxy:
 		if err := cn.changes.RemoveProxy(id, c.Drain, c.Keep); !errors.Is(err, core.ErrNotFound) {
 			return err
 		}
+		return nil
+	case isUpload:
+		return cn.uploads.received(name, c)
+	case isPlugin && cn.uploads.later(key, use, c.Plugin, c.Keep):
 		return nil
 	case isPlugin:
 		return cn.changes.Activate(use, c.Plugin, c.Keep)
@@ -432,7 +458,7 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 		_, err := cn.changes.ResetPolicy(c.Keep)
 		return err
 	case key == sharedPolicy:
-		return cn.changes.PutPolicy(c.Policy, c.Keep)
+		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Keep), c.Keep)
 	}
 	return errors.New("this version makes no such changes")
 }
@@ -475,8 +501,10 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 	})
 }
 
-func (s sharedChanges) encode(c sharedChange) (string, error) {
-	c.By = s.m.node.Name()
+func (s sharedChanges) encode(c sharedChange) (string, error) { return s.m.encode(c) }
+
+func (cn *clusterNode) encode(c sharedChange) (string, error) {
+	c.By = cn.node.Name()
 	data, err := json.Marshal(c)
 	return string(data), err
 }
@@ -563,6 +591,9 @@ func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, er
 		if err != nil {
 			return v, sharedChange{}, err
 		}
+		if o.BackoffStrategy != nil {
+			s.m.uploads.forget(sharedPolicy)
+		}
 		c, err := s.policy(keep)
 		return v, c, err
 	})
@@ -572,6 +603,7 @@ func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, er
 func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
 	return s.sharePolicy(func() (retry.View, sharedChange, error) {
 		v, err := s.Changes.ResetPolicy(keep)
+		s.m.uploads.forget(sharedPolicy)
 		return v, sharedChange{Reset: true, Keep: keep}, err
 	})
 }
@@ -588,9 +620,11 @@ func (s sharedChanges) sharePolicy(do func() (retry.View, sharedChange, error)) 
 	return *view.Load(), err
 }
 
-// policy returns the record of the policy that is now in force.
+// policy returns the record of the policy that is now in force. A backoff that waits for its plugin is a part of it.
 func (s sharedChanges) policy(keep bool) (sharedChange, error) {
-	value, err := json.Marshal(s.m.engine.Load().Policies().Current())
+	p := *s.m.engine.Load().Policies().Current()
+	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)
+	value, err := json.Marshal(&p)
 	return sharedChange{Policy: value, Keep: keep}, err
 }
 
@@ -601,10 +635,15 @@ func (s sharedChanges) Activate(use, plugin string, keep bool) error {
 			if err := s.Changes.Activate(use, plugin, keep); err != nil {
 				return sharedChange{}, err
 			}
+			s.m.uploads.forget(sharedPolicy)
 			return s.policy(keep)
 		})
 	}
 	return s.shareOne(sharedPlugin+use, func() (sharedChange, error) {
-		return sharedChange{Plugin: plugin, Keep: keep}, s.Changes.Activate(use, plugin, keep)
+		err := s.Changes.Activate(use, plugin, keep)
+		if err == nil {
+			s.m.uploads.forget(sharedPlugin + use)
+		}
+		return sharedChange{Plugin: plugin, Keep: keep}, err
 	})
 }

@@ -29,14 +29,18 @@ func (turns) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil }
 
 // startNode returns a node of a cluster that makes exchanges only by its method Step.
 func startNode(t *testing.T, store cluster.Store, name string) sharedChanges {
+	return startNodeWith(t, store, name, turns{})
+}
+
+func startNodeWith(t *testing.T, store cluster.Store, name string, plugins engine.Plugins) sharedChanges {
 	log := slog.New(slog.DiscardHandler)
-	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: turns{}, Log: log})
+	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: plugins, Log: log})
 	require.NoError(t, err)
 	c := changes.New(changes.Options{Now: time.Now, Log: log})
 	err = c.Configure(changes.Configuration{Policy: retry.DefaultPolicy()}, func([]upstream.Spec) error { return nil })
 	require.NoError(t, err)
 	c.Attach(changes.Parts{Engine: e, Pool: e.Pool(), Policies: e.Policies()})
-	m := &clusterNode{log: log, changes: c, samples: map[string]float64{}}
+	m := &clusterNode{log: log, blobs: store.(cluster.Blobs), changes: c, samples: map[string]float64{}}
 	m.engine.Store(e)
 	m.node = cluster.New(cluster.Config{
 		Name: "test", Node: name, ID: name, Store: store, Timeout: time.Minute, Now: time.Now, Log: log,
@@ -122,19 +126,19 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 
 // exchanges counts the exchanges.
 type exchanges struct {
-	cluster.Store
+	*cluster.Memory
 	n atomic.Int64
 }
 
 func (s *exchanges) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, error) {
 	s.n.Add(1)
-	return s.Store.Exchange(ctx, b)
+	return s.Memory.Exchange(ctx, b)
 }
 
 // A thousand proxies of one request are shared with a few exchanges, and another node adds them.
 func TestManyProxiesAreShared(t *testing.T) {
 	memory := cluster.NewMemory(time.Now)
-	store := &exchanges{Store: memory}
+	store := &exchanges{Memory: memory}
 	a, b := startNode(t, store, "a"), startNode(t, memory, "b")
 	list := specs(t, 1000)
 	before := store.n.Load()

@@ -150,7 +150,7 @@ func wire(
 	g.lists = lists.NewFetcher(nil, g.keptLists(), log)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: g.keeper.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
-		Log: g.log, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
+		Log: g.log, Uploaded: g.cluster.uploaded, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
 		Check: (&checker{limits, g.cacheDir(), program}).check,
 	})
@@ -190,7 +190,7 @@ func wire(
 	g.engine.Tracker().Observe(g.events)
 	reg.SetUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
-	g.cluster.attach(g.engine, g.changes)
+	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin)
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.push = push.New(g.engine.Metrics().Gather, log)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
@@ -310,6 +310,14 @@ func (g *gateway) usesPlugin(name string) bool {
 	return set.UsesScorer(name) || set.UsesBackoff(name) || name == first || name == retry ||
 		name == g.engine.Judge() ||
 		name == g.engine.Policies().Current().BackoffStrategy
+}
+
+// useOfPlugin returns a word for the use of a plugin; "" if it is not in use.
+func (g *gateway) useOfPlugin(name string) string {
+	if g.usesPlugin(name) {
+		return "a scorer, backoff or judge here"
+	}
+	return ""
 }
 
 func (g *gateway) pluginStates() []metrics.PluginState {

@@ -81,6 +81,13 @@ func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
 	return nil
 }
 
+// BetweenChanges calls f while no changes are made, neither by the API nor for other nodes.
+func (n *Node) BetweenChanges(f func()) {
+	n.changes.making.Lock()
+	defer n.changes.making.Unlock()
+	f()
+}
+
 // The method change calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
 // returns channels that are closed when the store has these changes.
 func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {

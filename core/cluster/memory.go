@@ -22,6 +22,7 @@ type Memory struct {
 	records   map[string]Record
 	order     []change // by revision; an element whose record has another revision is out of date
 	leases    map[string]lease
+	blobs     map[string]blob
 	err       error
 	exchanges int
 }
@@ -39,7 +40,7 @@ type lease struct {
 
 // NewMemory returns an empty store with the clock now.
 func NewMemory(now func() time.Time) *Memory {
-	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}}
+	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}, blobs: map[string]blob{}}
 }
 
 // Fail makes all later exchanges return err. If err is nil, exchanges succeed again.
@@ -56,6 +57,7 @@ func (m *Memory) Clear() {
 	m.epoch, m.seq, m.order = "", 0, nil
 	clear(m.records)
 	clear(m.leases)
+	clear(m.blobs)
 }
 
 // Len returns the number of records, including records that have ended but have not been removed yet.

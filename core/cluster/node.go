@@ -122,6 +122,7 @@ type Load struct {
 	Refused   uint64 `json:"f,omitempty"` // of Delivered, with status 403 or 429
 	Proxies   int    `json:"p,omitempty"`
 	InService int    `json:"s,omitempty"` // with a closed breaker; neither draining nor banned nor unreached
+	Uploads   int    `json:"u,omitempty"` // shared uploads that the gateway cannot have
 }
 
 // Config holds the settings and parts of a node.

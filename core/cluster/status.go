@@ -20,6 +20,7 @@ type Status struct {
 	Open       int             // number of breakers that are open for the cluster
 	Suspects   []SuspectStatus // targets, at most maxListed
 	Changes    []ChangeStatus  // the last change of each thing that was changed through the API
+	Uploads    []UploadStatus  // of all nodes, as they are on this node
 	Counts     Counts
 }
 
@@ -55,6 +56,22 @@ type ChangeStatus struct {
 	At       time.Time
 	Waiting  bool // the store does not have the latest change yet
 }
+
+// UploadStatus is the state of a shared upload, that is, of a plugin's module, on this node.
+type UploadStatus struct {
+	Name, SHA256 string
+	Size         int    // of the module, in bytes; 0 for one that is to be deleted
+	Deleted      bool   // the plugin is to be deleted
+	State        string // UploadReady, UploadWaiting or UploadFailed
+	Problem      string // why it is not ready; "" for none
+}
+
+// The states of a shared upload.
+const (
+	UploadReady   = "ready"
+	UploadWaiting = "waiting" // it is being fetched or compiled, or will be
+	UploadFailed  = "failed"  // this node cannot have it
+)
 
 // maxListed is the maximum length of the lists in a Status.
 const maxListed = 1000
@@ -133,4 +150,18 @@ func (n *Node) Alone() (alone bool, problem string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.alone, n.problem
+}
+
+// Epoch identifies the store's data, as in Reply.Epoch. It is "" before the first exchange.
+func (n *Node) Epoch() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.epoch
+}
+
+// Live returns the number of live nodes, including this one.
+func (n *Node) Live() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.live())
 }

@@ -11,9 +11,10 @@ type ClusterState struct {
 	Alone, Isolated bool
 	Nodes           int // nodes that are alive
 	OpenBreakers    int
-	Waiting         int           // events that the store does not have yet
-	Lag             time.Duration // time since the last exchange; negative if there was none
-	Took            time.Duration // of the last exchange
+	Waiting         int            // events that the store does not have yet
+	Lag             time.Duration  // time since the last exchange; negative if there was none
+	Took            time.Duration  // of the last exchange
+	Uploads         map[string]int // number of shared uploads by state
 
 	Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
 }
@@ -40,6 +41,7 @@ var (
 	clusterDroppedDesc  = desc("cluster_dropped_total", "events that were not shared, because too many waited")
 	clusterLeasesDesc   = desc("cluster_leases_total", "leases of probes that this gateway got")
 	clusterFencedDesc   = desc("cluster_fenced_total", "results of probes that came after the end of their lease")
+	clusterUploadsDesc  = desc("cluster_uploads", "uploaded plugins of the cluster, by their state here", "state")
 	clusterFollowedDesc = desc("cluster_followed_total", "openings of breakers here because the cluster opened them")
 )
 
@@ -69,4 +71,7 @@ func (s *ClusterState) collect(out chan<- prometheus.Metric) {
 	emit(out, clusterLeasesDesc, prometheus.CounterValue, float64(s.Leases))
 	emit(out, clusterFencedDesc, prometheus.CounterValue, float64(s.Fenced))
 	emit(out, clusterFollowedDesc, prometheus.CounterValue, float64(s.Followed))
+	for state, count := range s.Uploads {
+		emit(out, clusterUploadsDesc, prometheus.GaugeValue, float64(count), state)
+	}
 }

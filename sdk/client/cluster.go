@@ -18,6 +18,7 @@ type Cluster struct {
 	Changes        []ClusterChange  `json:"changes"`         // at most 1000
 	Requests       *LatestRequests  `json:"requests"`        // of all live nodes
 	SuspectTargets []SuspectTarget  `json:"suspect_targets"` // at most 1000
+	Uploads        []ClusterUpload  `json:"uploads"`
 }
 
 // Store is the store of a cluster.
@@ -43,6 +44,7 @@ type Node struct {
 	Seen         Seconds        `json:"seen"`          // age of its last report
 	TriedProxies int            `json:"tried_proxies"` // within the last minute
 	TimesAlone   uint64         `json:"times_alone"`
+	Uploads      int            `json:"failed_uploads"` // uploaded plugins of others that it cannot have
 	Requests     LatestRequests `json:"requests"`
 	Proxies      struct {
 		Total     int `json:"total"`
@@ -61,7 +63,7 @@ type ClusterBreaker struct {
 
 // ClusterChange is the last change of the thing that Key names, through the API of any node.
 type ClusterChange struct {
-	Key      string    `json:"key"` // policy, plugin/USE or proxy/ID
+	Key      string    `json:"key"` // policy, plugin/USE, proxy/ID or upload/NAME
 	Revision int64     `json:"revision"`
 	At       time.Time `json:"at"`
 	Shared   bool      `json:"shared"` // the store has the change
@@ -71,6 +73,16 @@ type ClusterChange struct {
 type SuspectTarget struct {
 	Target string   `json:"target"`
 	Nodes  []string `json:"nodes"`
+}
+
+// ClusterUpload is an uploaded plugin that the nodes share, in its state on this gateway.
+type ClusterUpload struct {
+	Name    string `json:"name"`
+	SHA256  string `json:"sha256"` // of the module; "" for a plugin to be deleted
+	Size    int    `json:"size"`
+	Deleted bool   `json:"deleted"` // the plugin is to be deleted
+	State   string `json:"state"`   // ready, waiting or failed
+	Error   string `json:"error"`   // why it is not ready; "" for none
 }
 
 // LatestRequests counts the requests of the latest minutes.

@@ -159,6 +159,11 @@ type Store struct {
 	err        error          // of the last attempt to make the client
 	connecting chan struct{}  // closed when makeClient ends; nil while it does not run
 	closed     bool
+
+	prefix      string     // of all keys
+	blobMu      sync.Mutex // held while the client for blobs is made
+	blobs       rueidis.Client
+	blobsClosed bool
 }
 
 // New returns the store of the cluster with the given name. All its keys begin with whirlpool:{NAME}, so that a Redis
@@ -171,9 +176,9 @@ func New(url, name string, dialTimeout time.Duration) (*Store, error) {
 	}
 	o.Dialer.Timeout, o.ConnWriteTimeout = dialTimeout, dialTimeout
 	o.Sentinel.Dialer = o.Dialer
-	s := &Store{opts: o, script: rueidis.NewLuaScript(script)}
+	s := &Store{opts: o, script: rueidis.NewLuaScript(script), prefix: "whirlpool:{" + name + "}:"}
 	for _, part := range []string{"meta", "records", "order", "leases", "ends"} {
-		s.keys = append(s.keys, "whirlpool:{"+name+"}:"+part)
+		s.keys = append(s.keys, s.prefix+part)
 	}
 	return s, nil
 }
@@ -201,7 +206,7 @@ func (s *Store) connect(ctx context.Context) (rueidis.Client, error) {
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return nil, errors.New("the store is closed")
+		return nil, errClosed
 	case s.client == nil:
 		return nil, s.err
 	}
@@ -225,6 +230,7 @@ func (s *Store) makeClient() {
 
 // Close closes the connections.
 func (s *Store) Close() {
+	s.closeBlobs()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

@@ -1,7 +1,9 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -228,4 +230,48 @@ func TestUserOfTheStore(t *testing.T) {
 	_, err = newStore(t, server.String()).Exchange(context.Background(), cluster.Batch{Limit: 5})
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "secret")
+}
+
+// Blobs of any size are read as they were written. A blob that is not kept ends.
+func TestBlobs(t *testing.T) {
+	s := newStore(t, startRedis(t))
+	defer s.Close()
+	now := time.Now()
+	memory := cluster.NewMemory(func() time.Time { return now })
+	for _, blobs := range []cluster.Blobs{s, memory} {
+		for _, size := range []int{0, 1, 256 << 10, 256<<10 + 1, 3 << 20} {
+			name := fmt.Sprint("size", size)
+			data := make([]byte, size)
+			for i := range data {
+				data[i] = byte(i * i >> 3)
+			}
+			_, err := blobs.ReadBlob(t.Context(), name, size)
+			require.ErrorIs(t, err, cluster.ErrNoBlob)
+			held, err := blobs.KeepBlob(t.Context(), name, time.Hour)
+			require.NoError(t, err)
+			require.False(t, held)
+			for range 2 {
+				require.NoError(t, blobs.WriteBlob(t.Context(), name, data, time.Hour))
+				got, err := blobs.ReadBlob(t.Context(), name, size)
+				require.NoError(t, err)
+				require.Equal(t, size, len(got))
+				require.True(t, bytes.Equal(data, got))
+			}
+			_, err = blobs.ReadBlob(t.Context(), name, size-1)
+			require.ErrorContains(t, err, "at most", size)
+			held, err = blobs.KeepBlob(t.Context(), name, time.Second)
+			require.NoError(t, err)
+			require.True(t, held)
+		}
+		require.NoError(t, blobs.WriteBlob(t.Context(), "short", nil, time.Second))
+	}
+	await(t, func() bool {
+		_, err := s.ReadBlob(t.Context(), "short", 9)
+		return errors.Is(err, cluster.ErrNoBlob)
+	})
+	now = now.Add(time.Second)
+	_, err := memory.ReadBlob(t.Context(), "short", 9)
+	require.ErrorIs(t, err, cluster.ErrNoBlob)
+	s.Close()
+	require.Error(t, s.WriteBlob(t.Context(), "x", nil, time.Hour))
 }

@@ -1,0 +1,89 @@
+package plugins
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Gateways of a cluster share their uploads: Options.Uploaded reports those of this gateway, and Take, Discard and
+// Holds are for those of other gateways, which have checked the modules.
+
+// uploaded reports an upload or, if code is nil, the deletion of one. The caller does not hold mu.
+func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
+	if r.opts.Uploaded != nil {
+		r.opts.Uploaded(name, code, spec.Config, !spec.Temporary)
+	}
+}
+
+// Take puts a module under a name, as an upload does, but does not check it (Options.Check). The module may replace
+// any upload. inUse is as in Delete: a plugin in use is not replaced by one of another kind. keep is as in Submit. The
+// error is a *wasmhost.CheckError if the module is the cause. It wraps core.ErrConflict if the name cannot have it.
+func (r *Registry) Take(
+	name string, code []byte, config map[string]any, keep bool, inUse func(name string) string,
+) error {
+	if err := CheckName(name); err != nil {
+		return &wasmhost.CheckError{Msg: err.Error()}
+	}
+	d, err := r.host.Describe(code)
+	if err != nil {
+		return err
+	}
+	allowed := func(kind wasmhost.Kind) error { return r.mayPut(name, kind, r.get(name) != nil) }
+	if err := allowed(""); err != nil {
+		return err
+	}
+	if p := r.get(name); p != nil && p.kind() != "" && p.kind() != d.Kind {
+		if err := r.Discard(name, inUse); err != nil {
+			return err
+		}
+	}
+	var v *version
+	err = r.compiler.run(r.closing, code, func() (err error) {
+		v, err = r.load(name, code, SourceAPI, Spec{Config: config, Temporary: !keep}, false)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = r.take(name, v, func() error { return allowed(v.kind()) })
+	return err
+}
+
+// Discard does the same as Delete, and does not report it (Options.Uploaded).
+func (r *Registry) Discard(name string, inUse func(name string) string) error {
+	return r.remove(name, inUse)
+}
+
+// Holds reports whether the plugin with a name is an upload that can be used and has this module, in hexadecimal
+// SHA-256, these settings and this keep.
+func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) bool {
+	p := r.get(name)
+	if p == nil {
+		return false
+	}
+	v := p.current.Load()
+	if v.source != SourceAPI || v.failed.Load() != nil || v.sum != sum || v.spec.Temporary == keep {
+		return false
+	}
+	is, err := json.Marshal(v.spec.Config)
+	shall, wrong := json.Marshal(config)
+	if len(v.spec.Config)+len(config) == 0 {
+		return true // nil and an empty map are the same settings
+	}
+	return err == nil && wrong == nil && bytes.Equal(is, shall)
+}
+
+// Code returns the module of an upload. The error wraps core.ErrNotFound if there is no upload with this name and
+// SHA-256.
+func (r *Registry) Code(name, sum string) ([]byte, error) {
+	p := r.get(name)
+	if p == nil {
+		return nil, notFound(name)
+	}
+	if v := p.current.Load(); v.source == SourceAPI && v.sum == sum && len(v.code) > 0 {
+		return v.code, nil
+	}
+	return nil, notFound(name)
+}
