@@ -18,7 +18,7 @@ import (
 
 // The exit addresses that health checks find give proxies their region. If the exit address changes, the region
 // changes, too.
-func TestS147RegionsOfExitAddresses(t *testing.T) {
+func TestS168RegionsOfExitAddresses(t *testing.T) {
 	t.Parallel()
 	file := geotest.Write(t, map[string]string{"192.0.2.0/24": "DE", "198.51.100.0/24": "US"})
 	health := "[health]\nreachability = false\nurl = \"http://check.test/\"\ninterval = \"200ms\"\njitter = 0\n" +
