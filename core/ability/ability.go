@@ -76,8 +76,8 @@ func (s Source) String() string { return [...]string{"traffic", "check"}[s] }
 // Need is the ability that a request requires of a proxy.
 type Need uint8
 
-// The needs. A proxy that does not forward can serve a request in absolute form, too: through a
-// tunnel to its target.
+// The needs. A proxy that does not forward can serve a request in absolute form, too: through a tunnel to the request's
+// target.
 const (
 	NeedForward    Need = iota // absolute form, and the target's port is not 443
 	NeedForward443             // absolute form, and the target's port is 443
