@@ -9,8 +9,8 @@ import (
 // round trip, and its operations are atomic. [Memory] and redisstore.Store implement it.
 type Store interface {
 	// Exchange makes the operations of b in order, and then returns the records that have changed since b.Cursor.
-	// If it returns an error, the operations may have been made or not; they can be repeated. It returns soon after
-	// ctx has ended.
+	// If it returns an error, the operations may have been made or not; they can be repeated. Exchange returns soon
+	// after ctx has ended.
 	Exchange(ctx context.Context, b Batch) (Reply, error)
 	Close()
 }
@@ -27,13 +27,13 @@ const (
 	// record.
 	Swap
 	// Acquire takes the lease of a key for the time TTL, unless another holder has the lease, or the revision of the
-	// record with the same key is higher than Rev. Value is the holder. In the time TTL after the store has lost
-	// data, Acquire grants no lease, because a lost lease may still be in use.
+	// record with the same key is higher than Rev. Value is the holder. For the time TTL after the store has lost data,
+	// Acquire grants no lease, because a lost lease may still be in use.
 	Acquire
 	// Free ends the lease of a key if Rev is its fencing number.
 	Free
 	// Settle ends the lease of a key and writes the record of the same key, if Rev is the fencing number of the lease
-	// and the lease has not ended. The time of the record's event is now.
+	// and the lease has not ended. The record gets the present time as the time of its event.
 	Settle
 	// Void ends the lease of a key, whoever holds it.
 	Void
