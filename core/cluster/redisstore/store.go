@@ -324,8 +324,8 @@ func number(m *rueidis.RedisMessage) (int64, error) {
 	return strconv.ParseInt(s, 10, 64)
 }
 
-// parseRecord parses the text of a record, "REVISION AT ENDS VALUE". AT is the time of its event and ENDS its end,
-// both in ms since the Unix epoch; ENDS is 0 if the record does not end.
+// parseRecord parses the text of a record, "REVISION AT ENDS VALUE". AT is the time of the record's event, and ENDS is
+// the time at which the record ends; 0 if it does not end. Both are in ms since the Unix epoch.
 func parseRecord(key, text string) (cluster.Record, error) {
 	rec := cluster.Record{Key: key}
 	var numbers [3]int64
