@@ -38,8 +38,8 @@ func ParseList(rules []string) (List, error) {
 func (l *List) Empty() bool { return len(l.rules) == 0 }
 
 // Match returns the text of the first rule that holds for a target. The parameter name is a name or an address in any
-// spelling, without brackets. Match does not resolve a name. Therefore rules with networks hold
-// only for targets that are addresses.
+// spelling, without brackets. Match does not resolve a name. Therefore rules with networks hold only for targets that
+// are addresses.
 func (l *List) Match(name string, port uint16) (rule string, ok bool) {
 	if l.Empty() {
 		return "", false

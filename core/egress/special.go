@@ -3,10 +3,9 @@ package egress
 import "net/netip"
 
 // Special returns the kind of an address that no target on the internet has, such as "loopback address". For an
-// ordinary address, it returns "". The special networks are those in the IANA
-// registries of special-purpose addresses (RFC 6890) that are not globally reachable. All IPv6 addresses outside of
-// 2000::/3 are special, too. An address that embeds an IPv4 address (NAT64, 6to4) is special if this IPv4 address is
-// special.
+// ordinary address, it returns "". The special networks are those in the IANA registries of special-purpose addresses
+// (RFC 6890) that are not globally reachable. All IPv6 addresses outside of 2000::/3 are special, too. An address that
+// embeds an IPv4 address (NAT64, 6to4) is special if this IPv4 address is special.
 func Special(a netip.Addr) string {
 	h := hostOf(a)
 	if kind := special(h.addrs[0]); kind != "" && !nat64.Contains(h.addrs[0]) {
