@@ -37,8 +37,8 @@ const (
 	// failed. Two failures at one target and three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// Pending failures at targets that no other proxy tries count only if there are enough of them. Their number must
-	// reach twice the breaker's failure_threshold (10 by default), but never more than maxUncompared.
+	// Pending failures at targets that no other proxy tries count only if there are enough of them. The required number
+	// is twice the breaker's failure_threshold (10 by default), but at most maxUncompared.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown): log(1 / 0.82).

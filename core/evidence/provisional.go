@@ -105,6 +105,6 @@ func (b *Book) TakeWithdrawn() int {
 	return int(b.withdrawn.Swap(0))
 }
 
-// ReturnWithdrawn adds n to the result of the next call of TakeWithdrawn. The number n is that of the failures that the
-// caller could not remove, because they are not in the statistics yet.
+// ReturnWithdrawn adds n to the result of the next call of TakeWithdrawn. The parameter n is the number of failures
+// that the caller could not remove, because they are not in the statistics yet.
 func (b *Book) ReturnWithdrawn(n int) { b.withdrawn.Add(int32(n)) }
