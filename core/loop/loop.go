@@ -60,7 +60,7 @@ func (g *Guard) Append(b, received []byte) []byte {
 	return hex.AppendEncode(b, token[:])
 }
 
-// AppendReceived appends the tokens in received, which a request came with, and a comma. The caller can then append
+// AppendReceived appends the tokens that came with a request (received), and a comma. The caller can then append
 // another token. If received is empty, AppendReceived appends nothing.
 func AppendReceived(b, received []byte) []byte {
 	if len(received) > 0 {
