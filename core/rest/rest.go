@@ -77,8 +77,8 @@ func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	r.begin(proxy, host, p)
 }
 
-// begin does the work of Begin. It returns the pair with its present end; later is false if the pair already rested
-// until p.Until or longer. The caller holds mu.
+// begin does the work of Begin. It returns the pair with its present end. The result later is false if the pair already
+// rested until p.Until or longer. The caller holds mu.
 func (r *Rests) begin(proxy, host uint64, p Pair) (_ Pair, later bool) {
 	r.drop(p.Since)
 	of := r.of(host)
