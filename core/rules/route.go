@@ -263,8 +263,8 @@ func (s *Set) Counts() []Count {
 	return counts
 }
 
-// KeepCounts makes the rules continue the counts of the rules with the same labels in before, the previous Set.
-// KeepCounts must be called before s is used.
+// KeepCounts makes each rule continue the count of the rule with the same label in the previous Set, the parameter
+// before. KeepCounts must be called before s is used.
 func (s *Set) KeepCounts(before *Set) {
 	if s == nil || before == nil {
 		return
