@@ -26,7 +26,7 @@ const (
 )
 
 // health decides when one version of a plugin is quarantined. The calls are numbered, and health stores the numbers
-// of the failed calls. For this reason a successful call does not change health. plugin.faultMu guards it.
+// of the failed calls. For this reason a successful call changes nothing here. plugin.faultMu guards the fields.
 type health struct {
 	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next   int      // index of the oldest number once recent is full

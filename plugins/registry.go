@@ -162,8 +162,9 @@ func New(opts Options) (*Registry, error) {
 }
 
 // SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or judge.
-// It is called for each observation. Observations go to the plugins in use, to those configured with observe = true,
-// and to backoffs that a request's own policy has called. If no function is set, observations go to all plugins.
+// This function is called for each observation. Observations go to the plugins in use, to those configured with
+// observe = true, and to backoffs that a request's own policy has called. If no function is set, observations go to all
+// plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
 
 // Freeze makes later changes of the upload files in StateDir fail with state.ErrClosed. It is called before another
