@@ -15,8 +15,8 @@ type clock struct {
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
 // quickest calls f up to three times and returns the shortest CPU time. The first call may be slower than the later
-// ones, because caches are cold and memory is new. After a call with a CPU time of at most enough, there is no further
-// call.
+// ones, because caches are cold and memory is new. The parameter enough is a CPU time: after a call that used no more
+// than this, f is not called again.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

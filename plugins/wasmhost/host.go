@@ -94,8 +94,8 @@ func New(limits Limits, cacheDir string) *Host {
 	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
 }
 
-// atOnce returns the maximum number of background compilations at the same time. Each uses one processor and about 50
-// MB.
+// atOnce returns the maximum number of background compilations at the same time. Each compilation uses one processor
+// and about 50 MB.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
 // WithLimits returns a host like h with other limits for the modules that it loads.
