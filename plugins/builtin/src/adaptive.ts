@@ -2,21 +2,21 @@
 // target last. If it has seen none, it uses those of the proxy that failed.
 //
 // An outage begins after the last success before its first failure, and ends between its last failure
-// and the next success. So its length is known to an interval only. The lengths are assumed to have a
-// distribution of one of SHAPES shapes (log-normal ones of four widths, and the exponential one) and one of
-// SCALES medians or means. Each pair of them has a weight, the probability that it is the right one. The weights
-// begin equal and follow from the intervals by Bayes' rule. After each outage, every pair gets the share
-// SHARE / (number of pairs) again, so that a change of the lengths is noticed soon (fixed share: Herbster and Warmuth,
-// "Tracking the best expert", 1998).
+// and the next success. So only an interval is known for its length. The lengths are assumed to follow a
+// distribution with one of SHAPES shapes (log-normal with one of four widths, or exponential) and one of
+// SCALES medians or means. Each pair of a shape and a scale has a weight: the probability that this pair is right. All
+// weights are equal at first. Later they follow from the intervals by Bayes' rule. After each outage, every pair gets
+// the share SHARE / (number of pairs) again, so that the weights soon follow a change of the lengths (fixed share:
+// Herbster and Warmuth, "Tracking the best expert", 1998).
 //
-// Let S be the probability that an outage lasts longer than a time, and G(x) the integral of S from 0 to x. If an
-// outage began at an unknown time within g before its first failure, it is still there x after that
-// failure with the probability (G(x + g) - G(x)) / G(g).
+// Let S be the probability that an outage lasts longer than a time, and G(x) the integral of S from 0 to x. Suppose
+// that an outage began at an unknown time, at most g before its first failure. It then still lasts at the time x after
+// that failure with the probability (G(x + g) - G(x)) / G(g).
 //
-// The wait is the first of the sequence that minimizes the expected time until a
-// success, with the number of retries that the policy still allows (dynamic programming, Bellman
-// 1957). A request that fails counts as max_backoff_delay. If the target or proxy has succeeded
-// since, the wait is 0.1 s. Without an earlier outage, the wait is that of exponential.
+// The policy still allows a number of retries. Dynamic programming (Bellman 1957) finds the waits before them with the
+// shortest expected time until a success. The first of these waits is used. A request that fails counts as
+// max_backoff_delay. If the target or proxy has succeeded since, the wait is 0.1 s. Without an earlier outage, the wait
+// is that of exponential.
 import { BackoffRequest, Observation } from "../../../sdk/assemblyscript/records";
 import { exponential } from "./power";
 export { whirlpool_abi_v1 } from "./abi";
