@@ -128,10 +128,24 @@ const (
 // times in it are durations since the pool's epoch (upstream.Pool.Elapsed).
 type Set struct {
 	words   [numKinds]atomic.Int64
-	mu      sync.Mutex // guards the fields below, and changes of words to and from Cannot
+	limited *atomic.Bool // set when an ability is found to be missing; may be nil
+	mu      sync.Mutex   // guards observed, and changes of words to and from Cannot
+	// observed is nil before the first observation, because a long list has many proxies without one.
+	observed *observations
+}
+
+// observations are the observations behind the states.
+type observations struct {
 	records [numKinds]record
 	same    same
-	limited *atomic.Bool // set when an ability is found to be missing; may be nil
+}
+
+// observations returns the observations. If there are none, it creates them. The caller holds mu.
+func (s *Set) observations() *observations {
+	if s.observed == nil {
+		s.observed = &observations{}
+	}
+	return s.observed
 }
 
 // The type record holds the observations behind the state of an ability.
@@ -205,10 +219,10 @@ func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r := &s.observations().records[k]
 	if w := s.words[k].Swap(can); w != can && w != canStruck {
-		s.records[k].since, s.records[k].source = at, from
+		r.since, r.source = at, from
 	}
-	r := &s.records[k]
 	*r = record{since: r.since, source: r.source}
 }
 
@@ -222,7 +236,7 @@ func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 
 // learn implements Learn. The caller holds mu.
 func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
-	r := &s.records[k]
+	r := &s.observations().records[k]
 	if until == 0 {
 		until = at + min(firstForget<<min(r.learnt, 8), longestForget)
 	}
@@ -243,9 +257,8 @@ func (s *Set) Forget() {
 	defer s.mu.Unlock()
 	for k := range s.words {
 		s.words[k].Store(unknown)
-		s.records[k] = record{}
 	}
-	s.same = same{}
+	s.observed = nil
 }
 
 // ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel. The parameter
@@ -278,7 +291,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &s.records[Forward]
+	r := &s.observations().records[Forward]
 	r.strike(target, status)
 	switch w := s.words[Forward].Load(); {
 	case w == can, w == canStruck:
@@ -297,7 +310,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	// tunnels and has not forwarded anything yet.
 	first := !r.compared && (s.State(TunnelTLS, at) == Can || s.State(TunnelOther, at) == Can)
 	compare = comparable && (unsupported || r.distinct >= severalTargets || first) && at >= r.pause &&
-		!s.same.has(target, at)
+		!s.observations().same.has(target, at)
 	r.compared = r.compared || compare
 	return compare
 }
@@ -331,7 +344,7 @@ func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]ui
 func (s *Set) Compared(target uint64, first, second int, at time.Duration) (proxys bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &s.records[Forward]
+	r := &s.observations().records[Forward]
 	switch {
 	case second != 0 && (second < 400 || Unsupported(first) && second != first):
 		s.learn(Forward, at, 0, Traffic)
@@ -341,7 +354,7 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 	case s.words[Forward].Load() >= cannotMin: // the test gave no conclusion
 	case second != 0: // the target sends the same response
 		r.clear()
-		s.same.add(target, at+comparePause)
+		s.observations().same.add(target, at+comparePause)
 	default:
 		r.pause = at + comparePause
 	}
@@ -356,7 +369,7 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	if s.words[Forward].Load() < cannotMin {
 		return
 	}
-	r := &s.records[k]
+	r := &s.observations().records[k]
 	r.strike(target, 403)
 	if r.strikes >= 2 {
 		s.learn(k, at, 0, Traffic)
@@ -373,7 +386,7 @@ func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	}
 	needed := uint8(severalTargets)
 	for _, kind := range kinds {
-		r := &s.records[kind]
+		r := &s.observations().records[kind]
 		r.strike(target, status)
 		switch w := s.words[kind].Load(); {
 		case w == can || w == canStruck:
@@ -413,7 +426,8 @@ func (s *Set) View(k Kind, at time.Duration) View {
 	if v.State == Unknown {
 		return v
 	}
-	v.Source, v.Since = s.records[k].source, s.records[k].since
+	r := &s.observations().records[k]
+	v.Source, v.Since = r.source, r.since
 	if v.State == Cannot {
 		v.Until = time.Duration(s.words[k].Load())
 	}

@@ -112,41 +112,86 @@ func (w *Word) Open(at time.Duration) bool {
 }
 
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
+//
+// The pool of a long list has many breakers that have counted no failure. They have no history, which keeps them
+// small. All times are durations after the epoch.
 type Breaker struct {
 	word   *Word
+	shared *Shared
 	id     string
-	now    func() time.Time
-	notify func(core.Transition)
-	epoch  time.Time // with a monotonic reading; Word.due counts from it
-
-	gate Gate // nil without one; set before use
+	notify Notified
+	cfg    atomic.Pointer[Config]
 
 	mu         sync.Mutex
-	cfg        Config
-	failures   []time.Time // failures[head:] are in the window, oldest first
-	head       int
-	probeEnds  time.Time // end of the probe's timeout, while probing
-	answered   bool      // valid while probing: the probe has received a response head or opened a tunnel
-	expires    time.Time // valid while probing: after this time the probe's result has no effect; zero for no limit
-	lastChange time.Time
-	trips      Trips
-	pending    []core.Transition // not yet passed to notify, in order
+	lastChange time.Duration
+	*history   // nil before the first failure or change of state
+}
+
+// history is the part of a breaker that its first failure or change of state creates. The breaker's mu guards it,
+// except for notifyMu.
+type history struct {
+	failures  []time.Duration // failures[head:] are in the window, oldest first
+	head      int
+	probeEnds time.Duration // end of the probe's timeout, while probing
+	answered  bool          // valid while probing: the probe has received a response head or opened a tunnel
+	expires   time.Duration // valid while probing: after this time the probe's result has no effect; 0 for no limit
+	trips     Trips
+	pending   []core.Transition // not yet passed to notify, in order
 
 	notifyMu sync.Mutex // serializes calls of notify; locked before mu
 }
 
-// New returns a closed breaker. The breaker calls the function notify once for every transition, in order. This
-// function may call the breaker's methods, unless they cause another transition.
-func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
-	return NewAt(new(Word), now(), id, cfg, now, notify)
+// Shared is what all breakers of a pool have in common.
+type Shared struct {
+	Now   func() time.Time
+	Epoch time.Time // a time of the clock Now, with a monotonic reading and not in the future; Word.due counts from it
+	Gate  Gate      // nil without one
 }
 
-// NewAt is like New, but uses the caller's zero word. The parameter epoch is an earlier result of the function now, or
-// its present result.
-func NewAt(
-	word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition),
-) *Breaker {
-	return &Breaker{word: word, id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: now()}
+// Notified gets every transition of a breaker once, in order. It may call the breaker's methods, unless they cause
+// another transition.
+type Notified interface{ Transition(core.Transition) }
+
+// New returns a closed breaker. It calls the function notify as described at Notified.
+func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
+	b := &Breaker{}
+	b.Init(new(Word), id, &cfg, &Shared{Now: now, Epoch: now()}, NotifyFunc(notify))
+	return b
+}
+
+// NotifyFunc is a function that is Notified.
+type NotifyFunc func(core.Transition)
+
+// Transition calls f.
+func (f NotifyFunc) Transition(t core.Transition) { f(t) }
+
+// Init makes the zero Breaker a closed breaker that uses the caller's zero word. The caller does not change shared
+// and cfg any more.
+func (b *Breaker) Init(word *Word, id string, cfg *Config, shared *Shared, notify Notified) {
+	b.word, b.id, b.shared, b.notify = word, id, shared, notify
+	b.cfg.Store(cfg)
+	b.lastChange = b.now()
+}
+
+// The method now returns the current time.
+func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
+
+// timeOf returns a time of day. It adds the difference to the present time, because the sum of epoch and at would be
+// wrong after a change of the clock or a suspension of the machine.
+func (b *Breaker) timeOf(at time.Duration) time.Time {
+	now := b.shared.Now()
+	return now.Add(at - now.Sub(b.shared.Epoch))
+}
+
+// The method due returns the time when an open breaker is due.
+func (b *Breaker) due() time.Duration { return time.Duration(b.word.due.Load()) }
+
+// The method past returns the history. If there is none, it creates it. The caller holds mu.
+func (b *Breaker) past() *history {
+	if b.history == nil {
+		b.history = &history{}
+	}
+	return b.history
 }
 
 // Permit is a breaker's admission of one attempt. The holder calls Report exactly once. A report
@@ -167,7 +212,7 @@ func (b *Breaker) Admissible() bool {
 	b.tick()
 	w = b.word.state.Load()
 	return core.State(w&stateMask) != core.Open && w&probing == 0 &&
-		(core.State(w&stateMask) == core.Closed || b.gate == nil || b.gate.Ready(b.id))
+		(core.State(w&stateMask) == core.Closed || b.shared.Gate == nil || b.shared.Gate.Ready(b.id))
 }
 
 // State returns the current state. If the breaker is open and due, State first makes it half-open.
@@ -186,10 +231,8 @@ func (b *Breaker) Overdue() bool {
 	if b.State() != core.HalfOpen || b.word.state.Load()&probing != 0 {
 		return false
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	return now.Sub(b.dueTime(now)) > min(cmp.Or(b.cfg.ProbeWait, b.cfg.TimeoutDuration), b.cfg.TimeoutDuration)
+	cfg := b.cfg.Load()
+	return b.now()-b.due() > min(cmp.Or(cfg.ProbeWait, cfg.TimeoutDuration), cfg.TimeoutDuration)
 }
 
 // Acquire returns a permit. It returns false if the breaker admits no attempt: if it is open, or
@@ -214,16 +257,19 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	case core.State(w&stateMask) == core.Open, w&probing != 0:
 		return Permit{}, false
 	}
-	b.expires = time.Time{}
-	if b.gate != nil {
-		until, ok := b.gate.Enter(b.id)
+	h := b.past()
+	h.expires = 0
+	if b.shared.Gate != nil {
+		until, ok := b.shared.Gate.Enter(b.id)
 		if !ok {
 			return Permit{}, false
 		}
-		b.expires = until
+		if !until.IsZero() {
+			h.expires = max(until.Sub(b.shared.Epoch), 1)
+		}
 	}
 	b.word.state.Store(w | probing)
-	b.probeEnds, b.answered = now.Add(cmp.Or(b.cfg.probeTimeout, defaultProbeTimeout)), false
+	h.probeEnds, h.answered = now+cmp.Or(b.cfg.Load().probeTimeout, defaultProbeTimeout), false
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
@@ -241,9 +287,7 @@ func (p Permit) Answered() {
 	defer p.b.mu.Unlock()
 	if p.b.word.state.Load()>>genShift == p.gen {
 		p.b.answered = true
-		if end := p.b.now().Add(answeredTimeout); end.Before(p.b.probeEnds) {
-			p.b.probeEnds = end
-		}
+		p.b.probeEnds = min(p.b.probeEnds, p.b.now()+answeredTimeout)
 	}
 }
 
@@ -299,9 +343,9 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 
 // fail counts a failure of a closed breaker. It opens the breaker if failure_threshold failures are in the window and
 // the evidence e is enough. The caller holds mu.
-func (b *Breaker) fail(now time.Time, e Evidence) {
+func (b *Breaker) fail(now time.Duration, e Evidence) {
 	b.push(now)
-	if b.live() >= b.cfg.FailureThreshold && e.Enough {
+	if b.live() >= b.cfg.Load().FailureThreshold && e.Enough {
 		b.open(now, ReasonThreshold, e.Why)
 	}
 }
@@ -317,7 +361,7 @@ func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	}
 	now := b.now()
 	b.prune(now)
-	if b.live() >= b.cfg.FailureThreshold && e.Enough {
+	if b.live() >= b.cfg.Load().FailureThreshold && e.Enough {
 		b.open(now, ReasonThreshold, e.Why)
 	}
 }
@@ -327,68 +371,81 @@ func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 const maxFailures = 1000
 
 // push adds a failure to the window. The caller holds mu.
-func (b *Breaker) push(now time.Time) {
+func (b *Breaker) push(now time.Duration) {
+	h := b.past()
 	b.prune(now)
-	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
-		b.head++ // without its oldest failure, the window still reaches the threshold
+	if b.live() >= max(b.cfg.Load().FailureThreshold, maxFailures) {
+		h.head++ // without its oldest failure, the window still reaches the threshold
 	}
-	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
-		b.failures = append(b.failures[:0], b.failures[b.head:]...)
-		b.head = 0
+	if h.head > cap(h.failures)/2 && len(h.failures) == cap(h.failures) {
+		h.failures = append(h.failures[:0], h.failures[h.head:]...)
+		h.head = 0
 	}
-	b.failures = append(b.failures, now)
+	h.failures = append(h.failures, now)
 }
 
 // prune removes the failures that are older than the window. The caller holds mu.
-func (b *Breaker) prune(now time.Time) {
-	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
-		b.head++
+func (b *Breaker) prune(now time.Duration) {
+	h := b.history
+	if h == nil {
+		return
 	}
-	if b.head == len(b.failures) {
-		b.failures, b.head = b.failures[:0], 0
+	for h.head < len(h.failures) && now-h.failures[h.head] > b.cfg.Load().WindowDuration {
+		h.head++
+	}
+	if h.head == len(h.failures) {
+		h.failures, h.head = h.failures[:0], 0
 	}
 }
 
 // The method live returns the number of failures in the window, as of the last prune. The caller holds mu.
-func (b *Breaker) live() int { return len(b.failures) - b.head }
+func (b *Breaker) live() int {
+	if b.history == nil {
+		return 0
+	}
+	return len(b.failures) - b.head
+}
+
+// forgetFailures empties the window. The caller holds mu.
+func (b *Breaker) forgetFailures() {
+	if b.history != nil {
+		b.failures, b.head = nil, 0
+	}
+}
 
 // open opens the breaker for a time that grows with repeated trips. The caller holds mu.
-func (b *Breaker) open(now time.Time, reason, why string) {
+func (b *Breaker) open(now time.Duration, reason, why string) {
 	var closed time.Duration
 	if reason == ReasonThreshold {
-		closed = now.Sub(b.lastChange)
+		closed = now - b.lastChange
 	}
-	openFor := b.trips.Next(closed, b.cfg.TimeoutDuration, b.cfg.MaxTimeout)
-	b.word.due.Store(int64(now.Add(openFor).Sub(b.epoch)))
+	cfg := b.cfg.Load()
+	openFor := b.past().trips.Next(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
+	b.word.due.Store(int64(now + openFor))
 	b.change(core.Open, now, reason, why)
 }
 
-// dueTime returns the time when an open breaker is due. It adds the remaining time to now. The sum of epoch
-// and due would be wrong after a change of the clock or a suspension of the machine.
-func (b *Breaker) dueTime(now time.Time) time.Time {
-	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
-}
-
 // The method change sets the state, begins a new generation and queues the transition. The caller holds mu.
-func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
+func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
 	b.prune(at)
 	count := b.live()
 	if to == core.Closed {
-		b.failures, b.head = nil, 0
+		b.forgetFailures()
 	}
 	b.lastChange = at
 	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
-	b.pending = append(b.pending, core.Transition{
-		ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason, Why: why,
+	h := b.past()
+	h.pending = append(h.pending, core.Transition{
+		ProxyID: b.id, From: from, To: to, At: b.timeOf(at), FailureCount: count, Reason: reason, Why: why,
 	})
 }
 
 // tick does the same as advance, but takes the lock only if a change is due.
 func (b *Breaker) tick() {
 	w := b.word.state.Load()
-	if b.word.Open(b.now().Sub(b.epoch)) {
+	if b.word.Open(b.now()) {
 		return // open and not due
 	}
 	if core.State(w&stateMask) == core.HalfOpen && w&probing == 0 {
@@ -402,16 +459,16 @@ func (b *Breaker) tick() {
 // advance makes the changes of state that are due. An open breaker that is due becomes half-open. A probe
 // whose timeout has passed is a success if it was answered; otherwise it is lost, and the breaker admits
 // another probe. The caller holds mu.
-func (b *Breaker) advance(now time.Time) {
+func (b *Breaker) advance(now time.Duration) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
 	case core.Open:
-		if due := b.dueTime(now); !now.Before(due) {
+		if due := b.due(); now >= due {
 			b.change(core.HalfOpen, due, ReasonTimeout, "")
 		}
 	case core.HalfOpen:
 		switch {
-		case w&probing == 0 || !now.After(b.probeEnds):
+		case w&probing == 0 || now <= b.probeEnds:
 		case b.answered && !b.expired(now):
 			b.change(core.Closed, b.probeEnds, ReasonProbeSuccess, "")
 		default:
@@ -423,19 +480,20 @@ func (b *Breaker) advance(now time.Time) {
 // unlock unlocks mu and then calls the function notify for the pending transitions. The goroutine that holds notifyMu
 // passes all pending transitions to notify, so that the transitions keep their order.
 func (b *Breaker) unlock() {
-	pending := len(b.pending) > 0
+	h := b.history
+	pending := h != nil && len(h.pending) > 0
 	b.mu.Unlock()
 	if !pending {
 		return
 	}
-	b.notifyMu.Lock()
-	defer b.notifyMu.Unlock()
+	h.notifyMu.Lock()
+	defer h.notifyMu.Unlock()
 	b.mu.Lock()
-	transitions := b.pending
-	b.pending = nil
+	transitions := h.pending
+	h.pending = nil
 	b.mu.Unlock()
 	for _, t := range transitions {
-		b.notify(t)
+		b.notify.Transition(t)
 	}
 }
 
@@ -445,13 +503,15 @@ func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
 	b.advance(b.now())
-	b.trips = Trips{}
+	if b.history != nil {
+		b.trips = Trips{}
+	}
 	w := b.word.state.Load()
 	if core.State(w&stateMask) != core.Closed {
 		b.change(core.Closed, b.now(), ReasonManualReset, "")
 		return
 	}
-	b.failures, b.head = nil, 0
+	b.forgetFailures()
 	b.word.state.Store((w>>genShift + 1) << genShift)
 }
 
@@ -466,7 +526,7 @@ func (b *Breaker) Retest(reason string) {
 	now := b.now()
 	b.advance(now)
 	if core.State(b.word.state.Load()&stateMask) == core.Open {
-		b.word.due.Store(int64(now.Sub(b.epoch)))
+		b.word.due.Store(int64(now))
 		b.change(core.HalfOpen, now, reason, "")
 	}
 }
@@ -481,24 +541,16 @@ func (b *Breaker) Postpone(d time.Duration) {
 	if core.State(b.word.state.Load()&stateMask) != core.Open {
 		return
 	}
-	if due := int64(now.Add(d).Sub(b.epoch)); due > b.word.due.Load() {
+	if due := int64(now + d); due > b.word.due.Load() {
 		b.word.due.Store(due)
 	}
 }
 
-// Configure replaces the settings. The present state and its due time stay.
-func (b *Breaker) Configure(cfg Config) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.cfg = cfg
-}
+// Configure replaces the settings. The present state and its due time stay. The caller does not change cfg any more.
+func (b *Breaker) Configure(cfg *Config) { b.cfg.Store(cfg) }
 
 // Config returns the settings.
-func (b *Breaker) Config() Config {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.cfg
-}
+func (b *Breaker) Config() Config { return *b.cfg.Load() }
 
 // View is the state of a breaker at one time.
 type View struct {
@@ -517,11 +569,11 @@ func (b *Breaker) Snapshot() View {
 	b.advance(now)
 	b.prune(now)
 	v := View{
-		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg,
-		LastChange: b.lastChange,
+		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.Config(),
+		LastChange: b.timeOf(b.lastChange),
 	}
 	if v.State == core.Open {
-		v.NextTest = b.dueTime(now)
+		v.NextTest = b.timeOf(b.due())
 	}
 	return v
 }

@@ -16,11 +16,8 @@ type Gate interface {
 	Enter(proxy string) (until time.Time, ok bool)
 }
 
-// SetGate sets the breaker's gate. It must be called before any other method.
-func (b *Breaker) SetGate(g Gate) { b.gate = g }
-
 // The method expired reports whether the time for the result of the probe has passed. The caller holds mu.
-func (b *Breaker) expired(now time.Time) bool { return !b.expires.IsZero() && !now.Before(b.expires) }
+func (b *Breaker) expired(now time.Duration) bool { return b.expires > 0 && now >= b.expires }
 
 // Open opens the breaker for the time d, because it is open on other gateways. If the breaker is open already, it stays
 // open for d from now. The reason of the transition is ReasonCluster.
@@ -28,9 +25,10 @@ func (b *Breaker) Open(d time.Duration, why string) {
 	b.mu.Lock()
 	defer b.unlock()
 	now := b.now()
-	b.word.due.Store(int64(now.Add(d).Sub(b.epoch)))
+	b.word.due.Store(int64(now + d))
 	if core.State(b.word.state.Load()&stateMask) != core.Open {
-		b.trips.Next(0, b.cfg.TimeoutDuration, b.cfg.MaxTimeout) // so that the next trip here is a repeated one
+		cfg := b.cfg.Load()
+		b.past().trips.Next(0, cfg.TimeoutDuration, cfg.MaxTimeout) // so that the next trip here is a repeated one
 		b.change(core.Open, now, ReasonCluster, why)
 	}
 }
@@ -54,7 +52,7 @@ func (b *Breaker) FirstFailure() (at time.Time, ok bool) {
 	if b.live() == 0 {
 		return time.Time{}, false
 	}
-	return b.failures[b.head], true
+	return b.timeOf(b.failures[b.head]), true
 }
 
 // Waiting reports whether the breaker is half-open without a probe, whether or not its gate admits one.
@@ -74,9 +72,8 @@ func (b *Breaker) Probing() bool {
 func (b *Breaker) OpenFor() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.now()
 	if core.State(b.word.state.Load()&stateMask) == core.Open {
-		return max(b.dueTime(now).Sub(now), 0)
+		return max(b.due()-b.now(), 0)
 	}
-	return b.cfg.TimeoutDuration
+	return b.cfg.Load().TimeoutDuration
 }

@@ -23,7 +23,7 @@ func TestFollowingTheCluster(t *testing.T) {
 	var got []core.Transition
 	b := New("p", Default(), func() time.Time { return now }, func(tr core.Transition) { got = append(got, tr) })
 	gate := &fakeGate{}
-	b.SetGate(gate)
+	b.shared.Gate = gate
 	b.Open(20*time.Second, "fails for 2 of 2 nodes")
 	require.Equal(t, core.Open, b.State())
 	require.Equal(t, 20*time.Second, b.OpenFor())
@@ -57,7 +57,7 @@ func TestAProbeEndsWithItsTime(t *testing.T) {
 			now := time.Unix(0, 0)
 			b := New("p", Default(), func() time.Time { return now }, func(core.Transition) {})
 			gate := &fakeGate{open: true}
-			b.SetGate(gate)
+			b.shared.Gate = gate
 			b.Open(time.Second, "")
 			now = now.Add(time.Second)
 			gate.until = now.Add(2 * time.Second)

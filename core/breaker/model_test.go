@@ -202,7 +202,8 @@ func history(t *rapid.T) {
 		},
 		"configure": func(t *rapid.T) {
 			configure()
-			b.Configure(m.cfg)
+			cfg := m.cfg
+			b.Configure(&cfg)
 		},
 		"state": func(t *rapid.T) {
 			m.look()

@@ -63,7 +63,7 @@ type gateway struct {
 }
 
 type watched struct {
-	*breaker.Breaker
+	breaker.Breaker
 	evidence  float64
 	began     time.Time // of the failures
 	served    time.Time
@@ -178,7 +178,9 @@ func (g *gateway) breaker(key string) *watched {
 	w := g.breakers[key]
 	if w == nil {
 		w = &watched{}
-		w.Breaker = breaker.New(key, breaker.Default(), g.now, func(t core.Transition) {
+		cfg := breaker.Default()
+		shared := &breaker.Shared{Now: g.now, Epoch: g.now(), Gate: gateOf{g}}
+		w.Init(new(breaker.Word), key, &cfg, shared, breaker.NotifyFunc(func(t core.Transition) {
 			g.mu.Lock()
 			if t.To == core.Open {
 				w.byCluster = t.Reason == breaker.ReasonCluster
@@ -190,8 +192,7 @@ func (g *gateway) breaker(key string) *watched {
 			if t.Reason != breaker.ReasonCluster {
 				g.node().Transition(key, t)
 			}
-		})
-		w.SetGate(gateOf{g})
+		}))
 		g.breakers[key] = w
 	}
 	return w

@@ -517,7 +517,7 @@ func TestHedgesOfAnyRequests(outer *testing.T) {
 				tuning.Hedging, tuning.AttemptTimeout = &retry.Hedging{}, 2*s
 			})
 			for _, u := range b.pool.Snapshot().All { // with breakers that count all failures and never open
-				u.Breaker().Configure(breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
+				u.Breaker().Configure(&breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
 					TimeoutDuration: s})
 			}
 			hedges, hedgeable, first := 0, 0, &both{}

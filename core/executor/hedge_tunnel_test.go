@@ -195,7 +195,7 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 		synctest.Test(outer, func(t *testing.T) {
 			b := hedging(t, proxies, func(tuning *Tuning) { tuning.Targets = served{} })
 			for _, u := range b.pool.Snapshot().All {
-				u.Breaker().Configure(breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
+				u.Breaker().Configure(&breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
 					TimeoutDuration: s})
 			}
 			x := hedgedRequest(t, func(p *retry.Policy) { p.MaxAttempts = attempts })

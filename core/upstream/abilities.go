@@ -21,7 +21,7 @@ func (u *Upstream) Ability(k ability.Kind) ability.View {
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
 
 // Elapsed returns Pool.Elapsed of the proxy's pool.
-func (u *Upstream) Elapsed(now time.Time) time.Duration { return now.Sub(u.epoch) }
+func (u *Upstream) Elapsed(now time.Time) time.Duration { return u.pool.Elapsed(now) }
 
 // Limited reports whether some proxy of the pool is known to lack an ability. If not, a selection need not
 // consider abilities.

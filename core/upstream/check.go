@@ -42,7 +42,7 @@ func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 	if !ok {
 		return Lease{}, false
 	}
-	return Lease{Proxy: u, permit: permit, began: max(now.Sub(u.epoch), 1), parted: true, check: true}, true
+	return Lease{Proxy: u, permit: permit, began: max(u.Elapsed(now), 1), parted: true, check: true}, true
 }
 
 // Probe reports whether the lease is the probe of a half-open breaker.

@@ -142,7 +142,7 @@ func (p *Pool) sweepWindows() {
 		u := all[p.swept]
 		p.swept++
 		u.removeWithdrawn()
-		u.book.TakeWithdrawn() // the other withdrawn failures are no longer in the window
+		u.takeWithdrawn() // the other withdrawn failures are no longer in the window
 		u.window.age(&u.stats, at, memory)
 		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
 		check(u)

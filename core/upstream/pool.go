@@ -47,7 +47,7 @@ type Pool struct {
 	onRemove  func(*Upstream)
 	onFree    func()
 	onChange  func(*Snapshot)
-	gate      breaker.Gate
+	breakers  breaker.Shared
 	onFailure func(*Upstream)
 	ledger    *evidence.Ledger
 	avoided   *rest.Rests // see Avoided
@@ -63,7 +63,7 @@ type Pool struct {
 	refusals   ability.Refusals
 
 	mu      sync.Mutex // held during a change of the pool, so that changes happen one at a time
-	breaker breaker.Config
+	breaker *breaker.Config
 	limit   limit.Limit                 // of SetLimit
 	locate  func(netip.Addr) string     // of SetLocate; nil for none
 	used    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
@@ -145,21 +145,21 @@ func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
 		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify,
 		onChange:  cfg.OnChange,
-		gate:      cfg.Gate,
 		onFailure: cfg.OnFailure,
-		breaker:   cfg.Breaker,
+		breaker:   &cfg.Breaker,
 		noStart:   cfg.NoSlowStart,
 		notClosed: map[string]struct{}{},
 		used:      map[string]limit.SavedUsage{},
 		vendors:   map[string]*traffic.Meter{},
 		absent:    map[string]traffic.Total{},
 	}
+	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, Gate: cfg.Gate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
 	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
-	p.direct = p.newUpstream(Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, cfg.Breaker)
+	p.direct = p.newUpstream(Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
 	p.direct.slow.limit.Store(unlimited)
 	return p
 }
@@ -268,13 +268,13 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 			specs = append(specs, *u.Spec())
 		}
 	}
-	return p.apply(defaults, specs)
+	return p.apply(&defaults, specs)
 }
 
 // Apply is like Reconfigure, but keeps the default settings of breakers.
 func (p *Pool) Apply(specs []Spec) error {
 	p.mu.Lock()
-	defaults := p.breaker
+	defaults := *p.breaker
 	p.mu.Unlock()
 	return p.Reconfigure(defaults, specs)
 }
@@ -392,7 +392,7 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 }
 
 // apply checks all specs, then publishes a snapshot of them. The caller holds mu.
-func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
+func (p *Pool) apply(defaults *breaker.Config, specs []Spec) error {
 	if err := check(specs); err != nil {
 		return err
 	}

@@ -69,9 +69,17 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 // removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
 // in the window yet are removed by the next call.
 func (u *Upstream) removeWithdrawn() {
-	if n := u.book.TakeWithdrawn(); n > 0 {
-		u.book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
+	if n := u.takeWithdrawn(); n > 0 {
+		u.book().ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
 	}
+}
+
+// takeWithdrawn is Book.TakeWithdrawn of the proxy's book.
+func (u *Upstream) takeWithdrawn() int {
+	if b := u.books.Load(); b != nil {
+		return b.TakeWithdrawn()
+	}
+	return 0
 }
 
 // weigh records the attempt in the pool's ledger. It returns the finding and the evidence for
@@ -80,7 +88,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
+		Proxy: u.Hash(), Book: u.book(), Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
 		At:  l.endOf(o),
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
 		Uncounted: l.check,
@@ -120,7 +128,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 
 // tooMuchEvidence stores the evidence against the proxy, and returns it for the breaker.
 func (u *Upstream) tooMuchEvidence() breaker.Evidence {
-	why := u.book.Why(u.pool.ledger)
+	why := u.book().Why(u.pool.ledger)
 	u.why.Store(&why)
 	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
 }
@@ -161,5 +169,8 @@ func (u *Upstream) Why() evidence.Why {
 	if why := u.why.Load(); why != nil && !u.word.Closed() {
 		return *why
 	}
-	return u.book.Why(u.pool.ledger)
+	if b := u.books.Load(); b != nil {
+		return b.Why(u.pool.ledger)
+	}
+	return evidence.Why{Needed: evidence.Needed}
 }

@@ -106,11 +106,12 @@ func (s *Spec) limit() limit.Limit {
 }
 
 // breaker returns the settings of the proxy's breaker.
-func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
+func (s *Spec) breaker(defaults *breaker.Config) *breaker.Config {
 	if s.Breaker == nil {
 		return defaults
 	}
-	return s.Breaker.WithProbeTimeoutOf(defaults)
+	own := s.Breaker.WithProbeTimeoutOf(*defaults)
+	return &own
 }
 
 // SourceAPI is the Source of proxies added through the API. A reload of the configuration does not

@@ -20,6 +20,7 @@ func (u *Upstream) Stretch(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.begin()
 	if s := d.Seconds(); s > load(&w.tail) && !w.stretched {
 		store(&w.tail, s)
 		w.stretched = true

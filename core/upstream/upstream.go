@@ -40,57 +40,44 @@ type Upstream struct {
 type details struct {
 	id        string
 	spec      atomic.Pointer[Spec]
-	breaker   *breaker.Breaker
+	pool      *Pool
+	breaker   breaker.Breaker
 	meter     traffic.Meter
-	carried   int64                // bytes of earlier processes or proxies in the field meter; guarded by the pool's mu
-	bill      atomic.Pointer[bill] // nil without vendor and price
-	tier      atomic.Int32
+	carried   int64                       // bytes of earlier processes or proxies in the field meter; guarded by the pool's mu
+	bill      atomic.Pointer[bill]        // nil without vendor and price
 	region    atomic.Pointer[string]      // see Region
 	usage     atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
-	now       func() time.Time
-	epoch     time.Time     // of the pool
-	added     time.Duration // when the proxy was added to the pool, after the epoch
+	tags      atomic.Pointer[[]float64]   // core.Hash53 of each tag; nil without tags
+	added     time.Duration               // when the proxy was added to the pool (Pool.Elapsed)
+	tier      atomic.Int32
+	templates templates // the templates of the credentials
+	leaving   bool      // draining with attempts in flight; guarded by the pool's mu
 	draining  atomic.Bool
-	templates templates                 // the templates of the credentials
-	tags      atomic.Pointer[[]float64] // core.Hash53 of each tag; nil without tags
-	leaving   bool                      // draining with attempts in flight; guarded by the pool's mu
 	window    window
+	attached  atomic.Value // see Attach
+	abilities ability.Set
 
-	pool         *Pool
-	book         evidence.Book // the proxy's failures
-	pending      atomic.Bool   // the proxy is in the pool's pendingFailures
+	books        atomic.Pointer[evidence.Book] // see book
+	why          atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened
+	challenged   atomic.Pointer[challenged]    // nil before the first challenge that may come from a target
+	lastCheck    atomic.Pointer[CheckReport]
 	shortTunnels atomic.Uint64
-	why          atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
-	challenged   atomic.Pointer[challenged]   // nil before the first challenge that may come from a target
 
-	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
-	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
-	failedToReach atomic.Bool  // the last failure was a failure to connect to the proxy
-	// other gateways caused the last opening of the breaker
-	openedByCluster atomic.Bool
-
-	attached    atomic.Value // see Attach
-	abilities   ability.Set
-	checkFailed atomic.Bool // the last health check failed
-	lastCheck   atomic.Pointer[CheckReport]
+	lastTimeout     atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
+	timeouts        atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
+	pending         atomic.Bool  // the proxy is in the pool's pendingFailures
+	failedToReach   atomic.Bool  // the last failure was a failure to connect to the proxy
+	openedByCluster atomic.Bool  // other gateways caused the last opening of the breaker
+	checkFailed     atomic.Bool  // the last health check failed
 }
 
-func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	d := &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}
+func (p *Pool) newUpstream(spec Spec, cfg *breaker.Config) *Upstream {
+	d := &details{id: spec.ID, pool: p, added: p.Elapsed(p.now())}
 	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
-	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, func(t core.Transition) {
-		p.watch(u, t)
-		if p.notify != nil {
-			p.notify(t)
-		}
-	})
-	if p.gate != nil {
-		u.breaker.SetGate(p.gate)
-	}
+	u.breaker.Init(&u.word, spec.ID, cfg, &p.breakers, (*watcher)(u))
 	u.abilities.NotifyLimits(&p.limited)
 	u.stats.init()
-	u.book.OnWithdrawn, u.book.Elsewhere = u.removeWithdrawn, u.window.elsewhere
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
 	if total, found := p.absent[spec.ID]; found {
@@ -100,6 +87,29 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	}
 	u.configure(spec)
 	return u
+}
+
+// book returns the failures of the proxy. It is created with the first attempt that is recorded in the ledger, because
+// many proxies of a large pool have none.
+func (u *Upstream) book() *evidence.Book {
+	if b := u.books.Load(); b != nil {
+		return b
+	}
+	u.books.CompareAndSwap(nil, &evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.elsewhere})
+	return u.books.Load()
+}
+
+func (u *Upstream) now() time.Time { return u.pool.now() }
+
+// watcher is an Upstream that is notified of the transitions of its breaker.
+type watcher Upstream
+
+func (w *watcher) Transition(t core.Transition) {
+	p := w.pool
+	p.watch((*Upstream)(w), t)
+	if p.notify != nil {
+		p.notify(t)
+	}
 }
 
 // configure replaces the configuration. The caller holds the pool's mu.
@@ -145,7 +155,7 @@ func (u *Upstream) RegionHash() float64 { return load(&u.regionHash) }
 func (u *Upstream) Spec() *Spec { return u.spec.Load() }
 
 // Breaker returns the proxy's circuit breaker.
-func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
+func (u *Upstream) Breaker() *breaker.Breaker { return &u.breaker }
 
 // State returns the state of the proxy's breaker.
 func (u *Upstream) State() core.State {
@@ -251,7 +261,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 		return Lease{}, false
 	}
 	u.uses.Add(1)
-	began := max(now.Sub(u.epoch), 1)
+	began := max(u.Elapsed(now), 1)
 	u.lastUse.Store(int64(began))
 	return Lease{Proxy: u, permit: permit, began: began}, true
 }
@@ -261,7 +271,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 // such an attempt.
 func (l *Lease) EndAt(now time.Time) {
 	if l.Proxy != nil {
-		l.ended = max(now.Sub(l.Proxy.epoch), l.began)
+		l.ended = max(l.Proxy.Elapsed(now), l.began)
 	}
 }
 
@@ -383,7 +393,7 @@ func (u *Upstream) Stats() Stats {
 	}
 	if last := u.lastUse.Load(); last > 0 {
 		now := u.now()
-		s.LastUsed = now.Add(time.Duration(last) - now.Sub(u.epoch))
+		s.LastUsed = now.Add(time.Duration(last) - u.Elapsed(now))
 	}
 	return s
 }

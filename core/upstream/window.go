@@ -30,26 +30,33 @@ func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Mil
 // memory.
 type window struct {
 	mu        sync.Mutex
-	*attempts // nil before the first attempt
+	*attempts // nil before the first attempt, because many proxies of a large pool have none; guarded by mu
+
+	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; initially Upstream.added
+	tail        atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
+	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
+	trial       trial
+}
+
+// attempts are the attempts of a window.
+type attempts struct {
+	latency [windowSize]float32 // of a success: in s; of a failure: the value of failureAt
+	ended   [windowSize]stamp
+
 	next, n   int
 	successes int
 	sum       float64 // of the latencies of the successes, s
 
-	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
-	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; initially Upstream.added
-	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
-
+	lastFailure  time.Duration // end of the last failure, after the epoch
 	sinceFailure int           // successes since the last failure, at most windowSize
-	tail         atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
-	stretched    bool          // Stretch has raised tail since the last success; guarded by mu
-	trial        trial
+	stretched    bool          // Stretch has raised tail since the last success
 }
 
-// attempts are the attempts of a window. They are allocated at the first attempt, because many
-// proxies of a large pool have none.
-type attempts struct {
-	latency [windowSize]float32 // of a success: in s; of a failure: the value of failureAt
-	ended   [windowSize]stamp
+// begin creates the attempts if there are none. The caller holds mu.
+func (w *window) begin() {
+	if w.attempts == nil {
+		w.attempts = &attempts{}
+	}
 }
 
 // targetTag is a part of the hash of a target, 21 bits. Two targets have the same tag with a probability of one in
@@ -96,9 +103,7 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 	latency, at := r.latency, r.at
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.attempts == nil {
-		w.attempts = &attempts{}
-	}
+	w.begin()
 	if w.n == windowSize {
 		w.drop()
 	}
@@ -186,6 +191,9 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 func (w *window) elsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.attempts == nil {
+		return 0, 0
+	}
 	attempts = w.n
 	for k := range w.n {
 		switch at, failed := failedAt(w.latency[(w.first()+k)%windowSize]); {
@@ -204,6 +212,9 @@ func (w *window) elsewhere(target uint64) (failures, attempts int) {
 func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.attempts == nil {
+		return 0
+	}
 	place := w.next // index for the attempts that stay, from the latest to the oldest
 	series, ended := 0, false
 	for k := range w.n {
@@ -239,7 +250,7 @@ func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// The method publish computes the statistics of the window. The caller holds mu.
+// The method publish computes the statistics of the window, which has had an attempt. The caller holds mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
@@ -257,9 +268,7 @@ func (w *window) publish(to *stats) {
 	store(&to.successRate, rate)
 	store(&to.samples, float64(w.n))
 	store(&to.mean, w.mean())
-	if w.attempts != nil {
-		w.oldest.Store(uint32(w.ended[w.first()]))
-	}
+	w.oldest.Store(uint32(w.ended[w.first()]))
 }
 
 // The function store sets the value a to f. If a has this value already, store only reads a, because a write would slow
