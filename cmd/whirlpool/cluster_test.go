@@ -204,8 +204,8 @@ func TestOrderOfAppliedChanges(t *testing.T) {
 		}
 		require.Equal(t, test.cost, pool.Changes()-before, i)
 		weights := map[string]float64{}
-		for _, spec := range pool.Specs() {
-			weights[spec.ID] = spec.Weight
+		for _, u := range pool.Snapshot().All {
+			weights[u.ID()] = u.Weight()
 		}
 		require.Equal(t, test.want, weights)
 	}

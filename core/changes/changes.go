@@ -49,7 +49,6 @@ type Engine interface {
 // Pool is the pool of proxies.
 type Pool interface {
 	Snapshot() *upstream.Snapshot
-	Specs() []upstream.Spec
 	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
 	UpdateAll(changes upstream.Updates) error
 	Remove(id string, drain bool) error
@@ -116,21 +115,20 @@ func (e *NotKeptError) Unwrap() error { return e.Err }
 // Configure puts a configuration into force. It makes the recorded changes to the proxies of the configuration, and
 // calls the function apply with the result. At the first call, apply also gets the recorded proxies that the API has
 // added. If apply returns nil, Configure deletes the records of things whose configured value has changed since the
-// record was written.
+// record was written. Configure gives ids to the proxies of config.Proxies and keeps this slice, so the caller must not
+// change it any more.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recorded := c.records.proxies()
 	added := recorded.added()
-	var pool []upstream.Spec
+	fromAPI := added
 	if start := c.parts.Pool == nil; start {
 		c.records.logUnusable(c.log)
-		pool = added
 	} else {
-		pool, added = c.parts.Pool.Specs(), nil // the pool already has the added proxies
+		fromAPI, added = addedByAPI(c.parts.Pool.Snapshot()), nil // the pool already has the added proxies
 	}
-	unnamed := config.Proxies
-	config.Proxies = c.ids.name(unnamed, recorded, pool)
+	automatic := c.ids.name(config.Proxies, recorded, fromAPI)
 	applied := recorded.apply(config.Proxies, c.ids.prints)
 	changed := applied.specs
 	names := make(map[string]struct{}, len(config.Proxies))
@@ -146,12 +144,22 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 		return err
 	}
 	c.config = config
-	c.ids.remember(config.Proxies, unnamed)
+	c.ids.remember(config.Proxies, automatic)
 	if c.records.store != nil {
 		c.trust(applied.trusted)
 		c.supersede(applied.superseded)
 	}
 	return nil
+}
+
+// addedByAPI returns the proxies that the API has added, except those that are being removed.
+func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
+	for _, u := range pool.All {
+		if s := u.Spec(); s.Source == upstream.SourceAPI && !u.Draining() {
+			specs = append(specs, *s)
+		}
+	}
+	return specs
 }
 
 // The method trust writes the given records, by their keys. They replace records whose fingerprints were made with an
@@ -247,7 +255,7 @@ func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upst
 
 // addProxies is AddProxies for a caller that holds mu.
 func (c *Changes) addProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
-	specs = c.ids.nameAdded(specs, c.config.Proxies, c.parts.Pool.Specs(), c.records.proxyIDs())
+	specs = c.ids.nameAdded(specs, c.config.Proxies, c.parts.Pool.Snapshot(), c.records.proxyIDs())
 	added, err := c.parts.Pool.Add(specs)
 	if err != nil || !c.keeps(keep) {
 		return added, err

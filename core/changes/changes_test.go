@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -129,7 +130,9 @@ func (r *rig) start() {
 
 // reload loads the configuration.
 func (r *rig) reload() {
-	require.NoError(r.t, r.Configure(r.config, func(proxies []upstream.Spec) error {
+	config := r.config
+	config.Proxies = slices.Clone(config.Proxies)
+	require.NoError(r.t, r.Configure(config, func(proxies []upstream.Spec) error {
 		r.policies.ReloadFile(r.config.Policy, r.engine.HasBackoff)
 		return r.pool.Apply(proxies)
 	}))
@@ -156,10 +159,20 @@ func weight(w float64) func(*upstream.Spec) error {
 	}
 }
 
+// specs returns the configurations of the proxies in the pool that are not being removed.
+func (r *rig) specs() (list []upstream.Spec) {
+	for _, u := range r.pool.Snapshot().All {
+		if !u.Draining() {
+			list = append(list, *u.Spec())
+		}
+	}
+	return list
+}
+
 // weights returns the weights of all proxies by id.
 func (r *rig) weights() map[string]float64 {
 	out := map[string]float64{}
-	for _, s := range r.pool.Specs() {
+	for _, s := range r.specs() {
 		out[s.ID] = s.Weight
 	}
 	return out

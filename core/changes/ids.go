@@ -89,16 +89,20 @@ func (m *idMemory) write(set map[string]any) bool {
 	return err == nil
 }
 
-// The method name returns the entries, each with an id. The parameter running has the proxies of the pool. If an id has
-// a record of a changed proxy, only the entry that was changed gets this id.
-func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, running []upstream.Spec) []upstream.Spec {
+// The method name gives an id to each entry without one. The result states for each entry whether it got its id here.
+// The parameter fromAPI has the proxies that the API has added. If an id has a record of a changed proxy, only the
+// entry that was changed gets this id.
+func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, fromAPI []upstream.Spec) (automatic []bool) {
+	automatic = make([]bool, len(entries))
+	for i := range entries {
+		automatic[i] = entries[i].ID == ""
+	}
 	known := make(map[string]upstream.Known, len(m.known)+len(recorded))
 	reserved := map[string]struct{}{}
-	for i := range running {
-		if s := &running[i]; s.Source == upstream.SourceAPI {
-			known[s.ID] = upstream.Known{Print: m.prints.address(s.Address), ExactOnly: true}
-			reserved[s.ID] = struct{}{}
-		}
+	for i := range fromAPI {
+		s := &fromAPI[i]
+		known[s.ID] = upstream.Known{Print: m.prints.address(s.Address), ExactOnly: true}
+		reserved[s.ID] = struct{}{}
 	}
 	for id, r := range m.known {
 		if _, used := reserved[id]; !used {
@@ -111,47 +115,52 @@ func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, running 
 			reserved[id] = struct{}{}
 		}
 	}
-	return upstream.Name(entries, known, m.prints.address, reserved)
+	upstream.Name(entries, known, m.prints.address, func(id string) bool { _, is := reserved[id]; return is })
+	return automatic
 }
 
 // nameAdded returns specs, the proxies that the API adds, with ids. A proxy of the configuration that the API has
 // removed gets its previous id. The parameter recorded has the ids of all recorded changes; no other proxy gets one
 // of them.
-func (m *idMemory) nameAdded(specs, configured, running []upstream.Spec, recorded []string) []upstream.Spec {
+func (m *idMemory) nameAdded(
+	specs, configured []upstream.Spec, running *upstream.Snapshot, recorded []string,
+) []upstream.Spec {
 	if !slices.ContainsFunc(specs, func(s upstream.Spec) bool { return s.ID == "" }) {
 		return specs
 	}
-	known, reserved := map[string]upstream.Known{}, make(map[string]struct{}, len(running))
-	for i := range running {
-		reserved[running[i].ID] = struct{}{}
-	}
+	known := map[string]upstream.Known{}
+	runs := func(id string) bool { u := running.Get(id); return u != nil && !u.Draining() }
 	for i := range configured {
-		s := &configured[i]
-		if _, runs := reserved[s.ID]; !runs {
+		if s := &configured[i]; !runs(s.ID) {
 			known[s.ID] = upstream.Known{Print: m.prints.address(s.Address), ExactOnly: true}
-			reserved[s.ID] = struct{}{}
 		}
 	}
+	changed := make(map[string]struct{}, len(recorded))
 	for _, id := range recorded {
-		reserved[id] = struct{}{}
+		changed[id] = struct{}{}
 	}
-	return upstream.Name(specs, known, m.prints.address, reserved)
+	specs = slices.Clone(specs)
+	upstream.Name(specs, known, m.prints.address, func(id string) bool {
+		_, configured := known[id]
+		_, taken := changed[id]
+		return configured || taken || runs(id)
+	})
+	return specs
 }
 
-// remember stores the automatic ids of entries. The parameter unnamed has the same entries as they were before they
-// got ids.
-func (m *idMemory) remember(entries, unnamed []upstream.Spec) {
+// remember stores the automatic ids of entries. The parameter automatic states which entries have one.
+func (m *idMemory) remember(entries []upstream.Spec, automatic []bool) {
 	now := m.now().Unix()
 	places, taken := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
 	for i := range entries {
 		taken[entries[i].ID] = struct{}{}
-		if unnamed[i].ID == "" {
+		if automatic[i] {
 			places[entries[i].Address.Host]++
 		}
 	}
 	next, set := make(map[string]remembered, len(entries)), map[string]any{}
 	for i := range entries {
-		if unnamed[i].ID != "" {
+		if !automatic[i] {
 			continue
 		}
 		id, a := entries[i].ID, &entries[i].Address

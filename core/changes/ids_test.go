@@ -34,7 +34,7 @@ func sessions(users ...string) (specs []upstream.Spec) {
 // pooled returns ID=WEIGHT of the proxies in the pool, by user name.
 func (r *rig) pooled() map[string]string {
 	out := map[string]string{}
-	for _, s := range r.pool.Specs() {
+	for _, s := range r.specs() {
 		out[s.Address.Username] = fmt.Sprintf("%s=%v", s.ID, s.Weight)
 	}
 	return out
@@ -121,7 +121,7 @@ func TestIDsStayWithTheirEntries(t *testing.T) {
 		ids, recorded := map[string]string{}, map[string]float64{} // by user; the weight of a removed one is 0
 		check := func() {
 			want := map[string]string{}
-			for _, s := range r.pool.Specs() {
+			for _, s := range r.specs() {
 				user := s.Address.Username
 				if id, had := ids[user]; had {
 					require.Equal(t, id, s.ID, user)

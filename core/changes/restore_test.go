@@ -20,7 +20,7 @@ func TestRestore(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.ChangeProxy("p", weight(4), true)
 	require.NoError(t, err)
-	before := r.pool.Specs()
+	before := r.specs()
 	for _, id := range []string{"p", "x"} {
 		require.NoError(t, r.RemoveProxy(id, false, true))
 	}
@@ -29,7 +29,7 @@ func TestRestore(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "pass", u.Spec().Address.Password.Reveal())
 	}
-	require.ElementsMatch(t, before, r.pool.Specs())
+	require.ElementsMatch(t, before, r.specs())
 	_, err = r.RestoreProxy("x", true)
 	require.ErrorIs(t, err, core.ErrNotFound, "it is restored already")
 	r.start()

@@ -43,7 +43,7 @@ import (
 // Config is the part of the configuration that the engine uses. Reload replaces the whole Config, except for
 // fields marked (start), which only New uses.
 type Config struct {
-	Proxies        []upstream.Spec
+	Proxies        []upstream.Spec // the engine keeps the slice: do not change it after New and Reload
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Queue          queue.Config // limits of the queues

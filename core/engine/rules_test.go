@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ func TestRulesChooseTheWay(t *testing.T) {
 	five, two := 5, 0.1
 	cfg := *e.Config()
 	cfg.Breaker.FailureThreshold = 1000
+	cfg.Proxies = slices.Clone(cfg.Proxies)
 	cfg.Proxies[0].Tags = []string{"a"}
 	cfg.Rules = []rules.Rule{
 		{Name: "no", When: rules.When{Hosts: []string{"deny.test"}, Paths: []string{"/x*"}},

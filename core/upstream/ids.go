@@ -10,10 +10,10 @@ import (
 
 // AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
 // specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
-func AssignIDs(specs []Spec) { assign(specs, nil) }
+func AssignIDs(specs []Spec) { assign(specs, func(string) bool { return false }) }
 
-// assign gives an id to each spec without one. It uses no id of the set reserved.
-func assign(specs []Spec, reserved map[string]struct{}) {
+// assign gives an id to each spec without one. It uses no id that is reserved.
+func assign(specs []Spec, reserved func(id string) bool) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		if specs[i].ID != "" {
@@ -32,8 +32,7 @@ func assign(specs []Spec, reserved map[string]struct{}) {
 			if n := next[base]; n > 1 {
 				id = base + "-" + strconv.Itoa(n)
 			}
-			_, used := taken[id]
-			if _, kept := reserved[id]; !used && !kept {
+			if _, used := taken[id]; !used && !reserved(id) {
 				break
 			}
 		}
@@ -54,18 +53,17 @@ type Known struct {
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// Name returns specs with ids. The map known has earlier proxies by their ids. A spec without an id gets the id of one
-// of these proxies. The first of these rules that applies decides:
+// Name gives an id to each spec without one. The map known has earlier proxies by their ids. A spec without an id gets
+// the id of one of these proxies. The first of these rules that applies decides:
 //
 //   - the proxy with the same address;
 //   - the proxy with the same scheme, host and user name: its password has probably changed;
 //   - the only proxy with this host and port, if no other spec without an id has this host and port.
 //
-// If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not in reserved. With these
+// If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not reserved. With these
 // rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
 // removed, or if their order changes.
-func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved map[string]struct{}) []Spec {
-	specs = slices.Clone(specs)
+func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved func(id string) bool) {
 	taken := make(map[string]struct{}, len(specs))
 	unnamed := map[string][]*Spec{} // by host:port
 	for i := range specs {
@@ -86,7 +84,6 @@ func Name(specs []Spec, known map[string]Known, print func(Address) Print, reser
 		keepIDs(unnamed[place], ids, known, print)
 	}
 	assign(specs, reserved)
-	return specs
 }
 
 // keepIDs gives the known ids of one host:port to the specs with this host:port.
@@ -136,26 +133,24 @@ func placeOf(id string) string {
 	return id[:i]
 }
 
-// nameAs gives the specs without an id the ids of the same proxies in the pool. It does not use the ids of proxies
-// that the API added.
+// nameAs returns specs with ids. Those without an id get the ids of the same proxies in the pool, except the ids of
+// proxies that the API added.
 func nameAs(specs []Spec, pool *Snapshot) []Spec {
 	if !slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
-		return slices.Clone(specs)
+		return specs
 	}
-	running := pool.specs()
 	seed := maphash.MakeSeed()
 	print := func(a Address) Print {
 		exact := maphash.Comparable(seed, a)
 		a.Password = ""
 		return Print{Login: maphash.Comparable(seed, a), Exact: exact}
 	}
-	known, reserved := make(map[string]Known, len(running)), map[string]struct{}{}
-	for i := range running {
-		s := &running[i]
+	running := pool.specs()
+	known := make(map[string]Known, len(running))
+	for _, s := range running {
 		known[s.ID] = Known{print(s.Address), s.Source == SourceAPI}
-		if s.Source == SourceAPI {
-			reserved[s.ID] = struct{}{}
-		}
 	}
-	return Name(specs, known, print, reserved)
+	named := slices.Clone(specs)
+	Name(named, known, print, func(id string) bool { return known[id].ExactOnly })
+	return named
 }

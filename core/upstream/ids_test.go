@@ -29,7 +29,7 @@ func TestReconfigureKeepsIDs(t *testing.T) {
 	} {
 		require.NoError(t, p.Apply(specs(t, step.urls...)))
 		var ids []string
-		for _, s := range p.Specs() {
+		for _, s := range p.Snapshot().specs() {
 			if s.Source != SourceAPI {
 				ids = append(ids, s.ID)
 			}

@@ -159,7 +159,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
-	p.direct = p.newUpstream(Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
+	p.direct = p.newUpstream(&Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
 	p.direct.slow.limit.Store(unlimited)
 	return p
 }
@@ -253,22 +253,23 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same id and
 // address keep their breakers and statistics. Proxies added through the API stay. A spec without an id gets the id of
-// the same proxy in the pool, by the rules of Name. If Reconfigure returns an error, the pool is unchanged.
+// the same proxy in the pool, by the rules of Name. If Reconfigure returns an error, the pool is unchanged. The proxies
+// keep specs in place of copies, so the caller must not change it any more.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	running := p.Snapshot()
-	specs = nameAs(specs, running)
-	configured := make(map[string]struct{}, len(specs))
-	for i := range specs {
-		configured[specs[i].ID] = struct{}{}
+	list := pointers(nameAs(specs, running))
+	configured := make(map[string]struct{}, len(list))
+	for _, spec := range list {
+		configured[spec.ID] = struct{}{}
 	}
 	for _, u := range running.All {
 		if _, taken := configured[u.id]; !taken && !u.Draining() && u.Spec().Source == SourceAPI {
-			specs = append(specs, *u.Spec())
+			list = append(list, u.Spec())
 		}
 	}
-	return p.apply(&defaults, specs)
+	return p.apply(&defaults, list)
 }
 
 // Apply is like Reconfigure, but keeps the default settings of breakers.
@@ -284,23 +285,20 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()
-	merged := old.specs()
-	stay := len(merged)
 	added := slices.Clone(specs)
 	for i := range added {
 		if added[i].ID != "" && old.byID[added[i].ID] != nil {
 			return nil, fmt.Errorf("proxy %q %w", added[i].ID, core.ErrConflict)
 		}
 	}
-	merged = append(merged, added...)
-	AssignIDs(merged)
-	if err := p.apply(p.breaker, merged); err != nil {
+	assign(added, func(id string) bool { u := old.byID[id]; return u != nil && !u.Draining() })
+	if err := p.apply(p.breaker, append(old.specs(), pointers(added)...)); err != nil {
 		return nil, err
 	}
 	s := p.Snapshot()
-	out := make([]*Upstream, 0, len(added))
-	for _, spec := range merged[stay:] {
-		out = append(out, s.byID[spec.ID])
+	out := make([]*Upstream, len(added))
+	for i := range added {
+		out[i] = s.byID[added[i].ID]
 	}
 	return out, nil
 }
@@ -323,13 +321,14 @@ func (p *Pool) UpdateAll(changes Updates) error {
 		}
 	}
 	specs := old.specs()
-	for i := range specs {
-		id := specs[i].ID
-		if change := changes[id]; change != nil {
-			if err := change(&specs[i]); err != nil {
+	for i, spec := range specs {
+		if change := changes[spec.ID]; change != nil {
+			next := *spec
+			if err := change(&next); err != nil {
 				return err
 			}
-			specs[i].ID = id
+			next.ID = spec.ID
+			specs[i] = &next
 		}
 	}
 	return p.apply(p.breaker, specs)
@@ -338,16 +337,21 @@ func (p *Pool) UpdateAll(changes Updates) error {
 // ErrDraining reports that a proxy is being removed and cannot be changed.
 var ErrDraining = errors.New("is being removed")
 
-// Specs returns the specs of the proxies that are not draining.
-func (p *Pool) Specs() []Spec { return p.Snapshot().specs() }
-
 // specs returns the specs of the proxies that are not draining.
-func (s *Snapshot) specs() []Spec {
-	out := make([]Spec, 0, len(s.All)+1)
+func (s *Snapshot) specs() []*Spec {
+	out := make([]*Spec, 0, len(s.All)+1)
 	for _, u := range s.All {
 		if !u.Draining() {
-			out = append(out, *u.Spec())
+			out = append(out, u.Spec())
 		}
+	}
+	return out
+}
+
+func pointers(specs []Spec) []*Spec {
+	out := make([]*Spec, len(specs))
+	for i := range specs {
+		out[i] = &specs[i]
 	}
 	return out
 }
@@ -392,15 +396,14 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 }
 
 // apply checks all specs, then publishes a snapshot of them. The caller holds mu.
-func (p *Pool) apply(defaults *breaker.Config, specs []Spec) error {
+func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	if err := check(specs); err != nil {
 		return err
 	}
 	old := p.Snapshot()
 	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}, byID: make(map[string]*Upstream, len(specs))}
 	var added []int
-	for i := range specs {
-		spec := &specs[i]
+	for i, spec := range specs {
 		if spec.Weight == 0 {
 			spec.Weight = 1
 		}
@@ -409,8 +412,13 @@ func (p *Pool) apply(defaults *breaker.Config, specs []Spec) error {
 			added = append(added, i)
 			continue
 		}
-		if !u.Spec().equal(spec) {
-			u.configure(*spec)
+		switch before := u.Spec(); {
+		case before == spec:
+		case before.equal(spec):
+			*spec = *before // with the same strings, so that those of spec take no memory
+			u.replaceSpec(spec)
+		default:
+			u.configure(spec)
 		}
 		u.breaker.Configure(spec.breaker(defaults))
 		next.All[i] = u

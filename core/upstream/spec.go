@@ -124,10 +124,9 @@ const MaxIDLength = 256
 // ErrSpec is wrapped by every error about a proxy's configuration.
 var ErrSpec = errors.New("invalid proxy")
 
-func check(specs []Spec) error {
+func check(specs []*Spec) error {
 	seen := make(map[string]struct{}, len(specs))
-	for i := range specs {
-		s := &specs[i]
+	for _, s := range specs {
 		if _, twice := seen[s.ID]; twice {
 			return &DuplicateError{s.ID}
 		}
@@ -144,9 +143,13 @@ func check(specs []Spec) error {
 
 // Check returns the first error in a list of proxies. Ids may be missing.
 func Check(specs []Spec) error {
-	specs = slices.Clone(specs)
-	AssignIDs(specs)
-	return check(specs)
+	list := pointers(specs)
+	if slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
+		named := slices.Clone(specs)
+		AssignIDs(named)
+		list = pointers(named)
+	}
+	return check(list)
 }
 
 // SpecError reports an invalid field of a proxy's configuration. It wraps ErrSpec.

@@ -71,7 +71,7 @@ type details struct {
 	checkFailed     atomic.Bool  // the last health check failed
 }
 
-func (p *Pool) newUpstream(spec Spec, cfg *breaker.Config) *Upstream {
+func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	d := &details{id: spec.ID, pool: p, added: p.Elapsed(p.now())}
 	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
@@ -113,11 +113,10 @@ func (w *watcher) Transition(t core.Transition) {
 }
 
 // configure replaces the configuration. The caller holds the pool's mu.
-func (u *Upstream) configure(spec Spec) {
-	u.spec.Store(&spec)
+func (u *Upstream) configure(spec *Spec) {
+	u.replaceSpec(spec)
 	store(&u.weight, spec.Weight)
 	store(&u.cost, spec.Cost)
-	u.updateRegion()
 	u.tags.Store(hashTags(spec.Tags))
 	room := math.MaxInt32
 	if spec.MaxInFlight > 0 {
@@ -125,8 +124,14 @@ func (u *Upstream) configure(spec Spec) {
 	}
 	u.room.Store(int32(room))
 	u.tier.Store(int32(spec.Tier))
-	u.bill.Store(u.pool.billOf(&spec))
+	u.bill.Store(u.pool.billOf(spec))
 	u.setLimit()
+}
+
+// replaceSpec makes spec the proxy's configuration. The caller holds the pool's mu.
+func (u *Upstream) replaceSpec(spec *Spec) {
+	u.spec.Store(spec)
+	u.updateRegion()
 }
 
 // drain ends the admission of attempts.
