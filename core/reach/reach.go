@@ -49,8 +49,8 @@ type Checker struct {
 	enabled atomic.Bool
 
 	mu     sync.Mutex
-	last   *upstream.Snapshot              // the snapshot whose proxies are all in known
-	known  map[*upstream.Upstream]struct{} // proxies whose first check has been queued
+	last   *upstream.Snapshot              // the snapshot whose proxies are all in added, or were; nil at first
+	added  []joined                        // proxies whose first check has not begun, in the order of their checks
 	queued map[*upstream.Upstream]struct{} // proxies with a check in queue or in progress
 	// failing holds the time at which the breaker of a proxy opened. An entry stays when the breaker becomes
 	// half-open or opens again. It is replaced only after the proxy has served a request.
@@ -66,8 +66,8 @@ type Checker struct {
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
 	return &Checker{
-		cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{},
-		failing: map[*upstream.Upstream]time.Time{}, firstEnded: make(chan struct{}), ended: make(chan struct{}, 1),
+		cfg: cfg, queued: map[*upstream.Upstream]struct{}{}, failing: map[*upstream.Upstream]time.Time{},
+		firstEnded: make(chan struct{}), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -81,6 +81,12 @@ type check struct {
 	since time.Time // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
 	tries int       // number of checks in a row that have failed
 	first bool      // no check of the proxy has ended yet
+}
+
+// joined is a proxy that has joined the pool. It takes less memory than a check, because a long list has many of them.
+type joined struct {
+	u  *upstream.Upstream
+	at time.Time
 }
 
 // AwaitFirst waits until the first check of every proxy has ended. It returns earlier when the time limit has passed
@@ -166,12 +172,38 @@ func (c *Checker) dueInQueue() []*check {
 // The method pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
 // them. The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
-	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
-		list = append(list, heap.Pop(&c.queue).(*check))
+	for c.running < c.cfg.Parallel {
+		k := c.popDue(now)
+		if k == nil {
+			break
+		}
+		list = append(list, k)
 		c.running++
 	}
 	c.cfg.Pool.SetNextCheck(c.next(now))
 	return list
+}
+
+// popDue removes the check with the earliest time from added or queue, and returns it. If its time has not come, or if
+// there is none, popDue returns nil. The caller holds mu.
+func (c *Checker) popDue(now time.Time) *check {
+	for len(c.added) > 0 && (len(c.queue) == 0 || !c.queue[0].at.Before(c.added[0].at)) {
+		u, at := c.added[0].u, c.added[0].at
+		if c.added = c.added[1:]; len(c.added) == 0 {
+			c.added = nil
+		}
+		if _, queued := c.queued[u]; queued { // its breaker has opened since
+			c.first--
+			c.endFirst()
+			continue
+		}
+		c.queued[u] = struct{}{}
+		return &check{u: u, at: at, since: at, first: true}
+	}
+	if len(c.queue) == 0 || c.queue[0].at.After(now) {
+		return nil
+	}
+	return heap.Pop(&c.queue).(*check)
 }
 
 // The method next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
@@ -179,6 +211,8 @@ func (c *Checker) pop(now time.Time) (list []*check) {
 // returns the zero time. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
+	case len(c.added) > 0:
+		return c.added[0].at
 	case len(c.queue) > 0:
 		return c.queue[0].at
 	case c.running > 0:
@@ -211,20 +245,18 @@ func (c *Checker) queueNew(now time.Time) {
 	if snap == c.last {
 		return
 	}
+	before := c.last
 	c.last = snap
-	for u := range c.known {
+	for u := range c.failing {
 		if snap.Get(u.ID()) != u {
-			delete(c.known, u)
 			delete(c.failing, u)
 		}
 	}
 	for _, u := range snap.All {
-		if _, ok := c.known[u]; !ok {
-			c.known[u] = struct{}{}
-			if !u.Direct() && !u.HasServed() {
-				c.push(&check{u: u, at: now, since: now, first: true})
-				c.first++
-			}
+		isNew := before == nil || before.Get(u.ID()) != u
+		if isNew && !u.Direct() && !u.HasServed() {
+			c.added = append(c.added, joined{u, now})
+			c.first++
 		}
 	}
 	c.endFirst()
@@ -309,6 +341,7 @@ func (q *queue) Push(x any)        { *q = append(*q, x.(*check)) }
 func (q *queue) Pop() any {
 	old := *q
 	last := old[len(old)-1]
+	old[len(old)-1] = nil
 	*q = old[:len(old)-1]
 	return last
 }
