@@ -79,7 +79,7 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 		} else {
 			c.Commit()
 		}
-		r.PoolChanged([]wasmhost.Proxy{{ID: strconv.Itoa(i)}})
+		r.PoolChanged(func() []wasmhost.Proxy { return []wasmhost.Proxy{{ID: strconv.Itoa(i)}} })
 		if i+1 == settled {
 			early = measure(t)
 		}

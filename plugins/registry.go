@@ -126,8 +126,8 @@ type Registry struct {
 	frozen     bool           // see Freeze
 	background sync.WaitGroup // background compilations and uploads
 
-	poolMu sync.Mutex // guards pool; held while modules receive pool or are published; locked after mu
-	pool   []wasmhost.Proxy
+	poolMu sync.Mutex              // guards pool; held while modules receive pool or are published; locked after mu
+	pool   func() []wasmhost.Proxy // see PoolChanged; nil before its first call
 
 	uploads  uploads
 	fetchers fetchers
@@ -216,20 +216,33 @@ func (r *Registry) publish(all map[string]*plugin) {
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
-	for _, v := range fresh {
-		v.module.SetPool(r.pool)
-	}
+	r.passPool(fresh)
 	swap()
 	r.publish(all)
 }
 
-// PoolChanged passes the proxies of the pool to the plugins.
-func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
+// PoolChanged passes the proxies of the pool to the plugins. It calls proxies only for a plugin that receives them,
+// because the list of a large pool takes memory.
+func (r *Registry) PoolChanged(proxies func() []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
 	r.pool = proxies
+	all := make([]*version, 0, len(*r.byName.Load()))
 	for _, p := range *r.byName.Load() {
-		p.current.Load().module.SetPool(proxies)
+		all = append(all, p.current.Load())
+	}
+	r.passPool(all)
+}
+
+// passPool passes the proxies of the pool to those versions that receive them. The caller holds poolMu.
+func (r *Registry) passPool(versions []*version) {
+	versions = slices.DeleteFunc(slices.Clone(versions), func(v *version) bool { return !v.module.WantsPool() })
+	if len(versions) == 0 || r.pool == nil {
+		return
+	}
+	proxies := r.pool()
+	for _, v := range versions {
+		v.module.SetPool(proxies)
 	}
 }
 

@@ -172,10 +172,12 @@ func wire(
 		opts := engine.Options{
 			Plugins: reg, Observe: reg.Observe, Log: g.log,
 			AccessLog: &requestLog{&g.access.Log, g.traces}, Tracer: g.traces,
-			TracedCall:  g.traces.Write,
-			Files:       openFiles(),
-			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
-			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
+			TracedCall: g.traces.Write,
+			Files:      openFiles(),
+			PoolChanged: func(s *upstream.Snapshot) {
+				reg.PoolChanged(func() []wasmhost.Proxy { return pluginProxies(s) })
+			},
+			Transition: g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 			Banned:  func(p rest.Pair) { g.events.Banned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
 		}

@@ -102,6 +102,9 @@ func (m *Module) Description() Description { return m.desc }
 // Learns reports whether the module receives observations.
 func (m *Module) Learns() bool { return m.desc.Learns }
 
+// WantsPool reports whether the module receives the proxies of the pool.
+func (m *Module) WantsPool() bool { return m.desc.WantsPool }
+
 // Ready reports whether the module can be called.
 func (m *Module) Ready() bool { return m.ready.Load() }
 
