@@ -102,7 +102,9 @@ func TestEverythingAtOnce(t *testing.T) {
 			c.Commit()
 		}
 	})
-	many(1, 100, func(i int) { r.PoolChanged(func() []wasmhost.Proxy { return []wasmhost.Proxy{{ID: strconv.Itoa(i)}} }) })
+	many(1, 100, func(i int) {
+		r.PoolChanged(func() []wasmhost.Proxy { return []wasmhost.Proxy{{ID: strconv.Itoa(i)}} })
+	})
 	many(2, 100, func(i int) {
 		for _, p := range r.List() {
 			if p.Faults > p.Calls {

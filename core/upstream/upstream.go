@@ -43,7 +43,7 @@ type details struct {
 	pool      *Pool
 	breaker   breaker.Breaker
 	meter     traffic.Meter
-	carried   int64                       // bytes of earlier processes or proxies in the field meter; guarded by the pool's mu
+	carried   int64                       // bytes of earlier processes in the field meter; guarded by the pool's mu
 	bill      atomic.Pointer[bill]        // nil without vendor and price
 	region    atomic.Pointer[string]      // see Region
 	usage     atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
@@ -64,7 +64,7 @@ type details struct {
 	shortTunnels atomic.Uint64
 
 	lastTimeout     atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
-	timeouts        atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
+	timeouts        atomic.Int32 // attempts that timed out before the first success, at targets that serve others
 	pending         atomic.Bool  // the proxy is in the pool's pendingFailures
 	failedToReach   atomic.Bool  // the last failure was a failure to connect to the proxy
 	openedByCluster atomic.Bool  // other gateways caused the last opening of the breaker
