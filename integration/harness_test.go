@@ -435,7 +435,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// The method at parses a time in a response of the API, such as next_test_time of a breaker.
+// at parses a time in a response of the API, such as next_test_time of a breaker.
 func (w *whirl) at(value any) time.Time {
 	w.t.Helper()
 	text, _ := value.(string)

@@ -111,7 +111,7 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// The method failed counts a failed call of the version v, unless v is closed or not ready. The parameter err is the
+// failed counts a failed call of the version v, unless v is closed or not ready. The parameter err is the
 // error of the call. The result is true if v was closed because another module has replaced it. The caller then calls
 // the new module.
 func (p *plugin) failed(v *version, err error) (again bool) {

@@ -160,7 +160,7 @@ func (c *Change) loadCode(name string, spec Spec, m fetched, begin bool) error {
 	return nil
 }
 
-// The method module reads the module of a plugin of the configuration. The error is a *core.KeyError.
+// module reads the module of a plugin of the configuration. The error is a *core.KeyError.
 func (s *Spec) module() ([]byte, error) {
 	if s.Builtin == "" {
 		code, err := readModule(s.Path)
@@ -177,7 +177,7 @@ func (s *Spec) module() ([]byte, error) {
 	return all[s.Builtin], nil
 }
 
-// The method place puts a module of the configuration into c.all. The caller holds mu.
+// place puts a module of the configuration into c.all. The caller holds mu.
 func (c *Change) place(name string, v *version) {
 	if p := c.all[name]; p != nil {
 		was := p.current.Load()
@@ -192,7 +192,7 @@ func (c *Change) place(name string, v *version) {
 	c.put(name, v)
 }
 
-// The method put puts a module into c.all under a name. The caller holds mu.
+// put puts a module into c.all under a name. The caller holds mu.
 func (c *Change) put(name string, v *version) {
 	delete(c.ready, name)
 	c.fresh = append(c.fresh, v)

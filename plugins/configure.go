@@ -31,7 +31,7 @@ func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*U
 	})
 }
 
-// The function merged returns config with the changes. A value of nil removes a setting.
+// merged returns config with the changes. A value of nil removes a setting.
 func merged(config, changes map[string]any) map[string]any {
 	config = maps.Clone(config)
 	if config == nil {

@@ -183,7 +183,7 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// The result is a part of a log message. It states whether the plugin's present module serves until a new one is
+// meanwhile returns a part of a log message. It states whether the plugin's present module serves until a new one is
 // fetched, or the built-in is called.
 func (r *Registry) meanwhile(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.Ready() {
@@ -317,7 +317,7 @@ type fetched struct {
 	at time.Time
 }
 
-// The method kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin
+// kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin
 // with the given name does not have the module, kept reads the module from its file, and verifies it again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {

@@ -90,7 +90,7 @@ func (r *Registry) restore() {
 	}
 }
 
-// The method saved loads a module from the file that the method save has written. If the module cannot be loaded any
+// saved loads a module from the file that the method save has written. If the module cannot be loaded any
 // more, it returns a version that fails every call, so that the built-in is called instead.
 func (r *Registry) saved(name string, begin bool) *version {
 	code, spec, err := r.read(name)

@@ -36,7 +36,7 @@ type health struct {
 	busySince time.Time
 }
 
-// The method fault counts the failure of call number n. It returns true if the number of faults within the last
+// fault counts the failure of call number n. It returns true if the number of faults within the last
 // windowFactor*max calls has reached max.
 func (h *health) fault(n uint64, max int) bool {
 	if len(h.recent) < max {
@@ -73,7 +73,7 @@ type FaultReport struct {
 	Quarantined bool   // the report's last fault has led to a quarantine
 }
 
-// The method report logs a FaultReport and passes it to Options.OnFault.
+// report logs a FaultReport and passes it to Options.OnFault.
 func (r *Registry) report(f FaultReport) {
 	attrs := []any{slog.String("plugin", f.Plugin), slog.String("reason", f.Reason), slog.Any("error", f.Err),
 		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
@@ -104,11 +104,11 @@ func (p *plugin) succeeded(v *version) {
 	}
 }
 
-// The method fault counts a failed call of a version. It quarantines the version if too many of its calls have failed
+// fault counts a failed call of a version. It quarantines the version if too many of its calls have failed
 // (health).
 func (p *plugin) fault(v *version, err error) { p.record(v, p.calls.Add(1), err) }
 
-// The method record records that call number n of a version failed with err.
+// record records that call number n of a version failed with err.
 func (p *plugin) record(v *version, n uint64, err error) {
 	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault
@@ -143,7 +143,7 @@ func (p *plugin) record(v *version, n uint64, err error) {
 	}
 }
 
-// The method release ends the quarantine of the current version.
+// release ends the quarantine of the current version.
 func (p *plugin) release() {
 	p.faultMu.Lock()
 	defer p.faultMu.Unlock()

@@ -197,7 +197,7 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// The method publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller
+// publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller
 // holds mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
@@ -211,7 +211,7 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// The method enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap,
+// enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap,
 // and publishes the map all.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()

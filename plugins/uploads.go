@@ -275,7 +275,7 @@ func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	return nil
 }
 
-// The method countUploads returns the number of uploaded plugins.
+// countUploads returns the number of uploaded plugins.
 func (r *Registry) countUploads() (n int) {
 	for _, p := range *r.byName.Load() {
 		if p.current.Load().source == SourceAPI {

@@ -82,7 +82,7 @@ func (o *openedAccessLog) discard() {
 	}
 }
 
-// The method use makes o the access log, so that new lines go to the file of o. Then it closes the previous file.
+// use makes o the access log, so that new lines go to the file of o. Then it closes the previous file.
 func (a *accessLog) use(o *openedAccessLog) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

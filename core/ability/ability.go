@@ -148,7 +148,7 @@ func (s *Set) observations() *observations {
 	return s.observed
 }
 
-// The type record holds the observations behind the state of an ability.
+// record holds the observations behind the state of an ability.
 type record struct {
 	since    time.Duration          // when the state began
 	pause    time.Duration          // no comparison before this time: the last one got no response through the tunnel
@@ -161,7 +161,7 @@ type record struct {
 	compared bool // Strike has asked for a comparison since the last success
 }
 
-// The type same holds the targets whose responses were the same with and without a tunnel in the latest comparisons.
+// same holds the targets whose responses were the same with and without a tunnel in the latest comparisons.
 // They are not compared again for comparePause.
 type same struct {
 	targets [severalTargets]uint64
@@ -315,7 +315,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	return compare
 }
 
-// The method strike counts a refusal. Refusals with different statuses are not counted together, because they are
+// strike counts a refusal. Refusals with different statuses are not counted together, because they are
 // probably responses of targets.
 func (r *record) strike(target uint64, status int) {
 	if Unsupported(status) {
@@ -376,7 +376,7 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	}
 }
 
-// The method refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
+// refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
 func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -127,7 +127,7 @@ func newTable(most int) *table {
 		together: [2]failures{{level: together}, {level: together, network: network{api: true}}}}
 }
 
-// The method blocked reports whether logins of an address are refused without a check. The result wait is the longest
+// blocked reports whether logins of an address are refused without a check. The result wait is the longest
 // time until logins of this address are checked again.
 func (t *table) blocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
@@ -183,7 +183,7 @@ func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.D
 	return held, delay
 }
 
-// The method release ends the delay of a response. The parameter held is the result of fail for this response.
+// release ends the delay of a response. The parameter held is the result of fail for this response.
 func (t *table) release(held []*failures) {
 	for _, f := range held {
 		if f.delayed--; f.delayed == 0 && f != t.others(origin{api: f.api}) {

@@ -119,7 +119,7 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 // unknown is the result of a check that requires a hash.
 const unknown = Blocked + 1
 
-// The method known calls its parameter check, which is the field Known of a Check, and records a failed login. It holds
+// known calls its parameter check, which is the field Known of a Check, and records a failed login. It holds
 // mu during the call, so that a client cannot have many passwords checked at the same time. If the check fails, held
 // and delay are the results of table.fail.
 func (g *Guard) known(
@@ -140,7 +140,7 @@ func (g *Guard) known(
 	return Refused, held, delay
 }
 
-// The method slow waits until fewer than the maximum number of hashes are being computed. Then it calls its parameter
+// slow waits until fewer than the maximum number of hashes are being computed. Then it calls its parameter
 // check, which is the field Slow of a Check. It returns Blocked if it has waited for maxHashWait, if ctx ends, or if
 // the address was blocked during the wait. If the check fails, held and delay are the results of table.fail.
 func (g *Guard) slow(

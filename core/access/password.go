@@ -172,7 +172,7 @@ func (d *digester) digest(text string) (sum digest) {
 	return sum
 }
 
-// The type password checks one user's password. It keeps the digest of the correct password: from the beginning if
+// password checks one user's password. It keeps the digest of the correct password: from the beginning if
 // the configuration has a plain text, otherwise after the first correct login.
 type password struct {
 	hash  hash // nil for a plain text
@@ -190,7 +190,7 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// The method quick checks a password without computing its hash. The parameter sum is the digest of the password. The
+// quick checks a password without computing its hash. The parameter sum is the digest of the password. The
 // result decided is false if the hash must be computed.
 func (p *password) quick(sum digest) (ok, decided bool) {
 	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
@@ -199,7 +199,7 @@ func (p *password) quick(sum digest) (ok, decided bool) {
 	return false, p.hash == nil
 }
 
-// The method slow checks a password by computing its hash, which takes tens of milliseconds. The parameter text is the
+// slow checks a password by computing its hash, which takes tens of milliseconds. The parameter text is the
 // password, and sum is its digest.
 func (p *password) slow(text string, sum digest) bool {
 	if p.hash == nil || !p.hash.matches(text) {

@@ -35,7 +35,7 @@ func ParseFilter(s string) (Filter, error) {
 	return Filter{errors: true, share: percent / 100}, nil
 }
 
-// The method admits reports whether the record r is logged. For a request without an error, the result depends only on
+// admits reports whether the record r is logged. For a request without an error, the result depends only on
 // the request's id.
 func (f Filter) admits(r *Record) bool {
 	if r.failed() {

@@ -37,7 +37,7 @@ type Record struct {
 	Trace    trace.Context       // zero if the request is not traced
 }
 
-// The method failed reports whether the request counts as an error: it was not served, or its response has a status of
+// failed reports whether the request counts as an error: it was not served, or its response has a status of
 // 400 or more.
 func (r *Record) failed() bool {
 	return !r.Ran || r.Left || r.Code != "" || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
@@ -73,7 +73,7 @@ type line struct {
 	Attempts []attempt `json:"attempts"`
 }
 
-// The type attempt is the JSON form of an attempt.
+// attempt is the JSON form of an attempt.
 type attempt struct {
 	Proxy    string  `json:"proxy"`
 	Result   string  `json:"result"`

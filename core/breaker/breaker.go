@@ -173,7 +173,7 @@ func (b *Breaker) Init(word *Word, id string, cfg *Config, shared *Shared, notif
 	b.lastChange = b.now()
 }
 
-// The method now returns the current time.
+// now returns the current time.
 func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
 
 // timeOf returns a time of day. It adds the difference to the present time, because the sum of epoch and at would be
@@ -183,10 +183,10 @@ func (b *Breaker) timeOf(at time.Duration) time.Time {
 	return now.Add(at - now.Sub(b.shared.Epoch))
 }
 
-// The method due returns the time when an open breaker is due.
+// due returns the time when an open breaker is due.
 func (b *Breaker) due() time.Duration { return time.Duration(b.word.due.Load()) }
 
-// The method past returns the history. If there is none, it creates it. The caller holds mu.
+// past returns the history. If there is none, it creates it. The caller holds mu.
 func (b *Breaker) past() *history {
 	if b.history == nil {
 		b.history = &history{}
@@ -398,7 +398,7 @@ func (b *Breaker) prune(now time.Duration) {
 	}
 }
 
-// The method live returns the number of failures in the window, as of the last prune. The caller holds mu.
+// live returns the number of failures in the window, as of the last prune. The caller holds mu.
 func (b *Breaker) live() int {
 	if b.history == nil {
 		return 0
@@ -425,7 +425,7 @@ func (b *Breaker) open(now time.Duration, reason, why string) {
 	b.change(core.Open, now, reason, why)
 }
 
-// The method change sets the state, begins a new generation and queues the transition. The caller holds mu.
+// change sets the state, begins a new generation and queues the transition. The caller holds mu.
 func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)

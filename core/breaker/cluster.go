@@ -16,7 +16,7 @@ type Gate interface {
 	Enter(proxy string) (until time.Time, ok bool)
 }
 
-// The method expired reports whether the time for the result of the probe has passed. The caller holds mu.
+// expired reports whether the time for the result of the probe has passed. The caller holds mu.
 func (b *Breaker) expired(now time.Duration) bool { return b.expires > 0 && now >= b.expires }
 
 // Open opens the breaker for the time d, because it is open on other gateways. If the breaker is open already, it stays

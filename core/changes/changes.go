@@ -162,7 +162,7 @@ func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
 	return specs
 }
 
-// The method trust writes the given records, by their keys. They replace records whose fingerprints were made with an
+// trust writes the given records, by their keys. They replace records whose fingerprints were made with an
 // earlier secret key (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) trust(set map[string]any) {
 	if len(set) == 0 {

@@ -89,7 +89,7 @@ func (m *idMemory) write(set map[string]any) bool {
 	return err == nil
 }
 
-// The method name gives an id to each entry without one. The result states for each entry whether it got its id here.
+// name gives an id to each entry without one. The result states for each entry whether it got its id here.
 // The parameter fromAPI has the proxies that the API has added. If an id has a record of a changed proxy, only the
 // entry that was changed gets this id.
 func (m *idMemory) name(entries []upstream.Spec, recorded proxyRecords, fromAPI []upstream.Spec) (automatic []bool) {
@@ -203,7 +203,7 @@ func (m *idMemory) remember(entries []upstream.Spec, automatic []bool) {
 	}
 }
 
-// The type prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot
+// prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot
 // be found by comparing the fingerprints of guesses. It is not safe for concurrent use.
 type prints struct {
 	mac hash.Hash
@@ -239,7 +239,7 @@ func (p prints) address(a upstream.Address) upstream.Print {
 	return print
 }
 
-// The result is true if the given value of proxyRecord.Base was made with the key of p.
+// own reports whether the given value of proxyRecord.Base was made with the key of p.
 func (p prints) own(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
 	return found && id == p.id

@@ -26,7 +26,7 @@ const (
 
 func cutKey(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
 
-// The type records reads and writes the records of a store.
+// records reads and writes the records of a store.
 type records struct{ store *state.Store }
 
 func (r *records) write(set map[string]any) error {
@@ -116,7 +116,7 @@ type policyRecord struct {
 	Policy retry.Policy `json:"policy"`
 }
 
-// The type policies holds the two policies of a policyRecord.
+// policies holds the two policies of a policyRecord.
 type policies struct{ file, policy retry.Policy }
 
 func (r *records) policy() (p policies, err error) {
@@ -185,7 +185,7 @@ func newProxyRecord(s *upstream.Spec) proxyRecord {
 	}
 }
 
-// The method set sets the fields of s that the API can change.
+// set sets the fields of s that the API can change.
 func (r *proxyRecord) set(s *upstream.Spec) {
 	s.Address = upstream.Address{
 		Scheme: r.Scheme, Host: r.Host, Username: r.Username, Password: upstream.Secret(r.Password),
@@ -254,7 +254,7 @@ func (r *records) proxyIDs() (ids []string) {
 	return ids
 }
 
-// The method added returns the proxies that the API has added, in the order of their ids.
+// added returns the proxies that the API has added, in the order of their ids.
 func (r proxyRecords) added() (specs []upstream.Spec) {
 	for _, id := range slices.Sorted(maps.Keys(r)) {
 		if p := r[id]; p.Base == "" && !p.Removed {

@@ -139,7 +139,7 @@ func (n *Node) followOpen(key string, p *proxy) {
 	n.local.Open(key, max(remaining, time.Millisecond), p.Why)
 }
 
-// The method changed evaluates a transition of the local breaker. If a probe has caused the transition, it shares the
+// changed evaluates a transition of the local breaker. If a probe has caused the transition, it shares the
 // result of the probe.
 func (n *Node) changed(t *transition) {
 	p := n.track(t.proxy)
@@ -260,7 +260,7 @@ func share(x, whole float64) float64 {
 	return min(float64(int(1000*x/max(whole, 1e-9)))/1000, 1)
 }
 
-// The method failing reports whether the proxy fails for at least one node.
+// failing reports whether the proxy fails for at least one node.
 func (n *Node) failing(p *proxy) bool {
 	if p.mine.supports() {
 		return true
@@ -273,7 +273,7 @@ func (n *Node) failing(p *proxy) bool {
 	return false
 }
 
-// The method contradicts reports whether a view contradicts failures of other nodes. It does so if the proxy does not
+// contradicts reports whether a view contradicts failures of other nodes. It does so if the proxy does not
 // fail for the view's node, but has served that node: after the failures began, and at most contradictFor ago. The
 // parameter since is the time at which the failures began, and at is the current time.
 func (v *view) contradicts(since int64, at time.Time) bool {
@@ -325,7 +325,7 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 	return append(ops, pending{op: op})
 }
 
-// The method trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
+// trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
 func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 	wrong := map[string]int{} // number of proxies at which a node's open breaker is contradicted
 	for key := range n.active {
@@ -362,7 +362,7 @@ func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 // settleTime returns the time that an opening waits. In this time, each node can contradict.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
-// The method decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the
+// decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the
 // trusted nodes together have the evidence and the failures for it, and no trusted node contradicts.
 func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]

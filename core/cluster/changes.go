@@ -31,7 +31,7 @@ type Change struct {
 	Redo func() (value string, err error)
 }
 
-// The type changes holds the changes by the API that the node shares. If another node has changed the same thing, that
+// changes holds the changes by the API that the node shares. If another node has changed the same thing, that
 // node's change is made here first. Then this node's own change is made again (Change.Redo).
 type changes struct {
 	making sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
@@ -88,7 +88,7 @@ func (n *Node) BetweenChanges(f func()) {
 	f()
 }
 
-// The method change calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
+// change calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
 // returns channels that are closed when the store has these changes.
 func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
 	c.making.Lock()
@@ -154,7 +154,7 @@ func (n *Node) prepareChanges(ops []pending) []pending {
 	return ops
 }
 
-// The method written records that the store has the first changes of w. The parameter count is the number of these
+// written records that the store has the first changes of w. The parameter count is the number of these
 // changes. The caller holds Node.mu.
 func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	c := &n.changes
@@ -220,7 +220,7 @@ func (n *Node) applySome() (left bool) {
 // changeOf returns the key of the change whose record is r.
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
-// The method take removes the first received records, at most maxApplied. It returns the changes of those records that
+// take removes the first received records, at most maxApplied. It returns the changes of those records that
 // change something here. The result left is true if received records remain. The caller holds making.
 func (c *changes) take() (todo []Change, left bool) {
 	c.mu.Lock()
@@ -265,7 +265,7 @@ func (n *Node) redoAll() {
 	}
 }
 
-// The method redo makes the waiting changes of a key again. The caller holds changes.making.
+// redo makes the waiting changes of a key again. The caller holds changes.making.
 func (n *Node) redo(key string) {
 	c := &n.changes
 	c.mu.Lock()

@@ -73,7 +73,7 @@ func (s *events) send(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// The method report adds an event. The caller holds mu.
+// report adds an event. The caller holds mu.
 func (n *Node) report(e event) {
 	if n.events.add(&e) {
 		n.counts.Dropped++

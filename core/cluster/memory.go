@@ -107,7 +107,7 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	return r, nil
 }
 
-// The method do makes one operation and returns its result. The caller holds mu.
+// do makes one operation and returns its result. The caller holds mu.
 func (m *Memory) do(op Op, now time.Time) int64 {
 	if op.TTL > 0 {
 		op.TTL = max(op.TTL.Truncate(time.Millisecond), time.Millisecond)

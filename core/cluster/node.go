@@ -443,7 +443,7 @@ func (n *Node) join(now time.Time) {
 // storeTime converts the time now of this node's clock to a time of the store's clock. The caller holds mu.
 func (n *Node) storeTime(now time.Time) time.Time { return n.syncedAt.Add(now.Sub(n.localAt)) }
 
-// The method live returns the nodes that are alive, including this node. The caller holds mu.
+// live returns the nodes that are alive, including this node. The caller holds mu.
 func (n *Node) live() []*peer {
 	now := n.storeTime(n.cfg.Now())
 	var out []*peer
@@ -470,7 +470,7 @@ func (n *Node) pollTime() time.Duration {
 	return min(max(time.Duration(len(n.nodes))*1500*time.Microsecond, idleExchange), longestIdle)
 }
 
-// The method receive takes over a record of the store. The parameter previous is the time of the store's clock at the
+// receive takes over a record of the store. The parameter previous is the time of the store's clock at the
 // previous exchange. The caller holds mu.
 func (n *Node) receive(r *Record, previous time.Time) {
 	n.offers.received(r)
@@ -511,7 +511,7 @@ func (n *Node) receiveNode(id string, r *Record) {
 	n.nodes[id] = p
 }
 
-// The method offer makes this node write again the records that the store has lost. Other nodes write the same record
+// offer makes this node write again the records that the store has lost. Other nodes write the same record
 // with the same time, so the store keeps the record that it gets first. Records that are left from an earlier loss are
 // still offered. The caller holds mu.
 func (n *Node) offer() {
@@ -531,7 +531,7 @@ func (n *Node) offer() {
 	n.lastBeat = time.Time{}
 }
 
-// The method leave reports to the other nodes that this node ends, and frees its leases.
+// leave reports to the other nodes that this node ends, and frees its leases.
 func (n *Node) leave() {
 	n.mu.Lock()
 	ops := []Op{n.beat(n.cfg.Now(), true).op}

@@ -12,7 +12,7 @@ import (
 
 const second = time.Second
 
-// The function every calls f at intervals of d, until the time total has passed or f returns false.
+// every calls f at intervals of d, until the time total has passed or f returns false.
 func every(d, total time.Duration, f func() bool) {
 	for begin := time.Now(); time.Since(begin) < total && f(); {
 		time.Sleep(d)

@@ -51,7 +51,7 @@ func (o *offers) sort(node string) {
 	}
 }
 
-// The method received takes a record r of the store. If r is not older than the offered record with the same key, it
+// received takes a record r of the store. If r is not older than the offered record with the same key, it
 // removes the offered record.
 func (o *offers) received(r *Record) {
 	if own, held := o.records[r.Key]; held && !own.At.After(r.At) {

@@ -71,7 +71,7 @@ type knownStats struct {
 	at time.Time // when this node wrote or read them, by its clock
 }
 
-// The method differs reports whether s differs from known so much that the other nodes need s.
+// differs reports whether s differs from known so much that the other nodes need s.
 func (s Stats) differs(known Stats) bool {
 	return math.Abs(s.SuccessRate-known.SuccessRate) > 0.1 ||
 		math.Abs(s.Latency.Seconds()-known.Latency.Seconds()) > 0.25*known.Latency.Seconds()
@@ -116,7 +116,7 @@ type banRecord struct {
 	By  string `json:"by"`
 }
 
-// The method ban shares a ban or the end of a ban, unless the store already has a record of it.
+// ban shares a ban or the end of a ban, unless the store already has a record of it.
 func (n *Node) ban(b banned) {
 	key := keyOf(banKey, b.proxy, b.host)
 	d := max(b.until.Sub(b.at), 0)

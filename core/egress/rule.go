@@ -149,7 +149,7 @@ func noName(r rune) bool {
 // The result of ports is true if the rule holds for the given port.
 func (r *rule) ports(port uint16) bool { return r.last == 0 || port >= r.first && port <= r.last }
 
-// The method matches reports whether the rule holds for the host and the port.
+// matches reports whether the rule holds for the host and the port.
 func (r *rule) matches(h *host, port uint16) bool {
 	switch {
 	case !r.ports(port):

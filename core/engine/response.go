@@ -98,7 +98,7 @@ func (r *Result) Enough() {
 	}
 }
 
-// The method end closes the exchange and sets b.err to err. If the request's context has ended before the end of the
+// end closes the exchange and sets b.err to err. If the request's context has ended before the end of the
 // body, the method sets b.err to the cause of the context's end instead. The caller holds mu.
 func (b *responseBody) end(err error) {
 	r := b.roundTrip

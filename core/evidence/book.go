@@ -52,7 +52,7 @@ type Book struct {
 // maxRecords is the maximum number of records of a book, one per target. They take 1 KB per proxy.
 const maxRecords = 16
 
-// The type unlearned counts the failures since the proxy's last success. If the proxy has another success, these
+// unlearned counts the failures since the proxy's last success. If the proxy has another success, these
 // failures were transient, and are added to the noise of the pool.
 type unlearned struct {
 	confirmed, own float64 // numbers of confirmed failures and of own failures
@@ -86,7 +86,7 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// The result is the weight of the streak's failures at the target. It is 0 if the target is not one of the streak's
+// at returns the weight of the streak's failures at the target. It is 0 if the target is not one of the streak's
 // first two targets.
 func (s *streak) at(target uint64) float64 {
 	switch target {
@@ -226,7 +226,7 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// The method banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must
+// banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must
 // have served the proxy since the proxy began to fail at this target. Since its last success, the proxy must have
 // failed at most aliveFailures times, and only at this target. The parameter served is set if the proxy has had a
 // success since its latest failure.
@@ -252,7 +252,7 @@ func (b *Book) seldomFailsElsewhere(r *record) bool {
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// The method resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of
+// resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of
 // the proxy.
 func (b *Book) resolve(r *record, latest *Attempt) {
 	b.unlearned.confirmed += float64(r.resolve(latest))

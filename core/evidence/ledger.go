@@ -58,7 +58,7 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// The method set returns the slots for a target. It mixes the bits of the hash, because a weak hash may have the same
+// set returns the slots for a target. It mixes the bits of the hash, because a weak hash may have the same
 // low bits for many targets.
 func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
@@ -267,7 +267,7 @@ type serving struct {
 	began         time.Duration // beginning of this period; used only by sweep
 }
 
-// The method add records that a target has served the pool.
+// add records that a target has served the pool.
 func (s *serving) add(hash uint64) {
 	if s.several.Load() {
 		return

@@ -13,7 +13,7 @@ import (
 // further proxy at the target are never provisional.
 const maxProvisional = 8
 
-// The type provisional holds the provisional failures of one proxy at a target.
+// provisional holds the provisional failures of one proxy at a target.
 type provisional struct {
 	book     *Book
 	proxy    uint64 // hash

@@ -30,7 +30,7 @@ func recentWord(target, proxy uint64, at time.Duration) uint64 {
 	return (target>>10&recentTarget)<<36 | (proxy&recentProxy)<<20 | uint64(at/recentTick)&recentTime
 }
 
-// The method add records that the target has served the proxy.
+// add records that the target has served the proxy.
 func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	place := &s[target%recentSize]
 	word := recentWord(target, proxy, at)
@@ -50,7 +50,7 @@ func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Dura
 	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= within
 }
 
-// The result is true if the table holds a success of the target, of any age.
+// has reports whether the table holds a success of the target, of any age.
 func (s *recentSuccesses) has(target uint64) bool {
 	return sameTarget(s[target%recentSize].Load(), recentWord(target, 0, 0))
 }

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// The type record holds the attempts of one proxy at one target. It takes 64 bytes.
+// record holds the attempts of one proxy at one target. It takes 64 bytes.
 //
 // A failure is pending at first. Pending failures are kept in two batches: the first batch waits for a success of
 // another proxy in an attempt that began after the whole batch had ended. The second batch collects the failures
@@ -83,7 +83,7 @@ func (r *record) addFailure(a *Attempt) {
 	r.causes.add(a.Cause)
 }
 
-// The method resolve confirms or discards the first batch of pending failures if the other proxies' attempts suffice
+// resolve confirms or discards the first batch of pending failures if the other proxies' attempts suffice
 // for a decision. It returns the number of confirmed failures. The parameter latest is the latest failure of the proxy.
 func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	switch {
@@ -106,7 +106,7 @@ func (r *record) closeBatch(latest *Attempt) {
 	r.batch, r.nextBatch, r.batchEnd, r.othersFailedBefore = r.nextBatch, 0, micros(latest.At), uint16(failures)
 }
 
-// The method pending returns the number of pending failures.
+// pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
 // expected returns the evidence that the pending failures will probably add, in nats. The parameter failure is the
@@ -123,7 +123,7 @@ func (r *record) expected(failure float64) float64 {
 	return float64(min(r.pending(), 4)) * failure
 }
 
-// The method others returns the numbers of successes and failures of the other proxies at the target.
+// others returns the numbers of successes and failures of the other proxies at the target.
 func (r *record) others() (successes, failures uint32) {
 	return r.target.successes() - r.successes.Load(), r.target.failures.Load() - r.failures
 }
@@ -164,7 +164,7 @@ func (r *record) refuses(l *Ledger) bool {
 	return r.refused.count()*r.evidence(noise).failure >= banLimit
 }
 
-// The type causes counts failures with up to three different causes. It ignores a fourth and later cause.
+// causes counts failures with up to three different causes. It ignores a fourth and later cause.
 type causes [3]struct{ cause, n uint8 }
 
 func (c *causes) add(cause uint8) {

@@ -69,7 +69,7 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// The result is true if the mark's time is the given time or later.
+// since reports whether the mark's time is the given time or later.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
@@ -101,7 +101,7 @@ func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// The method unknown reports whether the target has never served a proxy and has had less than unknownAttempts
+// unknown reports whether the target has never served a proxy and has had less than unknownAttempts
 // attempts. Such a target may be a name that does not exist and that a client requests only once.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts

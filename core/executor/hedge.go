@@ -227,7 +227,7 @@ func (ex *Exchange) payHedge() bool {
 	return false
 }
 
-// The method end is called when the hedge has ended. The parameter o points to the hedge's outcome in r.event.
+// end is called when the hedge has ended. The parameter o points to the hedge's outcome in r.event.
 func (r *race[T]) end(response T, o *core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,7 +19,7 @@ const (
 	thenRetry
 )
 
-// The method next decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
+// next decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
 // before a retry.
 func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows nextStep) {
 	relay := o.Relay

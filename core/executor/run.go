@@ -52,7 +52,7 @@ func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sen
 	return attempts(ctx, x, s)
 }
 
-// The function attempts makes attempts until a response is final or no retry may follow.
+// attempts makes attempts until a response is final or no retry may follow.
 func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
 	for x.choose(ctx) {
@@ -173,7 +173,7 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 	return true
 }
 
-// The method begin begins the attempt f through the proxy of f.lease.
+// begin begins the attempt f through the proxy of f.lease.
 func (f *flight) begin(x *Exchange, number int, now time.Time) {
 	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
@@ -296,7 +296,7 @@ func (ex *Exchange) judge(ctx context.Context, a *flight) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// The method served is called when an attempt has served the request. The attempt is settled and recorded when the
+// served is called when an attempt has served the request. The attempt is settled and recorded when the
 // relay or tunnel is closed.
 func (ex *Exchange) served() {
 	o := &ex.event.Outcome

@@ -118,7 +118,7 @@ const (
 	tooFewFiles  = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// The method place makes a place for a new client. If there is no place, it evicts a client that has kept the gateway
+// place makes a place for a new client. If there is no place, it evicts a client that has kept the gateway
 // waiting for long. If there is no such client, and file descriptors are short, it waits for a while. It returns "" if
 // it has made a place, otherwise the reason why there is no place.
 func (a *acceptor) place(c *connection) (why string) {
@@ -226,7 +226,7 @@ func (s *Server) refusals() int32 {
 	return maxRefusing
 }
 
-// The method refuse sends an error response to a client without a place. A new goroutine sends the response, because
+// refuse sends an error response to a client without a place. A new goroutine sends the response, because
 // this may take half a second. If the number of such goroutines has reached the maximum (see refusals), the method
 // starts no goroutine. A plain TCP client then gets the response almost immediately, and its connection is closed. A
 // TLS connection is closed without a response.

@@ -42,7 +42,7 @@ func (b *buffers) put(buf *[]byte) {
 	}
 }
 
-// The method read reads from src into buf. It returns the buffer and the number of bytes. If buf is nil, it takes a
+// read reads from src into buf. It returns the buffer and the number of bytes. If buf is nil, it takes a
 // small buffer from the pool. If src is a plain TCP connection, it takes this buffer only when bytes have arrived.
 func (b *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	if buf == nil {

@@ -118,7 +118,7 @@ func (d *readDeadline) await(until time.Time) {
 	d.set(until)
 }
 
-// The method set sets the deadline. Unlike await, it may be called from any goroutine.
+// set sets the deadline. Unlike await, it may be called from any goroutine.
 func (d *readDeadline) set(until time.Time) {
 	d.conn.SetReadDeadline(until)
 	if d.stopped.Load() || d.phase.Load() != busy && d.draining.Load() {

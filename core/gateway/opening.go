@@ -93,7 +93,7 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// The method keep stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
+// keep stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
 // also writes p to it. If the phase is final or becomes final, the method writes nothing and returns false.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening

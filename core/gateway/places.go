@@ -195,7 +195,7 @@ func (p *places) takeFrom(s *search) *connection {
 	return nil
 }
 
-// The method search looks for clients that have kept the gateway waiting for long, and stores the result in s. The
+// search looks for clients that have kept the gateway waiting for long, and stores the result in s. The
 // caller holds mu.
 func (p *places) search(s *search, now time.Time, client netip.Addr) {
 	s.client, s.until, s.list = client, now.Add(foundFor), nil

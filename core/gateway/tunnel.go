@@ -75,7 +75,7 @@ type tunnel struct {
 	farFirst, reset bool
 }
 
-// The method whole reports whether both directions are open. While it returns true, there is no limit on the time
+// whole reports whether both directions are open. While it returns true, there is no limit on the time
 // without progress. It also returns false if the client has closed its connection. The gateway would not detect this
 // otherwise while the target accepts no bytes, because it then does not read from the client.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
@@ -123,7 +123,7 @@ func (t *tunnel) join(received bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// The method ended is called when a direction has ended. The parameter dst is the connection to which this direction
+// ended is called when a direction has ended. The parameter dst is the connection to which this direction
 // wrote. The parameter err is the error that ended the direction, or nil. After the first direction has ended, the
 // method closes the sending side of dst. After an error, it closes both connections, with one exception: if the error
 // is that dst accepts no more bytes, the bytes from dst are still copied (RFC 9110 section 9.3.6).

@@ -66,7 +66,7 @@ type Checker struct {
 	passes  [2]pass // the latest passed checks of two different proxies, the later one first
 }
 
-// The type active holds the settings in use, and the request that is made from their URL.
+// active holds the settings in use, and the request that is made from their URL.
 type active struct {
 	Settings
 	request Request
@@ -316,7 +316,7 @@ func (c *Checker) reportOf(s *active, u *upstream.Upstream, r *results) (report 
 	return report
 }
 
-// The method publish counts and logs the result of a check, and stores it as the last check of the proxy. It returns
+// publish counts and logs the result of a check, and stores it as the last check of the proxy. It returns
 // false if the settings have changed since the check began, or if the proxy has left the pool.
 func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 	c.mu.Lock()
@@ -424,7 +424,7 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	return r
 }
 
-// The method best returns the result that counts as the result of the check. If only one of the two forms has passed,
+// best returns the result that counts as the result of the check. If only one of the two forms has passed,
 // its result counts. If both or none have passed, the result of the absolute form counts, or that of the tunnel if the
 // absolute form was not sent.
 func (r *results) best() *result {
@@ -434,20 +434,20 @@ func (r *results) best() *result {
 	return &r.tunnel
 }
 
-// The method intercepted reports whether the proxy intercepts TLS: the certificate received through it is not valid,
+// intercepted reports whether the proxy intercepts TLS: the certificate received through it is not valid,
 // while checks through other proxies pass.
 func (r *results) intercepted(othersPass bool) bool {
 	err := r.tunnel.Facts.Err
 	return r.tls && othersPass && err != nil && err.Cause == verdict.TargetCertificate
 }
 
-// The method refused reports whether the proxy has refused the tunnel with a status.
+// refused reports whether the proxy has refused the tunnel with a status.
 func (r *results) refused() bool {
 	err := r.tunnel.Facts.Err
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// The method mixed reports whether one form has passed, and the other form has failed without a status that refuses the
+// mixed reports whether one form has passed, and the other form has failed without a status that refuses the
 // request. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
 func (r *results) mixed() bool {
 	switch {

@@ -636,7 +636,7 @@ const (
 	responseChar // the value of a field in a response, with control characters (RFC 9110 section 5.5)
 )
 
-// The function all reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
+// all reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
 // step.
 func all(b []byte, bit uint8) bool {
 	and := uint8(math.MaxUint8)

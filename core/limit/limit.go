@@ -171,7 +171,7 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 // rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
-// The method take counts the beginning of an attempt if Check admits the attempt. The caller must call the method
+// take counts the beginning of an attempt if Check admits the attempt. The caller must call the method
 // cancel or the method leave of the result t.
 func (u *Usage) take(now time.Time) (t taken, ok bool) {
 	if u == nil {
@@ -214,7 +214,7 @@ func (t *taken) cancel(now time.Time) {
 	}
 }
 
-// The method leave ends the attempt: it is no longer in flight.
+// leave ends the attempt: it is no longer in flight.
 func (t *taken) leave() {
 	if u := t.usage; u != nil {
 		u.mu.Lock()

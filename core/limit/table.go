@@ -244,7 +244,7 @@ func (t *Table) Used(now time.Time) (out []SavedUsage) {
 	return out
 }
 
-// The method used returns the number of bytes of today. The result ok is false if this number is 0, or if there is no
+// used returns the number of bytes of today. The result ok is false if this number is 0, or if there is no
 // limit on the bytes per day. The parameter of is the name of the proxy or pair.
 func (u *Usage) used(of named, now time.Time) (used SavedUsage, ok bool) {
 	u.mu.Lock()

@@ -33,14 +33,14 @@ type kind struct {
 	err     string // value of the attribute "error", for messages of which only the first record is written
 }
 
-// The type count is the state of one kind.
+// count is the state of one kind.
 type count struct {
 	allowed int  // records that may be written now
 	folded  int  // records in this period that were not written
 	quiet   bool // folded was 0 at the last report
 }
 
-// The type counts is shared by a handler and the handlers derived from it.
+// counts is shared by a handler and the handlers derived from it.
 type counts struct {
 	next  slog.Handler // handler without the attributes of derived handlers
 	first []string     // messages of which only the first record is written

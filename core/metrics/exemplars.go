@@ -25,7 +25,7 @@ type exemplar struct {
 	at      atomic.Int64  // ns since the Unix epoch
 }
 
-// The method offer stores a request as the exemplar of its bucket, unless the bucket has a recent one. The parameter
+// offer stores a request as the exemplar of its bucket, unless the bucket has a recent one. The parameter
 // took is the time that the request has taken, and at is its end.
 func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, at time.Time) {
 	e := &ex[bucket]

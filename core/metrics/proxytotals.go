@@ -32,7 +32,7 @@ type causeCount struct {
 	n     uint64
 }
 
-// The method count adds n attempts with a cause.
+// count adds n attempts with a cause.
 func (t *proxyTotals) count(c core.Cause, n uint64) {
 	i := slices.IndexFunc(t.causes, func(x causeCount) bool { return x.cause == c })
 	if i < 0 {
@@ -41,14 +41,14 @@ func (t *proxyTotals) count(c core.Cause, n uint64) {
 	t.causes[i].n += n
 }
 
-// The method attempt adds an attempt.
+// attempt adds an attempt.
 func (t *proxyTotals) attempt(c core.Cause, took time.Duration) {
 	t.count(c, 1)
 	t.durations[bucket(took)]++
 	t.spent += took
 }
 
-// The method plus adds other totals.
+// plus adds other totals.
 func (t *proxyTotals) plus(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, c.n)
@@ -62,7 +62,7 @@ func (t *proxyTotals) plus(o *proxyTotals) {
 	t.cost += o.cost
 }
 
-// The method minus subtracts totals that were added before.
+// minus subtracts totals that were added before.
 func (t *proxyTotals) minus(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, -c.n) // modulo 2^64
@@ -241,7 +241,7 @@ func (r *Recorder) find(id string) *proxy {
 	return nil
 }
 
-// The method total returns a copy of the totals of a proxy. The receiver p may be nil.
+// total returns a copy of the totals of a proxy. The receiver p may be nil.
 func (p *proxy) total() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}

@@ -67,7 +67,7 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// The method each calls f for every minute with data within the time d before now, the oldest first. It limits d to
+// each calls f for every minute with data within the time d before now, the oldest first. It limits d to
 // the retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()

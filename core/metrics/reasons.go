@@ -36,7 +36,7 @@ type Bad struct {
 // Fails reports whether at least half of the attempts were bad.
 func (r *Recent) Fails() bool { return fails(r.Bad, r.Attempts) }
 
-// The function fails reports whether a proxy counts as failing. The parameter attempts is the number of its latest
+// fails reports whether a proxy counts as failing. The parameter attempts is the number of its latest
 // attempts, and bad the number of bad ones among them.
 func fails(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
 
@@ -76,7 +76,7 @@ func (r *Recorder) Failing() map[string]Recent {
 	return list
 }
 
-// The type failing holds the ids of the proxies whose latest attempts fail. It may still hold the id of a proxy whose
+// failing holds the ids of the proxies whose latest attempts fail. It may still hold the id of a proxy whose
 // counters were deleted (Recorder.forget).
 type failing struct {
 	mu  sync.Mutex
@@ -113,14 +113,14 @@ func (f *failing) ids() []string {
 	return slices.Collect(maps.Keys(f.set))
 }
 
-// The type recent holds the results of the latest attempts of a proxy.
+// recent holds the results of the latest attempts of a proxy.
 type recent struct {
 	n    int    // at most recentAttempts
 	bad  uint32 // a bit for each of the n attempts, the lowest for the latest; 1 for a bad attempt
 	last Bad
 }
 
-// The method fails implements Recent.Fails.
+// fails implements Recent.Fails.
 func (r *recent) fails() bool { return fails(bits.OnesCount32(r.bad), r.n) }
 
 func (r *recent) add(e *core.AttemptEvent) {
@@ -135,7 +135,7 @@ func (r *recent) add(e *core.AttemptEvent) {
 	}
 }
 
-// The function refused reports whether a response with this status is a refusal by the target.
+// refused reports whether a response with this status is a refusal by the target.
 func refused(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusTooManyRequests
 }

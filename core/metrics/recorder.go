@@ -231,7 +231,7 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-// The method attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped
+// attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped
 // failing (Recent.Fails).
 func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) {
 	p.mu.Lock()
@@ -260,7 +260,7 @@ func (p *proxy) opened(at time.Time) {
 	p.hour(at).opens++
 }
 
-// The type policies counts requests by policy.
+// policies counts requests by policy.
 type policies struct {
 	mu     sync.Mutex                              // held while byHash is replaced
 	byHash atomic.Pointer[map[string]*policyCount] // a map never changes after it is stored here
@@ -301,7 +301,7 @@ func (p *policies) add(hash string, policy any) *policyCount {
 	return c
 }
 
-// The type transitions holds the latest transitions of all breakers.
+// transitions holds the latest transitions of all breakers.
 type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
@@ -323,7 +323,7 @@ func (tr *transitions) add(t core.Transition) {
 	tr.next = (tr.next + 1) % maxTransitions
 }
 
-// The method since returns the transitions at the given time or later, in the order in which they were added. The
+// since returns the transitions at the given time or later, in the order in which they were added. The
 // result truncated is true if some of these transitions were overwritten.
 func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	tr.mu.Lock()
@@ -336,7 +336,7 @@ func (tr *transitions) since(from time.Time) (list []core.Transition, truncated 
 	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
 }
 
-// The method after skips the first n transitions that were ever added, and returns all later ones except those that
+// after skips the first n transitions that were ever added, and returns all later ones except those that
 // were overwritten. The result total is the number of all transitions that were ever added.
 func (tr *transitions) after(n uint64) (list []core.Transition, total uint64) {
 	tr.mu.Lock()

@@ -59,7 +59,7 @@ func (m *minute) counters() []int64 {
 	return append(row, int64(m.banned.Load()), m.cost.Load())
 }
 
-// The method set sets the counters of a minute from a row without its first number. It returns false if the row has a
+// set sets the counters of a minute from a row without its first number. It returns false if the row has a
 // wrong length. Rows that version 0.2 wrote lack the banned responses and the cost.
 func (m *minute) set(row []int64) bool {
 	const known = 9 + maxAttempts
@@ -171,7 +171,7 @@ func (r *Recorder) Restore(s *Saved) {
 	}
 }
 
-// The method set sets the counters of an hour.
+// set sets the counters of an hour.
 func (p *proxy) set(row []int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

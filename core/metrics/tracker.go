@@ -200,7 +200,7 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// The method keep adds a request that has ended to the ring. If the ring is full, it removes the oldest request, and
+// keep adds a request that has ended to the ring. If the ring is full, it removes the oldest request, and
 // returns the memory of that request's attempts as an empty slice. The entry uses this memory for the attempts of its
 // next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
@@ -254,7 +254,7 @@ func (t *Tracker) connections() []*Entry {
 	return slices.Clone(t.entries)
 }
 
-// The method current returns the request in flight. The result ok is false if there is none.
+// current returns the request in flight. The result ok is false if there is none.
 func (e *Entry) current() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

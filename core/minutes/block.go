@@ -19,7 +19,7 @@ type Row struct {
 // exactKeys is the number of keys (cause and status) that keep their status when limit shortens a row.
 const exactKeys = 14
 
-// The method limit reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay as
+// limit reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay as
 // they are. The other keys lose their status, so that at most one key per cause is added. All keys then fit, because
 // there are fewer causes than blockKeys-exactKeys.
 func (r *Row) limit() {
@@ -34,7 +34,7 @@ func (r *Row) limit() {
 	}
 }
 
-// The method count adds n attempts with a key.
+// count adds n attempts with a key.
 func (r *Row) count(k Key, n uint64) {
 	if i := slices.IndexFunc(r.Counts, func(c Count) bool { return c.Key == k }); i >= 0 {
 		r.Counts[i].N += n
@@ -145,7 +145,7 @@ func (b *block) close() {
 
 var errBlock = errors.New("a block of minutes is damaged")
 
-// The method each calls f for every row, the oldest first. The row is valid until f returns.
+// each calls f for every row, the oldest first. The row is valid until f returns.
 func (b *block) each(f func(*Row)) error {
 	in := reader{rest: b.data}
 	var row Row

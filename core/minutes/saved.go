@@ -80,7 +80,7 @@ func (s *Series) save(all bool, first int64) (blocks []string) {
 // maxMinute is later than all minutes.
 const maxMinute = 1 << 40
 
-// The method clone returns a copy that shares no memory with r.
+// clone returns a copy that shares no memory with r.
 func (r *Row) clone() Row {
 	c := *r
 	c.Counts = slices.Clone(r.Counts)

@@ -62,7 +62,7 @@ func (s *Series) add(minute, keep int64, k Key, bucket int) {
 	s.change()
 }
 
-// The method change sets the field changed. It is called after a count was added.
+// change sets the field changed. It is called after a count was added.
 func (s *Series) change() {
 	if !s.changed.Load() { // a load, unlike a store, leaves the cache line shared
 		s.changed.Store(true)
@@ -143,7 +143,7 @@ func (s *Series) forget(before int64) {
 	}
 }
 
-// The method each calls f for every minute from first to last that has attempts or bytes. For the current minute, f
+// each calls f for every minute from first to last that has attempts or bytes. For the current minute, f
 // also gets the distribution of the latencies; for other minutes, it gets nil. The row is valid until f returns. A
 // minute may come twice: after a restart, or if the clock was set back. The caller holds mu.
 func (s *Series) each(first, last int64, f func(*Row, *Latencies)) {
@@ -162,7 +162,7 @@ func (s *Series) each(first, last int64, f func(*Row, *Latencies)) {
 	}
 }
 
-// The method current returns the current minute. The caller holds mu.
+// current returns the current minute. The caller holds mu.
 func (s *Series) current() (Row, *Latencies) {
 	row, l := Row{Minute: s.minute.Load(), Bytes: s.bytes.Load()}, &Latencies{}
 	for i := range s.counts {
@@ -188,7 +188,7 @@ func (s *Series) expire(before int64) {
 	s.forget(before)
 }
 
-// The method idle reports whether s has no count of the given minute or later.
+// idle reports whether s has no count of the given minute or later.
 func (s *Series) idle(minute int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

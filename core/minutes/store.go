@@ -118,7 +118,7 @@ func (s *Store) target(host string) *Series {
 	return series
 }
 
-// The method named returns the series that has the given name in Saved (such as "proxy/ID"); nil if the name is not
+// named returns the series that has the given name in Saved (such as "proxy/ID"); nil if the name is not
 // valid.
 func (s *Store) named(name string) *Series {
 	if id, ok := strings.CutPrefix(name, proxyName); ok {

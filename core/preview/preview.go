@@ -125,7 +125,7 @@ func hedged(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// The function retries reports whether the policy p retries a request after the given attempt, provided that
+// retries reports whether the policy p retries a request after the given attempt, provided that
 // p.MaxAttempts permits another attempt.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome

@@ -63,7 +63,7 @@ var noSigns = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "", "
 // values are the fields of one proxy.
 type values [numFields]string
 
-// The method set sets a field. If several values have the same meaning, such as country and region, the first
+// set sets a field. If several values have the same meaning, such as country and region, the first
 // one that is not empty counts.
 func (v *values) set(f field, value string) {
 	if v[f] == "" {
@@ -77,7 +77,7 @@ func (v *values) hasAddress() bool {
 		strings.Contains(v[fieldURL], ":")
 }
 
-// The method resolve sets the port and the protocol from the fields that belong to one protocol, such as socks5. The
+// resolve sets the port and the protocol from the fields that belong to one protocol, such as socks5. The
 // value of such a field is the port for the protocol, or a word such as yes.
 func (v *values) resolve() {
 	for _, of := range []struct {

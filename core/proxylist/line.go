@@ -327,7 +327,7 @@ func before(s string, c byte) string {
 	return head
 }
 
-// The result is the part of s behind the last c, or "" if s has no c.
+// after returns the part of s behind the last c, or "" if s has no c.
 func after(s string, c byte) string {
 	if i := strings.LastIndexByte(s, c); i >= 0 {
 		return s[i+1:]

@@ -134,7 +134,7 @@ func (c *chunks) add(s upstream.Spec) {
 // all returns the proxies in one slice.
 func (c chunks) all() []upstream.Spec { return slices.Concat(c...) }
 
-// The type places counts the lines of one kind, and holds the number of the first of them.
+// places counts the lines of one kind, and holds the number of the first of them.
 type places struct{ first, n int }
 
 func (p *places) add(line int) {

@@ -46,7 +46,7 @@ func formOf(line string, a upstream.Address) string {
 	return "host,port,user,pass"
 }
 
-// The method count counts a proxy by its form.
+// count counts a proxy by its form.
 func (r *Reading) count(form string) {
 	if r != nil {
 		if r.Forms == nil {

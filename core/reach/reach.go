@@ -138,7 +138,7 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// The method due queues a check for each proxy that needs one. Then it removes the checks whose time has come from the
+// due queues a check for each proxy that needs one. Then it removes the checks whose time has come from the
 // queue, and returns them.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
@@ -169,7 +169,7 @@ func (c *Checker) dueInQueue() []*check {
 	return c.pop(c.cfg.Now())
 }
 
-// The method pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
+// pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
 // them. The caller holds mu.
 func (c *Checker) pop(now time.Time) (list []*check) {
 	for c.running < c.cfg.Parallel {
@@ -206,7 +206,7 @@ func (c *Checker) popDue(now time.Time) *check {
 	return heap.Pop(&c.queue).(*check)
 }
 
-// The method next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
+// next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
 // returns the time of the next tick, because one of these checks may have ended by then. If there are no checks, it
 // returns the zero time. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {

@@ -218,7 +218,7 @@ func (r *Rests) All(now time.Duration) []Pair {
 	return all
 }
 
-// The method drop removes the pairs whose rest has ended. The caller holds mu.
+// drop removes the pairs whose rest has ended. The caller holds mu.
 func (r *Rests) drop(now time.Duration) {
 	for len(r.ends) > 0 && r.ends[0].Until <= now {
 		r.remove(heap.Pop(&r.ends).(*entry))
@@ -234,7 +234,7 @@ func (r *Rests) remove(e *entry) {
 	}
 }
 
-// The method set replaces the pairs of a host. The caller holds mu.
+// set replaces the pairs of a host. The caller holds mu.
 func (r *Rests) set(host uint64, of Resting) {
 	if len(of) == 0 {
 		r.hosts.Delete(host)

@@ -127,7 +127,7 @@ func (c *compiler) rule(from *Rule, r *rule) {
 	r.way.Label = r.label
 }
 
-// The method label checks the name of a rule and returns its label.
+// label checks the name of a rule and returns its label.
 func (c *compiler) label(name string) string {
 	if name == "" {
 		return "rules[" + strconv.Itoa(c.index) + "]"
@@ -274,7 +274,7 @@ func (c *compiler) way(full *Rule, to *RoutingRule) {
 	}
 }
 
-// The method interception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
+// interception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
 func (c *compiler) interception(t *Then, w *When) {
 	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
 		"user as its conditions"
@@ -309,7 +309,7 @@ func (c *compiler) checkRouting(t *Then, w *When) {
 	}
 }
 
-// The method policy checks the Policy of a rule.
+// policy checks the Policy of a rule.
 func (c *compiler) policy(p *Policy) {
 	if p.AttemptTimeout != 0 && !(p.AttemptTimeout >= minAttempt && p.AttemptTimeout <= maxAttempt) {
 		c.fault("then.policy.attempt_timeout", p.AttemptTimeout, fmt.Sprintf("must be %v to %v seconds", minAttempt,
@@ -425,7 +425,7 @@ func ParseStatus(s string) (core.Range, error) {
 	return r, nil
 }
 
-// The function reversed returns the error of a range that begins after its end.
+// reversed returns the error of a range that begins after its end.
 func reversed[T int | uint64](first, last T) error {
 	return fmt.Errorf("the range begins after its end; did you mean %d-%d?", first, last)
 }

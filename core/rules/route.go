@@ -115,7 +115,7 @@ func (r *Route) Count() {
 	}
 }
 
-// The method first reports whether no kind before k has the same rule as k.
+// first reports whether no kind before k has the same rule as k.
 func (r *Route) first(k Kind) bool {
 	for earlier := range k {
 		if r.ways[earlier] == r.ways[k] {

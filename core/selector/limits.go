@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// The method limit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If
+// limit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If
 // they do not, the first result is the reason. Without limits the method takes no lock.
 func (c *choice) limit(u *upstream.Upstream) (limit.State, bool) {
 	if !c.limits {

@@ -480,7 +480,7 @@ func allProven(list []*upstream.Upstream) bool {
 	return true
 }
 
-// The method keep removes the candidates for which the function ok returns false. If this would remove all candidates,
+// keep removes the candidates for which the function ok returns false. If this would remove all candidates,
 // the method removes none.
 func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
@@ -551,7 +551,7 @@ func (s *Selector) exclusionsFor(q *Query) exclusions {
 	return exclusions{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
 }
 
-// The method until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The
+// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The
 // second result is false if u may be chosen now. The parameter at is the current time.
 func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
 	if len(e.resting) == 0 && len(e.banned) == 0 {

@@ -266,7 +266,7 @@ func (d descriptor) RemoteAddr() net.Addr {
 	return d.address(syscall.SYS_GETPEERNAME)
 }
 
-// The method address queries the local or the remote address. The parameter call is the number of the system call. If
+// address queries the local or the remote address. The parameter call is the number of the system call. If
 // the query fails, the result is the zero address.
 func (d descriptor) address(call uintptr) net.Addr {
 	var address rawAddress

@@ -92,7 +92,7 @@ func (w *Watch) watch(fd uintptr, events uint32) {
 
 func (w *Watch) remove(fd uintptr) { unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
 
-// The method set stores the watch h under its descriptor.
+// set stores the watch h under its descriptor.
 func (w *Watcher) set(h *Watch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -191,7 +191,7 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	}
 }
 
-// The method event handles an event of the descriptor fd. If AwaitParked waits for the event, the method wakes it.
+// event handles an event of the descriptor fd. If AwaitParked waits for the event, the method wakes it.
 // Otherwise the method calls the watch's function closed if the peer has closed the connection. It checks this itself,
 // because the event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {

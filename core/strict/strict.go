@@ -88,7 +88,7 @@ func (d *decoder) fail(path string, value any, msg string) {
 	}
 }
 
-// The method wrong reports a value of the wrong type.
+// wrong reports a value of the wrong type.
 func (d *decoder) wrong(path, want string, from any) {
 	d.fail(path, from, "must be "+want+", not "+d.describe(from))
 }
@@ -155,7 +155,7 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	}
 }
 
-// The function unknown returns the message for an unknown key. The parameter known lists the known keys.
+// unknown returns the message for an unknown key. The parameter known lists the known keys.
 func unknown(key string, known []string) string {
 	if similar := DidYouMean(key, known); similar != "" {
 		return "unknown field" + similar

@@ -48,7 +48,7 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 	return conn, err
 }
 
-// The method take takes n descriptors from the budget, and reports whether it has got them. It waits for at most
+// take takes n descriptors from the budget, and reports whether it has got them. It waits for at most
 // filesWait. A check (budget.Other) does not wait, and gets only spare descriptors.
 func (t *Transport) take(ctx context.Context, use budget.Use, n int) bool {
 	if use == budget.Other {

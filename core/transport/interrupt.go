@@ -94,7 +94,7 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	return !i.ended()
 }
 
-// The method park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
+// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
 // a value to the channel stop, which has a capacity of 1. The method returns false if Fire or Stop has already been
 // called.
 func (i *Interrupt) park(stop chan<- struct{}) bool {

@@ -36,7 +36,7 @@ func (t *Transport) offeredTokens(u *upstream.Upstream, scheme string, c *Contro
 	return t.cfg.Loop.Append(nil, c.LoopTokens)
 }
 
-// The method ended records the end of a handshake. The parameter verr is the error of the handshake, or nil.
+// ended records the end of a handshake. The parameter verr is the error of the handshake, or nil.
 func (o *tokenOffers) ended(offer *tokenOffer, verr *verdict.Error) {
 	ok := offer.taken || verr == nil
 	if verr != nil {

@@ -538,7 +538,7 @@ func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
 
-// The method park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes.
+// park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes.
 // During this wait the connection is not in the runtime's poller. If the connection is not plain TCP, the method
 // returns without a wait.
 func (t *Transport) park(c *Control, pc *persistConn) error {

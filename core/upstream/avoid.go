@@ -29,7 +29,7 @@ func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 // there is a candidate. Pair.Host is the target's host:port.
 func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
 
-// The method compared ends the pairs of a target in Uncompared, because the target has been tried again.
+// compared ends the pairs of a target in Uncompared, because the target has been tried again.
 func (p *Pool) compared(target uint64, at time.Duration) {
 	if len(p.uncompared.Of(target)) > 0 {
 		p.uncompared.EndHost(target, at)

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// The method at makes an attempt at a target through a proxy. The attempt takes a millisecond.
+// at makes an attempt at a target through a proxy. The attempt takes a millisecond.
 func (r *rig) at(u *Upstream, target string, ok bool) {
 	lease, admitted := u.Acquire(r.now)
 	require.True(r.t, admitted)

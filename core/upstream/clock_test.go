@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// The result is the time t as a clock shows it that was set forward by d after the process began: the time of day
+// set returns the time t as a clock shows it that was set forward by d after the process began: the time of day
 // changes, and the monotonic reading does not. (Package time stores the seconds in the bits above the 30 bits of the
 // nanoseconds.)
 func set(t time.Time, d time.Duration) time.Time {

@@ -43,14 +43,14 @@ const sweepRows = 1000
 // maxIdle is the maximum length of the list that Pool.Idle returns.
 const maxIdle = 64
 
-// The type trial counts the successes that are still required to end a trial. The count is 0 if there is no trial, and
+// trial counts the successes that are still required to end a trial. The count is 0 if there is no trial, and
 // negative from the beginning of an exploration to its result.
 type trial struct{ left atomic.Int32 }
 
 // begin begins a trial, unless the proxy is in a trial already.
 func (t *trial) begin() { t.left.CompareAndSwap(0, trialSuccesses) }
 
-// The method explore records that an exploration has begun.
+// explore records that an exploration has begun.
 func (t *trial) explore() {
 	if !t.left.CompareAndSwap(0, -trialSuccesses) {
 		if left := t.left.Load(); left > 0 {
@@ -59,7 +59,7 @@ func (t *trial) explore() {
 	}
 }
 
-// The method release ends an exploration whose attempt was excluded.
+// release ends an exploration whose attempt was excluded.
 func (t *trial) release() {
 	if left := t.left.Load(); left < 0 {
 		t.left.CompareAndSwap(left, -left)

@@ -186,7 +186,7 @@ func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 // Upstream take.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
-// The method publish completes a snapshot and makes it the current one. The caller holds mu.
+// publish completes a snapshot and makes it the current one. The caller holds mu.
 func (p *Pool) publish(next *Snapshot) {
 	byHash := func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) }
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
@@ -378,7 +378,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 	return nil
 }
 
-// The method drop publishes a snapshot without the proxies for which the function match returns true. The caller holds
+// drop publishes a snapshot without the proxies for which the function match returns true. The caller holds
 // mu.
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()

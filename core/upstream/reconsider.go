@@ -23,7 +23,7 @@ func (p *pendingFailures) add(u *Upstream) {
 	}
 }
 
-// The method take removes up to n proxies from the front of the queue, and returns them. The result is valid until the
+// take removes up to n proxies from the front of the queue, and returns them. The result is valid until the
 // next call.
 func (p *pendingFailures) take(n int) []*Upstream {
 	p.mu.Lock()

@@ -105,7 +105,7 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
-// The method others returns the number of proxies with a closed breaker. It does not count u.
+// others returns the number of proxies with a closed breaker. It does not count u.
 func (p *Pool) others(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()

@@ -319,7 +319,7 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// The method enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
+// enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
 // for a moment: a place that is released at that moment would look taken to a request that waits for
 // it.
 func (u *Upstream) enter() bool {
@@ -341,7 +341,7 @@ func (u *Upstream) enter() bool {
 	return true
 }
 
-// The method leave releases the place in flight of one attempt.
+// leave releases the place in flight of one attempt.
 func (u *Upstream) leave() {
 	u.inFlight.Add(-1)
 	if f := u.pool.onFree; f != nil {

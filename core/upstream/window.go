@@ -153,7 +153,7 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 	w.publish(to)
 }
 
-// The method drop removes the oldest attempt. The caller holds mu. The window must not be empty.
+// drop removes the oldest attempt. The caller holds mu. The window must not be empty.
 func (w *window) drop() {
 	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
 		w.successes--
@@ -162,7 +162,7 @@ func (w *window) drop() {
 	w.n--
 }
 
-// The result is the index of the oldest attempt. The caller holds mu.
+// first returns the index of the oldest attempt. The caller holds mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
 // dropOlder removes the attempts that are older than memory. The parameter at is the current time. The caller holds mu.
@@ -175,7 +175,7 @@ func (w *window) dropOlder(at, memory time.Duration) {
 	}
 }
 
-// The method age removes the attempts that are now too old.
+// age removes the attempts that are now too old.
 func (w *window) age(to *stats, at, memory time.Duration) {
 	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
 		return
@@ -186,7 +186,7 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// The method elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
+// elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
 // attempts include successes at that target, because the window does not store the target of a success.
 func (w *window) elsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
@@ -250,7 +250,7 @@ func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// The method publish computes the statistics of the window, which has had an attempt. The caller holds mu.
+// publish computes the statistics of the window, which has had an attempt. The caller holds mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
@@ -271,7 +271,7 @@ func (w *window) publish(to *stats) {
 	w.oldest.Store(uint32(w.ended[w.first()]))
 }
 
-// The function store sets the value a to f. If a has this value already, store only reads a, because a write would slow
+// store sets the value a to f. If a has this value already, store only reads a, because a write would slow
 // down the selections that read the cache line of a. Most figures of a full window keep their values.
 func store(a *atomic.Uint64, f float64) {
 	if bits := math.Float64bits(f); a.Load() != bits {

@@ -368,7 +368,7 @@ var unreached = map[string]bool{
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// The function direct returns the party to charge: c, but with the target in place of the proxy if the attempt used no
+// direct returns the party to charge: c, but with the target in place of the proxy if the attempt used no
 // proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
@@ -495,7 +495,7 @@ func LoseRace(o core.Outcome) core.Outcome {
 
 var errLost = errors.New("another attempt of the request was served first")
 
-// The function ended returns o with the cause c and its consequences.
+// ended returns o with the cause c and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
 	o.Verdict = core.Excluded

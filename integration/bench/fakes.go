@@ -93,7 +93,7 @@ type fakeConn struct {
 	tail    int64  // number of zeros to send after reply
 }
 
-// The method ready responds in place of the target. The last element of the path is the size of the response. If the
+// ready responds in place of the target. The last element of the path is the size of the response. If the
 // path contains "/faults/", every tenth request gets a 503. A CONNECT gets its response immediately; requests in the
 // tunnel get the same responses as requests outside of tunnels.
 func (c *fakeConn) ready(readable, ended bool) {
@@ -155,7 +155,7 @@ func (c *fakeConn) serve(readable, ended bool) error {
 	}
 }
 
-// The method request chooses the response to a head. It returns the length of the request's body. The whole body must
+// request chooses the response to a head. It returns the length of the request's body. The whole body must
 // arrive before the response is sent.
 func (c *fakeConn) request(head []byte) (body int64, err error) {
 	if head[0] == 'C' {

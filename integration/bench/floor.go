@@ -156,7 +156,7 @@ func (c *floorConn) pass(p []byte) bool {
 	return client.send(p)
 }
 
-// The method ask sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
+// ask sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
 func (c *floorConn) ask(p []byte) bool {
 	if !bytes.HasSuffix(p, headEnd) {
 		return false
@@ -197,7 +197,7 @@ func (c *floorConn) send(p []byte) bool {
 	return err == nil && n == len(p)
 }
 
-// The method end closes c, and the connection that shares a request or a tunnel with c.
+// end closes c, and the connection that shares a request or a tunnel with c.
 func (c *floorConn) end() {
 	for _, s := range []*floorConn{c, c.peer} {
 		if s != nil && s.fd >= 0 {

@@ -200,7 +200,7 @@ type user struct {
 	partial []byte    // incomplete head
 }
 
-// The method next begins a request. The parameter since is the time from which its latency counts.
+// next begins a request. The parameter since is the time from which its latency counts.
 func (u *user) next(since time.Time) {
 	u.since = since
 	if err := u.begin(); err != nil {
@@ -337,7 +337,7 @@ func (u *user) receive(ended bool) error {
 	}
 }
 
-// The method done counts a response and begins the next request.
+// done counts a response and begins the next request.
 func (u *user) done() {
 	u.inBody = false
 	now := time.Now()

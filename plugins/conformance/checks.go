@@ -56,7 +56,7 @@ func (k *kit) starts() (string, error) {
 		p.Pages()), nil
 }
 
-// The function refused reports whether err means that settings were refused: by the module's export configure, or
+// refused reports whether err means that settings were refused: by the module's export configure, or
 // because the module's export describe does not declare them. Other errors mean that a call failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
@@ -248,7 +248,7 @@ func (k *kit) configure() (string, error) {
 	return detail, nil
 }
 
-// The result is the configuration with one more setting.
+// with returns the configuration with one more setting.
 func with(config map[string]any, key string, value any) map[string]any {
 	out := map[string]any{key: value}
 	for k, v := range config {
@@ -363,7 +363,7 @@ func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	return "the same " + what + " twice in three instances", nil
 }
 
-// The result is the first index at which a and b differ, or -1.
+// differs returns the first index at which a and b differ, or -1.
 func differs(a, b []float64) int {
 	for i := range a {
 		if math.Float64bits(a[i]) != math.Float64bits(b[i]) {
@@ -621,7 +621,7 @@ func (k *kit) fuel() (string, error) {
 	return detail, enough(all, limit)
 }
 
-// The function enough returns an error if less than a tenth of the fuel is left.
+// enough returns an error if less than a tenth of the fuel is left.
 func enough(spent, limit int64) error {
 	if spent > limit/10*9 {
 		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
@@ -629,7 +629,7 @@ func enough(spent, limit int64) error {
 	return nil
 }
 
-// The method spent returns the fuel that a call for a choice among n candidates uses. It measures the second call,
+// spent returns the fuel that a call for a choice among n candidates uses. It measures the second call,
 // because the first call may have to reserve memory.
 func (k *kit) spent(n int) (fuel int64, err error) {
 	c := trial.Plausible(n)

@@ -203,7 +203,7 @@ func (c *Check) settle(err error, mend string) {
 // listed is the maximum number of errors in the Detail of one check.
 const listed = 3
 
-// The method static adds the checks that do not run the module to the report. The result failed is the name of the
+// static adds the checks that do not run the module to the report. The result failed is the name of the
 // first of these checks that failed, or "".
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{

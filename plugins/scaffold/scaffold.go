@@ -104,7 +104,7 @@ func Write(dir string, p Plugin) ([]string, error) {
 	return own, w.err
 }
 
-// The type data is the input of the templates.
+// data is the input of the templates.
 type data struct {
 	language
 	Plugin
@@ -150,7 +150,7 @@ type writer struct {
 	err     error
 }
 
-// The method templates executes the templates below the given path, and writes the results into the folder. The path
+// templates executes the templates below the given path, and writes the results into the folder. The path
 // of a result is the path of its template without the beginning base and without .tmpl.
 func (w *writer) templates(at, base string) {
 	w.walk(templates, at, func(name string, text []byte) {

@@ -173,7 +173,7 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 	return out, nil
 }
 
-// The method fixed returns the result that play would return for a fixed delay. It computes the times of a request's
+// fixed returns the result that play would return for a fixed delay. It computes the times of a request's
 // attempts directly, without a queue of the attempts of all requests.
 func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
 	failed, total, attempts := 0.0, 0.0, 0

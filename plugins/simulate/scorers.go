@@ -123,7 +123,7 @@ func newPlay(t *Trace, seed uint64) *play {
 	return p
 }
 
-// The type module is the part of wasmhost.Module that a simulation uses.
+// module is the part of wasmhost.Module that a simulation uses.
 type module interface {
 	core.Scorer
 	core.Tolerance
@@ -174,7 +174,7 @@ func (e *endings) Pop() any {
 	return last
 }
 
-// The method each calls f with the time of every request, in seconds from the beginning of the trace.
+// each calls f with the time of every request, in seconds from the beginning of the trace.
 func (p *play) each(f func(t float64)) {
 	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
 		f(t)
@@ -182,7 +182,7 @@ func (p *play) each(f func(t float64)) {
 	}
 }
 
-// The method with simulates the trace with the scorer m.
+// with simulates the trace with the scorer m.
 func (p *play) with(m module, breakers breaker.Config) error {
 	p.scorer = &counted{module: m}
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
@@ -291,7 +291,7 @@ func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// The method attempt begins an attempt through the proxy with the index i, and counts it. The result latency is the
+// attempt begins an attempt through the proxy with the index i, and counts it. The result latency is the
 // duration of the attempt. After this time, the caller must end the attempt by subtracting 1 from p.inFlight[i].
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]

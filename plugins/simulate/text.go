@@ -93,7 +93,7 @@ func (sc Scorers) writeFaults(out io.Writer) error {
 	return err
 }
 
-// The method busiest returns the indices of the proxies in the plot, in the order of the trace. These are the proxies
+// busiest returns the indices of the proxies in the plot, in the order of the trace. These are the proxies
 // with the largest shares; the share of a proxy is its largest share in the result of any scorer.
 func (sc Scorers) busiest() []int {
 	most := func(i int) (share float64) {

@@ -242,7 +242,7 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// The method at returns the state at the time t. *from is the index of the state that the last call returned, and each
+// at returns the state at the time t. *from is the index of the state that the last call returned, and each
 // call may increase *from. For this reason t must not decrease from call to call.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {

@@ -186,7 +186,7 @@ func (e *entry) stackSize() int {
 	return e.stack.Len()
 }
 
-// The method grown returns the total size of the stacks larger than keptStack, in bytes.
+// grown returns the total size of the stacks larger than keptStack, in bytes.
 func (in *instance) grown() (bytes int) {
 	for _, e := range in.entries {
 		if size := e.stackSize(); size > keptStack {
@@ -227,7 +227,7 @@ func (in *instance) invoke(f *entry) error {
 	return in.fault(err)
 }
 
-// The method fault converts the error of a failed call to a *Fault.
+// fault converts the error of a failed call to a *Fault.
 func (in *instance) fault(err error) error {
 	ended := in.budget.err
 	if errors.Is(ended, ErrBusy) {

@@ -220,7 +220,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// The method build meters and compiles the code of the module m. It does not run the module.
+// build meters and compiles the code of the module m. It does not run the module.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
@@ -292,7 +292,7 @@ func (m *Module) prepareOnce() error {
 	return err
 }
 
-// The method try makes the first call of a module, with an input for tests.
+// try makes the first call of a module, with an input for tests.
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {

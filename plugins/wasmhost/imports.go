@@ -107,7 +107,7 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// The method must returns size bytes of the module's memory at the given address. If these bytes are not all within the
+// must returns size bytes of the module's memory at the given address. If these bytes are not all within the
 // memory, it ends the call.
 func (h *hostState) must(function string, address, size uint64) []byte {
 	b := h.bytes(address&math.MaxUint32, size&math.MaxUint32)

@@ -120,7 +120,7 @@ func (m *Module) start() {
 	}()
 }
 
-// The method release takes an instance back after a call that ended with err. At most m.keep idle instances are kept,
+// release takes an instance back after a call that ended with err. At most m.keep idle instances are kept,
 // because each takes memory. An instance is closed if its call trapped or was ended by the host, because its memory may
 // be inconsistent. After a wrong result the instance is kept, so that a module that learns does not lose the data that
 // it has learned.

@@ -148,7 +148,7 @@ func (p *printed) flush() {
 	}
 }
 
-// The result is ": " and the text that best explains why the call failed, or "" if there is no such text.
+// because returns ": " and the text that best explains why the call failed, or "" if there is no such text.
 func (p *printed) because() string {
 	for _, text := range p.why {
 		if text != "" {

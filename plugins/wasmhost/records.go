@@ -35,7 +35,7 @@ func pairs(config map[string]any) []pair {
 	return out
 }
 
-// The function text returns a setting's value in the form that the module receives.
+// text returns a setting's value in the form that the module receives.
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -172,14 +172,14 @@ func (l *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// The method address writes an address into the records. The parameter at is the offset of the address, and to is the
+// address writes an address into the records. The parameter at is the offset of the address, and to is the
 // offset of the byte that it points to.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
 	l.fixups = append(l.fixups, at)
 }
 
-// The method text appends the text s. It writes the address and the length of s at the offset at.
+// text appends the text s. It writes the address and the length of s at the offset at.
 func (l *layout) text(at int, s string) {
 	to := l.grow(len(s) + 1)
 	copy(l.bytes[to:], s)
@@ -187,7 +187,7 @@ func (l *layout) text(at int, s string) {
 	l.u32(at+4, uint32(len(s)))
 }
 
-// The method pairs appends a record for each pair, and returns the offset of the first record.
+// pairs appends a record for each pair, and returns the offset of the first record.
 func (l *layout) pairs(list []pair) int {
 	first := l.grow(len(list) * abi.PairSize)
 	for i, p := range list {
@@ -199,7 +199,7 @@ func (l *layout) pairs(list []pair) int {
 	return first
 }
 
-// The method put writes the records of w into a region of the module's memory. The region begins at in.base.
+// put writes the records of w into a region of the module's memory. The region begins at in.base.
 func (in *instance) put(w *layout) error {
 	w.grow(8)
 	view, err := in.region(uint32(len(w.bytes)))
@@ -213,7 +213,7 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// The type trial is the input of a scorer's first call. It has the number of candidates that every scorer must
+// trial is the input of a scorer's first call. It has the number of candidates that every scorer must
 // accept.
 type trial struct{}
 

@@ -58,7 +58,7 @@ func (in *instance) describe(f *entry) ([]Setting, error) {
 	return parseSettings(text)
 }
 
-// The method text returns the text of an exported function. It calls the function, which returns the address of a text
+// text returns the text of an exported function. It calls the function, which returns the address of a text
 // with a zero byte at its end.
 func (in *instance) text(f *entry) (string, error) {
 	if err := in.invoke(f); err != nil {

@@ -205,7 +205,7 @@ func (h *hostState) clock(p []uint64) uint32 {
 	return h.put64(p[2], h.now)
 }
 
-// The method random fills memory with bytes that are the same in every instance (SplitMix64).
+// random fills memory with bytes that are the same in every instance (SplitMix64).
 func (h *hostState) random(p []uint64) uint32 {
 	h.pay(p[1] / hostByteFuel)
 	b := h.bytes(p[0], p[1])
@@ -261,7 +261,7 @@ func (h *hostState) poll(p []uint64) uint32 {
 	return h.put32(p[3], uint32(n))
 }
 
-// The method standard returns success for the descriptors of the three standard files. For any other descriptor it
+// standard returns success for the descriptors of the three standard files. For any other descriptor it
 // returns an error, because no such file exists.
 func (h *hostState) standard(p []uint64) uint32 { return h.ifStandard(p, wasiOK) }
 
@@ -313,7 +313,7 @@ func (h *hostState) write(p []uint64) uint32 {
 	return h.put32(p[3], total)
 }
 
-// The method read reports the end of standard input.
+// read reports the end of standard input.
 func (h *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:

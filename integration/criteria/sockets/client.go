@@ -85,7 +85,7 @@ func (l *load) openLoop() {
 	wg.Wait()
 }
 
-// The method request makes one request. The parameter due is the scheduled time of the request.
+// request makes one request. The parameter due is the scheduled time of the request.
 func (l *load) request(id, target int, due time.Time) {
 	response, err := l.client.Get(l.scheme + fakes.URL(target, id))
 	if err == nil {

@@ -126,7 +126,7 @@ func (r *reader) u32() uint32 {
 	return uint32(v)
 }
 
-// The method count reads the length of a vector. It fails if fewer bytes are left than the vector has elements, or if
+// count reads the length of a vector. It fails if fewer bytes are left than the vector has elements, or if
 // it has more than maxCount elements.
 func (r *reader) count() uint32 {
 	n := r.u32()

@@ -249,7 +249,7 @@ func (f *function) dispatch(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// The method branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The parameter at
+// branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The parameter at
 // is the offset at which the branch begins, and before is the index of the check that pays for the code before it.
 func (f *function) branch(at, before int) {
 	head := f.edits[before].head

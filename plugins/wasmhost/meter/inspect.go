@@ -265,7 +265,7 @@ func element(r *reader) (count uint32) {
 	return count
 }
 
-// The function data reads one data segment (WebAssembly 2.0, section 5.5.14).
+// data reads one data segment (WebAssembly 2.0, section 5.5.14).
 func data(r *reader) {
 	switch flags := r.u32(); flags {
 	case 0:
@@ -316,7 +316,7 @@ const (
 	namesOfFunctions = 1
 )
 
-// The method text reads a name, which must be UTF-8.
+// text reads a name, which must be UTF-8.
 func (r *reader) text() {
 	if !utf8.ValidString(r.name()) {
 		r.fail("a name is not UTF-8")

@@ -99,7 +99,7 @@ func TestSameResults(t *testing.T) {
 	require.Greater(t, called, 1000)
 }
 
-// The function results calls every export with at most two numbers as parameters. The result spent is the fuel of the
+// results calls every export with at most two numbers as parameters. The result spent is the fuel of the
 // calls that returned.
 func results(ctx context.Context, module []byte) (out map[string]string, spent map[string]int64, ok bool) {
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().

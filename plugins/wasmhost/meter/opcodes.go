@@ -135,7 +135,7 @@ func (f *function) skip(r *reader, op byte) editKind {
 	return checkFuel
 }
 
-// The method label reads the target of a branch. It fails if there is no such block, because in the metered module the
+// label reads the target of a branch. It fails if there is no such block, because in the metered module the
 // target might be the block that openBlock adds.
 func (f *function) label(r *reader) {
 	if l := r.u32(); int(l) >= len(f.open) {
@@ -192,8 +192,8 @@ func (f *function) skipVector(r *reader) {
 	}
 }
 
-// The result is the end of an error message about the opcode op. It names the WebAssembly proposal, later than version
-// 2.0, that has this opcode.
+// proposal returns the end of an error message about the opcode op. It names the WebAssembly proposal, later than
+// version // 2.0, that has this opcode.
 func proposal(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

@@ -169,7 +169,7 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 // of the functions that the module defines increase by Added.
 const Added = 3
 
-// The method function returns the index that a function has in the metered module. The parameter index is the
+// function returns the index that a function has in the metered module. The parameter index is the
 // function's index in the original module.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
@@ -193,7 +193,7 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// The method imported returns the import of a host function. The function has one of the types that the method section
+// imported returns the import of a host function. The function has one of the types that the method section
 // adds to the module. The parameter nth is the number of this type among the added ones, from 0.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
@@ -325,7 +325,7 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 // maxTables is the maximum number of tables. Compilers generate one table.
 const maxTables = 100
 
-// The method tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
+// tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
 // elements. The other tables must not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &reader{b: body}

@@ -26,7 +26,7 @@ type Size struct {
 	vectors    bool  // values may have 128 bits
 }
 
-// The method frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
+// frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
 // place in the frame for each value that it does not keep in a register. In the worst case, these values are the
 // results of all instructions and, at each point where branches meet, all locals, all globals, and the address and size
 // of the memory.
