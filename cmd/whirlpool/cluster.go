@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
@@ -91,6 +93,12 @@ func (cn *clusterNode) options(o *engine.Options) {
 	}
 	o.Gate = cn
 	o.Failed = func(u *upstream.Upstream) { cn.node.Failed(proxyKey(u)) }
+	o.SessionMoved = func(m session.Move) {
+		if u := cn.proxyByID(m.Proxy); u != nil {
+			cn.node.Moved(cluster.Move{Session: hex.EncodeToString(m.Key[:]), Proxy: proxyKey(u),
+				Generation: m.Generation, TTL: m.TTL})
+		}
+	}
 	transition, banned := o.Transition, o.Banned
 	o.Transition = func(t core.Transition) {
 		transition(t)
@@ -336,6 +344,19 @@ func (cn *clusterNode) Seed(key string, s cluster.Stats) {
 	if u := cn.proxy(key); u != nil {
 		u.Seed(s.SuccessRate, s.Samples, s.Latency)
 	}
+}
+
+// Move implements cluster.Local.
+func (cn *clusterNode) Move(m cluster.Move) {
+	var key session.Key
+	u, name := cn.proxy(m.Proxy), []byte(m.Session)
+	if u == nil || len(name) != hex.EncodedLen(len(key)) {
+		return
+	}
+	if _, err := hex.Decode(key[:], name); err != nil {
+		return
+	}
+	cn.engine.Load().LearnMove(session.Move{Key: key, Proxy: u.ID(), Generation: m.Generation, TTL: m.TTL})
 }
 
 // Status returns the state of the cluster from the records that this node has received.

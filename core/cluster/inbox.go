@@ -27,6 +27,8 @@ type inbox struct {
 	resets      []string
 	written     chan struct{} // closed when the store has the resets
 	bans        []banned
+	moves       []moved
+	lostMoves   uint64           // moves that were dropped, because maxEvents moves waited
 	gates       map[string]*gate // of the proxies whose breaker is open for the cluster
 }
 
@@ -200,8 +202,10 @@ func (n *Node) takeInbox(now time.Time) {
 	b := &n.inbox
 	b.mu.Lock()
 	failed, transitions, resets, bans, written := b.failed, b.transitions, b.resets, b.bans, b.written
+	moves := b.moves
+	n.counts.Dropped += b.lostMoves
 	b.failed = nil
-	b.transitions, b.resets, b.bans, b.written = nil, nil, nil, nil
+	b.transitions, b.resets, b.bans, b.written, b.moves, b.lostMoves = nil, nil, nil, nil, nil, 0
 	b.mu.Unlock()
 	for key := range failed {
 		n.track(key).failed = now
@@ -214,6 +218,9 @@ func (n *Node) takeInbox(now time.Time) {
 	}
 	for _, ban := range bans {
 		n.ban(ban)
+	}
+	for i := range moves {
+		n.addMove(&moves[i])
 	}
 	if written != nil {
 		n.waiters = append(n.waiters, written)

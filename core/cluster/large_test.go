@@ -79,6 +79,7 @@ func (g *flatGateway) Open(key string, _ time.Duration, _ string) {
 func (g *flatGateway) Close(string)        {}
 func (g *flatGateway) Reset(string)        {}
 func (g *flatGateway) Probing(string) bool { return false }
+func (g *flatGateway) Move(Move)           {}
 func (g *flatGateway) Load() Load          { return Load{100_000, 30_000, 29_000, 500, 100_000, 99_000, 0} }
 
 func (g *flatGateway) EachStats(int, func(string, Stats)) {}

@@ -44,6 +44,7 @@ const (
 	targetKey  = "t" // target, node
 	changeKey  = "c" // what was changed
 	statsKey   = "s" // proxy
+	moveKey    = "m" // session
 
 	separator = "\x1f"
 )
@@ -86,6 +87,9 @@ type Local interface {
 	// statistics of a proxy that this gateway has not used yet.
 	EachStats(n int, f func(proxy string, s Stats))
 	Seed(proxy string, s Stats)
+
+	// Move makes a session use another proxy, because a request at another node has moved it.
+	Move(m Move)
 
 	// Apply makes changes that other nodes have made; those of the same key in the order of the list. It returns the
 	// error of each change; nil for a change that was made. Change.Redo is nil in these changes.
@@ -173,7 +177,8 @@ type Node struct {
 	suspects  map[string]map[string]time.Time
 	stats     map[string]knownStats
 	events    events
-	dropping  bool // an event was dropped since the store could be reached
+	moves     events // of sessions
+	dropping  bool   // an event was dropped since the store could be reached
 	offers    offers
 	waiters   []chan struct{} // channels of calls of Reset that wait; closed when the store has all events
 	counts    Counts
@@ -319,6 +324,7 @@ func (n *Node) prepare() (Batch, []pending) {
 	}
 	ops = n.prepareChanges(ops)
 	ops = n.events.send(ops, now)
+	ops = n.shareMoves(ops, now)
 	ops = n.offers.send(ops, n.storeTime(now))
 	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: maxRecords, Ops: make([]Op, len(ops))}
 	for i := range ops {
@@ -488,6 +494,8 @@ func (n *Node) receive(r *Record, previous time.Time) {
 		n.receiveTarget(parts[1], parts[2], r)
 	case parts[0] == statsKey && len(parts) == 2:
 		n.receiveStats(parts[1], r)
+	case parts[0] == moveKey && len(parts) == 2:
+		n.receiveMove(parts[1], r)
 	case parts[0] == changeKey && len(parts) > 1:
 		n.receiveChange(r)
 	}

@@ -56,6 +56,7 @@ type gateway struct {
 	suspect  map[string]bool   // own
 	told     map[string]bool   // suspect because of other nodes
 	seeds    map[string]Stats
+	moves    map[string]Move // learnt
 	stop     context.CancelFunc
 	done     chan struct{}
 	store    *link
@@ -374,6 +375,23 @@ func (g *gateway) Seed(proxy string, s Stats) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seeds[proxy] = s
+}
+
+// Move keeps the session's proxy and the end of the session.
+func (g *gateway) Move(m Move) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.moves == nil {
+		g.moves = map[string]Move{}
+	}
+	g.moves[m.Session] = m
+}
+
+// move returns the last move of a session that the gateway has learnt.
+func (g *gateway) move(session string) Move {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.moves[session]
 }
 
 func (g *gateway) Apply(made []Change) []error {

@@ -84,7 +84,7 @@ func (n *Node) Status() Status {
 	at := n.storeTime(now)
 	s := Status{
 		Name: n.cfg.Name, Node: n.cfg.Node, Alone: n.alone, Since: n.aloneAt, Problem: n.problem, Took: n.took, Lag: -1,
-		Waiting: n.events.count() + n.offers.count() + n.changes.count(), Counts: n.counts,
+		Waiting: n.events.count() + n.moves.count() + n.offers.count() + n.changes.count(), Counts: n.counts,
 	}
 	if !n.localAt.IsZero() {
 		s.Lag = now.Sub(n.localAt)

@@ -125,6 +125,7 @@ type Options struct {
 	// return soon and may be nil.
 	Transition    func(core.Transition)
 	PolicyChanged func(retry.View)
+	SessionMoved  func(session.Move)       // called for each move of a session (session.Table.OnMove); may be nil
 	Banned        func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
 	Gate          breaker.Gate             // decides when breakers may admit a probe; nil without a cluster
 	Failed        func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
@@ -234,6 +235,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.ObserveRules(e.countRules)
 	e.guard = access.NewGuard(opts.Now, opts.Log)
 	e.sessions = session.NewTable(session.DefaultMax)
+	e.sessions.OnMove(opts.SessionMoved)
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
@@ -414,6 +416,9 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 	}
 	return b
 }
+
+// LearnMove records the move of a session that another gateway has reported (session.Table.Learn).
+func (e *Engine) LearnMove(m session.Move) { e.sessions.Learn(m, e.opts.Now()) }
 
 // HasBackoff reports whether a backoff with the given name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }

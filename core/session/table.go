@@ -13,6 +13,7 @@ const DefaultMax = 100_000
 // session that was used longest ago. It is safe for concurrent use.
 type Table struct {
 	max    int
+	onMove func(Move) // see OnMove; nil for none
 	mu     sync.Mutex
 	byKey  map[Key]*list.Element // guarded by mu; the values are *binding
 	recent list.List             // guarded by mu; of *binding, the session that was used last is first
@@ -24,6 +25,39 @@ type binding struct {
 	proxy      string    // id of the proxy
 	generation uint32    // see Use.generation
 	until      time.Time // the end of the session, if no request of the session is served before
+	report     time.Time // from then on, the next served request of a moved session reports the move again
+}
+
+// Move is the move of a session to another proxy.
+type Move struct {
+	Key        Key
+	Proxy      string        // id of the proxy
+	Generation uint32        // number of moves of the session; it is a part of Use.Token
+	TTL        time.Duration // time until the session ends, if no request of the session is served before
+}
+
+// OnMove sets the function that is called when a served request has moved a session, and again whenever half of the
+// TTL has passed at a later served request of this session. f must return soon, and must not call the table. OnMove is
+// called before the table is used.
+func (t *Table) OnMove(f func(Move)) { t.onMove = f }
+
+// Learn records a move that another gateway has reported. It replaces what the table has of the session. The end of
+// the session does not become earlier if the table already has this move.
+func (t *Table) Learn(m Move, now time.Time) {
+	b := binding{m.Key, m.Proxy, m.Generation, now.Add(m.TTL), now.Add(m.TTL / 2)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byKey[m.Key]
+	if e == nil {
+		t.makeRoom(now)
+		t.byKey[m.Key] = t.recent.PushBack(&b) // at the back: it makes room for sessions that are used here
+		return
+	}
+	old := e.Value.(*binding)
+	if old.proxy == b.proxy && old.generation == b.generation && old.until.After(b.until) {
+		return
+	}
+	*old = b
 }
 
 // NewTable returns a table of at most max sessions.
@@ -62,6 +96,7 @@ func (t *Table) bind(b binding, keep bool, now time.Time) {
 	e := t.byKey[b.key]
 	if e == nil {
 		t.makeRoom(now)
+		t.reportMove(&b, nil, now)
 		t.byKey[b.key] = t.recent.PushFront(&b)
 		return
 	}
@@ -69,8 +104,24 @@ func (t *Table) bind(b binding, keep bool, now time.Time) {
 	if now.Before(old.until) && (keep || b.generation < old.generation) {
 		b.proxy, b.generation = old.proxy, old.generation
 	}
+	t.reportMove(&b, old, now)
 	*old = b
 	t.recent.MoveToFront(e)
+}
+
+// reportMove reports the move of a session whose binding becomes b, unless the move was reported lately. The parameter
+// old is the previous binding; nil for none. The caller holds mu.
+func (t *Table) reportMove(b, old *binding, now time.Time) {
+	if t.onMove == nil || b.generation == 0 {
+		return
+	}
+	if old != nil && old.generation == b.generation && old.proxy == b.proxy && now.Before(old.report) {
+		b.report = old.report
+		return
+	}
+	ttl := b.until.Sub(now)
+	b.report = now.Add(ttl / 2)
+	t.onMove(Move{b.key, b.proxy, b.generation, ttl})
 }
 
 // makeRoom removes the session that was used longest ago, and then the next ones. It stops when there is room for

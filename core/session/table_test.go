@@ -199,3 +199,53 @@ func TestASessionMovesToAnotherExitOfItsProxy(t *testing.T) {
 	u.Attempt(1, "p1", false)
 	require.Empty(t, u.Served(now), "a proxy with one exit")
 }
+
+// Moves are reported when they are made, and again when half of the TTL has passed. A table that learns them continues
+// the session, also with its token.
+func TestMovesAreReportedAndLearnt(t *testing.T) {
+	var moves []Move
+	here, there, now := NewTable(10), NewTable(10), time.Unix(0, 0)
+	here.OnMove(func(m Move) { moves = append(moves, m) })
+	request := func(table *Table, retries int, proxy string) (token string) {
+		u := begin(table, "a", false, now)
+		u.Attempt(retries, proxy, true)
+		u.Served(now)
+		return u.Token()
+	}
+	request(here, 0, "p1")
+	require.Empty(t, moves, "it has not moved")
+	token := request(here, 1, "p2")
+	key := KeyOf("", "a", "")
+	require.Equal(t, []Move{{key, "p2", 1, time.Minute}}, moves)
+	now = now.Add(29 * time.Second)
+	request(here, 0, "p2")
+	require.Len(t, moves, 1)
+	now = now.Add(time.Second)
+	request(here, 0, "p2")
+	require.Equal(t, []Move{{key, "p2", 1, time.Minute}, {key, "p2", 1, time.Minute}}, moves)
+	now = now.Add(29 * time.Second)
+	request(here, 0, "p2")
+	require.Len(t, moves, 2)
+
+	request(there, 0, "p1")
+	there.Learn(Move{key, "p2", 1, time.Second}, now)
+	u := begin(there, "a", false, now)
+	require.Equal(t, "p2", u.Bound())
+	require.Equal(t, token, request(there, 0, "p2"))
+	there.Learn(Move{key, "p2", 1, time.Second}, now)
+	now = now.Add(59 * time.Second)
+	u = begin(there, "a", false, now)
+	require.Equal(t, "p2", u.Bound(), "the end does not become earlier")
+
+	there.Learn(Move{KeyOf("", "b", ""), "p3", 4, time.Second}, now)
+	u = begin(there, "b", false, now)
+	require.Equal(t, "p3", u.Bound())
+	u = begin(there, "b", false, now.Add(time.Second))
+	require.Empty(t, u.Bound(), "it ends")
+	for i := range 100 {
+		there.Learn(Move{KeyOf("", strconv.Itoa(i), ""), "p", 1, time.Minute}, now)
+	}
+	require.Equal(t, 10, there.Len())
+	u = begin(there, "a", false, now)
+	require.Equal(t, "p2", u.Bound(), "sessions that are used here stay")
+}

@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// maxMoves is the maximum number of moves in one exchange: each costs the store about 80 µs.
+const maxMoves = 500
+
+// Move is the move of a session to another proxy.
+type Move struct {
+	Session    string // name of the session; the same on all nodes
+	Proxy      string // the key of the proxy (Local)
+	Generation uint32 // number of moves of the session
+	TTL        time.Duration
+}
+
+// moved is a Move with its time of this node's clock.
+type moved struct {
+	Move
+	at time.Time
+}
+
+// moveRecord is the record of a move. It ends with the session.
+type moveRecord struct {
+	Proxy      string `json:"p"`
+	Generation uint32 `json:"g"`
+}
+
+// Moved reports that a session has moved here. If many moves wait for the store, those that follow are dropped.
+func (n *Node) Moved(m Move) {
+	b := &n.inbox
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.moves) >= maxEvents {
+		b.lostMoves++
+		return
+	}
+	b.moves = append(b.moves, moved{m, n.cfg.Now()})
+	n.notify()
+}
+
+// addMove adds a move to those that wait for the store. It replaces an earlier move of the same session. The caller
+// holds mu.
+func (n *Node) addMove(m *moved) {
+	value := encode(moveRecord{m.Proxy, m.Generation})
+	e := event{op: Op{Kind: Put, Key: keyOf(moveKey, m.Session), Value: value, TTL: m.TTL}, at: m.at}
+	if n.moves.add(&e) {
+		n.counts.Dropped++
+	}
+}
+
+// shareMoves adds the operations for at most maxMoves moves to ops, the oldest first. It drops the moves of sessions
+// that have ended. The caller holds mu.
+func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
+	s := &n.moves
+	if len(s.list) == 0 {
+		return ops
+	}
+	s.list = slices.DeleteFunc(s.list, func(e *event) bool { return e.gone })
+	last := min(len(ops)+maxMoves, maxOps)
+	for _, e := range s.list {
+		if len(ops) >= last {
+			break
+		}
+		op := e.op
+		op.Age = now.Sub(e.at)
+		if op.TTL -= op.Age; op.TTL <= 0 {
+			s.remove(e)
+			continue
+		}
+		ops = append(ops, pending{op: op, done: func(int64) { s.remove(e) }})
+	}
+	return ops
+}
+
+// receiveMove takes over a move that another node has made. A move of this node that waits is later, so it stays. The
+// store keeps the latest move and returns it to all nodes, so all have the same in the end. The caller holds mu.
+func (n *Node) receiveMove(session string, r *Record) {
+	var m moveRecord
+	left := r.Ends.Sub(n.storeTime(n.cfg.Now()))
+	if json.Unmarshal([]byte(r.Value), &m) != nil || left <= 0 || n.moves.byID[eventID{Put, r.Key}] != nil {
+		return
+	}
+	n.local.Move(Move{session, m.Proxy, m.Generation, left})
+}
