@@ -193,7 +193,7 @@ func (f *function) skipVector(r *reader) {
 }
 
 // proposal returns the end of an error message about the opcode op. It names the WebAssembly proposal, later than
-// version // 2.0, that has this opcode.
+// version 2.0, that has this opcode.
 func proposal(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
