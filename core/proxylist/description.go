@@ -38,7 +38,7 @@ var kindWords = wordSet(`elite anonymous anonym transparent high low medium noa 
 	socks5h connect all any`)
 
 // figure matches signs, codes and figures that describe a proxy: +, US, US-H-S!, 120ms, 0.5s, 99%, a date, a time.
-var figure = regexp.MustCompile(`^(?:[-+!*✓✔✗]+|[A-Z]{2}|[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
+var figure = regexp.MustCompile(`^(?:[-+!*=>~✓✔✗→]+|[A-Z]{2}|[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
 	`\d+(?:\.\d+)?(?:%|ms|s|sec|secs|min\.?)|` +
 	`\d{4}[-/.]\d{2}[-/.]\d{2}(?:T.*)?|\d{1,2}:\d{2}(?::\d{2})?|(?:[\x{1F1E6}-\x{1F1FF}]{2})+)$`)
 

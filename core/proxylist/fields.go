@@ -21,6 +21,7 @@ const (
 	fieldUser
 	fieldPassword
 	fieldRegion
+	fieldLogin     // user and password in one
 	fieldSOCKSPort // port for SOCKS5
 	fieldHTTP      // a word such as yes, or the port for HTTP; SOCKS4 and SOCKS5 have such fields, too
 	fieldSOCKS4
@@ -48,7 +49,9 @@ var fieldNames = map[string]field{
 	"proxyusername": fieldUser, "proxylogin": fieldUser,
 	"password": fieldPassword, "pass": fieldPassword, "pwd": fieldPassword, "proxypassword": fieldPassword,
 	"passwd": fieldPassword, "proxypass": fieldPassword,
-	"region": fieldRegion, "country": fieldRegion, "countrycode": fieldRegion, "cc": fieldRegion,
+	"auth": fieldLogin, "credentials": fieldLogin, "authentication": fieldLogin, "proxyauth": fieldLogin,
+	"proxyauthorization": fieldLogin,
+	"region":             fieldRegion, "country": fieldRegion, "countrycode": fieldRegion, "cc": fieldRegion,
 	"geo": fieldRegion, "geolocation": fieldRegion, "ipdata": fieldRegion, "countryname": fieldRegion,
 	"countryiso": fieldRegion, "isocode": fieldRegion,
 }
@@ -119,7 +122,7 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	}
 	if v[fieldProtocol] != "" {
 		known := protocols(v[fieldProtocol])
-		if len(known) == 0 && describe(v[fieldProtocol]) == noDescription {
+		if len(known) == 0 && describe(v[fieldProtocol]) < mayDescribe {
 			return spec, fmt.Errorf("the protocol %.20q is not supported; use "+upstream.ProxySchemes, v[fieldProtocol])
 		}
 		if len(known) > 0 {

@@ -68,10 +68,11 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 const maxDepth = 4
 
 // elements returns the proxies in a value, or nil if there are none. The proxies in an array are its elements. An
-// object with an address is one proxy. If any other object has an array, the proxies are the elements of its longest
-// array. If it has no array, elements searches the objects in it. Either those of them that have an address are the
-// proxies, or the proxies are in one of the others: elements returns the larger list. The parameter depth is the
-// maximum number of objects around the proxies.
+// object with an address is one proxy. If any other object has arrays that are named after protocols, the proxies are
+// the elements of all of these. If it has other arrays, the proxies are the elements of the longest one. If it has no
+// array, elements searches the objects in it. Either those of them that have an address are the proxies, or the proxies
+// are in one of the others: elements returns the larger list. The parameter depth is the maximum number of objects
+// around the proxies.
 func elements(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -79,6 +80,9 @@ func elements(value any, depth int) []any {
 	}
 	if objectValues(object).hasAddress() {
 		return []any{object}
+	}
+	if arrays := byProtocol(object); arrays != nil {
+		return arrays
 	}
 	if array, ok := arrayOf(object); ok {
 		return array
@@ -97,6 +101,32 @@ func elements(value any, depth int) []any {
 		return objects
 	}
 	return inner
+}
+
+// byProtocol returns the proxies of an object such as {"http": [...], "socks5": [...]}, each with its protocol; nil for
+// any other object.
+func byProtocol(object map[string]any) (all []any) {
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		schemes := protocols(name)
+		array, ok := object[name].([]any)
+		if len(schemes) == 0 || !ok {
+			continue
+		}
+		for _, e := range array {
+			switch p := e.(type) {
+			case string:
+				if !strings.Contains(p, "://") {
+					e = schemes[0] + "://" + p
+				}
+			case map[string]any:
+				if v := objectValues(p); v[fieldProtocol] == "" && !strings.Contains(v[fieldURL], "://") {
+					p["protocol"] = schemes[0]
+				}
+			}
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // objectValues returns the fields of a JSON or YAML object.
@@ -164,7 +194,28 @@ func (v *values) setAll(object map[string]any) {
 		if is, ok := value.(bool); ok && is && f >= fieldHTTP {
 			value = "true"
 		}
+		if f == fieldLogin {
+			v.setLogin(value)
+			continue
+		}
 		v.set(f, textOf(value))
+	}
+}
+
+// setLogin sets the user and the password from an object that has both, or from the text user:pass.
+func (v *values) setLogin(value any) {
+	switch login := value.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(login)) {
+			if f := fieldOf(name); f == fieldUser || f == fieldPassword {
+				v.set(f, textOf(login[name]))
+			}
+		}
+	case string:
+		if user, password, ok := strings.Cut(login, ":"); ok {
+			v.set(fieldUser, user)
+			v.set(fieldPassword, password)
+		}
 	}
 }
 

@@ -135,6 +135,19 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 			return parse(strings.TrimSpace(line[:i]), schemes[0])
 		}
 	}
+	if n := len(f); n == 4 && isPort(f[1]) { // host:port:scheme:country, host:port:country:anonymity
+		switch schemes := protocols(f[2]); {
+		case len(schemes) > 0 && describe(f[3]) == describes:
+			return parse(f[0]+":"+f[1], schemes[0])
+		case len(schemes) == 0 && describe(f[2]) == describes && describe(f[3]) >= mayDescribe:
+			return parse(f[0]+":"+f[1], scheme)
+		}
+	}
+	if i := strings.LastIndexByte(line, '@'); i > 0 && isHostPort(line[:i]) { // host:port@scheme
+		if schemes := protocols(line[i+1:]); len(schemes) > 0 {
+			return parse(line[:i], schemes[0])
+		}
+	}
 	host, user, password, warning, err := splitFields(line)
 	if err != nil {
 		return spec, "", err
@@ -364,8 +377,8 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 			return spec, fmt.Errorf("the scheme %.20q is not supported; use "+upstream.ProxySchemes, scheme)
 		}
 		spec.Address.Host, err = upstream.HostPort(f[0]+":"+f[1], "")
-	} else {
-		spec.Address, err = upstream.ParseAddress(scheme + "://" + rest)
+	} else if spec.Address, err = upstream.ParseAddress(scheme + "://" + rest); err != nil {
+		spec.Address, err = addressOfFields(scheme, rest, err)
 	}
 	if err != nil {
 		return spec, err
@@ -381,6 +394,19 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		}
 	}
 	return spec, nil
+}
+
+// addressOfFields returns the address of scheme://user:pass:host:port and of scheme://[IPv6]:port:user:pass. For any
+// other text behind the scheme, the error is invalid.
+func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, err error) {
+	host, user, password, warning, err := splitFields(rest)
+	if err != nil || user == "" || warning != "" || !isScheme(scheme) || !isPlainAddress(host) ||
+		strings.ContainsAny(rest, "@,") {
+		return a, invalid
+	}
+	a = upstream.Address{Scheme: strings.ToLower(scheme), Username: user, Password: upstream.Secret(password)}
+	a.Host, err = upstream.HostPort(host, "")
+	return a, err
 }
 
 // setTLS sets an option for an https:// proxy. It does not read the files that the options ca_file, cert and key name.

@@ -17,9 +17,10 @@
 //
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In all other forms, user
 // and password are not percent-decoded, and the password may contain a ':'. The default scheme is http, or
-// Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space. Blank lines are
-// skipped. A line in any other form is searched for an address: if it contains exactly one IPv4 address with a port,
-// this is the address of the proxy.
+// Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space, or with "//" at
+// the beginning of a line. Blank lines are skipped. A line may have several addresses or URLs without credentials. A
+// line in any other form is searched for an address: if it contains exactly one IPv4 address with a port, this is the
+// address of the proxy.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
@@ -41,6 +42,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -147,9 +149,24 @@ func (l *list) warn(n int, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{n, fmt.Sprintf(format, args...)})
 }
 
-// invisible removes characters without width, which web pages put around addresses, and replaces no-break
-// spaces by spaces.
-var invisible = strings.NewReplacer("\u200b", "", "\u200c", "", "\u200d", "", "\u2060", "", "\ufeff", "", "\u00a0", " ")
+// visible removes the characters without width (Unicode class Cf), which web pages put around addresses, and replaces
+// no-break spaces by spaces.
+func visible(line string) string {
+	for _, r := range line {
+		if r >= 0x80 {
+			return strings.Map(func(r rune) rune {
+				switch {
+				case r == '\u00a0':
+					return ' '
+				case unicode.Is(unicode.Cf, r):
+					return -1
+				}
+				return r
+			}, line)
+		}
+	}
+	return line
+}
 
 // parseLines parses a list with one proxy per line.
 func (l *list) parseLines(in *bufio.Reader) error {
@@ -161,7 +178,7 @@ func (l *list) parseLines(in *bufio.Reader) error {
 			return l.parseClash(n, in)
 		} else {
 			for part := range strings.SplitSeq(strings.TrimSpace(line), "\r") { // old files have CR as line ends
-				if part = stripComment(invisible.Replace(part)); part != "" {
+				if part = stripComment(visible(part)); part != "" {
 					l.parseLine(n, part)
 				}
 			}
@@ -189,6 +206,13 @@ func (l *list) parseLine(n int, line string) {
 	if l.table != nil {
 		spec, err := l.table.parseRow(line, l.Scheme)
 		l.add(n, formTable, spec, "", err)
+		return
+	}
+	if addresses := several(line); addresses != nil {
+		for _, l.entry = range addresses {
+			spec, _, err := parse(l.entry, l.Scheme)
+			l.add(n, formOf(l.entry, spec.Address), spec, "", err)
+		}
 		return
 	}
 	line = item(line)
@@ -295,7 +319,7 @@ func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 // stripComment returns line without its comment, and without white space at the beginning and the end.
 func stripComment(line string) string {
 	line = strings.TrimSpace(line)
-	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
+	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || strings.HasPrefix(line, "//") {
 		return ""
 	}
 	for i := 1; i < len(line); i++ {

@@ -15,7 +15,7 @@ type table struct {
 }
 
 // parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at
-// least two columns. Their names include a host and a port or a protocol, or they include a URL.
+// least two columns. Their names include a host and a port or a protocol, such as ip:port, or they include a URL.
 func parseHeader(line string) *table {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		if !strings.ContainsRune(line, separator) {
@@ -27,7 +27,8 @@ func parseHeader(line string) *table {
 		for i, name := range names {
 			t.columns[i] = fieldOf(name)
 			host = host || t.columns[i] == fieldHost
-			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort
+			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort ||
+				t.columns[i] == fieldHost && strings.Contains(strings.ToLower(name), "port")
 			url = url || t.columns[i] == fieldURL
 		}
 		protocol := slices.Contains(t.columns, fieldProtocol)
@@ -50,6 +51,9 @@ func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	var v values
 	for i, cell := range splitCells(line, t.separator) {
 		if i < len(t.columns) {
+			if t.columns[i] == fieldLogin {
+				v.setLogin(cell)
+			}
 			v.set(t.columns[i], cell)
 		}
 	}

@@ -101,6 +101,27 @@ func parseWords(line, scheme string) (spec upstream.Spec, guessed, ok bool) {
 	return spec, separator == ' ' && len(login) > 0 && !hasScheme, true
 }
 
+// several returns the addresses of a line that has nothing but two or more of them, such as "1.2.3.4:80, 1.2.3.5:80" or
+// a list of Python; nil for any other line. Each is an IPv4 address with a port, or a URL of one.
+func several(line string) []string {
+	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') {
+		return nil
+	}
+	all := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
+	for _, address := range all {
+		if scheme, rest, ok := strings.Cut(address, "://"); ok && isScheme(scheme) {
+			address = strings.TrimSuffix(rest, "/")
+		}
+		if host, _, ok := strings.Cut(address, ":"); !ok || !isIPv4(host) || !isHostPort(address) {
+			return nil
+		}
+	}
+	if len(all) < 2 {
+		return nil
+	}
+	return all
+}
+
 // joinPort returns host:port, with the brackets of an IPv6 address.
 func joinPort(host, port string) string {
 	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {

@@ -167,7 +167,7 @@ func HostPort(s, defaultPort string) (string, error) {
 
 // noHost reports whether a character is allowed neither in a host name nor in an IP address.
 func noHost(r rune) bool {
-	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
+	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^=!$&()*+,;~", r)
 }
 
 // idBase returns the part of the address from which AssignIDs makes the id.
