@@ -118,8 +118,8 @@ func (c *changes) add(made []Change) (waits []<-chan struct{}) {
 }
 
 // prepareChanges adds the operations for at most maxChanges waiting changes to ops. The caller holds Node.mu.
-func (n *Node) prepareChanges(ops []pending) []pending {
-	if n.alone && n.reached || n.fresh { // first the changes of the other nodes are received
+func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
+	if n.alone && n.reached || n.fresh || n.mayOffer(now) { // first the changes of the other nodes are received
 		return ops
 	}
 	c := &n.changes

@@ -328,6 +328,63 @@ func TestReceivedChangeOutlivesALoss(t *testing.T) {
 	}
 }
 
+// Node a has written a change that node b has not received when the store loses its data. Node b, which sees the loss
+// first, has changed the same thing. Its change is made again on top of that of a. If a is gone, b does not wait for
+// long.
+func TestChangeWaitsForThoseThatWereLost(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint(gone), func(t *testing.T) {
+			now := time.Unix(1e9, 0)
+			clock := func() time.Time { return now }
+			store := NewMemory(clock)
+			a, b := manual(t, store, "a", clock), manual(t, store, "b", clock)
+			step := func(nodes ...*gateway) {
+				for _, g := range nodes {
+					now = now.Add(100 * time.Millisecond)
+					g.node().Step(t.Context())
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // do not wait for the store
+			share := func(g *gateway, value string) {
+				redo := func() (string, error) {
+					g.mu.Lock()
+					defer g.mu.Unlock()
+					g.values["thing"] += "+" + value
+					return g.values["thing"], nil
+				}
+				shareAll(t, ctx, g, []Change{{Key: "thing", Value: value, Redo: redo}})
+			}
+			for range 20 {
+				step(a, b)
+			}
+			share(a, "early")
+			step(a, b, a, b)
+			require.Equal(t, "early", b.value("thing"))
+			a.values["thing"] = "late"
+			share(a, "late")
+			step(a)
+			store.Clear()
+			share(b, "own")
+			step(b, b, b, b, b)
+			require.Equal(t, 1, b.node().Status().Waiting)
+			require.Equal(t, "early", store.records[keyOf(changeKey, "thing")].Value, "b has written this one again")
+			if gone {
+				for b.node().Status().Waiting > 0 {
+					step(b)
+				}
+				require.Equal(t, "early+own", store.records[keyOf(changeKey, "thing")].Value)
+				return
+			}
+			step(a, a, a, b, b, b, a, a)
+			for _, g := range []*gateway{a, b} {
+				require.Equal(t, "late+own", g.value("thing"))
+				require.Zero(t, g.node().Status().Waiting)
+			}
+		})
+	}
+}
+
 // A change that does not fit the one of another node is not shared.
 func TestChangeThatDoesNotFit(t *testing.T) {
 	memory := NewMemory(time.Now)

@@ -180,7 +180,10 @@ type Node struct {
 	moves     events // of sessions
 	dropping  bool   // an event was dropped since the store could be reached
 	offers    offers
-	waiters   []chan struct{} // channels of calls of Reset that wait; closed when the store has all events
+	offered   string              // epoch of the store for which this node has written again what was lost
+	offering  map[string]struct{} // other nodes that may write again what was lost, by ID; see mayOffer
+	offerBy   time.Time           // when the wait for them ends
+	waiters   []chan struct{}     // channels of calls of Reset that wait; closed when the store has all events
 	counts    Counts
 
 	changes changes
@@ -216,6 +219,7 @@ type beat struct {
 	Started time.Time `json:"started"`
 	Alone   uint64    `json:"alone"` // times that the node went on alone
 	Left    bool      `json:"left,omitempty"`
+	Epoch   string    `json:"epoch"` // see Node.offered; "" in the first record
 	Load
 }
 
@@ -322,7 +326,7 @@ func (n *Node) prepare() (Batch, []pending) {
 		ops = n.shareBreakers(ops, now)
 		ops = n.shareSlowly(ops, now)
 	}
-	ops = n.prepareChanges(ops)
+	ops = n.prepareChanges(ops, now)
 	ops = n.events.send(ops, now)
 	ops = n.shareMoves(ops, now)
 	ops = n.offers.send(ops, n.storeTime(now))
@@ -336,7 +340,7 @@ func (n *Node) prepare() (Batch, []pending) {
 func (n *Node) beat(now time.Time, left bool) pending {
 	n.lastBeat = now
 	b := beat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Started: n.started.UTC(),
-		Load: n.local.Load(), Alone: n.counts.Alone, Left: left}
+		Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Epoch: n.offered}
 	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
 }
 
@@ -400,6 +404,9 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	n.counts.Received += uint64(len(r.Changed))
 	previous := n.syncedAt
 	lost := n.epoch != "" && r.Epoch != n.epoch
+	if lost {
+		n.expectOffers(now)
+	}
 	n.took, n.localAt, n.syncedAt = now.Sub(sent), now, r.Now
 	n.epoch, n.cursor, n.catching = r.Epoch, r.Cursor, r.More
 	for i := range ops {
@@ -419,6 +426,12 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	}
 	if !r.More {
 		n.fresh = false
+	}
+	if n.offers.count() == 0 && n.offered != n.epoch {
+		if n.offered != "" {
+			n.lastBeat = time.Time{} // the others wait for it
+		}
+		n.offered = n.epoch
 	}
 	n.failed = 0
 	if n.alone && !r.More {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -80,4 +81,32 @@ func (o *offers) send(ops []pending, at time.Time) []pending {
 		return false
 	})
 	return ops
+}
+
+// expectOffers notes the nodes that were live at the last exchange before the store lost its data. They may have later
+// changes than this node, and write them again. The caller holds mu, and has not recorded the new exchange yet.
+func (n *Node) expectOffers(now time.Time) {
+	if n.offering == nil {
+		n.offering = map[string]struct{}{}
+	}
+	for id, p := range n.nodes {
+		if id != n.cfg.ID && !p.Left && p.Epoch != "" && n.syncedAt.Sub(p.seen) <= n.liveTime() {
+			n.offering[id] = struct{}{}
+		}
+	}
+	n.offerBy = now.Add(n.liveTime())
+}
+
+// mayOffer reports whether another node may still write again changes that the store has lost. Until then, this node
+// writes no change of its own: a Swap would find no record, and be later than the change of the other node. The wait
+// ends when each other node has reported that it has written all, or after liveTime. The caller holds mu.
+func (n *Node) mayOffer(now time.Time) bool {
+	if len(n.offering) > 0 && !now.Before(n.offerBy) {
+		clear(n.offering)
+	}
+	maps.DeleteFunc(n.offering, func(id string, _ struct{}) bool {
+		p := n.nodes[id]
+		return p == nil || p.Left || p.Epoch == n.epoch
+	})
+	return len(n.offering) > 0
 }
