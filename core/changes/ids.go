@@ -24,7 +24,7 @@ const keepIDs = 24 * time.Hour
 
 // idMemory keeps the automatic ids of the entries of the configuration. It is not safe for concurrent use.
 type idMemory struct {
-	prints prints
+	prints *prints
 	store  *state.Store // nil if nothing is saved
 	now    func() time.Time
 	log    *slog.Logger
@@ -206,48 +206,55 @@ func (m *idMemory) remember(entries []upstream.Spec, automatic []bool) {
 // prints makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104). Without the key, a password cannot
 // be found by comparing the fingerprints of guesses. It is not safe for concurrent use.
 type prints struct {
-	mac hash.Hash
-	id  string // identifies the key
+	mac  hash.Hash
+	id   string // identifies the key
+	text []byte // memory for a text
+	last []byte // the last fingerprint
 }
 
 // keySeparator is between the id of the key and the fingerprint in proxyRecord.Base.
 const keySeparator = ":"
 
-func newPrints(key []byte) prints {
-	p := prints{mac: hmac.New(sha256.New, key)}
+func newPrints(key []byte) *prints {
+	p := &prints{mac: hmac.New(sha256.New, key)}
 	p.id = hex.EncodeToString(p.sum([]byte("key"))[:4])
 	return p
 }
 
-func (p prints) sum(text []byte) []byte {
+// sum returns the fingerprint of a text. It is valid until the next call.
+func (p *prints) sum(text []byte) []byte {
 	p.mac.Reset()
 	p.mac.Write(text)
-	return p.mac.Sum(nil)
+	p.last = p.mac.Sum(p.last[:0])
+	return p.last
 }
 
 // address returns the fingerprint of an address.
-func (p prints) address(a upstream.Address) upstream.Print {
-	var text []byte
-	for _, part := range []string{"address", a.Scheme, a.Host, a.Username} {
+func (p *prints) address(a upstream.Address) upstream.Print {
+	text := p.text[:0]
+	for _, part := range [...]string{"address", a.Scheme, a.Host, a.Username} {
 		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
 	}
 	print := upstream.Print{Login: binary.BigEndian.Uint64(p.sum(text))}
 	print.Exact = print.Login
 	if a.Password != "" {
-		print.Exact = binary.BigEndian.Uint64(p.sum(append(text, a.Password.Reveal()...)))
+		text = append(text, a.Password.Reveal()...)
+		print.Exact = binary.BigEndian.Uint64(p.sum(text))
 	}
+	clear(text) // it has the password
+	p.text = text
 	return print
 }
 
 // own reports whether the given value of proxyRecord.Base was made with the key of p.
-func (p prints) own(base string) bool {
+func (p *prints) own(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
 	return found && id == p.id
 }
 
 // base returns a value of proxyRecord.Base: the id of the key, keySeparator, and the fingerprint of those fields of s
 // that a record has.
-func (p prints) base(s *upstream.Spec) string {
+func (p *prints) base(s *upstream.Spec) string {
 	r := newProxyRecord(s)
 	if r.Weight == 0 {
 		r.Weight = 1

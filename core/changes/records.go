@@ -215,7 +215,7 @@ func (r *proxyRecord) change() string {
 }
 
 // refer sets the fields of r that identify the changed entry of the configuration.
-func (r *proxyRecord) refer(entry *upstream.Spec, p prints) {
+func (r *proxyRecord) refer(entry *upstream.Spec, p *prints) {
 	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
 }
 
@@ -275,7 +275,7 @@ type applied struct {
 // has changed since the record was written. The fingerprint of the entry in the record shows whether the entry has
 // changed. If the record's fingerprint was made with an earlier key, it cannot be compared with a new one, and the
 // entry counts as unchanged.
-func (r proxyRecords) apply(configured []upstream.Spec, prints prints) applied {
+func (r proxyRecords) apply(configured []upstream.Spec, prints *prints) applied {
 	if len(r) == 0 {
 		return applied{specs: slices.Clip(configured)}
 	}

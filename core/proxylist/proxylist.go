@@ -39,6 +39,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 	"strings"
@@ -63,7 +64,9 @@ type Options struct {
 	Name   string          // becomes the Source of each proxy
 	Scheme string          // scheme of lines without a scheme; "" for http
 	Taken  map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
-	Counts *Reading        // Parse counts the entries of the list in it; may be nil
+	// Entries is the expected number of entries; 0 if it is unknown. With it, a long list is parsed with less memory.
+	Entries int
+	Counts  *Reading // Parse counts the entries of the list in it; may be nil
 
 	Original *Original // Parse adds the entries to it as they were read; may be nil
 }
@@ -77,7 +80,7 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	if o.Scheme == "" {
 		o.Scheme = upstream.HTTP
 	}
-	l := list{Options: o, lines: map[upstream.Address]int{}}
+	l := list{Options: o, seed: maphash.MakeSeed(), lines: map[uint64]int{}}
 	in := bufio.NewReaderSize(r, 4096)
 	if bom, _ := in.Peek(2); string(bom) == "\xff\xfe" || string(bom) == "\xfe\xff" {
 		text, err := fromUTF16(in)
@@ -105,8 +108,9 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 // list is the state of parsing a list, with the result so far.
 type list struct {
 	Options
-	table    *table                   // nil without a header line
-	lines    map[upstream.Address]int // the line of each proxy
+	table    *table // nil without a header line
+	seed     maphash.Seed
+	lines    map[uint64]int // the line of each proxy, by the hash of its address
 	specs    chunks
 	warnings []Warning
 
@@ -115,26 +119,36 @@ type list struct {
 	guesses places // lines whose words are taken as user and password
 }
 
-// chunks are proxies in slices of 1,024. They need less memory than a slice that grows, because a Spec is large.
+// chunks holds proxies in slices of 1,024; the first slice may be longer. They need less memory than a slice
+// that grows, because a Spec is large.
 type chunks [][]upstream.Spec
 
-const chunkSize = 1024
+const (
+	chunkSize  = 1024
+	maxEntries = 1 << 17 // upper limit of Options.Entries
+)
 
-func (c *chunks) add(s upstream.Spec) {
+// add adds a proxy. The parameter entries is Options.Entries.
+func (c *chunks) add(s upstream.Spec, entries int) {
 	last := len(*c) - 1
 	switch {
-	case last < 0: // the first slice begins small and grows, because most lists are short
-		*c = append(*c, nil)
+	case last < 0: // if entries is 0, the first slice begins small and grows, because most lists are short
+		*c = append(*c, make([]upstream.Spec, 0, min(entries, maxEntries)))
 		last++
-	case len((*c)[last]) == chunkSize:
+	case len((*c)[last]) == cap((*c)[last]) && cap((*c)[last]) >= chunkSize:
 		*c = append(*c, make([]upstream.Spec, 0, chunkSize))
 		last++
 	}
 	(*c)[last] = append((*c)[last], s)
 }
 
-// all returns the proxies in one slice.
-func (c chunks) all() []upstream.Spec { return slices.Concat(c...) }
+// all returns the proxies in one slice, of which at most a quarter is unused.
+func (c chunks) all() []upstream.Spec {
+	if len(c) == 1 && len(c[0]) >= cap(c[0])/4*3 {
+		return c[0]
+	}
+	return slices.Concat(c...)
+}
 
 // places counts the lines of one kind, and holds the number of the first of them.
 type places struct{ first, n int }
@@ -261,7 +275,9 @@ func (l *list) add(n int, form string, spec upstream.Spec, warning string, err e
 	if err == nil && isBadIPv4(spec.Address.Host) {
 		err = errIPv4
 	}
-	first, duplicate := l.lines[spec.Address]
+	// Two addresses of a list of 100,000 have the same hash with a probability of one in four billion.
+	hash := maphash.Comparable(l.seed, spec.Address)
+	first, duplicate := l.lines[hash]
 	switch {
 	case err != nil:
 		l.leaveOut(n, err)
@@ -275,10 +291,13 @@ func (l *list) add(n int, form string, spec upstream.Spec, warning string, err e
 		if warning != "" {
 			l.warn(n, "%s", warning)
 		}
-		l.lines[spec.Address], l.Taken[spec.ID] = n, true
+		l.lines[hash] = n
+		if spec.ID != "" {
+			l.Taken[spec.ID] = true
+		}
 		l.Counts.count(form)
 		spec.Source = l.Name
-		l.specs.add(spec)
+		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entry)
 	}
 }

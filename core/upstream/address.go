@@ -64,6 +64,16 @@ type Address struct {
 var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS4: "1080", SOCKS4A: "1080", SOCKS5: "1080",
 	SOCKS5H: "1080"}
 
+// constant returns the constant that is equal to scheme; "" if there is none.
+func constant(scheme string) string {
+	for _, known := range [...]string{HTTP, HTTPS, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H} {
+		if known == scheme {
+			return known
+		}
+	}
+	return ""
+}
+
 // ProxySchemes names the schemes of proxies in messages.
 const ProxySchemes = "http, https, socks4, socks4a, socks5 or socks5h"
 
@@ -92,6 +102,7 @@ func ParseAddress(s string) (Address, error) {
 		return a, nil
 	}
 	port, known := defaultPort[a.Scheme]
+	a.Scheme = constant(a.Scheme) // otherwise it would hold s in memory
 	if !known {
 		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct")
 	}

@@ -14,32 +14,36 @@ func AssignIDs(specs []Spec) { assign(specs, func(string) bool { return false })
 
 // assign gives an id to each spec without one. It uses no id that is reserved.
 func assign(specs []Spec, reserved func(id string) bool) {
+	if !slices.ContainsFunc(specs, unnamed) {
+		return
+	}
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		if specs[i].ID != "" {
 			taken[specs[i].ID] = struct{}{}
 		}
 	}
-	next := map[string]int{}
+	isFree := func(id string) bool {
+		_, used := taken[id]
+		return !used && !reserved(id)
+	}
+	last := map[string]int{} // the last number that was tried, by host:port
 	for i := range specs {
 		if specs[i].ID != "" {
 			continue
 		}
 		base := specs[i].Address.idBase()
 		id := base
-		for {
-			next[base]++
-			if n := next[base]; n > 1 {
-				id = base + "-" + strconv.Itoa(n)
-			}
-			if _, used := taken[id]; !used && !reserved(id) {
-				break
-			}
+		for !isFree(id) {
+			last[base] = max(last[base], 1) + 1
+			id = base + "-" + strconv.Itoa(last[base])
 		}
 		taken[id] = struct{}{}
 		specs[i].ID = id
 	}
 }
+
+func unnamed(s Spec) bool { return s.ID == "" }
 
 // Print is a fingerprint of an Address.
 type Print struct {
@@ -64,24 +68,47 @@ type Known struct {
 // rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
 // removed, or if their order changes.
 func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved func(id string) bool) {
-	taken := make(map[string]struct{}, len(specs))
-	unnamed := map[string][]*Spec{} // by host:port
+	taken := map[string]struct{}{}
+	count := make(map[string]int32, len(specs)) // specs without an id, by host:port
 	for i := range specs {
 		if s := &specs[i]; s.ID != "" {
 			taken[s.ID] = struct{}{}
 		} else {
-			unnamed[s.Address.idBase()] = append(unnamed[s.Address.idBase()], s)
+			count[s.Address.idBase()]++
 		}
 	}
-	ids := map[string][]string{} // ids in known, by host:port
+	ids := map[string][]string{} // ids in known, by host:port; without those that are equal to the host:port
 	for id := range known {
-		_, used := taken[id]
-		if place := placeOf(id); !used && unnamed[place] != nil {
-			ids[place] = append(ids[place], id)
+		if place := placeOf(id); place != id && count[place] > 0 {
+			if _, used := taken[id]; !used {
+				ids[place] = append(ids[place], id)
+			}
 		}
 	}
-	for place, ids := range ids {
-		keepIDs(unnamed[place], ids, known, print)
+	same := map[string][]*Spec{} // specs without an id, by host:port
+	for i := range specs {
+		s := &specs[i]
+		if s.ID != "" {
+			continue
+		}
+		place := s.Address.idBase()
+		k, isKnown := known[place]
+		_, used := taken[place]
+		isKnown = isKnown && !used
+		switch {
+		case count[place] == 1 && isKnown && !k.ExactOnly && len(ids[place]) == 0: // the usual case in a long list
+			s.ID = place
+		case isKnown || len(ids[place]) > 0:
+			same[place] = append(same[place], s)
+		}
+	}
+	for place, list := range same {
+		if _, isKnown := known[place]; isKnown {
+			if _, used := taken[place]; !used {
+				ids[place] = append(ids[place], place)
+			}
+		}
+		keepIDs(list, ids[place], known, print)
 	}
 	assign(specs, reserved)
 }
@@ -136,7 +163,7 @@ func placeOf(id string) string {
 // nameAs returns specs with ids. Those without an id get the ids of the same proxies in the pool, except the ids of
 // proxies that the API added.
 func nameAs(specs []Spec, pool *Snapshot) []Spec {
-	if !slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
+	if !slices.ContainsFunc(specs, unnamed) {
 		return specs
 	}
 	seed := maphash.MakeSeed()

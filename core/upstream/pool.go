@@ -260,13 +260,18 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	defer p.mu.Unlock()
 	running := p.Snapshot()
 	list := pointers(nameAs(specs, running))
-	configured := make(map[string]struct{}, len(list))
+	byAPI := map[string]*Spec{} // the proxies that the API has added
+	for _, u := range running.All {
+		if spec := u.Spec(); spec.Source == SourceAPI && !u.Draining() {
+			byAPI[spec.ID] = spec
+		}
+	}
 	for _, spec := range list {
-		configured[spec.ID] = struct{}{}
+		delete(byAPI, spec.ID)
 	}
 	for _, u := range running.All {
-		if _, taken := configured[u.id]; !taken && !u.Draining() && u.Spec().Source == SourceAPI {
-			list = append(list, u.Spec())
+		if spec := byAPI[u.id]; spec != nil {
+			list = append(list, spec)
 		}
 	}
 	return p.apply(&defaults, list)

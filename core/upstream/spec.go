@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -143,13 +144,20 @@ func check(specs []*Spec) error {
 
 // Check returns the first error in a list of proxies. Ids may be missing.
 func Check(specs []Spec) error {
-	list := pointers(specs)
-	if slices.ContainsFunc(specs, func(s Spec) bool { return s.ID == "" }) {
-		named := slices.Clone(specs)
-		AssignIDs(named)
-		list = pointers(named)
+	seen := map[string]struct{}{}
+	for i := range specs {
+		s := &specs[i]
+		if _, twice := seen[s.ID]; twice {
+			return &DuplicateError{s.ID}
+		}
+		if err := CheckSpec(s); err != nil {
+			return fmt.Errorf("%q: %w", cmp.Or(s.ID, s.Address.idBase()), err)
+		}
+		if s.ID != "" {
+			seen[s.ID] = struct{}{}
+		}
 	}
-	return check(list)
+	return nil
 }
 
 // SpecError reports an invalid field of a proxy's configuration. It wraps ErrSpec.

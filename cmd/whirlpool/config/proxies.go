@@ -227,7 +227,7 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 	}
 	read := Reading{Name: name}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
-		Taken: taken, Counts: &read.Reading})
+		Taken: taken, Counts: &read.Reading, Entries: bytes.Count(data, []byte("\n")) + 1})
 	if err != nil {
 		l.fault(key, name, err.Error())
 		return

@@ -204,6 +204,9 @@ func (l *loader) ruleUsers() {
 // ruleProxies adds a warning for each tag or region that a rule names and no proxy has. This is no fault, because
 // such a proxy may be added through the API later.
 func (l *loader) ruleProxies() {
+	if len(l.cfg.Rules) == 0 {
+		return
+	}
 	var tags, regions []string
 	hasRegion := func(name string) bool {
 		return slices.ContainsFunc(regions, func(r string) bool { return core.RegionHash(r) == core.RegionHash(name) })
