@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"runtime/pprof"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
 // options holds the flags of the command serve.
@@ -52,6 +54,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	listeners.override(o.source.Overrides)
 	loading := time.Now()
+	growth := memory.NewGrowth(os.Getenv("GOGC"), debug.SetGCPercent)
+	loaded := growth.Begin(memory.Free)
 	cfg, err := config.Load(o.source)
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
@@ -67,6 +71,9 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
+	g.growth = growth
+	growth.SetProxies(len(g.engine.Pool().Snapshot().All))
+	loaded()
 	defer g.plugins.Close()
 	defer g.keeper.close()
 	defer g.access.close()

@@ -15,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
@@ -48,6 +49,7 @@ type gateway struct {
 	traces  *otlp.Exporter
 	cluster *clusterNode // nil without a cluster
 	push    *push.Pusher
+	growth  *memory.Growth
 
 	reloading sync.Mutex // held during a reload; a reload takes long if it compiles new plugins
 
@@ -111,7 +113,8 @@ func setLevel(level *slog.LevelVar, name string) {
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
 ) (_ *gateway, err error) {
-	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level, access: newAccessLog(logTo, log)}
+	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level, access: newAccessLog(logTo, log),
+		growth: &memory.Growth{}}
 	access, err := openAccessLog(cfg)
 	if err != nil {
 		return nil, err
@@ -176,6 +179,7 @@ func wire(
 			Files:      openFiles(),
 			PoolChanged: func(s *upstream.Snapshot) {
 				reg.PoolChanged(func() []wasmhost.Proxy { return pluginProxies(s) })
+				g.growth.SetProxies(len(s.All))
 			},
 			Transition: g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 			Banned:  func(p rest.Pair) { g.events.Banned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
@@ -348,6 +352,7 @@ func (g *gateway) running() api.Running {
 func (g *gateway) reload() api.ReloadStatus {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
+	defer g.growth.Begin(memory.Free)()
 	cfg, err := g.tryReload()
 	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
 	g.engine.Metrics().Reloaded(err == nil, time.Now())

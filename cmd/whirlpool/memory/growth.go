@@ -1,0 +1,78 @@
+package memory
+
+import "sync"
+
+// Growth decides by how much the heap grows until the next garbage collection, as GOGC does: by this percentage of the
+// objects in use. The zero value decides nothing.
+//
+// With 100 %, the default of Go, a long list of proxies would take its memory twice: once for the proxies, and once for
+// garbage. So the heap grows only by as much as if the proxies took no memory and the other objects took baseHeap.
+// While a configuration is loaded, which makes much garbage, it grows by even less.
+type Growth struct {
+	set func(percent int) int // nil to decide nothing
+
+	mu      sync.Mutex
+	proxies int
+	loading int // calls of Begin whose result has not been called
+	percent int // the last argument of set; 0 before the first call
+}
+
+const (
+	baseHeap      = 32 << 20
+	proxySize     = 700    // bytes that a proxy takes
+	longList      = 10_000 // proxies whose memory matters
+	startPercent  = 50     // while the first configuration is loaded
+	reloadPercent = 20     // while another one is loaded and the list is long
+)
+
+// NewGrowth returns a Growth that calls the function set (debug.SetGCPercent). The parameter gogc is the value of the
+// environment variable GOGC. If it is not "", the Growth decides nothing.
+func NewGrowth(gogc string, set func(percent int) int) *Growth {
+	if gogc != "" {
+		return &Growth{}
+	}
+	return &Growth{set: set}
+}
+
+// SetProxies sets the number of proxies in the pool.
+func (g *Growth) SetProxies(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.proxies = n
+	g.apply()
+}
+
+// Begin states that a configuration is loaded, until the function end is called. If the list of proxies is long then,
+// the function end calls the function free, so that the garbage does not stay in memory.
+func (g *Growth) Begin(free func()) (end func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.loading++
+	g.apply()
+	return func() {
+		g.mu.Lock()
+		g.loading--
+		g.apply()
+		long := g.proxies >= longList
+		g.mu.Unlock()
+		if long {
+			free()
+		}
+	}
+}
+
+// The method apply calls the function set if the percentage has changed. The caller holds mu.
+func (g *Growth) apply() {
+	percent := 100 * baseHeap / (baseHeap + g.proxies*proxySize)
+	switch {
+	case g.loading == 0:
+	case g.proxies >= longList:
+		percent = min(percent, reloadPercent)
+	case g.percent == 0:
+		percent = min(percent, startPercent)
+	}
+	if g.set != nil && percent != g.percent {
+		g.percent = percent
+		g.set(percent)
+	}
+}

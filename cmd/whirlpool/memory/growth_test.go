@@ -1,0 +1,34 @@
+package memory
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The more proxies, the less the heap grows, and by even less while a configuration is loaded. Only a long list has its
+// garbage freed at once.
+func TestGrowth(t *testing.T) {
+	var got []int
+	freed := 0
+	g := NewGrowth("", func(percent int) int { got = append(got, percent); return 0 })
+	load := func(proxies int) {
+		end := g.Begin(func() { freed++ })
+		g.SetProxies(proxies)
+		end()
+	}
+	load(10)
+	require.Equal(t, []int{50, 99}, got)
+	load(10)
+	require.Equal(t, []int{50, 99}, got, "nothing changes for a short list")
+	require.Zero(t, freed)
+	got = nil
+	load(100_000)
+	require.Equal(t, []int{20, 32}, got)
+	load(100_000)
+	require.Equal(t, []int{20, 32, 20, 32}, got)
+	require.Equal(t, 2, freed)
+
+	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
+	(&Growth{}).SetProxies(1)
+}
