@@ -61,7 +61,7 @@ func (g *Growth) Begin(free func()) (end func()) {
 	}
 }
 
-// The method apply calls the function set if the percentage has changed. The caller holds mu.
+// apply calls the function set if the percentage has changed. The caller holds mu.
 func (g *Growth) apply() {
 	percent := 100 * baseHeap / (baseHeap + g.proxies*proxySize)
 	switch {
