@@ -46,18 +46,30 @@ func readable(path string) error {
 	return f.Close()
 }
 
+// fileResult is the JSON output of the commands `config init` and `config fmt`.
+type fileResult struct {
+	File    string `json:"file"`
+	Written bool   `json:"written"`           // whether the command has written the file
+	Uniform *bool  `json:"uniform,omitempty"` // of fmt: whether the file was in the uniform form
+	Content string `json:"content,omitempty"` // what the command would print without --json
+}
+
 func configInitCommand() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	cmd := &cobra.Command{
 		Use: "init [FILE]", Short: "Write a configuration with every key, its default and a comment",
 		Long: `Write a configuration file with every key, its default and a comment. FILE is ` + defaultFile + ` by
 default, and - is the standard output. A file that exists is not changed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file := defaultFile
+			file, out := defaultFile, cmd.OutOrStdout()
 			if len(args) > 0 {
 				file = args[0]
 			}
 			if file == "-" {
-				_, err := cmd.OutOrStdout().Write(whirlpool.Koanf)
+				if asJSON {
+					return printJSON(out, fileResult{File: file, Content: string(whirlpool.Koanf)})
+				}
+				_, err := out.Write(whirlpool.Koanf)
 				return err
 			}
 			// The user will write secrets into the file, so only the user can read it.
@@ -72,11 +84,23 @@ default, and - is the standard output. A file that exists is not changed.`,
 			if err = errors.Join(err, f.Close()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is written; next: edit it, then whirlpool serve --config %s\n", file,
-				file)
+			if asJSON {
+				return printJSON(out, fileResult{File: file, Written: true})
+			}
+			fmt.Fprintf(out, "%s is written; next: edit it, then whirlpool serve --config %s\n", file, file)
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// printJSON prints a value as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // checkResult is the JSON output of the command `config check`.
@@ -120,9 +144,7 @@ there is an error.`,
 			result := checkFile(src)
 			invalid := fmt.Errorf("%s is not valid", args[0])
 			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				if err := e.Encode(result); err != nil || result.Valid {
+				if err := printJSON(cmd.OutOrStdout(), result); err != nil || result.Valid {
 					return err
 				}
 				return invalid
@@ -213,7 +235,7 @@ func newFaults(known, list []config.Fault) (added []config.Fault) {
 }
 
 func configFormatCommand() *cobra.Command {
-	write, check := false, false
+	write, check, asJSON := false, false, false
 	cmd := &cobra.Command{
 		Use: "fmt FILE", Short: "Print a configuration in a uniform form, with its comments",
 		Long: `Print a configuration file in a uniform form: the spaces and empty lines of koanf.toml. Values, order and
@@ -222,6 +244,7 @@ comments stay. FILE can be - for the standard input.`,
 	f := cmd.Flags()
 	f.BoolVarP(&write, "write", "w", false, "write the result to the file")
 	f.BoolVar(&check, "check", false, "print nothing; the exit code is 1 if the file is in another form")
+	f.BoolVar(&asJSON, "json", false, "print JSON; with --check and --write, without the contents of the file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		file := args[0]
 		if write && (check || file == "-") {
@@ -235,15 +258,24 @@ comments stay. FILE can be - for the standard input.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		switch {
-		case check && !bytes.Equal(text, formatted):
-			return fmt.Errorf("%s is in another form; write it with whirlpool config fmt -w %s", file, file)
-		case check, write && bytes.Equal(text, formatted):
-			return nil
-		case write:
-			return replaceFile(file, formatted)
+		uniform := bytes.Equal(text, formatted)
+		result := fileResult{File: file, Written: write && !uniform, Uniform: &uniform}
+		if result.Written {
+			if err := replaceFile(file, formatted); err != nil {
+				return err
+			}
 		}
-		_, err = cmd.OutOrStdout().Write(formatted)
+		if !check && !write {
+			result.Content = string(formatted)
+		}
+		if asJSON {
+			err = printJSON(cmd.OutOrStdout(), result)
+		} else {
+			_, err = io.WriteString(cmd.OutOrStdout(), result.Content)
+		}
+		if err == nil && check && !uniform {
+			err = fmt.Errorf("%s is in another form; write it with whirlpool config fmt -w %s", file, file)
+		}
 		return err
 	}
 	return cmd

@@ -36,6 +36,32 @@ func TestConfigInit(t *testing.T) {
 	require.Equal(t, string(whirlpool.Koanf), out)
 }
 
+func TestConfigInitAndFormatAsJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "k.toml")
+	result := func(code int, args ...string) (r fileResult) {
+		t.Helper()
+		out, errs, got := run(append([]string{"config"}, append(args, "--json")...)...)
+		require.Equal(t, code, got, errs)
+		require.NoError(t, json.Unmarshal([]byte(out), &r), out)
+		return r
+	}
+	yes, no := true, false
+	require.Equal(t, fileResult{File: file, Written: true}, result(0, "init", file))
+	require.Equal(t, fileResult{File: "-", Content: string(whirlpool.Koanf)}, result(0, "init", "-"))
+	require.Equal(t, fileResult{File: file, Uniform: &yes, Content: string(whirlpool.Koanf)}, result(0, "fmt", file))
+	require.NoError(t, os.WriteFile(file, []byte("a=1\n"), 0o600))
+	require.Equal(t, fileResult{File: file, Uniform: &no, Content: "a = 1\n"}, result(0, "fmt", file))
+	require.Equal(t, fileResult{File: file, Uniform: &no}, result(exitFailed, "fmt", file, "--check"))
+	require.Equal(t, fileResult{File: file, Uniform: &no, Written: true}, result(0, "fmt", file, "-w"))
+	require.Equal(t, fileResult{File: file, Uniform: &yes}, result(0, "fmt", file, "-w"))
+	require.Equal(t, fileResult{File: file, Uniform: &yes}, result(0, "fmt", file, "--check"))
+
+	out, errs, code := run("config", "init", file, "--json")
+	require.Equal(t, exitFailed, code)
+	require.Empty(t, out)
+	require.Contains(t, errs, "exists and is not changed")
+}
+
 // config check reports the faults of the file and those of the parts, such as unknown names, in one run.
 func TestConfigCheckReportsAllFaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "k.toml")
