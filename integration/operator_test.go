@@ -91,7 +91,8 @@ func TestAnOutageIsMendedOnTheDashboard(t *testing.T) {
 	b.picture("dashboard-outage")
 	click("#reasons button")
 	b.until("the list has the failing proxies", `document.querySelector("#more").textContent === "31 found" && `+
-		`document.querySelector("#proxies").rows.length === 31 && location.hash.includes("reason=proxy+unreachable")`)
+		`document.querySelector("#list table").ariaRowCount === "32" && `+
+		`location.hash.includes("reason=proxy+unreachable")`)
 	click("#proxies button")
 	b.until("the page of a proxy explains",
 		`document.querySelector("#proxy").textContent.includes("proxy_unreachable")`)

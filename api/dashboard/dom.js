@@ -24,6 +24,20 @@ export function pill(state, text = state.replace("_", "-"), title = undefined) {
   return el("span", { class: "pill " + state, title }, text);
 }
 
+// write replaces the text of an element if it differs.
+export function write(e, text) {
+  text = String(text);
+  if (e.firstChild instanceof Text) {
+    if (e.firstChild.data !== text) e.firstChild.data = text;
+  } else if (text || e.firstChild) e.textContent = text;
+}
+
+// attribute sets an attribute if it differs; "" removes it.
+export function attribute(e, name, value) {
+  if (!value) e.removeAttribute(name);
+  else if (e.getAttribute(name) !== value) e.setAttribute(name, value);
+}
+
 // cell replaces the content of a table cell if the new content has another version. Otherwise the elements of the cell
 // stay, with focus and selection.
 function cell(td, content, version = content) {
@@ -33,17 +47,27 @@ function cell(td, content, version = content) {
   td.replaceChildren(...[content].flat());
 }
 
+const atOnce = 50, // new rows
+  later = new WeakMap(); // the request for the next frame of each body whose rows are not complete
+
 // rows updates a table's body to one row for each item, in order. The function key returns a text that identifies the
 // row of an item. The function cellsOf returns the contents of the cells of this row. A content with a version is the
-// pair [content, version].
+// pair [content, version]. If there are many new rows, some of them follow in the next frames, so that the page responds
+// meanwhile.
 export function rows(body, items, key, cellsOf) {
+  cancelAnimationFrame(later.get(body));
   const old = new Map([...body.rows].map(tr => [tr.dataset.key, tr]));
-  let at = body.firstElementChild;
+  let at = body.firstElementChild,
+    made = 0;
   for (const item of items) {
     const k = key(item);
     let tr = old.get(k);
     old.delete(k);
     if (!tr) {
+      if (made++ === atOnce) {
+        later.set(body, requestAnimationFrame(() => rows(body, items, key, cellsOf)));
+        break;
+      }
       tr = el("tr");
       tr.dataset.key = k;
     }

@@ -1,21 +1,20 @@
 // The list of proxies. Only the visible rows are requested and drawn, so that pools of any size can be scrolled.
-import { api, button, gatewayNow, poll, showError } from "./api.js";
-import { $, address, clock, el, link, number, percent, pill, right, rows, span } from "./dom.js";
+import { act, api, gatewayNow, poll, showError } from "./api.js";
+import { $, address, attribute, clock, el, link, number, percent, span, write } from "./dom.js";
+import { longList } from "./list.js";
 import { perform } from "./many.js";
 import { showProxy } from "./proxy.js";
 import { transitions, began } from "./events.js";
 
-const rowHeight = 32, // px, as in dashboard.css
-  margin = 10, // rows above and below the visible ones that are drawn as well
-  bandSeconds = 600;
+const bandSeconds = 600,
+  bandWidth = 144; // px, as in dashboard.css
 const emptyPool =
   "The pool is empty: add proxies with serve --proxies FILE, [[proxies]] in koanf.toml, or the form below";
 
 const box = $("list"),
   filter = $("find");
-let first = 0, // index of the first row that is drawn
-  total = 0; // proxies that match the filter
-export let uses = new Map(); // of each proxy that is drawn: [time, uses] over the last minute
+let total = 0; // proxies that match the filter
+export const uses = new Map(); // of each proxy that is near the visible ones: [time, uses] over the last minute
 const selected = new Set(); // ids
 
 const conditions = ["q", "state", "region", "vendor", "reason"];
@@ -34,148 +33,181 @@ function query() {
   return p;
 }
 
-// pageQuery returns the parameters of the visible rows.
-function pageQuery() {
-  const visible = Math.ceil(Math.max(box.clientHeight, 10 * rowHeight) / rowHeight);
-  first = Math.max(0, Math.floor(box.scrollTop / rowHeight) - margin);
-  const p = query();
-  p.set("limit", visible + 2 * margin);
-  if (first) p.set("cursor", first);
-  return p;
-}
+const list = longList(box, $("proxies"), {
+  height: 32, // px, as in parts.css
+  first: 1,
+  keyOf: x => x.id,
+  newRow,
+  missing: () => round(),
+});
+let from = 0; // index of the first proxy that is requested
 
 const round = poll(
   1000,
   () => {
-    const p = pageQuery();
+    const p = query(),
+      range = list.range();
+    from = range.from;
+    p.set("limit", range.limit);
+    if (from) p.set("cursor", from);
     return ["proxies?" + p, "circuit-breakers?" + p];
   },
   draw,
 );
 
 function draw(p, b) {
-  const breakers = new Map(b.circuit_breakers.map(x => [x.proxy_id, x])),
-    now = Date.now();
+  const breakers = new Map(b.circuit_breakers.map(x => [x.proxy_id, x]));
   total = p.total;
-  const current = new Map();
-  for (const x of p.proxies) {
-    const past = (uses.get(x.id) || []).filter(([at, n]) => at > now - 60000 && n <= x.uses);
-    past.push([now, x.uses]);
-    current.set(x.id, past);
-  }
-  uses = current;
-  rows(
-    $("proxies"),
-    p.proxies,
-    x => x.id,
-    x => cells(x, breakers.get(x.id) || { state: x.state }),
-  );
-  $("above").style.height = first * rowHeight + "px";
-  $("below").style.height = Math.max(0, total - first - p.proxies.length) * rowHeight + "px";
+  countUses(p.proxies, Date.now());
+  for (const x of p.proxies) x.breaker = breakers.get(x.id) || { state: x.state };
+  list.put(from, p.proxies, total);
   const some = filterQuery().size > 0;
-  $("more").textContent = total
-    ? number.format(total) + (some ? " found" : total === 1 ? " proxy" : " proxies")
-    : some
-      ? "no proxy matches"
-      : emptyPool;
+  write(
+    $("more"),
+    total
+      ? number.format(total) + (some ? " found" : total === 1 ? " proxy" : " proxies")
+      : some
+        ? "no proxy matches"
+        : emptyPool,
+  );
   showSelection();
 }
 
-function cells(x, breaker) {
-  const wait = breaker.retry_in_seconds != null ? " " + Math.ceil(breaker.retry_in_seconds) + " s" : "";
-  const status = x.draining ? "draining" : x.banned_until ? "banned" : breaker.state;
-  const past = uses.get(x.id);
-  const [[since, least]] = past,
-    perSecond = (1000 * (x.uses - least)) / Math.max(1000, Date.now() - since);
-  return [
-    [checkbox(x.id), selected.has(x.id)],
-    [[link(x.id, () => showProxy(x.id), x.url), " ", el("small", {}, x.region)], x.id + x.region],
-    [pill(status, status.replace("_", "-") + wait, failures(breaker)), status + wait + breaker.failure_count],
-    [band(x.id, breaker.state, gatewayNow()), bandVersion(x.id, breaker.state)],
-    [[bar(x.success_rate, x.samples), x.samples ? percent(x.success_rate) : "–"], x.samples + " " + x.success_rate],
-    right(x.avg_latency ? span(x.avg_latency) : "–"),
-    right(number.format(x.in_flight)),
-    right(perSecond ? perSecond.toFixed(1) : "–"),
-    right(number.format(x.uses)),
-    [button("reset", "circuit-breakers/" + encodeURIComponent(x.id) + "/reset", { method: "POST" }), "reset"],
-  ];
+// countUses keeps the uses of the given proxies over the last minute, and forgets those of all others.
+function countUses(proxies, now) {
+  const present = new Set();
+  for (const x of proxies) {
+    present.add(x.id);
+    const past = (uses.get(x.id) || []).filter(([at, n]) => at > now - 60000 && n <= x.uses);
+    past.push([now, x.uses]);
+    uses.set(x.id, past);
+    const [since, least] = past[0];
+    x.perSecond = (1000 * (x.uses - least)) / Math.max(1000, now - since);
+  }
+  for (const id of uses.keys()) if (!present.has(id)) uses.delete(id);
+}
+
+// newRow returns a row of the list. Its elements stay the same: show writes a proxy into them.
+function newRow() {
+  let x; // the proxy
+  const check = el("input", {
+    type: "checkbox",
+    class: "admin",
+    onchange: () => {
+      check.checked ? selected.add(x.id) : selected.delete(x.id);
+      showSelection();
+    },
+  });
+  const id = link("", () => showProxy(x.id)),
+    region = el("small"),
+    state = el("span"),
+    band = el("span", { class: "band", role: "img" }),
+    share = el("i"),
+    bar = el("span", { class: "bar" }, share),
+    success = el("span"),
+    reset = el("button", { type: "button", class: "admin" }, "reset");
+  reset.onclick = () => act(reset, "circuit-breakers/" + encodeURIComponent(x.id) + "/reset", { method: "POST" });
+  const cells = [[check], [id, " ", region], [state], [band], [bar, success], [], [], [], [], [reset]].map((content, i) =>
+    el("td", { role: "cell", class: i >= 5 && i <= 8 && "n" }, ...content),
+  );
+  const tr = el("tr", { role: "row" }, ...cells);
+  let drawn, // version of the band
+    described; // the id of the proxy that the titles describe
+
+  // describe writes the titles. They wait for the pointer or the focus, since a change of a title costs a scroll much.
+  function describe() {
+    described = x.id;
+    attribute(id, "title", x.url);
+    attribute(state, "title", failures(x.breaker));
+    attribute(bar, "title", x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet");
+  }
+  for (const event of ["pointerover", "focusin"]) tr.addEventListener(event, describe);
+  band.onmousemove = e => attribute(band, "title", periodAt(x, e.offsetX / band.clientWidth));
+
+  function show(proxy) {
+    x = proxy;
+    const breaker = x.breaker,
+      wait = breaker.retry_in_seconds != null ? " " + Math.ceil(breaker.retry_in_seconds) + " s" : "",
+      status = x.draining ? "draining" : x.banned_until ? "banned" : breaker.state;
+    check.checked = selected.has(x.id);
+    attribute(check, "aria-label", "select " + x.id);
+    write(id, x.id);
+    write(region, x.region);
+    attribute(state, "class", "pill " + status);
+    write(state, status.replace("_", "-") + wait);
+    share.style.width = (x.samples ? 100 * x.success_rate : 0) + "%";
+    write(success, x.samples ? percent(x.success_rate) : "–");
+    write(cells[5], x.avg_latency ? span(x.avg_latency) : "–");
+    write(cells[6], number.format(x.in_flight));
+    write(cells[7], x.perSecond ? x.perSecond.toFixed(1) : "–");
+    write(cells[8], number.format(x.uses));
+    if (described === x.id) describe();
+    else if (described) {
+      described = "";
+      for (const e of [id, state, bar, band]) e.removeAttribute("title");
+    }
+    const version = x.id + " " + breaker.state + (transitions.get(x.id)?.length ?? 0) + Math.floor(Date.now() / 4000);
+    if (drawn === version) return; // a band moves by less than a pixel in four seconds
+    drawn = version;
+    drawBand(band, periods(x, gatewayNow()));
+  }
+  return { tr, show };
 }
 
 const failures = b =>
   b.failure_count === undefined
-    ? undefined
+    ? ""
     : `${b.failure_count} failures within ${b.window_duration} s; the threshold is ${b.failure_threshold}`;
 
-// bar draws the share of successful attempts among the last samples.
-function bar(part, samples) {
-  const b = el(
-    "span",
-    { class: "bar", title: samples ? percent(part) + " of the last " + samples + " attempts" : "no attempts yet" },
-    el("i"),
-  );
-  b.firstChild.style.width = (samples ? 100 * part : 0) + "%";
-  return b;
-}
-
-// periods returns the states of a breaker between two times, oldest first, from its transitions and its state now.
-function periods(list, stateNow, from, to) {
-  const out = [];
-  let start = from,
-    before = list.length ? list[0].from_state : stateNow;
-  for (const e of list) {
+// periods returns the states of a proxy's breaker over the last minutes, oldest first.
+function periods(x, now) {
+  const past = transitions.get(x.id) || [],
+    out = [];
+  let start = Math.max(now - bandSeconds * 1000, began()),
+    state = past.length ? past[0].from_state : x.breaker.state;
+  for (const e of past) {
     const at = Date.parse(e.timestamp);
     if (at > start) {
-      out.push({ state: before, from: start, to: at });
+      out.push({ state, from: start, to: at });
       start = at;
     }
-    before = e.to_state;
+    state = e.to_state;
   }
-  out.push({ state: stateNow, from: start, to });
+  out.push({ state: x.breaker.state, from: start, to: now });
   return out;
 }
 
-// A band moves by less than a pixel in four seconds.
-const bandVersion = (id, state) => state + (transitions.get(id)?.length ?? 0) + Math.floor(Date.now() / 4000);
+const colours = { closed: "var(--ok)", open: "var(--bad)", half_open: "var(--half)" };
 
-// band draws the states of a breaker over the last minutes.
-function band(id, stateNow, now) {
-  const from = now - bandSeconds * 1000,
-    scale = 144 / (bandSeconds * 1000);
-  const past = periods(transitions.get(id) || [], stateNow, Math.max(from, began()), now);
-  const label = "open " + past.filter(s => s.state === "open").length + " times in the last 10 minutes";
-  const attributes = {
-    class: "band",
-    viewBox: "0 0 144 16",
-    preserveAspectRatio: "none",
-    role: "img",
-    "aria-label": label,
-  };
-  const bars = past.map(s => {
-    const title = el("title", {}, s.state + " from " + clock(s.from) + " to " + clock(s.to));
-    return el(
-      "rect",
-      { class: s.state, x: (s.from - from) * scale, width: Math.max((s.to - s.from) * scale, 1), height: 16 },
-      title,
-    );
-  });
-  return el("svg", attributes, el("rect", { class: "none", width: 144, height: 16 }), ...bars);
+// drawBand draws periods as a band of colours: one element, so that a scroll of many is cheap. A period is at least a
+// pixel wide, the latest first.
+function drawBand(band, list) {
+  const now = list.at(-1).to,
+    stops = [];
+  let from = bandWidth;
+  for (const p of list.toReversed()) {
+    const to = from;
+    from = Math.max(0, Math.min(to - 1, Math.round(bandWidth * (1 - (now - p.from) / (bandSeconds * 1000)))));
+    stops.unshift(`${colours[p.state]} ${from}px ${to}px`);
+  }
+  const image = `linear-gradient(90deg, transparent ${from}px, ${stops.join(", ")})`;
+  if (band.dataset.image !== image) band.style.backgroundImage = band.dataset.image = image;
+  attribute(band, "aria-label", "open " + list.filter(p => p.state === "open").length + " times in the last 10 minutes");
 }
 
-// --- Scrolling, searching and sorting --------------------------------------------
+// periodAt describes the period at a place of a band, 0 to 1.
+function periodAt(x, place) {
+  const now = gatewayNow(),
+    at = now - (1 - place) * bandSeconds * 1000,
+    p = periods(x, now).find(p => p.from <= at && at <= p.to);
+  return p ? p.state + " from " + clock(p.from) + " to " + clock(p.to) : "";
+}
 
-let frame = 0;
-box.onscroll = () => {
-  frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    const top = Math.floor(box.scrollTop / rowHeight),
-      bottom = Math.min(total, top + Math.ceil(box.clientHeight / rowHeight));
-    if (top < first || bottom > first + $("proxies").rows.length) round();
-  });
-};
+// --- Searching and sorting --------------------------------------------
 
 function applyFilter() {
   clearSelection(); // no action on proxies that are not shown
-  box.scrollTop = 0;
+  list.clear();
   document.dispatchEvent(new Event("filter"));
   round();
 }
@@ -227,19 +259,11 @@ showOrder();
 
 // --- Many proxies at once ---------------------------------------------------------
 
-function checkbox(id) {
-  const change = e => {
-    e.target.checked ? selected.add(id) : selected.delete(id);
-    showSelection();
-  };
-  return el("input", { type: "checkbox", class: "admin", checked: selected.has(id) && "", onchange: change, "aria-label": "select " + id });
-}
-
 function showSelection() {
   $("selection").hidden = selected.size === 0;
-  $("selected").textContent = number.format(selected.size) + " selected";
+  write($("selected"), number.format(selected.size) + " selected");
   $("selectall").hidden = selected.size >= total;
-  $("selectall").textContent = "select all " + number.format(total);
+  write($("selectall"), "select all " + number.format(total));
 }
 
 // allMatching calls onPage with each page of the proxies that match the filter.
@@ -257,17 +281,17 @@ export async function allMatching(onPage) {
 
 $("selectall").onclick = async () => {
   try {
-    await allMatching(list => list.forEach(x => selected.add(x.id)));
+    await allMatching(page => page.forEach(x => selected.add(x.id)));
   } catch (e) {
     showError("select all: " + e.message);
   }
-  for (const b of $("proxies").querySelectorAll("input")) b.checked = true;
+  list.update();
   showSelection();
 };
 
 function clearSelection() {
   selected.clear();
-  for (const b of $("proxies").querySelectorAll("input")) b.checked = false;
+  list.update();
   showSelection();
 }
 $("selectnone").onclick = clearSelection;

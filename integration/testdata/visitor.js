@@ -21,6 +21,11 @@ import { showTarget } from "./target.js";
   };
   const row = key => one(`tr[data-key="${key}"]`);
   const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
+  // openPart returns for how many pixels a band is open, at its end.
+  const openPart = key => {
+    const [, from, to] = /var\(--bad\) (\d+)px (\d+)px\)$/.exec(row(key).querySelector(".band").dataset.image) || [];
+    return to - from || 0;
+  };
   const enter = key => { one("#login input").value = key; one("#login").requestSubmit(); };
   const type = (input, value) => {
     input.value = value;
@@ -62,7 +67,7 @@ import { showTarget } from "./target.js";
     await fetch("traffic");
     await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3successful after a retry"));
     await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3breakers closed"));
-    await until("draws how long it is open", () => row("F1").querySelector(".band .open").getAttribute("width") < 72 && !row("F2").querySelector(".band .open"));
+    await until("draws how long it is open", () => openPart("F1") > 0 && openPart("F1") < 72 && !openPart("F2"));
     await until("tells of the event", () => [...one("#transitions").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
     await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
     await until("draws the traffic", () => one("#chart").dataset.kinds === "first retried" && green("#chart"));
