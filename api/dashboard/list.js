@@ -76,7 +76,8 @@ export function longList(box, body, { height, first, keyOf, newRow, missing }) {
     }
     // A scroll is cheaper if elements neither leave nor move within the document before its end. The Tab key needs
     // their order at once.
-    for (const key of spare) if (!direction || !out(rows.get(key))) remove(key);
+    const complete = !direction && wanted.size === to - from; // otherwise more items come soon
+    for (const key of spare) if (complete || !out(rows.get(key))) remove(key);
     if (!direction || body.contains(document.activeElement)) arrange();
   }
 
