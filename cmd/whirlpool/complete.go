@@ -88,8 +88,43 @@ func completePlugins(second ...string) completion {
 	}
 }
 
-// completePolicy is a completion that offers the keys of the retry policy, each with "=".
+// methods are the words for flags with a method.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+// completeRegions makes the shell complete the value of --region to a region of a proxy.
+func completeRegions(cmd *cobra.Command) {
+	_ = cmd.RegisterFlagCompletionFunc("region", completeFrom(func(r *remote) (names []string) {
+		var list struct{ Groups []proxyGroup }
+		if r.get("/proxy-groups?by=region", &list) != nil {
+			return nil
+		}
+		for _, g := range list.Groups {
+			if g.Name != "" {
+				names = append(names, g.Name)
+			}
+		}
+		return names
+	}))
+}
+
+// completePolicy is a completion that offers the keys of the retry policy, each with "=", and after backoff_strategy=
+// the names of the plugins for it.
 func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	const strategy = "backoff_strategy="
+	if strings.HasPrefix(begun, strategy) {
+		return completeFrom(func(r *remote) (words []string) {
+			var list struct{ Plugins []struct{ Name, Kind string } }
+			if r.get("/plugins", &list) != nil {
+				return nil
+			}
+			for _, p := range list.Plugins {
+				if p.Kind == "backoff" {
+					words = append(words, strategy+p.Name)
+				}
+			}
+			return words
+		})(cmd, nil, begun)
+	}
 	words, directive := completeFrom(func(r *remote) (keys []string) {
 		var policy map[string]any
 		if r.get("/retry/policy", &policy) != nil {

@@ -388,5 +388,7 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`, one of "+strings.Join(scaffold.Languages(), ", ")+"; required")
 	f.StringVar(&kind, "kind", "", "`KIND`, scorer, backoff or judge; required")
 	f.StringVar(&dir, "dir", "", "`DIR` to write, new or empty (default NAME)")
+	completeWords(cmd, "lang", scaffold.Languages())
+	completeWords(cmd, "kind", []string{"scorer", "backoff", "judge"})
 	return cmd
 }

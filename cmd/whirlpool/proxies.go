@@ -130,6 +130,7 @@ func listProxiesCommand() *cobra.Command {
 	flags.IntVar(&f.limit, "limit", 0, "at most `N` proxies; 0 for all")
 	completeWords(cmd, "state", proxyStates)
 	completeWords(cmd, "sort", sortNames)
+	completeRegions(cmd)
 	return onGateway(cmd, func(r *remote, _ []string) error {
 		if err := f.check(); err != nil {
 			return err

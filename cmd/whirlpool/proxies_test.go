@@ -363,13 +363,19 @@ func TestCompletion(t *testing.T) {
 	}
 	newFakeAPI(t, map[string][]string{"GET /proxies": {threeProxies},
 		"GET /retry/policy": {`200 {"max_attempts":3,"jitter":false,"source":"file"}`},
-		"GET /plugins":      {`200 {"plugins":[{"name":"random"},{"name":"mine"}]}`}})
+		"GET /plugins":      {`200 {"plugins":[{"name":"random"},{"name":"mine"},{"name":"slower","kind":"backoff"}]}`},
+		"GET /proxy-groups": {`200 {"groups":[{"name":"DE"},{"name":""}]}`}})
 	require.Equal(t, "b\nc\n:4\n", complete("proxies", "ban", "a", ""))
 	require.Equal(t, "jitter=\nmax_attempts=\n:6\n", complete("policy", "set", ""))
 	require.Equal(t, "mine\n:4\n", complete("plugin", "activate", "m"))
 	require.Equal(t, "first\nretry\nbackoff\njudge\n:4\n", complete("plugin", "activate", "mine", ""))
 	require.Contains(t, complete("proxies", "list", "--state", ""), "half_open\n")
 	require.Contains(t, complete("request", "http://x/", "--priority", ""), "low\n")
+	require.Equal(t, "backoff_strategy=slower\n:4\n", complete("policy", "set", "backoff_strategy="))
+	require.Equal(t, "DE\n:4\n", complete("proxies", "list", "--region", ""))
+	require.Equal(t, "DE\n:4\n", complete("request", "http://x/", "--region", ""))
+	require.Contains(t, complete("route", "http://x/", "--method", ""), "POST\n")
+	require.Contains(t, complete("plugin", "new", "x", "--lang", ""), "go\n")
 	t.Setenv(urlVar, "http://127.0.0.1:1")
 	require.Equal(t, ":4\n", complete("proxies", "reset", ""))
 }

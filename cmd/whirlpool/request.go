@@ -92,6 +92,8 @@ of the attempts. The exit code is 1 if the request got no response, or the respo
 	f.StringVar(&o.priority, "priority", "", "`PRIORITY`: high, normal or low")
 	f.BoolVar(&o.body, "body", false, "print the body of the response")
 	completeWords(cmd, "priority", priorities)
+	completeWords(cmd, "method", methods)
+	completeRegions(cmd)
 	return onGateway(cmd, func(r *remote, args []string) error {
 		in := requestInput{Method: o.method, URL: args[0], Region: o.region, Strict: o.strict, Session: o.session,
 			Priority: o.priority}

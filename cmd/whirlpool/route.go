@@ -51,6 +51,7 @@ form, by POST /request, or in an intercepted tunnel.`,
 		return r.show(v, func(w io.Writer) { printRoute(w, &v) })
 	})
 	cmd.Flags().StringVar(&method, "method", "", "`METHOD` of the request, such as GET")
+	completeWords(cmd, "method", methods)
 	cmd.Flags().StringVar(&user, "user", "", "`NAME` of the user who sends the request")
 	cmd.Flags().StringVar(&file, "config", "", "`FILE` with the rules, in place of the running gateway")
 	return cmd
