@@ -88,9 +88,9 @@ examples: ## build the example plugins into bin/examples
 	@mkdir -p bin/examples
 	@for script in wasm-examples/*/build.sh; do echo "$$script"; "$$script" bin/examples || exit 1; done
 
-pictures: deps ## the pictures of an outage in README.md, made by its tests in Chromium and tmux
+pictures: deps ## the pictures in README.md, made by tests in Chromium and tmux
 	@.ci/deps aha
-	WHIRLPOOL_PICTURES=$(CURDIR)/docs go test -count=1 -run TestAnOutage ./integration
+	WHIRLPOOL_PICTURES=$(CURDIR)/docs go test -count=1 -run 'TestAnOutage|TestTheDashboardOfTheDemo' ./integration
 
 soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration

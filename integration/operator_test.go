@@ -122,6 +122,20 @@ func TestAnOutageIsMendedOnTheDashboard(t *testing.T) {
 	require.Equal(t, 200, o.get().status)
 }
 
+// The dashboard shows the demo: one of the six proxies is dead, and a request of another is retried.
+func TestTheDashboardOfTheDemo(t *testing.T) {
+	w := startDemo(t)
+	b := openBrowser(t, "http://"+w.api+"/#group=region", 1280, 1500)
+	b.until("one proxy fails", `document.querySelector("#proxies").rows.length === 6 && `+
+		`document.querySelector("#proxies [data-key=dead] .pill").textContent.startsWith("open") && `+
+		`document.querySelector("#groups").rows[0].textContent.includes("1 of 2 fail")`)
+	if picturesDir != "" { // a picture needs some history
+		b.until("there is some traffic", `document.querySelector("#requests").rows.length > 1 && `+
+			`+document.querySelectorAll("#tiles b")[1].textContent > 150`)
+	}
+	b.picture("dashboard")
+}
+
 // An outage of 31 proxies at one site in a pool of 5,000 is found, explained and mended in a terminal.
 func TestAnOutageIsMendedInATerminal(t *testing.T) {
 	o := startOutage(t, 31)
