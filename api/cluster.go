@@ -40,6 +40,9 @@ type clusterView struct {
 	Requests *windowView          `json:"requests,omitempty"` // of all live nodes
 	Suspects []suspectView        `json:"suspect_targets,omitempty"`
 	Uploads  []clusterUploadView  `json:"uploads,omitempty"`
+
+	LimitsState string            `json:"limits_state,omitempty"` // shared, equal_shares (without the store) or node
+	Limits      []sharedLimitView `json:"limits,omitempty"`       // shared limits that this node uses, at most 1000
 }
 
 // storeView is the JSON of the store of a cluster. Durations are in seconds.
@@ -140,6 +143,7 @@ func (h *clusterHandler) show(c *fiber.Ctx) error {
 	for _, ch := range s.Changes {
 		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), !ch.Waiting})
 	}
+	v.LimitsState, v.Limits = viewOfLimits(&s)
 	return send(c, v)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -38,6 +39,10 @@ func TestClusterEndpoint(t *testing.T) {
 		Changes:  []cluster.ChangeStatus{{Key: "policy", Revision: 7, At: noon}},
 		Uploads: []cluster.UploadStatus{{Name: "mine", SHA256: "ab", Size: 9, State: "ready"},
 			{Name: "other", Deleted: true, State: "failed", Problem: "in use"}},
+		SharesLimits: true, Limits: []cluster.LimitStatus{
+			{Key: "proxy/rate/F/1@0000abcd", Kind: parts.Rate, Limit: 10_500_000_000, Part: 500_000_000, Short: true},
+			{Key: "user/requests_per_day/a/b", Kind: parts.Daily, Limit: 100, Used: 40, Here: 10, Part: 16},
+		},
 	}}
 	r := newRig(t, func(_ *rig, c *Config) { c.Cluster, c.Store = f, "redis://h:6379" })
 	r.check(t, get("/cluster", 200, `{"enabled":true,"name":"whirlpool","node":"a",`+
@@ -58,7 +63,10 @@ func TestClusterEndpoint(t *testing.T) {
 		`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1},`+
 		`"suspect_targets":[{"target":"shop.test:443","nodes":["a","b"]}],`+
 		`"uploads":[{"name":"mine","sha256":"ab","size":9,"deleted":false,"state":"ready"},`+
-		`{"name":"other","size":0,"deleted":true,"state":"failed","error":"in use"}]}`))
+		`{"name":"other","size":0,"deleted":true,"state":"failed","error":"in use"}],"limits_state":"shared",`+
+		`"limits":[{"of":"proxy","id":"F/1","limit":"rate","amount":10.5,"part":0.5,"short":true},`+
+		`{"of":"user","id":"a/b","limit":"requests_per_day","amount":100,"used":40,"used_here":10,"part":16,`+
+		`"short":false}]}`))
 	var raw string
 	client := r.clientOf(t, &raw)
 	v, err := client.Cluster(t.Context())

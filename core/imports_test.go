@@ -79,7 +79,8 @@ var allowed = map[string]string{
 	"core/intercept":    "",
 	"core/session":      "",
 	"core/retry":        "strict",
-	"core/access":       "egress retry traffic",
+	"core/parts":        "",
+	"core/access":       "egress parts retry traffic",
 	"core/verdict":      "",
 	"core/metrics":      "minutes verdict",
 	"core/metrics/push": "",
@@ -87,8 +88,8 @@ var allowed = map[string]string{
 	"core/trace":        "",
 	"core/accesslog":    "trace verdict",
 	"core/rules":        "egress retry verdict",
-	"core/limit":        "egress rules traffic",
-	"core/upstream":     "ability breaker evidence limit rest traffic verdict",
+	"core/limit":        "egress parts rules traffic",
+	"core/upstream":     "ability breaker evidence limit parts rest traffic verdict",
 	"core/proxylist":    "upstream",
 	"core/changes":      "retry state strict traffic upstream",
 	"core/selector":     "ability limit rest upstream",
@@ -100,9 +101,9 @@ var allowed = map[string]string{
 	"core/gateway": "access accesslog budget executor http1 intercept loop proxyhttp retry session socket socks5 " +
 		"traffic transport verdict trace",
 	"core/engine": "access accesslog breaker budget egress executor gateway health http1 intercept limit loop " +
-		"metrics proxyhttp queue reach rest retry rules selector session trace transport upstream",
+		"metrics parts proxyhttp queue reach rest retry rules selector session trace transport upstream",
 
-	"core/cluster":            "",
+	"core/cluster":            "parts",
 	"core/cluster/redisstore": "cluster",
 
 	"core/eventstream":       "",

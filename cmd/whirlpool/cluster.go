@@ -36,14 +36,16 @@ import (
 // clusterNode is this gateway as a node of a cluster. It implements cluster.Local and breaker.Gate. A nil *clusterNode
 // is a gateway without a cluster.
 type clusterNode struct {
-	node    *cluster.Node
-	log     *slog.Logger
-	blobs   cluster.Blobs
-	changes *changes.Changes
-	engine  atomic.Pointer[engine.Engine] // nil until attach
-	uploads *sharedUploads                // nil until attach
-	stop    context.CancelFunc
-	done    chan struct{}
+	node        *cluster.Node
+	log         *slog.Logger
+	blobs       cluster.Blobs
+	changes     *changes.Changes
+	engine      atomic.Pointer[engine.Engine] // nil until attach
+	uploads     *sharedUploads                // nil until attach
+	shareLimits bool                          // cluster.limits is config.LimitsShared
+
+	stop context.CancelFunc
+	done chan struct{}
 
 	mu        sync.Mutex // guards the fields below
 	load      cluster.Load
@@ -77,7 +79,10 @@ func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 		}
 		name = host + "-" + unique[:4]
 	}
-	m := &clusterNode{log: log, blobs: store, done: make(chan struct{}), samples: map[string]float64{}}
+	m := &clusterNode{
+		log: log, blobs: store, shareLimits: c.Limits == config.LimitsShared, done: make(chan struct{}),
+		samples: map[string]float64{},
+	}
 	m.node = cluster.New(cluster.Config{
 		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Store: store,
 		Timeout: cluster.DefaultTimeout, Now: time.Now, Log: log,
@@ -114,9 +119,10 @@ func (cn *clusterNode) options(o *engine.Options) {
 	}
 }
 
-// attach makes the node join the cluster. inUse returns the use of a plugin, as in plugins.Registry.Delete.
+// attach makes the node join the cluster. inUse returns the use of a plugin, as in plugins.Registry.Delete. stateDir is
+// the path of the state folder; "" without one.
 func (cn *clusterNode) attach(
-	e *engine.Engine, c *changes.Changes, reg *plugins.Registry, inUse func(plugin string) string,
+	e *engine.Engine, c *changes.Changes, reg *plugins.Registry, inUse func(plugin string) string, stateDir string,
 ) {
 	if cn == nil {
 		return
@@ -124,6 +130,9 @@ func (cn *clusterNode) attach(
 	cn.changes = c
 	cn.uploads = newSharedUploads(cn, reg, inUse)
 	cn.engine.Store(e)
+	if cn.shareLimits {
+		cn.node.AttachLimits(newClusterLimits(e), holder(stateDir, cn.log))
+	}
 	e.Metrics().ObserveCluster(cn.state)
 	ctx, cancel := context.WithCancel(context.Background())
 	cn.stop = cancel
@@ -376,8 +385,8 @@ func (cn *clusterNode) state() metrics.ClusterState {
 		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
 		Exchanges: s.Counts.Exchanges, Failures: s.Counts.Failures, TimesAlone: s.Counts.Alone, Sent: s.Counts.Sent,
 		Received: s.Counts.Received, Dropped: s.Counts.Dropped, Leases: s.Counts.Leases, Fenced: s.Counts.Fenced,
-		Followed: s.Counts.Followed,
-		Uploads:  map[string]int{cluster.UploadReady: 0, cluster.UploadWaiting: 0, cluster.UploadFailed: 0},
+		Followed: s.Counts.Followed, Limits: s.LimitsUsed, ShortLimits: s.LimitsShort, Draws: s.Parts.Draws,
+		Uploads: map[string]int{cluster.UploadReady: 0, cluster.UploadWaiting: 0, cluster.UploadFailed: 0},
 	}
 	for _, u := range s.Uploads {
 		out.Uploads[u.State]++

@@ -196,7 +196,7 @@ func wire(
 	g.engine.Tracker().Observe(g.events)
 	reg.SetUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
-	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin)
+	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin, g.keeper.path())
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.push = push.New(g.engine.Metrics().Gather, log)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}

@@ -34,6 +34,8 @@ const (
 	TooManyInFlight         // MaxInFlight is reached
 	RequestsSpent           // RequestsPerDay is used up
 	BytesSpent              // BytesPerDay is used up
+	RequestsPartUsed        // this node's part of RequestsPerDay is used up, but other nodes may have some left
+	BytesPartUsed           // the same for BytesPerDay
 )
 
 // Usage counts the requests and bytes of a user. It is safe for concurrent use.
@@ -42,7 +44,9 @@ type Usage struct {
 
 	inFlight, requests, bytes atomic.Int64
 	day                       atomic.Int64 // day of the fields requests and bytes, since the Unix epoch
-	mu                        sync.Mutex   // held while a day begins
+	mu                        sync.Mutex   // held while a day begins, and while shared changes
+
+	shared atomic.Pointer[shared] // nil if the limits are not shared with other nodes
 }
 
 // AddBytes adds n bytes that were sent or received for the user. These bytes count for the day on which the user's
@@ -84,19 +88,27 @@ func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial,
 	}
 	u := a.Usage
 	u.begin(now)
-	if a.BytesPerDay > 0 && u.bytes.Load() >= a.BytesPerDay {
-		return BytesSpent, ""
+	if a.BytesPerDay > 0 && u.bytes.Load() >= a.most(Bytes) {
+		return a.used(Bytes, BytesSpent, BytesPartUsed), ""
 	}
-	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > int64(a.MaxInFlight) {
+	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.most(InFlight) {
 		u.inFlight.Add(-1)
 		return TooManyInFlight, ""
 	}
-	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.RequestsPerDay {
+	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.most(Requests) {
 		u.requests.Add(-1)
 		u.inFlight.Add(-1)
-		return RequestsSpent, ""
+		return a.used(Requests, RequestsSpent, RequestsPartUsed), ""
 	}
 	return Granted, ""
+}
+
+// used returns all if all nodes together have used up the limit, otherwise part.
+func (a *Account) used(k Kind, all, part Denial) Denial {
+	if a.spent(k) {
+		return all
+	}
+	return part
 }
 
 // End ends a request that Begin has granted.
@@ -104,7 +116,7 @@ func (a *Account) End() { a.Usage.inFlight.Add(-1) }
 
 // BytesSpent reports whether the user has used up BytesPerDay.
 func (a *Account) BytesSpent() bool {
-	return a.BytesPerDay > 0 && a.Usage.bytes.Load() >= a.BytesPerDay
+	return a.BytesPerDay > 0 && a.spent(Bytes)
 }
 
 // Regions returns the regions of the proxies that the user may use; nil for all.

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"encoding/binary"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -21,8 +22,9 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	hashes   []hash    // hashes of the users' passwords
-	nobody   *password // the password of unknown names; no text matches it
+	hashes   []hash        // hashes of the users' passwords
+	nobody   *password     // the password of unknown names; no text matches it
+	divisor  *atomic.Int64 // of SetShare, for all later sets; 0 if the limits are not shared
 }
 
 // Account is a User with the data for its logins and limits.
@@ -41,9 +43,9 @@ func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
 	u.nobody.known.Store(&digest{})
 	if before != nil {
-		u.digester = before.digester
+		u.digester, u.divisor = before.digester, before.divisor
 	} else {
-		u.digester = newDigester()
+		u.digester, u.divisor = newDigester(), &atomic.Int64{}
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
@@ -53,6 +55,8 @@ func NewUsers(users []User, before *Users) *Users {
 		old := before.get(name)
 		if old != nil {
 			a.Usage = old.Usage
+		} else if d := u.divisor.Load(); d > 0 {
+			a.Usage.shared.Store(&shared{divisor: d})
 		}
 		switch {
 		case user.Password == "":
@@ -76,6 +80,9 @@ func (u *Users) get(name digest) *Account {
 	}
 	return u.byName[name]
 }
+
+// Named returns the account of the user with the given name; nil if there is none.
+func (u *Users) Named(name string) *Account { return u.get(u.digester.digest(name)) }
 
 // Len returns the number of users.
 func (u *Users) Len() int { return len(u.byName) }

@@ -23,6 +23,7 @@ type Memory struct {
 	order     []change // by revision; an element whose record has another revision is out of date
 	leases    map[string]lease
 	blobs     map[string]blob
+	draws     map[string]drawn // shared limits
 	err       error
 	exchanges int
 }
@@ -38,9 +39,15 @@ type lease struct {
 	ends   time.Time
 }
 
+type drawn struct {
+	record drawRecord
+	ends   time.Time
+}
+
 // NewMemory returns an empty store with the clock now.
 func NewMemory(now func() time.Time) *Memory {
-	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}, blobs: map[string]blob{}}
+	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}, blobs: map[string]blob{},
+		draws: map[string]drawn{}}
 }
 
 // Fail makes all later exchanges return err. If err is nil, exchanges succeed again.
@@ -58,6 +65,7 @@ func (m *Memory) Clear() {
 	clear(m.records)
 	clear(m.leases)
 	clear(m.blobs)
+	clear(m.draws)
 }
 
 // Len returns the number of records, including records that have ended but have not been removed yet.
@@ -85,6 +93,10 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	m.expire(now)
 	r := Reply{Epoch: m.epoch, Now: now, Results: make([]int64, len(b.Ops))}
 	for i, op := range b.Ops {
+		if op.Kind == Share {
+			r.Results[i], r.Drawn = 1, append(r.Drawn, m.draw(op, now))
+			continue
+		}
 		r.Results[i] = m.do(op, now)
 	}
 	cursor := b.Cursor
@@ -168,6 +180,20 @@ func (m *Memory) do(op Op, now time.Time) int64 {
 	return 0
 }
 
+// draw makes an operation Share. The caller holds mu.
+func (m *Memory) draw(op Op, now time.Time) (d Drawn) {
+	known := m.draws[op.Key]
+	if !now.Before(known.ends) {
+		known = drawn{}
+	}
+	known.record, d = known.record.draw(op.Draw, now, op.TTL, now.Sub(m.born) >= settling)
+	known.ends = now.Add(op.Draw.Keep)
+	if m.draws[op.Key] = known; len(known.record) == 0 {
+		delete(m.draws, op.Key)
+	}
+	return d
+}
+
 func (m *Memory) write(op Op, at, now time.Time) int64 {
 	m.seq++
 	rec := Record{Key: op.Key, Value: op.Value, Rev: m.seq, At: at}
@@ -192,4 +218,5 @@ func (m *Memory) expire(now time.Time) {
 	}
 	maps.DeleteFunc(m.records, func(_ string, r Record) bool { return r.Ended(now) })
 	maps.DeleteFunc(m.leases, func(_ string, l lease) bool { return !now.Before(l.ends) })
+	maps.DeleteFunc(m.draws, func(_ string, d drawn) bool { return !now.Before(d.ends) })
 }

@@ -187,6 +187,7 @@ type Node struct {
 	counts    Counts
 
 	changes changes
+	sharing sharing
 }
 
 // Counts are the counters of a node since its start.
@@ -228,7 +229,8 @@ type beat struct {
 type pending struct {
 	op     Op
 	done   func(result int64)
-	failed func() // the exchange failed
+	failed func()        // the exchange failed
+	drawn  func(r Drawn) // in place of done, of an operation Share
 }
 
 // New returns a node that has not exchanged anything yet.
@@ -327,6 +329,7 @@ func (n *Node) prepare() (Batch, []pending) {
 		ops = n.shareSlowly(ops, now)
 	}
 	ops = n.prepareChanges(ops, now)
+	ops = n.shareParts(ops, now)
 	ops = n.events.send(ops, now)
 	ops = n.shareMoves(ops, now)
 	ops = n.offers.send(ops, n.storeTime(now))
@@ -409,8 +412,13 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	}
 	n.took, n.localAt, n.syncedAt = now.Sub(sent), now, r.Now
 	n.epoch, n.cursor, n.catching = r.Epoch, r.Cursor, r.More
+	draws := 0
 	for i := range ops {
-		if ops[i].done != nil {
+		switch {
+		case ops[i].drawn != nil:
+			ops[i].drawn(r.Drawn[draws])
+			draws++
+		case ops[i].done != nil:
 			ops[i].done(r.Results[i])
 		}
 	}
@@ -420,6 +428,7 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	if lost {
 		n.cfg.Log.Warn("the cluster's store has lost data: this gateway writes again what it has")
 		n.offer()
+		n.sharing.lose()
 	}
 	for i := range r.Changed {
 		n.receive(&r.Changed[i], previous)
@@ -440,7 +449,7 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	switch {
 	case r.More:
 		return 0
-	case n.offers.count() > 0:
+	case n.offers.count() > 0 || n.sharing.hungry:
 		return minExchange
 	}
 	return n.pollTime()
@@ -555,7 +564,7 @@ func (n *Node) offer() {
 // leave reports to the other nodes that this node ends, and frees its leases.
 func (n *Node) leave() {
 	n.mu.Lock()
-	ops := []Op{n.beat(n.cfg.Now(), true).op}
+	ops := append([]Op{n.beat(n.cfg.Now(), true).op}, n.leaveParts(n.cfg.Now())...)
 	for key, fence := range n.inbox.leases() {
 		ops = append(ops, Op{Kind: Free, Key: keyOf(breakerKey, key), Rev: fence})
 	}

@@ -22,6 +22,12 @@ type Status struct {
 	Changes    []ChangeStatus  // the last change of each thing that was changed through the API
 	Uploads    []UploadStatus  // of all nodes, as they are on this node
 	Counts     Counts
+
+	SharesLimits            bool          // limits hold for all nodes together
+	EqualShares             bool          // without the store, this node uses an equal share of them
+	Limits                  []LimitStatus // shared limits in use, at most maxListed
+	LimitsUsed, LimitsShort int           // number of shared limits in use, and of those whose part is used up here
+	Parts                   PartCounts
 }
 
 // NodeStatus is a node in a Status.
@@ -109,6 +115,8 @@ func (n *Node) Status() Status {
 		}
 	}
 	s.Suspects = n.suspectStatus()
+	s.Limits, s.LimitsUsed, s.LimitsShort = n.limitStatus(now)
+	s.SharesLimits, s.EqualShares, s.Parts = n.sharing.local != nil, n.sharing.equal, n.sharing.counts
 	c := &n.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()

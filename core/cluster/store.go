@@ -37,6 +37,8 @@ const (
 	Settle
 	// Void ends the lease of a key, whoever holds it.
 	Void
+	// Share makes Op.Draw for the shared limit with the key. The node keeps its part for the time TTL.
+	Share
 )
 
 // Op is an operation. A record and a lease may have the same key.
@@ -48,6 +50,7 @@ type Op struct {
 	Age   time.Duration // of Put: time since the event
 	At    time.Time     // of Put: time of the event, in place of Age; a time in the future stands for now
 	TTL   time.Duration // time until the record or the lease ends, at least 1 ms; 0 for a record that does not end
+	Draw  *Draw         // of Share
 }
 
 // Batch is the request of an exchange.
@@ -68,6 +71,7 @@ type Reply struct {
 	// Results has a number for each operation: the new revision of the record or the fencing number of the lease,
 	// and 0 if the operation was not made. Revisions and fencing numbers increase with each operation of the store.
 	Results []int64
+	Drawn   []Drawn  // of the operations Share, in order; their Results are 1
 	Changed []Record // in the order of their revisions
 }
 

@@ -730,6 +730,12 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 // Users returns the users of the gateway with their usage of today (UTC).
 func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
+// Accounts returns the users of the gateway.
+func (e *Engine) Accounts() *access.Users { return e.gateway.Accounts() }
+
+// ServeQueues gives free places and retries to the requests that wait, after a limit was raised.
+func (e *Engine) ServeQueues() { e.executor.ServeQueues() }
+
 // Usage returns the usage of the users, so that the caller can save it.
 func (e *Engine) Usage() []access.SavedUsage { return e.gateway.Usage() }
 

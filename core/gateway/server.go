@@ -154,6 +154,9 @@ func (s *Server) Apply(set Settings) {
 // Users returns the users with their usage of today (UTC).
 func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
 
+// Accounts returns the users in force.
+func (s *Server) Accounts() *access.Users { return s.settings.Load().users }
+
 // Usage returns the usage of the users. The caller saves it for RestoreUsage.
 func (s *Server) Usage() []access.SavedUsage { return s.settings.Load().users.Used() }
 

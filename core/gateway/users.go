@@ -158,6 +158,12 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 		return limited("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
 	case access.RequestsSpent:
 		return limited("user_requests_spent", "the user has made requests_per_day requests today", access.NextDay(now))
+	case access.RequestsPartUsed:
+		return limited("user_requests_spent", "this gateway's part of the user's requests_per_day is used up, "+
+			"and it asks the cluster for more", time.Second)
+	case access.BytesPartUsed:
+		return limited("user_bytes_spent", "this gateway's part of the user's bytes_per_day is used up, "+
+			"and it asks the cluster for more", time.Second)
 	default:
 		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.NextDay(now))
 	}

@@ -4,7 +4,6 @@ package limit
 
 import (
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -75,8 +74,13 @@ type Usage struct {
 	rate     *rate.Limiter // nil without a limit
 	interval *rate.Limiter // nil without a limit
 	inFlight int
-	day      int64 // the day of start, in days since the Unix epoch (UTC)
-	start    int64 // the meter's number of bytes when that day began
+	began    int64   // attempts so far
+	shared   *shared // nil if the limits are not shared
+	// maxInFlight is limit.MaxInFlight, or the part of it.
+	maxInFlight int
+
+	day   int64 // the day of start, in days since the Unix epoch (UTC)
+	start int64 // the meter's number of bytes when that day began
 }
 
 // NewUsage returns the usage of a new proxy or pair. The meter bytes counts the bytes of this proxy or pair.
@@ -94,13 +98,7 @@ func (u *Usage) SetLimit(l Limit, now time.Time) {
 		return
 	}
 	u.limit = l
-	// The burst of the limiter is the number of attempts that may begin together: Rate, but at least 1.
-	u.rate = adjust(u.rate, rate.Limit(l.Rate), max(int(l.Rate), 1), now)
-	every := rate.Limit(0)
-	if l.MinInterval > 0 {
-		every = rate.Every(l.MinInterval)
-	}
-	u.interval = adjust(u.interval, every, 1, now)
+	u.apply(now)
 }
 
 // adjust sets the rate r and the burst of the limiter l, and returns l. If l is nil, it returns a new limiter. If r
@@ -148,21 +146,22 @@ func (u *Usage) Check(now time.Time) (s State, ok bool) {
 // check implements Check. The caller holds mu.
 func (u *Usage) check(now time.Time) (s State, ok bool) {
 	ok = true
-	if l := u.limit.MaxInFlight; l > 0 && u.inFlight >= l {
+	if u.limit.MaxInFlight > 0 && u.inFlight >= u.maxInFlight {
 		ok = false
 	}
-	for _, l := range [...]*rate.Limiter{u.rate, u.interval} {
-		if l == nil {
-			continue
-		}
-		if missing := 1 - l.TokensAt(now); missing > tolerance {
+	if missing := missing(u.rate, now); missing > tolerance {
+		ok = false
+		s = s.later(State{Until: u.until(u.rate, missing, Rate, now)})
+	}
+	if missing := missing(u.interval, now); missing > tolerance {
+		ok = false
+		s = s.later(State{Until: u.until(u.interval, missing, Interval, now)})
+	}
+	if l := u.limit.BytesPerDay; l > 0 {
+		if used := u.today(now); used >= l || u.shared != nil && used >= u.most(Bytes, now) {
 			ok = false
-			s = s.later(State{Until: now.Add(time.Duration(math.Ceil(missing / float64(l.Limit()) * 1e9)))})
+			s = s.later(u.bytesState(used, now))
 		}
-	}
-	if l := u.limit.BytesPerDay; l > 0 && u.today(now) >= l {
-		ok = false
-		s = s.later(State{Until: dayBegin(dayOf(now) + 1), Spent: true})
 	}
 	return s, ok
 }
@@ -184,6 +183,7 @@ func (u *Usage) take(now time.Time) (t taken, ok bool) {
 	}
 	t.usage = u
 	u.inFlight++
+	u.began++
 	if u.rate != nil {
 		t.rate = u.rate.ReserveN(now, 1)
 	}
@@ -206,12 +206,20 @@ func (t *taken) cancel(now time.Time) {
 		return
 	}
 	t.leave()
+	t.usage.uncount()
 	if t.rate != nil {
 		t.rate.CancelAt(now)
 	}
 	if t.interval != nil {
 		t.interval.CancelAt(now)
 	}
+}
+
+// uncount undoes the count of an attempt.
+func (u *Usage) uncount() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.began--
 }
 
 // leave ends the attempt: it is no longer in flight.

@@ -16,7 +16,9 @@ type ClusterState struct {
 	Took            time.Duration  // of the last exchange
 	Uploads         map[string]int // number of shared uploads by state
 
-	Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
+	Limits, ShortLimits int // shared limits in use, and those whose part is used up here
+
+	Draws, Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
 }
 
 // ObserveCluster sets the function that returns the state of the cluster. It is called at each scrape.
@@ -43,6 +45,9 @@ var (
 	clusterFencedDesc   = desc("cluster_fenced_total", "results of probes that came after the end of their lease")
 	clusterUploadsDesc  = desc("cluster_uploads", "uploaded plugins of the cluster, by their state here", "state")
 	clusterFollowedDesc = desc("cluster_followed_total", "openings of breakers here because the cluster opened them")
+	clusterLimitsDesc   = desc("cluster_shared_limits", "limits of users and proxies in use here that nodes share")
+	clusterShortDesc    = desc("cluster_short_limits", "of these, limits of which this gateway has used its whole part")
+	clusterDrawsDesc    = desc("cluster_draws_total", "times that this gateway asked for a part of a shared limit")
 )
 
 // collect sends the metrics of the cluster.
@@ -70,6 +75,9 @@ func (s *ClusterState) collect(out chan<- prometheus.Metric) {
 	emit(out, clusterDroppedDesc, prometheus.CounterValue, float64(s.Dropped))
 	emit(out, clusterLeasesDesc, prometheus.CounterValue, float64(s.Leases))
 	emit(out, clusterFencedDesc, prometheus.CounterValue, float64(s.Fenced))
+	emit(out, clusterLimitsDesc, prometheus.GaugeValue, float64(s.Limits))
+	emit(out, clusterShortDesc, prometheus.GaugeValue, float64(s.ShortLimits))
+	emit(out, clusterDrawsDesc, prometheus.CounterValue, float64(s.Draws))
 	emit(out, clusterFollowedDesc, prometheus.CounterValue, float64(s.Followed))
 	for state, count := range s.Uploads {
 		emit(out, clusterUploadsDesc, prometheus.GaugeValue, float64(count), state)

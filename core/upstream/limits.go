@@ -38,6 +38,9 @@ func (u *Upstream) setLimit() {
 		usage.SetLimit(l, now)
 	default:
 		usage = limit.NewUsage(l, &u.meter, now)
+		if u.pool.divisor > 0 {
+			defer usage.SetShare(u.pool.divisor, now) // after the restore
+		}
 		if s, found := u.pool.used[u.id]; found {
 			usage.Restore(s, now)
 			delete(u.pool.used, u.id)

@@ -65,6 +65,8 @@ type Pool struct {
 	mu      sync.Mutex // held during a change of the pool, so that changes happen one at a time
 	breaker *breaker.Config
 	limit   limit.Limit                 // of SetLimit
+	roomMu  sync.Mutex                  // guards Upstream.room and Upstream.part
+	divisor int64                       // of SetShare; 0 if limits are not shared; guarded by mu and roomMu
 	locate  func(netip.Addr) string     // of SetLocate; nil for none
 	used    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
 	vendors map[string]*traffic.Meter

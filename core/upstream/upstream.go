@@ -13,6 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -24,7 +25,7 @@ type Upstream struct {
 	*details
 	word     breaker.Word
 	inFlight atomic.Int64
-	room     atomic.Int32 // copy of max_in_flight; 0 while draining
+	room     atomic.Int32 // max_in_flight, or the part of it; 0 while draining
 	slow     slowStart
 	weight   atomic.Uint64
 	lastUse  atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
@@ -53,6 +54,7 @@ type details struct {
 	templates templates // the templates of the credentials
 	leaving   bool      // draining with attempts in flight; guarded by the pool's mu
 	draining  atomic.Bool
+	part      *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's roomMu
 	window    window
 	attached  atomic.Value // see Attach
 	abilities ability.Set
@@ -118,11 +120,9 @@ func (u *Upstream) configure(spec *Spec) {
 	store(&u.weight, spec.Weight)
 	store(&u.cost, spec.Cost)
 	u.tags.Store(hashTags(spec.Tags))
-	room := math.MaxInt32
-	if spec.MaxInFlight > 0 {
-		room = min(spec.MaxInFlight, room)
-	}
-	u.room.Store(int32(room))
+	u.pool.roomMu.Lock()
+	u.setRoom()
+	u.pool.roomMu.Unlock()
 	u.tier.Store(int32(spec.Tier))
 	u.bill.Store(u.pool.billOf(spec))
 	u.setLimit()
@@ -136,8 +136,10 @@ func (u *Upstream) replaceSpec(spec *Spec) {
 
 // drain ends the admission of attempts.
 func (u *Upstream) drain() {
+	u.pool.roomMu.Lock()
+	defer u.pool.roomMu.Unlock()
 	u.draining.Store(true)
-	u.room.Store(0)
+	u.setRoom()
 }
 
 // Attach stores a value with the proxy. All values must have the same type. Attach is meant for the package that

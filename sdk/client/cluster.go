@@ -19,6 +19,8 @@ type Cluster struct {
 	Requests       *LatestRequests  `json:"requests"`        // of all live nodes
 	SuspectTargets []SuspectTarget  `json:"suspect_targets"` // at most 1000
 	Uploads        []ClusterUpload  `json:"uploads"`
+	LimitsState    string           `json:"limits_state"` // shared, equal_shares (without the store) or node
+	Limits         []SharedLimit    `json:"limits"`       // shared limits that this gateway uses, at most 1000
 }
 
 // Store is the store of a cluster.
@@ -83,6 +85,18 @@ type ClusterUpload struct {
 	Deleted bool   `json:"deleted"` // the plugin is to be deleted
 	State   string `json:"state"`   // ready, waiting or failed
 	Error   string `json:"error"`   // why it is not ready; "" for none
+}
+
+// SharedLimit is a limit that holds for all nodes together. Rates are in attempts a second, also that of min_interval.
+type SharedLimit struct {
+	Of       string   `json:"of"`    // user or proxy
+	ID       string   `json:"id"`    // of the proxy, or name of the user
+	Limit    string   `json:"limit"` // such as requests_per_day
+	Amount   float64  `json:"amount"`
+	Used     *float64 `json:"used"`      // by all nodes; nil for a rate
+	UsedHere *float64 `json:"used_here"` // by this gateway; nil for a rate
+	Part     float64  `json:"part"`      // what this gateway may use without asking, with UsedHere
+	Short    bool     `json:"short"`     // this gateway has used its whole part in the last second
 }
 
 // LatestRequests counts the requests of the latest minutes.

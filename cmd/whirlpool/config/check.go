@@ -107,6 +107,9 @@ func (l *loader) cluster() {
 			l.fault("cluster.url", nil, err.Error()) // without the value, because a URL may contain a password
 		}
 	}
+	if c.Limits != LimitsShared && c.Limits != LimitsPerNode {
+		l.fault("cluster.limits", c.Limits, `must be "shared" or "node"`)
+	}
 	for key, name := range map[string]string{"cluster.name": c.Name, "cluster.node": c.Node} {
 		if !clusterName.MatchString(name) || key == "cluster.name" && name == "" {
 			l.fault(key, name, "must be 1 to 64 letters, digits, dots, hyphens and underscores")

@@ -379,7 +379,15 @@ type Cluster struct {
 	URL  StoreURL `koanf:"url" json:"url"`   // of the store; "" for no cluster
 	Name string   `koanf:"name" json:"name"` // of the cluster
 	Node string   `koanf:"node" json:"node"` // of this gateway in the cluster; if "", it is made from the host name
+
+	Limits string `koanf:"limits" json:"limits"` // LimitsShared or LimitsPerNode
 }
+
+// The values of cluster.limits: a limit of a user or proxy holds for all nodes together, or for each node.
+const (
+	LimitsShared  = "shared"
+	LimitsPerNode = "node"
+)
 
 // StoreURL is the URL of a cluster's store. Its text form has no credentials.
 type StoreURL string
@@ -467,7 +475,7 @@ func Default() Config {
 			Modules: map[string]Plugin{},
 		},
 		State:   State{Implied: true},
-		Cluster: Cluster{Name: "whirlpool"},
+		Cluster: Cluster{Name: "whirlpool", Limits: LimitsShared},
 		Traces:  Traces{Ratio: 1},
 		Metrics: Metrics{RetentionHours: d.RetentionHours, MaxProxies: d.MetricProxies,
 			PushInterval: Duration(10 * time.Second), StatsdPrefix: "whirlpool", M3Service: "whirlpool",

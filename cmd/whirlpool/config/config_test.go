@@ -284,10 +284,10 @@ func TestCluster(t *testing.T) {
 	require.NoError(t, err)
 	shown, err := json.Marshal(c.Cluster)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"url":"rediss://h:6380/2","name":"whirlpool","node":"a"}`, string(shown))
+	require.JSONEq(t, `{"url":"rediss://h:6380/2","name":"whirlpool","node":"a","limits":"shared"}`, string(shown))
 	c, err = load(t, "", nil)
 	require.NoError(t, err)
-	require.Equal(t, Cluster{Name: "whirlpool"}, c.Cluster)
+	require.Equal(t, Cluster{Name: "whirlpool", Limits: LimitsShared}, c.Cluster)
 }
 
 func TestMaxProxiesOfMetrics(t *testing.T) {
@@ -376,6 +376,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 			"the parameters are addr, ca"},
 		"[cluster]\nname = \"\"\n":            {"cluster.name", ":2: ", "1 to 64"},
 		"[cluster]\nnode = \"a b\"\n":         {"cluster.node", ":2: ", "a b"},
+		"[cluster]\nlimits = \"no\"\n":        {"cluster.limits", ":2: ", "shared"},
 		"[traces]\nratio = 2\n":               {"traces.ratio", ":2: ", "must be 0 to 1"},
 		"[traces]\nendpoint = \"h:4318\"\n":   {"traces.endpoint", ":2: ", "v1/traces"},
 		"[metrics]\nstatsd = \"8125\"\n":      {"metrics.statsd", ":2: ", "must be host:port"},

@@ -33,3 +33,31 @@ func BenchmarkExchange(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDraws measures an exchange with draws of 100 limits, each of which has the given number of nodes.
+func BenchmarkDraws(b *testing.B) {
+	for _, nodes := range []int{3, 20} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			s := newStore(b, startRedis(b))
+			defer s.Close()
+			batch := cluster.Batch{Limit: 2000}
+			n := 0
+			for b.Loop() {
+				batch.Ops = batch.Ops[:0]
+				n++
+				for i := range 100 {
+					batch.Ops = append(batch.Ops, cluster.Op{
+						Kind: cluster.Share, Key: fmt.Sprintf("proxy/rate/proxy%d@00000000", i), TTL: time.Minute,
+						Draw: &cluster.Draw{
+							Holder: fmt.Sprintf("abcdefghijklmnopqrstuvwxy%c", 'a'+n%nodes), Daily: true, Limit: 1e6,
+							Used: int64(n), Part: int64(n + 1), Want: int64(n + 1000), Keep: time.Hour,
+						},
+					})
+				}
+				r, err := s.Exchange(context.Background(), batch)
+				require.NoError(b, err)
+				batch.Epoch, batch.Cursor = r.Epoch, r.Cursor
+			}
+		})
+	}
+}

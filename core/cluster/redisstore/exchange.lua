@@ -2,12 +2,14 @@
 -- cluster.Memory does the same in Go.
 --
 -- KEYS: meta (hash: epoch, seq, born), records (hash: key -> "rev at ends value"), order (sorted set: key by revision),
---       leases (hash: key -> "fence ends holder"), ends (sorted set: "r" or "l" and key, by end in ms)
+--       leases (hash: key -> "fence ends holder"), ends (sorted set: "r", "l" or "d" and key, by end in ms),
+--       draws (hash: key -> "ends" and, for each node with a part of this shared limit, "holder base used part want ends")
 -- ARGV: epoch, cursor, limit, then six for each operation: kind, key, value, rev, age in ms, ttl in ms;
 --       a negative age is the time of the event itself
 -- Each key has an element '', which shows that Redis has not evicted it for want of memory.
 -- Returns: {epoch, cursor, 1 if more, now in ms, {result...}, {key, record...}}
-local meta, records, order, leases, ends = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- The result of share is a text, "part target used own" (cluster.Drawn).
+local meta, records, order, leases, ends, draws = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local function text(n) return string.format('%.0f', n) end
 
 local t = redis.call('TIME')
@@ -19,11 +21,12 @@ local cursor, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('HSET', meta, 'seq', text(seq)) -- Redis refuses the first write if it is full, but none after others
 local written = seq
 local complete = epoch and redis.call('HGET', records, '') and redis.call('ZSCORE', order, '') and
-  redis.call('HGET', leases, '') and redis.call('ZSCORE', ends, '')
+  redis.call('HGET', leases, '') and redis.call('ZSCORE', ends, '') and redis.call('HGET', draws, '')
 if not complete then -- no data yet, or only a part
-  redis.call('DEL', records, order, leases, ends)
+  redis.call('DEL', records, order, leases, ends, draws)
   redis.call('HSET', records, '', '')
   redis.call('HSET', leases, '', '')
+  redis.call('HSET', draws, '', '')
   redis.call('ZADD', order, 0, '')
   redis.call('ZADD', ends, '+inf', '')
 end
@@ -36,8 +39,11 @@ if ARGV[1] ~= epoch then cursor = 0 end
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 100)) do
   local key = string.sub(member, 2)
-  if string.sub(member, 1, 1) == 'l' then
+  local sort = string.sub(member, 1, 1)
+  if sort == 'l' then
     redis.call('HDEL', leases, key)
+  elseif sort == 'd' then
+    redis.call('HDEL', draws, key)
   else
     redis.call('HDEL', records, key)
     redis.call('ZREM', order, key)
@@ -81,6 +87,65 @@ local function write(key, value, at, ttl)
   return seq
 end
 
+-- share makes a cluster.Draw, as the method draw of cluster.drawRecord does.
+local function share(key, value, keep, ttl)
+  local holder, daily, limit, used, part, want, young =
+    string.match(value, '^(%S+) (%d) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  limit, used, part, want = tonumber(limit), tonumber(used), tonumber(part), tonumber(want)
+  local own = 0 -- what the holder has used for good
+  if daily == '1' then own = used end
+  local till, entries = string.match(redis.call('HGET', draws, key) or '0', '^(%d+)(.*)$')
+  if tonumber(till) <= now then entries = '' end
+  local out, others, base, parts, total, wanted = {text(now + keep)}, {}, 0, 0, 0, 0
+  for entry, h, b, u, p, w, e in string.gmatch(entries, '((%S+) (%d+) (%d+) (%d+) (%d+) (%d+))') do
+    b = tonumber(b)
+    local live = tonumber(e) > now
+    if h == holder then
+      own = math.max(own, b)
+    elseif live or b > 0 then
+      out[#out + 1] = entry
+      base = base + b
+      if live then
+        parts, total, w = parts + tonumber(p), total + tonumber(u), tonumber(w) - b
+        others[#others + 1] = {h, w}
+        wanted = wanted + w
+      else
+        parts, total = parts + b, total + b
+      end
+    end
+  end
+  if daily == '1' then used = own end
+  part, want = math.max(part, own), math.max(want, own)
+  local rest, target = math.max(limit - base - own, 0), want
+  if wanted + want - own > rest then -- the rest is divided as in draw
+    local mine = {holder, want - own}
+    others[#others + 1] = mine
+    table.sort(others, function(a, b)
+      if a[2] ~= b[2] then return a[2] < b[2] end
+      return a[1] < b[1]
+    end)
+    for i, e in ipairs(others) do
+      local s = math.min(e[2], math.floor(rest / (#others + 1 - i)))
+      rest = rest - s
+      if e == mine then target = own + s end
+    end
+  end
+  local most = math.min(target, part + math.max(limit - parts - part, 0))
+  if now - born < 4000 then most = math.min(most, tonumber(young)) end -- settling
+  part = math.max(part, most)
+  if used > 0 or part > 0 or want > 0 then
+    out[#out + 1] = string.format('%s %.0f %.0f %.0f %.0f %.0f', holder, own, used, part, want, now + ttl)
+  end
+  if #out > 1 then
+    redis.call('HSET', draws, key, table.concat(out, ' '))
+    redis.call('ZADD', ends, now + keep, 'd' .. key)
+  else
+    redis.call('HDEL', draws, key)
+    redis.call('ZREM', ends, 'd' .. key)
+  end
+  return string.format('%.0f %.0f %.0f %.0f', part, target, total + used, used)
+end
+
 local function operate(kind, key, value, rev, age, ttl)
   if kind == 'put' then
     local rev, was, held = record(key)
@@ -109,8 +174,12 @@ end
 
 local results = {}
 for i = 4, #ARGV, 6 do
-  results[#results + 1] = text(operate(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]),
-    tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])))
+  local age, ttl = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  if ARGV[i] == 'share' then
+    results[#results + 1] = share(ARGV[i + 1], ARGV[i + 2], age, ttl)
+  else
+    results[#results + 1] = text(operate(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), age, ttl))
+  end
 end
 if seq ~= written then redis.call('HSET', meta, 'seq', text(seq)) end
 

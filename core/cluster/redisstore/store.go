@@ -177,7 +177,7 @@ func New(url, name string, dialTimeout time.Duration) (*Store, error) {
 	o.Dialer.Timeout, o.ConnWriteTimeout = dialTimeout, dialTimeout
 	o.Sentinel.Dialer = o.Dialer
 	s := &Store{opts: o, script: rueidis.NewLuaScript(script), prefix: "whirlpool:{" + name + "}:"}
-	for _, part := range []string{"meta", "records", "order", "leases", "ends"} {
+	for _, part := range []string{"meta", "records", "order", "leases", "ends", "draws"} {
 		s.keys = append(s.keys, s.prefix+part)
 	}
 	return s, nil
@@ -242,7 +242,7 @@ func (s *Store) Close() {
 
 var kinds = map[cluster.Kind]string{
 	cluster.Put: "put", cluster.Swap: "swap", cluster.Acquire: "acquire", cluster.Free: "free",
-	cluster.Settle: "settle", cluster.Void: "void",
+	cluster.Settle: "settle", cluster.Void: "void", cluster.Share: "share",
 }
 
 // Exchange implements cluster.Store.
@@ -262,17 +262,21 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 		if op.TTL > 0 {
 			ttl = max(ttl, 1) // 0 is no end
 		}
-		args = append(args, kinds[op.Kind], op.Key, op.Value, strconv.FormatInt(op.Rev, 10),
+		value := op.Value
+		if op.Draw != nil {
+			value, age = op.Draw.Value(), op.Draw.Keep.Milliseconds()
+		}
+		args = append(args, kinds[op.Kind], op.Key, value, strconv.FormatInt(op.Rev, 10),
 			strconv.FormatInt(age, 10), strconv.FormatInt(ttl, 10))
 	}
 	parts, err := s.script.Exec(ctx, c, s.keys, args).ToArray()
 	if err != nil {
 		return cluster.Reply{}, err
 	}
-	return parse(parts)
+	return parse(parts, b.Ops)
 }
 
-func parse(parts []rueidis.RedisMessage) (r cluster.Reply, err error) {
+func parse(parts []rueidis.RedisMessage, ops []cluster.Op) (r cluster.Reply, err error) {
 	if len(parts) != 6 {
 		return r, fmt.Errorf("the store's response has %d parts, not 6", len(parts))
 	}
@@ -296,8 +300,23 @@ func parse(parts []rueidis.RedisMessage) (r cluster.Reply, err error) {
 	if err != nil {
 		return r, err
 	}
+	if len(results) != len(ops) {
+		return r, fmt.Errorf("the store gave %d results for %d operations", len(results), len(ops))
+	}
 	r.Results = make([]int64, len(results))
 	for i := range results {
+		if ops[i].Kind == cluster.Share {
+			text, err := results[i].ToString()
+			if err != nil {
+				return r, err
+			}
+			d, err := cluster.ParseDrawn(text)
+			if err != nil {
+				return r, err
+			}
+			r.Results[i], r.Drawn = 1, append(r.Drawn, d)
+			continue
+		}
 		if r.Results[i], err = number(&results[i]); err != nil {
 			return r, err
 		}

@@ -59,7 +59,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 			}
 			for range rapid.IntRange(0, 4).Draw(t, "ops") {
 				op := cluster.Op{
-					Kind: cluster.Kind(rapid.IntRange(1, 6).Draw(t, "kind")), Key: keys.Draw(t, "key"),
+					Kind: cluster.Kind(rapid.IntRange(1, 7).Draw(t, "kind")), Key: keys.Draw(t, "key"),
 					Value: rapid.SampledFrom([]string{"x", "y", "a b"}).Draw(t, "value"),
 				}
 				switch op.Kind {
@@ -68,6 +68,16 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 				case cluster.Acquire:
 					// longer than the age of the store, or over at once
 					op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, 0}).Draw(t, "ttl")
+				}
+				if op.Kind == cluster.Share {
+					amount := rapid.OneOf(rapid.Int64Range(0, 12), rapid.Int64Range(0, 1<<50))
+					op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, time.Millisecond}).Draw(t, "ttl")
+					op.Draw = &cluster.Draw{
+						Holder: rapid.SampledFrom([]string{"m", "n", "o"}).Draw(t, "holder"),
+						Daily:  rapid.Bool().Draw(t, "daily"), Keep: time.Hour, Limit: amount.Draw(t, "limit"),
+						Used: amount.Draw(t, "used"), Part: amount.Draw(t, "part"), Want: amount.Draw(t, "want"),
+						Young: amount.Draw(t, "young"),
+					}
 				}
 				if op.Kind == cluster.Put {
 					op.Age = time.Duration(rapid.SampledFrom([]int{0, 1, 2}).Draw(t, "age")) * time.Hour
@@ -93,6 +103,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 					revs[0], revs[1] = append(revs[0], got.Results[i]), append(revs[1], want.Results[i])
 				}
 			}
+			require.Equal(t, want.Drawn, got.Drawn)
 			require.Equal(t, want.More, got.More)
 			require.Len(t, got.Changed, len(want.Changed))
 			for i, w := range want.Changed {
@@ -210,7 +221,7 @@ func TestParameters(t *testing.T) {
 func TestUserOfTheStore(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/cluster.md")
 	require.NoError(t, err)
-	commands := regexp.MustCompile("needs `([^`]+)`").FindSubmatch(page)
+	commands := regexp.MustCompile("needs\\s+`([^`]+)`").FindSubmatch(page)
 	require.NotNil(t, commands)
 	server, err := url.Parse(startRedis(t))
 	require.NoError(t, err)
@@ -221,8 +232,12 @@ func TestUserOfTheStore(t *testing.T) {
 	server.User = url.UserPassword("gw", "secret")
 	s := newStore(t, server.String())
 	defer s.Close()
-	for kind := cluster.Put; kind <= cluster.Void; kind++ {
+	for kind := cluster.Put; kind <= cluster.Share; kind++ {
 		ops := []cluster.Op{{Kind: kind, Key: "k", TTL: time.Second}, {Kind: kind, Key: "l"}}
+		if kind == cluster.Share {
+			ops[0].Draw = &cluster.Draw{Holder: "a", Limit: 1, Part: 1, Keep: time.Second}
+			ops[1].Draw = &cluster.Draw{Holder: "a", Limit: 1, Keep: time.Second}
+		}
 		_, err = s.Exchange(context.Background(), cluster.Batch{Limit: 1, Ops: ops}) // there are more records
 		require.NoError(t, err)
 	}

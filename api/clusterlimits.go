@@ -1,0 +1,54 @@
+package api
+
+import (
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
+)
+
+// sharedLimitView is the JSON of a limit that the nodes of a cluster share. Rates are in attempts a second; so is
+// min_interval.
+type sharedLimitView struct {
+	Of       string   `json:"of"`    // user or proxy
+	ID       string   `json:"id"`    // of the proxy, or the name of the user
+	Limit    string   `json:"limit"` // the key of the configuration
+	Amount   float64  `json:"amount"`
+	Used     *float64 `json:"used,omitempty"`      // by all nodes; not for rates, like the next field
+	UsedHere *float64 `json:"used_here,omitempty"` // by this node
+	Part     float64  `json:"part"`                // what this node may use without asking
+	Short    bool     `json:"short"`               // this node has used its whole part in the last second
+}
+
+// viewOfLimit returns the view of a limit. The key of the limit has three words with "/" between them: of, limit, id.
+func viewOfLimit(l *cluster.LimitStatus) sharedLimitView {
+	of, rest, _ := strings.Cut(l.Key, "/")
+	name, id, _ := strings.Cut(rest, "/")
+	if of == "proxy" {
+		id = idOfKey(id)
+	}
+	v := sharedLimitView{Of: of, ID: id, Limit: name, Short: l.Short}
+	if l.Kind == parts.Rate {
+		v.Amount, v.Part = float64(l.Limit)/parts.RateUnit, float64(l.Part)/parts.RateUnit
+		return v
+	}
+	used, here := float64(l.Used), float64(l.Here)
+	v.Amount, v.Part, v.Used, v.UsedHere = float64(l.Limit), float64(l.Part), &used, &here
+	return v
+}
+
+// viewOfLimits returns the words for the state of shared limits, and the limits in use.
+func viewOfLimits(s *cluster.Status) (state string, out []sharedLimitView) {
+	switch {
+	case !s.SharesLimits:
+		state = "node"
+	case s.EqualShares:
+		state = "equal_shares"
+	default:
+		state = "shared"
+	}
+	for i := range s.Limits {
+		out = append(out, viewOfLimit(&s.Limits[i]))
+	}
+	return state, out
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"crypto/rand"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// clusterLimits are the limits of users and proxies that the nodes of a cluster share. It implements
+// cluster.SharedLimits.
+type clusterLimits struct {
+	engine *engine.Engine
+	next   int                                     // index of the next proxy that EachUsed reads
+	rest   int                                     // number of proxies of which EachUsed has to read the used bytes
+	counts map[*access.Usage]map[access.Kind]int64 // Use.Count of the limits of users at the last EachUsed
+}
+
+var _ cluster.SharedLimits = (*clusterLimits)(nil)
+
+func newClusterLimits(e *engine.Engine) *clusterLimits {
+	return &clusterLimits{engine: e, counts: map[*access.Usage]map[access.Kind]int64{}}
+}
+
+// SetShare implements cluster.SharedLimits.
+func (c *clusterLimits) SetShare(divisor int64) {
+	c.engine.Accounts().SetShare(divisor, time.Now())
+	c.engine.Pool().SetShare(divisor)
+}
+
+// Raised implements cluster.SharedLimits.
+func (c *clusterLimits) Raised() { go c.engine.ServeQueues() }
+
+// maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
+const maxLimitsScanned = 20_000
+
+// usedLately is the time within which a proxy has been used if its limits are in use.
+const usedLately = 5 * time.Second
+
+// EachUsed implements cluster.SharedLimits.
+func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
+	now := time.Now()
+	c.eachUser(all, now, f)
+	pool := c.engine.Pool()
+	list := pool.Snapshot().All
+	if all {
+		c.rest = len(list)
+	}
+	since := pool.Elapsed(now) - usedLately
+	for range min(len(list), maxLimitsScanned) {
+		u := list[c.next%len(list)]
+		c.next++
+		whole := c.rest > 0
+		if whole {
+			c.rest--
+		}
+		if u.Usage() == nil && u.Spec().MaxInFlight == 0 {
+			continue
+		}
+		lately := u.UsedAfter(since)
+		if !lately && !whole {
+			continue
+		}
+		for k := range limit.NumKinds {
+			if whole && k == limit.Bytes && u.PartUse(k).Used > 0 || lately && !u.HasPart(k) {
+				if l := (proxyLimit{c.engine, u, k}); l.Use().Limit > 0 {
+					f(l)
+				}
+			}
+		}
+	}
+}
+
+// eachUser calls f for the limits of users that are in use.
+func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
+	accounts := c.engine.Accounts()
+	if len(c.counts) > 2*accounts.Len()+16 {
+		clear(c.counts) // some are of removed users
+	}
+	for a := range accounts.All() {
+		for k := range access.NumKinds {
+			use := a.PartUse(k, now)
+			if use.Limit == 0 {
+				continue
+			}
+			known := c.counts[a.Usage]
+			if known == nil {
+				known = map[access.Kind]int64{}
+				c.counts[a.Usage] = known
+			}
+			lately := use.Count != known[k] || use.Kind == parts.InFlight && use.Used > 0
+			known[k] = use.Count
+			if all && use.Kind == parts.Daily && use.Used > 0 || lately && !a.HasPart(k) {
+				f(userLimit{c.engine, a.Name, k})
+			}
+		}
+	}
+}
+
+// proxyLimit is a shared limit of a proxy.
+type proxyLimit struct {
+	engine *engine.Engine
+	proxy  *upstream.Upstream
+	kind   limit.Kind
+}
+
+// The names of kinds of limits in the keys of the cluster and in its API.
+var (
+	proxyKinds = [limit.NumKinds]string{"max_in_flight", "rate", "min_interval", "bytes_per_day"}
+	userKinds  = [access.NumKinds]string{"max_in_flight", "requests_per_day", "bytes_per_day"}
+)
+
+// Key implements parts.Limit.
+func (l proxyLimit) Key() string { return "proxy/" + proxyKinds[l.kind] + "/" + proxyKey(l.proxy) }
+
+// Use implements parts.Limit.
+func (l proxyLimit) Use() parts.Use {
+	if l.engine.Pool().Snapshot().Get(l.proxy.ID()) != l.proxy {
+		return parts.Use{}
+	}
+	return l.proxy.PartUse(l.kind)
+}
+
+// SetPart implements parts.Limit.
+func (l proxyLimit) SetPart(part, total int64) int64 { return l.proxy.SetPart(l.kind, part, total) }
+
+// Release implements parts.Limit.
+func (l proxyLimit) Release(part, total int64) { l.proxy.ReleasePart(l.kind, part, total) }
+
+// userLimit is a shared limit of a user.
+type userLimit struct {
+	engine *engine.Engine
+	name   string
+	kind   access.Kind
+}
+
+// Key implements parts.Limit.
+func (l userLimit) Key() string { return "user/" + userKinds[l.kind] + "/" + l.name }
+
+func (l userLimit) account() *access.Account { return l.engine.Accounts().Named(l.name) }
+
+// Use implements parts.Limit.
+func (l userLimit) Use() parts.Use {
+	if a := l.account(); a != nil {
+		return a.PartUse(l.kind, time.Now())
+	}
+	return parts.Use{}
+}
+
+// SetPart implements parts.Limit.
+func (l userLimit) SetPart(part, total int64) int64 {
+	if a := l.account(); a != nil {
+		return a.SetPart(l.kind, part, total)
+	}
+	return part
+}
+
+// Release implements parts.Limit.
+func (l userLimit) Release(part, total int64) {
+	if a := l.account(); a != nil {
+		a.Release(l.kind, part, total)
+	}
+}
+
+// holderFile is the file of the state folder with the name by which the cluster knows the amounts that were used with
+// this folder. The name is the same after a restart, so that these amounts are not counted twice.
+const holderFile = "cluster"
+
+// holder returns the name in holderFile, and makes the file if there is none. Without a state folder, it returns a new
+// name.
+func holder(dir string, log *slog.Logger) string {
+	name := strings.ToLower(rand.Text())
+	if dir == "" {
+		return name
+	}
+	file := filepath.Join(dir, holderFile)
+	if data, err := os.ReadFile(file); err == nil && holderName(string(data)) {
+		return string(data)
+	}
+	if err := os.WriteFile(file, []byte(name), 0o600); err != nil {
+		log.Warn("after a restart, the amounts of today are counted twice in the cluster", slog.Any("error", err))
+	}
+	return name
+}
+
+// holderName reports whether s may be the content of holderFile.
+func holderName(s string) bool {
+	return len(s) >= 16 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}

@@ -1,0 +1,54 @@
+package access_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/access"
+)
+
+func TestPartsOfAUser(t *testing.T) {
+	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
+		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
+	u.SetShare(8, noon)
+	a := u.Named("a")
+	begin := func(now time.Time) access.Denial {
+		d, _ := a.Begin("h.test", 80, now)
+		return d
+	}
+	require.Equal(t, access.Granted, begin(noon))
+	require.Equal(t, access.Granted, begin(noon))
+	require.Equal(t, access.TooManyInFlight, begin(noon), "the first part of 20 is 2")
+	require.Equal(t, int64(20), a.SetPart(access.InFlight, 20, 2))
+	for range 8 {
+		require.Equal(t, access.Granted, begin(noon))
+	}
+	require.Equal(t, access.RequestsPartUsed, begin(noon))
+	require.Equal(t, int64(11), a.SetPart(access.Requests, 11, 40))
+	require.Equal(t, access.Granted, begin(noon))
+	require.Equal(t, access.RequestsPartUsed, begin(noon))
+	require.Equal(t, int64(11), a.SetPart(access.Requests, 5, 80), "the part is what is used")
+	require.Equal(t, access.RequestsSpent, begin(noon))
+	require.True(t, a.HasPart(access.Requests))
+	a.Usage.AddBytes(125)
+	require.Equal(t, access.BytesPartUsed, begin(noon))
+	require.False(t, a.BytesSpent(), "a tunnel stays open while other nodes may have a part left")
+	a.Release(access.Bytes, 125, 900)
+	a.Usage.AddBytes(100)
+	require.Equal(t, access.BytesSpent, begin(noon))
+	require.True(t, a.BytesSpent())
+	tomorrow := noon.Add(24 * time.Hour)
+	require.Equal(t, access.Granted, begin(tomorrow))
+	require.Equal(t, int64(10), a.PartUse(access.Requests, tomorrow).Part)
+
+	next := access.NewUsers([]access.User{a.User, {Name: "b", Password: "p", Limits: a.Limits}}, u)
+	require.Equal(t, int64(10), next.Named("b").PartUse(access.Requests, tomorrow).Part, "a new user has a first part")
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if begin(tomorrow) == access.Granted {
+			a.End()
+		}
+	}))
+}

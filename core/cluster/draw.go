@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A shared limit holds for all nodes together. Each node has a part of it: the amount up to which the node may use the
+// limit without asking. The parts are leases. If a node does not draw in time, its part ends.
+
+// Draw is the operation by which a node reports its use of a shared limit, keeps its part or gives some of it back, and
+// asks for more. All amounts are at least 0.
+type Draw struct {
+	Holder string // identifies the node; without spaces
+	// Daily is set if the limit is an amount for a day. What a node has used stays used. Otherwise the limit is one of
+	// attempts or requests in flight, or a rate.
+	Daily bool
+	Limit int64
+	Used  int64 // by the holder
+	Part  int64 // that the holder has now; at least Used if the limit is daily
+	Want  int64 // the part that it wants
+	// Young is the part that the store gives at most while it is so young that nodes may not have reported to it.
+	Young int64
+	// Keep is the time for which the record of the limit stays without a Draw.
+	Keep time.Duration
+}
+
+// Drawn is the result of a Draw.
+type Drawn struct {
+	Part   int64 // that the holder has now; at least Draw.Part
+	Target int64 // its fair part; if it is less than Part, others need the rest
+	Used   int64 // by all nodes
+	Own    int64 // used by this holder; more than Draw.Used if an earlier process of the holder has used more
+}
+
+// settling is the time after a loss of data, or after the first exchange, in which nodes may not have reported their
+// parts to the store.
+const settling = 4 * time.Second
+
+// drawRecord is what the store has of one limit: an entry for each node.
+type drawRecord []drawEntry
+
+type drawEntry struct {
+	holder           string
+	base             int64 // used, if the limit is daily; otherwise 0
+	used, part, want int64
+	ends             int64 // ms since the Unix epoch
+}
+
+// draw makes the operation d, which keeps the part for the time ttl. settled is false in the time settling.
+func (r drawRecord) draw(d *Draw, now time.Time, ttl time.Duration, settled bool) (drawRecord, Drawn) {
+	ms := now.UnixMilli()
+	own := drawEntry{holder: d.Holder, used: d.Used, part: d.Part, want: d.Want, ends: ms + ttl.Milliseconds()}
+	if d.Daily {
+		own.base = d.Used
+	}
+	out, result := drawRecord{}, Drawn{}
+	base, parts := int64(0), int64(0) // of the other nodes
+	for _, e := range r {
+		if e.holder == d.Holder {
+			own.base = max(own.base, e.base)
+			continue
+		}
+		if e.ends <= ms {
+			if e.base == 0 {
+				continue
+			}
+			e.used, e.part, e.want = e.base, e.base, e.base
+		}
+		base, parts = base+e.base, parts+e.part
+		result.Used += e.used
+		out = append(out, e)
+	}
+	if d.Daily {
+		own.used = own.base
+	}
+	own.part, own.want = max(own.part, own.base), max(own.want, own.base)
+	out = append(out, own)
+	slices.SortFunc(out, func(a, b drawEntry) int {
+		return cmp.Or(cmp.Compare(a.want-a.base, b.want-b.base), cmp.Compare(a.holder, b.holder))
+	})
+	// The rest is divided so that no node gets more than it wants, and the others get equal shares.
+	rest, target := max(d.Limit-base-own.base, 0), own.base
+	for i, e := range out {
+		share := min(e.want-e.base, rest/int64(len(out)-i))
+		if rest -= share; e.holder == d.Holder {
+			target += share
+		}
+	}
+	most := min(target, own.part+max(d.Limit-parts-own.part, 0))
+	if !settled {
+		most = min(most, d.Young)
+	}
+	own.part = max(own.part, most)
+	out = slices.DeleteFunc(out, func(e drawEntry) bool { return e.holder == d.Holder })
+	if own.part > 0 || own.want > 0 || own.used > 0 {
+		out = append(out, own)
+	}
+	result.Part, result.Target, result.Own = own.part, target, own.used
+	result.Used += own.used
+	return out, result
+}
+
+// Value returns d as the script of a store reads it: seven words.
+func (d *Draw) Value() string {
+	daily := 0
+	if d.Daily {
+		daily = 1
+	}
+	return fmt.Sprintf("%s %d %d %d %d %d %d", d.Holder, daily, d.Limit, d.Used, d.Part, d.Want, d.Young)
+}
+
+// ParseDrawn parses the text of a Drawn: its fields, in order.
+func ParseDrawn(text string) (d Drawn, err error) {
+	words := strings.Fields(text)
+	fields := []*int64{&d.Part, &d.Target, &d.Used, &d.Own}
+	if len(words) != len(fields) {
+		return d, fmt.Errorf("the store's result %q is not one of this version", text)
+	}
+	for i, f := range fields {
+		if *f, err = strconv.ParseInt(words[i], 10, 64); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}

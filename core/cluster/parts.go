@@ -1,0 +1,416 @@
+package cluster
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
+)
+
+// The times of parts.
+const (
+	refreshPart = time.Second            // time between two draws of a limit that is in use; it grows with their number
+	partLasts   = 5                      // a part ends this many refreshPart after its last draw
+	idlePart    = 10 * time.Second       // time without use after which a part is given back
+	hungryFor   = time.Second            // time for which a node wants more after it has used its whole part
+	askAgain    = 200 * time.Millisecond // time between two draws if the last one gave no more
+	spentAgain  = time.Second            // the same if the amount of the day is spent
+	// partsFor is the time for which the store keeps the record of an amount after the last draw of its day.
+	partsFor = 25 * time.Hour
+)
+
+// maxDraws is the maximum number of draws in one exchange.
+const maxDraws = 200
+
+// refreshRate is the number of limits in use from which refreshPart grows, so that a node makes at most about this
+// number of draws a second.
+const refreshRate = 1000
+
+// firstPart is the part of its equal share that a node uses of a limit before it has drawn.
+const firstPart = 8
+
+// SharedLimits are the limits of a gateway that hold for all nodes together.
+type SharedLimits interface {
+	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
+	SetShare(divisor int64)
+	// EachUsed calls f for limits that are in use and have no part of their own. If all is set, the next calls include
+	// each amount of which something is used today, even if it has a part. A call returns soon. It may leave some
+	// limits to the next calls.
+	EachUsed(all bool, f func(parts.Limit))
+	// Raised reports that a part has become larger.
+	Raised()
+}
+
+// sharing are the shared limits in use. Node.mu guards them.
+type sharing struct {
+	local   SharedLimits // nil without shared limits
+	holder  string
+	used    map[string]*part // by parts.Limit.Key
+	nodes   int              // live nodes at the last exchange
+	divisor int64            // of the last SetShare
+	all     bool             // the store may lack the use of some amounts
+	lost    bool             // the store has lost its data in the time of this process
+	hungry  bool             // the node wants more of a limit
+	equal   bool             // the parts are equal shares, see alone
+	counts  PartCounts
+}
+
+// PartCounts are the counters of shared limits.
+type PartCounts struct {
+	Draws  uint64 // parts that were reported to the store
+	Raised uint64 // parts that became larger
+}
+
+// part is the part of one shared limit. Its amounts are those of the store: they include offset.
+type part struct {
+	limit    parts.Limit
+	key      string
+	use      parts.Use
+	offset   int64     // used by an earlier process of this holder, as the store has it; not in use.Used
+	part     int64     // what the gateway may use, or uses
+	held     int64     // the part as the store has it; at least part
+	target   int64     // the fair part
+	total    int64     // used by all nodes
+	base     int64     // used by this node when total was true
+	drawn    time.Time // of the last draw; zero if the store may not have it
+	gave     bool      // that draw gave more
+	used     time.Time // last use
+	hungry   time.Time // when the node last used its whole part
+	began    time.Time // of the present second
+	now, was int64     // uses, or the highest number in flight, in this second and in the one before
+}
+
+// AttachLimits sets the shared limits of the gateway. holder identifies it in the store, also after a restart if the
+// used amounts survive the restart. AttachLimits must be called before Run and Step.
+func (n *Node) AttachLimits(l SharedLimits, holder string) {
+	n.sharing = sharing{local: l, holder: holder, used: map[string]*part{}, nodes: 1, all: true}
+	n.sharing.setShare(firstPart)
+}
+
+func (p *sharing) setShare(divisor int64) {
+	if p.divisor != divisor {
+		p.divisor = divisor
+		p.local.SetShare(divisor)
+	}
+}
+
+// refresh returns the time between two draws of a limit in use.
+func (p *sharing) refresh() time.Duration {
+	return refreshPart * time.Duration(max(len(p.used), refreshRate)) / refreshRate
+}
+
+// lasts returns the time for which the store keeps a part after its draw.
+func (p *sharing) lasts() time.Duration { return partLasts * p.refresh() }
+
+// read reads the use of the shared limits. It forgets the limits that the gateway does not have any more.
+func (p *sharing) read(now time.Time) {
+	p.local.EachUsed(p.all, func(l parts.Limit) {
+		if key := l.Key(); p.used[key] == nil {
+			u := l.Use()
+			p.used[key] = &part{limit: l, key: key, use: u, part: max(u.Part, u.Used), target: math.MaxInt64,
+				total: u.Total, base: u.Base, used: now, began: now}
+		}
+	})
+	p.all = false
+	for key, e := range p.used {
+		u := e.limit.Use()
+		if u.Limit <= 0 || u.Kind != e.use.Kind || u.Day != e.use.Day {
+			e.limit.Release(parts.First(u.Limit, p.divisor), 0)
+			delete(p.used, key)
+			continue
+		}
+		e.note(u, now)
+	}
+}
+
+// note takes over the use u.
+func (e *part) note(u parts.Use, now time.Time) {
+	if now.Sub(e.began) >= time.Second {
+		e.began, e.was, e.now = now, e.now, 0
+	}
+	recent, short := u.Count-e.use.Count, u.Used+e.offset >= e.part
+	switch u.Kind {
+	case parts.InFlight:
+		recent += u.Used
+		e.now = max(e.now, u.Used)
+	case parts.Rate:
+		short = u.Short
+		e.now += recent
+	default:
+		e.now += recent
+	}
+	if recent != 0 || u.Kind == parts.Rate && short {
+		e.used = now
+	}
+	if short {
+		e.hungry = now
+	}
+	e.use = u
+}
+
+func (e *part) isHungry(now time.Time) bool {
+	return !e.hungry.IsZero() && now.Sub(e.hungry) < hungryFor
+}
+
+// idle reports whether the node has not used the limit lately. A rate is in use while it admits no attempt.
+func (e *part) idle(now time.Time) bool { return now.Sub(e.used) >= idlePart }
+
+// spent returns what the node has used for good.
+func (e *part) spent() int64 {
+	if e.use.Kind == parts.Daily {
+		return e.use.Used + e.offset
+	}
+	return e.use.Used
+}
+
+// least returns the part below which the node does not go.
+func (e *part) least(nodes int) int64 {
+	switch e.use.Kind {
+	case parts.Rate:
+		return parts.First(e.use.Limit, int64(firstPart*nodes))
+	case parts.Daily:
+		return e.spent()
+	}
+	return 0
+}
+
+// rest returns the amount that all nodes have not used, as far as is known.
+func (e *part) rest() int64 { return max(e.use.Limit-e.total-max(e.spent()-e.base, 0), 0) }
+
+// wants returns the part that the node wants.
+func (e *part) wants(now time.Time, nodes int) int64 {
+	limit, recent := e.use.Limit, max(e.now, e.was)
+	hungry := e.isHungry(now)
+	switch e.use.Kind {
+	case parts.Daily:
+		ahead := max(e.rest()/int64(4*nodes), 4*recent, 1)
+		if hungry {
+			ahead = limit
+		}
+		return max(min(e.spent()+ahead, limit), e.spent())
+	case parts.Rate:
+		if hungry || limit < parts.RateUnit {
+			return limit
+		}
+		return min(max(2*recent*parts.RateUnit, parts.First(limit, int64(firstPart*nodes))), limit)
+	}
+	if hungry {
+		return limit
+	}
+	return min(recent+recent/2+1, limit)
+}
+
+// set changes the part. While the gateway uses more, the part is what it uses.
+func (e *part) set(to int64) { e.part = e.limit.SetPart(max(to-e.offset, 0), e.total) + e.offset }
+
+// send adds the draws that are due to ops: at most maxDraws, those of the earliest last draw first.
+func (p *sharing) send(ops []pending, now time.Time) []pending {
+	type due struct {
+		*part
+		want int64
+		idle bool
+	}
+	var list []due
+	refresh := p.refresh()
+	p.hungry = false
+	for _, e := range p.used {
+		d := due{part: e, idle: e.idle(now)}
+		if d.want = e.wants(now, p.nodes); d.idle {
+			d.want = 0
+			if e.use.Kind == parts.Daily {
+				d.want = e.spent()
+			}
+		}
+		if low := max(e.target, e.least(p.nodes)); low < e.part {
+			e.set(low) // the other nodes need the rest
+		}
+		since, wait := now.Sub(e.drawn), refresh
+		switch {
+		case e.drawn.IsZero() || e.target < e.held && e.part < e.held:
+			wait = 0
+		case e.use.Kind == parts.Daily && e.total >= e.use.Limit:
+			wait = max(wait, spentAgain)
+		case e.use.Kind == parts.Daily && d.want > e.part && (e.part-e.spent()) < (d.want-e.spent())/2,
+			e.use.Kind != parts.Daily && d.want > e.part:
+			wait = askAgain
+			if e.gave {
+				wait = minExchange
+			}
+		}
+		p.hungry = p.hungry || wait <= minExchange
+		if since >= wait {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b due) int {
+		return cmp.Or(a.drawn.Compare(b.drawn), cmp.Compare(a.key, b.key))
+	})
+	for _, d := range list[:min(len(list), maxDraws, max(maxOps-len(ops), 0))] {
+		ops = append(ops, p.draw(d.part, d.want, d.idle, now))
+	}
+	return ops
+}
+
+// first returns the part of a limit that the node gives back: what it uses before it draws again.
+func (p *sharing) first(e *part) int64 {
+	if e.use.Kind != parts.Daily {
+		return parts.First(e.use.Limit, int64(firstPart*p.nodes))
+	}
+	rest := e.rest()
+	if rest > 0 {
+		rest = parts.First(rest, int64(firstPart*p.nodes))
+	}
+	return e.spent() + rest
+}
+
+// draw returns the operation by which the part e is reported. The node keeps at most its fair part and what it wants.
+// If it has not used the limit lately, idle is set, and it gives back all that it has not used.
+func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
+	keep := max(want, e.least(p.nodes))
+	if idle {
+		keep = p.first(e)
+	}
+	if keep < e.part {
+		e.set(keep)
+	}
+	u := e.use
+	d := &Draw{Holder: p.holder, Daily: u.Kind == parts.Daily, Limit: u.Limit, Used: u.Used, Part: e.part, Want: want,
+		Keep: p.lasts()}
+	if !p.lost {
+		d.Young = u.Limit / int64(p.nodes) // the whole cluster may have just started
+	}
+	key := e.key
+	if d.Daily {
+		key = keyOf(key, strconv.FormatInt(u.Day, 10))
+		d.Used, d.Keep = e.spent(), partsFor
+	}
+	if idle {
+		d.Part = 0
+		if d.Daily {
+			d.Part = d.Used
+		}
+	}
+	return pending{op: Op{Kind: Share, Key: key, TTL: p.lasts(), Draw: d}, drawn: func(r Drawn) {
+		p.counts.Draws++
+		if d.Daily {
+			e.offset += max(r.Own-d.Used, 0)
+		}
+		e.total, e.base, e.target, e.drawn = r.Used, max(d.Used, r.Own), r.Target, now
+		e.held, e.gave = r.Part, r.Part > d.Part
+		switch {
+		case idle:
+			e.limit.Release(max(p.first(e)-e.offset, 0), e.total)
+			delete(p.used, e.key)
+		case e.gave:
+			e.set(r.Part)
+			p.counts.Raised++
+			p.local.Raised()
+		default:
+			e.set(min(e.part, r.Part, max(e.target, e.least(p.nodes))))
+		}
+	}}
+}
+
+// alone sets the parts of a node that has not reached the store for so long that its parts have ended there: an equal
+// share of each limit, and of what was left of an amount.
+func (p *sharing) alone() {
+	p.setShare(int64(p.nodes))
+	raised := false
+	p.equal = true
+	for _, e := range p.used {
+		u, before := &e.use, e.part
+		e.drawn, e.target = time.Time{}, math.MaxInt64
+		if u.Kind == parts.Daily {
+			e.set(e.base + max(u.Limit-e.total, 0)/int64(p.nodes))
+		} else {
+			e.set(parts.First(u.Limit, int64(p.nodes)))
+		}
+		raised = raised || e.part > before
+	}
+	if raised {
+		p.local.Raised()
+	}
+}
+
+// lose makes the node report all that it has used, because the store has lost its data.
+func (p *sharing) lose() {
+	p.all, p.lost = true, true
+	for _, e := range p.used {
+		e.drawn, e.target = time.Time{}, math.MaxInt64
+	}
+}
+
+// shareParts adds the draws to ops. The caller holds Node.mu, as do the callers of the methods of sharing.
+func (n *Node) shareParts(ops []pending, now time.Time) []pending {
+	p := &n.sharing
+	if p.local == nil {
+		return ops
+	}
+	p.read(now)
+	if n.alone {
+		lasts, last := p.lasts(), n.localAt
+		if !n.reached {
+			lasts, last = aloneFor, n.started
+		}
+		if now.Sub(last) >= lasts {
+			p.alone()
+		}
+		return ops
+	}
+	live := max(len(n.live()), 1)
+	if n.counts.Alone > 0 && now.Sub(n.aloneAt) < n.liveTime() {
+		live = max(live, p.nodes) // after a time alone, the records of other nodes are old
+	}
+	p.nodes, p.equal = live, false
+	p.setShare(int64(firstPart * p.nodes))
+	return p.send(ops, now)
+}
+
+// leaveParts returns operations that give the parts back.
+func (n *Node) leaveParts(now time.Time) (ops []Op) {
+	p := &n.sharing
+	if p.local == nil {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.used)) {
+		if e := p.used[key]; len(ops) < maxOps && (e.use.Used == 0 || e.use.Kind == parts.Daily) {
+			ops = append(ops, p.draw(e, e.spent(), true, now).op)
+		}
+	}
+	return ops
+}
+
+// LimitStatus is a shared limit in use.
+type LimitStatus struct {
+	Key   string
+	Kind  parts.Kind
+	Limit int64
+	Used  int64 // by all nodes at the last draw; 0 for a rate
+	Here  int64 // used by this node; 0 for a rate
+	Part  int64 // of this node
+	Short bool  // this node has used its whole part lately
+}
+
+// limitStatus returns the shared limits in use, at most maxListed, and their number.
+func (n *Node) limitStatus(now time.Time) (out []LimitStatus, all, short int) {
+	p := &n.sharing
+	for _, key := range slices.Sorted(maps.Keys(p.used)) {
+		e := p.used[key]
+		s := LimitStatus{Key: key, Kind: e.use.Kind, Limit: e.use.Limit, Used: e.total, Here: e.spent(), Part: e.part,
+			Short: e.isHungry(now) && e.part < e.use.Limit}
+		if s.Used = max(s.Used, s.Here); s.Kind == parts.Rate {
+			s.Used, s.Here = 0, 0
+		}
+		if s.Short {
+			short++
+		}
+		if len(out) < maxListed {
+			out = append(out, s)
+		}
+	}
+	return out, len(p.used), short
+}

@@ -1,0 +1,356 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
+)
+
+// testLimit is a limit of a testNode. Its uses are those of the hot path.
+type testLimit struct {
+	node    *testNode
+	key     string
+	kind    parts.Kind
+	limit   int64
+	used    int64 // today, or in flight
+	count   int64
+	seen    int64 // count at the last EachUsed
+	day     int64
+	part    parts.Part
+	divisor int64
+	tokens  float64 // of a rate
+	filled  time.Time
+}
+
+func (l *testLimit) most() int64 {
+	if l.kind == parts.Daily {
+		return l.part.MostToday(l.limit, l.divisor, l.day)
+	}
+	return l.part.Most(l.limit, l.divisor)
+}
+
+// begin begins a use, if the part permits it.
+func (l *testLimit) begin() bool {
+	switch {
+	case l.kind == parts.Rate:
+		if l.fill(); l.tokens < 1-1e-6 {
+			return false
+		}
+		l.tokens--
+	case l.used >= l.most():
+		return false
+	default:
+		l.used++
+	}
+	l.count++
+	return true
+}
+
+// fill adds the tokens of the time since the last call.
+func (l *testLimit) fill() {
+	rate := float64(l.most()) / parts.RateUnit
+	now := l.node.world.now
+	l.tokens = min(l.tokens+now.Sub(l.filled).Seconds()*rate, max(rate, 1))
+	l.filled = now
+}
+
+func (l *testLimit) Key() string { return l.key }
+
+func (l *testLimit) Use() parts.Use {
+	u := parts.Use{Kind: l.kind, Limit: l.limit, Used: l.used, Part: l.most(), Count: l.count, Day: l.day}
+	switch l.kind {
+	case parts.Daily:
+		u.Total, u.Base = l.part.Total(l.day)
+		u.Count = l.used
+	case parts.Rate:
+		l.fill()
+		u.Short = l.tokens < 1
+	}
+	return u
+}
+
+func (l *testLimit) SetPart(part, total int64) int64 {
+	if l.kind == parts.Rate {
+		l.fill()
+		part = max(part, parts.First(l.limit, l.divisor))
+	}
+	l.part = parts.Held(part, total, l.day, l.used)
+	return max(part, l.used)
+}
+
+func (l *testLimit) Release(part, total int64) {
+	l.part = parts.Part{}
+	if l.kind == parts.Daily {
+		l.part = parts.Released(part, total, l.day, l.used)
+	}
+}
+
+// testNode is a gateway with shared limits and nothing else.
+type testNode struct {
+	Local
+	world  *testWorld
+	link   *testLink
+	node   *Node
+	limits []*testLimit
+	holder string
+	dead   bool
+	next   time.Time // of the next step
+}
+
+func (n *testNode) Load() Load                         { return Load{} }
+func (n *testNode) Suspects(int) []string              { return nil }
+func (n *testNode) EachStats(int, func(string, Stats)) {}
+func (n *testNode) ProbeTime() time.Duration           { return time.Second }
+func (n *testNode) Raised()                            {}
+
+func (n *testNode) SetShare(divisor int64) {
+	for _, l := range n.limits {
+		l.divisor = divisor
+		if l.kind == parts.Daily && !l.part.IsOf(l.day) {
+			l.part = parts.Begun(l.day, l.used)
+		}
+	}
+}
+
+func (n *testNode) EachUsed(all bool, f func(parts.Limit)) {
+	for _, l := range n.limits {
+		lately := l.count != l.seen || l.kind == parts.InFlight && l.used > 0
+		l.seen = l.count
+		if all && l.kind == parts.Daily && l.used > 0 || lately && !l.part.IsHeld(l.kind == parts.Daily, l.day) {
+			f(l)
+		}
+	}
+}
+
+// testLink is a node's connection to the store, which may be cut.
+type testLink struct {
+	Store
+	cut bool
+}
+
+func (l *testLink) Exchange(ctx context.Context, b Batch) (Reply, error) {
+	if l.cut {
+		return Reply{}, errCut
+	}
+	return l.Store.Exchange(ctx, b)
+}
+
+func (l *testLink) Close() {}
+
+// testWorld has nodes with a virtual clock, which run in one goroutine.
+type testWorld struct {
+	t     require.TestingT
+	now   time.Time
+	store *Memory
+	nodes []*testNode
+	runs  int
+}
+
+func newTestWorld(t require.TestingT, nodes int, limits ...testLimit) *testWorld {
+	w := &testWorld{t: t, now: time.Unix(1_800_000_000, 0)}
+	w.store = NewMemory(func() time.Time { return w.now })
+	for i := range nodes {
+		n := &testNode{world: w, holder: fmt.Sprint("holder", i), link: &testLink{Store: w.store}}
+		for _, l := range limits {
+			l.node, l.filled, l.tokens = n, w.now, max(float64(l.limit)/parts.RateUnit, 1)
+			n.limits = append(n.limits, &l)
+		}
+		w.nodes = append(w.nodes, n)
+		n.start()
+	}
+	w.pass(4 * time.Second)
+	return w
+}
+
+// start starts a new process.
+func (n *testNode) start() {
+	w := n.world
+	w.runs++
+	n.dead, n.next = false, w.now
+	for _, l := range n.limits {
+		l.part, l.seen, l.count = parts.Part{}, 0, 0
+	}
+	n.node = New(Config{
+		Name: "test", Node: n.holder, ID: fmt.Sprint("run", w.runs), Store: n.link, Timeout: DefaultTimeout,
+		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler),
+	})
+	n.node.Attach(n)
+	n.node.AttachLimits(n, n.holder)
+}
+
+// pass lets the time d pass, in which the nodes make their exchanges.
+func (w *testWorld) pass(d time.Duration) {
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(10 * time.Millisecond) {
+		for _, n := range w.nodes {
+			if !n.dead && !w.now.Before(n.next) {
+				wait, _ := n.node.Step(context.Background())
+				n.next = w.now.Add(max(wait, minExchange))
+			}
+		}
+	}
+}
+
+func (w *testWorld) used(limit int) (sum int64) {
+	for _, n := range w.nodes {
+		sum += n.limits[limit].used
+	}
+	return sum
+}
+
+// ahead returns what the nodes may use at most before they draw again.
+func (w *testWorld) ahead(limit int) (sum int64) {
+	for _, n := range w.nodes {
+		if l := n.limits[limit]; !n.dead {
+			sum += max(l.most()-l.used, 0)
+		}
+	}
+	return sum
+}
+
+// firsts returns the sum of the first parts of a limit.
+func (w *testWorld) firsts(limit int64) int64 {
+	n := int64(len(w.nodes))
+	return n * parts.First(limit, firstPart*n)
+}
+
+// With any uses at any nodes, and no fault, the nodes use of a limit at most the limit and their first parts. A node
+// that is the only one with traffic gets all that is left.
+func TestPartsOfLimits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		daily, inFlight := rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")
+		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
+			testLimit{key: "d", kind: parts.Daily, limit: daily},
+			testLimit{key: "f", kind: parts.InFlight, limit: inFlight})
+		for range rapid.IntRange(0, 30).Draw(t, "steps") {
+			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
+			for range rapid.IntRange(0, 20).Draw(t, "uses") {
+				n.limits[0].begin()
+				n.limits[1].begin()
+			}
+			n.limits[1].used -= rapid.Int64Range(0, n.limits[1].used).Draw(t, "ends")
+			ms := rapid.SampledFrom([]int{0, 20, 60, 200, 1000, 12_000}).Draw(t, "ms")
+			w.pass(time.Duration(ms) * time.Millisecond)
+			require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
+			require.LessOrEqual(t, w.used(1), inFlight+w.firsts(inFlight))
+		}
+		for _, n := range w.nodes {
+			n.limits[1].used = 0
+		}
+		w.pass(idlePart + 3*time.Second)
+		n := w.nodes[0]
+		for range 30 {
+			for n.limits[0].begin() || n.limits[1].begin() {
+			}
+			w.pass(100 * time.Millisecond)
+		}
+		require.GreaterOrEqual(t, w.used(0), daily)
+		require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
+		require.GreaterOrEqual(t, w.used(1), inFlight)
+	})
+}
+
+// lease returns how much more of a limit the node may have used than the store has, at most.
+func (n *testNode) lease(limit int) int64 {
+	l := n.limits[limit]
+	e := n.node.sharing.used[l.key]
+	switch {
+	case e == nil:
+		return max(l.most(), parts.First(l.limit, 1))
+	case l.kind == parts.Daily:
+		return max(e.held, e.part) - min(e.base, e.held, e.part)
+	}
+	return max(e.held, e.part)
+}
+
+// equal returns the part that the node gets at most after a long time without the store.
+func (n *testNode) equal(limit int) int64 {
+	return parts.First(n.limits[limit].limit, int64(n.node.sharing.nodes))
+}
+
+// With nodes that are killed, cut off or started again, and with a store that loses its data, the nodes use at most the
+// limit and the parts that were leased at the faults. In the end all is granted.
+func TestPartsAfterFaults(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limits := [2]int64{rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")}
+		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
+			testLimit{key: "d", kind: parts.Daily, limit: limits[0]},
+			testLimit{key: "f", kind: parts.InFlight, limit: limits[1]})
+		lost := int64(0)   // used by processes whose state is lost
+		more := [2]int64{} // by which the limits may be exceeded
+		check := func() {
+			for i, sum := range [2]int64{w.used(0) + lost, w.used(1)} {
+				require.LessOrEqual(t, sum, limits[i]+w.firsts(limits[i])+more[i])
+			}
+		}
+		for range rapid.IntRange(0, 30).Draw(t, "steps") {
+			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
+			actions := []string{"", "", "", "", "kill", "cut", "heal", "clear", "start"}
+			action := rapid.SampledFrom(actions).Draw(t, "action")
+			switch {
+			case action == "kill" && !n.dead, action == "cut" && !n.link.cut:
+				for i := range more {
+					if more[i] += n.lease(i); action == "cut" {
+						more[i] += n.equal(i)
+					}
+				}
+				if n.link.cut = n.link.cut || action == "cut"; action == "kill" {
+					n.dead, n.limits[1].used = true, 0
+				}
+			case action == "heal":
+				n.link.cut = false
+			case action == "clear":
+				w.store.Clear()
+				more[0] += lost
+				for _, n := range w.nodes {
+					if n.dead || n.link.cut {
+						more[0] += n.limits[0].used
+					}
+				}
+				w.pass(500 * time.Millisecond) // the nodes report what they have used
+			case action == "start" && n.dead:
+				d := n.limits[0]
+				if rapid.Bool().Draw(t, "loses its state") {
+					lost, d.used, n.holder = lost+d.used, 0, fmt.Sprint("holder", len(w.nodes)+w.runs)
+				} else {
+					saved := rapid.Int64Range(0, d.used).Draw(t, "saved")
+					lost, d.used = lost+d.used-saved, saved
+				}
+				for i := range more {
+					more[i] += parts.First(limits[i], firstPart) // it does not know yet how many nodes there are
+				}
+				n.start()
+			}
+			for range rapid.IntRange(0, 20).Draw(t, "uses") {
+				if !n.dead {
+					n.limits[0].begin()
+					n.limits[1].begin()
+				}
+			}
+			n.limits[1].used -= rapid.Int64Range(0, n.limits[1].used).Draw(t, "ends")
+			w.pass(time.Duration(rapid.SampledFrom([]int{0, 60, 200, 1000, 12_000}).Draw(t, "ms")) * time.Millisecond)
+			check()
+		}
+		for _, n := range w.nodes {
+			n.link.cut, n.limits[1].used = false, 0
+			if n.dead {
+				n.start()
+			}
+		}
+		w.pass(idlePart + 10*time.Second)
+		for range 30 {
+			for l := w.nodes[0].limits; l[0].begin() || l[1].begin(); {
+			}
+			w.pass(100 * time.Millisecond)
+			check()
+		}
+		require.GreaterOrEqual(t, w.used(0)+lost, limits[0])
+		require.GreaterOrEqual(t, w.used(1), limits[1])
+	})
+}

@@ -1,0 +1,111 @@
+// Package parts has the types of shared limits: limits that hold for all nodes of a cluster together. A node uses a
+// shared limit up to its part. Package cluster divides the limits.
+package parts
+
+// Kind is the kind of a shared limit.
+type Kind uint8
+
+// The kinds of shared limits.
+const (
+	InFlight Kind = iota // attempts or requests at the same time
+	Rate                 // attempts a second, in units of 1/RateUnit
+	Daily                // an amount for a day
+)
+
+// RateUnit is one attempt a second in the numbers of a Rate.
+const RateUnit = 1e9
+
+// Limit is a shared limit in one gateway. It is safe for concurrent use.
+type Limit interface {
+	// Key is the same on all nodes. It does not have the day.
+	Key() string
+	Use() Use
+	// SetPart sets the part. If the gateway uses more than part at this moment, the part is what it uses. total is the
+	// use of all nodes, as far as is known. SetPart returns the part.
+	SetPart(part, total int64) int64
+	// Release gives the part up. The gateway then uses the first part (First) or, for a Daily limit, up to the amount
+	// part. total is as in SetPart.
+	Release(part, total int64)
+}
+
+// Use is the state of a shared limit in one gateway.
+type Use struct {
+	Kind  Kind
+	Limit int64 // 0 if the gateway does not have the limit any more
+	Used  int64 // today, or in flight now; 0 for a Rate
+	Part  int64 // what the gateway may use
+	Total int64 // of a Daily limit: the use of all nodes at the last SetPart of this day; 0 if it is not known
+	Base  int64 // of a Daily limit: Used at that SetPart
+	Count int64 // changes with each use; for a Daily limit, it is Used
+	Short bool  // for a Rate: no attempt is admitted now
+	Day   int64 // for a Daily limit: the day of Used, in days since the Unix epoch
+}
+
+// First returns the part of a limit that a gateway uses without asking: 1/divisor of it, at least 1.
+func First(limit, divisor int64) int64 { return max(limit/max(divisor, 1), 1) }
+
+// Part is the part of one limit that a gateway has. The zero value has the first part.
+type Part struct {
+	held        bool // it has a size of its own
+	released    bool // the node does not hold it any more
+	part, total int64
+	day         int64 // of a Daily limit
+	base        int64 // what the gateway had used when total was set or, without a part, when the first part began
+}
+
+// Held returns a part of the given size. used is what the gateway has used.
+func Held(part, total, day, used int64) Part {
+	return Part{held: true, part: part, total: total, day: day, base: used}
+}
+
+// Released returns the part that is left of one that was given up. The parameters are those of Held.
+func Released(part, total, day, used int64) Part {
+	p := Held(part, total, day, used)
+	p.released = true
+	return p
+}
+
+// Begun returns the first part of a gateway that has used an amount of the day already.
+func Begun(day, used int64) Part { return Part{day: day, base: used} }
+
+// Most returns what the gateway may use of a limit that is not Daily.
+func (p *Part) Most(limit, divisor int64) int64 {
+	if p.held {
+		return min(p.part, limit)
+	}
+	return First(limit, divisor)
+}
+
+// MostToday returns what the gateway may use of a Daily limit on the given day.
+func (p *Part) MostToday(limit, divisor, day int64) int64 {
+	switch {
+	case p.day != day:
+		return First(limit, divisor)
+	case p.held:
+		return min(p.part, limit)
+	case p.base >= limit:
+		return limit
+	}
+	return p.base + First(limit-p.base, divisor)
+}
+
+// Total returns the last known use of all nodes on the given day, and that of this gateway at the same time.
+func (p *Part) Total(day int64) (all, here int64) {
+	if !p.IsOf(day) {
+		return 0, 0
+	}
+	return p.total, p.base
+}
+
+// Spent reports whether a Daily limit is used up by all nodes together. used is what this gateway has used.
+func (p *Part) Spent(limit, day, used int64) bool {
+	return used >= limit || p.held && p.day == day && p.total+max(used-p.base, 0) >= limit
+}
+
+// IsOf reports whether the part of a Daily limit has a size of its own on the given day.
+func (p *Part) IsOf(day int64) bool { return p.held && p.day == day }
+
+// IsHeld reports whether the node holds the part. A part of a Daily limit is of one day.
+func (p *Part) IsHeld(daily bool, day int64) bool {
+	return p.held && !p.released && (!daily || p.day == day)
+}

@@ -1,0 +1,118 @@
+package upstream
+
+import (
+	"math"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
+)
+
+// setRoom computes room from max_in_flight and the part of it. The caller holds the pool's roomMu.
+func (u *Upstream) setRoom() {
+	switch {
+	case u.draining.Load():
+		u.room.Store(0)
+	case u.Spec().MaxInFlight > 0:
+		u.room.Store(int32(u.places()))
+	default:
+		u.room.Store(math.MaxInt32)
+	}
+}
+
+// maxPlaces returns max_in_flight of the proxy's configuration.
+func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().MaxInFlight, math.MaxInt32)) }
+
+// places returns the number of places in flight of max_in_flight that this gateway may use. The caller holds the pool's
+// roomMu.
+func (u *Upstream) places() int64 {
+	switch {
+	case u.pool.divisor == 0:
+		return u.maxPlaces()
+	case u.part == nil:
+		return parts.First(u.maxPlaces(), u.pool.divisor)
+	}
+	return u.part.Most(u.maxPlaces(), u.pool.divisor)
+}
+
+// ownPlaces reports whether the limit of the given kind is max_in_flight of the proxy's configuration. Other limits are
+// those of its Usage.
+func (u *Upstream) ownPlaces(k limit.Kind) bool {
+	return k == limit.InFlight && u.Spec().MaxInFlight > 0
+}
+
+// SetShare makes the limits of all proxies shared ones, each with the first part of the given divisor (parts.First).
+// Limits that have a part of their own keep it. Later proxies have shared limits as well.
+func (p *Pool) SetShare(divisor int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.roomMu.Lock()
+	defer p.roomMu.Unlock()
+	p.divisor = divisor
+	for _, u := range p.Snapshot().All {
+		u.setRoom()
+		if usage := u.Usage(); usage != nil {
+			usage.SetShare(divisor, p.now())
+		}
+	}
+}
+
+// UsedAfter reports whether an attempt is in flight, or has begun at or after the time at (Pool.Elapsed).
+func (u *Upstream) UsedAfter(at time.Duration) bool {
+	last := u.lastUse.Load()
+	return last > 0 && last >= int64(at) || u.inFlight.Load() > 0
+}
+
+// PartUse returns the use of a limit of the proxy that is shared with other nodes of a cluster.
+func (u *Upstream) PartUse(k limit.Kind) parts.Use {
+	if u.ownPlaces(k) {
+		u.pool.roomMu.Lock()
+		defer u.pool.roomMu.Unlock()
+		return parts.Use{Kind: parts.InFlight, Limit: u.maxPlaces(), Used: u.inFlight.Load(), Part: u.places(),
+			Count: int64(u.uses.Load())}
+	}
+	if usage := u.Usage(); usage != nil {
+		return usage.PartUse(k, u.now())
+	}
+	return parts.Use{}
+}
+
+// SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
+func (u *Upstream) SetPart(k limit.Kind, part, total int64) int64 {
+	if u.ownPlaces(k) {
+		u.setPart(new(parts.Held(part, total, 0, 0)))
+		return max(part, u.inFlight.Load()) // enter takes no place beyond the new room
+	}
+	if usage := u.Usage(); usage != nil {
+		return usage.SetPart(k, part, total, u.now())
+	}
+	return part
+}
+
+func (u *Upstream) setPart(p *parts.Part) {
+	u.pool.roomMu.Lock()
+	defer u.pool.roomMu.Unlock()
+	u.part = p
+	u.setRoom()
+}
+
+// ReleasePart gives up the part of a shared limit, as parts.Limit.Release does.
+func (u *Upstream) ReleasePart(k limit.Kind, part, total int64) {
+	if k == limit.InFlight {
+		u.setPart(nil)
+	}
+	if usage := u.Usage(); usage != nil {
+		usage.Release(k, part, total, u.now())
+	}
+}
+
+// HasPart reports whether a shared limit has a part of its own.
+func (u *Upstream) HasPart(k limit.Kind) bool {
+	if u.ownPlaces(k) {
+		u.pool.roomMu.Lock()
+		defer u.pool.roomMu.Unlock()
+		return u.part != nil
+	}
+	usage := u.Usage()
+	return usage != nil && usage.HasPart(k, u.now())
+}
