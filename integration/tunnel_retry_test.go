@@ -30,6 +30,10 @@ var brokenTunnels = map[string]func(net.Conn){
 		c.Read(make([]byte, 1))
 		c.(*net.TCPConn).SetLinger(0)
 	},
+	"sends an error page after the ClientHello": func(c net.Conn) {
+		c.Read(make([]byte, 1))
+		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	},
 	"passes nothing on": func(c net.Conn) { io.Copy(io.Discard, c) },
 }
 
@@ -122,6 +126,26 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 		c.Close()
 	}
 	require.EqualValues(t, 6, got.Load())
+}
+
+// A target that has no TLS: the client gets its bytes, after attempts through other proxies.
+func TestATargetWithoutTLS(t *testing.T) {
+	w := start(t, 3, "")
+	plain := coretest.Serve(t, func(c net.Conn) {
+		c.Read(make([]byte, 4096))
+		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})
+	w.all(lab.Behaviour{To: plain})
+	for range 20 {
+		var noTLS tls.RecordHeaderError
+		require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
+		require.Equal(t, "HTTP/", string(noTLS.RecordHeader[:]))
+	}
+	w.idle()
+	for _, f := range w.fakes {
+		require.Equal(t, "closed", w.breaker(f.Name)["state"])
+	}
+	w.reconcile(0)
 }
 
 // An open tunnel that its client does not use is not replaced.

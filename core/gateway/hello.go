@@ -2,12 +2,14 @@ package gateway
 
 // Constants of TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
 const (
-	tlsRecordHeader    = 5
-	tlsHandshake       = 22 // type of a record
-	tlsClientHello     = 1  // type of a handshake message
-	tlsHandshakeHeader = 4
-	tlsMaxRecord       = 1 << 14
-	tlsEarlyData       = 42 // type of an extension
+	tlsRecordHeader     = 5
+	tlsChangeCipherSpec = 20 // the first type of a record
+	tlsHandshake        = 22 // type of a record
+	tlsHeartbeat        = 24 // the last type of a record
+	tlsClientHello      = 1  // type of a handshake message
+	tlsHandshakeHeader  = 4
+	tlsMaxRecord        = 1 << 14
+	tlsEarlyData        = 42 // type of an extension
 )
 
 // hello classifies the first bytes of a client.

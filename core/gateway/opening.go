@@ -228,6 +228,9 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.await(t.target)
 		buf, m, err := t.buffers.read(t.target, nil)
+		if m > 0 && t.isNoTLS((*buf)[0]) {
+			m, err = 0, errNoTLS
+		}
 		if m > 0 {
 			n, err = t.first((*buf)[:m])
 			t.buffers.put(buf)
@@ -252,6 +255,19 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			return n, true, err
 		}
 	}
+}
+
+var errNoTLS = errors.New("the first byte in the tunnel, after a ClientHello, is no TLS record")
+
+// isNoTLS reports whether the tunnel can be replaced because its first byte is no response to the client's ClientHello:
+// for example, the proxy is a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
+// It is false for the last attempt, so the client gets what a target sends that has no TLS.
+func (t *tunnel) isNoTLS(first byte) bool {
+	o := &t.opening
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	isRecord := first >= tlsChangeCipherSpec && first <= tlsHeartbeat
+	return !isRecord && o.phase == replaceable && len(o.sent) > 0 && o.part == 0 && !o.hedgeWon && t.exchange.CanRetry()
 }
 
 // first is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is not replaced

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -264,6 +265,8 @@ type Tunnel struct {
 	Refused RefusedConnect
 
 	Direct bool // the connection goes to the target without a proxy
+
+	page bool // Early is an HTML page (isPage)
 }
 
 // TCP returns the TCP connection of Conn, or nil if there is none.
@@ -344,7 +347,11 @@ func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream
 	} else {
 		state := &t.pool(u).digest
 		credentials, nonce := state.authorize(u.Spec(), a, string(connectMethod), authority)
-		if verr = t.connect(conn, credentials, a.Scheme, authority, c, &tun); verr == nil {
+		if verr = t.connect(conn, credentials, a.Scheme, authority, c, &tun); verr == nil && tun.page && !u.Literal() {
+			verr = newError(tunnelling, errPage)
+			verr.Cause = verdict.ProxyProtocol
+		}
+		if verr == nil {
 			if tun.Refused.Status != 0 {
 				tun.Refused.setFacts(u)
 			}
@@ -395,6 +402,7 @@ func (t *Transport) connect(conn net.Conn, credentials []byte, scheme, authority
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)
 		r.Discard(len(tun.Early))
+		tun.page = isPage(head.Fields, tun.Early)
 		return nil
 	}
 	tun.Refused = RefusedConnect{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
@@ -408,6 +416,22 @@ func (t *Transport) connect(conn net.Conn, credentials []byte, scheme, authority
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
 	tun.Refused.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusedBody))
 	return nil
+}
+
+var errPage = errors.New("the response to CONNECT has status 200 and an HTML page in place of a tunnel")
+
+// isPage reports whether a response to CONNECT with these fields, and these bytes behind it, is an HTML page: the proxy
+// is a web server that responds so to all requests. No target of a tunnel sends such bytes first.
+func isPage(fields []http1.Field, early []byte) bool {
+	if early = bytes.TrimLeft(early, " \t\r\n"); len(early) == 0 || early[0] != '<' {
+		return false
+	}
+	for i := range fields {
+		if http1.EqualFold(fields[i].Name, "content-type") {
+			return bytes.HasPrefix(bytes.ToLower(fields[i].Value), []byte("text/html"))
+		}
+	}
+	return false
 }
 
 var connectMethod = []byte("CONNECT")

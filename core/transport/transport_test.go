@@ -214,6 +214,31 @@ func TestEarlyBytes(t *testing.T) {
 	}
 }
 
+// A web server may respond with 200 and a page to a CONNECT, too. It has opened no tunnel.
+func TestAPageInPlaceOfATunnel(t *testing.T) {
+	for response, isPage := range map[string]bool{
+		"Content-Type: text/html; charset=utf-8\r\nContent-Length: 14\r\n\r\n<!doctype html": true,
+		"content-type: TEXT/HTML\r\n\r\n\n <html>":                                           true,
+		"Content-Type: text/html\r\n\r\nSSH-2.0-OpenSSH":                                     false,
+		"Content-Type: text/plain\r\n\r\n<stream>":                                           false,
+		"\r\n<stream>": false,
+	} {
+		u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+			readRequest(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+response)
+			io.Copy(io.Discard, c)
+		}))
+		tr := New(Config{})
+		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
+		require.Equal(t, isPage, verr != nil, response)
+		if isPage {
+			require.Equal(t, verdict.ProxyProtocol, verr.Cause)
+			continue
+		}
+		tun.Conn.Close()
+	}
+}
+
 // scriptedConn is a connection that reads from in and records writes in out.
 type scriptedConn struct {
 	net.Conn
