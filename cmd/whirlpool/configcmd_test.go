@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -207,8 +208,9 @@ func TestTopNeedsATerminal(t *testing.T) {
 func TestMisspeltCommands(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"sevre", "did you mean serve?"}, {"stauts", "did you mean status?"}, {"--vresion", "did you mean --version?"},
+		{"prox", "did you mean proxies?"}, {"proxy list", "did you mean proxies?"}, {"heal", "did you mean health?"},
 	} {
-		_, errs, code := run(c.args)
+		_, errs, code := run(strings.Fields(c.args)...)
 		require.Equal(t, exitUsage, code)
 		require.Contains(t, errs, c.want)
 	}

@@ -100,6 +100,9 @@ func outOfRange(limit, field string, value any) error {
 	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
 }
 
+// builtinStrategies are the backoffs that are part of the program, for messages.
+var builtinStrategies = []string{"exponential", "linear", "fixed", "decorrelated_jitter", "adaptive"}
+
 // Validate checks every range and prepares the policy for use. The function strategies reports whether a backoff with a
 // given name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategies func(string) bool) error {
@@ -108,8 +111,8 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	}
 	if !strategies(p.BackoffStrategy) {
 		return fieldError("backoff_strategy", fmt.Sprintf(
-			"%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in",
-			clip(p.BackoffStrategy)))
+			"%q is not a backoff plugin%s; exponential, linear, fixed, decorrelated_jitter and adaptive are built in",
+			clip(p.BackoffStrategy), strict.DidYouMean(p.BackoffStrategy, builtinStrategies)))
 	}
 	for _, r := range []struct {
 		field    string
