@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -47,15 +48,11 @@ const pipeFiles = 2
 // acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
-	behind bool      // the client that is being admitted found no place at first
-	waits  [2]waits  // for a client that holds more than half of all connections, and for other clients
+	behind bool // the client that is being admitted found no place at first
+	// waits has the numbers of waits since a client last got a place: those for clients that hold more than half of
+	// all connections, in waits[1], and those for other clients, in waits[0].
+	waits  [2]int
 	warned time.Time // the time of the last warning that there is no place
-}
-
-// waits counts the waits of clients for a place.
-type waits struct {
-	number int       // number of waits since a client last got a place
-	began  time.Time // start of the first wait since a client last got a place without an eviction
 }
 
 // keptForOthers is the share of all file descriptors that a client with more than half of the connections cannot use.
@@ -64,14 +61,13 @@ const keptForOthers = 1.0 / 32
 
 // If the process has too few file descriptors for a client, the client waits for a place. It is refused if no place
 // becomes free during maxWaits waits of placeWait each, 60 ms in total. This time is short enough for a response
-// within 100 ms. It is longer than minHeadWait, so that a connection with an unfinished head can become old enough to
-// be evicted. The time is divided into several short waits, because the system may pause the whole process during one
-// of them: other goroutines then have time to free a place during the next wait. If many places are about to become
-// free (see [places.soonFree]), a client waits for up to maxWaited.
+// within 100 ms. It is longer than minFirstWait and minHeadWait, so that a connection whose client has sent nothing,
+// or a part of a head, can become old enough to be evicted. The time is divided into several short waits, because the
+// system may pause the whole process during one of them: other goroutines then have time to free a place during the
+// next wait.
 const (
 	placeWait = 10 * time.Millisecond
 	maxWaits  = 6
-	maxWaited = 500 * time.Millisecond
 )
 
 // admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see the method place).
@@ -87,8 +83,8 @@ func (a *acceptor) admit(raw net.Conn, f newFront) {
 		a.refuse(c, f, why)
 		return
 	}
-	if a.behind && !c.unread() { // the client has waited in the listener's queue, and has sent nothing
-		c.read.silent = socket.SinceReceived(below(c.raw))
+	if a.behind { // the client has waited in the listener's queue
+		c.read.queue(socket.SinceReceived(below(c.raw)), c.unread())
 	}
 	c.read.places, c.watch.of = &a.places, &a.watcher
 	a.wg.Add(1) // before Shutdown can find the connection in places, because Shutdown then waits for wg
@@ -122,38 +118,30 @@ const (
 // waiting for long. If there is no such client, and file descriptors are short, it waits for a while. It returns "" if
 // it has made a place, otherwise the reason why there is no place.
 func (a *acceptor) place(c *connection) (why string) {
-	evicted := false
 	for a.behind = false; ; a.behind = true {
 		o := a.obstacle(c)
-		w := &a.waits[0]
+		waits := &a.waits[0]
 		if o.most {
-			w = &a.waits[1]
+			waits = &a.waits[1]
 		}
 		switch {
 		case o.why == "" && a.Files.Take(budget.Serving, 1):
-			if w.number = 0; !evicted {
-				w.began = time.Time{}
-			}
+			*waits = 0
 			return ""
 		case o.why == "":
 			o.why = tooFewFiles
 		case a.draining.Load():
 			return o.why
 		case a.evict(o.client):
-			evicted = true
 			continue
 		case o.why != tooFewFiles:
 			return o.why
 		}
 		a.warn(o.why)
-		now := a.Now()
-		if w.began.IsZero() {
-			w.began = now
-		}
-		if w.number >= maxWaits && (now.Sub(w.began) >= maxWaited || !a.places.soonFree(now)) {
+		if *waits >= maxWaits {
 			return o.why
 		}
-		w.number++
+		*waits++
 		a.places.await(placeWait, a.ctx.Done())
 	}
 }
@@ -205,11 +193,21 @@ func (s *Server) evict(client netip.Addr) bool {
 	if c == nil {
 		return false
 	}
+	if c.read.awaited().first {
+		// The client may be about to send its first request. Its buffer is empty, so this does not block.
+		io.WriteString(c.base, tooSlow)
+	}
 	c.close()
 	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
 	s.Files.Give(budget.Serving, 1)
 	return true
 }
+
+// tooSlow is the response to a client that has sent nothing when its connection is closed in favour of another client.
+const tooSlow = "HTTP/1.1 503 Service Unavailable: nothing was received\r\nContent-Type: application/json\r\n" +
+	"Content-Length: 113\r\nRetry-After: 1\r\nX-Whirlpool-Attempts: 0\r\nX-Whirlpool-Proxy-Id: -\r\n" +
+	"X-Whirlpool-Outcome: not_retryable\r\nConnection: close\r\n\r\n" +
+	`{"error":"too_many_connections","message":"the client sent nothing, and its place was needed for another client"}`
 
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }

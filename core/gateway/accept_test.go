@@ -113,6 +113,29 @@ func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 	}
 }
 
+// A client without a place waits for at most maxWaits waits, also if all other clients' requests have just begun: the
+// clock stands still.
+func TestYoungRequestsDelayNoRefusal(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{}, 100)
+	defer close(hold)
+	began := time.Now()
+	r := newRig(t, answering(func(*http.Request, string) string {
+		held <- struct{}{}
+		<-hold
+		return ok("")
+	}), func(o *options) {
+		o.files = 20 // 15 are shared out
+		o.now = func() time.Time { return began }
+	})
+	for range 7 {
+		r.ask(closing)
+		<-held
+	}
+	a, body := r.ask(closing).answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	require.Contains(t, body, tooFewFiles)
+}
+
 // A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate, and even
 // if many others are being refused at the same time.
 func TestASOCKS5ClientWithoutAPlace(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // readDeadline sets the read deadline of a client connection; nothing else may set this deadline. The goroutine that
@@ -19,7 +21,8 @@ type readDeadline struct {
 	places   *places       // counts the active connections; nil for a client without a place
 	waiting  atomic.Int64  // what the client must send next, and the beginning of the wait: see awaited
 	partial  bool          // awaitRest has been called since the last awaitRequest
-	silent   time.Duration // how long no byte had arrived before the connection was accepted; 0 after the first request
+	unread   bool          // bytes of the client had arrived before the connection was accepted
+	silent   time.Duration // see queue; 0 after the first request
 	idle     time.Time     // the deadline that awaitRequest has set; zero if await has set another deadline since
 }
 
@@ -51,16 +54,21 @@ const (
 )
 
 // awaitedSince states what the client must send next, and the beginning of the wait in Unix nanoseconds.
-type awaitedSince struct{ what, since int64 }
+type awaitedSince struct {
+	what, since int64
+	first       bool // the client has sent nothing yet, and connects without TLS
+}
 
 // patience is the time for which a client may keep the gateway waiting. After that time, the gateway may close the
 // client's connection to make room for another connection.
 func (a awaitedSince) patience() time.Duration {
-	switch a.what {
-	case awaitsBody:
+	switch {
+	case a.what == awaitsBody:
 		return minBodyWait
-	case awaitsHead:
+	case a.what == awaitsHead:
 		return minHeadWait
+	case a.first:
+		return minFirstWait
 	}
 	return minWait
 }
@@ -69,11 +77,19 @@ func (a awaitedSince) patience() time.Duration {
 func (d *readDeadline) awaited() awaitedSince {
 	w := d.waiting.Load()
 	what := w & awaitsMask
-	if d.phase.Load() == busy && what != awaitsBody {
+	phase := d.phase.Load()
+	if phase == busy && what != awaitsBody {
 		return awaitedSince{} // the request has arrived
 	}
-	return awaitedSince{what, w &^ awaitsMask}
+	_, plain := d.conn.(*socket.Conn)
+	return awaitedSince{what, w &^ awaitsMask, phase == fresh && plain}
 }
+
+// queue is called before the first wait of a connection that was in the listener's queue, for the time silent since its
+// client's last bytes, or since it was made. This time counts for the wait. If the client has sent something (unread),
+// it counts only when an incomplete head has been read: otherwise the connection might be closed while a complete
+// request is read.
+func (d *readDeadline) queue(silent time.Duration, unread bool) { d.silent, d.unread = silent, unread }
 
 func (d *readDeadline) setAwaited(what int64, since time.Time) {
 	d.waiting.Store(since.UnixNano()&^awaitsMask | what)
@@ -92,7 +108,11 @@ func (d *readDeadline) gotBody() { d.waiting.Store(awaitsNothing) }
 // awaitRequest sets the deadline for the next request's head. It returns false if the gateway drains. In that case
 // the caller must not serve another request.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
-	d.setAwaited(awaitsRequest, now.Add(-d.silent))
+	since := now
+	if !d.unread {
+		since = now.Add(-d.silent)
+	}
+	d.setAwaited(awaitsRequest, since)
 	d.partial = false
 	if until := now.Add(idleTimeout); until.Sub(d.idle) > idleSlack {
 		d.idle = until
@@ -106,7 +126,11 @@ func (d *readDeadline) awaitRequest(now time.Time) bool {
 func (d *readDeadline) awaitRest(until time.Time) {
 	if !d.partial {
 		d.partial = true
-		d.waiting.Store(d.waiting.Load()&^awaitsMask | awaitsHead)
+		since := d.waiting.Load()
+		if d.unread {
+			since -= int64(d.silent)
+		}
+		d.waiting.Store(since&^awaitsMask | awaitsHead)
 		d.await(until)
 	}
 }
@@ -133,7 +157,7 @@ func (d *readDeadline) enter(phase int32) {
 		d.places.enter(phase != idle)
 	}
 	d.phase.Store(phase)
-	d.silent = 0
+	d.silent, d.unread = 0, false
 }
 
 // drain makes the pending read return if no request is in flight. The gateway sets the field draining before it calls

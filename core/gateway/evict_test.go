@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -115,6 +116,30 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 	require.False(t, r.Evict())
 	require.Equal(t, []*connection{sent}, r.places.all())
 	r.places.remove(sent)
+}
+
+// A client that has sent nothing gets a 503 when its place is needed, because it may be about to send its first request.
+func TestAnEvictedClientThatHasSentNothing(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	silent, idle := r.dial(), r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	a, _ := idle.answer("GET")
+	require.Equal(t, 200, a.StatusCode)
+	r.eventually("both are waited for", func() bool { return r.Connections() == 2 })
+	for range 2 {
+		ahead.Add(int64(minWait))
+		r.eventually("one is closed", r.Evict)
+	}
+	a, body := silent.answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	require.Equal(t, "1", a.Header.Get("Retry-After"))
+	require.True(t, json.Valid([]byte(body)), body)
+	rest, err := io.ReadAll(idle.r)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+	r.free()
 }
 
 // Simultaneous calls of evict count each connection once.

@@ -140,9 +140,10 @@ func (p *places) all() []*connection {
 // The minimum times for which the gateway waits for a client. After that time, it may close the connection to make
 // room for another one.
 const (
-	minWait     = 200 * time.Millisecond // for the beginning of a request
-	minHeadWait = 50 * time.Millisecond  // for the rest of a request's head
-	minBodyWait = time.Second            // for the next bytes of a request's body
+	minFirstWait = 50 * time.Millisecond  // for the beginning of the first request, without TLS
+	minWait      = 200 * time.Millisecond // for the beginning of any other request, or for the TLS handshake
+	minHeadWait  = 50 * time.Millisecond  // for the rest of a request's head
+	minBodyWait  = time.Second            // for the next bytes of a request's body
 )
 
 // The times for which the results of a search are used. A search is expensive, because it visits
@@ -226,29 +227,6 @@ func (p *places) forget(s *search, until time.Time) {
 	if s.until.Equal(until) {
 		s.list = nil
 	}
-}
-
-// soonFree reports whether at least a quarter of the connections will soon be closed or may soon be evicted. It counts
-// a connection if the gateway has waited for its request for less than minWait, or for bytes of its body for less than
-// minHeadWait. It also counts a connection with a request in flight, if the wait for this request began less than
-// maxWaited ago, and no body of the request has been read.
-func (p *places) soonFree(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for _, c := range p.conns {
-		soon := minWait
-		switch {
-		case c.read.awaited().what == awaitsBody:
-			soon = minHeadWait
-		case c.read.phase.Load() == busy:
-			soon = maxWaited
-		}
-		if now.UnixNano()-c.read.waiting.Load()&^awaitsMask < int64(soon) {
-			n++
-		}
-	}
-	return n > 0 && 4*n >= len(p.conns)
 }
 
 // clientOf returns the key by which connections of one client are counted. This is an IPv4 address, or the first 64

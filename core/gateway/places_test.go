@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // newPlaces returns places, and a function that adds a connection on which the client must send something and
@@ -125,22 +128,49 @@ func TestTheListOfPlaces(t *testing.T) {
 	})
 }
 
-// The time for which a client has sent nothing before it was accepted counts as waiting, until its first
-// request.
+// The time for which a client has sent nothing before it was accepted counts as waiting, until its first request. If it
+// has sent a part of a head, the time since then counts when this part has been read.
 func TestTimeInTheQueueCounts(t *testing.T) {
-	now := time.Now()
-	var draining atomic.Bool
-	d := &readDeadline{conn: &deadlines{}, draining: &draining, silent: time.Second}
-	since := func() time.Duration { return now.Sub(time.Unix(0, d.awaited().since)).Round(time.Microsecond) }
-	d.awaitRequest(now)
-	require.Equal(t, time.Second, since())
-	d.awaitRest(now.Add(time.Minute))
-	require.Equal(t, awaitsHead, d.awaited().what)
-	require.Equal(t, time.Second, since())
-	d.enter(busy)
-	d.enter(idle)
-	d.awaitRequest(now)
-	require.Zero(t, since())
+	for _, sent := range []bool{false, true} {
+		now := time.Now()
+		var draining atomic.Bool
+		d := &readDeadline{conn: &deadlines{}, draining: &draining}
+		since := func() time.Duration { return now.Sub(time.Unix(0, d.awaited().since)).Round(time.Microsecond) }
+		d.queue(time.Second, sent)
+		d.awaitRequest(now)
+		if sent {
+			require.Zero(t, since(), "the head may be complete")
+		} else {
+			require.Equal(t, time.Second, since())
+		}
+		d.awaitRest(now.Add(time.Minute))
+		require.Equal(t, awaitsHead, d.awaited().what)
+		require.Equal(t, time.Second, since())
+		d.enter(busy)
+		d.enter(idle)
+		d.awaitRequest(now)
+		require.Zero(t, since())
+		d.awaitRest(now.Add(time.Minute))
+		require.Zero(t, since())
+	}
+}
+
+// A client without TLS may be silent for a shorter time before its first request than before a later one.
+func TestPatience(t *testing.T) {
+	client, other := net.Pipe()
+	defer client.Close()
+	defer other.Close()
+	for conn, want := range map[net.Conn]time.Duration{
+		client: minWait, tls.Server(socket.Wrap(client), nil): minWait, new(socket.Conn): minFirstWait,
+	} {
+		d := &readDeadline{conn: conn}
+		d.setAwaited(awaitsRequest, time.Now())
+		require.Equal(t, want, d.awaited().patience(), "%T", conn)
+		d.phase.Store(idle)
+		require.Equal(t, minWait, d.awaited().patience(), "%T", conn)
+		d.setAwaited(awaitsHead, time.Now())
+		require.Equal(t, minHeadWait, d.awaited().patience(), "%T", conn)
+	}
 }
 
 func TestClientOf(t *testing.T) {
@@ -153,27 +183,4 @@ func TestClientOf(t *testing.T) {
 		require.Equal(t, want, clientOf(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))).String())
 	}
 	require.False(t, clientOf(&net.UnixAddr{}).IsValid())
-}
-
-// Places are free soon if a quarter of the clients have just connected or have a young request.
-func TestSoonFree(t *testing.T) {
-	now := time.Now()
-	p, add := newPlaces(now)
-	require.False(t, p.soonFree(now), "without clients")
-	for range 3 {
-		add("10.0.0.1", awaitsRequest, minWait)
-		add("10.0.0.1", awaitsBody, time.Hour)
-	}
-	add("10.0.0.1", awaitsRequest, minWait-time.Millisecond)
-	require.False(t, p.soonFree(now), "one of seven")
-	c := add("10.0.0.1", awaitsRequest, maxWaited-time.Millisecond)
-	require.False(t, p.soonFree(now), "the client has been silent for longer than minWait")
-	c.read.enter(busy)
-	require.True(t, p.soonFree(now), "two of eight")
-	require.False(t, p.soonFree(now.Add(time.Millisecond)))
-	for range 4 {
-		add("10.0.0.1", awaitsBody, minHeadWait-time.Millisecond)
-	}
-	require.True(t, p.soonFree(now))
-	require.False(t, p.soonFree(now.Add(time.Millisecond)), "the bodies do not arrive")
 }
