@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // Limits on reading from a connection that is being closed.
@@ -88,7 +90,8 @@ func (l *listener) Accept() (net.Conn, error) {
 // admit returns a new connection as a *conn. If a limit is reached, admit first closes a connection that waits for a
 // request. If no connection waits, admit refuses the new connection and returns nil.
 func (l *listener) admit(raw net.Conn) net.Conn {
-	c := &conn{Conn: raw, listener: l, since: l.now(), client: host(raw.RemoteAddr())}
+	tcp, _ := socket.Wrap(raw).(*socket.Conn)
+	c := &conn{Conn: raw, tcp: tcp, listener: l, since: l.now(), client: host(raw.RemoteAddr())}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -115,7 +118,7 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 	if config := l.tls(); config != nil {
 		c.Conn = tls.Server(raw, config)
 	}
-	c.requests = newStrictReader(c.Conn, l.now)
+	c.requests = newStrictReader(watchedConn{c.Conn, c}, l.now)
 	l.conns[c] = struct{}{}
 	return c
 }
@@ -140,20 +143,25 @@ func (l *listener) count(client string) (n int) {
 }
 
 // closeOldest closes one of the connections from a client's address: the one that has waited longest for a request. If
-// the parameter client is "", closeOldest chooses among all connections. It returns false if no connection waits. The
-// caller holds mu.
+// the parameter client is "", closeOldest chooses among all connections. It returns false if no connection waits. If
+// the client of the chosen connection has sent nothing yet, it gets a 503, because it may be about to send its first
+// request. The caller holds mu.
 func (l *listener) closeOldest(client string) bool {
 	var oldest *conn
 	for c := range l.conns {
-		if c.busy == 0 && (client == "" || c.client == client) && (oldest == nil || c.since.Before(oldest.since)) {
+		if c.waits() && (client == "" || c.client == client) && (oldest == nil || c.since.Before(oldest.since)) {
 			oldest = c
 		}
 	}
-	if oldest == nil {
+	switch {
+	case oldest == nil:
 		return false
+	case oldest.begun.Load():
+		below(oldest.Conn).Close()
+	default:
+		l.refuse(below(oldest.Conn))
 	}
 	l.remove(oldest)
-	below(oldest.Conn).Close()
 	return true
 }
 
@@ -180,11 +188,35 @@ func host(a net.Addr) string {
 // reset it, and the client might not get the response.
 type conn struct {
 	net.Conn
+	tcp      *socket.Conn // shows whether there are bytes to read; nil if the connection is not TCP
 	requests *strictReader
 	listener *listener
-	client   string    // the client's address without its port
-	busy     int       // calls of hold without a release; guarded by listener.mu
-	since    time.Time // start of the wait for a request; guarded by listener.mu
+	client   string      // the client's address without its port
+	begun    atomic.Bool // bytes of the client have been read
+	arrived  atomic.Bool // bytes have been read, and the next read has not begun
+	busy     int         // calls of hold without a release; guarded by listener.mu
+	since    time.Time   // start of the wait for a request; guarded by listener.mu
+}
+
+// waits reports whether the connection waits for bytes of the client. Otherwise it has a request in progress, or the
+// gateway is about to read one. The caller holds listener.mu.
+func (c *conn) waits() bool { return c.busy == 0 && !c.arrived.Load() && socket.Unread(c.tcp) == 0 }
+
+// watchedConn is the connection from which requests are read. It records whether bytes have arrived.
+type watchedConn struct {
+	net.Conn // the Conn of conn
+	conn     *conn
+}
+
+// Read implements net.Conn.
+func (w watchedConn) Read(p []byte) (int, error) {
+	w.conn.arrived.Store(false)
+	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.conn.begun.Store(true)
+		w.conn.arrived.Store(true)
+	}
+	return n, err
 }
 
 // The limits for a client that reads a response slowly. The client must read each piece of the response within
@@ -229,6 +261,7 @@ func (c *conn) release() {
 // has closed the other direction, or when lingerTime or lingerBytes is reached. Until its end, the connection counts
 // as waiting for a request.
 func (c *conn) Close() error {
+	c.arrived.Store(false)
 	half, ok := c.Conn.(interface{ CloseWrite() error }) // TCP or TLS
 	if !ok || half.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return c.end()

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // failingListener fails twice and then accepts.
@@ -99,6 +100,60 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	require.Len(t, l.conns, 4)
+}
+
+// A connection makes no room for another one while its request has arrived and has not been read. A client whose
+// connection makes room before it has sent anything gets a 503.
+func TestAnUnreadRequestMakesNoRoom(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer tcp.Close()
+	l := newListener(tcp, (*budget.Files)(nil), 1, slog.New(slog.DiscardHandler), time.Now)
+	connect := func(sends string) (client, accepted net.Conn) {
+		client, err := net.Dial("tcp", tcp.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { client.Close() })
+		client.SetDeadline(time.Now().Add(30 * time.Second))
+		_, err = io.WriteString(client, sends)
+		require.NoError(t, err)
+		accepted, err = tcp.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { accepted.Close() })
+		return client, accepted
+	}
+	refused := func(c net.Conn) {
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		require.Equal(t, 503, r.StatusCode)
+	}
+	silent, raw := connect("")
+	require.NotNil(t, l.admit(raw))
+	_, raw = connect("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	for socket.Unread(socket.Wrap(raw)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	first := l.admit(raw)
+	require.NotNil(t, first)
+	refused(silent)
+	next, raw := connect("")
+	require.Nil(t, l.admit(raw), "the request has not been read")
+	refused(next)
+	r := bufio.NewReader(first)
+	_, err = http.ReadRequest(r)
+	require.NoError(t, err)
+	_, raw = connect("")
+	require.Nil(t, l.admit(raw), "the request is in progress")
+	reads := make(chan error, 1)
+	go func() {
+		_, err := http.ReadRequest(r)
+		reads <- err
+	}()
+	for !first.(*conn).waits() {
+		time.Sleep(time.Millisecond)
+	}
+	_, raw = connect("")
+	require.NotNil(t, l.admit(raw), "the next request is waited for")
+	require.Error(t, <-reads)
 }
 
 // If every connection has a request in progress, a new client gets a 503 at once.

@@ -34,7 +34,7 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 // during a read.
 func Unread(c net.Conn) (n int) {
 	tcp, ok := c.(*Conn)
-	if !ok {
+	if !ok || tcp == nil {
 		return 0
 	}
 	tcp.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
