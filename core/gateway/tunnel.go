@@ -75,10 +75,13 @@ type tunnel struct {
 	farFirst, reset bool
 }
 
-// whole reports whether both directions are open. While it returns true, there is no limit on the time
-// without progress. It also returns false if the client has closed its connection. The gateway would not detect this
-// otherwise while the target accepts no bytes, because it then does not read from the client.
-func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) }
+// whole reports whether both directions are open. While it returns true, there is no limit on the time without
+// progress. It also returns false if the client or the target has closed its connection. The gateway would not detect
+// this otherwise: while one of them accepts no bytes, it does not read from the other one.
+func (t *tunnel) whole() bool {
+	return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) &&
+		!socket.PeerClosed(t.client.tunnel.Load().TCP())
+}
 
 // join copies bytes until both directions have ended, or one direction has failed. After one direction has ended, the
 // other direction ends after the time halfIdle without progress, because the gateway cannot distinguish a peer that

@@ -32,6 +32,28 @@ func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
 }
 
+// The client does not read, so the gateway does not read from the target. If the target ends the tunnel nevertheless, the
+// gateway detects this, and the tunnel ends after body_idle. Otherwise the tunnel stays open.
+func TestATunnelWhoseTargetLeftEnds(t *testing.T) {
+	const idle = 50 * time.Millisecond
+	leave, full := make(chan struct{}), make(chan struct{})
+	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
+		for err := error(nil); err == nil; { // until the gateway accepts no more bytes
+			c.SetWriteDeadline(time.Now().Add(10 * idle))
+			_, err = c.Write(make([]byte, 64<<10))
+		}
+		close(full)
+		<-leave
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}), func(o *options) { o.BodyIdle = idle })
+	r.connect()
+	<-full
+	require.Equal(t, 1, r.Connections())
+	close(leave)
+	r.free()
+}
+
 // The bytes that a target has sent before it stops reading reach a client that continues to send. An example
 // is the response to an upload that is too large.
 func TestAResponseOfATargetThatStopsReading(t *testing.T) {
