@@ -193,7 +193,7 @@ func (s *Server) evict(client netip.Addr) bool {
 	if c == nil {
 		return false
 	}
-	if c.read.awaited().first {
+	if c.read.phase.Load() == evicted {
 		// The client may be about to send its first request. Its buffer is empty, so this does not block.
 		io.WriteString(c.base, tooSlow)
 	}

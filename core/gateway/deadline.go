@@ -28,9 +28,10 @@ type readDeadline struct {
 
 // The phases of a connection.
 const (
-	fresh int32 = iota // no request has been read yet
-	busy               // a request is in flight
-	idle               // the connection waits for the next request, or until the client closes the connection
+	fresh   int32 = iota // no request has been read yet
+	busy                 // a request is in flight
+	idle                 // the connection waits for the next request, or until the client closes the connection
+	evicted              // the connection was evicted in the phase fresh, before its client had sent anything
 )
 
 const (
@@ -82,7 +83,7 @@ func (d *readDeadline) awaited() awaitedSince {
 		return awaitedSince{} // the request has arrived
 	}
 	_, plain := d.conn.(*socket.Conn)
-	return awaitedSince{what, w &^ awaitsMask, phase == fresh && plain}
+	return awaitedSince{what, w &^ awaitsMask, what == awaitsRequest && phase == fresh && plain}
 }
 
 // queue is called before the first wait of a connection that was in the listener's queue, for the time silent since its
@@ -151,14 +152,25 @@ func (d *readDeadline) set(until time.Time) {
 }
 
 // enter changes the phase. It does not check for a drain: if the gateway drains, the next call of the method set makes
-// the read of an idle connection return.
-func (d *readDeadline) enter(phase int32) {
-	if before := d.phase.Load(); d.places != nil && (before == idle) != (phase == idle) {
+// the read of an idle connection return. It returns false if the connection was evicted. The client then has a 503
+// already, and its request must not be sent.
+func (d *readDeadline) enter(phase int32) bool {
+	before := d.phase.Load()
+	switch {
+	case before == evicted || before == fresh && !d.phase.CompareAndSwap(fresh, phase):
+		return false
+	case before != fresh:
+		d.phase.Store(phase)
+	}
+	if d.places != nil && (before == idle) != (phase == idle) {
 		d.places.enter(phase != idle)
 	}
-	d.phase.Store(phase)
 	d.silent, d.unread = 0, false
+	return true
 }
+
+// evict changes the phase from fresh to evicted. It returns false if the phase is not fresh.
+func (d *readDeadline) evict() bool { return d.phase.CompareAndSwap(fresh, evicted) }
 
 // drain makes the pending read return if no request is in flight. The gateway sets the field draining before it calls
 // this method.

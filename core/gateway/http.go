@@ -79,7 +79,9 @@ func (f *httpFront) next() bool {
 		f.unreadable(err)
 		return false
 	}
-	f.conn.read.enter(busy)
+	if !f.conn.read.enter(busy) {
+		return false
+	}
 	keep := f.handle(f.entry)
 	f.logRequest()
 	f.release()

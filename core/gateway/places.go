@@ -187,7 +187,8 @@ func (p *places) takeFrom(s *search) *connection {
 	for n := len(s.list) - 1; n >= 0; n-- {
 		w := s.list[n]
 		s.list = s.list[:n]
-		if w.conn.place > 0 && w.conn.read.awaited() == w.awaitedSince && !w.conn.unread() {
+		if w.conn.place > 0 && w.conn.read.awaited() == w.awaitedSince && !w.conn.unread() &&
+			(!w.first || w.conn.read.evict()) {
 			p.drop(w.conn)
 			return w.conn
 		}

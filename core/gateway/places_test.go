@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,6 +153,23 @@ func TestTimeInTheQueueCounts(t *testing.T) {
 		require.Zero(t, since())
 		d.awaitRest(now.Add(time.Minute))
 		require.Zero(t, since())
+	}
+}
+
+// A connection is either evicted before its first request, or its request is served.
+func TestAnEvictionOrARequest(t *testing.T) {
+	for range 1000 {
+		p := &places{}
+		p.init()
+		d := &readDeadline{places: p}
+		var wg sync.WaitGroup
+		var evicted, served bool
+		wg.Go(func() { evicted = d.evict() })
+		wg.Go(func() { served = d.enter(busy) })
+		wg.Wait()
+		require.NotEqual(t, evicted, served)
+		require.Equal(t, served, d.enter(idle))
+		require.False(t, d.evict())
 	}
 }
 

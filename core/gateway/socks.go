@@ -74,7 +74,9 @@ func (f *socksFront) serve() {
 		f.conn.linger(false)
 		return
 	}
-	f.conn.read.enter(busy)
+	if !f.conn.read.enter(busy) {
+		return
+	}
 	if f.set.intercept != nil && f.intercept(&to) {
 		return
 	}
