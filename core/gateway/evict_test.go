@@ -118,7 +118,8 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 	r.places.remove(sent)
 }
 
-// A client that has sent nothing gets a 503 when its place is needed, because it may be about to send its first request.
+// A client that has sent nothing gets a 503 when its place is needed, because it may be about to send its first
+// request.
 func TestAnEvictedClientThatHasSentNothing(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {

@@ -32,8 +32,8 @@ func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
 }
 
-// The client does not read, so the gateway does not read from the target. If the target ends the tunnel nevertheless, the
-// gateway detects this, and the tunnel ends after body_idle. Otherwise the tunnel stays open.
+// The client does not read, so the gateway does not read from the target. If the target ends the tunnel nevertheless,
+// the gateway detects this, and the tunnel ends after body_idle. Otherwise the tunnel stays open.
 func TestATunnelWhoseTargetLeftEnds(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	leave, full := make(chan struct{}), make(chan struct{})
