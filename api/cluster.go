@@ -13,6 +13,8 @@ import (
 // Cluster is the cluster to which this gateway belongs.
 type Cluster interface {
 	Status() cluster.Status
+	// Reports returns what the live nodes have seen lately.
+	Reports() cluster.Reports
 	// Alone reports whether the store cannot be reached. The result problem is the reason.
 	Alone() (alone bool, problem string)
 	// ResetProxy resets the breaker of a proxy on the other nodes.
@@ -25,7 +27,11 @@ type clusterHandler struct {
 	store   string  // URL without credentials
 }
 
-func (h *clusterHandler) routes(r fiber.Router) { r.Get("/cluster", h.show) }
+func (h *clusterHandler) routes(r fiber.Router) {
+	r.Get("/cluster", h.show)
+	r.Get("/cluster/breakers", h.breakers)
+	r.Get("/cluster/targets", h.targets)
+}
 
 // clusterView is the JSON of the cluster.
 type clusterView struct {

@@ -11,15 +11,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/sdk/client"
 )
 
 type fakeCluster struct {
+	reports cluster.Reports
 	status  cluster.Status
 	problem string
 	resets  []string
 }
 
 func (f *fakeCluster) Status() cluster.Status          { return f.status }
+func (f *fakeCluster) Reports() cluster.Reports        { return f.reports }
 func (f *fakeCluster) Alone() (bool, string)           { return f.problem != "", f.problem }
 func (f *fakeCluster) ResetProxy(u *upstream.Upstream) { f.resets = append(f.resets, u.ID()) }
 
@@ -99,4 +102,77 @@ func TestClusterEndpoint(t *testing.T) {
 	status("alone", "; the cluster's store cannot be reached, so this gateway is alone")
 	r.check(t, call("POST", "/circuit-breakers/F1/reset", "", 200))
 	require.Equal(t, []string{"F1"}, f.resets)
+}
+
+// The lists of the cluster have the rows of all nodes.
+func TestClusterLists(t *testing.T) {
+	empty := `{"breakers":[],"missing_nodes":[],"total":0,"next_cursor":null}`
+	newRig(t, nil).check(t, get("/cluster/breakers", 200, empty),
+		get("/cluster/targets", 200, strings.Replace(empty, "breakers", "targets", 1)))
+	f := &fakeCluster{
+		status: cluster.Status{Breakers: []cluster.BreakerStatus{{Proxy: "F2@0000abcd", Why: "fails"},
+			{Proxy: "F9@0000abcd", Why: "fails for 2 nodes"}}},
+		reports: cluster.Reports{Missing: []string{"c"}, Nodes: []cluster.NodeReport{
+			{Node: "a", Report: cluster.Report{
+				Breakers: []cluster.BreakerReport{{Proxy: "F1", State: "open", Failures: 5, Due: noon},
+					{Proxy: "F2", State: "half_open"}},
+				Targets: []cluster.TargetReport{{Target: "a.test:80", Attempts: 10, Failures: 9, LastFailure: noon},
+					{Target: "b.test:80", Attempts: 4, Failures: 1, Proxies: 1, LastFailure: noon}},
+			}},
+			{Node: "b", Report: cluster.Report{
+				Breakers: []cluster.BreakerReport{{Proxy: "F1", State: "half_open", Failures: 7},
+					{Proxy: "F3", State: "half_open", Failures: 1}},
+				Targets: []cluster.TargetReport{{Target: "b.test:80", Attempts: 4, Failures: 3, Proxies: 2,
+					Suspect: true, LastFailure: noon.Add(time.Second)}},
+			}},
+		}},
+	}
+	r := newRig(t, func(_ *rig, c *Config) { c.Cluster = f })
+	row := func(id, state, cluster, why, nodes string) string {
+		return `{"proxy_id":"` + id + `","state":"` + state + `","cluster":` + cluster + `,"why":"` + why +
+			`","nodes":[` + nodes + `]}`
+	}
+	f1 := row("F1", "open", "false", "", `{"node":"a","state":"open","failure_count":5,`+
+		`"next_test_time":"2026-11-28T12:00:00Z"},`+
+		`{"node":"b","state":"half_open","failure_count":7,"next_test_time":null}`)
+	f2 := row("F2", "open", "true", "fails", `{"node":"a","state":"half_open","failure_count":0,"next_test_time":null}`)
+	f3 := row("F3", "half_open", "false", "",
+		`{"node":"b","state":"half_open","failure_count":1,"next_test_time":null}`)
+	f9 := row("F9", "open", "true", "fails for 2 nodes", "")
+	breakers := func(list, total, next string) string {
+		return `{"breakers":[` + list + `],"missing_nodes":["c"],"total":` + total + `,"next_cursor":` + next + `}`
+	}
+	r.check(t,
+		get("/cluster/breakers", 200, breakers(f1+","+f2+","+f3+","+f9, "4", "null")),
+		get("/cluster/breakers?q=FAILS+for", 200, breakers(f9, "1", "null")),
+		get("/cluster/breakers?sort=-proxy_id&limit=1", 200, breakers(f9, "4", `"1"`)),
+		get("/cluster/breakers?limit=2&cursor=2", 200, breakers(f3+","+f9, "4", "null")),
+		call("GET", "/cluster/breakers?sort=nope", "", 400),
+	)
+	b := `{"target":"b.test:80","attempts":8,"failures":4,"failure_rate":0.5,"proxies_failing":2,"suspect":true,` +
+		`"last_failure":"2026-11-28T12:00:01Z","nodes":[` +
+		`{"node":"a","attempts":4,"failures":1,"proxies_failing":1,"suspect":false,` +
+		`"last_failure":"2026-11-28T12:00:00Z"},` +
+		`{"node":"b","attempts":4,"failures":3,"proxies_failing":2,"suspect":true,` +
+		`"last_failure":"2026-11-28T12:00:01Z"}]}`
+	a := `{"target":"a.test:80","attempts":10,"failures":9,"failure_rate":0.9,"proxies_failing":0,"suspect":false,` +
+		`"last_failure":"2026-11-28T12:00:00Z","nodes":[` +
+		`{"node":"a","attempts":10,"failures":9,"proxies_failing":0,"suspect":false,` +
+		`"last_failure":"2026-11-28T12:00:00Z"}]}`
+	targets := func(list, total, next string) string {
+		return strings.Replace(breakers(list, total, next), "breakers", "targets", 1)
+	}
+	r.check(t,
+		get("/cluster/targets", 200, targets(b+","+a, "2", "null")),
+		get("/cluster/targets?sort=-failure_rate&limit=1", 200, targets(a, "2", `"1"`)),
+		get("/cluster/targets?q=B.t", 200, targets(b, "1", "null")),
+	)
+	var raw string
+	c := r.clientOf(t, &raw)
+	byProxy, err := c.ClusterBreakers(t.Context(), client.List{})
+	require.NoError(t, err)
+	requireSameFields(t, raw, byProxy, "ClusterBreakers")
+	byTarget, err := c.ClusterTargets(t.Context(), client.List{})
+	require.NoError(t, err)
+	requireSameFields(t, raw, byTarget, "ClusterTargets")
 }

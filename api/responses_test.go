@@ -256,6 +256,8 @@ func (g *golden) record(t *testing.T) {
 		get("/api/v1/circuit-breakers" + query)
 	}
 	get("/api/v1/cluster")
+	get("/api/v1/cluster/breakers?limit=1")
+	get("/api/v1/cluster/targets?sort=-failures")
 	get("/api/v1/circuit-breakers/metrics?limit=1&sort=-timestamp")
 	for _, query := range []string{"?by=vendor", "?by=state&region=EU", "?by=name", ""} {
 		get("/api/v1/proxy-groups" + query)

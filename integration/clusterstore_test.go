@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
@@ -96,11 +97,17 @@ func TestTheDashboardOfACluster(t *testing.T) {
 	api := dashboardOf(c.nodes[0].api, c.nodes[0].api) // without a key, the API accepts only its own address
 	mux := http.NewServeMux()
 	mux.Handle("/", api)
+	mux.HandleFunc("/fail", func(http.ResponseWriter, *http.Request) {
+		c.fakes[0].Do(lab.Challenge())
+		for range 3 {
+			c.nodes[0].request("GET", "http://bad.test/", "")
+		}
+	})
 	mux.HandleFunc("/kill", func(http.ResponseWriter, *http.Request) { c.nodes[1].kill() })
 	mux.HandleFunc("/stopstore", func(http.ResponseWriter, *http.Request) { c.store.kill() })
 	r := visit(t, mux, clusterVisitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
-	require.Len(t, r.Done, 6)
+	require.Len(t, r.Done, 7)
 }
 
 // TestS160Failover: the store is the primary of a Sentinel. It is killed under load. The gateways go on with its

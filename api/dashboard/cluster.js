@@ -7,8 +7,8 @@ const pills = { live: "closed", isolated: "half_open", gone: "open" }; // the co
 
 poll(
   2000,
-  () => ["cluster"],
-  c => {
+  () => ["cluster", "cluster/breakers?limit=10", "cluster/targets?limit=10"],
+  (c, breakers, targets) => {
     section.hidden = !c.enabled;
     if (!c.enabled) return 60000;
     const nodes = c.nodes || [];
@@ -28,8 +28,34 @@ poll(
         right(n.self ? "" : span(Math.max(0, n.seen)) + " ago"),
       ],
     );
+    const failing = [...breakers.breakers.map(breakerRow), ...targets.targets.map(targetRow)];
+    $("clusterrows").closest(".scroll").hidden = failing.length === 0;
+    rows(
+      $("clusterrows"),
+      failing,
+      r => r.key,
+      r => r.cells,
+    );
   },
 );
+
+// breakerRow is the row of a breaker that is not closed on all nodes.
+function breakerRow(b) {
+  const nodes = b.nodes.map(n => n.node + (n.state === b.state ? "" : " (" + n.state.replace("_", " ") + ")")).join(", ");
+  const where = b.cluster ? "open for the cluster" + (nodes ? ": " + nodes : "") : nodes;
+  return {
+    key: "proxy " + b.proxy_id,
+    cells: [b.proxy_id, [pill(b.state, b.state.replace("_", " "), b.why), b.state], where],
+  };
+}
+
+// targetRow is the row of a target with recent failures.
+function targetRow(t) {
+  const state = t.suspect ? "suspect" : "fails";
+  const where = t.nodes.map(n => n.node + " (" + number.format(n.failures) + " of " + number.format(n.attempts) + ")");
+  const shown = [pill(t.suspect ? "open" : "half_open", state), state];
+  return { key: "target " + t.target, cells: [t.target, shown, where.join(", ")] };
+}
 
 const titles = {
   isolated: "It fails at proxies that serve the other nodes",

@@ -42,7 +42,8 @@ type clusterNode struct {
 	changes     *changes.Changes
 	engine      atomic.Pointer[engine.Engine] // nil until attach
 	uploads     *sharedUploads                // nil until attach
-	shareLimits bool                          // cluster.limits is config.LimitsShared
+	reports     reports
+	shareLimits bool // cluster.limits is config.LimitsShared
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -140,6 +141,7 @@ func (cn *clusterNode) attach(
 		defer close(cn.done)
 		var wg sync.WaitGroup
 		wg.Go(func() { cn.uploads.run(ctx) })
+		wg.Go(func() { cn.writeReports(ctx) })
 		cn.node.Run(ctx)
 		wg.Wait()
 	}()

@@ -32,6 +32,7 @@ type Status struct {
 
 // NodeStatus is a node in a Status.
 type NodeStatus struct {
+	ID                     string
 	Node, Version, Address string
 	Self, Live, Isolated   bool
 	Started                time.Time
@@ -98,7 +99,7 @@ func (n *Node) Status() Status {
 	for _, p := range n.sortedNodes() {
 		age := at.Sub(p.seen)
 		s.Nodes = append(s.Nodes, NodeStatus{
-			Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
+			ID: p.id, Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
 			Live: !p.Left && age <= n.liveTime(), Isolated: p.isolated, Started: p.Started, Seen: age, Load: p.Load,
 			Alone: p.Alone,
 		})

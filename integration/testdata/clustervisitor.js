@@ -20,6 +20,11 @@ try {
   await until("shows the requests of the other one", () => cells("node1")[4] === "9" && cells("node1")[5] === "100 %");
   await until("shows its proxies", () => cells("node1")[6] === "3 of 3");
   await until("sums the requests", () => text().includes("9 requests, 100 % successful") && text().includes("2 of 2 nodes live"));
+  await fetch("fail");
+  await until("shows which node a target fails on", () => {
+    const row = [...document.querySelectorAll("#clusterrows tr")].find(tr => tr.cells[0].textContent === "bad.test:80");
+    return row && row.cells[2].textContent.startsWith("node0 (");
+  });
   await fetch("kill");
   await until("shows that it is gone", () => cells("node1")[1] === "gone" && text().includes("1 of 2 nodes live"));
   await fetch("stopstore");

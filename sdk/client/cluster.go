@@ -111,3 +111,66 @@ type LatestRequests struct {
 func (c *Client) Cluster(ctx context.Context) (v *Cluster, err error) {
 	return v, c.Do(ctx, "GET", "/cluster", nil, nil, &v)
 }
+
+// ClusterBreakerRow is a breaker that is not closed on some node, or open for the cluster.
+type ClusterBreakerRow struct {
+	ProxyID string        `json:"proxy_id"`
+	State   string        `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
+	Cluster bool          `json:"cluster"` // it is open for the cluster
+	Why     string        `json:"why"`     // why it is open for the cluster
+	Nodes   []NodeBreaker `json:"nodes"`   // on which it is not closed
+}
+
+// NodeBreaker is a breaker on one node.
+type NodeBreaker struct {
+	Node         string     `json:"node"`
+	State        string     `json:"state"` // open or half_open
+	FailureCount int        `json:"failure_count"`
+	NextTestTime *time.Time `json:"next_test_time"` // nil unless the breaker is open
+}
+
+// ClusterTargetRow is a target with a recent failure on some node.
+type ClusterTargetRow struct {
+	Target         string       `json:"target"`
+	Attempts       int          `json:"attempts"` // of all nodes that list it
+	Failures       int          `json:"failures"`
+	FailureRate    float64      `json:"failure_rate"`
+	ProxiesFailing int          `json:"proxies_failing"` // the most of a node
+	Suspect        bool         `json:"suspect"`         // on some node
+	LastFailure    time.Time    `json:"last_failure"`
+	Nodes          []NodeTarget `json:"nodes"`
+}
+
+// NodeTarget is a target on one node.
+type NodeTarget struct {
+	Node           string    `json:"node"`
+	Attempts       int       `json:"attempts"`
+	Failures       int       `json:"failures"`
+	ProxiesFailing int       `json:"proxies_failing"`
+	Suspect        bool      `json:"suspect"`
+	LastFailure    time.Time `json:"last_failure"`
+}
+
+// ClusterBreakerPage is one page of the breakers of all nodes.
+type ClusterBreakerPage struct {
+	Breakers     []ClusterBreakerRow `json:"breakers"`
+	MissingNodes []string            `json:"missing_nodes"` // live nodes whose rows cannot be read now
+	Page
+}
+
+// ClusterTargetPage is one page of the targets of all nodes.
+type ClusterTargetPage struct {
+	Targets      []ClusterTargetRow `json:"targets"`
+	MissingNodes []string           `json:"missing_nodes"` // live nodes whose rows cannot be read now
+	Page
+}
+
+// ClusterBreakers lists the breakers that are not closed on some node. Of l it takes the text, the order and the page.
+func (c *Client) ClusterBreakers(ctx context.Context, l List) (p *ClusterBreakerPage, err error) {
+	return p, c.Do(ctx, "GET", "/cluster/breakers", l.Query(), nil, &p)
+}
+
+// ClusterTargets lists the targets with recent failures on some node. Of l it takes the text, the order and the page.
+func (c *Client) ClusterTargets(ctx context.Context, l List) (p *ClusterTargetPage, err error) {
+	return p, c.Do(ctx, "GET", "/cluster/targets", l.Query(), nil, &p)
+}

@@ -1,0 +1,179 @@
+package api
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+)
+
+// The lists of the cluster have a row for each proxy or target. Each row names the nodes that it is from.
+
+// clusterBreakerRow is the JSON of a breaker that is not closed on some node, or open for the cluster.
+type clusterBreakerRow struct {
+	ProxyID string            `json:"proxy_id"`
+	State   string            `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
+	Cluster bool              `json:"cluster"` // it is open for the cluster
+	Why     string            `json:"why"`     // why it is open for the cluster
+	Nodes   []nodeBreakerView `json:"nodes"`   // on which it is not closed
+}
+
+// nodeBreakerView is the JSON of a breaker on one node.
+type nodeBreakerView struct {
+	Node     string     `json:"node"`
+	State    string     `json:"state"` // open or half_open
+	Failures int        `json:"failure_count"`
+	NextTest *time.Time `json:"next_test_time"` // null unless the breaker is open
+}
+
+// clusterTargetRow is the JSON of a target with a recent failure on some node.
+type clusterTargetRow struct {
+	Target         string           `json:"target"`
+	Attempts       int              `json:"attempts"` // of all nodes
+	Failures       int              `json:"failures"` // of all nodes
+	FailureRate    float64          `json:"failure_rate"`
+	ProxiesFailing int              `json:"proxies_failing"` // the most of a node
+	Suspect        bool             `json:"suspect"`         // on some node
+	LastFailure    time.Time        `json:"last_failure"`
+	Nodes          []nodeTargetView `json:"nodes"`
+}
+
+// nodeTargetView is the JSON of a target on one node.
+type nodeTargetView struct {
+	Node           string    `json:"node"`
+	Attempts       int       `json:"attempts"`
+	Failures       int       `json:"failures"`
+	ProxiesFailing int       `json:"proxies_failing"`
+	Suspect        bool      `json:"suspect"`
+	LastFailure    time.Time `json:"last_failure"`
+}
+
+var clusterBreakerOrders = []order[*clusterBreakerRow]{
+	byText("proxy_id", func(r *clusterBreakerRow) string { return r.ProxyID }),
+	byNumber("nodes", func(r *clusterBreakerRow) float64 { return float64(len(r.Nodes)) }),
+}
+
+var clusterTargetOrders = []order[*clusterTargetRow]{
+	byText("target", func(r *clusterTargetRow) string { return r.Target }),
+	byNumber("attempts", func(r *clusterTargetRow) float64 { return float64(r.Attempts) }),
+	byNumber("failures", func(r *clusterTargetRow) float64 { return float64(r.Failures) }),
+	byNumber("failure_rate", func(r *clusterTargetRow) float64 { return r.FailureRate }),
+	byNumber("nodes", func(r *clusterTargetRow) float64 { return float64(len(r.Nodes)) }),
+	byNumber("last_failure", func(r *clusterTargetRow) float64 { return float64(r.LastFailure.UnixNano()) }),
+}
+
+// reports returns the reports of the nodes; none without a cluster.
+func (h *clusterHandler) reports() cluster.Reports {
+	var r cluster.Reports
+	if h.cluster != nil {
+		r = h.cluster.Reports()
+	}
+	if r.Missing == nil {
+		r.Missing = []string{}
+	}
+	return r
+}
+
+// breakers responds with the breakers that are not closed: those of most nodes first, unless the query asks for another
+// order.
+func (h *clusterHandler) breakers(c *fiber.Ctx) error {
+	p, err := pageOf(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
+	if err != nil {
+		return err
+	}
+	reports := h.reports()
+	rows := map[string]*clusterBreakerRow{}
+	row := func(id string) *clusterBreakerRow {
+		if rows[id] == nil {
+			rows[id] = &clusterBreakerRow{ProxyID: id, State: core.HalfOpen.String(), Nodes: []nodeBreakerView{}}
+		}
+		return rows[id]
+	}
+	for _, n := range reports.Nodes {
+		for _, b := range n.Breakers {
+			r, view := row(b.Proxy), nodeBreakerView{Node: n.Node, State: b.State, Failures: b.Failures}
+			if b.State == core.Open.String() {
+				due := b.Due.UTC()
+				r.State, view.NextTest = b.State, &due
+			}
+			r.Nodes = append(r.Nodes, view)
+		}
+	}
+	if h.cluster != nil {
+		for _, b := range h.cluster.Status().Breakers {
+			r := row(idOfKey(b.Proxy))
+			r.Cluster, r.Why, r.State = true, b.Why, core.Open.String()
+		}
+	}
+	for _, r := range rows {
+		if contains(p.text, r.ProxyID, r.Why) {
+			p.list = append(p.list, r)
+		}
+	}
+	slices.SortFunc(p.list, func(a, b *clusterBreakerRow) int {
+		return cmp.Or(len(b.Nodes)-len(a.Nodes), strings.Compare(a.ProxyID, b.ProxyID))
+	})
+	p.given = true
+	list, rest := p.cut()
+	return send(c, struct {
+		Breakers []*clusterBreakerRow `json:"breakers"`
+		Missing  []string             `json:"missing_nodes"`
+		pageView
+	}{append([]*clusterBreakerRow{}, list...), reports.Missing, *rest})
+}
+
+// targets responds with the targets: suspect ones first, then by the number of failures, unless the query asks for
+// another order.
+func (h *clusterHandler) targets(c *fiber.Ctx) error {
+	p, err := pageOf(c, clusterTargetOrders, nil, maxPage, defaultTargets)
+	if err != nil {
+		return err
+	}
+	reports := h.reports()
+	rows := map[string]*clusterTargetRow{}
+	for _, n := range reports.Nodes {
+		for _, t := range n.Targets {
+			r := rows[t.Target]
+			if r == nil {
+				r = &clusterTargetRow{Target: t.Target}
+				rows[t.Target] = r
+			}
+			r.Attempts += t.Attempts
+			r.Failures += t.Failures
+			r.ProxiesFailing = max(r.ProxiesFailing, t.Proxies)
+			r.Suspect = r.Suspect || t.Suspect
+			if at := t.LastFailure.UTC(); at.After(r.LastFailure) {
+				r.LastFailure = at
+			}
+			r.FailureRate = float64(r.Failures) / float64(max(r.Attempts, 1))
+			r.Nodes = append(r.Nodes, nodeTargetView{n.Node, t.Attempts, t.Failures, t.Proxies, t.Suspect,
+				t.LastFailure.UTC()})
+		}
+	}
+	for _, r := range rows {
+		if contains(p.text, r.Target) {
+			p.list = append(p.list, r)
+		}
+	}
+	slices.SortFunc(p.list, func(a, b *clusterTargetRow) int {
+		if a.Suspect != b.Suspect {
+			if a.Suspect {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(b.Failures-a.Failures, strings.Compare(a.Target, b.Target))
+	})
+	p.given = true
+	list, rest := p.cut()
+	return send(c, struct {
+		Targets []*clusterTargetRow `json:"targets"`
+		Missing []string            `json:"missing_nodes"`
+		pageView
+	}{append([]*clusterTargetRow{}, list...), reports.Missing, *rest})
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+)
+
+// The times of reports.
+const (
+	reportEvery   = 2 * time.Second
+	reportFor     = time.Minute            // time for which the store keeps a report
+	renewReport   = 20 * time.Second       // time after which a report is written again although it has not changed
+	reportSpread  = 100 * time.Millisecond // for each node: so many nodes write less often
+	reportFresh   = time.Second            // time for which the reports that were read last are shown again
+	reportTimeout = 2 * time.Second        // longest time of reading all reports
+	maxReportSize = 1 << 20
+)
+
+// reportName is the beginning of the name of a report's blob. The ID of the node follows.
+const reportName = "report:"
+
+// reports are the reports that were read last.
+type reports struct {
+	mu   sync.Mutex // held while reports are read
+	at   time.Time
+	last cluster.Reports
+}
+
+// report returns what this node has seen lately.
+func (cn *clusterNode) report() (r cluster.Report) {
+	pool := cn.engine.Load().Pool()
+	for _, u := range pool.Snapshot().All {
+		if u.State() == core.Closed {
+			continue
+		}
+		b := u.Breaker().Snapshot()
+		if b.State == core.Closed {
+			continue
+		}
+		row := cluster.BreakerReport{Proxy: u.ID(), State: b.State.String(), Failures: b.FailureCount}
+		if b.State == core.Open {
+			row.Due = b.NextTest
+		}
+		if r.Breakers = append(r.Breakers, row); len(r.Breakers) == cluster.MaxReported {
+			break
+		}
+	}
+	targets := pool.Ledger().Targets()
+	slices.SortFunc(targets, func(a, b evidence.TargetView) int {
+		suspect := func(t *evidence.TargetView) int {
+			if t.Suspect {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(suspect(&a)-suspect(&b), cmp.Compare(b.Failures, a.Failures), strings.Compare(a.Name, b.Name))
+	})
+	for _, t := range targets[:min(len(targets), cluster.MaxReported)] {
+		r.Targets = append(r.Targets, cluster.TargetReport{Target: t.Name, Attempts: t.Attempts, Failures: t.Failures,
+			Proxies: t.Proxies, Suspect: t.Suspect, LastFailure: pool.At(t.LastFailure)})
+	}
+	return r
+}
+
+// writeReports writes the reports of this node to the store until ctx ends. A node that has seen nothing writes none.
+func (cn *clusterNode) writeReports(ctx context.Context) {
+	var last []byte // nil if the store has no report of this node
+	var at time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(reportEvery, time.Duration(cn.node.Live())*reportSpread)):
+		}
+		ahead, err := cn.node.Ahead()
+		if err != nil {
+			last = nil
+			continue
+		}
+		r := cn.report()
+		now := time.Now()
+		own, err := json.Marshal(r)
+		if err != nil || r.Empty() && last == nil || bytes.Equal(own, last) && now.Sub(at) < renewReport {
+			continue
+		}
+		shifted := r.Shifted(ahead)
+		if data, err := json.Marshal(&shifted); err == nil && cn.writeReport(ctx, data) == nil {
+			if last, at = own, now; r.Empty() {
+				last = nil
+			}
+		}
+	}
+}
+
+func (cn *clusterNode) writeReport(ctx context.Context, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	return cn.blobs.WriteBlob(ctx, reportName+cn.node.ID(), data, reportFor)
+}
+
+// Reports returns the reports of the live nodes, that of this node first.
+func (cn *clusterNode) Reports() cluster.Reports {
+	cn.reports.mu.Lock()
+	defer cn.reports.mu.Unlock()
+	own := cluster.NodeReport{Node: cn.node.Name(), Report: cn.report()}
+	if now := time.Now(); now.Sub(cn.reports.at) >= reportFresh {
+		cn.reports.last, cn.reports.at = cn.readReports(), now
+	}
+	out := cn.reports.last
+	out.Nodes = append([]cluster.NodeReport{own}, out.Nodes...)
+	return out
+}
+
+// readReports reads the reports of the other live nodes.
+func (cn *clusterNode) readReports() (out cluster.Reports) {
+	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
+	defer cancel()
+	ahead, alone := cn.node.Ahead()
+	for _, n := range cn.node.Status().Nodes {
+		if n.Self || !n.Live {
+			continue
+		}
+		var r cluster.Report
+		err := alone
+		if err == nil {
+			r, err = cn.readReport(ctx, n.ID)
+		}
+		if err != nil {
+			out.Missing = append(out.Missing, n.Node)
+			continue
+		}
+		out.Nodes = append(out.Nodes, cluster.NodeReport{Node: n.Node, Report: r.Shifted(-ahead)})
+	}
+	return out
+}
+
+func (cn *clusterNode) readReport(ctx context.Context, id string) (r cluster.Report, err error) {
+	data, err := cn.blobs.ReadBlob(ctx, reportName+id, maxReportSize)
+	if errors.Is(err, cluster.ErrNoBlob) { // it has seen nothing
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	return r, err
+}

@@ -1,0 +1,82 @@
+package cluster
+
+import (
+	"errors"
+	"time"
+)
+
+// Report lists what a node has seen lately, for the lists of the API over all nodes. A node writes it to the store as a
+// blob, and another one reads it when its API is asked.
+type Report struct {
+	Breakers []BreakerReport `json:"b,omitempty"` // that are not closed, at most MaxReported
+	Targets  []TargetReport  `json:"t,omitempty"` // with a recent failure, at most MaxReported
+}
+
+// MaxReported is the maximum length of the lists of a Report.
+const MaxReported = 500
+
+// BreakerReport is a breaker of a node.
+type BreakerReport struct {
+	Proxy    string    `json:"p"` // id of the proxy
+	State    string    `json:"s"` // open or half_open
+	Failures int       `json:"f"` // in the breaker's window
+	Due      time.Time `json:"d"` // end of the open time; zero for a half-open breaker
+}
+
+// TargetReport is a target of a node.
+type TargetReport struct {
+	Target      string    `json:"t"` // host:port
+	Attempts    int       `json:"a"`
+	Failures    int       `json:"f"`
+	Proxies     int       `json:"p"` // that have failed lately
+	Suspect     bool      `json:"s"`
+	LastFailure time.Time `json:"l"`
+}
+
+// Empty reports whether the report has nothing.
+func (r *Report) Empty() bool { return len(r.Breakers)+len(r.Targets) == 0 }
+
+// Shifted returns the report with all times shifted by d.
+func (r *Report) Shifted(d time.Duration) Report {
+	var out Report
+	for _, b := range r.Breakers {
+		if !b.Due.IsZero() {
+			b.Due = b.Due.Add(d)
+		}
+		out.Breakers = append(out.Breakers, b)
+	}
+	for _, t := range r.Targets {
+		t.LastFailure = t.LastFailure.Add(d)
+		out.Targets = append(out.Targets, t)
+	}
+	return out
+}
+
+// Reports are the reports of the live nodes.
+type Reports struct {
+	Nodes   []NodeReport
+	Missing []string // names of live nodes whose report could not be read
+}
+
+// NodeReport is the report of a node. Its times are by the clock of the node that has read it.
+type NodeReport struct {
+	Node string
+	Report
+}
+
+// ErrNotTogether reports that the node cannot reach the store, or has not reached it yet.
+var ErrNotTogether = errors.New("the cluster's store cannot be reached")
+
+// Ahead returns the time by which the store's clock is ahead of this node's. The error is ErrNotTogether.
+func (n *Node) Ahead() (time.Duration, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.alone {
+		return 0, ErrNotTogether
+	}
+	now := n.cfg.Now()
+	return n.storeTime(now).Sub(now), nil
+}
+
+// ID returns the node's ID.
+func (n *Node) ID() string { return n.cfg.ID }

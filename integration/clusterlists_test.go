@@ -1,0 +1,68 @@
+package integration
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// rowOf returns the row of a list of the cluster whose field has the value; nil for none.
+func (w *whirl) rowOf(list, field, value string) map[string]any {
+	rows, _ := w.json("/cluster/" + list)[list].([]any)
+	for _, r := range rows {
+		if r := r.(map[string]any); r[field] == value {
+			return r
+		}
+	}
+	return nil
+}
+
+func nodesOf(row map[string]any) (names []any) {
+	nodes, _ := row["nodes"].([]any)
+	for _, n := range nodes {
+		names = append(names, n.(map[string]any)["node"])
+	}
+	return names
+}
+
+// TestS164ListsOfAllNodes: the lists of breakers and targets of each gateway have the rows of all, with their nodes. A
+// gateway without the store has its own.
+func TestS164ListsOfAllNodes(t *testing.T) {
+	t.Parallel()
+	c := startGateways(t, 3, 3, confCluster)
+	for _, f := range c.fakes {
+		f.Set(func(_ int, r *http.Request) lab.Behaviour {
+			if f.Name == "F1" && r.Header.Get("X-Node") == "0" || r.Host == "bad.test" {
+				return lab.Challenge()
+			}
+			return lab.OK()
+		})
+	}
+	_, _, stop := c.drive(20 * time.Millisecond)
+	defer stop()
+	c.everywhere("the breaker of node0", func(w *whirl) bool {
+		row := w.rowOf("breakers", "proxy_id", "F1")
+		return row != nil && len(nodesOf(row)) == 1 && nodesOf(row)[0] == "node0"
+	})
+	c.everywhere("a target of node1 and node2", func(w *whirl) bool {
+		for _, n := range c.nodes[1:] {
+			n.request("GET", "http://bad.test/", "")
+		}
+		row := w.rowOf("targets", "target", "bad.test:80")
+		return row != nil && len(nodesOf(row)) == 2
+	})
+	row := c.nodes[0].rowOf("targets", "target", "bad.test:80")
+	require.ElementsMatch(t, []any{"node1", "node2"}, nodesOf(row))
+	require.Positive(t, row["failures"])
+	require.Empty(t, c.nodes[0].json("/cluster/targets")["missing_nodes"])
+	c.links[1].set(true, false, 0)
+	c.await("node1 is alone", c.nodes[1].alone)
+	c.await("node1 shows its own rows", func() bool {
+		row := c.nodes[1].rowOf("targets", "target", "bad.test:80")
+		return row != nil && len(nodesOf(row)) == 1 && nodesOf(row)[0] == "node1"
+	})
+}
