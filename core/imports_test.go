@@ -87,7 +87,7 @@ var allowed = map[string]string{
 	"core/preview":      "retry verdict",
 	"core/trace":        "",
 	"core/accesslog":    "trace verdict",
-	"core/rules":        "egress retry verdict",
+	"core/rules":        "egress retry strict verdict",
 	"core/limit":        "egress parts rules traffic",
 	"core/upstream":     "ability breaker evidence limit parts rest traffic verdict",
 	"core/proxylist":    "upstream",

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -88,8 +87,7 @@ func arguments(use string) (required []string, most int) {
 	return required, most
 }
 
-// similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name, or if X is the only one that
-// begins as name does, except for its last character (proxy, proxies). Otherwise it returns "".
+// similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name. Otherwise it returns "".
 func similarCommand(c *cobra.Command, name string) string {
 	var names []string
 	for _, sub := range c.Commands() {
@@ -97,14 +95,7 @@ func similarCommand(c *cobra.Command, name string) string {
 			names = append(names, sub.Name())
 		}
 	}
-	if similar := strict.DidYouMean(name, names); similar != "" || len(name) < 3 {
-		return similar
-	}
-	others := func(candidate string) bool { return !strings.HasPrefix(candidate, strings.ToLower(name[:len(name)-1])) }
-	if names = slices.DeleteFunc(names, others); len(names) == 1 {
-		return "; did you mean " + names[0] + "?"
-	}
-	return ""
+	return strict.DidYouMean(name, names)
 }
 
 // similarFlag returns "; did you mean --X?" if err reports an unknown flag that is similar to the flag X of c.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -214,7 +215,7 @@ func (c *compiler) response(w *When, r *rule) {
 		if r.cause, known = verdict.FailureOf(w.Error); !known {
 			c.fault("when.error", w.Error, "must be the cause of a failed attempt: "+strings.Join(verdict.Failures(),
 				", ")+
-				" (docs/verdicts.md)")
+				" (docs/verdicts.md)"+strict.DidYouMean(w.Error, verdict.Failures()))
 		}
 		if w.Body != "" || len(w.Headers) > 0 {
 			c.fault("when.error", w.Error, "is set beside header or body, which only responses of targets have; "+

@@ -6,8 +6,9 @@ import (
 )
 
 // Closest returns the element of list that is most similar to word. This is the element with the smallest edit
-// distance; case is ignored. Closest returns "" if every element differs in more than a third of its characters and
-// in more than one character.
+// distance; case is ignored. If every element differs in more than a third of its characters and in more than one
+// character, the result is the only element that contains word without its last character, if it begins so ("prox" and
+// "proxy" for "proxies"), or the element with which word begins ("warning" for "warn"). Otherwise it is "".
 func Closest(word string, list []string) string {
 	best, least := "", 0
 	for _, candidate := range list {
@@ -16,7 +17,36 @@ func Closest(word string, list []string) string {
 			best, least = candidate, d
 		}
 	}
+	if best == "" {
+		best = sameBeginning(strings.ToLower(word), list)
+	}
 	return best
+}
+
+// leastStem is the minimum number of bytes that two words have in common if one of them is taken for the other.
+const leastStem = 3
+
+func sameBeginning(word string, list []string) (only string) {
+	if len(word) <= leastStem || len(word) > maxWord {
+		return ""
+	}
+	stem, contain, begin := word[:len(word)-1], 0, ""
+	for _, candidate := range list {
+		lower := strings.ToLower(candidate)
+		if strings.Contains(lower, stem) {
+			contain++
+		}
+		if strings.HasPrefix(lower, stem) {
+			begin = candidate
+		}
+		if len(lower) > leastStem && strings.HasPrefix(word, lower) {
+			only = candidate
+		}
+	}
+	if contain == 1 && begin != "" {
+		return begin
+	}
+	return only
 }
 
 // DidYouMean returns "; did you mean X?" if list has an element X that is similar to word, and otherwise "".

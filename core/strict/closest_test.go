@@ -13,6 +13,7 @@ func TestClosest(t *testing.T) {
 	for word, want := range map[string]string{
 		"failure_treshold": "failure_threshold", "window_durations": "window_duration", "blaem": "blame",
 		"BLAME": "blame", "max-timeout": "max_timeout", "timeout": "", "di": "id", "ip": "id", "xy": "",
+		"failure": "failure_threshold", "wind": "window_duration", "blames_whom": "blame", "dura": "", "fai": "",
 		"": "", strings.Repeat("blame", 100): "",
 	} {
 		require.Equal(t, want, Closest(word, keys), word)

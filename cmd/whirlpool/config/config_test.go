@@ -331,8 +331,14 @@ func TestReuse(t *testing.T) {
 
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
-		"[gateway]\nlisten = 5\n":                             {"gateway.listen", ":2: "},
-		"[gateway]\nlisen = \"x:1\"\n":                        {"gateway.lisen", ":2: ", "listen"},
+		"[gateway]\nlisten = 5\n":                {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":           {"gateway.lisen", ":2: ", "listen"},
+		"\n[[proxy]]\nurl = \"http://h:1\"\n":    {"proxy", ":2: ", "did you mean proxies?"},
+		"[retry]\ntimeout = null\n":              {":2: ", `needs quotes, as in "null"`},
+		"[pool]\nfiles = [\"sock5:list.txt\"]\n": {"pool.files[0]", ":2: ", "did you mean socks5?"},
+		"[[rules]]\nwhen = { error = \"tunel_refused\" }\nthen = { retry = true }\n": {"rules[0].when.error", ":2: ",
+			"did you mean tunnel_refused?"},
+		"[log]\nlevel = \"warning\"\n":                        {"log.level", ":2: ", "did you mean warn?"},
 		"\n\n[retry]\nmax_attempts = 11\n":                    {"retry.max_attempts", ":4: ", "11"},
 		"[timeouts]\nattempt = \"ten\"\n":                     {"timeouts.attempt", ":2: ", "ten"},
 		"[[proxies]]\nurl = \"http://h:1\"\nreuse = \"no\"\n": {"proxies[0].reuse", ":3: "},

@@ -96,6 +96,9 @@ func lineOf(lines map[string]int, key string) int {
 		if n, ok := lines[key]; ok {
 			return n
 		}
+		if n, ok := lines[key+"[0]"]; ok { // the key of [[tables]]
+			return n
+		}
 		i := strings.LastIndexAny(key, ".[")
 		if i < 0 {
 			break

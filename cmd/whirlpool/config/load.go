@@ -236,6 +236,9 @@ func (l *loader) syntax(err error) {
 			f.Msg = strings.ReplaceAll(f.Msg, part, maskedKey(part))
 		}
 	}
+	if strings.HasSuffix(f.Msg, `expected keyword "nan"`) { // a value that begins with n: null, none
+		f.Msg += `; if the value is text, it needs quotes, as in "null"`
+	}
 	l.faults = append(l.faults, f)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -86,6 +87,10 @@ func (l *loader) proxies() {
 			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
 		default:
 			scheme, path := listScheme(path)
+			if similar := l.similarScheme(path); scheme == "" && similar != "" {
+				l.fault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
+				continue
+			}
 			l.list(l.relative(path), scheme, key)
 		}
 	}
@@ -178,6 +183,17 @@ const Stdin = "-"
 
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
+
+// similarScheme returns "; did you mean X?" if a name has the form WORD:FILE, no file has the whole name, and WORD is
+// similar to the scheme X. Otherwise it returns "".
+func (l *loader) similarScheme(name string) string {
+	word, _, ok := strings.Cut(name, ":")
+	if _, err := os.Stat(l.relative(name)); !ok || err == nil {
+		return ""
+	}
+	return strict.DidYouMean(word, []string{upstream.HTTP, upstream.HTTPS, upstream.SOCKS4, upstream.SOCKS4A,
+		upstream.SOCKS5, upstream.SOCKS5H})
+}
 
 // listScheme splits a name of the form SCHEME:FILE. The result scheme is "" if the name has no scheme, or if a file
 // with the whole name exists.
