@@ -11,7 +11,7 @@ DEBS    := chromium curl python3-requests python3-httpx python3-h2 python3-socks
   tmux prometheus buildah man-db redis-server zip openssh-client openssh-server netcat-openbsd
 
 .PHONY: help build install install-files man deb sbom image dist run cluster test unit check deps builtins examples pictures soak bench bench-rivals bench-peers criteria \
-  pgo vet-others fuzz clean
+  pgo vet-others fuzz clean test-valkey
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -91,6 +91,9 @@ examples: ## build the example plugins into bin/examples
 pictures: deps ## the pictures in README.md, made by tests in Chromium and tmux
 	@.ci/deps aha
 	WHIRLPOOL_PICTURES=$(CURDIR)/docs go test -count=1 -run 'TestAnOutage|TestTheDashboardOfTheDemo' ./integration
+
+test-valkey: ## the tests of clusters on Valkey, from Debian's backports; two minutes
+	@.ci/valkey
 
 soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
