@@ -337,6 +337,7 @@ func TestProxiesAsLines(t *testing.T) {
 		"http://192.0.2.9:1#weight=-1":                 "line 1: the option weight is not a number",
 		"https://192.0.2.9:1#ca_file=/etc/shadow":      "options of the configuration only",
 		"http://192.0.2.9:1#id=F1":                     "already exists",
+		"http://***@192.0.2.9:1":                       "line 1: *** stands for hidden credentials",
 		"# nothing":                                    "the text has no proxy",
 		"http://a b:1":                                 "line 1",
 		"192.0.2.9:1\n" + strings.Repeat(" ", maxJSON): "larger than",

@@ -308,6 +308,9 @@ func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 		if err == nil && spec.TLS != nil {
 			err = errors.New("ca_file, insecure, cert and key are options of the configuration only")
 		}
+		if err == nil && spec.Address.Masked() {
+			err = errors.New("*** stands for hidden credentials; write them out")
+		}
 		if err == nil {
 			err = upstream.CheckSpec(&spec)
 		}

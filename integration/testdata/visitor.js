@@ -138,9 +138,15 @@ import { showTarget } from "./target.js";
     await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
     one("#undo").click();
     await until("undoes the activation", () => used(before));
-    const { field } = await import("./csv.js");
+    const { field, line, linesOf } = await import("./csv.js");
     const cells = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a,b", "plain", -1].map(field).join("|");
     if (cells !== "'=1+1|'+1|'-1|'@x|'\tx|\"'\rx\"|\"a,b\"|plain|-1") throw new Error("CSV: " + cells);
+    const table = 'id,url,region,weight,uses\r\n"a,""b",http://192.0.2.1:1,,2,7\r\n\'=c,http://192.0.2.2:1,EU,1,\r\n';
+    if (linesOf(table) !== "http://192.0.2.1:1#id=a%2C%22b&weight=2\nhttp://192.0.2.2:1#id=%3Dc&region=EU&weight=1") throw new Error("import: " + linesOf(table));
+    if (linesOf("192.0.2.1:1\nurl") !== "192.0.2.1:1\nurl") throw new Error("lines do not stay");
+    const saved = (await api("proxies?q=F1")).proxies[0];
+    if (!line(saved).startsWith("# its credentials are hidden: http://***@127.0.0.1:") || !line(saved).endsWith("#id=F1")) throw new Error("export: " + line(saved));
+    if (line({ ...saved, url: "http://h:1", weight: 2, metadata: { city: "a b" } }) !== "http://h:1#id=F1&city=a+b&weight=2") throw new Error("export of settings");
 
     const form = new FormData(); // a module that states its settings and logs a line
     form.append("module", await (await fetch("module")).blob());
