@@ -1,6 +1,7 @@
 // What somebody does on the dashboard, in the page itself: TestTheDashboard adds
 // it. Each step waits for what the page should show, and reports if it does not.
 import { api, refresh, session } from "./api.js";
+import { rows } from "./dom.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
 import { showTarget } from "./target.js";
@@ -218,6 +219,10 @@ import { showTarget } from "./target.js";
     await until("forgets proxies that are gone", () => !uses.has("gone"));
     await api("proxies", { method: "POST", json: { id: "constructor", url: "http://127.0.0.1:1" } });
     await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 10);
+    const body = document.createElement("tbody");
+    rows(body, [...Array(120).keys()], String, n => [n]);
+    if (body.rows.length !== 50) throw new Error("rows at once: " + body.rows.length);
+    await until("draws many rows in several frames", () => body.rows.length === 120 && [...body.rows].every((tr, i) => tr.dataset.key === String(i)));
     if (dialogs.length) throw new Error("dialogs: " + dialogs);
   }
 
