@@ -39,6 +39,7 @@ func caCreateCommand() *cobra.Command {
 	var o intercept.Options
 	var cert, key string
 	var days int
+	asJSON := false
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make an authority: a certificate, and its key in a file with mode 0600",
 		Long: `Make an authority: a certificate, and its key (ECDSA P-256) in a file with mode
@@ -61,6 +62,11 @@ domains (with their subdomains), addresses or networks.`,
 			parsed, err := intercept.Parse(certPEM)
 			if err != nil {
 				return err
+			}
+			if asJSON {
+				v := viewOfAuthority(cert, parsed, certPEM)
+				v.KeyFile = key
+				return printJSON(cmd.OutOrStdout(), v)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `%s has the certificate, %s its key. Keep the key secret.
 
@@ -87,6 +93,7 @@ Then make clients trust the certificate: whirlpool ca trust --ca-file %s
 	f.IntVar(&days, "days", int(intercept.DefaultValidity/(24*time.Hour)), "`DAYS` for which the authority is valid")
 	f.StringArrayVar(&o.Constraints, "constrain", nil,
 		"`DOMAIN`, address or network to which the authority is limited; may be repeated")
+	f.BoolVar(&asJSON, "json", false, "print JSON, without the key")
 	return cmd
 }
 
@@ -140,10 +147,7 @@ func describeCertificate(c *x509.Certificate) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Subject:     %s\nSHA-256:     %s\nValid:       %s to %s\n", c.Subject, intercept.Fingerprint(c),
 		c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
-	names := append([]string{}, c.PermittedDNSDomains...)
-	for _, network := range c.PermittedIPRanges {
-		names = append(names, network.String())
-	}
+	names := constraints(c)
 	limited := "none: the authority can sign for every name"
 	if len(names) > 0 {
 		limited = strings.Join(names, ", ")
@@ -152,8 +156,37 @@ func describeCertificate(c *x509.Certificate) string {
 	return b.String()
 }
 
+// constraints returns the domains and networks to which an authority is limited.
+func constraints(c *x509.Certificate) []string {
+	names := append([]string{}, c.PermittedDNSDomains...)
+	for _, network := range c.PermittedIPRanges {
+		names = append(names, network.String())
+	}
+	return names
+}
+
+// authorityView is the JSON output of the commands `ca create` and `ca show`.
+type authorityView struct {
+	CAFile      string    `json:"ca_file"`
+	KeyFile     string    `json:"key_file,omitempty"`
+	Subject     string    `json:"subject"`
+	SHA256      string    `json:"sha256"`
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	Constraints []string  `json:"constraints"` // empty: the authority can sign for every name
+	Certificate string    `json:"certificate"` // PEM
+}
+
+func viewOfAuthority(file string, c *x509.Certificate, certPEM []byte) authorityView {
+	return authorityView{
+		CAFile: file, Subject: c.Subject.String(), SHA256: intercept.Fingerprint(c), NotBefore: c.NotBefore.UTC(),
+		NotAfter: c.NotAfter.UTC(), Constraints: constraints(c), Certificate: string(certPEM),
+	}
+}
+
 func caShowCommand() *cobra.Command {
 	var file string
+	asJSON := false
 	cmd := &cobra.Command{
 		Use: "show", Short: "Print the certificate of an authority, and its fingerprint",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -161,10 +194,14 @@ func caShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), viewOfAuthority(file, cert, text))
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s%s", describeCertificate(cert), text)
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&file, "ca-file", defaultCAFile, "`FILE` of the certificate")
 	return cmd
 }

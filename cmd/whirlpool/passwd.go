@@ -22,7 +22,7 @@ const secretArgs = "secret arguments"
 const maxPassword = 1024
 
 func passwdCommand() *cobra.Command {
-	useBcrypt := false
+	useBcrypt, asJSON := false, false
 	cmd := &cobra.Command{
 		Use: "passwd", Short: "Print the hash of a password, for password in [[gateway.users]]",
 		Long: `Print the hash of a password, for password or password_file in
@@ -41,11 +41,15 @@ first line of the standard input.`,
 			} else if hash, err = access.HashBcrypt(password); err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"hash": hash})
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), hash)
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&useBcrypt, "bcrypt", false, "use bcrypt in place of argon2id")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

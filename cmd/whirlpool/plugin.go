@@ -357,6 +357,7 @@ func showPlay(s *subject, p play, style simulate.Style, faults int) error {
 func newCommand() *cobra.Command {
 	var p scaffold.Plugin
 	var kind, dir string
+	asJSON := false
 	cmd := &cobra.Command{
 		Use: "new NAME", Short: "Create a plugin: a folder that builds and passes its test",
 		Long: `Create a plugin: a folder with source, test, Makefile, README and the SDK, which
@@ -376,6 +377,9 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 				return err
 			}
 			out := cmd.OutOrStdout()
+			if asJSON {
+				return printJSON(out, map[string]any{"dir": dir, "files": files})
+			}
 			for _, f := range files {
 				fmt.Fprintln(out, filepath.Join(dir, f))
 			}
@@ -388,6 +392,7 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`, one of "+strings.Join(scaffold.Languages(), ", ")+"; required")
 	f.StringVar(&kind, "kind", "", "`KIND`, scorer, backoff or judge; required")
 	f.StringVar(&dir, "dir", "", "`DIR` to write, new or empty (default NAME)")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
 	completeWords(cmd, "lang", scaffold.Languages())
 	completeWords(cmd, "kind", []string{"scorer", "backoff", "judge"})
 	return cmd
