@@ -103,7 +103,7 @@ role = "admin"
 	})
 	r := visit(t, mux, visitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
-	require.Len(t, r.Done, 68)
+	require.Len(t, r.Done, 69)
 	_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 	require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 	status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

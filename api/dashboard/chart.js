@@ -7,11 +7,11 @@ const height = 156; // px, with the labels of the time axis
 const charts = new Map(); // the chart of each figure element that is in the page
 
 // stackedBars draws samples as stacked bars in a figure element. A sample has the time "at" of its end, a title, and a
-// value for each kind. The fields of view are: kinds, the kinds from the bottom up, which are keys of colours; step,
-// the length of a sample in ms; from and to, the limits of the time axis in ms; labels, the labels of this axis, each
-// [time, text]; marks, vertical lines, each with a time "at" and a title; most, the upper limit of the value axis.
-// Without most, the largest sum sets this limit. The caption shows the title of the sample or mark under the pointer;
-// without a pointer, it shows the title of the latest sample.
+// value for each kind; it may have the time of its beginning, begin. The fields of view are: kinds, the kinds from the
+// bottom up, which are keys of colours; step, the length of a sample in ms; from and to, the limits of the time axis in
+// ms; labels, the labels of this axis, each [time, text]; marks, vertical lines, each with a time "at" and a title;
+// most, the upper limit of the value axis. Without most, the largest sum sets this limit. The caption shows the title of
+// the sample or mark under the pointer; without a pointer, it shows the title of the latest sample.
 export function stackedBars(figure, samples, view) {
   for (const [old, chart] of charts) if (!old.isConnected && charts.delete(old)) chart.destroy();
   if (!figure.isConnected) return; // its page was closed in the meantime
@@ -56,6 +56,20 @@ function newChart(figure, kinds) {
   const resized = new ResizeObserver(() => u.setSize({ width: figure.clientWidth || 800, height }));
   resized.observe(figure);
 
+  // bars returns the path of a series: a bar from the beginning of each sample to its end. (The bars of uPlot are as
+  // narrow as the shortest time between two samples.)
+  function bars(u, series) {
+    const fill = new Path2D(),
+      bottom = u.bbox.top + u.bbox.height;
+    samples.forEach((s, i) => {
+      const begin = Math.max(s.begin ?? s.at - view.step, i ? samples[i - 1].at : -Infinity),
+        left = u.valToPos(begin, "x", true),
+        top = u.valToPos(u.data[series][i], "y", true);
+      fill.rect(left, top, Math.max(1, u.valToPos(s.at, "x", true) - left - devicePixelRatio), bottom - top);
+    });
+    return { fill };
+  }
+
   function drawMarks(u) {
     u.ctx.save();
     u.ctx.strokeStyle = cssVariable("--retried");
@@ -89,13 +103,11 @@ function newChart(figure, kinds) {
       const shown = kinds.filter(k => samples.some(s => s[k] > 0));
       if (view.marks.length) shown.push("mark");
       figure.dataset.kinds = shown.join(" ");
-      // The first time has no bar. It tells uPlot the width of the bars, even if there is only one sample.
-      const first = samples.length ? samples[0].at - view.step : view.from;
-      const data = [[first, ...samples.map(s => s.at)]],
+      const data = [samples.map(s => s.at)],
         sums = samples.map(() => 0);
       for (const k of kinds) {
         samples.forEach((s, i) => (sums[i] += s[k]));
-        data.splice(1, 0, [null, ...sums]);
+        data.splice(1, 0, [...sums]);
       }
       u.setData(data);
       showCaption(u);
@@ -106,8 +118,6 @@ function newChart(figure, kinds) {
     },
   };
 }
-
-const bars = uPlot.paths.bars({ size: [1, Infinity], align: -1, gap: 1 });
 
 // The colour of each kind, a variable of dashboard.css.
 const colours = { first: "--ok", delivered: "--ok", retried: "--retried", refused: "--half", failed: "--bad" };

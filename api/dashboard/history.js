@@ -51,7 +51,7 @@ function draw(h) {
     from = to - h.window * 1000;
   const bars = points.map(p => {
     const begin = Date.parse(p.timestamp),
-      bar = { at: Math.min(to, begin + step), title: title(p, begin) };
+      bar = { begin, at: Math.min(to, begin + step), title: title(p, begin) };
     for (const [kind, , value] of view.parts) bar[kind] = value(p);
     return bar;
   });
@@ -124,7 +124,7 @@ export async function attemptHistory(figure, query) {
       begin = Date.parse(p.timestamp);
     const causes = Object.entries(p.causes).map(([c, n]) => n + " " + c.replaceAll("_", " "));
     const title = hour(begin) + ": " + causes.join(", ");
-    return { at: Math.min(to, begin + step), delivered: Math.max(0, good), failed: p.attempts - Math.max(0, good), title };
+    return { begin, at: Math.min(to, begin + step), delivered: Math.max(0, good), failed: p.attempts - Math.max(0, good), title };
   });
   const labels = [[from, hour(from)], [to, hour(to)]];
   stackedBars(figure, bars, { kinds: ["delivered", "failed"], from, to, step, labels });

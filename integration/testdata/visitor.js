@@ -1,6 +1,7 @@
 // What somebody does on the dashboard, in the page itself: TestTheDashboard adds
 // it. Each step waits for what the page should show, and reports if it does not.
 import { api, refresh, session } from "./api.js";
+import { stackedBars } from "./chart.js";
 import { rows } from "./dom.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
@@ -13,13 +14,14 @@ import { showTarget } from "./target.js";
   const one = selector => document.querySelector(selector);
   const text = selector => one(selector).textContent.trim();
   const kinds = chart => one(chart).dataset.kinds.split(" ");
-  // green reports whether a chart has a green bar.
-  const green = chart => {
-    const canvas = one(chart + " canvas"),
-      data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255 && data[i + 1] > 2 * data[i]) return true;
-    return false;
+  const greenPixels = canvas => {
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let n = 0;
+    for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255 && data[i + 1] > 2 * data[i]) n++;
+    return n;
   };
+  // green reports whether a chart has a green bar.
+  const green = chart => greenPixels(one(chart + " canvas")) > 0;
   const row = key => one(`tr[data-key="${key}"]`);
   const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
   // openPart returns for how many pixels a band is open, at its end.
@@ -219,6 +221,10 @@ import { showTarget } from "./target.js";
     await until("forgets proxies that are gone", () => !uses.has("gone"));
     await api("proxies", { method: "POST", json: { id: "constructor", url: "http://127.0.0.1:1" } });
     await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 10);
+    const figure = document.body.appendChild(document.createElement("figure"));
+    stackedBars(figure, [{ at: 60000, first: 1 }, { begin: 60000, at: 66000, first: 1 }], { kinds: ["first"], from: 0, to: 66000, step: 60000, labels: [] });
+    await until("draws bars as wide as their time", () => greenPixels(figure.querySelector("canvas")) > 20000);
+    figure.remove();
     const body = document.createElement("tbody");
     rows(body, [...Array(120).keys()], String, n => [n]);
     if (body.rows.length !== 50) throw new Error("rows at once: " + body.rows.length);
