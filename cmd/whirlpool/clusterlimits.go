@@ -22,6 +22,8 @@ type clusterLimits struct {
 	engine *engine.Engine
 	next   int                                     // index of the next proxy that EachUsed reads
 	rest   int                                     // number of proxies of which EachUsed has to read the used bytes
+	short  int                                     // number of proxies of which it has to read whether they are short
+	last   time.Time                               // when short was last set
 	counts map[*access.Usage]map[access.Kind]int64 // Use.Count of the limits of users at the last EachUsed
 }
 
@@ -41,7 +43,7 @@ func (c *clusterLimits) SetShare(divisor int64) {
 func (c *clusterLimits) Raised() { go c.engine.ServeQueues() }
 
 // maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
-const maxLimitsScanned = 20_000
+const maxLimitsScanned = 5000
 
 // usedLately is the time within which a proxy has been used if its limits are in use.
 const usedLately = 5 * time.Second
@@ -51,27 +53,29 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 	now := time.Now()
 	c.eachUser(all, now, f)
 	pool := c.engine.Pool()
+	if !pool.MayHaveLimits() {
+		return
+	}
 	list := pool.Snapshot().All
 	if all {
 		c.rest = len(list)
+	}
+	if now.Sub(c.last) >= shortEvery {
+		c.short, c.last = len(list), now
 	}
 	since := pool.Elapsed(now) - usedLately
 	for range min(len(list), maxLimitsScanned) {
 		u := list[c.next%len(list)]
 		c.next++
-		whole := c.rest > 0
-		if whole {
-			c.rest--
-		}
-		if u.Usage() == nil && u.Spec().MaxInFlight == 0 {
+		lately, whole, short := u.UsedAfter(since), c.rest > 0, c.short > 0
+		c.rest, c.short = max(c.rest-1, 0), max(c.short-1, 0)
+		if !lately && !whole && !short || u.Usage() == nil && u.Spec().MaxInFlight == 0 {
 			continue
 		}
-		lately := u.UsedAfter(since)
-		if !lately && !whole {
-			continue
-		}
+		bytes := u.PartUse(limit.Bytes)
 		for k := range limit.NumKinds {
-			if whole && k == limit.Bytes && u.PartUse(k).Used > 0 || lately && !u.HasPart(k) {
+			if whole && k == limit.Bytes && bytes.Used > 0 ||
+				(lately || k == limit.Bytes && bytes.Short()) && !u.HasPart(k) {
 				if l := (proxyLimit{c.engine, u, k}); l.Use().Limit > 0 {
 					f(l)
 				}
@@ -79,6 +83,10 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 		}
 	}
 }
+
+// shortEvery is the time between two searches for short limits of proxies that are not in use. There are such limits
+// after they were raised.
+const shortEvery = 10 * time.Second
 
 // eachUser calls f for the limits of users that are in use.
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
@@ -99,7 +107,7 @@ func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
 			}
 			lately := use.Count != known[k] || use.Kind == parts.InFlight && use.Used > 0
 			known[k] = use.Count
-			if all && use.Kind == parts.Daily && use.Used > 0 || lately && !a.HasPart(k) {
+			if all && use.Kind == parts.Daily && use.Used > 0 || (lately || use.Short()) && !a.HasPart(k) {
 				f(userLimit{c.engine, a.Name, k})
 			}
 		}

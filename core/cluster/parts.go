@@ -17,6 +17,7 @@ const (
 	partLasts   = 5                      // a part ends this many refreshPart after its last draw
 	idlePart    = 10 * time.Second       // time without use after which a part is given back
 	hungryFor   = time.Second            // time for which a node wants more after it has used its whole part
+	inFlightFor = 5 * time.Second        // time for which a node keeps places in flight that it has used
 	askAgain    = 200 * time.Millisecond // time between two draws if the last one gave no more
 	spentAgain  = time.Second            // the same if the amount of the day is spent
 	// partsFor is the time for which the store keeps the record of an amount after the last draw of its day.
@@ -37,7 +38,7 @@ const firstPart = 8
 type SharedLimits interface {
 	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
 	SetShare(divisor int64)
-	// EachUsed calls f for limits that are in use and have no part of their own. If all is set, the next calls include
+	// EachUsed calls f for limits that are in use, or short (parts.Use.Short), and have no part of their own. If all is set, the next calls include
 	// each amount of which something is used today, even if it has a part. A call returns soon. It may leave some
 	// limits to the next calls.
 	EachUsed(all bool, f func(parts.Limit))
@@ -80,8 +81,8 @@ type part struct {
 	gave     bool      // that draw gave more
 	used     time.Time // last use
 	hungry   time.Time // when the node last used its whole part
-	began    time.Time // of the present second
-	now, was int64     // uses, or the highest number in flight, in this second and in the one before
+	began    time.Time // of the present second or, for attempts in flight, time inFlightFor
+	now, was int64     // uses, or the highest number in flight, in this time and in the one before
 }
 
 // AttachLimits sets the shared limits of the gateway. holder identifies it in the store, also after a restart if the
@@ -129,7 +130,11 @@ func (p *sharing) read(now time.Time) {
 
 // note takes over the use u.
 func (e *part) note(u parts.Use, now time.Time) {
-	if now.Sub(e.began) >= time.Second {
+	window := time.Second
+	if u.Kind == parts.InFlight {
+		window = inFlightFor
+	}
+	if now.Sub(e.began) >= window {
 		e.began, e.was, e.now = now, e.now, 0
 	}
 	recent, short := u.Count-e.use.Count, u.Used+e.offset >= e.part
@@ -138,7 +143,7 @@ func (e *part) note(u parts.Use, now time.Time) {
 		recent += u.Used
 		e.now = max(e.now, u.Used)
 	case parts.Rate:
-		short = u.Short
+		short = u.Empty
 		e.now += recent
 	default:
 		e.now += recent
@@ -201,7 +206,7 @@ func (e *part) wants(now time.Time, nodes int) int64 {
 	if hungry {
 		return limit
 	}
-	return min(recent+recent/2+1, limit)
+	return min(max(recent+recent/2+1, parts.First(limit, int64(firstPart*nodes))), limit)
 }
 
 // set changes the part. While the gateway uses more, the part is what it uses.

@@ -71,7 +71,7 @@ func (l *testLimit) Use() parts.Use {
 		u.Count = l.used
 	case parts.Rate:
 		l.fill()
-		u.Short = l.tokens < 1
+		u.Empty = l.tokens < 1-1e-6
 	}
 	return u
 }
@@ -123,7 +123,9 @@ func (n *testNode) EachUsed(all bool, f func(parts.Limit)) {
 	for _, l := range n.limits {
 		lately := l.count != l.seen || l.kind == parts.InFlight && l.used > 0
 		l.seen = l.count
-		if all && l.kind == parts.Daily && l.used > 0 || lately && !l.part.IsHeld(l.kind == parts.Daily, l.day) {
+		u := l.Use()
+		if all && l.kind == parts.Daily && l.used > 0 ||
+			(lately || u.Short()) && !l.part.IsHeld(l.kind == parts.Daily, l.day) {
 			f(l)
 		}
 	}
@@ -352,5 +354,67 @@ func TestPartsAfterFaults(t *testing.T) {
 		}
 		require.GreaterOrEqual(t, w.used(0)+lost, limits[0])
 		require.GreaterOrEqual(t, w.used(1), limits[1])
+	})
+}
+
+// After a limit was raised on all nodes, the nodes get parts of the new one, although all of the old one was used.
+func TestARaisedLimitHasParts(t *testing.T) {
+	w := newTestWorld(t, 2, testLimit{key: "d", kind: parts.Daily, limit: 50})
+	spend := func() {
+		for range 30 {
+			for _, n := range w.nodes {
+				for n.limits[0].begin() {
+				}
+			}
+			w.pass(100 * time.Millisecond)
+		}
+		w.pass(2 * idlePart)
+	}
+	spend()
+	used := w.used(0)
+	require.GreaterOrEqual(t, used, int64(50))
+	spend()
+	require.Equal(t, used, w.used(0))
+	for _, n := range w.nodes {
+		n.limits[0].limit = 200
+	}
+	w.pass(time.Second)
+	spend()
+	require.GreaterOrEqual(t, w.used(0), int64(200))
+	require.LessOrEqual(t, w.used(0), 200+w.firsts(200))
+}
+
+// A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.
+func TestPartsOfARate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		perSecond := rapid.SampledFrom([]float64{0.2, 1, 5, 50}).Draw(t, "rate")
+		nodes := rapid.IntRange(1, 4).Draw(t, "nodes")
+		w := newTestWorld(t, nodes, testLimit{key: "r", kind: parts.Rate, limit: int64(perSecond * parts.RateUnit)})
+		begun := 0
+		busy := func(nodes []*testNode, d time.Duration) {
+			for end := w.now.Add(d); w.now.Before(end); w.pass(20 * time.Millisecond) {
+				for _, n := range nodes {
+					for n.limits[0].begin() {
+						begun++
+					}
+				}
+			}
+		}
+		from := w.now
+		// The first parts and bursts: as many attempts at once as a part has per second, at least one a node.
+		burst := 1.125*perSecond + float64(2*nodes)
+		for range rapid.IntRange(1, 5).Draw(t, "steps") {
+			first := rapid.IntRange(0, nodes-1).Draw(t, "first")
+			last := rapid.IntRange(first, nodes).Draw(t, "last")
+			busy(w.nodes[first:last], time.Duration(rapid.IntRange(1, 20).Draw(t, "s"))*time.Second)
+			most := 1.125*perSecond*w.now.Sub(from).Seconds() + burst
+			require.LessOrEqual(t, float64(begun), most)
+		}
+		w.pass(30 * time.Second)
+		busy(w.nodes[:1], 20*time.Second)
+		begun = 0
+		busy(w.nodes[:1], 20*time.Second)
+		require.GreaterOrEqual(t, float64(begun), 0.95*20*perSecond-1)
+		require.LessOrEqual(t, float64(begun), 20*perSecond+burst)
 	})
 }

@@ -110,9 +110,9 @@ func (u *Usage) PartUse(k Kind, now time.Time) parts.Use {
 			out.Total, out.Base = u.shared.parts[k].Total(u.day)
 		}
 	case Rate:
-		out.Kind, out.Short = parts.Rate, missing(u.rate, now) > tolerance
+		out.Kind, out.Empty = parts.Rate, missing(u.rate, now) > tolerance
 	case Interval:
-		out.Kind, out.Short = parts.Rate, missing(u.interval, now) > tolerance
+		out.Kind, out.Empty = parts.Rate, missing(u.interval, now) > tolerance
 	}
 	return out
 }

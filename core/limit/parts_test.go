@@ -25,7 +25,7 @@ func TestPartOfALimit(t *testing.T) {
 	s, ok := u.Check(noon)
 	require.False(t, ok)
 	require.Equal(t, noon.Add(100*time.Millisecond), s.Until, "the part of the rate may grow before it has a token")
-	require.True(t, u.PartUse(limit.Rate, noon).Short)
+	require.True(t, u.PartUse(limit.Rate, noon).Empty)
 	require.Equal(t, int64(5*parts.RateUnit), u.SetPart(limit.Rate, 5*parts.RateUnit, 0, noon))
 	now := noon.Add(time.Second)
 	for range 2 {

@@ -37,8 +37,14 @@ type Use struct {
 	Total int64 // of a Daily limit: the use of all nodes at the last SetPart of this day; 0 if it is not known
 	Base  int64 // of a Daily limit: Used at that SetPart
 	Count int64 // changes with each use; for a Daily limit, it is Used
-	Short bool  // for a Rate: no attempt is admitted now
+	Empty bool  // for a Rate: no attempt is admitted now
 	Day   int64 // for a Daily limit: the day of Used, in days since the Unix epoch
+}
+
+// Short reports whether the gateway has used its part of a Daily limit, and may get more: as far as it knows, the nodes
+// together have not used up the limit.
+func (u *Use) Short() bool {
+	return u.Kind == Daily && u.Used >= u.Part && u.Part < u.Limit && u.Total+max(u.Used-u.Base, 0) < u.Limit
 }
 
 // First returns the part of a limit that a gateway uses without asking: 1/divisor of it, at least 1.

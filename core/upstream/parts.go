@@ -14,6 +14,7 @@ func (u *Upstream) setRoom() {
 	case u.draining.Load():
 		u.room.Store(0)
 	case u.Spec().MaxInFlight > 0:
+		u.pool.hasPlaces.Store(true)
 		u.room.Store(int32(u.places()))
 	default:
 		u.room.Store(math.MaxInt32)
@@ -56,6 +57,9 @@ func (p *Pool) SetShare(divisor int64) {
 		}
 	}
 }
+
+// MayHaveLimits reports whether a proxy of the pool may have a limit.
+func (p *Pool) MayHaveLimits() bool { return p.HasLimits() || p.hasPlaces.Load() }
 
 // UsedAfter reports whether an attempt is in flight, or has begun at or after the time at (Pool.Elapsed).
 func (u *Upstream) UsedAfter(at time.Duration) bool {

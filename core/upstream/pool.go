@@ -57,6 +57,7 @@ type Pool struct {
 	noStart    bool        // PoolConfig.NoSlowStart
 	limited    atomic.Bool // some proxy is known to lack an ability
 	hasLimits  atomic.Bool // see HasLimits
+	hasPlaces  atomic.Bool // a proxy may have max_in_flight of its own
 	locates    atomic.Bool // locate is set
 	regrouped  atomic.Bool // the region of a proxy has changed since the last snapshot
 	direct     *Upstream   // see Direct
