@@ -38,9 +38,9 @@ const firstPart = 8
 type SharedLimits interface {
 	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
 	SetShare(divisor int64)
-	// EachUsed calls f for limits that are in use, or short (parts.Use.Short), and have no part of their own. If all is set, the next calls include
-	// each amount of which something is used today, even if it has a part. A call returns soon. It may leave some
-	// limits to the next calls.
+	// EachUsed calls f for limits that are in use, or short (parts.Use.Short), and have no part of their own. If all is
+	// set, the next calls include each amount of which something is used today, even if it has a part. A call returns
+	// soon. It may leave some limits to the next calls.
 	EachUsed(all bool, f func(parts.Limit))
 	// Raised reports that a part has become larger.
 	Raised()
