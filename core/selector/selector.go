@@ -323,7 +323,7 @@ func (s *Selector) keepWanted(c *choice) {
 // able reports whether u has the ability that the request needs. It returns true if the ability is unknown or
 // does not matter.
 func (c *choice) able(u *upstream.Upstream) bool {
-	return !c.byAbility || u.Abilities().Meets(c.Need, c.elapsed)
+	return !c.byAbility || u.Meets(c.Need, c.elapsed)
 }
 
 func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {

@@ -120,7 +120,9 @@ func ParseAddress(s string) (Address, error) {
 	if err != nil {
 		return Address{}, err
 	}
-	a.Host = host
+	if a.Host = host; host == rest && a.Username != "" {
+		a.Host = rest // in the memory that the user name holds anyway
+	}
 	return a, nil
 }
 

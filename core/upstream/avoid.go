@@ -47,7 +47,7 @@ func (p *Pool) servedAgain(u *Upstream, target uint64, at time.Duration) {
 // in its statistics is explored soon.
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
-	u.book().Forget(u.breaker.Generation())
+	u.extra().book.Forget(u.breaker.Generation())
 	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	if !u.pool.literal.Load() {

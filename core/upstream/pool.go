@@ -246,7 +246,9 @@ func (p *Pool) SetLiteral(literal bool) {
 		p.uncompared.Clear(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
 			u.slow.limit.Store(unlimited)
-			u.abilities.Forget()
+			if x := u.extras.Load(); x != nil {
+				x.abilities.Forget()
+			}
 		}
 	}
 }

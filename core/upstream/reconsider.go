@@ -50,7 +50,7 @@ func (p *Pool) reconsider() {
 		if !u.word.Closed() || p.Snapshot().Get(u.id) != u {
 			continue
 		}
-		switch r := p.ledger.Reconsider(u.book(), at, p.others(u)); {
+		switch r := p.ledger.Reconsider(&u.extra().book, at, p.others(u)); {
 		case r.Worse:
 			u.breaker.Reconsider(r.Gen, u.tooMuchEvidence())
 			if u.word.Closed() {

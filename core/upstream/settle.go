@@ -70,14 +70,14 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 // in the window yet are removed by the next call.
 func (u *Upstream) removeWithdrawn() {
 	if n := u.takeWithdrawn(); n > 0 {
-		u.book().ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
+		u.extra().book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
 	}
 }
 
 // takeWithdrawn is Book.TakeWithdrawn of the proxy's book.
 func (u *Upstream) takeWithdrawn() int {
-	if b := u.books.Load(); b != nil {
-		return b.TakeWithdrawn()
+	if x := u.extras.Load(); x != nil {
+		return x.book.TakeWithdrawn()
 	}
 	return 0
 }
@@ -88,7 +88,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: u.book(), Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
+		Proxy: u.Hash(), Book: &u.extra().book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
 		At:  l.endOf(o),
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
 		Uncounted: l.check,
@@ -128,7 +128,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 
 // tooMuchEvidence stores the evidence against the proxy, and returns it for the breaker.
 func (u *Upstream) tooMuchEvidence() breaker.Evidence {
-	why := u.book().Why(u.pool.ledger)
+	why := u.extra().book.Why(u.pool.ledger)
 	u.why.Store(&why)
 	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
 }
@@ -169,8 +169,8 @@ func (u *Upstream) Why() evidence.Why {
 	if why := u.why.Load(); why != nil && !u.word.Closed() {
 		return *why
 	}
-	if b := u.books.Load(); b != nil {
-		return b.Why(u.pool.ledger)
+	if x := u.extras.Load(); x != nil {
+		return x.book.Why(u.pool.ledger)
 	}
 	return evidence.Why{Needed: evidence.Needed}
 }

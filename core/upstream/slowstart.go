@@ -68,8 +68,9 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	if u.HasServed() {
 		return
 	}
-	u.lastTimeout.Store(int64(at))
-	if u.timeouts.Add(1) >= 2 {
+	x := u.extra()
+	x.lastTimeout.Store(int64(at))
+	if x.timeouts.Add(1) >= 2 {
 		u.slow.limit.CompareAndSwap(unproven, unserved)
 	}
 }
@@ -81,7 +82,7 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	if limit > unserved {
 		return u.inFlight.Load() < int64(limit)
 	}
-	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastTimeout.Load()) > u.pause()
+	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.extra().lastTimeout.Load()) > u.pause()
 }
 
 // Proven reports whether the proxy has no preferred number of attempts in flight any more, so that it is always
@@ -90,7 +91,7 @@ func (u *Upstream) Proven() bool { return u.slow.limit.Load() == unlimited }
 
 // pause returns the time for which the proxy is not preferred after its last timeout.
 func (u *Upstream) pause() time.Duration {
-	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
+	return firstPause << min(max(u.extra().timeouts.Load()-2, 0), pauseSteps)
 }
 
 // Unreached reports whether the last reachability check failed and the proxy has never served a request.

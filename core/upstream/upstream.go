@@ -56,21 +56,14 @@ type details struct {
 	draining  atomic.Bool
 	part      *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's roomMu
 	window    window
-	attached  atomic.Value // see Attach
-	abilities ability.Set
+	extras    atomic.Pointer[extra]        // see extra
+	why       atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
+	lastCheck atomic.Pointer[CheckReport]
 
-	books        atomic.Pointer[evidence.Book] // see book
-	why          atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened
-	challenged   atomic.Pointer[challenged]    // nil before the first challenge that may come from a target
-	lastCheck    atomic.Pointer[CheckReport]
-	shortTunnels atomic.Uint64
-
-	lastTimeout     atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
-	timeouts        atomic.Int32 // attempts that timed out before the first success, at targets that serve others
-	pending         atomic.Bool  // the proxy is in the pool's pendingFailures
-	failedToReach   atomic.Bool  // the last failure was a failure to connect to the proxy
-	openedByCluster atomic.Bool  // other gateways caused the last opening of the breaker
-	checkFailed     atomic.Bool  // the last health check failed
+	pending         atomic.Bool // the proxy is in the pool's pendingFailures
+	failedToReach   atomic.Bool // the last failure was a failure to connect to the proxy
+	openedByCluster atomic.Bool // other gateways caused the last opening of the breaker
+	checkFailed     atomic.Bool // the last health check failed
 }
 
 func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
@@ -78,7 +71,6 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker.Init(&u.word, spec.ID, cfg, &p.breakers, (*watcher)(u))
-	u.abilities.NotifyLimits(&p.limited)
 	u.stats.init()
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
@@ -91,14 +83,27 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	return u
 }
 
-// book returns the failures of the proxy. It is created with the first attempt that is recorded in the ledger, because
-// many proxies of a large pool have none.
-func (u *Upstream) book() *evidence.Book {
-	if b := u.books.Load(); b != nil {
-		return b
+// extra holds the fields that only a proxy with attempts needs. A long list has many proxies without any.
+type extra struct {
+	attached     atomic.Value // see Attach
+	abilities    ability.Set
+	book         evidence.Book              // the proxy's failures
+	challenged   atomic.Pointer[challenged] // nil before the first challenge that may come from a target
+	shortTunnels atomic.Uint64
+	lastTimeout  atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
+	timeouts     atomic.Int32 // attempts that timed out before the first success, at targets that serve others
+}
+
+// extra returns the fields that only a proxy with attempts needs. If there are none, it creates them. To read the
+// fields of any proxy, use extras, which may be nil.
+func (u *Upstream) extra() *extra {
+	if x := u.extras.Load(); x != nil {
+		return x
 	}
-	u.books.CompareAndSwap(nil, &evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.elsewhere})
-	return u.books.Load()
+	x := &extra{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.elsewhere}}
+	x.abilities.NotifyLimits(&u.pool.limited)
+	u.extras.CompareAndSwap(nil, x)
+	return u.extras.Load()
 }
 
 func (u *Upstream) now() time.Time { return u.pool.now() }
@@ -144,10 +149,15 @@ func (u *Upstream) drain() {
 
 // Attach stores a value with the proxy. All values must have the same type. Attach is meant for the package that
 // makes the proxy's connections: Attached is faster than a map of proxies.
-func (u *Upstream) Attach(value any) { u.attached.Store(value) }
+func (u *Upstream) Attach(value any) { u.extra().attached.Store(value) }
 
 // Attached returns the value of the last Attach; nil if there was none.
-func (u *Upstream) Attached() any { return u.attached.Load() }
+func (u *Upstream) Attached() any {
+	if x := u.extras.Load(); x != nil {
+		return x.attached.Load()
+	}
+	return nil
+}
 
 // ID returns the proxy's id.
 func (u *Upstream) ID() string { return u.id }
