@@ -245,7 +245,13 @@ func (c *Checker) queueNew(now time.Time) {
 	if snap == c.last {
 		return
 	}
-	before := c.last
+	var before map[*upstream.Upstream]struct{}
+	if c.last != nil {
+		before = make(map[*upstream.Upstream]struct{}, len(c.last.All))
+		for _, u := range c.last.All {
+			before[u] = struct{}{}
+		}
+	}
 	c.last = snap
 	for u := range c.failing {
 		if snap.Get(u.ID()) != u {
@@ -253,8 +259,7 @@ func (c *Checker) queueNew(now time.Time) {
 		}
 	}
 	for _, u := range snap.All {
-		isNew := before == nil || before.Get(u.ID()) != u
-		if isNew && !u.Direct() && !u.HasServed() {
+		if _, known := before[u]; !known && !u.Direct() && !u.HasServed() {
 			c.added = append(c.added, joined{u, now})
 			c.first++
 		}

@@ -56,5 +56,5 @@ func (p *Pool) regroup() {
 		return
 	}
 	old := p.Snapshot()
-	p.publish(&Snapshot{Group: &Group{All: slices.Clone(old.All)}, byID: old.byID})
+	p.publish(&Snapshot{Group: &Group{All: slices.Clone(old.All)}})
 }

@@ -87,7 +87,7 @@ type Pool struct {
 	pending pendingFailures
 
 	watchMu   sync.Mutex
-	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
+	notClosed map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
 	// nextTest is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
 	// is 0 if it has to be computed.
@@ -101,7 +101,6 @@ type Pool struct {
 // Snapshot is the pool at one time. It is immutable.
 type Snapshot struct {
 	*Group
-	byID    map[string]*Upstream
 	regions map[float64]*Group // by core.RegionHash
 	tags    map[float64]*Group // by core.Hash53 of the tag
 
@@ -140,8 +139,17 @@ func (s *Snapshot) eachGroup(u *Upstream, f func(*Group)) {
 	}
 }
 
-// Get returns the proxy with the given id, or nil.
-func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
+// Get returns the proxy with the given id, or nil. It searches Mixed, because a map of a long list takes much memory.
+func (s *Snapshot) Get(id string) *Upstream {
+	hash := core.Hash53(id)
+	i, _ := slices.BinarySearchFunc(s.Mixed, hash, func(u *Upstream, h float64) int { return cmp.Compare(u.idHash, h) })
+	for ; i < len(s.Mixed) && s.Mixed[i].idHash == hash; i++ {
+		if s.Mixed[i].id == id {
+			return s.Mixed[i]
+		}
+	}
+	return nil
+}
 
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
@@ -151,7 +159,7 @@ func NewPool(cfg PoolConfig) *Pool {
 		onFailure: cfg.OnFailure,
 		breaker:   &cfg.Breaker,
 		noStart:   cfg.NoSlowStart,
-		notClosed: map[string]struct{}{},
+		notClosed: map[*Upstream]struct{}{},
 		used:      map[string]limit.SavedUsage{},
 		vendors:   map[string]*traffic.Meter{},
 		absent:    map[string]traffic.Total{},
@@ -161,7 +169,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
-	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
+	p.snapshot.Store(&Snapshot{Group: &Group{}})
 	p.direct = p.newUpstream(&Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
 	p.direct.slow.limit.Store(unlimited)
 	return p
@@ -297,18 +305,18 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	old := p.Snapshot()
 	added := slices.Clone(specs)
 	for i := range added {
-		if added[i].ID != "" && old.byID[added[i].ID] != nil {
+		if added[i].ID != "" && old.Get(added[i].ID) != nil {
 			return nil, fmt.Errorf("proxy %q %w", added[i].ID, core.ErrConflict)
 		}
 	}
-	assign(added, func(id string) bool { u := old.byID[id]; return u != nil && !u.Draining() })
+	assign(added, func(id string) bool { u := old.Get(id); return u != nil && !u.Draining() })
 	if err := p.apply(p.breaker, append(old.specs(), pointers(added)...)); err != nil {
 		return nil, err
 	}
 	s := p.Snapshot()
 	out := make([]*Upstream, len(added))
 	for i := range added {
-		out[i] = s.byID[added[i].ID]
+		out[i] = s.Get(added[i].ID)
 	}
 	return out, nil
 }
@@ -323,7 +331,7 @@ func (p *Pool) UpdateAll(changes Updates) error {
 	defer p.mu.Unlock()
 	old := p.Snapshot()
 	for id := range changes {
-		switch u := old.byID[id]; {
+		switch u := old.Get(id); {
 		case u == nil:
 			return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 		case u.Draining():
@@ -372,7 +380,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()
-	u := old.byID[id]
+	u := old.Get(id)
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
@@ -393,31 +401,35 @@ func (p *Pool) Remove(id string, drain bool) error {
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
 	n := len(old.All)
-	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, n)}, byID: make(map[string]*Upstream, n)}
+	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, n)}}
 	for _, u := range old.All {
 		if match(u) {
 			p.forget(u)
 			continue
 		}
 		next.All = append(next.All, u)
-		next.byID[u.id] = u
 	}
 	p.publish(next)
 }
 
 // apply checks all specs, then publishes a snapshot of them. The caller holds mu.
 func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
-	if err := check(specs); err != nil {
+	ids, err := check(specs)
+	if err != nil {
 		return err
 	}
 	old := p.Snapshot()
-	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}, byID: make(map[string]*Upstream, len(specs))}
+	byID := make(map[string]*Upstream, len(old.All))
+	for _, u := range old.All {
+		byID[u.id] = u
+	}
+	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}}
 	var added []int
 	for i, spec := range specs {
 		if spec.Weight == 0 {
 			spec.Weight = 1
 		}
-		u := old.byID[spec.ID]
+		u := byID[spec.ID]
 		if u == nil || u.Spec().Address != spec.Address || u.Draining() {
 			added = append(added, i)
 			continue
@@ -442,21 +454,23 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	for _, i := range added {
 		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
 	}
-	for _, u := range next.All {
-		next.byID[u.id] = u
-	}
 	for _, u := range old.All { // draining proxies stay
-		if u.Draining() && next.byID[u.id] == nil {
+		if _, replaced := ids[u.id]; u.Draining() && !replaced {
 			next.All = append(next.All, u)
-			next.byID[u.id] = u
 		}
+	}
+	for _, u := range next.All {
+		u.stays = true
 	}
 	p.breaker = defaults
 	p.publish(next)
 	for _, u := range old.All {
-		if next.byID[u.id] != u {
+		if !u.stays {
 			p.forget(u)
 		}
+	}
+	for _, u := range next.All {
+		u.stays = false
 	}
 	return nil
 }
@@ -471,7 +485,7 @@ func (p *Pool) forget(u *Upstream) {
 	}
 	p.keepCosts(u)
 	p.watchMu.Lock()
-	delete(p.notClosed, u.id)
+	delete(p.notClosed, u)
 	p.watchMu.Unlock()
 	if u.InFlight() > 0 {
 		p.retired = append(p.retired, u)

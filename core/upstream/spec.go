@@ -125,21 +125,22 @@ const MaxIDLength = 256
 // ErrSpec is wrapped by every error about a proxy's configuration.
 var ErrSpec = errors.New("invalid proxy")
 
-func check(specs []*Spec) error {
-	seen := make(map[string]struct{}, len(specs))
+// check returns the ids of the proxies, and the first error.
+func check(specs []*Spec) (ids map[string]struct{}, err error) {
+	ids = make(map[string]struct{}, len(specs))
 	for _, s := range specs {
-		if _, twice := seen[s.ID]; twice {
-			return &DuplicateError{s.ID}
+		if _, twice := ids[s.ID]; twice {
+			return nil, &DuplicateError{s.ID}
 		}
 		if s.ID == "" {
-			return fmt.Errorf("%w: it has no id", ErrSpec)
+			return nil, fmt.Errorf("%w: it has no id", ErrSpec)
 		}
 		if err := CheckSpec(s); err != nil {
-			return fmt.Errorf("%q: %w", s.ID, err)
+			return nil, fmt.Errorf("%q: %w", s.ID, err)
 		}
-		seen[s.ID] = struct{}{}
+		ids[s.ID] = struct{}{}
 	}
-	return nil
+	return ids, nil
 }
 
 // Check returns the first error in a list of proxies. Ids may be missing.

@@ -25,9 +25,9 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	switch {
 	case p.Snapshot().Get(t.ProxyID) != u: // the proxy was removed while an attempt was in flight
 	case t.To == core.Closed:
-		delete(p.notClosed, t.ProxyID)
+		delete(p.notClosed, u)
 	default:
-		p.notClosed[t.ProxyID] = struct{}{}
+		p.notClosed[u] = struct{}{}
 	}
 }
 
@@ -90,17 +90,10 @@ func (p *Pool) Overdue() []*Upstream {
 // NotClosed returns the proxies whose breaker is open or half-open.
 func (p *Pool) NotClosed() []*Upstream {
 	p.watchMu.Lock()
-	ids := make([]string, 0, len(p.notClosed))
-	for id := range p.notClosed {
-		ids = append(ids, id)
-	}
-	p.watchMu.Unlock()
-	s := p.Snapshot()
-	out := make([]*Upstream, 0, len(ids))
-	for _, id := range ids {
-		if u := s.byID[id]; u != nil {
-			out = append(out, u)
-		}
+	defer p.watchMu.Unlock()
+	out := make([]*Upstream, 0, len(p.notClosed))
+	for u := range p.notClosed {
+		out = append(out, u)
 	}
 	return out
 }
@@ -110,7 +103,7 @@ func (p *Pool) others(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
 	open := len(p.notClosed)
-	if _, itself := p.notClosed[u.id]; itself {
+	if _, itself := p.notClosed[u]; itself {
 		open--
 	}
 	return max(len(p.Snapshot().All)-1-open, 0)

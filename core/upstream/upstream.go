@@ -53,6 +53,7 @@ type details struct {
 	tier      atomic.Int32
 	templates templates // the templates of the credentials
 	leaving   bool      // draining with attempts in flight; guarded by the pool's mu
+	stays     bool      // the proxy is in the pool after the present change; guarded by the pool's mu
 	draining  atomic.Bool
 	part      *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's roomMu
 	window    window
