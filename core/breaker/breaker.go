@@ -136,6 +136,7 @@ type history struct {
 	answered  bool          // valid while probing: the probe has received a response head or opened a tunnel
 	expires   time.Duration // valid while probing: after this time the probe's result has no effect; 0 for no limit
 	trips     Trips
+	changed   time.Time         // lastChange as a time of day; zero before the first change
 	pending   []core.Transition // not yet passed to notify, in order
 
 	notifyMu sync.Mutex // serializes calls of notify; locked before mu
@@ -437,8 +438,9 @@ func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
 	b.lastChange = at
 	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
 	h := b.past()
+	h.changed = b.timeOf(at)
 	h.pending = append(h.pending, core.Transition{
-		ProxyID: b.id, From: from, To: to, At: b.timeOf(at), FailureCount: count, Reason: reason, Why: why,
+		ProxyID: b.id, From: from, To: to, At: h.changed, FailureCount: count, Reason: reason, Why: why,
 	})
 }
 
@@ -570,7 +572,10 @@ func (b *Breaker) Snapshot() View {
 	b.prune(now)
 	v := View{
 		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.Config(),
-		LastChange: b.timeOf(b.lastChange),
+		LastChange: b.shared.Epoch.Add(b.lastChange),
+	}
+	if b.history != nil && !b.changed.IsZero() {
+		v.LastChange = b.changed
 	}
 	if v.State == core.Open {
 		v.NextTest = b.timeOf(b.due())
