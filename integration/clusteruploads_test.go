@@ -139,7 +139,9 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 		return u["state"] == "failed" && strings.Contains(fmt.Sprint(u["error"]), "comes from the configuration")
 	})
 	require.Contains(t, c.nodes[1].scrape(), "\nwhirlpool_cluster_uploads{state=\"failed\"} 1\n")
-	require.Contains(t, c.nodes[1].log.String(), "an uploaded plugin of the cluster is not in force here")
+	c.await("the log says so", func() bool {
+		return strings.Contains(c.nodes[1].log.String(), "an uploaded plugin of the cluster is not in force here")
+	})
 	c.await("node0 knows", func() bool {
 		for _, n := range c.nodes[0].json("/cluster")["nodes"].([]any) {
 			if n := n.(map[string]any); n["node"] == "node1" && n["failed_uploads"] == 1.0 {
