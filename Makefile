@@ -10,7 +10,7 @@ DEBS    := chromium curl python3-requests python3-httpx python3-h2 python3-socks
   python3-aiohttp-socks python3-scrapy python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt \
   tmux prometheus buildah man-db redis-server zip openssh-client openssh-server netcat-openbsd
 
-.PHONY: help build install install-files man deb sbom image dist run cluster test unit check deps builtins examples pictures soak bench bench-rivals bench-peers criteria \
+.PHONY: help build install install-files man deb sbom image dist run cluster test unit check scan deps builtins examples pictures soak bench bench-rivals bench-peers criteria \
   pgo vet-others fuzz clean test-valkey
 
 help: ## this list
@@ -68,6 +68,7 @@ test: deps check ## every test, under the race detector (allocations and simulat
 	go test -run Alloc ./core/... ./plugins/...
 	go test ./core/evidence ./plugins/simulate ./wasm-examples/... # their simulations, each of one goroutine
 	go test -run AgainstAModel ./plugins # of one goroutine as well
+	-.ci/scan
 
 unit: ## the tests of core, api, cmd, docs and plugins, with a fifth of the random cases, no race detector; needs Go only
 	go test -short $(UNIT)
@@ -77,6 +78,9 @@ check: ## gofmt, lines of at most 120 columns, go vet, staticcheck
 	.ci/lines
 	go vet ./...
 	go tool staticcheck ./...
+
+scan: ## govulncheck, if its database can be reached, and gosec (docs/security-scans.md)
+	.ci/scan all
 
 deps: ## install the Debian packages of the clients that the tests use
 	@.ci/deps $(DEBS)
