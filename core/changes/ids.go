@@ -72,7 +72,21 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *idMemo
 		m.write(set)
 	}
 	m.prints = newPrints(key)
+	if store != nil {
+		store.Recall(func() map[string]any { return m.saved(key) })
+	}
 	return m
+}
+
+// saved returns the values of the store.
+func (m *idMemory) saved(key []byte) map[string]any {
+	all := map[string]any{keyRecord: key}
+	for id, r := range m.known {
+		if r.saved || r.Left != 0 { // an entry that has left and is not saved could not be saved before
+			all[id] = r
+		}
+	}
+	return all
 }
 
 // write saves changes. It reports whether the changes are on the disk. Without a store, it returns false.
@@ -193,13 +207,17 @@ func (m *idMemory) remember(entries []upstream.Spec, automatic []bool) {
 		next[id] = r
 	}
 	m.known = next
-	if m.write(set) {
+	mark := func(saved bool) {
 		for id, value := range set {
 			if r, held := next[id]; held && value != nil {
-				r.saved = true
+				r.saved = saved
 				next[id] = r
 			}
 		}
+	}
+	mark(true)
+	if !m.write(set) {
+		mark(false)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -220,7 +221,10 @@ func TestTheFileOfIDs(t *testing.T) {
 		require.NotContains(t, string(text), "alice")
 	}
 	saved := func() (ids []string) {
-		for id := range r.ids.All() {
+		file, _, err := state.OpenStore(r.fs, r.file, "ids", time.Now)
+		require.NoError(t, err)
+		defer file.Close()
+		for id := range file.All() {
 			if id != "" {
 				ids = append(ids, id)
 			}

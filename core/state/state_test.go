@@ -415,3 +415,34 @@ func TestWriteFile(t *testing.T) {
 		}
 	})
 }
+
+// After Recall, the owner of a store has its values: a write appends only the changes, and the next file that is
+// written anew has the values of the owner.
+func TestAStoreWithoutRecordsInMemory(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *state.Store {
+		s, damage, err := state.OpenStore(state.OS{}, dir, "ids", time.Now)
+		require.NoError(t, err)
+		require.False(t, damage.Found())
+		return s
+	}
+	s, values, recalls := open(), map[string]any{}, 0
+	s.Recall(func() map[string]any { recalls++; return values })
+	long := strings.Repeat("x", 10_000)
+	for i := range 100 { // long enough for several new files
+		key := fmt.Sprint(i % 10)
+		values[key] = fmt.Sprint(i, long)
+		require.NoError(t, s.Write(map[string]any{key: values[key]}))
+	}
+	delete(values, "3")
+	require.NoError(t, s.Write(map[string]any{"3": nil}))
+	require.Positive(t, recalls)
+	require.NoError(t, s.Close())
+	again := map[string]any{}
+	for key, record := range open().All() {
+		var text string
+		require.NoError(t, json.Unmarshal(record.Value, &text))
+		again[key] = text
+	}
+	require.Equal(t, values, again)
+}

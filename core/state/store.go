@@ -21,7 +21,8 @@ type Store struct {
 
 	mu      sync.Mutex // guards the fields below
 	journal *Journal
-	records map[string]Record
+	records map[string]Record // nil after Recall
+	recall  func() map[string]any
 }
 
 // batch is an entry of the journal: changes of which all or none are made.
@@ -64,6 +65,15 @@ func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damag
 // Path returns the path of the file.
 func (s *Store) Path() string { return s.journal.path }
 
+// Recall frees the memory of the records. From now on, the owner of the store has the values: when Write writes a new
+// file, it calls the function all, which returns the values after the changes of this Write. Get and All return nothing
+// any more.
+func (s *Store) Recall(all func() map[string]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records, s.recall = nil, all
+}
+
 // Get returns the record of a key.
 func (s *Store) Get(key string) (r Record, ok bool) {
 	s.mu.Lock()
@@ -84,17 +94,16 @@ func (s *Store) All() map[string]Record {
 func (s *Store) Write(changes map[string]any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := batch{Set: map[string]Record{}}
-	for _, key := range slices.Sorted(maps.Keys(changes)) {
-		if value := changes[key]; value != nil {
-			data, err := json.Marshal(value)
-			if err != nil {
-				return err
-			}
-			b.Set[key] = Record{s.now().UTC(), data}
-		} else if _, held := s.records[key]; held {
-			b.Delete = append(b.Delete, key)
+	if s.recall != nil && s.journal.NeedsReplace() {
+		b, err := s.batch(s.recall())
+		if err != nil {
+			return err
 		}
+		return s.replace(b.Set)
+	}
+	b, err := s.batch(changes)
+	if err != nil {
+		return err
 	}
 	if s.journal.NeedsReplace() { // even if nothing changes, because a failed write may still reach the disk
 		next := maps.Clone(s.records)
@@ -115,8 +124,28 @@ func (s *Store) Write(changes map[string]any) error {
 	if err := s.journal.Append(entry); err != nil {
 		return err
 	}
-	b.apply(s.records)
+	if s.recall == nil {
+		b.apply(s.records)
+	}
 	return nil
+}
+
+// batch returns the changes in the form of the file.
+func (s *Store) batch(changes map[string]any) (b batch, err error) {
+	b.Set = map[string]Record{}
+	for _, key := range slices.Sorted(maps.Keys(changes)) {
+		_, held := s.records[key]
+		if value := changes[key]; value != nil {
+			data, err := json.Marshal(value)
+			if err != nil {
+				return b, err
+			}
+			b.Set[key] = Record{s.now().UTC(), data}
+		} else if held || s.recall != nil {
+			b.Delete = append(b.Delete, key)
+		}
+	}
+	return b, nil
 }
 
 // replace writes the records to a new file. The caller holds mu.
