@@ -466,6 +466,7 @@ func (n *Node) join(now time.Time) {
 	}
 	n.alone, n.aloneAt, n.problem, n.reached, n.dropping = false, now, "", true, false
 	n.inbox.setAlone(false, now)
+	n.sharing.join()
 }
 
 // storeTime converts the time now of this node's clock to a time of the store's clock. The caller holds mu.

@@ -341,6 +341,19 @@ func (p *sharing) alone() {
 	}
 }
 
+// join ends the equal shares, because the store can be reached. Until the node has drawn, it has the first part of each
+// limit, in addition to what it has used.
+func (p *sharing) join() {
+	if !p.equal {
+		return
+	}
+	p.equal, p.hungry = false, true
+	p.setShare(int64(firstPart * p.nodes))
+	for _, e := range p.used {
+		e.set(min(e.part, p.first(e)))
+	}
+}
+
 // lose makes the node report all that it has used, because the store has lost its data.
 func (p *sharing) lose() {
 	p.all, p.lost = true, true
@@ -357,11 +370,11 @@ func (n *Node) shareParts(ops []pending, now time.Time) []pending {
 	}
 	p.read(now)
 	if n.alone {
-		lasts, last := p.lasts(), n.localAt
+		last := n.localAt
 		if !n.reached {
-			lasts, last = aloneFor, n.started
+			last = n.started
 		}
-		if now.Sub(last) >= lasts {
+		if now.Sub(last) >= p.lasts() {
 			p.alone()
 		}
 		return ops
