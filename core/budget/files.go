@@ -14,10 +14,11 @@ import (
 // descriptor is left, Take calls the functions of SetSources in their order, to make room. A nil *Files has no limit.
 // Files is safe for concurrent use.
 type Files struct {
-	limit int64
-	now   func() time.Time
-	used  atomic.Int64
-	other atomic.Int64 // the part of used that serves neither a client nor its attempt
+	limit    int64
+	refusals int // see Refusals
+	now      func() time.Time
+	used     atomic.Int64
+	other    atomic.Int64 // the part of used that serves neither a client nor its attempt
 
 	mu      sync.Mutex
 	sources []func() bool // guarded by mu
@@ -33,9 +34,14 @@ const (
 	Other              // everything else: checks, pipes, the API
 )
 
-// reserve is the number of descriptors that Files does not count: of listeners, of the poller, of files that are
-// read, of sockets to name servers, and of clients that are being refused.
-const reserve = 32
+// reserve is the number of descriptors that Files does not count: of listeners, of the poller, of files that are read,
+// and of sockets to name servers. Clients that are being refused (Refusals) are not counted either.
+const reserve = 24
+
+// maxRefusals is the largest number of clients that are refused at a time.
+const maxRefusals = 64
+
+func refusals(limit int) int { return min(max(limit/16, 4), maxRefusals) }
 
 // askAgain is the time for which Take calls no source after all sources have had nothing to close. A call is
 // expensive, because it searches all connections.
@@ -47,7 +53,16 @@ func NewFiles(limit int, now func() time.Time) *Files {
 	if limit == 0 {
 		return nil
 	}
-	return &Files{limit: int64(limit - min(reserve, limit/4)), now: now}
+	return &Files{limit: int64(limit - min(reserve+refusals(limit), limit/4)), refusals: refusals(limit), now: now}
+}
+
+// Refusals returns the number of clients that may be refused at the same time. Each of them needs a descriptor until it
+// has its response.
+func (f *Files) Refusals() int {
+	if f == nil {
+		return maxRefusals
+	}
+	return f.refusals
 }
 
 // SetSources sets the functions that Take calls, in this order, while no descriptor is left. A source closes at least

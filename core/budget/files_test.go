@@ -119,3 +119,14 @@ func TestWithoutALimit(t *testing.T) {
 	require.True(t, f.Take(Other, 1000) && f.TakeSpare(1000) && f.Fits(1000, 0))
 	require.Zero(t, f.Limit()+f.Used())
 }
+
+// The limit of the process leaves room for the clients that are being refused and for what is not counted: 12
+// descriptors in a process without clients.
+func TestRefusals(t *testing.T) {
+	require.Equal(t, maxRefusals, (*Files)(nil).Refusals())
+	for limit := 64; limit < 100_000; limit += 16 {
+		f := NewFiles(limit, time.Now)
+		require.GreaterOrEqual(t, f.Refusals(), 4)
+		require.LessOrEqual(t, f.Limit()+f.Refusals()+12, limit)
+	}
+}

@@ -212,25 +212,13 @@ const tooSlow = "HTTP/1.1 503 Service Unavailable: nothing was received\r\nConte
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 
-// maxRefusing is the maximum number of goroutines that send error responses to clients without a place.
-const maxRefusing = 64
-
-// refusals returns the maximum number of clients that are refused at the same time, each in a goroutine of its own.
-// The budget (Server.Files) does not count the file descriptors of these clients.
-func (s *Server) refusals() int32 {
-	if limit := s.Files.Limit(); limit > 0 {
-		return int32(min(max(limit/16, 4), maxRefusing))
-	}
-	return maxRefusing
-}
-
 // refuse sends an error response to a client without a place. A new goroutine sends the response, because
-// this may take half a second. If the number of such goroutines has reached the maximum (see refusals), the method
+// this may take half a second. If the number of such goroutines has reached the maximum (Files.Refusals), the method
 // starts no goroutine. A plain TCP client then gets the response almost immediately, and its connection is closed. A
 // TLS connection is closed without a response.
 func (s *Server) refuse(c *connection, f newFront, why string) {
 	c.refused = &why
-	if s.refusing.Add(1) > s.refusals() {
+	if int(s.refusing.Add(1)) > s.Files.Refusals() {
 		defer s.refusing.Add(-1)
 		if _, plain := c.raw.(*socket.Conn); !plain { // a TLS handshake may take long
 			c.end()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -55,6 +56,10 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	case verdict.ProxyLoop:
 		a.Status, a.Code = http.StatusLoopDetected, r.Final.String()
 		a.Message = "the request came back to this gateway: " + r.ProxyID + " leads back to it"
+		return a
+	case verdict.LocalLimit:
+		a.Status, a.Code, a.RetryAfter = http.StatusServiceUnavailable, verdict.Word(verdict.LocalLimit), time.Second
+		a.Message = "the gateway has no file descriptor, port or memory left for a connection"
 		return a
 	}
 	a.Message = "no proxy brought an answer: attempt " + strconv.Itoa(r.Attempts) + " through " + r.ProxyID + " failed"

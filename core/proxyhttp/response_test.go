@@ -151,6 +151,13 @@ func TestRefusalResponses(t *testing.T) {
 		require.Equal(t, ErrorResponse{Status: c.status, Code: c.code, Reason: c.reason, Message: c.says, Err: c.err},
 			RefusalResponse(&c.r))
 	}
+	require.Equal(t, ErrorResponse{
+		Status: 503, Code: "local_limit", Reason: "proxy_internal_error", RetryAfter: time.Second, Err: broken,
+		Message: "the gateway has no file descriptor, port or memory left for a connection",
+	}, RefusalResponse(&executor.Refusal{
+		Kind: executor.AttemptFailed,
+		Last: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.LocalLimit, "proxy_internal_error" }),
+	}))
 	for kind := executor.NoProxy; kind <= executor.NotRepeatable; kind++ {
 		r := executor.Refusal{Kind: kind, RetryAfter: 1500 * time.Millisecond, Err: broken}
 		a := RefusalResponse(&r)
