@@ -51,8 +51,23 @@ type drawEntry struct {
 	ends             int64 // ms since the Unix epoch
 }
 
-// draw makes the operation d, which keeps the part for the time ttl. settled is false in the time settling.
-func (r drawRecord) draw(d *Draw, now time.Time, ttl time.Duration, settled bool) (drawRecord, Drawn) {
+// turnTime is the time after which the nodes that want the same take turns. It matters for limits that are smaller than
+// the number of nodes.
+const turnTime = 4 * time.Second
+
+// turn returns a number that orders the holders that want the same of a limit. Each limit has another order, which
+// changes every turnTime. exchange.lua has the same function. Its numbers are float64, so all results are below 2^48.
+func turn(ms int64, key, holder string) (h int64) {
+	for _, c := range []byte(fmt.Sprintf("%s %s %d", holder, key, ms/turnTime.Milliseconds())) {
+		h = (h*48271 + int64(c)) % (1<<31 - 1)
+	}
+	h %= 1<<24 - 3
+	return h * h % (1<<31 - 1)
+}
+
+// draw makes the operation d on the limit with the given key. It keeps the part for the time ttl. The parameter
+// settled is false in the time settling.
+func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, settled bool) (drawRecord, Drawn) {
 	ms := now.UnixMilli()
 	own := drawEntry{holder: d.Holder, used: d.Used, part: d.Part, want: d.Want, ends: ms + ttl.Milliseconds()}
 	if d.Daily {
@@ -81,7 +96,8 @@ func (r drawRecord) draw(d *Draw, now time.Time, ttl time.Duration, settled bool
 	own.part, own.want = max(own.part, own.base), max(own.want, own.base)
 	out = append(out, own)
 	slices.SortFunc(out, func(a, b drawEntry) int {
-		return cmp.Or(cmp.Compare(a.want-a.base, b.want-b.base), cmp.Compare(a.holder, b.holder))
+		return cmp.Or(cmp.Compare(a.want-a.base, b.want-b.base),
+			cmp.Compare(turn(ms, key, a.holder), turn(ms, key, b.holder)), cmp.Compare(a.holder, b.holder))
 	})
 	// The rest is divided so that no node gets more than it wants, and the others get equal shares.
 	rest, target := max(d.Limit-base-own.base, 0), own.base

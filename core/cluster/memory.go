@@ -186,7 +186,7 @@ func (m *Memory) draw(op Op, now time.Time) (d Drawn) {
 	if !now.Before(known.ends) {
 		known = drawn{}
 	}
-	known.record, d = known.record.draw(op.Draw, now, op.TTL, now.Sub(m.born) >= settling)
+	known.record, d = known.record.draw(op.Key, op.Draw, now, op.TTL, now.Sub(m.born) >= settling)
 	known.ends = now.Add(op.Draw.Keep)
 	if m.draws[op.Key] = known; len(known.record) == 0 {
 		delete(m.draws, op.Key)

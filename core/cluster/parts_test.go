@@ -206,16 +206,6 @@ func (w *testWorld) used(limit int) (sum int64) {
 	return sum
 }
 
-// ahead returns what the nodes may use at most before they draw again.
-func (w *testWorld) ahead(limit int) (sum int64) {
-	for _, n := range w.nodes {
-		if l := n.limits[limit]; !n.dead {
-			sum += max(l.most()-l.used, 0)
-		}
-	}
-	return sum
-}
-
 // firsts returns the sum of the first parts of a limit.
 func (w *testWorld) firsts(limit int64) int64 {
 	n := int64(len(w.nodes))
@@ -417,4 +407,31 @@ func TestPartsOfARate(t *testing.T) {
 		require.GreaterOrEqual(t, float64(begun), 0.95*20*perSecond-1)
 		require.LessOrEqual(t, float64(begun), 20*perSecond+burst)
 	})
+}
+
+// If a limit has fewer places than there are nodes, the nodes take turns.
+func TestNodesTakeTurns(t *testing.T) {
+	w := newTestWorld(t, 3, testLimit{key: "a", kind: parts.InFlight, limit: 1},
+		testLimit{key: "b", kind: parts.InFlight, limit: 1})
+	begun := map[string]int{}
+	for range 12_000 { // ten minutes
+		for _, n := range w.nodes {
+			for _, l := range n.limits {
+				if l.begin() {
+					begun[l.key+" of "+n.holder]++
+				}
+			}
+		}
+		w.pass(40 * time.Millisecond)
+		for _, n := range w.nodes {
+			for _, l := range n.limits {
+				l.used = 0
+			}
+		}
+		w.pass(10 * time.Millisecond)
+	}
+	require.Len(t, begun, 6, "%v", begun)
+	for what, n := range begun {
+		require.Greater(t, n, 1200, "%s: %v", what, begun)
+	}
 }

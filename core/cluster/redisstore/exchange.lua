@@ -87,6 +87,14 @@ local function write(key, value, at, ttl)
   return seq
 end
 
+-- turn is the function turn of package cluster.
+local function turn(key, holder)
+  local h, s = 0, holder .. ' ' .. key .. ' ' .. text(math.floor(now / 4000))
+  for i = 1, #s do h = (h * 48271 + string.byte(s, i)) % 2147483647 end
+  h = h % 16777213
+  return h * h % 2147483647
+end
+
 -- share makes a cluster.Draw, as the method draw of cluster.drawRecord does.
 local function share(key, value, keep, ttl)
   local holder, daily, limit, used, part, want, young =
@@ -95,7 +103,7 @@ local function share(key, value, keep, ttl)
   local own = 0 -- what the holder has used for good
   if daily == '1' then own = used end
   local till, entries = string.match(redis.call('HGET', draws, key) or '0', '^(%d+)(.*)$')
-  if tonumber(till) <= now then entries = '' end
+  if not till or tonumber(till) <= now then entries = '' end
   local out, others, base, parts, total, wanted = {text(now + keep)}, {}, 0, 0, 0, 0
   for entry, h, b, u, p, w, e in string.gmatch(entries, '((%S+) (%d+) (%d+) (%d+) (%d+) (%d+))') do
     b = tonumber(b)
@@ -107,7 +115,7 @@ local function share(key, value, keep, ttl)
       base = base + b
       if live then
         parts, total, w = parts + tonumber(p), total + tonumber(u), tonumber(w) - b
-        others[#others + 1] = {h, w}
+        others[#others + 1] = {h, w, turn(key, h)}
         wanted = wanted + w
       else
         parts, total = parts + b, total + b
@@ -118,10 +126,11 @@ local function share(key, value, keep, ttl)
   part, want = math.max(part, own), math.max(want, own)
   local rest, target = math.max(limit - base - own, 0), want
   if wanted + want - own > rest then -- the rest is divided as in draw
-    local mine = {holder, want - own}
+    local mine = {holder, want - own, turn(key, holder)}
     others[#others + 1] = mine
     table.sort(others, function(a, b)
       if a[2] ~= b[2] then return a[2] < b[2] end
+      if a[3] ~= b[3] then return a[3] < b[3] end
       return a[1] < b[1]
     end)
     for i, e in ipairs(others) do
