@@ -402,14 +402,18 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
 	n := len(old.All)
 	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, n)}}
+	var dropped []*Upstream
 	for _, u := range old.All {
 		if match(u) {
-			p.forget(u)
+			dropped = append(dropped, u)
 			continue
 		}
 		next.All = append(next.All, u)
 	}
 	p.publish(next)
+	for _, u := range dropped { // after publish, so that no transition of their breakers adds them to notClosed again
+		p.forget(u)
+	}
 }
 
 // apply checks all specs, then publishes a snapshot of them. The caller holds mu.
