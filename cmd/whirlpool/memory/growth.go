@@ -23,6 +23,7 @@ const (
 	longList      = 10_000 // proxies whose memory matters
 	startPercent  = 50     // while the first configuration is loaded
 	reloadPercent = 20     // while another one is loaded and the list is long
+	leastPercent  = 20     // because the collections of a very long list would take much CPU time
 )
 
 // NewGrowth returns a Growth that calls the function set (debug.SetGCPercent). The parameter gogc is the value of the
@@ -63,7 +64,7 @@ func (g *Growth) Begin(free func()) (end func()) {
 
 // apply calls the function set if the percentage has changed. The caller holds mu.
 func (g *Growth) apply() {
-	percent := 100 * baseHeap / (baseHeap + g.proxies*proxySize)
+	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), leastPercent)
 	switch {
 	case g.loading == 0:
 	case g.proxies >= longList:

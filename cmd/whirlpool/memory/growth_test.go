@@ -28,6 +28,9 @@ func TestGrowth(t *testing.T) {
 	load(100_000)
 	require.Equal(t, []int{20, 32, 20, 32}, got)
 	require.Equal(t, 2, freed)
+	got = nil
+	g.SetProxies(5_000_000)
+	require.Equal(t, []int{leastPercent}, got)
 
 	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
 	(&Growth{}).SetProxies(1)
