@@ -212,7 +212,8 @@ func (v *values) setLogin(value any) {
 			}
 		}
 	case string:
-		if user, password, ok := strings.Cut(login, ":"); ok {
+		user, password, ok := strings.Cut(login, ":")
+		if ok && isLogin(user, password) && !strings.HasPrefix(password, "//") && !strings.ContainsAny(login, " \t") {
 			v.set(fieldUser, user)
 			v.set(fieldPassword, password)
 		}
