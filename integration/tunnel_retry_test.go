@@ -130,13 +130,22 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 
 // A target that has no TLS: the client gets its bytes, after attempts through other proxies.
 func TestATargetWithoutTLS(t *testing.T) {
-	w := start(t, 3, "")
+	t.Run("one proxy", func(t *testing.T) { testTargetWithoutTLS(t, 1, "", 20) })
+	t.Run("two proxies", func(t *testing.T) { testTargetWithoutTLS(t, 2, "", 60) })
+	t.Run("three proxies", func(t *testing.T) { testTargetWithoutTLS(t, 3, "", 60) })
+	t.Run("retry budget", func(t *testing.T) {
+		testTargetWithoutTLS(t, 3, "[retry_budget]\nratio = 0.01\nmin_per_second = 0\n", 20)
+	})
+}
+
+func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int) {
+	w := start(t, proxies, config)
 	plain := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 4096))
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})
 	w.all(lab.Behaviour{To: plain})
-	for range 20 {
+	for range requests {
 		var noTLS tls.RecordHeaderError
 		require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
 		require.Equal(t, "HTTP/", string(noTLS.RecordHeader[:]))

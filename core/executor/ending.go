@@ -98,6 +98,22 @@ func (t *Tunnel) Proven() {
 	}
 }
 
+// NoTLS is called in place of Proven if the target's first byte is relayed, but is no reply to the client's
+// ClientHello. The attempt then counts neither for nor against the proxy: either the target has no TLS, or the proxy
+// has responded itself. If breaker.blame is "literal", NoTLS does what Proven does.
+func (t *Tunnel) NoTLS() {
+	switch x := t.x; {
+	case x.tuning.Targets == nil:
+		t.Proven()
+	case x.open == openTunnel:
+		if x.race != nil {
+			x.race.endHedge(true)
+		}
+		x.lease.Settle(&core.Outcome{Verdict: core.Excluded})
+		x.recordTunnel()
+	}
+}
+
 // Close ends the attempt. If Proven has not been called, Close also settles the attempt. The parameter end describes
 // how the tunnel ended, and at is the current time.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -22,12 +23,18 @@ func (t *Tunnel) CanRetry() bool {
 		!x.proxy.Direct() && (x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
+// CanChange reports whether RetryTunnel may open another tunnel through another proxy. It is false if there is a retry
+// budget, because the budget may refuse the retry.
+func (t *Tunnel) CanChange() bool {
+	return t.CanRetry() && t.x.tuning.Budget == nil && t.x.mayChange(t.x.proxy)
+}
+
 // Silence returns the time that the caller should wait for the target's first byte before it calls RetryTunnel; 0
 // means no limit. It returns 0 if the retry could not use another proxy, because the target would take as long again
 // through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
-	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() || !t.x.mayChange(t.x.proxy) {
+	if !tuning.Adaptive || !t.CanChange() {
 		return 0
 	}
 	limit := tuning.AttemptTimeout
@@ -73,7 +80,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
-	if n := len(x.deferred); silence > 0 && n > 0 {
+	if n := len(x.deferred); n > 0 && (silence > 0 || errors.Is(died, verdict.ErrNoTLS)) {
 		x.deferred[n-1].tunnel = true
 	}
 	if raced && r.phase != raceFailed {

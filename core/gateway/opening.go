@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,18 +229,19 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.await(t.target)
 		buf, m, err := t.buffers.read(t.target, nil)
-		if m > 0 && t.isNoTLS((*buf)[0]) {
-			m, err = 0, errNoTLS
-		}
-		if m > 0 {
-			n, err = t.first((*buf)[:m])
+		noTLS := m > 0 && t.isNoTLS((*buf)[0])
+		var kept []byte
+		switch {
+		case noTLS && t.exchange.CanChange():
+			kept, err = slices.Clone((*buf)[:m]), verdict.ErrNoTLS
+		case m > 0:
+			n, err = t.first((*buf)[:m], noTLS)
 			t.buffers.put(buf)
 			return n, true, err
-		}
-		t.buffers.put(buf)
-		if err == nil || err == io.EOF {
+		case err == nil || err == io.EOF:
 			err = io.ErrUnexpectedEOF
 		}
+		t.buffers.put(buf)
 		early, ok := t.takeHedge()
 		if !ok {
 			if t.waitOn(err) {
@@ -248,38 +250,42 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			early, ok = t.replace(err)
 		}
 		switch {
+		case !ok && noTLS: // there is no other tunnel, so the client gets the bytes
+			n, err = t.first(kept, true)
+			return n, true, err
 		case !ok:
 			return 0, false, err
 		case len(early) > 0:
-			n, err = t.first(early)
+			n, err = t.first(early, false)
 			return n, true, err
 		}
 	}
 }
 
-var errNoTLS = errors.New("the first byte in the tunnel, after a ClientHello, is no TLS record")
-
-// isNoTLS reports whether the tunnel can be replaced because its first byte is no response to the client's ClientHello:
-// for example, the proxy is a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
-// It is false for the last attempt, so the client gets what a target sends that has no TLS.
+// isNoTLS reports whether a first byte of the target is no reply to the client's ClientHello: the target has no TLS, or
+// the proxy is, for example, a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
 func (t *tunnel) isNoTLS(first byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	isRecord := first >= tlsChangeCipherSpec && first <= tlsHeartbeat
-	return !isRecord && o.phase == replaceable && len(o.sent) > 0 && o.part == 0 && !o.hedgeWon && t.exchange.CanRetry()
+	return !isRecord && o.phase == replaceable && len(o.sent) > 0 && o.part == 0 && !o.hedgeWon
 }
 
 // first is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is not replaced
 // any more.
-func (t *tunnel) first(p []byte) (n int64, err error) {
+func (t *tunnel) first(p []byte, noTLS bool) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
 	if !t.opening.since.IsZero() {
 		t.unlimit()
 	}
 	t.opening.mu.Unlock()
-	t.exchange.Proven()
+	if noTLS {
+		t.exchange.NoTLS()
+	} else {
+		t.exchange.Proven()
+	}
 	m, err := t.client.out.Write(p)
 	if err != nil {
 		err = &socket.WriteError{Err: err}

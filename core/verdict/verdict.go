@@ -470,14 +470,21 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
+// ErrNoTLS is the error of a tunnel in which a ClientHello got a reply that is no TLS.
+var ErrNoTLS = errors.New("the first byte in the tunnel, after a ClientHello, is no TLS record")
+
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
 // true, the target took too long to respond to the client's first bytes. Otherwise the tunnel died. The request may be
-// sent again, because the client has sent only a TLS ClientHello, or nothing.
+// sent again, because the client has sent only a TLS ClientHello, or nothing. After ErrNoTLS, the proxy is charged only
+// if the target replies with TLS through another proxy, because the target may have no TLS.
 func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	if silent {
 		o = ended(o, CutShort, core.ResultTimeout, "http_response_timeout", died)
 	} else {
 		o = ended(o, TunnelDied, core.ResultFailure, "connection_terminated", died)
+	}
+	if errors.Is(died, ErrNoTLS) {
+		o.Charge, o.Verdict = core.ChargeProxyIfServed, core.Excluded
 	}
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
 	o.Status = 0
