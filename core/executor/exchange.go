@@ -143,12 +143,12 @@ type deferred struct {
 	lease   upstream.Lease // does not count as in flight any more
 	outcome core.Outcome
 	waited  time.Duration // time without a response
-	tunnel  bool          // the tunnel was too slow; charged when the target has sent a byte through another tunnel
+	tunnel  bool          // charged when the target has sent a byte through another tunnel, not when that tunnel opens
 }
 
 // chargeDeferred charges the deferred attempts, because another proxy has served the request. The parameter opened is
 // true if that proxy has opened a tunnel, and the target has not sent a byte through it yet. In this case, attempts
-// whose tunnel was too slow stay deferred.
+// whose tunnel was too slow, or had no TLS, stay deferred.
 //
 // The parameter took is the latency of the response through that proxy. An attempt that was cut short after less than
 // this time is not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has served the
@@ -185,7 +185,7 @@ func (ex *Exchange) releaseDeferred() {
 	}
 	for i := range ex.deferred {
 		d := &ex.deferred[i]
-		if ex.result.Final != core.FinalSuccess {
+		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled {
 			d.lease.SettleUnserved(&d.outcome)
 		}
 		d.lease.Release()
