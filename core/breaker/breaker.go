@@ -367,7 +367,7 @@ func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	}
 }
 
-// maxFailures is the number of failures kept (24 KB), unless the threshold is higher. The number must
+// maxFailures is the number of failures kept (8 KB), unless the threshold is higher. The number must
 // be limited, because a closed breaker collects failures as long as there is not enough evidence.
 const maxFailures = 1000
 
