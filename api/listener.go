@@ -192,6 +192,7 @@ type conn struct {
 	requests *strictReader
 	listener *listener
 	client   string      // the client's address without its port
+	reading  sync.Mutex  // held during a read, because a *socket.Conn (of a passed socket) permits one at a time
 	begun    atomic.Bool // bytes of the client have been read
 	arrived  atomic.Bool // bytes have been read, and the next read has not begun
 	busy     int         // calls of hold without a release; guarded by listener.mu
@@ -211,7 +212,9 @@ type watchedConn struct {
 // Read implements net.Conn.
 func (w watchedConn) Read(p []byte) (int, error) {
 	w.conn.arrived.Store(false)
+	w.conn.reading.Lock()
 	n, err := w.Conn.Read(p)
+	w.conn.reading.Unlock()
 	if n > 0 {
 		w.conn.begun.Store(true)
 		w.conn.arrived.Store(true)
@@ -267,7 +270,9 @@ func (c *conn) Close() error {
 		return c.end()
 	}
 	go func() {
+		c.reading.Lock() // at a shutdown, the server still reads
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+		c.reading.Unlock()
 		c.end()
 	}()
 	return nil

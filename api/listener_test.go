@@ -256,3 +256,27 @@ func (d *deadlined) Write(p []byte) (int, error) {
 	d.writes = append(d.writes, len(p))
 	return len(p), nil
 }
+
+// At a shutdown, the server closes connections that it reads from. The connections of a passed socket permit one read
+// at a time.
+func TestACloseDuringARead(t *testing.T) {
+	on, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	require.NoError(t, err)
+	l := newListener(on, (*budget.Files)(nil), 10, slog.New(slog.DiscardHandler), time.Now)
+	defer l.Close()
+	client, err := net.Dial("tcp", on.Addr().String())
+	require.NoError(t, err)
+	accepted, err := l.Accept()
+	require.NoError(t, err)
+	read := make(chan error)
+	go func() {
+		_, err := accepted.Read(make([]byte, 1))
+		read <- err
+	}()
+	for c := accepted.(*conn); c.reading.TryLock(); time.Sleep(time.Millisecond) { // until the read has begun
+		c.reading.Unlock()
+	}
+	require.NoError(t, accepted.Close())
+	client.Close()
+	require.Error(t, <-read)
+}
