@@ -83,7 +83,8 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 		{"DELETE", "/plugins/mine", ""},
 		{"GET", "/state", ""}, {"DELETE", "/state", ""},
 		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""},
-		{"GET", "/readyz", ""}, {"GET", "/cluster", ""},
+		{"GET", "/readyz", ""}, {"GET", "/cluster", ""}, {"GET", "/cluster/breakers", ""},
+		{"GET", "/cluster/targets?limit=5", ""},
 	} {
 		q, err := http.NewRequest(c.method, "http://"+w.api+"/api/v1"+c.path, bytes.NewReader([]byte(c.body)))
 		require.NoError(t, err)
