@@ -301,7 +301,8 @@ func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 	}
 	var specs []upstream.Spec
 	for i, line := range strings.Split(string(body), "\n") {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' || line[0] == ';' {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' || strings.HasPrefix(line, "//") {
 			continue
 		}
 		spec, err := proxylist.ParseLine(line)

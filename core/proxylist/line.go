@@ -17,6 +17,9 @@ import (
 // ParseLine parses one line. Its errors contain no part of the line that may be a credential.
 func ParseLine(line string) (upstream.Spec, error) {
 	line = stripComment(line)
+	if several(line) != nil {
+		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
+	}
 	spec, _, err := parse(line, upstream.HTTP)
 	if err != nil {
 		if words, _, ok := parseWords(line, upstream.HTTP); ok {

@@ -329,3 +329,13 @@ func TestASchemeBeforeAColon(t *testing.T) {
 		require.Error(t, err, line)
 	}
 }
+
+// The second address in a line is no user and password of the first one, also where a line is one proxy.
+func TestALineIsOneProxy(t *testing.T) {
+	for _, line := range []string{"192.0.2.1:80, 192.0.2.2:81", "192.0.2.1:80 192.0.2.2:81"} {
+		_, err := ParseLine(line)
+		require.ErrorContains(t, err, "several addresses", line)
+	}
+	_, err := ParseLine("192.0.2.1:80:user:pass")
+	require.NoError(t, err)
+}
