@@ -20,6 +20,7 @@ func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
 // Take puts a module under a name, as an upload does, but does not check it (Options.Check). The module may replace
 // any upload. inUse is as in Delete: a plugin in use is not replaced by one of another kind. keep is as in Submit. The
 // error is a *wasmhost.CheckError if the module is the cause. It wraps core.ErrConflict if the name cannot have it.
+// After an error the plugin with this name is as it was.
 func (r *Registry) Take(
 	name string, code []byte, config map[string]any, keep bool, inUse func(name string) string,
 ) error {
@@ -30,14 +31,15 @@ func (r *Registry) Take(
 	if err != nil {
 		return err
 	}
-	allowed := func(kind wasmhost.Kind) error { return r.mayPut(name, kind, r.get(name) != nil) }
-	if err := allowed(""); err != nil {
-		return err
-	}
-	if p := r.get(name); p != nil && p.kind() != "" && p.kind() != d.Kind {
-		if err := r.Discard(name, inUse); err != nil {
+	allowed := func() error {
+		p := r.get(name)
+		if err := r.mayPut(name, "", p != nil); err != nil || p == nil || p.kind() == "" || p.kind() == d.Kind {
 			return err
 		}
+		return unlessUsed(name, inUse)
+	}
+	if err := allowed(); err != nil {
+		return err
 	}
 	var v *version
 	err = r.compiler.run(r.closing, code, func() (err error) {
@@ -47,7 +49,7 @@ func (r *Registry) Take(
 	if err != nil {
 		return err
 	}
-	_, err = r.take(name, v, func() error { return allowed(v.kind()) })
+	_, err = r.take(name, v, allowed)
 	return err
 }
 

@@ -67,6 +67,13 @@ func TestSharedUploads(t *testing.T) {
 	err = r.Take("mine", backoff, nil, false, func(string) string { return "first" })
 	require.ErrorIs(t, err, core.ErrConflict)
 	require.Equal(t, 1.0, score(t, r, "mine")[0])
+	// A module that cannot be loaded leaves the old plugin, also in the folder.
+	err = r.Take("mine", backoff, map[string]any{"unknown": 1}, true, unused)
+	require.Error(t, err)
+	require.Equal(t, 1.0, score(t, r, "mine")[0])
+	r.Close()
+	r = reopen(t, opts)
+	require.Equal(t, 1.0, score(t, r, "mine")[0])
 	require.NoError(t, r.Take("mine", backoff, nil, false, unused))
 	i, err = r.Get("mine")
 	require.NoError(t, err)

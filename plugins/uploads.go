@@ -318,6 +318,9 @@ func (r *Registry) install(name string, v *version) *plugin {
 	all = maps.Clone(all)
 	all[name] = r.newPlugin(name, v)
 	r.enter(all, []*version{v}, func() {})
+	if p != nil {
+		p.retire()
+	}
 	return all[name]
 }
 
@@ -348,8 +351,8 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	case v.source != SourceAPI:
 		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
 	}
-	if by := inUse(name); by != "" {
-		return conflictf("plugin %q is in use as %s; activate another first", name, by)
+	if err := unlessUsed(name, inUse); err != nil {
+		return err
 	}
 	if err := r.unsave(name); err != nil { // before the removal, because otherwise a restart would restore the plugin
 		return err
@@ -358,6 +361,14 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	delete(all, name)
 	r.publish(all)
 	p.retire()
+	return nil
+}
+
+// unlessUsed returns an error if a plugin is in use. inUse is as in Delete.
+func unlessUsed(name string, inUse func(name string) string) error {
+	if by := inUse(name); by != "" {
+		return conflictf("plugin %q is in use as %s; activate another first", name, by)
+	}
 	return nil
 }
 
