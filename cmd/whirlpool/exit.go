@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -41,7 +43,7 @@ func exitCode(err error) int {
 // The field Use of a command has its arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
 func usageErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usage("%w%s; see %s --help", err, similarFlag(c, err), c.CommandPath())
+		return usage("%s; see %s --help", flagFault(c, err), c.CommandPath())
 	})
 	if cmd.HasSubCommands() {
 		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
@@ -87,32 +89,82 @@ func arguments(use string) (required []string, most int) {
 	return required, most
 }
 
-// similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name. Otherwise it returns "".
+// fewCommands is the maximum number of subcommands that similarCommand lists.
+const fewCommands = 6
+
+// similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name. Otherwise it returns a list
+// of the subcommands, if c has only a few, or "".
 func similarCommand(c *cobra.Command, name string) string {
 	var names []string
 	for _, sub := range c.Commands() {
-		if sub.IsAvailableCommand() {
+		if sub.IsAvailableCommand() || sub.Name() == "help" { // cobra lists the command help as not available
 			names = append(names, sub.Name())
 		}
 	}
-	return strict.DidYouMean(name, names)
+	similar := strict.DidYouMean(name, names)
+	if similar == "" && len(names) <= fewCommands {
+		return " (" + strings.Join(names, ", ") + ")"
+	}
+	return similar
 }
 
-// similarFlag returns "; did you mean --X?" if err reports an unknown flag that is similar to the flag X of c.
-// Otherwise it returns "".
-func similarFlag(c *cobra.Command, err error) string {
+// flagFault returns the text of an error in the flags of c: the flag, what is wrong, and what the flag takes.
+func flagFault(c *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
-		return ""
+	var wrong *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown):
+		return unknownFlag(c, unknown)
+	case errors.As(err, &wrong):
+		f := wrong.GetFlag()
+		return fmt.Sprintf("--%s %q: %s", f.Name, wrong.GetValue(), permittedValues(f, wrong.GetValue(), wrong))
+	case errors.As(err, &missing):
+		f := missing.GetFlag()
+		placeholder, _ := pflag.UnquoteUsage(f)
+		return fmt.Sprintf("--%s needs a value: --%s %s", f.Name, f.Name, placeholder)
 	}
+	return err.Error()
+}
+
+// permittedValues returns a text that states which values the flag f takes, after it was given value.
+func permittedValues(f *pflag.Flag, value string, wrong *pflag.InvalidValueError) string {
+	switch f.Value.Type() {
+	case "int":
+		return "must be a whole number, such as 100"
+	case "uint64":
+		return "must be a whole number of at least 0, such as 100"
+	case "float64":
+		return "must be a number, such as 0.5"
+	case "bool":
+		return "must be true or false"
+	case "duration":
+		if _, err := time.ParseDuration(value + "s"); err == nil {
+			return fmt.Sprintf("needs a unit: %ss, %sm or %sh", value, value, value)
+		}
+		return "must be a time with a unit, such as 30s, 5m or 1h"
+	case "stringSlice":
+		return "must be words, separated by commas"
+	}
+	return wrong.Unwrap().Error()
+}
+
+// unknownFlag returns the text of an error about a flag that c does not have. If the flag is similar to one of c, the
+// text suggests it. A long flag with one dash only, such as -config, is one of these.
+func unknownFlag(c *cobra.Command, unknown *pflag.NotExistError) string {
 	var names []string
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
 			names = append(names, f.Name)
 		}
 	})
-	if name := strict.Closest(unknown.GetSpecifiedName(), names); name != "" {
-		return "; did you mean --" + name + "?"
+	name, text := unknown.GetSpecifiedName(), "unknown flag: --"+unknown.GetSpecifiedName()
+	if short := unknown.GetSpecifiedShortnames(); short != "" {
+		name, _, _ = strings.Cut(short, "=")
+		text = "unknown flag: -" + name
 	}
-	return ""
+	if similar := strict.Closest(name, names); similar != "" && utf8.RuneCountInString(name) > 1 {
+		text += "; did you mean --" + similar + "?"
+	}
+	return text
 }

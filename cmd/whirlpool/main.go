@@ -49,8 +49,45 @@ wrong, or its input cannot be read.`,
 		stateCommand(), statusCommand(), healthCommand(), eventsCommand(), routeCommand(), proxiesCommand(),
 		policyCommand(), requestCommand(), reloadCommand(), doctorCommand(), topCommand(), versionCommand())
 	cmd.AddCommand(extraCommands()...)
+	cmd.SetHelpCommand(helpCommand())
+	cmd.InitDefaultHelpCmd()
+	cmd.InitDefaultCompletionCmd()
 	usageErrors(cmd)
 	return cmd
+}
+
+// helpCommand returns the command help. Unlike cobra's own, it fails if a command is unknown.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND...]", Short: "Help about any command",
+		Long:    "Print the help of a command, as COMMAND --help does.",
+		Example: "  whirlpool help proxies add",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, c := range of.Commands() {
+					if c.IsAvailableCommand() {
+						names = append(names, c.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of := cmd.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+				if i < 0 {
+					return usage("help: %q is not a command of %s%s; see %s --help", name, of.CommandPath(),
+						similarCommand(of, name), of.CommandPath())
+				}
+				of = of.Commands()[i]
+			}
+			of.InitDefaultHelpFlag() // the help shows these flags
+			of.InitDefaultVersionFlag()
+			return of.Help()
+		},
+	}
 }
 
 func versionCommand() *cobra.Command {

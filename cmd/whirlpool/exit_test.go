@@ -1,0 +1,61 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMisspeltCommandsAreNotRun(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"srve"}, `"srve" is not one of its commands; did you mean serve?`},
+		{[]string{"hlep"}, "did you mean help?"},
+		{[]string{"help", "srve"}, `help: "srve" is not a command of whirlpool; did you mean serve?`},
+		{[]string{"help", "proxies", "lst"}, `"lst" is not a command of whirlpool proxies; did you mean list?`},
+		{[]string{"completion", "bsh"}, `completion: "bsh" is not one of its commands; did you mean bash?`},
+		{[]string{"completion", "tcsh"}, `(bash, fish, powershell, zsh); see whirlpool completion --help`},
+		{[]string{"completion", "bash", "x"}, "one argument too many"},
+		{[]string{"config", "shwo"}, `"shwo" is not one of its commands (check, diff, fmt, init)`},
+	} {
+		out, errs, code := run(c.args...)
+		require.Equal(t, exitUsage, code, c.args)
+		require.Empty(t, out, c.args)
+		require.Contains(t, errs, c.says, c.args)
+	}
+}
+
+func TestHelpOfCommands(t *testing.T) {
+	for _, args := range [][]string{nil, {"serve"}, {"proxies", "add"}, {"completion", "bash"}} {
+		help, errs, code := run(append([]string{"help"}, args...)...)
+		require.Zero(t, code, errs)
+		flag, _, _ := run(append(args, "--help")...)
+		require.Equal(t, flag, help)
+	}
+}
+
+func TestFlagsSayWhatTheyTake(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"proxies", "list", "--limit", "abc"}, `--limit "abc": must be a whole number, such as 100; see`},
+		{[]string{"proxies", "list", "--limit", "99999999999999999999"}, "must be a whole number"},
+		{[]string{"proxies", "list", "--limit"}, "--limit needs a value: --limit N; see whirlpool proxies list --help"},
+		{[]string{"plugin", "simulate", "x", "--seed", "-1"}, "must be a whole number of at least 0"},
+		{[]string{"events", "--sample", "x"}, `--sample "x": must be a number, such as 0.5`},
+		{[]string{"events", "--type", `a"b`}, "must be words, separated by commas"},
+		{[]string{"top", "--interval", "5"}, `--interval "5": needs a unit: 5s, 5m or 5h`},
+		{[]string{"top", "--interval", "soon"}, "must be a time with a unit, such as 30s, 5m or 1h"},
+		{[]string{"status", "--json=maybe"}, `--json "maybe": must be true or false`},
+		{[]string{"serve", "-config", "x"}, "unknown flag: -config; did you mean --config?"},
+		{[]string{"serve", "-x"}, "unknown flag: -x; see"},
+	} {
+		_, errs, code := run(c.args...)
+		require.Equal(t, exitUsage, code, c.args)
+		require.Contains(t, errs, c.says, c.args)
+		require.NotContains(t, errs, "strconv")
+	}
+}
