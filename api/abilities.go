@@ -19,7 +19,7 @@ type abilityView struct {
 	State   string     `json:"state"`    // yes, no or unknown
 	Source  string     `json:"source"`   // traffic or check; "" if the state is unknown
 	Since   *time.Time `json:"since"`    // null if the state is unknown
-	RetryAt *time.Time `json:"retry_at"` // when the proxy's ability is tried again; null unless the state is no
+	RetryAt *time.Time `json:"retry_at"` // null unless the state is no
 }
 
 func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {

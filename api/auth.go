@@ -28,8 +28,8 @@ type Key struct {
 	Admin       bool   // the key permits changes; a key without Admin permits only reading
 }
 
-// auth holds the keys of the API. It is immutable.
-type auth struct {
+// keySet holds the keys of the API. It is immutable.
+type keySet struct {
 	keys         []hashedKey // empty if the API requires no key
 	loopbackOnly bool        // refuse requests whose Host is not localhost or a loopback address
 }
@@ -37,25 +37,24 @@ type auth struct {
 type hashedKey struct {
 	name        string
 	sum         [sha256.Size]byte // hash of the secret
-	certificate string            // the Certificate of the Key; if it is not "", sum is not used
+	certificate string            // if it is not "", sum is not used
 	admin       bool
 }
 
-// SetKeys replaces the keys. If loopbackOnly is set, requests whose Host is not localhost or a
-// loopback address are refused.
+// SetKeys replaces the keys. The parameter loopbackOnly is as in Config.
 func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
-	a := &auth{loopbackOnly: loopbackOnly}
+	a := &keySet{loopbackOnly: loopbackOnly}
 	for _, k := range keys {
 		a.keys = append(a.keys, hashedKey{
 			name: k.Name, sum: sha256.Sum256([]byte(k.Secret)), certificate: k.Certificate, admin: k.Admin,
 		})
 	}
-	s.auth.Store(a)
+	s.keys.Store(a)
 }
 
-// check returns the key in an Authorization header. It compares the header with every key, so that the duration of
-// check does not depend on the values of the keys.
-func (a *auth) check(header string) (found hashedKey, ok bool) {
+// findBearer returns the key in an Authorization header. It compares the header with every key, so that its duration
+// does not depend on the values of the keys.
+func (a *keySet) findBearer(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
 	for _, k := range a.keys {
@@ -67,9 +66,9 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 	return found, ok
 }
 
-// certified returns the key whose Certificate is one of the names in a client certificate. If there are several such
-// keys, certified prefers a key with Admin.
-func (a *auth) certified(names []string) (found hashedKey, ok bool) {
+// findCertificate returns the key whose Certificate is one of the names in a client certificate. A key with Admin
+// precedes the others.
+func (a *keySet) findCertificate(names []string) (found hashedKey, ok bool) {
 	for _, k := range a.keys {
 		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
 			found, ok = k, true
@@ -100,46 +99,47 @@ func clientNames(c *fiber.Ctx) (names []string) {
 	return append(append(names, leaf.DNSNames...), leaf.EmailAddresses...)
 }
 
-// roleHeader is a header field of responses. Its value is the role of the key that the request has. The dashboard hides
-// the buttons that a client with this role may not use. Without keys, every client has the role "admin".
+// roleHeader is a header field of responses: the role of the request's key. The dashboard hides the buttons that this
+// role may not use. Without keys, every client has the role "admin".
 const roleHeader = "X-Whirlpool-Role"
 
-func role(admin bool) string {
+func roleName(admin bool) string {
 	if admin {
 		return "admin"
 	}
 	return "read"
 }
 
-// admit returns nil if the request may be served. Otherwise it returns an error with the reason.
-func (s *Server) admit(c *fiber.Ctx) error {
-	a := s.auth.Load()
+// checkAccess returns an error if the request may not be served.
+func (s *Server) checkAccess(c *fiber.Ctx) error {
+	a := s.keys.Load()
 	// The host is taken from the request line or the Host field. Fiber's Hostname would prefer X-Forwarded-Host,
 	// which a script of a web page can set.
 	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
-	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !loopback(host) {
+	proxied := !bytes.HasPrefix(target, []byte("/"))
+	if (a.loopbackOnly || proxied) && host != "" && !isLoopback(host) {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
 	// If the API requires a key, the origin is not checked: a page of another origin has no key, and a reverse
 	// proxy may have changed the host.
-	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
+	if len(a.keys) == 0 && !isReadOnly(c) && isCrossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
 	admin := true
-	if len(a.keys) > 0 && !open(c.Path()) {
+	if len(a.keys) > 0 && !isPublic(c.Path()) {
 		key, err := s.login(c, a)
 		if err != nil {
 			return err
 		}
-		c.Locals(keyName, key.name)
+		c.Locals(keyNameLocal, key.name)
 		admin = key.admin
-		if !key.admin && !readOnly(c) {
+		if !key.admin && !isReadOnly(c) {
 			return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
 		}
 	}
-	if !open(c.Path()) {
-		c.Set(roleHeader, role(admin))
+	if !isPublic(c.Path()) {
+		c.Set(roleHeader, roleName(admin))
 	}
 	// A small compressed body may decode to gigabytes.
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -148,19 +148,19 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return nil
 }
 
-// login returns the key of a request. If the key in the Authorization header is wrong, login returns an error after
-// the guard's delay. If there is no key, login returns an error without a delay.
-func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
+// login returns the key of a request. For a wrong key, it returns an error after the guard's delay; for a missing key,
+// it returns an error without a delay.
+func (s *Server) login(c *fiber.Ctx, a *keySet) (key hashedKey, err error) {
 	result, retryAfter := access.Refused, time.Duration(0)
-	sent := c.Get(fiber.HeaderAuthorization)
-	if sent == "" {
-		if key, ok := a.certified(clientNames(c)); ok {
+	authorization := c.Get(fiber.HeaderAuthorization)
+	if authorization == "" {
+		if key, ok := a.findCertificate(clientNames(c)); ok {
 			return key, nil
 		}
 	} else {
-		from := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
-		result, retryAfter = s.cfg.Guard.Do(s.ctx, from, access.Check{Known: func() (ok, decided bool) {
-			key, ok = a.check(sent)
+		login := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
+		result, retryAfter = s.cfg.Guard.Do(s.ctx, login, access.Check{Known: func() (ok, decided bool) {
+			key, ok = a.findBearer(authorization)
 			return ok, true
 		}})
 	}
@@ -178,26 +178,26 @@ func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// admitsKey reports whether an Authorization header permits reading. If header is "", the names in the client's
+// canRead reports whether an Authorization header permits reading. If header is "", the names in the client's
 // certificate decide.
-func (s *Server) admitsKey(header string, names []string) bool {
-	a := s.auth.Load()
+func (s *Server) canRead(header string, names []string) bool {
+	a := s.keys.Load()
 	if len(a.keys) == 0 {
 		return true
 	}
 	if header == "" {
-		_, ok := a.certified(names)
+		_, ok := a.findCertificate(names)
 		return ok
 	}
-	_, ok := a.check(header)
+	_, ok := a.findBearer(header)
 	return ok
 }
 
-// keyName is the key of Fiber's Locals under which the name of a request's API key is stored.
-const keyName = "key name"
+// keyNameLocal is the key of Fiber's Locals that holds the name of the request's API key.
+const keyNameLocal = "key name"
 
-// open reports whether a path can be requested without a key.
-func open(path string) bool {
+// isPublic reports whether a path can be requested without a key.
+func isPublic(path string) bool {
 	if _, ok := pages[path]; ok {
 		return true
 	}
@@ -208,13 +208,12 @@ func open(path string) bool {
 	return false
 }
 
-// readOnly reports whether a request changes nothing.
-func readOnly(c *fiber.Ctx) bool {
+func isReadOnly(c *fiber.Ctx) bool {
 	return c.Method() == fiber.MethodGet || c.Method() == fiber.MethodHead
 }
 
-// crossOrigin reports whether a browser sends the request on behalf of a page of another origin.
-func crossOrigin(c *fiber.Ctx) bool {
+// isCrossOrigin reports whether a browser sends the request on behalf of a page of another origin.
+func isCrossOrigin(c *fiber.Ctx) bool {
 	origin := c.Get(fiber.HeaderOrigin)
 	if origin == "" {
 		return false
@@ -223,8 +222,8 @@ func crossOrigin(c *fiber.Ctx) bool {
 	return err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost))
 }
 
-// loopback reports whether a host, with or without a port, is localhost or a loopback address.
-func loopback(host string) bool {
+// isLoopback reports whether a host, with or without a port, is localhost or a loopback address.
+func isLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

@@ -254,6 +254,6 @@ func TestKeysOfAStream(t *testing.T) {
 		{"", []string{"other"}, false},
 		{"", nil, false},
 	} {
-		require.Equal(t, c.want, g.admitsKey(c.header, c.names), "%+v", c)
+		require.Equal(t, c.want, g.canRead(c.header, c.names), "%+v", c)
 	}
 }

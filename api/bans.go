@@ -12,37 +12,36 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// bans is the part of the engine that bans proxies.
-type bans interface {
-	rests
+// banEngine is the part of the engine that bans proxies.
+type banEngine interface {
+	restEngine
 	// Bans returns the banned proxies, as pairs with the host "".
 	Bans() []rest.Pair
 	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
 	// Requests for the target use other proxies first.
 	Avoided() []rest.Pair
-	// BannedUntil returns the end of a proxy's ban. The result ok is false if the proxy is not banned.
+	// BannedUntil returns the end of a proxy's ban; ok is false without a ban.
 	BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool)
-	// Ban bans a proxy for the time d. If host is not "", it makes the pair of the proxy and the host rest instead.
+	// Ban bans a proxy for the time d. If host is not "", the pair of the proxy and the host rests instead.
 	Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair
-	// EndBan ends the ban of a proxy. If host is not "", it ends the rest of the pair of the proxy and the host
-	// instead. It returns false if there is no such ban or rest.
+	// EndBan ends a proxy's ban, or the rest for a host. It returns false if there is none.
 	EndBan(u *upstream.Upstream, host string) bool
 }
 
 // banHandler serves /proxies/:id/ban and /targets/:host.
 type banHandler struct {
-	engine  bans
+	engine  banEngine
 	pool    Pool
 	metrics Metrics
 }
 
 func (h *banHandler) routes(r fiber.Router) {
 	r.Post("/proxies/:id/ban", h.ban)
-	r.Delete("/proxies/:id/ban", h.end)
+	r.Delete("/proxies/:id/ban", h.endBan)
 	r.Get("/targets/:host", h.target)
 }
 
-// banView is the JSON of a ban, or of a resting pair.
+// banView is the JSON of a ban or a rest.
 type banView struct {
 	ProxyID string    `json:"proxy_id"`
 	Host    string    `json:"host"` // "" for all hosts
@@ -54,9 +53,8 @@ func viewOfBan(pool Pool, p rest.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.At(p.Since).UTC(), pool.At(p.Until).UTC()}
 }
 
-// avoided returns the views of the pairs for which the function match returns true. The parameter all has pairs of a
-// proxy and a target (host:port). Requests for the target of a pair avoid the proxy of the pair.
-func avoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
+// viewsOfAvoided returns the views of those pairs, as Avoided returns them, for which match returns true.
+func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {
 		if match(&all[i]) {
@@ -66,8 +64,7 @@ func avoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView 
 	return out
 }
 
-// ban serves POST /proxies/:id/ban. It never shortens a ban or rest: if the proxy already has one that ends later, that
-// one stays as it is.
+// ban serves POST /proxies/:id/ban. It never shortens a ban or rest.
 func (h *banHandler) ban(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -77,22 +74,22 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 		Host *string `json:"host"`
 		For  *string `json:"for"`
 	}
-	if err := decode(c, &in); err != nil {
+	if err := decodeBody(c, &in); err != nil {
 		return err
 	}
 	if in.For == nil {
 		return badField("for", `for is missing; it must be a duration such as "10m"`)
 	}
-	host, most := "", rules.MaxBan
+	host, maxDuration := "", rules.MaxBan
 	if in.Host != nil {
 		if host, err = hostField(*in.Host); err != nil {
 			return err
 		}
-		most = rules.MaxRest
+		maxDuration = rules.MaxRest
 	}
 	d, err := time.ParseDuration(*in.For)
-	if err != nil || d < time.Second || d > most {
-		return badField("for", fmt.Sprintf(`for must be a duration from 1s to %gh, such as "10m"`, most.Hours()))
+	if err != nil || d < time.Second || d > maxDuration {
+		return badField("for", fmt.Sprintf(`for must be a duration from 1s to %gh, such as "10m"`, maxDuration.Hours()))
 	}
 	if host == "" && u.Direct() {
 		return conflict("a direct:// proxy cannot be banned for all hosts; name a host, or remove the proxy")
@@ -100,14 +97,13 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
 
-// end serves DELETE /proxies/:id/ban. If the query has the parameter host, the rest of the pair of the proxy and this
-// host ends instead of the ban.
-func (h *banHandler) end(c *fiber.Ctx) error {
+// endBan serves DELETE /proxies/:id/ban. With the query parameter host, the rest for this host ends instead of the ban.
+func (h *banHandler) endBan(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
 	}
-	host, given := query(c, "host")
+	host, given := queryValue(c, "host")
 	if given {
 		if host, err = hostField(host); err != nil {
 			return err
@@ -124,7 +120,7 @@ func (h *banHandler) end(c *fiber.Ctx) error {
 
 // target serves GET /targets/:host: the proxies that get no requests for a host, and the attempts at the host.
 func (h *banHandler) target(c *fiber.Ctx) error {
-	host, err := param(c, "host")
+	host, err := pathParam(c, "host")
 	if err == nil {
 		host, err = hostField(host)
 	}
@@ -145,7 +141,7 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 		return err
 	}
 	sum := h.metrics.Reasons().Target(host, window)
-	avoiding := avoided(h.pool, h.engine.Avoided(), func(p *rest.Pair) bool {
+	avoided := viewsOfAvoided(h.pool, h.engine.Avoided(), func(p *rest.Pair) bool {
 		name, _, err := net.SplitHostPort(p.Host)
 		return err == nil && name == host
 	})
@@ -154,10 +150,10 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 		Banned  []banView `json:"banned"`
 		Avoided []banView `json:"avoided"` // here, the Host of a pair is host:port
 		reasonsView
-	}{host, out, avoiding, viewOfReasons(&sum, window)})
+	}{host, out, avoided, viewOfReasons(&sum, window)})
 }
 
-// hostField checks the name of a host without port.
+// hostField parses a host without a port.
 func hostField(s string) (string, error) {
 	host, err := rules.ParseHost(s)
 	if err != nil {

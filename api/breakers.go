@@ -50,14 +50,14 @@ func (h *breakerHandler) view(u *upstream.Upstream) breakerView {
 		TimeoutDuration: b.Config.TimeoutDuration.Seconds(), LastStateChange: b.LastChange.UTC(),
 	}
 	if b.State == core.Open {
-		at, in := b.NextTest.UTC(), max(b.NextTest.Sub(h.now()).Seconds(), 0)
-		v.NextTestTime, v.RetryInSeconds = &at, &in
+		nextTest, remaining := b.NextTest.UTC(), max(b.NextTest.Sub(h.now()).Seconds(), 0)
+		v.NextTestTime, v.RetryInSeconds = &nextTest, &remaining
 	}
 	return v
 }
 
 func (h *breakerHandler) list(c *fiber.Ctx) error {
-	proxies, rest, err := h.lists.page(c)
+	proxies, rest, err := h.lists.proxiesOfQuery(c)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (h *breakerHandler) get(c *fiber.Ctx) error {
 		breakerView
 		Why whyView `json:"why"`
 		reasonsView
-	}{h.view(u), h.why(u.Why()), reasons})
+	}{h.view(u), h.viewOfWhy(u.Why()), reasons})
 }
 
 func (h *breakerHandler) reset(c *fiber.Ctx) error {
@@ -99,8 +99,7 @@ func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// whyView is the JSON of the evidence that explains a breaker's state. It compares the failures of
-// the breaker's proxy with those of the other proxies.
+// whyView is the JSON of the evidence that explains a breaker's state. It compares the breaker's proxy with the others.
 type whyView struct {
 	Summary     string           `json:"summary"`
 	Since       *time.Time       `json:"since"`
@@ -125,7 +124,7 @@ type targetEvidence struct {
 	Evidence     float64        `json:"evidence"`
 }
 
-func (h *breakerHandler) why(w evidence.Why) whyView {
+func (h *breakerHandler) viewOfWhy(w evidence.Why) whyView {
 	v := whyView{
 		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence,
 		Needed: w.Needed, OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause),
@@ -172,7 +171,6 @@ func viewOfTransition(t core.Transition) transitionView {
 	}
 }
 
-// maxIDs is the maximum number of proxies in a query of transitions.
 const maxIDs = 50
 
 var transitionOrders = []order[core.Transition]{
@@ -205,7 +203,7 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	ids := queryAll(c, "proxy_id")
+	ids := queryValues(c, "proxy_id")
 	if len(ids) > maxIDs || slices.Contains(ids, "") {
 		return badField("proxy_id", fmt.Sprintf("proxy_id must be an id; it may occur up to %d times", maxIDs))
 	}

@@ -64,7 +64,7 @@ func TestWhyOfABreaker(t *testing.T) {
 			RestFailures: 3, RestAttempts: 4, Noise: 0.5, Evidence: 6,
 		}},
 	}
-	v := h.why(why)
+	v := h.viewOfWhy(why)
 	require.Contains(t, v.Summary, "a.test:443")
 	v.Summary = "" // the tests of package evidence check its text
 	require.Equal(t, whyView{

@@ -20,22 +20,19 @@ func costOf(s *upstream.Spec) costView {
 	return costView{s.Tier, s.Vendor, s.Price.Request, s.Price.GB}
 }
 
-// costs returns the costs of the gateway.
-type costs interface {
+type costEngine interface {
 	Costs() engine.Costs
 }
 
-var _ costs = (*engine.Engine)(nil)
+var _ costEngine = (*engine.Engine)(nil)
 
-// costHandler serves /metrics/costs.
 type costHandler struct {
-	engine costs
+	engine costEngine
 	pool   Pool
 }
 
 func (h *costHandler) routes(r fiber.Router) { r.Get("/metrics/costs", h.get) }
 
-// totalView is the JSON of a traffic.Total.
 type totalView struct {
 	Attempts int64   `json:"attempts"`
 	Sent     int64   `json:"bytes_sent"`

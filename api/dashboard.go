@@ -10,7 +10,7 @@ import (
 //go:embed dashboard
 var dashboard embed.FS
 
-// pages are the files of the dashboard, and of the description of the API, by path. A request for them needs no key.
+// pages are the files of the dashboard and of the API's description, by path. They need no key.
 var pages = dashboardPages()
 
 func dashboardPages() map[string]string {

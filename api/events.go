@@ -45,10 +45,9 @@ const (
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload, eventBan, eventExhaustion, eventChange, eventRequest, eventAttempt}
 
-// onlyOnRequest are the types that a client gets only if it asks for them. Clients that were written for earlier
-// versions of the gateway do not expect an event of the type change in addition to an event of the type policy,
-// activation or ban. Events of the types request and attempt are as frequent as requests.
-var onlyOnRequest = []string{eventChange, eventRequest, eventAttempt}
+// optInTypes are the types that a client gets only if it asks for them. Older clients do not expect an event of the
+// type change in addition to policy, activation or ban. Sampled events are as frequent as requests.
+var optInTypes = []string{eventChange, eventRequest, eventAttempt}
 
 // sampledTypes are the types of the events that are not kept and have no id.
 var sampledTypes = []string{eventRequest, eventAttempt}
@@ -56,10 +55,10 @@ var sampledTypes = []string{eventRequest, eventAttempt}
 // Events holds the last events of the gateway, for GET /events. Each exported method adds one event and does not
 // block.
 type Events struct {
-	stream eventstream.Stream
-	now    func() time.Time
-	life   string // the first part of each event's id; it is different in each process
-	marks  marks
+	stream   eventstream.Stream
+	now      func() time.Time
+	idPrefix string // different in each process
+	marks    marks
 
 	exhaustions exhaustions
 }
@@ -68,9 +67,9 @@ var _ metrics.Observer = (*Events)(nil)
 
 // NewEvents returns a list without events.
 func NewEvents(now func() time.Time) *Events {
-	e := &Events{now: now, life: strconv.FormatInt(now().UnixMilli(), 36)}
+	e := &Events{now: now, idPrefix: strconv.FormatInt(now().UnixMilli(), 36)}
 	e.exhaustions.publish = func(v *exhaustionView) { e.publish(eventExhaustion, v) }
-	e.mark(markStart, "the gateway has started")
+	e.addMark(markStart, "the gateway has started")
 	return e
 }
 
@@ -109,14 +108,14 @@ func (e *Events) PluginFault(f plugins.FaultReport) {
 	}{f.Plugin, f.At.UTC(), f.Reason, f.Err.Error(), f.Faults, f.Calls})
 }
 
-// Activated adds the activation of a plugin for a use: first, retry, backoff or judge.
-func (e *Events) Activated(use, plugin string) {
+// PluginActivated adds the activation of a plugin for a use: first, retry, backoff or judge.
+func (e *Events) PluginActivated(use, plugin string) {
 	e.publish(eventActivation, struct {
 		At     time.Time `json:"at"`
 		For    string    `json:"for"`
 		Plugin string    `json:"plugin"`
 	}{e.now().UTC(), use, plugin})
-	e.mark(eventActivation, plugin+" is used for "+use)
+	e.addMark(eventActivation, plugin+" is used for "+use)
 }
 
 // PolicyChanged adds a new global policy.
@@ -126,12 +125,12 @@ func (e *Events) PolicyChanged(v retry.View) {
 	if v.Source == retry.SourceFile {
 		text = "the retry policy is that of the configuration"
 	}
-	e.mark(eventPolicy, text)
+	e.addMark(eventPolicy, text)
 }
 
-// Banned adds a rest (host is the target's host) or a ban (host is "") of a proxy that ends at until. If until is not
-// in the future, the API has ended the rest or ban.
-func (e *Events) Banned(proxyID, host string, until time.Time) {
+// ProxyBanned adds a rest of a proxy for a host, or a ban if host is "". If until is not in the future, the API has
+// ended the rest or ban.
+func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	e.publish(eventBan, struct {
 		At      time.Time `json:"at"`
 		ProxyID string    `json:"proxy_id"`
@@ -140,9 +139,8 @@ func (e *Events) Banned(proxyID, host string, until time.Time) {
 	}{e.now().UTC(), proxyID, host, until.UTC()})
 }
 
-// changed adds a change through the API. The parameter key is the name of the API key that the request had; "" for
-// none.
-func (e *Events) changed(method, path, key string) {
+// apiChanged adds a change through the API. The parameter key is the name of the request's API key; "" for none.
+func (e *Events) apiChanged(method, path, key string) {
 	e.publish(eventChange, struct {
 		At     time.Time `json:"at"`
 		Key    string    `json:"key"`
@@ -151,24 +149,23 @@ func (e *Events) changed(method, path, key string) {
 	}{e.now().UTC(), key, method, path})
 }
 
-// Reloaded adds a reload of the configuration.
-func (e *Events) Reloaded(s ReloadStatus) {
+// ConfigReloaded adds a reload of the configuration.
+func (e *Events) ConfigReloaded(s ReloadStatus) {
 	e.publish(eventReload, s)
 	text := "the configuration was reloaded"
 	if !s.OK {
 		text = "the configuration was not reloaded, because it has errors"
 	}
-	e.mark(eventReload, text)
+	e.addMark(eventReload, text)
 }
 
-// id returns the value of the field id of an event.
-func (e *Events) id(n uint64) string { return e.life + "-" + strconv.FormatUint(n, 10) }
+func (e *Events) eventID(n uint64) string { return e.idPrefix + "-" + strconv.FormatUint(n, 10) }
 
-// after returns the number of the event with the given id, which is the last event that a client has received. If the
-// id is from another process, or the event does not exist, it returns 0: the position before the first event.
-func (e *Events) after(id string) uint64 {
-	if number, ok := strings.CutPrefix(id, e.life+"-"); ok {
-		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.id(n) == id {
+// position returns the number of the event with an id; 0, the position before the first event, for an id of another
+// process and for an unknown id.
+func (e *Events) position(id string) uint64 {
+	if number, ok := strings.CutPrefix(id, e.idPrefix+"-"); ok {
+		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.eventID(n) == id {
 			return n
 		}
 	}
@@ -177,28 +174,27 @@ func (e *Events) after(id string) uint64 {
 
 // Times of a connection that reads events.
 const (
-	heartbeatEvery = 15 * time.Second // after this time without data a comment is sent; clients ignore comments
-	eventTimeout   = 10 * time.Second // time for the client to read the data, after which the connection ends
-	reconnectAfter = 2 * time.Second  // value of the field retry: the wait of a client before it connects again
+	heartbeatInterval = 15 * time.Second // after this time without data, the server sends a comment
+	eventWriteTimeout = 10 * time.Second // for the client to read the data
+	reconnectDelay    = 2 * time.Second  // of the client (the field retry)
 )
 
 // eventHandler serves GET /events: server-sent events (WHATWG HTML, section 9.2).
 type eventHandler struct {
 	events *Events
-	ended  context.Context // ends with Shutdown
-	// admits reports whether an Authorization header permits reading. If the header is "", the names in the client's
-	// certificate decide.
-	admits func(header string, names []string) bool
+	ctx    context.Context // ends with Shutdown
+	// canRead is Server.canRead.
+	canRead func(header string, names []string) bool
 }
 
 func (h *eventHandler) routes(r fiber.Router) { r.Get("/events", h.get) }
 
 func (h *eventHandler) get(c *fiber.Ctx) error {
-	wanted, err := wantedTypes(c)
+	wantsType, err := parseTypes(c)
 	if err != nil {
 		return err
 	}
-	share, err := sampleShare(c, wanted)
+	share, err := parseSample(c, wantsType)
 	if err != nil {
 		return err
 	}
@@ -207,11 +203,11 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
-	after, lastID := h.events.stream.Last(), c.Get("Last-Event-ID")
+	position, lastID := h.events.stream.Last(), c.Get("Last-Event-ID")
 	if lastID != "" {
-		after = h.events.after(lastID)
+		position = h.events.position(lastID)
 	}
-	reader, lost, err := h.events.stream.Subscribe(after, wanted)
+	reader, lostEvents, err := h.events.stream.Subscribe(position, wantsType)
 	switch {
 	case errors.Is(err, eventstream.ErrTooManyReaders):
 		return newProblem(fiber.StatusTooManyRequests, "too_many_readers", fmt.Sprintf(
@@ -219,35 +215,35 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	case err != nil:
 		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
 	}
-	if slices.ContainsFunc(sampledTypes, wanted) {
+	if slices.ContainsFunc(sampledTypes, wantsType) {
 		reader.Sample(func(eventType string, request uint64) bool {
-			return wanted(eventType) && core.RequestID(request).Sampled(share)
+			return wantsType(eventType) && core.RequestID(request).Sampled(share)
 		})
 	}
-	b := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), sent: after}
-	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy, used after the handler has returned
+	body := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), lastSent: position}
+	authorization := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy, used after the handler has returned
 	names := clientNames(c)
-	b.admitted = func() bool { return h.admits(header, names) }
-	b.ctx, b.cancel = context.WithCancel(h.ended)
-	b.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())
-	if lost > 0 {
-		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lost)
+	body.canRead = func() bool { return h.canRead(authorization, names) }
+	body.ctx, body.cancel = context.WithCancel(h.ctx)
+	body.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectDelay.Milliseconds())
+	if lostEvents > 0 {
+		body.pending = fmt.Appendf(body.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lostEvents)
 	}
-	_ = b.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if this fails, Read fails
-	if held, ok := b.conn.(*conn); ok {
-		held.hold()
-		b.release, b.conn = held.release, held.Conn // no request after this one is read from the connection
+	_ = body.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if this fails, Read fails
+	if client, ok := body.conn.(*conn); ok {
+		client.beginUse()
+		body.endUse, body.conn = client.endUse, client.Conn // no request after this one is read from the connection
 	}
-	go b.awaitDeparture()
+	go body.awaitClientClose()
 	c.Context().SetConnectionClose()
-	c.Context().SetBodyStream(b, -1)
+	c.Context().SetBodyStream(body, -1)
 	return nil
 }
 
-// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; by default all except onlyOnRequest.
-func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
+// parseTypes reads the parameter type: ?type=A,B or ?type=A&type=B. The default is all types except optInTypes.
+func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	var wanted []string
-	for _, value := range queryAll(c, "type") {
+	for _, value := range queryValues(c, "type") {
 		for _, t := range strings.Split(value, ",") {
 			if !slices.Contains(eventTypes, t) {
 				return nil, badField("type", "type must be one of "+strings.Join(eventTypes, ", "))
@@ -256,18 +252,18 @@ func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 		}
 	}
 	if wanted == nil {
-		return func(t string) bool { return !slices.Contains(onlyOnRequest, t) }, nil
+		return func(t string) bool { return !slices.Contains(optInTypes, t) }, nil
 	}
 	return func(t string) bool { return slices.Contains(wanted, t) }, nil
 }
 
-// sampleShare returns the parameter sample: the share of the requests, from 0 to 1, whose sampled events are sent.
-func sampleShare(c *fiber.Ctx, wanted func(string) bool) (float64, error) {
-	text, given := query(c, "sample")
+// parseSample returns the parameter sample: the share of the requests whose sampled events are sent.
+func parseSample(c *fiber.Ctx, wantsType func(string) bool) (float64, error) {
+	text, given := queryValue(c, "sample")
 	if !given {
 		return 1, nil
 	}
-	if !slices.ContainsFunc(sampledTypes, wanted) {
+	if !slices.ContainsFunc(sampledTypes, wantsType) {
 		return 0, badField("sample", "sample needs type="+strings.Join(sampledTypes, " or type="))
 	}
 	share, err := strconv.ParseFloat(text, 64)
@@ -283,36 +279,35 @@ var sampleForm = regexp.MustCompile(`^\d+(\.\d+)?([eE][-+]?\d+)?$`)
 // eventBody is the body of a response to GET /events. It ends when the client leaves or is too slow, when its
 // key is not valid any more, or when the server shuts down.
 type eventBody struct {
-	events   *Events
-	reader   *eventstream.Reader
-	conn     net.Conn
-	admitted func() bool
-	ctx      context.Context
-	cancel   context.CancelFunc
-	release  func() // ends the effect of conn.hold; may be nil
+	events  *Events
+	reader  *eventstream.Reader
+	conn    net.Conn
+	canRead func() bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+	endUse  func() // conn.endUse; may be nil
 
-	pending []byte // encoded events that the server has not read yet
-	sent    uint64 // position in the stream of the last id that was added to pending
+	pending  []byte // encoded events that Read has not returned yet
+	lastSent uint64 // position of the last id that was added to pending
 }
 
 var _ io.ReadCloser = (*eventBody)(nil)
 
-// awaitDeparture ends the body when the client closes the connection. A client sends no data after its request, so
-// Read returns only when the connection ends.
-func (b *eventBody) awaitDeparture() {
+// awaitClientClose ends the body when the client closes the connection. The client sends no data after its request, so
+// conn.Read returns only at the end of the connection.
+func (b *eventBody) awaitClientClose() {
 	var p [1]byte
 	_, _ = b.conn.Read(p[:])
 	b.cancel()
 }
 
-// Read blocks until an event or the next heartbeat. The server must write the returned bytes to the
-// connection within eventTimeout.
+// Read blocks until an event or the next heartbeat. The server must write the returned bytes within eventWriteTimeout.
 func (b *eventBody) Read(p []byte) (int, error) {
 	ended := false
 	for len(b.pending) == 0 && !ended {
-		ended = !b.fill()
+		ended = !b.waitForEvents()
 	}
-	if err := b.conn.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
+	if err := b.conn.SetWriteDeadline(time.Now().Add(eventWriteTimeout)); err != nil {
 		return 0, err
 	}
 	if ended {
@@ -323,23 +318,23 @@ func (b *eventBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill waits for events and encodes them into pending. It returns false when the body ends.
-func (b *eventBody) fill() bool {
-	ctx, cancel := context.WithTimeout(b.ctx, heartbeatEvery)
+// waitForEvents waits for events, and encodes them into pending. It returns false at the end of the body.
+func (b *eventBody) waitForEvents() bool {
+	ctx, cancel := context.WithTimeout(b.ctx, heartbeatInterval)
 	defer cancel()
-	events, at, err := b.reader.Next(ctx)
+	events, streamPosition, err := b.reader.Next(ctx)
 	heartbeat := errors.Is(err, context.DeadlineExceeded)
-	if err != nil && !heartbeat || b.ctx.Err() != nil || !b.admitted() {
+	if err != nil && !heartbeat || b.ctx.Err() != nil || !b.canRead() {
 		return false
 	}
 	for _, e := range events {
 		position := e.ID
-		if position == 0 { // a sampled event: it follows all events up to the position at
-			position = at
+		if position == 0 { // a sampled event
+			position = streamPosition
 		}
-		if position != b.sent {
-			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.id(position))
-			b.sent = position
+		if position != b.lastSent {
+			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.eventID(position))
+			b.lastSent = position
 		}
 		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: %s\n\n", e.Type, e.Data)
 	}
@@ -347,9 +342,9 @@ func (b *eventBody) fill() bool {
 		b.pending = append(b.pending, ": heartbeat\n"...)
 		// An id without data moves the client's position past events of types that the client has not asked for
 		// (WHATWG HTML, section 9.2.6).
-		if at != b.sent {
-			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.id(at))
-			b.sent = at
+		if streamPosition != b.lastSent {
+			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.eventID(streamPosition))
+			b.lastSent = streamPosition
 		}
 		b.pending = append(b.pending, '\n')
 	}
@@ -360,8 +355,8 @@ func (b *eventBody) fill() bool {
 func (b *eventBody) Close() error {
 	b.cancel()
 	b.reader.Close()
-	if b.release != nil {
-		b.release()
+	if b.endUse != nil {
+		b.endUse()
 	}
 	return nil
 }

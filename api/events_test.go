@@ -85,7 +85,7 @@ func inBubble(t *testing.T, f func(t *testing.T)) {
 }
 
 // activate adds one event.
-func (r *rig) activate(plugin string) { r.cfg.Events.Activated("first", plugin) }
+func (r *rig) activate(plugin string) { r.cfg.Events.PluginActivated("first", plugin) }
 
 func activation(life string, id int, plugin string) string {
 	return fmt.Sprintf("id: %s-%d\nevent: activation\ndata: {\"at\":\"2026-11-28T12:00:00Z\",\"for\":\"first\","+
@@ -107,8 +107,8 @@ func TestEventsOfEveryType(t *testing.T) {
 			Faults: 5, Calls: 5, Quarantined: true})
 		r.activate("random")
 		r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200))
-		e.Reloaded(r.reload)
-		e.Banned("F1", "a.test", noon)
+		e.ConfigReloaded(r.reload)
+		e.ProxyBanned("F1", "a.test", noon)
 		e.Request(exhausted(7))
 		e.Attempt(&exhausted(7).Attempts[1])
 		const at = `"2026-11-28T12:00:00Z"`
@@ -128,7 +128,7 @@ func TestEventsOfEveryType(t *testing.T) {
 		} {
 			eventType, data, _ := strings.Cut(want, " ")
 			got := c.block()
-			require.Contains(t, got, fmt.Sprintf("id: %s-%d\nevent: %s\ndata: %s", e.life, i+1, eventType, data))
+			require.Contains(t, got, fmt.Sprintf("id: %s-%d\nevent: %s\ndata: %s", e.idPrefix, i+1, eventType, data))
 			require.Equal(t, 2, strings.Count(got, "\n"), "data is one line")
 		}
 		require.Contains(t, c.block(), `event: request`+"\n"+
@@ -143,7 +143,7 @@ func TestEventsOfEveryType(t *testing.T) {
 func TestLastEventID(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		life := r.cfg.Events.life
+		life := r.cfg.Events.idPrefix
 		for i := range eventstream.MaxEvents + 2 {
 			r.activate(fmt.Sprint("p", i+1))
 		}
@@ -185,7 +185,7 @@ func TestLastEventID(t *testing.T) {
 func TestTypesOfEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		life := r.cfg.Events.life
+		life := r.cfg.Events.idPrefix
 		c := r.listen(t, "?type=activation,reload&type=policy")
 		r.cfg.Events.PluginLine("mine", output.Line{Number: 1, At: noon, Text: "hidden"})
 		r.activate("a")
@@ -193,9 +193,9 @@ func TestTypesOfEvents(t *testing.T) {
 		r.cfg.Events.PluginLine("mine", output.Line{Number: 2, At: noon, Text: "hidden"})
 		begun := time.Now()
 		require.Equal(t, ": heartbeat\nid: "+life+"-3", c.block(), "the position moves past events of other types")
-		require.Equal(t, heartbeatEvery, time.Since(begun))
+		require.Equal(t, heartbeatInterval, time.Since(begun))
 		require.Equal(t, ": heartbeat", c.block())
-		require.Equal(t, 2*heartbeatEvery, time.Since(begun))
+		require.Equal(t, 2*heartbeatInterval, time.Since(begun))
 		c.conn.Close()
 		<-c.ended
 		for _, query := range []string{"?type=nope", "?type=", "?type=breaker,", "?type=lost", "?types=breaker",
@@ -241,7 +241,7 @@ func TestExhaustionsAreFolded(t *testing.T) {
 			total += 1 + v.Folded
 		}
 		require.Equal(t, flood, total)
-		time.Sleep(2 * exhaustionsEvery)
+		time.Sleep(2 * exhaustionInterval)
 		r.cfg.Events.Request(exhausted(7))
 		require.Contains(t, c.block(), `"request_id":"0000000000000007"`, "the flood is over: published at once")
 		c.conn.Close()
@@ -332,7 +332,7 @@ func TestEventsOfAClientThatLeavesOrStalls(t *testing.T) {
 		require.Contains(t, all[0].block(), "activation", "others get it")
 		require.Zero(t, time.Since(begun))
 		require.Error(t, <-stalled.ended)
-		require.Equal(t, eventTimeout, time.Since(begun))
+		require.Equal(t, eventWriteTimeout, time.Since(begun))
 
 		// Shutdown ends every stream.
 		go r.Shutdown(t.Context())
@@ -379,16 +379,19 @@ func TestHeadOfEvents(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	e := NewEvents(func() time.Time { return noon })
 	for range 20 {
-		e.Activated("first", "a")
+		e.PluginActivated("first", "a")
 	}
-	for _, id := range []string{"", "0", e.id(0), e.id(7), e.id(20), e.id(21), e.life, e.life + "-+7", e.life + "-07"} {
+	for _, id := range []string{
+		"", "0", e.eventID(0), e.eventID(7), e.eventID(20), e.eventID(21), e.idPrefix, e.idPrefix + "-+7",
+		e.idPrefix + "-07",
+	} {
 		f.Add(id)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		after := e.after(id)
+		after := e.position(id)
 		require.LessOrEqual(t, after, uint64(20))
 		if after > 0 {
-			require.Equal(t, id, e.id(after))
+			require.Equal(t, id, e.eventID(after))
 		}
 	})
 }

@@ -137,7 +137,7 @@ func (r *rig) check(t *testing.T, list ...exchange) {
 		if x.method == "" {
 			x.method = "GET"
 		}
-		name := strings.TrimSpace(x.name + " " + x.method + " " + x.path + " " + clip(x.body))
+		name := strings.TrimSpace(x.name + " " + x.method + " " + x.path + " " + clipText(x.body))
 		response, body := r.send(t, x.method, "/api/v1"+x.path, x.body, x.header)
 		require.Equal(t, x.status, response.StatusCode, "%s: %s", name, body)
 		if x.want != "" {

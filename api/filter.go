@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// The states by which proxies can be listed: the states of the breaker, and four that a proxy may have in addition.
+// States by which proxies can be listed, in addition to those of the breaker.
 const (
 	listFailing   = "failing"
 	listDraining  = "draining"
@@ -23,19 +23,18 @@ var listStates = []string{ // the first three are the values of core.State in th
 	listUnreached,
 }
 
-// states is a set of listStates.
-type states struct {
+type stateSet struct {
 	breaker                              [core.HalfOpen + 1]bool
 	failing, draining, banned, unreached bool
 }
 
-// statesOf returns the states of the query's parameter state; nil if the query does not have it.
-func statesOf(c *fiber.Ctx) (*states, error) {
+// parseStates returns the parameter state; nil if the query does not have it.
+func parseStates(c *fiber.Ctx) (*stateSet, error) {
 	words, err := queryWords(c, "state", listStates)
 	if words == nil || err != nil {
 		return nil, err
 	}
-	set := &states{}
+	set := &stateSet{}
 	for _, word := range words {
 		switch word {
 		case listFailing:
@@ -53,38 +52,38 @@ func statesOf(c *fiber.Ctx) (*states, error) {
 	return set, nil
 }
 
-// has reports whether a proxy is in one of the states of set.
-func (l *poolLists) has(set *states, u *upstream.Upstream, failing failures) bool {
+// isInState reports whether a proxy is in one of the states.
+func (l *poolLists) isInState(set *stateSet, u *upstream.Upstream, failing failingProxies) bool {
 	if set.breaker[u.State()] || set.draining && u.Draining() || set.unreached && u.Unreached() ||
-		set.failing && failing.have(u) {
+		set.failing && failing.includes(u) {
 		return true
 	}
 	if !set.banned {
 		return false
 	}
-	_, banned := l.banned(u)
+	_, banned := l.bannedUntil(u)
 	return banned
 }
 
 // poolFilter is the condition of a query on proxies. Its zero value matches all proxies.
 type poolFilter struct {
-	states *states // nil for any
-	region string  // "" for any region; the same is true of the fields below
+	states *stateSet // nil for any
+	region string    // "" for any region; the same is true of the fields below
 	vendor string
 	reason string // as in failureGroup.Reason; only failing proxies have a reason
 	text   string // part of the proxy's search text (poolIndex.texts), in lower case
 }
 
-// filterOf returns the condition of a query: its parameters state, region, vendor, reason and q.
-func filterOf(c *fiber.Ctx) (f poolFilter, err error) {
-	if f.states, err = statesOf(c); err != nil {
+// parseFilter reads the parameters state, region, vendor, reason and q.
+func parseFilter(c *fiber.Ctx) (f poolFilter, err error) {
+	if f.states, err = parseStates(c); err != nil {
 		return f, err
 	}
 	for _, p := range []struct {
-		name string
-		to   *string
+		name  string
+		field *string
 	}{{"region", &f.region}, {"vendor", &f.vendor}, {"reason", &f.reason}, {"q", &f.text}} {
-		if *p.to, err = queryText(c, p.name); err != nil {
+		if *p.field, err = queryText(c, p.name); err != nil {
 			return f, err
 		}
 	}
@@ -92,36 +91,36 @@ func filterOf(c *fiber.Ctx) (f poolFilter, err error) {
 	return f, nil
 }
 
-// matching returns the proxies that match a condition, in the order of their ids.
-func (l *poolLists) matching(index *poolIndex, f *poolFilter) (list []*upstream.Upstream) {
+// matchingProxies returns the proxies that match a filter, in the order of their ids.
+func (l *poolLists) matchingProxies(index *poolIndex, f *poolFilter) (list []*upstream.Upstream) {
 	if *f == (poolFilter{}) {
 		return index.proxies
 	}
-	var failing failures
+	var failing failingProxies
 	if f.reason != "" || f.states != nil && f.states.failing {
-		failing = l.failures()
+		failing = l.findFailing()
 	}
 	for i, u := range index.proxies {
-		if strings.Contains(index.texts[i], f.text) && f.matches(u) &&
-			(f.states == nil || l.has(f.states, u, failing)) &&
-			(f.reason == "" || l.reasonOf(u, failing) == f.reason) {
+		if strings.Contains(index.searchTexts[i], f.text) && f.matchesSpec(u) &&
+			(f.states == nil || l.isInState(f.states, u, failing)) &&
+			(f.reason == "" || l.failureReason(u, failing) == f.reason) {
 			list = append(list, u)
 		}
 	}
 	return list
 }
 
-// matches reports whether a proxy has the region and the vendor of the condition.
-func (f *poolFilter) matches(u *upstream.Upstream) bool {
+// matchesSpec reports whether a proxy has the region and the vendor of the filter.
+func (f *poolFilter) matchesSpec(u *upstream.Upstream) bool {
 	return (f.region == "" || u.RegionHash() == core.RegionHash(f.region)) &&
 		(f.vendor == "" || strings.EqualFold(u.Spec().Vendor, f.vendor))
 }
 
-// reasonOf returns the reason why a proxy fails, such as "403 at shop.example"; "" if it works.
-func (l *poolLists) reasonOf(u *upstream.Upstream, failing failures) string {
-	if !failing.have(u) {
+// failureReason returns the failureGroup.Reason of a proxy; "" if the proxy works.
+func (l *poolLists) failureReason(u *upstream.Upstream, failing failingProxies) string {
+	if !failing.includes(u) {
 		return ""
 	}
-	g := l.groupOf(u, failing)
+	g := l.failureGroupOf(u, failing)
 	return g.Reason
 }

@@ -27,50 +27,48 @@ type groupView struct {
 	reasons map[string]int
 }
 
-// maxGroupViews is the maximum number of groups in a response; the groups with the fewest failing proxies are left
-// out.
-const maxGroupViews = 500
+// maxProxyGroups limits the groups of a response. Those with the fewest failing proxies are left out.
+const maxProxyGroups = 500
 
-// list responds with the groups of the proxies that match the query. The group with the most failing proxies comes
-// first.
+// list responds with the groups of the matching proxies. The group with the most failing proxies comes first.
 func (h *groupHandler) list(c *fiber.Ctx) error {
-	f, err := filterOf(c)
+	filter, err := parseFilter(c)
 	if err != nil {
 		return err
 	}
-	by, _ := query(c, "by")
-	name, ok := map[string]func(*upstream.Upstream, string) string{
+	groupBy, _ := queryValue(c, "by")
+	groupName, ok := map[string]func(*upstream.Upstream, string) string{
 		"region": func(u *upstream.Upstream, _ string) string { return u.Region() },
 		"vendor": func(u *upstream.Upstream, _ string) string { return u.Spec().Vendor },
 		"reason": func(_ *upstream.Upstream, reason string) string { return reason },
 		"state":  func(u *upstream.Upstream, _ string) string { return u.Breaker().State().String() },
-	}[by]
+	}[groupBy]
 	if !ok {
 		return badField("by", "by must be region, vendor, reason or state")
 	}
 	groups := map[string]*groupView{}
-	failing := h.lists.failures()
-	for _, u := range h.lists.matching(h.lists.current(), &f) {
-		reason := h.lists.reasonOf(u, failing)
-		n := name(u, reason)
-		g := groups[n]
-		if g == nil {
-			g = &groupView{Name: n, reasons: map[string]int{}}
-			groups[n] = g
+	failing := h.lists.findFailing()
+	for _, u := range h.lists.matchingProxies(h.lists.currentIndex(), &filter) {
+		reason := h.lists.failureReason(u, failing)
+		name := groupName(u, reason)
+		group := groups[name]
+		if group == nil {
+			group = &groupView{Name: name, reasons: map[string]int{}}
+			groups[name] = group
 		}
-		_, banned := h.lists.banned(u)
-		g.Proxies++
-		g.InFlight += u.InFlight()
-		count(&g.Banned, banned)
+		_, banned := h.lists.bannedUntil(u)
+		group.Proxies++
+		group.InFlight += u.InFlight()
+		countIf(&group.Banned, banned)
 		if reason != "" {
-			g.Failing++
-			g.reasons[reason]++
+			group.Failing++
+			group.reasons[reason]++
 		}
 	}
 	list := make([]*groupView, 0, len(groups))
 	for _, g := range groups {
 		for reason, n := range g.reasons {
-			if most := g.reasons[g.Reason]; n > most || n == most && reason < g.Reason {
+			if highest := g.reasons[g.Reason]; n > highest || n == highest && reason < g.Reason {
 				g.Reason = reason
 			}
 		}
@@ -80,5 +78,5 @@ func (h *groupHandler) list(c *fiber.Ctx) error {
 		return cmp.Or(cmp.Compare(b.Failing, a.Failing), cmp.Compare(b.Proxies, a.Proxies),
 			strings.Compare(a.Name, b.Name))
 	})
-	return send(c, fiber.Map{"by": by, "total": len(list), "groups": list[:min(len(list), maxGroupViews)]})
+	return send(c, fiber.Map{"by": groupBy, "total": len(list), "groups": list[:min(len(list), maxProxyGroups)]})
 }

@@ -20,19 +20,20 @@ type healthHandler struct {
 }
 
 func (h *healthHandler) routes(r fiber.Router) {
-	r.Get("/healthz", h.alive)
-	r.Get("/readyz", h.ready)
+	r.Get("/healthz", h.healthz)
+	r.Get("/readyz", h.readyz)
 }
 
-func (h *healthHandler) alive(c *fiber.Ctx) error {
+func (h *healthHandler) healthz(c *fiber.Ctx) error {
 	return send(c, struct {
 		Status  string `json:"status"`
 		Version string `json:"version"`
 	}{"ok", h.version})
 }
 
-// ready responds with 200 if the gateway accepts clients and at least one proxy accepts requests.
-func (h *healthHandler) ready(c *fiber.Ctx) error {
+// readyz responds with 200 if the gateway accepts clients and at least one proxy accepts requests, also if the gateway
+// cannot reach the cluster's store.
+func (h *healthHandler) readyz(c *fiber.Ctx) error {
 	if h.engine.Draining() {
 		return notReady("the gateway is shutting down")
 	}
@@ -44,8 +45,6 @@ func (h *healthHandler) ready(c *fiber.Ctx) error {
 	return notReady("no proxy accepts requests")
 }
 
-// readyView returns the body of a response with status 200. A gateway that cannot reach the cluster's store is also
-// ready, because it serves requests without the store.
 func (h *healthHandler) readyView() fiber.Map {
 	v := fiber.Map{"status": "ready"}
 	if h.cluster != nil {

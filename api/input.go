@@ -12,19 +12,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// decode reads a JSON body into v with package strict.
-func decode(c *fiber.Ctx, v any) error {
-	document, err := parse(c)
+// decodeBody reads a JSON body into v.
+func decodeBody(c *fiber.Ctx, v any) error {
+	document, err := parseBody(c)
 	if err != nil {
 		return err
 	}
 	return decodeDocument(document, v)
 }
 
-// decodeChange reads a JSON body into v like decode, except for the field persist. It returns the value of this
-// field; true if the body lacks it. If persist is true, the change is kept over a restart.
+// decodeChange reads a JSON body into v, except for the field persist. It returns the value of this field, by default
+// true.
 func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
-	document, err := parse(c)
+	document, err := parseBody(c)
 	if err != nil {
 		return false, err
 	}
@@ -40,16 +40,15 @@ func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	return persist, decodeDocument(document, v)
 }
 
-// persistField is the name of the field of a body, and of the query parameter, that determines whether a change is
-// kept over a restart.
+// persistField is the name of a field of bodies and of a query parameter. If its value is false, the change is not kept
+// over a restart.
 const persistField = "persist"
 
-// queryBool returns a query parameter whose value is true or false, or def if the query does not have the
-// parameter.
-func queryBool(c *fiber.Ctx, name string, def bool) (bool, error) {
-	q, given := query(c, name)
+// queryBool returns a query parameter that is true or false.
+func queryBool(c *fiber.Ctx, name string, defaultValue bool) (bool, error) {
+	q, given := queryValue(c, name)
 	if !given {
-		return def, nil
+		return defaultValue, nil
 	}
 	v, err := strconv.ParseBool(q)
 	if err != nil {
@@ -64,8 +63,7 @@ func mediaType(c *fiber.Ctx) string {
 	return strings.TrimSpace(strings.ToLower(mime))
 }
 
-// parse parses a JSON body.
-func parse(c *fiber.Ctx) (document any, err error) {
+func parseBody(c *fiber.Ctx) (document any, err error) {
 	if mediaType(c) != fiber.MIMEApplicationJSON {
 		return nil, badMediaType("the body must be application/json")
 	}
@@ -77,7 +75,6 @@ func parse(c *fiber.Ctx) (document any, err error) {
 	return document, inputProblem(err)
 }
 
-// decodeDocument decodes a parsed JSON document into v with package strict.
 func decodeDocument(document, v any) (err error) {
 	strict.JSON.Decode("", document, v, func(e *strict.FieldError) bool {
 		err = e
@@ -98,8 +95,7 @@ func inputProblem(err error) error {
 	return newProblem(fiber.StatusBadRequest, "invalid_json", err.Error())
 }
 
-// param returns a percent-decoded parameter of the path.
-func param(c *fiber.Ctx, name string) (string, error) {
+func pathParam(c *fiber.Ctx, name string) (string, error) {
 	v, err := url.PathUnescape(c.Params(name))
 	if err != nil {
 		return "", notFound("the path has an invalid percent escape")
@@ -107,9 +103,9 @@ func param(c *fiber.Ctx, name string) (string, error) {
 	return v, nil
 }
 
-// query returns a parameter of the query. The result given reports whether the query has the parameter. The value of
-// a parameter that occurs more than once is "".
-func query(c *fiber.Ctx, name string) (value string, given bool) {
+// queryValue returns a parameter of the query, and whether the query has the parameter. The value of a parameter that
+// occurs more than once is "".
+func queryValue(c *fiber.Ctx, name string) (value string, found bool) {
 	all := c.Context().QueryArgs().PeekMulti(name)
 	if len(all) != 1 {
 		return "", len(all) > 0
@@ -117,20 +113,19 @@ func query(c *fiber.Ctx, name string) (value string, given bool) {
 	return string(all[0]), true
 }
 
-// queryAll returns all values of a query parameter that may occur more than once; nil if it does not occur.
-func queryAll(c *fiber.Ctx, name string) (values []string) {
+// queryValues returns all values of a query parameter that may occur more than once.
+func queryValues(c *fiber.Ctx, name string) (values []string) {
 	for _, v := range c.Context().QueryArgs().PeekMulti(name) {
 		values = append(values, string(v))
 	}
 	return values
 }
 
-// queryInt returns a query parameter that is an integer from low to high, or def if the query does
-// not have the parameter.
-func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
-	q, given := query(c, name)
+// queryInt returns a query parameter that is an integer from low to high.
+func queryInt(c *fiber.Ctx, name string, low, high, defaultValue int) (int, error) {
+	q, given := queryValue(c, name)
 	if !given {
-		return def, nil
+		return defaultValue, nil
 	}
 	n, err := strconv.Atoi(q)
 	if err != nil || n < low || n > high || strings.HasPrefix(q, "+") {
@@ -140,7 +135,6 @@ func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
 	return n, nil
 }
 
-// queryHours returns the number of hours that a query on the metrics covers.
 func queryHours(c *fiber.Ctx) (int, error) {
 	return queryInt(c, "hours", 1, metrics.MaxRetentionHours, metrics.DefaultRetentionHours)
 }

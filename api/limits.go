@@ -16,7 +16,7 @@ type limitsView struct {
 	LimitedUntil *time.Time `json:"limited_until,omitempty"` // only while the proxy is at a limit with a known end
 }
 
-// limitsOf returns the limits of u. If u does not have a limit itself, the limit of [[limits]] for all proxies applies.
+// limitsOf returns the limits of u: its own and, for the others, those of [[limits]].
 func limitsOf(u *upstream.Upstream) limitsView {
 	l := u.Limit()
 	v := limitsView{Rate: l.Rate, BytesPerDay: l.BytesPerDay}

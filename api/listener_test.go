@@ -50,9 +50,9 @@ func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn,
 					if _, err := http.ReadRequest(r); err != nil {
 						return
 					}
-					c.(*conn).hold()
+					c.(*conn).beginUse()
 					<-hold
-					c.(*conn).release()
+					c.(*conn).endUse()
 					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				}
 			})
@@ -127,32 +127,32 @@ func TestAnUnreadRequestMakesNoRoom(t *testing.T) {
 		require.Equal(t, 503, r.StatusCode)
 	}
 	silent, raw := connect("")
-	require.NotNil(t, l.admit(raw))
+	require.NotNil(t, l.admitConn(raw))
 	_, raw = connect("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	for socket.Unread(socket.Wrap(raw)) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	first := l.admit(raw)
+	first := l.admitConn(raw)
 	require.NotNil(t, first)
 	refused(silent)
 	next, raw := connect("")
-	require.Nil(t, l.admit(raw), "the request has not been read")
+	require.Nil(t, l.admitConn(raw), "the request has not been read")
 	refused(next)
 	r := bufio.NewReader(first)
 	_, err = http.ReadRequest(r)
 	require.NoError(t, err)
 	_, raw = connect("")
-	require.Nil(t, l.admit(raw), "the request is in progress")
+	require.Nil(t, l.admitConn(raw), "the request is in progress")
 	reads := make(chan error, 1)
 	go func() {
 		_, err := http.ReadRequest(r)
 		reads <- err
 	}()
-	for !first.(*conn).waits() {
+	for !first.(*conn).isWaiting() {
 		time.Sleep(time.Millisecond)
 	}
 	_, raw = connect("")
-	require.NotNil(t, l.admit(raw), "the next request is waited for")
+	require.NotNil(t, l.admitConn(raw), "the next request is waited for")
 	require.Error(t, <-reads)
 }
 
@@ -169,7 +169,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for c := range l.conns {
-			if c.busy > 0 {
+			if c.uses > 0 {
 				n++
 			}
 		}
@@ -197,19 +197,19 @@ func TestTheAPICanBeReached(t *testing.T) {
 	l := newListener(nil, files, 16, slog.New(slog.DiscardHandler), time.Now)
 	admit := func(address string) bool {
 		c, _ := net.Pipe()
-		admitted := l.admit(&addressed{c, address})
+		admitted := l.admitConn(&addressed{c, address})
 		if admitted == nil {
 			return false
 		}
-		admitted.(*conn).hold()
+		admitted.(*conn).beginUse()
 		return true
 	}
-	for range freeConnections {
+	for range reservedConnections {
 		require.True(t, admit("10.0.0.1"))
 	}
 	require.False(t, admit("10.0.0.1"), "no descriptor is left")
 	files.Give(budget.Serving, files.Limit())
-	for range 14 - freeConnections {
+	for range 14 - reservedConnections {
 		require.True(t, admit("10.0.0.1"))
 	}
 	require.False(t, admit("10.0.0.1"))
@@ -237,10 +237,10 @@ func (a *addressed) Write(p []byte) (int, error) { return len(p), nil }
 func TestResponsesHaveDeadlines(t *testing.T) {
 	d := &deadlined{}
 	c := &conn{Conn: d}
-	n, err := c.Write(make([]byte, 3*writePiece-1))
+	n, err := c.Write(make([]byte, 3*writeChunkSize-1))
 	require.NoError(t, err)
-	require.Equal(t, 3*writePiece-1, n)
-	require.Equal(t, []int{writePiece, writePiece, writePiece - 1}, d.writes)
+	require.Equal(t, 3*writeChunkSize-1, n)
+	require.Equal(t, []int{writeChunkSize, writeChunkSize, writeChunkSize - 1}, d.writes)
 	require.Equal(t, 3, d.deadlines)
 }
 
@@ -273,8 +273,8 @@ func TestACloseDuringARead(t *testing.T) {
 		_, err := accepted.Read(make([]byte, 1))
 		read <- err
 	}()
-	for c := accepted.(*conn); c.reading.TryLock(); time.Sleep(time.Millisecond) { // until the read has begun
-		c.reading.Unlock()
+	for c := accepted.(*conn); c.readMu.TryLock(); time.Sleep(time.Millisecond) { // until the read has begun
+		c.readMu.Unlock()
 	}
 	require.NoError(t, accepted.Close())
 	client.Close()

@@ -30,9 +30,8 @@ func viewsOfLines(lines []output.Line) []lineView {
 	return out
 }
 
-// log responds with the last log lines of a plugin. If the query has the parameter after, it responds only with the
-// lines whose number is greater than the value of after.
-func (h *pluginHandler) log(c *fiber.Ctx) error {
+// getLog responds with the last log lines of a plugin, or those whose number is greater than the query parameter after.
+func (h *pluginHandler) getLog(c *fiber.Ctx) error {
 	after, err := queryInt(c, "after", 0, math.MaxInt, 0)
 	if err != nil {
 		return err
@@ -44,7 +43,7 @@ func (h *pluginHandler) log(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"lines": viewsOfLines(lines)})
 }
 
-// lastLine returns the number of the last log line of a plugin; 0 if there is none.
+// lastLine returns the number of a plugin's last log line; 0 for none.
 func (h *pluginHandler) lastLine(name string) uint64 {
 	lines, _ := h.registry.Log(name, 0)
 	if len(lines) == 0 {
@@ -86,5 +85,5 @@ func (h *pluginHandler) configure(c *fiber.Ctx) error {
 		return badField("config", "config must be a JSON object with the settings to change")
 	}
 	u, err := h.registry.Configure(c.Params("name"), in.Config, persist)
-	return h.await(c, u, err, fiber.StatusOK)
+	return h.awaitUpload(c, u, err, fiber.StatusOK)
 }

@@ -15,7 +15,7 @@ func TestMarks(t *testing.T) {
 	now := noon
 	e := NewEvents(func() time.Time { return now })
 	texts := func(d time.Duration) (list []string) {
-		for _, m := range e.changesSince(d) {
+		for _, m := range e.marksSince(d) {
 			list = append(list, m.Type+": "+m.Text)
 		}
 		return list
@@ -23,11 +23,11 @@ func TestMarks(t *testing.T) {
 	require.Equal(t, []string{"start: the gateway has started"}, texts(time.Hour))
 	now = now.Add(time.Hour)
 	e.PolicyChanged(retry.View{Source: retry.SourceRuntime})
-	e.Banned("F1", "", now.Add(time.Hour)) // no change of the configuration
+	e.ProxyBanned("F1", "", now.Add(time.Hour)) // no change of the configuration
 	e.PolicyChanged(retry.View{Source: retry.SourceFile})
-	e.Reloaded(ReloadStatus{OK: true})
-	e.Reloaded(ReloadStatus{})
-	e.Activated("first", "random")
+	e.ConfigReloaded(ReloadStatus{OK: true})
+	e.ConfigReloaded(ReloadStatus{})
+	e.PluginActivated("first", "random")
 	want := []string{
 		"policy: the retry policy has changed", "policy: the retry policy is that of the configuration",
 		"reload: the configuration was reloaded",
@@ -36,7 +36,7 @@ func TestMarks(t *testing.T) {
 	require.Equal(t, want, texts(time.Minute))
 	require.Len(t, texts(2*time.Hour), len(want)+1)
 	for i := range 2 * maxMarks {
-		e.Activated("first", fmt.Sprint(i))
+		e.PluginActivated("first", fmt.Sprint(i))
 	}
 	list := texts(2 * time.Hour)
 	require.Len(t, list, maxMarks)

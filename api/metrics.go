@@ -44,9 +44,11 @@ func (h *metricsHandler) routes(r fiber.Router) {
 	r.Get("/metrics/history", h.history)
 }
 
-func (h *metricsHandler) scrape() fiber.Handler { return adaptor.HTTPHandler(h.metrics.Handler()) }
+func (h *metricsHandler) scrapeHandler() fiber.Handler {
+	return adaptor.HTTPHandler(h.metrics.Handler())
+}
 
-// summaryView is the JSON of the totals over the last RetentionHours hours, for which metrics are kept.
+// summaryView is the JSON of the totals over the last RetentionHours hours.
 type summaryView struct {
 	TotalRequests             uint64            `json:"total_requests"`
 	TotalAttempts             uint64            `json:"total_attempts"`
@@ -107,7 +109,7 @@ func (h *metricsHandler) series(c *fiber.Ctx) error {
 		return err
 	}
 	step := time.Hour
-	switch interval, given := query(c, "interval"); {
+	switch interval, given := queryValue(c, "interval"); {
 	case !given, interval == "hour":
 	case interval == "day":
 		step = 24 * time.Hour
@@ -150,7 +152,7 @@ func (h *metricsHandler) byProxy(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	_, withReasons := query(c, "window")
+	_, withReasons := queryValue(c, "window")
 	proxies := map[string]proxyStatsView{}
 	for id, p := range h.metrics.ByProxy(hours) {
 		v := proxyStatsView{

@@ -13,7 +13,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// maxPage is the maximum number of elements of one page.
 const maxPage = 1000
 
 // page is the part of a list that a query asks for.
@@ -21,7 +20,7 @@ type page[T any] struct {
 	given      bool      // the query has parameters; the response then has total and next_cursor
 	limit      int       // maximum number of elements; 0 for no limit
 	offset     int       // number of elements before the page
-	last       string    // key of the element before the page; "" if it is not known
+	lastKey    string    // key of the element before the page; "" if it is not known
 	order      *order[T] // nil for the order of the list
 	descending bool
 	text       string // text that the elements must contain, in lower case; "" for any
@@ -30,41 +29,39 @@ type page[T any] struct {
 	list []T            // the elements that match the query
 }
 
-// order is one order in which a list can be sorted. The field name is the value of the parameter sort that chooses
-// this order. The function by returns the two values by which the elements are sorted: first by the number, then by
-// the text.
+// order is one order in which a list can be sorted. The parameter sort has its name. The elements are sorted by the
+// number that values returns, and then by the text.
 type order[T any] struct {
 	name     string
 	volatile bool // the values of elements may change between the requests for two pages
-	by       func(T) (number float64, text string)
+	values   func(T) (number float64, text string)
 }
 
-func byNumber[T any](name string, by func(T) float64) order[T] {
-	return order[T]{name, true, func(e T) (float64, string) { return by(e), "" }}
+func byNumber[T any](name string, value func(T) float64) order[T] {
+	return order[T]{name, true, func(e T) (float64, string) { return value(e), "" }}
 }
 
-func byText[T any](name string, by func(T) string) order[T] {
-	return order[T]{name, false, func(e T) (float64, string) { return 0, by(e) }}
+func byText[T any](name string, value func(T) string) order[T] {
+	return order[T]{name, false, func(e T) (float64, string) { return 0, value(e) }}
 }
 
-// pageOf returns the page that a query asks for. The function key returns a text that identifies an element: the next
-// page begins after the last element of this page. The function may be nil. The parameter most is the maximum of the
-// query parameter limit. The parameter def is the default of limit; 0 stands for no limit.
+// pageOf returns the page that a query asks for. The function key returns a text that identifies an element; it may be
+// nil. The query parameter limit is at most maxLimit, and by default defaultLimit; 0 stands for no limit.
 func pageOf[T any](
-	c *fiber.Ctx, orders []order[T], key func(T) string, most, def int,
+	c *fiber.Ctx, orders []order[T], key func(T) string, maxLimit, defaultLimit int,
 ) (p page[T], err error) {
 	p.key = key
-	names := c.Context().QueryArgs()
+	args := c.Context().QueryArgs()
 	// If hours is the only parameter, the response has no additional fields, because clients used hours before the
 	// API had pages.
-	p.given = names.Len() > 0 && !(names.Len() == 1 && names.Has("hours"))
-	if p.limit, err = queryInt(c, "limit", 1, most, def); err != nil {
+	p.given = args.Len() > 0 && !(args.Len() == 1 && args.Has("hours"))
+	if p.limit, err = queryInt(c, "limit", 1, maxLimit, defaultLimit); err != nil {
 		return p, err
 	}
 	if err := p.parseCursor(c); err != nil {
 		return p, err
 	}
-	if value, given := query(c, "sort"); given {
+	if value, given := queryValue(c, "sort"); given {
 		name, descending := strings.CutPrefix(value, "-")
 		i := slices.IndexFunc(orders, func(o order[T]) bool { return o.name == name })
 		if i < 0 {
@@ -82,13 +79,12 @@ func pageOf[T any](
 	return p, err
 }
 
-// cursorKey matches the second part of a cursor.
+// cursorKey matches the encoded key in a cursor.
 var cursorKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// parseCursor reads the parameter cursor: the number of elements before the page and, after a hyphen, the key of the
-// last of these elements.
+// parseCursor reads the parameter cursor (see newCursor).
 func (p *page[T]) parseCursor(c *fiber.Ctx) (err error) {
-	cursor, given := query(c, "cursor")
+	cursor, given := queryValue(c, "cursor")
 	if !given {
 		return nil
 	}
@@ -97,35 +93,35 @@ func (p *page[T]) parseCursor(c *fiber.Ctx) (err error) {
 	if err != nil || p.offset < 0 || len(number) > 9 || number[0] == '+' || hasKey && !cursorKey.MatchString(key) {
 		return badField("cursor", "cursor must be the next_cursor of a response")
 	}
-	if last, err := base64.RawURLEncoding.DecodeString(key); err == nil { // otherwise no element has the key
-		p.last = string(last)
+	if lastKey, err := base64.RawURLEncoding.DecodeString(key); err == nil { // otherwise no element has the key
+		p.lastKey = string(lastKey)
 	}
 	return nil
 }
 
-// cursor returns the cursor of the page that follows the given number of elements. The parameter last is the key of
-// the last of these elements; "" if there is no key.
-func cursor(elements int, last string) *string {
+// newCursor returns the cursor of a page: the number of elements before the page and, after a hyphen, the key of the
+// last of these elements. The parameter lastKey is "" if the elements have no keys.
+func newCursor(elements int, lastKey string) *string {
 	text := strconv.Itoa(elements)
-	if last != "" {
-		text += "-" + base64.RawURLEncoding.EncodeToString([]byte(last))
+	if lastKey != "" {
+		text += "-" + base64.RawURLEncoding.EncodeToString([]byte(lastKey))
 	}
 	return &text
 }
 
-// cut sorts the elements and returns the elements of the page. The result rest has the additional fields of the
-// response; it is nil if the query has no parameters. If the order is not volatile, the page begins after the last
-// element of the previous page. This is true even if elements before that element have been added or removed.
-func (p *page[T]) cut() (elements []T, rest *pageView) {
+// cut returns the elements of the page, and the additional fields of the response; nil if the response has none. If the
+// order is not volatile, the page begins after the last element of the previous page, even if elements before that
+// element have been added or removed.
+func (p *page[T]) cut() (elements []T, fields *pageView) {
 	total := len(p.list)
-	first := total
-	if p.limit > 0 && p.last == "" {
-		first = min(p.offset+p.limit, total)
+	needed := total
+	if p.limit > 0 && p.lastKey == "" {
+		needed = min(p.offset+p.limit, total)
 	}
-	list := p.sorted(first)
+	list := p.sorted(needed)
 	begin := min(p.offset, len(list))
-	if p.last != "" && p.key != nil {
-		if i := slices.IndexFunc(list, func(e T) bool { return p.key(e) == p.last }); i >= 0 {
+	if p.lastKey != "" && p.key != nil {
+		if i := slices.IndexFunc(list, func(e T) bool { return p.key(e) == p.lastKey }); i >= 0 {
 			begin = i + 1
 		} else if p.offset > 0 {
 			begin = min(p.offset-1, len(list)) // the last element of the previous page has been removed
@@ -138,79 +134,77 @@ func (p *page[T]) cut() (elements []T, rest *pageView) {
 	if !p.given {
 		return list[begin:end], nil
 	}
-	rest = &pageView{Total: total}
+	fields = &pageView{Total: total}
 	if end < total {
-		last := ""
+		lastKey := ""
 		if p.key != nil && (p.order == nil || !p.order.volatile) {
-			last = p.key(list[end-1])
+			lastKey = p.key(list[end-1])
 		}
-		rest.NextCursor = cursor(end, last)
+		fields.NextCursor = newCursor(end, lastKey)
 	}
-	return list[begin:end], rest
+	return list[begin:end], fields
 }
 
-// sorted returns at least the first n elements in the order that the query asks for. Elements with equal values keep
-// their order.
+// sorted returns at least the first n elements in the order of the query. Elements with equal values keep their order.
 func (p *page[T]) sorted(n int) []T {
 	if p.order == nil {
 		return p.list
 	}
-	places := make([]place, len(p.list))
+	entries := make([]sortEntry, len(p.list))
 	for i, e := range p.list {
-		places[i].number, places[i].text = p.order.by(e)
-		places[i].at = i
+		entries[i].number, entries[i].text = p.order.values(e)
+		entries[i].index = i
 	}
-	compare := ascending
+	compare := compareAscending
 	if p.descending {
-		compare = descending
+		compare = compareDescending
 	}
-	if n < len(places)/2 {
-		places = smallest(places, n, compare)
+	if n < len(entries)/2 {
+		entries = smallest(entries, n, compare)
 	}
-	slices.SortFunc(places, compare)
-	list := make([]T, len(places))
-	for i := range places {
-		list[i] = p.list[places[i].at]
+	slices.SortFunc(entries, compare)
+	list := make([]T, len(entries))
+	for i := range entries {
+		list[i] = p.list[entries[i].index]
 	}
 	return list
 }
 
-// place is an element of a list that is sorted: its values, and its index in the list.
-type place struct {
+// sortEntry has the values and the index of an element of a list.
+type sortEntry struct {
 	number float64
 	text   string
-	at     int
+	index  int
 }
 
-func ascending(a, b place) int {
+func compareAscending(a, b sortEntry) int {
 	if c := cmp.Compare(a.number, b.number); c != 0 {
 		return c
 	}
 	if c := strings.Compare(a.text, b.text); c != 0 {
 		return c
 	}
-	return cmp.Compare(a.at, b.at)
+	return cmp.Compare(a.index, b.index)
 }
 
-func descending(a, b place) int {
+func compareDescending(a, b sortEntry) int {
 	if c := cmp.Compare(b.number, a.number); c != 0 {
 		return c
 	}
 	if c := strings.Compare(b.text, a.text); c != 0 {
 		return c
 	}
-	return cmp.Compare(a.at, b.at)
+	return cmp.Compare(a.index, b.index)
 }
 
-// smallest returns the n smallest elements of list, in any order. It changes list. The smallest elements found so far
-// are in a heap whose first element is the largest of them. So an element that is not smaller than the first element of
-// the heap costs only one comparison.
+// smallest returns the n smallest elements of list, in any order. It changes list. The smallest elements so far are in
+// a heap with their largest one first. An element that is not smaller than that one costs only one comparison.
 func smallest[T any](list []T, n int, compare func(a, b T) int) []T {
 	heap := list[:n]
 	if n == 0 {
 		return heap
 	}
-	sink := func(i int) {
+	siftDown := func(i int) {
 		for {
 			child := 2*i + 1
 			if child >= n {
@@ -227,12 +221,12 @@ func smallest[T any](list []T, n int, compare func(a, b T) int) []T {
 		}
 	}
 	for i := n/2 - 1; i >= 0; i-- {
-		sink(i)
+		siftDown(i)
 	}
 	for _, e := range list[n:] {
 		if compare(e, heap[0]) < 0 {
 			heap[0] = e
-			sink(0)
+			siftDown(0)
 		}
 	}
 	return heap
@@ -244,28 +238,27 @@ type pageView struct {
 	NextCursor *string `json:"next_cursor"` // null on the last page
 }
 
-// contains reports whether one of the texts contains the text part, without regard to case. The caller must pass part
-// in lower case.
+// contains reports whether one of the texts contains part, which must be in lower case. The case of the texts is
+// ignored.
 func contains(part string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), part) })
 }
 
-// maxText is the maximum number of characters of a text in a query.
-const maxText = 200
+// maxTextLength is the maximum number of characters of a query parameter.
+const maxTextLength = 200
 
 // queryText returns a query parameter that is a text; "" if the query does not have it.
 func queryText(c *fiber.Ctx, name string) (string, error) {
-	text, given := query(c, name)
-	if given && (text == "" || utf8.RuneCountInString(text) > maxText) {
-		return "", badField(name, fmt.Sprintf("%s must be one text of 1 to %d characters", name, maxText))
+	text, given := queryValue(c, name)
+	if given && (text == "" || utf8.RuneCountInString(text) > maxTextLength) {
+		return "", badField(name, fmt.Sprintf("%s must be one text of 1 to %d characters", name, maxTextLength))
 	}
 	return text, nil
 }
 
-// queryWords returns the elements of a query parameter that is a list of words with commas between them; nil if the
-// query does not have the parameter.
+// queryWords returns the words of a query parameter, which are separated by commas; nil if the query does not have it.
 func queryWords(c *fiber.Ctx, name string, permitted []string) ([]string, error) {
-	value, given := query(c, name)
+	value, given := queryValue(c, name)
 	if !given {
 		return nil, nil
 	}

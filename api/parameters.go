@@ -63,72 +63,72 @@ var queryParameters = sync.OnceValues(func() (map[string][]string, error) {
 	return out, nil
 })
 
-// documented is a router that adds a check to each route: the query may have only parameters that openapi.yaml lists
-// for the operation. If other parameters were ignored, a client that misspells a parameter would get a wrong result.
-type documented struct {
+// checkedRouter adds a check to each route: the query may have only parameters that openapi.yaml lists for the
+// operation. A client that misspells a parameter gets an error instead of a wrong result.
+type checkedRouter struct {
 	fiber.Router
 	parameters map[string][]string
 }
 
 var errUndocumented = errors.New("openapi.yaml lacks the operation")
 
-func (d documented) handle(
-	add func(string, ...fiber.Handler) fiber.Router, method, path string, handlers []fiber.Handler,
+func (d checkedRouter) addRoute(
+	register func(string, ...fiber.Handler) fiber.Router, method, path string, handlers []fiber.Handler,
 ) fiber.Router {
-	known, ok := d.parameters[method+" "+path]
+	names, ok := d.parameters[method+" "+path]
 	check := func(c *fiber.Ctx) error {
 		if !ok {
 			return errUndocumented
 		}
-		if err := unknownParameter(c, known); err != nil {
+		if err := checkParameters(c, names); err != nil {
 			return err
 		}
 		return c.Next()
 	}
-	return add(path, slices.Insert(slices.Clone(handlers), 0, check)...)
+	return register(path, slices.Insert(slices.Clone(handlers), 0, check)...)
 }
 
 // Get implements fiber.Router.
-func (d documented) Get(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.handle(d.Router.Get, fiber.MethodGet, path, handlers)
+func (d checkedRouter) Get(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.addRoute(d.Router.Get, fiber.MethodGet, path, handlers)
 }
 
 // Post implements fiber.Router.
-func (d documented) Post(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.handle(d.Router.Post, fiber.MethodPost, path, handlers)
+func (d checkedRouter) Post(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.addRoute(d.Router.Post, fiber.MethodPost, path, handlers)
 }
 
 // Put implements fiber.Router.
-func (d documented) Put(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.handle(d.Router.Put, fiber.MethodPut, path, handlers)
+func (d checkedRouter) Put(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.addRoute(d.Router.Put, fiber.MethodPut, path, handlers)
 }
 
 // Patch implements fiber.Router.
-func (d documented) Patch(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.handle(d.Router.Patch, fiber.MethodPatch, path, handlers)
+func (d checkedRouter) Patch(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.addRoute(d.Router.Patch, fiber.MethodPatch, path, handlers)
 }
 
 // Delete implements fiber.Router.
-func (d documented) Delete(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.handle(d.Router.Delete, fiber.MethodDelete, path, handlers)
+func (d checkedRouter) Delete(path string, handlers ...fiber.Handler) fiber.Router {
+	return d.addRoute(d.Router.Delete, fiber.MethodDelete, path, handlers)
 }
 
-// unknownParameter returns the problem of a query that has a parameter whose name is not in known.
-func unknownParameter(c *fiber.Ctx, known []string) error {
+// checkParameters returns an error if the query has a parameter whose name is not in names.
+func checkParameters(c *fiber.Ctx, names []string) error {
 	for key := range c.Context().QueryArgs().All() {
 		name := string(key)
-		if slices.Contains(known, name) {
+		if slices.Contains(names, name) {
 			continue
 		}
-		field := clip(name)
+		field := clipText(name)
 		message := "there is no query parameter " + field
-		switch closest := strict.Closest(name, known); {
+		switch closest := strict.Closest(name, names); {
 		case closest != "":
 			message += "; did you mean " + closest + "?"
-		case len(known) == 0:
+		case len(names) == 0:
 			message += ": " + c.Method() + " " + c.Route().Path + " has none"
 		default:
-			message += "; there are " + strings.Join(known, ", ")
+			message += "; there are " + strings.Join(names, ", ")
 		}
 		return badField(field, message)
 	}

@@ -23,60 +23,56 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Plugins is the registry of plugins. Its errors wrap core.ErrNotFound,
-// core.ErrConflict, plugins.ErrTooManyUploads, a *wasmhost.CheckError, a *plugins.Rejection or
-// an error of the file system.
+// Plugins is the registry of plugins. Its errors wrap core.ErrNotFound, core.ErrConflict, plugins.ErrTooManyUploads,
+// a *wasmhost.CheckError, a *plugins.Rejection or an error of the file system.
 type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
 	// Submit begins to load a module, and returns before the module is loaded. If replace is set, the module replaces
-	// the module of the plugin with the given name. If config is nil, the settings do not change. If keep is not set,
-	// the upload is lost at the end of the process.
+	// that of the plugin with this name. If config is nil, the settings do not change. Without keep, the upload is lost
+	// at the end of the process.
 	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
-	// Configure begins to load an uploaded module again with changed settings, and returns before the module is
-	// loaded. A value of nil removes a setting.
+	// Configure begins to load an uploaded module again with changed settings, like Submit. A value of nil removes a
+	// setting.
 	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an uploaded plugin, unless inUse returns a use of the plugin.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns the plugin's last log lines whose number is greater than the parameter after.
+	// Log returns those of the plugin's last log lines whose number is greater than after.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }
 
 var _ Plugins = (*plugins.Registry)(nil)
 
-// scorers is the part of the engine that chooses plugins.
-type scorers interface {
-	// Scorers returns the names of the first scorer and the retry scorer.
-	Scorers() (first, retry string)
-	// Judge returns the name of the judge.
-	Judge() string
+// scorerEngine is the part of the engine that chooses plugins.
+type scorerEngine interface {
+	Scorers() (first, retry string) // names
+	Judge() string                  // name
 	HasBackoff(name string) bool
-	// Rules returns the rules, which may name plugins; nil for none.
-	Rules() *rules.Set
+	Rules() *rules.Set // may name plugins; nil for none
 }
 
 // pluginUses reports and changes which plugins are in use.
 type pluginUses struct {
 	mu       sync.Mutex // held during an activation and a deletion, so that a plugin in use is not deleted
-	engine   scorers
+	engine   scorerEngine
 	policies Policies
 	changes  Changes
 
-	activated func(use, plugin string) // see Config; may be nil
+	onActivation func(use, plugin string) // see Config; may be nil
 }
 
-// of returns the uses of a plugin: any of first, retry, backoff, judge and rule.
-func (u *pluginUses) of(name string) []string {
-	first, retrying := u.engine.Scorers()
+// usesOf returns any of first, retry, backoff, judge and rule.
+func (u *pluginUses) usesOf(name string) []string {
+	firstScorer, retryScorer := u.engine.Scorers()
 	uses := []string{}
-	if name == first {
+	if name == firstScorer {
 		uses = append(uses, "first")
 	}
-	if name == retrying {
+	if name == retryScorer {
 		uses = append(uses, "retry")
 	}
 	if name == u.policies.Current().BackoffStrategy {
@@ -85,21 +81,20 @@ func (u *pluginUses) of(name string) []string {
 	if name == u.engine.Judge() {
 		uses = append(uses, "judge")
 	}
-	if set := u.engine.Rules(); set.UsesScorer(name) || set.UsesBackoff(name) {
+	if ruleSet := u.engine.Rules(); ruleSet.UsesScorer(name) || ruleSet.UsesBackoff(name) {
 		uses = append(uses, "rule")
 	}
 	return uses
 }
 
-// changePolicy merges the override o over the global policy. It holds mu, because the change may activate another
-// backoff.
+// changePolicy holds mu, because the change may activate another backoff.
 func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.changes.ChangePolicy(o, persist)
 }
 
-// resetPolicy goes back to the policy of the configuration. It holds mu like changePolicy.
+// resetPolicy goes back to the policy of the configuration, which may have another backoff.
 func (u *pluginUses) resetPolicy(persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -126,35 +121,35 @@ func (h *pluginHandler) routes(r fiber.Router) {
 	r.Post("/plugins/:name/activate", h.activate)
 	r.Post("/plugins/:name/rollback", h.rollBack)
 	r.Post("/plugins/:name/release", h.release)
-	r.Get("/plugins/:name/logs", h.log)
-	r.Get("/uploads/:id", h.upload)
+	r.Get("/plugins/:name/logs", h.getLog)
+	r.Get("/uploads/:id", h.getUpload)
 }
 
 // pluginView is the JSON of one plugin.
 type pluginView struct {
-	Name         string            `json:"name"`
-	Kind         string            `json:"kind"` // "" for an upload that cannot be loaded any more
-	Source       string            `json:"source"`
-	State        string            `json:"state"`
-	Path         string            `json:"path,omitempty"`
-	SHA256       string            `json:"sha256"`
-	ABIVersion   int               `json:"abi_version"`
-	Size         int               `json:"size"` // bytes
-	Learns       bool              `json:"learns"`
-	LoadedAt     time.Time         `json:"loaded_at"`
-	Calls        uint64            `json:"calls"`
-	Faults       uint64            `json:"faults"`
-	FaultsBy     map[string]uint64 `json:"faults_by_reason"`
-	LastError    string            `json:"last_error,omitempty"`
-	LastFaultAt  time.Time         `json:"last_fault_at,omitzero"`
-	Quarantined  bool              `json:"quarantined"`
-	CanRollBack  bool              `json:"can_roll_back"`
-	HidesUpload  bool              `json:"hides_upload"`
-	Missed       uint64            `json:"observations_missed"` // discarded, because the plugin was too slow
-	SpentSeconds float64           `json:"spent_seconds"`       // sum over all calls
-	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge, rule
-	Settings     []settingView     `json:"settings,omitempty"`  // the settings that the module declares
-	Fetch        *fetchView        `json:"fetch,omitempty"`     // only for a plugin with a url
+	Name               string            `json:"name"`
+	Kind               string            `json:"kind"` // "" for an upload that cannot be loaded any more
+	Source             string            `json:"source"`
+	State              string            `json:"state"`
+	Path               string            `json:"path,omitempty"`
+	SHA256             string            `json:"sha256"`
+	ABIVersion         int               `json:"abi_version"`
+	Size               int               `json:"size"` // bytes
+	Learns             bool              `json:"learns"`
+	LoadedAt           time.Time         `json:"loaded_at"`
+	Calls              uint64            `json:"calls"`
+	Faults             uint64            `json:"faults"`
+	FaultsByReason     map[string]uint64 `json:"faults_by_reason"`
+	LastError          string            `json:"last_error,omitempty"`
+	LastFaultAt        time.Time         `json:"last_fault_at,omitzero"`
+	Quarantined        bool              `json:"quarantined"`
+	CanRollBack        bool              `json:"can_roll_back"`
+	HidesUpload        bool              `json:"hides_upload"`
+	MissedObservations uint64            `json:"observations_missed"` // discarded, because the plugin was too slow
+	SpentSeconds       float64           `json:"spent_seconds"`       // sum over all calls
+	UsedFor            []string          `json:"used_for"`            // first, retry, backoff, judge, rule
+	Settings           []settingView     `json:"settings,omitempty"`  // the settings that the module declares
+	Fetch              *fetchView        `json:"fetch,omitempty"`     // only for a plugin with a url
 }
 
 // fetchView is the JSON of the state of a fetch.
@@ -181,9 +176,9 @@ func (h *pluginHandler) view(i plugins.Info) pluginView {
 	return pluginView{
 		Name: i.Name, Kind: string(i.Kind), Source: i.Source, State: i.State, Path: i.Path, SHA256: i.SHA256,
 		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls,
-		Faults: i.Faults, FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
-		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed,
-		SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
+		Faults: i.Faults, FaultsByReason: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
+		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload,
+		MissedObservations: i.Missed, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.usesOf(i.Name),
 		Settings: viewsOfSettings(i.Settings), Fetch: viewOfFetch(i.Fetch),
 	}
 }
@@ -197,14 +192,14 @@ func (h *pluginHandler) send(c *fiber.Ctx, i plugins.Info, err error) error {
 
 // pluginProblem returns the problem for an error of the registry.
 func pluginProblem(err error) error {
-	var bad *wasmhost.CheckError
-	var rejected *plugins.Rejection
+	var checkError *wasmhost.CheckError
+	var rejection *plugins.Rejection
 	switch {
-	case errors.As(err, &rejected):
-		details := fiber.Map{"checks": failedChecks(rejected)}
-		return &problem{fiber.StatusUnprocessableEntity, Error{"invalid_plugin", rejected.Error(), details}}
-	case errors.As(err, &bad):
-		return badPlugin(bad.Msg)
+	case errors.As(err, &rejection):
+		details := fiber.Map{"checks": failedChecks(rejection)}
+		return &problem{fiber.StatusUnprocessableEntity, Error{"invalid_plugin", rejection.Error(), details}}
+	case errors.As(err, &checkError):
+		return badPlugin(checkError.Msg)
 	case errors.Is(err, plugins.ErrTooManyUploads):
 		return newProblem(fiber.StatusTooManyRequests, "too_many_uploads", err.Error())
 	case isFileError(err):
@@ -214,7 +209,6 @@ func pluginProblem(err error) error {
 	return err
 }
 
-// isFileError reports whether err comes from the file system.
 func isFileError(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
@@ -257,7 +251,7 @@ func (h *pluginHandler) replace(c *fiber.Ctx) error {
 func (h *pluginHandler) remove(c *fiber.Ctx) error {
 	h.uses.mu.Lock()
 	defer h.uses.mu.Unlock()
-	inUse := func(name string) string { return strings.Join(h.uses.of(name), " and ") }
+	inUse := func(name string) string { return strings.Join(h.uses.usesOf(name), " and ") }
 	err := h.registry.Delete(c.Params("name"), inUse)
 	if isFileError(err) {
 		return newProblem(fiber.StatusInternalServerError, "not_removed",
@@ -279,7 +273,6 @@ func (h *pluginHandler) release(c *fiber.Ctx) error {
 	return h.send(c, i, err)
 }
 
-// activate activates a plugin as first scorer, retry scorer, backoff or judge.
 func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	var in struct {
 		For string `json:"for"`
@@ -310,8 +303,8 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	case err != nil:
 		return badPlugin(err.Error())
 	}
-	if h.uses.activated != nil {
-		h.uses.activated(in.For, name)
+	if h.uses.onActivation != nil {
+		h.uses.onActivation(in.For, name)
 	}
 	return send(c, h.view(i))
 }
@@ -323,14 +316,13 @@ type upload struct {
 	config map[string]any // nil if the client sent none
 }
 
-// readUpload reads a body of application/wasm, or of multipart/form-data with the
-// fields module, name and config (a JSON object).
+// readUpload reads a body of application/wasm, or of multipart/form-data with the fields module, name and config.
 func readUpload(c *fiber.Ctx) (upload, error) {
-	kind := strings.ToLower(c.Get(fiber.HeaderContentType))
+	contentType := strings.ToLower(c.Get(fiber.HeaderContentType))
 	switch {
-	case strings.HasPrefix(kind, "application/wasm"):
+	case strings.HasPrefix(contentType, "application/wasm"):
 		return upload{name: utils.CopyString(c.Query("name")), code: bytes.Clone(c.Body())}, nil
-	case strings.HasPrefix(kind, "multipart/form-data"):
+	case strings.HasPrefix(contentType, "multipart/form-data"):
 		return readForm(c)
 	}
 	return upload{}, badMediaType("the body must be application/wasm or multipart/form-data")
@@ -364,8 +356,7 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	return up, nil
 }
 
-// checkFields returns an error if a form has unknown fields. Without this error, settings under a wrong name, or
-// settings sent as a file, would be ignored silently.
+// checkFields returns an error if a form has unknown fields, such as settings under a wrong name or as a file.
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {
 		if field != "name" && field != "config" || len(values) > 1 {

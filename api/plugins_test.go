@@ -215,7 +215,7 @@ func TestActivate(t *testing.T) {
 func TestActivationsAreReported(t *testing.T) {
 	var got []string
 	r := newRig(t, func(_ *rig, cfg *Config) {
-		cfg.Activated = func(use, plugin string) { got = append(got, use+"="+plugin) }
+		cfg.OnActivation = func(use, plugin string) { got = append(got, use+"="+plugin) }
 	})
 	r.check(t,
 		call("POST", "/plugins/random/activate", `{"for":"first"}`, 200),

@@ -87,14 +87,13 @@ func (h *policyHandler) put(c *fiber.Ctx) error {
 	}
 	view, err := h.plugins.changePolicy(o, persist)
 	if err != nil {
-		return policyError("", err)
+		return policyProblem("", err)
 	}
 	return sendPolicy(c, view)
 }
 
-// reset serves DELETE /retry/policy. While the policy of the configuration is in force, there is nothing to delete,
-// and the resource does not accept DELETE (RFC 9110 section 10.2.1: Allow lists the methods that a resource accepts
-// at the time of the request).
+// reset serves DELETE /retry/policy. While the policy of the configuration is in force, there is nothing to delete, and
+// the resource does not accept DELETE (RFC 9110 section 10.2.1).
 func (h *policyHandler) reset(c *fiber.Ctx) error {
 	persist, err := queryBool(c, persistField, true)
 	if err != nil {
@@ -106,14 +105,14 @@ func (h *policyHandler) reset(c *fiber.Ctx) error {
 	}
 	view, err := h.plugins.resetPolicy(persist)
 	if err != nil {
-		return policyError("", err)
+		return policyProblem("", err)
 	}
 	return sendPolicy(c, view)
 }
 
-// policyError returns the problem for an invalid policy. The parameter prefix is the text before the names of the
-// policy's fields in the input: "" or "retry.".
-func policyError(prefix string, err error) error {
+// policyProblem returns the problem for an invalid policy. The parameter prefix, "" or "retry.", precedes the names of
+// the policy's fields.
+func policyProblem(prefix string, err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {
 		return outOfRange(prefix+f.Field, f.Limit, prefix+err.Error())

@@ -24,32 +24,32 @@ var _ Pool = (*upstream.Pool)(nil)
 
 // poolLists lists proxies for /proxies and /circuit-breakers. It is safe for concurrent use.
 type poolLists struct {
-	pool    Pool
-	banned  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
-	metrics Metrics
+	pool        Pool
+	bannedUntil func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
+	metrics     Metrics
 
 	index atomic.Pointer[poolIndex]
 }
 
 // poolIndex holds the proxies of one snapshot of the pool in the order of their ids.
 type poolIndex struct {
-	snapshot *upstream.Snapshot
-	proxies  []*upstream.Upstream
-	texts    []string // the text of each proxy that the parameter q searches, in lower case
+	snapshot    *upstream.Snapshot
+	proxies     []*upstream.Upstream
+	searchTexts []string // the searchText of each proxy
 }
 
-// current returns the index of the pool's snapshot. The index is built once for each snapshot.
-func (l *poolLists) current() *poolIndex {
+// currentIndex returns the index of the pool's snapshot. It builds one index for each snapshot.
+func (l *poolLists) currentIndex() *poolIndex {
 	s := l.pool.Snapshot()
-	if x := l.index.Load(); x != nil && x.snapshot == s {
-		return x
+	if index := l.index.Load(); index != nil && index.snapshot == s {
+		return index
 	}
-	x := &poolIndex{snapshot: s, proxies: sortedByID(s)}
-	for _, u := range x.proxies {
-		x.texts = append(x.texts, searchText(u))
+	index := &poolIndex{snapshot: s, proxies: sortedByID(s)}
+	for _, u := range index.proxies {
+		index.searchTexts = append(index.searchTexts, searchText(u))
 	}
-	l.index.Store(x)
-	return x
+	l.index.Store(index)
+	return index
 }
 
 func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
@@ -58,8 +58,8 @@ func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
 	return all
 }
 
-// searchText returns the text of a proxy that the parameter q searches: id, URL without credentials, region, vendor,
-// source, tags and metadata. A line break separates the parts, so that a search text matches within one part only.
+// searchText returns the text that the parameter q searches, in lower case: id, URL without credentials, region,
+// vendor, source, tags and metadata. Line breaks separate them, so that q matches within one of them.
 func searchText(u *upstream.Upstream) string {
 	spec := u.Spec()
 	parts := []string{u.ID(), spec.Address.Redacted(), u.Region(), spec.Vendor, spec.Source}
@@ -70,26 +70,27 @@ func searchText(u *upstream.Upstream) string {
 	return strings.ToLower(strings.Join(parts, "\n"))
 }
 
-// failures are the proxies of the pool whose latest attempts fail. The value for a proxy describes these attempts.
-type failures map[*upstream.Upstream]*metrics.Recent
+// failingProxies are the proxies of the pool whose latest attempts fail, with these attempts.
+type failingProxies map[*upstream.Upstream]*metrics.Recent
 
-// failures returns the proxies whose latest attempts fail now. A handler calls it once for a whole list of proxies.
-func (l *poolLists) failures() failures {
+// findFailing is called once for a whole list of proxies.
+func (l *poolLists) findFailing() failingProxies {
 	all := l.metrics.Failing()
-	f := make(failures, len(all))
+	failing := make(failingProxies, len(all))
 	s := l.pool.Snapshot()
 	for id, recent := range all {
 		if u := s.Get(id); u != nil {
-			f[u] = &recent
+			failing[u] = &recent
 		}
 	}
-	return f
+	return failing
 }
 
-// have reports whether a proxy counts as failing: its breaker is not closed, or f contains the proxy.
-func (f failures) have(u *upstream.Upstream) bool { return u.State() != core.Closed || f[u] != nil }
+// includes reports whether a proxy counts as failing: its breaker is not closed, or its latest attempts fail.
+func (f failingProxies) includes(u *upstream.Upstream) bool {
+	return u.State() != core.Closed || f[u] != nil
+}
 
-// poolOrders are the orders of proxies.
 var poolOrders = []order[*upstream.Upstream]{
 	byText("id", (*upstream.Upstream).ID),
 	byText("region", func(u *upstream.Upstream) string { return u.Region() }),
@@ -103,22 +104,22 @@ var poolOrders = []order[*upstream.Upstream]{
 	byNumber("last_used", func(u *upstream.Upstream) float64 { return float64(u.Stats().LastUsed.UnixMicro()) }),
 }
 
-// page returns the proxies that a query asks for. If the query has no parameters, it returns all proxies in the order
-// of their ids.
-func (l *poolLists) page(c *fiber.Ctx) (proxies []*upstream.Upstream, rest *pageView, err error) {
+// proxiesOfQuery returns the proxies of the page that a query asks for; for a query without parameters, all proxies in
+// the order of their ids.
+func (l *poolLists) proxiesOfQuery(c *fiber.Ctx) (proxies []*upstream.Upstream, fields *pageView, err error) {
 	p, err := pageOf(c, poolOrders, (*upstream.Upstream).ID, maxPage, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := filterOf(c)
+	filter, err := parseFilter(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	index := l.current()
+	index := l.currentIndex()
 	if !p.given {
 		return index.proxies, nil, nil
 	}
-	p.list = l.matching(index, &f)
-	proxies, rest = p.cut()
-	return proxies, rest, nil
+	p.list = l.matchingProxies(index, &filter)
+	proxies, fields = p.cut()
+	return proxies, fields, nil
 }

@@ -27,28 +27,27 @@ type previewHandler struct {
 
 func (h *previewHandler) routes(r fiber.Router) { r.Post("/retry/policy/preview", h.preview) }
 
-// previewWindow limits a preview to recent requests: those of the last hour.
+// previewWindow is the time whose requests a preview examines.
 const previewWindow = time.Hour
 
 // previewView is the JSON of a preview: the recorded requests of the last hour, as they were and as they would have
 // been under another policy.
 type previewView struct {
-	Policy   policyView     `json:"policy"`
-	Summary  string         `json:"summary"`
-	Requests uint64         `json:"requests"` // requests of the last hour
-	Examined int            `json:"examined"` // the latest of these requests, whose attempts are kept
-	Since    *time.Time     `json:"since"`    // start of the earliest examined request; null if there is none
-	Recorded courseView     `json:"recorded"`
-	Under    courseView     `json:"under_policy"`
-	Fewer    int            `json:"fewer_attempts"` // requests with fewer attempts than recorded
-	More     int            `json:"more_attempts"`  // requests with more attempts than recorded
-	Statuses []statusChange `json:"statuses"`
-	Retries  retryShare     `json:"retries"`
-	Untold   []string       `json:"untold"` // sentences about what the preview does not cover
+	Policy      policyView     `json:"policy"`
+	Summary     string         `json:"summary"`
+	Requests    uint64         `json:"requests"` // requests of the last hour
+	Examined    int            `json:"examined"` // the latest of these requests, whose attempts are kept
+	Since       *time.Time     `json:"since"`    // start of the earliest examined request; null if there is none
+	Recorded    courseView     `json:"recorded"`
+	UnderPolicy courseView     `json:"under_policy"`
+	Fewer       int            `json:"fewer_attempts"` // requests with fewer attempts than recorded
+	More        int            `json:"more_attempts"`  // requests with more attempts than recorded
+	Statuses    []statusChange `json:"statuses"`
+	Retries     retryShare     `json:"retries"`
+	Limitations []string       `json:"untold"` // sentences about what the preview does not cover
 }
 
-// courseView is the JSON of the attempts and results of all examined requests under one policy. Served, Refused and
-// Unknown are numbers of requests.
+// courseView is the JSON of the results of all examined requests under one policy.
 type courseView struct {
 	Attempts int     `json:"attempts"`
 	Served   int     `json:"served"`
@@ -85,58 +84,57 @@ func (v *courseView) add(c preview.Course) {
 
 func (h *previewHandler) preview(c *fiber.Ctx) error {
 	var o retry.Override
-	if err := decode(c, &o); err != nil {
+	if err := decodeBody(c, &o); err != nil {
 		return err
 	}
-	now := h.policies.Current()
-	p := now.Merge(o)
+	current := h.policies.Current()
+	p := current.Merge(o)
 	if err := p.Validate(h.hasBackoff); err != nil {
-		return policyError("", err)
+		return policyProblem("", err)
 	}
 	v := previewView{
 		Policy: viewOfPolicy(&p), Requests: h.metrics.Window(previewWindow).Requests,
-		Statuses: statusChanges(h.metrics.Reasons().All(previewWindow), &p, now), Untold: []string{},
+		Statuses: statusChanges(h.metrics.Reasons().All(previewWindow), &p, current), Limitations: []string{},
 	}
-	begin := h.now().Add(-previewWindow)
+	start := h.now().Add(-previewWindow)
 	for _, r := range h.requests.List(metrics.StateDone, maxRequests) {
-		if r.Ended.Before(begin) {
+		if r.Ended.Before(start) {
 			continue
 		}
-		v.examine(&r, &p, now)
+		v.examine(&r, &p, current)
 	}
 	v.Summary = v.text()
-	v.addUncomputed(&p, now)
+	v.addLimitations(&p, current)
 	return send(c, v)
 }
 
-// examine adds the recorded request r to the preview. The parameter p is the policy of the preview, and now is the
-// policy in force.
-func (v *previewView) examine(r *metrics.Request, p, now *retry.Policy) {
+// examine adds the recorded request r to the preview under the policy p.
+func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy) {
 	q := preview.Request{Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts}
-	before, after := preview.Recorded(&q), preview.Under(&q, p, now)
+	before, after := preview.Recorded(&q), preview.Under(&q, p, current)
 	v.Examined++
 	v.Recorded.add(before)
-	v.Under.add(after)
-	count(&v.Fewer, after.Attempts < before.Attempts)
-	count(&v.More, after.Attempts > before.Attempts)
+	v.UnderPolicy.add(after)
+	countIf(&v.Fewer, after.Attempts < before.Attempts)
+	countIf(&v.More, after.Attempts > before.Attempts)
 	if at := r.Started.UTC(); v.Since == nil || at.Before(*v.Since) {
 		v.Since = &at
 	}
 	for i := range r.Attempts {
 		if a := &r.Attempts[i]; a.Attempt > 0 {
 			v.Retries.Attempts++
-			count(&v.Retries.Served, a.Outcome.Cause == verdict.TunnelOpen ||
+			countIf(&v.Retries.Served, a.Outcome.Cause == verdict.TunnelOpen ||
 				a.Outcome.Cause == verdict.Answered && a.Outcome.Status < fiber.StatusBadRequest)
 		}
 	}
 }
 
-// statusChanges returns the attempts with a status that only one of the policies p and now retries.
-func statusChanges(sum minutes.Sum, p, now *retry.Policy) []statusChange {
+// statusChanges returns the attempts with a status that only one of the two policies retries.
+func statusChanges(sum minutes.Sum, p, current *retry.Policy) []statusChange {
 	attempts := map[int]uint64{}
 	for k, n := range sum.Counts {
 		cause, status := k.Cause(), k.Status()
-		if (cause == verdict.Answered || cause == verdict.RetryStatus) && p.Retries(status) != now.Retries(status) {
+		if (cause == verdict.Answered || cause == verdict.RetryStatus) && p.Retries(status) != current.Retries(status) {
 			attempts[status] += n.N
 		}
 	}
@@ -148,7 +146,6 @@ func statusChanges(sum minutes.Sum, p, now *retry.Policy) []statusChange {
 	return out
 }
 
-// text returns the preview in one sentence.
 func (v *previewView) text() string {
 	if v.Examined == 0 {
 		return "no request has ended in the last hour, so there is nothing to compare"
@@ -164,7 +161,7 @@ func (v *previewView) text() string {
 		}
 	}
 	text := fmt.Sprintf("of the latest %d requests, %s", v.Examined, strings.Join(parts, ", "))
-	a, b := &v.Recorded, &v.Under
+	a, b := &v.Recorded, &v.UnderPolicy
 	text += fmt.Sprintf("; %d would have been served (%d were)", b.Served, a.Served)
 	if b.Unknown > 0 {
 		text += fmt.Sprintf(", and %d more if their next attempt had been", b.Unknown)
@@ -172,9 +169,10 @@ func (v *previewView) text() string {
 	return text
 }
 
-// addUncomputed adds sentences to Untold about what the preview does not cover.
-func (v *previewView) addUncomputed(p, now *retry.Policy) {
-	add := func(format string, values ...any) { v.Untold = append(v.Untold, fmt.Sprintf(format, values...)) }
+func (v *previewView) addLimitations(p, current *retry.Policy) {
+	add := func(format string, values ...any) {
+		v.Limitations = append(v.Limitations, fmt.Sprintf(format, values...))
+	}
 	if v.Requests > uint64(v.Examined) {
 		add("the attempts of the latest %d of %d requests of the hour are kept; the others are not examined",
 			v.Examined, v.Requests)
@@ -190,7 +188,7 @@ func (v *previewView) addUncomputed(p, now *retry.Policy) {
 	if !preview.KnowsBackoff(p) {
 		add("the waits of this backoff are not known in advance; they are taken from the attempts that were made")
 	}
-	if p.Hedge != now.Hedge || p.HedgeBudget != now.HedgeBudget {
+	if p.Hedge != current.Hedge || p.HedgeBudget != current.HedgeBudget {
 		add("the effect of hedges is not computed")
 	}
 	if v.Examined > 0 {

@@ -18,12 +18,12 @@ import (
 
 // proxyHandler serves the endpoints under /proxies.
 type proxyHandler struct {
-	pool    Pool
-	metrics Metrics
-	lists   *poolLists
-	changes Changes
-	banned  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
-	avoided func() []rest.Pair                                      // bans.Avoided
+	pool         Pool
+	metrics      Metrics
+	lists        *poolLists
+	changes      Changes
+	bannedUntil  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
+	avoidedPairs func() []rest.Pair                                      // bans.Avoided
 }
 
 func (h *proxyHandler) routes(r fiber.Router) {
@@ -35,23 +35,23 @@ func (h *proxyHandler) routes(r fiber.Router) {
 	r.Post("/proxies/:id/restore", h.restore)
 }
 
-// proxyByID returns the proxy whose id is in the path.
+// proxyByID returns the proxy that the path names.
 func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
-	id, err := param(c, "id")
+	id, err := pathParam(c, "id")
 	if err != nil {
 		return nil, err
 	}
 	u := pool.Snapshot().Get(id)
 	if u == nil {
-		return nil, notFound("there is no proxy " + strconv.Quote(clip(id)))
+		return nil, notFound("there is no proxy " + strconv.Quote(clipText(id)))
 	}
 	return u, nil
 }
 
-// proxyView is the JSON of one proxy. Its URL is without credentials.
+// proxyView is the JSON of one proxy.
 type proxyView struct {
 	ID          string   `json:"id"`
-	URL         string   `json:"url"`
+	URL         string   `json:"url"` // without credentials
 	Region      string   `json:"region"`
 	Tags        []string `json:"tags,omitempty"`
 	Weight      float64  `json:"weight"`
@@ -59,25 +59,25 @@ type proxyView struct {
 	MaxInFlight int      `json:"max_in_flight"`
 	limitsView
 	costView
-	Auth        string            `json:"auth,omitempty"`
-	Reuse       bool              `json:"reuse"`
-	Metadata    map[string]string `json:"metadata"`
-	OwnErrors   []ownError        `json:"own_error"`
-	Source      string            `json:"source"`
-	Draining    bool              `json:"draining"`
-	State       string            `json:"state"`
-	Unreached   bool              `json:"unreached"` // the last check failed, and the proxy has never served a request
-	InFlight    int64             `json:"in_flight"`
-	Short       uint64            `json:"short_tunnels"`
-	Uses        uint64            `json:"uses"`
-	LastUsed    *time.Time        `json:"last_used"`
-	SuccessRate float64           `json:"success_rate"`
-	Samples     int               `json:"samples"`
-	AvgLatency  float64           `json:"avg_latency"` // s
-	Abilities   abilitiesView     `json:"abilities"`
-	LastCheck   *checkView        `json:"last_check"` // null without health checks
-	ExitAddress string            `json:"exit_address"`
-	BannedUntil *time.Time        `json:"banned_until,omitempty"` // only of a banned proxy
+	Auth         string            `json:"auth,omitempty"`
+	Reuse        bool              `json:"reuse"`
+	Metadata     map[string]string `json:"metadata"`
+	OwnErrors    []ownError        `json:"own_error"`
+	Source       string            `json:"source"`
+	Draining     bool              `json:"draining"`
+	State        string            `json:"state"`
+	Unreached    bool              `json:"unreached"` // the last check failed, and the proxy has never served a request
+	InFlight     int64             `json:"in_flight"`
+	ShortTunnels uint64            `json:"short_tunnels"`
+	Uses         uint64            `json:"uses"`
+	LastUsed     *time.Time        `json:"last_used"`
+	SuccessRate  float64           `json:"success_rate"`
+	Samples      int               `json:"samples"`
+	AvgLatency   float64           `json:"avg_latency"` // s
+	Abilities    abilitiesView     `json:"abilities"`
+	LastCheck    *checkView        `json:"last_check"` // null without health checks
+	ExitAddress  string            `json:"exit_address"`
+	BannedUntil  *time.Time        `json:"banned_until,omitempty"` // only of a banned proxy
 }
 
 // ownError is the JSON of a rule that recognizes error pages of the proxy itself.
@@ -88,7 +88,7 @@ type ownError struct {
 }
 
 func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
-	spec, st := u.Spec(), u.Stats()
+	spec, stats := u.Spec(), u.Stats()
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: u.Region(), Tags: spec.Tags,
 		Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: spec.MaxInFlight, limitsView: limitsOf(u),
@@ -96,10 +96,11 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		Auth:     spec.Auth, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
 		OwnErrors: make([]ownError, len(spec.OwnErrors)),
 		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
-		InFlight: st.InFlight, Short: u.ShortTunnels(),
-		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+		InFlight: stats.InFlight, ShortTunnels: u.ShortTunnels(),
+		Uses: stats.Uses, SuccessRate: stats.SuccessRate, Samples: stats.Samples,
+		AvgLatency: stats.LatencyMean.Seconds(),
 	}
-	if until, banned := h.banned(u); banned {
+	if until, banned := h.bannedUntil(u); banned {
 		at := h.pool.At(until).UTC()
 		v.BannedUntil = &at
 	}
@@ -109,8 +110,8 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 	if v.Metadata == nil {
 		v.Metadata = map[string]string{}
 	}
-	if !st.LastUsed.IsZero() {
-		at := st.LastUsed.UTC()
+	if !stats.LastUsed.IsZero() {
+		at := stats.LastUsed.UTC()
 		v.LastUsed = &at
 	}
 	v.Abilities, v.LastCheck, v.ExitAddress = viewOfAbilities(h.pool, u), viewOfCheck(h.pool, u), exitAddress(u)
@@ -126,7 +127,7 @@ func (h *proxyHandler) views(all []*upstream.Upstream) []proxyView {
 }
 
 func (h *proxyHandler) list(c *fiber.Ctx) error {
-	proxies, rest, err := h.lists.page(c)
+	proxies, rest, err := h.lists.proxiesOfQuery(c)
 	if err != nil {
 		return err
 	}
@@ -145,12 +146,12 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	avoiding := avoided(h.pool, h.avoided(), func(p *rest.Pair) bool { return p.ProxyID == u.ID() })
+	avoided := viewsOfAvoided(h.pool, h.avoidedPairs(), func(p *rest.Pair) bool { return p.ProxyID == u.ID() })
 	return send(c, struct {
 		proxyView
 		Avoided []banView `json:"avoided,omitempty"`
 		reasonsView
-	}{h.view(u), avoiding, reasons})
+	}{h.view(u), avoided, reasons})
 }
 
 // proxyInput is the JSON of a new proxy, or of changes to a proxy. Absent fields are nil.
@@ -175,7 +176,6 @@ type proxyInput struct {
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
 
-// apply sets the fields of spec for which p has a value.
 func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.URL != nil {
 		a, err := upstream.ParseAddress(*p.URL)
@@ -193,18 +193,18 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.Weight != nil && *p.Weight <= 0 { // in a Spec, a weight of 0 stands for the default
 		return badField("weight", "weight must be above 0")
 	}
-	set(&spec.ID, p.ID)
-	set(&spec.Region, p.Region)
-	set(&spec.Tags, p.Tags)
-	set(&spec.Weight, p.Weight)
-	set(&spec.Cost, p.Cost)
-	set(&spec.MaxInFlight, p.MaxInFlight)
-	set(&spec.Rate, p.Rate)
-	set(&spec.BytesPerDay, p.BytesPerDay)
-	set(&spec.Tier, p.Tier)
-	set(&spec.Vendor, p.Vendor)
-	set(&spec.Price.Request, p.CostRequest)
-	set(&spec.Price.GB, p.CostGB)
+	setIfGiven(&spec.ID, p.ID)
+	setIfGiven(&spec.Region, p.Region)
+	setIfGiven(&spec.Tags, p.Tags)
+	setIfGiven(&spec.Weight, p.Weight)
+	setIfGiven(&spec.Cost, p.Cost)
+	setIfGiven(&spec.MaxInFlight, p.MaxInFlight)
+	setIfGiven(&spec.Rate, p.Rate)
+	setIfGiven(&spec.BytesPerDay, p.BytesPerDay)
+	setIfGiven(&spec.Tier, p.Tier)
+	setIfGiven(&spec.Vendor, p.Vendor)
+	setIfGiven(&spec.Price.Request, p.CostRequest)
+	setIfGiven(&spec.Price.GB, p.CostGB)
 	if p.MinInterval != nil {
 		d, err := time.ParseDuration(*p.MinInterval)
 		if err != nil {
@@ -212,11 +212,11 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 		}
 		spec.MinInterval = d
 	}
-	set(&spec.Auth, p.Auth)
+	setIfGiven(&spec.Auth, p.Auth)
 	if p.Reuse != nil {
 		spec.NoReuse = !*p.Reuse
 	}
-	set(&spec.Metadata, p.Metadata)
+	setIfGiven(&spec.Metadata, p.Metadata)
 	if p.OwnErrors != nil {
 		spec.OwnErrors = make([]upstream.OwnError, len(*p.OwnErrors))
 		for i, rule := range *p.OwnErrors {
@@ -226,45 +226,45 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	return nil
 }
 
-func set[T any](to *T, from *T) {
-	if from != nil {
-		*to = *from
+func setIfGiven[T any](field *T, value *T) {
+	if value != nil {
+		*field = *value
 	}
 }
 
-// add serves POST /proxies. The body has one proxy, or the list {"proxies": [...]}, or a text with one proxy per
-// line. add adds all proxies of the body, or none of them if one is invalid.
+// add serves POST /proxies. The body has one proxy, or the list {"proxies": [...]}, or a text with one proxy per line.
+// If one proxy is invalid, none is added.
 func (h *proxyHandler) add(c *fiber.Ctx) error {
-	specs, one, persist, err := proxiesOf(c)
+	specs, single, persist, err := readProxies(c)
 	if err != nil {
 		return err
 	}
 	added, err := h.changes.AddProxies(specs, persist)
 	if err != nil {
-		return proxyError(err)
+		return proxyProblem(err)
 	}
 	c.Status(fiber.StatusCreated)
-	if one {
+	if single {
 		return send(c, h.view(added[0]))
 	}
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// proxiesOf reads the proxies of a body. The result one is true if the body is a JSON object that is a single proxy.
-// The result persist is false if the field or the query parameter persist is false (see persistField).
-func proxiesOf(c *fiber.Ctx) (specs []upstream.Spec, one, persist bool, err error) {
+// readProxies reads the proxies of a body. The result single is true if the body is a JSON object of one proxy. The
+// result persist is false if the field or the query parameter persist is false.
+func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err error) {
 	if mediaType(c) == fiber.MIMETextPlain && !isObject(c.Body()) {
 		if persist, err = queryBool(c, persistField, true); err == nil {
-			specs, err = parseLines(c)
+			specs, err = readProxyLines(c)
 		}
 		return specs, false, persist, err
 	}
-	inQuery, err := queryBool(c, persistField, true)
+	persistInQuery, err := queryBool(c, persistField, true)
 	if err != nil {
 		return nil, false, false, err
 	}
-	list, one, persist, err := decodeProxies(c)
-	persist = persist && inQuery
+	list, single, persist, err := decodeProxies(c)
+	persist = persist && persistInQuery
 	if err != nil {
 		return nil, false, false, err
 	}
@@ -273,28 +273,27 @@ func proxiesOf(c *fiber.Ctx) (specs []upstream.Spec, one, persist bool, err erro
 		specs[i].Source = upstream.SourceAPI
 		err := list[i].apply(&specs[i])
 		if err == nil {
-			err = proxyError(upstream.CheckSpec(&specs[i]))
+			err = proxyProblem(upstream.CheckSpec(&specs[i]))
 		}
-		if err != nil && !one {
-			err = atIndex(i, err)
+		if err != nil && !single {
+			err = addIndex(i, err)
 		}
 		if err != nil {
 			return nil, false, false, err
 		}
 	}
-	return specs, one, persist, nil
+	return specs, single, persist, nil
 }
 
-// isObject reports whether a body of the type text/plain is empty or may be a JSON object. Such a body is not read as a
-// list of proxies, because its client has probably forgotten the media type of JSON, application/json.
+// isObject reports whether a body may be a JSON object. The client of such a body with the type text/plain has probably
+// forgotten the type application/json. The body may be empty.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)
 	return len(text) == 0 || text[0] == '{'
 }
 
-// parseLines reads a body with one proxy per line, in any form that the flag --proxy accepts. Blank lines and
-// comments are skipped.
-func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
+// readProxyLines reads a body with one proxy per line, in any form that the flag --proxy accepts.
+func readProxyLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 	body := c.Body()
 	if len(body) > maxJSON {
 		return nil, bodyTooLarge(maxJSON)
@@ -328,15 +327,14 @@ func parseLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 	return specs, nil
 }
 
-// decodeProxies reads a body with one proxy or a list of proxies. The result one is true if the body is a single proxy.
-// The result persist is as in decodeChange.
-func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err error) {
+// decodeProxies reads a JSON body with one proxy (single) or a list. The result persist is as in decodeChange.
+func decodeProxies(c *fiber.Ctx) (list []proxyInput, single, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
-		_, many := fields["proxies"]
-		one = !many
+		_, isList := fields["proxies"]
+		single = !isList
 	}
-	if one {
+	if single {
 		list = make([]proxyInput, 1)
 		persist, err = decodeChange(c, &list[0])
 		return list, true, persist, err
@@ -353,9 +351,8 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err erro
 	return in.Proxies, false, persist, nil
 }
 
-// atIndex adds the index i to a problem. The input has a list of proxies, and the proxy with this index has caused the
-// problem.
-func atIndex(i int, err error) error {
+// addIndex adds the index of the proxy that has caused err to its message and field.
+func addIndex(i int, err error) error {
 	var p *problem
 	if !errors.As(err, &p) {
 		return err
@@ -368,8 +365,8 @@ func atIndex(i int, err error) error {
 	return &problem{p.status, Error{p.body.Error, message, fieldDetails{Field: place}}}
 }
 
-// proxyError returns the problem for an error of the pool.
-func proxyError(err error) error {
+// proxyProblem returns the problem for an error of the pool.
+func proxyProblem(err error) error {
 	var field *upstream.SpecError
 	var duplicate *upstream.DuplicateError
 	switch {
@@ -398,7 +395,7 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 	}
 	in.ID = nil
 	if u, err = h.changes.ChangeProxy(u.ID(), in.apply, persist); err != nil {
-		return proxyError(err)
+		return proxyProblem(err)
 	}
 	return send(c, h.view(u))
 }

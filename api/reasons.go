@@ -80,12 +80,11 @@ func statuses(s *minutes.Sum) map[string]uint64 {
 	return out
 }
 
-// queryMinutes returns a query parameter that is a number of minutes or hours, such as 5m or 24h, or def if the query
-// does not have the parameter.
-func queryMinutes(c *fiber.Ctx, name string, def time.Duration) (time.Duration, error) {
-	text, given := query(c, name)
+// queryMinutes returns a query parameter that is a number of minutes or hours, such as 5m or 24h.
+func queryMinutes(c *fiber.Ctx, name string, defaultValue time.Duration) (time.Duration, error) {
+	text, given := queryValue(c, name)
 	if !given {
-		return def, nil
+		return defaultValue, nil
 	}
 	d, err := time.ParseDuration(text)
 	const most = metrics.MaxRetentionHours * time.Hour
@@ -97,10 +96,8 @@ func queryMinutes(c *fiber.Ctx, name string, def time.Duration) (time.Duration, 
 	return d, nil
 }
 
-// defaultWindow is the window of a reasonsView if the query has no window.
 const defaultWindow = time.Hour
 
-// queryWindow returns the window of a reasonsView that a query asks for.
 func queryWindow(c *fiber.Ctx) (time.Duration, error) {
 	return queryMinutes(c, "window", defaultWindow)
 }
@@ -115,7 +112,6 @@ func reasonsOf(c *fiber.Ctx, m Metrics, u *upstream.Upstream) (v reasonsView, er
 	return viewOfReasons(&sum, window), nil
 }
 
-// maxPoints is the maximum number of points of one history.
 const maxPoints = 2000
 
 // historyPoint is the JSON of one step of a history.
@@ -156,8 +152,8 @@ func (h *metricsHandler) history(c *fiber.Ctx) error {
 	if window/step > maxPoints {
 		step = (window/maxPoints + time.Minute - 1).Truncate(time.Minute)
 	}
-	id, ofProxy := query(c, "proxy_id")
-	host, ofTarget := query(c, "host")
+	id, ofProxy := queryValue(c, "proxy_id")
+	host, ofTarget := queryValue(c, "host")
 	var sums []minutes.Sum
 	points := map[int64]*requestPoint{}
 	switch {
@@ -194,6 +190,6 @@ func (h *metricsHandler) history(c *fiber.Ctx) error {
 	}
 	return send(c, fiber.Map{
 		"window": window.Seconds(), "step": step.Seconds(), "points": out,
-		"retention_hours": h.metrics.RetentionHours(), "changes": h.events.changesSince(window),
+		"retention_hours": h.metrics.RetentionHours(), "changes": h.events.marksSince(window),
 	})
 }

@@ -25,7 +25,7 @@ func (h *proxyHandler) remove(c *fiber.Ctx) error {
 
 // restore serves POST /proxies/:id/restore. It undoes a removal.
 func (h *proxyHandler) restore(c *fiber.Ctx) error {
-	id, err := param(c, "id")
+	id, err := pathParam(c, "id")
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (h *proxyHandler) restore(c *fiber.Ctx) error {
 	}
 	u, err := h.changes.RestoreProxy(id, persist)
 	if err != nil {
-		return proxyError(err)
+		return proxyProblem(err)
 	}
 	h.metrics.ForgetRecent(id) // the attempts before the removal, which do not concern the new proxy
 	return send(c, h.view(u))

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Attempt implements metrics.Observer: it sends an event of type attempt to the clients that have asked for it.
+// Attempt implements metrics.Observer.
 func (e *Events) Attempt(a *core.AttemptEvent) {
 	if !e.stream.Sampled() || !e.stream.Wants(eventAttempt, uint64(a.Request)) {
 		return
@@ -41,18 +41,17 @@ func (e *Events) send(eventType string, id core.RequestID, view any) {
 	e.stream.Send(eventType, uint64(id), data)
 }
 
-// exhaustionsEvery is the minimum interval between two events of type exhaustion.
-const exhaustionsEvery = time.Second
+const exhaustionInterval = time.Second
 
-// exhaustions publishes events about exhausted requests. The first event is published immediately, and an interval of
-// exhaustionsEvery begins. At the end of the interval, one event is published about the first request that was
-// exhausted in it. The event also has the number of all other requests that were exhausted in the interval.
+// exhaustions publishes events about exhausted requests, the first one immediately. Then an interval begins. At its
+// end, one event is published: about the first request that was exhausted in the interval, with the number of the
+// others.
 type exhaustions struct {
 	publish func(*exhaustionView)
 
-	mu      sync.Mutex      // guards the fields below
-	running bool            // an interval has begun
-	next    *exhaustionView // the event for the end of the interval; nil if no request was exhausted in it
+	mu         sync.Mutex // guards the fields below
+	inInterval bool
+	pending    *exhaustionView // for the end of the interval; nil if no request was exhausted in it
 }
 
 // exhaustionView is the JSON of an event of type exhaustion. It never has a path or a query string.
@@ -78,32 +77,30 @@ func viewOfExhaustion(r *metrics.Request) *exhaustionView {
 	return v
 }
 
-// add adds an exhausted request.
 func (e *exhaustions) add(r *metrics.Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case !e.running:
-		e.running = true
-		time.AfterFunc(exhaustionsEvery, e.endInterval)
+	case !e.inInterval:
+		e.inInterval = true
+		time.AfterFunc(exhaustionInterval, e.endInterval)
 		e.publish(viewOfExhaustion(r))
-	case e.next == nil:
-		e.next = viewOfExhaustion(r)
+	case e.pending == nil:
+		e.pending = viewOfExhaustion(r)
 	default:
-		e.next.Folded++
+		e.pending.Folded++
 	}
 }
 
-// endInterval publishes the event of the interval that ends, and begins the next interval. If there is no event, no
-// interval begins.
+// endInterval publishes the pending event. If there is one, the next interval begins.
 func (e *exhaustions) endInterval() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.next == nil {
-		e.running = false
+	if e.pending == nil {
+		e.inInterval = false
 		return
 	}
-	time.AfterFunc(exhaustionsEvery, e.endInterval)
-	e.publish(e.next)
-	e.next = nil
+	time.AfterFunc(exhaustionInterval, e.endInterval)
+	e.publish(e.pending)
+	e.pending = nil
 }

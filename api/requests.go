@@ -117,7 +117,6 @@ func viewOfAttempt(e *core.AttemptEvent) attemptView {
 	return v
 }
 
-// Limits on the requests of one list.
 const (
 	maxRequests     = 10_000
 	defaultRequests = 200
@@ -128,7 +127,7 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	state, given := query(c, "state")
+	state, given := queryValue(c, "state")
 	if given && !slices.Contains(metrics.States(), state) {
 		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", "))
 	}
@@ -154,7 +153,6 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 
 func requestKey(r *metrics.Request) string { return r.ID.String() }
 
-// requestOrders are the orders of requests.
 var requestOrders = []order[*metrics.Request]{
 	byNumber("started_at", func(r *metrics.Request) float64 { return float64(r.Started.UnixNano()) }),
 	byNumber("attempts", func(r *metrics.Request) float64 { return float64(len(r.Attempts)) }),
@@ -162,7 +160,7 @@ var requestOrders = []order[*metrics.Request]{
 }
 
 func (h *requestHandler) get(c *fiber.Ctx) error {
-	text, err := param(c, "id")
+	text, err := pathParam(c, "id")
 	if err != nil {
 		return err
 	}
@@ -171,5 +169,5 @@ func (h *requestHandler) get(c *fiber.Ctx) error {
 			return send(c, viewOfRequest(&r))
 		}
 	}
-	return notFound(fmt.Sprintf("no request %q is in flight or among the latest that have ended", clip(text)))
+	return notFound(fmt.Sprintf("no request %q is in flight or among the latest that have ended", clipText(text)))
 }

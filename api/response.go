@@ -69,8 +69,8 @@ func bodyTooLarge(limit int) error {
 	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", message)
 }
 
-// fail sends the response for an error. It is the error handler of Fiber, so it also gets Fiber's own errors.
-func (s *Server) fail(c *fiber.Ctx, err error) error {
+// sendError is the error handler of Fiber. It also gets Fiber's own errors.
+func (s *Server) sendError(c *fiber.Ctx, err error) error {
 	p := s.problemOf(c, err)
 	c.Status(p.status)
 	return send(c, p.body)
@@ -80,16 +80,15 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	if p := knownProblem(err); p != nil {
 		return p
 	}
-	var f *fiber.Error
-	if errors.As(err, &f) {
-		return s.fiberProblem(c, f)
+	var fiberError *fiber.Error
+	if errors.As(err, &fiberError) {
+		return s.fiberProblem(c, fiberError)
 	}
-	s.cfg.Log.Error("a request to the API failed", slog.Any("error", err), slog.String("path", clip(c.Path())))
-	return internal(fiber.StatusInternalServerError)
+	s.cfg.Log.Error("a request to the API failed", slog.Any("error", err), slog.String("path", clipText(c.Path())))
+	return internalProblem(fiber.StatusInternalServerError)
 }
 
-// knownProblem returns the problem that err wraps, or the problem for the kind of err. It returns nil if err is of no
-// known kind.
+// knownProblem returns the problem that err wraps or stands for; nil if there is none.
 func knownProblem(err error) *problem {
 	var p *problem
 	var notKept *changes.NotKeptError
@@ -108,22 +107,22 @@ func knownProblem(err error) *problem {
 	return nil
 }
 
-func internal(status int) *problem {
+func internalProblem(status int) *problem {
 	return newProblem(status, "internal", "internal error; the log has the details")
 }
 
 // fiberProblem returns the problem for an error of Fiber. It does not use Fiber's message, which may
 // contain the API key of the request.
 func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
-	path := clip(c.Path())
+	path := clipText(c.Path())
 	switch {
 	case f.Code == fiber.StatusNotFound:
 		return newProblem(f.Code, "not_found", "there is no endpoint "+path+"; /api/v1/openapi.json lists all")
 	case f.Code == fiber.StatusMethodNotAllowed:
-		message := path + " does not accept " + method(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
+		message := path + " does not accept " + clientMethod(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
 		return newProblem(f.Code, "method_not_allowed", message)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
-		err := s.admit(c) // without a key the body limit is lower, so a missing key may be the cause
+		err := s.checkAccess(c) // without a key the body limit is lower, so a missing key may be the cause
 		if err == nil {
 			err = bodyTooLarge(s.bodyLimit(&c.Request().Header))
 		}
@@ -133,10 +132,9 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	case f.Code < fiber.StatusInternalServerError:
 		return newProblem(f.Code, "bad_request", "the request is not valid HTTP")
 	}
-	return internal(f.Code)
+	return internalProblem(f.Code)
 }
 
-// send responds with v as JSON and a line break.
 func send(c *fiber.Ctx, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -145,36 +143,35 @@ func send(c *fiber.Ctx, v any) error {
 	return sendJSON(c, append(body, '\n'))
 }
 
-// leastGzip is the minimum number of bytes of a response that is compressed.
-const leastGzip = 1 << 10
+// minGzipSize is the minimum number of bytes of a compressed response.
+const minGzipSize = 1 << 10
 
-// sendJSON responds with a JSON document. A response to a successful GET has an ETag, and is compressed if it has at
-// least leastGzip bytes and the client accepts gzip. If the client already has the response with this ETag
-// (If-None-Match), the client gets a 304 (RFC 9110 section 13.1.2).
+// sendJSON responds with a JSON document. A response to a successful GET has an ETag, and gzip if the client accepts it
+// and the response has at least minGzipSize bytes. A client that already has this response (If-None-Match) gets a 304
+// (RFC 9110 section 13.1.2).
 func sendJSON(c *fiber.Ctx, body []byte) error {
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, "no-store")
-	if !readOnly(c) || c.Response().StatusCode() != fiber.StatusOK {
+	if !isReadOnly(c) || c.Response().StatusCode() != fiber.StatusOK {
 		return c.Send(body)
 	}
 	sum := sha256.Sum256(body)
 	tag := fmt.Sprintf(`W/"%x"`, sum[:12]) // weak, because the compressed form has other bytes
 	c.Set(fiber.HeaderETag, tag)
 	c.Set(fiber.HeaderVary, fiber.HeaderAcceptEncoding)
-	if matches(c.Get(fiber.HeaderIfNoneMatch), tag) {
+	if matchesETag(c.Get(fiber.HeaderIfNoneMatch), tag) {
 		c.Status(fiber.StatusNotModified)
 		return nil
 	}
-	if len(body) >= leastGzip && c.Request().Header.HasAcceptEncoding("gzip") {
+	if len(body) >= minGzipSize && c.Request().Header.HasAcceptEncoding("gzip") {
 		c.Set(fiber.HeaderContentEncoding, "gzip")
 		body = fasthttp.AppendGzipBytesLevel(nil, body, fasthttp.CompressBestSpeed)
 	}
 	return c.Send(body)
 }
 
-// matches reports whether the value of an If-None-Match field contains the entity tag or "*". The prefix W/ of weak
-// tags is ignored.
-func matches(field, tag string) bool {
+// matchesETag reports whether an If-None-Match field contains the entity tag or "*". The prefix W/ is ignored.
+func matchesETag(field, tag string) bool {
 	for _, t := range strings.Split(field, ",") {
 		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == strings.TrimPrefix(tag, "W/") {
 			return true
@@ -183,8 +180,8 @@ func matches(field, tag string) bool {
 	return false
 }
 
-// clip shortens a text from the client to 100 bytes, so that a message can quote it.
-func clip(s string) string {
+// clipText shortens a text of the client to 100 bytes for a quotation in a message.
+func clipText(s string) string {
 	if len(s) > 100 {
 		s = s[:100] + "..."
 	}

@@ -8,14 +8,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 )
 
-// rests is the part of the engine that holds the resting pairs.
-type rests interface {
+// restEngine is the part of the engine that holds the resting pairs.
+type restEngine interface {
 	Rests() []rest.Pair
 }
 
-// restHandler serves the endpoint /rests.
 type restHandler struct {
-	engine rests
+	engine restEngine
 	pool   Pool
 }
 

@@ -14,27 +14,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 )
 
-// router is the part of the engine that has the rules.
-type router interface {
+// routeEngine is the part of the engine that has the rules.
+type routeEngine interface {
 	Rules() *rules.Set
 	Scorers() (first, retry string)
 }
 
-var _ router = (*engine.Engine)(nil)
+var _ routeEngine = (*engine.Engine)(nil)
 
 // routeHandler serves /route.
 type routeHandler struct {
-	engine   router
+	engine   routeEngine
 	policies Policies
 }
 
 func (h *routeHandler) routes(r fiber.Router) { r.Get("/route", h.get) }
 
-// get responds with the rules that are applied to a request. The request is not sent.
 func (h *routeHandler) get(c *fiber.Ctx) error {
-	target, _ := query(c, "url")
-	method, _ := query(c, "method")
-	user, _ := query(c, "user")
+	target, _ := queryValue(c, "url")
+	method, _ := queryValue(c, "method")
+	user, _ := queryValue(c, "user")
 	q, err := RouteRequest(target, method, user)
 	if err != nil {
 		var field *routeError
@@ -52,9 +51,8 @@ type routeError struct{ field, msg string }
 
 func (e *routeError) Error() string { return e.field + " " + e.msg }
 
-// RouteRequest returns the request that a client would send for a URL: a tunnel for https:// and for host:port,
-// otherwise a request with the method GET. If the parameter method is not "", the request has this method instead.
-// The request has a path only if its method is not CONNECT. The parameter user is the name of the user; "" for none.
+// RouteRequest returns the request that a client would send for a URL. If method is "", it is CONNECT for https:// and
+// for host:port, otherwise GET. A CONNECT has no path. The parameter user is the name of the user; "" for none.
 func RouteRequest(target, method, user string) (q rules.Request, err error) {
 	if target == "" {
 		return q, &routeError{"url", "is missing; it must be an http:// or https:// URL, or host:port"}
@@ -138,12 +136,12 @@ type RouteCondition struct {
 // RouteOf returns the JSON of the route of the request q. The parameter global is the global policy. The parameter
 // scorer is the name of the scorer that is used for first attempts if no rule names one.
 func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer string) RouteView {
-	route, all := set.Explain(&q)
+	route, explanations := set.Explain(&q)
 	v := RouteView{
 		Request: RouteRequestView{q.Method, q.Host, q.Port, string(q.Path), q.User}, Way: "pool", Scorer: scorer,
 		Policy: *route.Policy(global), AttemptTimeout: route.AttemptTimeout(), Intercept: route.Intercepted(),
 		Interim: route.Interim(),
-		Rules:   make([]RouteRule, len(all)),
+		Rules:   make([]RouteRule, len(explanations)),
 	}
 	if w := route.Way(); w != nil {
 		v.Tag, v.Region, v.Prefer = w.Tag, w.Region, w.Prefer
@@ -157,8 +155,8 @@ func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer strin
 	if w := route.Of(rules.KindScorer); w != nil {
 		v.Scorer = w.Routing.Scorer
 	}
-	for i := range all {
-		v.Rules[i] = viewOfRule(set, &all[i])
+	for i := range explanations {
+		v.Rules[i] = viewOfRule(set, &explanations[i])
 	}
 	return v
 }

@@ -66,38 +66,37 @@ type failedRequest struct {
 	RequestID string        `json:"request_id"`
 }
 
-// maxResponseBody is the maximum number of bytes of a response's body that POST /request returns.
+// maxResponseBody is the number of bytes of a body after which POST /request truncates it.
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {
 	var in requestInput
-	if err := decode(c, &in); err != nil {
+	if err := decodeBody(c, &in); err != nil {
 		return err
 	}
-	call, err := h.call(&in)
+	call, err := h.engineCall(&in)
 	if err != nil {
 		return err
 	}
 	result, err := h.engine.Do(h.ctx, call)
-	var bad *engine.RequestError
-	if errors.As(err, &bad) {
-		return newProblem(fiber.StatusBadRequest, "invalid_request", bad.Msg)
+	var requestError *engine.RequestError
+	if errors.As(err, &requestError) {
+		return newProblem(fiber.StatusBadRequest, "invalid_request", requestError.Msg)
 	}
 	if err != nil {
 		return err
 	}
 	if result.Response == nil {
-		return noResponse(c, result)
+		return noResponseProblem(c, result)
 	}
 	return send(c, readResponse(result))
 }
 
-// noResponse returns the problem of a request without a response.
-func noResponse(c *fiber.Ctx, result *engine.Result) error {
+func noResponseProblem(c *fiber.Ctx, result *engine.Result) error {
 	f := result.Failure
 	p := newProblem(f.Status, f.FinalCode(result.Final), f.Message)
-	if after := f.RetryAfterSeconds(); after > 0 {
-		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(after, 10))
+	if retryAfter := f.RetryAfterSeconds(); retryAfter > 0 {
+		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(retryAfter, 10))
 	}
 	p.body.Details = failedRequest{viewsOfAttempts(result.Attempts), result.ID.String()}
 	return p
@@ -133,8 +132,7 @@ func readResponse(result *engine.Result) responseView {
 	return v
 }
 
-// call checks the input and converts it to a call of the engine.
-func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
+func (h *sendHandler) engineCall(in *requestInput) (call engine.Call, err error) {
 	if in.Strict && in.Region == "" {
 		return call, badField("region_strict", "region_strict needs a region")
 	}
@@ -142,7 +140,7 @@ func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 	if err != nil || u.Host == "" {
 		return call, badField("url", "url must be an absolute http:// or https:// URL")
 	}
-	body, err := in.body()
+	body, err := in.bodyBytes()
 	if err != nil {
 		return call, err
 	}
@@ -171,15 +169,15 @@ func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 	}
 	if in.Retry != nil {
 		if _, err = h.engine.Merge(*in.Retry); err != nil {
-			return call, policyError("retry.", err)
+			return call, policyProblem("retry.", err)
 		}
 		call.Override = in.Retry
 	}
 	return call, nil
 }
 
-// body returns the request's body; nil if there is none.
-func (r *requestInput) body() ([]byte, error) {
+// bodyBytes returns the body of the request; nil for none.
+func (r *requestInput) bodyBytes() ([]byte, error) {
 	switch {
 	case r.Body != nil && r.BodyBase64 != nil:
 		return nil, badField("body", "body and body_base64 exclude each other")

@@ -1,9 +1,8 @@
 // Package api serves the REST API under /api/v1 and the dashboard. openapi.yaml describes the requests and responses;
 // TestResponses compares this description with the server's responses.
 //
-// Each sort of things in the API, such as proxies or plugins, has one file. The file has the endpoints for these things
-// and their JSON types. It also declares the interfaces through which the endpoints use other parts of the program. No
-// other package uses Fiber.
+// Each resource of the API, such as proxies or plugins, has one file: its endpoints, their JSON types, and the
+// interfaces through which they use other parts of the program. No other package uses Fiber.
 package api
 
 import (
@@ -36,18 +35,18 @@ import (
 type Engine interface {
 	drainer
 	requester
-	scorers
+	scorerEngine
 	describer
-	bans
+	banEngine
 	tester
-	costs
-	users
+	costEngine
+	userEngine
 }
 
 var _ Engine = (*engine.Engine)(nil)
 
-// Config holds the parts of the program that a Server uses. All fields are required except Activated, Events,
-// Now, Files, Guard, TLS, Keys and LoopbackOnly.
+// Config holds the parts of the program that a Server uses. All fields are required except OnActivation, Events, Now,
+// Files, Guard, TLS, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -61,14 +60,14 @@ type Config struct {
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reloads the configuration
-	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It may be nil.
-	Activated func(use, plugin string)
-	Events    *Events // nil if nothing adds events: the event stream is then empty
-	Log       *slog.Logger
-	Now       func() time.Time // default time.Now
-	Version   string
-	StateDir  string // the state folder; "" for none
-	Files     Files  // default: no limit
+	// OnActivation is called after the activation of a plugin for a use: first, retry, backoff or judge.
+	OnActivation func(use, plugin string)
+	Events       *Events // nil for an empty event stream
+	Log          *slog.Logger
+	Now          func() time.Time // default time.Now
+	Version      string
+	StateDir     string // the state folder; "" for none
+	Files        Files  // default: no limit
 
 	Guard *access.Guard // delays failed logins; nil for a Guard of the Server's own
 
@@ -82,7 +81,7 @@ type Config struct {
 type Server struct {
 	cfg  Config
 	app  *fiber.App
-	auth atomic.Pointer[auth]
+	keys atomic.Pointer[keySet]
 	tls  atomic.Pointer[tls.Config] // nil without TLS
 	spec []byte                     // openapi.yaml as JSON
 
@@ -93,7 +92,7 @@ type Server struct {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// openapiJSON returns openapi.yaml as JSON. The document is converted once.
+// openapiJSON returns openapi.yaml as JSON.
 var openapiJSON = sync.OnceValues(func() ([]byte, error) {
 	var doc map[string]any
 	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
@@ -109,7 +108,7 @@ const (
 	maxUpload = 32 << 20
 )
 
-// New returns a server for the parts of cfg.
+// New returns a server of the API.
 func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -136,7 +135,7 @@ func New(cfg Config) (*Server, error) {
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.SetTLS(cfg.TLS)
 	s.app = fiber.New(fiber.Config{
-		DisableStartupMessage: true, ErrorHandler: s.fail, Immutable: true, CaseSensitive: true,
+		DisableStartupMessage: true, ErrorHandler: s.sendError, Immutable: true, CaseSensitive: true,
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10,
 	})
 	s.routes(parameters)
@@ -147,7 +146,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from l until Shutdown. It blocks until then.
+// Serve serves connections from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	limited := newListener(l, s.cfg.Files, maxConnections(s.cfg.Files.Limit()), s.cfg.Log, s.cfg.Now)
 	limited.tls = s.tls.Load
@@ -157,9 +156,8 @@ func (s *Server) Serve(l net.Listener) error {
 // SetTLS changes the TLS settings of connections that are accepted from now on; nil ends TLS.
 func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
 
-// maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors, but at
-// least 8 and at most 1024. The parameter files is the limit on file descriptors. If it is 0, there is no limit, and
-// the result is 256.
+// maxConnections returns the maximum number of connections to the API: an eighth of the limit on file descriptors, but
+// at least 8 and at most 1024. Without a limit (files is 0), it returns 256.
 func maxConnections(files int) int {
 	if files == 0 {
 		return 256
@@ -167,36 +165,37 @@ func maxConnections(files int) int {
 	return max(8, min(files/8, 1024))
 }
 
-// Shutdown stops the server. It ends the event streams, because they do not end by themselves. All other requests may
-// finish until ctx ends. Then the requests that POST /request sends are cancelled, and their responses may be sent
-// within one second.
+// Shutdown stops the server. It ends the event streams immediately. All other requests may finish until ctx ends. Then
+// the requests that POST /request sends are cancelled, with one second for their responses.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
 	defer stop()
-	last, cancel := context.WithCancel(context.Background())
+	deadline, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, cancel) })
-	return s.app.ShutdownWithContext(last)
+	return s.app.ShutdownWithContext(deadline)
 }
 
 func (s *Server) routes(parameters map[string][]string) {
-	s.app.Use(s.guard)
+	s.app.Use(s.middleware)
 	for path, file := range pages {
 		s.app.Get(path, func(c *fiber.Ctx) error { return sendPage(c, file) })
 	}
 	cfg := &s.cfg
-	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, changes: cfg.Changes, activated: cfg.Activated}
+	uses := &pluginUses{
+		engine: cfg.Engine, policies: cfg.Policies, changes: cfg.Changes, onActivation: cfg.OnActivation,
+	}
 	health := &healthHandler{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool, cluster: cfg.Cluster}
 	metrics := &metricsHandler{metrics: cfg.Metrics, events: cfg.Events}
 	health.routes(s.app)
-	s.app.Get("/metrics", metrics.scrape())
+	s.app.Get("/metrics", metrics.scrapeHandler())
 
 	root := s.app.Group("/api/v1")
-	root.Get("/", s.openapi) // the command serve prints this address
-	root.Get("/openapi.json", s.openapi)
-	v1 := documented{root, parameters}
-	lists := &poolLists{pool: cfg.Pool, banned: cfg.Engine.BannedUntil, metrics: cfg.Metrics}
+	root.Get("/", s.getOpenAPI) // the command serve prints this address
+	root.Get("/openapi.json", s.getOpenAPI)
+	v1 := checkedRouter{root, parameters}
+	lists := &poolLists{pool: cfg.Pool, bannedUntil: cfg.Engine.BannedUntil, metrics: cfg.Metrics}
 	health.routes(v1)
 	metrics.routes(v1)
 	(&policyHandler{policies: cfg.Policies, plugins: uses}).routes(v1)
@@ -215,8 +214,8 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}).routes(v1)
 	(&groupHandler{lists: lists}).routes(v1)
 	(&proxyHandler{
-		pool: cfg.Pool, metrics: cfg.Metrics, lists: lists, changes: cfg.Changes, banned: cfg.Engine.BannedUntil,
-		avoided: cfg.Engine.Avoided,
+		pool: cfg.Pool, metrics: cfg.Metrics, lists: lists, changes: cfg.Changes, bannedUntil: cfg.Engine.BannedUntil,
+		avoidedPairs: cfg.Engine.Avoided,
 	}).routes(v1)
 	(&banHandler{engine: cfg.Engine, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
 	(&testHandler{engine: cfg.Engine, pool: cfg.Pool, ctx: s.ctx}).routes(v1)
@@ -227,30 +226,29 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&pluginHandler{
 		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
 	}).routes(v1)
-	(&eventHandler{events: cfg.Events, ended: s.ctx, admits: s.admitsKey}).routes(v1)
+	(&eventHandler{events: cfg.Events, ctx: s.ctx, canRead: s.canRead}).routes(v1)
 	(&configHandler{running: cfg.Running, reload: cfg.Reload, policies: cfg.Policies}).routes(v1)
 }
 
-func (s *Server) openapi(c *fiber.Ctx) error {
+func (s *Server) getOpenAPI(c *fiber.Ctx) error {
 	return sendJSON(c, s.spec)
 }
 
-// guard runs before every handler: it refuses requests that are not admitted, responds with a 500
-// if a handler panics, and logs changes.
-func (s *Server) guard(c *fiber.Ctx) (err error) {
+// middleware runs before every handler: it refuses requests, responds with a 500 if a handler panics, and logs changes.
+func (s *Server) middleware(c *fiber.Ctx) (err error) {
 	if client, ok := c.Context().Conn().(*conn); ok {
-		client.hold()
-		defer client.release()
+		client.beginUse()
+		defer client.endUse()
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			s.cfg.Log.Error("panic in the API", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-			err = s.fail(c, errors.New("panic"))
+			err = s.sendError(c, errors.New("panic"))
 		}
 	}()
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	c.Set(fiber.HeaderCacheControl, "no-store")
-	if err := s.admit(c); err != nil {
+	if err := s.checkAccess(c); err != nil {
 		return err
 	}
 	if err := c.Next(); err != nil {
@@ -260,9 +258,9 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a successful request that may have made a change, with the name of its API key, and adds an event.
+// logChange logs a successful request that may have made a change, and adds an event.
 func (s *Server) logChange(c *fiber.Ctx) {
-	if readOnly(c) {
+	if isReadOnly(c) {
 		return
 	}
 	switch c.Route().Path {
@@ -270,50 +268,49 @@ func (s *Server) logChange(c *fiber.Ctx) {
 		"/api/v1/retry/policy/preview": // these endpoints change nothing
 		return
 	}
-	attrs := []any{slog.String("method", c.Method()), slog.String("path", clip(c.Path()))}
-	name, _ := c.Locals(keyName).(string)
+	attrs := []any{slog.String("method", c.Method()), slog.String("path", clipText(c.Path()))}
+	name, _ := c.Locals(keyNameLocal).(string)
 	if name != "" {
 		attrs = append(attrs, slog.String("key", name))
 	}
-	if sum, ok := c.Locals(auditSHA256).(string); ok {
+	if sum, ok := c.Locals(sha256Local).(string); ok {
 		attrs = append(attrs, slog.String("sha256", sum))
 	}
 	s.cfg.Log.Info("changed through the API", attrs...)
-	s.cfg.Events.changed(c.Method(), clip(c.Path()), name)
+	s.cfg.Events.apiChanged(c.Method(), clipText(c.Path()), name)
 }
 
-// bodyLimit returns the maximum number of bytes of a request's body. The server reads the body into memory before any
-// handler runs. The limit for uploads applies only to clients that may upload a module.
+// bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any handler runs.
+// Only clients that may upload a module have the limit for uploads.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
-	a := s.auth.Load()
-	key, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
+	a := s.keys.Load()
+	key, _ := a.findBearer(string(h.Peek(fiber.HeaderAuthorization)))
 	if strings.HasPrefix(string(h.RequestURI()), "/api/v1/plugins") && (key.admin || len(a.keys) == 0) {
 		return maxUpload
 	}
 	return maxJSON
 }
 
-// acceptAnyMethod passes requests with an unknown method to the handlers. The response is then the same as for any
-// other method that a path does not accept. Without acceptAnyMethod, Fiber would respond in plain text.
+// acceptAnyMethod passes requests with an unknown method to the handlers. Otherwise Fiber would respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler
 	server.Handler = func(c *fasthttp.RequestCtx) {
 		if method := string(c.Method()); !slices.Contains(fiber.DefaultMethods, method) {
-			c.SetUserValue(originalMethod, method)
+			c.SetUserValue(methodLocal, method)
 			c.Request.Header.SetMethod(fiber.MethodTrace) // no path accepts TRACE
 		}
 		next(c)
 	}
 }
 
-// originalMethod is the key of the user value that holds the method that acceptAnyMethod has replaced.
-const originalMethod = "original method"
+// methodLocal is the key of Fiber's Locals that holds the method that acceptAnyMethod has replaced.
+const methodLocal = "original method"
 
-// method returns the method that the client sent.
-func method(c *fiber.Ctx) string {
-	if m, ok := c.Locals(originalMethod).(string); ok {
-		return clip(m)
+// clientMethod returns the method that the client sent.
+func clientMethod(c *fiber.Ctx) string {
+	if m, ok := c.Locals(methodLocal).(string); ok {
+		return clipText(m)
 	}
 	return c.Method()
 }

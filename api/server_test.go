@@ -89,7 +89,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{"GET", "/api/v1/request", 405, "POST", ""},
 	} {
 		response, body := r.send(t, x.method, x.path, "")
-		name := x.method + " " + clip(x.path)
+		name := x.method + " " + clipText(x.path)
 		require.Equal(t, x.status, response.StatusCode, "%s: %s", name, body)
 		require.Equal(t, x.allow, response.Header.Get("Allow"), name)
 		require.Contains(t, string(body), x.want, name)
@@ -216,7 +216,7 @@ func TestBadBodies(t *testing.T) {
 			r.engine.result = responseOf("")
 			policy := r.policies.View()
 			response, body := r.send(t, method, "/api/v1"+path, x.body, x.header)
-			name := endpoint + " " + clip(x.body) + " " + x.header
+			name := endpoint + " " + clipText(x.body) + " " + x.header
 			if x.status == 0 {
 				require.Less(t, response.StatusCode, 300, "%s: %s", name, body)
 				continue

@@ -22,8 +22,7 @@ type Changes interface {
 	ResetPolicy(persist bool) (retry.View, error)
 	// Activate uses a plugin for first, retry, backoff or judge.
 	Activate(use, plugin string, persist bool) error
-	// Kept returns the recorded changes. The result ok is false if changes are not recorded, because there is no
-	// state folder.
+	// Kept returns the recorded changes; ok is false without a state folder.
 	Kept() (list []changes.Record, ok bool)
 	// Forget deletes the record of a key, or all records if key is "".
 	Forget(key string) error
@@ -63,9 +62,8 @@ func (h *stateHandler) show(c *fiber.Ctx) error {
 	}{ok, h.dir, views})
 }
 
-// clear deletes the recorded change whose key is in the query, or all recorded changes.
 func (h *stateHandler) clear(c *fiber.Ctx) error {
-	key, given := query(c, "key")
+	key, given := queryValue(c, "key")
 	if given && key == "" {
 		return badField("key", "key must be the key of one change, as GET /api/v1/state lists them")
 	}

@@ -66,39 +66,38 @@ type windowView struct {
 	Refused   uint64  `json:"target_refused"` // delivered, with status 403 or 429
 }
 
-// statusWindow is the window of the requests of a status.
 const statusWindow = 5 * time.Minute
 
-// maxGroups is the maximum number of groups of failing proxies in a status.
-const maxGroups = 10
+// maxFailureGroups is the maximum number of groups in a status.
+const maxFailureGroups = 10
 
 func (h *statusHandler) get(c *fiber.Ctx) error {
 	v := statusView{Failures: []failureGroup{}}
 	groups := map[failureGroup]*failureGroup{} // the key has the fields that the proxies of a group have in common
-	failing := h.lists.failures()
-	for _, u := range h.lists.current().proxies {
+	failing := h.lists.findFailing()
+	for _, u := range h.lists.currentIndex().proxies {
 		state := u.State()
-		_, banned := h.lists.banned(u)
+		_, banned := h.lists.bannedUntil(u)
 		p := &v.Proxies
 		p.Total++
-		count(&p.InService, u.InService(banned))
-		count(&p.Closed, state == core.Closed)
-		count(&p.Open, state == core.Open)
-		count(&p.HalfOpen, state == core.HalfOpen)
-		count(&p.Draining, u.Draining())
-		count(&p.Banned, banned)
-		count(&p.Unreached, u.Unreached())
-		if !failing.have(u) {
+		countIf(&p.InService, u.InService(banned))
+		countIf(&p.Closed, state == core.Closed)
+		countIf(&p.Open, state == core.Open)
+		countIf(&p.HalfOpen, state == core.HalfOpen)
+		countIf(&p.Draining, u.Draining())
+		countIf(&p.Banned, banned)
+		countIf(&p.Unreached, u.Unreached())
+		if !failing.includes(u) {
 			continue
 		}
 		p.Failing++
-		alike := h.lists.groupOf(u, failing)
-		if groups[alike] == nil {
-			g := alike
+		key := h.lists.failureGroupOf(u, failing)
+		if groups[key] == nil {
+			g := key
 			g.Example = u.ID()
-			groups[alike] = &g
+			groups[key] = &g
 		}
-		groups[alike].Proxies++
+		groups[key].Proxies++
 	}
 	for _, g := range groups {
 		v.Failures = append(v.Failures, *g)
@@ -106,7 +105,7 @@ func (h *statusHandler) get(c *fiber.Ctx) error {
 	slices.SortFunc(v.Failures, func(a, b failureGroup) int {
 		return cmp.Or(cmp.Compare(b.Proxies, a.Proxies), strings.Compare(a.Example, b.Example))
 	})
-	v.Failures = v.Failures[:min(len(v.Failures), maxGroups)]
+	v.Failures = v.Failures[:min(len(v.Failures), maxFailureGroups)]
 	w := h.metrics.Window(statusWindow)
 	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused}
 	v.Summary = v.text()
@@ -118,15 +117,15 @@ func (h *statusHandler) get(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-func count(n *int, is bool) {
-	if is {
+func countIf(n *int, condition bool) {
+	if condition {
 		*n++
 	}
 }
 
-// groupOf returns the group of a failing proxy. It sets only the fields Cause, Status, Host and Reason of the group. If
-// the proxy has had no attempts, Cause is the cause of its failed reachability checks, or "" if none has failed.
-func (l *poolLists) groupOf(u *upstream.Upstream, failing failures) (g failureGroup) {
+// failureGroupOf returns the Cause, Status, Host and Reason of a failing proxy. If the proxy has had no attempts, Cause
+// is that of its failed reachability checks, if any.
+func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies) (g failureGroup) {
 	r := failing[u]
 	if r == nil { // the breaker of u is not closed, but its latest attempts do not fail
 		recent := l.metrics.Recent(u.ID())
@@ -151,7 +150,6 @@ func (l *poolLists) groupOf(u *upstream.Upstream, failing failures) (g failureGr
 // unknownReason is the reason of a failing proxy whose breaker was opened without a recorded attempt.
 const unknownReason = "unknown"
 
-// text returns the status in one sentence.
 func (v *statusView) text() string {
 	return v.poolText() + "; " + v.Requests.text()
 }
@@ -187,7 +185,7 @@ func (v *statusView) poolText() string {
 	return text + " with " + g.text()
 }
 
-// text returns the reason of a group, such as "403 at shop.example"; "" if it is not known.
+// text returns the Reason; "" if it is not known.
 func (g *failureGroup) text() string {
 	text := strings.ReplaceAll(g.Cause, "_", " ")
 	switch {

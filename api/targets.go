@@ -48,11 +48,10 @@ type targetsView struct {
 	pageView
 }
 
-// defaultTargets is the number of targets of one page if the query has no limit.
+// defaultTargets is the default limit of a page of targets.
 const defaultTargets = 100
 
-// list responds with the targets. All suspect targets come before the other targets. Within each of these two groups,
-// the target with the most failures comes first. The query may ask for another order.
+// list responds with the targets: by default the suspect ones first, and then by their failures.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := pageOf(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
@@ -73,7 +72,7 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	_, withReasons := query(c, "window")
+	_, withReasons := queryValue(c, "window")
 	p.given = true // the response has always been a page
 	list, rest := p.cut()
 	v := targetsView{Targets: make([]targetView, 0, len(list)), pageView: *rest}
@@ -89,7 +88,6 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// targetOrders are the orders of targets.
 var targetOrders = []order[*evidence.TargetView]{
 	byText("target", func(t *evidence.TargetView) string { return t.Name }),
 	byNumber("attempts", func(t *evidence.TargetView) float64 { return float64(t.Attempts) }),

@@ -39,7 +39,7 @@ type testInput struct {
 	Body       string               `json:"body"`
 }
 
-// test calls a plugin and responds with the result. The gateway uses the result for nothing else.
+// test calls a plugin and responds with the result.
 func (h *pluginHandler) test(c *fiber.Ctx) error {
 	name := c.Params("name")
 	i, err := h.registry.Get(name)
@@ -48,7 +48,7 @@ func (h *pluginHandler) test(c *fiber.Ctx) error {
 	}
 	var in testInput
 	if len(c.Body()) > 0 {
-		if err := decode(c, &in); err != nil {
+		if err := decodeBody(c, &in); err != nil {
 			return err
 		}
 	}
@@ -68,14 +68,13 @@ func pluginFault(err error) error {
 	return newProblem(fiber.StatusUnprocessableEntity, "plugin_fault", err.Error())
 }
 
-// testBackoff responds with the delay before each retry of the global policy. If the input has a request, it
-// responds only with the delay for that request.
+// testBackoff responds with the delay before each retry of the global policy, or for the request of the input.
 func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
 	}
 	p := h.policies.Current()
-	before := h.lastLine(name)
+	previousLine := h.lastLine(name)
 	delays := []float64{}
 	for n := 1; n <= p.MaxAttempts; n++ {
 		q := core.BackoffRequest{
@@ -94,7 +93,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 			break
 		}
 	}
-	return h.sendTest(c, name, before, "delays", delays)
+	return h.sendTest(c, name, previousLine, "delays", delays)
 }
 
 // rulingView is the ruling on one response.
@@ -104,8 +103,7 @@ type rulingView struct {
 	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
 }
 
-// testJudge responds with the ruling on the response of the input. If the input has no response, testJudge responds
-// with the rulings on samples.
+// testJudge responds with the ruling on the response of the input or, without one, on samples.
 func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
@@ -116,13 +114,13 @@ func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) erro
 		for _, name := range slices.Sorted(maps.Keys(in.Fields)) {
 			fields = append(fields, name, in.Fields[name])
 		}
-		one := trial.NewResponse("", 200, in.Body, fields...)
-		if err := setFields("request", in.Request, &one.Request); err != nil {
+		response := trial.NewResponse("", 200, in.Body, fields...)
+		if err := setFields("request", in.Request, &response.Request); err != nil {
 			return err
 		}
-		samples = []trial.Response{one}
+		samples = []trial.Response{response}
 	}
-	before, rulings := h.lastLine(name), []rulingView{}
+	previousLine, rulings := h.lastLine(name), []rulingView{}
 	for i := range samples {
 		ruling, err := h.registry.TestJudge(name, samples[i].For)
 		if err != nil {
@@ -135,7 +133,7 @@ func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) erro
 		}
 		rulings = append(rulings, view)
 	}
-	return h.sendTest(c, name, before, "rulings", rulings)
+	return h.sendTest(c, name, previousLine, "rulings", rulings)
 }
 
 // scoreView is the score of one candidate.
@@ -178,20 +176,18 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test. It adds the log lines of the plugin whose number is greater
-// than the parameter before.
-func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, before uint64, field string, result any) error {
+// sendTest responds with the result of a test, and with the plugin's log lines after the one with the number
+// previousLine.
+func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, previousLine uint64, field string, result any) error {
 	response := fiber.Map{field: result}
-	if lines, err := h.registry.Log(name, before); err == nil && len(lines) > 0 {
+	if lines, err := h.registry.Log(name, previousLine); err == nil && len(lines) > 0 {
 		response["log"] = viewsOfLines(lines)
 	}
 	return send(c, response)
 }
 
-// maxCandidates is the maximum number of candidates of one test.
 const maxCandidates = 10_000
 
-// candidatesOf returns the candidates of the input.
 func candidatesOf(in *testInput) ([]core.Candidate, error) {
 	if len(in.Candidates) == 0 || len(in.Candidates) > maxCandidates {
 		return nil, badField("candidates", fmt.Sprintf("candidates must be 1 to %d", maxCandidates))
@@ -212,7 +208,6 @@ func candidatesOf(in *testInput) ([]core.Candidate, error) {
 	return rows, nil
 }
 
-// poolCandidates returns the proxies of the pool as candidates.
 func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, err error) {
 	all := sortedByID(h.pool.Snapshot())
 	if len(all) == 0 {
@@ -228,8 +223,8 @@ func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, e
 	return ids, rows, nil
 }
 
-// setFields sets fields of a record by their names in sdk/ABI.md. The parameter record is a pointer to a struct whose
-// fields are of type float64. The parameter path is the path of the record in the input, for errors.
+// setFields sets fields of a record by their names in sdk/ABI.md. The parameter record is a pointer to a struct of
+// float64. The parameter path names the record in errors.
 func setFields(path string, values map[string]float64, record any) error {
 	v := reflect.ValueOf(record).Elem()
 	fields := map[string]reflect.Value{}

@@ -10,13 +10,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// uploadWait is the longest time that the response to an upload waits for the checks. A client can ask for less
-// (Prefer: respond-async or wait=SECONDS, RFC 7240). If the checks take longer than the wait, the response is a 202
-// that names the upload.
-const uploadWait = 30 * time.Second
+// maxUploadWait limits the time that the response to an upload waits for the checks. A client can ask for less (Prefer:
+// respond-async or wait=SECONDS, RFC 7240). If the checks take longer, the response is a 202 that names the upload.
+const maxUploadWait = 30 * time.Second
 
-// auditSHA256 is the key of Fiber's Locals that holds the SHA-256 of an uploaded module, for the log.
-const auditSHA256 = "sha256"
+// sha256Local is the key of Fiber's Locals that holds the SHA-256 of an uploaded module, for the log.
+const sha256Local = "sha256"
 
 // uploadView is the JSON of one upload.
 type uploadView struct {
@@ -45,7 +44,6 @@ func failedChecks(r *plugins.Rejection) []failedCheck {
 	return checks
 }
 
-// submit uploads a module.
 func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	persist, err := queryBool(c, persistField, true)
 	if err != nil {
@@ -56,32 +54,31 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	if replace {
 		success = fiber.StatusOK
 	}
-	return h.await(c, u, err, success)
+	return h.awaitUpload(c, u, err, success)
 }
 
-// await waits for the end of an upload, and responds with the plugin. The parameter success is the status of this
-// response. If the upload takes longer than the client waits, await responds with a 202. The parameter err is the error
-// of the call that began the upload.
-func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
+// awaitUpload waits for the end of an upload, and responds with the plugin and successStatus. If the upload takes
+// longer than the client waits, it responds with a 202. The parameter err is the error of the call that began the
+// upload.
+func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, successStatus int) error {
 	if err != nil {
 		return pluginProblem(err)
 	}
-	c.Locals(auditSHA256, u.Status().SHA256)
-	if !waitFor(u, preferredWait(c.Get("Prefer"))) {
+	c.Locals(sha256Local, u.Status().SHA256)
+	if !waitForUpload(u, preferredWait(c.Get("Prefer"))) {
 		c.Set(fiber.HeaderLocation, "/api/v1/uploads/"+u.ID())
 		c.Status(fiber.StatusAccepted)
-		return send(c, h.viewUpload(u.Status()))
+		return send(c, h.viewOfUpload(u.Status()))
 	}
 	status := u.Status()
 	if status.Err == nil {
-		c.Status(success)
+		c.Status(successStatus)
 	}
 	return h.send(c, status.Plugin, status.Err)
 }
 
-// waitFor waits for the end of the upload, but at most for d. It reports whether the upload has
-// ended.
-func waitFor(u *plugins.Upload, d time.Duration) bool {
+// waitForUpload waits for the end of the upload, at most for d. It reports whether the upload has ended.
+func waitForUpload(u *plugins.Upload, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -94,7 +91,7 @@ func waitFor(u *plugins.Upload, d time.Duration) bool {
 
 // preferredWait returns the wait that a Prefer header field asks for, at most uploadWait.
 func preferredWait(prefer string) time.Duration {
-	wait := uploadWait
+	wait := maxUploadWait
 	for _, p := range strings.Split(prefer, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
@@ -102,23 +99,22 @@ func preferredWait(prefer string) time.Duration {
 			wait = 0
 		case "wait":
 			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, uploadWait) // even if respond-async is given
+				return min(time.Duration(n)*time.Second, maxUploadWait) // even if respond-async is given
 			}
 		}
 	}
 	return wait
 }
 
-// upload responds with the state of an upload.
-func (h *pluginHandler) upload(c *fiber.Ctx) error {
+func (h *pluginHandler) getUpload(c *fiber.Ctx) error {
 	u, err := h.registry.Upload(c.Params("id"))
 	if err != nil {
 		return err
 	}
-	return send(c, h.viewUpload(u.Status()))
+	return send(c, h.viewOfUpload(u.Status()))
 }
 
-func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
+func (h *pluginHandler) viewOfUpload(s plugins.UploadStatus) uploadView {
 	v := uploadView{
 		ID: s.ID, Name: s.Name, SHA256: s.SHA256, State: string(s.State),
 		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
@@ -133,10 +129,10 @@ func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns err in the form that the body of an error response has.
+// uploadError returns err in the form of the body of an error response.
 func uploadError(err error) *Error {
 	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body
 	}
-	return &internal(fiber.StatusInternalServerError).body
+	return &internalProblem(fiber.StatusInternalServerError).body
 }

@@ -57,10 +57,10 @@ func TestAcceptedUpload(t *testing.T) {
 
 func TestPreferredWait(t *testing.T) {
 	for prefer, want := range map[string]time.Duration{
-		"": uploadWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second,
+		"": maxUploadWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second,
 		"Respond-Async, wait=2": 2 * time.Second,
-		"wait=2, respond-async": 2 * time.Second, "wait=1000": uploadWait, "wait=x": uploadWait,
-		"wait=-1": uploadWait, "handling=lenient": uploadWait,
+		"wait=2, respond-async": 2 * time.Second, "wait=1000": maxUploadWait, "wait=x": maxUploadWait,
+		"wait=-1": maxUploadWait, "handling=lenient": maxUploadWait,
 	} {
 		require.Equal(t, want, preferredWait(prefer), prefer)
 	}

@@ -9,15 +9,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// users returns the users of the gateway with their usage of today.
-type users interface {
+type userEngine interface {
 	Users() []access.Today
 }
 
-var _ users = (*engine.Engine)(nil)
+var _ userEngine = (*engine.Engine)(nil)
 
 type userHandler struct {
-	engine users
+	engine userEngine
 	now    func() time.Time
 }
 

@@ -182,7 +182,7 @@ func wire(
 				g.growth.SetProxies(len(s.All))
 			},
 			Transition: g.events.Transition, PolicyChanged: g.events.PolicyChanged,
-			Banned:  func(p rest.Pair) { g.events.Banned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
+			Banned:  func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
 		}
 		g.cluster.options(&opts)
@@ -206,7 +206,7 @@ func wire(
 		Changes: g.apiChanges(), Cluster: g.cluster.api(), Store: redisstore.Redacted(string(cfg.Cluster.URL)),
 		StateDir: g.keeper.path(),
 		Metrics:  g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
-		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
+		OnActivation: g.events.PluginActivated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
 		Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
@@ -363,7 +363,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	status.Restart = needRestart(g.started, g.cfg)
 	g.status = status
 	g.mu.Unlock()
-	g.events.Reloaded(status)
+	g.events.ConfigReloaded(status)
 	if err != nil {
 		g.log.Error("configuration not reloaded: the previous one stays in force", slog.Any("error", err))
 		return status
