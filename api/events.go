@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/eventstream"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 )
@@ -246,7 +247,8 @@ func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	for _, value := range queryValues(c, "type") {
 		for _, t := range strings.Split(value, ",") {
 			if !slices.Contains(eventTypes, t) {
-				return nil, badField("type", "type must be one of "+strings.Join(eventTypes, ", "))
+				return nil, badField("type", "type must be one of "+strings.Join(eventTypes, ", ")+
+					strict.DidYouMean(t, eventTypes))
 			}
 			wanted = append(wanted, t)
 		}

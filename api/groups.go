@@ -7,6 +7,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -44,7 +45,8 @@ func (h *groupHandler) list(c *fiber.Ctx) error {
 		"state":  func(u *upstream.Upstream, _ string) string { return u.Breaker().State().String() },
 	}[groupBy]
 	if !ok {
-		return badField("by", "by must be region, vendor, reason or state")
+		return badField("by", "by must be region, vendor, reason or state"+
+			strict.DidYouMean(groupBy, []string{"region", "vendor", "reason", "state"}))
 	}
 	groups := map[string]*groupView{}
 	failing := h.lists.findFailing()

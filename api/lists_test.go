@@ -141,7 +141,7 @@ func TestListsOfProxies(t *testing.T) {
 			"success_rate, avg_latency, in_flight, last_used; a hyphen before it reverses the order, as in -id")),
 		get("/proxies?state=opened", 400, bad("state",
 			"state must be one of closed, open, half_open, failing, draining, banned, "+
-				"unreached, or several of them with commas between them")),
+				"unreached, or several of them with commas between them; did you mean open?")),
 		get("/proxies?state=", 400), get("/proxies?q=", 400), get("/proxies?region=", 400),
 		get("/proxies?cursor=", 400), get("/proxies?cursor=-", 400), get("/proxies?cursor=1-", 400),
 		get("/proxies?cursor=1-!", 400), get("/proxies?cursor=1-x", 200), get("/proxies?cursor=%2B1", 400),

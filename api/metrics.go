@@ -12,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Metrics is the metrics recorder.
@@ -114,7 +115,7 @@ func (h *metricsHandler) series(c *fiber.Ctx) error {
 	case interval == "day":
 		step = 24 * time.Hour
 	default:
-		return badField("interval", "interval must be hour or day")
+		return badField("interval", "interval must be hour or day"+strict.DidYouMean(interval, []string{"hour", "day"}))
 	}
 	points := []pointView{}
 	for _, p := range h.metrics.Series(hours, step) {

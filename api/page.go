@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 const maxPage = 1000
@@ -70,7 +72,7 @@ func pageOf[T any](
 				names = append(names, o.name)
 			}
 			return p, badField("sort", "sort must be one of "+strings.Join(names, ", ")+
-				"; a hyphen before it reverses the order, as in -"+names[0])
+				"; a hyphen before it reverses the order, as in -"+names[0]+strict.DidYouMean(name, names))
 		}
 		p.order, p.descending = &orders[i], descending
 	}
@@ -266,7 +268,7 @@ func queryWords(c *fiber.Ctx, name string, permitted []string) ([]string, error)
 	for _, word := range words {
 		if !slices.Contains(permitted, word) {
 			return nil, badField(name, name+" must be one of "+strings.Join(permitted, ", ")+
-				", or several of them with commas between them")
+				", or several of them with commas between them"+strict.DidYouMean(word, permitted))
 		}
 	}
 	return words, nil

@@ -294,7 +294,8 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	switch in.For {
 	case changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge:
 	default:
-		return badField("for", "for must be first, retry, backoff or judge")
+		return badField("for", "for must be first, retry, backoff or judge"+strict.DidYouMean(in.For,
+			[]string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}))
 	}
 	var notKept *changes.NotKeptError
 	switch err := h.uses.changes.Activate(in.For, name, persist); {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -129,7 +130,8 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 	}
 	state, given := queryValue(c, "state")
 	if given && !slices.Contains(metrics.States(), state) {
-		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", "))
+		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", ")+
+			strict.DidYouMean(state, metrics.States()))
 	}
 	most := p.limit
 	if p.given {

@@ -89,7 +89,7 @@ var allowed = map[string]string{
 	"core/accesslog":    "trace verdict",
 	"core/rules":        "egress retry strict verdict",
 	"core/limit":        "egress parts rules traffic",
-	"core/upstream":     "ability breaker evidence limit parts rest traffic verdict",
+	"core/upstream":     "ability breaker evidence limit parts rest strict traffic verdict",
 	"core/proxylist":    "upstream",
 	"core/changes":      "retry state strict traffic upstream",
 	"core/selector":     "ability limit rest upstream",

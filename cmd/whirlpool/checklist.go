@@ -71,6 +71,12 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if o.parallel < 1 || o.connect <= 0 || o.timeout <= 0 {
 		return usage("--parallel, --connect and --timeout must be above 0")
 	}
+	if err := oneOf("--scheme", o.scheme, upstream.SchemeNames()); err != nil {
+		return err
+	}
+	if status := o.expect.Status; status != 0 && (status < 100 || status > 599) {
+		return usage("--expect-status %d: must be a status from 100 to 599, or 0 for 200 to 299", status)
+	}
 	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.timeout,
 		Exit: o.exit}
 	if o.url != "" {
@@ -95,9 +101,6 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	}
 	if isURL(file) {
 		file = lists.Redacted(file)
-	}
-	if !config.IsScheme(o.scheme) {
-		return usage("--scheme %q: must be "+upstream.ProxySchemes, o.scheme)
 	}
 	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme,
 		Original: &o.original})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -57,5 +58,33 @@ func TestFlagsSayWhatTheyTake(t *testing.T) {
 		require.Equal(t, exitUsage, code, c.args)
 		require.Contains(t, errs, c.says, c.args)
 		require.NotContains(t, errs, "strconv")
+	}
+}
+
+func TestMisspeltValuesGetASuggestion(t *testing.T) {
+	module := filepath.Join("..", "..", "plugins", "builtin", "performance.wasm")
+	for _, c := range []struct {
+		args    []string
+		similar string
+	}{
+		{[]string{"check", "list.txt", "--scheme", "sock5"}, "socks5"},
+		{[]string{"proxies", "add", "1.2.3.4:80", "--scheme", "sokcs5"}, "socks5"},
+		{[]string{"proxies", "add", "htp://1.2.3.4:80"}, "http"},
+		{[]string{"proxies", "list", "--state", "opne"}, "open"},
+		{[]string{"proxies", "list", "--sort", "latecy"}, "latency"},
+		{[]string{"proxies", "groups", "--by", "regoin"}, "region"},
+		{[]string{"request", "http://a.example/", "--priority", "hihg"}, "high"},
+		{[]string{"events", "--type", "brekaer"}, "breaker"},
+		{[]string{"top", "--sort", "sucess"}, "success"},
+		{[]string{"plugin", "new", "mine", "--lang", "rsut", "--kind", "scorer"}, "rust"},
+		{[]string{"plugin", "new", "mine", "--lang", "go", "--kind", "scorr"}, "scorer"},
+		{[]string{"plugin", "push", module, "--activate", "frist"}, "first"},
+		{[]string{"plugin", "simulate", module, "--generate", "stedy"}, "steady"},
+		{[]string{"plugin", "simulate", module, "--generate", "swap,proxie=3"}, "proxies"},
+	} {
+		out, errs, code := run(c.args...)
+		require.Equal(t, exitUsage, code, c.args)
+		require.Empty(t, out, c.args)
+		require.Contains(t, errs, "; did you mean "+c.similar+"?", c.args)
 	}
 }

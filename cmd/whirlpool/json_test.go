@@ -18,7 +18,9 @@ func TestCommandsWithoutJSON(t *testing.T) {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
 		for _, sub := range c.Commands() {
-			walk(sub)
+			if sub.Name() != "completion" && sub.Name() != "help" { // their output is a script, and text
+				walk(sub)
+			}
 		}
 		if !c.HasSubCommands() && !c.Hidden && c.Flag("json") == nil {
 			without = append(without, c.CommandPath())

@@ -333,8 +333,7 @@ of a command; put credentials into a file, or into the standard input (--file -)
 // parseProxies parses the lines of a proxy list. It returns an error for the first wrong line. (The gateway skips the
 // wrong lines in its proxy lists.)
 func parseProxies(text, scheme string) ([]newProxy, error) {
-	if err := oneOf("--scheme", scheme, []string{"http", "https", "socks4", "socks4a", "socks5",
-		"socks5h"}); err != nil {
+	if err := oneOf("--scheme", scheme, upstream.SchemeNames()); err != nil {
 		return nil, err
 	}
 	specs, warnings, err := proxylist.Parse(strings.NewReader(text), proxylist.Options{Scheme: scheme})

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
-	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/sdk/client"
 )
@@ -142,6 +140,9 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 	f.BoolVar(&o.clear, "clear-config", false, "without --config: drop the settings of the previous module")
 	f.StringVar(&o.use, "activate", "", "then use it for `USE`: first, retry, backoff or judge")
 	return onGateway(cmd, func(r *remote, args []string) error {
+		if err := oneOf("--activate", o.use, uses); err != nil {
+			return err
+		}
 		code, err := os.ReadFile(args[0])
 		if err != nil {
 			return usageError{err}
@@ -151,9 +152,6 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		}
 		if err := plugins.CheckName(o.name); err != nil {
 			return usage("%w; set another name with --name", err)
-		}
-		if o.use != "" && !slices.Contains(uses, o.use) {
-			return usage("--activate takes first, retry, backoff or judge%s", strict.DidYouMean(o.use, uses))
 		}
 		settings, err := settings(o.config).table()
 		if err != nil {

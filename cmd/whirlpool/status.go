@@ -308,10 +308,10 @@ kept.`,
 			}
 		}
 		if query.Sample != 0 && !slices.Contains(query.Types, "request") && !slices.Contains(query.Types, "attempt") {
-			return errors.New("--sample needs --type request or --type attempt")
+			return usage("--sample needs --type request or --type attempt")
 		}
 		if !(query.Sample >= 0 && query.Sample <= 1) {
-			return errors.New("--sample must be a number above 0 and up to 1, such as 0.01")
+			return usage("--sample must be a number above 0 and up to 1, such as 0.01")
 		}
 		if follow {
 			return r.follow(query)

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Secret is a text that must not appear in logs, errors or responses. Printing and encoding it give "***".
@@ -77,6 +79,9 @@ func constant(scheme string) string {
 // ProxySchemes names the schemes of proxies in messages.
 const ProxySchemes = "http, https, socks4, socks4a, socks5 or socks5h"
 
+// SchemeNames returns the schemes of proxies.
+func SchemeNames() []string { return []string{HTTP, HTTPS, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H} }
+
 // IsProxyScheme reports whether s, in lower case, is the scheme of a proxy.
 func IsProxyScheme(s string) bool { return defaultPort[s] != "" }
 
@@ -104,7 +109,8 @@ func ParseAddress(s string) (Address, error) {
 	port, known := defaultPort[a.Scheme]
 	a.Scheme = constant(a.Scheme) // otherwise it would hold s in memory
 	if !known {
-		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct")
+		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct" +
+			strict.DidYouMean(scheme, append(SchemeNames(), Direct)))
 	}
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		user, password, _ := strings.Cut(rest[:i], ":")

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk"
@@ -71,12 +72,16 @@ func (p Plugin) Check() error {
 		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
 	}
 	if !slices.Contains(Languages(), p.Lang) {
-		return fmt.Errorf("%w: the language is %q: give one of %s", ErrArgument, p.Lang,
-			strings.Join(Languages(), ", "))
+		return fmt.Errorf("%w: the language is %q: give one of %s%s", ErrArgument, p.Lang,
+			strings.Join(Languages(), ", "), strict.DidYouMean(p.Lang, Languages()))
 	}
 	if !slices.Contains(wasmhost.Kinds(), p.Kind) {
-		return fmt.Errorf("%w: the kind is %q: give %s, %s or %s", ErrArgument, p.Kind, wasmhost.Scorer,
-			wasmhost.Backoff, wasmhost.Judge)
+		var names []string
+		for _, kind := range wasmhost.Kinds() {
+			names = append(names, string(kind))
+		}
+		return fmt.Errorf("%w: the kind is %q: give %s, %s or %s%s", ErrArgument, p.Kind, wasmhost.Scorer,
+			wasmhost.Backoff, wasmhost.Judge, strict.DidYouMean(string(p.Kind), names))
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Trace describes the proxies of a pool over time, and the requests.
@@ -287,7 +289,8 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 		case "hosts":
 			t.Hosts = int(v)
 		default:
-			return nil, fmt.Errorf("%q is none of proxies, duration, rate and hosts", key)
+			return nil, fmt.Errorf("%q is none of proxies, duration, rate and hosts%s", key,
+				strict.DidYouMean(key, []string{"proxies", "duration", "rate", "hosts"}))
 		}
 	}
 	if proxies < 2 || proxies > maxProxies {
@@ -343,7 +346,8 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 		for _, s := range Scenarios {
 			names = append(names, s.Name)
 		}
-		return nil, fmt.Errorf("there is no scenario %q; there are %s", name, strings.Join(names, ", "))
+		return nil, fmt.Errorf("there is no scenario %q; there are %s%s", name, strings.Join(names, ", "),
+			strict.DidYouMean(name, names))
 	}
 	return t, t.check()
 }

@@ -623,6 +623,7 @@ func TestEnvironmentThenFlags(t *testing.T) {
 		"environment variable WHIRLPOOL_NONSENSE__X: nonsense": {Environ: []string{"WHIRLPOOL_NONSENSE__X=1"}},
 		"command line: log.level":                              {Overrides: map[string]any{"log.level": "loud"}},
 		"command line: --proxies":                              {Proxies: []string{"/absent.txt"}},
+		"its beginning is no scheme; did you mean socks5?":     {Proxies: []string{"sock5:absent.txt"}},
 	} {
 		_, err := Load(src)
 		require.Error(t, err)

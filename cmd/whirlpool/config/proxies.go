@@ -87,8 +87,7 @@ func (l *loader) proxies() {
 			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
 		default:
 			scheme, path := listScheme(path)
-			if similar := l.similarScheme(path); scheme == "" && similar != "" {
-				l.fault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
+			if scheme == "" && l.wrongScheme(path, l.relative(path), key) {
 				continue
 			}
 			l.list(l.relative(path), scheme, key)
@@ -101,6 +100,9 @@ func (l *loader) proxies() {
 			continue
 		}
 		scheme, path := listScheme(path)
+		if scheme == "" && l.wrongScheme(path, path, "--proxies") {
+			continue
+		}
 		l.list(path, scheme, "--proxies")
 	}
 	l.ids()
@@ -184,15 +186,18 @@ const Stdin = "-"
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
-// similarScheme returns "; did you mean X?" if a name has the form WORD:FILE, no file has the whole name, and WORD is
-// similar to the scheme X. Otherwise it returns "".
-func (l *loader) similarScheme(name string) string {
+// wrongScheme reports whether a name has the form WORD:FILE, no file has the path, and WORD is similar to a scheme. If
+// so, wrongScheme adds a fault that suggests the scheme.
+func (l *loader) wrongScheme(name, path, key string) bool {
 	word, _, ok := strings.Cut(name, ":")
-	if _, err := os.Stat(l.relative(name)); !ok || err == nil {
-		return ""
+	if _, err := os.Stat(path); !ok || err == nil {
+		return false
 	}
-	return strict.DidYouMean(word, []string{upstream.HTTP, upstream.HTTPS, upstream.SOCKS4, upstream.SOCKS4A,
-		upstream.SOCKS5, upstream.SOCKS5H})
+	similar := strict.DidYouMean(word, upstream.SchemeNames())
+	if similar != "" {
+		l.fault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
+	}
+	return similar != ""
 }
 
 // listScheme splits a name of the form SCHEME:FILE. The result scheme is "" if the name has no scheme, or if a file
