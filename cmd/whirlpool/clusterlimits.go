@@ -34,9 +34,9 @@ func newClusterLimits(e *engine.Engine) *clusterLimits {
 }
 
 // SetShare implements cluster.SharedLimits.
-func (c *clusterLimits) SetShare(divisor int64) {
-	c.engine.Accounts().SetShare(divisor, time.Now())
-	c.engine.Pool().SetShare(divisor)
+func (c *clusterLimits) SetShare(s parts.Share) {
+	c.engine.Accounts().SetShare(s, time.Now())
+	c.engine.Pool().SetShare(s.Divisor())
 }
 
 // Raised implements cluster.SharedLimits.

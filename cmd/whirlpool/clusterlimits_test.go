@@ -51,7 +51,7 @@ func engineWith(t testing.TB, n int, spec upstream.Spec) *engine.Engine {
 func TestLimitsOfProxiesInUse(t *testing.T) {
 	e := engineWith(t, 3, upstream.Spec{MaxInFlight: 16, Rate: 80})
 	l := newClusterLimits(e)
-	l.SetShare(8)
+	l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
 	var keys []string
 	each := func() []string {
 		keys = nil
@@ -94,7 +94,7 @@ func BenchmarkLimitsInUse(b *testing.B) {
 	for _, spec := range []upstream.Spec{{}, {Rate: 10}} {
 		b.Run(fmt.Sprint(spec.Rate), func(b *testing.B) {
 			l := newClusterLimits(engineWith(b, 100_000, spec))
-			l.SetShare(8)
+			l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
 			b.ReportAllocs()
 			for b.Loop() {
 				l.EachUsed(false, func(parts.Limit) {})

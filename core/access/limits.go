@@ -36,6 +36,7 @@ const (
 	BytesSpent              // BytesPerDay is used up
 	RequestsPartUsed        // this node's part of RequestsPerDay is used up, but other nodes may have some left
 	BytesPartUsed           // the same for BytesPerDay
+	InFlightPartUsed        // this node's part of MaxInFlight is reached
 )
 
 // Usage counts the requests and bytes of a user. It is safe for concurrent use.
@@ -93,6 +94,9 @@ func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial,
 	}
 	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.most(InFlight) {
 		u.inFlight.Add(-1)
+		if n <= int64(a.MaxInFlight) {
+			return InFlightPartUsed, ""
+		}
 		return TooManyInFlight, ""
 	}
 	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.most(Requests) {

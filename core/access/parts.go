@@ -20,8 +20,8 @@ const (
 
 // shared holds the parts of a user's limits. It is immutable.
 type shared struct {
-	divisor int64
-	parts   [NumKinds]parts.Part
+	share parts.Share
+	parts [NumKinds]parts.Part
 }
 
 // limit returns the configured limit; 0 for no limit.
@@ -53,9 +53,9 @@ func (a *Account) most(k Kind) int64 {
 	case s == nil || limit == 0:
 		return limit
 	case k == InFlight:
-		return s.parts[k].Most(limit, s.divisor)
+		return s.parts[k].Most(limit, s.share.Nodes)
 	}
-	return s.parts[k].MostToday(limit, s.divisor, a.Usage.day.Load())
+	return s.parts[k].MostToday(limit, s.share.Divisor(), a.Usage.day.Load())
 }
 
 // spent reports whether all nodes together have used up a limit of the day.
@@ -68,10 +68,10 @@ func (a *Account) spent(k Kind) bool {
 }
 
 // setShare makes the limits of the user shared ones. Limits that have a part keep it.
-func (u *Usage) setShare(divisor int64, now time.Time) {
+func (u *Usage) setShare(share parts.Share, now time.Time) {
 	u.begin(now)
 	u.change(func(s *shared) {
-		s.divisor = divisor
+		s.share = share
 		day := u.day.Load()
 		for _, k := range []Kind{Requests, Bytes} {
 			if !s.parts[k].IsOf(day) {
@@ -93,12 +93,13 @@ func (u *Usage) change(f func(*shared)) {
 	u.shared.Store(&next)
 }
 
-// SetShare makes the limits of all users shared ones, each with the first part of the given divisor (parts.First).
-// Users of a later set (NewUsers) have shared limits as well.
-func (u *Users) SetShare(divisor int64, now time.Time) {
-	u.divisor.Store(divisor)
+// SetShare makes the limits of all users shared ones. Without a part, the gateway uses an equal share of MaxInFlight,
+// because it refuses further requests, and the share of the other limits. Users of a later set (NewUsers) have shared
+// limits as well.
+func (u *Users) SetShare(share parts.Share, now time.Time) {
+	u.share.Store(&share)
 	for _, a := range u.all {
-		a.Usage.setShare(divisor, now)
+		a.Usage.setShare(share, now)
 	}
 }
 
@@ -117,10 +118,10 @@ func (u *Users) All() iter.Seq[*Account] {
 func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
 	a.Usage.begin(now)
 	used := a.Usage.usedOf(k)
-	out := parts.Use{Kind: parts.InFlight, Limit: a.limit(k), Used: used, Part: a.most(k),
+	out := parts.Use{Kind: parts.InFlight, Whole: true, Limit: a.limit(k), Used: used, Part: a.most(k),
 		Count: a.Usage.requests.Load()}
 	if k != InFlight {
-		out.Kind, out.Count, out.Day = parts.Daily, used, a.Usage.day.Load()
+		out.Kind, out.Whole, out.Count, out.Day = parts.Daily, false, used, a.Usage.day.Load()
 		if s := a.Usage.shared.Load(); s != nil {
 			out.Total, out.Base = s.parts[k].Total(out.Day)
 		}

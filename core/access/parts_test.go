@@ -7,23 +7,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
 func TestPartsOfAUser(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
 		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
-	u.SetShare(8, noon)
+	u.SetShare(parts.Share{Nodes: 4, Fraction: 2}, noon)
 	a := u.Named("a")
 	begin := func(now time.Time) access.Denial {
 		d, _ := a.Begin("h.test", 80, now)
 		return d
 	}
-	require.Equal(t, access.Granted, begin(noon))
-	require.Equal(t, access.Granted, begin(noon))
-	require.Equal(t, access.TooManyInFlight, begin(noon), "the first part of 20 is 2")
+	for range 5 {
+		require.Equal(t, access.Granted, begin(noon))
+	}
+	require.Equal(t, access.InFlightPartUsed, begin(noon), "the first part of 20 is 5")
 	require.Equal(t, int64(20), a.SetPart(access.InFlight, 20, 2))
-	for range 8 {
+	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
 	require.Equal(t, access.RequestsPartUsed, begin(noon))
@@ -51,4 +53,18 @@ func TestPartsOfAUser(t *testing.T) {
 			a.End()
 		}
 	}))
+}
+
+// A gateway that knows of no other one uses max_in_flight at once, and says truly that it is reached.
+func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
+	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{MaxInFlight: 20}}}, nil)
+	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	a := u.Named("a")
+	for range 20 {
+		d, _ := a.Begin("h.test", 80, noon)
+		require.Equal(t, access.Granted, d)
+	}
+	d, _ := a.Begin("h.test", 80, noon)
+	require.Equal(t, access.TooManyInFlight, d)
 }

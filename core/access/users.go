@@ -8,6 +8,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
+	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
 // User is the configuration of an account with which clients log in.
@@ -22,9 +23,9 @@ type Users struct {
 	digester *digester
 	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
-	hashes   []hash        // hashes of the users' passwords
-	nobody   *password     // the password of unknown names; no text matches it
-	divisor  *atomic.Int64 // of SetShare, for all later sets; 0 if the limits are not shared
+	hashes   []hash                       // hashes of the users' passwords
+	nobody   *password                    // the password of unknown names; no text matches it
+	share    *atomic.Pointer[parts.Share] // of SetShare, for all later sets; nil if the limits are not shared
 }
 
 // Account is a User with the data for its logins and limits.
@@ -43,9 +44,9 @@ func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
 	u.nobody.known.Store(&digest{})
 	if before != nil {
-		u.digester, u.divisor = before.digester, before.divisor
+		u.digester, u.share = before.digester, before.share
 	} else {
-		u.digester, u.divisor = newDigester(), &atomic.Int64{}
+		u.digester, u.share = newDigester(), &atomic.Pointer[parts.Share]{}
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
@@ -55,8 +56,8 @@ func NewUsers(users []User, before *Users) *Users {
 		old := before.get(name)
 		if old != nil {
 			a.Usage = old.Usage
-		} else if d := u.divisor.Load(); d > 0 {
-			a.Usage.shared.Store(&shared{divisor: d})
+		} else if s := u.share.Load(); s != nil {
+			a.Usage.shared.Store(&shared{share: *s})
 		}
 		switch {
 		case user.Password == "":

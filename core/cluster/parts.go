@@ -31,13 +31,14 @@ const maxDraws = 200
 // number of draws a second.
 const refreshRate = 1000
 
-// firstPart is the part of its equal share that a node uses of a limit before it has drawn.
+// firstPart is the divisor of the equal share that a node uses of a limit before it has drawn. Of a limit with
+// parts.Use.Whole, it uses the whole share.
 const firstPart = 8
 
 // SharedLimits are the limits of a gateway that hold for all nodes together.
 type SharedLimits interface {
 	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
-	SetShare(divisor int64)
+	SetShare(s parts.Share)
 	// EachUsed calls f for limits that are in use, or short (parts.Use.Short), and have no part of their own. If all is
 	// set, the next calls include each amount of which something is used today, even if it has a part. A call returns
 	// soon. It may leave some limits to the next calls.
@@ -48,16 +49,16 @@ type SharedLimits interface {
 
 // sharing are the shared limits in use. Node.mu guards them.
 type sharing struct {
-	local   SharedLimits // nil without shared limits
-	holder  string
-	used    map[string]*part // by parts.Limit.Key
-	nodes   int              // live nodes at the last exchange
-	divisor int64            // of the last SetShare
-	all     bool             // the store may lack the use of some amounts
-	lost    bool             // the store has lost its data in the time of this process
-	hungry  bool             // the node wants more of a limit
-	equal   bool             // the parts are equal shares, see alone
-	counts  PartCounts
+	local  SharedLimits // nil without shared limits
+	holder string
+	used   map[string]*part // by parts.Limit.Key
+	nodes  int              // live nodes at the last exchange
+	share  parts.Share      // of the last SetShare
+	all    bool             // the store may lack the use of some amounts
+	lost   bool             // the store has lost its data in the time of this process
+	hungry bool             // the node wants more of a limit
+	equal  bool             // the parts are equal shares, see alone
+	counts PartCounts
 }
 
 // PartCounts are the counters of shared limits.
@@ -92,10 +93,10 @@ func (n *Node) AttachLimits(l SharedLimits, holder string) {
 	n.sharing.setShare(firstPart)
 }
 
-func (p *sharing) setShare(divisor int64) {
-	if p.divisor != divisor {
-		p.divisor = divisor
-		p.local.SetShare(divisor)
+func (p *sharing) setShare(fraction int64) {
+	if s := (parts.Share{Nodes: int64(p.nodes), Fraction: fraction}); p.share != s {
+		p.share = s
+		p.local.SetShare(s)
 	}
 }
 
@@ -120,7 +121,7 @@ func (p *sharing) read(now time.Time) {
 	for key, e := range p.used {
 		u := e.limit.Use()
 		if u.Limit <= 0 || u.Kind != e.use.Kind || u.Day != e.use.Day {
-			e.limit.Release(parts.First(u.Limit, p.divisor), 0)
+			e.limit.Release(parts.First(u.Limit, p.share.Divisor()), 0)
 			delete(p.used, key)
 			continue
 		}
@@ -203,7 +204,7 @@ func (e *part) wants(now time.Time, nodes int) int64 {
 		}
 		return min(max(2*recent*parts.RateUnit, parts.First(limit, int64(firstPart*nodes))), limit)
 	}
-	if hungry {
+	if hungry || e.use.Whole && nodes == 1 {
 		return limit
 	}
 	return min(max(recent+recent/2+1, parts.First(limit, int64(firstPart*nodes))), limit)
@@ -262,7 +263,10 @@ func (p *sharing) send(ops []pending, now time.Time) []pending {
 
 // first returns the part of a limit that the node gives back: what it uses before it draws again.
 func (p *sharing) first(e *part) int64 {
-	if e.use.Kind != parts.Daily {
+	switch {
+	case e.use.Whole:
+		return parts.First(e.use.Limit, int64(p.nodes))
+	case e.use.Kind != parts.Daily:
 		return parts.First(e.use.Limit, int64(firstPart*p.nodes))
 	}
 	rest := e.rest()
@@ -323,7 +327,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 // alone sets the parts of a node that has not reached the store for so long that its parts have ended there: an equal
 // share of each limit, and of what was left of an amount.
 func (p *sharing) alone() {
-	p.setShare(int64(p.nodes))
+	p.setShare(1)
 	raised := false
 	p.equal = true
 	for _, e := range p.used {
@@ -348,7 +352,7 @@ func (p *sharing) join() {
 		return
 	}
 	p.equal, p.hungry = false, true
-	p.setShare(int64(firstPart * p.nodes))
+	p.setShare(firstPart)
 	for _, e := range p.used {
 		e.set(min(e.part, p.first(e)))
 	}
@@ -384,7 +388,7 @@ func (n *Node) shareParts(ops []pending, now time.Time) []pending {
 		live = max(live, p.nodes) // after a time alone, the records of other nodes are old
 	}
 	p.nodes, p.equal = live, false
-	p.setShare(int64(firstPart * p.nodes))
+	p.setShare(firstPart)
 	return p.send(ops, now)
 }
 

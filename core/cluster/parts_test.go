@@ -18,6 +18,7 @@ type testLimit struct {
 	node    *testNode
 	key     string
 	kind    parts.Kind
+	whole   bool // parts.Use.Whole
 	limit   int64
 	used    int64 // today, or in flight
 	count   int64
@@ -64,7 +65,8 @@ func (l *testLimit) fill() {
 func (l *testLimit) Key() string { return l.key }
 
 func (l *testLimit) Use() parts.Use {
-	u := parts.Use{Kind: l.kind, Limit: l.limit, Used: l.used, Part: l.most(), Count: l.count, Day: l.day}
+	u := parts.Use{Kind: l.kind, Whole: l.whole, Limit: l.limit, Used: l.used, Part: l.most(), Count: l.count,
+		Day: l.day}
 	switch l.kind {
 	case parts.Daily:
 		u.Total, u.Base = l.part.Total(l.day)
@@ -110,9 +112,11 @@ func (n *testNode) EachStats(int, func(string, Stats)) {}
 func (n *testNode) ProbeTime() time.Duration           { return time.Second }
 func (n *testNode) Raised()                            {}
 
-func (n *testNode) SetShare(divisor int64) {
+func (n *testNode) SetShare(s parts.Share) {
 	for _, l := range n.limits {
-		l.divisor = divisor
+		if l.divisor = s.Divisor(); l.whole {
+			l.divisor = s.Nodes
+		}
 		if l.kind == parts.Daily && !l.part.IsOf(l.day) {
 			l.part = parts.Begun(l.day, l.used)
 		}
@@ -217,9 +221,14 @@ func (w *testWorld) firsts(limit int64) int64 {
 func TestPartsOfLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		daily, inFlight := rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")
+		whole := rapid.Bool().Draw(t, "whole")
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
 			testLimit{key: "d", kind: parts.Daily, limit: daily},
-			testLimit{key: "f", kind: parts.InFlight, limit: inFlight})
+			testLimit{key: "f", kind: parts.InFlight, whole: whole, limit: inFlight})
+		firsts := w.firsts(inFlight)
+		if n := int64(len(w.nodes)); whole {
+			firsts = (n - 1) * parts.First(inFlight, n)
+		}
 		for range rapid.IntRange(0, 30).Draw(t, "steps") {
 			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
 			for range rapid.IntRange(0, 20).Draw(t, "uses") {
@@ -230,7 +239,7 @@ func TestPartsOfLimits(t *testing.T) {
 			ms := rapid.SampledFrom([]int{0, 20, 60, 200, 1000, 12_000}).Draw(t, "ms")
 			w.pass(time.Duration(ms) * time.Millisecond)
 			require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
-			require.LessOrEqual(t, w.used(1), inFlight+w.firsts(inFlight))
+			require.LessOrEqual(t, w.used(1), inFlight+firsts)
 		}
 		for _, n := range w.nodes {
 			n.limits[1].used = 0
@@ -246,6 +255,46 @@ func TestPartsOfLimits(t *testing.T) {
 		require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
 		require.GreaterOrEqual(t, w.used(1), inFlight)
 	})
+}
+
+// Of a limit whose uses are refused beyond the part, a node that is the only one has all at any time: before it has
+// joined, after few uses and after a time without use. Of several nodes each has an equal share at once.
+func TestWholeShares(t *testing.T) {
+	for nodes := 1; nodes <= 3; nodes++ {
+		w := newTestWorld(t, nodes, testLimit{key: "f", kind: parts.InFlight, whole: true, limit: 30})
+		burst := func(n *testNode) (begun int64) {
+			l := n.limits[0]
+			for l.used = 0; l.begin(); {
+				begun++
+			}
+			l.used = 0
+			return begun
+		}
+		share := int64(30 / nodes)
+		for _, n := range w.nodes {
+			require.Equal(t, share, burst(n))
+		}
+		w.pass(2 * idlePart)
+		for _, n := range w.nodes {
+			require.Equal(t, share, burst(n))
+		}
+		if nodes > 1 {
+			continue
+		}
+		n := w.nodes[0]
+		for range 20 {
+			require.True(t, n.limits[0].begin())
+			w.pass(time.Second)
+			n.limits[0].used = 0
+			w.pass(time.Second)
+			require.Equal(t, share, burst(n))
+		}
+		n.start()
+		require.Equal(t, share, burst(n), "a new process")
+		n.link.cut = true
+		w.pass(time.Second)
+		require.Equal(t, share, burst(n), "without the store")
+	}
 }
 
 // lease returns how much more of a limit the node may have used than the store has, at most.

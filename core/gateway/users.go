@@ -156,17 +156,23 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 		return forbidden("user_target_denied", "the user may not use this target: no rule of allow matches it")
 	case access.TooManyInFlight:
 		return limited("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
+	case access.InFlightPartUsed:
+		return partUsed("user_in_flight", "max_in_flight")
 	case access.RequestsSpent:
 		return limited("user_requests_spent", "the user has made requests_per_day requests today", access.NextDay(now))
 	case access.RequestsPartUsed:
-		return limited("user_requests_spent", "this gateway's part of the user's requests_per_day is used up, "+
-			"and it asks the cluster for more", time.Second)
+		return partUsed("user_requests_spent", "requests_per_day")
 	case access.BytesPartUsed:
-		return limited("user_bytes_spent", "this gateway's part of the user's bytes_per_day is used up, "+
-			"and it asks the cluster for more", time.Second)
+		return partUsed("user_bytes_spent", "bytes_per_day")
 	default:
 		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.NextDay(now))
 	}
+}
+
+// partUsed returns the response to a request beyond the part that this gateway has of a shared limit.
+func partUsed(code, limit string) *proxyhttp.ErrorResponse {
+	return limited(code, "this gateway's part of the user's "+limit+
+		" is in use; the gateways of the cluster share the limit", time.Second)
 }
 
 func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorResponse {

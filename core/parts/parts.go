@@ -28,9 +28,19 @@ type Limit interface {
 	Release(part, total int64)
 }
 
+// Share tells how much a gateway uses of the limits of which it has no part.
+type Share struct {
+	Nodes    int64 // live nodes, as far as is known
+	Fraction int64 // the gateway uses 1/Fraction of an equal share
+}
+
+// Divisor returns the divisor for First.
+func (s Share) Divisor() int64 { return s.Nodes * s.Fraction }
+
 // Use is the state of a shared limit in one gateway.
 type Use struct {
 	Kind  Kind
+	Whole bool  // InFlight only: a use beyond the part is refused, so the first part is a whole equal share
 	Limit int64 // 0 if the gateway does not have the limit any more
 	Used  int64 // today, or in flight now; 0 for a Rate
 	Part  int64 // what the gateway may use
