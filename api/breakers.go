@@ -143,7 +143,7 @@ func (h *breakerHandler) viewOfWhy(w evidence.Why) whyView {
 	return v
 }
 
-func causeWord(cause uint8) string { return verdict.Word(core.Cause(cause)) }
+func causeWord(cause uint8) string { return verdict.CauseName(core.Cause(cause)) }
 
 func countsByCause(list []evidence.CauseCount) map[string]int {
 	out := map[string]int{}

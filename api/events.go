@@ -218,7 +218,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	}
 	if slices.ContainsFunc(sampledTypes, wantsType) {
 		reader.Sample(func(eventType string, request uint64) bool {
-			return wantsType(eventType) && core.RequestID(request).Sampled(share)
+			return wantsType(eventType) && core.RequestID(request).InSample(share)
 		})
 	}
 	body := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), lastSent: position}

@@ -269,7 +269,7 @@ func TestSampledRequests(t *testing.T) {
 		synctest.Wait()
 		sent := 0
 		for id := range core.RequestID(requests) {
-			if !id.Sampled(0.25) {
+			if !id.InSample(0.25) {
 				continue
 			}
 			sent++

@@ -511,9 +511,9 @@ func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error)
 
 // TestJudge rules each response with a body as a ban.
 func (f *fakePlugins) TestJudge(
-	_ string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
+	_ string, sample func(*core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {
-	r, e := sample(&core.Wants{Body: 5, Fields: []string{"server"}})
+	r, e := sample(&core.ExcerptSpec{Body: 5, Fields: []string{"server"}})
 	f.judged, f.excerpts = append(f.judged, *r), append(f.excerpts, *e)
 	if len(e.Body) > 0 {
 		return core.Ruling{Kind: core.RulingBanned, Rest: 90 * time.Second}, f.err

@@ -176,7 +176,7 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 			`{"error":"conflict","message":"plugin \"random\" is in use as first and retry: already exists"}`),
 	)
 	linear := "linear"
-	r.engine.rules, _ = rules.Compile([]rules.Rule{{When: rules.When{Hosts: []string{"*"}}, Then: rules.Then{
+	r.engine.rules, _ = rules.Compile([]rules.Rule{{When: rules.Conditions{Hosts: []string{"*"}}, Then: rules.Actions{
 		Routing: rules.Routing{Scorer: "judge", Policy: &rules.Policy{
 			Override: retry.Override{BackoffStrategy: &linear}}}}}}, nil)
 	require.NotNil(t, r.engine.rules)

@@ -71,7 +71,7 @@ type retryShare struct {
 
 func (v *courseView) add(c preview.Course) {
 	v.Attempts += c.Attempts
-	v.Waited += c.Waited.Seconds()
+	v.Waited += c.BackoffTime.Seconds()
 	switch c.Result {
 	case preview.Served:
 		v.Served++

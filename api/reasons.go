@@ -59,7 +59,7 @@ func viewOfReasons(s *minutes.Sum, window time.Duration) reasonsView {
 	}}
 	for cause, t := range byCause {
 		share := math.Round(float64(t.N)/float64(s.Attempts)*1e6) / 1e6
-		v.Reasons = append(v.Reasons, reasonView{verdict.Word(cause), t.N, share, t.Last})
+		v.Reasons = append(v.Reasons, reasonView{verdict.CauseName(cause), t.N, share, t.Last})
 	}
 	slices.SortFunc(v.Reasons, func(a, b reasonView) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Cause, b.Cause))
@@ -185,7 +185,7 @@ func (h *metricsHandler) history(c *fiber.Ctx) error {
 			requestPoint: points[s.Start.Unix()],
 		}
 		for k, n := range s.Counts {
-			out[i].Causes[verdict.Word(k.Cause())] += n.N
+			out[i].Causes[verdict.CauseName(k.Cause())] += n.N
 		}
 	}
 	return send(c, fiber.Map{

@@ -72,7 +72,7 @@ func viewOfExhaustion(r *metrics.Request) *exhaustionView {
 		Attempts: len(r.Attempts), Causes: map[string]int{},
 	}
 	for i := range r.Attempts {
-		v.Causes[verdict.Word(r.Attempts[i].Outcome.Cause)]++
+		v.Causes[verdict.CauseName(r.Attempts[i].Outcome.Cause)]++
 	}
 	return v
 }

@@ -110,7 +110,7 @@ func viewOfAttempt(e *core.AttemptEvent) attemptView {
 		Attempt: e.Attempt, Hedge: e.Hedge, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(),
 		StatusCode:  e.Outcome.Status,
 		DelayBefore: seconds(e.Delay), Latency: seconds(e.Ended.Sub(e.Started)),
-		Cause: verdict.Word(e.Outcome.Cause), StartedAt: e.Started.UTC(), Rule: e.Rule,
+		Cause: verdict.CauseName(e.Outcome.Cause), StartedAt: e.Started.UTC(), Rule: e.Rule,
 	}
 	if e.Outcome.Err != nil {
 		v.ErrorMessage = e.Outcome.Err.Error()

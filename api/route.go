@@ -73,7 +73,8 @@ func RouteRequest(target, method, user string) (q rules.Request, err error) {
 			return q, &routeError{"url", "must have a port from 1 to 65535"}
 		}
 	}
-	q = rules.Request{Host: rules.Host(u.Hostname()), Port: uint16(port), Method: strings.ToUpper(method), User: user}
+	q = rules.Request{Host: rules.NormalHost(u.Hostname()), Port: uint16(port), Method: strings.ToUpper(method),
+		User: user}
 	switch {
 	case q.Method == "" && u.Scheme == "https":
 		q.Method = http.MethodConnect
@@ -139,11 +140,11 @@ func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer strin
 	route, explanations := set.Explain(&q)
 	v := RouteView{
 		Request: RouteRequestView{q.Method, q.Host, q.Port, string(q.Path), q.User}, Way: "pool", Scorer: scorer,
-		Policy: *route.Policy(global), AttemptTimeout: route.AttemptTimeout(), Intercept: route.Intercepted(),
-		Interim: route.Interim(),
+		Policy: *route.Policy(global), AttemptTimeout: route.AttemptTimeout(), Intercept: route.IsIntercepted(),
+		Interim: route.RelaysInterim(),
 		Rules:   make([]RouteRule, len(explanations)),
 	}
-	if w := route.Way(); w != nil {
+	if w := route.WayRule(); w != nil {
 		v.Tag, v.Region, v.Prefer = w.Tag, w.Region, w.Prefer
 		switch {
 		case w.Direct:
@@ -152,7 +153,7 @@ func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer strin
 			v.Way = "deny"
 		}
 	}
-	if w := route.Of(rules.KindScorer); w != nil {
+	if w := route.RuleOf(rules.KindScorer); w != nil {
 		v.Scorer = w.Routing.Scorer
 	}
 	for i := range explanations {
@@ -163,7 +164,7 @@ func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer strin
 
 func viewOfRule(set *rules.Set, e *rules.Explanation) RouteRule {
 	v := RouteRule{
-		Rule: e.Rule, Label: e.Label, Kind: "request", Holds: e.Holds, Applied: []string{},
+		Rule: e.Rule, Label: e.Label, Kind: "request", Holds: e.AllHold, Applied: []string{},
 		Conditions: make([]RouteCondition, len(e.Conditions)),
 	}
 	if e.Response {

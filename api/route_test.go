@@ -41,12 +41,14 @@ func TestRoute(t *testing.T) {
 	two := 2
 	all := []string{"*"}
 	set, err := rules.Compile([]rules.Rule{
-		{Name: "ads", When: rules.When{Hosts: []string{"*.ads.test"}},
-			Then: rules.Then{Routing: rules.Routing{Deny: true}}},
-		{When: rules.When{Users: []string{"ann"}}, Then: rules.Then{Routing: rules.Routing{Tag: "dc", Prefer: true,
+		{Name: "ads", When: rules.Conditions{Hosts: []string{"*.ads.test"}},
+			Then: rules.Actions{Routing: rules.Routing{Deny: true}}},
+		{When: rules.Conditions{Users: []string{"ann"}}, Then: rules.Actions{Routing: rules.Routing{Tag: "dc",
+			Prefer: true,
 			Policy: &rules.Policy{AttemptTimeout: 2, Override: retry.Override{MaxAttempts: &two}}}}},
-		{When: rules.When{Hosts: all, Statuses: []string{"403"}}, Then: rules.Then{Final: true}},
-		{When: rules.When{Hosts: all}, Then: rules.Then{Routing: rules.Routing{Direct: true, Intercept: true}}},
+		{When: rules.Conditions{Hosts: all, Statuses: []string{"403"}}, Then: rules.Actions{Final: true}},
+		{When: rules.Conditions{Hosts: all}, Then: rules.Actions{Routing: rules.Routing{Direct: true,
+			Intercept: true}}},
 	}, nil)
 	require.NoError(t, err)
 	r.engine.rules = set

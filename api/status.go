@@ -139,8 +139,8 @@ func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies)
 		return g
 	}
 	k := r.Last.Key
-	g = failureGroup{Cause: verdict.Word(k.Cause()), Status: k.Status(), Host: r.Last.Host}
-	if verdict.Unreached(k.Cause()) || verdict.Bars(k.Cause()) {
+	g = failureGroup{Cause: verdict.CauseName(k.Cause()), Status: k.Status(), Host: r.Last.Host}
+	if verdict.IsConnectFailure(k.Cause()) || verdict.BarsProxy(k.Cause()) {
 		g.Host = ""
 	}
 	g.Reason = cmp.Or(g.text(), unknownReason)
@@ -190,7 +190,7 @@ func (g *failureGroup) text() string {
 	text := strings.ReplaceAll(g.Cause, "_", " ")
 	switch {
 	case g.Status == 0:
-	case g.Cause == verdict.Word(verdict.Answered), g.Cause == verdict.Word(verdict.RetryStatus):
+	case g.Cause == verdict.CauseName(verdict.Answered), g.Cause == verdict.CauseName(verdict.RetryStatus):
 		text = strconv.Itoa(g.Status)
 	default:
 		text += fmt.Sprintf(" (%d)", g.Status)

@@ -21,7 +21,7 @@ import (
 type pluginTester interface {
 	TestScorer(name string, c core.Candidates) ([]float64, error)
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
-	TestJudge(name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt)) (core.Ruling, error)
+	TestJudge(name string, sample func(*core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt)) (core.Ruling, error)
 }
 
 // describer is the part of the engine that the test of a scorer uses.

@@ -20,9 +20,8 @@ type BackoffRequest struct {
 	Now           float64 // seconds since the Unix epoch
 }
 
-// Backoff computes the wait before a retry, in seconds. The caller takes the larger of this wait and RetryAfter, and
-// limits it to the range from 0 to Cap. Implementations are safe for concurrent use. If the error is not nil, the
-// result is not used.
+// Backoff computes the wait before a retry. The caller waits for the larger of this wait and RetryAfter, limited to the
+// range from 0 to Cap. Implementations are safe for concurrent use.
 type Backoff interface {
 	Delay(r *BackoffRequest) (seconds float64, err error)
 }

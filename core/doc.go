@@ -1,7 +1,5 @@
-// Package core defines the values that the other packages exchange while a request
-// passes through the gateway, and the interfaces that a plugin implements. It has no
-// behaviour except the hash that host and plugins share, and imports only the standard
-// library.
+// Package core defines the values that the other packages exchange while a request passes through the gateway, and the
+// interfaces that a plugin implements. It imports only the standard library.
 //
 //	gateway -> executor -> [ selector -> breaker -> transport -> verdict.Judge -> record ]* -> response
 //

@@ -30,32 +30,32 @@ type TagError struct {
 
 func (*TagError) Error() string { return "no proxy with the tag that a rule requires is admissible" }
 
-// RestingError reports that no proxy can be chosen because of rests and bans. Every proxy that could be chosen
-// without them rests for the target's host, or is banned.
+// RestingError reports that every proxy that could be chosen rests for the target's host, or is banned.
 type RestingError struct {
-	Left       time.Duration // time until the first of the rests and bans of these proxies ends; above 0
-	Everywhere bool          // each of the proxies is banned, so it is chosen for no host
+	TimeLeft  time.Duration // time until the first of the rests and bans of these proxies ends; above 0
+	AllBanned bool          // each of the proxies is banned, so it is chosen for no host
 }
 
 func (e *RestingError) Error() string {
-	if e.Everywhere {
+	if e.AllBanned {
 		return "every proxy is banned"
 	}
 	return "every proxy is banned at this target, and rests for it"
 }
 
-// LimitedError reports that no proxy can be chosen because of limits. Every proxy that could be chosen without limits
-// is at one of its limits.
+// LimitedError reports that every proxy that could be chosen is at one of its limits.
 type LimitedError struct {
-	Left time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
-	Busy bool          // one of these proxies admits an attempt when an attempt in flight ends, perhaps before Left
+	TimeLeft time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
+	// WaitsForAttempt is set if one of these proxies is at its limit of attempts in flight: it admits an attempt as
+	// soon as one ends, perhaps before TimeLeft.
+	WaitsForAttempt bool
 }
 
 func (*LimitedError) Error() string { return "every admissible proxy is at one of its limits" }
 
-// Busy reports whether err is ErrAllBusy or a *LimitedError. After these errors, a proxy can be chosen again without
-// a change of a breaker: for example, when an attempt has ended.
-func Busy(err error) bool {
+// IsBusy reports whether err is ErrAllBusy or a *LimitedError. After such an error, a proxy may be chosen again as soon
+// as an attempt ends.
+func IsBusy(err error) bool {
 	_, limited := err.(*LimitedError)
 	return limited || err == ErrAllBusy
 }

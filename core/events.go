@@ -25,12 +25,12 @@ func (id RequestID) AppendTo(b []byte) []byte {
 // String returns the 16 hexadecimal digits of the id.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
 
-// Sampled reports whether the request is in a sample of all requests. The parameter share is the part of all requests
-// that is in the sample, from 0 to 1. The result depends only on the id and on this share. Consecutive ids are sampled
-// evenly (Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4).
-func (id RequestID) Sampled(share float64) bool {
+// InSample reports whether the request is in a sample of all requests. The rate is the share of requests in the sample,
+// 0 to 1. The result depends only on the id and the rate (Fibonacci hashing: Knuth, The Art of Computer Programming,
+// volume 3, section 6.4).
+func (id RequestID) InSample(rate float64) bool {
 	const spread = 0x9E3779B97F4A7C15
-	return share >= 1 || float64(uint64(id)*spread) < share*math.MaxUint64
+	return rate >= 1 || float64(uint64(id)*spread) < rate*math.MaxUint64
 }
 
 // ParseRequestID parses the result of RequestID.String.
@@ -42,7 +42,7 @@ func ParseRequestID(s string) (RequestID, error) {
 	return 0, fmt.Errorf("a request id has 16 hexadecimal digits, in lower case")
 }
 
-// AttemptEvent is the record of one finished attempt. Each attempt has exactly one record.
+// AttemptEvent is the record of one finished attempt.
 type AttemptEvent struct {
 	Request     RequestID
 	ProxyID     string
@@ -61,26 +61,25 @@ type AttemptEvent struct {
 // elements are "".
 type RuleLabels [5]string
 
-// RequestEvent is the record of one finished request. Each request has exactly one record, however
-// it ended.
+// RequestEvent is the record of one finished request.
 type RequestEvent struct {
-	Request    RequestID
-	PolicyHash string // hash of the request's policy
-	Policy     any    // the request's policy, in the form in which metrics show it
-	Attempts   int    // number of attempts, without replays; 0 if no proxy was admissible
-	Waited     time.Duration
-	Started    time.Time
-	Ended      time.Time
-	Status     int // status of the response to the client; 0 if the client left before the response
-	Final      Final
-	Listener   Listener
+	Request     RequestID
+	PolicyHash  string // hash of the request's policy
+	Policy      any    // the request's policy, in the form in which metrics show it
+	Attempts    int    // number of attempts, without replays; 0 if no proxy was admissible
+	BackoffTime time.Duration
+	Started     time.Time
+	Ended       time.Time
+	Status      int // status of the response to the client; 0 if the client left before the response
+	Final       Final
+	Listener    Listener
 
 	// Delivered is set if the client received a response of a target, or a tunnel. It is not set if the response
 	// of a failed attempt was relayed because no attempt followed.
 	Delivered bool
 
-	// LostHedge is set if the last attempt is a hedge that lost or failed. If the request was served, the
-	// attempt before the hedge has served it.
+	// LostHedge is set if the last attempt is a hedge that lost or failed. The attempt before it may have served the
+	// request.
 	LostHedge bool
 
 	// LimitReached is set if a retry was possible, but max_attempts was reached. BudgetSpent is set if a retry was

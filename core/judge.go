@@ -4,9 +4,9 @@ import "time"
 
 // Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
 type Judge interface {
-	// Wants returns the parts of a response that the judge asks for, or nil if the judge rules on no response at
-	// present. The caller must not change the result.
-	Wants() *Wants
+	// ExcerptSpec returns the parts of a response that the judge needs, or nil if it rules on no response at present.
+	// The caller must not change them.
+	ExcerptSpec() *ExcerptSpec
 	// Rule returns the ruling on a response. It does not use its arguments after it has returned. If the error is not
 	// nil, the ruling is not used.
 	Rule(r *JudgeRequest, e *Excerpt) (Ruling, error)
@@ -47,8 +47,8 @@ const (
 	MaxExcerptValue  = 1 << 10 // bytes of a field's value; a longer value is cut off
 )
 
-// Wants are the parts of a response that a judge asks for.
-type Wants struct {
+// ExcerptSpec lists the parts of a response that a judge needs.
+type ExcerptSpec struct {
 	Body     int      // bytes of the body's beginning, 0 to MaxExcerptBody
 	Fields   []string // names of header fields, in lower case
 	Statuses []Range  // the judge rules only on responses with these statuses; empty for all
@@ -57,8 +57,8 @@ type Wants struct {
 // Range is a range of statuses from First to Last, both included.
 type Range struct{ First, Last int }
 
-// Status reports whether the judge rules on responses with the given status.
-func (w *Wants) Status(status int) bool {
+// IncludesStatus reports whether the judge rules on responses with the status.
+func (w *ExcerptSpec) IncludesStatus(status int) bool {
 	for _, r := range w.Statuses {
 		if r.First <= status && status <= r.Last {
 			return true
@@ -79,7 +79,7 @@ type Excerpt struct {
 
 // ExcerptField is one header field.
 type ExcerptField struct {
-	Name  string // in lower case, as in Wants.Fields
+	Name  string // in lower case, as in ExcerptSpec.Fields
 	Value []byte // at most MaxExcerptValue bytes
 }
 

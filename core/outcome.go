@@ -17,9 +17,8 @@ const (
 // Result is the class in which metrics count one attempt.
 type Result uint8
 
-// The results. ResultReplay is an attempt that failed because the proxy had closed the idle connection on which the
-// attempt was sent. A replay on a new connection follows. The replay has the number of the failed attempt: metrics
-// count the failed attempt, but no retry, and max_attempts and backoff do not apply.
+// The results. ResultReplay is an attempt that failed because the proxy had closed the idle connection. A replay
+// follows, with the same number: it counts as an attempt, but not as a retry.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure
@@ -56,7 +55,7 @@ const (
 	Replay                             // repeat without a wait, through the same proxy on a new connection
 )
 
-// Cause is the reason why an attempt ended as it did. Package verdict defines the values.
+// Cause is the event that ended an attempt. Package verdict defines the values.
 type Cause uint8
 
 // Charge is the party that an attempt's failure is charged to.
@@ -95,8 +94,7 @@ const (
 	RepeatUnsafe
 )
 
-// Outcome is the result of judging one finished attempt. Package verdict creates it. Breaker, statistics, metrics and
-// log use this value.
+// Outcome has all results of one finished attempt. Package verdict computes it.
 type Outcome struct {
 	Cause      Cause
 	Result     Result
@@ -112,8 +110,7 @@ type Outcome struct {
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err        error         // its text has no credentials and no query strings; nil if a response arrived
 
-	// NoTargetResponse is set if no response of the target arrived. A failover then begins without
-	// a wait.
+	// NoTargetResponse is set if no response of the target arrived. A failover then begins without a wait.
 	NoTargetResponse bool
 }
 

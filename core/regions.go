@@ -30,11 +30,11 @@ func RegionHash(name string) float64 {
 	if name == "" {
 		return 0
 	}
-	h := fnvOffset
+	hash := fnvOffset
 	for i := range len(name) {
-		h = fnv(h, lowerByte(name[i]))
+		hash = fnv(hash, lowerByte(name[i]))
 	}
-	return mix53(h)
+	return mix53(hash)
 }
 
 func lowerByte(c byte) byte {

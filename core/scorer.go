@@ -89,16 +89,16 @@ type Observation struct {
 // (http://www.isthe.com/chongo/tech/comp/fnv/) to s, and then the finalizer of MurmurHash3. The result is shifted
 // right by 11 bits, so that a float64 holds it exactly.
 func Hash53(s string) float64 {
-	h := fnvOffset
+	hash := fnvOffset
 	for i := range len(s) {
-		h = fnv(h, s[i])
+		hash = fnv(hash, s[i])
 	}
-	return mix53(h)
+	return mix53(hash)
 }
 
 const fnvOffset = uint64(14695981039346656037)
 
-// fnv returns the FNV-1a hash of a text and the byte c after it. The argument h is the hash of the text alone.
+// fnv appends the byte c to the text whose FNV-1a hash is h.
 func fnv(h uint64, c byte) uint64 { return (h ^ uint64(c)) * 1099511628211 }
 
 // Pair53 combines two hashes into one. AffinityHash combines the hashes of a proxy's id and of the

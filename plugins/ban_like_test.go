@@ -72,11 +72,11 @@ func TestBanLike(t *testing.T) {
 		}
 		require.Equal(t, want, got, c.name)
 	}
-	require.Equal(t, &core.Wants{Fields: []string{"retry-after"},
-		Statuses: []core.Range{{First: 403, Last: 403}, {First: 429, Last: 429}}}, judgeOf(t, nil).Wants(),
+	require.Equal(t, &core.ExcerptSpec{Fields: []string{"retry-after"},
+		Statuses: []core.Range{{First: 403, Last: 403}, {First: 429, Last: 429}}}, judgeOf(t, nil).ExcerptSpec(),
 		"without markers it reads no body, and no response of another status")
-	require.Equal(t, &core.Wants{Body: 8192, Fields: []string{"retry-after", "cf-mitigated", "x-blocked"}},
-		judgeOf(t, markers).Wants())
+	require.Equal(t, &core.ExcerptSpec{Body: 8192, Fields: []string{"retry-after", "cf-mitigated", "x-blocked"}},
+		judgeOf(t, markers).ExcerptSpec())
 }
 
 func TestSettingsOfBanLike(t *testing.T) {

@@ -196,7 +196,7 @@ func (r *request) run() bool {
 		end.Refusal.Close(502, time.Now())
 		return false
 	}
-	end.Relay.Close(200, verdict.Relayed{}, time.Now())
+	end.Relay.Close(200, verdict.RelayEnd{}, time.Now())
 	return true
 }
 

@@ -84,13 +84,13 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 // judge.
 type Judge struct{ plugin *plugin }
 
-// Wants implements core.Judge. It returns nil while the plugin is quarantined or not ready.
-func (j *Judge) Wants() *core.Wants {
+// ExcerptSpec implements core.Judge. It returns nil while the plugin is quarantined or not ready.
+func (j *Judge) ExcerptSpec() *core.ExcerptSpec {
 	v := j.plugin.current.Load()
 	if v.quarantined.Load() {
 		return nil
 	}
-	return v.module.Wants()
+	return v.module.ExcerptSpec()
 }
 
 // Rule implements core.Judge.

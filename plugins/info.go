@@ -132,14 +132,14 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 // TestJudge calls a judge and returns the ruling. The call has no effect on requests. The function sample returns a
 // response with the parts that the judge asks for.
 func (r *Registry) TestJudge(
-	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
+	name string, sample func(*core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Judge)
 	if err != nil {
 		return core.Ruling{}, notFound(name)
 	}
 	m := p.current.Load().module
-	wants := m.Wants()
+	wants := m.ExcerptSpec()
 	if wants == nil {
 		return core.Ruling{}, wasmhost.ErrNotReady
 	}

@@ -35,13 +35,13 @@ func TestQuarantineOfAJudge(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, core.Ruling{Kind: core.RulingOtherProxy}, ruling)
 	for i := range 5 {
-		require.NotNil(t, j.Wants(), "call %d", i)
+		require.NotNil(t, j.ExcerptSpec(), "call %d", i)
 		ruling, err = rule(1.8e9)
 		require.Error(t, err)
 		require.Equal(t, core.Ruling{}, ruling)
 		rule(1)
 	}
-	require.Nil(t, j.Wants(), "quarantined: five of the last fifty calls have failed")
+	require.Nil(t, j.ExcerptSpec(), "quarantined: five of the last fifty calls have failed")
 	_, err = rule(1)
 	require.ErrorContains(t, err, "quarantined")
 	i, err := r.Get("mine")
@@ -50,7 +50,7 @@ func TestQuarantineOfAJudge(t *testing.T) {
 	require.Equal(t, map[string]uint64{"trap": 5}, i.FaultsBy)
 	_, err = r.Release("mine")
 	require.NoError(t, err)
-	require.NotNil(t, j.Wants())
+	require.NotNil(t, j.ExcerptSpec())
 	_, err = rule(1)
 	require.NoError(t, err)
 }
@@ -68,7 +68,7 @@ func TestAJudgeIsReplacedUnderLoad(t *testing.T) {
 		if err != nil || ruling.Kind != core.RulingRetry && ruling.Kind != core.RulingOtherProxy {
 			t.Error(ruling, err)
 		}
-		if j.Wants() == nil {
+		if j.ExcerptSpec() == nil {
 			t.Error("the judge asks for nothing")
 		}
 	})
@@ -97,8 +97,8 @@ func TestNamesOfJudges(t *testing.T) {
 	require.ErrorContains(t, err, `"mine" is a judge; a backoff needs another name`)
 	_, err = r.TestJudge("random", nil)
 	require.ErrorIs(t, err, core.ErrNotFound)
-	ruling, err := r.TestJudge("ban_like", func(wants *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
-		require.True(t, wants.Status(403) && !wants.Status(200))
+	ruling, err := r.TestJudge("ban_like", func(wants *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
+		require.True(t, wants.IncludesStatus(403) && !wants.IncludesStatus(200))
 		return &core.JudgeRequest{Status: 403, Length: math.NaN()}, &core.Excerpt{}
 	})
 	require.NoError(t, err)

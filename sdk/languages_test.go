@@ -324,8 +324,8 @@ func rule(t *testing.T, code []byte) {
 	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
 	require.NoError(t, err)
 	defer m.Close()
-	require.Equal(t, &core.Wants{Body: 100, Fields: []string{"x", "server"},
-		Statuses: []core.Range{{First: 200, Last: 599}}}, m.Wants())
+	require.Equal(t, &core.ExcerptSpec{Body: 100, Fields: []string{"x", "server"},
+		Statuses: []core.Range{{First: 200, Last: 599}}}, m.ExcerptSpec())
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, body := range []string{"", "a page", "<h1>Captcha</h1>", strings.Repeat("x", 8192)} {
 		q := core.JudgeRequest{Now: 1}

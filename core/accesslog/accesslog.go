@@ -41,7 +41,7 @@ func (f Filter) admits(r *Record) bool {
 	if r.failed() {
 		return f.errors
 	}
-	return r.ID.Sampled(f.share)
+	return r.ID.InSample(f.share)
 }
 
 // The formats of lines.

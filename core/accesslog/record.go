@@ -101,7 +101,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 	for i := range r.Attempts {
 		e := &r.Attempts[i]
 		l.Attempts = append(l.Attempts, attempt{
-			Proxy: e.ProxyID, Result: e.Outcome.Result.String(), Cause: verdict.Word(e.Outcome.Cause),
+			Proxy: e.ProxyID, Result: e.Outcome.Result.String(), Cause: verdict.CauseName(e.Outcome.Cause),
 			Status: e.Outcome.Status, Duration: e.Ended.Sub(e.Started).Seconds(), Hedge: e.Hedge,
 			Rule: e.Rule,
 		})
@@ -140,7 +140,7 @@ func (r *Record) appendCombined(b []byte) []byte {
 	for i := range r.Attempts {
 		e := &r.Attempts[i]
 		b = appendWord(append(b, ' '), e.ProxyID)
-		b = append(append(b, '='), verdict.Word(e.Outcome.Cause)...)
+		b = append(append(b, '='), verdict.CauseName(e.Outcome.Cause)...)
 	}
 	return append(b, '\n')
 }

@@ -62,7 +62,7 @@ type roundTrip struct {
 	engine   *Engine
 	ctx      context.Context
 	request  executor.Request
-	session  session.Use // what request.Session points to
+	session  session.Handle // what request.Session points to
 	exchange executor.Exchange
 	relay    *executor.Relay // relays the response; nil while there is none
 	forward  proxyhttp.Forward

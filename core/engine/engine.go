@@ -392,7 +392,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		t.Targets = e.pool.Ledger()
 	}
 	if e.selector != nil {
-		t.Rests, t.Bans, t.HostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().Has
+		t.Rests, t.Bans, t.HostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().HasLimit
 	}
 	return t, nil
 }
@@ -417,8 +417,8 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 	return b
 }
 
-// LearnMove records the move of a session that another gateway has reported (session.Table.Learn).
-func (e *Engine) LearnMove(m session.Move) { e.sessions.Learn(m, e.opts.Now()) }
+// LearnMove records the move of a session that another gateway has reported (session.Table.RecordMove).
+func (e *Engine) LearnMove(m session.Move) { e.sessions.RecordMove(m, e.opts.Now()) }
 
 // HasBackoff reports whether a backoff with the given name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }

@@ -120,8 +120,8 @@ func TestConfigsOfPrograms(t *testing.T) {
 		},
 		"intercept.exclude[1]": func(c *engine.Config) { c.Intercept.Exclude = []string{"*.a", "http://a"} },
 		"rules[0].then.intercept": func(c *engine.Config) {
-			c.Rules = []rules.Rule{{When: rules.When{Hosts: []string{"*"}},
-				Then: rules.Then{Routing: rules.Routing{Intercept: true}}}}
+			c.Rules = []rules.Rule{{When: rules.Conditions{Hosts: []string{"*"}},
+				Then: rules.Actions{Routing: rules.Routing{Intercept: true}}}}
 		},
 		"queue.max_waiting": func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
 		"egress.deny[1]":    func(c *engine.Config) { c.Egress.Deny = []string{"a", "10.0.0.1/8"} },

@@ -55,6 +55,6 @@ func (e *Engine) intercept(set *Intercept) *gateway.Intercept {
 		}
 		q := rules.Request{Host: host, Port: port, Method: http.MethodConnect, User: user}
 		route := e.executor.Rules().Route(&q)
-		return route.Intercepted()
+		return route.IsIntercepted()
 	}}
 }

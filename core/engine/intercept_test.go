@@ -39,7 +39,7 @@ func TestAReloadChangesInterception(t *testing.T) {
 	cfg.Egress.Allow = []string{"127.0.0.0/8"}
 	cfg.Intercept.Authority = authority
 	cfg.Rules = []rules.Rule{{
-		When: rules.When{Hosts: []string{"*.test"}}, Then: rules.Then{Routing: rules.Routing{Intercept: true}},
+		When: rules.Conditions{Hosts: []string{"*.test"}}, Then: rules.Actions{Routing: rules.Routing{Intercept: true}},
 	}}
 	e, err := engine.New(cfg, engine.Options{
 		Plugins: rotation{}, RootCAs: targets.Pool(),
@@ -76,7 +76,7 @@ func TestAReloadChangesInterception(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	require.Equal(t, "authority", issuer("a.test"))
 	cfg.Rules = []rules.Rule{{
-		When: rules.When{Hosts: []string{"a.test"}}, Then: rules.Then{Routing: rules.Routing{Intercept: true}},
+		When: rules.Conditions{Hosts: []string{"a.test"}}, Then: rules.Actions{Routing: rules.Routing{Intercept: true}},
 	}}
 	cfg.Intercept = engine.Intercept{}
 	require.ErrorContains(t, e.Reload(cfg, rotation{}), "needs Intercept.Authority")

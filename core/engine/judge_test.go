@@ -27,7 +27,7 @@ func (withJudge) Judge(name string) (core.Judge, error) {
 
 type strict struct{}
 
-func (strict) Wants() *core.Wants { return &core.Wants{} }
+func (strict) ExcerptSpec() *core.ExcerptSpec { return &core.ExcerptSpec{} }
 
 func (strict) Rule(r *core.JudgeRequest, _ *core.Excerpt) (core.Ruling, error) {
 	if r.Status == http.StatusForbidden {

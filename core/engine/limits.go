@@ -23,8 +23,8 @@ func checkLimits(entries []limit.Entry) error {
 
 // setLimits puts the limits and tiers of cfg into effect. The usage that has been counted stays.
 func (e *Engine) setLimits(cfg *Config) {
-	e.pool.SetLimit(limit.Default(cfg.Limits))
-	e.selector.Limits().Set(cfg.Limits, e.opts.Now())
+	e.pool.SetLimit(limit.DefaultLimit(cfg.Limits))
+	e.selector.Limits().SetEntries(cfg.Limits, e.opts.Now())
 	e.selector.SetTierAttempts(cfg.TierAttempts)
 }
 
@@ -32,7 +32,7 @@ func (e *Engine) setLimits(cfg *Config) {
 // number for each proxy with a limit on bytes, and for each pair of a proxy and a host with such a limit.
 func (e *Engine) UsedBytes() []limit.SavedUsage {
 	now := e.opts.Now()
-	return append(e.pool.Used(now), e.selector.Limits().Used(now)...)
+	return append(e.pool.Used(now), e.selector.Limits().SavedUsages(now)...)
 }
 
 // RestoreUsedBytes restores the numbers of bytes that proxies and pairs transmitted today in an earlier process. Only

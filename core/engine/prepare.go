@@ -56,8 +56,8 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	}
 	in.Path = target.Path
 	r.engine.executor.Route(in)
-	if call.Session.ID != "" && !in.Route.Direct() {
-		key := session.KeyOf(apiUser, call.Session.ID, in.Route.Scope(call.Region))
+	if call.Session.ID != "" && !in.Route.IsDirect() {
+		key := session.KeyOf(apiUser, call.Session.ID, in.Route.SessionScope(call.Region))
 		r.session = r.engine.sessions.Begin(key, call.Session, r.engine.opts.Now())
 		in.Session = &r.session
 	}

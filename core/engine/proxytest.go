@@ -31,7 +31,7 @@ func (e *Engine) Test(ctx context.Context, u *upstream.Upstream) (r upstream.Che
 	switch {
 	case verr == nil:
 		r.Passed, r.Latency = true, now.Sub(began)
-	case verr.Local():
+	case verr.IsLocal():
 		return upstream.CheckReport{}, ConnectionTest, verr
 	default:
 		r.Fault = verr.Error()

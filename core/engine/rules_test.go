@@ -27,7 +27,7 @@ func (s someScorers) Scorer(name, fallback string) (core.Scorer, error) {
 }
 
 func routing(host string, r rules.Routing) rules.Rule {
-	return rules.Rule{When: rules.When{Hosts: []string{host}}, Then: rules.Then{Routing: r}}
+	return rules.Rule{When: rules.Conditions{Hosts: []string{host}}, Then: rules.Actions{Routing: r}}
 }
 
 // Rules choose the way of the requests of a Go program. A reload changes them and keeps their counts. A scorer that
@@ -40,8 +40,8 @@ func TestRulesChooseTheWay(t *testing.T) {
 	cfg.Proxies = slices.Clone(cfg.Proxies)
 	cfg.Proxies[0].Tags = []string{"a"}
 	cfg.Rules = []rules.Rule{
-		{Name: "no", When: rules.When{Hosts: []string{"deny.test"}, Paths: []string{"/x*"}},
-			Then: rules.Then{Routing: rules.Routing{Deny: true}}},
+		{Name: "no", When: rules.Conditions{Hosts: []string{"deny.test"}, Paths: []string{"/x*"}},
+			Then: rules.Actions{Routing: rules.Routing{Deny: true}}},
 		routing("none.test", rules.Routing{Tag: "none"}),
 		routing("*.tag.test", rules.Routing{Tag: "a", Policy: &rules.Policy{Override: retry.Override{MaxAttempts: &five,
 			BaseDelay: &two}}}),
@@ -89,7 +89,7 @@ func TestRulesChooseTheWay(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, someScorers{}))
 	require.NoError(t, e.Activate("other", ""))
 	require.Equal(t, []rules.Count{{Label: "no", N: 1}}, e.Rules().Counts(), "after a reload and an activation")
-	require.True(t, e.Rules().Routes())
+	require.True(t, e.Rules().HasRoutingRules())
 }
 
 // An API client's request goes out directly by a rule, and package egress denies addresses of this machine.

@@ -66,7 +66,7 @@ func TestAllocOfARetry(t *testing.T) {
 						shape.Policy, shape.Global, "GET", "a.test", true, true
 					c.left = failures
 					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200,
-						verdict.Relayed{}, b.now())
+						verdict.RelayEnd{}, b.now())
 					if x.Result().Final != core.FinalSuccess || x.Result().Attempts != failures+1 {
 						t.Fatal(x.Result().Final, x.Result().Attempts)
 					}
@@ -112,7 +112,7 @@ func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 		x.Request = shape.Request
 		x.Safe = true
 		require.Zero(t, testing.AllocsPerRun(500, func() {
-			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{},
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.RelayEnd{},
 				b.now())
 		}))
 		require.NotNil(t, x.race)

@@ -28,7 +28,7 @@ type Relay struct {
 // Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
 // the client left before a status was sent. The parameter relayed describes how the response was relayed. The parameter
 // at is the current time.
-func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
+func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
 		return
@@ -36,7 +36,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x.open = nothing
 	if r.served {
 		o := &x.event.Outcome
-		if !relayed.Complete() {
+		if !relayed.IsComplete() {
 			relayed.Direct, relayed.Literal = x.proxy.Direct(), x.tuning.Targets == nil
 			*o = verdict.EndRelay(*o, relayed)
 		}
@@ -126,7 +126,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	}
 	x.open = nothing
 	o := verdict.EndTunnel(x.event.Outcome, end)
-	end.Lasted = at.Sub(x.event.Ended)
+	end.Duration = at.Sub(x.event.Ended)
 	x.proxy.EndTunnel(&end)
 	if o.Cause == verdict.TunnelDied {
 		x.lease.EndAt(at)
@@ -237,7 +237,7 @@ func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
 	}
 	q, r := ex.request, &ex.result
 	ex.final = core.RequestEvent{
-		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,
+		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, BackoffTime: r.Waited,
 		Started: ex.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
 		LimitReached: ex.retry.limitReached, BudgetSpent: ex.retry.budgetSpent,
 		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: ex.lostHedge,

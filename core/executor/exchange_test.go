@@ -31,8 +31,8 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 				}
 				return n
 			}
-			relayed := func() verdict.Relayed {
-				return rapid.SampledFrom([]verdict.Relayed{{}, {Broke: io.ErrUnexpectedEOF},
+			relayed := func() verdict.RelayEnd {
+				return rapid.SampledFrom([]verdict.RelayEnd{{}, {BodyErr: io.ErrUnexpectedEOF},
 					{ClientLeft: true}}).Draw(t, "relayed")
 			}
 			closed := func() { open, inFlight = false, 0 }

@@ -107,7 +107,7 @@ func statuses(list ...int) func(context.Context, *Attempt) verdict.Facts {
 }
 
 func proxysOwn407(context.Context, *Attempt) verdict.Facts {
-	return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
+	return verdict.Facts{Status: 407, FromProxy: true, HasChallenge: true}
 }
 
 // both is a request with its exchange.
@@ -133,7 +133,7 @@ func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	case end.Refusal != nil:
 		end.Refusal.Close(502, time.Now())
 	case end.Relay != nil:
-		end.Relay.Close(200, verdict.Relayed{}, time.Now())
+		end.Relay.Close(200, verdict.RelayEnd{}, time.Now())
 	}
 	return end.Response, end.Refusal == nil
 }
@@ -158,7 +158,7 @@ func TestDelaysAndFailover(t *testing.T) {
 		assert.Equal(t, 2, c.discarded)
 		require.Len(t, b.rec.Requests(), 1)
 		assert.True(t, b.rec.Requests()[0].Delivered)
-		assert.Equal(t, 3*time.Second, b.rec.Requests()[0].Waited)
+		assert.Equal(t, 3*time.Second, b.rec.Requests()[0].BackoffTime)
 		require.Len(t, b.rec.Attempts(), 3)
 		assert.Equal(t, "http_503", b.rec.Attempts()[1].RetryReason)
 		b.idle(t)
@@ -410,7 +410,7 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 		}
 		zero := 0.0
 		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
-		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}),
+		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, HasChallenge: true}),
 			"another proxy, at once")
 		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) {
 			t.Backoff = func(string) core.Backoff { return broken{} }
@@ -485,10 +485,10 @@ func TestTunnels(t *testing.T) {
 		assert.EqualValues(t, 1, u.InFlight(), "in flight as long as it stands")
 		x.Proven()
 		assert.Equal(t, 1.0, u.Stats().SuccessRate)
-		x.Close(verdict.TunnelEnd{Down: 1}, time.Now())
+		x.Close(verdict.TunnelEnd{BytesDown: 1}, time.Now())
 		b.idle(t)
 		x = open()
-		x.Close(verdict.TunnelEnd{Died: io.ErrUnexpectedEOF}, time.Now())
+		x.Close(verdict.TunnelEnd{Err: io.ErrUnexpectedEOF}, time.Now())
 		assert.Equal(t, 0.5, u.Stats().SuccessRate, "an early death counts against the proxy")
 		b.idle(t)
 	})
@@ -498,13 +498,13 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)
 		for _, c := range []struct {
-			relayed verdict.Relayed
+			relayed verdict.RelayEnd
 			result  core.Result
 			samples int
 		}{
-			{verdict.Relayed{}, core.ResultSuccess, 1},
-			{verdict.Relayed{Broke: io.ErrUnexpectedEOF}, core.ResultFailure, 2},
-			{verdict.Relayed{ClientLeft: true}, core.ResultCancelled, 2},
+			{verdict.RelayEnd{}, core.ResultSuccess, 1},
+			{verdict.RelayEnd{BodyErr: io.ErrUnexpectedEOF}, core.ResultFailure, 2},
+			{verdict.RelayEnd{ClientLeft: true}, core.ResultCancelled, 2},
 		} {
 			x := exchange(t, nil)
 			end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: statuses(200)})
@@ -535,7 +535,7 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					case 0, 1:
 						return verdict.Facts{Status: 503}
 					case 2:
-						return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
+						return verdict.Facts{Status: 407, FromProxy: true, HasChallenge: true}
 					case 3:
 						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable,
 							Reason: "connection_refused",

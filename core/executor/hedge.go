@@ -251,7 +251,7 @@ func (r *race[T]) end(response T, o *core.Outcome) {
 // count as an attempt.
 func (r *race[T]) lose() {
 	o := verdict.LoseRace(r.event.Outcome)
-	r.uncounted = verdict.Unreached(r.event.Outcome.Cause)
+	r.uncounted = verdict.IsConnectFailure(r.event.Outcome.Cause)
 	r.drop()
 	r.lease.Settle(&o)
 	r.lease.Release()

@@ -168,10 +168,10 @@ func (c *courses) run(ctx context.Context, b *bench, x *both) ended {
 	case end.Refusal != nil:
 		end.Refusal.Close(502, time.Now())
 	case end.Relay != nil:
-		end.Relay.Close(200, verdict.Relayed{}, time.Now())
+		end.Relay.Close(200, verdict.RelayEnd{}, time.Now())
 	default:
 		end.Tunnel.Proven()
-		end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 	}
 	requests := b.rec.Requests()
 	e.event = requests[len(requests)-1]
@@ -291,7 +291,7 @@ func TestHedge(t *testing.T) {
 				assert.Equal(t, c.took, end.took)
 				var got events
 				for _, e := range b.rec.Attempts() {
-					line := fmt.Sprintf("%s %v %s", e.ProxyID, e.Outcome.Result, verdict.Word(e.Outcome.Cause))
+					line := fmt.Sprintf("%s %v %s", e.ProxyID, e.Outcome.Result, verdict.CauseName(e.Outcome.Cause))
 					if e.Hedge {
 						line += " hedge"
 						assert.Equal(t, 1, e.Attempt)

@@ -171,7 +171,7 @@ func TestALateByteDoesNotChangeTheWinner(t *testing.T) {
 		require.Equal(t, verdict.HedgeLost, events[0].Outcome.Cause)
 		require.Equal(t, core.ResultSuccess, events[1].Outcome.Result)
 		require.Equal(t, 1, b.rec.Requests()[0].ServedBy())
-		end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 		b.idle(t)
 	})
 }
@@ -210,12 +210,12 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 			if end.Tunnel != nil {
 				if by = w.serve(ctx, x, end); by != nil {
 					by.closed++
-					x.tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+					x.tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				}
 			} else if end.Refusal != nil {
 				end.Refusal.Close(502, time.Now())
 			} else {
-				end.Relay.Close(502, verdict.Relayed{}, time.Now())
+				end.Relay.Close(502, verdict.RelayEnd{}, time.Now())
 			}
 			cancel(nil)
 			synctest.Wait()

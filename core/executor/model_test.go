@@ -252,13 +252,13 @@ func play(t *testing.T, p plan) (trace []string) {
 			if q.End == 1 {
 				early = io.ErrUnexpectedEOF
 			}
-			end.Tunnel.Close(verdict.TunnelEnd{Died: early}, time.Now())
+			end.Tunnel.Close(verdict.TunnelEnd{Err: early}, time.Now())
 		default:
-			var relayed verdict.Relayed
+			var relayed verdict.RelayEnd
 			if x.Result().Final == core.FinalSuccess {
 				relayed.ClientLeft = q.End == 2
 				if q.End == 1 {
-					relayed.Broke = io.ErrUnexpectedEOF
+					relayed.BodyErr = io.ErrUnexpectedEOF
 				}
 			}
 			end.Relay.Close(200, relayed, time.Now())
@@ -271,7 +271,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.Len(t, rec.Requests(), 1)
 		r := rec.Requests()[0]
 		require.Equal(t, r.Attempts, x.Result().Attempts)
-		say(told(since(r.Ended), r.Final, end.Refusal == nil, x.refusal.Kind, r.Attempts, r.Waited, r.Delivered,
+		say(told(since(r.Ended), r.Final, end.Refusal == nil, x.refusal.Kind, r.Attempts, r.BackoffTime, r.Delivered,
 			r.LimitReached, r.BudgetSpent))
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
@@ -307,7 +307,7 @@ func (s step) facts() verdict.Facts {
 	case kindStale:
 		return fault(verdict.Error{Cause: verdict.StaleConnection})
 	}
-	a := verdict.Facts{Status: kindStatus[s.Kind], FromProxy: true, Challenged: true}
+	a := verdict.Facts{Status: kindStatus[s.Kind], FromProxy: true, HasChallenge: true}
 	if s.After > 0 {
 		a.RetryAfter = strconv.Itoa(s.After)
 	}

@@ -54,7 +54,7 @@ func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Ti
 		if ex.lease, err = ex.executor.selector.Select(&ex.query, scorer, now); err == nil {
 			return now, true
 		}
-		if !core.Busy(err) || !waits || ex.tooLong(err) {
+		if !core.IsBusy(err) || !waits || ex.tooLong(err) {
 			ex.refuse(err)
 			return now, false
 		}
@@ -111,11 +111,11 @@ func (ex *Exchange) takePlace() queue.Result {
 	if w.err == nil {
 		return queue.Taken
 	}
-	if !core.Busy(w.err) || ex.tooLong(w.err) {
+	if !core.IsBusy(w.err) || ex.tooLong(w.err) {
 		return queue.Failed
 	}
-	if w.limits, _ = w.err.(*core.LimitedError); w.limits != nil && w.limits.Left > 0 {
-		ex.executor.limits.wake(w.at.Add(w.limits.Left), w.at)
+	if w.limits, _ = w.err.(*core.LimitedError); w.limits != nil && w.limits.TimeLeft > 0 {
+		ex.executor.limits.wake(w.at.Add(w.limits.TimeLeft), w.at)
 	}
 	w.err = nil
 	return queue.Nothing
@@ -124,7 +124,7 @@ func (ex *Exchange) takePlace() queue.Result {
 // tooLong reports whether err means that each proxy is at a limit for longer than the request may wait.
 func (ex *Exchange) tooLong(err error) bool {
 	limited, ok := err.(*core.LimitedError)
-	return ok && !limited.Busy && limited.Left > ex.tuning.Queue.MaxWait
+	return ok && !limited.WaitsForAttempt && limited.TimeLeft > ex.tuning.Queue.MaxWait
 }
 
 // dependsOnHost reports whether the proxies that the request may use depend on the host of its target.

@@ -80,7 +80,7 @@ func (b *bench) timed(ctx context.Context, x *both, s *tries) (Ending[string], t
 		e.Refusal.Close(503, b.now())
 	}
 	if e.Relay != nil {
-		e.Relay.Close(200, verdict.Relayed{}, b.now())
+		e.Relay.Close(200, verdict.RelayEnd{}, b.now())
 	}
 	return e, took
 }
@@ -302,7 +302,7 @@ func TestOtherRequestsDoNotWaitForAnAbility(t *testing.T) {
 			x.Request.Tunnel, x.Target.Name = true, target
 			end, d := b.timed(t.Context(), x, &tries{f: statuses(200)})
 			assert.Equal(t, proxy, end.Response)
-			end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, b.now())
+			end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, b.now())
 			took <- d
 		}
 		able, other := make(chan time.Duration, 1), make(chan time.Duration, 1)

@@ -28,7 +28,7 @@ func (ex *Exchange) refuse(err error) {
 			after = max(session.Due.Sub(now()), time.Millisecond)
 		}
 	case allRest:
-		final, after = restingFinal(resting), resting.Left
+		final, after = restingFinal(resting), resting.TimeLeft
 	case ofRegion:
 		final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {
@@ -42,8 +42,8 @@ func (ex *Exchange) refuse(err error) {
 	case errors.Is(err, core.ErrPoolEmpty):
 		final = core.FinalPoolEmpty
 	case atLimits:
-		final, after = core.FinalAllBusy, limited.Left
-		if limited.Busy && (after == 0 || after > time.Second) {
+		final, after = core.FinalAllBusy, limited.TimeLeft
+		if limited.WaitsForAttempt && (after == 0 || after > time.Second) {
 			after = time.Second
 		}
 	case errors.Is(err, core.ErrAllBusy):
@@ -78,7 +78,7 @@ func limitsOf(err error) (limited *core.LimitedError, ok bool) {
 
 // restingFinal returns the final outcome of a request for which no proxy is left because of rests and bans.
 func restingFinal(e *core.RestingError) core.Final {
-	if e.Everywhere {
+	if e.AllBanned {
 		return core.FinalAllBanned
 	}
 	return core.FinalAllBannedHere

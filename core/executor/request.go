@@ -20,17 +20,17 @@ type Request struct {
 	Method       string        // for the log
 	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
-	Region       string        // the wanted region; "" for none
-	RegionStrict bool          // proxies of other regions are not used
-	PreferredTag float64       // core.Hash53 of a tag: proxies with the tag are preferred; 0 for none
-	Regions      *core.Regions // the regions that may be used; nil for all
-	User         string        // name of the user, for rules; "" without users
-	Path         []byte        // path of the URL, for rules; nil if it is unknown
-	Route        rules.Route   // the routing rules that are applied (Executor.Route)
-	Session      *session.Use  // the request's session; nil for none
-	Idempotent   bool          // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
-	Safe         bool          // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
-	Tunnel       bool          // the request is a CONNECT
+	Region       string          // the wanted region; "" for none
+	RegionStrict bool            // proxies of other regions are not used
+	PreferredTag float64         // core.Hash53 of a tag: proxies with the tag are preferred; 0 for none
+	Regions      *core.Regions   // the regions that may be used; nil for all
+	User         string          // name of the user, for rules; "" without users
+	Path         []byte          // path of the URL, for rules; nil if it is unknown
+	Route        rules.Route     // the routing rules that are applied (Executor.Route)
+	Session      *session.Handle // the request's session; nil for none
+	Idempotent   bool            // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
+	Safe         bool            // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
+	Tunnel       bool            // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// URL, so the request needs a tunnel
 	Listener     core.Listener

@@ -38,7 +38,7 @@ func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Durati
 		ex.result.Final = core.FinalNotRetryable
 	case ex.suspect(o):
 		ex.result.Final, ex.retry.targetSuspect = core.FinalExhausted, true
-	case verdict.Ruled(o.Cause) && ex.lastResponse(o):
+	case verdict.FollowsRuling(o.Cause) && ex.lastResponse(o):
 	case ex.blocked():
 		return 0, thenRefuse
 	default:
@@ -82,7 +82,7 @@ func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Durati
 // retried nevertheless, to detect when the target has recovered.
 func (ex *Exchange) suspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
-	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.Refuses(o.Cause)
+	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause)
 	if targets == nil || ex.retry.triedAsUsual || !mayBeTarget || !targets.Suspect(ex.request.Target) {
 		return false
 	}
@@ -107,7 +107,7 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	p, now := ex.request.Policy, ex.executor.now()
 	s := ex.executor.selector
 	switch {
-	case o.Retry == core.RetryElsewhere && (verdict.Bars(o.Cause) || s.Untried(&ex.query, now)):
+	case o.Retry == core.RetryElsewhere && (verdict.BarsProxy(o.Cause) || s.Untried(&ex.query, now)):
 		return 0
 	case p.FailoverDelay != nil && s.Untried(&ex.query, now):
 		return seconds(*p.FailoverDelay)

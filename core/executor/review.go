@@ -18,20 +18,20 @@ type Excerpter interface {
 	// Excerpt sets e to the parts of the last attempt's response that a judge asks for. It may wait a short time
 	// for the beginning of the body. It does not consume the body. e is valid until the response is discarded or
 	// read.
-	Excerpt(w *core.Wants, e *core.Excerpt)
+	Excerpt(w *core.ExcerptSpec, e *core.Excerpt)
 }
 
 // inspect applies the rules and the judge to the outcome of the last attempt. If a rule applies, the judge is not
 // asked. The parameter s is nil if the Sender gives no excerpts of responses.
 func (ex *Exchange) inspect(s Excerpter) {
 	t, o := ex.tuning, &ex.event.Outcome
-	if t.Rules.Responds() {
+	if t.Rules.HasResponseRules() {
 		if action := ex.rule(s, o); action != nil {
 			*o = ex.obey(action, *o)
 			return
 		}
 	}
-	if t.Judge != nil && s != nil && verdict.Reviewable(o.Cause) {
+	if t.Judge != nil && s != nil && verdict.IsReviewable(o.Cause) {
 		*o = ex.review(s, *o)
 	}
 }
@@ -42,7 +42,7 @@ func (ex *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
 	if o.Status == http.StatusSwitchingProtocols {
 		return nil
 	}
-	wants := ex.tuning.Rules.Wants(&a)
+	wants := ex.tuning.Rules.ExcerptSpec(&a)
 	if wants == nil {
 		return ex.tuning.Rules.Match(&a, nil)
 	}
@@ -74,7 +74,7 @@ func (ex *Exchange) obey(a *rules.Action, o core.Outcome) core.Outcome {
 		ex.log(slog.LevelWarn, "proxy banned", nil, slog.Int("status", o.Status), slog.String("rule", a.Label),
 			slog.Duration("for", a.Ban))
 	}
-	return verdict.ByRule(o, a.Instruction, ex.proxy.Direct())
+	return verdict.ApplyRule(o, a.Instruction, ex.proxy.Direct())
 }
 
 // refuseHere makes the pair of the attempt's proxy and the target's host rest.
@@ -89,8 +89,8 @@ func (ex *Exchange) refuseHere(o *core.Outcome, d time.Duration, more ...slog.At
 // the ruling. If the judge fails, it returns o.
 func (ex *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	t := ex.tuning
-	wants := t.Judge.Wants()
-	if wants == nil || !wants.Status(o.Status) || o.Status == http.StatusSwitchingProtocols {
+	wants := t.Judge.ExcerptSpec()
+	if wants == nil || !wants.IncludesStatus(o.Status) || o.Status == http.StatusSwitchingProtocols {
 		return o
 	}
 	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
@@ -118,7 +118,7 @@ func (ex *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	if ruling.Kind == core.RulingBanned {
 		ex.refuseHere(&o, ruling.Rest)
 	}
-	return verdict.Rule(o, ruling.Kind, ex.proxy.Direct())
+	return verdict.ApplyRuling(o, ruling.Kind, ex.proxy.Direct())
 }
 
 // ban records the decision that the target bans the proxy of an attempt.

@@ -18,13 +18,13 @@ import (
 
 // judge is a judge that calls a function. It records the requests.
 type judge struct {
-	wants core.Wants
+	wants core.ExcerptSpec
 	off   bool
 	rule  func(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	seen  []core.JudgeRequest
 }
 
-func (j *judge) Wants() *core.Wants {
+func (j *judge) ExcerptSpec() *core.ExcerptSpec {
 	if j.off {
 		return nil
 	}
@@ -42,7 +42,7 @@ type judged struct {
 	asked int
 }
 
-func (j *judged) Excerpt(w *core.Wants, e *core.Excerpt) {
+func (j *judged) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
 	j.asked++
 	e.Body, e.Whole, e.Length = append(e.Body[:0], "page"...), true, 4
 }
@@ -63,7 +63,7 @@ func (b *bench) judged(t *testing.T, x *both, c *judged) int {
 		end.Refusal.Close(503, time.Now())
 		return 0
 	}
-	end.Relay.Close(200, verdict.Relayed{}, time.Now())
+	end.Relay.Close(200, verdict.RelayEnd{}, time.Now())
 	return x.event.Outcome.Status
 }
 
@@ -147,12 +147,12 @@ func TestResponsesThatAreNotJudged(t *testing.T) {
 			return ban, errors.New("trap")
 		}}, verdict.Facts{Status: 403}},
 		"a judge that is off": {&judge{off: true}, verdict.Facts{Status: 403}},
-		"another status": {&judge{wants: core.Wants{Statuses: []core.Range{{First: 500, Last: 599}}}},
+		"another status": {&judge{wants: core.ExcerptSpec{Statuses: []core.Range{{First: 500, Last: 599}}}},
 			verdict.Facts{Status: 403}},
 		"an upgrade": {&judge{}, verdict.Facts{Status: 101}},
 		"a proxy's error page": {&judge{}, verdict.Facts{Status: 403, FromProxy: true,
 			ErrorPage: verdict.ErrorPageForbids}},
-		"a refused credential": {&judge{}, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}},
+		"a refused credential": {&judge{}, verdict.Facts{Status: 407, FromProxy: true, HasChallenge: true}},
 		"no response": {&judge{}, verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed,
 			Err: errors.New("closed")}}},
 	} {

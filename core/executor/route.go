@@ -12,7 +12,7 @@ import (
 // Route sets q.Route to the routing rules that are applied to q. The caller calls it once, after Host, Target,
 // Method, User and Path have been set, and before Run. Without routing rules, Route costs one atomic load.
 func (e *Executor) Route(q *Request) {
-	if set := e.tuning.Load().Rules; set.Routes() {
+	if set := e.tuning.Load().Rules; set.HasRoutingRules() {
 		facts := q.facts()
 		q.Route = set.Route(&facts)
 	}
@@ -31,7 +31,7 @@ func (ex *Exchange) steer() {
 	q, query := ex.request, &ex.query
 	region, strict, regions := q.Region, q.RegionStrict, q.Regions
 	query.Direct, query.Tag, query.TagPreferred = false, q.PreferredTag, true
-	if w := q.Route.Way(); w != nil {
+	if w := q.Route.WayRule(); w != nil {
 		if query.Direct = w.Direct; w.TagHash != 0 { // a rule takes precedence
 			query.Tag, query.TagPreferred = w.TagHash, w.Prefer
 		}
@@ -65,7 +65,7 @@ func (ex *Exchange) steer() {
 // recordRules records the routing rules that are applied to the request.
 func (ex *Exchange) recordRules() {
 	q := ex.request
-	if q.Route.Empty() {
+	if q.Route.IsEmpty() {
 		return
 	}
 	q.Route.Count()
@@ -76,7 +76,7 @@ func (ex *Exchange) recordRules() {
 
 // denied reports whether a rule denies the request. If so, it sets the refusal.
 func (ex *Exchange) denied() bool {
-	w := ex.request.Route.Denied()
+	w := ex.request.Route.DenyingRule()
 	if w == nil {
 		return false
 	}

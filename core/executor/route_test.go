@@ -39,8 +39,8 @@ func routed(t *testing.T, n int, r rules.Routing) *bench {
 	b := start(t, n, nil)
 	tuning := b.Tuning()
 	var err error
-	tuning.Rules, err = rules.Compile([]rules.Rule{{Name: "x", When: rules.When{Hosts: []string{"*"}},
-		Then: rules.Then{Routing: r}}}, plugins{})
+	tuning.Rules, err = rules.Compile([]rules.Rule{{Name: "x", When: rules.Conditions{Hosts: []string{"*"}},
+		Then: rules.Actions{Routing: r}}}, plugins{})
 	require.NoError(t, err)
 	b.Tune(tuning)
 	return b

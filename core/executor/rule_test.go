@@ -46,8 +46,9 @@ func (b *bench) send(t *testing.T, host string, bans ...string) (status int, x *
 func TestRulesComeBeforeTheJudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingOtherProxy}})}
-		b := ruled(t, 3, j, rules.Rule{When: rules.When{Hosts: []string{"*.final.test"}, Statuses: []string{"403"}},
-			Then: rules.Then{Final: true}})
+		b := ruled(t, 3, j, rules.Rule{When: rules.Conditions{Hosts: []string{"*.final.test"},
+			Statuses: []string{"403"}},
+			Then: rules.Actions{Final: true}})
 		status, _, s := b.send(t, "a.final.test", "p0", "p1", "p2")
 		require.Equal(t, 403, status)
 		require.Len(t, s.ids, 1)
@@ -63,8 +64,10 @@ func TestRulesComeBeforeTheJudge(t *testing.T) {
 func TestRulesWithABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := ruled(t, 3, nil,
-			rules.Rule{When: rules.When{Statuses: []string{"403"}, Body: "another"}, Then: rules.Then{Final: true}},
-			rules.Rule{When: rules.When{Statuses: []string{"403"}, Body: "page"}, Then: rules.Then{OtherProxy: true}})
+			rules.Rule{When: rules.Conditions{Statuses: []string{"403"}, Body: "another"},
+				Then: rules.Actions{Final: true}},
+			rules.Rule{When: rules.Conditions{Statuses: []string{"403"}, Body: "page"},
+				Then: rules.Actions{OtherProxy: true}})
 		status, _, s := b.send(t, "a.test", "p0")
 		require.Equal(t, 200, status)
 		require.Equal(t, []string{"p0", "p1"}, s.ids)
@@ -76,7 +79,8 @@ func TestRulesWithABody(t *testing.T) {
 // served the request that led to it. If all proxies are banned, the request is refused, with the remaining time.
 func TestBansByRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := ruled(t, 2, nil, rules.Rule{When: rules.When{Statuses: []string{"403"}}, Then: rules.Then{Ban: time.Hour}})
+		b := ruled(t, 2, nil, rules.Rule{When: rules.Conditions{Statuses: []string{"403"}},
+			Then: rules.Actions{Ban: time.Hour}})
 		status, _, s := b.send(t, "a.test", "p0")
 		require.Equal(t, 200, status)
 		require.Equal(t, []string{"p0", "p1"}, s.ids)
@@ -110,21 +114,21 @@ func TestRulesForFailures(t *testing.T) {
 	refuse := verdict.Facts{Status: 403, FromProxy: true, Tunnel: true}
 	for name, c := range map[string]struct {
 		proxies int
-		then    rules.Then
+		then    rules.Actions
 		ids     []string
 		at      []time.Duration
 		final   core.Final
 	}{
-		"final": {2, rules.Then{Final: true}, []string{"p0"}, []time.Duration{0}, core.FinalNotRetryable},
-		"other proxy": {2, rules.Then{OtherProxy: true}, []string{"p0", "p1"}, []time.Duration{0, 0},
+		"final": {2, rules.Actions{Final: true}, []string{"p0"}, []time.Duration{0}, core.FinalNotRetryable},
+		"other proxy": {2, rules.Actions{OtherProxy: true}, []string{"p0", "p1"}, []time.Duration{0, 0},
 			core.FinalSuccess},
-		"other proxy, of which there is none": {1, rules.Then{OtherProxy: true}, []string{"p0", "p0", "p0"},
+		"other proxy, of which there is none": {1, rules.Actions{OtherProxy: true}, []string{"p0", "p0", "p0"},
 			[]time.Duration{0, time.Second, 3 * time.Second}, core.FinalExhausted},
-		"rest": {2, rules.Then{Rest: time.Minute}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
+		"rest": {2, rules.Actions{Rest: time.Minute}, []string{"p0", "p1"}, []time.Duration{0, 0}, core.FinalSuccess},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := ruled(t, c.proxies, nil, rules.Rule{When: rules.When{Error: "tunnel_refused"}, Then: c.then})
+				b := ruled(t, c.proxies, nil, rules.Rule{When: rules.Conditions{Error: "tunnel_refused"}, Then: c.then})
 				x := exchange(t, nil)
 				x.Host, x.Method, x.Tunnel, x.Idempotent = "a.test", "CONNECT", true, true
 				s := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
@@ -136,11 +140,11 @@ func TestRulesForFailures(t *testing.T) {
 				end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, s)
 				switch {
 				case end.Tunnel != nil:
-					end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+					end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				case end.Refusal != nil:
 					end.Refusal.Close(502, time.Now())
 				default:
-					end.Relay.Close(502, verdict.Relayed{}, time.Now())
+					end.Relay.Close(502, verdict.RelayEnd{}, time.Now())
 				}
 				require.Equal(t, c.ids, s.ids)
 				require.Equal(t, c.at, s.at)

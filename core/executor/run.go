@@ -23,7 +23,7 @@ type Attempt struct {
 	// depends on the pool's latencies. NewDeadline is nil if the deadline cannot change.
 	NewDeadline   func() time.Time
 	Total         time.Time      // deadline of the whole request; zero for none
-	Session       string         // the session's name for a proxy with templates (session.Use.Token); "" for none
+	Session       string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
 	Region        string         // the wanted region; "" for none
 	Meters        traffic.Meters // count the bytes of the connection
 	NewConnection bool           // do not reuse an idle connection: the attempt is a replay
@@ -61,7 +61,7 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		if race != nil {
 			response = race.decide(s, response, o)
 		}
-		if x.tuning.Rules.Responds() || x.tuning.Judge != nil {
+		if x.tuning.Rules.HasResponseRules() || x.tuning.Judge != nil {
 			response, _ := s.(Excerpter)
 			x.inspect(response)
 		}
@@ -98,7 +98,7 @@ func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, *
 		x.recordAttempt(f, o)
 		f.beginReplay(x)
 		response = s.Send(ctx, &f.attempt, &f.facts)
-		f.facts.Replayed = true
+		f.facts.IsReplay = true
 		x.judge(ctx, f)
 	}
 	return response, o
@@ -159,7 +159,7 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 	}
 	id := ex.lease.Proxy.ID()
 	if q.Session != nil {
-		q.Session.Attempt(number, id, ex.lease.Proxy.Templated())
+		q.Session.RecordAttempt(number, id, ex.lease.Proxy.Templated())
 	}
 	if number > 0 {
 		ex.logRetry(id) // logged here, because before this point the retry may still be refused
@@ -246,7 +246,7 @@ func (f *flight) setDeadline(x *Exchange) {
 // mayChange reports whether a retry may use a proxy other than u.
 func (ex *Exchange) mayChange(u *upstream.Upstream) bool {
 	s := ex.request.Session
-	return u.HasPeers() && (s == nil || !s.Strict()) && !ex.query.Direct
+	return u.HasPeers() && (s == nil || !s.IsStrict()) && !ex.query.Direct
 }
 
 // shorten returns the attempt's deadline. If the adaptive timeout ends before the deadline, shorten first sets the
@@ -273,8 +273,8 @@ func (ex *Exchange) judge(ctx context.Context, a *flight) {
 		f.Latency = now.Sub(a.event.Started)
 	}
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
-	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
-	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()
+	f.Idempotent, f.RetryNonIdempotent = q.Idempotent, q.Policy.RetryNonIdempotent
+	f.Direct, f.ProxyHasServed = a.proxy.Direct(), a.proxy.HasServed()
 	if f.Challenge != 0 && !q.Tunnel {
 		f.TargetChallenge = a.proxy.ChallengedByTarget(q.Target, f.Challenge, now.Sub(ex.tuning.Epoch))
 	}
@@ -282,16 +282,16 @@ func (ex *Exchange) judge(ctx context.Context, a *flight) {
 	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
 	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
 	if own := q.Route.AttemptTimeout(); own > 0 {
-		f.TighterAttempt = seconds(own) < ex.tuning.AttemptTimeout && !now.Before(a.attempt.Deadline)
+		f.TighterAttemptTimeout = seconds(own) < ex.tuning.AttemptTimeout && !now.Before(a.attempt.Deadline)
 	}
-	f.TotalTimeout, f.TighterTimeout = !ex.deadline.IsZero() && !now.Before(ex.deadline), q.tighterTimeout()
+	f.TotalTimeout, f.TighterTotalTimeout = !ex.deadline.IsZero() && !now.Before(ex.deadline), q.tighterTimeout()
 	if ctx.Err() != nil {
 		if cause := context.Cause(ctx); cause != errHedgeLost {
-			f.Stopped = cause
+			f.CancelCause = cause
 		}
 	}
 	if targets := ex.tuning.Targets; f.InnerOutcome != "" && targets != nil {
-		f.TargetServed = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
+		f.TargetServedElsewhere = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
 	}
 	a.event.Outcome = verdict.Judge(f)
 }
@@ -307,9 +307,9 @@ func (ex *Exchange) served() {
 	switch s := ex.request.Session; {
 	case s == nil:
 	case ex.request.Tunnel: // a proxy may open tunnels and drop them; Tunnel.Proven binds the session
-		ex.result.MovedFrom = s.Moved()
+		ex.result.MovedFrom = s.MovedFrom()
 	default:
-		ex.result.MovedFrom = s.Served(ex.event.Ended)
+		ex.result.MovedFrom = s.BindServed(ex.event.Ended)
 	}
 	ex.result.Final = core.FinalSuccess
 	ex.lease.Answered()
@@ -326,7 +326,7 @@ func (ex *Exchange) relaying(served bool) *Relay {
 
 // settle settles a failed attempt and records it.
 func (ex *Exchange) settle(o *core.Outcome) {
-	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.Bars(o.Cause)})
+	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
 	// If the proxy has no success yet, its Tail is raised only for a tunnel: targets of tunnels take longer than the
 	// pool's Tail shows. If there is no Tail, unknownTimeout has cut the attempt short, and unknownTimeout does not
@@ -354,7 +354,7 @@ func (ex *Exchange) recordAttempt(f *flight, o *core.Outcome) {
 	if o != &f.event.Outcome {
 		f.event.Outcome = *o
 	}
-	if o.Retry != core.Replay && verdict.Reached(o.Cause) {
+	if o.Retry != core.Replay && verdict.SentToProxy(o.Cause) {
 		f.attempt.Meters.CountAttempt()
 	}
 	ex.executor.recorder.Attempt(&f.event)

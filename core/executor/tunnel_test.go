@@ -35,7 +35,7 @@ func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f f
 }
 
 // tunnelsOf is tunnels with n proxies, in a session if use is not nil.
-func tunnelsOf(t *testing.T, n int, use func() *session.Use, change func(*Tuning), policy func(*retry.Policy),
+func tunnelsOf(t *testing.T, n int, use func() *session.Handle, change func(*Tuning), policy func(*retry.Policy),
 	f func(opened)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 		require.Equal(t, []string{"p0", "p1"}, k.ids)
 		require.Equal(t, []int{1, 0}, failures(b))
 		end.Tunnel.Proven()
-		end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 		require.Len(t, b.rec.Requests(), 1)
 		require.Equal(t, 2, b.rec.Requests()[0].Attempts)
 		attempts := b.rec.Attempts()
@@ -94,18 +94,18 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 // The only proxy of a pool, and the proxy of a strict session, get the retry after the backoff of the policy. A silent
 // tunnel is not cut short there.
 func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
-	strict := func() *session.Use {
+	strict := func() *session.Handle {
 		table, key := session.NewTable(1), session.KeyOf("", "a", "")
 		request := session.Request{ID: "a", TTL: time.Hour, Strict: true}
 		first := table.Begin(key, request, time.Now())
-		first.Attempt(0, "p0", false)
+		first.RecordAttempt(0, "p0", false)
 		first.Bind(time.Now())
 		use := table.Begin(key, request, time.Now())
 		return &use
 	}
 	for name, c := range map[string]struct {
 		proxies int
-		use     func() *session.Use
+		use     func() *session.Handle
 	}{"one proxy": {1, nil}, "a strict session": {2, strict}} {
 		t.Run(name, func(t *testing.T) {
 			tunnelsOf(t, c.proxies, c.use, nil, nil, func(o opened) {
@@ -117,7 +117,7 @@ func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
 				require.Equal(t, []string{"p0", "p0"}, k.ids)
 				require.Equal(t, []time.Duration{0, time.Second}, k.at)
 				end.Tunnel.Proven()
-				end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				require.Equal(t, core.FinalSuccess, b.rec.Requests()[0].Final)
 			})
 		})
@@ -135,7 +135,7 @@ func TestATunnelFailsWhenItEnds(t *testing.T) {
 				time.Sleep(5 * time.Minute)
 				end := RetryTunnel(t.Context(), tunnel, errDied, silence, k)
 				end.Tunnel.Proven()
-				end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				require.Zero(t, b.rec.Attempts()[0].Outcome.Latency)
 				u := b.pool.Snapshot().Get("p0")
 				require.Equal(t, 5*time.Minute+time.Second, u.Why().Since)
@@ -223,7 +223,7 @@ func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 	tunnels(t, nil, one, func(o opened) {
 		t, b, tunnel := o.T, o.bench, o.Tunnel
 		require.Empty(t, b.rec.Requests())
-		tunnel.Close(verdict.TunnelEnd{Up: 1, Died: errDied}, time.Now())
+		tunnel.Close(verdict.TunnelEnd{BytesUp: 1, Err: errDied}, time.Now())
 		require.Len(t, b.rec.Requests(), 1)
 		require.Equal(t, core.FinalExhausted, b.rec.Requests()[0].Final)
 		require.Equal(t, core.ResultFailure, b.rec.Attempts()[0].Outcome.Result)
@@ -236,7 +236,7 @@ func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b := o.T, o.bench
 		o.Tunnel.Proven()
-		o.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		o.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 		x, k := exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			time.Sleep(10 * time.Millisecond)
 			return verdict.Facts{Status: 200}

@@ -47,7 +47,7 @@ func (r *request) establish() {
 // relayRefusal relays the response by which the last proxy refused the CONNECT.
 func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keep bool) {
 	r.ended = r.server.Now()
-	x.Close(refusal.Status, verdict.Relayed{}, r.ended)
+	x.Close(refusal.Status, verdict.RelayEnd{}, r.ended)
 	keep = r.reusable()
 	r.log.status = refusal.Status
 	if r.established {

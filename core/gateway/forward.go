@@ -37,7 +37,7 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 		q.HTTP2, q.ServerName = q.Upgrade == nil, r.inner.serverName
 	}
 	r.input.TLS = t.TLS
-	if r.input.Route.Interim() && r.head.Minor == 1 && !r.conn.stream && q.Upgrade == nil {
+	if r.input.Route.RelaysInterim() && r.head.Minor == 1 && !r.conn.stream && q.Upgrade == nil {
 		q.OnInterim = r.callbacks.relayInterim
 	}
 	// No hedge: with Upgrade, a hedge would open a second connection in the new protocol; with OnInterim, the interim
@@ -131,7 +131,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	case broke != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
 		relayed := r.closeRelay(x, in, broke, false)
-		if !relayed.RequestBroke && !relayed.Stopped {
+		if !relayed.RequestBroke && !relayed.Cancelled {
 			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
 		}
 		r.conn.reset()
@@ -145,14 +145,14 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 
 // closeRelay ends the use of the proxy connection and closes the exchange. A second call does not change the recorded
 // result of the exchange.
-func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke error, left bool) verdict.Relayed {
+func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke error, left bool) verdict.RelayEnd {
 	status, measured := in.Status, in.Framing == http1.Length
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
 	relayed.ClientLeft, r.log.left = left, left
 	// While the request body is still streamed, the silence may be due to the client.
 	if left && broke != nil && r.forward.Request.Rest == nil {
-		relayed.Silent, relayed.Measured = r.ended.Sub(r.silent), measured
+		relayed.SilentTime, relayed.HasLength = r.ended.Sub(r.silent), measured
 	}
 	x.Close(status, relayed, r.ended)
 	return relayed

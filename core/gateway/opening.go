@@ -362,7 +362,7 @@ func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 		t.dial.Discard(ending.Response)
 		ending.Tunnel.Close(verdict.TunnelEnd{Stopped: true}, now)
 	case ending.Relay != nil:
-		ending.Relay.Close(http.StatusOK, verdict.Relayed{}, now)
+		ending.Relay.Close(http.StatusOK, verdict.RelayEnd{}, now)
 	default:
 		ending.Refusal.Close(http.StatusOK, now)
 	}

@@ -86,7 +86,7 @@ func TestAnInterimResponseToAParkedClient(t *testing.T) {
 		io.WriteString(c, ok("hello"))
 	}, func(o *options) {
 		o.park = true
-		o.rules = []rules.Rule{{When: rules.When{Hosts: []string{"a.test"}}, Then: rules.Then{
+		o.rules = []rules.Rule{{When: rules.Conditions{Hosts: []string{"a.test"}}, Then: rules.Actions{
 			Routing: rules.Routing{Interim: true}}}}
 	})
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")

@@ -38,7 +38,7 @@ type request struct {
 	established bool
 
 	wanted  session.Request // the session that the request asks for
-	session session.Use     // the use of that session; valid if input.Session is set
+	session session.Handle  // the use of that session; valid if input.Session is set
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -246,7 +246,7 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 // X-Whirlpool-Retry. Without this field, base is merged with the option retry of the user name.
 func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.ownField("x-whirlpool-retry")
-	switch attempts := r.cache.options.Attempts; {
+	switch attempts := r.cache.options.MaxAttempts; {
 	case err != nil:
 		return nil, err
 	case !found && attempts > 0:

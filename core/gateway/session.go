@@ -50,16 +50,16 @@ func (r *request) wantedSession() (session.Request, error) {
 // joinSession begins the use of the session that the request asks for. It does nothing if the request asks for no
 // session, or goes directly to its target.
 func (r *request) joinSession(now time.Time) {
-	if r.wanted.ID != "" && !r.input.Route.Direct() {
-		region := r.input.Route.Scope(r.input.Region)
+	if r.wanted.ID != "" && !r.input.Route.IsDirect() {
+		region := r.input.Route.SessionScope(r.input.Region)
 		r.session = r.server.beginSession(r.cache.account, r.wanted, region, now)
 		r.input.Session = &r.session
 	}
 }
 
-// beginSession begins the use of a user's session. The parameter region is the result of Route.Scope. The parameter a
-// is the user's account; it is nil if the gateway has no users.
-func (s *Server) beginSession(a *access.Account, wanted session.Request, region string, now time.Time) session.Use {
+// beginSession begins the use of a user's session. The parameter region is the result of Route.SessionScope. The
+// parameter a is the user's account; it is nil if the gateway has no users.
+func (s *Server) beginSession(a *access.Account, wanted session.Request, region string, now time.Time) session.Handle {
 	user := ""
 	if a != nil {
 		user = a.Name
@@ -69,22 +69,22 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 
 // steer applies the options of the user name to the request in. If it begins the use of a session, it stores this use
 // in the parameter use. It returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
-func (f *socksFront) steer(in *executor.Request, use *session.Use) error {
+func (f *socksFront) steer(in *executor.Request, use *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag
-	if o.Attempts > 0 {
+	if o.MaxAttempts > 0 {
 		mode := f.set.overrideMode(f.account)
 		if mode == retry.OverrideNone {
 			return errOverride
 		}
-		p, err := in.Policy.Overridden(retry.Override{MaxAttempts: &o.Attempts}, mode, f.set.Strategies)
+		p, err := in.Policy.Overridden(retry.Override{MaxAttempts: &o.MaxAttempts}, mode, f.set.Strategies)
 		if err != nil {
 			return err
 		}
 		in.Policy = &p
 	}
-	if o.Session.ID != "" && !in.Route.Direct() {
-		*use = f.server.beginSession(f.account, o.Session, in.Route.Scope(in.Region), in.Started)
+	if o.Session.ID != "" && !in.Route.IsDirect() {
+		*use = f.server.beginSession(f.account, o.Session, in.Route.SessionScope(in.Region), in.Started)
 		in.Session = use
 	}
 	return nil

@@ -266,7 +266,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	l.Trace = s.newTrace(nil, l.ID)
 	s.Executor.Route(&in)
 	in.Policy, l.Rules = in.Route.Policy(policy), in.Route.Labels()
-	var use session.Use
+	var use session.Handle
 	if err := f.steer(&in, &use); err != nil {
 		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
 		f.reply(socks5.NotAllowed)
@@ -294,7 +294,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	case ending.Relay != nil:
 		refused := ending.Response.Refused.Status
 		l.Status = refused
-		ending.Relay.Close(refused, verdict.Relayed{}, s.Now())
+		ending.Relay.Close(refused, verdict.RelayEnd{}, s.Now())
 		f.reply(replyToStatus(refused))
 	default:
 		if errors.Is(context.Cause(f.conn.ctx), executor.ErrClientLeft) {

@@ -51,8 +51,8 @@ func (s *Server) serveTunnel(
 	s.Tunnels(up, down)
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
-		Up: up, Down: down, Died: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
-		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()), FarFirst: t.farFirst, Reset: t.reset,
+		BytesUp: up, BytesDown: down, Err: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
+		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()), ProxyEndedFirst: t.farFirst, Reset: t.reset,
 	}, now)
 	return up, down
 }

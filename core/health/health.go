@@ -409,7 +409,7 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	scheme := u.Spec().Address.Scheme
 	if !r.tls && (scheme == upstream.HTTP || scheme == upstream.HTTPS) {
 		r.absolute = send(Absolute)
-		if err := r.absolute.Facts.Err; err != nil && (verdict.Unreached(err.Cause) ||
+		if err := r.absolute.Facts.Err; err != nil && (verdict.IsConnectFailure(err.Cause) ||
 			err.Cause == verdict.LocalLimit) {
 			if err.Cause == verdict.LocalLimit {
 				r.local = err

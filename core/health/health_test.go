@@ -82,7 +82,7 @@ func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.Fo
 	}
 	r := health.Response{Took: b.takes, Body: []byte(b.body), Header: b.header}
 	if cause != 0 {
-		r.Facts.Err = &verdict.Error{Cause: cause, Err: errors.New(verdict.Word(cause))}
+		r.Facts.Err = &verdict.Error{Cause: cause, Err: errors.New(verdict.CauseName(cause))}
 	} else {
 		r.Facts.Status = status
 	}
@@ -611,7 +611,7 @@ func TestChecksFollowThePool(t *testing.T) {
 // If a proxy requires an authentication scheme other than Basic, the report states this, unless a 407 is
 // expected.
 func TestASchemeThatIsNotSupported(t *testing.T) {
-	r := health.Response{Facts: verdict.Facts{Status: 407, Schemes: "Negotiate or NTLM"}}
+	r := health.Response{Facts: verdict.Facts{Status: 407, OfferedSchemes: "Negotiate or NTLM"}}
 	require.Contains(t, (&health.Expect{}).Fault(&r), "Negotiate or NTLM")
 	require.Contains(t, (&health.Expect{Status: 200}).Fault(&r), "Negotiate or NTLM")
 	require.Empty(t, (&health.Expect{Status: 407}).Fault(&r))

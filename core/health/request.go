@@ -165,8 +165,8 @@ func (s *Settings) judge(r Response) result {
 func (e *Expect) Fault(r *Response) string {
 	status := r.Facts.Status
 	switch {
-	case r.Facts.Schemes != "" && status != e.Status: // a 407
-		return (&verdict.SchemeError{Schemes: r.Facts.Schemes}).Error()
+	case r.Facts.OfferedSchemes != "" && status != e.Status: // a 407
+		return (&verdict.SchemeError{Schemes: r.Facts.OfferedSchemes}).Error()
 	case e.Status != 0 && status != e.Status:
 		return fmt.Sprintf("the status is %d instead of %d", status, e.Status)
 	case e.Status == 0 && (status < 200 || status > 299):

@@ -48,19 +48,19 @@ func (l Limit) Check() (field, msg string) {
 // minRate is the smallest rate: about one attempt a day.
 const minRate = 0.00001
 
-// Or returns the limits of l. Each limit that is 0 in l is taken from the parameter other.
-func (l Limit) Or(other Limit) Limit {
+// WithDefaults returns l, with defaults in place of limits that are 0.
+func (l Limit) WithDefaults(defaults Limit) Limit {
 	if l.MaxInFlight == 0 {
-		l.MaxInFlight = other.MaxInFlight
+		l.MaxInFlight = defaults.MaxInFlight
 	}
 	if l.Rate == 0 {
-		l.Rate = other.Rate
+		l.Rate = defaults.Rate
 	}
 	if l.MinInterval == 0 {
-		l.MinInterval = other.MinInterval
+		l.MinInterval = defaults.MinInterval
 	}
 	if l.BytesPerDay == 0 {
-		l.BytesPerDay = other.BytesPerDay
+		l.BytesPerDay = defaults.BytesPerDay
 	}
 	return l
 }
@@ -69,23 +69,22 @@ func (l Limit) Or(other Limit) Limit {
 type Usage struct {
 	bytes *traffic.Meter
 
-	mu       sync.Mutex
-	limit    Limit
-	rate     *rate.Limiter // nil without a limit
-	interval *rate.Limiter // nil without a limit
-	inFlight int
-	began    int64   // attempts so far
-	shared   *shared // nil if the limits are not shared
-	// maxInFlight is limit.MaxInFlight, or the part of it.
-	maxInFlight int
+	mu           sync.Mutex
+	limit        Limit
+	rate         *rate.Limiter // nil without a limit
+	interval     *rate.Limiter // nil without a limit
+	inFlight     int
+	attemptCount int64
+	parts        *sharedParts // nil if the limits are not shared
+	maxInFlight  int          // limit.MaxInFlight or, if it is shared, this node's part of it
 
-	day   int64 // the day of start, in days since the Unix epoch (UTC)
-	start int64 // the meter's number of bytes when that day began
+	day           int64 // in days since the Unix epoch (UTC)
+	dayStartBytes int64 // the meter's number of bytes when the day began
 }
 
-// NewUsage returns the usage of a new proxy or pair. The meter bytes counts the bytes of this proxy or pair.
+// NewUsage returns the usage of a new proxy or pair, whose bytes the meter counts.
 func NewUsage(l Limit, bytes *traffic.Meter, now time.Time) *Usage {
-	u := &Usage{bytes: bytes, day: dayOf(now), start: bytes.Bytes()}
+	u := &Usage{bytes: bytes, day: dayOf(now), dayStartBytes: bytes.Bytes()}
 	u.SetLimit(l, now)
 	return u
 }
@@ -98,12 +97,11 @@ func (u *Usage) SetLimit(l Limit, now time.Time) {
 		return
 	}
 	u.limit = l
-	u.apply(now)
+	u.applyLimit(now)
 }
 
-// adjust sets the rate r and the burst of the limiter l, and returns l. If l is nil, it returns a new limiter. If r
-// is 0, it returns nil.
-func adjust(l *rate.Limiter, r rate.Limit, burst int, now time.Time) *rate.Limiter {
+// adjustLimiter returns l with a new rate and burst, or a new limiter if l is nil. It returns nil if the rate r is 0.
+func adjustLimiter(l *rate.Limiter, r rate.Limit, burst int, now time.Time) *rate.Limiter {
 	switch {
 	case r == 0:
 		return nil
@@ -115,25 +113,24 @@ func adjust(l *rate.Limiter, r rate.Limit, burst int, now time.Time) *rate.Limit
 	return l
 }
 
-// State is the reason why a proxy or pair admits no attempt.
+// State states why a proxy or pair admits no attempt.
 type State struct {
 	// Until is the earliest time at which an attempt may be admitted again. It is zero if only the end of an attempt
 	// in flight is awaited.
-	Until time.Time
-	Spent bool // the bytes of the day are spent
+	Until      time.Time
+	BytesSpent bool // the bytes of the day are spent
 }
 
-// The result combines the states of two limits. Its field Until has the later of the two times.
-func (s State) later(o State) State {
+// combine returns the state of two limits together, with the later of the two times.
+func (s State) combine(o State) State {
 	if o.Until.After(s.Until) {
 		s.Until = o.Until
 	}
-	s.Spent = s.Spent || o.Spent
+	s.BytesSpent = s.BytesSpent || o.BytesSpent
 	return s
 }
 
-// Check reports whether an attempt is admitted at the time now. If ok is false, the result s is the reason. A nil
-// Usage admits every attempt.
+// Check reports whether an attempt is admitted; if not, s is the reason. A nil Usage admits every attempt.
 func (u *Usage) Check(now time.Time) (s State, ok bool) {
 	if u == nil {
 		return State{}, true
@@ -149,41 +146,40 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 	if u.limit.MaxInFlight > 0 && u.inFlight >= u.maxInFlight {
 		ok = false
 	}
-	if missing := missing(u.rate, now); missing > tolerance {
+	if tokens := missingTokens(u.rate, now); tokens > tolerance {
 		ok = false
-		s = s.later(State{Until: u.until(u.rate, missing, Rate, now)})
+		s = s.combine(State{Until: u.admitTime(u.rate, tokens, Rate, now)})
 	}
-	if missing := missing(u.interval, now); missing > tolerance {
+	if tokens := missingTokens(u.interval, now); tokens > tolerance {
 		ok = false
-		s = s.later(State{Until: u.until(u.interval, missing, Interval, now)})
+		s = s.combine(State{Until: u.admitTime(u.interval, tokens, Interval, now)})
 	}
 	if l := u.limit.BytesPerDay; l > 0 {
-		if used := u.today(now); used >= l || u.shared != nil && used >= u.most(Bytes, now) {
+		if used := u.bytesToday(now); used >= l || u.parts != nil && used >= u.allowance(Bytes, now) {
 			ok = false
-			s = s.later(u.bytesState(used, now))
+			s = s.combine(u.bytesState(used, now))
 		}
 	}
 	return s, ok
 }
 
-// tolerance is the part of a token of a rate.Limiter that may be missing for an attempt. It is needed because
-// rate.Limiter computes with floating point numbers.
+// tolerance is the part of a token that may be missing, because rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
-// take counts the beginning of an attempt if Check admits the attempt. The caller must call the method
-// cancel or the method leave of the result t.
-func (u *Usage) take(now time.Time) (t taken, ok bool) {
+// reserve counts the beginning of an attempt if Check admits it. The caller must then call cancel or endAttempt of the
+// result.
+func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	if u == nil {
-		return taken{}, true
+		return usageReservation{}, true
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if _, ok := u.check(now); !ok {
-		return taken{}, false
+		return usageReservation{}, false
 	}
 	t.usage = u
 	u.inFlight++
-	u.began++
+	u.attemptCount++
 	if u.rate != nil {
 		t.rate = u.rate.ReserveN(now, 1)
 	}
@@ -193,20 +189,19 @@ func (u *Usage) take(now time.Time) (t taken, ok bool) {
 	return t, true
 }
 
-// A value of the type taken records what one attempt uses of one Usage: one attempt in flight, and a reservation of
-// each limiter. The zero value stands for an attempt that uses nothing.
-type taken struct {
+// usageReservation is what one attempt uses of one Usage. The zero value stands for an attempt without limits.
+type usageReservation struct {
 	usage          *Usage
 	rate, interval *rate.Reservation
 }
 
-// cancel undoes a call of take. The parameter now must be that of the call.
-func (t *taken) cancel(now time.Time) {
+// cancel undoes a call of reserve, with the same time now.
+func (t *usageReservation) cancel(now time.Time) {
 	if t.usage == nil {
 		return
 	}
-	t.leave()
-	t.usage.uncount()
+	t.endAttempt()
+	t.usage.decrementAttempts()
 	if t.rate != nil {
 		t.rate.CancelAt(now)
 	}
@@ -215,15 +210,13 @@ func (t *taken) cancel(now time.Time) {
 	}
 }
 
-// uncount undoes the count of an attempt.
-func (u *Usage) uncount() {
+func (u *Usage) decrementAttempts() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.began--
+	u.attemptCount--
 }
 
-// leave ends the attempt: it is no longer in flight.
-func (t *taken) leave() {
+func (t *usageReservation) endAttempt() {
 	if u := t.usage; u != nil {
 		u.mu.Lock()
 		u.inFlight--
@@ -231,37 +224,37 @@ func (t *taken) leave() {
 	}
 }
 
-// Today returns the number of bytes since 00:00 UTC of the day of now.
-func (u *Usage) Today(now time.Time) int64 {
+// BytesToday returns the number of bytes since 00:00 UTC.
+func (u *Usage) BytesToday(now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.today(now)
+	return u.bytesToday(now)
 }
 
-// today implements Today. The caller holds mu.
-func (u *Usage) today(now time.Time) int64 {
+// The caller of bytesToday holds mu.
+func (u *Usage) bytesToday(now time.Time) int64 {
 	total := u.bytes.Bytes()
 	if day := dayOf(now); day != u.day {
-		u.day, u.start = day, total
+		u.day, u.dayStartBytes = day, total
 	}
-	return total - u.start
+	return total - u.dayStartBytes
 }
 
-// Skip excludes n bytes of the meter from the usage of today. The caller has added these bytes to the meter, but they
-// were not transmitted today.
-func (u *Usage) Skip(n int64) {
+// ExcludeBytes subtracts n bytes from the usage of today: the caller has added them to the meter, but they were not
+// transmitted today.
+func (u *Usage) ExcludeBytes(n int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.start += n
+	u.dayStartBytes += n
 }
 
-// restore adds bytes to the usage of today. It does nothing if day is not today.
+// restore adds bytes to the usage of today, unless day is another day.
 func (u *Usage) restore(day, bytes int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if day == dayOf(now) {
-		u.today(now)
-		u.start -= bytes
+		u.bytesToday(now)
+		u.dayStartBytes -= bytes
 	}
 }
 
@@ -271,56 +264,54 @@ func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
 func dayBegin(day int64) time.Time { return time.Unix(day*secondsPerDay, 0) }
 
-// A Share records what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an
-// attempt that uses nothing.
-type Share struct {
-	proxy, pair taken
+// Reservation is what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an attempt
+// without limits.
+type Reservation struct {
+	proxy, pair usageReservation
 }
 
-// Take counts the beginning of an attempt at a proxy and at a pair if both admit the attempt. The parameters proxy and
-// pair may be nil.
-func Take(proxy, pair *Usage, now time.Time) (h Share, ok bool) {
-	if h.proxy, ok = proxy.take(now); !ok {
-		return Share{}, false
+// Reserve counts the beginning of an attempt at a proxy and a pair if both admit it. Both may be nil.
+func Reserve(proxy, pair *Usage, now time.Time) (h Reservation, ok bool) {
+	if h.proxy, ok = proxy.reserve(now); !ok {
+		return Reservation{}, false
 	}
-	if h.pair, ok = pair.take(now); !ok {
+	if h.pair, ok = pair.reserve(now); !ok {
 		h.proxy.cancel(now)
-		return Share{}, false
+		return Reservation{}, false
 	}
 	return h, true
 }
 
-// Cancel undoes a call of Take. The parameter now must be that of the call.
-func (h *Share) Cancel(now time.Time) {
+// Cancel undoes a call of Reserve, with the same time now.
+func (h *Reservation) Cancel(now time.Time) {
 	h.proxy.cancel(now)
 	h.pair.cancel(now)
-	*h = Share{}
+	*h = Reservation{}
 }
 
-// Leave ends the attempt. A second call, or a call with a nil h, does nothing.
-func (h *Share) Leave() {
+// EndAttempt ends the attempt: it is no longer in flight. A second call does nothing; h may be nil.
+func (h *Reservation) EndAttempt() {
 	if h == nil {
 		return
 	}
-	h.proxy.leave()
-	h.pair.leave()
-	*h = Share{}
+	h.proxy.endAttempt()
+	h.pair.endAttempt()
+	*h = Reservation{}
 }
 
-// Meter returns the meter of the pair. It returns nil if there is no pair, or if h is nil.
-func (h *Share) Meter() *traffic.Meter {
+// Meter returns the meter of the pair; nil without a pair. h may be nil.
+func (h *Reservation) Meter() *traffic.Meter {
 	if h == nil || h.pair.usage == nil {
 		return nil
 	}
 	return h.pair.usage.bytes
 }
 
-// Check reports whether a proxy and a pair both admit an attempt at the time now. If ok is false, the result s is the
-// reason. The parameters proxy and pair may be nil.
+// Check reports whether a proxy and a pair both admit an attempt; if not, s is the reason. Both may be nil.
 func Check(proxy, pair *Usage, now time.Time) (s State, ok bool) {
 	s, ok = proxy.Check(now)
-	if of, admits := pair.Check(now); !admits {
-		s, ok = s.later(of), false
+	if pairState, pairAdmits := pair.Check(now); !pairAdmits {
+		s, ok = s.combine(pairState), false
 	}
 	return s, ok
 }

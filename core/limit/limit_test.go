@@ -28,7 +28,7 @@ func TestUsageAdmitsAsTheModel(t *testing.T) {
 		meter, now := &traffic.Meter{}, noon
 		u := limit.NewUsage(l, meter, now)
 		m := model{limit: l, tokens: math.Max(1, math.Floor(l.Rate)), refilled: now, day: now.Day()}
-		var held []limit.Share
+		var held []limit.Reservation
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			m.advance(now)
 			steps := []string{"attempt", "attempt", "end", "bytes", "wait", "until", "night"}
@@ -36,7 +36,7 @@ func TestUsageAdmitsAsTheModel(t *testing.T) {
 			case "attempt":
 				_, admits := u.Check(now)
 				require.Equal(t, m.admits(now), admits, "Check at %v: %+v", now, m)
-				h, ok := limit.Take(u, nil, now)
+				h, ok := limit.Reserve(u, nil, now)
 				require.Equal(t, admits, ok, "Take and Check differ")
 				if !ok {
 					break
@@ -50,8 +50,8 @@ func TestUsageAdmitsAsTheModel(t *testing.T) {
 			case "end":
 				if n := len(held); n > 0 {
 					i := rapid.IntRange(0, n-1).Draw(t, "which")
-					held[i].Leave()
-					held[i].Leave() // has no effect
+					held[i].EndAttempt()
+					held[i].EndAttempt() // has no effect
 					held = slices.Delete(held, i, i+1)
 					m.inFlight--
 				}
@@ -66,18 +66,18 @@ func TestUsageAdmitsAsTheModel(t *testing.T) {
 				if admits || s.Until.IsZero() || l.MaxInFlight > 0 && m.inFlight >= l.MaxInFlight {
 					break
 				}
-				require.Equal(t, l.BytesPerDay > 0 && m.bytes >= l.BytesPerDay, s.Spent)
+				require.Equal(t, l.BytesPerDay > 0 && m.bytes >= l.BytesPerDay, s.BytesSpent)
 				require.False(t, m.admitsAfter(s.Until.Add(-time.Millisecond)), "Until is too late")
 				now = s.Until
 				_, admits = u.Check(now)
 				require.True(t, admits, "not admitted at Until")
 			case "night":
 				now = time.Date(now.Year(), now.Month(), now.Day()+1, 0, 0, 0, 0, time.UTC)
-				u.Today(now)
+				u.BytesToday(now)
 			}
 		}
 		m.advance(now)
-		require.Equal(t, m.bytes, u.Today(now))
+		require.Equal(t, m.bytes, u.BytesToday(now))
 	})
 }
 
@@ -138,7 +138,7 @@ func TestInvalidLimits(t *testing.T) {
 
 func TestAChangedLimitKeepsTheUsage(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{MinInterval: time.Second}, &traffic.Meter{}, noon)
-	_, ok := limit.Take(u, nil, noon)
+	_, ok := limit.Reserve(u, nil, noon)
 	require.True(t, ok)
 	u.SetLimit(limit.Limit{MinInterval: 10 * time.Second}, noon)
 	s, ok := u.Check(noon.Add(time.Second))
@@ -152,16 +152,16 @@ func TestAChangedLimitKeepsTheUsage(t *testing.T) {
 // Only the pair is limited; other hosts and other proxies are not.
 func TestPairs(t *testing.T) {
 	table := limit.NewTable(2)
-	require.False(t, table.Has("a.shop.example"))
-	table.Set([]limit.Entry{
+	require.False(t, table.HasLimit("a.shop.example"))
+	table.SetEntries([]limit.Entry{
 		{Limit: limit.Limit{Rate: 5}}, // of each proxy: not a matter of pairs
 		{Host: "*.shop.example", Limit: limit.Limit{MinInterval: time.Minute}},
 		{Host: "*", Limit: limit.Limit{MaxInFlight: 9}},
 	}, noon)
-	require.True(t, table.Has("A.shop.example."))
+	require.True(t, table.HasLimit("A.shop.example."))
 	take := func(proxy uint64, host string) bool {
-		p := table.Of(host, hash(host))
-		_, ok := limit.Take(nil, p.Begin(proxy, "p", noon), noon)
+		p := table.PairsOf(host, hash(host))
+		_, ok := limit.Reserve(nil, p.BeginAttempt(proxy, "p", noon), noon)
 		return ok
 	}
 	require.True(t, take(1, "a.shop.example"))
@@ -170,32 +170,32 @@ func TestPairs(t *testing.T) {
 	require.True(t, take(1, "b.shop.example"), "each host has a limit of its own")
 	require.True(t, take(1, "a.shop.example"), "the table holds two pairs; this one was forgotten")
 
-	table.Set(nil, noon)
-	pairs := table.Of("a.shop.example", hash("a.shop.example"))
-	require.False(t, pairs.Limited())
-	require.Nil(t, pairs.Begin(1, "p", noon))
+	table.SetEntries(nil, noon)
+	pairs := table.PairsOf("a.shop.example", hash("a.shop.example"))
+	require.False(t, pairs.HaveLimit())
+	require.Nil(t, pairs.BeginAttempt(1, "p", noon))
 }
 
 func TestBytesOfPairsSurviveARestart(t *testing.T) {
 	entries := []limit.Entry{{Host: "shop.example", Limit: limit.Limit{BytesPerDay: 100}}}
 	before := limit.NewTable(10)
-	before.Set(entries, noon)
-	p := before.Of("shop.example", hash("shop.example"))
-	h, ok := limit.Take(nil, p.Begin(1, "p", noon), noon)
+	before.SetEntries(entries, noon)
+	p := before.PairsOf("shop.example", hash("shop.example"))
+	h, ok := limit.Reserve(nil, p.BeginAttempt(1, "p", noon), noon)
 	require.True(t, ok)
 	h.Meter().Add(traffic.Total{Down: 99})
-	used := before.Used(noon)
+	used := before.SavedUsages(noon)
 	require.Equal(t, []limit.SavedUsage{{Proxy: "p", Host: "shop.example", Day: noon.Unix() / 86400, Bytes: 99}}, used)
 
 	after := limit.NewTable(10)
-	after.Set(entries, noon)
+	after.SetEntries(entries, noon)
 	after.Restore(append(used, limit.SavedUsage{Proxy: "q", Host: "shop.example", Day: 1, Bytes: 5}), noon)
-	require.Equal(t, used, after.Used(noon), "saved again although the pair had no attempt")
-	p = after.Of("shop.example", hash("shop.example"))
-	u := p.Begin(1, "p", noon)
-	require.EqualValues(t, 99, u.Today(noon))
-	require.Equal(t, used, after.Used(noon))
-	require.Zero(t, u.Today(noon.Add(12*time.Hour)), "a new day")
+	require.Equal(t, used, after.SavedUsages(noon), "saved again although the pair had no attempt")
+	p = after.PairsOf("shop.example", hash("shop.example"))
+	u := p.BeginAttempt(1, "p", noon)
+	require.EqualValues(t, 99, u.BytesToday(noon))
+	require.Equal(t, used, after.SavedUsages(noon))
+	require.Zero(t, u.BytesToday(noon.Add(12*time.Hour)), "a new day")
 }
 
 func TestEntriesAreChecked(t *testing.T) {
@@ -217,7 +217,7 @@ func TestEntriesAreChecked(t *testing.T) {
 }
 
 func TestDefaultTakesTheFirstOfEachKind(t *testing.T) {
-	require.Equal(t, limit.Limit{Rate: 2, BytesPerDay: 7, MaxInFlight: 3}, limit.Default([]limit.Entry{
+	require.Equal(t, limit.Limit{Rate: 2, BytesPerDay: 7, MaxInFlight: 3}, limit.DefaultLimit([]limit.Entry{
 		{Host: "x", Limit: limit.Limit{MaxInFlight: 1}},
 		{Limit: limit.Limit{Rate: 2}},
 		{Limit: limit.Limit{Rate: 9, BytesPerDay: 7, MaxInFlight: 3}},

@@ -21,10 +21,10 @@ const (
 	NumKinds
 )
 
-// shared holds the parts of the limits of a Usage.
-type shared struct {
+// sharedParts holds the parts of the limits of a Usage.
+type sharedParts struct {
 	divisor int64
-	parts   [NumKinds]parts.Part
+	byKind  [NumKinds]parts.Part
 }
 
 // SetShare makes the limits shared ones, without a part of their own: parts.First with the given divisor. If divisor
@@ -33,18 +33,18 @@ func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if divisor == 0 {
-		u.shared = nil
+		u.parts = nil
 	} else {
-		if u.shared == nil {
-			u.shared = &shared{}
+		if u.parts == nil {
+			u.parts = &sharedParts{}
 		}
-		u.shared.divisor = divisor
-		if p := &u.shared.parts[Bytes]; !p.IsOf(dayOf(now)) {
-			used := u.today(now)
+		u.parts.divisor = divisor
+		if p := &u.parts.byKind[Bytes]; !p.IsOf(dayOf(now)) {
+			used := u.bytesToday(now)
 			*p = parts.Begun(u.day, used)
 		}
 	}
-	u.apply(now)
+	u.applyLimit(now)
 }
 
 // amount returns a limit as the amount of a parts.Use; 0 without this limit.
@@ -63,62 +63,62 @@ func (l *Limit) amount(k Kind) int64 {
 	return l.BytesPerDay
 }
 
-// most returns what the gateway may use of a limit. The caller holds mu.
-func (u *Usage) most(k Kind, now time.Time) int64 {
+// allowance returns how much of a limit this node may use. The caller holds mu.
+func (u *Usage) allowance(k Kind, now time.Time) int64 {
 	amount := u.limit.amount(k)
-	switch s := u.shared; {
+	switch s := u.parts; {
 	case s == nil || amount == 0:
 		return amount
 	case k == Bytes:
-		return s.parts[k].MostToday(amount, s.divisor, dayOf(now))
+		return s.byKind[k].MostToday(amount, s.divisor, dayOf(now))
 	default:
-		return s.parts[k].Most(amount, s.divisor)
+		return s.byKind[k].Most(amount, s.divisor)
 	}
 }
 
-// apply puts the limits, or the parts of them, into effect. The caller holds mu.
-func (u *Usage) apply(now time.Time) {
+// applyLimit adapts maxInFlight and the limiters to the limit and the parts. The caller holds mu.
+func (u *Usage) applyLimit(now time.Time) {
 	l := u.limit
-	u.maxInFlight = int(u.most(InFlight, now))
-	if most := u.most(Rate, now); most < l.amount(Rate) {
-		l.Rate = float64(most) / parts.RateUnit
+	u.maxInFlight = int(u.allowance(InFlight, now))
+	if allowed := u.allowance(Rate, now); allowed < l.amount(Rate) {
+		l.Rate = float64(allowed) / parts.RateUnit
 	}
-	every := rate.Limit(0)
+	intervalRate := rate.Limit(0)
 	if l.MinInterval > 0 {
-		every = rate.Every(l.MinInterval)
-		if most := u.most(Interval, now); most < l.amount(Interval) {
-			every = rate.Limit(most) / parts.RateUnit
+		intervalRate = rate.Every(l.MinInterval)
+		if allowed := u.allowance(Interval, now); allowed < l.amount(Interval) {
+			intervalRate = rate.Limit(allowed) / parts.RateUnit
 		}
 	}
 	// The burst of the limiter is the number of attempts that may begin together: Rate, but at least 1.
-	u.rate = adjust(u.rate, rate.Limit(l.Rate), max(int(l.Rate), 1), now)
-	u.interval = adjust(u.interval, every, 1, now)
+	u.rate = adjustLimiter(u.rate, rate.Limit(l.Rate), max(int(l.Rate), 1), now)
+	u.interval = adjustLimiter(u.interval, intervalRate, 1, now)
 }
 
 // PartUse returns the use of a shared limit.
 func (u *Usage) PartUse(k Kind, now time.Time) parts.Use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	out := parts.Use{Limit: u.limit.amount(k), Part: u.most(k, now), Count: u.began}
+	out := parts.Use{Limit: u.limit.amount(k), Part: u.allowance(k, now), Count: u.attemptCount}
 	switch k {
 	case InFlight:
 		out.Kind, out.Used = parts.InFlight, int64(u.inFlight)
 	case Bytes:
-		out.Kind, out.Used = parts.Daily, u.today(now)
+		out.Kind, out.Used = parts.Daily, u.bytesToday(now)
 		out.Count, out.Day = out.Used, u.day
-		if u.shared != nil {
-			out.Total, out.Base = u.shared.parts[k].Total(u.day)
+		if u.parts != nil {
+			out.Total, out.Base = u.parts.byKind[k].Total(u.day)
 		}
 	case Rate:
-		out.Kind, out.Empty = parts.Rate, missing(u.rate, now) > tolerance
+		out.Kind, out.Empty = parts.Rate, missingTokens(u.rate, now) > tolerance
 	case Interval:
-		out.Kind, out.Empty = parts.Rate, missing(u.interval, now) > tolerance
+		out.Kind, out.Empty = parts.Rate, missingTokens(u.interval, now) > tolerance
 	}
 	return out
 }
 
-// missing returns the part of a token that a limiter lacks for an attempt; at most 0 if it lacks nothing.
-func missing(l *rate.Limiter, now time.Time) float64 {
+// missingTokens returns the part of a token that the limiter lacks for an attempt. It is at most 0 if none is missing.
+func missingTokens(l *rate.Limiter, now time.Time) float64 {
 	if l == nil {
 		return 0
 	}
@@ -129,21 +129,21 @@ func missing(l *rate.Limiter, now time.Time) float64 {
 func (u *Usage) SetPart(k Kind, part, total int64, now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s := u.shared
+	s := u.parts
 	if s == nil {
 		return part
 	}
 	used := int64(0)
 	switch k {
 	case Bytes:
-		used = u.today(now)
+		used = u.bytesToday(now)
 	case InFlight:
 		used = int64(u.inFlight)
 	default:
 		part = max(part, parts.First(u.limit.amount(k), s.divisor))
 	}
-	s.parts[k] = parts.Held(part, total, u.day, used)
-	u.apply(now)
+	s.byKind[k] = parts.Held(part, total, u.day, used)
+	u.applyLimit(now)
 	return max(part, used)
 }
 
@@ -151,44 +151,44 @@ func (u *Usage) SetPart(k Kind, part, total int64, now time.Time) int64 {
 func (u *Usage) Release(k Kind, part, total int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s := u.shared
+	s := u.parts
 	if s == nil {
 		return
 	}
-	s.parts[k] = parts.Part{}
+	s.byKind[k] = parts.Part{}
 	if k == Bytes {
-		used := u.today(now)
-		s.parts[k] = parts.Released(part, total, u.day, used)
+		used := u.bytesToday(now)
+		s.byKind[k] = parts.Released(part, total, u.day, used)
 	}
-	u.apply(now)
+	u.applyLimit(now)
 }
 
 // HasPart reports whether the shared limit has a part of its own.
 func (u *Usage) HasPart(k Kind, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.shared != nil && u.shared.parts[k].IsHeld(k == Bytes, dayOf(now))
+	return u.parts != nil && u.parts.byKind[k].IsHeld(k == Bytes, dayOf(now))
 }
 
-// pollPart is the time after which an attempt is tried again that waits for a larger part of a shared limit.
-const pollPart = 100 * time.Millisecond
+// partPollInterval is the interval at which waiting attempts check whether the part of a shared limit has grown.
+const partPollInterval = 100 * time.Millisecond
 
-// until returns the time at which the limiter l, which has the part of a shared rate, admits an attempt. It may be
-// too early, because the part may grow. missing is the result of the function missing.
-func (u *Usage) until(l *rate.Limiter, missing float64, k Kind, now time.Time) time.Time {
-	wait := time.Duration(math.Ceil(missing / float64(l.Limit()) * 1e9))
-	if u.shared != nil {
-		soonest := time.Duration(missing * parts.RateUnit / float64(u.limit.amount(k)) * 1e9)
-		wait = min(wait, max(soonest, pollPart))
+// admitTime returns the time at which a limiter that lacks the given tokens admits an attempt. If its rate is a part of
+// a shared limit, the result may be too early, because the part may grow.
+func (u *Usage) admitTime(l *rate.Limiter, tokens float64, k Kind, now time.Time) time.Time {
+	wait := time.Duration(math.Ceil(tokens / float64(l.Limit()) * 1e9))
+	if u.parts != nil {
+		soonest := time.Duration(tokens * parts.RateUnit / float64(u.limit.amount(k)) * 1e9)
+		wait = min(wait, max(soonest, partPollInterval))
 	}
 	return now.Add(wait)
 }
 
-// bytesState returns the State of a limit on bytes of which the gateway may use no more now.
+// bytesState returns the State of a limit on bytes whose allowance is used up.
 func (u *Usage) bytesState(used int64, now time.Time) State {
 	day := dayOf(now)
-	if s := u.shared; s != nil && !s.parts[Bytes].Spent(u.limit.BytesPerDay, day, used) {
-		return State{Until: now.Add(pollPart)}
+	if s := u.parts; s != nil && !s.byKind[Bytes].Spent(u.limit.BytesPerDay, day, used) {
+		return State{Until: now.Add(partPollInterval)}
 	}
-	return State{Until: dayBegin(day + 1), Spent: true}
+	return State{Until: dayBegin(day + 1), BytesSpent: true}
 }

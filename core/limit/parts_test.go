@@ -16,9 +16,9 @@ func TestPartOfALimit(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, Rate: 10, BytesPerDay: 800}, bytes, noon)
 	u.SetShare(8, noon)
 	require.Equal(t, parts.Use{Kind: parts.InFlight, Limit: 8, Part: 1}, u.PartUse(limit.InFlight, noon))
-	first, ok := limit.Take(u, nil, noon)
+	first, ok := limit.Reserve(u, nil, noon)
 	require.True(t, ok, "the first part")
-	_, ok = limit.Take(u, nil, noon)
+	_, ok = limit.Reserve(u, nil, noon)
 	require.False(t, ok, "the first part of max_in_flight is used")
 
 	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 3, 3, noon))
@@ -29,11 +29,11 @@ func TestPartOfALimit(t *testing.T) {
 	require.Equal(t, int64(5*parts.RateUnit), u.SetPart(limit.Rate, 5*parts.RateUnit, 0, noon))
 	now := noon.Add(time.Second)
 	for range 2 {
-		_, ok = limit.Take(u, nil, now)
+		_, ok = limit.Reserve(u, nil, now)
 		require.True(t, ok)
 	}
 	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 1, 3, now), "the part is what is in use")
-	first.Leave()
+	first.EndAttempt()
 	_, ok = u.Check(now)
 	require.False(t, ok)
 
@@ -41,7 +41,7 @@ func TestPartOfALimit(t *testing.T) {
 	bytes.Add(traffic.Total{Up: 100})
 	s, ok = u.Check(now)
 	require.False(t, ok, "the first part of the bytes is used")
-	require.False(t, s.Spent)
+	require.False(t, s.BytesSpent)
 	require.Equal(t, int64(300), u.SetPart(limit.Bytes, 300, 500, now))
 	_, ok = u.Check(now)
 	require.True(t, ok)
@@ -49,7 +49,7 @@ func TestPartOfALimit(t *testing.T) {
 	require.Equal(t, int64(350), u.SetPart(limit.Bytes, 300, 800, now))
 	s, ok = u.Check(now)
 	require.False(t, ok)
-	require.True(t, s.Spent, "all nodes together have used the limit")
+	require.True(t, s.BytesSpent, "all nodes together have used the limit")
 	tomorrow := now.Add(24 * time.Hour)
 	_, ok = u.Check(tomorrow)
 	require.True(t, ok, "the part was one of yesterday")
@@ -65,10 +65,10 @@ func TestAllocOfPartUse(t *testing.T) {
 	u.SetShare(8, noon)
 	u.SetPart(limit.InFlight, 4, 4, noon)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		h, ok := limit.Take(u, nil, noon)
+		h, ok := limit.Reserve(u, nil, noon)
 		if !ok {
 			t.Fatal("the part is used")
 		}
-		h.Leave()
+		h.EndAttempt()
 	}))
 }

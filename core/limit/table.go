@@ -63,74 +63,70 @@ func CheckEntries(entries []Entry) error {
 	return nil
 }
 
-// Default returns the limits that apply to every proxy. Each kind of limit is taken from the first entry without a
-// host that sets it.
-func Default(entries []Entry) (l Limit) {
+// DefaultLimit returns the limits that apply to every proxy: each one from the first entry without a host that sets it.
+func DefaultLimit(entries []Entry) (l Limit) {
 	for _, e := range entries {
 		if e.Host == "" {
-			l = l.Or(e.Limit)
+			l = l.WithDefaults(e.Limit)
 		}
 	}
 	return l
 }
 
-// Table holds the limits of pairs, and the usage of a limited number of pairs. To make room for the usage of another
-// pair, it removes the usage of the pair whose last attempt began the longest time ago. It is safe for concurrent
-// use.
+// Table holds the limits of pairs, and the usage of the pairs that were used last. It is safe for concurrent use.
 type Table struct {
 	max     int
 	entries atomic.Pointer[[]Entry] // the entries that have a host; nil if there are no such entries
 
 	mu     sync.RWMutex // guards the fields below
 	pairs  map[pairKey]*list.Element
-	recent *list.List           // of *pair; the pair whose last attempt began most recently is first
-	saved  map[named]SavedUsage // restored usage of pairs that have had no attempt in this process
+	recent *list.List               // of *pair; the pair whose last attempt began most recently is first
+	saved  map[usageName]SavedUsage // restored usage of pairs that have had no attempt in this process
 }
 
 type pairKey struct{ proxy, host uint64 }
 
 type pair struct {
 	key   pairKey
-	name  named
+	name  usageName
 	bytes traffic.Meter
 	usage *Usage
 }
 
-// named identifies a proxy or pair in a file. For a proxy, host is "".
-type named struct{ proxy, host string }
+// usageName identifies a proxy or pair in a file. For a proxy, host is "".
+type usageName struct{ proxy, host string }
 
 // NewTable returns a table that keeps the usage of at most max pairs.
 func NewTable(max int) *Table {
-	return &Table{max: max, pairs: map[pairKey]*list.Element{}, recent: list.New(), saved: map[named]SavedUsage{}}
+	return &Table{max: max, pairs: map[pairKey]*list.Element{}, recent: list.New(), saved: map[usageName]SavedUsage{}}
 }
 
-// Set replaces the entries. Entries without a host have no effect. The counted usage of the pairs does not change.
-func (t *Table) Set(entries []Entry, now time.Time) {
-	var own []Entry
+// SetEntries replaces the entries. The counted usage of the pairs stays. Entries without a host have no effect here.
+func (t *Table) SetEntries(entries []Entry, now time.Time) {
+	var hostEntries []Entry
 	for _, e := range entries {
 		if e.Host != "" {
 			e.Host, _ = rules.ParseHost(e.Host)
-			own = append(own, e)
+			hostEntries = append(hostEntries, e)
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if own == nil {
+	if hostEntries == nil {
 		t.entries.Store(nil)
 		return
 	}
-	t.entries.Store(&own)
+	t.entries.Store(&hostEntries)
 	for _, e := range t.pairs {
 		p := e.Value.(*pair)
-		l, _ := limitOf(own, p.name.host)
+		l, _ := limitOf(hostEntries, p.name.host)
 		p.usage.SetLimit(l, now)
 	}
 }
 
-// limitOf returns the limit of the pairs with the given host: the limit of the first entry whose pattern matches
-// host.
+// limitOf returns the limit of the first entry whose pattern matches the host.
 func limitOf(entries []Entry, host string) (l Limit, found bool) {
-	host = rules.Host(host)
+	host = rules.NormalHost(host)
 	i := slices.IndexFunc(entries, func(e Entry) bool { return egress.GlobMatches(e.Host, host) })
 	if i < 0 {
 		return Limit{}, false
@@ -146,15 +142,15 @@ type Pairs struct {
 	host  uint64
 }
 
-// Limited reports whether the pairs have a limit.
-func (p *Pairs) Limited() bool { return p.table != nil }
+// HaveLimit reports whether the pairs have a limit.
+func (p *Pairs) HaveLimit() bool { return p.table != nil }
 
 // Empty reports whether no pair has a limit.
 func (t *Table) Empty() bool { return t.entries.Load() == nil }
 
-// Of returns the pairs of a host. The parameter host is in lower case and without port, and hash is the core.Hash53 of
-// host. Of takes no lock.
-func (t *Table) Of(host string, hash uint64) Pairs {
+// PairsOf returns the pairs of a host, which is in lower case and without port; hash is its core.Hash53. PairsOf takes
+// no lock.
+func (t *Table) PairsOf(host string, hash uint64) Pairs {
 	entries := t.entries.Load()
 	if entries == nil {
 		return Pairs{}
@@ -166,14 +162,13 @@ func (t *Table) Of(host string, hash uint64) Pairs {
 	return Pairs{table: t, limit: l, name: host, host: hash}
 }
 
-// Has reports whether pairs with the given host have a limit.
-func (t *Table) Has(host string) bool {
-	p := t.Of(host, 0)
-	return p.Limited()
+// HasLimit reports whether the pairs of the host have a limit.
+func (t *Table) HasLimit(host string) bool {
+	p := t.PairsOf(host, 0)
+	return p.HaveLimit()
 }
 
-// Usage returns the usage of the pair with a proxy; nil if the table has no usage of this pair. The parameter proxy is
-// the core.Hash53 of the proxy's id.
+// Usage returns the usage of the pair with a proxy, given by the core.Hash53 of its id; nil if there is none.
 func (p *Pairs) Usage(proxy uint64) *Usage {
 	if p.table == nil {
 		return nil
@@ -186,9 +181,8 @@ func (p *Pairs) Usage(proxy uint64) *Usage {
 	return nil
 }
 
-// Begin is like Usage, but it is called when an attempt of the pair is about to begin. If the table has no usage of
-// the pair, Begin creates it. The parameter id is the proxy's id.
-func (p *Pairs) Begin(proxy uint64, id string, now time.Time) *Usage {
+// BeginAttempt returns the usage of the pair as Usage does, and creates it if there is none.
+func (p *Pairs) BeginAttempt(proxy uint64, id string, now time.Time) *Usage {
 	t := p.table
 	if t == nil {
 		return nil
@@ -205,14 +199,14 @@ func (p *Pairs) Begin(proxy uint64, id string, now time.Time) *Usage {
 		delete(t.pairs, last.Value.(*pair).key)
 		t.recent.Remove(last)
 	}
-	added := &pair{key: key, name: named{id, p.name}}
-	added.usage = NewUsage(p.limit, &added.bytes, now)
-	if s, found := t.saved[added.name]; found {
-		added.usage.restore(s.Day, s.Bytes, now)
-		delete(t.saved, added.name)
+	newPair := &pair{key: key, name: usageName{id, p.name}}
+	newPair.usage = NewUsage(p.limit, &newPair.bytes, now)
+	if s, found := t.saved[newPair.name]; found {
+		newPair.usage.restore(s.Day, s.Bytes, now)
+		delete(t.saved, newPair.name)
 	}
-	t.pairs[key] = t.recent.PushFront(added)
-	return added.usage
+	t.pairs[key] = t.recent.PushFront(newPair)
+	return newPair.usage
 }
 
 // SavedUsage is the number of bytes of a proxy or pair on one day, in the form in which a file stores it.
@@ -223,16 +217,16 @@ type SavedUsage struct {
 	Bytes int64  `json:"bytes"`
 }
 
-// IsOf reports whether s is of the day (UTC) in which the time now is.
+// IsOf reports whether s is of the current day (UTC).
 func (s *SavedUsage) IsOf(now time.Time) bool { return s.Day == dayOf(now) }
 
-// Used returns today's number of bytes of each pair that has a limit on bytes per day.
-func (t *Table) Used(now time.Time) (out []SavedUsage) {
+// SavedUsages returns today's bytes of each pair that has a limit on bytes per day.
+func (t *Table) SavedUsages(now time.Time) (out []SavedUsage) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for e := t.recent.Front(); e != nil; e = e.Next() {
 		p := e.Value.(*pair)
-		if used, ok := p.usage.used(p.name, now); ok {
+		if used, ok := p.usage.savedUsage(p.name, now); ok {
 			out = append(out, used)
 		}
 	}
@@ -244,35 +238,34 @@ func (t *Table) Used(now time.Time) (out []SavedUsage) {
 	return out
 }
 
-// used returns the number of bytes of today. The result ok is false if this number is 0, or if there is no
-// limit on the bytes per day. The parameter of is the name of the proxy or pair.
-func (u *Usage) used(of named, now time.Time) (used SavedUsage, ok bool) {
+// The result ok of savedUsage is false if there are no bytes, or no limit on the bytes per day.
+func (u *Usage) savedUsage(name usageName, now time.Time) (used SavedUsage, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.limit.BytesPerDay == 0 {
 		return SavedUsage{}, false
 	}
-	bytes := u.today(now)
-	return SavedUsage{of.proxy, of.host, u.day, bytes}, bytes > 0
+	bytes := u.bytesToday(now)
+	return SavedUsage{name.proxy, name.host, u.day, bytes}, bytes > 0
 }
 
-// Used is like Table.Used, for the proxy with the given id.
-func (u *Usage) Used(proxy string, now time.Time) (used SavedUsage, ok bool) {
-	return u.used(named{proxy, ""}, now)
+// SavedUsage returns today's bytes of the proxy with the given id. The result ok is false if there are none, or no
+// limit on the bytes per day.
+func (u *Usage) SavedUsage(proxy string, now time.Time) (used SavedUsage, ok bool) {
+	return u.savedUsage(usageName{proxy, ""}, now)
 }
 
-// Restore adds the bytes that a proxy transmitted today in an earlier process. It does nothing if s is of another
-// day.
+// Restore adds the bytes that a proxy transmitted today in an earlier process. It ignores other days.
 func (u *Usage) Restore(s SavedUsage, now time.Time) { u.restore(s.Day, s.Bytes, now) }
 
-// Restore sets the bytes that pairs transmitted today in an earlier process. It ignores elements of used that have no
-// host (they are for Usage.Restore), and elements that are of another day.
+// Restore sets the bytes that pairs transmitted today in an earlier process. It ignores other days, and elements
+// without a host, which are for Usage.Restore.
 func (t *Table) Restore(used []SavedUsage, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range used {
 		if s.Host != "" && s.Bytes > 0 && s.IsOf(now) && len(t.saved) < t.max {
-			t.saved[named{s.Proxy, s.Host}] = s
+			t.saved[usageName{s.Proxy, s.Host}] = s
 		}
 	}
 }

@@ -92,7 +92,7 @@ var (
 func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 	for _, c := range t.causes {
 		if c.n > 0 {
-			emit(out, proxyAttemptsDesc, prometheus.CounterValue, float64(c.n), id, verdict.Word(c.cause))
+			emit(out, proxyAttemptsDesc, prometheus.CounterValue, float64(c.n), id, verdict.CauseName(c.cause))
 		}
 	}
 	buckets, total := make(map[float64]uint64, len(bounds)), uint64(0)

@@ -33,10 +33,10 @@ const (
 
 // Course describes the attempts, the waits and the result of a request under a policy.
 type Course struct {
-	Attempts int           // without replays; the minimum number if Result is Unknown
-	Waited   time.Duration // sum of the backoffs between these attempts
-	Result   Result
-	Status   int // of the response to the client, if Result is Refused; 0 if the client left before the response
+	Attempts    int           // without replays; the minimum number if Result is Unknown
+	BackoffTime time.Duration // sum of the backoffs between these attempts
+	Result      Result
+	Status      int // of the response to the client, if Result is Refused; 0 if the client left before the response
 }
 
 // Recorded returns the course that a request has had.
@@ -45,7 +45,7 @@ func Recorded(r *Request) Course {
 	for i := range r.Attempts {
 		if a := &r.Attempts[i]; a.Outcome.Result != core.ResultReplay {
 			c.Attempts++
-			c.Waited += a.Delay
+			c.BackoffTime += a.Delay
 		}
 	}
 	return c
@@ -111,7 +111,7 @@ func Under(r *Request, p, now *retry.Policy) Course {
 			return c
 		}
 		elapsed += wait
-		c.Waited += wait
+		c.BackoffTime += wait
 	}
 	return c
 }
@@ -138,7 +138,7 @@ func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 		}
 	case core.RepeatAllowed: // because of the method or the policy in force, or because nothing was sent
 		if !retry.Idempotent(method) && method != http.MethodConnect && !p.RetryNonIdempotent &&
-			verdict.Reached(o.Cause) {
+			verdict.SentToProxy(o.Cause) {
 			return false
 		}
 	}
@@ -155,7 +155,7 @@ func ended(o *core.Outcome) (Result, int) {
 		return Served, o.Status
 	case o.Status != 0 && (o.Relay || o.Cause == verdict.Answered):
 		return resultOf(o.Status), o.Status
-	case verdict.TimedOut(o.Cause):
+	case verdict.IsTimeout(o.Cause):
 		return Refused, http.StatusGatewayTimeout
 	}
 	return Refused, http.StatusBadGateway

@@ -42,7 +42,7 @@ func failure(c core.Cause) core.Outcome {
 }
 
 func course(attempts int, waited time.Duration, result preview.Result, status int) preview.Course {
-	return preview.Course{Attempts: attempts, Waited: waited, Result: result, Status: status}
+	return preview.Course{Attempts: attempts, BackoffTime: waited, Result: result, Status: status}
 }
 
 func TestUnder(t *testing.T) {

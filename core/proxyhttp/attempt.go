@@ -55,10 +55,10 @@ func (f *Forward) Discard(r *transport.Response) {
 // Close ends the response's body and releases its connection. The parameter broke is the error that ended the body
 // early. It is nil if the body was read to its end, or if the rest of the body is not needed. Close returns the facts
 // about the relay, except ClientLeft.
-func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
-	relayed := verdict.Relayed{Broke: broke}
+func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
+	relayed := verdict.RelayEnd{BodyErr: broke}
 	if broke != nil {
-		relayed.RequestBroke, relayed.Stopped = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Fired()
+		relayed.RequestBroke, relayed.Cancelled = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Fired()
 	}
 	f.Response.Finish(&f.Control, now)
 	return relayed

@@ -14,7 +14,7 @@ import (
 var _ executor.Excerpter = (*Forward)(nil)
 
 // Excerpt implements executor.Excerpter. It waits at most 0.1 s for the beginning of the body.
-func (f *Forward) Excerpt(w *core.Wants, e *core.Excerpt) {
+func (f *Forward) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
 	r := &f.Response
 	e.Fields, e.Body, e.Encoded, e.Whole, e.Length = e.Fields[:0], e.Body[:0], false, false, r.Length
 	if r.Framing != http1.Length {

@@ -58,13 +58,14 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 		a.Message = "the request came back to this gateway: " + r.ProxyID + " leads back to it"
 		return a
 	case verdict.LocalLimit:
-		a.Status, a.Code, a.RetryAfter = http.StatusServiceUnavailable, verdict.Word(verdict.LocalLimit), time.Second
+		a.Status, a.Code, a.RetryAfter = http.StatusServiceUnavailable, verdict.CauseName(verdict.LocalLimit),
+			time.Second
 		a.Message = "the gateway has no file descriptor, port or memory left for a connection"
 		return a
 	}
 	a.Message = "no proxy brought an answer: attempt " + strconv.Itoa(r.Attempts) + " through " + r.ProxyID + " failed"
 	switch {
-	case verdict.Unreached(r.Last.Cause):
+	case verdict.IsConnectFailure(r.Last.Cause):
 		a.Message += ": " + unreached(r)
 	case r.Last.Err != nil:
 		a.Message += ": " + r.Last.Err.Error()
@@ -92,7 +93,7 @@ func failed(r *executor.Refusal) ErrorResponse {
 		Status: http.StatusBadGateway, Code: "upstream_failed", Reason: o.Reason, RetryAfter: r.RetryAfter, Err: o.Err,
 	}
 	switch {
-	case r.Direct && verdict.Unreached(o.Cause): // a client must not learn whether a port is closed or filtered
+	case r.Direct && verdict.IsConnectFailure(o.Cause): // a client must not learn whether a port is closed or filtered
 		if o.Cause != verdict.ProxyNameUnknown {
 			a.Reason = "destination_unavailable"
 		}

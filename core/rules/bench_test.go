@@ -13,9 +13,10 @@ func BenchmarkRoute(b *testing.B) {
 		b.Run(fmt.Sprint(n, " rules"), func(b *testing.B) {
 			var list []Rule
 			for i := range n {
-				r := Rule{When: When{Hosts: []string{fmt.Sprintf("*.site-%d.test", i)}}, Then: way(Routing{Deny: true})}
+				r := Rule{When: Conditions{Hosts: []string{fmt.Sprintf("*.site-%d.test", i)}},
+					Then: way(Routing{Deny: true})}
 				if i == n-1 {
-					r = Rule{When: When{Hosts: []string{"*.shop.test"}, Paths: []string{"/api/*"},
+					r = Rule{When: Conditions{Hosts: []string{"*.shop.test"}, Paths: []string{"/api/*"},
 						Users: []string{"crawler*"}},
 						Then: way(Routing{Tag: "dc"})}
 				}
@@ -23,7 +24,7 @@ func BenchmarkRoute(b *testing.B) {
 			}
 			s := compile(b, list...)
 			for b.Loop() {
-				if route := s.Route(q); route.Empty() != (n == 0) {
+				if route := s.Route(q); route.IsEmpty() != (n == 0) {
 					b.Fatal("wrong rule")
 				}
 			}

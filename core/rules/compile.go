@@ -54,9 +54,9 @@ func (e *Error) Path() string {
 	return path
 }
 
-// Compile checks the rules and returns them as a Set; nil if there are none. The parameter plugins resolves the names
-// of scorers and backoffs. If plugins is nil, these names are not checked, and the Set must not be used for requests.
-// The error joins an *Error for each error in the rules.
+// Compile checks the rules and returns them as a Set; nil if there are none. If plugins is nil, names of scorers and
+// backoffs are not checked, and the Set must not be used for requests. The error joins an *Error for each error in the
+// rules.
 func Compile(list []Rule, plugins Plugins) (*Set, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -70,23 +70,24 @@ func Compile(list []Rule, plugins Plugins) (*Set, error) {
 	for i := range list {
 		c.index = i
 		r := &s.rules[i]
-		c.rule(&list[i], r)
-		if r.way.empty() {
+		c.compileRule(&list[i], r)
+		if r.way.isEmpty() {
 			s.responses = append(s.responses, r)
 		} else {
 			s.routing = append(s.routing, r)
 		}
 		for _, h := range r.headers {
-			if !slices.Contains(s.fields.Fields, h.name) {
-				s.fields.Fields = append(s.fields.Fields, h.name)
+			if !slices.Contains(s.headerSpec.Fields, h.name) {
+				s.headerSpec.Fields = append(s.headerSpec.Fields, h.name)
 			}
 		}
-		if len(s.fields.Fields) > maxFields && len(c.faults) == 0 {
-			c.fault("when.header", nil, fmt.Sprintf("the rules name more than %d different header fields", maxFields))
+		if len(s.headerSpec.Fields) > maxFields && len(c.errs) == 0 {
+			c.addError("when.header", nil, fmt.Sprintf("the rules name more than %d different header fields",
+				maxFields))
 		}
 	}
-	s.bodies = core.Wants{Body: core.MaxExcerptBody, Fields: s.fields.Fields}
-	return s, errors.Join(c.faults...)
+	s.bodySpec = core.ExcerptSpec{Body: core.MaxExcerptBody, Fields: s.headerSpec.Fields}
+	return s, errors.Join(c.errs...)
 }
 
 // compiler compiles rules and collects their errors.
@@ -94,105 +95,109 @@ type compiler struct {
 	plugins Plugins        // nil for none
 	labels  map[string]int // index of the rule by name
 	index   int
-	faults  []error
+	errs    []error
 }
 
-func (c *compiler) fault(key string, value any, msg string) {
-	c.faults = append(c.faults, &Error{c.index, key, value, msg})
+func (c *compiler) addError(key string, value any, msg string) {
+	c.errs = append(c.errs, &Error{c.index, key, value, msg})
 }
 
-func (c *compiler) rule(from *Rule, r *rule) {
-	if from.Preset != "" && from.Preset != PresetBanLike {
-		c.fault("preset", from.Preset, "there is no such preset; there is "+PresetBanLike)
+func (c *compiler) compileRule(configured *Rule, r *rule) {
+	if configured.Preset != "" && configured.Preset != PresetBanLike {
+		c.addError("preset", configured.Preset, "there is no such preset; there is "+PresetBanLike)
 	}
-	if from.When.empty() && from.Preset == "" {
-		c.fault("when", nil, "is empty, so the rule would hold for every request and response; set host, port, path, "+
-			"method, user, status, header, body or error (host = \"*\" for every host)")
+	if configured.When.isEmpty() && configured.Preset == "" {
+		c.addError("when", nil,
+			"is empty, so the rule would hold for every request and response; set host, port, path, "+
+				"method, user, status, header, body or error (host = \"*\" for every host)")
 	}
-	full := from.applied()
-	if from.Preset != "" && !from.Then.Routing.empty() {
-		c.fault("preset", from.Preset, "is for responses, the action of this rule is for requests; make two rules")
-		full = *from
+	expanded := configured.withPreset()
+	if configured.Preset != "" && !configured.Then.Routing.isEmpty() {
+		c.addError("preset", configured.Preset,
+			"is for responses, the action of this rule is for requests; make two rules")
+		expanded = *configured
 	}
-	w := &full.When
-	r.index, r.label, r.when = c.index, c.label(from.Name), *w
-	r.count(&atomic.Uint64{})
-	c.request(w, r)
-	c.response(w, r)
-	if full.Then.Routing.empty() {
-		r.action = c.action(&full.Then)
+	w := &expanded.When
+	r.index, r.label, r.when = c.index, c.checkLabel(configured.Name), *w
+	r.setCounter(&atomic.Uint64{})
+	c.compileRequest(w, r)
+	c.compileResponse(w, r)
+	if expanded.Then.Routing.isEmpty() {
+		r.action = c.compileAction(&expanded.Then)
 		r.action.Label = r.label
 		return
 	}
-	c.way(&full, &r.way)
+	c.compileRouting(&expanded, &r.way)
 	r.way.Label = r.label
 }
 
-// label checks the name of a rule and returns its label.
-func (c *compiler) label(name string) string {
+// checkLabel checks the name of a rule and returns the rule's label.
+func (c *compiler) checkLabel(name string) string {
 	if name == "" {
 		return "rules[" + strconv.Itoa(c.index) + "]"
 	}
 	if err := core.CheckTag(name); err != nil { // a tag has the same form
-		c.fault("name", name, err.Error())
+		c.addError("name", name, err.Error())
 	}
 	if first, twice := c.labels[name]; twice {
-		c.fault("name", name, fmt.Sprintf("is also the name of rules[%d]", first))
+		c.addError("name", name, fmt.Sprintf("is also the name of rules[%d]", first))
 	}
 	c.labels[name] = c.index
 	return name
 }
 
-// request compiles the conditions on the request.
-func (c *compiler) request(w *When, r *rule) {
+// compileRequest compiles the conditions on the request.
+func (c *compiler) compileRequest(w *Conditions, r *rule) {
 	for i, host := range w.Hosts {
 		pattern, err := ParseHost(host)
 		if err != nil {
-			c.fault(element("when.host", i, len(w.Hosts)), host, err.Error())
+			c.addError(elementKey("when.host", i, len(w.Hosts)), host, err.Error())
 		}
 		r.hosts.add(pattern)
 	}
 	for i, port := range w.Ports {
 		parsed, err := ParsePort(port)
 		if err != nil {
-			c.fault(element("when.port", i, len(w.Ports)), port, err.Error())
+			c.addError(elementKey("when.port", i, len(w.Ports)), port, err.Error())
 		}
 		r.ports = append(r.ports, parsed)
 	}
 	for i, path := range w.Paths {
 		if err := checkPath(path); err != nil {
-			c.fault(element("when.path", i, len(w.Paths)), path, err.Error())
+			c.addError(elementKey("when.path", i, len(w.Paths)), path, err.Error())
 		}
 		r.paths = append(r.paths, path)
 	}
 	for i, method := range w.Methods {
 		switch upper := strings.ToUpper(method); {
 		case method == "" || strings.ContainsFunc(upper, func(c rune) bool { return c < 'A' || c > 'Z' }):
-			c.fault(element("when.method", i, len(w.Methods)), method, "must be a method in upper case, such as GET")
+			c.addError(elementKey("when.method", i, len(w.Methods)), method,
+				"must be a method in upper case, such as GET")
 		case method != upper:
-			c.fault(element("when.method", i, len(w.Methods)), method, "must be in upper case; did you mean "+upper+"?")
+			c.addError(elementKey("when.method", i, len(w.Methods)), method,
+				"must be in upper case; did you mean "+upper+"?")
 		}
 		r.methods = append(r.methods, method)
 	}
 	if len(w.Paths) > 0 && len(w.Methods) == 1 && w.Methods[0] == "CONNECT" {
-		c.fault("when.path", nil, "is set beside method = \"CONNECT\", but the path of a request in a tunnel is "+
+		c.addError("when.path", nil, "is set beside method = \"CONNECT\", but the path of a request in a tunnel is "+
 			"encrypted; remove one of them")
 	}
 	for i, user := range w.Users {
 		if user == "" || len(user) > maxText {
-			c.fault(element("when.user", i, len(w.Users)), user,
+			c.addError(elementKey("when.user", i, len(w.Users)), user,
 				"must be the name of a user, or a pattern such as crawler*")
 		}
 		r.users.add(user)
 	}
 }
 
-// response compiles the conditions on the response.
-func (c *compiler) response(w *When, r *rule) {
+// compileResponse compiles the conditions on the response.
+func (c *compiler) compileResponse(w *Conditions, r *rule) {
 	for i, status := range w.Statuses {
 		parsed, err := ParseStatus(status)
 		if err != nil {
-			c.fault(element("when.status", i, len(w.Statuses)), status, err.Error())
+			c.addError(elementKey("when.status", i, len(w.Statuses)), status, err.Error())
 		}
 		r.statuses = append(r.statuses, parsed)
 	}
@@ -200,34 +205,34 @@ func (c *compiler) response(w *When, r *rule) {
 		pattern := w.Headers[name]
 		switch {
 		case !isToken(name):
-			c.fault("when.header", name, "must be the name of a header field, such as Server")
+			c.addError("when.header", name, "must be the name of a header field, such as Server")
 		case len(pattern) > maxText:
-			c.fault("when.header."+name, nil, fmt.Sprintf("must have at most %d bytes", maxText))
+			c.addError("when.header."+name, nil, fmt.Sprintf("must have at most %d bytes", maxText))
 		}
 		r.headers = append(r.headers, header{strings.ToLower(name), pattern})
 	}
 	if r.body = []byte(w.Body); len(w.Body) > maxText {
-		c.fault("when.body", nil, fmt.Sprintf("must have at most %d bytes", maxText))
+		c.addError("when.body", nil, fmt.Sprintf("must have at most %d bytes", maxText))
 	}
 	if w.Error != "" {
 		var known bool
-		r.failure = true
-		if r.cause, known = verdict.FailureOf(w.Error); !known {
-			c.fault("when.error", w.Error, "must be the cause of a failed attempt: "+strings.Join(verdict.Failures(),
-				", ")+
-				" (docs/verdicts.md)"+strict.DidYouMean(w.Error, verdict.Failures()))
+		r.failedOnly = true
+		if r.cause, known = verdict.RuleFailure(w.Error); !known {
+			c.addError("when.error", w.Error,
+				"must be the cause of a failed attempt: "+strings.Join(verdict.RuleFailures(),
+					", ")+
+					" (docs/verdicts.md)"+strict.DidYouMean(w.Error, verdict.RuleFailures()))
 		}
 		if w.Body != "" || len(w.Headers) > 0 {
-			c.fault("when.error", w.Error, "is set beside header or body, which only responses of targets have; "+
+			c.addError("when.error", w.Error, "is set beside header or body, which only responses of targets have; "+
 				"make two rules")
 		}
 	}
 }
 
-// way compiles the action of a routing rule.
-func (c *compiler) way(full *Rule, to *RoutingRule) {
-	t, w := &full.Then, &full.When
-	to.Rule, to.Routing = c.index, t.Routing
+func (c *compiler) compileRouting(expanded *Rule, compiled *RoutingRule) {
+	t, w := &expanded.Then, &expanded.When
+	compiled.Rule, compiled.Routing = c.index, t.Routing
 	c.checkRouting(t, w)
 	set := make([]string, 0, 4)
 	for _, way := range []struct {
@@ -242,55 +247,56 @@ func (c *compiler) way(full *Rule, to *RoutingRule) {
 		set[0] = "region"
 	}
 	if len(set) > 1 {
-		c.fault("then."+set[1], nil, "contradicts "+set[0]+": a request takes one way; remove one of them")
+		c.addError("then."+set[1], nil, "contradicts "+set[0]+": a request takes one way; remove one of them")
 	}
 	if t.Prefer && t.Tag == "" && t.Region == "" {
-		c.fault("then.prefer", nil, "is for tag and region; add one of them, or remove prefer")
+		c.addError("then.prefer", nil, "is for tag and region; add one of them, or remove prefer")
 	}
 	if t.Deny && (t.Policy != nil || t.Scorer != "" || t.Intercept || t.Interim) {
-		c.fault("then.deny", nil, "refuses the request, so policy, scorer, intercept and interim have no effect; "+
+		c.addError("then.deny", nil, "refuses the request, so policy, scorer, intercept and interim have no effect; "+
 			"remove them")
 	}
-	c.interception(t, w)
+	c.checkInterception(t, w)
 	if t.Direct && t.Scorer != "" {
-		c.fault("then.scorer", t.Scorer, "chooses among proxies, but direct uses none; remove one of them")
+		c.addError("then.scorer", t.Scorer, "chooses among proxies, but direct uses none; remove one of them")
 	}
 	if t.Tag != "" {
 		if err := core.CheckTag(t.Tag); err != nil {
-			c.fault("then.tag", t.Tag, err.Error())
+			c.addError("then.tag", t.Tag, err.Error())
 		}
-		to.TagHash = core.Hash53(t.Tag)
+		compiled.TagHash = core.Hash53(t.Tag)
 	}
 	if len(t.Region) > maxText {
-		c.fault("then.region", nil, fmt.Sprintf("must have at most %d bytes", maxText))
+		c.addError("then.region", nil, fmt.Sprintf("must have at most %d bytes", maxText))
 	}
 	if t.Policy != nil {
-		c.policy(t.Policy)
+		c.checkPolicy(t.Policy)
 	}
 	if t.Scorer != "" && c.plugins != nil {
 		var err error
-		if to.scorer, err = c.plugins.Scorer(t.Scorer); err != nil {
-			c.fault("then.scorer", t.Scorer, err.Error())
+		if compiled.scorer, err = c.plugins.Scorer(t.Scorer); err != nil {
+			c.addError("then.scorer", t.Scorer, err.Error())
 		}
 	}
 }
 
-// interception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
-func (c *compiler) interception(t *Then, w *When) {
+// checkInterception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
+func (c *compiler) checkInterception(t *Actions, w *Conditions) {
 	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
 		"user as its conditions"
 	if t.Intercept && len(w.Paths) > 0 {
-		c.fault("when.path", nil, "is set beside intercept = true, which then never takes effect: a tunnel is "+
+		c.addError("when.path", nil, "is set beside intercept = true, which then never takes effect: a tunnel is "+
 			"intercepted before the path"+remedy)
 	}
 	if t.Intercept && len(w.Methods) > 0 && !slices.Contains(w.Methods, "CONNECT") {
-		c.fault("when.method", nil, "without CONNECT is set beside intercept = true, which then never takes effect: a "+
-			"tunnel is intercepted before the method"+remedy)
+		c.addError("when.method", nil,
+			"without CONNECT is set beside intercept = true, which then never takes effect: a "+
+				"tunnel is intercepted before the method"+remedy)
 	}
 }
 
 // checkRouting checks that a routing rule has no condition and no action of a response rule.
-func (c *compiler) checkRouting(t *Then, w *When) {
+func (c *compiler) checkRouting(t *Actions, w *Conditions) {
 	for _, k := range []struct {
 		key string
 		set bool
@@ -299,25 +305,27 @@ func (c *compiler) checkRouting(t *Then, w *When) {
 		{"error", w.Error != ""},
 	} {
 		if k.set {
-			c.fault("when."+k.key, nil, "is unknown when the way of the request is chosen; remove it, or replace the "+
-				"action by retry, other_proxy, rest, ban or final")
+			c.addError("when."+k.key, nil,
+				"is unknown when the way of the request is chosen; remove it, or replace the "+
+					"action by retry, other_proxy, rest, ban or final")
 		}
 	}
-	if key := t.response(); key != "" {
-		c.fault("then."+key, nil, "is for responses, the other actions of this rule are for requests; make two rules")
+	if key := t.responseAction(); key != "" {
+		c.addError("then."+key, nil,
+			"is for responses, the other actions of this rule are for requests; make two rules")
 	} else if t.Blame != "" {
-		c.fault("then.blame", t.Blame, "is for rules about responses; remove it")
+		c.addError("then.blame", t.Blame, "is for rules about responses; remove it")
 	}
 }
 
-// policy checks the Policy of a rule.
-func (c *compiler) policy(p *Policy) {
+func (c *compiler) checkPolicy(p *Policy) {
 	if p.AttemptTimeout != 0 && !(p.AttemptTimeout >= minAttempt && p.AttemptTimeout <= maxAttempt) {
-		c.fault("then.policy.attempt_timeout", p.AttemptTimeout, fmt.Sprintf("must be %v to %v seconds", minAttempt,
+		c.addError("then.policy.attempt_timeout", p.AttemptTimeout, fmt.Sprintf("must be %v to %v seconds", minAttempt,
 			maxAttempt))
 	}
 	if p.AttemptTimeout == 0 && p.Override == (retry.Override{}) {
-		c.fault("then.policy", nil, "is empty; set max_attempts, timeout or another key of [retry], or attempt_timeout")
+		c.addError("then.policy", nil,
+			"is empty; set max_attempts, timeout or another key of [retry], or attempt_timeout")
 	}
 	policy := retry.DefaultPolicy()
 	policy = policy.Merge(p.Override)
@@ -330,38 +338,38 @@ func (c *compiler) policy(p *Policy) {
 	}
 	var wrong *retry.FieldError
 	if errors.As(policy.Validate(known), &wrong) {
-		c.fault("then.policy."+wrong.Field, nil, wrong.Msg)
+		c.addError("then.policy."+wrong.Field, nil, wrong.Msg)
 	}
 }
 
-// action compiles the action of a rule.
-func (c *compiler) action(t *Then) Action {
+// compileAction compiles the action of a response rule.
+func (c *compiler) compileAction(t *Actions) Action {
 	a := Action{Rule: c.index, Rest: t.Rest, Ban: t.Ban}
 	for _, d := range []struct {
-		key   string
-		value time.Duration
-		most  time.Duration
+		key     string
+		value   time.Duration
+		longest time.Duration
 	}{{"then.rest", t.Rest, MaxRest}, {"then.ban", t.Ban, MaxBan}} {
-		if d.value != 0 && (d.value < time.Second || d.value > d.most) {
-			c.fault(d.key, d.value.String(), "must be 1s to "+d.most.String())
+		if d.value != 0 && (d.value < time.Second || d.value > d.longest) {
+			c.addError(d.key, d.value.String(), "must be 1s to "+d.longest.String())
 		}
 	}
-	elsewhere := t.OtherProxy || t.Rest != 0 || t.Ban != 0
+	otherProxy := t.OtherProxy || t.Rest != 0 || t.Ban != 0
 	in := &a.Instruction
 	switch {
-	case t.Final && (t.Retry || elsewhere):
-		c.fault("then.final", nil, "contradicts retry, other_proxy, rest and ban, which lead to another attempt; "+
+	case t.Final && (t.Retry || otherProxy):
+		c.addError("then.final", nil, "contradicts retry, other_proxy, rest and ban, which lead to another attempt; "+
 			"remove final or the others")
 	case t.Rest != 0 || t.Ban != 0:
-		in.Follow = verdict.FollowBan
-	case elsewhere:
-		in.Follow = verdict.FollowOtherProxy
+		in.Next = verdict.NextBan
+	case otherProxy:
+		in.Next = verdict.NextOtherProxy
 	case t.Retry:
-		in.Follow = verdict.FollowRetry
+		in.Next = verdict.NextRetry
 	case t.Final:
-		in.Follow = verdict.FollowNothing
+		in.Next = verdict.NextNothing
 	default:
-		c.fault("then", nil, "has no action; set retry, other_proxy, rest, ban or final, or for requests pool, "+
+		c.addError("then", nil, "has no action; set retry, other_proxy, rest, ban or final, or for requests pool, "+
 			"tag, region, direct, deny, policy, scorer, intercept or interim")
 	}
 	switch t.Blame {
@@ -373,23 +381,23 @@ func (c *compiler) action(t *Then) Action {
 	case "nobody":
 		in.Blame = verdict.BlameNobody
 	default:
-		c.fault("then.blame", t.Blame, "must be proxy, target or nobody")
+		c.addError("then.blame", t.Blame, "must be proxy, target or nobody")
 	}
 	return a
 }
 
-// element returns the key of the element with the index i in a list of n elements. If n is 1, the key has no index,
-// because the configuration may have a single value in place of a list.
-func element(key string, i, n int) string {
+// elementKey returns the key of element i of n. If n is 1, the key has no index, because the configuration may have a
+// single value in place of a list.
+func elementKey(key string, i, n int) string {
 	if n == 1 {
 		return key
 	}
 	return key + "[" + strconv.Itoa(i) + "]"
 }
 
-// ParseHost checks the pattern of a host, and returns the pattern in the form that Host returns.
+// ParseHost checks the pattern of a host, and returns it in the form of NormalHost.
 func ParseHost(s string) (string, error) {
-	pattern := Host(s)
+	pattern := NormalHost(s)
 	switch {
 	case pattern == "" || len(pattern) > maxPattern:
 		return "", fmt.Errorf("must have 1 to %d characters", maxPattern)
@@ -416,24 +424,22 @@ func ParseStatus(s string) (core.Range, error) {
 	if !isRange {
 		last = first
 	}
-	r := core.Range{First: number(first), Last: number(last)}
+	r := core.Range{First: parseStatusNumber(first), Last: parseStatusNumber(last)}
 	if r.First == 0 || r.Last == 0 {
 		return core.Range{}, errStatus
 	}
 	if r.First > r.Last {
-		return core.Range{}, reversed(r.Last, r.First)
+		return core.Range{}, reversedRangeError(r.Last, r.First)
 	}
 	return r, nil
 }
 
-// reversed returns the error of a range that begins after its end.
-func reversed[T int | uint64](first, last T) error {
+func reversedRangeError[T int | uint64](first, last T) error {
 	return fmt.Errorf("the range begins after its end; did you mean %d-%d?", first, last)
 }
 
 var errPort = errors.New(`must be a port or a range of ports, such as 443 or "8000-8999", from 1 to 65535`)
 
-// checkPath checks the pattern of a path.
 func checkPath(s string) error {
 	switch {
 	case s == "" || s[0] != '/' && s[0] != '*':
@@ -451,8 +457,8 @@ func checkPath(s string) error {
 	return nil
 }
 
-// number parses a status with three digits. It returns 0 if s is not a status from 100 to 599.
-func number(s string) int {
+// parseStatusNumber returns 0 if s is not a status from 100 to 599.
+func parseStatusNumber(s string) int {
 	n, err := strconv.Atoi(s)
 	if err != nil || len(s) != 3 || n < 100 || n > 599 {
 		return 0

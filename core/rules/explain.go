@@ -14,12 +14,12 @@ type Explanation struct {
 	Label      string
 	Response   bool        // a response rule; its conditions on responses are not in Conditions
 	Conditions []Condition // the conditions on the request
-	Holds      bool        // all Conditions hold
+	AllHold    bool        // all Conditions hold
 	Kinds      []Kind      // the kinds of actions for which the rule is applied
 	Routing    *Routing    // the actions of a routing rule; nil for a response rule
 }
 
-// Condition is one part of a When.
+// Condition is one part of the Conditions of a rule.
 type Condition struct {
 	Key   string   // host, port, path, method or user
 	Want  []string // the permitted values, as they are configured
@@ -33,38 +33,38 @@ func (s *Set) Explain(q *Request) (Route, []Explanation) {
 	if s == nil {
 		return Route{}, nil
 	}
-	found, all := s.Route(q), make([]Explanation, len(s.rules))
+	route, all := s.Route(q), make([]Explanation, len(s.rules))
 	for i := range s.rules {
 		r, e := &s.rules[i], &all[i]
-		*e = Explanation{Rule: r.index, Label: r.label, Response: r.way.empty(), Holds: true}
+		*e = Explanation{Rule: r.index, Label: r.label, Response: r.way.isEmpty(), AllHold: true}
 		if !e.Response {
 			e.Routing = &r.way.Routing
 		}
 		for k := range NumKinds {
-			if found.ways[k] == &r.way {
+			if route.byKind[k] == &r.way {
 				e.Kinds = append(e.Kinds, k)
 			}
 		}
-		e.Conditions = r.conditions(q)
+		e.Conditions = r.explainRequest(q)
 		for _, c := range e.Conditions {
-			e.Holds = e.Holds && c.Holds
+			e.AllHold = e.AllHold && c.Holds
 		}
 	}
-	return found, all
+	return route, all
 }
 
-// conditions returns the conditions on the request.
-func (r *rule) conditions(q *Request) (all []Condition) {
+// explainRequest compares the conditions on the request with q.
+func (r *rule) explainRequest(q *Request) (all []Condition) {
 	add := func(key string, want []string, got string, holds bool) {
 		if len(want) > 0 {
 			all = append(all, Condition{key, want, got, holds})
 		}
 	}
-	add("host", r.when.Hosts, q.Host, r.hosts.has(q.Host))
-	add("port", r.when.Ports, strconv.Itoa(int(q.Port)), contains(r.ports, int(q.Port)))
-	add("path", r.when.Paths, string(normalPath(q.Path)), r.namesPath(q.Path))
+	add("host", r.when.Hosts, q.Host, r.hosts.matches(q.Host))
+	add("port", r.when.Ports, strconv.Itoa(int(q.Port)), inRanges(r.ports, int(q.Port)))
+	add("path", r.when.Paths, string(normalPath(q.Path)), r.matchesPath(q.Path))
 	add("method", r.when.Methods, q.Method, slices.Contains(r.methods, q.Method))
-	add("user", r.when.Users, q.User, r.namesUser(q.User))
+	add("user", r.when.Users, q.User, r.matchesUser(q.User))
 	return all
 }
 
@@ -97,7 +97,7 @@ func ParsePort(s string) (core.Range, error) {
 		return core.Range{}, errPort
 	}
 	if f > l {
-		return core.Range{}, reversed(l, f)
+		return core.Range{}, reversedRangeError(l, f)
 	}
 	return core.Range{First: int(f), Last: int(l)}, nil
 }

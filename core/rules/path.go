@@ -2,9 +2,9 @@ package rules
 
 import "bytes"
 
-// normalPath returns the form in which a path is compared with patterns: without the query, with unreserved
-// characters decoded (RFC 3986 section 6.2.2.2), and without dot segments (section 5.2.4). So a client cannot evade a
-// rule by another spelling of the same path. It allocates nothing for a path without "%" and without "/.".
+// normalPath returns the form in which a path is compared with patterns: without the query, with unreserved characters
+// decoded (RFC 3986 section 6.2.2.2), and without dot segments (section 5.2.4). So no other spelling of a path evades a
+// rule. A path without "%" and "/." needs no allocation.
 func normalPath(path []byte) []byte {
 	if i := bytes.IndexByte(path, '?'); i >= 0 {
 		path = path[:i]
@@ -12,7 +12,7 @@ func normalPath(path []byte) []byte {
 	if bytes.IndexByte(path, '%') < 0 && !bytes.Contains(path, []byte("/.")) {
 		return path
 	}
-	return withoutDots(decodeUnreserved(path))
+	return removeDotSegments(decodeUnreserved(path))
 }
 
 // decodeUnreserved decodes the unreserved characters (RFC 3986 section 2.3) and writes the digits of other
@@ -35,8 +35,8 @@ func decodeUnreserved(path []byte) []byte {
 	return out
 }
 
-// withoutDots removes the segments "." and "..".
-func withoutDots(path []byte) []byte {
+// removeDotSegments removes the segments "." and "..".
+func removeDotSegments(path []byte) []byte {
 	if len(path) == 0 || path[0] != '/' {
 		return path // the * of OPTIONS
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Routing is the part of a Then for requests. A rule may have actions of several kinds. The actions of the kind
-// KindWay exclude each other, with one exception: Tag and Region may both be set.
+// Routing has the actions for requests. A rule may have actions of several kinds. Of the kind KindWay it may have only
+// one, except that Tag and Region may both be set.
 type Routing struct {
 	// The following actions are of the kind KindWay.
 	Pool   bool   // all proxies, as without rules
@@ -53,8 +53,8 @@ func (k Kind) String() string {
 	return [...]string{"way", "policy", "scorer", "intercept", "interim"}[k]
 }
 
-// The result of has is true if r has an action of the given kind.
-func (r *Routing) has(k Kind) bool {
+// hasKind reports whether r has an action of the kind.
+func (r *Routing) hasKind(k Kind) bool {
 	switch k {
 	case KindWay:
 		return r.Pool || r.Tag != "" || r.Region != "" || r.Direct || r.Deny
@@ -68,7 +68,7 @@ func (r *Routing) has(k Kind) bool {
 	return r.Interim
 }
 
-func (r *Routing) empty() bool { return *r == Routing{} }
+func (r *Routing) isEmpty() bool { return *r == Routing{} }
 
 // RoutingRule is a compiled routing rule.
 type RoutingRule struct {
@@ -79,7 +79,7 @@ type RoutingRule struct {
 
 	scorer  core.Scorer // the plugin that Scorer names
 	merged  atomic.Pointer[mergedPolicy]
-	applied *atomic.Uint64
+	counter *atomic.Uint64
 }
 
 // mergedPolicy is the policy of a rule, merged over a global policy.
@@ -94,8 +94,7 @@ func (r *RoutingRule) policyOver(global *retry.Policy) *retry.Policy {
 		return &m.policy
 	}
 	m := &mergedPolicy{global, global.Merge(r.Policy.Override)}
-	// Each field of both policies is valid, and Validate has no check that concerns two fields, so no error is
-	// expected.
+	// No error is expected: each field is valid, and Validate has no check that concerns two fields.
 	if err := m.policy.Validate(func(string) bool { return true }); err != nil {
 		return global
 	}
@@ -103,22 +102,22 @@ func (r *RoutingRule) policyOver(global *retry.Policy) *retry.Policy {
 	return &m.policy
 }
 
-// Route has the routing rules that are applied to a request, by Kind; nil for none. The zero value has none.
-type Route struct{ ways [NumKinds]*RoutingRule }
+// Route has the routing rules that are applied to a request, by Kind. The zero value has none.
+type Route struct{ byKind [NumKinds]*RoutingRule }
 
 // Count counts the request once for each rule of the route.
 func (r *Route) Count() {
-	for k, w := range r.ways {
-		if w != nil && r.first(Kind(k)) {
-			w.applied.Add(1)
+	for k, w := range r.byKind {
+		if w != nil && r.isFirstKindOfRule(Kind(k)) {
+			w.counter.Add(1)
 		}
 	}
 }
 
-// first reports whether no kind before k has the same rule as k.
-func (r *Route) first(k Kind) bool {
+// isFirstKindOfRule reports whether no kind before k has the rule of k.
+func (r *Route) isFirstKindOfRule(k Kind) bool {
 	for earlier := range k {
-		if r.ways[earlier] == r.ways[k] {
+		if r.byKind[earlier] == r.byKind[k] {
 			return false
 		}
 	}
@@ -127,51 +126,50 @@ func (r *Route) first(k Kind) bool {
 
 // Route returns the routing rules that are applied to q. It allocates nothing, unless normalPath allocates for the
 // path of q.
-func (s *Set) Route(q *Request) (found Route) {
+func (s *Set) Route(q *Request) (route Route) {
 	if s == nil {
-		return found
+		return route
 	}
-	open := int(NumKinds)
+	undecided := int(NumKinds)
 	for _, r := range s.routing {
-		if !r.decidesMore(&found) || !r.holdsForRequest(q) {
+		if !r.hasUndecidedKind(&route) || !r.holdsForRequest(q) {
 			continue
 		}
 		for k := range NumKinds {
-			if found.ways[k] == nil && r.way.has(k) {
-				found.ways[k] = &r.way
-				open--
+			if route.byKind[k] == nil && r.way.hasKind(k) {
+				route.byKind[k] = &r.way
+				undecided--
 			}
 		}
-		if open == 0 {
+		if undecided == 0 {
 			break
 		}
 	}
-	return found
+	return route
 }
 
-// decidesMore reports whether the rule has an action of a kind for which no rule has been found.
-func (r *rule) decidesMore(found *Route) bool {
+// hasUndecidedKind reports whether the rule has an action of a kind for which no rule has been found.
+func (r *rule) hasUndecidedKind(route *Route) bool {
 	for k := range NumKinds {
-		if found.ways[k] == nil && r.way.has(k) {
+		if route.byKind[k] == nil && r.way.hasKind(k) {
 			return true
 		}
 	}
 	return false
 }
 
-// Of returns the rule that is applied for a kind; nil for none.
-func (r *Route) Of(k Kind) *RoutingRule { return r.ways[k] }
+// RuleOf returns the rule for a kind; nil for none.
+func (r *Route) RuleOf(k Kind) *RoutingRule { return r.byKind[k] }
 
-// Way returns the rule that decides the way of the request. It returns nil if no rule does: the request may then use
-// all proxies.
-func (r *Route) Way() *RoutingRule { return r.ways[KindWay] }
+// WayRule returns the rule that decides the way of the request; nil for none: the request may then use all proxies.
+func (r *Route) WayRule() *RoutingRule { return r.byKind[KindWay] }
 
-// Direct reports whether the request goes to its target without a proxy.
-func (r *Route) Direct() bool { w := r.Way(); return w != nil && w.Direct }
+// IsDirect reports whether the request goes to its target without a proxy.
+func (r *Route) IsDirect() bool { w := r.WayRule(); return w != nil && w.Direct }
 
-// Denied returns the rule that denies the request; nil if it is not denied.
-func (r *Route) Denied() *RoutingRule {
-	if w := r.Way(); w != nil && w.Deny {
+// DenyingRule returns the rule that denies the request; nil if it is not denied.
+func (r *Route) DenyingRule() *RoutingRule {
+	if w := r.WayRule(); w != nil && w.Deny {
 		return w
 	}
 	return nil
@@ -182,23 +180,23 @@ type DeniedError struct{ Label string } // label of the rule
 
 func (e *DeniedError) Error() string { return "the rule " + e.Label + " denies the request" }
 
-// Intercepted reports whether the TLS of the tunnel is terminated. It is false for a denied request.
-func (r *Route) Intercepted() bool { return r.ways[KindIntercept] != nil && r.Denied() == nil }
+// IsIntercepted reports whether the TLS of the tunnel is terminated. It is false for a denied request.
+func (r *Route) IsIntercepted() bool { return r.byKind[KindIntercept] != nil && r.DenyingRule() == nil }
 
-// Interim reports whether interim responses (1xx) are relayed to the client.
-func (r *Route) Interim() bool { return r.ways[KindInterim] != nil }
+// RelaysInterim reports whether interim responses (1xx) are relayed to the client.
+func (r *Route) RelaysInterim() bool { return r.byKind[KindInterim] != nil }
 
 // Scorer returns the scorer of first attempts; nil for the scorer of the configuration.
 func (r *Route) Scorer() core.Scorer {
-	if w := r.ways[KindScorer]; w != nil {
+	if w := r.byKind[KindScorer]; w != nil {
 		return w.scorer
 	}
 	return nil
 }
 
-// Policy returns the policy of the request before its own override: the rule's policy, merged over the global policy.
+// Policy returns the rule's policy, merged over the global policy. The request's own override is not merged.
 func (r *Route) Policy(global *retry.Policy) *retry.Policy {
-	if w := r.ways[KindPolicy]; w != nil {
+	if w := r.byKind[KindPolicy]; w != nil {
 		return w.policyOver(global)
 	}
 	return global
@@ -206,7 +204,7 @@ func (r *Route) Policy(global *retry.Policy) *retry.Policy {
 
 // AttemptTimeout returns the rule's limit of the attempt timeout in seconds; 0 for none.
 func (r *Route) AttemptTimeout() float64 {
-	if w := r.ways[KindPolicy]; w != nil {
+	if w := r.byKind[KindPolicy]; w != nil {
 		return w.Policy.AttemptTimeout
 	}
 	return 0
@@ -218,8 +216,8 @@ const _ = uint(len(core.RuleLabels{}) - int(NumKinds))
 // Labels returns the labels of the rules of the route, each label once.
 func (r *Route) Labels() (labels core.RuleLabels) {
 	n := 0
-	for k, w := range r.ways {
-		if w != nil && r.first(Kind(k)) {
+	for k, w := range r.byKind {
+		if w != nil && r.isFirstKindOfRule(Kind(k)) {
 			labels[n] = w.Label
 			n++
 		}
@@ -227,23 +225,23 @@ func (r *Route) Labels() (labels core.RuleLabels) {
 	return labels
 }
 
-// Empty reports whether no rule is applied.
-func (r *Route) Empty() bool { return *r == Route{} }
+// IsEmpty reports whether no rule is applied.
+func (r *Route) IsEmpty() bool { return *r == Route{} }
 
-// Scope returns a part of the key that identifies a session. This part depends on the way and on the region that the
-// client wants. So a session has a proxy of its own for each way. The case of region has no effect (core.RegionHash).
-func (r *Route) Scope(region string) string {
-	if w := r.Way(); w != nil && (w.Tag != "" || w.Region != "") {
+// SessionScope returns a part of the key of a session. It depends on the way and on the wanted region, so that a
+// session has a proxy of its own for each way.
+func (r *Route) SessionScope(region string) string {
+	if w := r.WayRule(); w != nil && (w.Tag != "" || w.Region != "") {
 		return strings.ToLower(region) + "\x00" + w.Tag + "\x00" + w.Region
 	}
 	return strings.ToLower(region)
 }
 
-// Routes reports whether there are routing rules.
-func (s *Set) Routes() bool { return s != nil && len(s.routing) > 0 }
+// HasRoutingRules reports whether there are routing rules.
+func (s *Set) HasRoutingRules() bool { return s != nil && len(s.routing) > 0 }
 
-// Responds reports whether there are response rules.
-func (s *Set) Responds() bool { return s != nil && len(s.responses) > 0 }
+// HasResponseRules reports whether there are response rules.
+func (s *Set) HasResponseRules() bool { return s != nil && len(s.responses) > 0 }
 
 // Count is the number of requests and attempts to which a rule was applied.
 type Count struct {
@@ -258,43 +256,43 @@ func (s *Set) Counts() []Count {
 	}
 	counts := make([]Count, len(s.rules))
 	for i := range s.rules {
-		counts[i] = Count{s.rules[i].label, s.rules[i].applied.Load()}
+		counts[i] = Count{s.rules[i].label, s.rules[i].counter.Load()}
 	}
 	return counts
 }
 
-// KeepCounts makes each rule continue the count of the rule with the same label in the previous Set, the parameter
-// before. KeepCounts must be called before s is used.
-func (s *Set) KeepCounts(before *Set) {
-	if s == nil || before == nil {
+// KeepCounts makes each rule continue the count of the rule with the same label in the previous Set. It must be called
+// before s is used.
+func (s *Set) KeepCounts(previous *Set) {
+	if s == nil || previous == nil {
 		return
 	}
-	old := map[string]*atomic.Uint64{}
-	for i := range before.rules {
-		old[before.rules[i].label] = before.rules[i].applied
+	counters := map[string]*atomic.Uint64{}
+	for i := range previous.rules {
+		counters[previous.rules[i].label] = previous.rules[i].counter
 	}
 	for i := range s.rules {
-		if n := old[s.rules[i].label]; n != nil {
-			s.rules[i].count(n)
+		if counter := counters[s.rules[i].label]; counter != nil {
+			s.rules[i].setCounter(counter)
 		}
 	}
 }
 
-func (r *rule) count(n *atomic.Uint64) { r.applied, r.way.applied = n, n }
+func (r *rule) setCounter(n *atomic.Uint64) { r.counter, r.way.counter = n, n }
 
 // UsesScorer reports whether a rule names the scorer.
 func (s *Set) UsesScorer(name string) bool {
-	return s.uses(func(w *RoutingRule) bool { return w.Scorer == name })
+	return s.anyRoutingRule(func(w *RoutingRule) bool { return w.Scorer == name })
 }
 
 // UsesBackoff reports whether the policy of a rule names the backoff.
 func (s *Set) UsesBackoff(name string) bool {
-	return s.uses(func(w *RoutingRule) bool {
+	return s.anyRoutingRule(func(w *RoutingRule) bool {
 		return w.Policy != nil && w.Policy.Override.BackoffStrategy != nil && *w.Policy.Override.BackoffStrategy == name
 	})
 }
 
-func (s *Set) uses(match func(*RoutingRule) bool) bool {
+func (s *Set) anyRoutingRule(match func(*RoutingRule) bool) bool {
 	if s != nil {
 		for _, r := range s.routing {
 			if match(&r.way) {

@@ -15,41 +15,41 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-func way(r Routing) Then { return Then{Routing: r} }
+func way(r Routing) Actions { return Actions{Routing: r} }
 
 func TestConditionsOnRequests(t *testing.T) {
 	get := Request{Host: "www.shop.test", Port: 8080, Method: "GET", Path: []byte("/api/v1?q=1"), User: "crawler-1"}
 	tunnel := Request{Host: "www.shop.test", Port: 443, Method: "CONNECT"}
 	for name, c := range map[string]struct {
-		when    When
+		when    Conditions
 		request Request
 		holds   bool
 	}{
-		"host":                   {When{Hosts: []string{"*.shop.test"}}, get, true},
-		"a host without *":       {When{Hosts: []string{"a.test", "www.shop.test"}}, get, true},
-		"other host":             {When{Hosts: []string{"shop.test"}}, get, false},
-		"port":                   {When{Ports: []string{"443", "8000-8999"}}, get, true},
-		"other port":             {When{Ports: []string{"443"}}, get, false},
-		"path":                   {When{Paths: []string{"/api/*"}}, get, true},
-		"path without the query": {When{Paths: []string{"*/v1"}}, get, true},
-		"other path":             {When{Paths: []string{"/API/*"}}, get, false},
-		"path of a tunnel":       {When{Paths: []string{"*"}}, tunnel, false},
-		"method":                 {When{Methods: []string{"GET"}}, get, true},
-		"method of a tunnel":     {When{Methods: []string{"CONNECT"}}, tunnel, true},
-		"user":                   {When{Users: []string{"crawler-*"}}, get, true},
-		"other user":             {When{Users: []string{"crawler"}}, get, false},
-		"no user":                {When{Users: []string{"*"}}, tunnel, false},
-		"two of three parts": {When{Hosts: []string{"*"}, Ports: []string{"8080"}, Methods: []string{"PUT"}}, get,
+		"host":                   {Conditions{Hosts: []string{"*.shop.test"}}, get, true},
+		"a host without *":       {Conditions{Hosts: []string{"a.test", "www.shop.test"}}, get, true},
+		"other host":             {Conditions{Hosts: []string{"shop.test"}}, get, false},
+		"port":                   {Conditions{Ports: []string{"443", "8000-8999"}}, get, true},
+		"other port":             {Conditions{Ports: []string{"443"}}, get, false},
+		"path":                   {Conditions{Paths: []string{"/api/*"}}, get, true},
+		"path without the query": {Conditions{Paths: []string{"*/v1"}}, get, true},
+		"other path":             {Conditions{Paths: []string{"/API/*"}}, get, false},
+		"path of a tunnel":       {Conditions{Paths: []string{"*"}}, tunnel, false},
+		"method":                 {Conditions{Methods: []string{"GET"}}, get, true},
+		"method of a tunnel":     {Conditions{Methods: []string{"CONNECT"}}, tunnel, true},
+		"user":                   {Conditions{Users: []string{"crawler-*"}}, get, true},
+		"other user":             {Conditions{Users: []string{"crawler"}}, get, false},
+		"no user":                {Conditions{Users: []string{"*"}}, tunnel, false},
+		"two of three parts": {Conditions{Hosts: []string{"*"}, Ports: []string{"8080"}, Methods: []string{"PUT"}}, get,
 			false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := compile(t, Rule{When: c.when, Then: way(Routing{Direct: true})})
 			route := s.Route(&c.request)
-			require.Equal(t, c.holds, route.Direct())
+			require.Equal(t, c.holds, route.IsDirect())
 			_, all := s.Explain(&c.request)
-			require.Equal(t, c.holds, all[0].Holds)
+			require.Equal(t, c.holds, all[0].AllHold)
 
-			s = compile(t, Rule{When: c.when, Then: Then{Retry: true}}) // the same conditions hold for responses
+			s = compile(t, Rule{When: c.when, Then: Actions{Retry: true}}) // the same conditions hold for responses
 			require.Equal(t, c.holds, s.Match(&Attempt{Request: c.request, Status: 200}, nil) != nil)
 		})
 	}
@@ -98,34 +98,35 @@ func FuzzNormalPath(f *testing.F) {
 // For each kind, the first rule that holds and has an action of the kind is applied.
 func TestFirstRuleOfEachKind(t *testing.T) {
 	s := compile(t,
-		Rule{When: When{Hosts: []string{"a.test"}}, Then: way(Routing{Scorer: "first"})},
-		Rule{Name: "exit", When: When{Hosts: []string{"*.test"}}, Then: way(Routing{Tag: "dc", Scorer: "second"})},
-		Rule{When: When{Statuses: []string{"403"}}, Then: Then{Rest: 1e9}},
-		Rule{When: When{Hosts: []string{"a.test"}}, Then: way(Routing{Deny: true})},
-		Rule{When: When{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true, Interim: true, Pool: true})})
+		Rule{When: Conditions{Hosts: []string{"a.test"}}, Then: way(Routing{Scorer: "first"})},
+		Rule{Name: "exit", When: Conditions{Hosts: []string{"*.test"}}, Then: way(Routing{Tag: "dc",
+			Scorer: "second"})},
+		Rule{When: Conditions{Statuses: []string{"403"}}, Then: Actions{Rest: 1e9}},
+		Rule{When: Conditions{Hosts: []string{"a.test"}}, Then: way(Routing{Deny: true})},
+		Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true, Interim: true, Pool: true})})
 	route, all := s.Explain(&Request{Host: "a.test"})
-	require.Equal(t, "dc", route.Way().Tag)
-	require.Equal(t, core.Hash53("dc"), route.Way().TagHash)
-	require.Equal(t, "first", route.Of(KindScorer).Routing.Scorer)
-	require.True(t, route.Intercepted())
-	require.True(t, route.Interim())
-	require.Nil(t, route.Denied())
+	require.Equal(t, "dc", route.WayRule().Tag)
+	require.Equal(t, core.Hash53("dc"), route.WayRule().TagHash)
+	require.Equal(t, "first", route.RuleOf(KindScorer).Routing.Scorer)
+	require.True(t, route.IsIntercepted())
+	require.True(t, route.RelaysInterim())
+	require.Nil(t, route.DenyingRule())
 	require.Equal(t, core.RuleLabels{"exit", "rules[0]", "rules[4]"}, route.Labels())
 	require.Equal(t, [][]Kind{{KindScorer}, {KindWay}, nil, nil, {KindIntercept, KindInterim}},
 		[][]Kind{all[0].Kinds, all[1].Kinds, all[2].Kinds, all[3].Kinds, all[4].Kinds})
 	require.True(t, all[2].Response)
 	require.Equal(t, []string{"status"}, s.ResponseConditions(2))
-	require.True(t, all[3].Holds, "it holds, but an earlier rule decides")
+	require.True(t, all[3].AllHold, "it holds, but an earlier rule decides")
 
-	denied := compile(t, Rule{When: When{Hosts: []string{"*"}}, Then: way(Routing{Deny: true})},
-		Rule{When: When{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true})})
+	denied := compile(t, Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Deny: true})},
+		Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true})})
 	route = denied.Route(&Request{Host: "a.test"})
-	require.Equal(t, "rules[0]", route.Denied().Label)
-	require.False(t, route.Intercepted(), "the tunnel of a denied request is not opened")
+	require.Equal(t, "rules[0]", route.DenyingRule().Label)
+	require.False(t, route.IsIntercepted(), "the tunnel of a denied request is not opened")
 
 	var none *Set
 	route = none.Route(&Request{Host: "a.test"})
-	require.True(t, route.Empty())
+	require.True(t, route.IsEmpty())
 	require.Equal(t, core.RuleLabels{}, route.Labels())
 }
 
@@ -144,11 +145,11 @@ func TestRouteModel(t *testing.T) {
 				}
 				return nil
 			}
-			r := Rule{When: When{Hosts: some("host", "a.test", "*.test", "*.a.test", "*"),
+			r := Rule{When: Conditions{Hosts: some("host", "a.test", "*.test", "*.a.test", "*"),
 				Ports: some("port", "80", "443-999"),
 				Paths: some("path", "/*", "/api*", "/"), Methods: some("method", "GET", "POST"),
 				Users: some("user", "ann", "*b", "*")}}
-			if r.When.empty() {
+			if r.When.isEmpty() {
 				r.When.Hosts = []string{"*"}
 			}
 			switch rapid.IntRange(0, 4).Draw(t, "action") {
@@ -178,7 +179,7 @@ func TestRouteModel(t *testing.T) {
 		for k := range want {
 			want[k] = -1
 			for i, r := range list {
-				if want[k] < 0 && r.Then.Routing.has(Kind(k)) && modelHolds(&r.When, &q) {
+				if want[k] < 0 && r.Then.Routing.hasKind(Kind(k)) && modelHolds(&r.When, &q) {
 					want[k] = i
 				}
 			}
@@ -190,19 +191,19 @@ func TestRouteModel(t *testing.T) {
 		require.Equal(t, route, explained)
 		for k := range NumKinds {
 			got := -1
-			if w := route.Of(k); w != nil {
+			if w := route.RuleOf(k); w != nil {
 				got = w.Rule
 				require.Contains(t, all[w.Rule].Kinds, k)
 			}
 			require.Equal(t, want[k], got, "%v", k)
 		}
 		for i := range list {
-			require.Equal(t, modelHolds(&list[i].When, &q), all[i].Holds)
+			require.Equal(t, modelHolds(&list[i].When, &q), all[i].AllHold)
 		}
 	})
 }
 
-func modelHolds(w *When, q *Request) bool {
+func modelHolds(w *Conditions, q *Request) bool {
 	any := func(values []string, match func(string) bool) bool {
 		for _, v := range values {
 			if match(v) {
@@ -229,7 +230,7 @@ func modelHolds(w *When, q *Request) bool {
 // The policy of a rule is merged over the global policy, also after the global policy has changed.
 func TestPolicyOfARule(t *testing.T) {
 	five, fixed := 5, "fixed"
-	s := compile(t, Rule{When: When{Hosts: []string{"*"}}, Then: way(Routing{Policy: &Policy{AttemptTimeout: 2,
+	s := compile(t, Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Policy: &Policy{AttemptTimeout: 2,
 		Override: retry.Override{MaxAttempts: &five, BackoffStrategy: &fixed}}})})
 	route := s.Route(&Request{Host: "a.test"})
 	require.EqualValues(t, 2, route.AttemptTimeout())
@@ -266,17 +267,17 @@ func (plugins) Backoff(name string) (core.Backoff, error) {
 }
 
 func TestFaultsOfRoutingRules(t *testing.T) {
-	host := When{Hosts: []string{"*"}}
+	host := Conditions{Hosts: []string{"*"}}
 	fast, zero := "fast", 0
 	for name, c := range map[string]struct {
 		rule Rule
 		want map[string]string // message by key
 	}{
-		"a condition on the response": {Rule{When: When{Statuses: []string{"403"}}, Then: way(Routing{Tag: "a"})},
+		"a condition on the response": {Rule{When: Conditions{Statuses: []string{"403"}}, Then: way(Routing{Tag: "a"})},
 			map[string]string{"when.status": "when the way"}},
-		"two kinds of actions": {Rule{When: host, Then: Then{Rest: 1e9, Routing: Routing{Tag: "a"}}},
+		"two kinds of actions": {Rule{When: host, Then: Actions{Rest: 1e9, Routing: Routing{Tag: "a"}}},
 			map[string]string{"then.rest": "two rules"}},
-		"blame": {Rule{When: host, Then: Then{Blame: "proxy", Routing: Routing{Tag: "a"}}},
+		"blame": {Rule{When: host, Then: Actions{Blame: "proxy", Routing: Routing{Tag: "a"}}},
 			map[string]string{"then.blame": ""}},
 		"two ways": {Rule{When: host, Then: way(Routing{Region: "a", Direct: true})},
 			map[string]string{"then.direct": "region"}},
@@ -297,7 +298,7 @@ func TestFaultsOfRoutingRules(t *testing.T) {
 			map[string]string{"then.policy.max_attempts": "1 to 10", "then.policy.attempt_timeout": "seconds"}},
 		"an empty policy": {Rule{When: host, Then: way(Routing{Policy: &Policy{}})},
 			map[string]string{"then.policy": "empty"}},
-		"conditions": {Rule{When: When{Hosts: []string{"a/b"}, Ports: []string{"0", "9-8", "70000"},
+		"conditions": {Rule{When: Conditions{Hosts: []string{"a/b"}, Ports: []string{"0", "9-8", "70000"},
 			Paths:   []string{"x", "/?a", "/%61*"},
 			Methods: []string{"get", "G 1"}, Users: []string{""}}, Then: way(Routing{Direct: true})},
 			map[string]string{"when.host": "", "when.port[0]": "", "when.port[1]": "did you mean 8-9?",
@@ -306,11 +307,11 @@ func TestFaultsOfRoutingRules(t *testing.T) {
 				"when.method[0]": "did you mean GET?",
 				"when.method[1]": "",
 				"when.user":      ""}},
-		"a path of tunnels": {Rule{When: When{Methods: []string{"CONNECT"}, Paths: []string{"/"}},
+		"a path of tunnels": {Rule{When: Conditions{Methods: []string{"CONNECT"}, Paths: []string{"/"}},
 			Then: way(Routing{Direct: true})}, map[string]string{"when.path": "encrypted"}},
-		"a path of intercepted tunnels": {Rule{When: When{Hosts: host.Hosts, Paths: []string{"/api/*"}},
+		"a path of intercepted tunnels": {Rule{When: Conditions{Hosts: host.Hosts, Paths: []string{"/api/*"}},
 			Then: way(Routing{Intercept: true, Region: "de"})}, map[string]string{"when.path": "never takes effect"}},
-		"a method of intercepted tunnels": {Rule{When: When{Methods: []string{"GET", "POST"}},
+		"a method of intercepted tunnels": {Rule{When: Conditions{Methods: []string{"GET", "POST"}},
 			Then: way(Routing{Intercept: true})}, map[string]string{"when.method": "without CONNECT"}},
 		"a preset": {Rule{Preset: PresetBanLike, When: host, Then: way(Routing{Direct: true})},
 			map[string]string{"preset": "two rules"}},
@@ -339,9 +340,9 @@ func TestFaultsOfRoutingRules(t *testing.T) {
 
 // The counts of a rule continue after a reload, even if its place has changed.
 func TestCounts(t *testing.T) {
-	all := When{Hosts: []string{"*"}}
+	all := Conditions{Hosts: []string{"*"}}
 	direct := Rule{Name: "direct", When: all, Then: way(Routing{Direct: true, Intercept: true})}
-	final := Rule{When: When{Statuses: []string{"403"}}, Then: Then{Final: true}}
+	final := Rule{When: Conditions{Statuses: []string{"403"}}, Then: Actions{Final: true}}
 	s := compile(t, final, direct)
 	for range 3 {
 		route := s.Route(&Request{})
@@ -359,9 +360,9 @@ func TestCounts(t *testing.T) {
 
 // A session has one proxy, in whatever case its requests name the region.
 func TestScopeIgnoresTheCaseOfARegion(t *testing.T) {
-	require.Equal(t, (&Route{}).Scope("us"), (&Route{}).Scope("US"))
-	s := compile(t, Rule{When: When{Hosts: []string{"*"}}, Then: Then{Routing: Routing{Tag: "dc"}}})
+	require.Equal(t, (&Route{}).SessionScope("us"), (&Route{}).SessionScope("US"))
+	s := compile(t, Rule{When: Conditions{Hosts: []string{"*"}}, Then: Actions{Routing: Routing{Tag: "dc"}}})
 	r := s.Route(&Request{Host: "a.test"})
-	require.Equal(t, r.Scope("us"), r.Scope("US"))
-	require.NotEqual(t, r.Scope("us"), r.Scope("eu"))
+	require.Equal(t, r.SessionScope("us"), r.SessionScope("US"))
+	require.NotEqual(t, r.SessionScope("us"), r.SessionScope("eu"))
 }

@@ -1,8 +1,7 @@
-// Package rules applies the configured rules. A rule has a condition (When) and an action (Then). The action of a
-// routing rule is for requests, for example the way that they take (to which proxies). The action of a response rule
-// is for responses and failed attempts. No rule has actions of both sorts. The first response rule whose condition
-// holds is applied. Routing rules have several kinds of actions (Kind). For each kind, the first routing rule that
-// has such an action and whose condition holds is applied.
+// Package rules applies the configured rules. A rule has Conditions and Actions. The actions of a routing rule are for
+// requests, for example the way that they take (to which proxies). The actions of a response rule are for responses and
+// failed attempts. No rule has actions of both sorts. Of the response rules, the first one whose conditions hold is
+// applied. Of the routing rules, the first one is applied for each Kind of action.
 package rules
 
 import (
@@ -21,8 +20,8 @@ import (
 type Rule struct {
 	Name   string // for logs and metrics; "" for none
 	Preset string // PresetBanLike, or "" for none
-	When   When
-	Then   Then
+	When   Conditions
+	Then   Actions
 }
 
 // PresetBanLike is a preset: defaults for a rule. A rule with this preset and without a condition on responses holds
@@ -30,9 +29,9 @@ type Rule struct {
 // for 10 minutes.
 const PresetBanLike = "ban_like"
 
-// A When is the condition of a rule: all parts that are set must hold. A response rule without Error holds only for
+// Conditions are the conditions of a rule: all that are set must hold. A response rule without Error holds only for
 // responses of targets. Statuses, Headers, Body and Error are for response rules.
-type When struct {
+type Conditions struct {
 	Hosts    []string          // patterns of the target's host; * stands for any characters
 	Ports    []string          // ports of the target and ranges of them: 443, 8000-8999
 	Paths    []string          // patterns of the URL's path, without the query; * stands for any characters
@@ -41,11 +40,11 @@ type When struct {
 	Statuses []string          // statuses and ranges of them: 403, 400-499
 	Headers  map[string]string // patterns of values, by the name of the response's header field
 	Body     string            // text in the first 8 KiB of the body
-	Error    string            // cause of a failed attempt (verdict.Word)
+	Error    string            // cause of a failed attempt (verdict.CauseName)
 }
 
-// A Then is the action of a rule.
-type Then struct {
+// Actions are the actions of a rule.
+type Actions struct {
 	Routing
 
 	Retry      bool          // retry after the backoff; without effect if OtherProxy, Rest or Ban is set
@@ -56,7 +55,7 @@ type Then struct {
 	Blame      string        // proxy, target or nobody; "" for the default of the action
 }
 
-// Action is a compiled Then.
+// Action is the compiled action of a response rule.
 type Action struct {
 	Rule        int    // index of the rule
 	Label       string // Name of the rule or, without a name, its place such as rules[2]
@@ -66,43 +65,43 @@ type Action struct {
 
 // Set is a compiled list of rules. It is immutable, except for the counts of the rules.
 type Set struct {
-	rules     []rule
-	routing   []*rule    // the routing rules
-	responses []*rule    // the response rules
-	fields    core.Wants // the header fields of all rules
-	bodies    core.Wants // the header fields of all rules, and the beginning of the body
+	rules      []rule
+	routing    []*rule
+	responses  []*rule
+	headerSpec core.ExcerptSpec // the header fields of all rules
+	bodySpec   core.ExcerptSpec // the header fields of all rules, and the beginning of the body
 }
 
 type rule struct {
-	when     When // as it is configured
-	index    int
-	label    string
-	hosts    names
-	ports    []core.Range
-	paths    []string
-	methods  []string
-	users    names
-	statuses []core.Range
-	headers  []header
-	body     []byte
-	failure  bool // the rule holds for failed attempts only, with the cause in the next field
-	cause    core.Cause
-	action   Action
-	way      RoutingRule
-	applied  *atomic.Uint64 // number of requests and attempts to which the rule was applied
+	when       Conditions // as it is configured
+	index      int
+	label      string
+	hosts      namePatterns
+	ports      []core.Range
+	paths      []string
+	methods    []string
+	users      namePatterns
+	statuses   []core.Range
+	headers    []header
+	body       []byte
+	failedOnly bool // the rule holds for failed attempts only, with the cause in the next field
+	cause      core.Cause
+	action     Action
+	way        RoutingRule
+	counter    *atomic.Uint64 // number of requests and attempts to which the rule was applied
 }
 
 type header struct{ name, pattern string } // name in lower case
 
-// names is a list of names and patterns.
-type names struct {
+// namePatterns is a list of names and patterns.
+type namePatterns struct {
 	all      []string            // all names and patterns of the condition
 	exact    map[string]struct{} // names without *
 	suffixes []string            // the X of each pattern *X that has no second *
 	patterns []string            // all other patterns
 }
 
-func (n *names) add(s string) {
+func (n *namePatterns) add(s string) {
 	n.all = append(n.all, s)
 	switch suffix, found := strings.CutPrefix(s, "*"); {
 	case found && !strings.Contains(suffix, "*"):
@@ -117,8 +116,8 @@ func (n *names) add(s string) {
 	}
 }
 
-// The result of has is true if the list is empty, contains the name s, or contains a pattern that matches s.
-func (n *names) has(s string) bool {
+// matches reports whether s is one of the names, or a pattern matches s. An empty list matches every s.
+func (n *namePatterns) matches(s string) bool {
 	if len(n.all) == 0 {
 		return true
 	}
@@ -154,56 +153,55 @@ type Attempt struct {
 	Cause  core.Cause
 }
 
-// Wants returns the parts of the response that Match needs for the attempt; nil if Match needs no part.
-func (s *Set) Wants(a *Attempt) *core.Wants {
-	var wants *core.Wants
+// ExcerptSpec returns the parts of the response that Match needs for the attempt; nil if Match needs no part.
+func (s *Set) ExcerptSpec(a *Attempt) *core.ExcerptSpec {
+	var spec *core.ExcerptSpec
 	for _, r := range s.responses {
 		switch {
-		case !r.holds(a):
+		case !r.holdsForAttempt(a):
 		case len(r.body) > 0:
-			return &s.bodies
+			return &s.bodySpec
 		case len(r.headers) > 0:
-			wants = &s.fields
+			spec = &s.headerSpec
 		default:
-			return wants // no rule after r can be the first
+			return spec // r holds, so no later rule is applied
 		}
 	}
-	return wants
+	return spec
 }
 
-// Match returns the action of the first response rule that holds for the attempt, and counts the rule's application.
-// It returns nil if no rule holds. The parameter e has the parts of the response that Wants returned; e may be nil if
-// Wants returned nil.
+// Match returns the action of the first response rule that holds for the attempt, and counts the rule's application. It
+// returns nil if no rule holds. The excerpt has the parts that ExcerptSpec returned; nil if it returned nil.
 func (s *Set) Match(a *Attempt, e *core.Excerpt) *Action {
 	for _, r := range s.responses {
-		if r.holds(a) && r.holdsFor(e) {
-			r.applied.Add(1)
+		if r.holdsForAttempt(a) && r.holdsForExcerpt(e) {
+			r.counter.Add(1)
 			return &r.action
 		}
 	}
 	return nil
 }
 
-// The result of holds is true if all parts of the condition hold that need no excerpt.
-func (r *rule) holds(a *Attempt) bool {
-	if r.failure {
+// holdsForAttempt reports whether the conditions hold that need no excerpt.
+func (r *rule) holdsForAttempt(a *Attempt) bool {
+	if r.failedOnly {
 		if a.Cause != r.cause {
 			return false
 		}
-	} else if !verdict.Reviewable(a.Cause) {
+	} else if !verdict.IsReviewable(a.Cause) {
 		return false
 	}
-	return contains(r.statuses, a.Status) && r.holdsForRequest(&a.Request)
+	return inRanges(r.statuses, a.Status) && r.holdsForRequest(&a.Request)
 }
 
-// holdsForRequest reports whether the parts of the condition that concern the request hold.
+// holdsForRequest reports whether the conditions on the request hold.
 func (r *rule) holdsForRequest(q *Request) bool {
-	return (len(r.methods) == 0 || slices.Contains(r.methods, q.Method)) && contains(r.ports, int(q.Port)) &&
-		r.hosts.has(q.Host) && r.namesUser(q.User) && (len(r.paths) == 0 || r.namesPath(q.Path))
+	return (len(r.methods) == 0 || slices.Contains(r.methods, q.Method)) && inRanges(r.ports, int(q.Port)) &&
+		r.hosts.matches(q.Host) && r.matchesUser(q.User) && (len(r.paths) == 0 || r.matchesPath(q.Path))
 }
 
-// The result of contains is true if one of the ranges contains n, or if there are no ranges.
-func contains(ranges []core.Range, n int) bool {
+// inRanges reports whether one of the ranges contains n, or there are no ranges.
+func inRanges(ranges []core.Range, n int) bool {
 	for _, r := range ranges {
 		if r.First <= n && n <= r.Last {
 			return true
@@ -212,13 +210,11 @@ func contains(ranges []core.Range, n int) bool {
 	return len(ranges) == 0
 }
 
-// namesUser reports whether the rule holds for a user; "" stands for no user.
-func (r *rule) namesUser(user string) bool {
-	return len(r.users.all) == 0 || user != "" && r.users.has(user)
+func (r *rule) matchesUser(user string) bool {
+	return len(r.users.all) == 0 || user != "" && r.users.matches(user)
 }
 
-// namesPath reports whether a pattern of the rule matches a path.
-func (r *rule) namesPath(path []byte) bool {
+func (r *rule) matchesPath(path []byte) bool {
 	if path == nil {
 		return false
 	}
@@ -231,8 +227,8 @@ func (r *rule) namesPath(path []byte) bool {
 	return false
 }
 
-// The result of holdsFor is true if all parts of the condition hold that need an excerpt.
-func (r *rule) holdsFor(e *core.Excerpt) bool {
+// holdsForExcerpt reports whether the conditions on header fields and body hold.
+func (r *rule) holdsForExcerpt(e *core.Excerpt) bool {
 	for i := range r.headers {
 		if !r.headers[i].isIn(e) {
 			return false
@@ -250,28 +246,30 @@ func (h *header) isIn(e *core.Excerpt) bool {
 	return false
 }
 
-// applied returns the rule with its preset applied: the preset sets parts that the rule does not set itself.
-func (r Rule) applied() Rule {
+// withPreset returns the rule with the defaults of its preset.
+func (r Rule) withPreset() Rule {
 	if r.Preset == PresetBanLike {
 		if len(r.When.Statuses) == 0 && r.When.Body == "" && len(r.When.Headers) == 0 && r.When.Error == "" {
 			r.When.Statuses = []string{"403", "429"}
 		}
-		if r.Then.empty() {
+		if r.Then.isEmpty() {
 			r.Then.Rest = 10 * time.Minute
 		}
 	}
 	return r
 }
 
-func (w *When) empty() bool {
+func (w *Conditions) isEmpty() bool {
 	return len(w.Hosts) == 0 && len(w.Ports) == 0 && len(w.Paths) == 0 && len(w.Methods) == 0 && len(w.Users) == 0 &&
 		len(w.Statuses) == 0 && len(w.Headers) == 0 && w.Body == "" && w.Error == ""
 }
 
-func (t *Then) empty() bool { return t.Routing.empty() && t.response() == "" && t.Blame == "" }
+func (t *Actions) isEmpty() bool {
+	return t.Routing.isEmpty() && t.responseAction() == "" && t.Blame == ""
+}
 
-// response returns the key of an action of a response rule; "" if t has none.
-func (t *Then) response() string {
+// responseAction returns the key of an action of a response rule; "" if t has none.
+func (t *Actions) responseAction() string {
 	switch {
 	case t.Retry:
 		return "retry"
@@ -287,9 +285,9 @@ func (t *Then) response() string {
 	return ""
 }
 
-// Host returns the form in which a host is compared with patterns: in lower case, without a dot at the end and without
-// the brackets of an IPv6 address.
-func Host(s string) string {
+// NormalHost returns the form in which a host is compared with patterns: in lower case, without a dot at the end and
+// without the brackets of an IPv6 address.
+func NormalHost(s string) string {
 	s = strings.TrimSuffix(strings.ToLower(s), ".")
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		s = strings.TrimSuffix(inner, "]")

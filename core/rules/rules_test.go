@@ -27,36 +27,36 @@ func TestConditions(t *testing.T) {
 	failed := Attempt{Request: Request{Host: "www.shop.test", Method: "CONNECT"}, Status: 403,
 		Cause: verdict.TunnelRefused}
 	for name, c := range map[string]struct {
-		when    When
+		when    Conditions
 		attempt Attempt
 		holds   bool
 	}{
-		"host":                 {When{Hosts: []string{"*.shop.test"}}, base, true},
-		"second host":          {When{Hosts: []string{"a.test", "WWW.SHOP.test."}}, base, true},
-		"other host":           {When{Hosts: []string{"shop.test"}}, base, false},
-		"method":               {When{Methods: []string{"HEAD", "GET"}}, base, true},
-		"other method":         {When{Methods: []string{"HEAD"}}, base, false},
-		"status":               {When{Statuses: []string{"429", "403"}}, base, true},
-		"range":                {When{Statuses: []string{"400-403"}}, base, true},
-		"other range":          {When{Statuses: []string{"404-499"}}, base, false},
-		"second field":         {When{Headers: map[string]string{"Server": "shield*"}}, base, true},
-		"whole value":          {When{Headers: map[string]string{"Server": "shield"}}, base, false},
-		"other field":          {When{Headers: map[string]string{"Via": "*"}}, base, false},
-		"one of two fields":    {When{Headers: map[string]string{"Server": "*", "Via": "*"}}, base, false},
-		"body":                 {When{Body: "captcha"}, base, true},
-		"body in another case": {When{Body: "Captcha"}, base, false},
-		"status but not body":  {When{Statuses: []string{"403"}, Body: "robot"}, base, false},
-		"error":                {When{Error: "tunnel_refused"}, failed, true},
-		"error and status":     {When{Error: "tunnel_refused", Statuses: []string{"407"}}, failed, false},
-		"other error":          {When{Error: "tunnel_failed"}, failed, false},
-		"error of a response":  {When{Error: "tunnel_refused"}, base, false},
-		"status of a failure":  {When{Statuses: []string{"403"}}, failed, false},
-		"a retryable response": {When{Statuses: []string{"403"}},
+		"host":                 {Conditions{Hosts: []string{"*.shop.test"}}, base, true},
+		"second host":          {Conditions{Hosts: []string{"a.test", "WWW.SHOP.test."}}, base, true},
+		"other host":           {Conditions{Hosts: []string{"shop.test"}}, base, false},
+		"method":               {Conditions{Methods: []string{"HEAD", "GET"}}, base, true},
+		"other method":         {Conditions{Methods: []string{"HEAD"}}, base, false},
+		"status":               {Conditions{Statuses: []string{"429", "403"}}, base, true},
+		"range":                {Conditions{Statuses: []string{"400-403"}}, base, true},
+		"other range":          {Conditions{Statuses: []string{"404-499"}}, base, false},
+		"second field":         {Conditions{Headers: map[string]string{"Server": "shield*"}}, base, true},
+		"whole value":          {Conditions{Headers: map[string]string{"Server": "shield"}}, base, false},
+		"other field":          {Conditions{Headers: map[string]string{"Via": "*"}}, base, false},
+		"one of two fields":    {Conditions{Headers: map[string]string{"Server": "*", "Via": "*"}}, base, false},
+		"body":                 {Conditions{Body: "captcha"}, base, true},
+		"body in another case": {Conditions{Body: "Captcha"}, base, false},
+		"status but not body":  {Conditions{Statuses: []string{"403"}, Body: "robot"}, base, false},
+		"error":                {Conditions{Error: "tunnel_refused"}, failed, true},
+		"error and status":     {Conditions{Error: "tunnel_refused", Statuses: []string{"407"}}, failed, false},
+		"other error":          {Conditions{Error: "tunnel_failed"}, failed, false},
+		"error of a response":  {Conditions{Error: "tunnel_refused"}, base, false},
+		"status of a failure":  {Conditions{Statuses: []string{"403"}}, failed, false},
+		"a retryable response": {Conditions{Statuses: []string{"403"}},
 			func() Attempt { a := base; a.Cause = verdict.RetryStatus; return a }(), true},
-		"any host of a failure": {When{Hosts: []string{"*"}}, failed, false},
+		"any host of a failure": {Conditions{Hosts: []string{"*"}}, failed, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := compile(t, Rule{When: c.when, Then: Then{Retry: true}})
+			s := compile(t, Rule{When: c.when, Then: Actions{Retry: true}})
 			require.Equal(t, c.holds, s.Match(&c.attempt, page) != nil)
 		})
 	}
@@ -64,34 +64,34 @@ func TestConditions(t *testing.T) {
 
 func TestActions(t *testing.T) {
 	for name, c := range map[string]struct {
-		then Then
+		then Actions
 		want Action
 	}{
-		"retry": {Then{Retry: true}, Action{Instruction: verdict.Instruction{Follow: verdict.FollowRetry}}},
-		"other proxy": {Then{OtherProxy: true},
-			Action{Instruction: verdict.Instruction{Follow: verdict.FollowOtherProxy}}},
-		"rest": {Then{OtherProxy: true, Rest: time.Minute},
-			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Rest: time.Minute}},
-		"ban": {Then{Ban: time.Hour, Blame: "proxy"}, Action{Ban: time.Hour,
-			Instruction: verdict.Instruction{Follow: verdict.FollowBan, Blame: verdict.BlameProxy}}},
-		"retry and other proxy": {Then{Retry: true, OtherProxy: true},
-			Action{Instruction: verdict.Instruction{Follow: verdict.FollowOtherProxy}}},
-		"retry and rest": {Then{Retry: true, Rest: time.Minute},
-			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Rest: time.Minute}},
-		"retry and ban": {Then{Retry: true, OtherProxy: true, Ban: time.Hour},
-			Action{Instruction: verdict.Instruction{Follow: verdict.FollowBan}, Ban: time.Hour}},
-		"final": {Then{Final: true, Blame: "target"},
+		"retry": {Actions{Retry: true}, Action{Instruction: verdict.Instruction{Next: verdict.NextRetry}}},
+		"other proxy": {Actions{OtherProxy: true},
+			Action{Instruction: verdict.Instruction{Next: verdict.NextOtherProxy}}},
+		"rest": {Actions{OtherProxy: true, Rest: time.Minute},
+			Action{Instruction: verdict.Instruction{Next: verdict.NextBan}, Rest: time.Minute}},
+		"ban": {Actions{Ban: time.Hour, Blame: "proxy"}, Action{Ban: time.Hour,
+			Instruction: verdict.Instruction{Next: verdict.NextBan, Blame: verdict.BlameProxy}}},
+		"retry and other proxy": {Actions{Retry: true, OtherProxy: true},
+			Action{Instruction: verdict.Instruction{Next: verdict.NextOtherProxy}}},
+		"retry and rest": {Actions{Retry: true, Rest: time.Minute},
+			Action{Instruction: verdict.Instruction{Next: verdict.NextBan}, Rest: time.Minute}},
+		"retry and ban": {Actions{Retry: true, OtherProxy: true, Ban: time.Hour},
+			Action{Instruction: verdict.Instruction{Next: verdict.NextBan}, Ban: time.Hour}},
+		"final": {Actions{Final: true, Blame: "target"},
 			Action{Instruction: verdict.Instruction{Blame: verdict.BlameTarget}}},
 	} {
-		s := compile(t, Rule{When: When{Statuses: []string{"403"}}, Then: c.then})
+		s := compile(t, Rule{When: Conditions{Statuses: []string{"403"}}, Then: c.then})
 		c.want.Label = "rules[0]"
 		require.Equal(t, &c.want, s.Match(&Attempt{Status: 403}, nil), name)
 	}
 }
 
 func TestPresets(t *testing.T) {
-	s := compile(t, Rule{Preset: PresetBanLike, When: When{Hosts: []string{"a.test"}}},
-		Rule{Preset: PresetBanLike, When: When{Statuses: []string{"451"}}, Then: Then{Rest: time.Hour}})
+	s := compile(t, Rule{Preset: PresetBanLike, When: Conditions{Hosts: []string{"a.test"}}},
+		Rule{Preset: PresetBanLike, When: Conditions{Statuses: []string{"451"}}, Then: Actions{Rest: time.Hour}})
 	for status, rest := range map[int]time.Duration{403: 10 * time.Minute, 429: 10 * time.Minute, 451: time.Hour} {
 		require.Equal(t, rest, s.Match(&Attempt{Request: Request{Host: "a.test"}, Status: status}, nil).Rest)
 	}
@@ -102,11 +102,11 @@ func TestPresets(t *testing.T) {
 // The body is needed only for an attempt for which a rule could hold that names a text of the body, and only if no
 // earlier rule holds.
 func TestPartsThatAreNeeded(t *testing.T) {
-	other := Then{OtherProxy: true}
+	other := Actions{OtherProxy: true}
 	s := compile(t,
-		Rule{When: When{Hosts: []string{"final.test"}}, Then: Then{Final: true}},
-		Rule{When: When{Statuses: []string{"200"}, Hosts: []string{"*.test"}, Body: "captcha"}, Then: other},
-		Rule{When: When{Statuses: []string{"403"}, Headers: map[string]string{"Server": "x"}}, Then: other})
+		Rule{When: Conditions{Hosts: []string{"final.test"}}, Then: Actions{Final: true}},
+		Rule{When: Conditions{Statuses: []string{"200"}, Hosts: []string{"*.test"}, Body: "captcha"}, Then: other},
+		Rule{When: Conditions{Statuses: []string{"403"}, Headers: map[string]string{"Server": "x"}}, Then: other})
 	for name, c := range map[string]struct {
 		attempt Attempt
 		body    int
@@ -120,7 +120,7 @@ func TestPartsThatAreNeeded(t *testing.T) {
 		"a field":        {Attempt{Request: Request{Host: "a.test"}, Status: 403}, 0, []string{"server"}},
 		"a failure":      {Attempt{Request: Request{Host: "a.test"}, Cause: verdict.TunnelBroke}, 0, nil},
 	} {
-		wants := s.Wants(&c.attempt)
+		wants := s.ExcerptSpec(&c.attempt)
 		if c.fields == nil {
 			require.Nil(t, wants, name)
 			continue
@@ -131,36 +131,39 @@ func TestPartsThatAreNeeded(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	good, ok := When{Statuses: []string{"403"}}, Then{Retry: true}
+	good, ok := Conditions{Statuses: []string{"403"}}, Actions{Retry: true}
 	for name, c := range map[string]struct {
 		rule     Rule
 		key, msg string
 	}{
-		"no condition":    {Rule{Then: ok}, "when", "is empty"},
-		"no action":       {Rule{When: good}, "then", "has no action"},
-		"blame alone":     {Rule{When: good, Then: Then{Blame: "proxy"}}, "then", "has no action"},
-		"final and ban":   {Rule{When: good, Then: Then{Final: true, Ban: time.Minute}}, "then.final", "contradicts"},
-		"final and retry": {Rule{When: good, Then: Then{Final: true, Retry: true}}, "then.final", "contradicts"},
-		"short rest":      {Rule{When: good, Then: Then{Rest: time.Millisecond}}, "then.rest", "1s to 24h"},
-		"negative rest":   {Rule{When: good, Then: Then{Rest: -time.Hour}}, "then.rest", "1s to 24h"},
-		"long ban":        {Rule{When: good, Then: Then{Ban: MaxBan + 1}}, "then.ban", "1s to 720h"},
-		"blame":           {Rule{When: good, Then: Then{Retry: true, Blame: "me"}}, "then.blame", "nobody"},
+		"no condition": {Rule{Then: ok}, "when", "is empty"},
+		"no action":    {Rule{When: good}, "then", "has no action"},
+		"blame alone":  {Rule{When: good, Then: Actions{Blame: "proxy"}}, "then", "has no action"},
+		"final and ban": {Rule{When: good, Then: Actions{Final: true, Ban: time.Minute}}, "then.final",
+			"contradicts"},
+		"final and retry": {Rule{When: good, Then: Actions{Final: true, Retry: true}}, "then.final", "contradicts"},
+		"short rest":      {Rule{When: good, Then: Actions{Rest: time.Millisecond}}, "then.rest", "1s to 24h"},
+		"negative rest":   {Rule{When: good, Then: Actions{Rest: -time.Hour}}, "then.rest", "1s to 24h"},
+		"long ban":        {Rule{When: good, Then: Actions{Ban: MaxBan + 1}}, "then.ban", "1s to 720h"},
+		"blame":           {Rule{When: good, Then: Actions{Retry: true, Blame: "me"}}, "then.blame", "nobody"},
 		"preset":          {Rule{Preset: "x", Then: ok}, "preset", "ban_like"},
-		"status": {Rule{When: When{Statuses: []string{"403", "600"}}, Then: ok}, "when.status[1]",
+		"status": {Rule{When: Conditions{Statuses: []string{"403", "600"}}, Then: ok}, "when.status[1]",
 			"100 to 599"},
-		"range": {Rule{When: When{Statuses: []string{"499-400"}}, Then: ok}, "when.status",
+		"range": {Rule{When: Conditions{Statuses: []string{"499-400"}}, Then: ok}, "when.status",
 			"did you mean 400-499?"},
-		"host with port": {Rule{When: When{Hosts: []string{"a:80"}}, Then: ok}, "when.host", "without port"},
-		"URL":            {Rule{When: When{Hosts: []string{"http://a/"}}, Then: ok}, "when.host", "without scheme"},
-		"empty host":     {Rule{When: When{Hosts: []string{"a", ""}}, Then: ok}, "when.host[1]", "1 to 253"},
-		"method":         {Rule{When: When{Methods: []string{"get"}}, Then: ok}, "when.method", "upper case"},
-		"field name": {Rule{When: When{Headers: map[string]string{"a b": "x"}}, Then: ok}, "when.header",
+		"host with port": {Rule{When: Conditions{Hosts: []string{"a:80"}}, Then: ok}, "when.host", "without port"},
+		"URL": {Rule{When: Conditions{Hosts: []string{"http://a/"}}, Then: ok}, "when.host",
+			"without scheme"},
+		"empty host": {Rule{When: Conditions{Hosts: []string{"a", ""}}, Then: ok}, "when.host[1]", "1 to 253"},
+		"method":     {Rule{When: Conditions{Methods: []string{"get"}}, Then: ok}, "when.method", "upper case"},
+		"field name": {Rule{When: Conditions{Headers: map[string]string{"a b": "x"}}, Then: ok}, "when.header",
 			"name"},
-		"long value": {Rule{When: When{Headers: map[string]string{"a": strings.Repeat("x", 1025)}}, Then: ok},
+		"long value": {Rule{When: Conditions{Headers: map[string]string{"a": strings.Repeat("x", 1025)}}, Then: ok},
 			"when.header.a", "1024"},
-		"long body":         {Rule{When: When{Body: strings.Repeat("x", 1025)}, Then: ok}, "when.body", "1024"},
-		"error":             {Rule{When: When{Error: "client_left"}, Then: ok}, "when.error", "tunnel_refused"},
-		"error beside body": {Rule{When: When{Error: "tunnel_broke", Body: "x"}, Then: ok}, "when.error", "two rules"},
+		"long body": {Rule{When: Conditions{Body: strings.Repeat("x", 1025)}, Then: ok}, "when.body", "1024"},
+		"error":     {Rule{When: Conditions{Error: "client_left"}, Then: ok}, "when.error", "tunnel_refused"},
+		"error beside body": {Rule{When: Conditions{Error: "tunnel_broke", Body: "x"}, Then: ok}, "when.error",
+			"two rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Compile([]Rule{{When: good, Then: ok}, c.rule}, nil)
@@ -197,7 +200,7 @@ func TestTheFirstRuleWins(t *testing.T) {
 			if w.Body = rapid.SampledFrom([]string{"", "", "x", "yz"}).Draw(t, "text"); w.Body == "" {
 				w.Error = rapid.SampledFrom([]string{"", "", "tunnel_broke"}).Draw(t, "error")
 			}
-			if w.empty() {
+			if w.isEmpty() {
 				w.Hosts = []string{"*"}
 			}
 			all[i].Then.Retry = true
@@ -220,7 +223,7 @@ func TestTheFirstRuleWins(t *testing.T) {
 			got = action.Rule
 		}
 		require.Equal(t, want, got)
-		if wants := s.Wants(&a); wants == nil { // then the response is not needed
+		if wants := s.ExcerptSpec(&a); wants == nil { // then the response is not needed
 			without := s.Match(&a, nil)
 			require.True(t, without == action)
 		}
@@ -228,7 +231,7 @@ func TestTheFirstRuleWins(t *testing.T) {
 }
 
 // model reports whether a condition holds.
-func model(w *When, a *Attempt, e *core.Excerpt) bool {
+func model(w *Conditions, a *Attempt, e *core.Excerpt) bool {
 	some := func(list []string, is func(string) bool) bool {
 		ok := len(list) == 0
 		for _, s := range list {
@@ -262,7 +265,7 @@ func FuzzParsers(f *testing.F) {
 			require.True(t, 1 <= r.First && r.First <= r.Last && r.Last <= 65535, "%q: %v", s, r)
 		}
 		if checkPath(s) == nil {
-			set := compile(t, Rule{When: When{Paths: []string{s}, Users: []string{s}},
+			set := compile(t, Rule{When: Conditions{Paths: []string{s}, Users: []string{s}},
 				Then: way(Routing{Direct: true})})
 			set.Route(&Request{Path: []byte(s), User: s})
 		}
@@ -270,10 +273,11 @@ func FuzzParsers(f *testing.F) {
 			again, err := ParseHost(p)
 			require.NoError(t, err)
 			require.Equal(t, p, again)
-			compile(t, Rule{When: When{Hosts: []string{s}}, Then: Then{Retry: true}})
+			compile(t, Rule{When: Conditions{Hosts: []string{s}}, Then: Actions{Retry: true}})
 		}
-		_, err := Compile([]Rule{{When: When{Hosts: []string{s}, Methods: []string{s}, Statuses: []string{s}, Body: s,
-			Headers: map[string]string{s: s}, Error: s}, Then: Then{Blame: s}}}, nil)
+		_, err := Compile([]Rule{{When: Conditions{Hosts: []string{s}, Methods: []string{s}, Statuses: []string{s},
+			Body:    s,
+			Headers: map[string]string{s: s}, Error: s}, Then: Actions{Blame: s}}}, nil)
 		var wrong *Error
 		require.True(t, errors.As(err, &wrong))
 	})

@@ -30,7 +30,7 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 		c.lease, ok = u.Acquire(c.now)
 		return ok
 	}
-	held, admits := limit.Take(u.Usage(), c.pairs.Begin(u.Hash(), u.ID(), c.now), c.now)
+	held, admits := limit.Reserve(u.Usage(), c.pairs.BeginAttempt(u.Hash(), u.ID(), c.now), c.now)
 	if !admits {
 		return false
 	}
@@ -61,9 +61,9 @@ func (s *soonest) add(state limit.State) {
 
 // error returns the error of a request for which each remaining proxy is at a limit, or busy.
 func (s *soonest) error(now time.Time, busy bool) error {
-	e := &core.LimitedError{Busy: busy || s.open}
+	e := &core.LimitedError{WaitsForAttempt: busy || s.open}
 	if !s.until.IsZero() {
-		e.Left = max(s.until.Sub(now), time.Nanosecond)
+		e.TimeLeft = max(s.until.Sub(now), time.Nanosecond)
 	}
 	return e
 }

@@ -29,7 +29,8 @@ func TestLimitedProxiesAreNoCandidates(outer *testing.T) {
 		interval := map[int]time.Duration{}
 		pair := rapid.SampledFrom([]time.Duration{0, 3 * time.Second}).Draw(t, "interval of pairs")
 		if pair > 0 {
-			f.s.Limits().Set([]limit.Entry{{Host: "*.shop.example", Limit: limit.Limit{MinInterval: pair}}}, f.now)
+			f.s.Limits().SetEntries([]limit.Entry{{Host: "*.shop.example", Limit: limit.Limit{MinInterval: pair}}},
+				f.now)
 		}
 		for i := range n {
 			interval[i] = rapid.SampledFrom([]time.Duration{0, time.Second, 5 * time.Second}).Draw(t, "interval")
@@ -72,8 +73,8 @@ func TestLimitedProxiesAreNoCandidates(outer *testing.T) {
 				limited, isLimited := err.(*core.LimitedError)
 				require.Equal(t, !admissible && !soonest.IsZero(), isLimited, "%v", err)
 				if isLimited {
-					require.InDelta(t, soonest.Sub(f.now), limited.Left, float64(10*time.Microsecond))
-					require.False(t, limited.Busy)
+					require.InDelta(t, soonest.Sub(f.now), limited.TimeLeft, float64(10*time.Microsecond))
+					require.False(t, limited.WaitsForAttempt)
 				}
 				if err != nil {
 					return
@@ -96,12 +97,12 @@ func TestLimitedProxiesAreNoCandidates(outer *testing.T) {
 // The limit on attempts in flight of a pair ends with the attempt. It does not hold for other hosts.
 func TestInFlightOfAPair(t *testing.T) {
 	f := newFixture(t, 1, 8)
-	f.s.Limits().Set([]limit.Entry{{Host: "a.test", Limit: limit.Limit{MaxInFlight: 1}}}, f.now)
+	f.s.Limits().SetEntries([]limit.Entry{{Host: "a.test", Limit: limit.Limit{MaxInFlight: 1}}}, f.now)
 	q := &Query{Idempotent: true, Host: "a.test", HostHash: core.Hash53("a.test")}
 	lease, err := f.s.Select(q, rotation, f.now)
 	require.NoError(t, err)
 	_, err = f.s.Select(q, rotation, f.now)
-	require.Equal(t, &core.LimitedError{Busy: true}, err)
+	require.Equal(t, &core.LimitedError{WaitsForAttempt: true}, err)
 	other, err := f.s.Select(&Query{Idempotent: true, Host: "b.test", HostHash: 5}, rotation, f.now)
 	require.NoError(t, err)
 	other.Release()
@@ -128,9 +129,9 @@ func TestSessionsAtLimits(t *testing.T) {
 		lease, ok := f.get(0).Acquire(f.now)
 		require.True(t, ok)
 		lease.Release()
-		held, ok := limit.Take(f.get(0).Usage(), nil, f.now)
+		held, ok := limit.Reserve(f.get(0).Usage(), nil, f.now)
 		require.True(t, ok)
-		held.Leave()
+		held.EndAttempt()
 		if c.bytes {
 			f.change(t, 0, func(s *upstream.Spec) { s.MinInterval, s.BytesPerDay = 0, 10 })
 			f.get(0).Meter().Add(traffic.Total{Down: 10})
@@ -139,7 +140,7 @@ func TestSessionsAtLimits(t *testing.T) {
 		if !c.moves {
 			limited, ok := err.(*core.LimitedError)
 			require.True(t, ok, "%v", err)
-			require.Positive(t, limited.Left)
+			require.Positive(t, limited.TimeLeft)
 			continue
 		}
 		require.NoError(t, err)
@@ -150,6 +151,6 @@ func TestSessionsAtLimits(t *testing.T) {
 // stuck is a session whose proxy is p0.
 type stuck struct{ strict bool }
 
-func (stuck) Bound() string                     { return "p0" }
-func (s stuck) Strict() bool                    { return s.strict }
+func (stuck) StartProxy() string                { return "p0" }
+func (s stuck) IsStrict() bool                  { return s.strict }
 func (stuck) Score(p uint64, _ float64) float64 { return float64(p % math.MaxInt32) }

@@ -87,7 +87,7 @@ func TestResting(outer *testing.T) {
 						continue
 					}
 					require.True(t, asResting(err, &resting), "%v", err)
-					require.Equal(t, soonest.Sub(f.now), resting.Left)
+					require.Equal(t, soonest.Sub(f.now), resting.TimeLeft)
 				}
 			},
 			"select for another host": func(t *rapid.T) {

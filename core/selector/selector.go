@@ -248,9 +248,9 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	c.resting, c.banned = s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)
 	c.avoided, c.uncompared = s.pool.Avoided().Of(q.TargetHash), s.pool.Uncompared().Of(q.TargetHash)
 	if !s.limits.Empty() {
-		c.pairs = s.limits.Of(q.Host, uint64(q.HostHash))
+		c.pairs = s.limits.PairsOf(q.Host, uint64(q.HostHash))
 	}
-	c.limits = c.pairs.Limited() || s.pool.HasLimits()
+	c.limits = c.pairs.HaveLimit() || s.pool.HasLimits()
 	return c
 }
 
@@ -276,7 +276,7 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 	err := s.chooseAble(c, snap, scorer)
 	// If no proxy with the ability can be chosen, the choice is repeated among all proxies, because the recorded
 	// abilities may be wrong. If proxies with the ability are only busy, the request waits for them.
-	if err != nil && !core.Busy(err) && c.byAbility {
+	if err != nil && !core.IsBusy(err) && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
 	}
@@ -675,7 +675,7 @@ func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.D
 	// If some breakers are open and all other proxies are banned, the result is ErrAllBreakersOpen, because an open
 	// breaker is usually due before a ban ends.
 	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) {
-		return &core.RestingError{Left: soonest - at, Everywhere: !rest}
+		return &core.RestingError{TimeLeft: soonest - at, AllBanned: !rest}
 	}
 	return err
 }

@@ -10,24 +10,24 @@ import (
 // Session is the session of a request. The requests of a session use the same proxy while that proxy is
 // admissible.
 type Session interface {
-	// Bound returns the id of the session's proxy; "" if it has none yet.
-	Bound() string
-	// Strict reports whether the session has a proxy and must use no other proxy.
-	Strict() bool
+	// StartProxy returns the id of the session's proxy; "" if it has none yet.
+	StartProxy() string
+	// IsStrict reports whether the session has a proxy and must use no other proxy.
+	IsStrict() bool
 	// Score returns the score of the proxy with the given Upstream.Hash and weight. A session without a proxy gets
 	// the admissible proxy with the highest score.
 	Score(proxy uint64, weight float64) float64
 }
 
 // bound reports whether the request must use the proxy of its session.
-func (q *Query) bound() bool { return q.Session != nil && q.Session.Strict() }
+func (q *Query) bound() bool { return q.Session != nil && q.Session.IsStrict() }
 
 // chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is
 // admissible, otherwise the proxy with the highest score. A session does not leave its proxy when the proxy has
 // reached max_in_flight or another limit, unless the limit is bytes_per_day and the session is not strict.
 func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
-	strict := c.Session.Strict()
-	if u := snap.Get(c.Session.Bound()); u != nil && (strict || c.keepsSession(u)) {
+	strict := c.Session.IsStrict()
+	if u := snap.Get(c.Session.StartProxy()); u != nil && (strict || c.keepsSession(u)) {
 		switch {
 		case strict && c.isBarred(u):
 			return ErrBarred
@@ -35,7 +35,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 		case u.Full():
 			return core.ErrAllBusy
 		default:
-			if state, admits := c.limit(u); !admits && (strict || !state.Spent) {
+			if state, admits := c.limit(u); !admits && (strict || !state.BytesSpent) {
 				limited := soonest{}
 				limited.add(state)
 				return limited.error(c.now, false)
@@ -112,7 +112,7 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 
 // sessionBlocked is like Blocked, for a request that must use the session's proxy.
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
-	at, u := s.pool.Elapsed(now), snap.Get(q.Session.Bound())
+	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outside(u) {
 		if _, rests := excluded.until(u, at); !rests {
 			return nil
@@ -123,7 +123,7 @@ func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded ex
 
 // sessionError returns the error of a request whose strict session has a proxy that is not admissible.
 func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
-	e, u := &core.SessionError{}, snap.Get(q.Session.Bound())
+	e, u := &core.SessionError{}, snap.Get(q.Session.StartProxy())
 	if u == nil || u.Draining() || q.outside(u) {
 		return e
 	}

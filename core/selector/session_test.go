@@ -20,8 +20,8 @@ type testSession struct {
 	strict bool
 }
 
-func (s *testSession) Bound() string { return s.proxy }
-func (s *testSession) Strict() bool  { return s.strict && s.proxy != "" }
+func (s *testSession) StartProxy() string { return s.proxy }
+func (s *testSession) IsStrict() bool     { return s.strict && s.proxy != "" }
 
 func (s *testSession) Score(proxy uint64, weight float64) float64 {
 	return float64((proxy*0x9e3779b97f4a7c15^s.number*0xbf58476d1ce4e5b9)>>32) * weight
@@ -138,7 +138,7 @@ func TestRetriesOfSessions(t *testing.T) {
 			q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
 			q.Attempt++
 		}
-		require.Equal(t, !s.Strict(), f.s.Untried(ofSession(s), f.now))
+		require.Equal(t, !s.IsStrict(), f.s.Untried(ofSession(s), f.now))
 		return ids
 	}
 	require.Equal(t, []string{"p1", "p1", "p1", "p1"}, retry(&testSession{proxy: "p1", strict: true}))

@@ -35,8 +35,8 @@ func TestTheLowestTierIsUsed(outer *testing.T) {
 				f.pool.Sweep()
 			},
 			"limit": func(t *rapid.T) {
-				if held, ok := limit.Take(f.get(rapid.IntRange(0, n-1).Draw(t, "i")).Usage(), nil, f.now); ok {
-					held.Leave()
+				if held, ok := limit.Reserve(f.get(rapid.IntRange(0, n-1).Draw(t, "i")).Usage(), nil, f.now); ok {
+					held.EndAttempt()
 				}
 			},
 			"next request": func(*rapid.T) { q = &Query{Idempotent: true} },
@@ -117,7 +117,7 @@ func TestSessionsAndTiers(t *testing.T) {
 
 type unbound struct{ stuck }
 
-func (unbound) Bound() string { return "" }
+func (unbound) StartProxy() string { return "" }
 
 func TestPoolsWithoutTiers(t *testing.T) {
 	f := newFixture(t, 2, 8)

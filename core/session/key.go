@@ -6,12 +6,10 @@ import (
 	"math"
 )
 
-// Key identifies a session by its user, its id and the wanted region. A Key is a hash of these texts. Therefore a
-// Table holds neither names nor texts of unlimited length.
+// Key is a hash of a session's user, its id and the wanted region. So a Table holds no names.
 type Key [16]byte
 
-// KeyOf returns the key of a session. Two sessions have different keys if their users, their ids or their wanted
-// regions differ.
+// KeyOf returns the key of a session.
 func KeyOf(user, id, region string) Key {
 	b := make([]byte, 0, 128)
 	for _, part := range [...]string{user, id, region} {
@@ -22,11 +20,10 @@ func KeyOf(user, id, region string) Key {
 	return Key(sum[:16])
 }
 
-// Score returns the score of a proxy for the session. The parameter proxy is a hash of the proxy's id. The proxy with
-// the highest score serves the session. If a proxy is added or removed, only the sessions for which this proxy has
-// the highest score move (rendezvous hashing: D. G. Thaler, C. V. Ravishankar, "Using name-based mappings to increase
-// hit rates", 1998). A proxy's share of the sessions is proportional to its weight, which is above 0 (C.
-// Schindelhauer, G. Schomaker, "Weighted distributed hash tables", 2005).
+// Score returns the score of a proxy for the session, from a hash of the proxy's id. The proxy with the highest score
+// serves the session. If a proxy is added or removed, only the sessions move for which it has the highest score
+// (rendezvous hashing: Thaler, Ravishankar, "Using name-based mappings to increase hit rates", 1998). A proxy's share
+// of the sessions is proportional to its weight (Schindelhauer, Schomaker, "Weighted distributed hash tables", 2005).
 func (k Key) Score(proxy uint64, weight float64) float64 {
 	h := mix(binary.BigEndian.Uint64(k[:8]) ^ mix(proxy))
 	uniform := (float64(h>>11) + 0.5) / (1 << 53) // above 0 and below 1

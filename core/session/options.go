@@ -14,7 +14,7 @@ type Options struct {
 	Region       string  // the wanted region; "" for none
 	RegionStrict bool    // proxies of other regions are not used
 	CityTag      float64 // core.Hash53 of the tag of the proxies in the wanted city; 0 for none
-	Attempts     int     // the maximum number of attempts, 1 to MaxRetries + 1; 0 for the maximum of the policy
+	MaxAttempts  int     // the maximum number of attempts, 1 to MaxRetries + 1; 0 for the maximum of the policy
 }
 
 // MaxRetries is the largest value of the option retry, because a retry policy has at most 10
@@ -33,9 +33,9 @@ const (
 	optionStrict
 )
 
-// words maps words in lower case to options. It also has the words that proxy vendors use (Bright Data, Decodo,
-// Oxylabs, Thordata and others). Thus a client of these vendors can keep the options in its user name.
-var words = map[string]option{
+// optionWords maps words in lower case to options. It has the words of proxy vendors, too (Bright Data, Decodo,
+// Oxylabs, Thordata and others), so that their clients can keep the options in their user names.
+var optionWords = map[string]option{
 	"session": optionSession, "sessid": optionSession,
 	"region": optionRegion, "country": optionRegion, "cc": optionRegion,
 	"city": optionCity, "cityname": optionCity,
@@ -44,12 +44,11 @@ var words = map[string]option{
 	"strict": optionStrict,
 }
 
-// cityTag is the beginning of the tags of cities. The tag of the proxies in a city is cityTag, followed by the name
-// of the city in lower case.
-const cityTag = "city-"
+// cityTagPrefix is followed by the name of a city in lower case: both together are the tag of the proxies in this city.
+const cityTagPrefix = "city-"
 
-// Words lists the options, for messages.
-const Words = "session-ID, region-NAME, city-NAME, ttl-10m, retry-N and strict"
+// OptionList lists the options, for messages.
+const OptionList = "session-ID, region-NAME, city-NAME, ttl-10m, retry-N and strict"
 
 // OptionError is an error in the options of a user name.
 type OptionError struct{ Msg string }
@@ -60,19 +59,19 @@ func optionError(format string, args ...any) error { return &OptionError{fmt.Spr
 
 // ParseOptions parses the options of a user name: words and their values, separated by "-", for example
 // "session-abc123-region-us-ttl-10m-retry-5-strict". Words may be in upper or lower case; a value cannot contain "-".
-// The option strict applies to the session and to the region, if s has these options. The error is an *OptionError,
-// which quotes the wrong part.
+// The option strict applies both to a session and to a region. The error is an *OptionError, which quotes the wrong
+// part.
 func ParseOptions(s string) (o Options, err error) {
 	var seen [optionStrict + 1]bool
 	strict := false
 	for more := true; more; {
 		var word, value string
 		word, s, more = strings.Cut(s, "-")
-		kind := words[strings.ToLower(word)]
+		kind := optionWords[strings.ToLower(word)]
 		switch {
 		case kind == 0:
 			return Options{}, optionError("the user name has the unknown option %q; the options are %s",
-				clip(word), Words)
+				shorten(word), OptionList)
 		case seen[kind]:
 			return Options{}, optionError("the user name has the option %q twice, perhaps under two names", word)
 		}
@@ -105,7 +104,6 @@ func ParseOptions(s string) (o Options, err error) {
 	return o, nil
 }
 
-// set sets an option that has a value.
 func (o *Options) set(kind option, value string) (err error) {
 	switch kind {
 	case optionSession:
@@ -113,7 +111,7 @@ func (o *Options) set(kind option, value string) (err error) {
 	case optionRegion:
 		o.Region = value
 	case optionCity:
-		o.CityTag = core.Hash53(cityTag + strings.ToLower(value))
+		o.CityTag = core.Hash53(cityTagPrefix + strings.ToLower(value))
 	case optionTTL:
 		o.Session.TTL, err = parseTTL(value)
 	case optionRetry:
@@ -121,7 +119,7 @@ func (o *Options) set(kind option, value string) (err error) {
 		if bad != nil || n > MaxRetries {
 			return fmt.Errorf("must be a number from 0 to %d", MaxRetries)
 		}
-		o.Attempts = int(n) + 1
+		o.MaxAttempts = int(n) + 1
 	}
 	return err
 }

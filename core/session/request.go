@@ -40,15 +40,15 @@ func ParseField(value string) (Request, error) {
 	for more {
 		var parameter string
 		parameter, rest, more = strings.Cut(rest, ";")
-		name, value, given := strings.Cut(strings.Trim(parameter, " \t"), "=")
+		name, value, hasValue := strings.Cut(strings.Trim(parameter, " \t"), "=")
 		var err error
 		switch {
-		case strings.EqualFold(name, "strict") && !given:
+		case strings.EqualFold(name, "strict") && !hasValue:
 			r.Strict = true
-		case strings.EqualFold(name, "ttl") && given:
+		case strings.EqualFold(name, "ttl") && hasValue:
 			r.TTL, err = parseTTL(value)
 		default:
-			err = fmt.Errorf("has the parameter %q; the parameters are ttl=10m and strict", clip(name))
+			err = fmt.Errorf("has the parameter %q; the parameters are ttl=10m and strict", shorten(name))
 		}
 		if err != nil {
 			return Request{}, fmt.Errorf("%s: %w", Field, err)
@@ -62,7 +62,7 @@ func ParseField(value string) (Request, error) {
 
 var errID = fmt.Errorf("the id of a session has 1 to %d letters, digits and characters of \"._~-\"", MaxID)
 
-// Check returns an error if the ID or the TTL of r is not valid, otherwise nil.
+// Check returns an error if the ID or the TTL is not valid.
 func (r Request) Check() error {
 	switch {
 	case !validID(r.ID):
@@ -86,8 +86,8 @@ func validID(id string) bool {
 
 var errTTL = errors.New("the ttl of a session is a time from 1s to 24h: such as 30s, 10m or 2h, or a number of minutes")
 
-// parseTTL parses a duration such as 30s, 10m or 2h. It does not check the range. A number without a unit is in
-// minutes, as in the user names of most proxy vendors.
+// parseTTL parses a duration such as 30s, 10m or 2h, without checking the range. A number without a unit is in minutes,
+// as in the user names of most proxy vendors.
 func parseTTL(s string) (time.Duration, error) {
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		s = strconv.FormatUint(n, 10) + "m"
@@ -99,11 +99,10 @@ func parseTTL(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// clip shortens a long text for a message.
-func clip(s string) string {
-	const most = 32
-	if len(s) > most {
-		return s[:most] + "..."
+func shorten(s string) string {
+	const maxLength = 32
+	if len(s) > maxLength {
+		return s[:maxLength] + "..."
 	}
 	return s
 }

@@ -62,16 +62,16 @@ func TestOptions(t *testing.T) {
 	for text, want := range map[string]Options{
 		"session-abc123": {Session: Request{ID: "abc123", TTL: ten}},
 		"session-abc123-region-us-ttl-10m-retry-5-strict": {
-			Session: Request{ID: "abc123", TTL: ten, Strict: true}, Region: "us", RegionStrict: true, Attempts: 6},
+			Session: Request{ID: "abc123", TTL: ten, Strict: true}, Region: "us", RegionStrict: true, MaxAttempts: 6},
 		"session-abc123-region-us-city-X-ttl-10m-retry-5-strict": {
 			Session: Request{ID: "abc123", TTL: ten, Strict: true}, Region: "us", RegionStrict: true,
-			CityTag: core.Hash53("city-x"), Attempts: 6},
+			CityTag: core.Hash53("city-x"), MaxAttempts: 6},
 		"country-us-session-abc-sessionduration-30": {Session: Request{ID: "abc", TTL: 30 * time.Minute}, Region: "us"},
 		"cc-US-sessid-abc12345-sesstime-10":         {Session: Request{ID: "abc12345", TTL: ten}, Region: "US"},
 		"cc-US-session-abc123-lifetime-60":          {Session: Request{ID: "abc123", TTL: time.Hour}, Region: "US"},
 		"SESSION-strict":                            {Session: Request{ID: "strict", TTL: ten}},
 		"strict-region-de":                          {Region: "de", RegionStrict: true},
-		"retries-0":                                 {Attempts: 1},
+		"retries-0":                                 {MaxAttempts: 1},
 		"ttl-2h-session-x":                          {Session: Request{ID: "x", TTL: 2 * time.Hour}},
 	} {
 		got, err := ParseOptions(text)
@@ -115,7 +115,7 @@ func FuzzOptions(f *testing.F) {
 		}
 		require.NotZero(t, o, "%q is neither an error nor an option", s)
 		requireValid(t, o.Session)
-		require.True(t, o.Attempts >= 0 && o.Attempts <= MaxRetries+1)
+		require.True(t, o.MaxAttempts >= 0 && o.MaxAttempts <= MaxRetries+1)
 		require.False(t, o.RegionStrict && o.Region == "")
 	})
 }

@@ -11,95 +11,95 @@ import (
 )
 
 // begin begins a use of the session id with a ttl of one minute.
-func begin(t *Table, id string, strict bool, now time.Time) Use {
+func begin(t *Table, id string, strict bool, now time.Time) Handle {
 	return t.Begin(KeyOf("", id, ""), Request{ID: id, TTL: time.Minute, Strict: strict}, now)
 }
 
 func TestASessionKeepsItsProxyForItsTTL(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", false, now)
-	require.Empty(t, u.Bound())
-	u.Attempt(0, "p1", false)
-	require.Empty(t, u.Served(now))
+	require.Empty(t, u.StartProxy())
+	u.RecordAttempt(0, "p1", false)
+	require.Empty(t, u.BindServed(now))
 
 	now = now.Add(59 * time.Second)
 	u = begin(table, "a", false, now)
-	require.Equal(t, "p1", u.Bound())
-	u.Attempt(0, "p1", false)
-	require.Empty(t, u.Served(now), "the ttl begins again")
+	require.Equal(t, "p1", u.StartProxy())
+	u.RecordAttempt(0, "p1", false)
+	require.Empty(t, u.BindServed(now), "the ttl begins again")
 
 	now = now.Add(time.Minute - 1)
 	u = begin(table, "a", false, now)
-	require.Equal(t, "p1", u.Bound())
+	require.Equal(t, "p1", u.StartProxy())
 	u = begin(table, "a", false, now.Add(1))
-	require.Empty(t, u.Bound(), "only served requests let the session last")
+	require.Empty(t, u.StartProxy(), "only served requests let the session last")
 	require.Zero(t, table.Len())
 }
 
 func TestAFailedRequestBindsNoSession(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", true, now)
-	u.Attempt(0, "p1", false)
-	require.False(t, u.Strict(), "a new session may try several proxies")
-	u.Attempt(1, "p2", false)
-	require.Empty(t, u.Served(now), "it has not moved: it had no proxy")
+	u.RecordAttempt(0, "p1", false)
+	require.False(t, u.IsStrict(), "a new session may try several proxies")
+	u.RecordAttempt(1, "p2", false)
+	require.Empty(t, u.BindServed(now), "it has not moved: it had no proxy")
 	u = begin(table, "a", true, now)
-	require.Equal(t, "p2", u.Bound())
-	require.True(t, u.Strict())
+	require.Equal(t, "p2", u.StartProxy())
+	require.True(t, u.IsStrict())
 }
 
 func TestASessionThatMovesIsReported(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	first := begin(table, "a", false, now)
-	first.Attempt(0, "p1", false)
-	first.Served(now)
+	first.RecordAttempt(0, "p1", false)
+	first.BindServed(now)
 
 	late := begin(table, "a", false, now)
-	late.Attempt(0, "p1", false)
+	late.RecordAttempt(0, "p1", false)
 	moves := begin(table, "a", false, now)
-	moves.Attempt(0, "p1", false)
-	moves.Attempt(1, "p2", false)
-	require.Equal(t, "p1", moves.Served(now))
-	require.Empty(t, late.Served(now), "its request was served by the proxy that it began with")
+	moves.RecordAttempt(0, "p1", false)
+	moves.RecordAttempt(1, "p2", false)
+	require.Equal(t, "p1", moves.BindServed(now))
+	require.Empty(t, late.BindServed(now), "its request was served by the proxy that it began with")
 	again := begin(table, "a", false, now)
-	require.Equal(t, "p2", again.Bound(), "a late response does not move the session back")
+	require.Equal(t, "p2", again.StartProxy(), "a late response does not move the session back")
 }
 
 func TestTheRequestsOfAStrictSessionAgree(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	a, b := begin(table, "a", true, now), begin(table, "a", true, now)
-	a.Attempt(0, "p1", false)
-	b.Attempt(1, "p2", false)
-	a.Served(now)
-	b.Served(now)
+	a.RecordAttempt(0, "p1", false)
+	b.RecordAttempt(1, "p2", false)
+	a.BindServed(now)
+	b.BindServed(now)
 	u := begin(table, "a", true, now)
-	require.Equal(t, "p1", u.Bound(), "the first proxy that serves a strict session stays")
+	require.Equal(t, "p1", u.StartProxy(), "the first proxy that serves a strict session stays")
 }
 
 func TestTokens(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", false, now)
-	u.Attempt(0, "p1", false)
+	u.RecordAttempt(0, "p1", false)
 	first := u.Token()
 	require.Regexp(t, `^[a-z2-7]{13}$`, first)
-	u.Attempt(1, "p1", false)
+	u.RecordAttempt(1, "p1", false)
 	second := u.Token()
 	require.NotEqual(t, first, second, "a retry is another session of the vendor")
-	u.Served(now)
+	u.BindServed(now)
 
 	next := begin(table, "a", false, now)
-	next.Attempt(0, "p1", false)
+	next.RecordAttempt(0, "p1", false)
 	require.Equal(t, second, next.Token())
-	next.Attempt(0, "p2", false)
+	next.RecordAttempt(0, "p2", false)
 	require.NotEqual(t, second, next.Token(), "the session moves")
 
 	strict := begin(table, "a", true, now)
-	strict.Attempt(0, "p1", false)
-	strict.Attempt(3, "p1", false)
+	strict.RecordAttempt(0, "p1", false)
+	strict.RecordAttempt(3, "p1", false)
 	require.Equal(t, second, strict.Token(), "a strict session keeps its exit")
 
 	other := begin(table, "b", false, now)
-	other.Attempt(0, "p1", false)
+	other.RecordAttempt(0, "p1", false)
 	require.NotEqual(t, first, other.Token())
 }
 
@@ -135,18 +135,18 @@ func TestTheTableAgainstAMap(t *testing.T) {
 					drop(id)
 					have, alive = entry{}, false
 				}
-				require.Equal(t, have.proxy, u.Bound())
-				require.Equal(t, strict && alive, u.Strict())
+				require.Equal(t, have.proxy, u.StartProxy())
+				require.Equal(t, strict && alive, u.IsStrict())
 				if !rapid.Bool().Draw(t, "served") {
 					return
 				}
 				retries := rapid.IntRange(0, 2).Draw(t, "retries")
 				proxy := rapid.StringMatching("p[1-3]").Draw(t, "proxy")
-				if u.Strict() {
-					proxy = u.Bound()
+				if u.IsStrict() {
+					proxy = u.StartProxy()
 				}
-				u.Attempt(retries, proxy, false)
-				moved := u.Served(now)
+				u.RecordAttempt(retries, proxy, false)
+				moved := u.BindServed(now)
 				if alive && have.proxy != proxy {
 					require.Equal(t, have.proxy, moved)
 				} else {
@@ -176,8 +176,8 @@ func TestConcurrentUses(t *testing.T) {
 		all.Go(func() {
 			for i := range 500 {
 				u := begin(table, strconv.Itoa((g+i)%16), i%2 == 0, now.Add(time.Duration(i)*time.Second))
-				u.Attempt(i%3, "p"+strconv.Itoa(i%4), false)
-				u.Served(now.Add(time.Duration(i) * time.Second))
+				u.RecordAttempt(i%3, "p"+strconv.Itoa(i%4), false)
+				u.BindServed(now.Add(time.Duration(i) * time.Second))
 			}
 		})
 	}
@@ -189,15 +189,15 @@ func TestConcurrentUses(t *testing.T) {
 func TestASessionMovesToAnotherExitOfItsProxy(t *testing.T) {
 	table, now := NewTable(10), time.Unix(0, 0)
 	u := begin(table, "a", false, now)
-	u.Attempt(0, "p1", true)
-	require.Empty(t, u.Served(now))
+	u.RecordAttempt(0, "p1", true)
+	require.Empty(t, u.BindServed(now))
 	u = begin(table, "a", false, now)
-	u.Attempt(0, "p1", true)
-	u.Attempt(1, "p1", true)
-	require.Equal(t, "p1", u.Served(now))
+	u.RecordAttempt(0, "p1", true)
+	u.RecordAttempt(1, "p1", true)
+	require.Equal(t, "p1", u.BindServed(now))
 	u = begin(table, "a", false, now)
-	u.Attempt(1, "p1", false)
-	require.Empty(t, u.Served(now), "a proxy with one exit")
+	u.RecordAttempt(1, "p1", false)
+	require.Empty(t, u.BindServed(now), "a proxy with one exit")
 }
 
 // Moves are reported when they are made, and again when half of the TTL has passed. A table that learns them continues
@@ -208,8 +208,8 @@ func TestMovesAreReportedAndLearnt(t *testing.T) {
 	here.OnMove(func(m Move) { moves = append(moves, m) })
 	request := func(table *Table, retries int, proxy string) (token string) {
 		u := begin(table, "a", false, now)
-		u.Attempt(retries, proxy, true)
-		u.Served(now)
+		u.RecordAttempt(retries, proxy, true)
+		u.BindServed(now)
 		return u.Token()
 	}
 	request(here, 0, "p1")
@@ -228,24 +228,24 @@ func TestMovesAreReportedAndLearnt(t *testing.T) {
 	require.Len(t, moves, 2)
 
 	request(there, 0, "p1")
-	there.Learn(Move{key, "p2", 1, time.Second}, now)
+	there.RecordMove(Move{key, "p2", 1, time.Second}, now)
 	u := begin(there, "a", false, now)
-	require.Equal(t, "p2", u.Bound())
+	require.Equal(t, "p2", u.StartProxy())
 	require.Equal(t, token, request(there, 0, "p2"))
-	there.Learn(Move{key, "p2", 1, time.Second}, now)
+	there.RecordMove(Move{key, "p2", 1, time.Second}, now)
 	now = now.Add(59 * time.Second)
 	u = begin(there, "a", false, now)
-	require.Equal(t, "p2", u.Bound(), "the end does not become earlier")
+	require.Equal(t, "p2", u.StartProxy(), "the end does not become earlier")
 
-	there.Learn(Move{KeyOf("", "b", ""), "p3", 4, time.Second}, now)
+	there.RecordMove(Move{KeyOf("", "b", ""), "p3", 4, time.Second}, now)
 	u = begin(there, "b", false, now)
-	require.Equal(t, "p3", u.Bound())
+	require.Equal(t, "p3", u.StartProxy())
 	u = begin(there, "b", false, now.Add(time.Second))
-	require.Empty(t, u.Bound(), "it ends")
+	require.Empty(t, u.StartProxy(), "it ends")
 	for i := range 100 {
-		there.Learn(Move{KeyOf("", strconv.Itoa(i), ""), "p", 1, time.Minute}, now)
+		there.RecordMove(Move{KeyOf("", strconv.Itoa(i), ""), "p", 1, time.Minute}, now)
 	}
 	require.Equal(t, 10, there.Len())
 	u = begin(there, "a", false, now)
-	require.Equal(t, "p2", u.Bound(), "sessions that are used here stay")
+	require.Equal(t, "p2", u.StartProxy(), "sessions that are used here stay")
 }

@@ -7,79 +7,77 @@ import (
 	"time"
 )
 
-// Use is the use of a session by one request. It is not safe for concurrent use.
-type Use struct {
-	table  *Table
-	key    Key
-	ttl    time.Duration
-	strict bool
-	bound  binding // binding at the beginning of the request; zero if the session had no proxy
+// Handle is the use of a session by one request. It is not safe for concurrent use.
+type Handle struct {
+	table        *Table
+	key          Key
+	ttl          time.Duration
+	strict       bool
+	startBinding binding // binding at the beginning of the request; zero if the session had no proxy
 
-	proxy      string // id of the proxy of the last attempt
-	generation uint32 // number of times that the session has moved to another proxy or exit, up to the last attempt
-	exits      bool   // the proxy of the last attempt has a different exit address for each generation
+	proxy        string // id of the proxy of the last attempt
+	generation   uint32 // number of times that the session has moved to another proxy or exit, up to the last attempt
+	variableExit bool   // the proxy of the last attempt has a different exit address for each generation
 }
 
-// Begin begins the use of a session at the time now. The parameter key is the key of the session in r.
-func (t *Table) Begin(key Key, r Request, now time.Time) Use {
+// Begin begins the use of a session by a request. The key is that of the session in r.
+func (t *Table) Begin(key Key, r Request, now time.Time) Handle {
 	b, _ := t.find(key, now)
-	return Use{table: t, key: key, ttl: r.TTL, strict: r.Strict, bound: b, generation: b.generation}
+	return Handle{table: t, key: key, ttl: r.TTL, strict: r.Strict, startBinding: b, generation: b.generation}
 }
 
-// Bound returns the id of the session's proxy when the request began; "" if the session had no proxy.
-func (u *Use) Bound() string { return u.bound.proxy }
+// StartProxy returns the id of the session's proxy when the request began; "" if the session had no proxy.
+func (h *Handle) StartProxy() string { return h.startBinding.proxy }
 
-// Strict reports whether the session has a proxy and must use no other proxy.
-func (u *Use) Strict() bool { return u.strict && u.bound.proxy != "" }
+// IsStrict reports whether the session has a proxy and must use no other proxy.
+func (h *Handle) IsStrict() bool { return h.strict && h.startBinding.proxy != "" }
 
 // Score returns Key.Score for the key of the session.
-func (u *Use) Score(proxy uint64, weight float64) float64 { return u.key.Score(proxy, weight) }
+func (h *Handle) Score(proxy uint64, weight float64) float64 { return h.key.Score(proxy, weight) }
 
-// Attempt records an attempt through a proxy. The parameter number is 0 for the first attempt of the request. If the
-// session is not strict, each retry moves the session. A first attempt through a proxy other than the session's proxy
-// moves the session, too. Each move increases the generation by one. The parameter exits is true if the proxy has a
-// different exit address for each generation; the proxy's vendor chooses the exit by the Token.
-func (u *Use) Attempt(number int, proxy string, exits bool) {
-	u.proxy, u.generation, u.exits = proxy, u.bound.generation, exits
+// RecordAttempt records an attempt through a proxy. The number is 0 for the first attempt of the request. Each retry of
+// a session that is not strict is a move, and so is a first attempt through another proxy than the session's. Each move
+// increases the generation by one. If variableExit is set, the proxy has a different exit address for each generation:
+// its vendor chooses the exit by the Token.
+func (h *Handle) RecordAttempt(number int, proxy string, variableExit bool) {
+	h.proxy, h.generation, h.variableExit = proxy, h.startBinding.generation, variableExit
 	switch {
-	case u.Strict():
+	case h.IsStrict():
 	case number > 0:
-		u.generation += uint32(number)
-	case u.bound.proxy != "" && u.bound.proxy != proxy:
-		u.generation++
+		h.generation += uint32(number)
+	case h.startBinding.proxy != "" && h.startBinding.proxy != proxy:
+		h.generation++
 	}
 }
 
-// Served calls Bind and returns the result of Moved.
-func (u *Use) Served(now time.Time) (movedFrom string) {
-	u.Bind(now)
-	return u.Moved()
+// BindServed calls Bind and returns the result of MovedFrom.
+func (h *Handle) BindServed(now time.Time) (movedFrom string) {
+	h.Bind(now)
+	return h.MovedFrom()
 }
 
-// Bind binds the session to the proxy of the last attempt, which has served the request. It sets the end of the
-// session to the time now plus the TTL.
-func (u *Use) Bind(now time.Time) {
-	b := binding{key: u.key, proxy: u.proxy, generation: u.generation, until: now.Add(u.ttl)}
-	u.table.bind(b, u.strict, now)
+// Bind records that the proxy of the last attempt has served the session, and sets the end of the session.
+func (h *Handle) Bind(now time.Time) {
+	b := binding{key: h.key, proxy: h.proxy, generation: h.generation, end: now.Add(h.ttl)}
+	h.table.bind(b, h.strict, now)
 }
 
-// Moved returns the id of the session's previous proxy if the last attempt moves the session to another proxy, or to
-// another exit of the same proxy; otherwise "".
-func (u *Use) Moved() (from string) {
-	if u.bound.proxy == u.proxy && !(u.exits && u.bound.generation != u.generation) {
+// MovedFrom returns the id of the session's previous proxy if the last attempt moves the session to another proxy or
+// exit; otherwise "".
+func (h *Handle) MovedFrom() (from string) {
+	if h.startBinding.proxy == h.proxy && !(h.variableExit && h.startBinding.generation != h.generation) {
 		return ""
 	}
-	return u.bound.proxy
+	return h.startBinding.proxy
 }
 
-// Token returns a name of the session for a proxy vendor. It has 13 lower case letters and digits. It is a hash that
-// shows neither the user nor the id of the session. The token changes only when the session moves. A restart of the
-// gateway does not change it.
-func (u *Use) Token() string {
-	b := binary.BigEndian.AppendUint32(append(make([]byte, 0, len(u.key)+4), u.key[:]...), u.generation)
+// Token returns a name of the session for a proxy vendor: a hash of 13 lower case letters and digits, which reveals
+// neither the user nor the id of the session. It changes only when the session moves, and not at a restart.
+func (h *Handle) Token() string {
+	b := binary.BigEndian.AppendUint32(append(make([]byte, 0, len(h.key)+4), h.key[:]...), h.generation)
 	sum := sha256.Sum256(b)
-	return tokens.EncodeToString(sum[:8])
+	return tokenEncoding.EncodeToString(sum[:8])
 }
 
-// tokens uses only lower case letters, because some vendors ignore the case.
-var tokens = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+// tokenEncoding uses only lower case letters, because some vendors ignore the case.
+var tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

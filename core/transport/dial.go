@@ -289,8 +289,8 @@ func (tun *Tunnel) refusedError() *verdict.Error {
 		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refused.Status),
 		Err: errors.New("the proxy responds to CONNECT with status " + itoa(tun.Refused.Status)),
 	}
-	if facts.Schemes != "" {
-		verr.Err = &verdict.SchemeError{Schemes: facts.Schemes}
+	if facts.OfferedSchemes != "" {
+		verr.Err = &verdict.SchemeError{Schemes: facts.OfferedSchemes}
 	}
 	return verr
 }

@@ -185,10 +185,10 @@ func (r *RefusedConnect) AddFacts(f *verdict.Facts) {
 
 // addTo sets the fields of a verdict.Facts that correspond to the facts of f.
 func (f *Facts) addTo(to *verdict.Facts) {
-	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
+	to.FromProxy, to.InnerOutcome, to.HasChallenge = f.FromProxy, f.InnerOutcome, f.Challenges != nil
 	to.Challenge, to.NoTunnels, to.NoCredentials = f.Challenge, f.NoTunnels, f.NoCredentials
 	if f.Challenges != nil {
-		to.Schemes = unsupportedSchemes(f.Challenges, f.DigestOnly)
+		to.OfferedSchemes = unsupportedSchemes(f.Challenges, f.DigestOnly)
 	}
 	if f.ErrorPage != nil {
 		to.ErrorPage, to.ErrorPageReason = f.ErrorPage.Kind, f.ErrorPage.Reason

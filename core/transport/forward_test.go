@@ -87,7 +87,7 @@ func send(t *testing.T, tr *Transport, u *upstream.Upstream, method, authority s
 	c := &Control{Deadline: time.Now().Add(plenty)}
 	verr := tr.RoundTrip(context.Background(), u, c, q, &r)
 	if verr != nil {
-		return 0, verdict.Word(verr.Cause)
+		return 0, verdict.CauseName(verr.Cause)
 	}
 	r.SetReadDeadline(c, time.Now().Add(plenty))
 	b, err := io.ReadAll(&r.Body)

@@ -113,7 +113,7 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 	switch {
 	case late:
 		verr := newError(waiting, os.ErrDeadlineExceeded)
-		verr.Sending = body != nil && !body.sent.Load()
+		verr.BodyUnsent = body != nil && !body.sent.Load()
 		return verr
 	case result.err != nil:
 		return s.failed(result.err, resp, body)

@@ -334,7 +334,7 @@ func TestFailuresOfStreams(t *testing.T) {
 			return name != "silent" || verr.Reason == c.reason
 		})
 		if c.cause != "" {
-			require.Equal(t, c.cause, verdict.Word(verr.Cause), name)
+			require.Equal(t, c.cause, verdict.CauseName(verr.Cause), name)
 			require.Equal(t, c.reason, verr.Reason, name)
 		}
 	}
@@ -378,7 +378,7 @@ func TestLostStreams(t *testing.T) {
 			}
 			_, verr := s.try(q, &Control{})
 			require.NotNil(t, verr, name)
-			require.Equal(t, "stale_connection", verdict.Word(verr.Cause), name)
+			require.Equal(t, "stale_connection", verdict.CauseName(verr.Cause), name)
 			s.get(q)
 		}
 	}
@@ -397,8 +397,8 @@ func TestStalledUploads(t *testing.T) {
 	start := time.Now()
 	_, verr := s.try(q, &Control{BodyIdle: 300 * time.Millisecond})
 	require.NotNil(t, verr)
-	require.Equal(t, "no_answer_in_time", verdict.Word(verr.Cause))
-	require.True(t, verr.Sending)
+	require.Equal(t, "no_answer_in_time", verdict.CauseName(verr.Cause))
+	require.True(t, verr.BodyUnsent)
 	require.Less(t, time.Since(start), plenty)
 
 	s = newStreaming(t, func(*upstream.Spec) {})
@@ -428,7 +428,7 @@ func TestStalledUploads(t *testing.T) {
 	}()
 	_, verr = s.try(q, &Control{BodyIdle: plenty})
 	require.NotNil(t, verr)
-	require.Equal(t, "request_broke", verdict.Word(verr.Cause))
+	require.Equal(t, "request_broke", verdict.CauseName(verr.Cause))
 }
 
 // The bytes of requests that share a connection count for the meters of each request, and not for those of the request

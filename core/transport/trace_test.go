@@ -45,14 +45,14 @@ func TestATraceHasNoCredentials(t *testing.T) {
 	}
 	trace := func() {
 		f := send("TRACE")
-		require.False(t, f.Challenged)
+		require.False(t, f.HasChallenge)
 		require.True(t, f.NoCredentials)
 		require.Equal(t, verdict.NoErrorPage, f.ErrorPage)
 		require.Empty(t, (<-heads).Get("Proxy-Authorization"))
 	}
 	trace()
 	f := send("GET")
-	require.True(t, f.Challenged)
+	require.True(t, f.HasChallenge)
 	for _, scheme := range []string{"Basic ", "Digest "} {
 		sent := (<-heads).Get("Proxy-Authorization")
 		require.True(t, strings.HasPrefix(sent, scheme), sent)

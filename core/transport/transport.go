@@ -340,7 +340,7 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 	if resp.RequestBodyBroken(q) {
 		verr.Cause = verdict.RequestBroke
 	}
-	verr.Sending = verr.Sending || resp.sendDone != nil
+	verr.BodyUnsent = verr.BodyUnsent || resp.sendDone != nil
 	resp.join()
 	resp.pc = nil
 	return verr

@@ -132,7 +132,7 @@ func (u *Upstream) addCosts(t traffic.Total) {
 	u.meter.Add(t)
 	u.carried += t.Bytes()
 	if usage := u.Usage(); usage != nil {
-		usage.Skip(t.Bytes())
+		usage.ExcludeBytes(t.Bytes())
 	}
 }
 

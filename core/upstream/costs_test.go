@@ -32,7 +32,7 @@ func use(t *testing.T, u *upstream.Upstream, user *traffic.Meter, cause core.Cau
 	require.True(t, ok)
 	m := lease.Meters(user)
 	m.Count(1000, 9000)
-	if verdict.Reached(cause) {
+	if verdict.SentToProxy(cause) {
 		m.CountAttempt()
 	}
 	lease.Settle(&core.Outcome{Cause: cause, Verdict: core.Success})

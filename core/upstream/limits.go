@@ -26,7 +26,7 @@ func (p *Pool) HasLimits() bool { return p.hasLimits.Load() }
 // setLimit creates, changes or removes the usage of the proxy's limits. The caller holds the pool's mu.
 func (u *Upstream) setLimit() {
 	spec, now := u.Spec(), u.now()
-	l := spec.limit().Or(u.pool.limit)
+	l := spec.limit().WithDefaults(u.pool.limit)
 	if spec.MaxInFlight > 0 {
 		l.MaxInFlight = 0 // enter applies this limit
 	}
@@ -67,11 +67,11 @@ func (u *Upstream) LimitUse() (use LimitUse, ok bool) {
 		return LimitUse{}, false
 	}
 	state, _ := usage.Check(now)
-	return LimitUse{usage.Today(now), state.Until}, true
+	return LimitUse{usage.BytesToday(now), state.Until}, true
 }
 
 // Limit returns the limits that the proxy has, by its own configuration or by SetLimit.
-func (u *Upstream) Limit() limit.Limit { return u.Spec().limit().Or(u.pool.currentLimit()) }
+func (u *Upstream) Limit() limit.Limit { return u.Spec().limit().WithDefaults(u.pool.currentLimit()) }
 
 func (p *Pool) currentLimit() limit.Limit {
 	p.mu.Lock()
@@ -86,7 +86,7 @@ func (p *Pool) keepUsed(u, next *Upstream) {
 	if usage == nil {
 		return
 	}
-	used, ok := usage.Used(u.id, now)
+	used, ok := usage.SavedUsage(u.id, now)
 	switch {
 	case !ok:
 	case next != nil && next != u:
@@ -110,7 +110,7 @@ func (p *Pool) Used(now time.Time) (out []limit.SavedUsage) {
 	}
 	for _, u := range p.Snapshot().All {
 		if usage := u.Usage(); usage != nil {
-			if used, ok := usage.Used(u.id, now); ok {
+			if used, ok := usage.SavedUsage(u.id, now); ok {
 				out = append(out, used)
 			}
 		}
@@ -134,9 +134,8 @@ func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 	}
 }
 
-// Hold adds the attempt's share of the limits (limit.Share) to the lease. The lease returns the share when the
-// attempt ends.
-func (l *Lease) Hold(h limit.Share) { l.held = &h }
+// Hold adds the attempt's reservation of limits to the lease, which ends the reservation with the attempt.
+func (l *Lease) Hold(h limit.Reservation) { l.held = &h }
 
 // Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user. The
 // parameter user may be nil.

@@ -52,9 +52,9 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 }
 
 // SettleUnserved settles an attempt whose charge depended on other proxies, after none of them has served the request.
-// The proxy is not charged. If the proxy refused the request (verdict.Refuses), the target counts as failing.
+// The proxy is not charged. If the proxy refused the request (verdict.IsRefusal), the target counts as failing.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
-	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.Refuses(o.Cause) {
+	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.IsRefusal(o.Cause) {
 		return
 	}
 	l.settled = true
@@ -102,7 +102,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 			u.pool.compared(l.Target.Hash, a.At)
 		}
 	case core.Failure:
-		u.failedToReach.Store(verdict.Unreached(o.Cause))
+		u.failedToReach.Store(verdict.IsConnectFailure(o.Cause))
 		a.Reported = o.Cause == verdict.TargetUnreachable
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
@@ -114,7 +114,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
 				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.At, Until: a.At + avoidTime})
 		}
-		if found.JustServed && verdict.TimedOut(o.Cause) {
+		if found.JustServed && verdict.IsTimeout(o.Cause) {
 			u.countTimeout(a.At)
 		}
 		if found.Worse {
@@ -153,7 +153,7 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	}
 }
 
-func causeWord(c uint8) string { return verdict.Word(core.Cause(c)) }
+func causeWord(c uint8) string { return verdict.CauseName(core.Cause(c)) }
 
 // Target returns the target with the given authority: host:port in lower case.
 func Target(authority string) evidence.Target {

@@ -34,7 +34,7 @@ func end(t *testing.T, u *Upstream, v core.Verdict, cause core.Cause) {
 	o := core.Outcome{Verdict: v, Cause: cause}
 	if v == core.Failure {
 		o.Charge = core.ChargeProxyOrTarget
-		if verdict.Unreached(cause) {
+		if verdict.IsConnectFailure(cause) {
 			o.Charge = core.ChargeProxy
 		}
 	}

@@ -4,12 +4,12 @@ import "github.com/whirlpool-proxy/whirlpool/core/verdict"
 
 // EndTunnel counts the end of a tunnel through the proxy.
 func (u *Upstream) EndTunnel(e *verdict.TunnelEnd) {
-	if e.Short() {
+	if e.IsShort() {
 		u.extra().shortTunnels.Add(1)
 	}
 }
 
-// ShortTunnels returns the number of short tunnels (verdict.TunnelEnd.Short) since the proxy was added.
+// ShortTunnels returns the number of short tunnels (verdict.TunnelEnd.IsShort) since the proxy was added.
 func (u *Upstream) ShortTunnels() uint64 {
 	if x := u.extras.Load(); x != nil {
 		return x.shortTunnels.Load()

@@ -263,8 +263,8 @@ type Lease struct {
 	began         time.Duration // beginning of the attempt (Pool.Elapsed)
 	ended         time.Duration // see EndAt (Pool.Elapsed); 0 if it was not called
 	settled       bool
-	parted        bool         // Part has released the place in flight
-	held          *limit.Share // nil without limits
+	parted        bool               // Part has released the place in flight
+	held          *limit.Reservation // nil without limits
 }
 
 // Acquire begins an attempt. It returns false if the proxy is full or draining, or if its breaker
@@ -310,7 +310,7 @@ func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
 	if !l.parted {
-		l.held.Leave()
+		l.held.EndAttempt()
 		l.Proxy.leave()
 	}
 	rest.held = nil
@@ -326,7 +326,7 @@ func (l *Lease) Release() {
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
 	if !l.parted {
-		l.held.Leave()
+		l.held.EndAttempt()
 		l.Proxy.leave()
 	}
 	*l = Lease{}

@@ -59,11 +59,11 @@ const (
 	numCauses
 )
 
-// TimedOut reports whether c means that a timeout ended the attempt.
-func TimedOut(c core.Cause) bool { return rows[c].timeout }
+// IsTimeout reports whether a timeout ended the attempt.
+func IsTimeout(c core.Cause) bool { return rows[c].timeout }
 
-// Unreached reports whether c means that no connection to the proxy could be opened.
-func Unreached(c core.Cause) bool {
+// IsConnectFailure reports whether no connection to the proxy could be opened.
+func IsConnectFailure(c core.Cause) bool {
 	switch c {
 	case ProxyNameUnknown, ProxyUnreachable, ProxyConnectTimeout, ProxyTLSFailed:
 		return true
@@ -71,29 +71,32 @@ func Unreached(c core.Cause) bool {
 	return false
 }
 
-// Reached reports whether an attempt with the cause c has sent something to the proxy.
-func Reached(c core.Cause) bool { return !Unreached(c) && c != LocalLimit && c != EgressDenied }
+// SentToProxy reports whether the attempt has sent something to its proxy.
+func SentToProxy(c core.Cause) bool {
+	return !IsConnectFailure(c) && c != LocalLimit && c != EgressDenied
+}
 
-// Bars reports whether the request must not use the attempt's proxy again after an attempt with the cause c.
-func Bars(c core.Cause) bool { return c == CredentialsRefused || c == EgressDenied || c == ProxyLoop }
+// BarsProxy reports whether later attempts of the request must not use the proxy of this attempt.
+func BarsProxy(c core.Cause) bool {
+	return c == CredentialsRefused || c == EgressDenied || c == ProxyLoop
+}
 
-// Reviewable reports whether a judge rules on responses with the cause c. A judge rules on responses of the
-// target, but not, for example, on a proxy's own error page.
-func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
+// IsReviewable reports whether a judge may rule on the response: it is a response of the target, and not, for example,
+// a proxy's own error page.
+func IsReviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
 
-// Ruled reports whether c follows from a ruling of a judge, or from a rule, about a response.
-func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= RuleFinal }
+// FollowsRuling reports whether a judge's ruling or a rule about the response has set the cause.
+func FollowsRuling(c core.Cause) bool { return c >= JudgeRetry && c <= RuleFinal }
 
-// Refuses reports whether c means that a proxy refused the request, for a reason that the target may have caused. Such
-// an attempt is charged to the proxy only if another proxy serves the request. If no proxy does, the target counts as
-// failing.
-func Refuses(c core.Cause) bool {
+// IsRefusal reports whether the proxy refused the request for a reason that may lie in the target. Such an attempt is
+// charged to the proxy only if another proxy serves the request. If none does, the target counts as failing.
+func IsRefusal(c core.Cause) bool {
 	return c == TunnelRefused || c == ProxyForbids || c == TargetCertificate
 }
 
-// row lists the consequences of a cause. The function adjust applies the exceptions.
+// row lists the consequences of a cause. applyExceptions applies the exceptions.
 type row struct {
-	word     string // stable name in snake_case
+	name     string // stable name in snake_case
 	charge   core.Charge
 	retry    core.RetryKind
 	unsent   bool // no part of the request can have reached the target
@@ -115,105 +118,105 @@ const (
 
 // rows is the table of causes. docs/verdicts.md has a copy for users; a test compares the two.
 var rows = [numCauses]row{
-	Answered: {word: "answered", retry: core.NoRetry, response: true,
+	Answered: {name: "answered", retry: core.NoRetry, response: true,
 		meaning: "the target's response arrived; its status is not in retry_status_codes"},
-	TunnelOpen: {word: "tunnel_open", retry: core.NoRetry, response: true,
+	TunnelOpen: {name: "tunnel_open", retry: core.NoRetry, response: true,
 		meaning: "the proxy opened the tunnel"},
-	RetryStatus: {word: "retry_status", charge: proxyOrTarget, retry: core.RetryAfterBackoff, response: true,
+	RetryStatus: {name: "retry_status", charge: proxyOrTarget, retry: core.RetryAfterBackoff, response: true,
 		meaning: "the response's status is in retry_status_codes"},
-	JudgeRetry: {word: "judge_retry", charge: nobody, retry: core.RetryAfterBackoff, response: true,
+	JudgeRetry: {name: "judge_retry", charge: nobody, retry: core.RetryAfterBackoff, response: true,
 		meaning: "the judge or a rule: retry"},
-	JudgeOtherProxy: {word: "judge_other_proxy", charge: ifServed, retry: core.RetryElsewhere, response: true,
+	JudgeOtherProxy: {name: "judge_other_proxy", charge: ifServed, retry: core.RetryElsewhere, response: true,
 		meaning: "the judge or a rule: another proxy"},
-	BannedHere: {word: "banned_here", charge: nobody, retry: core.RetryElsewhere, response: true,
+	BannedHere: {name: "banned_here", charge: nobody, retry: core.RetryElsewhere, response: true,
 		meaning: "the judge or a rule: the target refuses this proxy, which rests for the target's host"},
-	TargetFault: {word: "target_fault", charge: target, retry: core.NoRetry, response: true,
+	TargetFault: {name: "target_fault", charge: target, retry: core.NoRetry, response: true,
 		meaning: "the judge or a rule: the target is at fault, and a retry is of no use"},
-	RuleFinal: {word: "rule_final", charge: nobody, retry: core.NoRetry, response: true,
+	RuleFinal: {name: "rule_final", charge: nobody, retry: core.NoRetry, response: true,
 		meaning: "a rule: the response is final"},
 
-	ProxyNameUnknown: {word: "proxy_name_unknown", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyNameUnknown: {name: "proxy_name_unknown", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy's host name does not resolve"},
-	ProxyUnreachable: {word: "proxy_unreachable", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyUnreachable: {name: "proxy_unreachable", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the connection to the proxy was refused or reset, or there is no route to it"},
-	ProxyConnectTimeout: {word: "proxy_connect_timeout", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyConnectTimeout: {name: "proxy_connect_timeout", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		timeout: true,
 		meaning: "the connection to the proxy took longer than timeouts.connect"},
-	ProxyTLSFailed: {word: "proxy_tls_failed", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyTLSFailed: {name: "proxy_tls_failed", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the TLS handshake with an https:// proxy failed"},
-	ProxyProtocol: {word: "proxy_protocol", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyProtocol: {name: "proxy_protocol", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy does not speak the protocol of its URL's scheme, or it lacks CONNECT (SOCKS reply 7)"},
-	ProxyLoop: {word: "proxy_loop", charge: proxy, retry: core.RetryElsewhere, unsent: true,
+	ProxyLoop: {name: "proxy_loop", charge: proxy, retry: core.RetryElsewhere, unsent: true,
 		meaning: "the proxy is this gateway itself, or leads back to it"},
-	EgressDenied: {word: "egress_denied", charge: nobody, retry: core.RetryElsewhere, unsent: true,
+	EgressDenied: {name: "egress_denied", charge: nobody, retry: core.RetryElsewhere, unsent: true,
 		meaning: "[egress] denies the target's address, which only direct:// connects to"},
-	CredentialsRefused: {word: "credentials_refused", charge: proxy, retry: core.RetryElsewhere, unsent: true,
+	CredentialsRefused: {name: "credentials_refused", charge: proxy, retry: core.RetryElsewhere, unsent: true,
 		meaning: "the proxy refused the configured user name and password (407, or SOCKS)"},
 
-	TunnelRefused: {word: "tunnel_refused", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
+	TunnelRefused: {name: "tunnel_refused", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy refused the tunnel: a 3xx or 4xx to CONNECT, or SOCKS reply 2"},
-	TunnelUnsupported: {word: "tunnel_unsupported", charge: nobody, retry: core.RetryAfterBackoff, unsent: true,
+	TunnelUnsupported: {name: "tunnel_unsupported", charge: nobody, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy opens no tunnels: a 405 or 501 to CONNECT; or it neither forwards nor opens a tunnel"},
-	TunnelFailed: {word: "tunnel_failed", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
+	TunnelFailed: {name: "tunnel_failed", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy could not open the tunnel: a 5xx to CONNECT, or another SOCKS reply"},
-	TargetUnreachable: {word: "target_unreachable", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
+	TargetUnreachable: {name: "target_unreachable", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy reports that it cannot reach the target: SOCKS replies 3 to 6, or its own error page"},
-	ProxyForbids: {word: "proxy_forbids", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
+	ProxyForbids: {name: "proxy_forbids", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy's own error page: its rules forbid the request"},
-	ProxyErrorPage: {word: "proxy_error_page", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
+	ProxyErrorPage: {name: "proxy_error_page", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
 		meaning: "another error page of the proxy itself"},
-	InnerGaveUp: {word: "inner_gave_up", charge: proxyOrTarget, retry: core.NoRetry,
+	InnerGaveUp: {name: "inner_gave_up", charge: proxyOrTarget, retry: core.NoRetry,
 		meaning: "the proxy is a Whirlpool itself, and all its attempts have failed"},
-	TunnelTimeout: {word: "tunnel_timeout", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
+	TunnelTimeout: {name: "tunnel_timeout", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		timeout: true,
 		meaning: "the proxy did not reply to CONNECT or SOCKS within the attempt timeout"},
-	TunnelBroke: {word: "tunnel_broke", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
+	TunnelBroke: {name: "tunnel_broke", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the connection ended before the proxy had replied to CONNECT or SOCKS"},
-	TargetTLSFailed: {word: "target_tls_failed", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
+	TargetTLSFailed: {name: "target_tls_failed", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the TLS handshake with the target failed inside the tunnel"},
-	TargetCertificate: {word: "target_certificate", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
+	TargetCertificate: {name: "target_certificate", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the target's certificate is not valid"},
-	RequestNotSent: {word: "request_not_sent", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
+	RequestNotSent: {name: "request_not_sent", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
 		meaning: "the connection broke while the request was being sent"},
-	RequestTimeout: {word: "request_timeout", charge: proxyOrTarget, retry: core.RetryAfterBackoff, timeout: true,
+	RequestTimeout: {name: "request_timeout", charge: proxyOrTarget, retry: core.RetryAfterBackoff, timeout: true,
 		meaning: "the proxy did not read the request within the attempt timeout"},
-	NoAnswerInTime: {word: "no_answer_in_time", charge: proxyOrTarget, retry: core.RetryAfterBackoff, timeout: true,
+	NoAnswerInTime: {name: "no_answer_in_time", charge: proxyOrTarget, retry: core.RetryAfterBackoff, timeout: true,
 		meaning: "no response head within timeouts.attempt"},
-	CutShort: {word: "cut_short", charge: ifServed, retry: core.RetryAfterBackoff, timeout: true,
+	CutShort: {name: "cut_short", charge: ifServed, retry: core.RetryAfterBackoff, timeout: true,
 		meaning: "no response within the adaptive timeout (timeouts.adaptive), and another attempt was possible"},
-	ConnectionClosed: {word: "connection_closed", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
+	ConnectionClosed: {name: "connection_closed", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
 		meaning: "the connection was closed or reset before a response head"},
-	AnswerMalformed: {word: "answer_malformed", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
+	AnswerMalformed: {name: "answer_malformed", charge: proxyOrTarget, retry: core.RetryAfterBackoff,
 		meaning: "the response head is not valid HTTP/1.1"},
-	AnswerBrokeOff: {word: "answer_broke_off", charge: proxyOrTarget, retry: core.NoRetry,
+	AnswerBrokeOff: {name: "answer_broke_off", charge: proxyOrTarget, retry: core.NoRetry,
 		meaning: "the response's body ended early; the client has a part of it"},
-	TunnelDied: {word: "tunnel_died", charge: proxyOrTarget, retry: core.NoRetry,
+	TunnelDied: {name: "tunnel_died", charge: proxyOrTarget, retry: core.NoRetry,
 		meaning: "the tunnel ended before its first byte from the target"},
-	TotalTimeout: {word: "total_timeout", charge: proxyOrTarget, retry: core.NoRetry, timeout: true,
+	TotalTimeout: {name: "total_timeout", charge: proxyOrTarget, retry: core.NoRetry, timeout: true,
 		meaning: "the request's total timeout passed during the attempt"},
 
-	StaleConnection: {word: "stale_connection", charge: nobody, retry: core.Replay,
+	StaleConnection: {name: "stale_connection", charge: nobody, retry: core.Replay,
 		meaning: "the proxy had closed the idle connection: no byte of a response arrived, or only a 408"},
-	Leftover: {word: "leftover", charge: nobody, retry: core.Replay,
+	Leftover: {name: "leftover", charge: nobody, retry: core.Replay,
 		meaning: "the idle connection had bytes left of an earlier response, which are no response head"},
-	ClientLeft: {word: "client_left", charge: client, retry: core.NoRetry,
+	ClientLeft: {name: "client_left", charge: client, retry: core.NoRetry,
 		meaning: "the client closed its connection"},
-	RequestBroke: {word: "request_broke", charge: client, retry: core.NoRetry,
+	RequestBroke: {name: "request_broke", charge: client, retry: core.NoRetry,
 		meaning: "the client's request body ended early or is malformed"},
-	TunnelUnused: {word: "tunnel_unused", charge: nobody, retry: core.NoRetry,
+	TunnelUnused: {name: "tunnel_unused", charge: nobody, retry: core.NoRetry,
 		meaning: "the tunnel ended before its first byte from the target, and the proxy is not the reason"},
-	HedgeLost: {word: "hedge_lost", charge: nobody, retry: core.NoRetry,
+	HedgeLost: {name: "hedge_lost", charge: nobody, retry: core.NoRetry,
 		meaning: "another attempt of the same request, in flight at the same time, got its response first"},
-	ShuttingDown: {word: "shutting_down", charge: gateway, retry: core.NoRetry,
+	ShuttingDown: {name: "shutting_down", charge: gateway, retry: core.NoRetry,
 		meaning: "the gateway is shutting down"},
-	LocalLimit: {word: "local_limit", charge: gateway, retry: core.RetryAfterBackoff, unsent: true,
+	LocalLimit: {name: "local_limit", charge: gateway, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "this machine has no file descriptor, port or memory left"},
 }
 
-// Word returns the cause's stable name in snake_case, for the log, metrics and documents.
-func Word(c core.Cause) string {
+// CauseName returns the name of a cause in the log, metrics and documents, in snake_case. It never changes.
+func CauseName(c core.Cause) string {
 	if int(c) < len(rows) {
-		return rows[c].word
+		return rows[c].name
 	}
 	return "unknown"
 }

@@ -42,7 +42,7 @@ func document() string {
 		if r.unsent {
 			sent = "no"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.word, r.meaning, r.charge, kinds[r.retry], sent)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.name, r.meaning, r.charge, kinds[r.retry], sent)
 	}
 	b.WriteString("\n")
 	return b.String()

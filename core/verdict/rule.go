@@ -2,21 +2,21 @@ package verdict
 
 import "github.com/whirlpool-proxy/whirlpool/core"
 
-// Instruction is the decision of a configured rule about an attempt.
+// Instruction is what a configured rule prescribes after an attempt.
 type Instruction struct {
-	Follow Follow
-	Blame  Blame
+	Next  NextStep
+	Blame Blame
 }
 
-// Follow is the next step after an attempt to which a rule applies.
-type Follow uint8
+// NextStep is the step that follows an attempt to which a rule applies.
+type NextStep uint8
 
-// The values of Follow.
+// The values of NextStep.
 const (
-	FollowNothing    Follow = iota // the response or the failure is final
-	FollowRetry                    // a retry after the backoff
-	FollowOtherProxy               // a retry through another proxy, without a backoff
-	FollowBan                      // like FollowOtherProxy; the proxy also rests for the target's host, or is banned
+	NextNothing    NextStep = iota // the response or the failure is final
+	NextRetry                      // a retry after the backoff
+	NextOtherProxy                 // a retry through another proxy, without a backoff
+	NextBan                        // like NextOtherProxy; the proxy also rests for the target's host, or is banned
 )
 
 // Blame is the party that a rule charges.
@@ -30,17 +30,17 @@ const (
 	BlameNobody
 )
 
-// ByRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule;
+// ApplyRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule;
 // its cause is Reviewable or one of Failures. The parameter isDirect is true if the attempt went to the target without
 // a proxy.
-func ByRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
+func ApplyRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	switch {
-	case !Reviewable(o.Cause): // a failed attempt keeps its cause
-		o.Retry = followRetry[in.Follow]
-	case in.Follow == FollowNothing && o.Cause == Answered && in.Blame == BlameDefault:
+	case !IsReviewable(o.Cause): // a failed attempt keeps its cause
+		o.Retry = retryKinds[in.Next]
+	case in.Next == NextNothing && o.Cause == Answered && in.Blame == BlameDefault:
 		return o // the response is final already
 	default:
-		o = ended(o, ruleCause(in), core.ResultFailure, statusReason(o.Status), nil)
+		o = withCause(o, ruleCause(in), core.ResultFailure, statusReason(o.Status), nil)
 		o.Retry, o.Relay, o.NoTargetResponse = rows[o.Cause].retry, true, false
 	}
 	switch in.Blame {
@@ -51,26 +51,26 @@ func ByRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	case BlameNobody:
 		o.Charge = core.ChargeNobody
 	}
-	o.Charge, o.Verdict = direct(isDirect, o.Charge), core.Excluded
+	o.Charge, o.Verdict = directCharge(isDirect, o.Charge), core.Excluded
 	if o.Charge == core.ChargeProxy || o.Charge == core.ChargeProxyOrTarget {
 		o.Verdict = core.Failure
 	}
 	return o
 }
 
-var followRetry = [...]core.RetryKind{
-	FollowNothing: core.NoRetry, FollowRetry: core.RetryAfterBackoff, FollowOtherProxy: core.RetryElsewhere,
-	FollowBan: core.RetryElsewhere,
+var retryKinds = [...]core.RetryKind{
+	NextNothing: core.NoRetry, NextRetry: core.RetryAfterBackoff, NextOtherProxy: core.RetryElsewhere,
+	NextBan: core.RetryElsewhere,
 }
 
 // ruleCause returns the cause of a response to which a rule applies.
 func ruleCause(in Instruction) core.Cause {
-	switch in.Follow {
-	case FollowRetry:
+	switch in.Next {
+	case NextRetry:
 		return JudgeRetry
-	case FollowOtherProxy:
+	case NextOtherProxy:
 		return JudgeOtherProxy
-	case FollowBan:
+	case NextBan:
 		return BannedHere
 	}
 	if in.Blame == BlameTarget {
@@ -79,26 +79,26 @@ func ruleCause(in Instruction) core.Cause {
 	return RuleFinal
 }
 
-// failure reports whether rules may name the cause c. Rules may name the causes of attempts without a response of the
-// target, except the causes for which the client or the gateway is responsible.
-func failure(c core.Cause) bool {
+// isRuleFailure reports whether rules may name the cause c. Rules may name the causes of attempts without a response of
+// the target, except the causes for which the client or the gateway is responsible.
+func isRuleFailure(c core.Cause) bool {
 	return c >= ProxyNameUnknown && c <= AnswerMalformed && c != ProxyLoop && c != EgressDenied
 }
 
-// Failures returns the names of the causes that a rule may name.
-func Failures() (words []string) {
+// RuleFailures returns the names of the causes that a rule may name.
+func RuleFailures() (names []string) {
 	for c := range numCauses {
-		if failure(c) {
-			words = append(words, rows[c].word)
+		if isRuleFailure(c) {
+			names = append(names, rows[c].name)
 		}
 	}
-	return words
+	return names
 }
 
-// FailureOf returns the cause with the given name. The second result is false if a rule must not name the cause.
-func FailureOf(word string) (core.Cause, bool) {
+// RuleFailure returns the cause with the given name. The second result is false if a rule must not name the cause.
+func RuleFailure(name string) (core.Cause, bool) {
 	for c := range numCauses {
-		if failure(c) && rows[c].word == word {
+		if isRuleFailure(c) && rows[c].name == name {
 			return c, true
 		}
 	}

@@ -22,15 +22,15 @@ func TestByRule(t *testing.T) {
 		want   conclusion
 		charge core.Verdict
 	}{
-		"retry": {answered, Instruction{Follow: FollowRetry}, false,
+		"retry": {answered, Instruction{Next: NextRetry}, false,
 			conclusion{JudgeRetry, core.ResultFailure, nobody, again}, core.Excluded},
-		"other proxy": {answered, Instruction{Follow: FollowOtherProxy}, false,
+		"other proxy": {answered, Instruction{Next: NextOtherProxy}, false,
 			conclusion{JudgeOtherProxy, core.ResultFailure, ifServed, elsewhere}, core.Excluded},
-		"ban": {answered, Instruction{Follow: FollowBan}, false,
+		"ban": {answered, Instruction{Next: NextBan}, false,
 			conclusion{BannedHere, core.ResultFailure, nobody, elsewhere}, core.Excluded},
-		"ban that charges the proxy": {answered, Instruction{FollowBan, BlameProxy}, false,
+		"ban that charges the proxy": {answered, Instruction{NextBan, BlameProxy}, false,
 			conclusion{BannedHere, core.ResultFailure, proxy, elsewhere}, core.Failure},
-		"ban of direct://": {answered, Instruction{FollowBan, BlameProxy}, true,
+		"ban of direct://": {answered, Instruction{NextBan, BlameProxy}, true,
 			conclusion{BannedHere, core.ResultFailure, target, elsewhere}, core.Excluded},
 		"final": {answered, Instruction{}, false,
 			conclusion{Answered, core.ResultSuccess, nobody, core.NoRetry}, core.Success},
@@ -38,14 +38,14 @@ func TestByRule(t *testing.T) {
 			conclusion{RuleFinal, core.ResultFailure, nobody, core.NoRetry}, core.Excluded},
 		"final, and the target is charged": {answered, Instruction{Blame: BlameTarget}, false,
 			conclusion{TargetFault, core.ResultFailure, target, core.NoRetry}, core.Excluded},
-		"a failure elsewhere": {refused, Instruction{FollowBan, BlameNobody}, false,
+		"a failure elsewhere": {refused, Instruction{NextBan, BlameNobody}, false,
 			conclusion{TunnelRefused, core.ResultFailure, nobody, elsewhere}, core.Excluded},
 		"a final failure": {broke, Instruction{}, false,
 			conclusion{TunnelBroke, core.ResultFailure, proxyOrTarget, core.NoRetry}, core.Failure},
-		"a failure of the target": {broke, Instruction{FollowRetry, BlameTarget}, false,
+		"a failure of the target": {broke, Instruction{NextRetry, BlameTarget}, false,
 			conclusion{TunnelBroke, core.ResultFailure, target, again}, core.Excluded},
 	} {
-		o := ByRule(c.before, c.in, c.direct)
+		o := ApplyRule(c.before, c.in, c.direct)
 		require.Equal(t, c.want, conclusion{o.Cause, o.Result, o.Charge, o.Retry}, name)
 		require.Equal(t, c.charge, o.Verdict, name)
 		require.Equal(t, c.before.Relay, o.Relay, name)
@@ -53,15 +53,15 @@ func TestByRule(t *testing.T) {
 }
 
 func TestFailuresOfRules(t *testing.T) {
-	for _, word := range Failures() {
-		c, ok := FailureOf(word)
+	for _, word := range RuleFailures() {
+		c, ok := RuleFailure(word)
 		require.True(t, ok)
-		require.Equal(t, word, Word(c))
-		require.False(t, Reviewable(c))
+		require.Equal(t, word, CauseName(c))
+		require.False(t, IsReviewable(c))
 	}
 	for _, c := range []core.Cause{Answered, TunnelOpen, BannedHere, RuleFinal, ProxyLoop, EgressDenied, AnswerBrokeOff,
 		TunnelDied, TotalTimeout, StaleConnection, ClientLeft, HedgeLost, ShuttingDown} {
-		_, ok := FailureOf(Word(c))
-		require.False(t, ok, Word(c))
+		_, ok := RuleFailure(CauseName(c))
+		require.False(t, ok, CauseName(c))
 	}
 }

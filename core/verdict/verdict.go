@@ -18,17 +18,17 @@ import (
 
 // Error is the failure of an attempt that has no response. Its text contains no credentials.
 type Error struct {
-	Cause    core.Cause
-	Reason   string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Sending  bool   // the request's body has not been sent completely
-	PartSent bool   // a part of the request may have been sent; only with the cause LocalLimit
-	Err      error
+	Cause      core.Cause
+	Reason     string // RFC 9209 error token (section 2.3), or "http_<status>"
+	BodyUnsent bool   // the request's body has not been sent completely
+	PartSent   bool   // a part of the request may have been sent; only with the cause LocalLimit
+	Err        error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
 
-// Local reports whether a limit of this machine caused the failure.
-func (e *Error) Local() bool { return e.Cause == LocalLimit }
+// IsLocal reports whether a limit of this machine caused the failure.
+func (e *Error) IsLocal() bool { return e.Cause == LocalLimit }
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
@@ -57,13 +57,13 @@ type Facts struct {
 	Latency    time.Duration // set by a Sender whose latency ends before Send returns; otherwise 0
 	Timing     core.Timing
 
-	Direct bool // the attempt went to the target without a proxy (direct://)
-	Proven bool // the proxy has served a request since it was configured
+	Direct         bool // the attempt went to the target without a proxy (direct://)
+	ProxyHasServed bool // the proxy has served a request since it was configured
 
-	// FromProxy is set if the proxy may have written the response itself: a response to CONNECT, or to a request in
-	// absolute form sent to an HTTP proxy. The next nine fields are valid only if FromProxy is set.
+	// FromProxy is set if the proxy may have written the response itself: the response follows a CONNECT, or a request
+	// in absolute form to an HTTP proxy. The next nine fields are valid only if FromProxy is set.
 	FromProxy       bool
-	Challenged      bool      // the response has a Proxy-Authenticate field
+	HasChallenge    bool      // the response has a Proxy-Authenticate field
 	Challenge       uint64    // identifies the schemes and realms of that field; Judge does not use it
 	NoCredentials   bool      // the response is a 407 to a request that never has credentials (TRACE)
 	TargetChallenge bool      // the target, and not the proxy, has probably sent the challenge
@@ -71,39 +71,40 @@ type Facts struct {
 	ErrorPageReason string    // RFC 9209 error token of the page; "" if unknown
 	NoTunnels       bool      // the response to a CONNECT means that the proxy opens no tunnels
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
-	Schemes         string    // of a 407: the offered authentication schemes, for the log; "" if one is supported
+	OfferedSchemes  string    // of a 407: the offered authentication schemes, for the log; "" if one is supported
 
-	ClientRegion bool // the credentials contain the client's wanted region, not the proxy's own region
-	TargetServed bool // another proxy has just relayed a response of the target
+	ClientRegion          bool // the credentials contain the client's wanted region, not the proxy's own region
+	TargetServedElsewhere bool // another proxy has just relayed a response of the target
 
 	// The request.
-	Tunnel     bool // the request is a CONNECT
-	Idempotent bool // the request's method is idempotent
-	OptedIn    bool // the request's policy has retry_non_idempotent
-	Replayable bool // the request has no body, or its body is kept and can be sent again
-	Replayed   bool // the attempt is a replay
+	Tunnel             bool // the request is a CONNECT
+	Idempotent         bool // the request's method is idempotent
+	RetryNonIdempotent bool // the request's policy has retry_non_idempotent
+	Replayable         bool // the request has no body, or its body is kept and can be sent again
+	IsReplay           bool // the attempt is a replay
 
-	// The request's own policy decides which statuses are retried. The global policy decides which statuses breakers
-	// count. If the request's own policy decided both, one client could open the breakers for all other clients.
+	// The request's policy decides which statuses are retried, the global policy which statuses breakers count.
+	// Otherwise one client could open the breakers for all others.
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
 	// Why the attempt ended before it had a result.
-	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not cancelled
-	TotalTimeout   bool  // the request's total timeout has passed
-	TighterTimeout bool  // the request's total timeout is shorter than that of the global policy
-	CutShort       bool  // the adaptive timeout has passed
-	TighterAttempt bool  // the request's own attempt timeout has passed; it is shorter than timeouts.attempt
+	// why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not cancelled
+	CancelCause           error
+	TotalTimeout          bool // the request's total timeout has passed
+	TighterTotalTimeout   bool // the request's total timeout is shorter than that of the global policy
+	CutShort              bool // the adaptive timeout has passed
+	TighterAttemptTimeout bool // the request's own attempt timeout has passed; it is shorter than timeouts.attempt
 
 	Now time.Time // for a Retry-After that is a date
 }
 
-// ErrShutdown is the value of Facts.Stopped when the gateway shuts down.
+// ErrShutdown is the value of Facts.CancelCause when the gateway shuts down.
 var ErrShutdown = errors.New("the gateway is shutting down")
 
 // Judge computes the outcome of an attempt from its facts.
 func Judge(f *Facts) core.Outcome {
-	if f.plainSuccess() {
+	if f.isPlainSuccess() {
 		return core.Outcome{
 			Cause: Answered, Result: core.ResultSuccess, Verdict: core.Success, Status: f.Status, Latency: f.Latency,
 			Timing: f.Timing, Relay: true,
@@ -112,14 +113,14 @@ func Judge(f *Facts) core.Outcome {
 	return judge(f)
 }
 
-// plainSuccess reports whether the attempt is a success to which no exception applies. Most attempts are plain
-// successes. For them, the function judge would return the same outcome, but more slowly.
-func (f *Facts) plainSuccess() bool {
+// isPlainSuccess reports whether the attempt is a success without any exception. Most attempts are. The function judge
+// would return the same outcome for it, but more slowly.
+func (f *Facts) isPlainSuccess() bool {
 	return f.Err == nil && f.Status >= 200 && f.Status < 400 && !f.StatusRetried && !f.Tunnel &&
 		f.InnerOutcome == "" && f.ErrorPage == NoErrorPage && !f.TargetChallenge && f.Idempotent && f.Replayable
 }
 
-// judge is Judge without the shortcut for a plain success.
+// judge implements Judge without the shortcut for plain successes.
 func judge(f *Facts) core.Outcome {
 	c := CauseOf(f)
 	r := &rows[c]
@@ -133,13 +134,12 @@ func judge(f *Facts) core.Outcome {
 		o.Reason = statusReason(f.Status)
 		o.Relay = true
 	}
-	adjust(&o, f)
+	applyExceptions(&o, f)
 	conclude(&o, f, r)
 	return o
 }
 
-// CauseOf returns the cause of an attempt. If several causes apply, the first one in the switch is
-// returned.
+// CauseOf returns the cause of an attempt: the first one that applies.
 func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
@@ -156,7 +156,7 @@ func CauseOf(f *Facts) core.Cause {
 		return TunnelUnsupported
 	case f.Err == nil && f.Tunnel:
 		return refusedConnectCause(f.Status)
-	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407 && !f.TargetChallenge:
+	case f.Err == nil && f.FromProxy && f.HasChallenge && f.Status == 407 && !f.TargetChallenge:
 		// A 407 that does not meet these conditions comes from the target.
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
@@ -165,9 +165,9 @@ func CauseOf(f *Facts) core.Cause {
 		return RetryStatus
 	case f.Err == nil:
 		return Answered
-	case f.Stopped != nil && errors.Is(f.Stopped, ErrShutdown):
+	case f.CancelCause != nil && errors.Is(f.CancelCause, ErrShutdown):
 		return ShuttingDown
-	case f.Stopped != nil: // the error is a consequence of the cancellation
+	case f.CancelCause != nil: // the error is a consequence of the cancellation
 		return ClientLeft
 	case f.Err.Cause == RequestBroke:
 		return RequestBroke
@@ -175,15 +175,14 @@ func CauseOf(f *Facts) core.Cause {
 		return TotalTimeout
 	case f.CutShort && rows[f.Err.Cause].timeout:
 		return CutShort
-	case f.Err.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
+	case f.Err.Cause == StaleConnection && f.IsReplay: // a new connection cannot be stale
 		return ConnectionClosed
-	case f.Err.Cause == Leftover && f.Replayed:
+	case f.Err.Cause == Leftover && f.IsReplay:
 		return AnswerMalformed
 	}
 	return f.Err.Cause
 }
 
-// errorPageCause returns the cause of a response that is the proxy's own error page.
 func errorPageCause(f *Facts) core.Cause {
 	switch f.ErrorPage {
 	case ErrorPageUnreachable:
@@ -194,20 +193,19 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// Rule returns the outcome of a response after a judge's ruling k. The parameter o is the outcome without a judge; its
-// cause is Reviewable. The parameter isDirect is true if the attempt went to the target without a proxy.
-func Rule(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
+// ApplyRuling returns the outcome of a response after a judge's ruling k. The parameter o is the outcome without a
+// judge; its cause is reviewable. If isDirect is set, the attempt went to the target without a proxy.
+func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
 	}
 	c := rulingCause(k)
-	o = ended(o, c, core.ResultFailure, statusReason(o.Status), nil)
-	o.Charge = direct(isDirect, o.Charge)
+	o = withCause(o, c, core.ResultFailure, statusReason(o.Status), nil)
+	o.Charge = directCharge(isDirect, o.Charge)
 	o.Retry, o.Relay, o.NoTargetResponse = rows[c].retry, true, false
 	return o
 }
 
-// rulingCause returns the cause of a response on which a judge has ruled.
 func rulingCause(k core.RulingKind) core.Cause {
 	switch k {
 	case core.RulingOtherProxy:
@@ -220,8 +218,7 @@ func rulingCause(k core.RulingKind) core.Cause {
 	return JudgeRetry
 }
 
-// refusedConnectCause returns the cause of an attempt whose CONNECT got the given status, of 300 or
-// above.
+// refusedConnectCause returns the cause of an attempt whose CONNECT got a status of at least 300.
 func refusedConnectCause(status int) core.Cause {
 	switch {
 	case status == 407:
@@ -232,8 +229,8 @@ func refusedConnectCause(status int) core.Cause {
 	return TunnelFailed
 }
 
-// adjust applies the exceptions to the cause's row of the table.
-func adjust(o *core.Outcome, f *Facts) {
+// applyExceptions applies the exceptions to the row of the cause.
+func applyExceptions(o *core.Outcome, f *Facts) {
 	switch o.Cause {
 	case RetryStatus:
 		if !f.StatusRetried {
@@ -243,7 +240,7 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeNobody
 		}
 	case ProxyProtocol:
-		if f.Proven { // the proxy supports the protocol, so the target may be the cause
+		if f.ProxyHasServed { // the proxy supports the protocol, so the target may be the cause
 			o.Charge = core.ChargeProxyOrTarget
 		}
 	case ProxyLoop:
@@ -252,7 +249,7 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeProxyOrTarget // a target can send the same response
 		}
 	case CredentialsRefused:
-		if f.Err == nil && !f.Tunnel && f.Proven { // a target can send the same response
+		if f.Err == nil && !f.Tunnel && f.ProxyHasServed { // a target can send the same response
 			o.Charge = core.ChargeProxyOrTarget
 		}
 		if f.ClientRegion { // otherwise a client could open the breaker with a region that does not exist
@@ -260,8 +257,8 @@ func adjust(o *core.Outcome, f *Facts) {
 		}
 		o.Reason = "proxy_configuration_error"
 		o.Relay = false
-		if f.Schemes != "" {
-			o.Err = &SchemeError{f.Schemes}
+		if f.OfferedSchemes != "" {
+			o.Err = &SchemeError{f.OfferedSchemes}
 		}
 	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
 		o.Relay = f.Err == nil // if all attempts get such a page, the last page is relayed to the client
@@ -270,7 +267,7 @@ func adjust(o *core.Outcome, f *Facts) {
 		}
 	case InnerGaveUp:
 		o.Relay = true
-		if f.TargetServed { // the pool of the inner gateway is the likely cause
+		if f.TargetServedElsewhere { // the pool of the inner gateway is the likely cause
 			o.Retry = core.RetryAfterBackoff
 		}
 	case StaleConnection, Leftover:
@@ -278,22 +275,23 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Retry = core.RetryAfterBackoff
 		}
 	case ProxyConnectTimeout, TunnelTimeout, RequestTimeout, NoAnswerInTime:
-		if f.TighterAttempt { // otherwise a rule with a short attempt_timeout could open the breakers for all requests
+		// otherwise a rule with a short attempt_timeout could open the breakers for all requests
+		if f.TighterAttemptTimeout {
 			o.Charge = core.ChargeProxyIfServed
 		}
 	case TotalTimeout:
-		if f.TighterTimeout || f.Err.Sending {
+		if f.TighterTotalTimeout || f.Err.BodyUnsent {
 			o.Charge = core.ChargeNobody
 		}
 	case ClientLeft, ShuttingDown:
-		o.Err, o.Reason = f.Stopped, ""
+		o.Err, o.Reason = f.CancelCause, ""
 	case RequestBroke:
 		o.Err, o.Reason = errRequestBroke, ""
 	}
 	if f.FromProxy && innerRefusals[f.InnerOutcome] {
 		o.NoTargetResponse = true
 	}
-	o.Charge = direct(f.Direct, o.Charge)
+	o.Charge = directCharge(f.Direct, o.Charge)
 	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
 		o.RetryAfter, _ = parseRetryAfter(f.RetryAfter, f.Now)
 	}
@@ -322,7 +320,7 @@ var errStalled = errors.New("the response's body stalled, and the client left")
 
 var errRequestBroke = errors.New("the request's body ended early")
 
-// conclude sets the fields that follow from cause and charge.
+// conclude sets the fields that follow from the cause and the charge.
 func conclude(o *core.Outcome, f *Facts, r *row) {
 	switch {
 	case o.Cause == Answered, o.Cause == TunnelOpen:
@@ -350,27 +348,25 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	}
 	unsent := r.unsent && !(f.Err != nil && f.Err.PartSent)
 	if f.Err == nil && !f.Tunnel && o.Cause != CredentialsRefused {
-		unsent = f.InnerOutcome == "" && unreached[f.ErrorPageReason]
+		unsent = f.InnerOutcome == "" && unreachedTokens[f.ErrorPageReason]
 	}
 	switch {
 	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that sent a response may have read a part of the body
 		o.Repeat = core.RepeatBodyNotKept
-	case !f.Idempotent && !f.OptedIn && !unsent:
+	case !f.Idempotent && !f.RetryNonIdempotent && !unsent:
 		o.Repeat = core.RepeatUnsafe
 	}
 }
 
-// unreached holds the error tokens (RFC 9209 section 2.3) with which a proxy states that no byte of the request has
-// reached the target. The other tokens only state that there is no response. The target may have processed the request
-// nevertheless.
-var unreached = map[string]bool{
+// unreachedTokens are the error tokens (RFC 9209 section 2.3) of a proxy from which no byte of the request has reached
+// the target. After any other token, the target may have processed the request.
+var unreachedTokens = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// direct returns the party to charge: c, but with the target in place of the proxy if the attempt used no
-// proxy.
-func direct(isDirect bool, c core.Charge) core.Charge {
+// directCharge returns the charge c, with the target in place of the proxy if the attempt used no proxy.
+func directCharge(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
 		return c
 	}
@@ -381,46 +377,45 @@ func direct(isDirect bool, c core.Charge) core.Charge {
 	return c
 }
 
-// Relayed describes how a response was relayed.
-type Relayed struct {
-	Broke        error // why the response's body ended early; nil if it was complete
+// RelayEnd describes how a response was relayed.
+type RelayEnd struct {
+	BodyErr      error // why the response's body ended early; nil if it was complete
 	ClientLeft   bool  // the client did not read the whole response
 	RequestBroke bool  // the client's request body ended early
-	Stopped      bool  // the gateway cancelled the attempt: the client left, or the gateway shuts down
+	Cancelled    bool  // the gateway cancelled the attempt: the client left, or the gateway shuts down
 	Direct       bool  // the attempt went to the target without a proxy
 	Literal      bool  // breaker.blame is "literal"
 
 	// If the client left while the gateway waited for the next bytes of the body:
-	Silent   time.Duration // how long no byte had arrived; otherwise 0
-	Measured bool          // the response has a Content-Length
+	SilentTime time.Duration // how long no byte had arrived; otherwise 0
+	HasLength  bool          // the response has a Content-Length
 }
 
-// If no byte of a body has arrived for at least stallTime and the client leaves, the proxy or the target is charged.
-// stallTime is shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
+// stallTime is the silence within a body after which the proxy or the target is charged if the client leaves. It is
+// shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
 // (docs/decisions/stalled-bodies.md).
 const stallTime = 10 * time.Second
 
-// stalled reports whether the client left because the body had stalled. Only a body of a known length counts: an event
-// stream may be silent for long.
-func (r *Relayed) stalled() bool {
-	return r.ClientLeft && r.Measured && r.Silent >= stallTime && !r.Literal
+// isStalled reports whether the client left because the body had stalled. A body without a known length never counts as
+// stalled: it may be an event stream.
+func (r *RelayEnd) isStalled() bool {
+	return r.ClientLeft && r.HasLength && r.SilentTime >= stallTime && !r.Literal
 }
 
-// Complete reports whether the client got the whole response. If Complete returns true, EndRelay returns the outcome
-// unchanged.
-func (r *Relayed) Complete() bool { return r.Broke == nil && !r.ClientLeft }
+// IsComplete reports whether the client got the whole response. EndRelay then changes nothing.
+func (r *RelayEnd) IsComplete() bool { return r.BodyErr == nil && !r.ClientLeft }
 
 // EndRelay returns the outcome of an attempt whose response was relayed. The parameter o is the outcome of the attempt
 // when the head arrived.
-func EndRelay(o core.Outcome, r Relayed) core.Outcome {
-	if r.stalled() {
-		r.Broke = errStalled
-	} else if r.ClientLeft || r.Broke != nil && (r.RequestBroke || r.Stopped) {
-		return ended(o, ClientLeft, core.ResultCancelled, "", o.Err)
+func EndRelay(o core.Outcome, r RelayEnd) core.Outcome {
+	if r.isStalled() {
+		r.BodyErr = errStalled
+	} else if r.ClientLeft || r.BodyErr != nil && (r.RequestBroke || r.Cancelled) {
+		return withCause(o, ClientLeft, core.ResultCancelled, "", o.Err)
 	}
-	if r.Broke != nil {
-		o = ended(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.Broke)
-		if o.Charge = direct(r.Direct, o.Charge); r.Direct {
+	if r.BodyErr != nil {
+		o = withCause(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.BodyErr)
+		if o.Charge = directCharge(r.Direct, o.Charge); r.Direct {
 			o.Verdict = core.Excluded
 		}
 	}
@@ -429,43 +424,44 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 
 // TunnelEnd describes how a tunnel ended.
 type TunnelEnd struct {
-	Up, Down int64 // bytes from the client, and bytes to the client
-	Died     error // error that ended the tunnel before the target's first byte; nil if the client closed it first
-	Direct   bool  // the tunnel goes to the target without a proxy
-	Stopped  bool  // the gateway ended the tunnel
-	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
+	BytesUp, BytesDown int64 // bytes from the client, and bytes to the client
+	// error that ended the tunnel before the target's first byte; nil if the client closed it first
+	Err     error
+	Direct  bool // the tunnel goes to the target without a proxy
+	Stopped bool // the gateway ended the tunnel
+	// the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
+	Unused bool
 
-	FarFirst bool          // the proxy's side ended before the client's side
-	Reset    bool          // an error ended the proxy's side; only with FarFirst
-	Lasted   time.Duration // time since the tunnel was opened
+	ProxyEndedFirst bool          // the proxy's side ended before the client's side
+	Reset           bool          // an error ended the proxy's side; only with ProxyEndedFirst
+	Duration        time.Duration // time since the tunnel was opened
 }
 
 // The limits of a short tunnel.
 const (
-	shortTime  = time.Second
-	shortBytes = 1024 // to the client
+	shortTunnelTime  = time.Second
+	shortTunnelBytes = 1024 // to the client
 )
 
-// Short reports whether the tunnel is a short tunnel: the proxy's side ended it before the client did, and one of
-// three conditions holds. The proxy's side ended the tunnel by a reset, the tunnel lasted less than a second, or the
-// client got less than 1,024 bytes. Many targets end their tunnels in this way, so a short tunnel is not charged to
-// the proxy.
-func (t *TunnelEnd) Short() bool {
-	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
+// IsShort reports whether the proxy's side ended the tunnel early: by a reset, within a second, or after less than
+// 1,024 bytes for the client. Many targets do so, so a short tunnel is not charged to the proxy.
+func (t *TunnelEnd) IsShort() bool {
+	return t.ProxyEndedFirst && !t.Stopped && !t.Direct && (t.Reset || t.Duration < shortTunnelTime ||
+		t.BytesDown < shortTunnelBytes)
 }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended. The parameter o is the outcome of the attempt
 // when the tunnel was opened.
 func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
-	case t.Down > 0:
+	case t.BytesDown > 0:
 		return o
-	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Unused:
-		// The client closed the tunnel before the target sent anything, or there is no proxy, or an unused tunnel was
-		// closed. In none of these cases has the proxy failed.
-		return ended(o, TunnelUnused, o.Result, "", nil)
-	case t.Died != nil:
-		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
+	case t.Direct, t.Stopped, t.Err == nil && t.BytesUp > 0, t.Unused:
+		// The client closed the tunnel before the target sent anything, there is no proxy, or the tunnel was unused:
+		// the proxy has not failed.
+		return withCause(o, TunnelUnused, o.Result, "", nil)
+	case t.Err != nil:
+		return withCause(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Err)
 	}
 	return o // the client opened the tunnel and closed it without using it
 }
@@ -474,16 +470,16 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 var ErrNoTLS = errors.New("the first byte in the tunnel, after a ClientHello, is no TLS record")
 
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
-// true, the target took too long to respond to the client's first bytes. Otherwise the tunnel died. The request may be
-// sent again, because the client has sent only a TLS ClientHello, or nothing. After ErrNoTLS, the proxy is charged only
-// if the target replies with TLS through another proxy, because the target may have no TLS.
-func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
+// set, the target did not respond to the client's first bytes in time; otherwise err ended the tunnel. A retry is
+// possible, because the client has sent at most a TLS ClientHello. After ErrNoTLS, the proxy is charged only if the
+// target replies with TLS through another proxy.
+func RetryTunnel(o core.Outcome, err error, silent bool) core.Outcome {
 	if silent {
-		o = ended(o, CutShort, core.ResultTimeout, "http_response_timeout", died)
+		o = withCause(o, CutShort, core.ResultTimeout, "http_response_timeout", err)
 	} else {
-		o = ended(o, TunnelDied, core.ResultFailure, "connection_terminated", died)
+		o = withCause(o, TunnelDied, core.ResultFailure, "connection_terminated", err)
 	}
-	if errors.Is(died, ErrNoTLS) {
+	if errors.Is(err, ErrNoTLS) {
 		o.Charge, o.Verdict = core.ChargeProxyIfServed, core.Excluded
 	}
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
@@ -491,19 +487,19 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	return o
 }
 
-// LoseRace returns the outcome of an attempt that lost a race: another attempt of the request, in flight at
-// the same time, has served the request. One of the two attempts is the hedge of the other.
+// LoseRace returns the outcome of an attempt that lost a race: its hedge, or the attempt whose hedge it is, has served
+// the request.
 func LoseRace(o core.Outcome) core.Outcome {
-	o = ended(o, HedgeLost, core.ResultCancelled, "", errLost)
+	o = withCause(o, HedgeLost, core.ResultCancelled, "", errRaceLost)
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.NoRetry, core.RepeatAllowed, true, false
 	o.Status, o.RetryAfter = 0, 0
 	return o
 }
 
-var errLost = errors.New("another attempt of the request was served first")
+var errRaceLost = errors.New("another attempt of the request was served first")
 
-// ended returns o with the cause c and its consequences.
-func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
+// withCause returns o with the cause c, and the charge and verdict of this cause.
+func withCause(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
 	o.Verdict = core.Excluded
 	if o.Charge == core.ChargeProxyOrTarget {
@@ -512,7 +508,7 @@ func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err 
 	return o
 }
 
-// statusReason returns "http_<status>". It does not allocate for the frequent statuses.
+// statusReason returns "http_<status>". It does not allocate for frequent statuses.
 func statusReason(status int) string {
 	switch status {
 	case 403:

@@ -56,7 +56,7 @@ func TestJudge(t *testing.T) {
 			conclusion{RetryStatus, failure, proxyOrTarget, final}},
 		"429 is retried": {response(429, true, true), conclusion{RetryStatus, failure, nobody, retry}},
 		"407 of the proxy": {with(response(407, false, false), func(f *Facts) {
-			f.FromProxy, f.Challenged = true,
+			f.FromProxy, f.HasChallenge = true,
 				true
 		}),
 			conclusion{CredentialsRefused, failure, proxy, elsewhere}},
@@ -66,12 +66,14 @@ func TestJudge(t *testing.T) {
 		"503 of a direct target": {with(response(503, true, true), func(f *Facts) { f.Direct = true }),
 			conclusion{RetryStatus, failure, core.ChargeTarget, retry}},
 		"407 of a proxy that has served": {with(response(407, false, false),
-			func(f *Facts) { f.FromProxy, f.Challenged, f.Proven = true, true, true }),
+			func(f *Facts) { f.FromProxy, f.HasChallenge, f.ProxyHasServed = true, true, true }),
 			conclusion{CredentialsRefused, failure, proxyOrTarget, elsewhere}},
-		"the target's own 407": {with(response(407, false, false), func(f *Facts) { f.Challenged = true }),
+		"the target's own 407": {with(response(407, false, false), func(f *Facts) { f.HasChallenge = true }),
 			conclusion{Answered, success, nobody, final}},
 		"407 with a challenge of the target": {with(response(407, false, false),
-			func(f *Facts) { f.FromProxy, f.Challenged, f.Proven, f.TargetChallenge = true, true, true, true }),
+			func(f *Facts) {
+				f.FromProxy, f.HasChallenge, f.ProxyHasServed, f.TargetChallenge = true, true, true, true
+			}),
 			conclusion{Answered, success, nobody, final}},
 		"407 to a TRACE": {with(response(407, false, false),
 			func(f *Facts) { f.FromProxy, f.NoCredentials = true, true }),
@@ -93,11 +95,11 @@ func TestJudge(t *testing.T) {
 			func(f *Facts) { f.FromProxy, f.InnerOutcome = true, "exhausted" }),
 			conclusion{InnerGaveUp, failure, proxyOrTarget, final}},
 		"all attempts of an inner gateway failed, other proxies are served": {with(response(502, true, true),
-			func(f *Facts) { f.FromProxy, f.InnerOutcome, f.TargetServed = true, "exhausted", true }),
+			func(f *Facts) { f.FromProxy, f.InnerOutcome, f.TargetServedElsewhere = true, "exhausted", true }),
 			conclusion{InnerGaveUp, failure, proxyOrTarget, retry}},
 		"bytes left over from an earlier response": {failed(Leftover),
 			conclusion{Leftover, replay, nobody, core.Replay}},
-		"garbage on a new connection": {with(failed(Leftover), func(f *Facts) { f.Replayed = true }),
+		"garbage on a new connection": {with(failed(Leftover), func(f *Facts) { f.IsReplay = true }),
 			conclusion{AnswerMalformed, failure, proxyOrTarget, retry}},
 		"a tunnel is open":                    {connect(200), conclusion{TunnelOpen, success, nobody, final}},
 		"a tunnel is opened with another 2xx": {connect(299), conclusion{TunnelOpen, success, nobody, final}},
@@ -117,7 +119,8 @@ func TestJudge(t *testing.T) {
 		"connect timeout": {failed(ProxyConnectTimeout),
 			conclusion{ProxyConnectTimeout, timeout, proxy, retry}},
 		"no SOCKS, or no HTTP": {failed(ProxyProtocol), conclusion{ProxyProtocol, failure, proxy, retry}},
-		"no SOCKS, of a proxy that has served": {with(failed(ProxyProtocol), func(f *Facts) { f.Proven = true }),
+		"no SOCKS, of a proxy that has served": {with(failed(ProxyProtocol),
+			func(f *Facts) { f.ProxyHasServed = true }),
 			conclusion{ProxyProtocol, failure, proxyOrTarget, retry}},
 		"no response in time": {failed(NoAnswerInTime), conclusion{NoAnswerInTime, timeout, proxyOrTarget, retry}},
 		"reset before the head": {failed(ConnectionClosed), conclusion{ConnectionClosed, failure, proxyOrTarget,
@@ -131,26 +134,29 @@ func TestJudge(t *testing.T) {
 		"stale connection, request not idempotent": {with(failed(StaleConnection),
 			func(f *Facts) { f.Idempotent = false }),
 			conclusion{StaleConnection, failure, nobody, retry}},
-		"new connection closed": {with(failed(StaleConnection), func(f *Facts) { f.Replayed = true }),
+		"new connection closed": {with(failed(StaleConnection), func(f *Facts) { f.IsReplay = true }),
 			conclusion{ConnectionClosed, failure, proxyOrTarget, retry}},
-		"the client left": {with(failed(NoAnswerInTime), func(f *Facts) { f.Stopped = io.EOF }),
+		"the client left": {with(failed(NoAnswerInTime), func(f *Facts) { f.CancelCause = io.EOF }),
 			conclusion{ClientLeft, cancelled, client, final}},
-		"shutdown": {with(failed(NoAnswerInTime), func(f *Facts) { f.Stopped = ErrShutdown }),
+		"shutdown": {with(failed(NoAnswerInTime), func(f *Facts) { f.CancelCause = ErrShutdown }),
 			conclusion{ShuttingDown, cancelled, gateway, final}},
 		"the request's body ended early": {failed(RequestBroke), conclusion{RequestBroke, cancelled, client, final}},
 		"the global total timeout": {with(failed(NoAnswerInTime), func(f *Facts) { f.TotalTimeout = true }),
 			conclusion{TotalTimeout, timeout, proxyOrTarget, final}},
 		"a request's own total timeout": {with(failed(NoAnswerInTime),
-			func(f *Facts) { f.TotalTimeout, f.TighterTimeout = true, true }),
+			func(f *Facts) { f.TotalTimeout, f.TighterTotalTimeout = true, true }),
 			conclusion{TotalTimeout, timeout, nobody, final}},
-		"the attempt timeout of a rule": {with(failed(NoAnswerInTime), func(f *Facts) { f.TighterAttempt = true }),
+		"the attempt timeout of a rule": {with(failed(NoAnswerInTime),
+			func(f *Facts) { f.TighterAttemptTimeout = true }),
 			conclusion{NoAnswerInTime, timeout, ifServed, retry}},
 		"the attempt timeout of a rule while connecting": {with(failed(ProxyConnectTimeout),
-			func(f *Facts) { f.TighterAttempt = true }), conclusion{ProxyConnectTimeout, timeout, ifServed, retry}},
+			func(f *Facts) { f.TighterAttemptTimeout = true }), conclusion{ProxyConnectTimeout, timeout, ifServed,
+			retry}},
 		"a failure before the attempt timeout of a rule": {with(failed(ConnectionClosed),
-			func(f *Facts) { f.TighterAttempt = true }), conclusion{ConnectionClosed, failure, proxyOrTarget, retry}},
+			func(f *Facts) { f.TighterAttemptTimeout = true }), conclusion{ConnectionClosed, failure, proxyOrTarget,
+			retry}},
 		"total timeout while the client was sending": {with(failed(NoAnswerInTime),
-			func(f *Facts) { f.TotalTimeout, f.Err.Sending = true, true }),
+			func(f *Facts) { f.TotalTimeout, f.Err.BodyUnsent = true, true }),
 			conclusion{TotalTimeout, timeout, nobody, final}},
 		"cut short": {with(failed(NoAnswerInTime), func(f *Facts) { f.CutShort = true }),
 			conclusion{CutShort, timeout, ifServed, retry}},
@@ -165,7 +171,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Judge(&c.facts)
-			assert.Equal(t, c.want, conclusion{o.Cause, o.Result, o.Charge, o.Retry}, "%s", Word(o.Cause))
+			assert.Equal(t, c.want, conclusion{o.Cause, o.Result, o.Charge, o.Retry}, "%s", CauseName(o.Cause))
 			counts := o.Charge == proxy || o.Charge == proxyOrTarget
 			switch {
 			case o.Result == success && !c.facts.TargetChallenge && !c.facts.NoCredentials:
@@ -196,7 +202,7 @@ func TestRepeat(t *testing.T) {
 		"a long body, partly sent": {Facts{Idempotent: true, Err: &Error{Cause: ConnectionClosed}},
 			core.RepeatBodyNotKept},
 		"a long body, not sent": {Facts{Idempotent: true, Err: &Error{Cause: TunnelFailed}}, core.RepeatAllowed},
-		"a long body and a 407": {Facts{Idempotent: true, Status: 407, FromProxy: true, Challenged: true},
+		"a long body and a 407": {Facts{Idempotent: true, Status: 407, FromProxy: true, HasChallenge: true},
 			core.RepeatBodyNotKept},
 		"an error page: unknown name": {Facts{Replayable: true, Status: 503, FromProxy: true,
 			ErrorPage: ErrorPageUnreachable, ErrorPageReason: "dns_error"}, core.RepeatAllowed},
@@ -219,44 +225,44 @@ func TestRepeat(t *testing.T) {
 func TestEveryCauseHasItsRow(t *testing.T) {
 	seen := map[string]bool{}
 	for c := range numCauses {
-		require.NotEmpty(t, rows[c].word, "cause %d", c)
-		require.NotEmpty(t, rows[c].meaning, rows[c].word)
-		require.False(t, seen[Word(c)], Word(c))
-		seen[Word(c)] = true
+		require.NotEmpty(t, rows[c].name, "cause %d", c)
+		require.NotEmpty(t, rows[c].meaning, rows[c].name)
+		require.False(t, seen[CauseName(c)], CauseName(c))
+		seen[CauseName(c)] = true
 	}
-	assert.Equal(t, "unknown", Word(numCauses))
+	assert.Equal(t, "unknown", CauseName(numCauses))
 }
 
 func TestEndRelay(t *testing.T) {
 	head := Judge(&Facts{Status: 200, Idempotent: true, Replayable: true})
 	for name, c := range map[string]struct {
-		relayed Relayed
+		relayed RelayEnd
 		want    conclusion
 	}{
-		"complete": {Relayed{}, conclusion{Answered, core.ResultSuccess, nobody, core.NoRetry}},
-		"ended early": {Relayed{Broke: io.ErrUnexpectedEOF},
+		"complete": {RelayEnd{}, conclusion{Answered, core.ResultSuccess, nobody, core.NoRetry}},
+		"ended early": {RelayEnd{BodyErr: io.ErrUnexpectedEOF},
 			conclusion{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.NoRetry}},
-		"ended early by a direct target": {Relayed{Broke: io.ErrUnexpectedEOF, Direct: true},
+		"ended early by a direct target": {RelayEnd{BodyErr: io.ErrUnexpectedEOF, Direct: true},
 			conclusion{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.NoRetry}},
-		"the client left": {Relayed{ClientLeft: true},
+		"the client left": {RelayEnd{ClientLeft: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
-		"the client left a stalled body": {Relayed{ClientLeft: true, Measured: true, Silent: stallTime},
+		"the client left a stalled body": {RelayEnd{ClientLeft: true, HasLength: true, SilentTime: stallTime},
 			conclusion{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.NoRetry}},
 		"the client left a stalled body of a direct target": {
-			Relayed{ClientLeft: true, Measured: true, Silent: stallTime, Direct: true},
+			RelayEnd{ClientLeft: true, HasLength: true, SilentTime: stallTime, Direct: true},
 			conclusion{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.NoRetry}},
 		"the client left a body that had been silent for less": {
-			Relayed{Broke: io.EOF, ClientLeft: true, Measured: true, Silent: stallTime - 1},
+			RelayEnd{BodyErr: io.EOF, ClientLeft: true, HasLength: true, SilentTime: stallTime - 1},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
 		"the client left a silent body of unknown length": {
-			Relayed{Broke: io.EOF, ClientLeft: true, Silent: time.Hour},
+			RelayEnd{BodyErr: io.EOF, ClientLeft: true, SilentTime: time.Hour},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
 		"the client left a stalled body, literal": {
-			Relayed{ClientLeft: true, Measured: true, Silent: time.Hour, Literal: true},
+			RelayEnd{ClientLeft: true, HasLength: true, SilentTime: time.Hour, Literal: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
-		"the request's body ended early": {Relayed{Broke: io.EOF, RequestBroke: true},
+		"the request's body ended early": {RelayEnd{BodyErr: io.EOF, RequestBroke: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
-		"the gateway cancelled it": {Relayed{Broke: io.EOF, Stopped: true},
+		"the gateway cancelled it": {RelayEnd{BodyErr: io.EOF, Cancelled: true},
 			conclusion{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
 	} {
 		o := EndRelay(head, c.relayed)
@@ -274,7 +280,7 @@ func TestLoseRace(t *testing.T) {
 	} {
 		o := LoseRace(Judge(f))
 		assert.Equal(t, core.Outcome{Cause: HedgeLost, Result: core.ResultCancelled, Verdict: core.Excluded,
-			NoTargetResponse: true, Err: errLost}, o, name)
+			NoTargetResponse: true, Err: errRaceLost}, o, name)
 	}
 }
 
@@ -284,18 +290,18 @@ func TestEndTunnel(t *testing.T) {
 		end  TunnelEnd
 		want core.Cause
 	}{
-		"bytes in both directions":          {TunnelEnd{Up: 1, Down: 1, Died: io.EOF}, TunnelOpen},
-		"died after bytes of the client":    {TunnelEnd{Up: 1, Died: io.EOF}, TunnelDied},
-		"died at once":                      {TunnelEnd{Died: io.EOF}, TunnelDied},
-		"the client left before a response": {TunnelEnd{Up: 1}, TunnelUnused},
+		"bytes in both directions":          {TunnelEnd{BytesUp: 1, BytesDown: 1, Err: io.EOF}, TunnelOpen},
+		"died after bytes of the client":    {TunnelEnd{BytesUp: 1, Err: io.EOF}, TunnelDied},
+		"died at once":                      {TunnelEnd{Err: io.EOF}, TunnelDied},
+		"the client left before a response": {TunnelEnd{BytesUp: 1}, TunnelUnused},
 		"the client sent nothing":           {TunnelEnd{}, TunnelOpen},
-		"idle tunnel closed":                {TunnelEnd{Died: io.EOF, Unused: true}, TunnelUnused},
-		"part of a ClientHello, then idle":  {TunnelEnd{Up: 1, Died: io.EOF, Unused: true}, TunnelUnused},
-		"direct":                            {TunnelEnd{Up: 1, Died: io.EOF, Direct: true}, TunnelUnused},
-		"shutdown":                          {TunnelEnd{Up: 1, Died: io.EOF, Stopped: true}, TunnelUnused},
+		"idle tunnel closed":                {TunnelEnd{Err: io.EOF, Unused: true}, TunnelUnused},
+		"part of a ClientHello, then idle":  {TunnelEnd{BytesUp: 1, Err: io.EOF, Unused: true}, TunnelUnused},
+		"direct":                            {TunnelEnd{BytesUp: 1, Err: io.EOF, Direct: true}, TunnelUnused},
+		"shutdown":                          {TunnelEnd{BytesUp: 1, Err: io.EOF, Stopped: true}, TunnelUnused},
 	} {
 		o := EndTunnel(opened, c.end)
-		assert.Equal(t, c.want, o.Cause, "%s: %s", name, Word(o.Cause))
+		assert.Equal(t, c.want, o.Cause, "%s: %s", name, CauseName(o.Cause))
 	}
 }
 
@@ -308,6 +314,7 @@ func TestRulingsOnADirectResponse(t *testing.T) {
 		core.RulingBanned:      {core.ChargeNobody, core.ChargeNobody},
 		core.RulingTargetFault: {core.ChargeTarget, core.ChargeTarget},
 	} {
-		require.Equal(t, want, [2]core.Charge{Rule(answered, k, false).Charge, Rule(answered, k, true).Charge}, k)
+		require.Equal(t, want, [2]core.Charge{ApplyRuling(answered, k, false).Charge, ApplyRuling(answered, k,
+			true).Charge}, k)
 	}
 }

@@ -183,7 +183,7 @@ func (k *kit) callOnce(p *wasmhost.Probe) error {
 		_, err := p.Delay(&w.Request)
 		return err
 	case wasmhost.Judge:
-		_, err := p.Rule(trial.Responses()[0].For(p.Wants()))
+		_, err := p.Rule(trial.Responses()[0].For(p.ExcerptSpec()))
 		return err
 	}
 	_, err := score(p, trial.Plausible(onceCandidates))
@@ -668,7 +668,7 @@ func (k *kit) time() (string, error) {
 		if k.desc.Kind == wasmhost.Judge {
 			for _, r := range trial.Responses() {
 				err := k.module.CheckCall(func() error {
-					_, err := p.Rule(r.For(p.Wants()))
+					_, err := p.Rule(r.For(p.ExcerptSpec()))
 					return err
 				})
 				if err != nil {

@@ -21,7 +21,7 @@ func (k *kit) rulings() (string, error) {
 func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	rulings := make([]float64, 0, 2*len(list))
 	for i := range list {
-		r, err := p.Rule(list[i].For(p.Wants()))
+		r, err := p.Rule(list[i].For(p.ExcerptSpec()))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", list[i].Name, err)
 		}
@@ -55,7 +55,7 @@ func (k *kit) dearestRuling(limit int64) (fuel int64, err error) {
 	err = k.fresh(func(p *wasmhost.Probe) error {
 		for _, r := range trial.Responses() {
 			for range 2 {
-				if _, err := p.Rule(r.For(p.Wants())); err != nil {
+				if _, err := p.Rule(r.For(p.ExcerptSpec())); err != nil {
 					return fmt.Errorf("%s: %w", r.Name, err)
 				}
 			}

@@ -156,8 +156,8 @@ func wait() work {
 func rule() work {
 	r := trial.Responses()[0]
 	return work{
-		func(m *wasmhost.Module) error { _, err := m.Rule(r.For(m.Wants())); return err },
-		func(p *wasmhost.Probe) error { _, err := p.Rule(r.For(p.Wants())); return err },
+		func(m *wasmhost.Module) error { _, err := m.Rule(r.For(m.ExcerptSpec())); return err },
+		func(p *wasmhost.Probe) error { _, err := p.Rule(r.For(p.ExcerptSpec())); return err },
 	}
 }
 

@@ -14,7 +14,7 @@ type Response struct {
 }
 
 // For returns the request and the excerpt that a judge gets if it asks for the parts in w.
-func (r *Response) For(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
+func (r *Response) For(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil
 	for _, f := range r.Excerpt.Fields {

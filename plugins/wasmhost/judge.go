@@ -24,9 +24,9 @@ const (
 	MaxRest     = 24 * time.Hour
 )
 
-// Wants returns the parts of a response that a judge asks for. It returns nil if the module is not ready,
+// ExcerptSpec returns the parts of a response that a judge asks for. It returns nil if the module is not ready,
 // or is not a judge.
-func (m *Module) Wants() *core.Wants {
+func (m *Module) ExcerptSpec() *core.ExcerptSpec {
 	if m.desc.Kind != Judge || !m.ready.Load() {
 		return nil
 	}
@@ -155,10 +155,10 @@ func rulingOf(kind, rest float64) (core.Ruling, error) {
 
 // readWants calls the module's export judge_wants. If there is no such export, the judge asks for no part of a
 // response.
-func (in *instance) readWants() (*core.Wants, error) {
+func (in *instance) readWants() (*core.ExcerptSpec, error) {
 	f := in.export(abi.JudgeWants)
 	if f == nil {
-		return &core.Wants{}, nil
+		return &core.ExcerptSpec{}, nil
 	}
 	text, err := in.text(f)
 	if err != nil {
@@ -169,8 +169,8 @@ func (in *instance) readWants() (*core.Wants, error) {
 
 // parseWants reads the text of judge_wants: a line for each part of a response. A line is "body N", "field NAME",
 // "status FIRST" or "status FIRST-LAST".
-func parseWants(text string) (*core.Wants, error) {
-	w := &core.Wants{}
+func parseWants(text string) (*core.ExcerptSpec, error) {
+	w := &core.ExcerptSpec{}
 	for n, line := range strings.Split(text, "\n") {
 		if line == "" {
 			continue
@@ -205,7 +205,7 @@ func number(text string, low, high int) (int, error) {
 	return n, nil
 }
 
-func addField(w *core.Wants, name string) error {
+func addField(w *core.ExcerptSpec, name string) error {
 	name = strings.ToLower(name)
 	if !isFieldName(name) || len(name) > MaxName {
 		return fmt.Errorf("%s is no name of a header field of at most %d bytes", quoted(name), MaxName)
@@ -231,7 +231,7 @@ func isFieldName(name string) bool {
 	return name != ""
 }
 
-func addStatuses(w *core.Wants, value string) error {
+func addStatuses(w *core.ExcerptSpec, value string) error {
 	first, last, ranged := strings.Cut(value, "-")
 	if !ranged {
 		last = first
@@ -253,7 +253,7 @@ func addStatuses(w *core.Wants, value string) error {
 
 // trialJudge returns a response for the first call. It has all header fields that the judge asks for, and the longest
 // body that the judge can get.
-func trialJudge(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
+func trialJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}
 	for _, name := range w.Fields {

@@ -145,16 +145,18 @@ func TestWants(t *testing.T) {
 		nil)
 	require.NoError(t, err)
 	defer m.Close()
-	wants := m.Wants()
-	require.Equal(t, &core.Wants{Body: 8192, Fields: []string{"server"}, Statuses: []core.Range{{First: 403, Last: 403},
+	wants := m.ExcerptSpec()
+	require.Equal(t, &core.ExcerptSpec{Body: 8192, Fields: []string{"server"}, Statuses: []core.Range{{First: 403,
+		Last: 403},
 		{First: 500, Last: 599}}}, wants)
 	require.Equal(t, []bool{true, false, true, true, false},
-		[]bool{wants.Status(403), wants.Status(404), wants.Status(500), wants.Status(599), wants.Status(600)})
+		[]bool{wants.IncludesStatus(403), wants.IncludesStatus(404), wants.IncludesStatus(500),
+			wants.IncludesStatus(599), wants.IncludesStatus(600)})
 
 	m, err = host.Load(w.Judge().Bytes(), nil)
 	require.NoError(t, err)
-	require.Equal(t, &core.Wants{}, m.Wants(), "a module without judge_wants")
-	require.True(t, m.Wants().Status(200))
+	require.Equal(t, &core.ExcerptSpec{}, m.ExcerptSpec(), "a module without judge_wants")
+	require.True(t, m.ExcerptSpec().IncludesStatus(200))
 	m.Close()
 
 	for text, says := range map[string]string{
@@ -192,7 +194,7 @@ func TestKindsAreNotConfused(t *testing.T) {
 	require.ErrorIs(t, err, wasmhost.ErrNotReady)
 	_, err = scorer.Rule(&core.JudgeRequest{}, excerpt(""))
 	require.ErrorIs(t, err, wasmhost.ErrNotReady)
-	require.Nil(t, scorer.Wants())
+	require.Nil(t, scorer.ExcerptSpec())
 	require.Equal(t, wasmhost.Judge, judge.Description().Kind)
 }
 

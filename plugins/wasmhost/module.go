@@ -81,7 +81,7 @@ type Module struct {
 	config    []pair
 	ready     atomic.Bool // set when the fields above, tolerance and wants are set
 	tolerance float64
-	wants     *core.Wants // only of a judge
+	wants     *core.ExcerptSpec // only of a judge
 	pool      atomic.Pointer[[]Proxy]
 	settings  atomic.Pointer[[]Setting]
 	slow      atomic.Uint64 // number of slow calls; see Slow
@@ -133,8 +133,8 @@ type instance struct {
 	base, room uint32 // address and size of the region that reserve returned last
 	stack      [4]uint64
 	tolerance  float64
-	wants      *core.Wants // only of a judge
-	pool       *[]Proxy    // the proxies that the instance has last received
+	wants      *core.ExcerptSpec // only of a judge
+	pool       *[]Proxy          // the proxies that the instance has last received
 	host       hostState
 	ctx        context.Context // contains the instance; see caller
 }

@@ -49,8 +49,8 @@ func (p *Probe) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return p.in.rule(r, e)
 }
 
-// Wants returns the parts of a response that a judge asks for.
-func (p *Probe) Wants() *core.Wants { return p.in.wants }
+// ExcerptSpec returns the parts of a response that a judge asks for.
+func (p *Probe) ExcerptSpec() *core.ExcerptSpec { return p.in.wants }
 
 // Learns reports whether the module exports observe.
 func (p *Probe) Learns() bool { return p.in.observe != nil }

@@ -13,8 +13,8 @@ import (
 
 func TestRulings(t *testing.T) {
 	p := exampletest.Judge(t, exampletest.Build(t, "."), nil)
-	require.Equal(t, &core.Wants{Body: 2048, Fields: []string{"content-type"},
-		Statuses: []core.Range{{First: 200, Last: 200}, {First: 503, Last: 503}}}, p.Wants())
+	require.Equal(t, &core.ExcerptSpec{Body: 2048, Fields: []string{"content-type"},
+		Statuses: []core.Range{{First: 200, Last: 200}, {First: 503, Last: 503}}}, p.ExcerptSpec())
 	var out strings.Builder
 	for _, c := range []struct {
 		name   string

@@ -155,10 +155,10 @@ then = { final = true }
 `, nil)
 	require.NoError(t, err)
 	require.Equal(t, []rules.Rule{{Preset: "ban_like"}, {
-		When: rules.When{Hosts: []string{"*.a.test", "b.test"}, Methods: []string{"GET"},
+		When: rules.Conditions{Hosts: []string{"*.a.test", "b.test"}, Methods: []string{"GET"},
 			Statuses: []string{"403", "500-599"}, Headers: map[string]string{"Server": "x*"}, Body: "y"},
-		Then: rules.Then{Rest: 10 * time.Minute, Ban: time.Minute, Blame: "proxy"},
-	}, {When: rules.When{Error: "tunnel_refused"}, Then: rules.Then{Final: true}}}, c.Engine().Rules)
+		Then: rules.Actions{Rest: 10 * time.Minute, Ban: time.Minute, Blame: "proxy"},
+	}, {When: rules.Conditions{Error: "tunnel_refused"}, Then: rules.Actions{Final: true}}}, c.Engine().Rules)
 	c, err = load(t, "", nil)
 	require.NoError(t, err)
 	require.Empty(t, c.Engine().Rules)
@@ -192,15 +192,15 @@ then = { deny = true }
 	require.NoError(t, err)
 	five := 5
 	require.Equal(t, []rules.Rule{
-		{Name: "shop", When: rules.When{Hosts: []string{"a.test"}, Ports: []string{"443", "8000-8999"},
-			Paths: []string{"/api/*"}, Users: []string{"crawl*"}}, Then: rules.Then{Routing: rules.Routing{
+		{Name: "shop", When: rules.Conditions{Hosts: []string{"a.test"}, Ports: []string{"443", "8000-8999"},
+			Paths: []string{"/api/*"}, Users: []string{"crawl*"}}, Then: rules.Actions{Routing: rules.Routing{
 			Tag: "rez", Region: "uk", Prefer: true, Scorer: "weighted",
 			Policy: &rules.Policy{AttemptTimeout: 4, Override: retry.Override{
 				MaxAttempts: &five, Timeout: strict.Nullable{Set: true}}}}}},
-		{When: rules.When{Methods: []string{"CONNECT"}}, Then: rules.Then{Routing: rules.Routing{Pool: true}}},
-		{When: rules.When{Ports: []string{"1"}}, Then: rules.Then{Routing: rules.Routing{Direct: true,
+		{When: rules.Conditions{Methods: []string{"CONNECT"}}, Then: rules.Actions{Routing: rules.Routing{Pool: true}}},
+		{When: rules.Conditions{Ports: []string{"1"}}, Then: rules.Actions{Routing: rules.Routing{Direct: true,
 			Interim: true}}},
-		{When: rules.When{Ports: []string{"2"}}, Then: rules.Then{Routing: rules.Routing{Deny: true}}},
+		{When: rules.Conditions{Ports: []string{"2"}}, Then: rules.Actions{Routing: rules.Routing{Deny: true}}},
 	}, c.Engine().Rules)
 	require.Equal(t, []string{"res", "fast"}, c.Engine().Proxies[0].Tags)
 	require.Len(t, c.Warnings, 2)

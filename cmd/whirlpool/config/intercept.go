@@ -74,7 +74,7 @@ func (l *loader) interceptedHosts(authority *intercept.Authority) {
 			if strings.Contains(host, "*") {
 				continue
 			}
-			if _, err := authority.Certificate(rules.Host(host)); err != nil {
+			if _, err := authority.Certificate(rules.NormalHost(host)); err != nil {
 				l.warn(fmt.Sprintf("rules[%d].when.host", i), fmt.Sprintf("%s is not intercepted: %v", host, err))
 			}
 		}

@@ -22,7 +22,7 @@ type Rule struct {
 	Then   Then   `koanf:"then" json:"then"`
 }
 
-// When is the condition of a rule; see rules.When.
+// When is the condition of a rule; see rules.Conditions.
 type When struct {
 	Host   Texts             `koanf:"host" json:"host,omitempty"`
 	Port   Numbers           `koanf:"port" json:"port,omitempty"`
@@ -35,7 +35,7 @@ type When struct {
 	Error  string            `koanf:"error" json:"error,omitempty"`
 }
 
-// Then is the action of a rule; see rules.Then.
+// Then is the action of a rule; see rules.Actions.
 type Then struct {
 	Retry      bool     `koanf:"retry" json:"retry,omitempty"`
 	OtherProxy bool     `koanf:"other_proxy" json:"other_proxy,omitempty"`
@@ -114,9 +114,9 @@ func (c *Config) ruleList() []rules.Rule {
 		w, t := r.When, r.Then
 		list = append(list, rules.Rule{
 			Name: r.Name, Preset: r.Preset,
-			When: rules.When{Hosts: w.Host, Ports: w.Port, Paths: w.Path, Methods: w.Method, Users: w.User,
+			When: rules.Conditions{Hosts: w.Host, Ports: w.Port, Paths: w.Path, Methods: w.Method, Users: w.User,
 				Statuses: w.Status, Headers: w.Header, Body: w.Body, Error: w.Error},
-			Then: rules.Then{
+			Then: rules.Actions{
 				Retry: t.Retry, OtherProxy: t.OtherProxy, Rest: time.Duration(t.Rest),
 				Ban: time.Duration(t.Ban), Final: t.Final, Blame: t.Blame,
 				Routing: rules.Routing{Pool: t.Pool, Tag: t.Tag, Region: t.Region, Prefer: t.Prefer, Direct: t.Direct,

@@ -255,7 +255,7 @@ func spansOf(r *accesslog.Record) []span {
 }
 
 func attemptSpan(e *core.AttemptEvent, trace16, parent string, id uint64) span {
-	cause := verdict.Word(e.Outcome.Cause)
+	cause := verdict.CauseName(e.Outcome.Cause)
 	s := span{TraceID: trace16, SpanID: spanID(id), ParentID: parent, Name: "attempt", Kind: kindClient,
 		Start: nanos(e.Started), End: nanos(e.Ended), Attributes: []attribute{
 			text("whirlpool.proxy_id", e.ProxyID), text("whirlpool.cause", cause),
