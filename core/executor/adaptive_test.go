@@ -203,6 +203,30 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	})
 }
 
+// If attempts hang at random, the adaptive timeout rises once. It does not grow with each of them.
+func TestRandomHangsDoNotRaiseTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
+		n, hangs, longest := 0, 0, time.Duration(0)
+		k := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
+			if n++; n > 10 && n%7 == 0 {
+				hangs++
+				longest = max(longest, time.Until(a.Deadline))
+				return hang(ctx, a)
+			}
+			time.Sleep(time.Millisecond)
+			return verdict.Facts{Status: 200}
+		}}
+		for range 300 {
+			x := exchange(t, nil)
+			b.run(t.Context(), x, k)
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+		}
+		require.Greater(t, hangs, 30)
+		require.LessOrEqual(t, longest, 3*leastAttempt)
+	})
+}
+
 // A proxy that has never served does not get more time, except for the probe of its breaker.
 func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

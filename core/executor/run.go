@@ -197,10 +197,9 @@ func (f *flight) beginReplay(x *Exchange) {
 	f.setDeadline(x)
 }
 
-// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
+// An adaptive timeout is upstream.TailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
 // leastAttempt or leastUnknown.
 const (
-	tailFactor   = 3
 	leastAttempt = 250 * time.Millisecond
 	// leastUnknown is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
 	// breaker, and for an attempt that began before the pool had latencies.
@@ -255,7 +254,7 @@ func (ex *Exchange) mayChange(u *upstream.Upstream) bool {
 func (f *flight) shorten() time.Time {
 	a, timeout := &f.attempt, unknownTimeout
 	if tail := f.proxy.Tail(); tail > 0 {
-		timeout = max(tailFactor*tail, f.leastTimeout)
+		timeout = max(upstream.TailFactor*tail, f.leastTimeout)
 	} else if !f.limitUnknown || f.proxy.PoolHasServed() {
 		return a.Deadline
 	}
@@ -332,7 +331,11 @@ func (ex *Exchange) settle(o *core.Outcome) {
 	// pool's Tail shows. If there is no Tail, unknownTimeout has cut the attempt short, and unknownTimeout does not
 	// depend on the proxy.
 	if o.Cause == verdict.CutShort && (ex.request.Tunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
-		ex.proxy.Stretch(o.Latency + ex.silence)
+		least := ex.leastTimeout
+		if ex.request.Tunnel {
+			least = LeastSilence + o.Latency
+		}
+		ex.proxy.Stretch(o.Latency+ex.silence, least)
 	}
 	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -39,7 +40,7 @@ func (t *Tunnel) Silence() time.Duration {
 	}
 	limit := tuning.AttemptTimeout
 	if tail := t.x.proxy.Tail(); tail > 0 {
-		limit = max(tailFactor*tail, LeastSilence)
+		limit = max(upstream.TailFactor*tail, LeastSilence)
 	} else if t.x.event.Attempt == 0 && !t.x.proxy.PoolHasServed() {
 		limit = unknownTimeout
 	}

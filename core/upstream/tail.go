@@ -13,17 +13,24 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
+// TailFactor is the number of times its Tail that a proxy gets for an attempt, unless a minimum is longer.
+const TailFactor = 3
+
 // Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
-// has become slower gets more time. Stretch raises Tail only once between two successes, so that a proxy that hangs
-// does not get more and more time.
-func (u *Upstream) Stretch(d time.Duration) {
+// has become slower gets more time. It raises Tail only to the longest time that an attempt would have by responses
+// alone: TailFactor times their Tail, at least least. Otherwise Tail would triple with each attempt that is cut short,
+// and every client of a proxy at which one attempt in fifty hangs would soon wait for the whole attempt timeout.
+func (u *Upstream) Stretch(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.begin()
-	if s := d.Seconds(); s > load(&w.tail) && !w.stretched {
+	proven := w.proven
+	if proven == 0 {
+		proven = load(&u.pool.tail)
+	}
+	if s := min(d.Seconds(), max(TailFactor*proven, least.Seconds())); s > load(&w.tail) {
 		store(&w.tail, s)
-		w.stretched = true
 	}
 }
 
@@ -33,9 +40,10 @@ func (u *Upstream) AllowLatency(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if s := d.Seconds(); s > load(&w.tail) {
-		store(&w.tail, s)
-	}
+	w.begin()
+	s := d.Seconds()
+	w.proven = max(w.proven, s)
+	store(&w.tail, max(load(&w.tail), s))
 }
 
 // HasPeers reports whether the pool has proxies other than u.

@@ -49,7 +49,7 @@ type attempts struct {
 
 	lastFailure  time.Duration // end of the last failure, after the epoch
 	sinceFailure int           // successes since the last failure, at most windowSize
-	stretched    bool          // Stretch has raised tail since the last success
+	proven       float64       // tail as it would be without Stretch, s
 }
 
 // begin creates the attempts if there are none. The caller holds mu.
@@ -96,6 +96,14 @@ type result struct {
 // tail is between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
+// nextTail returns tail after a success with the given latency.
+func nextTail(tail, latency float64) float64 {
+	if latency < tail {
+		return tail - tailDecay*(tail-latency)
+	}
+	return latency
+}
+
 // add adds an attempt with the result r. Unless the parameter memory is 0, it removes the attempts that are older than
 // memory. It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not
 // on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
@@ -124,13 +132,9 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 		}
 		store(&to.ewma, s)
 		store(&to.failures, 0)
-		w.stretched = false
 		w.sinceFailure = min(w.sinceFailure+1, windowSize)
-		if tail, l := load(&w.tail), latency.Seconds(); l < tail {
-			store(&w.tail, tail-tailDecay*(tail-l))
-		} else {
-			store(&w.tail, l)
-		}
+		store(&w.tail, nextTail(load(&w.tail), latency.Seconds()))
+		w.proven = nextTail(w.proven, latency.Seconds())
 		w.lastSuccess.Store(int64(at))
 	} else {
 		w.lastFailure, w.sinceFailure = at, 0
@@ -261,6 +265,7 @@ func (w *window) publish(to *stats) {
 	}
 	if w.n == 0 {
 		store(&w.tail, 0)
+		w.proven = 0
 	}
 	if w.n > 0 {
 		rate = float64(w.successes) / float64(w.n)
