@@ -60,7 +60,7 @@ func methods(f *lab.Proxy) (connects, others int) {
 // A proxy that only opens tunnels serves requests for http:// targets through a tunnel.
 func TestConnectOnlyProxy(t *testing.T) {
 	for _, status := range []int{405, 501} {
-		w := start(t, 2, steady+byTurns)
+		w := start(t, 2, notAdaptive+roundRobin)
 		host, requests := origin(t)
 		w.fakes[0].Set(connectOnly(status))
 		for range 12 {
@@ -82,7 +82,7 @@ func TestConnectOnlyProxy(t *testing.T) {
 
 // The only proxy of the pool can only open tunnels.
 func TestTheOnlyProxyCannotForward(t *testing.T) {
-	w := start(t, 1, steady+"[retry]\nbase_delay = 0.1\n")
+	w := start(t, 1, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 	host, _ := origin(t)
 	w.fakes[0].Set(connectOnly(405))
 	for range 3 {
@@ -96,7 +96,7 @@ func TestTheOnlyProxyCannotForward(t *testing.T) {
 
 // The target itself responds with 405. The response is relayed, and the abilities of the proxy do not change.
 func TestTheTargetsOwn405(t *testing.T) {
-	w := start(t, 2, steady+byTurns)
+	w := start(t, 2, notAdaptive+roundRobin)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(405) }))
 	t.Cleanup(s.Close)
 	for _, f := range w.fakes {
@@ -118,7 +118,7 @@ func TestTheTargetsOwn405(t *testing.T) {
 // A proxy that neither forwards nor opens tunnels gets no more requests when another proxy has served the
 // request that it refused.
 func TestUselessProxy(t *testing.T) {
-	w := start(t, 2, steady+byTurns+"[retry]\nbase_delay = 0.1\n")
+	w := start(t, 2, notAdaptive+roundRobin+"[retry]\nbase_delay = 0.1\n")
 	w.fakes[0].Do(lab.Status(405))
 	refused := 0
 	for range 20 {
@@ -128,7 +128,7 @@ func TestUselessProxy(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, refused)
-	w.clear()
+	w.clearArrivals()
 	host, _ := origin(t)
 	for range 6 {
 		require.Equal(t, "1", w.get().attempts())
@@ -144,7 +144,7 @@ func TestUselessProxy(t *testing.T) {
 func TestGetOnlyProxy(t *testing.T) {
 	for _, c := range []struct{ status, targets, refused int }{{405, 1, 1}, {501, 1, 1}, {403, 3, 3}, {403, 1, 4}} {
 		status, targets := c.status, c.targets
-		w := start(t, 2, steady+byTurns)
+		w := start(t, 2, notAdaptive+roundRobin)
 		w.fakes[0].Set(getOnly(status))
 		hosts := make([]string, targets)
 		for i := range hosts {
@@ -160,7 +160,7 @@ func TestGetOnlyProxy(t *testing.T) {
 		connects, _ := methods(w.fakes[0])
 		require.Equal(t, c.refused, connects, "refused with %d", status)
 		require.Equal(t, "closed", w.breaker("F1")["state"])
-		w.clear()
+		w.clearArrivals()
 		for range 4 {
 			require.Equal(t, 200, w.get().status)
 		}
@@ -170,7 +170,7 @@ func TestGetOnlyProxy(t *testing.T) {
 
 // With blame = "literal" the gateway does not learn abilities.
 func TestLiteralBlameLearnsNoAbility(t *testing.T) {
-	w := start(t, 2, byTurns+"[breaker]\nblame = \"literal\"\n")
+	w := start(t, 2, roundRobin+"[breaker]\nblame = \"literal\"\n")
 	host, _ := origin(t)
 	w.fakes[0].Set(connectOnly(405))
 	refused := 0

@@ -36,7 +36,7 @@ type accessLine struct {
 // a rename of the file and SIGHUP the lines go to a new file.
 func TestAccessLog(t *testing.T) {
 	t.Parallel()
-	conf := confK + byTurns + `
+	conf := confK + roundRobin + `
 [[gateway.users]]
 name = "ann"
 password = "canary-password"
@@ -99,7 +99,7 @@ access_file = "access.log"
 	require.Equal(t, []any{"ann", "socks5", "CONNECT", "site.test:80", 200},
 		[]any{a.User, a.Listener, a.Method, a.Target, a.Status})
 
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	curl("-x", "http://"+ann, "http://site.test/")
 	a = lines(5)[4]
 	require.Equal(t, []any{503, "exhausted"}, []any{a.Status, a.Outcome})
@@ -109,15 +109,15 @@ access_file = "access.log"
 	}
 
 	require.NoError(t, os.Rename(file, file+".1"))
-	before := w.readAt()
+	before := w.configReadAt()
 	w.signal(syscall.SIGHUP)
-	w.reloaded(before)
+	w.awaitReload(before)
 	curl("-x", "http://"+ann, "http://site.test/")
 	lines(1)
 
-	before = w.readAt()
-	w.write(strings.Replace(conf, `"all"`, `"all"`+"\naccess_format = \"combined\"", 1))
-	w.reloaded(before)
+	before = w.configReadAt()
+	w.writeConfig(strings.Replace(conf, `"all"`, `"all"`+"\naccess_format = \"combined\"", 1))
+	w.awaitReload(before)
 	curl("-x", "http://"+ann, "http://site.test/")
 	eventually(t, "a line in the other format", func() bool {
 		b, err := os.ReadFile(file)

@@ -17,9 +17,9 @@ import (
 
 func TestS01DefaultPolicy(t *testing.T) {
 	w := start(t, 1, "")
-	p := w.json("/retry/policy")
+	p := w.getJSON("/retry/policy")
 	time.Sleep(50 * time.Millisecond)
-	require.Equal(t, p, w.json("/retry/policy"))
+	require.Equal(t, p, w.getJSON("/retry/policy"))
 	_, err := time.Parse(time.RFC3339, p["updated_at"].(string))
 	require.NoError(t, err)
 	delete(p, "updated_at")
@@ -34,20 +34,20 @@ func TestS01DefaultPolicy(t *testing.T) {
 
 func TestS02PutMerges(t *testing.T) {
 	w := start(t, 1, confK)
-	before := w.json("/retry/policy")
-	w.put(`{"max_attempts":5}`)
-	p := w.json("/retry/policy")
+	before := w.getJSON("/retry/policy")
+	w.putPolicy(`{"max_attempts":5}`)
+	p := w.getJSON("/retry/policy")
 	require.Equal(t, 5.0, p["max_attempts"])
 	require.Equal(t, "fixed", p["backoff_strategy"])
 	require.Equal(t, "runtime", p["source"])
-	require.True(t, w.at(p["updated_at"]).After(w.at(before["updated_at"])))
-	w.put(`{"timeout":5}`)
-	require.Equal(t, 5.0, w.json("/retry/policy")["timeout"])
-	w.put(`{"timeout":null}`)
-	p = w.json("/retry/policy")
+	require.True(t, w.parseTime(p["updated_at"]).After(w.parseTime(before["updated_at"])))
+	w.putPolicy(`{"timeout":5}`)
+	require.Equal(t, 5.0, w.getJSON("/retry/policy")["timeout"])
+	w.putPolicy(`{"timeout":null}`)
+	p = w.getJSON("/retry/policy")
 	require.Nil(t, p["timeout"])
-	w.put(`{}`)
-	require.Equal(t, p, w.json("/retry/policy"))
+	w.putPolicy(`{}`)
+	require.Equal(t, p, w.getJSON("/retry/policy"))
 }
 
 func TestS03LimitsOfRangesAreAccepted(t *testing.T) {
@@ -59,11 +59,11 @@ func TestS03LimitsOfRangesAreAccepted(t *testing.T) {
 			`"retry_status_codes":[599,408,403,429,500]}`,
 		`{"max_attempts":3.0}`,
 	} {
-		w.put(body)
+		w.putPolicy(body)
 		var sent map[string]any
 		require.NoError(t, json.Unmarshal([]byte(body), &sent))
 		for field, v := range sent {
-			require.Equal(t, v, w.json("/retry/policy")[field], field)
+			require.Equal(t, v, w.getJSON("/retry/policy")[field], field)
 		}
 	}
 	require.Equal(t, 200, w.get().status, "with a timeout that no duration holds")
@@ -105,7 +105,7 @@ func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 
 func TestS07S08Breakers(t *testing.T) {
 	w := start(t, 3, confKB)
-	list := w.json("/circuit-breakers")["circuit_breakers"].([]any)
+	list := w.getJSON("/circuit-breakers")["circuit_breakers"].([]any)
 	require.Len(t, list, 3)
 	for i, v := range list {
 		b := v.(map[string]any)
@@ -145,19 +145,19 @@ func TestS10Hours(t *testing.T) {
 
 func TestS11Reset(t *testing.T) {
 	w := start(t, 1, confOpen)
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range 5 {
 		w.get()
 	}
 	require.Equal(t, "open", w.breaker("F1")["state"])
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	status, body, _ := w.call("POST", "/circuit-breakers/F1/reset", "")
 	require.Equal(t, 200, status)
 	require.Contains(t, string(body), `"state":"closed","failure_count":0`)
 	require.Equal(t, 200, w.get().status)
-	events := len(w.json("/circuit-breakers/metrics")["events"].([]any))
+	events := len(w.getJSON("/circuit-breakers/metrics")["events"].([]any))
 	w.call("POST", "/circuit-breakers/F1/reset", "")
-	require.Len(t, w.json("/circuit-breakers/metrics")["events"], events, "no event of a closed one's reset")
+	require.Len(t, w.getJSON("/circuit-breakers/metrics")["events"], events, "no event of a closed one's reset")
 	status, _, _ = w.call("POST", "/circuit-breakers/nope/reset", "")
 	require.Equal(t, 404, status)
 	status, _, h := w.call("GET", "/circuit-breakers/F1/reset", "")
@@ -165,16 +165,16 @@ func TestS11Reset(t *testing.T) {
 	require.Equal(t, "POST", h.Get("Allow"))
 
 	// A probe that is in flight during a reset of the breaker has no effect.
-	w.write(strings.Replace(confKB, `"2s"`, `"10m"`, 1))
+	w.writeConfig(strings.Replace(confKB, `"2s"`, `"10m"`, 1))
 	eventually(t, "short open times", func() bool { return w.breaker("F1")["timeout_duration"] == 1.0 })
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range 5 {
 		w.get()
 	}
 	hold := make(chan struct{})
-	w.all(lab.Behaviour{Status: 503, Hold: hold})
+	w.setAll(lab.Behaviour{Status: 503, Hold: hold})
 	eventually(t, "half open", func() bool { return w.breaker("F1")["state"] == "half_open" })
-	done := make(chan answer)
+	done := make(chan response)
 	arrived := w.fakes[0].Count()
 	go func() { done <- w.get() }()
 	eventually(t, "the probe arrives", func() bool { return w.fakes[0].Count() > arrived })
@@ -215,7 +215,7 @@ func TestS12Keys(t *testing.T) {
 	// A client that may not upload gets an error before it sends a large body. In this test the body never comes.
 	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401,
 		"Authorization: Bearer readkey12345\r\n": 403} {
-		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\n"+
+		r, body := sendRaw(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\n"+
 			"Content-Type: application/wasm\r\n"+key+"Content-Length: 20000000\r\n\r\n")
 		require.Equal(t, want, r.StatusCode, "%q: %s", key, body)
 	}
@@ -228,7 +228,7 @@ func TestS12Keys(t *testing.T) {
 	require.Contains(t, string(body), "larger than 1048576 bytes")
 	// A client that uses the API as if it were the gateway gets an explanation, and not the dashboard.
 	for _, ask := range []string{"GET http://origin.test/", "CONNECT origin.test:443"} {
-		r, body := wire(t, w.api, ask+" HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+		r, body := sendRaw(t, w.api, ask+" HTTP/1.1\r\nHost: origin.test\r\n\r\n")
 		require.Equal(t, 421, r.StatusCode, "%s: %s", ask, body)
 	}
 	status, body, _ = w.call("GET", "", "")
@@ -288,7 +288,7 @@ func TestOneOffRequest(t *testing.T) {
 // refused, and the error names the invalid part.
 func TestOwnErrorsThroughTheAPI(t *testing.T) {
 	w := start(t, 1, confK)
-	rules := func() any { return w.json("/proxies/x")["own_error"] }
+	rules := func() any { return w.getJSON("/proxies/x")["own_error"] }
 	status, body, _ := w.call("POST", "/proxies",
 		`{"id":"x","url":"http://127.0.0.1:9","own_error":[{"status":500,"header":"X-Error: quota"},{"body":"Out of `+
 			`traffic"}]}`)
@@ -301,7 +301,7 @@ func TestOwnErrorsThroughTheAPI(t *testing.T) {
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"own_error":[]}`)
 	require.Equal(t, 200, status, "%s", body)
 	require.Equal(t, []any{}, rules())
-	require.Equal(t, []any{}, w.json("/proxies/F1")["own_error"])
+	require.Equal(t, []any{}, w.getJSON("/proxies/F1")["own_error"])
 	for bad, field := range map[string]string{
 		`[{}]`: "own_error[0]", `[{"status":500},{"status":200}]`: "own_error[1].status",
 		`[{"header":": x"}]`: "own_error[0].header",
@@ -330,7 +330,7 @@ func TestProxiesComeAndGo(t *testing.T) {
 	require.Equal(t, 409, status)
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"weight":2,"region":"EU"}`)
 	require.Equal(t, 200, status, "%s", body)
-	shown := w.json("/proxies/x")["url"].(string)
+	shown := w.getJSON("/proxies/x")["url"].(string)
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"url":"`+shown+`"}`)
 	require.Equal(t, 400, status, "what is shown has no credentials: %s", body)
 	for bad, field := range map[string]string{`{"id":"y"}`: "url", `{"url":"ftp://h"}`: "url",
@@ -359,8 +359,8 @@ func TestS66OneOffRequestsDrain(t *testing.T) {
 	for grace, want := range map[string]int{"5m": 200, "2s": 503} {
 		w := start(t, 1, confK+"[gateway]\ndrain_grace = \""+grace+"\"\n[timeouts]\nattempt = \"10m\"\n")
 		hold := make(chan struct{})
-		w.all(lab.Behaviour{Hold: hold})
-		w.json("/proxies") // leaves an idle connection open
+		w.setAll(lab.Behaviour{Hold: hold})
+		w.getJSON("/proxies") // leaves an idle connection open
 		got := make(chan int, 1)
 		go func() {
 			status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
@@ -378,7 +378,7 @@ func TestS66OneOffRequestsDrain(t *testing.T) {
 		}
 		require.Equal(t, want, <-got)
 		require.NoError(t, w.cmd.Wait(), "exit 0")
-		require.Less(t, time.Since(begin), patience, "neither the grace period of 5 min nor the attempt of 10 min")
+		require.Less(t, time.Since(begin), eventTimeout, "neither the grace period of 5 min nor the attempt of 10 min")
 		if want == 503 {
 			close(hold)
 		}

@@ -13,9 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// delays makes n simultaneous requests with POST /request. It returns the waits before all their retries, in
+// retryDelays makes n simultaneous requests with POST /request. It returns the waits before all their retries, in
 // seconds.
-func (w *whirl) delays(n int) []float64 {
+func (w *whirl) retryDelays(n int) []float64 {
 	var mu sync.Mutex
 	var all []float64
 	var wg sync.WaitGroup
@@ -50,7 +50,7 @@ func (w *whirl) delays(n int) []float64 {
 func TestS17Jitter(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for policy, want := range map[string][2]float64{
 		`{"jitter":true,"base_delay":0.2,"max_attempts":2}`:                       {0.1, 0.3},
 		`{"jitter":true,"base_delay":0.8,"max_backoff_delay":1,"max_attempts":2}`: {0.4, 1},
@@ -59,8 +59,8 @@ func TestS17Jitter(t *testing.T) {
 		`{"jitter":true,"base_delay":0.5,"backoff_strategy":"linear","max_backoff_delay":1,"max_attempts":2}`: {0.25,
 			0.75},
 	} {
-		w.put(policy)
-		d := w.delays(600)
+		w.putPolicy(policy)
+		d := w.retryDelays(600)
 		require.Len(t, d, 600)
 		low, high := want[0], want[1]
 		require.GreaterOrEqual(t, d[0], low, policy)
@@ -83,28 +83,28 @@ func TestS22NoWaitBeyondTheTotalTimeout(t *testing.T) {
 	w := start(t, 3, confK)
 	quick := func(b lab.Behaviour, status int, policy string) {
 		t.Helper()
-		w.put(`{"timeout":null,"failover_delay":null,"base_delay":0.1,"backoff_strategy":"fixed"}`)
-		w.put(policy)
-		w.clear()
-		w.all(b)
+		w.putPolicy(`{"timeout":null,"failover_delay":null,"base_delay":0.1,"backoff_strategy":"fixed"}`)
+		w.putPolicy(policy)
+		w.clearArrivals()
+		w.setAll(b)
 		a := w.get()
 		require.Equal(t, status, a.status)
 		require.Equal(t, "timeout", a.outcome())
 		require.Equal(t, "1", a.attempts())
 		require.Equal(t, 1, w.arrivals())
-		require.Less(t, a.took, 10*time.Second+tolerance(a.asked), "the wait would take 20 s")
+		require.Less(t, a.duration, 10*time.Second+tolerance(a.sentAt), "the wait would take 20 s")
 	}
 	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":30,"base_delay":30}`) // an equal wait is too long
 	quick(lab.Status(503), 503, `{"timeout":20,"base_delay":60}`)
 	// Without failover_delay there is no wait.
 	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":20,"failover_delay":20}`)
 	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"25"}}}, 503, `{"timeout":20}`)
-	w.clear()
-	w.put(`{"timeout":60,"failover_delay":null,"base_delay":0.4}`)
-	w.all(lab.Status(503))
+	w.clearArrivals()
+	w.putPolicy(`{"timeout":60,"failover_delay":null,"base_delay":0.4}`)
+	w.setAll(lab.Status(503))
 	a := w.get()
 	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 60 s")
 	require.Equal(t, "exhausted", a.outcome())
 	w.stop()
-	w.retriesLogged(2) // the log has no record of retries that were not made
+	w.awaitRetryRecords(2) // the log has no record of retries that were not made
 }

@@ -32,7 +32,7 @@ func deadHosts(b lab.Behaviour) lab.Script {
 
 // Many dead targets, each requested once, open no breaker while other targets are served.
 func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
-	w := start(t, 6, steady)
+	w := start(t, 6, notAdaptive)
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Fin: true}))
 	}
@@ -54,7 +54,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	burst.Wait()
 	stop()
 	assert.Zero(t, lost.Load())
-	assert.Equal(t, map[string]int{"closed": 6}, w.states())
+	assert.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
 }
 
 // Dead names, each requested once, are a part of the traffic. Then a proxy dies. Its breaker opens within 10
@@ -63,7 +63,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 6, steady+byTurns) // no latency decides
+			w := start(t, 6, notAdaptive+roundRobin) // no latency decides
 			for _, f := range w.fakes {
 				f.Set(deadHosts(lab.Behaviour{Fin: true}))
 			}
@@ -84,8 +84,8 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 			for range 100 {
 				request()
 			}
-			require.Equal(t, map[string]int{"closed": 6}, w.states())
-			w.clear()
+			require.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
+			w.clearArrivals()
 			w.fakes[0].Do(lab.Status(502))
 			for i := 0; w.breaker("F1")["state"] != "open"; i++ {
 				require.Less(t, i, 2000)
@@ -98,7 +98,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 				}
 			}
 			assert.LessOrEqual(t, good, 10, "%v", w.breaker("F1")["why"])
-			assert.Equal(t, map[string]int{"closed": 5, "open": 1}, w.states())
+			assert.Equal(t, map[string]int{"closed": 5, "open": 1}, w.breakerStates())
 		})
 	}
 }
@@ -109,7 +109,7 @@ func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, n, steady)
+			w := start(t, n, notAdaptive)
 			for _, f := range w.fakes {
 				f.Set(deadHosts(lab.Behaviour{Fin: true}))
 			}
@@ -119,7 +119,7 @@ func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 					require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
 				}
 			}
-			assert.Equal(t, map[string]int{"closed": n}, w.states())
+			assert.Equal(t, map[string]int{"closed": n}, w.breakerStates())
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 				wg.Go(func() { w.request("GET", "http://dead.test/", "") })
 			}
 			wg.Wait()
-			assert.Equal(t, map[string]int{"closed": 6}, w.states())
+			assert.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
 		})
 	}
 }
@@ -151,13 +151,13 @@ func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 // and the breaker opens again.
 func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	w := start(t, 3, "[retry]\nmax_attempts = 1\n[breaker]\ntimeout_duration = \"2s\"\n")
-	w.all(lab.Behaviour{Fin: true})
+	w.setAll(lab.Behaviour{Fin: true})
 	requestUntil(t, "all open", func(i int) { w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "") },
-		func() bool { return w.states()["open"] == 3 })
+		func() bool { return w.breakerStates()["open"] == 3 })
 	for _, f := range w.fakes {
-		w.state(f.Name, "half_open")
+		w.awaitState(f.Name, "half_open")
 	}
-	w.clear()
+	w.clearArrivals()
 	begin := time.Now()
 	for i := range 60 {
 		w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "")
@@ -176,7 +176,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 
 // The proxies respond to a CONNECT for one target with garbage, and open tunnels to the other targets.
 func TestGarbageToCONNECTForOneTarget(t *testing.T) {
-	w := start(t, 3, steady)
+	w := start(t, 3, notAdaptive)
 	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
@@ -197,13 +197,13 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 		c.Close()
 		w.connect("dead.test:443")
 	}
-	assert.Equal(t, map[string]int{"closed": 3}, w.states())
+	assert.Equal(t, map[string]int{"closed": 3}, w.breakerStates())
 }
 
 // If one proxy gets a 503 from a target that has just served the other proxies, the retry begins without a
 // wait.
 func TestNoWaitWhereOthersHaveJustBeenServed(t *testing.T) {
-	w := start(t, 4, steady)
+	w := start(t, 4, notAdaptive)
 	for range 20 {
 		require.Equal(t, 200, w.get().status)
 	}

@@ -29,10 +29,10 @@ func byHost(hosts map[string]lab.Behaviour) lab.Script {
 	}
 }
 
-// states returns the number of breakers in each state.
-func (w *whirl) states() map[string]int {
+// breakerStates returns the number of breakers in each state.
+func (w *whirl) breakerStates() map[string]int {
 	out := map[string]int{}
-	for _, b := range w.json("/circuit-breakers")["circuit_breakers"].([]any) {
+	for _, b := range w.getJSON("/circuit-breakers")["circuit_breakers"].([]any) {
 		out[b.(map[string]any)["state"].(string)]++
 	}
 	return out
@@ -64,7 +64,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				if death.Hole {
 					requests = 16 // few, because each request takes some time
 				}
-				config := steady + "[retry]\nbase_delay = 0.1\n"
+				config := notAdaptive + "[retry]\nbase_delay = 0.1\n"
 				if death.Hole { // longer than in quick: the good target must respond in time, even in this burst
 					config = strings.Replace(quick, "500ms", "2s", 1)
 				}
@@ -87,18 +87,18 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				}
 				wg.Wait()
 				assert.Zero(t, lost.Load(), "requests for the good target lost")
-				assert.Equal(t, map[string]int{"closed": 6}, w.states())
-				targets := w.json("/targets")["targets"].([]any)
+				assert.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
+				targets := w.getJSON("/targets")["targets"].([]any)
 				require.NotEmpty(t, targets)
 				assert.Equal(t, "dead.test:80", targets[0].(map[string]any)["target"])
 
 				// F1 dies. It gets at most 10 attempts at the good target until its breaker opens. The proxies now
 				// take turns: on a loaded machine F1 may have the worst latencies by chance, and the default scorer
 				// would then choose it only every 30 s.
-				before := w.readAt()
-				w.write(quick + byTurns)
-				w.reloaded(before)
-				w.clear()
+				before := w.configReadAt()
+				w.writeConfig(quick + roundRobin)
+				w.awaitReload(before)
+				w.clearArrivals()
 				w.fakes[0].Do(lab.Status(502)) // a reset would lead to a replay on each reused connection
 				requestUntil(t, "F1 opens", func(i int) {
 					host := "good.test"
@@ -124,7 +124,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	refused := strings.Replace(good, "127.0.0.1", "localhost", 1)
-	w := start(t, 2, steady+"[retry]\nbase_delay = 0.1\n")
+	w := start(t, 2, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 	for _, f := range w.fakes {
 		f.Set(byHost(map[string]lab.Behaviour{"localhost": lab.Status(403)}))
 	}
@@ -140,7 +140,7 @@ func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	latest := "3"
 	requestUntil(t, "the target is suspect", func(int) { latest = attempts(refused, 403) },
 		func() bool { return latest == "1" })
-	assert.Equal(t, map[string]int{"closed": 2}, w.states())
+	assert.Equal(t, map[string]int{"closed": 2}, w.breakerStates())
 	assert.Equal(t, "1", attempts(good, 200))
 
 	for _, f := range w.fakes {
@@ -148,8 +148,8 @@ func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	}
 	assert.Equal(t, "1", attempts(refused, 200))
 	assert.Eventually(t, func() bool {
-		return w.json("/targets")["targets"].([]any)[0].(map[string]any)["suspect"] == false
-	}, patience, 10*time.Millisecond)
+		return w.getJSON("/targets")["targets"].([]any)[0].(map[string]any)["suspect"] == false
+	}, eventTimeout, 10*time.Millisecond)
 }
 
 // A dead target inside tunnels opens no breaker either. The target resets the connection after the ClientHello.
@@ -158,7 +158,7 @@ func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 		c.Read(make([]byte, 1))
 		c.(*net.TCPConn).SetLinger(0)
 	})
-	w := start(t, 4, steady)
+	w := start(t, 4, notAdaptive)
 	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for i := range 24 {
 		target := dead
@@ -178,7 +178,7 @@ func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 		}
 		c.Close()
 	}
-	assert.Equal(t, map[string]int{"closed": 4}, w.states())
+	assert.Equal(t, map[string]int{"closed": 4}, w.breakerStates())
 }
 
 // All proxies fail now and then at random. The gateway refuses no request, and each request that three
@@ -187,7 +187,7 @@ func TestNoiseOpensNoBreaker(t *testing.T) {
 	for _, percent := range []int{2, 10, 30} {
 		t.Run(fmt.Sprintf("%d %%", percent), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 8, steady+"[retry]\nbase_delay = 0.1\n")
+			w := start(t, 8, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 			for i, f := range w.fakes {
 				// The responses of a proxy, in their order, are the same in each run.
 				f.Set(func(n int, _ *http.Request) lab.Behaviour {
@@ -216,19 +216,19 @@ func TestNoiseOpensNoBreaker(t *testing.T) {
 			assert.Zero(t, refused.Load())
 			most := 3*float64(requests)*pow3(float64(percent)/100) + 8
 			assert.LessOrEqual(t, float64(failed.Load()), most, "three tries each fail so seldom")
-			assert.Equal(t, 8, w.states()["closed"], "%v", w.states())
+			assert.Equal(t, 8, w.breakerStates()["closed"], "%v", w.breakerStates())
 		})
 	}
 }
 
 func pow3(p float64) float64 { return p * p * p }
 
-// inTurn sends requests until the proxy f gets at least two thirds of its share of them. On a loaded machine the first
-// responses of f may have been slow by chance, and the default scorer then uses f less often.
-func (w *whirl) inTurn(f *lab.Proxy) {
+// failInTurn sends requests until the proxy f gets at least two thirds of its share of them. On a loaded machine the
+// first responses of f may have been slow by chance, and the default scorer then uses f less often.
+func (w *whirl) failInTurn(f *lab.Proxy) {
 	w.t.Helper()
 	requestUntil(w.t, f.Name+" takes its turns", func(int) {
-		w.clear()
+		w.clearArrivals()
 		for range 60 {
 			require.Equal(w.t, 200, w.get().status)
 		}
@@ -246,8 +246,8 @@ func TestABadProxyOpensAfterAFewAttempts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 6, quick)
-			w.inTurn(w.fakes[0])
-			w.clear()
+			w.failInTurn(w.fakes[0])
+			w.clearArrivals()
 			w.fakes[0].Do(way)
 			requestUntil(t, "F1 opens", func(i int) { w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "") },
 				func() bool { return w.breaker("F1")["state"] == "open" })
@@ -264,14 +264,14 @@ func TestABadProxyOpensAfterAFewAttempts(t *testing.T) {
 
 // A target itself responds with 407: the response is relayed, and the attempt is excluded.
 func TestATargetsOwn407IsRelayed(t *testing.T) {
-	w := start(t, 4, steady)
-	w.all(lab.Status(407))
+	w := start(t, 4, notAdaptive)
+	w.setAll(lab.Status(407))
 	for range 18 {
 		a := w.get()
 		require.Equal(t, 407, a.status)
 		require.Equal(t, "1", a.attempts())
 	}
-	assert.Equal(t, map[string]int{"closed": 4}, w.states())
+	assert.Equal(t, map[string]int{"closed": 4}, w.breakerStates())
 	for _, f := range w.fakes {
 		assert.EqualValues(t, 0, w.breaker(f.Name)["failure_count"])
 	}
@@ -280,7 +280,7 @@ func TestATargetsOwn407IsRelayed(t *testing.T) {
 // A proxy of the pool is in fact a web server that responds with 400 to each CONNECT. Another proxy opens the
 // tunnel, and the breaker of the wrong proxy opens.
 func TestATargetListedAsAProxy(t *testing.T) {
-	w := start(t, 4, steady)
+	w := start(t, 4, notAdaptive)
 	w.fakes[0].Do(lab.Status(400))
 	target := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	requestUntil(t, "F1 opens", func(int) {
@@ -297,9 +297,9 @@ func TestATargetListedAsAProxy(t *testing.T) {
 // All requests fail at several targets: all breakers open, and the gateway refuses requests.
 func TestEverythingFails(t *testing.T) {
 	w := start(t, 3, quick)
-	w.all(lab.Behaviour{Reset: true})
+	w.setAll(lab.Behaviour{Reset: true})
 	requestUntil(t, "all open", func(i int) { w.request("GET", fmt.Sprintf("http://t%d.test/", i%4), "") },
-		func() bool { return w.states()["open"] == 3 })
+		func() bool { return w.breakerStates()["open"] == 3 })
 	a := w.get()
 	assert.Equal(t, 503, a.status)
 	assert.Equal(t, "all_breakers_open", a.outcome())
@@ -308,8 +308,8 @@ func TestEverythingFails(t *testing.T) {
 // A request for a suspect target gets one attempt and no wait. When the target recovers, it is served at
 // once.
 func TestASuspectTarget(t *testing.T) {
-	w := start(t, 6, steady)
-	w.all(lab.Status(503))
+	w := start(t, 6, notAdaptive)
+	w.setAll(lab.Status(503))
 	for range 5 {
 		w.get("X-Whirlpool-Retry", "failover_delay=0")
 	}
@@ -322,9 +322,9 @@ func TestASuspectTarget(t *testing.T) {
 	}
 	assert.GreaterOrEqual(t, one, 7)
 	assert.Less(t, time.Since(begin), 8*time.Second+10*tolerance(begin), "ten requests that wait 3 s each take 30 s")
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	require.Equal(t, 200, w.get().status)
-	for _, f := range w.json("/targets")["targets"].([]any) {
+	for _, f := range w.getJSON("/targets")["targets"].([]any) {
 		assert.Equal(t, false, f.(map[string]any)["suspect"])
 	}
 }
@@ -344,7 +344,7 @@ func TestNoWaitBeforeAFailoverWithoutAResponse(t *testing.T) {
 	for name, way := range map[string]lab.Behaviour{"reset": {Reset: true}, "closed": {Fin: true},
 		"credentials": lab.Challenge()} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, 2, steady)
+			w := start(t, 2, notAdaptive)
 			w.fakes[0].Do(way)
 			for range 4 {
 				require.Equal(t, 200, w.get().status)
@@ -357,9 +357,9 @@ func TestNoWaitBeforeAFailoverWithoutAResponse(t *testing.T) {
 // A proxy is itself a Whirlpool gateway, whose attempts at a dead target have all failed. The outer gateway does not
 // retry, so two gateways take as long as one gateway.
 func TestTwoLevelsOfGateways(t *testing.T) {
-	inner := start(t, 4, steady+"[retry]\nbase_delay = 0.5\n")
-	inner.all(lab.Status(503))
-	outer := start(t, 0, steady+"[[proxies]]\nurl = \"http://"+
+	inner := start(t, 4, notAdaptive+"[retry]\nbase_delay = 0.5\n")
+	inner.setAll(lab.Status(503))
+	outer := start(t, 0, notAdaptive+"[[proxies]]\nurl = \"http://"+
 		inner.gateway+"\"\n[[proxies]]\nid = \"again\"\nurl = \"http://"+inner.gateway+"\"\n")
 	a := outer.get()
 	require.Equal(t, 503, a.status)
@@ -385,14 +385,14 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 // A proxy that cannot resolve names responds with its own error page. Another proxy serves the request, and the breaker
 // of the first proxy opens, although its responses are fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
-	w := start(t, 3, steady+"[selection]\nfirst = \"performance\"\n")
+	w := start(t, 3, notAdaptive+"[selection]\nfirst = \"performance\"\n")
 	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +
 		"Content-Type: text/html\r\nConnection: close\r\n\r\n<html>"})
 	for range 60 {
 		require.Equal(t, 200, w.get().status)
 	}
 	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
-	rule := start(t, 3, steady)
+	rule := start(t, 3, notAdaptive)
 	rule.fakes[0].Do(lab.Behaviour{Status: 404, Header: http.Header{"X-Error": {"quota used up"}}})
 	status, body, _ := rule.call("PATCH", "/proxies/F1", `{"own_error":[{"header":"X-Error: quota"}]}`)
 	require.Equal(t, 200, status, "%s", body)

@@ -30,9 +30,9 @@ func TestS27ReplayOrNot(t *testing.T) {
 				what := fmt.Sprintf("%s %d chunked=%v", method, size, chunked)
 				body := make([]byte, size)
 				random.Read(body)
-				w.all(lab.OK())
-				w.driveTo(w.fakes[1], 1) // so the next first attempt goes to F1
-				w.clear()
+				w.setAll(lab.OK())
+				w.requestUntilArrivals(w.fakes[1], 1) // so the next first attempt goes to F1
+				w.clearArrivals()
 				w.fakes[0].Do(lab.Status(503))
 				q, err := http.NewRequest(method, "http://origin.test/", bytes.NewReader(body))
 				require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestS27ReplayOrNot(t *testing.T) {
 				require.NoError(t, err)
 				io.Copy(io.Discard, r.Body)
 				r.Body.Close()
-				all := w.ordered()
+				all := w.sortedArrivals()
 				if size > 64<<10 {
 					require.Equal(t, 503, r.StatusCode, what)
 					require.Equal(t, "not_retryable", r.Header.Get("X-Whirlpool-Outcome"), what)
@@ -81,7 +81,7 @@ func TestALongBodyIsRetriedUntilItIsSent(t *testing.T) {
 		r.Body.Close()
 		require.Equal(t, 200, r.StatusCode)
 	}
-	all := w.ordered()
+	all := w.sortedArrivals()
 	require.Len(t, all, 6)
 	for _, x := range all {
 		require.Equal(t, body, x.Body)
@@ -106,7 +106,7 @@ func TestS33CutBodies(t *testing.T) {
 		"stands still": {Pieces: 2, Every: time.Minute},
 	} {
 		before := w.arrivals()
-		w.all(b)
+		w.setAll(b)
 		a := w.get()
 		require.Equal(t, 200, a.status, name)
 		require.Error(t, a.err, "%s: a clean end of %q", name, a.body)
@@ -114,20 +114,20 @@ func TestS33CutBodies(t *testing.T) {
 		require.Equal(t, failures, w.breaker("F1")["failure_count"], name)
 		require.Equal(t, before+1, w.arrivals(), name)
 	}
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	require.Equal(t, map[string]any{}, s["success_by_attempt"])
 	require.Equal(t, 0.0, s["total_retries"])
-	for _, v := range w.json("/requests")["requests"].([]any) {
+	for _, v := range w.getJSON("/requests")["requests"].([]any) {
 		require.Equal(t, "not_retryable", v.(map[string]any)["outcome"], "no success, whatever its head said")
 	}
-	w.all(lab.Behaviour{Cut: 1000})
+	w.setAll(lab.Behaviour{Cut: 1000})
 	_, one, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
 	require.Contains(t, string(one), `"outcome":"not_retryable"`)
 	require.Contains(t, string(one), `"truncated":true`)
 	w.reconcile(0)
 
 	// A body without framing ends with its connection. This is a regular end.
-	w.all(lab.Behaviour{Garbage: "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 50_000)})
+	w.setAll(lab.Behaviour{Garbage: "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 50_000)})
 	a := w.get()
 	require.NoError(t, a.err)
 	require.Len(t, a.body, 50_000)
@@ -138,15 +138,15 @@ func TestS33ArrivedBytesAreRelayed(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	const size = 1_000_000
-	w.all(lab.Behaviour{Cut: size})
+	w.setAll(lab.Behaviour{Cut: size})
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
 	defer c.Close()
-	requests := w.json("/metrics/retries")["total_requests"].(float64)
+	requests := w.getJSON("/metrics/retries")["total_requests"].(float64)
 	_, err = io.WriteString(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
 	require.NoError(t, err)
 	eventually(t, "the end is noticed", func() bool {
-		return w.json("/metrics/retries")["total_requests"] == requests+1
+		return w.getJSON("/metrics/retries")["total_requests"] == requests+1
 	})
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
@@ -168,10 +168,10 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		c.(*net.TCPConn).SetReadBuffer(32 << 10)
 		fmt.Fprintf(c, "%s http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n%s", method, rest)
-		c.SetReadDeadline(time.Now().Add(patience))
+		c.SetReadDeadline(time.Now().Add(eventTimeout))
 		return c
 	}
-	w.all(lab.Behaviour{Size: size, Count: true})
+	w.setAll(lab.Behaviour{Size: size, Count: true})
 	c := ask("GET", "\r\n")
 	r, err := http.ReadResponse(bufio.NewReaderSize(c, 16), nil)
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 	require.Equal(t, want.Sum(nil), h.Sum(nil))
 
 	outcomes := func() (all []string) {
-		for _, v := range w.json("/requests")["requests"].([]any) {
+		for _, v := range w.getJSON("/requests")["requests"].([]any) {
 			r := v.(map[string]any)
 			if r["state"] != "done" {
 				return nil
@@ -199,10 +199,10 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 	require.Equal(t, []string{"success"}, outcomes())
 	stalled := []net.Conn{ask("GET", "\r\n")} // a client that reads nothing of a body with a Content-Length
 	eventually(t, "it is given up", func() bool { return len(outcomes()) == 2 })
-	w.all(lab.Behaviour{Pieces: 100_000, Body: strings.Repeat("x", 4000)})
+	w.setAll(lab.Behaviour{Pieces: 100_000, Body: strings.Repeat("x", 4000)})
 	stalled = append(stalled, ask("GET", "\r\n")) // a client that reads nothing of a chunked body
 	eventually(t, "it is given up", func() bool { return len(outcomes()) == 3 })
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	long := strings.Repeat("x", 2<<20)
 	stalled = append(stalled, ask("POST", "Content-Length: 9000000\r\n\r\n"+long))
 	eventually(t, "a sender that stops", func() bool { return len(outcomes()) == 4 })

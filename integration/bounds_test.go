@@ -26,8 +26,8 @@ func TestStalledBodiesLeaveRoomForOthers(t *testing.T) {
 	} {
 		w := start(t, 2, "")
 		w.stop()
-		w.files = 64
-		w.run()
+		w.fileLimit = 64
+		w.startProcess()
 		for range 150 {
 			c, err := net.Dial("tcp", w.gateway)
 			require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestStalledBodiesLeaveRoomForOthers(t *testing.T) {
 			require.Contains(t, []int{200, 503}, status)
 			return status == 200
 		})
-		require.NotNil(t, w.json("/proxies")["proxies"], "the API responds as well")
+		require.NotNil(t, w.getJSON("/proxies")["proxies"], "the API responds as well")
 	}
 }
 
@@ -91,7 +91,7 @@ func TestClientsPerAddress(t *testing.T) {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(eventTimeout))
 		_, err = io.WriteString(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
 		require.NoError(t, err)
 		r, err = http.ReadResponse(bufio.NewReader(c), nil)

@@ -21,7 +21,7 @@ import (
 
 func TestS37S38TheBreakerOpens(t *testing.T) {
 	w := start(t, 1, confOpen)
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range 4 {
 		w.get()
 	}
@@ -32,11 +32,11 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 	b = w.breaker("F1")
 	require.Equal(t, "open", b["state"])
 	require.Equal(t, 5.0, b["failure_count"])
-	events := w.json("/circuit-breakers/metrics")["events"].([]any)
+	events := w.getJSON("/circuit-breakers/metrics")["events"].([]any)
 	require.Len(t, events, 1)
 	require.Equal(t, 5.0, events[0].(map[string]any)["failure_count"])
-	opened := w.at(events[0].(map[string]any)["timestamp"])
-	require.WithinDuration(t, opened.Add(10*time.Minute), w.at(b["next_test_time"]), 20*time.Millisecond)
+	opened := w.parseTime(events[0].(map[string]any)["timestamp"])
+	require.WithinDuration(t, opened.Add(10*time.Minute), w.parseTime(b["next_test_time"]), 20*time.Millisecond)
 
 	// A success does not clear the window.
 	w.call("POST", "/circuit-breakers/F1/reset", "")
@@ -46,36 +46,36 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 		}
 		return lab.OK()
 	})
-	w.clear()
+	w.clearArrivals()
 	for range 9 {
 		w.get()
 	}
 	require.Equal(t, "open", w.breaker("F1")["state"])
 }
 
-func (w *whirl) trip(f *lab.Proxy) {
+func (w *whirl) tripBreaker(f *lab.Proxy) {
 	f.Do(lab.Status(503))
 	before := len(w.transitions(f.Name))
 	eventually(w.t, "open", func() bool {
-		w.driveTo(f, 1)
+		w.requestUntilArrivals(f, 1)
 		return slices.Contains(w.transitions(f.Name)[before:], "open")
 	})
 }
 
 func TestS41S42OneProbe(t *testing.T) {
 	w := start(t, 3, confKB)
-	w.trip(w.fakes[0])
+	w.tripBreaker(w.fakes[0])
 	w.fakes[0].Do(lab.OK())
 	before := w.fakes[0].Count()
-	w.driveTo(w.fakes[0], 1)
-	due := w.opened("F1").Add(time.Second)
+	w.requestUntilArrivals(w.fakes[0], 1)
+	due := w.openedAt("F1").Add(time.Second)
 	require.False(t, w.fakes[0].Arrivals()[before].At.Before(due), "no traffic while open")
-	w.state("F1", "closed")
+	w.awaitState("F1", "closed")
 
-	w.trip(w.fakes[0])
+	w.tripBreaker(w.fakes[0])
 	hold := make(chan struct{})
 	w.fakes[0].Do(lab.Behaviour{Hold: hold})
-	w.state("F1", "half_open")
+	w.awaitState("F1", "half_open")
 	before = w.fakes[0].Count()
 	var wg sync.WaitGroup
 	var answered atomic.Int64
@@ -90,24 +90,24 @@ func TestS41S42OneProbe(t *testing.T) {
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 0.0, b["failure_count"])
 	w.fakes[0].Do(lab.OK())
-	w.clear()
+	w.clearArrivals()
 	for range 300 {
 		w.get()
 	}
 	require.InDelta(t, 100, w.fakes[0].Count(), 20, "its share is back")
 
 	// A failed probe opens the breaker again for the full time.
-	w.trip(w.fakes[0])
-	w.state("F1", "half_open")
-	w.driveTo(w.fakes[0], 1)
+	w.tripBreaker(w.fakes[0])
+	w.awaitState("F1", "half_open")
+	w.requestUntilArrivals(w.fakes[0], 1)
 	w.reopened("F1")
 }
 
-// opened returns the time at which the breaker last opened.
-func (w *whirl) opened(id string) (at time.Time) {
-	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+// openedAt returns the time at which the breaker last opened.
+func (w *whirl) openedAt(id string) (at time.Time) {
+	for _, v := range w.getJSON("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["proxy_id"] == id && e["to_state"] == "open" {
-			at = w.at(e["timestamp"])
+			at = w.parseTime(e["timestamp"])
 		}
 	}
 	return at
@@ -123,16 +123,17 @@ func (w *whirl) reopened(id string) {
 	}
 	require.Equal(w.t, []string{"half_open", "open"}, states[len(states)-2:])
 	if b["state"] == "open" {
-		require.WithinDuration(w.t, w.opened(id).Add(time.Second), w.at(b["next_test_time"]), 20*time.Millisecond)
+		require.WithinDuration(w.t, w.openedAt(id).Add(time.Second), w.parseTime(b["next_test_time"]),
+			20*time.Millisecond)
 	}
 }
 
 func TestS45AllOpen(t *testing.T) {
 	w := start(t, 3, confKB)
 	for _, f := range w.fakes {
-		w.trip(f)
+		w.tripBreaker(f)
 	}
-	w.write(confOpen)
+	w.writeConfig(confOpen)
 	eventually(t, "the change is loaded and each may be probed", func() bool {
 		for _, f := range w.fakes {
 			if b := w.breaker(f.Name); b["timeout_duration"] != 600.0 || b["state"] != "half_open" {
@@ -144,7 +145,7 @@ func TestS45AllOpen(t *testing.T) {
 	for range 12 {
 		w.get() // the probes fail, and the breakers are now open for 10 min
 	}
-	first := w.opened("F1")
+	first := w.openedAt("F1")
 	n, conns := w.arrivals(), w.fakes[0].Connections()
 	for range 200 {
 		a := w.get()
@@ -153,7 +154,7 @@ func TestS45AllOpen(t *testing.T) {
 		require.Contains(t, a.body, `"error":"all_breakers_open"`)
 		after, err := strconv.Atoi(a.header.Get("Retry-After"))
 		require.NoError(t, err)
-		require.InDelta(t, 600-time.Since(first).Seconds(), after, 2+tolerance(a.asked).Seconds())
+		require.InDelta(t, 600-time.Since(first).Seconds(), after, 2+tolerance(a.sentAt).Seconds())
 	}
 	require.Equal(t, 503, w.do("POST", "x").status)
 	status, h, _ := w.connect("origin.test:443")
@@ -170,9 +171,9 @@ func TestS45AllOpen(t *testing.T) {
 
 func TestS49HalfOpenWithoutTraffic(t *testing.T) {
 	w := start(t, 1, confKB)
-	w.trip(w.fakes[0])
-	w.all(lab.OK())
-	w.state("F1", "half_open")
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.OK())
+	w.awaitState("F1", "half_open")
 	require.Equal(t, 200, w.get().status)
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 }
@@ -201,7 +202,7 @@ func TestS58S60Reconcile(t *testing.T) {
 			w.get()
 		}
 	}
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	require.Equal(t, 100.0, s["total_requests"])
 	require.Equal(t, 170.0, s["total_attempts"])
 	require.Equal(t, 70.0, s["total_retries"])
@@ -224,29 +225,29 @@ func TestS58S60Reconcile(t *testing.T) {
 		require.Contains(t, string(text), line+"\n")
 	}
 	w.stop()
-	w.retriesLogged(70)
+	w.awaitRetryRecords(70)
 	require.Equal(t, 5, strings.Count(w.log.String(), "msg=\"request failed\""))
 	require.NotContains(t, w.log.String(), "querysecret")
 }
 
 func TestS62ARequestThatWaits(t *testing.T) {
 	w := start(t, 1, confK)
-	w.put(`{"base_delay":20}`)
-	w.all(lab.Status(503))
+	w.putPolicy(`{"base_delay":20}`)
+	w.setAll(lab.Status(503))
 	go w.get()
 	var r map[string]any
 	eventually(t, "waiting", func() bool {
-		list := w.json("/requests?state=waiting")["requests"].([]any)
+		list := w.getJSON("/requests?state=waiting")["requests"].([]any)
 		if len(list) == 1 {
 			r = list[0].(map[string]any)
 		}
 		return len(list) == 1
 	})
 	require.Equal(t, 1.0, r["current_attempt"])
-	next, first := w.at(r["next_retry_time"]), w.fakes[0].Arrivals()[0]
+	next, first := w.parseTime(r["next_retry_time"]), w.fakes[0].Arrivals()[0]
 	require.False(t, next.Before(first.At.Add(20*time.Second)), "the wait begins after the attempt")
 	require.WithinDuration(t, first.At.Add(20*time.Second), next, time.Second+tolerance(first.At))
-	one := w.json("/requests/" + r["id"].(string))
+	one := w.getJSON("/requests/" + r["id"].(string))
 	require.Equal(t, "waiting", one["state"])
 }
 
@@ -256,7 +257,7 @@ func TestASecondSignal(t *testing.T) {
 		w := start(t, 1, "")
 		hold := make(chan struct{})
 		w.fakes[0].Do(lab.Behaviour{Hold: hold})
-		got := make(chan answer, 1)
+		got := make(chan response, 1)
 		go func() { got <- w.get() }()
 		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
 		w.signal(syscall.SIGTERM)
@@ -290,7 +291,7 @@ func TestASecondSignal(t *testing.T) {
 
 func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 	w := start(t, 1, confKB)
-	w.all(lab.Behaviour{Hole: true})
+	w.setAll(lab.Behaviour{Hole: true})
 	for i := range 10 {
 		ctx, leave := context.WithCancel(t.Context())
 		go func() {
@@ -303,7 +304,7 @@ func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	}
 	eventually(t, "all cancelled", func() bool {
-		p, ok := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)["F1"].(map[string]any)
+		p, ok := w.getJSON("/metrics/retries/by-proxy")["proxies"].(map[string]any)["F1"].(map[string]any)
 		return ok && p["cancelled_count"] == float64(w.arrivals())
 	})
 	b := w.breaker("F1")
@@ -333,24 +334,24 @@ func TestS63ManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Equal(t, 1000.0, w.json("/metrics/retries")["total_requests"])
+	require.Equal(t, 1000.0, w.getJSON("/metrics/retries")["total_requests"])
 	w.reconcile(0)
 }
 
 func TestS66Restart(t *testing.T) {
 	w := start(t, 1, confKB)
-	w.trip(w.fakes[0])
-	w.put(`{"max_attempts":7}`)
+	w.tripBreaker(w.fakes[0])
+	w.putPolicy(`{"max_attempts":7}`)
 	w.signal(syscall.SIGKILL)
 	w.cmd.Wait()
-	w.run()
+	w.startProcess()
 	require.Equal(t, "closed", w.breaker("F1")["state"])
-	require.Equal(t, 1.0, w.json("/retry/policy")["max_attempts"])
-	require.Equal(t, 0.0, w.json("/metrics/retries")["total_requests"])
+	require.Equal(t, 1.0, w.getJSON("/retry/policy")["max_attempts"])
+	require.Equal(t, 0.0, w.getJSON("/metrics/retries")["total_requests"])
 
 	hold := make(chan struct{})
-	w.all(lab.Behaviour{Hold: hold})
-	w.clear()
+	w.setAll(lab.Behaviour{Hold: hold})
+	w.clearArrivals()
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -382,22 +383,23 @@ func TestS68Reload(t *testing.T) {
 		"[pool]\nfiles = [\"missing.txt\"]\n":                  "pool.files",
 	} {
 		count := strings.Count(w.log.String(), "not reloaded")
-		w.write(bad)
+		w.writeConfig(bad)
 		eventually(t, "refused: "+key, func() bool { return strings.Count(w.log.String(), "not reloaded") > count })
-		reload := w.json("/config")["reload"].(map[string]any)
+		reload := w.getJSON("/config")["reload"].(map[string]any)
 		require.Equal(t, false, reload["ok"])
 		_, body, _ := w.call("GET", "/config", "")
 		require.Contains(t, string(body), key)
 	}
-	w.write(confK + "[log]\nlevel = \"info\"\n[selection]\nfirst = \"random\"\n")
-	eventually(t, "a good one works", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == true })
+	w.writeConfig(confK + "[log]\nlevel = \"info\"\n[selection]\nfirst = \"random\"\n")
+	eventually(t, "a good one works",
+		func() bool { return w.getJSON("/config")["reload"].(map[string]any)["ok"] == true })
 	stop()
-	w.put(`{"max_attempts":9}`)
-	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
+	w.putPolicy(`{"max_attempts":9}`)
+	w.writeConfig(confK + "[selection]\nfirst = \"weighted\"\n")
 	eventually(t, "it is loaded", func() bool {
-		return w.json("/config")["config"].(map[string]any)["selection"].(map[string]any)["first"] == "weighted"
+		return w.getJSON("/config")["config"].(map[string]any)["selection"].(map[string]any)["first"] == "weighted"
 	})
-	require.Equal(t, 9.0, w.json("/retry/policy")["max_attempts"], "a policy put at run time stays")
-	w.write(strings.Replace(confK, "0.1", "0.2", 1))
-	eventually(t, "until [retry] changes", func() bool { return w.json("/retry/policy")["max_attempts"] == 3.0 })
+	require.Equal(t, 9.0, w.getJSON("/retry/policy")["max_attempts"], "a policy put at run time stays")
+	w.writeConfig(strings.Replace(confK, "0.1", "0.2", 1))
+	eventually(t, "until [retry] changes", func() bool { return w.getJSON("/retry/policy")["max_attempts"] == 3.0 })
 }

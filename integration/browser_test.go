@@ -114,7 +114,7 @@ func (b *browser) eval(script string) string {
 // until waits until an expression is true in the page.
 func (b *browser) until(what, expression string) {
 	b.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(eventTimeout); ; time.Sleep(50 * time.Millisecond) {
 		last := b.eval(expression)
 		if last == "true" {
 			return

@@ -80,9 +80,9 @@ func TestTheTour(t *testing.T) {
 	require.True(t, ok)
 	tour, _, _ = strings.Cut(tour, "## ")
 	w := &whirl{t: t, dir: t.TempDir(), log: &coretest.Log{}, gateway: freePort(t), api: freePort(t)}
-	w.file = filepath.Join(w.dir, "koanf.toml")
-	require.NoError(t, os.WriteFile(w.file, nil, 0o600))
-	w.run("--demo")
+	w.configFile = filepath.Join(w.dir, "koanf.toml")
+	require.NoError(t, os.WriteFile(w.configFile, nil, 0o600))
+	w.startProcess("--demo")
 	lines := regexp.MustCompile(`(?m)^    (curl .*?)(?: +#.*)?$`).FindAllStringSubmatch(tour, -1)
 	require.Len(t, lines, 5)
 	for _, l := range lines {
@@ -128,7 +128,7 @@ func TestConfigCheckNamesEveryFault(t *testing.T) {
 func TestEveryLineIsARecord(t *testing.T) {
 	w := start(t, 1, "[log]\nformat = \"json\"\nlevel = \"debug\"\n")
 	w.fakes[0].Do(lab.Status(503))
-	w.get(ovr("max_attempts=2, base_delay=0.1")...)
+	w.get(overrideHeader("max_attempts=2, base_delay=0.1")...)
 	require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, w.cmd.Wait())
 	var messages []any
@@ -148,11 +148,11 @@ func TestListsAreWatched(t *testing.T) {
 	w := start(t, 2, "")
 	list := filepath.Join(w.dir, "list.txt")
 	require.NoError(t, os.WriteFile(list, []byte("# mine\nnonsense\n127.0.0.1:7:u:hunter2secret\n"), 0o600))
-	w.write("[pool]\nfiles = [\"list.txt\"]\n")
-	eventually(t, "the list is read", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 3 })
+	w.writeConfig("[pool]\nfiles = [\"list.txt\"]\n")
+	eventually(t, "the list is read", func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 3 })
 	eventually(t, "the bad line is named", func() bool { return strings.Contains(w.log.String(), "list.txt:2:") })
 	require.NoError(t, os.WriteFile(list, []byte("127.0.0.1:7:u:hunter2secret\n127.0.0.1:8\n"), 0o600))
-	eventually(t, "the list is read again", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 4 })
+	eventually(t, "the list is read again", func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 4 })
 }
 
 func TestUsers(t *testing.T) {
@@ -172,7 +172,7 @@ func TestUsers(t *testing.T) {
 func TestLargeBodiesStream(t *testing.T) {
 	w := start(t, 1, confK)
 	const size = 256 << 20
-	w.all(lab.Behaviour{Size: size})
+	w.setAll(lab.Behaviour{Size: size})
 	w.get()
 	before := resident(t, w.cmd.Process.Pid, "VmRSS")
 	r, err := w.client.Get("http://origin.test/")
@@ -181,7 +181,7 @@ func TestLargeBodiesStream(t *testing.T) {
 	r.Body.Close()
 	require.NoError(t, err)
 	require.EqualValues(t, size, n)
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	q, err := http.NewRequest("POST", "http://origin.test/", io.LimitReader(endless{}, size))
 	require.NoError(t, err)
 	r, err = w.client.Do(q)
@@ -210,7 +210,7 @@ func resident(t *testing.T, pid int, which string) int {
 // If a body ends early at the proxy, the client gets a broken transfer and no regular end.
 func TestATruncatedBodyBreaksTheTransfer(t *testing.T) {
 	w := start(t, 1, confK)
-	w.all(lab.Behaviour{Cut: 100})
+	w.setAll(lab.Behaviour{Cut: 100})
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Error(t, a.err)
@@ -239,7 +239,7 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	for range 20 {
 		require.Equal(t, 200, w.get().status)
 	}
-	p := w.json("/plugins/mine")
+	p := w.getJSON("/plugins/mine")
 	require.Equal(t, 20.0, p["calls"])
 	require.Equal(t, []any{"first"}, p["used_for"])
 	status, _, _ = w.call("DELETE", "/plugins/mine", "")
@@ -261,22 +261,22 @@ func TestTheReaderOfTheLogEnds(t *testing.T) {
 	w.cmd.Wait()
 	r, sink, err := os.Pipe()
 	require.NoError(t, err)
-	cmd := exec.Command(binary, "serve", "--config", w.file, "--listen", w.gateway, "--api", w.api)
+	cmd := exec.Command(binary, "serve", "--config", w.configFile, "--listen", w.gateway, "--api", w.api)
 	cmd.Stdout, cmd.Stderr = sink, sink
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill() })
 	sink.Close()
-	eventually(t, "it runs", func() bool { return w.try("/healthz") })
+	eventually(t, "it runs", func() bool { return w.canGet("/healthz") })
 	r.Close()
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range 3 { // each of these requests is logged
-		require.Equal(t, 503, w.get(ovr("max_attempts=2")...).status)
+		require.Equal(t, 503, w.get(overrideHeader("max_attempts=2")...).status)
 	}
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait(), "exit 0")
 }
 
-func (w *whirl) try(path string) bool {
+func (w *whirl) canGet(path string) bool {
 	r, err := http.Get("http://" + w.api + path)
 	if err == nil {
 		r.Body.Close()
@@ -293,14 +293,14 @@ func TestATunnelIsListedUntilItEnds(t *testing.T) {
 	status, h, c := w.connect(origin.Addr().String())
 	require.Equal(t, 200, status)
 	id := "/requests/" + h.Get("X-Whirlpool-Request-Id")
-	eventually(t, "a tunnel", func() bool { return w.json(id)["state"] == "tunnel" })
-	require.Nil(t, w.json(id)["finished_at"])
-	require.Len(t, w.json("/requests?state=tunnel")["requests"], 1)
+	eventually(t, "a tunnel", func() bool { return w.getJSON(id)["state"] == "tunnel" })
+	require.Nil(t, w.getJSON(id)["finished_at"])
+	require.Len(t, w.getJSON("/requests?state=tunnel")["requests"], 1)
 	c.Close()
 	there, err := origin.Accept()
 	require.NoError(t, err)
 	there.Close()
-	eventually(t, "its end", func() bool { return w.json(id)["state"] == "done" })
-	require.Equal(t, "success", w.json(id)["outcome"])
+	eventually(t, "its end", func() bool { return w.getJSON(id)["state"] == "done" })
+	require.Equal(t, "success", w.getJSON(id)["outcome"])
 	w.reconcile(0)
 }

@@ -32,7 +32,7 @@ backoff_strategy = "fixed"
 base_delay = 0.1
 [health]
 reachability = false
-` + byTurns
+` + roundRobin
 
 // gateways are several gateways over one redis-server, each with a link of its own to it. They have the same fakes.
 type gateways struct {
@@ -70,9 +70,9 @@ func startNodes(t *testing.T, n, fakes int, config string, url func(node int) st
 			t: t, dir: t.TempDir(), log: &coretest.Log{}, gateway: freePort(t), api: freePort(t), fakes: c.fakes,
 			env: env,
 		}
-		w.file = filepath.Join(w.dir, "koanf.toml")
-		w.write(config + fmt.Sprintf("[cluster]\nurl = %q\nnode = \"node%d\"\n", url(i), i))
-		w.run()
+		w.configFile = filepath.Join(w.dir, "koanf.toml")
+		w.writeConfig(config + fmt.Sprintf("[cluster]\nurl = %q\nnode = \"node%d\"\n", url(i), i))
+		w.startProcess()
 		c.nodes = append(c.nodes, w)
 	}
 	c.together()
@@ -84,7 +84,7 @@ func (g *gateways) together() {
 	for _, w := range g.nodes {
 		g.await(w.gateway+" sees all nodes", func() bool {
 			live := 0
-			nodes, _ := w.json("/cluster")["nodes"].([]any)
+			nodes, _ := w.getJSON("/cluster")["nodes"].([]any)
 			for _, n := range nodes {
 				if n.(map[string]any)["state"] == "live" {
 					live++
@@ -100,7 +100,7 @@ func (g *gateways) await(what string, ok func() bool) time.Duration {
 	g.t.Helper()
 	begin := time.Now()
 	for !ok() {
-		require.Less(g.t, time.Since(begin), patience, what)
+		require.Less(g.t, time.Since(begin), eventTimeout, what)
 		time.Sleep(10 * time.Millisecond)
 	}
 	return time.Since(begin)
@@ -116,16 +116,16 @@ func (g *gateways) everywhere(what string, ok func(w *whirl) bool) time.Duration
 	return time.Since(begin)
 }
 
-func (w *whirl) stateOf(id string) string { return w.breaker(id)["state"].(string) }
+func (w *whirl) breakerState(id string) string { return w.breaker(id)["state"].(string) }
 
-func (w *whirl) alone() bool {
-	return w.json("/cluster")["store"].(map[string]any)["state"] == "alone"
+func (w *whirl) isAlone() bool {
+	return w.getJSON("/cluster")["store"].(map[string]any)["state"] == "alone"
 }
 
-// aloneAt reports whether the gateway probed without a lease at a time, because it had lost the store at least 2 s
+// wasAlone reports whether the gateway probed without a lease at a time, because it had lost the store at least 2 s
 // before. A probe that began before the store could be reached again arrives at most 1 s (the attempt timeout) after
 // that.
-func (w *whirl) aloneAt(at time.Time) bool {
+func (w *whirl) wasAlone(at time.Time) bool {
 	var since time.Time // zero while the store is reached
 	for line := range strings.Lines(w.log.String()) {
 		lost := strings.Contains(line, "this gateway goes on alone")
@@ -156,7 +156,7 @@ func (g *gateways) drive(d time.Duration) (fails, slowest *atomic.Int64, stop fu
 	var wg sync.WaitGroup
 	for i, w := range g.nodes {
 		wg.Go(func() {
-			client := &http.Client{Transport: w.client.Transport, Timeout: patience}
+			client := &http.Client{Transport: w.client.Transport, Timeout: eventTimeout}
 			time.Sleep(time.Duration(i) * d / time.Duration(len(g.nodes)))
 			for {
 				select {
@@ -223,7 +223,7 @@ func (s *redisServer) start() {
 			c.Close()
 		}
 		return err == nil
-	}, patience, 10*time.Millisecond)
+	}, eventTimeout, 10*time.Millisecond)
 }
 
 func (s *redisServer) kill() {
@@ -334,18 +334,18 @@ func TestS152DeadForAllNodes(t *testing.T) {
 	f.Do(lab.Challenge())
 	c.await("the first opening", func() bool {
 		for _, w := range c.nodes {
-			if w.stateOf("F1") != "closed" {
+			if w.breakerState("F1") != "closed" {
 				return true
 			}
 		}
 		return false
 	})
-	took := c.everywhere("open on all", func(w *whirl) bool { return w.stateOf("F1") != "closed" })
+	took := c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
 	tries := f.Count()
 	t.Logf("open on all %v after the first opening, %d attempts", took, tries)
 	require.LessOrEqual(t, took, time.Second+tolerance(time.Now().Add(-took)))
 	require.LessOrEqual(t, tries, 10, "one gateway needs 5, five without a cluster need 25")
-	require.Contains(t, c.nodes[0].json("/cluster")["breakers"].([]any)[0].(map[string]any)["why"], "nodes")
+	require.Contains(t, c.nodes[0].getJSON("/cluster")["breakers"].([]any)[0].(map[string]any)["why"], "nodes")
 }
 
 // TestS153DeadForOneNode: a gateway that fails at proxies that serve the others keeps its own view, and is isolated.
@@ -363,7 +363,7 @@ func TestS153DeadForOneNode(t *testing.T) {
 	fails, _, stop := c.drive(50 * time.Millisecond)
 	defer stop()
 	isolated := func(w *whirl) (names []string) {
-		for _, n := range w.json("/cluster")["nodes"].([]any) {
+		for _, n := range w.getJSON("/cluster")["nodes"].([]any) {
 			if n := n.(map[string]any); n["state"] == "isolated" {
 				names = append(names, n["node"].(string))
 			}
@@ -378,7 +378,7 @@ func TestS153DeadForOneNode(t *testing.T) {
 	stop()
 	for _, w := range c.nodes[1:] {
 		for _, f := range c.fakes {
-			require.Equal(t, "closed", w.stateOf(f.Name))
+			require.Equal(t, "closed", w.breakerState(f.Name))
 		}
 		require.NotContains(t, w.log.String(), "circuit breaker open")
 	}
@@ -396,7 +396,7 @@ func TestS154OneProbe(t *testing.T) {
 	slow := lab.Challenge()
 	slow.Delay = 300 * time.Millisecond
 	f.Do(slow)
-	c.everywhere("open on all", func(w *whirl) bool { return w.stateOf("F1") != "closed" })
+	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
 	time.Sleep(time.Second) // attempts that were in flight
 	f.Clear()
 	probes := func(n int) {
@@ -415,7 +415,7 @@ func TestS154OneProbe(t *testing.T) {
 	for _, a := range f.Arrivals() {
 		node, err := strconv.Atoi(a.Header.Get("X-Node"))
 		require.NoError(t, err)
-		if c.nodes[node].aloneAt(a.At) {
+		if c.nodes[node].wasAlone(a.At) {
 			t.Logf("probe at %v of node%d, which has lost the store and may probe without a lease", a.At, node)
 			continue
 		}
@@ -426,7 +426,7 @@ func TestS154OneProbe(t *testing.T) {
 	require.Zero(t, fails.Load(), "the other proxies serve")
 	c.nodes = c.nodes[1:]
 	f.Do(lab.OK())
-	took := c.everywhere("closed on all", func(w *whirl) bool { return w.stateOf("F1") == "closed" })
+	took := c.everywhere("closed on all", func(w *whirl) bool { return w.breakerState("F1") == "closed" })
 	t.Logf("%d probes with a lease; closed everywhere after %v", leased, took)
 }
 
@@ -458,25 +458,25 @@ func TestS155WithoutTheStore(t *testing.T) {
 	} {
 		slowest.Store(0)
 		fault.begin()
-		took := c.everywhere("alone: "+fault.name, func(w *whirl) bool { return w.alone() })
+		took := c.everywhere("alone: "+fault.name, func(w *whirl) bool { return w.isAlone() })
 		status, body, _ := c.nodes[0].call("GET", "/readyz", "")
 		require.Equal(t, 200, status)
 		require.Contains(t, string(body), "alone")
 		require.Contains(t, c.nodes[0].scrape(), "\nwhirlpool_cluster_alone 1\n")
 		attempts++
-		c.nodes[0].put(fmt.Sprintf(`{"max_attempts":%d}`, attempts))
-		c.nodes[1].put(fmt.Sprintf(`{"base_delay":0.%d}`, attempts))
+		c.nodes[0].putPolicy(fmt.Sprintf(`{"max_attempts":%d}`, attempts))
+		c.nodes[1].putPolicy(fmt.Sprintf(`{"base_delay":0.%d}`, attempts))
 		ban := fmt.Sprintf(`{"host":"h%d.test","for":"1h"}`, attempts)
 		status, _, _ = c.nodes[2].call("POST", "/proxies/F3/ban", ban)
 		require.Equal(t, 200, status)
 		fault.end()
 		back := c.everywhere("together: "+fault.name, func(w *whirl) bool {
-			policy := w.json("/retry/policy")
-			return !w.alone() && policy["max_attempts"] == float64(attempts) &&
+			policy := w.getJSON("/retry/policy")
+			return !w.isAlone() && policy["max_attempts"] == float64(attempts) &&
 				policy["base_delay"] == float64(attempts)/10
 		})
 		c.everywhere("the ban: "+fault.name, func(w *whirl) bool {
-			return len(w.json(fmt.Sprintf("/targets/h%d.test", attempts))["banned"].([]any)) == 1
+			return len(w.getJSON(fmt.Sprintf("/targets/h%d.test", attempts))["banned"].([]any)) == 1
 		})
 		t.Logf("%-24s alone after %6.0f ms, together %6.0f ms after its end, slowest request %4.0f ms", fault.name,
 			took.Seconds()*1000, back.Seconds()*1000, time.Duration(slowest.Load()).Seconds()*1000)
@@ -487,15 +487,15 @@ func TestS155WithoutTheStore(t *testing.T) {
 	// A reset on one side of a partition.
 	c.fakes[0].Do(lab.Challenge())
 	_, _, again := c.drive(20 * time.Millisecond)
-	c.everywhere("open on all", func(w *whirl) bool { return w.stateOf("F1") != "closed" })
+	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
 	again()
 	c.links[2].set(true, false, 0)
-	c.await("node2 is alone", c.nodes[2].alone)
+	c.await("node2 is alone", c.nodes[2].isAlone)
 	c.fakes[0].Do(lab.OK())
 	status, _, _ := c.nodes[2].call("POST", "/circuit-breakers/F1/reset", "")
 	require.Equal(t, 200, status)
 	c.links[2].set(false, false, 0)
-	c.everywhere("the reset", func(w *whirl) bool { return w.stateOf("F1") == "closed" })
+	c.everywhere("the reset", func(w *whirl) bool { return w.breakerState("F1") == "closed" })
 }
 
 // TestS156ChangesOnAllNodes: proxies and the policy that one gateway's API changes are in force on all within a second,
@@ -507,7 +507,7 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 	for i, w := range c.nodes { // at the same time
 		wg.Go(func() {
 			field := []string{`"max_attempts":5`, `"base_delay":0.7`, `"jitter":true`, `"multiplier":3`}[i]
-			w.put("{" + field + "}")
+			w.putPolicy("{" + field + "}")
 			status, body, _ := w.call("POST", "/proxies",
 				fmt.Sprintf(`{"id":"new%d","url":"http://u:hunter2secret@127.0.0.1:%d"}`, i, 1000+i))
 			require.Equal(t, 201, status, "%s", body)
@@ -516,9 +516,9 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 	wg.Wait()
 	begin := time.Now()
 	changed := func(w *whirl) bool {
-		p := w.json("/retry/policy")
+		p := w.getJSON("/retry/policy")
 		return p["max_attempts"] == 5.0 && p["base_delay"] == 0.7 && p["jitter"] == true && p["multiplier"] == 3.0 &&
-			len(w.json("/proxies")["proxies"].([]any)) == 6
+			len(w.getJSON("/proxies")["proxies"].([]any)) == 6
 	}
 	c.everywhere("all changes", changed)
 	took := time.Since(begin)
@@ -535,17 +535,17 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 	}
 	c.everywhere("the removal", removed)
 	c.nodes[3].kill()
-	c.nodes[3].run()
+	c.nodes[3].startProcess()
 	c.everywhere("after a restart", func(w *whirl) bool { return removed(w) })
 	c.everywhere("after a restart", func(w *whirl) bool {
-		return w.json("/retry/policy")["max_attempts"] == 5.0
+		return w.getJSON("/retry/policy")["max_attempts"] == 5.0
 	})
 
 	lines := strings.Builder{} // 1,000 proxies in one request
 	for i := range 1000 {
 		fmt.Fprintf(&lines, "http://u:hunter2secret@10.0.%d.%d:3128\n", i/250, i%250)
 	}
-	before := int(c.nodes[0].json("/proxies?limit=1")["total"].(float64))
+	before := int(c.nodes[0].getJSON("/proxies?limit=1")["total"].(float64))
 	begin = time.Now()
 	r, err := http.Post("http://"+c.nodes[0].api+"/api/v1/proxies", "text/plain", strings.NewReader(lines.String()))
 	require.NoError(t, err)
@@ -553,14 +553,14 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 	require.Equal(t, 201, r.StatusCode)
 	answered := time.Since(begin)
 	c.everywhere("1,000 proxies", func(w *whirl) bool {
-		return w.json("/proxies?limit=1")["total"] == float64(before+1000)
+		return w.getJSON("/proxies?limit=1")["total"] == float64(before+1000)
 	})
 	took = time.Since(begin)
 	t.Logf("1,000 proxies: response after %v, everywhere after %v", answered, took)
 	require.LessOrEqual(t, took, 5*time.Second+tolerance(begin), "20 a second would take 50 s")
 }
 
-// The method aloneAt finds the times without the store.
+// The method wasAlone finds the times without the store.
 func TestTheTimesWithoutTheStoreAreFound(t *testing.T) {
 	w := &whirl{t: t, log: &coretest.Log{}}
 	fmt.Fprint(w.log, `time=2026-11-29T12:00:00.000Z level=WARN msg="...: this gateway goes on alone" error=x
@@ -570,6 +570,6 @@ time=2026-11-29T12:01:00.000+00:00 level=WARN msg="...: this gateway goes on alo
 	expected := map[int]bool{0: false, 2: true, 11: true, 12: false, 59: false, 60: false, 62: true, 99: true}
 	for second, alone := range expected {
 		at := time.Date(2026, 11, 29, 12, 0, second, 0, time.UTC)
-		require.Equal(t, alone, w.aloneAt(at), "%d", second)
+		require.Equal(t, alone, w.wasAlone(at), "%d", second)
 	}
 }

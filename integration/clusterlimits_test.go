@@ -15,7 +15,7 @@ import (
 )
 
 // confPatient has the usual, long times, so that no request fails on a busy machine.
-const confPatient = "[timeouts]\nadaptive = false\n[health]\nreachability = false\n" + byTurns
+const confPatient = "[timeouts]\nadaptive = false\n[health]\nreachability = false\n" + roundRobin
 
 // confUsers has two users with limits of the day.
 const confUsers = confPatient + `[[gateway.users]]
@@ -28,8 +28,8 @@ password = "w"
 requests_per_day = 90
 `
 
-// as sends a request of a user. It returns false for a 429, and whether the amount of the day is spent then.
-func (w *whirl) as(user string) (served, spent bool) {
+// requestAs sends a request of a user. It returns false for a 429, and whether the amount of the day is spent then.
+func (w *whirl) requestAs(user string) (served, spent bool) {
 	login := base64.StdEncoding.EncodeToString([]byte(user + ":" + user[:1]))
 	a := w.get("Proxy-Authorization", "Basic "+login)
 	if a.status == 200 {
@@ -48,7 +48,7 @@ func (g *gateways) exhaust(user string) (served []int, spent bool) {
 	served, spent = make([]int, len(g.nodes)), true
 	for i, w := range g.nodes {
 		for {
-			ok, all := w.as(user)
+			ok, all := w.requestAs(user)
 			if !ok {
 				spent = spent && all
 				break
@@ -82,7 +82,7 @@ func sum(list []int) (n int) {
 
 // sharedLimit returns the limit in GET /cluster; nil if it is not in use.
 func (w *whirl) sharedLimit(limit, id string) map[string]any {
-	list, _ := w.json("/cluster")["limits"].([]any)
+	list, _ := w.getJSON("/cluster")["limits"].([]any)
 	for _, e := range list {
 		if l := e.(map[string]any); l["limit"] == limit && l["id"] == id {
 			return l
@@ -91,8 +91,8 @@ func (w *whirl) sharedLimit(limit, id string) map[string]any {
 	return nil
 }
 
-// clearOfMidnight waits if the day (UTC) ends soon.
-func clearOfMidnight() {
+// waitPastMidnight waits if the day (UTC) ends soon.
+func waitPastMidnight() {
 	if left := time.Until(time.Now().UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)); left < 3*time.Minute {
 		time.Sleep(left + time.Second)
 	}
@@ -103,19 +103,20 @@ func clearOfMidnight() {
 // was used from the nodes.
 func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	t.Parallel()
-	clearOfMidnight()
+	waitPastMidnight()
 	c := startGateways(t, 3, 2, confUsers)
 	for i, w := range c.nodes { // again, with state folders
 		w.stop()
 		w.stateDir = t.TempDir()
-		w.write(confUsers + fmt.Sprintf("[cluster]\nurl = %q\nnode = \"node%d\"\n", "redis://"+c.links[i].addr, i))
-		w.run()
+		w.writeConfig(confUsers +
+			fmt.Sprintf("[cluster]\nurl = %q\nnode = \"node%d\"\n", "redis://"+c.links[i].addr, i))
+		w.startProcess()
 	}
 	c.together()
 	total := 0
 	for total < 90 {
 		for _, w := range c.nodes[:2] {
-			if served, spent := w.as("reader"); served {
+			if served, spent := w.requestAs("reader"); served {
 				total++
 			} else {
 				require.False(t, spent, "after %d requests", total)
@@ -126,7 +127,7 @@ func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 		return c.nodes[0].sharedLimit("requests_per_day", "reader")["used"] == float64(total)
 	})
 	c.nodes[1].kill()
-	c.nodes[1].run()
+	c.nodes[1].startProcess()
 	c.together()
 	served := c.spend("reader")
 	t.Logf("%d requests, then %v", total, served)
@@ -135,7 +136,7 @@ func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	require.LessOrEqual(t, total, 300+4*12, "the first parts of three nodes and of a new process are 12 each")
 
 	c.store.kill()
-	c.everywhere("equal shares", func(w *whirl) bool { return w.json("/cluster")["limits_state"] == "equal_shares" })
+	c.everywhere("equal shares", func(w *whirl) bool { return w.getJSON("/cluster")["limits_state"] == "equal_shares" })
 	shares, _ := c.exhaust("writer")
 	for _, n := range shares {
 		require.GreaterOrEqual(t, n, 30)
@@ -143,14 +144,14 @@ func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	}
 	require.Equal(t, []int{0, 0, 0}, c.spend("reader"))
 	c.store.start()
-	c.everywhere("together", func(w *whirl) bool { return w.json("/cluster")["limits_state"] == "shared" })
+	c.everywhere("together", func(w *whirl) bool { return w.getJSON("/cluster")["limits_state"] == "shared" })
 	c.together()
 	const late = 12 // parts that a node got because another one had not reported yet
 	require.LessOrEqual(t, sum(c.spend("writer")), late)
 	require.LessOrEqual(t, sum(c.spend("reader")), late)
 	w := c.nodes[2]
 	w.stop() // the new process has the amount in its state folder
-	w.run()
+	w.startProcess()
 	c.together()
 	require.LessOrEqual(t, sum(c.spend("writer")), (90-30)/8+late, "the first part of a new process")
 }
@@ -184,9 +185,9 @@ func load(nodes []*whirl, n int) (stop func()) {
 // slow is the time after which the proxy of S167 responds.
 const slow = 200 * time.Millisecond
 
-// atOnce returns the largest number of requests that the proxy had at the same time, of those that arrived after the
-// time since.
-func atOnce(f *lab.Proxy, since time.Time) (most int) {
+// maxInFlight returns the largest number of requests that the proxy had at the same time, of those that arrived after
+// the time since.
+func maxInFlight(f *lab.Proxy, since time.Time) (most int) {
 	type edge struct {
 		at time.Time
 		by int
@@ -230,29 +231,29 @@ func TestS167LimitsOfAProxyInACluster(t *testing.T) {
 		require.Equal(t, 200, status, "%s", answer)
 	}
 	change(`{"max_in_flight": 6}`)
-	c.everywhere("the limit", func(w *whirl) bool { return w.json("/proxies/F1")["max_in_flight"] == 6.0 })
+	c.everywhere("the limit", func(w *whirl) bool { return w.getJSON("/proxies/F1")["max_in_flight"] == 6.0 })
 	stop := load(c.nodes, 6)
 	c.await("each node has its part", func() bool { return partsOf("max_in_flight", c.nodes) == 6 })
 	begun, count := time.Now(), proxy.Count()
 	c.await("requests", func() bool { return proxy.Count() > count+100 })
-	require.LessOrEqual(t, atOnce(proxy, begun), 6)
+	require.LessOrEqual(t, maxInFlight(proxy, begun), 6)
 
 	c.nodes[2].kill()
 	c.await("two nodes have all", func() bool { return partsOf("max_in_flight", c.nodes[:2]) == 6 })
 	begun, count = time.Now(), proxy.Count()
 	c.await("requests", func() bool { return proxy.Count() > count+50 })
 	stop()
-	require.LessOrEqual(t, atOnce(proxy, begun), 6)
+	require.LessOrEqual(t, maxInFlight(proxy, begun), 6)
 	begun = time.Now()
 	stop = load(c.nodes[:1], 8)
-	c.await("one node uses all", func() bool { return atOnce(proxy, begun) == 6 })
+	c.await("one node uses all", func() bool { return maxInFlight(proxy, begun) == 6 })
 	stop()
 
-	c.nodes[2].run()
+	c.nodes[2].startProcess()
 	c.together()
 	proxy.Do(lab.OK())
 	change(`{"max_in_flight": 0, "rate": 20}`)
-	c.everywhere("the rate", func(w *whirl) bool { return w.json("/proxies/F1")["rate"] == 20.0 })
+	c.everywhere("the rate", func(w *whirl) bool { return w.getJSON("/proxies/F1")["rate"] == 20.0 })
 	stop = load(c.nodes, 3)
 	c.await("each node has its part", func() bool { return partsOf("rate", c.nodes) >= 19 })
 	begun, count = time.Now(), proxy.Count()

@@ -12,7 +12,7 @@ import (
 
 // rowOf returns the row of a list of the cluster whose field has the value; nil for none.
 func (w *whirl) rowOf(list, field, value string) map[string]any {
-	rows, _ := w.json("/cluster/" + list)[list].([]any)
+	rows, _ := w.getJSON("/cluster/" + list)[list].([]any)
 	for _, r := range rows {
 		if r := r.(map[string]any); r[field] == value {
 			return r
@@ -58,9 +58,9 @@ func TestS164ListsOfAllNodes(t *testing.T) {
 	row := c.nodes[0].rowOf("targets", "target", "bad.test:80")
 	require.ElementsMatch(t, []any{"node1", "node2"}, nodesOf(row))
 	require.Positive(t, row["failures"])
-	require.Empty(t, c.nodes[0].json("/cluster/targets")["missing_nodes"])
+	require.Empty(t, c.nodes[0].getJSON("/cluster/targets")["missing_nodes"])
 	c.links[1].set(true, false, 0)
-	c.await("node1 is alone", c.nodes[1].alone)
+	c.await("node1 is alone", c.nodes[1].isAlone)
 	c.await("node1 shows its own rows", func() bool {
 		row := c.nodes[1].rowOf("targets", "target", "bad.test:80")
 		return row != nil && len(nodesOf(row)) == 1 && nodesOf(row)[0] == "node1"

@@ -38,10 +38,10 @@ func TestS163SessionsMoveOnAllNodes(t *testing.T) {
 	took := c.everywhere("the move", follows)
 	t.Logf("the session has moved everywhere %v after the response", took)
 	c.nodes[1].kill()
-	c.nodes[1].run()
+	c.nodes[1].startProcess()
 	c.everywhere("after a restart", follows)
 	c.store.kill()
-	c.everywhere("alone", (*whirl).alone)
+	c.everywhere("alone", (*whirl).isAlone)
 	for _, w := range c.nodes {
 		require.True(t, follows(w), "without the store")
 	}

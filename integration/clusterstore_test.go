@@ -59,23 +59,23 @@ func TestS159StoreWithTLS(t *testing.T) {
 		}
 		return url
 	}, "SSL_CERT_FILE="+dir+"/ca.pem")
-	c.nodes[0].put(`{"max_attempts":7}`)
-	c.everywhere("the policy", func(w *whirl) bool { return w.json("/retry/policy")["max_attempts"] == 7.0 })
+	c.nodes[0].putPolicy(`{"max_attempts":7}`)
+	c.everywhere("the policy", func(w *whirl) bool { return w.getJSON("/retry/policy")["max_attempts"] == 7.0 })
 	status, body := c.nodes[1].upload("POST", "mine", scorerModule(1, 600<<10))
 	require.Equal(t, 201, status, body)
-	c.everywhere("the upload", func(w *whirl) bool { return w.sumOf("mine") != "" })
+	c.everywhere("the upload", func(w *whirl) bool { return w.moduleSum("mine") != "" })
 	require.NotContains(t, c.nodes[1].log.String(), "NOPERM")
-	require.Equal(t, "rediss://"+addr, c.nodes[1].json("/cluster")["store"].(map[string]any)["url"])
+	require.Equal(t, "rediss://"+addr, c.nodes[1].getJSON("/cluster")["store"].(map[string]any)["url"])
 
 	w := start(t, 1, confCluster+fmt.Sprintf("[cluster]\nurl = %q\n", url)) // the system has other authorities
 	eventually(t, "it is alone", func() bool {
-		store := w.json("/cluster")["store"].(map[string]any)
+		store := w.getJSON("/cluster")["store"].(map[string]any)
 		return store["state"] == "alone" && strings.Contains(fmt.Sprint(store["error"]), "certificate")
 	})
 	require.Equal(t, 200, w.get().status)
-	w.file += ".bad"
-	w.write(fmt.Sprintf("[cluster]\nurl = %q\n", url+"?ca=/none.pem"))
-	out, err := exec.Command(binary, "config", "check", w.file).CombinedOutput()
+	w.configFile += ".bad"
+	w.writeConfig(fmt.Sprintf("[cluster]\nurl = %q\n", url+"?ca=/none.pem"))
+	out, err := exec.Command(binary, "config", "check", w.configFile).CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), "cluster.url")
 	require.Contains(t, string(out), "/none.pem")
@@ -134,21 +134,21 @@ sentinel failover-timeout main 10000
 	c := startNodes(t, 3, 3, confCluster, func(int) string { return "redis://" + sentinel.addr + "?master_set=main" })
 	fails, slowest, stop := c.drive(20 * time.Millisecond)
 	defer stop()
-	c.nodes[0].put(`{"max_attempts":7}`)
-	c.everywhere("the policy", func(w *whirl) bool { return w.json("/retry/policy")["max_attempts"] == 7.0 })
+	c.nodes[0].putPolicy(`{"max_attempts":7}`)
+	c.everywhere("the policy", func(w *whirl) bool { return w.getJSON("/retry/policy")["max_attempts"] == 7.0 })
 
 	primary.kill()
 	begin := time.Now()
-	c.everywhere("alone", (*whirl).alone)
-	c.nodes[1].put(`{"base_delay":0.7}`)
+	c.everywhere("alone", (*whirl).isAlone)
+	c.nodes[1].putPolicy(`{"base_delay":0.7}`)
 	c.everywhere("together", func(w *whirl) bool {
-		p := w.json("/retry/policy")
-		return !w.alone() && p["max_attempts"] == 7.0 && p["base_delay"] == 0.7
+		p := w.getJSON("/retry/policy")
+		return !w.isAlone() && p["max_attempts"] == 7.0 && p["base_delay"] == 0.7
 	})
 	t.Logf("together %v after the primary was killed; slowest request %v", time.Since(begin),
 		time.Duration(slowest.Load()))
-	c.nodes[2].put(`{"multiplier":3}`)
-	c.everywhere("a change later", func(w *whirl) bool { return w.json("/retry/policy")["multiplier"] == 3.0 })
+	c.nodes[2].putPolicy(`{"multiplier":3}`)
+	c.everywhere("a change later", func(w *whirl) bool { return w.getJSON("/retry/policy")["multiplier"] == 3.0 })
 	stop()
 	require.Zero(t, fails.Load())
 }

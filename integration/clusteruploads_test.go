@@ -23,16 +23,16 @@ func scorerModule(score float64, size int) []byte {
 	return m.Bytes()
 }
 
-// sumOf returns the SHA-256 of a plugin's module; "" without the plugin.
-func (w *whirl) sumOf(plugin string) string {
+// moduleSum returns the SHA-256 of a plugin's module; "" without the plugin.
+func (w *whirl) moduleSum(plugin string) string {
 	_, body, _ := w.call("GET", "/plugins/"+plugin, "")
 	var v struct{ SHA256 string }
 	json.Unmarshal(body, &v)
 	return v.SHA256
 }
 
-// expect sends a request to the API and requires the status want.
-func (w *whirl) expect(want int, method, path, body string) {
+// requireStatus sends a request to the API and requires the status want.
+func (w *whirl) requireStatus(want int, method, path, body string) {
 	w.t.Helper()
 	status, response, _ := w.call(method, path, body)
 	require.Equal(w.t, want, status, "%s", response)
@@ -45,7 +45,7 @@ func hexSum(code []byte) string {
 
 // clusterUpload returns the state of a shared upload on a node; nil for none.
 func (w *whirl) clusterUpload(plugin string) map[string]any {
-	list, _ := w.json("/cluster")["uploads"].([]any)
+	list, _ := w.getJSON("/cluster")["uploads"].([]any)
 	for _, u := range list {
 		if u := u.(map[string]any); u["name"] == plugin {
 			return u
@@ -67,14 +67,14 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 		if i == 1 {
 			conf += "[plugins.taken]\nbuiltin = \"random\"\n"
 		}
-		w.write(conf)
-		w.run()
+		w.writeConfig(conf)
+		w.startProcess()
 	}
 	c.together()
 	holds := func(name string, sums ...string) func(w *whirl) bool {
 		return func(w *whirl) bool {
 			for _, sum := range sums {
-				if w.sumOf(name) == sum {
+				if w.moduleSum(name) == sum {
 					return true
 				}
 			}
@@ -88,8 +88,10 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 	took := c.everywhere("the upload", holds("mine", hexSum(first)))
 	t.Logf("3 MB are on all %v after the response", took)
 	require.LessOrEqual(t, took, time.Second+tolerance(begin))
-	c.nodes[1].expect(200, "POST", "/plugins/mine/activate", `{"for":"first"}`)
-	active := func(w *whirl) bool { return strings.Contains(fmt.Sprint(w.json("/plugins/mine")["used_for"]), "first") }
+	c.nodes[1].requireStatus(200, "POST", "/plugins/mine/activate", `{"for":"first"}`)
+	active := func(w *whirl) bool {
+		return strings.Contains(fmt.Sprint(w.getJSON("/plugins/mine")["used_for"]), "first")
+	}
 	c.everywhere("the activation", active)
 
 	// Two modules at the same time.
@@ -101,29 +103,29 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 	settled := func() bool {
 		sums := map[string]bool{}
 		for _, w := range c.nodes {
-			store := w.json("/cluster")["store"].(map[string]any)
+			store := w.getJSON("/cluster")["store"].(map[string]any)
 			if store["waiting"] != 0.0 || w.clusterUpload("mine")["state"] != "ready" {
 				return false
 			}
-			sums[w.sumOf("mine")], sums[w.clusterUpload("mine")["sha256"].(string)] = true, true
+			sums[w.moduleSum("mine")], sums[w.clusterUpload("mine")["sha256"].(string)] = true, true
 		}
 		return len(sums) == 1
 	}
 	c.await("one winner", settled)
-	winner := c.nodes[0].sumOf("mine")
+	winner := c.nodes[0].moduleSum("mine")
 	require.Contains(t, []string{hexSum(second), hexSum(third)}, winner)
 
 	// A gateway without a state folder starts again, also after the store has lost its data. The plugin is in use.
 	for _, lose := range []bool{false, true} {
 		if lose {
 			c.store.kill()
-			c.everywhere("alone", (*whirl).alone)
+			c.everywhere("alone", (*whirl).isAlone)
 			c.store.start()
-			c.everywhere("together", func(w *whirl) bool { return !w.alone() })
+			c.everywhere("together", func(w *whirl) bool { return !w.isAlone() })
 		}
 		for _, i := range []int{2, 1} {
 			c.nodes[i].kill()
-			c.nodes[i].run()
+			c.nodes[i].startProcess()
 			c.everywhere("after a restart", func(w *whirl) bool { return holds("mine", winner)(w) && active(w) })
 		}
 	}
@@ -143,7 +145,7 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 		return strings.Contains(c.nodes[1].log.String(), "an uploaded plugin of the cluster is not in force here")
 	})
 	c.await("node0 knows", func() bool {
-		for _, n := range c.nodes[0].json("/cluster")["nodes"].([]any) {
+		for _, n := range c.nodes[0].getJSON("/cluster")["nodes"].([]any) {
 			if n := n.(map[string]any); n["node"] == "node1" && n["failed_uploads"] == 1.0 {
 				return true
 			}
@@ -152,10 +154,10 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 	})
 
 	// A deletion.
-	c.nodes[0].expect(200, "POST", "/plugins/random/activate", `{"for":"first"}`)
-	c.nodes[0].expect(204, "DELETE", "/plugins/mine", "")
-	c.everywhere("the deletion", func(w *whirl) bool { return w.sumOf("mine") == "" })
+	c.nodes[0].requireStatus(200, "POST", "/plugins/random/activate", `{"for":"first"}`)
+	c.nodes[0].requireStatus(204, "DELETE", "/plugins/mine", "")
+	c.everywhere("the deletion", func(w *whirl) bool { return w.moduleSum("mine") == "" })
 	c.nodes[1].kill()
-	c.nodes[1].run()
-	c.await("it stays deleted", func() bool { return !c.nodes[1].alone() && c.nodes[1].sumOf("mine") == "" })
+	c.nodes[1].startProcess()
+	c.await("it stays deleted", func() bool { return !c.nodes[1].isAlone() && c.nodes[1].moduleSum("mine") == "" })
 }

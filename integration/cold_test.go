@@ -42,7 +42,7 @@ func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 				for left.Add(-1) >= 0 {
 					if a := w.get(); a.status != 200 {
 						failures.Add(1)
-						t.Log(w.json("/requests/" + a.header.Get("X-Whirlpool-Request-Id")))
+						t.Log(w.getJSON("/requests/" + a.header.Get("X-Whirlpool-Request-Id")))
 					}
 				}
 			})
@@ -59,7 +59,7 @@ func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 	// On a loaded machine a pause of the fakes wastes attempts as well, so one good round of three is enough.
 	for range 3 {
 		learned, failed := run("")
-		turns, failedInTurns := run(byTurns)
+		turns, failedInTurns := run(roundRobin)
 		t.Logf("wasted: %d, with round_robin %d; failed requests: %d and %d", learned, turns, failed, failedInTurns)
 		if 3*learned <= turns && failed <= 2 {
 			return

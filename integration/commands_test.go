@@ -16,9 +16,9 @@ import (
 // startDemo starts the gateway on its embedded lab, as make run does. The file has the gateway's addresses.
 func startDemo(t *testing.T) *whirl {
 	w := &whirl{t: t, dir: t.TempDir(), log: &coretest.Log{}, gateway: freePort(t), api: freePort(t)}
-	w.file = filepath.Join(w.dir, "koanf.toml")
-	require.NoError(t, os.WriteFile(w.file, nil, 0o600))
-	w.run("--demo")
+	w.configFile = filepath.Join(w.dir, "koanf.toml")
+	require.NoError(t, os.WriteFile(w.configFile, nil, 0o600))
+	w.startProcess("--demo")
 	return w
 }
 
@@ -73,7 +73,7 @@ func TestTheCommands(t *testing.T) {
 		{"config check " + file, 0, `is valid: 0 proxies`},
 		{"config fmt --check " + file, 0, `^$`},
 		{"config diff " + file, 1, `\+ log\.level = "info"`},
-		{"doctor --config " + w.file, 0, `OK +clock|WARN +clock`},
+		{"doctor --config " + w.configFile, 0, `OK +clock|WARN +clock`},
 		{"state show", 0, `policy|no state folder|changes in `},
 		{"version --json", 0, `"platform": "`},
 		{"completion bash", 0, `complete`},

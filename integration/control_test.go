@@ -116,11 +116,11 @@ func tolerance(begin time.Time) time.Duration {
 
 // requireTook checks the duration of a response: at least the given seconds, and at most the tolerance
 // longer.
-func requireTook(t *testing.T, a answer, seconds float64) {
+func requireTook(t *testing.T, a response, seconds float64) {
 	t.Helper()
 	due := time.Duration(seconds * float64(time.Second))
-	require.GreaterOrEqual(t, a.took, due, "the answer is early")
-	require.LessOrEqual(t, a.took, due+tolerance(a.asked), "the answer is late")
+	require.GreaterOrEqual(t, a.duration, due, "the answer is early")
+	require.LessOrEqual(t, a.duration, due+tolerance(a.sentAt), "the answer is late")
 }
 
 // The control measures that this process is late.

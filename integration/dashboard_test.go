@@ -82,11 +82,11 @@ role = "admin"
 	})
 	mux.HandleFunc("/module", func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/wasm")
-		rw.Write(talker())
+		rw.Write(loggingModule())
 	})
 	mux.HandleFunc("/edit", func(_ http.ResponseWriter,
 		q *http.Request) {
-		w.write(config(q.FormValue("max_attempts")))
+		w.writeConfig(config(q.FormValue("max_attempts")))
 	})
 	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hangs.Store(true) })
@@ -169,7 +169,7 @@ func visit(t *testing.T, mux *http.ServeMux, script []byte) visitReport {
 	select {
 	case r := <-reports:
 		return r
-	case <-time.After(5 * patience):
+	case <-time.After(5 * eventTimeout):
 		t.Fatalf("the script does not report; the browser says:\n%s", said)
 	}
 	return visitReport{}
@@ -193,7 +193,7 @@ func TestTheDashboardOfALargePool(t *testing.T) {
 	}
 	file := filepath.Join(w.dir, "list.txt")
 	require.NoError(t, os.WriteFile(file, []byte(list.String()), 0o600))
-	w.run("--proxies", file)
+	w.startProcess("--proxies", file)
 	var largest atomic.Int64
 	api := dashboardOf(w.api, w.api) // without a key, the API accepts only its own address
 	mux := http.NewServeMux()

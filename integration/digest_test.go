@@ -93,7 +93,7 @@ func TestS146DigestWithSquid(t *testing.T) {
 		c.Close()
 	}
 	require.Equal(t, "closed", w.breaker("squid")["state"])
-	require.Equal(t, 203.0, w.json("/metrics/retries")["total_attempts"])
+	require.Equal(t, 203.0, w.getJSON("/metrics/retries")["total_attempts"])
 	status, body, _ := w.call("PATCH", "/proxies/squid", fmt.Sprintf(`{"url":"http://ann:wrong@%s"}`, squid))
 	require.Equal(t, 200, status, "%s", body)
 	a := w.request("GET", site.URL+"/", "")
@@ -113,5 +113,5 @@ func TestS146DigestWithSquid(t *testing.T) {
 		require.Equal(t, 200, status)
 		c.Close()
 	}
-	require.Equal(t, "digest", w.json("/proxies/only")["auth"])
+	require.Equal(t, "digest", w.getJSON("/proxies/only")["auth"])
 }

@@ -31,7 +31,7 @@ func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 			"GET https://" + to + "/ HTTP/1.1\r\nHost: x\r\n\r\n",
 			"CONNECT " + to + " HTTP/1.1\r\nHost: x\r\n\r\n",
 		} {
-			r, body := wire(t, w.gateway, request)
+			r, body := sendRaw(t, w.gateway, request)
 			require.Equal(t, 403, r.StatusCode, "%s: %s", request, body)
 			require.Equal(t, "egress_denied", r.Header.Get("X-Whirlpool-Outcome"))
 			require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"), "once only")
@@ -42,7 +42,7 @@ func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 	}
 	// These names may resolve, because Go may use the resolver of the C library.
 	for _, host := range []string{"2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost."} {
-		r, body := wire(t, w.gateway, "GET http://"+host+":"+port+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, body := sendRaw(t, w.gateway, "GET http://"+host+":"+port+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Contains(t, []int{403, 502}, r.StatusCode, "%s: %s", host, body)
 		require.NotContains(t, body, "127.0.0.1")
 	}
@@ -52,9 +52,9 @@ func TestS115DirectReachesNoPrivateAddress(t *testing.T) {
 		return strings.Contains(w.log.String(), "at 127.0.0.1:"+port)
 	})
 
-	w.write(confK + allowLoopback + "[[proxies]]\nurl = \"direct://\"\n")
+	w.writeConfig(confK + allowLoopback + "[[proxies]]\nurl = \"direct://\"\n")
 	eventually(t, "a reload permits it", func() bool {
-		r, _ := wire(t, w.gateway, "GET http://"+origin.Addr+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, _ := sendRaw(t, w.gateway, "GET http://"+origin.Addr+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		return r.StatusCode == 200
 	})
 }
@@ -69,7 +69,7 @@ func TestS116RulesOfEgress(t *testing.T) {
 		"0xa010203:80": "10.0.0.0/8", "[::ffff:10.1.2.3]:80": "10.0.0.0/8", "good.test:6001": ":6000-6063",
 		"good.test:25": "port 25",
 	} {
-		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, body := sendRaw(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Equal(t, 403, r.StatusCode, "%s: %s", to, body)
 		require.Equal(t, "egress_denied", r.Header.Get("X-Whirlpool-Outcome"))
 		require.Equal(t, "0", r.Header.Get("X-Whirlpool-Attempts"))
@@ -82,7 +82,7 @@ func TestS116RulesOfEgress(t *testing.T) {
 	require.EqualValues(t, 2, socksReply(t, w.gateway, "a.evil.test", 80), "not allowed by ruleset")
 	require.Zero(t, w.arrivals())
 	for _, to := range []string{"evil.test:80", "mail.test:25", "11.1.2.3:80", "127.0.0.1:80"} {
-		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, body := sendRaw(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Equal(t, 200, r.StatusCode, "%s: %s", to, body)
 	}
 	require.Equal(t, 4, w.arrivals())

@@ -65,7 +65,7 @@ func TestTheEventStream(t *testing.T) {
 	breakers, _ := w.events("?type=breaker", "")
 
 	w.fakes[0].Do(lab.Status(503))
-	w.driveTo(w.fakes[0], 1)
+	w.requestUntilArrivals(w.fakes[0], 1)
 	e := next()
 	require.Equal(t, "breaker", e.kind)
 	require.Equal(t, "F1", e.data["proxy_id"])
@@ -73,7 +73,7 @@ func TestTheEventStream(t *testing.T) {
 	require.Equal(t, e, breakers())
 	require.Equal(t, "exhaustion", next().kind, "of the request whose failure opened the breaker")
 
-	w.put(`{"max_attempts":2}`)
+	w.putPolicy(`{"max_attempts":2}`)
 	e = next()
 	require.Equal(t, "policy", e.kind)
 	require.Equal(t, 2.0, e.data["max_attempts"])
@@ -109,8 +109,8 @@ func TestTheEventStream(t *testing.T) {
 	require.NoError(t, w.cmd.Wait(), "the streams do not hold up the stop")
 }
 
-// talker is a scorer that logs "hello" and declares a setting.
-func talker() []byte {
+// loggingModule is a scorer that logs "hello" and declares a setting.
+func loggingModule() []byte {
 	m := wasm.Scorer(wasm.Join(
 		wasm.Const32(1), wasm.Const32(40_000), wasm.Const32(5), wasm.CallTo(0), wasm.Scores(1))...)
 	m.Imports = []wasm.Import{{Module: "whirlpool", Name: "log", Params: wasm.Repeat(3, wasm.I32)}}
@@ -129,7 +129,8 @@ func talker() []byte {
 func TestEventsOfAPlugin(t *testing.T) {
 	w := start(t, 2, confK)
 	next, _ := w.events("?type=plugin_log", "")
-	status, body, _ := w.call("POST", "/plugins?name=talker", string(talker()), "Content-Type", "application/wasm")
+	status, body, _ := w.call("POST", "/plugins?name=talker", string(loggingModule()), "Content-Type",
+		"application/wasm")
 	require.Equal(t, 201, status, "%s", body)
 	e := next()
 	require.Equal(t, "plugin_log", e.kind)

@@ -23,13 +23,13 @@ func TestS168RegionsOfExitAddresses(t *testing.T) {
 	file := geotest.Write(t, map[string]string{"192.0.2.0/24": "DE", "198.51.100.0/24": "US"})
 	health := "[health]\nreachability = false\nurl = \"http://check.test/\"\ninterval = \"200ms\"\njitter = 0\n" +
 		"exit = \"X-Exit\"\n"
-	w := start(t, 2, steady+health+fmt.Sprintf("[geo]\nmmdb = %q\n", file))
+	w := start(t, 2, notAdaptive+health+fmt.Sprintf("[geo]\nmmdb = %q\n", file))
 	exit := func(i int, address string) {
 		w.fakes[i].Do(lab.Behaviour{Header: http.Header{"X-Exit": {address}}})
 	}
 	region := func(id, want string) {
 		t.Helper()
-		eventually(t, id+" is in "+want, func() bool { return w.json("/proxies/" + id)["region"] == want })
+		eventually(t, id+" is in "+want, func() bool { return w.getJSON("/proxies/" + id)["region"] == want })
 	}
 	exit(0, "192.0.2.7")
 	exit(1, "198.51.100.9")
@@ -41,10 +41,10 @@ func TestS168RegionsOfExitAddresses(t *testing.T) {
 	}
 	exit(1, "192.0.2.200")
 	region("F2", "de")
-	before := w.readAt()
-	w.write(health)
-	w.reloaded(before)
-	require.Empty(t, w.json("/proxies/F1")["region"])
+	before := w.configReadAt()
+	w.writeConfig(health)
+	w.awaitReload(before)
+	require.Empty(t, w.getJSON("/proxies/F1")["region"])
 }
 
 // whirlpool check shows the country of the exit address, and writes it as the region.

@@ -32,9 +32,9 @@ func (l latencies) String() string {
 // leastMeasured.
 const leastMeasured = 3000
 
-// measure sends requests for the given time and, if these are fewer than leastMeasured, for longer. During that time it
-// calls the function beside repeatedly.
-func (w *whirl) measure(long time.Duration, beside func()) latencies {
+// measureLatencies sends requests for the given time and, if these are fewer than leastMeasured, for longer. During
+// that time it calls the function beside repeatedly.
+func (w *whirl) measureLatencies(long time.Duration, beside func()) latencies {
 	begun := time.Now()
 	var mu sync.Mutex
 	var all []time.Duration
@@ -44,7 +44,7 @@ func (w *whirl) measure(long time.Duration, beside func()) latencies {
 		mu.Lock()
 		defer mu.Unlock()
 		took := time.Since(begun)
-		return took < long || len(all) < leastMeasured && took < patience
+		return took < long || len(all) < leastMeasured && took < eventTimeout
 	}
 	for range 4 {
 		wg.Go(func() {
@@ -54,7 +54,7 @@ func (w *whirl) measure(long time.Duration, beside func()) latencies {
 					w.t.Error(a.status, a.err)
 				}
 				mu.Lock()
-				all = append(all, a.took)
+				all = append(all, a.duration)
 				mu.Unlock()
 			}
 		})
@@ -128,8 +128,8 @@ func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 3, confK)
-			w.measure(time.Second, nil) // warm-up
-			alone := w.measure(2*time.Second, nil)
+			w.measureLatencies(time.Second, nil) // warm-up
+			alone := w.measureLatencies(2*time.Second, nil)
 			if c.before != nil {
 				c.before(w)
 			}
@@ -138,7 +138,7 @@ func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 				beside = func() { c.beside(w) }
 			}
 			begin := time.Now()
-			attacked := w.measure(2*time.Second, beside)
+			attacked := w.measureLatencies(2*time.Second, beside)
 			t.Logf("alone:    %v", alone)
 			t.Logf("attacked: %v", attacked)
 			late := tolerance(begin) // 60 ms on an idle machine
@@ -164,9 +164,9 @@ func TestSmallUploadsPassSlowOnes(t *testing.T) {
 	}
 	status, body := w.upload("POST", "small", wt.Scorer(wt.Scores(1)...).Bytes())
 	require.Equal(t, 201, status, body)
-	require.Equal(t, "checking", w.json(states[2])["state"])
+	require.Equal(t, "checking", w.getJSON(states[2])["state"])
 	for i, path := range states {
-		eventually(t, "the slow ones serve as well", func() bool { return w.json(path)["state"] == "done" })
-		require.Equal(t, "ready", w.json(fmt.Sprintf("/plugins/slow%d", i))["state"])
+		eventually(t, "the slow ones serve as well", func() bool { return w.getJSON(path)["state"] == "done" })
+		require.Equal(t, "ready", w.getJSON(fmt.Sprintf("/plugins/slow%d", i))["state"])
 	}
 }

@@ -54,19 +54,19 @@ func TestMain(m *testing.M) {
 
 // whirl is a running gateway with its fakes.
 type whirl struct {
-	t        *testing.T
-	dir      string
-	stateDir string // [state] dir in the configuration that write writes; "" for none
-	file     string
-	gateway  string
-	api      string
-	fakes    []*lab.Proxy
-	log      *coretest.Log
-	cmd      *exec.Cmd
-	client   *http.Client
-	panics   bool     // the test makes plugins panic, so the log may contain panics
-	files    int      // limit of open files in the next run; 0 for the limit of the machine
-	env      []string // additional environment variables of the gateway
+	t          *testing.T
+	dir        string
+	stateDir   string // [state] dir in the configuration that writeConfig writes; "" for none
+	configFile string
+	gateway    string
+	api        string
+	fakes      []*lab.Proxy
+	log        *coretest.Log
+	cmd        *exec.Cmd
+	client     *http.Client
+	mayPanic   bool     // plugins panic, so the log may contain panics
+	fileLimit  int      // limit of open files in the next run; 0 for the limit of the machine
+	env        []string // additional environment variables of the gateway
 }
 
 // freePort begins to search at 10,000 + firstPort. portsTried is the number of ports that it has tried.
@@ -105,12 +105,12 @@ const (
 // of the test.
 var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(confKB)
 
-// byTurns makes first attempts use the proxies in turn, even if many requests are in flight.
-const byTurns = "[selection]\nfirst = \"round_robin\"\n"
+// roundRobin makes first attempts use the proxies in turn, even if many requests are in flight.
+const roundRobin = "[selection]\nfirst = \"round_robin\"\n"
 
-// If a configuration contains steady, the function start turns timeouts.adaptive off. Then no attempt is cut short,
-// however slow the machine is.
-const steady = "# timeouts.adaptive is off.\n"
+// If a configuration contains notAdaptive, the function start turns timeouts.adaptive off. Then no attempt is cut
+// short, however slow the machine is.
+const notAdaptive = "# timeouts.adaptive is off.\n"
 
 // allowLoopback permits direct:// to connect to targets on this machine.
 const allowLoopback = "[egress]\nallow = [\"127.0.0.0/8\", \"::1\"]\n"
@@ -124,33 +124,34 @@ func start(t *testing.T, n int, config string) *whirl {
 		t.Cleanup(f.Close)
 		w.fakes = append(w.fakes, f)
 	}
-	if strings.Contains(config, `blame = "literal"`) || strings.Contains(config, steady) {
+	if strings.Contains(config, `blame = "literal"`) || strings.Contains(config, notAdaptive) {
 		w.env = append(w.env, "WHIRLPOOL_TIMEOUTS__ADAPTIVE=false")
 	}
-	w.file = filepath.Join(w.dir, "koanf.toml")
-	w.write(config)
-	w.run()
+	w.configFile = filepath.Join(w.dir, "koanf.toml")
+	w.writeConfig(config)
+	w.startProcess()
 	return w
 }
 
-// write replaces the configuration file by a rename, as an editor does.
-func (w *whirl) write(config string) {
+// writeConfig replaces the configuration file by a rename, as an editor does.
+func (w *whirl) writeConfig(config string) {
 	var b strings.Builder
 	b.WriteString(config)
 	for _, f := range w.fakes {
 		fmt.Fprintf(&b, "\n[[proxies]]\nid = %q\nurl = \"http://user:hunter2secret@%s\"\n", f.Name, f.Addr)
 	}
 	fmt.Fprintf(&b, "\n[state]\ndir = %q\n", w.stateDir)
-	require.NoError(w.t, os.WriteFile(w.file+".new", []byte(b.String()), 0o600))
-	require.NoError(w.t, os.Rename(w.file+".new", w.file))
+	require.NoError(w.t, os.WriteFile(w.configFile+".new", []byte(b.String()), 0o600))
+	require.NoError(w.t, os.Rename(w.configFile+".new", w.configFile))
 }
 
-func (w *whirl) run(args ...string) {
-	args = append([]string{"serve", "--config", w.file, "--listen", w.gateway, "--api", w.api}, args...)
+func (w *whirl) startProcess(args ...string) {
+	args = append([]string{"serve", "--config", w.configFile, "--listen", w.gateway, "--api", w.api}, args...)
 	w.cmd = exec.Command(binary, args...)
-	if w.files > 0 {
-		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.files), binary},
-			args...)...)
+	if w.fileLimit > 0 {
+		w.cmd = exec.Command("sh",
+			append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.fileLimit), binary},
+				args...)...)
 	}
 	w.cmd.Env = append(os.Environ(), w.env...)
 	w.cmd.Stderr, w.cmd.Stdout = w.log, w.log
@@ -159,7 +160,7 @@ func (w *whirl) run(args ...string) {
 		w.cmd.Process.Kill()
 		w.cmd.Wait()
 		require.NotContains(w.t, w.log.String(), "hunter2secret", "credentials in the log")
-		if !w.panics {
+		if !w.mayPanic {
 			require.NotContains(w.t, w.log.String(), "panic")
 		}
 		require.NotContains(w.t, w.log.String(), "goroutine ")
@@ -169,7 +170,7 @@ func (w *whirl) run(args ...string) {
 		DisableCompression: true,
 		ReadBufferSize:     64 << 10, WriteBufferSize: 64 << 10,
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < eventTimeout; time.Sleep(20 * time.Millisecond) {
 		if r, err := http.Get("http://" + w.api + "/healthz"); err == nil {
 			r.Body.Close()
 			return
@@ -178,27 +179,27 @@ func (w *whirl) run(args ...string) {
 	w.t.Fatalf("the gateway does not start:\n%s", w.log)
 }
 
-// answer is the response that a client got.
-type answer struct {
-	status int
-	header http.Header
-	body   string
-	err    error
-	asked  time.Time     // time before the request was sent
-	took   time.Duration // time from asked to the end of the response
+// response is the response that a client got.
+type response struct {
+	status   int
+	header   http.Header
+	body     string
+	err      error
+	sentAt   time.Time     // time before the request was sent
+	duration time.Duration // time from sentAt to the end of the response
 }
 
-func (a answer) attempts() string { return a.header.Get("X-Whirlpool-Attempts") }
-func (a answer) outcome() string  { return a.header.Get("X-Whirlpool-Outcome") }
-func (a answer) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") }
+func (a response) attempts() string { return a.header.Get("X-Whirlpool-Attempts") }
+func (a response) outcome() string  { return a.header.Get("X-Whirlpool-Outcome") }
+func (a response) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") }
 
 // do sends a request through the gateway. The parameter headers has a name, its value, the next name and so on.
-func (w *whirl) do(method, body string, headers ...string) answer {
+func (w *whirl) do(method, body string, headers ...string) response {
 	return w.request(method, "http://origin.test/path?token=querysecret", body, headers...)
 }
 
 // request does the same as do, for another URL.
-func (w *whirl) request(method, target, body string, headers ...string) answer {
+func (w *whirl) request(method, target, body string, headers ...string) response {
 	q, err := http.NewRequest(method, target, strings.NewReader(body))
 	require.NoError(w.t, err)
 	if body == "" {
@@ -209,17 +210,17 @@ func (w *whirl) request(method, target, body string, headers ...string) answer {
 	}
 	begin := time.Now()
 	r, err := w.client.Do(q)
-	a := answer{err: err}
+	a := response{err: err}
 	if err == nil {
 		defer r.Body.Close()
 		b, rerr := io.ReadAll(r.Body)
-		a = answer{status: r.StatusCode, header: r.Header, body: string(b), err: rerr}
+		a = response{status: r.StatusCode, header: r.Header, body: string(b), err: rerr}
 	}
-	a.asked, a.took = begin, time.Since(begin)
+	a.sentAt, a.duration = begin, time.Since(begin)
 	return a
 }
 
-func (w *whirl) get(headers ...string) answer { return w.do("GET", "", headers...) }
+func (w *whirl) get(headers ...string) response { return w.do("GET", "", headers...) }
 
 // getOnce makes a GET on a connection of its own, and never a second one. The result sentAfter is the time from the
 // beginning of the connection until the request has been sent.
@@ -240,15 +241,15 @@ func (w *whirl) getOnce() (status int, sentAfter time.Duration, err error) {
 	return r.StatusCode, sentAfter, nil
 }
 
-func ovr(s string) []string { return []string{"X-Whirlpool-Retry", s} }
+func overrideHeader(s string) []string { return []string{"X-Whirlpool-Retry", s} }
 
 // connect sends a CONNECT and returns the status and the header of the response.
 func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
-	c, err := net.DialTimeout("tcp", w.gateway, patience)
+	c, err := net.DialTimeout("tcp", w.gateway, eventTimeout)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { c.Close() })
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target)
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(eventTimeout))
 	var head []byte
 	one := make([]byte, 1)
 	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
@@ -272,17 +273,17 @@ func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
 func (w *whirl) limitFiles(n int) {
 	w.t.Helper()
 	w.kill()
-	w.files = n
-	w.run()
+	w.fileLimit = n
+	w.startProcess()
 }
 
-// startKeeping is like start, but the gateway has a state folder.
-func startKeeping(t *testing.T, n int, config string) *whirl {
+// startWithState is like start, but the gateway has a state folder.
+func startWithState(t *testing.T, n int, config string) *whirl {
 	w := start(t, n, config)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(config)
-	w.run()
+	w.writeConfig(config)
+	w.startProcess()
 	return w
 }
 
@@ -304,16 +305,16 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 	require.NotContains(w.t, string(b), "hunter2secret", "credentials in an answer")
 	if r.StatusCode == 202 && q.Header.Get("Prefer") == "" {
 		success := map[string]int{"POST": 201, "PUT": 200, "PATCH": 200}[method]
-		status, b := w.uploaded(b, success)
+		status, b := w.awaitUpload(b, success)
 		return status, b, r.Header
 	}
 	return r.StatusCode, b, r.Header
 }
 
-// uploaded waits for the end of an upload. The parameter body is the body of the 202 that names the upload: on a loaded
-// machine the checks may take longer than the first response waits. The parameter success is the status for a module
-// that is accepted. uploaded returns the status and the body of a response after the checks.
-func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
+// awaitUpload waits for the end of an upload, and returns the status and the body of a response after the checks: on a
+// loaded machine they may take longer than the first response waits. The parameter body is that of the 202 that names
+// the upload, and successStatus is the status for an accepted module.
+func (w *whirl) awaitUpload(body []byte, successStatus int) (int, []byte) {
 	w.t.Helper()
 	var upload struct {
 		ID, State string
@@ -327,7 +328,7 @@ func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
 	}
 	switch upload.Error.Error {
 	case "":
-		return success, upload.Plugin
+		return successStatus, upload.Plugin
 	case "invalid_plugin":
 		return 422, body
 	case "conflict":
@@ -336,8 +337,8 @@ func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
 	return 500, body
 }
 
-// json sends a GET to the API and requires the status 200.
-func (w *whirl) json(path string) map[string]any {
+// getJSON sends a GET to the API and requires the status 200.
+func (w *whirl) getJSON(path string) map[string]any {
 	status, body, _ := w.call("GET", path, "")
 	require.Equal(w.t, 200, status, "%s: %s", path, body)
 	var v map[string]any
@@ -345,14 +346,14 @@ func (w *whirl) json(path string) map[string]any {
 	return v
 }
 
-func (w *whirl) put(policy string) {
+func (w *whirl) putPolicy(policy string) {
 	status, body, _ := w.call("PUT", "/retry/policy", policy)
 	require.Equal(w.t, 200, status, "%s", body)
 }
 
-func (w *whirl) breaker(id string) map[string]any { return w.json("/circuit-breakers/" + id) }
+func (w *whirl) breaker(id string) map[string]any { return w.getJSON("/circuit-breakers/" + id) }
 
-func (w *whirl) all(b lab.Behaviour) {
+func (w *whirl) setAll(b lab.Behaviour) {
 	for _, f := range w.fakes {
 		f.Do(b)
 	}
@@ -365,14 +366,14 @@ func (w *whirl) arrivals() (n int) {
 	return n
 }
 
-func (w *whirl) clear() {
+func (w *whirl) clearArrivals() {
 	for _, f := range w.fakes {
 		f.Clear()
 	}
 }
 
-// ordered returns the arrivals at all fakes, ordered by time.
-func (w *whirl) ordered() []lab.Arrival {
+// sortedArrivals returns the arrivals at all fakes, ordered by time.
+func (w *whirl) sortedArrivals() []lab.Arrival {
 	var all []lab.Arrival
 	for _, f := range w.fakes {
 		all = append(all, f.Arrivals()...)
@@ -385,11 +386,11 @@ func (w *whirl) ordered() []lab.Arrival {
 	return all
 }
 
-// gaps checks the waits between attempts, in seconds. None may be too short, or longer than the tolerance
+// requireWaits checks the waits between attempts, in seconds. None may be too short, or longer than the tolerance
 // permits.
-func (w *whirl) gaps(want ...float64) {
+func (w *whirl) requireWaits(want ...float64) {
 	w.t.Helper()
-	all := w.ordered()
+	all := w.sortedArrivals()
 	require.Len(w.t, all, len(want)+1)
 	for i, s := range want {
 		// A fake records the arrival of a request before it responds, and the end of its response. The wait begins
@@ -400,10 +401,10 @@ func (w *whirl) gaps(want ...float64) {
 	}
 }
 
-// driveTo sends GETs until the fake has n more arrivals.
-func (w *whirl) driveTo(f *lab.Proxy, n int) {
+// requestUntilArrivals sends GETs until the fake has n more arrivals.
+func (w *whirl) requestUntilArrivals(f *lab.Proxy, n int) {
 	goal := f.Count() + n
-	for begin := time.Now(); time.Since(begin) < patience; {
+	for begin := time.Now(); time.Since(begin) < eventTimeout; {
 		if f.Count() >= goal {
 			return
 		}
@@ -417,17 +418,17 @@ func requestUntil(t *testing.T, what string, request func(i int), ok func() bool
 	t.Helper()
 	begin := time.Now()
 	for i := 0; !ok(); i++ {
-		require.Less(t, time.Since(begin), 4*patience, "never: %s", what)
+		require.Less(t, time.Since(begin), 4*eventTimeout, "never: %s", what)
 		request(i)
 	}
 }
 
-// patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
-const patience = time.Minute
+// eventTimeout is the longest time that a test waits for an event. Only a test that fails waits for so long.
+const eventTimeout = time.Minute
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < eventTimeout; time.Sleep(10 * time.Millisecond) {
 		if f() {
 			return
 		}
@@ -435,8 +436,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// at parses a time in a response of the API, such as next_test_time of a breaker.
-func (w *whirl) at(value any) time.Time {
+// parseTime parses a time in a response of the API, such as next_test_time of a breaker.
+func (w *whirl) parseTime(value any) time.Time {
 	w.t.Helper()
 	text, _ := value.(string)
 	at, err := time.Parse(time.RFC3339, text)
@@ -455,8 +456,8 @@ func (w *whirl) loggedDelays() map[string][]string {
 
 var retryRecord = regexp.MustCompile(`msg=retry request_id=(\S+) .*?delay=(\S+)`)
 
-// retriesLogged waits until the log has n records of retries. They are written shortly after the retries.
-func (w *whirl) retriesLogged(n int) {
+// awaitRetryRecords waits until the log has n records of retries. They are written shortly after the retries.
+func (w *whirl) awaitRetryRecords(n int) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool {
 		return strings.Count(w.log.String(),
@@ -469,11 +470,11 @@ func (w *whirl) retriesLogged(n int) {
 // totals by hour and overall (I4), and the openings by proxy and as events (I5).
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	num := func(v any) int { return int(v.(float64)) }
 	attempts, success, byAttempt, requests, retries := 0, 0, 0, 0, 0
 	opens := map[string]int{}
-	for id, v := range w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
+	for id, v := range w.getJSON("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
 		p := v.(map[string]any)
 		attempts += num(p["total_attempts"])
 		success += num(p["success_count"])
@@ -484,11 +485,12 @@ func (w *whirl) reconcile(refused int) {
 	for _, n := range s["success_by_attempt"].(map[string]any) {
 		byAttempt += num(n)
 	}
-	for _, v := range w.json("/metrics/retries/timeseries")["data_points"].([]any) {
+	for _, v := range w.getJSON("/metrics/retries/timeseries")["data_points"].([]any) {
 		requests += num(v.(map[string]any)["total_requests"])
 		retries += num(v.(map[string]any)["total_retries"])
 	}
-	for begin := time.Now(); w.arrivals()+refused < attempts && time.Since(begin) < patience; { // a lost attempt, late
+	// A lost attempt may arrive late.
+	for begin := time.Now(); w.arrivals()+refused < attempts && time.Since(begin) < eventTimeout; {
 		time.Sleep(10 * time.Millisecond)
 	}
 	require.Equal(w.t, w.arrivals()+refused, attempts, "I1: arrivals")
@@ -497,7 +499,7 @@ func (w *whirl) reconcile(refused int) {
 	require.Equal(w.t, num(s["total_requests"]), requests, "I4: requests")
 	require.Equal(w.t, num(s["total_retries"]), retries, "I4: retries")
 	events := map[string]int{}
-	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+	for _, v := range w.getJSON("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["to_state"] == "open" {
 			events[e["proxy_id"].(string)]++
 		}

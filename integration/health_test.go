@@ -22,12 +22,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// checked waits until a proxy's last health check has the given result, and returns the view of the proxy.
-func (w *whirl) checked(id string, passed bool) map[string]any {
+// awaitCheck waits until a proxy's last health check has the given result, and returns the view of the proxy.
+func (w *whirl) awaitCheck(id string, passed bool) map[string]any {
 	w.t.Helper()
 	var p map[string]any
 	eventually(w.t, id+": a health check with the result", func() bool {
-		p = w.json("/proxies/" + id)
+		p = w.getJSON("/proxies/" + id)
 		check, ok := p["last_check"].(map[string]any)
 		return ok && check["passed"] == passed
 	})
@@ -43,7 +43,7 @@ func abilities(p map[string]any) (forward, tls, other any) {
 // Health checks with an http:// URL determine the abilities of each proxy before any request.
 func TestHealthChecks(t *testing.T) {
 	host := responder(t, nil)
-	w := start(t, 5, steady+byTurns+"[breaker]\nfailure_threshold = 3\n")
+	w := start(t, 5, notAdaptive+roundRobin+"[breaker]\nfailure_threshold = 3\n")
 	ok := lab.Behaviour{Body: "127.0.0.1", Header: http.Header{lab.ExitField: {"192.0.2.9"}}} // in place of the target
 	w.fakes[0].Do(ok)
 	w.fakes[1].Set(connectOnly(404))
@@ -60,23 +60,23 @@ func TestHealthChecks(t *testing.T) {
 		return lab.Behaviour{Body: "a login page"}
 	})
 	w.fakes[4].Refuse()
-	w.write(byTurns + "[health]\nurl = \"http://" + host + "/check?key=hunter2secret\"\ninterval = \"1s\"\n" +
+	w.writeConfig(roundRobin + "[health]\nurl = \"http://" + host + "/check?key=hunter2secret\"\ninterval = \"1s\"\n" +
 		"expect = { status = 200, body = \"127.0.0.1\" }\nexit = \"" + lab.ExitField + "\"\n")
 	for id, want := range map[string][3]string{
 		"F1": {"yes", "unknown", "yes"}, "F2": {"no", "unknown", "yes"}, "F3": {"yes", "unknown", "no"},
 	} {
-		p := w.checked(id, true)
+		p := w.awaitCheck(id, true)
 		forward, tls, other := abilities(p)
 		require.Equal(t, want, [3]string{forward.(string), tls.(string), other.(string)}, id)
 		require.Positive(t, p["last_check"].(map[string]any)["latency"])
 		require.Equal(t, 0.0, p["uses"])
 	}
-	require.Equal(t, "192.0.2.9", w.json("/proxies/F1")["exit_address"])
-	require.Equal(t, "127.0.0.1", w.json("/proxies/F2")["exit_address"],
+	require.Equal(t, "192.0.2.9", w.getJSON("/proxies/F1")["exit_address"])
+	require.Equal(t, "127.0.0.1", w.getJSON("/proxies/F2")["exit_address"],
 		"through the tunnel the target itself states it")
-	require.Equal(t, "the body is different", w.checked("F4", false)["last_check"].(map[string]any)["error"])
-	require.True(t, w.checked("F5", false)["unreached"].(bool))
-	w.clear()
+	require.Equal(t, "the body is different", w.awaitCheck("F4", false)["last_check"].(map[string]any)["error"])
+	require.True(t, w.awaitCheck("F5", false)["unreached"].(bool))
+	w.clearArrivals()
 	for range 8 {
 		require.Equal(t, 200, w.request("GET", "http://"+host+"/", "").status)
 		status, h, c := w.connect(host)
@@ -92,9 +92,9 @@ func TestHealthChecks(t *testing.T) {
 	r.Body.Close()
 	require.Regexp(t, `whirlpool_health_checks_total{result="passed"} [1-9]`, string(metrics))
 	require.Regexp(t, `whirlpool_health_checks_total{result="failed"} [1-9]`, string(metrics))
-	w.json("/config") // so that call searches the response for the secret
-	w.write(byTurns)
-	eventually(t, "no more checks", func() bool { return w.json("/proxies/F1")["last_check"] == nil })
+	w.getJSON("/config") // so that call searches the response for the secret
+	w.writeConfig(roundRobin)
+	eventually(t, "no more checks", func() bool { return w.getJSON("/proxies/F1")["last_check"] == nil })
 }
 
 // Health checks with an https:// URL detect proxies that intercept TLS, and proxies that open no
@@ -105,17 +105,17 @@ func TestHealthChecksWithTLS(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
 		Bytes: trusted.Certificate[0]}), 0o600))
 	t.Setenv("SSL_CERT_FILE", file)
-	w := start(t, 3, steady+byTurns)
+	w := start(t, 3, notAdaptive+roundRobin)
 	w.fakes[1].Do(lab.Behaviour{To: responder(t, selfSigned(t))})
 	w.fakes[2].Set(getOnly(403))
-	w.write(byTurns + "[health]\nurl = \"https://" + host + "\"\ninterval = \"500ms\"\nexit = \"body\"\n")
-	require.Equal(t, "127.0.0.1", w.checked("F1", true)["exit_address"])
+	w.writeConfig(roundRobin + "[health]\nurl = \"https://" + host + "\"\ninterval = \"500ms\"\nexit = \"body\"\n")
+	require.Equal(t, "127.0.0.1", w.awaitCheck("F1", true)["exit_address"])
 	eventually(t, "F2 intercepts TLS", func() bool {
-		check, ok := w.json("/proxies/F2")["last_check"].(map[string]any)
+		check, ok := w.getJSON("/proxies/F2")["last_check"].(map[string]any)
 		return ok && check["tls_intercepted"] == true
 	})
 	eventually(t, "F3 opens no tunnels", func() bool {
-		_, _, other := abilities(w.json("/proxies/F3"))
+		_, _, other := abilities(w.getJSON("/proxies/F3"))
 		return other == "no"
 	})
 	for range 6 {
@@ -132,13 +132,13 @@ func TestAHealthCheckIsTheProbe(t *testing.T) {
 	host := responder(t, nil)
 	w := start(t, 1, strings.Replace(confKB, `"2s"`, `"10m"`, 1)+"[health]\nurl = \"http://"+host+
 		"/\"\ninterval = \"1h\"\n")
-	w.checked("F1", true)
+	w.awaitCheck("F1", true)
 	w.fakes[0].Do(lab.Status(503))
 	for range 5 {
 		w.get()
 	}
 	require.Equal(t, []string{"open"}, w.transitions("F1")[:1])
-	w.clear()
+	w.clearArrivals()
 	eventually(t, "a check that fails opens the breaker again", func() bool {
 		return strings.Contains(w.log.String(), "reason=probe_failure")
 	})

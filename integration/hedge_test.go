@@ -39,8 +39,8 @@ func (w *whirl) metric(name string) int {
 	return n
 }
 
-// flood sends n requests by 16 workers. It returns their durations, sorted.
-func (w *whirl) flood(n int, headers ...string) (took []time.Duration) {
+// requestAll sends n requests by 16 workers. It returns their durations, sorted.
+func (w *whirl) requestAll(n int, headers ...string) (took []time.Duration) {
 	w.t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -50,7 +50,7 @@ func (w *whirl) flood(n int, headers ...string) (took []time.Duration) {
 			for range next {
 				a := w.get(headers...)
 				mu.Lock()
-				took = append(took, a.took)
+				took = append(took, a.duration)
 				assert.Equal(w.t, 200, a.status)
 				mu.Unlock()
 			}
@@ -68,8 +68,8 @@ func (w *whirl) flood(n int, headers ...string) (took []time.Duration) {
 // One of eight proxies takes 2 s for a tenth of its requests. With hedges nearly no client waits for it, and
 // at most 5 % more attempts are made. Without hedges one client in eighty waits for it.
 func TestHedgesCutTheTail(t *testing.T) {
-	w := start(t, 8, byTurns+"[retry]\nhedge = \"p95\"\n[timeouts]\nadaptive = false\n")
-	w.all(lab.Slow(10 * time.Millisecond))
+	w := start(t, 8, roundRobin+"[retry]\nhedge = \"p95\"\n[timeouts]\nadaptive = false\n")
+	w.setAll(lab.Slow(10 * time.Millisecond))
 	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
 		if n%10 == 9 {
 			return lab.Slow(2 * time.Second)
@@ -77,12 +77,12 @@ func TestHedgesCutTheTail(t *testing.T) {
 		return lab.Slow(10 * time.Millisecond)
 	})
 	const n = 2400
-	w.flood(400) // until the p95 is known and the hedge budget is full
+	w.requestAll(400) // until the p95 is known and the hedge budget is full
 	before := w.arrivals()
-	hedged := w.flood(n)
+	hedged := w.requestAll(n)
 	extra := w.arrivals() - before - n
 	before = w.arrivals()
-	control := w.flood(n, ovr("hedge=off")...)
+	control := w.requestAll(n, overrideHeader("hedge=off")...)
 	require.Equal(t, n, w.arrivals()-before)
 	at := func(took []time.Duration, share float64) time.Duration { return took[int(float64(len(took))*share)] }
 	t.Logf("p50, p95, p99, p99.9, max with hedges: %v %v %v %v %v; without: %v %v %v %v %v; %d hedges (%.1f %%)",
@@ -93,7 +93,7 @@ func TestHedgesCutTheTail(t *testing.T) {
 	require.Less(t, at(hedged, .99), at(control, .99)/4)
 	require.LessOrEqual(t, extra, n*5/100+10, "the budget, and what it had saved")
 	hedges, won := w.metric("whirlpool_hedges_total"), w.metric("whirlpool_hedges_won_total")
-	require.Equal(t, int(w.json("/metrics/retries")["total_retries"].(float64)), hedges)
+	require.Equal(t, int(w.getJSON("/metrics/retries")["total_retries"].(float64)), hedges)
 	require.LessOrEqual(t, hedges, (n+400)*5/100)
 	require.NotZero(t, won)
 	require.Less(t, won, hedges)
@@ -105,13 +105,13 @@ func TestHedgesCutTheTail(t *testing.T) {
 
 // GET /requests/{id} and the response fields show a hedge.
 func TestAHedgeIsShown(t *testing.T) {
-	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	w.fakes[0].Do(lab.Slow(time.Minute))
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Equal(t, []string{"2", "success", "F2"}, []string{a.attempts(), a.outcome(), a.proxy()})
-	require.Less(t, a.took, 30*time.Second)
-	r := w.json("/requests/" + a.header.Get("X-Whirlpool-Request-Id"))
+	require.Less(t, a.duration, 30*time.Second)
+	r := w.getJSON("/requests/" + a.header.Get("X-Whirlpool-Request-Id"))
 	require.Equal(t, "F2", r["proxy_id"])
 	attempts := r["attempts"].([]any)
 	require.Len(t, attempts, 2)
@@ -119,8 +119,8 @@ func TestAHedgeIsShown(t *testing.T) {
 	require.Equal(t, []any{"F1", "cancelled", nil}, []any{first["proxy_id"], first["outcome"], first["hedge"]})
 	require.Contains(t, first["error_message"], "was served first")
 	require.Equal(t, []any{"F2", "success", true}, []any{hedge["proxy_id"], hedge["outcome"], hedge["hedge"]})
-	require.EqualValues(t, 0, w.json("/circuit-breakers/F1")["failure_count"])
-	w.put(`{"hedge":"off"}`)
+	require.EqualValues(t, 0, w.getJSON("/circuit-breakers/F1")["failure_count"])
+	w.putPolicy(`{"hedge":"off"}`)
 	w.get() // so that it is not F2's turn
 	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/","retry":{"hedge":0.05}}`)
 	require.Equal(t, 200, status)
@@ -131,19 +131,19 @@ func TestAHedgeIsShown(t *testing.T) {
 // A reload turns hedges on and off. This also works if breaker.blame is "literal".
 func TestAReloadChangesTheHedges(t *testing.T) {
 	w := start(t, 2, confK)
-	w.all(lab.Slow(200 * time.Millisecond))
+	w.setAll(lab.Slow(200 * time.Millisecond))
 	require.Equal(t, "1", w.get().attempts())
 	hedges := strings.Replace(confK, "[retry]\n", "[retry]\nhedge = 0.02\nhedge_budget = 1.0\n", 1)
-	w.write(hedges)
+	w.writeConfig(hedges)
 	eventually(t, "a hedge", func() bool { return w.get().attempts() == "2" })
-	w.write(confK)
+	w.writeConfig(confK)
 	eventually(t, "no hedge", func() bool { return w.get().attempts() == "1" })
 	w.reconcile(0)
 }
 
 // Requests with unsafe methods are not hedged. A request whose body is kept is hedged.
 func TestRequestsThatAreNotHedged(t *testing.T) {
-	w := start(t, 2, byTurns+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
+	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
 		"[timeouts]\nadaptive = false\n[gateway]\nreplay_limit = \"1KiB\"\n")
 	// The first attempt takes 300 ms. If the request is hedged, it takes so long that the hedge is in flight and wins.
 	var attempts, slow atomic.Int64
@@ -163,9 +163,9 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 		{"GET", "", nil, 2},
 		{"GET", "a body that is kept", nil, 2},
 		{"GET", string(make([]byte, 4<<10)), nil, 1},
-		{"GET", "", ovr("max_attempts=1"), 1},
-		{"GET", "", ovr("hedge=off"), 1},
-		{"GET", "", ovr("hedge=10"), 1},
+		{"GET", "", overrideHeader("max_attempts=1"), 1},
+		{"GET", "", overrideHeader("hedge=off"), 1},
+		{"GET", "", overrideHeader("hedge=10"), 1},
 		{"POST", "a body", nil, 1},
 		{"POST", "", nil, 1},
 		{"PUT", "", nil, 1},
@@ -173,7 +173,7 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 		{"DELETE", "", nil, 1},
 		{"HEAD", "", nil, 2},
 	} {
-		w.clear()
+		w.clearArrivals()
 		attempts.Store(0)
 		slow.Store(int64(300 * time.Millisecond))
 		if c.attempts == 2 {
@@ -183,18 +183,19 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 		require.Equal(t, 200, a.status, c.method)
 		require.Equal(t, c.attempts, w.arrivals(), "%s %d %v", c.method, len(c.body), c.override)
 		require.Equal(t, fmt.Sprint(c.attempts), a.attempts())
-		for _, at := range w.ordered() {
+		for _, at := range w.sortedArrivals() {
 			require.Equal(t, c.body, string(at.Body))
 		}
 	}
-	require.Equal(t, 400, w.get(ovr("hedge_budget=1.1")...).status)
-	require.Equal(t, 400, w.get(ovr("hedge=p99")...).status)
-	w.put(`{"hedge":"off"}`)
+	require.Equal(t, 400, w.get(overrideHeader("hedge_budget=1.1")...).status)
+	require.Equal(t, 400, w.get(overrideHeader("hedge=p99")...).status)
+	w.putPolicy(`{"hedge":"off"}`)
 	attempts.Store(0)
 	slow.Store(int64(300 * time.Millisecond))
 	require.Equal(t, "1", w.get().attempts())
-	w.put(`{"hedge_budget":0.1}`)
-	require.Equal(t, 400, w.get(ovr("hedge=p95, hedge_budget=0.2")...).status, "more than the global policy allows")
+	w.putPolicy(`{"hedge_budget":0.1}`)
+	require.Equal(t, 400, w.get(overrideHeader("hedge=p95, hedge_budget=0.2")...).status,
+		"more than the global policy allows")
 }
 
 // A tunnel whose target does not respond to the ClientHello is hedged. The first tunnel with a byte of the target
@@ -246,7 +247,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 3, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+			w := start(t, 3, roundRobin+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 			var hellos [2]atomic.Int64 // ClientHellos that have arrived at the targets
 			serve := func(i int, what target) string {
 				return coretest.Serve(t, func(conn net.Conn) {
@@ -254,7 +255,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 					n, _ := conn.Read(hello)
 					hellos[i].Add(1)
 					other := w.fakes[1-i]
-					for begin := time.Now(); time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
+					for begin := time.Now(); time.Since(begin) < eventTimeout; time.Sleep(10 * time.Millisecond) {
 						if what.when <= atOnce || what.when == beside && hellos[1-i].Load() > 0 ||
 							what.when == last && other.Count() > 0 && other.Open() == 0 {
 							break
@@ -307,7 +308,7 @@ func (b *begun) Read(p []byte) (int, error) {
 // A client that sends more than the ClientHello while the hedge is in flight keeps the first tunnel. Its
 // bytes are sent through no other tunnel.
 func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
-	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	hedged := make(chan bool, 1)
 	more := make(chan string, 1)
 	w.fakes[0].Do(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
@@ -358,15 +359,15 @@ func clientHello(t *testing.T) []byte {
 // A tunnel whose target responds in time is not hedged. A tunnel is not hedged either if the client sends anything
 // other than a ClientHello.
 func TestTunnelsThatAreNotHedged(t *testing.T) {
-	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	site := httptest.NewTLSServer(http.NotFoundHandler())
 	defer site.Close()
-	w.all(lab.Behaviour{To: site.Listener.Addr().String()})
-	w.put(`{"hedge":30}`) // so that each response is in time
+	w.setAll(lab.Behaviour{To: site.Listener.Addr().String()})
+	w.putPolicy(`{"hedge":30}`) // so that each response is in time
 	for range 4 {
 		require.NoError(t, fetchOverTLS(w, "site.test:443"))
 	}
-	w.put(`{"hedge":2}`)
+	w.putPolicy(`{"hedge":2}`)
 	arrived := make(chan struct{}, 10)
 	slow := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 64))
@@ -374,7 +375,7 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		io.WriteString(c, "hello")
 	})
-	w.all(lab.Behaviour{To: slow})
+	w.setAll(lab.Behaviour{To: slow})
 	hello := string(clientHello(t))
 	var open []net.Conn
 	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", hello + "more", hello[:40], hello} {
@@ -396,7 +397,7 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 
 // requests returns the requests in one state.
 func (w *whirl) requests(state string) (list []map[string]any) {
-	for _, r := range w.json("/requests?state=" + state)["requests"].([]any) {
+	for _, r := range w.getJSON("/requests?state=" + state)["requests"].([]any) {
 		list = append(list, r.(map[string]any))
 	}
 	return list

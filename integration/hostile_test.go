@@ -181,12 +181,12 @@ func TestQuarantine(t *testing.T) {
 	for range 3 {
 		require.Equal(t, 200, w.get().status)
 	}
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"])
 	require.Zero(t, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
 	for range 6 {
 		require.Equal(t, 200, w.get().status)
 	}
-	i := w.json("/plugins/mine")
+	i := w.getJSON("/plugins/mine")
 	require.Equal(t, "quarantined", i["state"])
 	require.Equal(t, true, i["quarantined"])
 	require.Equal(t, map[string]any{"trap": 4.0}, i["faults_by_reason"])
@@ -207,21 +207,21 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 422, status, "a quarantined plugin may be tried: %s", raw)
 	require.Contains(t, string(raw), `"plugin_fault"`)
 	require.Contains(t, string(raw), "trap: wasm error: unreachable")
-	require.Equal(t, 4.0, w.json("/plugins/mine")["faults"], "which is not counted")
+	require.Equal(t, 4.0, w.getJSON("/plugins/mine")["faults"], "which is not counted")
 
 	status, raw, _ = w.call("POST", "/plugins/mine/release", "")
 	require.Equal(t, 200, status, string(raw))
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"])
 	for range 4 {
 		require.Equal(t, 200, w.get().status)
 	}
-	require.Equal(t, "quarantined", w.json("/plugins/mine")["state"], "it is no better")
+	require.Equal(t, "quarantined", w.getJSON("/plugins/mine")["state"], "it is no better")
 	status, body = w.upload("PUT", "mine", wt.Scorer(wt.Scores(1)...).Bytes())
 	require.Equal(t, 200, status, body)
 	for range 4 {
 		require.Equal(t, 200, w.get().status)
 	}
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"], "another module begins anew")
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"], "another module begins anew")
 	require.Equal(t, 0.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
 	status, _, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 409, status, "it is in use")
@@ -230,7 +230,7 @@ func TestQuarantine(t *testing.T) {
 	honest := wt.Join(wt.Live(wt.BackoffNow, wt.Join(wt.ConstF64(math.NaN()), []byte{wt.Return})...), wt.ConstF64(0))
 	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
 	require.Equal(t, 201, status, body)
-	w.put(`{"max_backoff_delay":1}`)
+	w.putPolicy(`{"max_backoff_delay":1}`)
 	status, raw, _ = w.call("POST", "/plugins/waits/activate", `{"for":"backoff"}`)
 	require.Equal(t, 200, status, string(raw))
 	w.fakes[0].Do(lab.Status(503))
@@ -238,7 +238,7 @@ func TestQuarantine(t *testing.T) {
 	for range 8 {
 		require.Equal(t, 200, w.get().status)
 	}
-	i = w.json("/plugins/waits")
+	i = w.getJSON("/plugins/waits")
 	require.Equal(t, "quarantined", i["state"])
 	require.Equal(t, map[string]any{"not_finite": 4.0}, i["faults_by_reason"])
 	w.reconcile(0)
@@ -257,14 +257,14 @@ func TestABusyPluginDelaysNoRequest(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 25 {
-				if a := w.get(); a.status != 200 || a.took > 3*time.Second+tolerance(a.asked) {
-					t.Error(a.status, a.err, a.took)
+				if a := w.get(); a.status != 200 || a.duration > 3*time.Second+tolerance(a.sentAt) {
+					t.Error(a.status, a.err, a.duration)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	require.Positive(t, w.json("/plugins/mine")["faults_by_reason"].(map[string]any)["fuel"])
+	require.Positive(t, w.getJSON("/plugins/mine")["faults_by_reason"].(map[string]any)["fuel"])
 	w.reconcile(0)
 }
 
@@ -284,7 +284,7 @@ func TestTheOutputOfAPluginIsDropped(t *testing.T) {
 	for range 50 {
 		require.Equal(t, 200, w.get().status)
 	}
-	i := w.json("/plugins/mine")
+	i := w.getJSON("/plugins/mine")
 	require.Equal(t, 50.0, i["calls"])
 	require.Equal(t, 0.0, i["faults"])
 	require.NotContains(t, w.log.String(), "guest-was-here")
@@ -341,14 +341,14 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 				if a.status != 200 {
 					t.Error(a.status, a.err)
 				}
-				for old := slowest.Load(); int64(a.took) > old && !slowest.CompareAndSwap(old,
-					int64(a.took)); old = slowest.Load() {
+				for old := slowest.Load(); int64(a.duration) > old && !slowest.CompareAndSwap(old,
+					int64(a.duration)); old = slowest.Load() {
 				}
 			}
 		})
 	}
 	wg.Wait()
-	i := w.json("/plugins/mine")
+	i := w.getJSON("/plugins/mine")
 	m := regexp.MustCompile("(?m)^process_resident_memory_bytes (.*)$").FindStringSubmatch(w.scrape())
 	require.NotNil(t, m)
 	resident, err := strconv.ParseFloat(m[1], 64)
@@ -369,7 +369,7 @@ func (w *whirl) kill() {
 
 // Uploaded modules are kept after a SIGKILL at any moment. Incomplete files do not prevent the next start.
 func TestUploadsSurviveAKill(t *testing.T) {
-	w := startKeeping(t, 1, confK)
+	w := startWithState(t, 1, confK)
 	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(),
 		builtin.Modules()["weighted"]}
 	status, body := w.upload("POST", "mine", versions[0])
@@ -392,7 +392,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	for _, v := range versions {
 		status, body := w.upload("PUT", "mine", v)
 		require.Equal(t, 200, status, body)
-		known[w.json("/plugins/mine")["sha256"]] = true
+		known[w.getJSON("/plugins/mine")["sha256"]] = true
 	}
 	for range 6 {
 		n := 0
@@ -404,12 +404,13 @@ func TestUploadsSurviveAKill(t *testing.T) {
 		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // at a random moment
 		w.kill()
 		stop()
-		w.run()
-		i := w.json("/plugins/mine")
+		w.startProcess()
+		i := w.getJSON("/plugins/mine")
 		require.True(t, known[i["sha256"]], "a module that was never uploaded: %v", i)
 		require.Equal(t, "ready", i["state"])
 		require.Equal(t, "api", i["source"])
-		require.Equal(t, "ready", w.json("/plugins/set")["state"], "with its own settings: %v", w.json("/plugins/set"))
+		require.Equal(t, "ready", w.getJSON("/plugins/set")["state"], "with its own settings: %v",
+			w.getJSON("/plugins/set"))
 	}
 
 	// States of the files after a full disk or a lost write.
@@ -425,10 +426,10 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	write("odd.upload", slices.Concat([]byte(`{"a`), versions[0]))
 	write("Not A Name.upload", slices.Concat(line, versions[0]))
 	require.NoError(t, os.Mkdir(filepath.Join(folder, "folder.upload"), 0o700))
-	w.run()
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	w.startProcess()
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"])
 	for _, name := range []string{"half", "empty", "odd", "folder"} {
-		require.Equal(t, "failed", w.json("/plugins/" + name)["state"], name)
+		require.Equal(t, "failed", w.getJSON("/plugins/" + name)["state"], name)
 		eventually(t, "the log names "+name, func() bool {
 			return strings.Contains(w.log.String(),
 				"plugin="+name+" ")
@@ -440,10 +441,10 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	status, raw, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 204, status, string(raw))
 	w.kill()
-	w.run()
+	w.startProcess()
 	status, _, _ = w.call("GET", "/plugins/mine", "")
 	require.Equal(t, 404, status, "deleted is deleted")
-	require.Equal(t, "ready", w.json("/plugins/half")["state"])
+	require.Equal(t, "ready", w.getJSON("/plugins/half")["state"])
 }
 
 // A plugin is replaced twenty times under load. The checks of each module take half a second. No request fails, and the
@@ -468,7 +469,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 				t.Error(a.status, a.err, a.body)
 			}
 			if a.attempts() == "1" { // a retry waits for 100 ms, so it is not measured
-				by[i] = append(by[i], a.took)
+				by[i] = append(by[i], a.duration)
 			}
 		})
 		during()
@@ -498,7 +499,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		"swapped; %v and %v over %d without: %.2f and %.2f times the p99",
 		with50, with99, n, beside50, beside99, o, without50, without99, m,
 		with99.Seconds()/without99.Seconds(), beside99.Seconds()/without99.Seconds())
-	i := w.json("/plugins/mine")
+	i := w.getJSON("/plugins/mine")
 	require.Equal(t, "ready", i["state"])
 	require.Equal(t, 0.0, i["faults"], "%v", i)
 	w.reconcile(0)
@@ -519,7 +520,8 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	for i := range 100 {
 		status, body := w.upload("PUT", "mine", versions[(i+1)%2])
 		require.Equal(t, 200, status, body)
-		w.write(confK + fmt.Sprintf("[plugins.filed%d]\npath = \"filed.wasm\"\n", i%2)) // one is new, one is removed
+		w.writeConfig(confK +
+			fmt.Sprintf("[plugins.filed%d]\npath = \"filed.wasm\"\n", i%2)) // one is new, one is removed
 		status, raw, _ := w.call("POST", "/config/reload", "")
 		require.Equal(t, 200, status, string(raw))
 		if w.get().status != 200 {
@@ -551,7 +553,7 @@ func TestSilentClientsOfTheAPI(t *testing.T) {
 		defer c.Close()
 	}
 	for range 20 {
-		require.NotNil(t, w.json("/proxies")["proxies"])
+		require.NotNil(t, w.getJSON("/proxies")["proxies"])
 		require.Equal(t, 200, w.get().status)
 	}
 }
@@ -571,7 +573,7 @@ func TestUnfinishedHeadsLeaveRoomForOthers(t *testing.T) {
 		a := w.get("Connection", "close")
 		require.NoError(t, a.err)
 		require.Equal(t, 200, a.status)
-		require.Less(t, a.took, patience/2)
+		require.Less(t, a.duration, eventTimeout/2)
 	}
 	w.reconcile(0)
 }

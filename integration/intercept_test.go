@@ -77,7 +77,7 @@ func startIntercepting(t *testing.T, config string) *interceptedWorld {
 	i.whirl = start(t, 3, config+"\n[intercept]\nca_file = \""+i.ca+"\"\nkey_file = \""+filepath.Join(dir, "ca.key")+
 		"\"\n[[rules]]\nwhen = { host = [\"site.test\", \"*.site.test\"] }\nthen = { intercept = true }\n"+
 		"[[rules]]\nwhen = { path = \"/denied/*\" }\nthen = { deny = true }\n")
-	i.all(lab.Behaviour{To: i.good})
+	i.setAll(lab.Behaviour{To: i.good})
 	i.fakes[0].Do(lab.Behaviour{To: i.bad})
 	return i
 }
@@ -95,7 +95,7 @@ func (i *interceptedWorld) curl(args ...string) (string, error) {
 
 // S147: the requests in an intercepted tunnel are retried, judged and counted like requests for http:// targets.
 func TestS147HTTPSLikeHTTP(t *testing.T) {
-	i := startIntercepting(t, confK+"[log]\naccess = \"all\"\n"+byTurns)
+	i := startIntercepting(t, confK+"[log]\naccess = \"all\"\n"+roundRobin)
 	for version, want := range map[string]string{"--http1.1": "1.1", "--http2": "2"} {
 		for range 6 { // F1 is used first by each third request
 			out, err := i.curl(version, "https://site.test/")

@@ -33,14 +33,16 @@ reachability = false
 adaptive = false
 `
 
-// bans makes a fake refuse requests for one host.
-func bans(f *lab.Proxy, host string) { f.Set(byHost(map[string]lab.Behaviour{host: lab.Status(403)})) }
+// banHost makes a fake refuse requests for one host.
+func banHost(f *lab.Proxy, host string) {
+	f.Set(byHost(map[string]lab.Behaviour{host: lab.Status(403)}))
+}
 
-func (w *whirl) fetch(host string) answer { return w.request("GET", "http://"+host+"/", "") }
+func (w *whirl) fetch(host string) response { return w.request("GET", "http://"+host+"/", "") }
 
 // rests returns the ids of the proxies that rest for a host.
 func (w *whirl) rests(host string) (ids []string) {
-	for _, r := range w.json("/rests")["rests"].([]any) {
+	for _, r := range w.getJSON("/rests")["rests"].([]any) {
 		if r := r.(map[string]any); r["host"] == host {
 			ids = append(ids, r["proxy_id"].(string))
 		}
@@ -53,7 +55,7 @@ func (w *whirl) rests(host string) (ids []string) {
 func TestS84ABanHoldsForOneHost(t *testing.T) {
 	w := start(t, 5, confJudge)
 	for _, f := range w.fakes[:3] {
-		bans(f, "strict.test")
+		banHost(f, "strict.test")
 	}
 	var wg sync.WaitGroup
 	for range 8 {
@@ -86,14 +88,14 @@ func TestS84ABanHoldsForOneHost(t *testing.T) {
 			require.LessOrEqual(t, hosts["http://strict.test/"], 8, "%s: only requests that were under way", f.Name)
 		}
 	}
-	require.Equal(t, map[string]int{"closed": 5}, w.states())
+	require.Equal(t, map[string]int{"closed": 5}, w.breakerStates())
 	eventually(t, "the log says so", func() bool {
 		return strings.Contains(w.log.String(), `msg="proxy rests for the target's host"`)
 	})
 
 	// Now the host refuses the last two proxies as well.
-	bans(w.fakes[3], "strict.test")
-	bans(w.fakes[4], "strict.test")
+	banHost(w.fakes[3], "strict.test")
+	banHost(w.fakes[4], "strict.test")
 	a := w.fetch("strict.test")
 	require.Equal(t, 403, a.status, "the last response is relayed")
 	require.Equal(t, "all_banned_here", a.outcome())
@@ -120,11 +122,11 @@ func TestS84ABanHoldsForOneHost(t *testing.T) {
 // Without a judge, and with a judge that rules each response fine, clients get the same responses as before.
 func TestS85WithoutAJudge(t *testing.T) {
 	w := start(t, 3, confK)
-	w.all(lab.Status(403))
+	w.setAll(lab.Status(403))
 	a := w.get()
 	require.Equal(t, 403, a.status)
 	require.Equal(t, []string{"1", "success"}, []string{a.attempts(), a.outcome()})
-	require.Empty(t, w.json("/rests")["rests"])
+	require.Empty(t, w.getJSON("/rests")["rests"])
 	require.Equal(t, []any{"judge"}, w.usedFor("none"))
 }
 
@@ -175,7 +177,7 @@ rest = 600.0
 		"chunks that trickle": {Body: "piece ", Pieces: 4, Every: 600 * time.Millisecond},
 		"large":               {Size: 3 << 20, Count: true},
 	} {
-		w.all(b)
+		w.setAll(b)
 		begin := time.Now()
 		q, err := http.NewRequest("GET", "http://fine.test/", nil)
 		require.NoError(t, err)
@@ -242,24 +244,24 @@ func TestS87AHostileJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 3, confK)
-			w.measure(time.Second, nil) // warm-up
-			alone := w.measure(2*time.Second, nil)
+			w.measureLatencies(time.Second, nil) // warm-up
+			alone := w.measureLatencies(2*time.Second, nil)
 			status, body := w.upload("POST", "hostile", wt.Judge(c.code...).Bytes())
 			require.Equal(t, 201, status, body)
 			status, raw, _ := w.call("POST", "/plugins/hostile/activate", `{"for":"judge"}`)
 			require.Equal(t, 200, status, string(raw))
 			begin := time.Now()
-			judged := w.measure(2*time.Second, nil)
+			judged := w.measureLatencies(2*time.Second, nil)
 			t.Logf("alone:  %v", alone)
 			t.Logf("judged: %v", judged)
 			late := tolerance(begin)
 			require.Less(t, judged.p99, 2*alone.p99+late/6)
 			require.Less(t, judged.healthz, 2*alone.healthz+40*time.Millisecond+late)
-			i := w.json("/plugins/hostile")
+			i := w.getJSON("/plugins/hostile")
 			require.Equal(t, "quarantined", i["state"])
 			require.Contains(t, i["faults_by_reason"], c.reason)
 			require.Less(t, i["faults"], 40.0)
-			require.Empty(t, w.json("/rests")["rests"])
+			require.Empty(t, w.getJSON("/rests")["rests"])
 		})
 	}
 }
@@ -268,9 +270,9 @@ func TestS87AHostileJudge(t *testing.T) {
 func TestS88AJudgeIsReplacedAndRolledBack(t *testing.T) {
 	w := start(t, 2, confK)
 	w.stateDir = t.TempDir()
-	w.write(confK)
+	w.writeConfig(confK)
 	w.stop()
-	w.run()
+	w.startProcess()
 	other := wt.Judge(wt.Live(0, wt.Rules(2, 0)...)...).Bytes()
 	status, body := w.upload("POST", "mine", other)
 	require.Equal(t, 201, status, body)
@@ -288,7 +290,7 @@ func TestS88AJudgeIsReplacedAndRolledBack(t *testing.T) {
 	require.Equal(t, 409, status, "it is in use")
 
 	w.stop()
-	w.run()
+	w.startProcess()
 	require.Equal(t, []any{"judge"}, w.usedFor("mine"))
 	require.Equal(t, "2", w.get().attempts())
 	require.Contains(t, w.scrape(), `whirlpool_plugin_calls_total{`)

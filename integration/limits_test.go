@@ -76,9 +76,9 @@ func TestS141ARateAndItsEnd(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, wait, 30)
 	require.LessOrEqual(t, wait, 100)
-	p := w.json("/proxies/F1")
+	p := w.getJSON("/proxies/F1")
 	require.Equal(t, 0.01, p["rate"])
-	require.WithinDuration(t, time.Now().Add(100*time.Second), w.at(p["limited_until"]), 60*time.Second)
+	require.WithinDuration(t, time.Now().Add(100*time.Second), w.parseTime(p["limited_until"]), 60*time.Second)
 	require.Equal(t, 1, w.fakes[0].Count())
 	status, body, _ = w.call("PATCH", "/proxies/F1", `{"rate": 0}`)
 	require.Equal(t, 200, status, "%s", body)
@@ -91,9 +91,9 @@ func TestS142BytesOfTheDaySurviveARestart(t *testing.T) {
 	w := start(t, 2, "[health]\nreachability = false\n")
 	w.stop()
 	w.stateDir = t.TempDir()
-	w.write("[health]\nreachability = false\n[[limits]]\nbytes_per_day = 50000\n")
-	w.run()
-	w.all(lab.Behaviour{Size: 20_000})
+	w.writeConfig("[health]\nreachability = false\n[[limits]]\nbytes_per_day = 50000\n")
+	w.startProcess()
+	w.setAll(lab.Behaviour{Size: 20_000})
 	served := 0
 	for w.get().status == 200 {
 		served++
@@ -101,12 +101,12 @@ func TestS142BytesOfTheDaySurviveARestart(t *testing.T) {
 	}
 	require.Equal(t, 6, served, "each proxy serves two responses within the limit, and one that exceeds it")
 	for _, f := range w.fakes {
-		today := w.json("/proxies/" + f.Name)["bytes_today"].(float64)
+		today := w.getJSON("/proxies/" + f.Name)["bytes_today"].(float64)
 		require.Greater(t, today, 60_000.0)
 		require.Less(t, today, 65_000.0)
 	}
 	w.stop()
-	w.run()
+	w.startProcess()
 	a := w.get()
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "all_proxies_busy", a.outcome())
@@ -124,10 +124,10 @@ func TestBytesOfAnOpenTunnelCount(t *testing.T) {
 	status, _, c := w.connect(host)
 	require.Equal(t, 200, status)
 	defer c.Close()
-	before := w.json("/proxies/F1")["bytes_today"].(float64)
+	before := w.getJSON("/proxies/F1")["bytes_today"].(float64)
 	fmt.Fprintf(c, "GET /x HTTP/1.1\r\nHost: %s\r\n\r\n", host)
 	eventually(t, "the bytes are counted", func() bool {
-		return w.json("/proxies/F1")["bytes_today"].(float64) > before+100
+		return w.getJSON("/proxies/F1")["bytes_today"].(float64) > before+100
 	})
-	require.Equal(t, 1.0, w.json("/proxies/F1")["in_flight"])
+	require.Equal(t, 1.0, w.getJSON("/proxies/F1")["in_flight"])
 }

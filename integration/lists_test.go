@@ -19,7 +19,7 @@ import (
 
 // proxyURLs returns the URLs of the proxies in order.
 func (w *whirl) proxyURLs() (urls []string) {
-	for _, p := range w.json("/proxies")["proxies"].([]any) {
+	for _, p := range w.getJSON("/proxies")["proxies"].([]any) {
 		urls = append(urls, p.(map[string]any)["url"].(string))
 	}
 	return urls
@@ -38,11 +38,12 @@ func TestPublishedLists(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 	}
 	w.stop()
-	w.run("--proxies", "socks5:"+filepath.Join(w.dir, "bare.txt"), "--proxies", filepath.Join(w.dir, "table.csv"))
+	w.startProcess("--proxies", "socks5:"+filepath.Join(w.dir, "bare.txt"), "--proxies",
+		filepath.Join(w.dir, "table.csv"))
 	require.ElementsMatch(t, []string{
 		"http://127.0.1.1:1", "socks5://127.0.1.2:2", "socks5://127.0.1.3:3", "socks5://127.0.1.4:4",
 	}, w.proxyURLs())
-	w.write("[pool]\nfiles = [\"prose.txt\", \"list.json\", { file = \"bare.txt\", scheme = \"socks5h\" }]\n")
+	w.writeConfig("[pool]\nfiles = [\"prose.txt\", \"list.json\", { file = \"bare.txt\", scheme = \"socks5h\" }]\n")
 	eventually(t, "the lists are read", func() bool {
 		return strings.Contains(fmt.Sprint(w.proxyURLs()), "http://127.0.1.5:5")
 	})
@@ -67,12 +68,12 @@ func TestAListThatIsFetched(t *testing.T) {
 	list := func(path string) string {
 		return "{ url = \"" + address + path + "?key=hunter2\", scheme = \"socks5\" }"
 	}
-	w.write("[pool]\nurls = [" + list("/a") + "]\n")
+	w.writeConfig("[pool]\nurls = [" + list("/a") + "]\n")
 	eventually(t, "the list is used", func() bool { return fmt.Sprint(w.proxyURLs()) == "[socks5://127.0.1.1:1]" })
-	w.write("[pool]\nurls = [" + list("/a") + ", " + list("/b") + "]\n")
+	w.writeConfig("[pool]\nurls = [" + list("/a") + ", " + list("/b") + "]\n")
 	eventually(t, "both lists are used", func() bool { return len(w.proxyURLs()) == 2 })
 	broken.Store(true)
-	w.write("[pool]\nurls = [" + list("/a") + ", " + list("/c") + "]\n")
+	w.writeConfig("[pool]\nurls = [" + list("/a") + ", " + list("/c") + "]\n")
 	eventually(t, "the failure is logged", func() bool { return strings.Contains(w.log.String(), "status 502") })
 	require.Equal(t, []string{"socks5://127.0.1.1:1"}, w.proxyURLs())
 	_, config, _ := w.call("GET", "/config", "")
@@ -96,9 +97,9 @@ func rewriteSlowly(t *testing.T) (inTime bool) {
 	line := func(f *lab.Proxy) string { return "http://" + f.Addr + "#id=L" + f.Name + "\n" }
 	require.NoError(t, os.WriteFile(list, []byte(line(w.fakes[0])+line(w.fakes[1])), 0o600))
 	w.stop()
-	w.run("--proxies", list)
+	w.startProcess("--proxies", list)
 	require.Len(t, w.proxyURLs(), 4)
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	eventually(t, "the breaker of a proxy of the list opens", func() bool {
 		w.get()
 		return w.breaker("L" + w.fakes[1].Name)["state"] == "open"

@@ -84,17 +84,17 @@ func TestS64TenThousandInFlight(t *testing.T) {
 		})
 	}
 	arrived(clients)
-	require.Equal(t, clients, len(w.json("/requests?state=attempting&limit=10000")["requests"].([]any)))
+	require.Equal(t, clients, len(w.getJSON("/requests?state=attempting&limit=10000")["requests"].([]any)))
 	release()
 	wg.Wait()
 	require.Zero(t, lost.Load())
 	require.EqualValues(t, clients, ok.Load()+failed.Load())
 	require.Greater(t, ok.Load(), int64(clients*99/100),
 		"a retry fails in one case of ten, the third try in one of a hundred")
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	require.Equal(t, float64(clients), s["total_requests"])
 	w.reconcile(0)
-	require.Zero(t, len(w.json("/requests?state=attempting")["requests"].([]any)))
+	require.Zero(t, len(w.getJSON("/requests?state=attempting")["requests"].([]any)))
 	eventually(t, "the memory goes back", func() bool { return w.resident() < before*8/5 }) // 1.41 to 1.5 are measured
 	t.Logf("%d KiB, then %d", before, w.resident())
 }
@@ -105,7 +105,7 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	w.limitFiles(300)
-	w.all(lab.Slow(20 * time.Millisecond))
+	w.setAll(lab.Slow(20 * time.Millisecond))
 	var wg sync.WaitGroup
 	var refused, closed atomic.Int64
 	for range 600 {
@@ -134,13 +134,13 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
 	}
 	// Idle clients need no descriptor for a proxy: beside 140 of them there is room for another client.
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	for range 140 {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		t.Cleanup(func() { c.Close() })
 		fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(eventTimeout))
 		r, err := http.ReadResponse(bufio.NewReader(c), nil)
 		require.NoError(t, err)
 		require.Equal(t, 200, r.StatusCode)
@@ -152,8 +152,8 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 // Many refused requests lead to few log records, which state the number of all of them.
 func TestAFloodOfRefusalsIsFoldedInTheLog(t *testing.T) {
 	w := start(t, 1, confOpen)
-	w.all(lab.Status(503))
-	w.trip(w.fakes[0])
+	w.setAll(lab.Status(503))
+	w.tripBreaker(w.fakes[0])
 	const workers, each = 4, 1500
 	var wg sync.WaitGroup
 	for range workers {

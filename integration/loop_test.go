@@ -49,15 +49,15 @@ func relay(t *testing.T, to string) (address string, connections *atomic.Int64) 
 	return l.Addr().String(), connections
 }
 
-// looped sends a request through w, whose only proxies lead back to w, and expects a 508 from w.
-func looped(t *testing.T, w *whirl) {
+// requireLoop sends a request through w, whose only proxies lead back to w, and expects a 508 from w.
+func requireLoop(t *testing.T, w *whirl) {
 	t.Helper()
-	r, body := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	r, body := sendRaw(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 508, r.StatusCode, body)
 	require.Contains(t, body, `{"error":"loop_detected"`)
 	require.Equal(t, "loop_detected", r.Header.Get("X-Whirlpool-Outcome"))
 	require.Contains(t, r.Header.Get("Proxy-Status"), "error=proxy_loop_detected")
-	r, body = wire(t, w.gateway, "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+	r, body = sendRaw(t, w.gateway, "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
 	require.Equal(t, 508, r.StatusCode, body)
 	status, header, _ := w.connect("a.test:443")
 	require.Equal(t, 508, status)
@@ -70,23 +70,23 @@ func TestS117AGatewayBehindARelayListsItself(t *testing.T) {
 	for _, config := range []string{quickRetries, "[health]\nreachability = false\n"} {
 		w := start(t, 0, config)
 		back, connections := relay(t, w.gateway)
-		w.write(config + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
-		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
-		looped(t, w)
+		w.writeConfig(config + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
+		eventually(t, "the pool is loaded", func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 1 })
+		requireLoop(t, w)
 		require.LessOrEqual(t, connections.Load(), int64(6))
 		require.Positive(t, w.breaker("back")["failure_count"], "charged to the proxy that leads back")
 		eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "a request came back") })
-		w.fakes = append(w.fakes, lone(t)) // w now also has a good proxy, so every request succeeds
-		w.write(config + byTurns + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
-		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
+		w.fakes = append(w.fakes, startFake(t)) // w now also has a good proxy, so every request succeeds
+		w.writeConfig(config + roundRobin + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
+		eventually(t, "the pool is loaded", func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 2 })
 		for range 4 {
 			require.Equal(t, 200, w.get().status)
 		}
 	}
 }
 
-// lone starts a fake that responds with 200.
-func lone(t *testing.T) *lab.Proxy {
+// startFake starts a fake that responds with 200.
+func startFake(t *testing.T) *lab.Proxy {
 	t.Helper()
 	f, err := lab.Start("F1", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
@@ -121,12 +121,12 @@ func listEachOther(t *testing.T, ring []string) {
 	for i, w := range all {
 		var next string
 		next, links[i] = relay(t, all[(i+1)%n].gateway)
-		w.write(quickRetries + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"%s://%s\"\n", ring[i], next))
+		w.writeConfig(quickRetries + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"%s://%s\"\n", ring[i], next))
 	}
 	for _, w := range all {
-		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
+		eventually(t, "the pool is loaded", func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 1 })
 	}
-	looped(t, all[0])
+	requireLoop(t, all[0])
 	for _, link := range links {
 		require.LessOrEqual(t, link.Load(), int64(6))
 	}
@@ -141,7 +141,7 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	require.Equal(t, 200, w.get("Proxy-Loop", other, "Connection", "Proxy-Loop").status)
 	require.Equal(t, 200, w.get("Proxy-Loop", "nonsense").status)
 	w.connect("a.test:443") // the fake refuses it
-	arrivals := w.ordered()
+	arrivals := w.sortedArrivals()
 	require.Greater(t, len(arrivals), 2)
 	require.Equal(t, other+", ", arrivals[0].Header.Get("Proxy-Loop")[:34])
 	for _, a := range arrivals {
@@ -156,7 +156,7 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	bySOCKS := "socks5h://u:p@" + socks(t, origin.Addr)
 	for proxy, to := range map[string]string{"direct://": origin.Addr, bySOCKS: "a.test"} {
 		w := start(t, 0, quickRetries+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
-		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+
+		r, body := sendRaw(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+
 			"\r\n\r\n")
 		require.Equal(t, 200, r.StatusCode, body)
 	}
@@ -172,8 +172,8 @@ func TestS120ALoopThroughAnotherProxyShowsInVia(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, quickRetries)
 	via := strings.TrimSuffix(strings.Repeat("1.1 relay, ", 8), ", ")
-	r, _ := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via+"\r\n\r\n")
+	r, _ := sendRaw(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via+"\r\n\r\n")
 	require.Equal(t, 508, r.StatusCode)
-	r, _ = wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via[11:]+"\r\n\r\n")
+	r, _ = sendRaw(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via[11:]+"\r\n\r\n")
 	require.Equal(t, 200, r.StatusCode)
 }

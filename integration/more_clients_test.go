@@ -21,7 +21,7 @@ import (
 // S150: httpx, aiohttp, Scrapy and undici fetch a plain site and an intercepted one, by GET and POST, over HTTP and (if
 // they can) SOCKS5. A third of the first attempts gets a 503.
 func TestS150MoreRealClients(t *testing.T) {
-	i := startIntercepting(t, confK+byTurns)
+	i := startIntercepting(t, confK+roundRobin)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		body, _ := io.ReadAll(q.Body)
 		fmt.Fprintf(w, "hello %s %s %s", q.Host, q.Method, body)

@@ -13,8 +13,8 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// once makes a request with POST /request and returns the response.
-func (w *whirl) once(body string) (v map[string]any) {
+// postRequest makes a request with POST /request and returns the response.
+func (w *whirl) postRequest(body string) (v map[string]any) {
 	w.t.Helper()
 	status, answer, _ := w.call("POST", "/request", body)
 	require.Equal(w.t, 200, status, "%s", answer)
@@ -26,13 +26,13 @@ func (w *whirl) once(body string) (v map[string]any) {
 // of the proxy.
 func TestALargeResponseIsASuccess(t *testing.T) {
 	w := start(t, 1, confK)
-	w.all(lab.Behaviour{Size: 20 << 20})
-	v := w.once(`{"url":"http://origin.test/"}`)
+	w.setAll(lab.Behaviour{Size: 20 << 20})
+	v := w.postRequest(`{"url":"http://origin.test/"}`)
 	require.Equal(t, true, v["truncated"])
 	require.Len(t, v["body"], 10<<20)
 	require.Equal(t, "success", v["outcome"])
 	require.Equal(t, "success", v["attempts"].([]any)[0].(map[string]any)["outcome"])
-	require.Equal(t, map[string]any{"0": 1.0}, w.json("/metrics/retries")["success_by_attempt"])
+	require.Equal(t, map[string]any{"0": 1.0}, w.getJSON("/metrics/retries")["success_by_attempt"])
 	w.reconcile(0)
 }
 
@@ -40,8 +40,8 @@ func TestALargeResponseIsASuccess(t *testing.T) {
 // the request target.
 func TestAOneOffRequestOnTheWire(t *testing.T) {
 	w := start(t, 1, confK)
-	w.once(`{"url":"http://origin.test/a b?q=a b&r=\"ü\""}`)
-	w.once(`{"url":"http://origin.test/","method":"POST"}`)
+	w.postRequest(`{"url":"http://origin.test/a b?q=a b&r=\"ü\""}`)
+	w.postRequest(`{"url":"http://origin.test/","method":"POST"}`)
 	got := w.fakes[0].Arrivals()
 	require.Len(t, got, 2)
 	require.Equal(t, `http://origin.test/a%20b?q=a%20b&r="ü"`, got[0].Target)
@@ -53,10 +53,10 @@ func TestAOneOffRequestOnTheWire(t *testing.T) {
 func TestS62ByPolicyNamesThePolicy(t *testing.T) {
 	w := start(t, 1, confK)
 	w.get()
-	w.get(ovr("max_attempts=7, retry_status_codes=(429 503)")...)
-	w.get(ovr("retry_status_codes=(503 429), max_attempts=7")...)
+	w.get(overrideHeader("max_attempts=7, retry_status_codes=(429 503)")...)
+	w.get(overrideHeader("retry_status_codes=(503 429), max_attempts=7")...)
 	seen := map[float64]float64{} // max_attempts -> requests
-	for _, v := range w.json("/metrics/retries")["by_policy"].(map[string]any) {
+	for _, v := range w.getJSON("/metrics/retries")["by_policy"].(map[string]any) {
 		p := v.(map[string]any)
 		seen[p["policy"].(map[string]any)["max_attempts"].(float64)] = p["requests"].(float64)
 	}
@@ -66,8 +66,8 @@ func TestS62ByPolicyNamesThePolicy(t *testing.T) {
 func TestRequestsByState(t *testing.T) {
 	w := start(t, 1, confK)
 	w.get()
-	require.Len(t, w.json("/requests?state=done")["requests"], 1)
-	require.Empty(t, w.json("/requests?state=waiting")["requests"])
+	require.Len(t, w.getJSON("/requests?state=done")["requests"], 1)
+	require.Empty(t, w.getJSON("/requests?state=waiting")["requests"])
 	status, body, _ := w.call("GET", "/requests?state=finished", "")
 	require.Equal(t, 400, status)
 	require.Contains(t, string(body), "done")
@@ -113,8 +113,8 @@ func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w.stateDir = filepath.Join(w.dir, "state")
 	require.NoError(t, os.Mkdir(w.stateDir, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins"), nil, 0o600)) // in place of a folder
-	w.write(confK)
-	w.run()
+	w.writeConfig(confK)
+	w.startProcess()
 	eventually(t, "the log tells", func() bool {
 		return strings.Contains(w.log.String(),
 			"uploaded plugins could not be restored")

@@ -22,8 +22,8 @@ import (
 // The served OpenAPI document is valid. One response of each operation matches it.
 func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 	w := start(t, 3, confKB)
-	w.trip(w.fakes[0])
-	w.all(lab.OK())
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.OK())
 	w.get()
 	_, raw, _ := w.call("GET", "/openapi.json", "")
 	doc, err := openapi3.NewLoader().LoadFromData(raw)
@@ -38,7 +38,7 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 	module, err := os.ReadFile(builtins + "random.wasm")
 	require.NoError(t, err)
 	met := map[string]bool{}
-	id := w.json("/requests")["requests"].([]any)[0].(map[string]any)["id"].(string)
+	id := w.getJSON("/requests")["requests"].([]any)[0].(map[string]any)["id"].(string)
 	for _, c := range []struct{ method, path, body string }{
 		{"POST", "/retry/policy/preview", `{"max_attempts":1}`},
 		{"GET", "/proxy-groups?by=region&state=closed", ""}, {"GET", "/retry/policy", ""},

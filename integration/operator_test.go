@@ -55,7 +55,7 @@ func startOutage(t *testing.T, failing int) *outage {
 	}
 	file := filepath.Join(o.dir, "list.txt")
 	require.NoError(t, os.WriteFile(file, []byte(list.String()), 0o600))
-	o.run("--proxies", file)
+	o.startProcess("--proxies", file)
 	for range 100 {
 		require.Equal(t, 200, o.get().status)
 	}
@@ -143,7 +143,7 @@ func TestAnOutageIsMendedInATerminal(t *testing.T) {
 	until := func(what, command, want string) {
 		t.Helper()
 		screen := ""
-		for end := time.Now().Add(patience); !strings.Contains(screen, want); {
+		for end := time.Now().Add(eventTimeout); !strings.Contains(screen, want); {
 			require.True(t, time.Now().Before(end), "never: %s; the screen:\n%s", what, screen)
 			screen = term.run(command)
 		}

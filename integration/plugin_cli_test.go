@@ -31,7 +31,7 @@ func command(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-func broken(t *testing.T) string {
+func brokenModule(t *testing.T) string {
 	code, err := os.ReadFile(builtins + "performance.wasm")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "broken.wasm")
@@ -42,7 +42,7 @@ func broken(t *testing.T) string {
 }
 
 func TestExitCodes(t *testing.T) {
-	good, bad := builtins+"performance.wasm", broken(t)
+	good, bad := builtins+"performance.wasm", brokenModule(t)
 	trace := filepath.Join(t.TempDir(), "trace.jsonl")
 	require.NoError(t, os.WriteFile(trace, []byte(`{"proxy":"a"}`), 0o644))
 	for _, c := range []struct {
@@ -103,8 +103,8 @@ func TestHelpOfPlugin(t *testing.T) {
 	}
 }
 
-// parsed runs a command with --json and returns its output.
-func parsed(t *testing.T, code int, args ...string) map[string]any {
+// commandJSON runs a command with --json and returns its output.
+func commandJSON(t *testing.T, code int, args ...string) map[string]any {
 	t.Helper()
 	out, errs, got := command(t, append(args, "--json")...)
 	require.Equal(t, code, got, errs)
@@ -114,23 +114,23 @@ func parsed(t *testing.T, code int, args ...string) map[string]any {
 }
 
 func TestInspect(t *testing.T) {
-	v := parsed(t, 0, "plugin", "inspect", builtins+"exponential.wasm")
+	v := commandJSON(t, 0, "plugin", "inspect", builtins+"exponential.wasm")
 	require.Equal(t, "backoff", v["kind"])
 	require.Equal(t, 1.0, v["abi_version"])
 	require.Contains(t, v["exports"], map[string]any{"name": "backoff", "kind": "func", "signature": "(i32) -> f64"})
 	require.Empty(t, v["imports"])
 	require.Equal(t, true, v["ok"])
 
-	v = parsed(t, 1, "plugin", "inspect", broken(t))
+	v = commandJSON(t, 1, "plugin", "inspect", brokenModule(t))
 	require.Equal(t, "scorer", v["kind"], "what can be told is told")
 	require.Equal(t, false, v["ok"])
 	require.Equal(t, []any{"the module was built for version 7 of the ABI; this host speaks version 1"}, v["faults"])
 }
 
 func TestVerify(t *testing.T) {
-	v := parsed(t, 0, "plugin", "verify", builtins+"cost_aware.wasm")
+	v := commandJSON(t, 0, "plugin", "verify", builtins+"cost_aware.wasm")
 	require.Equal(t, true, v["ok"])
-	v = parsed(t, 1, "plugin", "verify", broken(t))
+	v = commandJSON(t, 1, "plugin", "verify", brokenModule(t))
 	require.Equal(t, false, v["ok"])
 	failed := 0
 	for _, c := range v["checks"].([]any) {
@@ -143,7 +143,7 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, failed)
-	out, _, _ := command(t, "plugin", "verify", broken(t))
+	out, _, _ := command(t, "plugin", "verify", brokenModule(t))
 	require.Contains(t, out, "FAIL  version                the module was built for version 7 of the ABI; this host "+
 		"speaks version 1\n"+
 		"      mend: export an empty function whirlpool_abi_v1 (sdk/ABI.md, \"10. Versions\")\n")
@@ -185,13 +185,13 @@ func TestSimulate(t *testing.T) {
 	ascii := play("--trace", trace, "--ascii")
 	require.Equal(t, -1, strings.IndexFunc(ascii, func(r rune) bool { return r > 127 }))
 
-	v := parsed(t, 0, "plugin", "simulate", builtins+"performance.wasm")
+	v := commandJSON(t, 0, "plugin", "simulate", builtins+"performance.wasm")
 	results := v["results"].([]any)
 	best, worst := results[0].(map[string]any), results[2].(map[string]any)
 	require.Equal(t, "random", worst["scorer"])
 	require.Greater(t, best["success_rate"], worst["success_rate"].(float64)+0.2)
 
-	v = parsed(t, 0, "plugin", "simulate", builtins+"linear.wasm")
+	v = commandJSON(t, 0, "plugin", "simulate", builtins+"linear.wasm")
 	delays := v["results"].([]any)[0].(map[string]any)["delays"].([]any)
 	require.Equal(t, 3.0, delays[2].(map[string]any)["mean"])
 }
@@ -221,7 +221,7 @@ func TestRecord(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), `{"proxy":"F3","at":0,"success":1,`)
 	require.NotContains(t, string(text), "hunter2secret")
-	v := parsed(t, 0, "plugin", "simulate", builtins+"random.wasm", "--trace", trace)
+	v := commandJSON(t, 0, "plugin", "simulate", builtins+"random.wasm", "--trace", trace)
 	require.Equal(t, []any{"F1", "F2", "F3"}, v["proxies"])
 
 	_, errs, code := command(t, "plugin", "record", trace, "--api", "http://"+freePort(t))

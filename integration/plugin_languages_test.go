@@ -31,7 +31,7 @@ var sources = map[string]struct{ file, higher, lower string }{
 	"zig":  {"plugin.zig", "s.* += 1", "s.* -= 1"},
 }
 
-func begin(t *testing.T, lang, kind string) *project {
+func newProject(t *testing.T, lang, kind string) *project {
 	dir := filepath.Join(t.TempDir(), "mine")
 	_, errs, code := command(t, "plugin", "new", "mine", "--lang", lang, "--kind", kind, "--dir", dir)
 	require.Zero(t, code, errs)
@@ -78,7 +78,7 @@ func (p *project) step(w *whirl, values map[string]string, words ...string) {
 		out, err := cmd.CombinedOutput()
 		require.NoError(p.t, err, "%s\n%s", line, out)
 		if bytes.Contains(out, []byte(`"state":"checking"`)) {
-			status, body := w.uploaded(out, 201)
+			status, body := w.awaitUpload(out, 201)
 			require.Equal(p.t, 201, status, "%s", body)
 		}
 		return
@@ -90,14 +90,14 @@ func (p *project) step(w *whirl, values map[string]string, words ...string) {
 // whose proxies the plugin chooses.
 func TestALanguageWorksFromSourceToGateway(t *testing.T) {
 	for lang := range sources {
-		t.Run(lang+" scorer", func(t *testing.T) { seeScorer(t, lang) })
-		t.Run(lang+" backoff", func(t *testing.T) { seeBackoff(t, lang) })
-		t.Run(lang+" judge", func(t *testing.T) { seeJudge(t, lang) })
+		t.Run(lang+" scorer", func(t *testing.T) { testScorer(t, lang) })
+		t.Run(lang+" backoff", func(t *testing.T) { testBackoff(t, lang) })
+		t.Run(lang+" judge", func(t *testing.T) { testJudge(t, lang) })
 	}
 }
 
-// chosen returns the proxies that served n requests.
-func chosen(w *whirl, n int) map[string]int {
+// countChoices returns the proxies that served n requests.
+func countChoices(w *whirl, n int) map[string]int {
 	seen := map[string]int{}
 	for range n {
 		a := w.get()
@@ -110,7 +110,7 @@ func chosen(w *whirl, n int) map[string]int {
 // busyFaults returns the number of calls of a plugin that got no instance or no processor in time, because the machine
 // is busy. The built-in was called in their place.
 func (w *whirl) busyFaults(plugin string) float64 {
-	busy, _ := w.json("/plugins/" + plugin)["faults_by_reason"].(map[string]any)["busy"].(float64)
+	busy, _ := w.getJSON("/plugins/" + plugin)["faults_by_reason"].(map[string]any)["busy"].(float64)
 	return busy
 }
 
@@ -118,24 +118,24 @@ func (w *whirl) busyFaults(plugin string) float64 {
 func chosenByPlugin(w *whirl, n int) map[string]int {
 	for {
 		before := w.busyFaults("mine")
-		if seen := chosen(w, n); w.busyFaults("mine") == before {
+		if seen := countChoices(w, n); w.busyFaults("mine") == before {
 			return seen
 		}
 	}
 }
 
-func seeScorer(t *testing.T, lang string) {
-	p := begin(t, lang, "scorer")
+func testScorer(t *testing.T, lang string) {
+	p := newProject(t, lang, "scorer")
 	p.make("build")
 	p.make("test")
 	p.make("verify")
 
 	w := start(t, 3, confK)
-	require.Len(t, chosen(w, 9), 3, "round robin, before")
+	require.Len(t, countChoices(w, 9), 3, "round robin, before")
 	prefer := map[string]string{"PROXY-ID": "F2"}
 	p.step(w, prefer, "name=mine", "module=@")
 	p.step(w, nil, "/test")
-	require.Len(t, chosen(w, 9), 3, "it is not in use yet")
+	require.Len(t, countChoices(w, 9), 3, "it is not in use yet")
 	p.step(w, nil, "/activate")
 	require.Equal(t, map[string]int{"F2": 20}, chosenByPlugin(w, 20), "it prefers F2")
 	status, body, _ := w.call("DELETE", "/plugins/mine", "")
@@ -151,7 +151,7 @@ func seeScorer(t *testing.T, lang string) {
 	p.step(w, nil, "/rollback")
 	require.Equal(t, map[string]int{"F2": 20}, chosenByPlugin(w, 20), "the first version again")
 
-	v := w.json("/plugins/mine")
+	v := w.getJSON("/plugins/mine")
 	require.Equal(t, []any{"first"}, v["used_for"])
 	require.Equal(t, w.busyFaults("mine"), v["faults"], "%v", v["last_error"])
 	status, body, _ = w.call("POST", "/plugins/round_robin/activate", `{"for":"first"}`)
@@ -160,7 +160,7 @@ func seeScorer(t *testing.T, lang string) {
 	require.Equal(t, 204, status, "%s", body)
 	status, _, _ = w.call("GET", "/plugins/mine", "")
 	require.Equal(t, 404, status)
-	require.Len(t, chosen(w, 9), 3, "round robin, after")
+	require.Len(t, countChoices(w, 9), 3, "round robin, after")
 	p.configured(w)
 }
 
@@ -176,23 +176,23 @@ func (p *project) configured(w *whirl) {
 	code, err := os.ReadFile(filepath.Join(p.dir, "mine.wasm"))
 	require.NoError(p.t, err)
 	require.NoError(p.t, os.WriteFile(filepath.Join(w.dir, "mine.wasm"), code, 0o644))
-	w.write(confK + strings.Replace(block, "PROXY-ID", "F2", 1))
-	eventually(p.t, "the configured plugin avoids F2", func() bool { return chosen(w, 6)["F2"] == 0 })
+	w.writeConfig(confK + strings.Replace(block, "PROXY-ID", "F2", 1))
+	eventually(p.t, "the configured plugin avoids F2", func() bool { return countChoices(w, 6)["F2"] == 0 })
 }
 
-func seeBackoff(t *testing.T, lang string) {
-	p := begin(t, lang, "backoff")
+func testBackoff(t *testing.T, lang string) {
+	p := newProject(t, lang, "backoff")
 	p.make("build")
 	p.make("test")
 	p.make("verify")
 
 	w := start(t, 3, confK) // fixed backoff with base_delay = 0.1
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	waits := func(want ...float64) {
 		t.Helper()
-		w.clear()
+		w.clearArrivals()
 		require.Equal(t, 503, w.get().status)
-		w.gaps(want...)
+		w.requireWaits(want...)
 	}
 	waits(0.1, 0.1)
 	factor := func(f string) map[string]string { return map[string]string{`"factor":0.5`: `"factor":` + f} }
@@ -205,7 +205,7 @@ func seeBackoff(t *testing.T, lang string) {
 	p.step(w, nil, "/rollback")
 	waits(0.4, 0.8)
 
-	require.Equal(t, []any{"backoff"}, w.json("/plugins/mine")["used_for"])
+	require.Equal(t, []any{"backoff"}, w.getJSON("/plugins/mine")["used_for"])
 	status, body, _ := w.call("POST", "/plugins/fixed/activate", `{"for":"backoff"}`)
 	require.Equal(t, 200, status, "%s", body)
 	status, body, _ = w.call("DELETE", "/plugins/mine", "")
@@ -242,21 +242,21 @@ func TestThePluginPage(t *testing.T) {
 	require.Equal(t, 404, status)
 }
 
-func seeJudge(t *testing.T, lang string) {
-	p := begin(t, lang, "judge")
+func testJudge(t *testing.T, lang string) {
+	p := newProject(t, lang, "judge")
 	p.make("build")
 	p.make("test")
 	p.make("verify")
 
-	w := start(t, 2, confK+byTurns)
+	w := start(t, 2, confK+roundRobin)
 	w.fakes[0].Do(lab.Behaviour{Body: "<h1>Are you a ROBOT?</h1>"})
 	p.step(w, nil, "name=mine", "module=@")
 	p.step(w, nil, "/test")
-	require.Len(t, chosen(w, 4), 2, "it is not in use yet")
+	require.Len(t, countChoices(w, 4), 2, "it is not in use yet")
 	p.step(w, nil, "/activate")
 	require.Equal(t, map[string]int{"F2": 4}, chosenByPlugin(w, 4))
 	require.Equal(t, []string{"F1"}, w.rests("origin.test"))
-	v := w.json("/plugins/mine")
+	v := w.getJSON("/plugins/mine")
 	require.Equal(t, []any{"judge"}, v["used_for"])
 	require.Equal(t, w.busyFaults("mine"), v["faults"], "%v", v["last_error"])
 	status, body, _ := w.call("POST", "/plugins/none/activate", `{"for":"judge"}`)

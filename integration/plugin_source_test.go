@@ -61,11 +61,11 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 	w.stop()
 	w.env = append(w.env, "SSL_CERT_FILE="+ca, "NO_PROXY=*")
 	w.stateDir = t.TempDir()
-	w.write(config)
-	w.run()
+	w.writeConfig(config)
+	w.startProcess()
 	require.Equal(t, 200, w.get().status, "the built-ins answer until the modules are there")
 	state := func(name string) []any {
-		v := w.json("/plugins/" + name)
+		v := w.getJSON("/plugins/" + name)
 		return []any{v["state"], v["fetch"].(map[string]any)["state"]}
 	}
 	eventually(t, "the artifact serves", func() bool { return state("artifact")[0] == "ready" })
@@ -73,34 +73,34 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 		return fmt.Sprint(state("signed")) == "[fetching waiting]"
 	})
 	require.Equal(t, "the server responds with status 503",
-		w.json("/plugins/signed")["fetch"].(map[string]any)["error"])
+		w.getJSON("/plugins/signed")["fetch"].(map[string]any)["error"])
 	module.Store(wasm.Scorer(wasm.Scores(2)...).Bytes())
 	status, body, _ := w.call("POST", "/config/reload", "") // the reload does not wait for the next attempt to fetch
 	require.Equal(t, 200, status, "%s", body)
 	eventually(t, "the signed module serves", func() bool { return state("signed")[0] == "ready" })
-	calls := w.json("/plugins/signed")["calls"].(float64)
+	calls := w.getJSON("/plugins/signed")["calls"].(float64)
 	require.Equal(t, 200, w.get().status)
-	require.Greater(t, w.json("/plugins/signed")["calls"].(float64), calls)
+	require.Greater(t, w.getJSON("/plugins/signed")["calls"].(float64), calls)
 
 	// Both sources stop.
 	site.Close()
 	registry.Close()
 	w.signal(syscall.SIGTERM)
 	require.NoError(t, w.cmd.Wait())
-	w.run()
+	w.startProcess()
 	require.Equal(t, []any{"ready", "done"}, state("artifact"))
 	require.Equal(t, "ready", state("signed")[0])
 	require.Equal(t, 200, w.get().status)
-	require.EqualValues(t, 0, w.json("/plugins/signed")["faults"])
-	require.NotZero(t, w.json("/plugins/signed")["calls"])
+	require.EqualValues(t, 0, w.getJSON("/plugins/signed")["faults"])
+	require.NotZero(t, w.getJSON("/plugins/signed")["calls"])
 
 	// With another public key the kept module is not used.
 	other, _, err := minisign.GenerateKey(nil)
 	require.NoError(t, err)
-	w.write(strings.Replace(config, public.String(), other.String(), 1))
+	w.writeConfig(strings.Replace(config, public.String(), other.String(), 1))
 	w.signal(syscall.SIGTERM)
 	require.NoError(t, w.cmd.Wait())
-	w.run()
+	w.startProcess()
 	require.Equal(t, "fetching", state("signed")[0])
 	eventually(t, "the log says why", func() bool { return strings.Contains(w.log.String(), "does not match") })
 	require.Equal(t, 200, w.get().status)

@@ -88,14 +88,14 @@ func (p *project) apply(changes []change) {
 func TestAPluginIsWrittenPushedAndCorrected(t *testing.T) {
 	require.Len(t, stories, len(sources))
 	for lang := range sources {
-		t.Run(lang, func(t *testing.T) { tellStory(t, lang) })
+		t.Run(lang, func(t *testing.T) { runPluginStory(t, lang) })
 	}
 }
 
-func tellStory(t *testing.T, lang string) {
-	p := begin(t, lang, "scorer")
+func runPluginStory(t *testing.T, lang string) {
+	p := newProject(t, lang, "scorer")
 	w := start(t, 3, confK)
-	w.panics = true
+	w.mayPanic = true
 	whirlpool := func(args ...string) string {
 		t.Helper()
 		out, errs, code := command(t, append(append([]string{"plugin"}, args...), "--to", "http://"+w.api)...)
@@ -107,7 +107,7 @@ func tellStory(t *testing.T, lang string) {
 		p.make("build")
 		whirlpool(append([]string{"push", filepath.Join(p.dir, "mine.wasm")}, args...)...)
 	}
-	faults := func() float64 { return w.json("/plugins/mine")["faults"].(float64) }
+	faults := func() float64 { return w.getJSON("/plugins/mine")["faults"].(float64) }
 	next, _ := w.events("?type=plugin_log,plugin_fault,plugin_quarantine", "")
 
 	p.apply(stories[lang].logs)
@@ -147,7 +147,7 @@ func tellStory(t *testing.T, lang string) {
 	before := faults()
 	require.Equal(t, 200, w.get().status)
 	require.Equal(t, before, faults(), "it is mended")
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"])
 
 	whirlpool("rollback", "mine")
 	require.Equal(t, 200, w.get().status)

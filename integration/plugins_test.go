@@ -18,16 +18,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-func (w *whirl) usedFor(plugin string) any { return w.json("/plugins/" + plugin)["used_for"] }
+func (w *whirl) usedFor(plugin string) any { return w.getJSON("/plugins/" + plugin)["used_for"] }
 
-// reloaded waits for the next reload of the configuration, successful or not.
-func (w *whirl) reloaded(after string) {
-	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after },
-		patience, 5*time.Millisecond)
+// awaitReload waits for the next reload of the configuration, successful or not.
+func (w *whirl) awaitReload(after string) {
+	require.Eventually(w.t, func() bool { return w.getJSON("/config")["reload"].(map[string]any)["at"] != after },
+		eventTimeout, 5*time.Millisecond)
 }
 
-func (w *whirl) readAt() string {
-	return w.json("/config")["reload"].(map[string]any)["at"].(string)
+func (w *whirl) configReadAt() string {
+	return w.getJSON("/config")["reload"].(map[string]any)["at"].(string)
 }
 
 // A plugin that was activated at run time stays in use after a reload that does not change the plugin. The
@@ -36,13 +36,13 @@ func TestAnActivationOutlivesReloads(t *testing.T) {
 	w := start(t, 2, confK)
 	code, _, _ := w.call("POST", "/plugins/random/activate", `{"for":"first"}`)
 	require.Equal(t, 200, code)
-	at := w.readAt()
-	w.write(confK + "[log]\nlevel = \"debug\"\n")
-	w.reloaded(at)
+	at := w.configReadAt()
+	w.writeConfig(confK + "[log]\nlevel = \"debug\"\n")
+	w.awaitReload(at)
 	require.Equal(t, []any{"first"}, w.usedFor("random"))
-	at = w.readAt()
-	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
-	w.reloaded(at)
+	at = w.configReadAt()
+	w.writeConfig(confK + "[selection]\nfirst = \"weighted\"\n")
+	w.awaitReload(at)
 	require.Equal(t, []any{"first"}, w.usedFor("weighted"))
 	require.Empty(t, w.usedFor("random"))
 }
@@ -57,15 +57,15 @@ func TestAPluginsFileIsWatched(t *testing.T) {
 		require.NoError(t, os.Rename(path+".new", path))
 	}
 	put(builtin.Modules()["random"])
-	at := w.readAt()
-	w.write(confK + "[plugins.mine]\npath = \"mine.wasm\"\n[selection]\nfirst = \"mine\"\n")
-	w.reloaded(at)
+	at := w.configReadAt()
+	w.writeConfig(confK + "[plugins.mine]\npath = \"mine.wasm\"\n[selection]\nfirst = \"mine\"\n")
+	w.awaitReload(at)
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
-	sum := w.json("/plugins/mine")["sha256"]
+	sum := w.getJSON("/plugins/mine")["sha256"]
 
 	put(builtin.Modules()["round_robin"])
-	eventually(t, "the module is replaced", func() bool { return w.json("/plugins/mine")["sha256"] != sum })
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	eventually(t, "the module is replaced", func() bool { return w.getJSON("/plugins/mine")["sha256"] != sum })
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"])
 	for range 10 {
 		require.Equal(t, 200, w.get().status)
 	}
@@ -73,12 +73,12 @@ func TestAPluginsFileIsWatched(t *testing.T) {
 
 	put(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
 	eventually(t, "the file is refused", func() bool {
-		return w.json("/config")["reload"].(map[string]any)["ok"] == false
+		return w.getJSON("/config")["reload"].(map[string]any)["ok"] == false
 	})
-	reload, _ := json.Marshal(w.json("/config")["reload"])
+	reload, _ := json.Marshal(w.getJSON("/config")["reload"])
 	require.Contains(t, string(reload), "plugins.mine")
 	require.Contains(t, string(reload), "trial call")
-	require.Equal(t, "ready", w.json("/plugins/mine")["state"], "the one before stays")
+	require.Equal(t, "ready", w.getJSON("/plugins/mine")["state"], "the one before stays")
 	require.Equal(t, 200, w.get().status)
 }
 
@@ -117,7 +117,7 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 	require.JSONEq(t, `{"delays":[1.5]}`, string(raw))
 	code, _, _ = w.call("POST", "/plugins/linear/test", `{"candidates":[{}]}`)
 	require.Equal(t, 400, code)
-	require.Equal(t, 0.0, w.json("/plugins/least_in_flight")["calls"], "a trial is not counted")
+	require.Equal(t, 0.0, w.getJSON("/plugins/least_in_flight")["calls"], "a trial is not counted")
 }
 
 // A plugin that learns has one memory: its observations change its scores.
@@ -131,7 +131,7 @@ func TestAModuleThatLearns(t *testing.T) {
 	w := start(t, 2, confK)
 	code, raw, _ := w.call("POST", "/plugins?name=learner", string(learner.Bytes()), "Content-Type", "application/wasm")
 	require.Equal(t, 201, code, string(raw))
-	require.Equal(t, true, w.json("/plugins/learner")["learns"])
+	require.Equal(t, true, w.getJSON("/plugins/learner")["learns"])
 	learned := func(want int) {
 		eventually(t, fmt.Sprintf("%d observations", want), func() bool {
 			_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
@@ -149,7 +149,7 @@ func TestAModuleThatLearns(t *testing.T) {
 	require.Equal(t, 200, code, string(raw))
 	w.get()
 	learned(7)
-	require.Equal(t, 0.0, w.json("/plugins/learner")["observations_missed"])
+	require.Equal(t, 0.0, w.getJSON("/plugins/learner")["observations_missed"])
 }
 
 // A new module keeps the settings of the previous one, unless the upload has settings.
@@ -192,14 +192,14 @@ func TestANewBuildKeepsItsSettings(t *testing.T) {
 
 // The configuration may name an uploaded plugin. The gateway starts with it, and config check accepts it.
 func TestTheConfigurationNamesAnUpload(t *testing.T) {
-	w := startKeeping(t, 2, confK)
+	w := startWithState(t, 2, confK)
 	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
 	require.Equal(t, 201, status, body)
 	w.kill()
-	w.write(confK + "[selection]\nfirst = \"mine\"\n")
-	out, errs, code := command(t, "config", "check", w.file)
+	w.writeConfig(confK + "[selection]\nfirst = \"mine\"\n")
+	out, errs, code := command(t, "config", "check", w.configFile)
 	require.Equal(t, 0, code, out+errs)
-	w.run()
+	w.startProcess()
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	require.Equal(t, 200, w.get().status)
 
@@ -211,14 +211,14 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	large.Custom = map[string][]byte{"padding": make([]byte, wasmhost.SlowBytes)}
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "large.upload"),
 		append([]byte("null\n"), large.Bytes()...), 0o600))
-	w.write(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
-	out, errs, code = command(t, "config", "check", w.file)
+	w.writeConfig(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
+	out, errs, code = command(t, "config", "check", w.configFile)
 	require.Equal(t, 0, code, out+errs)
 	require.Contains(t, errs, "warning: uploaded plugin mine: ")
 	require.Contains(t, errs, "warning: uploaded plugin large: ")
-	w.run()
+	w.startProcess()
 	require.Equal(t, 200, w.get().status)
-	i := w.json("/plugins/mine")
+	i := w.getJSON("/plugins/mine")
 	require.Equal(t, "failed", i["state"])
 	require.Equal(t, []any{"first", "retry", "backoff"}, i["used_for"])
 	require.Contains(t, i["last_error"], "PUT /api/v1/plugins/mine replaces it")
@@ -229,14 +229,14 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	status, body = w.upload("PUT", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
 	require.Equal(t, 200, status, body)
 	require.Equal(t, 200, w.get().status)
-	i = w.json("/plugins/mine")
+	i = w.getJSON("/plugins/mine")
 	require.Equal(t, []any{"ready", 1.0}, []any{i["state"], i["calls"]})
 }
 
 // A plugin that was activated is in use again after a restart, unless the configuration has named another
 // plugin since.
 func TestAnActivationOutlivesARestart(t *testing.T) {
-	w := startKeeping(t, 2, confK)
+	w := startWithState(t, 2, confK)
 	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
 	require.Equal(t, 201, status, body)
 	for path, use := range map[string]string{"mine": "first", "random": "retry", "linear": "backoff"} {
@@ -244,7 +244,7 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 		require.Equal(t, 200, status, string(raw))
 	}
 	w.kill()
-	w.run()
+	w.startProcess()
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	require.Equal(t, []any{"retry"}, w.usedFor("random"))
 	require.Equal(t, []any{"backoff"}, w.usedFor("linear"))
@@ -257,8 +257,8 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // the backoff of the file
 	require.Equal(t, 200, status, string(raw))
 	w.kill()
-	w.write(confK + "[selection]\nretry = \"weighted\"\n")
-	w.run()
+	w.writeConfig(confK + "[selection]\nretry = \"weighted\"\n")
+	w.startProcess()
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	require.Equal(t, []any{"retry"}, w.usedFor("weighted"))
 	require.Empty(t, w.usedFor("linear"))

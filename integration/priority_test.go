@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// limited runs the gateway with two fakes, each with max_in_flight = n.
-func limited(t *testing.T, n int, config string) *whirl {
+// startLimited runs the gateway with two fakes, each with max_in_flight = n.
+func startLimited(t *testing.T, n int, config string) *whirl {
 	w := start(t, 2, config)
 	for _, f := range w.fakes {
 		status, body, _ := w.call("PATCH", "/proxies/"+f.Name, fmt.Sprintf(`{"max_in_flight":%d}`, n))
@@ -26,9 +26,9 @@ func limited(t *testing.T, n int, config string) *whirl {
 	return w
 }
 
-// inState returns the number of requests in a state.
-func (w *whirl) inState(state string) int {
-	return len(w.json("/requests?limit=10000&state=" + state)["requests"].([]any))
+// countInState returns the number of requests in a state.
+func (w *whirl) countInState(state string) int {
+	return len(w.getJSON("/requests?limit=10000&state=" + state)["requests"].([]any))
 }
 
 // queueMetric returns a metric of the queue for a place in flight.
@@ -44,11 +44,11 @@ func (w *whirl) queueMetric(name, priority string) (value float64) {
 // High requests get most of the places and wait for less time. Low requests get at least one place in twenty.
 // No request waits for longer than queue.max_wait; then the response has a Retry-After.
 func TestS71HighAndLowShareFourPlaces(t *testing.T) {
-	w := limited(t, 2, "[queue]\nmax_wait = \"1s\"\n[timeouts]\nadaptive = false\n")
+	w := startLimited(t, 2, "[queue]\nmax_wait = \"1s\"\n[timeouts]\nadaptive = false\n")
 	hold := make(chan struct{}) // until nearly all clients wait
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.all(lab.Behaviour{Hold: hold, Delay: 20 * time.Millisecond})
+	w.setAll(lab.Behaviour{Hold: hold, Delay: 20 * time.Millisecond})
 	type class struct {
 		mu      sync.Mutex
 		served  int
@@ -70,11 +70,11 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 					switch {
 					case a.status == 200:
 						c.served++
-						c.took = append(c.took, a.took)
+						c.took = append(c.took, a.duration)
 					case a.status == 503 && a.outcome() == "all_proxies_busy" && a.header.Get("Retry-After") == "1":
 						c.refused++
-						if a.took < time.Second || a.took > time.Second+tolerance(a.asked) {
-							t.Errorf("a %s request waited for %v", priority, a.took)
+						if a.duration < time.Second || a.duration > time.Second+tolerance(a.sentAt) {
+							t.Errorf("a %s request waited for %v", priority, a.duration)
 						}
 					default:
 						t.Errorf("%d %s", a.status, a.body)
@@ -84,7 +84,7 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 			})
 		}
 	}
-	eventually(t, "nearly all clients wait", func() bool { return w.inState("queued") >= 90 })
+	eventually(t, "nearly all clients wait", func() bool { return w.countInState("queued") >= 90 })
 	release()
 	eventually(t, "600 responses", func() bool { return w.arrivals() >= 600 })
 	stop.Store(true)
@@ -115,11 +115,11 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 
 // If a client leaves while its request waits, the request takes no place. The next request gets the place.
 func TestS72AClientLeavesTheQueue(t *testing.T) {
-	w := limited(t, 1, "[queue]\nmax_wait = \"1m\"\n")
+	w := startLimited(t, 1, "[queue]\nmax_wait = \"1m\"\n")
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.all(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{Hold: hold})
 	var all sync.WaitGroup
 	ask := func(priority string) {
 		all.Go(func() {
@@ -143,20 +143,20 @@ func TestS72AClientLeavesTheQueue(t *testing.T) {
 		leaving = append(leaving, c)
 	}
 	ask("normal")
-	eventually(t, "three wait", func() bool { return w.inState("queued") == 3 })
+	eventually(t, "three wait", func() bool { return w.countInState("queued") == 3 })
 	require.EqualValues(t, 2, w.queueMetric("queue_waiting", "high"))
 	for _, c := range leaving {
 		c.Close()
 	}
-	eventually(t, "two have left", func() bool { return w.inState("queued") == 1 })
+	eventually(t, "two have left", func() bool { return w.countInState("queued") == 1 })
 	release()
 	all.Wait()
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	require.Equal(t, 3, w.arrivals(), "nothing was sent for those that left")
 	for _, f := range w.fakes {
-		require.Zero(t, w.json("/proxies/" + f.Name)["in_flight"])
+		require.Zero(t, w.getJSON("/proxies/" + f.Name)["in_flight"])
 	}
-	for _, r := range w.json("/requests?state=done")["requests"].([]any) {
+	for _, r := range w.getJSON("/requests?state=done")["requests"].([]any) {
 		if q, waited := r.(map[string]any)["queue"]; waited {
 			require.Positive(t, q.(map[string]any)["waited"])
 			require.Contains(t, []string{"high", "normal"}, q.(map[string]any)["priority"])
@@ -167,7 +167,7 @@ func TestS72AClientLeavesTheQueue(t *testing.T) {
 
 // The user of a request limits its priority. An unknown priority is refused.
 func TestPrioritiesOfUsers(t *testing.T) {
-	w := limited(t, 1, "[queue]\nmax_wait = \"1m\"\n"+`
+	w := startLimited(t, 1, "[queue]\nmax_wait = \"1m\"\n"+`
 [[gateway.users]]
 name = "crawler"
 password = "crawler-password"
@@ -179,7 +179,7 @@ password = "shop-password"
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.all(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{Hold: hold})
 	as := func(user, priority string) []string {
 		q, _ := http.NewRequest("GET", "http://a.test/", nil)
 		q.SetBasicAuth(user, user+"-password")
@@ -208,8 +208,8 @@ password = "shop-password"
 	ask(as("crawler", "")...)
 	ask(as("shop", "high")...)
 	ask(as("shop", "")...)
-	all.Go(func() { w.once(`{"url":"http://origin.test/","priority":"high"}`) })
-	eventually(t, "five wait", func() bool { return w.inState("queued") == 5 })
+	all.Go(func() { w.postRequest(`{"url":"http://origin.test/","priority":"high"}`) })
+	eventually(t, "five wait", func() bool { return w.countInState("queued") == 5 })
 	waiting := map[string]int{}
 	for _, p := range []string{"high", "normal", "low"} {
 		waiting[p] = int(w.queueMetric("queue_waiting", p))
@@ -218,7 +218,7 @@ password = "shop-password"
 	release()
 	all.Wait()
 	require.Equal(t, map[string]any{"max_waiting": 1024.0, "max_wait": "1m0s"},
-		w.json("/config")["config"].(map[string]any)["queue"])
+		w.getJSON("/config")["config"].(map[string]any)["queue"])
 }
 
 // With blame = "literal" requests wait only if the configuration has [queue].
@@ -229,11 +229,11 @@ func TestTheQueueWithLiteralBreakers(t *testing.T) {
 	}{"no queue": {confK, 0}, "with one": {confK + "[queue]\nmax_wait = \"0.5s\"\n", 0.5}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := limited(t, 1, c.config)
+			w := startLimited(t, 1, c.config)
 			hold := make(chan struct{})
 			release := sync.OnceFunc(func() { close(hold) })
 			t.Cleanup(release)
-			w.all(lab.Behaviour{Hold: hold})
+			w.setAll(lab.Behaviour{Hold: hold})
 			var all sync.WaitGroup
 			for range 2 {
 				all.Go(func() { w.get() })

@@ -17,7 +17,7 @@ import (
 
 // transitions returns the states that a proxy's breaker has entered, in order.
 func (w *whirl) transitions(id string) (states []string) {
-	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+	for _, v := range w.getJSON("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["proxy_id"] == id {
 			states = append(states, e["to_state"].(string))
 		}
@@ -25,7 +25,7 @@ func (w *whirl) transitions(id string) (states []string) {
 	return states
 }
 
-func (w *whirl) state(id, want string) {
+func (w *whirl) awaitState(id, want string) {
 	w.t.Helper()
 	eventually(w.t, id+" "+want, func() bool { return w.breaker(id)["state"] == want })
 }
@@ -35,9 +35,9 @@ func (w *whirl) state(id, want string) {
 func TestS42AProbeThatHangsReopens(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB+"[timeouts]\nattempt = \"300ms\"\n")
-	w.trip(w.fakes[0])
-	w.all(lab.Behaviour{Hole: true})
-	w.state("F1", "half_open")
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.Behaviour{Hole: true})
+	w.awaitState("F1", "half_open")
 	require.Equal(t, 504, w.get().status)
 	w.reopened("F1")
 	require.Equal(t, []string{"open", "half_open", "open"}, w.transitions("F1")[:3])
@@ -47,9 +47,9 @@ func TestS42AProbeThatHangsReopens(t *testing.T) {
 func TestS42AProbeMayStreamForLong(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB+"[timeouts]\nattempt = \"2s\"\n")
-	w.trip(w.fakes[0])
-	w.all(lab.Behaviour{Pieces: 40, Every: 100 * time.Millisecond, Body: "piece"})
-	w.state("F1", "half_open")
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.Behaviour{Pieces: 40, Every: 100 * time.Millisecond, Body: "piece"})
+	w.awaitState("F1", "half_open")
 	a := w.get()
 	require.NoError(t, a.err)
 	require.Equal(t, strings.Repeat("piece", 40), a.body)
@@ -61,9 +61,9 @@ func TestS42AProbeMayStreamForLong(t *testing.T) {
 func TestS42AnOpenTunnelClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)
-	w.trip(w.fakes[0])
-	w.all(lab.OK())
-	w.state("F1", "half_open")
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.OK())
+	w.awaitState("F1", "half_open")
 	origin, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer origin.Close()
@@ -76,7 +76,7 @@ func TestS42AnOpenTunnelClosesTheBreaker(t *testing.T) {
 	status, _, c := w.connect(origin.Addr().String())
 	require.Equal(t, 200, status)
 	c.Close()
-	w.state("F1", "closed")
+	w.awaitState("F1", "closed")
 	require.Equal(t, []string{"open", "half_open", "closed"}, w.transitions("F1"))
 }
 
@@ -85,12 +85,12 @@ func TestS42AnOpenTunnelClosesTheBreaker(t *testing.T) {
 func TestS43ASingleProbe(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)
-	w.trip(w.fakes[0])
+	w.tripBreaker(w.fakes[0])
 	hold := make(chan struct{})
-	w.all(lab.Behaviour{Hold: hold})
-	w.state("F1", "half_open")
+	w.setAll(lab.Behaviour{Hold: hold})
+	w.awaitState("F1", "half_open")
 	before := w.arrivals()
-	answers := make(chan answer, 200)
+	answers := make(chan response, 200)
 	for range 200 {
 		go func() { answers <- w.get() }()
 	}
@@ -105,9 +105,9 @@ func TestS43ASingleProbe(t *testing.T) {
 	require.Equal(t, 200, (<-answers).status)
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 
-	w.trip(w.fakes[0])
-	w.all(lab.Behaviour{Hole: true})
-	w.state("F1", "half_open")
+	w.tripBreaker(w.fakes[0])
+	w.setAll(lab.Behaviour{Hole: true})
+	w.awaitState("F1", "half_open")
 	before = w.arrivals()
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
@@ -127,19 +127,19 @@ func TestS43ASingleProbe(t *testing.T) {
 func TestS44ManyHalfOpen(t *testing.T) {
 	t.Parallel()
 	w := start(t, 12, strings.NewReplacer(`"2s"`, `"1m"`, `"1s"`, `"5s"`).Replace(confKB))
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range 60 {
 		w.get()
 	}
 	for _, f := range w.fakes {
 		require.Equal(t, []string{"open"}, w.transitions(f.Name))
 	}
-	w.all(lab.Slow(50 * time.Millisecond))
-	w.put(`{"max_attempts":3}`)
+	w.setAll(lab.Slow(50 * time.Millisecond))
+	w.putPolicy(`{"max_attempts":3}`)
 	for _, f := range w.fakes {
-		w.state(f.Name, "half_open")
+		w.awaitState(f.Name, "half_open")
 	}
-	w.clear()
+	w.clearArrivals()
 	var wg sync.WaitGroup
 	for range 100 {
 		wg.Go(func() { w.get() })
@@ -149,7 +149,7 @@ func TestS44ManyHalfOpen(t *testing.T) {
 		require.Equal(t, "closed", w.breaker(f.Name)["state"], f.Name)
 		require.Equal(t, []string{"open", "half_open", "closed"}, w.transitions(f.Name))
 	}
-	w.clear()
+	w.clearArrivals()
 	for range 120 {
 		require.Equal(t, 200, w.get().status)
 	}
@@ -166,7 +166,7 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		w := start(t, c.proxies, fmt.Sprintf(
 			"[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.3\nmax_attempts = 10\n[breaker]\n"+
 				"blame = \"literal\"\nfailure_threshold = %d\n", c.threshold))
-		w.all(lab.Status(503))
+		w.setAll(lab.Status(503))
 		a := w.get()
 		require.Equal(t, 503, a.status)
 		require.Equal(t, "all_breakers_open", a.outcome())
@@ -174,12 +174,13 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		after, err := strconv.Atoi(a.header.Get("Retry-After"))
 		require.NoError(t, err)
 		require.LessOrEqual(t, after, 30)
-		require.GreaterOrEqual(t, float64(after), 30-a.took.Seconds(), "the first breaker opened during the request")
+		require.GreaterOrEqual(t, float64(after), 30-a.duration.Seconds(),
+			"the first breaker opened during the request")
 		require.Equal(t, c.tries, w.arrivals())
 		requireTook(t, a, 0.3*float64(c.tries-1)) // without the wait for the next retry
 		w.reconcile(0)
 		w.stop()
-		w.retriesLogged(c.tries - 1) // the log has no record of the retry that is not made
+		w.awaitRetryRecords(c.tries - 1) // the log has no record of the retry that is not made
 	}
 }
 
@@ -191,7 +192,7 @@ func TestRetryAfterWithoutAReachableProxy(t *testing.T) {
 	for _, f := range w.fakes {
 		f.Refuse()
 		eventually(t, "its breaker is open", func() bool {
-			w.get(ovr("max_attempts=1")...)
+			w.get(overrideHeader("max_attempts=1")...)
 			return w.breaker(f.Name)["state"] == "open"
 		})
 	}

@@ -16,7 +16,7 @@ func TestMetricsArePushed(t *testing.T) {
 	defer server.Close()
 	w := start(t, 1, confK)
 	w.get() // before the push is on: not sent
-	w.write(confK + "\n[metrics]\npush_interval = \"1s\"\nstatsd = \"" + server.LocalAddr().String() + "\"\n")
+	w.writeConfig(confK + "\n[metrics]\npush_interval = \"1s\"\nstatsd = \"" + server.LocalAddr().String() + "\"\n")
 	status, body, _ := w.call("POST", "/config/reload", "")
 	require.Equal(t, 200, status, "%s", body)
 	w.get()

@@ -26,10 +26,10 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 		status, body, _ := w.call("POST", "/proxies", fmt.Sprintf(`{"id":%q,"url":"http://127.0.0.1:%d"}`, id, i+1))
 		require.Equal(t, 201, status, "%s", body)
 		at := "/circuit-breakers/" + url.PathEscape(id)
-		require.Equal(t, id, w.json(at)["proxy_id"])
+		require.Equal(t, id, w.getJSON(at)["proxy_id"])
 		status, body, _ = w.call("POST", at+"/reset", "")
 		require.Equal(t, 200, status, "%s", body)
-		require.Equal(t, id, w.json("/proxies/" + url.PathEscape(id))["id"])
+		require.Equal(t, id, w.getJSON("/proxies/" + url.PathEscape(id))["id"])
 		status, body, _ = w.call("PATCH", "/proxies/"+url.PathEscape(id), `{"region":"EU"}`)
 		require.Equal(t, 200, status, "%s", body)
 		status, _, _ = w.call("DELETE", "/proxies/"+url.PathEscape(id), "")
@@ -41,11 +41,11 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 		status, body, _ := w.call("POST", "/proxies", `{"id":"`+id+`","url":"http://127.0.0.1:1"}`)
 		require.Equal(t, 400, status, "%q: %s", id, body)
 	}
-	events := w.json("/circuit-breakers/metrics")
+	events := w.getJSON("/circuit-breakers/metrics")
 	require.Contains(t, events, "events")
-	w.write(confK + "[[proxies]]\nid = \"metrics\"\nurl = \"http://127.0.0.1:1\"\n")
+	w.writeConfig(confK + "[[proxies]]\nid = \"metrics\"\nurl = \"http://127.0.0.1:1\"\n")
 	eventually(t, "refused in the file", func() bool {
-		return w.json("/config")["reload"].(map[string]any)["ok"] == false
+		return w.getJSON("/config")["reload"].(map[string]any)["ok"] == false
 	})
 	status, _, _ := w.call("POST", "/circuit-breakers/metrics/reset", "")
 	require.Equal(t, 404, status)
@@ -85,7 +85,7 @@ func TestS59QueriesChangeNoTotals(t *testing.T) {
 	wg.Wait()
 	w.reconcile(0)
 	for _, hours := range []int{1, 24, 168} { // limited to the retention
-		points := w.json(fmt.Sprintf("/metrics/retries/timeseries?hours=%d", hours))
+		points := w.getJSON(fmt.Sprintf("/metrics/retries/timeseries?hours=%d", hours))
 		require.Equal(t, 24.0, points["retention_hours"])
 		total := 0.0
 		for _, p := range points["data_points"].([]any) {

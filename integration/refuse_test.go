@@ -14,7 +14,7 @@ import (
 func TestEachRefusalIsLogged(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 1\n")
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	for range w.fakes {
 		require.Equal(t, "exhausted", w.get().outcome())
 	}

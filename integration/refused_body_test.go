@@ -18,7 +18,7 @@ func TestARefusalIsFramedByTheRequestsOwnMethod(t *testing.T) {
 	conn, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(eventTimeout))
 	r := bufio.NewReader(conn)
 	for range 2 { // the second request shows that the first response ended correctly
 		io.WriteString(conn, "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3000\r\n\r\n")

@@ -62,7 +62,7 @@ func TestTheWantedRegion(t *testing.T) {
 	// The proxy in the wanted region fails. A retry uses another region, except with ;strict.
 	w.fakes[0].Do(lab.Status(503))
 	require.NotContains(t, at(1, "X-Whirlpool-Region", "US"), "F1")
-	w.clear()
+	w.clearArrivals()
 	a = w.get("X-Whirlpool-Region", "US;strict")
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "3", a.attempts())
@@ -73,7 +73,7 @@ func TestTheWantedRegion(t *testing.T) {
 	for range 10 {
 		w.get("X-Whirlpool-Region", "US;strict")
 	}
-	w.state("F1", "open")
+	w.awaitState("F1", "open")
 	a = w.get("X-Whirlpool-Region", "US;strict")
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "no_proxy_in_region", a.outcome())

@@ -21,14 +21,14 @@ import (
 func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confK, "0.1", "3", 1))
-	waiting := func() <-chan answer { // sends a request, which then waits for its first retry
+	waiting := func() <-chan response { // sends a request, which then waits for its first retry
 		before := w.arrivals()
-		got := make(chan answer, 1)
+		got := make(chan response, 1)
 		go func() { got <- w.get() }()
 		eventually(t, "the first try", func() bool { return w.arrivals() == before+1 })
 		return got
 	}
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	got := waiting() // the first attempt was through F1
 	w.fakes[1].Do(lab.OK())
 	status, _, _ := w.call("DELETE", "/proxies/F2", "")
@@ -48,7 +48,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	hold := make(chan struct{})
 	w.fakes[1].Do(lab.Behaviour{Hold: hold})
 	w.fakes[0].Do(lab.OK())
-	running := make(chan answer, 1)
+	running := make(chan response, 1)
 	before := w.fakes[1].Count()
 	go func() {
 		a := w.get()
@@ -60,7 +60,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	eventually(t, "an attempt runs", func() bool { return w.fakes[1].Count() > before })
 	status, _, _ = w.call("DELETE", "/proxies/new?drain=true", "")
 	require.Equal(t, 204, status)
-	require.Equal(t, true, w.json("/proxies/new")["draining"])
+	require.Equal(t, true, w.getJSON("/proxies/new")["draining"])
 	for range 4 {
 		require.Equal(t, "F1", w.get().proxy(), "nothing new goes through it")
 	}
@@ -84,12 +84,12 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	f1, f2 := w.fakes[0], w.fakes[1]
 	f1.Do(lab.Status(503))
 	for range 6 {
-		w.get(ovr("max_attempts=1")...)
+		w.get(overrideHeader("max_attempts=1")...)
 	}
-	metrics, breaker := w.json("/metrics/retries"), w.breaker("F1")
+	metrics, breaker := w.getJSON("/metrics/retries"), w.breaker("F1")
 	reload := func(config, what string, done func() bool) {
 		t.Helper()
-		w.write(config)
+		w.writeConfig(config)
 		begin := time.Now()
 		eventually(t, what, done)
 		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
@@ -99,13 +99,13 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	}
 	conf := func(threshold string) string { return strings.Replace(confK, "1000000", threshold, 1) }
 	reload(conf("7"), "new threshold", threshold(7))
-	require.Equal(t, metrics, w.json("/metrics/retries"))
+	require.Equal(t, metrics, w.getJSON("/metrics/retries"))
 	require.Equal(t, 3.0, w.breaker("F1")["failure_count"])
 	require.Equal(t, breaker["last_state_change"], w.breaker("F1")["last_state_change"])
-	require.Equal(t, 3.0, w.json("/proxies/F1")["samples"])
+	require.Equal(t, 3.0, w.getJSON("/proxies/F1")["samples"])
 	reload(conf("2"), "a lower threshold", threshold(2))
 	require.Equal(t, "closed", w.breaker("F1")["state"], "nothing opens in retrospect")
-	w.driveTo(f1, 1)
+	w.requestUntilArrivals(f1, 1)
 	require.Equal(t, "open", w.breaker("F1")["state"], "but with the next failure")
 
 	// A proxy with another address is a new proxy. A proxy that is removed and added again has a new breaker and
@@ -118,16 +118,16 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 
 	// A request in flight keeps its policy.
 	f2.Do(lab.Status(503))
-	w.put(`{"base_delay":3,"max_attempts":2}`)
-	got := make(chan answer, 1)
+	w.putPolicy(`{"base_delay":3,"max_attempts":2}`)
+	got := make(chan response, 1)
 	go func() { got <- w.get() }()
-	eventually(t, "it waits", func() bool { return len(w.json("/requests?state=waiting")["requests"].([]any)) == 1 })
+	eventually(t, "it waits", func() bool { return len(w.getJSON("/requests?state=waiting")["requests"].([]any)) == 1 })
 	reload(strings.Replace(conf("1000000"), "0.1", "0.2", 1), "new policy",
-		func() bool { return w.json("/retry/policy")["base_delay"] == 0.2 })
-	require.Equal(t, "file", w.json("/retry/policy")["source"], "the file's [retry] changed: it wins over PUT")
+		func() bool { return w.getJSON("/retry/policy")["base_delay"] == 0.2 })
+	require.Equal(t, "file", w.getJSON("/retry/policy")["source"], "the file's [retry] changed: it wins over PUT")
 	a := <-got
 	require.Equal(t, "2", a.attempts())
-	require.GreaterOrEqual(t, a.took, 3*time.Second)
+	require.GreaterOrEqual(t, a.duration, 3*time.Second)
 
 	// Errors that only the engine or the plugins find also have file, line, key and value.
 	for text, want := range map[string]map[string]any{
@@ -135,22 +135,23 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 		"[retry]\nbackoff_strategy = \"no\"\n":  {"key": "retry.backoff_strategy", "line": 2.0, "value": `"no"`},
 		"[plugins.x]\npath = \"absent.wasm\"\n": {"key": "plugins.x.path", "line": 2.0},
 	} {
-		w.write(text)
+		w.writeConfig(text)
 		var fault map[string]any
 		eventually(t, text, func() bool {
-			faults := w.json("/config")["reload"].(map[string]any)["faults"].([]any)
+			faults := w.getJSON("/config")["reload"].(map[string]any)["faults"].([]any)
 			if len(faults) == 1 {
 				fault = faults[0].(map[string]any)
 			}
 			return fault["key"] == want["key"]
 		})
-		require.Equal(t, w.file, fault["file"])
+		require.Equal(t, w.configFile, fault["file"])
 		for name, v := range want {
 			require.Equal(t, v, fault[name], text)
 		}
 	}
-	w.write(confK)
-	eventually(t, "a good one again", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == true })
+	w.writeConfig(confK)
+	eventually(t, "a good one again",
+		func() bool { return w.getJSON("/config")["reload"].(map[string]any)["ok"] == true })
 }
 
 // Kubernetes replaces a symbolic link to a folder. Another file in the folder that changes all the time does
@@ -158,7 +159,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
-	text, err := os.ReadFile(w.file)
+	text, err := os.ReadFile(w.configFile)
 	require.NoError(t, err)
 	dir := filepath.Join(w.dir, "mounted")
 	version := func(n int, delay string) {
@@ -171,12 +172,12 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 		os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..version%d", n-1)))
 	}
 	version(1, "0.2")
-	w.file = filepath.Join(dir, "koanf.toml")
-	require.NoError(t, os.Symlink("..data/koanf.toml", w.file))
+	w.configFile = filepath.Join(dir, "koanf.toml")
+	require.NoError(t, os.Symlink("..data/koanf.toml", w.configFile))
 	w.cmd.Process.Kill()
 	w.cmd.Wait()
-	w.run()
-	require.Equal(t, 0.2, w.json("/retry/policy")["base_delay"])
+	w.startProcess()
+	require.Equal(t, 0.2, w.getJSON("/retry/policy")["base_delay"])
 	f, err := os.Create(filepath.Join(dir, "busy.log"))
 	require.NoError(t, err)
 	defer f.Close()
@@ -189,7 +190,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 		version(n, delay)
 		begin := time.Now()
 		eventually(t, "version "+delay, func() bool {
-			return fmt.Sprint(w.json("/retry/policy")["base_delay"]) == delay
+			return fmt.Sprint(w.getJSON("/retry/policy")["base_delay"]) == delay
 		})
 		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
 	}
@@ -205,9 +206,9 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 			"\"\n"
 	}
 	w := start(t, 0, conf("10s"))
-	w.write(conf("200ms"))
+	w.writeConfig(conf("200ms"))
 	eventually(t, "reloaded", func() bool { return strings.Contains(w.log.String(), "configuration reloaded") })
-	a := w.get(ovr("max_attempts=1")...)
+	a := w.get(overrideHeader("max_attempts=1")...)
 	require.Equal(t, 504, a.status, a.body)
 	requireTook(t, a, 0.2)
 	require.Contains(t, a.header.Get("Proxy-Status"), "error=connection_timeout")
@@ -331,7 +332,8 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 			status, body, _ := w.call(c.method, c.path, c.body)
 			require.Equal(t, c.want, status, "%s %s: %s", c.method, c.path, body)
 		}
-		eventually(t, "all that drains leaves", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
+		eventually(t, "all that drains leaves",
+			func() bool { return len(w.getJSON("/proxies")["proxies"].([]any)) == 2 })
 	}
 	stop()
 	w.reconcile(0)

@@ -27,7 +27,7 @@ func TestS91ReuseFalse(t *testing.T) {
 	set := func(reuse bool) {
 		status, body, _ := w.call("PATCH", "/proxies/F1", fmt.Sprintf(`{"reuse":%v}`, reuse))
 		require.Equal(t, 200, status, "%s", body)
-		require.Equal(t, reuse, w.json("/proxies/F1")["reuse"])
+		require.Equal(t, reuse, w.getJSON("/proxies/F1")["reuse"])
 	}
 	set(false)
 	require.Equal(t, 10, connections())
@@ -53,7 +53,7 @@ func TestS91ReuseFalseInAList(t *testing.T) {
 	}
 	require.Equal(t, 10, proxy.Connections())
 	write("true")
-	eventually(t, "the list is read again", func() bool { return w.json("/proxies/P")["reuse"] == true })
+	eventually(t, "the list is read again", func() bool { return w.getJSON("/proxies/P")["reuse"] == true })
 	for range 10 {
 		require.Equal(t, 200, w.get().status)
 	}

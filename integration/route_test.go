@@ -95,7 +95,7 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 	}
 
 	// direct
-	w.clear()
+	w.clearArrivals()
 	target := "http://127.0.0.1:" + port + "/d"
 	require.Contains(t, curl("-x", ann, target), "direct /d\n200 000 direct success 1")
 	require.Contains(t, curl("-x", ann, "-p", target), "direct /d\n200 200")
@@ -111,13 +111,13 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 		require.Contains(t, curl("-x", bob, "-p", "http://a.test/"), "200 200")
 	}
 	require.Empty(t, w.fakes[0].Arrivals())
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	require.Contains(t, curl("-x", bob, "http://a.test/"), "exhausted 3", "the attempts of the rule's policy")
 	more := "X-Whirlpool-Retry: max_attempts=9"
 	require.Contains(t, curl("-x", bob, "-H", more, "http://a.test/"), "exhausted 3", "capped by the rule's policy")
 	require.Contains(t, curl("-x", ann, "-H", more, "http://a.test/"), "exhausted 1", "capped by the global policy")
 	require.Contains(t, curl("-x", ann, "http://a.test/"), "exhausted 1", "the attempts of the global policy")
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	for _, session := range []string{"s1", "s1;strict"} { // a session has a proxy of its own for each way
 		field := "X-Whirlpool-Session: " + session
 		for range 3 {
@@ -131,9 +131,9 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 
 	// Which rule was applied?
 	require.Contains(t, w.scrape(), `whirlpool_rule_applied_total{rule="no-ads"} `)
-	list := w.json("/requests?limit=1")["requests"].([]any)[0].(map[string]any)
+	list := w.getJSON("/requests?limit=1")["requests"].([]any)[0].(map[string]any)
 	require.Equal(t, []any{"rules[5]"}, list["rules"])
-	require.Equal(t, list, w.json("/requests/"+list["id"].(string)))
+	require.Equal(t, list, w.getJSON("/requests/"+list["id"].(string)))
 	route := func(args ...string) string {
 		cmd := exec.Command(binary, append([]string{"route"}, args...)...)
 		cmd.Env = append(cmd.Environ(), "WHIRLPOOL_URL=http://"+w.api)
@@ -146,24 +146,25 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 	require.Regexp(t, `policy +max_attempts 3, fixed from 0.1 s \(rules\[3\]\)`, text1)
 	require.Regexp(t, `no-ads +no +host \*\.ads\.test: it is a\.test`, text1)
 	require.Regexp(t, `rules\[1\] +no +path /private/\*: the path is encrypted`, route("a.test:443"))
-	require.Equal(t, text1, route("--user", "bob", "--config", w.file, "http://a.test/x"))
+	require.Equal(t, text1, route("--user", "bob", "--config", w.configFile, "http://a.test/x"))
 	var v struct{ Way string }
 	require.NoError(t, json.Unmarshal([]byte(route("--json", "http://x.ads.test/")), &v))
 	require.Equal(t, "deny", v.Way)
 
 	// A file with wrong rules changes nothing; every fault is named.
-	at := w.readAt()
-	w.write(strings.Replace(fmt.Sprintf(confRoutes, port), `user = "bob"`, `user = "bop", port = 0`, 1) +
+	at := w.configReadAt()
+	w.writeConfig(strings.Replace(fmt.Sprintf(confRoutes, port), `user = "bob"`, `user = "bop", port = 0`, 1) +
 		"[[rules]]\nwhen = { host = \"*\" }\nthen = { scorer = \"fastest\", policy = { max_attempts = 11 } }\n")
-	w.reloaded(at)
-	faults := fmt.Sprint(w.json("/config")["reload"].(map[string]any)["faults"])
+	w.awaitReload(at)
+	faults := fmt.Sprint(w.getJSON("/config")["reload"].(map[string]any)["faults"])
 	for _, part := range []string{"rules[3].when.port", "rules[3].when.user", "did you mean bob?",
 		"rules[6].then.policy.max_attempts"} {
 		require.Contains(t, faults, part)
 	}
 	require.Contains(t, curl("-x", ann, "http://x.ads.test/"), "denied_by_rule", "the previous rules stay in force")
-	at = w.readAt()
-	w.write(fmt.Sprintf(confRoutes, port) + "[[rules]]\nwhen = { host = \"*\" }\nthen = { scorer = \"fastest\" }\n")
-	w.reloaded(at)
-	require.Contains(t, fmt.Sprint(w.json("/config")["reload"].(map[string]any)["faults"]), "rules[6].then.scorer")
+	at = w.configReadAt()
+	w.writeConfig(fmt.Sprintf(confRoutes, port) +
+		"[[rules]]\nwhen = { host = \"*\" }\nthen = { scorer = \"fastest\" }\n")
+	w.awaitReload(at)
+	require.Contains(t, fmt.Sprint(w.getJSON("/config")["reload"].(map[string]any)["faults"]), "rules[6].then.scorer")
 }

@@ -21,7 +21,7 @@ max_attempts = 7
 reachability = false
 [timeouts]
 adaptive = false
-` + byTurns
+` + roundRobin
 
 // One host refuses six of ten proxies with 403. With a rule, all its requests are served by the four others, and the
 // six rest for that host. Requests for other hosts are served at the first attempt by all ten.
@@ -32,7 +32,7 @@ when = { host = "*.strict.test", status = [403, 429] }
 then = { rest = "10m" }
 `)
 	for _, f := range w.fakes[:6] {
-		bans(f, "www.strict.test")
+		banHost(f, "www.strict.test")
 	}
 	var wg sync.WaitGroup
 	for range 8 {
@@ -73,19 +73,19 @@ then = { rest = "10m" }
 	require.Equal(t, 200, status, string(raw))
 
 	// After a reload without the rule, the host's response is relayed.
-	at := w.readAt()
-	w.write(confRules)
-	w.reloaded(at)
+	at := w.configReadAt()
+	w.writeConfig(confRules)
+	w.awaitReload(at)
 	for _, f := range w.fakes {
-		bans(f, "late.strict.test")
+		banHost(f, "late.strict.test")
 	}
 	require.Equal(t, 403, w.fetch("late.strict.test").status)
 
 	// A file with a wrong rule changes nothing, and the API names file, key, value and remedy.
-	at = w.readAt()
-	w.write(confRules + "[[rules]]\nwhen = { status = 99 }\nthen = { retry = true, final = true }\n")
-	w.reloaded(at)
-	faults := fmt.Sprint(w.json("/config")["reload"].(map[string]any)["faults"])
+	at = w.configReadAt()
+	w.writeConfig(confRules + "[[rules]]\nwhen = { status = 99 }\nthen = { retry = true, final = true }\n")
+	w.awaitReload(at)
+	faults := fmt.Sprint(w.getJSON("/config")["reload"].(map[string]any)["faults"])
 	require.Contains(t, faults, "rules[0].when.status")
 	require.Contains(t, faults, "from 100 to 599")
 	require.Contains(t, faults, "rules[0].then.final")
@@ -108,7 +108,7 @@ then = { ban = "1h" }
 preset = "ban_like"
 when = { host = "preset.test" }
 `)
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	a := w.fetch("final.test")
 	require.Equal(t, []string{"503", "1", "not_retryable"}, []string{fmt.Sprint(a.status), a.attempts(), a.outcome()})
 
@@ -152,7 +152,7 @@ when = { host = "preset.test" }
 // A client bans a proxy through the API, for one host or for all, and ends the ban.
 func TestS125BansByTheAPI(t *testing.T) {
 	w := start(t, 2, confRules)
-	w.all(lab.OK())
+	w.setAll(lab.OK())
 	next, _ := w.events("?type=ban", "")
 	status, raw, _ := w.call("POST", "/proxies/F1/ban", `{"for":"10m","host":"A.test"}`)
 	require.Equal(t, 200, status, string(raw))
@@ -165,14 +165,14 @@ func TestS125BansByTheAPI(t *testing.T) {
 		served[w.fetch("b.test").proxy()] = true
 	}
 	require.Len(t, served, 2, "other hosts are served by both")
-	banned := w.json("/targets/a.test")["banned"].([]any)
+	banned := w.getJSON("/targets/a.test")["banned"].([]any)
 	require.Len(t, banned, 1)
 	require.Equal(t, "F1", banned[0].(map[string]any)["proxy_id"])
-	require.NotContains(t, w.json("/proxies/F1"), "banned_until")
+	require.NotContains(t, w.getJSON("/proxies/F1"), "banned_until")
 
 	status, raw, _ = w.call("POST", "/proxies/F1/ban", `{"for":"1h"}`)
 	require.Equal(t, 200, status, string(raw))
-	require.Contains(t, w.json("/proxies/F1"), "banned_until")
+	require.Contains(t, w.getJSON("/proxies/F1"), "banned_until")
 	for range 4 {
 		require.Equal(t, "F2", w.fetch("b.test").proxy())
 	}
@@ -180,7 +180,7 @@ func TestS125BansByTheAPI(t *testing.T) {
 		status, raw, _ = w.call("DELETE", path, "")
 		require.Equal(t, 204, status, string(raw))
 	}
-	require.Empty(t, w.json("/targets/a.test")["banned"])
+	require.Empty(t, w.getJSON("/targets/a.test")["banned"])
 	served = map[string]bool{}
 	for range 4 {
 		served[w.fetch("a.test").proxy()] = true
@@ -195,8 +195,8 @@ func TestS145BansSurviveARestart(t *testing.T) {
 	w := start(t, 3, confRules)
 	w.stop()
 	w.stateDir = t.TempDir()
-	w.write(confRules)
-	w.run()
+	w.writeConfig(confRules)
+	w.startProcess()
 	for path, body := range map[string]string{
 		"/proxies/F1/ban": `{"for":"20m"}`, "/proxies/F2/ban": `{"for":"2h","host":"a.test"}`,
 		"/proxies/F3/ban": `{"for":"30m","host":"a.test"}`,
@@ -204,12 +204,12 @@ func TestS145BansSurviveARestart(t *testing.T) {
 		status, raw, _ := w.call("POST", path, body)
 		require.Equal(t, 200, status, string(raw))
 	}
-	banned := w.json("/proxies/F1")["banned_until"]
-	require.Len(t, w.json("/targets/a.test")["banned"], 3)
+	banned := w.getJSON("/proxies/F1")["banned_until"]
+	require.Len(t, w.getJSON("/targets/a.test")["banned"], 3)
 	w.stop()
-	w.run()
-	require.WithinDuration(t, w.at(banned), w.at(w.json("/proxies/F1")["banned_until"]), time.Second)
-	require.Len(t, w.json("/targets/a.test")["banned"], 2, "the short rest has ended")
+	w.startProcess()
+	require.WithinDuration(t, w.parseTime(banned), w.parseTime(w.getJSON("/proxies/F1")["banned_until"]), time.Second)
+	require.Len(t, w.getJSON("/targets/a.test")["banned"], 2, "the short rest has ended")
 	for range 4 {
 		require.Equal(t, "F3", w.fetch("a.test").proxy())
 	}
@@ -220,6 +220,6 @@ func TestS145BansSurviveARestart(t *testing.T) {
 	status, raw, _ := w.call("DELETE", "/proxies/F1/ban", "")
 	require.Equal(t, 204, status, string(raw))
 	w.stop()
-	w.run()
-	require.NotContains(t, w.json("/proxies/F1"), "banned_until", "an ended ban does not return")
+	w.startProcess()
+	require.NotContains(t, w.getJSON("/proxies/F1"), "banned_until", "an ended ban does not return")
 }

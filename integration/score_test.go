@@ -16,9 +16,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// share returns the script of a proxy that responds with 200 to the given number of 100 requests, evenly
+// failShare returns the script of a proxy that responds with 200 to the given number of 100 requests, evenly
 // distributed, after a delay.
-func share(percent int, delay time.Duration) lab.Script {
+func failShare(percent int, delay time.Duration) lab.Script {
 	return func(n int, _ *http.Request) lab.Behaviour {
 		if n*37%100 < percent {
 			return lab.Slow(delay)
@@ -30,10 +30,10 @@ func share(percent int, delay time.Duration) lab.Script {
 // evenDelay is a delay of fakes. The delays of a loaded machine are small in comparison.
 const evenDelay = 50 * time.Millisecond
 
-// train makes the given number of attempts through each proxy. All attempts through F1 get 200.
-func (w *whirl) train(each int) {
+// requestEach makes the given number of attempts through each proxy. All attempts through F1 get 200.
+func (w *whirl) requestEach(each int) {
 	w.t.Helper()
-	w.put(`{"max_attempts":1}`)
+	w.putPolicy(`{"max_attempts":1}`)
 	var wg sync.WaitGroup
 	work := make(chan struct{})
 	for range 16 {
@@ -55,7 +55,7 @@ func (w *whirl) train(each int) {
 // request is not one of the n.
 func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[string]int {
 	w.t.Helper()
-	w.put(`{"max_attempts":2,"failover_delay":0}`)
+	w.putPolicy(`{"max_attempts":2,"failover_delay":0}`)
 	w.fakes[0].Do(lab.Status(503))
 	went := map[string]int{}
 	begun := 0
@@ -78,7 +78,7 @@ func (w *whirl) scores(ids ...string) []float64 {
 	w.t.Helper()
 	var rates, latencies, scores []float64
 	for _, id := range ids {
-		p := w.json("/proxies/" + id)
+		p := w.getJSON("/proxies/" + id)
 		rates = append(rates, p["success_rate"].(float64))
 		latencies = append(latencies, p["avg_latency"].(float64))
 	}
@@ -105,10 +105,10 @@ func (w *whirl) better(id string, factor float64, than string, thanFactor float6
 
 func TestS51SuccessRateDecides(t *testing.T) {
 	t.Parallel()
-	w := start(t, 3, confK+byTurns)
-	w.fakes[1].Set(share(95, 0))
-	w.fakes[2].Set(share(60, 0))
-	w.train(200)
+	w := start(t, 3, confK+roundRobin)
+	w.fakes[1].Set(failShare(95, 0))
+	w.fakes[2].Set(failShare(60, 0))
+	w.requestEach(200)
 	w.fakes[1].Do(lab.OK()) // so that only the 200 attempts before decide
 	better := func() bool { return w.better("F2", 1, "F3", 1) }
 	require.GreaterOrEqual(t, w.firstRetries(100, better)["F2"], 90)
@@ -116,16 +116,16 @@ func TestS51SuccessRateDecides(t *testing.T) {
 
 func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 	t.Parallel()
-	w := start(t, 3, confK+byTurns)
+	w := start(t, 3, confK+roundRobin)
 	fast, slow := 10*time.Millisecond, 200*time.Millisecond
 	w.fakes[1].Do(lab.Slow(fast))
 	w.fakes[2].Do(lab.Slow(slow))
-	w.train(20)
+	w.requestEach(20)
 	require.GreaterOrEqual(t, w.firstRetries(60, nil)["F2"], 54)
 	w.fakes[0].Do(lab.OK())
 	w.fakes[1].Do(lab.Slow(slow))
 	w.fakes[2].Do(lab.Slow(fast))
-	w.train(100)
+	w.requestEach(100)
 	require.GreaterOrEqual(t, w.firstRetries(60, nil)["F3"], 54, "it flips within 100 attempts each")
 }
 
@@ -149,10 +149,10 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 3, confK+byTurns)
-			w.all(lab.Slow(evenDelay))
-			w.fakes[1].Set(share(c.two, evenDelay))
-			w.fakes[2].Set(share(c.three, evenDelay))
+			w := start(t, 3, confK+roundRobin)
+			w.setAll(lab.Slow(evenDelay))
+			w.fakes[1].Set(failShare(c.two, evenDelay))
+			w.fakes[2].Set(failShare(c.three, evenDelay))
 			for id, region := range map[string]string{"F1": c.one, "F2": "US", "F3": c.region} {
 				status, body, _ := w.call("PATCH", "/proxies/"+id, `{"region":"`+region+`"}`)
 				require.Equal(t, 200, status, "%s", body)
@@ -172,7 +172,7 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 			}
 			other := map[string]string{"F2": "F3", "F3": "F2"}[c.want]
 			better := func() bool { return w.better(c.want, factor[c.want], other, factor[other]) }
-			w.train(200)
+			w.requestEach(200)
 			require.GreaterOrEqual(t, w.firstRetries(60, better, headers...)[c.want], 54)
 		})
 	}
@@ -180,21 +180,21 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 
 func TestS55ProxiesWithoutAttemptsAndTies(t *testing.T) {
 	t.Parallel()
-	w := start(t, 3, confK+byTurns)
-	w.all(lab.Status(503)) // so that no latency decides
+	w := start(t, 3, confK+roundRobin)
+	w.setAll(lab.Status(503)) // so that no latency decides
 	went := w.firstRetries(100, nil)
 	require.LessOrEqual(t, max(went["F2"], went["F3"]), 70, "%v", went)
 
-	w = start(t, 3, confK+byTurns)
-	w.all(lab.Slow(evenDelay))
-	w.fakes[1].Set(share(95, evenDelay))
-	w.fakes[2].Set(share(94, evenDelay))
-	w.train(200)
+	w = start(t, 3, confK+roundRobin)
+	w.setAll(lab.Slow(evenDelay))
+	w.fakes[1].Set(failShare(95, evenDelay))
+	w.fakes[2].Set(failShare(94, evenDelay))
+	w.requestEach(200)
 	for rounds := 0; !w.sameScore("F2", "F3"); rounds++ {
 		require.Less(t, rounds, 100, "the latencies are never nearly equal")
-		w.train(10)
+		w.requestEach(10)
 	}
-	w.put(`{"max_attempts":2,"failover_delay":0}`)
+	w.putPolicy(`{"max_attempts":2,"failover_delay":0}`)
 	w.fakes[0].Do(lab.Status(503))
 	hold := make(chan struct{})
 	before := [2]int{w.fakes[1].Count(), w.fakes[2].Count()}
@@ -231,7 +231,7 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 	for range 18 {
 		w.get()
 	}
-	p := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)
+	p := w.getJSON("/metrics/retries/by-proxy")["proxies"].(map[string]any)
 	require.Len(t, p, 1, "proxies without attempts are absent")
 	// If the two waits of 2 s were included, the average would be 0.4 s.
 	requireLatency := func(seconds any) {
@@ -240,7 +240,7 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 		require.LessOrEqual(t, seconds, 0.2+tolerance(begin).Seconds())
 	}
 	requireLatency(p["F1"].(map[string]any)["avg_latency"])
-	points := w.json("/metrics/retries/timeseries")["data_points"].([]any)
+	points := w.getJSON("/metrics/retries/timeseries")["data_points"].([]any)
 	requests, retries := 0.0, 0.0
 	for _, x := range points {
 		point := x.(map[string]any)
@@ -249,7 +249,7 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 		requireLatency(point["avg_latency"])
 		require.True(t, strings.HasSuffix(point["timestamp"].(string), ":00:00Z"), "%v", point)
 	}
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	require.Equal(t, s["total_requests"], requests)
 	require.Equal(t, s["total_retries"], retries)
 	require.Greater(t, retries, 0.0)
@@ -259,20 +259,20 @@ func TestS40TheDefaultsOfTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "[retry]\nmax_attempts = 1\n")
 	w.fakes[0].Do(lab.Status(503))
-	w.driveTo(w.fakes[0], 5)
+	w.requestUntilArrivals(w.fakes[0], 5)
 	require.Equal(t, "open", w.breaker("F1")["state"])
 	w.fakes[0].Do(lab.OK())
 	silent := w.fakes[0].Count()
-	for w.fakes[0].Count() == silent && time.Since(w.opened("F1")) < 2*time.Minute {
+	for w.fakes[0].Count() == silent && time.Since(w.openedAt("F1")) < 2*time.Minute {
 		require.Equal(t, 200, w.get().status)
 		time.Sleep(250 * time.Millisecond)
 	}
 	require.Greater(t, w.fakes[0].Count(), silent)
-	due := w.opened("F1").Add(30 * time.Second)
+	due := w.openedAt("F1").Add(30 * time.Second)
 	probed := w.fakes[0].Arrivals()[silent].At
 	require.Greater(t, probed, due.Add(-time.Millisecond))
 	require.Less(t, probed, due.Add(2*time.Second+tolerance(due)))
-	w.state("F1", "closed")
+	w.awaitState("F1", "closed")
 }
 
 // TestSmuggling sends requests that two parsers might interpret differently. Each is refused with 400, the
@@ -294,7 +294,7 @@ func TestSmuggling(t *testing.T) {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		fmt.Fprintf(c, "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n%s", rest)
-		c.SetReadDeadline(time.Now().Add(patience))
+		c.SetReadDeadline(time.Now().Add(eventTimeout))
 		answer, err := io.ReadAll(c)
 		require.NoError(t, err, "%s: the connection is closed", name)
 		require.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 400 "), "%s: %.80s", name, answer)
@@ -311,7 +311,7 @@ func TestSmuggling(t *testing.T) {
 	io.WriteString(c, strings.Repeat("GET http://a.test/one HTTP/1.1\r\nHost: a.test\r\n\r\n"+
 		"GET http://a.test/two HTTP/1.1\r\nHost: a.test\r\n\r\n", 2)+
 		"GET http://a.test/end HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(eventTimeout))
 	answers, err := io.ReadAll(c)
 	require.NoError(t, err)
 	var order []string

@@ -40,7 +40,7 @@ role = "admin"
 	look := func(text string) { seen = append(seen, text) }
 	for _, b := range []lab.Behaviour{lab.OK(), lab.Status(503), lab.Challenge(), {Reset: true}, {Fin: true},
 		{Garbage: "nonsense\r\n\r\n"}} {
-		w.all(b)
+		w.setAll(b)
 		a := w.do("GET", "", append(login, "Cookie", "canary-cookie")...)
 		look(a.body)
 		for name, values := range a.header {
@@ -96,12 +96,12 @@ role = "admin"
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, "[gateway]\ndrain_grace = \"30s\"\n"+confK)
-	w.write("[gateway]\ndrain_grace = \"30s\"\n[retry]\nmax_attempts = 7\n")
+	w.writeConfig("[gateway]\ndrain_grace = \"30s\"\n[retry]\nmax_attempts = 7\n")
 	w.signal(syscall.SIGHUP)
-	eventually(t, "the reloaded policy", func() bool { return w.json("/retry/policy")["max_attempts"] == 7.0 })
+	eventually(t, "the reloaded policy", func() bool { return w.getJSON("/retry/policy")["max_attempts"] == 7.0 })
 	hold := make(chan struct{})
 	defer close(hold)
-	w.all(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{Hold: hold})
 	go w.get()
 	eventually(t, "a request in flight", func() bool { return w.arrivals() == 1 })
 	ended := make(chan error, 1)
@@ -127,7 +127,7 @@ func TestSignals(t *testing.T) {
 		case <-ended:
 			return
 		case <-time.After(200 * time.Millisecond):
-			require.Less(t, time.Since(begin), patience, "a second signal did not end it")
+			require.Less(t, time.Since(begin), eventTimeout, "a second signal did not end it")
 		}
 	}
 }

@@ -17,27 +17,27 @@ import (
 func TestS50RetriesUseUntriedProxiesFirst(t *testing.T) {
 	t.Parallel()
 	w := start(t, 5, confK)
-	w.put(`{"max_attempts":10}`)
-	w.all(lab.Status(503))
+	w.putPolicy(`{"max_attempts":10}`)
+	w.setAll(lab.Status(503))
 	for range 3 {
-		w.clear()
+		w.clearArrivals()
 		require.Equal(t, "10", w.get().attempts())
-		order := w.order()
+		order := w.arrivalOrder()
 		require.Len(t, order, 10)
 		require.ElementsMatch(t, []string{"F1", "F2", "F3", "F4", "F5"}, order[:5])
 		require.Equal(t, order[:5], order[5:], "the longest ago first")
 	}
 }
 
-// order returns the name of the fake of each arrival, ordered by time.
-func (w *whirl) order() (names []string) {
+// arrivalOrder returns the name of the fake of each arrival, ordered by time.
+func (w *whirl) arrivalOrder() (names []string) {
 	name := map[time.Time]string{}
 	for _, f := range w.fakes {
 		for _, a := range f.Arrivals() {
 			name[a.At] = f.Name
 		}
 	}
-	for _, a := range w.ordered() {
+	for _, a := range w.sortedArrivals() {
 		names = append(names, name[a.At])
 	}
 	return names
@@ -49,14 +49,14 @@ func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
 	sample := func(f *lab.Proxy, b lab.Behaviour, n int) {
-		w.all(lab.OK())
+		w.setAll(lab.OK())
 		f.Do(b)
 		for goal := f.Count() + n; f.Count() < goal; {
-			w.get(ovr("max_attempts=1")...)
+			w.get(overrideHeader("max_attempts=1")...)
 		}
 	}
 	rate := func(id string) (any, any) {
-		p := w.json("/proxies/" + id)
+		p := w.getJSON("/proxies/" + id)
 		return p["success_rate"], p["samples"]
 	}
 	check := func(id string, wantRate, wantSamples float64) {
@@ -78,7 +78,7 @@ func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 
 	// Earlier slow attempts do not count either, and failures do not change the latency.
 	sample(f2, lab.Status(503), 100)
-	require.Equal(t, 0.0, w.json("/proxies/F2")["avg_latency"])
+	require.Equal(t, 0.0, w.getJSON("/proxies/F2")["avg_latency"])
 	r, _ := rate("F1")
 	require.Equal(t, 1.0, r)
 }
@@ -88,21 +88,21 @@ func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confOpen, "0.1", "2.0", 1))
-	w.put(`{"max_attempts":2}`)
+	w.putPolicy(`{"max_attempts":2}`)
 	w.fakes[0].Do(lab.Status(503))
 	w.fakes[1].Do(lab.Status(503))
 	for range 5 {
-		w.get(ovr("max_attempts=1")...)
+		w.get(overrideHeader("max_attempts=1")...)
 	}
 	w.call("POST", "/circuit-breakers/F1/reset", "")
 	w.call("POST", "/circuit-breakers/F2/reset", "")
 	for w.breaker("F2")["state"] != "open" { // until F2's breaker is open for 10 min
-		w.get(ovr("max_attempts=1")...)
+		w.get(overrideHeader("max_attempts=1")...)
 		w.call("POST", "/circuit-breakers/F1/reset", "")
 	}
 	w.fakes[1].Do(lab.OK())
 	before := w.fakes[0].Count()
-	got := make(chan answer, 1)
+	got := make(chan response, 1)
 	go func() { got <- w.get() }()
 	eventually(t, "it waits, with F1 failed and F2 open", func() bool { return w.fakes[0].Count() == before+1 })
 	w.call("POST", "/circuit-breakers/F2/reset", "")
@@ -115,7 +115,7 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 // proxy.
 func TestS57RetriesAreSpreadOverTheProxies(t *testing.T) {
 	t.Parallel()
-	w := start(t, 4, confK+byTurns)
+	w := start(t, 4, confK+roundRobin)
 	for range 100 { // so that the statistics are equal
 		w.get()
 	}
@@ -125,7 +125,7 @@ func TestS57RetriesAreSpreadOverTheProxies(t *testing.T) {
 	for _, f := range w.fakes[1:] {
 		f.Set(func(int, *http.Request) lab.Behaviour { return lab.Behaviour{Hold: hold} })
 	}
-	w.clear()
+	w.clearArrivals()
 	var wg sync.WaitGroup
 	for range 240 { // the first attempts of 60 of them go to F1, and are retried
 		wg.Go(func() { w.get() })

@@ -57,7 +57,7 @@ for i in range(3):
 		require.Empty(t, a.Header.Get("X-Whirlpool-Session"))
 	}
 
-	w.write(config + "# changed\n[retry_budget]\nmin_per_second = 11\n")
+	w.writeConfig(config + "# changed\n[retry_budget]\nmin_per_second = 11\n")
 	eventually(t, "the configuration is reloaded", func() bool {
 		return strings.Contains(w.log.String(), "configuration reloaded")
 	})

@@ -42,7 +42,7 @@ func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
 func TestS121AProxyThatCutsItsTunnels(t *testing.T) {
 	t.Parallel()
 	never := func(int64) bool { return false }
-	config := byTurns
+	config := roundRobin
 	for i, cuts := range []func(int64) bool{func(n int64) bool { return n%3 != 0 }, never, never} {
 		config += fmt.Sprintf("[[proxies]]\nid = \"P%d\"\nurl = \"http://%s\"\n", i+1, tunnelProxy(t, cuts))
 	}
@@ -59,10 +59,10 @@ func TestS121AProxyThatCutsItsTunnels(t *testing.T) {
 		c.Close()
 	}
 	require.Greater(t, cut, 5)
-	require.Equal(t, map[string]int{"closed": 3}, w.states())
+	require.Equal(t, map[string]int{"closed": 3}, w.breakerStates())
 	eventually(t, "the tunnels have been counted", func() bool {
-		return w.json("/proxies/P1")["short_tunnels"] == float64(cut)
+		return w.getJSON("/proxies/P1")["short_tunnels"] == float64(cut)
 	})
 	require.Contains(t, w.scrape(), fmt.Sprintf(`proxy_short_tunnels_total{proxy_id="P1"} %d`, cut))
-	require.Zero(t, w.json("/proxies/P2")["short_tunnels"])
+	require.Zero(t, w.getJSON("/proxies/P2")["short_tunnels"])
 }

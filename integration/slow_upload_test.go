@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// trickle posts size bytes in ten pieces, one in each step, and returns the response.
-func (w *whirl) trickle(size int, step time.Duration) *http.Response {
+// uploadSlowly posts size bytes in ten pieces, one in each step, and returns the response.
+func (w *whirl) uploadSlowly(size int, step time.Duration) *http.Response {
 	w.t.Helper()
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(w.t, err)
@@ -24,7 +24,7 @@ func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 		time.Sleep(step)
 		c.Write(piece) // the gateway may have closed the connection
 	}
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(eventTimeout))
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(w.t, err)
 	r.Body.Close()
@@ -40,7 +40,7 @@ func TestASlowUploadIsChargedToNoProxy(t *testing.T) {
 	t.Run("attempt", func(t *testing.T) {
 		w := start(t, 1, confK+conf)
 		for _, size := range []int{10, 4_000_000} {
-			r := w.trickle(size, 300*time.Millisecond)
+			r := w.uploadSlowly(size, 300*time.Millisecond)
 			require.Equal(t, 200, r.StatusCode)
 			require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"))
 		}
@@ -49,9 +49,9 @@ func TestASlowUploadIsChargedToNoProxy(t *testing.T) {
 	})
 	t.Run("total", func(t *testing.T) {
 		w := start(t, 1, confK+conf)
-		w.put(`{"timeout":2}`)
-		require.Equal(t, 200, w.trickle(10, 300*time.Millisecond).StatusCode)
-		require.Equal(t, 504, w.trickle(4_000_000, 300*time.Millisecond).StatusCode)
+		w.putPolicy(`{"timeout":2}`)
+		require.Equal(t, 200, w.uploadSlowly(10, 300*time.Millisecond).StatusCode)
+		require.Equal(t, 504, w.uploadSlowly(4_000_000, 300*time.Millisecond).StatusCode)
 		require.Zero(t, w.breaker("F1")["failure_count"])
 		w.reconcile(0)
 	})

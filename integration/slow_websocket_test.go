@@ -76,7 +76,7 @@ func handshake(url, host string) string {
 // responseHead reads the head of a response, and not more.
 func responseHead(t *testing.T, c net.Conn) string {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(eventTimeout))
 	var b strings.Builder
 	for one := make([]byte, 1); !strings.HasSuffix(b.String(), "\r\n\r\n"); b.Write(one) {
 		_, err := io.ReadFull(c, one)
@@ -97,7 +97,7 @@ func TestS161SlowWebSocketClients(t *testing.T) {
 	target := slowTarget(t, leave)
 	var all []net.Conn
 	dial := func(from string) net.Conn {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: eventTimeout}
 		c, err := d.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		t.Cleanup(func() { c.Close() })

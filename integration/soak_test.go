@@ -116,7 +116,7 @@ func newSoak(t *testing.T) *soak {
 			return b
 		})
 	}
-	s.write(s.config())
+	s.writeConfig(s.config())
 	s.call("POST", "/config/reload", "")
 	return s
 }
@@ -148,7 +148,7 @@ func (s *soak) host() string { return fmt.Sprintf("t%d.run%d.test", rand.IntN(5)
 
 // dial connects to the gateway as a client.
 func (s *soak) dial() (net.Conn, error) {
-	d := &net.Dialer{Timeout: patience}
+	d := &net.Dialer{Timeout: eventTimeout}
 	if s.secure() {
 		return tls.DialWithDialer(d, "tcp", s.gateway, s.clientTLS)
 	}
@@ -162,7 +162,7 @@ func (s *soak) tunnel() {
 		return
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(eventTimeout))
 	fmt.Fprintf(c, "CONNECT %[1]s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", s.host())
 	r := bufio.NewReader(c)
 	if a, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"}); err != nil || a.StatusCode != 200 {
@@ -178,7 +178,7 @@ func (s *soak) tunnel() {
 func (s *soak) ask(i int) {
 	s.running.RLock()
 	defer s.running.RUnlock()
-	var a answer
+	var a response
 	switch i {
 	case 0:
 		a = s.request("POST", "http://"+s.host()+"/", strings.Repeat("x", 1000))
@@ -223,9 +223,9 @@ func (s *soak) stranger(i int) {
 func (s *soak) change() {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	s.put(fmt.Sprintf(`{"max_attempts":%d}`, 2+rand.IntN(3)))
+	s.putPolicy(fmt.Sprintf(`{"max_attempts":%d}`, 2+rand.IntN(3)))
 	s.call("POST", "/circuit-breakers/F1/reset", "")
-	s.write(s.config())
+	s.writeConfig(s.config())
 	s.call("POST", "/config/reload", "")
 }
 
@@ -251,8 +251,8 @@ func (s *soak) restart() {
 	}
 	s.client.CloseIdleConnections()
 	s.number++
-	s.write(s.config())
-	s.run()
+	s.writeConfig(s.config())
+	s.startProcess()
 	if transport := s.client.Transport.(*http.Transport); s.secure() {
 		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: s.gateway})
 		transport.TLSClientConfig = s.clientTLS
@@ -273,7 +273,7 @@ func (s *soak) uncounted() int {
 			}
 		}
 	}
-	hung := s.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)["hung"]
+	hung := s.getJSON("/metrics/retries/by-proxy")["proxies"].(map[string]any)["hung"]
 	if hung != nil {
 		n += int(hung.(map[string]any)["total_attempts"].(float64))
 	}
@@ -390,7 +390,7 @@ func TestS122Soak(t *testing.T) {
 		after = s.resources()
 		return after[0] <= before[0]*3/2+32<<20 && after[1] <= before[1]+10 && after[2] <= before[2]+20
 	}
-	for begin := time.Now(); time.Since(begin) < 2*patience && !back(); {
+	for begin := time.Now(); time.Since(begin) < 2*eventTimeout && !back(); {
 		time.Sleep(time.Second)
 	}
 	require.True(t, back(), "memory, goroutines and files before and after: %v, %v", before, after)

@@ -24,12 +24,13 @@ func site(w *whirl, withTLS bool) *httptest.Server {
 		s.Start()
 	}
 	w.t.Cleanup(s.Close)
-	w.all(lab.Behaviour{To: s.Listener.Addr().String()})
+	w.setAll(lab.Behaviour{To: s.Listener.Addr().String()})
 	return s
 }
 
-// idle waits until no request and no tunnel is in flight. The end of a tunnel is recorded after its client has left.
-func (w *whirl) idle() {
+// awaitIdle waits until no request and no tunnel is in flight. The end of a tunnel is recorded after its client has
+// left.
+func (w *whirl) awaitIdle() {
 	w.t.Helper()
 	eventually(w.t, "nothing is in flight", func() bool {
 		return strings.Contains(w.scrape(), "whirlpool_requests_in_flight 0\n")
@@ -61,7 +62,7 @@ for i in range(6):
 		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--proxy-server=socks5://"+w.gateway,
 		"--dump-dom", "https://site.test/")
 	require.Contains(t, page, "<title>the site</title>")
-	w.idle()
+	w.awaitIdle()
 	require.Regexp(t, `whirlpool_requests_total\{listener="socks5",outcome="success"\} \d\d`, w.scrape())
 	w.reconcile(0)
 }
@@ -84,6 +85,6 @@ func TestSOCKS5Users(t *testing.T) {
 		out, err := get(user)
 		require.Error(t, err, "%s: %s", user, out)
 	}
-	w.idle()
-	require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
+	w.awaitIdle()
+	require.EqualValues(t, 1, w.getJSON("/metrics/retries")["total_requests"])
 }

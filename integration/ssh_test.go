@@ -55,7 +55,7 @@ func sshServer(t *testing.T) (address string, options []string) {
 func TestSSHThroughTheGateway(t *testing.T) {
 	address, options := sshServer(t)
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: address})
+	w.setAll(lab.Behaviour{To: address})
 	w.fakes[0].Do(lab.Status(503))
 	me, err := user.Current()
 	require.NoError(t, err)
@@ -71,7 +71,7 @@ func TestSSHThroughTheGateway(t *testing.T) {
 			require.True(t, bytes.Equal(sent, received), "nc -X %s: %d bytes", version, len(received))
 		}
 	}
-	w.idle()
+	w.awaitIdle()
 	for _, f := range w.fakes {
 		for _, a := range f.Arrivals() {
 			require.Equal(t, "CONNECT host.test:22", a.Method+" "+a.Target)

@@ -58,8 +58,8 @@ type kept map[string]float64
 const policyName = "the policy"
 
 func (w *whirl) kept() kept {
-	out := kept{policyName: w.json("/retry/policy")["max_attempts"].(float64)}
-	for _, p := range w.json("/proxies")["proxies"].([]any) {
+	out := kept{policyName: w.getJSON("/retry/policy")["max_attempts"].(float64)}
+	for _, p := range w.getJSON("/proxies")["proxies"].([]any) {
 		proxy := p.(map[string]any)
 		out[proxy["id"].(string)] = proxy["weight"].(float64)
 	}
@@ -97,9 +97,9 @@ func TestNoKillLosesAConfirmedChange(t *testing.T) {
 	w := start(t, 2, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
+	w.writeConfig(confK)
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	w.run()
+	w.startProcess()
 	now, answered := w.kept(), 0
 	kills := rounds(t, "WHIRLPOOL_KILLS", 12)
 	for i := range kills {
@@ -121,7 +121,7 @@ func TestNoKillLosesAConfirmedChange(t *testing.T) {
 		}
 		<-killed
 		w.cmd.Wait()
-		w.run()
+		w.startProcess()
 		got := w.kept()
 		if got[name] != now[name] { // a change without a response may have been made
 			require.Equal(t, value, got[name], "kill %d: %s", i, name)
@@ -142,25 +142,25 @@ func TestMetricsSurvive(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
-	w.run()
+	w.writeConfig(confK)
+	w.startProcess()
 	for range 7 {
 		require.Equal(t, 200, w.get().status)
 	}
-	requests := func() float64 { return w.json("/metrics/retries")["total_requests"].(float64) }
+	requests := func() float64 { return w.getJSON("/metrics/retries")["total_requests"].(float64) }
 	eventually(t, "they are written", func() bool {
 		text, err := os.ReadFile(filepath.Join(w.stateDir, "metrics"))
 		return err == nil && strings.Contains(string(text), `"minutes"`)
 	})
 	w.kill()
-	w.run()
+	w.startProcess()
 	require.Equal(t, 7.0, requests())
 	require.Equal(t, 200, w.get().status)
 	w.stop()
-	w.run()
+	w.startProcess()
 	require.Equal(t, 8.0, requests())
 	require.Equal(t, "closed", w.breaker("F1")["state"])
-	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"], "statistics begin anew")
+	require.Equal(t, 0.0, w.getJSON("/proxies/F1")["samples"], "statistics begin anew")
 }
 
 // The state folder is the configured or the default one. One process uses it at a time, and damaged files are copied.
@@ -168,16 +168,16 @@ func TestTheStateFolder(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
-	w.run()
-	w.put(`{"max_attempts":7}`)
+	w.writeConfig(confK)
+	w.startProcess()
+	w.putPolicy(`{"max_attempts":7}`)
 	status, body, _ := w.call("POST", "/proxies", `{"id":"n","url":"http://u:hunter2secret@127.0.0.1:9"}`)
 	require.Equal(t, 201, status, "%s", body)
 	status, _, _ = w.call("POST", "/proxies", `{"id":"m","url":"http://127.0.0.1:9","persist":false}`)
 	require.Equal(t, 201, status)
 
 	// A second process is refused, and its error names the first. The default folder is not used then.
-	out, errs, code := command(t, "serve", "--config", w.file, "--listen", freePort(t), "--api", freePort(t))
+	out, errs, code := command(t, "serve", "--config", w.configFile, "--listen", freePort(t), "--api", freePort(t))
 	require.Equal(t, 1, code, out)
 	require.Contains(t, errs, fmt.Sprintf("state is in use by process %d on host ", w.cmd.Process.Pid))
 
@@ -188,8 +188,8 @@ func TestTheStateFolder(t *testing.T) {
 	require.NoError(t, err)
 	lines := strings.SplitAfter(string(text), "\n")
 	require.NoError(t, os.WriteFile(path, []byte(lines[0]+"x"+strings.Join(lines[1:], "")), 0o600))
-	w.run()
-	require.Equal(t, 3.0, w.json("/retry/policy")["max_attempts"], "this line was damaged")
+	w.startProcess()
+	require.Equal(t, 3.0, w.getJSON("/retry/policy")["max_attempts"], "this line was damaged")
 	status, _, _ = w.call("GET", "/proxies/n", "")
 	require.Equal(t, 200, status)
 	status, _, _ = w.call("GET", "/proxies/m", "")
@@ -206,33 +206,33 @@ func TestTheStateFolder(t *testing.T) {
 	_, errs, code = command(t, "state", "clear", "--key", "proxy/n", "--to", "http://"+w.api)
 	require.Equal(t, 0, code, errs)
 	w.kill()
-	w.run()
+	w.startProcess()
 	status, _, _ = w.call("GET", "/proxies/n", "")
 	require.Equal(t, 404, status)
 	w.stop()
 
 	// If a configured folder is a file, the gateway does not start.
-	w.stateDir = w.file
-	w.write(confK)
-	_, errs, code = command(t, "serve", "--config", w.file, "--listen", freePort(t), "--api", freePort(t))
+	w.stateDir = w.configFile
+	w.writeConfig(confK)
+	_, errs, code = command(t, "serve", "--config", w.configFile, "--listen", freePort(t), "--api", freePort(t))
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "state.dir")
 
 	// The default folder is beside the configuration file. If it cannot be used, there is a warning.
-	conf, err := os.ReadFile(w.file)
+	conf, err := os.ReadFile(w.configFile)
 	require.NoError(t, err)
 	conf, _, _ = cutState(conf)
-	require.NoError(t, os.WriteFile(w.file, conf, 0o600))
-	w.run()
-	w.put(`{"max_attempts":6}`)
+	require.NoError(t, os.WriteFile(w.configFile, conf, 0o600))
+	w.startProcess()
+	w.putPolicy(`{"max_attempts":6}`)
 	w.kill()
-	w.run()
-	require.Equal(t, 6.0, w.json("/retry/policy")["max_attempts"])
+	w.startProcess()
+	require.Equal(t, 6.0, w.getJSON("/retry/policy")["max_attempts"])
 	w.kill()
-	require.NoError(t, os.RemoveAll(w.file+".state"))
-	require.NoError(t, os.WriteFile(w.file+".state", nil, 0o600))
-	w.run()
-	w.put(`{"max_attempts":6}`)
+	require.NoError(t, os.RemoveAll(w.configFile+".state"))
+	require.NoError(t, os.WriteFile(w.configFile+".state", nil, 0o600))
+	w.startProcess()
+	w.putPolicy(`{"max_attempts":6}`)
 	eventually(t, "it is warned of", func() bool {
 		return strings.Contains(w.log.String(), "the default of state.dir cannot be used")
 	})
@@ -274,8 +274,8 @@ func TestTheDelayBeforeADrain(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK + "[gateway]\ndrain_delay = \"3s\"\n")
-	w.run()
+	w.writeConfig(confK + "[gateway]\ndrain_delay = \"3s\"\n")
+	w.startProcess()
 	begin := time.Now()
 	require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
 	eventually(t, "it is not ready", func() bool {
@@ -298,8 +298,8 @@ func TestTheDelayBeforeADrain(t *testing.T) {
 	require.Contains(t, answer, "shutting_down")
 	require.NoError(t, w.cmd.Wait())
 	require.GreaterOrEqual(t, time.Since(begin), 3*time.Second)
-	w.run()
-	require.Equal(t, 3.0, w.json("/retry/policy")["max_attempts"])
+	w.startProcess()
+	require.Equal(t, 3.0, w.getJSON("/retry/policy")["max_attempts"])
 }
 
 // A new process gets the sockets and the state folder while clients send requests. No request is lost or
@@ -308,7 +308,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write("[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\n")
+	w.writeConfig("[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\n")
 	w.fakes[0].Do(lab.Slow(5 * time.Millisecond))
 	var files []*os.File
 	for _, at := range []string{w.gateway, w.api} {
@@ -320,7 +320,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 		files = append(files, file)
 	}
 	begin := func() *exec.Cmd {
-		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" serve --config "$1"`, binary, w.file)
+		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" serve --config "$1"`, binary, w.configFile)
 		cmd.Env = append(os.Environ(), "LISTEN_FDS=2", "LISTEN_FDNAMES=gateway:api")
 		cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = files, w.log, w.log
 		require.NoError(t, cmd.Start())
@@ -401,18 +401,18 @@ func TestUsageSurvives(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK + `
+	w.writeConfig(confK + `
 [[gateway.users]]
 name = "ann"
 password = "open sesame"
 requests_per_day = 3
 `)
-	w.run()
+	w.startProcess()
 	login := base64.StdEncoding.EncodeToString([]byte("ann:open sesame"))
 	get := func() int { return w.get("Proxy-Authorization", "Basic "+login).status }
 	require.Equal(t, 200, get())
 	w.stop()
-	w.run()
+	w.startProcess()
 	require.Equal(t, 200, get())
 	require.Equal(t, 200, get())
 	require.Equal(t, 429, get())
@@ -421,9 +421,9 @@ requests_per_day = 3
 		return err == nil && strings.Contains(string(text), `"requests":3`)
 	})
 	w.kill()
-	w.run()
+	w.startProcess()
 	require.Equal(t, 429, get())
-	require.Equal(t, 3.0, w.json("/users")["users"].([]any)[0].(map[string]any)["requests_today"])
+	require.Equal(t, 3.0, w.getJSON("/users")["users"].([]any)[0].(map[string]any)["requests_today"])
 }
 
 // Lines of a list that share host and port keep their ids and changes, although the list changes while the gateway
@@ -434,7 +434,7 @@ func TestSharedHostAndPortSurvive(t *testing.T) {
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
 	list := filepath.Join(w.dir, "list.txt")
-	w.write(confK + fmt.Sprintf("[pool]\nfiles = [%q]\n", list))
+	w.writeConfig(confK + fmt.Sprintf("[pool]\nfiles = [%q]\n", list))
 	lines := func(users ...string) {
 		text := ""
 		for _, user := range users {
@@ -449,7 +449,7 @@ func TestSharedHostAndPortSurvive(t *testing.T) {
 		return out
 	}
 	lines("a", "b", "c")
-	w.run()
+	w.startProcess()
 	status, _, _ := w.call("DELETE", "/proxies/127.0.0.1:9-2", "")
 	require.Equal(t, 204, status)
 	status, _, _ = w.call("PATCH", "/proxies/127.0.0.1:9-3", `{"weight":4}`)
@@ -463,7 +463,7 @@ func TestSharedHostAndPortSurvive(t *testing.T) {
 	} {
 		w.kill()
 		lines(step.users...)
-		w.run()
+		w.startProcess()
 		require.Equal(t, step.want, pool(), step.users)
 	}
 	text, err := os.ReadFile(filepath.Join(w.stateDir, "ids"))

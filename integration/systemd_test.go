@@ -18,7 +18,7 @@ func TestTheServiceManagerIsNotified(t *testing.T) {
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(eventTimeout)))
 	next := func() string {
 		buf := make([]byte, 100)
 		n, err := c.Read(buf)

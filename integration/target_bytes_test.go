@@ -11,7 +11,7 @@ import (
 func TestBytesOfTargets(t *testing.T) {
 	w := start(t, 1, confK)
 	bytes := func(host string) float64 {
-		return w.json("/targets/" + host)["traffic"].(map[string]any)["bytes"].(float64)
+		return w.getJSON("/targets/" + host)["traffic"].(map[string]any)["bytes"].(float64)
 	}
 	w.request("POST", "http://plain.test/", strings.Repeat("x", 5000))
 	eventually(t, "5000 bytes at plain.test", func() bool { return bytes("plain.test") >= 5000 })

@@ -59,8 +59,8 @@ func TestS144Costs(t *testing.T) {
 	w := start(t, 2, users)
 	w.stop()
 	w.stateDir = t.TempDir()
-	w.write("[health]\nreachability = false\n" + users)
-	w.run()
+	w.writeConfig("[health]\nreachability = false\n" + users)
+	w.startProcess()
 	for i, f := range w.fakes {
 		f.Do(lab.Behaviour{Size: 100_000})
 		status, body, _ := w.call("PATCH", "/proxies/"+f.Name,
@@ -77,7 +77,7 @@ func TestS144Costs(t *testing.T) {
 	check := func() map[string]any {
 		var c map[string]any
 		eventually(t, "the costs are complete", func() bool {
-			c = w.json("/metrics/costs")
+			c = w.getJSON("/metrics/costs")
 			return c["total"].(map[string]any)["bytes_received"].(float64) >= 1_000_000
 		})
 		total := c["total"].(map[string]any)
@@ -103,6 +103,6 @@ func TestS144Costs(t *testing.T) {
 		require.True(t, strings.Contains(metrics, line), line)
 	}
 	w.stop()
-	w.run()
+	w.startProcess()
 	require.Equal(t, before["total"], check()["total"])
 }

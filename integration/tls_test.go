@@ -33,7 +33,8 @@ func TestListenersWithTLS(t *testing.T) {
 	w := start(t, 1, confK)
 	site(w, false)
 	tls := "{ cert = \"" + dir + "/gateway.pem\", key = \"" + dir + "/gateway.key\", client_ca = \"" + ca + "\" }\n"
-	w.write(confK + "[gateway]\ntls = " + tls + "[[gateway.users]]\nname = \"ann\"\npassword = \"open sesame\"\n" +
+	w.writeConfig(confK + "[gateway]\ntls = " + tls +
+		"[[gateway.users]]\nname = \"ann\"\npassword = \"open sesame\"\n" +
 		"[api]\ntls = " + tls + "[[api.keys]]\nname = \"ops\"\ncertificate = \"ops\"\nrole = \"admin\"\n")
 	run := func(args ...string) (string, error) {
 		out, err := exec.Command("curl", append([]string{"-sSf", "-m", "20"}, args...)...).CombinedOutput()

@@ -69,12 +69,12 @@ func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			w.idle()
+			w.awaitIdle()
 			assert.Zero(t, failed.Load())
 			for _, f := range w.fakes[3:] {
 				assert.Equal(t, "closed", w.breaker(f.Name)["state"])
 			}
-			assert.EqualValues(t, workers*requests, w.json("/metrics/retries")["total_requests"])
+			assert.EqualValues(t, workers*requests, w.getJSON("/metrics/retries")["total_requests"])
 			w.reconcile(0)
 		})
 	}
@@ -115,7 +115,7 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 			got.Add(1)
 		}
 	})
-	w.all(lab.Behaviour{To: dead})
+	w.setAll(lab.Behaviour{To: dead})
 	for range 6 {
 		status, _, c := w.connect("site.test:443")
 		require.Equal(t, 200, status)
@@ -144,13 +144,13 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 		c.Read(make([]byte, 4096))
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})
-	w.all(lab.Behaviour{To: plain})
+	w.setAll(lab.Behaviour{To: plain})
 	for range requests {
 		var noTLS tls.RecordHeaderError
 		require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
 		require.Equal(t, "HTTP/", string(noTLS.RecordHeader[:]))
 	}
-	w.idle()
+	w.awaitIdle()
 	for _, f := range w.fakes {
 		require.Equal(t, "closed", w.breaker(f.Name)["state"])
 	}
@@ -160,7 +160,7 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 // An open tunnel that its client does not use is not replaced.
 func TestAnUnusedTunnelIsNotReplaced(t *testing.T) {
 	w := start(t, 3, "")
-	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
+	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
 	for range 20 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
@@ -185,7 +185,7 @@ func TestASlowTunnelIsNotReplaced(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		io.WriteString(c, "late")
 	})
-	w.all(lab.Behaviour{To: site})
+	w.setAll(lab.Behaviour{To: site})
 	for range 12 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
@@ -197,7 +197,7 @@ func TestASlowTunnelIsNotReplaced(t *testing.T) {
 	_, err := c.Write([]byte{20, 3, 3, 0, 1, 1}) // so the client has sent more than a ClientHello
 	require.NoError(t, err)
 	eventually(t, "the target's bytes", func() bool {
-		return w.json("/metrics/retries")["total_requests"].(float64) >= 13
+		return w.getJSON("/metrics/retries")["total_requests"].(float64) >= 13
 	})
 	w.reconcile(0)
 }
@@ -207,14 +207,14 @@ func TestAReservedTunnelIsChargedToNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	var open sync.WaitGroup
 	open.Add(1)
-	w.all(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { open.Wait() })})
-	w.unanswered("", open.Done)
+	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { open.Wait() })})
+	w.sendWithoutResponse("", open.Done)
 }
 
-// unanswered opens twelve tunnels, and sends the text through each. Then it calls the function end, which makes the
-// target close the tunnels, and waits until they are closed. It requires that nothing was retried and no proxy was
-// charged.
-func (w *whirl) unanswered(text string, end func()) {
+// sendWithoutResponse opens twelve tunnels, and sends the text through each. Then it calls the function end, which
+// makes the target close the tunnels, and waits until they are closed. It requires that nothing was retried and no
+// proxy was charged.
+func (w *whirl) sendWithoutResponse(text string, end func()) {
 	w.t.Helper()
 	var wg sync.WaitGroup
 	for range 12 {
@@ -226,7 +226,7 @@ func (w *whirl) unanswered(text string, end func()) {
 	end()
 	wg.Wait()
 	eventually(w.t, "the last tunnel is recorded", func() bool {
-		return w.json("/metrics/retries")["total_requests"] == 12.0
+		return w.getJSON("/metrics/retries")["total_requests"] == 12.0
 	})
 	w.reconcile(0)
 	require.Equal(w.t, 12, w.arrivals())
@@ -241,9 +241,9 @@ func TestAnUnfinishedClientHelloChargesNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	var open sync.WaitGroup
 	open.Add(1)
-	w.all(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
+	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
 		open.Wait()
 		c.Read(make([]byte, 64))
 	})})
-	w.unanswered("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", open.Done)
+	w.sendWithoutResponse("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", open.Done)
 }

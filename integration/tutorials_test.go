@@ -77,7 +77,7 @@ func TestTutorials(t *testing.T) {
 			for range 9 {
 				require.Equal(t, 200, w.get().status)
 			}
-			p := w.json("/plugins/frugal")
+			p := w.getJSON("/plugins/frugal")
 			require.Equal(t, []any{"first"}, p["used_for"])
 			// On a busy machine a call may get no instance in time. Then the built-in is called.
 			busy := w.busyFaults("frugal")
@@ -117,7 +117,7 @@ func TestTheGoPluginOfTheSDK(t *testing.T) {
 	require.Equal(t, []any{"first"}, w.usedFor("idlest"))
 	eventually(t, "it is called", func() bool { // on a busy machine a call may get no instance in time
 		require.Equal(t, 200, w.get().status)
-		return w.json("/plugins/idlest")["calls"].(float64) > 0
+		return w.getJSON("/plugins/idlest")["calls"].(float64) > 0
 	})
 }
 
@@ -143,7 +143,7 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 				other.Addr).Replace(block[1])
 			w := start(t, 3, config)
 			name := pluginName.FindStringSubmatch(config)[1]
-			plugin := func() map[string]any { return w.json("/plugins/" + name) }
+			plugin := func() map[string]any { return w.getJSON("/plugins/" + name) }
 			// a module of standard Go takes a second to compile
 			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond)
 			if plugin()["kind"] == "backoff" {

@@ -119,7 +119,7 @@ func TestS89WebSockets(t *testing.T) {
 				return strings.Contains(w.scrape(), `tunnel_bytes_total{direction="`+direction+`"} 3.00`)
 			})
 		}
-		require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
+		require.EqualValues(t, 1, w.getJSON("/metrics/retries")["total_requests"])
 		w.reconcile(1) // because one attempt was through a proxy that is not in w.fakes
 	}
 }
@@ -131,12 +131,12 @@ func TestS90AWebSocketIsRetried(t *testing.T) {
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = echo },
 	})
 	t.Cleanup(forward.Close)
-	w := start(t, 2, confK+byTurns+"[[proxies]]\nurl = \""+forward.URL+"\"\n")
-	w.all(lab.Status(503))
+	w := start(t, 2, confK+roundRobin+"[[proxies]]\nurl = \""+forward.URL+"\"\n")
+	w.setAll(lab.Status(503))
 	for range 3 {
 		websocket(t, w.gateway, "http://site.test/ws")
 	}
-	s := w.json("/metrics/retries")
+	s := w.getJSON("/metrics/retries")
 	require.EqualValues(t, 3, s["total_requests"])
 	require.Greater(t, w.arrivals(), 0)
 	require.EqualValues(t, w.arrivals(), s["total_retries"])
@@ -145,8 +145,8 @@ func TestS90AWebSocketIsRetried(t *testing.T) {
 
 // A handshake is not hedged, because a hedge would open a second WebSocket.
 func TestS90AWebSocketIsNotHedged(t *testing.T) {
-	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
-	w.all(lab.Slow(2 * time.Second))
+	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	w.setAll(lab.Slow(2 * time.Second))
 	require.Equal(t, 200, w.get().status)
 	require.Equal(t, 2, w.arrivals(), "a GET is hedged")
 	require.Equal(t, 200, w.get("Connection", "Upgrade", "Upgrade", "websocket").status)

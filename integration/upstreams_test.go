@@ -145,14 +145,14 @@ func TestATargetsCertificateIsChargedToNoProxy(t *testing.T) {
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(secure.Close)
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
-	r, body := wire(t, w.gateway, "GET "+secure.URL+"/ HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=2\r\n"+
+	r, body := sendRaw(t, w.gateway, "GET "+secure.URL+"/ HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=2\r\n"+
 		"\r\n")
 	require.Equal(t, 502, r.StatusCode, body)
 	require.Equal(t, "2", r.Header.Get("X-Whirlpool-Attempts"))
 	require.Contains(t, r.Header.Get("Proxy-Status"), "error=tls_certificate_error")
 	require.Equal(t, 0.0, w.breaker("F1")["failure_count"])
 	require.Equal(t, 0.0, w.breaker("F2")["failure_count"])
-	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"])
+	require.Equal(t, 0.0, w.getJSON("/proxies/F1")["samples"])
 	w.reconcile(0)
 }
 
@@ -163,7 +163,7 @@ func TestADeadTargetDoesNotOpenTheBreakerOfDirect(t *testing.T) {
 	w := start(t, 0, confKB+allowLoopback+"[[proxies]]\nurl = \"direct://\"\n")
 	dead := freePort(t)
 	for range 6 {
-		r, body := wire(t, w.gateway, "GET http://"+dead+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, body := sendRaw(t, w.gateway, "GET http://"+dead+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Equal(t, 502, r.StatusCode, body)
 		require.Contains(t, r.Header.Get("Proxy-Status"), "error=destination_unavailable")
 		status, _, _ := w.connect(dead)
@@ -173,6 +173,6 @@ func TestADeadTargetDoesNotOpenTheBreakerOfDirect(t *testing.T) {
 	require.Zero(t, w.breaker("direct")["failure_count"])
 	origin := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(origin.Close)
-	r, _ := wire(t, w.gateway, "GET "+origin.URL+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	r, _ := sendRaw(t, w.gateway, "GET "+origin.URL+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 404, r.StatusCode)
 }

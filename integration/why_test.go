@@ -22,7 +22,8 @@ import (
 func TestFailingProxiesOfALargePoolAreCountedAndFound(t *testing.T) {
 	o := startOutage(t, 375)
 	const sentence = "375 of 5000 proxies fail, all of them with proxy unreachable"
-	eventually(t, sentence, func() bool { return strings.HasPrefix(o.json("/status")["summary"].(string), sentence) })
+	eventually(t, sentence,
+		func() bool { return strings.HasPrefix(o.getJSON("/status")["summary"].(string), sentence) })
 	for query, total := range map[string]float64{
 		"state=failing":                        375,
 		"state=failing&region=fra2":            375,
@@ -30,7 +31,7 @@ func TestFailingProxiesOfALargePoolAreCountedAndFound(t *testing.T) {
 		"reason=proxy%20unreachable&vendor=NO": 0,
 		"q=p4999":                              1,
 	} {
-		require.Equal(t, total, o.json("/proxies?limit=50&" + query)["total"], query)
+		require.Equal(t, total, o.getJSON("/proxies?limit=50&" + query)["total"], query)
 	}
 	for _, path := range []string{
 		"/status", "/proxies?limit=60", "/circuit-breakers?limit=60", "/proxy-groups?by=region",
@@ -43,12 +44,12 @@ func TestFailingProxiesOfALargePoolAreCountedAndFound(t *testing.T) {
 // The complaint: the dashboard showed "100 % delivered" in green while every response was a 403.
 func TestResponsesThatAreAll403AreAnAlarm(t *testing.T) {
 	w := start(t, 2, "[timeouts]\nadaptive = false\n")
-	w.all(lab.Status(403))
+	w.setAll(lab.Status(403))
 	for range 20 {
 		require.Equal(t, 403, w.get().status)
 	}
 	require.Equal(t, "2 of 2 proxies fail, all of them with 403 at origin.test; 0 % delivered in the last 5 minutes",
-		w.json("/status")["summary"])
+		w.getJSON("/status")["summary"])
 	b := openBrowser(t, "http://"+w.api+"/", 1280, 900)
 	b.until("the page is red", `document.querySelector("#verdict").className === "bad" && `+
 		`document.querySelector("#verdict").textContent.includes("0 % delivered") && `+
@@ -69,7 +70,7 @@ func TestADashboardTestWithoutAURL(t *testing.T) {
 	const connected = " reachable; without health.url, no request was sent"
 	require.Equal(t, "F1"+connected, said(`["F1"]`))
 	require.Equal(t, "2 proxies"+connected, said(`["F1", "F2"]`))
-	w.write("[health]\nurl = \"http://origin.test/\"\n")
+	w.writeConfig("[health]\nurl = \"http://origin.test/\"\n")
 	eventually(t, "the test sends a request", func() bool { return said(`["F1"]`) == "F1 passed the test" })
 }
 
@@ -78,19 +79,19 @@ func TestTheReasonsOfAProxySurviveARestart(t *testing.T) {
 	w := start(t, 1, "")
 	w.stop()
 	w.stateDir = filepath.Join(w.dir, "state")
-	w.write("[retry]\nmax_attempts = 1\n")
-	w.run()
-	w.all(lab.Status(503))
+	w.writeConfig("[retry]\nmax_attempts = 1\n")
+	w.startProcess()
+	w.setAll(lab.Status(503))
 	for range 3 {
 		w.get()
 	}
-	reasons := func() string { return fmt.Sprint(w.json("/proxies/F1?window=1h")["reasons"]) }
+	reasons := func() string { return fmt.Sprint(w.getJSON("/proxies/F1?window=1h")["reasons"]) }
 	require.Contains(t, reasons(), "cause:retry_status count:3")
 	w.stop()
-	w.run()
+	w.startProcess()
 	require.Contains(t, reasons(), "cause:retry_status count:3")
 	count := 0.0
-	for _, p := range w.json("/metrics/history?window=1h&proxy_id=F1")["points"].([]any) {
+	for _, p := range w.getJSON("/metrics/history?window=1h&proxy_id=F1")["points"].([]any) {
 		for cause, n := range p.(map[string]any)["causes"].(map[string]any) {
 			require.Equal(t, "retry_status", cause)
 			count += n.(float64)

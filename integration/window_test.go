@@ -22,10 +22,10 @@ import (
 func TestS39TheWindowSlides(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB) // 5 failures within 2 s
-	w.all(lab.Status(503))
+	w.setAll(lab.Status(503))
 	begin := time.Now()
 	at := func(s float64) { time.Sleep(time.Until(begin.Add(time.Duration(s * float64(time.Second))))) }
-	var failures []answer
+	var failures []response
 	get := func() { failures = append(failures, w.get()) }
 	// check compares the breaker with the failures of the last 2 s. On a slow machine a failure may be at the edge of
 	// the window: it happened at an unknown time during its request, and the breaker's state is from an unknown time
@@ -37,10 +37,10 @@ func TestS39TheWindowSlides(t *testing.T) {
 		to := time.Now()
 		certain := 0.0
 		for _, f := range failures {
-			if f.asked.Add(2 * time.Second).After(to) {
+			if f.sentAt.Add(2 * time.Second).After(to) {
 				certain++
 			}
-			if f.asked.Add(f.took + 2*time.Second).After(from) {
+			if f.sentAt.Add(f.duration + 2*time.Second).After(from) {
 				possible++
 			}
 		}
@@ -73,7 +73,7 @@ func TestS39TheWindowSlides(t *testing.T) {
 // attempt follows.
 func TestS47ManyFailuresAtOnce(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, confOpen+byTurns)
+	w := start(t, 2, confOpen+roundRobin)
 	hold := make(chan struct{})
 	w.fakes[0].Do(lab.Behaviour{Status: 503, Hold: hold})
 	var wg sync.WaitGroup
@@ -89,7 +89,7 @@ func TestS47ManyFailuresAtOnce(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, 200, w.fakes[0].Count())
 	require.Equal(t, []string{"open"}, w.transitions("F1")[:1])
-	events := w.json("/circuit-breakers/metrics")["events"].([]any)
+	events := w.getJSON("/circuit-breakers/metrics")["events"].([]any)
 	require.Equal(t, 5.0, events[0].(map[string]any)["failure_count"])
 	opens := 0
 	for _, s := range w.transitions("F1") {
@@ -127,7 +127,7 @@ func TestS48OneHistory(t *testing.T) {
 				"")
 			time.Sleep(7 * time.Millisecond)
 		}),
-		coretest.Repeat(1, func(int) { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) }),
+		coretest.Repeat(1, func(int) { w.getJSON("/circuit-breakers"); time.Sleep(time.Millisecond) }),
 	}
 	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
 		"F2probe_success"}
@@ -137,7 +137,7 @@ func TestS48OneHistory(t *testing.T) {
 			sick.Store(!sick.Load())
 		}
 		met := map[string]bool{}
-		for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+		for _, v := range w.getJSON("/circuit-breakers/metrics")["events"].([]any) {
 			e := v.(map[string]any)
 			met[e["proxy_id"].(string)+e["reason"].(string)] = true
 		}
@@ -151,7 +151,7 @@ func TestS48OneHistory(t *testing.T) {
 		eventually(t, "no change is due", func() bool { return w.breaker(id)["state"] != "open" })
 		state := "closed"
 		last := ""
-		for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+		for _, v := range w.getJSON("/circuit-breakers/metrics")["events"].([]any) {
 			e := v.(map[string]any)
 			if e["proxy_id"] != id {
 				continue
@@ -173,8 +173,8 @@ func TestS48OneHistory(t *testing.T) {
 		require.NotZero(t, seen[reason], reason)
 	}
 	w.reconcile(0)
-	all := len(w.json("/circuit-breakers/metrics")["events"].([]any))
-	require.Equal(t, float64(all), w.json("/metrics/retries")["circuit_breaker_events_count"])
+	all := len(w.getJSON("/circuit-breakers/metrics")["events"].([]any))
+	require.Equal(t, float64(all), w.getJSON("/metrics/retries")["circuit_breaker_events_count"])
 	w.stop()
 	require.Equal(t, all, strings.Count(w.log.String(), `msg="circuit breaker `), "one record a transition")
 }
@@ -217,17 +217,17 @@ func TestS58CountsAgreeUnderAnyFailures(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, "all have ended", func() bool {
-		for _, v := range w.json("/requests")["requests"].([]any) {
+		for _, v := range w.getJSON("/requests")["requests"].([]any) {
 			if v.(map[string]any)["state"] != "done" {
 				return false
 			}
 		}
 		return true
 	})
-	s := w.json("/metrics/retries")
-	w.retriesLogged(int(s["total_retries"].(float64)))
+	s := w.getJSON("/metrics/retries")
+	w.awaitRetryRecords(int(s["total_retries"].(float64)))
 	attempts := 0.0
-	for _, p := range w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
+	for _, p := range w.getJSON("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
 		attempts += p.(map[string]any)["total_attempts"].(float64)
 	}
 	// A reused connection may have ended before the proxy received the request. A client may leave before its
@@ -236,6 +236,6 @@ func TestS58CountsAgreeUnderAnyFailures(t *testing.T) {
 	require.LessOrEqual(t, lost, s["replays"].(float64)+16*5)
 	w.reconcile(int(lost))
 	for _, f := range w.fakes {
-		require.Equal(t, 0.0, w.json("/proxies/" + f.Name)["in_flight"])
+		require.Equal(t, 0.0, w.getJSON("/proxies/" + f.Name)["in_flight"])
 	}
 }

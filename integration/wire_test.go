@@ -15,13 +15,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// wire sends bytes to an address and reads one response.
-func wire(t *testing.T, addr, raw string) (*http.Response, string) {
+// sendRaw sends bytes to an address and reads one response.
+func sendRaw(t *testing.T, addr, raw string) (*http.Response, string) {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(eventTimeout))
 	_, err = io.WriteString(c, raw)
 	require.NoError(t, err)
 	method, _, _ := strings.Cut(raw, " ")
@@ -49,7 +49,7 @@ func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 		require.Equal(t, 204, status)
 	}
 	eventually(t, "the log says why", func() bool { return strings.Contains(w.log.String(), "proxy_loop_detected") })
-	require.Equal(t, 8.0, w.json("/metrics/retries")["total_requests"], "none came back")
+	require.Equal(t, 8.0, w.getJSON("/metrics/retries")["total_requests"], "none came back")
 }
 
 // direct:// reaches all addresses except that of the API, which trusts connections from this machine.
@@ -62,7 +62,7 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	_, port, err := net.SplitHostPort(w.api)
 	require.NoError(t, err)
 	for _, host := range []string{"127.0.0.1:", "localhost:", "0.0.0.0:", "[::ffff:127.0.0.1]:"} {
-		r, body := wire(t, w.gateway, "GET http://"+
+		r, body := sendRaw(t, w.gateway, "GET http://"+
 			host+port+"/api/v1/retry/policy HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=1\r\n\r\n")
 		require.Equal(t, 403, r.StatusCode, body)
 		require.Contains(t, r.Header.Get("Proxy-Status"), "destination_ip_prohibited")
@@ -70,7 +70,7 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	status, _, _ := w.connect(w.api)
 	require.Equal(t, 403, status)
 	require.Zero(t, w.breaker("direct")["failure_count"])
-	r, _ := wire(t, w.gateway, "GET http://"+origin.Addr+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	r, _ := sendRaw(t, w.gateway, "GET http://"+origin.Addr+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 200, r.StatusCode)
 }
 
@@ -99,7 +99,7 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 		"PUT /api/v1/retry/policy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{":           413,
 		"POST /api/v1/circuit-breakers/F1/reset HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\n\r\n": 403,
 	} {
-		r, body := wire(t, w.api, raw)
+		r, body := sendRaw(t, w.api, raw)
 		require.Equal(t, want, r.StatusCode, "%.100q: %s", raw, body)
 		require.NotContains(t, body, "canary")
 		require.Equal(t, "application/json", r.Header.Get("Content-Type"))
@@ -110,7 +110,7 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 
 	// The gateway's port serves no endpoint of the API.
 	for _, path := range []string{"/", "/api/v1/retry/policy", "/metrics", "/healthz"} {
-		r, body := wire(t, w.gateway, "GET "+path+" HTTP/1.1\r\nHost: "+w.api+"\r\n\r\n")
+		r, body := sendRaw(t, w.gateway, "GET "+path+" HTTP/1.1\r\nHost: "+w.api+"\r\n\r\n")
 		require.Equal(t, 400, r.StatusCode)
 		require.Contains(t, body, "HTTP proxy")
 		require.Equal(t, "not_retryable", r.Header.Get("X-Whirlpool-Outcome"))
@@ -129,7 +129,7 @@ func (w *whirl) exchangeAll(raw string) string {
 	var all []byte
 	buf := make([]byte, 64<<10)
 	begin := time.Now()
-	for wait := patience; ; wait = 100*time.Millisecond + tolerance(begin) {
+	for wait := eventTimeout; ; wait = 100*time.Millisecond + tolerance(begin) {
 		c.SetReadDeadline(time.Now().Add(wait))
 		n, err := c.Read(buf)
 		all = append(all, buf[:n]...)
@@ -159,7 +159,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"TE: trailers\r\nTrailer: X-T\r\nUpgrade: h2c\r\nX-Whirlpool-Region: US\r\nX-WHIRLPOOL-Nonsense: 1\r\n" +
 			"X-Whirlpool-Retry: max_attempts=1\r\n", "http://o.test/"},
 	} {
-		w.clear()
+		w.clearArrivals()
 		got := w.exchangeAll(c.sent + login + "X-Stays: 1\r\n\r\n")
 		require.Contains(t, got, "HTTP/1.1 200 ", c.name)
 		a := w.fakes[0].Arrivals()[0]
@@ -173,7 +173,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 
 	// Pipelined requests with bodies get their responses in order. A refused request among them does not affect
 	// the others.
-	w.clear()
+	w.clearArrivals()
 	got := w.exchangeAll("POST http://o.test/1 HTTP/1.1\r\nHost: o\r\n" + login + "Content-Length: 3\r\n\r\nabc" +
 		"POST http://o.test/no HTTP/1.1\r\nHost: o\r\nContent-Length: 3\r\n\r\nabc" +
 		"HEAD http://o.test/2 HTTP/1.1\r\nHost: o\r\n" + login + "\r\n" +
@@ -235,7 +235,7 @@ func statuses(got string) (codes []string) {
 func TestResponsesOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
-	w.put(`{"max_attempts":1}`)
+	w.putPolicy(`{"max_attempts":1}`)
 	for _, c := range []struct {
 		name, method, minor, answer string
 		want                        []string // in order

@@ -19,13 +19,13 @@ import (
 // bench is one run of the comparison.
 type bench struct {
 	binary       string
-	before       string // path of the binary of another build to measure; may be empty
+	otherBinary  string // path of the binary of another build to measure; may be empty
 	rounds       int
 	duration     time.Duration
 	out          string
 	config       string
 	profiles     string
-	measured     int // number of measurements so far, for the names of the profiles
+	profileCount int // number of measurements so far, for the names of the profiles
 	cases, peers []string
 }
 
@@ -87,16 +87,16 @@ func (b *bench) run() error {
 		return err
 	}
 	defer stop()
-	var taking []peer
+	var selected []peer
 	for _, p := range b.allPeers() {
 		if b.peers != nil && !slices.Contains(b.peers, p.name) {
 			continue
 		}
-		if _, err := exec.LookPath(p.name); err != nil && !p.own() {
+		if _, err := exec.LookPath(p.name); err != nil && !p.isOwn() {
 			fmt.Fprintf(os.Stderr, "%s is not installed; left out\n", p.name)
 			continue
 		}
-		taking = append(taking, p)
+		selected = append(selected, p)
 	}
 	var cases []benchCase
 	for _, c := range b.allCases() {
@@ -105,17 +105,17 @@ func (b *bench) run() error {
 		}
 	}
 	results := map[string]map[string][]sample{} // by case and peer
-	total, done := b.rounds*len(cases)*len(taking), 0
+	total, done := b.rounds*len(cases)*len(selected), 0
 	for round := range b.rounds {
 		for _, c := range cases {
 			if results[c.name] == nil {
 				results[c.name] = map[string][]sample{}
 			}
-			for i := range taking {
+			for i := range selected {
 				// Each round begins with another peer: the next one of the list.
-				p := taking[(i+round)%len(taking)]
+				p := selected[(i+round)%len(selected)]
 				done++
-				if p.only != nil && !p.only(c) {
+				if p.runsCase != nil && !p.runsCase(c) {
 					continue
 				}
 				upstreams := shared
@@ -132,7 +132,7 @@ func (b *bench) run() error {
 		}
 	}
 	fmt.Fprintln(os.Stderr)
-	return b.report(cases, taking, results)
+	return b.report(cases, selected, results)
 }
 
 func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error) {

@@ -66,7 +66,7 @@ func (f *fakeListener) ready(bool, bool) {
 		if err != nil {
 			continue // the client has already closed this connection
 		}
-		c := &fakeConn{fakeListener: f, stream: stream{fd: fd, zeros: f.zeros}, last: -1}
+		c := &fakeConn{fakeListener: f, stream: stream{fd: fd, zeros: f.zeros}, answerSize: -1}
 		if err := f.loop.add(fd, c); err != nil {
 			unix.Close(fd)
 		}
@@ -74,23 +74,23 @@ func (f *fakeListener) ready(bool, bool) {
 }
 
 var (
-	tunnelHead  = []byte("HTTP/1.1 200 OK\r\n\r\n")
-	faultAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
-	headEnd     = []byte("\r\n\r\n")
+	tunnelHead    = []byte("HTTP/1.1 200 OK\r\n\r\n")
+	faultResponse = []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
+	headEnd       = []byte("\r\n\r\n")
 )
 
-// inline is the maximum size of a body that is sent together with the head.
-const inline = 256 << 10
+// maxInline is the maximum size of a body that is sent together with the head.
+const maxInline = 256 << 10
 
 // fakeConn is one connection of a fake.
 type fakeConn struct {
 	*fakeListener
 	stream
-	partial []byte // incomplete head
-	answer  []byte // response whose body has the size in the field last
-	last    int
-	reply   []byte // response to send when the request's body has arrived
-	tail    int64  // number of zeros to send after reply
+	partial    []byte // incomplete head
+	response   []byte // response whose body has the size in the field last
+	answerSize int
+	reply      []byte // response to send when the request's body has arrived
+	replyZeros int64  // number of zeros to send after reply
 }
 
 // ready responds in place of the target. The last element of the path is the size of the response. If the
@@ -103,22 +103,22 @@ func (c *fakeConn) ready(readable, ended bool) {
 }
 
 func (c *fakeConn) serve(readable, ended bool) error {
-	if again, err := c.flush(); again || err != nil {
+	if blocked, err := c.flush(); blocked || err != nil {
 		return err
 	}
 	if !readable {
 		return nil
 	}
 	for {
-		if again, err := c.drop(); again || err != nil {
+		if blocked, err := c.dropInput(); blocked || err != nil {
 			return err
 		}
-		if again, err := c.settle(); again || err != nil {
+		if blocked, err := c.sendReply(); blocked || err != nil {
 			return err
 		}
 		n := copy(c.buf, c.partial)
-		m, again, err := receive(c.stream.fd, c.buf[n:])
-		if again || err != nil {
+		m, blocked, err := receive(c.stream.fd, c.buf[n:])
+		if blocked || err != nil {
 			return err
 		}
 		if m == 0 {
@@ -133,31 +133,31 @@ func (c *fakeConn) serve(readable, ended bool) error {
 			}
 			head := rest[:end+4]
 			rest = rest[end+4:]
-			body, err := c.request(head)
+			body, err := c.chooseReply(head)
 			if err != nil {
 				return err
 			}
 			got := min(body, int64(len(rest)))
-			rest, c.skip = rest[got:], body-got
-			if c.skip > 0 {
+			rest, c.unwanted = rest[got:], body-got
+			if c.unwanted > 0 {
 				break
 			}
 			// If the response does not fit into the socket, no other request is lost, because the clients do not
 			// pipeline.
-			if again, err := c.settle(); again || err != nil {
+			if again, err := c.sendReply(); again || err != nil {
 				return err
 			}
 		}
 		c.partial = append(c.partial[:0], rest...)
-		if short && c.skip == 0 {
+		if short && c.unwanted == 0 {
 			return nil // the next event follows with more bytes
 		}
 	}
 }
 
-// request chooses the response to a head. It returns the length of the request's body. The whole body must
+// chooseReply chooses the response to a head. It returns the length of the request's body. The whole body must
 // arrive before the response is sent.
-func (c *fakeConn) request(head []byte) (body int64, err error) {
+func (c *fakeConn) chooseReply(head []byte) (body int64, err error) {
 	if head[0] == 'C' {
 		c.reply = tunnelHead
 		return 0, nil
@@ -172,31 +172,31 @@ func (c *fakeConn) request(head []byte) (body int64, err error) {
 	}
 	if bytes.Contains(target, []byte("/faults/")) {
 		if c.arrivals++; c.arrivals%10 == 0 {
-			c.reply = faultAnswer
+			c.reply = faultResponse
 			return body, nil
 		}
 	}
-	if size != c.last {
-		c.last = size
-		c.answer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", size)
-		if size <= inline {
-			c.answer = append(c.answer, make([]byte, size)...)
+	if size != c.answerSize {
+		c.answerSize = size
+		c.response = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", size)
+		if size <= maxInline {
+			c.response = append(c.response, make([]byte, size)...)
 		}
 	}
-	c.reply = c.answer
-	if size > inline {
-		c.tail = int64(size)
+	c.reply = c.response
+	if size > maxInline {
+		c.replyZeros = int64(size)
 	}
 	return body, nil
 }
 
-// settle sends the response that has not been sent yet, if there is one.
-func (c *fakeConn) settle() (again bool, err error) {
+// sendReply sends the response that has not been sent yet, if there is one.
+func (c *fakeConn) sendReply() (blocked bool, err error) {
 	if c.reply == nil {
 		return false, nil
 	}
-	c.out, c.body = c.reply, c.tail
-	c.reply, c.tail = nil, 0
+	c.out, c.body = c.reply, c.replyZeros
+	c.reply, c.replyZeros = nil, 0
 	return c.flush()
 }
 

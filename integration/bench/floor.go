@@ -103,42 +103,42 @@ func (l *floorListener) ready(bool, bool) {
 // floorConn is a connection of a client or to an upstream proxy.
 type floorConn struct {
 	*floor
-	fd     int
-	peer   *floorConn // the other connection of a tunnel, or of the request in flight
-	from   int        // index of the upstream proxy
-	up     bool       // the connection leads to an upstream proxy
-	tunnel bool       // the tunnel is open
-	length int64      // bytes of the response that have not arrived; 0 before its head
+	fd         int
+	peer       *floorConn // the other connection of a tunnel, or of the request in flight
+	upstream   int        // index of the upstream proxy
+	isUpstream bool       // the connection leads to an upstream proxy
+	tunnel     bool       // the tunnel is open
+	length     int64      // bytes of the response that have not arrived; 0 before its head
 }
 
-var floorStands = []byte("HTTP/1.1 200 OK\r\n\r\n")
+var floorTunnelHead = []byte("HTTP/1.1 200 OK\r\n\r\n")
 
 func (c *floorConn) ready(readable, ended bool) {
 	if !readable {
 		return
 	}
-	n, again, err := receive(c.fd, c.buf)
+	n, blocked, err := receive(c.fd, c.buf)
 	switch {
-	case again:
+	case blocked:
 	case err != nil || n == 0:
 		c.end()
-	case !c.pass(c.buf[:n]) || ended:
+	case !c.forward(c.buf[:n]) || ended:
 		c.end()
 	}
 }
 
-// pass forwards the bytes p that have arrived on c. It returns false if c must be closed.
-func (c *floorConn) pass(p []byte) bool {
+// forward forwards the bytes p that have arrived on c. It returns false if c must be closed.
+func (c *floorConn) forward(p []byte) bool {
 	switch {
 	case c.tunnel:
 		return c.peer.send(p)
-	case !c.up:
-		return c.peer == nil && c.ask(p)
+	case !c.isUpstream:
+		return c.peer == nil && c.forwardRequest(p)
 	case c.peer == nil:
 		return false // no request is in flight
 	case c.peer.tunnel: // the response to the CONNECT
 		c.tunnel = true
-		return c.peer.send(floorStands)
+		return c.peer.send(floorTunnelHead)
 	}
 	if c.length == 0 {
 		end := bytes.Index(p, headEnd)
@@ -152,27 +152,27 @@ func (c *floorConn) pass(p []byte) bool {
 	}
 	client := c.peer
 	c.peer, client.peer = nil, nil
-	c.idle[c.from] = append(c.idle[c.from], c)
+	c.idle[c.upstream] = append(c.idle[c.upstream], c)
 	return client.send(p)
 }
 
-// ask sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
-func (c *floorConn) ask(p []byte) bool {
+// forwardRequest sends the request p of a client to the next upstream proxy. It returns false if c must be closed.
+func (c *floorConn) forwardRequest(p []byte) bool {
 	if !bytes.HasSuffix(p, headEnd) {
 		return false
 	}
-	to := c.floor.next % len(c.upstreams)
+	upstream := c.floor.next % len(c.upstreams)
 	c.floor.next++
 	connect := p[0] == 'C'
-	kept := c.idle[to]
-	if connect || len(kept) == 0 {
-		u, err := c.dial(to)
+	idle := c.idle[upstream]
+	if connect || len(idle) == 0 {
+		u, err := c.dial(upstream)
 		if err != nil {
 			return false
 		}
 		c.peer = u
 	} else {
-		c.peer, c.idle[to] = kept[len(kept)-1], kept[:len(kept)-1]
+		c.peer, c.idle[upstream] = idle[len(idle)-1], idle[:len(idle)-1]
 	}
 	c.peer.peer, c.tunnel = c, connect
 	return c.peer.send(p)
@@ -184,7 +184,7 @@ func (f *floor) dial(to int) (*floorConn, error) {
 		return nil, err
 	}
 	noDelay(fd)
-	c := &floorConn{floor: f, fd: fd, from: to, up: true}
+	c := &floorConn{floor: f, fd: fd, upstream: to, isUpstream: true}
 	if err := unix.Connect(fd, f.upstreams[to]); err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
 		return nil, err
@@ -205,10 +205,10 @@ func (c *floorConn) end() {
 			s.fd = -1
 		}
 	}
-	if c.up && c.peer == nil {
-		for i, k := range c.idle[c.from] {
+	if c.isUpstream && c.peer == nil {
+		for i, k := range c.idle[c.upstream] {
 			if k == c {
-				c.idle[c.from] = append(c.idle[c.from][:i], c.idle[c.from][i+1:]...)
+				c.idle[c.upstream] = append(c.idle[c.upstream][:i], c.idle[c.upstream][i+1:]...)
 				break
 			}
 		}

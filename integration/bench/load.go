@@ -58,14 +58,14 @@ func (p *loadPlan) run(w io.Writer) error {
 		return err
 	}
 	r := g.loadResult
-	r.Requests, r.Seconds = len(g.took), p.Duration.Seconds()
+	r.Requests, r.Seconds = len(g.latencies), p.Duration.Seconds()
 	r.CPU = g.cpu.Seconds() * 1e6 / float64(max(r.Requests, 1))
-	slices.Sort(g.took)
+	slices.Sort(g.latencies)
 	at := func(q float64) float64 {
-		if len(g.took) == 0 {
+		if len(g.latencies) == 0 {
 			return 0
 		}
-		return float64(g.took[int(q*float64(len(g.took)-1))]) / float64(time.Microsecond)
+		return float64(g.latencies[int(q*float64(len(g.latencies)-1))]) / float64(time.Microsecond)
 	}
 	r.P50, r.P99, r.P999 = at(0.5), at(0.99), at(0.999)
 	return json.NewEncoder(w).Encode(r)
@@ -84,10 +84,10 @@ type generator struct {
 	upload  int64
 
 	start, begin, end time.Time // beginning of the warm-up; beginning and end of the measurement
-	every             time.Duration
-	started           int     // number of requests of the open loop so far
+	interval          time.Duration
+	requestCount      int     // number of requests of the open loop so far
 	idle              []*user // idle users of the open loop; the user with the longest idle time is first
-	took              []time.Duration
+	latencies         []time.Duration
 	cpu               time.Duration
 }
 
@@ -99,7 +99,7 @@ func newGenerator(p *loadPlan) (*generator, error) {
 		return nil, err
 	}
 	g := &generator{plan: p, status: strconv.Itoa(p.Status), buf: make([]byte, 64<<10),
-		took: make([]time.Duration, 0, 1<<20)}
+		latencies: make([]time.Duration, 0, 1<<20)}
 	g.proxy = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 	if g.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func newGenerator(p *loadPlan) (*generator, error) {
 		return nil, fmt.Errorf("no mode %q", p.Mode)
 	}
 	if p.Rate > 0 {
-		g.every = time.Second / time.Duration(p.Rate)
+		g.interval = time.Second / time.Duration(p.Rate)
 	}
 	return g, nil
 }
@@ -134,10 +134,10 @@ func (g *generator) run() error {
 	users := make([]user, g.plan.Conns)
 	for i := range users {
 		users[i] = user{generator: g, stream: stream{fd: -1, zeros: g.zeros}}
-		if g.every > 0 {
+		if g.interval > 0 {
 			g.idle = append(g.idle, &users[i])
 		} else {
-			users[i].next(g.start)
+			users[i].beginRequest(g.start)
 		}
 	}
 	var cpu time.Duration
@@ -146,38 +146,38 @@ func (g *generator) run() error {
 		if !measuring && now.After(g.begin) {
 			measuring, cpu = true, ownCPU()
 		}
-		if now.After(g.end) && (g.every == 0 || len(g.idle) == len(users) || now.After(g.end.Add(settleTime))) {
+		if now.After(g.end) && (g.interval == 0 || len(g.idle) == len(users) || now.After(g.end.Add(settleTime))) {
 			g.cpu = ownCPU() - cpu
-			if late := len(users) - len(g.idle); g.every > 0 && late > 0 {
+			if late := len(users) - len(g.idle); g.interval > 0 && late > 0 {
 				g.Failed += late
 				g.Error = "no answer when the load ended"
 			}
 			return nil
 		}
-		if err := g.loop.wait(g.pace(now)); err != nil {
+		if err := g.loop.wait(g.startDue(now)); err != nil {
 			return err
 		}
 	}
 }
 
-// pace starts the requests whose scheduled time has come. It returns the longest time to wait
+// startDue starts the requests whose scheduled time has come. It returns the longest time to wait
 // before the next call.
-func (g *generator) pace(now time.Time) time.Duration {
-	if g.every == 0 {
+func (g *generator) startDue(now time.Time) time.Duration {
+	if g.interval == 0 {
 		return g.end.Sub(now)
 	}
 	for len(g.idle) > 0 {
-		due := g.start.Add(time.Duration(g.started) * g.every)
+		due := g.start.Add(time.Duration(g.requestCount) * g.interval)
 		if due.After(g.end) {
 			break
 		}
 		if wait := due.Sub(now); wait > 0 {
 			return wait
 		}
-		g.started++
+		g.requestCount++
 		u := g.idle[0]
 		g.idle = g.idle[1:]
-		u.next(due)
+		u.beginRequest(due)
 	}
 	return 10 * time.Millisecond
 }
@@ -192,25 +192,25 @@ func ownCPU() time.Duration {
 type user struct {
 	*generator
 	stream
-	since   time.Time // when the request was sent or, in an open loop, scheduled
-	tunnel  bool      // the response to the CONNECT has not arrived yet
-	closing bool      // the connection ends after this response
-	inBody  bool      // the head of the response has arrived
-	length  int64     // length of the response's body
-	partial []byte    // incomplete head
+	startTime    time.Time // when the request was sent or, in an open loop, scheduled
+	awaitsTunnel bool      // the response to the CONNECT has not arrived yet
+	closeAfter   bool      // the connection ends after this response
+	inBody       bool      // the head of the response has arrived
+	length       int64     // length of the response's body
+	partial      []byte    // incomplete head
 }
 
-// next begins a request. The parameter since is the time from which its latency counts.
-func (u *user) next(since time.Time) {
-	u.since = since
-	if err := u.begin(); err != nil {
+// beginRequest begins a request. Its latency counts from startTime.
+func (u *user) beginRequest(startTime time.Time) {
+	u.startTime = startTime
+	if err := u.connect(); err != nil {
 		u.fail(err)
 	}
 }
 
-func (u *user) begin() error {
+func (u *user) connect() error {
 	if u.fd >= 0 {
-		return u.ask()
+		return u.sendRequest()
 	}
 	fd, err := socket()
 	if err != nil {
@@ -227,15 +227,15 @@ func (u *user) begin() error {
 		return err
 	}
 	if u.plan.Mode == "tunnel" || u.plan.Mode == "connect" {
-		u.tunnel = true
+		u.awaitsTunnel = true
 		u.out = append(u.out[:0], connectHead...)
 		_, err := u.flush()
 		return err
 	}
-	return u.ask()
+	return u.sendRequest()
 }
 
-func (u *user) ask() error {
+func (u *user) sendRequest() error {
 	u.out, u.body = u.request, u.upload
 	_, err := u.flush()
 	return err
@@ -243,33 +243,33 @@ func (u *user) ask() error {
 
 // fail counts a failure and opens a new connection.
 func (u *user) fail(err error) {
-	u.hangUp()
-	if now := time.Now(); !u.since.Before(u.generator.begin) && now.Before(u.generator.end) {
+	u.closeConn()
+	if now := time.Now(); !u.startTime.Before(u.generator.begin) && now.Before(u.generator.end) {
 		u.Failed++
 		if u.Error == "" {
 			u.Error = err.Error()
 		}
 	}
-	u.again(time.Now())
+	u.continueAfter(time.Now())
 }
 
-// After the end of a request, the method again immediately begins the next one. In an open loop it makes the user idle
-// instead, because pace begins the requests at their scheduled times.
-func (u *user) again(now time.Time) {
+// continueAfter begins the next request after the end of one. In an open loop it makes the user idle instead, because
+// startDue begins the requests at their scheduled times.
+func (u *user) continueAfter(now time.Time) {
 	switch {
-	case u.every > 0:
+	case u.interval > 0:
 		u.idle = append(u.idle, u)
 	case now.Before(u.generator.end):
-		u.next(now)
+		u.beginRequest(now)
 	}
 }
 
-func (u *user) hangUp() {
+func (u *user) closeConn() {
 	if u.fd >= 0 {
 		u.loop.close(u.fd)
 	}
 	u.stream = stream{fd: -1, zeros: u.generator.zeros}
-	u.tunnel, u.closing, u.inBody, u.partial = false, false, false, nil
+	u.awaitsTunnel, u.closeAfter, u.inBody, u.partial = false, false, false, nil
 }
 
 func (u *user) ready(readable, ended bool) {
@@ -288,16 +288,16 @@ func (u *user) ready(readable, ended bool) {
 // receive reads the bytes of a response that have arrived.
 func (u *user) receive(ended bool) error {
 	for {
-		if again, err := u.drop(); again || err != nil {
+		if blocked, err := u.dropInput(); blocked || err != nil {
 			return err
 		}
 		if u.inBody {
-			u.done()
+			u.endResponse()
 			return nil
 		}
 		n := copy(u.buf, u.partial)
-		m, again, err := receive(u.fd, u.buf[n:])
-		if again || err != nil {
+		m, blocked, err := receive(u.fd, u.buf[n:])
+		if blocked || err != nil {
 			return err
 		}
 		if m == 0 {
@@ -312,15 +312,15 @@ func (u *user) receive(ended bool) error {
 		u.partial = u.partial[:0]
 		head, rest := got[:end+4], int64(len(got)-end-4)
 		want := u.status
-		if u.tunnel {
+		if u.awaitsTunnel {
 			want = "200"
 		}
 		if string(head[9:12]) != want {
 			return fmt.Errorf("answer %q", head[:bytes.IndexByte(head, '\r')])
 		}
-		if u.tunnel {
-			u.tunnel = false
-			if err := u.ask(); err != nil {
+		if u.awaitsTunnel {
+			u.awaitsTunnel = false
+			if err := u.sendRequest(); err != nil {
 				return err
 			}
 			if !ended {
@@ -331,22 +331,22 @@ func (u *user) receive(ended bool) error {
 		if u.length = contentLength(head); u.length < 0 {
 			return fmt.Errorf("an answer without Content-Length")
 		}
-		u.closing = u.plan.Mode == "connect" || head[len("HTTP/1.")] == '0' ||
+		u.closeAfter = u.plan.Mode == "connect" || head[len("HTTP/1.")] == '0' ||
 			bytes.Contains(head, []byte("onnection: close"))
-		u.inBody, u.skip = true, u.length-rest
+		u.inBody, u.unwanted = true, u.length-rest
 	}
 }
 
-// done counts a response and begins the next request.
-func (u *user) done() {
+// endResponse counts a response and calls continueAfter.
+func (u *user) endResponse() {
 	u.inBody = false
 	now := time.Now()
-	if u.closing {
-		u.hangUp()
+	if u.closeAfter {
+		u.closeConn()
 	}
-	if !u.since.Before(u.generator.begin) && (now.Before(u.generator.end) || u.every > 0) {
-		u.took = append(u.took, now.Sub(u.since))
+	if !u.startTime.Before(u.generator.begin) && (now.Before(u.generator.end) || u.interval > 0) {
+		u.latencies = append(u.latencies, now.Sub(u.startTime))
 		u.Bytes += u.length + u.upload
 	}
-	u.again(now)
+	u.continueAfter(now)
 }

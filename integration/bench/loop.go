@@ -95,11 +95,10 @@ func (l *loop) poll(d time.Duration) (int, error) {
 	return int(n), nil
 }
 
-// The calls below never block, because the sockets are non-blocking. The second result, again, is true if a call would
-// block.
+// The calls below never block, because the sockets are non-blocking. The result blocked is true if a call would block.
 
 // receive reads into p. If n is 0 without an error, the other side has closed the connection.
-func receive(fd int, p []byte) (n int, again bool, err error) {
+func receive(fd int, p []byte) (n int, blocked bool, err error) {
 	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
 		0, 0, 0))
 }
@@ -109,7 +108,7 @@ func discard(fd int, n int64) (int, bool, error) {
 	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, uintptr(min(n, 1<<20)), unix.MSG_TRUNC, 0, 0))
 }
 
-func send(fd int, p []byte) (n int, again bool, err error) {
+func send(fd int, p []byte) (n int, blocked bool, err error) {
 	return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
 		unix.MSG_NOSIGNAL, 0, 0))
 }
@@ -151,42 +150,42 @@ func (z zeros) send(fd int, n int64) (int, bool, error) {
 
 // stream is a non-blocking socket with the bytes to send on it and the number of input bytes to drop.
 type stream struct {
-	fd    int
-	zeros zeros
-	out   []byte // bytes to send
-	body  int64  // number of zeros to send after out
-	skip  int64  // number of input bytes to drop
+	fd       int
+	zeros    zeros
+	out      []byte // bytes to send
+	body     int64  // number of zeros to send after out
+	unwanted int64  // number of input bytes to drop
 }
 
 // flush sends as many bytes as possible. It returns true if the socket is full.
-func (s *stream) flush() (again bool, err error) {
+func (s *stream) flush() (blocked bool, err error) {
 	var n int
 	for len(s.out) > 0 && err == nil {
-		if n, again, err = send(s.fd, s.out); again || err != nil {
-			return again, err
+		if n, blocked, err = send(s.fd, s.out); blocked || err != nil {
+			return blocked, err
 		}
 		s.out = s.out[n:]
 	}
 	for s.body > 0 && err == nil {
-		if n, again, err = s.zeros.send(s.fd, s.body); again || err != nil {
-			return again, err
+		if n, blocked, err = s.zeros.send(s.fd, s.body); blocked || err != nil {
+			return blocked, err
 		}
 		s.body -= int64(n)
 	}
 	return false, err
 }
 
-// drop drops input bytes. It returns true if some of these bytes have not arrived yet.
-func (s *stream) drop() (again bool, err error) {
-	for s.skip > 0 {
-		n, again, err := discard(s.fd, s.skip)
+// dropInput drops input bytes. It returns true if some of these bytes have not arrived yet.
+func (s *stream) dropInput() (blocked bool, err error) {
+	for s.unwanted > 0 {
+		n, blocked, err := discard(s.fd, s.unwanted)
 		switch {
-		case again || err != nil:
-			return again, err
+		case blocked || err != nil:
+			return blocked, err
 		case n == 0:
 			return false, errClosed
 		}
-		s.skip -= int64(n)
+		s.unwanted -= int64(n)
 	}
 	return false, nil
 }

@@ -23,8 +23,8 @@ func main() {
 		before   = flag.String("before", "", "another build's binary, to be measured beside it")
 		rounds   = flag.Int("rounds", 3, "interleaved rounds; the median counts")
 		duration = flag.Duration("duration", 3*time.Second, "of one measurement")
-		only     = flag.String("cases", "", "comma-separated prefixes of the cases to run; empty for all")
-		among    = flag.String("peers", "", "comma-separated peers to run; empty for all installed")
+		caseList = flag.String("cases", "", "comma-separated prefixes of the cases to run; empty for all")
+		peerList = flag.String("peers", "", "comma-separated peers to run; empty for all installed")
 		out      = flag.String("out", "", "folder for the table (bench-peers.md) and the chart (bench-peers.svg)")
 		profiles = flag.String("profiles", "", "folder for CPU profiles of Whirlpool, one a measurement")
 		config   = flag.String("config", "", "more lines for Whirlpool's configuration file")
@@ -48,9 +48,10 @@ func main() {
 		plan.Duration = *duration
 		err = plan.run(os.Stdout)
 	default:
-		b := bench{binary: *binary, before: *before, rounds: *rounds, duration: *duration, out: *out, config: *config,
+		b := bench{binary: *binary, otherBinary: *before, rounds: *rounds, duration: *duration, out: *out,
+			config:   *config,
 			profiles: *profiles,
-			cases:    list(*only), peers: list(*among)}
+			cases:    splitList(*caseList), peers: splitList(*peerList)}
 		err = b.run()
 	}
 	if err != nil {
@@ -59,7 +60,7 @@ func main() {
 	}
 }
 
-func list(s string) []string {
+func splitList(s string) []string {
 	if s == "" {
 		return nil
 	}

@@ -14,28 +14,28 @@ type peer struct {
 	name string
 	// prepare returns the function that prepares the peer. Only Whirlpool uses the parameters: config has lines of
 	// its configuration, and profile is the file of its CPU profile.
-	prepare func(config, profile string) peers.Prepare
-	only    func(benchCase) bool // reports whether the peer runs a case; nil for all cases
+	prepare  func(config, profile string) peers.Prepare
+	runsCase func(benchCase) bool // reports whether the peer runs a case; nil for all cases
 }
 
-// own reports whether the peer belongs to this repository, and need not be installed.
-func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" || p.name == "before" }
+// isOwn reports whether the peer belongs to this repository, and need not be installed.
+func (p *peer) isOwn() bool { return p.name == "whirlpool" || p.name == "floor" || p.name == "before" }
 
 func (b *bench) allPeers() []peer {
-	plain := func(p peers.Prepare) func(string, string) peers.Prepare {
+	withoutConfig := func(p peers.Prepare) func(string, string) peers.Prepare {
 		return func(string, string) peers.Prepare { return p }
 	}
 	all := []peer{
 		{name: "whirlpool", prepare: b.whirlpool(b.binary)},
-		{name: "haproxy", prepare: plain(peers.HAProxy)},
-		{name: "squid", prepare: plain(peers.Squid)},
-		{name: "tinyproxy", prepare: plain(peers.Tinyproxy)},
-		{name: "floor", prepare: plain(theFloor), only: func(c benchCase) bool {
+		{name: "haproxy", prepare: withoutConfig(peers.HAProxy)},
+		{name: "squid", prepare: withoutConfig(peers.Squid)},
+		{name: "tinyproxy", prepare: withoutConfig(peers.Tinyproxy)},
+		{name: "floor", prepare: withoutConfig(prepareFloor), runsCase: func(c benchCase) bool {
 			return c.plan.Path == "/1024" && !c.dead
 		}},
 	}
-	if b.before != "" {
-		all = append(all, peer{name: "before", prepare: b.whirlpool(b.before)})
+	if b.otherBinary != "" {
+		all = append(all, peer{name: "before", prepare: b.whirlpool(b.otherBinary)})
 	}
 	return all
 }
@@ -49,8 +49,8 @@ func (b *bench) whirlpool(binary string) func(config, profile string) peers.Prep
 	}
 }
 
-// theFloor starts this program in the role floor.
-func theFloor(s peers.Setup) ([]string, error) {
+// prepareFloor starts this program in the role floor.
+func prepareFloor(s peers.Setup) ([]string, error) {
 	return append([]string{self(), "-role", "floor", "-addr", s.Addr, "-threads", strconv.Itoa(s.Threads)},
 		s.Upstreams...), nil
 }
@@ -63,8 +63,8 @@ func (b *bench) start(p peer, c benchCase, upstreams []string) (*peers.Running, 
 	}
 	profile := ""
 	if b.profiles != "" {
-		b.measured++
-		profile = filepath.Join(b.profiles, p.name+"-"+strconv.Itoa(b.measured)+".pprof")
+		b.profileCount++
+		profile = filepath.Join(b.profiles, p.name+"-"+strconv.Itoa(b.profileCount)+".pprof")
 	}
 	return peers.Start(p.name, p.prepare(b.config+c.config, profile), o)
 }

@@ -38,16 +38,16 @@ func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[s
 				fmt.Fprintf(os.Stderr, "%s, %s: %d failed, for example: %s\n", c.name, p.name, failed, fault)
 			}
 			fmt.Fprintf(&s, "| %s | %s | %.0f | %.2f | %.2f | %.1f | %.0f | %.0f | %d |", c.name, p.name,
-				med(all, rate), med(all, func(x sample) float64 { return x.P50 / 1e3 }),
-				med(all, func(x sample) float64 { return x.P99 / 1e3 }),
-				med(all, cpu), med(all, func(x sample) float64 { return float64(x.Bytes) / x.Seconds / 1e6 }),
-				med(all, func(x sample) float64 { return x.resident }), failed)
+				median(all, rate), median(all, func(x sample) float64 { return x.P50 / 1e3 }),
+				median(all, func(x sample) float64 { return x.P99 / 1e3 }),
+				median(all, cpu), median(all, func(x sample) float64 { return float64(x.Bytes) / x.Seconds / 1e6 }),
+				median(all, func(x sample) float64 { return x.resident }), failed)
 			if len(reference) == len(all) && p.name != "haproxy" {
 				var ratios []string
 				for i := range all {
 					ratios = append(ratios, fmt.Sprintf("%.2f", all[i].rate/reference[i].rate))
 				}
-				fmt.Fprintf(&s, " %s | %.2f |\n", strings.Join(ratios, " "), med(all, cpu)/med(reference, cpu))
+				fmt.Fprintf(&s, " %s | %.2f |\n", strings.Join(ratios, " "), median(all, cpu)/median(reference, cpu))
 			} else {
 				s.WriteString(" | |\n")
 			}
@@ -69,13 +69,13 @@ func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[s
 func rate(s sample) float64 { return s.rate }
 func cpu(s sample) float64  { return s.cpu }
 
-func med(all []sample, of func(sample) float64) float64 {
+func median(all []sample, value func(sample) float64) float64 {
 	if len(all) == 0 {
 		return 0
 	}
 	v := make([]float64, len(all))
 	for i := range all {
-		v[i] = of(all[i])
+		v[i] = value(all[i])
 	}
 	slices.Sort(v)
 	return v[len(v)/2]
@@ -91,14 +91,14 @@ func chart(cases []benchCase, peers []peer, results map[string]map[string][]samp
 	for _, c := range cases {
 		best := 0.0
 		for _, p := range peers {
-			best = max(best, med(results[c.name][p.name], rate))
+			best = max(best, median(results[c.name][p.name], rate))
 		}
 		fmt.Fprintf(&s, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y+bar*len(peers)/2+4, c.name)
 		for _, p := range peers {
 			if len(results[c.name][p.name]) == 0 {
 				continue
 			}
-			v := med(results[c.name][p.name], rate)
+			v := median(results[c.name][p.name], rate)
 			w := 0.0
 			if best > 0 {
 				w = v / best * width

@@ -26,16 +26,16 @@ import (
 
 // program is one run of the command.
 type program struct {
-	root    string // root folder of the repository
-	gateway string // Whirlpool's binary
-	envoy   string // Envoy's binary; "" if it is not installed
-	out     string
-	seed    uint64
-	quick   bool
-	log     io.Writer
-	tmp     string
-	done    int // number of steps that have begun (see progress)
-	total   int
+	root       string // root folder of the repository
+	gateway    string // Whirlpool's binary
+	envoy      string // Envoy's binary; "" if it is not installed
+	out        string
+	seed       uint64
+	quick      bool
+	log        io.Writer
+	tmp        string
+	stepsBegun int // number of steps that have begun (see progress)
+	stepCount  int
 }
 
 func main() {
@@ -78,7 +78,7 @@ func (p *program) run() (*report.Data, error) {
 	if p.quick {
 		scale = quickScale
 	}
-	began := time.Now()
+	start := time.Now()
 	d := &report.Data{Catalog: workload.New(p.seed, scale), Machine: p.machine()}
 	for _, step := range []func(*report.Data) error{p.virtual, p.sockets, p.queries} {
 		if err := step(d); err != nil {
@@ -86,14 +86,14 @@ func (p *program) run() (*report.Data, error) {
 		}
 	}
 	fmt.Fprintln(p.log)
-	d.Machine.Took, d.Machine.Load[1] = time.Since(began), loadAverage()
+	d.Machine.Took, d.Machine.Load[1] = time.Since(start), loadAverage()
 	return d, nil
 }
 
 // progress prints that a step begins.
 func (p *program) progress(step string) {
-	p.done++
-	fmt.Fprintf(p.log, "\r\x1b[K%3d/%d  %s", p.done, p.total, step)
+	p.stepsBegun++
+	fmt.Fprintf(p.log, "\r\x1b[K%3d/%d  %s", p.stepsBegun, p.stepCount, step)
 }
 
 func (p *program) machine() report.Machine {
@@ -110,8 +110,8 @@ func (p *program) machine() report.Machine {
 // if the kernel does not group sessions.
 func nice() (value int) {
 	raw, err := os.ReadFile("/proc/self/autogroup")
-	if _, after, ok := strings.Cut(string(raw), " nice "); err == nil && ok {
-		fmt.Sscan(after, &value)
+	if _, text, ok := strings.Cut(string(raw), " nice "); err == nil && ok {
+		fmt.Sscan(text, &value)
 		return value
 	}
 	if reversed, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {

@@ -16,7 +16,7 @@ import (
 
 // queries measures the queries of SC-007 on a full day of metrics. During the measurement, more events are recorded.
 func (p *program) queries(d *report.Data) error {
-	p.total++
+	p.stepCount++
 	p.progress("queries over 24 hours")
 	const proxies, minutes = 100, 24 * 60
 	repeats := 200

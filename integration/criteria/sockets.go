@@ -50,21 +50,21 @@ func (p *program) gateways() []sockets.Gateway {
 // through each gateway. So the runs of the gateways are interleaved. With -quick, gateways other than Whirlpool run
 // only the cold start, because their health checks need seconds before each run.
 func (p *program) plan(c workload.Catalog, gateways []sockets.Gateway) (runs []run) {
-	add := func(w *workload.Workload) {
+	addRuns := func(w *workload.Workload) {
 		for i, g := range gateways {
-			if i == 0 || !p.quick || w.Name == c.Cold().Name {
+			if i == 0 || !p.quick || w.Name == c.ColdStart().Name {
 				runs = append(runs, run{w, g})
 			}
 		}
 	}
 	for range p.rounds() {
-		for _, w := range c.Scenes() {
+		for _, w := range c.PeerWorkloads() {
 			runs = append(runs, run{w.Control(), sockets.Gateway{Name: report.Direct}})
-			add(w)
+			addRuns(w)
 		}
 	}
-	for _, w := range workload.Points(c) {
-		add(w)
+	for _, w := range workload.SocketWorkloads(c) {
+		addRuns(w)
 	}
 	return runs
 }
@@ -76,7 +76,7 @@ func (p *program) sockets(d *report.Data) error {
 		d.Gateways = append(d.Gateways, g.Name)
 	}
 	runs := p.plan(d.Catalog, gateways)
-	p.total += len(runs) + 2
+	p.stepCount += len(runs) + 2
 	bench := sockets.Bench{Settle: 4 * time.Second}
 	if p.quick {
 		bench.Settle = 2 * time.Second

@@ -21,7 +21,7 @@ import (
 // package virtual, in a separate process.
 func (p *program) virtual(d *report.Data) error {
 	for _, j := range workload.Jobs(d.Catalog) {
-		p.total += len(j.Variants)
+		p.stepCount += len(j.Variants)
 	}
 	binary, err := p.build("virtual", "test", "-c", "./integration/criteria/virtual")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 // object is a JSON object of Envoy's configuration.
 type object = map[string]any
 
-// typed returns an object of Envoy's API with its type.
-func typed(name string, o object) object {
+// withType returns an object of Envoy's API with its type.
+func withType(name string, o object) object {
 	o["@type"] = "type.googleapis.com/envoy." + name
 	return o
 }
@@ -26,7 +26,7 @@ func Envoy(binary string) Prepare {
 		if err != nil {
 			return nil, err
 		}
-		path, err := s.write("envoy.json", string(text))
+		path, err := s.writeFile("envoy.json", string(text))
 		return []string{binary, "-c", path, "--concurrency", strconv.Itoa(s.Threads), "--disable-hot-restart",
 			"--log-level", "error"}, err
 	}
@@ -43,13 +43,14 @@ func envoyConfig(s *Setup) object {
 		"retry_on": "5xx,connect-failure,reset,retriable-status-codes", "retriable_status_codes": []int{502, 503, 504},
 		"num_retries": 2, "host_selection_retry_max_attempts": 5,
 		"retry_back_off": object{"base_interval": "0.1s", "max_interval": "1s"},
-		"retry_host_predicate": []object{{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": typed(
-			"extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", object{})}},
+		"retry_host_predicate": []object{{"name": "envoy.retry_host_predicates.previous_hosts",
+			"typed_config": withType(
+				"extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", object{})}},
 	}
 	if s.Checks {
 		retry["per_try_timeout"] = "2s"
 	}
-	manager := typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", object{
+	manager := withType("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", object{
 		"stat_prefix": "in", "http_protocol_options": object{"allow_absolute_url": true},
 		"upgrade_configs": []object{{"upgrade_type": "CONNECT"}},
 		"route_config": object{"virtual_hosts": []object{{"name": "all", "domains": []string{"*"}, "routes": []object{
@@ -58,7 +59,7 @@ func envoyConfig(s *Setup) object {
 			{"match": object{"prefix": "/"}, "route": object{"cluster": "out", "timeout": "60s",
 				"retry_policy": retry}},
 		}}}},
-		"http_filters": []object{{"name": "envoy.filters.http.router", "typed_config": typed(
+		"http_filters": []object{{"name": "envoy.filters.http.router", "typed_config": withType(
 			"extensions.filters.http.router.v3.Router", object{})}},
 	})
 	var endpoints []object
@@ -71,7 +72,7 @@ func envoyConfig(s *Setup) object {
 		"circuit_breakers": object{"thresholds": []object{{"max_connections": limit, "max_pending_requests": limit,
 			"max_requests": limit, "max_retries": limit}}},
 		"outlier_detection": object{"consecutive_5xx": 5, "base_ejection_time": "30s", "max_ejection_percent": 100},
-		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": withType(
 			"extensions.upstreams.http.v3.HttpProtocolOptions", object{"explicit_http_config": object{
 				"http_protocol_options": object{"send_fully_qualified_url": true}}})},
 		"load_assignment": object{"cluster_name": "out", "endpoints": []object{{"lb_endpoints": endpoints}}},

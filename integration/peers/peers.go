@@ -34,7 +34,7 @@ const (
 // Prepare writes a peer's configuration and returns its command line.
 type Prepare func(s Setup) ([]string, error)
 
-func (s *Setup) write(name, text string) (string, error) {
+func (s *Setup) writeFile(name, text string) (string, error) {
 	path := filepath.Join(s.Dir, name)
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
@@ -59,7 +59,7 @@ func WhirlpoolAt(binary, api, config string, flags ...string) Prepare {
 		for i, u := range s.Upstreams {
 			fmt.Fprintf(&b, "[[proxies]]\nid = \"f%d\"\nurl = \"http://%s\"\n", i, u)
 		}
-		path, err := s.write("koanf.toml", b.String())
+		path, err := s.writeFile("koanf.toml", b.String())
 		return append([]string{binary, "serve", "--config", path}, flags...), err
 	}
 }
@@ -68,9 +68,9 @@ func WhirlpoolAt(binary, api, config string, flags ...string) Prepare {
 // the next upstream proxy in turn; with Setup.Checks it uses the one with the fewest connections.
 func HAProxy(s Setup) ([]string, error) {
 	var b strings.Builder
-	server, balance, checks, options := "60s", "roundrobin", "", ""
+	serverTimeout, balance, checks, options := "60s", "roundrobin", "", ""
 	if s.Checks {
-		server, balance = "2s", "leastconn"
+		serverTimeout, balance = "2s", "leastconn"
 		checks = "  timeout check 1s\n  option httpchk\n  http-check send meth GET uri " + HealthURL +
 			" ver HTTP/1.1 hdr Host " + HealthHost + "\n  http-check expect status 200\n"
 		options = " check inter 1s fall 2 rise 1 observe layer7 error-limit 5 on-error mark-down"
@@ -92,11 +92,11 @@ frontend in
 backend out
   balance %s
   http-reuse always
-%s`, s.Threads, server, s.Addr, balance, checks)
+%s`, s.Threads, serverTimeout, s.Addr, balance, checks)
 	for i, u := range s.Upstreams {
 		fmt.Fprintf(&b, "  server f%d %s%s\n", i, u, options)
 	}
-	path, err := s.write("haproxy.cfg", b.String())
+	path, err := s.writeFile("haproxy.cfg", b.String())
 	return []string{"haproxy", "-db", "-f", path}, err
 }
 
@@ -128,14 +128,14 @@ forwarded_for delete
 		host, port, _ := net.SplitHostPort(u)
 		fmt.Fprintf(&b, "cache_peer %s parent %s 0 no-query no-digest round-robin name=f%d\n", host, port, i)
 	}
-	path, err := s.write("squid.conf", b.String())
+	path, err := s.writeFile("squid.conf", b.String())
 	return []string{"squid", "--foreground", "-f", path}, err
 }
 
 // Tinyproxy uses only the first upstream proxy, because it supports only one.
 func Tinyproxy(s Setup) ([]string, error) {
 	host, port, _ := net.SplitHostPort(s.Addr)
-	path, err := s.write("tinyproxy.conf", fmt.Sprintf(`Listen %s
+	path, err := s.writeFile("tinyproxy.conf", fmt.Sprintf(`Listen %s
 Port %s
 Timeout 60
 MaxClients 6000

@@ -24,7 +24,7 @@ type Running struct {
 	cmd      *exec.Cmd
 	name     string
 	dir      string
-	graceful bool
+	sendTERM bool
 }
 
 // Options are the options of Start.
@@ -44,7 +44,7 @@ func Start(name string, prepare Prepare, o Options) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Running{name: name, dir: dir, graceful: o.Graceful}
+	r := &Running{name: name, dir: dir, sendTERM: o.Graceful}
 	if err := r.start(prepare, o); err != nil {
 		r.Stop()
 		return nil, err
@@ -101,7 +101,7 @@ func (r *Running) Stop() {
 	}
 	done := make(chan struct{})
 	go func() { r.cmd.Wait(); close(done) }()
-	if r.graceful {
+	if r.sendTERM {
 		r.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-done:

@@ -36,25 +36,25 @@ var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#5
 const (
 	left, top     = 62.0, 34.0
 	width, height = 560.0, 250.0
-	legend        = 170.0
+	legendWidth   = 170.0
 )
 
 // SVG returns the chart as an SVG document.
 func (c *Chart) SVG() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="sans-serif" `+
-		`font-size="12">`+"\n<title>%s</title>\n", left+width+legend+14, top+height+58, escape(c.Title))
+		`font-size="12">`+"\n<title>%s</title>\n", left+width+legendWidth+14, top+height+58, escape(c.Title))
 	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
-	text(&b, left, 18, "start", `font-weight="bold"`, c.Title)
-	c.axes(&b)
+	drawText(&b, left, 18, "start", `font-weight="bold"`, c.Title)
+	c.drawAxes(&b)
 	for i, s := range c.Series {
-		c.series(&b, i, s)
+		c.drawSeries(&b, i, s)
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
 }
 
-func (c *Chart) axes(b *strings.Builder) {
+func (c *Chart) drawAxes(b *strings.Builder) {
 	format := c.Format
 	if format == "" {
 		format = "%g"
@@ -62,23 +62,23 @@ func (c *Chart) axes(b *strings.Builder) {
 	const steps = 5
 	for i := range steps + 1 {
 		v := c.Low + (c.High-c.Low)*float64(i)/steps
-		line(b, left, c.y(v), left+width, c.y(v), `stroke="#dddddd"`)
-		text(b, left-6, c.y(v)+4, "end", "", fmt.Sprintf(format, v))
+		drawLine(b, left, c.y(v), left+width, c.y(v), `stroke="#dddddd"`)
+		drawText(b, left-6, c.y(v)+4, "end", "", fmt.Sprintf(format, v))
 	}
 	for i, name := range c.Ticks {
-		text(b, c.x(float64(i)), top+height+18, "middle", "", name)
+		drawText(b, c.x(float64(i)), top+height+18, "middle", "", name)
 	}
-	text(b, left+width/2, top+height+42, "middle", "", c.X)
+	drawText(b, left+width/2, top+height+42, "middle", "", c.X)
 	fmt.Fprintf(b, `<text transform="translate(14 %.1f) rotate(-90)" text-anchor="middle">%s</text>`+"\n",
 		top+height/2, escape(c.Y))
 	if !math.IsNaN(c.Target) {
-		line(b, left, c.y(c.Target), left+width, c.y(c.Target), `stroke="black" stroke-dasharray="6 4"`)
+		drawLine(b, left, c.y(c.Target), left+width, c.y(c.Target), `stroke="black" stroke-dasharray="6 4"`)
 	}
 }
 
-// series draws the i-th series: its points with their intervals, and its line in the legend. Points at the
+// drawSeries draws the i-th series: its points with their intervals, and its line in the legend. Points at the
 // same tick are drawn side by side.
-func (c *Chart) series(b *strings.Builder, i int, s Series) {
+func (c *Chart) drawSeries(b *strings.Builder, i int, s Series) {
 	color := colors[i%len(colors)]
 	shift := (float64(i) - float64(len(c.Series)-1)/2) * min(0.5/float64(len(c.Series)), 0.06)
 	var path []string
@@ -89,7 +89,7 @@ func (c *Chart) series(b *strings.Builder, i int, s Series) {
 		x := c.x(float64(n) + shift)
 		path = append(path, fmt.Sprintf("%.1f,%.1f", x, c.y(p.Value)))
 		if p.High > p.Low {
-			line(b, x, c.y(p.Low), x, c.y(p.High), fmt.Sprintf(`stroke="%s" stroke-opacity="0.5"`, color))
+			drawLine(b, x, c.y(p.Low), x, c.y(p.High), fmt.Sprintf(`stroke="%s" stroke-opacity="0.5"`, color))
 		}
 		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x, c.y(p.Value), color)
 	}
@@ -99,7 +99,7 @@ func (c *Chart) series(b *strings.Builder, i int, s Series) {
 	}
 	y := top + 8 + float64(i)*18
 	fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4" fill="%s"/>`+"\n", left+width+16, y-4, color)
-	text(b, left+width+26, y, "start", "", s.Name)
+	drawText(b, left+width+26, y, "start", "", s.Name)
 }
 
 func (c *Chart) x(tick float64) float64 {
@@ -110,11 +110,11 @@ func (c *Chart) y(v float64) float64 {
 	return top + height*(1-(min(max(v, c.Low), c.High)-c.Low)/(c.High-c.Low))
 }
 
-func line(b *strings.Builder, x1, y1, x2, y2 float64, style string) {
+func drawLine(b *strings.Builder, x1, y1, x2, y2 float64, style string) {
 	fmt.Fprintf(b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" %s/>`+"\n", x1, y1, x2, y2, style)
 }
 
-func text(b *strings.Builder, x, y float64, anchor, style, s string) {
+func drawText(b *strings.Builder, x, y float64, anchor, style, s string) {
 	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" %s>%s</text>`+"\n", x, y, anchor, style, escape(s))
 }
 

@@ -69,7 +69,7 @@ func TestAnySVGIsWellFormed(t *testing.T) {
 		for _, m := range coordinate.FindAllStringSubmatch(svg, -1) {
 			v, err := strconv.ParseFloat(m[1], 64)
 			require.NoError(t, err)
-			require.True(t, v >= 0 && v <= left+width+legend+14, m[0])
+			require.True(t, v >= 0 && v <= left+width+legendWidth+14, m[0])
 		}
 	})
 }

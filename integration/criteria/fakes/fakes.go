@@ -18,20 +18,20 @@ import (
 
 // Pool holds the proxies of one run. It is safe for concurrent use.
 type Pool struct {
-	workload *workload.Workload
-	tunnelTo string // address to which all tunnels lead
-	begun    atomic.Pointer[time.Time]
-	reached  []atomic.Int32 // by request: number of attempts that reached a proxy
-	arrivals []atomic.Int64 // by proxy: number of clients' requests
-	hung     atomic.Int64   // number of clients' requests without a response, because the proxy hung
-	failed   atomic.Int64   // number of clients' requests that got a 503
-	others   atomic.Int64   // number of requests whose URL has no number: health checks and CONNECTs
+	workload      *workload.Workload
+	tunnelTo      string // address to which all tunnels lead
+	startTime     atomic.Pointer[time.Time]
+	attemptCounts []atomic.Int32 // by request: number of attempts that reached a proxy
+	arrivals      []atomic.Int64 // by proxy: number of clients' requests
+	hungCount     atomic.Int64   // number of clients' requests without a response, because the proxy hung
+	failedCount   atomic.Int64   // number of clients' requests that got a 503
+	otherCount    atomic.Int64   // number of requests whose URL has no number: health checks and CONNECTs
 }
 
 // New returns the proxies of a workload. All tunnels lead to the address tunnelTo.
 func New(w *workload.Workload, tunnelTo string) *Pool {
 	return &Pool{
-		workload: w, tunnelTo: tunnelTo, reached: make([]atomic.Int32, w.Requests),
+		workload: w, tunnelTo: tunnelTo, attemptCounts: make([]atomic.Int32, w.Requests),
 		arrivals: make([]atomic.Int64, len(w.Pool)),
 	}
 }
@@ -39,12 +39,12 @@ func New(w *workload.Workload, tunnelTo string) *Pool {
 // Begin starts the clock of the faults. Before Begin, each proxy behaves as at time 0.
 func (p *Pool) Begin() {
 	now := time.Now()
-	p.begun.Store(&now)
+	p.startTime.Store(&now)
 }
 
 // Now returns the time since Begin.
 func (p *Pool) Now() time.Duration {
-	if begun := p.begun.Load(); begun != nil {
+	if begun := p.startTime.Load(); begun != nil {
 		return time.Since(*begun)
 	}
 	return 0
@@ -62,15 +62,15 @@ func (p *Pool) State(proxy, target int) faults.State {
 func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
 
 // Hung returns the number of arrivals without a response, because their proxy hung.
-func (p *Pool) Hung() int { return int(p.hung.Load()) }
+func (p *Pool) Hung() int { return int(p.hungCount.Load()) }
 
 // Failed returns the number of arrivals that got a 503.
-func (p *Pool) Failed() int { return int(p.failed.Load()) }
+func (p *Pool) Failed() int { return int(p.failedCount.Load()) }
 
 const (
-	served = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
-	failed = "HTTP/1.1 503 Service Unavailable\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n"
-	opened = "HTTP/1.1 200 Connection established\r\n\r\n"
+	servedResponse = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
+	failedResponse = "HTTP/1.1 503 Service Unavailable\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n"
+	tunnelResponse = "HTTP/1.1 200 Connection established\r\n\r\n"
 )
 
 // Serve serves a connection to a proxy, and returns when the connection has ended.
@@ -82,14 +82,14 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 		if err != nil {
 			return
 		}
-		id, target, numbered := p.parse(q.Host, q.URL.Path)
+		id, target, hasID := p.parseRequest(q.Host, q.URL.Path)
 		attempt := 0
-		if numbered {
-			attempt = int(p.reached[id].Add(1)) - 1
+		if hasID {
+			attempt = int(p.attemptCounts[id].Add(1)) - 1
 		} else {
-			id = -int(p.others.Add(1))
+			id = -int(p.otherCount.Add(1))
 		}
-		if numbered || q.Method == http.MethodConnect {
+		if hasID || q.Method == http.MethodConnect {
 			p.arrivals[proxy].Add(1)
 		}
 		s := p.State(proxy, target)
@@ -97,8 +97,8 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 		case s.Refuses:
 			return
 		case s.Hangs:
-			if numbered {
-				p.hung.Add(1)
+			if hasID {
+				p.hungCount.Add(1)
 			}
 			io.Copy(io.Discard, c) // until the gateway closes the connection
 			return
@@ -106,15 +106,15 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 		time.Sleep(p.workload.Latency(id, attempt, s.Latency))
 		switch {
 		case p.workload.Luck(id, attempt) < s.Loss():
-			if numbered {
-				p.failed.Add(1)
+			if hasID {
+				p.failedCount.Add(1)
 			}
-			_, err = io.WriteString(c, failed)
+			_, err = io.WriteString(c, failedResponse)
 		case q.Method == http.MethodConnect:
 			p.tunnel(c, r, s)
 			return
 		default:
-			_, err = io.WriteString(c, served)
+			_, err = io.WriteString(c, servedResponse)
 		}
 		if err != nil {
 			return
@@ -124,7 +124,7 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 
 // tunnel opens a tunnel and relays it, unless the proxy drops tunnels.
 func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
-	if _, err := io.WriteString(c, opened); err != nil {
+	if _, err := io.WriteString(c, tunnelResponse); err != nil {
 		return
 	}
 	if s.Drops {
@@ -146,16 +146,16 @@ func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
 // URL returns the URL of a request, without scheme.
 func URL(target, id int) string { return "t" + strconv.Itoa(target) + ".example/" + strconv.Itoa(id) }
 
-// parse returns the number of a request (the result id) and the number of its target. The result numbered is false if
-// the URL of the request does not have these numbers.
-func (p *Pool) parse(host, path string) (id, target int, numbered bool) {
+// parseRequest returns the numbers of a request (id) and of its target. The result hasID is false if the URL has no
+// such numbers.
+func (p *Pool) parseRequest(host, path string) (id, target int, hasID bool) {
 	host, _, _ = strings.Cut(host, ":")
 	target, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example"))
 	if err != nil {
 		return 0, NoTarget, false
 	}
 	id, err = strconv.Atoi(strings.TrimPrefix(path, "/"))
-	if err != nil || id < 0 || id >= len(p.reached) {
+	if err != nil || id < 0 || id >= len(p.attemptCounts) {
 		return 0, target, false
 	}
 	return id, target, true

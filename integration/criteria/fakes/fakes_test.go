@@ -27,9 +27,9 @@ func TestServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ok := faults.State{Latency: time.Second}
 		w := &workload.Workload{Seed: 1, Requests: 10, Targets: 1, Pool: faults.Pool{
-			faults.Switch(ok, faults.State{Fails: 1, Latency: time.Second}, time.Minute),
-			faults.Steady(faults.State{Hangs: true}),
-			faults.Switch(ok, faults.State{Refuses: true}, time.Minute),
+			faults.SwitchingProxy(ok, faults.State{Fails: 1, Latency: time.Second}, time.Minute),
+			faults.SteadyProxy(faults.State{Hangs: true}),
+			faults.SwitchingProxy(ok, faults.State{Refuses: true}, time.Minute),
 		}}
 		p := New(w, "")
 		get := func(c net.Conn, r *bufio.Reader, url string) (int, error) {
@@ -66,22 +66,22 @@ func TestServe(t *testing.T) {
 		c, r = dial(t, p, 2)
 		_, err = get(c, r, URL(0, 1))
 		require.Error(t, err)
-		require.EqualValues(t, 2, p.reached[1].Load())
+		require.EqualValues(t, 2, p.attemptCounts[1].Load())
 	})
 }
 
 func TestParse(t *testing.T) {
 	p := New(&workload.Workload{Requests: 400}, "")
-	id, target, ok := p.parse("t12.example", "/345")
+	id, target, ok := p.parseRequest("t12.example", "/345")
 	require.True(t, ok)
 	require.Equal(t, []int{12, 345}, []int{target, id})
-	_, target, ok = p.parse("t12.example:443", "")
+	_, target, ok = p.parseRequest("t12.example:443", "")
 	require.False(t, ok)
 	require.Equal(t, 12, target)
 	for _, bad := range [][2]string{
 		{"x.example", "/1"}, {"t1.example", "/x"}, {"t1.example", "/400"}, {"t1.example", "/-1"},
 	} {
-		_, _, ok := p.parse(bad[0], bad[1])
+		_, _, ok := p.parseRequest(bad[0], bad[1])
 		require.False(t, ok, bad)
 	}
 }

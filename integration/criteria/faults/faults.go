@@ -53,7 +53,7 @@ type Pool []Proxy
 func (p *Proxy) At(target int, at time.Duration) State {
 	i := sort.Search(len(p.Changes), func(i int) bool { return p.Changes[i].At > at })
 	s := p.Changes[max(i-1, 0)].State
-	if within(p.Bans[target], at) {
+	if isWithin(p.Bans[target], at) {
 		s.Fails = 1
 	}
 	return s
@@ -77,9 +77,9 @@ func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 	return last
 }
 
-// Failing returns the number n of proxies that fail most attempts at a target at a given time. The second result is the
-// time that has passed since a proxy last changed its state towards that target.
-func (p Pool) Failing(target int, at time.Duration) (n int, since time.Duration) {
+// CountFailing returns the number n of proxies that fail most attempts at a target at a given time. The second result
+// is the time that has passed since a proxy last changed its state towards that target.
+func (p Pool) CountFailing(target int, at time.Duration) (n int, since time.Duration) {
 	last := time.Duration(0)
 	for i := range p {
 		if p[i].At(target, at).Loss() > 0.5 {
@@ -90,16 +90,17 @@ func (p Pool) Failing(target int, at time.Duration) (n int, since time.Duration)
 	return n, at - last
 }
 
-func within(spans []Span, at time.Duration) bool {
+func isWithin(spans []Span, at time.Duration) bool {
 	i := sort.Search(len(spans), func(i int) bool { return spans[i].To > at })
 	return i < len(spans) && spans[i].From <= at
 }
 
-// Steady returns a proxy whose state never changes.
-func Steady(s State) Proxy { return Proxy{Changes: []Change{{0, s}}} }
+// SteadyProxy returns a proxy whose state never changes.
+func SteadyProxy(s State) Proxy { return Proxy{Changes: []Change{{0, s}}} }
 
-// Switch returns a proxy that changes once from one state to another. The parameter at is the time of the change.
-func Switch(before, after State, at time.Duration) Proxy {
+// SwitchingProxy returns a proxy that changes once from one state to another. The parameter at is the time of the
+// change.
+func SwitchingProxy(before, after State, at time.Duration) Proxy {
 	return Proxy{Changes: []Change{{0, before}, {at, after}}}
 }
 
@@ -138,9 +139,9 @@ func (g GilbertElliott) Bursts(rng *rand.Rand, length time.Duration) (bursts []S
 	return bursts
 }
 
-// Bursty returns a proxy that is in state bad during bursts and in state good otherwise.
-func Bursty(good, bad State, bursts []Span) Proxy {
-	p := Steady(good)
+// BurstyProxy returns a proxy that is in state bad during bursts and in state good otherwise.
+func BurstyProxy(good, bad State, bursts []Span) Proxy {
+	p := SteadyProxy(good)
 	for _, b := range bursts {
 		if b.From == 0 {
 			p.Changes[0].State = bad
@@ -156,7 +157,7 @@ func Bursty(good, bad State, bursts []Span) Proxy {
 func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, length time.Duration) Pool {
 	pool := make(Pool, n)
 	for i := range pool {
-		pool[i] = Bursty(good, bad, g.Bursts(rng, length))
+		pool[i] = BurstyProxy(good, bad, g.Bursts(rng, length))
 	}
 	return pool
 }
@@ -170,7 +171,7 @@ func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad Sta
 	}
 	pool := make(Pool, n)
 	for i := range pool {
-		pool[i] = Bursty(good, bad, bursts[i%vendors])
+		pool[i] = BurstyProxy(good, bad, bursts[i%vendors])
 	}
 	return pool
 }
@@ -180,7 +181,7 @@ func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad Sta
 func (g GilbertElliott) Banned(rng *rand.Rand, n, targets int, good State, length time.Duration) Pool {
 	pool := make(Pool, n)
 	for i := range pool {
-		pool[i] = Steady(good)
+		pool[i] = SteadyProxy(good)
 		pool[i].Bans = map[int][]Span{}
 		for target := range targets {
 			pool[i].Bans[target] = g.Bursts(rng, length)

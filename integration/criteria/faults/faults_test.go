@@ -68,7 +68,7 @@ func TestBurstsAreInOrder(t *testing.T) {
 }
 
 func TestProxyAt(t *testing.T) {
-	p := Bursty(good, bad, []Span{{0, 2}, {5, 7}})
+	p := BurstyProxy(good, bad, []Span{{0, 2}, {5, 7}})
 	p.Bans = map[int][]Span{3: {{8, 9}, {11, 12}}}
 	for at, loss := range map[time.Duration]float64{0: 1, 1: 1, 2: 0, 4: 0, 5: 1, 6: 1, 7: 0, 8: 0, 100: 0} {
 		require.Equal(t, loss, p.At(0, at).Loss(), "at %d", at)
@@ -76,7 +76,7 @@ func TestProxyAt(t *testing.T) {
 	for at, loss := range map[time.Duration]float64{7: 0, 8: 1, 9: 0, 10: 0, 11: 1, 12: 0} {
 		require.Equal(t, loss, p.At(3, at).Loss(), "target 3 at %d", at)
 	}
-	s := Switch(good, State{Hangs: true}, 5)
+	s := SwitchingProxy(good, State{Hangs: true}, 5)
 	require.Zero(t, s.At(0, 4).Loss())
 	require.Equal(t, 1.0, s.At(0, 5).Loss())
 	require.Equal(t, 1.0, State{Refuses: true}.Loss())
@@ -126,10 +126,10 @@ func TestTheSameSeedGivesTheSameTrace(t *testing.T) {
 
 // A ban changes a proxy's state for its target only.
 func TestFailing(t *testing.T) {
-	bad := Switch(State{}, State{Refuses: true}, 5*time.Second)
-	banned := Steady(State{})
+	bad := SwitchingProxy(State{}, State{Refuses: true}, 5*time.Second)
+	banned := SteadyProxy(State{})
 	banned.Bans = map[int][]Span{1: {{2 * time.Second, 9 * time.Second}}}
-	pool := Pool{bad, banned, Steady(State{Fails: 0.5})}
+	pool := Pool{bad, banned, SteadyProxy(State{Fails: 0.5})}
 	for _, c := range []struct {
 		target      int
 		at          time.Duration
@@ -142,7 +142,7 @@ func TestFailing(t *testing.T) {
 		{1, 6 * time.Second, 2, time.Second},
 		{1, 10 * time.Second, 1, time.Second},
 	} {
-		n, since := pool.Failing(c.target, c.at)
+		n, since := pool.CountFailing(c.target, c.at)
 		require.Equal(t, c.n, n)
 		require.Equal(t, c.sinceChange, since)
 	}

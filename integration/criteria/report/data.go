@@ -50,34 +50,35 @@ type Machine struct {
 
 // Run is the summary of one run in results.json.
 type Run struct {
-	Workload   string         `json:"workload"`
-	Gateway    string         `json:"gateway"`
-	Where      string         `json:"where"` // virtual or sockets
-	Requests   int            `json:"requests"`
-	Served     stats.Interval `json:"served"`
-	Attempts   int            `json:"attempts"`
-	P50        float64        `json:"p50_ms"`
-	P95        float64        `json:"p95_ms"`
-	P99        float64        `json:"p99_ms"`
-	RetriedP95 *float64       `json:"retried_p95_ms,omitempty"` // nil without retries
-	OnBad      int            `json:"attempts_on_bad_proxies"`
-	AllOpen    int            `json:"all_breakers_open"`
-	Opened     int            `json:"breakers_opened"`
-	HealthyOut float64        `json:"healthy_out"`
-	Late       int            `json:"late_attempts"`
-	Extra      int            `json:"extra_attempts"`
+	Workload        string         `json:"workload"`
+	Gateway         string         `json:"gateway"`
+	Where           string         `json:"where"` // virtual or sockets
+	Requests        int            `json:"requests"`
+	Served          stats.Interval `json:"served"`
+	Attempts        int            `json:"attempts"`
+	P50             float64        `json:"p50_ms"`
+	P95             float64        `json:"p95_ms"`
+	P99             float64        `json:"p99_ms"`
+	RetriedP95      *float64       `json:"retried_p95_ms,omitempty"` // nil without retries
+	BadAttempts     int            `json:"attempts_on_bad_proxies"`
+	AllBreakersOpen int            `json:"all_breakers_open"`
+	Openings        int            `json:"breakers_opened"`
+	HealthyExcluded float64        `json:"healthy_out"`
+	LateAttempts    int            `json:"late_attempts"`
+	Extra           int            `json:"extra_attempts"`
 }
 
 // summarize returns the summary of an outcome.
 func summarize(o *workload.Outcome, where string) Run {
 	latency := slices.Clone(o.Latency)
 	r := Run{
-		Workload: o.Workload, Gateway: o.Variant, Where: where, Requests: len(o.Served), Served: served(o),
+		Workload: o.Workload, Gateway: o.Variant, Where: where, Requests: len(o.Served), Served: servedShare(o),
 		Attempts: o.AttemptCount(), P50: stats.Quantile(latency, 0.5).Value, P95: stats.Quantile(latency, 0.95).Value,
-		P99: stats.Quantile(latency, 0.99).Value, OnBad: o.OnBad, AllOpen: o.AllOpen, Opened: o.Opened,
-		HealthyOut: o.HealthyOut, Late: o.Late, Extra: o.AttemptCount() - len(o.Served),
+		P99: stats.Quantile(latency, 0.99).Value, BadAttempts: o.BadAttempts, AllBreakersOpen: o.AllBreakersOpen,
+		Openings:        o.Openings,
+		HealthyExcluded: o.HealthyExcluded, LateAttempts: o.LateAttempts, Extra: o.AttemptCount() - len(o.Served),
 	}
-	if retried := o.Retried(); len(retried) > 0 {
+	if retried := o.RetriedLatencies(); len(retried) > 0 {
 		p95 := stats.Quantile(retried, 0.95).Value
 		r.RetriedP95 = &p95
 	}
@@ -86,13 +87,13 @@ func summarize(o *workload.Outcome, where string) Run {
 
 // Runs returns the summaries of all runs.
 func (d *Data) Runs() (runs []Run) {
-	for _, name := range sorted(d.Virtual) {
-		for _, variant := range sorted(d.Virtual[name]) {
+	for _, name := range sortedNames(d.Virtual) {
+		for _, variant := range sortedNames(d.Virtual[name]) {
 			runs = append(runs, summarize(d.Virtual[name][variant], "virtual"))
 		}
 	}
-	for _, name := range sorted(d.Sockets) {
-		for _, gateway := range sorted(d.Sockets[name]) {
+	for _, name := range sortedNames(d.Sockets) {
+		for _, gateway := range sortedNames(d.Sockets[name]) {
 			for _, r := range d.Sockets[name][gateway] {
 				run := summarize(r.Outcome, "sockets")
 				run.Extra = r.Extra()
@@ -103,7 +104,7 @@ func (d *Data) Runs() (runs []Run) {
 	return runs
 }
 
-func sorted[T any](m map[string]T) []string {
+func sortedNames[T any](m map[string]T) []string {
 	var names []string
 	for name := range m {
 		names = append(names, name)
@@ -112,18 +113,20 @@ func sorted[T any](m map[string]T) []string {
 	return names
 }
 
-// served returns the share of requests that were served.
-func served(o *workload.Outcome) stats.Interval { return stats.Wilson(o.ServedCount(), len(o.Served)) }
+// servedShare returns the share of requests that were served.
+func servedShare(o *workload.Outcome) stats.Interval {
+	return stats.Wilson(o.ServedCount(), len(o.Served))
+}
 
-// rounds returns a value computed from each round of a workload through a gateway.
-func (d *Data) rounds(w, gateway string, value func(*sockets.Result) float64) (values []float64) {
+// roundValues returns a value computed from each round of a workload through a gateway.
+func (d *Data) roundValues(w, gateway string, value func(*sockets.Result) float64) (values []float64) {
 	for _, r := range d.Sockets[w][gateway] {
 		values = append(values, value(r))
 	}
 	return values
 }
 
-// quantile returns a function that computes a quantile (0 to 1) of a run's latencies, in ms.
-func quantile(q float64) func(*sockets.Result) float64 {
+// latencyQuantile returns a function that computes a quantile (0 to 1) of a run's latencies, in ms.
+func latencyQuantile(q float64) func(*sockets.Result) float64 {
 	return func(r *sockets.Result) float64 { return stats.Quantile(slices.Clone(r.Latency), q).Value }
 }

@@ -11,16 +11,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
 )
 
-// percent formats a share with its interval.
-func percent(i stats.Interval) string {
+// formatShare formats a share with its interval.
+func formatShare(i stats.Interval) string {
 	if math.IsNaN(i.Value) {
 		return "-"
 	}
-	return fmt.Sprintf("%s %% (%s to %s)", digits(100*i.Value), digits(100*i.Low), digits(100*i.High))
+	return fmt.Sprintf("%s %% (%s to %s)", formatPercentage(100*i.Value), formatPercentage(100*i.Low),
+		formatPercentage(100*i.High))
 }
 
-// digits formats a percentage. The nearer it is to 0 or 100, the more digits it gets.
-func digits(v float64) string {
+// formatPercentage formats a percentage. The nearer it is to 0 or 100, the more digits it gets.
+func formatPercentage(v float64) string {
 	distance := min(math.Abs(v), math.Abs(100-v))
 	switch {
 	case distance == 0:
@@ -31,8 +32,8 @@ func digits(v float64) string {
 	return fmt.Sprintf("%.1f", v)
 }
 
-// ms formats milliseconds.
-func ms(v float64) string {
+// formatMS formats milliseconds.
+func formatMS(v float64) string {
 	switch {
 	case math.IsNaN(v):
 		return "-"
@@ -44,12 +45,12 @@ func ms(v float64) string {
 	return fmt.Sprintf("%.1f ms", v)
 }
 
-// msInterval formats milliseconds with their interval.
-func msInterval(i stats.Interval) string {
+// formatMSInterval formats milliseconds with their interval.
+func formatMSInterval(i stats.Interval) string {
 	if math.IsNaN(i.Value) {
 		return "-"
 	}
-	return fmt.Sprintf("%s (%s to %s)", ms(i.Value), ms(i.Low), ms(i.High))
+	return fmt.Sprintf("%s (%s to %s)", formatMS(i.Value), formatMS(i.Low), formatMS(i.High))
 }
 
 // medianAndWorst formats the values of rounds: the median and, if it differs from the median, the worst (largest)
@@ -65,8 +66,8 @@ func medianAndWorst(values []float64, format func(float64) string) string {
 	return median + ", worst " + worst
 }
 
-// count formats a number with thousands separators.
-func count(n int) string {
+// formatCount formats a number with thousands separators.
+func formatCount(n int) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -74,11 +75,11 @@ func count(n int) string {
 	return s
 }
 
-func number(v float64) string {
+func formatNumber(v float64) string {
 	if math.IsNaN(v) {
 		return "-"
 	}
-	return count(int(math.Round(v)))
+	return formatCount(int(math.Round(v)))
 }
 
 // table is a table in Markdown.
@@ -87,7 +88,7 @@ type table struct {
 	rows   [][]string
 }
 
-func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) addRow(cells ...string) { t.rows = append(t.rows, cells) }
 
 func (t *table) String() string {
 	var b strings.Builder
@@ -108,20 +109,20 @@ const columns = 118
 // wrap breaks a text into lines, each with a newline at its end.
 func wrap(text string) string {
 	var b strings.Builder
-	used := 0
+	column := 0
 	for _, word := range strings.Fields(text) {
 		length := len([]rune(word))
 		switch {
-		case used == 0:
-		case used+1+length > columns:
+		case column == 0:
+		case column+1+length > columns:
 			b.WriteByte('\n')
-			used = 0
+			column = 0
 		default:
 			b.WriteByte(' ')
-			used++
+			column++
 		}
 		b.WriteString(word)
-		used += length
+		column += length
 	}
 	return b.String() + "\n"
 }

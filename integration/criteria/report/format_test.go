@@ -16,24 +16,24 @@ import (
 )
 
 func TestFormats(t *testing.T) {
-	require.Equal(t, "99.85 % (99.10 to 100)", percent(stats.Interval{Value: 0.9985, Low: 0.991, High: 1}))
-	require.Equal(t, "50.0 % (0.50 to 97.3)", percent(stats.Interval{Value: 0.5, Low: 0.005, High: 0.973}))
-	require.Equal(t, "-", percent(stats.Interval{Value: math.NaN()}))
-	require.Equal(t, "1.50 s", ms(1500))
-	require.Equal(t, "15 ms", ms(15.2))
-	require.Equal(t, "1.5 ms", ms(1.52))
-	require.Equal(t, "-", ms(math.NaN()))
+	require.Equal(t, "99.85 % (99.10 to 100)", formatShare(stats.Interval{Value: 0.9985, Low: 0.991, High: 1}))
+	require.Equal(t, "50.0 % (0.50 to 97.3)", formatShare(stats.Interval{Value: 0.5, Low: 0.005, High: 0.973}))
+	require.Equal(t, "-", formatShare(stats.Interval{Value: math.NaN()}))
+	require.Equal(t, "1.50 s", formatMS(1500))
+	require.Equal(t, "15 ms", formatMS(15.2))
+	require.Equal(t, "1.5 ms", formatMS(1.52))
+	require.Equal(t, "-", formatMS(math.NaN()))
 	for n, s := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999"} {
-		require.Equal(t, s, count(n))
+		require.Equal(t, s, formatCount(n))
 	}
-	require.Equal(t, "-", medianAndWorst(nil, ms))
-	require.Equal(t, "2", medianAndWorst([]float64{2}, number))
-	require.Equal(t, "2, worst 9", medianAndWorst([]float64{9, 2, 1}, number))
+	require.Equal(t, "-", medianAndWorst(nil, formatMS))
+	require.Equal(t, "2", medianAndWorst([]float64{2}, formatNumber))
+	require.Equal(t, "2, worst 9", medianAndWorst([]float64{9, 2, 1}, formatNumber))
 }
 
 func TestTable(t *testing.T) {
 	x := &table{header: []string{"a", "b"}}
-	x.row("1", "2")
+	x.addRow("1", "2")
 	require.Equal(t, "| a | b |\n|---|---|\n| 1 | 2 |\n", x.String())
 }
 
@@ -56,18 +56,18 @@ func TestTheReasonOfALostRequest(t *testing.T) {
 	runs := map[string]*workload.Outcome{workload.Default: o, workload.OracleName: o}
 	bad := faults.State{Fails: 1}
 	w := &workload.Workload{Requests: 2, Rate: 0.1, Targets: 1,
-		Pool: faults.Pool{faults.Steady(bad), faults.Steady(bad), faults.Steady(faults.State{})}}
-	require.Empty(t, whyLost(w, runs))
+		Pool: faults.Pool{faults.SteadyProxy(bad), faults.SteadyProxy(bad), faults.SteadyProxy(faults.State{})}}
+	require.Empty(t, describeLosses(w, runs))
 	w.Requests = 4
 	const then = "; at their targets 2.0 of 3 proxies failed in the mean, and 0 of them began within 2s after a " +
 		"proxy had changed"
-	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllOpen: 1}
+	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllBreakersOpen: 1}
 	runs[workload.Default] = o
 	require.Equal(t, "3 requests failed (the oracle: 0): 1 while every breaker was open, 1 after fewer than 3 "+
-		"attempts (a suspect target), 1 after 3 attempts"+then, whyLost(w, runs))
-	o.AllOpen = 2
+		"attempts (a suspect target), 1 after 3 attempts"+then, describeLosses(w, runs))
+	o.AllBreakersOpen = 2
 	require.Equal(t, "3 requests failed (the oracle: 0): 2 while every breaker was open, 1 after 3 attempts"+then,
-		whyLost(w, runs))
+		describeLosses(w, runs))
 }
 
 // A criterion that is not met has a reason. A criterion that is met has none.

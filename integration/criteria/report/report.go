@@ -48,8 +48,8 @@ func (s *section) judge(c Criterion, met bool, why string) {
 // sections returns all sections, in the order of the document.
 func (d *Data) sections() []*section {
 	return []*section{
-		d.scenes(), d.points(), d.sc001(), d.parts(), d.sc002(), d.sc003(), d.sc004(), d.sc005(), d.sc006(), d.sc007(),
-		d.sc008(), d.sc009(), d.sc010(),
+		d.peersSection(), d.socketsSection(), d.sc001(), d.partsSection(), d.sc002(), d.sc003(), d.sc004(),
+		d.sc005(), d.sc006(), d.sc007(), d.sc008(), d.sc009(), d.sc010(),
 	}
 }
 
@@ -135,7 +135,7 @@ func (d *Data) markdown(sections []*section) string {
 			mark = "met"
 			met++
 		}
-		verdicts.row(mark, c.ID, c.Workload, c.Where, c.Target, c.Measured, c.Why)
+		verdicts.addRow(mark, c.ID, c.Workload, c.Where, c.Target, c.Measured, c.Why)
 	}
 	fmt.Fprintf(&b, "\n## Verdicts\n\n%d of %d met.\n\n%s", met, len(all), verdicts)
 	for _, s := range sections {

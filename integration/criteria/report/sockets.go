@@ -18,14 +18,14 @@ import (
 // Functions that return a value of a round.
 func lostRequests(r *sockets.Result) float64  { return float64(len(r.Served) - r.ServedCount()) }
 func extraAttempts(r *sockets.Result) float64 { return float64(r.Extra()) }
-func took(r *sockets.Result) float64          { return float64(r.Took) / float64(time.Millisecond) }
+func runDuration(r *sockets.Result) float64   { return float64(r.Took) / float64(time.Millisecond) }
 
-// scenes returns the comparison with Envoy and HAProxy on pools that fail in several ways.
-func (d *Data) scenes() *section {
+// peersSection returns the comparison with Envoy and HAProxy on pools that fail in several ways.
+func (d *Data) peersSection() *section {
 	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: scenesText}
 	t := &table{header: []string{"workload", "gateway", "requests that failed", "extra attempts", "p50", "p95", "p99",
 		"took"}}
-	for _, w := range d.Catalog.Scenes() {
+	for _, w := range d.Catalog.PeerWorkloads() {
 		for _, g := range append(slices.Clone(d.Gateways), Direct) {
 			name := w.Name
 			if g == Direct {
@@ -34,11 +34,12 @@ func (d *Data) scenes() *section {
 			if len(d.Sockets[name][g]) == 0 {
 				continue
 			}
-			t.row(w.Name, control(g), medianAndWorst(d.rounds(name, g, lostRequests), number),
-				medianAndWorst(d.rounds(name, g, extraAttempts), number),
-				medianAndWorst(d.rounds(name, g, quantile(0.5)), ms),
-				medianAndWorst(d.rounds(name, g, quantile(0.95)), ms),
-				medianAndWorst(d.rounds(name, g, quantile(0.99)), ms), medianAndWorst(d.rounds(name, g, took), ms))
+			t.addRow(w.Name, gatewayLabel(g), medianAndWorst(d.roundValues(name, g, lostRequests), formatNumber),
+				medianAndWorst(d.roundValues(name, g, extraAttempts), formatNumber),
+				medianAndWorst(d.roundValues(name, g, latencyQuantile(0.5)), formatMS),
+				medianAndWorst(d.roundValues(name, g, latencyQuantile(0.95)), formatMS),
+				medianAndWorst(d.roundValues(name, g, latencyQuantile(0.99)), formatMS),
+				medianAndWorst(d.roundValues(name, g, runDuration), formatMS))
 		}
 	}
 	s.tables = append(s.tables, t)
@@ -46,14 +47,14 @@ func (d *Data) scenes() *section {
 	d.judgeTwoDie(s)
 	d.judgeFreeList(s)
 	w := d.Catalog.Tunnels()
-	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	lost := slices.Max(d.roundValues(w.Name, Whirlpool, lostRequests))
 	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "every handshake succeeds",
-		Measured: fmt.Sprintf("at most %.0f of %s fail in a round", lost, count(w.Requests))}, lost == 0,
+		Measured: fmt.Sprintf("at most %.0f of %s fail in a round", lost, formatCount(w.Requests))}, lost == 0,
 		"tunnels were closed after all attempts")
 	return s
 }
 
-func control(gateway string) string {
+func gatewayLabel(gateway string) string {
 	if gateway == Direct {
 		return "none (control: a good proxy)"
 	}
@@ -61,16 +62,16 @@ func control(gateway string) string {
 }
 
 func (d *Data) median(w, gateway string, value func(*sockets.Result) float64) float64 {
-	return stats.Median(d.rounds(w, gateway, value))
+	return stats.Median(d.roundValues(w, gateway, value))
 }
 
 func (d *Data) judgeCold(s *section) {
-	w := d.Catalog.Cold()
+	w := d.Catalog.ColdStart()
 	control := w.Control().Name
 	criterion := func(target, measured string) Criterion {
 		return Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: target, Measured: measured}
 	}
-	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	lost := slices.Max(d.roundValues(w.Name, Whirlpool, lostRequests))
 	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
 		"requests failed with all their attempts")
 	// Wasted attempts are the attempts that reached bad proxies, and the extra attempts whose connection was refused.
@@ -82,11 +83,12 @@ func (d *Data) judgeCold(s *section) {
 	failed := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Failed) })
 	why := fmt.Sprintf("medians: %.0f at the hanging proxy, %.0f at the refusing one, %.0f 503s of the two that fail "+
 		"40 %%", hung, refused, failed)
-	s.judge(criterion("at most 12 wasted attempts", medianAndWorst(d.rounds(w.Name, Whirlpool, extraAttempts), number)),
+	s.judge(criterion("at most 12 wasted attempts",
+		medianAndWorst(d.roundValues(w.Name, Whirlpool, extraAttempts), formatNumber)),
 		extra <= 12, why)
 	share := extra / float64(w.Requests)
 	s.judge(criterion("at most 5 % more attempts than requests", fmt.Sprintf("%.1f %%", 100*share)), share <= 0.05, why)
-	ratio := d.ratios(w.Name, control, quantile(0.95))
+	ratio := d.ratios(w.Name, control, latencyQuantile(0.95))
 	s.judge(criterion("p95 at most 2 times that of a good proxy", medianAndWorst(ratio, func(v float64) string {
 		return fmt.Sprintf("%.2f times", v)
 	})), stats.Median(ratio) <= 2, "more than 5 % of requests were retried, or went through the slow proxy: "+why)
@@ -94,8 +96,8 @@ func (d *Data) judgeCold(s *section) {
 
 // ratios returns, by round, the ratio of a value to the value of the control.
 func (d *Data) ratios(w, control string, value func(*sockets.Result) float64) (ratios []float64) {
-	base := d.rounds(control, Direct, value)
-	for i, v := range d.rounds(w, Whirlpool, value) {
+	base := d.roundValues(control, Direct, value)
+	for i, v := range d.roundValues(w, Whirlpool, value) {
 		ratios = append(ratios, v/base[i])
 	}
 	return ratios
@@ -103,25 +105,26 @@ func (d *Data) ratios(w, control string, value func(*sockets.Result) float64) (r
 
 func (d *Data) judgeTwoDie(s *section) {
 	w := d.Catalog.TwoDie()
-	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	lost := slices.Max(d.roundValues(w.Name, Whirlpool, lostRequests))
 	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "every request is served",
 		Measured: fmt.Sprintf("at most %.0f fail in a round", lost)}, lost == 0,
 		"requests failed with all their attempts")
-	control := d.median(w.Control().Name, Direct, quantile(0.99))
-	p99 := d.median(w.Name, Whirlpool, quantile(0.99))
+	control := d.median(w.Control().Name, Direct, latencyQuantile(0.99))
+	p99 := d.median(w.Name, Whirlpool, latencyQuantile(0.99))
 	why := fmt.Sprintf("%.0f attempts reached the proxy that hangs after it did",
 		d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) }))
 	if control > 50 {
 		why = "the machine was busy: see the control"
 	}
 	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "p99 at most 50 ms",
-		Measured: fmt.Sprintf("%s (control %s)", medianAndWorst(d.rounds(w.Name, Whirlpool, quantile(0.99)), ms),
-			ms(control))}, p99 <= 50, why)
+		Measured: fmt.Sprintf("%s (control %s)",
+			medianAndWorst(d.roundValues(w.Name, Whirlpool, latencyQuantile(0.99)), formatMS),
+			formatMS(control))}, p99 <= 50, why)
 }
 
 func (d *Data) judgeFreeList(s *section) {
 	w := d.Catalog.FreeList()
-	within := d.rounds(w.Name, Whirlpool, func(r *sockets.Result) float64 {
+	within := d.roundValues(w.Name, Whirlpool, func(r *sockets.Result) float64 {
 		if r.Took > 10*time.Second {
 			return 0
 		}
@@ -129,47 +132,50 @@ func (d *Data) judgeFreeList(s *section) {
 	})
 	worst := slices.Min(within)
 	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets",
-		Target:   fmt.Sprintf("%d of %d served in 10 s", w.Requests-1, w.Requests),
-		Measured: fmt.Sprintf("%.0f in %s", worst, medianAndWorst(d.rounds(w.Name, Whirlpool, took), ms))},
+		Target: fmt.Sprintf("%d of %d served in 10 s", w.Requests-1, w.Requests),
+		Measured: fmt.Sprintf("%.0f in %s", worst,
+			medianAndWorst(d.roundValues(w.Name, Whirlpool, runDuration), formatMS))},
 		worst >= float64(w.Requests-1), "attempts went to dead entries")
 }
 
-// points returns the section that compares runs on sockets with runs in virtual time, and Whirlpool with
+// socketsSection returns the section that compares runs on sockets with runs in virtual time, and Whirlpool with
 // Envoy and HAProxy under the same faults.
-func (d *Data) points() *section {
+func (d *Data) socketsSection() *section {
 	s := &section{title: "A point of each curve on sockets", text: pointsText}
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
 	t := &table{header: append(header, d.Gateways...)}
-	var apart []string
-	for _, w := range workload.Points(d.Catalog) {
+	var differing []string
+	for _, w := range workload.SocketWorkloads(d.Catalog) {
 		o := d.Virtual[w.Name]
-		virtual := served(o[workload.Default])
-		cells := []string{w.Name, percent(served(o[workload.OracleName])), percent(served(o[workload.Single])),
-			percent(virtual)}
+		virtual := servedShare(o[workload.Default])
+		cells := []string{w.Name, formatShare(servedShare(o[workload.OracleName])),
+			formatShare(servedShare(o[workload.Single])),
+			formatShare(virtual)}
 		for _, g := range d.Gateways {
-			cells = append(cells, percent(d.served(w.Name, g)))
+			cells = append(cells, formatShare(d.served(w.Name, g)))
 		}
-		ours := served(d.Sockets[w.Name][Whirlpool][0].Outcome)
+		ours := servedShare(d.Sockets[w.Name][Whirlpool][0].Outcome)
 		if ours.High < virtual.Low || ours.Low > virtual.High {
-			apart = append(apart, w.Name)
+			differing = append(differing, w.Name)
 		}
-		t.row(cells...)
+		t.addRow(cells...)
 	}
 	s.tables = append(s.tables, t)
 	s.figures = append(s.figures, d.overview())
 	s.judge(Criterion{ID: "SC-001", Workload: "all of this table", Where: "both",
 		Target:   "sockets and virtual time agree",
-		Measured: fmt.Sprintf("%d of %d agree", len(t.rows)-len(apart), len(t.rows))},
-		len(apart) == 0, "apart: "+strings.Join(apart, "; "))
-	hang := workload.Points(d.Catalog)[5].Name
+		Measured: fmt.Sprintf("%d of %d agree", len(t.rows)-len(differing), len(t.rows))},
+		len(differing) == 0, "apart: "+strings.Join(differing, "; "))
+	hang := workload.SocketWorkloads(d.Catalog)[5].Name
 	p95 := retriedP95(d.Sockets[hang][Whirlpool][0].Outcome)
 	s.judge(Criterion{ID: "SC-003", Workload: hang, Where: "sockets", Target: "p95 of retried requests at most 0.5 s",
-		Measured: msInterval(p95)}, math.IsNaN(p95.Value) || p95.Value <= 500, fmt.Sprintf("%d requests were retried, "+
-		"those at the hanging proxy after its adaptive timeout", len(d.Sockets[hang][Whirlpool][0].Retried())))
-	dead := d.Sockets[workload.Points(d.Catalog)[6].Name][Whirlpool][0]
-	share := stats.Wilson(dead.Within(2), dead.ServedCount())
+		Measured: formatMSInterval(p95)}, math.IsNaN(p95.Value) || p95.Value <= 500,
+		fmt.Sprintf("%d requests were retried, those at the hanging proxy after its adaptive timeout",
+			len(d.Sockets[hang][Whirlpool][0].RetriedLatencies())))
+	dead := d.Sockets[workload.SocketWorkloads(d.Catalog)[6].Name][Whirlpool][0]
+	share := stats.Wilson(dead.ServedWithin(2), dead.ServedCount())
 	s.judge(Criterion{ID: "SC-010", Workload: dead.Workload, Where: "sockets",
-		Target: "99 % of the successes within one retry", Measured: percent(share)}, share.Value >= 0.99,
+		Target: "99 % of the successes within one retry", Measured: formatShare(share)}, share.Value >= 0.99,
 		"dead proxies were chosen twice in a row")
 	return s
 }
@@ -188,7 +194,8 @@ func (d *Data) served(w, gateway string) stats.Interval {
 // overview returns a figure that compares each gateway, a single attempt and the oracle by the share of requests that
 // they served. The figure covers all kinds of faults and two of the bad pools.
 func (d *Data) overview() figure {
-	list := append(workload.Points(d.Catalog)[:len(workload.Kinds())], d.Catalog.Cold(), d.Catalog.Tunnels())
+	list := append(workload.SocketWorkloads(d.Catalog)[:len(workload.Kinds())], d.Catalog.ColdStart(),
+		d.Catalog.Tunnels())
 	var series []chart.Series
 	for _, g := range d.Gateways {
 		x := chart.Series{Name: g}
@@ -202,7 +209,7 @@ func (d *Data) overview() figure {
 		for _, w := range list {
 			share := stats.Wilson(0, 0) // empty for a workload that runs on sockets only
 			if o := d.Virtual[w.Name][v]; o != nil {
-				share = served(o)
+				share = servedShare(o)
 			}
 			x.Points = append(x.Points, point(share, 100))
 		}
@@ -214,7 +221,7 @@ func (d *Data) overview() figure {
 	}
 	c := chart.Chart{
 		Title: "Requests served, on the same faults", X: "faults", Y: "requests served, %",
-		Ticks: append(ticks, "cold start", "cut tunnels"), Low: floor(series), High: 100, Target: math.NaN(),
+		Ticks: append(ticks, "cold start", "cut tunnels"), Low: axisStart(series), High: 100, Target: math.NaN(),
 		Series: series,
 	}
 	return figure{"overview", "Requests served by Whirlpool, Envoy, HAProxy, a single attempt and an oracle", c}
@@ -223,13 +230,13 @@ func (d *Data) overview() figure {
 func (d *Data) sc006() *section {
 	s := &section{title: "SC-006: overhead at 1,000 connections", text: sc006Text}
 	t := &table{header: []string{"on : off", "median", "least", "greatest"}}
-	row := func(name string, of func(sockets.Overhead) float64) float64 {
+	row := func(name string, value func(sockets.Overhead) float64) float64 {
 		var v []float64
 		for _, o := range d.Overhead {
-			v = append(v, of(o))
+			v = append(v, value(o))
 		}
 		m := stats.Median(v)
-		t.row(name, fmt.Sprintf("%.3f", m), fmt.Sprintf("%.3f", slices.Min(v)), fmt.Sprintf("%.3f", slices.Max(v)))
+		t.addRow(name, fmt.Sprintf("%.3f", m), fmt.Sprintf("%.3f", slices.Min(v)), fmt.Sprintf("%.3f", slices.Max(v)))
 		return m
 	}
 	cpu := row("CPU time of a request", func(o sockets.Overhead) float64 { return o.CPU })
@@ -238,14 +245,14 @@ func (d *Data) sc006() *section {
 	s.judge(Criterion{ID: "SC-006", Workload: "1,000 connections", Where: "sockets",
 		Target: "less than 5 % more CPU time",
 		Measured: fmt.Sprintf("%+.1f %% (median of %d pairs, %.1f %% to %.1f %%)",
-			append([]any{100 * (cpu - 1), len(d.Overhead)}, spread(d.Overhead)...)...)}, cpu < 1.05,
+			append([]any{100 * (cpu - 1), len(d.Overhead)}, cpuDifferences(d.Overhead)...)...)}, cpu < 1.05,
 		fmt.Sprintf("what these parts add to each attempt; the pairs differ by %.1f %% to %.1f %%",
-			spread(d.Overhead)...))
+			cpuDifferences(d.Overhead)...))
 	return s
 }
 
-// spread returns the smallest and the largest difference of CPU time, in percent.
-func spread(pairs []sockets.Overhead) []any {
+// cpuDifferences returns the smallest and the largest difference of CPU time, in percent.
+func cpuDifferences(pairs []sockets.Overhead) []any {
 	least, greatest := math.Inf(1), math.Inf(-1)
 	for _, o := range pairs {
 		least, greatest = min(least, 100*(o.CPU-1)), max(greatest, 100*(o.CPU-1))
@@ -258,12 +265,12 @@ func (d *Data) sc007() *section {
 	t := &table{header: []string{"query", "p99"}}
 	worst := time.Duration(0)
 	for _, q := range d.Queries {
-		t.row(q.Name, ms(float64(q.P99)/float64(time.Millisecond)))
+		t.addRow(q.Name, formatMS(float64(q.P99)/float64(time.Millisecond)))
 		worst = max(worst, q.P99)
 	}
 	s.tables = append(s.tables, t)
 	s.judge(Criterion{ID: "SC-007", Workload: "24 h, 100 proxies", Where: "in process", Target: "p99 below 100 ms",
-		Measured: "at most " + ms(float64(worst)/float64(time.Millisecond))}, worst < 100*time.Millisecond, "")
+		Measured: "at most " + formatMS(float64(worst)/float64(time.Millisecond))}, worst < 100*time.Millisecond, "")
 	return s
 }
 
@@ -271,11 +278,12 @@ func (d *Data) sc009() *section {
 	p := d.Policy
 	s := &section{title: "SC-009: a changed policy is in force at once", text: sc009Text}
 	t := &table{header: []string{"changes", "requests after a change", "under the policy before", "slowest change"}}
-	t.row(count(p.Changes), count(p.Requests), count(p.Old), ms(float64(p.Slowest)/float64(time.Millisecond)))
+	t.addRow(formatCount(p.Changes), formatCount(p.Requests), formatCount(p.OldPolicy),
+		formatMS(float64(p.Slowest)/float64(time.Millisecond)))
 	s.tables = append(s.tables, t)
-	s.judge(Criterion{ID: "SC-009", Workload: count(p.Changes) + " changes", Where: "sockets",
+	s.judge(Criterion{ID: "SC-009", Workload: formatCount(p.Changes) + " changes", Where: "sockets",
 		Target:   "no request under the policy before",
-		Measured: fmt.Sprintf("%d of %s", p.Old, count(p.Requests))}, p.Old == 0,
+		Measured: fmt.Sprintf("%d of %s", p.OldPolicy, formatCount(p.Requests))}, p.OldPolicy == 0,
 		"the policy took effect late")
 	return s
 }

@@ -26,8 +26,8 @@ func label(variant string) string {
 	return variant
 }
 
-// compared lists the variants that the charts show.
-var compared = []string{workload.Default, workload.Single, workload.Rotation, workload.OracleName}
+// chartVariants lists the variants that the charts show.
+var chartVariants = []string{workload.Default, workload.Single, workload.Rotation, workload.OracleName}
 
 func point(i stats.Interval, scale float64) chart.Point {
 	return chart.Point{Value: scale * i.Value, Low: scale * i.Low, High: scale * i.High}
@@ -41,8 +41,8 @@ func (d *Data) gap(w string) stats.Interval {
 		d.Catalog.Seed)
 }
 
-// floor returns the lower end of a y axis for shares (%): a multiple of 10 below the smallest value.
-func floor(series []chart.Series) float64 {
+// axisStart returns the lower end of a y axis for shares (%): a multiple of 10 below the smallest value.
+func axisStart(series []chart.Series) float64 {
 	least := 90.0
 	for _, s := range series {
 		for _, p := range s.Points {
@@ -54,53 +54,53 @@ func floor(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// soon is the time after a change of a proxy's state within which a gateway cannot have detected the change.
-const soon = 2 * time.Second
+// detectionTime is the time after a change of a proxy's state within which a gateway cannot have detected the change.
+const detectionTime = 2 * time.Second
 
-// whyLost returns a text about the requests that failed in the variant workload.Default: their number, by reason, and
-// the number of proxies that failed when these requests began. The map runs has the outcomes of the workload w, by
-// variant.
-func whyLost(w *workload.Workload, runs map[string]*workload.Outcome) string {
+// describeLosses returns a text about the requests that failed in the variant workload.Default: their number, by
+// reason, and the number of proxies that failed when these requests began. The map runs has the outcomes of the
+// workload w, by variant.
+func describeLosses(w *workload.Workload, runs map[string]*workload.Outcome) string {
 	o := runs[workload.Default]
 	lost := len(o.Served) - o.ServedCount()
 	if lost == 0 {
 		return ""
 	}
-	most, few := slices.Max(o.Attempts), 0
+	maxAttempts, fewerAttempts := slices.Max(o.Attempts), 0
 	for i, ok := range o.Served {
-		if !ok && o.Attempts[i] < most {
-			few++
+		if !ok && o.Attempts[i] < maxAttempts {
+			fewerAttempts++
 		}
 	}
-	few = max(few-o.AllOpen, 0)
+	fewerAttempts = max(fewerAttempts-o.AllBreakersOpen, 0)
 	oracle := runs[workload.OracleName]
-	why := fmt.Sprintf("%s requests failed (the oracle: %s)", count(lost),
-		count(len(oracle.Served)-oracle.ServedCount()))
+	why := fmt.Sprintf("%s requests failed (the oracle: %s)", formatCount(lost),
+		formatCount(len(oracle.Served)-oracle.ServedCount()))
 	separator := ": "
 	for _, part := range []struct {
 		n    int
 		text string
 	}{
-		{o.AllOpen, "while every breaker was open"},
-		{few, fmt.Sprintf("after fewer than %d attempts (a suspect target)", most)},
-		{lost - o.AllOpen - few, fmt.Sprintf("after %d attempts", most)},
+		{o.AllBreakersOpen, "while every breaker was open"},
+		{fewerAttempts, fmt.Sprintf("after fewer than %d attempts (a suspect target)", maxAttempts)},
+		{lost - o.AllBreakersOpen - fewerAttempts, fmt.Sprintf("after %d attempts", maxAttempts)},
 	} {
 		if part.n > 0 {
-			why += separator + count(part.n) + " " + part.text
+			why += separator + formatCount(part.n) + " " + part.text
 			separator = ", "
 		}
 	}
 	failing, early := 0, 0
 	for i, q := range w.Schedule() {
 		if !o.Served[i] {
-			n, since := w.Pool.Failing(q.Target, q.At)
-			if failing += n; since < soon {
+			n, since := w.Pool.CountFailing(q.Target, q.At)
+			if failing += n; since < detectionTime {
 				early++
 			}
 		}
 	}
 	return why + fmt.Sprintf("; at their targets %.1f of %d proxies failed in the mean, and %s of them began within "+
-		"%v after a proxy had changed", float64(failing)/float64(lost), len(w.Pool), count(early), soon)
+		"%v after a proxy had changed", float64(failing)/float64(lost), len(w.Pool), formatCount(early), detectionTime)
 }
 
 const gapTarget = 0.995
@@ -110,7 +110,7 @@ func (d *Data) sc001() *section {
 	t := &table{header: []string{"faults", "level", "single attempt", "random rotation", "Whirlpool", "oracle",
 		"gain, points", "gain, relative", "share of the gap"}}
 	for _, k := range workload.Kinds() {
-		series := make([]chart.Series, len(compared))
+		series := make([]chart.Series, len(chartVariants))
 		var ticks []string
 		worst, at, why := math.Inf(1), 0.0, ""
 		for _, level := range k.Levels {
@@ -118,36 +118,39 @@ func (d *Data) sc001() *section {
 			w := work.Name
 			o := d.Virtual[w]
 			ticks = append(ticks, fmt.Sprintf("%g %%", 100*level))
-			for i, v := range compared {
+			for i, v := range chartVariants {
 				series[i].Name = label(v)
-				series[i].Points = append(series[i].Points, point(served(o[v]), 100))
+				series[i].Points = append(series[i].Points, point(servedShare(o[v]), 100))
 			}
-			single, ours := served(o[workload.Single]), served(o[workload.Default])
+			single, ours := servedShare(o[workload.Single]), servedShare(o[workload.Default])
 			gap := d.gap(w)
 			if gap.Value < worst {
-				worst, at, why = gap.Value, level, whyLost(work, o)
+				worst, at, why = gap.Value, level, describeLosses(work, o)
 			}
-			t.row(k.Name, ticks[len(ticks)-1], percent(single), percent(served(o[workload.Rotation])), percent(ours),
-				percent(served(o[workload.OracleName])), fmt.Sprintf("%+.1f", 100*(ours.Value-single.Value)),
-				fmt.Sprintf("%+.1f %%", 100*(ours.Value/single.Value-1)), percent(gap))
+			t.addRow(k.Name, ticks[len(ticks)-1], formatShare(single), formatShare(servedShare(o[workload.Rotation])),
+				formatShare(ours),
+				formatShare(servedShare(o[workload.OracleName])), fmt.Sprintf("%+.1f", 100*(ours.Value-single.Value)),
+				fmt.Sprintf("%+.1f %%", 100*(ours.Value/single.Value-1)), formatShare(gap))
 		}
 		s.figures = append(s.figures, figure{"sc001-" + slug(k.Name), "Requests served with " + k.Name + " faults",
 			chart.Chart{
 				Title: "SC-001, " + k.Name + ": requests served", X: k.Text, Y: "requests served, %", Ticks: ticks,
-				Low: floor(series), High: 100, Target: math.NaN(), Series: series, Lines: true,
+				Low: axisStart(series), High: 100, Target: math.NaN(), Series: series, Lines: true,
 			}})
 		s.judge(Criterion{ID: "SC-001", Workload: k.Name, Where: "virtual", Target: "99.5 % of the gap at each level",
-			Measured: fmt.Sprintf("least %s %% at %g %%", digits(100*worst), 100*at)}, worst >= gapTarget, why)
+			Measured: fmt.Sprintf("least %s %% at %g %%", formatPercentage(100*worst), 100*at)}, worst >= gapTarget,
+			why)
 	}
 	pools := &table{header: []string{"pool of SC-005", "single attempt", "random rotation", "Whirlpool", "no breakers",
 		"oracle", "share of the gap"}}
-	for _, w := range d.Catalog.Choices() {
+	for _, w := range d.Catalog.ChoiceWorkloads() {
 		o, gap := d.Virtual[w.Name], d.gap(w.Name)
-		pools.row(w.Name, percent(served(o[workload.Single])), percent(served(o[workload.Rotation])),
-			percent(served(o[workload.Default])), percent(served(o["no breakers"])),
-			percent(served(o[workload.OracleName])), percent(gap))
+		pools.addRow(w.Name, formatShare(servedShare(o[workload.Single])),
+			formatShare(servedShare(o[workload.Rotation])),
+			formatShare(servedShare(o[workload.Default])), formatShare(servedShare(o["no breakers"])),
+			formatShare(servedShare(o[workload.OracleName])), formatShare(gap))
 		s.judge(Criterion{ID: "SC-001", Workload: w.Name, Where: "virtual", Target: "99.5 % of the gap",
-			Measured: percent(gap)}, gap.Value >= gapTarget, whyLost(w, o))
+			Measured: formatShare(gap)}, gap.Value >= gapTarget, describeLosses(w, o))
 	}
 	s.tables = append(s.tables, t, pools)
 	return s
@@ -163,7 +166,7 @@ func slug(name string) string {
 	return string(b)
 }
 
-func (d *Data) parts() *section {
+func (d *Data) partsSection() *section {
 	s := &section{title: "Each part turned off, hedging on", text: partsText}
 	variants := append([]string{workload.Default}, workload.Parts()...)
 	header := []string{"workload"}
@@ -175,20 +178,21 @@ func (d *Data) parts() *section {
 	for _, k := range workload.Kinds() {
 		names = append(names, k.Make(d.Catalog, workload.PartsLevel).Name)
 	}
-	for _, w := range d.Catalog.Waits() {
+	for _, w := range d.Catalog.WaitWorkloads() {
 		names = append(names, w.Name)
 	}
-	names = append(names, d.Catalog.Dead().Name, d.twoFailing(1, workload.HotRate), d.twoFailing(1, workload.ColdRate))
+	names = append(names, d.Catalog.DeadProxies().Name, d.twoFailing(1, workload.HotRate),
+		d.twoFailing(1, workload.ColdRate))
 	for _, name := range names {
 		a, b := []string{name}, []string{name}
 		for _, v := range append(variants, workload.Rotation, workload.OracleName) {
 			o := d.Virtual[name][v]
-			a = append(a, percent(served(o)))
+			a = append(a, formatShare(servedShare(o)))
 			b = append(b, fmt.Sprintf("%.3f; %s", float64(o.AttemptCount())/float64(len(o.Served)),
-				ms(stats.Quantile(o.Retried(), 0.95).Value)))
+				formatMS(stats.Quantile(o.RetriedLatencies(), 0.95).Value)))
 		}
-		shares.row(a...)
-		extra.row(b...)
+		shares.addRow(a...)
+		extra.addRow(b...)
 	}
 	s.tables = append(s.tables, shares)
 	s.text += " The second table has attempts per request, and the 95th percentile of the latency of requests served " +
@@ -222,20 +226,22 @@ func (d *Data) sc002() *section {
 			with, without := o[workload.Default], o[workload.Rotation]
 			n := len(with.Served)
 			share := func(o *workload.Outcome) stats.Interval {
-				return stats.Interval{Value: float64(o.OnBad) / float64(n), Low: poisson(o.OnBad, -1) / float64(n),
-					High: poisson(o.OnBad, 1) / float64(n)}
+				return stats.Interval{Value: float64(o.BadAttempts) / float64(n),
+					Low:  poissonBound(o.BadAttempts, -1) / float64(n),
+					High: poissonBound(o.BadAttempts, 1) / float64(n)}
 			}
 			on.Points = append(on.Points, point(share(with), 100))
 			off.Points = append(off.Points, point(share(without), 100))
-			saved := 1 - float64(with.OnBad)/float64(without.OnBad)
+			saved := 1 - float64(with.BadAttempts)/float64(without.BadAttempts)
 			if saved < worst {
 				worst, at = saved, fails
 			}
-			r := stats.Ratio(with.OnBad, without.OnBad)
-			t.row(load.name, fmt.Sprintf("%g %%", 100*fails), count(without.OnBad), count(o["random scorers"].OnBad),
-				count(o["no breakers"].OnBad), count(with.OnBad),
+			r := stats.Ratio(with.BadAttempts, without.BadAttempts)
+			t.addRow(load.name, fmt.Sprintf("%g %%", 100*fails), formatCount(without.BadAttempts),
+				formatCount(o["random scorers"].BadAttempts),
+				formatCount(o["no breakers"].BadAttempts), formatCount(with.BadAttempts),
 				fmt.Sprintf("%+.1f %% (%+.1f to %+.1f)", 100*(r.Value-1), 100*(r.Low-1), 100*(r.High-1)),
-				count(o[workload.OracleName].OnBad))
+				formatCount(o[workload.OracleName].BadAttempts))
 		}
 		series = append(series, on, off)
 		s.judge(Criterion{ID: "SC-002", Where: "virtual",
@@ -262,9 +268,10 @@ func (d *Data) sc002() *section {
 	worst := 0.0
 	for _, level := range workload.NoiseLevels() {
 		o := d.Virtual[d.Catalog.Noise(level, workload.NoiseRate).Name][workload.Default]
-		worst = max(worst, o.HealthyOut)
-		lost.row(fmt.Sprintf("%g %%", 100*level), count(o.Opened), fmt.Sprintf("%.3f %%", 100*o.HealthyOut),
-			percent(served(o)))
+		worst = max(worst, o.HealthyExcluded)
+		lost.addRow(fmt.Sprintf("%g %%", 100*level), formatCount(o.Openings),
+			fmt.Sprintf("%.3f %%", 100*o.HealthyExcluded),
+			formatShare(servedShare(o)))
 	}
 	s.tables = append(s.tables, lost)
 	s.judge(Criterion{ID: "SC-002", Workload: fmt.Sprintf("healthy pool, random errors, %g/s", workload.NoiseRate),
@@ -273,22 +280,24 @@ func (d *Data) sc002() *section {
 	return s
 }
 
-// poisson returns one end of the 95 % interval of a count (side is -1 or 1). It uses the square root
+// poissonBound returns one end of the 95 % interval of a count (side is -1 or 1). It uses the square root
 // transform.
-func poisson(n, side int) float64 {
+func poissonBound(n, side int) float64 {
 	root := max(math.Sqrt(float64(n))+float64(side)*0.98, 0)
 	return root * root
 }
 
-// waits returns the names of the workloads of SC-003.
-func (d *Data) waits() (names []string) {
-	for _, w := range d.Catalog.Waits() {
+// waitWorkloads returns the names of the workloads of SC-003.
+func (d *Data) waitWorkloads() (names []string) {
+	for _, w := range d.Catalog.WaitWorkloads() {
 		names = append(names, w.Name)
 	}
 	return append(names, workload.Kinds()[3].Make(d.Catalog, workload.PartsLevel).Name)
 }
 
-func retriedP95(o *workload.Outcome) stats.Interval { return stats.Quantile(o.Retried(), 0.95) }
+func retriedP95(o *workload.Outcome) stats.Interval {
+	return stats.Quantile(o.RetriedLatencies(), 0.95)
+}
 
 func (d *Data) sc003() *section {
 	s := &section{title: "SC-003: latency of requests that were served after a retry", text: sc003Text}
@@ -301,39 +310,39 @@ func (d *Data) sc003() *section {
 	}
 	t := &table{header: append(header, "Whirlpool, all requests, p99")}
 	top := 0.0
-	for _, name := range d.waits() {
+	for _, name := range d.waitWorkloads() {
 		o := d.Virtual[name]
-		retried := len(o[workload.Default].Retried())
-		cells := []string{name, count(retried)}
+		retried := len(o[workload.Default].RetriedLatencies())
+		cells := []string{name, formatCount(retried)}
 		for i, v := range variants {
 			p95 := retriedP95(o[v])
-			cells = append(cells, msInterval(p95))
+			cells = append(cells, formatMSInterval(p95))
 			series[i].Points = append(series[i].Points, point(p95, 0.001))
 			if p95.High > 0 {
 				top = max(top, p95.High/1000)
 			}
 		}
 		all := stats.Quantile(slices.Clone(o[workload.Default].Latency), 0.99)
-		t.row(append(cells, msInterval(all))...)
+		t.addRow(append(cells, formatMSInterval(all))...)
 		p95 := retriedP95(o[workload.Default])
 		c := Criterion{ID: "SC-003", Workload: name, Where: "virtual", Target: "p95 below 5 s",
-			Measured: msInterval(p95)}
+			Measured: formatMSInterval(p95)}
 		limit := 5000.0
-		if name == d.Catalog.Waits()[0].Name {
+		if name == d.Catalog.WaitWorkloads()[0].Name {
 			c.Target, limit = "p95 at most 0.5 s", 500
 		}
 		s.judge(c, p95.Value <= limit, fmt.Sprintf("%s of %s retried requests waited for a proxy that hung, or for a "+
-			"backoff", count(above(o[workload.Default].Retried(), limit)), count(retried)))
+			"backoff", formatCount(countAbove(o[workload.Default].RetriedLatencies(), limit)), formatCount(retried)))
 	}
 	s.tables = append(s.tables, t)
 	s.figures = append(s.figures, figure{"sc003", "95th percentile of the latency of retried requests", chart.Chart{
-		Title: "SC-003: latency of requests served after a retry", X: "", Y: "95th percentile, s", Ticks: d.waits(),
-		High: math.Ceil(top), Target: 0.5, Series: series,
+		Title: "SC-003: latency of requests served after a retry", X: "", Y: "95th percentile, s",
+		Ticks: d.waitWorkloads(), High: math.Ceil(top), Target: 0.5, Series: series,
 	}})
 	return s
 }
 
-func above(values []float64, limit float64) (n int) {
+func countAbove(values []float64, limit float64) (n int) {
 	for _, v := range values {
 		if v > limit {
 			n++
@@ -343,37 +352,39 @@ func above(values []float64, limit float64) (n int) {
 }
 
 func (d *Data) sc004() *section {
-	name := d.Catalog.Deaths().Name
+	name := d.Catalog.FailingInTurn().Name
 	o := d.Virtual[name]
 	s := &section{title: "SC-004: from a breach of the threshold to the exclusion", text: sc004Text}
 	t := &table{header: []string{"", "deaths with an opening", "from death to opening, median", "p95",
 		"from the fifth failure to opening, median", "p95", "attempts while open"}}
 	late := 0
 	for _, v := range []string{workload.Default, "no reachability checks"} {
-		x, breach := slices.Clone(o[v].Excluded), slices.Clone(o[v].AfterBreach)
-		late += o[v].Late
-		t.row(label(v), count(len(x)), ms(1000*stats.Quantile(x, 0.5).Value), ms(1000*stats.Quantile(x, 0.95).Value),
-			ms(1000*stats.Quantile(breach, 0.5).Value), ms(1000*stats.Quantile(breach, 0.95).Value), count(o[v].Late))
+		x, breach := slices.Clone(o[v].ExclusionTimes), slices.Clone(o[v].BreachDelays)
+		late += o[v].LateAttempts
+		t.addRow(label(v), formatCount(len(x)), formatMS(1000*stats.Quantile(x, 0.5).Value),
+			formatMS(1000*stats.Quantile(x, 0.95).Value),
+			formatMS(1000*stats.Quantile(breach, 0.5).Value), formatMS(1000*stats.Quantile(breach, 0.95).Value),
+			formatCount(o[v].LateAttempts))
 	}
 	for _, o := range d.Virtual {
 		for v, run := range o {
 			if v != workload.OracleName && run.Workload != name {
-				late += run.Late
+				late += run.LateAttempts
 			}
 		}
 	}
 	s.tables = append(s.tables, t)
 	s.judge(Criterion{ID: "SC-004", Workload: "all runs in virtual time", Where: "virtual",
-		Target: "no attempt begins while its breaker is open", Measured: count(late) + " attempts"}, late == 0,
+		Target: "no attempt begins while its breaker is open", Measured: formatCount(late) + " attempts"}, late == 0,
 		"attempts were admitted by open breakers")
-	p95 := 1000 * stats.Quantile(slices.Clone(o[workload.Default].AfterBreach), 0.95).Value
+	p95 := 1000 * stats.Quantile(slices.Clone(o[workload.Default].BreachDelays), 0.95).Value
 	s.judge(Criterion{ID: "SC-004", Workload: name, Where: "virtual",
-		Target: "excluded within 1 s of the fifth failure", Measured: "p95 " + ms(p95)}, p95 <= 1000,
+		Target: "excluded within 1 s of the fifth failure", Measured: "p95 " + formatMS(p95)}, p95 <= 1000,
 		"evidence grows with failures that other proxies do not have: some deaths needed more than five")
 	return s
 }
 
-func firstRetries(o *workload.Outcome) stats.Interval { return stats.Wilson(o.FirstRetries()) }
+func firstRetryShare(o *workload.Outcome) stats.Interval { return stats.Wilson(o.FirstRetries()) }
 
 func (d *Data) sc005() *section {
 	s := &section{title: "SC-005: success of the first retry, over a random choice", text: sc005Text}
@@ -386,20 +397,20 @@ func (d *Data) sc005() *section {
 	}
 	t := &table{header: append(header, "over random, relative", "all requests served: Whirlpool", "oracle")}
 	var ticks []string
-	for _, w := range d.Catalog.Choices() {
+	for _, w := range d.Catalog.ChoiceWorkloads() {
 		o := d.Virtual[w.Name]
 		ticks = append(ticks, w.Name)
 		cells := []string{w.Name}
 		for i, v := range variants {
-			share := firstRetries(o[v])
-			cells = append(cells, percent(share))
+			share := firstRetryShare(o[v])
+			cells = append(cells, formatShare(share))
 			series[i].Points = append(series[i].Points, point(share, 100))
 		}
-		ours, random := firstRetries(o[workload.Default]), firstRetries(o[workload.Rotation])
-		best := firstRetries(o[workload.OracleName])
+		ours, random := firstRetryShare(o[workload.Default]), firstRetryShare(o[workload.Rotation])
+		best := firstRetryShare(o[workload.OracleName])
 		gain := ours.Value/random.Value - 1
-		t.row(append(cells, fmt.Sprintf("%+.1f %%", 100*gain), percent(served(o[workload.Default])),
-			percent(served(o[workload.OracleName])))...)
+		t.addRow(append(cells, fmt.Sprintf("%+.1f %%", 100*gain), formatShare(servedShare(o[workload.Default])),
+			formatShare(servedShare(o[workload.OracleName])))...)
 		if w.Name == "equal" {
 			s.judge(Criterion{ID: "SC-005", Workload: w.Name, Where: "virtual", Target: "not below a random choice",
 				Measured: fmt.Sprintf("%+.1f %%", 100*gain)}, ours.High >= random.Low, "")
@@ -407,14 +418,14 @@ func (d *Data) sc005() *section {
 		}
 		s.judge(Criterion{ID: "SC-005", Workload: w.Name, Where: "virtual",
 			Target:   "20 % over a random choice, or 95 % of the oracle's",
-			Measured: fmt.Sprintf("%+.1f %%, the oracle's %s", 100*gain, percent(best))},
+			Measured: fmt.Sprintf("%+.1f %%, the oracle's %s", 100*gain, formatShare(best))},
 			gain >= 0.2 || ours.Value >= 0.95*best.Value,
 			"right after each swap the statistics are those of the roles before")
 	}
 	s.tables = append(s.tables, t)
 	s.figures = append(s.figures, figure{"sc005", "First retries that succeed, by pool", chart.Chart{
 		Title: "SC-005: first retries that succeed", X: "pool", Y: "first retries that succeed, %", Ticks: ticks,
-		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
+		Low: axisStart(series), High: 100, Target: math.NaN(), Series: series,
 	}})
 	return s
 }
@@ -423,12 +434,12 @@ func (d *Data) sc010() *section {
 	s := &section{title: "SC-010: successes within one and two retries", text: sc010Text}
 	t := &table{header: []string{"workload", "gateway", "served", "within one retry, of those", "within two"}}
 	var series []chart.Series
-	for _, w := range []*workload.Workload{d.Catalog.Dead(), d.Catalog.Even(0.5)} {
+	for _, w := range []*workload.Workload{d.Catalog.DeadProxies(), d.Catalog.EqualProxies(0.5)} {
 		for _, v := range []string{workload.Default, workload.Rotation, workload.OracleName} {
 			o := d.Virtual[w.Name][v]
-			within := func(n int) stats.Interval { return stats.Wilson(o.Within(n), o.ServedCount()) }
-			t.row(w.Name, label(v), percent(served(o)), percent(within(2)), percent(within(3)))
-			if w.Name == d.Catalog.Dead().Name {
+			within := func(n int) stats.Interval { return stats.Wilson(o.ServedWithin(n), o.ServedCount()) }
+			t.addRow(w.Name, label(v), formatShare(servedShare(o)), formatShare(within(2)), formatShare(within(3)))
+			if w.Name == d.Catalog.DeadProxies().Name {
 				x := chart.Series{Name: label(v)}
 				for n := 1; n <= 5; n++ {
 					x.Points = append(x.Points, point(within(n), 100))
@@ -437,33 +448,34 @@ func (d *Data) sc010() *section {
 			}
 		}
 	}
-	o := d.Virtual[d.Catalog.Dead().Name][workload.Default]
-	share := stats.Wilson(o.Within(2), o.ServedCount())
-	s.judge(Criterion{ID: "SC-010", Workload: d.Catalog.Dead().Name, Where: "virtual",
-		Target: "99 % of the successes within one retry", Measured: percent(share)}, share.Value >= 0.99,
+	o := d.Virtual[d.Catalog.DeadProxies().Name][workload.Default]
+	share := stats.Wilson(o.ServedWithin(2), o.ServedCount())
+	s.judge(Criterion{ID: "SC-010", Workload: d.Catalog.DeadProxies().Name, Where: "virtual",
+		Target: "99 % of the successes within one retry", Measured: formatShare(share)}, share.Value >= 0.99,
 		"dead proxies were chosen twice in a row")
 	s.tables = append(s.tables, t)
 	s.figures = append(s.figures, figure{"sc010", "Requests served by number of attempts", chart.Chart{
 		Title: "SC-010: three of ten proxies are dead", X: "attempts", Y: "of the successes, %",
-		Ticks: []string{"1", "2", "3", "4", "5"}, Low: floor(series), High: 100, Target: 99,
+		Ticks: []string{"1", "2", "3", "4", "5"}, Low: axisStart(series), High: 100, Target: 99,
 		Series: series, Lines: true,
 	}})
 	return s
 }
 
 func (d *Data) sc008() *section {
-	o := d.Virtual[d.Catalog.Crowd().Name][workload.Default]
+	o := d.Virtual[d.Catalog.AllInFlight().Name][workload.Default]
 	s := &section{title: "SC-008: 10,000 requests at once", text: sc008Text}
 	t := &table{header: []string{"in flight", "served", "attempts", "counts agree"}}
-	t.row(count(len(o.Served)), percent(served(o)), count(o.AttemptCount()), yes(o.Reconciled))
+	t.addRow(formatCount(len(o.Served)), formatShare(servedShare(o)), formatCount(o.AttemptCount()),
+		yesOrNo(o.Reconciled))
 	s.tables = append(s.tables, t)
-	s.judge(Criterion{ID: "SC-008", Workload: count(len(o.Served)) + " in flight", Where: "virtual",
-		Target: "every request ends, counts agree", Measured: percent(served(o)) + " served, counts agree: " +
-			yes(o.Reconciled)}, o.Reconciled, "the gateway's counts differ from the clients'")
+	s.judge(Criterion{ID: "SC-008", Workload: formatCount(len(o.Served)) + " in flight", Where: "virtual",
+		Target: "every request ends, counts agree", Measured: formatShare(servedShare(o)) + " served, counts agree: " +
+			yesOrNo(o.Reconciled)}, o.Reconciled, "the gateway's counts differ from the clients'")
 	return s
 }
 
-func yes(b bool) string {
+func yesOrNo(b bool) string {
 	if b {
 		return "yes"
 	}

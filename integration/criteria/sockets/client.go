@@ -17,25 +17,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// giveUp is the clients' time limit for one request.
-const giveUp = 60 * time.Second
+// requestTimeout is the clients' time limit for one request.
+const requestTimeout = 60 * time.Second
 
-// load holds the clients of one run.
-type load struct {
+// clients holds the clients of one run.
+type clients struct {
 	workload *workload.Workload
 	client   *http.Client
 	scheme   string
 	outcome  *workload.Outcome
 }
 
-// newLoad returns clients that use a proxy. The parameter proxy is the address of this proxy. They accept the target's
-// certificate for https:// requests if one of roots has signed it.
-func newLoad(w *workload.Workload, proxy string, roots *x509.CertPool) *load {
+// newClients returns clients that use a proxy. The parameter proxy is the address of this proxy. They accept the
+// target's certificate for https:// requests if one of roots has signed it.
+func newClients(w *workload.Workload, proxy string, roots *x509.CertPool) *clients {
 	transport := &http.Transport{
 		Proxy:               http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}),
 		MaxIdleConnsPerHost: w.Requests,
 	}
-	l := &load{workload: w, scheme: "http://", client: &http.Client{Transport: transport, Timeout: giveUp}}
+	l := &clients{workload: w, scheme: "http://", client: &http.Client{Transport: transport, Timeout: requestTimeout}}
 	if w.TLS {
 		l.scheme = "https://"
 		transport.DisableKeepAlives = true
@@ -49,7 +49,7 @@ func newLoad(w *workload.Workload, proxy string, roots *x509.CertPool) *load {
 }
 
 // run makes all requests of the workload.
-func (l *load) run() *workload.Outcome {
+func (l *clients) run() *workload.Outcome {
 	defer l.client.CloseIdleConnections()
 	if l.workload.Workers > 0 {
 		l.closedLoop()
@@ -59,7 +59,7 @@ func (l *load) run() *workload.Outcome {
 	return l.outcome
 }
 
-func (l *load) closedLoop() {
+func (l *clients) closedLoop() {
 	schedule, next := l.workload.Schedule(), atomic.Int64{}
 	var wg sync.WaitGroup
 	for range l.workload.Workers {
@@ -74,7 +74,7 @@ func (l *load) closedLoop() {
 
 // openLoop begins each request at its due time, even if earlier requests have not ended. The latency counts
 // from the due time.
-func (l *load) openLoop() {
+func (l *clients) openLoop() {
 	began := time.Now()
 	var wg sync.WaitGroup
 	for id, q := range l.workload.Schedule() {
@@ -86,7 +86,7 @@ func (l *load) openLoop() {
 }
 
 // request makes one request. The parameter due is the scheduled time of the request.
-func (l *load) request(id, target int, due time.Time) {
+func (l *clients) request(id, target int, due time.Time) {
 	response, err := l.client.Get(l.scheme + fakes.URL(target, id))
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)

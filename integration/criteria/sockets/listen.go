@@ -25,23 +25,23 @@ const port = 18080
 
 // listeners are the sockets of a pool.
 type listeners struct {
-	pool  *fakes.Pool
-	addrs []string
-	ended chan struct{}
-	wg    sync.WaitGroup
+	pool   *fakes.Pool
+	addrs  []string
+	closed chan struct{}
+	wg     sync.WaitGroup
 
 	network net.Listener // marks the network as in use
 
-	mu    sync.Mutex // guards the fields below
-	open  []net.Listener
-	conns []map[net.Conn]struct{}
+	mu      sync.Mutex // guards the fields below
+	sockets []net.Listener
+	conns   []map[net.Conn]struct{}
 }
 
 // listen opens the sockets of the proxies that accept connections, in a network of their own (127.N.x.y). The parameter
 // network, any number from 0 on, selects the network at which the search begins. A process that uses a network listens
 // on its address 127.N.255.254, so other processes skip this network.
 func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error) {
-	l := &listeners{pool: p, ended: make(chan struct{}), open: make([]net.Listener, len(w.Pool))}
+	l := &listeners{pool: p, closed: make(chan struct{}), sockets: make([]net.Listener, len(w.Pool))}
 	var err error
 	for range networks {
 		network = network%networks + 2
@@ -60,7 +60,7 @@ func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error
 		if p.State(i, fakes.NoTarget).Refuses {
 			continue
 		}
-		if err := l.accept(i); err != nil {
+		if err := l.acceptConns(i); err != nil {
 			l.close()
 			return nil, err
 		}
@@ -68,14 +68,14 @@ func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error
 	return l, nil
 }
 
-// accept begins to accept connections to a proxy.
-func (l *listeners) accept(proxy int) error {
+// acceptConns begins to accept connections to a proxy.
+func (l *listeners) acceptConns(proxy int) error {
 	socket, err := net.Listen("tcp", l.addrs[proxy])
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.open[proxy] = socket
+	l.sockets[proxy] = socket
 	l.mu.Unlock()
 	l.wg.Go(func() {
 		for {
@@ -84,7 +84,7 @@ func (l *listeners) accept(proxy int) error {
 				return
 			}
 			l.mu.Lock()
-			refused := l.open[proxy] != socket // the socket was replaced after this connection was accepted
+			refused := l.sockets[proxy] != socket // the socket was replaced after this connection was accepted
 			if !refused {
 				l.conns[proxy][c] = struct{}{}
 			}
@@ -104,13 +104,13 @@ func (l *listeners) accept(proxy int) error {
 	return nil
 }
 
-// refuse closes the socket of a proxy and resets its connections.
-func (l *listeners) refuse(proxy int) {
+// refuseConns closes the socket of a proxy and resets its connections.
+func (l *listeners) refuseConns(proxy int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[proxy] != nil {
-		l.open[proxy].Close()
-		l.open[proxy] = nil
+	if l.sockets[proxy] != nil {
+		l.sockets[proxy].Close()
+		l.sockets[proxy] = nil
 	}
 	for c := range l.conns[proxy] {
 		c.(*net.TCPConn).SetLinger(0)
@@ -118,9 +118,9 @@ func (l *listeners) refuse(proxy int) {
 	}
 }
 
-// follow opens and closes sockets at the times of the workload's changes. These times count from the pool's Begin.
-// Its goroutines end when close is called.
-func (l *listeners) follow(w *workload.Workload) {
+// applyChanges opens and closes sockets at the times of the workload's changes. These times count from the pool's
+// Begin. Its goroutines end when close is called.
+func (l *listeners) applyChanges(w *workload.Workload) {
 	for i := range w.Pool {
 		changes := w.Pool[i].Changes
 		for n := 1; n < len(changes); n++ {
@@ -130,12 +130,12 @@ func (l *listeners) follow(w *workload.Workload) {
 			l.wg.Go(func() {
 				select {
 				case <-time.After(changes[n].At - l.pool.Now()):
-				case <-l.ended:
+				case <-l.closed:
 					return
 				}
 				if changes[n].Refuses {
-					l.refuse(i)
-				} else if err := l.accept(i); err != nil {
+					l.refuseConns(i)
+				} else if err := l.acceptConns(i); err != nil {
 					fmt.Fprintln(os.Stderr, "criteria: a proxy cannot listen again:", err)
 				}
 			})
@@ -145,10 +145,10 @@ func (l *listeners) follow(w *workload.Workload) {
 
 // close closes all sockets and waits until all goroutines of the listeners have ended. The pool is not used afterwards.
 func (l *listeners) close() {
-	close(l.ended)
+	close(l.closed)
 	defer l.network.Close()
 	for i := range l.addrs {
-		l.refuse(i)
+		l.refuseConns(i)
 	}
 	l.wg.Wait()
 }

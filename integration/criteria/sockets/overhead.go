@@ -15,7 +15,7 @@ import (
 )
 
 // Overhead is the result of one pair of measurements: one of the gateway with its defaults (on), and one
-// with all optional parts turned off (off).
+// with optionalPartsOff.
 type Overhead struct {
 	CPU  float64 // ratio of the CPU time per request, on to off
 	Rate float64 // ratio of the requests per second, on to off
@@ -30,8 +30,8 @@ type OverheadPlan struct {
 	Duration    time.Duration // duration of one measurement
 }
 
-// off is a configuration that turns off every part of the gateway that can be turned off.
-const off = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
+// optionalPartsOff is a configuration that turns off every part of the gateway that can be turned off.
+const optionalPartsOff = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
 	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n"
 
 // Run makes the pairs of measurements. The order within the pairs alternates.
@@ -58,12 +58,12 @@ func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	for i := range p.Pairs {
 		var cpu, rate [2]float64
 		for n := range 2 {
-			which := (i + n) % 2
+			mode := (i + n) % 2
 			config := ""
-			if which == 1 {
-				config = off
+			if mode == 1 {
+				config = optionalPartsOff
 			}
-			if cpu[which], rate[which], err = p.measure(config, upstreams); err != nil {
+			if cpu[mode], rate[mode], err = p.measure(config, upstreams); err != nil {
 				return nil, err
 			}
 		}
@@ -72,8 +72,8 @@ func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	return pairs, nil
 }
 
-// settled waits until the start of a gateway is complete, at most 5 s. It returns the CPU time (s) of the start.
-func settled(r *peers.Running) float64 {
+// awaitStart waits until the start of a gateway is complete, at most 5 s. It returns the CPU time (s) of the start.
+func awaitStart(r *peers.Running) float64 {
 	used, _ := r.Usage()
 	for range 25 {
 		before := used
@@ -92,7 +92,7 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, err
 	}
 	defer r.Stop()
-	start := settled(r)
+	start := awaitStart(r)
 	load := exec.Command(p.Bench, "-role", "load", "-addr", r.Addr, "-mode", "abs", "-path", "/1024",
 		"-conns", strconv.Itoa(p.Connections), "-duration", p.Duration.String())
 	load.Stderr = os.Stderr

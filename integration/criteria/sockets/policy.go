@@ -20,10 +20,10 @@ import (
 
 // PolicyResult is the result of Policy: how soon a changed policy is in force.
 type PolicyResult struct {
-	Changes  int
-	Requests int           // requests that began after the response to a change
-	Old      int           // those of Requests that ran under the previous policy
-	Slowest  time.Duration // duration of the slowest change
+	Changes   int
+	Requests  int           // requests that began after the response to a change
+	OldPolicy int           // those of Requests that ran under the previous policy
+	Slowest   time.Duration // duration of the slowest change
 }
 
 // Policy changes max_attempts through the API several times, under load. After each change it makes requests
@@ -35,7 +35,7 @@ func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 	}
 	w := &workload.Workload{Name: "policy", Pool: make(faults.Pool, 8)}
 	for i := range w.Pool {
-		w.Pool[i] = faults.Steady(faults.State{Refuses: true})
+		w.Pool[i] = faults.SteadyProxy(faults.State{Refuses: true})
 	}
 	sockets, err := listen(fakes.New(w, ""), w, b.network())
 	if err != nil {
@@ -53,13 +53,13 @@ func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 	}
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: r.Addr}), MaxIdleConnsPerHost: 16}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: giveUp}
+	client := &http.Client{Transport: transport, Timeout: requestTimeout}
 
 	stop, ended := atomic.Bool{}, make(chan struct{})
 	for range 8 {
 		go func() {
 			for !stop.Load() {
-				attempts(client)
+				countAttempts(client)
 			}
 			ended <- struct{}{}
 		}()
@@ -80,21 +80,21 @@ func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 		result.Changes++
 		result.Slowest = max(result.Slowest, took)
 		for range 3 {
-			n, err := attempts(client)
+			n, err := countAttempts(client)
 			if err != nil {
 				return nil, err
 			}
 			result.Requests++
 			if n != number {
-				result.Old++
+				result.OldPolicy++
 			}
 		}
 	}
 	return result, nil
 }
 
-// attempts makes a request and returns the number of its attempts.
-func attempts(client *http.Client) (int, error) {
+// countAttempts makes a request and returns the number of its attempts.
+func countAttempts(client *http.Client) (int, error) {
 	response, err := client.Get("http://" + fakes.URL(0, 0))
 	if err != nil {
 		return 0, err

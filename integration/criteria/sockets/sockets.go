@@ -91,9 +91,9 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 		}
 	}
 	pool.Begin()
-	sockets.follow(w)
+	sockets.applyChanges(w)
 	began := time.Now()
-	result := &Result{Outcome: newLoad(w, proxy, roots).run(), Took: time.Since(began)}
+	result := &Result{Outcome: newClients(w, proxy, roots).run(), Took: time.Since(began)}
 	result.Variant, result.Hung, result.Failed = g.Name, pool.Hung(), pool.Failed()
 	for i := range w.Pool {
 		result.Arrivals = append(result.Arrivals, pool.Arrivals(i))

@@ -59,8 +59,8 @@ func TestRunOfTunnels(t *testing.T) {
 func TestRefusing(t *testing.T) {
 	w := workload.New(1, 0.1).Noise(0, 500)
 	ok := faults.State{}
-	p := faults.Switch(ok, faults.State{Refuses: true}, 50*time.Millisecond)
-	back := faults.Switch(faults.State{Refuses: true}, ok, 50*time.Millisecond)
+	p := faults.SwitchingProxy(ok, faults.State{Refuses: true}, 50*time.Millisecond)
+	back := faults.SwitchingProxy(faults.State{Refuses: true}, ok, 50*time.Millisecond)
 	w.Pool = faults.Pool{p, back}
 	pool := fakes.New(w, "")
 	l, err := listen(pool, w, (&Bench{}).network())
@@ -73,7 +73,7 @@ func TestRefusing(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 
 	pool.Begin()
-	l.follow(w)
+	l.applyChanges(w)
 	_, err = c.Read(make([]byte, 1))
 	require.ErrorIs(t, err, syscall.ECONNRESET)
 	_, err = net.Dial("tcp", l.addrs[0])

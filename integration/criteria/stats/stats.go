@@ -61,13 +61,13 @@ const resamples = 1000
 func Gap(base, ours, best []bool, seed uint64) Interval {
 	var count [8]float64 // numbers of requests; the three bits of the index stand for the runs that served them
 	for i := range base {
-		count[index(base[i], ours[i], best[i])]++
+		count[servedBits(base[i], ours[i], best[i])]++
 	}
-	value := gap(count)
+	value := gapShare(count)
 	rng := rand.New(rand.NewPCG(seed, 0x6761702e))
 	values := make([]float64, 0, resamples)
 	for range resamples {
-		if v := gap(multinomial(rng, count, len(base))); !math.IsNaN(v) {
+		if v := gapShare(multinomial(rng, count, len(base))); !math.IsNaN(v) {
 			values = append(values, v)
 		}
 	}
@@ -79,7 +79,7 @@ func Gap(base, ours, best []bool, seed uint64) Interval {
 	return Interval{value, values[int(0.025*last)], values[int(math.Ceil(0.975*last))]}
 }
 
-func index(base, ours, best bool) int {
+func servedBits(base, ours, best bool) int {
 	n := 0
 	for bit, served := range []bool{base, ours, best} {
 		if served {
@@ -89,7 +89,7 @@ func index(base, ours, best bool) int {
 	return n
 }
 
-func gap(count [8]float64) float64 {
+func gapShare(count [8]float64) float64 {
 	var base, ours, best float64
 	for i, n := range count {
 		if i&1 != 0 {
@@ -112,18 +112,18 @@ func gap(count [8]float64) float64 {
 }
 
 // multinomial draws n requests at random, with the distribution that the numbers in count have.
-func multinomial(rng *rand.Rand, count [8]float64, n int) (drawn [8]float64) {
-	left, mass := float64(n), float64(n)
+func multinomial(rng *rand.Rand, count [8]float64, n int) (sample [8]float64) {
+	remaining, mass := float64(n), float64(n)
 	for i, c := range count {
-		if left == 0 || mass <= 0 {
+		if remaining == 0 || mass <= 0 {
 			break
 		}
-		k := binomial(rng, left, min(c/mass, 1))
-		drawn[i] = k
-		left -= k
+		k := binomial(rng, remaining, min(c/mass, 1))
+		sample[i] = k
+		remaining -= k
 		mass -= c
 	}
-	return drawn
+	return sample
 }
 
 // binomial draws the number of successes in n trials with probability p. It is exact for rare successes, and

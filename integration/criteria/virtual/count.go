@@ -46,9 +46,9 @@ type counter struct {
 	transitions map[int][]core.Transition // by proxy
 }
 
-// count fills an outcome from the attempts of each request.
-func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request) {
-	begun := make([][]time.Time, len(c.workload.Pool))  // by proxy: beginnings of attempts
+// fillOutcome fills an outcome from the attempts of each request.
+func (c *counter) fillOutcome(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request) {
+	starts := make([][]time.Time, len(c.workload.Pool)) // by proxy: beginnings of attempts
 	failed := make([][]time.Time, len(c.workload.Pool)) // by proxy: ends of failed attempts
 	for id, list := range events {
 		for _, ev := range list {
@@ -56,41 +56,41 @@ func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 				o.Attempts[id]++
 			}
 			proxy, _ := strconv.Atoi(ev.ProxyID)
-			begun[proxy] = append(begun[proxy], ev.Started)
+			starts[proxy] = append(starts[proxy], ev.Started)
 			if r := ev.Outcome.Result; r == core.ResultFailure || r == core.ResultTimeout {
 				failed[proxy] = append(failed[proxy], ev.Ended)
 			}
 			if c.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(c.start)).Bad() {
-				o.OnBad++
+				o.BadAttempts++
 			}
 		}
 	}
 	end := time.Now()
-	healthy, out := time.Duration(0), time.Duration(0)
+	healthy, excluded := time.Duration(0), time.Duration(0)
 	for i := range c.workload.Pool {
 		p := &c.workload.Pool[i]
-		spans := notClosed(c.transitions[i], end)
+		spans := spansNotClosed(c.transitions[i], end)
 		if len(p.Changes) == 1 && p.Changes[0].Loss() <= healthyLoss {
 			healthy += end.Sub(c.start)
 			for _, s := range spans {
-				out += s.to.Sub(s.from)
+				excluded += s.to.Sub(s.from)
 			}
 		}
 		for _, s := range spans {
 			if s.open {
-				o.Late += s.count(begun[i])
+				o.LateAttempts += s.countMoments(starts[i])
 			}
 		}
 		for _, t := range c.transitions[i] {
 			if t.From == core.Closed && t.To == core.Open {
-				o.Opened++
+				o.Openings++
 			}
 		}
 		slices.SortFunc(failed[i], time.Time.Compare)
-		c.excluded(o, p, c.transitions[i], failed[i])
+		c.addExclusions(o, p, c.transitions[i], failed[i])
 	}
 	if healthy > 0 {
-		o.HealthyOut = out.Seconds() / healthy.Seconds()
+		o.HealthyExcluded = excluded.Seconds() / healthy.Seconds()
 	}
 }
 
@@ -100,8 +100,8 @@ type span struct {
 	open     bool
 }
 
-// count returns the number of moments inside the span.
-func (s span) count(moments []time.Time) (n int) {
+// countMoments returns the number of moments inside the span.
+func (s span) countMoments(moments []time.Time) (n int) {
 	for _, at := range moments {
 		if at.After(s.from) && at.Before(s.to) {
 			n++
@@ -110,8 +110,8 @@ func (s span) count(moments []time.Time) (n int) {
 	return n
 }
 
-// notClosed returns the periods in which a breaker was not closed.
-func notClosed(list []core.Transition, end time.Time) (spans []span) {
+// spansNotClosed returns the periods in which a breaker was not closed.
+func spansNotClosed(list []core.Transition, end time.Time) (spans []span) {
 	for i, t := range list {
 		if t.To == core.Closed {
 			continue
@@ -128,31 +128,31 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 // threshold is the number of failures after which a breaker may open.
 const threshold = 5
 
-// excluded sets Excluded and AfterBreach of an outcome for one proxy. Whenever the proxy begins to fail every attempt,
-// excluded adds the time until its breaker opens. It adds nothing if the proxy recovers before its breaker opens. The
-// parameter failed has the ends of failed attempts, in order.
-func (c *counter) excluded(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
+// addExclusions sets ExclusionTimes and BreachDelays of an outcome for one proxy. Whenever the proxy begins to fail
+// every attempt, addExclusions adds the time until its breaker opens. It adds nothing if the proxy recovers before
+// that. The parameter failed has the ends of failed attempts, in order.
+func (c *counter) addExclusions(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {
 			continue
 		}
-		died, recovers := c.start.Add(change.At), time.Time{}
+		failsFrom, recoversAt := c.start.Add(change.At), time.Time{}
 		if i+1 < len(p.Changes) {
-			recovers = c.start.Add(p.Changes[i+1].At)
+			recoversAt = c.start.Add(p.Changes[i+1].At)
 		}
 		opening := slices.IndexFunc(list, func(t core.Transition) bool {
-			return t.To == core.Open && !t.At.Before(died) && (recovers.IsZero() || t.At.Before(recovers))
+			return t.To == core.Open && !t.At.Before(failsFrom) && (recoversAt.IsZero() || t.At.Before(recoversAt))
 		})
 		if opening < 0 {
 			continue
 		}
 		at := list[opening].At
-		o.Excluded = append(o.Excluded, at.Sub(died).Seconds())
-		first, _ := slices.BinarySearchFunc(failed, died, time.Time.Compare)
+		o.ExclusionTimes = append(o.ExclusionTimes, at.Sub(failsFrom).Seconds())
+		first, _ := slices.BinarySearchFunc(failed, failsFrom, time.Time.Compare)
 		late := time.Duration(0)
 		if breach := first + threshold - 1; breach < len(failed) {
 			late = max(at.Sub(failed[breach]), 0)
 		}
-		o.AfterBreach = append(o.AfterBreach, late.Seconds())
+		o.BreachDelays = append(o.BreachDelays, late.Seconds())
 	}
 }

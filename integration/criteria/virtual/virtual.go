@@ -76,10 +76,10 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 	}
 	wg.Wait()
 	c := counter{workload: w, start: start, transitions: transitions(e)}
-	c.count(o, events, schedule)
+	c.fillOutcome(o, events, schedule)
 	for _, f := range finals {
 		if f == core.FinalAllBreakersOpen {
-			o.AllOpen++
+			o.AllBreakersOpen++
 		}
 	}
 	summary := e.Metrics().Summary()

@@ -79,8 +79,8 @@ func TestAHealthyPoolServesAll(t *testing.T) {
 	o := Run(t, shipped(t), t.TempDir(), w)
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Equal(t, w.Requests, o.AttemptCount())
-	require.Zero(t, o.OnBad+o.Late+o.Opened)
-	require.Zero(t, o.HealthyOut)
+	require.Zero(t, o.BadAttempts+o.LateAttempts+o.Openings)
+	require.Zero(t, o.HealthyExcluded)
 	require.True(t, o.Reconciled)
 }
 
@@ -102,21 +102,21 @@ func TestADeadProxyIsExcluded(t *testing.T) {
 	w := catalog.Noise(0, 50)
 	w.Requests = 1500
 	w.Pool = slices.Clone(w.Pool)
-	w.Pool[3] = faults.Switch(faults.State{}, faults.State{Fails: 1}, w.Length()/3)
+	w.Pool[3] = faults.SwitchingProxy(faults.State{}, faults.State{Fails: 1}, w.Duration()/3)
 	o := Run(t, shipped(t), t.TempDir(), w)
 	require.Equal(t, w.Requests, o.ServedCount())
-	require.Len(t, o.Excluded, 1)
-	require.Positive(t, o.Excluded[0])
-	require.Less(t, o.AfterBreach[0], o.Excluded[0])
-	require.GreaterOrEqual(t, o.OnBad, 5, "the breaker's threshold")
-	require.Positive(t, o.Opened)
-	require.Zero(t, o.Late)
+	require.Len(t, o.ExclusionTimes, 1)
+	require.Positive(t, o.ExclusionTimes[0])
+	require.Less(t, o.BreachDelays[0], o.ExclusionTimes[0])
+	require.GreaterOrEqual(t, o.BadAttempts, 5, "the breaker's threshold")
+	require.Positive(t, o.Openings)
+	require.Zero(t, o.LateAttempts)
 	require.True(t, o.Reconciled)
 }
 
 // Proxies that hang or refuse connections cost time, but every request that may be retried is served.
 func TestRefusingAndHangingProxies(t *testing.T) {
-	for _, w := range catalog.Waits() {
+	for _, w := range catalog.WaitWorkloads() {
 		o := Run(t, shipped(t), t.TempDir(), w)
 		require.Greater(t, o.ServedCount(), w.Requests*99/100, w.Name)
 		require.True(t, o.Reconciled, w.Name)
@@ -169,7 +169,7 @@ func TestATargetThatBansMostProxiesFailsForAShortTime(t *testing.T) {
 
 // In every variant, the gateway's counts agree with those of the proxies and clients.
 func TestVariants(t *testing.T) {
-	w, cache := catalog.Dead(), t.TempDir()
+	w, cache := catalog.DeadProxies(), t.TempDir()
 	for _, v := range workload.Variants() {
 		o := play(t, shipped(t), cache, w, v.Name)
 		require.True(t, o.Reconciled, v.Name)

@@ -18,10 +18,10 @@ type Catalog struct {
 
 // The states of the proxies.
 var (
-	healthy = faults.State{Fails: 0.01, Latency: 50 * time.Millisecond}
-	failing = faults.State{Fails: 1, Latency: 10 * time.Millisecond}
-	hanging = faults.State{Hangs: true}
-	dead    = faults.State{Refuses: true}
+	healthy  = faults.State{Fails: 0.01, Latency: 50 * time.Millisecond}
+	failing  = faults.State{Fails: 1, Latency: 10 * time.Millisecond}
+	hanging  = faults.State{Hangs: true}
+	refusing = faults.State{Refuses: true}
 )
 
 // proxies is the number of proxies of most workloads.
@@ -63,31 +63,31 @@ func Kinds() []Kind {
 				w := c.base(levelName("independent", level))
 				s := healthy
 				s.Fails = level
-				w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, proxies)
+				w.Pool = slices.Repeat(faults.Pool{faults.SteadyProxy(s)}, proxies)
 				return w
 			}},
 		{"bursty", "each proxy has bursts in which every attempt gets a 503 (Gilbert-Elliott, mean 10 s)", shares,
 			func(c Catalog, level float64) *Workload {
 				w := c.base(levelName("bursty", level))
-				w.Pool = chain(level, 10*time.Second).Independent(w.rng(), proxies, healthy, failing, w.Length())
+				w.Pool = chain(level, 10*time.Second).Independent(w.rng(), proxies, healthy, failing, w.Duration())
 				return w
 			}},
 		{"correlated", "the two proxies of each of four vendors have their bursts (503, mean 10 s) together", shares,
 			func(c Catalog, level float64) *Workload {
 				w := c.base(levelName("correlated", level))
-				w.Pool = chain(level, 10*time.Second).Correlated(w.rng(), proxies, 4, healthy, failing, w.Length())
+				w.Pool = chain(level, 10*time.Second).Correlated(w.rng(), proxies, 4, healthy, failing, w.Duration())
 				return w
 			}},
 		{"black holes", "each proxy has periods (mean 20 s) in which it accepts connections and never responds", shares,
 			func(c Catalog, level float64) *Workload {
 				w := c.base(levelName("black holes", level))
-				w.Pool = chain(level, 20*time.Second).Independent(w.rng(), proxies, healthy, hanging, w.Length())
+				w.Pool = chain(level, 20*time.Second).Independent(w.rng(), proxies, healthy, hanging, w.Duration())
 				return w
 			}},
 		{"bans", "each of six targets bans each proxy for periods (503, mean 30 s) of their own", shares,
 			func(c Catalog, level float64) *Workload {
 				w := c.base(levelName("bans", level))
-				w.Pool = chain(level, 30*time.Second).Banned(w.rng(), proxies, w.Targets, healthy, w.Length())
+				w.Pool = chain(level, 30*time.Second).Banned(w.rng(), proxies, w.Targets, healthy, w.Duration())
 				return w
 			}},
 	}
@@ -106,8 +106,8 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	c.resize(w, requests)
 	bad := failing
 	bad.Fails = fails
-	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-2),
-		faults.Steady(bad), faults.Steady(bad))
+	w.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(healthy)}, proxies-2),
+		faults.SteadyProxy(bad), faults.SteadyProxy(bad))
 	return w
 }
 
@@ -118,33 +118,34 @@ func (c Catalog) Noise(fails, rate float64) *Workload {
 	w.Rate = rate
 	s := healthy
 	s.Fails = fails
-	w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, proxies)
+	w.Pool = slices.Repeat(faults.Pool{faults.SteadyProxy(s)}, proxies)
 	return w
 }
 
-// Waits returns the workloads of SC-003, except for black holes, which are in Kinds.
-func (c Catalog) Waits() []*Workload {
+// WaitWorkloads returns the workloads of SC-003, except for black holes, which are in Kinds.
+func (c Catalog) WaitWorkloads() []*Workload {
 	hang := c.base("one of eight hangs")
-	hang.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(hanging))
+	hang.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(healthy)}, proxies-1), faults.SteadyProxy(hanging))
 	refuse := c.base("one of eight refuses")
-	refuse.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(dead))
+	refuse.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(healthy)}, proxies-1),
+		faults.SteadyProxy(refusing))
 	mix := c.base("one refuses, one fails, one hangs")
-	mix.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-3),
-		faults.Steady(dead), faults.Steady(failing), faults.Steady(hanging))
+	mix.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(healthy)}, proxies-3),
+		faults.SteadyProxy(refusing), faults.SteadyProxy(failing), faults.SteadyProxy(hanging))
 	return []*Workload{hang, refuse, mix}
 }
 
-// Deaths returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: it responds with 503,
+// FailingInTurn returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: it responds with 503,
 // refuses connections, or hangs.
-func (c Catalog) Deaths() *Workload {
+func (c Catalog) FailingInTurn() *Workload {
 	w := c.base("one dies after the other")
 	w.Rate = max(100*c.Scale, 20)
 	step := time.Duration(max(c.Scale, 0.2) * float64(time.Minute))
 	rounds := max(int(3*c.Scale), 1)
 	w.Requests = int(w.Rate * step.Seconds() * float64(rounds*proxies+1))
-	how := []faults.State{failing, dead, hanging}
+	how := []faults.State{failing, refusing, hanging}
 	for i := range proxies {
-		p := faults.Steady(healthy)
+		p := faults.SteadyProxy(healthy)
 		for round := range rounds {
 			at := time.Duration(round*proxies+i+1) * step
 			p.Changes = append(p.Changes, faults.Change{At: at, State: how[(round+i)%len(how)]},
@@ -155,14 +156,14 @@ func (c Catalog) Deaths() *Workload {
 	return w
 }
 
-// Choices returns the workloads of SC-005.
-func (c Catalog) Choices() []*Workload {
+// ChoiceWorkloads returns the workloads of SC-005.
+func (c Catalog) ChoiceWorkloads() []*Workload {
 	steady := func(name string, fails ...float64) *Workload {
 		w := c.base(name)
 		for _, f := range fails {
 			s := healthy
 			s.Fails = f
-			w.Pool = append(w.Pool, faults.Steady(s))
+			w.Pool = append(w.Pool, faults.SteadyProxy(s))
 		}
 		return w
 	}
@@ -173,7 +174,7 @@ func (c Catalog) Choices() []*Workload {
 	swap := c.base("swap every 60 s")
 	for i := range proxies {
 		p, good := faults.Proxy{}, i < proxies/2
-		for at := time.Duration(0); at < swap.Length(); at += time.Minute {
+		for at := time.Duration(0); at < swap.Duration(); at += time.Minute {
 			s := healthy
 			if !good {
 				s.Fails = 0.6
@@ -192,33 +193,33 @@ func (c Catalog) Choices() []*Workload {
 	}
 }
 
-// Dead returns the workload of SC-010 with dead proxies. Three of ten proxies are dead (one refuses, one hangs, one
-// responds with 503). The other seven proxies fail 2 % of attempts.
-func (c Catalog) Dead() *Workload {
+// DeadProxies returns the workload of SC-010 with dead proxies. Three of ten proxies are dead (one refuses, one hangs,
+// one responds with 503). The other seven proxies fail 2 % of attempts.
+func (c Catalog) DeadProxies() *Workload {
 	w := c.base("three of ten are dead")
 	s := healthy
 	s.Fails = 0.02
-	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(s)}, 7),
-		faults.Steady(dead), faults.Steady(hanging), faults.Steady(failing))
+	w.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(s)}, 7),
+		faults.SteadyProxy(refusing), faults.SteadyProxy(hanging), faults.SteadyProxy(failing))
 	w.MaxAttempts = 10
 	return w
 }
 
-// Even returns the workload of SC-010 without dead proxies: all attempts fail with the same probability.
-func (c Catalog) Even(fails float64) *Workload {
+// EqualProxies returns the workload of SC-010 without dead proxies: all attempts fail with the same probability.
+func (c Catalog) EqualProxies(fails float64) *Workload {
 	w := c.Noise(fails, c.Rate)
 	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)
 	w.MaxAttempts = 10
 	return w
 }
 
-// Crowd returns the workload of SC-008: 10,000 requests that are all in flight at the same time. A tenth of
+// AllInFlight returns the workload of SC-008: 10,000 requests that are all in flight at the same time. A tenth of
 // the attempts fails.
-func (c Catalog) Crowd() *Workload {
+func (c Catalog) AllInFlight() *Workload {
 	w := c.base("all in flight")
 	c.resize(w, 10_000)
 	w.Rate = 2 * float64(w.Requests)
-	w.Pool = slices.Repeat(faults.Pool{faults.Steady(faults.State{Fails: 0.1, Latency: 5 * time.Second})}, 4)
+	w.Pool = slices.Repeat(faults.Pool{faults.SteadyProxy(faults.State{Fails: 0.1, Latency: 5 * time.Second})}, 4)
 	w.MaxAttempts = 5
 	return w
 }

@@ -42,21 +42,22 @@ func Jobs(c Catalog) (jobs []Job) {
 	for _, fails := range NoiseLevels() {
 		jobs = append(jobs, Job{c.Noise(fails, NoiseRate), []string{Default}})
 	}
-	for _, w := range c.Waits() {
+	for _, w := range c.WaitWorkloads() {
 		jobs = append(jobs, Job{w, all})
 	}
-	jobs = append(jobs, Job{c.Deaths(), []string{Default, "no reachability checks"}})
-	for _, w := range c.Choices() {
+	jobs = append(jobs, Job{c.FailingInTurn(), []string{Default, "no reachability checks"}})
+	for _, w := range c.ChoiceWorkloads() {
 		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Single, Rotation, OracleName}})
 	}
-	jobs = append(jobs, Job{c.Dead(), all}, Job{c.Even(0.5), curve}, Job{c.Crowd(), []string{Default}})
-	for _, w := range Points(c) {
+	jobs = append(jobs, Job{c.DeadProxies(), all}, Job{c.EqualProxies(0.5), curve},
+		Job{c.AllInFlight(), []string{Default}})
+	for _, w := range SocketWorkloads(c) {
 		jobs = append(jobs, Job{w, curve})
 	}
-	return unique(jobs)
+	return uniqueJobs(jobs)
 }
 
-func unique(jobs []Job) (kept []Job) {
+func uniqueJobs(jobs []Job) (kept []Job) {
 	seen := map[string]bool{}
 	for _, j := range jobs {
 		if !seen[j.Workload.Name] {

@@ -22,10 +22,10 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 		at, served, n := q.At, false, 0
 		var used []int
 		for n < attempts && !served {
-			i := w.best(q.Target, at, used)
+			i := w.bestProxy(q.Target, at, used)
 			state := w.Pool[i].At(q.Target, at)
 			if state.Bad() {
-				o.OnBad++
+				o.BadAttempts++
 			}
 			if used = append(used, i); len(used) == len(w.Pool) {
 				used = nil
@@ -40,8 +40,8 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	return o
 }
 
-// best returns the best proxy for a target at a given time, It leaves out the proxies in the list used.
-func (w *Workload) best(target int, at time.Duration, used []int) int {
+// bestProxy returns the best proxy for a target at a given time, without those in the list used.
+func (w *Workload) bestProxy(target int, at time.Duration, used []int) int {
 	best := -1
 	for i := range w.Pool {
 		if slices.Contains(used, i) {

@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 )
 
-// Points returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter workload
-// of each kind, and the workloads of SC-003 and SC-010.
-func Points(c Catalog) (points []*Workload) {
+// SocketWorkloads returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter
+// workload of each kind, and the workloads of SC-003 and SC-010.
+func SocketWorkloads(c Catalog) (points []*Workload) {
 	add := func(w *Workload) {
 		w.Name += ", short"
 		points = append(points, w)
@@ -19,32 +19,33 @@ func Points(c Catalog) (points []*Workload) {
 	for _, k := range Kinds() {
 		add(k.Make(short, PartsLevel))
 	}
-	add(short.Waits()[0])
-	add(short.Dead())
+	add(short.WaitWorkloads()[0])
+	add(short.DeadProxies())
 	return points
 }
 
-// Scenes returns the workloads for the detailed comparison with the peers.
-func (c Catalog) Scenes() []*Workload {
-	return []*Workload{c.Cold(), c.TwoDie(), c.FreeList(), c.Tunnels()}
+// PeerWorkloads returns the workloads for the detailed comparison with the peers.
+func (c Catalog) PeerWorkloads() []*Workload {
+	return []*Workload{c.ColdStart(), c.TwoDie(), c.FreeList(), c.Tunnels()}
 }
 
-// Cold returns a workload with a cold start, whose pool is half bad. Three proxies are good and one is slow;
+// ColdStart returns a workload with a cold start, whose pool is half bad. Three proxies are good and one is slow;
 // two fail 40 % of attempts, one refuses connections and one hangs. 32 clients make 500 requests.
-func (c Catalog) Cold() *Workload {
+func (c Catalog) ColdStart() *Workload {
 	w := c.base("cold start")
 	w.Targets = 1
 	w.Workers = 32
 	c.resize(w, 500)
-	good := faults.Steady(faults.State{Latency: quick})
-	fails := faults.Steady(faults.State{Latency: quick, Fails: 0.4})
-	w.Pool = faults.Pool{good, good, good, faults.Steady(faults.State{Latency: 300 * time.Millisecond}), fails, fails,
-		faults.Steady(dead), faults.Steady(hanging)}
+	good := faults.SteadyProxy(faults.State{Latency: quickLatency})
+	fails := faults.SteadyProxy(faults.State{Latency: quickLatency, Fails: 0.4})
+	w.Pool = faults.Pool{good, good, good, faults.SteadyProxy(faults.State{Latency: 300 * time.Millisecond}), fails,
+		fails,
+		faults.SteadyProxy(refusing), faults.SteadyProxy(hanging)}
 	return w
 }
 
-// quick is the latency of good proxies in Cold and Tunnels.
-const quick = 20 * time.Millisecond
+// quickLatency is the latency of good proxies in ColdStart and Tunnels.
+const quickLatency = 20 * time.Millisecond
 
 // TwoDie returns a workload of 900 requests, at 200 a second, for eight good proxies. After a third
 // of the requests, one proxy begins to refuse connections and one hangs.
@@ -54,8 +55,8 @@ func (c Catalog) TwoDie() *Workload {
 	c.resize(w, 900)
 	good := faults.State{Latency: 10 * time.Millisecond}
 	at := time.Duration(float64(w.Requests) / w.Rate / 3 * float64(time.Second))
-	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(good)}, 6), faults.Switch(good, dead, at),
-		faults.Switch(good, hanging, at))
+	w.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(good)}, 6), faults.SwitchingProxy(good, refusing, at),
+		faults.SwitchingProxy(good, hanging, at))
 	return w
 }
 
@@ -65,9 +66,9 @@ func (c Catalog) FreeList() *Workload {
 	w := c.base("free list of 200")
 	w.Targets, w.Workers = 1, 10
 	c.resize(w, 300)
-	works := faults.Steady(faults.State{Latency: 50 * time.Millisecond})
-	w.Pool = slices.Concat(slices.Repeat(faults.Pool{faults.Steady(dead)}, 180),
-		slices.Repeat(faults.Pool{faults.Steady(hanging)}, 8), slices.Repeat(faults.Pool{works}, 12))
+	works := faults.SteadyProxy(faults.State{Latency: 50 * time.Millisecond})
+	w.Pool = slices.Concat(slices.Repeat(faults.Pool{faults.SteadyProxy(refusing)}, 180),
+		slices.Repeat(faults.Pool{faults.SteadyProxy(hanging)}, 8), slices.Repeat(faults.Pool{works}, 12))
 	rng := rand.New(rand.NewPCG(c.Seed, 0x66726565))
 	rng.Shuffle(len(w.Pool), func(i, j int) { w.Pool[i], w.Pool[j] = w.Pool[j], w.Pool[i] })
 	return w
@@ -79,8 +80,8 @@ func (c Catalog) Tunnels() *Workload {
 	w := c.base("TLS, three of eight drop tunnels")
 	w.Targets, w.Workers, w.TLS = 4, 16, true
 	c.resize(w, 200)
-	good := faults.Steady(faults.State{Latency: quick})
-	drops := faults.Steady(faults.State{Latency: quick, Drops: true})
+	good := faults.SteadyProxy(faults.State{Latency: quickLatency})
+	drops := faults.SteadyProxy(faults.State{Latency: quickLatency, Drops: true})
 	w.Pool = append(slices.Repeat(faults.Pool{good}, 5), drops, drops, drops)
 	return w
 }

@@ -70,8 +70,8 @@ func (w *Workload) mix(request, n, purpose int) uint64 {
 	return z
 }
 
-// Length returns the time within which all requests of a run begin, plus a margin.
-func (w *Workload) Length() time.Duration {
+// Duration returns the time within which all requests of a run begin, plus a margin.
+func (w *Workload) Duration() time.Duration {
 	return time.Duration(float64(w.Requests)/w.Rate*1.2*float64(time.Second)) + 10*time.Second
 }
 
@@ -83,23 +83,23 @@ type Outcome struct {
 	Served   []bool
 	Attempts []uint8
 	Latency  []float64 // ms, from the request's arrival to the end of its response
-	// OnBad is the number of attempts through bad proxies (faults.State.Bad).
-	OnBad int
-	// HealthyOut is the share of time, 0 to 1, in which the breakers of healthy proxies were not closed.
+	// BadAttempts is the number of attempts through bad proxies (faults.State.Bad).
+	BadAttempts int
+	// HealthyExcluded is the share of time, 0 to 1, in which the breakers of healthy proxies were not closed.
 	// Healthy proxies fail at most 5 % of their attempts.
-	HealthyOut float64
-	// AllOpen is the number of requests that ended because every breaker was open.
-	AllOpen int
-	// Late is the number of attempts that began while their proxy's breaker was open.
-	Late int
-	// Opened is the number of transitions to open.
-	Opened int
-	// Excluded has an element for each breaker that opened after its proxy had begun to fail every attempt: the time
-	// from the beginning of these failures to the opening, in seconds.
-	Excluded []float64
-	// AfterBreach has, for the same breakers, the time from the fifth failed attempt to the opening, in seconds. It
+	HealthyExcluded float64
+	// AllBreakersOpen is the number of requests that ended because every breaker was open.
+	AllBreakersOpen int
+	// LateAttempts is the number of attempts that began while their proxy's breaker was open.
+	LateAttempts int
+	// Openings is the number of transitions to open.
+	Openings int
+	// ExclusionTimes has an element for each breaker that opened after its proxy had begun to fail every attempt: the
+	// time from the beginning of these failures to the opening, in seconds.
+	ExclusionTimes []float64
+	// BreachDelays has, for the same breakers, the time from the fifth failed attempt to the opening, in seconds. It
 	// is 0 if the breaker opened earlier.
-	AfterBreach []float64
+	BreachDelays []float64
 	// Reconciled is set if the gateway's counts agree with the counts of the proxies and the clients.
 	Reconciled bool
 }
@@ -114,9 +114,9 @@ func (o *Outcome) ServedCount() (n int) {
 	return n
 }
 
-// Retried returns the latencies (ms) of the requests that were served after at least one
+// RetriedLatencies returns the latencies (ms) of the requests that were served after at least one
 // retry.
-func (o *Outcome) Retried() (ms []float64) {
+func (o *Outcome) RetriedLatencies() (ms []float64) {
 	for i, ok := range o.Served {
 		if ok && o.Attempts[i] > 1 {
 			ms = append(ms, o.Latency[i])
@@ -125,8 +125,8 @@ func (o *Outcome) Retried() (ms []float64) {
 	return ms
 }
 
-// Within returns the number of requests that were served with at most n attempts.
-func (o *Outcome) Within(n int) (served int) {
+// ServedWithin returns the number of requests that were served with at most n attempts.
+func (o *Outcome) ServedWithin(n int) (served int) {
 	for i, ok := range o.Served {
 		if ok && int(o.Attempts[i]) <= n {
 			served++

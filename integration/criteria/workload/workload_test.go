@@ -59,19 +59,20 @@ func TestLatencyIsAroundItsMedian(t *testing.T) {
 func TestOracle(t *testing.T) {
 	w := New(1, 0.1).base("test")
 	bad := faults.State{Refuses: true}
-	half := w.Length() / 2
-	w.Pool = faults.Pool{faults.Switch(bad, faults.State{}, half), faults.Switch(faults.State{}, bad, half)}
+	half := w.Duration() / 2
+	w.Pool = faults.Pool{faults.SwitchingProxy(bad, faults.State{}, half),
+		faults.SwitchingProxy(faults.State{}, bad, half)}
 	o := w.Oracle(3)
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Equal(t, w.Requests, o.AttemptCount())
-	require.Zero(t, o.OnBad)
+	require.Zero(t, o.BadAttempts)
 
 	for fails, bad := range map[float64]int{0.69: 0, 0.7: w.Requests, 1: w.Requests} {
-		w.Pool = faults.Pool{faults.Steady(faults.State{Fails: fails})}
-		require.Equal(t, bad, w.Oracle(1).OnBad, "the same rule as for a gateway: at least 70 %%")
+		w.Pool = faults.Pool{faults.SteadyProxy(faults.State{Fails: fails})}
+		require.Equal(t, bad, w.Oracle(1).BadAttempts, "the same rule as for a gateway: at least 70 %%")
 	}
 
-	w.Pool = slices.Repeat(faults.Pool{faults.Steady(faults.State{Fails: 0.5})}, 8)
+	w.Pool = slices.Repeat(faults.Pool{faults.SteadyProxy(faults.State{Fails: 0.5})}, 8)
 	for _, attempts := range []int{1, 2, 3} {
 		expected := 0
 		for id := range w.Requests {
@@ -90,8 +91,8 @@ func TestOutcome(t *testing.T) {
 	o := Outcome{Served: []bool{true, true, false, true}, Attempts: []uint8{1, 2, 3, 3}, Latency: []float64{1, 2, 3, 4}}
 	require.Equal(t, 3, o.ServedCount())
 	require.Equal(t, 9, o.AttemptCount())
-	require.Equal(t, []float64{2, 4}, o.Retried())
-	require.Equal(t, 2, o.Within(2))
+	require.Equal(t, []float64{2, 4}, o.RetriedLatencies())
+	require.Equal(t, 2, o.ServedWithin(2))
 	served, n := o.FirstRetries()
 	require.Equal(t, []int{1, 3}, []int{served, n})
 }
@@ -138,9 +139,9 @@ func TestJobs(t *testing.T) {
 		}
 	}
 	require.Equal(t, []int{180, 8, 200}, []int{refuse, hang, len(list.Pool)})
-	for _, w := range New(1, 1).Scenes() {
+	for _, w := range New(1, 1).PeerWorkloads() {
 		control := w.Control()
 		require.Len(t, control.Pool, 1, w.Name)
-		require.Zero(t, control.Pool[0].At(0, control.Length()).Loss(), w.Name)
+		require.Zero(t, control.Pool[0].At(0, control.Duration()).Loss(), w.Name)
 	}
 }
