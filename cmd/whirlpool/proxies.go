@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -382,6 +383,20 @@ func (r *remote) addProxies(proxies []newProxy, persist bool) error {
 // returns the new state of the proxy as text. If a call fails, onProxies still makes the remaining calls, and the
 // command fails at the end.
 func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done string, err error)) *cobra.Command {
+	return onProxiesInParallel(cmd, 1, change)
+}
+
+// outcome is the result of one call of the function change of onProxiesInParallel.
+type outcome struct {
+	done string
+	err  error
+}
+
+// onProxiesInParallel is like onProxies, but up to the given number of calls run at the same time. The results are
+// printed in the order of the arguments.
+func onProxiesInParallel(
+	cmd *cobra.Command, parallel int, change func(r *remote, id string) (done string, err error),
+) *cobra.Command {
 	cmd.ValidArgsFunction = completeProxies
 	return onGateway(cmd, func(r *remote, ids []string) error {
 		type result struct {
@@ -391,20 +406,29 @@ func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done strin
 		}
 		results, failed := make([]result, len(ids)), 0
 		var last error
+		var called atomic.Int64
+		outcomes := callInOrder(ids, parallel, func(id string) outcome {
+			defer called.Add(1)
+			done, err := change(r, id)
+			return outcome{done, err}
+		})
+		live := parallel > 1 && len(ids) > 1 && isTerminal(cmd.ErrOrStderr())
 		for i, id := range ids {
 			results[i].ProxyID = id
-			done, err := change(r, id)
+			o := waitLive(outcomes[i], live, cmd.ErrOrStderr(), func() string {
+				return fmt.Sprintf("%d of %d", called.Load(), len(ids))
+			})
 			switch {
-			case err != nil:
-				results[i].Error, last = err.Error(), err
+			case o.err != nil:
+				results[i].Error, last = o.err.Error(), o.err
 				failed++
 				if len(ids) > 1 && !r.asJSON {
-					r.note("%s: %s", id, err)
+					r.note("%s: %s", id, o.err)
 				}
 			default:
-				results[i].Done = done
+				results[i].Done = o.done
 				if !r.asJSON {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, done)
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, o.done)
 				}
 			}
 		}
@@ -507,19 +531,65 @@ func unbanCommand() *cobra.Command {
 	})
 }
 
+// callInOrder calls the function call for each id, up to the given number of calls at the same time. The result has a
+// channel for each id, which receives the outcome.
+func callInOrder(ids []string, parallel int, call func(id string) outcome) []chan outcome {
+	outcomes := make([]chan outcome, len(ids))
+	for i := range outcomes {
+		outcomes[i] = make(chan outcome, 1)
+	}
+	var next atomic.Int64
+	for range min(parallel, len(ids)) {
+		go func() {
+			for i := next.Add(1) - 1; i < int64(len(ids)); i = next.Add(1) - 1 {
+				outcomes[i] <- call(ids[i])
+			}
+		}()
+	}
+	return outcomes
+}
+
+// waitLive waits for an outcome. If live is set, waitLive shows the progress on the terminal w during the wait.
+func waitLive(arrived <-chan outcome, live bool, w io.Writer, progress func() string) outcome {
+	if !live {
+		return <-arrived
+	}
+	defer fmt.Fprint(w, "\r\x1b[K")
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case o := <-arrived:
+			return o
+		case <-tick.C:
+			fmt.Fprintf(w, "\r%s ", progress())
+		}
+	}
+}
+
+// parallelTests is the maximum number of proxies that `proxies test` tests at the same time.
+const parallelTests = 16
+
 // testTime is the time for the test of one proxy. It is longer than the gateway's own limits: health.timeout may be 5m,
 // timeouts.connect 10m, and a connection to a SOCKS5 proxy may take twice that.
 const testTime = 21 * time.Minute
 
+// testClient returns a client of the API whose requests take as long as a test takes.
+func (r *remote) testClient() *client.Client {
+	c, h := *r.api, *r.api.HTTP
+	h.Timeout, c.HTTP = testTime, &h
+	return &c
+}
+
 func testProxyCommand() *cobra.Command {
-	return onProxies(&cobra.Command{
+	return onProxiesInParallel(&cobra.Command{
 		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
-		Long: `Test proxies now: by a request to health.url or, if that is not set, by a connection to the proxy. A
-connection only shows that the proxy is reachable, not that it serves requests. A test changes nothing;
-reset closes the breaker of a proxy that works again.`,
-	}, func(r *remote, id string) (string, error) {
-		r.api.HTTP.Timeout = testTime
-		t, err := r.api.TestProxy(r.context(), id)
+		Long: `Test proxies now, 16 at the same time: by a request to health.url or, if that is not set, by a connection
+to the proxy. A connection only shows that the proxy is reachable, not that it serves requests. A test
+changes nothing; reset closes the breaker of a proxy that works again.`,
+		Example: "  whirlpool proxies test alpha bravo",
+	}, parallelTests, func(r *remote, id string) (string, error) {
+		t, err := r.testClient().TestProxy(r.context(), id)
 		if _, err := r.explain(err); err != nil {
 			return "", err
 		}

@@ -7,9 +7,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -442,4 +444,75 @@ func TestResultsOfProxiesArePrintedAtOnce(t *testing.T) {
 	cmd.SetArgs([]string{"proxies", "test", "a", "b", "--url", api.URL})
 	require.NoError(t, cmd.Execute())
 	require.Greater(t, testTime, 2*10*time.Minute, "timeouts.connect is at most 10m")
+}
+
+// The first proxy's test ends last, and its result is printed first.
+func TestProxiesAreTestedAtTheSameTime(t *testing.T) {
+	ids := []string{"a", "b", "c", "d"}
+	arrived, ended := sync.WaitGroup{}, map[string]chan struct{}{}
+	arrived.Add(len(ids))
+	for _, id := range ids {
+		ended[id] = make(chan struct{})
+	}
+	close(ended["d"])
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/api/v1/proxies/"), "/test")
+		arrived.Done()
+		arrived.Wait()
+		<-ended[id]
+		if id == "b" {
+			io.WriteString(w, `{"kind":"connection","error":"refused"}`)
+		} else {
+			io.WriteString(w, `{"kind":"connection","passed":true,"latency":0.002}`)
+		}
+		if before := slices.Index(ids, id) - 1; before >= 0 {
+			close(ended[ids[before]])
+		}
+	}))
+	defer api.Close()
+	out, errs, code := run(append([]string{"proxies", "test", "--url", api.URL}, ids...)...)
+	require.Equal(t, exitFailed, code)
+	require.Equal(t, "b: refused\n1 of 4 proxies failed\n", errs)
+	require.Regexp(t, `^a is reachable.*\nc is reachable.*\nd is reachable.*\n$`, out)
+}
+
+func TestWaitShowsProgressOnATerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var shown strings.Builder
+		arrived := make(chan outcome, 1)
+		time.AfterFunc(250*time.Millisecond, func() { arrived <- outcome{done: "works"} })
+		o := waitLive(arrived, true, &shown, func() string { return "1 of 2" })
+		require.Equal(t, "works", o.done)
+		require.Equal(t, "\r1 of 2 \r1 of 2 \r\x1b[K", shown.String())
+	})
+}
+
+func TestAdviceOnTheURLAndTheKey(t *testing.T) {
+	respond := func(text string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			io.WriteString(w, text)
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	proxy := respond(`{"error":"bad_target","message":"this is an HTTP proxy: send requests with ..."}`)
+	refused := newFakeAPI(t, map[string][]string{"GET /plugins": {`401 {"error":"unauthorized","message":"no"}`}})
+	for _, c := range []struct {
+		url, key string
+		says     string
+	}{
+		{proxy, "", "is the proxy port of the gateway, not its API; set --url to the API (api.listen, port 8889"},
+		{strings.Replace(proxy, "http", "https", 1), "", "set --url to an http:// address"},
+		{strings.TrimPrefix(proxy, "http://"), "", "did you mean " + proxy + "?"},
+		{"http://127.0.0.1:1", "", "start the gateway (whirlpool serve), or set another address with --url"},
+		{refused.URL, "", "needs a key; give it in --key-file or $WHIRLPOOL_API_KEY"},
+		{refused.URL, "wrong", "refuses the key; give a key of its [[api.keys]] in --key-file"},
+	} {
+		t.Setenv(keyVar, c.key)
+		_, errs, code := run("plugin", "list", "--url", c.url)
+		require.NotZero(t, code)
+		require.Contains(t, errs, c.says)
+		require.NotContains(t, errs, "wrong")
+	}
 }

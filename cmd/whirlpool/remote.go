@@ -74,6 +74,9 @@ func (r *remote) open() error {
 		return usage("the API key is more than one line")
 	}
 	if r.api, err = client.New(to, key); err != nil {
+		if _, fault := client.New("http://"+to, ""); fault == nil && !strings.Contains(to, "://") {
+			return usage("--url: %w; did you mean http://%s?", err, to)
+		}
 		return usage("--url: %w; the key comes from --key-file or $%s", err, keyVar)
 	}
 	r.api.HTTP.Timeout = time.Minute
@@ -141,14 +144,32 @@ func (r *remote) explain(err error) (status int, _ error) {
 	case err == nil:
 		return http.StatusOK, nil
 	case errors.As(err, &failed):
-		if failed.Status == http.StatusUnauthorized || failed.Status == http.StatusForbidden {
-			failed.Message += "; give an admin's key in --key-file or $" + keyVar
-		}
+		r.advise(failed)
 		return failed.Status, err
 	case errors.Is(err, context.Canceled), strings.HasPrefix(err.Error(), r.api.Base.Host):
 		return 0, err
 	}
-	return 0, fmt.Errorf("%w; set another address with --url", err)
+	advice := "start the gateway (whirlpool serve), or set another address with --url"
+	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+		advice = "set --url to an http:// address"
+	}
+	return 0, fmt.Errorf("%w; %s", err, advice)
+}
+
+// advise adds to an error response what the user can change.
+func (r *remote) advise(failed *client.Error) {
+	switch {
+	case failed.Status == http.StatusUnauthorized && r.api.Key == "":
+		failed.Message = "the API at " + r.api.Base.Host + " needs a key; give it in --key-file or $" + keyVar
+	case failed.Status == http.StatusUnauthorized:
+		failed.Message = "the API at " + r.api.Base.Host + " refuses the key; give a key of its [[api.keys]] in " +
+			"--key-file or $" + keyVar
+	case failed.Status == http.StatusForbidden:
+		failed.Message += "; give an admin's key in --key-file or $" + keyVar
+	case failed.Code == "bad_target" && strings.HasPrefix(failed.Message, "this is an HTTP proxy"):
+		failed.Message = r.api.Base.Host + " is the proxy port of the gateway, not its API; set --url to the API " +
+			"(api.listen, port 8889 by default)"
+	}
 }
 
 // show prints v as JSON if --json is set. Otherwise it calls the function text, which prints v as text.

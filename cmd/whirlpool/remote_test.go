@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,7 +46,10 @@ type fakeAPI struct {
 func newFakeAPI(t *testing.T, responses map[string][]string) *fakeAPI {
 	f := &fakeAPI{responses: responses, bodies: map[string]string{}, queries: map[string]string{},
 		keys: map[string]bool{}}
+	var mu sync.Mutex
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		at := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")
 		f.requests = append(f.requests, at)
 		f.queries[at] = r.URL.RawQuery
