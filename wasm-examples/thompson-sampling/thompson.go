@@ -14,6 +14,7 @@ import (
 // attempts sometimes gets a high sample, and with it another attempt.
 type thompson struct {
 	halfLife float64 // s; after this time an attempt has half its weight
+	limit    float64 // the attempts of a proxy have at most this weight
 	arms     *lru.Map[arm]
 }
 
@@ -21,10 +22,20 @@ type thompson struct {
 type arm struct {
 	successes, failures float64 // numbers of attempts, weighted by their age; at is the time of this age
 	at                  float64 // s since the Unix epoch
+	failedAt            float64 // time of the last failure, in the same way
+	inARow              int     // successes since then
 }
+
+// A proxy has recovered after this number of successes in a row, the last of them this long after its last failure.
+// The gateway's own statistics of a proxy begin anew under the same condition.
+const (
+	recoveredSuccesses = 4
+	recoveredAfter     = 30 // s
+)
 
 func (t *thompson) Configure(s *configure.Settings) error {
 	t.halfLife = s.Float("half_life", 60, 0.1, 86400)
+	t.limit = s.Float("max_attempts", 50, 1, 1e6)
 	t.arms = lru.New[arm](s.Int("max_proxies", 4096, 1, 65536))
 	return nil
 }
@@ -34,6 +45,15 @@ func (t *thompson) Observe(o *abi.Observation) {
 	*a = t.faded(*a, o.Now)
 	a.successes += o.Success
 	a.failures += 1 - o.Success
+	if o.Success == 0 {
+		a.failedAt, a.inARow = o.Now, 0
+	} else if a.inARow++; a.inARow >= recoveredSuccesses && o.Now-a.failedAt >= recoveredAfter {
+		a.failures = 0
+	}
+	if n := a.successes + a.failures; n > t.limit {
+		a.successes *= t.limit / n
+		a.failures *= t.limit / n
+	}
 }
 
 func (t *thompson) Score(req *abi.RankRequest, candidates []abi.Candidate, scores []float64) {
@@ -52,7 +72,7 @@ func (t *thompson) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 func (t *thompson) faded(a arm, now float64) arm {
 	if age := now - a.at; age > 0 {
 		weight := math.Exp2(-age / t.halfLife)
-		return arm{a.successes * weight, a.failures * weight, now}
+		a.successes, a.failures, a.at = a.successes*weight, a.failures*weight, now
 	}
 	return a
 }

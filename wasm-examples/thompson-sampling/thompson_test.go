@@ -153,5 +153,7 @@ func TestTheModule(t *testing.T) {
 }
 
 func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
-	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 0.8)
+	wasm := exampletest.Build(t, ".")
+	exampletest.Recovers(t, wasm, nil, 0.8)
+	exampletest.Recovers(t, wasm, nil, 1)
 }
