@@ -159,7 +159,7 @@ func (s *Server) login(c *fiber.Ctx, a *keySet) (key hashedKey, err error) {
 		}
 	} else {
 		login := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
-		result, retryAfter = s.cfg.Guard.Do(s.ctx, login, access.Check{Known: func() (ok, decided bool) {
+		result, retryAfter = s.cfg.Guard.CheckLogin(s.ctx, login, access.Check{WithoutHash: func() (ok, decided bool) {
 			key, ok = a.findBearer(authorization)
 			return ok, true
 		}})

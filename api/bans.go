@@ -140,7 +140,7 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	sum := h.metrics.Reasons().Target(host, window)
+	sum := h.metrics.Reasons().SumTarget(host, window)
 	avoided := viewsOfAvoided(h.pool, h.engine.Avoided(), func(p *rest.Pair) bool {
 		name, _, err := net.SplitHostPort(p.Host)
 		return err == nil && name == host

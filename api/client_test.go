@@ -41,8 +41,8 @@ func (r *rig) clientOf(t *testing.T, raw *string) *client.Client {
 func TestClient(t *testing.T) {
 	r := newRig(t, nil)
 	r.trip("F1")
-	r.metrics.reasons.Attempt(&core.AttemptEvent{ProxyID: "F1", Host: "a.test", Ended: r.now,
-		Outcome: core.Outcome{Status: 403, Latency: time.Second}}, &minutes.Ref{})
+	r.metrics.reasons.CountAttempt(&core.AttemptEvent{ProxyID: "F1", Host: "a.test", Ended: r.now,
+		Outcome: core.Outcome{Status: 403, Latency: time.Second}}, &minutes.SeriesRef{})
 	r.tracker.list = []metrics.Request{{ID: 0x20, Method: "GET", Host: "a.test", Priority: core.PriorityHigh,
 		State:    "done",
 		Attempts: attempts}}

@@ -225,8 +225,8 @@ var _ Engine = (*fakeEngine)(nil)
 
 func (e *fakeEngine) Draining() bool { return e.draining }
 
-func (e *fakeEngine) Users() []access.Today {
-	return []access.Today{{Name: "ann", InFlight: 1, Requests: 20, Bytes: 3000}}
+func (e *fakeEngine) Users() []access.DailyUsage {
+	return []access.DailyUsage{{Name: "ann", InFlight: 1, Requests: 20, Bytes: 3000}}
 }
 
 func (e *fakeEngine) Do(ctx context.Context, call engine.Call) (*engine.Result, error) {

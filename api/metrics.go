@@ -161,7 +161,7 @@ func (h *metricsHandler) byProxy(c *fiber.Ctx) error {
 			CancelledCount: p.Cancelled, AvgLatency: seconds(p.AvgLatency()), CircuitBreakerOpens: p.BreakerOpens,
 		}
 		if withReasons {
-			sum := h.metrics.Reasons().Proxy(id, window)
+			sum := h.metrics.Reasons().SumProxy(id, window)
 			reasons := viewOfReasons(&sum, window)
 			v.reasonsView = &reasons
 		}

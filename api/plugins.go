@@ -297,7 +297,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 		return badField("for", "for must be first, retry, backoff or judge"+strict.DidYouMean(in.For,
 			[]string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}))
 	}
-	var notKept *changes.NotKeptError
+	var notKept *changes.NotRecordedError
 	switch err := h.uses.changes.Activate(in.For, name, persist); {
 	case errors.As(err, &notKept):
 		return err

@@ -94,7 +94,7 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 	}
 	v := previewView{
 		Policy: viewOfPolicy(&p), Requests: h.metrics.Window(previewWindow).Requests,
-		Statuses: statusChanges(h.metrics.Reasons().All(previewWindow), &p, current), Limitations: []string{},
+		Statuses: statusChanges(h.metrics.Reasons().SumAll(previewWindow), &p, current), Limitations: []string{},
 	}
 	start := h.now().Add(-previewWindow)
 	for _, r := range h.requests.List(metrics.StateDone, maxRequests) {

@@ -48,8 +48,8 @@ func viewOfReasons(s *minutes.Sum, window time.Duration) reasonsView {
 	for k, n := range s.Counts {
 		t := byCause[k.Cause()]
 		t.N += n.N
-		if n.Last.After(t.Last) {
-			t.Last = n.Last
+		if n.LastMinute.After(t.LastMinute) {
+			t.LastMinute = n.LastMinute
 		}
 		byCause[k.Cause()] = t
 	}
@@ -59,7 +59,7 @@ func viewOfReasons(s *minutes.Sum, window time.Duration) reasonsView {
 	}}
 	for cause, t := range byCause {
 		share := math.Round(float64(t.N)/float64(s.Attempts)*1e6) / 1e6
-		v.Reasons = append(v.Reasons, reasonView{verdict.CauseName(cause), t.N, share, t.Last})
+		v.Reasons = append(v.Reasons, reasonView{verdict.CauseName(cause), t.N, share, t.LastMinute})
 	}
 	slices.SortFunc(v.Reasons, func(a, b reasonView) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Cause, b.Cause))
@@ -108,7 +108,7 @@ func reasonsOf(c *fiber.Ctx, m Metrics, u *upstream.Upstream) (v reasonsView, er
 	if err != nil {
 		return v, err
 	}
-	sum := m.Reasons().Proxy(u.ID(), window)
+	sum := m.Reasons().SumProxy(u.ID(), window)
 	return viewOfReasons(&sum, window), nil
 }
 

@@ -26,8 +26,8 @@ func withReasons(proxy string) string { return strings.TrimSuffix(proxy, "}") + 
 
 // try counts an attempt through a proxy at shop.example.
 func (r *rig) try(id string, cause core.Cause, status int) {
-	r.metrics.reasons.Attempt(&core.AttemptEvent{ProxyID: id, Host: "shop.example", Started: r.now, Ended: r.now,
-		Outcome: core.Outcome{Cause: cause, Status: status, Latency: 100 * time.Millisecond}}, &minutes.Ref{})
+	r.metrics.reasons.CountAttempt(&core.AttemptEvent{ProxyID: id, Host: "shop.example", Started: r.now, Ended: r.now,
+		Outcome: core.Outcome{Cause: cause, Status: status, Latency: 100 * time.Millisecond}}, &minutes.SeriesRef{})
 }
 
 func TestReasons(t *testing.T) {
@@ -38,8 +38,8 @@ func TestReasons(t *testing.T) {
 		r.try("F1", verdict.Answered, 200)
 	}
 	r.try("F1", verdict.ProxyUnreachable, 0)
-	r.metrics.reasons.Bytes("F1", 4096)
-	r.metrics.reasons.TargetBytes("shop.example", 2048, r.now)
+	r.metrics.reasons.CountBytes("F1", 4096)
+	r.metrics.reasons.CountTargetBytes("shop.example", 2048, r.now)
 	r.targets.list = []evidence.TargetView{{Name: "shop.example:443"}, {Name: "shop.example:80"}}
 	const (
 		reasons = `"reasons":[{"cause":"answered","count":2,"share":0.5,"last":"2026-11-28T12:02:00Z"},` +

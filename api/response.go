@@ -91,7 +91,7 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 // knownProblem returns the problem that err wraps or stands for; nil if there is none.
 func knownProblem(err error) *problem {
 	var p *problem
-	var notKept *changes.NotKeptError
+	var notKept *changes.NotRecordedError
 	switch {
 	case errors.As(err, &p):
 		return p

@@ -11,7 +11,7 @@ import (
 )
 
 // Changes makes changes to the running gateway. If persist is set, a change is kept over a restart. An error comes
-// from the part of the gateway that is changed, or is a *changes.NotKeptError.
+// from the part of the gateway that is changed, or is a *changes.NotRecordedError.
 type Changes interface {
 	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
 	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)
@@ -22,10 +22,10 @@ type Changes interface {
 	ResetPolicy(persist bool) (retry.View, error)
 	// Activate uses a plugin for first, retry, backoff or judge.
 	Activate(use, plugin string, persist bool) error
-	// Kept returns the recorded changes; ok is false without a state folder.
-	Kept() (list []changes.Record, ok bool)
-	// Forget deletes the record of a key, or all records if key is "".
-	Forget(key string) error
+	// RecordedChanges returns the recorded changes; ok is false without a state folder.
+	RecordedChanges() (list []changes.Record, ok bool)
+	// DeleteRecord deletes the record of a key, or all records if key is "".
+	DeleteRecord(key string) error
 }
 
 var _ Changes = (*changes.Changes)(nil)
@@ -50,7 +50,7 @@ type changeView struct {
 }
 
 func (h *stateHandler) show(c *fiber.Ctx) error {
-	list, ok := h.changes.Kept()
+	list, ok := h.changes.RecordedChanges()
 	views := make([]changeView, len(list))
 	for i, r := range list {
 		views[i] = changeView{r.Key, r.Change, r.At.UTC(), r.InForce}
@@ -67,7 +67,7 @@ func (h *stateHandler) clear(c *fiber.Ctx) error {
 	if given && key == "" {
 		return badField("key", "key must be the key of one change, as GET /api/v1/state lists them")
 	}
-	if err := h.changes.Forget(key); err != nil {
+	if err := h.changes.DeleteRecord(key); err != nil {
 		return err
 	}
 	return c.SendStatus(fiber.StatusNoContent)

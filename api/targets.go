@@ -79,7 +79,7 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	for _, t := range list {
 		view := h.view(t)
 		if host, _, err := net.SplitHostPort(t.Name); err == nil && withReasons {
-			sum := h.metrics.Reasons().Target(host, window)
+			sum := h.metrics.Reasons().SumTarget(host, window)
 			reasons := viewOfReasons(&sum, window)
 			view.reasonsView = &reasons
 		}

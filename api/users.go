@@ -10,7 +10,7 @@ import (
 )
 
 type userEngine interface {
-	Users() []access.Today
+	Users() []access.DailyUsage
 }
 
 var _ userEngine = (*engine.Engine)(nil)
@@ -52,7 +52,7 @@ func (h *userHandler) list(c *fiber.Ctx) error {
 		out = append(out, v)
 	}
 	now := h.now()
-	return send(c, fiber.Map{"users": out, "day_ends": now.Add(access.NextDay(now)).UTC()})
+	return send(c, fiber.Map{"users": out, "day_ends": now.Add(access.UntilNextDay(now)).UTC()})
 }
 
 // notNil returns an empty list for nil, so that the JSON has a list.

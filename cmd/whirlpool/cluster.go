@@ -436,8 +436,8 @@ type sharedChange struct {
 // change of a large pool takes long. As a result, only changes of the same proxy keep their order.
 func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	errs := make([]error, len(made))
-	puts, from := map[bool][]changes.Put{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
-	waiting := map[string]bool{}                             // the keys of puts
+	puts, from := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
+	waiting := map[string]bool{}                                  // the keys of puts
 	flush := func() {
 		for _, keep := range []bool{false, true} {
 			for i, err := range cn.changes.PutProxies(puts[keep], keep) {
@@ -457,7 +457,7 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 			flush()
 		}
 		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
-			puts[c.Keep] = append(puts[c.Keep], changes.Put{ID: id, Value: c.Proxy})
+			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, Value: c.Proxy})
 			from[c.Keep] = append(from[c.Keep], i)
 			waiting[ch.Key] = true
 			continue
@@ -569,7 +569,7 @@ func (s sharedChanges) addition(u *upstream.Upstream, keep bool) (ch cluster.Cha
 	}
 	value, err := s.encode(sharedChange{Proxy: proxy, Keep: keep})
 	return cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
-		return value, s.PutProxies([]changes.Put{{ID: id, Value: proxy}}, keep)[0]
+		return value, s.PutProxies([]changes.ProxyPut{{ID: id, Value: proxy}}, keep)[0]
 	}}, err
 }
 

@@ -154,7 +154,7 @@ type userLimit struct {
 // Key implements parts.Limit.
 func (l userLimit) Key() string { return "user/" + userKinds[l.kind] + "/" + l.name }
 
-func (l userLimit) account() *access.Account { return l.engine.Accounts().Named(l.name) }
+func (l userLimit) account() *access.Account { return l.engine.Accounts().ByName(l.name) }
 
 // Use implements parts.Limit.
 func (l userLimit) Use() parts.Use {

@@ -104,10 +104,10 @@ func openStore(dir, file string, log *slog.Logger) (*state.Store, error) {
 }
 
 func logDamage(log *slog.Logger, file string, d state.Damage) {
-	if d.Found() {
+	if d.Exists() {
 		log.Error("a file of the state folder was damaged: its undamaged lines are in use; look in the copy for what "+
 			"is lost, make lost changes again, and delete the copy", slog.String("file", file),
-			slog.String("copy", d.Kept), slog.Any("damaged_lines", d.Lines), slog.Int("missing_lines", d.Missing))
+			slog.String("copy", d.CopyPath), slog.Any("damaged_lines", d.Lines), slog.Int("missing_lines", d.Missing))
 	}
 }
 
@@ -144,7 +144,7 @@ func (k *keeper) freeze() {
 }
 
 // wanted reports whether another process waits until this process unlocks the folder.
-func (k *keeper) wanted() bool { return k.dir != nil && k.dir.Wanted() }
+func (k *keeper) wanted() bool { return k.dir != nil && k.dir.IsWanted() }
 
 // close saves the metrics that have changed since the last save, closes the files, and unlocks the folder for another
 // process.

@@ -8,35 +8,32 @@ import (
 )
 
 const (
-	// delayUnit is the delay after the first failed login of an address. The delay after n failed logins is n*n times
-	// delayUnit, but at most maxDelay. These delays are too short to disturb a person who mistypes a password. A
-	// program that guesses passwords can soon try only one password in 10 seconds.
+	// The delay after n failed logins of an address is n*n*delayUnit, but at most maxDelay. It does not disturb a
+	// person who mistypes a password, but a program that guesses passwords can soon try only one in 10 seconds.
 	delayUnit = 2500 * time.Microsecond
 	maxDelay  = 10 * time.Second
-	// forgetAfter is the time without a failed login after which the failed logins of a network are forgotten.
+	// forgetAfter is the time after which the failed logins of a network no longer count, if there are no new ones.
 	forgetAfter = 10 * time.Minute
-	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. At this
-	// number, all other logins of the address are refused without a check. Otherwise a client could try as many
-	// passwords at the same time as it has connections.
+	// maxDelayed is the maximum number of delayed responses of one address. While it is reached, other logins of the
+	// address are refused without a check. Otherwise a client could try a password on each of many connections.
 	maxDelayed = 8
-	// maxNetworks is the maximum number of networks whose failed logins are kept. To add another network, the table
-	// removes a network without a running delay: if possible, a network with few failed logins. Of several such
-	// networks, it removes the one whose last delay ended longest ago. As a result, failed logins from many addresses
-	// do not remove the count of an address that guesses passwords.
+	// maxNetworks is the maximum number of networks whose failed logins are kept. A full table replaces a network
+	// without a delayed response, if possible one with few failed logins. So failed logins from many addresses do not
+	// remove the count of an address that guesses passwords.
 	maxNetworks = 4096
-	// few defines "few failed logins": a network has few failed logins if their number is less than few times the
-	// weight of the network's level.
-	few = 8
-	// maxDelayedTogether is the maximum number of delayed responses of all addresses that share one level, the
-	// variable together (declared below).
-	maxDelayedTogether = 64
+	// fewFailures defines "few failed logins": a network has few failed logins if their number is less than few times
+	// the weight of the network's level.
+	fewFailures = 8
+	// maxDelayedOverflow is the maximum number of delayed responses of all addresses together for which the table has
+	// no room.
+	maxDelayedOverflow = 64
 )
 
 // level describes the networks of one prefix length. Failed logins are counted for each network.
 type level struct {
-	bits   int // length of the prefix
-	weight int // this number of failed logins of a network leads to the same delay as one of a single address
-	most   int // maximum number of delayed responses of the network; see maxDelayed
+	bits       int // length of the prefix
+	weight     int // this number of failed logins of a network leads to the same delay as one of a single address
+	maxDelayed int // maximum number of delayed responses of the network; see maxDelayed
 }
 
 // The levels. Many clients may share one IPv4 address (NAT), and neighboring addresses usually belong to different
@@ -45,13 +42,12 @@ type level struct {
 var (
 	levels4 = []level{{32, 1, maxDelayed}}
 	levels6 = []level{{64, 1, maxDelayed}, {48, 16, 8 * maxDelayed}, {32, 256, 64 * maxDelayed}}
-	// together is a single level for all addresses whose logins fail while every network in the
-	// table has a running delay.
-	together = level{weight: 16, most: maxDelayedTogether}
+	// overflowLevel is the level of all addresses for which the table has no room.
+	overflowLevel = level{weight: 16, maxDelayed: maxDelayedOverflow}
 )
 
-// origin is the source of a login. Failures at the API are counted separately. Otherwise a client of the gateway with
-// a wrong password could lock out an operator of the API who has the same address.
+// origin is the source of a login. Failures at the API are counted separately, so that a client of the gateway with a
+// wrong password cannot lock out an operator of the API who has the same address.
 type origin struct {
 	address netip.Addr // the zero Addr if it is unknown
 	api     bool
@@ -87,22 +83,21 @@ func (o origin) network(l level) network {
 type failures struct {
 	network
 	level
-	count   int           // number of failed logins
-	last    time.Time     // time of the last failed login
-	delayed int           // number of responses that are being delayed
-	idle    *list.Element // the element in table.idle[idleList()]; nil if delayed > 0
+	count       int           // number of failed logins
+	lastFailure time.Time     // time of the last failed login
+	delayed     int           // number of responses that are being delayed
+	idle        *list.Element // the element in table.idle[idleList()]; nil if delayed > 0
 }
 
 // idleList returns the index in table.idle of the list that the network belongs to: 0 if it has few failed logins,
 // otherwise 1.
 func (f *failures) idleList() int {
-	if f.count < few*f.weight {
+	if f.count < fewFailures*f.weight {
 		return 0
 	}
 	return 1
 }
 
-// delay returns the delay of the next response.
 func (f *failures) delay() time.Duration { return delayOf(f.count / f.weight) }
 
 // delayOf returns the delay after count failed logins, at least delayUnit.
@@ -114,108 +109,110 @@ func delayOf(count int) time.Duration {
 	return min(time.Duration(count*count)*delayUnit, maxDelay)
 }
 
-// table holds the failed logins of all networks. It is not safe for concurrent use.
-type table struct {
-	networks map[network]*failures
-	most     int          // maximum length of networks
-	idle     [2]list.List // the *failures without a running delay, latest first; the index is that of idleList
-	together [2]failures  // for addresses for which networks has no room; index 0: at the gateway, 1: at the API
+// failureTable holds the failed logins of networks. It is not safe for concurrent use.
+type failureTable struct {
+	networks    map[network]*failures
+	maxNetworks int          // maximum length of networks
+	idle        [2]list.List // the *failures without a running delay, latest first; the index is that of idleList
+	overflow    [2]failures  // for addresses for which networks has no room; index 0: at the gateway, 1: at the API
 }
 
-func newTable(most int) *table {
-	return &table{networks: map[network]*failures{}, most: most,
-		together: [2]failures{{level: together}, {level: together, network: network{api: true}}}}
+func newTable(most int) *failureTable {
+	return &failureTable{networks: map[network]*failures{}, maxNetworks: most,
+		overflow: [2]failures{{level: overflowLevel}, {level: overflowLevel, network: network{api: true}}}}
 }
 
-// blocked reports whether logins of an address are refused without a check. The result wait is the longest
-// time until logins of this address are checked again.
-func (t *table) blocked(from origin) (wait time.Duration, blocked bool) {
+// blocked reports whether logins of an address are refused without a check. The result wait is the longest time until
+// they are checked again.
+func (t *failureTable) blocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
 		f := t.networks[from.network(l)]
-		if f == nil && t.full() {
-			f = t.others(from)
+		if f == nil && t.isFull() {
+			f = t.overflowFailures(from)
 		}
-		if f != nil && f.delayed >= f.most {
+		if f != nil && f.delayed >= f.maxDelayed {
 			wait, blocked = max(wait, f.delay()), true
 		}
 	}
 	return wait, blocked
 }
 
-// A table is full if it has no room for the failed logins of another network.
-func (t *table) full() bool { return len(t.networks) >= t.most && t.idle[0].Len()+t.idle[1].Len() == 0 }
-
-func (t *table) others(from origin) *failures {
-	if from.api {
-		return &t.together[1]
-	}
-	return &t.together[0]
+// isFull reports whether there is no room for another network, and no network can be removed.
+func (t *failureTable) isFull() bool {
+	return len(t.networks) >= t.maxNetworks && t.idle[0].Len()+t.idle[1].Len() == 0
 }
 
-// fail records a failed login in each network of the address. It returns these networks (held), and the delay of the
-// response. When the delay has ended, the caller must pass held to release. If one of the networks already has its
-// maximum number of delayed responses, held is nil and the caller must not delay the response.
-func (t *table) fail(now time.Time, from origin) (held []*failures, delay time.Duration) {
+func (t *failureTable) overflowFailures(from origin) *failures {
+	if from.api {
+		return &t.overflow[1]
+	}
+	return &t.overflow[0]
+}
+
+// recordFailure records a failed login in each network of the address. When the delay of the response has ended, the
+// caller must pass the result delayed to endDelay. If delayed is nil, one of the networks already has its maximum of
+// delayed responses, and the caller must not delay this one.
+func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
-		f := t.get(now, from, l)
-		if len(held) > 0 && held[len(held)-1] == f {
-			continue // without room in the table, get returns the same failures for several levels
+		f := t.failuresOf(now, from, l)
+		if len(delayed) > 0 && delayed[len(delayed)-1] == f {
+			continue // in a full table, all levels have the same failures
 		}
 		if f.idle != nil {
 			t.idle[f.idleList()].Remove(f.idle)
 			f.idle = nil
 		}
-		if now.Sub(f.last) >= forgetAfter {
+		if now.Sub(f.lastFailure) >= forgetAfter {
 			f.count = 0
 		}
-		f.last = now
+		f.lastFailure = now
 		f.count++
 		delay = max(delay, f.delay())
-		blocked = blocked || f.delayed >= f.most
+		blocked = blocked || f.delayed >= f.maxDelayed
 		f.delayed++
-		held = append(held, f)
+		delayed = append(delayed, f)
 	}
 	if blocked {
-		t.release(held)
+		t.endDelay(delayed)
 		return nil, delay
 	}
-	return held, delay
+	return delayed, delay
 }
 
-// release ends the delay of a response. The parameter held is the result of fail for this response.
-func (t *table) release(held []*failures) {
-	for _, f := range held {
-		if f.delayed--; f.delayed == 0 && f != t.others(origin{api: f.api}) {
+// endDelay ends the delay of a response, for which recordFailure has returned delayed.
+func (t *failureTable) endDelay(delayed []*failures) {
+	for _, f := range delayed {
+		if f.delayed--; f.delayed == 0 && f != t.overflowFailures(origin{api: f.api}) {
 			f.idle = t.idle[f.idleList()].PushFront(f)
 		}
 	}
 }
 
-// get returns the failures of an address at a level. If the table has no failures of this network, get adds them, and
-// removes another network if necessary. If the table is full of networks with running delays, get returns t.others.
-func (t *table) get(now time.Time, from origin, l level) *failures {
+// failuresOf returns the failures of an address at a level, and adds them if necessary. In a full table, it returns
+// overflowFailures.
+func (t *failureTable) failuresOf(now time.Time, from origin, l level) *failures {
 	n := from.network(l)
 	f := t.networks[n]
 	if f != nil {
 		return f
 	}
 	t.removeIdle(now)
-	if t.full() {
-		return t.others(from)
+	if t.isFull() {
+		return t.overflowFailures(from)
 	}
 	f = &failures{network: n, level: l}
 	t.networks[n] = f
 	return f
 }
 
-// removeIdle removes the networks whose last failed login is at least forgetAfter ago. If the table is still full,
-// it also removes another idle network, to make room.
-func (t *table) removeIdle(now time.Time) {
+// removeIdle removes networks without a delayed response: those without a failed login since forgetAfter, and others
+// until there is room for one more.
+func (t *failureTable) removeIdle(now time.Time) {
 	for i := range t.idle {
 		for e := t.idle[i].Back(); e != nil; e = t.idle[i].Back() {
 			f := e.Value.(*failures)
-			if now.Sub(f.last) < forgetAfter && len(t.networks) < t.most {
+			if now.Sub(f.lastFailure) < forgetAfter && len(t.networks) < t.maxNetworks {
 				break
 			}
 			t.idle[i].Remove(e)

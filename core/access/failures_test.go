@@ -28,7 +28,7 @@ func TestTableModel(t *testing.T) {
 			"fail": func(t *rapid.T) {
 				from := address.Draw(t, "address")
 				_, blocked := table.blocked(from)
-				held, delay := table.fail(now, from)
+				held, delay := table.recordFailure(now, from)
 				require.GreaterOrEqual(t, delay, delayUnit)
 				require.LessOrEqual(t, delay, maxDelay)
 				if blocked {
@@ -41,7 +41,7 @@ func TestTableModel(t *testing.T) {
 			"a delay ends": func(t *rapid.T) {
 				if len(running) > 0 {
 					i := rapid.IntRange(0, len(running)-1).Draw(t, "delay")
-					table.release(running[i])
+					table.endDelay(running[i])
 					running = append(running[:i], running[i+1:]...)
 				}
 			},
@@ -49,12 +49,12 @@ func TestTableModel(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 700).Draw(t, "seconds")) * time.Second)
 			},
 			"": func(t *rapid.T) {
-				require.LessOrEqual(t, len(table.networks), table.most)
+				require.LessOrEqual(t, len(table.networks), table.maxNetworks)
 				delayed := map[*failures]int{}
 				for _, held := range running {
 					for _, f := range held {
 						delayed[f]++
-						if f != table.others(origin{api: f.api}) {
+						if f != table.overflowFailures(origin{api: f.api}) {
 							require.Same(t, f, table.networks[f.network])
 						}
 					}
@@ -62,15 +62,15 @@ func TestTableModel(t *testing.T) {
 				idle := 0
 				for _, f := range table.networks {
 					require.Equal(t, delayed[f], f.delayed)
-					require.LessOrEqual(t, f.delayed, f.most)
+					require.LessOrEqual(t, f.delayed, f.maxDelayed)
 					require.Equal(t, f.delayed == 0, f.idle != nil)
 					if f.delayed == 0 {
 						idle++
 					}
 				}
 				require.Equal(t, idle, table.idle[0].Len()+table.idle[1].Len())
-				for i := range table.together {
-					require.LessOrEqual(t, table.together[i].delayed, maxDelayedTogether)
+				for i := range table.overflow {
+					require.LessOrEqual(t, table.overflow[i].delayed, maxDelayedOverflow)
 				}
 			},
 		})

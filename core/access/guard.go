@@ -48,9 +48,8 @@ type Login struct {
 	User     string   // the user name that the client sent; "" if it sent no name
 }
 
-// Guard counts and logs failed logins, and delays the responses to failed logins. All listeners share one Guard. An
-// address has one delay at the HTTP and SOCKS5 listeners together, and another delay at the API. A Guard is safe for
-// concurrent use.
+// Guard counts and logs failed logins, and delays their responses. All listeners share one Guard. An address has one
+// delay at the HTTP and SOCKS5 listeners together, and another one at the API. A Guard is safe for concurrent use.
 type Guard struct {
 	now     func() time.Time
 	log     *slog.Logger
@@ -58,38 +57,38 @@ type Guard struct {
 
 	failed [NumListeners]atomic.Uint64
 
-	mu       sync.Mutex
-	failures *table // guarded by mu
+	mu           sync.Mutex
+	failureTable *failureTable // guarded by mu
 }
 
-// NewGuard returns a guard that has counted no failed logins. The guard calls the function now for the time of each
-// failed login. For its waits, Do uses timers of package time instead.
+// NewGuard returns a guard that takes the time of failed logins from now. Its delays use timers of package time.
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		failures: newTable(maxNetworks),
+		failureTable: newTable(maxNetworks),
 	}
 }
 
 // Failed returns the number of failed logins at a listener.
 func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
-// Check checks the credentials of a login. The function Known checks them without computing a hash. If that is
-// impossible, Known returns decided = false, and the function Slow checks the credentials with the hash. Known must
-// return soon, because the logins of all addresses wait while Known runs.
+// Check checks the credentials of a login.
 type Check struct {
-	Known func() (ok, decided bool)
-	Slow  func() (ok bool) // nil if Known always decides
+	// WithoutHash checks the credentials without computing a hash. It must return soon, because all logins wait for it.
+	// The result decided is false if the hash is needed.
+	WithoutHash func() (ok, decided bool)
+	// WithHash checks the credentials with the hash; nil if WithoutHash always decides.
+	WithHash func() (ok bool)
 }
 
-// Do checks a login. It may wait until a hash can be computed. If the login fails, Do returns when the delay has
-// passed or ctx ends. If ctx ends first, the response still counts as delayed until the delay has passed. If the
+// CheckLogin checks a login. It may wait until a hash can be computed. If the login fails, it returns when the delay
+// has passed or ctx ends. If ctx ends first, the response still counts as delayed until the delay has passed. If the
 // result is Blocked, retryAfter is the time after which another login may be checked.
-func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
+func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
-	result, held, delay := g.known(from, check.Known)
-	if result == unknown {
-		result, held, delay = g.slow(ctx, from, check.Slow)
+	result, delayed, delay := g.checkWithoutHash(from, check.WithoutHash)
+	if result == hashRequired {
+		result, delayed, delay = g.checkWithHash(ctx, from, check.WithHash)
 	}
 	switch {
 	case result == Accepted:
@@ -99,53 +98,53 @@ func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, re
 		return Blocked, max(delay, time.Second)
 	}
 	g.count(l, "login failed")
-	if held == nil {
+	if delayed == nil {
 		return Blocked, max(delay, time.Second)
 	}
-	over := make(chan struct{})
+	delayEnded := make(chan struct{})
 	time.AfterFunc(delay, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.failures.release(held)
-		close(over)
+		g.failureTable.endDelay(delayed)
+		close(delayEnded)
 	})
 	select {
-	case <-over:
+	case <-delayEnded:
 	case <-ctx.Done():
 	}
 	return Refused, 0
 }
 
-// unknown is the result of a check that requires a hash.
-const unknown = Blocked + 1
+// hashRequired is the result of checkWithoutHash if the hash must be computed.
+const hashRequired = Blocked + 1
 
-// known calls its parameter check, which is the field Known of a Check, and records a failed login. It holds
-// mu during the call, so that a client cannot have many passwords checked at the same time. If the check fails, held
-// and delay are the results of table.fail.
-func (g *Guard) known(
+// checkWithoutHash calls Check.WithoutHash, and records a failed login. It holds mu during the call, so that a client
+// cannot have many passwords checked at the same time. After a failed login, delayed and delay are the results of
+// recordFailure.
+func (g *Guard) checkWithoutHash(
 	from origin, check func() (ok, decided bool),
-) (result Result, held []*failures, delay time.Duration) {
+) (result Result, delayed []*failures, delay time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if delay, blocked := g.failures.blocked(from); blocked {
+	if delay, blocked := g.failureTable.blocked(from); blocked {
 		return Blocked, nil, delay
 	}
 	switch ok, decided := check(); {
 	case !decided:
-		return unknown, nil, 0
+		return hashRequired, nil, 0
 	case ok:
 		return Accepted, nil, 0
 	}
-	held, delay = g.failures.fail(g.now(), from)
-	return Refused, held, delay
+	delayed, delay = g.failureTable.recordFailure(g.now(), from)
+	return Refused, delayed, delay
 }
 
-// slow waits until fewer than the maximum number of hashes are being computed. Then it calls its parameter
-// check, which is the field Slow of a Check. It returns Blocked if it has waited for maxHashWait, if ctx ends, or if
-// the address was blocked during the wait. If the check fails, held and delay are the results of table.fail.
-func (g *Guard) slow(
+// checkWithHash waits until another hash may be computed, and calls Check.WithHash. It returns Blocked if it has waited
+// for maxHashWait, if ctx ends, or if the address was blocked during the wait. After a failed login, delayed and delay
+// are the results of recordFailure.
+func (g *Guard) checkWithHash(
 	ctx context.Context, from origin, check func() bool,
-) (result Result, held []*failures, delay time.Duration) {
+) (result Result, delayed []*failures, delay time.Duration) {
 	timer := time.NewTimer(maxHashWait)
 	defer timer.Stop()
 	select {
@@ -160,7 +159,7 @@ func (g *Guard) slow(
 		return Blocked, nil, 0
 	}
 	g.mu.Lock()
-	delay, blocked := g.failures.blocked(from)
+	delay, blocked := g.failureTable.blocked(from)
 	g.mu.Unlock()
 	if blocked {
 		return Blocked, nil, delay
@@ -170,8 +169,8 @@ func (g *Guard) slow(
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	held, delay = g.failures.fail(g.now(), from)
-	return Refused, held, delay
+	delayed, delay = g.failureTable.recordFailure(g.now(), from)
+	return Refused, delayed, delay
 }
 
 // maxLoggedName is the maximum number of bytes of a user name in the log.

@@ -24,8 +24,8 @@ func at(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 123
 
 // wrong and right are checks that reject and accept every password.
 var (
-	wrong = Check{Known: func() (ok, decided bool) { return false, true }}
-	right = Check{Known: func() (ok, decided bool) { return true, true }}
+	wrong = Check{WithoutHash: func() (ok, decided bool) { return false, true }}
+	right = Check{WithoutHash: func() (ok, decided bool) { return true, true }}
 )
 
 func TestDelaysGrow(t *testing.T) {
@@ -33,7 +33,7 @@ func TestDelaysGrow(t *testing.T) {
 		g := newGuard()
 		took := func(ip string) time.Duration {
 			start := time.Now()
-			result, _ := g.Do(t.Context(), Login{Listener: API, From: at(ip)}, wrong)
+			result, _ := g.CheckLogin(t.Context(), Login{Listener: API, From: at(ip)}, wrong)
 			require.Equal(t, Refused, result)
 			return time.Since(start)
 		}
@@ -71,7 +71,7 @@ func TestAFloodOfWrongPasswords(t *testing.T) {
 				clients.Go(func() {
 					for ctx.Err() == nil {
 						l := Login{From: at("192.0.2.1"), User: "ann"}
-						result, _ := g.Do(ctx, l, Check{Known: func() (ok, decided bool) {
+						result, _ := g.CheckLogin(ctx, l, Check{WithoutHash: func() (ok, decided bool) {
 							checked.Add(1)
 							return false, true
 						}})
@@ -99,21 +99,21 @@ func TestBlocked(t *testing.T) {
 		g := newGuard()
 		l := Login{From: at("192.0.2.1")}
 		for range maxDelayed {
-			go g.Do(t.Context(), l, wrong)
+			go g.CheckLogin(t.Context(), l, wrong)
 		}
 		synctest.Wait()
 		start := time.Now()
-		result, retryAfter := g.Do(t.Context(), l, Check{Known: func() (ok, decided bool) {
+		result, retryAfter := g.CheckLogin(t.Context(), l, Check{WithoutHash: func() (ok, decided bool) {
 			t.Error("it was checked")
 			return true, true
 		}})
 		require.Equal(t, Blocked, result)
 		require.Positive(t, retryAfter)
 		require.Zero(t, time.Since(start))
-		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.2")}, right)
+		result, _ = g.CheckLogin(t.Context(), Login{From: at("192.0.2.2")}, right)
 		require.Equal(t, Accepted, result, "other addresses are not affected")
 		time.Sleep(maxDelay)
-		result, _ = g.Do(t.Context(), l, right)
+		result, _ = g.CheckLogin(t.Context(), l, right)
 		require.Equal(t, Accepted, result)
 	})
 }
@@ -125,13 +125,13 @@ func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		for i := range 3 * maxNetworks {
-			g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+			g.CheckLogin(t.Context(), Login{From: ipv4(i)}, wrong)
 		}
-		require.Len(t, g.failures.networks, maxNetworks)
-		require.Equal(t, maxNetworks, g.failures.idle[0].Len())
+		require.Len(t, g.failureTable.networks, maxNetworks)
+		require.Equal(t, maxNetworks, g.failureTable.idle[0].Len())
 		time.Sleep(forgetAfter)
-		g.Do(t.Context(), Login{From: ipv4(0)}, wrong)
-		require.Len(t, g.failures.networks, 1)
+		g.CheckLogin(t.Context(), Login{From: ipv4(0)}, wrong)
+		require.Len(t, g.failureTable.networks, 1)
 	})
 }
 
@@ -142,12 +142,12 @@ func TestADelayContinuesWithoutTheClient(t *testing.T) {
 		left, leave := context.WithCancel(t.Context())
 		leave()
 		for range maxDelayed {
-			g.Do(left, Login{From: at("192.0.2.1")}, wrong)
+			g.CheckLogin(left, Login{From: at("192.0.2.1")}, wrong)
 		}
-		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		result, _ := g.CheckLogin(t.Context(), Login{From: at("192.0.2.1")}, right)
 		require.Equal(t, Blocked, result)
 		time.Sleep(maxDelay)
-		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		result, _ = g.CheckLogin(t.Context(), Login{From: at("192.0.2.1")}, right)
 		require.Equal(t, Accepted, result)
 	})
 }
@@ -173,7 +173,7 @@ func TestNeighboursOfIPv6(t *testing.T) {
 					clients.Go(func() {
 						for ctx.Err() == nil {
 							l := Login{From: at(fmt.Sprintf(x.address, next.Add(1)&0xffff))}
-							result, _ := g.Do(ctx, l, Check{Known: func() (ok, decided bool) {
+							result, _ := g.CheckLogin(ctx, l, Check{WithoutHash: func() (ok, decided bool) {
 								checked.Add(1)
 								return false, true
 							}})
@@ -187,7 +187,7 @@ func TestNeighboursOfIPv6(t *testing.T) {
 				t.Logf("%d passwords checked in a minute", checked.Load())
 				require.LessOrEqual(t, checked.Load(), x.most)
 				time.Sleep(maxDelay)
-				result, _ := g.Do(t.Context(), Login{From: at(fmt.Sprintf(x.address, 0xabcd))}, right)
+				result, _ := g.CheckLogin(t.Context(), Login{From: at(fmt.Sprintf(x.address, 0xabcd))}, right)
 				require.Equal(t, Accepted, result)
 			})
 		})
@@ -201,7 +201,7 @@ func TestFewFailuresOfNeighboursCostNothing(t *testing.T) {
 		g := newGuard()
 		for i := range 31 {
 			start := time.Now()
-			g.Do(t.Context(), Login{From: at(fmt.Sprintf("2001:db8:1:%x::1", i))}, wrong)
+			g.CheckLogin(t.Context(), Login{From: at(fmt.Sprintf("2001:db8:1:%x::1", i))}, wrong)
 			require.Equal(t, delayUnit, time.Since(start))
 		}
 	})
@@ -213,7 +213,7 @@ func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
 		g := newGuard()
 		guess := func() time.Duration {
 			start := time.Now()
-			g.Do(t.Context(), Login{From: at("192.0.2.1")}, wrong)
+			g.CheckLogin(t.Context(), Login{From: at("192.0.2.1")}, wrong)
 			return time.Since(start)
 		}
 		for range 100 {
@@ -221,7 +221,7 @@ func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
 		}
 		for range 3 {
 			for i := range 3 * maxNetworks {
-				g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+				g.CheckLogin(t.Context(), Login{From: ipv4(i)}, wrong)
 			}
 			require.Equal(t, maxDelay, guess())
 		}
@@ -234,26 +234,26 @@ func TestAFullTableLimitsAllOtherAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		var checked atomic.Int64
-		count := Check{Known: func() (ok, decided bool) { checked.Add(1); return false, true }}
+		count := Check{WithoutHash: func() (ok, decided bool) { checked.Add(1); return false, true }}
 		for i := range maxNetworks {
 			for range maxDelayed {
-				go g.Do(t.Context(), Login{From: ipv4(i)}, wrong)
+				go g.CheckLogin(t.Context(), Login{From: ipv4(i)}, wrong)
 			}
 		}
 		synctest.Wait()
-		require.True(t, g.failures.full())
+		require.True(t, g.failureTable.isFull())
 		end := time.Now().Add(5 * time.Millisecond)
 		for i := maxNetworks; time.Now().Before(end); i += 1000 {
 			for j := range 1000 {
-				go g.Do(t.Context(), Login{From: ipv4(i + j)}, count)
+				go g.CheckLogin(t.Context(), Login{From: ipv4(i + j)}, count)
 			}
 			time.Sleep(time.Millisecond)
 		}
-		require.LessOrEqual(t, checked.Load(), int64(5*maxDelayedTogether))
-		require.GreaterOrEqual(t, checked.Load(), int64(maxDelayedTogether))
-		require.Len(t, g.failures.networks, maxNetworks)
+		require.LessOrEqual(t, checked.Load(), int64(5*maxDelayedOverflow))
+		require.GreaterOrEqual(t, checked.Load(), int64(maxDelayedOverflow))
+		require.Len(t, g.failureTable.networks, maxNetworks)
 		time.Sleep(maxDelay)
-		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1")}, right)
+		result, _ := g.CheckLogin(t.Context(), Login{From: at("192.0.2.1")}, right)
 		require.Equal(t, Accepted, result)
 	})
 }
@@ -299,7 +299,7 @@ func TestUsers(t *testing.T) {
 	require.Equal(t, Blocked, result, "no hash is computed for a client that has left")
 
 	next := NewUsers([]User{list[0], {Name: "bob", Password: "changed"}}, users)
-	ok, decided := next.get(next.digester.digest("ann")).password.quick(next.digester.digest("open sesame"))
+	ok, decided := next.byDigest(next.digester.digest("ann")).password.checkDigest(next.digester.digest("open sesame"))
 	require.True(t, ok && decided, "a reload does not forget what was verified")
 	users = next
 	require.Nil(t, login("bob", "plain"))
@@ -368,7 +368,7 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 		for i := range 100 {
 			from := originOf(ipv4(i), false)
 			go func() {
-				result, _, _ := g.slow(t.Context(), from, func() bool {
+				result, _, _ := g.checkWithHash(t.Context(), from, func() bool {
 					most.Store(max(most.Load(), running.Add(1)))
 					<-release
 					running.Add(-1)
@@ -393,13 +393,13 @@ func TestTheAPIHasItsOwnFailedLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
 		for range maxDelayed {
-			go g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: SOCKS5}, wrong)
+			go g.CheckLogin(t.Context(), Login{From: at("192.0.2.1"), Listener: SOCKS5}, wrong)
 		}
 		synctest.Wait()
-		right := Check{Known: func() (ok, decided bool) { return true, true }}
-		result, _ := g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: Gateway}, right)
+		right := Check{WithoutHash: func() (ok, decided bool) { return true, true }}
+		result, _ := g.CheckLogin(t.Context(), Login{From: at("192.0.2.1"), Listener: Gateway}, right)
 		require.Equal(t, Blocked, result)
-		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.1"), Listener: API}, right)
+		result, _ = g.CheckLogin(t.Context(), Login{From: at("192.0.2.1"), Listener: API}, right)
 		require.Equal(t, Accepted, result)
 	})
 }

@@ -47,15 +47,14 @@ type Usage struct {
 	day                       atomic.Int64 // day of the fields requests and bytes, since the Unix epoch
 	mu                        sync.Mutex   // held while a day begins, and while shared changes
 
-	shared atomic.Pointer[shared] // nil if the limits are not shared with other nodes
+	parts atomic.Pointer[sharedParts] // nil if the limits are not shared with other nodes
 }
 
-// AddBytes adds n bytes that were sent or received for the user. These bytes count for the day on which the user's
-// last request began.
+// AddBytes adds n bytes of the user. They count for the day on which the user's last request began.
 func (u *Usage) AddBytes(n int64) { u.bytes.Add(n) }
 
-// begin sets requests and bytes to 0 if a new day (UTC) has begun since the last call.
-func (u *Usage) begin(now time.Time) {
+// startDay sets requests and bytes to 0 if a new day (UTC) has begun.
+func (u *Usage) startDay(now time.Time) {
 	day := now.Unix() / secondsPerDay
 	if u.day.Load() == day {
 		return
@@ -71,14 +70,14 @@ func (u *Usage) begin(now time.Time) {
 
 const secondsPerDay = 24 * 60 * 60
 
-// NextDay returns the duration from now until the next day begins (UTC).
-func NextDay(now time.Time) time.Duration {
+// UntilNextDay returns the time until the next day begins (UTC).
+func UntilNextDay(now time.Time) time.Duration {
 	return time.Unix((now.Unix()/secondsPerDay+1)*secondsPerDay, 0).Sub(now)
 }
 
-// Begin grants or denies a request to a target. A granted request counts for RequestsPerDay, and is in
-// flight until End is called. If the denial is TargetDenied, the result rule is the rule of Deny that matched.
-func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial, rule string) {
+// BeginRequest grants or denies a request to a target. A granted request is in flight until EndRequest is called. If
+// the denial is TargetDenied, rule is the matching rule of Deny.
+func (a *Account) BeginRequest(host string, port uint16, now time.Time) (denial Denial, rule string) {
 	if rule, denied := a.deny.Match(host, port); denied {
 		return TargetDenied, rule
 	}
@@ -88,57 +87,57 @@ func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial,
 		}
 	}
 	u := a.Usage
-	u.begin(now)
-	if a.BytesPerDay > 0 && u.bytes.Load() >= a.most(Bytes) {
-		return a.used(Bytes, BytesSpent, BytesPartUsed), ""
+	u.startDay(now)
+	if a.BytesPerDay > 0 && u.bytes.Load() >= a.allowance(Bytes) {
+		return a.limitDenial(Bytes, BytesSpent, BytesPartUsed), ""
 	}
-	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.most(InFlight) {
+	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.allowance(InFlight) {
 		u.inFlight.Add(-1)
 		if n <= int64(a.MaxInFlight) {
 			return InFlightPartUsed, ""
 		}
 		return TooManyInFlight, ""
 	}
-	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.most(Requests) {
+	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.allowance(Requests) {
 		u.requests.Add(-1)
 		u.inFlight.Add(-1)
-		return a.used(Requests, RequestsSpent, RequestsPartUsed), ""
+		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed), ""
 	}
 	return Granted, ""
 }
 
-// used returns all if all nodes together have used up the limit, otherwise part.
-func (a *Account) used(k Kind, all, part Denial) Denial {
-	if a.spent(k) {
-		return all
+// limitDenial returns spentByAll if all nodes together have used up the limit, otherwise partUsed.
+func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
+	if a.isSpent(k) {
+		return spentByAll
 	}
-	return part
+	return partUsed
 }
 
-// End ends a request that Begin has granted.
-func (a *Account) End() { a.Usage.inFlight.Add(-1) }
+// EndRequest ends a request that BeginRequest has granted.
+func (a *Account) EndRequest() { a.Usage.inFlight.Add(-1) }
 
 // BytesSpent reports whether the user has used up BytesPerDay.
 func (a *Account) BytesSpent() bool {
-	return a.BytesPerDay > 0 && a.spent(Bytes)
+	return a.BytesPerDay > 0 && a.isSpent(Bytes)
 }
 
 // Regions returns the regions of the proxies that the user may use; nil for all.
 func (a *Account) Regions() *core.Regions { return a.regions }
 
-// Today is a user with the usage of today (UTC).
-type Today struct {
+// DailyUsage is a user's usage of one day (UTC).
+type DailyUsage struct {
 	Name string
 	Limits
 	InFlight, Requests, Bytes int64
 }
 
-// Today returns the users, in the order of the configuration, with their usage since 00:00 UTC.
-func (u *Users) Today(now time.Time) []Today {
-	out := make([]Today, 0, len(u.all))
+// UsageToday returns the usage of all users since 00:00 UTC, in the order of the configuration.
+func (u *Users) UsageToday(now time.Time) []DailyUsage {
+	out := make([]DailyUsage, 0, len(u.all))
 	for _, a := range u.all {
-		a.Usage.begin(now)
-		out = append(out, Today{
+		a.Usage.startDay(now)
+		out = append(out, DailyUsage{
 			Name: a.Name, Limits: a.Limits, InFlight: a.Usage.inFlight.Load(), Requests: a.Usage.requests.Load(),
 			Bytes: a.Usage.bytes.Load(),
 		})

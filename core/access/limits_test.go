@@ -24,7 +24,7 @@ func TestTargets(t *testing.T) {
 		{"bad.example.com", 443, TargetDenied, "bad.example.com"}, {"10.1.2.3", 80, Granted, ""},
 		{"10.1.2.3", 25, TargetDenied, ":25"}, {"0x0a010203", 80, Granted, ""}, {"11.1.2.3", 80, TargetNotAllowed, ""},
 	} {
-		denial, rule := a.Begin(x.host, x.port, time.Now())
+		denial, rule := a.BeginRequest(x.host, x.port, time.Now())
 		require.Equal(t, x.want, denial, x)
 		require.Equal(t, x.rule, rule, x)
 	}
@@ -33,14 +33,14 @@ func TestTargets(t *testing.T) {
 
 func TestADayEnds(t *testing.T) {
 	a := account(Limits{RequestsPerDay: 2, BytesPerDay: 100})
-	begin := func(now time.Time) Denial { d, _ := a.Begin("a.test", 80, now); return d }
+	begin := func(now time.Time) Denial { d, _ := a.BeginRequest("a.test", 80, now); return d }
 	late := time.Date(2026, 11, 28, 23, 59, 59, 0, time.UTC)
-	require.Equal(t, time.Second, NextDay(late))
+	require.Equal(t, time.Second, UntilNextDay(late))
 	require.Equal(t, Granted, begin(late))
 	require.Equal(t, Granted, begin(late))
 	require.Equal(t, RequestsSpent, begin(late))
 	late = late.Add(time.Second)
-	require.Equal(t, 24*time.Hour, NextDay(late))
+	require.Equal(t, 24*time.Hour, UntilNextDay(late))
 	require.Equal(t, Granted, begin(late))
 	a.Usage.AddBytes(99)
 	require.False(t, a.BytesSpent())
@@ -53,15 +53,15 @@ func TestADayEnds(t *testing.T) {
 func TestUsageOutlivesAReload(t *testing.T) {
 	before := NewUsers([]User{{Name: "ann"}, {Name: "bob"}}, nil)
 	now := time.Now()
-	before.all[0].Begin("a.test", 80, now)
+	before.all[0].BeginRequest("a.test", 80, now)
 	before.all[0].Usage.AddBytes(7)
 	after := NewUsers([]User{{Name: "eve"}, {Name: "ann", Limits: Limits{MaxInFlight: 1}}}, before)
-	require.Equal(t, []Today{
+	require.Equal(t, []DailyUsage{
 		{Name: "eve"}, {Name: "ann", Limits: Limits{MaxInFlight: 1}, InFlight: 1, Requests: 1, Bytes: 7},
-	}, after.Today(now))
-	before.all[0].End()
-	require.Zero(t, after.Today(now)[1].InFlight)
-	require.Zero(t, after.Today(now.Add(24 * time.Hour))[1].Requests)
+	}, after.UsageToday(now))
+	before.all[0].EndRequest()
+	require.Zero(t, after.UsageToday(now)[1].InFlight)
+	require.Zero(t, after.UsageToday(now.Add(24 * time.Hour))[1].Requests)
 }
 
 // For any order of requests, no limit is exceeded. The number of requests in flight is that of the granted
@@ -82,14 +82,14 @@ func TestLimitsModel(t *testing.T) {
 				require.True(t, limits.RequestsPerDay == 0 || today <= limits.RequestsPerDay)
 			},
 			"begin": func(t *rapid.T) {
-				if d, _ := a.Begin("a.test", 80, now); d == Granted {
+				if d, _ := a.BeginRequest("a.test", 80, now); d == Granted {
 					inFlight++
 					today++
 				}
 			},
 			"end": func(t *rapid.T) {
 				if inFlight > 0 {
-					a.End()
+					a.EndRequest()
 					inFlight--
 				}
 			},

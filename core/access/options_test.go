@@ -24,7 +24,7 @@ func TestSplit(t *testing.T) {
 		"":                                {"", ""},
 		"ann" + strings.Repeat("-x", 200): {"ann" + strings.Repeat("-x", 200), ""}, // too long
 	} {
-		user, options := u.Split(name)
+		user, options := u.SplitName(name)
 		require.Equal(t, want, [2]string{user, options}, name)
 	}
 }

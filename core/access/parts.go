@@ -18,13 +18,13 @@ const (
 	NumKinds
 )
 
-// shared holds the parts of a user's limits. It is immutable.
-type shared struct {
-	share parts.Share
-	parts [NumKinds]parts.Part
+// sharedParts holds the parts of a user's limits. It is immutable.
+type sharedParts struct {
+	share  parts.Share
+	byKind [NumKinds]parts.Part
 }
 
-// limit returns the configured limit; 0 for no limit.
+// limit returns the configured limit; 0 for none.
 func (l *Limits) limit(k Kind) int64 {
 	switch k {
 	case InFlight:
@@ -35,8 +35,7 @@ func (l *Limits) limit(k Kind) int64 {
 	return l.BytesPerDay
 }
 
-// used returns the present use of a limit.
-func (u *Usage) usedOf(k Kind) int64 {
+func (u *Usage) currentUse(k Kind) int64 {
 	switch k {
 	case InFlight:
 		return u.inFlight.Load()
@@ -46,51 +45,51 @@ func (u *Usage) usedOf(k Kind) int64 {
 	return u.bytes.Load()
 }
 
-// most returns what the user may use of a limit through this gateway.
-func (a *Account) most(k Kind) int64 {
-	limit, s := a.limit(k), a.Usage.shared.Load()
+// allowance returns how much of a limit the user may use through this node.
+func (a *Account) allowance(k Kind) int64 {
+	limit, s := a.limit(k), a.Usage.parts.Load()
 	switch {
 	case s == nil || limit == 0:
 		return limit
 	case k == InFlight:
-		return s.parts[k].Most(limit, s.share.Nodes)
+		return s.byKind[k].Most(limit, s.share.Nodes)
 	}
-	return s.parts[k].MostToday(limit, s.share.Divisor(), a.Usage.day.Load())
+	return s.byKind[k].MostToday(limit, s.share.Divisor(), a.Usage.day.Load())
 }
 
-// spent reports whether all nodes together have used up a limit of the day.
-func (a *Account) spent(k Kind) bool {
-	limit, used, s := a.limit(k), a.Usage.usedOf(k), a.Usage.shared.Load()
+// isSpent reports whether all nodes together have used up a daily limit.
+func (a *Account) isSpent(k Kind) bool {
+	limit, used, s := a.limit(k), a.Usage.currentUse(k), a.Usage.parts.Load()
 	if s == nil {
 		return used >= limit
 	}
-	return s.parts[k].Spent(limit, a.Usage.day.Load(), used)
+	return s.byKind[k].Spent(limit, a.Usage.day.Load(), used)
 }
 
 // setShare makes the limits of the user shared ones. Limits that have a part keep it.
 func (u *Usage) setShare(share parts.Share, now time.Time) {
-	u.begin(now)
-	u.change(func(s *shared) {
+	u.startDay(now)
+	u.updateParts(func(s *sharedParts) {
 		s.share = share
 		day := u.day.Load()
 		for _, k := range []Kind{Requests, Bytes} {
-			if !s.parts[k].IsOf(day) {
-				s.parts[k] = parts.Begun(day, u.usedOf(k))
+			if !s.byKind[k].IsOf(day) {
+				s.byKind[k] = parts.Begun(day, u.currentUse(k))
 			}
 		}
 	})
 }
 
-// change replaces the parts with a copy that f has changed.
-func (u *Usage) change(f func(*shared)) {
+// updateParts calls f with a copy of the parts, and stores the copy.
+func (u *Usage) updateParts(f func(*sharedParts)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	next := shared{}
-	if s := u.shared.Load(); s != nil {
+	next := sharedParts{}
+	if s := u.parts.Load(); s != nil {
 		next = *s
 	}
 	f(&next)
-	u.shared.Store(&next)
+	u.parts.Store(&next)
 }
 
 // SetShare makes the limits of all users shared ones. Without a part, the gateway uses an equal share of MaxInFlight,
@@ -116,14 +115,14 @@ func (u *Users) All() iter.Seq[*Account] {
 
 // PartUse returns the use of a shared limit.
 func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
-	a.Usage.begin(now)
-	used := a.Usage.usedOf(k)
-	out := parts.Use{Kind: parts.InFlight, Whole: true, Limit: a.limit(k), Used: used, Part: a.most(k),
+	a.Usage.startDay(now)
+	used := a.Usage.currentUse(k)
+	out := parts.Use{Kind: parts.InFlight, Whole: true, Limit: a.limit(k), Used: used, Part: a.allowance(k),
 		Count: a.Usage.requests.Load()}
 	if k != InFlight {
 		out.Kind, out.Whole, out.Count, out.Day = parts.Daily, false, used, a.Usage.day.Load()
-		if s := a.Usage.shared.Load(); s != nil {
-			out.Total, out.Base = s.parts[k].Total(out.Day)
+		if s := a.Usage.parts.Load(); s != nil {
+			out.Total, out.Base = s.byKind[k].Total(out.Day)
 		}
 	}
 	return out
@@ -132,23 +131,23 @@ func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
 // SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
 func (a *Account) SetPart(k Kind, part, total int64) int64 {
 	u := a.Usage
-	u.change(func(s *shared) { s.parts[k] = parts.Held(part, total, u.day.Load(), u.usedOf(k)) })
-	return max(part, u.usedOf(k)) // Begin counts a use before it reads the part, so this has all granted uses
+	u.updateParts(func(s *sharedParts) { s.byKind[k] = parts.Held(part, total, u.day.Load(), u.currentUse(k)) })
+	return max(part, u.currentUse(k)) // BeginRequest counts a use before it reads the part, so all are counted here
 }
 
 // Release gives up the part of a shared limit, as parts.Limit.Release does.
 func (a *Account) Release(k Kind, part, total int64) {
 	u := a.Usage
-	u.change(func(s *shared) {
-		s.parts[k] = parts.Part{}
+	u.updateParts(func(s *sharedParts) {
+		s.byKind[k] = parts.Part{}
 		if k != InFlight {
-			s.parts[k] = parts.Released(part, total, u.day.Load(), u.usedOf(k))
+			s.byKind[k] = parts.Released(part, total, u.day.Load(), u.currentUse(k))
 		}
 	})
 }
 
 // HasPart reports whether a shared limit has a part of its own.
 func (a *Account) HasPart(k Kind) bool {
-	s := a.Usage.shared.Load()
-	return s != nil && s.parts[k].IsHeld(k != InFlight, a.Usage.day.Load())
+	s := a.Usage.parts.Load()
+	return s != nil && s.byKind[k].IsHeld(k != InFlight, a.Usage.day.Load())
 }

@@ -15,9 +15,9 @@ func TestPartsOfAUser(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
 		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
 	u.SetShare(parts.Share{Nodes: 4, Fraction: 2}, noon)
-	a := u.Named("a")
+	a := u.ByName("a")
 	begin := func(now time.Time) access.Denial {
-		d, _ := a.Begin("h.test", 80, now)
+		d, _ := a.BeginRequest("h.test", 80, now)
 		return d
 	}
 	for range 5 {
@@ -47,10 +47,10 @@ func TestPartsOfAUser(t *testing.T) {
 	require.Equal(t, int64(10), a.PartUse(access.Requests, tomorrow).Part)
 
 	next := access.NewUsers([]access.User{a.User, {Name: "b", Password: "p", Limits: a.Limits}}, u)
-	require.Equal(t, int64(10), next.Named("b").PartUse(access.Requests, tomorrow).Part, "a new user has a first part")
+	require.Equal(t, int64(10), next.ByName("b").PartUse(access.Requests, tomorrow).Part, "a new user has a first part")
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		if begin(tomorrow) == access.Granted {
-			a.End()
+			a.EndRequest()
 		}
 	}))
 }
@@ -60,11 +60,11 @@ func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{MaxInFlight: 20}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
-	a := u.Named("a")
+	a := u.ByName("a")
 	for range 20 {
-		d, _ := a.Begin("h.test", 80, noon)
+		d, _ := a.BeginRequest("h.test", 80, noon)
 		require.Equal(t, access.Granted, d)
 	}
-	d, _ := a.Begin("h.test", 80, noon)
+	d, _ := a.BeginRequest("h.test", 80, noon)
 	require.Equal(t, access.TooManyInFlight, d)
 }

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Limits on the cost of hashes. A hash beyond these limits would take seconds, or more memory than a gateway can
-// spare.
+// The limits of configured hashes: beyond them, a login would take seconds, or too much memory.
 const (
 	maxBcryptCost   = 14
 	maxArgonMemory  = 256 << 10 // KiB
@@ -60,8 +59,8 @@ func HashBcrypt(secret string) (string, error) {
 	return string(hash), err
 }
 
-// CheckPassword returns an error if a configured password begins like a hash but is not a valid hash. A text that
-// does not begin like a hash is a password in plain text.
+// CheckPassword returns an error if a configured password begins like a hash but is no valid one. Any other text is a
+// password in plain text.
 func CheckPassword(configured string) error {
 	_, err := parseHash(configured)
 	return err
@@ -83,8 +82,7 @@ type hash interface {
 	matches(password string) bool
 }
 
-// parseHash parses a hash. It returns nil without an error for a text that does not begin like a
-// hash.
+// parseHash returns nil without an error for a text that does not begin like a hash.
 func parseHash(configured string) (hash, error) {
 	switch {
 	case !IsHash(configured):
@@ -152,11 +150,10 @@ func (h *argonHash) matches(password string) bool {
 	return subtle.ConstantTimeCompare(h.derive(password, len(h.key)), h.key) == 1
 }
 
-// digest is a keyed hash of a password or of a user name. The key is that of this process.
+// digest is a hash of a password or a user name, with a key of this process.
 type digest [sha256.Size]byte
 
-// digester computes digests; its bytes are the key. The key is random, so that a digest that was read from the memory
-// of this process is useless in another process.
+// digester is the random key of digests.
 type digester [sha256.Size]byte
 
 func newDigester() *digester {
@@ -172,39 +169,37 @@ func (d *digester) digest(text string) (sum digest) {
 	return sum
 }
 
-// password checks one user's password. It keeps the digest of the correct password: from the beginning if
-// the configuration has a plain text, otherwise after the first correct login.
+// password checks one user's password. It has the digest of the correct one from the beginning if the configuration has
+// a plain text, otherwise after the first correct login.
 type password struct {
-	hash  hash // nil for a plain text
-	known atomic.Pointer[digest]
+	hash           hash // nil for a plain text
+	verifiedDigest atomic.Pointer[digest]
 }
 
-// newPassword returns a password for a configured text that CheckPassword has accepted.
+// newPassword expects a text that CheckPassword has accepted.
 func newPassword(configured string, d *digester) *password {
 	p := &password{}
 	p.hash, _ = parseHash(configured)
 	if p.hash == nil {
 		sum := d.digest(configured)
-		p.known.Store(&sum)
+		p.verifiedDigest.Store(&sum)
 	}
 	return p
 }
 
-// quick checks a password without computing its hash. The parameter sum is the digest of the password. The
-// result decided is false if the hash must be computed.
-func (p *password) quick(sum digest) (ok, decided bool) {
-	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
+// checkDigest checks a password by its digest. The result decided is false if the hash must be computed.
+func (p *password) checkDigest(sum digest) (ok, decided bool) {
+	if known := p.verifiedDigest.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
 		return true, true
 	}
 	return false, p.hash == nil
 }
 
-// slow checks a password by computing its hash, which takes tens of milliseconds. The parameter text is the
-// password, and sum is its digest.
-func (p *password) slow(text string, sum digest) bool {
+// checkHash checks a password, whose digest is sum, by its hash. This takes tens of milliseconds.
+func (p *password) checkHash(text string, sum digest) bool {
 	if p.hash == nil || !p.hash.matches(text) {
 		return false
 	}
-	p.known.Store(&sum)
+	p.verifiedDigest.Store(&sum)
 	return true
 }

@@ -34,15 +34,15 @@ func TestPasswords(t *testing.T) {
 			p := newPassword(x.configured, d)
 			matches := func(text string) bool {
 				sum := d.digest(text)
-				ok, decided := p.quick(sum)
+				ok, decided := p.checkDigest(sum)
 				if !decided {
-					ok = p.slow(text, sum)
+					ok = p.checkHash(text, sum)
 				}
 				return ok
 			}
 			require.False(t, matches(x.wrong))
 			require.True(t, matches(x.right))
-			ok, decided := p.quick(d.digest(x.right))
+			ok, decided := p.checkDigest(d.digest(x.right))
 			require.True(t, ok && decided, "a verified password is not hashed again")
 			require.False(t, matches(x.wrong))
 		})

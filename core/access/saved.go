@@ -25,18 +25,19 @@ func (u *Users) Costs() iter.Seq2[string, traffic.Total] {
 	}
 }
 
-// RestoreCosts adds the costs that a user had in an earlier process. It does nothing if no user has the name.
+// RestoreCosts adds the costs that a user had in an earlier process.
 func (u *Users) RestoreCosts(name string, t traffic.Total) {
-	if a := u.get(u.digester.digest(name)); a != nil {
+	if a := u.byDigest(u.digester.digest(name)); a != nil {
 		a.Usage.Meter.Add(t)
 	}
 }
 
-// Used returns the usage of each user who has sent a request since the process started or whose usage was restored.
-func (u *Users) Used() []SavedUsage {
+// SavedUsages returns the usage of each user who has sent a request since the process started or whose usage was
+// restored.
+func (u *Users) SavedUsages() []SavedUsage {
 	var out []SavedUsage
 	for _, a := range u.all {
-		if used := a.Usage.used(); used.Day > 0 {
+		if used := a.Usage.savedUsage(); used.Day > 0 {
 			used.Name = a.Name
 			out = append(out, used)
 		}
@@ -44,17 +45,16 @@ func (u *Users) Used() []SavedUsage {
 	return out
 }
 
-func (u *Usage) used() SavedUsage {
-	u.mu.Lock() // so that no new day begins between the following loads
+func (u *Usage) savedUsage() SavedUsage {
+	u.mu.Lock() // so that no day begins between the loads
 	defer u.mu.Unlock()
 	return SavedUsage{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
 }
 
-// Restore sets the usage of the users to that of an earlier process. It must be called before any request. It skips
-// names that no user has.
+// Restore sets the usage of the users to that of an earlier process. It must be called before any request.
 func (u *Users) Restore(used []SavedUsage) {
 	for _, d := range used {
-		a := u.get(u.digester.digest(d.Name))
+		a := u.byDigest(u.digester.digest(d.Name))
 		if a == nil || d.Day <= 0 || d.Requests < 0 || d.Bytes < 0 {
 			continue
 		}

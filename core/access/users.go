@@ -20,12 +20,12 @@ type User struct {
 
 // Users is a set of users. It is immutable. Its methods are safe for concurrent use.
 type Users struct {
-	digester *digester
-	all      []*Account // in the order of the configuration
-	byName   map[digest]*Account
-	hashes   []hash                       // hashes of the users' passwords
-	nobody   *password                    // the password of unknown names; no text matches it
-	share    *atomic.Pointer[parts.Share] // of SetShare, for all later sets; nil if the limits are not shared
+	digester         *digester
+	all              []*Account // in the order of the configuration
+	accountsByDigest map[digest]*Account
+	hashes           []hash                       // hashes of the users' passwords
+	unknownPassword  *password                    // the password of unknown names; no text matches it
+	share            *atomic.Pointer[parts.Share] // of SetShare, for all later sets; nil if the limits are not shared
 }
 
 // Account is a User with the data for its logins and limits.
@@ -37,14 +37,14 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users. Their passwords and rules must have passed CheckPassword and CheckRules. The
-// parameter before is the previous set, or nil. A user whose name is also in the previous set keeps the usage and, if
-// the password has not changed, the digest of the verified password.
-func NewUsers(users []User, before *Users) *Users {
-	u := &Users{byName: make(map[digest]*Account, len(users)), nobody: &password{}}
-	u.nobody.known.Store(&digest{})
-	if before != nil {
-		u.digester, u.share = before.digester, before.share
+// NewUsers returns a set of users, whose passwords and rules must have passed CheckPassword and CheckRules. A user of
+// the previous set (nil for none) keeps the usage and, if the password has not changed, the digest of the verified
+// password.
+func NewUsers(users []User, previous *Users) *Users {
+	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
+	u.unknownPassword.verifiedDigest.Store(&digest{})
+	if previous != nil {
+		u.digester, u.share = previous.digester, previous.share
 	} else {
 		u.digester, u.share = newDigester(), &atomic.Pointer[parts.Share]{}
 	}
@@ -53,11 +53,11 @@ func NewUsers(users []User, before *Users) *Users {
 		a := &Account{User: user, Usage: &Usage{}, regions: core.NewRegions(user.Regions)}
 		a.allow, _ = egress.ParseList(user.Allow)
 		a.deny, _ = egress.ParseList(user.Deny)
-		old := before.get(name)
+		old := previous.byDigest(name)
 		if old != nil {
 			a.Usage = old.Usage
 		} else if s := u.share.Load(); s != nil {
-			a.Usage.shared.Store(&shared{share: *s})
+			a.Usage.parts.Store(&sharedParts{share: *s})
 		}
 		switch {
 		case user.Password == "":
@@ -70,44 +70,44 @@ func NewUsers(users []User, before *Users) *Users {
 			u.hashes = append(u.hashes, a.password.hash)
 		}
 		u.all = append(u.all, a)
-		u.byName[name] = a
+		u.accountsByDigest[name] = a
 	}
 	return u
 }
 
-func (u *Users) get(name digest) *Account {
+func (u *Users) byDigest(name digest) *Account {
 	if u == nil {
 		return nil
 	}
-	return u.byName[name]
+	return u.accountsByDigest[name]
 }
 
-// Named returns the account of the user with the given name; nil if there is none.
-func (u *Users) Named(name string) *Account { return u.get(u.digester.digest(name)) }
+// ByName returns the account of the user with the name; nil for none.
+func (u *Users) ByName(name string) *Account { return u.byDigest(u.digester.digest(name)) }
 
 // Len returns the number of users.
-func (u *Users) Len() int { return len(u.byName) }
+func (u *Users) Len() int { return len(u.accountsByDigest) }
 
-// Login checks a client's name (l.User) and password. It blocks as Guard.Do does, which delays the result of a failed
-// login. The account is nil unless the result is Accepted; retryAfter is set if the result is Blocked.
+// Login checks a client's name (l.User) and password. It blocks as Guard.CheckLogin does, which delays the result of a
+// failed login. The account is nil unless the result is Accepted; retryAfter is set if the result is Blocked.
 func (u *Users) Login(
 	ctx context.Context, g *Guard, l Login, password string,
 ) (account *Account, result Result, retryAfter time.Duration) {
 	name, sum := u.digester.digest(l.User), u.digester.digest(password)
-	a, own := u.get(name), u.nobody
+	a, userPassword := u.byDigest(name), u.unknownPassword
 	if a != nil && a.password != nil {
-		own = a.password
+		userPassword = a.password
 	}
-	result, retryAfter = g.Do(ctx, l, Check{
-		Known: func() (ok, decided bool) {
-			ok, decided = own.quick(sum)
+	result, retryAfter = g.CheckLogin(ctx, l, Check{
+		WithoutHash: func() (ok, decided bool) {
+			ok, decided = userPassword.checkDigest(sum)
 			return ok, decided && (ok || len(u.hashes) == 0)
 		},
-		Slow: func() bool {
-			if own.hash != nil {
-				return own.slow(password, sum)
+		WithHash: func() bool {
+			if userPassword.hash != nil {
+				return userPassword.checkHash(password, sum)
 			}
-			u.otherHash(name).matches(password) // so that the login takes as long as that of a user with a hash
+			u.decoyHash(name).matches(password) // so that the login takes as long as that of a user with a hash
 			return false
 		},
 	})
@@ -117,19 +117,17 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// otherHash returns the hash that is computed for a failed login with a name that has no hash. Such a name is
-// unknown, or its user has a password in plain text or only a certificate. The response then takes as long as for
-// users with a hash. The hash is chosen by the name, so that the different costs of hashes do not show which names
-// exist. At least one user must have a hash.
-func (u *Users) otherHash(name digest) hash {
+// decoyHash returns the hash to compute in a failed login of a name without a hash of its own, so that the response
+// takes as long as for users with a hash. The name determines the hash, so that the costs of hashes do not show which
+// names exist. At least one user must have a hash.
+func (u *Users) decoyHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]
 }
 
-// Certified returns the user whose name is one of the names of a verified client certificate; nil if there is no such
-// user.
-func (u *Users) Certified(names []string) *Account {
+// ByCertificate returns the user with one of the names of a verified client certificate; nil for none.
+func (u *Users) ByCertificate(names []string) *Account {
 	for _, name := range names {
-		if a := u.get(u.digester.digest(name)); a != nil {
+		if a := u.byDigest(u.digester.digest(name)); a != nil {
 			return a
 		}
 	}

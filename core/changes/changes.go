@@ -1,11 +1,10 @@
-// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they are
-// kept over reloads and restarts.
+// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they survive
+// reloads and restarts.
 //
-// An entry is a proxy as the configuration has it. A record of a changed proxy, of the policy, or of a plugin in use
-// also shows the configured value at the time of the change: it holds a fingerprint of the entry, or the value
-// itself. If the configured value changes later, the new value is used, and the record is deleted. A record of a
-// proxy that the configuration does not have (any more) stays, because a proxy list may omit a proxy for some time.
-// If a proxy has no id in the configuration, the fingerprint of its address shows which record belongs to it.
+// A record also has the configured value at the time of the change: of the policy and plugins the value itself, of a
+// proxy a fingerprint of its entry in the configuration. If the configured value changes later, the new value is used
+// and the record is deleted. A record stays while the configuration lacks its proxy, because a proxy list may omit a
+// proxy for some time. A proxy without a configured id is found again by the fingerprint of its address.
 package changes
 
 import (
@@ -73,14 +72,14 @@ type Changes struct {
 	records *records
 	log     *slog.Logger
 
-	mu     sync.Mutex // held during a change, and during a reload
-	ids    *idMemory
-	parts  Parts
-	config Configuration // the configuration in force, in which all proxies have ids
-	partly bool          // the recorded policy could not be put into force completely
+	mu                  sync.Mutex // held during a change, and during a reload
+	ids                 *automaticIDs
+	parts               Parts
+	config              Configuration // the configuration in force, in which all proxies have ids
+	policyPartlyInForce bool          // the recorded policy could not be put into force completely
 
 	now     func() time.Time
-	removed map[string]removed // the removed proxies by id, for RestoreProxy
+	removed map[string]removedProxy // the removed proxies by id, for RestoreProxy
 }
 
 // Options are the dependencies of a Changes.
@@ -98,37 +97,35 @@ func New(o Options) *Changes {
 	}
 	return &Changes{
 		records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log, now: o.Now,
-		removed: map[string]removed{},
+		removed: map[string]removedProxy{},
 	}
 }
 
-// NotKeptError reports that a change was not made, because it could not be recorded.
-type NotKeptError struct{ Err error }
+// NotRecordedError reports that a change was not made because it could not be recorded.
+type NotRecordedError struct{ Err error }
 
-func (e *NotKeptError) Error() string {
+func (e *NotRecordedError) Error() string {
 	return "the change cannot be written to [state] dir, so it is not made: " + e.Err.Error()
 }
 
 // Unwrap returns the error of the store.
-func (e *NotKeptError) Unwrap() error { return e.Err }
+func (e *NotRecordedError) Unwrap() error { return e.Err }
 
-// Configure puts a configuration into force. It makes the recorded changes to the proxies of the configuration, and
-// calls the function apply with the result. At the first call, apply also gets the recorded proxies that the API has
-// added. If apply returns nil, Configure deletes the records of things whose configured value has changed since the
-// record was written. Configure gives ids to the proxies of config.Proxies and keeps this slice, so the caller must not
-// change it any more.
+// Configure puts a configuration into force. It calls apply with the configured proxies after the recorded changes, at
+// the first call also with the proxies that the API has added. If apply returns nil, Configure deletes the records
+// whose configured value has changed. It gives ids to config.Proxies and keeps this slice.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recorded := c.records.proxies()
-	added := recorded.added()
+	added := recorded.addedProxies()
 	fromAPI := added
 	if start := c.parts.Pool == nil; start {
 		c.records.logUnusable(c.log)
 	} else {
 		fromAPI, added = addedByAPI(c.parts.Pool.Snapshot()), nil // the pool already has the added proxies
 	}
-	automatic := c.ids.name(config.Proxies, recorded, fromAPI)
+	automatic := c.ids.assignIDs(config.Proxies, recorded, fromAPI)
 	applied := recorded.apply(config.Proxies, c.ids.prints)
 	changed := applied.specs
 	names := make(map[string]struct{}, len(config.Proxies))
@@ -144,9 +141,9 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 		return err
 	}
 	c.config = config
-	c.ids.remember(config.Proxies, automatic)
+	c.ids.saveIDs(config.Proxies, automatic)
 	if c.records.store != nil {
-		c.trust(applied.trusted)
+		c.replaceRecords(applied.replacements)
 		c.supersede(applied.superseded)
 	}
 	return nil
@@ -162,9 +159,9 @@ func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
 	return specs
 }
 
-// trust writes the given records, by their keys. They replace records whose fingerprints were made with an
-// earlier secret key (see proxyRecords.apply). The caller holds mu.
-func (c *Changes) trust(set map[string]any) {
+// replaceRecords writes records, by key, in place of those whose fingerprints were made with an earlier secret key (see
+// proxyRecords.apply). The caller holds mu.
+func (c *Changes) replaceRecords(set map[string]any) {
 	if len(set) == 0 {
 		return
 	}
@@ -217,7 +214,7 @@ func (c *Changes) Attach(parts Parts) {
 		}
 		attrs := []any{slog.String("for", use), slog.String("plugin", a.Active),
 			slog.String("configured", a.Configured)}
-		if err = c.activate(use, a.Active); err != nil {
+		if err = c.activatePlugin(use, a.Active); err != nil {
 			c.log.Warn("an activated plugin is not in use again after the restart",
 				append(attrs, slog.Any("error", err))...)
 			continue
@@ -233,86 +230,85 @@ func (c *Changes) restorePolicy(p retry.Policy) {
 		c.log.Warn("an activated plugin is not in use again after the restart", slog.String("for", UseBackoff),
 			slog.String("plugin", p.BackoffStrategy), slog.String("configured", c.config.Policy.BackoffStrategy))
 		p.BackoffStrategy = c.config.Policy.BackoffStrategy
-		c.partly = true
+		c.policyPartlyInForce = true
 	}
 	_, err := c.parts.Policies.Put(func(retry.Policy) (retry.Policy, error) {
 		return p, p.Validate(c.parts.Engine.HasBackoff)
 	})
 	if err != nil {
-		c.partly = true
+		c.policyPartlyInForce = true
 		c.log.Warn("the retry policy that the API has set is not in force after the restart", slog.Any("error", err))
 		return
 	}
 	c.log.Info("the retry policy that the API has set is in force after the restart")
 }
 
-// AddProxies adds proxies and, if keep is set, records them. It adds all or none.
-func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
+// AddProxies adds all proxies or none and, if persist is set, records them.
+func (c *Changes) AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.addProxies(specs, keep)
+	return c.addProxies(specs, persist)
 }
 
-// addProxies is AddProxies for a caller that holds mu.
-func (c *Changes) addProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
-	specs = c.ids.nameAdded(specs, c.config.Proxies, c.parts.Pool.Snapshot(), c.records.proxyIDs())
+// The caller of addProxies holds mu.
+func (c *Changes) addProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error) {
+	specs = c.ids.assignAddedIDs(specs, c.config.Proxies, c.parts.Pool.Snapshot(), c.records.proxyIDs())
 	added, err := c.parts.Pool.Add(specs)
-	if err != nil || !c.keeps(keep) {
+	if err != nil || !c.willRecord(persist) {
 		return added, err
 	}
 	ids := make([]string, len(added))
 	for i, u := range added {
 		ids[i] = u.ID()
 	}
-	entries := c.entries(ids...)
+	entries := c.configuredProxies(ids...)
 	set := map[string]any{}
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
 		if entry := entries[u.ID()]; entry != nil { // the API had removed the configured proxy
-			r.refer(entry, c.ids.prints)
+			r.setEntry(entry, c.ids.prints)
 		}
 		set[proxyKey+u.ID()] = r
 	}
 	if err := c.records.write(set); err != nil {
 		for _, u := range added {
-			c.logUndo(c.parts.Pool.Remove(u.ID(), false))
+			c.logUndoError(c.parts.Pool.Remove(u.ID(), false))
 		}
 		return nil, err
 	}
 	return added, nil
 }
 
-// ChangeProxy changes a proxy and, if keep is set, records the change. It does not record the change of a proxy that
-// is not in the configuration and has no record.
-func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep bool) (*upstream.Upstream, error) {
+// ChangeProxy changes a proxy and, if persist is set, records the change. It does not record the change of a proxy that
+// is neither in the configuration nor recorded.
+func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.changeProxies(map[string]func(*upstream.Spec) error{id: change}, keep); err != nil {
+	if err := c.changeProxies(map[string]func(*upstream.Spec) error{id: change}, persist); err != nil {
 		return nil, err
 	}
 	return c.parts.Pool.Snapshot().Get(id), nil
 }
 
-// changeProxies changes several proxies as ChangeProxy does. The parameter changes has a function for the id of each
-// proxy. If changeProxies returns an error, it has changed no proxy. The caller holds mu.
-func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, keep bool) error {
-	before := make(map[string]func(*upstream.Spec) error, len(changes))
-	remembering := make(map[string]func(*upstream.Spec) error, len(changes))
+// changeProxies changes all the proxies, by id, or none. The caller holds mu.
+func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, persist bool) error {
+	undo := make(map[string]func(*upstream.Spec) error, len(changes))
+	changesWithUndo := make(map[string]func(*upstream.Spec) error, len(changes))
 	for id, change := range changes {
-		remembering[id] = func(spec *upstream.Spec) error {
+		changesWithUndo[id] = func(spec *upstream.Spec) error {
 			old := *spec
-			before[id] = func(spec *upstream.Spec) error {
+			undo[id] = func(spec *upstream.Spec) error {
 				*spec = old
 				return nil
 			}
 			return change(spec)
 		}
 	}
-	if err := c.parts.Pool.UpdateAll(remembering); err != nil || !c.keeps(keep) {
+	if err := c.parts.Pool.UpdateAll(changesWithUndo); err != nil || !c.willRecord(persist) {
 		return err
 	}
 	set := map[string]any{}
-	entries := c.entries(slices.Collect(maps.Keys(changes))...)
+	entries := c.configuredProxies(slices.Collect(maps.Keys(changes))...)
 	var err error
 	for id, change := range changes {
 		var r *proxyRecord
@@ -327,13 +323,13 @@ func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, k
 		err = c.records.write(set)
 	}
 	if err != nil {
-		c.logUndo(c.parts.Pool.UpdateAll(before))
+		c.logUndoError(c.parts.Pool.UpdateAll(undo))
 	}
 	return err
 }
 
-// changedRecord returns the record of the change of a proxy; nil for none. The parameter entry is the proxy in the
-// configuration; nil if it is not there. The caller holds mu.
+// changedRecord returns the record of the change of a proxy; nil for none. The entry is the proxy in the configuration;
+// nil if it is not there. The caller holds mu.
 func (c *Changes) changedRecord(
 	id string, entry *upstream.Spec, change func(*upstream.Spec) error,
 ) (*proxyRecord, error) {
@@ -341,7 +337,7 @@ func (c *Changes) changedRecord(
 	r, err := c.records.proxy(id)
 	base := ""
 	if entry != nil {
-		base = c.ids.prints.base(entry)
+		base = c.ids.prints.baseOf(entry)
 	}
 	switch {
 	case err == nil && !r.Removed && r.Base == base:
@@ -356,26 +352,25 @@ func (c *Changes) changedRecord(
 	}
 	next := newProxyRecord(&spec)
 	if entry != nil {
-		next.refer(entry, c.ids.prints)
+		next.setEntry(entry, c.ids.prints)
 	}
 	return &next, nil
 }
 
-// RemoveProxy removes a proxy as upstream.Pool.Remove does and, if keep is set, records the
-// removal.
-func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
+// RemoveProxy removes a proxy as upstream.Pool.Remove does and, if persist is set, records the removal.
+func (c *Changes) RemoveProxy(id string, drain, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.parts.Pool.Snapshot().Get(id)
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
-	before := c.beforeRemoval(u)
-	if c.keeps(keep) {
+	before := c.removedProxyOf(u)
+	if c.willRecord(persist) {
 		set := map[string]any{proxyKey + id: nil}
-		if configured := c.configured(id); configured != nil {
+		if configured := c.configuredProxy(id); configured != nil {
 			r := proxyRecord{Removed: true}
-			r.refer(configured, c.ids.prints)
+			r.setEntry(configured, c.ids.prints)
 			set[proxyKey+id] = r
 		}
 		if err := c.records.write(set); err != nil {
@@ -389,69 +384,69 @@ func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
 	return nil
 }
 
-// ChangePolicy merges the override o over the global policy and, if keep is set, records the result. The error is a
-// *retry.FieldError or a *NotKeptError.
-func (c *Changes) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
+// ChangePolicy merges an override over the global policy and, if persist is set, records the result. The error is a
+// *retry.FieldError or a *NotRecordedError.
+func (c *Changes) ChangePolicy(o retry.Override, persist bool) (retry.View, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.changePolicy(o, keep)
+	return c.changePolicy(o, persist)
 }
 
-func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) {
+func (c *Changes) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	return c.parts.Policies.Put(func(p retry.Policy) (retry.Policy, error) {
 		p = p.Merge(o)
-		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
+		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.willRecord(persist) {
 			return p, err
 		}
-		kept := c.config.Policy // the recorded policy, without the changes that were made with keep = false
+		recordedPolicy := c.config.Policy // without the changes that were made with persist = false
 		if r, err := c.records.policy(); err == nil {
-			kept = r.policy
+			recordedPolicy = r.policy
 		}
-		kept = kept.Merge(o)
-		if err := kept.Validate(func(string) bool { return true }); err != nil {
+		recordedPolicy = recordedPolicy.Merge(o)
+		if err := recordedPolicy.Validate(func(string) bool { return true }); err != nil {
 			return p, err
 		}
-		record := any(policyRecord{c.config.Policy, kept})
-		if kept.Equal(&c.config.Policy) {
+		record := any(policyRecord{c.config.Policy, recordedPolicy})
+		if recordedPolicy.Equal(&c.config.Policy) {
 			record = nil
 		}
 		if err := c.records.write(map[string]any{policyKey: record}); err != nil {
 			return p, err
 		}
-		c.partly = false
+		c.policyPartlyInForce = false
 		return p, nil
 	})
 }
 
-// ResetPolicy goes back to the policy of the configuration and, if keep is set, deletes the record of the policy that
-// was set at run time. If keep is not set, a recorded policy stays recorded, and is in force again after a restart.
-// The error is a *retry.FieldError or a *NotKeptError.
-func (c *Changes) ResetPolicy(keep bool) (retry.View, error) {
+// ResetPolicy goes back to the policy of the configuration. If persist is set, it deletes the record of the policy;
+// otherwise the recorded policy is in force again after a restart. The error is a *retry.FieldError or a
+// *NotRecordedError.
+func (c *Changes) ResetPolicy(persist bool) (retry.View, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.parts.Policies.Reset(func(p retry.Policy) error {
-		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
+		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.willRecord(persist) {
 			return err
 		}
 		if err := c.records.delete(policyKey); err != nil {
 			return err
 		}
-		c.partly = false
+		c.policyPartlyInForce = false
 		return nil
 	})
 }
 
-// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records the
-// activation. The error is a *NotKeptError, or states why the plugin cannot have this use.
-func (c *Changes) Activate(use, plugin string, keep bool) error {
+// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if persist is set, records the activation.
+// The error is a *NotRecordedError, or states why the plugin cannot have this use.
+func (c *Changes) Activate(use, plugin string, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if use == UseBackoff {
-		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, keep)
+		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, persist)
 		return err
 	}
-	before := c.active(use)
-	if err := c.activate(use, plugin); err != nil || !c.keeps(keep) {
+	before := c.activePlugin(use)
+	if err := c.activatePlugin(use, plugin); err != nil || !c.willRecord(persist) {
 		return err
 	}
 	var err error
@@ -461,23 +456,23 @@ func (c *Changes) Activate(use, plugin string, keep bool) error {
 		err = c.records.write(map[string]any{pluginKey + use: activation{configured, plugin}})
 	}
 	if err != nil {
-		c.logUndo(c.activate(use, before))
+		c.logUndoError(c.activatePlugin(use, before))
 	}
 	return err
 }
 
-func (c *Changes) active(use string) string {
-	first, again := c.parts.Engine.Scorers()
+func (c *Changes) activePlugin(use string) string {
+	first, retry := c.parts.Engine.Scorers()
 	switch use {
 	case UseFirst:
 		return first
 	case UseRetry:
-		return again
+		return retry
 	}
 	return c.parts.Engine.Judge()
 }
 
-func (c *Changes) activate(use, plugin string) error {
+func (c *Changes) activatePlugin(use, plugin string) error {
 	switch use {
 	case UseFirst:
 		return c.parts.Engine.Activate(plugin, "")
@@ -489,14 +484,14 @@ func (c *Changes) activate(use, plugin string) error {
 	return fmt.Errorf("use %q %w", use, core.ErrNotFound)
 }
 
-// A change is recorded if the caller has set keep and there is a store. The method keeps reports this.
-func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
+// willRecord reports whether a change is recorded: persist is set, and there is a store.
+func (c *Changes) willRecord(persist bool) bool { return persist && c.records.store != nil }
 
-// configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.
-func (c *Changes) configured(id string) *upstream.Spec { return c.entries(id)[id] }
+// configuredProxy returns the entry of a proxy in the configuration; nil for none. The caller holds mu.
+func (c *Changes) configuredProxy(id string) *upstream.Spec { return c.configuredProxies(id)[id] }
 
-// entries returns the entries of the configuration for the proxies with the given ids, by id. The caller holds mu.
-func (c *Changes) entries(ids ...string) map[string]*upstream.Spec {
+// configuredProxies returns the entries of proxies in the configuration, by id. The caller holds mu.
+func (c *Changes) configuredProxies(ids ...string) map[string]*upstream.Spec {
 	out := make(map[string]*upstream.Spec, len(ids))
 	for _, id := range ids {
 		out[id] = nil
@@ -510,8 +505,8 @@ func (c *Changes) entries(ids ...string) map[string]*upstream.Spec {
 	return out
 }
 
-// logUndo logs err, the error of undoing a change that could not be recorded. It does nothing if err is nil.
-func (c *Changes) logUndo(err error) {
+// logUndoError logs an error of undoing a change that could not be recorded.
+func (c *Changes) logUndoError(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
 			"nor undone", slog.Any("error", err))
@@ -526,8 +521,8 @@ type Record struct {
 	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
-// Kept returns the recorded changes, sorted by key. The result ok is false if there is no store.
-func (c *Changes) Kept() (list []Record, ok bool) {
+// RecordedChanges returns the recorded changes, sorted by key; ok is false if there is no store.
+func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 	if c.records.store == nil {
 		return nil, false
 	}
@@ -536,15 +531,15 @@ func (c *Changes) Kept() (list []Record, ok bool) {
 	all := c.records.store.All()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		r := Record{Key: key, At: all[key].At, Change: "changed", InForce: c.records.check(key) == nil}
-		if id, isProxy := cutKey(key, proxyKey); isProxy && r.InForce {
+		if id, isProxy := cutPrefix(key, proxyKey); isProxy && r.InForce {
 			p, _ := c.records.proxy(id) // check has found no error
-			r.Change = p.change()
-			r.InForce = p.Base == "" || c.configured(id) != nil
-		} else if use, isPlugin := cutKey(key, pluginKey); isPlugin {
+			r.Change = p.changeKind()
+			r.InForce = p.Base == "" || c.configuredProxy(id) != nil
+		} else if use, isPlugin := cutPrefix(key, pluginKey); isPlugin {
 			r.Change = "activated"
 			a, err := c.records.activation(use)
-			r.InForce = err == nil && c.active(use) == a.Active
-		} else if key == policyKey && c.partly {
+			r.InForce = err == nil && c.activePlugin(use) == a.Active
+		} else if key == policyKey && c.policyPartlyInForce {
 			r.InForce = false
 		}
 		list = append(list, r)
@@ -552,9 +547,9 @@ func (c *Changes) Kept() (list []Record, ok bool) {
 	return list, true
 }
 
-// Forget deletes the record of a key, or all records if key is "". The recorded change stays in force until the next
-// start or, if it is the change of a proxy of the configuration, until the next reload.
-func (c *Changes) Forget(key string) error {
+// DeleteRecord deletes the record of a key, or all records if key is "". The recorded change stays in force until the
+// next start or, if it is the change of a proxy of the configuration, until the next reload.
+func (c *Changes) DeleteRecord(key string) error {
 	if c.records.store == nil {
 		return fmt.Errorf("a recorded change: there is no state folder: %w", core.ErrNotFound)
 	}

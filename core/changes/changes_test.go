@@ -339,7 +339,7 @@ func TestThePoolMatchesItsChanges(t *testing.T) {
 			"restart":            func(*rapid.T) { r.start(); load(true); clear(gone) },
 			"": func(t *rapid.T) {
 				require.Equal(t, live, r.weights())
-				list, ok := r.Kept()
+				list, ok := r.RecordedChanges()
 				require.True(t, ok)
 				require.Len(t, list, len(records))
 				for _, record := range list {
@@ -391,11 +391,11 @@ func TestThePolicyOutlivesARestart(t *testing.T) {
 
 	put(retry.Override{MaxAttempts: number(4)}, true)
 	put(retry.Override{MaxAttempts: number(3)}, true)
-	list, _ := r.Kept()
+	list, _ := r.RecordedChanges()
 	require.Empty(t, list, "the policy is that of the configuration")
 	r.fs.full = true
 	_, err = r.ChangePolicy(retry.Override{MaxAttempts: number(6)}, true)
-	var notKept *changes.NotKeptError
+	var notKept *changes.NotRecordedError
 	require.ErrorAs(t, err, &notKept)
 	require.Equal(t, 3, r.policies.Current().MaxAttempts)
 }
@@ -492,11 +492,11 @@ func TestAutomaticIDs(t *testing.T) {
 		require.NoError(t, r.RemoveProxy("h:1-2", false, true))
 		r.reload()
 		require.NotContains(t, r.weights(), "h:1-2")
-		require.NoError(t, r.Forget("proxy/h:1-2"))
-		require.NoError(t, r.Forget("proxy/h:1-3"))
+		require.NoError(t, r.DeleteRecord("proxy/h:1-2"))
+		require.NoError(t, r.DeleteRecord("proxy/h:1-3"))
 	}
-	require.ErrorIs(t, r.Forget("proxy/h:1-3"), core.ErrNotFound)
-	require.NoError(t, r.Forget(""))
+	require.ErrorIs(t, r.DeleteRecord("proxy/h:1-3"), core.ErrNotFound)
+	require.NoError(t, r.DeleteRecord(""))
 	r.start()
 	require.Equal(t, map[string]float64{"h:1-2": 1, "h:1-3": 1}, r.weights(), "the added one is forgotten")
 }
@@ -522,9 +522,9 @@ func TestWithoutAStore(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.RemoveProxy("s", true, true))
 	require.NoError(t, r.Activate(changes.UseFirst, "b", true))
-	_, ok := r.Kept()
+	_, ok := r.RecordedChanges()
 	require.False(t, ok)
-	require.ErrorIs(t, r.Forget(""), core.ErrNotFound)
+	require.ErrorIs(t, r.DeleteRecord(""), core.ErrNotFound)
 }
 
 // A record that this version cannot use is skipped, and the log names it.
@@ -539,7 +539,7 @@ func TestInvalidRecordsAreSkipped(t *testing.T) {
 	require.Empty(t, r.weights())
 	require.Contains(t, r.log.String(), "change=proxy/x")
 	require.Contains(t, r.log.String(), "change=proxy/y")
-	list, _ := r.Kept()
+	list, _ := r.RecordedChanges()
 	require.Len(t, list, 5)
 }
 
@@ -548,13 +548,13 @@ func TestPutProxies(t *testing.T) {
 	r := newRigWithoutAStore(t)
 	_, err := r.AddProxies([]upstream.Spec{added("old", 1)}, false)
 	require.NoError(t, err)
-	put := func(id string, w float64) changes.Put {
+	put := func(id string, w float64) changes.ProxyPut {
 		s := added(id, w)
 		value, err := changes.ProxyValue(&s)
 		require.NoError(t, err)
-		return changes.Put{ID: id, Value: value}
+		return changes.ProxyPut{ID: id, Value: value}
 	}
-	errs := r.PutProxies([]changes.Put{
+	errs := r.PutProxies([]changes.ProxyPut{
 		put("new", 2), put("old", 3), {ID: "bad", Value: []byte(`{"weight":1}`)}, {ID: "worse", Value: []byte("x")},
 		put("twice", 4), put("twice", 5),
 	}, false)
@@ -572,12 +572,12 @@ func TestPutsAfterARestart(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.config.Proxies = []upstream.Spec{proxy("p", 1), proxy("q", 1)}
 	r.start()
-	var puts []changes.Put
-	put := func(id string, w float64) changes.Put {
+	var puts []changes.ProxyPut
+	put := func(id string, w float64) changes.ProxyPut {
 		s := added(id, w)
 		value, err := changes.ProxyValue(&s)
 		require.NoError(t, err)
-		return changes.Put{ID: id, Value: value}
+		return changes.ProxyPut{ID: id, Value: value}
 	}
 	for i := range 100 {
 		puts = append(puts, put(fmt.Sprint("x", i), 2))

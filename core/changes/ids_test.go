@@ -267,7 +267,7 @@ func TestUnusableRecords(t *testing.T) {
 	}))
 	r.start()
 	inForce := func() map[string]bool {
-		list, ok := r.Kept()
+		list, ok := r.RecordedChanges()
 		require.True(t, ok)
 		out := map[string]bool{}
 		for _, c := range list {

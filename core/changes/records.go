@@ -24,14 +24,14 @@ const (
 	proxyKey  = "proxy/"  // followed by the id
 )
 
-func cutKey(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
+func cutPrefix(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
 
 // records reads and writes the records of a store.
 type records struct{ store *state.Store }
 
 func (r *records) write(set map[string]any) error {
 	if err := r.store.Write(set); err != nil {
-		return &NotKeptError{err}
+		return &NotRecordedError{err}
 	}
 	return nil
 }
@@ -44,24 +44,23 @@ func (r *records) delete(keys ...string) error {
 	return r.write(set)
 }
 
-// errNoRecord reports that there is no record of a key. Any other error of get means that this version of the program
-// cannot use the record.
+// errNoRecord reports that there is no record. After any other error of get, this version of the program cannot use the
+// record.
 var errNoRecord = errors.New("there is no record")
 
-// get decodes the record of a key.
 func (r *records) get(key string, v any) error {
-	record, held := r.store.Get(key)
-	if !held {
+	record, exists := r.store.Get(key)
+	if !exists {
 		return errNoRecord
 	}
 	return json.Unmarshal(record.Value, v)
 }
 
-// check returns the reason why this version of the program cannot use the record of a key, or nil if it can.
+// check returns an error if this version of the program cannot use the record of a key.
 func (r *records) check(key string) error {
 	var err error
-	id, isProxy := cutKey(key, proxyKey)
-	use, isPlugin := cutKey(key, pluginKey)
+	id, isProxy := cutPrefix(key, proxyKey)
+	use, isPlugin := cutPrefix(key, pluginKey)
 	switch {
 	case isProxy:
 		_, err = r.proxy(id)
@@ -75,8 +74,8 @@ func (r *records) check(key string) error {
 	return err
 }
 
-// logUnusable logs each record that this version of the program cannot use. These records are not deleted, because
-// another version of the program may have written them.
+// logUnusable logs each record that this version of the program cannot use. The records stay: another version may have
+// written them.
 func (r *records) logUnusable(log *slog.Logger) {
 	if r.store == nil {
 		return
@@ -148,8 +147,8 @@ func decodePolicy(data []byte) (p retry.Policy, err error) {
 
 // proxyRecord is the record of a proxy: all its fields that the API can change.
 type proxyRecord struct {
-	// Base identifies the entry of the configuration that was changed or removed; see prints.base. Base is "" if the
-	// API has added the proxy.
+	// Base identifies the entry of the configuration that was changed or removed; see fingerprinter.baseOf. Base is ""
+	// if the API has added the proxy.
 	Base    string         `json:"base,omitempty"`
 	Entry   upstream.Print `json:"entry,omitzero"`    // fingerprint of the entry's address
 	Removed bool           `json:"removed,omitempty"` // if set, the following fields are not used
@@ -185,8 +184,8 @@ func newProxyRecord(s *upstream.Spec) proxyRecord {
 	}
 }
 
-// set sets the fields of s that the API can change.
-func (r *proxyRecord) set(s *upstream.Spec) {
+// applyTo copies the fields that the API can change to s.
+func (r *proxyRecord) applyTo(s *upstream.Spec) {
 	s.Address = upstream.Address{
 		Scheme: r.Scheme, Host: r.Host, Username: r.Username, Password: upstream.Secret(r.Password),
 	}
@@ -196,15 +195,13 @@ func (r *proxyRecord) set(s *upstream.Spec) {
 	s.Tags, s.Metadata, s.OwnErrors = r.Tags, r.Metadata, r.OwnErrors
 }
 
-// spec returns the proxy that a record adds.
 func (r *proxyRecord) spec(id string) upstream.Spec {
 	s := upstream.Spec{ID: id, Source: upstream.SourceAPI}
-	r.set(&s)
+	r.applyTo(&s)
 	return s
 }
 
-// The result names the kind of the change.
-func (r *proxyRecord) change() string {
+func (r *proxyRecord) changeKind() string {
 	switch {
 	case r.Removed:
 		return "removed"
@@ -214,9 +211,9 @@ func (r *proxyRecord) change() string {
 	return "changed"
 }
 
-// refer sets the fields of r that identify the changed entry of the configuration.
-func (r *proxyRecord) refer(entry *upstream.Spec, p *prints) {
-	r.Base, r.Entry = p.base(entry), p.address(entry.Address)
+// setEntry sets the fields that identify the changed entry of the configuration.
+func (r *proxyRecord) setEntry(entry *upstream.Spec, p *fingerprinter) {
+	r.Base, r.Entry = p.baseOf(entry), p.addressPrint(entry.Address)
 }
 
 func (r *records) proxy(id string) (p proxyRecord, err error) {
@@ -230,7 +227,6 @@ func (r *records) proxy(id string) (p proxyRecord, err error) {
 // proxyRecords are the records of proxies, by id, that this version of the program can use.
 type proxyRecords map[string]proxyRecord
 
-// proxies returns the records of proxies that this version of the program can use.
 func (r *records) proxies() proxyRecords {
 	out := proxyRecords{}
 	for _, id := range r.proxyIDs() {
@@ -247,15 +243,15 @@ func (r *records) proxyIDs() (ids []string) {
 		return nil
 	}
 	for key := range r.store.All() {
-		if id, isProxy := cutKey(key, proxyKey); isProxy {
+		if id, isProxy := cutPrefix(key, proxyKey); isProxy {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// added returns the proxies that the API has added, in the order of their ids.
-func (r proxyRecords) added() (specs []upstream.Spec) {
+// addedProxies returns the proxies that the API has added, in the order of their ids.
+func (r proxyRecords) addedProxies() (specs []upstream.Spec) {
 	for _, id := range slices.Sorted(maps.Keys(r)) {
 		if p := r[id]; p.Base == "" && !p.Removed {
 			specs = append(specs, p.spec(id))
@@ -264,42 +260,41 @@ func (r proxyRecords) added() (specs []upstream.Spec) {
 	return specs
 }
 
-// applied is the result of proxyRecords.apply.
-type applied struct {
-	specs      []upstream.Spec
-	superseded []string       // keys of the records that do not apply any more
-	trusted    map[string]any // new records, by key, in place of those with an earlier key
+// appliedRecords is the result of proxyRecords.apply.
+type appliedRecords struct {
+	specs        []upstream.Spec
+	superseded   []string       // keys of the records that do not apply any more
+	replacements map[string]any // new records, by key, in place of those with an earlier key
 }
 
-// apply makes the recorded changes to the proxies of the configuration, except those whose entry in the configuration
-// has changed since the record was written. The fingerprint of the entry in the record shows whether the entry has
-// changed. If the record's fingerprint was made with an earlier key, it cannot be compared with a new one, and the
+// apply makes the recorded changes to those configured proxies whose entry has not changed since the record was
+// written. A fingerprint of the entry shows this. If it was made with an earlier key, it cannot be compared, and the
 // entry counts as unchanged.
-func (r proxyRecords) apply(configured []upstream.Spec, prints *prints) applied {
+func (r proxyRecords) apply(configured []upstream.Spec, prints *fingerprinter) appliedRecords {
 	if len(r) == 0 {
-		return applied{specs: slices.Clip(configured)}
+		return appliedRecords{specs: slices.Clip(configured)}
 	}
-	out := applied{specs: make([]upstream.Spec, 0, len(configured)), trusted: map[string]any{}}
+	out := appliedRecords{specs: make([]upstream.Spec, 0, len(configured)), replacements: map[string]any{}}
 	for i := range configured {
 		spec := configured[i]
 		p, recorded := r[spec.ID]
-		foreign := recorded && p.Base != "" && !prints.own(p.Base)
+		otherKey := recorded && p.Base != "" && !prints.hasKeyOf(p.Base)
 		switch {
 		case !recorded:
-		case !foreign && p.Base != prints.base(&configured[i]):
+		case !otherKey && p.Base != prints.baseOf(&configured[i]):
 			out.superseded = append(out.superseded, proxyKey+spec.ID)
 		default:
 			changed := spec
 			if !p.Removed {
-				p.set(&changed)
+				p.applyTo(&changed)
 			}
 			if upstream.CheckSpec(&changed) != nil { // the recorded change is not valid for this entry
 				out.superseded = append(out.superseded, proxyKey+spec.ID)
 				break
 			}
-			if foreign {
-				p.refer(&configured[i], prints)
-				out.trusted[proxyKey+spec.ID] = p
+			if otherKey {
+				p.setEntry(&configured[i], prints)
+				out.replacements[proxyKey+spec.ID] = p
 			}
 			if p.Removed {
 				continue

@@ -16,7 +16,7 @@ func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	changed.Address.Scheme = upstream.HTTP
 	record := newProxyRecord(&changed)
 	prints := newPrints(make([]byte, 32))
-	record.refer(&entry, prints)
+	record.setEntry(&entry, prints)
 	records := proxyRecords{"a": record}
 
 	got := records.apply([]upstream.Spec{entry}, prints)

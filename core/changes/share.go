@@ -16,17 +16,16 @@ import (
 // ProxyValue returns the fields of a proxy that the API can change, with its credentials.
 func ProxyValue(s *upstream.Spec) (json.RawMessage, error) { return json.Marshal(newProxyRecord(s)) }
 
-// Put is a proxy with the fields that ProxyValue returned.
-type Put struct {
+// ProxyPut is a proxy with the fields that ProxyValue returned.
+type ProxyPut struct {
 	ID    string
 	Value json.RawMessage
 }
 
-// PutProxies adds each proxy or, if the pool already has a proxy with its id, changes that proxy. The result has one
-// error for each element of puts; nil stands for success. If keep is set, the changes are recorded. The new proxies
-// are added together, and the others are changed together, because a change of a large pool takes long. PutProxies
-// skips a proxy that already has the fields of its put. After a restart, it skips most proxies.
-func (c *Changes) PutProxies(puts []Put, keep bool) []error {
+// PutProxies adds each proxy or, if the pool already has its id, changes it; it skips proxies that have the fields
+// already. The result has an error or nil for each element of puts. If persist is set, the changes are recorded.
+// Proxies are added together and changed together, because a change of a large pool takes long.
+func (c *Changes) PutProxies(puts []ProxyPut, persist bool) []error {
 	if len(puts) == 0 {
 		return nil
 	}
@@ -35,69 +34,69 @@ func (c *Changes) PutProxies(puts []Put, keep bool) []error {
 	errs := make([]error, len(puts))
 	var added []upstream.Spec
 	changed := map[string]func(*upstream.Spec) error{}
-	var toAdd, toChange, alone []int // indices in puts
+	var toAdd, toChange, single []int // indices in puts
 	seen := map[string]bool{}
-	snapshot, entries := c.parts.Pool.Snapshot(), c.entriesOf(puts)
+	snapshot, entries := c.parts.Pool.Snapshot(), c.configuredProxiesOf(puts)
 	for i, p := range puts {
-		spec, err := specOf(p)
+		spec, err := parsePut(p)
 		u := snapshot.Get(p.ID)
 		switch {
 		case err != nil:
 			errs[i] = err
 		case seen[p.ID] || u != nil && u.Draining():
-			alone = append(alone, i)
+			single = append(single, i)
 		case u == nil:
 			added, toAdd = append(added, spec), append(toAdd, i)
-		case !c.inForce(u, &spec, entries[p.ID], keep):
-			changed[p.ID], toChange = setting(&spec), append(toChange, i)
+		case !c.isInForce(u, &spec, entries[p.ID], persist):
+			changed[p.ID], toChange = setFields(&spec), append(toChange, i)
 		}
 		seen[p.ID] = true
 	}
 	// After an error, each proxy is put alone, so that one error does not prevent the others.
 	if len(added) > 0 {
-		if _, err := c.addProxies(added, keep); err != nil {
-			alone = append(alone, toAdd...)
+		if _, err := c.addProxies(added, persist); err != nil {
+			single = append(single, toAdd...)
 		}
 	}
-	if len(changed) > 0 && c.changeProxies(changed, keep) != nil {
-		alone = append(alone, toChange...)
+	if len(changed) > 0 && c.changeProxies(changed, persist) != nil {
+		single = append(single, toChange...)
 	}
-	slices.Sort(alone)
-	for _, i := range alone {
-		errs[i] = c.putProxy(puts[i], keep)
+	slices.Sort(single)
+	for _, i := range single {
+		errs[i] = c.putProxy(puts[i], persist)
 	}
 	return errs
 }
 
-func (c *Changes) entriesOf(puts []Put) map[string]*upstream.Spec {
+func (c *Changes) configuredProxiesOf(puts []ProxyPut) map[string]*upstream.Spec {
 	ids := make([]string, len(puts))
 	for i := range puts {
 		ids[i] = puts[i].ID
 	}
-	return c.entries(ids...)
+	return c.configuredProxies(ids...)
 }
 
-// setting returns a function that changes a proxy. The function copies the fields that the API can change from spec.
-func setting(spec *upstream.Spec) func(*upstream.Spec) error {
+// setFields returns a function that copies the fields that the API can change from spec.
+func setFields(spec *upstream.Spec) func(*upstream.Spec) error {
 	r := newProxyRecord(spec)
 	return func(s *upstream.Spec) error {
-		r.set(s)
+		r.applyTo(s)
 		return nil
 	}
 }
 
-// inForce reports whether a put of spec would change neither the proxy u nor its record. The parameter entry is the
-// entry of u in the configuration; nil for none. The caller holds mu.
-func (c *Changes) inForce(u *upstream.Upstream, spec, entry *upstream.Spec, keep bool) bool {
-	is, err := ProxyValue(u.Spec())
-	shall, wrong := ProxyValue(spec)
-	if err != nil || wrong != nil || !bytes.Equal(is, shall) {
+// isInForce reports whether a put of spec would change neither the proxy u nor its record. The entry is that of u in
+// the configuration; nil for none. The caller holds mu.
+func (c *Changes) isInForce(u *upstream.Upstream, spec, entry *upstream.Spec, persist bool) bool {
+	present, err := ProxyValue(u.Spec())
+	wanted, wrong := ProxyValue(spec)
+	if err != nil || wrong != nil || !bytes.Equal(present, wanted) {
 		return false
 	}
-	if !c.keeps(keep) {
+	if !c.willRecord(persist) {
 		return true
 	}
-	next, err := c.changedRecord(u.ID(), entry, setting(spec))
+	next, err := c.changedRecord(u.ID(), entry, setFields(spec))
 	if err != nil || next == nil {
 		return err == nil
 	}
@@ -106,7 +105,7 @@ func (c *Changes) inForce(u *upstream.Upstream, spec, entry *upstream.Spec, keep
 	return err == nil && bytes.Equal(value, record.Value)
 }
 
-func specOf(p Put) (spec upstream.Spec, err error) {
+func parsePut(p ProxyPut) (spec upstream.Spec, err error) {
 	var r proxyRecord
 	if err = json.Unmarshal(p.Value, &r); err != nil {
 		return spec, err
@@ -115,9 +114,9 @@ func specOf(p Put) (spec upstream.Spec, err error) {
 	return spec, upstream.CheckSpec(&spec)
 }
 
-// putProxy puts one proxy. The caller holds mu.
-func (c *Changes) putProxy(p Put, keep bool) error {
-	spec, err := specOf(p)
+// The caller of putProxy holds mu.
+func (c *Changes) putProxy(p ProxyPut, persist bool) error {
+	spec, err := parsePut(p)
 	if err != nil {
 		return err
 	}
@@ -128,18 +127,18 @@ func (c *Changes) putProxy(p Put, keep bool) error {
 			return err
 		}
 	default:
-		return c.changeProxies(map[string]func(*upstream.Spec) error{p.ID: setting(&spec)}, keep)
+		return c.changeProxies(map[string]func(*upstream.Spec) error{p.ID: setFields(&spec)}, persist)
 	}
-	_, err = c.addProxies([]upstream.Spec{spec}, keep)
+	_, err = c.addProxies([]upstream.Spec{spec}, persist)
 	return err
 }
 
-// PutPolicy sets all fields of the global policy, in JSON. If keep is set, the change is recorded.
-func (c *Changes) PutPolicy(value json.RawMessage, keep bool) error {
+// PutPolicy sets all fields of the global policy, in JSON. If persist is set, the change is recorded.
+func (c *Changes) PutPolicy(value json.RawMessage, persist bool) error {
 	var o retry.Override
 	if err := strict.DecodeJSON(value, &o); err != nil {
 		return err
 	}
-	_, err := c.ChangePolicy(o, keep)
+	_, err := c.ChangePolicy(o, persist)
 	return err
 }

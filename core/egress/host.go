@@ -14,10 +14,9 @@ type host struct {
 	addrs [2]netip.Addr // the address, and the IPv4 address embedded in it; the zero Addr if there is no such address
 }
 
-// parseHost parses the host of a target, without brackets. It converts unusual spellings of IPv4 addresses, which
-// inet_aton(3) and many resolvers accept, to addresses. It converts a name with characters beyond ASCII to an ASCII
-// name, as a proxy may do. Full-width letters and digits become ASCII letters and digits, and an international name
-// gets its form with xn-- (UTS #46).
+// parseHost parses the host of a target, without brackets. Unusual spellings of IPv4 addresses, which inet_aton(3) and
+// many resolvers accept, become addresses. Characters beyond ASCII are converted as a proxy may convert them (UTS #46):
+// full-width letters and digits to ASCII, an international name to its form with xn--.
 func parseHost(s string) host {
 	if !isASCII(s) {
 		if mapped, err := idna.Lookup.ToASCII(s); err == nil {
@@ -31,7 +30,7 @@ func parseHost(s string) host {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
 		var ok bool
-		if addr, ok = looseIPv4(s); !ok {
+		if addr, ok = parseLooseIPv4(s); !ok {
 			return host{name: s}
 		}
 	}
@@ -52,7 +51,7 @@ func isASCII(s string) bool {
 // hostOf returns a host with the given address and without a name.
 func hostOf(addr netip.Addr) host {
 	addr = addr.WithZone("").Unmap()
-	return host{addrs: [2]netip.Addr{addr, embedded(addr)}}
+	return host{addrs: [2]netip.Addr{addr, embeddedIPv4(addr)}}
 }
 
 // mayBeAddress reports whether s can be an address. The last label of a domain name is not a number
@@ -65,14 +64,14 @@ func mayBeAddress(s string) bool {
 	return last != "" && last[0] >= '0' && last[0] <= '9'
 }
 
-// The result of within is true if one of the addresses of h is in the network p.
-func (h *host) within(p netip.Prefix) bool {
+// isIn reports whether one of the addresses of h is in the network p.
+func (h *host) isIn(p netip.Prefix) bool {
 	return p.Contains(h.addrs[0]) || h.addrs[1].IsValid() && p.Contains(h.addrs[1])
 }
 
-// looseIPv4 parses an IPv4 address in the notation of inet_aton(3): one to four numbers, each decimal, octal
+// parseLooseIPv4 parses an IPv4 address in the notation of inet_aton(3): one to four numbers, each decimal, octal
 // (0...) or hexadecimal (0x...). The last number fills the remaining bytes.
-func looseIPv4(s string) (netip.Addr, bool) {
+func parseLooseIPv4(s string) (netip.Addr, bool) {
 	value, parts := uint64(0), 0
 	for rest, more := s, true; more; {
 		var part string
@@ -80,7 +79,7 @@ func looseIPv4(s string) (netip.Addr, bool) {
 		if parts++; parts > 4 {
 			return netip.Addr{}, false
 		}
-		n, ok := looseNumber(part)
+		n, ok := parseLooseNumber(part)
 		switch {
 		case !ok:
 			return netip.Addr{}, false
@@ -98,8 +97,7 @@ func looseIPv4(s string) (netip.Addr, bool) {
 	return netip.AddrFrom4([4]byte{byte(value >> 24), byte(value >> 16), byte(value >> 8), byte(value)}), true
 }
 
-// looseNumber parses one number of the notation of looseIPv4.
-func looseNumber(s string) (uint64, bool) {
+func parseLooseNumber(s string) (uint64, bool) {
 	base := 10
 	switch {
 	case len(s) > 2 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X'):
@@ -114,16 +112,15 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// embedded returns the IPv4 address that is embedded in an IPv6 address. If a connection is made to this IPv6 address,
-// a translator or a tunnel forwards it to the IPv4 address. Such IPv6 addresses are those of NAT64 (RFC 6052), 6to4
-// (RFC 3056) and stateless translation (RFC 2765), and IPv4-compatible addresses (RFC 4291 section 2.5.5.1). For any
-// other address, the result is invalid.
-func embedded(a netip.Addr) netip.Addr {
+// embeddedIPv4 returns the IPv4 address to which a translator or a tunnel forwards connections to the IPv6 address a:
+// NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC 2765) and IPv4-compatible addresses (RFC 4291 section
+// 2.5.5.1). For any other address, the result is invalid.
+func embeddedIPv4(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return netip.Addr{}
 	}
 	b := a.As16()
-	for _, e := range embeddings {
+	for _, e := range embeddingNetworks {
 		if e.prefix.Contains(a) {
 			return netip.AddrFrom4([4]byte(b[e.at : e.at+4]))
 		}
@@ -131,9 +128,8 @@ func embedded(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// embeddings lists networks whose addresses embed an IPv4 address, with the index of the first byte
-// of this address.
-var embeddings = [...]struct {
+// embeddingNetworks are the networks whose addresses embed an IPv4 address, with the index of its first byte.
+var embeddingNetworks = [...]struct {
 	prefix netip.Prefix
 	at     int
 }{

@@ -19,9 +19,8 @@ const (
 	DefaultDeny  = "deny"
 )
 
-// Policy decides to which targets requests may go. Check applies the policy to the target that a client requests. If
-// this process connects to the target without a proxy, CheckAddr also applies the policy to the address of the
-// target. A nil *Policy is the policy of an empty Config.
+// Policy decides to which targets requests may go. Check applies it to the target that a client requests, CheckAddr to
+// the address to which this process connects without a proxy. A nil *Policy is the policy of an empty Config.
 type Policy struct {
 	allow, deny List
 	denyOthers  bool // targets without a matching rule are denied
@@ -47,54 +46,54 @@ func New(c Config) (*Policy, error) {
 	}
 	var err error
 	if p.allow, err = ParseList(c.Allow); err != nil {
-		return nil, inKey("allow", err)
+		return nil, errorInKey("allow", err)
 	}
 	if p.deny, err = ParseList(c.Deny); err != nil {
-		return nil, inKey("deny", err)
+		return nil, errorInKey("deny", err)
 	}
 	return p, nil
 }
 
-// inKey adds the key of a list to an error of ParseList.
-func inKey(key string, err error) error {
+// errorInKey adds the key of a list to an error of ParseList.
+func errorInKey(key string, err error) error {
 	e := err.(*RuleError)
 	return &ConfigError{key + "[" + strconv.Itoa(e.Index) + "]", e}
 }
 
-// Denied reports that the policy denies a target.
-type Denied struct {
+// DeniedError reports which rule denies a target.
+type DeniedError struct {
 	Rule string // such as `egress.deny "10.0.0.0/8"`, or "private address"
 }
 
-func (d *Denied) Error() string { return "the target is not allowed: " + d.Rule }
+func (d *DeniedError) Error() string { return "the target is not allowed: " + d.Rule }
 
-// smtp is the port of mail servers. A built-in rule denies this port, because open proxies are abused to send spam.
-const smtp = 25
+// smtpPort is denied by a built-in rule, because open proxies are abused to send spam.
+const smtpPort = 25
 
 // The errors of the built-in rules and of Default.
 var (
-	errDefault = &Denied{`no rule of egress.allow holds for it, and egress.default is "deny"`}
-	errSMTP    = &Denied{"port 25 (egress.allow can permit it)"}
+	errDefault = &DeniedError{`no rule of egress.allow holds for it, and egress.default is "deny"`}
+	errSMTP    = &DeniedError{"port 25 (egress.allow can permit it)"}
 )
 
-// Check returns a *Denied if no request may go to the target name:port, otherwise nil. The parameter name is a name or
-// an address in any spelling, without brackets. Check allocates nothing if there are no rules.
+// Check returns a *DeniedError if requests must not go to the target: a name, or an address in any spelling without
+// brackets. It allocates nothing if there are no rules.
 func (p *Policy) Check(name string, port uint16) error {
 	if p == nil || p.deny.Empty() && p.allow.Empty() && !p.denyOthers {
-		if port == smtp {
+		if port == smtpPort {
 			return errSMTP
 		}
 		return nil
 	}
 	h := parseHost(name)
 	if rule, ok := p.deny.match(&h, port); ok {
-		return denied(rule)
+		return denyRuleError(rule)
 	}
 	if _, ok := p.allow.match(&h, port); ok {
 		return nil
 	}
 	switch {
-	case port == smtp:
+	case port == smtpPort:
 		return errSMTP
 	case p.denyOthers:
 		return errDefault
@@ -102,18 +101,17 @@ func (p *Policy) Check(name string, port uint16) error {
 	return nil
 }
 
-// CheckAddr returns a *Denied if this process must not connect to the address of a target, otherwise nil. A special
-// address (Special) is denied unless a rule of Config.Allow has this address or a network that contains it. A rule of
-// Config.Allow with the target's name is not enough, because the owner of a name chooses the address to which the
-// name resolves.
+// CheckAddr returns a *DeniedError if this process must not connect to the address of a target. A special address
+// (SpecialKind) is denied unless a rule of Config.Allow has it or a network that contains it. A rule with the target's
+// name does not suffice, because the owner of the name chooses its address.
 func (p *Policy) CheckAddr(to netip.AddrPort) error {
 	addr, port := to.Addr(), to.Port()
 	if p != nil {
 		if rule, ok := p.deny.MatchAddr(addr, port); ok {
-			return denied(rule)
+			return denyRuleError(rule)
 		}
 	}
-	kind := Special(addr)
+	kind := SpecialKind(addr)
 	if kind == "" {
 		return nil
 	}
@@ -122,7 +120,7 @@ func (p *Policy) CheckAddr(to netip.AddrPort) error {
 			return nil
 		}
 	}
-	return &Denied{kind + " (egress.allow can permit it)"}
+	return &DeniedError{kind + " (egress.allow can permit it)"}
 }
 
-func denied(rule string) error { return &Denied{fmt.Sprintf("egress.deny %q", rule)} }
+func denyRuleError(rule string) error { return &DeniedError{fmt.Sprintf("egress.deny %q", rule)} }

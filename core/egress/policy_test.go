@@ -22,7 +22,7 @@ func requireDenied(t *testing.T, want string, err error, about string) {
 		require.NoError(t, err, about)
 		return
 	}
-	var d *Denied
+	var d *DeniedError
 	require.ErrorAs(t, err, &d, about)
 	require.Contains(t, d.Rule, want, about)
 }
@@ -105,7 +105,7 @@ func TestSpecial(t *testing.T) {
 		"8.8.8.8": "", "64:ff9b::8.8.8.8": "", "2002:808:808::1": "", "2606:4700:4700::1111": "", "2001:4860::1": "",
 		"2a00:1450::1": "", "1.1.1.1": "", "11.0.0.1": "", "126.255.255.255": "", "128.0.0.1": "",
 	} {
-		got := Special(netip.MustParseAddr(addr))
+		got := SpecialKind(netip.MustParseAddr(addr))
 		if want == "" {
 			require.Empty(t, got, addr)
 		} else {
@@ -126,8 +126,8 @@ func FuzzSpecial(f *testing.F) {
 		}
 		ip := net.IP(b)
 		inner := ip.IsLoopback() || ip.IsPrivate() || ip.IsUnspecified() || !ip.IsGlobalUnicast()
-		require.False(t, inner && Special(addr) == "", "%s", addr)
-		if addr.Is4() && Special(addr) != "" {
+		require.False(t, inner && SpecialKind(addr) == "", "%s", addr)
+		if addr.Is4() && SpecialKind(addr) != "" {
 			v4 := addr.As4()
 			mapped := netip.AddrFrom16(addr.As16())
 			nat := netip.MustParseAddr("64:ff9b::").As16()
@@ -135,7 +135,7 @@ func FuzzSpecial(f *testing.F) {
 			sixToFour := [16]byte{0x20, 0x02}
 			copy(sixToFour[2:], v4[:])
 			for _, a := range []netip.Addr{mapped, netip.AddrFrom16(nat), netip.AddrFrom16(sixToFour)} {
-				require.NotEmpty(t, Special(a), "%s", a)
+				require.NotEmpty(t, SpecialKind(a), "%s", a)
 			}
 		}
 	})

@@ -52,7 +52,7 @@ func parseRule(text string) (rule, error) {
 	return r, err
 }
 
-// splitPorts splits a rule at the colon before its ports.
+// splitPorts splits a rule into host and ports.
 func splitPorts(text string) (host, ports string, err error) {
 	if rest, ok := strings.CutPrefix(text, "["); ok {
 		host, after, closed := strings.Cut(rest, "]")
@@ -94,8 +94,7 @@ func parsePorts(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
-// parsePrefix parses a network, or an IPv6 address. It converts a network of IPv4-mapped addresses to
-// a network of IPv4 addresses.
+// parsePrefix parses a network, or an IPv6 address. A network of IPv4-mapped addresses becomes one of IPv4 addresses.
 func parsePrefix(s string) (netip.Prefix, error) {
 	if !strings.Contains(s, "/") {
 		addr, err := netip.ParseAddr(s)
@@ -121,13 +120,12 @@ func parsePrefix(s string) (netip.Prefix, error) {
 // maxName is the maximum length of a domain name in its text form (RFC 1035 section 3.1).
 const maxName = 253
 
-// parseGlob checks the pattern of a name.
 func parseGlob(s string) (string, error) {
 	s = strings.TrimSuffix(s, ".")
 	switch {
 	case s == "" || len(s) > maxName:
 		return "", fmt.Errorf("a name has 1 to %d characters", maxName)
-	case strings.ContainsFunc(s, noName):
+	case strings.ContainsFunc(s, isInvalidNameRune):
 		return "", fmt.Errorf("%q is no name: only letters, digits, '-', '_', '.' and '*' are allowed "+
 			"(write an international name in its form xn--)", s)
 	}
@@ -135,35 +133,32 @@ func parseGlob(s string) (string, error) {
 		return "", fmt.Errorf("%q has an empty part between dots "+
 			"(*.example.com stands for the names below example.com)", s)
 	}
-	if addr, ok := looseIPv4(s); ok {
+	if addr, ok := parseLooseIPv4(s); ok {
 		return "", fmt.Errorf("%q is an unusual spelling of the address %s: write that", s, addr)
 	}
 	return s, nil
 }
 
-// noName reports whether r is not allowed in a pattern in lower case.
-func noName(r rune) bool {
+func isInvalidNameRune(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.*", r))
 }
 
-// The result of ports is true if the rule holds for the given port.
-func (r *rule) ports(port uint16) bool { return r.last == 0 || port >= r.first && port <= r.last }
+func (r *rule) hasPort(port uint16) bool { return r.last == 0 || port >= r.first && port <= r.last }
 
-// matches reports whether the rule holds for the host and the port.
 func (r *rule) matches(h *host, port uint16) bool {
 	switch {
-	case !r.ports(port):
+	case !r.hasPort(port):
 		return false
 	case r.glob != "":
 		return GlobMatches(r.glob, h.name)
 	case r.prefix.IsValid():
-		return h.within(r.prefix)
+		return h.isIn(r.prefix)
 	}
 	return true
 }
 
-// GlobMatches reports whether name matches the pattern. In the pattern, * stands for any number of characters. The
-// time that a call takes is at most proportional to the product of the lengths of pattern and name.
+// GlobMatches reports whether name matches the pattern, in which * stands for any number of characters. It takes at
+// most time in proportion to the product of both lengths.
 func GlobMatches[T string | []byte](pattern string, name T) bool {
 	p, n := 0, 0
 	star, resume := -1, 0 // the index of the last * before p, and the index in name at which the match of this * ends

@@ -2,25 +2,25 @@ package egress
 
 import "net/netip"
 
-// Special returns the kind of an address that no target on the internet has, such as "loopback address". For an
+// SpecialKind returns the kind of an address that no target on the internet has, such as "loopback address". For an
 // ordinary address, it returns "". The special networks are those in the IANA registries of special-purpose addresses
 // (RFC 6890) that are not globally reachable. All IPv6 addresses outside of 2000::/3 are special, too. An address that
 // embeds an IPv4 address (NAT64, 6to4) is special if this IPv4 address is special.
-func Special(a netip.Addr) string {
+func SpecialKind(a netip.Addr) string {
 	h := hostOf(a)
-	if kind := special(h.addrs[0]); kind != "" && !nat64.Contains(h.addrs[0]) {
+	if kind := specialNetworkKind(h.addrs[0]); kind != "" && !nat64.Contains(h.addrs[0]) {
 		return kind
 	}
 	if h.addrs[1].IsValid() {
-		return special(h.addrs[1])
+		return specialNetworkKind(h.addrs[1])
 	}
 	return ""
 }
 
-func special(a netip.Addr) string {
-	for i := range specials {
-		if specials[i].prefix.Contains(a) {
-			return specials[i].kind
+func specialNetworkKind(a netip.Addr) string {
+	for i := range specialNetworks {
+		if specialNetworks[i].prefix.Contains(a) {
+			return specialNetworks[i].kind
 		}
 	}
 	if a.Is6() && !globalUnicast.Contains(a) {
@@ -34,8 +34,8 @@ var (
 	globalUnicast = netip.MustParsePrefix("2000::/3")     // RFC 4291 section 2.4
 )
 
-// specials lists special networks, in the order in which the function special searches them.
-var specials = []struct {
+// specialNetworks are searched in this order.
+var specialNetworks = []struct {
 	prefix netip.Prefix
 	kind   string
 }{

@@ -728,7 +728,7 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 }
 
 // Users returns the users of the gateway with their usage of today (UTC).
-func (e *Engine) Users() []access.Today { return e.gateway.Users() }
+func (e *Engine) Users() []access.DailyUsage { return e.gateway.Users() }
 
 // Accounts returns the users of the gateway.
 func (e *Engine) Accounts() *access.Users { return e.gateway.Accounts() }

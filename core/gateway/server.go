@@ -152,13 +152,13 @@ func (s *Server) Apply(set Settings) {
 }
 
 // Users returns the users with their usage of today (UTC).
-func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
+func (s *Server) Users() []access.DailyUsage { return s.settings.Load().users.UsageToday(s.Now()) }
 
 // Accounts returns the users in force.
 func (s *Server) Accounts() *access.Users { return s.settings.Load().users }
 
 // Usage returns the usage of the users. The caller saves it for RestoreUsage.
-func (s *Server) Usage() []access.SavedUsage { return s.settings.Load().users.Used() }
+func (s *Server) Usage() []access.SavedUsage { return s.settings.Load().users.SavedUsages() }
 
 // RestoreUsage sets the usage of users to the usage in an earlier process. It is called before Serve.
 func (s *Server) RestoreUsage(used []access.SavedUsage) { s.settings.Load().users.Restore(used) }

@@ -41,7 +41,7 @@ func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
 	c.out.configure(set)
 	return &socksFront{
-		server: s, conn: c, set: set, account: set.users.Certified(c.names), buf: loan{from: s.outs},
+		server: s, conn: c, set: set, account: set.users.ByCertificate(c.names), buf: loan{from: s.outs},
 	}
 }
 
@@ -157,7 +157,7 @@ func (f *socksFront) authenticate() error {
 		l := access.Login{Listener: access.SOCKS5, From: f.conn.raw.RemoteAddr(), User: name}
 		var result access.Result
 		var options string
-		l.User, options = f.set.users.Split(name)
+		l.User, options = f.set.users.SplitName(name)
 		f.conn.read.gotBody() // the client does not have to send anything while its password is checked
 		f.account, result, _ = f.set.users.Login(f.conn.ctx, f.server.Guard, l, password)
 		f.conn.read.setAwaited(awaitsRequest, f.server.Now())
@@ -246,13 +246,13 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		}()
 	}
 	if a := f.account; a != nil {
-		if denial, _ := a.Begin(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
+		if denial, _ := a.BeginRequest(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
 			l.Status, l.Code = http.StatusForbidden, "user_denied"
 			f.reply(socks5.NotAllowed)
 			f.conn.linger(false)
 			return
 		}
-		defer a.End()
+		defer a.EndRequest()
 		f.conn.out.user, regions = a, a.Regions()
 	}
 	entry := s.Tracker.Track()

@@ -35,7 +35,7 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	c.acceptedBy, c.account, c.options = nil, nil, session.Options{}
 	value := string(sent)
 	name, password := parseBasic(value)
-	name, options := r.set.users.Split(name)
+	name, options := r.set.users.SplitName(name)
 	l := access.Login{Listener: access.Gateway, From: r.conn.raw.RemoteAddr(), User: name}
 	account, result, retryAfter := r.set.users.Login(r.conn.ctx, r.server.Guard, l, password)
 	switch result {
@@ -73,7 +73,7 @@ func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 		return nil
 	}
 	c.acceptedBy, c.options = nil, session.Options{}
-	if c.account = r.set.users.Certified(r.conn.names); c.account == nil {
+	if c.account = r.set.users.ByCertificate(r.conn.names); c.account == nil {
 		return loginRequired()
 	}
 	c.acceptedBy, c.accepted = r.set, ""
@@ -146,7 +146,7 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 		return nil
 	}
 	now := r.server.Now()
-	switch denial, rule := a.Begin(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
+	switch denial, rule := a.BeginRequest(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
 	case access.Granted:
 		r.granted, r.conn.out.user, r.input.Regions, r.input.Meter = a, a, a.Regions(), &a.Usage.Meter
 		return nil
@@ -159,13 +159,14 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 	case access.InFlightPartUsed:
 		return partUsed("user_in_flight", "max_in_flight")
 	case access.RequestsSpent:
-		return limited("user_requests_spent", "the user has made requests_per_day requests today", access.NextDay(now))
+		return limited("user_requests_spent", "the user has made requests_per_day requests today",
+			access.UntilNextDay(now))
 	case access.RequestsPartUsed:
 		return partUsed("user_requests_spent", "requests_per_day")
 	case access.BytesPartUsed:
 		return partUsed("user_bytes_spent", "bytes_per_day")
 	default:
-		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.NextDay(now))
+		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.UntilNextDay(now))
 	}
 }
 
@@ -187,7 +188,7 @@ func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorRes
 func (r *request) release() {
 	if a := r.granted; a != nil {
 		a.Usage.AddBytes(r.body.Received())
-		a.End()
+		a.EndRequest()
 		r.granted, r.conn.out.user = nil, nil
 	}
 }

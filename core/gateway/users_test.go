@@ -79,7 +79,7 @@ func TestLimitsOfAUser(t *testing.T) {
 			loginField("ann", "p:w") + "\r\n").answer("GET")
 		return a.StatusCode, body, a.Header.Get("Retry-After")
 	}
-	today := func() access.Today { return r.Users()[0] }
+	today := func() access.DailyUsage { return r.Users()[0] }
 
 	apply(access.Limits{Allow: []string{"*.test"}, Deny: []string{"bad.test", ":25"}})
 	for target, want := range map[string]int{

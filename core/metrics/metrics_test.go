@@ -167,9 +167,9 @@ func TestCountsMatchTheRecordedEvents(t *testing.T) {
 			}
 		}
 		check("requests in days", inDays, requests)
-		check("attempts in minutes", r.Reasons().All(24*time.Hour).Attempts, attempts)
+		check("attempts in minutes", r.Reasons().SumAll(24*time.Hour).Attempts, attempts)
 		for id, p := range r.ByProxy(24) {
-			check("attempts of a proxy in minutes", r.Reasons().Proxy(id, 24*time.Hour).Attempts, p.Attempts())
+			check("attempts of a proxy in minutes", r.Reasons().SumProxy(id, 24*time.Hour).Attempts, p.Attempts())
 		}
 		if days := len(r.Series(24, 24*time.Hour)); days > 2 {
 			t.Fatalf("24 hours lie in %d days", days)

@@ -155,14 +155,14 @@ func (r *Recorder) CountBytes(id string, total int64) {
 	p.bytes = total
 	p.mu.Unlock()
 	if n > 0 {
-		r.reasons.Bytes(id, uint64(n))
+		r.reasons.CountBytes(id, uint64(n))
 	}
 }
 
 // CountTargetBytes adds n bytes of a request to the series of its target's host. The parameter at is the time at
 // which the request ended.
 func (r *Recorder) CountTargetBytes(host string, n int64, at time.Time) {
-	r.reasons.TargetBytes(host, uint64(n), at)
+	r.reasons.CountTargetBytes(host, uint64(n), at)
 }
 
 // Window has the requests of the latest minutes.

@@ -95,9 +95,9 @@ func TestBytesOfProxies(t *testing.T) {
 	r.CountBytes("a", 1500)
 	r.CountBytes("b", 10)
 	r.CountBytes("b", 4) // another proxy has the id now
-	require.EqualValues(t, 1500, r.Reasons().Proxy("a", time.Hour).Bytes)
-	require.EqualValues(t, 14, r.Reasons().Proxy("b", time.Hour).Bytes)
-	require.EqualValues(t, 1514, r.Reasons().All(time.Hour).Bytes)
+	require.EqualValues(t, 1500, r.Reasons().SumProxy("a", time.Hour).Bytes)
+	require.EqualValues(t, 14, r.Reasons().SumProxy("b", time.Hour).Bytes)
+	require.EqualValues(t, 1514, r.Reasons().SumAll(time.Hour).Bytes)
 }
 
 func TestTheRequestsOfAWindow(t *testing.T) {

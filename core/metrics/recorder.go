@@ -147,7 +147,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	if p.attempt(e, took) {
 		r.failing.update(e.ProxyID, p)
 	}
-	r.reasons.Attempt(e, &p.reasons)
+	r.reasons.CountAttempt(e, &p.reasons)
 }
 
 // Request counts a finished request.
@@ -190,7 +190,7 @@ func (r *Recorder) proxy(id string) *proxy {
 // proxy holds the counters of one proxy by the hour. Only hours with data take memory: in a pool that changes often,
 // many proxies are used during a single hour.
 type proxy struct {
-	reasons minutes.Ref
+	reasons minutes.SeriesRef
 
 	mu   sync.Mutex
 	keep int64 // hours

@@ -19,10 +19,9 @@ type Row struct {
 // exactKeys is the number of keys (cause and status) that keep their status when limit shortens a row.
 const exactKeys = 14
 
-// limit reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay as
-// they are. The other keys lose their status, so that at most one key per cause is added. All keys then fit, because
-// there are fewer causes than blockKeys-exactKeys.
-func (r *Row) limit() {
+// limitKeys reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay. The others
+// lose their status, so that there is one key per cause: there are fewer causes than blockKeys-exactKeys.
+func (r *Row) limitKeys() {
 	if len(r.Counts) <= blockKeys {
 		return
 	}
@@ -30,12 +29,11 @@ func (r *Row) limit() {
 	all := r.Counts
 	r.Counts = slices.Clone(all[:exactKeys])
 	for _, c := range all[exactKeys:] {
-		r.count(KeyOf(c.Key.Cause(), 0), c.N)
+		r.addAttempts(KeyOf(c.Key.Cause(), 0), c.N)
 	}
 }
 
-// count adds n attempts with a key.
-func (r *Row) count(k Key, n uint64) {
+func (r *Row) addAttempts(k Key, n uint64) {
 	if i := slices.IndexFunc(r.Counts, func(c Count) bool { return c.Key == k }); i >= 0 {
 		r.Counts[i].N += n
 	} else {
@@ -61,32 +59,32 @@ const (
 //	byte    for each 15, the bucket
 //	varint  KiB
 type block struct {
-	start int64 // minute of the first row
-	last  int64 // minute of the last row
-	keys  []Key // bit n of a bit map stands for keys[n]
-	data  []byte
-	p50   int // median's bucket of the last row with attempts; 0 before the first such row
-	kib   int // rest of the bytes of all rows, below 1 KiB; it is added to the next row
+	start     int64 // minute of the first row
+	last      int64 // minute of the last row
+	keys      []Key // bit n of a bit map stands for keys[n]
+	data      []byte
+	p50       int // median's bucket of the last row with attempts; 0 before the first such row
+	restBytes int // rest of the bytes of all rows, below 1 KiB; it is added to the next row
 }
 
 // Codes of the two numbers of four bits.
 const (
-	sameMedian = 7  // the median's bucket is that of the last row with attempts
-	elsewhere  = 15 // the number does not fit; a byte with the bucket follows
+	sameMedian    = 7  // the median's bucket is that of the last row with attempts
+	bucketFollows = 15 // the number does not fit; a byte with the bucket follows
 )
 
-// The result of takes is true if the row can be added to the block.
-func (b *block) takes(r *Row) bool {
-	fresh := 0
+// hasRoomFor reports whether the row can be added to the block.
+func (b *block) hasRoomFor(r *Row) bool {
+	newKeys := 0
 	for _, c := range r.Counts {
 		if !slices.Contains(b.keys, c.Key) {
-			fresh++
+			newKeys++
 		}
 	}
-	return r.Minute >= b.last && r.Minute-b.start < blockMinutes && len(b.keys)+fresh <= blockKeys
+	return r.Minute >= b.last && r.Minute-b.start < blockMinutes && len(b.keys)+newKeys <= blockKeys
 }
 
-// add adds a row. The caller has checked takes(r).
+// The caller of add has checked hasRoomFor(r).
 func (b *block) add(r *Row) {
 	gap := r.Minute - b.last
 	var counts [blockKeys]uint64
@@ -114,25 +112,25 @@ func (b *block) add(r *Row) {
 	if bitmap != 0 {
 		b.addLatencies(r.P50, r.P95)
 	}
-	bytes := uint64(b.kib) + r.Bytes
-	b.kib = int(bytes & 1023)
+	bytes := uint64(b.restBytes) + r.Bytes
+	b.restBytes = int(bytes & 1023)
 	b.data = binary.AppendUvarint(b.data, bytes>>10)
 	b.last = r.Minute
 }
 
 func (b *block) addLatencies(p50, p95 int) {
 	code := func(n int) byte {
-		if n < 0 || n >= elsewhere {
-			return elsewhere
+		if n < 0 || n >= bucketFollows {
+			return bucketFollows
 		}
 		return byte(n)
 	}
 	median, above := code(p50-b.p50+sameMedian), code(p95-p50)
 	b.data = append(b.data, median<<4|above)
-	if median == elsewhere {
+	if median == bucketFollows {
 		b.data = append(b.data, byte(p50))
 	}
-	if above == elsewhere {
+	if above == bucketFollows {
 		b.data = append(b.data, byte(p95))
 	}
 	b.p50 = p50
@@ -145,8 +143,8 @@ func (b *block) close() {
 
 var errBlock = errors.New("a block of minutes is damaged")
 
-// each calls f for every row, the oldest first. The row is valid until f returns.
-func (b *block) each(f func(*Row)) error {
+// eachRow calls f for every row, the oldest first. The row is valid until f returns.
+func (b *block) eachRow(f func(*Row)) error {
 	in := reader{rest: b.data}
 	var row Row
 	row.Minute = b.start
@@ -176,11 +174,11 @@ func (b *block) each(f func(*Row)) error {
 		if bitmap != 0 {
 			code := in.byte()
 			p50 += int(code>>4) - sameMedian
-			if code>>4 == elsewhere {
+			if code>>4 == bucketFollows {
 				p50 = int(in.byte())
 			}
 			row.P50, row.P95 = p50, p50+int(code&15)
-			if code&15 == elsewhere {
+			if code&15 == bucketFollows {
 				row.P95 = int(in.byte())
 			}
 		}
@@ -194,7 +192,7 @@ func (b *block) each(f func(*Row)) error {
 	return nil
 }
 
-// reader reads an encoded block. The field failed is set after a read beyond the end.
+// reader reads an encoded block; failed is set by a read beyond the end.
 type reader struct {
 	rest   []byte
 	failed bool
@@ -220,7 +218,6 @@ func (r *reader) byte() byte {
 	return b
 }
 
-// encode returns the block as text for a file.
 func (b *block) encode() string {
 	out := binary.AppendVarint(nil, b.start)
 	out = binary.AppendUvarint(out, uint64(len(b.keys)))
@@ -230,7 +227,7 @@ func (b *block) encode() string {
 	return base64.RawStdEncoding.EncodeToString(append(out, b.data...))
 }
 
-// decode reads the result of encode. The rows of the block are not checked.
+// decode reads the result of encode. It does not check the rows.
 func decode(text string) (b block, err error) {
 	raw, err := base64.RawStdEncoding.DecodeString(text)
 	start, n := binary.Varint(raw)

@@ -51,33 +51,33 @@ func counts(s Sum) map[Key]uint64 {
 func TestCountsByProxyTargetAndInAll(t *testing.T) {
 	s, c := newStore(24)
 	at := func(d time.Duration) time.Time { c.now = noon.Add(d); return c.now }
-	s.Attempt(attempt(at(0), "a", "x.test", served, 20*time.Millisecond), &Ref{})
-	s.Attempt(attempt(at(time.Minute), "a", "x.test", refused, 20*time.Millisecond), &Ref{})
-	s.Attempt(attempt(at(5*time.Minute), "b", "x.test", served, 20*time.Millisecond), &Ref{})
-	s.Attempt(attempt(at(5*time.Minute), "b", "y.test", broken, time.Second), &Ref{})
-	s.Bytes("b", 5000)
-	s.TargetBytes("y.test", 5000, c.now)
+	s.CountAttempt(attempt(at(0), "a", "x.test", served, 20*time.Millisecond), &SeriesRef{})
+	s.CountAttempt(attempt(at(time.Minute), "a", "x.test", refused, 20*time.Millisecond), &SeriesRef{})
+	s.CountAttempt(attempt(at(5*time.Minute), "b", "x.test", served, 20*time.Millisecond), &SeriesRef{})
+	s.CountAttempt(attempt(at(5*time.Minute), "b", "y.test", broken, time.Second), &SeriesRef{})
+	s.CountBytes("b", 5000)
+	s.CountTargetBytes("y.test", 5000, c.now)
 	for name, x := range map[string]struct {
 		sum  Sum
 		want map[Key]uint64
 	}{
-		"all":             {s.All(time.Hour), map[Key]uint64{served: 2, refused: 1, broken: 1}},
-		"the last minute": {s.All(time.Minute), map[Key]uint64{served: 1, broken: 1}},
-		"a":               {s.Proxy("a", time.Hour), map[Key]uint64{served: 1, refused: 1}},
-		"x.test":          {s.Target("x.test", time.Hour), map[Key]uint64{served: 2, refused: 1}},
-		"unknown":         {s.Proxy("c", time.Hour), map[Key]uint64{}},
+		"all":             {s.SumAll(time.Hour), map[Key]uint64{served: 2, refused: 1, broken: 1}},
+		"the last minute": {s.SumAll(time.Minute), map[Key]uint64{served: 1, broken: 1}},
+		"a":               {s.SumProxy("a", time.Hour), map[Key]uint64{served: 1, refused: 1}},
+		"x.test":          {s.SumTarget("x.test", time.Hour), map[Key]uint64{served: 2, refused: 1}},
+		"unknown":         {s.SumProxy("c", time.Hour), map[Key]uint64{}},
 	} {
 		require.Equal(t, x.want, counts(x.sum), name)
 	}
-	require.Equal(t, noon.Add(time.Minute), s.Proxy("a", time.Hour).Counts[refused].Last)
-	require.EqualValues(t, 5000, s.Target("y.test", time.Hour).Bytes)
+	require.Equal(t, noon.Add(time.Minute), s.SumProxy("a", time.Hour).Counts[refused].LastMinute)
+	require.EqualValues(t, 5000, s.SumTarget("y.test", time.Hour).Bytes)
 	var steps []string
 	for _, p := range s.History(time.Hour, 5*time.Minute) {
 		steps = append(steps, fmt.Sprintf("%s %d", p.Start.Format("15:04"), p.Attempts))
 	}
 	require.Equal(t, []string{"12:00 2", "12:05 2"}, steps)
 	at(25 * time.Hour)
-	require.Empty(t, s.All(25*time.Hour).Counts, "the retention has passed")
+	require.Empty(t, s.SumAll(25*time.Hour).Counts, "the retention has passed")
 	s.Prune(func(id string) bool { return id == "a" })
 	require.NotNil(t, s.proxies.find("a"))
 	require.Nil(t, s.proxies.find("b"))
@@ -86,16 +86,16 @@ func TestCountsByProxyTargetAndInAll(t *testing.T) {
 
 func TestARefFollowsItsProxyAfterItsSeriesWasDropped(t *testing.T) {
 	s, c := newStore(1)
-	proxy := &Ref{}
-	count := func() { s.Attempt(attempt(c.now, "a", "", served, time.Millisecond), proxy) }
+	proxy := &SeriesRef{}
+	count := func() { s.CountAttempt(attempt(c.now, "a", "", served, time.Millisecond), proxy) }
 	count()
 	count()
-	require.Equal(t, map[Key]uint64{served: 2}, counts(s.Proxy("a", time.Hour)))
+	require.Equal(t, map[Key]uint64{served: 2}, counts(s.SumProxy("a", time.Hour)))
 	c.now = noon.Add(3 * time.Hour)
 	s.Prune(func(string) bool { return false })
 	require.Nil(t, s.proxies.find("a"))
 	count()
-	require.Equal(t, map[Key]uint64{served: 1}, counts(s.Proxy("a", time.Hour)))
+	require.Equal(t, map[Key]uint64{served: 1}, counts(s.SumProxy("a", time.Hour)))
 }
 
 func TestLatencies(t *testing.T) {
@@ -116,11 +116,11 @@ func TestLatencies(t *testing.T) {
 		for range 500 {
 			latency := math.Exp(random.NormFloat64()*0.6) * 0.2 // log-normal, as latencies usually are
 			all = append(all, latency)
-			s.Attempt(attempt(c.now, "a", "", served, time.Duration(latency*1e9)), &Ref{})
+			s.CountAttempt(attempt(c.now, "a", "", served, time.Duration(latency*1e9)), &SeriesRef{})
 		}
 	}
 	slices.Sort(all)
-	l := s.Proxy("a", 2*time.Hour).Latencies
+	l := s.SumProxy("a", 2*time.Hour).Latencies
 	require.InEpsilon(t, all[len(all)/2], l.Quantile(0.5).Seconds(), 0.2)
 	require.InEpsilon(t, all[len(all)*95/100], l.Quantile(0.95).Seconds(), 0.2)
 	require.Zero(t, (&Latencies{}).Quantile(0.5))
@@ -153,7 +153,8 @@ func TestCountsAreExact(t *testing.T) {
 				n := rapid.IntRange(1, 300).Draw(t, "n")
 				late := time.Duration(rapid.IntRange(0, 1).Draw(t, "late")) * time.Second
 				for range n {
-					s.Attempt(attempt(c.now.Add(-late), "a", "x.test", k, time.Duration(n)*time.Millisecond), &Ref{})
+					s.CountAttempt(attempt(c.now.Add(-late), "a", "x.test", k, time.Duration(n)*time.Millisecond),
+						&SeriesRef{})
 				}
 				at := s.proxies.find("a").minute.Load() // a late attempt may count in the current minute
 				if want[at] == nil {
@@ -163,8 +164,8 @@ func TestCountsAreExact(t *testing.T) {
 			},
 			"bytes": func(t *rapid.T) {
 				n := rapid.Uint64Range(0, 1<<30).Draw(t, "bytes")
-				s.Bytes("a", n)
-				s.TargetBytes("x.test", n, c.now)
+				s.CountBytes("a", n)
+				s.CountTargetBytes("x.test", n, c.now)
 				bytes += n
 			},
 			"wait": func(t *rapid.T) {
@@ -183,13 +184,13 @@ func TestCountsAreExact(t *testing.T) {
 			"": func(t *rapid.T) {
 				last := s.minute(c.now)
 				for _, window := range []time.Duration{0, 5 * time.Minute, 24 * time.Hour} {
-					sum := s.Proxy("a", window)
+					sum := s.SumProxy("a", window)
 					require.Equal(t, want.within(s.minute(c.now.Add(-window)), last), counts(sum), window)
-					require.Equal(t, counts(sum), counts(s.All(window)))
-					require.Equal(t, counts(sum), counts(s.Target("x.test", window)))
+					require.Equal(t, counts(sum), counts(s.SumAll(window)))
+					require.Equal(t, counts(sum), counts(s.SumTarget("x.test", window)))
 				}
 				if c.now.Sub(noon) < 24*time.Hour {
-					require.InDelta(t, bytes, s.Proxy("a", 24*time.Hour).Bytes, 1<<15,
+					require.InDelta(t, bytes, s.SumProxy("a", 24*time.Hour).Bytes, 1<<15,
 						"to 1 KiB for each restart and block")
 				}
 			},
@@ -205,13 +206,15 @@ func TestAttemptsAtTheSameTime(t *testing.T) {
 		all.Go(func() {
 			for n := range each {
 				at := noon.Add(time.Duration(n) * time.Second) // all workers begin a new minute at the same time
-				s.Attempt(attempt(at, "a", "x.test", KeyOf(core.Cause(i), 200+n%30), time.Millisecond), &Ref{})
+				s.CountAttempt(attempt(at, "a", "x.test", KeyOf(core.Cause(i), 200+n%30), time.Millisecond),
+					&SeriesRef{})
 			}
 		})
 	}
 	all.Wait()
 	c.now = noon.Add(time.Hour)
-	for _, sum := range []Sum{s.All(2 * time.Hour), s.Proxy("a", 2*time.Hour), s.Target("x.test", 2*time.Hour)} {
+	for _, sum := range []Sum{s.SumAll(2 * time.Hour), s.SumProxy("a", 2*time.Hour), s.SumTarget("x.test",
+		2*time.Hour)} {
 		require.EqualValues(t, 8*each, sum.Attempts)
 	}
 }
@@ -221,15 +224,15 @@ func TestManyKeysInAMinute(t *testing.T) {
 	s, c := newStore(24)
 	for cause := range 44 {
 		for status := 400; status < 420; status++ {
-			s.Attempt(attempt(c.now, "a", "", KeyOf(core.Cause(cause), status), time.Millisecond), &Ref{})
+			s.CountAttempt(attempt(c.now, "a", "", KeyOf(core.Cause(cause), status), time.Millisecond), &SeriesRef{})
 		}
 	}
 	for range 5 {
-		s.Attempt(attempt(c.now, "a", "", refused, time.Millisecond), &Ref{})
+		s.CountAttempt(attempt(c.now, "a", "", refused, time.Millisecond), &SeriesRef{})
 	}
 	c.now = c.now.Add(time.Minute)
-	s.Attempt(attempt(c.now, "a", "", served, time.Millisecond), &Ref{})
-	got := counts(s.Proxy("a", time.Hour))
+	s.CountAttempt(attempt(c.now, "a", "", served, time.Millisecond), &SeriesRef{})
+	got := counts(s.SumProxy("a", time.Hour))
 	byCause := map[core.Cause]uint64{}
 	for k, n := range got {
 		byCause[k.Cause()] += n
@@ -247,25 +250,25 @@ func TestManyKeysInAMinute(t *testing.T) {
 func TestManyTargets(t *testing.T) {
 	s, c := newStore(24)
 	for i := range 2 * MaxTargets {
-		s.Attempt(attempt(c.now, "a", fmt.Sprintf("h%d.test", i), served, 0), &Ref{})
+		s.CountAttempt(attempt(c.now, "a", fmt.Sprintf("h%d.test", i), served, 0), &SeriesRef{})
 	}
-	require.EqualValues(t, 1, s.Target("h0.test", time.Hour).Attempts)
-	require.EqualValues(t, MaxTargets, s.Others(time.Hour).Attempts)
+	require.EqualValues(t, 1, s.SumTarget("h0.test", time.Hour).Attempts)
+	require.EqualValues(t, MaxTargets, s.SumOtherTargets(time.Hour).Attempts)
 	c.now = c.now.Add(2 * time.Hour)
-	s.Attempt(attempt(c.now, "a", "h0.test", served, 0), &Ref{})
+	s.CountAttempt(attempt(c.now, "a", "h0.test", served, 0), &SeriesRef{})
 	s.Prune(func(string) bool { return true })
-	require.EqualValues(t, 2, s.Target("h0.test", 3*time.Hour).Attempts, "it is in use")
-	s.Attempt(attempt(c.now, "a", "new.test", served, 0), &Ref{})
-	require.EqualValues(t, 1, s.Target("new.test", time.Hour).Attempts, "idle targets have made room")
+	require.EqualValues(t, 2, s.SumTarget("h0.test", 3*time.Hour).Attempts, "it is in use")
+	s.CountAttempt(attempt(c.now, "a", "new.test", served, 0), &SeriesRef{})
+	require.EqualValues(t, 1, s.SumTarget("new.test", time.Hour).Attempts, "idle targets have made room")
 }
 
 func TestAClockThatIsSetBack(t *testing.T) {
 	s, c := newStore(24)
 	c.now = noon.Add(time.Hour)
-	s.Attempt(attempt(c.now, "a", "", served, 0), &Ref{})
-	s.Attempt(attempt(noon, "a", "", refused, 0), &Ref{}) // an hour earlier
-	require.Equal(t, map[Key]uint64{served: 1, refused: 1}, counts(s.Proxy("a", 2*time.Hour)))
-	require.Equal(t, noon, s.Proxy("a", 2*time.Hour).Counts[refused].Last)
+	s.CountAttempt(attempt(c.now, "a", "", served, 0), &SeriesRef{})
+	s.CountAttempt(attempt(noon, "a", "", refused, 0), &SeriesRef{}) // an hour earlier
+	require.Equal(t, map[Key]uint64{served: 1, refused: 1}, counts(s.SumProxy("a", 2*time.Hour)))
+	require.Equal(t, noon, s.SumProxy("a", 2*time.Hour).Counts[refused].LastMinute)
 	require.Len(t, s.ProxyHistory("a", 2*time.Hour, time.Minute), 2)
 	require.True(t, s.ProxyHistory("a", 2*time.Hour, time.Minute)[0].Start.Equal(noon))
 }
@@ -274,13 +277,13 @@ func TestAClockThatIsSetBack(t *testing.T) {
 func TestLateBytes(t *testing.T) {
 	s, c := newStore(24)
 	c.now = noon.Add(10 * time.Minute)
-	s.Attempt(attempt(c.now, "a", "h.test", served, 0), &Ref{})
-	s.TargetBytes("h.test", 7, noon)
-	s.Attempt(attempt(c.now, "a", "h.test", served, 0), &Ref{})
+	s.CountAttempt(attempt(c.now, "a", "h.test", served, 0), &SeriesRef{})
+	s.CountTargetBytes("h.test", 7, noon)
+	s.CountAttempt(attempt(c.now, "a", "h.test", served, 0), &SeriesRef{})
 	rows := s.TargetHistory("h.test", time.Hour, time.Minute)
 	require.Len(t, rows, 1)
 	require.EqualValues(t, 7, rows[0].Bytes)
-	require.EqualValues(t, 2, s.Target("h.test", time.Hour).Attempts)
+	require.EqualValues(t, 2, s.SumTarget("h.test", time.Hour).Attempts)
 }
 
 // A damaged file loses rows and does no other harm.
@@ -304,10 +307,14 @@ func FuzzDecode(f *testing.F) {
 func TestAllocations(t *testing.T) {
 	s, _ := newStore(24)
 	e := attempt(noon, "a", "x.test", served, time.Millisecond)
-	proxy := &Ref{}
-	s.Attempt(e, proxy)
-	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Attempt(e, proxy) }))
-	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Bytes("a", 100); s.TargetBytes("x.test", 100, noon) }))
+	proxy := &SeriesRef{}
+	s.CountAttempt(e, proxy)
+	require.Zero(t, testing.AllocsPerRun(1000, func() { s.CountAttempt(e, proxy) }))
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		s.CountBytes("a", 100)
+		s.CountTargetBytes("x.test", 100,
+			noon)
+	}))
 }
 
 // heap returns the size of all objects in use.
@@ -354,11 +361,11 @@ func TestMemory(t *testing.T) {
 				left -= n
 				for i := 0; i < n; i += 5 { // one call for five attempts, because the race detector makes them slow
 					latency := time.Duration(math.Exp(random.NormFloat64()*0.5) * 3e8)
-					series.add(s.minute(c.now), s.keep, x.k, bucketOf(latency))
+					series.add(s.minute(c.now), s.keepMinutes, x.k, bucketOf(latency))
 					series.more(x.k, bucketOf(latency), min(n-i, 5)-1)
 				}
 			}
-			s.proxies.get(id).AddBytes(s.minute(c.now), s.keep, uint64(60*random.IntN(40_000)))
+			s.proxies.get(id).AddBytes(s.minute(c.now), s.keepMinutes, uint64(60*random.IntN(40_000)))
 		}
 	}
 	busy := heap() - before
@@ -375,7 +382,7 @@ func TestMemory(t *testing.T) {
 
 func sumOf(s *Store, ids []string) (n uint64) {
 	for _, id := range ids {
-		n += s.Proxy(id, 24*time.Hour).Attempts
+		n += s.SumProxy(id, 24*time.Hour).Attempts
 	}
 	return n
 }
@@ -385,7 +392,7 @@ func BenchmarkAttempt(b *testing.B) {
 	e := attempt(noon, "a", "x.test", served, 20*time.Millisecond)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Attempt(e, &Ref{})
+		s.CountAttempt(e, &SeriesRef{})
 	}
 }
 
@@ -393,10 +400,10 @@ func BenchmarkDay(b *testing.B) {
 	s, c := newStore(24)
 	for range 24 * 60 {
 		c.now = c.now.Add(time.Minute)
-		s.Attempt(attempt(c.now, "a", "x.test", served, 20*time.Millisecond), &Ref{})
+		s.CountAttempt(attempt(c.now, "a", "x.test", served, 20*time.Millisecond), &SeriesRef{})
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Proxy("a", 24*time.Hour)
+		s.SumProxy("a", 24*time.Hour)
 	}
 }

@@ -13,20 +13,20 @@ type Sum struct {
 
 // Tally is the number of attempts with a key.
 type Tally struct {
-	N    uint64
-	Last time.Time // beginning of the latest minute with an attempt with this key, UTC
+	N          uint64
+	LastMinute time.Time // beginning of the latest minute with an attempt with this key, UTC
 }
 
 func (s *Sum) add(r *Row, l *Latencies) {
 	if s.Counts == nil {
 		s.Counts = map[Key]Tally{}
 	}
-	at, attempts := time.Unix(r.Minute*60, 0).UTC(), r.attempts()
+	minute, attempts := time.Unix(r.Minute*60, 0).UTC(), r.attempts()
 	for _, c := range r.Counts {
 		t := s.Counts[c.Key]
 		t.N += c.N
-		if t.Last.Before(at) {
-			t.Last = at
+		if t.LastMinute.Before(minute) {
+			t.LastMinute = minute
 		}
 		s.Counts[c.Key] = t
 	}
@@ -40,40 +40,45 @@ func (s *Sum) add(r *Row, l *Latencies) {
 	}
 }
 
-// All returns the counts of all attempts in the time window before now.
-func (s *Store) All(window time.Duration) Sum { return s.sum(&s.all, window) }
+// SumAll returns the counts of all attempts in the time window before now.
+func (s *Store) SumAll(window time.Duration) Sum { return s.sumOf(&s.allAttempts, window) }
 
-// Others returns the counts of the targets without a series of their own (MaxTargets), in the time window before now.
-func (s *Store) Others(window time.Duration) Sum { return s.sum(&s.others, window) }
+// SumOtherTargets returns the counts of the targets without a series of their own (MaxTargets), in the window before
+// now.
+func (s *Store) SumOtherTargets(window time.Duration) Sum { return s.sumOf(&s.otherTargets, window) }
 
-// Proxy returns the counts of a proxy in the time window before now.
-func (s *Store) Proxy(id string, window time.Duration) Sum { return s.sum(s.proxies.find(id), window) }
-
-// Target returns the counts of the target with the given host in the time window before now.
-func (s *Store) Target(host string, window time.Duration) Sum {
-	return s.sum(s.targets.find(host), window)
+// SumProxy returns the counts of a proxy in the time window before now.
+func (s *Store) SumProxy(id string, window time.Duration) Sum {
+	return s.sumOf(s.proxies.find(id), window)
 }
 
-// History returns the counts of all attempts in the time window before now: a Sum for each step, the oldest first. A
-// step is a number of whole minutes. Steps without counts are left out.
-func (s *Store) History(window, step time.Duration) []Sum { return s.steps(&s.all, window, step) }
+// SumTarget returns the counts of the target with the given host in the time window before now.
+func (s *Store) SumTarget(host string, window time.Duration) Sum {
+	return s.sumOf(s.targets.find(host), window)
+}
+
+// History returns the counts of all attempts in the time window before now: a Sum for each step with counts, the oldest
+// first. A step is a number of whole minutes.
+func (s *Store) History(window, step time.Duration) []Sum {
+	return s.stepsOf(&s.allAttempts, window, step)
+}
 
 // ProxyHistory is History for one proxy.
 func (s *Store) ProxyHistory(id string, window, step time.Duration) []Sum {
-	return s.steps(s.proxies.find(id), window, step)
+	return s.stepsOf(s.proxies.find(id), window, step)
 }
 
 // TargetHistory is History for the target with the given host.
 func (s *Store) TargetHistory(host string, window, step time.Duration) []Sum {
-	return s.steps(s.targets.find(host), window, step)
+	return s.stepsOf(s.targets.find(host), window, step)
 }
 
-func (s *Store) sum(series *Series, window time.Duration) (sum Sum) {
+func (s *Store) sumOf(series *Series, window time.Duration) (sum Sum) {
 	s.eachMinute(series, window, sum.add)
 	return sum
 }
 
-func (s *Store) steps(series *Series, window, step time.Duration) []Sum {
+func (s *Store) stepsOf(series *Series, window, step time.Duration) []Sum {
 	list, last := []Sum{}, -1
 	s.eachMinute(series, window, func(r *Row, l *Latencies) {
 		start := time.Unix(r.Minute*60, 0).UTC().Truncate(step)
@@ -91,16 +96,15 @@ func (s *Store) steps(series *Series, window, step time.Duration) []Sum {
 	return list
 }
 
-// eachMinute calls f for each minute of a series in the time window before now. It limits the window to the time for
-// which the store keeps counts.
+// eachMinute calls f for each minute of a series in the time window before now, as far as the store keeps counts.
 func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *Latencies)) {
 	if series == nil {
 		return
 	}
 	last := s.minute(s.now())
 	// The current minute is not complete. So the window has one minute more than its length.
-	first := max(s.minute(s.now().Add(-window)), last-s.keep)
+	first := max(s.minute(s.now().Add(-window)), last-s.keepMinutes)
 	series.mu.Lock()
 	defer series.mu.Unlock()
-	series.each(first, last, f)
+	series.eachRow(first, last, f)
 }

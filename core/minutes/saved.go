@@ -14,18 +14,18 @@ const (
 	targetName = "target/"
 )
 
-// Save returns the rows of all series that have changed since the last call. If the parameter all is set, it returns
-// all rows of all series. It must not be called concurrently.
+// Save returns the rows that have changed since the last call or, if all is set, all rows. It must not be called
+// concurrently.
 func (s *Store) Save(all bool) Saved {
 	out := Saved{}
-	first := s.minute(s.now()) - s.keep
+	first := s.minute(s.now()) - s.keepMinutes
 	add := func(name string, series *Series) {
 		if blocks := series.save(all, first); len(blocks) > 0 {
 			out[name] = blocks
 		}
 	}
-	add(nameAll, &s.all)
-	add(nameOthers, &s.others)
+	add(nameAll, &s.allAttempts)
+	add(nameOthers, &s.otherTargets)
 	s.proxies.each(func(id string, series *Series) { add(proxyName+id, series) })
 	for host, series := range s.targets.all() {
 		add(targetName+host, series)
@@ -33,8 +33,7 @@ func (s *Store) Save(all bool) Saved {
 	return out
 }
 
-// save returns rows in encoded blocks. If the parameter all is set, these are all rows from the minute first on;
-// otherwise the rows from the last saved minute on.
+// save returns rows in encoded blocks: those from the last saved minute on or, if all is set, from the minute first on.
 func (s *Series) save(all bool, first int64) (blocks []string) {
 	if !s.changed.Swap(false) && !all {
 		return nil
@@ -42,7 +41,7 @@ func (s *Series) save(all bool, first int64) (blocks []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !all {
-		first = max(first, s.saved)
+		first = max(first, s.savedMinute)
 	}
 	var out block
 	flush := func() {
@@ -51,16 +50,16 @@ func (s *Series) save(all bool, first int64) (blocks []string) {
 		}
 	}
 	add := func(r *Row) {
-		r.limit()
-		if len(out.data) == 0 || !out.takes(r) {
+		r.limitKeys()
+		if len(out.data) == 0 || !out.hasRoomFor(r) {
 			flush()
 			out = block{start: r.Minute, last: r.Minute}
 		}
 		out.add(r)
-		s.saved = r.Minute
+		s.savedMinute = r.Minute
 	}
 	var row Row // the last row; the next row is merged into it if both are of the same minute
-	s.each(first, maxMinute, func(r *Row, _ *Latencies) {
+	s.eachRow(first, maxMinute, func(r *Row, _ *Latencies) {
 		if row.Minute == r.Minute {
 			row.merge(r)
 			return
@@ -80,7 +79,6 @@ func (s *Series) save(all bool, first int64) (blocks []string) {
 // maxMinute is later than all minutes.
 const maxMinute = 1 << 40
 
-// clone returns a copy that shares no memory with r.
 func (r *Row) clone() Row {
 	c := *r
 	c.Counts = slices.Clone(r.Counts)
@@ -93,7 +91,7 @@ func (r *Row) merge(o *Row) {
 		r.P50, r.P95 = o.P50, o.P95
 	}
 	for _, c := range o.Counts {
-		r.count(c.Key, c.N)
+		r.addAttempts(c.Key, c.N)
 	}
 	r.Bytes += o.Bytes
 }
@@ -110,20 +108,20 @@ func (r *Row) attempts() (n uint64) {
 func (s *Store) Restore(saved Saved) {
 	last := s.minute(s.now())
 	for name, blocks := range saved {
-		series := s.named(name)
+		series := s.seriesByName(name)
 		if series == nil {
 			continue
 		}
 		for _, text := range blocks {
 			b, err := decode(text)
 			if err == nil {
-				err = b.each(func(*Row) {}) // checks all rows before any is added
+				err = b.eachRow(func(*Row) {}) // checks all rows before any is added
 			}
 			if err != nil {
 				continue
 			}
-			_ = b.each(func(r *Row) {
-				if r.Minute >= last-s.keep && r.Minute <= last {
+			_ = b.eachRow(func(r *Row) {
+				if r.Minute >= last-s.keepMinutes && r.Minute <= last {
 					series.restore(r)
 				}
 			})
@@ -131,35 +129,35 @@ func (s *Store) Restore(saved Saved) {
 	}
 }
 
-// EndRestore ends the restoring of rows.
+// EndRestore must be called after the last Restore.
 func (s *Store) EndRestore() {
 	end := func(_ string, series *Series) { series.endRestore() }
-	end("", &s.all)
-	end("", &s.others)
+	end("", &s.allAttempts)
+	end("", &s.otherTargets)
 	s.proxies.each(end)
 	for host, series := range s.targets.all() {
 		end(host, series)
 	}
 }
 
-// restore adds a row. It holds back the last row in s.restored, because the next row replaces the last one if both are
-// of the same minute.
+// restore adds a row. The last one stays in pendingRow, because the next row replaces it if both are of the same
+// minute.
 func (s *Series) restore(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.restored != nil && s.restored.Minute != r.Minute {
-		s.append(s.restored)
+	if s.pendingRow != nil && s.pendingRow.Minute != r.Minute {
+		s.append(s.pendingRow)
 	}
 	row := r.clone()
-	s.restored = &row
+	s.pendingRow = &row
 }
 
 func (s *Series) endRestore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.restored != nil {
-		s.append(s.restored)
-		s.minute.Store(s.restored.Minute)
-		s.saved, s.restored = s.restored.Minute, nil
+	if s.pendingRow != nil {
+		s.append(s.pendingRow)
+		s.minute.Store(s.pendingRow.Minute)
+		s.savedMinute, s.pendingRow = s.pendingRow.Minute, nil
 	}
 }

@@ -7,37 +7,36 @@ import (
 )
 
 const (
-	// slots is the number of keys of the current minute that are counted without a lock. The first keys of a series
+	// slotCount is the number of keys of the current minute that are counted without a lock. The first keys of a series
 	// get the slots, and keep them.
-	slots = 12
-	// lateMinutes limits how late an attempt is counted. An attempt that ended at most lateMinutes minutes before the
-	// current minute is counted in the current minute. An earlier end shows that the clock was set back.
+	slotCount = 12
+	// An attempt that ended at most lateMinutes before the current minute is counted in the current minute. An earlier
+	// end shows that the clock was set back.
 	lateMinutes = 2
 )
 
 // Series holds the counts of one proxy, of one target, or of all attempts. Its zero value is empty. It is safe for
 // concurrent use.
 type Series struct {
-	minute    atomic.Int64         // the current minute since the Unix epoch; 0 before the first attempt
-	keys      [slots]atomic.Uint32 // each key + 1; 0 for a free slot
-	counts    [slots]atomic.Uint32
+	minute    atomic.Int64             // the current minute since the Unix epoch; 0 before the first attempt
+	keys      [slotCount]atomic.Uint32 // each key + 1; 0 for a free slot
+	counts    [slotCount]atomic.Uint32
 	latencies [numBuckets]atomic.Uint32
 	bytes     atomic.Uint64
 
 	changed atomic.Bool // there are counts that save has not returned
 	dropped atomic.Bool // the store has dropped the series
 
-	mu       sync.Mutex     // guards the fields below
-	others   map[Key]uint32 // attempts of the current minute whose keys have no slot; nil if there are none
-	blocks   []block        // the oldest first; rows are added to the last one
-	saved    int64          // minute of the last row that save has returned
-	restored *Row           // last row that restore got; nil after endRestore
+	mu          sync.Mutex     // guards the fields below
+	otherKeys   map[Key]uint32 // attempts of the current minute whose keys have no slot; nil if there are none
+	blocks      []block        // the oldest first; rows are added to the last one
+	savedMinute int64          // minute of the last row that save has returned
+	pendingRow  *Row           // last row that restore got; nil after endRestore
 }
 
-// add counts an attempt that ended in the given minute since the Unix epoch. The parameter keep is the number of
-// minutes that are kept, and bucket is the bucket of the attempt's latency.
-func (s *Series) add(minute, keep int64, k Key, bucket int) {
-	s.advance(minute, keep)
+// add counts an attempt that ended in the given minute since the Unix epoch, with the bucket of its latency.
+func (s *Series) add(minute, keepMinutes int64, k Key, bucket int) {
+	s.setMinute(minute, keepMinutes)
 	s.latencies[bucket].Add(1)
 	for i := range s.keys {
 		switch s.keys[i].Load() {
@@ -50,46 +49,44 @@ func (s *Series) add(minute, keep int64, k Key, bucket int) {
 			continue
 		}
 		s.counts[i].Add(1)
-		s.change()
+		s.markChanged()
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.others == nil {
-		s.others = map[Key]uint32{}
+	if s.otherKeys == nil {
+		s.otherKeys = map[Key]uint32{}
 	}
-	s.others[k]++
-	s.change()
+	s.otherKeys[k]++
+	s.markChanged()
 }
 
-// change sets the field changed. It is called after a count was added.
-func (s *Series) change() {
+func (s *Series) markChanged() {
 	if !s.changed.Load() { // a load, unlike a store, leaves the cache line shared
 		s.changed.Store(true)
 	}
 }
 
 // AddBytes counts n bytes in the given minute or, if the current minute is later, in the current minute.
-func (s *Series) AddBytes(minute, keep int64, n uint64) {
-	s.advance(max(minute, s.minute.Load()), keep)
+func (s *Series) AddBytes(minute, keepMinutes int64, n uint64) {
+	s.setMinute(max(minute, s.minute.Load()), keepMinutes)
 	s.bytes.Add(n)
-	s.change()
+	s.markChanged()
 }
 
-// advance makes the given minute the current one. It does nothing if this minute is the current one, or is at most
-// lateMinutes before it. A minute before that shows that the clock was set back, and becomes the current one.
-func (s *Series) advance(minute, keep int64) {
-	if at := s.minute.Load(); at == minute || at > minute && at-minute <= lateMinutes {
+// setMinute makes the given minute the current one, unless it is at most lateMinutes before the current one.
+func (s *Series) setMinute(minute, keepMinutes int64) {
+	if current := s.minute.Load(); current == minute || current > minute && current-minute <= lateMinutes {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := s.minute.Load(); at == minute || at > minute && at-minute <= lateMinutes {
+	if current := s.minute.Load(); current == minute || current > minute && current-minute <= lateMinutes {
 		return // another call has advanced
 	}
 	s.endMinute()
 	s.minute.Store(minute)
-	s.forget(minute - keep)
+	s.dropBlocksBefore(minute - keepMinutes)
 }
 
 // endMinute turns the counts of the current minute into a row. The caller holds mu.
@@ -100,10 +97,10 @@ func (s *Series) endMinute() {
 			row.Counts = append(row.Counts, Count{Key(s.keys[i].Load() - 1), uint64(n)})
 		}
 	}
-	for k, n := range s.others {
+	for k, n := range s.otherKeys {
 		row.Counts = append(row.Counts, Count{k, uint64(n)})
 	}
-	s.others = nil
+	s.otherKeys = nil
 	var l Latencies
 	for i := range s.latencies {
 		l[i] = float64(s.latencies[i].Swap(0))
@@ -121,56 +118,56 @@ func (s *Series) append(r *Row) {
 	if len(r.Counts) == 0 && r.Bytes == 0 {
 		return
 	}
-	r.limit()
+	r.limitKeys()
 	n := len(s.blocks)
-	if n == 0 || !s.blocks[n-1].takes(r) {
+	if n == 0 || !s.blocks[n-1].hasRoomFor(r) {
 		kib := 0
 		if n > 0 {
 			s.blocks[n-1].close()
-			kib = s.blocks[n-1].kib
+			kib = s.blocks[n-1].restBytes
 		}
-		s.blocks = append(s.blocks, block{start: r.Minute, last: r.Minute, kib: kib})
+		s.blocks = append(s.blocks, block{start: r.Minute, last: r.Minute, restBytes: kib})
 		n++
 	}
 	s.blocks[n-1].add(r)
 }
 
-// forget drops the blocks whose last row is earlier than a minute. The caller holds mu.
-func (s *Series) forget(before int64) {
+// The caller of dropBlocksBefore holds mu.
+func (s *Series) dropBlocksBefore(before int64) {
 	s.blocks = slices.DeleteFunc(s.blocks, func(b block) bool { return b.last < before })
 	if len(s.blocks) == 0 {
 		s.blocks = nil
 	}
 }
 
-// each calls f for every minute from first to last that has attempts or bytes. For the current minute, f
+// eachRow calls f for every minute from first to last that has attempts or bytes. For the current minute, f
 // also gets the distribution of the latencies; for other minutes, it gets nil. The row is valid until f returns. A
 // minute may come twice: after a restart, or if the clock was set back. The caller holds mu.
-func (s *Series) each(first, last int64, f func(*Row, *Latencies)) {
+func (s *Series) eachRow(first, last int64, f func(*Row, *Latencies)) {
 	for i := range s.blocks {
 		if b := &s.blocks[i]; b.start <= last && b.last >= first {
-			_ = b.each(func(r *Row) { // no error: Restore has checked the blocks from a file
+			_ = b.eachRow(func(r *Row) { // no error: Restore has checked the blocks from a file
 				if r.Minute >= first && r.Minute <= last {
 					f(r, nil)
 				}
 			})
 		}
 	}
-	row, latencies := s.current()
+	row, latencies := s.currentRow()
 	if row.Minute >= first && row.Minute <= last && (len(row.Counts) > 0 || row.Bytes > 0) {
 		f(&row, latencies)
 	}
 }
 
-// current returns the current minute. The caller holds mu.
-func (s *Series) current() (Row, *Latencies) {
+// The caller of currentRow holds mu.
+func (s *Series) currentRow() (Row, *Latencies) {
 	row, l := Row{Minute: s.minute.Load(), Bytes: s.bytes.Load()}, &Latencies{}
 	for i := range s.counts {
 		if n := s.counts[i].Load(); n > 0 {
 			row.Counts = append(row.Counts, Count{Key(s.keys[i].Load() - 1), uint64(n)})
 		}
 	}
-	for k, n := range s.others {
+	for k, n := range s.otherKeys {
 		row.Counts = append(row.Counts, Count{k, uint64(n)})
 	}
 	for i := range s.latencies {
@@ -180,16 +177,15 @@ func (s *Series) current() (Row, *Latencies) {
 	return row, l
 }
 
-// expire drops the blocks whose last row is earlier than a minute. A series without new attempts needs this call,
-// because advance does not run.
-func (s *Series) expire(before int64) {
+// dropOldBlocks drops the blocks whose last row is earlier than a minute, also if no attempt calls setMinute.
+func (s *Series) dropOldBlocks(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(before)
+	s.dropBlocksBefore(before)
 }
 
-// idle reports whether s has no count of the given minute or later.
-func (s *Series) idle(minute int64) bool {
+// hasNothingSince reports whether s has no count of the given minute or later.
+func (s *Series) hasNothingSince(minute int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(s.blocks)

@@ -33,11 +33,10 @@ func (e *InUseError) Error() string {
 // lockPoll is the interval at which Lock tries again.
 const lockPoll = 20 * time.Millisecond
 
-// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. If another process has
-// locked it, Lock waits until that process unlocks it, at most until ctx ends. During the wait, Wanted returns true
-// in the other process. If ctx ends first, the error is an *InUseError. The function waiting is called once before
-// the wait; it may be nil.
-func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
+// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. If another process has locked
+// it, Lock calls onWait (nil for none) and waits until that process unlocks it. During the wait, IsWanted returns true
+// in the other process. If ctx ends first, the error is an *InUseError.
+func Lock(ctx context.Context, path string, onWait func(*InUseError)) (*Dir, error) {
 	if err := MakeDir(path); err != nil {
 		return nil, err
 	}
@@ -51,18 +50,18 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
 			host, _ := os.Hostname() // if there is no name, the process id is enough
-			// If this fails, for example because the disk is full, the folder is locked all the
-			// same. An InUseError then says "another process" in place of the number.
+			// If this fails, for example because the disk is full, the folder is locked nevertheless. An InUseError
+			// then has "another process" in place of the number.
 			_ = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host))
 			return &Dir{Path: path, lock: lock}, nil
 		}
 		if !errors.Is(err, errLocked) {
 			return nil, err
 		}
-		inUse := &InUseError{Dir: path, Owner: owner(filepath.Join(path, lockFile))}
-		if waiting != nil {
-			waiting(inUse)
-			waiting = nil
+		inUse := &InUseError{Dir: path, Owner: lockOwner(filepath.Join(path, lockFile))}
+		if onWait != nil {
+			onWait(inUse)
+			onWait = nil
 		}
 		if wanted == nil { // may fail: a third process waits too, or the other process unlocks the folder later
 			wanted, _ = openLock(filepath.Join(path, wantedFile))
@@ -75,12 +74,11 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 	}
 }
 
-// wantedFile is locked while a process waits for the lock. Its lock ends when that process ends, at the latest; the
-// file stays.
+// wantedFile is locked while a process waits for the lock.
 const wantedFile = "wanted"
 
-// Wanted reports whether another process waits for the folder.
-func (d *Dir) Wanted() bool {
+// IsWanted reports whether another process waits for the folder.
+func (d *Dir) IsWanted() bool {
 	wanted, err := openLock(filepath.Join(d.Path, wantedFile))
 	if err == nil {
 		wanted.Close()
@@ -116,7 +114,6 @@ func MakeDir(path string) error {
 	return nil
 }
 
-// writeOwner replaces the contents of the locked file.
 func writeOwner(lock *os.File, text string) error {
 	if err := lock.Truncate(0); err != nil {
 		return err
@@ -125,8 +122,8 @@ func writeOwner(lock *os.File, text string) error {
 	return err
 }
 
-// owner returns the text of the lock file. The text identifies the process that has locked the file.
-func owner(path string) string {
+// lockOwner returns the text of the lock file, which identifies the process that has locked it.
+func lockOwner(path string) string {
 	text, err := os.ReadFile(path)
 	if name := strings.TrimSpace(string(text)); err == nil && name != "" && len(name) < 400 {
 		return name

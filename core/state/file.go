@@ -10,8 +10,8 @@ import (
 const NewExt = ".new"
 
 // WriteFile replaces a file (mode 0600) completely or not at all, even at a power cut. When it returns nil, the new
-// file is on the disk. If it returns an error, the old file is unchanged, except if only the sync of the folder has
-// failed: then the file is the old or the new one.
+// file is on the disk. After an error the file is the old one or, if only the sync of the folder has failed, perhaps
+// the new one.
 func WriteFile(fsys FS, path string, data []byte) error {
 	f, err := fsys.Open(path+NewExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

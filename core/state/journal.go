@@ -24,13 +24,13 @@ import (
 //
 // A Journal is not safe for concurrent use.
 type Journal struct {
-	fs   FS
-	path string
-	file File  // nil after Close
-	next int   // number of the next line
-	size int64 // bytes of complete lines
-	full int64 // size after the last Replace
-	torn bool  // the file may have an incomplete last line or damage, so the next write must be a Replace
+	fs           FS
+	path         string
+	file         File  // nil after Close
+	nextLine     int   // number of the next line
+	size         int64 // bytes of complete lines
+	replacedSize int64 // size after the last Replace
+	needsRepair  bool  // the file may have an incomplete last line or damage, so the next write must be a Replace
 }
 
 // format is the first entry of a journal.
@@ -43,16 +43,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Damage describes the damage of a journal. It is zero for an undamaged journal.
 type Damage struct {
-	Lines   []int  // numbers of damaged lines, from 1; at most maxDamage of them
-	Missing int    // known number of missing lines
-	Kept    string // path of a copy of the damaged file
+	Lines    []int  // numbers of damaged lines, from 1; at most maxDamage of them
+	Missing  int    // known number of missing lines
+	CopyPath string // path of a copy of the damaged file
 }
 
 // maxDamage is the maximum length of Damage.Lines.
 const maxDamage = 20
 
-// Found reports whether there is damage.
-func (d *Damage) Found() bool { return len(d.Lines) > 0 || d.Missing > 0 }
+// Exists reports whether there is damage.
+func (d *Damage) Exists() bool { return len(d.Lines) > 0 || d.Missing > 0 }
 
 // OpenJournal opens or creates a journal. It calls the function read with each undamaged entry, in the order in which
 // the entries were written. If read returns an error, the line counts as damaged. An entry is valid only during the
@@ -76,20 +76,19 @@ func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) er
 	if damage, err = j.parse(data[:complete], read); err != nil {
 		return nil, damage, fmt.Errorf("%s: %w", path, err)
 	}
-	if damage.Found() {
-		if damage.Kept, err = j.setAside(data, now); err != nil {
+	if damage.Exists() {
+		if damage.CopyPath, err = j.copyDamaged(data, now); err != nil {
 			return nil, damage, err
 		}
 	}
 	if j.file, err = fsys.Open(path, os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, damage, err
 	}
-	j.size, j.full = int64(complete), int64(complete)
-	j.torn = complete < len(data) || damage.Found()
+	j.size, j.replacedSize = int64(complete), int64(complete)
+	j.needsRepair = complete < len(data) || damage.Exists()
 	return j, damage, nil
 }
 
-// load returns the contents of the file.
 func (j *Journal) load() ([]byte, error) {
 	f, err := j.fs.Open(j.path, os.O_RDONLY, 0)
 	if err != nil {
@@ -99,7 +98,7 @@ func (j *Journal) load() ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// parse calls the function read with each undamaged entry of complete lines.
+// parse calls read with each undamaged entry.
 func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err error) {
 	line, damaged := 0, 0 // damaged counts the damaged lines since the last good one
 	for len(data) > 0 {
@@ -112,14 +111,14 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 			if string(entry) != format {
 				return d, fmt.Errorf("%w: it begins with %.80q", ErrFormat, entry)
 			}
-		case ok && n >= j.next && n > 0:
-			d.Missing += max(n-j.next-damaged, 0)
+		case ok && n >= j.nextLine && n > 0:
+			d.Missing += max(n-j.nextLine-damaged, 0)
 			ok = read(entry) == nil
 		default:
 			ok = false
 		}
 		if ok {
-			j.next, damaged = n+1, 0
+			j.nextLine, damaged = n+1, 0
 			continue
 		}
 		damaged++ // a split line and an inserted line count as several damaged lines
@@ -127,7 +126,7 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 			d.Lines = append(d.Lines, line)
 		}
 	}
-	j.next += damaged
+	j.nextLine += damaged
 	if line == 0 { // the file is empty: Replace creates the file with its first line, so this line is damaged
 		d.Lines = []int{1}
 	}
@@ -145,7 +144,7 @@ func parseLine(text []byte) (n int, entry []byte, ok bool) {
 	return n, entry, found && err == nil && n >= 0
 }
 
-func checksum(of []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(of, castagnoli)) }
+func checksum(text []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli)) }
 
 // appendLine appends the line of an entry to b.
 func appendLine(b []byte, n int, entry []byte) []byte {
@@ -155,8 +154,8 @@ func appendLine(b []byte, n int, entry []byte) []byte {
 	return append(append(b, rest...), '\n')
 }
 
-// setAside copies the damaged file and returns the path of the copy.
-func (j *Journal) setAside(data []byte, now time.Time) (path string, err error) {
+// copyDamaged writes the data to a file beside the damaged one, and returns its path.
+func (j *Journal) copyDamaged(data []byte, now time.Time) (path string, err error) {
 	path = j.path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
 	f, err := j.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -172,41 +171,40 @@ func (j *Journal) setAside(data []byte, now time.Time) (path string, err error) 
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the state is closed")
 
-// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After
-// an error the entry is not in the journal; but if the machine stops before the next write, the entry may
-// be in the journal after a restart.
+// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After an error
+// the entry is not in the journal, unless the machine stops before the next write: then it may be there after a
+// restart.
 func (j *Journal) Append(entry []byte) error {
 	if j.file == nil {
 		return ErrClosed
 	}
-	line := appendLine(nil, j.next, entry)
+	line := appendLine(nil, j.nextLine, entry)
 	_, err := j.file.Write(line)
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		j.torn = true
+		j.needsRepair = true
 		_ = j.file.Truncate(j.size) // if this fails, the next write repairs the file, because it is a Replace
 		return err
 	}
-	j.next++
+	j.nextLine++
 	j.size += int64(len(line))
 	return nil
 }
 
-// minGrowth is a number of bytes by which a journal must grow before NeedsReplace returns true.
+// minGrowth is the number of bytes by which a journal grows at least between two Replace calls for its size.
 const minGrowth = 256 << 10
 
-// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends with an
-// incomplete line, or the file is large. A file is large if it has more than twice its size after the last Replace,
-// plus minGrowth.
-func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
+// NeedsReplace reports whether the next write should be a Replace: the file needs repair, or it has more than twice its
+// size after the last Replace, plus minGrowth.
+func (j *Journal) NeedsReplace() bool { return j.needsRepair || j.size > 2*j.replacedSize+minGrowth }
 
 // Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
-// the old entries, except if only the sync of the folder has failed: then it has the old or the new entries. After an
-// error the next write must be a Replace.
+// the old entries or, if only the sync of the folder has failed, perhaps the new ones; the next write must be a
+// Replace.
 func (j *Journal) Replace(entries [][]byte) error {
-	if j.file == nil && j.full > 0 {
+	if j.file == nil && j.replacedSize > 0 {
 		return ErrClosed
 	}
 	data := appendLine(nil, 0, []byte(format))
@@ -232,11 +230,11 @@ func (j *Journal) Replace(entries [][]byte) error {
 	if j.file != nil {
 		j.file.Close()
 	}
-	j.file, j.size, j.full = f, int64(len(data)), int64(len(data))
-	j.next = len(entries) + 1
+	j.file, j.size, j.replacedSize = f, int64(len(data)), int64(len(data))
+	j.nextLine = len(entries) + 1
 	// Until the folder is synced, a power cut would bring the old file back.
 	err = j.fs.SyncDir(filepath.Dir(j.path))
-	j.torn = err != nil
+	j.needsRepair = err != nil
 	return err
 }
 

@@ -104,7 +104,7 @@ func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 				require.ErrorIs(t, s.Write(map[string]any{"k0": 1}), state.ErrClosed)
 				var damage state.Damage
 				s, damage = open(t, d, "/state")
-				require.False(t, damage.Found())
+				require.False(t, damage.Exists())
 				require.Equal(t, written, values(s))
 			},
 		})
@@ -187,17 +187,17 @@ func TestDamage(t *testing.T) {
 			bad := []byte(test.damage(strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")))
 			d.entries["/state/changes"].data = bad
 			s, damage := open(t, d, "/state")
-			require.True(t, damage.Found())
+			require.True(t, damage.Exists())
 			require.Equal(t, test.lines, damage.Lines)
-			require.Equal(t, []string{damage.Kept}, d.names(".damaged-20261128T120000.000Z"))
-			require.Equal(t, string(bad), string(d.entries[damage.Kept].data))
+			require.Equal(t, []string{damage.CopyPath}, d.names(".damaged-20261128T120000.000Z"))
+			require.Equal(t, string(bad), string(d.entries[damage.CopyPath].data))
 			for i, key := range all {
 				_, held := s.Get(key)
 				require.Equal(t, !strings.Contains(test.lost, key), held, "%s %d", key, i)
 			}
 			before := values(s)
 			s, damage = open(t, d, "/state")
-			require.False(t, damage.Found())
+			require.False(t, damage.Exists())
 			require.Equal(t, before, values(s))
 		})
 	}
@@ -223,7 +223,7 @@ func TestEachChangedByteIsFound(t *testing.T) {
 		bad[i] ^= 1 << (i % 8)
 		d.entries["/state/changes"].data = bad
 		_, damage := open(t, d, "/state")
-		require.True(t, damage.Found(), "byte %d", i)
+		require.True(t, damage.Exists(), "byte %d", i)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestTheFileStaysSmall(t *testing.T) {
 	}
 	require.Less(t, len(d.entries["/state/changes"].data), 300<<10)
 	s, damage := open(t, d, "/state")
-	require.False(t, damage.Found())
+	require.False(t, damage.Exists())
 	require.Len(t, s.All(), 10)
 }
 
@@ -306,7 +306,7 @@ func TestAnotherProcessWaitsForTheFolder(t *testing.T) {
 	dir := t.TempDir()
 	first, err := state.Lock(context.Background(), dir, nil)
 	require.NoError(t, err)
-	require.False(t, first.Wanted())
+	require.False(t, first.IsWanted())
 	second := make(chan *state.Dir)
 	go func() {
 		d, err := state.Lock(context.Background(), dir, nil)
@@ -315,17 +315,17 @@ func TestAnotherProcessWaitsForTheFolder(t *testing.T) {
 		}
 		second <- d
 	}()
-	for !first.Wanted() {
+	for !first.IsWanted() {
 		time.Sleep(time.Millisecond)
 	}
 	require.NoError(t, first.Unlock())
 	d := <-second
-	require.False(t, d.Wanted())
+	require.False(t, d.IsWanted())
 	given, stop := context.WithCancel(context.Background())
 	stop()
 	_, err = state.Lock(given, dir, nil)
 	require.Error(t, err)
-	require.False(t, d.Wanted(), "it waits no more")
+	require.False(t, d.IsWanted(), "it waits no more")
 	require.NoError(t, d.Unlock())
 }
 
@@ -341,12 +341,12 @@ func TestAKilledProcessDoesNotWait(t *testing.T) {
 	child := exec.Command(os.Args[0], "-test.run", "TestAKilledProcessDoesNotWait")
 	child.Env = append(os.Environ(), "WHIRLPOOL_TEST_WAIT="+dir)
 	require.NoError(t, child.Start())
-	for !held.Wanted() {
+	for !held.IsWanted() {
 		time.Sleep(time.Millisecond)
 	}
 	require.NoError(t, child.Process.Kill())
 	child.Wait()
-	require.False(t, held.Wanted())
+	require.False(t, held.IsWanted())
 	require.NoError(t, held.Unlock())
 }
 
@@ -373,7 +373,7 @@ func FuzzJournal(f *testing.F) {
 		require.NoError(t, s.Write(map[string]any{"a": 1}))
 		before := values(s)
 		s, damage := open(t, d, "/state")
-		require.False(t, damage.Found())
+		require.False(t, damage.Exists())
 		require.Equal(t, before, values(s))
 	})
 }
@@ -423,11 +423,11 @@ func TestAStoreWithoutRecordsInMemory(t *testing.T) {
 	open := func() *state.Store {
 		s, damage, err := state.OpenStore(state.OS{}, dir, "ids", time.Now)
 		require.NoError(t, err)
-		require.False(t, damage.Found())
+		require.False(t, damage.Exists())
 		return s
 	}
 	s, values, recalls := open(), map[string]any{}, 0
-	s.Recall(func() map[string]any { recalls++; return values })
+	s.DropRecords(func() map[string]any { recalls++; return values })
 	long := strings.Repeat("x", 10_000)
 	for i := range 100 { // long enough for several new files
 		key := fmt.Sprint(i % 10)

@@ -19,10 +19,10 @@ type Record struct {
 type Store struct {
 	now func() time.Time
 
-	mu      sync.Mutex // guards the fields below
-	journal *Journal
-	records map[string]Record // nil after Recall
-	recall  func() map[string]any
+	mu            sync.Mutex // guards the fields below
+	journal       *Journal
+	records       map[string]Record // nil after Recall
+	currentValues func() map[string]any
 }
 
 // batch is an entry of the journal: changes of which all or none are made.
@@ -38,8 +38,8 @@ func (b *batch) apply(records map[string]Record) {
 	}
 }
 
-// OpenStore opens or creates the file with the given name in dir. The result damage describes the damage of the file.
-// A damaged file has been copied (Damage.Kept).
+// OpenStore opens or creates the file with the given name in dir. If the file is damaged, it has been copied
+// (Damage.CopyPath).
 func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damage Damage, err error) {
 	s = &Store{now: now, records: map[string]Record{}}
 	s.journal, damage, err = OpenJournal(fsys, filepath.Join(dir, name), now(), func(entry []byte) error {
@@ -53,7 +53,7 @@ func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damag
 	if err != nil {
 		return nil, damage, err
 	}
-	if damage.Found() {
+	if damage.Exists() {
 		if err := s.replace(s.records); err != nil {
 			s.journal.Close()
 			return nil, damage, err
@@ -65,13 +65,12 @@ func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damag
 // Path returns the path of the file.
 func (s *Store) Path() string { return s.journal.path }
 
-// Recall frees the memory of the records. From now on, the owner of the store has the values: when Write writes a new
-// file, it calls the function all, which returns the values after the changes of this Write. Get and All return nothing
-// any more.
-func (s *Store) Recall(all func() map[string]any) {
+// DropRecords frees the memory of the records. From now on, Get and All return nothing. To write a new file, Write
+// calls currentValues, which returns all values after the changes of this Write.
+func (s *Store) DropRecords(currentValues func() map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records, s.recall = nil, all
+	s.records, s.currentValues = nil, currentValues
 }
 
 // Get returns the record of a key.
@@ -94,8 +93,8 @@ func (s *Store) All() map[string]Record {
 func (s *Store) Write(changes map[string]any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.recall != nil && s.journal.NeedsReplace() {
-		b, err := s.batch(s.recall())
+	if s.currentValues != nil && s.journal.NeedsReplace() {
+		b, err := s.batch(s.currentValues())
 		if err != nil {
 			return err
 		}
@@ -124,7 +123,7 @@ func (s *Store) Write(changes map[string]any) error {
 	if err := s.journal.Append(entry); err != nil {
 		return err
 	}
-	if s.recall == nil {
+	if s.currentValues == nil {
 		b.apply(s.records)
 	}
 	return nil
@@ -134,14 +133,14 @@ func (s *Store) Write(changes map[string]any) error {
 func (s *Store) batch(changes map[string]any) (b batch, err error) {
 	b.Set = map[string]Record{}
 	for _, key := range slices.Sorted(maps.Keys(changes)) {
-		_, held := s.records[key]
+		_, exists := s.records[key]
 		if value := changes[key]; value != nil {
 			data, err := json.Marshal(value)
 			if err != nil {
 				return b, err
 			}
 			b.Set[key] = Record{s.now().UTC(), data}
-		} else if held || s.recall != nil {
+		} else if exists || s.currentValues != nil {
 			b.Delete = append(b.Delete, key)
 		}
 	}
