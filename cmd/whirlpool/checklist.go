@@ -59,9 +59,9 @@ express what the check has found, such as a scheme. The exit code is 1 if none i
 	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
 	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http, socks5 and socks4")
-	f.IntVar(&o.parallel, "parallel", 200, "number of proxies checked at the same time")
-	f.DurationVar(&o.connect, "connect", 3*time.Second, "longest time to connect to a proxy")
-	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "longest time for one request")
+	f.IntVar(&o.parallel, "parallel", 200, "check `N` proxies at the same time")
+	f.DurationVar(&o.connect, "connect", 3*time.Second, "maximum `TIME` to connect to a proxy")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "maximum `TIME` for one request, such as 5s")
 	f.BoolVar(&o.json, "json", false, "print the results of all proxies as JSON")
 	f.BoolVar(&o.all, "all", false, "print the proxies that are not good too, with the reason")
 	return cmd

@@ -167,7 +167,7 @@ there is an error.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&offline, "offline", false, "do not fetch the proxy lists by URL")
-	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to fetch a proxy list")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "maximum `TIME` to fetch a proxy list")
 	return cmd
 }
 

@@ -2,8 +2,11 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 )
 
@@ -35,6 +38,32 @@ func TestHelpOfCommands(t *testing.T) {
 		flag, _, _ := run(append(args, "--help")...)
 		require.Equal(t, flag, help)
 	}
+}
+
+func TestCommandsHaveExamples(t *testing.T) {
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if sub.Name() != "completion" { // its help is cobra's
+				walk(sub)
+			}
+		}
+		if c.HasSubCommands() || c.Hidden {
+			return
+		}
+		require.NotEmpty(t, c.Example, c.CommandPath())
+		for line := range strings.Lines(c.Example) {
+			require.Regexp(t, "^  "+c.CommandPath()+`( |\n|$)`, line)
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			placeholder, _ := pflag.UnquoteUsage(f)
+			if f.Hidden {
+				return
+			}
+			require.Equal(t, strings.ToUpper(placeholder), placeholder, "%s: --%s", c.CommandPath(), f.Name)
+		})
+	}
+	walk(root())
 }
 
 func TestFlagsSayWhatTheyTake(t *testing.T) {

@@ -52,6 +52,7 @@ wrong, or its input cannot be read.`,
 	cmd.SetHelpCommand(helpCommand())
 	cmd.InitDefaultHelpCmd()
 	cmd.InitDefaultCompletionCmd()
+	addExamples(cmd)
 	usageErrors(cmd)
 	return cmd
 }

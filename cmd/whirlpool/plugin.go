@@ -281,7 +281,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
 	f.StringVar(&o.generate, "generate", "swap", "make a trace by this `SPEC`")
 	f.StringVar(&o.write, "write-trace", "", "write the trace to `FILE` as well")
-	f.Uint64Var(&o.seed, "seed", 1, "of all random numbers")
+	f.Uint64Var(&o.seed, "seed", 1, "`N` from which all random numbers are made")
 	f.BoolVar(&o.ascii, "ascii", false, "draw with ASCII only")
 	f.BoolVar(&o.breakers, "breakers", false, "scorers: with circuit breakers of the default thresholds")
 	f.BoolVar(&o.jitter, "jitter", false, "backoffs: the policy asks for jitter")

@@ -25,8 +25,8 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 		Example: "  whirlpool plugin record today.jsonl --for 8h --every 30s",
 	}
 	f := cmd.Flags()
-	f.DurationVar(&every, "every", 5*time.Second, "interval between readings")
-	f.DurationVar(&length, "for", 10*time.Minute, "length of the recording")
+	f.DurationVar(&every, "every", 5*time.Second, "`TIME` between two readings")
+	f.DurationVar(&length, "for", 10*time.Minute, "`TIME` of the recording, such as 8h")
 	onGateway(cmd, func(r *remote, args []string) error {
 		if every <= 0 || length < every {
 			return usage("--every %v and --for %v: both must be above 0, and --for at least as long as --every",

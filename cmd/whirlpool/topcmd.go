@@ -23,7 +23,7 @@ In a large pool, these are the first 200 proxies of the chosen order and filter.
 Keys: left and right choose the column to sort by, r reverses, / filters, space pauses, q quits.`,
 		Example: "  whirlpool top --sort success",
 	}
-	cmd.Flags().DurationVar(&interval, "interval", interval, "time between two requests to the API, at least 100ms")
+	cmd.Flags().DurationVar(&interval, "interval", interval, "`TIME` between two requests to the API, at least 100ms")
 	cmd.Flags().StringVar(&sort, "sort", sort, "sort by `COLUMN`: "+strings.Join(top.Columns(), ", "))
 	completeWords(cmd, "sort", top.Columns())
 	return onGateway(cmd, func(r *remote, _ []string) error {
