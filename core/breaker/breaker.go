@@ -114,32 +114,41 @@ func (w *Word) Open(at time.Duration) bool {
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
 //
 // The pool of a long list has many breakers that have counted no failure. They have no history, which keeps them
-// small. All times are durations after the epoch.
+// small. All times are durations after the epoch, except for changed.
 type Breaker struct {
 	word   *Word
 	shared *Shared
-	id     string
-	notify Notified
+	owner  Owner
 	cfg    atomic.Pointer[Config]
 
-	mu         sync.Mutex
-	lastChange time.Duration
-	*history   // nil before the first failure or change of state
+	mu       sync.Mutex
+	changed  int64 // time of day of the last change of state, or of Init, ns since 1970
+	*history       // nil before the first failure or change of state
 }
 
-// history is the part of a breaker that its first failure or change of state creates. The breaker's mu guards it,
-// except for notifyMu.
+// history is the part of a breaker that its first failure or change of state creates. The breaker's mu guards it. The
+// pool of a long list has many open breakers, so it is small (64 bytes).
 type history struct {
-	failures  []time.Duration // failures[head:] are in the window, oldest first
-	head      int
-	probeEnds time.Duration // end of the probe's timeout, while probing
-	answered  bool          // valid while probing: the probe has received a response head or opened a tunnel
-	expires   time.Duration // valid while probing: after this time the probe's result has no effect; 0 for no limit
-	trips     Trips
-	changed   time.Time         // lastChange as a time of day; zero before the first change
-	pending   []core.Transition // not yet passed to notify, in order
+	window     *window // nil if the window has no failures
+	delivery   *delivery
+	lastChange time.Duration // of the state; 0 before the first change
+	probeEnds  time.Duration // end of the probe's timeout, while probing
+	expires    time.Duration // valid while probing: after this time the probe's result has no effect; 0 for no limit
+	trips      Trips
+	answered   bool // valid while probing: the probe has received a response head or opened a tunnel
+}
 
-	notifyMu sync.Mutex // serializes calls of notify; locked before mu
+// window holds the failures that are not older than the breaker's window: failures[head:], the oldest first.
+type window struct {
+	failures []time.Duration
+	head     int
+}
+
+// delivery passes transitions to the owner of a breaker. A breaker has one only until the owner has them.
+type delivery struct {
+	pending []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
+	users   int               // goroutines that wait for order or hold it; guarded by the breaker's mu
+	order   sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
 }
 
 // Shared is what all breakers of a pool have in common.
@@ -149,29 +158,38 @@ type Shared struct {
 	Gate  Gate      // nil without one
 }
 
-// Notified gets every transition of a breaker once, in order. It may call the breaker's methods, unless they cause
-// another transition.
-type Notified interface{ Transition(core.Transition) }
+// Owner is the owner of a breaker.
+type Owner interface {
+	ID() string // of the proxy; it never changes
+	// Transition gets every transition of the breaker once, in order. It may call the breaker's methods, unless they
+	// cause another transition.
+	Transition(core.Transition)
+}
 
-// New returns a closed breaker. It calls the function notify as described at Notified.
+// New returns a closed breaker. It calls the function notify as described at Owner.Transition.
 func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
 	b := &Breaker{}
-	b.Init(new(Word), id, &cfg, &Shared{Now: now, Epoch: now()}, NotifyFunc(notify))
+	b.Init(new(Word), &cfg, &Shared{Now: now, Epoch: now()}, OwnerOf(id, notify))
 	return b
 }
 
-// NotifyFunc is a function that is Notified.
-type NotifyFunc func(core.Transition)
+// OwnerOf returns an Owner with the given id. Its method Transition calls the function notify.
+func OwnerOf(id string, notify func(core.Transition)) Owner { return &owner{id, notify} }
 
-// Transition calls f.
-func (f NotifyFunc) Transition(t core.Transition) { f(t) }
+type owner struct {
+	id     string
+	notify func(core.Transition)
+}
+
+func (o *owner) ID() string                   { return o.id }
+func (o *owner) Transition(t core.Transition) { o.notify(t) }
 
 // Init makes the zero Breaker a closed breaker that uses the caller's zero word. The caller does not change shared
 // and cfg any more.
-func (b *Breaker) Init(word *Word, id string, cfg *Config, shared *Shared, notify Notified) {
-	b.word, b.id, b.shared, b.notify = word, id, shared, notify
+func (b *Breaker) Init(word *Word, cfg *Config, shared *Shared, owner Owner) {
+	b.word, b.shared, b.owner = word, shared, owner
 	b.cfg.Store(cfg)
-	b.lastChange = b.now()
+	b.changed = shared.Now().UnixNano()
 }
 
 // now returns the current time.
@@ -213,7 +231,7 @@ func (b *Breaker) Admissible() bool {
 	b.tick()
 	w = b.word.state.Load()
 	return core.State(w&stateMask) != core.Open && w&probing == 0 &&
-		(core.State(w&stateMask) == core.Closed || b.shared.Gate == nil || b.shared.Gate.Ready(b.id))
+		(core.State(w&stateMask) == core.Closed || b.shared.Gate == nil || b.shared.Gate.Ready(b.owner.ID()))
 }
 
 // State returns the current state. If the breaker is open and due, State first makes it half-open.
@@ -261,7 +279,7 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	h := b.past()
 	h.expires = 0
 	if b.shared.Gate != nil {
-		until, ok := b.shared.Gate.Enter(b.id)
+		until, ok := b.shared.Gate.Enter(b.owner.ID())
 		if !ok {
 			return Permit{}, false
 		}
@@ -373,55 +391,63 @@ const maxFailures = 1000
 
 // push adds a failure to the window. The caller holds mu.
 func (b *Breaker) push(now time.Duration) {
-	h := b.past()
+	h, threshold := b.past(), b.cfg.Load().FailureThreshold
 	b.prune(now)
-	if b.live() >= max(b.cfg.Load().FailureThreshold, maxFailures) {
-		h.head++ // without its oldest failure, the window still reaches the threshold
+	if h.window == nil {
+		h.window = &window{failures: make([]time.Duration, 0, min(threshold, firstFailures))}
 	}
-	if h.head > cap(h.failures)/2 && len(h.failures) == cap(h.failures) {
-		h.failures = append(h.failures[:0], h.failures[h.head:]...)
-		h.head = 0
+	w := h.window
+	if b.live() >= max(threshold, maxFailures) {
+		w.head++ // without its oldest failure, the window still reaches the threshold
 	}
-	h.failures = append(h.failures, now)
+	if w.head > cap(w.failures)/2 && len(w.failures) == cap(w.failures) {
+		w.failures = append(w.failures[:0], w.failures[w.head:]...)
+		w.head = 0
+	}
+	w.failures = append(w.failures, now)
 }
+
+// firstFailures is the largest number of failures for which a window has memory at first. Most breakers open with
+// the last of failure_threshold failures, and count no more.
+const firstFailures = 8
 
 // prune removes the failures that are older than the window. The caller holds mu.
 func (b *Breaker) prune(now time.Duration) {
-	h := b.history
-	if h == nil {
+	if b.history == nil || b.window == nil {
 		return
 	}
-	for h.head < len(h.failures) && now-h.failures[h.head] > b.cfg.Load().WindowDuration {
-		h.head++
+	w, limit := b.window, b.cfg.Load().WindowDuration
+	for w.head < len(w.failures) && now-w.failures[w.head] > limit {
+		w.head++
 	}
-	if h.head == len(h.failures) {
-		h.failures, h.head = h.failures[:0], 0
+	if w.head == len(w.failures) {
+		b.window = nil
 	}
 }
 
 // live returns the number of failures in the window, as of the last prune. The caller holds mu.
 func (b *Breaker) live() int {
-	if b.history == nil {
+	if b.history == nil || b.window == nil {
 		return 0
 	}
-	return len(b.failures) - b.head
+	return len(b.window.failures) - b.window.head
 }
 
 // forgetFailures empties the window. The caller holds mu.
 func (b *Breaker) forgetFailures() {
 	if b.history != nil {
-		b.failures, b.head = nil, 0
+		b.window = nil
 	}
 }
 
 // open opens the breaker for a time that grows with repeated trips. The caller holds mu.
 func (b *Breaker) open(now time.Duration, reason, why string) {
 	var closed time.Duration
+	h, cfg := b.past(), b.cfg.Load()
 	if reason == ReasonThreshold {
-		closed = now - b.lastChange
+		closed = now - h.lastChange
 	}
-	cfg := b.cfg.Load()
-	openFor := b.past().trips.Next(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
+	openFor := h.trips.Next(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
 	b.word.due.Store(int64(now + openFor))
 	b.change(core.Open, now, reason, why)
 }
@@ -435,12 +461,14 @@ func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
 	if to == core.Closed {
 		b.forgetFailures()
 	}
-	b.lastChange = at
 	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
-	h := b.past()
-	h.changed = b.timeOf(at)
-	h.pending = append(h.pending, core.Transition{
-		ProxyID: b.id, From: from, To: to, At: h.changed, FailureCount: count, Reason: reason, Why: why,
+	h, day := b.past(), b.timeOf(at)
+	h.lastChange, b.changed = at, day.UnixNano()
+	if h.delivery == nil {
+		h.delivery = &delivery{}
+	}
+	h.delivery.pending = append(h.delivery.pending, core.Transition{
+		ProxyID: b.owner.ID(), From: from, To: to, At: day, FailureCount: count, Reason: reason, Why: why,
 	})
 }
 
@@ -479,23 +507,29 @@ func (b *Breaker) advance(now time.Duration) {
 	}
 }
 
-// unlock unlocks mu and then calls the function notify for the pending transitions. The goroutine that holds notifyMu
-// passes all pending transitions to notify, so that the transitions keep their order.
+// unlock unlocks mu and then passes the pending transitions to the owner. The goroutine that holds delivery.order
+// passes all pending transitions, so that they keep their order.
 func (b *Breaker) unlock() {
-	h := b.history
-	pending := h != nil && len(h.pending) > 0
-	b.mu.Unlock()
-	if !pending {
+	if b.history == nil || b.delivery == nil || len(b.delivery.pending) == 0 {
+		b.mu.Unlock()
 		return
 	}
-	h.notifyMu.Lock()
-	defer h.notifyMu.Unlock()
+	d := b.delivery
+	d.users++
+	b.mu.Unlock()
+	d.order.Lock()
+	defer d.order.Unlock()
 	b.mu.Lock()
-	transitions := h.pending
-	h.pending = nil
+	transitions := d.pending
+	d.pending = nil
 	b.mu.Unlock()
 	for _, t := range transitions {
-		b.notify.Transition(t)
+		b.owner.Transition(t)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d.users--; d.users == 0 && len(d.pending) == 0 {
+		b.delivery = nil
 	}
 }
 
@@ -543,6 +577,7 @@ func (b *Breaker) Postpone(d time.Duration) {
 	if core.State(b.word.state.Load()&stateMask) != core.Open {
 		return
 	}
+	b.prune(now) // many open breakers are postponed again and again
 	if due := int64(now + d); due > b.word.due.Load() {
 		b.word.due.Store(due)
 	}
@@ -560,7 +595,10 @@ type View struct {
 	FailureCount int // failures in the window, at most the larger of 1000 and failure_threshold
 	Config       Config
 	NextTest     time.Time // when an open breaker becomes half-open; zero in the other states
-	LastChange   time.Time
+	// LastChange is the time of day of the last change of state or, before the first change, of the creation. It is as
+	// the clock was then. To compare it with other times, use Since.
+	LastChange time.Time
+	Since      time.Duration // time of the last change of state, after the epoch; 0 before the first change
 }
 
 // Snapshot returns the current state of the breaker.
@@ -572,10 +610,10 @@ func (b *Breaker) Snapshot() View {
 	b.prune(now)
 	v := View{
 		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.Config(),
-		LastChange: b.shared.Epoch.Add(b.lastChange),
+		LastChange: time.Unix(0, b.changed).In(b.shared.Epoch.Location()),
 	}
-	if b.history != nil && !b.changed.IsZero() {
-		v.LastChange = b.changed
+	if b.history != nil {
+		v.Since = b.lastChange
 	}
 	if v.State == core.Open {
 		v.NextTest = b.timeOf(b.due())

@@ -52,7 +52,7 @@ func (b *Breaker) FirstFailure() (at time.Time, ok bool) {
 	if b.live() == 0 {
 		return time.Time{}, false
 	}
-	return b.timeOf(b.failures[b.head]), true
+	return b.timeOf(b.window.failures[b.window.head]), true
 }
 
 // Waiting reports whether the breaker is half-open without a probe, whether or not its gate admits one.

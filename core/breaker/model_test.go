@@ -220,7 +220,8 @@ func history(t *rapid.T) {
 		},
 		"snapshot": func(t *rapid.T) {
 			m.look()
-			want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed}
+			want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed,
+				Since: m.changed.Sub(start)}
 			if m.state == core.Open {
 				want.NextTest = m.due
 			}

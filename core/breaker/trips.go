@@ -10,8 +10,8 @@ import "time"
 // Envoy's outlier detection lengthens its ejections in a similar way
 // (base_ejection_time, max_ejection_time).
 type Trips struct {
-	n    int           // number of trips, minus the doublings that were undone
 	last time.Duration // the latest open time
+	n    uint8         // number of trips, minus the doublings that were undone; at most maxTrips
 }
 
 // Next counts a trip and returns the time for which the breaker stays open. The parameter closed is the time for which

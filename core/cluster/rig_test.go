@@ -181,7 +181,7 @@ func (g *gateway) breaker(key string) *watched {
 		w = &watched{}
 		cfg := breaker.Default()
 		shared := &breaker.Shared{Now: g.now, Epoch: g.now(), Gate: gateOf{g}}
-		w.Init(new(breaker.Word), key, &cfg, shared, breaker.NotifyFunc(func(t core.Transition) {
+		w.Init(new(breaker.Word), &cfg, shared, breaker.OwnerOf(key, func(t core.Transition) {
 			g.mu.Lock()
 			if t.To == core.Open {
 				w.byCluster = t.Reason == breaker.ReasonCluster

@@ -52,6 +52,9 @@ func TestTheClockIsSet(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, 20*time.Second, in(at))
 		require.Equal(t, -10*time.Second, in(u.Stats().LastUsed))
+		later, err := p.Add([]Spec{{ID: "q", Address: Address{Scheme: HTTP, Host: "b.test:1"}}})
+		require.NoError(t, err)
+		require.Zero(t, in(later[0].Breaker().Snapshot().LastChange))
 		require.Equal(t, core.Open, u.Breaker().State())
 		passed = 32 * time.Second
 		require.Equal(t, core.HalfOpen, u.Breaker().State())

@@ -41,7 +41,7 @@ func (u *Upstream) Observed() Observed {
 	if o.Open {
 		o.Failures, o.Evidence = o.Threshold, o.Needed
 		if o.Failing == 0 || o.Failing > at-u.added {
-			o.Failing = now.Sub(view.LastChange)
+			o.Failing = at - view.Since
 		}
 	}
 	if o.Evidence <= 0 && !o.Open {

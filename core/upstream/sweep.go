@@ -128,13 +128,13 @@ func (p *Pool) probeEarly(notClosed []*Upstream) {
 		return
 	}
 	var longest *Upstream
-	oldest := p.now().Add(-earlyProbe)
+	oldest := p.Elapsed(p.now()) - earlyProbe
 	for _, u := range notClosed {
 		switch v := u.breaker.Snapshot(); {
 		case v.State == core.Closed || v.State == core.HalfOpen && u.breaker.Waiting():
 			return
-		case v.State == core.Open && !v.LastChange.After(oldest) && !u.Unreached() && !u.Draining():
-			longest, oldest = u, v.LastChange
+		case v.State == core.Open && v.Since <= oldest && !u.Unreached() && !u.Draining():
+			longest, oldest = u, v.Since
 		}
 	}
 	if longest != nil {

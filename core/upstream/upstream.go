@@ -71,7 +71,7 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	d := &details{id: spec.ID, pool: p, added: p.Elapsed(p.now())}
 	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
-	u.breaker.Init(&u.word, spec.ID, cfg, &p.breakers, (*watcher)(u))
+	u.breaker.Init(&u.word, cfg, &p.breakers, (*watcher)(u))
 	u.stats.init()
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
@@ -109,8 +109,11 @@ func (u *Upstream) extra() *extra {
 
 func (u *Upstream) now() time.Time { return u.pool.now() }
 
-// watcher is an Upstream that is notified of the transitions of its breaker.
+// watcher is an Upstream as the owner of its breaker.
 type watcher Upstream
+
+// ID returns the id of the proxy.
+func (w *watcher) ID() string { return w.id }
 
 func (w *watcher) Transition(t core.Transition) {
 	p := w.pool
