@@ -135,6 +135,7 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
 	out := map[string]ProxyStats{}
+	r.opened.within(first, last, func(id string, n uint64) { out[id] = ProxyStats{BreakerOpens: n} })
 	r.proxies.Range(func(id, v any) bool {
 		if s := v.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens > 0 {
 			out[id.(string)] = s
@@ -167,9 +168,11 @@ func (p *proxy) stats(first, last int64) ProxyStats {
 // few times a minute.
 func (r *Recorder) Prune(inPool func(id string) bool) {
 	r.reasons.Prune(inPool)
-	recent := r.ByProxy(r.RetentionHours())
-	r.proxies.Range(func(id, _ any) bool {
-		if _, ok := recent[id.(string)]; !ok && !inPool(id.(string)) {
+	now := r.now()
+	first, last := now.Add(-r.retention).Unix()/3600, now.Unix()/3600
+	r.opened.forget(first, last, inPool)
+	r.proxies.Range(func(id, p any) bool {
+		if s := p.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens == 0 && !inPool(id.(string)) {
 			r.forget(id.(string))
 		}
 		return true

@@ -45,6 +45,7 @@ type Recorder struct {
 	rotate  sync.Mutex // held while a minute is cleared
 
 	proxies     sync.Map // id -> *proxy
+	opened      opened   // proxies that have no entry in proxies
 	failing     failing
 	reasons     *minutes.Store
 	named       namedProxies
@@ -173,7 +174,7 @@ func (r *Recorder) Transition(t core.Transition) {
 	r.totals.transitions[t.To].Add(1)
 	switch t.To {
 	case core.Open:
-		r.proxy(t.ProxyID).opened(t.At)
+		r.open(t.ProxyID, t.At)
 	case core.Closed: // the failures that opened the breaker are not recent any more
 		r.ForgetRecent(t.ProxyID)
 	}
@@ -183,8 +184,23 @@ func (r *Recorder) proxy(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
 	}
-	p, _ := r.proxies.LoadOrStore(id, &proxy{keep: int64(r.retention / time.Hour)})
-	return p.(*proxy)
+	r.opened.mu.Lock()
+	defer r.opened.mu.Unlock()
+	return r.add(id)
+}
+
+// add returns the counters of a proxy. If there are none, it creates them. The caller holds opened.mu.
+func (r *Recorder) add(id string) *proxy {
+	if p := r.find(id); p != nil {
+		return p
+	}
+	p := &proxy{keep: int64(r.retention / time.Hour)}
+	if n, ok := r.opened.byID[id]; ok {
+		delete(r.opened.byID, id)
+		p.hours = []hour{{at: int64(n.hour), opens: uint32(n.n), saved: uint32(n.saved)}}
+	}
+	r.proxies.Store(id, p)
+	return p
 }
 
 // proxy holds the counters of one proxy by the hour. Only hours with data take memory: in a pool that changes often,
@@ -254,7 +270,7 @@ func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) 
 	return turned
 }
 
-func (p *proxy) opened(at time.Time) {
+func (p *proxy) open(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hour(at).opens++
@@ -299,50 +315,4 @@ func (p *policies) add(hash string, policy any) *policyCount {
 		p.byHash.Store(&byHash)
 	}
 	return c
-}
-
-// transitions holds the latest transitions of all breakers.
-type transitions struct {
-	mu      sync.Mutex // guards all fields
-	ring    []core.Transition
-	next    int       // index of the oldest transition when the ring is full; the next transition replaces it
-	added   uint64    // number of transitions since the start
-	dropped time.Time // time of the latest overwritten transition; zero if there is none
-}
-
-func (tr *transitions) add(t core.Transition) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	tr.added++
-	if len(tr.ring) < maxTransitions {
-		tr.ring = append(tr.ring, t)
-		return
-	}
-	tr.dropped = tr.ring[tr.next].At
-	tr.ring[tr.next] = t
-	tr.next = (tr.next + 1) % maxTransitions
-}
-
-// since returns the transitions at the given time or later, in the order in which they were added. The
-// result truncated is true if some of these transitions were overwritten.
-func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for i := range tr.ring {
-		if t := tr.ring[(tr.next+i)%len(tr.ring)]; !t.At.Before(from) {
-			list = append(list, t)
-		}
-	}
-	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
-}
-
-// after skips the first n transitions that were ever added, and returns all later ones except those that
-// were overwritten. The result total is the number of all transitions that were ever added.
-func (tr *transitions) after(n uint64) (list []core.Transition, total uint64) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for i := len(tr.ring) - int(min(tr.added-n, uint64(len(tr.ring)))); i < len(tr.ring); i++ {
-		list = append(list, tr.ring[(tr.next+i)%len(tr.ring)])
-	}
-	return list, tr.added
 }

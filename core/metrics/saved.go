@@ -109,6 +109,7 @@ func (r *Recorder) Save(all bool) Saved {
 		}
 	})
 	oldest := r.now().Add(-r.retention).Unix() / 3600
+	r.opened.save(all, oldest, s.Hours)
 	r.proxies.Range(func(id, p any) bool {
 		if rows := p.(*proxy).save(all, oldest); len(rows) > 0 {
 			s.Hours[id.(string)] = rows
@@ -158,7 +159,7 @@ func (r *Recorder) Restore(s *Saved) {
 	}
 	for id, rows := range s.Hours {
 		for _, row := range rows {
-			if len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600 {
+			if len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600 && !r.restore(id, row) {
 				r.proxy(id).set(row)
 			}
 		}
