@@ -16,17 +16,25 @@ type CheckReport struct {
 }
 
 // LastCheck returns the result of the last health check; nil if there was none.
-func (u *Upstream) LastCheck() *CheckReport { return u.lastCheck.Load() }
+func (u *Upstream) LastCheck() *CheckReport {
+	if x := u.extras.Load(); x != nil {
+		return x.lastCheck.Load()
+	}
+	return nil
+}
 
 // SetLastCheck sets the result of the last health check; nil for none. A proxy that has not served a request
 // is chosen last while its checks fail.
 func (u *Upstream) SetLastCheck(r *CheckReport) {
-	before := u.lastCheck.Swap(r)
+	var before *CheckReport
+	if r != nil || u.extras.Load() != nil {
+		before = u.extra().lastCheck.Swap(r)
+	}
 	if r != nil && r.Exit.IsValid() && (before == nil || before.Exit != r.Exit) {
 		u.exitChanged()
 	}
 	failed := r != nil && !r.Passed
-	if u.checkFailed.Swap(failed) || r != nil {
+	if u.flags.set(checkFailed, failed) || r != nil {
 		u.SetReached(!failed)
 	}
 }

@@ -28,7 +28,7 @@ func (u *Upstream) Observed() Observed {
 	view := u.breaker.Snapshot()
 	o := Observed{
 		Failures: view.FailureCount, Threshold: view.Config.FailureThreshold, Needed: evidence.Needed, Served: -1,
-		Open: view.State != core.Closed && !u.openedByCluster.Load(), OpenFor: u.breaker.OpenFor(),
+		Open: view.State != core.Closed && !u.flags.has(openedByCluster), OpenFor: u.breaker.OpenFor(),
 	}
 	if u.HasServed() {
 		o.Served = at - time.Duration(u.window.lastSuccess.Load())

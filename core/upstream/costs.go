@@ -130,7 +130,7 @@ func (p *Pool) RestoreCosts(c Costs) {
 // mu.
 func (u *Upstream) addCosts(t traffic.Total) {
 	u.meter.Add(t)
-	u.carried += t.Bytes()
+	u.extra().carried += t.Bytes()
 	if usage := u.Usage(); usage != nil {
 		usage.ExcludeBytes(t.Bytes())
 	}
@@ -143,8 +143,16 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.Snapshot().All {
-		f(u.id, u.meter.Bytes()-u.carried)
+		f(u.id, u.meter.Bytes()-u.carried())
 	}
+}
+
+// carried returns the bytes of earlier processes in the meter. The caller holds the pool's mu.
+func (u *Upstream) carried() int64 {
+	if x := u.extras.Load(); x != nil {
+		return x.carried
+	}
+	return 0
 }
 
 // maxAbsent is the maximum number of removed proxies whose costs are kept by id.

@@ -11,7 +11,7 @@ import (
 // setRoom computes room from max_in_flight and the part of it. The caller holds the pool's roomMu.
 func (u *Upstream) setRoom() {
 	switch {
-	case u.draining.Load():
+	case u.Draining():
 		u.room.Store(0)
 	case u.Spec().MaxInFlight > 0:
 		u.pool.hasPlaces.Store(true)

@@ -84,7 +84,8 @@ type Pool struct {
 	dueBuffer []dueExploration // reused by each sweep
 	sweptTail float64          // largest Tail of the proxies that were swept since swept was 0, in s
 
-	pending pendingFailures
+	pending   pendingFailures
+	unreached unreachedWhys
 
 	watchMu   sync.Mutex
 	notClosed map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu

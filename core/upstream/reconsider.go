@@ -11,12 +11,12 @@ const sweepPending = 256
 // pendingFailures is a queue of proxies with failures that later attempts through other proxies may confirm.
 type pendingFailures struct {
 	mu    sync.Mutex
-	queue []*Upstream // each proxy at most once (Upstream.pending)
+	queue []*Upstream // each proxy at most once (flag pending)
 }
 
 // add adds the proxy, unless it is in the queue.
 func (p *pendingFailures) add(u *Upstream) {
-	if u.pending.CompareAndSwap(false, true) {
+	if !u.flags.set(pending, true) {
 		p.mu.Lock()
 		p.queue = append(p.queue, u)
 		p.mu.Unlock()
@@ -34,7 +34,7 @@ func (p *pendingFailures) take(n int) []*Upstream {
 		p.queue = nil
 	}
 	for _, u := range taken {
-		u.pending.Store(false)
+		u.flags.set(pending, false)
 	}
 	return taken
 }

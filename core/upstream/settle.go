@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"sync"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -102,7 +103,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 			u.pool.compared(l.Target.Hash, a.At)
 		}
 	case core.Failure:
-		u.failedToReach.Store(verdict.IsConnectFailure(o.Cause))
+		u.flags.set(failedToReach, verdict.IsConnectFailure(o.Cause))
 		a.Reported = o.Cause == verdict.TargetUnreachable
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
@@ -141,16 +142,56 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	if !ok {
 		return
 	}
-	why := evidence.Why{
-		Failures: tries, Own: tries, OwnCause: []evidence.CauseCount{{Cause: uint8(cause), Count: tries}},
-		Evidence: evidence.Needed, Needed: evidence.Needed,
-	}
-	u.why.Store(&why)
-	u.failedToReach.Store(true)
-	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: why.Text(causeWord)})
+	found := u.pool.unreached.find(cause, tries)
+	u.why.Store(&found.why)
+	u.flags.set(failedToReach, true)
+	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: found.text})
 	if f := u.pool.onFailure; f != nil {
 		f(u)
 	}
+}
+
+// unreachedWhys holds the evidence of failed reachability checks. All proxies with the same number of failed checks
+// share it, because most proxies of a long list may be dead.
+type unreachedWhys struct {
+	mu   sync.Mutex
+	list map[checks]*unreachedWhy
+}
+
+// checks is a number of failed reachability checks in a row, and the cause of the last one.
+type checks struct {
+	cause core.Cause
+	n     int
+}
+
+type unreachedWhy struct {
+	why  evidence.Why // must not be changed
+	text string
+}
+
+// maxShared is the largest number of failed checks whose evidence is shared.
+const maxShared = 32
+
+// find returns the evidence of n failed checks. If there is none, it creates it.
+func (s *unreachedWhys) find(cause core.Cause, n int) *unreachedWhy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := checks{cause, n}
+	if w := s.list[key]; w != nil {
+		return w
+	}
+	w := &unreachedWhy{why: evidence.Why{
+		Failures: n, Own: n, OwnCause: []evidence.CauseCount{{Cause: uint8(cause), Count: n}},
+		Evidence: evidence.Needed, Needed: evidence.Needed,
+	}}
+	w.text = w.why.Text(causeWord)
+	if n <= maxShared {
+		if s.list == nil {
+			s.list = map[checks]*unreachedWhy{}
+		}
+		s.list[key] = w
+	}
+	return w
 }
 
 func causeWord(c uint8) string { return verdict.CauseName(core.Cause(c)) }

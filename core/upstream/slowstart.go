@@ -100,7 +100,7 @@ func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
 // SetReached records the result of a reachability check.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
-	case ok && u.checkFailed.Load():
+	case ok && u.flags.has(checkFailed):
 	case ok:
 		u.slow.limit.CompareAndSwap(unreached, unproven)
 	case !u.HasServed():

@@ -13,7 +13,7 @@ import (
 func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Open {
-		u.openedByCluster.Store(t.Reason == breaker.ReasonCluster)
+		u.flags.set(openedByCluster, t.Reason == breaker.ReasonCluster)
 	}
 	if t.To == core.Closed {
 		u.window.trial.begin()

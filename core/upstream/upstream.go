@@ -44,7 +44,6 @@ type details struct {
 	pool      *Pool
 	breaker   breaker.Breaker
 	meter     traffic.Meter
-	carried   int64                       // bytes of earlier processes in the field meter; guarded by the pool's mu
 	bill      atomic.Pointer[bill]        // nil without vendor and price
 	region    atomic.Pointer[string]      // see Region
 	usage     atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
@@ -54,17 +53,11 @@ type details struct {
 	templates templates // the templates of the credentials
 	leaving   bool      // draining with attempts in flight; guarded by the pool's mu
 	stays     bool      // the proxy is in the pool after the present change; guarded by the pool's mu
-	draining  atomic.Bool
+	flags     flags
 	part      *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's roomMu
 	window    window
 	extras    atomic.Pointer[extra]        // see extra
 	why       atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
-	lastCheck atomic.Pointer[CheckReport]
-
-	pending         atomic.Bool // the proxy is in the pool's pendingFailures
-	failedToReach   atomic.Bool // the last failure was a failure to connect to the proxy
-	openedByCluster atomic.Bool // other gateways caused the last opening of the breaker
-	checkFailed     atomic.Bool // the last health check failed
 }
 
 func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
@@ -78,7 +71,7 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	if total, found := p.absent[spec.ID]; found {
 		delete(p.absent, spec.ID)
 		u.meter.Add(total)
-		u.carried = total.Bytes()
+		u.extra().carried = total.Bytes()
 	}
 	u.configure(spec)
 	return u
@@ -88,7 +81,9 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 type extra struct {
 	attached     atomic.Value // see Attach
 	abilities    ability.Set
-	book         evidence.Book              // the proxy's failures
+	book         evidence.Book // the proxy's failures
+	lastCheck    atomic.Pointer[CheckReport]
+	carried      int64                      // bytes of earlier processes in the meter; guarded by the pool's mu
 	challenged   atomic.Pointer[challenged] // nil before the first challenge that may come from a target
 	shortTunnels atomic.Uint64
 	lastTimeout  atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
@@ -147,7 +142,7 @@ func (u *Upstream) replaceSpec(spec *Spec) {
 func (u *Upstream) drain() {
 	u.pool.roomMu.Lock()
 	defer u.pool.roomMu.Unlock()
-	u.draining.Store(true)
+	u.flags.set(draining, true)
 	u.setRoom()
 }
 
@@ -220,10 +215,10 @@ func (u *Upstream) ServedSince(at time.Duration) bool {
 }
 
 // FailedToReach reports whether the proxy's last failure was a failure to connect to the proxy.
-func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
+func (u *Upstream) FailedToReach() bool { return u.flags.has(failedToReach) }
 
 // Draining reports whether the proxy is being removed. A draining proxy admits no attempts.
-func (u *Upstream) Draining() bool { return u.draining.Load() }
+func (u *Upstream) Draining() bool { return u.flags.has(draining) }
 
 // InService reports whether the proxy is in service, as the API and the dashboard show it: its breaker is closed, it is
 // neither banned nor draining, and Unreached is false. The caller passes whether the proxy is banned, because the pool
