@@ -48,13 +48,12 @@ type Checker struct {
 
 	enabled atomic.Bool
 
-	mu     sync.Mutex
-	last   *upstream.Snapshot              // the snapshot whose proxies are all in added, or were; nil at first
-	added  []joined                        // proxies whose first check has not begun, in the order of their checks
-	queued map[*upstream.Upstream]struct{} // proxies with a check in queue or in progress
+	mu    sync.Mutex
+	last  *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
+	added []joined           // proxies whose first check has not begun, in the order of their checks
 	// failing holds the time at which the breaker of a proxy opened. An entry stays when the breaker becomes
 	// half-open or opens again. It is replaced only after the proxy has served a request.
-	failing map[*upstream.Upstream]time.Time
+	failing map[*upstream.Upstream]time.Duration
 	queue   queue
 	running int
 
@@ -66,7 +65,7 @@ type Checker struct {
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
 	return &Checker{
-		cfg: cfg, queued: map[*upstream.Upstream]struct{}{}, failing: map[*upstream.Upstream]time.Time{},
+		cfg: cfg, failing: map[*upstream.Upstream]time.Duration{},
 		firstEnded: make(chan struct{}), ended: make(chan struct{}, 1),
 	}
 }
@@ -74,19 +73,20 @@ func New(cfg Config) *Checker {
 // SetEnabled turns the checks on or off. Checks in progress are completed.
 func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 
-// check is a proxy to be checked.
+// check is a proxy to be checked. It takes 32 bytes: most proxies of a long list may be dead. Its times, and those of
+// the other types, are those of Pool.Elapsed.
 type check struct {
 	u     *upstream.Upstream
-	at    time.Time
-	since time.Time // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
-	tries int       // number of checks in a row that have failed
-	first bool      // no check of the proxy has ended yet
+	at    time.Duration
+	since time.Duration // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
+	tries int32         // number of checks in a row that have failed
+	first bool          // no check of the proxy has ended yet
 }
 
 // joined is a proxy that has joined the pool. It takes less memory than a check, because a long list has many of them.
 type joined struct {
 	u  *upstream.Upstream
-	at time.Time
+	at time.Duration
 }
 
 // AwaitFirst waits until the first check of every proxy has ended. It returns earlier when the time limit has passed
@@ -142,17 +142,17 @@ func (c *Checker) Run(ctx context.Context) {
 // queue, and returns them.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
-		c.cfg.Pool.SetNextCheck(time.Time{})
+		c.cfg.Pool.SetNextCheck(0, false)
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.cfg.Now()
+	now := c.now()
 	c.queueNew(now)
 	for _, u := range c.cfg.Pool.NotClosed() {
-		if _, queued := c.queued[u]; !queued && u.FailedToReach() && u.Breaker().State() == core.Open {
+		if !u.Planned() && u.FailedToReach() && u.Breaker().State() == core.Open {
 			since := c.failingSince(u, now)
-			c.push(&check{u: u, at: now.Add(waitAfter(now.Sub(since))), since: since})
+			c.push(&check{u: u, at: now + waitAfter(now-since), since: since})
 		}
 	}
 	return c.pop(now)
@@ -166,12 +166,15 @@ func (c *Checker) dueInQueue() []*check {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pop(c.cfg.Now())
+	return c.pop(c.now())
 }
+
+// now returns the present time (Pool.Elapsed).
+func (c *Checker) now() time.Duration { return c.cfg.Pool.Elapsed(c.cfg.Now()) }
 
 // pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
 // them. The caller holds mu.
-func (c *Checker) pop(now time.Time) (list []*check) {
+func (c *Checker) pop(now time.Duration) (list []*check) {
 	for c.running < c.cfg.Parallel {
 		k := c.popDue(now)
 		if k == nil {
@@ -180,54 +183,54 @@ func (c *Checker) pop(now time.Time) (list []*check) {
 		list = append(list, k)
 		c.running++
 	}
-	c.cfg.Pool.SetNextCheck(c.next(now))
+	at, planned := c.next(now)
+	c.cfg.Pool.SetNextCheck(at, planned)
 	return list
 }
 
 // popDue removes the check with the earliest time from added or queue, and returns it. If its time has not come, or if
 // there is none, popDue returns nil. The caller holds mu.
-func (c *Checker) popDue(now time.Time) *check {
-	for len(c.added) > 0 && (len(c.queue) == 0 || !c.queue[0].at.Before(c.added[0].at)) {
+func (c *Checker) popDue(now time.Duration) *check {
+	for len(c.added) > 0 && (len(c.queue) == 0 || c.queue[0].at >= c.added[0].at) {
 		u, at := c.added[0].u, c.added[0].at
 		if c.added = c.added[1:]; len(c.added) == 0 {
 			c.added = nil
 		}
-		if _, queued := c.queued[u]; queued { // its breaker has opened since
+		if u.SetPlanned(true) { // its breaker has opened since
 			c.first--
 			c.endFirst()
 			continue
 		}
-		c.queued[u] = struct{}{}
 		return &check{u: u, at: at, since: at, first: true}
 	}
-	if len(c.queue) == 0 || c.queue[0].at.After(now) {
+	if len(c.queue) == 0 || c.queue[0].at > now {
 		return nil
 	}
 	return heap.Pop(&c.queue).(*check)
 }
 
 // next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
-// returns the time of the next tick, because one of these checks may have ended by then. If there are no checks, it
-// returns the zero time. The caller holds mu.
-func (c *Checker) next(now time.Time) time.Time {
+// returns the time of the next tick, because one of these checks may have ended by then. The result planned is false if
+// there are no checks. The caller holds mu.
+func (c *Checker) next(now time.Duration) (at time.Duration, planned bool) {
 	switch {
 	case len(c.added) > 0:
-		return c.added[0].at
+		return c.added[0].at, true
 	case len(c.queue) > 0:
-		return c.queue[0].at
+		return c.queue[0].at, true
 	case c.running > 0:
-		return now.Add(tick)
+		return now + tick, true
 	}
-	return time.Time{}
+	return 0, false
 }
 
 // failingSince returns the time at which the breaker of u first opened after the last request that u served. Only a
 // served request resets this time; a passed check does not. The longer ago this time is, the longer is the wait until
 // the next check (waitAfter) and the next probe. So a proxy that passes the checks but refuses requests is checked
 // and probed less and less often. The caller holds mu.
-func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
+func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Duration {
 	since, ok := c.failing[u]
-	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
+	if !ok || u.ServedSince(since) {
 		since = now
 		c.failing[u] = since
 	}
@@ -240,17 +243,10 @@ func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10,
 
 // queueNew queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that have
 // served. The caller holds mu.
-func (c *Checker) queueNew(now time.Time) {
+func (c *Checker) queueNew(now time.Duration) {
 	snap := c.cfg.Pool.Snapshot()
 	if snap == c.last {
 		return
-	}
-	var before map[*upstream.Upstream]struct{}
-	if c.last != nil {
-		before = make(map[*upstream.Upstream]struct{}, len(c.last.All))
-		for _, u := range c.last.All {
-			before[u] = struct{}{}
-		}
 	}
 	c.last = snap
 	for u := range c.failing {
@@ -259,7 +255,7 @@ func (c *Checker) queueNew(now time.Time) {
 		}
 	}
 	for _, u := range snap.All {
-		if _, known := before[u]; !known && !u.Direct() && !u.HasServed() {
+		if !u.SetKnown() && !u.Direct() && !u.HasServed() {
 			c.added = append(c.added, joined{u, now})
 			c.first++
 		}
@@ -270,7 +266,7 @@ func (c *Checker) queueNew(now time.Time) {
 // push queues a check of a proxy that has no check in the queue or in progress. The caller holds
 // mu.
 func (c *Checker) push(k *check) {
-	c.queued[k.u] = struct{}{}
+	k.u.SetPlanned(true)
 	heap.Push(&c.queue, k)
 }
 
@@ -298,7 +294,7 @@ func (c *Checker) run(ctx context.Context, k *check) {
 	if another {
 		heap.Push(&c.queue, k)
 	} else {
-		delete(c.queued, k.u)
+		k.u.SetPlanned(false)
 	}
 }
 
@@ -308,19 +304,19 @@ func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot
 // conclude applies the result of a check. The parameter verr is the error of the check, and took is its duration. The
 // result is true if another check of the proxy must follow; conclude then sets the time of that check.
 func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
-	now := c.cfg.Now()
+	now := c.now()
 	switch {
 	case verr == nil:
 		k.u.SetReached(true)
 		k.u.Breaker().Retest(breaker.ReasonReachable)
 		return false
 	case verr.Cause == verdict.LocalLimit:
-		k.at = now.Add(localPause)
+		k.at = now + localPause
 		return true
 	}
 	k.tries++
-	wait := waitAfter(now.Sub(k.since))
-	k.at = now.Add(wait)
+	wait := waitAfter(now - k.since)
+	k.at = now + wait
 	k.u.SetReached(false)
 	b := k.u.Breaker()
 	switch b.State() {
@@ -332,7 +328,7 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 			return false // no further check: the traffic shows whether the proxy works
 		}
 	}
-	k.u.CountUnreached(verr.Cause, k.tries)
+	k.u.CountUnreached(verr.Cause, int(k.tries))
 	return true
 }
 
@@ -340,7 +336,7 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 type queue []*check
 
 func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
 func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
 func (q *queue) Push(x any)        { *q = append(*q, x.(*check)) }
 func (q *queue) Pop() any {

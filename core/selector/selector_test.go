@@ -110,14 +110,14 @@ func TestErrors(t *testing.T) {
 	for check, want := range map[time.Duration]time.Duration{
 		250 * time.Millisecond: 250 * time.Millisecond, 2 * time.Second: time.Second,
 	} {
-		f.pool.SetNextCheck(f.now.Add(check))
+		f.pool.SetNextCheck(f.pool.Elapsed(f.now.Add(check)), true)
 		at, ok = f.s.NextTest()
 		assert.True(t, ok)
 		assert.Equal(t, f.now.Add(want), at)
 	}
 
 	f = newFixture(t, 1, 256)
-	f.pool.SetNextCheck(f.now)
+	f.pool.SetNextCheck(f.pool.Elapsed(f.now), true)
 	_, ok = f.s.NextTest()
 	assert.False(t, ok, "its breaker is closed")
 	err = f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})

@@ -11,6 +11,8 @@ const (
 	failedToReach        // the last failure was a failure to connect to the proxy
 	openedByCluster      // other gateways caused the last opening of the breaker
 	checkFailed          // the last health check failed
+	planned              // see SetPlanned
+	known                // see SetKnown
 )
 
 // flags are boolean values. They are kept as bits, because a long list has many proxies.
@@ -25,3 +27,13 @@ func (f *flags) set(bit flag, on bool) (before bool) {
 	}
 	return f.bits.And(^uint32(bit))&uint32(bit) != 0
 }
+
+// SetPlanned records whether a reachability check of the proxy is planned or in progress. It returns the value before.
+// Only the checker of the pool calls it (package reach): a map of the proxies would take more memory.
+func (u *Upstream) SetPlanned(on bool) (before bool) { return u.flags.set(planned, on) }
+
+// Planned returns the value of the last SetPlanned.
+func (u *Upstream) Planned() bool { return u.flags.has(planned) }
+
+// SetKnown records that the checker of the pool knows the proxy. It reports whether it did before.
+func (u *Upstream) SetKnown() (before bool) { return u.flags.set(known, true) }

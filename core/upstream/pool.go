@@ -89,6 +89,7 @@ type Pool struct {
 
 	watchMu   sync.Mutex
 	notClosed map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
+	openList  []*Upstream                 // the proxies in notClosed; nil if it has to be made; guarded by watchMu
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
 	// nextTest is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
 	// is 0 if it has to be computed.
@@ -490,7 +491,7 @@ func (p *Pool) forget(u *Upstream) {
 	}
 	p.keepCosts(u)
 	p.watchMu.Lock()
-	delete(p.notClosed, u)
+	p.forgetOpen(u)
 	p.watchMu.Unlock()
 	if u.InFlight() > 0 {
 		p.retired = append(p.retired, u)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -25,9 +26,12 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	switch {
 	case p.Snapshot().Get(t.ProxyID) != u: // the proxy was removed while an attempt was in flight
 	case t.To == core.Closed:
-		delete(p.notClosed, u)
+		p.forgetOpen(u)
 	default:
-		p.notClosed[u] = struct{}{}
+		if _, found := p.notClosed[u]; !found {
+			p.notClosed[u] = struct{}{}
+			p.openList = nil
+		}
 	}
 }
 
@@ -59,11 +63,12 @@ func (p *Pool) NextTest() (time.Time, bool) {
 	return earliest, found
 }
 
-// SetNextCheck sets the time at which the next reachability check begins; zero for none.
-func (p *Pool) SetNextCheck(at time.Time) {
+// SetNextCheck sets the time at which the next reachability check begins (Pool.Elapsed). The parameter planned is
+// false if there is none.
+func (p *Pool) SetNextCheck(at time.Duration, planned bool) {
 	next := time.Duration(0)
-	if !at.IsZero() {
-		next = max(p.Elapsed(at), 1)
+	if planned {
+		next = max(at, 1)
 	}
 	p.nextCheck.Store(int64(next))
 }
@@ -87,15 +92,20 @@ func (p *Pool) Overdue() []*Upstream {
 	return nil
 }
 
-// NotClosed returns the proxies whose breaker is open or half-open.
+// forgetOpen removes a proxy from notClosed. The caller holds watchMu.
+func (p *Pool) forgetOpen(u *Upstream) {
+	delete(p.notClosed, u)
+	p.openList = nil
+}
+
+// NotClosed returns the proxies whose breaker is open or half-open. The caller must not change the list.
 func (p *Pool) NotClosed() []*Upstream {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
-	out := make([]*Upstream, 0, len(p.notClosed))
-	for u := range p.notClosed {
-		out = append(out, u)
+	if p.openList == nil && len(p.notClosed) > 0 {
+		p.openList = slices.AppendSeq(make([]*Upstream, 0, len(p.notClosed)), maps.Keys(p.notClosed))
 	}
-	return out
+	return p.openList
 }
 
 // others returns the number of proxies with a closed breaker. It does not count u.
@@ -130,11 +140,13 @@ func (p *Pool) probeEarly(notClosed []*Upstream) {
 	var longest *Upstream
 	oldest := p.Elapsed(p.now()) - earlyProbe
 	for _, u := range notClosed {
-		switch v := u.breaker.Snapshot(); {
-		case v.State == core.Closed || v.State == core.HalfOpen && u.breaker.Waiting():
+		switch state := u.State(); {
+		case state == core.Closed || state == core.HalfOpen && u.breaker.Waiting():
 			return
-		case v.State == core.Open && v.Since <= oldest && !u.Unreached() && !u.Draining():
-			longest, oldest = u, v.Since
+		case state == core.Open && !u.Unreached() && !u.Draining():
+			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {
+				longest, oldest = u, v.Since
+			}
 		}
 	}
 	if longest != nil {
