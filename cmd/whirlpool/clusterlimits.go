@@ -19,12 +19,13 @@ import (
 // clusterLimits are the limits of users and proxies that the nodes of a cluster share. It implements
 // cluster.SharedLimits.
 type clusterLimits struct {
-	engine *engine.Engine
-	next   int                                     // index of the next proxy that EachUsed reads
-	rest   int                                     // number of proxies of which EachUsed has to read the used bytes
-	short  int                                     // number of proxies of which it has to read whether they are short
-	last   time.Time                               // when short was last set
-	counts map[*access.Usage]map[access.Kind]int64 // Use.Count of the limits of users at the last EachUsed
+	engine  *engine.Engine
+	divisor int64                                   // of the last SetShare of the pool
+	next    int                                     // index of the next proxy that EachUsed reads
+	rest    int                                     // number of proxies of which EachUsed has to read the used bytes
+	short   int                                     // number of proxies of which it has to read whether they are short
+	last    time.Time                               // when short was last set
+	counts  map[*access.Usage]map[access.Kind]int64 // Use.Count of the limits of users at the last EachUsed
 }
 
 var _ cluster.SharedLimits = (*clusterLimits)(nil)
@@ -36,7 +37,10 @@ func newClusterLimits(e *engine.Engine) *clusterLimits {
 // SetShare implements cluster.SharedLimits.
 func (c *clusterLimits) SetShare(s parts.Share) {
 	c.engine.Accounts().SetShare(s, time.Now())
-	c.engine.Pool().SetShare(s.Divisor())
+	if d := s.Divisor(); d != c.divisor { // a pool may have many proxies
+		c.divisor = d
+		c.engine.Pool().SetShare(d)
+	}
 }
 
 // Raised implements cluster.SharedLimits.
@@ -139,10 +143,12 @@ func (l proxyLimit) Use() parts.Use {
 }
 
 // SetPart implements parts.Limit.
-func (l proxyLimit) SetPart(part, total int64) int64 { return l.proxy.SetPart(l.kind, part, total) }
+func (l proxyLimit) SetPart(part, total, base int64) int64 {
+	return l.proxy.SetPart(l.kind, part, total, base)
+}
 
 // Release implements parts.Limit.
-func (l proxyLimit) Release(part, total int64) { l.proxy.ReleasePart(l.kind, part, total) }
+func (l proxyLimit) Release(part, total, base int64) { l.proxy.ReleasePart(l.kind, part, total, base) }
 
 // userLimit is a shared limit of a user.
 type userLimit struct {
@@ -165,17 +171,17 @@ func (l userLimit) Use() parts.Use {
 }
 
 // SetPart implements parts.Limit.
-func (l userLimit) SetPart(part, total int64) int64 {
+func (l userLimit) SetPart(part, total, base int64) int64 {
 	if a := l.account(); a != nil {
-		return a.SetPart(l.kind, part, total)
+		return a.SetPart(l.kind, part, total, base)
 	}
 	return part
 }
 
 // Release implements parts.Limit.
-func (l userLimit) Release(part, total int64) {
+func (l userLimit) Release(part, total, base int64) {
 	if a := l.account(); a != nil {
-		a.Release(l.kind, part, total)
+		a.Release(l.kind, part, total, base)
 	}
 }
 

@@ -73,10 +73,10 @@ func TestLimitsOfProxiesInUse(t *testing.T) {
 	l.EachUsed(false, func(p parts.Limit) {
 		if use := p.Use(); use.Kind == parts.InFlight {
 			require.Equal(t, int64(2), use.Used)
-			require.Equal(t, int64(2), p.SetPart(1, 2))
+			require.Equal(t, int64(2), p.SetPart(1, 2, 0))
 		} else {
 			require.Equal(t, int64(10*parts.RateUnit), use.Part)
-			require.Equal(t, int64(40*parts.RateUnit), p.SetPart(40*parts.RateUnit, 0))
+			require.Equal(t, int64(40*parts.RateUnit), p.SetPart(40*parts.RateUnit, 0, 0))
 		}
 	})
 	require.Empty(t, each(), "both have a part")

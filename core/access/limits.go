@@ -117,9 +117,10 @@ func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 // EndRequest ends a request that BeginRequest has granted.
 func (a *Account) EndRequest() { a.Usage.inFlight.Add(-1) }
 
-// BytesSpent reports whether the user has used up BytesPerDay.
+// BytesSpent reports whether the user has used up BytesPerDay or, without the store of the cluster, this gateway's
+// share of it.
 func (a *Account) BytesSpent() bool {
-	return a.BytesPerDay > 0 && a.isSpent(Bytes)
+	return a.BytesPerDay > 0 && (a.isSpent(Bytes) || a.spentAlone())
 }
 
 // Regions returns the regions of the proxies that the user may use; nil for all.

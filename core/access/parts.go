@@ -66,6 +66,13 @@ func (a *Account) isSpent(k Kind) bool {
 	return s.byKind[k].Spent(limit, a.Usage.day.Load(), used)
 }
 
+// spentAlone reports whether the gateway cannot reach the store, and has used up its share of BytesPerDay.
+func (a *Account) spentAlone() bool {
+	s := a.Usage.parts.Load()
+	return s != nil && s.share.Alone &&
+		a.Usage.bytes.Load() >= s.byKind[Bytes].MostAlone(a.BytesPerDay, s.share, a.Usage.day.Load())
+}
+
 // setShare makes the limits of the user shared ones. Limits that have a part keep it.
 func (u *Usage) setShare(share parts.Share, now time.Time) {
 	u.startDay(now)
@@ -73,7 +80,7 @@ func (u *Usage) setShare(share parts.Share, now time.Time) {
 		s.share = share
 		day := u.day.Load()
 		for _, k := range []Kind{Requests, Bytes} {
-			if !s.byKind[k].IsOf(day) {
+			if !s.byKind[k].IsBegun(day) {
 				s.byKind[k] = parts.Begun(day, u.currentUse(k))
 			}
 		}
@@ -129,19 +136,19 @@ func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
 }
 
 // SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
-func (a *Account) SetPart(k Kind, part, total int64) int64 {
+func (a *Account) SetPart(k Kind, part, total, base int64) int64 {
 	u := a.Usage
-	u.updateParts(func(s *sharedParts) { s.byKind[k] = parts.Held(part, total, u.day.Load(), u.currentUse(k)) })
+	u.updateParts(func(s *sharedParts) { s.byKind[k] = parts.Held(part, total, u.day.Load(), base) })
 	return max(part, u.currentUse(k)) // BeginRequest counts a use before it reads the part, so all are counted here
 }
 
 // Release gives up the part of a shared limit, as parts.Limit.Release does.
-func (a *Account) Release(k Kind, part, total int64) {
+func (a *Account) Release(k Kind, part, total, base int64) {
 	u := a.Usage
 	u.updateParts(func(s *sharedParts) {
 		s.byKind[k] = parts.Part{}
 		if k != InFlight {
-			s.byKind[k] = parts.Released(part, total, u.day.Load(), u.currentUse(k))
+			s.byKind[k] = parts.Released(part, total, u.day.Load(), base)
 		}
 	})
 }

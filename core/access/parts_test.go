@@ -24,21 +24,21 @@ func TestPartsOfAUser(t *testing.T) {
 		require.Equal(t, access.Granted, begin(noon))
 	}
 	require.Equal(t, access.InFlightPartUsed, begin(noon), "the first part of 20 is 5")
-	require.Equal(t, int64(20), a.SetPart(access.InFlight, 20, 2))
+	require.Equal(t, int64(20), a.SetPart(access.InFlight, 20, 2, 0))
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
 	require.Equal(t, access.RequestsPartUsed, begin(noon))
-	require.Equal(t, int64(11), a.SetPart(access.Requests, 11, 40))
+	require.Equal(t, int64(11), a.SetPart(access.Requests, 11, 40, 10))
 	require.Equal(t, access.Granted, begin(noon))
 	require.Equal(t, access.RequestsPartUsed, begin(noon))
-	require.Equal(t, int64(11), a.SetPart(access.Requests, 5, 80), "the part is what is used")
+	require.Equal(t, int64(11), a.SetPart(access.Requests, 5, 80, 11), "the part is what is used")
 	require.Equal(t, access.RequestsSpent, begin(noon))
 	require.True(t, a.HasPart(access.Requests))
 	a.Usage.AddBytes(125)
 	require.Equal(t, access.BytesPartUsed, begin(noon))
 	require.False(t, a.BytesSpent(), "a tunnel stays open while other nodes may have a part left")
-	a.Release(access.Bytes, 125, 900)
+	a.Release(access.Bytes, 125, 900, 125)
 	a.Usage.AddBytes(100)
 	require.Equal(t, access.BytesSpent, begin(noon))
 	require.True(t, a.BytesSpent())
@@ -67,4 +67,34 @@ func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	}
 	d, _ := a.BeginRequest("h.test", 80, noon)
 	require.Equal(t, access.TooManyInFlight, d)
+}
+
+// Without the store, a tunnel ends when the gateway has used its equal share of what was left, or its part.
+func TestTunnelsOfAGatewayWithoutTheStore(t *testing.T) {
+	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{BytesPerDay: 1000}}}, nil)
+	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	together := parts.Share{Nodes: 2, Fraction: 8}
+	alone := parts.Share{Nodes: 2, Fraction: 8, Alone: true}
+	u.SetShare(together, noon)
+	a := u.ByName("a")
+	a.Usage.AddBytes(499)
+	require.False(t, a.BytesSpent())
+	u.SetShare(alone, noon)
+	require.False(t, a.BytesSpent())
+	a.Usage.AddBytes(1)
+	require.True(t, a.BytesSpent(), "half of the limit is used")
+	u.SetShare(together, noon)
+	require.False(t, a.BytesSpent())
+	a.SetPart(access.Bytes, 510, 800, 480)
+	u.SetShare(alone, noon)
+	require.False(t, a.BytesSpent())
+	a.Usage.AddBytes(79)
+	require.False(t, a.BytesSpent(), "the share is 480 + (1000 - 800) / 2")
+	a.Usage.AddBytes(1)
+	require.True(t, a.BytesSpent())
+	a.SetPart(access.Bytes, 700, 800, 480)
+	require.False(t, a.BytesSpent(), "the part is more")
+	a.SetPart(access.Bytes, 700, 900, 480)
+	a.Usage.AddBytes(20)
+	require.True(t, a.BytesSpent(), "all nodes together have used 1000")
 }

@@ -90,11 +90,11 @@ type part struct {
 // used amounts survive the restart. AttachLimits must be called before Run and Step.
 func (n *Node) AttachLimits(l SharedLimits, holder string) {
 	n.sharing = sharing{local: l, holder: holder, used: map[string]*part{}, nodes: 1, all: true}
-	n.sharing.setShare(firstPart)
+	n.sharing.setShare(firstPart, true)
 }
 
-func (p *sharing) setShare(fraction int64) {
-	if s := (parts.Share{Nodes: int64(p.nodes), Fraction: fraction}); p.share != s {
+func (p *sharing) setShare(fraction int64, alone bool) {
+	if s := (parts.Share{Nodes: int64(p.nodes), Fraction: fraction, Alone: alone}); p.share != s {
 		p.share = s
 		p.local.SetShare(s)
 	}
@@ -121,7 +121,7 @@ func (p *sharing) read(now time.Time) {
 	for key, e := range p.used {
 		u := e.limit.Use()
 		if u.Limit <= 0 || u.Kind != e.use.Kind || u.Day != e.use.Day {
-			e.limit.Release(parts.First(u.Limit, p.share.Divisor()), 0)
+			e.limit.Release(parts.First(u.Limit, p.share.Divisor()), 0, u.Used)
 			delete(p.used, key)
 			continue
 		}
@@ -211,7 +211,12 @@ func (e *part) wants(now time.Time, nodes int) int64 {
 }
 
 // set changes the part. While the gateway uses more, the part is what it uses.
-func (e *part) set(to int64) { e.part = e.limit.SetPart(max(to-e.offset, 0), e.total) + e.offset }
+func (e *part) set(to int64) {
+	e.part = e.limit.SetPart(max(to-e.offset, 0), e.total, e.ownBase()) + e.offset
+}
+
+// ownBase returns base without offset.
+func (e *part) ownBase() int64 { return max(e.base-e.offset, 0) }
 
 // send adds the draws that are due to ops: at most maxDraws, those of the earliest last draw first.
 func (p *sharing) send(ops []pending, now time.Time) []pending {
@@ -312,7 +317,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 		e.held, e.gave = r.Part, r.Part > d.Part
 		switch {
 		case idle:
-			e.limit.Release(max(p.first(e)-e.offset, 0), e.total)
+			e.limit.Release(max(p.first(e)-e.offset, 0), e.total, e.ownBase())
 			delete(p.used, e.key)
 		case e.gave:
 			e.set(r.Part)
@@ -327,7 +332,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 // alone sets the parts of a node that has not reached the store for so long that its parts have ended there: an equal
 // share of each limit, and of what was left of an amount.
 func (p *sharing) alone() {
-	p.setShare(1)
+	p.setShare(1, true)
 	raised := false
 	p.equal = true
 	for _, e := range p.used {
@@ -352,7 +357,7 @@ func (p *sharing) join() {
 		return
 	}
 	p.equal, p.hungry = false, true
-	p.setShare(firstPart)
+	p.setShare(firstPart, false)
 	for _, e := range p.used {
 		e.set(min(e.part, p.first(e)))
 	}
@@ -380,6 +385,8 @@ func (n *Node) shareParts(ops []pending, now time.Time) []pending {
 		}
 		if now.Sub(last) >= p.lasts() {
 			p.alone()
+		} else {
+			p.setShare(firstPart, true)
 		}
 		return ops
 	}
@@ -388,7 +395,7 @@ func (n *Node) shareParts(ops []pending, now time.Time) []pending {
 		live = max(live, p.nodes) // after a time alone, the records of other nodes are old
 	}
 	p.nodes, p.equal = live, false
-	p.setShare(firstPart)
+	p.setShare(firstPart, false)
 	return p.send(ops, now)
 }
 

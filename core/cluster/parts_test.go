@@ -26,6 +26,7 @@ type testLimit struct {
 	day     int64
 	part    parts.Part
 	divisor int64
+	share   parts.Share
 	tokens  float64 // of a rate
 	filled  time.Time
 }
@@ -54,6 +55,15 @@ func (l *testLimit) begin() bool {
 	return true
 }
 
+// tunnel uses one more of an amount, as an open tunnel does: it does not end while other nodes may have a part left.
+func (l *testLimit) tunnel() bool {
+	if l.part.Spent(l.limit, l.day, l.used) || l.share.Alone && l.used >= l.part.MostAlone(l.limit, l.share, l.day) {
+		return false
+	}
+	l.used++
+	return true
+}
+
 // fill adds the tokens of the time since the last call.
 func (l *testLimit) fill() {
 	rate := float64(l.most()) / parts.RateUnit
@@ -78,19 +88,19 @@ func (l *testLimit) Use() parts.Use {
 	return u
 }
 
-func (l *testLimit) SetPart(part, total int64) int64 {
+func (l *testLimit) SetPart(part, total, base int64) int64 {
 	if l.kind == parts.Rate {
 		l.fill()
 		part = max(part, parts.First(l.limit, l.divisor))
 	}
-	l.part = parts.Held(part, total, l.day, l.used)
+	l.part = parts.Held(part, total, l.day, base)
 	return max(part, l.used)
 }
 
-func (l *testLimit) Release(part, total int64) {
+func (l *testLimit) Release(part, total, base int64) {
 	l.part = parts.Part{}
 	if l.kind == parts.Daily {
-		l.part = parts.Released(part, total, l.day, l.used)
+		l.part = parts.Released(part, total, l.day, base)
 	}
 }
 
@@ -114,10 +124,11 @@ func (n *testNode) Raised()                            {}
 
 func (n *testNode) SetShare(s parts.Share) {
 	for _, l := range n.limits {
+		l.share = s
 		if l.divisor = s.Divisor(); l.whole {
 			l.divisor = s.Nodes
 		}
-		if l.kind == parts.Daily && !l.part.IsOf(l.day) {
+		if l.kind == parts.Daily && !l.part.IsBegun(l.day) {
 			l.part = parts.Begun(l.day, l.used)
 		}
 	}
@@ -421,6 +432,44 @@ func TestARaisedLimitHasParts(t *testing.T) {
 	spend()
 	require.GreaterOrEqual(t, w.used(0), int64(200))
 	require.LessOrEqual(t, w.used(0), 200+w.firsts(200))
+}
+
+// Nodes that all are without the store move in open tunnels at most what was left of an amount and their parts.
+func TestTunnelsWithoutTheStore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.Int64Range(1, 3000).Draw(t, "limit")
+		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
+			testLimit{key: "d", kind: parts.Daily, limit: limit})
+		for range rapid.IntRange(0, 20).Draw(t, "steps") {
+			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
+			for range rapid.IntRange(0, 50).Draw(t, "uses") {
+				n.limits[0].tunnel()
+			}
+			ms := rapid.SampledFrom([]int{0, 60, 200, 1000, 12_000}).Draw(t, "ms")
+			w.pass(time.Duration(ms) * time.Millisecond)
+		}
+		most := max(limit, w.used(0))
+		for _, n := range w.nodes {
+			most += n.lease(0) + max(n.limits[0].used-n.limits[0].most(), 0)
+			n.link.cut = true
+		}
+		w.pass(2 * time.Second) // the nodes find out
+		for range 20 {
+			for _, n := range w.nodes {
+				for range 1000 {
+					n.limits[0].tunnel()
+				}
+			}
+			require.LessOrEqual(t, w.used(0), most)
+			w.pass(time.Second)
+		}
+		for _, n := range w.nodes {
+			require.False(t, n.limits[0].tunnel())
+			n.link.cut = false
+		}
+		w.pass(5 * time.Second)
+		require.LessOrEqual(t, w.used(0), most)
+	})
 }
 
 // A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.

@@ -210,7 +210,7 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 }
 
 // errSpent ends the tunnel of a user who has used up bytes_per_day.
-var errSpent = errors.New("the user has used bytes_per_day today")
+var errSpent = errors.New("the user has used bytes_per_day, or this gateway's share of it, today")
 
 // endSpent records that the client ended the tunnel, so that the proxy is not charged. It returns errSpent.
 func (t *tunnel) endSpent() error {

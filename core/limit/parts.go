@@ -39,7 +39,7 @@ func (u *Usage) SetShare(divisor int64, now time.Time) {
 			u.parts = &sharedParts{}
 		}
 		u.parts.divisor = divisor
-		if p := &u.parts.byKind[Bytes]; !p.IsOf(dayOf(now)) {
+		if p := &u.parts.byKind[Bytes]; !p.IsBegun(dayOf(now)) {
 			used := u.bytesToday(now)
 			*p = parts.Begun(u.day, used)
 		}
@@ -126,7 +126,7 @@ func missingTokens(l *rate.Limiter, now time.Time) float64 {
 }
 
 // SetPart sets the part of a shared limit, as parts.Limit.SetPart does. The part of a rate is at least the first part.
-func (u *Usage) SetPart(k Kind, part, total int64, now time.Time) int64 {
+func (u *Usage) SetPart(k Kind, part, total, base int64, now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.parts
@@ -142,13 +142,13 @@ func (u *Usage) SetPart(k Kind, part, total int64, now time.Time) int64 {
 	default:
 		part = max(part, parts.First(u.limit.amount(k), s.divisor))
 	}
-	s.byKind[k] = parts.Held(part, total, u.day, used)
+	s.byKind[k] = parts.Held(part, total, u.day, base)
 	u.applyLimit(now)
 	return max(part, used)
 }
 
 // Release gives up the part of a shared limit, as parts.Limit.Release does.
-func (u *Usage) Release(k Kind, part, total int64, now time.Time) {
+func (u *Usage) Release(k Kind, part, total, base int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.parts
@@ -157,8 +157,8 @@ func (u *Usage) Release(k Kind, part, total int64, now time.Time) {
 	}
 	s.byKind[k] = parts.Part{}
 	if k == Bytes {
-		used := u.bytesToday(now)
-		s.byKind[k] = parts.Released(part, total, u.day, used)
+		u.bytesToday(now) // sets day
+		s.byKind[k] = parts.Released(part, total, u.day, base)
 	}
 	u.applyLimit(now)
 }

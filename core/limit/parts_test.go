@@ -21,32 +21,32 @@ func TestPartOfALimit(t *testing.T) {
 	_, ok = limit.Reserve(u, nil, noon)
 	require.False(t, ok, "the first part of max_in_flight is used")
 
-	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 3, 3, noon))
+	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 3, 3, 0, noon))
 	s, ok := u.Check(noon)
 	require.False(t, ok)
 	require.Equal(t, noon.Add(100*time.Millisecond), s.Until, "the part of the rate may grow before it has a token")
 	require.True(t, u.PartUse(limit.Rate, noon).Empty)
-	require.Equal(t, int64(5*parts.RateUnit), u.SetPart(limit.Rate, 5*parts.RateUnit, 0, noon))
+	require.Equal(t, int64(5*parts.RateUnit), u.SetPart(limit.Rate, 5*parts.RateUnit, 0, 0, noon))
 	now := noon.Add(time.Second)
 	for range 2 {
 		_, ok = limit.Reserve(u, nil, now)
 		require.True(t, ok)
 	}
-	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 1, 3, now), "the part is what is in use")
+	require.Equal(t, int64(3), u.SetPart(limit.InFlight, 1, 3, 0, now), "the part is what is in use")
 	first.EndAttempt()
 	_, ok = u.Check(now)
 	require.False(t, ok)
 
-	u.SetPart(limit.InFlight, 8, 3, now)
+	u.SetPart(limit.InFlight, 8, 3, 0, now)
 	bytes.Add(traffic.Total{Up: 100})
 	s, ok = u.Check(now)
 	require.False(t, ok, "the first part of the bytes is used")
 	require.False(t, s.BytesSpent)
-	require.Equal(t, int64(300), u.SetPart(limit.Bytes, 300, 500, now))
+	require.Equal(t, int64(300), u.SetPart(limit.Bytes, 300, 500, 100, now))
 	_, ok = u.Check(now)
 	require.True(t, ok)
 	bytes.Add(traffic.Total{Up: 250})
-	require.Equal(t, int64(350), u.SetPart(limit.Bytes, 300, 800, now))
+	require.Equal(t, int64(350), u.SetPart(limit.Bytes, 300, 800, 350, now))
 	s, ok = u.Check(now)
 	require.False(t, ok)
 	require.True(t, s.BytesSpent, "all nodes together have used the limit")
@@ -55,7 +55,7 @@ func TestPartOfALimit(t *testing.T) {
 	require.True(t, ok, "the part was one of yesterday")
 	require.Equal(t, int64(100), u.PartUse(limit.Bytes, tomorrow).Part)
 
-	u.Release(limit.Rate, 0, 0, tomorrow)
+	u.Release(limit.Rate, 0, 0, 0, tomorrow)
 	require.False(t, u.HasPart(limit.Rate, tomorrow))
 	require.Equal(t, int64(1.25*parts.RateUnit), u.PartUse(limit.Rate, tomorrow).Part)
 }
@@ -63,7 +63,7 @@ func TestPartOfALimit(t *testing.T) {
 func TestAllocOfPartUse(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, BytesPerDay: 800}, &traffic.Meter{}, noon)
 	u.SetShare(8, noon)
-	u.SetPart(limit.InFlight, 4, 4, noon)
+	u.SetPart(limit.InFlight, 4, 4, 0, noon)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		h, ok := limit.Reserve(u, nil, noon)
 		if !ok {

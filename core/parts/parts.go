@@ -20,18 +20,19 @@ type Limit interface {
 	// Key is the same on all nodes. It does not have the day.
 	Key() string
 	Use() Use
-	// SetPart sets the part. If the gateway uses more than part at this moment, the part is what it uses. total is the
-	// use of all nodes, as far as is known. SetPart returns the part.
-	SetPart(part, total int64) int64
+	// SetPart sets the part. If the gateway uses more than part at this moment, the part is what it uses. SetPart
+	// returns the part. total is the last known use of all nodes, and base is Use.Used at that time.
+	SetPart(part, total, base int64) int64
 	// Release gives the part up. The gateway then uses the first part (First) or, for a Daily limit, up to the amount
-	// part. total is as in SetPart.
-	Release(part, total int64)
+	// part. total and base are as in SetPart.
+	Release(part, total, base int64)
 }
 
 // Share tells how much a gateway uses of the limits of which it has no part.
 type Share struct {
 	Nodes    int64 // live nodes, as far as is known
 	Fraction int64 // the gateway uses 1/Fraction of an equal share
+	Alone    bool  // no part grows, because the store cannot be reached
 }
 
 // Divisor returns the divisor for First.
@@ -44,8 +45,8 @@ type Use struct {
 	Limit int64 // 0 if the gateway does not have the limit any more
 	Used  int64 // today, or in flight now; 0 for a Rate
 	Part  int64 // what the gateway may use
-	Total int64 // of a Daily limit: the use of all nodes at the last SetPart of this day; 0 if it is not known
-	Base  int64 // of a Daily limit: Used at that SetPart
+	Total int64 // of a Daily limit: the last known use of all nodes on this day; 0 if it is not known
+	Base  int64 // of a Daily limit: Used when Total was true
 	Count int64 // changes with each use; for a Daily limit, it is Used
 	Empty bool  // for a Rate: no attempt is admitted now
 	Day   int64 // for a Daily limit: the day of Used, in days since the Unix epoch
@@ -66,17 +67,17 @@ type Part struct {
 	released    bool // the node does not hold it any more
 	part, total int64
 	day         int64 // of a Daily limit
-	base        int64 // what the gateway had used when total was set or, without a part, when the first part began
+	base        int64 // what the gateway had used when total was true or, without a part, when the first part began
 }
 
-// Held returns a part of the given size. used is what the gateway has used.
-func Held(part, total, day, used int64) Part {
-	return Part{held: true, part: part, total: total, day: day, base: used}
+// Held returns a part of the given size. total and base are as in Limit.SetPart.
+func Held(part, total, day, base int64) Part {
+	return Part{held: true, part: part, total: total, day: day, base: base}
 }
 
 // Released returns the part that is left of one that was given up. The parameters are those of Held.
-func Released(part, total, day, used int64) Part {
-	p := Held(part, total, day, used)
+func Released(part, total, day, base int64) Part {
+	p := Held(part, total, day, base)
 	p.released = true
 	return p
 }
@@ -105,6 +106,16 @@ func (p *Part) MostToday(limit, divisor, day int64) int64 {
 	return p.base + First(limit-p.base, divisor)
 }
 
+// MostAlone returns what the gateway may use of a Daily limit on the given day if all nodes are without the store: its
+// part or, if that is more, its equal share of what was left.
+func (p *Part) MostAlone(limit int64, s Share, day int64) int64 {
+	most := p.MostToday(limit, s.Divisor(), day)
+	if p.IsOf(day) {
+		return max(most, p.base+max(limit-p.total, 0)/max(s.Nodes, 1))
+	}
+	return max(most, p.MostToday(limit, s.Nodes, day))
+}
+
 // Total returns the last known use of all nodes on the given day, and that of this gateway at the same time.
 func (p *Part) Total(day int64) (all, here int64) {
 	if !p.IsOf(day) {
@@ -120,6 +131,9 @@ func (p *Part) Spent(limit, day, used int64) bool {
 
 // IsOf reports whether the part of a Daily limit has a size of its own on the given day.
 func (p *Part) IsOf(day int64) bool { return p.held && p.day == day }
+
+// IsBegun reports whether the part of a Daily limit is of the given day.
+func (p *Part) IsBegun(day int64) bool { return p.day == day }
 
 // IsHeld reports whether the node holds the part. A part of a Daily limit is of one day.
 func (p *Part) IsHeld(daily bool, day int64) bool {

@@ -82,13 +82,13 @@ func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 }
 
 // SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
-func (u *Upstream) SetPart(k limit.Kind, part, total int64) int64 {
+func (u *Upstream) SetPart(k limit.Kind, part, total, base int64) int64 {
 	if u.ownPlaces(k) {
 		u.setPart(new(parts.Held(part, total, 0, 0)))
 		return max(part, u.inFlight.Load()) // enter takes no place beyond the new room
 	}
 	if usage := u.Usage(); usage != nil {
-		return usage.SetPart(k, part, total, u.now())
+		return usage.SetPart(k, part, total, base, u.now())
 	}
 	return part
 }
@@ -101,12 +101,12 @@ func (u *Upstream) setPart(p *parts.Part) {
 }
 
 // ReleasePart gives up the part of a shared limit, as parts.Limit.Release does.
-func (u *Upstream) ReleasePart(k limit.Kind, part, total int64) {
+func (u *Upstream) ReleasePart(k limit.Kind, part, total, base int64) {
 	if k == limit.InFlight {
 		u.setPart(nil)
 	}
 	if usage := u.Usage(); usage != nil {
-		usage.Release(k, part, total, u.now())
+		usage.Release(k, part, total, base, u.now())
 	}
 }
 
