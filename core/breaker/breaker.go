@@ -87,6 +87,7 @@ const (
 	ReasonManualReset  = "manual_reset" // Reset
 	ReasonReachable    = "reachable"    // Retest: the proxy can be reached again
 	ReasonNoneClosed   = "none_closed"  // Retest: no breaker of the pool is closed
+	ReasonFewClosed    = "few_closed"   // Retest: few breakers of the pool are closed
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
 

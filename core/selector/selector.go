@@ -218,6 +218,9 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	c := s.newChoice(q, now)
 	defer s.release(c)
 	err := s.choose(c, snap, scorer)
+	if err == core.ErrAllBreakersOpen && !q.bound() && !q.limited() && s.pool.ProbeEarly() {
+		err = s.choose(c, snap, scorer)
+	}
 	switch {
 	case err == nil || q.bound():
 	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):

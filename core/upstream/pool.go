@@ -97,7 +97,14 @@ type Pool struct {
 	// nextCheck is the time at which the next reachability check begins, in ns after the epoch. It
 	// is 0 if none is planned.
 	nextCheck atomic.Int64
-	leaving   atomic.Int64 // proxies that are removed when their last attempt has ended
+	// nextEarly is the time at which the next early probe may begin, in ns after the epoch. Two may begin at the same
+	// time, so the time may be up to earlyInterval before.
+	nextEarly  atomic.Int64
+	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch
+	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
+	lastUses   uint64        // attempts of all proxies at the last such probe; only for Sweep
+
+	leaving atomic.Int64 // proxies that are removed when their last attempt has ended
 }
 
 // Snapshot is the pool at one time. It is immutable.

@@ -54,8 +54,8 @@ func (p *Pool) NextTest() (time.Time, bool) {
 			earliest, found = at, true
 		}
 	}
-	if found && p.probesEarly(notClosed) && now.Add(earlyProbe).Before(earliest) {
-		earliest = now.Add(earlyProbe)
+	if found && p.closedShare(notClosed) == noneClosed && now.Add(earlyMax).Before(earliest) {
+		earliest = now.Add(earlyMax)
 	}
 	if found {
 		p.nextTest.Store(int64(p.Elapsed(earliest)))
@@ -119,41 +119,6 @@ func (p *Pool) others(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
-// earlyProbe is the time after which an open breaker may admit a probe early.
-const earlyProbe = time.Second
-
-// probesEarly reports whether breakers may admit probes early: breaker.blame is not "literal", the pool has at least
-// two proxies, and none of their breakers is closed.
-func (p *Pool) probesEarly(notClosed []*Upstream) bool {
-	return !p.literal.Load() && len(notClosed) >= 2 && len(notClosed) >= len(p.Snapshot().All)
-}
-
-// If no breaker of the pool is closed, probeEarly makes the breaker that has been open longest half-open, but not
-// before it has been open for earlyProbe. Without this probe, the gateway would refuse every request, although the
-// proxies that failed first may work again. probeEarly does nothing while a half-open breaker waits for its probe, in
-// a pool of one proxy, or if breaker.blame is "literal". The parameter notClosed has the proxies whose breaker is not
-// closed.
-func (p *Pool) probeEarly(notClosed []*Upstream) {
-	if !p.probesEarly(notClosed) {
-		return
-	}
-	var longest *Upstream
-	oldest := p.Elapsed(p.now()) - earlyProbe
-	for _, u := range notClosed {
-		switch state := u.State(); {
-		case state == core.Closed || state == core.HalfOpen && u.breaker.Waiting():
-			return
-		case state == core.Open && !u.Unreached() && !u.Draining():
-			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {
-				longest, oldest = u, v.Since
-			}
-		}
-	}
-	if longest != nil {
-		longest.breaker.Retest(breaker.ReasonNoneClosed)
-	}
-}
-
 // Sweep makes the changes that depend on time: it makes due breakers half-open, opens breakers whose evidence has
 // become enough without a new attempt, removes old attempts from the statistics, and removes drained proxies. The
 // caller calls it ten times a second.
@@ -161,7 +126,7 @@ func (p *Pool) Sweep() {
 	p.sweepWindows()
 	p.reconsider()
 	notClosed := p.NotClosed()
-	p.probeEarly(notClosed)
+	p.sweepEarly(notClosed)
 	var overdue []*Upstream
 	for _, u := range notClosed {
 		if u.breaker.Overdue() {

@@ -1,0 +1,119 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// An early probe is the probe of a breaker whose open time has not passed yet. There are early probes if no breaker
+// of the pool is closed, or only few (docs/decisions/all-open.md).
+const (
+	// Without a closed breaker, a breaker must have been open for a sixteenth of the time since one was closed, but at
+	// least for earlyMin, and not longer than earlyMax.
+	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
+	// earlyInterval is the mean time between two early probes of the pool.
+	earlyInterval = 50 * time.Millisecond
+	// With few closed breakers, a breaker must have been open for fewMin. The pool has one early probe in each fewUses
+	// attempts, and at most one in each fewInterval.
+	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
+)
+
+// closedShare says how many breakers of a pool are closed.
+type closedShare uint8
+
+const (
+	enoughClosed closedShare = iota // or early probes are off
+	fewClosed                       // at most a quarter
+	noneClosed
+)
+
+// closedShare returns the share of closed breakers. Early probes are off in a pool of one proxy, and if breaker.blame
+// is "literal". The parameter notClosed has the proxies whose breaker is not closed.
+func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
+	size := len(p.Snapshot().All)
+	switch closed := size - len(notClosed); {
+	case p.literal.Load() || len(notClosed) < 2:
+		return enoughClosed
+	case closed <= 0:
+		return noneClosed
+	case closed <= size/4:
+		return fewClosed
+	}
+	return enoughClosed
+}
+
+// ProbeEarly is called if a request has found no closed breaker. It makes a breaker half-open if an early probe is
+// due, and returns true. The request can then be the probe.
+func (p *Pool) ProbeEarly() bool {
+	if at := p.Elapsed(p.now()); time.Duration(p.nextEarly.Load()) > at+earlyInterval {
+		return false
+	}
+	notClosed := p.NotClosed()
+	return p.closedShare(notClosed) == noneClosed && p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+}
+
+// earlyAfter returns how long a breaker must have been open for an early probe if no breaker is closed.
+func (p *Pool) earlyAfter() time.Duration {
+	since := p.Elapsed(p.now()) - time.Duration(p.lastClosed.Load())
+	return min(max(since/16, earlyMin), earlyMax)
+}
+
+// sweepEarly begins the early probes that need no request. If few breakers are closed, the proxies of these breakers
+// may be the next ones to fail, while the others work again.
+func (p *Pool) sweepEarly(notClosed []*Upstream) {
+	share, at := p.closedShare(notClosed), p.Elapsed(p.now())
+	if share != noneClosed {
+		p.lastClosed.Store(int64(at))
+	}
+	switch {
+	case share == noneClosed:
+		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+	case share == fewClosed && at-p.lastFew >= fewInterval:
+		p.lastFew = at
+		uses := uint64(0)
+		for _, u := range p.Snapshot().All {
+			uses += u.Uses()
+		}
+		if uses < p.lastUses { // a proxy was removed
+			p.lastUses = uses
+		}
+		if uses-p.lastUses >= fewUses && p.probeEarly(notClosed, fewMin, breaker.ReasonFewClosed) {
+			p.lastUses = uses
+		}
+	}
+}
+
+// probeEarly makes the breaker that has been open longest half-open. It does nothing if no breaker has been open for
+// the given time, if a half-open breaker waits for its probe, or if the last early probe was just now. Unless no
+// breaker is closed, the proxy must have served a request. The result reports whether a breaker is half-open now.
+func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
+	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
+	oldest := at - after
+	for _, u := range notClosed {
+		if reason == breaker.ReasonFewClosed && !u.HasServed() {
+			continue
+		}
+		switch state := u.State(); {
+		case state == core.HalfOpen && u.breaker.Waiting():
+			return false
+		case state == core.Open && !u.Unreached() && !u.Draining():
+			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {
+				longest, oldest = u, v.Since
+			}
+		}
+	}
+	if longest == nil || !p.takeEarly(at) {
+		return false
+	}
+	longest.breaker.Retest(reason)
+	return true
+}
+
+// takeEarly reports whether an early probe may begin now. Two may begin at the same time.
+func (p *Pool) takeEarly(at time.Duration) bool {
+	next := p.nextEarly.Load()
+	return time.Duration(next) <= at+earlyInterval &&
+		p.nextEarly.CompareAndSwap(next, max(next, int64(at))+int64(earlyInterval))
+}
