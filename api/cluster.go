@@ -117,9 +117,11 @@ type clusterUploadView struct {
 	Error   string `json:"error,omitempty"`
 }
 
-func (h *clusterHandler) show(c *fiber.Ctx) error {
+func (h *clusterHandler) show(c *fiber.Ctx) error { return send(c, h.view()) }
+
+func (h *clusterHandler) view() clusterView {
 	if h.cluster == nil {
-		return send(c, clusterView{})
+		return clusterView{}
 	}
 	s := h.cluster.Status()
 	store := &storeView{URL: h.store, State: "connected", Since: s.Since.UTC(), Error: s.Problem,
@@ -150,7 +152,7 @@ func (h *clusterHandler) show(c *fiber.Ctx) error {
 		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), !ch.Waiting})
 	}
 	v.LimitsState, v.Limits = viewOfLimits(&s)
-	return send(c, v)
+	return v
 }
 
 // stateOf returns the state of a node as a word.

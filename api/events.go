@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -61,6 +62,7 @@ type Events struct {
 	idPrefix string // different in each process
 	marks    marks
 
+	reloads     atomic.Uint64 // number of reloads
 	exhaustions exhaustions
 }
 
@@ -152,6 +154,7 @@ func (e *Events) apiChanged(method, path, key string) {
 
 // ConfigReloaded adds a reload of the configuration.
 func (e *Events) ConfigReloaded(s ReloadStatus) {
+	e.reloads.Add(1)
 	e.publish(eventReload, s)
 	text := "the configuration was reloaded"
 	if !s.OK {
@@ -186,6 +189,7 @@ type eventHandler struct {
 	ctx    context.Context // ends with Shutdown
 	// canRead is Server.canRead.
 	canRead func(header string, names []string) bool
+	live    *live
 }
 
 func (h *eventHandler) routes(r fiber.Router) { r.Get("/events", h.get) }
@@ -221,7 +225,12 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 			return wantsType(eventType) && core.RequestID(request).InSample(share)
 		})
 	}
-	body := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), lastSent: position}
+	body := &eventBody{
+		events: h.events, reader: reader, conn: c.Context().Conn(), lastSent: position, lastData: time.Now(),
+	}
+	if slices.ContainsFunc(liveTypes, wantsType) {
+		body.live, body.wantsType, body.nextLive = h.live, wantsType, body.lastData
+	}
 	authorization := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy, used after the handler has returned
 	names := clientNames(c)
 	body.canRead = func() bool { return h.canRead(authorization, names) }
@@ -241,20 +250,20 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	return nil
 }
 
-// parseTypes reads the parameter type: ?type=A,B or ?type=A&type=B. The default is all types except optInTypes.
+// parseTypes reads the parameter type: ?type=A,B or ?type=A&type=B. The default is all types except optInTypes
+// and liveTypes.
 func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	var wanted []string
 	for _, value := range queryValues(c, "type") {
 		for _, t := range strings.Split(value, ",") {
-			if !slices.Contains(eventTypes, t) {
-				return nil, badField("type", "type must be one of "+strings.Join(eventTypes, ", ")+
-					strict.DidYouMean(t, eventTypes))
+			if all := slices.Concat(eventTypes, liveTypes); !slices.Contains(all, t) {
+				return nil, badField("type", "type must be one of "+strings.Join(all, ", ")+strict.DidYouMean(t, all))
 			}
 			wanted = append(wanted, t)
 		}
 	}
 	if wanted == nil {
-		return func(t string) bool { return !slices.Contains(optInTypes, t) }, nil
+		return func(t string) bool { return !slices.Contains(optInTypes, t) && !slices.Contains(liveTypes, t) }, nil
 	}
 	return func(t string) bool { return slices.Contains(wanted, t) }, nil
 }
@@ -291,6 +300,12 @@ type eventBody struct {
 
 	pending  []byte // encoded events that Read has not returned yet
 	lastSent uint64 // position of the last id that was added to pending
+	lastData time.Time
+
+	live      *live             // nil if the client has not asked for live events
+	wantsType func(string) bool // the types that the client has asked for; only with live
+	nextLive  time.Time         // time of the next live events
+	lastLive  *liveState        // the state of the last live events; nil before them
 }
 
 var _ io.ReadCloser = (*eventBody)(nil)
@@ -322,11 +337,15 @@ func (b *eventBody) Read(p []byte) (int, error) {
 
 // waitForEvents waits for events, and encodes them into pending. It returns false at the end of the body.
 func (b *eventBody) waitForEvents() bool {
-	ctx, cancel := context.WithTimeout(b.ctx, heartbeatInterval)
+	until := b.lastData.Add(heartbeatInterval)
+	if b.live != nil && b.nextLive.Before(until) {
+		until = b.nextLive
+	}
+	ctx, cancel := context.WithDeadline(b.ctx, until)
 	defer cancel()
 	events, streamPosition, err := b.reader.Next(ctx)
-	heartbeat := errors.Is(err, context.DeadlineExceeded)
-	if err != nil && !heartbeat || b.ctx.Err() != nil || !b.canRead() {
+	waited := errors.Is(err, context.DeadlineExceeded)
+	if err != nil && !waited || b.ctx.Err() != nil || !b.canRead() {
 		return false
 	}
 	for _, e := range events {
@@ -340,7 +359,13 @@ func (b *eventBody) waitForEvents() bool {
 		}
 		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: %s\n\n", e.Type, e.Data)
 	}
-	if heartbeat {
+	now := time.Now()
+	if b.live != nil && !now.Before(b.nextLive) {
+		state := b.live.state()
+		b.pending = b.live.appendChanges(b.pending, b.wantsType, b.lastLive, state)
+		b.lastLive, b.nextLive = state, now.Add(liveInterval)
+	}
+	if len(b.pending) == 0 && !now.Before(b.lastData.Add(heartbeatInterval)) {
 		b.pending = append(b.pending, ": heartbeat\n"...)
 		// An id without data moves the client's position past events of types that the client has not asked for
 		// (WHATWG HTML, section 9.2.6).
@@ -349,6 +374,9 @@ func (b *eventBody) waitForEvents() bool {
 			b.lastSent = streamPosition
 		}
 		b.pending = append(b.pending, '\n')
+	}
+	if len(b.pending) > 0 {
+		b.lastData = now
 	}
 	return true
 }

@@ -14,8 +14,9 @@ const markStart = "start"
 // activations of plugins, changes of the policy, and reloads. They are not in the event stream, in which other events
 // would displace them.
 type marks struct {
-	mu   sync.Mutex
-	list []markView
+	mu    sync.Mutex // guards the fields below
+	list  []markView
+	total uint64 // number of all marks
 }
 
 type markView struct {
@@ -29,6 +30,7 @@ func (e *Events) addMark(kind, text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.list = append(m.list, markView{e.now().UTC(), kind, text})
+	m.total++
 	if len(m.list) > maxMarks {
 		m.list = append([]markView{}, m.list[1:]...)
 	}
@@ -46,4 +48,11 @@ func (e *Events) marksSince(d time.Duration) []markView {
 		}
 	}
 	return out
+}
+
+// count returns the number of all marks since the start.
+func (m *marks) count() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total
 }

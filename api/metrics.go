@@ -74,7 +74,9 @@ type policyCounts struct {
 	SuccessRate float64     `json:"success_rate"`
 }
 
-func (h *metricsHandler) summary(c *fiber.Ctx) error {
+func (h *metricsHandler) summary(c *fiber.Ctx) error { return send(c, h.totals()) }
+
+func (h *metricsHandler) totals() summaryView {
 	s := h.metrics.Summary()
 	v := summaryView{
 		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
@@ -92,7 +94,7 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 		}
 		v.ByPolicy[hash] = counts
 	}
-	return send(c, v)
+	return v
 }
 
 // pointView is the JSON of one hour or day of the time series.

@@ -215,12 +215,14 @@ func isFileError(err error) bool {
 	return errors.As(err, &path) || errors.As(err, &link)
 }
 
-func (h *pluginHandler) list(c *fiber.Ctx) error {
+func (h *pluginHandler) list(c *fiber.Ctx) error { return send(c, fiber.Map{"plugins": h.views()}) }
+
+func (h *pluginHandler) views() []pluginView {
 	out := []pluginView{}
 	for _, i := range h.registry.List() {
 		out = append(out, h.view(i))
 	}
-	return send(c, fiber.Map{"plugins": out})
+	return out
 }
 
 func (h *pluginHandler) get(c *fiber.Ctx) error {

@@ -18,6 +18,8 @@ type Pool interface {
 	Snapshot() *upstream.Snapshot
 	// At converts a time of the pool (the duration since the pool was made) to a time of day.
 	At(elapsed time.Duration) time.Time
+	// Changes returns a number that increases with each snapshot and each transition of a breaker.
+	Changes() uint64
 }
 
 var _ Pool = (*upstream.Pool)(nil)

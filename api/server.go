@@ -206,12 +206,14 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&breakerHandler{
 		pool: cfg.Pool, lists: lists, metrics: cfg.Metrics, now: cfg.Now, cluster: cfg.Cluster,
 	}).routes(v1)
-	(&clusterHandler{cluster: cfg.Cluster, store: cfg.Store}).routes(v1)
+	cluster := &clusterHandler{cluster: cfg.Cluster, store: cfg.Store}
+	cluster.routes(v1)
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&routeHandler{engine: cfg.Engine, policies: cfg.Policies}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
-	(&statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}).routes(v1)
+	status := &statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}
+	status.routes(v1)
 	(&groupHandler{lists: lists}).routes(v1)
 	(&proxyHandler{
 		pool: cfg.Pool, metrics: cfg.Metrics, lists: lists, changes: cfg.Changes, bannedUntil: cfg.Engine.BannedUntil,
@@ -223,10 +225,13 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&stateHandler{changes: cfg.Changes, dir: cfg.StateDir}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)
-	(&pluginHandler{
+	plugins := &pluginHandler{
 		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
+	}
+	plugins.routes(v1)
+	(&eventHandler{
+		events: cfg.Events, ctx: s.ctx, canRead: s.canRead, live: newLive(cfg, status, metrics, plugins, cluster),
 	}).routes(v1)
-	(&eventHandler{events: cfg.Events, ctx: s.ctx, canRead: s.canRead}).routes(v1)
 	(&configHandler{running: cfg.Running, reload: cfg.Reload, policies: cfg.Policies}).routes(v1)
 }
 

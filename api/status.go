@@ -71,7 +71,9 @@ const statusWindow = 5 * time.Minute
 // maxFailureGroups is the maximum number of groups in a status.
 const maxFailureGroups = 10
 
-func (h *statusHandler) get(c *fiber.Ctx) error {
+func (h *statusHandler) get(c *fiber.Ctx) error { return send(c, h.view()) }
+
+func (h *statusHandler) view() statusView {
 	v := statusView{Failures: []failureGroup{}}
 	groups := map[failureGroup]*failureGroup{} // the key has the fields that the proxies of a group have in common
 	failing := h.lists.findFailing()
@@ -114,7 +116,7 @@ func (h *statusHandler) get(c *fiber.Ctx) error {
 		v.Cluster = viewOfCluster(&s)
 		v.Summary += v.Cluster.text()
 	}
-	return send(c, v)
+	return v
 }
 
 func countIf(n *int, condition bool) {
