@@ -17,7 +17,7 @@ func TestLiveEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		c := r.listen(t, "?type=policy,views,status,totals")
-		require.Equal(t, `event: views`+"\n"+`data: {"changed":["proxies","requests","targets","transitions","history",`+
+		require.Equal(t, "event: views\ndata: "+`{"changed":["proxies","requests","targets","transitions","history",`+
 			`"plugins","policy","config","cluster"]}`, c.block())
 		require.Contains(t, c.block(), "event: status\ndata: {\"summary\":\"all 2 proxies work; ")
 		require.Contains(t, c.block(), "event: totals\ndata: {\"total_requests\":0,")

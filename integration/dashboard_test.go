@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -55,6 +56,7 @@ role = "admin"
 	w := start(t, 3, config("3"))
 	w.fakes[0].Do(lab.Status(503))
 	var stopped, hangs atomic.Bool
+	var running atomic.Pointer[context.CancelFunc] // ends the responses that have begun
 	goesOn := make(chan struct{})
 	signedIn, once := make(chan struct{}), sync.Once{}
 	api := dashboardOf(w.api, "behind.example")
@@ -70,7 +72,12 @@ role = "admin"
 			}
 			panic(http.ErrAbortHandler)
 		}
-		if q.URL.Path == "/api/v1/plugins" && q.Header.Get("Authorization") == "" {
+		ctx, cancel := context.WithCancel(q.Context())
+		defer cancel()
+		if q.URL.Path == "/api/v1/events" {
+			running.Store(&cancel)
+		}
+		if q.URL.Path == "/api/v1/events" && q.Header.Get("Authorization") == "" {
 			select { // a request without a key is held until there is a key
 			case <-signedIn:
 			case <-q.Context().Done():
@@ -78,7 +85,7 @@ role = "admin"
 		} else if q.Header.Get("Authorization") == "Bearer reads-only" {
 			once.Do(func() { time.AfterFunc(100*time.Millisecond, func() { close(signedIn) }) })
 		}
-		api.ServeHTTP(rw, q)
+		api.ServeHTTP(rw, q.WithContext(ctx))
 	})
 	mux.HandleFunc("/module", func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/wasm")
@@ -88,7 +95,10 @@ role = "admin"
 		q *http.Request) {
 		w.writeConfig(config(q.FormValue("max_attempts")))
 	})
-	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
+	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) {
+		stopped.Store(true)
+		(*running.Load())()
+	})
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hangs.Store(true) })
 	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) {
 		stopped.Store(false)
@@ -104,8 +114,8 @@ role = "admin"
 	r := visit(t, mux, visitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
 	require.Len(t, r.Done, 69)
-	_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
-	require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
+	_, inForce, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
+	require.Contains(t, string(inForce), `"gateway":"`+w.gateway+`"`)
 	status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")
 	require.Equal(t, 200, status)
 	require.Contains(t, string(policy), `{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.1,`+
@@ -158,7 +168,8 @@ func visit(t *testing.T, mux *http.ServeMux, script []byte) visitReport {
 	said := &coretest.Log{}
 	browser := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run",
-		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")
+		"--window-size=500,9000", // so that the whole page is visible
+		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")
 	browser.Stdout, browser.Stderr = said, said
 	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // because the browser consists of many processes
 	require.NoError(t, browser.Start())

@@ -1,43 +1,42 @@
 // The nodes of the cluster: their states and their requests. The section is hidden without a cluster.
-import { poll } from "./api.js";
+import { api } from "./api.js";
 import { $, el, number, percent, pill, right, rows, span } from "./dom.js";
+import { watch } from "./live.js";
 
 const section = $("cluster").closest("section");
 const pills = { live: "closed", isolated: "half_open", gone: "open" }; // the colour of a state
 
-poll(
-  2000,
-  () => ["cluster", "cluster/breakers?limit=10", "cluster/targets?limit=10"],
-  (c, breakers, targets) => {
-    section.hidden = !c.enabled;
-    if (!c.enabled) return 60000;
-    const nodes = c.nodes || [];
-    $("clustertext").textContent = text(c, nodes);
-    rows(
-      $("cluster"),
-      nodes,
-      n => n.node + " " + n.started,
-      n => [
-        n.self ? [[n.node + " ", el("small", {}, "this gateway")], n.node] : n.node,
-        [pill(pills[n.state], n.state, titles[n.state]), n.state],
-        n.version,
-        n.address,
-        right(number.format(n.requests.total)),
-        right(n.requests.total ? percent((n.requests.delivered - n.requests.target_refused) / n.requests.total) : "–"),
-        right(number.format(n.proxies.in_service) + " of " + number.format(n.proxies.total)),
-        right(n.self ? "" : span(Math.max(0, n.seen)) + " ago"),
-      ],
-    );
-    const failing = [...breakers.breakers.map(breakerRow), ...targets.targets.map(targetRow)];
-    $("clusterrows").closest(".scroll").hidden = failing.length === 0;
-    rows(
-      $("clusterrows"),
-      failing,
-      r => r.key,
-      r => r.cells,
-    );
-  },
-);
+watch({ views: ["cluster"], every: 2000 }, async () => {
+  const c = await api("cluster");
+  section.hidden = !c.enabled;
+  if (!c.enabled) return 60000;
+  const [breakers, targets] = await Promise.all([api("cluster/breakers?limit=10"), api("cluster/targets?limit=10")]);
+  const nodes = c.nodes || [];
+  $("clustertext").textContent = text(c, nodes);
+  rows(
+    $("cluster"),
+    nodes,
+    n => n.node + " " + n.started,
+    n => [
+      n.self ? [[n.node + " ", el("small", {}, "this gateway")], n.node] : n.node,
+      [pill(pills[n.state], n.state, titles[n.state]), n.state],
+      n.version,
+      n.address,
+      right(number.format(n.requests.total)),
+      right(n.requests.total ? percent((n.requests.delivered - n.requests.target_refused) / n.requests.total) : "–"),
+      right(number.format(n.proxies.in_service) + " of " + number.format(n.proxies.total)),
+      right(n.self ? "" : span(Math.max(0, n.seen)) + " ago"),
+    ],
+  );
+  const failing = [...breakers.breakers.map(breakerRow), ...targets.targets.map(targetRow)];
+  $("clusterrows").closest(".scroll").hidden = failing.length === 0;
+  rows(
+    $("clusterrows"),
+    failing,
+    r => r.key,
+    r => r.cells,
+  );
+});
 
 // breakerRow is the row of a breaker that is not closed on all nodes.
 function breakerRow(b) {

@@ -1,15 +1,15 @@
 // The configuration in force, its errors, and the changes that the API has recorded.
-import { api, button, poll, refresh } from "./api.js";
+import { api, button } from "./api.js";
 import { $, clock, el, rows } from "./dom.js";
+import { refresh, watch } from "./live.js";
 import { offerUndo } from "./undo.js";
 
 const details = $("configuration");
 
-const round = poll(
-  10000,
-  () => (details.open ? ["config", "state"] : []),
-  (c, s) => c && draw(c, s),
-);
+const round = watch({ views: ["config"], polled: 10000, shown: details }, async () => {
+  if (!details.open) return false;
+  draw(...(await Promise.all([api("config"), api("state")])));
+});
 details.ontoggle = () => round();
 
 function draw(c, s) {

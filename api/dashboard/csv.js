@@ -1,6 +1,7 @@
 // Import and export of proxies.
-import { api, refresh, showError } from "./api.js";
+import { api, showError } from "./api.js";
 import { $, el, number } from "./dom.js";
+import { refresh } from "./live.js";
 import { allMatching } from "./proxies.js";
 import { each } from "./many.js";
 import { offerUndo } from "./undo.js";

@@ -1,6 +1,7 @@
 // The events: transitions of breakers, changes of the configuration, bans and faults of plugins.
-import { follow, gatewayNow, poll } from "./api.js";
+import { api, gatewayNow } from "./api.js";
 import { $, address, clock, el, number, pill, rows, words } from "./dom.js";
+import { listen, watch } from "./live.js";
 
 const bandSeconds = 600,
   shownEvents = 12,
@@ -13,45 +14,38 @@ let firstKnown = Infinity;
 // began returns the time from which the transitions are complete.
 export const began = () => Math.min(firstKnown, gatewayNow());
 
-poll(
-  2000,
-  () => ["circuit-breakers/metrics?hours=1&sort=-timestamp&limit=300"],
-  m => {
-    const from = gatewayNow() - bandSeconds * 1000,
-      list = m.events.reverse();
-    transitions = new Map();
-    for (const e of list) {
-      firstKnown = Math.min(firstKnown, Date.parse(e.timestamp));
-      if (Date.parse(e.timestamp) <= from) continue;
-      if (!transitions.has(e.proxy_id)) transitions.set(e.proxy_id, []);
-      transitions.get(e.proxy_id).push(e);
-    }
-    if (m.total > list.length) firstKnown = Date.parse(list[0].timestamp); // the earlier ones were left out
-    const latest = list.slice(-shownEvents).reverse();
-    rows(
-      $("transitions"),
-      latest,
-      e => e.timestamp + e.proxy_id + e.to_state,
-      e => [
-        clock(e.timestamp),
-        e.proxy_id,
-        [[e.from_state + " → ", pill(e.to_state)], e.to_state],
-        [el("span", { title: e.why }, words(e.reason) + (e.why ? ": " + e.why : "")), e.reason],
-      ],
-    );
-    $("notransitions").hidden = latest.length > 0;
-  },
-);
+watch({ views: ["transitions"] }, async () => {
+  const m = await api("circuit-breakers/metrics?hours=1&sort=-timestamp&limit=300");
+  const from = gatewayNow() - bandSeconds * 1000,
+    list = m.events.reverse();
+  transitions = new Map();
+  for (const e of list) {
+    firstKnown = Math.min(firstKnown, Date.parse(e.timestamp));
+    if (Date.parse(e.timestamp) <= from) continue;
+    if (!transitions.has(e.proxy_id)) transitions.set(e.proxy_id, []);
+    transitions.get(e.proxy_id).push(e);
+  }
+  if (m.total > list.length) firstKnown = Date.parse(list[0].timestamp); // the earlier ones were left out
+  const latest = list.slice(-shownEvents).reverse();
+  rows(
+    $("transitions"),
+    latest,
+    e => e.timestamp + e.proxy_id + e.to_state,
+    e => [
+      clock(e.timestamp),
+      e.proxy_id,
+      [[e.from_state + " → ", pill(e.to_state)], e.to_state],
+      [el("span", { title: e.why }, words(e.reason) + (e.why ? ": " + e.why : "")), e.reason],
+    ],
+  );
+  $("notransitions").hidden = latest.length > 0;
+});
 
-// The state of a breaker is known from its last change on. So the page knows states from the earliest of these changes
-// on.
-poll(
-  10000,
-  () => ["circuit-breakers?limit=200"],
-  b => {
-    for (const x of b.circuit_breakers) firstKnown = Math.min(firstKnown, Date.parse(x.last_state_change));
-  },
-);
+// learn notes the last change of breakers: the state of a breaker is known from its last change on, so the page knows
+// states from the earliest of these changes on.
+export function learn(breakers) {
+  for (const x of breakers) firstKnown = Math.min(firstKnown, Date.parse(x.last_state_change));
+}
 
 // --- Events ------------------------------------------------------------------------
 
@@ -60,7 +54,8 @@ const log = [], // the latest events, the newest first: id, at, type, text
 let shownLog = shownEvents;
 kind.value = address.get("events") || "";
 
-follow(event => {
+listen(event => {
+  if (["views", "status", "totals"].includes(event.type)) return; // these are no events, but the state
   const text = eventText(event),
     at = Date.parse(event.data.at || event.data.timestamp || event.data.updated_at) || Date.now();
   log.unshift({ id: event.id, at, type: event.type, text });

@@ -1,21 +1,19 @@
 // The proxies in groups: by region, vendor, reason or state. A click on a group filters the list of proxies.
-import { poll } from "./api.js";
+import { api } from "./api.js";
 import { $, address, link, number, right, rows } from "./dom.js";
+import { watch } from "./live.js";
 import { filterBy, filterQuery } from "./proxies.js";
 
 const by = $("groupby"),
   most = 30; // rows that are shown
 by.value = address.get("group");
 
-const round = poll(
-  5000,
-  () => {
-    const p = filterQuery();
-    p.set("by", by.value);
-    return by.value ? ["proxy-groups?" + p] : [];
-  },
-  g => draw(g || { groups: [], total: 0 }),
-);
+const round = watch({ views: ["proxies"], every: 2000, polled: 5000, shown: by }, async () => {
+  const p = filterQuery();
+  p.set("by", by.value);
+  draw(by.value ? await api("proxy-groups?" + p) : { groups: [], total: 0 });
+  return by.value !== "";
+});
 
 by.onchange = () => {
   address.set({ group: by.value });

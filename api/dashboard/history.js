@@ -1,7 +1,8 @@
 // The last hours: requests, success, latency, retries, bans or cost by time, and the changes in that time.
-import { api, gatewayNow, poll } from "./api.js";
+import { api, gatewayNow } from "./api.js";
 import { $, address, number, percent, span } from "./dom.js";
 import { stackedBars } from "./chart.js";
+import { eachSecond, watch } from "./live.js";
 
 const windows = { "1h": 3600e3, "6h": 6 * 3600e3, "24h": 24 * 3600e3 };
 let chosen = windows[address.get("window")] ? address.get("window") : "1h";
@@ -35,15 +36,18 @@ const views = {
 const choice = $("historyview");
 choice.value = views[address.get("view")] ? address.get("view") : "requests";
 
-let latest;
-const round = poll(
-  30000,
-  () => ["metrics/history?window=" + chosen],
-  h => draw((latest = h)),
+const moves = 30; // seconds until the bars are drawn again, because the time axis has moved
+let latest,
+  drawn; // seconds since the chart was drawn
+
+const round = watch({ views: ["history"], every: 30000, polled: 30000, shown: $("history") }, async () =>
+  draw((latest = await api("metrics/history?window=" + chosen))),
 );
+eachSecond(() => latest && ++drawn >= moves && draw(latest));
 
 // draw draws a bar for each point of the history.
 function draw(h) {
+  drawn = 0;
   const view = views[choice.value],
     step = h.step * 1000,
     points = h.points.filter(p => p.requests !== undefined);

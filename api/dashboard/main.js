@@ -1,5 +1,6 @@
-// The dashboard polls the REST API and draws the responses. Each module has one section of the page.
+// The dashboard draws the responses of the REST API. Each module has one section of the page.
 import "./api.js";
+import { start } from "./live.js";
 import "./head.js";
 import "./summary.js";
 import "./cluster.js";
@@ -13,3 +14,5 @@ import "./target.js";
 import "./config.js";
 import "./policy.js";
 import "./plugins.js";
+
+start();

@@ -1,6 +1,7 @@
 // Actions on many proxies, and how each is undone.
-import { api, gatewayNow, refresh, showError } from "./api.js";
+import { api, gatewayNow, showError } from "./api.js";
 import { number } from "./dom.js";
+import { refresh } from "./live.js";
 import { offerUndo } from "./undo.js";
 
 const atOnce = 6; // requests in flight

@@ -1,25 +1,22 @@
 // A page in a dialog: its subject is in the URL, and it is updated until it is closed.
 import { address } from "./dom.js";
-
-const every = 5000; // ms
+import { watch } from "./live.js";
 
 // openPage returns two functions: show opens the page of a subject, and update draws the page again. The parameter name
-// is the name of the subject in the URL. The function draw writes the content.
-export function openPage(dialog, name, draw) {
+// is the name of the subject in the URL. The page is drawn again after a change of one of the views. The function draw
+// writes the content.
+export function openPage(dialog, name, views, draw) {
   const content = dialog.querySelector(".content");
-  let subject = "",
-    timer;
-  const update = async () => {
-    clearTimeout(timer);
+  let subject = "";
+  const update = watch({ views, every: 5000, polled: 5000 }, async () => {
     const now = subject;
-    if (!now) return;
+    if (!now) return false;
     try {
       await draw(now, content, () => subject === now);
     } catch (e) {
       if (subject === now) content.textContent = e.message;
     }
-    if (subject === now) timer = setTimeout(update, every);
-  };
+  });
   const show = id => {
     subject = id;
     address.set({ [name]: id });
@@ -29,7 +26,6 @@ export function openPage(dialog, name, draw) {
     update();
   };
   dialog.addEventListener("close", () => {
-    clearTimeout(timer);
     subject = "";
     address.set({ [name]: "" });
   });

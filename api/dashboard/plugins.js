@@ -1,54 +1,52 @@
 // The plugins: their table, their settings and log, and the form for uploads.
-import { api, button, poll, refresh } from "./api.js";
+import { api, button } from "./api.js";
 import { $, clock, el, number, percent, pill, right, rows } from "./dom.js";
+import { refresh, watch } from "./live.js";
 
 export let backoffNames = []; // names of the backoff plugins
 let inUse = {}; // name of the plugin that is in use, by use
 
 const pluginPath = name => "plugins/" + encodeURIComponent(name);
 
-poll(
-  1000,
-  () => ["plugins"],
-  list => {
-    backoffNames = list.plugins.filter(x => x.kind === "backoff").map(x => x.name);
-    inUse = Object.fromEntries(list.plugins.flatMap(x => x.used_for.map(use => [use, x.name])));
-    const order = x => (x.used_for.length ? 0 : 2) + (x.source === "builtin" ? 1 : 0);
-    rows(
-      $("plugins"),
-      list.plugins.sort((a, b) => order(a) - order(b) || a.name.localeCompare(b.name)),
-      x => x.name,
-      (x, tr) => {
-        tr.className = x.used_for.length ? "" : "dim";
-        const faults = x.faults ? x.faults + " (" + percent(x.faults / x.calls) + ")" : "–";
-        return [
-          x.name,
-          x.kind,
-          x.source,
-          [pill(x.state, x.state, x.last_error || x.fetch?.error), x.state + x.last_error + x.fetch?.error],
-          x.used_for.join(", "),
-          right(number.format(x.calls)),
-          right(x.calls ? ((1e6 * x.spent_seconds) / x.calls).toFixed(2) + " µs" : "–"),
-          [
-            el(
-              "div",
-              {
-                class: "n",
-                title: Object.entries(x.faults_by_reason)
-                  .map(([r, n]) => r + ": " + n)
-                  .join("\n"),
-              },
-              faults,
-            ),
+watch({ views: ["plugins"], shown: $("plugins") }, async () => {
+  const list = await api("plugins");
+  backoffNames = list.plugins.filter(x => x.kind === "backoff").map(x => x.name);
+  inUse = Object.fromEntries(list.plugins.flatMap(x => x.used_for.map(use => [use, x.name])));
+  const order = x => (x.used_for.length ? 0 : 2) + (x.source === "builtin" ? 1 : 0);
+  rows(
+    $("plugins"),
+    list.plugins.sort((a, b) => order(a) - order(b) || a.name.localeCompare(b.name)),
+    x => x.name,
+    (x, tr) => {
+      tr.className = x.used_for.length ? "" : "dim";
+      const faults = x.faults ? x.faults + " (" + percent(x.faults / x.calls) + ")" : "–";
+      return [
+        x.name,
+        x.kind,
+        x.source,
+        [pill(x.state, x.state, x.last_error || x.fetch?.error), x.state + x.last_error + x.fetch?.error],
+        x.used_for.join(", "),
+        right(number.format(x.calls)),
+        right(x.calls ? ((1e6 * x.spent_seconds) / x.calls).toFixed(2) + " µs" : "–"),
+        [
+          el(
+            "div",
+            {
+              class: "n",
+              title: Object.entries(x.faults_by_reason)
+                .map(([r, n]) => r + ": " + n)
+                .join("\n"),
+            },
             faults,
-          ],
-          [pluginButtons(x), [x.state, x.used_for, Object.values(inUse), x.quarantined, x.can_roll_back, x.hides_upload, x.source].join()],
-        ];
-      },
-    );
-    showDetails(list.plugins.find(x => x.name === details.name));
-  },
-);
+          ),
+          faults,
+        ],
+        [pluginButtons(x), [x.state, x.used_for, Object.values(inUse), x.quarantined, x.can_roll_back, x.hides_upload, x.source].join()],
+      ];
+    },
+  );
+  showDetails(list.plugins.find(x => x.name === details.name));
+});
 
 function pluginButtons(x) {
   const list = [],

@@ -1,13 +1,14 @@
 // The retry policy: in words, as a drawing, and the form that changes it.
-import { api, poll } from "./api.js";
+import { api } from "./api.js";
 import { $, clock, el, number, span } from "./dom.js";
+import { watch } from "./live.js";
 import { backoffNames } from "./plugins.js";
 import { offerUndo } from "./undo.js";
 
 let edited = false, // the form has changes that are not applied
   current; // the policy in force
 
-poll(3000, () => ["retry/policy"], showPolicy);
+watch({ views: ["policy"], polled: 3000 }, async () => showPolicy(await api("retry/policy")));
 
 // showPolicy shows the policy p, unless the form has changes that are not applied.
 export function showPolicy(p) {

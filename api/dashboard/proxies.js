@@ -1,10 +1,11 @@
 // The list of proxies. Only the visible rows are requested and drawn, so that pools of any size can be scrolled.
-import { act, api, gatewayNow, poll, showError } from "./api.js";
+import { act, api, gatewayNow, showError } from "./api.js";
 import { $, address, attribute, clock, el, link, number, percent, span, write } from "./dom.js";
 import { longList } from "./list.js";
+import { eachSecond, watch } from "./live.js";
 import { perform } from "./many.js";
 import { showProxy } from "./proxy.js";
-import { transitions, began } from "./events.js";
+import { transitions, began, learn } from "./events.js";
 
 const bandSeconds = 600,
   bandWidth = 144; // px, as in dashboard.css
@@ -14,7 +15,7 @@ const emptyPool =
 const box = $("list"),
   filter = $("find");
 let total = 0; // proxies that match the filter
-export const uses = new Map(); // of each proxy that is near the visible ones: [time, uses] over the last minute
+export const uses = new Map(); // of each proxy that is near the visible ones: [time, uses] of each change in the last minute
 const selected = new Set(); // ids
 
 const conditions = ["q", "state", "region", "vendor", "reason"];
@@ -42,20 +43,19 @@ const list = longList(box, $("proxies"), {
 });
 let from = 0; // index of the first proxy that is requested
 
-const round = poll(
-  1000,
-  () => {
-    const p = query(),
-      range = list.range();
-    from = range.from;
-    p.set("limit", range.limit);
-    if (from) p.set("cursor", from);
-    return ["proxies?" + p, "circuit-breakers?" + p];
-  },
-  draw,
-);
+const round = watch({ views: ["proxies"], shown: box }, async () => {
+  const p = query(),
+    range = list.range();
+  from = range.from;
+  p.set("limit", range.limit);
+  if (from) p.set("cursor", from);
+  draw(...(await Promise.all([api("proxies?" + p), api("circuit-breakers?" + p)])));
+});
+eachSecond(list.update); // the time until a test passes, and the rates and bands move
 
 function draw(p, b) {
+  learn(b.circuit_breakers);
+  for (const x of b.circuit_breakers) x.dueAt = x.retry_in_seconds == null ? 0 : Date.now() + 1000 * x.retry_in_seconds;
   const breakers = new Map(b.circuit_breakers.map(x => [x.proxy_id, x]));
   total = p.total;
   countUses(p.proxies, Date.now());
@@ -73,18 +73,25 @@ function draw(p, b) {
   showSelection();
 }
 
-// countUses keeps the uses of the given proxies over the last minute, and forgets those of all others.
+// countUses keeps the uses of the given proxies, and forgets those of all others.
 function countUses(proxies, now) {
   const present = new Set();
   for (const x of proxies) {
     present.add(x.id);
-    const past = (uses.get(x.id) || []).filter(([at, n]) => at > now - 60000 && n <= x.uses);
-    past.push([now, x.uses]);
+    const past = (uses.get(x.id) || []).filter(([, n]) => n <= x.uses);
+    if (past.at(-1)?.[1] !== x.uses) past.push([now, x.uses]);
     uses.set(x.id, past);
-    const [since, least] = past[0];
-    x.perSecond = (1000 * (x.uses - least)) / Math.max(1000, now - since);
   }
   for (const id of uses.keys()) if (!present.has(id)) uses.delete(id);
+}
+
+// perSecond returns the uses of a proxy per second over the last minute.
+function perSecond(id, now) {
+  const past = uses.get(id);
+  if (!past?.length) return 0;
+  while (past.length > 1 && past[1][0] <= now - 60000) past.shift(); // the first one says what was before the minute
+  const [since, least] = past[0];
+  return (1000 * (past.at(-1)[1] - least)) / Math.min(60000, Math.max(1000, now - since));
 }
 
 // newRow returns a row of the list. Its elements stay the same: show writes a proxy into them.
@@ -127,7 +134,9 @@ function newRow() {
   function show(proxy) {
     x = proxy;
     const breaker = x.breaker,
-      wait = breaker.retry_in_seconds != null ? " " + Math.ceil(breaker.retry_in_seconds) + " s" : "",
+      left = Math.ceil((breaker.dueAt - Date.now()) / 1000),
+      wait = left > 0 ? " " + left + " s" : "",
+      rate = perSecond(x.id, Date.now()),
       status = x.draining ? "draining" : x.banned_until ? "banned" : breaker.state;
     check.checked = selected.has(x.id);
     attribute(check, "aria-label", "select " + x.id);
@@ -139,7 +148,7 @@ function newRow() {
     write(success, x.samples ? percent(x.success_rate) : "–");
     write(cells[5], x.avg_latency ? span(x.avg_latency) : "–");
     write(cells[6], number.format(x.in_flight));
-    write(cells[7], x.perSecond ? x.perSecond.toFixed(1) : "–");
+    write(cells[7], rate ? rate.toFixed(1) : "–");
     write(cells[8], number.format(x.uses));
     if (described === x.id) describe();
     else if (described) {

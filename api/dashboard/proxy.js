@@ -6,7 +6,7 @@ import { perform } from "./many.js";
 import { openPage } from "./page.js";
 import { steps } from "./requests.js";
 
-const page = openPage($("proxy"), "proxy", async (id, content, current) => {
+const page = openPage($("proxy"), "proxy", ["proxies", "requests"], async (id, content, current) => {
   const path = encodeURIComponent(id);
   const [x, breaker, recent] = await Promise.all([
     api("proxies/" + path),

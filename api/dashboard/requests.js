@@ -1,6 +1,7 @@
 // The latest requests, and the attempts of one request over time.
-import { api, gatewayNow, poll } from "./api.js";
+import { api, gatewayNow } from "./api.js";
 import { $, address, clock, el, link, pill, right, rows, span, words } from "./dom.js";
+import { eachSecond, watch } from "./live.js";
 
 const keep = 1000,
   shownRequests = 15;
@@ -16,17 +17,15 @@ const filters = {
 };
 if (!filters[chosen]) chosen = "retried";
 
-poll(
-  1000,
-  () => ["requests?limit=200"],
-  list => {
-    for (const [id, r] of requests) if (inFlight(r)) requests.delete(id);
-    for (const r of list.requests) requests.set(r.id, r);
-    const sorted = [...requests.values()].sort((a, b) => b.started_at.localeCompare(a.started_at)).slice(0, keep);
-    requests = new Map(sorted.map(r => [r.id, r]));
-    showRequests();
-  },
-);
+watch({ views: ["requests"], shown: $("requests") }, async () => {
+  const list = await api("requests?limit=200");
+  for (const [id, r] of requests) if (inFlight(r)) requests.delete(id);
+  for (const r of list.requests) requests.set(r.id, r);
+  const sorted = [...requests.values()].sort((a, b) => b.started_at.localeCompare(a.started_at)).slice(0, keep);
+  requests = new Map(sorted.map(r => [r.id, r]));
+  showRequests();
+});
+eachSecond(() => [...requests.values()].some(inFlight) && showRequests()); // their times pass
 
 function showRequests() {
   const now = gatewayNow(),

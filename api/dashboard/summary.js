@@ -1,6 +1,7 @@
 // The summary: one sentence on the state of the pool, the totals, and the requests of the last two minutes.
-import { poll } from "./api.js";
+import { api } from "./api.js";
 import { $, el, link, number, percent, span, clock } from "./dom.js";
+import { eachSecond, isOpen, listen, watch } from "./live.js";
 import { filterBy } from "./proxies.js";
 import { stackedBars } from "./chart.js";
 
@@ -19,41 +20,48 @@ const chartSeconds = 120;
 let before,
   samples = [];
 
-poll(
-  1000,
-  () => ["metrics/retries"],
-  m => {
-    const now = Date.now(),
-      c = counts(m),
-      ok = c.first + c.retried;
-    if (before && now - before.at < 5000 && m.total_requests >= before.total) {
-      const per = 1000 / (now - before.at),
-        sample = { at: now };
-      for (const k of Object.keys(kinds)) sample[k] = (c[k] - before[k]) * per;
-      sample.title = clock(now) + ": " + Object.entries(kinds).map(([k, text]) => Math.round(sample[k]) + " " + text).join(", ");
-      samples.push(sample);
-    }
-    before = { ...c, at: now, total: m.total_requests };
-    samples = samples.filter(s => s.at > now - chartSeconds * 1000);
-    const last = samples[samples.length - 1];
-    tiles("requests", [
-      [last ? number.format(Math.round(last.first + last.retried + last.failed)) : "–", "requests per second", ""],
-      [number.format(m.total_requests), "requests", number.format(m.total_attempts) + " attempts"],
-      [
-        m.total_requests ? percent((ok - m.target_refused) / m.total_requests) : "–",
-        "successful",
-        number.format(c.failed) + " failed, " + number.format(m.target_refused) + " refused by the target (403, 429)",
-        m.target_refused > ok / 2,
-      ],
-      [
-        number.format(c.retried),
-        "successful after a retry",
-        number.format(m.total_retries) + " retries, " + span(m.retry_latency_seconds_total) + " of backoff",
-      ],
-    ]);
-    draw(now);
-  },
-);
+watch({ polled: 1000, streamed: true }, async () => showTotals(await api("metrics/retries")));
+watch({ polled: 2000, streamed: true }, async () => showStatus(await api("status")));
+listen(({ type, data }) => {
+  if (type === "totals") showTotals(data);
+  if (type === "status") showStatus(data);
+});
+
+// While nothing changes, there are no new totals.
+const quiet = 1500; // ms
+eachSecond(() => isOpen() && before && Date.now() - before.at > quiet && showTotals(before.totals));
+
+function showTotals(m) {
+  const now = Date.now(),
+    c = counts(m),
+    ok = c.first + c.retried;
+  if (before && now - before.at < 5000 && m.total_requests >= before.total) {
+    const per = 1000 / (now - before.at),
+      sample = { at: now };
+    for (const k of Object.keys(kinds)) sample[k] = (c[k] - before[k]) * per;
+    sample.title = clock(now) + ": " + Object.entries(kinds).map(([k, text]) => Math.round(sample[k]) + " " + text).join(", ");
+    samples.push(sample);
+  }
+  before = { ...c, at: now, total: m.total_requests, totals: m };
+  samples = samples.filter(s => s.at > now - chartSeconds * 1000);
+  const last = samples[samples.length - 1];
+  tiles("requests", [
+    [last ? number.format(Math.round(last.first + last.retried + last.failed)) : "–", "requests per second", ""],
+    [number.format(m.total_requests), "requests", number.format(m.total_attempts) + " attempts"],
+    [
+      m.total_requests ? percent((ok - m.target_refused) / m.total_requests) : "–",
+      "successful",
+      number.format(c.failed) + " failed, " + number.format(m.target_refused) + " refused by the target (403, 429)",
+      m.target_refused > ok / 2,
+    ],
+    [
+      number.format(c.retried),
+      "successful after a retry",
+      number.format(m.total_retries) + " retries, " + span(m.retry_latency_seconds_total) + " of backoff",
+    ],
+  ]);
+  if (!document.hidden) draw(now);
+}
 
 function draw(now) {
   const from = now - chartSeconds * 1000;
@@ -77,32 +85,29 @@ function tiles(group, list) {
 
 // --- The sentence, the title and the icon --------------------------------------
 
-poll(
-  2000,
-  () => ["status"],
-  s => {
-    const p = s.proxies,
-      r = s.requests;
-    tiles("service", [
-      [
-        number.format(p.closed) + " of " + number.format(p.total),
-        "breakers closed",
-        number.format(p.total - p.closed) + " open or half-open",
-      ],
-    ]);
-    const level = severity(p, r);
-    const text = s.summary[0].toUpperCase() + s.summary.slice(1);
-    if ($("verdict").textContent !== text) $("verdict").textContent = text;
-    $("verdict").className = level;
-    const key = JSON.stringify(s.failures);
-    if ($("reasons").dataset.key !== key) {
-      $("reasons").dataset.key = key;
-      $("reasons").replaceChildren(...s.failures.map(reason));
-    }
-    document.title = (level === "ok" ? "" : "⚠ " + p.failing + " of " + p.total + " – ") + "Whirlpool";
-    showIcon(level);
-  },
-);
+// showStatus is called while the page is hidden, too: its title and icon show that proxies fail.
+function showStatus(s) {
+  const p = s.proxies,
+    r = s.requests;
+  tiles("service", [
+    [
+      number.format(p.closed) + " of " + number.format(p.total),
+      "breakers closed",
+      number.format(p.total - p.closed) + " open or half-open",
+    ],
+  ]);
+  const level = severity(p, r);
+  const text = s.summary[0].toUpperCase() + s.summary.slice(1);
+  if ($("verdict").textContent !== text) $("verdict").textContent = text;
+  $("verdict").className = level;
+  const key = JSON.stringify(s.failures);
+  if ($("reasons").dataset.key !== key) {
+    $("reasons").dataset.key = key;
+    $("reasons").replaceChildren(...s.failures.map(reason));
+  }
+  document.title = (level === "ok" ? "" : "⚠ " + p.failing + " of " + p.total + " – ") + "Whirlpool";
+  showIcon(level);
+}
 
 // reason is a group of failing proxies as a link to them.
 function reason(f) {

@@ -1,47 +1,43 @@
 // The targets with failures, and the page of one target: why attempts at it fail, by time, and which proxies get no
 // requests for it.
-import { api, button, gatewayNow, poll } from "./api.js";
+import { api, button, gatewayNow } from "./api.js";
 import { $, address, clock, el, link, number, pill, rows } from "./dom.js";
 import { attemptHistory } from "./history.js";
+import { watch } from "./live.js";
 import { openPage } from "./page.js";
 import { reasonsTable } from "./proxy.js";
 
 const perPage = 12;
 let shown = perPage;
 
-const round = poll(
-  5000,
-  () => {
-    const p = new URLSearchParams({ limit: shown }),
-      text = $("findtarget").value.trim();
-    if (text) p.set("q", text);
-    return ["targets?" + p];
-  },
-  t => {
-    rows(
-      $("targets"),
-      t.targets,
-      x => x.target,
-      x => [
-        [link(x.target, () => showTarget(x.target.replace(/:\d+$/, "")), "the attempts at " + x.target), x.target],
-        x.suspect ? [pill("open", "suspect", "its requests get one attempt each"), "suspect"] : "",
-        number.format(x.failures) + " of " + number.format(x.attempts) + " attempts failed",
-        number.format(x.proxies_failing) + (x.proxies_failing === 1 ? " proxy" : " proxies"),
-        x.last_failure ? "last at " + clock(x.last_failure) : "",
-      ],
-    );
-    $("notargets").hidden = t.targets.length > 0;
-    $("moretargets").hidden = t.targets.length >= t.total;
-    $("moretargets").textContent = "show all " + number.format(t.total);
-  },
-);
+const round = watch({ views: ["targets"], every: 2000, polled: 5000, shown: $("targets") }, async () => {
+  const p = new URLSearchParams({ limit: shown }),
+    text = $("findtarget").value.trim();
+  if (text) p.set("q", text);
+  const t = await api("targets?" + p);
+  rows(
+    $("targets"),
+    t.targets,
+    x => x.target,
+    x => [
+      [link(x.target, () => showTarget(x.target.replace(/:\d+$/, "")), "the attempts at " + x.target), x.target],
+      x.suspect ? [pill("open", "suspect", "its requests get one attempt each"), "suspect"] : "",
+      number.format(x.failures) + " of " + number.format(x.attempts) + " attempts failed",
+      number.format(x.proxies_failing) + (x.proxies_failing === 1 ? " proxy" : " proxies"),
+      x.last_failure ? "last at " + clock(x.last_failure) : "",
+    ],
+  );
+  $("notargets").hidden = t.targets.length > 0;
+  $("moretargets").hidden = t.targets.length >= t.total;
+  $("moretargets").textContent = "show all " + number.format(t.total);
+});
 $("findtarget").oninput = () => round();
 $("moretargets").onclick = () => {
   shown = 1000;
   round();
 };
 
-const page = openPage($("target"), "target", async (host, content) => {
+const page = openPage($("target"), "target", ["targets", "requests"], async (host, content) => {
   const path = encodeURIComponent(host),
     x = await api("targets/" + path + "?window=1h");
   const parts = [el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x)];

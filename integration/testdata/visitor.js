@@ -1,8 +1,9 @@
 // What somebody does on the dashboard, in the page itself: TestTheDashboard adds
 // it. Each step waits for what the page should show, and reports if it does not.
-import { api, refresh, session } from "./api.js";
+import { api, session } from "./api.js";
 import { stackedBars } from "./chart.js";
 import { rows } from "./dom.js";
+import { refresh } from "./live.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
 import { showTarget } from "./target.js";
@@ -212,12 +213,14 @@ import { showTarget } from "./target.js";
     const timeout = AbortSignal.timeout;
     AbortSignal.timeout = () => timeout.call(AbortSignal, 1000);
     await fetch("hang");
+    refresh();
     await until("does not wait for ever", () => text("#link").includes("does not respond"));
     await fetch("go");
     AbortSignal.timeout = timeout;
     await until("goes on then, too", () => text("#link") === "live");
 
     uses.set("gone", []);
+    refresh();
     await until("forgets proxies that are gone", () => !uses.has("gone"));
     await api("proxies", { method: "POST", json: { id: "constructor", url: "http://127.0.0.1:1" } });
     await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 10);
