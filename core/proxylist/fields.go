@@ -134,11 +134,12 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	}
 	if v[fieldUser] != "" || v[fieldPassword] != "" {
 		spec.Address.Username, spec.Address.Password = v[fieldUser], upstream.Secret(v[fieldPassword])
+		err = checkTemplates(&spec.Address)
 	}
 	if spec.Region == "" {
 		spec.Region = v[fieldRegion]
 	}
-	return spec, nil
+	return spec, err
 }
 
 // protocols parses a list of protocols in a form that free lists of proxies use, such as "http|https" or "SOCKS4,

@@ -23,7 +23,7 @@ func ParseLine(line string) (upstream.Spec, error) {
 	spec, _, err := parse(line, upstream.HTTP)
 	if err != nil {
 		if words, _, ok := parseWords(line, upstream.HTTP); ok {
-			spec, err = words, nil
+			spec, err = words, checkTemplates(&words.Address)
 		}
 	}
 	if err == nil {
@@ -159,8 +159,16 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 		return spec, "", errForm
 	}
 	spec.Address = upstream.Address{Scheme: scheme, Username: user, Password: upstream.Secret(password)}
+	if err := checkTemplates(&spec.Address); err != nil {
+		return spec, "", err
+	}
 	spec.Address.Host, err = upstream.HostPort(host, "")
 	return spec, warning, err
+}
+
+// checkTemplates returns an error if credentials that were not in a URL have a misspelt template.
+func checkTemplates(a *upstream.Address) error {
+	return upstream.CheckTemplates(a.Username + ":" + string(a.Password))
 }
 
 var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
@@ -379,6 +387,9 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		if !isScheme(scheme) {
 			return spec, fmt.Errorf("the scheme %.20q is not supported; use "+upstream.ProxySchemes, scheme)
 		}
+		if err := checkTemplates(&spec.Address); err != nil {
+			return spec, err
+		}
 		spec.Address.Host, err = upstream.HostPort(f[0]+":"+f[1], "")
 	} else if spec.Address, err = upstream.ParseAddress(scheme + "://" + rest); err != nil {
 		spec.Address, err = addressOfFields(scheme, rest, err)
@@ -408,6 +419,9 @@ func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, er
 		return a, invalid
 	}
 	a = upstream.Address{Scheme: strings.ToLower(scheme), Username: user, Password: upstream.Secret(password)}
+	if err := checkTemplates(&a); err != nil {
+		return a, err
+	}
 	a.Host, err = upstream.HostPort(host, "")
 	return a, err
 }

@@ -38,6 +38,7 @@ package proxylist
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -235,15 +236,21 @@ func (l *list) parseLine(n int, line string) {
 		l.add(n, formOf(line, spec.Address), spec, warning, nil)
 		return
 	}
+	var misspelt upstream.TemplateError
+	if errors.As(err, &misspelt) {
+		l.leaveOut(n, err)
+		return
+	}
 	if words, guessed, ok := parseWords(line, l.Scheme); ok {
 		form := formWords
 		if words.Address.Username != "" {
 			form = formLogin
 		}
-		if guessed {
+		err := checkTemplates(&words.Address)
+		if guessed && err == nil {
 			l.guesses.add(n)
 		}
-		l.add(n, form, words, "", nil)
+		l.add(n, form, words, "", err)
 		return
 	}
 	if l.parseClashLine(n, line) {

@@ -339,3 +339,30 @@ func TestALineIsOneProxy(t *testing.T) {
 	_, err := ParseLine("192.0.2.1:80:user:pass")
 	require.NoError(t, err)
 }
+
+func TestMisspeltTemplatesInEveryForm(t *testing.T) {
+	for _, text := range []string{
+		"1.2.3.4:80:user-{sesion}:pass", "user-{sesion}:pass:1.2.3.4:80", "user-{sesion}:pass@1.2.3.4:80",
+		"1.2.3.4:80@user-{sesion}:pass", "1.2.3.4:80##user:{regoin}", "1.2.3.4,80,user-{sesion},pass",
+		"http://user-{sesion}:pass@1.2.3.4:80", "http://1.2.3.4:80:user-{sesion}:pass",
+		"socks5 1.2.3.4 80 user-{sesion} pass", "1.2.3.4:80 user-{sesion} pass",
+		"https://t.me/socks?server=1.2.3.4&port=80&user=u{sesion}&pass=p",
+		`["http://user-{sesion}:pass@1.2.3.4:80"]`, `[{"ip":"1.2.3.4","port":80,"user":"u{sesion}","password":"p"}]`,
+		"ip,port,user,password\n1.2.3.4,80,u{sesion},p",
+	} {
+		specs, warnings, err := Parse(strings.NewReader(text), Options{})
+		require.NoError(t, err)
+		require.Empty(t, specs, text)
+		require.Len(t, warnings, 1, text)
+		require.Contains(t, warnings[0].Msg, "misspelt template; did you mean {", text)
+		if !strings.ContainsAny(text, "[\n") {
+			_, err = ParseLine(text)
+			require.ErrorContains(t, err, "misspelt template", text)
+		}
+		escaped := strings.NewReplacer("{sesion}", "{session}", "{regoin}", "{region}").Replace(text)
+		specs, warnings, err = Parse(strings.NewReader(escaped), Options{})
+		require.NoError(t, err)
+		require.Len(t, specs, 1, text)
+		require.True(t, specs[0].Address.Templated(), "%s %v", text, warnings)
+	}
+}

@@ -163,6 +163,9 @@ func parseTelegram(arguments string) (spec upstream.Spec, err error) {
 	if err != nil {
 		return spec, errForm
 	}
+	if err := upstream.CheckTemplates(arguments); err != nil {
+		return spec, err
+	}
 	spec.Address = upstream.Address{Scheme: upstream.SOCKS5, Username: q.Get("user"),
 		Password: upstream.Secret(q.Get("pass"))}
 	spec.Address.Host, err = upstream.HostPort(joinPort(q.Get("server"), q.Get("port")), "")

@@ -113,6 +113,9 @@ func ParseAddress(s string) (Address, error) {
 			strict.DidYouMean(scheme, append(SchemeNames(), Direct)))
 	}
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		if err := CheckTemplates(rest[:i]); err != nil {
+			return Address{}, err
+		}
 		user, password, _ := strings.Cut(rest[:i], ":")
 		a.Username, a.Password, rest = unescape(user), Secret(unescape(password)), rest[i+1:]
 		if strings.ContainsAny(a.Username+string(a.Password), "\r\n\x00") {

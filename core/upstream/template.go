@@ -1,6 +1,11 @@
 package upstream
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
+)
 
 // The templates in the user name and password of an address. A proxy vendor has many exits behind one address, and
 // chooses the exit by a part of the user name. With a template, one proxy of the pool therefore has many exits.
@@ -9,6 +14,42 @@ const (
 	templateRandom  = "{rand8}"   // 8 random letters and digits
 	templateRegion  = "{region}"  // the region that the request asks for, or the region of the proxy
 )
+
+// placeholder matches a word in braces, and the beginning of a reference such as {env:NAME}.
+var placeholder = regexp.MustCompile(`\{\s*([A-Za-z][A-Za-z0-9_-]{0,15})\s*(:[^{}]*)?\}`)
+
+// TemplateError is the error of CheckTemplates.
+type TemplateError string
+
+func (e TemplateError) Error() string { return string(e) }
+
+// CheckTemplates returns a TemplateError if credentials contain a misspelt template, or a reference to an environment
+// variable. The text has the credentials as the user has written them, with references already replaced. Other braces
+// are permitted, because a password may contain them. In a URL, %7B stands for a brace that begins no template.
+func CheckTemplates(credentials string) error {
+	if !strings.Contains(credentials, "{") {
+		return nil
+	}
+	for _, m := range placeholder.FindAllStringSubmatch(credentials, -1) {
+		word := strings.ToLower(m[1])
+		if m[2] != "" {
+			if strict.Closest(word, []string{"env"}) != "" {
+				return TemplateError("the user name or password has a reference that is not replaced: {env:NAME} is " +
+					"replaced in the URLs of [[proxies]] only, and NAME has letters, digits and _")
+			}
+			continue
+		}
+		known := strict.Closest(word, []string{"session", "rand8", "region"})
+		if strings.HasPrefix(word, "rand") {
+			known = "rand8"
+		}
+		if template := "{" + known + "}"; known != "" && template != m[0] {
+			return TemplateError("the user name or password has a misspelt template; did you mean " + template +
+				"? If it is meant as it is, write the proxy as a URL with %7B in place of {")
+		}
+	}
+	return nil
+}
 
 // Values are the values of the templates of an address.
 type Values struct{ Session, Random, Region string }

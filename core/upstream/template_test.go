@@ -33,3 +33,35 @@ func TestTemplates(t *testing.T) {
 		require.NotContains(t, fmt.Sprintf("%v %+v %s", filled, filled, filled), "s1", "no verb prints a login")
 	}
 }
+
+func TestMisspeltTemplates(t *testing.T) {
+	for credentials, similar := range map[string]string{
+		"user-{sesion}:pass":        "{session}",
+		"user-{SESSION}:pass":       "{session}",
+		"user-{ session }:pass":     "{session}",
+		"user-{session_id}:pass":    "{session}",
+		"user:{regoin}":             "{region}",
+		"user-{random}:pass":        "{rand8}",
+		"user-{rand16}:pass":        "{rand8}",
+		"{evn:LOGIN}:pass":          "{env:NAME}",
+		"{env:MY-LOGIN}:{session}":  "{env:NAME}",
+		"{session}:{ENV:PASSWORD}":  "{env:NAME}",
+		"{session}{sesion}:pass":    "{session}",
+		"u-{session}-{rand8}:p":     "",
+		"{region}:{rand8}{session}": "",
+		"user:p{}a{s}{country}{":    "",
+		"user:{ab:cd}{1}{sess ion}": "",
+		"user:p}session{":           "",
+	} {
+		_, err := ParseAddress("http://" + credentials + "@10.0.0.1:80")
+		if similar == "" {
+			require.NoError(t, err, credentials)
+			continue
+		}
+		require.ErrorContains(t, err, similar, credentials)
+		require.NotContains(t, err.Error(), "LOGIN")
+	}
+	a, err := ParseAddress("http://user:%7Bsesion}@10.0.0.1:80")
+	require.NoError(t, err, "the brace is escaped")
+	require.Equal(t, "{sesion}", a.Password.Reveal())
+}

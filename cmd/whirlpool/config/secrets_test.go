@@ -102,3 +102,16 @@ gateway.users = [{ name = "a", password = "b", override = "any", allow = ["*.exa
 	_, err = load(t, `gateway.override = "some"`, nil)
 	require.ErrorContains(t, err, "gateway.override = \"some\": must be any, capped or none")
 }
+
+func TestMisspeltPlaceholdersInURLs(t *testing.T) {
+	environ := func(s *Source) { s.Environ = []string{"PASS={sesion}"} }
+	_, err := load(t, "[[proxies]]\nurl = \"http://user-{sesion}:secret@h:1\"\n", environ)
+	require.ErrorContains(t, err, ":2: proxies[0].url: the user name or password has a misspelt template; did you "+
+		"mean {session}?")
+	require.NotContains(t, err.Error(), "secret")
+	_, err = load(t, "[[proxies]]\nurl = \"http://{evn:LOGIN}:secret@h:1\"\n", environ)
+	require.ErrorContains(t, err, "{env:NAME} is replaced in the URLs of [[proxies]] only")
+	c, err := load(t, "[[proxies]]\nurl = \"http://user:{env:PASS}@h:1\"\n", environ)
+	require.NoError(t, err, "the value of a variable may have braces")
+	require.Equal(t, "{sesion}", c.specs[0].Address.Password.Reveal())
+}
