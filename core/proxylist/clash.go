@@ -29,7 +29,7 @@ func (l *list) parseClash(n int, in io.Reader) error {
 		*l.Original = Original{}
 	}
 	l.entry = ""
-	l.specs, l.warnings, l.texts, l.guesses = nil, nil, places{}, places{}
+	l.specs, l.warnings, l.described, l.texts, l.guesses = nil, nil, places{}, places{}, places{}
 	if l.Counts != nil {
 		*l.Counts = Reading{}
 	}

@@ -20,7 +20,11 @@ func ParseLine(line string) (upstream.Spec, error) {
 	if several(line) != nil {
 		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
 	}
-	spec, _, err := parse(line, upstream.HTTP)
+	spec, warning, err := parse(line, upstream.HTTP)
+	if err == nil && warning == describedWarning {
+		err = errors.New("the fields behind the port could be a login or a description; write user:pass@host:port, " +
+			"or host:port alone")
+	}
 	if err != nil {
 		if words, _, ok := parseWords(line, upstream.HTTP); ok {
 			spec, err = words, checkTemplates(&words.Address)
@@ -102,6 +106,11 @@ var errForm = errors.New("the line has none of the forms host:port, host:port:us
 
 var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:8080")
 
+// describedWarning is the warning for a line whose last fields are taken as a description of the proxy, such as Jordan
+// and premium, although they could be a user and a password.
+const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
+	"password; if they are a login, write user:pass@host:port"
+
 // parse parses a line without a comment. The parameter scheme is the scheme of a proxy whose line has no scheme.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
@@ -143,7 +152,8 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 		case len(schemes) > 0 && describe(f[3]) == describes:
 			return parse(f[0]+":"+f[1], schemes[0])
 		case len(schemes) == 0 && describe(f[2]) == describes && describe(f[3]) >= mayDescribe:
-			return parse(f[0]+":"+f[1], scheme)
+			spec, _, err = parse(f[0]+":"+f[1], scheme)
+			return spec, describedWarning, err
 		}
 	}
 	if i := strings.LastIndexByte(line, '@'); i > 0 && isHostPort(line[:i]) { // host:port@scheme

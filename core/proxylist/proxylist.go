@@ -24,7 +24,8 @@
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
-// field is the host. Otherwise the line is host:port:user:pass.
+// field is the host. Otherwise the line is host:port:user:pass. If the last two fields describe a proxy, such as US and
+// elite, they are not taken as user and password; a warning reports these lines.
 //
 // In the forms with spaces (words.go), the separator can also be a tab, a bar, a semicolon or a comma. Words that
 // describe a proxy, such as a country or a level of anonymity, are not taken as user and password (description.go). A
@@ -95,13 +96,16 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	} else {
 		err = l.parseLines(in)
 	}
+	if l.described.n > 0 {
+		l.warn(l.described.first, "on %s, this one the first, "+describedWarning, countLines(l.described.n))
+	}
 	if l.texts.n > 0 {
-		l.warn(l.texts.first, "on %d lines, this one the first, there is text beside the address; it is not used",
-			l.texts.n)
+		l.warn(l.texts.first, "on %s, this one the first, there is text beside the address; it is not used",
+			countLines(l.texts.n))
 	}
 	if l.guesses.n > 0 {
-		l.warn(l.guesses.first, "on %d lines, this one the first, the words behind the address are taken as user and "+
-			"password; if they are not, remove them", l.guesses.n)
+		l.warn(l.guesses.first, "on %s, this one the first, the words behind the address are taken as user and "+
+			"password; if they are not, remove them", countLines(l.guesses.n))
 	}
 	return l.specs.all(), l.warnings, err
 }
@@ -115,9 +119,10 @@ type list struct {
 	specs    chunks
 	warnings []Warning
 
-	entry   string // the text of the entry that is being read; "" if it cannot be read alone
-	texts   places // lines with text beside the address
-	guesses places // lines whose words are taken as user and password
+	entry     string // the text of the entry that is being read; "" if it cannot be read alone
+	described places // lines with fields that are taken as a description of the proxy
+	texts     places // lines with text beside the address
+	guesses   places // lines whose words are taken as user and password
 }
 
 // chunks holds proxies in slices of 1,024; the first slice may be longer. They need less memory than a slice
@@ -158,6 +163,13 @@ func (p *places) add(line int) {
 	if p.n++; p.n == 1 {
 		p.first = line
 	}
+}
+
+func countLines(n int) string {
+	if n == 1 {
+		return "1 line"
+	}
+	return fmt.Sprintf("%d lines", n)
 }
 
 func (l *list) warn(n int, format string, args ...any) {
@@ -295,7 +307,11 @@ func (l *list) add(n int, form string, spec upstream.Spec, warning string, err e
 		l.warn(n, "the id %q is already used by another proxy", spec.ID)
 		l.Counts.leaveOut("the id is already used by another proxy")
 	default:
-		if warning != "" {
+		switch warning {
+		case "":
+		case describedWarning:
+			l.described.add(n)
+		default:
 			l.warn(n, "%s", warning)
 		}
 		l.lines[hash] = n

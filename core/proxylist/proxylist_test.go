@@ -366,3 +366,23 @@ func TestMisspeltTemplatesInEveryForm(t *testing.T) {
 		require.True(t, specs[0].Address.Templated(), "%s %v", text, warnings)
 	}
 }
+
+func TestFieldsThatDescribeAreReported(t *testing.T) {
+	text := "1.2.3.4:80:Jordan:premium\n1.2.3.5:80:user:pass\n1.2.3.6:80:US:elite\n1.2.3.7:80:http:US\n" +
+		`1.2.3.8:80:Jordan` + "\n"
+	specs, warnings, err := Parse(strings.NewReader(text), Options{})
+	require.NoError(t, err)
+	require.Len(t, specs, 5)
+	require.Equal(t, []Warning{{1, "on 2 lines, this one the first, the fields behind the port are taken as a " +
+		"description of the proxy, not as user and password; if they are a login, write user:pass@host:port"}},
+		warnings)
+	_, err = ParseLine("1.2.3.4:80:Jordan:premium")
+	require.EqualError(t, err, "the fields behind the port could be a login or a description; write "+
+		"user:pass@host:port, or host:port alone")
+	for _, line := range []string{"Jordan:premium@1.2.3.4:80", "http://Jordan:premium@1.2.3.4:80"} {
+		spec, err := ParseLine(line)
+		require.NoError(t, err)
+		require.Equal(t, "Jordan", spec.Address.Username)
+		require.Equal(t, "premium", spec.Address.Password.Reveal())
+	}
+}
