@@ -6,6 +6,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // choices has the permitted words of the keys whose value must be one of a few words. In a key of this map, * stands
@@ -24,7 +25,8 @@ var choices = map[string][]string{
 	"rules[*].preset":           {"ban_like"},
 	"rules[*].then.blame":       {"proxy", "target", "nobody"},
 	"plugins.*.kind":            {"scorer", "backoff", "judge"},
-	"pool.urls[*].scheme":       {"http", "https", "socks4", "socks4a", "socks5", "socks5h"},
+	"pool.files[*].scheme":      upstream.SchemeNames(),
+	"pool.urls[*].scheme":       upstream.SchemeNames(),
 }
 
 var overrideNames = []string{"any", "capped", "none"}

@@ -329,6 +329,24 @@ func TestReuse(t *testing.T) {
 	require.True(t, c.specs[1].NoReuse)
 }
 
+func TestFaultsInTablesOfLists(t *testing.T) {
+	for text, want := range map[string]string{
+		"files = [\n{ fil = \"x\", scheme = \"socks5\" }]\n":   ":3: pool.files[0].fil: unknown field; did you",
+		"files = [{ file = \"x\", schema = \"http\" }]\n":      "[0].schema: unknown field; did you mean scheme?",
+		"files = [{ file = \"x\", scheme = \"sock5\" }]\n":     ":2: pool.files[0].scheme: must be http, https, ",
+		"files = [{ scheme = \"http\" }]\n":                    ":2: pool.files[0].file: is missing",
+		"[[pool.files]]\nfile = 5\n":                           ":3: pool.files[0].file: ",
+		"[[pool.files]]\nfile = \"x\"\nscheme = \"socks\"\n":   "; did you mean socks4?",
+		"[[pool.files]]\nfile = \"absent.txt\"\n":              ":2: pool.files[0]: open ",
+		"files = [\"absent.txt\", { fil = \"x\" }]\nurl = 5\n": ":2: pool.files[1].fil: unknown field",
+	} {
+		_, err := load(t, "[pool]\n"+text, nil)
+		require.ErrorContains(t, err, want, text)
+		require.NotContains(t, err.Error(), "not a table")
+		require.NotContains(t, err.Error(), "must be the path of a file")
+	}
+}
+
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
 		"[gateway]\nlisten = 5\n":                {"gateway.listen", ":2: "},

@@ -55,7 +55,8 @@ type loader struct {
 	faults  []Fault
 	cfg     Config
 
-	proxyTLS map[listOptions]*upstream.TLS // the results of loadTLS, by its arguments
+	proxyTLS   map[listOptions]*upstream.TLS // the results of loadTLS, by its arguments
+	wrongFiles []int                         // indexes of the elements of pool.files that have a fault already
 }
 
 // Load loads and checks a configuration. If the configuration has faults, the error is an *Error with all of them.
@@ -74,7 +75,9 @@ func Examine(src Source) (*Config, error) {
 		proxyTLS: map[listOptions]*upstream.TLS{}}
 	l.cfg.sizes = map[string]int{}
 	tree := l.read()
-	if len(l.faults) > 0 {
+	unread := len(l.faults) > 0
+	l.nameListFiles(tree)
+	if unread {
 		l.decode("", strict.TOML, tree, &l.cfg) // beside the syntax errors, reports wrong keys and values
 		return nil, l.err()
 	}
@@ -163,20 +166,42 @@ func (l *loader) read() map[string]any {
 	}
 	tree = normalize(tree).(map[string]any)
 	listOwnErrors(tree)
-	nameListFiles(tree)
 	return tree
 }
 
-// nameListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F".
-func nameListFiles(tree map[string]any) {
+// listFile is an element of pool.files that is a table.
+type listFile struct {
+	File   string `koanf:"file"`
+	Scheme string `koanf:"scheme"` // of lines without one; "" for http
+}
+
+// nameListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F". It replaces a wrong
+// table by "", adds a fault for each error in it, and adds its index to l.wrongFiles.
+func (l *loader) nameListFiles(tree map[string]any) {
 	pool, _ := tree["pool"].(map[string]any)
 	files, _ := pool["files"].([]any)
 	for i, f := range files {
-		t, _ := f.(map[string]any)
-		file, hasFile := t["file"].(string)
-		scheme, hasScheme := t["scheme"].(string)
-		if hasFile && hasScheme && len(t) == 2 {
-			files[i] = scheme + ":" + file
+		t, ok := f.(map[string]any)
+		if !ok {
+			continue
+		}
+		var of listFile
+		key, before := fmt.Sprintf("pool.files[%d]", i), len(l.faults)
+		l.decode(key, strict.TOML, t, &of)
+		if of.File == "" && len(l.faults) == before {
+			l.fault(key+".file", nil, "is missing")
+		}
+		if of.Scheme != "" && !IsScheme(of.Scheme) {
+			l.fault(key+".scheme", of.Scheme, "must be "+upstream.ProxySchemes)
+		}
+		switch {
+		case len(l.faults) > before:
+			files[i] = ""
+			l.wrongFiles = append(l.wrongFiles, i)
+		case of.Scheme == "":
+			files[i] = of.File
+		default:
+			files[i] = of.Scheme + ":" + of.File
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -81,6 +82,7 @@ func (l *loader) proxies() {
 	for i, path := range c.Pool.Files {
 		key := fmt.Sprintf("pool.files[%d]", i)
 		switch {
+		case slices.Contains(l.wrongFiles, i): // nameListFiles has added the fault
 		case path == "":
 			l.fault(key, nil, "must be the path of a file")
 		case looksLikeProxy(path):
