@@ -247,6 +247,35 @@ func TestTheFileStaysSmall(t *testing.T) {
 	require.Len(t, s.All(), 10)
 }
 
+// Users see when a change was made (GET /state), so a new file must keep the times.
+func TestANewFileKeepsTheTimesOfRecords(t *testing.T) {
+	now, dir := noon, t.TempDir()
+	open := func() *state.Store {
+		s, _, err := state.OpenStore(state.OS{}, dir, "changes", func() time.Time { return now })
+		require.NoError(t, err)
+		return s
+	}
+	s := open()
+	require.NoError(t, s.Write(map[string]any{"first": 1}))
+	size := func() int64 {
+		info, err := os.Stat(s.Path())
+		require.NoError(t, err)
+		return info.Size()
+	}
+	for before := int64(0); size() >= before; { // until a new file has replaced the old one
+		before = size()
+		now = now.Add(time.Second)
+		require.NoError(t, s.Write(map[string]any{"other": strings.Repeat("x", 10_000)}))
+	}
+	for range 2 {
+		require.Equal(t, noon, s.All()["first"].At)
+		require.Equal(t, now, s.All()["other"].At)
+		require.NoError(t, s.Close())
+		s = open()
+	}
+	require.NoError(t, s.Close())
+}
+
 // Only the user of the process may read the files.
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")

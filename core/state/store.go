@@ -11,7 +11,7 @@ import (
 
 // Record is a value of a Store.
 type Record struct {
-	At    time.Time       `json:"at"` // when the record was written
+	At    time.Time       `json:"at"` // when the record was written; after DropRecords, when the file was replaced
 	Value json.RawMessage `json:"value"`
 }
 
