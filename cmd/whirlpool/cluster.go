@@ -132,7 +132,7 @@ func (cn *clusterNode) attach(
 	cn.uploads = newSharedUploads(cn, reg, inUse)
 	cn.engine.Store(e)
 	if cn.shareLimits {
-		cn.node.AttachLimits(newClusterLimits(e), holder(stateDir, cn.log))
+		cn.node.AttachLimits(newClusterLimits(e), holder(stateDir, cn.log), strings.ToLower(rand.Text()))
 	}
 	e.Metrics().ObserveCluster(cn.state)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -49,16 +49,17 @@ type SharedLimits interface {
 
 // sharing are the shared limits in use. Node.mu guards them.
 type sharing struct {
-	local  SharedLimits // nil without shared limits
-	holder string
-	used   map[string]*part // by parts.Limit.Key
-	nodes  int              // live nodes at the last exchange
-	share  parts.Share      // of the last SetShare
-	all    bool             // the store may lack the use of some amounts
-	lost   bool             // the store has lost its data in the time of this process
-	hungry bool             // the node wants more of a limit
-	equal  bool             // the parts are equal shares, see alone
-	counts PartCounts
+	local   SharedLimits     // nil without shared limits
+	holder  string           // of amounts
+	process string           // holder of the other limits
+	used    map[string]*part // by parts.Limit.Key
+	nodes   int              // live nodes at the last exchange
+	share   parts.Share      // of the last SetShare
+	all     bool             // the store may lack the use of some amounts
+	lost    bool             // the store has lost its data in the time of this process
+	hungry  bool             // the node wants more of a limit
+	equal   bool             // the parts are equal shares, see alone
+	counts  PartCounts
 }
 
 // PartCounts are the counters of shared limits.
@@ -87,9 +88,10 @@ type part struct {
 }
 
 // AttachLimits sets the shared limits of the gateway. holder identifies it in the store, also after a restart if the
-// used amounts survive the restart. AttachLimits must be called before Run and Step.
-func (n *Node) AttachLimits(l SharedLimits, holder string) {
-	n.sharing = sharing{local: l, holder: holder, used: map[string]*part{}, nodes: 1, all: true}
+// used amounts survive the restart. process identifies this process: a new one may take over the sockets of an old one
+// that still has requests in flight. Both are without spaces. AttachLimits must be called before Run and Step.
+func (n *Node) AttachLimits(l SharedLimits, holder, process string) {
+	n.sharing = sharing{local: l, holder: holder, process: process, used: map[string]*part{}, nodes: 1, all: true}
 	n.sharing.setShare(firstPart, true)
 }
 
@@ -292,7 +294,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 		e.set(keep)
 	}
 	u := e.use
-	d := &Draw{Holder: p.holder, Daily: u.Kind == parts.Daily, Limit: u.Limit, Used: u.Used, Part: e.part, Want: want,
+	d := &Draw{Holder: p.process, Daily: u.Kind == parts.Daily, Limit: u.Limit, Used: u.Used, Part: e.part, Want: want,
 		Keep: p.lasts()}
 	if !p.lost {
 		d.Young = u.Limit / int64(p.nodes) // the whole cluster may have just started
@@ -300,7 +302,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	key := e.key
 	if d.Daily {
 		key = keyOf(key, strconv.FormatInt(u.Day, 10))
-		d.Used, d.Keep = e.spent(), partsFor
+		d.Holder, d.Used, d.Keep = p.holder, e.spent(), partsFor
 	}
 	if idle {
 		d.Part = 0
@@ -405,6 +407,7 @@ func (n *Node) leaveParts(now time.Time) (ops []Op) {
 	if p.local == nil {
 		return nil
 	}
+	p.read(now)
 	for _, key := range slices.Sorted(maps.Keys(p.used)) {
 		if e := p.used[key]; len(ops) < maxOps && (e.use.Used == 0 || e.use.Kind == parts.Daily) {
 			ops = append(ops, p.draw(e, e.spent(), true, now).op)

@@ -199,7 +199,7 @@ func (n *testNode) start() {
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler),
 	})
 	n.node.Attach(n)
-	n.node.AttachLimits(n, n.holder)
+	n.node.AttachLimits(n, n.holder, fmt.Sprint("process", w.runs))
 }
 
 // pass lets the time d pass, in which the nodes make their exchanges.
@@ -470,6 +470,51 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 		w.pass(5 * time.Second)
 		require.LessOrEqual(t, w.used(0), most)
 	})
+}
+
+// Two processes of one holder, one of which has taken over the sockets of the other, have parts of their own of the
+// limits on attempts in flight. When the old one ends, the new one has all. An amount counts once.
+func TestAProcessTakesOver(t *testing.T) {
+	w := newTestWorld(t, 1, testLimit{key: "f", kind: parts.InFlight, limit: 20},
+		testLimit{key: "d", kind: parts.Daily, limit: 1000})
+	old := w.nodes[0]
+	fill := func(n *testNode, d time.Duration) {
+		for end := w.now.Add(d); w.now.Before(end); w.pass(50 * time.Millisecond) {
+			for n.limits[0].begin() {
+			}
+		}
+	}
+	fill(old, time.Second)
+	require.Equal(t, int64(20), old.limits[0].used)
+	old.limits[0].used = 15
+	for range 50 {
+		old.limits[1].begin()
+	}
+	w.pass(2 * time.Second)
+	next := &testNode{world: w, holder: old.holder, link: &testLink{Store: w.store}}
+	for _, l := range old.limits {
+		l := *l
+		l.node = next
+		if l.kind == parts.InFlight {
+			l.used = 0
+		}
+		next.limits = append(next.limits, &l)
+	}
+	w.nodes = append(w.nodes, next)
+	next.start()
+	w.pass(2 * time.Second)
+	fill(next, 3*time.Second)
+	require.Equal(t, int64(15), old.limits[0].used)
+	require.LessOrEqual(t, next.limits[0].used, int64(5+2), "what is left, and the first part")
+	require.GreaterOrEqual(t, next.limits[0].used, int64(5))
+	require.True(t, next.limits[1].begin())
+	w.pass(2 * time.Second)
+	require.Equal(t, int64(51), next.node.sharing.used["d"].total)
+	old.limits[0].used = 0
+	old.node.leave()
+	old.dead = true
+	fill(next, time.Second)
+	require.Equal(t, int64(20), next.limits[0].used)
 }
 
 // A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.
