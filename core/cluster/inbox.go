@@ -28,6 +28,7 @@ type inbox struct {
 	written     chan struct{} // closed when the store has the resets
 	bans        []banned
 	moves       []moved
+	moving      map[string]struct{} // the sessions of moves
 	lostMoves   uint64           // moves that were dropped, because maxEvents moves waited
 	gates       map[string]*gate // of the proxies whose breaker is open for the cluster
 }
@@ -206,6 +207,7 @@ func (n *Node) takeInbox(now time.Time) {
 	n.counts.Dropped += b.lostMoves
 	b.failed = nil
 	b.transitions, b.resets, b.bans, b.written, b.moves, b.lostMoves = nil, nil, nil, nil, nil, 0
+	clear(b.moving)
 	b.mu.Unlock()
 	for key := range failed {
 		n.track(key).failed = now

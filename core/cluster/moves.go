@@ -39,7 +39,19 @@ func (n *Node) Moved(m Move) {
 		return
 	}
 	b.moves = append(b.moves, moved{m, n.cfg.Now()})
+	if b.moving == nil {
+		b.moving = map[string]struct{}{}
+	}
+	b.moving[m.Session] = struct{}{}
 	n.notify()
+}
+
+// isMoving reports whether a move of the session waits in the inbox.
+func (i *inbox) isMoving(session string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, moving := i.moving[session]
+	return moving
 }
 
 // addMove adds a move to those that wait for the store. It replaces an earlier move of the same session. The caller
@@ -81,7 +93,8 @@ func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
 func (n *Node) receiveMove(session string, r *Record) {
 	var m moveRecord
 	left := r.Ends.Sub(n.storeTime(n.cfg.Now()))
-	if json.Unmarshal([]byte(r.Value), &m) != nil || left <= 0 || n.moves.byID[eventID{Put, r.Key}] != nil {
+	if json.Unmarshal([]byte(r.Value), &m) != nil || left <= 0 || n.moves.byID[eventID{Put, r.Key}] != nil ||
+		n.inbox.isMoving(session) {
 		return
 	}
 	n.local.Move(Move{session, m.Proxy, m.Generation, left})

@@ -68,8 +68,10 @@ func TestMovesOfSessions(t *testing.T) {
 	a.node().Moved(Move{"both", "a", 3, time.Hour})
 	a.node().Step(t.Context())
 	b.node().Moved(Move{"both", "b", 3, time.Hour})
-	b.node().takeInbox(now)
 	record := Record{Key: keyOf(moveKey, "both"), Value: `{"p":"a","g":3}`, Ends: now.Add(time.Hour)}
+	b.node().receiveMove("both", &record)
+	require.Equal(t, "late", b.move("both").Proxy, "the move is in the inbox")
+	b.node().takeInbox(now)
 	b.node().receiveMove("both", &record)
 	require.Equal(t, "late", b.move("both").Proxy)
 	for range 2 {
