@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -73,32 +72,44 @@ func (cn *clusterNode) report() (r cluster.Report) {
 	return r
 }
 
-// writeReports writes the reports of this node to the store until ctx ends. A node that has seen nothing writes none.
+// writeReports writes the reports of this node to the store until ctx ends.
 func (cn *clusterNode) writeReports(ctx context.Context) {
-	var last []byte // nil if the store has no report of this node
-	var at time.Time
+	var w writtenReport
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(max(reportEvery, time.Duration(cn.node.Live())*reportSpread)):
 		}
-		ahead, err := cn.node.Ahead()
-		if err != nil {
-			last = nil
-			continue
-		}
-		r := cn.report()
-		now := time.Now()
-		own, err := json.Marshal(r)
-		if err != nil || r.Empty() && last == nil || bytes.Equal(own, last) && now.Sub(at) < renewReport {
-			continue
-		}
-		shifted := r.Shifted(ahead)
-		if data, err := json.Marshal(&shifted); err == nil && cn.writeReport(ctx, data) == nil {
-			if last, at = own, now; r.Empty() {
-				last = nil
-			}
+		cn.renewReport(ctx, &w, time.Now())
+	}
+}
+
+// writtenReport is the report that the store has of this node.
+type writtenReport struct {
+	report *cluster.Report // nil for none
+	at     time.Time
+}
+
+// renewReport writes a report unless the store has the same one (w), or nobody could read it: no other node is live. A
+// node that has seen nothing writes none.
+func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now time.Time) {
+	ahead, err := cn.node.Ahead()
+	if err != nil {
+		w.report = nil
+		return
+	}
+	if cn.node.Live() < 2 {
+		return
+	}
+	r := cn.report()
+	if w.report == nil && r.Empty() || w.report != nil && r.Like(w.report) && now.Sub(w.at) < renewReport {
+		return
+	}
+	shifted := r.Shifted(ahead)
+	if data, err := json.Marshal(&shifted); err == nil && cn.writeReport(ctx, data) == nil {
+		if w.report, w.at = &r, now; r.Empty() {
+			w.report = nil
 		}
 	}
 }
@@ -114,8 +125,9 @@ func (cn *clusterNode) Reports() cluster.Reports {
 	cn.reports.mu.Lock()
 	defer cn.reports.mu.Unlock()
 	own := cluster.NodeReport{Node: cn.node.Name(), Report: cn.report()}
-	if now := time.Now(); now.Sub(cn.reports.at) >= reportFresh {
-		cn.reports.last, cn.reports.at = cn.readReports(), now
+	if time.Since(cn.reports.at) >= reportFresh {
+		cn.reports.last = cn.readReports()
+		cn.reports.at = time.Now() // those that wait meanwhile need not read again
 	}
 	out := cn.reports.last
 	out.Nodes = append([]cluster.NodeReport{own}, out.Nodes...)
@@ -127,31 +139,27 @@ func (cn *clusterNode) readReports() (out cluster.Reports) {
 	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 	defer cancel()
 	ahead, alone := cn.node.Ahead()
+	var nodes, blobs []string
 	for _, n := range cn.node.Status().Nodes {
-		if n.Self || !n.Live {
-			continue
+		if !n.Self && n.Live {
+			nodes, blobs = append(nodes, n.Node), append(blobs, reportName+n.ID)
 		}
+	}
+	if alone != nil || len(nodes) == 0 {
+		out.Missing = nodes
+		return out
+	}
+	data, errs := cn.blobs.ReadBlobs(ctx, blobs, maxReportSize)
+	for i, err := range errs {
 		var r cluster.Report
-		err := alone
 		if err == nil {
-			r, err = cn.readReport(ctx, n.ID)
+			err = json.Unmarshal(data[i], &r)
 		}
-		if err != nil {
-			out.Missing = append(out.Missing, n.Node)
+		if err != nil && !errors.Is(err, cluster.ErrNoBlob) { // without a blob, it has seen nothing
+			out.Missing = append(out.Missing, nodes[i])
 			continue
 		}
-		out.Nodes = append(out.Nodes, cluster.NodeReport{Node: n.Node, Report: r.Shifted(-ahead)})
+		out.Nodes = append(out.Nodes, cluster.NodeReport{Node: nodes[i], Report: r.Shifted(-ahead)})
 	}
 	return out
-}
-
-func (cn *clusterNode) readReport(ctx context.Context, id string) (r cluster.Report, err error) {
-	data, err := cn.blobs.ReadBlob(ctx, reportName+id, maxReportSize)
-	if errors.Is(err, cluster.ErrNoBlob) { // it has seen nothing
-		return r, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &r)
-	}
-	return r, err
 }

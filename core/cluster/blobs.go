@@ -17,6 +17,9 @@ type Blobs interface {
 	// ReadBlob returns a blob of at most limit bytes. The error wraps ErrNoBlob if the store has no blob with this
 	// name.
 	ReadBlob(ctx context.Context, name string, limit int) ([]byte, error)
+	// ReadBlobs returns blobs of at most limit bytes, each with the error of ReadBlob. If they are small, it makes one
+	// round trip for all.
+	ReadBlobs(ctx context.Context, names []string, limit int) (data [][]byte, errs []error)
 	// KeepBlob makes a blob stay for the time ttl from now on. It reports whether the store has the blob.
 	KeepBlob(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 }
@@ -59,6 +62,15 @@ func (m *Memory) ReadBlob(_ context.Context, name string, limit int) ([]byte, er
 		return nil, fmt.Errorf("%s: %w", name, ErrNoBlob)
 	}
 	return slices.Clone(b.data), CheckBlob(name, len(b.data), limit)
+}
+
+// ReadBlobs implements Blobs.
+func (m *Memory) ReadBlobs(ctx context.Context, names []string, limit int) (data [][]byte, errs []error) {
+	for _, name := range names {
+		d, err := m.ReadBlob(ctx, name, limit)
+		data, errs = append(data, d), append(errs, err)
+	}
+	return data, errs
 }
 
 // KeepBlob implements Blobs.

@@ -29,8 +29,8 @@ type inbox struct {
 	bans        []banned
 	moves       []moved
 	moving      map[string]struct{} // the sessions of moves
-	lostMoves   uint64           // moves that were dropped, because maxEvents moves waited
-	gates       map[string]*gate // of the proxies whose breaker is open for the cluster
+	lostMoves   uint64              // moves that were dropped, because maxEvents moves waited
+	gates       map[string]*gate    // of the proxies whose breaker is open for the cluster
 }
 
 // transition is a transition of a local breaker.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -35,6 +36,24 @@ type TargetReport struct {
 
 // Empty reports whether the report has nothing.
 func (r *Report) Empty() bool { return len(r.Breakers)+len(r.Targets) == 0 }
+
+// timeSlack is the difference of two times that counts as none. A time is computed anew for each report, with small
+// errors.
+const timeSlack = time.Second
+
+// Like reports whether o has the same as r, apart from small differences of times.
+func (r *Report) Like(o *Report) bool {
+	near := func(a, b time.Time) bool { return a.Sub(b).Abs() < timeSlack }
+	return slices.EqualFunc(r.Breakers, o.Breakers, func(a, b BreakerReport) bool {
+		same := near(a.Due, b.Due)
+		a.Due = b.Due
+		return same && a == b
+	}) && slices.EqualFunc(r.Targets, o.Targets, func(a, b TargetReport) bool {
+		same := near(a.LastFailure, b.LastFailure)
+		a.LastFailure = b.LastFailure
+		return same && a == b
+	})
+}
 
 // Shifted returns the report with all times shifted by d.
 func (r *Report) Shifted(d time.Duration) Report {

@@ -120,6 +120,42 @@ func (s *Store) ReadBlob(ctx context.Context, name string, limit int) ([]byte, e
 	return data, nil
 }
 
+// ReadBlobs implements cluster.Blobs. Blobs of several parts are read one after another.
+func (s *Store) ReadBlobs(ctx context.Context, names []string, limit int) (data [][]byte, errs []error) {
+	data, errs = make([][]byte, len(names)), make([]error, len(names))
+	c, err := s.blobClient()
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return data, errs
+	}
+	commands := make(rueidis.Commands, len(names))
+	for i, name := range names {
+		commands[i] = c.B().Hmget().Key(s.blobKey(name)).Field(partsName, "0").Build()
+	}
+	for i, r := range c.DoMulti(ctx, commands...) {
+		values, err := r.ToArray()
+		switch {
+		case err != nil:
+			errs[i] = err
+		case len(values) != 2 || values[0].IsNil() || values[1].IsNil():
+			errs[i] = fmt.Errorf("%s: %w", names[i], cluster.ErrNoBlob)
+		default:
+			if parts, _ := values[0].ToString(); parts != "1" {
+				data[i], errs[i] = s.ReadBlob(ctx, names[i], limit)
+				continue
+			}
+			text, err := values[1].ToString()
+			if err == nil {
+				err = cluster.CheckBlob(names[i], len(text), limit)
+			}
+			data[i], errs[i] = []byte(text), err
+		}
+	}
+	return data, errs
+}
+
 // KeepBlob implements cluster.Blobs.
 func (s *Store) KeepBlob(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
 	c, err := s.blobClient()

@@ -274,6 +274,12 @@ func TestBlobs(t *testing.T) {
 			}
 			_, err = blobs.ReadBlob(t.Context(), name, size-1)
 			require.ErrorContains(t, err, "at most", size)
+			several, errs := blobs.ReadBlobs(t.Context(), []string{name, "none", name}, size)
+			require.Equal(t, [][]byte{data, data}, [][]byte{several[0], several[2]})
+			require.NoError(t, errors.Join(errs[0], errs[2]))
+			require.ErrorIs(t, errs[1], cluster.ErrNoBlob)
+			_, errs = blobs.ReadBlobs(t.Context(), []string{name}, size-1)
+			require.ErrorContains(t, errs[0], "at most", size)
 			held, err = blobs.KeepBlob(t.Context(), name, time.Second)
 			require.NoError(t, err)
 			require.True(t, held)
@@ -289,4 +295,7 @@ func TestBlobs(t *testing.T) {
 	require.ErrorIs(t, err, cluster.ErrNoBlob)
 	s.Close()
 	require.Error(t, s.WriteBlob(t.Context(), "x", nil, time.Hour))
+	_, errs := s.ReadBlobs(t.Context(), []string{"x", "y"}, 9)
+	require.Error(t, errs[0])
+	require.Error(t, errs[1])
 }
