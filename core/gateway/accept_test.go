@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,6 +55,49 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// Clients whose bodies come a few bytes at a time make room, too.
+func TestSlowBodiesMakeRoom(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.files = 40
+		o.MinBodyRate = 100
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	// The times since which the gateway has waited for the bodies; nil if it waits for something else.
+	bodies := func() (waits []int64) {
+		r.eachConn(func(c *connection) {
+			if a := c.read.awaited(); a.what == awaitsBody {
+				waits = append(waits, a.since)
+			}
+		})
+		if len(waits) != r.Connections() {
+			return nil
+		}
+		return waits
+	}
+	for range 20 {
+		slow := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000\r\n\r\nx")
+		r.eventually("it is waited for", func() bool { return bodies() != nil })
+		for range 4 {
+			ahead.Add(int64(minBodyWait / 2))
+			before := bodies()
+			slow.send("x")
+			r.eventually("the byte has arrived", func() bool {
+				now := bodies()
+				return now != nil && !slices.Equal(before, now)
+			})
+		}
+		for _, since := range bodies() {
+			require.GreaterOrEqual(t, r.Now().UnixNano()-since, int64(minBodyWait))
+		}
+		c := r.ask(closing)
+		a, _ := c.answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		c.Close()
+		r.eventually("its place is free", func() bool { return bodies() != nil })
 	}
 }
 

@@ -76,10 +76,11 @@ func (r *request) streamBody(q *transport.Request) {
 	q.Pipes = r.server.buffers.pipes
 }
 
-// awaitBody sets the deadline for the next piece of the request's body.
+// awaitBody sets the deadline for the next piece of the request's body. The client counts as waited for since the time
+// by which its body is too late, so that a client that sends a byte now and then can be evicted as well.
 func (r *request) awaitBody() {
 	now := r.server.Now()
-	r.conn.read.awaitBody(now, r.rate.await(now, r.set.BodyIdle))
+	r.conn.read.awaitBody(now.Add(-r.rate.behind()), r.rate.await(now, r.set.BodyIdle))
 }
 
 // gotBody ends the wait for a piece of the request's body: n bytes have arrived.

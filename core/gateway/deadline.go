@@ -96,10 +96,10 @@ func (d *readDeadline) setAwaited(what int64, since time.Time) {
 	d.waiting.Store(since.UnixNano()&^awaitsMask | what)
 }
 
-// awaitBody sets the deadline for the next bytes of a request's body. When these bytes have arrived, the caller must
-// call gotBody.
-func (d *readDeadline) awaitBody(now, until time.Time) {
-	d.setAwaited(awaitsBody, now)
+// awaitBody sets the deadline for the next bytes of a request's body. The gateway has waited for them since the given
+// time. When these bytes have arrived, the caller must call gotBody.
+func (d *readDeadline) awaitBody(since, until time.Time) {
+	d.setAwaited(awaitsBody, since)
 	d.await(until)
 }
 

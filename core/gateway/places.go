@@ -143,7 +143,7 @@ const (
 	minFirstWait = 50 * time.Millisecond  // for the beginning of the first request, without TLS
 	minWait      = 200 * time.Millisecond // for the beginning of any other request, or for the TLS handshake
 	minHeadWait  = 50 * time.Millisecond  // for the rest of a request's head
-	minBodyWait  = time.Second            // for the next bytes of a request's body
+	minBodyWait  = time.Second            // for the next bytes of a request's body, or for a body that is too slow
 )
 
 // The times for which the results of a search are used. A search is expensive, because it visits
@@ -156,8 +156,9 @@ const (
 // oldest removes the connection whose client has kept the gateway waiting longest, and returns it; the caller ends the
 // connection. The method chooses among idle connections and connections whose clients have sent nothing. If there are
 // none, it chooses among connections with an unfinished head, and then among those whose clients have stopped sending a
-// body. It returns nil if no client has kept the gateway waiting for long enough. If client is valid, it removes only a
-// connection of that client. It does not remove a connection on which unread bytes have arrived.
+// body, or send it more slowly than MinBodyRate. It returns nil if no client has kept the gateway waiting for long
+// enough. If client is valid, it removes only a connection of that client. It does not remove a connection on which
+// unread bytes have arrived.
 func (p *places) oldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -34,6 +34,14 @@ func (b *bodyRate) await(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
+// behind returns the time by which the body is later than at the minimum rate.
+func (b *bodyRate) behind() time.Duration {
+	if b.rate == 0 {
+		return 0
+	}
+	return max(0, b.waited-time.Duration(float64(b.bytes)/float64(b.rate)*float64(time.Second)))
+}
+
 // arrived ends the wait, if there is one: n bytes have arrived.
 func (b *bodyRate) arrived(now time.Time, n int64) {
 	if !b.since.IsZero() {

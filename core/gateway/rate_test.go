@@ -42,6 +42,28 @@ func TestBodyRate(t *testing.T) {
 	})
 }
 
+// A body is late by the time that it has taken beyond the time for its bytes at the minimum rate.
+func TestALateBody(t *testing.T) {
+	var b bodyRate
+	b.start(100, 30*time.Second)
+	now := time.Unix(0, 0)
+	piece := func(wait time.Duration, bytes int64) {
+		b.await(now, time.Minute)
+		now = now.Add(wait)
+		b.arrived(now, bytes)
+	}
+	require.Zero(t, b.behind())
+	piece(900*time.Millisecond, 10)
+	require.Equal(t, 800*time.Millisecond, b.behind())
+	piece(900*time.Millisecond, 10)
+	require.Equal(t, 1600*time.Millisecond, b.behind())
+	piece(time.Second, 1000)
+	require.Zero(t, b.behind())
+	b.start(0, 30*time.Second)
+	piece(10*time.Second, 1)
+	require.Zero(t, b.behind(), "there is no minimum")
+}
+
 func TestWithoutABodyRate(t *testing.T) {
 	var b bodyRate
 	b.start(0, 30*time.Second)
