@@ -62,7 +62,7 @@ func TestConnectOnlyProxy(t *testing.T) {
 	for _, status := range []int{405, 501} {
 		w := start(t, 2, notAdaptive+roundRobin)
 		host, requests := origin(t)
-		w.fakes[0].Set(connectOnly(status))
+		w.fakes[0].SetScript(connectOnly(status))
 		for range 12 {
 			a := w.request("GET", "http://"+host+"/", "")
 			require.Equal(t, 200, a.status)
@@ -84,11 +84,11 @@ func TestConnectOnlyProxy(t *testing.T) {
 func TestTheOnlyProxyCannotForward(t *testing.T) {
 	w := start(t, 1, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 	host, _ := origin(t)
-	w.fakes[0].Set(connectOnly(405))
+	w.fakes[0].SetScript(connectOnly(405))
 	for range 3 {
 		require.Equal(t, 200, w.request("GET", "http://"+host+"/", "").status)
 	}
-	w.fakes[0].Set(getOnly(405))
+	w.fakes[0].SetScript(getOnly(405))
 	require.Equal(t, 200, w.request("POST", "http://"+host+"/", "x").status, "on the idle tunnel")
 	status, _, _ := w.connect(host)
 	require.Equal(t, 405, status, "what a proxy cannot do is no reason to refuse")
@@ -100,7 +100,7 @@ func TestTheTargetsOwn405(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(405) }))
 	t.Cleanup(s.Close)
 	for _, f := range w.fakes {
-		f.Set(connectOnly(405)) // the fake stands for a target that responds in the same way through the tunnel
+		f.SetScript(connectOnly(405)) // the fake stands for a target that responds in the same way through the tunnel
 	}
 	for range 8 {
 		a := w.request("GET", s.URL, "")
@@ -119,7 +119,7 @@ func TestTheTargetsOwn405(t *testing.T) {
 // request that it refused.
 func TestUselessProxy(t *testing.T) {
 	w := start(t, 2, notAdaptive+roundRobin+"[retry]\nbase_delay = 0.1\n")
-	w.fakes[0].Do(lab.Status(405))
+	w.fakes[0].SetBehaviour(lab.Status(405))
 	refused := 0
 	for range 20 {
 		if a := w.get(); a.status != 200 {
@@ -145,7 +145,7 @@ func TestGetOnlyProxy(t *testing.T) {
 	for _, c := range []struct{ status, targets, refused int }{{405, 1, 1}, {501, 1, 1}, {403, 3, 3}, {403, 1, 4}} {
 		status, targets := c.status, c.targets
 		w := start(t, 2, notAdaptive+roundRobin)
-		w.fakes[0].Set(getOnly(status))
+		w.fakes[0].SetScript(getOnly(status))
 		hosts := make([]string, targets)
 		for i := range hosts {
 			hosts[i], _ = origin(t)
@@ -172,7 +172,7 @@ func TestGetOnlyProxy(t *testing.T) {
 func TestLiteralBlameLearnsNoAbility(t *testing.T) {
 	w := start(t, 2, roundRobin+"[breaker]\nblame = \"literal\"\n")
 	host, _ := origin(t)
-	w.fakes[0].Set(connectOnly(405))
+	w.fakes[0].SetScript(connectOnly(405))
 	refused := 0
 	for range 12 {
 		if w.request("GET", "http://"+host+"/", "").status == 405 {

@@ -172,7 +172,7 @@ func TestS11Reset(t *testing.T) {
 		w.get()
 	}
 	hold := make(chan struct{})
-	w.setAll(lab.Behaviour{Status: 503, Hold: hold})
+	w.setAll(lab.Behaviour{Status: 503, WaitFor: hold})
 	eventually(t, "half open", func() bool { return w.breaker("F1")["state"] == "half_open" })
 	done := make(chan response)
 	arrived := w.fakes[0].Count()
@@ -270,7 +270,7 @@ func TestS13Methods(t *testing.T) {
 
 func TestOneOffRequest(t *testing.T) {
 	w := start(t, 3, confK)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	status, body, _ := w.call("POST", "/request",
 		`{"url":"http://origin.test/x","headers":{"X-A":"b"},"retry":{"max_attempts":2}}`)
 	require.Equal(t, 200, status, "%s", body)
@@ -359,7 +359,7 @@ func TestS66OneOffRequestsDrain(t *testing.T) {
 	for grace, want := range map[string]int{"5m": 200, "2s": 503} {
 		w := start(t, 1, confK+"[gateway]\ndrain_grace = \""+grace+"\"\n[timeouts]\nattempt = \"10m\"\n")
 		hold := make(chan struct{})
-		w.setAll(lab.Behaviour{Hold: hold})
+		w.setAll(lab.Behaviour{WaitFor: hold})
 		w.getJSON("/proxies") // leaves an idle connection open
 		got := make(chan int, 1)
 		go func() {

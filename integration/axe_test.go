@@ -18,7 +18,7 @@ func TestTheDashboardMeetsWCAG(t *testing.T) {
 	axe, err := os.ReadFile(filepath.Join("testdata", "clients", "node_modules", "axe-core", "axe.min.js"))
 	require.NoError(t, err)
 	w := start(t, 3, "")
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	for range 9 {
 		w.get()
 	}

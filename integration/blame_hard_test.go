@@ -34,7 +34,7 @@ func deadHosts(b lab.Behaviour) lab.Script {
 func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	w := start(t, 6, notAdaptive)
 	for _, f := range w.fakes {
-		f.Set(deadHosts(lab.Behaviour{Fin: true}))
+		f.SetScript(deadHosts(lab.Behaviour{Fin: true}))
 	}
 	require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
 	var lost, dead atomic.Int64
@@ -65,7 +65,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 			t.Parallel()
 			w := start(t, 6, notAdaptive+roundRobin) // no latency decides
 			for _, f := range w.fakes {
-				f.Set(deadHosts(lab.Behaviour{Fin: true}))
+				f.SetScript(deadHosts(lab.Behaviour{Fin: true}))
 			}
 			for range 24 {
 				require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
@@ -86,7 +86,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 			}
 			require.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
 			w.clearArrivals()
-			w.fakes[0].Do(lab.Status(502))
+			w.fakes[0].SetBehaviour(lab.Status(502))
 			for i := 0; w.breaker("F1")["state"] != "open"; i++ {
 				require.Less(t, i, 2000)
 				request()
@@ -111,7 +111,7 @@ func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 			t.Parallel()
 			w := start(t, n, notAdaptive)
 			for _, f := range w.fakes {
-				f.Set(deadHosts(lab.Behaviour{Fin: true}))
+				f.SetScript(deadHosts(lab.Behaviour{Fin: true}))
 			}
 			for range 60 {
 				w.request("GET", "http://dead.test/", "")
@@ -126,13 +126,13 @@ func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 
 // A new gateway gets 256 simultaneous requests for a dead target.
 func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
-	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {Cut: 10},
+	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {CutAfter: 10},
 		"503": lab.Status(503)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 6, "[retry]\nbase_delay = 0.1\n")
 			for _, f := range w.fakes {
-				f.Set(deadHosts(death))
+				f.SetScript(deadHosts(death))
 			}
 			for range 12 {
 				require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
@@ -179,7 +179,7 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	w := start(t, 3, notAdaptive)
 	good := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	for _, f := range w.fakes {
-		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
+		f.SetScript(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}
 	var wg sync.WaitGroup
 	for range 64 { // the proxies have not opened a tunnel yet
@@ -207,7 +207,7 @@ func TestNoWaitWhereOthersHaveJustBeenServed(t *testing.T) {
 	for range 20 {
 		require.Equal(t, 200, w.get().status)
 	}
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	for range 12 {
 		require.Equal(t, 200, w.get().status)
 	}

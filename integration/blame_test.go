@@ -44,8 +44,8 @@ var deaths = map[string]lab.Behaviour{
 	"closes without an answer":     {Fin: true},
 	"resets":                       {Reset: true},
 	"malformed head":               {Garbage: "HTTP/1.1 abc\r\n\r\n"},
-	"cuts its answer":              {Cut: 10},
-	"hangs":                        {Hole: true},
+	"cuts its answer":              {CutAfter: 10},
+	"hangs":                        {NoResponse: true},
 	"answers with two lengths":     {Garbage: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"},
 	"the proxy answers 502 for it": lab.Status(502),
 }
@@ -61,16 +61,16 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d at once", name, workers), func(t *testing.T) {
 				t.Parallel()
 				requests := 128
-				if death.Hole {
+				if death.NoResponse {
 					requests = 16 // few, because each request takes some time
 				}
 				config := notAdaptive + "[retry]\nbase_delay = 0.1\n"
-				if death.Hole { // longer than in quick: the good target must respond in time, even in this burst
+				if death.NoResponse { // longer than in quick: the good target must respond in time, even in this burst
 					config = strings.Replace(quick, "500ms", "2s", 1)
 				}
 				w := start(t, 6, config)
 				for _, f := range w.fakes {
-					f.Set(byHost(map[string]lab.Behaviour{"dead.test": death}))
+					f.SetScript(byHost(map[string]lab.Behaviour{"dead.test": death}))
 				}
 				var lost atomic.Int64
 				var wg sync.WaitGroup
@@ -99,7 +99,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				w.writeConfig(quick + roundRobin)
 				w.awaitReload(before)
 				w.clearArrivals()
-				w.fakes[0].Do(lab.Status(502)) // a reset would lead to a replay on each reused connection
+				w.fakes[0].SetBehaviour(lab.Status(502)) // a reset would lead to a replay on each reused connection
 				requestUntil(t, "F1 opens", func(i int) {
 					host := "good.test"
 					if i/6%2 == 0 { // so that each proxy gets both kinds of requests
@@ -126,7 +126,7 @@ func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	refused := strings.Replace(good, "127.0.0.1", "localhost", 1)
 	w := start(t, 2, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 	for _, f := range w.fakes {
-		f.Set(byHost(map[string]lab.Behaviour{"localhost": lab.Status(403)}))
+		f.SetScript(byHost(map[string]lab.Behaviour{"localhost": lab.Status(403)}))
 	}
 	attempts := func(target string, status int) string {
 		got, h, c := w.connect(target)
@@ -144,7 +144,7 @@ func TestATargetWhoseTunnelsAreRefusedIsSuspect(t *testing.T) {
 	assert.Equal(t, "1", attempts(good, 200))
 
 	for _, f := range w.fakes {
-		f.Do(lab.OK())
+		f.SetBehaviour(lab.OK())
 	}
 	assert.Equal(t, "1", attempts(refused, 200))
 	assert.Eventually(t, func() bool {
@@ -190,7 +190,7 @@ func TestNoiseOpensNoBreaker(t *testing.T) {
 			w := start(t, 8, notAdaptive+"[retry]\nbase_delay = 0.1\n")
 			for i, f := range w.fakes {
 				// The responses of a proxy, in their order, are the same in each run.
-				f.Set(func(n int, _ *http.Request) lab.Behaviour {
+				f.SetScript(func(n int, _ *http.Request) lab.Behaviour {
 					if rand.New(rand.NewPCG(uint64(percent*100+i), uint64(n))).IntN(100) < percent {
 						return lab.Status(503)
 					}
@@ -239,8 +239,8 @@ func (w *whirl) failInTurn(f *lab.Proxy) {
 func TestABadProxyOpensAfterAFewAttempts(t *testing.T) {
 	ways := map[string]lab.Behaviour{
 		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true},
-		"hangs":   {Hole: true},
-		"garbage": {Garbage: "SSH-2.0-OpenSSH\r\n"}, "credentials": lab.Challenge(), "cuts": {Cut: 10},
+		"hangs":   {NoResponse: true},
+		"garbage": {Garbage: "SSH-2.0-OpenSSH\r\n"}, "credentials": lab.Challenge(), "cuts": {CutAfter: 10},
 	}
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
@@ -248,7 +248,7 @@ func TestABadProxyOpensAfterAFewAttempts(t *testing.T) {
 			w := start(t, 6, quick)
 			w.failInTurn(w.fakes[0])
 			w.clearArrivals()
-			w.fakes[0].Do(way)
+			w.fakes[0].SetBehaviour(way)
 			requestUntil(t, "F1 opens", func(i int) { w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "") },
 				func() bool { return w.breaker("F1")["state"] == "open" })
 			n := w.fakes[0].Count()
@@ -281,7 +281,7 @@ func TestATargetsOwn407IsRelayed(t *testing.T) {
 // tunnel, and the breaker of the wrong proxy opens.
 func TestATargetListedAsAProxy(t *testing.T) {
 	w := start(t, 4, notAdaptive)
-	w.fakes[0].Do(lab.Status(400))
+	w.fakes[0].SetBehaviour(lab.Status(400))
 	target := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	requestUntil(t, "F1 opens", func(int) {
 		status, _, c := w.connect(target)
@@ -345,7 +345,7 @@ func TestNoWaitBeforeAFailoverWithoutAResponse(t *testing.T) {
 		"credentials": lab.Challenge()} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 2, notAdaptive)
-			w.fakes[0].Do(way)
+			w.fakes[0].SetBehaviour(way)
 			for range 4 {
 				require.Equal(t, 200, w.get().status)
 			}
@@ -372,7 +372,7 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 // If a proxy requires authentication schemes that the gateway does not support, the error names these schemes.
 func TestASchemeThatIsNotSpoken(t *testing.T) {
 	w := start(t, 1, "")
-	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Negotiate",
+	w.fakes[0].SetBehaviour(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Negotiate",
 		"NTLM"}}})
 	a := w.get()
 	require.Equal(t, 502, a.status)
@@ -386,14 +386,14 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 // of the first proxy opens, although its responses are fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
 	w := start(t, 3, notAdaptive+"[selection]\nfirst = \"performance\"\n")
-	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +
+	w.fakes[0].SetBehaviour(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +
 		"Content-Type: text/html\r\nConnection: close\r\n\r\n<html>"})
 	for range 60 {
 		require.Equal(t, 200, w.get().status)
 	}
 	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
 	rule := start(t, 3, notAdaptive)
-	rule.fakes[0].Do(lab.Behaviour{Status: 404, Header: http.Header{"X-Error": {"quota used up"}}})
+	rule.fakes[0].SetBehaviour(lab.Behaviour{Status: 404, Header: http.Header{"X-Error": {"quota used up"}}})
 	status, body, _ := rule.call("PATCH", "/proxies/F1", `{"own_error":[{"header":"X-Error: quota"}]}`)
 	require.Equal(t, 200, status, "%s", body)
 	requestUntil(t, "F1 opens", func(int) {

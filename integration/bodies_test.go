@@ -33,7 +33,7 @@ func TestS27ReplayOrNot(t *testing.T) {
 				w.setAll(lab.OK())
 				w.requestUntilArrivals(w.fakes[1], 1) // so the next first attempt goes to F1
 				w.clearArrivals()
-				w.fakes[0].Do(lab.Status(503))
+				w.fakes[0].SetBehaviour(lab.Status(503))
 				q, err := http.NewRequest(method, "http://origin.test/", bytes.NewReader(body))
 				require.NoError(t, err)
 				if chunked {
@@ -98,12 +98,12 @@ func TestS33CutBodies(t *testing.T) {
 	t.Cleanup(func() { close(stop) })
 	failures := 0.0
 	for name, b := range map[string]lab.Behaviour{
-		"cut":          {Cut: 1000},
-		"cut long":     {Cut: 300_000},
+		"cut":          {CutAfter: 1000},
+		"cut long":     {CutAfter: 300_000},
 		"chunk cut":    {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"},
 		"no last":      {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"},
 		"bad chunk":    {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n"},
-		"stands still": {Pieces: 2, Every: time.Minute},
+		"stands still": {Pieces: 2, Interval: time.Minute},
 	} {
 		before := w.arrivals()
 		w.setAll(b)
@@ -120,7 +120,7 @@ func TestS33CutBodies(t *testing.T) {
 	for _, v := range w.getJSON("/requests")["requests"].([]any) {
 		require.Equal(t, "not_retryable", v.(map[string]any)["outcome"], "no success, whatever its head said")
 	}
-	w.setAll(lab.Behaviour{Cut: 1000})
+	w.setAll(lab.Behaviour{CutAfter: 1000})
 	_, one, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
 	require.Contains(t, string(one), `"outcome":"not_retryable"`)
 	require.Contains(t, string(one), `"truncated":true`)
@@ -138,7 +138,7 @@ func TestS33ArrivedBytesAreRelayed(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	const size = 1_000_000
-	w.setAll(lab.Behaviour{Cut: size})
+	w.setAll(lab.Behaviour{CutAfter: size})
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
 	defer c.Close()
@@ -171,7 +171,7 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		c.SetReadDeadline(time.Now().Add(eventTimeout))
 		return c
 	}
-	w.setAll(lab.Behaviour{Size: size, Count: true})
+	w.setAll(lab.Behaviour{Size: size, Numbered: true})
 	c := ask("GET", "\r\n")
 	r, err := http.ReadResponse(bufio.NewReaderSize(c, 16), nil)
 	require.NoError(t, err)

@@ -40,7 +40,7 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 
 	// A success does not clear the window.
 	w.call("POST", "/circuit-breakers/F1/reset", "")
-	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+	w.fakes[0].SetScript(func(n int, _ *http.Request) lab.Behaviour {
 		if n%2 == 0 {
 			return lab.Status(503)
 		}
@@ -54,7 +54,7 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 }
 
 func (w *whirl) tripBreaker(f *lab.Proxy) {
-	f.Do(lab.Status(503))
+	f.SetBehaviour(lab.Status(503))
 	before := len(w.transitions(f.Name))
 	eventually(w.t, "open", func() bool {
 		w.requestUntilArrivals(f, 1)
@@ -65,7 +65,7 @@ func (w *whirl) tripBreaker(f *lab.Proxy) {
 func TestS41S42OneProbe(t *testing.T) {
 	w := start(t, 3, confKB)
 	w.tripBreaker(w.fakes[0])
-	w.fakes[0].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
 	before := w.fakes[0].Count()
 	w.requestUntilArrivals(w.fakes[0], 1)
 	due := w.openedAt("F1").Add(time.Second)
@@ -74,7 +74,7 @@ func TestS41S42OneProbe(t *testing.T) {
 
 	w.tripBreaker(w.fakes[0])
 	hold := make(chan struct{})
-	w.fakes[0].Do(lab.Behaviour{Hold: hold})
+	w.fakes[0].SetBehaviour(lab.Behaviour{WaitFor: hold})
 	w.awaitState("F1", "half_open")
 	before = w.fakes[0].Count()
 	var wg sync.WaitGroup
@@ -89,7 +89,7 @@ func TestS41S42OneProbe(t *testing.T) {
 	b := w.breaker("F1")
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 0.0, b["failure_count"])
-	w.fakes[0].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
 	w.clearArrivals()
 	for range 300 {
 		w.get()
@@ -183,7 +183,7 @@ func TestS58S60Reconcile(t *testing.T) {
 	var mu sync.Mutex
 	fails := 0
 	for _, f := range w.fakes {
-		f.Set(func(int, *http.Request) lab.Behaviour {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
 			mu.Lock()
 			defer mu.Unlock()
 			if fails > 0 {
@@ -256,7 +256,7 @@ func TestASecondSignal(t *testing.T) {
 	for _, later := range []bool{false, true} {
 		w := start(t, 1, "")
 		hold := make(chan struct{})
-		w.fakes[0].Do(lab.Behaviour{Hold: hold})
+		w.fakes[0].SetBehaviour(lab.Behaviour{WaitFor: hold})
 		got := make(chan response, 1)
 		go func() { got <- w.get() }()
 		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
@@ -291,7 +291,7 @@ func TestASecondSignal(t *testing.T) {
 
 func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 	w := start(t, 1, confKB)
-	w.setAll(lab.Behaviour{Hole: true})
+	w.setAll(lab.Behaviour{NoResponse: true})
 	for i := range 10 {
 		ctx, leave := context.WithCancel(t.Context())
 		go func() {
@@ -310,14 +310,14 @@ func TestS64AClientThatLeavesIsChargedToNobody(t *testing.T) {
 	b := w.breaker("F1")
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 0.0, b["failure_count"])
-	eventually(t, "attempts end", func() bool { return w.fakes[0].Open() == 0 })
+	eventually(t, "attempts end", func() bool { return w.fakes[0].OpenConnections() == 0 })
 	w.reconcile(0)
 }
 
 func TestS63ManyAtOnce(t *testing.T) {
 	w := start(t, 3, confK+"[timeouts]\nattempt = \"5m\"\nconnect = \"1m\"\n")
 	for _, f := range w.fakes {
-		f.Set(func(n int, _ *http.Request) lab.Behaviour {
+		f.SetScript(func(n int, _ *http.Request) lab.Behaviour {
 			b := lab.Behaviour{Delay: 100 * time.Millisecond}
 			if n%10 == 0 {
 				b.Status = 503
@@ -350,7 +350,7 @@ func TestS66Restart(t *testing.T) {
 	require.Equal(t, 0.0, w.getJSON("/metrics/retries")["total_requests"])
 
 	hold := make(chan struct{})
-	w.setAll(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{WaitFor: hold})
 	w.clearArrivals()
 	var wg sync.WaitGroup
 	for range 50 {

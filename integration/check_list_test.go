@@ -30,7 +30,7 @@ func TestCheckOfAList(t *testing.T) {
 		return p.Addr
 	}
 	dead := freePort(t)
-	both := proxy(lab.Behaviour{To: to, Body: "the expected text"})
+	both := proxy(lab.Behaviour{TunnelTo: to, Body: "the expected text"})
 	failing := proxy(lab.Status(503))
 	dir := t.TempDir()
 	list, good := filepath.Join(dir, "list.txt"), filepath.Join(dir, "good.txt")

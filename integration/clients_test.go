@@ -24,7 +24,7 @@ import (
 // curl and python3-requests use the gateway in the usual ways.
 func TestRealClients(t *testing.T) {
 	w := start(t, 3, confK)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
 	t.Cleanup(origin.Close)
@@ -127,7 +127,7 @@ func TestConfigCheckNamesEveryFault(t *testing.T) {
 // With format = "json", each line on standard output and standard error is a JSON record, also at the start.
 func TestEveryLineIsARecord(t *testing.T) {
 	w := start(t, 1, "[log]\nformat = \"json\"\nlevel = \"debug\"\n")
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	w.get(overrideHeader("max_attempts=2, base_delay=0.1")...)
 	require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, w.cmd.Wait())
@@ -210,7 +210,7 @@ func resident(t *testing.T, pid int, which string) int {
 // If a body ends early at the proxy, the client gets a broken transfer and no regular end.
 func TestATruncatedBodyBreaksTheTransfer(t *testing.T) {
 	w := start(t, 1, confK)
-	w.setAll(lab.Behaviour{Cut: 100})
+	w.setAll(lab.Behaviour{CutAfter: 100})
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Error(t, a.err)

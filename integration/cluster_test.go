@@ -331,7 +331,7 @@ func TestS152DeadForAllNodes(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	f := c.fakes[0]
 	f.Clear()
-	f.Do(lab.Challenge())
+	f.SetBehaviour(lab.Challenge())
 	c.await("the first opening", func() bool {
 		for _, w := range c.nodes {
 			if w.breakerState("F1") != "closed" {
@@ -353,7 +353,7 @@ func TestS153DeadForOneNode(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 3, confCluster)
 	for _, f := range c.fakes {
-		f.Set(func(_ int, r *http.Request) lab.Behaviour {
+		f.SetScript(func(_ int, r *http.Request) lab.Behaviour {
 			if r.Header.Get("X-Node") == "0" {
 				return lab.Challenge()
 			}
@@ -395,7 +395,7 @@ func TestS154OneProbe(t *testing.T) {
 	f := c.fakes[0]
 	slow := lab.Challenge()
 	slow.Delay = 300 * time.Millisecond
-	f.Do(slow)
+	f.SetBehaviour(slow)
 	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
 	time.Sleep(time.Second) // attempts that were in flight
 	f.Clear()
@@ -425,7 +425,7 @@ func TestS154OneProbe(t *testing.T) {
 	}
 	require.Zero(t, fails.Load(), "the other proxies serve")
 	c.nodes = c.nodes[1:]
-	f.Do(lab.OK())
+	f.SetBehaviour(lab.OK())
 	took := c.everywhere("closed on all", func(w *whirl) bool { return w.breakerState("F1") == "closed" })
 	t.Logf("%d probes with a lease; closed everywhere after %v", leased, took)
 }
@@ -485,13 +485,13 @@ func TestS155WithoutTheStore(t *testing.T) {
 	stop()
 
 	// A reset on one side of a partition.
-	c.fakes[0].Do(lab.Challenge())
+	c.fakes[0].SetBehaviour(lab.Challenge())
 	_, _, again := c.drive(20 * time.Millisecond)
 	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
 	again()
 	c.links[2].set(true, false, 0)
 	c.await("node2 is alone", c.nodes[2].isAlone)
-	c.fakes[0].Do(lab.OK())
+	c.fakes[0].SetBehaviour(lab.OK())
 	status, _, _ := c.nodes[2].call("POST", "/circuit-breakers/F1/reset", "")
 	require.Equal(t, 200, status)
 	c.links[2].set(false, false, 0)

@@ -225,7 +225,7 @@ func TestS167LimitsOfAProxyInACluster(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 1, confPatient)
 	proxy := c.fakes[0]
-	proxy.Do(lab.Slow(slow))
+	proxy.SetBehaviour(lab.Slow(slow))
 	change := func(body string) {
 		status, answer, _ := c.nodes[0].call("PATCH", "/proxies/F1", body)
 		require.Equal(t, 200, status, "%s", answer)
@@ -251,7 +251,7 @@ func TestS167LimitsOfAProxyInACluster(t *testing.T) {
 
 	c.nodes[2].startProcess()
 	c.together()
-	proxy.Do(lab.OK())
+	proxy.SetBehaviour(lab.OK())
 	change(`{"max_in_flight": 0, "rate": 20}`)
 	c.everywhere("the rate", func(w *whirl) bool { return w.getJSON("/proxies/F1")["rate"] == 20.0 })
 	stop = load(c.nodes, 3)

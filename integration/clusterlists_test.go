@@ -35,7 +35,7 @@ func TestS164ListsOfAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 3, confCluster)
 	for _, f := range c.fakes {
-		f.Set(func(_ int, r *http.Request) lab.Behaviour {
+		f.SetScript(func(_ int, r *http.Request) lab.Behaviour {
 			if f.Name == "F1" && r.Header.Get("X-Node") == "0" || r.Host == "bad.test" {
 				return lab.Challenge()
 			}

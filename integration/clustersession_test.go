@@ -23,7 +23,7 @@ func TestS163SessionsMoveOnAllNodes(t *testing.T) {
 		require.Equal(t, before.proxy(), w.get(session...).proxy(), "by rendezvous hashing")
 	}
 	for _, f := range c.fakes {
-		f.Set(func(_ int, r *http.Request) lab.Behaviour {
+		f.SetScript(func(_ int, r *http.Request) lab.Behaviour {
 			if f.Name == before.proxy() && r.Header.Get("X-Fail") != "" {
 				return lab.Challenge()
 			}

@@ -98,7 +98,7 @@ func TestTheDashboardOfACluster(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("/", api)
 	mux.HandleFunc("/fail", func(http.ResponseWriter, *http.Request) {
-		c.fakes[0].Do(lab.Challenge())
+		c.fakes[0].SetBehaviour(lab.Challenge())
 		for range 3 {
 			c.nodes[0].request("GET", "http://bad.test/", "")
 		}

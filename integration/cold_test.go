@@ -19,9 +19,9 @@ import (
 func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 	run := func(config string) (wasted, failed int) {
 		w := start(t, 8, config)
-		w.fakes[3].Do(lab.Slow(300 * time.Millisecond))
+		w.fakes[3].SetBehaviour(lab.Slow(300 * time.Millisecond))
 		for _, i := range []int{4, 5} {
-			w.fakes[i].Set(func(n int, _ *http.Request) lab.Behaviour {
+			w.fakes[i].SetScript(func(n int, _ *http.Request) lab.Behaviour {
 				b := lab.Slow(20 * time.Millisecond)
 				if rand.New(rand.NewPCG(uint64(n), uint64(i))).Float64() < 0.4 {
 					b.Status = 503
@@ -30,10 +30,10 @@ func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 			})
 		}
 		for _, i := range []int{0, 1, 2} {
-			w.fakes[i].Do(lab.Slow(20 * time.Millisecond))
+			w.fakes[i].SetBehaviour(lab.Slow(20 * time.Millisecond))
 		}
 		w.fakes[6].Close()
-		w.fakes[7].Do(lab.Behaviour{Hole: true})
+		w.fakes[7].SetBehaviour(lab.Behaviour{NoResponse: true})
 		var left, failures atomic.Int64
 		left.Store(500)
 		var workers sync.WaitGroup

@@ -54,7 +54,7 @@ role = "admin"
 `
 	}
 	w := start(t, 3, config("3"))
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	var stopped, hangs atomic.Bool
 	var running atomic.Pointer[context.CancelFunc] // ends the responses that have begun
 	goesOn := make(chan struct{})

@@ -64,7 +64,7 @@ func TestTheEventStream(t *testing.T) {
 	next, leave := w.events("", "")
 	breakers, _ := w.events("?type=breaker", "")
 
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	w.requestUntilArrivals(w.fakes[0], 1)
 	e := next()
 	require.Equal(t, "breaker", e.kind)

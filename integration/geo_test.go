@@ -25,7 +25,7 @@ func TestS168RegionsOfExitAddresses(t *testing.T) {
 		"exit = \"X-Exit\"\n"
 	w := start(t, 2, notAdaptive+health+fmt.Sprintf("[geo]\nmmdb = %q\n", file))
 	exit := func(i int, address string) {
-		w.fakes[i].Do(lab.Behaviour{Header: http.Header{"X-Exit": {address}}})
+		w.fakes[i].SetBehaviour(lab.Behaviour{Header: http.Header{"X-Exit": {address}}})
 	}
 	region := func(id, want string) {
 		t.Helper()

@@ -355,7 +355,7 @@ func (w *whirl) breaker(id string) map[string]any { return w.getJSON("/circuit-b
 
 func (w *whirl) setAll(b lab.Behaviour) {
 	for _, f := range w.fakes {
-		f.Do(b)
+		f.SetBehaviour(b)
 	}
 }
 

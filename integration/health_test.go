@@ -45,15 +45,15 @@ func TestHealthChecks(t *testing.T) {
 	host := responder(t, nil)
 	w := start(t, 5, notAdaptive+roundRobin+"[breaker]\nfailure_threshold = 3\n")
 	ok := lab.Behaviour{Body: "127.0.0.1", Header: http.Header{lab.ExitField: {"192.0.2.9"}}} // in place of the target
-	w.fakes[0].Do(ok)
-	w.fakes[1].Set(connectOnly(404))
-	w.fakes[2].Set(func(_ int, q *http.Request) lab.Behaviour {
+	w.fakes[0].SetBehaviour(ok)
+	w.fakes[1].SetScript(connectOnly(404))
+	w.fakes[2].SetScript(func(_ int, q *http.Request) lab.Behaviour {
 		if q.Method == http.MethodConnect {
 			return lab.Status(400)
 		}
 		return ok
 	})
-	w.fakes[3].Set(func(_ int, q *http.Request) lab.Behaviour {
+	w.fakes[3].SetScript(func(_ int, q *http.Request) lab.Behaviour {
 		if q.Method == http.MethodConnect {
 			return lab.Status(502)
 		}
@@ -106,8 +106,8 @@ func TestHealthChecksWithTLS(t *testing.T) {
 		Bytes: trusted.Certificate[0]}), 0o600))
 	t.Setenv("SSL_CERT_FILE", file)
 	w := start(t, 3, notAdaptive+roundRobin)
-	w.fakes[1].Do(lab.Behaviour{To: responder(t, selfSigned(t))})
-	w.fakes[2].Set(getOnly(403))
+	w.fakes[1].SetBehaviour(lab.Behaviour{TunnelTo: responder(t, selfSigned(t))})
+	w.fakes[2].SetScript(getOnly(403))
 	w.writeConfig(roundRobin + "[health]\nurl = \"https://" + host + "\"\ninterval = \"500ms\"\nexit = \"body\"\n")
 	require.Equal(t, "127.0.0.1", w.awaitCheck("F1", true)["exit_address"])
 	eventually(t, "F2 intercepts TLS", func() bool {
@@ -133,7 +133,7 @@ func TestAHealthCheckIsTheProbe(t *testing.T) {
 	w := start(t, 1, strings.Replace(confKB, `"2s"`, `"10m"`, 1)+"[health]\nurl = \"http://"+host+
 		"/\"\ninterval = \"1h\"\n")
 	w.awaitCheck("F1", true)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	for range 5 {
 		w.get()
 	}
@@ -142,7 +142,7 @@ func TestAHealthCheckIsTheProbe(t *testing.T) {
 	eventually(t, "a check that fails opens the breaker again", func() bool {
 		return strings.Contains(w.log.String(), "reason=probe_failure")
 	})
-	w.fakes[0].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
 	eventually(t, "a check closes the breaker", func() bool { return w.breaker("F1")["state"] == "closed" })
 	for _, a := range w.fakes[0].Arrivals() {
 		if a.Method != http.MethodConnect && strings.HasPrefix(a.Target, "http") {

@@ -70,7 +70,7 @@ func (w *whirl) requestAll(n int, headers ...string) (took []time.Duration) {
 func TestHedgesCutTheTail(t *testing.T) {
 	w := start(t, 8, roundRobin+"[retry]\nhedge = \"p95\"\n[timeouts]\nadaptive = false\n")
 	w.setAll(lab.Slow(10 * time.Millisecond))
-	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+	w.fakes[0].SetScript(func(n int, _ *http.Request) lab.Behaviour {
 		if n%10 == 9 {
 			return lab.Slow(2 * time.Second)
 		}
@@ -106,7 +106,7 @@ func TestHedgesCutTheTail(t *testing.T) {
 // GET /requests/{id} and the response fields show a hedge.
 func TestAHedgeIsShown(t *testing.T) {
 	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
-	w.fakes[0].Do(lab.Slow(time.Minute))
+	w.fakes[0].SetBehaviour(lab.Slow(time.Minute))
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Equal(t, []string{"2", "success", "F2"}, []string{a.attempts(), a.outcome(), a.proxy()})
@@ -148,7 +148,7 @@ func TestRequestsThatAreNotHedged(t *testing.T) {
 	// The first attempt takes 300 ms. If the request is hedged, it takes so long that the hedge is in flight and wins.
 	var attempts, slow atomic.Int64
 	for _, f := range w.fakes {
-		f.Set(func(int, *http.Request) lab.Behaviour {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
 			if attempts.Add(1) == 1 {
 				return lab.Slow(time.Duration(slow.Load()))
 			}
@@ -257,7 +257,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 					other := w.fakes[1-i]
 					for begin := time.Now(); time.Since(begin) < eventTimeout; time.Sleep(10 * time.Millisecond) {
 						if what.when <= atOnce || what.when == beside && hellos[1-i].Load() > 0 ||
-							what.when == last && other.Count() > 0 && other.Open() == 0 {
+							what.when == last && other.Count() > 0 && other.OpenConnections() == 0 {
 							break
 						}
 					}
@@ -267,9 +267,9 @@ func TestHedgesOfTunnels(t *testing.T) {
 					what.then(&begun{Conn: conn, read: hello[:n]})
 				})
 			}
-			w.fakes[0].Do(lab.Behaviour{To: serve(0, c.first)})
-			w.fakes[1].Do(lab.Behaviour{To: serve(1, c.hedge)})
-			w.fakes[2].Do(lab.Behaviour{To: coretest.Serve(t, serves)})
+			w.fakes[0].SetBehaviour(lab.Behaviour{TunnelTo: serve(0, c.first)})
+			w.fakes[1].SetBehaviour(lab.Behaviour{TunnelTo: serve(1, c.hedge)})
+			w.fakes[2].SetBehaviour(lab.Behaviour{TunnelTo: coretest.Serve(t, serves)})
 			require.NoError(t, fetchOverTLS(w, "site.test:443"))
 			eventually(t, "the tunnel has ended", func() bool { return len(w.requests("done")) == 1 })
 			r := w.requests("done")[0]
@@ -283,7 +283,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 			require.Equal(t, c.attempts, got)
 			require.Equal(t, "success", r["outcome"])
 			for _, f := range w.fakes {
-				eventually(t, "no attempt is left in flight", func() bool { return f.Open() == 0 })
+				eventually(t, "no attempt is left in flight", func() bool { return f.OpenConnections() == 0 })
 			}
 			w.reconcile(0)
 		})
@@ -311,7 +311,7 @@ func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	hedged := make(chan bool, 1)
 	more := make(chan string, 1)
-	w.fakes[0].Do(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
+	w.fakes[0].SetBehaviour(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
 		var got []byte
 		for !bytes.HasSuffix(got, []byte("more")) {
 			b := make([]byte, 4<<10)
@@ -325,7 +325,7 @@ func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // so that the hedge has won
 		io.WriteString(c, "from F1")
 	})})
-	w.fakes[1].Do(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
+	w.fakes[1].SetBehaviour(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
 		hedged <- true
 		<-more
 		io.WriteString(c, "from F2")
@@ -362,7 +362,7 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	site := httptest.NewTLSServer(http.NotFoundHandler())
 	defer site.Close()
-	w.setAll(lab.Behaviour{To: site.Listener.Addr().String()})
+	w.setAll(lab.Behaviour{TunnelTo: site.Listener.Addr().String()})
 	w.putPolicy(`{"hedge":30}`) // so that each response is in time
 	for range 4 {
 		require.NoError(t, fetchOverTLS(w, "site.test:443"))
@@ -375,7 +375,7 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		io.WriteString(c, "hello")
 	})
-	w.setAll(lab.Behaviour{To: slow})
+	w.setAll(lab.Behaviour{TunnelTo: slow})
 	hello := string(clientHello(t))
 	var open []net.Conn
 	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", hello + "more", hello[:40], hello} {

@@ -233,8 +233,8 @@ func TestQuarantine(t *testing.T) {
 	w.putPolicy(`{"max_backoff_delay":1}`)
 	status, raw, _ = w.call("POST", "/plugins/waits/activate", `{"for":"backoff"}`)
 	require.Equal(t, 200, status, string(raw))
-	w.fakes[0].Do(lab.Status(503))
-	w.fakes[1].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
+	w.fakes[1].SetBehaviour(lab.Status(503))
 	for range 8 {
 		require.Equal(t, 200, w.get().status)
 	}
@@ -460,7 +460,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"`+use+`"}`)
 		require.Equal(t, 200, status, string(raw))
 	}
-	w.fakes[3].Do(lab.Status(503)) // so that the retry scorer is called as well
+	w.fakes[3].SetBehaviour(lab.Status(503)) // so that the retry scorer is called as well
 	load := func(during func()) (p50, p99 time.Duration, n int) {
 		var by [8][]time.Duration
 		stop := coretest.Repeat(len(by), func(i int) {

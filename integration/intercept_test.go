@@ -77,8 +77,8 @@ func startIntercepting(t *testing.T, config string) *interceptedWorld {
 	i.whirl = start(t, 3, config+"\n[intercept]\nca_file = \""+i.ca+"\"\nkey_file = \""+filepath.Join(dir, "ca.key")+
 		"\"\n[[rules]]\nwhen = { host = [\"site.test\", \"*.site.test\"] }\nthen = { intercept = true }\n"+
 		"[[rules]]\nwhen = { path = \"/denied/*\" }\nthen = { deny = true }\n")
-	i.setAll(lab.Behaviour{To: i.good})
-	i.fakes[0].Do(lab.Behaviour{To: i.bad})
+	i.setAll(lab.Behaviour{TunnelTo: i.good})
+	i.fakes[0].SetBehaviour(lab.Behaviour{TunnelTo: i.bad})
 	return i
 }
 
@@ -144,7 +144,7 @@ for i in range(6):
 // S148: nothing changes for a host that no rule names; a client that does not trust the authority fails.
 func TestS148OnlyNamedHostsAreIntercepted(t *testing.T) {
 	i := startIntercepting(t, confK)
-	i.fakes[0].Do(lab.Behaviour{To: i.good})
+	i.fakes[0].SetBehaviour(lab.Behaviour{TunnelTo: i.good})
 	out, err := i.curl("--cacert", i.target, "https://other.test/")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "hello other.test HTTP/2.0 GET")

@@ -32,7 +32,7 @@ func TestS151InterimResponses(t *testing.T) {
 		"too many": {"hints.test", "1", strings.Repeat(hint, 101), once, nil},
 		"a 101":    {"hints.test", "1", "HTTP/1.1 101 Switch\r\n\r\n", once, []string{"502"}},
 	} {
-		w.fakes[0].Do(lab.Behaviour{Garbage: c.sent})
+		w.fakes[0].SetBehaviour(lab.Behaviour{Garbage: c.sent})
 		got := w.exchangeAll("GET http://" + c.host + "/ HTTP/1." + c.minor + "\r\nHost: " + c.host + "\r\n" +
 			c.fields + "Connection: close\r\n\r\n")
 		if name == "too many" {
@@ -46,7 +46,7 @@ func TestS151InterimResponses(t *testing.T) {
 	}
 
 	n := 0
-	w.fakes[0].Set(func(int, *http.Request) lab.Behaviour {
+	w.fakes[0].SetScript(func(int, *http.Request) lab.Behaviour {
 		if n++; n == 1 {
 			return lab.Behaviour{Garbage: hint + "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"}
 		}

@@ -35,7 +35,7 @@ adaptive = false
 
 // banHost makes a fake refuse requests for one host.
 func banHost(f *lab.Proxy, host string) {
-	f.Set(byHost(map[string]lab.Behaviour{host: lab.Status(403)}))
+	f.SetScript(byHost(map[string]lab.Behaviour{host: lab.Status(403)}))
 }
 
 func (w *whirl) fetch(host string) response { return w.request("GET", "http://"+host+"/", "") }
@@ -156,12 +156,12 @@ rest = 600.0
 		"a long body":           {Body: "<h1>captcha</h1>" + page},
 		"a status beside it":    {Status: 404, Body: "captcha"},
 		"gzip":                  {Body: gzipped("<h1>captcha</h1>" + page), Header: zip},
-		"two chunks":            {Body: "captcha", Pieces: 2, Every: 10 * time.Millisecond},
+		"two chunks":            {Body: "captcha", Pieces: 2, Interval: 10 * time.Millisecond},
 		"a field, and any body": {Body: "x", Header: http.Header{"X-Blocked": {"yes, it is"}}},
 	} {
 		host := fmt.Sprintf("%d.test", len(name))
-		w.fakes[0].Do(b)
-		w.fakes[1].Do(lab.OK())
+		w.fakes[0].SetBehaviour(b)
+		w.fakes[1].SetBehaviour(lab.OK())
 		for range 2 {
 			a := w.fetch(host)
 			require.Equal(t, 200, a.status, name)
@@ -174,8 +174,8 @@ rest = 600.0
 		"empty":               {Status: 204},
 		"gzip":                {Body: gzipped(page), Header: zip},
 		"gzip that is none":   {Body: "plain", Header: zip},
-		"chunks that trickle": {Body: "piece ", Pieces: 4, Every: 600 * time.Millisecond},
-		"large":               {Size: 3 << 20, Count: true},
+		"chunks that trickle": {Body: "piece ", Pieces: 4, Interval: 600 * time.Millisecond},
+		"large":               {Size: 3 << 20, Numbered: true},
 	} {
 		w.setAll(b)
 		begin := time.Now()

@@ -39,8 +39,8 @@ func TestS64TenThousandInFlight(t *testing.T) {
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
 	for _, f := range w.fakes {
-		f.Set(func(n int, _ *http.Request) lab.Behaviour {
-			b := lab.Behaviour{Hold: hold}
+		f.SetScript(func(n int, _ *http.Request) lab.Behaviour {
+			b := lab.Behaviour{WaitFor: hold}
 			if n%10 == 3 {
 				b.Status = 503
 			}

@@ -62,14 +62,14 @@ func TestS150MoreRealClients(t *testing.T) {
 // or leads to the target that does.
 func (i *interceptedWorld) throughFakes(site string) {
 	for n, f := range i.fakes {
-		f.Set(func(_ int, q *http.Request) lab.Behaviour {
+		f.SetScript(func(_ int, q *http.Request) lab.Behaviour {
 			switch {
 			case q.Method == http.MethodConnect && strings.HasPrefix(q.RequestURI, "plain.test:"):
-				return lab.Behaviour{To: site}
+				return lab.Behaviour{TunnelTo: site}
 			case q.Method == http.MethodConnect && n == 0:
-				return lab.Behaviour{To: i.bad}
+				return lab.Behaviour{TunnelTo: i.bad}
 			case q.Method == http.MethodConnect:
-				return lab.Behaviour{To: i.good}
+				return lab.Behaviour{TunnelTo: i.good}
 			case n == 0:
 				return lab.Status(503)
 			}

@@ -36,7 +36,7 @@ func TestS36OverridesAndBreakers(t *testing.T) {
 	require.Equal(t, [2]float64{2, 2}, counts())
 
 	// A timeout that the request has shortened does not count for the breaker. The global timeout does.
-	w.setAll(lab.Behaviour{Hole: true})
+	w.setAll(lab.Behaviour{NoResponse: true})
 	for range 4 {
 		a := w.get(overrideHeader("timeout=0.2")...)
 		require.Equal(t, 504, a.status)

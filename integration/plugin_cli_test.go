@@ -202,7 +202,7 @@ func TestRecord(t *testing.T) {
 	for range 30 {
 		w.get()
 	}
-	w.fakes[1].Do(lab.Status(503))
+	w.fakes[1].SetBehaviour(lab.Status(503))
 	trace := filepath.Join(t.TempDir(), "trace.jsonl")
 	cmd := exec.Command(binary, "plugin", "record", trace, "--api", "http://"+w.api, "--every", "50ms", "--for", "1h")
 	out := &coretest.Log{}

@@ -249,7 +249,7 @@ func testJudge(t *testing.T, lang string) {
 	p.make("verify")
 
 	w := start(t, 2, confK+roundRobin)
-	w.fakes[0].Do(lab.Behaviour{Body: "<h1>Are you a ROBOT?</h1>"})
+	w.fakes[0].SetBehaviour(lab.Behaviour{Body: "<h1>Are you a ROBOT?</h1>"})
 	p.step(w, nil, "name=mine", "module=@")
 	p.step(w, nil, "/test")
 	require.Len(t, countChoices(w, 4), 2, "it is not in use yet")

@@ -48,7 +48,7 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 	hold := make(chan struct{}) // until nearly all clients wait
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.setAll(lab.Behaviour{Hold: hold, Delay: 20 * time.Millisecond})
+	w.setAll(lab.Behaviour{WaitFor: hold, Delay: 20 * time.Millisecond})
 	type class struct {
 		mu      sync.Mutex
 		served  int
@@ -119,7 +119,7 @@ func TestS72AClientLeavesTheQueue(t *testing.T) {
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.setAll(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{WaitFor: hold})
 	var all sync.WaitGroup
 	ask := func(priority string) {
 		all.Go(func() {
@@ -179,7 +179,7 @@ password = "shop-password"
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
-	w.setAll(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{WaitFor: hold})
 	as := func(user, priority string) []string {
 		q, _ := http.NewRequest("GET", "http://a.test/", nil)
 		q.SetBasicAuth(user, user+"-password")
@@ -233,7 +233,7 @@ func TestTheQueueWithLiteralBreakers(t *testing.T) {
 			hold := make(chan struct{})
 			release := sync.OnceFunc(func() { close(hold) })
 			t.Cleanup(release)
-			w.setAll(lab.Behaviour{Hold: hold})
+			w.setAll(lab.Behaviour{WaitFor: hold})
 			var all sync.WaitGroup
 			for range 2 {
 				all.Go(func() { w.get() })

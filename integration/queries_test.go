@@ -56,7 +56,7 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 func TestS59QueriesChangeNoTotals(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
-	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+	w.fakes[0].SetScript(func(n int, _ *http.Request) lab.Behaviour {
 		return lab.Behaviour{Status: []int{200, 503, 404}[n%3]}
 	})
 	for range 60 {

@@ -19,7 +19,7 @@ func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
 			w := start(t, 3, fmt.Sprintf("[selection]\nfirst = %q\n", scorer))
 			for i, f := range w.fakes {
 				if i > 0 { // F1 is the cheapest and the fastest proxy
-					f.Do(lab.Slow(100 * time.Millisecond))
+					f.SetBehaviour(lab.Slow(100 * time.Millisecond))
 				}
 				status, body, _ := w.call("PATCH", "/proxies/"+f.Name, fmt.Sprintf(`{"cost":%d}`, i))
 				require.Equal(t, 200, status, "%s", body)
@@ -35,11 +35,11 @@ func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
 				w.get()
 			}
 			require.GreaterOrEqual(t, share(), 15, "it has nearly all of the requests")
-			w.fakes[0].Do(lab.Status(503))
+			w.fakes[0].SetBehaviour(lab.Status(503))
 			for range 3 {
 				w.get()
 			}
-			w.fakes[0].Do(lab.OK())
+			w.fakes[0].SetBehaviour(lab.OK())
 			require.Equal(t, "closed", w.breaker("F1")["state"])
 			for well := time.Now(); share() < 15; time.Sleep(200 * time.Millisecond) {
 				require.Less(t, time.Since(well), time.Minute, "it is not used again")

@@ -60,7 +60,7 @@ func TestTheWantedRegion(t *testing.T) {
 	require.Contains(t, a.body, "loose")
 
 	// The proxy in the wanted region fails. A retry uses another region, except with ;strict.
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	require.NotContains(t, at(1, "X-Whirlpool-Region", "US"), "F1")
 	w.clearArrivals()
 	a = w.get("X-Whirlpool-Region", "US;strict")

@@ -30,7 +30,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	}
 	w.setAll(lab.Status(503))
 	got := waiting() // the first attempt was through F1
-	w.fakes[1].Do(lab.OK())
+	w.fakes[1].SetBehaviour(lab.OK())
 	status, _, _ := w.call("DELETE", "/proxies/F2", "")
 	require.Equal(t, 204, status)
 	a := <-got
@@ -46,8 +46,8 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	require.Equal(t, "new", a.proxy())
 
 	hold := make(chan struct{})
-	w.fakes[1].Do(lab.Behaviour{Hold: hold})
-	w.fakes[0].Do(lab.OK())
+	w.fakes[1].SetBehaviour(lab.Behaviour{WaitFor: hold})
+	w.fakes[0].SetBehaviour(lab.OK())
 	running := make(chan response, 1)
 	before := w.fakes[1].Count()
 	go func() {
@@ -68,7 +68,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	require.Equal(t, 200, (<-running).status, "what runs finishes")
 	eventually(t, "it leaves", func() bool { s, _, _ := w.call("GET", "/proxies/new", ""); return s == 404 })
 
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	got = waiting()
 	w.call("DELETE", "/proxies/F1?drain=true", "")
 	a = <-got
@@ -82,7 +82,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
 	f1, f2 := w.fakes[0], w.fakes[1]
-	f1.Do(lab.Status(503))
+	f1.SetBehaviour(lab.Status(503))
 	for range 6 {
 		w.get(overrideHeader("max_attempts=1")...)
 	}
@@ -117,7 +117,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	require.Equal(t, 0.0, w.breaker("F1")["failure_count"])
 
 	// A request in flight keeps its policy.
-	f2.Do(lab.Status(503))
+	f2.SetBehaviour(lab.Status(503))
 	w.putPolicy(`{"base_delay":3,"max_attempts":2}`)
 	got := make(chan response, 1)
 	go func() { got <- w.get() }()

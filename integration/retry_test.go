@@ -16,8 +16,8 @@ import (
 
 func TestS14ExponentialIsTheDefault(t *testing.T) {
 	w := start(t, 3, "")
-	w.fakes[0].Do(lab.Status(503))
-	w.fakes[1].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
+	w.fakes[1].SetBehaviour(lab.Status(503))
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "success", a.outcome())
@@ -64,7 +64,7 @@ func TestS19NoNeedlessRetry(t *testing.T) {
 	first := true
 	var mu sync.Mutex
 	for _, f := range w.fakes {
-		f.Set(func(int, *http.Request) lab.Behaviour {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
 			mu.Lock()
 			defer mu.Unlock()
 			if first {
@@ -95,14 +95,14 @@ func TestS20MaxAttempts(t *testing.T) {
 func TestS21TimeoutCutsTheAttempt(t *testing.T) {
 	w := start(t, 3, confK)
 	w.putPolicy(`{"timeout":1.0}`)
-	w.setAll(lab.Behaviour{Hole: true})
+	w.setAll(lab.Behaviour{NoResponse: true})
 	a := w.get()
 	require.Equal(t, 504, a.status)
 	require.Equal(t, "timeout", a.outcome())
 	requireTook(t, a, 1)
 	eventually(t, "the fake's connection is closed", func() bool {
-		return w.fakes[0].Open()+w.fakes[1].Open()+
-			w.fakes[2].Open() == 0
+		return w.fakes[0].OpenConnections()+w.fakes[1].OpenConnections()+
+			w.fakes[2].OpenConnections() == 0
 	})
 }
 
@@ -119,7 +119,7 @@ func TestS23AWaitBeyondTheTimeoutDoesNotBegin(t *testing.T) {
 func TestS24TimeoutCoversTheHeadOnly(t *testing.T) {
 	w := start(t, 1, confK)
 	w.putPolicy(`{"timeout":3,"max_attempts":1}`)
-	w.setAll(lab.Behaviour{Pieces: 40, Every: 100 * time.Millisecond, Body: "piece"})
+	w.setAll(lab.Behaviour{Pieces: 40, Interval: 100 * time.Millisecond, Body: "piece"})
 	a := w.get()
 	require.NoError(t, a.err)
 	require.Equal(t, strings.Repeat("piece", 40), a.body)
@@ -132,7 +132,7 @@ func TestS25S26Idempotency(t *testing.T) {
 		w.setAll(lab.OK())
 		w.requestUntilArrivals(w.fakes[1], 1) // so the next first attempt goes to F1
 		w.clearArrivals()
-		w.fakes[0].Do(lab.Status(503))
+		w.fakes[0].SetBehaviour(lab.Status(503))
 		return w.do(method, map[bool]string{true: "payload", false: ""}[method == "POST" || method == "PUT"],
 			headers...), w.arrivals()
 	}
@@ -160,7 +160,7 @@ func TestS25S26Idempotency(t *testing.T) {
 // A body that arrives in pieces after its head is complete in each attempt, and so is the head.
 func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
 	w := start(t, 2, confK)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	for _, size := range []int{1, 4000, 5000, 20_000, 100_000, 1_000_000} {
 		w.clearArrivals()
 		body := strings.Repeat("0123456789", size/10+1)[:size]
@@ -217,7 +217,7 @@ func TestS30RetryAfter(t *testing.T) {
 func TestS31ProxyAuthentication(t *testing.T) {
 	w := start(t, 3, confOpen)
 	w.putPolicy(`{"max_attempts":3}`)
-	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Basic"}}})
+	w.fakes[0].SetBehaviour(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Basic"}}})
 	for range 15 {
 		a := w.get()
 		require.Equal(t, 200, a.status)
@@ -239,7 +239,8 @@ func TestS32EveryFault(t *testing.T) {
 	failures := 0.0
 	f1 := w.fakes[0]
 	faults := map[string]lab.Behaviour{
-		"hole": {Hole: true}, "rst": {Reset: true}, "fin0": {Fin: true}, "garbage": {Garbage: "what is this\r\n\r\n"},
+		"hole": {NoResponse: true}, "rst": {Reset: true}, "fin0": {Fin: true},
+		"garbage":   {Garbage: "what is this\r\n\r\n"},
 		"half head": {Garbage: "HTTP/1.1 200 OK\r\nContent-Le"}, "1 MB head": {Garbage: "HTTP/1.1 200 OK\r\nX: " +
 			strings.Repeat("x", 1<<20)},
 		"tls": {Garbage: "\x15\x03\x01\x00\x02\x02\x28"},
@@ -250,7 +251,7 @@ func TestS32EveryFault(t *testing.T) {
 	}
 	for name, b := range faults {
 		turn()
-		f1.Do(b)
+		f1.SetBehaviour(b)
 		a := w.get()
 		require.Equal(t, 200, a.status, name)
 		require.Equal(t, "2", a.attempts(), name)
@@ -260,7 +261,7 @@ func TestS32EveryFault(t *testing.T) {
 	}
 	for _, code := range []int{502, 503, 504, 500} {
 		turn()
-		f1.Do(lab.Status(code))
+		f1.SetBehaviour(lab.Status(code))
 		status, h, _ := w.connect(origin.Addr)
 		require.Equal(t, 200, status)
 		require.Equal(t, "2", h.Get("X-Whirlpool-Attempts"))
@@ -268,7 +269,7 @@ func TestS32EveryFault(t *testing.T) {
 		require.Equal(t, failures, w.breaker("F1")["failure_count"], "CONNECT %d", code)
 	}
 	turn()
-	f1.Do(lab.Status(403))
+	f1.SetBehaviour(lab.Status(403))
 	status, _, _ := w.connect(origin.Addr)
 	require.Equal(t, 200, status)
 	require.Equal(t, failures, w.breaker("F1")["failure_count"], "CONNECT 403 is policy")

@@ -114,29 +114,30 @@ when = { host = "preset.test" }
 
 	shield := lab.Status(418)
 	shield.Header = http.Header{"Server": {"shield/2"}}
-	w.fakes[0].Do(shield)
-	w.fakes[1].Do(lab.OK())
+	w.fakes[0].SetBehaviour(shield)
+	w.fakes[1].SetBehaviour(lab.OK())
 	for range 3 {
 		a = w.fetch("header.test")
 		require.Equal(t, []string{"200", "F2"}, []string{fmt.Sprint(a.status), a.proxy()})
 	}
 	require.Empty(t, w.rests("header.test"))
 
-	w.fakes[0].Do(lab.Status(403))
+	w.fakes[0].SetBehaviour(lab.Status(403))
 	for range 3 {
 		require.Equal(t, "F2", w.fetch("preset.test").proxy())
 	}
 	require.Equal(t, []string{"F1"}, w.rests("preset.test"))
 
-	w.fakes[0].Do(lab.Behaviour{Body: gzipped("<h1>captcha</h1>"), Header: http.Header{"Content-Encoding": {"gzip"}}})
+	w.fakes[0].SetBehaviour(lab.Behaviour{Body: gzipped("<h1>captcha</h1>"),
+		Header: http.Header{"Content-Encoding": {"gzip"}}})
 	for range 3 {
 		require.Equal(t, "F2", w.fetch("body.test").proxy())
 	}
-	w.fakes[0].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
 	for range 4 {
 		require.Equal(t, "F2", w.fetch("other.test").proxy(), "F1 is banned for all hosts")
 	}
-	w.fakes[1].Do(lab.Behaviour{Body: "captcha"})
+	w.fakes[1].SetBehaviour(lab.Behaviour{Body: "captcha"})
 	a = w.fetch("body.test")
 	require.Equal(t, []string{"captcha", "all_proxies_banned"}, []string{a.body, a.outcome()}, "no proxy is left")
 	a = w.fetch("other.test")

@@ -56,7 +56,7 @@ func (w *whirl) requestEach(each int) {
 func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[string]int {
 	w.t.Helper()
 	w.putPolicy(`{"max_attempts":2,"failover_delay":0}`)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	went := map[string]int{}
 	begun := 0
 	for sent := 0; begun < n; sent++ {
@@ -106,10 +106,10 @@ func (w *whirl) better(id string, factor float64, than string, thanFactor float6
 func TestS51SuccessRateDecides(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK+roundRobin)
-	w.fakes[1].Set(failShare(95, 0))
-	w.fakes[2].Set(failShare(60, 0))
+	w.fakes[1].SetScript(failShare(95, 0))
+	w.fakes[2].SetScript(failShare(60, 0))
 	w.requestEach(200)
-	w.fakes[1].Do(lab.OK()) // so that only the 200 attempts before decide
+	w.fakes[1].SetBehaviour(lab.OK()) // so that only the 200 attempts before decide
 	better := func() bool { return w.better("F2", 1, "F3", 1) }
 	require.GreaterOrEqual(t, w.firstRetries(100, better)["F2"], 90)
 }
@@ -118,13 +118,13 @@ func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK+roundRobin)
 	fast, slow := 10*time.Millisecond, 200*time.Millisecond
-	w.fakes[1].Do(lab.Slow(fast))
-	w.fakes[2].Do(lab.Slow(slow))
+	w.fakes[1].SetBehaviour(lab.Slow(fast))
+	w.fakes[2].SetBehaviour(lab.Slow(slow))
 	w.requestEach(20)
 	require.GreaterOrEqual(t, w.firstRetries(60, nil)["F2"], 54)
-	w.fakes[0].Do(lab.OK())
-	w.fakes[1].Do(lab.Slow(slow))
-	w.fakes[2].Do(lab.Slow(fast))
+	w.fakes[0].SetBehaviour(lab.OK())
+	w.fakes[1].SetBehaviour(lab.Slow(slow))
+	w.fakes[2].SetBehaviour(lab.Slow(fast))
 	w.requestEach(100)
 	require.GreaterOrEqual(t, w.firstRetries(60, nil)["F3"], 54, "it flips within 100 attempts each")
 }
@@ -151,8 +151,8 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, confK+roundRobin)
 			w.setAll(lab.Slow(evenDelay))
-			w.fakes[1].Set(failShare(c.two, evenDelay))
-			w.fakes[2].Set(failShare(c.three, evenDelay))
+			w.fakes[1].SetScript(failShare(c.two, evenDelay))
+			w.fakes[2].SetScript(failShare(c.three, evenDelay))
 			for id, region := range map[string]string{"F1": c.one, "F2": "US", "F3": c.region} {
 				status, body, _ := w.call("PATCH", "/proxies/"+id, `{"region":"`+region+`"}`)
 				require.Equal(t, 200, status, "%s", body)
@@ -187,19 +187,19 @@ func TestS55ProxiesWithoutAttemptsAndTies(t *testing.T) {
 
 	w = start(t, 3, confK+roundRobin)
 	w.setAll(lab.Slow(evenDelay))
-	w.fakes[1].Set(failShare(95, evenDelay))
-	w.fakes[2].Set(failShare(94, evenDelay))
+	w.fakes[1].SetScript(failShare(95, evenDelay))
+	w.fakes[2].SetScript(failShare(94, evenDelay))
 	w.requestEach(200)
 	for rounds := 0; !w.sameScore("F2", "F3"); rounds++ {
 		require.Less(t, rounds, 100, "the latencies are never nearly equal")
 		w.requestEach(10)
 	}
 	w.putPolicy(`{"max_attempts":2,"failover_delay":0}`)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	hold := make(chan struct{})
 	before := [2]int{w.fakes[1].Count(), w.fakes[2].Count()}
-	w.fakes[1].Do(lab.Behaviour{Hold: hold})
-	w.fakes[2].Do(lab.Behaviour{Hold: hold})
+	w.fakes[1].SetBehaviour(lab.Behaviour{WaitFor: hold})
+	w.fakes[2].SetBehaviour(lab.Behaviour{WaitFor: hold})
 	var wg sync.WaitGroup
 	for range 240 { // the first attempts of 80 of them go to F1, and are retried
 		wg.Go(func() { w.get() })
@@ -221,7 +221,7 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 	status, body, _ = w.call("DELETE", "/proxies/F3", "")
 	require.Contains(t, []int{200, 204}, status, "%s", body)
 	begin := time.Now()
-	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+	w.fakes[0].SetScript(func(n int, _ *http.Request) lab.Behaviour {
 		b := lab.Slow(200 * time.Millisecond)
 		if n%10 == 0 {
 			b.Status = 503
@@ -258,10 +258,10 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 func TestS40TheDefaultsOfTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "[retry]\nmax_attempts = 1\n")
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	w.requestUntilArrivals(w.fakes[0], 5)
 	require.Equal(t, "open", w.breaker("F1")["state"])
-	w.fakes[0].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
 	silent := w.fakes[0].Count()
 	for w.fakes[0].Count() == silent && time.Since(w.openedAt("F1")) < 2*time.Minute {
 		require.Equal(t, 200, w.get().status)
@@ -307,7 +307,7 @@ func TestSmuggling(t *testing.T) {
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
 	defer c.Close()
-	w.fakes[0].Set(func(_ int, r *http.Request) lab.Behaviour { return lab.Behaviour{Body: r.URL.Path} })
+	w.fakes[0].SetScript(func(_ int, r *http.Request) lab.Behaviour { return lab.Behaviour{Body: r.URL.Path} })
 	io.WriteString(c, strings.Repeat("GET http://a.test/one HTTP/1.1\r\nHost: a.test\r\n\r\n"+
 		"GET http://a.test/two HTTP/1.1\r\nHost: a.test\r\n\r\n", 2)+
 		"GET http://a.test/end HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")

@@ -101,7 +101,7 @@ func TestSignals(t *testing.T) {
 	eventually(t, "the reloaded policy", func() bool { return w.getJSON("/retry/policy")["max_attempts"] == 7.0 })
 	hold := make(chan struct{})
 	defer close(hold)
-	w.setAll(lab.Behaviour{Hold: hold})
+	w.setAll(lab.Behaviour{WaitFor: hold})
 	go w.get()
 	eventually(t, "a request in flight", func() bool { return w.arrivals() == 1 })
 	ended := make(chan error, 1)

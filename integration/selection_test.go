@@ -50,7 +50,7 @@ func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 	w := start(t, 3, confK)
 	sample := func(f *lab.Proxy, b lab.Behaviour, n int) {
 		w.setAll(lab.OK())
-		f.Do(b)
+		f.SetBehaviour(b)
 		for goal := f.Count() + n; f.Count() < goal; {
 			w.get(overrideHeader("max_attempts=1")...)
 		}
@@ -89,8 +89,8 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confOpen, "0.1", "2.0", 1))
 	w.putPolicy(`{"max_attempts":2}`)
-	w.fakes[0].Do(lab.Status(503))
-	w.fakes[1].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
+	w.fakes[1].SetBehaviour(lab.Status(503))
 	for range 5 {
 		w.get(overrideHeader("max_attempts=1")...)
 	}
@@ -100,7 +100,7 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 		w.get(overrideHeader("max_attempts=1")...)
 		w.call("POST", "/circuit-breakers/F1/reset", "")
 	}
-	w.fakes[1].Do(lab.OK())
+	w.fakes[1].SetBehaviour(lab.OK())
 	before := w.fakes[0].Count()
 	got := make(chan response, 1)
 	go func() { got <- w.get() }()
@@ -121,9 +121,9 @@ func TestS57RetriesAreSpreadOverTheProxies(t *testing.T) {
 	}
 	equal := w.sameScore("F2", "F3", "F4")
 	hold := make(chan struct{})
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	for _, f := range w.fakes[1:] {
-		f.Set(func(int, *http.Request) lab.Behaviour { return lab.Behaviour{Hold: hold} })
+		f.SetScript(func(int, *http.Request) lab.Behaviour { return lab.Behaviour{WaitFor: hold} })
 	}
 	w.clearArrivals()
 	var wg sync.WaitGroup

@@ -65,7 +65,7 @@ for i in range(3):
 	require.Len(t, served(), 1)
 
 	strict := "ann-session-abc123-strict:pw@"
-	first.Do(lab.Status(503))
+	first.SetBehaviour(lab.Status(503))
 	for range 2 {
 		curl("-x", "http://"+strict+w.gateway, to)
 	}
@@ -116,7 +116,7 @@ func TestSessionsOverSOCKS5End(t *testing.T) {
 	first := through("10m")
 	require.Equal(t, first, through("10m"))
 	down = first
-	down.Do(lab.Status(503))
+	down.SetBehaviour(lab.Status(503))
 	second := through("10m")
 	down = nil
 	site(w, false)

@@ -102,16 +102,16 @@ func newSoak(t *testing.T) *soak {
 
 	echo := coretest.Serve(t, func(c net.Conn) { io.Copy(c, c) })
 	faults := []lab.Behaviour{
-		{}, {}, {}, {}, {Status: 503}, {Status: 502}, {Fin: true}, {Reset: true}, {Cut: 100},
+		{}, {}, {}, {}, {Status: 503}, {Status: 502}, {Fin: true}, {Reset: true}, {CutAfter: 100},
 		{Garbage: "nonsense\r\n\r\n"},
 		{Delay: 20 * time.Millisecond}, {Size: 200_000}, {Status: 404},
 	}
 	for i, f := range s.proxies() {
 		chance := rand.New(rand.NewPCG(1, uint64(i)))
-		f.Set(func(int, *http.Request) lab.Behaviour {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
 			b := faults[chance.IntN(len(faults))]
-			if b.To = echo; chance.IntN(200) == 0 {
-				b = lab.Behaviour{Hole: true}
+			if b.TunnelTo = echo; chance.IntN(200) == 0 {
+				b = lab.Behaviour{NoResponse: true}
 			}
 			return b
 		})

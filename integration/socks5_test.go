@@ -24,7 +24,7 @@ func site(w *whirl, withTLS bool) *httptest.Server {
 		s.Start()
 	}
 	w.t.Cleanup(s.Close)
-	w.setAll(lab.Behaviour{To: s.Listener.Addr().String()})
+	w.setAll(lab.Behaviour{TunnelTo: s.Listener.Addr().String()})
 	return s
 }
 
@@ -42,7 +42,7 @@ func (w *whirl) awaitIdle() {
 func TestSOCKS5Clients(t *testing.T) {
 	w := start(t, 3, "")
 	site(w, true)
-	w.fakes[0].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	run := func(name string, args ...string) string {
 		out, err := exec.Command(name, args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)

@@ -55,8 +55,8 @@ func sshServer(t *testing.T) (address string, options []string) {
 func TestSSHThroughTheGateway(t *testing.T) {
 	address, options := sshServer(t)
 	w := start(t, 3, "")
-	w.setAll(lab.Behaviour{To: address})
-	w.fakes[0].Do(lab.Status(503))
+	w.setAll(lab.Behaviour{TunnelTo: address})
+	w.fakes[0].SetBehaviour(lab.Status(503))
 	me, err := user.Current()
 	require.NoError(t, err)
 	sent := bytes.Repeat([]byte("whirlpool\n"), 100_000)

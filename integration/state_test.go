@@ -309,7 +309,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
 	w.writeConfig("[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\n")
-	w.fakes[0].Do(lab.Slow(5 * time.Millisecond))
+	w.fakes[0].SetBehaviour(lab.Slow(5 * time.Millisecond))
 	var files []*os.File
 	for _, at := range []string{w.gateway, w.api} {
 		l, err := net.Listen("tcp", at)

@@ -33,15 +33,15 @@ func TestS143Tiers(t *testing.T) {
 	require.Zero(t, cheap["F3"])
 	require.Len(t, cheap, 2)
 
-	w.fakes[0].Do(lab.Status(502))
-	w.fakes[1].Do(lab.Status(502))
+	w.fakes[0].SetBehaviour(lab.Status(502))
+	w.fakes[1].SetBehaviour(lab.Status(502))
 	a := w.get()
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "F3", a.proxy())
 	require.Equal(t, "3", a.attempts())
 
-	w.fakes[0].Do(lab.OK())
-	w.fakes[1].Do(lab.OK())
+	w.fakes[0].SetBehaviour(lab.OK())
+	w.fakes[1].SetBehaviour(lab.OK())
 	eventually(t, "the lower tier serves again", func() bool { return w.served(10)["F3"] == 0 })
 
 	for _, id := range []string{"F1", "F2"} {
@@ -62,7 +62,7 @@ func TestS144Costs(t *testing.T) {
 	w.writeConfig("[health]\nreachability = false\n" + users)
 	w.startProcess()
 	for i, f := range w.fakes {
-		f.Do(lab.Behaviour{Size: 100_000})
+		f.SetBehaviour(lab.Behaviour{Size: 100_000})
 		status, body, _ := w.call("PATCH", "/proxies/"+f.Name,
 			fmt.Sprintf(`{"vendor": "acme", "cost_per_request": %d, "cost_per_gb": 1000}`, i+1))
 		require.Equal(t, 200, status, "%s", body)

@@ -23,8 +23,8 @@ func TestTraces(t *testing.T) {
 	}))
 	defer collector.Close()
 	w := start(t, 2, confK+"\n[traces]\nendpoint = \""+collector.URL+"\"\n")
-	w.fakes[0].Do(lab.Status(503))
-	w.fakes[1].Do(lab.Status(503))
+	w.fakes[0].SetBehaviour(lab.Status(503))
+	w.fakes[1].SetBehaviour(lab.Status(503))
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	q, err := http.NewRequest("GET", "http://target.test/", nil)
 	require.NoError(t, err)

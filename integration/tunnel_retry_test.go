@@ -50,9 +50,9 @@ func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 			defer site.Close()
 			dead := coretest.Serve(t, broken)
 			for i, f := range w.fakes {
-				f.Do(lab.Behaviour{To: site.Listener.Addr().String()})
+				f.SetBehaviour(lab.Behaviour{TunnelTo: site.Listener.Addr().String()})
 				if i < 3 {
-					f.Do(lab.Behaviour{To: dead})
+					f.SetBehaviour(lab.Behaviour{TunnelTo: dead})
 				}
 			}
 			var failed atomic.Int64
@@ -115,7 +115,7 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 			got.Add(1)
 		}
 	})
-	w.setAll(lab.Behaviour{To: dead})
+	w.setAll(lab.Behaviour{TunnelTo: dead})
 	for range 6 {
 		status, _, c := w.connect("site.test:443")
 		require.Equal(t, 200, status)
@@ -144,7 +144,7 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 		c.Read(make([]byte, 4096))
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})
-	w.setAll(lab.Behaviour{To: plain})
+	w.setAll(lab.Behaviour{TunnelTo: plain})
 	for range requests {
 		var noTLS tls.RecordHeaderError
 		require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
@@ -160,7 +160,7 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 // An open tunnel that its client does not use is not replaced.
 func TestAnUnusedTunnelIsNotReplaced(t *testing.T) {
 	w := start(t, 3, "")
-	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
+	w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
 	for range 20 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
@@ -185,7 +185,7 @@ func TestASlowTunnelIsNotReplaced(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		io.WriteString(c, "late")
 	})
-	w.setAll(lab.Behaviour{To: site})
+	w.setAll(lab.Behaviour{TunnelTo: site})
 	for range 12 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
@@ -207,7 +207,7 @@ func TestAReservedTunnelIsChargedToNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	var open sync.WaitGroup
 	open.Add(1)
-	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(net.Conn) { open.Wait() })})
+	w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(net.Conn) { open.Wait() })})
 	w.sendWithoutResponse("", open.Done)
 }
 
@@ -241,7 +241,7 @@ func TestAnUnfinishedClientHelloChargesNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	var open sync.WaitGroup
 	open.Add(1)
-	w.setAll(lab.Behaviour{To: coretest.Serve(t, func(c net.Conn) {
+	w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
 		open.Wait()
 		c.Read(make([]byte, 64))
 	})})

@@ -147,7 +147,7 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 			// a module of standard Go takes a second to compile
 			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond)
 			if plugin()["kind"] == "backoff" {
-				w.fakes[0].Do(lab.Status(503))
+				w.fakes[0].SetBehaviour(lab.Status(503))
 			}
 			const requests = 9
 			for range requests {

@@ -88,7 +88,7 @@ func TestS89WebSockets(t *testing.T) {
 	tunnels := func(status int) *lab.Proxy { // responds with the status to requests in absolute form
 		p, err := lab.Start("tunnels", "127.0.0.1:0", func(_ int, q *http.Request) lab.Behaviour {
 			if q.Method == http.MethodConnect {
-				return lab.Behaviour{To: echo}
+				return lab.Behaviour{TunnelTo: echo}
 			}
 			return lab.Status(status)
 		})

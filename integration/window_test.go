@@ -75,7 +75,7 @@ func TestS47ManyFailuresAtOnce(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confOpen+roundRobin)
 	hold := make(chan struct{})
-	w.fakes[0].Do(lab.Behaviour{Status: 503, Hold: hold})
+	w.fakes[0].SetBehaviour(lab.Behaviour{Status: 503, WaitFor: hold})
 	var wg sync.WaitGroup
 	for range 400 {
 		wg.Go(func() { w.get() })
@@ -109,7 +109,7 @@ func TestS48OneHistory(t *testing.T) {
 		"blame = \"literal\"\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
 	var sick atomic.Bool
 	for _, f := range w.fakes {
-		f.Set(func(int, *http.Request) lab.Behaviour {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
 			if sick.Load() {
 				return lab.Status(503)
 			}
@@ -188,11 +188,12 @@ func TestS58CountsAgreeUnderAnyFailures(t *testing.T) {
 	weather := []lab.Behaviour{
 		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Challenge(), lab.Status(429), lab.Status(404),
 		{Fin: true}, {Reset: true},
-		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(1500 * time.Millisecond),
-		{Pieces: 3, Every: time.Millisecond},
+		{Garbage: "nonsense\r\n\r\n"}, {CutAfter: 10}, lab.Slow(20 * time.Millisecond),
+		lab.Slow(1500 * time.Millisecond),
+		{Pieces: 3, Interval: time.Millisecond},
 	}
 	for _, f := range w.fakes {
-		f.Set(func(int, *http.Request) lab.Behaviour { return weather[rand.IntN(len(weather))] })
+		f.SetScript(func(int, *http.Request) lab.Behaviour { return weather[rand.IntN(len(weather))] })
 	}
 	overrides := []string{"max_attempts=3", "max_attempts=5, retry_non_idempotent", "timeout=0.5", "failover_delay=0",
 		"retry_status_codes=(429 503)"}

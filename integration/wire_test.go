@@ -282,8 +282,8 @@ func TestResponsesOnTheWire(t *testing.T) {
 		if c.answer != "" {
 			raw = "HTTP/1.1 " + c.answer
 		}
-		if w.fakes[0].Do(lab.Behaviour{Garbage: raw}); raw == "" {
-			w.fakes[0].Do(lab.Behaviour{Fin: true})
+		if w.fakes[0].SetBehaviour(lab.Behaviour{Garbage: raw}); raw == "" {
+			w.fakes[0].SetBehaviour(lab.Behaviour{Fin: true})
 		}
 		got := w.exchangeAll(c.method + " http://o.test/ HTTP/1." + c.minor + "\r\nHost: o.test\r\n\r\n")
 		at := 0

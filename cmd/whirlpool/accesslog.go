@@ -15,8 +15,8 @@ import (
 // accessLog is the access log of the gateway, with the file to which it writes.
 type accessLog struct {
 	accesslog.Log
-	standard io.Writer // output of the lines if there is no file
-	log      *slog.Logger
+	defaultOutput io.Writer // output of the lines if there is no file
+	log           *slog.Logger
 
 	mu     sync.Mutex    // guards the fields below
 	closed bool          // close was called
@@ -24,8 +24,8 @@ type accessLog struct {
 	buffer *spool.Writer // writes to file; nil if there is none
 }
 
-func newAccessLog(standard io.Writer, log *slog.Logger) *accessLog {
-	return &accessLog{standard: standard, log: log}
+func newAccessLog(defaultOutput io.Writer, log *slog.Logger) *accessLog {
+	return &accessLog{defaultOutput: defaultOutput, log: log}
 }
 
 // requestLog passes each client request that has ended to the access log and to the exporter of traces.
@@ -46,19 +46,18 @@ func (l *requestLog) Write(r *accesslog.Record) {
 	l.traces.Write(r)
 }
 
-// openedAccessLog is an access log that has been opened and that accessLog does not use yet.
+// openedAccessLog is an access log that accessLog does not use yet.
 type openedAccessLog struct {
 	filter accesslog.Filter
 	format string
 	file   *os.File // nil if there is none
 }
 
-// accessLogMode is the file mode of a new access log. Not all users of the machine can read the file, because the log
-// has the addresses of clients and the names of the gateway's users.
+// accessLogMode is the file mode of a new access log, which has the addresses of clients and the names of users.
 const accessLogMode = 0o640
 
-// openAccessLog opens the access log that cfg configures. It opens the file even if a file with the same path is
-// already in use, because a program such as logrotate may have renamed that file.
+// openAccessLog opens the access log that cfg configures. It opens the file again if its path is unchanged, because a
+// program such as logrotate may have renamed the previous file.
 func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	filter, err := accesslog.ParseFilter(cfg.Log.Access)
 	if err != nil {
@@ -75,22 +74,22 @@ func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	return o, nil
 }
 
-// discard closes the file, unless the method use has taken the file over.
-func (o *openedAccessLog) discard() {
+// closeUnused closes the file unless it is in use (replaceFile).
+func (o *openedAccessLog) closeUnused() {
 	if o.file != nil {
 		o.file.Close()
 	}
 }
 
-// use makes o the access log, so that new lines go to the file of o. Then it closes the previous file.
-func (a *accessLog) use(o *openedAccessLog) {
+// replaceFile writes new lines to the file of o, and closes the previous file.
+func (a *accessLog) replaceFile(o *openedAccessLog) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed { // close was called while a reload was running
 		return
 	}
-	former, buffer := a.file, a.buffer
-	out := a.standard
+	previousFile, previousBuffer := a.file, a.buffer
+	out := a.defaultOutput
 	a.file, a.buffer = o.file, nil
 	if o.file != nil {
 		a.buffer = spool.New(o.file, func(lines int) {
@@ -98,12 +97,12 @@ func (a *accessLog) use(o *openedAccessLog) {
 		})
 		out = a.buffer
 	}
-	o.file = nil // after this, discard has no effect
+	o.file = nil // after this, closeUnused has no effect
 	a.Configure(o.filter, o.format, out)
-	a.closeFile(former, buffer)
+	a.closeFile(previousFile, previousBuffer)
 }
 
-// close writes the lines that are still buffered, and closes the file. Nothing may be written to the log after that.
+// close closes the file. Nothing may be written to the log after that.
 func (a *accessLog) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -111,8 +110,7 @@ func (a *accessLog) close() {
 	a.closeFile(a.file, a.buffer)
 }
 
-// closeFile writes the lines that are still buffered to the file, and closes the file. It does nothing if file is
-// nil.
+// closeFile writes the buffered lines to the file, if any, and closes it.
 func (a *accessLog) closeFile(file *os.File, buffer *spool.Writer) {
 	if file == nil {
 		return

@@ -50,7 +50,7 @@ domains (with their subdomains), addresses or networks.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Validity = time.Duration(days) * 24 * time.Hour
 			if days < 1 || days > 36500 {
-				return usage("--days must be 1 to 36500")
+				return usageErrorf("--days must be 1 to 36500")
 			}
 			certPEM, keyPEM, err := intercept.Create(o, time.Now())
 			if err != nil {
@@ -82,7 +82,7 @@ when = { host = ["example.com", "*.example.com"] }
 then = { intercept = true }
 
 Then make clients trust the certificate: whirlpool ca trust --ca-file %s
-`, cert, key, describeCertificate(parsed), absolute(cert), absolute(key), cert)
+`, cert, key, describeCertificate(parsed), absolutePath(cert), absolutePath(key), cert)
 			return nil
 		},
 	}
@@ -97,27 +97,26 @@ Then make clients trust the certificate: whirlpool ca trust --ca-file %s
 	return cmd
 }
 
-// writeAuthority writes the two files of an authority. If one of them exists, writeAuthority returns an error and
-// writes nothing.
+// writeAuthority writes the two files of an authority, or none of them if one exists.
 func writeAuthority(cert string, certPEM []byte, key string, keyPEM []byte) error {
 	if _, err := os.Lstat(cert); err == nil {
 		return fmt.Errorf("%s exists; remove it, or name another file with --ca-file", cert)
 	}
-	if err := writeNew(key, keyPEM, 0o600); err != nil {
+	if err := writeNewFile(key, keyPEM, 0o600); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("%s exists; remove it, or name another file with --key-file", key)
 		}
 		return err
 	}
-	if err := writeNew(cert, certPEM, 0o644); err != nil {
+	if err := writeNewFile(cert, certPEM, 0o644); err != nil {
 		os.Remove(key)
 		return err
 	}
 	return nil
 }
 
-// writeNew writes a new file. If the file exists already, it returns fs.ErrExist.
-func writeNew(path string, data []byte, mode fs.FileMode) error {
+// writeNewFile writes a new file. If the file exists already, it returns fs.ErrExist.
+func writeNewFile(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
@@ -126,8 +125,8 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if closed := f.Close(); err == nil {
-		err = closed
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
 	}
 	if err != nil {
 		os.Remove(path)
@@ -135,29 +134,28 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 	return err
 }
 
-func absolute(path string) string {
+func absolutePath(path string) string {
 	if full, err := filepath.Abs(path); err == nil {
 		return full
 	}
 	return path
 }
 
-// describeCertificate returns the properties of an authority's certificate as text, one property per line.
+// describeCertificate returns the properties of an authority's certificate, one per line.
 func describeCertificate(c *x509.Certificate) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Subject:     %s\nSHA-256:     %s\nValid:       %s to %s\n", c.Subject, intercept.Fingerprint(c),
 		c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
-	names := constraints(c)
-	limited := "none: the authority can sign for every name"
+	names := constraintsOf(c)
+	constraintText := "none: the authority can sign for every name"
 	if len(names) > 0 {
-		limited = strings.Join(names, ", ")
+		constraintText = strings.Join(names, ", ")
 	}
-	fmt.Fprintf(&b, "Constraints: %s\n", limited)
+	fmt.Fprintf(&b, "Constraints: %s\n", constraintText)
 	return b.String()
 }
 
-// constraints returns the domains and networks to which an authority is limited.
-func constraints(c *x509.Certificate) []string {
+func constraintsOf(c *x509.Certificate) []string {
 	names := append([]string{}, c.PermittedDNSDomains...)
 	for _, network := range c.PermittedIPRanges {
 		names = append(names, network.String())
@@ -180,7 +178,7 @@ type authorityView struct {
 func viewOfAuthority(file string, c *x509.Certificate, certPEM []byte) authorityView {
 	return authorityView{
 		CAFile: file, Subject: c.Subject.String(), SHA256: intercept.Fingerprint(c), NotBefore: c.NotBefore.UTC(),
-		NotAfter: c.NotAfter.UTC(), Constraints: constraints(c), Certificate: string(certPEM),
+		NotAfter: c.NotAfter.UTC(), Constraints: constraintsOf(c), Certificate: string(certPEM),
 	}
 }
 
@@ -214,7 +212,7 @@ func readAuthority(path string) (cert *x509.Certificate, certPEM []byte, err err
 		return nil, nil, usageError{err}
 	}
 	if cert, err = intercept.Parse(data); err != nil {
-		return nil, nil, usage("%s: %w", path, err)
+		return nil, nil, usageErrorf("%s: %w", path, err)
 	}
 	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), nil
 }
@@ -233,9 +231,9 @@ system (Debian, Ubuntu), which needs root.`,
 				return err
 			}
 			if install {
-				return installAuthority(cmd.OutOrStdout(), cert, certPEM, systemStore{debianStore, updateCommand})
+				return installAuthority(cmd.OutOrStdout(), cert, certPEM, authorityStore{debianStore, updateCommand})
 			}
-			fmt.Fprint(cmd.OutOrStdout(), trustText(absolute(file), cert))
+			fmt.Fprint(cmd.OutOrStdout(), trustText(absolutePath(file), cert))
 			return nil
 		},
 	}
@@ -252,22 +250,22 @@ const (
 	updateCommand = "update-ca-certificates"
 )
 
-// systemStore is the store of authorities of a system: the folder dir, and the command update that applies a change
+// authorityStore is the store of authorities of a system: the folder dir, and the command update that applies a change
 // of the folder.
-type systemStore struct{ dir, update string }
+type authorityStore struct{ dir, update string }
 
-// fileName returns the name of the file that an authority gets in a systemStore.
-func fileName(c *x509.Certificate) string {
+// authorityFileName returns the name of the file that an authority gets in an authorityStore.
+func authorityFileName(c *x509.Certificate) string {
 	return "whirlpool-" + strings.ToLower(strings.ReplaceAll(intercept.Fingerprint(c), ":", ""))[:16] + ".crt"
 }
 
 // installAuthority adds an authority to a store, and prints how the user can remove the authority again.
-func installAuthority(out io.Writer, cert *x509.Certificate, certPEM []byte, store systemStore) error {
+func installAuthority(out io.Writer, cert *x509.Certificate, certPEM []byte, store authorityStore) error {
 	if _, err := os.Stat(store.dir); err != nil {
 		return fmt.Errorf("%s does not exist: is this Debian or Ubuntu with the package ca-certificates? "+
 			"`whirlpool ca trust` prints other ways", store.dir)
 	}
-	path := filepath.Join(store.dir, fileName(cert))
+	path := filepath.Join(store.dir, authorityFileName(cert))
 	if err := os.WriteFile(path, certPEM, 0o644); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("%w; run the command as root", err)
@@ -287,10 +285,9 @@ Programs with authorities of their own (Firefox, Chromium, Python, Node, Java) n
 	return nil
 }
 
-// trustText returns instructions for the user: how to make clients trust an authority. The parameter file is the path
-// of the authority's certificate.
+// trustText returns instructions: how to make clients trust the authority with the certificate in the file.
 func trustText(file string, cert *x509.Certificate) string {
-	return strings.NewReplacer("$FILE", file, "$NAME", fileName(cert), "$CN", cert.Subject.CommonName).Replace(
+	return strings.NewReplacer("$FILE", file, "$NAME", authorityFileName(cert), "$CN", cert.Subject.CommonName).Replace(
 		`The certificate: $FILE
 
 System (Debian, Ubuntu; curl, wget, git, Go and others use it)

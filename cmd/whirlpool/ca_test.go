@@ -17,7 +17,7 @@ import (
 
 func runCA(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	cmd, out := root(), &bytes.Buffer{}
+	cmd, out := rootCommand(), &bytes.Buffer{}
 	cmd.SetOut(out)
 	cmd.SetErr(out)
 	cmd.SetArgs(append([]string{"ca"}, args...))
@@ -102,16 +102,16 @@ func TestInstallAuthority(t *testing.T) {
 	require.NoError(t, err)
 	cert, certPEM, err := readAuthority(defaultCAFile)
 	require.NoError(t, err)
-	store := systemStore{filepath.Join(dir, "store"), "true"}
+	store := authorityStore{filepath.Join(dir, "store"), "true"}
 	err = installAuthority(&bytes.Buffer{}, cert, certPEM, store)
 	require.ErrorContains(t, err, "is this Debian")
 	require.NoError(t, os.Mkdir(store.dir, 0o755))
 	out := &bytes.Buffer{}
 	require.NoError(t, installAuthority(out, cert, certPEM, store))
-	installed, err := os.ReadFile(filepath.Join(store.dir, fileName(cert)))
+	installed, err := os.ReadFile(filepath.Join(store.dir, authorityFileName(cert)))
 	require.NoError(t, err)
 	require.Equal(t, certPEM, installed)
-	require.Contains(t, out.String(), "rm "+filepath.Join(store.dir, fileName(cert)))
+	require.Contains(t, out.String(), "rm "+filepath.Join(store.dir, authorityFileName(cert)))
 	store.update = "false"
 	require.ErrorContains(t, installAuthority(out, cert, certPEM, store), "false")
 }

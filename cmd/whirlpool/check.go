@@ -18,10 +18,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The gateway checks an uploaded module as `whirlpool plugin verify` does. The checks run in a child process that has
-// a low priority and its own memory. In this way, a module that takes seconds to compile, or that makes the checks
-// expensive on purpose, does not slow down requests. The child process writes the compiled code of a slow module to
-// the cache directory, where the gateway finds it.
+// The gateway checks an uploaded module as `whirlpool plugin verify` does, in a child process with a low priority and
+// its own memory. A module that takes seconds to compile, or makes the checks expensive on purpose, does not slow down
+// requests. The child writes the compiled code of a slow module to the cache directory, where the gateway finds it.
 
 // checkTimeout is the maximum time for the checks of one module. The checks of a good module that was compiled with
 // standard Go take one second of CPU time. At low priority on a busy machine, they take up to 20 s.
@@ -35,15 +34,13 @@ type checkHeader struct {
 	Nice     int // for setNice: niceSlow or niceOther
 }
 
-// The nice values of the child process. niceSlow is for modules that are slow to compile (wasmhost.Slow), niceOther
-// for all other modules. On a busy processor, a child with niceSlow gets a tenth of the CPU time that the gateway
-// gets. A child with niceOther gets a third.
+// The nice values of the child process: for modules that are slow to compile (wasmhost.Slow), and for the others. On a
+// busy processor, the child gets a tenth, or a third, of the gateway's CPU time.
 const (
 	niceSlow  = 10
 	niceOther = 5
 )
 
-// checker checks uploaded modules.
 type checker struct {
 	limits   wasmhost.Limits
 	cacheDir string
@@ -52,7 +49,7 @@ type checker struct {
 
 // check implements plugins.Options.Check.
 func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) error {
-	report, err := c.report(ctx, code, spec)
+	report, err := c.runChecks(ctx, code, spec)
 	if err != nil {
 		return err
 	}
@@ -68,13 +65,13 @@ func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) err
 	return nil
 }
 
-func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (conformance.Report, error) {
+func (c *checker) runChecks(ctx context.Context, code []byte, spec plugins.Spec) (conformance.Report, error) {
 	limits := spec.Limits.Of(c.limits)
-	here := func() (conformance.Report, error) {
+	checkHere := func() (conformance.Report, error) {
 		return conformance.Run(wasmhost.New(limits, c.cacheDir), code, spec.Config), nil
 	}
 	if c.program == "" {
-		return here()
+		return checkHere()
 	}
 	nice := niceOther
 	if wasmhost.Slow(code) {
@@ -84,31 +81,31 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	if err != nil {
 		return conformance.Report{}, &wasmhost.CheckError{Msg: "the settings cannot be written as JSON: " + err.Error()}
 	}
-	timed, cancel := context.WithTimeout(ctx, checkTimeout)
+	checkCtx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(timed, c.program, "plugin", "check")
+	cmd := exec.CommandContext(checkCtx, c.program, "plugin", "check")
 	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // the gateway's variables may hold keys
 	cmd.Stdin = io.MultiReader(bytes.NewReader(header), bytes.NewReader([]byte("\n")), bytes.NewReader(code))
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	isolate(cmd)
+	isolateChild(cmd)
 	runtime.LockOSThread() // Linux ends a child when the thread that has started the child ends
 	defer runtime.UnlockOSThread()
 	if ctx.Err() != nil {
 		return conformance.Report{}, ctx.Err()
 	}
 	if err := cmd.Start(); err != nil { // the executable was removed, or the limit on processes is reached
-		return here()
+		return checkHere()
 	}
 	err = cmd.Wait()
 	var report conformance.Report
 	switch {
 	case ctx.Err() != nil:
 		return report, ctx.Err()
-	case timed.Err() != nil:
-		return report, unfinished(fmt.Sprintf("the checks took longer than %v", checkTimeout))
+	case checkCtx.Err() != nil:
+		return report, rejectUnfinished(fmt.Sprintf("the checks took longer than %v", checkTimeout))
 	case err != nil:
-		return report, unfinished("the checks ended early: " + err.Error())
+		return report, rejectUnfinished("the checks ended early: " + err.Error())
 	}
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		return report, fmt.Errorf("the report of the checks: %w", err)
@@ -116,8 +113,8 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	return report, nil
 }
 
-// unfinished returns the rejection of a module whose checks were not completed.
-func unfinished(detail string) error {
+// rejectUnfinished returns the rejection of a module whose checks were not completed.
+func rejectUnfinished(detail string) error {
 	return &plugins.Rejection{Failed: []plugins.FailedCheck{{
 		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify FILE shows the result of each check",
 	}}}
@@ -132,7 +129,7 @@ func checkCommand() *cobra.Command {
 			in := bufio.NewReader(cmd.InOrStdin())
 			line, err := in.ReadBytes('\n')
 			if err != nil {
-				return usage("only the gateway runs check, for an upload; use verify")
+				return usageErrorf("only the gateway runs check, for an upload; use verify")
 			}
 			var h checkHeader
 			d := json.NewDecoder(bytes.NewReader(line))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -26,12 +25,12 @@ import (
 
 // listOptions holds the flags of the command `whirlpool check`.
 type listOptions struct {
-	url, out, scheme  string
-	exit, mmdb        string
-	expect            health.Expect
-	parallel          int
-	connect, timeout  time.Duration
-	detect, json, all bool
+	url, out, scheme               string
+	exit, mmdb                     string
+	expect                         health.Expect
+	parallel                       int
+	connectTimeout, requestTimeout time.Duration
+	detect, asJSON, printAll       bool
 
 	original proxylist.Original // the list that was read, with its form
 }
@@ -60,38 +59,38 @@ express what the check has found, such as a scheme. The exit code is 1 if none i
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
 	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http, socks5 and socks4")
 	f.IntVar(&o.parallel, "parallel", 200, "check `N` proxies at the same time")
-	f.DurationVar(&o.connect, "connect", 3*time.Second, "maximum `TIME` to connect to a proxy")
-	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "maximum `TIME` for one request, such as 5s")
-	f.BoolVar(&o.json, "json", false, "print the results of all proxies as JSON")
-	f.BoolVar(&o.all, "all", false, "print the proxies that are not good too, with the reason")
+	f.DurationVar(&o.connectTimeout, "connect", 3*time.Second, "maximum `TIME` to connect to a proxy")
+	f.DurationVar(&o.requestTimeout, "timeout", 10*time.Second, "maximum `TIME` for one request, such as 5s")
+	f.BoolVar(&o.asJSON, "json", false, "print the results of all proxies as JSON")
+	f.BoolVar(&o.printAll, "all", false, "print the proxies that are not good too, with the reason")
 	return cmd
 }
 
 func (o *listOptions) run(cmd *cobra.Command, file string) error {
-	if o.parallel < 1 || o.connect <= 0 || o.timeout <= 0 {
-		return usage("--parallel, --connect and --timeout must be above 0")
+	if o.parallel < 1 || o.connectTimeout <= 0 || o.requestTimeout <= 0 {
+		return usageErrorf("--parallel, --connect and --timeout must be above 0")
 	}
-	if err := oneOf("--scheme", o.scheme, upstream.SchemeNames()); err != nil {
+	if err := checkWord("--scheme", o.scheme, upstream.SchemeNames()); err != nil {
 		return err
 	}
 	if status := o.expect.Status; status != 0 && (status < 100 || status > 599) {
-		return usage("--expect-status %d: must be a status from 100 to 599, or 0 for 200 to 299", status)
+		return usageErrorf("--expect-status %d: must be a status from 100 to 599, or 0 for 200 to 299", status)
 	}
-	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.timeout,
+	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.requestTimeout,
 		Exit: o.exit}
 	if o.url != "" {
 		request, err := health.ParseURL(o.url)
 		if err != nil {
-			return usage("--url %w", err)
+			return usageErrorf("--url %w", err)
 		}
 		check.Request = &request
 	} else if o.expect != (health.Expect{}) || o.exit != "" {
-		return usage("--expect-status, --expect-body and --exit need --url")
+		return usageErrorf("--expect-status, --expect-body and --exit need --url")
 	}
 	if o.mmdb != "" {
 		db, err := geo.Open(o.mmdb)
 		if err != nil {
-			return usage("--mmdb %s: %w", o.mmdb, err)
+			return usageErrorf("--mmdb %s: %w", o.mmdb, err)
 		}
 		check.Country = db.Country
 	}
@@ -107,10 +106,10 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range warnings[:min(len(warnings), maxShown)] {
+	for _, w := range warnings[:min(len(warnings), maxLogLines)] {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", file, w.Line, w.Msg)
 	}
-	if n := len(warnings) - maxShown; n > 0 {
+	if n := len(warnings) - maxLogLines; n > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d more lines are skipped or in doubt\n", file, n)
 	}
 	if len(specs) == 0 {
@@ -123,9 +122,9 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	t := transport.New(transport.Config{ConnectTimeout: o.connect})
+	t := transport.New(transport.Config{ConnectTimeout: o.connectTimeout})
 	defer t.Close()
-	p := &listProgress{out: cmd.ErrOrStderr(), of: len(specs), live: isTerminal(cmd.ErrOrStderr())}
+	p := &listProgress{out: cmd.ErrOrStderr(), total: len(specs), isTerminal: isTerminal(cmd.ErrOrStderr())}
 	check.Done = p.add
 	results := listcheck.Check(ctx, specs, t, check)
 	p.end(ctx)
@@ -153,28 +152,26 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	good := slices.DeleteFunc(slices.Clone(results), func(r listcheck.Result) bool { return !r.Good })
 	slices.SortStableFunc(good, func(a, b listcheck.Result) int { return int(a.Latency - b.Latency) })
 	switch {
-	case o.json:
+	case o.asJSON:
 		views := make([]listView, len(results))
 		for i := range results {
 			views[i] = viewOfResult(&results[i])
 		}
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		if err := e.Encode(views); err != nil {
+		if err := printJSON(out, views); err != nil {
 			return err
 		}
 	default:
 		for i := range good {
-			fmt.Fprintln(out, o.line(&good[i]))
+			fmt.Fprintln(out, o.lineOf(&good[i]))
 		}
 		for i := range results {
-			if r := &results[i]; o.all && !r.Good {
+			if r := &results[i]; o.printAll && !r.Good {
 				fmt.Fprintf(out, "%-48s %s\n", r.Spec.Address.Redacted(), r.Fault)
 			}
 		}
 	}
 	if o.out != "" {
-		if err := writePrivate(o.out, o.list(good)); err != nil {
+		if err := writePrivate(o.out, o.goodList(good)); err != nil {
 			return err
 		}
 	}
@@ -184,8 +181,7 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	return nil
 }
 
-// writePrivate writes a file that only its owner can read. If the file exists already, other users lose their access to
-// it.
+// writePrivate writes a file that only its owner can read, even if it exists already.
 func writePrivate(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -205,28 +201,27 @@ func writePrivate(path, text string) error {
 	return f.Close()
 }
 
-// line returns the line of a good proxy in the text output.
-func (o *listOptions) line(r *listcheck.Result) string {
-	can := ""
+func (o *listOptions) lineOf(r *listcheck.Result) string {
+	abilities := ""
 	switch {
 	case o.url == "":
 	case r.Get && r.Connect:
-		can = "GET, CONNECT"
+		abilities = "GET, CONNECT"
 	case r.Get:
-		can = "GET only"
+		abilities = "GET only"
 	default:
-		can = "CONNECT only"
+		abilities = "CONNECT only"
 	}
-	where := ""
+	country := ""
 	if o.mmdb != "" {
-		where = fmt.Sprintf("%-2s  ", r.Country)
+		country = fmt.Sprintf("%-2s  ", r.Country)
 	}
 	return strings.TrimSpace(fmt.Sprintf("%-48s %6d ms  %s%s", r.Spec.Address.Redacted(), r.Latency.Milliseconds(),
-		where, can))
+		country, abilities))
 }
 
-// list returns a proxy list with the good proxies, in the form of the list that was read.
-func (o *listOptions) list(good []listcheck.Result) string {
+// goodList returns the good proxies in the form of the list that was read.
+func (o *listOptions) goodList(good []listcheck.Result) string {
 	specs, indexes := make([]upstream.Spec, len(good)), make([]int, len(good))
 	for i := range good {
 		specs[i], indexes[i] = good[i].Spec, good[i].Index
@@ -259,10 +254,10 @@ func viewOfResult(r *listcheck.Result) listView {
 // listProgress prints the progress of a check of a proxy list.
 type listProgress struct {
 	out        io.Writer
-	of         int
-	live       bool // out is a terminal
+	total      int
+	isTerminal bool // out is a terminal
 	done, good int
-	shown      time.Time
+	lastPrint  time.Time
 }
 
 // add counts a result. If out is a terminal, it also prints the progress, at most ten times a second.
@@ -271,27 +266,26 @@ func (p *listProgress) add(r listcheck.Result) {
 	if r.Good {
 		p.good++
 	}
-	if p.live && time.Since(p.shown) > 100*time.Millisecond {
-		p.shown = time.Now()
-		width := 30 * p.done / p.of
+	if p.isTerminal && time.Since(p.lastPrint) > 100*time.Millisecond {
+		p.lastPrint = time.Now()
+		width := 30 * p.done / p.total
 		fmt.Fprintf(p.out, "\r[%s%s] %d of %d checked, %d good ", strings.Repeat("#", width),
-			strings.Repeat(".", 30-width), p.done, p.of, p.good)
+			strings.Repeat(".", 30-width), p.done, p.total, p.good)
 	}
 }
 
 // end prints the numbers of checked and good proxies.
 func (p *listProgress) end(ctx context.Context) {
-	if p.live {
+	if p.isTerminal {
 		fmt.Fprint(p.out, "\r\x1b[K")
 	}
-	stopped := ""
+	suffix := ""
 	if ctx.Err() != nil {
-		stopped = ", interrupted"
+		suffix = ", interrupted"
 	}
-	fmt.Fprintf(p.out, "%d of %d checked, %d good%s\n", p.done, p.of, p.good, stopped)
+	fmt.Fprintf(p.out, "%d of %d checked, %d good%s\n", p.done, p.total, p.good, suffix)
 }
 
-// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -4,6 +4,6 @@ package main
 
 import "os/exec"
 
-func isolate(*exec.Cmd) {}
+func isolateChild(*exec.Cmd) {}
 
 func setNice(int) {}

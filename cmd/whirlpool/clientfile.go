@@ -12,20 +12,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// clientFile is the name of the client file in messages. The path of the client file is whirlpool/client.toml in the
-// user's configuration folder (os.UserConfigDir).
+// clientFile is the client file in messages. Its path is whirlpool/client.toml in os.UserConfigDir.
 const clientFile = "~/.config/whirlpool/client.toml"
 
-// clientSettings are the settings in the client file. They name the gateway with which the commands work: the URL of
-// its API, and an API key.
+// clientSettings are the settings in the client file.
 type clientSettings struct {
 	URL     string `koanf:"url"`
 	Key     string `koanf:"key"`
 	KeyFile string `koanf:"key_file"` // in place of Key; relative to the folder of the client file
 }
 
-// readClientFile reads the client file. If the file does not exist, it returns empty settings. It returns an error if
-// the file has a key and other users can read the file.
+// readClientFile reads the client file, which need not exist. If it has a key, other users must not be able to read it.
 func readClientFile() (s clientSettings, err error) {
 	folder, err := os.UserConfigDir()
 	if err != nil {

@@ -26,13 +26,12 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 // complete.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
-// completeFrom returns a completion. Of the words that the function list returns, the completion offers those that
-// begin with begun and are not arguments yet. The remote r uses the values of --url and --key-file that are already on
-// the command line. If there is an error, the completion offers no words, because it cannot show an error.
+// completeFrom returns a completion that offers the words of the function list that begin with begun and are not
+// arguments yet. After an error it offers none, because it cannot show an error.
 func completeFrom(list func(r *remote) []string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
-		r.to, r.keyFile = cmd.Flag("url").Value.String(), cmd.Flag("key-file").Value.String()
+		r.url, r.keyFile = cmd.Flag("url").Value.String(), cmd.Flag("key-file").Value.String()
 		cmd.SetErr(io.Discard)
 		if r.open() != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -51,7 +50,6 @@ func completeFrom(list func(r *remote) []string) completion {
 // maxCompletions is the maximum number of proxies that a completion reads from the API.
 const maxCompletions = 1000
 
-// completeProxies is a completion that offers the ids of proxies.
 func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	return completeFrom(func(r *remote) (ids []string) {
 		page, err := r.api.Proxies(r.context(), client.List{Text: begun, Limit: maxCompletions})
@@ -88,7 +86,6 @@ func completePlugins(second ...string) completion {
 	}
 }
 
-// methods are the words for flags with a method.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 // completeRegions makes the shell complete the value of --region to a region of a proxy.

@@ -27,9 +27,8 @@ func configCommand() *cobra.Command {
 	return cmd
 }
 
-// readable returns an error if a file cannot be read. It does not open a pipe: if it opened and closed a pipe, the
-// bytes in the pipe would be lost.
-func readable(path string) error {
+// checkReadable returns an error if a file cannot be read. It does not open a pipe, because its bytes would be lost.
+func checkReadable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -58,10 +57,11 @@ func configInitCommand() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use: "init [FILE]", Short: "Write a configuration with every key, its default and a comment",
-		Long: `Write a configuration file with every key, its default and a comment. FILE is ` + defaultFile + ` by
+		Long: `Write a configuration file with every key, its default and a comment. FILE is ` + defaultConfigFile +
+			` by
 default, and - is the standard output. A file that exists is not changed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file, out := defaultFile, cmd.OutOrStdout()
+			file, out := defaultConfigFile, cmd.OutOrStdout()
 			if len(args) > 0 {
 				file = args[0]
 			}
@@ -95,7 +95,6 @@ default, and - is the standard output. A file that exists is not changed.`,
 	return cmd
 }
 
-// printJSON prints a value as indented JSON.
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
@@ -125,11 +124,11 @@ entries that are left out are printed; a list by URL is fetched for this, except
 name valid settings that contradict each other, and lists that were not fetched. The exit code is 1 if
 there is an error.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := readable(args[0]); err != nil {
+			if err := checkReadable(args[0]); err != nil {
 				return usageError{err}
 			}
 			if timeout <= 0 {
-				return usage("--timeout must be above 0")
+				return usageErrorf("--timeout must be above 0")
 			}
 			src := config.Source{File: args[0], Environ: os.Environ(), Once: true}
 			if !offline {
@@ -139,7 +138,7 @@ there is an error.`,
 				}
 				fetches := newListFetches(cmd.Context(), timeout, out)
 				src.Fetch = fetches.fetch
-				defer fetches.end()
+				defer fetches.clearProgress()
 			}
 			result := checkFile(src)
 			invalid := fmt.Errorf("%s is not valid", args[0])
@@ -178,12 +177,12 @@ func printList(w io.Writer, l *config.Reading) {
 		if len(m) == 0 {
 			return
 		}
-		const most = 10
+		const maxKinds = 10
 		keys := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
 			return cmp.Or(m[b]-m[a], strings.Compare(a, b))
 		})
 		for i, k := range keys {
-			if i == most {
+			if i == maxKinds {
 				fmt.Fprintf(w, "  %s of %d other kinds\n", title, len(keys)-i)
 				break
 			}
@@ -203,10 +202,10 @@ func checkFile(src config.Source) checkResult {
 	file := src.File
 	result := checkResult{File: file, Lists: []config.Reading{}, Faults: []config.Fault{}, Warnings: []string{}}
 	cfg, err := config.Examine(src)
-	result.Faults = append(result.Faults, faults(err, file)...)
+	result.Faults = append(result.Faults, faultsOf(err, file)...)
 	if cfg != nil {
-		warnings, err := dryRun(cfg)
-		result.Faults = append(result.Faults, newFaults(result.Faults, faults(err, file))...)
+		warnings, err := checkParts(cfg)
+		result.Faults = append(result.Faults, newFaults(result.Faults, faultsOf(err, file))...)
 		result.Warnings = append(append(result.Warnings, cfg.Warnings...), warnings...)
 		result.byURL = len(cfg.Pool.URLs)
 		result.Proxies, result.Lists = cfg.ProxyCount(), append(result.Lists, cfg.Readings...)
@@ -248,7 +247,7 @@ comments stay. FILE can be - for the standard input.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		file := args[0]
 		if write && (check || file == "-") {
-			return usage("--write needs a file, and excludes --check")
+			return usageErrorf("--write needs a file, and excludes --check")
 		}
 		text, err := readInput(file, cmd.InOrStdin())
 		if err != nil {
@@ -309,14 +308,14 @@ func replaceFile(file string, text []byte) error {
 }
 
 func configDiffCommand() *cobra.Command {
-	return onGateway(&cobra.Command{
+	return gatewayCommand(&cobra.Command{
 		Use: "diff FILE", Short: "Compare a configuration file with the configuration of a running gateway",
 		Long: `Compare a configuration file with the configuration of a running gateway: what a reload would change. A
 line with - has the value in force, a line with + the value of the file. Variables of this shell count, flags of
 the gateway do not. Secrets are masked, so a change of a secret is not found. The exit code is 1 if there
 is a difference.`,
 	}, func(r *remote, args []string) error {
-		if err := readable(args[0]); err != nil {
+		if err := checkReadable(args[0]); err != nil {
 			return usageError{err}
 		}
 		cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ(), Once: true})
@@ -335,7 +334,7 @@ is a difference.`,
 		if err != nil {
 			return err
 		}
-		if err := r.show(map[string]any{"differences": list}, func(w io.Writer) {
+		if err := r.print(map[string]any{"differences": list}, func(w io.Writer) {
 			printDifferences(w,
 				list)
 		}); err != nil {

@@ -19,52 +19,53 @@ type listFetches struct {
 	ctx     context.Context
 	timeout time.Duration // for the fetch of one list
 	out     io.Writer     // output of the progress; nil for none
-	places  chan struct{}
+	slots   chan struct{}
 
-	mu       sync.Mutex
-	begun    int // number of calls of fetch
-	done     int
-	bytes    int
-	shown    time.Time
-	anyShown bool
+	mu           sync.Mutex
+	startedCount int // number of calls of fetch
+	endedCount   int
+	byteCount    int
+	lastPrint    time.Time
+	hasPrinted   bool
 }
 
 func newListFetches(ctx context.Context, timeout time.Duration, out io.Writer) *listFetches {
-	return &listFetches{ctx: ctx, timeout: timeout, out: out, places: make(chan struct{}, maxFetches)}
+	return &listFetches{ctx: ctx, timeout: timeout, out: out, slots: make(chan struct{}, maxFetches)}
 }
 
 // fetch implements config.Source.Fetch.
 func (f *listFetches) fetch(s lists.Source) ([]byte, error) {
-	f.update(func() { f.begun++ })
-	defer f.update(func() { f.done++ })
-	f.places <- struct{}{}
-	defer func() { <-f.places }()
+	f.updateProgress(func() { f.startedCount++ })
+	defer f.updateProgress(func() { f.endedCount++ })
+	f.slots <- struct{}{}
+	defer func() { <-f.slots }()
 	ctx, cancel := context.WithTimeout(f.ctx, f.timeout)
 	defer cancel()
-	data, err := lists.Fetch(ctx, s, func(n int) { f.update(func() { f.bytes += n }) })
+	data, err := lists.Fetch(ctx, s, func(n int) { f.updateProgress(func() { f.byteCount += n }) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("it did not end within %v (--timeout)", f.timeout)
 	}
 	return data, err
 }
 
-// update calls the function change, which changes the counts. Then it prints the counts, at most ten times a second.
-func (f *listFetches) update(change func()) {
+// updateProgress calls change, which changes the counts, and prints them, at most ten times a second.
+func (f *listFetches) updateProgress(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
-	if f.out == nil || time.Since(f.shown) < 100*time.Millisecond {
+	if f.out == nil || time.Since(f.lastPrint) < 100*time.Millisecond {
 		return
 	}
-	f.shown, f.anyShown = time.Now(), true
-	fmt.Fprintf(f.out, "\r%d of %d lists fetched, %.1f MB \x1b[K", f.done, f.begun, float64(f.bytes)/1e6)
+	f.lastPrint, f.hasPrinted = time.Now(), true
+	fmt.Fprintf(f.out, "\r%d of %d lists fetched, %.1f MB \x1b[K", f.endedCount, f.startedCount,
+		float64(f.byteCount)/1e6)
 }
 
-// end removes the progress from the terminal.
-func (f *listFetches) end() {
+// clearProgress removes the progress from the terminal.
+func (f *listFetches) clearProgress() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.anyShown {
+	if f.hasPrinted {
 		fmt.Fprint(f.out, "\r\x1b[K")
 	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 func doctorCommand() *cobra.Command {
-	file, asJSON := defaultFile, false
+	file, asJSON := defaultConfigFile, false
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can run the gateway, and what to change",
 		Long: `Check whether this machine can run the gateway with its configuration: limits, ports, clock, permissions,
@@ -28,27 +28,28 @@ state folder, name resolution and kernel settings. Run it as the user of the gat
 The exit code is 1 if a check fails; warnings do not count.`,
 		Example: "  whirlpool doctor --config /etc/whirlpool/koanf.toml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, first, err := readForDoctor(file, cmd.Flags().Changed("config"))
+			cfg, configFinding, err := readForDoctor(file, cmd.Flags().Changed("config"))
 			if err != nil {
 				return err
 			}
 			m := doctor.ThisMachine()
-			m.Running = responds(cfg)
-			findings := append([]doctor.Finding{first}, doctor.Check(cmd.Context(), m, doctorSetup(cfg, file))...)
+			m.Running = gatewayResponds(cfg)
+			findings := append([]doctor.Finding{configFinding},
+				doctor.Check(cmd.Context(), m, doctorSetup(cfg, file))...)
 			return reportFindings(cmd.OutOrStdout(), findings, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", defaultFile, "configuration `FILE`; the default need not exist")
+	cmd.Flags().StringVar(&file, "config", defaultConfigFile, "configuration `FILE`; the default need not exist")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// readForDoctor reads the configuration for the checks. If the configuration has faults, the finding reports their
-// number, and the checks use the default configuration.
+// readForDoctor reads the configuration. If it has faults, the finding reports their number, and the checks use the
+// defaults.
 func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, error) {
 	finding := doctor.Finding{Check: "configuration", Result: doctor.OK, Text: file + " is valid"}
 	if required {
-		if err := readable(file); err != nil {
+		if err := checkReadable(file); err != nil {
 			return nil, finding, usageError{err}
 		}
 	}
@@ -56,7 +57,7 @@ func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, 
 	if err != nil {
 		defaults := config.Default()
 		return &defaults, doctor.Finding{Check: "configuration", Result: doctor.Fail,
-			Text:   file + " has " + plural(len(faults(err, file)), "fault"),
+			Text:   file + " has " + plural(len(faultsOf(err, file)), "fault"),
 			Advice: "whirlpool config check " + file + " lists them; the checks below use the defaults"}, nil
 	}
 	if !cfg.Found() {
@@ -88,8 +89,8 @@ func doctorSetup(cfg *config.Config, file string) *doctor.Setup {
 	return s
 }
 
-// responds reports whether a running gateway responds at the address of the API that cfg configures.
-func responds(cfg *config.Config) bool {
+// gatewayResponds reports whether a running gateway responds at the address of the API that cfg configures.
+func gatewayResponds(cfg *config.Config) bool {
 	host, port, err := net.SplitHostPort(cfg.API.Listen)
 	if err != nil {
 		return false
@@ -100,27 +101,26 @@ func responds(cfg *config.Config) bool {
 	// The certificate may be for a name other than host. It is not verified, because the request contains no secret.
 	client := http.Client{Timeout: 2 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	out, err := client.Get(address(cfg.APITLS() != nil, net.JoinHostPort(host, port)) + "/api/v1/healthz")
+	response, err := client.Get(listenerURL(cfg.APITLS() != nil, net.JoinHostPort(host, port)) + "/api/v1/healthz")
 	if err != nil {
 		return false
 	}
-	defer out.Body.Close()
+	defer response.Body.Close()
 	var health struct{ Version, Error string } // Error is set if the API needs a key
-	return json.NewDecoder(io.LimitReader(out.Body, 1<<16)).Decode(&health) == nil && health.Version+health.Error != ""
+	return json.NewDecoder(io.LimitReader(response.Body,
+		1<<16)).Decode(&health) == nil && health.Version+health.Error != ""
 }
 
-// reportFindings prints findings. If checks have failed, it returns an error with their number.
+// reportFindings prints findings. It returns an error if checks have failed.
 func reportFindings(w io.Writer, findings []doctor.Finding, asJSON bool) error {
-	failed := 0
+	failedCount := 0
 	for _, f := range findings {
 		if f.Result == doctor.Fail {
-			failed++
+			failedCount++
 		}
 	}
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if err := e.Encode(map[string]any{"findings": findings}); err != nil {
+		if err := printJSON(w, map[string]any{"findings": findings}); err != nil {
 			return err
 		}
 	} else {
@@ -133,8 +133,8 @@ func reportFindings(w io.Writer, findings []doctor.Finding, asJSON bool) error {
 		}
 		t.Flush() // Flush fails only if a write to the output fails
 	}
-	if failed > 0 {
-		return errors.New(plural(failed, "check") + " failed")
+	if failedCount > 0 {
+		return errors.New(plural(failedCount, "check") + " failed")
 	}
 	return nil
 }

@@ -21,12 +21,12 @@ const (
 	exitUsage  = 2
 )
 
-// usageError is an error with the exit code 2: the command line is wrong, or the input of the command cannot be read.
+// usageError is an error with the exit code exitUsage.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usageErrorf(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func exitCode(err error) int {
 	var u usageError
@@ -39,58 +39,57 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// usageErrors makes cmd and all its subcommands refuse unknown flags and commands, and a wrong number of arguments.
-// The field Use of a command has its arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
-func usageErrors(cmd *cobra.Command) {
+// checkUsage makes cmd and all its subcommands refuse unknown flags and commands, and a wrong number of arguments. The
+// field Use names the arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
+func checkUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usage("%s; see %s --help", flagFault(c, err), c.CommandPath())
+		return usageErrorf("%s; see %s --help", flagFault(c, err), c.CommandPath())
 	})
 	if cmd.HasSubCommands() {
 		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
-	required, most := arguments(cmd.Use)
+	required, maxArgs := parseUse(cmd.Use)
 	cmd.Args = func(c *cobra.Command, args []string) error {
-		where := ""
+		prefix := ""
 		if c.HasParent() {
 			_, path, _ := strings.Cut(c.CommandPath(), " ")
-			where = path + ": "
+			prefix = path + ": "
 		}
 		switch {
 		case len(args) < len(required):
-			return usage("%s%s is missing; see %s --help", where, required[len(args)], c.CommandPath())
-		case len(args) <= most:
+			return usageErrorf("%s%s is missing; see %s --help", prefix, required[len(args)], c.CommandPath())
+		case len(args) <= maxArgs:
 			return nil
 		case c.HasSubCommands():
-			return usage("%s%q is not one of its commands%s; see %s --help", where, args[0],
+			return usageErrorf("%s%q is not one of its commands%s; see %s --help", prefix, args[0],
 				similarCommand(c, args[0]), c.CommandPath())
 		}
 		if c.Annotations[secretArgs] != "" {
-			return usage("%stakes no argument; see %s --help", where, c.CommandPath())
+			return usageErrorf("%stakes no argument; see %s --help", prefix, c.CommandPath())
 		}
-		return usage("%s%q is one argument too many; see %s --help", where, args[most], c.CommandPath())
+		return usageErrorf("%s%q is one argument too many; see %s --help", prefix, args[maxArgs], c.CommandPath())
 	}
 	for _, c := range cmd.Commands() {
-		usageErrors(c)
+		checkUsage(c)
 	}
 }
 
-// arguments parses the usage line of a command (Use). It returns the names of the required arguments, and the maximum
-// number of arguments.
-func arguments(use string) (required []string, most int) {
+// parseUse returns the names of the required arguments in a usage line (Use), and the maximum number of arguments.
+func parseUse(use string) (required []string, maxArgs int) {
 	for _, name := range strings.Fields(use)[1:] {
-		most++
+		maxArgs++
 		if strings.HasSuffix(strings.TrimSuffix(name, "]"), "...") {
-			most = math.MaxInt
+			maxArgs = math.MaxInt
 		}
 		if !strings.HasPrefix(name, "[") {
 			required = append(required, strings.TrimSuffix(name, "..."))
 		}
 	}
-	return required, most
+	return required, maxArgs
 }
 
-// fewCommands is the maximum number of subcommands that similarCommand lists.
-const fewCommands = 6
+// maxListedCommands is the maximum number of subcommands that similarCommand lists.
+const maxListedCommands = 6
 
 // similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name. Otherwise it returns a list
 // of the subcommands, if c has only a few, or "".
@@ -102,7 +101,7 @@ func similarCommand(c *cobra.Command, name string) string {
 		}
 	}
 	similar := strict.DidYouMean(name, names)
-	if similar == "" && len(names) <= fewCommands {
+	if similar == "" && len(names) <= maxListedCommands {
 		return " (" + strings.Join(names, ", ") + ")"
 	}
 	return similar

@@ -63,7 +63,7 @@ func TestCommandsHaveExamples(t *testing.T) {
 			require.Equal(t, strings.ToUpper(placeholder), placeholder, "%s: --%s", c.CommandPath(), f.Name)
 		})
 	}
-	walk(root())
+	walk(rootCommand())
 }
 
 func TestFlagsSayWhatTheyTake(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// groupFields are the fields by which the API can group proxies.
 var groupFields = []string{"region", "vendor", "reason", "state"}
 
 // proxyGroup is a group in the response to GET /proxy-groups. It has only the fields that the command shows.
@@ -25,26 +24,27 @@ type proxyGroup struct {
 }
 
 func groupsCommand() *cobra.Command {
-	by := groupFields[0]
+	groupBy := groupFields[0]
 	cmd := &cobra.Command{
 		Use: "groups", Short: "Count the proxies and the failing ones by region, vendor, reason or state",
 		Example: "  whirlpool proxies groups --by vendor",
 	}
-	cmd.Flags().StringVar(&by, "by", by, "`FIELD` whose values name the groups: "+strings.Join(groupFields, ", "))
+	cmd.Flags().StringVar(&groupBy, "by", groupBy,
+		"`FIELD` whose values name the groups: "+strings.Join(groupFields, ", "))
 	completeWords(cmd, "by", groupFields)
-	return onGateway(cmd, func(r *remote, _ []string) error {
-		if err := oneOf("--by", by, groupFields); err != nil {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
+		if err := checkWord("--by", groupBy, groupFields); err != nil {
 			return err
 		}
 		var list struct {
 			Groups []proxyGroup `json:"groups"`
 		}
-		if err := r.get("/proxy-groups?"+url.Values{"by": {by}}.Encode(), &list); err != nil {
+		if err := r.get("/proxy-groups?"+url.Values{"by": {groupBy}}.Encode(), &list); err != nil {
 			return err
 		}
-		return r.show(list, func(w io.Writer) {
+		return r.print(list, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintf(t, "%s\tPROXIES\tFAILING\tBANNED\tMOST FAIL WITH\n", strings.ToUpper(by))
+			fmt.Fprintf(t, "%s\tPROXIES\tFAILING\tBANNED\tMOST FAIL WITH\n", strings.ToUpper(groupBy))
 			for _, g := range list.Groups {
 				fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\n", cmp.Or(g.Name, "-"), g.Proxies, g.Failing, g.Banned,
 					cmp.Or(g.Reason, "-"))
@@ -55,7 +55,7 @@ func groupsCommand() *cobra.Command {
 }
 
 func restoreCommand() *cobra.Command {
-	return onProxies(&cobra.Command{
+	return forEachProxy(&cobra.Command{
 		Use: "restore ID...", Short: "Undo drain or delete within ten minutes",
 		Long: `Undo drain or delete within ten minutes: the proxies have their ids and settings again, also their
 passwords, with new circuit breakers and new statistics.`,

@@ -26,7 +26,7 @@ func TestCommandsWithoutJSON(t *testing.T) {
 			without = append(without, c.CommandPath())
 		}
 	}
-	walk(root())
+	walk(rootCommand())
 	require.ElementsMatch(t, []string{"whirlpool serve", "whirlpool ca trust"}, without)
 }
 
@@ -34,7 +34,7 @@ func TestJSONOfCommandsThatWriteFiles(t *testing.T) {
 	t.Chdir(t.TempDir())
 	decode := func(in string, v any, args ...string) {
 		t.Helper()
-		cmd, out := root(), &bytes.Buffer{}
+		cmd, out := rootCommand(), &bytes.Buffer{}
 		cmd.SetIn(strings.NewReader(in))
 		cmd.SetOut(out)
 		cmd.SetArgs(append(args, "--json"))

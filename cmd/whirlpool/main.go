@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -17,22 +16,22 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
-// version is the version of the gateway. The Makefile sets it when it builds the binary.
+// version is set by the Makefile.
 var version = "dev"
 
-// commit is the commit of the sources; it ends with -dirty if the sources differed from the commit. The Makefile sets
-// it when it builds the binary, because go build does not record the commit if -buildvcs is false.
+// commit is the commit of the sources, with -dirty behind it if they differed. The Makefile sets it, because go build
+// records no commit with -buildvcs=false.
 var commit string
 
 func main() {
-	err := root().ExecuteContext(context.Background())
+	err := rootCommand().ExecuteContext(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "whirlpool:", err)
 	}
 	os.Exit(exitCode(err))
 }
 
-func root() *cobra.Command {
+func rootCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
 		Long: `A forward proxy that keeps traffic flowing through proxies that fail.
@@ -53,11 +52,11 @@ wrong, or its input cannot be read.`,
 	cmd.InitDefaultHelpCmd()
 	cmd.InitDefaultCompletionCmd()
 	addExamples(cmd)
-	usageErrors(cmd)
+	checkUsage(cmd)
 	return cmd
 }
 
-// helpCommand returns the command help. Unlike cobra's own, it fails if a command is unknown.
+// helpCommand is like cobra's own, but fails if a command is unknown.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND...]", Short: "Help about any command",
@@ -65,8 +64,8 @@ func helpCommand() *cobra.Command {
 		Example: "  whirlpool help proxies add",
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			var names []string
-			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
-				for _, c := range of.Commands() {
+			if parent, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, c := range parent.Commands() {
 					if c.IsAvailableCommand() {
 						names = append(names, c.Name())
 					}
@@ -75,18 +74,18 @@ func helpCommand() *cobra.Command {
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			of := cmd.Root()
+			parent := cmd.Root()
 			for _, name := range args {
-				i := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+				i := slices.IndexFunc(parent.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
 				if i < 0 {
-					return usage("help: %q is not a command of %s%s; see %s --help", name, of.CommandPath(),
-						similarCommand(of, name), of.CommandPath())
+					return usageErrorf("help: %q is not a command of %s%s; see %s --help", name, parent.CommandPath(),
+						similarCommand(parent, name), parent.CommandPath())
 				}
-				of = of.Commands()[i]
+				parent = parent.Commands()[i]
 			}
-			of.InitDefaultHelpFlag() // the help shows these flags
-			of.InitDefaultVersionFlag()
-			return of.Help()
+			parent.InitDefaultHelpFlag() // the help shows these flags
+			parent.InitDefaultVersionFlag()
+			return parent.Help()
 		},
 	}
 }
@@ -100,17 +99,15 @@ func versionCommand() *cobra.Command {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version)
 				return err
 			}
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(buildOf())
+			return printJSON(cmd.OutOrStdout(), readBuildInfo())
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: also the commit, the version of Go, and the platform")
 	return cmd
 }
 
-// build describes the binary. Commit and Time are empty if the binary was built outside a repository.
-type build struct {
+// buildInfo describes the binary. Commit and Time are "" if it was built outside a repository.
+type buildInfo struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
 	Time     string `json:"time,omitempty"` // of the commit
@@ -119,8 +116,8 @@ type build struct {
 	Platform string `json:"platform"` // OS/architecture
 }
 
-func buildOf() build {
-	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+func readBuildInfo() buildInfo {
+	b := buildInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			switch s.Key {
@@ -139,10 +136,10 @@ func buildOf() build {
 	return b
 }
 
-const defaultFile = "koanf.toml"
+const defaultConfigFile = "koanf.toml"
 
 func serveCommand() *cobra.Command {
-	var o options
+	var o serveOptions
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the gateway and its API",
 		Long: `Run the gateway and its API. Settings come from the configuration file, then
@@ -172,7 +169,7 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.source.File, "config", defaultFile,
+	f.StringVar(&o.source.File, "config", defaultConfigFile,
 		"configuration `FILE`, watched for changes; the default need not exist")
 	f.StringArrayVar(&o.source.Proxies, "proxies", nil,
 		"`FILE` of proxies, watched; SCHEME:FILE for lines without a scheme; - for standard input; may be repeated")

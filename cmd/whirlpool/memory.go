@@ -10,10 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// boundMemory returns memory to the system whenever the process is idle, until the result stop is called. If
-// GOMEMLIMIT is not set, boundMemory also sets the memory limit of the Go runtime to nine tenths of the limit of the
-// control group.
-func boundMemory(ctx context.Context, log *slog.Logger) (stop func()) {
+// limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit), and returns memory to the system whenever
+// the process is idle, until stop is called.
+func limitMemory(ctx context.Context, log *slog.Logger) (stop func()) {
 	cgroup, hasCgroup := memory.CgroupLimit(os.DirFS("/"))
 	if limit, ok := memory.RuntimeLimit(os.Getenv("GOMEMLIMIT"), cgroup, hasCgroup); ok {
 		debug.SetMemoryLimit(limit)

@@ -18,7 +18,7 @@ import (
 // them may be a password.
 const secretArgs = "secret arguments"
 
-// maxPassword is the maximum length, in bytes, of a password that the command passwd accepts.
+// maxPassword is the maximum length of a password in bytes.
 const maxPassword = 1024
 
 func passwdCommand() *cobra.Command {
@@ -88,8 +88,8 @@ func askPassword(terminal int, prompt io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	again, err := ask("Again: ")
-	if err == nil && again != password {
+	repeated, err := ask("Again: ")
+	if err == nil && repeated != password {
 		err = errors.New("the two passwords differ")
 	}
 	return password, err

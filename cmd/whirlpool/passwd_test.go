@@ -13,7 +13,7 @@ import (
 
 func TestPasswd(t *testing.T) {
 	run := func(in string, args ...string) (string, error) {
-		cmd, out := root(), &bytes.Buffer{}
+		cmd, out := rootCommand(), &bytes.Buffer{}
 		cmd.SetIn(strings.NewReader(in))
 		cmd.SetOut(out)
 		cmd.SetErr(out)

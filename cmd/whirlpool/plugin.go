@@ -44,16 +44,16 @@ command line is wrong, or a file cannot be read.`,
 	return cmd
 }
 
-// report is the result of a command. Its JSON form is the output with --json. Write prints it as text.
+// report is the result of a command. Its JSON is the output with --json; Write prints it as text.
 type report interface{ Write(io.Writer) error }
 
-// host returns a WebAssembly host for the module. s.output keeps what the module logs in this host.
-func (s *subject) host() *wasmhost.Host {
+// host returns a WebAssembly host that keeps the module's log in s.output.
+func (s *moduleFile) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
 }
 
-// subject is the module on which a command works: its file and its settings.
-type subject struct {
+// moduleFile is the module on which a command works.
+type moduleFile struct {
 	cmd    *cobra.Command
 	file   string
 	code   []byte
@@ -62,30 +62,29 @@ type subject struct {
 	output *output.Output
 }
 
-// maxShown is the maximum number of log lines that showLog prints.
-const maxShown = 20
+// maxLogLines is the maximum number of log lines that showLog prints.
+const maxLogLines = 20
 
 // showLog prints the last log lines of the module to the standard error output.
-func (s *subject) showLog() {
+func (s *moduleFile) showLog() {
 	lines := s.output.Lines(0)
 	if len(lines) == 0 {
 		return
 	}
 	w := s.cmd.ErrOrStderr()
 	fmt.Fprintln(w, "the module's log:")
-	if more := len(lines) - maxShown; more > 0 {
-		fmt.Fprintf(w, "  (%d lines before)\n", more)
-		lines = lines[more:]
+	if hidden := len(lines) - maxLogLines; hidden > 0 {
+		fmt.Fprintf(w, "  (%d lines before)\n", hidden)
+		lines = lines[hidden:]
 	}
 	for _, l := range lines {
 		fmt.Fprintf(w, "  %v\n", l)
 	}
 }
 
-// withSubject makes cmd read the module in the file of its first argument, and then call the function run. The module
-// gets no settings.
-func withSubject(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
-	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
+// moduleCommand makes cmd read the module in the file of its first argument, and call run. The module gets no settings.
+func moduleCommand(cmd *cobra.Command, run func(*moduleFile) error) *cobra.Command {
+	s := &moduleFile{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
 		s.file = args[0]
@@ -98,41 +97,38 @@ func withSubject(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	return cmd
 }
 
-// withConfigured is like withSubject, but it adds the flag --config, with which the user gives settings to the
-// module.
-func withConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
+// configuredModuleCommand is like moduleCommand, with the flag --config for the module's settings.
+func configuredModuleCommand(cmd *cobra.Command, run func(*moduleFile) error) *cobra.Command {
 	var config settings
 	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil,
 		"a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
-	return withSubject(cmd, func(s *subject) (err error) {
-		if s.config, err = config.table(); err != nil {
+	return moduleCommand(cmd, func(s *moduleFile) (err error) {
+		if s.config, err = config.toMap(); err != nil {
 			return err
 		}
 		return run(s)
 	})
 }
 
-func (s *subject) show(r report) error {
+func (s *moduleFile) printReport(r report) error {
 	if !s.asJSON {
 		return r.Write(s.cmd.OutOrStdout())
 	}
-	e := json.NewEncoder(s.cmd.OutOrStdout())
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return printJSON(s.cmd.OutOrStdout(), r)
 }
 
 // settings are the values of the flag --config, each KEY=VALUE.
 type settings []string
 
-func (s settings) table() (map[string]any, error) {
+func (s settings) toMap() (map[string]any, error) {
 	config := make(map[string]any, len(s))
 	for _, pair := range s {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok || key == "" {
-			return nil, usage("--config %q is not KEY=VALUE", pair)
+			return nil, usageErrorf("--config %q is not KEY=VALUE", pair)
 		}
-		if _, twice := config[key]; twice {
-			return nil, usage("--config %s is given twice", key)
+		if _, isRepeated := config[key]; isRepeated {
+			return nil, usageErrorf("--config %s is given twice", key)
 		}
 		config[key] = value
 	}
@@ -140,14 +136,14 @@ func (s settings) table() (map[string]any, error) {
 }
 
 func inspectCommand() *cobra.Command {
-	return withSubject(&cobra.Command{
+	return moduleCommand(&cobra.Command{
 		Use: "inspect FILE", Short: "Show what a module declares: kind, version, exports, imports, size, memory",
 		Long: `Show what a module declares: kind, ABI version, exports and imports with their
 signatures, size, memory. The module does not run. For a faulty module, the part
 that can be read is shown, with the fault (exit code 1).`,
-	}, func(s *subject) error {
+	}, func(s *moduleFile) error {
 		r := inspect.Run(s.host(), s.code)
-		if err := s.show(r); err != nil {
+		if err := s.printReport(r); err != nil {
 			return err
 		}
 		if !r.OK {
@@ -158,16 +154,16 @@ that can be read is shown, with the fault (exit code 1).`,
 }
 
 func verifyCommand() *cobra.Command {
-	return withConfigured(&cobra.Command{
+	return configuredModuleCommand(&cobra.Command{
 		Use: "verify FILE", Short: "Check that a module follows the ABI, whatever language it was written in",
 		Long: `Check that a module follows sdk/ABI.md, whatever language it was written in: its
 exports and imports, its start, memory and settings, its results for plausible and
 for extreme requests, and the cost of its calls. The report on a failed check
 states what to change (exit code 1).`,
 		Example: "  whirlpool plugin verify mine.wasm --config margin=0.5",
-	}, func(s *subject) error {
+	}, func(s *moduleFile) error {
 		r := conformance.Run(s.host(), s.code, s.config)
-		if err := s.show(r); err != nil {
+		if err := s.printReport(r); err != nil {
 			return err
 		}
 		if !r.OK {
@@ -178,12 +174,12 @@ states what to change (exit code 1).`,
 }
 
 func benchCommand() *cobra.Command {
-	return withConfigured(&cobra.Command{
+	return configuredModuleCommand(&cobra.Command{
 		Use: "bench FILE", Short: "Time a module beside the built-in of its kind, and count its fuel",
 		Long: `Time a module's calls at 1, 10, 100 and 1,000 candidates and count their fuel,
 beside the built-in of its kind (performance, exponential or ban_like) in the same run.
 It takes about seven seconds.`,
-	}, func(s *subject) error {
+	}, func(s *moduleFile) error {
 		r, err := measure.Run(s.host(), s.code, measure.Options{
 			Config: s.config, Now: time.Now, Round: measure.DefaultRound, Rounds: measure.DefaultRounds,
 			Progress: func(step string) { fmt.Fprintf(s.cmd.ErrOrStderr(), "%s ...\n", step) },
@@ -191,7 +187,7 @@ It takes about seven seconds.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.file, err)
 		}
-		return s.show(r)
+		return s.printReport(r)
 	})
 }
 
@@ -202,7 +198,7 @@ func simulateCommand() *cobra.Command {
 		ascii                  bool
 		jitter, breakers       bool
 	}
-	cmd := withConfigured(&cobra.Command{
+	cmd := configuredModuleCommand(&cobra.Command{
 		Use: "simulate FILE", Short: "Simulate a module and the built-ins on a trace: a table and a plot",
 		Long: `Simulate a module and the built-ins on a trace, with virtual time and random
 numbers from a seed: the same arguments give the same result.
@@ -228,14 +224,14 @@ A proxy may also have "weight" and "metadata" (an object of texts). plugin recor
 writes the trace of a running gateway. Without --trace one is generated, and
 SPEC is one of
 
-` + scenarios() + `
+` + scenarioList() + `
 and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 		Example: "  whirlpool plugin simulate mine.wasm\n" +
 			"  whirlpool plugin simulate mine.wasm --generate outage,proxies=10 --write-trace outage.jsonl\n" +
 			"  whirlpool plugin simulate mine.wasm --trace outage.jsonl --seed 2",
-	}, func(s *subject) error {
+	}, func(s *moduleFile) error {
 		if o.trace != "" && s.cmd.Flags().Changed("generate") {
-			return usage("give --trace or --generate, not both")
+			return usageErrorf("give --trace or --generate, not both")
 		}
 		t, err := readTrace(o.trace, o.generate, o.seed)
 		if err != nil {
@@ -265,7 +261,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 			if err != nil {
 				return err
 			}
-			return showPlay(s, r, style, r.Results[0].Faults)
+			return printSimulation(s, r, style, r.Results[0].Faults)
 		}
 		breakers := simulate.NoBreaker()
 		if o.breakers {
@@ -275,7 +271,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 		if err != nil {
 			return err
 		}
-		return showPlay(s, r, style, r.Results[0].Faults)
+		return printSimulation(s, r, style, r.Results[0].Faults)
 	})
 	f := cmd.Flags()
 	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
@@ -288,7 +284,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 	return cmd
 }
 
-func scenarios() string {
+func scenarioList() string {
 	var b strings.Builder
 	for _, s := range simulate.Scenarios {
 		fmt.Fprintf(&b, "  %-8s %s\n", s.Name, s.Shows)
@@ -300,7 +296,7 @@ func readTrace(path, spec string, seed uint64) (*simulate.Trace, error) {
 	if path == "" {
 		t, err := simulate.Generate(spec, seed)
 		if err != nil {
-			return nil, usage("--generate %s: %w", spec, err)
+			return nil, usageErrorf("--generate %s: %w", spec, err)
 		}
 		return t, nil
 	}
@@ -311,7 +307,7 @@ func readTrace(path, spec string, seed uint64) (*simulate.Trace, error) {
 	defer f.Close()
 	t, err := simulate.Read(f)
 	if err != nil {
-		return nil, usage("%s: %w", path, err)
+		return nil, usageErrorf("%s: %w", path, err)
 	}
 	return t, nil
 }
@@ -328,24 +324,23 @@ func writeTrace(path string, t *simulate.Trace) error {
 	return f.Close()
 }
 
-// play is the result of the command simulate.
-type play interface {
+type simulation interface {
 	Write(io.Writer, simulate.Style) error
 }
 
-// drawn is the report of a play. Its text is drawn in a style. The JSON does not contain the style.
-type drawn struct {
-	play
+// styledReport is the report of a simulation. Its JSON does not contain the style.
+type styledReport struct {
+	simulation
 	style simulate.Style
 }
 
-func (d drawn) Write(w io.Writer) error { return d.play.Write(w, d.style) }
+func (d styledReport) Write(w io.Writer) error { return d.simulation.Write(w, d.style) }
 
-// MarshalJSON encodes the play only.
-func (d drawn) MarshalJSON() ([]byte, error) { return json.Marshal(d.play) }
+// MarshalJSON encodes the simulation only.
+func (d styledReport) MarshalJSON() ([]byte, error) { return json.Marshal(d.simulation) }
 
-func showPlay(s *subject, p play, style simulate.Style, faults int) error {
-	if err := s.show(drawn{p, style}); err != nil {
+func printSimulation(s *moduleFile, p simulation, style simulate.Style, faults int) error {
+	if err := s.printReport(styledReport{p, style}); err != nil {
 		return err
 	}
 	if faults > 0 {

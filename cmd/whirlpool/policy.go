@@ -25,17 +25,18 @@ func policyCommand() *cobra.Command {
 const policyPath = "/retry/policy"
 
 func getPolicyCommand() *cobra.Command {
-	return onGateway(&cobra.Command{Use: "get", Short: "Print the retry policy"}, func(r *remote, _ []string) error {
-		var raw json.RawMessage
-		if err := r.get(policyPath, &raw); err != nil {
-			return err
-		}
-		return r.showFields(raw)
-	})
+	return gatewayCommand(&cobra.Command{Use: "get", Short: "Print the retry policy"},
+		func(r *remote, _ []string) error {
+			var raw json.RawMessage
+			if err := r.get(policyPath, &raw); err != nil {
+				return err
+			}
+			return r.showFields(raw)
+		})
 }
 
 func setPolicyCommand() *cobra.Command {
-	forNow := false
+	noPersist := false
 	cmd := &cobra.Command{
 		Use: "set KEY=VALUE...", Short: "Change settings of the retry policy",
 		Long: `Change settings of the retry policy; requests that begin later use them. The keys are those of [retry]
@@ -44,13 +45,13 @@ in koanf.toml. null clears timeout and failover_delay.`,
 			"  whirlpool policy set retry_status_codes=429,502,503",
 		ValidArgsFunction: completePolicy,
 	}
-	cmd.Flags().BoolVar(&forNow, "no-persist", false, "do not record the change: it ends with the process")
-	return onGateway(cmd, func(r *remote, args []string) error {
+	cmd.Flags().BoolVar(&noPersist, "no-persist", false, "do not record the change: it ends with the process")
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		change, err := policySettings(args)
 		if err != nil {
 			return err
 		}
-		change["persist"] = !forNow
+		change["persist"] = !noPersist
 		return r.putPolicy(change)
 	})
 }
@@ -61,7 +62,7 @@ func policySettings(list []string) (map[string]any, error) {
 	for _, text := range list {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok || key == "" {
-			return nil, usage("%q must be KEY=VALUE", text)
+			return nil, usageErrorf("%q must be KEY=VALUE", text)
 		}
 		settings[key] = policyValue(key, value)
 	}
@@ -94,7 +95,7 @@ func (r *remote) putPolicy(change any) error {
 }
 
 func resetPolicyCommand() *cobra.Command {
-	return onGateway(&cobra.Command{Use: "reset", Short: "Go back to the retry policy of the configuration"},
+	return gatewayCommand(&cobra.Command{Use: "reset", Short: "Go back to the retry policy of the configuration"},
 		func(r *remote, _ []string) error {
 			var raw json.RawMessage
 			status, err := r.send(request{method: http.MethodDelete, path: policyPath}, &raw)
@@ -114,7 +115,7 @@ func (r *remote) showFields(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	return r.show(raw, func(w io.Writer) {
+	return r.print(raw, func(w io.Writer) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, f := range fields {
 			fmt.Fprintf(t, "%s\t%s\n", f.key, strings.Trim(string(f.value), `"`))
@@ -150,7 +151,7 @@ func orderedFields(raw json.RawMessage) ([]field, error) {
 }
 
 func reloadCommand() *cobra.Command {
-	return onGateway(&cobra.Command{
+	return gatewayCommand(&cobra.Command{
 		Use: "reload", Short: "Make a running gateway read its configuration again",
 		Long: `Make a running gateway read its configuration again and print the faults, as config check does. A faulty
 configuration changes nothing, and the exit code is 1.`,
@@ -159,7 +160,7 @@ configuration changes nothing, and the exit code is 1.`,
 		if err != nil {
 			return err
 		}
-		return r.show(s.raw, func(w io.Writer) {
+		return r.print(s.raw, func(w io.Writer) {
 			fmt.Fprintln(w, "the configuration is in force")
 			if len(s.Restart) > 0 {
 				fmt.Fprintf(w, "these changes take effect at the next start: %s\n", strings.Join(s.Restart, ", "))

@@ -69,11 +69,10 @@ func (p *proxyRow) state() string {
 // proxyStates are the possible results of proxyRow.state.
 var proxyStates = []string{"closed", "open", "half_open", "unreached", "banned", "draining"}
 
-// proxySorts maps the name of each column to the comparison that sorts by it. The proxies that need the user's
-// attention come first.
-var proxySorts = map[string]func(a, b *proxyRow) int{
+// proxyOrders has the order of each column. The proxies that need the user's attention come first.
+var proxyOrders = map[string]func(a, b *proxyRow) int{
 	"id":        func(a, b *proxyRow) int { return strings.Compare(a.ID, b.ID) },
-	"state":     func(a, b *proxyRow) int { return cmp.Compare(attention(b.state()), attention(a.state())) },
+	"state":     func(a, b *proxyRow) int { return cmp.Compare(attentionRank(b.state()), attentionRank(a.state())) },
 	"region":    func(a, b *proxyRow) int { return strings.Compare(a.Region, b.Region) },
 	"in_flight": func(a, b *proxyRow) int { return cmp.Compare(b.InFlight, a.InFlight) },
 	"uses":      func(a, b *proxyRow) int { return cmp.Compare(b.Uses, a.Uses) },
@@ -81,13 +80,12 @@ var proxySorts = map[string]func(a, b *proxyRow) int{
 	"latency":   func(a, b *proxyRow) int { return cmp.Compare(b.AvgLatency, a.AvgLatency) },
 }
 
-// attention returns the rank of a state. The state with the largest rank needs the user's attention most: an open
-// breaker.
-func attention(state string) int {
+// attentionRank returns the rank of a state. The state with the largest rank needs the user's attention most.
+func attentionRank(state string) int {
 	return slices.Index([]string{"closed", "draining", "banned", "unreached", "half_open", "open"}, state)
 }
 
-// sortNames are the keys of proxySorts, in the order of the columns.
+// sortNames are the keys of proxyOrders, in the order of the columns.
 var sortNames = []string{"id", "state", "region", "in_flight", "uses", "success", "latency"}
 
 // proxyFilter holds the flags of the command `proxies list`.
@@ -101,18 +99,17 @@ func (f *proxyFilter) check() error {
 		name, value string
 		words       []string
 	}{{"--state", f.state, proxyStates}, {"--sort", f.sort, sortNames}} {
-		if err := oneOf(flag.name, flag.value, flag.words); err != nil {
+		if err := checkWord(flag.name, flag.value, flag.words); err != nil {
 			return err
 		}
 	}
 	if f.limit < 0 {
-		return usage("--limit must be at least 0")
+		return usageErrorf("--limit must be at least 0")
 	}
 	return nil
 }
 
-// admits reports whether a proxy matches the flags.
-func (f *proxyFilter) admits(p *proxyRow) bool {
+func (f *proxyFilter) matches(p *proxyRow) bool {
 	return (f.state == "" || p.state() == f.state) && (f.region == "" || strings.EqualFold(p.Region, f.region)) &&
 		(f.match == "" || strings.Contains(strings.ToLower(p.ID+" "+p.URL), strings.ToLower(f.match)))
 }
@@ -132,20 +129,20 @@ func listProxiesCommand() *cobra.Command {
 	completeWords(cmd, "state", proxyStates)
 	completeWords(cmd, "sort", sortNames)
 	completeRegions(cmd)
-	return onGateway(cmd, func(r *remote, _ []string) error {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		if err := f.check(); err != nil {
 			return err
 		}
-		rows, raw, err := f.read(r)
+		rows, raw, err := f.readRows(r)
 		if err != nil {
 			return err
 		}
 		status, err := r.api.Status(r.context())
-		if _, err = r.explain(err); err != nil {
+		if _, err = r.addAdvice(err); err != nil {
 			return err
 		}
 		total := max(status.Proxies.Total, len(rows)) // the pool may have changed since the list was read
-		return r.show(map[string]any{"proxies": raw, "total": total}, func(w io.Writer) {
+		return r.print(map[string]any{"proxies": raw, "total": total}, func(w io.Writer) {
 			printProxies(w, rows)
 			if len(rows) < total {
 				fmt.Fprintf(w, "%d of %d proxies\n", len(rows), total)
@@ -157,22 +154,21 @@ func listProxiesCommand() *cobra.Command {
 // pageSize is the number of proxies that one request to the API reads. It is the maximum that the API permits.
 const pageSize = 1000
 
-// apiSorts maps the name of a column to the value of the API's parameter sort. The column state is missing, because
+// apiOrders maps the name of a column to the value of the API's parameter sort. The column state is missing, because
 // the API does not sort by all states of proxyRow.state.
-var apiSorts = map[string]string{"id": "id", "region": "region", "in_flight": "-in_flight", "uses": "-uses",
+var apiOrders = map[string]string{"id": "id", "region": "region", "in_flight": "-in_flight", "uses": "-uses",
 	"success": "success_rate", "latency": "-avg_latency"}
 
-// read reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw has
-// the complete JSON of each proxy in rows. The API filters the proxies, and then the method admits filters them a
-// second time. This is necessary because the API lists a proxy under each of its states: for example, a draining proxy
-// may also be closed.
-func (f *proxyFilter) read(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
-	list := client.List{Region: f.region, Text: f.match, Sort: apiSorts[f.sort], Limit: pageSize}
+// readRows reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw
+// has the complete JSON of each proxy in rows. The API has filtered the proxies, but lists a proxy under each of its
+// states; a draining proxy may also be closed. So readRows filters them again (matches).
+func (f *proxyFilter) readRows(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
+	list := client.List{Region: f.region, Text: f.match, Sort: apiOrders[f.sort], Limit: pageSize}
 	if f.state != "" {
 		list.State = []string{f.state}
 	}
-	enough := func() bool {
-		return f.limit > 0 && len(rows) >= f.limit && list.Sort != "" && list.Sort == apiSorts[f.sort]
+	hasEnough := func() bool {
+		return f.limit > 0 && len(rows) >= f.limit && list.Sort != "" && list.Sort == apiOrders[f.sort]
 	}
 	if f.limit > 0 && f.state == "" && f.match == "" && list.Sort != "" {
 		list.Limit = min(f.limit, pageSize)
@@ -180,13 +176,13 @@ func (f *proxyFilter) read(r *remote) (rows []*proxyRow, raw []json.RawMessage, 
 	if f.limit == 0 || f.limit > pageSize {
 		list.Sort = "id" // an order that does not change while the pages are read
 	}
-	whole := map[*proxyRow]json.RawMessage{}
-	for more := true; more && !enough(); {
+	rawRows := map[*proxyRow]json.RawMessage{}
+	for more := true; more && !hasEnough(); {
 		var page struct {
 			Proxies []json.RawMessage `json:"proxies"`
 			client.Page
 		}
-		if _, err := r.explain(r.api.Do(r.context(), "GET", "/proxies", list.Query(), nil, &page)); err != nil {
+		if _, err := r.addAdvice(r.api.Do(r.context(), "GET", "/proxies", list.Query(), nil, &page)); err != nil {
 			return nil, nil, err
 		}
 		for _, text := range page.Proxies {
@@ -194,20 +190,20 @@ func (f *proxyFilter) read(r *remote) (rows []*proxyRow, raw []json.RawMessage, 
 			if err := json.Unmarshal(text, p); err != nil {
 				return nil, nil, err
 			}
-			if f.admits(p) {
+			if f.matches(p) {
 				rows = append(rows, p)
-				whole[p] = text
+				rawRows[p] = text
 			}
 		}
 		list.Cursor, more = page.Next, page.Next != ""
 	}
-	slices.SortStableFunc(rows, proxySorts[f.sort])
+	slices.SortStableFunc(rows, proxyOrders[f.sort])
 	if f.limit > 0 {
 		rows = rows[:min(len(rows), f.limit)]
 	}
 	raw = make([]json.RawMessage, len(rows))
 	for i, p := range rows {
-		raw[i] = whole[p]
+		raw[i] = rawRows[p]
 	}
 	return rows, raw, nil
 }
@@ -236,12 +232,13 @@ func milliseconds(seconds float64) string {
 	return fmt.Sprintf("%.*f ms", digits, ms)
 }
 
-// oneOf returns a usageError unless the value of a flag is empty or an element of words.
-func oneOf(flag, value string, words []string) error {
+// checkWord returns a usageError unless the value of a flag is empty or an element of words.
+func checkWord(flag, value string, words []string) error {
 	if value == "" || slices.Contains(words, value) {
 		return nil
 	}
-	return usage("%s %q: must be one of %s%s", flag, value, strings.Join(words, ", "), strict.DidYouMean(value, words))
+	return usageErrorf("%s %q: must be one of %s%s", flag, value, strings.Join(words, ", "),
+		strict.DidYouMean(value, words))
 }
 
 // newProxy is the JSON of one proxy in the body of POST /proxies.
@@ -285,7 +282,7 @@ func newProxyOf(s *upstream.Spec) (newProxy, error) {
 func addProxiesCommand() *cobra.Command {
 	var o struct {
 		file, scheme, id, region string
-		forNow                   bool
+		noPersist                bool
 	}
 	cmd := &cobra.Command{
 		Use: "add [PROXY...]", Short: "Add proxies to a gateway: all of them or, if one is invalid, none",
@@ -301,12 +298,12 @@ of a command; put credentials into a file, or into the standard input (--file -)
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
 	f.StringVar(&o.id, "id", "", "`ID` of the proxy, if only one is added")
 	f.StringVar(&o.region, "region", "", "`REGION` of the proxies without one")
-	f.BoolVar(&o.forNow, "no-persist", false, "do not record the proxies: they are lost at the end of the process")
-	return onGateway(cmd, func(r *remote, args []string) error {
+	f.BoolVar(&o.noPersist, "no-persist", false, "do not record the proxies: they are lost at the end of the process")
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		text := strings.Join(args, "\n")
 		if o.file != "" {
 			if len(args) > 0 {
-				return usage("proxies add takes PROXY arguments or --file, not both")
+				return usageErrorf("proxies add takes PROXY arguments or --file, not both")
 			}
 			list, err := readInput(o.file, cmd.InOrStdin())
 			if err != nil {
@@ -320,21 +317,21 @@ of a command; put credentials into a file, or into the standard input (--file -)
 		}
 		if o.id != "" {
 			if len(proxies) > 1 {
-				return usage("--id is for one proxy; there are %d", len(proxies))
+				return usageErrorf("--id is for one proxy; there are %d", len(proxies))
 			}
 			proxies[0].ID = o.id
 		}
 		for i := range proxies {
 			proxies[i].Region = cmp.Or(proxies[i].Region, o.region)
 		}
-		return r.addProxies(proxies, !o.forNow)
+		return r.addProxies(proxies, !o.noPersist)
 	})
 }
 
 // parseProxies parses the lines of a proxy list. It returns an error for the first wrong line. (The gateway skips the
 // wrong lines in its proxy lists.)
 func parseProxies(text, scheme string) ([]newProxy, error) {
-	if err := oneOf("--scheme", scheme, upstream.SchemeNames()); err != nil {
+	if err := checkWord("--scheme", scheme, upstream.SchemeNames()); err != nil {
 		return nil, err
 	}
 	specs, warnings, err := proxylist.Parse(strings.NewReader(text), proxylist.Options{Scheme: scheme})
@@ -342,15 +339,15 @@ func parseProxies(text, scheme string) ([]newProxy, error) {
 		return nil, usageError{err}
 	}
 	if len(warnings) > 0 {
-		return nil, usage("proxy %d: %s", warnings[0].Line, warnings[0].Msg)
+		return nil, usageErrorf("proxy %d: %s", warnings[0].Line, warnings[0].Msg)
 	}
 	if len(specs) == 0 {
-		return nil, usage("there is no proxy: give PROXY, or --file with a proxy list")
+		return nil, usageErrorf("there is no proxy: give PROXY, or --file with a proxy list")
 	}
 	proxies := make([]newProxy, len(specs))
 	for i := range specs {
 		if proxies[i], err = newProxyOf(&specs[i]); err != nil {
-			return nil, usage("proxy %d: %w", i+1, err)
+			return nil, usageErrorf("proxy %d: %w", i+1, err)
 		}
 	}
 	return proxies, nil
@@ -372,17 +369,17 @@ func (r *remote) addProxies(proxies []newProxy, persist bool) error {
 	if err := json.Unmarshal(raw, &added); err != nil {
 		return err
 	}
-	return r.show(raw, func(w io.Writer) {
+	return r.print(raw, func(w io.Writer) {
 		for _, p := range added.Proxies {
 			fmt.Fprintf(w, "%s is added: %s\n", p.ID, p.URL)
 		}
 	})
 }
 
-// onProxies makes cmd call the function change for each of its arguments, which are ids of proxies. The function
-// returns the new state of the proxy as text. If a call fails, onProxies still makes the remaining calls, and the
-// command fails at the end.
-func onProxies(cmd *cobra.Command, change func(r *remote, id string) (done string, err error)) *cobra.Command {
+// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies. The function
+// returns the new state of the proxy as text. If a call fails, the command makes the remaining calls, and fails at the
+// end.
+func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
 	return onProxiesInParallel(cmd, 1, change)
 }
 
@@ -392,20 +389,20 @@ type outcome struct {
 	err  error
 }
 
-// onProxiesInParallel is like onProxies, but up to the given number of calls run at the same time. The results are
+// onProxiesInParallel is like forEachProxy, but up to the given number of calls run at the same time. The results are
 // printed in the order of the arguments.
 func onProxiesInParallel(
 	cmd *cobra.Command, parallel int, change func(r *remote, id string) (done string, err error),
 ) *cobra.Command {
 	cmd.ValidArgsFunction = completeProxies
-	return onGateway(cmd, func(r *remote, ids []string) error {
+	return gatewayCommand(cmd, func(r *remote, ids []string) error {
 		type result struct {
 			ProxyID string `json:"proxy_id"`
 			Done    string `json:"done,omitempty"`
 			Error   string `json:"error,omitempty"`
 		}
-		results, failed := make([]result, len(ids)), 0
-		var last error
+		results, failedCount := make([]result, len(ids)), 0
+		var lastErr error
 		var called atomic.Int64
 		outcomes := callInOrder(ids, parallel, func(id string) outcome {
 			defer called.Add(1)
@@ -420,10 +417,10 @@ func onProxiesInParallel(
 			})
 			switch {
 			case o.err != nil:
-				results[i].Error, last = o.err.Error(), o.err
-				failed++
+				results[i].Error, lastErr = o.err.Error(), o.err
+				failedCount++
 				if len(ids) > 1 && !r.asJSON {
-					r.note("%s: %s", id, o.err)
+					r.printNote("%s: %s", id, o.err)
 				}
 			default:
 				results[i].Done = o.done
@@ -432,12 +429,12 @@ func onProxiesInParallel(
 				}
 			}
 		}
-		if len(ids) == 1 && failed == 1 {
-			return last
+		if len(ids) == 1 && failedCount == 1 {
+			return lastErr
 		}
-		err := r.show(map[string]any{"results": results}, func(io.Writer) {})
-		if err == nil && failed > 0 {
-			err = fmt.Errorf("%d of %d proxies failed", failed, len(ids))
+		err := r.print(map[string]any{"results": results}, func(io.Writer) {})
+		if err == nil && failedCount > 0 {
+			err = fmt.Errorf("%d of %d proxies failed", failedCount, len(ids))
 		}
 		return err
 	})
@@ -446,7 +443,7 @@ func onProxiesInParallel(
 func proxyPath(id string) string { return "/proxies/" + url.PathEscape(id) }
 
 func drainCommand() *cobra.Command {
-	return onProxies(&cobra.Command{
+	return forEachProxy(&cobra.Command{
 		Use: "drain ID...", Short: "Remove proxies after their attempts in flight have ended",
 		Long: `Remove proxies: they get no new requests, and leave the pool when their attempts in flight have ended.
 undrain brings a proxy of the configuration back.`,
@@ -457,7 +454,7 @@ undrain brings a proxy of the configuration back.`,
 }
 
 func undrainCommand() *cobra.Command {
-	return onProxies(&cobra.Command{
+	return forEachProxy(&cobra.Command{
 		Use: "undrain ID...", Short: "Bring back proxies of the configuration that drain or delete has removed",
 		Long: `Bring back proxies of the configuration that drain or delete has removed: the recorded removal is
 deleted, and the configuration is read again. Other changes of the file take effect, too. A proxy that add
@@ -486,16 +483,16 @@ has added is not in the configuration; add it again.`,
 }
 
 func banCommand() *cobra.Command {
-	var during time.Duration
+	var duration time.Duration
 	host := ""
 	cmd := &cobra.Command{
 		Use: "ban ID...", Short: "Exclude proxies for a time, from all requests or from those for one host",
 		Example: "  whirlpool proxies ban p1 p2 --for 1h\n  whirlpool proxies ban p1 --host shop.example",
 	}
-	cmd.Flags().DurationVar(&during, "for", 10*time.Minute, "`TIME` of the ban: 1s to 720h, with --host 1s to 24h")
+	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "`TIME` of the ban: 1s to 720h, with --host 1s to 24h")
 	cmd.Flags().StringVar(&host, "host", "", "ban for requests to this `HOST` only")
-	return onProxies(cmd, func(r *remote, id string) (string, error) {
-		in := map[string]string{"for": during.String()}
+	return forEachProxy(cmd, func(r *remote, id string) (string, error) {
+		in := map[string]string{"for": duration.String()}
 		if host != "" {
 			in["host"] = host
 		}
@@ -506,11 +503,11 @@ func banCommand() *cobra.Command {
 		var ban struct{ Until time.Time }
 		_, err = r.send(request{method: http.MethodPost, path: proxyPath(id) + "/ban", body: body},
 			&ban)
-		return "is banned" + forHost(host) + " until " + ban.Until.Local().Format(time.DateTime), err
+		return "is banned" + hostSuffix(host) + " until " + ban.Until.Local().Format(time.DateTime), err
 	})
 }
 
-func forHost(host string) string {
+func hostSuffix(host string) string {
 	if host == "" {
 		return ""
 	}
@@ -521,13 +518,13 @@ func unbanCommand() *cobra.Command {
 	host := ""
 	cmd := &cobra.Command{Use: "unban ID...", Short: "End the ban of proxies, or their rest for one host"}
 	cmd.Flags().StringVar(&host, "host", "", "end the ban for this `HOST` only")
-	return onProxies(cmd, func(r *remote, id string) (string, error) {
+	return forEachProxy(cmd, func(r *remote, id string) (string, error) {
 		path := proxyPath(id) + "/ban"
 		if host != "" {
 			path += "?" + url.Values{"host": {host}}.Encode()
 		}
 		_, err := r.send(request{method: http.MethodDelete, path: path}, nil)
-		return "is not banned any more" + forHost(host), err
+		return "is not banned any more" + hostSuffix(host), err
 	})
 }
 
@@ -570,14 +567,14 @@ func waitLive(arrived <-chan outcome, live bool, w io.Writer, progress func() st
 // parallelTests is the maximum number of proxies that `proxies test` tests at the same time.
 const parallelTests = 16
 
-// testTime is the time for the test of one proxy. It is longer than the gateway's own limits: health.timeout may be 5m,
-// timeouts.connect 10m, and a connection to a SOCKS5 proxy may take twice that.
-const testTime = 21 * time.Minute
+// testTimeout is the time for the test of one proxy. It is longer than the gateway's own limits: health.timeout may be
+// 5m, timeouts.connect 10m, and a connection to a SOCKS5 proxy may take twice that.
+const testTimeout = 21 * time.Minute
 
 // testClient returns a client of the API whose requests take as long as a test takes.
 func (r *remote) testClient() *client.Client {
 	c, h := *r.api, *r.api.HTTP
-	h.Timeout, c.HTTP = testTime, &h
+	h.Timeout, c.HTTP = testTimeout, &h
 	return &c
 }
 
@@ -590,16 +587,16 @@ changes nothing; reset closes the breaker of a proxy that works again.`,
 		Example: "  whirlpool proxies test alpha bravo",
 	}, parallelTests, func(r *remote, id string) (string, error) {
 		t, err := r.testClient().TestProxy(r.context(), id)
-		if _, err := r.explain(err); err != nil {
+		if _, err := r.addAdvice(err); err != nil {
 			return "", err
 		}
 		if !t.Passed {
 			return "", errors.New(t.Error)
 		}
-		took := milliseconds(float64(t.Latency))
-		text := "is reachable: " + took + " for a connection; without health.url, no request was sent"
+		latency := milliseconds(float64(t.Latency))
+		text := "is reachable: " + latency + " for a connection; without health.url, no request was sent"
 		if t.Kind == "health_check" {
-			text = "works: " + took + " for health.url"
+			text = "works: " + latency + " for health.url"
 		}
 		if t.ExitAddress != "" {
 			text += ", exit address " + t.ExitAddress
@@ -609,7 +606,7 @@ changes nothing; reset closes the breaker of a proxy that works again.`,
 }
 
 func resetCommand() *cobra.Command {
-	return onProxies(&cobra.Command{Use: "reset ID...", Short: "Close the circuit breakers of proxies"},
+	return forEachProxy(&cobra.Command{Use: "reset ID...", Short: "Close the circuit breakers of proxies"},
 		func(r *remote, id string) (string, error) {
 			path := "/circuit-breakers/" + url.PathEscape(id) + "/reset"
 			_, err := r.send(request{method: http.MethodPost, path: path}, nil)
@@ -618,7 +615,7 @@ func resetCommand() *cobra.Command {
 }
 
 func deleteCommand() *cobra.Command {
-	return onProxies(&cobra.Command{
+	return forEachProxy(&cobra.Command{
 		Use: "delete ID...", Short: "Remove proxies at once; their attempts in flight are completed",
 	}, func(r *remote, id string) (string, error) {
 		_, err := r.send(request{method: http.MethodDelete, path: proxyPath(id)}, nil)

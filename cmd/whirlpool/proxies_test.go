@@ -350,11 +350,11 @@ func TestQueriesOfTop(t *testing.T) {
 		{top.Query{Sort: "proxy", Reversed: true, Filter: "x1"}, "limit=200&q=x1&sort=-id"},
 		{top.Query{Sort: "proxy", Filter: "Op"}, "limit=200&sort=id&state=open"},
 	} {
-		l := topList(c.q)
+		l := topParameters(c.q)
 		require.Equal(t, c.want, l.Query().Encode())
 	}
 	for _, column := range top.Columns() {
-		require.NotEmpty(t, topSorts[column], column)
+		require.NotEmpty(t, topOrders[column], column)
 	}
 }
 
@@ -385,7 +385,7 @@ func TestCompletion(t *testing.T) {
 func TestVersionAsJSON(t *testing.T) {
 	out, errs, code := run("version", "--json")
 	require.Zero(t, code, errs)
-	var b build
+	var b buildInfo
 	require.NoError(t, json.Unmarshal([]byte(out), &b))
 	require.Equal(t, version, b.Version)
 	require.Contains(t, b.Go, "go1.")
@@ -393,10 +393,11 @@ func TestVersionAsJSON(t *testing.T) {
 
 	before := commit
 	defer func() { commit = before }()
-	for set, want := range map[string]build{"0123": {Commit: "0123"}, "0123-dirty": {Commit: "0123", Modified: true}} {
+	for set, want := range map[string]buildInfo{"0123": {Commit: "0123"},
+		"0123-dirty": {Commit: "0123", Modified: true}} {
 		commit = set
-		b := buildOf()
-		require.Equal(t, want, build{Commit: b.Commit, Modified: b.Modified})
+		b := readBuildInfo()
+		require.Equal(t, want, buildInfo{Commit: b.Commit, Modified: b.Modified})
 	}
 }
 
@@ -439,11 +440,11 @@ func TestResultsOfProxiesArePrintedAtOnce(t *testing.T) {
 		io.WriteString(w, `{"kind":"connection","passed":true,"latency":0.001}`)
 	}))
 	defer api.Close()
-	cmd := root()
+	cmd := rootCommand()
 	cmd.SetOut(out)
 	cmd.SetArgs([]string{"proxies", "test", "a", "b", "--url", api.URL})
 	require.NoError(t, cmd.Execute())
-	require.Greater(t, testTime, 2*10*time.Minute, "timeouts.connect is at most 10m")
+	require.Greater(t, testTimeout, 2*10*time.Minute, "timeouts.connect is at most 10m")
 }
 
 // The first proxy's test ends last, and its result is printed first.

@@ -17,7 +17,7 @@ import (
 )
 
 func recordCommand() *cobra.Command {
-	var every, length time.Duration
+	var interval, length time.Duration
 	cmd := &cobra.Command{
 		Use: "record FILE", Short: "Record a running gateway as a trace for simulate",
 		Long: `Record a running gateway as a trace for plugin simulate: the state of its proxies
@@ -25,26 +25,26 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 		Example: "  whirlpool plugin record today.jsonl --for 8h --every 30s",
 	}
 	f := cmd.Flags()
-	f.DurationVar(&every, "every", 5*time.Second, "`TIME` between two readings")
+	f.DurationVar(&interval, "every", 5*time.Second, "`TIME` between two readings")
 	f.DurationVar(&length, "for", 10*time.Minute, "`TIME` of the recording, such as 8h")
-	onGateway(cmd, func(r *remote, args []string) error {
-		if every <= 0 || length < every {
-			return usage("--every %v and --for %v: both must be above 0, and --for at least as long as --every",
-				every, length)
+	gatewayCommand(cmd, func(r *remote, args []string) error {
+		if interval <= 0 || length < interval {
+			return usageErrorf("--every %v and --for %v: both must be above 0, and --for at least as long as --every",
+				interval, length)
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		// If the file cannot be written, the command must fail before the recording, not after it.
 		_, err := os.Stat(args[0])
-		fresh := errors.Is(err, fs.ErrNotExist)
+		isNew := errors.Is(err, fs.ErrNotExist)
 		file, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY, 0o666)
 		if err != nil {
 			return usageError{err}
 		}
 		file.Close()
-		t, err := record(ctx, r, every, length)
+		t, err := record(ctx, r, interval, length)
 		if err != nil {
-			if fresh {
+			if isNew {
 				os.Remove(args[0])
 			}
 			return err
@@ -53,7 +53,7 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 			return err
 		}
 		summary := map[string]any{"proxies": len(t.Proxies), "duration": t.Duration, "rate": t.Rate}
-		return r.show(summary, func(w io.Writer) {
+		return r.print(summary, func(w io.Writer) {
 			fmt.Fprintf(w, "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0], len(t.Proxies), t.Duration,
 				t.Rate)
 		})
@@ -61,10 +61,9 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at its start, at intervals, and at its end. The parameter every is the
-// interval. The recording ends after the time length, or when ctx ends. If the first reading fails, record returns an
-// error. If a reading after the first one fails, record leaves it out of the trace.
-func record(ctx context.Context, g *remote, every, length time.Duration) (*simulate.Trace, error) {
+// record reads the state of the proxies at its start, at intervals, and at its end: after the time length, or when ctx
+// ends. If the first reading fails, record returns an error; it leaves out any other failed reading.
+func record(ctx context.Context, g *remote, interval, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)
 	proxies, err := readProxies(g)
@@ -72,21 +71,21 @@ func record(ctx context.Context, g *remote, every, length time.Duration) (*simul
 		return nil, err
 	}
 	r.Look(0, proxies)
-	g.note("recording %d proxies for %v, or until it is interrupted ...", len(proxies), length)
-	tick := time.NewTicker(every)
+	g.printNote("recording %d proxies for %v, or until it is interrupted ...", len(proxies), length)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	end := time.NewTimer(length)
 	defer end.Stop()
-	for more := true; more; {
+	for isRunning := true; isRunning; {
 		select {
 		case <-tick.C:
 		case <-end.C:
-			more = false
+			isRunning = false
 		case <-ctx.Done():
-			more = false
+			isRunning = false
 		}
 		if proxies, err = readProxies(g); err != nil { // an interrupt ends ctx, but not the context of g
-			g.note("whirlpool: left out: %v", err)
+			g.printNote("whirlpool: left out: %v", err)
 			continue
 		}
 		r.Look(time.Since(begin).Seconds(), proxies)

@@ -26,24 +26,24 @@ const (
 	keyVar     = "WHIRLPOOL_API_KEY" // has the API key
 )
 
-// remote is the connection of a command to the API of a running gateway. The fields to, keyFile and asJSON are the
-// values of the flags.
+// remote is the connection of a command to the API of a running gateway. The fields url, keyFile and asJSON are flags.
 type remote struct {
 	cmd     *cobra.Command
-	to      string
+	url     string
 	keyFile string
 	asJSON  bool
 
 	api *client.Client
 }
 
-// onGateway adds the flags of a remote to cmd: --url, --key-file and --json. It makes cmd open the remote and call f.
-func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobra.Command {
+// gatewayCommand adds the flags of a remote to cmd: --url, --key-file and --json. It makes cmd open the remote and call
+// f.
+func gatewayCommand(cmd *cobra.Command, f func(r *remote, args []string) error) *cobra.Command {
 	r := &remote{cmd: cmd}
-	cmd.Flags().StringVar(&r.to, "url", "",
+	cmd.Flags().StringVar(&r.url, "url", "",
 		"API `URL` (default: $"+urlVar+", client.toml or "+defaultAPI+")")
 	for _, former := range []string{"to", "api"} {
-		cmd.Flags().StringVar(&r.to, former, "", "a former name of --url")
+		cmd.Flags().StringVar(&r.url, former, "", "a former name of --url")
 		cmd.Flags().MarkHidden(former) // MarkHidden fails only if the flag does not exist
 	}
 	cmd.Flags().StringVar(&r.keyFile, "key-file", "",
@@ -58,31 +58,31 @@ func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobr
 	return cmd
 }
 
-// open checks the URL of the API, reads the API key, and sets r.api. There is no flag with the key itself, because
-// other users of the machine can read the flags of a command.
+// open sets r.api. There is no flag with the key itself, because other users of the machine can read the flags of a
+// command.
 func (r *remote) open() error {
-	saved, err := readClientFile()
+	settings, err := readClientFile()
 	if err != nil {
 		return usageError{err}
 	}
-	to := cmp.Or(r.to, os.Getenv(urlVar), saved.URL, defaultAPI)
-	key, err := r.findKey(to, saved)
+	url := cmp.Or(r.url, os.Getenv(urlVar), settings.URL, defaultAPI)
+	key, err := r.findKey(url, settings)
 	if err != nil {
 		return usageError{err}
 	}
 	if strings.ContainsAny(key, "\r\n") {
-		return usage("the API key is more than one line")
+		return usageErrorf("the API key is more than one line")
 	}
-	if r.api, err = client.New(to, key); err != nil {
-		if _, fault := client.New("http://"+to, ""); fault == nil && !strings.Contains(to, "://") {
-			return usage("--url: %w; did you mean http://%s?", err, to)
+	if r.api, err = client.New(url, key); err != nil {
+		if _, fault := client.New("http://"+url, ""); fault == nil && !strings.Contains(url, "://") {
+			return usageErrorf("--url: %w; did you mean http://%s?", err, url)
 		}
-		return usage("--url: %w; the key comes from --key-file or $%s", err, keyVar)
+		return usageErrorf("--url: %w; the key comes from --key-file or $%s", err, keyVar)
 	}
 	r.api.HTTP.Timeout = time.Minute
 	if base := r.api.Base; key != "" && base.Scheme == "http" &&
 		!config.Loopback(net.JoinHostPort(base.Hostname(), "0")) {
-		r.note("warning: the key is sent to %s without encryption", base.Host)
+		r.printNote("warning: the key is sent to %s without encryption", base.Host)
 	}
 	return nil
 }
@@ -90,10 +90,10 @@ func (r *remote) open() error {
 // findKey returns the API key. It takes the key from --key-file, else from the environment, else from the client file.
 // The parameter to is the URL of the API. The key of the client file is used only if to is the URL in the client file.
 // Otherwise another server would get the key.
-func (r *remote) findKey(to string, saved clientSettings) (string, error) {
+func (r *remote) findKey(url string, settings clientSettings) (string, error) {
 	file, key := r.keyFile, os.Getenv(keyVar)
-	if file == "" && key == "" && to == cmp.Or(saved.URL, defaultAPI) {
-		file, key = saved.KeyFile, saved.Key
+	if file == "" && key == "" && url == cmp.Or(settings.URL, defaultAPI) {
+		file, key = settings.KeyFile, settings.Key
 	}
 	if file != "" {
 		text, err := os.ReadFile(file)
@@ -105,8 +105,8 @@ func (r *remote) findKey(to string, saved clientSettings) (string, error) {
 	return strings.TrimSpace(key), nil
 }
 
-// note prints a line for the user to the standard error output.
-func (r *remote) note(format string, args ...any) {
+// printNote prints a line for the user to the standard error output.
+func (r *remote) printNote(format string, args ...any) {
 	fmt.Fprintf(r.cmd.ErrOrStderr(), format+"\n", args...)
 }
 
@@ -124,12 +124,11 @@ func (r *remote) send(q request, v any) (status int, err error) {
 		in = json.RawMessage(q.body)
 	}
 	if err := r.api.Do(r.context(), q.method, q.path, nil, in, v); err != nil {
-		return r.explain(err)
+		return r.addAdvice(err)
 	}
 	return http.StatusOK, nil
 }
 
-// context returns the context of the command.
 func (r *remote) context() context.Context {
 	if ctx := r.cmd.Context(); ctx != nil {
 		return ctx
@@ -137,8 +136,8 @@ func (r *remote) context() context.Context {
 	return context.Background()
 }
 
-// explain adds advice for the user of the command to an error of package client. The result status is as in send.
-func (r *remote) explain(err error) (status int, _ error) {
+// addAdvice adds advice for the user of the command to an error of package client. The result status is as in send.
+func (r *remote) addAdvice(err error) (status int, _ error) {
 	var failed *client.Error
 	switch {
 	case err == nil:
@@ -172,13 +171,11 @@ func (r *remote) advise(failed *client.Error) {
 	}
 }
 
-// show prints v as JSON if --json is set. Otherwise it calls the function text, which prints v as text.
-func (r *remote) show(v any, text func(w io.Writer)) error {
+// print prints v as JSON if --json is set. Otherwise it calls the function text, which prints v as text.
+func (r *remote) print(v any, printText func(w io.Writer)) error {
 	if r.asJSON {
-		e := json.NewEncoder(r.cmd.OutOrStdout())
-		e.SetIndent("", "  ")
-		return e.Encode(v)
+		return printJSON(r.cmd.OutOrStdout(), v)
 	}
-	text(r.cmd.OutOrStdout())
+	printText(r.cmd.OutOrStdout())
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 
 // run runs a command of the binary.
 func run(args ...string) (out, errs string, code int) {
-	cmd := root()
+	cmd := rootCommand()
 	var stdout, stderr bytes.Buffer
 	cmd.SetOut(&stdout)
 	cmd.SetErr(&stderr)

@@ -40,11 +40,11 @@ type remotePlugin struct {
 	UsedFor   []string `json:"used_for"`
 }
 
-// onPlugin returns a command that sends one request about a plugin to the API. Then the command prints the text done,
-// in which %s stands for the plugin's name.
-func onPlugin(use, short string, q func(args []string) request, done string) *cobra.Command {
+// pluginRequestCommand returns a command that sends one request about a plugin to the API. Then the command prints the
+// text done, in which %s stands for the plugin's name.
+func pluginRequestCommand(use, short string, q func(args []string) request, successText string) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, ValidArgsFunction: completePlugins()}
-	return onGateway(cmd, func(r *remote, args []string) error {
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		var raw json.RawMessage
 		if _, err := r.send(q(args), &raw); err != nil {
 			return err
@@ -52,10 +52,10 @@ func onPlugin(use, short string, q func(args []string) request, done string) *co
 		if raw == nil { // the response to a DELETE has no body
 			raw = json.RawMessage("{}")
 		}
-		return r.show(raw, func(w io.Writer) {
+		return r.print(raw, func(w io.Writer) {
 			var p remotePlugin
 			json.Unmarshal(raw, &p) // if raw is not a plugin, the fields of p stay empty
-			fmt.Fprintf(w, done+"\n", args[0])
+			fmt.Fprintf(w, successText+"\n", args[0])
 			if p.SHA256 != "" {
 				fmt.Fprintf(w, "sha256 %s, state %s\n", p.SHA256, p.State)
 			}
@@ -63,14 +63,12 @@ func onPlugin(use, short string, q func(args []string) request, done string) *co
 	})
 }
 
-// pluginPath returns the path of a plugin in the API. If below is given, it returns the path of a resource of the
-// plugin, such as /plugins/NAME/logs.
-func pluginPath(name string, below ...string) string {
-	return "/plugins/" + strings.Join(append([]string{url.PathEscape(name)}, below...), "/")
+// pluginPath returns the path of a plugin in the API, or of a resource of the plugin, such as /plugins/NAME/logs.
+func pluginPath(name string, resource ...string) string {
+	return "/plugins/" + strings.Join(append([]string{url.PathEscape(name)}, resource...), "/")
 }
 
-// uses are the names of the uses that a plugin can have.
-var uses = []string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}
+var pluginUses = []string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}
 
 func remoteCommands() []*cobra.Command {
 	post := func(below string) func([]string) request {
@@ -80,25 +78,27 @@ func remoteCommands() []*cobra.Command {
 		body, _ := json.Marshal(map[string]string{"for": args[1]}) // its error is always nil: strings can be encoded
 		return request{method: "POST", path: pluginPath(args[0], "activate"), body: body}
 	}
-	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry, backoff or judge", use,
+	activate := pluginRequestCommand("activate NAME USE",
+		"Use a plugin of a gateway: for first, retry, backoff or judge", use,
 		"%s is active")
-	activate.ValidArgsFunction = completePlugins(uses...)
+	activate.ValidArgsFunction = completePlugins(pluginUses...)
 	activate.Long = `Use a plugin of a running gateway as the first scorer (USE is first), the retry scorer
 (retry), the backoff (backoff) or the judge (judge; the judge none ends the judging). With a [state] dir the
 gateway keeps it: after a restart the plugin is in use again, unless the configuration names another since.`
 	remove := func(args []string) request { return request{method: "DELETE", path: pluginPath(args[0])} }
 	return []*cobra.Command{
 		pushCommand(), listCommand(), activate,
-		onPlugin("rollback NAME", "Put the module before the last upload back", post("rollback"), "%s is rolled back"),
-		onPlugin("release NAME", "End the quarantine of a plugin", post("release"), "%s is released"),
-		onPlugin("delete NAME", "Delete an uploaded plugin", remove, "%s is deleted"),
+		pluginRequestCommand("rollback NAME", "Put the module before the last upload back", post("rollback"),
+			"%s is rolled back"),
+		pluginRequestCommand("release NAME", "End the quarantine of a plugin", post("release"), "%s is released"),
+		pluginRequestCommand("delete NAME", "Delete an uploaded plugin", remove, "%s is deleted"),
 		logsCommand(), testCommand(),
 	}
 }
 
 func listCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the plugins of a gateway"}
-	return onGateway(cmd, func(r *remote, _ []string) error {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		var raw json.RawMessage
 		if _, err := r.send(request{method: "GET", path: "/plugins"}, &raw); err != nil {
 			return err
@@ -109,7 +109,7 @@ func listCommand() *cobra.Command {
 		if err := json.Unmarshal(raw, &list); err != nil {
 			return err
 		}
-		return r.show(raw, func(w io.Writer) {
+		return r.print(raw, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NAME\tKIND\tSOURCE\tSTATE\tUSED FOR\tCALLS\tFAULTS\tSIZE\tSHA256")
 			for _, p := range list.Plugins {
@@ -139,8 +139,8 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 	f.StringArrayVar(&o.config, "config", nil, "a setting, `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.clear, "clear-config", false, "without --config: drop the settings of the previous module")
 	f.StringVar(&o.use, "activate", "", "then use it for `USE`: first, retry, backoff or judge")
-	return onGateway(cmd, func(r *remote, args []string) error {
-		if err := oneOf("--activate", o.use, uses); err != nil {
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
+		if err := checkWord("--activate", o.use, pluginUses); err != nil {
 			return err
 		}
 		code, err := os.ReadFile(args[0])
@@ -151,9 +151,9 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 			o.name = strings.TrimSuffix(filepath.Base(args[0]), ".wasm")
 		}
 		if err := plugins.CheckName(o.name); err != nil {
-			return usage("%w; set another name with --name", err)
+			return usageErrorf("%w; set another name with --name", err)
 		}
-		settings, err := settings(o.config).table()
+		settings, err := settings(o.config).toMap()
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 				return fmt.Errorf("%s was uploaded, but not activated: %w", o.name, err)
 			}
 		}
-		return r.show(raw, func(w io.Writer) {
+		return r.print(raw, func(w io.Writer) {
 			var p remotePlugin
 			json.Unmarshal(raw, &p) // its error is ignored: raw comes from push
 			fmt.Fprintf(w, "%s is a %s of %d bytes, sha256 %s\n", p.Name, p.Kind, p.Size, p.SHA256)
@@ -183,8 +183,8 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 }
 
 const (
-	pushWait  = 2 // seconds; maximum time for which the API delays its response until the upload has ended
-	pollEvery = 500 * time.Millisecond
+	maxPushWait  = 2 // seconds; maximum time for which the API delays its response until the upload has ended
+	pollInterval = 500 * time.Millisecond
 )
 
 // push uploads a module, and waits until the gateway has checked the module and the plugin has it. It returns the
@@ -207,7 +207,7 @@ func (r *remote) push(name string, code []byte, settings map[string]any) (json.R
 	if err != nil {
 		return nil, err
 	}
-	begun, noted := time.Now(), -1
+	start, lastNote := time.Now(), -1
 	for status == http.StatusAccepted {
 		var u struct {
 			ID     string          `json:"id"`
@@ -224,14 +224,14 @@ func (r *remote) push(name string, code []byte, settings map[string]any) (json.R
 		case plugins.UploadFailed:
 			return nil, u.Error
 		}
-		if waited := int(time.Since(begun).Seconds()); waited > noted {
-			r.note("%s is being checked (%d s) ...", name, waited+pushWait)
-			noted = waited
+		if waited := int(time.Since(start).Seconds()); waited > lastNote {
+			r.printNote("%s is being checked (%d s) ...", name, waited+maxPushWait)
+			lastNote = waited
 		}
 		select {
 		case <-r.cmd.Context().Done():
 			return nil, r.cmd.Context().Err()
-		case <-time.After(pollEvery):
+		case <-time.After(pollInterval):
 		}
 		if _, err := r.send(request{method: "GET", path: "/uploads/" + url.PathEscape(u.ID)}, &raw); err != nil {
 			return nil, err
@@ -248,10 +248,10 @@ func (r *remote) upload(method, path string, form []byte, kind string, v any) (s
 		return 0, err
 	}
 	q.Header.Set("Content-Type", kind)
-	q.Header.Set("Prefer", fmt.Sprintf("wait=%d", pushWait))
+	q.Header.Set("Prefer", fmt.Sprintf("wait=%d", maxPushWait))
 	response, err := r.api.Send(q)
 	if err != nil {
-		return r.explain(err)
+		return r.addAdvice(err)
 	}
 	defer response.Body.Close()
 	return response.StatusCode, json.NewDecoder(response.Body).Decode(v)
@@ -290,7 +290,7 @@ pool, a backoff gives its delays by the policy in force, a judge rules on sample
 other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 	}
 	cmd.Flags().StringVar(&input, "input", "", "JSON `FILE` with the inputs, or - for the standard input")
-	return onGateway(cmd, func(r *remote, args []string) error {
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		q := request{method: "POST", path: pluginPath(args[0], "test")}
 		if input != "" {
 			var err error
@@ -298,7 +298,7 @@ other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 				return usageError{err}
 			}
 			if !json.Valid(q.body) {
-				return usage("%s is not JSON", input)
+				return usageErrorf("%s is not JSON", input)
 			}
 		}
 		var raw json.RawMessage
@@ -322,7 +322,7 @@ other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
 		}
-		return r.show(raw, func(w io.Writer) {
+		return r.print(raw, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			for _, s := range out.Scores {
 				name := s.Proxy
@@ -343,7 +343,7 @@ other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 			}
 			t.Flush() // Flush fails only if a write to the output fails
 			for _, l := range out.Log {
-				r.note("%v", l)
+				r.printNote("%v", l)
 			}
 		})
 	})
@@ -357,8 +357,8 @@ func readInput(file string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// followEvery is the interval at which the command `logs --follow` reads new lines.
-const followEvery = time.Second
+// followInterval is the interval at which `logs --follow` reads new lines.
+const followInterval = time.Second
 
 func logsCommand() *cobra.Command {
 	var follow bool
@@ -368,13 +368,13 @@ func logsCommand() *cobra.Command {
 each line is a JSON object.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until the command is ended")
-	return onGateway(cmd, func(r *remote, args []string) error {
-		after := uint64(0)
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
+		lastNumber := uint64(0)
 		for {
 			var log struct {
 				Lines []logLine `json:"lines"`
 			}
-			path := fmt.Sprintf("%s?after=%d", pluginPath(args[0], "logs"), after)
+			path := fmt.Sprintf("%s?after=%d", pluginPath(args[0], "logs"), lastNumber)
 			if _, err := r.send(request{method: "GET", path: path}, &log); err != nil {
 				return err
 			}
@@ -382,7 +382,7 @@ each line is a JSON object.`,
 				if err := r.printLine(l); err != nil {
 					return err
 				}
-				after = l.Number
+				lastNumber = l.Number
 			}
 			if !follow {
 				return nil
@@ -390,7 +390,7 @@ each line is a JSON object.`,
 			select {
 			case <-r.cmd.Context().Done():
 				return nil
-			case <-time.After(followEvery):
+			case <-time.After(followInterval):
 			}
 		}
 	})
@@ -414,12 +414,12 @@ func (r *remote) printLine(l logLine) error {
 
 // String returns the line as text.
 func (l logLine) String() string {
-	return fmt.Sprintf("%s %-5s %s", l.At.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, printable(l.Text))
+	return fmt.Sprintf("%s %-5s %s", l.At.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, replaceControls(l.Text))
 }
 
-// printable replaces the control characters in a text for a terminal. A plugin, a proxy or a target may have written
-// the text, and control characters could change what the terminal shows.
-func printable(text string) string {
+// replaceControls replaces the control characters in a text that a plugin, a proxy or a target may have written. They
+// could change what the terminal shows.
+func replaceControls(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || unicode.IsPrint(r) {
 			return r

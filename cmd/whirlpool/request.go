@@ -45,8 +45,7 @@ type requestOutput struct {
 	Attempts   []attemptRow `json:"attempts"`
 }
 
-// body returns the body of the target's response.
-func (o *requestOutput) body() ([]byte, error) {
+func (o *requestOutput) bodyBytes() ([]byte, error) {
 	if o.BodyBase64 != "" {
 		return base64.StdEncoding.DecodeString(o.BodyBase64)
 	}
@@ -55,14 +54,14 @@ func (o *requestOutput) body() ([]byte, error) {
 
 // attemptRow is the JSON of one attempt in requestOutput.
 type attemptRow struct {
-	Number  int       `json:"attempt"`
-	Hedge   bool      `json:"hedge"`
-	ProxyID string    `json:"proxy_id"`
-	Status  int       `json:"status_code"`
-	Cause   string    `json:"cause"`
-	Started time.Time `json:"started_at"`
-	Took    float64   `json:"latency"` // s
-	Error   string    `json:"error_message"`
+	Number   int       `json:"attempt"`
+	Hedge    bool      `json:"hedge"`
+	ProxyID  string    `json:"proxy_id"`
+	Status   int       `json:"status_code"`
+	Cause    string    `json:"cause"`
+	Started  time.Time `json:"started_at"`
+	Duration float64   `json:"latency"` // s
+	Error    string    `json:"error_message"`
 }
 
 func requestCommand() *cobra.Command {
@@ -94,10 +93,10 @@ of the attempts. The exit code is 1 if the request got no response, or the respo
 	completeWords(cmd, "priority", priorities)
 	completeWords(cmd, "method", methods)
 	completeRegions(cmd)
-	return onGateway(cmd, func(r *remote, args []string) error {
+	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		in := requestInput{Method: o.method, URL: args[0], Region: o.region, Strict: o.strict, Session: o.session,
 			Priority: o.priority}
-		if err := oneOf("--priority", o.priority, priorities); err != nil {
+		if err := checkWord("--priority", o.priority, priorities); err != nil {
 			return err
 		}
 		var err error
@@ -117,7 +116,7 @@ of the attempts. The exit code is 1 if the request got no response, or the respo
 			in.BodyBase64 = base64.StdEncoding.EncodeToString(data)
 			in.Method = cmp.Or(in.Method, http.MethodPost)
 		}
-		return r.sendOne(&in, o.body)
+		return r.sendThroughPool(&in, o.body)
 	})
 }
 
@@ -129,16 +128,15 @@ func headerFields(list []string) (map[string]string, error) {
 	for _, text := range list {
 		name, value, ok := strings.Cut(text, ":")
 		if !ok || name == "" || textproto.TrimString(name) != name {
-			return nil, usage("--header %q must be 'NAME: VALUE'", text)
+			return nil, usageErrorf("--header %q must be 'NAME: VALUE'", text)
 		}
 		fields[name] = textproto.TrimString(value)
 	}
 	return fields, nil
 }
 
-// sendOne sends a request through the pool. It prints the body of the response if printBody is set, otherwise the
-// attempts.
-func (r *remote) sendOne(in *requestInput, printBody bool) error {
+// sendThroughPool sends a request, and prints the body of the response (printBody) or the attempts.
+func (r *remote) sendThroughPool(in *requestInput, printBody bool) error {
 	text, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -159,25 +157,25 @@ func (r *remote) sendOne(in *requestInput, printBody bool) error {
 	if failed != nil && out.Attempts == nil { // the input is invalid; the error names the field
 		return failed
 	}
-	body, bodyErr := out.body()
+	body, bodyErr := out.bodyBytes()
 	if bodyErr != nil {
 		return bodyErr
 	}
 	if printBody && failed == nil && !r.asJSON {
 		_, err := r.cmd.OutOrStdout().Write(body)
-		return cmp.Or(err, out.failure())
+		return cmp.Or(err, out.outcomeError())
 	}
-	if err := r.show(raw, func(w io.Writer) { out.print(w, in, len(body), failed) }); err != nil {
+	if err := r.print(raw, func(w io.Writer) { out.print(w, in, len(body), failed) }); err != nil {
 		return err
 	}
 	if failed != nil {
 		return failed
 	}
-	return out.failure()
+	return out.outcomeError()
 }
 
-// failure returns an error unless the outcome of the request is success.
-func (o *requestOutput) failure() error {
+// outcomeError returns an error unless the outcome of the request is success.
+func (o *requestOutput) outcomeError() error {
 	if o.Outcome == "success" {
 		return nil
 	}
@@ -200,7 +198,7 @@ func (o *requestOutput) print(w io.Writer, in *requestInput, bodyBytes int, fail
 	if len(o.Attempts) == 0 {
 		return
 	}
-	start, end := o.span()
+	start, end := o.timeSpan()
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ATTEMPT\tPROXY\tCAUSE\tSTATUS\tSTART\tDURATION\tBYTES\t")
 	for i, a := range o.Attempts {
@@ -211,24 +209,24 @@ func (o *requestOutput) print(w io.Writer, in *requestInput, bodyBytes int, fail
 		if a.Status != 0 {
 			status = fmt.Sprint(a.Status)
 		}
-		if failed == nil && i == o.served() {
+		if failed == nil && i == o.relayedIndex() {
 			size = fmt.Sprint(bodyBytes)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", number, a.ProxyID, a.Cause, status,
-			milliseconds(a.Started.Sub(start).Seconds()), milliseconds(a.Took), size,
-			bar(a.Started.Sub(start).Seconds(), a.Took, end.Sub(start).Seconds()))
+			milliseconds(a.Started.Sub(start).Seconds()), milliseconds(a.Duration), size,
+			attemptBar(a.Started.Sub(start).Seconds(), a.Duration, end.Sub(start).Seconds()))
 	}
 	t.Flush() // Flush fails only if a write to the output fails
 	for _, a := range o.Attempts {
 		if a.Error != "" {
-			fmt.Fprintf(w, "attempt %d: %s\n", a.Number, printable(a.Error))
+			fmt.Fprintf(w, "attempt %d: %s\n", a.Number, replaceControls(a.Error))
 		}
 	}
 }
 
-// served returns the index of the attempt whose response was relayed. This is the last attempt with the status of the
-// response; -1 if there is no such attempt.
-func (o *requestOutput) served() int {
+// relayedIndex returns the index of the attempt whose response was relayed: the last one with the status of the
+// response; -1 if there is none.
+func (o *requestOutput) relayedIndex() int {
 	for i := len(o.Attempts) - 1; i >= 0; i-- {
 		if o.Attempts[i].Status == o.Status {
 			return i
@@ -237,10 +235,10 @@ func (o *requestOutput) served() int {
 	return -1
 }
 
-// span returns the earliest start and the latest end of the attempts.
-func (o *requestOutput) span() (start, end time.Time) {
+// timeSpan returns the first start and the last end of the attempts.
+func (o *requestOutput) timeSpan() (start, end time.Time) {
 	for i, a := range o.Attempts {
-		ended := a.Started.Add(time.Duration(a.Took * float64(time.Second)))
+		ended := a.Started.Add(time.Duration(a.Duration * float64(time.Second)))
 		if i == 0 || a.Started.Before(start) {
 			start = a.Started
 		}
@@ -251,17 +249,16 @@ func (o *requestOutput) span() (start, end time.Time) {
 	return start, end
 }
 
-// barWidth is the width, in characters, of the column with the bars of the attempts.
+// barWidth is the width of the column with the bars, in characters.
 const barWidth = 40
 
-// bar returns the bar of an attempt. The parameter start is the time from the start of the first attempt to the start
-// of this attempt. The attempt has lasted for the time took. The width of the column stands for the time whole. All
-// times are in seconds. The bar has at least one character.
-func bar(start, took, whole float64) string {
-	if whole <= 0 {
+// attemptBar returns the bar of an attempt, which has at least one character. The parameter start is the time since the
+// start of the first attempt. The width of the column stands for the time total. All times are in seconds.
+func attemptBar(start, duration, total float64) string {
+	if total <= 0 {
 		return "|"
 	}
-	from := min(barWidth-1, int(barWidth*start/whole))
-	length := max(1, int(math.Round(barWidth*took/whole)))
-	return strings.Repeat(" ", from) + strings.Repeat("=", min(length, barWidth-from))
+	offset := min(barWidth-1, int(barWidth*start/total))
+	length := max(1, int(math.Round(barWidth*duration/total)))
+	return strings.Repeat(" ", offset) + strings.Repeat("=", min(length, barWidth-offset))
 }

@@ -18,7 +18,7 @@ import (
 // routeCommand returns the command route, which shows the rules that are applied to a request, and the reasons.
 func routeCommand() *cobra.Command {
 	var method, user, file string
-	cmd := onGateway(&cobra.Command{
+	cmd := gatewayCommand(&cobra.Command{
 		Use: "route URL", Short: "Show which rules are applied to a request, and why",
 		Long: `Show which [[rules]] are applied to a request for a URL, and each condition that
 does not hold. The rules are those of the running gateway or, with --config,
@@ -48,7 +48,7 @@ form, by POST /request, or in an intercepted tunnel.`,
 		if err != nil {
 			return err
 		}
-		return r.show(v, func(w io.Writer) { printRoute(w, &v) })
+		return r.print(v, func(w io.Writer) { printRoute(w, &v) })
 	})
 	cmd.Flags().StringVar(&method, "method", "", "`METHOD` of the request, such as GET")
 	completeWords(cmd, "method", methods)
@@ -67,34 +67,35 @@ func routeOfFile(file, target, method, user string) (v api.RouteView, err error)
 	if err != nil {
 		return v, err
 	}
-	all := cfg.Engine()
-	set, err := rules.Compile(all.Rules, nil)
+	engineConfig := cfg.Engine()
+	set, err := rules.Compile(engineConfig.Rules, nil)
 	if err != nil {
 		return v, err
 	}
-	return api.RouteOf(set, q, &all.Retry, all.FirstScorer), nil
+	return api.RouteOf(set, q, &engineConfig.Retry, engineConfig.FirstScorer), nil
 }
 
 func printRoute(w io.Writer, v *api.RouteView) {
-	fmt.Fprintf(w, "%s %s\n\n", v.Request.Method, placeOf(&v.Request))
-	by := map[string]string{} // label of the applied rule, by the kind of its action
+	fmt.Fprintf(w, "%s %s\n\n", v.Request.Method, targetText(&v.Request))
+	labels := map[string]string{} // label of the applied rule, by the kind of its action
 	for _, r := range v.Rules {
 		for _, kind := range r.Applied {
-			by[kind] = " (" + r.Label + ")"
+			labels[kind] = " (" + r.Label + ")"
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "way\t%s%s\n", wayOf(v), by["way"])
+	fmt.Fprintf(t, "way\t%s%s\n", wayText(v), labels["way"])
 	if v.Way != "deny" {
-		fmt.Fprintf(t, "policy\t%s%s\n", policyOf(v), by["policy"])
+		fmt.Fprintf(t, "policy\t%s%s\n", policyText(v), labels["policy"])
 		if v.Way != "direct" {
-			fmt.Fprintf(t, "scorer\t%s%s\n", v.Scorer, by["scorer"])
+			fmt.Fprintf(t, "scorer\t%s%s\n", v.Scorer, labels["scorer"])
 		}
 		if v.Intercept {
-			fmt.Fprintf(t, "intercept\tyes%s; --method GET shows the way of a request in the tunnel\n", by["intercept"])
+			fmt.Fprintf(t, "intercept\tyes%s; --method GET shows the way of a request in the tunnel\n",
+				labels["intercept"])
 		}
 		if v.Interim {
-			fmt.Fprintf(t, "interim\tyes%s\n", by["interim"])
+			fmt.Fprintf(t, "interim\tyes%s\n", labels["interim"])
 		}
 	}
 	t.Flush()
@@ -107,13 +108,13 @@ func printRoute(w io.Writer, v *api.RouteView) {
 	fmt.Fprintln(t, "RULE\tAPPLIED\tWHY")
 	for i := range v.Rules {
 		r := &v.Rules[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Label, appliedOf(r), whyOf(r))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Label, appliedText(r), reasonText(r))
 	}
 	t.Flush()
 }
 
-// placeOf returns the target of the request as text, followed by the user if the request has one.
-func placeOf(q *api.RouteRequestView) string {
+// targetText returns the target of the request as text, followed by the user if the request has one.
+func targetText(q *api.RouteRequestView) string {
 	place := fmt.Sprintf("%s:%d", q.Host, q.Port)
 	if strings.Contains(q.Host, ":") {
 		place = fmt.Sprintf("[%s]:%d", q.Host, q.Port)
@@ -125,7 +126,7 @@ func placeOf(q *api.RouteRequestView) string {
 	return place
 }
 
-func wayOf(v *api.RouteView) string {
+func wayText(v *api.RouteView) string {
 	switch v.Way {
 	case "direct":
 		return "direct, without a proxy"
@@ -148,7 +149,7 @@ func wayOf(v *api.RouteView) string {
 	return "only proxies " + strings.Join(limits, " and ")
 }
 
-func policyOf(v *api.RouteView) string {
+func policyText(v *api.RouteView) string {
 	p := &v.Policy
 	s := fmt.Sprintf("max_attempts %d, %s from %g s", p.MaxAttempts, p.BackoffStrategy, p.BaseDelay)
 	if p.Timeout != nil {
@@ -160,7 +161,7 @@ func policyOf(v *api.RouteView) string {
 	return s
 }
 
-func appliedOf(r *api.RouteRule) string {
+func appliedText(r *api.RouteRule) string {
 	switch {
 	case len(r.Applied) > 0:
 		return strings.Join(r.Applied, ", ")
@@ -170,34 +171,34 @@ func appliedOf(r *api.RouteRule) string {
 	return "no"
 }
 
-// whyOf returns the reason why the rule is applied or is not applied.
-func whyOf(r *api.RouteRule) string {
-	var failed, held []string
+// reasonText returns the reason why the rule is applied or is not applied.
+func reasonText(r *api.RouteRule) string {
+	var notHolding, holding []string
 	for _, c := range r.Conditions {
 		want := strings.Join(c.Want, ", ")
 		switch {
 		case c.Holds:
-			held = append(held, c.Key+" "+want)
+			holding = append(holding, c.Key+" "+want)
 		case c.Got == "" && c.Key == "path":
-			failed = append(failed, "path "+want+": the path is encrypted in the tunnel")
+			notHolding = append(notHolding, "path "+want+": the path is encrypted in the tunnel")
 		case c.Got == "":
-			failed = append(failed, c.Key+" "+want+": the request has none")
+			notHolding = append(notHolding, c.Key+" "+want+": the request has none")
 		default:
-			failed = append(failed, c.Key+" "+want+": it is "+c.Got)
+			notHolding = append(notHolding, c.Key+" "+want+": it is "+c.Got)
 		}
 	}
 	switch {
-	case len(failed) > 0:
-		return strings.Join(failed, "; ")
+	case len(notHolding) > 0:
+		return strings.Join(notHolding, "; ")
 	case r.Kind == "response":
-		return "depends on the response" + in(r.Pending)
+		return "depends on the response" + keyList(r.Pending)
 	case len(r.Applied) == 0:
 		return "an earlier rule decides"
 	}
-	return strings.Join(held, "; ")
+	return strings.Join(holding, "; ")
 }
 
-func in(keys []string) string {
+func keyList(keys []string) string {
 	if len(keys) == 0 {
 		return ""
 	}

@@ -22,20 +22,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// options holds the flags of the command serve.
-type options struct {
+// serveOptions are the flags of the command serve.
+type serveOptions struct {
 	source     config.Source
 	demo       bool
 	cpuProfile string
 }
 
 // serve runs the gateway until a signal or ctx ends it, or until it fails.
-func serve(ctx context.Context, o options, out, logTo io.Writer) error {
+func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE) // if the program that reads the log ends, a later record must not end this process
-	stopProfile, err := profile(o.cpuProfile)
+	stopProfile, err := startProfile(o.cpuProfile)
 	if err != nil {
 		return err
 	}
@@ -46,23 +46,23 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			return err
 		}
 		defer demo.Close()
-		o.use(demo)
+		o.addDemo(demo)
 	}
 	listeners, err := passedSockets(os.Getenv)
 	if err != nil {
 		return err
 	}
-	listeners.override(o.source.Overrides)
-	loading := time.Now()
+	listeners.setAddresses(o.source.Overrides)
+	loadStart := time.Now()
 	growth := memory.NewGrowth(os.Getenv("GOGC"), debug.SetGCPercent)
-	loaded := growth.Begin(memory.Free)
+	endLoading := growth.BeginLoading(memory.Free)
 	cfg, err := config.Load(o.source)
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
-	log, level, output, done := openLog(cfg.Log, logTo, foldedMessages(cfg)...)
-	defer done() // its error is ignored: the log, which would report it, is closed
-	defer boundMemory(ctx, log)()
+	log, level, output, closeLog := openLog(cfg.Log, logOutput, messagesToFold(cfg)...)
+	defer closeLog() // its error is ignored: the log, which would report it, is closed
+	defer limitMemory(ctx, log)()
 	program, err := os.Executable()
 	if err != nil {
 		program = ""
@@ -73,21 +73,21 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.growth = growth
 	growth.SetProxies(len(g.engine.Pool().Snapshot().All))
-	loaded()
+	endLoading()
 	defer g.plugins.Close()
-	defer g.keeper.close()
+	defer g.state.close()
 	defer g.access.close()
 	defer g.traces.Close()
 	defer g.cluster.close()
 	defer g.push.Close()
-	inForce := g.fingerprintSince(loading)
+	loadedFiles := g.fingerprintSince(loadStart)
 	if err := listeners.listen(ctx, cfg.Gateway.Listen, cfg.API.Listen); err != nil {
 		return err
 	}
 	g.engine.ForbidAddress(listeners.api.Addr())
 	g.address = listeners.gateway.Addr().String()
 	g.push.Configure(cfg.PushSettings())
-	g.lists.Use(cfg.Lists())
+	g.lists.SetSources(cfg.Lists())
 	defer g.lists.Close()
 	select {
 	case <-g.lists.Changed(): // the fetcher has lists that an earlier process kept
@@ -96,60 +96,60 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	if cfg.Log.Format == "json" { // programs read this log, and often the standard output, too
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
-			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.keeper.path()),
+			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.state.path()),
 			slog.String("version", version))
 	} else {
-		greet(out, address(cfg.GatewayTLS(), g.address), address(cfg.APITLS() != nil, listeners.api.Addr().String()),
-			g.keeper.path(), g.cfg.ProxyCount(), demo)
+		printAddresses(out, listenerURL(cfg.GatewayTLS(), g.address),
+			listenerURL(cfg.APITLS() != nil, listeners.api.Addr().String()),
+			g.state.path(), g.cfg.ProxyCount(), demo)
 	}
 	if demo != nil {
 		go demo.Drive(ctx, g.address)
 	}
-	failed := make(chan error, 2)
-	go func() { failed <- g.engine.Serve(listeners.gateway) }()
-	go func() { failed <- g.api.Serve(listeners.api) }()
+	serveErrors := make(chan error, 2)
+	go func() { serveErrors <- g.engine.Serve(listeners.gateway) }()
+	go func() { serveErrors <- g.api.Serve(listeners.api) }()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		g.log.Warn("no notifications of file changes: files are checked every "+lookEvery.String(),
+		g.log.Warn("no notifications of file changes: files are checked every "+checkInterval.String(),
 			slog.Any("error", err))
 	}
-	stopWatch := watch(g, watcher, inForce)
+	stopWatch := watchFiles(g, watcher, loadedFiles)
 	defer stopWatch()
-	alive, stop := watchdog(g.log)
+	watchdogTicks, stop := watchdog(g.log)
 	defer stop()
 	notify(g.log, daemon.SdNotifyReady)
 	for {
 		select {
-		case <-alive:
+		case <-watchdogTicks:
 			notify(g.log, daemon.SdNotifyWatchdog)
-		case err := <-failed:
+		case err := <-serveErrors:
 			if err != nil {
 				return err
 			}
 		case <-g.lists.Changed():
 			go g.reload()
 		case <-ctx.Done():
-			return g.drain(0, signals, alive)
+			return g.drain(0, signals, watchdogTicks)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				go g.reload() // in a goroutine, so that the loop handles the next signal
 				continue
 			}
-			return g.leave(s, signals, alive)
+			return g.drainAfter(s, signals, watchdogTicks)
 		}
 	}
 }
 
-// address returns the URL of the listener at hostPort. tls is set if the listener has TLS.
-func address(tls bool, hostPort string) string {
+// listenerURL returns the URL of the listener at hostPort. tls is set if the listener has TLS.
+func listenerURL(tls bool, hostPort string) string {
 	if tls {
 		return "https://" + hostPort
 	}
 	return "http://" + hostPort
 }
 
-// greet prints the addresses of the gateway, the dashboard and the API, and the path of the state folder.
-func greet(out io.Writer, gateway, api, state string, proxies int, demo *lab.Demo) {
+func printAddresses(out io.Writer, gateway, api, state string, proxies int, demo *lab.Demo) {
 	fmt.Fprintf(out, "gateway    %s   (%d proxies)\n", gateway, proxies)
 	fmt.Fprintf(out, "dashboard  %s/   API %s/api/v1\n", api, api)
 	if state == "" {
@@ -165,8 +165,8 @@ func greet(out io.Writer, gateway, api, state string, proxies int, demo *lab.Dem
 	}
 }
 
-// profile writes a CPU profile to a file until stop is called. If file is "", it writes no profile.
-func profile(file string) (stop func(), err error) {
+// startProfile writes a CPU profile to a file, if it is not "", until stop is called.
+func startProfile(file string) (stop func(), err error) {
 	if file == "" {
 		return func() {}, nil
 	}
@@ -184,8 +184,8 @@ func profile(file string) (stop func(), err error) {
 	}, nil
 }
 
-// use adds the proxies of the demo to the configuration, and each setting of the demo that no flag sets.
-func (o *options) use(demo *lab.Demo) {
+// addDemo adds the proxies of the demo, and its settings that no flag sets.
+func (o *serveOptions) addDemo(demo *lab.Demo) {
 	o.source.URLs = append(o.source.URLs, demo.Proxies()...)
 	for key, value := range demo.Settings() {
 		if _, set := o.source.Overrides[key]; !set {
@@ -194,31 +194,30 @@ func (o *options) use(demo *lab.Demo) {
 	}
 }
 
-// grace returns the grace period (gateway.drain_grace): the maximum time for which a draining gateway waits for the
-// requests in flight.
-func (g *gateway) grace() time.Duration {
+// drainGrace returns gateway.drain_grace: the maximum time for which a draining gateway waits for the requests in
+// flight.
+func (g *gateway) drainGrace() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
-// sameSignal is the time after a first signal within which a second signal is ignored. timeout(1) sends one signal
+// repeatedSignal is the time after a first signal within which a second signal is ignored. timeout(1) sends one signal
 // twice: to the process, and then to its process group.
-const sameSignal = 100 * time.Millisecond
+const repeatedSignal = 100 * time.Millisecond
 
-// settleTime is the time for which the gateway waits for requests on idle client connections after it has closed its
-// listener. The gateway waits only if its sockets were passed to it, because another process then accepts the new
-// clients without a gap.
-const settleTime = time.Second
+// lastRequestWait is the time for which the gateway waits for requests on idle client connections after it has closed
+// its listener. It applies only to passed sockets, on which another process accepts the new clients without a gap.
+const lastRequestWait = time.Second
 
-// wantedPoll is the interval at which a draining process checks whether another process waits for its state folder.
-const wantedPoll = 20 * time.Millisecond
+// stateCheckInterval is the interval at which a draining process checks stateKeeper.isWanted.
+const stateCheckInterval = 20 * time.Millisecond
 
-// leave ends the gateway after the signal s. After SIGTERM it first waits for gateway.drain_delay. During this delay
-// the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes
-// through the API fail from the signal on, and the folder is unlocked for a process that waits for it. A second
-// signal ends the process immediately.
-func (g *gateway) leave(s os.Signal, signals <-chan os.Signal, alive <-chan time.Time) error {
+// drainAfter ends the gateway after the signal s. After SIGTERM it first waits for gateway.drain_delay. During this
+// delay the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes
+// through the API fail from the signal on, and the folder is unlocked for a process that waits for it. A second signal
+// ends the process immediately.
+func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	g.mu.Lock()
 	delay := time.Duration(g.cfg.Gateway.DrainDelay)
 	g.mu.Unlock()
@@ -226,48 +225,48 @@ func (g *gateway) leave(s os.Signal, signals <-chan os.Signal, alive <-chan time
 		delay = 0
 	}
 	g.log.Info("draining", slog.String("signal", s.String()), slog.String("delay", delay.String()),
-		slog.String("grace", g.grace().String()))
-	return g.drain(delay, signals, alive)
+		slog.String("grace", g.drainGrace().String()))
+	return g.drain(delay, signals, watchdogTicks)
 }
 
-// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most the grace
-// period. Whenever it receives a value from the channel alive, it notifies the watchdog of the service manager.
-func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, alive <-chan time.Time) error {
+// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most
+// drainGrace. For each value from watchdogTicks, it notifies the watchdog of the service manager.
+func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
 	g.engine.Leave()
 	g.plugins.Freeze()
-	g.keeper.freeze()
-	begun := time.Now()
-	over := time.After(delay)
-	look := time.NewTicker(wantedPoll)
-	defer look.Stop()
+	g.state.freeze()
+	start := time.Now()
+	delayEnd := time.After(delay)
+	stateCheck := time.NewTicker(stateCheckInterval)
+	defer stateCheck.Stop()
 	done := make(chan struct{})
-	for shutting := false; ; {
+	for isShuttingDown := false; ; {
 		select {
-		case <-over:
-			if !shutting {
-				shutting = true
+		case <-delayEnd:
+			if !isShuttingDown {
+				isShuttingDown = true
 				go g.shutdown(done)
 			}
 		case <-done:
 			return nil
-		case <-alive:
+		case <-watchdogTicks:
 			notify(g.log, daemon.SdNotifyWatchdog)
-		case <-look.C:
-			if g.keeper.wanted() {
-				g.keeper.close()
+		case <-stateCheck.C:
+			if g.state.isWanted() {
+				g.state.close()
 			}
 		case s := <-signals:
-			if s != syscall.SIGHUP && time.Since(begun) > sameSignal {
+			if s != syscall.SIGHUP && time.Since(start) > repeatedSignal {
 				return errors.New("stopped by a second signal")
 			}
 		}
 	}
 }
 
-// shutdown ends the servers of the gateway and the API within the grace period, and then closes the channel done.
+// shutdown ends the servers of the gateway and the API within drainGrace, and closes done.
 func (g *gateway) shutdown(done chan<- struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
+	ctx, cancel := context.WithTimeout(context.Background(), g.drainGrace())
 	defer cancel()
 	if !socketsPassed(os.Getenv) {
 		g.engine.Shutdown(ctx)
@@ -275,8 +274,8 @@ func (g *gateway) shutdown(done chan<- struct{}) {
 		close(done)
 		return
 	}
-	settled, stop := context.WithTimeout(ctx, settleTime)
-	g.engine.StopAccepting(settled)
+	lastRequests, stop := context.WithTimeout(ctx, lastRequestWait)
+	g.engine.StopAccepting(lastRequests)
 	stop()
 	var api sync.WaitGroup
 	api.Go(func() { g.api.Shutdown(ctx) }) // together with the gateway: the new process gets the new connections

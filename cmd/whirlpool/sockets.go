@@ -25,10 +25,10 @@ func socketsPassed(environ func(string) string) bool {
 	return err == nil && n > 0 && environ("LISTEN_PID") == strconv.Itoa(os.Getpid())
 }
 
-// passedSockets returns the sockets that the parent process has passed in the way of systemd (sd_listen_fds(3)). The
-// function environ returns the value of an environment variable. LISTEN_PID is the id of this process, and LISTEN_FDS
-// the number of passed sockets. LISTEN_FDNAMES may have a name for each socket: gateway or api. A socket without such a
-// name becomes the socket of the gateway, or of the API if the gateway has one.
+// passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)): LISTEN_PID
+// is the id of this process, LISTEN_FDS the number of sockets, and LISTEN_FDNAMES may name each of them gateway or api.
+// A socket without a name becomes that of the gateway, or of the API if the gateway has one. The function environ
+// returns an environment variable.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil
@@ -55,13 +55,13 @@ func passedSockets(environ func(string) string) (s sockets, err error) {
 	if len(unnamed) > 0 {
 		return s, fmt.Errorf("%d sockets were passed (LISTEN_FDS); the gateway takes one, and the API one", n)
 	}
-	if s.gateway, err = inherit(files["gateway"], "gateway"); err == nil {
-		s.api, err = inherit(files["api"], "api")
+	if s.gateway, err = inheritSocket(files["gateway"], "gateway"); err == nil {
+		s.api, err = inheritSocket(files["api"], "api")
 	}
 	return s, err
 }
 
-func inherit(file *os.File, name string) (net.Listener, error) {
+func inheritSocket(file *os.File, name string) (net.Listener, error) {
 	if file == nil {
 		return nil, nil
 	}
@@ -72,9 +72,8 @@ func inherit(file *os.File, name string) (net.Listener, error) {
 	return l, nil
 }
 
-// override sets the listening addresses in settings to the addresses of the passed sockets. As a result, the checks
-// of the configuration and the outputs use the addresses of these sockets.
-func (s *sockets) override(settings map[string]any) {
+// setAddresses sets the listening addresses in settings to those of the passed sockets.
+func (s *sockets) setAddresses(settings map[string]any) {
 	if s.gateway != nil {
 		settings["gateway.listen"] = s.gateway.Addr().String()
 	}

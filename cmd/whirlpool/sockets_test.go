@@ -24,7 +24,7 @@ func TestSocketsOfAnotherProcess(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, sockets{}, s, name)
 		settings := map[string]any{}
-		s.override(settings)
+		s.setAddresses(settings)
 		require.Empty(t, settings)
 	}
 }

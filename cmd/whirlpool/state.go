@@ -32,58 +32,57 @@ const (
 	historyFile = "metrics"
 )
 
-// keeper holds the open state folder and its files. The zero value stands for a gateway without a state folder.
-type keeper struct {
-	dir     *state.Dir
-	store   *state.Store // changes by the API
-	ids     *state.Store // automatic ids
-	history *history
-	once    sync.Once
+// stateKeeper holds the open state folder and its files. The zero value has no state folder.
+type stateKeeper struct {
+	dir       *state.Dir
+	store     *state.Store // changes by the API
+	ids       *state.Store // automatic ids
+	history   *history
+	closeOnce sync.Once
 }
 
-// The maximum times for which openState waits until another process unlocks the folder. The other process is usually
-// the previous process of the gateway, which unlocks the folder when it begins to drain. longWait applies if the
-// sockets were passed to this process: then this process usually starts before the previous one gets the signal to
-// drain. Otherwise shortWait applies.
+// The maximum times for which openState waits until another process unlocks the folder, usually the previous process of
+// the gateway when it begins to drain. longLockTimeout applies if the sockets were passed to this process, which then
+// starts before the previous one gets the signal to drain.
 const (
-	shortWait = time.Second
-	longWait  = time.Minute
+	shortLockTimeout = time.Second
+	longLockTimeout  = time.Minute
 )
 
-// openState locks and opens the folder of state.dir. If it cannot lock or open a configured folder, openState returns
-// an error. If it cannot lock or open the default folder, openState logs a warning, and the gateway keeps no state.
-func openState(cfg *config.Config, wait time.Duration, log *slog.Logger) (*keeper, error) {
+// openState locks and opens the folder of state.dir. If that fails for a configured folder, it returns an error. If it
+// fails for the default folder, it logs a warning, and the gateway keeps no state.
+func openState(cfg *config.Config, lockTimeout time.Duration, log *slog.Logger) (*stateKeeper, error) {
 	if cfg.State.Dir == "" {
 		if cfg.State.Implied {
 			log.Info("changes by the API last until the restart: there is no configuration file, and no state.dir")
 		}
-		return &keeper{}, nil
+		return &stateKeeper{}, nil
 	}
-	k, err := lockState(cfg.State.Dir, wait, log)
+	k, err := lockState(cfg.State.Dir, lockTimeout, log)
 	switch {
 	case err == nil:
 		return k, nil
 	case !cfg.State.Implied:
-		return nil, withPlaces(cfg, &core.KeyError{Key: "state.dir", Value: cfg.State.Dir, Err: err})
+		return nil, locateErrors(cfg, &core.KeyError{Key: "state.dir", Value: cfg.State.Dir, Err: err})
 	}
 	log.Warn("the default of state.dir cannot be used: changes by the API that it has are not in force, and new ones "+
 		"last until the restart", slog.Any("error", err))
-	return &keeper{}, nil
+	return &stateKeeper{}, nil
 }
 
-func lockState(path string, wait time.Duration, log *slog.Logger) (*keeper, error) {
+func lockState(path string, timeout time.Duration, log *slog.Logger) (*stateKeeper, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	dir, err := state.Lock(ctx, path, func(e *state.InUseError) {
 		log.Info("waiting for another process to leave the state folder", slog.String("dir", e.Dir),
-			slog.String("owner", e.Owner), slog.Duration("at_most", wait))
+			slog.String("owner", e.Owner), slog.Duration("at_most", timeout))
 	})
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{dir: dir}
+	k := &stateKeeper{dir: dir}
 	if k.store, err = openStore(path, changesFile, log); err != nil {
 		k.close()
 		return nil, err
@@ -112,16 +111,16 @@ func logDamage(log *slog.Logger, file string, d state.Damage) {
 }
 
 // path returns the path of the state folder, or "" without a state folder.
-func (k *keeper) path() string {
+func (k *stateKeeper) path() string {
 	if k.dir == nil {
 		return ""
 	}
 	return k.dir.Path
 }
 
-// restore restores what earlier processes have saved: metrics, the usage of users, the used bytes of limits, costs
-// and bans. From then on this process saves all these at intervals.
-func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
+// restore restores the metrics, the usage of users, the used bytes of limits, costs and bans of earlier processes. From
+// then on this process saves all these at intervals.
+func (k *stateKeeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
 	}
@@ -133,9 +132,9 @@ func (k *keeper) restore(e *engine.Engine, log *slog.Logger) {
 	k.history = h
 }
 
-// freeze makes all later changes by the API fail with state.ErrClosed. After freeze, the next process may read the
-// recorded changes, so this process must not add to them. Metrics are still saved.
-func (k *keeper) freeze() {
+// freeze makes all later changes by the API fail with state.ErrClosed, because the next process may read the recorded
+// changes. Metrics are still saved.
+func (k *stateKeeper) freeze() {
 	for _, s := range []*state.Store{k.store, k.ids} {
 		if s != nil {
 			s.Close()
@@ -143,13 +142,12 @@ func (k *keeper) freeze() {
 	}
 }
 
-// wanted reports whether another process waits until this process unlocks the folder.
-func (k *keeper) wanted() bool { return k.dir != nil && k.dir.IsWanted() }
+// isWanted reports whether another process waits for the folder.
+func (k *stateKeeper) isWanted() bool { return k.dir != nil && k.dir.IsWanted() }
 
-// close saves the metrics that have changed since the last save, closes the files, and unlocks the folder for another
-// process.
-func (k *keeper) close() {
-	k.once.Do(func() {
+// close saves the metrics, closes the files, and unlocks the folder for another process.
+func (k *stateKeeper) close() {
+	k.closeOnce.Do(func() {
 		if k.dir == nil {
 			return
 		}
@@ -163,20 +161,20 @@ func (k *keeper) close() {
 
 // history saves metrics, the usage of users, the used bytes of limits, costs and bans in a journal.
 type history struct {
-	journal *state.Journal
-	engine  *engine.Engine
-	log     *slog.Logger
-	used    map[access.SavedUsage]struct{} // usage of users as it is in the journal
-	bytes   map[limit.SavedUsage]struct{}  // used bytes of limits as they are in the journal
-	costs   costSets                       // costs as they are in the journal
-	bans    []rest.Pair                    // bans as they are in the journal
-	failing bool                           // the last save failed
-	stop    chan struct{}
-	done    chan struct{}
+	journal    *state.Journal
+	engine     *engine.Engine
+	log        *slog.Logger
+	savedUsage map[access.SavedUsage]struct{} // usage of users as it is in the journal
+	savedBytes map[limit.SavedUsage]struct{}  // used bytes of limits as they are in the journal
+	savedCosts costSets                       // costs as they are in the journal
+	savedBans  []rest.Pair                    // bans as they are in the journal
+	saveFailed bool                           // the last save failed
+	stop       chan struct{}
+	done       chan struct{}
 }
 
-// counts is an entry of the journal. It has the counters that have changed since the previous entry.
-type counts struct {
+// historyEntry is an entry of the journal: the counters that have changed since the previous entry.
+type historyEntry struct {
 	metrics.Saved
 	Users  []access.SavedUsage `json:"users,omitempty"`
 	Costs  *engine.Costs       `json:"costs,omitempty"`
@@ -184,9 +182,9 @@ type counts struct {
 	Limits []limit.SavedUsage  `json:"limits,omitempty"` // usage of proxies and pairs with a limit on bytes
 }
 
-// historyEvery is the interval at which history saves the counters. If the process is killed, at most the counts of
-// one interval are lost.
-const historyEvery = 5 * time.Second
+// saveInterval is the interval at which history saves the counters. A process that is killed loses those of one
+// interval.
+const saveInterval = 5 * time.Second
 
 // openHistory restores metrics, the usage of users, the used bytes of limits, costs and bans from a file. From then
 // on the result saves all these in the same file at intervals.
@@ -194,17 +192,17 @@ func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, err
 	h := &history{engine: e, log: log, stop: make(chan struct{}), done: make(chan struct{})}
 	var damage state.Damage
 	var err error
-	used, bytes := map[string]access.SavedUsage{}, map[[2]string]limit.SavedUsage{}
+	usage, bytes := map[string]access.SavedUsage{}, map[[2]string]limit.SavedUsage{}
 	var bans []engine.SavedBan
 	costs := [3]map[string]upstream.Cost{{}, {}, {}}
 	h.journal, damage, err = state.OpenJournal(state.OS{}, file, time.Now(), func(entry []byte) error {
-		var c counts
+		var c historyEntry
 		if err := json.Unmarshal(entry, &c); err != nil {
 			return err
 		}
 		e.Metrics().Restore(&c.Saved)
 		for _, u := range c.Users {
-			used[u.Name] = u
+			usage[u.Name] = u
 		}
 		if c.Bans != nil {
 			bans = *c.Bans
@@ -226,22 +224,22 @@ func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, err
 	}
 	logDamage(log, file, damage)
 	e.Metrics().EndRestore()
-	e.RestoreUsage(slices.Collect(maps.Values(used)))
+	e.RestoreUsage(slices.Collect(maps.Values(usage)))
 	var all engine.Costs
 	for i, list := range costLists(&all) {
 		*list = slices.Collect(maps.Values(costs[i]))
 	}
 	e.RestoreCosts(all)
 	e.RestoreBans(bans)
-	h.bans = e.LastingBans()
+	h.savedBans = e.LastingBans()
 	e.RestoreUsedBytes(slices.Collect(maps.Values(bytes)))
 	all = e.Costs()
-	h.used, h.bytes, h.costs = asSet(e.Usage()), asSet(e.UsedBytes()), setsOf(&all)
+	h.savedUsage, h.savedBytes, h.savedCosts = setOf(e.Usage()), setOf(e.UsedBytes()), costSetsOf(&all)
 	go h.run()
 	return h, nil
 }
 
-func asSet[T comparable](list []T) map[T]struct{} {
+func setOf[T comparable](list []T) map[T]struct{} {
 	set := make(map[T]struct{}, len(list))
 	for _, u := range list {
 		set[u] = struct{}{}
@@ -254,20 +252,20 @@ func costLists(c *engine.Costs) [3]*[]upstream.Cost {
 	return [...]*[]upstream.Cost{&c.Proxies, &c.Vendors, &c.Users}
 }
 
-// costSets has a set for each list of costLists, in the same order. The set has the elements of the list.
+// costSets are the sets of the elements of costLists.
 type costSets [3]map[upstream.Cost]struct{}
 
-func setsOf(c *engine.Costs) (sets costSets) {
+func costSetsOf(c *engine.Costs) (sets costSets) {
 	for i, list := range costLists(c) {
-		sets[i] = asSet(*list)
+		sets[i] = setOf(*list)
 	}
 	return sets
 }
 
-// changed returns the elements of list that are not in saved; if all is set, it returns all elements of list.
-func changed[T comparable](list []T, saved map[T]struct{}, all bool) (out []T) {
+// changedElements returns the elements of list that are not in saved, or all elements if wantAll is set.
+func changedElements[T comparable](list []T, saved map[T]struct{}, wantAll bool) (out []T) {
 	for _, e := range list {
-		if _, found := saved[e]; all || !found {
+		if _, found := saved[e]; wantAll || !found {
 			out = append(out, e)
 		}
 	}
@@ -276,7 +274,7 @@ func changed[T comparable](list []T, saved map[T]struct{}, all bool) (out []T) {
 
 func (h *history) run() {
 	defer close(h.done)
-	tick := time.NewTicker(historyEvery)
+	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -290,45 +288,44 @@ func (h *history) run() {
 	}
 }
 
-// save adds an entry to the journal with the counters that have changed since the previous entry. If the journal
-// needs a replacement, save replaces it by one entry with all counters.
+// save adds an entry to the journal with the changed counters, or replaces the journal by one entry with all counters.
 func (h *history) save() {
-	all := h.journal.NeedsReplace()
+	saveAll := h.journal.NeedsReplace()
 	used, bytes, costs := h.engine.Usage(), h.engine.UsedBytes(), h.engine.Costs()
-	c := counts{Saved: h.engine.Metrics().Save(all), Users: changed(used, h.used, all),
-		Limits: changed(bytes, h.bytes, all)}
+	c := historyEntry{Saved: h.engine.Metrics().Save(saveAll), Users: changedElements(used, h.savedUsage, saveAll),
+		Limits: changedElements(bytes, h.savedBytes, saveAll)}
 	bans := h.engine.LastingBans()
-	if all || !slices.Equal(bans, h.bans) {
+	if saveAll || !slices.Equal(bans, h.savedBans) {
 		saved := make([]engine.SavedBan, len(bans))
 		for i, b := range bans {
 			saved[i] = h.engine.SaveBan(b)
 		}
 		c.Bans = &saved
 	}
-	next := setsOf(&costs)
+	costSets := costSetsOf(&costs)
 	for i, list := range costLists(&costs) {
-		if *list = changed(*list, h.costs[i], all); len(*list) > 0 {
+		if *list = changedElements(*list, h.savedCosts[i], saveAll); len(*list) > 0 {
 			c.Costs = &costs
 		}
 	}
 	if c.Empty() && len(c.Users) == 0 && len(c.Limits) == 0 && c.Costs == nil &&
-		c.Bans == nil && !all {
+		c.Bans == nil && !saveAll {
 		return
 	}
 	// If the write below fails, the next save writes all counters (NeedsReplace), so these maps need no correction.
-	h.used, h.bytes, h.costs, h.bans = asSet(used), asSet(bytes), next, bans
+	h.savedUsage, h.savedBytes, h.savedCosts, h.savedBans = setOf(used), setOf(bytes), costSets, bans
 	entry, err := json.Marshal(c)
 	switch {
 	case err != nil:
-	case all:
+	case saveAll:
 		err = h.journal.Replace([][]byte{entry})
 	default:
 		err = h.journal.Append(entry)
 	}
-	if err != nil && !h.failing {
+	if err != nil && !h.saveFailed {
 		h.log.Warn("metrics and the usage of users cannot be saved in the state folder", slog.Any("error", err))
 	}
-	h.failing = err != nil
+	h.saveFailed = err != nil
 }
 
 func (h *history) close() {
@@ -336,11 +333,10 @@ func (h *history) close() {
 	<-h.done
 }
 
-// formerStateDir was the default of state.dir in version 0.1.
+// formerStateDir is the default of state.dir in version 0.1.
 const formerStateDir = "whirlpool-data"
 
-// warnOfFormerDir logs a warning if the former default of state.dir has uploaded plugins. This version does not read
-// plugins from there.
+// warnOfFormerDir logs a warning if formerStateDir has uploaded plugins, which this version does not read.
 func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	if !cfg.State.Implied {
 		return
@@ -351,8 +347,8 @@ func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
 	}
 }
 
-// configuration returns the part of cfg that the API can change.
-func configuration(cfg *config.Config) changes.Configuration {
+// changeableConfig returns the part of cfg that the API can change.
+func changeableConfig(cfg *config.Config) changes.Configuration {
 	return changes.Configuration{
 		Proxies: cfg.Engine().Proxies, Policy: cfg.Policy,
 		Plugins: map[string]string{

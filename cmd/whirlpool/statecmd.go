@@ -20,7 +20,7 @@ func stateCommand() *cobra.Command {
 
 func showStateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "show", Short: "List the recorded changes of a gateway"}
-	return onGateway(cmd, func(r *remote, _ []string) error {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		var raw json.RawMessage
 		if _, err := r.send(request{method: "GET", path: "/state"}, &raw); err != nil {
 			return err
@@ -38,7 +38,7 @@ func showStateCommand() *cobra.Command {
 		if err := json.Unmarshal(raw, &list); err != nil {
 			return err
 		}
-		return r.show(raw, func(w io.Writer) {
+		return r.print(raw, func(w io.Writer) {
 			if !list.Kept {
 				fmt.Fprintln(w, "no state folder: changes by the API last until the restart")
 				return
@@ -65,7 +65,7 @@ func clearStateCommand() *cobra.Command {
 start or, for proxies of the configuration, until the next reload.`,
 	}
 	cmd.Flags().StringVar(&key, "key", "", "`KEY` of the change, as show lists it")
-	return onGateway(cmd, func(r *remote, _ []string) error {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		path := "/state"
 		if key != "" {
 			path += "?" + url.Values{"key": {key}}.Encode()
@@ -73,6 +73,6 @@ start or, for proxies of the configuration, until the next reload.`,
 		if _, err := r.send(request{method: "DELETE", path: path}, nil); err != nil {
 			return err
 		}
-		return r.show(json.RawMessage("{}"), func(w io.Writer) { fmt.Fprintln(w, "forgotten") })
+		return r.print(json.RawMessage("{}"), func(w io.Writer) { fmt.Fprintln(w, "forgotten") })
 	})
 }

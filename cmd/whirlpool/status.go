@@ -28,14 +28,14 @@ type gatewayStatus struct {
 	Summary   string          `json:"summary"` // from GET /status
 	Proxies   proxyCounts     `json:"proxies"`
 	Requests  requestCounts   `json:"requests"`
-	Failing   []failingProxy  `json:"failing"` // maxFailing proxies at most
+	Failing   []failingProxy  `json:"failing"` // maxFailingProxies at most
 	Suspect   []suspectTarget `json:"suspect_targets"`
 	LoadedAt  time.Time       `json:"configuration_at"`
 	LoadFault []string        `json:"configuration_faults"`
 	Restart   []string        `json:"needs_restart"`
 }
 
-// proxyCounts has the number of proxies in each state. A proxy that is in several states counts in each of them.
+// proxyCounts has the number of proxies in each state. A proxy counts in each of its states.
 type proxyCounts struct {
 	Total     int `json:"total"`
 	InService int `json:"in_service"`
@@ -56,8 +56,8 @@ type requestCounts struct {
 	Retries   uint64 `json:"retries"`
 }
 
-// served returns the number of requests that were delivered and that their target did not refuse.
-func (r *requestCounts) served() uint64 { return r.Delivered - min(r.Refused, r.Delivered) }
+// servedCount returns the number of requests that were delivered and that their target did not refuse.
+func (r *requestCounts) servedCount() uint64 { return r.Delivered - min(r.Refused, r.Delivered) }
 
 // failingProxy is a proxy whose breaker is not closed.
 type failingProxy struct {
@@ -67,33 +67,31 @@ type failingProxy struct {
 	Why   string    `json:"why"`
 }
 
-// suspectTarget is a suspect target: it fails through several proxies, and succeeds through none.
+// suspectTarget is a target that fails through several proxies, and succeeds through none.
 type suspectTarget struct {
 	Target   string `json:"target"`
 	Failures int    `json:"failures"`
 }
 
-// maxFailing is the maximum number of failing proxies in the status. The limit exists because status sends a request
-// to the API for each of these proxies, to read the reason of its breaker.
-const maxFailing = 10
+// maxFailingProxies limits the failing proxies in the status, because each of them takes a request to the API.
+const maxFailingProxies = 10
 
 func statusCommand() *cobra.Command {
-	return onGateway(&cobra.Command{
+	return gatewayCommand(&cobra.Command{
 		Use: "status", Short: "Show the state of a running gateway: proxies, requests, and why proxies fail",
 		Long: `Show the state of a running gateway: its proxies, its requests, and why proxies fail.
 The exit code is 1 if the gateway does not respond.`,
 		Example: "  whirlpool status\n  whirlpool status --json --url http://10.0.0.5:8889",
 	}, func(r *remote, _ []string) error {
-		s, err := r.status()
+		s, err := r.readStatus()
 		if err != nil {
 			return err
 		}
-		return r.show(s, s.print)
+		return r.print(s, s.print)
 	})
 }
 
-// status reads the state of the gateway.
-func (r *remote) status() (*gatewayStatus, error) {
+func (r *remote) readStatus() (*gatewayStatus, error) {
 	s := &gatewayStatus{}
 	for _, read := range []func(*gatewayStatus) error{r.readConfig, r.readProxies, r.readRequests, r.readTargets} {
 		if err := read(s); err != nil {
@@ -139,7 +137,7 @@ func faultText(raw json.RawMessage) string {
 
 func (r *remote) readProxies(s *gatewayStatus) error {
 	status, err := r.api.Status(r.context())
-	if _, err = r.explain(err); err != nil {
+	if _, err = r.addAdvice(err); err != nil {
 		return err
 	}
 	p := &status.Proxies
@@ -149,13 +147,14 @@ func (r *remote) readProxies(s *gatewayStatus) error {
 	if p.Open+p.HalfOpen == 0 {
 		return nil
 	}
-	page, err := r.api.Breakers(r.context(), client.List{State: []string{"open", "half_open"}, Limit: maxFailing})
-	if _, err = r.explain(err); err != nil {
+	page, err := r.api.Breakers(r.context(),
+		client.List{State: []string{"open", "half_open"}, Limit: maxFailingProxies})
+	if _, err = r.addAdvice(err); err != nil {
 		return err
 	}
 	for i := range page.Breakers {
 		f := failingProxy{ID: page.Breakers[i].ProxyID, State: page.Breakers[i].State}
-		if err := r.readWhy(&f); err != nil {
+		if err := r.readBreakerReason(&f); err != nil {
 			return err
 		}
 		s.Failing = append(s.Failing, f)
@@ -163,8 +162,8 @@ func (r *remote) readProxies(s *gatewayStatus) error {
 	return nil
 }
 
-// readWhy reads the breaker of the proxy f from the API, and sets Since and Why of f.
-func (r *remote) readWhy(f *failingProxy) error {
+// readBreakerReason sets Since and Why of f.
+func (r *remote) readBreakerReason(f *failingProxy) error {
 	var v struct {
 		Since time.Time `json:"last_state_change"`
 		Why   struct{ Summary string }
@@ -216,7 +215,6 @@ func (r *remote) readTargets(s *gatewayStatus) error {
 	return nil
 }
 
-// print prints the status as text.
 func (s *gatewayStatus) print(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	p, q := &s.Proxies, &s.Requests
@@ -235,15 +233,15 @@ func (s *gatewayStatus) print(w io.Writer) {
 			refused = fmt.Sprintf(", %d refused by their targets (403 or 429)", q.Refused)
 		}
 		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered%s; %d attempts, %d retries", q.Requests, q.Hours,
-			100*float64(q.served())/float64(q.Requests), refused, q.Attempts, q.Retries)
+			100*float64(q.servedCount())/float64(q.Requests), refused, q.Attempts, q.Retries)
 	}
 	fmt.Fprintf(table, "requests\t%s\n", delivered)
 	for _, f := range s.Failing {
 		fmt.Fprintf(table, "failing\t%s: %s since %s: %s\n", f.ID, f.State, f.Since.Local().Format(time.DateTime),
 			f.Why)
 	}
-	if more := p.Open + p.HalfOpen - len(s.Failing); more > 0 {
-		fmt.Fprintf(table, "\tand %d more\n", more)
+	if hidden := p.Open + p.HalfOpen - len(s.Failing); hidden > 0 {
+		fmt.Fprintf(table, "\tand %d more\n", hidden)
 	}
 	for _, t := range s.Suspect {
 		fmt.Fprintf(table, "target\t%s fails through every proxy (%d failures)\n", t.Target, t.Failures)
@@ -266,7 +264,7 @@ func healthCommand() *cobra.Command {
 /readyz do. It needs no key. The exit code is 1 if the gateway does not respond within 5 s, or is not ready.`,
 	}
 	cmd.Flags().BoolVar(&ready, "ready", false, "check whether the gateway takes new clients")
-	return onGateway(cmd, func(r *remote, _ []string) error {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		path := "/healthz"
 		if ready {
 			path = "/readyz"
@@ -280,14 +278,14 @@ func healthCommand() *cobra.Command {
 		if err := json.Unmarshal(raw, &health); err != nil {
 			return err
 		}
-		return r.show(raw, func(w io.Writer) { fmt.Fprintln(w, health.Status) })
+		return r.print(raw, func(w io.Writer) { fmt.Fprintln(w, health.Status) })
 	})
 }
 
 func eventsCommand() *cobra.Command {
 	var query client.EventQuery
 	follow := true
-	cmd := onGateway(&cobra.Command{
+	cmd := gatewayCommand(&cobra.Command{
 		Use: "events", Short: "Print the events of a running gateway as they happen",
 		Long: `Print the events of a running gateway as they happen: transitions of breakers with their reason,
 reloads, bans, exhausted requests (in a flood one a second, with the number of the other ones), changes of
@@ -303,20 +301,20 @@ kept.`,
 			"  whirlpool events --type request --sample 0.01\n  whirlpool events --follow=false",
 	}, func(r *remote, _ []string) error {
 		for _, t := range query.Types {
-			if err := oneOf("--type", t, eventTypes); err != nil {
+			if err := checkWord("--type", t, eventTypes); err != nil {
 				return err
 			}
 		}
 		if query.Sample != 0 && !slices.Contains(query.Types, "request") && !slices.Contains(query.Types, "attempt") {
-			return usage("--sample needs --type request or --type attempt")
+			return usageErrorf("--sample needs --type request or --type attempt")
 		}
 		if !(query.Sample >= 0 && query.Sample <= 1) {
-			return usage("--sample must be a number above 0 and up to 1, such as 0.01")
+			return usageErrorf("--sample must be a number above 0 and up to 1, such as 0.01")
 		}
 		if follow {
-			return r.follow(query)
+			return r.printNewEvents(query)
 		}
-		return r.keptEvents(query)
+		return r.printKeptEvents(query)
 	})
 	cmd.Flags().StringSliceVar(&query.Types, "type", nil,
 		"`TYPES` of events, separated by commas (default: all but change, request and attempt)")
@@ -330,39 +328,39 @@ kept.`,
 var eventTypes = []string{"breaker", "plugin_log", "plugin_fault", "plugin_quarantine", "activation", "policy",
 	"reload", "ban", "exhaustion", "change", "request", "attempt"}
 
-// follow prints events until the gateway ends the stream or the command is interrupted.
-func (r *remote) follow(query client.EventQuery) error {
-	err := r.events(r.context(), query, func() {})
+// printNewEvents prints events until the gateway ends the stream or the command is interrupted.
+func (r *remote) printNewEvents(query client.EventQuery) error {
+	err := r.printEvents(r.context(), query, func() {})
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s has ended the stream of events", r.api.Base.Host)
 	}
 	return err
 }
 
-// eventsQuiet is a time without an event. After it, keptEvents assumes that all kept events have arrived.
-const eventsQuiet = 500 * time.Millisecond
+// keptEventsTimeout is the time without an event after which printKeptEvents ends.
+const keptEventsTimeout = 500 * time.Millisecond
 
-// keptEvents prints the events that the gateway keeps: the last ones of the event stream.
-func (r *remote) keptEvents(query client.EventQuery) error {
+// printKeptEvents prints the last events, which the gateway keeps.
+func (r *remote) printKeptEvents(query client.EventQuery) error {
 	ctx, cancel := context.WithCancel(r.context())
 	defer cancel()
-	quiet := time.AfterFunc(time.Minute, cancel) // until the response begins, up to one minute
-	defer quiet.Stop()
+	timer := time.AfterFunc(time.Minute, cancel) // until the response begins, up to one minute
+	defer timer.Stop()
 	query.LastID = "0" // the gateway has not given this id, so it sends all kept events
-	err := r.events(ctx, query, func() { quiet.Reset(eventsQuiet) })
+	err := r.printEvents(ctx, query, func() { timer.Reset(keptEventsTimeout) })
 	if errors.Is(err, io.EOF) || ctx.Err() != nil && r.context().Err() == nil {
 		return nil
 	}
 	return err
 }
 
-// events prints the events that query selects. It calls the function arrived when the response begins, and when an
-// event arrives.
-func (r *remote) events(ctx context.Context, query client.EventQuery, arrived func()) error {
+// printEvents prints the events that query selects. It calls onData at the beginning of the response and for each
+// event.
+func (r *remote) printEvents(ctx context.Context, query client.EventQuery, onData func()) error {
 	r.api.HTTP.Timeout = 0 // no timeout, because the response does not end
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: arrived})
-	_, err := r.explain(r.api.Events(ctx, query, func(e client.Event) error {
-		arrived()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: onData})
+	_, err := r.addAdvice(r.api.Events(ctx, query, func(e client.Event) error {
+		onData()
 		line := string(e.Data)
 		if !r.asJSON {
 			line = time.Now().Format(time.DateTime) + " " + e.Type + " " + line

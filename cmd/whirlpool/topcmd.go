@@ -26,20 +26,20 @@ Keys: left and right choose the column to sort by, r reverses, / filters, space 
 	cmd.Flags().DurationVar(&interval, "interval", interval, "`TIME` between two requests to the API, at least 100ms")
 	cmd.Flags().StringVar(&sort, "sort", sort, "sort by `COLUMN`: "+strings.Join(top.Columns(), ", "))
 	completeWords(cmd, "sort", top.Columns())
-	return onGateway(cmd, func(r *remote, _ []string) error {
-		if err := oneOf("--sort", sort, top.Columns()); err != nil {
+	return gatewayCommand(cmd, func(r *remote, _ []string) error {
+		if err := checkWord("--sort", sort, top.Columns()); err != nil {
 			return err
 		}
 		if interval < 100*time.Millisecond {
-			return usage("--interval must be at least 100ms")
+			return usageErrorf("--interval must be at least 100ms")
 		}
 		if r.asJSON || !isTerminal(cmd.OutOrStdout()) {
-			return usage("top needs a terminal; whirlpool status --json and whirlpool proxies list --json do not")
+			return usageErrorf("top needs a terminal; whirlpool status --json and whirlpool proxies list --json do not")
 		}
-		if _, err := r.snapshot(top.Query{Sort: sort}); err != nil {
+		if _, err := r.readSnapshot(top.Query{Sort: sort}); err != nil {
 			return err
 		}
-		_, err := tea.NewProgram(top.New(r.snapshot, interval, sort), tea.WithAltScreen(), tea.WithInput(os.Stdin),
+		_, err := tea.NewProgram(top.New(r.readSnapshot, interval, sort), tea.WithAltScreen(), tea.WithInput(os.Stdin),
 			tea.WithOutput(cmd.OutOrStdout()), tea.WithContext(cmd.Context())).Run()
 		if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, context.Canceled) {
 			return nil
@@ -48,19 +48,18 @@ Keys: left and right choose the column to sort by, r reverses, / filters, space 
 	})
 }
 
-// topRows is the maximum number of proxies that top reads for one snapshot.
-const topRows = 200
+// maxTopRows is the maximum number of proxies in a snapshot.
+const maxTopRows = 200
 
-// topSorts maps each column of top to the value of the API's parameter sort. The API does not sort by attempts per
-// second. For this column, top reads the proxies that were used last.
-var topSorts = map[string]string{"proxy": "id", "state": "-state", "region": "region", "in_flight": "-in_flight",
+// topOrders maps each column of top to the API's parameter sort. The API does not sort by attempts per second; for
+// them, top reads the proxies that were used last.
+var topOrders = map[string]string{"proxy": "id", "state": "-state", "region": "region", "in_flight": "-in_flight",
 	"per_s": "-last_used", "uses": "-uses", "success": "success_rate", "latency": "-avg_latency"}
 
-// topList returns the parameters with which top reads proxies from the API. If the filter of q is the name of a state,
-// or the beginning of such a name, the parameters select the proxies in this state. Otherwise they select the proxies
-// that contain the text of the filter.
-func topList(q top.Query) client.List {
-	l := client.List{Sort: topSorts[q.Sort], Limit: topRows, Text: q.Filter}
+// topParameters returns the parameters with which top reads proxies. A filter that is the beginning of a state's name
+// selects the proxies in this state, any other filter those that contain its text.
+func topParameters(q top.Query) client.List {
+	l := client.List{Sort: topOrders[q.Sort], Limit: maxTopRows, Text: q.Filter}
 	if q.Reversed {
 		l.Sort = strings.TrimPrefix("-"+l.Sort, "--")
 	}
@@ -72,15 +71,15 @@ func topList(q top.Query) client.List {
 	return l
 }
 
-// snapshot reads the state of the gateway from the API, with the rows that q selects.
-func (r *remote) snapshot(q top.Query) (*top.Snapshot, error) {
+// readSnapshot reads the state of the gateway from the API, with the rows that q selects.
+func (r *remote) readSnapshot(q top.Query) (*top.Snapshot, error) {
 	var page struct{ Proxies []proxyRow }
-	list := topList(q)
-	if _, err := r.explain(r.api.Do(r.context(), "GET", "/proxies", list.Query(), nil, &page)); err != nil {
+	list := topParameters(q)
+	if _, err := r.addAdvice(r.api.Do(r.context(), "GET", "/proxies", list.Query(), nil, &page)); err != nil {
 		return nil, err
 	}
 	status, err := r.api.Status(r.context())
-	if _, err = r.explain(err); err != nil {
+	if _, err = r.addAdvice(err); err != nil {
 		return nil, err
 	}
 	requests := gatewayStatus{}
@@ -89,14 +88,14 @@ func (r *remote) snapshot(q top.Query) (*top.Snapshot, error) {
 	}
 	p := &status.Proxies
 	s := &top.Snapshot{At: time.Now(), Gateway: r.api.Base.Host, Requests: requests.Requests.Requests,
-		Served: requests.Requests.served(), Attempts: requests.Requests.Attempts, Total: p.Total,
+		Served: requests.Requests.servedCount(), Attempts: requests.Requests.Attempts, Total: p.Total,
 		States: map[string]int{"closed": p.Closed, "open": p.Open, "half_open": p.HalfOpen, "draining": p.Draining,
 			"banned": p.Banned, "unreached": p.Unreached}}
 	for i := range page.Proxies {
 		p := &page.Proxies[i]
 		s.Rows = append(s.Rows, top.Row{ID: p.ID, State: p.state(), Region: p.Region, InFlight: p.InFlight,
 			Uses:    p.Uses,
-			Success: p.SuccessRate, Samples: p.Samples, Attention: attention(p.state()),
+			Success: p.SuccessRate, Samples: p.Samples, Attention: attentionRank(p.state()),
 			Latency: time.Duration(p.AvgLatency * float64(time.Second))})
 	}
 	return s, nil

@@ -12,26 +12,24 @@ import (
 )
 
 const (
-	// settle is the time that must pass without changes in the watched folders before the files are checked, because
-	// an editor writes a file in several steps. If the folders never stay unchanged for that long (for example,
-	// because a log file is in one of them), the files are checked after maxSettle.
-	settle    = 50 * time.Millisecond
-	maxSettle = 250 * time.Millisecond
-	// listQuiet is the time for which a proxy list must be unchanged before it is read, because a program may take
-	// seconds to write a long list. A list that never stays unchanged for that long is read after maxListWait.
-	listQuiet   = 500 * time.Millisecond
-	maxListWait = 30 * time.Second
-	// lookEvery is the interval at which the files are checked even if there is no notification of a change. These
-	// checks are necessary because some file systems send no notifications. In addition, a machine may have no free
-	// inotify instance, because its containers share them.
-	lookEvery = 2 * time.Second
+	// settleTime is the time without changes in the watched folders after which the files are checked, because an
+	// editor writes a file in several steps. In folders that change all the time, the files are checked after
+	// maxSettleTime.
+	settleTime    = 50 * time.Millisecond
+	maxSettleTime = 250 * time.Millisecond
+	// listSettleTime is the time for which a proxy list must be unchanged before it is read, because a program may take
+	// seconds to write a long list. A list that changes all the time is read after maxListWait.
+	listSettleTime = 500 * time.Millisecond
+	maxListWait    = 30 * time.Second
+	// checkInterval is the interval at which the files are checked without a notification: some file systems send none,
+	// and a machine may have no free inotify instance.
+	checkInterval = 2 * time.Second
 )
 
-// watch reloads the configuration when the configuration file changes, or a file that the configuration names. It finds
-// a change in place, by rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files.
-// If w is nil, there are no notifications, and watch only checks the files at the interval lookEvery. The parameter
-// seen is the fingerprint of the files that are in force.
-func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
+// watchFiles reloads the configuration when the configuration file, or a file that it names, changes: in place, by
+// rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files. Without w, it only
+// checks the files at checkInterval. The parameter loaded is the fingerprint of the files that are in force.
+func watchFiles(g *gateway, w *fsnotify.Watcher, loaded string) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	if w != nil {
@@ -43,44 +41,44 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	g.fingerprint(w) // makes w watch the folders
 	go func() {
 		defer wg.Done()
-		look := time.NewTicker(lookEvery)
-		defer look.Stop()
-		quiet := time.NewTimer(0) // first check immediately: files may have changed since seen was computed
-		defer quiet.Stop()
+		ticker := time.NewTicker(checkInterval)
+		defer ticker.Stop()
+		settled := time.NewTimer(0) // first check immediately: files may have changed since loaded was computed
+		defer settled.Stop()
 		// After each reload the files are checked again, because they may have changed while the reload read them.
-		// The wait before this check is maxSettle. Without the wait, a file that a program writes for a minute would
-		// be read all the time.
-		var waiting time.Time // time since which a changed list waits, because it still changes; zero if none waits
+		// Without the wait of maxSettleTime, a file that a program writes for a minute would be read all the time.
+		var waitStart time.Time // start of the wait for a list that still changes; zero if none does
 		check := func() {
-			if now := g.fingerprint(w); now != seen {
-				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {
-					if waiting.IsZero() {
-						waiting = time.Now()
+			if current := g.fingerprint(w); current != loaded {
+				if remaining := g.listSettleRemaining(); remaining > 0 && (waitStart.IsZero() ||
+					time.Since(waitStart) < maxListWait) {
+					if waitStart.IsZero() {
+						waitStart = time.Now()
 					}
-					quiet.Reset(rest)
+					settled.Reset(remaining)
 					return
 				}
-				seen, waiting = now, time.Time{}
+				loaded, waitStart = current, time.Time{}
 				g.reload()
-				quiet.Reset(maxSettle)
+				settled.Reset(maxSettleTime)
 			}
 		}
-		var since time.Time // time of the first event since the last check
+		var firstEvent time.Time // time of the first event since the last check
 		for {
 			select {
 			case <-done:
 				return
 			case <-events:
-				if since.IsZero() {
-					since = time.Now()
+				if firstEvent.IsZero() {
+					firstEvent = time.Now()
 				}
-				quiet.Reset(min(settle, max(maxSettle-time.Since(since), 0)))
+				settled.Reset(min(settleTime, max(maxSettleTime-time.Since(firstEvent), 0)))
 			case err := <-failures:
 				g.log.Debug("watching files", slog.Any("error", err))
-			case <-quiet.C:
-				since = time.Time{}
+			case <-settled.C:
+				firstEvent = time.Time{}
 				check()
-			case <-look.C:
+			case <-ticker.C:
 				check()
 			}
 		}
@@ -94,10 +92,9 @@ func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	}
 }
 
-// listsChanging returns the time that must still pass until the files that the configuration names, such as proxy
-// lists, have been unchanged for listQuiet. It is 0 if they have already been unchanged for that long. listsChanging
-// ignores modification times in the future.
-func (g *gateway) listsChanging() (rest time.Duration) {
+// listSettleRemaining returns the time until the files that the configuration names, such as proxy lists, have been
+// unchanged for listSettleTime; 0 if they have. It ignores modification times in the future.
+func (g *gateway) listSettleRemaining() (remaining time.Duration) {
 	g.mu.Lock()
 	files := g.cfg.Files()
 	g.mu.Unlock()
@@ -106,20 +103,19 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 		if err != nil {
 			continue
 		}
-		if age := time.Since(info.ModTime()); age >= 0 && age < listQuiet {
-			rest = max(rest, listQuiet-age)
+		if age := time.Since(info.ModTime()); age >= 0 && age < listSettleTime {
+			remaining = max(remaining, listSettleTime-age)
 		}
 	}
-	return rest
+	return remaining
 }
 
-// fingerprintSince returns the fingerprint of the watched files. The parameter began is a time before the gateway
-// loaded the files. If a file has changed since that time, fingerprintSince returns "", which is different from every
-// fingerprint.
-func (g *gateway) fingerprintSince(began time.Time) string {
+// fingerprintSince returns the fingerprint of the watched files, or "", which is no fingerprint, if one of them has
+// changed since start.
+func (g *gateway) fingerprintSince(start time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {
-		if info, err := os.Stat(path); err == nil && !info.ModTime().Before(began) &&
+		if info, err := os.Stat(path); err == nil && !info.ModTime().Before(start) &&
 			!info.ModTime().After(time.Now()) {
 			return ""
 		}
@@ -127,9 +123,8 @@ func (g *gateway) fingerprintSince(began time.Time) string {
 	return sum
 }
 
-// fingerprint returns a text that changes when a watched file changes: it has the path, size, modification time and
-// inode number of each file. If w is not nil, fingerprint also makes w watch the folders of the files, and the
-// folders of the targets if a file is a symbolic link.
+// fingerprint returns the path, size, modification time and inode number of each watched file. It makes w, if not nil,
+// watch the folders of the files and, for symbolic links, of their targets.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)

@@ -34,36 +34,35 @@ import (
 
 // gateway is the running gateway with all its parts.
 type gateway struct {
-	source  config.Source
-	log     *slog.Logger
-	level   *slog.LevelVar
-	plugins *plugins.Registry
-	engine  *engine.Engine
-	api     *api.Server
-	started *config.Config // the configuration at the start of the process
-	changes *changes.Changes
-	events  *api.Events
-	lists   *lists.Fetcher
-	keeper  *keeper
-	access  *accessLog
-	traces  *otlp.Exporter
-	cluster *clusterNode // nil without a cluster
-	push    *push.Pusher
-	growth  *memory.Growth
+	source      config.Source
+	log         *slog.Logger
+	level       *slog.LevelVar
+	plugins     *plugins.Registry
+	engine      *engine.Engine
+	api         *api.Server
+	startConfig *config.Config // the configuration at the start of the process
+	changes     *changes.Changes
+	events      *api.Events
+	lists       *lists.Fetcher
+	state       *stateKeeper
+	access      *accessLog
+	traces      *otlp.Exporter
+	cluster     *clusterNode // nil without a cluster
+	push        *push.Pusher
+	growth      *memory.Growth
 
-	reloading sync.Mutex // held during a reload; a reload takes long if it compiles new plugins
+	reloadMu sync.Mutex // held during a reload; a reload takes long if it compiles new plugins
 
-	mu      sync.Mutex       // guards the fields below
-	cfg     *config.Config   // the configuration in force
-	status  api.ReloadStatus // the result of the last reload
-	address string           // the listening address of the gateway
+	mu         sync.Mutex       // guards the fields below
+	cfg        *config.Config   // the configuration in force
+	lastReload api.ReloadStatus // the result of the last reload
+	address    string           // the listening address of the gateway
 }
 
-// openLog opens the log. A goroutine that writes a record does not wait for the output out, which may be slow: the
-// result w buffers the records. The result done writes the records that are still in the buffer. The parameter first
-// has messages: in a flood of records with such a message, the log gets only the first record (logfold.New).
-func openLog(cfg config.Log, out io.Writer, first ...string) (
-	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, done func() error,
+// openLog opens the log. The result w buffers the records, because the output out may be slow; closeLog writes the
+// buffered records. In a flood of records with one of foldedMessages, the log gets only the first (logfold.New).
+func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
+	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, closeLog func() error,
 ) {
 	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
@@ -73,9 +72,9 @@ func openLog(cfg config.Log, out io.Writer, first ...string) (
 	})
 	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.Format == "json" {
-		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds})
+		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: durationInSeconds})
 	}
-	folding := logfold.New(handler, first...)
+	folding := logfold.New(handler, foldedMessages...)
 	log = slog.New(folding)
 	return log, level, w, func() error {
 		folding.Flush()
@@ -83,18 +82,17 @@ func openLog(cfg config.Log, out io.Writer, first ...string) (
 	}
 }
 
-// foldedMessages returns the messages for the parameter first of openLog. With breaker.blame = "literal" there are no
-// such messages. Then each refused request has a record of its own, as in version 0.1, up to the limit logfold.Burst.
-func foldedMessages(cfg *config.Config) []string {
+// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal" there are none: each refused
+// request has a record of its own, as in version 0.1, up to logfold.Burst.
+func messagesToFold(cfg *config.Config) []string {
 	if cfg.Breaker.Blame == config.BlameLiteral {
 		return nil
 	}
 	return []string{"no proxy admissible"}
 }
 
-// inSeconds converts an attribute that is a duration to seconds, the unit of the API. Without it, the JSON of slog
-// would have nanoseconds.
-func inSeconds(_ []string, a slog.Attr) slog.Attr {
+// durationInSeconds converts a duration to seconds, as in the API. The JSON of slog would have nanoseconds.
+func durationInSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
 	}
@@ -108,18 +106,17 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire creates the parts of the gateway. The parameter program is the path of the executable that checks uploads in a
-// child process. If it is "", this process checks uploads.
+// wire creates the parts of the gateway. The parameter program is checker.program.
 func wire(
-	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logTo io.Writer, program string,
+	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logOutput io.Writer, program string,
 ) (_ *gateway, err error) {
-	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level, access: newAccessLog(logTo, log),
+	g := &gateway{source: src, cfg: cfg, startConfig: cfg, log: log, level: level, access: newAccessLog(logOutput, log),
 		growth: &memory.Growth{}}
 	access, err := openAccessLog(cfg)
 	if err != nil {
 		return nil, err
 	}
-	g.access.use(access)
+	g.access.replaceFile(access)
 	g.traces = otlp.New(version, log)
 	g.traces.Configure(cfg.TraceSettings())
 	defer func() {
@@ -133,26 +130,26 @@ func wire(
 		g.log.Warn("configuration: " + w)
 	}
 	warnOfFormerDir(cfg, log)
-	wait := shortWait
+	lockTimeout := shortLockTimeout
 	if socketsPassed(os.Getenv) {
-		wait = longWait
+		lockTimeout = longLockTimeout
 	}
-	if g.keeper, err = openState(cfg, wait, log); err != nil {
+	if g.state, err = openState(cfg, lockTimeout, log); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			g.keeper.close()
+			g.state.close()
 		}
 	}()
 	if g.cluster, err = openCluster(cfg, g.log); err != nil {
-		return nil, withPlaces(cfg, &core.KeyError{Key: "cluster.url", Err: err})
+		return nil, locateErrors(cfg, &core.KeyError{Key: "cluster.url", Err: err})
 	}
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
-	g.lists = lists.NewFetcher(nil, g.keptLists(), log)
+	g.lists = lists.NewFetcher(nil, g.listDir(), log)
 	reg, err := plugins.New(plugins.Options{
-		Limits: limits, StateDir: g.keeper.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
+		Limits: limits, StateDir: g.state.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
 		Log: g.log, Uploaded: g.cluster.uploaded, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
 		Check: (&checker{limits, g.cacheDir(), program}).check,
@@ -163,13 +160,13 @@ func wire(
 	g.plugins = reg
 	change, err := reg.Begin(cfg.Modules())
 	if err != nil {
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	change.Commit()
 	g.changes = changes.New(changes.Options{
-		Records: g.keeper.store, IDs: g.keeper.ids, Now: time.Now, Log: g.log,
+		Records: g.state.store, IDs: g.state.ids, Now: time.Now, Log: g.log,
 	})
-	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) (err error) {
+	err = g.changes.Configure(changeableConfig(cfg), func(proxies []upstream.Spec) (err error) {
 		conf := cfg.Engine()
 		conf.Proxies = proxies
 		opts := engine.Options{
@@ -183,36 +180,37 @@ func wire(
 			},
 			Transition: g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 			Banned:  func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
-			Restore: func(e *engine.Engine) { g.keeper.restore(e, g.log) },
+			Restore: func(e *engine.Engine) { g.state.restore(e, g.log) },
 		}
 		g.cluster.options(&opts)
 		g.engine, err = engine.New(conf, opts)
 		return err
 	})
 	if err != nil {
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	cfg.ReleaseProxies()
 	g.engine.Tracker().Observe(g.events)
 	reg.SetUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
-	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin, g.keeper.path())
+	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin, g.state.path())
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.push = push.New(g.engine.Metrics().Gather, log)
-	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
+	g.lastReload = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Changes: g.apiChanges(), Cluster: g.cluster.api(), Store: redisstore.Redacted(string(cfg.Cluster.URL)),
-		StateDir: g.keeper.path(),
-		Metrics:  g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
+		StateDir: g.state.path(),
+		Metrics:  g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.runningConfig,
+		Reload:       g.reload,
 		OnActivation: g.events.PluginActivated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
 		Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }
 
-// apiChanges returns the object that makes the changes of the API. If there is a cluster, it makes them on all nodes.
+// apiChanges returns the changes of the API, which concern all nodes of a cluster.
 func (g *gateway) apiChanges() api.Changes {
 	if g.cluster == nil {
 		return g.changes
@@ -220,26 +218,26 @@ func (g *gateway) apiChanges() api.Changes {
 	return sharedChanges{g.changes, g.cluster}
 }
 
-// cacheDir returns the folder for compiled plugins: plugins.cache_dir or, if this key is not set, a folder in the
-// state folder. It returns "" if there is no state folder either.
+// cacheDir returns the folder for compiled plugins: plugins.cache_dir or else a folder in the state folder; "" without
+// both.
 func (g *gateway) cacheDir() string {
-	if dir := g.started.PluginHost.CacheDir; dir != "" || g.keeper.path() == "" {
+	if dir := g.startConfig.PluginHost.CacheDir; dir != "" || g.state.path() == "" {
 		return dir
 	}
-	return filepath.Join(g.keeper.path(), "cache")
+	return filepath.Join(g.state.path(), "cache")
 }
 
-// keptLists returns the folder in which the fetcher saves proxy lists; "" without a state folder.
-func (g *gateway) keptLists() string {
-	if dir := g.keeper.path(); dir != "" {
+// listDir returns the folder of saved proxy lists; "" without a state folder.
+func (g *gateway) listDir() string {
+	if dir := g.state.path(); dir != "" {
 		return filepath.Join(dir, "lists")
 	}
 	return ""
 }
 
-// dryRun checks what package config cannot check: that the plugins can be loaded, and that the configuration names only
-// plugins that exist. It returns a warning for each uploaded plugin that cannot be used.
-func dryRun(cfg *config.Config) (warnings []string, err error) {
+// checkParts checks that the plugins can be loaded, and that the configuration names only plugins that exist. It
+// returns a warning for each uploaded plugin that cannot be used.
+func checkParts(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // StateDir has uploaded plugins
 	if err != nil {
@@ -248,11 +246,11 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	defer reg.Close()
 	change, err := reg.Stage(cfg.Modules())
 	if err != nil {
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	change.Commit()
 	if err := engine.Check(cfg.Engine(), reg); err != nil {
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	reg.Wait()
 	for _, p := range reg.List() {
@@ -263,11 +261,11 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// withPlaces converts an error that a part of the gateway has returned to a *config.Error. The *config.Error has a
-// fault for each joined error, with its file and line in the configuration.
-func withPlaces(cfg *config.Config, err error) error {
+// locateErrors converts an error of a part of the gateway to a *config.Error, which has a fault with file and line for
+// each joined error.
+func locateErrors(cfg *config.Config, err error) error {
 	out := &config.Error{}
-	for _, err := range separate(err) {
+	for _, err := range splitErrors(err) {
 		f := cfg.Fault("", nil, err.Error())
 		if k := (*core.KeyError)(nil); errors.As(err, &k) {
 			f = cfg.Fault(k.Key, k.Value, k.Err.Error())
@@ -277,14 +275,14 @@ func withPlaces(cfg *config.Config, err error) error {
 	return out
 }
 
-// separate returns the errors that errors.Join has joined in err. It also separates joined errors within these.
-func separate(err error) (all []error) {
+// splitErrors returns the errors that errors.Join has joined in err, at any depth.
+func splitErrors(err error) (all []error) {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
 	for _, err := range joined.Unwrap() {
-		all = append(all, separate(err)...)
+		all = append(all, splitErrors(err)...)
 	}
 	return all
 }
@@ -308,12 +306,12 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	return out
 }
 
-// usesPlugin reports whether the plugin with the given name is in use: as first scorer, retry scorer, judge or
-// backoff of the global policy, or by a rule.
+// usesPlugin reports whether a plugin is first scorer, retry scorer, judge or backoff of the global policy, or used by
+// a rule.
 func (g *gateway) usesPlugin(name string) bool {
-	first, retry := g.engine.Scorers()
-	set := g.engine.Rules()
-	return set.UsesScorer(name) || set.UsesBackoff(name) || name == first || name == retry ||
+	firstScorer, retryScorer := g.engine.Scorers()
+	ruleSet := g.engine.Rules()
+	return ruleSet.UsesScorer(name) || ruleSet.UsesBackoff(name) || name == firstScorer || name == retryScorer ||
 		name == g.engine.Judge() ||
 		name == g.engine.Policies().Current().BackoffStrategy
 }
@@ -330,38 +328,37 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	list := g.plugins.List()
 	out := make([]metrics.PluginState, 0, len(list))
 	for _, p := range list {
-		own := make(map[string]float64, len(p.Metrics))
+		values := make(map[string]float64, len(p.Metrics))
 		for _, m := range p.Metrics {
-			own[m.Name] = m.Value
+			values[m.Name] = m.Value
 		}
 		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults,
-			FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: own})
+			FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: values})
 	}
 	return out
 }
 
-// running returns the values for the response to GET /config.
-func (g *gateway) running() api.Running {
+// runningConfig returns the response to GET /config.
+func (g *gateway) runningConfig() api.Running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.status}
+	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.lastReload}
 }
 
-// reload loads and checks the configuration again, and then applies it. If there is an error, the previous
-// configuration stays in force.
+// reload loads, checks and applies the configuration. After an error, the previous configuration stays in force.
 func (g *gateway) reload() api.ReloadStatus {
-	g.reloading.Lock()
-	defer g.reloading.Unlock()
-	defer g.growth.Begin(memory.Free)()
-	cfg, err := g.tryReload()
-	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
+	g.reloadMu.Lock()
+	defer g.reloadMu.Unlock()
+	defer g.growth.BeginLoading(memory.Free)()
+	cfg, err := g.loadAndApply()
+	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faultsOf(err, g.source.File)}
 	g.engine.Metrics().Reloaded(err == nil, time.Now())
 	g.mu.Lock()
 	if err == nil {
 		g.cfg = cfg
 	}
-	status.Restart = needRestart(g.started, g.cfg)
-	g.status = status
+	status.Restart = keysForRestart(g.startConfig, g.cfg)
+	g.lastReload = status
 	g.mu.Unlock()
 	g.events.ConfigReloaded(status)
 	if err != nil {
@@ -369,7 +366,7 @@ func (g *gateway) reload() api.ReloadStatus {
 		return status
 	}
 	g.requireFile(cfg)
-	g.lists.Use(cfg.Lists())
+	g.lists.SetSources(cfg.Lists())
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
@@ -385,7 +382,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	return status
 }
 
-func faults(err error, file string) []config.Fault {
+func faultsOf(err error, file string) []config.Fault {
 	switch e := err.(type) {
 	case nil:
 		return []config.Fault{}
@@ -395,31 +392,31 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// requireFile makes the configuration file required if it was found. If the file disappears after that, a reload
-// fails. Otherwise the reload would remove all proxies and users.
+// requireFile makes the configuration file required once it was found. Without the file, a reload would remove all
+// proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
 	}
 }
 
-// needRestart returns the keys that differ between the two configurations and take effect only at the next start.
-func needRestart(started, cfg *config.Config) []string {
+// keysForRestart returns the differing keys that take effect only at the next start.
+func keysForRestart(startConfig, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {
 		key     string
 		changed bool
 	}{
-		{"gateway.listen", cfg.Gateway.Listen != started.Gateway.Listen},
-		{"api.listen", cfg.API.Listen != started.API.Listen},
-		{"selection.max_candidates", cfg.Selection.MaxCandidates != started.Selection.MaxCandidates},
-		{"plugins.max_faults", cfg.PluginHost.MaxFaults != started.PluginHost.MaxFaults},
-		{"plugins.call_timeout", cfg.PluginHost.CallTimeout != started.PluginHost.CallTimeout},
-		{"plugins.cache_dir", cfg.PluginHost.CacheDir != started.PluginHost.CacheDir},
-		{"state.dir", cfg.State.Dir != started.State.Dir},
-		{"metrics.retention_hours", cfg.Metrics.RetentionHours != started.Metrics.RetentionHours},
-		{"cluster", cfg.Cluster != started.Cluster},
-		{"log.format", cfg.Log.Format != started.Log.Format},
+		{"gateway.listen", cfg.Gateway.Listen != startConfig.Gateway.Listen},
+		{"api.listen", cfg.API.Listen != startConfig.API.Listen},
+		{"selection.max_candidates", cfg.Selection.MaxCandidates != startConfig.Selection.MaxCandidates},
+		{"plugins.max_faults", cfg.PluginHost.MaxFaults != startConfig.PluginHost.MaxFaults},
+		{"plugins.call_timeout", cfg.PluginHost.CallTimeout != startConfig.PluginHost.CallTimeout},
+		{"plugins.cache_dir", cfg.PluginHost.CacheDir != startConfig.PluginHost.CacheDir},
+		{"state.dir", cfg.State.Dir != startConfig.State.Dir},
+		{"metrics.retention_hours", cfg.Metrics.RetentionHours != startConfig.Metrics.RetentionHours},
+		{"cluster", cfg.Cluster != startConfig.Cluster},
+		{"log.format", cfg.Log.Format != startConfig.Log.Format},
 	} {
 		if k.changed {
 			keys = append(keys, k.key)
@@ -428,7 +425,7 @@ func needRestart(started, cfg *config.Config) []string {
 	return keys
 }
 
-func (g *gateway) tryReload() (*config.Config, error) {
+func (g *gateway) loadAndApply() (*config.Config, error) {
 	src := g.source
 	src.Sizes, src.Fetched = g.cfg.Sizes(), g.lists.Data()
 	cfg, err := config.Load(src)
@@ -436,7 +433,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 		return nil, err
 	}
 	// The API keeps its listening address until the next start, so this check uses the address of the last start.
-	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
+	if listen := g.startConfig.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
 			"are gone, but until the next start the API listens on "+
 				listen+", where it needs them; keep a key, or restart")}}
@@ -445,17 +442,17 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer access.discard()
+	defer access.closeUnused()
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	if err := engine.Check(cfg.Engine(), change); err != nil {
 		change.Rollback()
-		return nil, withPlaces(cfg, err)
+		return nil, locateErrors(cfg, err)
 	}
 	change.Commit()
-	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) error {
+	err = g.changes.Configure(changeableConfig(cfg), func(proxies []upstream.Spec) error {
 		conf := cfg.Engine()
 		conf.Proxies = proxies
 		return g.engine.Reload(conf, g.plugins)
@@ -467,7 +464,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	g.api.SetTLS(cfg.APITLS())
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
-	g.access.use(access)
+	g.access.replaceFile(access)
 	g.traces.Configure(cfg.TraceSettings())
 	g.push.Configure(cfg.PushSettings())
 	return cfg, nil

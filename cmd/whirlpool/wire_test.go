@@ -142,10 +142,10 @@ func TestAnEmptiedPoolIsReported(t *testing.T) {
 // On a file system without notifications, regular checks detect changes.
 func TestChangesWithoutANotification(t *testing.T) {
 	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
-	stop := watch(g, nil, g.fingerprint(nil))
+	stop := watchFiles(g, nil, g.fingerprint(nil))
 	defer stop()
 	change("[gateway]\ndrain_grace = \"19s\"\n")
-	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return g.drainGrace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
 }
 
 // A change between the start of loading and the start of watching is detected.
@@ -162,8 +162,8 @@ func TestChangesWhileTheGatewayStarts(t *testing.T) {
 		if !early {
 			change("[gateway]\ndrain_grace = \"19s\"\n")
 		}
-		stop := watch(g, nil, seen)
-		require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
+		stop := watchFiles(g, nil, seen)
+		require.Eventually(t, func() bool { return g.drainGrace() == 19*time.Second }, time.Minute, 10*time.Millisecond)
 		stop()
 	}
 }
@@ -184,7 +184,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 	g, log, _ := running(t, "[pool]\nfiles = [\""+list.Name()+"\"]\n")
 	w, err := fsnotify.NewWatcher()
 	require.NoError(t, err)
-	stop := watch(g, w, g.fingerprint(nil))
+	stop := watchFiles(g, w, g.fingerprint(nil))
 	begun := time.Now()
 	for time.Since(begun) < time.Second {
 		add()
@@ -198,7 +198,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 	require.Eventually(t, read, time.Minute, 10*time.Millisecond)
 	took := time.Since(begun)
 	stop()
-	require.Less(t, strings.Count(log.String(), "configuration reloaded"), int(took/settle))
+	require.Less(t, strings.Count(log.String(), "configuration reloaded"), int(took/settleTime))
 }
 
 // The target of a symbolic link is watched in its own folder.

@@ -27,8 +27,8 @@ func TestNoRequestWaitsForAReload(t *testing.T) {
 	require.NoError(t, err)
 	asked := make(chan time.Duration)
 	go func() {
-		g.running()
-		asked <- g.grace()
+		g.runningConfig()
+		asked <- g.drainGrace()
 	}()
 	select {
 	case d := <-asked:
@@ -40,5 +40,5 @@ func TestNoRequestWaitsForAReload(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, pipe.Close())
 	require.True(t, (<-done).OK)
-	require.Equal(t, 9*time.Second, g.grace())
+	require.Equal(t, 9*time.Second, g.drainGrace())
 }

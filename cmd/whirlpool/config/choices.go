@@ -9,9 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// choices has the permitted words of the keys whose value must be one of a few words. In a key of this map, * stands
-// for an index of a list or the name of a plugin.
-var choices = map[string][]string{
+// permittedWords has the permitted words of the keys whose value must be one of a few words. In a key of this map, *
+// stands for an index of a list or the name of a plugin.
+var permittedWords = map[string][]string{
 	"breaker.blame":             {BlameEvidence, BlameLiteral},
 	"log.level":                 {"debug", "info", "warn", "error"},
 	"log.format":                {"text", "json"},
@@ -44,5 +44,5 @@ func similarChoice(key string, value any) string {
 		return ""
 	}
 	key = pluginInKey.ReplaceAllString(indexInKey.ReplaceAllString(key, "[*]"), "plugins.*.")
-	return strict.DidYouMean(word, choices[key])
+	return strict.DidYouMean(word, permittedWords[key])
 }

@@ -68,15 +68,15 @@ type Config struct {
 	gatewayTLS, apiTLS *tls.Config          // nil without TLS
 	authority          *intercept.Authority // nil without interception
 
-	geo      *geo.DB         // nil without geo.mmdb
-	specs    []upstream.Spec // from Proxies and the proxy lists; nil after ReleaseProxies
-	released int             // length of specs when ReleaseProxies was called
-	files    []string        // files that were read, such as proxy lists, except the configuration file
-	found    bool            // the configuration file has been read, so it exists
-	sizes    map[string]int  // by path: sizes in bytes of the files that were read and are not empty
-	place    func(key string, value any, msg string) Fault
-	Readings []Reading `koanf:"-" json:"-"`        // of the proxy lists, in their order in the configuration
-	Warnings []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
+	geo           *geo.DB         // nil without geo.mmdb
+	specs         []upstream.Spec // from Proxies and the proxy lists; nil after ReleaseProxies
+	releasedCount int             // length of specs when ReleaseProxies was called
+	files         []string        // files that were read, such as proxy lists, except the configuration file
+	fileFound     bool            // the configuration file has been read, so it exists
+	sizes         map[string]int  // by path: sizes in bytes of the files that were read and are not empty
+	locateFault   func(key string, value any, msg string) Fault
+	Readings      []Reading `koanf:"-" json:"-"`        // of the proxy lists, in their order in the configuration
+	Warnings      []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
 }
 
 // Gateway is the [gateway] section.
@@ -284,8 +284,8 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// applyTo returns a copy of b. In the copy, each setting that is set in o replaces the setting of b.
-func (o *OwnBreaker) applyTo(b Breaker) Breaker {
+// mergeOver returns a copy of b. In the copy, each setting that is set in o replaces the setting of b.
+func (o *OwnBreaker) mergeOver(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
 	}
@@ -336,11 +336,11 @@ type CheckURL string
 
 // MarshalText masks the query.
 func (u CheckURL) MarshalText() ([]byte, error) {
-	shown, _, query := strings.Cut(string(u), "?")
-	if query {
-		shown += "?***"
+	text, _, hasQuery := strings.Cut(string(u), "?")
+	if hasQuery {
+		text += "?***"
 	}
-	return []byte(shown), nil
+	return []byte(text), nil
 }
 
 func (h *Health) settings() health.Settings {
@@ -507,7 +507,7 @@ func (c *Config) Engine() engine.Config {
 		Rules:          c.ruleList(),
 		Intercept:      engine.Intercept{Authority: c.authority, Exclude: c.Intercept.Exclude},
 		Memory:         time.Duration(c.Selection.Memory),
-		Locate:         c.locate(),
+		Locate:         c.locateExit(),
 		TierAttempts:   c.Selection.TierAttempts,
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
@@ -536,18 +536,18 @@ func (c *Config) Files() []string {
 }
 
 // Found reports whether the configuration file was found. It may be missing if Source.Optional was set.
-func (c *Config) Found() bool { return c.found }
+func (c *Config) Found() bool { return c.fileFound }
 
 // Sizes returns the sizes in bytes of the files that were read, by path: the configuration file, proxy lists and
 // others. Empty files are left out.
 func (c *Config) Sizes() map[string]int { return c.sizes }
 
 // ProxyCount returns the number of configured proxies, including those of proxy lists.
-func (c *Config) ProxyCount() int { return max(len(c.specs), c.released) }
+func (c *Config) ProxyCount() int { return max(len(c.specs), c.releasedCount) }
 
 // ReleaseProxies frees the memory of the configured proxies. After that, Engine returns no proxies. The result of
 // ProxyCount stays the same.
-func (c *Config) ReleaseProxies() { c.released, c.specs = c.ProxyCount(), nil }
+func (c *Config) ReleaseProxies() { c.releasedCount, c.specs = c.ProxyCount(), nil }
 
 // The decoder and the encoder use the methods of these interfaces. If a type lacked its method, they would use the
 // underlying type instead.

@@ -10,10 +10,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// contradictions adds a warning for each pair of settings in which one setting makes the other one useless. Each
+// warnOfContradictions adds a warning for each pair of settings in which one setting makes the other one useless. Each
 // setting of such a pair is valid by itself, so neither of them is a fault. There is a warning only if the file, an
 // environment variable or a flag sets the key of the warning.
-func (l *loader) contradictions() {
+func (l *loader) warnOfContradictions() {
 	c := &l.cfg
 	total := time.Duration(0)
 	if c.Policy.Timeout != nil {
@@ -52,58 +52,58 @@ func (l *loader) contradictions() {
 		{c.Log.AccessFile != "" && c.Log.Access == "off", "log.access_file",
 			"has no effect: log.access is off"},
 	} {
-		if pair.useless && l.set(pair.key) {
-			l.warn(pair.key, pair.text)
+		if pair.useless && l.isSet(pair.key) {
+			l.addWarning(pair.key, pair.text)
 		}
 	}
-	l.bothLists("egress.allow", c.Egress.Allow, c.Egress.Deny)
+	l.warnOfBothLists("egress.allow", c.Egress.Allow, c.Egress.Deny)
 	for i, u := range c.Gateway.Users {
-		l.bothLists(fmt.Sprintf("gateway.users[%d].allow", i), u.Allow, u.Deny)
+		l.warnOfBothLists(fmt.Sprintf("gateway.users[%d].allow", i), u.Allow, u.Deny)
 	}
-	l.sameProxy()
+	l.warnOfSameProxies()
 }
 
-// warn adds a warning about a key. The warning has the file and line at which the key was set.
-func (l *loader) warn(key, text string) {
-	l.cfg.Warnings = append(l.cfg.Warnings, l.place(key, nil, text).String())
+// addWarning adds a warning about a key. The warning has the file and line at which the key was set.
+func (l *loader) addWarning(key, text string) {
+	l.cfg.Warnings = append(l.cfg.Warnings, l.locateFault(key, nil, text).String())
 }
 
-// set reports whether the file, an environment variable or a flag sets a key.
-func (l *loader) set(key string) bool {
+// isSet reports whether the file, an environment variable or a flag sets a key.
+func (l *loader) isSet(key string) bool {
 	_, inFile := l.lines[key]
 	_, flag := l.src.Overrides[key]
 	return inFile || flag || l.fromEnv[key] != ""
 }
 
-// bothLists adds a warning for each rule that is both in the list allow and in the list deny. The parameter key is the
-// key of the list allow.
-func (l *loader) bothLists(key string, allow, deny []string) {
+// warnOfBothLists adds a warning for each rule that is both in the list allow and in the list deny. The parameter key
+// is the key of the list allow.
+func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	for _, rule := range allow {
 		if slices.Contains(deny, rule) {
-			l.warn(key, fmt.Sprintf("%q is also in deny, which is stronger", rule))
+			l.addWarning(key, fmt.Sprintf("%q is also in deny, which is stronger", rule))
 		}
 	}
 }
 
-// sameProxy adds a warning for each proxy of [[proxies]] or --proxy that has the same address as a proxy before it. It
-// adds one more warning if proxies of the proxy lists have an address of [[proxies]] or --proxy, too. A proxy whose
-// credentials have a template gets no warning, because two such proxies can have different exit addresses.
-func (l *loader) sameProxy() {
-	first := map[upstream.Address]string{}
+// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy that has the same address as a proxy before
+// it. It adds one more warning if proxies of the proxy lists have an address of [[proxies]] or --proxy, too. A proxy
+// whose credentials have a template gets no warning, because two such proxies can have different exit addresses.
+func (l *loader) warnOfSameProxies() {
+	keysByAddress := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {
 		a, err := upstream.ParseAddress(string(p.URL))
 		if err == nil {
-			l.onceOnly(first, fmt.Sprintf("proxies[%d].url", i), a)
+			l.onceOnly(keysByAddress, fmt.Sprintf("proxies[%d].url", i), a)
 		}
 	}
 	for i, u := range l.src.URLs {
 		if spec, err := proxylist.ParseLine(u); err == nil {
-			l.onceOnly(first, fmt.Sprintf("--proxy[%d]", i), spec.Address)
+			l.onceOnly(keysByAddress, fmt.Sprintf("--proxy[%d]", i), spec.Address)
 		}
 	}
 	shared := 0
 	for _, s := range l.cfg.specs[min(len(l.cfg.specs), len(l.cfg.Proxies)+len(l.src.URLs)):] {
-		if _, twice := first[s.Address]; twice {
+		if _, twice := keysByAddress[s.Address]; twice {
 			shared++
 		}
 	}
@@ -119,7 +119,7 @@ func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstr
 		return
 	}
 	if before, twice := first[a]; twice {
-		l.warn(key, "is also "+strings.TrimSuffix(before, ".url")+
+		l.addWarning(key, "is also "+strings.TrimSuffix(before, ".url")+
 			"; as two proxies it gets twice as many requests, and has two breakers")
 		return
 	}

@@ -20,25 +20,25 @@ type Difference struct {
 // Config. In a list of tables, it compares the tables with the same id, name or url. It finds no difference between two
 // secrets, because both are masked.
 func Differences(running, file []byte) ([]Difference, error) {
-	before, err := flatten(running)
+	runningValues, err := flatten(running)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration in force: %w", err)
 	}
-	after, err := flatten(file)
+	fileValues, err := flatten(file)
 	if err != nil {
 		return nil, err
 	}
 	keys := map[string]bool{}
-	for key := range before {
+	for key := range runningValues {
 		keys[key] = true
 	}
-	for key := range after {
+	for key := range fileValues {
 		keys[key] = true
 	}
 	list := []Difference{}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if before[key] != after[key] {
-			list = append(list, Difference{key, before[key], after[key]})
+		if runningValues[key] != fileValues[key] {
+			list = append(list, Difference{key, runningValues[key], fileValues[key]})
 		}
 	}
 	return list, nil
@@ -52,15 +52,15 @@ func flatten(document []byte) (map[string]string, error) {
 	}
 	delete(tree, "warnings")
 	flat := map[string]string{}
-	addFlat(flat, "", tree)
+	addValues(flat, "", tree)
 	return flat, nil
 }
 
-func addFlat(flat map[string]string, path string, value any) {
+func addValues(flat map[string]string, path string, value any) {
 	switch v := value.(type) {
 	case map[string]any:
 		for key, x := range v {
-			addFlat(flat, strings.TrimPrefix(path+"."+key, "."), x)
+			addValues(flat, strings.TrimPrefix(path+"."+key, "."), x)
 		}
 		return
 	case []any:
@@ -94,6 +94,6 @@ func addTables(flat map[string]string, path string, list []any) {
 		if seen[name]++; seen[name] > 1 {
 			name = fmt.Sprintf("%s #%d", name, seen[name])
 		}
-		addFlat(flat, path+"["+name+"]", x)
+		addValues(flat, path+"["+name+"]", x)
 	}
 }

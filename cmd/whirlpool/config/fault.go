@@ -46,13 +46,13 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (l *loader) fault(key string, value any, msg string) {
-	l.faults = append(l.faults, l.place(key, value, msg+similarChoice(key, value)))
+func (l *loader) addFault(key string, value any, msg string) {
+	l.faults = append(l.faults, l.locateFault(key, value, msg+similarChoice(key, value)))
 }
 
-// place returns a fault of the key. The File and Line of the fault are where the key was set: a file with a line, the
-// command line, or an environment variable. The fault includes the value unless the value may be a secret.
-func (l *loader) place(key string, value any, msg string) Fault {
+// locateFault returns a fault of the key. The File and Line of the fault are where the key was set: a file with a line,
+// the command line, or an environment variable. The fault includes the value unless the value may be a secret.
+func (l *loader) locateFault(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
 		f.File, f.Line = "command line", 0
@@ -62,7 +62,7 @@ func (l *loader) place(key string, value any, msg string) Fault {
 			f.File, f.Line = "environment variable "+name, 0
 		}
 	}
-	if value != nil && !secret(key) {
+	if value != nil && !mayHaveSecret(key) {
 		switch value.(type) {
 		case map[string]any, []any:
 		default:
@@ -78,19 +78,20 @@ func (l *loader) place(key string, value any, msg string) Fault {
 // all parts after it. No known key has such a part, so the part may be a credential that the user has written on the
 // left side of a "=".
 func maskedKey(key string) string {
-	odd := strings.IndexFunc(key, func(r rune) bool {
+	quoted := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
 			strings.ContainsRune("_-.[]", r))
 	})
-	if odd < 0 {
+	if quoted < 0 {
 		return key
 	}
-	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
+	return key[:strings.LastIndexByte(key[:quoted], '.')+1] + "***"
 }
 
-// secret reports whether the value of a key may contain a credential. It also returns true for keys whose value may
-// contain a credential by mistake: for example, the user may give a proxy's URL in place of the path of a proxy list.
-func secret(key string) bool {
+// mayHaveSecret reports whether the value of a key may contain a credential. It also returns true for keys whose value
+// may contain a credential by mistake: for example, the user may give a proxy's URL in place of the path of a proxy
+// list.
+func mayHaveSecret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
 			return !strings.HasSuffix(key, ".role")
@@ -101,4 +102,6 @@ func secret(key string) bool {
 
 // Fault returns a fault for an error that was found in the use of a loaded configuration. The File and Line of the
 // fault are where the key was set.
-func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }
+func (c *Config) Fault(key string, value any, msg string) Fault {
+	return c.locateFault(key, value, msg)
+}

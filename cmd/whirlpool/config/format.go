@@ -17,22 +17,22 @@ import (
 // not valid TOML.
 func Format(doc []byte) ([]byte, error) {
 	doc = bytes.ReplaceAll(bytes.TrimPrefix(doc, []byte("\ufeff")), []byte("\r\n"), []byte("\n"))
-	before, err := values(doc)
+	oldValues, err := parseValues(doc)
 	if err != nil {
 		return nil, err
 	}
 	f := formatter{doc: doc, keys: map[int]keyValueRange{}}
-	f.scan()
+	f.findKeys()
 	out := f.format()
-	after, err := values(out)
-	if err != nil || !reflect.DeepEqual(before, after) {
+	newValues, err := parseValues(out)
+	if err != nil || !reflect.DeepEqual(oldValues, newValues) {
 		return nil, errors.New("this document cannot be formatted without a change of its values")
 	}
 	return out, nil
 }
 
-// values returns the values of a TOML document.
-func values(doc []byte) (map[string]any, error) {
+// parseValues returns the values of a TOML document.
+func parseValues(doc []byte) (map[string]any, error) {
 	tree := map[string]any{}
 	err := toml.Unmarshal(doc, &tree)
 	var wrong *toml.DecodeError
@@ -53,8 +53,8 @@ type formatter struct {
 	keys map[int]keyValueRange // by the offset at which the line of the key begins
 }
 
-// scan sets f.keys: it finds the keys with their values at the top level of the document, and in its tables.
-func (f *formatter) scan() {
+// findKeys sets f.keys: it finds the keys with their values at the top level of the document, and in its tables.
+func (f *formatter) findKeys() {
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(f.doc)
 	for p.NextExpression() {

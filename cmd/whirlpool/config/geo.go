@@ -6,26 +6,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo"
 )
 
-// geo reads the MMDB file that the key geo.mmdb names.
-func (l *loader) geo() {
+// openGeo reads the MMDB file that the key geo.mmdb names.
+func (l *loader) openGeo() {
 	c := &l.cfg
 	if c.Geo.MMDB == "" {
 		return
 	}
-	path := l.relative(c.Geo.MMDB)
+	path := l.resolvePath(c.Geo.MMDB)
 	c.files = append(c.files, path)
 	var err error
 	if c.geo, err = geo.Open(path); err != nil {
-		l.fault("geo.mmdb", c.Geo.MMDB, err.Error())
+		l.addFault("geo.mmdb", c.Geo.MMDB, err.Error())
 	}
 	if c.Health.URL == "" || c.Health.Exit == "" {
-		l.warn("geo.mmdb",
+		l.addWarning("geo.mmdb",
 			"has no effect, because the exit addresses of proxies are unknown: set health.url and health.exit")
 	}
 }
 
-// locate returns a function that returns the region of an exit address; nil if geo.mmdb is not set.
-func (c *Config) locate() func(netip.Addr) string {
+// locateExit returns a function that returns the region of an exit address; nil if geo.mmdb is not set.
+func (c *Config) locateExit() func(netip.Addr) string {
 	if c.geo == nil {
 		return nil
 	}

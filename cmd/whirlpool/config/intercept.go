@@ -17,44 +17,44 @@ type Intercept struct {
 	Exclude []string `koanf:"exclude" json:"exclude"`             // patterns of hosts
 }
 
-// intercept reads the authority for interception. A change of one of its files makes the gateway reload the
+// readIntercept reads the authority for interception. A change of one of its files makes the gateway reload the
 // configuration.
-func (l *loader) intercept() {
+func (l *loader) readIntercept() {
 	c := &l.cfg.Intercept
 	for i, pattern := range c.Exclude {
 		if _, err := rules.ParseHost(pattern); err != nil {
-			l.fault(fmt.Sprintf("intercept.exclude[%d]", i), pattern, err.Error())
+			l.addFault(fmt.Sprintf("intercept.exclude[%d]", i), pattern, err.Error())
 		}
 	}
 	switch {
 	case c.CAFile == "" && c.KeyFile == "":
 		for i := range l.cfg.Rules {
 			if l.cfg.Rules[i].Then.Intercept {
-				l.fault(fmt.Sprintf("rules[%d].then.intercept", i), nil,
+				l.addFault(fmt.Sprintf("rules[%d].then.intercept", i), nil,
 					"needs ca_file and key_file in [intercept]; `whirlpool ca create` makes them")
 			}
 		}
 		return
 	case c.CAFile == "" || c.KeyFile == "":
-		l.fault("intercept", nil, "needs both ca_file and key_file; `whirlpool ca create` makes them")
+		l.addFault("intercept", nil, "needs both ca_file and key_file; `whirlpool ca create` makes them")
 		return
 	}
-	cert, ok := l.pem("intercept.ca_file", c.CAFile)
+	cert, ok := l.readPEM("intercept.ca_file", c.CAFile)
 	if !ok || !l.private("intercept.key_file", c.KeyFile) {
 		return
 	}
-	key, ok := l.pem("intercept.key_file", c.KeyFile)
+	key, ok := l.readPEM("intercept.key_file", c.KeyFile)
 	if !ok {
 		return
 	}
 	authority, err := intercept.Load(cert, key, time.Now)
 	if err != nil {
-		l.fault("intercept.ca_file", nil, err.Error())
+		l.addFault("intercept.ca_file", nil, err.Error())
 		return
 	}
 	l.cfg.authority = authority
 	if left := time.Until(authority.Expires()); left < expiresSoon {
-		l.warn("intercept.ca_file", "the authority's certificate ends on "+
+		l.addWarning("intercept.ca_file", "the authority's certificate ends on "+
 			authority.Expires().UTC().Format(time.DateOnly)+"; make another one, and let clients trust it")
 	}
 	l.interceptedHosts(authority)
@@ -75,12 +75,12 @@ func (l *loader) interceptedHosts(authority *intercept.Authority) {
 				continue
 			}
 			if _, err := authority.Certificate(rules.NormalHost(host)); err != nil {
-				l.warn(fmt.Sprintf("rules[%d].when.host", i), fmt.Sprintf("%s is not intercepted: %v", host, err))
+				l.addWarning(fmt.Sprintf("rules[%d].when.host", i), fmt.Sprintf("%s is not intercepted: %v", host, err))
 			}
 		}
 	}
 	if !rule {
-		l.warn("intercept.ca_file", "has no effect: no rule has intercept = true in then")
+		l.addWarning("intercept.ca_file", "has no effect: no rule has intercept = true in then")
 	}
 }
 
@@ -91,13 +91,14 @@ const expiresSoon = 30 * 24 * time.Hour
 // private reports whether only the owner of a file can access the file. If other users can access it, private adds a
 // fault.
 func (l *loader) private(key, path string) bool {
-	info, err := os.Stat(l.relative(path))
+	info, err := os.Stat(l.resolvePath(path))
 	if err != nil {
 		return true // the caller reads the file next, and adds the fault
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		l.fault(key, nil, fmt.Sprintf("has the mode %04o, so other users can use it to pose as any host: chmod 600 %s",
-			mode, path))
+		l.addFault(key, nil,
+			fmt.Sprintf("has the mode %04o, so other users can use it to pose as any host: chmod 600 %s",
+				mode, path))
 		return false
 	}
 	return true

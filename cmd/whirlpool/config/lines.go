@@ -41,7 +41,7 @@ func keyLines(doc []byte) map[string]int {
 			prefix = path
 			lines[path] = at
 		case unstable.KeyValue:
-			keyValue(lines, prefix, e, line)
+			addKeyLines(lines, prefix, e, line)
 		}
 	}
 	return lines
@@ -57,7 +57,7 @@ func lineEnds(doc []byte) (ends []int) {
 	return ends
 }
 
-func keyValue(lines map[string]int, prefix string, e *unstable.Node, line func(*unstable.Node) int) {
+func addKeyLines(lines map[string]int, prefix string, e *unstable.Node, line func(*unstable.Node) int) {
 	path, at := prefix, 0
 	for it := e.Key(); it.Next(); {
 		path = strict.Join(path, string(it.Node().Data))
@@ -67,14 +67,14 @@ func keyValue(lines map[string]int, prefix string, e *unstable.Node, line func(*
 		}
 	}
 	lines[path] = at
-	inside(lines, path, e.Value(), at, line)
+	addValueLines(lines, path, e.Value(), at, line)
 }
 
-func inside(lines map[string]int, path string, v *unstable.Node, at int, line func(*unstable.Node) int) {
+func addValueLines(lines map[string]int, path string, v *unstable.Node, at int, line func(*unstable.Node) int) {
 	switch v.Kind {
 	case unstable.InlineTable:
 		for it := v.Children(); it.Next(); {
-			keyValue(lines, path, it.Node(), line)
+			addKeyLines(lines, path, it.Node(), line)
 		}
 	case unstable.Array:
 		i := 0
@@ -84,7 +84,7 @@ func inside(lines map[string]int, path string, v *unstable.Node, at int, line fu
 				at = line(n)
 			}
 			lines[element] = at
-			inside(lines, element, it.Node(), at, line)
+			addValueLines(lines, element, it.Node(), at, line)
 		}
 	}
 }

@@ -74,12 +74,12 @@ func Examine(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
 		proxyTLS: map[listOptions]*upstream.TLS{}}
 	l.cfg.sizes = map[string]int{}
-	tree := l.read()
+	tree := l.readTree()
 	unread := len(l.faults) > 0
-	l.nameListFiles(tree)
+	l.normalizeListFiles(tree)
 	if unread {
 		l.decode("", strict.TOML, tree, &l.cfg) // beside the syntax errors, reports wrong keys and values
-		return nil, l.err()
+		return nil, l.faultsError()
 	}
 	l.decode("", strict.TOML, tree, &l.cfg)
 	if _, set := tree["queue"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
@@ -89,22 +89,22 @@ func Examine(src Source) (*Config, error) {
 	if _, set := selection["first"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
 		l.cfg.Selection.First = plugins.FallbackFirst
 	}
-	l.stateDir(tree)
-	l.policy()
-	l.plugins()
-	l.secrets()
-	l.tls()
-	l.intercept()
-	l.check()
-	l.proxies()
-	l.ruleProxies()
-	l.contradictions()
-	l.cfg.place = l.place
-	return &l.cfg, l.err()
+	l.setStateDir(tree)
+	l.readPolicy()
+	l.readPlugins()
+	l.expandSecrets()
+	l.loadTLSTables()
+	l.readIntercept()
+	l.checkValues()
+	l.readProxies()
+	l.warnOfRuleProxies()
+	l.warnOfContradictions()
+	l.cfg.locateFault = l.locateFault
+	return &l.cfg, l.faultsError()
 }
 
-// err returns the faults as an *Error, sorted by file and line; nil if there are no faults.
-func (l *loader) err() error {
+// faultsError returns the faults as an *Error, sorted by file and line; nil if there are no faults.
+func (l *loader) faultsError() error {
 	if len(l.faults) == 0 {
 		return nil
 	}
@@ -114,8 +114,8 @@ func (l *loader) err() error {
 	return &Error{l.faults}
 }
 
-// read merges the file, the environment and the flags into one tree of values by key.
-func (l *loader) read() map[string]any {
+// readTree merges the file, the environment and the flags into one tree of values by key.
+func (l *loader) readTree() map[string]any {
 	k := koanf.New(".")
 	var proxies any // [[proxies]] of the file; not in k, because koanf would copy it, and a long list is slow to copy
 	if l.src.File != "" {
@@ -125,13 +125,13 @@ func (l *loader) read() map[string]any {
 		case err != nil:
 			l.faults = append(l.faults, Fault{File: l.src.File, Msg: err.Error()})
 		default:
-			l.cfg.found = true
+			l.cfg.fileFound = true
 			doc = bytes.TrimPrefix(doc, []byte("\ufeff"))
 			tree := l.parseTOML(doc)
 			proxies = tree["proxies"]
 			delete(tree, "proxies")
 			if err := k.Load(confmap.Provider(tree, ""), nil); err != nil {
-				l.syntax(err)
+				l.addSyntaxFault(err)
 			}
 		}
 	}
@@ -141,10 +141,10 @@ func (l *loader) read() map[string]any {
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, envPrefix))
 			if !strings.Contains(key, "__") && key != "proxies" {
-				if right := similar[key]; right != "" {
+				if correct := similar[key]; correct != "" {
 					l.cfg.Warnings = append(l.cfg.Warnings,
 						fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix,
-							strings.ToUpper(right)))
+							strings.ToUpper(correct)))
 				}
 				return "", nil // the variable belongs to another program
 			}
@@ -165,7 +165,7 @@ func (l *loader) read() map[string]any {
 		tree["proxies"] = proxies
 	}
 	tree = normalize(tree).(map[string]any)
-	listOwnErrors(tree)
+	normalizeOwnErrors(tree)
 	return tree
 }
 
@@ -175,9 +175,9 @@ type listFile struct {
 	Scheme string `koanf:"scheme"` // of lines without one; "" for http
 }
 
-// nameListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F". It replaces a wrong
-// table by "", adds a fault for each error in it, and adds its index to l.wrongFiles.
-func (l *loader) nameListFiles(tree map[string]any) {
+// normalizeListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F". It replaces a
+// wrong table by "", adds a fault for each error in it, and adds its index to l.wrongFiles.
+func (l *loader) normalizeListFiles(tree map[string]any) {
 	pool, _ := tree["pool"].(map[string]any)
 	files, _ := pool["files"].([]any)
 	for i, f := range files {
@@ -185,29 +185,29 @@ func (l *loader) nameListFiles(tree map[string]any) {
 		if !ok {
 			continue
 		}
-		var of listFile
-		key, before := fmt.Sprintf("pool.files[%d]", i), len(l.faults)
-		l.decode(key, strict.TOML, t, &of)
-		if of.File == "" && len(l.faults) == before {
-			l.fault(key+".file", nil, "is missing")
+		var table listFile
+		key, faultCount := fmt.Sprintf("pool.files[%d]", i), len(l.faults)
+		l.decode(key, strict.TOML, t, &table)
+		if table.File == "" && len(l.faults) == faultCount {
+			l.addFault(key+".file", nil, "is missing")
 		}
-		if of.Scheme != "" && !IsScheme(of.Scheme) {
-			l.fault(key+".scheme", of.Scheme, "must be "+upstream.ProxySchemes)
+		if table.Scheme != "" && !IsScheme(table.Scheme) {
+			l.addFault(key+".scheme", table.Scheme, "must be "+upstream.ProxySchemes)
 		}
 		switch {
-		case len(l.faults) > before:
+		case len(l.faults) > faultCount:
 			files[i] = ""
 			l.wrongFiles = append(l.wrongFiles, i)
-		case of.Scheme == "":
-			files[i] = of.File
+		case table.Scheme == "":
+			files[i] = table.File
 		default:
-			files[i] = of.Scheme + ":" + of.File
+			files[i] = table.Scheme + ":" + table.File
 		}
 	}
 }
 
-// listOwnErrors replaces each own_error that is a single table by a list with this table as its only element.
-func listOwnErrors(tree map[string]any) {
+// normalizeOwnErrors replaces each own_error that is a single table by a list with this table as its only element.
+func normalizeOwnErrors(tree map[string]any) {
 	proxies, _ := tree["proxies"].([]any)
 	for _, p := range proxies {
 		if proxy, ok := p.(map[string]any); ok {
@@ -218,24 +218,23 @@ func listOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes a table, the parameter tree, into the value to. It adds a fault for each error in the table. The
-// parameter path is the key of the table. decode returns true if it has added no fault.
-func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
-	before := len(l.faults)
-	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
-		l.fault(e.Field, e.Value, e.Msg)
+// decode decodes a table into target, with a fault for each error, and reports whether there was none. The parameter
+// path is the key of the table.
+func (l *loader) decode(path string, format strict.Format, tree map[string]any, target any) bool {
+	faultCount := len(l.faults)
+	format.Decode(path, tree, target, func(e *strict.FieldError) bool {
+		l.addFault(e.Field, e.Value, e.Msg)
 		return true
 	})
-	return len(l.faults) == before
+	return len(l.faults) == faultCount
 }
 
-// similarKeys maps a frequent mistake in the name of an environment variable to the correct name. The mistake is
-// section_key, with one underscore; the correct name is section__key.
+// similarKeys maps section_key, a frequent mistake in the name of an environment variable, to section__key.
 func similarKeys() map[string]string {
 	out := map[string]string{}
-	add := func(section string, of reflect.Type, tag string) {
-		for i := range of.NumField() {
-			if key := of.Field(i).Tag.Get(tag); key != "" && key != "-" {
+	add := func(section string, structType reflect.Type, tag string) {
+		for i := range structType.NumField() {
+			if key := structType.Field(i).Tag.Get(tag); key != "" && key != "-" {
 				out[section+"_"+key] = section + "__" + key
 			}
 		}
@@ -250,8 +249,8 @@ func similarKeys() map[string]string {
 	return out
 }
 
-// syntax adds a fault for an error of the TOML parser, with the line and the key that the parser reports.
-func (l *loader) syntax(err error) {
+// addSyntaxFault adds a fault for an error of the TOML parser.
+func (l *loader) addSyntaxFault(err error) {
 	f := Fault{File: l.src.File, Msg: "TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
@@ -267,8 +266,7 @@ func (l *loader) syntax(err error) {
 	l.faults = append(l.faults, f)
 }
 
-// envValue parses the value of an environment variable as a TOML value. If the value is not valid TOML, envValue
-// returns it as a text.
+// envValue parses the value of an environment variable as TOML or else as a text.
 func envValue(s string) any {
 	var v struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
@@ -310,15 +308,15 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] and sets Config.Policy. It reads key by key, so that each wrong key gets a fault of its own.
-func (l *loader) policy() {
+// readPolicy reads [retry] and sets Config.Policy.
+func (l *loader) readPolicy() {
 	var o retry.Override
-	l.override("retry", l.cfg.Retry, &o)
+	l.decodeOverride("retry", l.cfg.Retry, &o)
 	p := retry.DefaultPolicy()
 	p = p.Merge(o)
 	if len(l.faults) == 0 {
 		if err := p.Validate(anyStrategy); err != nil {
-			l.fault("retry", nil, err.Error())
+			l.addFault("retry", nil, err.Error())
 		}
 	}
 	l.cfg.Policy = p
@@ -327,44 +325,43 @@ func (l *loader) policy() {
 // anyStrategy permits every name of a backoff, because the engine checks the name later.
 func anyStrategy(string) bool { return true }
 
-// override decodes a table with fields of a retry policy into o. It decodes key by key, and adds a fault for each wrong
-// key. The parameter path is the key of the table.
-func (l *loader) override(path string, table map[string]any, o *retry.Override) {
+// decodeOverride decodes a table with fields of a retry policy into o, key by key, with a fault for each wrong key. The
+// parameter path is the key of the table.
+func (l *loader) decodeOverride(path string, table map[string]any, o *retry.Override) {
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		value := table[key]
 		if value == "null" && (key == "timeout" || key == "failover_delay") {
 			value = nil // TOML has no null, so the text "null" stands for it
 		}
-		var one retry.Override
+		var fieldOverride retry.Override
 		tree := map[string]any{key: value}
-		if !l.decode(path, strict.TOML.WithTag("json"), tree, &one) {
+		if !l.decode(path, strict.TOML.WithTag("json"), tree, &fieldOverride) {
 			continue
 		}
 		p := retry.DefaultPolicy()
-		p = p.Merge(one)
+		p = p.Merge(fieldOverride)
 		var wrong *retry.FieldError
 		if errors.As(p.Validate(anyStrategy), &wrong) {
-			l.fault(path+"."+key, value, wrong.Msg)
+			l.addFault(path+"."+key, value, wrong.Msg)
 			continue
 		}
 		l.decode(path, strict.TOML.WithTag("json"), tree, o)
 	}
 }
 
-// stateDir sets the default of state.dir: the path of the configuration file followed by .state. As a result,
-// gateways with different configuration files have different state folders.
-func (l *loader) stateDir(tree map[string]any) {
+// setStateDir sets the default of state.dir: the path of the configuration file with .state behind it, so that gateways
+// with different files have different folders.
+func (l *loader) setStateDir(tree map[string]any) {
 	section, _ := tree["state"].(map[string]any)
 	if _, set := section["dir"]; set {
 		l.cfg.State.Implied = false
-	} else if l.cfg.found {
+	} else if l.cfg.fileFound {
 		l.cfg.State.Dir = l.src.File + ".state"
 	}
 }
 
-// relative returns a path with which the file can be opened. It resolves a relative path against the folder of the
-// configuration file.
-func (l *loader) relative(path string) string {
+// resolvePath resolves a relative path against the folder of the configuration file.
+func (l *loader) resolvePath(path string) string {
 	if filepath.IsAbs(path) || l.src.File == "" {
 		return path
 	}

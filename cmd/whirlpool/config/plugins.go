@@ -70,8 +70,8 @@ func (c *Config) Modules() map[string]plugins.Spec {
 	return out
 }
 
-// plugins reads [plugins]: the settings for all plugins, and a table for each plugin.
-func (l *loader) plugins() {
+// readPlugins reads [plugins]: the settings for all plugins, and a table for each plugin.
+func (l *loader) readPlugins() {
 	host := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
 		table, ok := l.cfg.Plugins[name].(map[string]any)
@@ -82,36 +82,36 @@ func (l *loader) plugins() {
 		var p Plugin
 		key := "plugins." + name
 		l.decode(key, strict.TOML, table, &p)
-		l.module(key, &p)
+		l.checkModule(key, &p)
 		if p.Kind != "" && !slices.Contains(wasmhost.Kinds(), wasmhost.Kind(p.Kind)) {
-			l.fault(key+".kind", p.Kind, "must be scorer, backoff or judge")
+			l.addFault(key+".kind", p.Kind, "must be scorer, backoff or judge")
 		}
 		l.cfg.PluginHost.Modules[name] = p
 	}
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// module checks the keys of a plugin that determine where its module comes from. The parameter key is the key of the
-// plugin's table.
-func (l *loader) module(key string, p *Plugin) {
+// checkModule checks the keys of a plugin that determine where its module comes from. The parameter key is the key of
+// the plugin's table.
+func (l *loader) checkModule(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":
-		l.fault(key+".builtin", p.Builtin, "cannot be set together with path; give one of them")
+		l.addFault(key+".builtin", p.Builtin, "cannot be set together with path; give one of them")
 	case p.URL != "" && p.Path+p.Builtin != "":
-		l.fault(key+".url", nil, "cannot be set together with path or builtin; give one of them")
+		l.addFault(key+".url", nil, "cannot be set together with path or builtin; give one of them")
 	case p.URL == "" && p.Path+p.Builtin == "":
-		l.fault(key+".path", nil, "is missing: the .wasm file of the plugin; or give url")
+		l.addFault(key+".path", nil, "is missing: the .wasm file of the plugin; or give url")
 	case p.URL == "":
 		if p.Path != "" {
-			p.Path = l.relative(p.Path)
+			p.Path = l.resolvePath(p.Path)
 		}
 		if p.PublicKey != "" || p.Insecure {
-			l.fault(key, nil, "public_key and insecure are for a url; a file is verified by sha256")
+			l.addFault(key, nil, "public_key and insecure are for a url; a file is verified by sha256")
 		}
 	default:
 		var wrong *source.FieldError
 		if errors.As(p.source().Check(), &wrong) {
-			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, which may hold a secret
+			l.addFault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, which may hold a secret
 		}
 	}
 }

@@ -17,30 +17,30 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// proxies makes the specs of the configured proxies: those of [[proxies]], of the proxy lists and of the flags.
-func (l *loader) proxies() {
+// readProxies makes the specs of the configured proxies: those of [[proxies]], of the proxy lists and of the flags.
+func (l *loader) readProxies() {
 	c := &l.cfg
 	for i, p := range c.Proxies {
-		before := len(l.faults)
+		faultCount := len(l.faults)
 		key := fmt.Sprintf("proxies[%d]", i)
 		a, err := upstream.ParseAddress(string(p.URL))
 		if p.URL == "" {
 			err = errors.New("is missing")
 		}
 		if err != nil {
-			l.fault(key+".url", nil, err.Error())
+			l.addFault(key+".url", nil, err.Error())
 			continue
 		}
 		if p.Weight == nil {
-			one := 1.0
-			p.Weight, c.Proxies[i].Weight = &one, &one
+			defaultWeight := 1.0
+			p.Weight, c.Proxies[i].Weight = &defaultWeight, &defaultWeight
 		}
 		if p.Reuse == nil {
-			yes := true
-			p.Reuse, c.Proxies[i].Reuse = &yes, &yes
+			defaultReuse := true
+			p.Reuse, c.Proxies[i].Reuse = &defaultReuse, &defaultReuse
 		}
 		if *p.Weight == 0 { // not allowed: in a Spec, 0 stands for the default
-			l.fault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
+			l.addFault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
 			MaxInFlight: p.MaxInFlight, Rate: p.Rate, MinInterval: time.Duration(p.MinInterval),
@@ -49,23 +49,23 @@ func (l *loader) proxies() {
 			Auth:    p.Auth,
 			NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
 			Source: "config"}
-		var bad *upstream.SpecError
+		var specErr *upstream.SpecError
 		options := upstream.TLSOptions{CAFile: p.CAFile, Insecure: p.Insecure, Cert: p.Cert, Key: p.Key}
-		if spec.TLS, err = l.loadTLS("", options); errors.As(err, &bad) {
-			l.fault(key+"."+bad.Field, nil, bad.Msg)
+		if spec.TLS, err = l.loadTLS("", options); errors.As(err, &specErr) {
+			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
 		if p.Breaker != nil {
-			own := p.Breaker.applyTo(c.Breaker)
-			if !l.breaker(key+".breaker", own) {
+			own := p.Breaker.mergeOver(c.Breaker)
+			if !l.checkBreaker(key+".breaker", own) {
 				continue
 			}
 			b := own.config()
 			spec.Breaker = &b
 		}
-		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
-			l.fault(key+"."+bad.Field, nil, bad.Msg)
+		if err := upstream.CheckSpec(&spec); errors.As(err, &specErr) {
+			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
-		if len(l.faults) > before { // without this, the pool would report the same faults again
+		if len(l.faults) > faultCount { // without this, the pool would report the same faults again
 			continue
 		}
 		c.specs = append(c.specs, spec)
@@ -82,61 +82,61 @@ func (l *loader) proxies() {
 	for i, path := range c.Pool.Files {
 		key := fmt.Sprintf("pool.files[%d]", i)
 		switch {
-		case slices.Contains(l.wrongFiles, i): // nameListFiles has added the fault
+		case slices.Contains(l.wrongFiles, i): // normalizeListFiles has added the fault
 		case path == "":
-			l.fault(key, nil, "must be the path of a file")
+			l.addFault(key, nil, "must be the path of a file")
 		case looksLikeProxy(path):
-			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
+			l.addFault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
 		default:
 			scheme, path := listScheme(path)
-			if scheme == "" && l.wrongScheme(path, l.relative(path), key) {
+			if scheme == "" && l.hasWrongScheme(path, l.resolvePath(path), key) {
 				continue
 			}
-			l.list(l.relative(path), scheme, key)
+			l.readList(l.resolvePath(path), scheme, key)
 		}
 	}
-	l.fetched()
+	l.addFetchedLists()
 	for _, path := range l.src.Proxies {
 		if looksLikeProxy(path) {
-			l.fault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
+			l.addFault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
 			continue
 		}
 		scheme, path := listScheme(path)
-		if scheme == "" && l.wrongScheme(path, path, "--proxies") {
+		if scheme == "" && l.hasWrongScheme(path, path, "--proxies") {
 			continue
 		}
-		l.list(path, scheme, "--proxies")
+		l.readList(path, scheme, "--proxies")
 	}
-	l.ids()
+	l.checkIDs()
 }
 
-// fetched checks pool.urls, and adds the proxies of the fetched lists. A list that has not been fetched adds no
+// addFetchedLists checks pool.urls, and adds the proxies of the fetched lists. A list that has not been fetched adds no
 // proxies.
-func (l *loader) fetched() {
+func (l *loader) addFetchedLists() {
 	for i, u := range l.cfg.Pool.URLs {
 		key := fmt.Sprintf("pool.urls[%d]", i)
 		source := u.source()
 		if err := source.Check(); err != nil {
-			l.fault(key+".url", nil, err.Error())
+			l.addFault(key+".url", nil, err.Error())
 		}
 		if u.Scheme != "" && !IsScheme(u.Scheme) {
-			l.fault(key+".scheme", u.Scheme, "must be "+upstream.ProxySchemes)
+			l.addFault(key+".scheme", u.Scheme, "must be "+upstream.ProxySchemes)
 		}
 		if u.Refresh != 0 && time.Duration(u.Refresh) < minRefresh {
-			l.fault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
+			l.addFault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
 		}
 	}
 	if len(l.faults) > 0 {
 		return
 	}
-	for i, f := range l.fetch() {
+	for i, f := range l.fetchLists() {
 		key, u := fmt.Sprintf("pool.urls[%d]", i), l.cfg.Pool.URLs[i]
 		switch {
 		case f.err != nil:
-			l.warn(key+".url", "the list was not fetched: "+f.err.Error()+"; a gateway starts without it, "+
+			l.addWarning(key+".url", "the list was not fetched: "+f.err.Error()+"; a gateway starts without it, "+
 				"unless it has kept an earlier version, and tries again")
 		case f.data != nil:
-			l.parse(lists.Redacted(string(u.URL)), f.data, u.Scheme, key)
+			l.parseList(lists.Redacted(string(u.URL)), f.data, u.Scheme, key)
 		}
 	}
 }
@@ -148,9 +148,9 @@ type fetchResult struct {
 	err  error
 }
 
-// fetch returns the result for each list of pool.urls, in the same order. If Source.Fetch is set, it fetches the lists
-// that Source.Fetched does not have.
-func (l *loader) fetch() []fetchResult {
+// fetchLists returns the result for each list of pool.urls, in the same order. If Source.Fetch is set, it fetches the
+// lists that Source.Fetched does not have.
+func (l *loader) fetchLists() []fetchResult {
 	results := make([]fetchResult, len(l.cfg.Pool.URLs))
 	var all sync.WaitGroup
 	for i := range l.cfg.Pool.URLs {
@@ -188,16 +188,16 @@ const Stdin = "-"
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
-// wrongScheme reports whether a name has the form WORD:FILE, no file has the path, and WORD is similar to a scheme. If
-// so, wrongScheme adds a fault that suggests the scheme.
-func (l *loader) wrongScheme(name, path, key string) bool {
+// hasWrongScheme reports whether a name has the form WORD:FILE, no file has the path, and WORD is similar to a scheme.
+// If so, it adds a fault that suggests the scheme.
+func (l *loader) hasWrongScheme(name, path, key string) bool {
 	word, _, ok := strings.Cut(name, ":")
 	if _, err := os.Stat(path); !ok || err == nil {
 		return false
 	}
 	similar := strict.DidYouMean(word, upstream.SchemeNames())
 	if similar != "" {
-		l.fault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
+		l.addFault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
 	}
 	return similar != ""
 }
@@ -218,16 +218,16 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list and adds its proxies. The parameter scheme is for lines without a scheme; "" stands for
+// readList reads one proxy list and adds its proxies. The parameter scheme is for lines without a scheme; "" stands for
 // http. The parameter key is the key of the list in faults.
-func (l *loader) list(path, scheme, key string) {
+func (l *loader) readList(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
 		l.cfg.files = append(l.cfg.files, path)
 		data, err = l.readFile(path, maxList)
 	}
 	if err != nil {
-		l.fault(key, path, err.Error())
+		l.addFault(key, path, err.Error())
 		return
 	}
 	// If the list is shorter than before, its last line may be incomplete, because another program is still writing
@@ -238,21 +238,21 @@ func (l *loader) list(path, scheme, key string) {
 			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out",
 				path))
 	}
-	l.parse(path, data, scheme, key)
+	l.parseList(path, data, scheme, key)
 }
 
-// parse adds the proxies of a list. The parameter data is the text of the list, name its name in messages, and key its
-// key in faults.
-func (l *loader) parse(name string, data []byte, scheme, key string) {
-	taken := map[string]bool{}
+// parseList adds the proxies of a list. The parameter data is the text of the list, name its name in messages, and key
+// its key in faults.
+func (l *loader) parseList(name string, data []byte, scheme, key string) {
+	usedIDs := map[string]bool{}
 	for _, s := range l.cfg.specs {
-		taken[s.ID] = true
+		usedIDs[s.ID] = true
 	}
-	read := Reading{Name: name}
+	reading := Reading{Name: name}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
-		Taken: taken, Counts: &read.Reading, Entries: bytes.Count(data, []byte("\n")) + 1})
+		Taken: usedIDs, Counts: &reading.Reading, Entries: bytes.Count(data, []byte("\n")) + 1})
 	if err != nil {
-		l.fault(key, name, err.Error())
+		l.addFault(key, name, err.Error())
 		return
 	}
 	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded in
@@ -260,7 +260,7 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 	// are taken. Its lines are valid nevertheless (anyProxy).
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
 		w := warnings[0]
-		l.fault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
+		l.addFault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
 		return
 	}
 	for i, w := range warnings {
@@ -272,11 +272,11 @@ func (l *loader) parse(name string, data []byte, scheme, key string) {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
 	}
 	specs = l.keepLoadable(name, specs)
-	read.Proxies = len(specs)
-	for i := range specs[:min(len(specs), samples)] {
-		read.Samples = append(read.Samples, specs[i].Address.Redacted())
+	reading.Proxies = len(specs)
+	for i := range specs[:min(len(specs), maxSamples)] {
+		reading.Samples = append(reading.Samples, specs[i].Address.Redacted())
 	}
-	l.cfg.Readings = append(l.cfg.Readings, read)
+	l.cfg.Readings = append(l.cfg.Readings, reading)
 	for i := range specs {
 		if own := specs[i].TLS; own != nil {
 			specs[i].TLS, _ = l.loadTLS(name, own.TLSOptions)
@@ -298,20 +298,20 @@ type Reading struct {
 	Samples []string `json:"samples"` // URLs of the first proxies, without credentials
 }
 
-// samples is the maximum number of Samples of a Reading.
-const samples = 3
+// maxSamples is the maximum number of Samples of a Reading.
+const maxSamples = 3
 
 func anyProxy(list []byte) bool {
 	specs, _, _ := proxylist.Parse(bytes.NewReader(list), proxylist.Options{})
 	return len(specs) > 0
 }
 
-// ids adds a fault for each proxy of [[proxies]] that has the same id as an entry before it.
-func (l *loader) ids() {
+// checkIDs adds a fault for each proxy of [[proxies]] that has the same id as an entry before it.
+func (l *loader) checkIDs() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {
-		if first, twice := seen[p.ID]; twice && p.ID != "" {
-			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is also the id of proxies[%d]", p.ID,
+		if first, isRepeated := seen[p.ID]; isRepeated && p.ID != "" {
+			l.addFault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is also the id of proxies[%d]", p.ID,
 				first))
 		}
 		seen[p.ID] = i

@@ -29,14 +29,14 @@ func (c *Config) limitList() []limit.Entry {
 	return list
 }
 
-// limits adds a fault for the first error in [[limits]].
-func (l *loader) limits() {
+// checkLimits adds a fault for the first error in [[limits]].
+func (l *loader) checkLimits() {
 	var wrong *limit.Error
 	if err := limit.CheckEntries(l.cfg.limitList()); errors.As(err, &wrong) {
 		key := fmt.Sprintf("limits[%d]", wrong.Index)
 		if wrong.Field != "" {
 			key += "." + wrong.Field
 		}
-		l.fault(key, nil, wrong.Msg)
+		l.addFault(key, nil, wrong.Msg)
 	}
 }

@@ -64,14 +64,14 @@ type Texts []string
 
 // DecodeValue implements strict.Value.
 func (t *Texts) DecodeValue(from any) error {
-	for _, item := range items(from) {
+	for _, item := range listItems(from) {
 		text, ok := item.(string)
 		if !ok {
 			return errors.New("must be a text or a list of texts")
 		}
 		*t = append(*t, text)
 	}
-	return notEmpty(len(*t))
+	return checkNotEmpty(len(*t))
 }
 
 // Numbers is a list of numbers, and of ranges of numbers such as "400-499". In the configuration it is such a list,
@@ -80,7 +80,7 @@ type Numbers []string
 
 // DecodeValue implements strict.Value.
 func (n *Numbers) DecodeValue(from any) error {
-	for _, item := range items(from) {
+	for _, item := range listItems(from) {
 		switch v := item.(type) {
 		case int64:
 			*n = append(*n, strconv.FormatInt(v, 10))
@@ -90,17 +90,17 @@ func (n *Numbers) DecodeValue(from any) error {
 			return fmt.Errorf(`must be a number such as 403, a range such as "400-499", or a list of them`)
 		}
 	}
-	return notEmpty(len(*n))
+	return checkNotEmpty(len(*n))
 }
 
-func items(from any) []any {
+func listItems(from any) []any {
 	if list, ok := from.([]any); ok {
 		return list
 	}
 	return []any{from}
 }
 
-func notEmpty(n int) error {
+func checkNotEmpty(n int) error {
 	if n == 0 {
 		return errors.New("is an empty list; remove the key, or name a value")
 	}
@@ -128,11 +128,11 @@ func (c *Config) ruleList() []rules.Rule {
 	return list
 }
 
-// rules decodes the policies in [[rules]], and adds a fault for each error in a rule.
-func (l *loader) rules() {
+// checkRules decodes the policies in [[rules]], and adds a fault for each error in a rule.
+func (l *loader) checkRules() {
 	for i := range l.cfg.Rules {
 		if t := &l.cfg.Rules[i].Then; t.Policy != nil {
-			t.policy = l.rulePolicy(fmt.Sprintf("rules[%d].then.policy", i), t.Policy)
+			t.policy = l.decodeRulePolicy(fmt.Sprintf("rules[%d].then.policy", i), t.Policy)
 		}
 	}
 	_, err := rules.Compile(l.cfg.ruleList(), nil)
@@ -140,24 +140,24 @@ func (l *loader) rules() {
 	if ok {
 		for _, err := range joined.Unwrap() {
 			var wrong *rules.Error
-			if errors.As(err, &wrong) && !l.faulty(wrong.Path()) {
-				l.fault(wrong.Path(), wrong.Value, wrong.Msg)
+			if errors.As(err, &wrong) && !l.hasFault(wrong.Path()) {
+				l.addFault(wrong.Path(), wrong.Value, wrong.Msg)
 			}
 		}
 	}
-	l.ruleUsers()
+	l.checkRuleUsers()
 }
 
-// faulty reports whether there is a fault of the key or, if the key is a table, of a key in this table.
-func (l *loader) faulty(key string) bool {
+// hasFault reports whether there is a fault of the key or, if the key is a table, of a key in this table.
+func (l *loader) hasFault(key string) bool {
 	return slices.ContainsFunc(l.faults, func(f Fault) bool {
 		return f.Key == key || strings.HasPrefix(f.Key, key+".")
 	})
 }
 
-// rulePolicy decodes the retry policy that a rule has. It decodes key by key, so that each wrong key gets a fault of
-// its own.
-func (l *loader) rulePolicy(path string, table map[string]any) *rules.Policy {
+// decodeRulePolicy decodes the retry policy that a rule has. It decodes key by key, so that each wrong key gets a fault
+// of its own.
+func (l *loader) decodeRulePolicy(path string, table map[string]any) *rules.Policy {
 	p, fields := &rules.Policy{}, maps.Clone(table)
 	if value, set := fields[attemptTimeout]; set {
 		delete(fields, attemptTimeout)
@@ -169,18 +169,18 @@ func (l *loader) rulePolicy(path string, table map[string]any) *rules.Policy {
 	}
 	for key := range fields {
 		if similar := strict.DidYouMean(key, []string{attemptTimeout}); similar != "" {
-			l.fault(path+"."+key, nil, "unknown field"+similar)
+			l.addFault(path+"."+key, nil, "unknown field"+similar)
 			delete(fields, key)
 		}
 	}
-	l.override(path, fields, &p.Override)
+	l.decodeOverride(path, fields, &p.Override)
 	return p
 }
 
 const attemptTimeout = "attempt_timeout"
 
-// ruleUsers adds a fault for each user that a rule names but that does not exist.
-func (l *loader) ruleUsers() {
+// checkRuleUsers adds a fault for each user that a rule names but that does not exist.
+func (l *loader) checkRuleUsers() {
 	users := make([]string, 0, len(l.cfg.Gateway.Users))
 	for _, u := range l.cfg.Gateway.Users {
 		users = append(users, u.Name)
@@ -193,17 +193,17 @@ func (l *loader) ruleUsers() {
 			}
 			switch {
 			case len(users) == 0:
-				l.fault(key, name, "holds for no request, because there are no [[gateway.users]]")
+				l.addFault(key, name, "holds for no request, because there are no [[gateway.users]]")
 			case !strings.Contains(name, "*") && !slices.Contains(users, name):
-				l.fault(key, name, "is not the name of one of [[gateway.users]]"+strict.DidYouMean(name, users))
+				l.addFault(key, name, "is not the name of one of [[gateway.users]]"+strict.DidYouMean(name, users))
 			}
 		}
 	}
 }
 
-// ruleProxies adds a warning for each tag or region that a rule names and no proxy has. This is no fault, because
+// warnOfRuleProxies adds a warning for each tag or region that a rule names and no proxy has. This is no fault, because
 // such a proxy may be added through the API later.
-func (l *loader) ruleProxies() {
+func (l *loader) warnOfRuleProxies() {
 	if len(l.cfg.Rules) == 0 {
 		return
 	}
@@ -223,10 +223,11 @@ func (l *loader) ruleProxies() {
 	for i, r := range l.cfg.Rules {
 		key := fmt.Sprintf("rules[%d].then", i)
 		if tag := r.Then.Tag; tag != "" && !slices.Contains(tags, tag) {
-			l.warn(key+".tag", "no configured proxy has the tag "+tag+strict.DidYouMean(tag, tags))
+			l.addWarning(key+".tag", "no configured proxy has the tag "+tag+strict.DidYouMean(tag, tags))
 		}
 		if region := r.Then.Region; region != "" && len(regions) > 0 && !hasRegion(region) {
-			l.warn(key+".region", "no configured proxy is of the region "+region+strict.DidYouMean(region, regions))
+			l.addWarning(key+".region",
+				"no configured proxy is of the region "+region+strict.DidYouMean(region, regions))
 		}
 	}
 }

@@ -14,9 +14,9 @@ const maxSyntaxFaults = 20
 
 var (
 	keyLine = regexp.MustCompile(`^[ \t]*[A-Za-z0-9_.-]+[ \t]*=`)
-	// statement matches a line that begins a statement (a key, a table or a comment), and an empty line.
-	statement = regexp.MustCompile(`^[ \t]*(?:[A-Za-z0-9_.-]+[ \t]*=|#|\[|$)`)
-	header    = regexp.MustCompile(`^[ \t]*\[\[?[A-Za-z0-9_.-]+\]\]?[ \t]*(?:#.*)?$`)
+	// statementLine matches a line that begins a statement (a key, a table or a comment), and an empty line.
+	statementLine = regexp.MustCompile(`^[ \t]*(?:[A-Za-z0-9_.-]+[ \t]*=|#|\[|$)`)
+	headerLine    = regexp.MustCompile(`^[ \t]*\[\[?[A-Za-z0-9_.-]+\]\]?[ \t]*(?:#.*)?$`)
 )
 
 // parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
@@ -34,7 +34,7 @@ func (l *loader) parseTOML(doc []byte) map[string]any {
 			l.lines = keyLines(text)
 			return tree
 		}
-		l.syntax(err)
+		l.addSyntaxFault(err)
 		at := syntaxLine(err)
 		if at == 0 || at > len(lines) || n+1 == maxSyntaxFaults {
 			return nil
@@ -42,7 +42,7 @@ func (l *loader) parseTOML(doc []byte) map[string]any {
 		if _, err := tomlparser.Parser().Unmarshal(bytes.Join(lines[:at-1], []byte("\n"))); err != nil {
 			return nil
 		}
-		remove(lines, at-1)
+		removeStatement(lines, at-1)
 	}
 }
 
@@ -55,14 +55,14 @@ func syntaxLine(err error) (line int) {
 	return line
 }
 
-// remove makes the line i empty. If the lines after it may belong to the same statement, it makes all lines up to the
-// next table empty.
-func remove(lines [][]byte, i int) {
-	if keyLine.Match(lines[i]) && (i+1 == len(lines) || statement.Match(lines[i+1])) {
+// removeStatement makes the line i empty. If the lines after it may belong to the same statement, it makes all lines up
+// to the next table empty.
+func removeStatement(lines [][]byte, i int) {
+	if keyLine.Match(lines[i]) && (i+1 == len(lines) || statementLine.Match(lines[i+1])) {
 		lines[i] = nil
 		return
 	}
-	for lines[i] = nil; i+1 < len(lines) && !header.Match(lines[i+1]); i++ {
+	for lines[i] = nil; i+1 < len(lines) && !headerLine.Match(lines[i+1]); i++ {
 		lines[i+1] = nil
 	}
 }

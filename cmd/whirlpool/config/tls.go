@@ -20,53 +20,54 @@ type TLS struct {
 	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM: authorities of client certificates
 }
 
-// listener reads the files of t, and returns the TLS settings of the listener; nil without TLS. A change of one of the
-// files makes the gateway reload the configuration. The parameter key is the key of the table.
-func (l *loader) listener(key string, t TLS) *tls.Config {
+// loadListenerTLS reads the files of t, and returns the TLS settings of the listener; nil without TLS. A change of one
+// of the files makes the gateway reload the configuration. The parameter key is the key of the table.
+func (l *loader) loadListenerTLS(key string, t TLS) *tls.Config {
 	if t == (TLS{}) {
 		return nil
 	}
 	if t.Cert == "" || t.Key == "" {
-		l.fault(key, nil, "needs both cert and key")
+		l.addFault(key, nil, "needs both cert and key")
 		return nil
 	}
-	pair := l.keyPair(key, t.Cert, t.Key)
+	pair := l.readKeyPair(key, t.Cert, t.Key)
 	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if pair != nil {
 		config.Certificates = []tls.Certificate{*pair}
 	}
 	if t.ClientCA != "" {
-		config.ClientCAs, config.ClientAuth = l.authorities(key+".client_ca", t.ClientCA), tls.VerifyClientCertIfGiven
+		config.ClientCAs, config.ClientAuth = l.readAuthorities(key+".client_ca",
+			t.ClientCA), tls.VerifyClientCertIfGiven
 	}
 	return config
 }
 
-// keyPair reads a certificate and its private key. If it cannot read them, it adds a fault and returns nil. The
+// readKeyPair reads a certificate and its private key. If it cannot read them, it adds a fault and returns nil. The
 // parameter key is the key of the table in the configuration.
-func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
-	certPEM, ok := l.pem(key+".cert", cert)
-	keyPEM, keyOK := l.pem(key+".key", private)
+func (l *loader) readKeyPair(key, cert, private string) *tls.Certificate {
+	certPEM, ok := l.readPEM(key+".cert", cert)
+	keyPEM, keyOK := l.readPEM(key+".key", private)
 	if !ok || !keyOK {
 		return nil
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		l.fault(key, nil, "cert and key are not a certificate and its key: "+err.Error())
+		l.addFault(key, nil, "cert and key are not a certificate and its key: "+err.Error())
 		return nil
 	}
 	return &pair
 }
 
-// authorities reads the certificates of authorities from a file. If it cannot read them, it adds a fault and returns
-// nil.
-func (l *loader) authorities(key, path string) *x509.CertPool {
-	data, ok := l.pem(key, path)
+// readAuthorities reads the certificates of authorities from a file. If it cannot read them, it adds a fault and
+// returns nil.
+func (l *loader) readAuthorities(key, path string) *x509.CertPool {
+	data, ok := l.readPEM(key, path)
 	if !ok {
 		return nil
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		l.fault(key, nil, "has no certificate in PEM form")
+		l.addFault(key, nil, "has no certificate in PEM form")
 		return nil
 	}
 	return pool
@@ -74,27 +75,27 @@ func (l *loader) authorities(key, path string) *x509.CertPool {
 
 var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
 
-// pem reads a PEM file. If it cannot read the file, it adds a fault, and the result ok is false. A change of the file
-// makes the gateway reload the configuration.
-func (l *loader) pem(key, path string) (data []byte, ok bool) {
-	path = l.relative(path)
+// readPEM reads a PEM file. If it cannot read the file, it adds a fault, and the result ok is false. A change of the
+// file makes the gateway reload the configuration.
+func (l *loader) readPEM(key, path string) (data []byte, ok bool) {
+	path = l.resolvePath(path)
 	l.cfg.files = append(l.cfg.files, path)
 	data, err := l.readFile(path, maxPEM)
 	if err == nil && !bytes.Contains(data, []byte("-----BEGIN ")) {
 		err = errPEM
 	}
 	if err != nil {
-		l.fault(key, nil, err.Error())
+		l.addFault(key, nil, err.Error())
 		return nil, false
 	}
 	return data, true
 }
 
-// tls reads the certificates of both listeners. It adds a warning if passwords or API keys go over the network in
+// loadTLSTables reads the certificates of both listeners, and warns if passwords or API keys go over the network in
 // clear text.
-func (l *loader) tls() {
+func (l *loader) loadTLSTables() {
 	c := &l.cfg
-	c.gatewayTLS, c.apiTLS = l.listener("gateway.tls", c.Gateway.TLS), l.listener("api.tls", c.API.TLS)
+	c.gatewayTLS, c.apiTLS = l.loadListenerTLS("gateway.tls", c.Gateway.TLS), l.loadListenerTLS("api.tls", c.API.TLS)
 	warn := func(key, listen, what, section string) {
 		if checkListen(listen) == nil && !Loopback(listen) {
 			c.Warnings = append(c.Warnings, key+": "+what+" go to "+listen+" in clear text; set cert and key in "+
@@ -108,7 +109,7 @@ func (l *loader) tls() {
 		warn("api.listen", c.API.Listen, "keys", "api")
 	}
 	if c.Gateway.TLS.ClientCA != "" && len(c.Gateway.Users) == 0 {
-		l.fault("gateway.tls.client_ca", nil,
+		l.addFault("gateway.tls.client_ca", nil,
 			"has no effect without [[gateway.users]], whose names are those of client certificates")
 	}
 }
@@ -141,7 +142,7 @@ func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, err
 	}
 	loaded, err := upstream.LoadTLS(o, func(path string) (data []byte, err error) {
 		if list == "" {
-			path = l.relative(path)
+			path = l.resolvePath(path)
 		} else if path, err = ListFile(list, path); err != nil {
 			return nil, err
 		}

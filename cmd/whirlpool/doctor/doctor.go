@@ -225,13 +225,13 @@ func (m *Machine) names(ctx context.Context, s *Setup) Finding {
 	var failed []string
 	slowest := time.Duration(0)
 	for _, h := range hosts {
-		began := m.Now()
-		limited, cancel := context.WithTimeout(ctx, lookupTime)
-		if err := m.Lookup(limited, h); err != nil {
+		start := m.Now()
+		lookupCtx, cancel := context.WithTimeout(ctx, lookupTime)
+		if err := m.Lookup(lookupCtx, h); err != nil {
 			failed = append(failed, h)
 		}
 		cancel()
-		slowest = max(slowest, m.Now().Sub(began))
+		slowest = max(slowest, m.Now().Sub(start))
 	}
 	switch {
 	case len(failed) > 0:
@@ -251,32 +251,32 @@ func (m *Machine) names(ctx context.Context, s *Setup) Finding {
 
 // The minimum values of kernel settings for a gateway with many clients or proxies.
 const (
-	fewPending = 1024      // connections that wait to be accepted
-	fewPorts   = 16384     // local ports for connections to proxies
-	lowMemory  = 128 << 20 // bytes
+	minBacklog = 1024      // connections that wait to be accepted
+	minPorts   = 16384     // local ports for connections to proxies
+	minMemory  = 128 << 20 // bytes
 )
 
 // kernel checks settings of the Linux kernel, which it reads from files. On a system without these files it checks
 // nothing.
 func (m *Machine) kernel() (findings []Finding) {
 	warn := func(check, text, advice string) { findings = append(findings, Finding{check, Warn, text, advice}) }
-	if n, ok := m.numbers("proc/sys/net/core/somaxconn"); ok && n[0] < fewPending {
+	if n, ok := m.readNumbers("proc/sys/net/core/somaxconn"); ok && n[0] < minBacklog {
 		warn("backlog", fmt.Sprintf("net.core.somaxconn is %d", n[0]), fmt.Sprintf(
-			"sysctl -w net.core.somaxconn=%d; otherwise a burst of clients is refused", fewPending))
+			"sysctl -w net.core.somaxconn=%d; otherwise a burst of clients is refused", minBacklog))
 	}
-	if n, ok := m.numbers("proc/sys/net/ipv4/ip_local_port_range"); ok && len(n) == 2 && n[1]-n[0] < fewPorts {
+	if n, ok := m.readNumbers("proc/sys/net/ipv4/ip_local_port_range"); ok && len(n) == 2 && n[1]-n[0] < minPorts {
 		warn("ports to proxies", fmt.Sprintf("net.ipv4.ip_local_port_range has %d ports", n[1]-n[0]+1),
 			`sysctl -w net.ipv4.ip_local_port_range="10240 65535"`)
 	}
-	count, counted := m.numbers("proc/sys/net/netfilter/nf_conntrack_count")
-	most, limited := m.numbers("proc/sys/net/netfilter/nf_conntrack_max")
-	if counted && limited && count[0] > most[0]*8/10 {
-		warn("conntrack", fmt.Sprintf("%d of %d entries are in use", count[0], most[0]), fmt.Sprintf(
-			"sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most[0]))
+	count, hasCount := m.readNumbers("proc/sys/net/netfilter/nf_conntrack_count")
+	maxCount, hasMax := m.readNumbers("proc/sys/net/netfilter/nf_conntrack_max")
+	if hasCount && hasMax && count[0] > maxCount[0]*8/10 {
+		warn("conntrack", fmt.Sprintf("%d of %d entries are in use", count[0], maxCount[0]), fmt.Sprintf(
+			"sysctl -w net.netfilter.nf_conntrack_max=%d", 2*maxCount[0]))
 	}
-	if n, ok := m.numbers("sys/fs/cgroup/memory.max"); ok && n[0] < lowMemory {
+	if n, ok := m.readNumbers("sys/fs/cgroup/memory.max"); ok && n[0] < minMemory {
 		warn("memory", fmt.Sprintf("the control group allows %d MiB", n[0]>>20),
-			fmt.Sprintf("allow %d MiB, or lower gateway.replay_memory", lowMemory>>20))
+			fmt.Sprintf("allow %d MiB, or lower gateway.replay_memory", minMemory>>20))
 	}
 	if _, err := fs.Stat(m.Files, "proc/sys/net"); err != nil {
 		return append(findings, Finding{"kernel", OK, "not checked: this system has no settings in /proc/sys/net", ""})
@@ -287,9 +287,9 @@ func (m *Machine) kernel() (findings []Finding) {
 	return findings
 }
 
-// numbers reads the numbers in a file. The result ok is false if the file does not exist, is empty, or contains
+// readNumbers reads the numbers in a file. The result ok is false if the file does not exist, is empty, or contains
 // another word, such as "max".
-func (m *Machine) numbers(path string) (list []int64, ok bool) {
+func (m *Machine) readNumbers(path string) (list []int64, ok bool) {
 	text, err := fs.ReadFile(m.Files, path)
 	if err != nil {
 		return nil, false

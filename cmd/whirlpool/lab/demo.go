@@ -34,7 +34,7 @@ func StartDemo() (*Demo, error) {
 		return nil, err
 	}
 	flaky := func(int, *http.Request) Behaviour {
-		if oneIn(3) {
+		if isOneIn(3) {
 			return Status(503)
 		}
 		return OK()
@@ -53,7 +53,7 @@ func StartDemo() (*Demo, error) {
 	} {
 		proxy, err := Start(p.name, "127.0.0.1:0", func(n int, q *http.Request) Behaviour {
 			b := p.script(n, q)
-			b.To = d.target.Addr().String()
+			b.TunnelTo = d.target.Addr().String()
 			return b
 		})
 		if err != nil {

@@ -22,21 +22,21 @@ import (
 
 // Behaviour determines how a Proxy responds to one request. With the zero value it responds with status 200.
 type Behaviour struct {
-	Status  int           // of the response; 0 stands for 200
-	Header  http.Header   // of the response
-	Body    string        // of the response; "" stands for the proxy's name
-	Delay   time.Duration // before the response
-	Hole    bool          // send no response
-	Reset   bool          // close the connection with RST
-	Fin     bool          // close the connection without a response
-	Garbage string        // send this text instead of a response, and close
-	Cut     int           // send this many bytes of a longer body, and close
-	Size    int64         // send a body of this many bytes
-	Count   bool          // the body consists of numbers (Counting), not of zero bytes; only with Size
-	Pieces  int           // send the body this many times, as chunks, at intervals of Every
-	Every   time.Duration
-	Hold    chan struct{} // do not respond before this channel is closed
-	To      string        // host:port to which a CONNECT leads; "" for the requested target
+	Status     int           // of the response; 0 stands for 200
+	Header     http.Header   // of the response
+	Body       string        // of the response; "" stands for the proxy's name
+	Delay      time.Duration // before the response
+	NoResponse bool          // send no response
+	Reset      bool          // close the connection with RST
+	Fin        bool          // close the connection without a response
+	Garbage    string        // send this text instead of a response, and close
+	CutAfter   int           // send this many bytes of a longer body, and close
+	Size       int64         // send a body of this many bytes
+	Numbered   bool          // the body consists of numbers (Counting), not of zero bytes; only with Size
+	Pieces     int           // send the body this many times, as chunks, at intervals of Interval
+	Interval   time.Duration
+	WaitFor    chan struct{} // do not respond before this channel is closed
+	TunnelTo   string        // host:port to which a CONNECT leads; "" for the requested target
 }
 
 // OK returns the Behaviour that responds with status 200.
@@ -77,13 +77,13 @@ type Proxy struct {
 	Name string
 	Addr string
 
-	mu       sync.Mutex // guards the fields below, except wg
-	script   Script
-	arrivals []Arrival
-	conns    map[net.Conn]bool // the open connections
-	connects int
-	listener net.Listener
-	wg       sync.WaitGroup
+	mu        sync.Mutex // guards the fields below, except wg
+	script    Script
+	arrivals  []Arrival
+	conns     map[net.Conn]bool // the open connections
+	connCount int
+	listener  net.Listener
+	wg        sync.WaitGroup
 }
 
 // Start starts a proxy that listens at addr ("127.0.0.1:0" for any free port). The script s chooses its behaviour.
@@ -111,14 +111,14 @@ func (p *Proxy) serve(l net.Listener) {
 				return
 			}
 			p.mu.Lock()
-			p.connects++
-			n := p.connects
+			p.connCount++
+			n := p.connCount
 			p.conns[c] = false
 			p.mu.Unlock()
 			p.wg.Add(1)
 			go func() {
 				defer p.wg.Done()
-				p.conn(c, n)
+				p.serveConn(c, n)
 				c.Close()
 				p.mu.Lock()
 				delete(p.conns, c)
@@ -128,15 +128,15 @@ func (p *Proxy) serve(l net.Listener) {
 	}()
 }
 
-// Set replaces the script. The new script applies to the requests that arrive after the call.
-func (p *Proxy) Set(s Script) {
+// SetScript replaces the script. The new script applies to the requests that arrive after the call.
+func (p *Proxy) SetScript(s Script) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.script = s
 }
 
-// Do makes the proxy respond to every request as b determines. It is short for Set(Always(b)).
-func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
+// SetBehaviour is short for SetScript(Always(b)).
+func (p *Proxy) SetBehaviour(b Behaviour) { p.SetScript(Always(b)) }
 
 // Refuse closes the listener and all connections, so that new connections are refused. It cannot be undone.
 func (p *Proxy) Refuse() {
@@ -169,11 +169,11 @@ func (p *Proxy) Count() int {
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.connects
+	return p.connCount
 }
 
-// Open returns the number of open connections.
-func (p *Proxy) Open() int {
+// OpenConnections returns the number of open connections.
+func (p *Proxy) OpenConnections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.conns)
@@ -186,7 +186,7 @@ func (p *Proxy) Clear() {
 	p.arrivals = nil
 }
 
-func (p *Proxy) conn(c net.Conn, number int) {
+func (p *Proxy) serveConn(c net.Conn, number int) {
 	r := bufio.NewReader(c)
 	for {
 		q, err := http.ReadRequest(r)
@@ -195,21 +195,21 @@ func (p *Proxy) conn(c net.Conn, number int) {
 		}
 		a := Arrival{At: time.Now(), Conn: number, Method: q.Method, Target: q.RequestURI, Header: q.Header}
 		a.Body, _ = io.ReadAll(io.LimitReader(q.Body, 1<<20))
-		rest, berr := io.Copy(io.Discard, q.Body)
-		a.Length = int64(len(a.Body)) + rest
+		discarded, bodyErr := io.Copy(io.Discard, q.Body)
+		a.Length = int64(len(a.Body)) + discarded
 		q.Body = io.NopCloser(bytes.NewReader(a.Body)) // the script may read the body again
 		p.mu.Lock()
 		n := len(p.arrivals)
 		p.arrivals = append(p.arrivals, a)
 		b := p.script(n, q)
 		p.mu.Unlock()
-		keep := berr == nil && p.answer(c, r, q, b)
+		keepOpen := bodyErr == nil && p.respond(c, r, q, b)
 		p.mu.Lock()
 		if n < len(p.arrivals) {
 			p.arrivals[n].Ended = time.Now()
 		}
 		p.mu.Unlock()
-		if !keep || q.Close {
+		if !keepOpen || q.Close {
 			return
 		}
 	}
@@ -218,13 +218,13 @@ func (p *Proxy) conn(c net.Conn, number int) {
 // awaitClose waits until the client closes the connection c, and discards what the client sends.
 func awaitClose(c net.Conn) { io.Copy(io.Discard, c) }
 
-func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour) (keep bool) {
-	if b.Hold != nil {
-		<-b.Hold
+func (p *Proxy) respond(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour) (keepOpen bool) {
+	if b.WaitFor != nil {
+		<-b.WaitFor
 	}
 	time.Sleep(b.Delay)
 	switch {
-	case b.Hole:
+	case b.NoResponse:
 		awaitClose(c)
 		return false
 	case b.Reset:
@@ -241,7 +241,7 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 		status = 200
 	}
 	if q.Method == http.MethodConnect && status == 200 {
-		to := b.To
+		to := b.TunnelTo
 		if to == "" {
 			to = q.RequestURI
 		}
@@ -258,15 +258,15 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 			fmt.Fprintf(&head, "%s: %s\r\n", name, v)
 		}
 	}
-	bodyless := q.Method == http.MethodHead || status == 204 || status == 304
+	noBody := q.Method == http.MethodHead || status == 204 || status == 304
 	switch {
 	case b.Size > 0:
 		fmt.Fprintf(&head, "Content-Length: %d\r\n\r\n", b.Size)
 		io.WriteString(c, head.String())
-		if bodyless {
+		if noBody {
 			return true
 		}
-		if b.Count {
+		if b.Numbered {
 			_, err := io.CopyN(c, Counting(), b.Size)
 			return err == nil
 		}
@@ -276,20 +276,20 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 		piece := fmt.Sprintf("%x\r\n%s\r\n", len(body), body)
 		fmt.Fprintf(&head, "Transfer-Encoding: chunked\r\n\r\n%s", piece) // one write, so that they arrive together
 		io.WriteString(c, head.String())
-		time.Sleep(b.Every)
+		time.Sleep(b.Interval)
 		for range b.Pieces - 1 {
 			io.WriteString(c, piece)
-			time.Sleep(b.Every)
+			time.Sleep(b.Interval)
 		}
 		_, err := io.WriteString(c, "0\r\n\r\n")
 		return err == nil
-	case b.Cut > 0:
-		fmt.Fprintf(&head, "Content-Length: %d\r\n\r\n%s", b.Cut+1000, strings.Repeat("x", b.Cut))
+	case b.CutAfter > 0:
+		fmt.Fprintf(&head, "Content-Length: %d\r\n\r\n%s", b.CutAfter+1000, strings.Repeat("x", b.CutAfter))
 		io.WriteString(c, head.String())
 		return false
 	}
 	head.WriteString("Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n")
-	if !bodyless {
+	if !noBody {
 		head.WriteString(body)
 	}
 	_, err := io.WriteString(c, head.String())
@@ -338,8 +338,8 @@ func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	return false
 }
 
-// oneIn returns true at random: in one of n calls on average.
-func oneIn(n byte) bool {
+// isOneIn returns true at random: in one of n calls on average.
+func isOneIn(n byte) bool {
 	var b [1]byte
 	rand.Read(b[:])
 	return b[0]%n == 0

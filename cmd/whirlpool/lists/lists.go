@@ -30,9 +30,9 @@ const (
 	MaxBytes = 64 << 20
 	// fetchTimeout is the maximum time of one fetch.
 	fetchTimeout = 2 * time.Minute
-	// firstRetry is the wait after the first failed fetch. The wait doubles with each failure that follows, up to the
-	// refresh interval of the list.
-	firstRetry = 5 * time.Second
+	// firstRetryDelay is the wait after the first failed fetch. The wait doubles with each failure that follows, up to
+	// the refresh interval of the list.
+	firstRetryDelay = 5 * time.Second
 )
 
 // Source describes a list.
@@ -73,15 +73,15 @@ func Redacted(raw string) string {
 	}
 	parts := strings.Split(u.EscapedPath(), "/")
 	for i, part := range parts {
-		if token.MatchString(part) {
+		if tokenForm.MatchString(part) {
 			parts[i] = "***"
 		}
 	}
 	return text + u.Host + strings.Join(parts, "/") + query
 }
 
-// token matches a part of a path that contains 20 consecutive letters and digits, or a UUID (RFC 9562 section 4).
-var token = regexp.MustCompile(`[0-9A-Za-z]{20}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
+// tokenForm matches a part of a path that contains 20 consecutive letters and digits, or a UUID (RFC 9562 section 4).
+var tokenForm = regexp.MustCompile(`[0-9A-Za-z]{20}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
 
 // Fetcher keeps the last good version of each list: the contents at the last fetch that returned at least one proxy.
 // It is safe for concurrent use.
@@ -91,10 +91,10 @@ type Fetcher struct {
 	log     *slog.Logger
 	changed chan struct{} // gets an element after a list has changed
 
-	mu      sync.Mutex
-	running map[Source]context.CancelFunc
-	data    map[string][]byte // last good versions, by URL
-	wg      sync.WaitGroup
+	mu    sync.Mutex
+	stops map[Source]context.CancelFunc
+	data  map[string][]byte // last good versions, by URL
+	wg    sync.WaitGroup
 }
 
 // NewFetcher returns a fetcher without lists. It connects through transport. If transport is nil, it uses a default
@@ -102,7 +102,7 @@ type Fetcher struct {
 // good version of each list in the folder dir, and uses this version after a restart. If dir is "", it saves none.
 func NewFetcher(transport http.RoundTripper, dir string, log *slog.Logger) *Fetcher {
 	return &Fetcher{client: newClient(transport), dir: dir, log: log, changed: make(chan struct{}, 1),
-		running: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
+		stops: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
 }
 
 // newClient returns an HTTP client that follows at most 5 redirects. If the first URL is https://, it follows no
@@ -135,20 +135,19 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// Use replaces the lists that the fetcher fetches by those in sources. It starts to fetch each new list immediately.
-// Until the fetch ends, the saved version of the list is in use. Use removes the saved versions of the lists that are
-// not in sources.
-func (f *Fetcher) Use(sources []Source) {
+// SetSources replaces the lists that the fetcher fetches, starts to fetch each new list, and removes the saved versions
+// of the other lists. Until the first fetch ends, the saved version of a list is in use.
+func (f *Fetcher) SetSources(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	keep, urls := map[Source]bool{}, map[string]bool{}
+	wanted, urls := map[Source]bool{}, map[string]bool{}
 	for _, s := range sources {
-		keep[s], urls[s.URL] = true, true
+		wanted[s], urls[s.URL] = true, true
 	}
-	for s, stop := range f.running {
-		if !keep[s] {
+	for s, stop := range f.stops {
+		if !wanted[s] {
 			stop()
-			delete(f.running, s)
+			delete(f.stops, s)
 		}
 	}
 	maps.DeleteFunc(f.data, func(u string, _ []byte) bool {
@@ -156,16 +155,16 @@ func (f *Fetcher) Use(sources []Source) {
 			return false
 		}
 		if f.dir != "" {
-			_ = os.Remove(f.file(u)) // if Remove fails, the file stays, but nothing reads it
+			_ = os.Remove(f.filePath(u)) // if Remove fails, the file stays, but nothing reads it
 		}
 		return true
 	})
-	for s := range keep {
-		if f.running[s] == nil {
-			f.restore(s.URL)
+	for s := range wanted {
+		if f.stops[s] == nil {
+			f.loadSaved(s.URL)
 			ctx, stop := context.WithCancel(context.Background())
-			f.running[s] = stop
-			f.wg.Go(func() { f.follow(ctx, s) })
+			f.stops[s] = stop
+			f.wg.Go(func() { f.refreshList(ctx, s) })
 		}
 	}
 }
@@ -173,16 +172,16 @@ func (f *Fetcher) Use(sources []Source) {
 // Close ends all fetches and waits until they have ended.
 func (f *Fetcher) Close() {
 	f.mu.Lock()
-	for _, stop := range f.running {
+	for _, stop := range f.stops {
 		stop()
 	}
 	f.mu.Unlock()
 	f.wg.Wait()
 }
 
-// follow fetches the list s immediately, and then after each refresh interval, until ctx ends. After a failed fetch the
-// wait is shorter than the refresh interval (firstRetry).
-func (f *Fetcher) follow(ctx context.Context, s Source) {
+// refreshList fetches the list s immediately, and then after each refresh interval, until ctx ends. After a failed
+// fetch the wait is shorter than the refresh interval (firstRetryDelay).
+func (f *Fetcher) refreshList(ctx context.Context, s Source) {
 	var v version
 	failures := 0
 	for {
@@ -192,14 +191,14 @@ func (f *Fetcher) follow(ctx context.Context, s Source) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			wait = min(firstRetry<<min(failures, 20), s.Refresh)
+			wait = min(firstRetryDelay<<min(failures, 20), s.Refresh)
 			failures++
 			f.log.Warn("a proxy list was not fetched; its last good version stays in use",
 				slog.String("list", Redacted(s.URL)), slog.Any("error", err), slog.String("next", wait.String()))
 		default:
 			failures = 0
 			if changed {
-				f.store(ctx, s.URL, v.data)
+				f.setData(ctx, s.URL, v.data)
 			}
 		}
 		select {
@@ -210,57 +209,55 @@ func (f *Fetcher) follow(ctx context.Context, s Source) {
 	}
 }
 
-// store makes data the last good version of a list, unless ctx has ended.
-func (f *Fetcher) store(ctx context.Context, address string, data []byte) {
+// setData makes data the last good version of a list, unless ctx has ended.
+func (f *Fetcher) setData(ctx context.Context, address string, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() != nil || bytes.Equal(f.data[address], data) {
 		return
 	}
 	f.data[address] = data
-	f.signal()
-	if err := f.keep(address, data); err != nil {
+	f.signalChange()
+	if err := f.saveFile(address, data); err != nil {
 		f.log.Warn("a proxy list was not kept for the next start", slog.String("list", Redacted(address)),
 			slog.Any("error", err))
 	}
 }
 
-// signal sends an element on the channel that Changed returns.
-func (f *Fetcher) signal() {
+// signalChange sends an element on the channel that Changed returns.
+func (f *Fetcher) signalChange() {
 	select {
 	case f.changed <- struct{}{}:
 	default: // the channel still has the element of an earlier change
 	}
 }
 
-// file returns the path of the file with the saved version of a list.
-func (f *Fetcher) file(address string) string {
+func (f *Fetcher) filePath(address string) string {
 	sum := sha256.Sum256([]byte(address))
 	return filepath.Join(f.dir, hex.EncodeToString(sum[:16])+".txt")
 }
 
-// keep saves a version of a list in its file. Only the owner of the file can read it.
-func (f *Fetcher) keep(address string, data []byte) error {
+// saveFile saves a version of a list in its file, which only its owner can read.
+func (f *Fetcher) saveFile(address string, data []byte) error {
 	if f.dir == "" {
 		return nil
 	}
 	if err := state.MakeDir(f.dir); err != nil {
 		return err
 	}
-	return state.WriteFile(state.OS{}, f.file(address), data)
+	return state.WriteFile(state.OS{}, f.filePath(address), data)
 }
 
-// If a list has no last good version, restore reads the saved version of the list and makes it the last good one. The
-// caller holds mu.
-func (f *Fetcher) restore(address string) {
+// loadSaved makes the saved version of a list the last good one, unless the list has one. The caller holds mu.
+func (f *Fetcher) loadSaved(address string) {
 	if f.dir == "" || f.data[address] != nil {
 		return
 	}
-	data, err := os.ReadFile(f.file(address))
+	data, err := os.ReadFile(f.filePath(address))
 	switch {
 	case err == nil:
 		f.data[address] = data
-		f.signal()
+		f.signalChange()
 	case !errors.Is(err, fs.ErrNotExist):
 		f.log.Warn("the kept version of a proxy list cannot be read", slog.String("list", Redacted(address)),
 			slog.Any("error", err))
@@ -338,36 +335,36 @@ func Fetch(ctx context.Context, s Source, progress func(bytes int)) ([]byte, err
 	}
 	client := newClient(nil)
 	if progress != nil {
-		client.Transport = &counter{client.Transport, progress}
+		client.Transport = &countingTransport{client.Transport, progress}
 	}
 	var v version
 	_, err := v.update(ctx, client, s)
 	return v.data, err
 }
 
-// counter is an http.RoundTripper that reports the bytes that are read from the bodies of responses.
-type counter struct {
+// countingTransport is an http.RoundTripper that reports the bytes that are read from the bodies of responses.
+type countingTransport struct {
 	http.RoundTripper
 	count func(bytes int)
 }
 
 // RoundTrip implements http.RoundTripper.
-func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
+func (c *countingTransport) RoundTrip(q *http.Request) (*http.Response, error) {
 	r, err := c.RoundTripper.RoundTrip(q)
 	if err == nil {
-		r.Body = &countedBody{r.Body, c.count}
+		r.Body = &countingBody{r.Body, c.count}
 	}
 	return r, err
 }
 
-// countedBody is the body of a response. It calls count after each read, with the number of bytes that were read.
-type countedBody struct {
+// countingBody is the body of a response. It calls count after each read, with the number of bytes that were read.
+type countingBody struct {
 	io.ReadCloser
 	count func(bytes int)
 }
 
 // Read implements io.Reader.
-func (b *countedBody) Read(p []byte) (int, error) {
+func (b *countingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.count(n)
 	return n, err

@@ -73,7 +73,7 @@ func start(t *testing.T, s *server) (*Fetcher, *coretest.Log) {
 	var log coretest.Log
 	f := NewFetcher(s, "", slog.New(slog.NewTextHandler(&log, nil)))
 	t.Cleanup(f.Close)
-	f.Use([]Source{{URL: address, Refresh: time.Minute}})
+	f.SetSources([]Source{{URL: address, Refresh: time.Minute}})
 	return f, &log
 }
 
@@ -104,7 +104,7 @@ func TestAListIsRefreshed(t *testing.T) {
 		synctest.Wait()
 		require.True(t, changed(f))
 		require.Equal(t, "b.test:80\n", string(f.Data()[address]))
-		f.Use(nil)
+		f.SetSources(nil)
 		require.Empty(t, f.Data())
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -209,7 +209,7 @@ func TestAListIsKept(t *testing.T) {
 	list := []Source{{URL: address, Refresh: time.Minute}}
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFetcher(&server{status: 200, body: "a.test:80\n"}, dir, slog.New(slog.DiscardHandler))
-		f.Use(list)
+		f.SetSources(list)
 		synctest.Wait()
 		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
 		f.Close()
@@ -217,7 +217,7 @@ func TestAListIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFetcher(&server{status: 503}, dir, slog.New(slog.DiscardHandler))
 		t.Cleanup(f.Close)
-		f.Use(list)
+		f.SetSources(list)
 		require.True(t, changed(f))
 		synctest.Wait()
 		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
@@ -228,7 +228,7 @@ func TestAListIsKept(t *testing.T) {
 		info, err := files[0].Info()
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
-		f.Use([]Source{{URL: "https://other.test/", Refresh: time.Minute}})
+		f.SetSources([]Source{{URL: "https://other.test/", Refresh: time.Minute}})
 		files, err = os.ReadDir(dir)
 		require.NoError(t, err)
 		require.Empty(t, files)

@@ -9,21 +9,21 @@ import "sync"
 // garbage. So the heap grows only by as much as if the proxies took no memory and the other objects took baseHeap.
 // While a configuration is loaded, which makes much garbage, it grows by even less.
 type Growth struct {
-	set func(percent int) int // nil to decide nothing
+	setPercent func(percent int) int // nil to decide nothing
 
-	mu      sync.Mutex
-	proxies int
-	loading int // calls of Begin whose result has not been called
-	percent int // the last argument of set; 0 before the first call
+	mu        sync.Mutex
+	proxies   int
+	loadCount int // calls of BeginLoading whose result has not been called
+	percent   int // the last argument of set; 0 before the first call
 }
 
 const (
 	baseHeap      = 32 << 20
 	proxySize     = 700    // bytes that a proxy takes
-	longList      = 10_000 // proxies whose memory matters
+	longListSize  = 10_000 // proxies whose memory matters
 	startPercent  = 50     // while the first configuration is loaded
 	reloadPercent = 20     // while another one is loaded and the list is long
-	leastPercent  = 20     // because the collections of a very long list would take much CPU time
+	minPercent    = 20     // because the collections of a very long list would take much CPU time
 )
 
 // NewGrowth returns a Growth that calls the function set (debug.SetGCPercent). The parameter gogc is the value of the
@@ -32,10 +32,10 @@ func NewGrowth(gogc string, set func(percent int) int) *Growth {
 	if gogc != "" {
 		return &Growth{}
 	}
-	return &Growth{set: set}
+	return &Growth{setPercent: set}
 }
 
-// SetProxies sets the number of proxies in the pool.
+// SetProxies sets the number of proxies.
 func (g *Growth) SetProxies(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -43,20 +43,20 @@ func (g *Growth) SetProxies(n int) {
 	g.apply()
 }
 
-// Begin states that a configuration is loaded, until the function end is called. If the list of proxies is long then,
-// the function end calls the function free, so that the garbage does not stay in memory.
-func (g *Growth) Begin(free func()) (end func()) {
+// BeginLoading states that a configuration is loaded, until end is called. If the list of proxies is long, the function
+// end calls free, so that the garbage does not stay in memory.
+func (g *Growth) BeginLoading(free func()) (end func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.loading++
+	g.loadCount++
 	g.apply()
 	return func() {
 		g.mu.Lock()
-		g.loading--
+		g.loadCount--
 		g.apply()
-		long := g.proxies >= longList
+		isLong := g.proxies >= longListSize
 		g.mu.Unlock()
-		if long {
+		if isLong {
 			free()
 		}
 	}
@@ -64,16 +64,16 @@ func (g *Growth) Begin(free func()) (end func()) {
 
 // apply calls the function set if the percentage has changed. The caller holds mu.
 func (g *Growth) apply() {
-	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), leastPercent)
+	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), minPercent)
 	switch {
-	case g.loading == 0:
-	case g.proxies >= longList:
+	case g.loadCount == 0:
+	case g.proxies >= longListSize:
 		percent = min(percent, reloadPercent)
 	case g.percent == 0:
 		percent = min(percent, startPercent)
 	}
-	if g.set != nil && percent != g.percent {
+	if g.setPercent != nil && percent != g.percent {
 		g.percent = percent
-		g.set(percent)
+		g.setPercent(percent)
 	}
 }

@@ -13,7 +13,7 @@ func TestGrowth(t *testing.T) {
 	freed := 0
 	g := NewGrowth("", func(percent int) int { got = append(got, percent); return 0 })
 	load := func(proxies int) {
-		end := g.Begin(func() { freed++ })
+		end := g.BeginLoading(func() { freed++ })
 		g.SetProxies(proxies)
 		end()
 	}
@@ -30,7 +30,7 @@ func TestGrowth(t *testing.T) {
 	require.Equal(t, 2, freed)
 	got = nil
 	g.SetProxies(5_000_000)
-	require.Equal(t, []int{leastPercent}, got)
+	require.Equal(t, []int{minPercent}, got)
 
 	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
 	(&Growth{}).SetProxies(1)

@@ -25,7 +25,7 @@ func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64
 // (os.DirFS("/")). CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own
 // mount of control groups version 1, it also reads memory.limit_in_bytes.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
-	least := int64(math.MaxInt64)
+	smallest := int64(math.MaxInt64)
 	read := func(file string) {
 		text, err := fs.ReadFile(root, file)
 		if err != nil {
@@ -33,7 +33,7 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // fails for "max": no limit
 		if err == nil && n > 0 {
-			least = min(least, n)
+			smallest = min(smallest, n)
 		}
 	}
 	for dir := cgroupDir(root); ; dir = path.Dir(dir) {
@@ -43,7 +43,7 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 		}
 	}
 	read("sys/fs/cgroup/memory/memory.limit_in_bytes")
-	return least, least < noLimit
+	return smallest, smallest < noLimit
 }
 
 // noLimit is the smallest number that stands for no limit. If a control group of version 1 has no limit, its file has

@@ -17,9 +17,9 @@ type Usage struct {
 	Goroutines uint64
 }
 
-// tick is the interval at which Release reads the usage. shortestWait and longestWait limit the wait of Release.
+// readInterval is the interval at which Release reads the usage. The other two limit the wait of Release.
 const (
-	tick         = time.Second
+	readInterval = time.Second
 	shortestWait = 4 * time.Second
 	longestWait  = 2 * time.Minute
 )
@@ -28,16 +28,14 @@ const (
 // hold the memory of a burst for long: the runtime starts its next garbage collection when the heap has doubled, or
 // after two minutes (GOGC in package runtime).
 //
-// The process is idle if the runtime has started no garbage collection, and Release has not called free, during a
-// time called the wait. The wait is 4 s at first. After a call of free that returns less than an eighth of the
-// memory, the wait doubles, up to 2 minutes. The wait becomes 4 s again in three cases: after a call of free that
-// returns more memory; when more than half of the goroutines have ended since the last call; when the memory has
-// grown by more than a quarter and 8 MiB since the last call. As a result, a process that stays idle calls free once
-// in 2 minutes.
+// The process is idle if for a time, the wait, the runtime has started no garbage collection and Release has not called
+// free. The wait is 4 s at first. After a call of free that returns less than an eighth of the memory, the wait
+// doubles, up to 2 minutes. It becomes 4 s again after a call that returns more, or when more than half of the
+// goroutines have ended, or the memory has grown by more than a quarter and 8 MiB, since the last call.
 func Release(ctx context.Context, read func() Usage, free func()) {
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
-	r := releaser{read: read, free: free, after: read(), wait: shortestWait, since: time.Now()}
+	r := releaser{read: read, free: free, lastUsage: read(), wait: shortestWait, lastCollection: time.Now()}
 	for {
 		select {
 		case now := <-ticker.C:
@@ -49,28 +47,28 @@ func Release(ctx context.Context, read func() Usage, free func()) {
 }
 
 type releaser struct {
-	read   func() Usage
-	free   func()
-	after  Usage  // usage at the end of the last call of free
-	cycles uint64 // Usage.Cycles at the last call of step
-	wait   time.Duration
-	since  time.Time // time of the last garbage collection or the last call of free
+	read           func() Usage
+	free           func()
+	lastUsage      Usage  // usage at the end of the last call of free
+	lastCycles     uint64 // Usage.Cycles at the last call of step
+	wait           time.Duration
+	lastCollection time.Time // time of the last garbage collection or the last call of free
 }
 
 func (r *releaser) step(now time.Time) {
 	u := r.read()
-	if u.Cycles != r.cycles {
-		r.cycles, r.since = u.Cycles, now
+	if u.Cycles != r.lastCycles {
+		r.lastCycles, r.lastCollection = u.Cycles, now
 	}
-	if u.Goroutines < r.after.Goroutines/2 || u.Held > r.after.Held*5/4+8<<20 {
+	if u.Goroutines < r.lastUsage.Goroutines/2 || u.Held > r.lastUsage.Held*5/4+8<<20 {
 		r.wait = shortestWait
 	}
-	if now.Sub(r.since) < r.wait {
+	if now.Sub(r.lastCollection) < r.wait {
 		return
 	}
 	r.free()
-	r.after, r.since = r.read(), now
-	if r.after.Held > u.Held/8*7 {
+	r.lastUsage, r.lastCollection = r.read(), now
+	if r.lastUsage.Held > u.Held/8*7 {
 		r.wait = min(2*r.wait, longestWait)
 	} else { // a burst has just ended, so more memory may become unused soon
 		r.wait = shortestWait

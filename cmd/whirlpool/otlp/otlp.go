@@ -43,9 +43,9 @@ func CheckEndpoint(endpoint string) error {
 
 // Limits and times of an Exporter.
 const (
-	maxPending  = 4096 // number of spans that wait for the export; if it is reached, new spans are dropped
-	exportEvery = 2 * time.Second
-	exportTime  = 10 * time.Second // maximum time of one export
+	maxPending     = 4096 // number of spans that wait for the export; if it is reached, new spans are dropped
+	exportInterval = 2 * time.Second
+	exportTimeout  = 10 * time.Second // maximum time of one export
 )
 
 // Exporter sends spans to a collector in the background. A request never waits for the export.
@@ -57,9 +57,9 @@ type Exporter struct {
 	stop     context.CancelFunc
 	done     chan struct{}
 
-	mu      sync.Mutex // guards the fields below
-	pending []span
-	dropped int
+	mu           sync.Mutex // guards the fields below
+	pending      []span
+	droppedCount int
 }
 
 // New returns an Exporter that exports nothing until Configure is called. The parameter version is the version of the
@@ -67,7 +67,7 @@ type Exporter struct {
 func New(version string, log *slog.Logger) *Exporter {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Exporter{version: version, log: log, stop: stop, done: make(chan struct{}),
-		client: &http.Client{Transport: &http.Transport{}, Timeout: exportTime}}
+		client: &http.Client{Transport: &http.Transport{}, Timeout: exportTimeout}}
 	e.settings.Store(&Settings{})
 	go e.run(ctx)
 	return e
@@ -90,7 +90,7 @@ func (e *Exporter) Close() {
 
 func (e *Exporter) run(ctx context.Context) {
 	defer close(e.done)
-	tick := time.NewTicker(exportEvery)
+	tick := time.NewTicker(exportInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -113,7 +113,7 @@ func (e *Exporter) Write(r *accesslog.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.pending)+len(spans) > maxPending {
-		e.dropped += len(spans)
+		e.droppedCount += len(spans)
 		return
 	}
 	e.pending = append(e.pending, spans...)
@@ -122,8 +122,8 @@ func (e *Exporter) Write(r *accesslog.Record) {
 // export sends the spans that wait for the export. If that fails, they are lost, and export logs their number.
 func (e *Exporter) export() {
 	e.mu.Lock()
-	spans, dropped := e.pending, e.dropped
-	e.pending, e.dropped = nil, 0
+	spans, dropped := e.pending, e.droppedCount
+	e.pending, e.droppedCount = nil, 0
 	e.mu.Unlock()
 	endpoint := e.settings.Load().Endpoint
 	if len(spans) > 0 && endpoint != "" {
@@ -139,9 +139,10 @@ func (e *Exporter) export() {
 }
 
 func (e *Exporter) send(endpoint string, spans []span) error {
-	body, err := json.Marshal(export{[]resourceSpans{{
-		Resource: resource{[]attribute{text("service.name", "whirlpool"), text("service.version", e.version)}},
-		Scopes:   []scopeSpans{{Scope: scope{"whirlpool", e.version}, Spans: spans}},
+	body, err := json.Marshal(exportRequest{[]resourceSpans{{
+		Resource: resource{[]attribute{textAttribute("service.name", "whirlpool"),
+			textAttribute("service.version", e.version)}},
+		Scopes: []scopeSpans{{Scope: scope{"whirlpool", e.version}, Spans: spans}},
 	}}})
 	if err != nil {
 		return err
@@ -161,7 +162,7 @@ func (e *Exporter) send(endpoint string, spans []span) error {
 // The types below have the JSON form of the protocol buffers of OTLP: ids are hexadecimal digits, and 64-bit numbers
 // are texts.
 
-type export struct {
+type exportRequest struct {
 	ResourceSpans []resourceSpans `json:"resourceSpans"`
 }
 
@@ -213,11 +214,11 @@ type attribute struct {
 	Value any    `json:"value"`
 }
 
-func text(key, value string) attribute {
+func textAttribute(key, value string) attribute {
 	return attribute{key, map[string]string{"stringValue": value}}
 }
 
-func number(key string, n int64) attribute {
+func numberAttribute(key string, n int64) attribute {
 	return attribute{key, map[string]string{"intValue": strconv.FormatInt(n, 10)}}
 }
 
@@ -225,50 +226,51 @@ func number(key string, n int64) attribute {
 // semantic conventions for HTTP (OpenTelemetry) give them. Attributes that these conventions do not have get other
 // names.
 func spansOf(r *accesslog.Record) []span {
-	trace16, request := hex.EncodeToString(r.Trace.ID[:]), spanID(trace.RequestSpan(r.ID))
-	s := span{TraceID: trace16, SpanID: request, Name: r.Method, Kind: kindServer, Start: nanos(r.Started),
-		End: nanos(r.Ended), Attributes: []attribute{
-			text("http.request.method", r.Method), text("whirlpool.request_id", r.ID.String()),
-			text("whirlpool.outcome", r.Outcome()), text("whirlpool.listener", r.Listener.String()),
-			number("whirlpool.attempts", int64(len(r.Attempts))), number("http.request.body.size", r.Received),
+	traceID, requestSpan := hex.EncodeToString(r.Trace.ID[:]), spanID(trace.RequestSpan(r.ID))
+	s := span{TraceID: traceID, SpanID: requestSpan, Name: r.Method, Kind: kindServer, Start: unixNanos(r.Started),
+		End: unixNanos(r.Ended), Attributes: []attribute{
+			textAttribute("http.request.method", r.Method), textAttribute("whirlpool.request_id", r.ID.String()),
+			textAttribute("whirlpool.outcome", r.Outcome()), textAttribute("whirlpool.listener", r.Listener.String()),
+			numberAttribute("whirlpool.attempts", int64(len(r.Attempts))),
+			numberAttribute("http.request.body.size", r.Received),
 		}}
 	if r.Trace.Parent != 0 {
 		s.ParentID = spanID(r.Trace.Parent)
 	}
 	if host, port, err := net.SplitHostPort(r.Target); err == nil {
-		s.Attributes = append(s.Attributes, text("server.address", host))
+		s.Attributes = append(s.Attributes, textAttribute("server.address", host))
 		if n, err := strconv.ParseInt(port, 10, 64); err == nil {
-			s.Attributes = append(s.Attributes, number("server.port", n))
+			s.Attributes = append(s.Attributes, numberAttribute("server.port", n))
 		}
 	}
 	if r.Status != 0 {
-		s.Attributes = append(s.Attributes, number("http.response.status_code", int64(r.Status)))
+		s.Attributes = append(s.Attributes, numberAttribute("http.response.status_code", int64(r.Status)))
 	}
 	if !r.Ran || r.Left || r.Final != core.FinalSuccess {
 		s.Status = status{codeError, r.Outcome()}
 	}
 	spans := []span{s}
 	for i := range r.Attempts {
-		spans = append(spans, attemptSpan(&r.Attempts[i], trace16, request, trace.AttemptSpan(r.ID, i)))
+		spans = append(spans, attemptSpan(&r.Attempts[i], traceID, requestSpan, trace.AttemptSpan(r.ID, i)))
 	}
 	return spans
 }
 
-func attemptSpan(e *core.AttemptEvent, trace16, parent string, id uint64) span {
+func attemptSpan(e *core.AttemptEvent, traceID, parent string, id uint64) span {
 	cause := verdict.CauseName(e.Outcome.Cause)
-	s := span{TraceID: trace16, SpanID: spanID(id), ParentID: parent, Name: "attempt", Kind: kindClient,
-		Start: nanos(e.Started), End: nanos(e.Ended), Attributes: []attribute{
-			text("whirlpool.proxy_id", e.ProxyID), text("whirlpool.cause", cause),
-			number("http.request.resend_count", int64(e.Attempt)),
+	s := span{TraceID: traceID, SpanID: spanID(id), ParentID: parent, Name: "attempt", Kind: kindClient,
+		Start: unixNanos(e.Started), End: unixNanos(e.Ended), Attributes: []attribute{
+			textAttribute("whirlpool.proxy_id", e.ProxyID), textAttribute("whirlpool.cause", cause),
+			numberAttribute("http.request.resend_count", int64(e.Attempt)),
 		}}
 	if e.Outcome.Status != 0 {
-		s.Attributes = append(s.Attributes, number("http.response.status_code", int64(e.Outcome.Status)))
+		s.Attributes = append(s.Attributes, numberAttribute("http.response.status_code", int64(e.Outcome.Status)))
 	}
 	if e.Hedge {
 		s.Attributes = append(s.Attributes, attribute{"whirlpool.hedge", map[string]bool{"boolValue": true}})
 	}
 	if e.Outcome.Result != core.ResultSuccess {
-		s.Attributes = append(s.Attributes, text("error.type", cause))
+		s.Attributes = append(s.Attributes, textAttribute("error.type", cause))
 		s.Status = status{Code: codeError}
 		if e.Outcome.Err != nil {
 			s.Status.Message = e.Outcome.Err.Error()
@@ -279,4 +281,4 @@ func attemptSpan(e *core.AttemptEvent, trace16, parent string, id uint64) span {
 
 func spanID(n uint64) string { return fmt.Sprintf("%016x", n) }
 
-func nanos(t time.Time) string { return strconv.FormatInt(t.UnixNano(), 10) }
+func unixNanos(t time.Time) string { return strconv.FormatInt(t.UnixNano(), 10) }

@@ -133,7 +133,7 @@ func TestLostSpans(t *testing.T) {
 	e.mu.Unlock()
 	e.Write(record())
 	e.mu.Lock()
-	require.Equal(t, 3, e.dropped)
+	require.Equal(t, 3, e.droppedCount)
 	e.pending = e.pending[:5]
 	e.mu.Unlock()
 	e.Close()

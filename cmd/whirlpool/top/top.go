@@ -67,22 +67,22 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Rate, a.Rate) }},
 	{"USES", 10, func(r *Row) string { return fmt.Sprint(r.Uses) },
 		func(a, b *Row) int { return cmp.Compare(b.Uses, a.Uses) }},
-	{"SUCCESS", 8, func(r *Row) string { return r.percent() },
-		func(a, b *Row) int { return cmp.Compare(a.success(), b.success()) }},
+	{"SUCCESS", 8, func(r *Row) string { return r.successText() },
+		func(a, b *Row) int { return cmp.Compare(a.successForSort(), b.successForSort()) }},
 	{"LATENCY", 9, func(r *Row) string { return fmt.Sprintf("%d ms", r.Latency.Milliseconds()) },
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
-// success returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts, so that
-// the table does not show this proxy among the worst ones.
-func (r *Row) success() float64 {
+// successForSort returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts, so
+// that the table does not show this proxy among the worst ones.
+func (r *Row) successForSort() float64 {
 	if r.Samples == 0 {
 		return 1
 	}
 	return r.Success
 }
 
-func (r *Row) percent() string {
+func (r *Row) successText() string {
 	if r.Samples == 0 {
 		return "-"
 	}
@@ -104,42 +104,42 @@ type Model struct {
 	fetch    func(Query) (*Snapshot, error)
 	interval time.Duration
 
-	current  *Snapshot // the last snapshot; nil before the first one
-	rate     float64   // attempts per second between the last two snapshots
-	failure  error     // error of the last fetch; nil if it succeeded
-	shown    []Row     // rows that match the filter, in the order of the table
-	sort     int       // index in columns
-	reversed bool
-	paused   bool
-	typing   bool // the user types the filter
-	filter   string
-	selected int // index in shown
-	first    int // index in shown of the first row on the screen
-	width    int
-	height   int
+	snapshot   *Snapshot // the last snapshot; nil before the first one
+	rate       float64   // attempts per second between the last two snapshots
+	fetchErr   error     // error of the last fetch; nil if it succeeded
+	rows       []Row     // rows that match the filter, in the order of the table
+	sortColumn int       // index in columns
+	reversed   bool
+	isPaused   bool
+	isTyping   bool // the user types the filter
+	filter     string
+	selected   int // index in shown
+	firstRow   int // index in shown of the first row on the screen
+	width      int
+	height     int
 }
 
 // New returns a table that calls fetch at its start, and again after each interval. The table is sorted by the column
 // sortBy, an element of Columns.
 func New(fetch func(Query) (*Snapshot, error), interval time.Duration, sortBy string) Model {
-	return Model{fetch: fetch, interval: interval, sort: max(0, slices.Index(Columns(), sortBy)), width: 100,
+	return Model{fetch: fetch, interval: interval, sortColumn: max(0, slices.Index(Columns(), sortBy)), width: 100,
 		height: 30}
 }
 
 type (
-	tick    struct{}
-	fetched struct {
+	tickMsg  struct{}
+	fetchMsg struct {
 		snapshot *Snapshot
 		err      error
 	}
 )
 
 // Init implements tea.Model.
-func (m Model) Init() tea.Cmd { return m.get }
+func (m Model) Init() tea.Cmd { return m.fetchSnapshot }
 
-func (m Model) get() tea.Msg {
-	s, err := m.fetch(Query{Columns()[m.sort], m.reversed, m.filter})
-	return fetched{s, err}
+func (m Model) fetchSnapshot() tea.Msg {
+	s, err := m.fetch(Query{Columns()[m.sortColumn], m.reversed, m.filter})
+	return fetchMsg{s, err}
 }
 
 // Update implements tea.Model.
@@ -148,23 +148,23 @@ func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 		m.scroll()
-	case tick:
-		return m, m.get
-	case fetched:
-		m.failure = msg.err
-		if msg.err == nil && !m.paused {
-			m.use(msg.snapshot)
+	case tickMsg:
+		return m, m.fetchSnapshot
+	case fetchMsg:
+		m.fetchErr = msg.err
+		if msg.err == nil && !m.isPaused {
+			m.setSnapshot(msg.snapshot)
 		}
-		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return tick{} })
+		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return tickMsg{} })
 	case tea.KeyMsg:
 		if len(msg.Runes) < 2 {
-			return m.pressed(msg)
+			return m.handleKey(msg)
 		}
 		var model tea.Model = m
 		var quit tea.Cmd
 		for _, letter := range msg.Runes { // keys that the user presses fast arrive in one message
 			msg.Runes = []rune{letter}
-			if model, quit = model.(Model).pressed(msg); quit != nil {
+			if model, quit = model.(Model).handleKey(msg); quit != nil {
 				break
 			}
 		}
@@ -173,61 +173,61 @@ func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// pressed handles one key.
-func (m Model) pressed(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
-	if m.typing {
-		return m.typed(msg), nil
+// handleKey handles one key.
+func (m Model) handleKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
+	if m.isTyping {
+		return m.handleFilterKey(msg), nil
 	}
-	return m.key(msg)
+	return m.handleTableKey(msg)
 }
 
-// use shows the new snapshot s. It computes the rates from the differences between s and the previous snapshot.
-func (m *Model) use(s *Snapshot) {
-	before := map[string]uint64{}
+// setSnapshot shows the new snapshot s. It computes the rates from the differences between s and the previous snapshot.
+func (m *Model) setSnapshot(s *Snapshot) {
+	previousUses := map[string]uint64{}
 	seconds := 0.0
-	if m.current != nil {
-		seconds = s.At.Sub(m.current.At).Seconds()
-		for i := range m.current.Rows {
-			before[m.current.Rows[i].ID] = m.current.Rows[i].Uses
+	if m.snapshot != nil {
+		seconds = s.At.Sub(m.snapshot.At).Seconds()
+		for i := range m.snapshot.Rows {
+			previousUses[m.snapshot.Rows[i].ID] = m.snapshot.Rows[i].Uses
 		}
 	}
 	for i := range s.Rows {
 		r := &s.Rows[i]
-		if uses, known := before[r.ID]; known && r.Uses >= uses && seconds > 0 {
+		if uses, known := previousUses[r.ID]; known && r.Uses >= uses && seconds > 0 {
 			r.Rate = float64(r.Uses-uses) / seconds
 		}
 	}
-	if m.current != nil && seconds > 0 && s.Attempts >= m.current.Attempts {
-		m.rate = float64(s.Attempts-m.current.Attempts) / seconds
+	if m.snapshot != nil && seconds > 0 && s.Attempts >= m.snapshot.Attempts {
+		m.rate = float64(s.Attempts-m.snapshot.Attempts) / seconds
 	}
-	m.current = s
-	m.order()
+	m.snapshot = s
+	m.sortRows()
 }
 
-// order filters and sorts the rows of the table. The selected proxy stays selected.
-func (m *Model) order() {
+// sortRows filters and sorts the rows of the table. The selected proxy stays selected.
+func (m *Model) sortRows() {
 	id := ""
-	if m.selected < len(m.shown) {
-		id = m.shown[m.selected].ID
+	if m.selected < len(m.rows) {
+		id = m.rows[m.selected].ID
 	}
-	m.shown = nil
-	if m.current == nil {
+	m.rows = nil
+	if m.snapshot == nil {
 		return
 	}
-	for _, r := range m.current.Rows {
+	for _, r := range m.snapshot.Rows {
 		if strings.Contains(strings.ToLower(r.ID+" "+r.State+" "+r.Region), strings.ToLower(m.filter)) {
-			m.shown = append(m.shown, r)
+			m.rows = append(m.rows, r)
 		}
 	}
-	compare := columns[m.sort].compare
-	slices.SortFunc(m.shown, func(a, b Row) int {
+	compare := columns[m.sortColumn].compare
+	slices.SortFunc(m.rows, func(a, b Row) int {
 		c := compare(&a, &b)
 		if m.reversed {
 			c = -c
 		}
 		return cmp.Or(c, strings.Compare(a.ID, b.ID))
 	})
-	if i := slices.IndexFunc(m.shown, func(r Row) bool { return r.ID == id }); i >= 0 {
+	if i := slices.IndexFunc(m.rows, func(r Row) bool { return r.ID == id }); i >= 0 {
 		m.selected = i
 	}
 	m.scroll()
@@ -239,18 +239,18 @@ const (
 	footLines = 2
 )
 
-// rows returns the number of table rows for which the screen has space.
-func (m *Model) rows() int { return max(1, m.height-headLines-footLines) }
+// rowCount returns the number of table rows for which the screen has space.
+func (m *Model) rowCount() int { return max(1, m.height-headLines-footLines) }
 
 // scroll moves the selection into the table if it is outside, and scrolls so that the selected row is on the screen.
 func (m *Model) scroll() {
-	m.selected = max(0, min(m.selected, len(m.shown)-1))
-	m.first = max(0, min(m.first, m.selected, len(m.shown)-m.rows()))
-	m.first = max(m.first, m.selected-m.rows()+1)
+	m.selected = max(0, min(m.selected, len(m.rows)-1))
+	m.firstRow = max(0, min(m.firstRow, m.selected, len(m.rows)-m.rowCount()))
+	m.firstRow = max(m.firstRow, m.selected-m.rowCount()+1)
 }
 
-// key handles a key while the user does not type the filter.
-func (m Model) key(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
+// handleTableKey handles a key while the user does not type the filter.
+func (m Model) handleTableKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	switch msg.String() {
 	case "q", "ctrl+c", "esc":
 		return m, tea.Quit
@@ -259,38 +259,38 @@ func (m Model) key(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	case "down", "j":
 		m.selected++
 	case "pgup":
-		m.selected -= m.rows()
+		m.selected -= m.rowCount()
 	case "pgdown":
-		m.selected += m.rows()
+		m.selected += m.rowCount()
 	case "home", "g":
 		m.selected = 0
 	case "end", "G":
-		m.selected = len(m.shown)
+		m.selected = len(m.rows)
 	case "left", "<":
-		m.sort = (m.sort + len(columns) - 1) % len(columns)
-		m.order()
+		m.sortColumn = (m.sortColumn + len(columns) - 1) % len(columns)
+		m.sortRows()
 	case "right", ">":
-		m.sort = (m.sort + 1) % len(columns)
-		m.order()
+		m.sortColumn = (m.sortColumn + 1) % len(columns)
+		m.sortRows()
 	case "r":
 		m.reversed = !m.reversed
-		m.order()
+		m.sortRows()
 	case " ", "p":
-		m.paused = !m.paused
+		m.isPaused = !m.isPaused
 	case "/":
-		m.typing = true
+		m.isTyping = true
 	}
 	m.scroll()
 	return m, nil
 }
 
-// typed handles a key while the user types the filter.
-func (m Model) typed(msg tea.KeyMsg) Model {
+// handleFilterKey handles a key while the user types the filter.
+func (m Model) handleFilterKey(msg tea.KeyMsg) Model {
 	switch msg.Type {
 	case tea.KeyEnter:
-		m.typing = false
+		m.isTyping = false
 	case tea.KeyEsc, tea.KeyCtrlC:
-		m.typing, m.filter = false, ""
+		m.isTyping, m.filter = false, ""
 	case tea.KeyBackspace:
 		if letters := []rune(m.filter); len(letters) > 0 {
 			m.filter = string(letters[:len(letters)-1])
@@ -298,7 +298,7 @@ func (m Model) typed(msg tea.KeyMsg) Model {
 	case tea.KeyRunes, tea.KeySpace:
 		m.filter += string(msg.Runes)
 	}
-	m.order()
+	m.sortRows()
 	return m
 }
 
@@ -312,46 +312,46 @@ var (
 
 // View implements tea.Model.
 func (m Model) View() string {
-	if m.current == nil {
-		if m.failure != nil {
-			return "no connection: " + m.failure.Error() + "\nq quits\n"
+	if m.snapshot == nil {
+		if m.fetchErr != nil {
+			return "no connection: " + m.fetchErr.Error() + "\nq quits\n"
 		}
 		return "reading the state of the gateway ...\n"
 	}
-	lines := []string{m.summary(), m.counts(), m.trouble(), titleStyle.Render(m.line(m.titles()))}
-	for i := m.first; i < len(m.shown) && i < m.first+m.rows(); i++ {
-		lines = append(lines, m.row(i))
+	lines := []string{m.summaryLine(), m.countsLine(), m.errorLine(), titleStyle.Render(m.formatCells(m.titles()))}
+	for i := m.firstRow; i < len(m.rows) && i < m.firstRow+m.rowCount(); i++ {
+		lines = append(lines, m.rowLine(i))
 	}
-	for len(lines) < headLines+m.rows() {
+	for len(lines) < headLines+m.rowCount() {
 		lines = append(lines, "")
 	}
 	return strings.Join(append(lines, "", m.footer()), "\n")
 }
 
-func (m Model) summary() string {
-	s := m.current
+func (m Model) summaryLine() string {
+	s := m.snapshot
 	text := fmt.Sprintf("whirlpool %s  %s", s.Gateway, s.At.Local().Format(time.TimeOnly))
 	if s.Requests > 0 {
 		text += fmt.Sprintf("  %d requests, %.2f %% delivered, %.2f attempts each", s.Requests,
 			100*float64(s.Served)/float64(s.Requests), float64(s.Attempts)/float64(s.Requests))
 	}
-	if m.paused {
+	if m.isPaused {
 		text += "  PAUSED"
 	}
-	return m.cut(text)
+	return m.cutLine(text)
 }
 
-// trouble returns the error of the last fetch; "" if it succeeded.
-func (m Model) trouble() string {
-	if m.failure == nil {
+// errorLine returns the error of the last fetch; "" if it succeeded.
+func (m Model) errorLine() string {
+	if m.fetchErr == nil {
 		return ""
 	}
-	return m.cut("NO CONNECTION: " + m.failure.Error())
+	return m.cutLine("NO CONNECTION: " + m.fetchErr.Error())
 }
 
-// counts returns the line with the number of proxies in each state, and the rate of attempts.
-func (m Model) counts() string {
-	c := m.current
+// countsLine returns the line with the number of proxies in each state, and the rate of attempts.
+func (m Model) countsLine() string {
+	c := m.snapshot
 	text := fmt.Sprintf("%d proxies", c.Total)
 	for _, state := range slices.Sorted(maps.Keys(c.States)) {
 		if n := c.States[state]; n > 0 {
@@ -362,27 +362,27 @@ func (m Model) counts() string {
 	if len(c.Rows) < c.Total {
 		text += fmt.Sprintf("; the first %d in this order and filter", len(c.Rows))
 	}
-	return m.cut(text)
+	return m.cutLine(text)
 }
 
 func (m Model) titles() []string {
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
-		if i == m.sort {
+		if i == m.sortColumn {
 			titles[i] += map[bool]string{false: "▼", true: "▲"}[m.reversed]
 		}
 	}
 	return titles
 }
 
-func (m Model) row(i int) string {
-	r := &m.shown[i]
+func (m Model) rowLine(i int) string {
+	r := &m.rows[i]
 	cells := make([]string, len(columns))
 	for j, c := range columns {
 		cells[j] = c.text(r)
 	}
-	line := m.line(cells)
+	line := m.formatCells(cells)
 	switch {
 	case i == m.selected:
 		return selectedStyle.Render(line)
@@ -394,8 +394,8 @@ func (m Model) row(i int) string {
 	return line
 }
 
-// line returns a line of the table. It cuts or pads each cell to the width of its column.
-func (m Model) line(cells []string) string {
+// formatCells returns a line of the table. It cuts or pads each cell to the width of its column.
+func (m Model) formatCells(cells []string) string {
 	var b strings.Builder
 	for i, text := range cells {
 		width := columns[i].width
@@ -405,11 +405,11 @@ func (m Model) line(cells []string) string {
 		}
 		b.WriteString(string(letters) + strings.Repeat(" ", width-len(letters)+1))
 	}
-	return m.cut(b.String())
+	return m.cutLine(b.String())
 }
 
-// cut shortens a line to the width of the screen.
-func (m Model) cut(line string) string {
+// cutLine shortens a line to the width of the screen.
+func (m Model) cutLine(line string) string {
 	if letters := []rune(line); len(letters) > m.width {
 		return string(letters[:m.width])
 	}
@@ -417,12 +417,12 @@ func (m Model) cut(line string) string {
 }
 
 func (m Model) footer() string {
-	if m.typing {
-		return m.cut("filter: " + m.filter + "_   enter keeps it, esc removes it")
+	if m.isTyping {
+		return m.cutLine("filter: " + m.filter + "_   enter keeps it, esc removes it")
 	}
 	text := "q quit  ↑↓ move  ←→ sort  r reverse  / filter  space pause"
 	if m.filter != "" {
 		text = "filter " + m.filter + "  " + text
 	}
-	return dimStyle.Render(m.cut(text))
+	return dimStyle.Render(m.cutLine(text))
 }

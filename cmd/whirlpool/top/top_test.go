@@ -46,14 +46,14 @@ func keys(t *testing.T, m tea.Model, names ...string) Model {
 // order returns the ids of the rows on the screen.
 func order(m Model) string {
 	ids := ""
-	for i := m.first; i < len(m.shown) && i < m.first+m.rows(); i++ {
-		ids += m.shown[i].ID
+	for i := m.firstRow; i < len(m.rows) && i < m.firstRow+m.rowCount(); i++ {
+		ids += m.rows[i].ID
 	}
 	return ids
 }
 
 func started(t *testing.T, s *Snapshot) Model {
-	m, next := New(func(Query) (*Snapshot, error) { return s, nil }, time.Second, "proxy").Update(fetched{s, nil})
+	m, next := New(func(Query) (*Snapshot, error) { return s, nil }, time.Second, "proxy").Update(fetchMsg{s, nil})
 	require.NotNil(t, next, "the next fetch is scheduled")
 	return m.(Model)
 }
@@ -66,7 +66,7 @@ func TestSortAndFilter(t *testing.T) {
 		{"success", "bac"}, {"latency", "abc"}, {"proxy", "abc"},
 	} {
 		m = keys(t, m, "right")
-		require.Equal(t, step.column, Columns()[m.sort])
+		require.Equal(t, step.column, Columns()[m.sortColumn])
 		require.Equal(t, step.want, order(m), step.column)
 	}
 	m = keys(t, m, "left", "r")
@@ -86,29 +86,29 @@ func TestSortAndFilter(t *testing.T) {
 // The rates come from two snapshots. A proxy that was added again, with a smaller number of uses, has no rate.
 func TestRates(t *testing.T) {
 	m := started(t, snapshot(0, 5, 9, 7))
-	next, _ := m.Update(fetched{snapshot(2, 25, 9, 1), nil})
+	next, _ := m.Update(fetchMsg{snapshot(2, 25, 9, 1), nil})
 	m = next.(Model)
-	require.Equal(t, []float64{10, 0, 0}, []float64{m.shown[0].Rate, m.shown[1].Rate, m.shown[2].Rate})
+	require.Equal(t, []float64{10, 0, 0}, []float64{m.rows[0].Rate, m.rows[1].Rate, m.rows[2].Rate})
 	require.Contains(t, m.View(), "3 proxies, 2 closed, 1 open; 10.0 attempts per second")
 	require.Contains(t, m.View(), "200 requests, 99.50 % delivered, 1.25 attempts each")
 	require.Regexp(t, `b +open +US +0 +0\.0 +9 +25\.0 % +10 ms`, m.View())
 
 	m = keys(t, m, "p")
-	next, _ = m.Update(fetched{snapshot(3, 99, 9, 1), nil})
+	next, _ = m.Update(fetchMsg{snapshot(3, 99, 9, 1), nil})
 	require.Contains(t, next.View(), "PAUSED")
-	require.Equal(t, uint64(25), next.(Model).shown[0].Uses)
+	require.Equal(t, uint64(25), next.(Model).rows[0].Uses)
 }
 
 func TestFailures(t *testing.T) {
 	fail := errors.New("no response")
-	m, next := New(func(Query) (*Snapshot, error) { return nil, fail }, time.Second, "none").Update(tick{})
-	require.Equal(t, fetched{nil, fail}, next())
+	m, next := New(func(Query) (*Snapshot, error) { return nil, fail }, time.Second, "none").Update(tickMsg{})
+	require.Equal(t, fetchMsg{nil, fail}, next())
 	require.Contains(t, m.View(), "reading the state")
-	m, _ = m.Update(fetched{nil, fail})
+	m, _ = m.Update(fetchMsg{nil, fail})
 	require.Contains(t, m.View(), "no connection: no response")
-	m, _ = m.Update(fetched{snapshot(0), nil})
+	m, _ = m.Update(fetchMsg{snapshot(0), nil})
 	require.NotContains(t, m.View(), "no response")
-	m, again := m.Update(fetched{nil, fail})
+	m, again := m.Update(fetchMsg{nil, fail})
 	require.Contains(t, m.View(), "NO CONNECTION: no response")
 	require.NotNil(t, again, "the next fetch is scheduled")
 }
@@ -129,12 +129,12 @@ func TestScrolling(t *testing.T) {
 	} {
 		m = keys(t, m, step.key)
 		model := m.(Model)
-		require.Equal(t, step.selected, model.shown[model.selected].ID, step.key)
+		require.Equal(t, step.selected, model.rows[model.selected].ID, step.key)
 		if step.key != "r" {
 			require.Equal(t, step.screen, order(model), step.key)
 		}
-		require.LessOrEqual(t, model.first, model.selected)
-		require.Less(t, model.selected, model.first+5)
+		require.LessOrEqual(t, model.firstRow, model.selected)
+		require.Less(t, model.selected, model.firstRow+5)
 		lines := strings.Split(model.View(), "\n")
 		require.Len(t, lines, headLines+footLines+5)
 		for _, line := range lines {
@@ -143,6 +143,6 @@ func TestScrolling(t *testing.T) {
 	}
 	m = keys(t, m, "/", "b")
 	require.Equal(t, 0, m.(Model).selected, "the selected proxy is filtered out")
-	_, quit := m.(Model).key(tea.KeyMsg{Type: tea.KeyCtrlC})
+	_, quit := m.(Model).handleTableKey(tea.KeyMsg{Type: tea.KeyCtrlC})
 	require.Equal(t, tea.Quit(), quit())
 }
