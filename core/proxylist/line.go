@@ -52,6 +52,14 @@ func Line(s *upstream.Spec) string {
 		line += url.UserPassword(s.Address.Username, s.Address.Password.Reveal()).String() + "@"
 	}
 	line += s.Address.Host
+	if options := optionsOfSpec(s); len(options) > 0 {
+		line += "#" + options.Encode()
+	}
+	return line
+}
+
+// optionsOfSpec returns the options of a proxy.
+func optionsOfSpec(s *upstream.Spec) url.Values {
 	options := url.Values{}
 	set := func(name, value string) {
 		if value != "" {
@@ -95,10 +103,21 @@ func Line(s *upstream.Spec) string {
 			options.Set("insecure", "true")
 		}
 	}
-	if len(options) > 0 {
-		line += "#" + options.Encode()
+	return options
+}
+
+// Column returns the content of a column for a proxy. The parameter name is one of Columns.
+func Column(s *upstream.Spec, name string) string {
+	if name != columnMetadata {
+		bare := *s
+		bare.Metadata = nil
+		return optionsOfSpec(&bare).Get(name)
 	}
-	return line
+	values := url.Values{}
+	for name, value := range s.Metadata {
+		values.Set(name, value)
+	}
+	return values.Encode()
 }
 
 var errForm = errors.New("the line has none of the forms host:port, host:port:user:pass, user:pass@host:port or " +

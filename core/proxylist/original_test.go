@@ -45,3 +45,23 @@ func TestOriginal(t *testing.T) {
 	}
 	require.Empty(t, (&Original{}).List(nil, nil))
 }
+
+// A table with a column url has the options of a line as columns. A table without it has no options.
+func TestColumnsWithOptions(t *testing.T) {
+	parse := func(text string) []string {
+		specs, _, err := Parse(strings.NewReader(text), Options{})
+		require.NoError(t, err)
+		lines := []string{}
+		for i := range specs {
+			lines = append(lines, Line(&specs[i]))
+		}
+		return lines
+	}
+	require.Equal(t, []string{"http://user:pw@192.0.2.1:1#id=a%2C%22b&tags=x%2Cy&weight=2",
+		"http://192.0.2.2:1#city=a+b&id=%3Dc&region=EU"},
+		parse("id,URL,region,weight,uses,tags,auth,metadata\n\"a,\"\"b\",http://192.0.2.1:1,,2,7,\"x,y\",user:pw,\n"+
+			"'=c,http://192.0.2.2:1,EU,,,,,city=a+b\n"))
+	require.Equal(t, []string{"http://192.0.2.3:1"},
+		parse("url;weight\nhttp://192.0.2.2:1;heavy\nhttp://192.0.2.3:1;\n"))
+	require.Equal(t, []string{"http://192.0.2.1:1"}, parse("id,ip,port,weight\n7,192.0.2.1,1,2\n"))
+}

@@ -32,8 +32,9 @@
 // row with more than four columns has no user and no password. A mark before a line, such as "- " or "1. ", and
 // quotes around a line are removed.
 //
-// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. A
-// JSON document is an array of strings or objects, or an object that contains such an array (json.go).
+// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. If one
+// of them is url, columns that are named like options (Columns) have the options of the row's proxy. A JSON document is
+// an array of strings or objects, or an object that contains such an array (json.go).
 package proxylist
 
 import (

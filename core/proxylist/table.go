@@ -2,6 +2,8 @@ package proxylist
 
 import (
 	"encoding/csv"
+	"errors"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -12,6 +14,20 @@ import (
 type table struct {
 	separator rune
 	columns   []field
+	options   []string // name of the option that each column has; "" for none; nil for a table without a column url
+}
+
+// columnURL is the name of a column. A table with this column, such as an export of the API, may have columns that are
+// named like the options of a line.
+const columnURL = "url"
+
+// columnMetadata is the name of a column with metadata in the form NAME=VALUE&NAME=VALUE.
+const columnMetadata = "metadata"
+
+// Columns returns the names of the columns that a table with a column url may have in addition.
+func Columns() []string {
+	return []string{"id", "region", "tags", "weight", "cost", "max_in_flight", "rate", "min_interval", "bytes_per_day",
+		"tier", "vendor", "cost_per_request", "cost_per_gb", "auth", "reuse", columnMetadata}
 }
 
 // parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at
@@ -23,20 +39,40 @@ func parseHeader(line string) *table {
 		}
 		names := splitCells(line, separator)
 		t := &table{separator: separator, columns: make([]field, len(names))}
-		host, port, url := false, false, false
+		host, port, hasURL := false, false, false
 		for i, name := range names {
 			t.columns[i] = fieldOf(name)
 			host = host || t.columns[i] == fieldHost
 			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort ||
 				t.columns[i] == fieldHost && strings.Contains(strings.ToLower(name), "port")
-			url = url || t.columns[i] == fieldURL
+			hasURL = hasURL || t.columns[i] == fieldURL
+		}
+		if hasURL {
+			t.options = optionsOf(names)
 		}
 		protocol := slices.Contains(t.columns, fieldProtocol)
-		if host && (port || protocol) || url { // if there is no port column, the address contains the port
+		if host && (port || protocol) || hasURL { // if there is no port column, the address contains the port
 			return t
 		}
 	}
 	return nil
+}
+
+// optionsOf returns the name of the option that each column has, or nil if there is no column url.
+func optionsOf(names []string) []string {
+	options := make([]string, len(names))
+	hasURL := false
+	for i, name := range names {
+		name = strings.ToLower(strings.TrimSpace(name))
+		hasURL = hasURL || name == columnURL
+		if slices.Contains(Columns(), name) {
+			options[i] = name
+		}
+	}
+	if !hasURL {
+		return nil
+	}
+	return options
 }
 
 // splitRow splits a line into its cells. A cell may be in double quotes (RFC 4180).
@@ -49,13 +85,45 @@ func splitRow(line string, separator rune) ([]string, error) {
 // parseRow parses a row of the table. The parameter scheme is the scheme of a row without a protocol.
 func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	var v values
-	for i, cell := range splitCells(line, t.separator) {
-		if i < len(t.columns) {
-			if t.columns[i] == fieldLogin {
-				v.setLogin(cell)
-			}
-			v.set(t.columns[i], cell)
+	cells := splitCells(line, t.separator)
+	cells = cells[:min(len(cells), len(t.columns))]
+	for i, cell := range cells {
+		if t.columns[i] == fieldLogin {
+			v.setLogin(cell)
+		}
+		v.set(t.columns[i], cell)
+	}
+	if spec, err = v.spec(scheme); err != nil || t.options == nil {
+		return spec, err
+	}
+	for i, cell := range cells {
+		if err := setColumn(&spec, t.options[i], cell); err != nil {
+			return spec, err
 		}
 	}
-	return v.spec(scheme)
+	return spec, nil
+}
+
+// setColumn sets the option that a column has. The parameter name is "" for a column without an option.
+func setColumn(spec *upstream.Spec, name, cell string) error {
+	if text, ok := strings.CutPrefix(cell, "'"); ok && text != "" && strings.ContainsRune("=+-@", rune(text[0])) {
+		cell = text // an export puts the apostrophe there, so that a spreadsheet does not take the text as a formula
+	}
+	switch {
+	case name == "" || cell == "" || name == "auth" && cell != upstream.AuthDigest:
+		return nil
+	case name != columnMetadata:
+		return setOption(spec, name, cell)
+	}
+	values, err := url.ParseQuery(cell)
+	if err != nil {
+		return errors.New("the column metadata is not NAME=VALUE&NAME=VALUE")
+	}
+	for name := range values {
+		if spec.Metadata == nil {
+			spec.Metadata = map[string]string{}
+		}
+		spec.Metadata[name] = values.Get(name)
+	}
+	return nil
 }
