@@ -306,7 +306,7 @@ func readProxyLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 		}
 		spec, err := proxylist.ParseLine(line)
 		if err == nil && spec.TLS != nil {
-			err = errors.New("ca_file, insecure, cert and key are options of the configuration only")
+			err = errTLSOption
 		}
 		if err == nil && spec.Address.Masked() {
 			err = errors.New("*** stands for hidden credentials; write them out")

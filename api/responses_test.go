@@ -315,6 +315,15 @@ func (g *golden) record(t *testing.T) {
 	} {
 		post("/api/v1/proxies", body)
 	}
+	for _, query := range []string{"", "?format=csv", "?q=five", "?format=xml", "?limit=1"} {
+		get("/api/v1/proxy-lists" + query)
+	}
+	const addresses = "192.0.2.9:8080\nnonsense\nhttp://p4.test:1\n192.0.2.9:8080"
+	for _, query := range []string{"?dry_run=true&scheme=socks5", "?scheme=ftp", "?dry_run=x"} {
+		g.call(t, "POST", "/api/v1/proxy-lists"+query, addresses, "Content-Type", "text/plain")
+	}
+	post("/api/v1/proxy-lists?dry_run=true", `{"proxies":[{"ip":"192.0.2.9","port":80}]}`)
+	g.call(t, "POST", "/api/v1/proxy-lists", addresses, "Content-Type", "image/png")
 	get("/api/v1/proxies/F3")
 	get("/api/v1/proxies/nope")
 	get("/api/v1/proxies/%zz")

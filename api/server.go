@@ -215,9 +215,13 @@ func (s *Server) routes(parameters map[string][]string) {
 	status := &statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}
 	status.routes(v1)
 	(&groupHandler{lists: lists}).routes(v1)
-	(&proxyHandler{
+	proxies := &proxyHandler{
 		pool: cfg.Pool, metrics: cfg.Metrics, lists: lists, changes: cfg.Changes, bannedUntil: cfg.Engine.BannedUntil,
 		avoidedPairs: cfg.Engine.Avoided,
+	}
+	proxies.routes(v1)
+	(&proxyListHandler{
+		pool: cfg.Pool, lists: lists, changes: cfg.Changes, proxies: proxies, now: cfg.Now,
 	}).routes(v1)
 	(&banHandler{engine: cfg.Engine, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
 	(&testHandler{engine: cfg.Engine, pool: cfg.Pool, ctx: s.ctx}).routes(v1)
@@ -272,6 +276,10 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	case "/api/v1/request", "/api/v1/plugins/:name/test", "/api/v1/proxies/:id/test",
 		"/api/v1/retry/policy/preview": // these endpoints change nothing
 		return
+	case "/api/v1/proxy-lists":
+		if changesNothing(c) {
+			return
+		}
 	}
 	attrs := []any{slog.String("method", c.Method()), slog.String("path", clipText(c.Path()))}
 	name, _ := c.Locals(keyNameLocal).(string)
@@ -286,12 +294,16 @@ func (s *Server) logChange(c *fiber.Ctx) {
 }
 
 // bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any handler runs.
-// Only clients that may upload a module have the limit for uploads.
+// Only clients that may make changes have the limits for uploads and lists.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.keys.Load()
 	key, _ := a.findBearer(string(h.Peek(fiber.HeaderAuthorization)))
-	if strings.HasPrefix(string(h.RequestURI()), "/api/v1/plugins") && (key.admin || len(a.keys) == 0) {
+	mayChange := key.admin || len(a.keys) == 0
+	switch path := string(h.RequestURI()); {
+	case mayChange && strings.HasPrefix(path, "/api/v1/plugins"):
 		return maxUpload
+	case mayChange && strings.HasPrefix(path, "/api/v1/proxy-lists"):
+		return maxList
 	}
 	return maxJSON
 }

@@ -63,6 +63,7 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 		{"GET", "/proxies/127.0.0.1:9", ""},
 		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""},
 		{"POST", "/proxies/127.0.0.1:9/restore", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""},
+		{"GET", "/proxy-lists?format=csv", ""}, {"POST", "/proxy-lists?dry_run=true", `{"proxies":["127.0.0.1:9"]}`},
 		{"POST", "/request", `{"url":"http://origin.test/"}`},
 		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""},
 		{"GET", "/plugins/performance", ""}, {"GET", "/plugins/performance/logs", ""},

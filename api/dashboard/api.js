@@ -70,6 +70,13 @@ export async function api(path, options) {
   return JSON.parse(text);
 }
 
+// download lets the user save the response to a GET as a file.
+export async function download(path, name) {
+  const file = URL.createObjectURL(await (await call(path)).blob());
+  el("a", { href: file, download: name }).click();
+  URL.revokeObjectURL(file);
+}
+
 // showRole hides the buttons that a key with the role "read" may not use.
 function showRole(role) {
   if (!role || role === session.role) return;

@@ -7,7 +7,7 @@ import "./cluster.js";
 import "./history.js";
 import "./proxies.js";
 import "./groups.js";
-import "./csv.js";
+import "./lists.js";
 import "./requests.js";
 import "./events.js";
 import "./target.js";

@@ -1,0 +1,269 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// proxyListHandler serves /proxy-lists: the pool as a list, and the reading of lists.
+type proxyListHandler struct {
+	pool    Pool
+	lists   *poolLists
+	proxies *proxyHandler
+	changes Changes
+	now     func() time.Time
+}
+
+func (h *proxyListHandler) routes(r fiber.Router) {
+	r.Get("/proxy-lists", h.export)
+	r.Post("/proxy-lists", h.read)
+}
+
+// --- Export -----------------------------------------------------------
+
+// export responds with the proxies that a query selects, as a list or as a table (CSV). Neither has secrets.
+func (h *proxyListHandler) export(c *fiber.Ctx) error {
+	format, given := queryValue(c, "format")
+	if given && format != "list" && format != "csv" {
+		return badField("format", "format must be list or csv")
+	}
+	proxies, _, err := h.lists.proxiesOfQuery(c)
+	if err != nil {
+		return err
+	}
+	name, mime, content := "proxies.txt", "text/plain", h.list
+	if format == "csv" {
+		name, mime, content = "proxies.csv", "text/csv", h.table
+	}
+	c.Set(fiber.HeaderContentType, mime+"; charset=utf-8")
+	c.Set(fiber.HeaderContentDisposition, `attachment; filename="`+name+`"`)
+	return c.Send(content(proxies))
+}
+
+// settingsOf returns the settings of a proxy, without its credentials and names of files.
+func settingsOf(u *upstream.Upstream) upstream.Spec {
+	spec := *u.Spec()
+	spec.ID, spec.Region = u.ID(), u.Region()
+	spec.Address.Username, spec.Address.Password, spec.TLS = "", "", nil
+	if spec.Weight == 1 {
+		spec.Weight = 0 // the default
+	}
+	return spec
+}
+
+// hasSecrets reports whether a proxy has credentials.
+func hasSecrets(u *upstream.Upstream) bool {
+	a := u.Spec().Address
+	return a.Username != "" || a.Password != ""
+}
+
+// list returns proxies as a list that the flag --proxies can read. A proxy with credentials is a comment, because it
+// would not work without them.
+func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
+	secret := 0
+	var lines bytes.Buffer
+	for _, u := range proxies {
+		spec := settingsOf(u)
+		line := proxylist.Line(&spec)
+		if hasSecrets(u) {
+			secret++
+			line = "# " + strings.Replace(line, "://", "://USER:PASSWORD@", 1)
+		}
+		lines.WriteString(line + "\n")
+	}
+	head := fmt.Sprintf("# Proxies of Whirlpool: %d, at %s\n# Users, passwords, TLS files and own_error are left out.\n",
+		len(proxies), h.now().UTC().Format(time.RFC3339))
+	if secret > 0 {
+		head += fmt.Sprintf("# Proxies that need a user and a password: %d. Their lines are comments: write both in, and "+
+			"remove the '#'.\n", secret)
+	}
+	return append([]byte(head), lines.Bytes()...)
+}
+
+// stateColumns are the columns of a table that are no settings.
+var stateColumns = []string{"state", "draining", "success_rate", "samples", "avg_latency", "uses", "exit_address"}
+
+// table returns proxies as a table (RFC 4180) that the flag --proxies can read.
+func (h *proxyListHandler) table(proxies []*upstream.Upstream) []byte {
+	var out bytes.Buffer
+	w := csv.NewWriter(&out)
+	w.UseCRLF = true
+	columns := proxylist.Columns()
+	_ = w.Write(slices.Concat([]string{"url"}, columns, stateColumns)) // a Buffer has no errors
+	for _, u := range proxies {
+		spec := settingsOf(u)
+		row := []string{plainCell(u.Spec().Address.Redacted())}
+		for _, name := range columns {
+			row = append(row, plainCell(proxylist.Column(&spec, name)))
+		}
+		v := h.proxies.view(u)
+		number := func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }
+		row = append(row, v.State, strconv.FormatBool(v.Draining), number(v.SuccessRate), strconv.Itoa(v.Samples),
+			number(v.AvgLatency), strconv.FormatUint(v.Uses, 10), plainCell(v.ExitAddress))
+		_ = w.Write(row)
+	}
+	w.Flush()
+	return out.Bytes()
+}
+
+// plainCell returns a text as the content of a cell. A spreadsheet takes a text as a formula if it begins with one of
+// = + - @ TAB CR; an apostrophe before the text prevents this (OWASP, CSV Injection).
+func plainCell(text string) string {
+	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
+// --- Import -----------------------------------------------------------
+
+// maxList is the maximum number of bytes of a list.
+const maxList = 16 << 20
+
+// readingView is the JSON of the result of reading a list. It has no credentials.
+type readingView struct {
+	Proxies  int            `json:"proxies"` // number of proxies that are added
+	Forms    map[string]int `json:"forms"`   // number of proxies by form, including those that the pool has already
+	LeftOut  map[string]int `json:"left_out"`
+	Warnings []listWarning  `json:"warnings"` // at most maxWarnings
+	Examples []string       `json:"examples"` // the first proxies as they were read
+	IDs      []string       `json:"ids"`      // of the added proxies; empty if none was added
+}
+
+// listWarning is the JSON of a warning that concerns some lines.
+type listWarning struct {
+	Message string `json:"message"`
+	Lines   []int  `json:"lines"` // the first ones
+	Count   int    `json:"count"` // of all lines
+}
+
+// Limits of a readingView.
+const (
+	maxWarnings     = 50
+	maxWarningLines = 5
+	maxExamples     = 5
+)
+
+// dryRun is the name of the query parameter with which a list is read, but not added.
+const dryRun = "dry_run"
+
+// read reads a list as the flag --proxies does, and adds its proxies. Lines that are no proxies, and proxies that the
+// pool has already, are left out.
+func (h *proxyListHandler) read(c *fiber.Ctx) error {
+	only, err := queryBool(c, dryRun, false)
+	if err != nil {
+		return err
+	}
+	persist, err := queryBool(c, persistField, true)
+	if err != nil {
+		return err
+	}
+	scheme, given := queryValue(c, "scheme")
+	if given && !slices.Contains(upstream.SchemeNames(), scheme) {
+		return badField("scheme", "scheme must be one of "+upstream.ProxySchemes)
+	}
+	switch mediaType(c) {
+	case fiber.MIMETextPlain, "text/csv", fiber.MIMEApplicationJSON:
+	default:
+		return badMediaType("the body must be text/plain, text/csv or application/json")
+	}
+	specs, v, err := h.parse(c.Body(), scheme)
+	if err != nil {
+		return err
+	}
+	if only || len(specs) == 0 {
+		return send(c, v)
+	}
+	added, err := h.changes.AddProxies(specs, persist)
+	if err != nil {
+		return proxyProblem(err)
+	}
+	for _, u := range added {
+		v.IDs = append(v.IDs, u.ID())
+	}
+	return send(c, v)
+}
+
+// parse returns the proxies of a list that can be added.
+func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *readingView, error) {
+	taken, known := map[string]bool{}, map[upstream.Address]bool{}
+	for _, u := range h.pool.Snapshot().All {
+		taken[u.ID()], known[u.Spec().Address] = true, true
+	}
+	counts := proxylist.Reading{Forms: map[string]int{}, LeftOut: map[string]int{}}
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
+		Name: upstream.SourceAPI, Scheme: scheme, Taken: taken, Counts: &counts,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	specs = slices.DeleteFunc(specs, func(s upstream.Spec) bool {
+		reason := ""
+		switch {
+		case known[s.Address]:
+			reason = "the pool has the proxy already"
+		case s.TLS != nil:
+			reason = errTLSOption.Error()
+		case s.Address.Masked():
+			reason = "*** stands for hidden credentials; write them out"
+		default:
+			return false
+		}
+		counts.LeftOut[reason]++
+		warnings = append(warnings, proxylist.Warning{Msg: reason})
+		return true
+	})
+	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.LeftOut, Examples: []string{},
+		Warnings: groupWarnings(warnings), IDs: []string{}}
+	for i := range specs[:min(len(specs), maxExamples)] {
+		s := specs[i]
+		redacted := s.Address.Redacted()
+		s.Address.Username, s.Address.Password = "", ""
+		v.Examples = append(v.Examples, strings.Replace(proxylist.Line(&s), s.Address.Redacted(), redacted, 1))
+	}
+	return specs, v, nil
+}
+
+// errTLSOption is the error of a proxy with options that name files.
+var errTLSOption = errors.New("ca_file, insecure, cert and key are options of the configuration only")
+
+// groupWarnings returns the warnings, those with the same message together, the most frequent first.
+func groupWarnings(list []proxylist.Warning) []listWarning {
+	groups := map[string]*listWarning{}
+	for _, w := range list {
+		g := groups[w.Msg]
+		if g == nil {
+			g = &listWarning{Message: w.Msg, Lines: []int{}}
+			groups[w.Msg] = g
+		}
+		g.Count++
+		if w.Line > 0 && len(g.Lines) < maxWarningLines {
+			g.Lines = append(g.Lines, w.Line)
+		}
+	}
+	all := []listWarning{}
+	for _, message := range slices.Sorted(maps.Keys(groups)) {
+		all = append(all, *groups[message])
+	}
+	slices.SortStableFunc(all, func(a, b listWarning) int { return cmp.Compare(b.Count, a.Count) })
+	return all[:min(len(all), maxWarnings)]
+}
+
+// changesNothing reports whether a request only reads a list.
+func changesNothing(c *fiber.Ctx) bool {
+	only, _ := queryBool(c, dryRun, false)
+	return only
+}
