@@ -84,11 +84,12 @@ func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
 		}
 		lines.WriteString(line + "\n")
 	}
-	head := fmt.Sprintf("# Proxies of Whirlpool: %d, at %s\n# Users, passwords, TLS files and own_error are left out.\n",
+	head := fmt.Sprintf("# Proxies of Whirlpool: %d, at %s\n"+
+		"# Users, passwords, TLS files and own_error are left out.\n",
 		len(proxies), h.now().UTC().Format(time.RFC3339))
 	if secret > 0 {
-		head += fmt.Sprintf("# Proxies that need a user and a password: %d. Their lines are comments: write both in, and "+
-			"remove the '#'.\n", secret)
+		head += fmt.Sprintf("# Proxies that need a user and a password: %d. Their lines are comments: "+
+			"write both in, and remove the '#'.\n", secret)
 	}
 	return append([]byte(head), lines.Bytes()...)
 }
