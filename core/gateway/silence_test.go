@@ -100,6 +100,44 @@ func TestAClientLeavesAStalledBody(t *testing.T) {
 	}
 }
 
+// A client leaves while it still sends the body of its request and gets the beginning of the response. The silence of
+// the proxy may be due to the client, so the proxy is not charged, however long the silence was.
+func TestAClientLeavesDuringItsUpload(t *testing.T) {
+	for name, c := range map[string]struct {
+		half   string
+		silent time.Duration
+	}{
+		"with a length":            {"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none", 0},
+		"silent for a long time":   {"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none", time.Minute},
+		"of unknown length":        {halfChunked, time.Minute},
+		"copied inside the kernel": {longHalf(), time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var silent atomic.Int64
+			began := time.Now()
+			r := newRig(t, func(conn net.Conn) {
+				q, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				io.WriteString(conn, c.half)
+				io.Copy(io.Discard, q.Body)
+			}, func(o *options) {
+				o.BodyIdle, o.targets = time.Hour, noSuspects{}
+				o.now = func() time.Time { return began.Add(time.Duration(silent.Load())) }
+			})
+			client := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\npiece")
+			client.head("POST", 200)
+			silent.Store(int64(c.silent))
+			client.Close()
+			r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
+			require.Equal(t, verdict.ClientLeft, r.recorded.Attempts()[0].Outcome.Cause)
+			require.Equal(t, []string{"cancelled"}, r.recorded.finals())
+			r.free()
+		})
+	}
+}
+
 // A client that has only closed its sending side gets a reset, because the regular end of the connection would end the
 // body.
 func TestAHalfClosedClientOfASilentBodyGetsAReset(t *testing.T) {

@@ -15,6 +15,7 @@ type Interrupt struct {
 	conn    net.Conn           // Fire and Stop end the reads and writes of this connection
 	parked  chan<- struct{}    // receives a value at Fire and Stop while the connection is parked; otherwise nil
 	dialing context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
+	noReads net.Conn           // the connection of the last call of endReads; nil if there was none for this attempt
 	fired   bool               // Fire has been called
 	stopped bool               // Stop has been called, and Resume has not been called since
 }
@@ -90,7 +91,7 @@ func (i *Interrupt) ended() bool { return i.fired || i.stopped }
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.conn = c
+	i.conn, i.noReads = c, nil
 	return !i.ended()
 }
 
@@ -122,16 +123,27 @@ func (i *Interrupt) unpark(c net.Conn) {
 func (i *Interrupt) detach() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.conn = nil
+	i.conn, i.noReads = nil, nil
 	return !i.ended()
 }
 
-// The next three methods set deadlines of c, but do nothing if Fire or Stop has been called.
+// endReads makes the current read of c and all later reads of this attempt fail. It does nothing if Fire or Stop has
+// been called.
+func (i *Interrupt) endReads(c net.Conn) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.noReads = c; !i.ended() {
+		c.SetReadDeadline(aLongTimeAgo)
+	}
+}
+
+// The next three methods set deadlines of c, but do nothing if Fire or Stop has been called. After endReads, the
+// deadline of reads stays as it is.
 
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.ended() {
+	if !i.ended() && i.noReads != c {
 		c.SetReadDeadline(t)
 	}
 }
@@ -141,7 +153,9 @@ func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.ended() {
-		c.SetReadDeadline(read)
+		if i.noReads != c {
+			c.SetReadDeadline(read)
+		}
 		c.SetWriteDeadline(write)
 	}
 }

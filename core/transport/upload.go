@@ -84,9 +84,9 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
-	if q.broken() { // no response can arrive: end the wait for it
+	if q.broken() { // nothing more is needed from the proxy: end the wait for the head or the body of the response
 		done <- err
-		c.Interrupt.setReadDeadline(head.pc.Conn, aLongTimeAgo)
+		c.Interrupt.endReads(head.pc.Conn)
 		return
 	}
 	deadline := t.cfg.Now().Add(headTimeout)
