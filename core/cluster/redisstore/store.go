@@ -60,6 +60,10 @@ func options(s string) (o rueidis.ClientOption, err error) {
 	if err := checkParameters(u.RawQuery); err != nil {
 		return o, err
 	}
+	if u.User == nil && mayHoldPassword(u.RawQuery) {
+		return o, errors.New("has an @ behind the ?, so a part of the password may be taken for a parameter; " +
+			"in a user or password, ? is %3F and & is %26; in a parameter, @ is %40")
+	}
 	if o, err = rueidis.ParseURL(s); err != nil {
 		return o, errors.New("is not a URL of a store: the database is a number after the host, such as /0")
 	}
@@ -112,6 +116,14 @@ func checkParameters(query string) error {
 		}
 	}
 	return nil
+}
+
+// mayHoldPassword reports whether the query of a URL without a user may be the end of a user's password and the host,
+// as in redis://user:12?ca=34@host. The parameter sentinel_password may contain an @.
+func mayHoldPassword(query string) bool {
+	return slices.ContainsFunc(strings.Split(query, "&"), func(parameter string) bool {
+		return strings.Contains(parameter, "@") && !strings.HasPrefix(parameter, "sentinel_password=")
+	})
 }
 
 // setTLS sets the certificate authority and the client certificate. It reads them from the files that are named in the

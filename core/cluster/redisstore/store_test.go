@@ -172,6 +172,16 @@ func TestURLs(t *testing.T) {
 		require.Error(t, err, bad)
 		require.NotContains(t, err.Error(), "secret")
 	}
+	for _, password := range []string{
+		"rediss://u:1?ca=secret@h", "rediss://:1?cert=a&key=secret@h:6379/0", "redis://u:1?master_set=secret@h:6379",
+		"rediss://u:1?sentinel_password=secret&key=secret@h",
+	} {
+		err := redisstore.CheckURL(password)
+		require.ErrorContains(t, err, "in a user or password, ? is %3F and & is %26", password)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	require.NoError(t, redisstore.CheckURL("redis://u:1%3Fca=secret@h"))
+	require.NoError(t, redisstore.CheckURL("redis://h?master_set=m%40n&sentinel_password=p@ss"))
 	require.Equal(t, "rediss://h:6380/2", redisstore.Redacted("rediss://user:secret@h:6380/2?x=secret"))
 }
 
