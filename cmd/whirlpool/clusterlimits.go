@@ -20,18 +20,17 @@ import (
 // cluster.SharedLimits.
 type clusterLimits struct {
 	engine  *engine.Engine
-	divisor int64                                   // of the last SetShare of the pool
-	next    int                                     // index of the next proxy that EachUsed reads
-	rest    int                                     // number of proxies of which EachUsed has to read the used bytes
-	short   int                                     // number of proxies of which it has to read whether they are short
-	last    time.Time                               // when short was last set
-	counts  map[*access.Usage]map[access.Kind]int64 // Use.Count of the limits of users at the last EachUsed
+	divisor int64     // of the last SetShare of the pool
+	next    int       // index of the next proxy that EachUsed reads
+	rest    int       // number of proxies of which EachUsed has to read the used bytes
+	short   int       // number of proxies of which it has to read whether they are short
+	last    time.Time // when short was last set
 }
 
 var _ cluster.SharedLimits = (*clusterLimits)(nil)
 
 func newClusterLimits(e *engine.Engine) *clusterLimits {
-	return &clusterLimits{engine: e, counts: map[*access.Usage]map[access.Kind]int64{}}
+	return &clusterLimits{engine: e}
 }
 
 // SetShare implements cluster.SharedLimits.
@@ -95,27 +94,22 @@ const shortEvery = 10 * time.Second
 // eachUser calls f for the limits of users that are in use.
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
 	accounts := c.engine.Accounts()
-	if len(c.counts) > 2*accounts.Len()+16 {
-		clear(c.counts) // some are of removed users
-	}
-	for a := range accounts.All() {
-		for k := range access.NumKinds {
-			use := a.PartUse(k, now)
-			if use.Limit == 0 {
-				continue
-			}
-			known := c.counts[a.Usage]
-			if known == nil {
-				known = map[access.Kind]int64{}
-				c.counts[a.Usage] = known
-			}
-			lately := use.Count != known[k] || use.Kind == parts.InFlight && use.Used > 0
-			known[k] = use.Count
-			if all && use.Kind == parts.Daily && use.Used > 0 || (lately || use.Short()) && !a.HasPart(k) {
-				f(userLimit{c.engine, a.Name, k})
+	if all {
+		for a := range accounts.All() {
+			for k := range access.NumKinds {
+				if use := a.PartUse(k, now); use.Limit > 0 && use.Kind == parts.Daily && use.Used > 0 {
+					f(userLimit{c.engine, a.Name, k})
+				}
 			}
 		}
 	}
+	accounts.EachActive(func(a *access.Account) {
+		for k := range access.NumKinds {
+			if use := a.PartUse(k, now); use.Limit > 0 && !a.HasPart(k) {
+				f(userLimit{c.engine, a.Name, k})
+			}
+		}
+	})
 }
 
 // proxyLimit is a shared limit of a proxy.

@@ -48,10 +48,18 @@ type Usage struct {
 	mu                        sync.Mutex   // held while a day begins, and while shared changes
 
 	parts atomic.Pointer[sharedParts] // nil if the limits are not shared with other nodes
+
+	name       string
+	active     *activeUsers
+	isActive   atomic.Bool
+	nextActive *Usage // of the list active, while isActive is set
 }
 
 // AddBytes adds n bytes of the user. They count for the day on which the user's last request began.
-func (u *Usage) AddBytes(n int64) { u.bytes.Add(n) }
+func (u *Usage) AddBytes(n int64) {
+	u.bytes.Add(n)
+	u.markActive()
+}
 
 // startDay sets requests and bytes to 0 if a new day (UTC) has begun.
 func (u *Usage) startDay(now time.Time) {
@@ -86,24 +94,31 @@ func (a *Account) BeginRequest(host string, port uint16, now time.Time) (denial 
 			return TargetNotAllowed, ""
 		}
 	}
+	denial = a.countRequest(now)
+	a.Usage.markActive()
+	return denial, ""
+}
+
+// countRequest counts a request, unless a limit denies it.
+func (a *Account) countRequest(now time.Time) Denial {
 	u := a.Usage
 	u.startDay(now)
 	if a.BytesPerDay > 0 && u.bytes.Load() >= a.allowance(Bytes) {
-		return a.limitDenial(Bytes, BytesSpent, BytesPartUsed), ""
+		return a.limitDenial(Bytes, BytesSpent, BytesPartUsed)
 	}
 	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.allowance(InFlight) {
 		u.inFlight.Add(-1)
 		if n <= int64(a.MaxInFlight) {
-			return InFlightPartUsed, ""
+			return InFlightPartUsed
 		}
-		return TooManyInFlight, ""
+		return TooManyInFlight
 	}
 	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.allowance(Requests) {
 		u.requests.Add(-1)
 		u.inFlight.Add(-1)
-		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed), ""
+		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed)
 	}
-	return Granted, ""
+	return Granted
 }
 
 // limitDenial returns spentByAll if all nodes together have used up the limit, otherwise partUsed.

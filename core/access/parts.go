@@ -2,6 +2,7 @@ package access
 
 import (
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
@@ -116,6 +117,36 @@ func (u *Users) All() iter.Seq[*Account] {
 			if !yield(a) {
 				return
 			}
+		}
+	}
+}
+
+// activeUsers is a list of the users that have been active since the last EachActive. Users are added without a lock.
+type activeUsers struct{ first atomic.Pointer[Usage] }
+
+// markActive adds the user to the list, if the limits are shared. The caller has counted the use before.
+func (u *Usage) markActive() {
+	if u.isActive.Load() || u.parts.Load() == nil || !u.isActive.CompareAndSwap(false, true) {
+		return
+	}
+	for {
+		first := u.active.first.Load()
+		u.nextActive = first
+		if u.active.first.CompareAndSwap(first, u) {
+			return
+		}
+	}
+}
+
+// EachActive calls f for each user who has sent a request, or for whom bytes were moved, since the last call. It does
+// so only if the limits are shared.
+func (u *Users) EachActive(f func(*Account)) {
+	for next := u.active.first.Swap(nil); next != nil; {
+		used := next
+		next = used.nextActive
+		used.isActive.Store(false) // before the use is read
+		if a := u.ByName(used.name); a != nil {
+			f(a)
 		}
 	}
 }

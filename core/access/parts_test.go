@@ -1,6 +1,8 @@
 package access_test
 
 import (
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,4 +99,66 @@ func TestTunnelsOfAGatewayWithoutTheStore(t *testing.T) {
 	a.SetPart(access.Bytes, 700, 900, 480)
 	a.Usage.AddBytes(20)
 	require.True(t, a.BytesSpent(), "all nodes together have used 1000")
+}
+
+// A user is active after a request, also a denied one, and after bytes. With requests at any time, the last use of each
+// user is seen.
+func TestActiveUsers(t *testing.T) {
+	list := []access.User{{Name: "a", Limits: access.Limits{RequestsPerDay: 1}}, {Name: "b"}, {Name: "c"}}
+	u := access.NewUsers(list, nil)
+	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	active := func() (names []string) {
+		u.EachActive(func(a *access.Account) { names = append(names, a.Name) })
+		return names
+	}
+	u.ByName("a").BeginRequest("h.test", 80, noon)
+	require.Empty(t, active(), "the limits are not shared")
+	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	require.Empty(t, active())
+	for range 2 {
+		d, _ := u.ByName("a").BeginRequest("h.test", 80, noon)
+		require.Equal(t, access.RequestsSpent, d)
+	}
+	require.Equal(t, []string{"a"}, active())
+	require.Empty(t, active())
+	u.ByName("b").Usage.AddBytes(1)
+	u = access.NewUsers(list[:2], u)
+	require.Equal(t, []string{"b"}, active(), "in the next set, too")
+
+	var users []access.User
+	for i := range 20 {
+		users = append(users, access.User{Name: fmt.Sprint("u", i)})
+	}
+	u = access.NewUsers(users, nil)
+	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	seen := map[string]int64{}
+	read := func() {
+		u.EachActive(func(a *access.Account) { seen[a.Name] = a.PartUse(access.Requests, noon).Used })
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 2000 {
+				u.ByName(users[i%len(users)].Name).BeginRequest("h.test", 80, noon)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		read()
+	}
+	for _, user := range users {
+		require.Equal(t, int64(400), seen[user.Name])
+	}
+	a := u.ByName("u0")
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		a.BeginRequest("h.test", 80, noon)
+		a.Usage.AddBytes(1)
+	}))
 }

@@ -26,6 +26,7 @@ type Users struct {
 	hashes           []hash                       // hashes of the users' passwords
 	unknownPassword  *password                    // the password of unknown names; no text matches it
 	share            *atomic.Pointer[parts.Share] // of SetShare, for all later sets; nil if the limits are not shared
+	active           *activeUsers                 // of all sets
 }
 
 // Account is a User with the data for its logins and limits.
@@ -44,13 +45,14 @@ func NewUsers(users []User, previous *Users) *Users {
 	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
 	u.unknownPassword.verifiedDigest.Store(&digest{})
 	if previous != nil {
-		u.digester, u.share = previous.digester, previous.share
+		u.digester, u.share, u.active = previous.digester, previous.share, previous.active
 	} else {
-		u.digester, u.share = newDigester(), &atomic.Pointer[parts.Share]{}
+		u.digester, u.share, u.active = newDigester(), &atomic.Pointer[parts.Share]{}, &activeUsers{}
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
-		a := &Account{User: user, Usage: &Usage{}, regions: core.NewRegions(user.Regions)}
+		a := &Account{User: user, regions: core.NewRegions(user.Regions)}
+		a.Usage = &Usage{name: user.Name, active: u.active}
 		a.allow, _ = egress.ParseList(user.Allow)
 		a.deny, _ = egress.ParseList(user.Deny)
 		old := previous.byDigest(name)
