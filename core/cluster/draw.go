@@ -121,6 +121,16 @@ func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, 
 	return out, result
 }
 
+// maxAmount is the maximum of an amount in a Draw: the script of a store computes with float64.
+const maxAmount = 1 << 53
+
+// limitAmounts limits the amounts to maxAmount.
+func (d *Draw) limitAmounts() {
+	for _, amount := range []*int64{&d.Limit, &d.Used, &d.Part, &d.Want, &d.Young} {
+		*amount = min(max(*amount, 0), maxAmount)
+	}
+}
+
 // Value returns d as the script of a store reads it: seven words.
 func (d *Draw) Value() string {
 	daily := 0

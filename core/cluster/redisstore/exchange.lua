@@ -16,7 +16,7 @@ local t = redis.call('TIME')
 local us = t[1] * 1000000 + t[2]
 local now = math.floor(us / 1000)
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'born')
-local epoch, seq, born = m[1], tonumber(m[2] or 0), tonumber(m[3] or 0)
+local epoch, seq, born = m[1], tonumber(m[2] or 0) or 0, tonumber(m[3] or 0) or 0
 local cursor, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('HSET', meta, 'seq', text(seq)) -- Redis refuses the first write if it is full, but none after others
 local written = seq
@@ -52,10 +52,9 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 
 end
 
 local function lease(key)
-  local l = redis.call('HGET', leases, key)
-  if not l then return nil end
-  local fence, till, holder = string.match(l, '^(%S+) (%S+) (.*)$')
-  if tonumber(till) <= now then return nil end
+  local l = redis.call('HGET', leases, key) or ''
+  local fence, till, holder = string.match(l, '^(%d+) (%d+) (.*)$') -- nil for one that is broken, as for none
+  if not till or tonumber(till) <= now then return nil end
   return tonumber(fence), holder
 end
 
@@ -65,9 +64,9 @@ local function unlease(key)
 end
 
 local function record(key)
-  local r = redis.call('HGET', records, key)
-  if not r then return nil end
-  local rev, at, till, value = string.match(r, '^(%S+) (%S+) (%S+) (.*)$')
+  local r = redis.call('HGET', records, key) or ''
+  local rev, at, till, value = string.match(r, '^(%d+) (%d+) (%d+) (.*)$')
+  if not till then return nil end -- there is none, or it is broken
   till = tonumber(till)
   if till > 0 and till <= now then return nil end
   return tonumber(rev), tonumber(at), value
@@ -99,6 +98,7 @@ end
 local function share(key, value, keep, ttl)
   local holder, daily, limit, used, part, want, young =
     string.match(value, '^(%S+) (%d) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not holder then return '0 0 0 0' end
   limit, used, part, want = tonumber(limit), tonumber(used), tonumber(part), tonumber(want)
   local own = 0 -- what the holder has used for good
   if daily == '1' then own = used end
@@ -202,7 +202,7 @@ end
 for from = 1, #keys, 1000 do -- unpack takes a limited number
   local to = math.min(from + 999, #keys)
   for i, r in ipairs(redis.call('HMGET', records, unpack(keys, from, to))) do
-    local till = r and tonumber(string.match(r, '^%S+ %S+ (%S+) '))
+    local till = r and tonumber(string.match(r, '^%d+ %d+ (%d+) '))
     if till and (till == 0 or till > now) then
       changed[#changed + 1] = keys[from + i - 1]
       changed[#changed + 1] = r

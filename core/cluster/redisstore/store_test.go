@@ -309,3 +309,38 @@ func TestBlobs(t *testing.T) {
 	require.Error(t, errs[0])
 	require.Error(t, errs[1])
 }
+
+// A broken entry in the store counts as none. It does not make an exchange fail, which would separate all nodes.
+func TestBrokenEntries(t *testing.T) {
+	server, err := url.Parse(startRedis(t))
+	require.NoError(t, err)
+	s := newStore(t, server.String())
+	defer s.Close()
+	exchange := func(ops ...cluster.Op) cluster.Reply {
+		r, err := s.Exchange(context.Background(), cluster.Batch{Limit: 9, Ops: ops})
+		require.NoError(t, err)
+		return r
+	}
+	exchange()
+	for _, args := range [][]string{
+		{"HSET", key(":records"), "bad", "x y"}, {"ZADD", key(":order"), "1", "bad"},
+		{"HSET", key(":records"), "worse", "x 2 0 {}"}, {"ZADD", key(":order"), "2", "worse"},
+		{"HSET", key(":leases"), "bad", "x"}, {"HSET", key(":draws"), "bad", "x"},
+		{"HSET", key(":draws"), "worse", "99999999999999 a 1"},
+	} {
+		out, err := exec.Command("redis-cli", append([]string{"-p", server.Port()}, args...)...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	share := func(key, holder string) cluster.Op {
+		d := &cluster.Draw{Holder: holder, Daily: true, Limit: 9, Used: 5, Part: 5, Want: 5, Keep: time.Minute}
+		return cluster.Op{Kind: cluster.Share, Key: key, TTL: time.Minute, Draw: d}
+	}
+	require.Empty(t, exchange().Changed)
+	r := exchange(cluster.Op{Kind: cluster.Void, Key: "bad"}, cluster.Op{Kind: cluster.Put, Key: "bad", Value: "v"},
+		share("bad", "a"), share("worse", "a"), share("bad", "a b"))
+	require.Zero(t, r.Results[0])
+	require.Positive(t, r.Results[1])
+	require.Equal(t, []cluster.Drawn{{Part: 5, Target: 5, Used: 5, Own: 5}, {Part: 5, Target: 5, Used: 5, Own: 5}, {}},
+		r.Drawn)
+	require.Len(t, r.Changed, 1)
+}
