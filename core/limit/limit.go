@@ -255,6 +255,7 @@ func (u *Usage) restore(day, bytes int64, now time.Time) {
 	if day == dayOf(now) {
 		u.bytesToday(now)
 		u.dayStartBytes -= bytes
+		u.beginPart(now)
 	}
 }
 

@@ -47,6 +47,17 @@ func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.applyLimit(now)
 }
 
+// beginPart begins the first part of BytesPerDay again, because the used bytes have changed. The caller holds mu.
+func (u *Usage) beginPart(now time.Time) {
+	if u.parts == nil {
+		return
+	}
+	used := u.bytesToday(now)
+	if p := &u.parts.byKind[Bytes]; !p.IsOf(u.day) {
+		*p = parts.Begun(u.day, used)
+	}
+}
+
 // amount returns a limit as the amount of a parts.Use; 0 without this limit.
 func (l *Limit) amount(k Kind) int64 {
 	switch k {

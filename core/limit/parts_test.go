@@ -60,6 +60,19 @@ func TestPartOfALimit(t *testing.T) {
 	require.Equal(t, int64(1.25*parts.RateUnit), u.PartUse(limit.Rate, tomorrow).Part)
 }
 
+// Bytes of today that are restored later do not use up the first part: a proxy with a new address has them.
+func TestRestoredBytesLeaveTheFirstPart(t *testing.T) {
+	u := limit.NewUsage(limit.Limit{BytesPerDay: 800}, &traffic.Meter{}, noon)
+	u.SetShare(8, noon)
+	u.Restore(limit.SavedUsage{Proxy: "p", Day: noon.Unix() / 86_400, Bytes: 400}, noon)
+	_, ok := u.Check(noon)
+	require.True(t, ok)
+	require.Equal(t, int64(450), u.PartUse(limit.Bytes, noon).Part)
+	u.SetPart(limit.Bytes, 500, 700, 400, noon)
+	u.Restore(limit.SavedUsage{Proxy: "p", Day: noon.Unix() / 86_400, Bytes: 200}, noon)
+	require.Equal(t, int64(500), u.PartUse(limit.Bytes, noon).Part, "a part stays")
+}
+
 func TestAllocOfPartUse(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, BytesPerDay: 800}, &traffic.Meter{}, noon)
 	u.SetShare(8, noon)
