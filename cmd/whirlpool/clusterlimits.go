@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
@@ -20,11 +21,12 @@ import (
 // cluster.SharedLimits.
 type clusterLimits struct {
 	engine  *engine.Engine
-	divisor int64     // of the last SetShare of the pool
-	next    int       // index of the next proxy that EachUsed reads
-	rest    int       // number of proxies of which EachUsed has to read the used bytes
-	short   int       // number of proxies of which it has to read whether they are short
-	last    time.Time // when short was last set
+	serving atomic.Bool // a goroutine of Raised has not begun yet
+	divisor int64       // of the last SetShare of the pool
+	next    int         // index of the next proxy that EachUsed reads
+	rest    int         // number of proxies of which EachUsed has to read the used bytes
+	short   int         // number of proxies of which it has to read whether they are short
+	last    time.Time   // when short was last set
 }
 
 var _ cluster.SharedLimits = (*clusterLimits)(nil)
@@ -43,7 +45,14 @@ func (c *clusterLimits) SetShare(s parts.Share) {
 }
 
 // Raised implements cluster.SharedLimits.
-func (c *clusterLimits) Raised() { go c.engine.ServeQueues() }
+func (c *clusterLimits) Raised() {
+	if c.serving.CompareAndSwap(false, true) {
+		go func() {
+			c.serving.Store(false) // before the parts are read
+			c.engine.ServeQueues()
+		}()
+	}
+}
 
 // maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
 const maxLimitsScanned = 5000

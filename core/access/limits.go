@@ -113,7 +113,13 @@ func (a *Account) countRequest(now time.Time) Denial {
 		}
 		return TooManyInFlight
 	}
-	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.allowance(Requests) {
+	// The amount that is seen elsewhere has no denied requests, except in the moment in which the limit is reached.
+	limited := a.RequestsPerDay > 0
+	if limited && u.requests.Load() >= a.allowance(Requests) {
+		u.inFlight.Add(-1)
+		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed)
+	}
+	if n := u.requests.Add(1); limited && n > a.allowance(Requests) {
 		u.requests.Add(-1)
 		u.inFlight.Add(-1)
 		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed)

@@ -422,6 +422,7 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 			ops[i].done(r.Results[i])
 		}
 	}
+	n.sharing.tellRaised()
 	if n.events.count() == 0 {
 		n.endWaits()
 	}

@@ -43,7 +43,7 @@ type SharedLimits interface {
 	// set, the next calls include each amount of which something is used today, even if it has a part. A call returns
 	// soon. It may leave some limits to the next calls.
 	EachUsed(all bool, f func(parts.Limit))
-	// Raised reports that a part has become larger.
+	// Raised reports that parts have become larger. It is called at most once in an exchange.
 	Raised()
 }
 
@@ -59,6 +59,7 @@ type sharing struct {
 	lost    bool             // the store has lost its data in the time of this process
 	hungry  bool             // the node wants more of a limit
 	equal   bool             // the parts are equal shares, see alone
+	raised  bool             // a part has become larger; see tellRaised
 	counts  PartCounts
 }
 
@@ -74,6 +75,7 @@ type part struct {
 	key      string
 	use      parts.Use
 	offset   int64     // used by an earlier process of this holder, as the store has it; not in use.Used
+	told     int64     // the most that this process has reported
 	part     int64     // what the gateway may use, or uses
 	held     int64     // the part as the store has it; at least part
 	target   int64     // the fair part
@@ -303,6 +305,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	if d.Daily {
 		key = keyOf(key, strconv.FormatInt(u.Day, 10))
 		d.Holder, d.Used, d.Keep = p.holder, e.spent(), partsFor
+		e.told = max(e.told, d.Used)
 	}
 	if idle {
 		d.Part = 0
@@ -310,10 +313,12 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 			d.Part = d.Used
 		}
 	}
+	d.limitAmounts()
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.lasts(), Draw: d}, drawn: func(r Drawn) {
 		p.counts.Draws++
 		if d.Daily {
-			e.offset += max(r.Own-d.Used, 0)
+			// What this process has told was perhaps too much for a moment; it is not of an earlier process.
+			e.offset += max(r.Own-max(d.Used, e.told), 0)
 		}
 		e.total, e.base, e.target, e.drawn = r.Used, max(d.Used, r.Own), r.Target, now
 		e.held, e.gave = r.Part, r.Part > d.Part
@@ -324,7 +329,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 		case e.gave:
 			e.set(r.Part)
 			p.counts.Raised++
-			p.local.Raised()
+			p.raised = true
 		default:
 			e.set(min(e.part, r.Part, max(e.target, e.least(p.nodes))))
 		}
@@ -335,7 +340,6 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 // share of each limit, and of what was left of an amount.
 func (p *sharing) alone() {
 	p.setShare(1, true)
-	raised := false
 	p.equal = true
 	for _, e := range p.used {
 		u, before := &e.use, e.part
@@ -345,9 +349,15 @@ func (p *sharing) alone() {
 		} else {
 			e.set(parts.First(u.Limit, int64(p.nodes)))
 		}
-		raised = raised || e.part > before
+		p.raised = p.raised || e.part > before
 	}
-	if raised {
+	p.tellRaised()
+}
+
+// tellRaised reports parts that have become larger.
+func (p *sharing) tellRaised() {
+	if p.raised {
+		p.raised = false
 		p.local.Raised()
 	}
 }

@@ -113,6 +113,7 @@ type testNode struct {
 	limits []*testLimit
 	holder string
 	dead   bool
+	raised int
 	next   time.Time // of the next step
 }
 
@@ -120,7 +121,7 @@ func (n *testNode) Load() Load                         { return Load{} }
 func (n *testNode) Suspects(int) []string              { return nil }
 func (n *testNode) EachStats(int, func(string, Stats)) {}
 func (n *testNode) ProbeTime() time.Duration           { return time.Second }
-func (n *testNode) Raised()                            {}
+func (n *testNode) Raised()                            { n.raised++ }
 
 func (n *testNode) SetShare(s parts.Share) {
 	for _, l := range n.limits {
@@ -515,6 +516,40 @@ func TestAProcessTakesOver(t *testing.T) {
 	old.dead = true
 	fill(next, time.Second)
 	require.Equal(t, int64(20), next.limits[0].used)
+}
+
+// A request that is counted for a moment and then denied does not stay in the amount that the store has.
+func TestDeniedRequestsDoNotAddUp(t *testing.T) {
+	w := newTestWorld(t, 1, testLimit{key: "d", kind: parts.Daily, limit: 1000})
+	n := w.nodes[0]
+	l := n.limits[0]
+	require.True(t, l.begin())
+	w.pass(time.Second)
+	for range 50 {
+		l.used += 3
+		n.node.Step(t.Context())
+		l.used -= 3
+		w.pass(2 * time.Second)
+	}
+	require.Less(t, n.node.sharing.used["d"].total, int64(10))
+}
+
+// However many parts become larger in an exchange, that is reported once.
+func TestRaisedIsReportedOnce(t *testing.T) {
+	var limits []testLimit
+	for i := range 20 {
+		limits = append(limits, testLimit{key: fmt.Sprint("f", i), kind: parts.InFlight, limit: 100})
+	}
+	w := newTestWorld(t, 1, limits...)
+	n := w.nodes[0]
+	for _, l := range n.limits {
+		for l.begin() {
+		}
+	}
+	n.raised = 0
+	n.node.Step(t.Context())
+	require.Equal(t, 1, n.raised)
+	require.Equal(t, uint64(20), n.node.sharing.counts.Raised)
 }
 
 // A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.
