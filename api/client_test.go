@@ -101,7 +101,7 @@ func TestClient(t *testing.T) {
 func TestEventsOfTheClient(t *testing.T) {
 	r := newRig(t, nil)
 	r.activate("a")
-	first := r.cfg.Events.eventID(r.cfg.Events.stream.Last())
+	first := r.cfg.Events.eventID(r.cfg.Events.stream.LastID())
 	r.activate("b")
 	stream := "retry: 2000\n\n"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {

@@ -59,7 +59,7 @@ func (h *costHandler) get(c *fiber.Ctx) error {
 	all, snap := h.engine.Costs(), h.pool.Snapshot()
 	proxies, sum := make([]proxyCostView, 0, len(all.Proxies)), traffic.Total{}
 	for _, p := range all.Proxies {
-		sum = sum.Plus(p.Total)
+		sum = sum.Add(p.Total)
 		vendor, tier := snap.Vendor(p.Name)
 		proxies = append(proxies, proxyCostView{p.Name, vendor, tier, viewOfTotal(p.Total)})
 	}

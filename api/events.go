@@ -169,7 +169,7 @@ func (e *Events) eventID(n uint64) string { return e.idPrefix + "-" + strconv.Fo
 // process and for an unknown id.
 func (e *Events) position(id string) uint64 {
 	if number, ok := strings.CutPrefix(id, e.idPrefix+"-"); ok {
-		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.eventID(n) == id {
+		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.LastID() && e.eventID(n) == id {
 			return n
 		}
 	}
@@ -208,7 +208,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
-	position, lastID := h.events.stream.Last(), c.Get("Last-Event-ID")
+	position, lastID := h.events.stream.LastID(), c.Get("Last-Event-ID")
 	if lastID != "" {
 		position = h.events.position(lastID)
 	}
@@ -221,7 +221,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
 	}
 	if slices.ContainsFunc(sampledTypes, wantsType) {
-		reader.Sample(func(eventType string, request uint64) bool {
+		reader.SetSampler(func(eventType string, request uint64) bool {
 			return wantsType(eventType) && core.RequestID(request).InSample(share)
 		})
 	}

@@ -255,7 +255,7 @@ func TestSampledRequests(t *testing.T) {
 		r := newRig(t, nil)
 		e := r.cfg.Events
 		plain := r.listen(t, "")
-		require.False(t, e.stream.Sampled(), "nobody listens")
+		require.False(t, e.stream.HasSamplers(), "nobody listens")
 		none := r.listen(t, "?type=request&type=attempt&sample=0")
 		some := r.listen(t, "?type=request,attempt,activation&sample=0.25")
 		const requests = 400
@@ -288,7 +288,7 @@ func TestSampledRequests(t *testing.T) {
 			c.conn.Close()
 			<-c.ended
 		}
-		require.False(t, e.stream.Sampled())
+		require.False(t, e.stream.HasSamplers())
 		for _, query := range []string{"?sample=1", "?type=breaker&sample=0.5", "?type=request&sample=1.1",
 			"?type=request&sample=-1", "?type=request&sample=x", "?type=request&sample=NaN", "?type=request&sample=",
 			"?type=request&sample=0x1p-2", "?type=request&sample=1&sample=1"} {

@@ -38,9 +38,9 @@ const reservedConnections = 8
 // Files are the file descriptors that the API shares with the gateway.
 type Files interface {
 	Limit() int // 0 for no limit
-	Take(use budget.Use, n int) bool
-	Force(n int)
-	Give(use budget.Use, n int)
+	Acquire(use budget.Purpose, n int) bool
+	AcquireAlways(n int)
+	Release(use budget.Purpose, n int)
 }
 
 // listener accepts the connections of the API. The number of open connections has a limit, and one client address may
@@ -104,12 +104,12 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 		}
 	}
 	// Take may close connections of the gateway's clients, but needs no lock of this listener.
-	if !l.files.Take(budget.Other, 1) {
+	if !l.files.Acquire(budget.Other, 1) {
 		if len(l.conns) >= reservedConnections && !l.closeOldest("") {
 			l.refuseConn(raw)
 			return nil
 		}
-		l.files.Force(1)
+		l.files.AcquireAlways(1)
 	}
 	if config := l.tls(); config != nil {
 		c.Conn = tls.Server(raw, config)
@@ -166,7 +166,7 @@ func (l *listener) closeOldest(client string) bool {
 func (l *listener) remove(c *conn) {
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
-		l.files.Give(budget.Other, 1)
+		l.files.Release(budget.Other, 1)
 	}
 }
 

@@ -69,7 +69,7 @@ type retryShare struct {
 	Served   int `json:"served"`
 }
 
-func (v *courseView) add(c preview.Course) {
+func (v *courseView) add(c preview.RequestCourse) {
 	v.Attempts += c.Attempts
 	v.Waited += c.BackoffTime.Seconds()
 	switch c.Result {
@@ -111,7 +111,7 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 // examine adds the recorded request r to the preview under the policy p.
 func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy) {
 	q := preview.Request{Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts}
-	before, after := preview.Recorded(&q), preview.Under(&q, p, current)
+	before, after := preview.RecordedCourse(&q), preview.CourseUnder(&q, p, current)
 	v.Examined++
 	v.Recorded.add(before)
 	v.UnderPolicy.add(after)

@@ -67,8 +67,8 @@ func TestAbilitiesAndChecks(t *testing.T) {
 	r := newRig(t, nil)
 	u := r.pool.Snapshot().Get("F2")
 	at := r.pool.Elapsed(noon)
-	u.Abilities().Learn(ability.Forward, at, 0, ability.Traffic)
-	u.Abilities().Succeeded(ability.TunnelTLS, at, ability.Check)
+	u.Abilities().RecordMissing(ability.Forward, at, 0, ability.Traffic)
+	u.Abilities().RecordSuccess(ability.TunnelTLS, at, ability.Check)
 	check := &upstream.CheckReport{At: at, Passed: true, Latency: 250 * time.Millisecond,
 		Exit: netip.MustParseAddr("192.0.2.1")}
 	u.SetLastCheck(check)

@@ -12,7 +12,7 @@ import (
 
 // Attempt implements metrics.Observer.
 func (e *Events) Attempt(a *core.AttemptEvent) {
-	if !e.stream.Sampled() || !e.stream.Wants(eventAttempt, uint64(a.Request)) {
+	if !e.stream.HasSamplers() || !e.stream.IsWanted(eventAttempt, uint64(a.Request)) {
 		return
 	}
 	e.send(eventAttempt, a.Request, struct {
@@ -28,7 +28,7 @@ func (e *Events) Request(r *metrics.Request) {
 	if r.Final == core.FinalExhausted {
 		e.exhaustions.add(r)
 	}
-	if e.stream.Sampled() && e.stream.Wants(eventRequest, uint64(r.ID)) {
+	if e.stream.HasSamplers() && e.stream.IsWanted(eventRequest, uint64(r.ID)) {
 		e.send(eventRequest, r.ID, viewOfRequest(r))
 	}
 }
@@ -38,7 +38,7 @@ func (e *Events) send(eventType string, id core.RequestID, view any) {
 	if err != nil {
 		return // cannot happen: all views can be encoded as JSON
 	}
-	e.stream.Send(eventType, uint64(id), data)
+	e.stream.SendSampled(eventType, uint64(id), data)
 }
 
 const exhaustionInterval = time.Second

@@ -38,7 +38,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	}
 	require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
 	var lost, dead atomic.Int64
-	stop := coretest.Repeat(6, func(i int) {
+	stop := coretest.RunConcurrently(6, func(i int) {
 		if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {
 			lost.Add(1)
 		}

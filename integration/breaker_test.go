@@ -370,7 +370,7 @@ func TestS66Restart(t *testing.T) {
 
 func TestS68Reload(t *testing.T) {
 	w := start(t, 3, confK)
-	stop := coretest.Repeat(1, func(int) {
+	stop := coretest.RunConcurrently(1, func(int) {
 		if a := w.get(); a.status != 200 {
 			t.Errorf("%+v", a)
 		}

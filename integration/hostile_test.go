@@ -396,7 +396,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	}
 	for range 6 {
 		n := 0
-		stop := coretest.Repeat(1, func(int) {
+		stop := coretest.RunConcurrently(1, func(int) {
 			w.replace("mine", "application/wasm", versions[n%len(versions)])
 			w.replace("set", sets[n%2].typ, []byte(sets[n%2].body))
 			n++
@@ -463,7 +463,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	w.fakes[3].SetBehaviour(lab.Status(503)) // so that the retry scorer is called as well
 	load := func(during func()) (p50, p99 time.Duration, n int) {
 		var by [8][]time.Duration
-		stop := coretest.Repeat(len(by), func(i int) {
+		stop := coretest.RunConcurrently(len(by), func(i int) {
 			a := w.get("X-Whirlpool-Retry", "base_delay=0.1")
 			if a.status != 200 {
 				t.Error(a.status, a.err, a.body)

@@ -109,7 +109,7 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 	}
 	status, body, _ := w.call("POST", "/proxies", b.String()+"]}")
 	require.Equal(t, 201, status, "%.200s", body)
-	stop := coretest.Repeat(4, func(int) {
+	stop := coretest.RunConcurrently(4, func(int) {
 		if a := w.get(); a.status != 200 {
 			t.Errorf("%+v", a)
 		}

@@ -181,7 +181,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	f, err := os.Create(filepath.Join(dir, "busy.log"))
 	require.NoError(t, err)
 	defer f.Close()
-	stop := coretest.Repeat(1, func(int) {
+	stop := coretest.RunConcurrently(1, func(int) {
 		fmt.Fprintln(f, "a line")
 		time.Sleep(3 * time.Millisecond)
 	})
@@ -307,7 +307,7 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 		w.fakes = append(w.fakes, f)
 	}
 	x := w.fakes[2:]
-	stop := coretest.Repeat(20, func(int) {
+	stop := coretest.RunConcurrently(20, func(int) {
 		if a := w.get(); a.status != 200 || a.err != nil {
 			t.Errorf("%+v", a)
 		}

@@ -317,7 +317,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w.setAll(lab.Status(503))
 	a, b := `{"max_attempts":2,"base_delay":0.1}`, `{"max_attempts":4,"base_delay":0.2}`
 	w.putPolicy(a)
-	stop := coretest.Repeat(20, func(int) {
+	stop := coretest.RunConcurrently(20, func(int) {
 		w.get()
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that the requests begin at different times
 	})

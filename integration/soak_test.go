@@ -351,16 +351,16 @@ func TestS122Soak(t *testing.T) {
 	before := s.resources()
 
 	var requests, hostile atomic.Int64
-	clients := coretest.Repeat(8, func(i int) {
+	clients := coretest.RunConcurrently(8, func(i int) {
 		requests.Add(1)
 		s.ask(i)
 		time.Sleep(soakTime(t) / 20_000) // the fakes keep every request
 	})
-	strangers := coretest.Repeat(5, func(i int) {
+	strangers := coretest.RunConcurrently(5, func(i int) {
 		hostile.Add(1)
 		s.stranger(i)
 	})
-	changes := coretest.Repeat(1, func(int) {
+	changes := coretest.RunConcurrently(1, func(int) {
 		s.change()
 		time.Sleep(50 * time.Millisecond)
 	})

@@ -117,17 +117,17 @@ func TestS48OneHistory(t *testing.T) {
 		})
 	}
 	stops := []func(){
-		coretest.Repeat(16, func(int) {
+		coretest.RunConcurrently(16, func(int) {
 			if a := w.get(); a.status == 503 && a.outcome() == "all_breakers_open" {
 				time.Sleep(time.Millisecond)
 			}
 		}),
-		coretest.Repeat(1, func(int) {
+		coretest.RunConcurrently(1, func(int) {
 			w.call("POST", "/circuit-breakers/F1/reset",
 				"")
 			time.Sleep(7 * time.Millisecond)
 		}),
-		coretest.Repeat(1, func(int) { w.getJSON("/circuit-breakers"); time.Sleep(time.Millisecond) }),
+		coretest.RunConcurrently(1, func(int) { w.getJSON("/circuit-breakers"); time.Sleep(time.Millisecond) }),
 	}
 	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
 		"F2probe_success"}

@@ -61,7 +61,7 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 	mine, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
 
-	stop := coretest.Repeat(2, func(int) {
+	stop := coretest.RunConcurrently(2, func(int) {
 		if err := mine.Score(make(rows, 20), make([]float64, 20)); err != nil {
 			t.Error(err)
 		}

@@ -63,7 +63,7 @@ func TestAJudgeIsReplacedUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	j, err := r.Judge("mine")
 	require.NoError(t, err)
-	stop := coretest.Repeat(4, func(int) {
+	stop := coretest.RunConcurrently(4, func(int) {
 		ruling, err := j.Rule(&core.JudgeRequest{Now: 1}, &core.Excerpt{Body: []byte("page")})
 		if err != nil || ruling.Kind != core.RulingRetry && ruling.Kind != core.RulingOtherProxy {
 			t.Error(ruling, err)

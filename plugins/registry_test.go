@@ -136,7 +136,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	stop := coretest.Repeat(4, func(int) {
+	stop := coretest.RunConcurrently(4, func(int) {
 		if err := s.Score(make(rows, 10), make([]float64, 10)); err != nil {
 			t.Error(err)
 		}

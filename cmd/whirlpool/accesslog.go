@@ -37,7 +37,7 @@ type requestLog struct {
 // On implements gateway.AccessLog.
 func (l *requestLog) On() bool {
 	_, traced := l.traces.Ratio()
-	return traced || l.access.On()
+	return traced || l.access.IsOn()
 }
 
 // Write implements gateway.AccessLog.

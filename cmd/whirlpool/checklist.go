@@ -27,7 +27,7 @@ import (
 type listOptions struct {
 	url, out, scheme               string
 	exit, mmdb                     string
-	expect                         health.Expect
+	expect                         health.Expectation
 	parallel                       int
 	connectTimeout, requestTimeout time.Duration
 	detect, asJSON, printAll       bool
@@ -84,7 +84,7 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 			return usageErrorf("--url %w", err)
 		}
 		check.Request = &request
-	} else if o.expect != (health.Expect{}) || o.exit != "" {
+	} else if o.expect != (health.Expectation{}) || o.exit != "" {
 		return usageErrorf("--expect-status, --expect-body and --exit need --url")
 	}
 	if o.mmdb != "" {

@@ -240,9 +240,9 @@ func TestAReloadOfTheAccessLog(t *testing.T) {
 	assert.Equal(t, "log.access_file", faults[0].Key)
 	assert.Equal(t, 3, faults[0].Line)
 	assert.NotNil(t, g.access.file)
-	assert.True(t, g.access.On())
+	assert.True(t, g.access.IsOn())
 	change("")
 	require.True(t, g.reload().OK)
 	assert.Nil(t, g.access.file)
-	assert.False(t, g.access.On())
+	assert.False(t, g.access.IsOn())
 }

@@ -85,8 +85,8 @@ const (
 	NeedTunnel443              // a tunnel to port 443
 )
 
-// NeedOf returns the need of a request for authority (host:port). The parameter tunnel is set if the request can only
-// be sent through a tunnel: a CONNECT, or a request for an https:// URL.
+// NeedOf returns the need of a request for authority (host:port). If tunnel is set, the request can only be sent
+// through a tunnel: it is a CONNECT, or a request for an https:// URL.
 func NeedOf(tunnel bool, authority string) Need {
 	tls := TunnelTo(authority) == TunnelTLS
 	switch {
@@ -102,13 +102,15 @@ func NeedOf(tunnel bool, authority string) Need {
 
 // The rules of learning.
 const (
-	severalTargets = 3                // number of different targets whose refusals suffice as evidence
-	manyRefusals   = 4                // number of refused CONNECTs in a row to one target that suffice as evidence
-	provenStrikes  = 8                // refusals in a row after which an ability with successes is unknown again
-	firstForget    = 10 * time.Minute // duration of the first Cannot
-	longestForget  = 2 * time.Hour    // maximum duration of a Cannot; each lasts twice as long as the previous one
-	retestPause    = 30 * time.Second // minimum time between two tests whether a proxy can forward again
-	comparePause   = time.Minute      // minimum time between a comparison without a conclusion and the next one
+	severalTargets = 3 // number of different targets whose refusals suffice as evidence
+	// number of refused CONNECTs in a row to one target that suffice as evidence
+	manyRefusals         = 4
+	refusalsAfterSuccess = 8                // refusals in a row after which an ability with successes is unknown again
+	firstMissingTime     = 10 * time.Minute // duration of the first Cannot
+	// maximum duration of a Cannot; each lasts twice as long as the previous one
+	longestMissingTime = 2 * time.Hour
+	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
+	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
 )
 
 // Forever is the end of a Cannot that never ends.
@@ -117,30 +119,30 @@ const Forever = time.Duration(1<<63 - 1)
 // The values of a word in Set.words. Every larger value stands for Cannot, and is the time at which the
 // Cannot ends (ns after the epoch of the pool).
 const (
-	unknown   = iota
-	can       // has succeeded, and has not been refused since
-	canStruck // has succeeded, and has been refused since
-	suspected // only for Forward: methods other than GET and HEAD were refused for several targets
+	unknown    = iota
+	can        // has succeeded, and has not been refused since
+	canRefused // has succeeded, and has been refused since
+	suspected  // only for Forward: methods other than GET and HEAD were refused for several targets
 	cannotMin
 )
 
 // Set holds the abilities of one proxy. In the zero Set all abilities are unknown. It is safe for concurrent use. All
 // times in it are durations since the pool's epoch (upstream.Pool.Elapsed).
 type Set struct {
-	words   [numKinds]atomic.Int64
-	limited *atomic.Bool // set when an ability is found to be missing; may be nil
-	mu      sync.Mutex   // guards observed, and changes of words to and from Cannot
+	states     [numKinds]atomic.Int64
+	anyMissing *atomic.Bool // set when an ability is found to be missing; may be nil
+	mu         sync.Mutex   // guards observed, and changes of words to and from Cannot
 	// observed is nil before the first observation, because a long list has many proxies without one.
 	observed *observations
 }
 
 // observations are the observations behind the states.
 type observations struct {
-	records [numKinds]record
-	same    same
+	records      [numKinds]record
+	equalTargets equalTargets
 }
 
-// observations returns the observations. If there are none, it creates them. The caller holds mu.
+// The caller of observations holds mu.
 func (s *Set) observations() *observations {
 	if s.observed == nil {
 		s.observed = &observations{}
@@ -150,265 +152,264 @@ func (s *Set) observations() *observations {
 
 // record holds the observations behind the state of an ability.
 type record struct {
-	since    time.Duration          // when the state began
-	pause    time.Duration          // no comparison before this time: the last one got no response through the tunnel
-	targets  [severalTargets]uint64 // the different targets of the refusals in a row
-	strikes  int32                  // refusals in a row
-	status   int16                  // status of the refusals; 405 also stands for 501
-	distinct uint8                  // number of entries in targets
-	learnt   uint8                  // number of times that Cannot was learnt since the last success
-	source   Source
-	compared bool // Strike has asked for a comparison since the last success
+	since time.Duration // when the state began
+	// no comparison before this time: the last one got no response through the tunnel
+	nextComparison  time.Duration
+	targets         [severalTargets]uint64 // the different targets of the refusals in a row
+	refusals        int32                  // refusals in a row
+	status          int16                  // status of the refusals; 405 also stands for 501
+	targetCount     uint8                  // number of entries in targets
+	missingCount    uint8                  // number of times that Cannot was learnt since the last success
+	source          Source
+	comparisonAsked bool // Strike has asked for a comparison since the last success
 }
 
-// same holds the targets whose responses were the same with and without a tunnel in the latest comparisons.
-// They are not compared again for comparePause.
-type same struct {
+// equalTargets are the targets whose responses were the same with and without a tunnel in the latest comparisons. They
+// are not compared again for comparePause.
+type equalTargets struct {
 	targets [severalTargets]uint64
 	until   [severalTargets]time.Duration
 	next    uint8 // the entry that is replaced next
 }
 
-func (s *same) add(target uint64, until time.Duration) {
+func (s *equalTargets) add(target uint64, until time.Duration) {
 	s.targets[s.next], s.until[s.next] = target, until
 	s.next = (s.next + 1) % severalTargets
 }
 
-func (s *same) has(target uint64, at time.Duration) bool {
+func (s *equalTargets) has(target uint64, now time.Duration) bool {
 	for i := range s.targets {
-		if s.targets[i] == target && at < s.until[i] {
+		if s.targets[i] == target && now < s.until[i] {
 			return true
 		}
 	}
 	return false
 }
 
-// NotifyLimits gives the Set a flag. The Set sets this flag to true when it learns that the proxy lacks an ability.
-// NotifyLimits must be called before the Set is used.
-func (s *Set) NotifyLimits(limited *atomic.Bool) { s.limited = limited }
+// SetMissingFlag gives the Set a flag that it sets when the proxy lacks an ability. It must be called before the Set is
+// used.
+func (s *Set) SetMissingFlag(anyMissing *atomic.Bool) { s.anyMissing = anyMissing }
 
-// State returns the state of an ability. The parameter at is the current time.
-func (s *Set) State(k Kind, at time.Duration) State {
-	switch w := s.words[k].Load(); {
-	case w == can, w == canStruck:
+// State returns the state of an ability.
+func (s *Set) State(k Kind, now time.Duration) State {
+	switch w := s.states[k].Load(); {
+	case w == can, w == canRefused:
 		return Can
-	case w >= cannotMin && at < time.Duration(w):
+	case w >= cannotMin && now < time.Duration(w):
 		return Cannot
 	}
 	return Unknown
 }
 
-// Meets reports whether the proxy can serve a request with the need n. It returns true if the ability is
-// unknown.
-func (s *Set) Meets(n Need, at time.Duration) bool {
+// CanServe reports whether the proxy can serve a request with the need n, or this is not known.
+func (s *Set) CanServe(n Need, now time.Duration) bool {
 	tunnel := TunnelOther
 	if n == NeedForward443 || n == NeedTunnel443 {
 		tunnel = TunnelTLS
 	}
-	if s.State(tunnel, at) != Cannot {
+	if s.State(tunnel, now) != Cannot {
 		return true
 	}
-	return (n == NeedForward || n == NeedForward443) && s.State(Forward, at) != Cannot
+	return (n == NeedForward || n == NeedForward443) && s.State(Forward, now) != Cannot
 }
 
-// Succeeded records that the proxy has relayed a response below 400, or opened a tunnel. It costs one atomic
-// load if the ability is known already.
-func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
-	if s.words[k].Load() == can {
+// RecordSuccess records that the proxy has relayed a response below 400, or opened a tunnel. If the ability is known
+// already, it costs one atomic load.
+func (s *Set) RecordSuccess(k Kind, now time.Duration, from Source) {
+	if s.states[k].Load() == can {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.observations().records[k]
-	if w := s.words[k].Swap(can); w != can && w != canStruck {
-		r.since, r.source = at, from
+	if w := s.states[k].Swap(can); w != can && w != canRefused {
+		r.since, r.source = now, from
 	}
 	*r = record{since: r.since, source: r.source}
 }
 
-// Learn records that the proxy lacks an ability. The parameter at is the current time, and until is the time at which
-// the finding ends. If until is 0, the finding lasts longer with each call of Learn since the last success.
-func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
+// RecordMissing records that the proxy lacks an ability. The finding ends at the time until. If until is 0, it lasts
+// longer with each finding since the last success.
+func (s *Set) RecordMissing(k Kind, now, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.learn(k, at, until, from)
+	s.recordMissing(k, now, until, from)
 }
 
-// learn implements Learn. The caller holds mu.
-func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
+// The caller of recordMissing holds mu.
+func (s *Set) recordMissing(k Kind, now, until time.Duration, from Source) {
 	r := &s.observations().records[k]
 	if until == 0 {
-		until = at + min(firstForget<<min(r.learnt, 8), longestForget)
+		until = now + min(firstMissingTime<<min(r.missingCount, 8), longestMissingTime)
 	}
-	if w := s.words[k].Swap(int64(max(until, cannotMin))); w < cannotMin {
-		r.since, r.source = at, from
+	if w := s.states[k].Swap(int64(max(until, cannotMin))); w < cannotMin {
+		r.since, r.source = now, from
 	}
-	if r.source = from; r.learnt < math.MaxUint8 {
-		r.learnt++
+	if r.source = from; r.missingCount < math.MaxUint8 {
+		r.missingCount++
 	}
-	if s.limited != nil {
-		s.limited.Store(true)
+	if s.anyMissing != nil {
+		s.anyMissing.Store(true)
 	}
 }
 
-// Forget sets all abilities to unknown.
-func (s *Set) Forget() {
+// Reset sets all abilities to unknown.
+func (s *Set) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k := range s.words {
-		s.words[k].Store(unknown)
+	for k := range s.states {
+		s.states[k].Store(unknown)
 	}
 	s.observed = nil
 }
 
-// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel. The parameter
-// comparable is set if the request is a GET or HEAD without a body. When Cannot has ended, one comparable request is
-// sent in absolute form, to test whether the proxy can forward again; all other requests are still sent through a
-// tunnel.
-func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
-	w := s.words[Forward].Load()
+// UsesTunnel reports whether to send a request through a tunnel that could be sent in absolute form. A GET or HEAD
+// without a body is comparable. When Cannot has ended, one comparable request is sent in absolute form, to test whether
+// the proxy can forward again; all others still use tunnels.
+func (s *Set) UsesTunnel(now time.Duration, comparable bool) bool {
+	w := s.states[Forward].Load()
 	switch {
 	case w < suspected:
 		return false
 	case w == suspected:
 		return !comparable
-	case at < time.Duration(w) || !comparable:
+	case now < time.Duration(w) || !comparable:
 		return true
 	}
-	return !s.words[Forward].CompareAndSwap(w, int64(at+retestPause))
+	return !s.states[Forward].CompareAndSwap(w, int64(now+retestPause))
 }
 
-// Strike records a response of 400 or above to a request in absolute form. The response may come from the
-// proxy or from the target. The parameter comparable is as in ByTunnel. Strike returns true if the caller should send
-// the same request through a tunnel of the proxy, compare the two responses, and call Compared.
-func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duration) (compare bool) {
-	unsupported := Unsupported(status)
-	switch w := s.words[Forward].Load(); {
+// RecordRefusal records a response of at least 400, of the proxy or the target, to a request in absolute form. The
+// parameter comparable is as in UsesTunnel. If compare is true, the caller should send the same request through a
+// tunnel of the proxy, and call RecordComparison.
+func (s *Set) RecordRefusal(target uint64, status int, comparable bool, now time.Duration) (compare bool) {
+	unsupported := IsUnsupported(status)
+	switch w := s.states[Forward].Load(); {
 	case !unsupported && status != 400 && status != 403 && status != 404:
 		return false
-	case !unsupported && (w == can || w == canStruck || !comparable):
+	case !unsupported && (w == can || w == canRefused || !comparable):
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.observations().records[Forward]
-	r.strike(target, status)
-	switch w := s.words[Forward].Load(); {
-	case w == can, w == canStruck:
-		s.words[Forward].Store(canStruck)
-		if r.strikes < provenStrikes || r.distinct < severalTargets {
+	r.addRefusal(target, status)
+	switch w := s.states[Forward].Load(); {
+	case w == can, w == canRefused:
+		s.states[Forward].Store(canRefused)
+		if r.refusals < refusalsAfterSuccess || r.targetCount < severalTargets {
 			return false
 		}
-		s.words[Forward].Store(unknown)
-		r.since = at
+		s.states[Forward].Store(unknown)
+		r.since = now
 	case w >= cannotMin: // this request was a test whether the proxy can forward again
 		return comparable
-	case !comparable && r.distinct >= severalTargets:
-		s.words[Forward].Store(suspected)
+	case !comparable && r.targetCount >= severalTargets:
+		s.states[Forward].Store(suspected)
 	}
 	// A comparison costs a request. The first comparison is made at the first refusal if the proxy is known to open
 	// tunnels and has not forwarded anything yet.
-	first := !r.compared && (s.State(TunnelTLS, at) == Can || s.State(TunnelOther, at) == Can)
-	compare = comparable && (unsupported || r.distinct >= severalTargets || first) && at >= r.pause &&
-		!s.observations().same.has(target, at)
-	r.compared = r.compared || compare
+	first := !r.comparisonAsked && (s.State(TunnelTLS, now) == Can || s.State(TunnelOther, now) == Can)
+	compare = comparable && (unsupported || r.targetCount >= severalTargets || first) && now >= r.nextComparison &&
+		!s.observations().equalTargets.has(target, now)
+	r.comparisonAsked = r.comparisonAsked || compare
 	return compare
 }
 
-// strike counts a refusal. Refusals with different statuses are not counted together, because they are
-// probably responses of targets.
-func (r *record) strike(target uint64, status int) {
-	if Unsupported(status) {
+// addRefusal counts a refusal. Refusals with different statuses do not count together: they are probably responses of
+// targets.
+func (r *record) addRefusal(target uint64, status int) {
+	if IsUnsupported(status) {
 		status = 405
 	}
 	if int(r.status) != status {
-		r.clear()
+		r.clearRefusals()
 		r.status = int16(status)
 	}
-	r.strikes = min(r.strikes+1, math.MaxInt32-1)
-	if slices.Contains(r.targets[:r.distinct], target) {
+	r.refusals = min(r.refusals+1, math.MaxInt32-1)
+	if slices.Contains(r.targets[:r.targetCount], target) {
 		return
 	}
-	if r.distinct < severalTargets {
-		r.targets[r.distinct] = target
-		r.distinct++
+	if r.targetCount < severalTargets {
+		r.targets[r.targetCount] = target
+		r.targetCount++
 	}
 }
 
-// clear removes the refusals.
-func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0 }
+func (r *record) clearRefusals() {
+	r.targets, r.targetCount, r.refusals = [severalTargets]uint64{}, 0, 0
+}
 
-// Compared records the result of a comparison that Strike asked for. The parameter first is the status of the response
-// to the request in absolute form, and second is the status of the response through the tunnel, or 0 if there was none.
-// Compared returns true if the first response was the proxy's own.
-func (s *Set) Compared(target uint64, first, second int, at time.Duration) (proxys bool) {
+// RecordComparison records the result of a comparison: the status of the first response, to the request in absolute
+// form, and of the second one, through the tunnel (0 if there was none).
+func (s *Set) RecordComparison(target uint64, first, second int, now time.Duration) (refusedByProxy bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.observations().records[Forward]
 	switch {
-	case second != 0 && (second < 400 || Unsupported(first) && second != first):
-		s.learn(Forward, at, 0, Traffic)
+	case second != 0 && (second < 400 || IsUnsupported(first) && second != first):
+		s.recordMissing(Forward, now, 0, Traffic)
 		return true
-	case second == 0 && Unsupported(first) && r.distinct >= severalTargets:
-		s.learn(Forward, at, 0, Traffic) // refused for several targets, and no other response since the last success
-	case s.words[Forward].Load() >= cannotMin: // the test gave no conclusion
+	case second == 0 && IsUnsupported(first) && r.targetCount >= severalTargets:
+		// refused for several targets, and no other response since the last success
+		s.recordMissing(Forward, now, 0, Traffic)
+	case s.states[Forward].Load() >= cannotMin: // the test gave no conclusion
 	case second != 0: // the target sends the same response
-		r.clear()
-		s.observations().same.add(target, at+comparePause)
+		r.clearRefusals()
+		s.observations().equalTargets.add(target, now+comparePause)
 	default:
-		r.pause = at + comparePause
+		r.nextComparison = now + comparePause
 	}
 	return false
 }
 
-// RefusedForward records that the proxy has refused a tunnel for a request that could be sent in absolute
-// form, and then refused to forward it.
-func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
+// RecordRefusedForward records that the proxy has refused a tunnel for a request that could be sent in absolute form,
+// and then refused to forward it.
+func (s *Set) RecordRefusedForward(k Kind, target uint64, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.words[Forward].Load() < cannotMin {
+	if s.states[Forward].Load() < cannotMin {
 		return
 	}
 	r := &s.observations().records[k]
-	r.strike(target, 403)
-	if r.strikes >= 2 {
-		s.learn(k, at, 0, Traffic)
+	r.addRefusal(target, 403)
+	if r.refusals >= 2 {
+		s.recordMissing(k, now, 0, Traffic)
 	}
 }
 
-// refused records a refusal by the proxy itself: another proxy has served the same request afterwards.
-func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
+// recordOwnRefusal records a refusal that came from the proxy, because another proxy has served the same request.
+func (s *Set) recordOwnRefusal(k Kind, target uint64, status int, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kinds := []Kind{k}
-	if k != Forward && Unsupported(status) { // the method CONNECT is unsupported for all ports
+	if k != Forward && IsUnsupported(status) { // the method CONNECT is unsupported for all ports
 		kinds = []Kind{TunnelTLS, TunnelOther}
 	}
 	needed := uint8(severalTargets)
 	for _, kind := range kinds {
 		r := &s.observations().records[kind]
-		r.strike(target, status)
-		switch w := s.words[kind].Load(); {
-		case w == can || w == canStruck:
-			if !Unsupported(status) || r.strikes < provenStrikes {
+		r.addRefusal(target, status)
+		switch w := s.states[kind].Load(); {
+		case w == can || w == canRefused:
+			if !IsUnsupported(status) || r.refusals < refusalsAfterSuccess {
 				if w == can {
-					s.words[kind].Store(canStruck)
+					s.states[kind].Store(canRefused)
 				}
 				continue
 			}
 			needed = 1
-		case Unsupported(status) || r.learnt > 0:
+		case IsUnsupported(status) || r.missingCount > 0:
 			needed = 1
 		}
-		if r.distinct >= needed || r.strikes >= manyRefusals && k != Forward {
-			s.learn(kind, at, 0, Traffic)
+		if r.targetCount >= needed || r.refusals >= manyRefusals && k != Forward {
+			s.recordMissing(kind, now, 0, Traffic)
 		}
 	}
 }
 
-// Unsupported reports whether a status means that a method is not supported: 405 or 501 (RFC 9110
-// sections 15.5.6 and 15.6.2).
-func Unsupported(status int) bool { return status == 405 || status == 501 }
+// IsUnsupported reports whether a status means that a method is not supported (RFC 9110 sections 15.5.6 and 15.6.2).
+func IsUnsupported(status int) bool { return status == 405 || status == 501 }
 
 // View is the state of an ability, for display.
 type View struct {
@@ -418,18 +419,18 @@ type View struct {
 	Until  time.Duration // when the proxy is tried again; only if the state is Cannot
 }
 
-// View returns the state of an ability for display.
-func (s *Set) View(k Kind, at time.Duration) View {
+// View returns the state of an ability, for display.
+func (s *Set) View(k Kind, now time.Duration) View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := View{State: s.State(k, at)}
+	v := View{State: s.State(k, now)}
 	if v.State == Unknown {
 		return v
 	}
 	r := &s.observations().records[k]
 	v.Source, v.Since = r.source, r.since
 	if v.State == Cannot {
-		v.Until = time.Duration(s.words[k].Load())
+		v.Until = time.Duration(s.states[k].Load())
 	}
 	return v
 }

@@ -35,10 +35,10 @@ func TestMeets(t *testing.T) {
 	} {
 		var s Set
 		for _, k := range c.cannot {
-			s.Learn(k, second, Forever, Check)
+			s.RecordMissing(k, second, Forever, Check)
 		}
 		for n, want := range c.meets {
-			require.Equal(t, want, s.Meets(Need(n), 2*second), "%v, need %d", c.cannot, n)
+			require.Equal(t, want, s.CanServe(Need(n), 2*second), "%v, need %d", c.cannot, n)
 		}
 	}
 }
@@ -59,21 +59,21 @@ func TestComparisons(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var s Set
 			var limited atomic.Bool
-			s.NotifyLimits(&limited)
+			s.SetMissingFlag(&limited)
 			targets := uint64(1)
-			if !Unsupported(c.first) {
+			if !IsUnsupported(c.first) {
 				targets = 3
 			}
 			for target := range targets {
-				require.Equal(t, target == targets-1, s.Strike(target, c.first, true, second))
+				require.Equal(t, target == targets-1, s.RecordRefusal(target, c.first, true, second))
 			}
-			require.Equal(t, c.proxys, s.Compared(0, c.first, c.second, second))
+			require.Equal(t, c.proxys, s.RecordComparison(0, c.first, c.second, second))
 			require.Equal(t, c.proxys, s.State(Forward, second) == Cannot)
-			require.Equal(t, c.proxys, s.ByTunnel(second, true))
+			require.Equal(t, c.proxys, s.UsesTunnel(second, true))
 			require.Equal(t, c.proxys, limited.Load())
 			if !c.proxys {
-				require.False(t, s.Strike(0, c.first, true, 30*second), "one comparison a minute")
-				require.Equal(t, Unsupported(c.first), s.Strike(1, c.first, true, 62*second))
+				require.False(t, s.RecordRefusal(0, c.first, true, 30*second), "one comparison a minute")
+				require.Equal(t, IsUnsupported(c.first), s.RecordRefusal(1, c.first, true, 62*second))
 			}
 		})
 	}
@@ -84,25 +84,25 @@ func TestComparisons(t *testing.T) {
 func TestTheFirstRefusalIsCompared(t *testing.T) {
 	for _, status := range []int{400, 403, 404} {
 		var s Set
-		require.False(t, s.Strike(1, status, true, second), "it has opened no tunnel")
-		s.Succeeded(TunnelTLS, second, Traffic)
-		require.False(t, s.Strike(1, status, false, second), "not comparable")
-		require.True(t, s.Strike(1, status, true, second))
-		require.False(t, s.Compared(1, status, status, second))
-		require.False(t, s.Strike(2, status, true, 2*second))
-		require.False(t, s.Strike(3, status, true, 2*second))
-		require.True(t, s.Strike(4, status, true, 2*second))
+		require.False(t, s.RecordRefusal(1, status, true, second), "it has opened no tunnel")
+		s.RecordSuccess(TunnelTLS, second, Traffic)
+		require.False(t, s.RecordRefusal(1, status, false, second), "not comparable")
+		require.True(t, s.RecordRefusal(1, status, true, second))
+		require.False(t, s.RecordComparison(1, status, status, second))
+		require.False(t, s.RecordRefusal(2, status, true, 2*second))
+		require.False(t, s.RecordRefusal(3, status, true, 2*second))
+		require.True(t, s.RecordRefusal(4, status, true, 2*second))
 
-		s.Forget()
-		s.Succeeded(TunnelOther, second, Traffic)
-		require.True(t, s.Strike(1, status, true, second))
-		require.True(t, s.Compared(1, status, 200, second))
+		s.Reset()
+		s.RecordSuccess(TunnelOther, second, Traffic)
+		require.True(t, s.RecordRefusal(1, status, true, second))
+		require.True(t, s.RecordComparison(1, status, 200, second))
 		require.Equal(t, Cannot, s.State(Forward, second))
 
-		s.Forget()
-		s.Succeeded(TunnelOther, second, Traffic)
-		s.Succeeded(Forward, second, Traffic)
-		require.False(t, s.Strike(1, status, true, second), "it has forwarded")
+		s.Reset()
+		s.RecordSuccess(TunnelOther, second, Traffic)
+		s.RecordSuccess(Forward, second, Traffic)
+		require.False(t, s.RecordRefusal(1, status, true, second), "it has forwarded")
 	}
 }
 
@@ -110,13 +110,13 @@ func TestTheFirstRefusalIsCompared(t *testing.T) {
 func TestSeveralTargets(t *testing.T) {
 	var s Set
 	strike := func(target uint64, at time.Duration) {
-		if s.Strike(target, 405, true, at) {
-			s.Compared(target, 405, 0, at)
+		if s.RecordRefusal(target, 405, true, at) {
+			s.RecordComparison(target, 405, 0, at)
 		}
 	}
 	strike(1, 1*second)
 	strike(2, 62*second)
-	s.Succeeded(Forward, 63*second, Traffic)
+	s.RecordSuccess(Forward, 63*second, Traffic)
 	strike(3, 130*second)
 	strike(3, 200*second)
 	require.Equal(t, Can, s.State(Forward, 201*second))
@@ -130,13 +130,13 @@ func TestSeveralTargets(t *testing.T) {
 func TestPosts(t *testing.T) {
 	var s Set
 	for target := range uint64(3) {
-		require.False(t, s.ByTunnel(second, false))
-		require.False(t, s.Strike(target, 405, false, second))
+		require.False(t, s.UsesTunnel(second, false))
+		require.False(t, s.RecordRefusal(target, 405, false, second))
 	}
-	require.True(t, s.ByTunnel(second, false))
-	require.False(t, s.ByTunnel(second, true), "a GET shows whether it can forward")
-	s.Succeeded(Forward, second, Traffic)
-	require.False(t, s.ByTunnel(second, false))
+	require.True(t, s.UsesTunnel(second, false))
+	require.False(t, s.UsesTunnel(second, true), "a GET shows whether it can forward")
+	s.RecordSuccess(Forward, second, Traffic)
+	require.False(t, s.UsesTunnel(second, false))
 }
 
 // A missing ability is tested again by one GET at a time, less and less often.
@@ -145,19 +145,19 @@ func TestAMissingAbilityIsTestedAgain(t *testing.T) {
 	at := second
 	for _, holds := range []time.Duration{10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute,
 		2 * time.Hour, 2 * time.Hour} {
-		require.True(t, s.Strike(1, 405, true, at))
-		require.True(t, s.Compared(1, 405, 200, at))
+		require.True(t, s.RecordRefusal(1, 405, true, at))
+		require.True(t, s.RecordComparison(1, 405, 200, at))
 		require.Equal(t, View{State: Cannot, Since: second, Until: at + holds}, s.View(Forward, at))
-		require.True(t, s.ByTunnel(at+holds-1, true))
+		require.True(t, s.UsesTunnel(at+holds-1, true))
 		at += holds
-		require.True(t, s.ByTunnel(at, false), "not by a POST")
-		require.False(t, s.ByTunnel(at, true))
-		require.True(t, s.ByTunnel(at, true), "not by two at once")
+		require.True(t, s.UsesTunnel(at, false), "not by a POST")
+		require.False(t, s.UsesTunnel(at, true))
+		require.True(t, s.UsesTunnel(at, true), "not by two at once")
 	}
-	s.Succeeded(Forward, at, Traffic)
-	require.False(t, s.ByTunnel(at, true))
+	s.RecordSuccess(Forward, at, Traffic)
+	require.False(t, s.UsesTunnel(at, true))
 	require.Equal(t, View{State: Can, Since: at}, s.View(Forward, at))
-	s.Forget()
+	s.Reset()
 	require.Equal(t, View{}, s.View(Forward, at))
 }
 
@@ -184,22 +184,22 @@ func TestRefusedTunnels(t *testing.T) {
 			var s, good Set
 			var l Refusals
 			if c.can {
-				s.Succeeded(c.kind, second, Traffic)
+				s.RecordSuccess(c.kind, second, Traffic)
 			}
 			for target := range uint64(c.targets) {
-				l.Refused(&s, c.kind, target, c.status, second)
-				l.Served(&s, c.kind, target, second)
-				l.Served(&good, c.kind, target+1000, second)
-				l.Served(&good, Forward, target, second)
+				l.Add(&s, c.kind, target, c.status, second)
+				l.RecordServed(&s, c.kind, target, second)
+				l.RecordServed(&good, c.kind, target+1000, second)
+				l.RecordServed(&good, Forward, target, second)
 			}
 			before := s.State(c.kind, second)
 			require.NotEqual(t, Cannot, before, "nobody else has opened them")
 			for target := range uint64(c.targets) {
-				l.Served(&good, c.kind, target, 2*second)
+				l.RecordServed(&good, c.kind, target, 2*second)
 			}
 			require.Equal(t, c.tls, s.State(TunnelTLS, 2*second))
 			require.Equal(t, c.other, s.State(TunnelOther, 2*second))
-			s.Succeeded(TunnelTLS, 3*second, Traffic)
+			s.RecordSuccess(TunnelTLS, 3*second, Traffic)
 			require.Equal(t, Can, s.State(TunnelTLS, 3*second))
 		})
 	}
@@ -213,8 +213,8 @@ func TestOneTarget(t *testing.T) {
 	var l Refusals
 	for i := range 4 {
 		require.Equal(t, Unknown, s.State(TunnelTLS, second), "after %d", i)
-		l.Refused(&s, TunnelTLS, 1, 403, second)
-		l.Served(&good, TunnelTLS, 1, second)
+		l.Add(&s, TunnelTLS, 1, 403, second)
+		l.RecordServed(&good, TunnelTLS, 1, second)
 	}
 	require.Equal(t, Cannot, s.State(TunnelTLS, second))
 	require.Equal(t, Unknown, s.State(TunnelOther, second))
@@ -225,14 +225,14 @@ func TestRefusedRequests(t *testing.T) {
 	var s, good, proven Set
 	var l Refusals
 	require.True(t, l.Empty())
-	proven.Succeeded(Forward, second, Traffic)
+	proven.RecordSuccess(Forward, second, Traffic)
 	for _, by := range []*Set{&s, &proven} {
-		l.Refused(by, Forward, 7, 405, second)
+		l.Add(by, Forward, 7, 405, second)
 	}
 	require.False(t, l.Empty())
-	l.Served(&good, TunnelOther, 7, second)
+	l.RecordServed(&good, TunnelOther, 7, second)
 	require.Equal(t, Unknown, s.State(Forward, second))
-	l.Served(&good, Forward, 7, second)
+	l.RecordServed(&good, Forward, 7, second)
 	require.Equal(t, Cannot, s.State(Forward, second))
 	require.Equal(t, Unknown, s.State(TunnelOther, second))
 	require.Equal(t, Can, proven.State(Forward, second))
@@ -243,15 +243,15 @@ func TestRefusedRequests(t *testing.T) {
 func TestRefusalsAreForgotten(t *testing.T) {
 	var s, good Set
 	var l Refusals
-	l.Refused(&s, TunnelTLS, 1, 405, second)
-	l.Served(&good, TunnelTLS, 1, 62*second)
+	l.Add(&s, TunnelTLS, 1, 405, second)
+	l.RecordServed(&good, TunnelTLS, 1, 62*second)
 	require.Equal(t, Unknown, s.State(TunnelTLS, 62*second))
 	for target := range uint64(100) {
-		l.Refused(&s, TunnelTLS, target, 405, 63*second)
+		l.Add(&s, TunnelTLS, target, 405, 63*second)
 	}
-	l.Served(&good, TunnelTLS, 35, 63*second)
+	l.RecordServed(&good, TunnelTLS, 35, 63*second)
 	require.Equal(t, Unknown, s.State(TunnelTLS, 63*second), "the oldest have gone")
-	l.Served(&good, TunnelTLS, 36, 63*second)
+	l.RecordServed(&good, TunnelTLS, 36, 63*second)
 	require.Equal(t, Cannot, s.State(TunnelTLS, 63*second))
 }
 
@@ -267,7 +267,7 @@ func (p *proxy) run(s *Set, target uint64, targetStatus int, get bool, at time.D
 		return 405
 	}
 	refused := false
-	if s.ByTunnel(at, get) {
+	if s.UsesTunnel(at, get) {
 		if p.tunnels {
 			return targetStatus
 		}
@@ -276,15 +276,15 @@ func (p *proxy) run(s *Set, target uint64, targetStatus int, get bool, at time.D
 	status := absolute()
 	switch {
 	case status < 400:
-		s.Succeeded(Forward, at, Traffic)
-	case refused && Unsupported(status):
-		s.RefusedForward(TunnelOther, target, at)
-	case !refused && s.Strike(target, status, get, at):
+		s.RecordSuccess(Forward, at, Traffic)
+	case refused && IsUnsupported(status):
+		s.RecordRefusedForward(TunnelOther, target, at)
+	case !refused && s.RecordRefusal(target, status, get, at):
 		through := 0
 		if p.tunnels {
 			through = targetStatus
 		}
-		if s.Compared(target, status, through, at) {
+		if s.RecordComparison(target, status, through, at) {
 			return through
 		}
 	}

@@ -22,53 +22,53 @@ type Refusals struct {
 }
 
 type refusal struct {
-	by     *Set
-	what   uint64 // hash of the target of a CONNECT, or of the URL of another request
-	kind   Kind
-	status int
-	at     time.Duration
+	proxy       *Set
+	requestHash uint64 // hash of the target of a CONNECT, or of the URL of another request
+	kind        Kind
+	status      int
+	at          time.Duration
 }
 
-// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that show nothing about the
-// proxy's abilities. For a CONNECT, the parameter what is the hash of the target; for any other request, of the URL.
-func (re *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
-	if !Unsupported(status) && status != 403 {
+// Add records that a proxy responded with a status of at least 300. It ignores statuses that show nothing about
+// abilities.
+func (re *Refusals) Add(proxy *Set, k Kind, requestHash uint64, status int, now time.Duration) {
+	if !IsUnsupported(status) && status != 403 {
 		return
 	}
 	re.mu.Lock()
 	defer re.mu.Unlock()
-	re.prune(at)
+	re.prune(now)
 	if len(re.list) == maxRefusals {
 		re.list = slices.Delete(re.list, 0, 1)
 	}
-	re.list = append(re.list, refusal{by, what, k, status, at})
+	re.list = append(re.list, refusal{proxy, requestHash, k, status, now})
 	re.n.Store(int32(len(re.list)))
 }
 
 // Empty reports whether there is no refusal.
 func (re *Refusals) Empty() bool { return re.n.Load() == 0 }
 
-// Served records that a proxy has opened a tunnel, or relayed a response with a status below 400. This shows that the
-// earlier refusals of the same request came from the proxies, not from the target.
-func (re *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
+// RecordServed records that a proxy has opened a tunnel, or relayed a response below 400. So the earlier refusals of
+// the same request came from the other proxies, not from the target.
+func (re *Refusals) RecordServed(proxy *Set, k Kind, requestHash uint64, now time.Duration) {
 	if re.Empty() {
 		return
 	}
 	re.mu.Lock()
 	defer re.mu.Unlock()
-	re.prune(at)
+	re.prune(now)
 	re.list = slices.DeleteFunc(re.list, func(r refusal) bool {
-		if r.what != what || r.by == by || (k == Forward) != (r.kind == Forward) {
+		if r.requestHash != requestHash || r.proxy == proxy || (k == Forward) != (r.kind == Forward) {
 			return false
 		}
-		r.by.refused(r.kind, what, r.status, at)
+		r.proxy.recordOwnRefusal(r.kind, requestHash, r.status, now)
 		return true
 	})
 	re.n.Store(int32(len(re.list)))
 }
 
-// prune removes the refusals that are too old. The caller holds mu.
-func (re *Refusals) prune(at time.Duration) {
-	re.list = slices.DeleteFunc(re.list, func(r refusal) bool { return at-r.at > refusalAge })
+// prune removes old refusals. The caller holds mu.
+func (re *Refusals) prune(now time.Duration) {
+	re.list = slices.DeleteFunc(re.list, func(r refusal) bool { return now-r.at > refusalAge })
 	re.n.Store(int32(len(re.list)))
 }

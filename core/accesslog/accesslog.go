@@ -12,8 +12,8 @@ import (
 
 // Filter determines which requests are logged. The zero value logs no requests.
 type Filter struct {
-	errors bool    // requests that count as errors are logged
-	share  float64 // share of the requests without an error that are logged, from 0 to 1
+	errors       bool    // requests that count as errors are logged
+	successShare float64 // share of the requests without an error that are logged, from 0 to 1
 }
 
 // ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%". A percentage stands for all
@@ -25,23 +25,22 @@ func ParseFilter(s string) (Filter, error) {
 	case "errors":
 		return Filter{errors: true}, nil
 	case "all":
-		return Filter{errors: true, share: 1}, nil
+		return Filter{errors: true, successShare: 1}, nil
 	}
 	number, found := strings.CutSuffix(s, "%")
 	percent, err := strconv.ParseFloat(number, 64)
 	if !found || err != nil || !(percent > 0 && percent <= 100) {
 		return Filter{}, fmt.Errorf(`must be "off", "errors", "all", or a percentage such as "1%%"`)
 	}
-	return Filter{errors: true, share: percent / 100}, nil
+	return Filter{errors: true, successShare: percent / 100}, nil
 }
 
-// admits reports whether the record r is logged. For a request without an error, the result depends only on
-// the request's id.
-func (f Filter) admits(r *Record) bool {
-	if r.failed() {
+// includes reports whether to log r. For a request without an error, this depends only on its id.
+func (f Filter) includes(r *Record) bool {
+	if r.isError() {
 		return f.errors
 	}
-	return r.ID.InSample(f.share)
+	return r.ID.InSample(f.successShare)
 }
 
 // The formats of lines.
@@ -60,9 +59,8 @@ type Log struct {
 	buf      []byte
 }
 
-// Configure replaces the filter, the format (JSON or Combined) and the output. After it has returned, the previous
-// output is no longer used. The log passes each line to the output in one call of Write, and ignores the errors of
-// Write.
+// Configure replaces the filter, the format (JSON or Combined) and the output. The output gets each line in one call of
+// Write, whose errors are ignored. After Configure, the previous output is no longer used.
 func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,15 +68,15 @@ func (l *Log) Configure(f Filter, format string, out io.Writer) {
 	l.filter.Store(&f)
 }
 
-// On reports whether the filter admits any request.
-func (l *Log) On() bool {
+// IsOn reports whether any requests are logged.
+func (l *Log) IsOn() bool {
 	f := l.filter.Load()
 	return f != nil && f.errors
 }
 
-// Write logs r if the filter admits it. It does not use r after it has returned.
+// Write logs r if the filter includes it. It keeps no reference to r.
 func (l *Log) Write(r *Record) {
-	if f := l.filter.Load(); f == nil || !f.admits(r) {
+	if f := l.filter.Load(); f == nil || !f.includes(r) {
 		return
 	}
 	l.mu.Lock()

@@ -41,8 +41,9 @@ func served() Record {
 	began := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
 	return Record{
 		ID: 0xabc, Client: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 4711}, User: "ann", Method: "GET",
-		Target: "shop.example:80", Minor: 1, Status: 200, Final: core.FinalSuccess, Ran: true, Received: 3, Sent: 1234,
-		Started: began, Ended: began.Add(1500 * time.Millisecond), Waited: 50 * time.Millisecond,
+		Target: "shop.example:80", Minor: 1, Status: 200, Final: core.FinalSuccess, Executed: true, Received: 3,
+		Sent:    1234,
+		Started: began, Ended: began.Add(1500 * time.Millisecond), WaitTime: 50 * time.Millisecond,
 		Attempts: []core.AttemptEvent{
 			{ProxyID: "p 1", Started: began, Ended: began.Add(time.Second),
 				Outcome: core.Outcome{Result: core.ResultTimeout, Cause: verdict.NoAnswerInTime}},
@@ -99,15 +100,15 @@ func TestFilters(t *testing.T) {
 	ok, retried, status, left, refused, exhausted := served(), served(), served(), served(), served(), served()
 	retried.Attempts = nil
 	status.Status = 404
-	left.Left = true
-	refused.Ran = false
+	left.ClientLeft = true
+	refused.Executed = false
 	exhausted.Final = core.FinalExhausted
 	for name, expected := range map[string]int{"off": 0, "errors": 4, "all": 6} {
 		l, out := &Log{}, &lines{t: t}
-		require.False(t, l.On())
+		require.False(t, l.IsOn())
 		l.Write(&ok) // has no effect before Configure
 		l.Configure(filter(t, name), JSON, out)
-		require.Equal(t, name != "off", l.On())
+		require.Equal(t, name != "off", l.IsOn())
 		for _, r := range []Record{ok, retried, status, left, refused, exhausted} {
 			l.Write(&r)
 		}
@@ -130,14 +131,14 @@ func TestSamples(t *testing.T) {
 		const requests = 20_000
 		admitted := 0
 		for i := range uint64(requests) {
-			r := Record{ID: core.RequestID(first + i), Ran: true, Status: 200, Final: core.FinalSuccess}
-			if f.admits(&r) {
+			r := Record{ID: core.RequestID(first + i), Executed: true, Status: 200, Final: core.FinalSuccess}
+			if f.includes(&r) {
 				admitted++
 			}
 			r.Status = 500
-			require.True(t, f.admits(&r))
+			require.True(t, f.includes(&r))
 		}
-		require.InDelta(t, f.share*requests, admitted, 30)
+		require.InDelta(t, f.successShare*requests, admitted, 30)
 	})
 }
 

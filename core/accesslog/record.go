@@ -14,39 +14,39 @@ import (
 
 // Record describes one request of a client that has ended. It has no path, no query and no credentials.
 type Record struct {
-	ID       core.RequestID
-	Client   net.Addr
-	User     string // "" if the gateway has no users, or if the user is unknown
-	Listener core.Listener
-	Method   string
-	Target   string // host:port; "" if the request had no valid target
-	Minor    int    // the x in the client's HTTP version 1.x; 1 for SOCKS5 and HTTP/2
-	HTTP2    bool   // the client speaks HTTP/2
-	Status   int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
-	Code     string // code of the gateway's error response, or why the gateway ended the connection; otherwise ""
-	Final    core.Final
-	Ran      bool  // the executor was called; otherwise the request was refused before any attempt
-	Left     bool  // the client left before the end of the response
-	Received int64 // bytes of the request's body, or in a tunnel from the client to the target
-	Sent     int64 // bytes of the response with its head, or in a tunnel from the target to the client
-	Started  time.Time
-	Ended    time.Time
-	Waited   time.Duration       // time in backoffs and queues
-	Attempts []core.AttemptEvent // in the order in which the attempts ended
-	Rules    core.RuleLabels     // labels of the routing rules that were applied
-	Trace    trace.Context       // zero if the request is not traced
+	ID         core.RequestID
+	Client     net.Addr
+	User       string // "" if the gateway has no users, or if the user is unknown
+	Listener   core.Listener
+	Method     string
+	Target     string // host:port; "" if the request had no valid target
+	Minor      int    // the x in the client's HTTP version 1.x; 1 for SOCKS5 and HTTP/2
+	HTTP2      bool   // the client speaks HTTP/2
+	Status     int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
+	Code       string // code of the gateway's error response, or why the gateway ended the connection; otherwise ""
+	Final      core.Final
+	Executed   bool  // the executor was called; otherwise the request was refused before any attempt
+	ClientLeft bool  // the client left before the end of the response
+	Received   int64 // bytes of the request's body, or in a tunnel from the client to the target
+	Sent       int64 // bytes of the response with its head, or in a tunnel from the target to the client
+	Started    time.Time
+	Ended      time.Time
+	WaitTime   time.Duration       // time in backoffs and queues
+	Attempts   []core.AttemptEvent // in the order in which the attempts ended
+	Rules      core.RuleLabels     // labels of the routing rules that were applied
+	Trace      trace.Context       // zero if the request is not traced
 }
 
-// failed reports whether the request counts as an error: it was not served, or its response has a status of
-// 400 or more.
-func (r *Record) failed() bool {
-	return !r.Ran || r.Left || r.Code != "" || r.Final != core.FinalSuccess || r.Status >= http.StatusBadRequest
+// isError reports whether the request was not served, or its response has a status of at least 400.
+func (r *Record) isError() bool {
+	return !r.Executed || r.ClientLeft || r.Code != "" || r.Final != core.FinalSuccess ||
+		r.Status >= http.StatusBadRequest
 }
 
 // Outcome returns the final outcome of the request, as in X-Whirlpool-Outcome, or "refused" if the request was
 // refused before any attempt.
 func (r *Record) Outcome() string {
-	if !r.Ran {
+	if !r.Executed {
 		return "refused"
 	}
 	return r.Final.String()
@@ -90,8 +90,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 		Time: r.Ended.UTC().Format("2006-01-02T15:04:05.000Z"), ID: r.ID.String(), Client: address(r.Client),
 		User:     r.User,
 		Listener: r.Listener.String(), Method: r.Method, Target: r.Target, Status: r.Status, Outcome: r.Outcome(),
-		Error: r.Code, Left: r.Left, Received: r.Received, Sent: r.Sent, Duration: r.Ended.Sub(r.Started).Seconds(),
-		Waited: r.Waited.Seconds(), Attempts: make([]attempt, 0, len(r.Attempts)),
+		Error: r.Code, Left: r.ClientLeft, Received: r.Received, Sent: r.Sent,
+		Duration: r.Ended.Sub(r.Started).Seconds(),
+		Waited:   r.WaitTime.Seconds(), Attempts: make([]attempt, 0, len(r.Attempts)),
 	}
 	for _, label := range r.Rules {
 		if label != "" {
@@ -114,8 +115,8 @@ func (r *Record) appendJSON(b []byte) []byte {
 }
 
 // appendCombined appends the record in the Combined Log Format of the Apache HTTP Server (mod_log_config), which log
-// analyzers read. The referer and the user agent are "-". After these two values, the line has the duration in
-// seconds, the outcome, and each attempt as proxy=cause.
+// analyzers read. Behind the referer and the user agent, which are "-", the line has the duration in seconds, the
+// outcome, and each attempt as proxy=cause.
 func (r *Record) appendCombined(b []byte) []byte {
 	host := address(r.Client)
 	if h, _, err := net.SplitHostPort(host); err == nil {

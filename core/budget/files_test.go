@@ -15,11 +15,11 @@ import (
 func TestFiles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := NewFiles(rapid.IntRange(1, 100).Draw(t, "files"), time.Now)
-		taken := map[Use]int{}
+		taken := map[Purpose]int{}
 		left := []int{rapid.IntRange(0, 50).Draw(t, "first"), rapid.IntRange(0, 50).Draw(t, "second")}
 		for i := range left { // the sources can close only what was taken before
 			left[i] = min(left[i], f.Limit()-f.Used())
-			require.True(t, f.Take(Serving, left[i]))
+			require.True(t, f.Acquire(Serving, left[i]))
 			taken[Serving] += left[i]
 		}
 		source := func(i int) func() bool {
@@ -30,20 +30,20 @@ func TestFiles(t *testing.T) {
 				}
 				left[i]--
 				taken[Serving]--
-				f.Give(Serving, 1)
+				f.Release(Serving, 1)
 				return true
 			}
 		}
-		f.SetSources(source(0), source(1))
+		f.SetClosers(source(0), source(1))
 		number := rapid.IntRange(1, 3)
 		t.Repeat(map[string]func(*rapid.T){
 			"take": func(t *rapid.T) {
-				n, use := number.Draw(t, "n"), rapid.SampledFrom([]Use{Serving, Other}).Draw(t, "use")
-				f.pause = time.Time{}
+				n, use := number.Draw(t, "n"), rapid.SampledFrom([]Purpose{Serving, Other}).Draw(t, "use")
+				f.nextClose = time.Time{}
 				possible := f.Used()-left[0]-left[1]+n <= f.Limit()
 				before := left[0] + left[1]
 				roomy := f.Used()+n <= f.Limit()
-				require.Equal(t, possible, f.Take(use, n))
+				require.Equal(t, possible, f.Acquire(use, n))
 				if possible {
 					taken[use] += n
 				}
@@ -54,23 +54,23 @@ func TestFiles(t *testing.T) {
 			"take spare ones": func(t *rapid.T) {
 				n := number.Draw(t, "n")
 				spare := f.Used()+n <= f.Limit()-f.Limit()/4
-				require.Equal(t, spare, f.TakeSpare(n))
+				require.Equal(t, spare, f.AcquireSpare(n))
 				if spare {
 					taken[Other] += n
 				}
 			},
 			"give": func(t *rapid.T) {
-				use := rapid.SampledFrom([]Use{Serving, Other}).Draw(t, "use")
+				use := rapid.SampledFrom([]Purpose{Serving, Other}).Draw(t, "use")
 				if most := taken[use] - (1-int(use))*(left[0]+left[1]); most > 0 {
 					taken[use]--
-					f.Give(use, 1)
+					f.Release(use, 1)
 				}
 			},
 			"": func(t *rapid.T) {
 				require.Equal(t, taken[Serving]+taken[Other], f.Used())
 				require.LessOrEqual(t, f.Used(), f.Limit())
-				require.True(t, f.Fits(int64(f.Limit()-taken[Other]), 0))
-				require.False(t, f.Fits(int64(f.Limit()-taken[Other]+1), 0))
+				require.True(t, f.HasRoom(int64(f.Limit()-taken[Other]), 0))
+				require.False(t, f.HasRoom(int64(f.Limit()-taken[Other]+1), 0))
 			},
 		})
 	})
@@ -80,43 +80,43 @@ func TestFiles(t *testing.T) {
 func TestFailedSearchesAreLimited(t *testing.T) {
 	now, asked := time.Now(), 0
 	f := NewFiles(40, func() time.Time { return now })
-	f.SetSources(func() bool { asked++; return false })
-	require.True(t, f.Fits(int64(f.Limit()-f.Limit()/10), 0.1))
-	require.False(t, f.Fits(int64(f.Limit()-f.Limit()/10+1), 0.1))
-	require.True(t, f.Take(Serving, f.Limit()))
+	f.SetClosers(func() bool { asked++; return false })
+	require.True(t, f.HasRoom(int64(f.Limit()-f.Limit()/10), 0.1))
+	require.False(t, f.HasRoom(int64(f.Limit()-f.Limit()/10+1), 0.1))
+	require.True(t, f.Acquire(Serving, f.Limit()))
 	for range 1000 {
-		require.False(t, f.Take(Serving, 1))
+		require.False(t, f.Acquire(Serving, 1))
 	}
 	require.Equal(t, 1, asked)
-	now = now.Add(askAgain)
-	require.False(t, f.Take(Serving, 1))
+	now = now.Add(closeInterval)
+	require.False(t, f.Acquire(Serving, 1))
 	require.Equal(t, 2, asked)
-	f.Force(1)
+	f.AcquireAlways(1)
 	require.Equal(t, f.Limit()+1, f.Used())
 }
 
 func TestTakeWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFiles(40, time.Now)
-		require.True(t, f.Take(Serving, f.Limit()))
+		require.True(t, f.Acquire(Serving, f.Limit()))
 		began := time.Now()
-		require.False(t, f.TakeWait(t.Context(), Serving, 1, 50*time.Millisecond))
+		require.False(t, f.AcquireWait(t.Context(), Serving, 1, 50*time.Millisecond))
 		require.Equal(t, 50*time.Millisecond, time.Since(began))
-		time.AfterFunc(35*time.Millisecond, func() { f.Give(Serving, 1) })
-		require.True(t, f.TakeWait(t.Context(), Serving, 1, 50*time.Millisecond))
+		time.AfterFunc(35*time.Millisecond, func() { f.Release(Serving, 1) })
+		require.True(t, f.AcquireWait(t.Context(), Serving, 1, 50*time.Millisecond))
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.False(t, f.TakeWait(ended, Serving, 1, time.Hour))
+		require.False(t, f.AcquireWait(ended, Serving, 1, time.Hour))
 	})
 }
 
 func TestWithoutALimit(t *testing.T) {
 	f := NewFiles(0, time.Now)
 	require.Nil(t, f)
-	f.SetSources()
-	f.Force(1)
-	f.Give(Serving, 1)
-	require.True(t, f.Take(Other, 1000) && f.TakeSpare(1000) && f.Fits(1000, 0))
+	f.SetClosers()
+	f.AcquireAlways(1)
+	f.Release(Serving, 1)
+	require.True(t, f.Acquire(Other, 1000) && f.AcquireSpare(1000) && f.HasRoom(1000, 0))
 	require.Zero(t, f.Limit()+f.Used())
 }
 

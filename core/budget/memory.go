@@ -2,18 +2,16 @@ package budget
 
 import "sync/atomic"
 
-// Memory counts reserved bytes of memory. In its zero value no bytes are reserved. It is safe for concurrent
-// use.
+// Memory counts reserved bytes of memory. The zero value is ready for use. It is safe for concurrent use.
 type Memory struct{ used atomic.Int64 }
 
 // Used returns the number of bytes that are reserved.
 func (m *Memory) Used() int64 { return m.used.Load() }
 
-// Fits reports whether n more bytes could be reserved now, if at most limit bytes may be reserved in all.
-func (m *Memory) Fits(n, limit int64) bool { return m.used.Load()+n <= limit }
+// HasRoom reports whether n more bytes could be reserved now, if at most limit bytes may be reserved in all.
+func (m *Memory) HasRoom(n, limit int64) bool { return m.used.Load()+n <= limit }
 
-// Reservation is the part of a Memory that one holder has reserved. It is not safe for concurrent
-// use.
+// Reservation is the part of a Memory that one holder has reserved. It is not safe for concurrent use.
 type Reservation struct {
 	memory *Memory
 	bytes  int64
@@ -22,8 +20,7 @@ type Reservation struct {
 // Reservation returns an empty reservation.
 func (m *Memory) Reservation() Reservation { return Reservation{memory: m} }
 
-// Grow reserves n more bytes. It returns false, and reserves nothing, if all reservations together would exceed limit
-// bytes.
+// Grow reserves n more bytes, unless all reservations together would exceed limit bytes: then it returns false.
 func (r *Reservation) Grow(n, limit int64) bool {
 	if r.memory.used.Add(n) > limit {
 		r.memory.used.Add(-n)
@@ -33,7 +30,7 @@ func (r *Reservation) Grow(n, limit int64) bool {
 	return true
 }
 
-// Release returns all bytes of the reservation. Afterwards the reservation can be used again.
+// Release returns all bytes of the reservation, which can then be used again.
 func (r *Reservation) Release() {
 	if r.bytes > 0 {
 		r.memory.used.Add(-r.bytes)

@@ -48,9 +48,9 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-// Repeat starts n goroutines. Each goroutine calls f again and again with its own number i, from 0 to n-1. The result
-// stop makes the goroutines end, and waits until they have ended.
-func Repeat(n int, f func(i int)) (stop func()) {
+// RunConcurrently starts n goroutines, which call f again and again, each with its own number from 0 to n-1. The
+// function stop ends them, and waits for their end.
+func RunConcurrently(n int, f func(i int)) (stop func()) {
 	var ended atomic.Bool
 	var wg sync.WaitGroup
 	for i := range n {

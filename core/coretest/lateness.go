@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// Lateness measures how late timers end on this machine. A goroutine waits for 5 ms again and again until the
-// test ends. The returned function returns three times the longest delay of such a wait so far. Tests with
-// real sockets add this time to their time limits.
-func Lateness(t testing.TB) func() time.Duration {
+// MeasureTimerDelay measures how late timers end on this machine, until the test ends. The returned function returns
+// three times the longest delay so far. Tests with real sockets add it to their time limits.
+func MeasureTimerDelay(t testing.TB) func() time.Duration {
 	const wait = 5 * time.Millisecond
 	var mu sync.Mutex
 	began, worst := time.Now(), time.Duration(0)

@@ -10,7 +10,7 @@ import (
 
 func TestLateness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		late := Lateness(t)
+		late := MeasureTimerDelay(t)
 		time.Sleep(time.Second)
 		require.Zero(t, late(), "virtual time is never late")
 	})

@@ -16,11 +16,11 @@ func (e *Engine) Bans() []rest.Pair { return e.selector.Bans().All(e.pool.Elapse
 // BannedUntil returns the end of a proxy's ban as a time of the pool (Pool.Elapsed). The result ok is false if the
 // proxy is not banned.
 func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool) {
-	bans := e.selector.Bans().Of(selector.AllHosts)
+	bans := e.selector.Bans().RestingAt(selector.AllHosts)
 	if len(bans) == 0 {
 		return 0, false // the clock is not read, because the API calls this for each proxy of a list
 	}
-	return bans.Until(u.Hash(), e.pool.Elapsed(e.opts.Now()))
+	return bans.EndOf(u.Hash(), e.pool.Elapsed(e.opts.Now()))
 }
 
 // Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
@@ -30,8 +30,8 @@ func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pa
 	now := e.pool.Elapsed(e.opts.Now())
 	list, hash := e.banList(host)
 	p := rest.Pair{ProxyID: u.ID(), Host: host, Since: now, Until: now + d}
-	list.Begin(u.Hash(), hash, p)
-	if in, ok := list.Of(hash).Get(u.Hash(), now); ok {
+	list.BeginRest(u.Hash(), hash, p)
+	if in, ok := list.RestingAt(hash).Get(u.Hash(), now); ok {
 		return in
 	}
 	return p // the list is full, and a later pair has already displaced p
@@ -75,7 +75,7 @@ func (e *Engine) RestoreBans(saved []SavedBan) {
 // instead. It returns false if there is no such ban or rest.
 func (e *Engine) EndBan(u *upstream.Upstream, host string) bool {
 	list, hash := e.banList(host)
-	return list.End(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
+	return list.EndRest(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
 }
 
 // banList returns the list of all bans if host is "", and otherwise the list of all rests. It also returns the hash

@@ -30,8 +30,8 @@ func (r *roundTrip) beginTrace() {
 		return true
 	})
 	r.traced = &accesslog.Record{
-		ID: r.request.ID, Listener: r.request.Listener, Method: r.request.Method, Target: q.Authority, Ran: true,
-		Started: opts.Now(), Rules: r.request.Route.Labels(), Trace: trace.Begin(parent, r.request.ID, ratio),
+		ID: r.request.ID, Listener: r.request.Listener, Method: r.request.Method, Target: q.Authority, Executed: true,
+		Started: opts.Now(), Rules: r.request.Route.Labels(), Trace: trace.ContextOf(parent, r.request.ID, ratio),
 	}
 	q.Fields = append(q.Fields, http1.Field{Name: []byte(trace.Field),
 		Value: r.traced.Trace.Header(trace.RequestSpan(r.request.ID))})

@@ -78,7 +78,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
-		Queue:          queue.Default(),
+		Queue:          queue.DefaultConfig(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
 		HeadTimeout: 10 * time.Second,
 		Health:      health.DefaultSettings(),
@@ -245,7 +245,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	}, e.settings(&cfg))
 	// If descriptors are needed, the budget asks the sources in this order: first an unused pipe is closed, then an
 	// idle proxy connection, then a client connection. The thing that costs least to replace comes first.
-	e.files.SetSources(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
+	e.files.SetClosers(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
 	e.reach = reach.New(reach.Config{
@@ -710,7 +710,7 @@ func (e *Engine) queueStates() (out []metrics.QueueState) {
 			c := counts[p]
 			out = append(out, metrics.QueueState{
 				Queue: name, Priority: p.String(),
-				Waiting: c.Waiting, Queued: c.Queued, Expired: c.Expired, Full: c.Full, Waited: c.Waited,
+				Waiting: c.Waiting, Queued: c.Queued, Expired: c.Expired, Full: c.FullRefusals, Waited: c.WaitTime,
 			})
 		}
 	}

@@ -43,7 +43,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	var stops []func()
 	always := func(f func(i int)) {
 		n := -1
-		stops = append(stops, coretest.Repeat(1, func(int) { n++; f(n) }))
+		stops = append(stops, coretest.RunConcurrently(1, func(int) { n++; f(n) }))
 	}
 	may := func(err error) {
 		if err != nil {

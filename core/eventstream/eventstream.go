@@ -37,7 +37,7 @@ type Stream struct {
 	mu      sync.Mutex // guards the fields below
 	events  []Event    // the events that are kept; their ids are consecutive
 	bytes   int        // bytes of the data of the events that are kept
-	last    uint64     // id of the last published event
+	lastID  uint64     // id of the last published event
 	readers map[*Reader]struct{}
 	closed  bool
 
@@ -48,8 +48,8 @@ type Stream struct {
 func (s *Stream) Publish(eventType string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last++
-	s.events = append(s.events, Event{s.last, eventType, data})
+	s.lastID++
+	s.events = append(s.events, Event{s.lastID, eventType, data})
 	s.bytes += len(data)
 	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
 		s.bytes -= len(s.events[0].Data)
@@ -61,31 +61,31 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	}
 }
 
-// Sampled reports whether a reader has asked for sampled events. It takes no lock.
-func (s *Stream) Sampled() bool { return s.samplers.Load() > 0 }
+// HasSamplers reports whether a reader has asked for sampled events. It takes no lock.
+func (s *Stream) HasSamplers() bool { return s.samplers.Load() > 0 }
 
-// Wants reports whether a reader wants the sampled event of the given type and request.
-func (s *Stream) Wants(eventType string, request uint64) bool {
+// IsWanted reports whether a reader wants the sampled event.
+func (s *Stream) IsWanted(eventType string, request uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.readers {
-		if r.sample != nil && r.sample(eventType, request) {
+		if r.wantsSampled != nil && r.wantsSampled(eventType, request) {
 			return true
 		}
 	}
 	return false
 }
 
-// Send passes a sampled event to the readers that want it. These readers keep a reference to data.
-func (s *Stream) Send(eventType string, request uint64, data []byte) {
+// SendSampled passes a sampled event to the readers that want it. These readers keep a reference to data.
+func (s *Stream) SendSampled(eventType string, request uint64, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.readers {
-		if r.sample == nil || r.slow || !r.sample(eventType, request) {
+		if r.wantsSampled == nil || r.isSlow || !r.wantsSampled(eventType, request) {
 			continue
 		}
 		if len(r.sampled) == MaxSampled || r.bytes+len(data) > MaxBytes {
-			r.slow, r.sampled, r.bytes = true, nil, 0
+			r.isSlow, r.sampled, r.bytes = true, nil, 0
 		} else {
 			r.sampled, r.bytes = append(r.sampled, Event{Type: eventType, Data: data}), r.bytes+len(data)
 		}
@@ -93,18 +93,17 @@ func (s *Stream) Send(eventType string, request uint64, data []byte) {
 	}
 }
 
-// Last returns the id of the last event, or 0 if there has been none.
-func (s *Stream) Last() uint64 {
+// LastID returns the id of the last event, or 0 if there has been none.
+func (s *Stream) LastID() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last
+	return s.lastID
 }
 
-// Subscribe returns a reader of the events whose id is greater than the parameter after. The function wanted selects
-// events by type; nil selects all types. The result lost is the number of events, of all types, that have an id
-// greater than after but are not kept any more. If after is greater than the id of the last event, the reader begins
-// with the oldest event that is kept. The caller must close the reader.
-func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r *Reader, lost uint64, err error) {
+// Subscribe returns a reader of the events whose id is greater than after, of the types that wantsType selects (nil for
+// all). The result lost is the number of such events, of all types, that are no longer kept. If after is greater than
+// the last id, the reader begins with the oldest event that is kept. The caller must close the reader.
+func (s *Stream) Subscribe(after uint64, wantsType func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -113,15 +112,15 @@ func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r 
 	case len(s.readers) == MaxReaders:
 		return nil, 0, ErrTooManyReaders
 	}
-	oldest := s.last - uint64(len(s.events)) + 1
+	oldest := s.lastID - uint64(len(s.events)) + 1
 	next := after + 1
 	if next < oldest {
 		lost = oldest - next
 	}
-	if after > s.last || next < oldest {
+	if after > s.lastID || next < oldest {
 		next = oldest
 	}
-	r = &Reader{stream: s, wanted: wanted, next: next, wake: make(chan struct{}, 1)}
+	r = &Reader{stream: s, wantsType: wantsType, next: next, wake: make(chan struct{}, 1)}
 	if s.readers == nil {
 		s.readers = map[*Reader]struct{}{}
 	}
@@ -141,25 +140,25 @@ func (s *Stream) Close() {
 
 // Reader reads a stream. Only one goroutine may use it.
 type Reader struct {
-	stream *Stream
-	wanted func(string) bool // nil selects all types
-	next   uint64            // the id of the next event to read; guarded by Stream.mu
-	wake   chan struct{}     // capacity 1; receives a value after a change of the stream
+	stream    *Stream
+	wantsType func(string) bool // nil selects all types
+	next      uint64            // the id of the next event to read; guarded by Stream.mu
+	wake      chan struct{}     // capacity 1; receives a value after a change of the stream
 
 	// The following fields are guarded by Stream.mu.
-	sample  func(eventType string, request uint64) bool // selects sampled events; nil selects none
-	sampled []Event                                     // the sampled events that have not been read
-	bytes   int                                         // bytes of the data of the events in sampled
-	slow    bool                                        // there were too many unread sampled events
-	closed  bool
+	wantsSampled func(eventType string, request uint64) bool // selects sampled events; nil selects none
+	sampled      []Event                                     // the sampled events that have not been read
+	bytes        int                                         // bytes of the data of the events in sampled
+	isSlow       bool                                        // there were too many unread sampled events
+	closed       bool
 }
 
-// Sample makes the reader receive sampled events. The function wanted selects them by type and request. Sample must be
-// called at most once, before Next.
-func (r *Reader) Sample(wanted func(eventType string, request uint64) bool) {
+// SetSampler makes the reader receive the sampled events that wantsSampled selects. It must be called at most once,
+// before Next.
+func (r *Reader) SetSampler(wantsSampled func(eventType string, request uint64) bool) {
 	r.stream.mu.Lock()
 	defer r.stream.mu.Unlock()
-	r.sample = wanted
+	r.wantsSampled = wantsSampled
 	r.stream.samplers.Add(1)
 }
 
@@ -170,52 +169,52 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next waits until there are selected events that this reader has not read, and returns all of them; sampled events
-// are last. The result at is the id of the last event that the reader has passed, selected or not. The error is
-// ErrSlow if events were dropped before they were read, ErrClosed if the stream is closed and has no more events, or
-// the error of ctx. The result at is valid also with the error of ctx.
-func (r *Reader) Next(ctx context.Context) (events []Event, at uint64, err error) {
+// Next waits until there are selected events that this reader has not read, and returns all of them, the sampled ones
+// last. lastID is the id of the last event that the reader has passed, selected or not; it is valid also with the error
+// of ctx. The error is ErrSlow if events were dropped before they were read, ErrClosed if the stream is closed and has
+// no more events, or that of ctx.
+func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err error) {
 	for {
-		events, at, err = r.read()
+		events, lastID, err = r.read()
 		if len(events) > 0 || err != nil {
-			return events, at, err
+			return events, lastID, err
 		}
 		select {
 		case <-r.wake:
 		case <-ctx.Done():
-			return nil, at, ctx.Err()
+			return nil, lastID, ctx.Err()
 		}
 	}
 }
 
-func (r *Reader) read() (events []Event, at uint64, err error) {
+func (r *Reader) read() (events []Event, lastID uint64, err error) {
 	s := r.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	oldest := s.last - uint64(len(s.events)) + 1
-	if r.next < oldest || r.slow {
+	oldest := s.lastID - uint64(len(s.events)) + 1
+	if r.next < oldest || r.isSlow {
 		return nil, r.next - 1, ErrSlow
 	}
 	for _, e := range s.events[r.next-oldest:] {
-		if r.wanted == nil || r.wanted(e.Type) {
+		if r.wantsType == nil || r.wantsType(e.Type) {
 			events = append(events, e)
 		}
 	}
 	events = append(events, r.sampled...)
 	clear(r.sampled)
-	r.next, r.sampled, r.bytes = s.last+1, r.sampled[:0], 0
+	r.next, r.sampled, r.bytes = s.lastID+1, r.sampled[:0], 0
 	if len(events) == 0 && s.closed {
 		err = ErrClosed
 	}
-	return events, s.last, err
+	return events, s.lastID, err
 }
 
-// Close ends the reader. The stream then counts it no longer, and may admit another reader.
+// Close ends the reader.
 func (r *Reader) Close() {
 	r.stream.mu.Lock()
 	defer r.stream.mu.Unlock()
 	delete(r.stream.readers, r)
-	if r.sample != nil && !r.closed {
+	if r.wantsSampled != nil && !r.closed {
 		r.stream.samplers.Add(-1)
 	}
 	r.closed = true

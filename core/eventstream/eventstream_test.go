@@ -121,20 +121,20 @@ func TestBounds(t *testing.T) {
 // Sampled events go to the readers that want them, after the kept ones, and are not kept.
 func TestSampledEvents(t *testing.T) {
 	var s Stream
-	s.Send("a", 1, []byte("nobody"))
-	require.False(t, s.Sampled())
+	s.SendSampled("a", 1, []byte("nobody"))
+	require.False(t, s.HasSamplers())
 	plain, _, err := s.Subscribe(0, nil)
 	require.NoError(t, err)
-	require.False(t, s.Sampled())
+	require.False(t, s.HasSamplers())
 	odd, _, err := s.Subscribe(0, nil)
 	require.NoError(t, err)
-	odd.Sample(func(eventType string, request uint64) bool { return eventType == "a" && request%2 == 1 })
-	require.True(t, s.Sampled())
+	odd.SetSampler(func(eventType string, request uint64) bool { return eventType == "a" && request%2 == 1 })
+	require.True(t, s.HasSamplers())
 	for request := range uint64(4) {
-		require.Equal(t, request%2 == 1, s.Wants("a", request))
-		require.False(t, s.Wants("b", request))
-		s.Send("a", request, []byte(fmt.Sprint(request)))
-		s.Send("b", request, []byte("hidden"))
+		require.Equal(t, request%2 == 1, s.IsWanted("a", request))
+		require.False(t, s.IsWanted("b", request))
+		s.SendSampled("a", request, []byte(fmt.Sprint(request)))
+		s.SendSampled("b", request, []byte("hidden"))
 	}
 	s.Publish("kept", []byte("k"))
 	events, at, err := odd.Next(now())
@@ -148,12 +148,12 @@ func TestSampledEvents(t *testing.T) {
 
 	other, _, err := s.Subscribe(0, nil)
 	require.NoError(t, err)
-	other.Sample(func(string, uint64) bool { return true })
+	other.SetSampler(func(string, uint64) bool { return true })
 	odd.Close()
 	odd.Close() // has no effect
-	require.True(t, s.Sampled())
+	require.True(t, s.HasSamplers())
 	other.Close()
-	require.False(t, s.Sampled())
+	require.False(t, s.HasSamplers())
 }
 
 // A reader with too many sampled events, or too many bytes of them, is dropped. Others get them.
@@ -167,23 +167,23 @@ func TestReadersThatAreTooSlowForSampledEvents(t *testing.T) {
 			for i := range readers {
 				r, _, err := s.Subscribe(0, nil)
 				require.NoError(t, err)
-				r.Sample(func(string, uint64) bool { return true })
+				r.SetSampler(func(string, uint64) bool { return true })
 				readers[i] = r
 			}
 			slow, fast := readers[0], readers[1]
 			for range c.events {
-				s.Send("a", 1, make([]byte, c.size))
+				s.SendSampled("a", 1, make([]byte, c.size))
 			}
 			events, _, err := fast.Next(now())
 			require.NoError(t, err)
 			require.Len(t, events, c.events)
-			s.Send("a", 1, []byte("x"))
+			s.SendSampled("a", 1, []byte("x"))
 			events, _, err = fast.Next(now())
 			require.NoError(t, err)
 			require.Equal(t, []string{"x"}, texts(events))
 			_, _, err = slow.Next(now())
 			require.ErrorIs(t, err, ErrSlow)
-			s.Send("a", 1, []byte("y"))
+			s.SendSampled("a", 1, []byte("y"))
 			require.Empty(t, slow.sampled, "nothing is kept for it")
 		})
 	}

@@ -18,7 +18,7 @@ import (
 
 // startLimited returns a bench with one proxy.
 func startLimited(t *testing.T, change func(*upstream.Spec)) *bench {
-	b := start(t, 1, func(tuning *Tuning) { tuning.Queue = queue.Default() })
+	b := start(t, 1, func(tuning *Tuning) { tuning.Queue = queue.DefaultConfig() })
 	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { change(s); return nil }})
 	require.NoError(t, err)
 	return b

@@ -78,8 +78,8 @@ func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Ti
 	if q.Session != nil {
 		w.Kind.own = ex
 	}
-	if w.Take == nil {
-		w.Take = ex.takePlace
+	if w.TryTake == nil {
+		w.TryTake = ex.takePlace
 	}
 	w.scorer, w.lease, w.err, w.limits = scorer, upstream.Lease{}, nil, nil
 	err := await(ctx, ex, places, &w.Waiter)
@@ -130,7 +130,8 @@ func (ex *Exchange) tooLong(err error) bool {
 // dependsOnHost reports whether the proxies that the request may use depend on the host of its target.
 func (ex *Exchange) dependsOnHost() bool {
 	t, q := ex.tuning, &ex.query
-	return t.Rests != nil && len(t.Rests.Of(uint64(q.HostHash))) > 0 || t.HostLimits != nil && t.HostLimits(q.Host)
+	return t.Rests != nil && len(t.Rests.RestingAt(uint64(q.HostHash))) > 0 || t.HostLimits != nil &&
+		t.HostLimits(q.Host)
 }
 
 // alarm serves the queue at the times at which limits of proxies admit the next attempt.
@@ -182,8 +183,8 @@ func (ex *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool
 	}
 	w := &ex.forRetry
 	w.Kind = budget
-	if w.Take == nil {
-		w.Take = ex.takeRetry
+	if w.TryTake == nil {
+		w.TryTake = ex.takeRetry
 	}
 	began := ex.executor.now()
 	err := await(ctx, ex, retries, w)

@@ -30,7 +30,7 @@ type busy struct {
 
 func startBusy(t *testing.T, n int, change func(*Tuning)) *busy {
 	b := &busy{bench: start(t, n, func(tuning *Tuning) {
-		tuning.Queue = queue.Default()
+		tuning.Queue = queue.DefaultConfig()
 		if change != nil {
 			change(tuning)
 		}
@@ -265,7 +265,7 @@ func TestOtherHostsDoNotWaitForARest(t *testing.T) {
 		tuning.Rests = rests
 		b.Tune(tuning)
 		u := b.pool.Snapshot().All[1]
-		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")),
+		rests.BeginRest(u.Hash(), uint64(core.Hash53("a.test")),
 			rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
 		b.free(1, 200*time.Millisecond)
 		b.free(0, 500*time.Millisecond)
@@ -294,7 +294,7 @@ func TestOtherRequestsDoNotWaitForAnAbility(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
 		lacks := b.pool.Snapshot().All[1]
-		lacks.Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+		lacks.Abilities().RecordMissing(ability.TunnelTLS, 0, ability.Forever, ability.Check)
 		b.free(1, 200*time.Millisecond)
 		b.free(0, 500*time.Millisecond)
 		request := func(target, proxy string, took chan time.Duration) {
@@ -350,7 +350,7 @@ func TestRetriesWaitForTheBudget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				budget := retry.NewBudget(retry.BudgetConfig{Ratio: c.ratio}, time.Now())
-				b := start(t, 2, func(t *Tuning) { t.Queue, t.Budget = queue.Default(), budget })
+				b := start(t, 2, func(t *Tuning) { t.Queue, t.Budget = queue.DefaultConfig(), budget })
 				b.serve(t)
 				time.AfterFunc(300*time.Millisecond, func() {
 					for range c.requests {
@@ -377,7 +377,7 @@ func TestRetriesWaitForTheBudget(t *testing.T) {
 func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now())
-		b := start(t, 2, func(t *Tuning) { t.Queue, t.Budget = queue.Default(), budget })
+		b := start(t, 2, func(t *Tuning) { t.Queue, t.Budget = queue.DefaultConfig(), budget })
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(200*time.Millisecond, func() { cancel(ErrClientLeft) })
 		x, s := exchange(t, nil), &tries{f: statuses(503, 200)}

@@ -135,7 +135,7 @@ const unconfirmedRest = 30 * time.Second
 // rest makes u rest for the target's host, for the time d.
 func (ex *Exchange) rest(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
-	ex.tuning.Rests.Begin(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
+	ex.tuning.Rests.BeginRest(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
 		ProxyID: u.ID(), Host: ex.request.Host, Since: now, Until: now + d,
 	})
 }
@@ -143,7 +143,7 @@ func (ex *Exchange) rest(u *upstream.Upstream, d time.Duration) {
 // ban bans u for the time d.
 func (ex *Exchange) ban(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
-	ex.tuning.Bans.Begin(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
+	ex.tuning.Bans.BeginRest(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
 // confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until now

@@ -103,7 +103,7 @@ func (a *acceptor) admit(raw net.Conn, f newFront) {
 // free frees the place of a connection. A second call for the same connection has no effect.
 func (s *Server) free(c *connection) {
 	if s.places.remove(c) {
-		s.Files.Give(budget.Serving, 1)
+		s.Files.Release(budget.Serving, 1)
 	}
 }
 
@@ -125,7 +125,7 @@ func (a *acceptor) place(c *connection) (why string) {
 			waits = &a.waits[1]
 		}
 		switch {
-		case o.why == "" && a.Files.Take(budget.Serving, 1):
+		case o.why == "" && a.Files.Acquire(budget.Serving, 1):
 			*waits = 0
 			return ""
 		case o.why == "":
@@ -177,7 +177,7 @@ func (s *Server) obstacle(c *connection) (o obstacle) {
 		o.why = tooMany
 	case set.MaxPerClient > 0 && n >= set.MaxPerClient && c.client.IsValid():
 		o.why, o.client = tooManyOfOne, c.client
-	case !s.Files.Fits(s.places.need()+2, kept):
+	case !s.Files.HasRoom(s.places.need()+2, kept):
 		o.why = tooFewFiles
 	}
 	return o
@@ -199,7 +199,7 @@ func (s *Server) evict(client netip.Addr) bool {
 	}
 	c.close()
 	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
-	s.Files.Give(budget.Serving, 1)
+	s.Files.Release(budget.Serving, 1)
 	return true
 }
 

@@ -24,7 +24,7 @@ func (r *request) readBody(q *transport.Request) error {
 	r.detach(q)
 	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
 	known := r.head.Framing != http1.Chunked // the length is known
-	fits := !known || r.head.Length <= r.set.ReplayLimit && r.server.replay.Fits(r.head.Length, r.set.ReplayMemory)
+	fits := !known || r.head.Length <= r.set.ReplayLimit && r.server.replay.HasRoom(r.head.Length, r.set.ReplayMemory)
 	if r.isGRPC(q) { // the client of a gRPC call may wait for a response before it sends the rest of the body
 		fits = false
 		r.rate.start(0, r.set.BodyGrace)

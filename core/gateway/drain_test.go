@@ -225,7 +225,7 @@ func TestADrainEndsLingering(t *testing.T) {
 	a, _ := c.answer("POST")
 	require.Equal(t, 400, a.StatusCode)
 	c.ended()
-	begun, late := time.Now(), coretest.Lateness(t)
+	begun, late := time.Now(), coretest.MeasureTimerDelay(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r.Shutdown(ctx)

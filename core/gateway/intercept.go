@@ -44,7 +44,7 @@ func interceptionOf(set *Intercept, before *interception) *interception {
 	if set == nil {
 		return nil
 	}
-	if before != nil && before.Authority.Same(set.Authority) {
+	if before != nil && before.Authority.HasSameCertificate(set.Authority) {
 		return &interception{Intercept{before.Authority, set.Names}, before.tls}
 	}
 	authority := set.Authority
@@ -214,13 +214,14 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 	f.reply(socks5.Succeeded)
 	f.established = true
 	l := f.record()
-	l.Target, l.Started, l.Ran, l.Final, l.Status = to.HostPort, f.server.Now(), true, core.FinalSuccess, http.StatusOK
+	l.Target, l.Started, l.Executed, l.Final, l.Status = to.HostPort, f.server.Now(), true, core.FinalSuccess,
+		http.StatusOK
 	in := &inner{authority: *to, user: nameOf(f.account), credentials: f.credentials}
 	served, ended := f.conn.intercept(f.server, i, in)
 	if !served {
 		return false
 	}
-	l.Left, l.Code = endingOf(ended)
+	l.ClientLeft, l.Code = endingOf(ended)
 	if f.server.logs() {
 		in := executor.Request{Method: l.Method, Host: to.Host, Target: to.Target, User: l.User}
 		f.server.Executor.Route(&in)

@@ -663,7 +663,7 @@ func TestADrainDuringTheWaitForAClientHello(t *testing.T) {
 		require.Empty(t, i.recorded.Attempts())
 		require.Len(t, log.all, 1)
 		require.Equal(t, "shutting_down", log.all[0].Code, "after %q", sent)
-		require.False(t, log.all[0].Left)
+		require.False(t, log.all[0].ClientLeft)
 		require.Zero(t, i.recorded.not, "the client has not refused the handshake")
 	}
 }

@@ -37,11 +37,11 @@ func (r *request) logRequest() {
 	e, l := &r.log, r.record
 	*l = accesslog.Record{
 		ID: r.input.ID, User: e.user, Listener: r.input.Listener, Method: r.input.Method, Target: e.target,
-		Minor: r.head.Minor, HTTP2: r.conn.stream, Status: e.status, Code: e.code, Final: e.final, Ran: e.ran,
-		Left: e.left, Received: e.received + r.body.Received(), Sent: r.conn.out.sent, Started: r.input.Started,
+		Minor: r.head.Minor, HTTP2: r.conn.stream, Status: e.status, Code: e.code, Final: e.final, Executed: e.ran,
+		ClientLeft: e.left, Received: e.received + r.body.Received(), Sent: r.conn.out.sent, Started: r.input.Started,
 		Rules: r.input.Route.Labels(), Trace: e.trace,
 	}
-	if l.Ran && l.Final == 0 {
+	if l.Executed && l.Final == 0 {
 		addResult(l, &r.exchange)
 	}
 	r.server.logEnded(l, r.conn)
@@ -71,5 +71,5 @@ func (s *Server) logEnded(l *accesslog.Record, c *connection) {
 // addResult copies the result of the exchange x to the record l.
 func addResult(l *accesslog.Record, x *executor.Exchange) {
 	result := x.Result()
-	l.Final, l.Waited, l.Attempts = result.Final, result.Waited, result.Events
+	l.Final, l.WaitTime, l.Attempts = result.Final, result.Waited, result.Events
 }

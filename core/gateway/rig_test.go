@@ -126,7 +126,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		Intercepted: r.recorded.intercepted,
 	}, o.Settings)
 
-	r.files.SetSources(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)
+	r.files.SetClosers(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)
 	r.listener, err = socket.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan struct{})

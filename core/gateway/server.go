@@ -130,7 +130,7 @@ func New(cfg Config, set Settings) *Server {
 	}
 	s.places.init()
 	s.buffers = newBuffers(socket.NewPipes(
-		func() bool { return cfg.Files.TakeSpare(pipeFiles) }, func() { cfg.Files.Give(budget.Other, pipeFiles) },
+		func() bool { return cfg.Files.AcquireSpare(pipeFiles) }, func() { cfg.Files.Release(budget.Other, pipeFiles) },
 	))
 	s.Apply(set)
 	return s

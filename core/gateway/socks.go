@@ -61,10 +61,10 @@ func (f *socksFront) serve() {
 			f.logRefused(http.StatusProxyAuthRequired, "proxy_authentication_required", "")
 		case errors.Is(err, errBlocked):
 			f.logRefused(http.StatusTooManyRequests, "too_many_failed_logins", "")
-		case errors.Is(err, loop.ErrBack):
+		case errors.Is(err, loop.ErrOwnToken):
 			f.server.Log.Warn("a SOCKS5 connection came back", slog.Any("error", err))
 			f.logRefused(http.StatusLoopDetected, "loop_detected", "")
-		case errors.Is(err, loop.ErrTooLong):
+		case errors.Is(err, loop.ErrTooManyGateways):
 			f.logRefused(http.StatusBadRequest, "too_many_gateways", "")
 		case errors.As(err, &option):
 			f.logRefused(http.StatusProxyAuthRequired, "invalid_user_option", "")
@@ -179,8 +179,8 @@ func (f *socksFront) authenticate() error {
 }
 
 // takeTokens reads the loop tokens that the client offers to send (see package socks5). It then sends the
-// authentication method that the client must use next. It returns loop.ErrBack or loop.ErrTooLong if the connection
-// must not be served.
+// authentication method that the client must use next. It returns loop.ErrOwnToken or loop.ErrTooManyGateways if the
+// connection must not be served.
 func (f *socksFront) takeTokens(method byte) error {
 	f.send(socks5.Version, socks5.Tokens)
 	err := f.read(func(b []byte) (int, error) {
@@ -195,10 +195,10 @@ func (f *socksFront) takeTokens(method byte) error {
 	if !valid {
 		f.tokens = nil
 	}
-	status := socks5.TokensTaken
+	status := socks5.TokensAccepted
 	switch {
-	case errors.Is(err, loop.ErrBack):
-		status = socks5.TokensBack
+	case errors.Is(err, loop.ErrOwnToken):
+		status = socks5.TokensOwn
 	case err != nil:
 		status = socks5.TokensTooMany
 	}
@@ -239,7 +239,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	l.Target, l.Started = to.HostPort, s.Now()
 	if s.logs() {
 		defer func() {
-			if l.Ran {
+			if l.Executed {
 				addResult(&l, &x)
 			}
 			s.logEnded(&l, f.conn)
@@ -280,7 +280,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
 	f.conn.watch.stop()
-	l.Ran = true
+	l.Executed = true
 	switch {
 	case ending.Tunnel != nil:
 		f.buf.buf = f.buf.take()
@@ -299,7 +299,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	default:
 		if errors.Is(context.Cause(f.conn.ctx), executor.ErrClientLeft) {
 			ending.Refusal.Close(0, s.Now())
-			l.Left = true
+			l.ClientLeft = true
 			return
 		}
 		response := proxyhttp.RefusalResponse(ending.Refusal)

@@ -25,7 +25,7 @@ func (s *Server) newTrace(fields []http1.Field, id core.RequestID) trace.Context
 	if !on {
 		return trace.Context{}
 	}
-	return trace.Begin(traceField(fields), id, ratio)
+	return trace.ContextOf(traceField(fields), id, ratio)
 }
 
 // traceField returns the value of the field traceparent. It returns nil if there is no such field, or more than one.

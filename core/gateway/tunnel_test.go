@@ -235,7 +235,7 @@ func TestATunnelIsClosedWithoutAWait(t *testing.T) {
 	client, _ := coretest.Pair(t)
 	c := newConnection(t.Context(), client, time.Now, new(atomic.Bool))
 	c.tunnel.Store(&transport.Tunnel{Conn: way})
-	begun, late := time.Now(), coretest.Lateness(t)
+	begun, late := time.Now(), coretest.MeasureTimerDelay(t)
 	c.close()
 	require.Less(t, time.Since(begun), 4*time.Second+late()) // crypto/tls waits for 5 s
 }
@@ -306,7 +306,7 @@ func TestAHalfClosedTunnelMayStallForBodyIdle(t *testing.T) {
 		})
 	}
 
-	late := coretest.Lateness(t)
+	late := coretest.MeasureTimerDelay(t)
 	for limit := 20 * idle; ; limit *= 4 {
 		r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
 			io.Copy(io.Discard, b)

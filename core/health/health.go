@@ -33,17 +33,17 @@ import (
 
 // The times of checks.
 const (
-	tick       = 100 * time.Millisecond
-	firstWait  = time.Second // wait after the first failed check; each further failed check in a row doubles it
-	localPause = time.Second // wait after a check that failed because this machine had no free descriptor or port
-	idleChecks = 10          // a proxy that serves requests is checked once in this number of intervals
+	tick           = 100 * time.Millisecond
+	firstWait      = time.Second // wait after the first failed check; each further failed check in a row doubles it
+	localErrorWait = time.Second // wait after a check that failed because this machine had no free descriptor or port
+	idleChecks     = 10          // a proxy that serves requests is checked once in this number of intervals
 )
 
 // Config has the dependencies of a Checker.
 type Config struct {
 	Pool *upstream.Pool
 	// Send sends the request of a check through a proxy. It returns within the given time.
-	Send     func(context.Context, *upstream.Upstream, Form, *Request, time.Duration) Response
+	Send     func(context.Context, *upstream.Upstream, SendForm, *Request, time.Duration) Response
 	Now      func() time.Time
 	Rand     func() uint64
 	Log      *slog.Logger
@@ -53,30 +53,30 @@ type Config struct {
 // Checker checks the proxies of one pool. It is safe for concurrent use.
 type Checker struct {
 	cfg    Config
-	active atomic.Pointer[active]
+	active atomic.Pointer[activeSettings]
 
 	passed, failed atomic.Uint64
 
-	mu      sync.Mutex
-	using   *active            // settings with which the plans in queue were made
-	last    *upstream.Snapshot // the latest snapshot of the pool; each of its proxies has a plan
-	plans   map[*upstream.Upstream]*plan
-	queue   queue
-	running int
-	passes  [2]pass // the latest passed checks of two different proxies, the later one first
+	mu           sync.Mutex
+	planSettings *activeSettings    // settings with which the plans in queue were made
+	snapshot     *upstream.Snapshot // the latest snapshot of the pool; each of its proxies has a plan
+	plans        map[*upstream.Upstream]*plan
+	queue        queue
+	running      int
+	lastPassed   [2]passedCheck // the latest passed checks of two different proxies, the later one first
 }
 
-// active holds the settings in use, and the request that is made from their URL.
-type active struct {
+// activeSettings holds the settings in use, and the request that is made from their URL.
+type activeSettings struct {
 	Settings
 	request Request
 	ctx     context.Context // cancelled when SetSettings replaces the settings
-	end     context.CancelFunc
+	cancel  context.CancelFunc
 }
 
-func newActive(s Settings) *active {
-	a := &active{Settings: s}
-	a.ctx, a.end = context.WithCancel(context.Background())
+func newActive(s Settings) *activeSettings {
+	a := &activeSettings{Settings: s}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
 	if s.URL != "" {
 		a.request, _ = ParseURL(s.URL)
 	}
@@ -85,16 +85,16 @@ func newActive(s Settings) *active {
 
 // plan is the next check of a proxy.
 type plan struct {
-	u       *upstream.Upstream
-	at      time.Time
-	index   int // index in the queue; -1 while the check runs, or after the proxy has left the pool
-	checked time.Time
-	failed  int // failed checks in a row
-	mixed   int // checks in a row for which results.mixed returns true
+	u            *upstream.Upstream
+	at           time.Time
+	index        int // index in the queue; -1 while the check runs, or after the proxy has left the pool
+	lastCheck    time.Time
+	failedChecks int // failed checks in a row
+	mixedChecks  int // checks in a row for which results.isMixed returns true
 }
 
-// pass is a passed check.
-type pass struct {
+// passedCheck is a passed check.
+type passedCheck struct {
 	u  *upstream.Upstream
 	at time.Time
 }
@@ -110,7 +110,7 @@ func New(cfg Config) *Checker {
 // ones, all proxies are checked again.
 func (c *Checker) SetSettings(s Settings) {
 	if c.active.Load().Settings != s {
-		c.active.Swap(newActive(s)).end()
+		c.active.Swap(newActive(s)).cancel()
 	}
 }
 
@@ -124,9 +124,9 @@ func (c *Checker) Run(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
-		s, due := c.due()
+		s, due := c.takeDue()
 		for _, p := range due {
-			checks.Go(func() { c.run(ctx, s, p) })
+			checks.Go(func() { c.runCheck(ctx, s, p) })
 		}
 		select {
 		case <-ticker.C:
@@ -136,18 +136,18 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// due removes from the queue the plans whose time has come, and returns them.
-func (c *Checker) due() (s *active, list []*plan) {
+// takeDue removes the plans whose time has come from the queue, and returns them.
+func (c *Checker) takeDue() (s *activeSettings, list []*plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s = c.active.Load()
 	now := c.cfg.Now()
-	if !c.follow(s, now) {
+	if !c.updatePlans(s, now) {
 		return s, nil
 	}
 	for _, u := range c.cfg.Pool.NotClosed() {
 		p := c.plans[u]
-		if p != nil && p.index >= 0 && p.at.After(now) && now.Sub(p.checked) >= s.retryWait(p.failed) &&
+		if p != nil && p.index >= 0 && p.at.After(now) && now.Sub(p.lastCheck) >= s.retryWait(p.failedChecks) &&
 			u.Breaker().State() == core.HalfOpen {
 			p.at = now
 			heap.Fix(&c.queue, p.index)
@@ -155,7 +155,7 @@ func (c *Checker) due() (s *active, list []*plan) {
 	}
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
 		p := c.queue[0]
-		if at := c.postpone(s, p, now); at.After(now) {
+		if at := c.postponedTime(s, p, now); at.After(now) {
 			p.at = at
 			heap.Fix(&c.queue, 0)
 			continue
@@ -167,21 +167,21 @@ func (c *Checker) due() (s *active, list []*plan) {
 	return s, list
 }
 
-// follow adapts the plans to the settings and to the pool's proxies. It returns false if the checks are off.
-// The caller holds mu.
-func (c *Checker) follow(s *active, now time.Time) bool {
-	if s != c.using {
+// updatePlans adapts the plans to the settings and to the pool. It returns false if the checks are off. The caller
+// holds mu.
+func (c *Checker) updatePlans(s *activeSettings, now time.Time) bool {
+	if s != c.planSettings {
 		for u := range c.plans {
 			u.SetLastCheck(nil)
 		}
-		c.using, c.last, c.queue, c.passes = s, nil, nil, [2]pass{}
+		c.planSettings, c.snapshot, c.queue, c.lastPassed = s, nil, nil, [2]passedCheck{}
 		clear(c.plans) // the results of checks in progress are ignored
 	}
 	snap := c.cfg.Pool.Snapshot()
-	if s.URL == "" || snap == c.last {
+	if s.URL == "" || snap == c.snapshot {
 		return s.URL != ""
 	}
-	c.last = snap
+	c.snapshot = snap
 	for u, p := range c.plans {
 		if snap.Get(u.ID()) != u {
 			delete(c.plans, u)
@@ -199,9 +199,9 @@ func (c *Checker) follow(s *active, now time.Time) bool {
 	return true
 }
 
-// postpone returns the time of a check whose planned time has come. Usually this is now. It is a later time if the
-// proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
-func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
+// postponedTime returns the time of a check whose planned time has come. It is later than now if the proxy's breaker is
+// open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
+func (c *Checker) postponedTime(s *activeSettings, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
 		return b.Snapshot().NextTest
@@ -211,7 +211,7 @@ func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 		}
 	default:
 		served := p.u.ServedSince(c.cfg.Pool.Elapsed(now.Add(-s.Interval)))
-		if served && p.failed == 0 && !p.checked.IsZero() && now.Sub(p.checked) < idleChecks*s.Interval {
+		if served && p.failedChecks == 0 && !p.lastCheck.IsZero() && now.Sub(p.lastCheck) < idleChecks*s.Interval {
 			return now.Add(c.interval(s))
 		}
 	}
@@ -219,18 +219,18 @@ func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 }
 
 // interval returns the time until the next check of a proxy whose check has passed.
-func (c *Checker) interval(s *active) time.Duration {
+func (c *Checker) interval(s *activeSettings) time.Duration {
 	random := float64(c.cfg.Rand()>>11) / (1 << 53)
 	return max(time.Duration(float64(s.Interval)*(1+s.Jitter*(random-0.5))), time.Millisecond)
 }
 
-// retryWait returns the time until the next check of a proxy, after the given number of failed checks in a row.
-func (a *active) retryWait(failed int) time.Duration {
+// retryWait returns the time until the next check after a number of failed checks in a row.
+func (a *activeSettings) retryWait(failed int) time.Duration {
 	return min(firstWait<<min(failed, 20)/2, a.Interval)
 }
 
-// run makes one check, and plans the next check of the proxy.
-func (c *Checker) run(ctx context.Context, s *active, p *plan) {
+// runCheck makes one check, and plans the next one.
+func (c *Checker) runCheck(ctx context.Context, s *activeSettings, p *plan) {
 	local := false
 	lease, ok := p.u.AcquireCheck(c.cfg.Now())
 	if ok {
@@ -240,7 +240,7 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	if c.using != s || c.plans[p.u] != p {
+	if c.planSettings != s || c.plans[p.u] != p {
 		return
 	}
 	now := c.cfg.Now()
@@ -248,48 +248,48 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	case !ok:
 		p.at = now.Add(tick)
 	case local:
-		p.at = now.Add(localPause)
-	case p.failed > 0:
-		p.checked, p.at = now, now.Add(s.retryWait(p.failed))
-	case p.mixed == 1:
-		p.checked, p.at = now, now.Add(s.retryWait(1))
+		p.at = now.Add(localErrorWait)
+	case p.failedChecks > 0:
+		p.lastCheck, p.at = now, now.Add(s.retryWait(p.failedChecks))
+	case p.mixedChecks == 1:
+		p.lastCheck, p.at = now, now.Add(s.retryWait(1))
 	default:
-		p.checked, p.at = now, now.Add(c.interval(s))
+		p.lastCheck, p.at = now, now.Add(c.interval(s))
 	}
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan and settles the lease. If the result local is true, it has not settled the lease,
-// because the check shows nothing about the proxy: this machine had no free descriptor or port, the check was
-// cancelled, the settings have changed, or the proxy has left the pool.
-func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
+// check checks the proxy of a plan and settles the lease. If noResult is true, it has not settled the lease, because
+// the check shows nothing about the proxy: this machine had no free descriptor or port, the check was cancelled, the
+// settings have changed, or the proxy has left the pool.
+func (c *Checker) check(ctx context.Context, s *activeSettings, p *plan, lease *upstream.Lease) (noResult bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	r := c.send(ctx, s, u)
-	if r.local != nil || ctx.Err() == context.Canceled {
+	if r.localErr != nil || ctx.Err() == context.Canceled {
 		return true
 	}
 	report := c.reportOf(s, u, &r)
 	if before := u.LastCheck(); before != nil && !report.Exit.IsValid() {
 		report.Exit = before.Exit
 	}
-	if !c.publish(s, p, &report) {
+	if !c.storeReport(s, p, &report) {
 		return true
 	}
-	if p.mixed++; !r.mixed() {
-		p.mixed = 0
+	if p.mixedChecks++; !r.isMixed() {
+		p.mixedChecks = 0
 	}
-	r.learn(u, &report, c.othersPass(s, u), p.mixed, s.holds())
+	r.recordAbilities(u, &report, c.othersPassLately(s, u), p.mixedChecks, s.missingTime())
 	lease.Target = s.request.target()
-	lease.Settle(s.outcome(r.best(), lease.Probe(), c.cfg.Now()))
+	lease.Settle(s.outcome(r.decisive(), lease.Probe(), c.cfg.Now()))
 	return false
 }
 
-// Test makes a check of u now and returns its result. Unlike the checks of Run, it does not change the proxy's
-// breaker, statistics, abilities or last check. The result ok is false if the settings have no URL. If err is not nil,
-// the check failed because of a limit of this machine, and shows nothing about the proxy.
+// Test checks u now. Unlike the checks of Run, it does not change the proxy's breaker, statistics, abilities or last
+// check. The result ok is false if the settings have no URL. If err is not nil, a limit of this machine prevented the
+// check.
 func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool, err error) {
 	s := c.active.Load()
 	if s.URL == "" {
@@ -298,56 +298,56 @@ func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstre
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	r := c.send(ctx, s, u)
-	if r.local != nil {
-		return report, true, r.local
+	if r.localErr != nil {
+		return report, true, r.localErr
 	}
 	return c.reportOf(s, u, &r), true, nil
 }
 
-// reportOf returns the report of a check of u. The report has the exit address in the response of this check.
-func (c *Checker) reportOf(s *active, u *upstream.Upstream, r *results) (report upstream.CheckReport) {
+// reportOf returns the report of a check, with the exit address in its response.
+func (c *Checker) reportOf(s *activeSettings, u *upstream.Upstream, r *results) (report upstream.CheckReport) {
 	report.At = c.cfg.Pool.Elapsed(c.cfg.Now())
-	best := r.best()
+	best := r.decisive()
 	if !best.passed {
-		report.Fault, report.Intercepted = best.fault, r.intercepted(c.othersPass(s, u))
+		report.Fault, report.Intercepted = best.failure, r.isIntercepted(c.othersPassLately(s, u))
 		return report
 	}
-	report.Passed, report.Latency, report.Exit = true, best.Took, ExitAddress(s.Exit, &best.Response)
+	report.Passed, report.Latency, report.Exit = true, best.Duration, ExitAddress(s.Exit, &best.Response)
 	return report
 }
 
-// publish counts and logs the result of a check, and stores it as the last check of the proxy. It returns
-// false if the settings have changed since the check began, or if the proxy has left the pool.
-func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
+// storeReport counts and logs the result of a check, and stores it as the proxy's last check. It returns false if the
+// settings have changed since the check began, or the proxy has left the pool.
+func (c *Checker) storeReport(s *activeSettings, p *plan, r *upstream.CheckReport) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.using != s || c.plans[p.u] != p {
+	if c.planSettings != s || c.plans[p.u] != p {
 		return false
 	}
 	c.log(p.u, r)
 	p.u.SetLastCheck(r)
 	if !r.Passed {
-		p.failed++
+		p.failedChecks++
 		c.failed.Add(1)
 		return true
 	}
-	p.failed = 0
+	p.failedChecks = 0
 	c.passed.Add(1)
-	if c.passes[0].u != p.u {
-		c.passes[1] = c.passes[0]
+	if c.lastPassed[0].u != p.u {
+		c.lastPassed[1] = c.lastPassed[0]
 	}
-	c.passes[0] = pass{p.u, c.cfg.Now()}
+	c.lastPassed[0] = passedCheck{p.u, c.cfg.Now()}
 	return true
 }
 
 // outcome converts the result of a check to the outcome of an attempt.
-func (a *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
+func (a *activeSettings) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	if r.passed {
 		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess,
-			Latency: r.Took}
+			Latency: r.Duration}
 	}
 	f := r.Facts
-	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Took
+	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Duration
 	o := verdict.Judge(&f)
 	if probe && o.Verdict == core.Excluded { // a failed check must not close a breaker
 		o.Verdict = core.Failure
@@ -355,16 +355,18 @@ func (a *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	return &o
 }
 
-// If a check shows that an ability is missing, this is recorded for the time that the method holds returns. This time
-// is longer than the time until the next checks.
-func (a *active) holds() time.Duration { return max((idleChecks+2)*a.Interval*2, 10*time.Minute) }
+// missingTime returns the time for which a missing ability is recorded. It is longer than the time until the next
+// checks.
+func (a *activeSettings) missingTime() time.Duration {
+	return max((idleChecks+2)*a.Interval*2, 10*time.Minute)
+}
 
-// othersPass reports whether a check through a proxy other than u has passed lately. Such a check shows that the
-// URL's host works.
-func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
+// othersPassLately reports whether a check through another proxy than u has passed lately, so that the URL's host
+// works.
+func (c *Checker) othersPassLately(s *activeSettings, u *upstream.Upstream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range c.passes {
+	for _, p := range c.lastPassed {
 		if p.u != nil && p.u != u && c.cfg.Now().Sub(p.at) <= idleChecks*s.Interval {
 			return true
 		}
@@ -390,21 +392,21 @@ type results struct {
 	absolute, tunnel result
 	kind             ability.Kind // kind of the tunnel
 	tls              bool
-	local            error // not nil if the check failed because of a limit of this machine
+	localErr         error // not nil if the check failed because of a limit of this machine
 }
 
-// send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the absolute
-// form, it uses only a tunnel. If the absolute form fails because the proxy cannot be reached, or because of a limit
-// of this machine, it does not try the tunnel.
-func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r results) {
+// send sends the request in both forms; for an https:// URL, or through a proxy that does not support the absolute
+// form, only through a tunnel. It does not try the tunnel if the proxy cannot be reached, or a limit of this machine
+// prevented the absolute form.
+func (c *Checker) send(ctx context.Context, s *activeSettings, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)
-	send := func(form Form) result {
+	send := func(form SendForm) result {
 		left := end.Sub(c.cfg.Now())
 		if form == Absolute {
 			left /= 2 // a proxy that cannot forward may never respond
 		}
-		return s.judge(c.cfg.Send(ctx, u, form, &s.request, left))
+		return s.compare(c.cfg.Send(ctx, u, form, &s.request, left))
 	}
 	scheme := u.Spec().Address.Scheme
 	if !r.tls && (scheme == upstream.HTTP || scheme == upstream.HTTPS) {
@@ -412,48 +414,47 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 		if err := r.absolute.Facts.Err; err != nil && (verdict.IsConnectFailure(err.Cause) ||
 			err.Cause == verdict.LocalLimit) {
 			if err.Cause == verdict.LocalLimit {
-				r.local = err
+				r.localErr = err
 			}
 			return r
 		}
 	}
 	r.tunnel = send(Tunnel)
 	if err := r.tunnel.Facts.Err; err != nil && err.Cause == verdict.LocalLimit && !r.absolute.passed {
-		r.local = err
+		r.localErr = err
 	}
 	return r
 }
 
-// best returns the result that counts as the result of the check. If only one of the two forms has passed,
-// its result counts. If both or none have passed, the result of the absolute form counts, or that of the tunnel if the
-// absolute form was not sent.
-func (r *results) best() *result {
+// decisive returns the result that counts: of the only form that has passed or, if both or none have passed, of the
+// absolute form, or of the tunnel if only the tunnel was used.
+func (r *results) decisive() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
 	}
 	return &r.tunnel
 }
 
-// intercepted reports whether the proxy intercepts TLS: the certificate received through it is not valid,
-// while checks through other proxies pass.
-func (r *results) intercepted(othersPass bool) bool {
+// isIntercepted reports whether the proxy intercepts TLS: the certificate is not valid, while checks through other
+// proxies pass.
+func (r *results) isIntercepted(othersPass bool) bool {
 	err := r.tunnel.Facts.Err
 	return r.tls && othersPass && err != nil && err.Cause == verdict.TargetCertificate
 }
 
-// refused reports whether the proxy has refused the tunnel with a status.
-func (r *results) refused() bool {
+// isTunnelRefused reports whether the proxy has refused the tunnel with a status.
+func (r *results) isTunnelRefused() bool {
 	err := r.tunnel.Facts.Err
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// mixed reports whether one form has passed, and the other form has failed without a status that refuses the
+// isMixed reports whether one form has passed, and the other form has failed without a status that refuses the
 // request. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
-func (r *results) mixed() bool {
+func (r *results) isMixed() bool {
 	switch {
 	case r.absolute.passed:
 		err := r.tunnel.Facts.Err // nil if the tunnel is open
-		return err != nil && !r.refused() && err.Cause != verdict.LocalLimit
+		return err != nil && !r.isTunnelRefused() && err.Cause != verdict.LocalLimit
 	case r.tunnel.passed && r.absolute.sent:
 		status := r.absolute.Facts.Status
 		return r.absolute.Facts.Err != nil || status < 400 || status >= 500 && status != 501
@@ -461,37 +462,36 @@ func (r *results) mixed() bool {
 	return false
 }
 
-// learn records the abilities that the check shows. The parameter mixed is the number of checks in a row for which the
-// method mixed returns true, and holds is the time for which a missing ability is recorded.
-func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
-	holds time.Duration) {
+// recordAbilities records the abilities that the check shows. mixedChecks is the number of mixed checks in a row.
+func (r *results) recordAbilities(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixedChecks int,
+	missingTime time.Duration) {
 	scheme := u.Spec().Address.Scheme
 	if scheme != upstream.HTTP && scheme != upstream.HTTPS {
 		return
 	}
 	a, at := u.Abilities(), report.At
-	cannot := func(kinds ...ability.Kind) {
+	recordMissing := func(kinds ...ability.Kind) {
 		for _, k := range kinds {
-			a.Learn(k, at, at+holds, ability.Check)
+			a.RecordMissing(k, at, at+missingTime, ability.Check)
 		}
 	}
 	if r.absolute.passed {
-		a.Succeeded(ability.Forward, at, ability.Check)
+		a.RecordSuccess(ability.Forward, at, ability.Check)
 	}
 	if r.tunnel.passed {
-		a.Succeeded(r.kind, at, ability.Check)
+		a.RecordSuccess(r.kind, at, ability.Check)
 	}
 	switch err := r.tunnel.Facts.Err; {
-	case mixed == 1:
+	case mixedChecks == 1:
 	case r.tunnel.passed && r.absolute.sent && !r.absolute.passed:
-		cannot(ability.Forward)
+		recordMissing(ability.Forward)
 	case report.Intercepted:
-		cannot(r.kind, ability.TunnelTLS)
+		recordMissing(r.kind, ability.TunnelTLS)
 	case r.tunnel.passed, !r.tunnel.sent, !r.absolute.passed && !othersPass:
 	case err != nil && err.Cause == verdict.TunnelUnsupported:
-		cannot(ability.TunnelTLS, ability.TunnelOther)
-	case r.refused(), mixed > 1:
-		cannot(r.kind)
+		recordMissing(ability.TunnelTLS, ability.TunnelOther)
+	case r.isTunnelRefused(), mixedChecks > 1:
+		recordMissing(r.kind)
 	}
 }
 

@@ -48,7 +48,7 @@ type network struct {
 	overlap bool // two checks of one proxy ran at the same time
 }
 
-func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
+func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.SendForm, q *health.Request,
 	timeout time.Duration) health.Response {
 	n.mu.Lock()
 	b, ok := n.proxies[u.ID()]
@@ -80,7 +80,7 @@ func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.Fo
 	if b.takes > timeout {
 		cause = verdict.NoAnswerInTime
 	}
-	r := health.Response{Took: b.takes, Body: []byte(b.body), Header: b.header}
+	r := health.Response{Duration: b.takes, Body: []byte(b.body), Header: b.header}
 	if cause != 0 {
 		r.Facts.Err = &verdict.Error{Cause: cause, Err: errors.New(verdict.CauseName(cause))}
 	} else {
@@ -371,7 +371,7 @@ func TestTheTargetIsDown(t *testing.T) {
 				require.False(t, u.LastCheck().Passed)
 				require.False(t, u.LastCheck().Intercepted)
 				require.False(t, u.Unreached(), "it has served requests")
-				require.True(t, u.Abilities().Meets(ability.NeedTunnel443, f.pool.Elapsed(time.Now())))
+				require.True(t, u.Abilities().CanServe(ability.NeedTunnel443, f.pool.Elapsed(time.Now())))
 			}
 		})
 	}
@@ -462,19 +462,19 @@ func TestExpectations(t *testing.T) {
 	body := behaviour{absolute: 204, tunnel: 204, takes: 1, body: "192.0.2.7\n",
 		header: http.Header{"X-Ok": {"yes, indeed"}, "X-Exit": {"2001:db8::1"}}}
 	for name, c := range map[string]struct {
-		expect      health.Expect
+		expect      health.Expectation
 		exit, fault string
 		address     string
 	}{
-		"all":      {health.Expect{204, "x-ok: yes", "192"}, "body", "", "192.0.2.7"},
-		"nothing":  {health.Expect{}, "x-exit", "", "2001:db8::1"},
-		"presence": {health.Expect{Header: "X-Ok"}, "X-Ok", "", "invalid IP"},
-		"status":   {health.Expect{Status: 200}, "", "the status is 204 instead of 200", "invalid IP"},
-		"header": {health.Expect{Header: "X-Ok: no"}, "", "the header field X-Ok is missing or different",
+		"all":      {health.Expectation{204, "x-ok: yes", "192"}, "body", "", "192.0.2.7"},
+		"nothing":  {health.Expectation{}, "x-exit", "", "2001:db8::1"},
+		"presence": {health.Expectation{Header: "X-Ok"}, "X-Ok", "", "invalid IP"},
+		"status":   {health.Expectation{Status: 200}, "", "the status is 204 instead of 200", "invalid IP"},
+		"header": {health.Expectation{Header: "X-Ok: no"}, "", "the header field X-Ok is missing or different",
 			"invalid IP"},
-		"other header": {health.Expect{Header: "X-No"}, "", "the header field X-No is missing or different",
+		"other header": {health.Expectation{Header: "X-No"}, "", "the header field X-No is missing or different",
 			"invalid IP"},
-		"body": {health.Expect{Body: "193"}, "", "the body is different", "invalid IP"},
+		"body": {health.Expectation{Body: "193"}, "", "the body is different", "invalid IP"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -612,7 +612,7 @@ func TestChecksFollowThePool(t *testing.T) {
 // expected.
 func TestASchemeThatIsNotSupported(t *testing.T) {
 	r := health.Response{Facts: verdict.Facts{Status: 407, OfferedSchemes: "Negotiate or NTLM"}}
-	require.Contains(t, (&health.Expect{}).Fault(&r), "Negotiate or NTLM")
-	require.Contains(t, (&health.Expect{Status: 200}).Fault(&r), "Negotiate or NTLM")
-	require.Empty(t, (&health.Expect{Status: 407}).Fault(&r))
+	require.Contains(t, (&health.Expectation{}).Difference(&r), "Negotiate or NTLM")
+	require.Contains(t, (&health.Expectation{Status: 200}).Difference(&r), "Negotiate or NTLM")
+	require.Empty(t, (&health.Expectation{Status: 407}).Difference(&r))
 }

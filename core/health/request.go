@@ -21,7 +21,7 @@ type Settings struct {
 	Interval time.Duration // between two checks of a proxy, > 0
 	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
 	Timeout  time.Duration // for one check, > 0
-	Expect   Expect
+	Expect   Expectation
 	// Exit names the part of the response that contains the exit address, from which the proxy connects to the target.
 	// ExitBody stands for the body, and "" for no part. Any other text is the name of a header field.
 	Exit string
@@ -30,8 +30,8 @@ type Settings struct {
 // ExitBody is the value of Settings.Exit if the body of the response is the exit address.
 const ExitBody = "body"
 
-// Expect describes the expected response to a check. An empty Header or Body is not compared.
-type Expect struct {
+// Expectation is the expected response to a check. An empty Header or Body is not compared.
+type Expectation struct {
 	Status int    // 0 stands for all statuses from 200 to 299
 	Header string // "Name": the field is present; "Name: text": its value contains the text
 	Body   string // a text that the first 64 KiB of the body must contain
@@ -114,16 +114,15 @@ func ParseURL(raw string) (Request, error) {
 	return q, nil
 }
 
-// target returns the target of a check in the form of package evidence.
 func (r *Request) target() evidence.Target { return upstream.Target(r.Authority) }
 
-// Form is the form in which the request of a check is sent.
-type Form uint8
+// SendForm is the form in which a check's request is sent.
+type SendForm uint8
 
 // The forms.
 const (
-	Absolute Form = iota // to the proxy, in absolute form
-	Tunnel               // through a tunnel to the target, with TLS if the URL is an https:// URL
+	Absolute SendForm = iota // to the proxy, in absolute form
+	Tunnel                   // through a tunnel to the target, with TLS if the URL is an https:// URL
 )
 
 // MaxBody is the maximum number of bytes that are read from a response's body.
@@ -131,28 +130,27 @@ const MaxBody = 64 << 10
 
 // Response is the result of sending a check's request.
 type Response struct {
-	Facts  verdict.Facts // has an error or a status
-	Header http.Header
-	Body   []byte        // the first MaxBody bytes of the body
-	Took   time.Duration // time until the end of the body
+	Facts    verdict.Facts // has an error or a status
+	Header   http.Header
+	Body     []byte        // the first MaxBody bytes of the body
+	Duration time.Duration // time until the end of the body
 }
 
 // result is the result of a check in one form.
 type result struct {
 	Response
-	sent   bool
-	passed bool
-	fault  string // reason why the check has failed, as text for users
+	sent    bool
+	passed  bool
+	failure string // reason why the check has failed, as text for users
 }
 
-// judge compares a response with the expected one.
-func (s *Settings) judge(r Response) result {
+func (s *Settings) compare(r Response) result {
 	out := result{Response: r, sent: true}
-	switch fault := s.Expect.Fault(&r); {
+	switch fault := s.Expect.Difference(&r); {
 	case r.Facts.Err != nil:
-		out.fault = r.Facts.Err.Error()
+		out.failure = r.Facts.Err.Error()
 	case fault != "":
-		out.fault = fault
+		out.failure = fault
 		out.Facts.FromProxy, out.Facts.ErrorPage = true, verdict.ErrorPageUnclear
 	default:
 		out.passed = true
@@ -160,9 +158,8 @@ func (s *Settings) judge(r Response) result {
 	return out
 }
 
-// Fault returns a text that describes how the response differs from the expected one. It returns "" if the response
-// is as expected.
-func (e *Expect) Fault(r *Response) string {
+// Difference describes how the response differs from the expected one; "" if it does not.
+func (e *Expectation) Difference(r *Response) string {
 	status := r.Facts.Status
 	switch {
 	case r.Facts.OfferedSchemes != "" && status != e.Status: // a 407

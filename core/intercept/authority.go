@@ -21,28 +21,25 @@ import (
 )
 
 const (
-	// backdated is the time from the beginning of a certificate's validity to the signing of the certificate. Because
-	// of it, clients whose clocks are slow accept a new certificate.
-	backdated = time.Hour
+	// backdating is the time by which a certificate is valid before it is signed, for clients whose clocks are slow.
+	backdating = time.Hour
 	// validity is the time for which the certificate of a target is valid. Browsers accept at most 397 days.
 	validity = 30 * 24 * time.Hour
-	// signedAgain is the minimum remaining validity of a certificate that is used. If the remaining validity is
-	// shorter, a new certificate is signed.
-	signedAgain = validity / 3
+	// minRemaining is the remaining validity below which a new certificate is signed.
+	minRemaining = validity / 3
 	// maxCertificates is the maximum number of certificates that an Authority keeps.
 	maxCertificates = 4096
 )
 
-// Authority signs the certificates of targets. It keeps the certificates that were used last. All certificates of
-// targets have the same key. Load makes this key, and the key is never written to a file. An Authority is safe for
-// concurrent use. Its text form does not contain a key.
+// Authority signs the certificates of targets, and keeps those that were used last. They all have one key, which Load
+// makes and which is never written to a file. An Authority is safe for concurrent use.
 type Authority struct {
-	cert  *x509.Certificate
-	key   crypto.Signer
-	chain [][]byte // sent after a target's certificate: cert and the certificates above it, without the root; DER
-	roots *x509.CertPool
-	own   *ecdsa.PrivateKey // the key of all certificates of targets
-	now   func() time.Time
+	cert    *x509.Certificate
+	key     crypto.Signer
+	chain   [][]byte // sent after a target's certificate: cert and the certificates above it, without the root; DER
+	roots   *x509.CertPool
+	leafKey *ecdsa.PrivateKey // the key of all certificates of targets
+	now     func() time.Time
 
 	mu     sync.Mutex
 	byHost map[string]*list.Element // of entries; guarded by mu
@@ -82,13 +79,13 @@ func Load(certPEM, keyPEM []byte, now func() time.Time) (*Authority, error) {
 			a.chain = append(a.chain, der)
 		}
 	}
-	if a.own, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	if a.leafKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// check returns an error if the certificate a.cert does not belong to an authority, or is not valid at the time now.
+// check returns an error if the certificate does not belong to an authority, or is not valid now.
 func (a *Authority) check(now time.Time) error {
 	c := a.cert
 	switch {
@@ -104,8 +101,7 @@ func (a *Authority) check(now time.Time) error {
 	return nil
 }
 
-// Parse returns the authority's certificate. certPEM is the content of its file in PEM form. Parse does not need the
-// key.
+// Parse returns the authority's certificate, without its key.
 func Parse(certPEM []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(certPEM)
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -123,8 +119,8 @@ func Fingerprint(c *x509.Certificate) string {
 // Expires returns the time after which the authority's certificate is not valid.
 func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
 
-// Same reports whether a and b have the same certificate, so that b need not replace a. Both may be nil.
-func (a *Authority) Same(b *Authority) bool {
+// HasSameCertificate reports whether a and b have the same certificate. Both may be nil.
+func (a *Authority) HasSameCertificate(b *Authority) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
@@ -137,11 +133,11 @@ func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	kept := a.byHost[host]
-	if kept != nil {
-		e := kept.Value.(*entry)
-		if a.usable(e.cert.Leaf, now) {
-			a.recent.MoveToFront(kept)
+	element := a.byHost[host]
+	if element != nil {
+		e := element.Value.(*entry)
+		if a.isUsable(e.cert.Leaf, now) {
+			a.recent.MoveToFront(element)
 			return e.cert, nil
 		}
 	}
@@ -149,9 +145,9 @@ func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kept != nil {
-		kept.Value.(*entry).cert = cert
-		a.recent.MoveToFront(kept)
+	if element != nil {
+		element.Value.(*entry).cert = cert
+		a.recent.MoveToFront(element)
 		return cert, nil
 	}
 	a.byHost[host] = a.recent.PushFront(&entry{host, cert})
@@ -163,22 +159,21 @@ func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// usable reports whether c, a certificate of a target that was signed earlier, can still be used. c must be valid
-// now, and for at least signedAgain from now. If the authority's own certificate ends at the same time as c, it is
-// enough that c is valid now.
-func (a *Authority) usable(c *x509.Certificate, now time.Time) bool {
+// isUsable reports whether the certificate of a target can still be used: it is valid for at least minRemaining or, if
+// the authority's own certificate ends at the same time, at least now.
+func (a *Authority) isUsable(c *x509.Certificate, now time.Time) bool {
 	until := c.NotAfter
 	if until.Before(a.cert.NotAfter) {
-		until = until.Add(-signedAgain)
+		until = until.Add(-minRemaining)
 	}
 	return !now.Before(c.NotBefore) && now.Before(until)
 }
 
-// sign makes a certificate for host. It verifies the certificate as a client does. The verification fails if the
-// constraints of the authority exclude host.
+// sign makes a certificate for host, and verifies it as a client does, because the constraints of the authority may
+// exclude host.
 func (a *Authority) sign(host string, now time.Time) (*tls.Certificate, error) {
 	template := &x509.Certificate{
-		SerialNumber: newSerial(), NotBefore: now.Add(-backdated), NotAfter: now.Add(validity),
+		SerialNumber: newSerial(), NotBefore: now.Add(-backdating), NotAfter: now.Add(validity),
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -198,7 +193,7 @@ func (a *Authority) sign(host string, now time.Time) (*tls.Certificate, error) {
 	if len(host) <= 64 { // the maximum length of a common name (RFC 5280 appendix A.1)
 		template.Subject = pkix.Name{CommonName: host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.own.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.leafKey.Public(), a.key)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +205,7 @@ func (a *Authority) sign(host string, now time.Time) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("the authority cannot sign for %s: %w", host, err)
 	}
 	return &tls.Certificate{
-		Certificate: append([][]byte{der}, a.chain...), PrivateKey: a.own, Leaf: leaf,
+		Certificate: append([][]byte{der}, a.chain...), PrivateKey: a.leafKey, Leaf: leaf,
 	}, nil
 }
 

@@ -68,11 +68,11 @@ func TestCertificatesAreSignedAgain(t *testing.T) {
 	a, at, _ := create(t, Options{Validity: 100 * 24 * time.Hour})
 	first, err := a.Certificate("example.com")
 	require.NoError(t, err)
-	at.now = noon.Add(validity - signedAgain - time.Second)
+	at.now = noon.Add(validity - minRemaining - time.Second)
 	second, err := a.Certificate("example.com")
 	require.NoError(t, err)
 	require.Same(t, first, second)
-	at.now = noon.Add(validity - signedAgain)
+	at.now = noon.Add(validity - minRemaining)
 	third, err := a.Certificate("example.com")
 	require.NoError(t, err)
 	require.NotSame(t, first, third)
@@ -224,11 +224,11 @@ func TestTheKeyIsNotPrinted(t *testing.T) {
 	}
 	b, err := Load(certPEM, keyPEM, (&clock{noon}).Now)
 	require.NoError(t, err)
-	require.True(t, a.Same(b))
+	require.True(t, a.HasSameCertificate(b))
 	other, _, _ := create(t, Options{})
-	require.False(t, a.Same(other))
-	require.False(t, a.Same(nil))
-	require.True(t, (*Authority)(nil).Same(nil))
+	require.False(t, a.HasSameCertificate(other))
+	require.False(t, a.HasSameCertificate(nil))
+	require.True(t, (*Authority)(nil).HasSameCertificate(nil))
 }
 
 // For each constraint and host, the authority signs exactly if the constraint is a suffix of the host by labels.

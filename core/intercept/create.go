@@ -42,12 +42,12 @@ func Create(o Options, now time.Time) (certPEM, keyPEM []byte, err error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: o.Name, Organization: []string{"Whirlpool"}},
-		NotBefore: now.Add(-backdated), NotAfter: now.Add(o.Validity),
+		NotBefore: now.Add(-backdating), NotAfter: now.Add(o.Validity),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	if err := constrain(template, o.Constraints); err != nil {
+	if err := addConstraints(template, o.Constraints); err != nil {
 		return nil, nil, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -81,10 +81,10 @@ func newSerial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-// constrain adds name constraints (RFC 5280 section 4.2.1.10) to a certificate. There are two kinds of names: domains
-// and addresses. A constraint on one kind does not restrict the other kind. So if there are no constraints on a kind,
-// all names of this kind are excluded.
-func constrain(c *x509.Certificate, names []string) error {
+// addConstraints adds name constraints (RFC 5280 section 4.2.1.10) to a certificate. A constraint on domains does not
+// restrict addresses, and vice versa. So without a constraint on one of these kinds, all names of this kind are
+// excluded.
+func addConstraints(c *x509.Certificate, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}

@@ -33,39 +33,39 @@ type kind struct {
 	err     string // value of the attribute "error", for messages of which only the first record is written
 }
 
-// count is the state of one kind.
-type count struct {
-	allowed int  // records that may be written now
-	folded  int  // records in this period that were not written
-	quiet   bool // folded was 0 at the last report
+// kindState is the state of one kind.
+type kindState struct {
+	allowed    int  // records that may be written now
+	folded     int  // records in this period that were not written
+	noneFolded bool // folded was 0 at the last report
 }
 
-// counts is shared by a handler and the handlers derived from it.
-type counts struct {
-	next  slog.Handler // handler without the attributes of derived handlers
-	first []string     // messages of which only the first record is written
+// state is shared by a handler and the handlers derived from it.
+type state struct {
+	next     slog.Handler // handler without the attributes of derived handlers
+	onceOnly []string     // messages of which only the first record is written
 
 	mu     sync.Mutex
-	byKind map[kind]*count // guarded by mu; the kinds whose allowance is not full
+	byKind map[kind]*kindState // guarded by mu; the kinds whose allowance is not full
 }
 
 // Handler is a slog.Handler that limits the number of similar records. It is safe for concurrent
 // use.
 type Handler struct {
 	slog.Handler
-	counts *counts
+	state *state
 }
 
-// New returns a handler that passes records on to another one, the parameter next. The parameter first is a list of
-// messages. For each of them, and each value of the attribute "error", the handler writes only the first record.
-func New(next slog.Handler, first ...string) *Handler {
-	return &Handler{next, &counts{next: next, first: first, byKind: map[kind]*count{}}}
+// New returns a handler that passes records on to next. Of the messages in onceOnly, it passes on only the first record
+// for each value of the attribute "error".
+func New(next slog.Handler, onceOnly ...string) *Handler {
+	return &Handler{next, &state{next: next, onceOnly: onceOnly, byKind: map[kind]*kindState{}}}
 }
 
 // Handle implements slog.Handler.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	k := kind{level: r.Level, message: r.Message}
-	if slices.Contains(h.counts.first, r.Message) {
+	if slices.Contains(h.state.onceOnly, r.Message) {
 		r.Attrs(func(a slog.Attr) bool {
 			if a.Key == "error" {
 				k.err = a.Value.String()
@@ -73,7 +73,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 			return k.err == ""
 		})
 	}
-	if !h.counts.admit(k) {
+	if !h.state.admit(k) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -81,19 +81,19 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements slog.Handler.
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &Handler{h.Handler.WithAttrs(attrs), h.counts}
+	return &Handler{h.Handler.WithAttrs(attrs), h.state}
 }
 
 // WithGroup implements slog.Handler.
 func (h *Handler) WithGroup(name string) slog.Handler {
-	return &Handler{h.Handler.WithGroup(name), h.counts}
+	return &Handler{h.Handler.WithGroup(name), h.state}
 }
 
 // Flush reports the number of records that were not written since the last report.
-func (h *Handler) Flush() { h.counts.report() }
+func (h *Handler) Flush() { h.state.report() }
 
-// admit counts a record, and reports whether to write it.
-func (c *counts) admit(k kind) bool {
+// admit counts a record and reports whether to write it.
+func (c *state) admit(k kind) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.byKind[k]
@@ -104,8 +104,8 @@ func (c *counts) admit(k kind) bool {
 		if len(c.byKind) == 0 {
 			time.AfterFunc(period, c.endPeriod)
 		}
-		n = &count{allowed: Burst}
-		if slices.Contains(c.first, k.message) {
+		n = &kindState{allowed: Burst}
+		if slices.Contains(c.onceOnly, k.message) {
 			n.allowed = 1
 		}
 		c.byKind[k] = n
@@ -119,13 +119,13 @@ func (c *counts) admit(k kind) bool {
 }
 
 // endPeriod reports the records that were not written, and lets the allowances grow.
-func (c *counts) endPeriod() {
+func (c *state) endPeriod() {
 	c.report()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, n := range c.byKind {
-		if slices.Contains(c.first, k.message) {
-			if n.quiet && n.folded == 0 {
+		if slices.Contains(c.onceOnly, k.message) {
+			if n.noneFolded && n.folded == 0 {
 				delete(c.byKind, k)
 			}
 			continue
@@ -139,12 +139,12 @@ func (c *counts) endPeriod() {
 	}
 }
 
-// If records of a kind were not written, report writes one record that states their number. It does so for each kind.
-func (c *counts) report() {
+// report writes one record for each kind of which records were not written. It states their number.
+func (c *state) report() {
 	folded := map[kind]int{}
 	c.mu.Lock()
 	for k, n := range c.byKind {
-		n.quiet = n.folded == 0
+		n.noneFolded = n.folded == 0
 		if n.folded > 0 {
 			folded[k], n.folded = n.folded, 0
 		}

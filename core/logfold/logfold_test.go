@@ -82,7 +82,7 @@ func TestNothingIsLostFromTheCounts(t *testing.T) {
 			}
 			time.Sleep((Burst/Rate + 2) * period) // until every allowance is full
 			synctest.Wait()
-			require.Empty(t, h.counts.byKind)
+			require.Empty(t, h.state.byKind)
 		})
 	})
 }

@@ -29,29 +29,28 @@ const (
 
 // Errors of a request that must not be forwarded.
 var (
-	ErrBack     = errors.New("this request has been sent by this gateway: one of its proxies leads back to it")
-	ErrTooLong  = errors.New("this request has passed more than 16 gateways")
-	ErrRepeated = errors.New("the same proxy is named 8 times in this request's Via: a proxy leads back to it")
+	ErrOwnToken        = errors.New("this request has been sent by this gateway: one of its proxies leads back to it")
+	ErrTooManyGateways = errors.New("this request has passed more than 16 gateways")
+	ErrRepeatedVia     = errors.New("the same proxy is named 8 times in this request's Via: a proxy leads back to it")
 )
 
 // Guard makes and recognizes the tokens of one process. It is safe for concurrent use.
 type Guard struct {
-	seed  maphash.Seed
-	rand  func() uint64
-	quiet atomic.Bool
+	seed     maphash.Seed
+	rand     func() uint64
+	marksOff atomic.Bool
 }
 
-// New returns a guard with a new secret. The function rand is the source of the random numbers in tokens, and must be
-// safe for concurrent use.
+// New returns a guard with a new secret. The function rand returns random numbers, and must be safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
 // SetMarks sets whether requests get a token. By default, requests get a token.
-func (g *Guard) SetMarks(on bool) { g.quiet.Store(!on) }
+func (g *Guard) SetMarks(on bool) { g.marksOff.Store(!on) }
 
 // Marks reports whether requests get a token. It returns false for a nil guard.
-func (g *Guard) Marks() bool { return g != nil && !g.quiet.Load() }
+func (g *Guard) Marks() bool { return g != nil && !g.marksOff.Load() }
 
-// Append appends a list of tokens to b: the tokens in received, and a new token of this process.
+// Append appends the received tokens and a new token of this process to b.
 func (g *Guard) Append(b, received []byte) []byte {
 	b = AppendReceived(b, received)
 	var token [tokenLen / 2]byte
@@ -60,8 +59,7 @@ func (g *Guard) Append(b, received []byte) []byte {
 	return hex.AppendEncode(b, token[:])
 }
 
-// AppendReceived appends the tokens that came with a request (received), and a comma. The caller can then append
-// another token. If received is empty, AppendReceived appends nothing.
+// AppendReceived appends the tokens that came with a request, if any, and a comma, so that another token can follow.
 func AppendReceived(b, received []byte) []byte {
 	if len(received) > 0 {
 		b = append(append(b, received...), ", "...)
@@ -69,9 +67,9 @@ func AppendReceived(b, received []byte) []byte {
 	return b
 }
 
-// Check returns an error if a request with the list of tokens in value must not be forwarded. The error is ErrBack if
-// this process has made one of the tokens, or ErrTooLong if the list has maxHops tokens or more. The result valid is
-// false if value is not a list of tokens; the gateway does not send such a value on.
+// Check returns an error if a request with the list of tokens in value must not be forwarded: ErrOwnToken if this
+// process has made one of them, ErrTooManyGateways if there are at least maxHops. The result valid is false if value is
+// not a list of tokens; the gateway does not send such a value on.
 func (g *Guard) Check(value []byte) (valid bool, err error) {
 	n := 0
 	for rest, more := value, true; more; n++ {
@@ -85,17 +83,17 @@ func (g *Guard) Check(value []byte) (valid bool, err error) {
 			return false, nil
 		}
 		if binary.BigEndian.Uint64(token[8:]) == maphash.Bytes(g.seed, token[:8]) {
-			return true, ErrBack
+			return true, ErrOwnToken
 		}
 	}
 	if n >= maxHops {
-		return true, ErrTooLong
+		return true, ErrTooManyGateways
 	}
 	return true, nil
 }
 
-// CheckVia returns ErrRepeated if a Via value contains its last entry at least maxVia times. The request is then in a
-// loop of proxies that remove the field Proxy-Loop.
+// CheckVia returns ErrRepeatedVia if a Via value contains its last entry at least maxVia times. The request is then in
+// a loop of proxies that remove the field Proxy-Loop.
 func CheckVia(value []byte) error {
 	last := value[bytes.LastIndexByte(value, ',')+1:]
 	if last = bytes.TrimSpace(last); len(last) == 0 {
@@ -110,7 +108,7 @@ func CheckVia(value []byte) error {
 		}
 	}
 	if n >= maxVia {
-		return ErrRepeated
+		return ErrRepeatedVia
 	}
 	return nil
 }

@@ -18,11 +18,11 @@ func TestGuard(t *testing.T) {
 		require.Equal(t, want, err)
 	}
 	first := a.Append(nil, nil)
-	check(a, first, ErrBack)
+	check(a, first, ErrOwnToken)
 	check(b, first, nil)
 	both := b.Append(nil, first)
-	check(a, both, ErrBack)
-	check(b, both, ErrBack)
+	check(a, both, ErrOwnToken)
+	check(b, both, ErrOwnToken)
 	check(New(rand.Uint64), both, nil)
 	require.NotEqual(t, first[:16], a.Append(nil, nil)[:16], "tokens of one process have nothing in common")
 	long := []byte(nil)
@@ -30,7 +30,7 @@ func TestGuard(t *testing.T) {
 		long = b.Append(nil, long)
 		check(a, long, nil)
 	}
-	check(a, b.Append(nil, long), ErrTooLong)
+	check(a, b.Append(nil, long), ErrTooManyGateways)
 	for _, bad := range []string{"", ",", "x", strings.Repeat("g", 32), strings.Repeat("0", 31), string(first) + ","} {
 		valid, err := b.Check([]byte(bad))
 		require.False(t, valid, bad)
@@ -41,7 +41,7 @@ func TestGuard(t *testing.T) {
 func TestCheckVia(t *testing.T) {
 	entry := "1.1 relay (tinyproxy/1.11)"
 	require.NoError(t, CheckVia([]byte(strings.Repeat(entry+", ", 6)+entry)))
-	require.ErrorIs(t, CheckVia([]byte(strings.Repeat(entry+",1.1 b ,", 7)+entry)), ErrRepeated)
+	require.ErrorIs(t, CheckVia([]byte(strings.Repeat(entry+",1.1 b ,", 7)+entry)), ErrRepeatedVia)
 	for _, fine := range []string{"", ",", ",,,,,,,,,,,", "1.1 a", strings.Repeat("1.1 a, ", 20) + "1.1 b"} {
 		require.NoError(t, CheckVia([]byte(fine)), fine)
 	}
@@ -59,11 +59,11 @@ func FuzzCheck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value []byte) {
 		CheckVia(value)
 		valid, err := g.Check(value)
-		require.NotEqual(t, ErrBack, err)
+		require.NotEqual(t, ErrOwnToken, err)
 		if valid && err == nil {
 			valid, err = g.Check(g.Append(nil, value))
 			require.True(t, valid)
-			require.Equal(t, ErrBack, err)
+			require.Equal(t, ErrOwnToken, err)
 			require.False(t, bytes.ContainsAny(value, "\r\n\x00"))
 		}
 	})

@@ -31,17 +31,17 @@ const (
 	Refused        // a response with a status of 400 or above, or none
 )
 
-// Course describes the attempts, the waits and the result of a request under a policy.
-type Course struct {
+// RequestCourse describes the attempts, the waits and the result of a request under a policy.
+type RequestCourse struct {
 	Attempts    int           // without replays; the minimum number if Result is Unknown
 	BackoffTime time.Duration // sum of the backoffs between these attempts
 	Result      Result
 	Status      int // of the response to the client, if Result is Refused; 0 if the client left before the response
 }
 
-// Recorded returns the course that a request has had.
-func Recorded(r *Request) Course {
-	c := Course{Result: resultOf(r.Status), Status: r.Status}
+// RecordedCourse returns the course that a request has had.
+func RecordedCourse(r *Request) RequestCourse {
+	c := RequestCourse{Result: resultOf(r.Status), Status: r.Status}
 	for i := range r.Attempts {
 		if a := &r.Attempts[i]; a.Outcome.Result != core.ResultReplay {
 			c.Attempts++
@@ -58,17 +58,17 @@ func resultOf(status int) Result {
 	return Refused
 }
 
-// Under returns the course that a request would have had under the policy p. The parameter now is the policy in force.
-// If the policy in force allows a retry after the last recorded attempt, something else has prevented this retry: there
-// was no admissible proxy, the retry budget was spent, or the target was suspect. Under assumes that this reason would
-// have prevented a retry under p as well. A request keeps its recorded course if it had a hedge or no attempts, or if
-// its client has left.
-func Under(r *Request, p, now *retry.Policy) Course {
-	recorded := Recorded(r)
-	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hedged(r.Attempts) {
+// CourseUnder returns the course that a request would have had under the policy p in place of the current one. If the
+// current policy allows a retry after the last recorded attempt, something else has prevented it: there was no
+// admissible proxy, the retry budget was spent, or the target was suspect. CourseUnder assumes that this would have
+// prevented a retry under p as well. A request with a hedge, without attempts, or whose client has left keeps its
+// recorded course.
+func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
+	recorded := RecordedCourse(r)
+	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hasHedge(r.Attempts) {
 		return recorded
 	}
-	var c Course
+	var c RequestCourse
 	var elapsed time.Duration // duration of the attempts and backoffs so far
 	tried := map[string]bool{}
 	for i := range r.Attempts {
@@ -87,16 +87,16 @@ func Under(r *Request, p, now *retry.Policy) Course {
 		if !retries(a, r.Method, p) || c.Attempts >= p.MaxAttempts {
 			if last {
 				c.Result, c.Status = recorded.Result, recorded.Status
-				if a.Outcome.Cause == verdict.TotalTimeout && !sameTimeout(p, now) {
+				if a.Outcome.Cause == verdict.TotalTimeout && !sameTimeout(p, current) {
 					c.Result = Unknown // the end of the attempt under p is not known
 				}
 				return c
 			}
-			c.Result, c.Status = ended(&a.Outcome)
+			c.Result, c.Status = endResult(&a.Outcome)
 			return c
 		}
 		if last {
-			if retries(a, r.Method, now) && c.Attempts < now.MaxAttempts {
+			if retries(a, r.Method, current) && c.Attempts < current.MaxAttempts {
 				c.Result, c.Status = recorded.Result, recorded.Status
 				return c
 			}
@@ -105,7 +105,7 @@ func Under(r *Request, p, now *retry.Policy) Course {
 			return c
 		}
 		next := &r.Attempts[i+1]
-		wait := backoff(a, next, c.Attempts, !tried[next.ProxyID], p, now)
+		wait := backoff(a, next, c.Attempts, !tried[next.ProxyID], p, current)
 		if p.Timeout != nil && elapsed+wait >= seconds(*p.Timeout) {
 			c.Result, c.Status = Refused, http.StatusGatewayTimeout
 			return c
@@ -116,7 +116,7 @@ func Under(r *Request, p, now *retry.Policy) Course {
 	return c
 }
 
-func hedged(attempts []core.AttemptEvent) bool {
+func hasHedge(attempts []core.AttemptEvent) bool {
 	for i := range attempts {
 		if attempts[i].Hedge {
 			return true
@@ -125,8 +125,7 @@ func hedged(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// retries reports whether the policy p retries a request after the given attempt, provided that
-// p.MaxAttempts permits another attempt.
+// retries reports whether the policy p retries a request after an attempt, if p.MaxAttempts permits another one.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome
 	switch o.Repeat {
@@ -148,8 +147,8 @@ func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	return o.Retry != core.NoRetry
 }
 
-// ended returns the result of a request whose last attempt has the outcome o.
-func ended(o *core.Outcome) (Result, int) {
+// endResult returns the result of a request whose last attempt has the outcome o.
+func endResult(o *core.Outcome) (Result, int) {
 	switch {
 	case o.Cause == verdict.TunnelOpen:
 		return Served, o.Status
@@ -162,19 +161,18 @@ func ended(o *core.Outcome) (Result, int) {
 }
 
 // backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of package executor
-// computes it. The parameter number is the number of the retry, from 1. The parameter other is set if the next attempt
-// had a proxy that the request had not tried. If a backoff cannot be computed (see KnowsBackoff), its recorded duration
-// is returned.
-func backoff(a, next *core.AttemptEvent, number int, other bool, p, now *retry.Policy) time.Duration {
+// computes it. Retries are numbered from 1; newProxy is set if the request had not tried the proxy of the next attempt.
+// If the backoff cannot be computed (KnowsBackoff), the result is the recorded one.
+func backoff(a, next *core.AttemptEvent, number int, newProxy bool, p, current *retry.Policy) time.Duration {
 	o := &a.Outcome
 	switch {
-	case o.Retry == core.RetryElsewhere && other:
+	case o.Retry == core.RetryElsewhere && newProxy:
 		return 0
-	case p.FailoverDelay != nil && other:
+	case p.FailoverDelay != nil && newProxy:
 		return seconds(*p.FailoverDelay)
-	case o.NoTargetResponse && other && o.RetryAfter == 0:
+	case o.NoTargetResponse && newProxy && o.RetryAfter == 0:
 		return 0
-	case next.Delay == 0 && now.FailoverDelay == nil:
+	case next.Delay == 0 && current.FailoverDelay == nil:
 		return 0
 	}
 	if !KnowsBackoff(p) {
@@ -188,8 +186,8 @@ func backoff(a, next *core.AttemptEvent, number int, other bool, p, now *retry.P
 // and for a policy with jitter.
 func KnowsBackoff(p *retry.Policy) bool { return !p.Jitter && delay(p, 1) > 0 }
 
-// delay returns the delay of a built-in backoff before a retry, in seconds. For a backoff of a plugin it returns 0.
-// The parameter number is the number of the retry, from 1. plugins/builtin/src has the formulas.
+// delay returns the delay of a built-in backoff before a retry, in seconds; 0 for a backoff of a plugin. Retries are
+// numbered from 1. plugins/builtin/src has the formulas.
 func delay(p *retry.Policy, number int) float64 {
 	switch p.BackoffStrategy {
 	case "exponential":

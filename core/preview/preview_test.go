@@ -41,8 +41,8 @@ func failure(c core.Cause) core.Outcome {
 	return verdict.Judge(&f)
 }
 
-func course(attempts int, waited time.Duration, result preview.Result, status int) preview.Course {
-	return preview.Course{Attempts: attempts, BackoffTime: waited, Result: result, Status: status}
+func course(attempts int, waited time.Duration, result preview.Result, status int) preview.RequestCourse {
+	return preview.RequestCourse{Attempts: attempts, BackoffTime: waited, Result: result, Status: status}
 }
 
 func TestUnder(t *testing.T) {
@@ -66,7 +66,7 @@ func TestUnder(t *testing.T) {
 	for name, tt := range map[string]struct {
 		request preview.Request
 		change  func(*retry.Policy)
-		want    preview.Course
+		want    preview.RequestCourse
 	}{
 		"no change": {served, func(*retry.Policy) {}, course(3, 2*time.Second, preview.Served, 200)},
 		"fewer attempts": {served, func(p *retry.Policy) { p.MaxAttempts = 2 },
@@ -105,7 +105,7 @@ func TestUnder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := policy(t, func(*retry.Policy) {})
-			require.Equal(t, tt.want, preview.Under(&tt.request, policy(t, tt.change), now))
+			require.Equal(t, tt.want, preview.CourseUnder(&tt.request, policy(t, tt.change), now))
 		})
 	}
 }
@@ -121,7 +121,7 @@ func TestRequestsThatKeepTheirCourse(t *testing.T) {
 		"client has left": {Method: "GET", Final: core.FinalCancelled, Attempts: two},
 		"hedge":           {Method: "GET", Final: core.FinalSuccess, Status: 200, Attempts: hedge},
 	} {
-		require.Equal(t, preview.Recorded(&r), preview.Under(&r, one, now), name)
+		require.Equal(t, preview.RecordedCourse(&r), preview.CourseUnder(&r, one, now), name)
 	}
 }
 
@@ -132,7 +132,7 @@ func TestReplays(t *testing.T) {
 	r := preview.Request{Method: "GET", Final: core.FinalSuccess, Status: 200, Attempts: []core.AttemptEvent{
 		attempt("a", failure(verdict.StaleConnection), 0), attempt("a", response(200), 0),
 	}}
-	require.Equal(t, course(1, 0, preview.Served, 200), preview.Under(&r, one, now))
+	require.Equal(t, course(1, 0, preview.Served, 200), preview.CourseUnder(&r, one, now))
 }
 
 // The total timeout is longer than the one that has ended the request.
@@ -143,7 +143,7 @@ func TestALongerTotalTimeout(t *testing.T) {
 		Err: &verdict.Error{Cause: verdict.NoAnswerInTime}}
 	r := preview.Request{Method: "GET", Final: core.FinalTimeout, Status: 504,
 		Attempts: []core.AttemptEvent{attempt("a", verdict.Judge(&f), 0)}}
-	require.Equal(t, course(1, 0, preview.Refused, 504), preview.Under(&r, now, now))
+	require.Equal(t, course(1, 0, preview.Refused, 504), preview.CourseUnder(&r, now, now))
 	later := policy(t, func(p *retry.Policy) { p.Timeout = &long })
-	require.Equal(t, preview.Unknown, preview.Under(&r, later, now).Result)
+	require.Equal(t, preview.Unknown, preview.CourseUnder(&r, later, now).Result)
 }

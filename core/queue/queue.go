@@ -1,5 +1,5 @@
-// Package queue holds requests that wait for a resource: for a place in flight at a proxy, or for a retry of the
-// retry budget. When a unit of the resource becomes free, one of the requests takes the unit.
+// Package queue holds requests that wait for a unit of a resource: a place in flight at a proxy, or a retry of the
+// retry budget. When a unit becomes free, one of the requests takes it.
 //
 // Requests of the same priority take units in the order of their arrival. The priorities share the units as in a
 // self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16 units go to
@@ -24,8 +24,8 @@ type Config struct {
 	MaxWait    time.Duration // the longest wait of a request
 }
 
-// Default returns the default limits.
-func Default() Config { return Config{MaxWaiting: 1024, MaxWait: time.Second} }
+// DefaultConfig returns the default limits.
+func DefaultConfig() Config { return Config{MaxWaiting: 1024, MaxWait: time.Second} }
 
 // Enabled reports whether requests may wait.
 func (c Config) Enabled() bool { return c.MaxWaiting > 0 && c.MaxWait > 0 }
@@ -36,7 +36,7 @@ var (
 	ErrExpired = errors.New("the longest wait has passed")
 )
 
-// Result is the result of Waiter.Take.
+// Result is the result of Waiter.TryTake.
 type Result uint8
 
 // The results.
@@ -50,14 +50,14 @@ const (
 type Waiter[K comparable] struct {
 	Priority core.Priority // not AnyPriority
 	Kind     K             // requests of one kind can use the same units
-	// Take takes a unit for the request if a suitable unit is free. The queue calls Take while it holds its lock,
-	// usually in the goroutine that has freed a unit. Take must not call the queue.
-	Take func() Result
+	// TryTake takes a unit for the request if a suitable unit is free. The queue calls TryTake while it holds its lock,
+	// usually in the goroutine that has freed a unit. TryTake must not call the queue.
+	TryTake func() Result
 
 	next, prev *Waiter[K]
-	since      time.Time
-	waiting    bool
-	err        error         // why the wait has ended; nil if Take has returned Taken or Failed
+	waitStart  time.Time
+	isWaiting  bool
+	err        error         // why the wait has ended; nil if TryTake has returned Taken or Failed
 	ended      chan struct{} // receives a value when waiting becomes false
 	timer      *time.Timer
 }
@@ -72,11 +72,11 @@ type line[K comparable] struct {
 
 // Counts are the totals of one priority.
 type Counts struct {
-	Waiting int           // requests that wait at present
-	Queued  uint64        // requests that have waited or wait
-	Expired uint64        // requests whose longest wait has passed
-	Full    uint64        // requests that were refused or displaced because the queue was full
-	Waited  time.Duration // sum of all waits that have ended
+	Waiting      int           // requests that wait at present
+	Queued       uint64        // requests that have waited or wait
+	Expired      uint64        // requests whose longest wait has passed
+	FullRefusals uint64        // requests that were refused or displaced because the queue was full
+	WaitTime     time.Duration // sum of all waits that have ended
 }
 
 // Queue is safe for concurrent use. Make one with New.
@@ -84,55 +84,53 @@ type Queue[K comparable] struct {
 	now     func() time.Time
 	waiting atomic.Int32 // requests in lines, and requests that are about to enter a line
 
-	mu    sync.Mutex // guards the fields below and the lines
-	clock uint64     // the largest tag of a line that has taken a unit
-	lines [core.PriorityCount + 1]line[K]
-	kinds map[K]int      // waiting requests by kind
-	none  map[K]struct{} // the kinds for which Take has returned Nothing; used only by the method serve
+	mu          sync.Mutex // guards the fields below and the lines
+	clock       uint64     // the largest tag of a line that has taken a unit
+	lines       [core.PriorityCount + 1]line[K]
+	kinds       map[K]int      // waiting requests by kind
+	unavailable map[K]struct{} // the kinds for which TryTake has returned Nothing; used only by the method serve
 }
 
 // New returns an empty queue whose only source of time is now.
 func New[K comparable](now func() time.Time) *Queue[K] {
-	return &Queue[K]{now: now, kinds: map[K]int{}, none: map[K]struct{}{}}
+	return &Queue[K]{now: now, kinds: map[K]int{}, unavailable: map[K]struct{}{}}
 }
 
-// stride is added to the clock to get the tag of a line that begins to wait for a unit. If the requests of a line
-// leave without a unit, the line keeps its tag, so that these requests do not lengthen the wait of the line's next
-// request.
-var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
+// tagStride is added to the clock to get the tag of a line that begins to wait for a unit. If its requests leave
+// without a unit, the line keeps its tag, so that they do not lengthen the wait of its next request.
+var tagStride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
-// share is the part of a queue, in sixteenths, that is guaranteed to each priority: requests within this part are not
-// displaced by requests of other priorities.
-var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
+// guaranteedShare is the part of a queue, in sixteenths, within which requests of a priority are not displaced by
+// others.
+var guaranteedShare = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 
 // Empty reports whether no request waits. It takes no lock.
 func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
 
-// If a unit is free and no request of the same kind waits, Enter takes the unit for w and returns false. If Take fails,
-// Enter returns false, too. Otherwise w begins to wait and Enter returns true; the caller must then call Wait. Enter
-// does not block. In a full queue, w displaces the youngest request of a priority that holds more than its share of the
-// queue. If there is no such request, the error is ErrFull.
+// Enter calls TryTake if no request of the same kind waits. If TryTake returns Nothing, or is not called, w begins to
+// wait, and the caller must call Wait. Enter does not block. In a full queue, w displaces the youngest request of a
+// priority that holds more than its share of the queue. If there is no such request, the error is ErrFull.
 func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting.Add(1) // before Take, so that w gets the chance to take a unit that is freed after Take
-	if q.kinds[w.Kind] == 0 && w.Take() != Nothing {
+	q.waiting.Add(1) // first, so that w can take a unit that is freed after TryTake
+	if q.kinds[w.Kind] == 0 && w.TryTake() != Nothing {
 		q.waiting.Add(-1)
 		return false, nil
 	}
 	l := &q.lines[w.Priority]
 	if q.length() >= maxWaiting && !q.displace(w.Priority, maxWaiting) {
 		q.waiting.Add(-1)
-		l.counts.Full++
+		l.counts.FullRefusals++
 		return false, ErrFull
 	}
 	if w.ended == nil {
 		w.ended = make(chan struct{}, 1)
 	}
 	if l.tag == 0 {
-		l.tag = q.clock + stride[w.Priority]
+		l.tag = q.clock + tagStride[w.Priority]
 	}
-	w.waiting, w.err, w.since = true, nil, q.now()
+	w.isWaiting, w.err, w.waitStart = true, nil, q.now()
 	w.prev, w.next = l.last, nil
 	if l.last != nil {
 		l.last.next = w
@@ -146,9 +144,8 @@ func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	return true, nil
 }
 
-// Wait blocks until Take has returned Taken or Failed, and then returns nil. The error is ErrExpired after
-// the longest wait, ErrFull if w was displaced, or the cause of the cancellation of ctx. The error may be nil
-// although ctx has ended.
+// Wait waits until TryTake returns Taken or Failed. The error is ErrExpired after the longest wait, ErrFull if w was
+// displaced, or the cause of the cancellation of ctx. It may be nil although ctx has ended.
 func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
 	if w.timer == nil {
 		w.timer = time.NewTimer(maxWait)
@@ -168,11 +165,11 @@ func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w.waiting {
+	if w.isWaiting {
 		if err == ErrExpired {
 			q.lines[w.Priority].counts.Expired++
 		}
-		q.end(w, err)
+		q.endWait(w, err)
 	}
 	<-w.ended
 	return w.err
@@ -185,7 +182,7 @@ func (q *Queue[K]) ServeOne() {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.serve()
+	q.serveNext()
 }
 
 // Serve lets requests take units until no request can take a free unit.
@@ -195,7 +192,7 @@ func (q *Queue[K]) Serve() {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.serve() {
+	for q.serveNext() {
 	}
 }
 
@@ -212,10 +209,10 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serve lets one request take a unit, and reports whether a request has taken a unit. It calls Take for the lines in
-// the order of their tags, and for each kind of request once. The caller holds mu.
-func (q *Queue[K]) serve() bool {
-	clear(q.none)
+// serveNext lets one request take a unit, and reports whether one has. It calls TryTake in the order of the lines'
+// tags, until it returns Nothing for each kind. The caller holds mu.
+func (q *Queue[K]) serveNext() bool {
+	clear(q.unavailable)
 	order := core.Priorities()
 	slices.SortStableFunc(order[:], func(a, b core.Priority) int {
 		if q.lines[a].tag < q.lines[b].tag {
@@ -228,21 +225,21 @@ func (q *Queue[K]) serve() bool {
 	})
 	for _, p := range order {
 		l := &q.lines[p]
-		for w := l.first; w != nil && len(q.none) < len(q.kinds); {
+		for w := l.first; w != nil && len(q.unavailable) < len(q.kinds); {
 			next := w.next
-			if _, found := q.none[w.Kind]; !found {
-				switch w.Take() {
+			if _, found := q.unavailable[w.Kind]; !found {
+				switch w.TryTake() {
 				case Taken:
-					q.end(w, nil)
+					q.endWait(w, nil)
 					q.clock = max(q.clock, l.tag)
 					if l.tag = 0; l.length > 0 {
-						l.tag = q.clock + stride[p]
+						l.tag = q.clock + tagStride[p]
 					}
 					return true
 				case Failed:
-					q.end(w, nil)
+					q.endWait(w, nil)
 				case Nothing:
-					q.none[w.Kind] = struct{}{}
+					q.unavailable[w.Kind] = struct{}{}
 				}
 			}
 			w = next
@@ -251,26 +248,25 @@ func (q *Queue[K]) serve() bool {
 	return false
 }
 
-// displace ends the wait of another request to make room for a request of priority p. The displaced request is the
-// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if there is
-// no such request. If the requests of priority p already hold their share, only requests of lower priorities are
-// displaced. The caller holds mu.
+// displace ends the wait of the youngest request of the lowest priority that holds more than its share of the queue, to
+// make room for a request of priority p. If the requests of priority p already hold their share, it displaces only
+// lower priorities. It returns false if there is no such request. The caller holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
-	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
+	limit := func(p core.Priority) int { return max(maxWaiting*guaranteedShare[p]/16, 1) }
 	order := core.Priorities()
 	for _, other := range slices.Backward(order[:]) {
 		l := &q.lines[other]
 		if other != p && l.length > limit(other) && (other > p || q.lines[p].length < limit(p)) {
-			l.counts.Full++
-			q.end(l.last, ErrFull)
+			l.counts.FullRefusals++
+			q.endWait(l.last, ErrFull)
 			return true
 		}
 	}
 	return false
 }
 
-// end ends the wait of w. The caller holds mu.
-func (q *Queue[K]) end(w *Waiter[K], err error) {
+// endWait ends the wait of w. The caller holds mu.
+func (q *Queue[K]) endWait(w *Waiter[K], err error) {
 	l := &q.lines[w.Priority]
 	if w.prev != nil {
 		w.prev.next = w.next
@@ -284,16 +280,16 @@ func (q *Queue[K]) end(w *Waiter[K], err error) {
 	}
 	w.next, w.prev = nil, nil
 	l.length--
-	l.counts.Waited += q.now().Sub(w.since)
+	l.counts.WaitTime += q.now().Sub(w.waitStart)
 	if q.kinds[w.Kind]--; q.kinds[w.Kind] == 0 {
 		delete(q.kinds, w.Kind)
 	}
 	q.waiting.Add(-1)
-	w.waiting, w.err = false, err
+	w.isWaiting, w.err = false, err
 	w.ended <- struct{}{}
 }
 
-// length is the number of requests that wait. The caller holds mu.
+// length returns the number of requests that wait. The caller holds mu.
 func (q *Queue[K]) length() (n int) {
 	for i := range q.lines {
 		n += q.lines[i].length

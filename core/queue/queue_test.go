@@ -21,7 +21,7 @@ type freeUnits map[string]int
 
 // waiterOf returns a request that takes a unit of its kind.
 func (free freeUnits) waiterOf(p core.Priority, kind string) *Waiter[string] {
-	return &Waiter[string]{Priority: p, Kind: kind, Take: func() Result {
+	return &Waiter[string]{Priority: p, Kind: kind, TryTake: func() Result {
 		if free[kind] < 0 {
 			return Failed
 		}
@@ -106,7 +106,7 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 		q := New[string](time.Now)
 		var totals [core.PriorityCount + 1]Counts
 		ended := func(w *Waiter[string], want error) {
-			require.False(t, w.waiting)
+			require.False(t, w.isWaiting)
 			require.Equal(t, want, w.err)
 			require.Len(t, w.ended, 1, "it wakes up once")
 		}
@@ -127,12 +127,12 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 				case len(m.waiting) >= limit:
 					out := m.displaced(p, limit)
 					if out == nil {
-						totals[p].Full++
+						totals[p].FullRefusals++
 						require.Equal(t, ErrFull, err)
 						require.False(t, waits)
 						return
 					}
-					totals[out.Priority].Full++
+					totals[out.Priority].FullRefusals++
 					ended(out, ErrFull)
 					m.remove(out)
 				}
@@ -205,14 +205,14 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 				require.Equal(t, m.free, free)
 				require.Equal(t, len(m.waiting) == 0, q.Empty())
 				for p, c := range q.Counts() {
-					c.Waited = 0
+					c.WaitTime = 0
 					want := totals[p]
 					want.Waiting = len(m.of(p))
 					require.Equal(t, want, c, p)
 				}
 				require.LessOrEqual(t, len(m.waiting), limit)
 				for _, w := range m.waiting {
-					require.True(t, w.waiting)
+					require.True(t, w.isWaiting)
 				}
 			},
 		})
@@ -245,7 +245,7 @@ func TestLowPriorityAlwaysGetsAShare(t *testing.T) {
 			}
 			free[""]++
 			q.ServeOne()
-			if since++; !low.waiting {
+			if since++; !low.isWaiting {
 				since = 0
 				low = enter(core.PriorityLow, 1)
 			}
@@ -300,7 +300,7 @@ func TestARequestOfAnotherKindDelaysNoRequest(t *testing.T) {
 	}
 	free["EU"] = 1
 	q.ServeOne()
-	require.True(t, us.waiting)
+	require.True(t, us.isWaiting)
 	require.NoError(t, q.Wait(t.Context(), eu, time.Hour))
 	free["FR"] = 1
 	waits, err := q.Enter(free.waiterOf(core.PriorityLow, "FR"), 10)
@@ -340,7 +340,7 @@ func TestWaits(t *testing.T) {
 		took, err = wait(t.Context(), time.Second)
 		require.NoError(t, err)
 		require.Equal(t, 700*time.Millisecond, took)
-		require.Equal(t, Counts{Queued: 3, Expired: 1, Waited: 2 * time.Second}, q.Counts()[core.PriorityNormal])
+		require.Equal(t, Counts{Queued: 3, Expired: 1, WaitTime: 2 * time.Second}, q.Counts()[core.PriorityNormal])
 	})
 }
 
@@ -354,7 +354,7 @@ func TestConcurrentWaiters(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range requests {
 		all.Go(func() {
-			w := &Waiter[int]{Priority: core.Priorities()[i%3], Take: func() Result {
+			w := &Waiter[int]{Priority: core.Priorities()[i%3], TryTake: func() Result {
 				if free.Add(-1) < 0 {
 					free.Add(1)
 					return Nothing

@@ -4,7 +4,7 @@
 //   - A new proxy is checked immediately. While its checks fail it is chosen last, and each failed check counts as a
 //     failure for its circuit breaker, so that clients waste no attempts on a list of dead proxies.
 //   - If a breaker has opened because its proxy could not be reached, the proxy is checked again while the breaker
-//     is open. The wait between two checks is a tenth of the time since the breaker opened (see waitAfter). A check
+//     is open. The wait between two checks is a tenth of the time since the breaker opened (checkWait). A check
 //     that passes makes the breaker half-open, and the next request is its probe. A check that fails keeps the
 //     breaker open.
 package reach
@@ -24,10 +24,10 @@ import (
 
 // The times of checks.
 const (
-	tick       = 100 * time.Millisecond
-	firstWait  = 250 * time.Millisecond // wait after the first failed check
-	longest    = 30 * time.Second       // maximum time between two checks
-	localPause = time.Second            // wait after a check that failed for lack of a descriptor or port
+	tick           = 100 * time.Millisecond
+	firstWait      = 250 * time.Millisecond // wait after the first failed check
+	maxWait        = 30 * time.Second       // maximum time between two checks
+	localErrorWait = time.Second            // wait after a check that failed for lack of a descriptor or port
 )
 
 // DefaultParallel is the default maximum number of simultaneous checks.
@@ -48,24 +48,24 @@ type Checker struct {
 
 	enabled atomic.Bool
 
-	mu    sync.Mutex
-	last  *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
-	added []joined           // proxies whose first check has not begun, in the order of their checks
-	// failing holds the time at which the breaker of a proxy opened. An entry stays when the breaker becomes
-	// half-open or opens again. It is replaced only after the proxy has served a request.
-	failing map[*upstream.Upstream]time.Duration
-	queue   queue
-	running int
+	mu         sync.Mutex
+	snapshot   *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
+	newProxies []newProxy         // proxies whose first check has not begun, in the order of their checks
+	// failingSinceByProxy holds the time at which the breaker of a proxy opened. An entry stays when the breaker
+	// becomes half-open or opens again. It is replaced only after the proxy has served a request.
+	failingSinceByProxy map[*upstream.Upstream]time.Duration
+	queue               queue
+	running             int
 
-	first      int           // proxies whose first check has not ended
-	firstEnded chan struct{} // closed when first is 0
-	ended      chan struct{} // receives a value when a check ends while Parallel checks are running
+	firstPending int           // proxies whose first check has not ended
+	firstEnded   chan struct{} // closed when first is 0
+	ended        chan struct{} // receives a value when a check ends while Parallel checks are running
 }
 
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
 	return &Checker{
-		cfg: cfg, failing: map[*upstream.Upstream]time.Duration{},
+		cfg: cfg, failingSinceByProxy: map[*upstream.Upstream]time.Duration{},
 		firstEnded: make(chan struct{}), ended: make(chan struct{}, 1),
 	}
 }
@@ -76,21 +76,21 @@ func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 // check is a proxy to be checked. It takes 32 bytes: most proxies of a long list may be dead. Its times, and those of
 // the other types, are those of Pool.Elapsed.
 type check struct {
-	u     *upstream.Upstream
-	at    time.Duration
-	since time.Duration // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
-	tries int32         // number of checks in a row that have failed
-	first bool          // no check of the proxy has ended yet
+	u            *upstream.Upstream
+	at           time.Duration
+	failingSince time.Duration // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
+	failedChecks int32         // number of checks in a row that have failed
+	isFirst      bool          // no check of the proxy has ended yet
 }
 
-// joined is a proxy that has joined the pool. It takes less memory than a check, because a long list has many of them.
-type joined struct {
+// newProxy is a proxy whose first check is planned. It takes less memory than a check, because a long list has many.
+type newProxy struct {
 	u  *upstream.Upstream
 	at time.Duration
 }
 
-// AwaitFirst waits until the first check of every proxy has ended. It returns earlier when the time limit has passed
-// or ctx ends. If the checks are off, it returns immediately. Run must be running.
+// AwaitFirst waits until the first check of every proxy has ended, the time limit has passed or ctx ends. If the checks
+// are off, it returns immediately. Run must be running.
 func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
 	if !c.enabled.Load() {
 		return
@@ -104,9 +104,9 @@ func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// endFirst closes firstEnded if all first checks have ended. The caller holds mu.
-func (c *Checker) endFirst() {
-	if c.first > 0 {
+// The caller of signalFirstEnded holds mu.
+func (c *Checker) signalFirstEnded() {
+	if c.firstPending > 0 {
 		return
 	}
 	select {
@@ -122,25 +122,25 @@ func (c *Checker) Run(ctx context.Context) {
 	defer checks.Wait()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	due := c.due()
+	due := c.takeDue()
 	for {
 		for _, k := range due {
-			checks.Go(func() { c.run(ctx, k) })
+			checks.Go(func() { c.runCheck(ctx, k) })
 		}
 		select {
 		case <-ticker.C:
-			due = c.due()
+			due = c.takeDue()
 		case <-c.ended: // a long list with few parallel checks need not wait for the ticker
-			due = c.dueInQueue()
+			due = c.takeDueInQueue()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// due queues a check for each proxy that needs one. Then it removes the checks whose time has come from the
-// queue, and returns them.
-func (c *Checker) due() (list []*check) {
+// takeDue queues a check for each proxy that needs one, removes the checks whose time has come from the queue, and
+// returns them.
+func (c *Checker) takeDue() (list []*check) {
 	if !c.enabled.Load() {
 		c.cfg.Pool.SetNextCheck(0, false)
 		return nil
@@ -148,33 +148,32 @@ func (c *Checker) due() (list []*check) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	c.queueNew(now)
+	c.queueNewProxies(now)
 	for _, u := range c.cfg.Pool.NotClosed() {
 		if !u.Planned() && u.FailedToReach() && u.Breaker().State() == core.Open {
 			since := c.failingSince(u, now)
-			c.push(&check{u: u, at: now + waitAfter(now-since), since: since})
+			c.queueCheck(&check{u: u, at: now + checkWait(now-since), failingSince: since})
 		}
 	}
-	return c.pop(now)
+	return c.takeUpToParallel(now)
 }
 
-// dueInQueue removes due checks from the queue and returns them, as due does. It does not search for proxies that
-// need a check.
-func (c *Checker) dueInQueue() []*check {
+// takeDueInQueue is like takeDue, but does not search for proxies that need a check.
+func (c *Checker) takeDueInQueue() []*check {
 	if !c.enabled.Load() {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pop(c.now())
+	return c.takeUpToParallel(c.now())
 }
 
 // now returns the present time (Pool.Elapsed).
 func (c *Checker) now() time.Duration { return c.cfg.Pool.Elapsed(c.cfg.Now()) }
 
-// pop removes from the queue the checks whose time has come, as many as Config.Parallel permits, and returns
-// them. The caller holds mu.
-func (c *Checker) pop(now time.Duration) (list []*check) {
+// takeUpToParallel removes the checks whose time has come from the queue, as many as Config.Parallel permits, and
+// returns them. The caller holds mu.
+func (c *Checker) takeUpToParallel(now time.Duration) (list []*check) {
 	for c.running < c.cfg.Parallel {
 		k := c.popDue(now)
 		if k == nil {
@@ -183,25 +182,25 @@ func (c *Checker) pop(now time.Duration) (list []*check) {
 		list = append(list, k)
 		c.running++
 	}
-	at, planned := c.next(now)
+	at, planned := c.nextCheckTime(now)
 	c.cfg.Pool.SetNextCheck(at, planned)
 	return list
 }
 
-// popDue removes the check with the earliest time from added or queue, and returns it. If its time has not come, or if
-// there is none, popDue returns nil. The caller holds mu.
+// popDue removes the check with the earliest time from newProxies or queue, and returns it; nil if its time has not
+// come, or there is none. The caller holds mu.
 func (c *Checker) popDue(now time.Duration) *check {
-	for len(c.added) > 0 && (len(c.queue) == 0 || c.queue[0].at >= c.added[0].at) {
-		u, at := c.added[0].u, c.added[0].at
-		if c.added = c.added[1:]; len(c.added) == 0 {
-			c.added = nil
+	for len(c.newProxies) > 0 && (len(c.queue) == 0 || c.queue[0].at >= c.newProxies[0].at) {
+		u, at := c.newProxies[0].u, c.newProxies[0].at
+		if c.newProxies = c.newProxies[1:]; len(c.newProxies) == 0 {
+			c.newProxies = nil
 		}
 		if u.SetPlanned(true) { // its breaker has opened since
-			c.first--
-			c.endFirst()
+			c.firstPending--
+			c.signalFirstEnded()
 			continue
 		}
-		return &check{u: u, at: at, since: at, first: true}
+		return &check{u: u, at: at, failingSince: at, isFirst: true}
 	}
 	if len(c.queue) == 0 || c.queue[0].at > now {
 		return nil
@@ -209,13 +208,13 @@ func (c *Checker) popDue(now time.Duration) *check {
 	return heap.Pop(&c.queue).(*check)
 }
 
-// next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it
-// returns the time of the next tick, because one of these checks may have ended by then. The result planned is false if
-// there are no checks. The caller holds mu.
-func (c *Checker) next(now time.Duration) (at time.Duration, planned bool) {
+// nextCheckTime returns the time of the next check. If the queue is empty, but checks are in progress, this is the next
+// tick, because one of them may have ended by then. The result planned is false if there are no checks. The caller
+// holds mu.
+func (c *Checker) nextCheckTime(now time.Duration) (at time.Duration, planned bool) {
 	switch {
-	case len(c.added) > 0:
-		return c.added[0].at, true
+	case len(c.newProxies) > 0:
+		return c.newProxies[0].at, true
 	case len(c.queue) > 0:
 		return c.queue[0].at, true
 	case c.running > 0:
@@ -224,59 +223,56 @@ func (c *Checker) next(now time.Duration) (at time.Duration, planned bool) {
 	return 0, false
 }
 
-// failingSince returns the time at which the breaker of u first opened after the last request that u served. Only a
-// served request resets this time; a passed check does not. The longer ago this time is, the longer is the wait until
-// the next check (waitAfter) and the next probe. So a proxy that passes the checks but refuses requests is checked
-// and probed less and less often. The caller holds mu.
+// failingSince returns the time at which the breaker of u first opened after the last request that u served. A passed
+// check does not reset this time. So a proxy that passes the checks but refuses requests is checked (checkWait) and
+// probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Duration {
-	since, ok := c.failing[u]
+	since, ok := c.failingSinceByProxy[u]
 	if !ok || u.ServedSince(since) {
 		since = now
-		c.failing[u] = since
+		c.failingSinceByProxy[u] = since
 	}
 	return since
 }
 
-// waitAfter returns the wait until the next check of a proxy that has been failing for the given
-// time.
-func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), longest) }
+// checkWait returns the wait until the next check of a proxy that has been failing for the given time.
+func checkWait(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), maxWait) }
 
-// queueNew queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that have
-// served. The caller holds mu.
-func (c *Checker) queueNew(now time.Duration) {
+// queueNewProxies queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that
+// have served. The caller holds mu.
+func (c *Checker) queueNewProxies(now time.Duration) {
 	snap := c.cfg.Pool.Snapshot()
-	if snap == c.last {
+	if snap == c.snapshot {
 		return
 	}
-	c.last = snap
-	for u := range c.failing {
+	c.snapshot = snap
+	for u := range c.failingSinceByProxy {
 		if snap.Get(u.ID()) != u {
-			delete(c.failing, u)
+			delete(c.failingSinceByProxy, u)
 		}
 	}
 	for _, u := range snap.All {
 		if !u.SetKnown() && !u.Direct() && !u.HasServed() {
-			c.added = append(c.added, joined{u, now})
-			c.first++
+			c.newProxies = append(c.newProxies, newProxy{u, now})
+			c.firstPending++
 		}
 	}
-	c.endFirst()
+	c.signalFirstEnded()
 }
 
-// push queues a check of a proxy that has no check in the queue or in progress. The caller holds
-// mu.
-func (c *Checker) push(k *check) {
+// queueCheck queues a check of a proxy that has none in the queue or in progress. The caller holds mu.
+func (c *Checker) queueCheck(k *check) {
 	k.u.SetPlanned(true)
 	heap.Push(&c.queue, k)
 }
 
-// run makes one check, and queues the next check of the proxy if conclude asks for one.
-func (c *Checker) run(ctx context.Context, k *check) {
-	another := false
+// runCheck makes one check, and queues the next one if applyResult asks for it.
+func (c *Checker) runCheck(ctx context.Context, k *check) {
+	checkAgain := false
 	if c.inPool(k.u) {
 		started := c.cfg.Now()
 		verr := c.cfg.Reach(ctx, k.u)
-		another = ctx.Err() == nil && c.inPool(k.u) && c.conclude(k, verr, c.cfg.Now().Sub(started))
+		checkAgain = ctx.Err() == nil && c.inPool(k.u) && c.applyResult(k, verr, c.cfg.Now().Sub(started))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -286,12 +282,12 @@ func (c *Checker) run(ctx context.Context, k *check) {
 		default:
 		}
 	}
-	if k.first {
-		k.first = false
-		c.first--
-		c.endFirst()
+	if k.isFirst {
+		k.isFirst = false
+		c.firstPending--
+		c.signalFirstEnded()
 	}
-	if another {
+	if checkAgain {
 		heap.Push(&c.queue, k)
 	} else {
 		k.u.SetPlanned(false)
@@ -301,9 +297,9 @@ func (c *Checker) run(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// conclude applies the result of a check. The parameter verr is the error of the check, and took is its duration. The
-// result is true if another check of the proxy must follow; conclude then sets the time of that check.
-func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
+// applyResult applies the result of a check: its error verr, and its duration. If checkAgain is true, it has set the
+// time of another check.
+func (c *Checker) applyResult(k *check, verr *verdict.Error, took time.Duration) (checkAgain bool) {
 	now := c.now()
 	switch {
 	case verr == nil:
@@ -311,11 +307,11 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 		k.u.Breaker().Retest(breaker.ReasonReachable)
 		return false
 	case verr.Cause == verdict.LocalLimit:
-		k.at = now + localPause
+		k.at = now + localErrorWait
 		return true
 	}
-	k.tries++
-	wait := waitAfter(now - k.since)
+	k.failedChecks++
+	wait := checkWait(now - k.failingSince)
 	k.at = now + wait
 	k.u.SetReached(false)
 	b := k.u.Breaker()
@@ -328,7 +324,7 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 			return false // no further check: the traffic shows whether the proxy works
 		}
 	}
-	k.u.CountUnreached(verr.Cause, int(k.tries))
+	k.u.CountUnreached(verr.Cause, int(k.failedChecks))
 	return true
 }
 

@@ -29,10 +29,10 @@ type Rests struct {
 	hosts sync.Map     // hash of the host -> *hostRests
 	count atomic.Int64 // number of stored pairs, including pairs whose rest has ended
 
-	mu   sync.Mutex // guards ends and all changes of hosts
-	ends queue
+	mu    sync.Mutex // guards ends and all changes of hosts
+	byEnd queue
 
-	changed func(Pair) // see OnChange; nil for none
+	onChange func(Pair) // see OnChange; nil for none
 }
 
 // hostRests holds the pairs of one host.
@@ -44,86 +44,83 @@ type Resting []*entry
 type entry struct {
 	Pair
 	proxy, host uint64 // core.Hash53 of the proxy's id and of the host
-	at          int    // index in Rests.ends
+	heapIndex   int    // index in Rests.ends
 }
 
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by End. If End has
-// ended the rest, Pair.Until is the time of that call of End. The function must return soon and not call r. OnChange
-// must be called before the first Begin.
-func (r *Rests) OnChange(f func(Pair)) { r.changed = f }
+// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by EndRest;
+// Pair.Until is then the time of this call. The function must return soon and not call r. OnChange must be called
+// before the first BeginRest.
+func (r *Rests) OnChange(f func(Pair)) { r.onChange = f }
 
-// Begin makes a pair rest until p.Until. The parameters proxy and host are the hashes of p.ProxyID and p.Host. If the
-// pair rests already, the later end applies. If the maximum number of pairs rest already, the pair whose rest ends
-// first is removed.
-func (r *Rests) Begin(proxy, host uint64, p Pair) {
+// BeginRest makes a pair rest until p.Until, or later if it already does. The proxy and the host are the hashes of
+// p.ProxyID and p.Host. If the maximum number of pairs rest already, the one whose rest ends first is removed.
+func (r *Rests) BeginRest(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, later := r.begin(proxy, host, p); later && r.changed != nil {
-		r.changed(p)
+	if p, extended := r.beginRest(proxy, host, p); extended && r.onChange != nil {
+		r.onChange(p)
 	}
 }
 
-// Restore is like Begin for a rest that began in an earlier process. It does not call the function of OnChange. The
-// parameter now is the current time.
+// Restore is like BeginRest for a rest that began in an earlier process. It does not call the function of OnChange.
 func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	if p.Until <= now {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.begin(proxy, host, p)
+	r.beginRest(proxy, host, p)
 }
 
-// begin does the work of Begin. It returns the pair with its present end. The result later is false if the pair already
-// rested until p.Until or longer. The caller holds mu.
-func (r *Rests) begin(proxy, host uint64, p Pair) (_ Pair, later bool) {
-	r.drop(p.Since)
-	of := r.of(host)
-	i, found := of.find(proxy)
+// beginRest returns the pair with its present end. The result extended is false if the pair already rested until
+// p.Until or longer. The caller holds mu.
+func (r *Rests) beginRest(proxy, host uint64, p Pair) (_ Pair, extended bool) {
+	r.removeEnded(p.Since)
+	resting := r.restingAt(host)
+	i, found := resting.find(proxy)
 	if found {
-		e := of[i]
+		e := resting[i]
 		if p.Until <= e.Until {
 			return e.Pair, false
 		}
 		p.Since = e.Since
-		heap.Remove(&r.ends, e.at)
-		of = slices.Delete(slices.Clone(of), i, i+1)
+		heap.Remove(&r.byEnd, e.heapIndex)
+		resting = slices.Delete(slices.Clone(resting), i, i+1)
 	} else {
-		if len(r.ends) == r.max {
-			first := heap.Pop(&r.ends).(*entry)
+		if len(r.byEnd) == r.max {
+			first := heap.Pop(&r.byEnd).(*entry)
 			r.remove(first)
-			of = r.of(host) // the removed pair may belong to the same host
-			i, _ = of.find(proxy)
+			resting = r.restingAt(host) // the removed pair may belong to the same host
+			i, _ = resting.find(proxy)
 		}
-		of = slices.Clone(of)
+		resting = slices.Clone(resting)
 	}
 	e := &entry{Pair: p, proxy: proxy, host: host}
-	r.set(host, slices.Insert(of, i, e))
-	heap.Push(&r.ends, e)
-	r.count.Store(int64(len(r.ends)))
+	r.setResting(host, slices.Insert(resting, i, e))
+	heap.Push(&r.byEnd, e)
+	r.count.Store(int64(len(r.byEnd)))
 	return p, true
 }
 
-// End ends the rest of a pair. The parameters proxy and host are as in Begin, and now is the current time. The result
-// is false if the pair does not rest.
-func (r *Rests) End(proxy, host uint64, now time.Duration) bool {
+// EndRest ends the rest of a pair, given by its hashes. It returns false if the pair does not rest.
+func (r *Rests) EndRest(proxy, host uint64, now time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.drop(now)
-	of := r.of(host)
-	i, found := of.find(proxy)
+	r.removeEnded(now)
+	resting := r.restingAt(host)
+	i, found := resting.find(proxy)
 	if found {
-		e := of[i]
-		heap.Remove(&r.ends, e.at)
+		e := resting[i]
+		heap.Remove(&r.byEnd, e.heapIndex)
 		r.remove(e)
-		r.count.Store(int64(len(r.ends)))
-		if r.changed != nil {
+		r.count.Store(int64(len(r.byEnd)))
+		if r.onChange != nil {
 			p := e.Pair
 			p.Until = now
-			r.changed(p)
+			r.onChange(p)
 		}
 	}
 	return found
@@ -136,22 +133,22 @@ func (r *Rests) EndProxy(proxy uint64, now time.Duration) {
 	}
 	for _, e := range r.all() {
 		if e.proxy == proxy {
-			r.End(proxy, e.host, now)
+			r.EndRest(proxy, e.host, now)
 		}
 	}
 }
 
 // EndHost ends the rests of all pairs of a host.
 func (r *Rests) EndHost(host uint64, now time.Duration) {
-	for _, e := range r.Of(host) {
-		r.End(e.proxy, host, now)
+	for _, e := range r.RestingAt(host) {
+		r.EndRest(e.proxy, host, now)
 	}
 }
 
 // Clear ends the rests of all pairs.
 func (r *Rests) Clear(now time.Duration) {
 	for _, p := range r.all() {
-		r.End(p.proxy, p.host, now)
+		r.EndRest(p.proxy, p.host, now)
 	}
 }
 
@@ -159,20 +156,19 @@ func (r *Rests) Clear(now time.Duration) {
 func (r *Rests) all() []*entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.ends)
+	return slices.Clone(r.byEnd)
 }
 
-// Of returns the pairs of a host, or nil if there are none. Some of the rests may already have
-// ended.
-func (r *Rests) Of(host uint64) Resting {
+// RestingAt returns the pairs of a host; nil for none. Some of the rests may already have ended.
+func (r *Rests) RestingAt(host uint64) Resting {
 	if r.count.Load() == 0 {
 		return nil
 	}
-	return r.of(host)
+	return r.restingAt(host)
 }
 
-// Until returns the end of a proxy's rest. The result ok is false if the proxy does not rest at the time now.
-func (r Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
+// EndOf returns the end of a proxy's rest; ok is false if the proxy does not rest.
+func (r Resting) EndOf(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
 	if len(r) == 0 {
 		return 0, false
 	}
@@ -182,12 +178,12 @@ func (r Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok
 	return 0, false
 }
 
-// Any reports whether a pair rests at the time now.
-func (r Resting) Any(now time.Duration) bool {
+// AnyRests reports whether any of the pairs rests now.
+func (r Resting) AnyRests(now time.Duration) bool {
 	return slices.ContainsFunc(r, func(e *entry) bool { return now < e.Until })
 }
 
-// Get returns the rest of a proxy. The result ok is false if the proxy does not rest at the time now.
+// Get returns the rest of a proxy; ok is false if the proxy does not rest.
 func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
 	if i, found := r.find(proxy); found && now < r[i].Until {
 		return r[i].Pair, true
@@ -195,20 +191,20 @@ func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
 	return Pair{}, false
 }
 
-// Count returns the number of pairs that rest at the time now.
+// Count returns the number of pairs that rest.
 func (r *Rests) Count(now time.Duration) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.drop(now)
-	return len(r.ends)
+	r.removeEnded(now)
+	return len(r.byEnd)
 }
 
-// All returns the pairs that rest at the time now, sorted by host and proxy.
+// All returns the pairs that rest, sorted by host and proxy.
 func (r *Rests) All(now time.Duration) []Pair {
 	r.mu.Lock()
-	r.drop(now)
-	all := make([]Pair, len(r.ends))
-	for i, e := range r.ends {
+	r.removeEnded(now)
+	all := make([]Pair, len(r.byEnd))
+	for i, e := range r.byEnd {
 		all[i] = e.Pair
 	}
 	r.mu.Unlock()
@@ -218,38 +214,38 @@ func (r *Rests) All(now time.Duration) []Pair {
 	return all
 }
 
-// drop removes the pairs whose rest has ended. The caller holds mu.
-func (r *Rests) drop(now time.Duration) {
-	for len(r.ends) > 0 && r.ends[0].Until <= now {
-		r.remove(heap.Pop(&r.ends).(*entry))
+// removeEnded removes the pairs whose rest has ended. The caller holds mu.
+func (r *Rests) removeEnded(now time.Duration) {
+	for len(r.byEnd) > 0 && r.byEnd[0].Until <= now {
+		r.remove(heap.Pop(&r.byEnd).(*entry))
 	}
-	r.count.Store(int64(len(r.ends)))
+	r.count.Store(int64(len(r.byEnd)))
 }
 
-// remove removes a pair from the pairs of its host. The caller holds mu.
+// The caller of remove holds mu.
 func (r *Rests) remove(e *entry) {
-	of := r.of(e.host)
-	if i, found := of.find(e.proxy); found {
-		r.set(e.host, slices.Delete(slices.Clone(of), i, i+1))
+	resting := r.restingAt(e.host)
+	if i, found := resting.find(e.proxy); found {
+		r.setResting(e.host, slices.Delete(slices.Clone(resting), i, i+1))
 	}
 }
 
-// set replaces the pairs of a host. The caller holds mu.
-func (r *Rests) set(host uint64, of Resting) {
-	if len(of) == 0 {
+// The caller of setResting holds mu.
+func (r *Rests) setResting(host uint64, resting Resting) {
+	if len(resting) == 0 {
 		r.hosts.Delete(host)
 		return
 	}
-	held, _ := r.hosts.LoadOrStore(host, &hostRests{})
-	held.(*hostRests).pairs.Store(&of)
+	stored, _ := r.hosts.LoadOrStore(host, &hostRests{})
+	stored.(*hostRests).pairs.Store(&resting)
 }
 
-func (r *Rests) of(host uint64) Resting {
-	held, ok := r.hosts.Load(host)
+func (r *Rests) restingAt(host uint64) Resting {
+	stored, ok := r.hosts.Load(host)
 	if !ok {
 		return nil
 	}
-	if pairs := held.(*hostRests).pairs.Load(); pairs != nil {
+	if pairs := stored.(*hostRests).pairs.Load(); pairs != nil {
 		return *pairs
 	}
 	return nil
@@ -267,12 +263,12 @@ func (q queue) Less(i, j int) bool { return q[i].Until < q[j].Until }
 
 func (q queue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].at, q[j].at = i, j
+	q[i].heapIndex, q[j].heapIndex = i, j
 }
 
 // Push implements heap.Interface.
 func (q *queue) Push(e any) {
-	e.(*entry).at = len(*q)
+	e.(*entry).heapIndex = len(*q)
 	*q = append(*q, e.(*entry))
 }
 

@@ -61,7 +61,7 @@ func (h *Hedge) UnmarshalJSON(b []byte) error {
 
 var errHedge = errors.New(`must be "off", "p95" or 0.001 to 60 seconds`)
 
-// DecodeValue implements strict.Value. The range of a number is checked by Policy.Validate.
+// DecodeValue implements strict.ValueDecoder. The range of a number is checked by Policy.Validate.
 func (h *Hedge) DecodeValue(from any) (err error) {
 	switch v := from.(type) {
 	case string:

@@ -217,7 +217,7 @@ func TestStore(t *testing.T) {
 
 func TestConcurrentUpdates(t *testing.T) {
 	s := NewStore(*policy(t, func(p *Policy) { p.MaxAttempts, p.BaseDelay = 2, 0.2 }), time.Now)
-	stop := coretest.Repeat(4, func(int) {
+	stop := coretest.RunConcurrently(4, func(int) {
 		if p := s.Current(); float64(p.MaxAttempts) != p.BaseDelay*10 {
 			t.Errorf("%d attempts with %v s", p.MaxAttempts, p.BaseDelay)
 		}

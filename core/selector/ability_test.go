@@ -18,7 +18,7 @@ func TestAbilities(t *testing.T) {
 		at := f.pool.Elapsed(f.now)
 		cannot := func(i int, kinds ...ability.Kind) {
 			for _, k := range kinds {
-				f.get(i).Abilities().Learn(k, at, ability.Forever, ability.Check)
+				f.get(i).Abilities().RecordMissing(k, at, ability.Forever, ability.Check)
 			}
 		}
 		uses := func(q Query) map[string]int {
@@ -58,7 +58,7 @@ func TestAbilities(t *testing.T) {
 // The other proxies do not matter.
 func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 	f := newFixture(t, 2, 64)
-	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+	f.get(1).Abilities().RecordMissing(ability.TunnelTLS, 0, ability.Forever, ability.Check)
 	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
 		s.MaxInFlight = 1
 		return nil
@@ -79,7 +79,7 @@ func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 // Explorations and probes only use proxies that can serve the request.
 func TestExplorationsFollowAbilities(t *testing.T) {
 	f := newFixture(t, 2, 256)
-	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+	f.get(1).Abilities().RecordMissing(ability.TunnelTLS, 0, ability.Forever, ability.Check)
 	f.now = f.now.Add(31e9)
 	f.pool.Sweep()
 	for range 100 {

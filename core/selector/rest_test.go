@@ -19,7 +19,7 @@ const restingHost = 77
 
 func (f *fixture) rest(u *upstream.Upstream, d time.Duration) {
 	now := f.pool.Elapsed(f.now)
-	f.s.Rests().Begin(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Host: "h", Since: now, Until: now + d})
+	f.s.Rests().BeginRest(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Host: "h", Since: now, Until: now + d})
 }
 
 // TestResting: in every state of the breakers and rests, a proxy is not chosen for the host for which it rests, and is
@@ -74,7 +74,7 @@ func TestResting(outer *testing.T) {
 				require.Equal(t, possible, blocked == nil)
 				if err == nil {
 					u := f.pool.Snapshot().Get(id)
-					_, rests := f.s.Rests().Of(restingHost).Until(u.Hash(), f.pool.Elapsed(f.now))
+					_, rests := f.s.Rests().RestingAt(restingHost).EndOf(u.Hash(), f.pool.Elapsed(f.now))
 					require.False(t, rests, "%s rests", id)
 					q.Tried = append(q.Tried, Tried{Proxy: u})
 					q.Attempt++
@@ -128,7 +128,7 @@ func TestProbesAndExplorationsOfRestingProxies(t *testing.T) {
 // avoid begins a minute in which u is avoided for the target whose hash is restingHost.
 func (f *fixture) avoid(u *upstream.Upstream) {
 	now := f.pool.Elapsed(f.now)
-	f.pool.Avoided().Begin(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
+	f.pool.Avoided().BeginRest(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
 }
 
 // A proxy that is avoided for a target is neither probed nor explored for it. Other ports of the host do not matter.
@@ -154,7 +154,7 @@ func TestUncompared(t *testing.T) {
 	f := newFixture(t, 2, 8)
 	for i, want := range []string{"p1", "p0"} {
 		u, now := f.get(i), f.pool.Elapsed(f.now)
-		f.pool.Uncompared().Begin(u.Hash(), restingHost,
+		f.pool.Uncompared().BeginRest(u.Hash(), restingHost,
 			rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
 		for range 10 {
 			q := wants("", RegionScored)

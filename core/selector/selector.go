@@ -248,8 +248,8 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
 	c.byAbility = s.pool.Limited()
-	c.resting, c.banned = s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)
-	c.avoided, c.uncompared = s.pool.Avoided().Of(q.TargetHash), s.pool.Uncompared().Of(q.TargetHash)
+	c.resting, c.banned = s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)
+	c.avoided, c.uncompared = s.pool.Avoided().RestingAt(q.TargetHash), s.pool.Uncompared().RestingAt(q.TargetHash)
 	if !s.limits.Empty() {
 		c.pairs = s.limits.PairsOf(q.Host, uint64(q.HostHash))
 	}
@@ -312,7 +312,7 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 // target has just failed. Retries may use the proxies that the choice would otherwise avoid. First attempts may use
 // these proxies only if there is no other candidate.
 func (s *Selector) keepWanted(c *choice) {
-	if c.avoided.Any(c.elapsed) {
+	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
 			c.keep(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
 			if c.Attempt > 0 {
@@ -533,8 +533,8 @@ func (s *Selector) collect(c *choice, group *upstream.Group) {
 // avoids reports whether another proxy should be used for the target, because the target refuses u,
 // or because an attempt through another proxy would show whether u or the target fails.
 func (c *choice) avoids(u *upstream.Upstream) bool {
-	_, avoided := c.avoided.Until(u.Hash(), c.elapsed)
-	_, uncompared := c.uncompared.Until(u.Hash(), c.elapsed)
+	_, avoided := c.avoided.EndOf(u.Hash(), c.elapsed)
+	_, uncompared := c.uncompared.EndOf(u.Hash(), c.elapsed)
 	return avoided || uncompared
 }
 
@@ -551,7 +551,7 @@ func (c *choice) exclusions() exclusions { return exclusions{c.resting, c.banned
 
 // exclusionsFor returns the proxies that must not be chosen for the target's host.
 func (s *Selector) exclusionsFor(q *Query) exclusions {
-	return exclusions{s.rests.Of(uint64(q.HostHash)), s.bans.Of(AllHosts)}
+	return exclusions{s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)}
 }
 
 // until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The
@@ -560,8 +560,8 @@ func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Du
 	if len(e.resting) == 0 && len(e.banned) == 0 {
 		return 0, false
 	}
-	rest, rests := e.resting.Until(u.Hash(), at)
-	ban, banned := e.banned.Until(u.Hash(), at)
+	rest, rests := e.resting.EndOf(u.Hash(), at)
+	ban, banned := e.banned.EndOf(u.Hash(), at)
 	return max(rest, ban), rests || banned
 }
 
@@ -671,7 +671,7 @@ func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.D
 			return nil
 		default:
 			soonest = min(soonest, until)
-			_, banned := excluded.banned.Until(u.Hash(), at)
+			_, banned := excluded.banned.EndOf(u.Hash(), at)
 			rest = rest || !banned
 		}
 	}

@@ -42,7 +42,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	case c.reading.n == 0:
 		return 0, io.EOF
 	}
-	c.Meters.Count(0, c.reading.n)
+	c.Meters.CountBytes(0, c.reading.n)
 	return c.reading.n, nil
 }
 
@@ -118,7 +118,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case c.writing.errno != 0:
 		err = os.NewSyscallError("sendto", c.writing.errno)
 	}
-	c.Meters.Count(c.writing.n, 0)
+	c.Meters.CountBytes(c.writing.n, 0)
 	return c.writing.n, err
 }
 
@@ -179,7 +179,7 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	c.message = message
 	n, err := c.read(p)
 	if c.message == nil {
-		c.Meters.Count(len(message), 0)
+		c.Meters.CountBytes(len(message), 0)
 		return n, err
 	}
 	// Only a part of the message was written, or nothing because the read deadline had passed.

@@ -15,14 +15,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 		c.OnFull()
 	}
 	n, err := c.stream.Write(p)
-	c.Meters.Count(n, 0)
+	c.Meters.CountBytes(n, 0)
 	return n, err
 }
 
 // Read implements net.Conn.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.stream.Read(p)
-	c.Meters.Count(0, n)
+	c.Meters.CountBytes(0, n)
 	return n, err
 }
 

@@ -93,7 +93,7 @@ func fullListener(t *testing.T) netip.AddrPort {
 
 func TestDialPending(t *testing.T) {
 	to := fullListener(t)
-	late := coretest.Lateness(t)
+	late := coretest.MeasureTimerDelay(t)
 	for limit, slow := 50*time.Millisecond, 0; slow == 0; limit *= 2 { // a busy machine may be late for the first limit
 		begin := time.Now()
 		_, err := Dial(context.Background(), to, begin.Add(limit), func() { slow++ })

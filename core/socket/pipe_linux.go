@@ -113,13 +113,13 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	}
-	src.Meters.Count(0, m.inPipe)
+	src.Meters.CountBytes(0, m.inPipe)
 	if err = dst.raw.Write(m.drainCall); err != nil {
 		err = ended(err)
 	} else if m.errno != 0 {
 		err = os.NewSyscallError("splice", m.errno)
 	}
-	dst.Meters.Count(m.written, 0)
+	dst.Meters.CountBytes(m.written, 0)
 	if err != nil {
 		m.pipes.drop(m.pipe)
 		return int64(m.written), &WriteError{err}

@@ -9,7 +9,7 @@
 //	client: version 1, length of the tokens (2 bytes, big-endian), tokens
 //	server: version 1, a [TokensStatus], and a second authentication method
 //
-// After [TokensTaken], the handshake goes on as if the server had chosen this second method.
+// After [TokensAccepted], the handshake goes on as if the server had chosen this second method.
 package socks5
 
 import (
@@ -39,11 +39,11 @@ const (
 // TokensStatus is the server's reply to the tokens of a client.
 type TokensStatus byte
 
-// The replies to tokens. The server closes the connection after every reply except TokensTaken.
+// The replies to tokens. The server closes the connection after every reply except TokensAccepted.
 const (
-	TokensTaken   TokensStatus = iota
-	TokensBack                 // one of the tokens is the server's own: the connection has come back
-	TokensTooMany              // the connection has passed too many gateways
+	TokensAccepted TokensStatus = iota
+	TokensOwn                   // one of the tokens is the server's own: the connection has come back
+	TokensTooMany               // the connection has passed too many gateways
 )
 
 // Reply is the code of a reply to a request (RFC 1928 section 6).
@@ -80,8 +80,8 @@ type RequestError struct {
 
 func (e *RequestError) Error() string { return e.Msg }
 
-// ParseMethods parses the client's first message and returns the authentication methods that the client offers. The
-// result methods is a part of b. The result n is the length of the message.
+// ParseMethods parses the client's first message, of length n, and returns the authentication methods that the client
+// offers, as a part of b.
 func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -93,8 +93,7 @@ func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	return b[2:n], n, nil
 }
 
-// ParseCredentials parses the message with user name and password (RFC 1929 section 2). The result n is the length of
-// the message.
+// ParseCredentials parses the message with user name and password (RFC 1929 section 2), which has the length n.
 func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	if len(b) > 0 && b[0] != AuthVersion {
 		return "", "", 0, fmt.Errorf("version %d of the message with user name and password instead of 1", b[0])
@@ -116,8 +115,8 @@ func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	return name, password, n, nil
 }
 
-// ParseTokens parses the message that a client sends after the server has chosen the method [Tokens]: a version, a
-// length of two bytes, and the tokens. The result tokens is a part of b. The result n is the length of the message.
+// ParseTokens parses the message, of length n, that a client sends after the server has chosen the method [Tokens]. It
+// returns the tokens as a part of b.
 func ParseTokens(b []byte) (tokens []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != TokensVersion:
@@ -139,9 +138,8 @@ func AppendTokens(b, tokens []byte) []byte {
 	return append(append(b, TokensVersion, byte(len(tokens)>>8), byte(len(tokens))), tokens...)
 }
 
-// ParseRequest parses a request (RFC 1928 section 4) and returns the target as host:port, with an IPv6 address in
-// brackets. It does not check the host name. The result n is the length of the message. The error is ErrIncomplete or
-// a *RequestError.
+// ParseRequest parses a request of length n (RFC 1928 section 4) and returns the target as host:port, with an IPv6
+// address in brackets. It does not check the host name. The error is ErrIncomplete or a *RequestError.
 func ParseRequest(b []byte) (target string, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -152,21 +150,21 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	case len(b) < 5:
 		return "", 0, ErrIncomplete
 	}
-	at, size := 4, 0 // index and length of the address
+	start, size := 4, 0 // index and length of the address
 	switch b[3] {
 	case IPv4:
 		size = 4
 	case IPv6:
 		size = 16
 	case Name:
-		at, size = 5, int(b[4])
+		start, size = 5, int(b[4])
 	default:
 		return "", 0, &RequestError{AddressNotSupported, fmt.Sprintf("SOCKS5 address of the unknown type %d", b[3])}
 	}
-	if n = at + size + 2; len(b) < n {
+	if n = start + size + 2; len(b) < n {
 		return "", 0, ErrIncomplete
 	}
-	address, port := b[at:n-2], int(b[n-2])<<8|int(b[n-1])
+	address, port := b[start:n-2], int(b[n-2])<<8|int(b[n-1])
 	host := string(address)
 	if ip, ok := netip.AddrFromSlice(address); ok && b[3] != Name {
 		if host = ip.String(); ip.Is6() {
@@ -176,8 +174,7 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	return host + ":" + strconv.Itoa(port), n, nil
 }
 
-// AppendReply appends a reply to a request. The bound address in the reply is 0.0.0.0:0, because clients do not use
-// the bound address.
+// AppendReply appends a reply to a request. Its bound address is 0.0.0.0:0, because clients do not use it.
 func AppendReply(b []byte, code Reply) []byte {
 	return append(b, Version, byte(code), 0, IPv4, 0, 0, 0, 0, 0, 0)
 }

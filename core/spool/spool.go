@@ -1,6 +1,5 @@
-// Package spool buffers a log. A Write stores its record in memory, and a goroutine writes the
-// stored records to the sink in few large writes. A sink that is slow or blocked delays no
-// Write.
+// Package spool buffers a log. A Write stores its record in memory, and a goroutine writes the stored records to the
+// sink in few large writes. A sink that is slow or blocked delays no Write.
 package spool
 
 import (
@@ -31,13 +30,13 @@ type Writer struct {
 	onLost     func(records int)
 	brokenLine bool // the sink's last line is incomplete; only flush uses this field
 
-	mu      sync.Mutex // guards the fields from pending to stopped
-	pending []byte
-	writing []byte // being written to the sink
-	spare   []byte
-	lost    int  // records lost and not yet reported
-	failed  bool // the last write to the sink failed
-	stopped bool // the method run has ended, so Write must flush
+	mu           sync.Mutex // guards the fields from pending to stopped
+	pending      []byte
+	writing      []byte // being written to the sink
+	spare        []byte
+	lostRecords  int  // records lost and not yet reported
+	sinkFailed   bool // the last write to the sink failed
+	flushOnWrite bool // the method run has ended, so Write must flush
 
 	wake chan struct{} // holds a value if there is something to flush
 	once sync.Once     // for quit
@@ -52,9 +51,8 @@ func (u Unwritten) Error() string {
 	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(u))
 }
 
-// New returns a Writer for sink. The caller must Close it. If records were lost because the sink blocked or failed, the
-// function onLost is called with their number after the next successful write to the sink. The function may write to
-// the Writer. It may be nil.
+// New returns a Writer for sink. The caller must Close it. If the sink blocks or fails, records are lost: after the
+// next successful write, onLost (nil for none) is called with their number. It may write to the Writer.
 func New(sink io.Writer, onLost func(records int)) *Writer {
 	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		done: make(chan struct{})}
@@ -62,8 +60,8 @@ func New(sink io.Writer, onLost func(records int)) *Writer {
 	return w
 }
 
-// Write stores p for the sink. It does not wait for the sink and does not fail: if p does not fit into maxPending, p
-// is counted as lost. After Close, Write writes p to the sink itself, unless another Write is writing to the sink.
+// Write stores p for the sink. It neither waits nor fails: if p does not fit into maxPending, it counts as lost. After
+// Close, Write writes to the sink itself, unless another Write is doing so.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,18 +69,18 @@ func (w *Writer) Write(p []byte) (int, error) {
 		w.requestFlush()
 	}
 	if len(w.pending)+len(p) > maxPending {
-		w.lost++
+		w.lostRecords++
 	} else {
 		w.pending = append(w.pending, p...)
 	}
-	if w.stopped {
+	if w.flushOnWrite {
 		w.drain()
 	}
 	return len(p), nil
 }
 
-// Close writes the stored records to the sink and reports lost records. It waits for the sink for
-// at most a second. If records remain, the error is an Unwritten.
+// Close writes the stored records to the sink and reports lost ones. It waits for at most a second. If records remain,
+// the error is an Unwritten.
 func (w *Writer) Close() error {
 	w.once.Do(func() { close(w.quit) })
 	select {
@@ -91,7 +89,7 @@ func (w *Writer) Close() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n := w.lost + records(w.writing) + records(w.pending); n > 0 {
+	if n := w.lostRecords + countRecords(w.writing) + countRecords(w.pending); n > 0 {
 		return Unwritten(n)
 	}
 	return nil
@@ -129,52 +127,51 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain flushes until nothing is pending, even if the last write to the sink has failed. After drain, each Write
-// flushes. The callers of drain and of flush hold mu.
+// drain flushes until nothing is pending, even after a failed write. After drain, each Write flushes. The callers of
+// drain and of flush hold mu.
 func (w *Writer) drain() {
-	w.stopped, w.failed = false, false
-	for len(w.pending) > 0 || w.lost > 0 && !w.failed {
+	w.flushOnWrite, w.sinkFailed = false, false
+	for len(w.pending) > 0 || w.lostRecords > 0 && !w.sinkFailed {
 		w.flush()
 	}
-	w.stopped = true
+	w.flushOnWrite = true
 }
 
-// flush reports lost records and writes the pending records to the sink. It takes the pending records before it calls
-// onLost. So a record that onLost writes to the Writer is written after the pending records. flush releases mu during
-// the report and the write.
+// flush reports lost records and writes the pending ones to the sink, before any record that onLost writes. It releases
+// mu meanwhile.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
-	if !w.failed {
-		lost, w.lost = w.lost, 0
+	if !w.sinkFailed {
+		lost, w.lostRecords = w.lostRecords, 0
 	}
 	w.mu.Unlock()
 	if lost > 0 && w.onLost != nil {
 		w.onLost(lost)
 	}
-	missed := w.write(out)
+	unwritten := w.write(out)
 	w.mu.Lock()
 	w.writing = nil
 	if cap(out) <= maxKeptBuffer {
 		w.spare = out[:0]
 	}
 	if len(out) > 0 {
-		w.failed = missed > 0
+		w.sinkFailed = unwritten > 0
 	}
-	if w.lost += missed; w.lost > 0 && !w.failed {
+	if w.lostRecords += unwritten; w.lostRecords > 0 && !w.sinkFailed {
 		w.requestFlush()
 	}
 }
 
-// write writes records to the sink. It returns the number of records that were not written. If only a part of a
-// record is written, that part becomes a line of its own.
-func (w *Writer) write(out []byte) (missed int) {
+// write returns the number of records that were not written to the sink. If only a part of a record was written, it
+// becomes a line of its own.
+func (w *Writer) write(out []byte) (unwritten int) {
 	if len(out) == 0 {
 		return 0
 	}
 	if w.brokenLine {
 		if _, err := w.sink.Write([]byte{'\n'}); err != nil {
-			return records(out)
+			return countRecords(out)
 		}
 	}
 	n, _ := w.sink.Write(out)
@@ -184,7 +181,7 @@ func (w *Writer) write(out []byte) (missed int) {
 		// only the newline of this record is missing; the next write adds it
 		rest = bytes.TrimPrefix(rest, []byte{'\n'})
 	}
-	return records(rest)
+	return countRecords(rest)
 }
 
-func records(lines []byte) int { return bytes.Count(lines, []byte{'\n'}) }
+func countRecords(lines []byte) int { return bytes.Count(lines, []byte{'\n'}) }

@@ -5,48 +5,50 @@ import (
 	"unicode/utf8"
 )
 
-// Closest returns the element of list that is most similar to word. This is the element with the smallest edit
-// distance; case is ignored. If every element differs in more than a third of its characters and in more than one
-// character, the result is the only element that contains word without its last character, if it begins so ("prox" and
-// "proxy" for "proxies"), or the element with which word begins ("warning" for "warn"). Otherwise it is "".
+// Closest returns the element of list with the smallest edit distance from word, without regard to case. An element
+// that differs in more than a third of its characters, and in more than one, does not count. If there is none, the
+// result of closestByStem counts.
 func Closest(word string, list []string) string {
-	best, least := "", 0
+	closest, distance := "", 0
 	for _, candidate := range list {
 		d := editDistance(strings.ToLower(word), strings.ToLower(candidate))
-		if d <= max(1, utf8.RuneCountInString(candidate)/3) && (best == "" || d < least) {
-			best, least = candidate, d
+		if d <= max(1, utf8.RuneCountInString(candidate)/3) && (closest == "" || d < distance) {
+			closest, distance = candidate, d
 		}
 	}
-	if best == "" {
-		best = sameBeginning(strings.ToLower(word), list)
+	if closest == "" {
+		closest = closestByStem(strings.ToLower(word), list)
 	}
-	return best
+	return closest
 }
 
-// leastStem is the minimum number of bytes that two words have in common if one of them is taken for the other.
-const leastStem = 3
+// minStem is the minimum number of bytes of the common beginning of two words in closestByStem.
+const minStem = 3
 
-func sameBeginning(word string, list []string) (only string) {
-	if len(word) <= leastStem || len(word) > maxWord {
+// closestByStem returns the element that begins with word without its last character, if it is the only one that
+// contains this stem ("proxies" for "prox" and "proxy"). Otherwise it returns the last element with which word begins
+// ("warn" for "warning"); "" for none. The word is in lower case.
+func closestByStem(word string, list []string) (prefixOfWord string) {
+	if len(word) <= minStem || len(word) > maxWord {
 		return ""
 	}
-	stem, contain, begin := word[:len(word)-1], 0, ""
+	stem, containCount, beginsWithStem := word[:len(word)-1], 0, ""
 	for _, candidate := range list {
 		lower := strings.ToLower(candidate)
 		if strings.Contains(lower, stem) {
-			contain++
+			containCount++
 		}
 		if strings.HasPrefix(lower, stem) {
-			begin = candidate
+			beginsWithStem = candidate
 		}
-		if len(lower) > leastStem && strings.HasPrefix(word, lower) {
-			only = candidate
+		if len(lower) > minStem && strings.HasPrefix(word, lower) {
+			prefixOfWord = candidate
 		}
 	}
-	if contain == 1 && begin != "" {
-		return begin
+	if containCount == 1 && beginsWithStem != "" {
+		return beginsWithStem
 	}
-	return only
+	return prefixOfWord
 }
 
 // DidYouMean returns "; did you mean X?" if list has an element X that is similar to word, and otherwise "".
@@ -69,24 +71,24 @@ func editDistance(a, b string) int {
 		return maxWord
 	}
 	from, to := []rune(a), []rune(b)
-	before, last := make([]int, len(to)+1), make([]int, len(to)+1)
-	for j := range last {
-		last[j] = j
+	secondLastRow, lastRow := make([]int, len(to)+1), make([]int, len(to)+1)
+	for j := range lastRow {
+		lastRow[j] = j
 	}
 	for i := range from {
 		row := make([]int, len(to)+1)
 		row[0] = i + 1
 		for j := range to {
-			replaced := last[j]
+			replaced := lastRow[j]
 			if from[i] != to[j] {
 				replaced++
 			}
-			row[j+1] = min(replaced, last[j+1]+1, row[j]+1)
+			row[j+1] = min(replaced, lastRow[j+1]+1, row[j]+1)
 			if i > 0 && j > 0 && from[i] == to[j-1] && from[i-1] == to[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
+				row[j+1] = min(row[j+1], secondLastRow[j-1]+1)
 			}
 		}
-		before, last = last, row
+		secondLastRow, lastRow = lastRow, row
 	}
-	return last[len(to)]
+	return lastRow[len(to)]
 }

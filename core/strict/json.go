@@ -40,7 +40,7 @@ func ParseJSON(data []byte) (any, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
-	v, err := value(dec, "", 0)
+	v, err := parseValue(dec, "", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +50,10 @@ func ParseJSON(data []byte) (any, error) {
 	return v, nil
 }
 
-func value(dec *json.Decoder, path string, depth int) (any, error) {
+func parseValue(dec *json.Decoder, path string, depth int) (any, error) {
 	tok, err := dec.Token()
 	if err != nil {
-		return nil, syntax(err)
+		return nil, syntaxError(err)
 	}
 	delim, ok := tok.(json.Delim)
 	if !ok {
@@ -65,34 +65,34 @@ func value(dec *json.Decoder, path string, depth int) (any, error) {
 	if delim == '[' {
 		list := []any{}
 		for dec.More() {
-			item, err := value(dec, path+"["+strconv.Itoa(len(list))+"]", depth+1)
+			item, err := parseValue(dec, path+"["+strconv.Itoa(len(list))+"]", depth+1)
 			if err != nil {
 				return nil, err
 			}
 			list = append(list, item)
 		}
 		_, err := dec.Token()
-		return list, syntax(err)
+		return list, syntaxError(err)
 	}
 	object := map[string]any{}
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return nil, syntax(err)
+			return nil, syntaxError(err)
 		}
 		name := key.(string)
 		if _, twice := object[name]; twice {
 			return nil, &FieldError{Field: Join(path, name), Msg: "appears twice"}
 		}
-		if object[name], err = value(dec, Join(path, name), depth+1); err != nil {
+		if object[name], err = parseValue(dec, Join(path, name), depth+1); err != nil {
 			return nil, err
 		}
 	}
 	_, err = dec.Token()
-	return object, syntax(err)
+	return object, syntaxError(err)
 }
 
-func syntax(err error) error {
+func syntaxError(err error) error {
 	if err == nil {
 		return nil
 	}

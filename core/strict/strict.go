@@ -31,19 +31,19 @@ func (e *FieldError) Error() string {
 
 // Format describes a format of documents: the names of its types in errors, and its limits.
 type Format struct {
-	tag                        string  // key of the struct tag that names a field
-	object, array, text, truth string  // names of the types in errors such as "must be an object"
-	maxInt                     float64 // maximum of an integer; the minimum is its negative
+	tag                          string  // key of the struct tag that names a field
+	object, array, text, boolean string  // names of the types in errors such as "must be an object"
+	maxInt                       float64 // maximum of an integer; the minimum is its negative
 }
 
 // The formats.
 var (
 	JSON = Format{
-		tag: "json", object: "an object", array: "an array", text: "a string", truth: "true or false",
+		tag: "json", object: "an object", array: "an array", text: "a string", boolean: "true or false",
 		maxInt: 1<<53 - 1,
 	}
 	TOML = Format{
-		tag: "koanf", object: "a table", array: "a list", text: "text in quotes", truth: "true or false",
+		tag: "koanf", object: "a table", array: "a list", text: "text in quotes", boolean: "true or false",
 		maxInt: math.MaxInt32,
 	}
 )
@@ -54,9 +54,9 @@ func (f Format) WithTag(key string) Format {
 	return f
 }
 
-// Value is implemented by pointers to types with a notation of their own, such as a duration. The text of the error
-// that DecodeValue returns becomes FieldError.Msg, such as "must be a duration".
-type Value interface {
+// ValueDecoder is implemented by pointers to types with a notation of their own, such as a duration. The text of an
+// error becomes FieldError.Msg, such as "must be a duration".
+type ValueDecoder interface {
 	DecodeValue(from any) error
 }
 
@@ -76,21 +76,20 @@ func (f Format) Decode(path string, document, v any, report func(*FieldError) (m
 // decoder is the state of one Decode.
 type decoder struct {
 	Format
-	report  func(*FieldError) bool
-	errors  int
-	stopped bool
+	report    func(*FieldError) bool
+	errors    int
+	isStopped bool
 }
 
 func (d *decoder) fail(path string, value any, msg string) {
-	if !d.stopped {
+	if !d.isStopped {
 		d.errors++
-		d.stopped = !d.report(&FieldError{path, value, msg})
+		d.isStopped = !d.report(&FieldError{path, value, msg})
 	}
 }
 
-// wrong reports a value of the wrong type.
-func (d *decoder) wrong(path, want string, from any) {
-	d.fail(path, from, "must be "+want+", not "+d.describe(from))
+func (d *decoder) failType(path, want string, from any) {
+	d.fail(path, from, "must be "+want+", not "+d.typeName(from))
 }
 
 func (d *decoder) decode(path string, from any, to reflect.Value) {
@@ -106,7 +105,7 @@ func (d *decoder) decode(path string, from any, to reflect.Value) {
 			d.decode(path, from, reflect.ValueOf(&v.Value).Elem())
 		}
 		return
-	case Value:
+	case ValueDecoder:
 		if err := v.DecodeValue(from); err != nil {
 			d.fail(path, from, err.Error())
 		}
@@ -129,7 +128,7 @@ func (d *decoder) decode(path string, from any, to reflect.Value) {
 func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	object, ok := from.(map[string]any)
 	if !ok {
-		d.wrong(path, d.object, from)
+		d.failType(path, d.object, from)
 		return
 	}
 	fields := map[string]int{}
@@ -139,12 +138,12 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		if d.stopped {
+		if d.isStopped {
 			return
 		}
 		i, known := fields[key]
 		if !known {
-			d.fail(Join(path, key), nil, unknown(key, slices.Sorted(maps.Keys(fields))))
+			d.fail(Join(path, key), nil, unknownFieldMessage(key, slices.Sorted(maps.Keys(fields))))
 			continue
 		}
 		before := d.errors
@@ -155,8 +154,7 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	}
 }
 
-// unknown returns the message for an unknown key. The parameter known lists the known keys.
-func unknown(key string, known []string) string {
+func unknownFieldMessage(key string, known []string) string {
 	if similar := DidYouMean(key, known); similar != "" {
 		return "unknown field" + similar
 	}
@@ -166,12 +164,12 @@ func unknown(key string, known []string) string {
 func (d *decoder) decodeMap(path string, from any, to reflect.Value) {
 	object, ok := from.(map[string]any)
 	if !ok {
-		d.wrong(path, d.object, from)
+		d.failType(path, d.object, from)
 		return
 	}
 	to.Set(reflect.MakeMapWithSize(to.Type(), len(object)))
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		if d.stopped {
+		if d.isStopped {
 			return
 		}
 		v := reflect.New(to.Type().Elem()).Elem() // addressable
@@ -183,12 +181,12 @@ func (d *decoder) decodeMap(path string, from any, to reflect.Value) {
 func (d *decoder) decodeSlice(path string, from any, to reflect.Value) {
 	list, ok := from.([]any)
 	if !ok {
-		d.wrong(path, d.array, from)
+		d.failType(path, d.array, from)
 		return
 	}
 	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
 	for i, item := range list {
-		if d.stopped {
+		if d.isStopped {
 			return
 		}
 		d.decode(path+"["+strconv.Itoa(i)+"]", item, to.Index(i))
@@ -200,14 +198,14 @@ func (d *decoder) decodeScalar(path string, from any, to reflect.Value) {
 	case reflect.String:
 		s, ok := from.(string)
 		if !ok {
-			d.wrong(path, d.text, from)
+			d.failType(path, d.text, from)
 			return
 		}
 		to.SetString(s)
 	case reflect.Bool:
 		b, ok := from.(bool)
 		if !ok {
-			d.wrong(path, d.truth, from)
+			d.failType(path, d.boolean, from)
 			return
 		}
 		to.SetBool(b)
@@ -228,8 +226,7 @@ func (d *decoder) decodeScalar(path string, from any, to reflect.Value) {
 	}
 }
 
-// number returns the parameter from as a finite number. If this is impossible, it reports an error and returns
-// ok = false.
+// number converts a value to a finite number. If this is impossible, it reports an error.
 func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	switch v := from.(type) {
 	case json.Number:
@@ -242,7 +239,7 @@ func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 	case float64:
 		n = v
 	default:
-		d.wrong(path, want, from)
+		d.failType(path, want, from)
 		return 0, false
 	}
 	if math.IsNaN(n) || math.IsInf(n, 0) {
@@ -255,16 +252,16 @@ func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
 // checkRange reports an error if a decoded value is outside the limits of a range tag.
 func (d *decoder) checkRange(path string, from any, limits string, v reflect.Value) {
 	low, high, _ := strings.Cut(limits, ",")
-	if compare(v, low) < 0 || compare(v, high) > 0 {
+	if compareToLimit(v, low) < 0 || compareToLimit(v, high) > 0 {
 		d.fail(path, from, fmt.Sprintf("must be %s to %s", low, high))
 	}
 }
 
-// compare returns the sign of v minus the limit. The limit is in the notation of v's type.
-func compare(v reflect.Value, limit string) int {
+// compareToLimit returns the sign of v minus the limit, which is in the notation of v's type.
+func compareToLimit(v reflect.Value, limit string) int {
 	l := reflect.New(v.Type())
 	var err error
-	if own, ok := l.Interface().(Value); ok {
+	if own, ok := l.Interface().(ValueDecoder); ok {
 		err = own.DecodeValue(limit)
 	} else {
 		err = json.Unmarshal([]byte(limit), l.Interface())
@@ -278,8 +275,7 @@ func compare(v reflect.Value, limit string) int {
 	return cmp.Compare(v.Float(), l.Elem().Float())
 }
 
-// describe names the type of a value.
-func (d *decoder) describe(v any) string {
+func (d *decoder) typeName(v any) string {
 	switch v.(type) {
 	case nil:
 		return "null"

@@ -42,8 +42,8 @@ func Parse(field []byte) (c Context, ok bool) {
 			return Context{}, false
 		}
 	}
-	later := len(field) > length
-	if version[0] == 0xff || later && (version[0] == 0 || field[length] != '-') {
+	isLaterVersion := len(field) > length
+	if version[0] == 0xff || isLaterVersion && (version[0] == 0 || field[length] != '-') {
 		return Context{}, false
 	}
 	c.Parent, c.Sampled = binary.BigEndian.Uint64(parent[:]), flags[0]&1 == 1
@@ -53,10 +53,9 @@ func Parse(field []byte) (c Context, ok bool) {
 	return c, true
 }
 
-// Begin returns the context of a request. The parameter field is the request's traceparent field. If this field is
-// absent or invalid, Begin begins a new trace. A new trace is sampled with the probability ratio (0 to 1); its id
-// depends only on the id of the request.
-func Begin(field []byte, id core.RequestID, ratio float64) Context {
+// ContextOf returns the context of a request with the given traceparent field. If the field is absent or invalid, this
+// is a new trace, sampled with the probability ratio (0 to 1). Its id depends only on the id of the request.
+func ContextOf(field []byte, id core.RequestID, ratio float64) Context {
 	if c, ok := Parse(field); ok {
 		return c
 	}
@@ -68,7 +67,7 @@ func Begin(field []byte, id core.RequestID, ratio float64) Context {
 	return c
 }
 
-// Header returns the traceparent field for the target. In this field, span is the parent of the target's spans.
+// Header returns the traceparent field for the target, with span as the parent of the target's spans.
 func (c Context) Header(span uint64) []byte {
 	b := make([]byte, 0, length)
 	b = append(b, "00-"...)
@@ -81,10 +80,10 @@ func (c Context) Header(span uint64) []byte {
 	return append(b, "-00"...)
 }
 
-// RequestSpan returns the id of the span of a request.
+// RequestSpan returns the id of a request's span.
 func RequestSpan(id core.RequestID) uint64 { return mix(uint64(id)^requestSalt) | 1 }
 
-// AttemptSpan returns the id of the span of an attempt. The parameter index is the index of the attempt in its request.
+// AttemptSpan returns the id of an attempt's span. The index is that of the attempt in its request.
 func AttemptSpan(id core.RequestID, index int) uint64 {
 	return mix(uint64(id)+uint64(index+1)*golden) | 1
 }

@@ -48,19 +48,19 @@ func FuzzParse(f *testing.F) {
 
 // A new trace has an id of its own, and the given share of traces is sampled.
 func TestBegin(t *testing.T) {
-	c := Begin([]byte(example), 7, 0)
+	c := ContextOf([]byte(example), 7, 0)
 	require.True(t, c.Sampled, "the client decides")
 	require.NotZero(t, c.Parent)
 	sampled, ids := 0, map[[16]byte]bool{}
 	for id := range core.RequestID(10_000) {
-		c := Begin(nil, id, 0.25)
+		c := ContextOf(nil, id, 0.25)
 		require.Zero(t, c.Parent)
 		ids[c.ID] = true
 		if c.Sampled {
 			sampled++
 		}
-		require.True(t, Begin([]byte("bad"), id, 1).Sampled)
-		require.False(t, Begin(nil, id, 0).Sampled)
+		require.True(t, ContextOf([]byte("bad"), id, 1).Sampled)
+		require.False(t, ContextOf(nil, id, 0).Sampled)
 	}
 	require.Len(t, ids, 10_000)
 	require.InDelta(t, 2500, sampled, 200)

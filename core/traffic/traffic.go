@@ -21,8 +21,8 @@ type Total struct {
 	Cost     float64 `json:"cost,omitempty"`
 }
 
-// Plus returns the sum of two totals.
-func (t Total) Plus(o Total) Total {
+// Add returns the sum of two totals.
+func (t Total) Add(o Total) Total {
 	return Total{t.Up + o.Up, t.Down + o.Down, t.Attempts + o.Attempts, t.Cost + o.Cost}
 }
 
@@ -37,7 +37,7 @@ func (m *Meter) Total() Total {
 // Bytes returns the number of bytes that m has counted, in both directions.
 func (m *Meter) Bytes() int64 { return m.up.Load() + m.down.Load() }
 
-// Add adds t to the content of m. For example, t is the total that an earlier process has saved.
+// Add adds t to the content of m.
 func (m *Meter) Add(t Total) {
 	m.up.Add(t.Up)
 	m.down.Add(t.Down)
@@ -63,8 +63,8 @@ type Price struct {
 	GB      float64 `json:"gb,omitempty"`      // for 1e9 bytes, in both directions together
 }
 
-// Meters holds the meters that count one attempt, and the price of the attempt's proxy. The zero value counts
-// nothing. Each connection gets a copy of the Meters of its attempt.
+// Meters holds the meters that count one attempt, and the price of its proxy. The zero value counts nothing. Each
+// connection gets a copy.
 type Meters struct {
 	list  [maxMeters]*Meter
 	price Price
@@ -74,11 +74,11 @@ type Meters struct {
 // a host, and the user.
 const maxMeters = 4
 
-// Priced returns Meters for a proxy with the given price. No meter is attached to them yet.
-func Priced(p Price) Meters { return Meters{price: p} }
+// NewMeters returns Meters without a meter, for a proxy with the given price.
+func NewMeters(p Price) Meters { return Meters{price: p} }
 
-// Attach adds a meter to m. If meter is nil, or if m has maxMeters meters already, Attach does nothing.
-func (m *Meters) Attach(meter *Meter) {
+// AddMeter adds a meter to m, unless it is nil or m has maxMeters already.
+func (m *Meters) AddMeter(meter *Meter) {
 	if meter == nil {
 		return
 	}
@@ -90,8 +90,8 @@ func (m *Meters) Attach(meter *Meter) {
 	}
 }
 
-// Count counts bytes. The parameter up is the number sent to the proxy, and down is the number received from it.
-func (m *Meters) Count(up, down int) {
+// CountBytes counts bytes sent to the proxy (up) and received from it (down).
+func (m *Meters) CountBytes(up, down int) {
 	cost := 0.0
 	if m.price.GB != 0 {
 		cost = float64(up+down) * m.price.GB / 1e9

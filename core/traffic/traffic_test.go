@@ -11,16 +11,16 @@ import (
 
 func TestBytesAndCostsOfAllMeters(t *testing.T) {
 	var proxy, user traffic.Meter
-	m := traffic.Priced(traffic.Price{Request: 0.25, GB: 8})
-	m.Attach(&proxy)
-	m.Attach(nil)
-	m.Attach(&user)
+	m := traffic.NewMeters(traffic.Price{Request: 0.25, GB: 8})
+	m.AddMeter(&proxy)
+	m.AddMeter(nil)
+	m.AddMeter(&user)
 	copied := m
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
 			for range 1000 {
-				copied.Count(1000, 249_000)
+				copied.CountBytes(1000, 249_000)
 			}
 		})
 	}
@@ -38,9 +38,9 @@ func TestBytesAndCostsOfAllMeters(t *testing.T) {
 
 func TestNoMeters(t *testing.T) {
 	var m traffic.Meters
-	m.Count(1, 1)
+	m.CountBytes(1, 1)
 	m.CountAttempt()
-	require.Zero(t, testing.AllocsPerRun(100, func() { m.Count(1, 1) }))
+	require.Zero(t, testing.AllocsPerRun(100, func() { m.CountBytes(1, 1) }))
 }
 
 func TestAnEarlierTotalIsAdded(t *testing.T) {

@@ -13,11 +13,11 @@ import (
 )
 
 // Check sends the request of a health check through u on a new connection. Then it closes the connection.
-func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
+func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.SendForm, q *health.Request,
 	timeout time.Duration) health.Response {
 	began := t.cfg.Now()
 	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, check: true}
-	c.Meters.Attach(u.Meter())
+	c.Meters.AddMeter(u.Meter())
 	stop := context.AfterFunc(ctx, c.Interrupt.Fire)
 	defer stop()
 	request := &Request{
@@ -35,7 +35,7 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	}
 	var resp Response
 	if verr := t.roundTrip(ctx, u, c, request, &resp, key); verr != nil {
-		return health.Response{Facts: verdict.Facts{Err: verr, Timing: c.Timing}, Took: t.cfg.Now().Sub(began)}
+		return health.Response{Facts: verdict.Facts{Err: verr, Timing: c.Timing}, Duration: t.cfg.Now().Sub(began)}
 	}
 	r := health.Response{Facts: verdict.Facts{Timing: c.Timing}, Header: http.Header{}}
 	resp.AddFacts(&r.Facts)
@@ -47,7 +47,7 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	if r.Body, err = io.ReadAll(io.LimitReader(&resp.Body, health.MaxBody)); err != nil {
 		r.Facts.Err = newError(waiting, err)
 	}
-	r.Took = t.cfg.Now().Sub(began)
+	r.Duration = t.cfg.Now().Sub(began)
 	t.abandon(c, &resp)
 	return r
 }

@@ -25,10 +25,10 @@ func TestCheckForms(t *testing.T) {
 	u := proxyAt(t, "http://user:hunter2@"+coretest.Serve(t, func(c net.Conn) { w.serve(c); closed <- struct{}{} }))
 	q, err := health.ParseURL("http://check.test/a?b")
 	require.NoError(t, err)
-	check := func(form health.Form) health.Response {
+	check := func(form health.SendForm) health.Response {
 		r := tr.Check(t.Context(), u, form, &q, plenty)
 		<-closed
-		require.Positive(t, r.Took)
+		require.Positive(t, r.Duration)
 		return r
 	}
 	w.set(201, 200, 202)

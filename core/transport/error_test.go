@@ -41,7 +41,7 @@ func TestACheckClosesNoIdleConnection(t *testing.T) {
 	require.Equal(t, verdict.LocalLimit, tr.Reach(context.Background(), u).Cause)
 	q, err := health.ParseURL("http://check.test/")
 	require.NoError(t, err)
-	for _, form := range []health.Form{health.Absolute, health.Tunnel} {
+	for _, form := range []health.SendForm{health.Absolute, health.Tunnel} {
 		r := tr.Check(context.Background(), u, form, &q, time.Minute)
 		require.Equal(t, verdict.LocalLimit, r.Facts.Err.Cause)
 	}

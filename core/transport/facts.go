@@ -162,7 +162,7 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	if r.Status == 407 {
 		r.Challenges, r.DigestOnly = challenges(r.Fields), u.Spec().Auth == upstream.AuthDigest
 	}
-	r.NoTunnels = u.LearnsAbilities() && ability.Unsupported(r.Status)
+	r.NoTunnels = u.LearnsAbilities() && ability.IsUnsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
 		connect: true}
 	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)

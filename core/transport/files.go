@@ -39,7 +39,7 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 		return nil, errFiles
 	}
 	conn, err := t.open(ctx, hostPort, deadline, c, permit)
-	t.cfg.Files.Give(use, extra)
+	t.cfg.Files.Release(use, extra)
 	if tcp, _ := conn.(*socket.Conn); tcp != nil {
 		tcp.OnClose, tcp.Meters = give, c.Meters
 	} else {
@@ -50,9 +50,9 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 
 // take takes n descriptors from the budget, and reports whether it has got them. It waits for at most
 // filesWait. A check (budget.Other) does not wait, and gets only spare descriptors.
-func (t *Transport) take(ctx context.Context, use budget.Use, n int) bool {
+func (t *Transport) take(ctx context.Context, use budget.Purpose, n int) bool {
 	if use == budget.Other {
-		return t.cfg.Files.TakeSpare(n)
+		return t.cfg.Files.AcquireSpare(n)
 	}
-	return t.cfg.Files.TakeWait(ctx, use, n, filesWait)
+	return t.cfg.Files.AcquireWait(ctx, use, n, filesWait)
 }

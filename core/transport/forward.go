@@ -22,7 +22,7 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 	}
 	a, at := u.Abilities(), u.Elapsed(c.Started)
 	var refused *verdict.Error // the error of the refused tunnel; the request is then sent in absolute form
-	if a.ByTunnel(at, q.comparable()) {
+	if a.UsesTunnel(at, q.comparable()) {
 		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
 		if verr == nil || !refusedTunnel(verr) {
 			return verr
@@ -36,15 +36,15 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 	switch {
 	case resp.Status < 400:
 		u.Forwarded(q.Target, at)
-	case refused != nil && ability.Unsupported(resp.Status):
-		a.RefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
+	case refused != nil && ability.IsUnsupported(resp.Status):
+		a.RecordRefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
 		if q.comparable() && u.HasPeers() {
 			t.abandon(c, resp)
 			refused.Cause = verdict.TunnelUnsupported // retried through another proxy; the attempt is excluded
 			return refused
 		}
 	case refused == nil && resp.InnerOutcome == "" &&
-		a.Strike(targetHash(q), resp.Status, q.comparable(), at):
+		a.RecordRefusal(targetHash(q), resp.Status, q.comparable(), at):
 		t.compare(ctx, u, c, q, resp)
 	}
 	return nil
@@ -85,7 +85,7 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 	if verr == nil {
 		status = second.Status
 	}
-	if u.Abilities().Compared(targetHash(q), first.Status, status, u.Elapsed(t.cfg.Now())) {
+	if u.Abilities().RecordComparison(targetHash(q), first.Status, status, u.Elapsed(t.cfg.Now())) {
 		drop(first.pc.Conn)
 		*resp = second
 		return
@@ -93,7 +93,7 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 	switch {
 	case verr == nil:
 		t.abandon(c, &second)
-	case ability.Unsupported(first.Status):
+	case ability.IsUnsupported(first.Status):
 		u.ForwardRefused(q.Target, first.Status, u.Elapsed(t.cfg.Now()))
 	}
 	first.restore(c, resp)

@@ -134,14 +134,14 @@ func TestFormsOfRequests(t *testing.T) {
 
 	w.set(405, 200, 200)
 	expect("GET", "e:80", 405, "GET http://e:80/") // the proxy has forwarded before
-	a.Forget()
-	a.Succeeded(ability.TunnelTLS, u.Elapsed(time.Now()), ability.Traffic)
+	a.Reset()
+	a.RecordSuccess(ability.TunnelTLS, u.Elapsed(time.Now()), ability.Traffic)
 	w.set(403, 200, 200)
 	expect("GET", "e:80", 200, "GET http://e:80/, CONNECT e:80, GET /") // it opens tunnels, and has never forwarded
 	expect("GET", "e:80", 200, "GET /")
-	a.Forget()
+	a.Reset()
 	w.set(501, 0, 0)
-	began, late := time.Now(), coretest.Lateness(t)
+	began, late := time.Now(), coretest.MeasureTimerDelay(t)
 	expect("GET", "f:80", 501, "GET http://f:80/, CONNECT f:80") // the comparison has a time limit
 	require.Less(t, time.Since(began), 4*time.Second+late())
 }
@@ -153,14 +153,14 @@ func TestNeitherForm(t *testing.T) {
 	t.Cleanup(tr.Close)
 	p := poolOf(t, "http://"+coretest.Serve(t, w.serve), "http://127.0.0.1:1")
 	u := p.Snapshot().All[0]
-	u.Abilities().Learn(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
+	u.Abilities().RecordMissing(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
 	w.set(405, 403, 0)
 	for range 2 {
 		status, cause := send(t, tr, u, "GET", "a:80")
 		require.Zero(t, status)
 		require.Equal(t, "tunnel_unsupported", cause)
 	}
-	require.False(t, u.Abilities().Meets(ability.NeedForward, u.Elapsed(time.Now())))
+	require.False(t, u.Abilities().CanServe(ability.NeedForward, u.Elapsed(time.Now())))
 	status, _ := send(t, tr, u, "POST", "a:80")
 	require.Equal(t, 405, status, "a POST is not sent twice")
 	w.requests()
@@ -181,12 +181,12 @@ func TestAComparisonIsInterrupted(t *testing.T) {
 	c := &Control{Deadline: time.Now().Add(time.Minute)}
 	c.NewDeadline = func() time.Time { return c.Deadline }
 	c.OnSlow = c.Interrupt.Fire
-	began, late := time.Now(), coretest.Lateness(t)
+	began, late := time.Now(), coretest.MeasureTimerDelay(t)
 	require.Nil(t, tr.RoundTrip(context.Background(), u, c, q, &r))
 	require.Less(t, time.Since(began), compareWait/2+late())
 	require.Equal(t, 405, r.Status)
 	r.Finish(c, time.Now())
-	again := u.Abilities().Strike(targetHash(q), 405, true, u.Elapsed(time.Now()))
+	again := u.Abilities().RecordRefusal(targetHash(q), 405, true, u.Elapsed(time.Now()))
 	require.True(t, again, "no conclusion: the next one is compared")
 }
 

@@ -102,9 +102,9 @@ func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
 	switch status := socks5.TokensStatus(buf[1]); {
 	case buf[0] != socks5.TokensVersion:
 		return 0, notSOCKS("SOCKS5: the proxy answers tokens with version %d", buf[0])
-	case status == socks5.TokensTaken:
+	case status == socks5.TokensAccepted:
 		return buf[2], nil
-	case status == socks5.TokensBack:
+	case status == socks5.TokensOwn:
 		return 0, &socksError{"SOCKS5: the proxy leads back to a gateway that has sent this request",
 			"proxy_loop_detected", verdict.ProxyLoop}
 	case status == socks5.TokensTooMany:

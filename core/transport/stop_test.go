@@ -44,7 +44,7 @@ func TestStop(t *testing.T) {
 				c.change(q)
 			}
 			control := &Control{Deadline: time.Now().Add(time.Minute), Stoppable: true}
-			late := coretest.Lateness(t)
+			late := coretest.MeasureTimerDelay(t)
 			begun := time.Now()
 			done := make(chan bool)
 			go func() {

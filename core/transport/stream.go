@@ -103,7 +103,7 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 		body = nil
 	}
 	s.sent = true
-	s.meters.Count(len(q.Path)+headBytes(out.Header), 0)
+	s.meters.CountBytes(len(q.Path)+headBytes(out.Header), 0)
 	results := make(chan streamResult, 1)
 	go func() {
 		in, err := s.shared.client.RoundTrip(out)
@@ -245,7 +245,7 @@ func (s *stream) begin(in *http.Response, q *Request, resp *Response) {
 		resp.Framing, resp.Length = http1.UntilClose, -1
 		go s.pump(in)
 	}
-	s.meters.Count(0, headBytes(in.Header))
+	s.meters.CountBytes(0, headBytes(in.Header))
 	resp.stream = s
 	resp.begin()
 	resp.reusable = false // the stream is not used again
@@ -264,7 +264,7 @@ type meteredWriter struct{ s *stream }
 
 // Write implements io.Writer.
 func (w meteredWriter) Write(p []byte) (int, error) {
-	w.s.meters.Count(0, len(p))
+	w.s.meters.CountBytes(0, len(p))
 	return w.s.far.Write(p)
 }
 
@@ -354,7 +354,7 @@ func (u *upload) Read(p []byte) (n int, err error) {
 	defer u.mu.Unlock()
 	u.began.Store(true)
 	defer func() {
-		u.meters.Count(n, 0)
+		u.meters.CountBytes(n, 0)
 		u.progress.Store(u.now().UnixNano())
 	}()
 	switch {

@@ -445,7 +445,7 @@ func TestStreamsAreMetered(t *testing.T) {
 		q.Method, q.Framing, q.Length = []byte("PUT"), http1.Length, 100_000
 		q.Prefix = [][]byte{make([]byte, 100_000)}
 		c := &Control{BodyIdle: plenty}
-		c.Meters.Attach(&meters[i])
+		c.Meters.AddMeter(&meters[i])
 		resp, verr := s.try(q, c)
 		require.Nil(t, verr)
 		io.Copy(io.Discard, &resp.Body)

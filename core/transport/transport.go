@@ -95,8 +95,8 @@ func New(cfg Config) *Transport {
 	t := &Transport{cfg: cfg, tls: &tls.Config{
 		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
 	}, http2: newHTTP2()}
-	t.giveServing = func() { cfg.Files.Give(budget.Serving, 1) }
-	t.giveOther = func() { cfg.Files.Give(budget.Other, 1) }
+	t.giveServing = func() { cfg.Files.Release(budget.Serving, 1) }
+	t.giveOther = func() { cfg.Files.Release(budget.Other, 1) }
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
 }

@@ -111,7 +111,7 @@ func TestHostileProxies(t *testing.T) {
 			tr := New(Config{})
 			defer tr.Close()
 			var resp Response
-			u, late := proxyAt(t, "http://"+coretest.Serve(t, c.serve)), coretest.Lateness(t)
+			u, late := proxyAt(t, "http://"+coretest.Serve(t, c.serve)), coretest.MeasureTimerDelay(t)
 			limit := plenty
 			if c.hangs {
 				limit = 300 * time.Millisecond
@@ -351,7 +351,7 @@ func FuzzSOCKS(f *testing.F) {
 func TestInterrupt(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
-	late := coretest.Lateness(t)
+	late := coretest.MeasureTimerDelay(t)
 	for i := range 20 {
 		c := &Control{Deadline: time.Now().Add(time.Minute)}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -96,15 +96,15 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 // (compare).
 func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
-	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {
+	if u.Abilities().UsesTunnel(u.Elapsed(c.Started), false) {
 		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
 		if verr == nil || !refusedTunnel(verr) {
 			return verr
 		}
 	}
 	verr := t.roundTrip(ctx, u, c, q, resp, "")
-	if verr == nil && u.LearnsAbilities() && ability.Unsupported(resp.Status) {
-		if at := u.Elapsed(c.Started); u.Abilities().Strike(targetHash(q), resp.Status, q.comparable(), at) {
+	if verr == nil && u.LearnsAbilities() && ability.IsUnsupported(resp.Status) {
+		if at := u.Elapsed(c.Started); u.Abilities().RecordRefusal(targetHash(q), resp.Status, q.comparable(), at) {
 			t.compare(ctx, u, c, q, resp)
 		}
 		return nil

@@ -111,7 +111,7 @@ func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"+switched+"early")
 		io.Copy(io.Discard, c)
 	}))
-	u.Abilities().Learn(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
+	u.Abilities().RecordMissing(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
 	c, resp := &Control{Deadline: time.Now().Add(10 * time.Second)}, Response{}
 	require.Nil(t, tr.RoundTrip(context.Background(), u, c, websocketRequest(), &resp))
 	tun := resp.Tunnel(c)
@@ -187,7 +187,7 @@ func TestUpgradeByTunnel(t *testing.T) {
 	}
 	// A proxy that only opens tunnels: the first response 405 is compared.
 	for _, c := range []struct{ inner, status int }{{101, 101}, {426, 426}, {405, 405}} {
-		u.Abilities().Forget()
+		u.Abilities().Reset()
 		w.set(405, 200, c.inner)
 		status, requests := open(websocketRequest())
 		require.Equal(t, c.status, status)
@@ -195,9 +195,9 @@ func TestUpgradeByTunnel(t *testing.T) {
 		require.Equal(t, c.inner != 405, u.Abilities().State(ability.Forward, u.Elapsed(time.Now())) == ability.Cannot)
 		tr.CloseAllIdle()
 	}
-	u.Abilities().Forget()
+	u.Abilities().Reset()
 	learnt := func(u *upstream.Upstream) {
-		u.Abilities().Learn(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
+		u.Abilities().RecordMissing(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
 	}
 	learnt(u)
 	w.set(400, 200, 101)
@@ -208,7 +208,7 @@ func TestUpgradeByTunnel(t *testing.T) {
 	status, _ = open(websocketRequest())
 	require.Equal(t, 101, status)
 
-	u.Abilities().Forget()
+	u.Abilities().Reset()
 	p.SetLiteral(true)
 	w.set(426, 200, 101)
 	status, requests = open(websocketRequest())

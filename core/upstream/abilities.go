@@ -19,10 +19,10 @@ func (u *Upstream) Ability(k ability.Kind) ability.View {
 	return ability.View{}
 }
 
-// Meets is ability.Set.Meets of the proxy.
+// Meets is ability.Set.CanServe of the proxy.
 func (u *Upstream) Meets(n ability.Need, at time.Duration) bool {
 	x := u.extras.Load()
-	return x == nil || x.abilities.Meets(n, at)
+	return x == nil || x.abilities.CanServe(n, at)
 }
 
 // LearnsAbilities reports whether the proxy's abilities are learnt from the requests of clients. It returns false
@@ -38,29 +38,29 @@ func (p *Pool) Limited() bool { return p.limited.Load() }
 
 // TunnelOpened records that the proxy has opened a tunnel to authority (host:port) for a client.
 func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
-	u.Abilities().Succeeded(ability.TunnelTo(authority), at, ability.Traffic)
-	u.pool.refusals.Served(u.Abilities(), ability.TunnelTLS, targetHash(authority), at)
+	u.Abilities().RecordSuccess(ability.TunnelTo(authority), at, ability.Traffic)
+	u.pool.refusals.RecordServed(u.Abilities(), ability.TunnelTLS, targetHash(authority), at)
 }
 
 // TunnelRefused records that the proxy has refused a client's tunnel with a status that the proxy itself
 // chose.
 func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
-	u.pool.refusals.Refused(u.Abilities(), ability.TunnelTo(authority), targetHash(authority), status, at)
+	u.pool.refusals.Add(u.Abilities(), ability.TunnelTo(authority), targetHash(authority), status, at)
 }
 
 // Forwarded records that the proxy has relayed a response with a status below 400 to a client's request in
 // absolute form.
 func (u *Upstream) Forwarded(url []byte, at time.Duration) {
-	u.Abilities().Succeeded(ability.Forward, at, ability.Traffic)
+	u.Abilities().RecordSuccess(ability.Forward, at, ability.Traffic)
 	if l := &u.pool.refusals; !l.Empty() {
-		l.Served(u.Abilities(), ability.Forward, targetHash(string(url)), at)
+		l.RecordServed(u.Abilities(), ability.Forward, targetHash(string(url)), at)
 	}
 }
 
 // ForwardRefused records that a client's request in absolute form got a 405 or 501, and that it is unknown whether
 // the proxy or the target sent this response.
 func (u *Upstream) ForwardRefused(url []byte, status int, at time.Duration) {
-	u.pool.refusals.Refused(u.Abilities(), ability.Forward, targetHash(string(url)), status, at)
+	u.pool.refusals.Add(u.Abilities(), ability.Forward, targetHash(string(url)), status, at)
 }
 
 func targetHash(authority string) uint64 { return uint64(core.Hash53(authority)) }

@@ -20,7 +20,7 @@ func (p *Pool) Avoided() *rest.Rests { return p.avoided }
 // at the target from the statistics of u, because the statistics are about all targets. The parameter at is the current
 // time (Pool.Elapsed).
 func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
-	u.pool.avoided.Begin(u.Hash(), t.Hash, rest.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
+	u.pool.avoided.BeginRest(u.Hash(), t.Hash, rest.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
 	u.window.removeFailures(&u.stats, windowSize, tagOf(t.Hash))
 }
 
@@ -31,15 +31,15 @@ func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
 
 // compared ends the pairs of a target in Uncompared, because the target has been tried again.
 func (p *Pool) compared(target uint64, at time.Duration) {
-	if len(p.uncompared.Of(target)) > 0 {
+	if len(p.uncompared.RestingAt(target)) > 0 {
 		p.uncompared.EndHost(target, at)
 	}
 }
 
 // servedAgain ends the time for which u is avoided for a target, because the target has served u.
 func (p *Pool) servedAgain(u *Upstream, target uint64, at time.Duration) {
-	if _, avoided := p.avoided.Of(target).Until(u.Hash(), at); avoided {
-		p.avoided.End(u.Hash(), target, at)
+	if _, avoided := p.avoided.RestingAt(target).EndOf(u.Hash(), at); avoided {
+		p.avoided.EndRest(u.Hash(), target, at)
 	}
 }
 

@@ -18,12 +18,12 @@ func (u *Upstream) meters() traffic.Meters {
 	b := u.bill.Load()
 	if b == nil {
 		m := traffic.Meters{}
-		m.Attach(&u.meter)
+		m.AddMeter(&u.meter)
 		return m
 	}
-	m := traffic.Priced(b.price)
-	m.Attach(&u.meter)
-	m.Attach(b.vendor)
+	m := traffic.NewMeters(b.price)
+	m.AddMeter(&u.meter)
+	m.AddMeter(b.vendor)
 	return m
 }
 

@@ -31,7 +31,7 @@ func use(t *testing.T, u *upstream.Upstream, user *traffic.Meter, cause core.Cau
 	lease, ok := u.Acquire(time.Unix(1_800_000_000, 0))
 	require.True(t, ok)
 	m := lease.Meters(user)
-	m.Count(1000, 9000)
+	m.CountBytes(1000, 9000)
 	if verdict.SentToProxy(cause) {
 		m.CountAttempt()
 	}
@@ -53,7 +53,7 @@ func TestCostsOfProxiesAndVendors(t *testing.T) {
 	unreached := traffic.Total{Up: 1000, Down: 9000, Cost: 0.01}
 	want := upstream.Costs{
 		Proxies: []upstream.Cost{{Name: "a", Total: one}, {Name: "b", Total: unreached}},
-		Vendors: []upstream.Cost{{Name: "acme", Total: one.Plus(unreached)}},
+		Vendors: []upstream.Cost{{Name: "acme", Total: one.Add(unreached)}},
 	}
 	require.Equal(t, want, p.Costs())
 	require.Equal(t, one, user.Total())

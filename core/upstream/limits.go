@@ -141,8 +141,8 @@ func (l *Lease) Hold(h limit.Reservation) { l.held = &h }
 // parameter user may be nil.
 func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	m := l.Proxy.meters()
-	m.Attach(l.held.Meter())
-	m.Attach(user)
+	m.AddMeter(l.held.Meter())
+	m.AddMeter(user)
 	return m
 }
 

@@ -264,7 +264,7 @@ func (p *Pool) SetLiteral(literal bool) {
 		for _, u := range p.Snapshot().All {
 			u.slow.limit.Store(unlimited)
 			if x := u.extras.Load(); x != nil {
-				x.abilities.Forget()
+				x.abilities.Reset()
 			}
 		}
 	}

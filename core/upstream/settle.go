@@ -63,7 +63,7 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	a := evidence.Attempt{
 		Proxy: u.Hash(), Target: l.Target, At: l.endOf(o), Peers: u.pool.others(u),
 	}
-	a.Bans = u.pool.avoided.Of(l.Target.Hash).Any(a.At)
+	a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
 	u.pool.ledger.RefusedByAll(&a)
 }
 
@@ -108,11 +108,11 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
-		a.Bans = u.pool.avoided.Of(l.Target.Hash).Any(a.At)
+		a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
 		found = ledger.Failed(&a)
 		u.pool.compared(l.Target.Hash, a.At)
 		if found.Uncompared {
-			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
+			u.pool.uncompared.BeginRest(u.Hash(), l.Target.Hash,
 				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.At, Until: a.At + avoidTime})
 		}
 		if found.JustServed && verdict.IsTimeout(o.Cause) {

@@ -97,7 +97,7 @@ func (u *Upstream) extra() *extra {
 		return x
 	}
 	x := &extra{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.elsewhere}}
-	x.abilities.NotifyLimits(&u.pool.limited)
+	x.abilities.SetMissingFlag(&u.pool.limited)
 	u.extras.CompareAndSwap(nil, x)
 	return u.extras.Load()
 }

@@ -411,7 +411,7 @@ func TestThePoolUnderChange(t *testing.T) {
 	p := pool(t, time.Now, func(core.Transition) {})
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
 	a := p.Snapshot().Get("a.test:1")
-	stop := coretest.Repeat(4, func(i int) {
+	stop := coretest.RunConcurrently(4, func(i int) {
 		for _, u := range p.Snapshot().All {
 			if lease, ok := u.Acquire(time.Now()); ok {
 				v := core.Success

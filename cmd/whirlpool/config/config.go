@@ -323,7 +323,7 @@ type Health struct {
 	Exit         string       `koanf:"exit" json:"exit"`
 }
 
-// HealthExpect is the key expect of [health]; see health.Expect.
+// HealthExpect is the key expect of [health]; see health.Expectation.
 type HealthExpect struct {
 	Status int    `koanf:"status" json:"status"`
 	Header string `koanf:"header" json:"header"`
@@ -346,7 +346,7 @@ func (u CheckURL) MarshalText() ([]byte, error) {
 func (h *Health) settings() health.Settings {
 	return health.Settings{
 		URL: string(h.URL), Interval: time.Duration(h.Interval), Jitter: h.Jitter, Timeout: time.Duration(h.Timeout),
-		Expect: health.Expect(h.Expect), Exit: h.Exit,
+		Expect: health.Expectation(h.Expect), Exit: h.Exit,
 	}
 }
 
@@ -552,8 +552,8 @@ func (c *Config) ReleaseProxies() { c.releasedCount, c.specs = c.ProxyCount(), n
 // The decoder and the encoder use the methods of these interfaces. If a type lacked its method, they would use the
 // underlying type instead.
 var (
-	_ strict.Value           = (*Duration)(nil)
-	_ strict.Value           = (*Size)(nil)
+	_ strict.ValueDecoder    = (*Duration)(nil)
+	_ strict.ValueDecoder    = (*Size)(nil)
 	_ encoding.TextMarshaler = Duration(0)
 	_ encoding.TextMarshaler = Address("")
 	_ encoding.TextMarshaler = CheckURL("")
@@ -571,7 +571,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 
 var errDuration = errors.New(`must be a duration such as "3s", "200ms" or "1m30s", or a number of seconds`)
 
-// DecodeValue implements strict.Value.
+// DecodeValue implements strict.ValueDecoder.
 func (d *Duration) DecodeValue(from any) error {
 	switch v := from.(type) {
 	case string:
@@ -597,7 +597,7 @@ type Size int64
 
 var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)
 
-// DecodeValue implements strict.Value.
+// DecodeValue implements strict.ValueDecoder.
 func (s *Size) DecodeValue(from any) error {
 	switch v := from.(type) {
 	case int64:

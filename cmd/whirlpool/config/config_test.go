@@ -520,7 +520,7 @@ bytes_per_day = "1MiB"
 func TestTheQueueOfAFile(t *testing.T) {
 	const literal = "[breaker]\nblame = \"literal\"\n"
 	for text, want := range map[string]queue.Config{
-		"":                                       queue.Default(),
+		"":                                       queue.DefaultConfig(),
 		"[queue]\nmax_waiting = 5\n":             {MaxWaiting: 5, MaxWait: time.Second},
 		"[queue]\nmax_wait = \"2s\"\n":           {MaxWaiting: 1024, MaxWait: 2 * time.Second},
 		literal:                                  {MaxWait: time.Second},
@@ -568,7 +568,7 @@ func TestHealthChecks(t *testing.T) {
 		"expect = { status = 204, header = \"X: y\", body = \"z\" }\nexit = \"X-Exit\"\n", nil)
 	require.NoError(t, err)
 	require.Equal(t, health.Settings{URL: "https://a.test/x?key=hunter2", Interval: 10 * time.Second,
-		Timeout: 3 * time.Second, Expect: health.Expect{Status: 204, Header: "X: y", Body: "z"}, Exit: "X-Exit",
+		Timeout: 3 * time.Second, Expect: health.Expectation{Status: 204, Header: "X: y", Body: "z"}, Exit: "X-Exit",
 	}, c.Engine().Health)
 	shown, err := json.Marshal(c)
 	require.NoError(t, err)

@@ -62,7 +62,7 @@ type Then struct {
 // Texts is a list of texts. In the configuration it is a text or a list of texts.
 type Texts []string
 
-// DecodeValue implements strict.Value.
+// DecodeValue implements strict.ValueDecoder.
 func (t *Texts) DecodeValue(from any) error {
 	for _, item := range listItems(from) {
 		text, ok := item.(string)
@@ -78,7 +78,7 @@ func (t *Texts) DecodeValue(from any) error {
 // one number or one range.
 type Numbers []string
 
-// DecodeValue implements strict.Value.
+// DecodeValue implements strict.ValueDecoder.
 func (n *Numbers) DecodeValue(from any) error {
 	for _, item := range listItems(from) {
 		switch v := item.(type) {

@@ -18,7 +18,7 @@ import (
 // Options configure how a list is checked.
 type Options struct {
 	Request  *health.Request // nil to check only whether proxies can be reached
-	Expect   health.Expect
+	Expect   health.Expectation
 	Detect   bool          // check a proxy that fails under other schemes, too
 	Parallel int           // maximum number of proxies checked at the same time, > 0
 	Timeout  time.Duration // maximum time for one request, > 0
@@ -153,22 +153,22 @@ func (o *Options) locate(r *Result) {
 
 // passes reports whether the request in the given form gets the expected response. It stores the latency and the exit
 // address, or else the fault, in r.
-func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.Form,
+func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.SendForm,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)
 	switch {
 	case got.Facts.Err != nil:
 		r.Fault = got.Facts.Err.Error()
 		return false
-	case o.Expect.Fault(&got) != "":
-		r.Fault = o.Expect.Fault(&got)
+	case o.Expect.Difference(&got) != "":
+		r.Fault = o.Expect.Difference(&got)
 		return false
 	}
 	if exit := health.ExitAddress(o.Exit, &got); exit.IsValid() {
 		r.Exit = exit
 	}
-	if r.Latency == 0 || got.Took < r.Latency {
-		r.Latency = got.Took
+	if r.Latency == 0 || got.Duration < r.Latency {
+		r.Latency = got.Duration
 	}
 	return true
 }

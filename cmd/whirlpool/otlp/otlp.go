@@ -246,7 +246,7 @@ func spansOf(r *accesslog.Record) []span {
 	if r.Status != 0 {
 		s.Attributes = append(s.Attributes, numberAttribute("http.response.status_code", int64(r.Status)))
 	}
-	if !r.Ran || r.Left || r.Final != core.FinalSuccess {
+	if !r.Executed || r.ClientLeft || r.Final != core.FinalSuccess {
 		s.Status = status{codeError, r.Outcome()}
 	}
 	spans := []span{s}

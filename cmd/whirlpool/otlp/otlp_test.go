@@ -25,7 +25,7 @@ var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 func record() *accesslog.Record {
 	c, _ := trace.Parse([]byte("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))
 	return &accesslog.Record{ID: 0xab, Listener: core.ListenHTTP, Method: "GET", Target: "a.test:80", Status: 200,
-		Final: core.FinalSuccess, Ran: true, Received: 7, Started: noon, Ended: noon.Add(time.Second), Trace: c,
+		Final: core.FinalSuccess, Executed: true, Received: 7, Started: noon, Ended: noon.Add(time.Second), Trace: c,
 		Attempts: []core.AttemptEvent{
 			{ProxyID: "p1", Started: noon, Ended: noon.Add(time.Millisecond), Outcome: core.Outcome{
 				Cause: verdict.ProxyUnreachable, Result: core.ResultFailure, Err: errors.New("refused")}},

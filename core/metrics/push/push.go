@@ -29,7 +29,7 @@ type Settings struct {
 	M3Env     string // the tag env; not empty
 }
 
-func (s *Settings) on() bool { return s.Statsd != "" || s.M3 != "" }
+func (s *Settings) isOn() bool { return s.Statsd != "" || s.M3 != "" }
 
 // CheckAddress returns an error unless an address has the form host:port.
 func CheckAddress(address string) error {
@@ -64,9 +64,9 @@ func (p *Pusher) Configure(s Settings) {
 	if s == p.settings {
 		return
 	}
-	p.end()
+	p.stopRun()
 	p.settings = s
-	if !s.on() {
+	if !s.isOn() {
 		return
 	}
 	r := &run{settings: s, gather: p.gather, log: p.log}
@@ -84,12 +84,12 @@ func (p *Pusher) Configure(s Settings) {
 func (p *Pusher) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end()
+	p.stopRun()
 	p.settings = Settings{}
 }
 
-// end ends the goroutine. The caller holds mu.
-func (p *Pusher) end() {
+// stopRun ends the goroutine. The caller holds mu.
+func (p *Pusher) stopRun() {
 	if p.stop != nil {
 		p.stop()
 		p.stop = nil
@@ -102,8 +102,8 @@ type run struct {
 	gather   Gather
 	log      *slog.Logger
 
-	begun bool
-	last  map[string]float64 // the values of counters at the last push
+	hasPushed  bool
+	lastValues map[string]float64 // the values of counters at the last push
 }
 
 // loop pushes until ctx ends. It opens the sinks again after each push, so that host names are resolved again and the
@@ -176,12 +176,12 @@ func (r *run) push(sinks []sink) {
 			out.metric(m)
 		}
 	}
-	r.begun, r.last = true, values
+	r.hasPushed, r.lastValues = true, values
 }
 
 // series is one metric of a family.
 type series struct {
-	before *run
+	run    *run
 	values map[string]float64 // of the counters, for the next push
 	sinks  []sink
 	name   string
@@ -250,8 +250,8 @@ func (s *series) growth(suffix string, value float64) int64 {
 	for _, l := range s.labels {
 		key += "\x00" + l.GetName() + "\x00" + l.GetValue()
 	}
-	last := s.before.last[key]
-	if !s.before.begun {
+	last := s.run.lastValues[key]
+	if !s.run.hasPushed {
 		last = value
 	}
 	if value < last { // the counter began again
