@@ -77,9 +77,9 @@ var (
 
 const portRange = 22_000
 
-// freePort returns an address on which nothing listens. The port is below those that the kernel assigns to
-// outgoing connections (ip_local_port_range, from 32768 on). Otherwise an outgoing connection might use it
-// before the gateway does. No two calls return the same port, even if nothing listens on the first port yet.
+// freePort returns an address on which nothing listens. The port is below those that the kernel assigns to outgoing
+// connections (ip_local_port_range, from 32768 on), one of which might use it before the gateway does. No two calls
+// return the same port.
 func freePort(t *testing.T) string {
 	for range 1000 {
 		port := 10_000 + (firstPort+int(portsTried.Add(1)))%portRange
@@ -101,8 +101,7 @@ const (
 		"[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
 )
 
-// confOpen is confKB with longer times: a breaker stays open during a test, and its window holds all failures
-// of the test.
+// confOpen is confKB with times longer than a test: a breaker stays open, and its window holds all failures.
 var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(confKB)
 
 // roundRobin makes first attempts use the proxies in turn, even if many requests are in flight.
@@ -222,8 +221,8 @@ func (w *whirl) request(method, target, body string, headers ...string) response
 
 func (w *whirl) get(headers ...string) response { return w.do("GET", "", headers...) }
 
-// getOnce makes a GET on a connection of its own, and never a second one. The result sentAfter is the time from the
-// beginning of the connection until the request has been sent.
+// getOnce makes one GET on a connection of its own. The result sentAfter is the time from the beginning of the
+// connection until the request has been sent.
 func (w *whirl) getOnce() (status int, sentAfter time.Duration, err error) {
 	begun := time.Now()
 	c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
@@ -243,7 +242,6 @@ func (w *whirl) getOnce() (status int, sentAfter time.Duration, err error) {
 
 func overrideHeader(s string) []string { return []string{"X-Whirlpool-Retry", s} }
 
-// connect sends a CONNECT and returns the status and the header of the response.
 func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
 	c, err := net.DialTimeout("tcp", w.gateway, eventTimeout)
 	require.NoError(w.t, err)
@@ -386,8 +384,7 @@ func (w *whirl) sortedArrivals() []lab.Arrival {
 	return all
 }
 
-// requireWaits checks the waits between attempts, in seconds. None may be too short, or longer than the tolerance
-// permits.
+// requireWaits checks the waits between attempts, in seconds, with a tolerance for late ones.
 func (w *whirl) requireWaits(want ...float64) {
 	w.t.Helper()
 	all := w.sortedArrivals()
@@ -413,7 +410,7 @@ func (w *whirl) requestUntilArrivals(f *lab.Proxy, n int) {
 	w.t.Fatalf("%s gets no traffic", f.Name)
 }
 
-// requestUntil calls the function request, with 0, 1, 2 and so on, until ok returns true.
+// requestUntil calls request with 0, 1, 2 and so on, until ok returns true.
 func requestUntil(t *testing.T, what string, request func(i int), ok func() bool) {
 	t.Helper()
 	begin := time.Now()
@@ -465,9 +462,9 @@ func (w *whirl) awaitRetryRecords(n int) {
 	})
 }
 
-// reconcile checks that all counts agree. (I1) Each attempt arrived at a proxy or was refused. (I2) Each
-// attempt succeeded, failed or was cancelled. The successes are the same by attempt and by proxy (I3), the
-// totals by hour and overall (I4), and the openings by proxy and as events (I5).
+// reconcile checks that all counts agree. (I1) Each attempt arrived at a proxy or was refused. (I2) Each attempt
+// succeeded, failed or was cancelled. (I3) The successes by attempt and by proxy are the same, (I4) the totals by hour
+// and overall, (I5) the openings by proxy and as events.
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
 	s := w.getJSON("/metrics/retries")

@@ -56,12 +56,12 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// maxResponse is the maximum size of a response, in bytes.
+// maxResponse is the maximum number of bytes of a response.
 const maxResponse = 256 << 20
 
-// Do sends a request and decodes the response. The parameter path is the part of the path below /api/v1, with its
-// segments escaped (url.PathEscape). If the parameter in is not nil, it becomes the JSON body of the request. If the
-// parameter out is not nil, the response is decoded into it. An error response is returned as an *Error.
+// Do sends a request and decodes the response into out. The path is below /api/v1, with its segments escaped
+// (url.PathEscape). The value in becomes the JSON body of the request. Both in and out may be nil. An error response is
+// returned as an *Error.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -71,18 +71,17 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 		body = bytes.NewReader(encoded)
 	}
-	response, err := c.send(ctx, method, path, query, body, "application/json")
+	response, err := c.sendBody(ctx, method, path, query, body, "application/json")
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	return c.decode(response, out)
+	return c.decodeBody(response, out)
 }
 
-// send sends a request. The parameter kind is the media type of the body. The body may be nil. An error response is
-// returned as an *Error.
-func (c *Client) send(
-	ctx context.Context, method, path string, query url.Values, body io.Reader, kind string,
+// sendBody sends a request with a body, which may be nil. An error response is returned as an *Error.
+func (c *Client) sendBody(
+	ctx context.Context, method, path string, query url.Values, body io.Reader, mediaType string,
 ) (*http.Response, error) {
 	address := c.Base.String() + path
 	if len(query) > 0 {
@@ -93,22 +92,22 @@ func (c *Client) send(
 		return nil, err
 	}
 	if body != nil {
-		q.Header.Set("Content-Type", kind)
+		q.Header.Set("Content-Type", mediaType)
 	}
 	return c.Send(q)
 }
 
-// Send sends the request q with the key. It is meant for a body that is not JSON. The caller closes the body of the
-// response. An error response is returned as an *Error.
+// Send sends a request, whose body need not be JSON, with the key. The caller closes the body of the response. An error
+// response is returned as an *Error.
 func (c *Client) Send(q *http.Request) (*http.Response, error) {
 	if c.Key != "" {
 		q.Header.Set("Authorization", "Bearer "+c.Key)
 	}
 	response, err := c.HTTP.Do(q)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err
+		var urlError *url.Error
+		if errors.As(err, &urlError) {
+			err = urlError.Err
 		}
 		return nil, fmt.Errorf("no response from the API at %s: %w", c.Base.Host, err)
 	}
@@ -116,16 +115,16 @@ func (c *Client) Send(q *http.Request) (*http.Response, error) {
 		return response, nil
 	}
 	defer response.Body.Close()
-	e := &Error{Status: response.StatusCode}
+	apiError := &Error{Status: response.StatusCode}
 	text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if json.Unmarshal(text, e) != nil || e.Message == "" {
-		e.Message = fmt.Sprintf("%s responds with status %d; is it the API of a gateway?", c.Base.Host,
+	if json.Unmarshal(text, apiError) != nil || apiError.Message == "" {
+		apiError.Message = fmt.Sprintf("%s responds with status %d; is it the API of a gateway?", c.Base.Host,
 			response.StatusCode)
 	}
-	return nil, e
+	return nil, apiError
 }
 
-func (c *Client) decode(r *http.Response, out any) error {
+func (c *Client) decodeBody(r *http.Response, out any) error {
 	if out == nil || r.StatusCode == http.StatusNoContent {
 		return nil
 	}
@@ -172,8 +171,7 @@ func (l *List) Query() url.Values {
 	return q
 }
 
-// Page has the fields that every page of a list has. If the list was requested without parameters, the fields are
-// zero.
+// Page has the fields of every page of a list. They are zero if the request had no parameters.
 type Page struct {
 	Total int    `json:"total"`       // number of elements that match, on all pages
 	Next  string `json:"next_cursor"` // "" on the last page

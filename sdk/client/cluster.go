@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Cluster is the cluster of a gateway, as this gateway sees it. Without a cluster, Enabled is false, and the other
-// fields are not set.
+// Cluster is a gateway's state of its cluster. Without a cluster, Enabled is false, and no other field is set.
 type Cluster struct {
 	Enabled        bool             `json:"enabled"`
 	Name           string           `json:"name"`

@@ -26,8 +26,8 @@ type EventQuery struct {
 	LastID string   // begin after the event with this ID; "" to begin with the next new event
 }
 
-// Events calls f with each event that query selects. It returns when ctx ends, when the gateway ends the response
-// (the error is then io.EOF), or when f returns an error.
+// Events calls f with each event that query selects, until ctx ends, f returns an error, or the gateway ends the
+// response (the error is then io.EOF).
 func (c *Client) Events(ctx context.Context, query EventQuery, f func(Event) error) error {
 	values := url.Values{}
 	if len(query.Types) > 0 {
@@ -55,13 +55,13 @@ func (c *Client) Events(ctx context.Context, query EventQuery, f func(Event) err
 	return parseEvents(response.Body, f)
 }
 
-// parseEvents reads server-sent events (WHATWG HTML, section 9.2.6), each with data of one line.
+// parseEvents reads server-sent events (WHATWG HTML, section 9.2.6) with one line of data each.
 func parseEvents(r io.Reader, f func(Event) error) error {
-	in := bufio.NewScanner(r)
-	in.Buffer(nil, 2<<20)
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, 2<<20)
 	var e Event
-	for in.Scan() {
-		name, value, _ := strings.Cut(in.Text(), ":")
+	for scanner.Scan() {
+		name, value, _ := strings.Cut(scanner.Text(), ":")
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":
@@ -71,7 +71,7 @@ func parseEvents(r io.Reader, f func(Event) error) error {
 		case "data":
 			e.Data = json.RawMessage(value)
 		}
-		if in.Text() != "" {
+		if scanner.Text() != "" {
 			continue
 		}
 		if e.Data != nil {
@@ -81,7 +81,7 @@ func parseEvents(r io.Reader, f func(Event) error) error {
 		}
 		e = Event{ID: e.ID}
 	}
-	if err := in.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := scanner.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
 	return io.EOF

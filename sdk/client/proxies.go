@@ -104,8 +104,8 @@ type ProxyPage struct {
 	Page
 }
 
-func proxyPath(id string, below ...string) string {
-	return "/proxies/" + strings.Join(append([]string{url.PathEscape(id)}, below...), "/")
+func proxyPath(id string, resource ...string) string {
+	return "/proxies/" + strings.Join(append([]string{url.PathEscape(id)}, resource...), "/")
 }
 
 // Proxies lists the proxies of the pool.
@@ -126,13 +126,13 @@ func (c *Client) AddProxy(ctx context.Context, change ProxyChange) (p *Proxy, er
 // AddProxies adds the proxies of a text with one proxy in a line, in the forms of the flag --proxy. If one of the
 // lines has an error, no proxy is added.
 func (c *Client) AddProxies(ctx context.Context, lines string) ([]Proxy, error) {
-	response, err := c.send(ctx, "POST", "/proxies", nil, strings.NewReader(lines), "text/plain")
+	response, err := c.sendBody(ctx, "POST", "/proxies", nil, strings.NewReader(lines), "text/plain")
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
 	var p ProxyPage
-	err = c.decode(response, &p)
+	err = c.decodeBody(response, &p)
 	return p.Proxies, err
 }
 
@@ -176,11 +176,11 @@ type Ban struct {
 
 // BanProxy bans a proxy for the time d. If host is not "", the proxy only rests for this host.
 func (c *Client) BanProxy(ctx context.Context, id, host string, d time.Duration) (b *Ban, err error) {
-	in := map[string]string{"for": d.String()}
+	input := map[string]string{"for": d.String()}
 	if host != "" {
-		in["host"] = host
+		input["host"] = host
 	}
-	return b, c.Do(ctx, "POST", proxyPath(id, "ban"), nil, in, &b)
+	return b, c.Do(ctx, "POST", proxyPath(id, "ban"), nil, input, &b)
 }
 
 // EndBan ends the ban of a proxy. If host is not "", it ends the rest of the proxy for this host.

@@ -93,9 +93,8 @@ type HistoryPoint struct {
 	Cost   float64 `json:"cost"`
 }
 
-// History returns the attempts within a window that ends now, with one point for each step. The durations window and
-// step are whole minutes. A step of 0 stands for a 288th of the window. If proxyID is not "", only the attempts of this
-// proxy count.
+// History returns the attempts within a window that ends now, with one point for each step. Both durations are whole
+// minutes; a step of 0 is a 288th of the window. If proxyID is not "", only the attempts of this proxy count.
 func (c *Client) History(
 	ctx context.Context, window, step time.Duration, proxyID string,
 ) (points []HistoryPoint, err error) {

@@ -69,7 +69,6 @@ func (l *loader) checkValues() {
 	l.checkAccess()
 }
 
-// checkMetrics checks the keys of [metrics] that configure the push of metrics.
 func (l *loader) checkMetrics() {
 	m := &l.cfg.Metrics
 	for key, address := range map[string]string{"statsd": m.Statsd, "m3": m.M3} {
@@ -99,7 +98,6 @@ func (l *loader) checkHealth() {
 	}
 }
 
-// checkCluster adds a fault for each wrong value in [cluster].
 func (l *loader) checkCluster() {
 	c := &l.cfg.Cluster
 	if c.URL != "" {
@@ -120,7 +118,6 @@ func (l *loader) checkCluster() {
 // clusterName matches the valid names of clusters and nodes, and "" (the default).
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
 
-// checkEgress checks the rules of [egress].
 func (l *loader) checkEgress() {
 	var wrong *egress.ConfigError
 	if _, err := egress.New(egress.Config(l.cfg.Egress)); errors.As(err, &wrong) {
@@ -147,7 +144,6 @@ func (l *loader) checkBreaker(key string, b Breaker) bool {
 	return len(l.faults) == faultCount
 }
 
-// checkAccess checks the users of the gateway and the keys of the API.
 func (l *loader) checkAccess() {
 	c := &l.cfg
 	if len(c.Gateway.Users) == 0 && checkListen(c.Gateway.Listen) == nil && !Loopback(c.Gateway.Listen) {

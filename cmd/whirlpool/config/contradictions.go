@@ -10,9 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// warnOfContradictions adds a warning for each pair of settings in which one setting makes the other one useless. Each
-// setting of such a pair is valid by itself, so neither of them is a fault. There is a warning only if the file, an
-// environment variable or a flag sets the key of the warning.
+// warnOfContradictions adds a warning for each pair of valid settings in which one makes the other one useless, if the
+// key of the warning is set (isSet).
 func (l *loader) warnOfContradictions() {
 	c := &l.cfg
 	total := time.Duration(0)
@@ -63,7 +62,7 @@ func (l *loader) warnOfContradictions() {
 	l.warnOfSameProxies()
 }
 
-// addWarning adds a warning about a key. The warning has the file and line at which the key was set.
+// addWarning adds a warning with the place where the key was set.
 func (l *loader) addWarning(key, text string) {
 	l.cfg.Warnings = append(l.cfg.Warnings, l.locateFault(key, nil, text).String())
 }
@@ -75,8 +74,8 @@ func (l *loader) isSet(key string) bool {
 	return inFile || flag || l.fromEnv[key] != ""
 }
 
-// warnOfBothLists adds a warning for each rule that is both in the list allow and in the list deny. The parameter key
-// is the key of the list allow.
+// warnOfBothLists adds a warning for each rule that is both in allow and in deny. The parameter key is the key of
+// allow.
 func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	for _, rule := range allow {
 		if slices.Contains(deny, rule) {
@@ -85,9 +84,9 @@ func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	}
 }
 
-// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy that has the same address as a proxy before
-// it. It adds one more warning if proxies of the proxy lists have an address of [[proxies]] or --proxy, too. A proxy
-// whose credentials have a template gets no warning, because two such proxies can have different exit addresses.
+// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy with the address of an earlier one, and one
+// for all proxies of the lists with such an address. Proxies whose credentials have a template can have different exit
+// addresses, and get no warning.
 func (l *loader) warnOfSameProxies() {
 	keysByAddress := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {

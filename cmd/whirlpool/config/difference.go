@@ -16,9 +16,8 @@ type Difference struct {
 	File    string `json:"file,omitempty"`
 }
 
-// Differences returns the differences of two configurations, sorted by key. Both configurations are in the JSON form of
-// Config. In a list of tables, it compares the tables with the same id, name or url. It finds no difference between two
-// secrets, because both are masked.
+// Differences returns the differences of two configurations in the JSON form of Config, sorted by key. It compares
+// tables of a list by their id, name or url. It finds no difference between two secrets, because both are masked.
 func Differences(running, file []byte) ([]Difference, error) {
 	runningValues, err := flatten(running)
 	if err != nil {
@@ -78,8 +77,7 @@ func addValues(flat map[string]string, path string, value any) {
 	flat[path] = string(text)
 }
 
-// addTables adds the values in a list of tables to flat. A key in flat has the id, name or url of a table in place of
-// the index of the table.
+// addTables adds the values in a list of tables to flat, with the id, name or url of a table in place of its index.
 func addTables(flat map[string]string, path string, list []any) {
 	seen := map[string]int{}
 	for i, x := range list {

@@ -50,8 +50,8 @@ func (l *loader) addFault(key string, value any, msg string) {
 	l.faults = append(l.faults, l.locateFault(key, value, msg+similarChoice(key, value)))
 }
 
-// locateFault returns a fault of the key. The File and Line of the fault are where the key was set: a file with a line,
-// the command line, or an environment variable. The fault includes the value unless the value may be a secret.
+// locateFault returns a fault with the place where the key was set: a file with a line, the command line, or an
+// environment variable. The fault has the value unless it may be a secret.
 func (l *loader) locateFault(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
@@ -74,9 +74,8 @@ func (l *loader) locateFault(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey returns a key for use in a fault. If a part of the key needs quotes in TOML, maskedKey masks this part and
-// all parts after it. No known key has such a part, so the part may be a credential that the user has written on the
-// left side of a "=".
+// maskedKey masks the parts of a key from the first one on that needs quotes in TOML. No known key has such a part; it
+// may be a credential that the user has written on the left side of a "=".
 func maskedKey(key string) string {
 	quoted := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -88,9 +87,8 @@ func maskedKey(key string) string {
 	return key[:strings.LastIndexByte(key[:quoted], '.')+1] + "***"
 }
 
-// mayHaveSecret reports whether the value of a key may contain a credential. It also returns true for keys whose value
-// may contain a credential by mistake: for example, the user may give a proxy's URL in place of the path of a proxy
-// list.
+// mayHaveSecret reports whether the value of a key may contain a credential, even by mistake, such as the URL of a
+// proxy in place of the path of a proxy list.
 func mayHaveSecret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
@@ -100,8 +98,7 @@ func mayHaveSecret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault for an error that was found in the use of a loaded configuration. The File and Line of the
-// fault are where the key was set.
+// Fault returns a fault for an error in the use of a loaded configuration, with the place where the key was set.
 func (c *Config) Fault(key string, value any, msg string) Fault {
 	return c.locateFault(key, value, msg)
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo"
 )
 
-// openGeo reads the MMDB file that the key geo.mmdb names.
 func (l *loader) openGeo() {
 	c := &l.cfg
 	if c.Geo.MMDB == "" {

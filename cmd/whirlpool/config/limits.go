@@ -14,11 +14,10 @@ const (
 	maxSecret = 64 << 10 // for a file with a password
 )
 
-// ReadList reads a proxy list of at most 64 MiB. If the list is larger, ReadList returns an error with the name of
-// the list and the limit.
+// ReadList reads a proxy list of at most 64 MiB.
 func ReadList(name string, in io.Reader) ([]byte, error) { return readAtMost(name, in, 0, maxList) }
 
-// readLimited reads a file of at most limit bytes. If the file is larger, it returns an error.
+// readLimited reads a file of at most limit bytes.
 func readLimited(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,8 +31,7 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return readAtMost(path, f, info.Size(), limit)
 }
 
-// readAtMost reads a whole file of at most limit bytes. If the file is larger, it returns an error. The parameter size
-// is the size of the file in bytes; 0 if the size is unknown.
+// readAtMost reads at most limit bytes. The parameter size is the size of the file in bytes; 0 if it is unknown.
 func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)

@@ -47,7 +47,6 @@ func keyLines(doc []byte) map[string]int {
 	return lines
 }
 
-// lineEnds returns the offsets of the line feeds in a document.
 func lineEnds(doc []byte) (ends []int) {
 	for i, c := range doc {
 		if c == '\n' {
@@ -89,8 +88,7 @@ func addValueLines(lines map[string]int, path string, v *unstable.Node, at int, 
 	}
 }
 
-// lineOf returns the line number of a key. If lines does not have the key, it returns the line of the innermost table
-// that contains the key; 0 if lines does not have such a table either.
+// lineOf returns the line number of a key or else of the innermost table that contains it; 0 if lines has neither.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if n, ok := lines[key]; ok {

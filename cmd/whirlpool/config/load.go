@@ -68,8 +68,8 @@ func Load(src Source) (*Config, error) {
 	return cfg, nil
 }
 
-// Examine is like Load, but it returns the configuration even if the configuration has faults, so that the caller can
-// check it further. The configuration is nil only if the file cannot be read or parsed.
+// Examine is like Load, but returns the configuration also with its faults, so that the caller can check it further.
+// The configuration is nil only if the file cannot be read or parsed.
 func Examine(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
 		proxyTLS: map[listOptions]*upstream.TLS{}}
@@ -275,7 +275,7 @@ func envValue(s string) any {
 	return s
 }
 
-// normalize converts the values in a tree to the types that strict.TOML expects: lists to []any, integers to int64.
+// normalize converts the values in a tree to the types of strict.TOML: lists to []any, integers to int64.
 func normalize(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -368,9 +368,9 @@ func (l *loader) resolvePath(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file of at most limit bytes. It refuses a pipe unless Source.Once is set, because a reload
-// would wait for the next writer of the pipe. It also refuses a file that is empty but was not empty in the previous
-// configuration (Source.Sizes): another program may be writing the file, or may have failed to write it.
+// readFile reads a file of at most limit bytes. It refuses a pipe unless Source.Once is set, because a reload would
+// wait for the next writer. It also refuses a file that has become empty (Source.Sizes): another program may be writing
+// it, or may have failed to.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)

@@ -141,15 +141,13 @@ func (l *loader) addFetchedLists() {
 	}
 }
 
-// fetchResult is the result of a fetch: the proxy list, or the reason why the fetch failed. Both are nil if there was
-// no fetch yet.
+// fetchResult is a proxy list, or the error of its fetch; both are nil before the first fetch.
 type fetchResult struct {
 	data []byte
 	err  error
 }
 
-// fetchLists returns the result for each list of pool.urls, in the same order. If Source.Fetch is set, it fetches the
-// lists that Source.Fetched does not have.
+// fetchLists returns the result for each list of pool.urls, in the same order.
 func (l *loader) fetchLists() []fetchResult {
 	results := make([]fetchResult, len(l.cfg.Pool.URLs))
 	var all sync.WaitGroup
@@ -298,7 +296,6 @@ type Reading struct {
 	Samples []string `json:"samples"` // URLs of the first proxies, without credentials
 }
 
-// maxSamples is the maximum number of Samples of a Reading.
 const maxSamples = 3
 
 func anyProxy(list []byte) bool {

@@ -128,7 +128,7 @@ func (c *Config) ruleList() []rules.Rule {
 	return list
 }
 
-// checkRules decodes the policies in [[rules]], and adds a fault for each error in a rule.
+// checkRules decodes the policies of [[rules]], and checks the rules.
 func (l *loader) checkRules() {
 	for i := range l.cfg.Rules {
 		if t := &l.cfg.Rules[i].Then; t.Policy != nil {
@@ -155,8 +155,6 @@ func (l *loader) hasFault(key string) bool {
 	})
 }
 
-// decodeRulePolicy decodes the retry policy that a rule has. It decodes key by key, so that each wrong key gets a fault
-// of its own.
 func (l *loader) decodeRulePolicy(path string, table map[string]any) *rules.Policy {
 	p, fields := &rules.Policy{}, maps.Clone(table)
 	if value, set := fields[attemptTimeout]; set {

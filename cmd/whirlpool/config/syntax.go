@@ -20,11 +20,9 @@ var (
 )
 
 // parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
-// parseTOML removes the statement with this error, and parses the document again. If it is not certain where this
-// statement ends, parseTOML removes the lines up to the next table. A bracket or quote that is opened before the error,
-// and not closed, may be the cause of the error. In this case parseTOML stops. The result has the values of the
-// statements that were not removed; it is nil if parseTOML stops before all errors are removed. parseTOML sets l.lines
-// unless the result is nil.
+// parseTOML removes the statement with this error, and parses the document again. If the lines before the error are
+// invalid by themselves, an open bracket or quote may be its cause, and parseTOML returns nil. Otherwise it returns the
+// values of the other statements, and sets l.lines.
 func (l *loader) parseTOML(doc []byte) map[string]any {
 	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
 	for n := 0; ; n++ {
@@ -46,7 +44,7 @@ func (l *loader) parseTOML(doc []byte) map[string]any {
 	}
 }
 
-// syntaxLine returns the number of the line that has the syntax error err; 0 if it is unknown.
+// syntaxLine returns the line of a syntax error; 0 if it is unknown.
 func syntaxLine(err error) (line int) {
 	var d *toml.DecodeError
 	if errors.As(err, &d) {

@@ -287,8 +287,8 @@ func (m *Machine) kernel() (findings []Finding) {
 	return findings
 }
 
-// readNumbers reads the numbers in a file. The result ok is false if the file does not exist, is empty, or contains
-// another word, such as "max".
+// readNumbers reads the numbers in a file; ok is false if the file is missing or empty, or contains another word, such
+// as "max".
 func (m *Machine) readNumbers(path string) (list []int64, ok bool) {
 	text, err := fs.ReadFile(m.Files, path)
 	if err != nil {

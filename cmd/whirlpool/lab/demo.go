@@ -112,8 +112,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
-// maxArrivals limits the number of requests that each proxy of a demo keeps. If a proxy has recorded more requests,
-// Drive removes them all.
+// maxArrivals is the number of requests of a proxy above which Drive clears them.
 const maxArrivals = 1000
 
 // startTarget starts an https:// server on a free port of 127.0.0.1, and returns its listener.

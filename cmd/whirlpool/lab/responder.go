@@ -12,8 +12,7 @@ import (
 const ExitField = "X-Exit-Address"
 
 // Responder is a target of health checks. It responds to every request with status 200 and the address from which the
-// request came. In a health check, this is the exit address of the proxy. The address is both the body and the value
-// of ExitField.
+// request came, which is the exit address of the proxy, as the body and in ExitField.
 type Responder struct {
 	Addr string // host:port
 

@@ -105,8 +105,7 @@ func NewFetcher(transport http.RoundTripper, dir string, log *slog.Logger) *Fetc
 		stops: map[Source]context.CancelFunc{}, data: map[string][]byte{}}
 }
 
-// newClient returns an HTTP client that follows at most 5 redirects. If the first URL is https://, it follows no
-// redirect to another scheme.
+// newClient returns an HTTP client that follows at most 5 redirects, and none from https:// to another scheme.
 func newClient(transport http.RoundTripper) *http.Client {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -271,8 +270,8 @@ type version struct {
 	etag, lastModified string
 }
 
-// update fetches the list s, and stores its contents in v if they have changed. If there is an error, or if the
-// response contains no proxy (for example, because it is an error page), v does not change.
+// update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, such as an
+// error page, is an error, and v does not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()

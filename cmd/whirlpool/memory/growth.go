@@ -26,8 +26,8 @@ const (
 	minPercent    = 20     // because the collections of a very long list would take much CPU time
 )
 
-// NewGrowth returns a Growth that calls the function set (debug.SetGCPercent). The parameter gogc is the value of the
-// environment variable GOGC. If it is not "", the Growth decides nothing.
+// NewGrowth returns a Growth that calls set (debug.SetGCPercent). If gogc, the environment variable GOGC, is not "",
+// the Growth decides nothing.
 func NewGrowth(gogc string, set func(percent int) int) *Growth {
 	if gogc != "" {
 		return &Growth{}

@@ -9,10 +9,9 @@ import (
 	"strings"
 )
 
-// RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of cgroup,
-// the limit of the control group. hasCgroup is false if the control group has no limit (CgroupLimit). The parameter
-// environment is the value of GOMEMLIMIT. The runtime applies GOMEMLIMIT by itself. The result ok is false if
-// environment is not "", or if the control group has no limit.
+// RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of the
+// limit of the control group (CgroupLimit). The result ok is false without such a limit, or if environment, the value
+// of GOMEMLIMIT, is not "": the runtime applies GOMEMLIMIT by itself.
 func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64, ok bool) {
 	if environment != "" || !hasCgroup {
 		return 0, false
@@ -20,10 +19,9 @@ func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64
 	return cgroup / 10 * 9, true
 }
 
-// CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the group and
-// its parents. The result ok is false if there is no limit. The parameter root is the root of the file system
-// (os.DirFS("/")). CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own
-// mount of control groups version 1, it also reads memory.limit_in_bytes.
+// CgroupLimit returns the smallest memory limit in bytes of this process's control group and its parents; ok is false
+// if there is none. The parameter root is the root of the file system (os.DirFS("/")). CgroupLimit reads memory.max
+// (control groups version 2), and memory.limit_in_bytes of a container with its own mount of version 1.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	smallest := int64(math.MaxInt64)
 	read := func(file string) {
@@ -46,8 +44,7 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	return smallest, smallest < noLimit
 }
 
-// noLimit is the smallest number that stands for no limit. If a control group of version 1 has no limit, its file has
-// a number near 2^63.
+// noLimit is the smallest number that stands for no limit; in version 1 this is a number near 2^63.
 const noLimit = 1 << 60
 
 // cgroupDir returns the path of this process's control group (version 2) within the mounted control groups; "/" if it

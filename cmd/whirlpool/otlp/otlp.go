@@ -43,7 +43,7 @@ func CheckEndpoint(endpoint string) error {
 
 // Limits and times of an Exporter.
 const (
-	maxPending     = 4096 // number of spans that wait for the export; if it is reached, new spans are dropped
+	maxPending     = 4096 // spans that wait for the export; beyond it, new spans are dropped
 	exportInterval = 2 * time.Second
 	exportTimeout  = 10 * time.Second // maximum time of one export
 )
@@ -82,7 +82,7 @@ func (e *Exporter) Ratio() (ratio float64, on bool) {
 	return s.Ratio, s.Endpoint != ""
 }
 
-// Close exports the spans that wait for the export, and ends the exporter.
+// Close exports the waiting spans, and ends the exporter.
 func (e *Exporter) Close() {
 	e.stop()
 	<-e.done
@@ -103,8 +103,7 @@ func (e *Exporter) run(ctx context.Context) {
 	}
 }
 
-// Write adds the spans of the request r to the spans that wait for the export. The request must have ended. After Write
-// returns, the exporter does not use r.
+// Write adds the spans of a request that has ended. It does not keep r.
 func (e *Exporter) Write(r *accesslog.Record) {
 	if _, on := e.Ratio(); !on || !r.Trace.Sampled {
 		return
@@ -119,7 +118,7 @@ func (e *Exporter) Write(r *accesslog.Record) {
 	e.pending = append(e.pending, spans...)
 }
 
-// export sends the spans that wait for the export. If that fails, they are lost, and export logs their number.
+// export sends the waiting spans. If that fails, they are lost.
 func (e *Exporter) export() {
 	e.mu.Lock()
 	spans, dropped := e.pending, e.droppedCount
@@ -222,9 +221,8 @@ func numberAttribute(key string, n int64) attribute {
 	return attribute{key, map[string]string{"intValue": strconv.FormatInt(n, 10)}}
 }
 
-// spansOf returns the span of a request and the spans of its attempts. The attributes have the names that the
-// semantic conventions for HTTP (OpenTelemetry) give them. Attributes that these conventions do not have get other
-// names.
+// spansOf returns the span of a request and the spans of its attempts. The attributes have the names of the semantic
+// conventions for HTTP (OpenTelemetry), if these have them.
 func spansOf(r *accesslog.Record) []span {
 	traceID, requestSpan := hex.EncodeToString(r.Trace.ID[:]), spanID(trace.RequestSpan(r.ID))
 	s := span{TraceID: traceID, SpanID: requestSpan, Name: r.Method, Kind: kindServer, Start: unixNanos(r.Started),

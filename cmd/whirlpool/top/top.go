@@ -46,8 +46,7 @@ type Query struct {
 	Filter   string
 }
 
-// column is a column of the table. The function compare gives the order of the rows when the table is sorted by this
-// column.
+// column is a column of the table. The function compare has its order.
 type column struct {
 	title   string
 	width   int // in characters
@@ -73,8 +72,7 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
-// successForSort returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts, so
-// that the table does not show this proxy among the worst ones.
+// successForSort returns the share of successes; 1 for a proxy without attempts, which is not among the worst ones.
 func (r *Row) successForSort() float64 {
 	if r.Samples == 0 {
 		return 1
@@ -173,7 +171,6 @@ func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// handleKey handles one key.
 func (m Model) handleKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	if m.isTyping {
 		return m.handleFilterKey(msg), nil
@@ -181,7 +178,7 @@ func (m Model) handleKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	return m.handleTableKey(msg)
 }
 
-// setSnapshot shows the new snapshot s. It computes the rates from the differences between s and the previous snapshot.
+// setSnapshot shows s, with the rates since the previous snapshot.
 func (m *Model) setSnapshot(s *Snapshot) {
 	previousUses := map[string]uint64{}
 	seconds := 0.0
@@ -204,7 +201,7 @@ func (m *Model) setSnapshot(s *Snapshot) {
 	m.sortRows()
 }
 
-// sortRows filters and sorts the rows of the table. The selected proxy stays selected.
+// sortRows filters and sorts the rows. The selected proxy stays selected.
 func (m *Model) sortRows() {
 	id := ""
 	if m.selected < len(m.rows) {
@@ -239,7 +236,7 @@ const (
 	footLines = 2
 )
 
-// rowCount returns the number of table rows for which the screen has space.
+// rowCount returns the number of table rows on the screen.
 func (m *Model) rowCount() int { return max(1, m.height-headLines-footLines) }
 
 // scroll moves the selection into the table if it is outside, and scrolls so that the selected row is on the screen.
@@ -249,7 +246,6 @@ func (m *Model) scroll() {
 	m.firstRow = max(m.firstRow, m.selected-m.rowCount()+1)
 }
 
-// handleTableKey handles a key while the user does not type the filter.
 func (m Model) handleTableKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	switch msg.String() {
 	case "q", "ctrl+c", "esc":
@@ -284,7 +280,6 @@ func (m Model) handleTableKey(msg tea.KeyMsg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// handleFilterKey handles a key while the user types the filter.
 func (m Model) handleFilterKey(msg tea.KeyMsg) Model {
 	switch msg.Type {
 	case tea.KeyEnter:
@@ -394,7 +389,7 @@ func (m Model) rowLine(i int) string {
 	return line
 }
 
-// formatCells returns a line of the table. It cuts or pads each cell to the width of its column.
+// formatCells returns a line of the table with each cell at the width of its column.
 func (m Model) formatCells(cells []string) string {
 	var b strings.Builder
 	for i, text := range cells {
@@ -408,7 +403,6 @@ func (m Model) formatCells(cells []string) string {
 	return m.cutLine(b.String())
 }
 
-// cutLine shortens a line to the width of the screen.
 func (m Model) cutLine(line string) string {
 	if letters := []rune(line); len(letters) > m.width {
 		return string(letters[:m.width])
