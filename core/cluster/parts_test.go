@@ -527,7 +527,7 @@ func TestDeniedRequestsDoNotAddUp(t *testing.T) {
 	w.pass(time.Second)
 	for range 50 {
 		l.used += 3
-		n.node.Step(t.Context())
+		w.pass(refreshPart + idleExchange)
 		l.used -= 3
 		w.pass(2 * time.Second)
 	}
