@@ -193,10 +193,16 @@ func TestExplorationsOfAFailingProxy(t *testing.T) {
 	}
 }
 
-// A trial clears the older attempts after four successes in a row, ends with a failure, and has one
-// exploration in flight at a time.
+// A trial clears the failures after four successes in a row, and with literal all older attempts. It ends with a
+// failure, and has one exploration in flight at a time.
 func TestTrials(t *testing.T) {
+	t.Run("evidence", func(t *testing.T) { testTrials(t, false) })
+	t.Run("literal", func(t *testing.T) { testTrials(t, true) })
+}
+
+func testTrials(t *testing.T, literal bool) {
 	r := newRig(t, 1)
+	r.SetLiteral(literal)
 	u := r.get(0)
 	begin := func() {
 		for range 50 {
@@ -218,7 +224,11 @@ func TestTrials(t *testing.T) {
 		r.pass(time.Second)
 		require.Equal(t, i < trialSuccesses-1, len(r.Idle()) > 0)
 	}
-	require.Equal(t, trialSuccesses, u.Stats().Samples)
+	if literal {
+		require.Equal(t, trialSuccesses, u.Stats().Samples)
+	} else {
+		require.Equal(t, usualSpeed, u.Stats().Samples)
+	}
 	require.Equal(t, 1.0, u.Stats().SuccessRate)
 
 	begin()
@@ -253,6 +263,33 @@ func TestTrialsOfHealthyProxies(t *testing.T) {
 		}
 		require.Equal(t, c.trial, u.Stats().Samples == trialSuccesses, name)
 		require.Equal(t, c.trial, u.Stats().LatencyEWMA == time.Millisecond, name)
+	}
+}
+
+// After a trial, the mean latency is not only that of the trial, unless the proxy has become faster or slower.
+func TestATrialKeepsTheUsualLatency(t *testing.T) {
+	for name, c := range map[string]struct {
+		before  time.Duration // latency; in the trial, 1 ms
+		samples int
+	}{"as before": {1200 * time.Microsecond, usualSpeed}, "faster": {2 * time.Millisecond, trialSuccesses},
+		"slower": {time.Millisecond / 2, trialSuccesses}} {
+		r := newRig(t, 1)
+		r.SetLiteral(false)
+		u := r.get(0)
+		for range 50 {
+			r.try(u, true, c.before)
+		}
+		r.try(u, false, 0)
+		r.pass(31 * time.Second)
+		for range trialSuccesses {
+			r.explore(u, true)
+			r.pass(1100 * time.Millisecond)
+		}
+		require.Equal(t, c.samples, u.Stats().Samples, name)
+		require.Equal(t, 1.0, u.Stats().SuccessRate, name)
+		if c.samples == trialSuccesses {
+			require.InDelta(t, 0.001, u.Stats().LatencyMean.Seconds(), 1e-6, name)
+		}
 	}
 }
 
@@ -337,7 +374,7 @@ func TestASuccessLongAfterTheLastFailureBeginsATrial(t *testing.T) {
 			r.try(u, true, time.Millisecond)
 		}
 		require.False(t, u.OnTrial())
-		require.Equal(t, trialSuccesses+2, u.Stats().Samples, "those since the failure")
+		require.Equal(t, usualSpeed, u.Stats().Samples)
 		r.pass(time.Minute)
 		r.try(u, true, time.Millisecond)
 		require.False(t, u.OnTrial(), "there are no failures to replace")

@@ -96,6 +96,13 @@ type result struct {
 // tail is between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
+// speedFactor is the factor from which two mean latencies of a proxy show that its speed has changed.
+const speedFactor = 1.5
+
+// usualSpeed is the number of successes that a trial leaves if the speed has not changed. Their mean latency differs
+// little from the usual one, and a few failures still lower their success rate.
+const usualSpeed = 16
+
 // nextTail returns tail after a success with the given latency.
 func nextTail(tail, latency float64) float64 {
 	if latency < tail {
@@ -143,18 +150,42 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 	}
 	w.dropOlder(at, memory)
 	if w.trial.add(v, w.worseThan(latency)) {
-		keep := trialSuccesses
-		if w.successes < w.n { // the window has failures
-			keep = max(keep, w.sinceFailure)
-		}
-		for w.n > keep {
-			w.drop()
-		}
+		w.beginAnew(literal)
 		store(&to.ewma, w.mean())
 	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= idleAfter {
 		w.trial.begin()
 	}
 	w.publish(to)
+}
+
+// beginAnew removes the attempts that no longer describe the proxy, because a trial has passed: the failures, and the
+// successes before the trial or before the last failure. If the proxy's speed has not changed, some of these successes
+// stay: the mean of four latencies may differ much from the usual mean, and scorers that compare latencies would then
+// avoid the proxy. With literal none of them stay. The caller holds mu.
+func (w *window) beginAnew(literal bool) {
+	keep := trialSuccesses
+	if w.successes < w.n { // the window has failures
+		keep = max(keep, w.sinceFailure)
+	}
+	if !literal && w.sameSpeed(keep) {
+		w.removeLatest(w.n-w.successes, anyTarget)
+		keep = max(keep, usualSpeed)
+	}
+	for w.n > keep {
+		w.drop()
+	}
+}
+
+// sameSpeed reports whether the mean of the latest n latencies differs little from the mean of all of them. It is false
+// if a failure is among the latest n attempts. The caller holds mu.
+func (w *window) sameSpeed(n int) bool {
+	n = min(n, w.n)
+	latest := 0.0
+	for k := range n {
+		latest += float64(w.latency[(w.next-1-k+windowSize)%windowSize]) / float64(n)
+	}
+	usual := w.mean()
+	return usual < speedFactor*latest && latest < speedFactor*usual
 }
 
 // drop removes the oldest attempt. The caller holds mu. The window must not be empty.
@@ -219,8 +250,17 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 	if w.attempts == nil {
 		return 0
 	}
+	removed, series := w.removeLatest(n, target)
+	store(&to.failures, min(load(&to.failures), float64(series)))
+	w.publish(to)
+	return removed
+}
+
+// removeLatest removes failures as removeFailures does. It returns the number of removed failures and the number of
+// failures that are left since the last success. The caller holds mu.
+func (w *window) removeLatest(n int, target targetTag) (removed, series int) {
 	place := w.next // index for the attempts that stay, from the latest to the oldest
-	series, ended := 0, false
+	ended := false
 	for k := range w.n {
 		i := (w.next - 1 - k + windowSize) % windowSize
 		at, failed := failedAt(w.latency[i])
@@ -235,9 +275,7 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 		w.latency[place], w.ended[place] = w.latency[i], w.ended[i]
 	}
 	w.n -= removed
-	store(&to.failures, min(load(&to.failures), float64(series)))
-	w.publish(to)
-	return removed
+	return removed, series
 }
 
 // mean returns the mean latency in seconds; 0 without a success. The caller holds mu.
