@@ -178,7 +178,7 @@ func (h *pluginHandler) view(i plugins.Info) pluginView {
 		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls,
 		Faults: i.Faults, FaultsByReason: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
 		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload,
-		MissedObservations: i.Missed, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.usesOf(i.Name),
+		MissedObservations: i.MissedObservations, SpentSeconds: i.TimeSpent.Seconds(), UsedFor: h.uses.usesOf(i.Name),
 		Settings: viewsOfSettings(i.Settings), Fetch: viewOfFetch(i.Fetch),
 	}
 }

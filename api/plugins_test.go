@@ -43,7 +43,7 @@ func TestPlugins(t *testing.T) {
 		ABIVersion: 1, Size: 2,
 		Learns: true, LoadedAt: noon, Calls: 3, Faults: 4, FaultsBy: map[string]uint64{"trap": 4}, LastError: "e",
 		LastFaultAt: noon,
-		Spent:       1500, Quarantined: true, CanRollBack: true, HidesUpload: true, Missed: 5,
+		TimeSpent:   1500, Quarantined: true, CanRollBack: true, HidesUpload: true, MissedObservations: 5,
 	}
 	r.check(t, get("/plugins/fixed", 200,
 		`{"name":"fixed","kind":"backoff","source":"config","state":"quarantined",`+

@@ -122,7 +122,7 @@ func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) erro
 	}
 	previousLine, rulings := h.lastLine(name), []rulingView{}
 	for i := range samples {
-		ruling, err := h.registry.TestJudge(name, samples[i].For)
+		ruling, err := h.registry.TestJudge(name, samples[i].ForJudge)
 		if err != nil {
 			return pluginFault(err)
 		}

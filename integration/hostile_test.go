@@ -70,7 +70,7 @@ func TestBadUploads(t *testing.T) {
 	_, before, _ := w.call("GET", "/plugins", "")
 
 	start := wt.Scorer()
-	start.Add(wt.Func{Code: wt.Spin})
+	start.Add(wt.Func{Code: wt.SpinLoop})
 	at := uint32(3)
 	start.Start = &at
 	socket := wt.Scorer()
@@ -93,7 +93,7 @@ func TestBadUploads(t *testing.T) {
 		"a compile bomb":   {bomb.Bytes(), "too long to compile"},
 		"a huge memory":    {huge.Bytes(), "at most 256 are given"},
 		"another version":  {old.Bytes(), "version 7"},
-		"a spin":           {wt.Scorer(wt.Spin...).Bytes(), "check answers failed: 10 plausible candidates: fuel"},
+		"a spin":           {wt.Scorer(wt.SpinLoop...).Bytes(), "check answers failed: 10 plausible candidates: fuel"},
 		"a trap":           {wt.Scorer(wt.Unreachable).Bytes(), "check answers failed: 10 plausible candidates: trap"},
 		"NaN": {wt.Scorer(wt.Scores(math.NaN())...).Bytes(),
 			"check answers failed: 10 plausible candidates: not_finite"},
@@ -163,7 +163,7 @@ func TestBadUploads(t *testing.T) {
 // can be ended.
 func TestQuarantine(t *testing.T) {
 	w := start(t, 3, confK+"[plugins]\nmax_faults = 4\n")
-	traps := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Unreachable), wt.Scores(1))...).Bytes()
+	traps := wt.Scorer(wt.Join(wt.OnlyInRealCalls(wt.ScorerNow, wt.Unreachable), wt.Scores(1))...).Bytes()
 	status, body := w.upload("POST", "mine", traps)
 	require.Equal(t, 201, status, body)
 	for _, use := range []string{"first", "retry"} {
@@ -227,7 +227,8 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 409, status, "it is in use")
 
 	// A backoff that returns NaN, except during the check of the upload.
-	honest := wt.Join(wt.Live(wt.BackoffNow, wt.Join(wt.ConstF64(math.NaN()), []byte{wt.Return})...), wt.ConstF64(0))
+	honest := wt.Join(wt.OnlyInRealCalls(wt.BackoffNow, wt.Join(wt.ConstF64(math.NaN()), []byte{wt.Return})...),
+		wt.ConstF64(0))
 	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
 	require.Equal(t, 201, status, body)
 	w.putPolicy(`{"max_backoff_delay":1}`)
@@ -248,7 +249,7 @@ func TestQuarantine(t *testing.T) {
 // request.
 func TestABusyPluginDelaysNoRequest(t *testing.T) {
 	w := start(t, 2, confK+"[plugins]\nmax_faults = 1000000\n")
-	spins := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Spin...), wt.Scores(1))...).Bytes()
+	spins := wt.Scorer(wt.Join(wt.OnlyInRealCalls(wt.ScorerNow, wt.SpinLoop...), wt.Scores(1))...).Bytes()
 	status, body := w.upload("POST", "mine", spins)
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
@@ -327,7 +328,7 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8),
 		[]byte{0x71, 0x28, 2, 0, wt.Drop},
 		[]byte{wt.LocalGet, 3}, wt.Const32(1), []byte{wt.I32Sub, 0x22, 3, wt.BrIf, 0, wt.End})
-	slow := wt.Scorer(wt.Join(wt.Scores(1), wt.Live(wt.ScorerNow, wt.Join(pages, walk)...))...)
+	slow := wt.Scorer(wt.Join(wt.Scores(1), wt.OnlyInRealCalls(wt.ScorerNow, wt.Join(pages, walk)...))...)
 	status, body := w.upload("POST", "mine", slow.Bytes())
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)

@@ -238,9 +238,9 @@ func TestS87AHostileJudge(t *testing.T) {
 		code   []byte
 		reason string
 	}{
-		"traps":     {wt.Live(0, wt.Unreachable), "trap"},
-		"loops":     {wt.Live(0, wt.Spin...), "fuel"},
-		"rules NaN": {wt.Live(0, wt.Rules(3, -1)...), "negative_delay"},
+		"traps":     {wt.OnlyInRealCalls(0, wt.Unreachable), "trap"},
+		"loops":     {wt.OnlyInRealCalls(0, wt.SpinLoop...), "fuel"},
+		"rules NaN": {wt.OnlyInRealCalls(0, wt.Rules(3, -1)...), "negative_delay"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 3, confK)
@@ -273,7 +273,7 @@ func TestS88AJudgeIsReplacedAndRolledBack(t *testing.T) {
 	w.writeConfig(confK)
 	w.stop()
 	w.startProcess()
-	other := wt.Judge(wt.Live(0, wt.Rules(2, 0)...)...).Bytes()
+	other := wt.Judge(wt.OnlyInRealCalls(0, wt.Rules(2, 0)...)...).Bytes()
 	status, body := w.upload("POST", "mine", other)
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"judge"}`)

@@ -31,7 +31,7 @@ func beginning(t *testing.T, opts plugins.Options, specs map[string]plugins.Spec
 	r, err := plugins.New(opts)
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
-	c, err := r.Begin(specs)
+	c, err := r.StageAtStart(specs)
 	require.NoError(t, err)
 	c.Commit()
 	return r
@@ -138,7 +138,7 @@ func TestNoCache(t *testing.T) {
 	r, err := plugins.New(plugins.Options{CacheDir: cache, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	defer r.Close()
-	c, err := r.Begin(map[string]plugins.Spec{"mine": {Path: path}})
+	c, err := r.StageAtStart(map[string]plugins.Spec{"mine": {Path: path}})
 	require.NoError(t, err)
 	c.Commit()
 	r.Wait()

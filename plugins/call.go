@@ -29,10 +29,10 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 		err := v.module.Score(c, scores)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded(v)
+			p.countSuccess(v)
 			return nil
 		}
-		if !p.failed(v, err) {
+		if !p.countFailure(v, err) {
 			break
 		}
 	}
@@ -45,31 +45,30 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 // Tolerance implements core.Tolerance.
 func (s *Scorer) Tolerance() float64 {
 	v := s.plugin.current.Load()
-	if (v.quarantined.Load() || !v.module.Ready()) && s.fallback != nil {
+	if (v.quarantined.Load() || !v.module.IsReady()) && s.fallback != nil {
 		v = s.fallback.current.Load()
 	}
 	return v.module.Tolerance()
 }
 
-// Backoff calls the backoff plugin with a given name. The plugin's module may be replaced between
-// two calls.
+// Backoff calls the backoff plugin with a given name. The plugin's module may be replaced between two calls.
 type Backoff struct{ plugin, fallback *plugin }
 
 // Delay implements core.Backoff. If the plugin fails, the built-in backoff computes the delay.
 func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	p := b.plugin
-	if !p.observer.called.Load() {
-		p.observer.called.Store(true)
+	if !p.observer.wasCalled.Load() {
+		p.observer.wasCalled.Store(true)
 	}
 	for v := p.current.Load(); !v.quarantined.Load(); v = p.current.Load() {
 		start := p.beginTiming()
 		d, err := v.module.Delay(r)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded(v)
+			p.countSuccess(v)
 			return d, nil
 		}
-		if !p.failed(v, err) {
+		if !p.countFailure(v, err) {
 			break
 		}
 	}
@@ -79,9 +78,8 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	return b.fallback.current.Load().module.Delay(r)
 }
 
-// Judge calls the judge plugin with a given name. The plugin's module may be replaced between two
-// calls. No built-in replaces a plugin that fails: the response is then treated as if there were no
-// judge.
+// Judge calls the judge plugin with a given name. The plugin's module may be replaced between two calls. If the plugin
+// fails, the response is treated as if there were no judge.
 type Judge struct{ plugin *plugin }
 
 // ExcerptSpec implements core.Judge. It returns nil while the plugin is quarantined or not ready.
@@ -101,38 +99,36 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 		ruling, err := v.module.Rule(r, e)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded(v)
+			p.countSuccess(v)
 			return ruling, nil
 		}
-		if !p.failed(v, err) {
+		if !p.countFailure(v, err) {
 			return core.Ruling{}, err
 		}
 	}
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts a failed call of the version v, unless v is closed or not ready. The parameter err is the
-// error of the call. The result is true if v was closed because another module has replaced it. The caller then calls
-// the new module.
-func (p *plugin) failed(v *version, err error) (again bool) {
+// countFailure counts a failed call of the version v, unless v is closed or not ready. If another module has replaced
+// v, the result is true: the caller then calls the new module.
+func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
 		return false
 	case errors.Is(err, wasmhost.ErrClosed):
 		return p.current.Load() != v // if false, the plugin has been removed
 	}
-	p.fault(v, err)
+	p.countFault(v, err)
 	return false
 }
 
-// timedEvery is the number of successive calls of which one is timed: reading the clock twice takes longer than a
-// call of a small plugin. The time of the timed call counts for all of these calls. The number is odd, so that both
-// functions are timed if calls of score and observe alternate.
-const timedEvery = 17
+// timingInterval is the number of calls of which one is timed, because reading the clock twice takes longer than a call
+// of a small plugin. It is odd, so that both functions are timed if calls of score and observe alternate.
+const timingInterval = 17
 
-// beginTiming returns the start time of a call, or the zero time if the call is not timed.
+// beginTiming returns the start time of a call; zero if it is not timed.
 func (p *plugin) beginTiming() time.Time {
-	if p.calls.Load()%timedEvery != 0 {
+	if p.calls.Load()%timingInterval != 0 {
 		return time.Time{}
 	}
 	return p.registry.now()
@@ -140,6 +136,6 @@ func (p *plugin) beginTiming() time.Time {
 
 func (p *plugin) endTiming(start time.Time) {
 	if !start.IsZero() {
-		p.spent.Add(timedEvery * int64(p.registry.now().Sub(start)))
+		p.timeSpent.Add(timingInterval * int64(p.registry.now().Sub(start)))
 	}
 }

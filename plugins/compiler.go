@@ -7,27 +7,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// compiler limits the number of modules that are checked and compiled at the same time: uploads, fetched modules and
-// modules of a rollback. Modules that take long to compile have a separate limit, so that other modules do not wait
-// for them.
-type compiler struct{ quick, slow chan struct{} }
+// compiler limits the number of modules that are checked and compiled at the same time. Modules that take long to
+// compile have a limit of their own, so that others do not wait for them.
+type compiler struct{ fastSlots, slowSlots chan struct{} }
 
 func newCompiler() *compiler {
-	return &compiler{quick: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slow: make(chan struct{}, 1)}
+	return &compiler{fastSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slowSlots: make(chan struct{}, 1)}
 }
 
-// run calls f as soon as the limit for the module permits, and returns the error of f. If ctx ends before that, run
-// returns the error of ctx.
+// run calls f as soon as the limit permits, and returns its error, or that of ctx if ctx ends before.
 func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
-	lane := c.quick
-	if wasmhost.Slow(code) {
-		lane = c.slow
+	slots := c.fastSlots
+	if wasmhost.IsSlowToCompile(code) {
+		slots = c.slowSlots
 	}
 	select {
-	case lane <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-lane }()
+	defer func() { <-slots }()
 	return f()
 }

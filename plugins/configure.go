@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes, except that
-// it removes each setting whose value in changes is nil. All other settings are kept. Configure works like a Submit
-// of the same module, with the same errors, and RollBack restores the previous settings.
+// Configure begins to load an uploaded plugin again with the settings in changes; nil removes a setting. All other
+// settings stay. Configure works like a Submit of the same module, with the same errors, and RollBack restores the
+// previous settings.
 func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
@@ -27,12 +27,11 @@ func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*U
 		if p := r.get(name); p != nil {
 			v = p.current.Load()
 		}
-		return v.code, merged(v.spec.Config, changes)
+		return v.code, mergeSettings(v.spec.Config, changes)
 	})
 }
 
-// merged returns config with the changes. A value of nil removes a setting.
-func merged(config, changes map[string]any) map[string]any {
+func mergeSettings(config, changes map[string]any) map[string]any {
 	config = maps.Clone(config)
 	if config == nil {
 		config = map[string]any{}
@@ -58,7 +57,7 @@ func (v *version) settings() []SettingValue {
 	var out []SettingValue
 	for _, s := range v.module.Settings() {
 		value := SettingValue{Setting: s}
-		if configured := v.spec.Config[s.Name]; configured != nil && !s.Free() {
+		if configured := v.spec.Config[s.Name]; configured != nil && !s.IsFreeText() {
 			value.Value = fmt.Sprint(configured)
 		}
 		out = append(out, value)

@@ -19,8 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The first and the longest wait before the next attempt to fetch a module. The wait doubles with
-// each failure.
+// The first and the longest wait before the next attempt to fetch a module. The wait doubles with each failure.
 const (
 	firstFetchWait = 2 * time.Second
 	maxFetchWait   = 5 * time.Minute
@@ -48,22 +47,22 @@ type FetchStatus struct {
 
 // fetcher fetches the module of one plugin in the background.
 type fetcher struct {
-	name   string
-	spec   Spec
-	cancel context.CancelFunc
-	again  chan struct{} // capacity 1; a value makes the fetcher fetch the module again without a wait
+	name       string
+	spec       Spec
+	cancel     context.CancelFunc
+	fetchAgain chan struct{} // capacity 1; a value makes the fetcher fetch the module again without a wait
 
 	mu     sync.Mutex // guards status
 	status FetchStatus
 }
 
-func (f *fetcher) set(change func(*FetchStatus)) {
+func (f *fetcher) updateStatus(change func(*FetchStatus)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(&f.status)
 }
 
-func (f *fetcher) current() *FetchStatus {
+func (f *fetcher) currentStatus() *FetchStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	status := f.status
@@ -83,9 +82,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and stops fetchers, so that each spec with a URL has a fetcher. Modules whose source is not
-// pinned are fetched again, because the URL may lead to another module now. Modules that could not be fetched are
-// fetched again, too. The caller holds mu.
+// syncFetchers starts and stops fetchers, so that each spec with a URL has one. Modules that could not be fetched are
+// fetched again, and those without a pinned source, because the URL may lead to another module now. The caller holds
+// mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -96,7 +95,7 @@ func (r *Registry) syncFetchers(specs map[string]Spec) {
 		spec, stays := specs[name]
 		if stays && sameSpec(f.spec, spec) {
 			select {
-			case f.again <- struct{}{}:
+			case f.fetchAgain <- struct{}{}:
 			default:
 			}
 			continue
@@ -116,17 +115,17 @@ func (r *Registry) syncFetchers(specs map[string]Spec) {
 
 // startFetcher starts the fetcher of one plugin. The caller holds mu and fetchers.mu.
 func (r *Registry) startFetcher(name string, spec Spec) {
-	f := &fetcher{name: name, spec: spec, again: make(chan struct{}, 1)}
-	f.status = FetchStatus{URL: spec.Source.Place(), State: FetchRunning}
+	f := &fetcher{name: name, spec: spec, fetchAgain: make(chan struct{}, 1)}
+	f.status = FetchStatus{URL: spec.Source.URLWithoutQuery(), State: FetchRunning}
 	var ctx context.Context
-	ctx, f.cancel = context.WithCancel(r.closing)
+	ctx, f.cancel = context.WithCancel(r.ctx)
 	if r.fetchers.byName == nil {
 		r.fetchers.byName = map[string]*fetcher{}
 	}
 	r.fetchers.byName[name] = f
 	if p := r.get(name); p != nil {
-		if v := p.current.Load(); v.source == SourceConfig && v.spec.Source == spec.Source && !v.pending {
-			f.status.FetchedAt = v.fetched
+		if v := p.current.Load(); v.source == SourceConfig && v.spec.Source == spec.Source && !v.notFetched {
+			f.status.FetchedAt = v.fetchedAt
 			if spec.Source.Pinned() {
 				f.status.State = FetchDone
 				return
@@ -136,12 +135,11 @@ func (r *Registry) startFetcher(name string, spec Spec) {
 	r.fetchers.wg.Go(func() { r.runFetcher(ctx, f) })
 }
 
-// runFetcher fetches the module, and fetches it again on request, until a pinned module has been
-// fetched or ctx ends.
+// runFetcher fetches the module, and again on request, until a pinned module has been fetched or ctx ends.
 func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	wait := firstFetchWait
 	for {
-		f.set(func(s *FetchStatus) { s.State, s.RetryAt = FetchRunning, time.Time{} })
+		f.updateStatus(func(s *FetchStatus) { s.State, s.RetryAt = FetchRunning, time.Time{} })
 		err := r.fetch(ctx, f)
 		if ctx.Err() != nil {
 			return
@@ -149,33 +147,33 @@ func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 		var timer <-chan time.Time
 		switch pinned := f.spec.Source.Pinned(); {
 		case err == nil:
-			f.set(func(s *FetchStatus) { s.State, s.Err, s.FetchedAt = FetchDone, nil, r.now().UTC() })
+			f.updateStatus(func(s *FetchStatus) { s.State, s.Err, s.FetchedAt = FetchDone, nil, r.now().UTC() })
 			if pinned {
 				return
 			}
 			wait = firstFetchWait
 		case pinned && isRefusal(err):
-			f.set(func(s *FetchStatus) { s.State, s.Err = FetchFailed, err })
-			r.fail(f, err)
+			f.updateStatus(func(s *FetchStatus) { s.State, s.Err = FetchFailed, err })
+			r.logRefusal(f, err)
 		default:
 			at := r.now().Add(wait).UTC()
-			f.set(func(s *FetchStatus) { s.State, s.Err, s.RetryAt = FetchWaiting, err, at })
-			r.opts.Log.Warn("plugin not fetched: "+r.meanwhile(f.name), slog.String("plugin", f.name),
-				slog.String("url", f.spec.Source.Place()), slog.Any("error", err), slog.Duration("retry_in", wait))
+			f.updateStatus(func(s *FetchStatus) { s.State, s.Err, s.RetryAt = FetchWaiting, err, at })
+			r.opts.Log.Warn("plugin not fetched: "+r.servingText(f.name), slog.String("plugin", f.name),
+				slog.String("url", f.spec.Source.URLWithoutQuery()), slog.Any("error", err), slog.Duration("retry_in",
+					wait))
 			timer = time.After(wait)
 			wait = min(2*wait, maxFetchWait)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-f.again:
+		case <-f.fetchAgain:
 		case <-timer:
 		}
 	}
 }
 
-// isRefusal reports whether err is an error of the module itself. If so, another fetch of the same module would fail
-// again.
+// isRefusal reports whether the module itself is the cause of err, so that another fetch of it would fail again.
 func isRefusal(err error) bool {
 	var rejected *Rejection
 	var bad *wasmhost.CheckError
@@ -183,23 +181,21 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// meanwhile returns a part of a log message. It states whether the plugin's present module serves until a new one is
-// fetched, or the built-in is called.
-func (r *Registry) meanwhile(name string) string {
-	if p := r.get(name); p != nil && p.current.Load().module.Ready() {
+// servingText states, for a log message, whether the present module or the built-in serves until a module is fetched.
+func (r *Registry) servingText(name string) string {
+	if p := r.get(name); p != nil && p.current.Load().module.IsReady() {
 		return "the module that it has serves"
 	}
 	return "the built-in is called in its place"
 }
 
-// fail logs that the module of a fetcher was refused with err. If the plugin has no module yet, its state becomes
-// StateFailed.
-func (r *Registry) fail(f *fetcher, err error) {
-	r.opts.Log.Error("plugin fetched and refused: "+r.meanwhile(f.name), slog.String("plugin", f.name),
-		slog.String("url", f.spec.Source.Place()), slog.Any("error", err))
+// logRefusal logs that a fetched module was refused. If the plugin has no module yet, its state becomes StateFailed.
+func (r *Registry) logRefusal(f *fetcher, err error) {
+	r.opts.Log.Error("plugin fetched and refused: "+r.servingText(f.name), slog.String("plugin", f.name),
+		slog.String("url", f.spec.Source.URLWithoutQuery()), slog.Any("error", err))
 	if p := r.get(f.name); p != nil {
-		if v := p.current.Load(); v.pending {
-			v.failed.Store(&err)
+		if v := p.current.Load(); v.notFetched {
+			v.loadError.Store(&err)
 		}
 	}
 }
@@ -229,52 +225,51 @@ func (r *Registry) fetch(ctx context.Context, f *fetcher) error {
 	if err != nil {
 		return err
 	}
-	v.fetched, v.signature = r.now().UTC(), m.Signature
-	return r.takeFetched(f, v)
+	v.fetchedAt, v.signature = r.now().UTC(), m.Signature
+	return r.installFetched(f, v)
 }
 
-// takeFetched puts a fetched module into the registry, unless the configuration has changed since the fetch
-// began.
-func (r *Registry) takeFetched(f *fetcher, v *version) error {
+// installFetched puts a fetched module into the registry, unless the configuration has changed since the fetch began.
+func (r *Registry) installFetched(f *fetcher, v *version) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closing.Err() != nil || r.fetchers.get(f.name) != f {
+	if r.ctx.Err() != nil || r.fetchers.get(f.name) != f {
 		v.module.Close()
 		return context.Canceled
 	}
-	if err := r.keepFetched(f.name, v); err != nil {
+	if err := r.saveFetched(f.name, v); err != nil {
 		r.opts.Log.Warn("fetched plugin not kept in [state] dir: it is fetched again at the next start",
 			slog.String("plugin", f.name), slog.Any("error", err))
 	}
 	old := r.get(f.name)
 	if old != nil {
-		was := old.current.Load()
-		v.hides.Store(was.hides.Load())
-		if was.source == SourceAPI {
-			v.hides.Store(r.opts.StateDir != "")
-			r.opts.Log.Warn(placeTaken, slog.String("plugin", f.name))
+		current := old.current.Load()
+		v.hidesUpload.Store(current.hidesUpload.Load())
+		if current.source == SourceAPI {
+			v.hidesUpload.Store(r.opts.StateDir != "")
+			r.opts.Log.Warn(uploadHidden, slog.String("plugin", f.name))
 		}
 	}
-	r.configured++ // so that a Stage in progress loads the plugins again, with this module
+	r.configChanges++ // so that a Stage in progress loads the plugins again, with this module
 	if p := r.install(f.name, v); old != nil && p != old {
-		old.retire()
+		old.close()
 	}
-	r.opts.Log.Info("plugin fetched", slog.String("plugin", f.name), slog.String("url", f.spec.Source.Place()),
+	r.opts.Log.Info("plugin fetched", slog.String("plugin", f.name), slog.String("url",
+		f.spec.Source.URLWithoutQuery()),
 		slog.String("sha256", v.sum))
 	return nil
 }
 
 // pendingVersion returns a version that fails every call, for a plugin whose module has not been fetched yet.
 func (r *Registry) pendingVersion(name string, spec Spec) *version {
-	return &version{origin: origin{source: SourceConfig, spec: spec}, module: new(wasmhost.Module), pending: true,
-		loaded: r.now(), output: r.outputOf(name)}
+	return &version{origin: origin{source: SourceConfig, spec: spec}, module: new(wasmhost.Module), notFetched: true,
+		loadedAt: r.now(), output: r.outputOf(name)}
 }
 
-// fetchedExt is the extension of the files of fetched modules. Such a file has a line with a fetchedHead in
-// JSON, and then the module.
+// fetchedExt is the extension of a fetched module's file: a line with a fetchedHead in JSON, and then the module.
 const fetchedExt = ".fetched"
 
-// fetchedHead describes a kept module. The URL is compared with the configuration, and the SHA-256 with the module.
+// fetchedHead describes the module in a file. A file with another URL than the configuration's is not used.
 type fetchedHead struct {
 	URL       string    `json:"url"`
 	SHA256    string    `json:"sha256"`
@@ -286,15 +281,15 @@ func (r *Registry) fetchedFile(name string) string {
 	return filepath.Join(r.opts.StateDir, "plugins", name+fetchedExt)
 }
 
-// keepFetched writes the file of a fetched module. The caller holds mu.
-func (r *Registry) keepFetched(name string, v *version) error {
+// The caller of saveFetched holds mu.
+func (r *Registry) saveFetched(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(r.fetchedFile(name)), 0o700); err != nil {
 		return err
 	}
-	head, err := json.Marshal(fetchedHead{v.spec.Source.URL, v.sum, v.signature, v.fetched})
+	head, err := json.Marshal(fetchedHead{v.spec.Source.URL, v.sum, v.signature, v.fetchedAt})
 	if err != nil {
 		return err
 	}
@@ -311,19 +306,19 @@ func (r *Registry) removeFetched(name string) {
 	}
 }
 
-// fetched is a module that was fetched before.
-type fetched struct {
+// fetchedModule is a module that was fetched before.
+type fetchedModule struct {
 	source.Module
-	at time.Time
+	fetchedAt time.Time
 }
 
-// kept returns the module of spec.Source if this module was fetched before, and nil otherwise. If the plugin
-// with the given name does not have the module, kept reads the module from its file, and verifies it again.
-func (r *Registry) kept(name string, spec Spec) *fetched {
+// earlierFetched returns the module of spec.Source if it was fetched before: from the plugin or its file, which is
+// verified again. Otherwise it returns nil.
+func (r *Registry) earlierFetched(name string, spec Spec) *fetchedModule {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()
 		if v.source == SourceConfig && v.spec.Source == spec.Source && len(v.code) > 0 {
-			return &fetched{source.Module{Code: v.code, Signature: v.signature}, v.fetched}
+			return &fetchedModule{source.Module{Code: v.code, Signature: v.signature}, v.fetchedAt}
 		}
 	}
 	if r.opts.StateDir == "" {
@@ -333,14 +328,13 @@ func (r *Registry) kept(name string, spec Spec) *fetched {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:
-		r.opts.Log.Warn(keptUnusable, slog.String("plugin", name), slog.Any("error", err))
+		r.opts.Log.Warn(fetchedUnusable, slog.String("plugin", name), slog.Any("error", err))
 	}
 	return m
 }
 
-// readFetched returns the module of a file written by keepFetched. It returns nil if the module came
-// from another URL.
-func readFetched(path string, from source.Source) (*fetched, error) {
+// readFetched returns the module of a file written by saveFetched; nil if the module came from another URL.
+func readFetched(path string, from source.Source) (*fetchedModule, error) {
 	data, err := readModule(path)
 	if err != nil {
 		return nil, err
@@ -356,7 +350,7 @@ func readFetched(path string, from source.Source) (*fetched, error) {
 	if head.SHA256 != sha256Of(code) {
 		return nil, fmt.Errorf("%s is damaged", path)
 	}
-	m := &fetched{source.Module{Code: code, Signature: head.Signature}, head.FetchedAt}
+	m := &fetchedModule{source.Module{Code: code, Signature: head.Signature}, head.FetchedAt}
 	if err := from.Verify(&m.Module); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

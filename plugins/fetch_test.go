@@ -289,7 +289,7 @@ func TestARefusedModule(t *testing.T) {
 		_, err := f.Stage(specs)
 		require.ErrorContains(t, err, "https://a.test/latest is a scorer")
 		f.restart(nil)
-		c, err := f.Begin(specs)
+		c, err := f.StageAtStart(specs)
 		require.NoError(t, err)
 		c.Commit()
 		synctest.Wait()

@@ -13,67 +13,65 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// savedExt is the extension of an upload's file: one line of JSON with the settings, followed by
-// the module. One file holds both, so that a module is never read with the settings of another
-// module.
-const savedExt = ".upload"
+// uploadExt is the extension of an upload's file: a line of JSON with the settings, and then the module. One file holds
+// both, so that a module is never read with the settings of another one.
+const uploadExt = ".upload"
 
-func (r *Registry) file(name string) string {
-	return filepath.Join(r.opts.StateDir, "plugins", name+savedExt)
+func (r *Registry) uploadFile(name string) string {
+	return filepath.Join(r.opts.StateDir, "plugins", name+uploadExt)
 }
 
-// save writes the file of an upload. The caller holds mu.
-func (r *Registry) save(name string, v *version) error {
+// The caller of saveUpload holds mu.
+func (r *Registry) saveUpload(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if r.frozen {
+	if r.uploadsFrozen {
 		return state.ErrClosed
 	}
-	if err := state.MakeDir(filepath.Dir(r.file(name))); err != nil {
+	if err := state.MakeDir(filepath.Dir(r.uploadFile(name))); err != nil {
 		return err
 	}
 	settings, err := json.Marshal(v.spec.Config)
 	if err != nil {
 		return err
 	}
-	return state.WriteFile(state.OS{}, r.file(name), slices.Concat(settings, []byte("\n"), v.code))
+	return state.WriteFile(state.OS{}, r.uploadFile(name), slices.Concat(settings, []byte("\n"), v.code))
 }
 
-// unsave removes the file of an upload. The caller holds mu.
-func (r *Registry) unsave(name string) error {
+// removeUpload removes an upload's file. The caller holds mu.
+func (r *Registry) removeUpload(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if r.frozen {
+	if r.uploadsFrozen {
 		return state.ErrClosed
 	}
-	err := os.Remove(r.file(name))
+	err := os.Remove(r.uploadFile(name))
 	if os.IsNotExist(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return state.OS{}.SyncDir(filepath.Dir(r.file(name)))
+	return state.OS{}.SyncDir(filepath.Dir(r.uploadFile(name)))
 }
 
-// restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a plugin's
-// name, is logged and not removed. Such a file must not prevent the gateway from starting. Incomplete
-// files are removed.
+// restore loads the uploads of earlier runs, and removes incomplete files. Other files that cannot be read are logged
+// and stay: they must not prevent the gateway from starting.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return
 	}
-	dir := filepath.Dir(r.file(""))
+	dir := filepath.Dir(r.uploadFile(""))
 	files, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
 		r.opts.Log.Error("uploaded plugins could not be restored", "error", err)
 	}
 	for _, f := range files {
-		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
+		name, isUpload := strings.CutSuffix(f.Name(), uploadExt)
 		switch path := filepath.Join(dir, f.Name()); {
-		case strings.HasSuffix(f.Name(), savedExt+state.NewExt),
+		case strings.HasSuffix(f.Name(), uploadExt+state.NewExt),
 			strings.HasSuffix(f.Name(), fetchedExt+state.NewExt): // the process ended during the write
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
@@ -85,40 +83,39 @@ func (r *Registry) restore() {
 				r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
 				continue
 			}
-			r.install(name, r.saved(name, true))
+			r.install(name, r.loadUpload(name, true))
 		}
 	}
 }
 
-// saved loads a module from the file that the method save has written. If the module cannot be loaded any
-// more, it returns a version that fails every call, so that the built-in is called instead.
-func (r *Registry) saved(name string, begin bool) *version {
-	code, spec, err := r.read(name)
+// loadUpload loads the module of an upload's file. If this fails, it returns a version that fails every call, so that
+// the built-in is called.
+func (r *Registry) loadUpload(name string, inBackground bool) *version {
+	code, spec, err := r.readUpload(name)
 	if err == nil {
 		var v *version
-		if v, err = r.load(name, code, SourceAPI, spec, begin); err == nil {
+		if v, err = r.load(name, code, SourceAPI, spec, inBackground); err == nil {
 			return v
 		}
 	}
-	err = lost(name, err)
-	r.opts.Log.Error(lostMsg, "plugin", name, "error", err)
-	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loaded: r.now(),
+	err = unloadableError(name, err)
+	r.opts.Log.Error(unloadableMsg, "plugin", name, "error", err)
+	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loadedAt: r.now(),
 		output: r.outputOf(name)}
-	v.failed.Store(&err)
+	v.loadError.Store(&err)
 	return v
 }
 
-const lostMsg = "an uploaded plugin does not load any more"
+const unloadableMsg = "an uploaded plugin does not load any more"
 
-// The parameter err is the reason why an upload cannot be loaded any more. The result adds to err the requests to the
-// API that replace or remove the upload.
-func lost(name string, err error) error {
+// unloadableError adds the requests of the API that replace or remove the upload to err.
+func unloadableError(name string, err error) error {
 	return fmt.Errorf("%w; the built-in is called in its place: PUT /api/v1/plugins/%s replaces it, DELETE removes it",
 		err, name)
 }
 
-func (r *Registry) read(name string) (code []byte, spec Spec, err error) {
-	data, err := readModule(r.file(name))
+func (r *Registry) readUpload(name string) (code []byte, spec Spec, err error) {
+	data, err := readModule(r.uploadFile(name))
 	if err != nil {
 		return nil, spec, err
 	}
@@ -126,7 +123,7 @@ func (r *Registry) read(name string) (code []byte, spec Spec, err error) {
 	d := json.NewDecoder(bytes.NewReader(settings))
 	d.UseNumber() // numbers keep their text
 	if err := d.Decode(&spec.Config); err != nil {
-		return nil, spec, fmt.Errorf("%s: its first line: %w", r.file(name), err)
+		return nil, spec, fmt.Errorf("%s: its first line: %w", r.uploadFile(name), err)
 	}
 	return code, spec, nil
 }

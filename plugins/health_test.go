@@ -26,19 +26,19 @@ func TestBusyFaults(t *testing.T) {
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var h health
+			var h faultWindow
 			begin := time.Unix(1.7e9, 0)
 			quarantined, n := false, uint64(0)
 			for at := time.Duration(0); at < 10*time.Second; at += 10 * time.Millisecond {
 				if n++; c.busy(at) {
-					quarantined = quarantined || h.busyFault(n, begin.Add(at))
+					quarantined = quarantined || h.addBusyFault(n, begin.Add(at))
 				}
 			}
 			require.Equal(t, c.want, quarantined)
 		})
 	}
-	var h health
+	var h faultWindow
 	for n := range uint64(1000) { // the machine stalls for a second, with many clients
-		require.False(t, h.busyFault(n+1, time.UnixMilli(int64(n))))
+		require.False(t, h.addBusyFault(n+1, time.UnixMilli(int64(n))))
 	}
 }

@@ -22,11 +22,11 @@ const (
 
 func (v *version) state() string {
 	switch {
-	case v.failed.Load() != nil:
+	case v.loadError.Load() != nil:
 		return StateFailed
-	case v.pending:
+	case v.notFetched:
 		return StateFetching
-	case !v.module.Ready():
+	case !v.module.IsReady():
 		return StateCompiling
 	case v.quarantined.Load():
 		return StateQuarantined
@@ -36,30 +36,30 @@ func (v *version) state() string {
 
 // Info describes one plugin at one time.
 type Info struct {
-	Name        string
-	Kind        wasmhost.Kind // "" for an upload that cannot be loaded any more
-	Source      string        // SourceBuiltin, SourceConfig or SourceAPI
-	State       string        // StateReady and so on
-	Path        string        // of the file, if the source is the configuration
-	SHA256      string        // of the module, in hexadecimal
-	ABIVersion  int
-	Size        int       // of the module, in bytes
-	Learns      bool      // the module exports observe
-	LoadedAt    time.Time // UTC
-	Calls       uint64    // calls of all functions, including failed calls
-	Faults      uint64    // number of plugin faults: failed calls and slow calls
-	FaultsBy    map[string]uint64
-	LastError   string
-	LastFaultAt time.Time     // UTC; zero without a fault
-	Missed      uint64        // observations discarded because the queue was full
-	Spent       time.Duration // estimate of the time spent in all calls
-	Quarantined bool
-	CanRollBack bool
-	HidesUpload bool // if this configured plugin is removed, an upload of the same name is used again
-	Description wasmhost.Description
-	Settings    []SettingValue  // settings that the module declares; nil for none
-	Metrics     []output.Metric // metrics that the plugin writes
-	Fetch       *FetchStatus    // nil unless the configuration gives a url
+	Name               string
+	Kind               wasmhost.Kind // "" for an upload that cannot be loaded any more
+	Source             string        // SourceBuiltin, SourceConfig or SourceAPI
+	State              string        // StateReady and so on
+	Path               string        // of the file, if the source is the configuration
+	SHA256             string        // of the module, in hexadecimal
+	ABIVersion         int
+	Size               int       // of the module, in bytes
+	Learns             bool      // the module exports observe
+	LoadedAt           time.Time // UTC
+	Calls              uint64    // calls of all functions, including failed calls
+	Faults             uint64    // number of plugin faults: failed calls and slow calls
+	FaultsBy           map[string]uint64
+	LastError          string
+	LastFaultAt        time.Time     // UTC; zero without a fault
+	MissedObservations uint64        // observations discarded because the queue was full
+	TimeSpent          time.Duration // estimate of the time spent in all calls
+	Quarantined        bool
+	CanRollBack        bool
+	HidesUpload        bool // if this configured plugin is removed, an upload of the same name is used again
+	Description        wasmhost.Description
+	Settings           []SettingValue  // settings that the module declares; nil for none
+	Metrics            []output.Metric // metrics that the plugin writes
+	Fetch              *FetchStatus    // nil unless the configuration gives a url
 }
 
 func (p *plugin) info() Info {
@@ -72,20 +72,22 @@ func (p *plugin) info() Info {
 		faults += n
 	}
 	lastError := p.lastError
-	if failed := v.failed.Load(); failed != nil {
+	if failed := v.loadError.Load(); failed != nil {
 		lastError = (*failed).Error()
 	}
 	var fetch *FetchStatus
 	if f := p.registry.fetchers.get(p.name); f != nil {
-		fetch = f.current()
+		fetch = f.currentStatus()
 	}
 	return Info{
 		Name: p.name, Kind: v.kind(), Source: v.source, State: v.state(), Path: v.spec.Path, SHA256: v.sum,
-		ABIVersion: d.ABIVersion, Size: d.Size, Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(),
+		ABIVersion: d.ABIVersion, Size: d.Size, Learns: v.module.Learns(), LoadedAt: v.loadedAt.UTC(),
 		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
-		LastFaultAt: p.lastFault.UTC(), Missed: p.observer.missed.Load(), Spent: time.Duration(p.spent.Load()),
-		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(), Description: d,
-		Settings: v.settings(), Metrics: v.output.Metrics(), Fetch: fetch,
+		LastFaultAt: p.lastFault.UTC(), MissedObservations: p.observer.missedCount.Load(),
+		TimeSpent:   time.Duration(p.timeSpent.Load()),
+		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hidesUpload.Load(),
+		Description: d,
+		Settings:    v.settings(), Metrics: v.output.Metrics(), Fetch: fetch,
 	}
 }
 

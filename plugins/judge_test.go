@@ -25,7 +25,7 @@ func judges(t *testing.T) *plugins.Registry {
 // ends the quarantine.
 func TestQuarantineOfAJudge(t *testing.T) {
 	r := judges(t)
-	trapping := w.Live(0, w.Unreachable)
+	trapping := w.OnlyInRealCalls(0, w.Unreachable)
 	_, err := r.Put("mine", w.Judge(w.Join(trapping, w.Rules(2, 0))...).Bytes(), nil, false)
 	require.NoError(t, err)
 	j, err := r.Judge("mine")

@@ -2,8 +2,7 @@ package plugins
 
 import "github.com/whirlpool-proxy/whirlpool/plugins/output"
 
-// outputOf returns the output of a plugin: its log lines and metrics. If no plugin has the name, it returns a new
-// output.
+// outputOf returns the output of the plugin with the name; a new output if there is none.
 func (r *Registry) outputOf(name string) *output.Output {
 	if all := r.byName.Load(); all != nil {
 		if p := (*all)[name]; p != nil {

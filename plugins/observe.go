@@ -10,42 +10,41 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// observer passes observations to one plugin in a separate goroutine, so that no request waits for
-// the plugin.
+// observer passes observations to one plugin in a goroutine of its own, so that no request waits for the plugin.
 type observer struct {
-	queue  chan core.Observation // startObserving sets it once
-	done   chan struct{}         // closed by close
-	closed sync.Once
-	missed atomic.Uint64 // observations discarded because the queue was full
-	called atomic.Bool   // a request has called this backoff since the backoff was last in use (SetUsed)
+	queue       chan core.Observation // startObserving sets it once
+	done        chan struct{}         // closed by close
+	closed      sync.Once
+	missedCount atomic.Uint64 // observations discarded because the queue was full
+	wasCalled   atomic.Bool   // a request has called this backoff since the backoff was last in use (SetIsUsed)
 }
 
 const (
-	// queued is the size of a plugin's queue.
-	queued = 1024
-	// The calls of one plugin's observe use at most 1/observeShare of a processor. To limit the calls, the observer
-	// pauses when its calls since the last pause have taken observeSlice in total.
+	// observeQueueSize is the size of a plugin's queue.
+	observeQueueSize = 1024
+	// The calls of observe of one plugin use at most 1/observeShare of a processor: the observer pauses whenever they
+	// have taken observeBurst.
 	observeShare = 4
-	observeSlice = 2 * time.Millisecond
+	observeBurst = 2 * time.Millisecond
 )
 
-// Observe queues a finished attempt for each plugin that takes observations. The plugin must be in use (SetUsed), be
-// configured with observe = true, or be a backoff that a request's own policy has called. Observe does not block. If
-// a plugin's queue is full, the observation is counted as missed (Info.Missed).
+// Observe queues a finished attempt for each plugin that takes observations and is in use (SetIsUsed), is configured
+// with observe = true, or is a backoff that a request's own policy has called. It does not block: if a plugin's queue
+// is full, the observation is missed.
 func (r *Registry) Observe(o *core.Observation) {
 	learners := *r.learners.Load()
 	if len(learners) == 0 {
 		return
 	}
-	used := r.used.Load()
+	used := r.isUsed.Load()
 	for _, p := range learners {
 		v := p.current.Load()
 		switch {
 		case v.quarantined.Load():
 		case used == nil || (*used)(p.name):
-			p.observer.called.Store(false)
+			p.observer.wasCalled.Store(false)
 			p.queueObservation(o)
-		case v.spec.Observe || p.observer.called.Load():
+		case v.spec.Observe || p.observer.wasCalled.Load():
 			p.queueObservation(o)
 		}
 	}
@@ -55,44 +54,43 @@ func (p *plugin) queueObservation(o *core.Observation) {
 	select {
 	case p.observer.queue <- *o:
 	default:
-		p.observer.missed.Add(1)
+		p.observer.missedCount.Add(1)
 	}
 }
 
-// startObserving starts the plugin's observer. The caller holds Registry.mu.
+// The caller of startObserving holds Registry.mu.
 func (p *plugin) startObserving() {
 	if p.observer.queue == nil {
-		p.observer.queue = make(chan core.Observation, queued)
-		go p.observe()
+		p.observer.queue = make(chan core.Observation, observeQueueSize)
+		go p.runObserver()
 	}
 }
 
-// observe calls the plugin with the queued observations until the plugin is retired.
-func (p *plugin) observe() {
-	var busy time.Duration // time spent in calls since the last pause
+// runObserver passes the queued observations to the plugin until the plugin is closed.
+func (p *plugin) runObserver() {
+	var callTime time.Duration // time spent in calls since the last pause
 	for {
 		select {
 		case <-p.observer.done:
 			return
 		case o := <-p.observer.queue:
 			begin := time.Now()
-			p.observeNow(&o)
-			busy += time.Since(begin)
+			p.callObserve(&o)
+			callTime += time.Since(begin)
 		}
-		if busy < observeSlice {
+		if callTime < observeBurst {
 			continue
 		}
 		select {
 		case <-p.observer.done:
 			return
-		case <-time.After(busy * (observeShare - 1)):
-			busy = 0
+		case <-time.After(callTime * (observeShare - 1)):
+			callTime = 0
 		}
 	}
 }
 
-// observeNow calls the plugin with one observation, if its module is ready.
-func (p *plugin) observeNow(o *core.Observation) {
+func (p *plugin) callObserve(o *core.Observation) {
 	v := p.current.Load()
 	if v.quarantined.Load() {
 		return
@@ -104,7 +102,7 @@ func (p *plugin) observeNow(o *core.Observation) {
 	case err == nil:
 		p.calls.Add(1)
 	case !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady):
-		p.fault(v, err)
+		p.countFault(v, err)
 	}
 }
 

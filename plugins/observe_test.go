@@ -36,7 +36,7 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 	}
 	var used atomic.Value
 	used.Store("used")
-	r.SetUsed(func(name string) bool { return name == used.Load() })
+	r.SetIsUsed(func(name string) bool { return name == used.Load() })
 	calls := func(names ...string) (out []uint64) {
 		for _, name := range names {
 			i, err := r.Get(name)
@@ -87,7 +87,7 @@ func TestNoRequestWaitsForAnObservation(t *testing.T) {
 	i, err := r.Get("slow")
 	require.NoError(t, err)
 	require.Zero(t, i.Faults, i.LastError)
-	require.Greater(t, i.Missed, uint64(n/2))
+	require.Greater(t, i.MissedObservations, uint64(n/2))
 	require.Less(t, i.Calls, uint64(n/2))
 	require.Equal(t, plugins.StateReady, i.State)
 }

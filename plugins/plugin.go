@@ -22,18 +22,18 @@ type plugin struct {
 	registry *Registry
 	current  atomic.Pointer[version]
 
-	calls  atomic.Uint64 // calls of all functions, including failed calls
-	faults atomic.Uint64
-	spent  atomic.Int64 // ns spent in calls; an estimate, see timedEvery
+	calls     atomic.Uint64 // calls of all functions, including failed calls
+	faults    atomic.Uint64
+	timeSpent atomic.Int64 // ns spent in calls; an estimate, see timingInterval
 
 	observer observer
 
-	faultMu   sync.Mutex // guards the fields below, and the health of the plugin's versions
-	byReason  map[string]uint64
-	lastError string
-	lastFault time.Time
-	logged    time.Time // time of the last log record about faults
-	atLog     counts    // the counts at the last log record about faults
+	faultMu     sync.Mutex // guards the fields below, and the health of the plugin's versions
+	byReason    map[string]uint64
+	lastError   string
+	lastFault   time.Time
+	lastLogged  time.Time // time of the last log record about faults
+	countsAtLog counts    // the counts at the last log record about faults
 }
 
 type counts struct{ calls, faults uint64 }
@@ -49,19 +49,19 @@ type origin struct {
 // version is one module of a plugin, in use or not.
 type version struct {
 	origin
-	module   *wasmhost.Module
-	loaded   time.Time
-	previous *origin               // the previous module from the same source
-	hides    atomic.Bool           // an upload of the same name is used again if the configured plugin is removed
-	failed   atomic.Pointer[error] // the error if the module cannot be loaded; otherwise nil
+	module      *wasmhost.Module
+	loadedAt    time.Time
+	previous    *origin               // the previous module from the same source
+	hidesUpload atomic.Bool           // an upload of the same name is used again if the configured plugin is removed
+	loadError   atomic.Pointer[error] // the error if the module cannot be loaded; otherwise nil
 
-	pending     bool          // the module has not been fetched yet
-	fetched     time.Time     // UTC; zero for modules that are not fetched
-	signature   []byte        // of a fetched module; nil for none
-	slow        atomic.Uint64 // number of the module's slow calls that have been counted as faults
-	quarantined atomic.Bool
-	health      health
-	output      *output.Output // of the plugin; all its versions share it
+	notFetched       bool          // the module has not been fetched yet
+	fetchedAt        time.Time     // UTC; zero for modules that are not fetched
+	signature        []byte        // of a fetched module; nil for none
+	countedSlowCalls atomic.Uint64 // number of the module's slow calls that have been counted as faults
+	quarantined      atomic.Bool
+	faults           faultWindow
+	output           *output.Output // of the plugin; all its versions share it
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {
@@ -71,44 +71,42 @@ func (r *Registry) newPlugin(name string, v *version) *plugin {
 	return p
 }
 
-// kind returns the kind of the current version. It is "" if the kind is unknown: the module cannot be loaded or has
-// not been fetched.
+// kind returns the kind of the current version; "" if its module cannot be loaded or has not been fetched.
 func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
 
 func (v *version) kind() wasmhost.Kind {
-	if v.pending {
+	if v.notFetched {
 		return v.spec.Kind
 	}
 	return v.module.Description().Kind
 }
 
-// The result of takes is true if the version v may replace the current version of the plugin. Both must have the same
-// kind, because a request that holds the plugin calls it as a plugin of this kind. If the kind of the current version
-// is unknown, v may be a scorer or a judge. It may not be a backoff: backoffs are looked up by name for each use, so a
-// new plugin can take the place of this one.
-func (p *plugin) takes(v *version) bool {
-	was := p.kind()
-	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff
+// canReplace reports whether v may replace the current version of the plugin. Both must have the same kind, because
+// requests call the plugin as one of this kind. If the current kind is unknown, v may be a scorer or a judge. Backoffs
+// are looked up by name for each use, so a new plugin can take the place of this one.
+func (p *plugin) canReplace(v *version) bool {
+	kind := p.kind()
+	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff
 }
 
-// swap replaces the plugin's module. Calls in progress finish with the old module.
-func (p *plugin) swap(v *version) {
+// replaceVersion replaces the plugin's module. Calls in progress end with the old one.
+func (p *plugin) replaceVersion(v *version) {
 	old := p.current.Load()
-	if old.failed.Load() == nil && old.source == v.source {
-		was := old.origin // a copy: a pointer into old would keep all earlier versions in memory
-		v.previous = &was
+	if old.loadError.Load() == nil && old.source == v.source {
+		previous := old.origin // a copy: a pointer into old would keep all earlier versions in memory
+		v.previous = &previous
 	}
 	p.current.Store(v)
 	old.module.Close()
 }
 
-// retire closes a plugin that was removed from the registry.
-func (p *plugin) retire() {
+// close closes a plugin that was removed from the registry.
+func (p *plugin) close() {
 	p.observer.close()
 	p.current.Load().module.Close()
 }
 
-// sha256Of returns the SHA-256 of a module in hexadecimal.
+// sha256Of returns the SHA-256 in hexadecimal.
 func sha256Of(code []byte) string {
 	sum := sha256.Sum256(code)
 	return hex.EncodeToString(sum[:])
@@ -116,20 +114,19 @@ func sha256Of(code []byte) string {
 
 // hostOf returns the host of a version, with its own output and limits.
 func (r *Registry) hostOf(v *version) *wasmhost.Host {
-	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.Of(r.opts.Limits))
+	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.WithDefaults(r.opts.Limits))
 }
 
-// load makes a version from the bytes of a module. If begin is set and the module takes long to compile, load
-// compiles the module in the background and does not wait for the compilation.
-func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
-	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
+// load makes a version of a module. If inBackground is set, it does not wait for a compilation that takes long.
+func (r *Registry) load(name string, code []byte, source string, spec Spec, inBackground bool) (*version, error) {
+	v := &version{origin: origin{code, sha256Of(code), source, spec}, loadedAt: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
-		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.place(), v.sum)}
+		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.origin(), v.sum)}
 	}
 	var m *wasmhost.Module
 	var err error
-	if begin && wasmhost.Slow(code) {
-		m, err = r.begin(name, code, v)
+	if inBackground && wasmhost.IsSlowToCompile(code) {
+		m, err = r.loadInBackground(name, code, v)
 	} else {
 		m, err = r.hostOf(v).Load(code, spec.Config)
 	}
@@ -138,17 +135,16 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 	}
 	if kind := m.Description().Kind; spec.Kind != "" && spec.Kind != kind {
 		m.Close()
-		return nil, &core.KeyError{Key: "kind", Err: fmt.Errorf("%s is a %s", spec.place(), kind)}
+		return nil, &core.KeyError{Key: "kind", Err: fmt.Errorf("%s is a %s", spec.origin(), kind)}
 	}
 	v.module = m
 	return v, nil
 }
 
-// begin compiles a module in the background.
-func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module, error) {
+func (r *Registry) loadInBackground(name string, code []byte, v *version) (*wasmhost.Module, error) {
 	r.background.Add(1)
-	begun := r.now()
-	m, err := r.hostOf(v).Begin(code, v.spec.Config, func(err error) {
+	start := r.now()
+	m, err := r.hostOf(v).LoadInBackground(code, v.spec.Config, func(err error) {
 		defer r.background.Done()
 		if errors.Is(err, wasmhost.ErrClosed) { // the plugin was removed before its module was compiled
 			return
@@ -156,13 +152,13 @@ func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module
 		if err != nil {
 			msg := "plugin does not serve: the built-in is called in its place"
 			if v.source == SourceAPI {
-				msg, err = lostMsg, lost(name, err)
+				msg, err = unloadableMsg, unloadableError(name, err)
 			}
-			v.failed.Store(&err)
+			v.loadError.Store(&err)
 			r.opts.Log.Error(msg, slog.String("plugin", name), slog.Any("error", err))
 			return
 		}
-		r.opts.Log.Info("plugin compiled", slog.String("plugin", name), slog.Duration("took", r.now().Sub(begun)))
+		r.opts.Log.Info("plugin compiled", slog.String("plugin", name), slog.Duration("took", r.now().Sub(start)))
 	})
 	if err != nil {
 		r.background.Done()

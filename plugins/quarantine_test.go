@@ -23,7 +23,7 @@ func scriptedBackoff(good float64) []byte {
 		behaves(1, w.ConstF64(-1)),
 		behaves(2, []byte{w.Unreachable}),
 		behaves(3, w.Join(w.Const64(0x7ff8000000000000), []byte{0xbf})), // f64.reinterpret_i64: NaN
-		behaves(4, w.Join(w.Spin, w.ConstF64(0))),
+		behaves(4, w.Join(w.SpinLoop, w.ConstF64(0))),
 		w.ConstF64(good))...).Bytes()
 }
 

@@ -65,18 +65,17 @@ type Limits struct {
 	CallTimeout time.Duration // CPU time of one call
 }
 
-// Of returns the limits of a plugin. Each limit that is 0 in l is taken from the parameter all, which has the common
-// limits.
-func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
-	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
-	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
-	all.CallTimeout = cmp.Or(l.CallTimeout, all.CallTimeout)
-	return all
+// WithDefaults returns the limits of a plugin, with the defaults in place of limits that are 0.
+func (l Limits) WithDefaults(defaults wasmhost.Limits) wasmhost.Limits {
+	defaults.Fuel = cmp.Or(l.Fuel, defaults.Fuel)
+	defaults.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), defaults.MemoryPages)
+	defaults.CallTimeout = cmp.Or(l.CallTimeout, defaults.CallTimeout)
+	return defaults
 }
 
-// place returns the origin of the module, for messages: the path, the name of the built-in, or the URL without its
+// origin returns the origin of the module, for messages: the path, the name of the built-in, or the URL without its
 // query.
-func (s *Spec) place() string { return cmp.Or(s.Path, s.Builtin, s.Source.Place()) }
+func (s *Spec) origin() string { return cmp.Or(s.Path, s.Builtin, s.Source.URLWithoutQuery()) }
 
 // Options are the options of a Registry.
 type Options struct {
@@ -112,19 +111,19 @@ type Registry struct {
 	opts     Options
 	host     *wasmhost.Host
 	compiler *compiler
-	used     atomic.Pointer[func(name string) bool] // see SetUsed; nil if it was not called
-	closing  context.Context                        // cancelled by Close
-	stop     context.CancelFunc
+	isUsed   atomic.Pointer[func(name string) bool] // see SetIsUsed; nil if it was not called
+	ctx      context.Context                        // cancelled by Close
+	cancel   context.CancelFunc
 
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
 	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
 	// mu is held by one change at a time. It guards the replacement of byName, the files of uploads, and configured.
 	// A Change holds mu from the end of Stage until Commit or Rollback.
-	mu         sync.Mutex
-	configured uint64         // number of changes by the configuration
-	frozen     bool           // see Freeze
-	background sync.WaitGroup // background compilations and uploads
+	mu            sync.Mutex
+	configChanges uint64         // number of changes by the configuration
+	uploadsFrozen bool           // see FreezeUploads
+	background    sync.WaitGroup // background compilations and uploads
 
 	poolMu sync.Mutex              // guards pool; held while modules receive pool or are published; locked after mu
 	pool   func() []wasmhost.Proxy // see PoolChanged; nil before its first call
@@ -142,7 +141,7 @@ func New(opts Options) (*Registry, error) {
 		opts.Limits = wasmhost.DefaultLimits()
 	}
 	r := &Registry{opts: opts, host: wasmhost.New(opts.Limits, opts.CacheDir), compiler: newCompiler()}
-	r.closing, r.stop = context.WithCancel(context.Background())
+	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.host.OnCacheError = func(err error) {
 		r.opts.Log.Warn("compiled plugins are not kept (plugins.cache_dir): a large one is compiled again at each "+
 			"start",
@@ -161,18 +160,16 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or judge.
-// This function is called for each observation. Observations go to the plugins in use, to those configured with
-// observe = true, and to backoffs that a request's own policy has called. If no function is set, observations go to all
-// plugins.
-func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
+// SetIsUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or judge.
+// Observe calls it for each observation. Without it, observations go to all plugins.
+func (r *Registry) SetIsUsed(isUsed func(name string) bool) { r.isUsed.Store(&isUsed) }
 
-// Freeze makes later changes of the upload files in StateDir fail with state.ErrClosed. It is called before another
-// process uses the folder.
-func (r *Registry) Freeze() {
+// FreezeUploads makes later changes of the upload files in StateDir fail with state.ErrClosed. It must be called before
+// another process uses the folder.
+func (r *Registry) FreezeUploads() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.frozen = true
+	r.uploadsFrozen = true
 }
 
 // Wait waits until all background compilations have ended.
@@ -180,10 +177,10 @@ func (r *Registry) Wait() { r.background.Wait() }
 
 // Close closes all modules after their calls in progress.
 func (r *Registry) Close() {
-	r.stop()
+	r.cancel()
 	r.fetchers.wg.Wait()
 	for _, p := range *r.byName.Load() {
-		p.retire()
+		p.close()
 	}
 	r.background.Wait()
 }
@@ -197,8 +194,7 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish replaces the plugins of the registry by the given ones: it sets byName and learners. The caller
-// holds mu.
+// publish replaces the plugins of the registry: it sets byName and learners. The caller holds mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -211,18 +207,17 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter passes the proxies of the pool to the versions in the list fresh. Then it calls the function swap,
-// and publishes the map all.
-func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
+// publishVersions passes the pool's proxies to the new versions, calls swap, and publishes the plugins.
+func (r *Registry) publishVersions(all map[string]*plugin, newVersions []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
-	r.passPool(fresh)
+	r.passPool(newVersions)
 	swap()
 	r.publish(all)
 }
 
-// PoolChanged passes the proxies of the pool to the plugins. It calls proxies only for a plugin that receives them,
-// because the list of a large pool takes memory.
+// PoolChanged passes the proxies of the pool to the plugins. It calls proxies only if a plugin receives them, because
+// the list of a large pool takes memory.
 func (r *Registry) PoolChanged(proxies func() []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -234,7 +229,7 @@ func (r *Registry) PoolChanged(proxies func() []wasmhost.Proxy) {
 	r.passPool(all)
 }
 
-// passPool passes the proxies of the pool to those versions that receive them. The caller holds poolMu.
+// passPool passes the pool's proxies to the versions that receive them. The caller holds poolMu.
 func (r *Registry) passPool(versions []*version) {
 	versions = slices.DeleteFunc(slices.Clone(versions), func(v *version) bool { return !v.module.WantsPool() })
 	if len(versions) == 0 || r.pool == nil {
@@ -246,14 +241,12 @@ func (r *Registry) passPool(versions []*version) {
 	}
 }
 
-// Scorer returns the scorer with the given name. If a call of the scorer fails, the built-in with the name fallback
-// is called instead.
+// Scorer returns the scorer with the given name. If a call of it fails, the built-in named fallback is called.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }
 
-// Backoff returns the backoff with the given name. If a call of the backoff fails, the built-in FallbackBackoff is
-// called instead.
+// Backoff returns the backoff with the given name. If a call of it fails, the built-in FallbackBackoff is called.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }
@@ -285,8 +278,7 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 	return &Backoff{p, all[FallbackBackoff]}, nil
 }
 
-// find returns the plugin with the given name and kind. An upload that cannot be loaded has no kind, and
-// matches every kind.
+// find returns the plugin with the given name and kind. An upload that cannot be loaded matches every kind.
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {

@@ -243,7 +243,7 @@ func TestTheTimeInCalls(t *testing.T) {
 	for _, p := range r.List() {
 		if p.Name == "performance" {
 			require.EqualValues(t, 170, p.Calls)
-			require.Equal(t, 170*time.Millisecond, p.Spent)
+			require.Equal(t, 170*time.Millisecond, p.TimeSpent)
 		}
 	}
 }

@@ -33,7 +33,8 @@ func (r *Registry) Take(
 	}
 	allowed := func() error {
 		p := r.get(name)
-		if err := r.mayPut(name, "", p != nil); err != nil || p == nil || p.kind() == "" || p.kind() == d.Kind {
+		if err := r.checkUploadAllowed(name, "", p != nil); err != nil || p == nil || p.kind() == "" ||
+			p.kind() == d.Kind {
 			return err
 		}
 		return unlessUsed(name, inUse)
@@ -42,14 +43,14 @@ func (r *Registry) Take(
 		return err
 	}
 	var v *version
-	err = r.compiler.run(r.closing, code, func() (err error) {
+	err = r.compiler.run(r.ctx, code, func() (err error) {
 		v, err = r.load(name, code, SourceAPI, Spec{Config: config, Temporary: !keep}, false)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	_, err = r.take(name, v, allowed)
+	_, err = r.installUpload(name, v, allowed)
 	return err
 }
 
@@ -66,7 +67,7 @@ func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) boo
 		return false
 	}
 	v := p.current.Load()
-	if v.source != SourceAPI || v.failed.Load() != nil || v.sum != sum || v.spec.Temporary == keep {
+	if v.source != SourceAPI || v.loadError.Load() != nil || v.sum != sum || v.spec.Temporary == keep {
 		return false
 	}
 	is, err := json.Marshal(v.spec.Config)

@@ -34,7 +34,7 @@ func threadTime(t *testing.T) time.Duration {
 // A scorer that uses most of its CPU time in each call slows down every request. Such a scorer is
 // quarantined within 50 calls. With ten times the timeout it continues to serve.
 func TestASlowScorerIsQuarantined(t *testing.T) {
-	m := w.Scorer(w.Join(w.Scores(1), w.Live(w.ScorerNow, w.Times(10_000_000, 4)...))...)
+	m := w.Scorer(w.Join(w.Scores(1), w.OnlyInRealCalls(w.ScorerNow, w.CountedLoop(10_000_000, 4)...))...)
 	m.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}
 	load := func(timeout time.Duration) (*plugins.Registry, core.Scorer) {
 		limits := wasmhost.DefaultLimits()

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	maxUploads  = 100 // maximum number of uploaded plugins; their modules are kept in memory and on disk
-	maxPending  = 16  // maximum number of uploads being checked or waiting; their modules are in memory
-	maxFinished = 100 // maximum number of finished uploads whose status is kept
+	maxUploads    = 100 // maximum number of uploaded plugins; their modules are kept in memory and on disk
+	maxInProgress = 16  // maximum number of uploads being checked or waiting; their modules are in memory
+	maxFinished   = 100 // maximum number of finished uploads whose status is kept
 )
 
-// ErrTooManyUploads reports that maxPending uploads are already being checked.
+// ErrTooManyUploads reports that maxInProgress uploads are already being checked.
 var ErrTooManyUploads = errors.New("too many uploads are being checked; try again later")
 
 // conflict is an error that wraps core.ErrConflict.
@@ -85,7 +85,7 @@ type Upload struct {
 	err      error
 }
 
-// NewUpload returns an upload and the function that ends it.
+// NewUpload returns an upload, and the function that ends it.
 func NewUpload(id, name, sha256 string, started time.Time) (u *Upload, end func(plugin Info, err error, at time.Time)) {
 	u = &Upload{id: id, name: name, sum: sha256, started: started, done: make(chan struct{})}
 	return u, func(plugin Info, err error, at time.Time) {
@@ -100,7 +100,7 @@ func (u *Upload) ID() string { return u.id }
 // Done returns a channel that is closed at the end of the upload.
 func (u *Upload) Done() <-chan struct{} { return u.done }
 
-// Status returns the present status.
+// Status returns the current status.
 func (u *Upload) Status() UploadStatus {
 	s := UploadStatus{ID: u.id, Name: u.name, SHA256: u.sum, State: UploadChecking, StartedAt: u.started.UTC()}
 	select {
@@ -116,24 +116,22 @@ func (u *Upload) Status() UploadStatus {
 
 // uploads holds the uploads in progress, and the last maxFinished uploads that have ended.
 type uploads struct {
-	mu      sync.Mutex // guards the fields below
-	last    uint64
-	pending int
-	byID    map[string]*Upload
-	byName  map[string]*Upload // by plugin; the newest upload in progress
-	ended   []string           // ids, the oldest first
+	mu          sync.Mutex // guards the fields below
+	lastID      uint64
+	inProgress  int
+	byID        map[string]*Upload
+	byName      map[string]*Upload // by plugin; the newest upload in progress
+	finishedIDs []string           // ids, the oldest first
 }
 
-// Submit begins to load a module under a name, and does not wait for the end of the upload. If replace is set, the
-// module replaces the module of the plugin with this name; otherwise it becomes a new plugin. The module is checked
-// (Options.Check), compiled and called once before it is used. A module that takes long to compile does not delay the
-// uploads of modules that compile quickly. If config is nil, the settings of the replaced module are kept. If keep is
-// not set, the upload lasts until the end of the process, and does not replace the file of an earlier upload.
+// Submit begins to load a module under a name: as a new plugin or, if replace is set, in place of the plugin's module.
+// The module is checked (Options.Check), compiled and called once before it is used. If config is nil, the settings of
+// the replaced module stay. If keep is not set, the upload lasts until the end of the process, and does not replace the
+// file of an earlier upload.
 //
-// If Submit can refuse the module immediately, it returns an error and no upload. Otherwise the upload itself can
-// fail, with the same errors. The error is a *wasmhost.CheckError or a *Rejection if the module is the cause. It
-// wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name is taken or cannot be
-// changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
+// Both Submit and the upload can fail, with the same errors: a *wasmhost.CheckError or a *Rejection if the module is
+// the cause, core.ErrNotFound if there is no plugin to replace, core.ErrConflict if the name is taken or cannot be
+// changed, ErrTooManyUploads, or an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, keep bool) (*Upload, error) {
 	return r.submit(name, code, replace, keep, func() ([]byte, map[string]any) {
 		if p := r.get(name); p != nil && config == nil {
@@ -143,9 +141,8 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit. The function input returns the module and the settings. It is called after earlier uploads
-// with the same name have ended, because such an upload may change what it returns. The parameter code is the module
-// that is checked before the upload begins.
+// submit implements Submit. The code is checked before the upload begins. The function input returns the module and the
+// settings; it is called after earlier uploads with the same name have ended, because its results may depend on them.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -154,29 +151,29 @@ func (r *Registry) submit(
 	}
 	d, err := r.host.Describe(code)
 	if err != nil {
-		if allowed := r.mayPut(name, "", replace); allowed != nil {
+		if allowed := r.checkUploadAllowed(name, "", replace); allowed != nil {
 			err = allowed
 		}
 		return nil, err
 	}
-	if err := r.mayPut(name, d.Kind, replace); err != nil {
+	if err := r.checkUploadAllowed(name, d.Kind, replace); err != nil {
 		return nil, err
 	}
-	u, end, before, err := r.uploads.begin(name, sha256Of(code), r.now())
+	u, end, previous, err := r.uploads.beginUpload(name, sha256Of(code), r.now())
 	if err != nil {
 		return nil, err
 	}
 	r.background.Go(func() {
-		if before != nil { // uploads with the same name are entered in the order of Submit
-			<-before.done
+		if previous != nil { // uploads with the same name are entered in the order of Submit
+			<-previous.done
 		}
 		code, config := input()
 		spec := Spec{Config: config, Temporary: !keep}
-		plugin, err := r.upload(name, code, spec, replace)
+		plugin, err := r.checkAndInstall(name, code, spec, replace)
 		if err == nil {
 			r.uploaded(name, code, &spec)
 		}
-		r.uploads.end(u)
+		r.uploads.endUpload(u)
 		end(plugin, err, r.now())
 	})
 	return u, nil
@@ -203,47 +200,47 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// begin returns a new upload (up) and the function that ends it (end). The result before is the previous upload of
-// the same name if it is still in progress, and nil otherwise.
-func (u *uploads) begin(name, sum string, now time.Time) (up *Upload, end func(Info, error, time.Time), before *Upload,
+// beginUpload returns a new upload, and the function that ends it. The result previous is the previous upload of the
+// same name if it is still in progress; otherwise nil.
+func (u *uploads) beginUpload(name, sum string, now time.Time) (upload *Upload, end func(Info, error, time.Time),
+	previous *Upload,
 	err error,
 ) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.pending == maxPending {
+	if u.inProgress == maxInProgress {
 		return nil, nil, nil, ErrTooManyUploads
 	}
 	if u.byID == nil {
 		u.byID, u.byName = map[string]*Upload{}, map[string]*Upload{}
 	}
-	u.last++
-	u.pending++
-	before = u.byName[name]
-	up, end = NewUpload(strconv.FormatUint(u.last, 10), name, sum, now)
-	u.byID[up.id], u.byName[name] = up, up
-	return up, end, before, nil
+	u.lastID++
+	u.inProgress++
+	previous = u.byName[name]
+	upload, end = NewUpload(strconv.FormatUint(u.lastID, 10), name, sum, now)
+	u.byID[upload.id], u.byName[name] = upload, upload
+	return upload, end, previous, nil
 }
 
-func (u *uploads) end(up *Upload) {
+func (u *uploads) endUpload(up *Upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.pending--
+	u.inProgress--
 	if u.byName[up.name] == up {
 		delete(u.byName, up.name)
 	}
-	u.ended = append(u.ended, up.id)
-	if len(u.ended) > maxFinished {
-		delete(u.byID, u.ended[0])
-		u.ended = u.ended[1:]
+	u.finishedIDs = append(u.finishedIDs, up.id)
+	if len(u.finishedIDs) > maxFinished {
+		delete(u.byID, u.finishedIDs[0])
+		u.finishedIDs = u.finishedIDs[1:]
 	}
 }
 
-// upload checks and loads a module, and puts it into the registry.
-func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (Info, error) {
+func (r *Registry) checkAndInstall(name string, code []byte, spec Spec, replace bool) (Info, error) {
 	var v *version
-	err := r.compiler.run(r.closing, code, func() (err error) {
+	err := r.compiler.run(r.ctx, code, func() (err error) {
 		if r.opts.Check != nil {
-			if err := r.opts.Check(r.closing, code, spec); err != nil {
+			if err := r.opts.Check(r.ctx, code, spec); err != nil {
 				return err
 			}
 		}
@@ -253,12 +250,12 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	if err != nil {
 		return Info{}, err
 	}
-	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
+	return r.installUpload(name, v, func() error { return r.checkUploadAllowed(name, v.kind(), replace) })
 }
 
-// mayPut returns an error if a module of the given kind must not be uploaded under the name. The kind "" stands for an
-// unknown kind.
-func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
+// checkUploadAllowed returns an error if a module of the kind ("" for an unknown one) must not be uploaded under the
+// name.
+func (r *Registry) checkUploadAllowed(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {
 	case p != nil && p.current.Load().source == SourceConfig:
@@ -275,7 +272,6 @@ func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	return nil
 }
 
-// countUploads returns the number of uploaded plugins.
 func (r *Registry) countUploads() (n int) {
 	for _, p := range *r.byName.Load() {
 		if p.current.Load().source == SourceAPI {
@@ -285,17 +281,17 @@ func (r *Registry) countUploads() (n int) {
 	return n
 }
 
-// take saves an upload and puts it into the registry. It first calls the function allowed, because another plugin may
-// have got the name during the compilation.
-func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
+// installUpload saves an upload and puts it into the registry. It first calls the function allowed, because another
+// plugin may have got the name during the compilation.
+func (r *Registry) installUpload(name string, v *version, checkAllowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.closing.Err()
+	err := r.ctx.Err()
 	if err == nil {
-		err = allowed()
+		err = checkAllowed()
 	}
 	if err == nil && !v.spec.Temporary {
-		err = r.save(name, v)
+		err = r.saveUpload(name, v)
 	}
 	if err != nil {
 		v.module.Close()
@@ -311,23 +307,22 @@ func (r *Registry) take(name string, v *version, allowed func() error) (Info, er
 func (r *Registry) install(name string, v *version) *plugin {
 	all := *r.byName.Load()
 	p := all[name]
-	if p != nil && p.takes(v) {
-		r.enter(all, []*version{v}, func() { p.swap(v) })
+	if p != nil && p.canReplace(v) {
+		r.publishVersions(all, []*version{v}, func() { p.replaceVersion(v) })
 		return p
 	}
 	all = maps.Clone(all)
 	all[name] = r.newPlugin(name, v)
-	r.enter(all, []*version{v}, func() {})
+	r.publishVersions(all, []*version{v}, func() {})
 	if p != nil {
-		p.retire()
+		p.close()
 	}
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns the role in which
-// the plugin is in use, such as the retry scorer, or "" if the plugin is not in use. It is called while the registry's
-// lock is held, and must not change plugins. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an
-// error of the file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns the use of the
+// plugin, such as the retry scorer; "" for none. It must not change plugins. The error of Delete wraps core.ErrNotFound
+// or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	err := r.remove(name, inUse)
 	if err == nil {
@@ -344,9 +339,9 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 		return notFound(name)
 	}
 	switch v := p.current.Load(); {
-	case v.hides.Load():
-		err := r.unsave(name)
-		v.hides.Store(err != nil)
+	case v.hidesUpload.Load():
+		err := r.removeUpload(name)
+		v.hidesUpload.Store(err != nil)
 		return err
 	case v.source != SourceAPI:
 		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
@@ -354,13 +349,14 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	if err := unlessUsed(name, inUse); err != nil {
 		return err
 	}
-	if err := r.unsave(name); err != nil { // before the removal, because otherwise a restart would restore the plugin
+	// before the removal, because otherwise a restart would restore the plugin
+	if err := r.removeUpload(name); err != nil {
 		return err
 	}
 	all := maps.Clone(*r.byName.Load())
 	delete(all, name)
 	r.publish(all)
-	p.retire()
+	p.close()
 	return nil
 }
 
@@ -372,15 +368,14 @@ func unlessUsed(name string, inUse func(name string) string) error {
 	return nil
 }
 
-// canRollBack reports whether RollBack can replace v, which must be an upload. A configured plugin
-// is rolled back by a change of the configuration.
+// canRollBack reports whether RollBack can replace v, which must be an upload.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
-// RollBack replaces the current module of an uploaded plugin by the plugin's previous module. The error wraps
-// core.ErrNotFound or core.ErrConflict, is a *wasmhost.CheckError, or an error of the file system.
+// RollBack returns to the previous module of an uploaded plugin. The error wraps core.ErrNotFound or core.ErrConflict,
+// is a *wasmhost.CheckError, or an error of the file system.
 func (r *Registry) RollBack(name string) (Info, error) {
-	var to origin
-	allowed := func() error {
+	var target origin
+	findTarget := func() error {
 		p := r.get(name)
 		if p == nil {
 			return notFound(name)
@@ -389,32 +384,32 @@ func (r *Registry) RollBack(name string) (Info, error) {
 		if !cur.canRollBack() {
 			return conflictf("plugin %q has no earlier upload to go back to", name)
 		}
-		to = *cur.previous
+		target = *cur.previous
 		return nil
 	}
-	if err := allowed(); err != nil {
+	if err := findTarget(); err != nil {
 		return Info{}, err
 	}
 	var v *version
-	err := r.compiler.run(r.closing, to.code, func() (err error) {
-		v, err = r.load(name, to.code, to.source, to.spec, false)
+	err := r.compiler.run(r.ctx, target.code, func() (err error) {
+		v, err = r.load(name, target.code, target.source, target.spec, false)
 		return err
 	})
 	if err != nil {
 		return Info{}, err
 	}
-	i, err := r.take(name, v, func() error {
-		loaded := to.sum
-		if err := allowed(); err != nil {
+	i, err := r.installUpload(name, v, func() error {
+		loadedSum := target.sum
+		if err := findTarget(); err != nil {
 			return err
 		}
-		if to.sum != loaded {
+		if target.sum != loadedSum {
 			return conflictf("plugin %q was changed meanwhile; roll back again", name)
 		}
 		return nil
 	})
 	if err == nil {
-		r.uploaded(name, to.code, &to.spec)
+		r.uploaded(name, target.code, &target.spec)
 	}
 	return i, err
 }
@@ -425,6 +420,6 @@ func (r *Registry) Release(name string) (Info, error) {
 	if p == nil {
 		return Info{}, notFound(name)
 	}
-	p.release()
+	p.endQuarantine()
 	return p.info(), nil
 }

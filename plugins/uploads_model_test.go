@@ -143,7 +143,7 @@ func TestUploadsAgainstAModel(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				r.Close()
 				r = open()
-				c, err := r.Begin(tables())
+				c, err := r.StageAtStart(tables())
 				require.NoError(t, err)
 				c.Commit()
 				for _, n := range names {

@@ -295,7 +295,7 @@ func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 	r = reopen(t, opts)
 	held, err = r.Scorer("mine", "")
 	require.NoError(t, err)
-	c, err = r.Begin(table)
+	c, err = r.StageAtStart(table)
 	require.NoError(t, err)
 	c.Commit()
 	told(hidden)
@@ -471,14 +471,14 @@ func TestNoRequestWaitsForAReload(t *testing.T) {
 	}
 }
 
-// After Freeze nothing is written to the folder, and a module that could not be written is not used.
+// After FreezeUploads nothing is written to the folder, and a module that could not be written is not used.
 func TestAFrozenRegistry(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
 	require.NoError(t, err)
 	defer r.Close()
 	_, err = r.Put("mine", scriptedBackoff(1), nil, false)
 	require.NoError(t, err)
-	r.Freeze()
+	r.FreezeUploads()
 	_, err = r.Put("other", scriptedBackoff(1), nil, false)
 	require.ErrorIs(t, err, state.ErrClosed)
 	_, err = r.Get("other")

@@ -34,8 +34,8 @@ type checkHeader struct {
 	Nice     int // for setNice: niceSlow or niceOther
 }
 
-// The nice values of the child process: for modules that are slow to compile (wasmhost.Slow), and for the others. On a
-// busy processor, the child gets a tenth, or a third, of the gateway's CPU time.
+// The nice values of the child process: for modules that are slow to compile (wasmhost.IsSlowToCompile), and for the
+// others. On a busy processor, the child gets a tenth, or a third, of the gateway's CPU time.
 const (
 	niceSlow  = 10
 	niceOther = 5
@@ -56,7 +56,7 @@ func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) err
 	var failed []plugins.FailedCheck
 	for _, f := range report.Checks {
 		if f.Result == conformance.Fail {
-			failed = append(failed, plugins.FailedCheck{Name: f.Name, Detail: f.Detail, Fix: f.Mend})
+			failed = append(failed, plugins.FailedCheck{Name: f.Name, Detail: f.Detail, Fix: f.Remedy})
 		}
 	}
 	if len(failed) > 0 {
@@ -66,7 +66,7 @@ func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) err
 }
 
 func (c *checker) runChecks(ctx context.Context, code []byte, spec plugins.Spec) (conformance.Report, error) {
-	limits := spec.Limits.Of(c.limits)
+	limits := spec.Limits.WithDefaults(c.limits)
 	checkHere := func() (conformance.Report, error) {
 		return conformance.Run(wasmhost.New(limits, c.cacheDir), code, spec.Config), nil
 	}
@@ -74,7 +74,7 @@ func (c *checker) runChecks(ctx context.Context, code []byte, spec plugins.Spec)
 		return checkHere()
 	}
 	nice := niceOther
-	if wasmhost.Slow(code) {
+	if wasmhost.IsSlowToCompile(code) {
 		nice = niceSlow
 	}
 	header, err := json.Marshal(checkHeader{limits, c.cacheDir, spec.Config, nice})

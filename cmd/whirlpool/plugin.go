@@ -257,7 +257,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 			return fmt.Errorf("%s is a judge; a trace has no responses to rule on; use whirlpool plugin test", s.file)
 		}
 		if d.Kind == wasmhost.Backoff {
-			r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)
+			r, err := simulate.SimulateBackoff(host, plugin, o.jitter, o.seed)
 			if err != nil {
 				return err
 			}
@@ -267,7 +267,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 		if o.breakers {
 			breakers = breaker.Default()
 		}
-		r, err := simulate.PlayScorer(host, plugin, t, breakers, o.seed)
+		r, err := simulate.SimulateScorer(host, plugin, t, breakers, o.seed)
 		if err != nil {
 			return err
 		}

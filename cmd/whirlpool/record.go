@@ -70,7 +70,7 @@ func record(ctx context.Context, g *remote, interval, length time.Duration) (*si
 	if err != nil {
 		return nil, err
 	}
-	r.Look(0, proxies)
+	r.Record(0, proxies)
 	g.printNote("recording %d proxies for %v, or until it is interrupted ...", len(proxies), length)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -88,14 +88,14 @@ func record(ctx context.Context, g *remote, interval, length time.Duration) (*si
 			g.printNote("whirlpool: left out: %v", err)
 			continue
 		}
-		r.Look(time.Since(begin).Seconds(), proxies)
+		r.Record(time.Since(begin).Seconds(), proxies)
 	}
 	return r.Trace()
 }
 
-func readProxies(g *remote) ([]simulate.Seen, error) {
+func readProxies(g *remote) ([]simulate.ProxyState, error) {
 	var body struct {
-		Proxies []simulate.Seen `json:"proxies"`
+		Proxies []simulate.ProxyState `json:"proxies"`
 	}
 	_, err := g.send(request{method: "GET", path: "/proxies"}, &body)
 	return body.Proxies, err

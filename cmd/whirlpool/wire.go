@@ -158,7 +158,7 @@ func wire(
 		return nil, err
 	}
 	g.plugins = reg
-	change, err := reg.Begin(cfg.Modules())
+	change, err := reg.StageAtStart(cfg.Modules())
 	if err != nil {
 		return nil, locateErrors(cfg, err)
 	}
@@ -191,7 +191,7 @@ func wire(
 	}
 	cfg.ReleaseProxies()
 	g.engine.Tracker().Observe(g.events)
-	reg.SetUsed(g.usesPlugin)
+	reg.SetIsUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
 	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin, g.state.path())
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
@@ -333,7 +333,8 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 			values[m.Name] = m.Value
 		}
 		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults,
-			FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: values})
+			FaultsBy: p.FaultsBy, Spent: p.TimeSpent, Missed: p.MissedObservations, Quarantined: p.Quarantined,
+			Own: values})
 	}
 	return out
 }

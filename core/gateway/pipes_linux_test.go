@@ -20,7 +20,7 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 	const clients, spare = 8, 3
 	body := strings.Repeat("whirlpool", 1<<20)
 	r := newRig(t, answering(func(*http.Request, string) string { return ok(body) }), func(o *options) {
-		o.files = 40 // the limit is 30, and TakeSpare takes no more than 23 of them
+		o.files = 40 // the limit is 30, and AcquireSpare takes no more than 23 of them
 	})
 	var all []*client
 	for range clients {

@@ -1,5 +1,5 @@
-// Package conformance checks whether a module conforms to sdk/ABI.md, in whatever language it is written.
-// A failed check states what to change. `whirlpool plugin verify` and the gateway (for uploads) use it.
+// Package conformance checks whether a module conforms to sdk/ABI.md. A failed check states what to change. `whirlpool
+// plugin verify` and the gateway (for uploads) use it.
 package conformance
 
 import (
@@ -28,7 +28,7 @@ type Check struct {
 	Name    string `json:"name"`
 	Result  Result `json:"result"`
 	Detail  string `json:"detail"`         // the behaviour of the module
-	Mend    string `json:"mend,omitempty"` // only for a failed check: what to change
+	Remedy  string `json:"mend,omitempty"` // only for a failed check: what to change
 	Section string `json:"section"`        // section of sdk/ABI.md
 }
 
@@ -51,8 +51,8 @@ const (
 	secVersions = "10. Versions"
 )
 
-// static are the checks that do not run the module. Their names are constants of wasmhost, such as CheckSize.
-var static = []struct{ name, good, mend, section string }{
+// staticChecks are the checks that do not run the module. Their names are constants of wasmhost, such as CheckSize.
+var staticChecks = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
 	{wasmhost.CheckParses, "a binary WebAssembly module",
 		"give the whole .wasm file that the compiler wrote, and turn off the features later than WebAssembly 2.0 " +
@@ -67,59 +67,59 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic lists the checks that run the module, in the order in which they are made. The check "answers" and all
-// checks after it make calls.
-var dynamic = []struct {
+// dynamicChecks run the module, in this order. The check "answers" and all after it make calls.
+var dynamicChecks = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for all kinds
-	run                 func(*kit) (string, error)
+	run                 func(*checker) (string, error)
 }{
 	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "",
-		(*kit).meters},
+		(*checker).checkMeters},
 	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "",
-		(*kit).compiles},
-	{"starts", "do less before the first call, and do not trap there", secCalls, "", (*kit).starts},
+		(*checker).checkCompiles},
+	{"starts", "do less before the first call, and do not trap there", secCalls, "", (*checker).checkStarts},
 	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no " +
-		"room; it may be the same address each time", secBuffers, "", (*kit).reserve},
-	{"answers", "", secCalls, "", (*kit).answers},
-	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},
+		"room; it may be the same address each time", secBuffers, "", (*checker).checkReserve},
+	{"answers", "", secCalls, "", (*checker).checkAnswers},
+	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*checker).checkReserveLarge},
 	{"configure", "return 0 for settings that are well, another number for others; never trap", secCalls, "",
-		(*kit).configure},
+		(*checker).checkConfigure},
 	{"score_counts", "write one score for each candidate, for any count from 1 to 256, and return 0", secCalls,
-		wasmhost.Scorer, (*kit).counts},
+		wasmhost.Scorer, (*checker).checkCounts},
 	{"score_many", "reserve more memory, or return 0 from reserve when there are too many candidates", secBuffers,
-		wasmhost.Scorer, (*kit).many},
+		wasmhost.Scorer, (*checker).checkMany},
 	{"score_finite", "guard divisions and logarithms: every score must be a finite number", secCalls, wasmhost.Scorer,
-		(*kit).finite},
+		(*checker).checkFinite},
 	{"score_deterministic", "take chance from the request's seed and time from its now, and initialize what you read",
-		secRecords, wasmhost.Scorer, (*kit).deterministic},
+		secRecords, wasmhost.Scorer, (*checker).checkDeterministic},
 	{"score_range", "read and write only the rows and scores there are: count of each", secBuffers, wasmhost.Scorer,
-		(*kit).outside},
-	{"backoff_range", "return a finite number of seconds, at least 0", secCalls, wasmhost.Backoff, (*kit).waits},
+		(*checker).checkOutside},
+	{"backoff_range", "return a finite number of seconds, at least 0", secCalls, wasmhost.Backoff,
+		(*checker).checkWaits},
 	{"backoff_deterministic", "take chance from the request's random and time from its now, and initialize what you " +
-		"read", secRecords, wasmhost.Backoff, (*kit).sameWaits},
+		"read", secRecords, wasmhost.Backoff, (*checker).checkSameWaits},
 	{"judge_rulings", "set the kind of the ruling to one of 0 to 4, with a finite rest of at least 0, and return 0",
-		secCalls, wasmhost.Judge, (*kit).rulings},
+		secCalls, wasmhost.Judge, (*checker).checkRulings},
 	{"judge_deterministic", "take time from the request's now, initialize what you read, and read no more than the " +
-		"lengths say", secRecords, wasmhost.Judge, (*kit).sameRulings},
-	{"observe", "take every observation of the documented ranges without a trap", secCalls, "", (*kit).observe},
+		"lengths say", secRecords, wasmhost.Judge, (*checker).checkSameRulings},
+	{"observe", "take every observation of the documented ranges without a trap", secCalls, "",
+		(*checker).checkObserve},
 	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls,
-		"", (*kit).poolChanged},
+		"", (*checker).checkPoolChanged},
 	{"memory_stable", "free what a call allocates, or use fixed buffers: memory must not grow with the number of calls",
-		secBuffers, "", (*kit).memory},
+		secBuffers, "", (*checker).checkMemory},
 	{"fuel", "do less for each candidate: a call close to its limit fails with a slightly harder one", secLimits, "",
-		(*kit).fuel},
+		(*checker).checkFuel},
 	{"time", "do less in a call, or in other places of memory: on a slower machine it would be ended", secLimits, "",
-		(*kit).time},
-	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
+		(*checker).checkTime},
+	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*checker).checkInstances},
 }
 
-// needed are the dynamic checks without which no later check can run: if one of them fails, all checks after it are
-// skipped.
-var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
+// prerequisites are the dynamic checks without which no later check can run.
+var prerequisites = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
-// mends maps the reasons of plugin faults to texts about what to change.
-var mends = map[string]string{
+// remedies are texts about what to change, by the reason of a plugin fault.
+var remedies = map[string]string{
 	wasmhost.ReasonTrap: "the call trapped: look for a bound, a division, a null or an assertion; what the " +
 		"guest printed is in the error",
 	wasmhost.ReasonFuel:          "the call took too many instructions: do less in it",
@@ -131,13 +131,13 @@ var mends = map[string]string{
 	wasmhost.ReasonRuling:        "set the kind of the ruling to 0, 1, 2, 3 or 4",
 }
 
-// skip is the error of a check that does not apply.
-type skip string
+// skipError is the error of a check that does not apply.
+type skipError string
 
-func (s skip) Error() string { return string(s) }
+func (s skipError) Error() string { return string(s) }
 
-// kit is the state that all checks share.
-type kit struct {
+// checker is the state of a Run.
+type checker struct {
 	host   *wasmhost.Host
 	code   []byte
 	config map[string]any
@@ -146,15 +146,15 @@ type kit struct {
 	learns bool
 }
 
-// Run checks a module. The parameter config has the settings of the module, as in [plugins.NAME.config]; nil for none.
+// Run checks a module with the given settings, as in [plugins.NAME.config]; nil for none.
 func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
-	k := &kit{host: host.OnlyCPUTime(), code: code, config: config}
+	k := &checker{host: host.OnlyCPUTime(), code: code, config: config}
 	var found []wasmhost.Finding
 	k.desc, found = host.Examine(code)
 	r := Report{Kind: k.desc.Kind, Size: k.desc.Size}
-	blocked := k.static(&r, found)
+	blocked := k.runStaticChecks(&r, found)
 	calling := false
-	for _, c := range dynamic {
+	for _, c := range dynamicChecks {
 		calling = calling || c.name == "answers"
 		check := Check{Name: c.name, Section: c.section}
 		switch {
@@ -167,12 +167,12 @@ func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 			check.Detail = detail
 			mend := c.mend
 			if f := (*wasmhost.Fault)(nil); calling && errors.As(err, &f) {
-				mend = mends[f.Reason]
-			} else if !calling && refused(err) {
+				mend = remedies[f.Reason]
+			} else if !calling && isSettingsRefusal(err) {
 				mend = "give settings that it takes with --config"
 			}
-			check.settle(err, mend)
-			if check.Result == Fail && slices.Contains(needed, c.name) {
+			check.setResult(err, mend)
+			if check.Result == Fail && slices.Contains(prerequisites, c.name) {
 				blocked = c.name
 			}
 		}
@@ -188,24 +188,24 @@ func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 	return r
 }
 
-func (c *Check) settle(err error, mend string) {
-	var s skip
+func (c *Check) setResult(err error, mend string) {
+	var s skipError
 	switch {
 	case err == nil:
 		c.Result = Pass
 	case errors.As(err, &s):
 		c.Result, c.Detail = Skip, s.Error()
 	default:
-		c.Result, c.Detail, c.Mend = Fail, err.Error(), mend
+		c.Result, c.Detail, c.Remedy = Fail, err.Error(), mend
 	}
 }
 
-// listed is the maximum number of errors in the Detail of one check.
-const listed = 3
+// maxListedErrors is the maximum number of errors in the Detail of one check.
+const maxListedErrors = 3
 
-// static adds the checks that do not run the module to the report. The result failed is the name of the
-// first of these checks that failed, or "".
-func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
+// runStaticChecks adds the checks that do not run the module to the report. It returns the name of the first failed
+// one; "" for none.
+func (k *checker) runStaticChecks(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
 		wasmhost.CheckImports:    fmt.Sprintf("%d, all allowed", len(k.desc.Imports)),
@@ -215,7 +215,7 @@ func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 		wasmhost.CheckTable:      "within its limit",
 	}
 	unread := ""
-	for _, s := range static {
+	for _, s := range staticChecks {
 		c := Check{Name: s.name, Section: s.section, Result: Pass, Detail: s.good + good[s.name]}
 		var wrong []string
 		for _, f := range found {
@@ -223,14 +223,15 @@ func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 				wrong = append(wrong, f.Msg)
 			}
 		}
-		if more := len(wrong) - listed; more > 0 {
-			wrong = append(wrong[:listed], fmt.Sprintf("and %d more, which whirlpool plugin inspect lists", more))
+		if more := len(wrong) - maxListedErrors; more > 0 {
+			wrong = append(wrong[:maxListedErrors], fmt.Sprintf("and %d more, which whirlpool plugin inspect lists",
+				more))
 		}
 		switch {
 		case unread != "":
 			c.Result, c.Detail = Skip, "not tried, since "+unread+" failed"
 		case len(wrong) > 0:
-			c.Result, c.Detail, c.Mend = Fail, strings.Join(wrong, "; "), s.mend
+			c.Result, c.Detail, c.Remedy = Fail, strings.Join(wrong, "; "), s.mend
 			if failed == "" {
 				failed = s.name
 			}
@@ -251,7 +252,7 @@ func (r Report) Write(w io.Writer) error {
 		counts[c.Result]++
 		fmt.Fprintf(&b, "%s  %-21s  %s\n", c.Result, c.Name, c.Detail)
 		if c.Result == Fail {
-			fmt.Fprintf(&b, "      mend: %s (sdk/ABI.md, %q)\n", c.Mend, c.Section)
+			fmt.Fprintf(&b, "      mend: %s (sdk/ABI.md, %q)\n", c.Remedy, c.Section)
 		}
 	}
 	verdict := "the module follows the ABI"

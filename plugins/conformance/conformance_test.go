@@ -103,7 +103,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 	r := Run(host(), m, map[string]any{"a": 1})
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == "starts" })
 	require.Equal(t, Fail, r.Checks[i].Result)
-	require.Equal(t, "give settings that it takes with --config", r.Checks[i].Mend)
+	require.Equal(t, "give settings that it takes with --config", r.Checks[i].Remedy)
 }
 
 func TestEachCheckFails(t *testing.T) {
@@ -206,7 +206,7 @@ func TestEachCheckFails(t *testing.T) {
 			got := seen[c.check]
 			require.Equal(t, Fail, got.Result, "%s", text(t, r))
 			require.Contains(t, got.Detail, c.says)
-			require.NotEmpty(t, got.Mend)
+			require.NotEmpty(t, got.Remedy)
 		})
 	}
 }
@@ -278,16 +278,16 @@ func TestSectionsExist(t *testing.T) {
 
 // Malicious modules fail checks like all others, in a limited time.
 func TestHostileModules(t *testing.T) {
-	grow := wt.Forever(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
+	grow := wt.EndlessLoop(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
 	for name, m := range map[string]module{
-		"spins":               {wt.Scorer(wt.Spin...)},
-		"spins at start":      scorer(success).with("_initialize", ">", wt.Spin),
-		"spins in reserve":    scorer(success).with("reserve", "i>i", wt.Spin, wt.Const32(0)),
-		"spins when told":     scorer(success).with("observe", "i>", wt.Spin),
+		"spins":               {wt.Scorer(wt.SpinLoop...)},
+		"spins at start":      scorer(success).with("_initialize", ">", wt.SpinLoop),
+		"spins in reserve":    scorer(success).with("reserve", "i>i", wt.SpinLoop, wt.Const32(0)),
+		"spins when told":     scorer(success).with("observe", "i>", wt.SpinLoop),
 		"eats memory":         {wt.Scorer(grow...)},
 		"scores NaN":          {wt.Scorer(wt.Scores(math.NaN())...)},
 		"rules NaN":           judge(wt.ConstF64(math.NaN())),
-		"spins when it rules": {wt.Judge(wt.Spin...)},
+		"spins when it rules": {wt.Judge(wt.SpinLoop...)},
 		"waits forever":       backoff(wt.ConstF64(math.Inf(1))),
 		"nearly spins": scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1),
 			ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),

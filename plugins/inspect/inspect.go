@@ -1,5 +1,5 @@
-// Package inspect reports the declarations of a module without running it. If a module has errors, the report
-// contains all of them, and the declarations that can be read. `whirlpool plugin inspect` uses it.
+// Package inspect reports the declarations of a module without running it, and all errors in them. `whirlpool plugin
+// inspect` uses it.
 package inspect
 
 import (
@@ -77,7 +77,7 @@ func item(name string, kind meter.Kind, params, results []byte) Item {
 // Write writes the report as text.
 func (r Report) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "kind\t%s\n", or(string(r.Kind), "unknown"))
+	fmt.Fprintf(w, "kind\t%s\n", orDefault(string(r.Kind), "unknown"))
 	if r.ABIVersion > 0 {
 		fmt.Fprintf(w, "abi version\t%d\n", r.ABIVersion)
 	} else {
@@ -91,9 +91,9 @@ func (r Report) Write(out io.Writer) error {
 	if r.TableMin > 0 {
 		fmt.Fprintf(w, "table\t%d elements\n", r.TableMin)
 	}
-	list(w, "exports", r.Exports)
-	list(w, "imports", r.Imports)
-	fmt.Fprintf(w, "custom sections\t%s\n", or(quoted(r.CustomSections), "none"))
+	writeItems(w, "exports", r.Exports)
+	writeItems(w, "imports", r.Imports)
+	fmt.Fprintf(w, "custom sections\t%s\n", orDefault(quoteNames(r.CustomSections), "none"))
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -106,14 +106,14 @@ func (r Report) Write(out io.Writer) error {
 }
 
 func (r Report) memory() string {
-	most := fmt.Sprintf("at most %d", r.MemoryMax)
+	limit := fmt.Sprintf("at most %d", r.MemoryMax)
 	if r.MemoryMax >= 1<<16 {
-		most = "no bound of its own"
+		limit = "no bound of its own"
 	}
-	return fmt.Sprintf("%d pages of 64 KiB, %s", r.MemoryMin, most)
+	return fmt.Sprintf("%d pages of 64 KiB, %s", r.MemoryMin, limit)
 }
 
-func list(w io.Writer, title string, items []Item) {
+func writeItems(w io.Writer, title string, items []Item) {
 	if len(items) == 0 {
 		fmt.Fprintf(w, "%s\tnone\n", title)
 	}
@@ -123,8 +123,8 @@ func list(w io.Writer, title string, items []Item) {
 	}
 }
 
-// quoted quotes and joins names from the module, which may contain any bytes.
-func quoted(names []string) string {
+// quoteNames quotes and joins names from the module, which may contain any bytes.
+func quoteNames(names []string) string {
 	out := make([]string, len(names))
 	for i, n := range names {
 		out[i] = fmt.Sprintf("%q", n)
@@ -132,7 +132,7 @@ func quoted(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-func or(s, otherwise string) string {
+func orDefault(s, otherwise string) string {
 	if s == "" {
 		return otherwise
 	}

@@ -1,6 +1,5 @@
-// Package measure measures the time of calls of a plugin and of the built-in of its kind. It measures both
-// alternately in one run, so that other load on the machine slows down both. `whirlpool plugin bench` uses
-// it.
+// Package measure measures the time of calls of a plugin and of a built-in of its kind, alternately in one run, so that
+// other load on the machine slows down both. `whirlpool plugin bench` uses it.
 package measure
 
 import (
@@ -41,8 +40,7 @@ type Report struct {
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 
-// Row is the result of calls with a given number of candidates. A backoff or a judge has a single row, in which
-// Candidates is 0.
+// Row is the result of calls with a number of candidates. A backoff or a judge has one row, with 0 candidates.
 type Row struct {
 	Candidates int     `json:"candidates,omitempty"`
 	Nanos      float64 `json:"ns_per_call"`
@@ -56,8 +54,7 @@ type Row struct {
 // sizes are the numbers of candidates for which a scorer is timed.
 var sizes = []int{1, 10, 100, 1000}
 
-// subject is one module that is timed.
-type subject struct {
+type measuredModule struct {
 	module *wasmhost.Module
 	probe  *wasmhost.Probe
 }
@@ -68,13 +65,13 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 		o.Progress = func(string) {}
 	}
 	o.Progress("load")
-	begin := o.Now()
-	own, err := open(host, code, o.Config)
+	start := o.Now()
+	plugin, err := open(host, code, o.Config)
 	if err != nil {
 		return Report{}, err
 	}
-	defer own.close()
-	r := Report{Kind: own.module.Description().Kind, LoadMillis: float64(o.Now().Sub(begin)) / 1e6,
+	defer plugin.close()
+	r := Report{Kind: plugin.module.Description().Kind, LoadMillis: float64(o.Now().Sub(start)) / 1e6,
 		Builtin: "performance"}
 	var config map[string]any // of the built-in
 	switch r.Kind {
@@ -83,22 +80,22 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	case wasmhost.Judge:
 		r.Builtin, config = "ban_like", map[string]any{"body": "captcha"}
 	}
-	other, err := open(host, builtin.Modules()[r.Builtin], config)
+	builtIn, err := open(host, builtin.Modules()[r.Builtin], config)
 	if err != nil {
 		return Report{}, fmt.Errorf("built-in %s: %w", r.Builtin, err)
 	}
-	defer other.close()
+	defer builtIn.close()
 	switch r.Kind {
 	case wasmhost.Backoff:
 		o.Progress("backoff")
-		r.Rows = append(r.Rows, row(o, own, other, 0, wait()))
+		r.Rows = append(r.Rows, measureRow(o, plugin, builtIn, 0, backoffCall()))
 	case wasmhost.Judge:
 		o.Progress("judge")
-		r.Rows = append(r.Rows, row(o, own, other, 0, rule()))
+		r.Rows = append(r.Rows, measureRow(o, plugin, builtIn, 0, judgeCall()))
 	default:
 		for _, n := range sizes {
 			o.Progress(fmt.Sprintf("%d candidates", n))
-			r.Rows = append(r.Rows, row(o, own, other, n, rank(n)))
+			r.Rows = append(r.Rows, measureRow(o, plugin, builtIn, n, scorerCall(n)))
 		}
 		first := r.Rows[0]
 		for _, last := range r.Rows[1:] {
@@ -107,11 +104,11 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 			}
 		}
 	}
-	r.Pages = own.probe.Pages()
+	r.Pages = plugin.probe.Pages()
 	return r, nil
 }
 
-func open(host *wasmhost.Host, code []byte, config map[string]any) (*subject, error) {
+func open(host *wasmhost.Host, code []byte, config map[string]any) (*measuredModule, error) {
 	m, err := host.Load(code, config)
 	if err != nil {
 		return nil, err
@@ -121,79 +118,79 @@ func open(host *wasmhost.Host, code []byte, config map[string]any) (*subject, er
 		m.Close()
 		return nil, err
 	}
-	return &subject{m, p}, nil
+	return &measuredModule{m, p}, nil
 }
 
-func (s *subject) close() {
+func (s *measuredModule) close() {
 	s.probe.Close()
 	s.module.Close()
 }
 
-// work is one call in two forms: as the gateway makes it, and through a probe, to read the fuel.
-type work struct {
-	serve func(*wasmhost.Module) error
-	probe func(*wasmhost.Probe) error
+// callUnderTest is one call in two forms: as the gateway makes it, and through a probe, which shows the fuel.
+type callUnderTest struct {
+	callModule func(*wasmhost.Module) error
+	callProbe  func(*wasmhost.Probe) error
 }
 
-func rank(n int) work {
-	c, scores := trial.Plausible(n), make([]float64, n)
-	return work{
+func scorerCall(n int) callUnderTest {
+	c, scores := trial.PlausibleChoice(n), make([]float64, n)
+	return callUnderTest{
 		func(m *wasmhost.Module) error { return m.Score(c, scores) },
 		func(p *wasmhost.Probe) error { return p.Score(c, scores) },
 	}
 }
 
-// wait returns the work of a backoff: the third retry under a plausible policy.
-func wait() work {
-	q := trial.Waits()[2].Request
-	return work{
+// backoffCall is the third retry under a plausible policy.
+func backoffCall() callUnderTest {
+	q := trial.BackoffSamples()[2].Request
+	return callUnderTest{
 		func(m *wasmhost.Module) error { _, err := m.Delay(&q); return err },
 		func(p *wasmhost.Probe) error { _, err := p.Delay(&q); return err },
 	}
 }
 
-// rule returns the work of a judge: a response with a long body.
-func rule() work {
+// judgeCall is a response with a long body.
+func judgeCall() callUnderTest {
 	r := trial.Responses()[0]
-	return work{
-		func(m *wasmhost.Module) error { _, err := m.Rule(r.For(m.ExcerptSpec())); return err },
-		func(p *wasmhost.Probe) error { _, err := p.Rule(r.For(p.ExcerptSpec())); return err },
+	return callUnderTest{
+		func(m *wasmhost.Module) error { _, err := m.Rule(r.ForJudge(m.ExcerptSpec())); return err },
+		func(p *wasmhost.Probe) error { _, err := p.Rule(r.ForJudge(p.ExcerptSpec())); return err },
 	}
 }
 
-func row(o Options, own, other *subject, n int, w work) Row {
-	r := Row{Candidates: n, FuelLimit: own.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate}
+func measureRow(o Options, plugin, builtIn *measuredModule, n int, w callUnderTest) Row {
+	r := Row{Candidates: n, FuelLimit: plugin.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate}
 	fail := func(err error) Row {
 		return Row{Candidates: n, FuelLimit: r.FuelLimit, Error: err.Error()}
 	}
 	for range 2 { // the first call may have to reserve memory
-		if err := w.probe(own.probe); err != nil {
+		if err := w.callProbe(plugin.probe); err != nil {
 			return fail(err)
 		}
 	}
-	r.Fuel = r.FuelLimit - own.probe.Fuel()
-	var times, others []float64
+	r.Fuel = r.FuelLimit - plugin.probe.Fuel()
+	var pluginTimes, builtInTimes []float64
 	for range o.Rounds {
-		t, err := timed(o, func() error { return w.serve(own.module) })
+		t, err := timePerCall(o, func() error { return w.callModule(plugin.module) })
 		if err != nil {
 			return fail(err)
 		}
-		u, err := timed(o, func() error { return w.serve(other.module) })
+		u, err := timePerCall(o, func() error { return w.callModule(builtIn.module) })
 		if err != nil {
 			return fail(err)
 		}
-		times, others = append(times, t), append(others, u)
+		pluginTimes, builtInTimes = append(pluginTimes, t), append(builtInTimes, u)
 	}
-	r.Nanos, r.Builtin = median(times), median(others)
+	r.Nanos, r.Builtin = median(pluginTimes), median(builtInTimes)
 	if r.Builtin > 0 {
 		r.Ratio = r.Nanos / r.Builtin
 	}
 	return r
 }
 
-// For one round, the function timed calls f again and again. It returns the time of one call, in ns. It reads the clock
-// only once for many calls, so that the readings take little of the measured time.
-func timed(o Options, f func() error) (float64, error) {
+// timePerCall calls f again and again for one round, and returns the time of one call in ns. It reads the clock once
+// for many calls, so that the readings take little of the measured time.
+func timePerCall(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()
 	for {

@@ -17,8 +17,8 @@ const (
 	MaxMetrics = 20  // metric names; values of any other name are dropped
 )
 
-// A plugin may write up to burst lines in quick succession, and perSecond lines a second in the long run. Lines
-// beyond this limit are counted but not kept.
+// A plugin may write up to burst lines at once, and perSecond lines a second in the long run. Further lines are counted
+// but not kept.
 const (
 	burst     = 100
 	perSecond = 20
@@ -42,27 +42,26 @@ type Metric struct {
 	Value float64
 }
 
-// Output holds the output of one plugin. It is kept when the plugin's module is replaced. It is safe for concurrent
-// use.
+// Output holds the output of one plugin, also after its module was replaced. It is safe for concurrent use.
 type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
 
-	mu      sync.Mutex
-	lines   []Line // the last MaxLines
-	number  uint64
-	tokens  float64 // number of lines that may be written now
-	filled  time.Time
-	dropped int // lines dropped since the last line that was kept
-	metrics map[string]*Metric
-	refused bool // a metric beyond MaxMetrics has been logged
+	mu                sync.Mutex
+	lines             []Line // the last MaxLines
+	lastNumber        uint64
+	tokens            float64 // number of lines that may be written now
+	lastRefill        time.Time
+	droppedLines      int // lines dropped since the last line that was kept
+	metrics           map[string]*Metric
+	metricLimitLogged bool // a metric beyond MaxMetrics has been logged
 }
 
 var _ wasmhost.Output = (*Output)(nil)
 
 // New returns an empty output. The function onLine may be nil; it must return soon, and must not call the output.
 func New(now func() time.Time, onLine func(Line)) *Output {
-	return &Output{now: now, onLine: onLine, tokens: burst, filled: now(), metrics: map[string]*Metric{}}
+	return &Output{now: now, onLine: onLine, tokens: burst, lastRefill: now(), metrics: map[string]*Metric{}}
 }
 
 // Log implements wasmhost.Output.
@@ -72,27 +71,27 @@ func (o *Output) Log(level wasmhost.Level, text string) {
 	o.log(level, text)
 }
 
-// log adds one line. The caller holds mu.
+// The caller of log holds mu.
 func (o *Output) log(level wasmhost.Level, text string) {
 	now := o.now()
-	o.tokens = min(burst, o.tokens+perSecond*now.Sub(o.filled).Seconds())
-	o.filled = now
+	o.tokens = min(burst, o.tokens+perSecond*now.Sub(o.lastRefill).Seconds())
+	o.lastRefill = now
 	if o.tokens < 1 {
-		o.dropped++
+		o.droppedLines++
 		return
 	}
 	o.tokens--
-	if o.dropped > 0 {
-		o.keep(Line{At: now, Level: wasmhost.LevelWarn,
-			Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.dropped, perSecond)})
-		o.dropped = 0
+	if o.droppedLines > 0 {
+		o.addLine(Line{At: now, Level: wasmhost.LevelWarn,
+			Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.droppedLines, perSecond)})
+		o.droppedLines = 0
 	}
-	o.keep(Line{At: now, Level: level, Text: text})
+	o.addLine(Line{At: now, Level: level, Text: text})
 }
 
-func (o *Output) keep(l Line) {
-	o.number++
-	l.Number = o.number
+func (o *Output) addLine(l Line) {
+	o.lastNumber++
+	l.Number = o.lastNumber
 	if len(o.lines) == MaxLines {
 		o.lines = append(o.lines[:0], o.lines[1:]...)
 	}
@@ -102,7 +101,7 @@ func (o *Output) keep(l Line) {
 	}
 }
 
-// Lines returns the kept lines whose number is greater than the parameter after, the oldest first.
+// Lines returns the lines whose number is greater than after, the oldest first.
 func (o *Output) Lines(after uint64) []Line {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -124,8 +123,8 @@ func (o *Output) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
 		m = &Metric{Name: string(name), Kind: kind}
 		o.metrics[m.Name] = m
 	default:
-		if !o.refused {
-			o.refused = true
+		if !o.metricLimitLogged {
+			o.metricLimitLogged = true
 			o.log(wasmhost.LevelWarn, fmt.Sprintf("the metric %s is not taken: a plugin has at most %d", string(name),
 				MaxMetrics))
 		}

@@ -21,21 +21,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// templates/ has a folder for each language. Such a folder has the files for all kinds of plugins (all),
-// the files for each kind, and a README.
+// templates/ has a README, and for each language a folder with the files of all kinds of plugins (all) and of each
+// kind.
 //
 //go:embed all:templates
 var templates embed.FS
 
 // language has the properties in which the languages differ.
 type language struct {
-	Language string // name of the language
-	Source   string // the file with the plugin's code
-	Test     string
-	Needs    string // tools that the build needs
-	Hooks    string // file of the SDK that describes the optional functions
-	sdk      embed.FS
-	from, to string // folder of the SDK in sdk, and in the new folder
+	Language                string // name of the language
+	Source                  string // the file with the plugin's code
+	Test                    string
+	BuildTools              string // tools that the build needs
+	Hooks                   string // file of the SDK that describes the optional functions
+	sdk                     embed.FS
+	sdkFolder, targetFolder string // folder of the SDK in sdk, and in the new folder
 }
 
 var languages = map[string]language{
@@ -62,11 +62,10 @@ type Plugin struct {
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by the errors of a wrong Plugin or folder. Other errors come from the file
-// system.
+// ErrArgument is wrapped by the errors of a wrong Plugin or folder. Other errors come from the file system.
 var ErrArgument = errors.New("cannot write a plugin")
 
-// Check returns an error if p cannot be written. The error wraps ErrArgument.
+// Check returns an error, which wraps ErrArgument, if p cannot be written.
 func (p Plugin) Check() error {
 	if err := plugins.CheckName(p.Name); err != nil {
 		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
@@ -86,27 +85,27 @@ func (p Plugin) Check() error {
 	return nil
 }
 
-// Write writes the plugin into a new or an empty folder. It overwrites nothing. It returns the paths of the
-// files relative to the folder, without the files of the SDK.
+// Write writes the plugin into a new or an empty folder. It returns the paths of the files in the folder, without those
+// of the SDK.
 func Write(dir string, p Plugin) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if there, err := os.ReadDir(dir); err == nil && len(there) > 0 {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return nil, fmt.Errorf("%w: %s is not empty; choose another folder, or empty it", ErrArgument, dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	lang := languages[p.Lang]
 	w := &writer{dir: dir, data: data{language: lang, Plugin: p, Scorer: p.Kind == wasmhost.Scorer}}
-	w.templates("templates/README.md.tmpl", "templates")
+	w.writeTemplates("templates/README.md.tmpl", "templates")
 	for _, from := range []string{"all", string(p.Kind)} {
-		w.templates("templates/"+p.Lang+"/"+from, "templates/"+p.Lang+"/"+from)
+		w.writeTemplates("templates/"+p.Lang+"/"+from, "templates/"+p.Lang+"/"+from)
 	}
-	own := w.written
-	w.sdk()
-	slices.Sort(own)
-	return own, w.err
+	files := w.written
+	w.copySDK()
+	slices.Sort(files)
+	return files, w.err
 }
 
 // data is the input of the templates.
@@ -138,16 +137,15 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// For returns the use of the plugin (first, backoff or judge). It is an input of the command that activates the
-// plugin.
-func (d data) For() string {
+// Use returns the use of the plugin for its activation: first, backoff or judge.
+func (d data) Use() string {
 	if d.Scorer {
 		return "first"
 	}
 	return string(d.Kind)
 }
 
-// writer writes files. After an error, which it keeps, it writes nothing more.
+// writer writes files. After an error, it writes nothing more.
 type writer struct {
 	dir     string
 	data    data
@@ -155,10 +153,10 @@ type writer struct {
 	err     error
 }
 
-// templates executes the templates below the given path, and writes the results into the folder. The path
-// of a result is the path of its template without the beginning base and without .tmpl.
-func (w *writer) templates(at, base string) {
-	w.walk(templates, at, func(name string, text []byte) {
+// writeTemplates executes the templates in a folder. The path of a result is that of its template, without the
+// beginning base and the ending .tmpl.
+func (w *writer) writeTemplates(folder, base string) {
+	w.walkFiles(templates, folder, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))
 		if err != nil {
 			w.err = err
@@ -173,14 +171,14 @@ func (w *writer) templates(at, base string) {
 	})
 }
 
-// sdk copies the SDK of the language and sdk/ABI.md.
-func (w *writer) sdk() {
+// copySDK copies the SDK of the language, and sdk/ABI.md.
+func (w *writer) copySDK() {
 	lang := w.data.language
-	w.walk(lang.sdk, lang.from, func(name string, text []byte) {
-		if lang.from != "." {
-			name = strings.TrimPrefix(name, lang.from+"/")
+	w.walkFiles(lang.sdk, lang.sdkFolder, func(name string, text []byte) {
+		if lang.sdkFolder != "." {
+			name = strings.TrimPrefix(name, lang.sdkFolder+"/")
 		}
-		w.write(path.Join(lang.to, name), text)
+		w.write(path.Join(lang.targetFolder, name), text)
 	})
 	w.write("whirlpool/ABI.md", sdk.ABI)
 	if w.data.Lang == "go" {
@@ -188,8 +186,8 @@ func (w *writer) sdk() {
 	}
 }
 
-func (w *writer) walk(from fs.FS, at string, f func(name string, text []byte)) {
-	err := fs.WalkDir(from, at, func(name string, d fs.DirEntry, err error) error {
+func (w *writer) walkFiles(from fs.FS, folder string, f func(name string, text []byte)) {
+	err := fs.WalkDir(from, folder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}

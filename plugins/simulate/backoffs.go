@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	retries  = 9    // number of retries after the first attempt: the maximum of a policy
-	requests = 1000 // per backoff, each with an outage of its own
-	meanDown = 5.0  // mean length of an outage, s
+	maxRetries   = 9    // number of retries after the first attempt: the maximum of a policy
+	requestCount = 1000 // per backoff, each with an outage of its own
+	meanOutage   = 5.0  // mean length of an outage, s
 )
 
-// Backoffs is the report on a backoff plugin and the built-ins. All of these backoffs have the default policy.
-type Backoffs struct {
-	Policy  retry.Policy `json:"policy"`
-	Outages int          `json:"outages"`     // per backoff
-	Down    float64      `json:"mean_outage"` // mean length of an outage, s
-	Results []Waits      `json:"results"`     // of the plugin, then of the built-ins
-	Traffic []Outages    `json:"traffic"`
+// BackoffReport is the report on a backoff plugin and the built-ins. All of these backoffs have the default policy.
+type BackoffReport struct {
+	Policy  retry.Policy    `json:"policy"`
+	Outages int             `json:"outages"`     // per backoff
+	Down    float64         `json:"mean_outage"` // mean length of an outage, s
+	Results []BackoffResult `json:"results"`     // of the plugin, then of the built-ins
+	Traffic []OutageReport  `json:"traffic"`
 }
 
-// Waits is the result of one backoff. Delays are limited to the policy's max_backoff_delay, as in the gateway.
-type Waits struct {
+// BackoffResult is the result of one backoff. Delays are limited to the policy's max_backoff_delay, as in the gateway.
+type BackoffResult struct {
 	Backoff string  `json:"backoff"`
 	Delays  []Delay `json:"delays"` // waits before each retry of requests that never succeed
 	// For requests in outages of random length, with up to 9 retries:
@@ -45,16 +45,15 @@ type Delay struct {
 	Max  float64 `json:"max"`
 }
 
-// PlayBackoff simulates requests in outages, with a backoff plugin and with the built-ins, and then requests that
-// never succeed. All backoffs get the same outages. The same seed gives the same report. Each attempt is passed to
-// the backoff as an observation.
-func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (Backoffs, error) {
+// SimulateBackoff simulates requests in outages, and requests that never succeed, with a backoff plugin and with the
+// built-ins. All get the same outages. The same seed gives the same report.
+func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (BackoffReport, error) {
 	policy := retry.DefaultPolicy()
 	policy.Jitter = jitter
-	report := Backoffs{Policy: policy, Outages: requests, Down: meanDown}
+	report := BackoffReport{Policy: policy, Outages: requestCount, Down: meanOutage}
 	exponential, err := host.Load(builtIn("exponential").Code, nil)
 	if err != nil {
-		return Backoffs{}, fmt.Errorf("exponential: %w", err)
+		return BackoffReport{}, fmt.Errorf("exponential: %w", err)
 	}
 	defer exponential.Close()
 	backoffs := []Plugin{plugin}
@@ -64,57 +63,57 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 	timelines := make([]*timeline, len(outageKinds))
 	for i, k := range outageKinds {
 		timelines[i] = newTimeline(i, rand.New(rand.NewPCG(seed, uint64(10+i))))
-		report.Traffic = append(report.Traffic, Outages{Kind: k.name})
+		report.Traffic = append(report.Traffic, OutageReport{Kind: k.name})
 	}
 	for _, c := range backoffs {
 		m, err := host.Load(c.Code, c.Config)
 		if err != nil {
-			return Backoffs{}, fmt.Errorf("%s: %w", c.Name, err)
+			return BackoffReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
-		w := &waiter{
+		w := &backoffRun{
 			m: m, fallback: exponential, policy: &policy, r: rand.New(rand.NewPCG(seed, 4)), now: defaultStart,
-			out: Waits{Backoff: c.Name},
+			out: BackoffResult{Backoff: c.Name},
 		}
 		for i, t := range timelines {
 			if err != nil {
 				break
 			}
-			var x OutageWaits
-			// bestFixed uses the seed 6, too, so that the same attempts go to the dead proxy.
-			x, err = t.play(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.pass)
+			var x OutageResult
+			// bestFixedResult uses the seed 6, too, so that the same attempts go to the dead proxy.
+			x, err = t.simulate(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.passObservation)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
 		}
 		if err == nil {
-			err = w.play()
+			err = w.simulateRequests()
 		}
 		m.Close()
 		if err != nil {
-			return Backoffs{}, fmt.Errorf("%s: %w", c.Name, err)
+			return BackoffReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		report.Results = append(report.Results, w.out)
 	}
 	for i, t := range timelines {
-		report.Traffic[i].Results = append(report.Traffic[i].Results, t.bestFixed(&policy, seed))
+		report.Traffic[i].Results = append(report.Traffic[i].Results, t.bestFixedResult(&policy, seed))
 	}
 	return report, nil
 }
 
-// waiter simulates requests with one backoff.
-type waiter struct {
+// backoffRun simulates requests with one backoff.
+type backoffRun struct {
 	m, fallback *wasmhost.Module
 	policy      *retry.Policy
 	r           *rand.Rand
 	now         float64 // s since the Unix epoch
-	out         Waits
+	out         BackoffResult
 }
 
-func (w *waiter) play() error {
+func (w *backoffRun) simulateRequests() error {
 	w.m.SetPool([]wasmhost.Proxy{{ID: trial.ID(0), Weight: 1}})
 	recovered, used, late := 0, 0, 0.0
-	for range requests {
-		down := w.r.ExpFloat64() * meanDown
-		n, after, err := w.request(down, nil)
+	for range requestCount {
+		down := w.r.ExpFloat64() * meanOutage
+		n, after, err := w.simulateRequest(down, nil)
 		if err != nil {
 			return err
 		}
@@ -124,47 +123,47 @@ func (w *waiter) play() error {
 			late += after
 		}
 	}
-	w.out.Recovered, w.out.Retries = float64(recovered)/requests, float64(used)/requests
+	w.out.Recovered, w.out.Retries = float64(recovered)/requestCount, float64(used)/requestCount
 	if recovered > 0 {
 		w.out.Late = late / float64(recovered)
 	}
-	sums := make([]Delay, retries)
+	sums := make([]Delay, maxRetries)
 	for i := range sums {
 		sums[i].Min = math.Inf(1)
 	}
-	for range requests {
-		if _, _, err := w.request(math.Inf(1), sums); err != nil {
+	for range requestCount {
+		if _, _, err := w.simulateRequest(math.Inf(1), sums); err != nil {
 			return err
 		}
 	}
 	for i := range sums {
-		sums[i].Mean /= requests
+		sums[i].Mean /= requestCount
 	}
 	w.out.Delays = sums
 	return nil
 }
 
-// request simulates a request in an outage. The outage begins with the request and lasts for down seconds. The result
-// used is the number of retries. The result late is the time from the end of the outage to the success, or -1 without a
-// success. If sums is not nil, the delay before each retry is added to the element of sums for this retry.
-func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
+// simulateRequest simulates a request in an outage that begins with the request and lasts for down seconds. The result
+// late is the time from the end of the outage to the success; -1 without a success. If sums is not nil, the delay
+// before each retry is added to the retry's element.
+func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, late float64, err error) {
 	begin, previous := w.now, 0.0
 	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request
 	defer func() { w.now = begin + 3600 }()
 	for n := 0; ; n++ {
-		up := w.now-begin >= down
-		w.observe(n, up, previous)
-		if up {
+		isUp := w.now-begin >= down
+		w.observe(n, isUp, previous)
+		if isUp {
 			return n, w.now - begin - down, nil
 		}
-		if n == retries {
+		if n == maxRetries {
 			return n, -1, nil
 		}
 		d, err := w.wait(&core.BackoffRequest{
 			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier,
 			Cap:    w.policy.MaxBackoffDelay,
-			Jitter: flag(w.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
-			Elapsed: w.now - begin, Remaining: -1, MaxAttempts: retries + 1,
+			Jitter: toFloat(w.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
+			Elapsed: w.now - begin, Remaining: -1, MaxAttempts: maxRetries + 1,
 			HostHash: core.Hash53("host-1.test"), IDHash: core.Hash53(trial.ID(0)), Now: w.now,
 		})
 		if err != nil {
@@ -180,12 +179,11 @@ func (w *waiter) request(down float64, sums []Delay) (used int, late float64, er
 	}
 }
 
-// wait returns the delay of the backoff, limited as in the gateway. If a call of the plugin fails, wait
-// returns the delay of exponential.
-func (w *waiter) wait(q *core.BackoffRequest) (float64, error) {
+// wait returns the delay of the backoff, or of exponential if the plugin fails, limited as in the gateway.
+func (w *backoffRun) wait(q *core.BackoffRequest) (float64, error) {
 	d, err := w.m.Delay(q)
 	if err != nil {
-		w.fault(err)
+		w.countFault(err)
 		if d, err = w.fallback.Delay(q); err != nil {
 			return 0, err
 		}
@@ -193,21 +191,20 @@ func (w *waiter) wait(q *core.BackoffRequest) (float64, error) {
 	return min(max(d, 0), q.Cap), nil
 }
 
-func (w *waiter) observe(attempt int, up bool, delay float64) {
+func (w *backoffRun) observe(attempt int, up bool, delay float64) {
 	o := core.Observation{
 		Now: w.now, IDHash: core.Hash53(trial.ID(0)), HostHash: core.Hash53("host-1.test"), Attempt: float64(attempt),
-		Success: flag(up), Latency: 0.05, Status: 503, Delay: delay,
+		Success: toFloat(up), Latency: 0.05, Status: 503, Delay: delay,
 	}
 	if up {
 		o.Status = 200
 	}
-	w.pass(&o)
+	w.passObservation(&o)
 }
 
-// pass passes an observation to the backoff.
-func (w *waiter) pass(o *core.Observation) { w.fault(w.m.Observe(o)) }
+func (w *backoffRun) passObservation(o *core.Observation) { w.countFault(w.m.Observe(o)) }
 
-func (w *waiter) fault(err error) {
+func (w *backoffRun) countFault(err error) {
 	if err != nil {
 		w.out.Faults++
 		w.out.LastFault = err.Error()

@@ -13,28 +13,28 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
 )
 
-// Outages is the report on requests to one target that fails from time to time. The requests have the default policy.
-// The report covers only the requests whose first attempt fails. Each kind of outages has its own target and proxies.
-type Outages struct {
-	Kind    string        `json:"kind"`    // the kind of outages
-	Results []OutageWaits `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
+// OutageReport is the report on requests to one target that fails from time to time. The requests have the default
+// policy. The report covers only the requests whose first attempt fails. Each kind of outages has its own target and
+// proxies.
+type OutageReport struct {
+	Kind    string         `json:"kind"`    // the kind of outages
+	Results []OutageResult `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
 }
 
-// OutageWaits is the result of one backoff. The wait of a request is the time from its beginning to its success. If a
+// OutageResult is the result of one backoff. The wait of a request is the time from its beginning to its success. If a
 // request is not served, its wait counts as the policy's max_backoff_delay.
-type OutageWaits struct {
+type OutageResult struct {
 	Backoff  string  `json:"backoff"`
 	Served   float64 `json:"served"`        // share of the requests, 0 to 1
 	Wait     float64 `json:"mean_wait"`     // s
 	Attempts float64 `json:"mean_attempts"` // per request
 }
 
-// bestFixed is the name of the fixed delay with the shortest mean wait. It is found afterwards: the requests are
-// simulated with many fixed delays, and the best of them is taken.
+// bestFixed is the name of the best of many simulated fixed delays: the one with the shortest mean wait.
 const bestFixed = "best fixed"
 
-// outageKinds are the kinds of outages by their lengths in seconds. A kind without lengths (nil) stands for a
-// pool in which one of five proxies is dead.
+// outageKinds are the kinds of outages, with their lengths in seconds. A kind without lengths (nil) stands for a pool
+// in which one of five proxies is dead.
 var outageKinds = []struct {
 	name   string
 	length func(*rand.Rand) float64
@@ -55,17 +55,17 @@ const (
 
 // timeline has the outages of a target and the times of requests.
 type timeline struct {
-	outages  [][2]float64 // beginning and end of each, s, ordered by time
-	requests []float64    // s
-	dead     bool         // a fifth of the first attempts goes to a dead proxy
-	host     float64      // hash of the target's host
-	proxies  [2]float64   // hashes of the ids of the working proxy and the dead one
+	outages      [][2]float64 // beginning and end of each, s, ordered by time
+	requests     []float64    // s
+	hasDeadProxy bool         // a fifth of the first attempts goes to a dead proxy
+	host         float64      // hash of the target's host
+	proxies      [2]float64   // hashes of the ids of the working proxy and the dead one
 }
 
 // newTimeline returns a timeline of outageKinds[kind].
 func newTimeline(kind int, r *rand.Rand) *timeline {
 	length, now := outageKinds[kind].length, 0.0
-	t := &timeline{dead: length == nil, host: core.Hash53(fmt.Sprintf("host-%d.test", kind+2))}
+	t := &timeline{hasDeadProxy: length == nil, host: core.Hash53(fmt.Sprintf("host-%d.test", kind+2))}
 	for i := range t.proxies {
 		t.proxies[i] = core.Hash53(trial.ID(2*kind + 1 + i))
 	}
@@ -83,62 +83,61 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 	return t
 }
 
-// The result of up is true if the target serves requests at the given time.
-func (t *timeline) up(at float64) bool {
+// isUp reports whether the target serves requests.
+func (t *timeline) isUp(at float64) bool {
 	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
 	})
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pending is an attempt that has not begun. The field at is the time at which it will begin, began is the time at which
-// its request began, and waited is the wait before the attempt.
-type pending struct {
-	at, began, waited, luck float64
-	number                  int
+// pendingAttempt is an attempt that begins at the time at, after the given wait.
+type pendingAttempt struct {
+	at, requestStart, wait, luck float64
+	number                       int
 }
 
 // queue is a heap of attempts, the earliest first.
-type queue []pending
+type queue []pendingAttempt
 
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
 func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(pending)) }
+func (q *queue) Push(x any)        { *q = append(*q, x.(pendingAttempt)) }
 func (q *queue) Pop() any {
 	last := (*q)[len(*q)-1]
 	*q = (*q)[:len(*q)-1]
 	return last
 }
 
-// play simulates the requests of the timeline. The function wait returns the backoff before each retry. The function
-// observe receives each attempt.
-func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
-	observe func(*core.Observation)) (out OutageWaits, err error) {
+// simulate simulates the requests of the timeline. The function wait returns the backoff before each retry; observe
+// receives each attempt.
+func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
+	observe func(*core.Observation)) (out OutageResult, err error) {
 	q := make(queue, len(t.requests))
 	for i, at := range t.requests { // requests is ordered by time, so the queue is a heap
-		q[i] = pending{at: at, began: at, luck: r.Float64()}
+		q[i] = pendingAttempt{at: at, requestStart: at, luck: r.Float64()}
 	}
 	failed, total, attempts := 0, 0.0, 0
-	end := func(a *pending, served bool) {
+	end := func(a *pendingAttempt, served bool) {
 		attempts += a.number + 1
 		if served {
 			out.Served++
-			total += a.at - a.began
+			total += a.at - a.requestStart
 		} else {
 			total += policy.MaxBackoffDelay
 		}
 	}
 	for len(q) > 0 {
-		a := heap.Pop(&q).(pending)
-		proxy, ok := 0, t.up(a.at)
-		if t.dead && a.number == 0 && a.luck < 0.2 {
+		a := heap.Pop(&q).(pendingAttempt)
+		proxy, ok := 0, t.isUp(a.at)
+		if t.hasDeadProxy && a.number == 0 && a.luck < 0.2 {
 			proxy, ok = 1, false
 		}
 		id := t.proxies[proxy]
 		o := core.Observation{
 			Now: defaultStart + a.at, IDHash: id, HostHash: t.host, Attempt: float64(a.number),
-			Success: flag(ok), Latency: 0.05, Status: 503, Delay: a.waited,
+			Success: toFloat(ok), Latency: 0.05, Status: 503, Delay: a.wait,
 		}
 		if ok {
 			o.Status = 200
@@ -156,14 +155,15 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 			}
 			d, err := wait(&core.BackoffRequest{
 				Retry: float64(a.number + 1), BaseDelay: policy.BaseDelay, Multiplier: policy.Multiplier,
-				Cap: policy.MaxBackoffDelay, Jitter: flag(policy.Jitter), Random: r.Float64(), PreviousDelay: a.waited,
-				LastStatus: 503, Elapsed: a.at - a.began, Remaining: -1, MaxAttempts: float64(policy.MaxAttempts),
-				HostHash: o.HostHash, IDHash: id, Now: o.Now,
+				Cap: policy.MaxBackoffDelay, Jitter: toFloat(policy.Jitter), Random: r.Float64(), PreviousDelay: a.wait,
+				LastStatus: 503, Elapsed: a.at - a.requestStart, Remaining: -1,
+				MaxAttempts: float64(policy.MaxAttempts),
+				HostHash:    o.HostHash, IDHash: id, Now: o.Now,
 			})
 			if err != nil {
 				return out, err
 			}
-			a.number, a.waited = a.number+1, d
+			a.number, a.wait = a.number+1, d
 			a.at += d
 			heap.Push(&q, a)
 		}
@@ -173,25 +173,24 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 	return out, nil
 }
 
-// fixed returns the result that play would return for a fixed delay. It computes the times of a request's
-// attempts directly, without a queue of the attempts of all requests.
-func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
+// simulateFixed is like simulate for a fixed delay. It needs no queue of the attempts of all requests.
+func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageResult) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, began := range t.requests {
-		dead := r.Float64() < 0.2 && t.dead
-		if t.up(began) && !dead {
+		dead := r.Float64() < 0.2 && t.hasDeadProxy
+		if t.isUp(began) && !dead {
 			continue
 		}
 		failed++
 		n, at := 1, began
 		for n < policy.MaxAttempts {
 			n++
-			if at += delay; t.up(at) {
+			if at += delay; t.isUp(at) {
 				break
 			}
 		}
 		attempts += n
-		if t.up(at) {
+		if t.isUp(at) {
 			out.Served++
 			total += at - began
 		} else {
@@ -206,11 +205,10 @@ func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out
 // shortestFixed is the shortest fixed delay, s. It equals the minimum of base_delay.
 const shortestFixed = 0.1
 
-// bestFixed returns the result of the fixed delay with the shortest mean wait.
-func (t *timeline) bestFixed(policy *retry.Policy, seed uint64) OutageWaits {
-	best := OutageWaits{Wait: math.Inf(1)}
+func (t *timeline) bestFixedResult(policy *retry.Policy, seed uint64) OutageResult {
+	best := OutageResult{Wait: math.Inf(1)}
 	for d := shortestFixed; d <= policy.MaxBackoffDelay; d *= 1.02 {
-		if r := t.fixed(policy, rand.New(rand.NewPCG(seed, 6)), d); r.Wait < best.Wait {
+		if r := t.simulateFixed(policy, rand.New(rand.NewPCG(seed, 6)), d); r.Wait < best.Wait {
 			best = r
 			best.Backoff = fmt.Sprintf("%s: %.2f s", bestFixed, d)
 		}

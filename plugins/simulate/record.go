@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Seen is the state of a proxy at one time, as GET /api/v1/proxies returns it.
-type Seen struct {
+// ProxyState is the state of a proxy at one time, as GET /api/v1/proxies returns it.
+type ProxyState struct {
 	ID          string            `json:"id"`
 	Region      string            `json:"region"`
 	Weight      float64           `json:"weight"`
@@ -18,22 +18,21 @@ type Seen struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies at intervals and passes them to
-// Look. For the time of each call of Look, the trace has the success rate and the latency of each proxy's last 100
-// attempts. The trace leaves out proxies without attempts. The first state of a proxy also stands for the time before
-// the proxy had attempts.
+// Recorder makes a trace of a running gateway, whose proxies the caller reads at intervals and passes to Record. The
+// trace has the success rate and the latency of each proxy's last 100 attempts. Proxies without attempts are left out.
+// The first state of a proxy also stands for the time before.
 type Recorder struct {
-	trace Trace
-	index map[string]int
-	uses  map[string]float64 // uses of each proxy at its first Look
-	used  float64            // attempts since the first Look, of all proxies
-	last  float64            // time of the last Look, s
+	trace    Trace
+	index    map[string]int
+	uses     map[string]float64 // uses of each proxy at its first Record
+	attempts float64            // attempts since the first Record, of all proxies
+	lastTime float64            // time of the last Record, s
 }
 
-// unmeasured is the latency of a proxy without a success, in seconds.
-const unmeasured = 1
+// defaultLatency is the latency of a proxy without a success, in seconds.
+const defaultLatency = 1
 
-// NewRecorder returns a recorder. The parameter start is the beginning of the trace, in seconds since the Unix epoch.
+// NewRecorder returns a recorder of a trace that begins at start, in seconds since the Unix epoch.
 func NewRecorder(start float64) *Recorder {
 	return &Recorder{
 		trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{},
@@ -41,21 +40,21 @@ func NewRecorder(start float64) *Recorder {
 	}
 }
 
-// Look records the state of the proxies. The parameter at is the time in seconds since the beginning of the trace. It
-// must not decrease from call to call.
-func (r *Recorder) Look(at float64, proxies []Seen) {
-	r.last, r.used = at, 0
+// Record records the state of the proxies, at a time in seconds since the beginning of the trace. The time must not
+// decrease from call to call.
+func (r *Recorder) Record(at float64, proxies []ProxyState) {
+	r.lastTime, r.attempts = at, 0
 	for _, s := range proxies {
 		if _, known := r.uses[s.ID]; !known {
 			r.uses[s.ID] = s.Uses
 		}
-		r.used += s.Uses - r.uses[s.ID]
+		r.attempts += s.Uses - r.uses[s.ID]
 		if s.Samples == 0 {
 			continue
 		}
 		state := State{At: at, Success: s.SuccessRate, Latency: s.AvgLatency}
 		if state.Latency <= 0 {
-			state.Latency = unmeasured
+			state.Latency = defaultLatency
 		}
 		i, known := r.index[s.ID]
 		if !known {
@@ -75,18 +74,18 @@ func (r *Recorder) Look(at float64, proxies []Seen) {
 	}
 }
 
-// Trace returns the trace until the last Look. Its rate is the mean rate of attempts.
+// Trace returns the trace until the last Record. Its rate is the mean rate of attempts.
 func (r *Recorder) Trace() (*Trace, error) {
 	if len(r.trace.Proxies) == 0 {
 		return nil, errors.New("no proxy has been used yet: there is nothing to record")
 	}
 	t := r.trace
-	t.Duration, t.Rate = r.last, 1
+	t.Duration, t.Rate = r.lastTime, 1
 	if t.Duration <= 0 {
 		return nil, errors.New("the recording is too short: it needs at least two readings")
 	}
-	if r.used > 0 {
-		t.Rate = r.used / t.Duration
+	if r.attempts > 0 {
+		t.Rate = r.attempts / t.Duration
 	}
 	return &t, t.check()
 }

@@ -19,8 +19,8 @@ import (
 // Columns is the number of columns of a plot over time.
 const Columns = 60
 
-// Scorers is the report on scorers and one trace.
-type Scorers struct {
+// ScorerReport is the report on scorers and one trace.
+type ScorerReport struct {
 	Requests int      `json:"requests"`
 	Duration float64  `json:"duration"` // s
 	Proxies  []string `json:"proxies"`
@@ -41,8 +41,8 @@ type Result struct {
 	Timeline    [][]float64 `json:"timeline"` // share of each proxy in the attempts of each column
 }
 
-// sweepEvery is the time between two calls of Pool.Sweep, as in the gateway.
-const sweepEvery = 100 * time.Millisecond
+// sweepInterval is the interval of Pool.Sweep in the gateway.
+const sweepInterval = 100 * time.Millisecond
 
 // oracle is the name of the scorer that reads the trace and always chooses the best proxy.
 const oracle = "oracle"
@@ -56,69 +56,69 @@ type Plugin struct {
 
 func builtIn(name string) Plugin { return Plugin{Name: name, Code: builtin.Modules()[name]} }
 
-// NoBreaker returns the settings of a breaker that never opens, so that only the scorer avoids bad
-// proxies.
+// NoBreaker returns the settings of a breaker that never opens, so that only the scorer avoids bad proxies.
 func NoBreaker() breaker.Config {
 	c := breaker.Default()
 	c.FailureThreshold = math.MaxInt
 	return c
 }
 
-// PlayScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an oracle that always
-// chooses the proxy with the highest probability of success. All of them get the same requests and the same random
-// numbers. The same seed gives the same report. The proxies are selected by core/selector with a simulated clock.
-// Each request is one attempt.
-func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (Scorers, error) {
-	report := Scorers{Duration: t.Duration}
+// SimulateScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an oracle that
+// always chooses the proxy with the highest probability of success. All get the same requests and random numbers. The
+// same seed gives the same report. Each request is one attempt.
+func SimulateScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (ScorerReport,
+	error) {
+	report := ScorerReport{Duration: t.Duration}
 	for _, p := range t.Proxies {
 		report.Proxies = append(report.Proxies, p.ID)
 	}
 	for _, c := range []Plugin{plugin, builtIn("performance"), builtIn("random")} {
 		m, err := host.Load(c.Code, c.Config)
 		if err != nil {
-			return Scorers{}, fmt.Errorf("%s: %w", c.Name, err)
+			return ScorerReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		p := newPlay(t, seed)
-		err = p.with(m, breakers)
+		err = p.simulateScorer(m, breakers)
 		m.Close()
 		if err != nil {
-			return Scorers{}, fmt.Errorf("%s: %w", c.Name, err)
+			return ScorerReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		report.Results = append(report.Results, p.result(c.Name))
 	}
 	p := newPlay(t, seed)
-	p.withOracle()
+	p.simulateOracle()
 	report.Requests = p.requests
 	report.Results = append(report.Results, p.result(oracle))
 	return report, nil
 }
 
-// play is one run over a trace.
-type play struct {
-	trace    *Trace
-	seed     uint64
-	chance   float64    // seed of luck
-	arrivals *rand.Rand // times of requests, the same for all scorers
-	index    map[string]int
-	from     []int // index of each proxy's current State
+// scorerRun is one run over a trace.
+type scorerRun struct {
+	trace      *Trace
+	seed       uint64
+	luckSeed   float64    // seed of luck
+	arrivals   *rand.Rand // times of requests, the same for all scorers
+	index      map[string]int
+	stateIndex []int // index of each proxy's current State
 
 	requests, attempts, successes, refused int
 	latency, cost, regret                  float64
-	taken                                  [][]int // attempts by proxy and column
+	attemptsByColumn                       [][]int // attempts by proxy and column
 	inFlight                               []int   // attempts by proxy
-	scorer                                 *counted
+	scorer                                 *countingScorer
 }
 
-func newPlay(t *Trace, seed uint64) *play {
-	p := &play{
-		trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11),
+func newPlay(t *Trace, seed uint64) *scorerRun {
+	p := &scorerRun{
+		trace: t, seed: seed, luckSeed: float64(rand.NewPCG(seed, 3).Uint64() >> 11),
 		arrivals: rand.New(rand.NewPCG(seed, 1)),
-		index:    map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)),
-		inFlight: make([]int, len(t.Proxies)), scorer: &counted{},
+		index:    map[string]int{}, stateIndex: make([]int, len(t.Proxies)), attemptsByColumn: make([][]int,
+			len(t.Proxies)),
+		inFlight: make([]int, len(t.Proxies)), scorer: &countingScorer{},
 	}
 	for i := range t.Proxies {
 		p.index[t.Proxies[i].ID] = i
-		p.taken[i] = make([]int, Columns)
+		p.attemptsByColumn[i] = make([]int, Columns)
 	}
 	return p
 }
@@ -131,60 +131,60 @@ type module interface {
 	Observe(*core.Observation) error
 }
 
-// counted is a scorer that counts its failed calls. After a failed call, the selector chooses the proxies in
-// rotation, one after another.
-type counted struct {
+// countingScorer counts the failed calls of a scorer. After a failed call, the selector chooses the proxies in
+// rotation.
+type countingScorer struct {
 	module
-	faults int
-	last   string
+	faults    int
+	lastFault string
 }
 
-func (c *counted) fault(err error) error {
+func (c *countingScorer) countFault(err error) error {
 	if err != nil {
 		c.faults++
-		c.last = err.Error()
+		c.lastFault = err.Error()
 	}
 	return err
 }
 
-func (c *counted) Score(candidates core.Candidates, scores []float64) error {
-	return c.fault(c.module.Score(candidates, scores))
+func (c *countingScorer) Score(candidates core.Candidates, scores []float64) error {
+	return c.countFault(c.module.Score(candidates, scores))
 }
 
-// ending is an attempt in flight, with its result.
-type ending struct {
-	at      time.Time
-	proxy   int // index of the proxy
-	lease   upstream.Lease
-	outcome core.Outcome
-	seen    core.Observation
+// attemptInFlight is an attempt in flight, with its result.
+type attemptInFlight struct {
+	end         time.Time
+	proxy       int // index of the proxy
+	lease       upstream.Lease
+	outcome     core.Outcome
+	observation core.Observation
 }
 
-// endings is a heap of attempts, the earliest end first.
-type endings []*ending
+// attemptHeap is a heap of attempts, the earliest end first.
+type attemptHeap []*attemptInFlight
 
-func (e endings) Len() int           { return len(e) }
-func (e endings) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e endings) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *endings) Push(x any)        { *e = append(*e, x.(*ending)) }
-func (e *endings) Pop() any {
+func (e attemptHeap) Len() int           { return len(e) }
+func (e attemptHeap) Less(i, j int) bool { return e[i].end.Before(e[j].end) }
+func (e attemptHeap) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *attemptHeap) Push(x any)        { *e = append(*e, x.(*attemptInFlight)) }
+func (e *attemptHeap) Pop() any {
 	old := *e
 	last := old[len(old)-1]
 	*e = old[:len(old)-1]
 	return last
 }
 
-// each calls f with the time of every request, in seconds from the beginning of the trace.
-func (p *play) each(f func(t float64)) {
+// eachRequest calls f with the time of every request, in seconds from the beginning of the trace.
+func (p *scorerRun) eachRequest(f func(t float64)) {
 	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
 		f(t)
 		p.requests++
 	}
 }
 
-// with simulates the trace with the scorer m.
-func (p *play) with(m module, breakers breaker.Config) error {
-	p.scorer = &counted{module: m}
+// simulateScorer simulates the trace with the scorer m.
+func (p *scorerRun) simulateScorer(m module, breakers breaker.Config) error {
+	p.scorer = &countingScorer{module: m}
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
 	now := begin
 	clock := func() time.Time { return now }
@@ -199,23 +199,23 @@ func (p *play) with(m module, breakers breaker.Config) error {
 		name := fmt.Sprintf("host-%d.test", i+1)
 		hosts[i], targets[i] = core.Hash53(name), upstream.Target(name+":80")
 	}
-	var running endings
+	var running attemptHeap
 	end := func(until time.Time) {
-		for len(running) > 0 && !running[0].at.After(until) {
-			e := heap.Pop(&running).(*ending)
-			now = e.at
+		for len(running) > 0 && !running[0].end.After(until) {
+			e := heap.Pop(&running).(*attemptInFlight)
+			now = e.end
 			p.inFlight[e.proxy]--
 			e.lease.Settle(&e.outcome)
 			e.lease.Release()
-			p.scorer.fault(m.Observe(&e.seen))
+			p.scorer.countFault(m.Observe(&e.observation))
 		}
 		now = until
 	}
 	q := &selector.Query{}
 	swept := begin
-	p.each(func(t float64) {
+	p.eachRequest(func(t float64) {
 		end(begin.Add(time.Duration(t * 1e9)))
-		if now.Sub(swept) >= sweepEvery {
+		if now.Sub(swept) >= sweepInterval {
 			pool.Sweep()
 			swept = now
 		}
@@ -226,20 +226,21 @@ func (p *play) with(m module, breakers breaker.Config) error {
 		lease, err := choose.Select(q, p.scorer, now)
 		if err != nil {
 			p.refused++
-			p.regret += p.best(t).Success
+			p.regret += p.bestState(t).Success
 			return
 		}
 		lease.Target = targets[host]
 		i := p.index[lease.Proxy.ID()]
 		ok, latency := p.attempt(i, t)
-		e := &ending{at: now.Add(latency), proxy: i, lease: lease, outcome: core.Outcome{
+		e := &attemptInFlight{end: now.Add(latency), proxy: i, lease: lease, outcome: core.Outcome{
 			Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency,
 		}}
 		if ok {
 			e.outcome.Verdict, e.outcome.Status = core.Success, 200
 		}
-		e.seen = core.Observation{
-			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.Proxy.IDHash(), HostHash: q.HostHash, Success: flag(ok),
+		e.observation = core.Observation{
+			Now: float64(e.end.UnixNano()) / 1e9, IDHash: lease.Proxy.IDHash(), HostHash: q.HostHash,
+			Success: toFloat(ok),
 			Latency: latency.Seconds(), Status: float64(e.outcome.Status),
 		}
 		heap.Push(&running, e)
@@ -248,28 +249,28 @@ func (p *play) with(m module, breakers breaker.Config) error {
 	return nil
 }
 
-// withOracle simulates the trace with the oracle.
-func (p *play) withOracle() {
-	var running endings
-	p.each(func(t float64) {
+// simulateOracle simulates the trace with the oracle.
+func (p *scorerRun) simulateOracle() {
+	var running attemptHeap
+	p.eachRequest(func(t float64) {
 		now := time.Unix(0, int64(t*1e9))
-		for len(running) > 0 && !running[0].at.After(now) {
-			p.inFlight[heap.Pop(&running).(*ending).proxy]--
+		for len(running) > 0 && !running[0].end.After(now) {
+			p.inFlight[heap.Pop(&running).(*attemptInFlight).proxy]--
 		}
 		i := p.bestIndex(t)
 		_, latency := p.attempt(i, t)
-		heap.Push(&running, &ending{at: now.Add(latency), proxy: i})
+		heap.Push(&running, &attemptInFlight{end: now.Add(latency), proxy: i})
 	})
 }
 
-func flag(b bool) float64 {
+func toFloat(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-func (p *play) specs() []upstream.Spec {
+func (p *scorerRun) specs() []upstream.Spec {
 	specs := make([]upstream.Spec, len(p.trace.Proxies))
 	for i, x := range p.trace.Proxies {
 		address := upstream.Address{Scheme: upstream.HTTP, Host: "simulated:1"}
@@ -278,7 +279,7 @@ func (p *play) specs() []upstream.Spec {
 	return specs
 }
 
-func (p *play) pool() []wasmhost.Proxy {
+func (p *scorerRun) pool() []wasmhost.Proxy {
 	list := make([]wasmhost.Proxy, len(p.trace.Proxies))
 	for i, x := range p.trace.Proxies {
 		list[i] = wasmhost.Proxy{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Metadata: x.Metadata}
@@ -286,14 +287,14 @@ func (p *play) pool() []wasmhost.Proxy {
 	return list
 }
 
-// luck returns a random number in [0, 1) for one request and one purpose. The number is the same for all scorers.
-func (p *play) luck(about int) float64 {
-	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
+// luck returns a random number in [0, 1) for the current request and a purpose. It is the same for all scorers.
+func (p *scorerRun) luck(purpose int) float64 {
+	return core.Pair53(core.Pair53(p.luckSeed, float64(p.requests)), float64(purpose+1)) / (1 << 53)
 }
 
-// attempt begins an attempt through the proxy with the index i, and counts it. The result latency is the
-// duration of the attempt. After this time, the caller must end the attempt by subtracting 1 from p.inFlight[i].
-func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
+// attempt begins and counts an attempt through proxy i. After the latency, the caller must subtract 1 from
+// p.inFlight[i].
+func (p *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
 	s := p.state(i, t)
 	ok = p.luck(2*i) < s.Success
@@ -304,16 +305,16 @@ func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	}
 	p.latency += seconds
 	p.cost += x.Cost
-	p.regret += p.best(t).Success - s.Success
+	p.regret += p.bestState(t).Success - s.Success
 	p.inFlight[i]++
-	p.taken[i][min(int(t/p.trace.Duration*Columns), Columns-1)]++
+	p.attemptsByColumn[i][min(int(t/p.trace.Duration*Columns), Columns-1)]++
 	return ok, time.Duration(seconds * 1e9)
 }
 
-// state returns the state of a proxy for its next attempt. If the proxy then has more attempts in flight than its
-// capacity, this attempt is slower and succeeds less often.
-func (p *play) state(i int, t float64) State {
-	s := p.trace.Proxies[i].at(t, &p.from[i])
+// state returns the state of a proxy for its next attempt, which is slower and succeeds less often if it exceeds the
+// capacity.
+func (p *scorerRun) state(i int, t float64) State {
+	s := p.trace.Proxies[i].stateAt(t, &p.stateIndex[i])
 	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
 		s.Success *= s.Capacity / n
 		s.Latency *= min(n/s.Capacity, maxSlowdown)
@@ -321,29 +322,29 @@ func (p *play) state(i int, t float64) State {
 	return s
 }
 
-// maxSlowdown is the largest factor by which latencies increase if a proxy has more attempts in flight
-// than its capacity.
+// maxSlowdown is the largest factor by which latencies increase beyond the capacity.
 const maxSlowdown = 10
 
-// bestIndex returns the index of the proxy with the highest probability of success. Among proxies with the same
-// probability, it chooses the one with the lowest latency.
-func (p *play) bestIndex(t float64) int {
-	best, have := 0, State{Success: -1}
+// bestIndex returns the index of the proxy with the highest probability of success and, among equals, the lowest
+// latency.
+func (p *scorerRun) bestIndex(t float64) int {
+	best, bestState := 0, State{Success: -1}
 	for i := range p.trace.Proxies {
 		s := p.state(i, t)
-		if s.Success > have.Success || s.Success == have.Success && s.Latency < have.Latency {
-			best, have = i, s
+		if s.Success > bestState.Success || s.Success == bestState.Success && s.Latency < bestState.Latency {
+			best, bestState = i, s
 		}
 	}
 	return best
 }
 
-func (p *play) best(t float64) State {
+func (p *scorerRun) bestState(t float64) State {
 	return p.state(p.bestIndex(t), t)
 }
 
-func (p *play) result(name string) Result {
-	r := Result{Scorer: name, Regret: p.regret, Refused: p.refused, Faults: p.scorer.faults, LastFault: p.scorer.last}
+func (p *scorerRun) result(name string) Result {
+	r := Result{Scorer: name, Regret: p.regret, Refused: p.refused, Faults: p.scorer.faults,
+		LastFault: p.scorer.lastFault}
 	if p.requests > 0 {
 		r.SuccessRate = float64(p.successes) / float64(p.requests)
 	}
@@ -351,12 +352,12 @@ func (p *play) result(name string) Result {
 		r.Latency, r.Cost = p.latency/float64(p.attempts), p.cost/float64(p.attempts)
 	}
 	all := make([]int, Columns)
-	for _, columns := range p.taken {
+	for _, columns := range p.attemptsByColumn {
 		for c, n := range columns {
 			all[c] += n
 		}
 	}
-	for _, columns := range p.taken {
+	for _, columns := range p.attemptsByColumn {
 		total, line := 0, make([]float64, Columns)
 		for c, n := range columns {
 			total += n

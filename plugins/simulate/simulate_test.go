@@ -25,8 +25,8 @@ func generated(t *testing.T, spec string) *Trace {
 	return tr
 }
 
-func scorers(t *testing.T, p Plugin, spec string) Scorers {
-	r, err := PlayScorer(host(), p, generated(t, spec), NoBreaker(), 1)
+func scorers(t *testing.T, p Plugin, spec string) ScorerReport {
+	r, err := SimulateScorer(host(), p, generated(t, spec), NoBreaker(), 1)
 	require.NoError(t, err)
 	return r
 }
@@ -96,7 +96,7 @@ func TestSameSeedSameReport(t *testing.T) {
 	const spec = "drift,duration=100"
 	one, two := scorers(t, builtIn("weighted"), spec), scorers(t, builtIn("weighted"), spec)
 	require.Equal(t, one, two)
-	other, err := PlayScorer(host(), builtIn("weighted"), generated(t, spec), NoBreaker(), 2)
+	other, err := SimulateScorer(host(), builtIn("weighted"), generated(t, spec), NoBreaker(), 2)
 	require.NoError(t, err)
 	require.NotEqual(t, one.Results[0], other.Results[0])
 }
@@ -143,12 +143,12 @@ func TestTheFiguresOfScorers(t *testing.T) {
 // With breakers, a proxy that fails is not used for some time, whatever the scorer is.
 func TestBreakers(t *testing.T) {
 	tr := generated(t, "outage,duration=90,rate=5")
-	r, err := PlayScorer(host(), builtIn("round_robin"), tr, breaker.Default(), 1)
+	r, err := SimulateScorer(host(), builtIn("round_robin"), tr, breaker.Default(), 1)
 	require.NoError(t, err)
-	free, err := PlayScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
+	free, err := SimulateScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
 	require.NoError(t, err)
 	require.Zero(t, free.Results[0].Refused)
-	middle := func(r Scorers) (sum float64) {
+	middle := func(r ScorerReport) (sum float64) {
 		for _, share := range r.Results[0].Timeline[0][Columns/3 : 2*Columns/3] {
 			sum += share
 		}
@@ -188,7 +188,7 @@ func TestObservationsReachPluginsThatLearn(t *testing.T) {
 {"proxy": "good", "success": 1, "latency": 0.001}
 `))
 	require.NoError(t, err)
-	r, err := PlayScorer(host(), Plugin{Name: "last", Code: wasmtest.Scorer(score...).Add(observe).Bytes()}, tr,
+	r, err := SimulateScorer(host(), Plugin{Name: "last", Code: wasmtest.Scorer(score...).Add(observe).Bytes()}, tr,
 		NoBreaker(), 1)
 	require.NoError(t, err)
 	require.Greater(t, r.Results[0].Shares[2], 0.95)
@@ -214,7 +214,7 @@ func TestFaultsAreCounted(t *testing.T) {
 {"proxy": "d", "success": 1, "latency": 0.001}
 `))
 	require.NoError(t, err)
-	r, err := PlayScorer(host(), Plugin{Name: "failing", Code: failing}, tr, NoBreaker(), 1)
+	r, err := SimulateScorer(host(), Plugin{Name: "failing", Code: failing}, tr, NoBreaker(), 1)
 	require.NoError(t, err)
 	require.Equal(t, r.Requests, r.Results[0].Faults)
 	require.Contains(t, r.Results[0].LastFault, "trap")
@@ -227,9 +227,9 @@ func TestFaultsAreCounted(t *testing.T) {
 }
 
 func TestModulesThatDoNotLoad(t *testing.T) {
-	_, err := PlayScorer(host(), Plugin{Name: "mine", Code: []byte("no")}, generated(t, "swap"), NoBreaker(), 1)
+	_, err := SimulateScorer(host(), Plugin{Name: "mine", Code: []byte("no")}, generated(t, "swap"), NoBreaker(), 1)
 	require.ErrorContains(t, err, "mine: this is not a module of WebAssembly 2.0")
-	_, err = PlayBackoff(host(), Plugin{Name: "mine", Code: []byte("no")}, false, 1)
+	_, err = SimulateBackoff(host(), Plugin{Name: "mine", Code: []byte("no")}, false, 1)
 	require.ErrorContains(t, err, "mine: this is not a module of WebAssembly 2.0")
 }
 
@@ -242,7 +242,7 @@ func TestScorersText(t *testing.T) {
 {"proxy": "bad", "at": 30, "success": 1}
 `))
 	require.NoError(t, err)
-	r, err := PlayScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
+	r, err := SimulateScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
 	require.NoError(t, err)
 	r.Results = []Result{r.Results[0], r.Results[3]}
 	var b strings.Builder
@@ -255,10 +255,10 @@ func TestScorersText(t *testing.T) {
 	require.Equal(t, "▁▅█ ", Unicode().cell(0.01)+Unicode().cell(0.6)+Unicode().cell(1)+Unicode().cell(0))
 }
 
-func waits(t *testing.T, p Plugin, jitter bool) map[string]Waits {
-	r, err := PlayBackoff(host(), p, jitter, 1)
+func waits(t *testing.T, p Plugin, jitter bool) map[string]BackoffResult {
+	r, err := SimulateBackoff(host(), p, jitter, 1)
 	require.NoError(t, err)
-	by := map[string]Waits{}
+	by := map[string]BackoffResult{}
 	for i, x := range r.Results {
 		if i == 0 {
 			x.Backoff = "plugin"
@@ -284,7 +284,7 @@ func TestBackoffs(t *testing.T) {
 	plugin.Backoff = "exponential"
 	require.Equal(t, by["exponential"], plugin, "all face the same")
 	// fixed waits 1 s nine times: it misses the outages longer than that.
-	require.InDelta(t, 1-math.Exp(-9/meanDown), by["fixed"].Recovered, 0.03)
+	require.InDelta(t, 1-math.Exp(-9/meanOutage), by["fixed"].Recovered, 0.03)
 	require.InDelta(t, 0.5, by["fixed"].Late, 0.1, "half a wait")
 	require.Equal(t, 1.0, by["exponential"].Recovered, "it waits two minutes")
 	require.Less(t, by["exponential"].Retries, by["fixed"].Retries)
@@ -307,7 +307,8 @@ func TestBackoffsThatLearn(t *testing.T) {
 }
 
 func TestBackoffsText(t *testing.T) {
-	r, err := PlayBackoff(host(), Plugin{Name: "mine", Code: wasmtest.Backoff(wasmtest.ConstF64(3)...).Bytes()}, false,
+	r, err := SimulateBackoff(host(), Plugin{Name: "mine", Code: wasmtest.Backoff(wasmtest.ConstF64(3)...).Bytes()},
+		false,
 		1)
 	require.NoError(t, err)
 	var b strings.Builder
@@ -351,17 +352,17 @@ func FuzzGenerate(f *testing.F) {
 	})
 }
 
-var _ core.Scorer = (*counted)(nil)
+var _ core.Scorer = (*countingScorer)(nil)
 
 // The computed result of a fixed delay equals the result of a simulation with play.
 func TestTheFixedDelayIsPlayedRight(t *testing.T) {
 	policy := retry.DefaultPolicy()
 	for i, k := range outageKinds {
 		line := newTimeline(i, rand.New(rand.NewPCG(1, uint64(i))))
-		played, err := line.play(&policy, rand.New(rand.NewPCG(1, 6)),
+		played, err := line.simulate(&policy, rand.New(rand.NewPCG(1, 6)),
 			func(*core.BackoffRequest) (float64, error) { return 2, nil }, func(*core.Observation) {})
 		require.NoError(t, err)
-		quick := line.fixed(&policy, rand.New(rand.NewPCG(1, 6)), 2)
+		quick := line.simulateFixed(&policy, rand.New(rand.NewPCG(1, 6)), 2)
 		if k.length != nil { // with a dead proxy, play draws more random numbers
 			require.InDelta(t, played.Wait, quick.Wait, 1e-9, k.name)
 			require.InDelta(t, played.Served, quick.Served, 1e-9, k.name)

@@ -31,19 +31,18 @@ func (s Style) cell(share float64) string {
 	return string(s.levels[min(max(i, 0), last)])
 }
 
-// rows is the maximum number of proxies in a plot. A plot shows the proxies with the largest shares.
-const rows = 12
+// maxRows is the maximum number of proxies in a plot. A plot shows the proxies with the largest shares.
+const maxRows = 12
 
-// Write writes the report as text: a table of scorers, a table of shares, and a plot of each
-// scorer's shares over time.
-func (sc Scorers) Write(out io.Writer, s Style) error {
+// Write writes the report as text: a table of scorers, a table of shares, and a plot of each scorer's shares over time.
+func (sc ScorerReport) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "scorer\tsuccess\tmean latency\tmean cost\tregret\trefused\n")
 	for _, x := range sc.Results {
 		fmt.Fprintf(w, "%s\t%.2f %%\t%.3g ms\t%.3f\t%.1f\t%d\n",
 			x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
 	}
-	shown := sc.busiest()
+	shown := sc.busiestProxies()
 	fmt.Fprintf(w, "\nshare of requests")
 	for _, x := range sc.Results {
 		fmt.Fprintf(w, "\t%s", x.Scorer)
@@ -82,7 +81,7 @@ func (sc Scorers) Write(out io.Writer, s Style) error {
 	return sc.writeFaults(out)
 }
 
-func (sc Scorers) writeFaults(out io.Writer) error {
+func (sc ScorerReport) writeFaults(out io.Writer) error {
 	var err error
 	for _, x := range sc.Results {
 		if x.Faults > 0 {
@@ -93,10 +92,10 @@ func (sc Scorers) writeFaults(out io.Writer) error {
 	return err
 }
 
-// busiest returns the indices of the proxies in the plot, in the order of the trace. These are the proxies
-// with the largest shares; the share of a proxy is its largest share in the result of any scorer.
-func (sc Scorers) busiest() []int {
-	most := func(i int) (share float64) {
+// busiestProxies returns the indices of the proxies with the largest shares in the result of any scorer, in the order
+// of the trace.
+func (sc ScorerReport) busiestProxies() []int {
+	largestShare := func(i int) (share float64) {
 		for _, x := range sc.Results {
 			share = max(share, x.Shares[i])
 		}
@@ -107,7 +106,7 @@ func (sc Scorers) busiest() []int {
 		list[i] = i
 	}
 	slices.SortStableFunc(list, func(a, b int) int {
-		switch x, y := most(a), most(b); {
+		switch x, y := largestShare(a), largestShare(b); {
 		case x > y:
 			return -1
 		case x < y:
@@ -115,7 +114,7 @@ func (sc Scorers) busiest() []int {
 		}
 		return 0
 	})
-	list = list[:min(len(list), rows)]
+	list = list[:min(len(list), maxRows)]
 	slices.Sort(list)
 	return list
 }
@@ -123,16 +122,15 @@ func (sc Scorers) busiest() []int {
 // barWidth is the length of the longest bar.
 const barWidth = 40
 
-// Write writes the report as text: a table of waits, a table of results in outages, and a plot of the
-// mean waits.
-func (b Backoffs) Write(out io.Writer, s Style) error {
+// Write writes the report as text: a table of waits, a table of results in outages, and a plot of the mean waits.
+func (b BackoffReport) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "wait (s) before")
 	for _, x := range b.Results {
 		fmt.Fprintf(w, "\t%s", x.Backoff)
 	}
 	fmt.Fprintln(w)
-	for n := range retries {
+	for n := range maxRetries {
 		fmt.Fprintf(w, "retry %d", n+1)
 		for _, x := range b.Results {
 			fmt.Fprintf(w, "\t%s", x.Delays[n])
@@ -165,7 +163,7 @@ func (b Backoffs) Write(out io.Writer, s Style) error {
 			longest = max(longest, d.Mean)
 		}
 	}
-	for n := range retries {
+	for n := range maxRetries {
 		fmt.Fprintf(out, "\nretry %d\n", n+1)
 		for _, x := range b.Results {
 			bar := 0

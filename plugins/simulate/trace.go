@@ -109,12 +109,12 @@ func Read(r io.Reader) (*Trace, error) {
 			err = errors.New("there is more than one object")
 		}
 		if err == nil && l.Proxy == nil {
-			err = t.whole(&l)
+			err = t.setRequests(&l)
 		} else if err == nil {
 			if l.At != nil {
 				last = max(last, *l.At)
 			}
-			err = t.proxy(at, &l)
+			err = t.addProxyLine(at, &l)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
@@ -129,26 +129,26 @@ func Read(r io.Reader) (*Trace, error) {
 	return t, t.check()
 }
 
-func set[T any](to *T, from *T) {
+func setIfGiven[T any](to *T, from *T) {
 	if from != nil {
 		*to = *from
 	}
 }
 
-func (t *Trace) whole(l *line) error {
+func (t *Trace) setRequests(l *line) error {
 	if l.At != nil || l.Success != nil || l.Latency != nil || l.Capacity != nil || l.Cost != nil || l.Weight != nil ||
 		l.Metadata != nil {
 		return errors.New("it describes a proxy, but \"proxy\" with its id is missing")
 	}
-	set(&t.Duration, l.Duration)
-	set(&t.Rate, l.Rate)
-	set(&t.Hosts, l.Hosts)
-	set(&t.Region, l.Region)
-	set(&t.Start, l.Start)
+	setIfGiven(&t.Duration, l.Duration)
+	setIfGiven(&t.Rate, l.Rate)
+	setIfGiven(&t.Hosts, l.Hosts)
+	setIfGiven(&t.Region, l.Region)
+	setIfGiven(&t.Start, l.Start)
 	return nil
 }
 
-func (t *Trace) proxy(at map[string]int, l *line) error {
+func (t *Trace) addProxyLine(at map[string]int, l *line) error {
 	if l.Duration != nil || l.Rate != nil || l.Hosts != nil || l.Start != nil {
 		return errors.New("duration, rate, hosts and start belong to a line without \"proxy\"")
 	}
@@ -159,9 +159,9 @@ func (t *Trace) proxy(at map[string]int, l *line) error {
 		t.Proxies = append(t.Proxies, Proxy{ID: *l.Proxy, Weight: 1})
 	}
 	p := &t.Proxies[i]
-	set(&p.Region, l.Region)
-	set(&p.Weight, l.Weight)
-	set(&p.Cost, l.Cost)
+	setIfGiven(&p.Region, l.Region)
+	setIfGiven(&p.Weight, l.Weight)
+	setIfGiven(&p.Cost, l.Cost)
 	if len(l.Metadata) > 0 {
 		p.Metadata = l.Metadata
 	}
@@ -171,11 +171,11 @@ func (t *Trace) proxy(at map[string]int, l *line) error {
 	} else if l.Success == nil || l.Latency == nil {
 		return fmt.Errorf("the first line of proxy %q needs success and latency", p.ID)
 	}
-	set(&s.Success, l.Success)
-	set(&s.Latency, l.Latency)
-	set(&s.Capacity, l.Capacity)
+	setIfGiven(&s.Success, l.Success)
+	setIfGiven(&s.Latency, l.Latency)
+	setIfGiven(&s.Capacity, l.Capacity)
 	before := s.At
-	set(&s.At, l.At)
+	setIfGiven(&s.At, l.At)
 	switch {
 	case !(s.Success >= 0 && s.Success <= 1):
 		return fmt.Errorf("success is %v; it must be 0 to 1", s.Success)
@@ -244,13 +244,13 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at returns the state at the time t. *from is the index of the state that the last call returned, and each
-// call may increase *from. For this reason t must not decrease from call to call.
-func (p *Proxy) at(t float64, from *int) State {
-	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
-		*from++
+// stateAt returns the state at the time t, which must not decrease from call to call. *index is that of the state which
+// the last call returned.
+func (p *Proxy) stateAt(t float64, index *int) State {
+	for *index+1 < len(p.States) && p.States[*index+1].At <= t {
+		*index++
 	}
-	return p.States[*from]
+	return p.States[*index]
 }
 
 // Scenarios lists the traces that Generate can make.
@@ -328,9 +328,9 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 		}
 	case "outage":
 		p := &t.Proxies[0]
-		well := p.States[0]
+		normal := p.States[0]
 		p.States = append(p.States, State{At: t.Duration / 3, Success: 0.02, Latency: 1},
-			State{At: t.Duration * 2 / 3, Success: well.Success, Latency: well.Latency})
+			State{At: t.Duration * 2 / 3, Success: normal.Success, Latency: normal.Latency})
 	case "drift":
 		const steps = 60
 		for i := range t.Proxies {

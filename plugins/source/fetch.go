@@ -31,8 +31,8 @@ type Client struct {
 	maxBytes  int64
 }
 
-// NewClient returns a client that fetches modules of at most maxBytes. If transport is nil, the client uses
-// the proxy of the environment (HTTPS_PROXY).
+// NewClient returns a client that fetches modules of at most maxBytes. If transport is nil, it uses the proxy of the
+// environment (HTTPS_PROXY).
 func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -42,8 +42,7 @@ func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	return &Client{transport, int64(maxBytes)}
 }
 
-// Fetch returns the module of a source and, if the source has a public key, the module's signature. It verifies the
-// module (Source.Verify). Errors do not contain the query of the URL.
+// Fetch returns the verified module of a source (Source.Verify). Errors do not contain the query of the URL.
 func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -78,7 +77,7 @@ func (o onlyHTTPS) RoundTrip(q *http.Request) (*http.Response, error) {
 	return o.next.RoundTrip(q)
 }
 
-// withoutURL returns the cause of err. If the text of err may contain a URL, that part of the text is left out.
+// withoutURL returns err without parts of its text that may contain a URL.
 func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
@@ -94,10 +93,9 @@ func withoutURL(err error) error {
 	return err
 }
 
-// fetchURL fetches the module from a file. If s has a public key, it fetches the signature from a file in the same
-// folder.
+// fetchURL fetches the module from a file and, if s has a public key, the signature from a file in the same folder.
 func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
-	code, err := get(ctx, client, s.URL, c.maxBytes)
+	code, err := httpGet(ctx, client, s.URL, c.maxBytes)
 	if err != nil || s.PublicKey == "" {
 		return &Module{Code: code}, err
 	}
@@ -105,20 +103,20 @@ func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*
 	if err != nil {
 		return nil, err
 	}
-	beside, err := url.Parse(s.URL)
+	signatureURL, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, err
 	}
-	beside.RawPath = ""
-	beside.Path += key.ending()
-	signature, err := get(ctx, client, beside.String(), maxSignature)
+	signatureURL.RawPath = ""
+	signatureURL.Path += key.fileEnding()
+	signature, err := httpGet(ctx, client, signatureURL.String(), maxSignature)
 	if err != nil {
-		return nil, fmt.Errorf("its signature, the file %s in the same folder: %w", key.ending(), withoutURL(err))
+		return nil, fmt.Errorf("its signature, the file %s in the same folder: %w", key.fileEnding(), withoutURL(err))
 	}
 	return &Module{code, signature}, nil
 }
 
-func get(ctx context.Context, client *http.Client, address string, most int64) ([]byte, error) {
+func httpGet(ctx context.Context, client *http.Client, address string, maxBytes int64) ([]byte, error) {
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -131,22 +129,22 @@ func get(ctx context.Context, client *http.Client, address string, most int64) (
 	if r.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server responds with status %d", r.StatusCode)
 	}
-	if r.ContentLength > most {
-		return nil, tooLarge(most)
+	if r.ContentLength > maxBytes {
+		return nil, tooLarge(maxBytes)
 	}
-	data, err := io.ReadAll(io.LimitReader(r.Body, most+1))
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > most {
-		return nil, tooLarge(most)
+	if int64(len(data)) > maxBytes {
+		return nil, tooLarge(maxBytes)
 	}
 	return data, nil
 }
 
-func tooLarge(most int64) error { return fmt.Errorf("it has more than %d bytes", most) }
+func tooLarge(maxBytes int64) error { return fmt.Errorf("it has more than %d bytes", maxBytes) }
 
-// fetchArtifact fetches the module and, if s has a public key, the signature. Each is one layer of an artifact.
+// fetchArtifact fetches the module and, if s has a public key, the signature. Each is a layer of the artifact.
 func (c *Client) fetchArtifact(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	ref, err := s.artifact()
 	if err != nil {
@@ -188,25 +186,25 @@ func (c *Client) fetchArtifact(ctx context.Context, client *http.Client, s Sourc
 		return nil, err
 	}
 	for _, l := range manifest.Layers {
-		if strings.HasSuffix(title(l), key.ending()) {
+		if strings.HasSuffix(title(l), key.fileEnding()) {
 			m.Signature, err = fetchLayer(ctx, repo, l, maxSignature)
 			return m, err
 		}
 	}
-	return nil, fmt.Errorf("the artifact has no file that ends in %s", key.ending())
+	return nil, fmt.Errorf("the artifact has no file that ends in %s", key.fileEnding())
 }
 
-func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descriptor, most int64) ([]byte, error) {
-	if l.Size > most {
-		return nil, tooLarge(most)
+func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descriptor, maxBytes int64) ([]byte, error) {
+	if l.Size > maxBytes {
+		return nil, tooLarge(maxBytes)
 	}
 	return content.FetchAll(ctx, repo.Blobs(), l)
 }
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer with the module. If there is only one layer, moduleOf returns this one. Otherwise it
-// returns the only layer whose media type contains wasm, or whose file name ends in .wasm.
+// moduleOf returns the layer with the module: the only one, or the only one whose media type contains wasm or whose
+// file name ends in .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {
 		return layers[0], nil

@@ -172,7 +172,7 @@ func TestKindsOfRegistries(t *testing.T) {
 	m, err := c.Fetch(context.Background(), Source{URL: "oci+http://" + host + "/team/mine@" + single, Insecure: true})
 	require.NoError(t, err)
 	require.Equal(t, code, m.Code)
-	require.Contains(t, r.Asked(), "/token")
+	require.Contains(t, r.RequestPaths(), "/token")
 	_, err = c.Fetch(context.Background(), Source{URL: "oci+http://" + host + "/team/mine@" + single})
 	require.ErrorContains(t, err, "insecure = true")
 	_, err = c.Fetch(context.Background(), Source{URL: "oci://" + host + "/team/mine@" + single})
@@ -186,11 +186,11 @@ func TestKindsOfRegistries(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="`+r.URL+`/token",service="test"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	asked := len(r.Asked())
+	asked := len(r.RequestPaths())
 	_, err = NewClient(secured.Client().Transport, most).Fetch(context.Background(),
 		Source{URL: "oci://" + strings.TrimPrefix(secured.URL, "https://") + "/team/mine@" + single})
 	require.ErrorContains(t, err, "http but registry was contacted over https")
-	require.Len(t, r.Asked(), asked)
+	require.Len(t, r.RequestPaths(), asked)
 }
 
 // Registries redirect clients to storage with a signed URL. Errors do not contain this URL.

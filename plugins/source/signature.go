@@ -16,13 +16,12 @@ import (
 
 // key is a public key.
 type key interface {
-	program() string // the program that makes signatures with this kind of key
-	ending() string  // ending of the signature's file name, which begins with the module's file name
+	program() string    // the program that makes signatures with this kind of key
+	fileEnding() string // ending of the signature's file name, which begins with the module's file name
 	verify(m *Module) bool
 }
 
-// parseKey reads a public key: the text of a minisign key, with or without its comment line, or a cosign key
-// in PEM.
+// parseKey parses a minisign key, with or without its comment line, or a cosign key in PEM.
 func parseKey(text string) (key, error) {
 	text = strings.TrimSpace(text)
 	if strings.HasPrefix(text, "-----BEGIN ") {
@@ -38,7 +37,7 @@ func parseKey(text string) (key, error) {
 type minisignKey struct{ key minisign.PublicKey }
 
 func (minisignKey) program() string         { return "minisign" }
-func (minisignKey) ending() string          { return ".minisig" }
+func (minisignKey) fileEnding() string      { return ".minisig" }
 func (k minisignKey) verify(m *Module) bool { return minisign.Verify(k.key, m.Code, m.Signature) }
 
 // cosignKey verifies the output of `cosign sign-blob --key`: a signature of the module, in base64. An ECDSA
@@ -61,8 +60,8 @@ func parsePEM(text string) (key, error) {
 	return nil, errors.New("must be a key of ECDSA or Ed25519")
 }
 
-func (cosignKey) program() string { return "cosign" }
-func (cosignKey) ending() string  { return ".sig" }
+func (cosignKey) program() string    { return "cosign" }
+func (cosignKey) fileEnding() string { return ".sig" }
 
 func (k cosignKey) verify(m *Module) bool {
 	signature, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(m.Signature)))

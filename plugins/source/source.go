@@ -15,8 +15,7 @@ import (
 	"oras.land/oras-go/v2/registry"
 )
 
-// Source determines where a module comes from and how it is verified. The zero Source stands for no
-// source.
+// Source determines where a module comes from and how it is verified. The zero Source stands for none.
 type Source struct {
 	URL       string // https://..., or oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST
 	SHA256    string // of the module, in hexadecimal; "" for any
@@ -33,43 +32,43 @@ type FieldError struct {
 func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 func (e *FieldError) Unwrap() error { return e.Err }
 
-func wrong(field, format string, args ...any) error {
+func fieldError(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Errorf(format, args...)}
 }
 
-var sum = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+var sha256Pattern = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
-// Check returns the first error in s, a *FieldError. Its text does not contain the URL, which may hold a
-// secret.
+// Check returns the first error in s, a *FieldError, whose text does not contain the URL, which may hold a secret.
 func (s Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil {
-		return wrong("url", "is no URL")
+		return fieldError("url", "is no URL")
 	}
 	switch plain := u.Scheme == "http" || u.Scheme == "oci+http"; {
 	case !plain && u.Scheme != "https" && u.Scheme != "oci":
-		return wrong("url", "must begin with https:// or oci://")
+		return fieldError("url", "must begin with https:// or oci://")
 	case plain && !s.Insecure:
-		return wrong("url", "%s:// can be read and changed on the way; use %s://, or set insecure = true", u.Scheme,
+		return fieldError("url", "%s:// can be read and changed on the way; use %s://, or set insecure = true",
+			u.Scheme,
 			map[string]string{"http": "https", "oci+http": "oci"}[u.Scheme])
 	case u.Host == "" || u.User != nil || u.Fragment != "":
-		return wrong("url", "must have a host, and neither a user nor a fragment")
+		return fieldError("url", "must have a host, and neither a user nor a fragment")
 	}
 	if u.Scheme == "oci" || u.Scheme == "oci+http" {
 		if _, err := s.artifact(); err != nil {
-			return wrong("url", "must be oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY@sha256:DIGEST")
+			return fieldError("url", "must be oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY@sha256:DIGEST")
 		}
 	}
-	if s.SHA256 != "" && !sum.MatchString(s.SHA256) {
-		return wrong("sha256", "must have 64 hexadecimal digits")
+	if s.SHA256 != "" && !sha256Pattern.MatchString(s.SHA256) {
+		return fieldError("sha256", "must have 64 hexadecimal digits")
 	}
 	if s.PublicKey != "" {
 		if _, err := parseKey(s.PublicKey); err != nil {
-			return wrong("public_key", "%w", err)
+			return fieldError("public_key", "%w", err)
 		}
 	}
 	if !s.Pinned() && s.PublicKey == "" && !s.Insecure {
-		return wrong("url", "nothing verifies the module: give sha256, public_key or the digest of an oci:// "+
+		return fieldError("url", "nothing verifies the module: give sha256, public_key or the digest of an oci:// "+
 			"artifact, or set insecure = true")
 	}
 	return nil
@@ -86,15 +85,14 @@ func (s Source) Pinned() bool {
 
 // The schemes of the URLs of artifacts. plainOCI is the scheme for a registry without TLS.
 const (
-	securedOCI = "oci://"
-	plainOCI   = "oci+http://"
+	httpsOCI = "oci://"
+	plainOCI = "oci+http://"
 )
 
 func (s Source) isArtifact() bool {
-	return strings.HasPrefix(s.URL, securedOCI) || strings.HasPrefix(s.URL, plainOCI)
+	return strings.HasPrefix(s.URL, httpsOCI) || strings.HasPrefix(s.URL, plainOCI)
 }
 
-// artifact parses the URL of an artifact.
 func (s Source) artifact() (registry.Reference, error) {
 	if !s.isArtifact() {
 		return registry.Reference{}, errors.New("it is no oci:// URL")
@@ -107,8 +105,8 @@ func (s Source) artifact() (registry.Reference, error) {
 	return ref, err
 }
 
-// Place returns the URL without its query, which may hold a secret, for logs and responses.
-func (s Source) Place() string {
+// URLWithoutQuery returns the URL without its query, which may hold a secret, for logs and responses.
+func (s Source) URLWithoutQuery() string {
 	place, _, _ := strings.Cut(s.URL, "?")
 	return place
 }
@@ -119,8 +117,8 @@ type Module struct {
 	Signature []byte // nil without a public key
 }
 
-// Verify returns an error if m does not have the SHA-256 of s, or if its signature does not match the public key of
-// s. An empty SHA256 or PublicKey is not checked.
+// Verify returns an error unless m has the SHA-256 of s and a signature that matches the public key of s, as far as s
+// has them.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -133,7 +133,7 @@ func TestPinned(t *testing.T) {
 	require.True(t, Source{URL: "oci://a.test/m@sha256:" + codeSum}.Pinned())
 	require.False(t, Source{URL: "oci://a.test/m:1"}.Pinned())
 	require.False(t, Source{URL: "https://a.test/m@sha256:" + codeSum}.Pinned())
-	require.Equal(t, "https://a.test/m", Source{URL: "https://a.test/m?token=secret"}.Place())
+	require.Equal(t, "https://a.test/m", Source{URL: "https://a.test/m?token=secret"}.URLWithoutQuery())
 }
 
 func FuzzCheck(f *testing.F) {

@@ -10,11 +10,11 @@ import (
 type Response struct {
 	Name    string // describes the sample
 	Request core.JudgeRequest
-	Excerpt core.Excerpt // with all parts that a judge may ask for; see For
+	Excerpt core.Excerpt // with all parts that a judge may need; see ForJudge
 }
 
-// For returns the request and the excerpt that a judge gets if it asks for the parts in w.
-func (r *Response) For(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
+// ForJudge returns the request and the excerpt that a judge gets if it needs the parts in w.
+func (r *Response) ForJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil
 	for _, f := range r.Excerpt.Fields {
@@ -38,8 +38,7 @@ func toFloat(b bool) float64 {
 	return 0
 }
 
-// NewResponse returns a response with a status, a body and header fields. The parameter fields has a name, its value,
-// another name, its value and so on.
+// NewResponse returns a response. The fields are a name, its value, another name, its value and so on.
 func NewResponse(name string, status float64, body string, fields ...string) Response {
 	r := Response{Name: name, Request: core.JudgeRequest{Now: now, AttemptsLeft: 2, Status: status, Latency: 0.1,
 		HostHash: core.Hash53(host), IDHash: core.Hash53(ID(0))}}
@@ -51,8 +50,7 @@ func NewResponse(name string, status float64, body string, fields ...string) Res
 	return r
 }
 
-// Responses returns samples for judges: frequent responses of a target, and extreme ones. The first sample is
-// a plausible large response.
+// Responses returns samples for judges: frequent responses of a target, and extreme ones. The first one is large.
 func Responses() []Response {
 	html := "<html><head><title>Shop</title></head><body>" + strings.Repeat("<p>A long page of products.</p>", 300)
 	all := []Response{
@@ -67,7 +65,7 @@ func Responses() []Response {
 			"cf-mitigated", "challenge"),
 		NewResponse("503", 503, `{"error":"unavailable"}`),
 		NewResponse("bytes that are no text", 200, "\x00\xff\xfe"+strings.Repeat("\x00", 100)),
-		NewResponse("many header fields", 200, "", many()...),
+		NewResponse("many header fields", 200, "", manyFields()...),
 	}
 	all[0].Excerpt.Length, all[0].Excerpt.Whole = 100_000, false
 	last := NewResponse("the last attempt, of a body of unknown length that is not decoded", 403, "\x8b\x02\x80")
@@ -77,7 +75,7 @@ func Responses() []Response {
 	return append(all, last, zero)
 }
 
-func many() (fields []string) {
+func manyFields() (fields []string) {
 	for range core.MaxExcerptFields {
 		fields = append(fields, "set-cookie", strings.Repeat("v", core.MaxExcerptValue))
 	}

@@ -1,5 +1,5 @@
-// Package trial makes samples: plausible and extreme inputs, for tests and measurements of plugins. The same
-// arguments always give the same sample.
+// Package trial makes samples: plausible and extreme inputs, for tests and measurements of plugins. The same arguments
+// always give the same sample.
 package trial
 
 import (
@@ -36,8 +36,8 @@ const (
 // ID returns the id of the i-th invented proxy.
 func ID(i int) string { return fmt.Sprintf("proxy-%d", i) }
 
-// Plausible returns a choice among n proxies of different quality.
-func Plausible(n int) *Choice {
+// PlausibleChoice returns a choice among n proxies of different quality.
+func PlausibleChoice(n int) *Choice {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	c := &Choice{Name: fmt.Sprintf("%d plausible candidates", n), Request: core.RankRequest{
 		Count: float64(n), Now: now, Turn: float64(r.IntN(1e6)), Seed: float64(r.Uint64() >> 11),
@@ -63,10 +63,10 @@ func Plausible(n int) *Choice {
 	return c
 }
 
-// Edges returns choices with the extreme values that a host can pass.
-func Edges() []*Choice {
+// ExtremeChoices returns choices with the extreme values that a host can pass.
+func ExtremeChoices() []*Choice {
 	edge := func(name string, change func(i int, c *core.Candidate)) *Choice {
-		c := Plausible(5)
+		c := PlausibleChoice(5)
 		c.Name = name
 		for i := range c.Rows {
 			change(i, &c.Rows[i])
@@ -109,38 +109,38 @@ func Edges() []*Choice {
 			*c = core.Candidate{Weight: 1}
 		}),
 	}
-	zero := Plausible(3)
+	zero := PlausibleChoice(3)
 	zero.Name, zero.Request = "a request of zeros", core.RankRequest{Count: 3}
-	retry := Plausible(3)
+	retry := PlausibleChoice(3)
 	retry.Name = "the ninth retry, of a CONNECT, at the end of a turn's range"
 	retry.Request.Attempt, retry.Request.Connect, retry.Request.Idempotent = 9, 1, 0
 	retry.Request.Turn, retry.Request.Seed = 1<<53-1, 1<<53-1
 	return append(list, zero, retry)
 }
 
-// Wait is a sample for backoffs.
-type Wait struct {
+// BackoffSample is a sample for backoffs.
+type BackoffSample struct {
 	Name    string
 	Request core.BackoffRequest
 }
 
-// Waits returns samples for backoffs: the retries of plausible policies, and extreme values.
-func Waits() []Wait {
+// BackoffSamples returns samples for backoffs: the retries of plausible policies, and extreme values.
+func BackoffSamples() []BackoffSample {
 	plain := core.BackoffRequest{
 		Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503, Elapsed: 0.2, Remaining: -1,
 		MaxAttempts: 3,
 		HostHash:    core.Hash53(host), IDHash: core.Hash53(ID(0)), Now: now,
 	}
-	var list []Wait
+	var list []BackoffSample
 	for n := 1; n <= 10; n++ {
 		q := plain
 		q.Retry, q.MaxAttempts, q.PreviousDelay = float64(n), 10, float64(n-1)
-		list = append(list, Wait{fmt.Sprintf("retry %d", n), q})
+		list = append(list, BackoffSample{fmt.Sprintf("retry %d", n), q})
 	}
 	edge := func(name string, change func(*core.BackoffRequest)) {
 		q := plain
 		change(&q)
-		list = append(list, Wait{name, q})
+		list = append(list, BackoffSample{name, q})
 	}
 	edge("random 0 with jitter", func(q *core.BackoffRequest) { q.Random, q.Jitter = 0, 1 })
 	edge("random just below 1 with jitter", func(q *core.BackoffRequest) { q.Random, q.Jitter = 1-1.0/(1<<53), 1 })
@@ -155,7 +155,7 @@ func Waits() []Wait {
 	return list
 }
 
-// Observations returns n observations of attempts through the proxies of Plausible.
+// Observations returns n observations of attempts through the proxies of PlausibleChoice.
 func Observations(n int) []core.Observation {
 	r := rand.New(rand.NewPCG(uint64(n), 2))
 	list := make([]core.Observation, n)

@@ -14,26 +14,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Go's scheduler cannot preempt guest code. A garbage collection would wait for the guest, and all goroutines
-// would wait for the garbage collection. For this reason a call gets its fuel in slices. At the end of each
-// slice the guest calls the host. There, Go's scheduler can stop the goroutine, and the host checks the fuel,
-// the time and the stack of the call.
+// Go's scheduler cannot preempt guest code: a garbage collection would wait for the guest, and all goroutines for the
+// garbage collection. Therefore a call gets its fuel in slices. At the end of each slice the guest calls the host.
+// There, the scheduler can stop the goroutine, and the host checks the fuel, the time and the stack of the call.
 
-// slice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
-const slice = 20_000
+// fuelSlice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
+const fuelSlice = 20_000
 
-// The limits of a call's stack. wazero begins with a stack of 10 KiB and doubles it whenever it is full, up to 80 MB.
-// wazero keeps the stack for the next call of the same function.
+// The limits of a call's stack. wazero doubles a stack of 10 KiB whenever it is full, up to 80 MB, and keeps it for the
+// next call of the same function.
 const (
-	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
-	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
+	maxStack     = 1 << 20  // bytes; a call whose stack grows beyond this is ended
+	maxKeptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// keptStacks is the maximum total size, in bytes, of the stacks larger than keptStack that the idle instances of
-	// a module keep. Such stacks are kept because growing a stack takes time.
-	keptStacks = 4 << 20
+	// maxKeptStacks is the maximum total size, in bytes, of the stacks larger than maxKeptStack that the idle instances
+	// of a module keep. Such stacks are kept because growing a stack takes time.
+	maxKeptStacks = 4 << 20
 
 	// stackStep is the number of bytes by which functions with large frames may grow the stack before the host checks
-	// its size. Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
+	// its size. Other functions take at most meter.StackPerFuel bytes for each unit of fuel.
 	stackStep = 1 << 20
 )
 
@@ -50,123 +49,121 @@ func (e *timeoutError) Error() string {
 	return fmt.Sprintf("the call took longer than %v of CPU time", e.timeout)
 }
 
-// lateError reports that a call took too much real time, although it used little CPU time.
-type lateError struct{ limit time.Duration }
+// overloadError reports that a call took too much real time, although it used little CPU time.
+type overloadError struct{ limit time.Duration }
 
-func (e *lateError) Error() string {
+func (e *overloadError) Error() string {
 	return fmt.Sprintf("the call did not end within %v because it got too little CPU time: the machine is overloaded",
 		e.limit)
 }
 
-// Is makes errors.Is(err, ErrBusy) true, because the module has not caused the delay.
-func (e *lateError) Is(target error) bool { return target == ErrBusy }
+// Is makes overloadError match ErrBusy, because the module has not caused the delay.
+func (e *overloadError) Is(target error) bool { return target == ErrBusy }
 
-// A call fails if its real time exceeds both clockFactor times its timeout and minClock. A guest cannot
-// sleep, so such a call has waited for a processor. Its error wraps ErrBusy, as if no instance had been free.
+// A call fails if its real time exceeds both realTimeFactor times its timeout and minRealTimeout. A guest cannot sleep,
+// so such a call has waited for a processor.
 const (
-	clockFactor = 12
-	minClock    = 250 * time.Millisecond
+	realTimeFactor = 12
+	minRealTimeout = 250 * time.Millisecond
 )
 
 // budget is the fuel and time that are left for the call in progress.
 type budget struct {
-	fuel    int64         // fuel of the call that has not been added to the module's counter yet
-	timeout time.Duration // of the thread's CPU time
-	began   time.Time     // real time at the end of the first slice; zero before
-	cpu     time.Duration // the thread's CPU time when the goroutine was locked to it
-	locked  bool          // the goroutine is locked to its thread
-	slow    bool          // the call has taken more than 1/slowShare of the timeout
+	fuel          int64         // fuel of the call that has not been added to the module's counter yet
+	timeout       time.Duration // of the thread's CPU time
+	firstSliceEnd time.Time     // real time at the end of the first slice; zero before
+	cpuAtLock     time.Duration // the thread's CPU time when the goroutine was locked to it
+	threadLocked  bool          // the goroutine is locked to its thread
+	isSlow        bool          // the call has taken more than 1/slowShare of the timeout
 
 	err error // why the host ended the call
 }
 
-// allow sets the fuel and the CPU time that all calls until the next call of allow may use in total.
-func (in *instance) allow(fuel int64, timeout time.Duration) {
-	first := min(fuel, slice)
+// setBudget sets the fuel and the CPU time that all calls until the next setBudget may use in total.
+func (in *instance) setBudget(fuel int64, timeout time.Duration) {
+	first := min(fuel, fuelSlice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
 	in.fuel.Set(uint64(first))
 	in.stackLeft.Set(stackStep)
 }
 
-// fuelLeft returns the fuel that remained after the last call. It is negative if the call used more fuel
-// than it had.
+// fuelLeft returns the fuel that remained after the last call; negative if the call used more than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called by the module when its fuel counter is below zero. The parameter left is the counter's value.
-// refuel returns a new value, or ends the call.
+// refuel is called by the module when its fuel counter is below zero (left). It returns a new value, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
 		in.fuel.Set(uint64(left))
-		in.end(errFuel)
+		in.abortCall(errFuel)
 	}
 	in.checkTime()
 	in.checkStack()
-	grant := min(b.fuel, slice-left)
+	grant := min(b.fuel, fuelSlice-left)
 	b.fuel -= grant
 	return left + grant
 }
 
-// end aborts the running call by a panic, which wazero returns as an error to (*instance).invoke.
-func (in *instance) end(err error) {
+// abortCall ends the running call by a panic, which wazero returns as an error to invoke.
+func (in *instance) abortCall(err error) {
 	in.budget.err = err
 	panic(err)
 }
 
-// checkTime ends a call that has taken too long. It makes no system call during the first eighth of
-// the timeout, so that short calls stay cheap.
+// checkTime ends a call that has taken too long. In the first eighth of the timeout it makes no system call, so that
+// short calls stay cheap.
 func (in *instance) checkTime() {
 	b := &in.budget
 	now := in.module.clock.now()
-	if b.began.IsZero() {
-		b.began = now
+	if b.firstSliceEnd.IsZero() {
+		b.firstSliceEnd = now
 		return
 	}
-	elapsed := now.Sub(b.began)
+	elapsed := now.Sub(b.firstSliceEnd)
 	switch {
-	case elapsed > max(minClock, clockFactor*b.timeout) && !in.module.cpuOnly:
-		in.end(&lateError{max(minClock, clockFactor*b.timeout)})
+	case elapsed > max(minRealTimeout, realTimeFactor*b.timeout) && !in.module.cpuTimeOnly:
+		in.abortCall(&overloadError{max(minRealTimeout, realTimeFactor*b.timeout)})
 	case elapsed < b.timeout/8:
-	case !b.locked:
+	case !b.threadLocked:
 		runtime.LockOSThread()
-		b.locked, b.cpu = true, in.module.clock.cpu()
+		b.threadLocked, b.cpuAtLock = true, in.module.clock.cpu()
 	default:
-		used := in.module.clock.cpu() - b.cpu + b.timeout/8
+		used := in.module.clock.cpu() - b.cpuAtLock + b.timeout/8
 		if used > b.timeout {
-			in.end(&timeoutError{b.timeout})
+			in.abortCall(&timeoutError{b.timeout})
 		}
-		b.slow = b.slow || used > b.timeout/slowShare
+		b.isSlow = b.isSlow || used > b.timeout/slowShare
 	}
 }
 
-// checkStack ends a call whose stack has grown too large.
+// checkStack ends a call whose stack is too large.
 func (in *instance) checkStack() {
 	if in.running.stackSize() > maxStack {
-		in.end(errStack)
+		in.abortCall(errStack)
 	}
 	in.stackLeft.Set(stackStep)
 }
 
-// entry is an exported function of an instance and the stack of its calls.
-type entry struct {
+// exportedFunc is an exported function of an instance and the stack of its calls.
+type exportedFunc struct {
 	name  string
 	call  api.Function
 	stack reflect.Value // the field of call that has the stack; see stackOf
 }
 
 // export returns the exported function with the given name, or nil.
-func (in *instance) export(name string) *entry {
+func (in *instance) export(name string) *exportedFunc {
 	f := in.guest.ExportedFunction(name)
 	if f == nil {
 		return nil
 	}
-	e := &entry{name, f, stackOf(f)}
+	e := &exportedFunc{name, f, stackOf(f)}
 	in.entries = append(in.entries, e)
 	return e
 }
 
-// stackOf returns the field that holds the stack of f, a function of wazero 1.12. A function of wazero's interpreter
-// has no such field; stackOf then returns the zero reflect.Value. The interpreter limits the depth of calls itself.
+// stackOf returns the field with the stack of a function of wazero 1.12. A function of wazero's interpreter, which
+// limits the depth of calls itself, has none: the result is then zero.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -178,57 +175,56 @@ func stackOf(f api.Function) reflect.Value {
 	return reflect.Value{}
 }
 
-// stackSize returns the size of the stack in bytes.
-func (e *entry) stackSize() int {
+func (e *exportedFunc) stackSize() int {
 	if !e.stack.IsValid() {
 		return 0
 	}
 	return e.stack.Len()
 }
 
-// grown returns the total size of the stacks larger than keptStack, in bytes.
-func (in *instance) grown() (bytes int) {
+// largeStackBytes returns the total size of the stacks larger than maxKeptStack.
+func (in *instance) largeStackBytes() (bytes int) {
 	for _, e := range in.entries {
-		if size := e.stackSize(); size > keptStack {
+		if size := e.stackSize(); size > maxKeptStack {
 			bytes += size
 		}
 	}
 	return bytes
 }
 
-// shrink frees the stacks larger than keptStack.
-func (in *instance) shrink() {
+// freeLargeStacks frees the stacks larger than maxKeptStack.
+func (in *instance) freeLargeStacks() {
 	for _, e := range in.entries {
-		if e.stackSize() > keptStack {
+		if e.stackSize() > maxKeptStack {
 			e.call = in.guest.ExportedFunction(e.name)
 			e.stack = stackOf(e.call)
 		}
 	}
-	in.large = false
+	in.hasLargeStack = false
 }
 
 // invoke calls f within the budget. The parameters are in the instance's stack field.
-func (in *instance) invoke(f *entry) error {
-	in.host.printed.reset()
+func (in *instance) invoke(f *exportedFunc) error {
+	in.host.output.reset()
 	in.running = f
 	err := f.call.CallWithStack(in.ctx, in.stack[:])
-	if in.budget.locked {
-		in.budget.locked = false
+	if in.budget.threadLocked {
+		in.budget.threadLocked = false
 		runtime.UnlockOSThread()
 	}
-	in.host.printed.flush()
-	in.large = in.large || f.stackSize() > keptStack
+	in.host.output.flush()
+	in.hasLargeStack = in.hasLargeStack || f.stackSize() > maxKeptStack
 	if err == nil {
-		if in.budget.slow && f == in.main {
-			in.module.slow.Add(1)
+		if in.budget.isSlow && f == in.mainExport {
+			in.module.slowCalls.Add(1)
 		}
 		return nil
 	}
-	return in.fault(err)
+	return in.faultOf(err)
 }
 
-// fault converts the error of a failed call to a *Fault.
-func (in *instance) fault(err error) error {
+// faultOf converts the error of a failed call to a *Fault.
+func (in *instance) faultOf(err error) error {
 	ended := in.budget.err
 	if errors.Is(ended, ErrBusy) {
 		return &Fault{Reason: ReasonBusy, Err: ended}
@@ -245,7 +241,7 @@ func (in *instance) fault(err error) error {
 	case errors.As(ended, &late):
 		f.Reason = ReasonTimeout
 	}
-	f.Err = errors.New(text + in.host.printed.because())
+	f.Err = errors.New(text + in.host.output.explanationText())
 	return f
 }
 

@@ -11,13 +11,13 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// maxCached is the maximum number of compiled modules in the cache.
-const maxCached = 32
+// maxCacheFiles is the maximum number of compiled modules in the cache.
+const maxCacheFiles = 32
 
-// cacheFor returns the cache for a module. It returns nil if the module is compiled without a cache: the host has no
-// cache, the module compiles quickly, or the cache cannot be opened.
+// cacheFor returns the cache for a module; nil if the host has none, the module compiles quickly, or the cache cannot
+// be opened.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
-	if h.cacheDir == "" || !Slow(code) {
+	if h.cacheDir == "" || !IsSlowToCompile(code) {
 		return nil
 	}
 	cache, err := openCache(h.cacheDir)
@@ -27,8 +27,8 @@ func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	return cache
 }
 
-// openCache opens the cache of compiled modules. It first deletes the oldest modules, so that the cache has at most
-// maxCached modules after one more is added.
+// openCache opens the cache of compiled modules. It first deletes the oldest ones, to make room for one within
+// maxCacheFiles.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	type entry struct {
 		path string
@@ -44,7 +44,7 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b entry) int { return cmp.Or(b.made.Compare(a.made), cmp.Compare(a.path, b.path)) })
-	for _, e := range all[min(len(all), maxCached-1):] {
+	for _, e := range all[min(len(all), maxCacheFiles-1):] {
 		os.Remove(e.path)
 	}
 	cache, err := wazero.NewCompilationCacheWithDir(dir)

@@ -52,8 +52,8 @@ var signatures = map[string]string{
 	abi.Judge:     "(i32, i32) -> i32", abi.JudgeWants: "() -> i32",
 }
 
-// Describe reads a module's declarations without running the module. The error is a *CheckError
-// with the first finding of Examine.
+// Describe reads a module's declarations without running it. The error is a *CheckError with the first finding of
+// Examine.
 func (h *Host) Describe(code []byte) (Description, error) {
 	d, found := h.Examine(code)
 	if len(found) > 0 {
@@ -62,26 +62,25 @@ func (h *Host) Describe(code []byte) (Description, error) {
 	return d, nil
 }
 
-// Examine reads a module's declarations without running the module. It returns all findings in the
-// order of the checks.
+// Examine reads a module's declarations without running it. It returns the findings in the order of the checks.
 func (h *Host) Examine(code []byte) (Description, []Finding) {
 	d := Description{Size: len(code), Exports: []string{}, Imports: []string{}}
-	var found []Finding
-	wrong := func(check, format string, args ...any) {
-		found = append(found, Finding{check, clip(fmt.Sprintf(format, args...))})
+	var findings []Finding
+	addFinding := func(check, format string, args ...any) {
+		findings = append(findings, Finding{check, shorten(fmt.Sprintf(format, args...))})
 	}
 	if len(code) > h.limits.ModuleBytes {
-		wrong(CheckSize, "the module has %d bytes; at most %d are taken", len(code), h.limits.ModuleBytes)
-		return d, found
+		addFinding(CheckSize, "the module has %d bytes; at most %d are taken", len(code), h.limits.ModuleBytes)
+		return d, findings
 	}
 	info, err := meter.Inspect(code)
 	if err != nil {
-		wrong(CheckParses, "this is not a module of WebAssembly 2.0: %v", err)
-		return d, found
+		addFinding(CheckParses, "this is not a module of WebAssembly 2.0: %v", err)
+		return d, findings
 	}
 	d.Functions, d.MemoryMin = info.Functions, info.MemoryMin
 	if n := len(info.Imports); n > maxImports {
-		wrong(CheckImports, "the module has %d imports; at most %d are taken", n, maxImports)
+		addFinding(CheckImports, "the module has %d imports; at most %d are taken", n, maxImports)
 	}
 	for _, imp := range info.Imports[:min(len(info.Imports), maxImports)] {
 		name := imp.Module + "." + imp.Name
@@ -89,10 +88,11 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		want, ok := importSignature(imp.Module, imp.Name)
 		switch got := meter.Signature(imp.Params, imp.Results); {
 		case !ok || imp.Kind != meter.Function:
-			wrong(CheckImports, "the module imports %q; a plugin may import only the functions that sdk/ABI.md lists",
+			addFinding(CheckImports,
+				"the module imports %q; a plugin may import only the functions that sdk/ABI.md lists",
 				name)
 		case got != want:
-			wrong(CheckImports, "the module imports %q with the signature %s; it must be %s", name, got, want)
+			addFinding(CheckImports, "the module imports %q with the signature %s; it must be %s", name, got, want)
 		}
 	}
 	functions := map[string]string{} // signatures by name
@@ -105,67 +105,71 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 			}
 		}
 		if e.Name == abi.Memory && e.Kind != meter.Memory {
-			wrong(CheckExports, "the export %q is not a memory", abi.Memory)
+			addFinding(CheckExports, "the export %q is not a memory", abi.Memory)
 		}
 	}
 	switch {
 	case d.ABIVersion == 0:
-		wrong(CheckVersion, "the module exports no function %s, which states the version of the ABI that it was "+
+		addFinding(CheckVersion, "the module exports no function %s, which states the version of the ABI that it was "+
 			"built for", abi.VersionExport)
 	case functions[abi.VersionExport] == "":
-		wrong(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d", d.ABIVersion,
+		addFinding(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d",
+			d.ABIVersion,
 			abi.Version)
 	default:
 		d.ABIVersion = abi.Version
 	}
-	if !info.Exported(abi.Memory) {
-		wrong(CheckExports, "the module does not export its memory as %q", abi.Memory)
+	if !info.HasExport(abi.Memory) {
+		addFinding(CheckExports, "the module does not export its memory as %q", abi.Memory)
 	}
 	if functions[abi.Reserve] == "" {
-		wrong(CheckExports, "the module does not export %s%s", abi.Reserve, signatures[abi.Reserve])
+		addFinding(CheckExports, "the module does not export %s%s", abi.Reserve, signatures[abi.Reserve])
 	}
 	d.Learns, d.WantsPool = functions[abi.Observe] != "", functions[abi.PoolChanged] != ""
 	for _, kind := range Kinds() {
 		switch {
-		case functions[mains[kind]] == "":
+		case functions[mainExports[kind]] == "":
 		case d.Kind == "":
 			d.Kind = kind
 		default:
-			wrong(CheckExports, "the module exports both %s and %s; it must be one kind of plugin", mains[d.Kind],
-				mains[kind])
+			addFinding(CheckExports, "the module exports both %s and %s; it must be one kind of plugin",
+				mainExports[d.Kind],
+				mainExports[kind])
 		}
 	}
 	if d.Kind == "" {
-		wrong(CheckExports, "the module exports neither %s (a scorer) nor %s (a backoff) nor %s (a judge)", abi.Score,
+		addFinding(CheckExports, "the module exports neither %s (a scorer) nor %s (a backoff) nor %s (a judge)",
+			abi.Score,
 			abi.Backoff, abi.Judge)
 	}
 	for _, name := range slices.Sorted(maps.Keys(signatures)) {
 		if got, want := functions[name], signatures[name]; got != "" && got != want {
-			wrong(CheckSignatures, "the export %s has the signature %s; it must be %s", name, got, want)
+			addFinding(CheckSignatures, "the export %s has the signature %s; it must be %s", name, got, want)
 		}
 	}
 	if info.MemoryMin > h.limits.MemoryPages {
-		wrong(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin,
+		addFinding(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin,
 			h.limits.MemoryPages)
 	}
 	if info.Globals > maxGlobals {
-		wrong(CheckMemory, "the module has %d globals; at most %d are taken", info.Globals, maxGlobals)
+		addFinding(CheckMemory, "the module has %d globals; at most %d are taken", info.Globals, maxGlobals)
 	}
 	if info.Elements > h.limits.TableSize {
-		wrong(CheckTable, "the module has %d elements in its segments; at most %d are taken", info.Elements,
+		addFinding(CheckTable, "the module has %d elements in its segments; at most %d are taken", info.Elements,
 			h.limits.TableSize)
 	}
 	if info.TableMin > h.limits.TableSize {
-		wrong(CheckTable, "the module wants a table of %d; at most %d are given", info.TableMin, h.limits.TableSize)
+		addFinding(CheckTable, "the module wants a table of %d; at most %d are given", info.TableMin,
+			h.limits.TableSize)
 	}
-	return d, found
+	return d, findings
 }
 
-// maxImports is the maximum number of a module's imports. Each import takes 30 bytes of an instance. A module may
-// import only 21 different functions, so more imports are useless.
+// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. There are only 21
+// different functions to import.
 const maxImports = 1_000
 
-// maxGlobals is the maximum number of a module's globals. Each global takes 100 bytes of an instance.
+// maxGlobals is the maximum number of a module's globals. Each takes 100 bytes of an instance.
 const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {

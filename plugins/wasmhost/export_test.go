@@ -9,8 +9,8 @@ func (h *Host) SetClock(now func() time.Time, cpu func() time.Duration) { h.cloc
 // The limits of stacks, in bytes.
 const (
 	MaxStack   = maxStack
-	KeptStack  = keptStack
-	KeptStacks = keptStacks
+	KeptStack  = maxKeptStack
+	KeptStacks = maxKeptStacks
 )
 
 // Stacks returns the sizes of the stacks of the module's idle instances, in bytes.
@@ -18,7 +18,7 @@ func (m *Module) Stacks() []int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var sizes []int
-	for _, in := range m.free {
+	for _, in := range m.idle {
 		for _, e := range in.entries {
 			sizes = append(sizes, e.stackSize())
 		}

@@ -78,12 +78,12 @@ const FuelPerCandidate = 4_000
 
 // Host loads modules. It is safe for concurrent use.
 type Host struct {
-	limits   Limits
-	cacheDir string
-	clock    clock
-	output   Output        // nil for none
-	cpuOnly  bool          // calls are ended only because of CPU time, not because of real time
-	building chan struct{} // semaphore of background compilations
+	limits       Limits
+	cacheDir     string
+	clock        clock
+	output       Output        // nil for none
+	cpuTimeOnly  bool          // calls are ended only because of CPU time, not because of real time
+	compileSlots chan struct{} // semaphore of background compilations
 
 	// OnCacheError, if not nil, is called with the error if compiled code cannot be cached.
 	OnCacheError func(error)
@@ -91,12 +91,13 @@ type Host struct {
 
 // New returns a host. Compiled code is cached in the folder cacheDir; "" means no cache.
 func New(limits Limits, cacheDir string) *Host {
-	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
+	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), compileSlots: make(chan struct{},
+		maxCompilations())}
 }
 
-// atOnce returns the maximum number of background compilations at the same time. Each compilation uses one processor
-// and about 50 MB.
-func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
+// maxCompilations returns the maximum number of background compilations at the same time. Each uses one processor and
+// about 50 MB.
+func maxCompilations() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
 // WithLimits returns a host like h with other limits for the modules that it loads.
 func (h *Host) WithLimits(limits Limits) *Host {
@@ -105,11 +106,11 @@ func (h *Host) WithLimits(limits Limits) *Host {
 	return &other
 }
 
-// OnlyCPUTime returns a host like h that does not limit the real time of calls. It is meant for
-// tools, which may run at low priority.
+// OnlyCPUTime returns a host like h that does not limit the real time of calls. It is for tools, which may run at low
+// priority.
 func (h *Host) OnlyCPUTime() *Host {
 	other := *h
-	other.cpuOnly = true
+	other.cpuTimeOnly = true
 	return &other
 }
 
@@ -122,21 +123,21 @@ type CheckError struct {
 func (e *CheckError) Error() string { return e.Msg }
 func (e *CheckError) Unwrap() error { return e.Err }
 
-func refuse(format string, args ...any) error {
+func checkError(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &CheckError{Msg: clip(err.Error()), Err: errors.Unwrap(err)}
+	return &CheckError{Msg: shorten(err.Error()), Err: errors.Unwrap(err)}
 }
 
-// clip shortens a text that contains names of a module, which can have any length.
-func clip(s string) string {
+// shorten shortens a text with names of a module, which can have any length.
+func shorten(s string) string {
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "..."
 	}
 	return s
 }
 
-// Load checks, meters, compiles and configures a module, and calls it once. The parameter config is the module's
-// [plugins.NAME.config] table. The error is a *CheckError if the module is the reason.
+// Load checks, meters, compiles and configures a module, and calls it once. The config is its [plugins.NAME.config].
+// The error is a *CheckError if the module is the cause.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	m, err := h.Compile(code)
 	if err != nil {
@@ -150,42 +151,41 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is like Load, but for a module that takes long to compile: it makes the quick checks before it returns, and
-// the other steps of Load in the background. Until the module is ready, calls return ErrNotReady. When the module is
-// ready or a step has failed, another goroutine calls the function done once, with nil or the error.
-func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
-	m, err := h.admit(code)
+// LoadInBackground is like Load, but makes only the quick checks before it returns, and the other steps in the
+// background. Until the module is ready, calls return ErrNotReady. When it is ready or a step has failed, another
+// goroutine calls done, with nil or the error.
+func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(error)) (*Module, error) {
+	m, err := h.newModule(code)
 	if err != nil {
 		return nil, err
 	}
 	m.Configure(config)
-	m.live++ // so that Close waits for the build
+	m.instanceCount++ // so that Close waits for the build
 	go func() {
-		h.building <- struct{}{}
+		h.compileSlots <- struct{}{}
 		err := ErrClosed
 		if !m.isClosed() { // not closed in the meantime
 			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}
 		}
-		<-h.building
-		m.ended()
+		<-h.compileSlots
+		m.instanceEnded()
 		done(err)
 	}()
 	return m, nil
 }
 
-// SlowBytes is the size in bytes at or above which a module counts as slow to compile. A module of standard
-// Go has 1.8 MB and takes 0.9 s.
+// SlowBytes is the size from which on a module counts as slow to compile. A module of standard Go has 1.8 MB and takes
+// 0.9 s.
 const SlowBytes = 64 << 10
 
-// slowWork is the estimated work of compilation (meter.Size.Work) at or above which a module counts as slow
-// to compile.
+// slowWork is the estimated work of compilation (meter.Size.Work) from which on a module counts as slow to compile.
 const slowWork = 100_000
 
-// Slow reports whether compiling a module probably takes more than 0.1 s, because of its size or of the estimated
-// work. It returns false for a module that cannot be compiled.
-func Slow(code []byte) bool {
+// IsSlowToCompile reports whether compiling a module probably takes more than 0.1 s. It returns false for a module that
+// cannot be compiled.
+func IsSlowToCompile(code []byte) bool {
 	if len(code) >= SlowBytes {
 		return true
 	}
@@ -196,10 +196,10 @@ func Slow(code []byte) bool {
 	return err != nil
 }
 
-// Compile checks, meters and compiles a module. Only a Probe (Module.Probe) can call the module. The error is a
-// *CheckError if the module is the reason.
+// Compile checks, meters and compiles a module, which only a Probe (Module.Probe) can call. The error is a *CheckError
+// if the module is the cause.
 func (h *Host) Compile(code []byte) (*Module, error) {
-	m, err := h.admit(code)
+	m, err := h.newModule(code)
 	if err != nil {
 		return nil, err
 	}
@@ -210,22 +210,22 @@ func (h *Host) Compile(code []byte) (*Module, error) {
 	return m, nil
 }
 
-// admit makes the quick checks of a module and returns it uncompiled.
-func (h *Host) admit(code []byte) (*Module, error) {
+// newModule makes the quick checks of a module, and returns it uncompiled.
+func (h *Host) newModule(code []byte) (*Module, error) {
 	d, err := h.Describe(code)
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, cpuOnly: h.cpuOnly,
-		keep: runtime.GOMAXPROCS(0) + 2}, nil
+	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, cpuTimeOnly: h.cpuTimeOnly,
+		maxIdle: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles the code of the module m. It does not run the module.
+// build meters and compiles a module. It does not run it.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
 	if err != nil {
-		return refuse("the module cannot be metered: %v", err)
+		return checkError("the module cannot be metered: %v", err)
 	}
 	ctx := context.Background()
 	rc := wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).
@@ -233,19 +233,18 @@ func (h *Host) build(m *Module, code []byte) error {
 	if m.cache = h.cacheFor(code); m.cache != nil {
 		m.runtime = wazero.NewRuntimeWithConfig(ctx, rc.WithCompilationCache(m.cache))
 		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {
-			return m.imports(ctx)
+			return m.provideImports(ctx)
 		}
 		m.runtime.Close(ctx) // compile again without the cache, whose file may be damaged
 	}
 	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
 	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
-		return refuse("the module does not compile: %v", firstLine(err))
+		return checkError("the module does not compile: %v", firstLine(err))
 	}
-	return m.imports(ctx)
+	return m.provideImports(ctx)
 }
 
-// compile compiles a module with wazero. It recovers from panics: wazero 1.12 panics on an index of
-// a type that does not exist.
+// compile recovers from panics: wazero 1.12 panics on an index of a type that does not exist.
 func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.CompiledModule, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -255,13 +254,13 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// busyTries is the maximum number of times that prepare tries to call a module on an overloaded machine.
-const busyTries = 8
+// maxPrepareTries is the maximum number of times that prepare tries to call a module on an overloaded machine.
+const maxPrepareTries = 8
 
-// prepare starts and configures a compiled module, and calls it once. It tries again if the call has waited for a
-// processor for too long, because that is not the module's fault.
+// prepare starts and configures a compiled module, and calls it once. It tries again if the call has waited too long
+// for a processor.
 func (m *Module) prepare() (err error) {
-	for range busyTries {
+	for range maxPrepareTries {
 		if err = m.prepareOnce(); !errors.Is(err, ErrBusy) {
 			break
 		}
@@ -279,36 +278,36 @@ func (m *Module) prepareOnce() error {
 		return err
 	})
 	if err != nil {
-		return refuse("%w", err)
+		return checkError("%w", err)
 	}
 	m.mu.Lock()
-	m.live++
+	m.instanceCount++
 	m.mu.Unlock()
-	m.tolerance, m.wants = in.tolerance, in.wants
-	err = m.try(in)
-	in.shrink() // an unused module keeps no large stacks
+	m.tolerance, m.excerptSpec = in.tolerance, in.excerptSpec
+	err = m.trialCall(in)
+	in.freeLargeStacks() // an unused module keeps no large stacks
 	m.ready.Store(err == nil)
 	m.release(in, err)
 	return err
 }
 
-// try makes the first call of a module, with an input for tests.
-func (m *Module) try(in *instance) error {
+// trialCall makes the first call of a module.
+func (m *Module) trialCall(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {
 		switch m.desc.Kind {
 		case Scorer:
-			return in.score(trial{}, scores)
+			return in.callScore(trialCandidates{}, scores)
 		case Judge:
-			_, err := in.rule(trialJudge(in.wants))
+			_, err := in.callJudge(trialJudge(in.excerptSpec))
 			return err
 		}
 		r := trialBackoff
-		_, err := in.delay(&r)
+		_, err := in.callBackoff(&r)
 		return err
 	})
 	if err != nil {
-		return refuse("a trial call failed: %w", err)
+		return checkError("a trial call failed: %w", err)
 	}
 	return nil
 }

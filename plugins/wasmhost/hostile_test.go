@@ -99,7 +99,7 @@ func calls() map[string]hostile {
 	}
 	score := func(x float64) []byte { return w.Join([]byte{w.LocalGet, 2}, w.ConstF64(x), []byte{w.F64Store, 3, 8}) }
 	return map[string]hostile{
-		"spins":        {w.Spin, "fuel", nil},
+		"spins":        {w.SpinLoop, "fuel", nil},
 		"calls itself": {recursion, "trap", nil},
 		"calls itself at its end": {w.CallTo(added), "fuel", func(m *w.Module) {
 			m.Add(w.Func{Code: []byte{w.ReturnCall, added}})
@@ -119,17 +119,17 @@ func calls() map[string]hostile {
 		"recursion with many results":  {w.Join(w.CallTo(added), w.Repeat(1000, w.Drop)), "trap", wide},
 		"recursion with large frames":  {w.CallTo(added), "fuel", deep},
 		"recursion with hidden frames": {w.Join(w.Const32(0), w.CallTo(added)), "trap", hidden},
-		"grows memory for ever": {w.Forever(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel",
+		"grows memory for ever": {w.EndlessLoop(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel",
 			nil},
 		"grows memory past its limit": {w.Join(w.Const32(300), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
 		"grows memory by 4 GiB":       {w.Join(w.Const32(65536), []byte{w.MemoryGrow, 0, w.Drop}), "fuel", nil},
 		"takes all memory there is":   {w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
-		"grows a table for ever": {w.Forever(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop), "fuel",
+		"grows a table for ever": {w.EndlessLoop(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop), "fuel",
 			func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
 		"grows a table by a billion": {w.Join([]byte{0xd0, 0x70}, w.Const32(1<<30), []byte{0xfc, 15, 0, w.Drop}),
 			"fuel", func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
-		"fills memory for ever":  {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0})...), "fuel", nil},
-		"copies memory for ever": {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 10, 0, 0})...), "fuel", nil},
+		"fills memory for ever":  {w.EndlessLoop(w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0})...), "fuel", nil},
+		"copies memory for ever": {w.EndlessLoop(w.Join(args(0, 0, 65536), []byte{0xfc, 10, 0, 0})...), "fuel", nil},
 		"unreachable":            {[]byte{w.Unreachable}, "trap", nil},
 		"divides by zero":        {w.Join(args(1, 0), []byte{w.I32DivS, w.Drop}), "trap", nil},
 		"calls a function that is none": {w.Join(w.Const32(5), []byte{w.CallIndirect, 0, 0}), "trap",
@@ -156,19 +156,19 @@ func calls() map[string]hostile {
 		"exits with 0": {w.Join(w.Const32(0), w.CallTo(0)), "trap", imports(exit)},
 		"exits with 1": {w.Join(w.Const32(1), w.CallTo(0)), "trap", imports(exit)},
 		"aborts":       {w.Join(args(0, 0, 0, 0), w.CallTo(0)), "trap", imports(abort)},
-		"wants random bytes for ever": {w.Forever(w.Join(args(0, 65536), w.CallTo(0), []byte{w.Drop})...), "fuel",
+		"wants random bytes for ever": {w.EndlessLoop(w.Join(args(0, 65536), w.CallTo(0), []byte{w.Drop})...), "fuel",
 			imports(wasi("random_get", "ii"))},
-		"wants the time for ever": {w.Forever(w.Join(args(0), w.Const64(0), args(8), w.CallTo(0),
+		"wants the time for ever": {w.EndlessLoop(w.Join(args(0), w.Const64(0), args(8), w.CallTo(0),
 			[]byte{w.Drop})...), "fuel", imports(wasi("clock_time_get", "iIi"))},
-		"writes for ever": {w.Forever(w.Join(args(1, 0, 8000, 0), w.CallTo(0), []byte{w.Drop})...),
+		"writes for ever": {w.EndlessLoop(w.Join(args(1, 0, 8000, 0), w.CallTo(0), []byte{w.Drop})...),
 			"fuel", imports(wasi("fd_write", "iiii"))},
-		"polls 1,000 files for ever": {w.Forever(w.Join(args(0, 0, 1000, 0), w.CallTo(0), []byte{w.Drop})...),
+		"polls 1,000 files for ever": {w.EndlessLoop(w.Join(args(0, 0, 1000, 0), w.CallTo(0), []byte{w.Drop})...),
 			"fuel", imports(wasi("poll_oneoff", "iiii"))},
 		"polls 4 billion files": {w.Join(args(0, 0, -1, 0), w.CallTo(0), []byte{w.Drop}), "fuel",
 			imports(wasi("poll_oneoff", "iiii"))},
 		"polls past the end": {w.Join(args(0, 0, 4000, 0), w.CallTo(0), []byte{w.Drop}), "",
 			imports(wasi("poll_oneoff", "iiii"))},
-		"yields for ever": {w.Forever(w.CallTo(0)[0], 0, w.Drop), "fuel",
+		"yields for ever": {w.EndlessLoop(w.CallTo(0)[0], 0, w.Drop), "fuel",
 			imports(wasi("sched_yield", ""))},
 	}
 }
@@ -261,7 +261,7 @@ func TestHostileStarts(t *testing.T) {
 		return m
 	}
 	two, one := w.Repeat(2, w.I32), []byte{w.I32}
-	tables := start(w.Func{Code: w.Forever(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop)})
+	tables := start(w.Func{Code: w.EndlessLoop(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop)})
 	tables.Tables = []w.Limits{{Min: 1}}
 	exits := start(w.Func{Code: w.Join(w.Const32(0), w.CallTo(0))})
 	exits.Imports = []w.Import{exit}
@@ -271,24 +271,25 @@ func TestHostileStarts(t *testing.T) {
 		module *w.Module
 		says   string
 	}{
-		"the start function spins": {start(w.Func{Code: w.Spin}),
+		"the start function spins": {start(w.Func{Code: w.SpinLoop}),
 			"does not start (its start function may take 20000000 units"},
 		"the start function traps":    {start(w.Func{Code: []byte{w.Unreachable}}), "does not start"},
 		"the start function recurses": {start(w.Func{Code: w.CallTo(added)}), "does not start"},
-		"the start function grows memory": {start(w.Func{Code: w.Forever(w.Const32(1)[0], 1, w.MemoryGrow, 0, w.Drop)}),
+		"the start function grows memory": {start(w.Func{Code: w.EndlessLoop(w.Const32(1)[0], 1, w.MemoryGrow, 0,
+			w.Drop)}),
 			"does not start"},
 		"the start function grows tables": {tables, "does not start"},
 		"the start function exits":        {exits, "does not start"},
-		"_initialize spins":               {with("_initialize", nil, nil, w.Spin), "_initialize failed: fuel"},
+		"_initialize spins":               {with("_initialize", nil, nil, w.SpinLoop), "_initialize failed: fuel"},
 		"_initialize traps": {with("_initialize", nil, nil, []byte{w.Unreachable}),
 			"_initialize failed: trap"},
-		"configure spins": {with("configure", two, one, w.Join(w.Spin, w.Const32(0))),
+		"configure spins": {with("configure", two, one, w.Join(w.SpinLoop, w.Const32(0))),
 			"configure failed: fuel"},
 		"configure traps": {with("configure", two, one, []byte{w.Unreachable}),
 			"configure failed: trap"},
 		"configure refuses": {with("configure", two, one, w.Const32(7)),
 			"refused its configuration with status 7"},
-		"tolerance spins": {with("tolerance", nil, []byte{w.F64}, w.Join(w.Spin, w.ConstF64(0))),
+		"tolerance spins": {with("tolerance", nil, []byte{w.F64}, w.Join(w.SpinLoop, w.ConstF64(0))),
 			"tolerance failed: fuel"},
 		"tolerance is NaN": {with("tolerance", nil, []byte{w.F64}, w.ConstF64(math.NaN())),
 			"tolerance returned NaN; it must be 0 to 1"},
@@ -296,7 +297,7 @@ func TestHostileStarts(t *testing.T) {
 			"tolerance returned 2; it must be 0 to 1"},
 		"tolerance is negative": {with("tolerance", nil, []byte{w.F64}, w.ConstF64(-0.1)),
 			"it must be 0 to 1"},
-		"reserve spins": {reserve(w.Spin, w.Const32(8)), "fuel"},
+		"reserve spins": {reserve(w.SpinLoop, w.Const32(8)), "fuel"},
 		"reserve traps": {reserve([]byte{w.Unreachable}), "trap"},
 		"reserve returns 0": {reserve(w.Const32(0)),
 			"returned 0: it must be an address other than 0 and a multiple of 8"},
@@ -556,7 +557,7 @@ func TestHostileBuffers(t *testing.T) {
 		"near 4 GiB":        {w.Const32(-8), "memory"},
 		"so that it wraps":  {w.Const32(-65536), "memory"},
 		"overlaps the old":  {w.Const32(w.RegionAt + 8), "memory"}, // the memory has not grown for this region
-		"spins":             {w.Join(w.Spin, w.Const32(8)), "fuel"},
+		"spins":             {w.Join(w.SpinLoop, w.Const32(8)), "fuel"},
 		"traps":             {[]byte{w.Unreachable}, "trap"},
 		"recurses":          {w.Join(w.Const32(8), w.CallTo(1)), "trap"},
 		"grows and returns what was there": {w.Join(w.Const32(16), []byte{w.MemoryGrow, 0, w.Drop},
@@ -604,7 +605,7 @@ func TestHostileObservers(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   []byte
 		reason string
-	}{"spins": {w.Spin, "fuel"}, "traps": {[]byte{w.Unreachable}, "trap"}, "grows": {w.Join(w.Const32(200),
+	}{"spins": {w.SpinLoop, "fuel"}, "traps": {[]byte{w.Unreachable}, "trap"}, "grows": {w.Join(w.Const32(200),
 		[]byte{w.MemoryGrow, 0, w.Drop}), ""}} {
 		m, err := host.Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32},
 			Code: c.code}).Bytes(), nil)
@@ -643,7 +644,7 @@ func TestHostileBackoffs(t *testing.T) {
 		"hugely negative":    {w.ConstF64(-math.MaxFloat64), "negative_delay", 0},
 		"huge":               {w.ConstF64(math.MaxFloat64), "", math.MaxFloat64},
 		"denormal":           {w.ConstF64(math.SmallestNonzeroFloat64), "", math.SmallestNonzeroFloat64},
-		"spins":              {w.Join(w.Spin, honest), "fuel", 0},
+		"spins":              {w.Join(w.SpinLoop, honest), "fuel", 0},
 		"traps":              {[]byte{w.Unreachable}, "trap", 0},
 		"fills what it gets": {w.Join([]byte{w.LocalGet, 0}, args(255, 120), []byte{0xfc, 11, 0}, honest), "", 1},
 	} {

@@ -11,27 +11,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// ownModule is the name of the module from which plugins import the host functions that are not
-// part of WASI.
-const ownModule = meter.ImportModule
+// hostModule is the name of the module from which plugins import the host functions beyond WASI.
+const hostModule = meter.ImportModule
 
-// ownImports are the functions of ownModule by name. They have no results.
-var ownImports = map[string]ownFunc{
+// hostImports are the functions of hostModule by name. They have no results.
+var hostImports = map[string]hostImport{
 	abi.Log:    {"iii", (*hostState).log},
 	abi.Metric: {"iiid", (*hostState).metric},
 }
 
-// ownFunc is a function of ownModule: the types of its parameters, in the letters of wasiFunc, and its
+// hostImport is a function of hostModule: the types of its parameters, in the letters of wasiFunc, and its
 // implementation.
-type ownFunc struct {
+type hostImport struct {
 	params string
 	call   func(w *hostState, p []uint64)
 }
 
 const abortParams = "iiii"
 
-// importSignature returns the signature of a function that a module may import. The result ok is false if the module
-// may not import the function.
+// importSignature returns the signature of an import. The result ok is false if modules must not import the function.
 func importSignature(module, name string) (signature string, ok bool) {
 	params, results := "", ""
 	switch {
@@ -42,9 +40,9 @@ func importSignature(module, name string) (signature string, ok bool) {
 		if f.call != nil {
 			results = "i"
 		}
-	case module == ownModule:
-		var f ownFunc
-		f, ok = ownImports[name]
+	case module == hostModule:
+		var f hostImport
+		f, ok = hostImports[name]
 		params = f.params
 	case module == envModule && name == envAbort:
 		params, ok = abortParams, true
@@ -54,28 +52,28 @@ func importSignature(module, name string) (signature string, ok bool) {
 
 // log implements the import log(level, address, length).
 func (h *hostState) log(p []uint64) {
-	level, text := Level(int32(p[0])), h.must(abi.Log, p[1], p[2])
-	h.pay(uint64(len(text)) / hostByteFuel)
+	level, text := Level(int32(p[0])), h.mustRead(abi.Log, p[1], p[2])
+	h.chargeFuel(uint64(len(text)) / hostByteFuel)
 	if level < LevelDebug || level > LevelError {
 		level = LevelError
 	}
-	why := whyNot
+	source := explainNothing
 	line := printable(string(text[:min(len(text), MaxLine+1)]))
 	switch {
 	case line == "":
 		return
-	case level == LevelError && panics.MatchString(line):
-		why = whyPanic
+	case level == LevelError && panicPattern.MatchString(line):
+		source = explainPanic
 	case level == LevelError:
-		why = whyLogged
+		source = explainLogged
 	}
-	h.printed.log(level, why, line)
+	h.output.addLine(level, source, line)
 }
 
 // metric implements the import metric(kind, name, length, value).
 func (h *hostState) metric(p []uint64) {
-	kind, name, value := MetricKind(int32(p[0])), h.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
-	h.pay(uint64(len(name)) / hostByteFuel)
+	kind, name, value := MetricKind(int32(p[0])), h.mustRead(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
+	h.chargeFuel(uint64(len(name)) / hostByteFuel)
 	var wrong string
 	switch {
 	case kind != Counter && kind != Gauge:
@@ -87,7 +85,7 @@ func (h *hostState) metric(p []uint64) {
 	case kind == Counter && value < 0:
 		wrong = "a counter does not go down"
 	}
-	switch out := h.printed.output; {
+	switch out := h.output.output; {
 	case out == nil:
 	case wrong != "":
 		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s",
@@ -107,10 +105,9 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// must returns size bytes of the module's memory at the given address. If these bytes are not all within the
-// memory, it ends the call.
-func (h *hostState) must(function string, address, size uint64) []byte {
-	b := h.bytes(address&math.MaxUint32, size&math.MaxUint32)
+// mustRead returns bytes of the module's memory. If they are not all within the memory, it ends the call.
+func (h *hostState) mustRead(function string, address, size uint64) []byte {
+	b := h.memoryBytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
 		panic(fmt.Errorf("%s: %d bytes at %d end past the guest's memory", function, uint32(size), uint32(address)))
 	}
@@ -124,24 +121,23 @@ func (h *hostState) abort(p []uint64) {
 		text += fmt.Sprintf(" (%s:%d:%d)", file, uint32(p[2]), uint32(p[3]))
 	}
 	if text = printable(text); text != "" {
-		h.printed.log(LevelError, whyPanic, text)
+		h.output.addLine(LevelError, explainPanic, text)
 	}
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 returns the AssemblyScript string at an address, or "" if no string can be at the address. In memory, the
-// length in bytes precedes the string.
+// utf16 returns the AssemblyScript string at an address, which its length in bytes precedes; "" if there can be none.
 func (h *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4
 	if address < head {
 		return ""
 	}
-	size := h.bytes(address-head, head)
+	size := h.memoryBytes(address-head, head)
 	if size == nil {
 		return ""
 	}
-	b := h.bytes(address, min(uint64(binary.LittleEndian.Uint32(size)), 2*MaxLine)&^1)
+	b := h.memoryBytes(address, min(uint64(binary.LittleEndian.Uint32(size)), 2*MaxLine)&^1)
 	units := make([]uint16, len(b)/2)
 	for i := range units {
 		units[i] = binary.LittleEndian.Uint16(b[2*i:])

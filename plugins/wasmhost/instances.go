@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// ErrBusy reports that a call found no free instance or got too little CPU time. The module is not the cause. A Fault
-// wraps ErrBusy.
+// ErrBusy reports that a call found no idle instance, or got too little CPU time. The module is not the cause.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
-// instances returns the maximum number of instances.
+// instances returns the maximum number of instances of the module.
 func (m *Module) instances() int {
 	if m.desc.Learns {
 		return 1
@@ -19,35 +18,35 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire returns an instance for one call. If no instance is idle and the limit permits, it starts another instance
-// in the background. It waits until an instance is idle, but at most for the given time.
+// acquire returns an instance for one call, after a wait of at most the given time until one is idle. If the limit
+// permits, it starts another instance in the background.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
 	}
 	m.mu.Lock()
-	in, err := m.take()
+	in, err := m.takeIdle()
 	if in != nil || err != nil {
 		m.mu.Unlock()
 		return in, err
 	}
 	// The call has to wait, so the cost of the following code matters less.
-	begun := time.Now()
+	start := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	again := make(chan error, 1)
+	wake := make(chan error, 1)
 	for {
-		m.waiting = append(m.waiting, again)
-		m.start()
+		m.waitingCalls = append(m.waitingCalls, wake)
+		m.startInstance()
 		m.mu.Unlock()
 		select {
-		case err = <-again:
+		case err = <-wake:
 		case <-timer.C:
 			m.mu.Lock()
-			if i := slices.Index(m.waiting, again); i >= 0 {
-				m.waiting = slices.Delete(m.waiting, i, i+1)
+			if i := slices.Index(m.waitingCalls, wake); i >= 0 {
+				m.waitingCalls = slices.Delete(m.waitingCalls, i, i+1)
 			} else { // the call was woken when its wait ended: wake another call instead
-				m.wake(1, <-again)
+				m.wakeCalls(1, <-wake)
 			}
 			m.mu.Unlock()
 			return nil, &Fault{Reason: ReasonBusy, Err: ErrBusy}
@@ -56,63 +55,62 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			return nil, &Fault{Reason: ReasonTrap, Err: err}
 		}
 		m.mu.Lock()
-		in, err = m.take()
+		in, err = m.takeIdle()
 		if in != nil || err != nil {
 			m.mu.Unlock()
 			return in, err
 		}
-		if time.Since(begun) >= wait {
+		if time.Since(start) >= wait {
 			m.mu.Unlock()
 			return nil, &Fault{Reason: ReasonBusy, Err: ErrBusy}
 		}
 	}
 }
 
-// take removes the instance that became idle last from m.free, and returns it. It returns nil if no instance is idle.
-// The caller holds mu.
-func (m *Module) take() (*instance, error) {
+// takeIdle removes the instance that became idle last from m.idle and returns it; nil if there is none. The caller
+// holds mu.
+func (m *Module) takeIdle() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
 	}
-	n := len(m.free)
+	n := len(m.idle)
 	if n == 0 {
 		return nil, nil
 	}
-	in := m.free[n-1]
-	m.free = m.free[:n-1]
-	if in.large {
-		m.stacks -= in.grown()
+	in := m.idle[n-1]
+	m.idle = m.idle[:n-1]
+	if in.hasLargeStack {
+		m.idleStackBytes -= in.largeStackBytes()
 	}
 	return in, nil
 }
 
-// wake ends the wait of the n calls of acquire that have waited longest. These calls return err; if err is nil, they
-// call take again. No instance is reserved for a woken call: until its goroutine runs, another call may use the
-// instance. The caller holds mu.
-func (m *Module) wake(n int, err error) {
-	n = min(n, len(m.waiting))
-	for _, w := range m.waiting[:n] {
+// wakeCalls ends the wait of the n calls of acquire that have waited longest. They return err or, if it is nil, call
+// takeIdle again: until then, another call may use the idle instance. The caller holds mu.
+func (m *Module) wakeCalls(n int, err error) {
+	n = min(n, len(m.waitingCalls))
+	for _, w := range m.waitingCalls[:n] {
 		w <- err
 	}
-	m.waiting = m.waiting[n:]
+	m.waitingCalls = m.waitingCalls[n:]
 }
 
-// start starts an instance if a call waits, the limit permits it, and no other instance is being
-// started. The caller holds mu.
-func (m *Module) start() {
-	if m.starting || m.closed || len(m.waiting) == 0 || m.live >= m.instances() {
+// startInstance starts an instance if a call waits, the limit permits it, and no other one is being started. The caller
+// holds mu.
+func (m *Module) startInstance() {
+	if m.isStarting || m.closed || len(m.waitingCalls) == 0 || m.instanceCount >= m.instances() {
 		return
 	}
-	m.starting = true
-	m.live++
+	m.isStarting = true
+	m.instanceCount++
 	go func() {
 		in, err := m.instantiate()
 		m.mu.Lock()
-		m.starting = false
+		m.isStarting = false
 		if err != nil {
-			m.wake(1, err)
+			m.wakeCalls(1, err)
 			m.mu.Unlock()
-			m.ended()
+			m.instanceEnded()
 			return
 		}
 		m.mu.Unlock()
@@ -120,50 +118,48 @@ func (m *Module) start() {
 	}()
 }
 
-// release takes an instance back after a call that ended with err. At most m.keep idle instances are kept,
-// because each takes memory. An instance is closed if its call trapped or was ended by the host, because its memory may
-// be inconsistent. After a wrong result the instance is kept, so that a module that learns does not lose the data that
-// it has learned.
+// release takes an instance back after a call that ended with err. If the call trapped or the host ended it, it closes
+// the instance, whose memory may be inconsistent. After a wrong result the instance stays, so that a module that learns
+// does not lose its data. At most m.maxIdle idle instances stay, because each takes memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
-	spare := len(m.free) >= m.keep && len(m.waiting) == 0
-	if !m.closed && !spare && (err == nil || in.budget.err == nil && !spoiled(err)) {
-		if in.large {
+	enoughIdle := len(m.idle) >= m.maxIdle && len(m.waitingCalls) == 0
+	if !m.closed && !enoughIdle && (err == nil || in.budget.err == nil && !isInconsistent(err)) {
+		if in.hasLargeStack {
 			m.keepStacks(in)
 		}
-		m.free = append(m.free, in)
-		m.wake(1, nil)
-		m.start()
+		m.idle = append(m.idle, in)
+		m.wakeCalls(1, nil)
+		m.startInstance()
 		m.mu.Unlock()
 		return
 	}
 	m.mu.Unlock()
 	in.guest.Close(context.Background())
-	m.ended()
+	m.instanceEnded()
 }
 
-func spoiled(err error) bool {
+func isInconsistent(err error) bool {
 	var f *Fault
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks is called when an instance becomes idle. It keeps the instance's large stacks if they fit into
-// keptStacks, and frees them otherwise. The caller holds mu.
+// keepStacks keeps the large stacks of an instance that becomes idle if they fit into maxKeptStacks; otherwise it frees
+// them. The caller holds mu.
 func (m *Module) keepStacks(in *instance) {
-	if size := in.grown(); m.stacks+size <= keptStacks {
-		m.stacks += size
+	if size := in.largeStackBytes(); m.idleStackBytes+size <= maxKeptStacks {
+		m.idleStackBytes += size
 		return
 	}
-	in.shrink()
+	in.freeLargeStacks()
 }
 
-// ended is called when an instance has been closed. If it was the last instance of a closed module, ended
-// frees the module.
-func (m *Module) ended() {
+// instanceEnded counts the end of an instance. After the last one of a closed module, it frees the module.
+func (m *Module) instanceEnded() {
 	m.mu.Lock()
-	m.live--
-	last := m.closed && m.live == 0
-	m.start()
+	m.instanceCount--
+	last := m.closed && m.instanceCount == 0
+	m.startInstance()
 	m.mu.Unlock()
 	if last {
 		m.destroy()
@@ -174,5 +170,5 @@ func (m *Module) ended() {
 func (m *Module) Instances() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.live
+	return m.instanceCount
 }

@@ -117,7 +117,7 @@ func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait, limits.CallTimeout = 5_000_000_000, time.Minute, time.Minute // a second or more
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe",
-		Params: []byte{w.I32}, Code: w.Spin}).Bytes(), nil)
+		Params: []byte{w.I32}, Code: w.SpinLoop}).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
 	ended := make(chan error, 2)

@@ -16,21 +16,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The limits of a rest that follows a ruling (docs/glossary.md). A rest lasts DefaultRest if the ruling has no
-// duration; otherwise it lasts at least MinRest and at most MaxRest.
+// The duration of a rest after a ruling: DefaultRest if the ruling has none, otherwise from MinRest to MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
 	MaxRest     = 24 * time.Hour
 )
 
-// ExcerptSpec returns the parts of a response that a judge asks for. It returns nil if the module is not ready,
-// or is not a judge.
+// ExcerptSpec returns the parts of a response that a judge needs; nil if the module is not ready, or no judge.
 func (m *Module) ExcerptSpec() *core.ExcerptSpec {
 	if m.desc.Kind != Judge || !m.ready.Load() {
 		return nil
 	}
-	return m.wants
+	return m.excerptSpec
 }
 
 // Rule returns a judge's ruling on a response. Its errors are those of Score.
@@ -42,10 +40,10 @@ func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error
 	if err != nil {
 		return core.Ruling{}, err
 	}
-	err = in.updatePool()
+	err = in.passPool()
 	var ruling core.Ruling
 	if err == nil {
-		ruling, err = in.rule(r, e)
+		ruling, err = in.callJudge(r, e)
 	}
 	in.logFault(abi.Judge, err)
 	m.release(in, err)
@@ -55,26 +53,25 @@ func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error
 // The offsets of the ruling and of the pairs in the region of a judge's call. The region holds, in this order: the
 // request, the ruling, a pair (name and value) for each header field, the body, and the texts of the pairs.
 const (
-	rulingAt = abi.JudgeRequestSize
-	pairsAt  = rulingAt + abi.RulingSize
+	rulingOffset = abi.JudgeRequestSize
+	pairsOffset  = rulingOffset + abi.RulingSize
 )
 
-// aligned returns the first multiple of abi.Alignment that is at least n.
+// aligned rounds n up to a multiple of abi.Alignment.
 func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
 
-// textRoom returns the number of bytes that a text of n bytes takes in the region. A zero byte follows the text, and
-// the sum is rounded up to a multiple of abi.Alignment.
-func textRoom(n int) int { return aligned(n + 1) }
+// textSize returns the number of bytes that a text of n bytes takes in the region, with the zero byte behind it.
+func textSize(n int) int { return aligned(n + 1) }
 
-func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
-	in.allowCall(0)
+func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
+	in.setCallBudget(0)
 	body := e.Body[:min(len(e.Body), abi.MaxBody)]
 	fields := e.Fields[:min(len(e.Fields), core.MaxExcerptFields)]
-	bodyAt := pairsAt + len(fields)*abi.PairSize
-	textAt := bodyAt + textRoom(len(body))
+	bodyAt := pairsOffset + len(fields)*abi.PairSize
+	textAt := bodyAt + textSize(len(body))
 	size := textAt
 	for i := range fields {
-		more := textRoom(len(fields[i].Name)) + textRoom(len(fields[i].Value))
+		more := textSize(len(fields[i].Name)) + textSize(len(fields[i].Value))
 		if size+more > abi.JudgeRoom { // the fields that do not fit are left out
 			fields = fields[:i]
 			break
@@ -87,31 +84,31 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 	}
 	*(*core.JudgeRequest)(unsafe.Pointer(&view[0])) = *r
 	text := func(at int, s []byte, to int) {
-		binary.LittleEndian.PutUint32(view[at:], in.base+uint32(to))
+		binary.LittleEndian.PutUint32(view[at:], in.regionAddress+uint32(to))
 		binary.LittleEndian.PutUint32(view[at+4:], uint32(len(s)))
 		view[to+copy(view[to:], s)] = 0
 	}
 	const addresses = int(unsafe.Sizeof(core.JudgeRequest{}))
-	binary.LittleEndian.PutUint32(view[addresses:], in.base+pairsAt)
+	binary.LittleEndian.PutUint32(view[addresses:], in.regionAddress+pairsOffset)
 	binary.LittleEndian.PutUint32(view[addresses+4:], uint32(len(fields)))
 	text(addresses+8, body, bodyAt)
-	clear(view[rulingAt:pairsAt])
+	clear(view[rulingOffset:pairsOffset])
 	for i := range fields {
-		f, at := &fields[i], pairsAt+i*abi.PairSize
+		f, at := &fields[i], pairsOffset+i*abi.PairSize
 		text(at, unsafe.Slice(unsafe.StringData(f.Name), len(f.Name)), textAt)
-		textAt += textRoom(len(f.Name))
+		textAt += textSize(len(f.Name))
 		text(at+8, f.Value, textAt)
-		textAt += textRoom(len(f.Value))
+		textAt += textSize(len(f.Value))
 		binary.LittleEndian.PutUint64(view[at+16:], math.Float64bits(numberOf(f.Value)))
 	}
-	in.stack[0], in.stack[1] = uint64(in.base), uint64(in.base+rulingAt)
-	if err := in.invoke(in.main); err != nil {
+	in.stack[0], in.stack[1] = uint64(in.regionAddress), uint64(in.regionAddress+rulingOffset)
+	if err := in.invoke(in.mainExport); err != nil {
 		return core.Ruling{}, err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return core.Ruling{}, &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Judge, status)}
 	}
-	view, ok := in.memory.Read(in.base+rulingAt, abi.RulingSize) // read again: the memory may have moved
+	view, ok := in.memory.Read(in.regionAddress+rulingOffset, abi.RulingSize) // read again: the memory may have moved
 	if !ok {
 		return core.Ruling{}, &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
 	}
@@ -119,7 +116,7 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
 }
 
-// numberOf returns the value of a header field as a number, or NaN if it is not a number.
+// numberOf returns the value of a header field as a number; NaN if it is none.
 func numberOf(value []byte) float64 {
 	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
 		return math.NaN()
@@ -153,23 +150,22 @@ func rulingOf(kind, rest float64) (core.Ruling, error) {
 	return r, nil
 }
 
-// readWants calls the module's export judge_wants. If there is no such export, the judge asks for no part of a
-// response.
-func (in *instance) readWants() (*core.ExcerptSpec, error) {
+// readExcerptSpec calls the module's export judge_wants. Without it, the judge needs no part of a response.
+func (in *instance) readExcerptSpec() (*core.ExcerptSpec, error) {
 	f := in.export(abi.JudgeWants)
 	if f == nil {
 		return &core.ExcerptSpec{}, nil
 	}
-	text, err := in.text(f)
+	text, err := in.callText(f)
 	if err != nil {
 		return nil, err
 	}
-	return parseWants(text)
+	return parseExcerptSpec(text)
 }
 
-// parseWants reads the text of judge_wants: a line for each part of a response. A line is "body N", "field NAME",
-// "status FIRST" or "status FIRST-LAST".
-func parseWants(text string) (*core.ExcerptSpec, error) {
+// parseExcerptSpec parses the text of judge_wants, with lines such as "body N", "field NAME", "status FIRST" and
+// "status FIRST-LAST".
+func parseExcerptSpec(text string) (*core.ExcerptSpec, error) {
 	w := &core.ExcerptSpec{}
 	for n, line := range strings.Split(text, "\n") {
 		if line == "" {
@@ -179,13 +175,13 @@ func parseWants(text string) (*core.ExcerptSpec, error) {
 		var err error
 		switch word {
 		case "body":
-			w.Body, err = number(value, 0, abi.MaxBody)
+			w.Body, err = parseNumber(value, 0, abi.MaxBody)
 		case "field":
 			err = addField(w, value)
 		case "status":
 			err = addStatuses(w, value)
 		default:
-			err = fmt.Errorf("%s is none of body, field and status", quoted(word))
+			err = fmt.Errorf("%s is none of body, field and status", quoteWord(word))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n+1, err)
@@ -194,13 +190,13 @@ func parseWants(text string) (*core.ExcerptSpec, error) {
 	return w, nil
 }
 
-// quoted quotes the beginning of a word.
-func quoted(word string) string { return strconv.Quote(printable(word[:min(len(word), MaxName)])) }
+// quoteWord quotes the beginning of a word.
+func quoteWord(word string) string { return strconv.Quote(printable(word[:min(len(word), MaxName)])) }
 
-func number(text string, low, high int) (int, error) {
+func parseNumber(text string, low, high int) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("%s is no number from %d to %d", quoted(text), low, high)
+		return 0, fmt.Errorf("%s is no number from %d to %d", quoteWord(text), low, high)
 	}
 	return n, nil
 }
@@ -208,7 +204,7 @@ func number(text string, low, high int) (int, error) {
 func addField(w *core.ExcerptSpec, name string) error {
 	name = strings.ToLower(name)
 	if !isFieldName(name) || len(name) > MaxName {
-		return fmt.Errorf("%s is no name of a header field of at most %d bytes", quoted(name), MaxName)
+		return fmt.Errorf("%s is no name of a header field of at most %d bytes", quoteWord(name), MaxName)
 	}
 	if !slices.Contains(w.Fields, name) {
 		w.Fields = append(w.Fields, name)
@@ -236,11 +232,11 @@ func addStatuses(w *core.ExcerptSpec, value string) error {
 	if !ranged {
 		last = first
 	}
-	low, err := number(first, 100, 999)
+	low, err := parseNumber(first, 100, 999)
 	if err != nil {
 		return err
 	}
-	high, err := number(last, low, 999)
+	high, err := parseNumber(last, low, 999)
 	if err != nil {
 		return err
 	}
@@ -251,8 +247,7 @@ func addStatuses(w *core.ExcerptSpec, value string) error {
 	return nil
 }
 
-// trialJudge returns a response for the first call. It has all header fields that the judge asks for, and the longest
-// body that the judge can get.
+// trialJudge returns a response for the first call, with all header fields that the judge needs and the longest body.
 func trialJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}

@@ -54,7 +54,7 @@ func TestRulings(t *testing.T) {
 		{kind: 256, reason: wasmhost.ReasonRuling},
 		{kind: math.NaN(), reason: wasmhost.ReasonRuling},
 	} {
-		live := w.Live(0, w.Rules(c.kind, c.rest)...) // so the first call rules fine
+		live := w.OnlyInRealCalls(0, w.Rules(c.kind, c.rest)...) // so the first call rules fine
 		m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(w.Judge(live...).Bytes(), nil)
 		require.NoError(t, err)
 		got, err := m.Rule(&core.JudgeRequest{Now: 1.8e9}, excerpt(""))

@@ -34,8 +34,8 @@ var (
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// ErrClosed is the error of a call of a closed module. ErrNotReady is the error of a call of a module that is
-// still being compiled or cannot be compiled (Host.Begin).
+// ErrClosed is the error of a call of a closed module; ErrNotReady that of a module that is being compiled or cannot be
+// compiled (Host.LoadInBackground).
 var (
 	ErrClosed   = errors.New("the plugin has been replaced")
 	ErrNotReady = errors.New("the plugin is not ready")
@@ -65,35 +65,35 @@ const (
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a module that is loaded or being loaded. It is safe for concurrent use: two calls never use the same
-// instance at the same time. There are at most Limits.Instances instances, and only one if the module learns. A call
-// of the zero Module returns ErrNotReady.
+// Module is a module that is loaded or being loaded. It is safe for concurrent use: calls at the same time use
+// different instances, of which there are at most Limits.Instances, and only one if the module learns. A call of the
+// zero Module returns ErrNotReady.
 type Module struct {
-	desc    Description
-	limits  Limits
-	clock   clock
-	output  Output
-	cpuOnly bool
-	runtime wazero.Runtime
-	cache   wazero.CompilationCache
+	desc        Description
+	limits      Limits
+	clock       clock
+	output      Output
+	cpuTimeOnly bool
+	runtime     wazero.Runtime
+	cache       wazero.CompilationCache
 
-	compiled  wazero.CompiledModule
-	config    []pair
-	ready     atomic.Bool // set when the fields above, tolerance and wants are set
-	tolerance float64
-	wants     *core.ExcerptSpec // only of a judge
-	pool      atomic.Pointer[[]Proxy]
-	settings  atomic.Pointer[[]Setting]
-	slow      atomic.Uint64 // number of slow calls; see Slow
+	compiled    wazero.CompiledModule
+	config      []pair
+	ready       atomic.Bool // set when the fields above, tolerance and wants are set
+	tolerance   float64
+	excerptSpec *core.ExcerptSpec // only of a judge
+	pool        atomic.Pointer[[]Proxy]
+	settings    atomic.Pointer[[]Setting]
+	slowCalls   atomic.Uint64 // number of slow calls; see SlowCalls
 
-	mu       sync.Mutex
-	free     []*instance
-	keep     int          // maximum number of idle instances
-	stacks   int          // total bytes of the stacks of idle instances that are larger than keptStack
-	live     int          // number of instances, including those being started
-	waiting  []chan error // calls that wait for an instance, see wake
-	starting bool
-	closed   bool
+	mu             sync.Mutex
+	idle           []*instance
+	maxIdle        int          // maximum number of idle instances
+	idleStackBytes int          // total bytes of the stacks of idle instances that are larger than maxKeptStack
+	instanceCount  int          // number of instances, including those being started
+	waitingCalls   []chan error // calls that wait for an instance, see wake
+	isStarting     bool
+	closed         bool
 }
 
 // Description returns the module's declarations.
@@ -105,8 +105,8 @@ func (m *Module) Learns() bool { return m.desc.Learns }
 // WantsPool reports whether the module receives the proxies of the pool.
 func (m *Module) WantsPool() bool { return m.desc.WantsPool }
 
-// Ready reports whether the module can be called.
-func (m *Module) Ready() bool { return m.ready.Load() }
+// IsReady reports whether the module can be called.
+func (m *Module) IsReady() bool { return m.ready.Load() }
 
 // Tolerance implements core.Tolerance. It is 0 for a module that does not export tolerance.
 func (m *Module) Tolerance() float64 {
@@ -124,40 +124,40 @@ type instance struct {
 
 	fuel, stackLeft api.MutableGlobal // counters added by meter.Rewrite
 	budget          budget
-	running         *entry // the function that was called last
-	entries         []*entry
-	large           bool // a stack is larger than keptStack
+	running         *exportedFunc // the function that was called last
+	entries         []*exportedFunc
+	hasLargeStack   bool // a stack is larger than maxKeptStack
 
-	reserve, main, configure, observe, poolChanged *entry
+	reserve, mainExport, configure, observe, poolChanged *exportedFunc
 
-	base, room uint32 // address and size of the region that reserve returned last
-	stack      [4]uint64
-	tolerance  float64
-	wants      *core.ExcerptSpec // only of a judge
-	pool       *[]Proxy          // the proxies that the instance has last received
-	host       hostState
-	ctx        context.Context // contains the instance; see caller
+	regionAddress, regionSize uint32 // address and size of the region that reserve returned last
+	stack                     [4]uint64
+	tolerance                 float64
+	excerptSpec               *core.ExcerptSpec // only of a judge
+	pool                      *[]Proxy          // the proxies that the instance has last received
+	host                      hostState
+	ctx                       context.Context // contains the instance; see caller
 }
 
 func (m *Module) instantiate() (*instance, error) {
 	in := &instance{module: m}
-	in.host.in, in.host.printed.output = in, m.output
+	in.host.in, in.host.output.output = in, m.output
 	ctx := context.WithValue(context.Background(), callerKey{}, in)
 	in.ctx = ctx
-	guest, err := m.begin(ctx)
+	guest, err := m.instantiateGuest(ctx)
 	if err != nil {
-		return nil, refuse("the module does not start: %s", firstLine(err))
+		return nil, checkError("the module does not start: %s", firstLine(err))
 	}
 	in.guest, in.memory = guest, guest.ExportedMemory(abi.Memory)
 	fail := func(format string, args ...any) (*instance, error) {
 		guest.Close(ctx)
-		err := refuse(format, args...)
+		err := checkError(format, args...)
 		in.logFault("the start of an instance", err)
 		return nil, err
 	}
 	in.fuel = guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
 	in.stackLeft = guest.ExportedGlobal(meter.StackExport).(api.MutableGlobal)
-	in.allow(m.limits.StartFuel, m.limits.StartTimeout)
+	in.setBudget(m.limits.StartFuel, m.limits.StartTimeout)
 	if start := in.export(meter.StartExport); start != nil {
 		if err := in.invoke(start); err != nil {
 			return fail("the module does not start (its start function may take %d units of fuel): %w",
@@ -173,12 +173,12 @@ func (m *Module) instantiate() (*instance, error) {
 	in.configure = in.export(abi.Configure)
 	in.observe = in.export(abi.Observe)
 	in.poolChanged = in.export(abi.PoolChanged)
-	in.main = in.export(mains[m.desc.Kind])
-	if err := in.stateSettings(m.config); err != nil {
+	in.mainExport = in.export(mainExports[m.desc.Kind])
+	if err := in.checkConfig(m.config); err != nil {
 		return fail("%w", err)
 	}
 	if in.configure != nil {
-		if err := in.configureWith(m.config); err != nil {
+		if err := in.callConfigure(m.config); err != nil {
 			return fail("%s failed: %w", abi.Configure, err)
 		}
 	} else if len(m.config) > 0 {
@@ -195,19 +195,19 @@ func (m *Module) instantiate() (*instance, error) {
 		in.tolerance = t
 	}
 	if m.desc.Kind == Judge {
-		if in.wants, err = in.readWants(); err != nil {
+		if in.excerptSpec, err = in.readExcerptSpec(); err != nil {
 			return fail("%s failed: %w", abi.JudgeWants, err)
 		}
 	}
 	return in, nil
 }
 
-// mains maps each kind to the function that a module of this kind must export.
-var mains = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
+// mainExports are the functions that modules must export, by kind.
+var mainExports = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
-// begin instantiates the module without running its code. An invalid module can cause a panic of wazero. begin
-// converts the panic to an error, because in a background goroutine nothing else would recover from it.
-func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
+// instantiateGuest instantiates the module without running its code. It converts a panic of wazero, which an invalid
+// module can cause, to an error.
+func (m *Module) instantiateGuest(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("it is not valid: %v", p)
@@ -224,33 +224,33 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns a region of size bytes in the memory. It calls the export reserve if the region that reserve
-// returned last is smaller. The slice is valid until the module's code runs again.
+// region returns a region of size bytes in the memory, valid until the module's code runs again. It calls the export
+// reserve if the last region is smaller.
 func (in *instance) region(size uint32) ([]byte, error) {
-	if size > in.room {
+	if size > in.regionSize {
 		want := (size + 4095) &^ 4095
 		in.stack[0] = uint64(want)
 		if err := in.invoke(in.reserve); err != nil {
 			return nil, err
 		}
-		in.base, in.room = uint32(in.stack[0]), want
-		if in.base == 0 || in.base%abi.Alignment != 0 {
-			in.room = 0
+		in.regionAddress, in.regionSize = uint32(in.stack[0]), want
+		if in.regionAddress == 0 || in.regionAddress%abi.Alignment != 0 {
+			in.regionSize = 0
 			return nil, &Fault{Reason: ReasonMemory,
 				Err: fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d",
-					abi.Reserve, want, in.base, abi.Alignment)}
+					abi.Reserve, want, in.regionAddress, abi.Alignment)}
 		}
 	}
-	view, ok := in.memory.Read(in.base, size)
+	view, ok := in.memory.Read(in.regionAddress, size)
 	if !ok {
-		in.room = 0
+		in.regionSize = 0
 		return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s gave %d bytes at %d, past the end of memory",
-			abi.Reserve, size, in.base)}
+			abi.Reserve, size, in.regionAddress)}
 	}
 	return view, nil
 }
 
-// Close closes the module, and does not wait. The module is freed when its calls in progress have ended. Later calls
+// Close closes the module. It does not wait: the module is freed when its calls in progress have ended. Later calls
 // return ErrClosed.
 func (m *Module) Close() {
 	m.mu.Lock()
@@ -259,11 +259,11 @@ func (m *Module) Close() {
 		return
 	}
 	m.closed = true
-	m.wake(len(m.waiting), nil)
-	idle := m.free
-	m.free = nil
-	m.live -= len(idle)
-	last := m.live == 0
+	m.wakeCalls(len(m.waitingCalls), nil)
+	idle := m.idle
+	m.idle = nil
+	m.instanceCount -= len(idle)
+	last := m.instanceCount == 0
 	m.mu.Unlock()
 	for _, in := range idle {
 		in.guest.Close(context.Background())
@@ -292,8 +292,7 @@ func (m *Module) destroy() {
 	}
 }
 
-// Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady. If Score returns
-// an error, the contents of scores are undefined.
+// Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
 	switch {
 	case m.desc.Kind != Scorer:
@@ -305,40 +304,42 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if err != nil {
 		return err
 	}
-	err = in.updatePool()
+	err = in.passPool()
 	if err == nil {
-		err = in.score(c, scores)
+		err = in.callScore(c, scores)
 	}
 	in.logFault(abi.Score, err)
 	m.release(in, err)
 	return err
 }
 
-// allowCall sets the budget of a call with the given number of candidates or proxies.
-func (in *instance) allowCall(candidates int) {
-	in.allow(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
+// setCallBudget sets the budget of a call with a number of candidates or proxies.
+func (in *instance) setCallBudget(candidates int) {
+	in.setBudget(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
 }
 
-func (in *instance) score(c core.Candidates, scores []float64) error {
+func (in *instance) callScore(c core.Candidates, scores []float64) error {
 	n := c.Len()
 	const head = abi.RankRequestSize
 	rowsEnd := uint32(head + n*abi.CandidateSize)
 	size := rowsEnd + uint32(n)*abi.ScoreSize
-	in.allowCall(n)
+	in.setCallBudget(n)
 	view, err := in.region(size)
 	if err != nil {
 		return err
 	}
 	c.Fill((*core.RankRequest)(unsafe.Pointer(&view[0])), unsafe.Slice((*core.Candidate)(unsafe.Pointer(&view[head])),
 		n))
-	in.stack = [4]uint64{uint64(in.base), uint64(in.base + head), uint64(in.base + rowsEnd), uint64(n)}
-	if err := in.invoke(in.main); err != nil {
+	in.stack = [4]uint64{uint64(in.regionAddress), uint64(in.regionAddress + head), uint64(in.regionAddress + rowsEnd),
+		uint64(n)}
+	if err := in.invoke(in.mainExport); err != nil {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Score, status)}
 	}
-	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // read again: the memory may have moved
+	// read again: the memory may have moved
+	view, ok := in.memory.Read(in.regionAddress+rowsEnd, uint32(n)*abi.ScoreSize)
 	if !ok {
 		return &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
 	}
@@ -361,25 +362,25 @@ func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = in.updatePool()
+	err = in.passPool()
 	var d float64
 	if err == nil {
-		d, err = in.delay(r)
+		d, err = in.callBackoff(r)
 	}
 	in.logFault(abi.Backoff, err)
 	m.release(in, err)
 	return d, err
 }
 
-func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
-	in.allowCall(0)
+func (in *instance) callBackoff(r *core.BackoffRequest) (float64, error) {
+	in.setCallBudget(0)
 	view, err := in.region(abi.BackoffRequestSize)
 	if err != nil {
 		return 0, err
 	}
 	*(*core.BackoffRequest)(unsafe.Pointer(&view[0])) = *r
-	in.stack[0] = uint64(in.base)
-	if err := in.invoke(in.main); err != nil {
+	in.stack[0] = uint64(in.regionAddress)
+	if err := in.invoke(in.mainExport); err != nil {
 		return 0, err
 	}
 	d := math.Float64frombits(in.stack[0])
@@ -392,8 +393,7 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// Observe passes a finished attempt to a module that learns. For other modules it does nothing. The
-// errors are those of Score.
+// Observe passes a finished attempt to a module that learns. The errors are those of Score.
 func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil
@@ -402,21 +402,21 @@ func (m *Module) Observe(o *core.Observation) error {
 	if err != nil {
 		return err
 	}
-	if err = in.updatePool(); err == nil {
-		err = in.learn(o)
+	if err = in.passPool(); err == nil {
+		err = in.callObserve(o)
 	}
 	in.logFault(abi.Observe, err)
 	m.release(in, err)
 	return err
 }
 
-func (in *instance) learn(o *core.Observation) error {
-	in.allowCall(0)
+func (in *instance) callObserve(o *core.Observation) error {
+	in.setCallBudget(0)
 	view, err := in.region(abi.ObservationSize)
 	if err != nil {
 		return err
 	}
 	*(*core.Observation)(unsafe.Pointer(&view[0])) = *o
-	in.stack[0] = uint64(in.base)
+	in.stack[0] = uint64(in.regionAddress)
 	return in.invoke(in.observe)
 }

@@ -62,40 +62,39 @@ func (h *Host) WithOutput(output Output) *Host {
 	return &other
 }
 
-// printed collects the text that a module writes during a call, through fd_write and the host function log.
-type printed struct {
-	output    Output
-	parts     [2][]byte // the unfinished lines of standard output and standard error
-	why       [4]string // texts that may explain why the call failed, the best text first
-	explained bool      // the field why has a text
+// outputCollector collects the text that a module writes during a call, through fd_write and the host function log.
+type outputCollector struct {
+	output          Output
+	unfinishedLines [2][]byte // the unfinished lines of standard output and standard error
+	explanations    [4]string // texts that may explain why the call failed, the best text first
+	hasExplanation  bool      // the field why has a text
 }
 
 // The indices in printed.why.
 const (
-	whyPanic  = iota // the first text of a panic
-	whyLogged        // the last log line of level error
-	whyError         // the first line on the standard error
-	whyOutput        // the first line on the standard output
-	whyNot           // no index: the line does not explain a failure
+	explainPanic   = iota // the first text of a panic
+	explainLogged         // the last log line of level error
+	explainStderr         // the first line on the standard error
+	explainStdout         // the first line on the standard output
+	explainNothing        // no index: the line does not explain a failure
 )
 
 var (
-	// The expression panics matches the panic messages of the languages' runtimes. The expression place matches a line
-	// of Go's stack trace that has a file and a line number.
-	panics = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
-	place  = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
+	// panicPattern matches the panic messages of the languages' runtimes, goPositionPattern a line of Go's stack trace
+	// with a file and a line number.
+	panicPattern      = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
+	goPositionPattern = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
 )
 
-// reset clears p before a call.
-func (p *printed) reset() {
-	if p.explained {
-		p.why, p.explained = [4]string{}, false
+func (p *outputCollector) reset() {
+	if p.hasExplanation {
+		p.explanations, p.hasExplanation = [4]string{}, false
 	}
 }
 
-// write splits the bytes that a module writes to descriptor 1 or 2 into lines.
-func (p *printed) write(descriptor int, b []byte) {
-	part := &p.parts[descriptor-1]
+// write splits bytes that a module writes to descriptor 1 or 2 into lines.
+func (p *outputCollector) write(descriptor int, b []byte) {
+	part := &p.unfinishedLines[descriptor-1]
 	for len(b) > 0 {
 		var line []byte
 		line, ended := b, false
@@ -109,30 +108,30 @@ func (p *printed) write(descriptor int, b []byte) {
 
 var newline = []byte{'\n'}
 
-func (p *printed) endLine(descriptor int) {
-	raw := string(p.parts[descriptor-1])
-	p.parts[descriptor-1] = p.parts[descriptor-1][:0]
-	level, why := LevelInfo, whyOutput
+func (p *outputCollector) endLine(descriptor int) {
+	raw := string(p.unfinishedLines[descriptor-1])
+	p.unfinishedLines[descriptor-1] = p.unfinishedLines[descriptor-1][:0]
+	level, source := LevelInfo, explainStdout
 	if descriptor == 2 {
-		level, why = LevelWarn, whyError
-		switch at := place.FindStringSubmatch(raw); {
-		case panics.MatchString(raw):
-			level, why = LevelError, whyPanic
-		case at != nil && p.why[whyPanic] != "" && !strings.HasSuffix(p.why[whyPanic], ")"):
-			p.why[whyPanic] += " (" + at[1] + ")"
+		level, source = LevelWarn, explainStderr
+		switch at := goPositionPattern.FindStringSubmatch(raw); {
+		case panicPattern.MatchString(raw):
+			level, source = LevelError, explainPanic
+		case at != nil && p.explanations[explainPanic] != "" && !strings.HasSuffix(p.explanations[explainPanic], ")"):
+			p.explanations[explainPanic] += " (" + at[1] + ")"
 		}
 	}
 	text := printable(raw)
 	if text == "" {
 		return
 	}
-	p.log(level, why, text)
+	p.addLine(level, source, text)
 }
 
-// log passes one line on to the plugin's output.
-func (p *printed) log(level Level, why int, text string) {
-	if why == whyLogged || why < whyNot && p.why[why] == "" {
-		p.why[why], p.explained = text, true
+// addLine passes one line on to the plugin's output.
+func (p *outputCollector) addLine(level Level, source int, text string) {
+	if source == explainLogged || source < explainNothing && p.explanations[source] == "" {
+		p.explanations[source], p.hasExplanation = text, true
 	}
 	if p.output != nil {
 		p.output.Log(level, text)
@@ -140,17 +139,17 @@ func (p *printed) log(level Level, why int, text string) {
 }
 
 // flush passes unfinished lines on to the plugin's output at the end of a call.
-func (p *printed) flush() {
-	for i, part := range p.parts {
+func (p *outputCollector) flush() {
+	for i, part := range p.unfinishedLines {
 		if len(part) > 0 {
 			p.endLine(i + 1)
 		}
 	}
 }
 
-// because returns ": " and the text that best explains why the call failed, or "" if there is no such text.
-func (p *printed) because() string {
-	for _, text := range p.why {
+// explanationText returns ": " and the text that best explains why the call failed; "" for none.
+func (p *outputCollector) explanationText() string {
+	for _, text := range p.explanations {
 		if text != "" {
 			return ": " + text
 		}
@@ -175,22 +174,21 @@ func printable(s string) string {
 	return s
 }
 
-// The expression names matches a function in the stack of a wazero error: the function's name, or $ and the function's
-// index.
-var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
+// framePattern matches a function in the stack of a wazero error: its name, or $ and its index.
+var framePattern = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
 // maxFrames is the maximum number of functions of a stack in a Fault.
 const maxFrames = 10
 
-// stackOfError returns the functions in progress when a call failed, the innermost first. The parameter imports is the
-// number of functions that the module itself imports.
+// stackOfError returns the functions in progress when a call failed, the innermost first. The module itself imports the
+// given number of functions.
 func stackOfError(err error, imports int) (frames []string) {
 	_, stack, _ := strings.Cut(err.Error(), "wasm stack trace:\n")
-	for _, found := range names.FindAllStringSubmatch(stack, maxFrames+1) {
+	for _, found := range framePattern.FindAllStringSubmatch(stack, maxFrames+1) {
 		name := found[1]
 		if digits, ok := strings.CutPrefix(name, "$"); ok {
-			if index, err := strconv.Atoi(digits); err == nil && index >= imports+meter.Added {
-				name = fmt.Sprint("$", index-meter.Added)
+			if index, err := strconv.Atoi(digits); err == nil && index >= imports+meter.AddedImports {
+				name = fmt.Sprint("$", index-meter.AddedImports)
 			}
 		}
 		frames = append(frames, printable(name))
@@ -201,9 +199,9 @@ func stackOfError(err error, imports int) (frames []string) {
 	return frames
 }
 
-// logFault writes the error of a failed call and its stack to the plugin's log.
+// logFault writes the error and the stack of a failed call to the plugin's log.
 func (in *instance) logFault(call string, err error) {
-	if err == nil || in.host.printed.output == nil {
+	if err == nil || in.host.output.output == nil {
 		return
 	}
 	text := call + " failed: " + err.Error()
@@ -211,5 +209,5 @@ func (in *instance) logFault(call string, err error) {
 	if errors.As(err, &f) && len(f.Stack) > 0 {
 		text += "; in " + strings.Join(f.Stack, ", called by ")
 	}
-	in.host.printed.output.Log(LevelError, printable(text))
+	in.host.output.output.Log(LevelError, printable(text))
 }

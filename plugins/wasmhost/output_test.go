@@ -171,7 +171,7 @@ func TestALogOutsideMemoryEndsTheCall(t *testing.T) {
 	require.EqualError(t, err, "trap: log: 100 bytes at 65530 end past the guest's memory")
 	_, err = g.score(t, w.Join(args(1, -4, -4), w.ConstF64(1), w.CallTo(2)))
 	require.ErrorContains(t, err, "trap: metric: 4294967292 bytes at 4294967292 end past the guest's memory")
-	_, err = g.score(t, w.Forever(g.log(0, "on and on")...))
+	_, err = g.score(t, w.EndlessLoop(g.log(0, "on and on")...))
 	require.Equal(t, "fuel", reasonOf(err))
 }
 

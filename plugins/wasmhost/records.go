@@ -18,7 +18,7 @@ import (
 // pair is a key and a value of a configuration, as in abi.Pair.
 type pair struct{ key, value string }
 
-// pairs flattens a configuration table, sorted by key. Keys of nested tables are joined with dots.
+// pairs flattens a configuration, sorted by key. Keys of nested tables are joined with dots.
 func pairs(config map[string]any) []pair {
 	var out []pair
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -28,22 +28,22 @@ func pairs(config map[string]any) []pair {
 				out = append(out, pair{key + "." + p.key, p.value})
 			}
 		default:
-			out = append(out, pair{key, text(v)})
+			out = append(out, pair{key, settingText(v)})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b pair) int { return strings.Compare(a.key, b.key) })
 	return out
 }
 
-// text returns a setting's value in the form that the module receives.
-func text(v any) string {
+// settingText returns a setting's value in the form that the module receives.
+func settingText(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return ""
 	case []any:
 		list := make([]string, len(v))
 		for i, item := range v {
-			list[i] = text(item)
+			list[i] = settingText(item)
 		}
 		return strings.Join(list, ",")
 	case json.Number:
@@ -51,7 +51,7 @@ func text(v any) string {
 			return strconv.FormatInt(n, 10)
 		}
 		if f, err := v.Float64(); err == nil {
-			return text(f)
+			return settingText(f)
 		}
 		return v.String()
 	case float64:
@@ -89,8 +89,8 @@ func (m *Module) SetPool(proxies []Proxy) {
 	}
 }
 
-// updatePool calls pool_changed if the instance does not have the current pool.
-func (in *instance) updatePool() error {
+// passPool calls the export pool_changed if the instance does not have the current pool.
+func (in *instance) passPool() error {
 	if in.poolChanged == nil {
 		return nil
 	}
@@ -98,8 +98,8 @@ func (in *instance) updatePool() error {
 	if pool == in.pool || pool == nil {
 		return nil
 	}
-	in.allowCall(len(*pool))
-	w := layout{fixed: len(*pool) * abi.ProxySize}
+	in.setCallBudget(len(*pool))
+	w := layout{headSize: len(*pool) * abi.ProxySize}
 	for i, p := range *pool {
 		at := i * abi.ProxySize
 		w.f64(at, core.Hash53(p.ID))
@@ -115,10 +115,10 @@ func (in *instance) updatePool() error {
 		w.address(at+48, w.pairs(list))
 		w.u32(at+52, uint32(len(list)))
 	}
-	if err := in.put(&w); err != nil {
+	if err := in.writeRecords(&w); err != nil {
 		return err
 	}
-	in.stack[0], in.stack[1] = uint64(in.base), uint64(len(*pool))
+	in.stack[0], in.stack[1] = uint64(in.regionAddress), uint64(len(*pool))
 	if err := in.invoke(in.poolChanged); err != nil {
 		return err
 	}
@@ -126,36 +126,35 @@ func (in *instance) updatePool() error {
 	return nil
 }
 
-// configureWith calls the export configure with the settings in config.
-func (in *instance) configureWith(config []pair) error {
-	w := layout{fixed: 0}
+func (in *instance) callConfigure(config []pair) error {
+	w := layout{headSize: 0}
 	at := w.pairs(config)
-	if err := in.put(&w); err != nil {
+	if err := in.writeRecords(&w); err != nil {
 		return err
 	}
-	in.stack[0], in.stack[1] = uint64(in.base)+uint64(at), uint64(len(config))
+	in.stack[0], in.stack[1] = uint64(in.regionAddress)+uint64(at), uint64(len(config))
 	if err := in.invoke(in.configure); err != nil {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("it refused its configuration with status %d%s", status,
-			in.host.printed.because())}
+			in.host.output.explanationText())}
 	}
 	return nil
 }
 
-// layout builds records that contain the addresses of other records. At first, the addresses are relative to the first
-// byte. The method put makes them absolute when it writes the records into memory.
+// layout builds records that contain the addresses of other records. The addresses are relative to the first byte until
+// writeRecords writes the records into memory.
 type layout struct {
-	fixed  int // number of bytes at the beginning; the methods u32, f64 and address write them
-	bytes  []byte
-	fixups []int // offsets of the addresses
+	headSize       int // number of bytes at the beginning; the methods u32, f64 and address write them
+	bytes          []byte
+	addressOffsets []int // offsets of the addresses
 }
 
-// grow appends n zero bytes, and returns the offset of the first one, a multiple of abi.Alignment.
-func (l *layout) grow(n int) int {
-	if len(l.bytes) < l.fixed {
-		l.bytes = append(l.bytes, make([]byte, l.fixed-len(l.bytes))...)
+// appendZeros appends n zero bytes and returns their offset, a multiple of abi.Alignment.
+func (l *layout) appendZeros(n int) int {
+	if len(l.bytes) < l.headSize {
+		l.bytes = append(l.bytes, make([]byte, l.headSize-len(l.bytes))...)
 	}
 	for len(l.bytes)%abi.Alignment != 0 {
 		l.bytes = append(l.bytes, 0)
@@ -168,28 +167,27 @@ func (l *layout) grow(n int) int {
 func (l *layout) u32(at int, v uint32) { binary.LittleEndian.PutUint32(l.bytes[at:], v) }
 
 func (l *layout) f64(at int, v float64) {
-	l.grow(0)
+	l.appendZeros(0)
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes an address into the records. The parameter at is the offset of the address, and to is the
-// offset of the byte that it points to.
+// address writes the address of the byte at the offset to, at the offset at.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
-	l.fixups = append(l.fixups, at)
+	l.addressOffsets = append(l.addressOffsets, at)
 }
 
-// text appends the text s. It writes the address and the length of s at the offset at.
+// text appends s, and writes its address and length at the offset at.
 func (l *layout) text(at int, s string) {
-	to := l.grow(len(s) + 1)
+	to := l.appendZeros(len(s) + 1)
 	copy(l.bytes[to:], s)
 	l.address(at, to)
 	l.u32(at+4, uint32(len(s)))
 }
 
-// pairs appends a record for each pair, and returns the offset of the first record.
+// pairs appends a record for each pair, and returns the offset of the first one.
 func (l *layout) pairs(list []pair) int {
-	first := l.grow(len(list) * abi.PairSize)
+	first := l.appendZeros(len(list) * abi.PairSize)
 	for i, p := range list {
 		at := first + i*abi.PairSize
 		l.text(at, p.key)
@@ -199,27 +197,26 @@ func (l *layout) pairs(list []pair) int {
 	return first
 }
 
-// put writes the records of w into a region of the module's memory. The region begins at in.base.
-func (in *instance) put(w *layout) error {
-	w.grow(8)
+// writeRecords writes the records of w into the region of the module's memory.
+func (in *instance) writeRecords(w *layout) error {
+	w.appendZeros(8)
 	view, err := in.region(uint32(len(w.bytes)))
 	if err != nil {
 		return err
 	}
-	for _, at := range w.fixups {
-		w.u32(at, binary.LittleEndian.Uint32(w.bytes[at:])+in.base)
+	for _, at := range w.addressOffsets {
+		w.u32(at, binary.LittleEndian.Uint32(w.bytes[at:])+in.regionAddress)
 	}
 	copy(view, w.bytes)
 	return nil
 }
 
-// trial is the input of a scorer's first call. It has the number of candidates that every scorer must
-// accept.
-type trial struct{}
+// trialCandidates is the input of a scorer's first call, with the number of candidates that every scorer must accept.
+type trialCandidates struct{}
 
-func (trial) Len() int { return abi.MinCandidates }
+func (trialCandidates) Len() int { return abi.MinCandidates }
 
-func (trial) Fill(req *core.RankRequest, rows []core.Candidate) {
+func (trialCandidates) Fill(req *core.RankRequest, rows []core.Candidate) {
 	*req = core.RankRequest{Count: float64(len(rows)), Now: 1.7e9, Turn: 7, Seed: 0x12345678,
 		HostHash: core.Hash53("example.com"), PoolSize: float64(len(rows)), Idempotent: 1}
 	for i := range rows {

@@ -37,11 +37,11 @@ const (
 	maxSettings    = 100
 )
 
-// Free reports whether the setting accepts any text.
-func (s *Setting) Free() bool { return s.Type == typeText && len(s.Values) == 0 }
+// IsFreeText reports whether the setting accepts any text.
+func (s *Setting) IsFreeText() bool { return s.Type == typeText && len(s.Values) == 0 }
 
-// Settings returns the settings that the module declares. It returns nil if the module does not export describe, or
-// if no instance has been started yet.
+// Settings returns the settings that the module declares; nil if it does not export describe, or no instance has been
+// started yet.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s
@@ -49,18 +49,17 @@ func (m *Module) Settings() []Setting {
 	return nil
 }
 
-// describe calls the module's export describe, and returns the settings that the module declares.
-func (in *instance) describe(f *entry) ([]Setting, error) {
-	text, err := in.text(f)
+// readSettings calls the module's export describe.
+func (in *instance) readSettings(f *exportedFunc) ([]Setting, error) {
+	text, err := in.callText(f)
 	if err != nil {
 		return nil, err
 	}
 	return parseSettings(text)
 }
 
-// text returns the text of an exported function. It calls the function, which returns the address of a text
-// with a zero byte at its end.
-func (in *instance) text(f *entry) (string, error) {
+// callText calls an exported function that returns the address of a text with a zero byte at its end.
+func (in *instance) callText(f *exportedFunc) (string, error) {
 	if err := in.invoke(f); err != nil {
 		return "", err
 	}
@@ -76,8 +75,8 @@ func (in *instance) text(f *entry) (string, error) {
 	return string(view[:end]), nil
 }
 
-// parseSettings parses the text of describe: one line per setting, with name, type, range, default
-// and description separated by tabs.
+// parseSettings parses the text of describe: one line per setting, with name, type, range, default and description
+// separated by tabs.
 func parseSettings(text string) ([]Setting, error) {
 	settings := []Setting{}
 	for n, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
@@ -155,28 +154,28 @@ func parseRange(text string) (low, high *float64, err error) {
 
 // check returns an error if the setting does not permit the value of p.
 func (s Setting) check(p pair) error {
-	wrong := func(must string) error {
+	mustBe := func(must string) error {
 		return fmt.Errorf("the setting %s is %q; it must be %s", s.Name, printable(p.value), must)
 	}
 	n := p.number()
 	switch s.Type {
 	case typeBoolean:
 		if p.value != "true" && p.value != "false" {
-			return wrong("true or false")
+			return mustBe("true or false")
 		}
 	case typeText:
 		if len(s.Values) > 0 && !slices.Contains(s.Values, p.value) {
-			return wrong(strings.Join(s.Values, ", ") + " (one of them)")
+			return mustBe(strings.Join(s.Values, ", ") + " (one of them)")
 		}
 	default:
 		if math.IsNaN(n) || math.IsInf(n, 0) || p.value == "true" || p.value == "false" {
-			return wrong("a " + s.Type)
+			return mustBe("a " + s.Type)
 		}
 		if s.Type == typeInteger && n != math.Trunc(n) {
-			return wrong("an integer")
+			return mustBe("an integer")
 		}
 		if s.Min != nil && n < *s.Min || s.Max != nil && n > *s.Max {
-			return wrong(s.bounds())
+			return mustBe(s.bounds())
 		}
 	}
 	return nil
@@ -185,11 +184,11 @@ func (s Setting) check(p pair) error {
 func (s Setting) bounds() string {
 	switch {
 	case s.Max == nil:
-		return "at least " + text(*s.Min)
+		return "at least " + settingText(*s.Min)
 	case s.Min == nil:
-		return "at most " + text(*s.Max)
+		return "at most " + settingText(*s.Max)
 	}
-	return text(*s.Min) + " to " + text(*s.Max)
+	return settingText(*s.Min) + " to " + settingText(*s.Max)
 }
 
 // checkSettings checks the configuration of a module that declares its settings.
@@ -210,14 +209,13 @@ func checkSettings(settings []Setting, config []pair) error {
 	return nil
 }
 
-// stateSettings reads the settings that the module declares (describe), and checks the given configuration.
-// It does nothing if the module does not export describe.
-func (in *instance) stateSettings(config []pair) error {
+// checkConfig compares the configuration with the settings that the module declares, if it exports describe.
+func (in *instance) checkConfig(config []pair) error {
 	f := in.export(abi.Describe)
 	if f == nil {
 		return nil
 	}
-	settings, err := in.describe(f)
+	settings, err := in.readSettings(f)
 	if err != nil {
 		return fmt.Errorf("%s failed: %w", abi.Describe, err)
 	}

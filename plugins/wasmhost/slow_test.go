@@ -14,7 +14,7 @@ import (
 // instructions, and some instructions call code of wazero.
 func slow() map[string]*w.Module {
 	many := func(code ...byte) *w.Module {
-		m := w.Scorer(w.Unless256(w.Forever(w.Repeat(200, code...)...)...)...)
+		m := w.Scorer(w.Unless256(w.EndlessLoop(w.Repeat(200, code...)...)...)...)
 		m.Tables, m.Elements = []w.Limits{{Min: 10}}, []uint32{0}
 		return m
 	}
@@ -47,7 +47,7 @@ func slow() map[string]*w.Module {
 			[]byte{w.LocalGet, 0, 0x50, w.BrIf, 0, w.End, w.End})
 		// add
 		use := w.Join(get(n), w.Repeat(n-1, 0x7c), []byte{w.Drop})
-		meet := w.Func{Params: wide, Code: w.Join(w.Forever(w.Join(never, never,
+		meet := w.Func{Params: wide, Code: w.Join(w.EndlessLoop(w.Join(never, never,
 			[]byte{w.LocalGet, 0, 0x50, w.BrIf, 1})...), use)}
 		all[name+" where ways meet"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 1),
 			w.CallTo(added))...)...).Add(meet)

@@ -30,7 +30,7 @@ func (m *manual) host(limits wasmhost.Limits) *wasmhost.Host {
 func endless(t *testing.T, host func(wasmhost.Limits) *wasmhost.Host) *wasmhost.Module {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait = math.MaxInt64/2, time.Minute
-	m, err := host(limits).Load(w.Scorer(w.Unless256(w.Spin...)...).Bytes(), nil)
+	m, err := host(limits).Load(w.Scorer(w.Unless256(w.SpinLoop...)...).Bytes(), nil)
 	require.NoError(t, err)
 	t.Cleanup(m.Close)
 	return m
@@ -84,7 +84,7 @@ func TestSlowCalls(t *testing.T) {
 			func() time.Time { return time.Unix(0, clock.clock.Add(1e6)) },
 			func() time.Duration { return time.Duration(clock.clock.Load()) },
 		)
-		scorer := w.Scorer(w.Join(w.Unless256(w.Times(c.slices*20_000/6, 4)...), w.Scores(1))...)
+		scorer := w.Scorer(w.Join(w.Unless256(w.CountedLoop(c.slices*20_000/6, 4)...), w.Scores(1))...)
 		scorer.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}
 		m, err := host.Load(scorer.Bytes(), nil)
 		require.NoError(t, err)
@@ -96,7 +96,7 @@ func TestSlowCalls(t *testing.T) {
 			if c.slow {
 				want = call + 1
 			}
-			require.Equal(t, want, m.Slow(), "%d slices", c.slices)
+			require.Equal(t, want, m.SlowCalls(), "%d slices", c.slices)
 		}
 		m.Close()
 	}
@@ -174,7 +174,7 @@ func TestThreadTime(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.CallTimeout = math.MaxInt64/2, 30*time.Millisecond
 	host := wasmhost.New(limits, "").OnlyCPUTime() // a busy machine may give the call too little of it in time
-	m, err := host.Load(w.Scorer(w.Unless256(w.Spin...)...).Bytes(), nil)
+	m, err := host.Load(w.Scorer(w.Unless256(w.SpinLoop...)...).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
 	require.EqualError(t, m.Score(rows{{}, {}}, make([]float64, 2)),

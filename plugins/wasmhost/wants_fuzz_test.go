@@ -12,7 +12,7 @@ func FuzzWants(f *testing.F) {
 	f.Add("body 8192\nfield server\nstatus 403\nstatus 500-599\n")
 	f.Add("field \nstatus -\nbody -1")
 	f.Fuzz(func(t *testing.T, text string) {
-		w, err := parseWants(text)
+		w, err := parseExcerptSpec(text)
 		if err != nil {
 			require.Less(t, len(err.Error()), 700)
 			return

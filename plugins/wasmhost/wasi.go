@@ -35,58 +35,60 @@ const (
 	wasiSpipe  = 70
 )
 
-// allowedImports are the WASI functions that modules of standard Go, TinyGo and AssemblyScript
-// import, by name. This implementation gives access to nothing outside the module: there are no
-// files, sockets or environment variables, the clock is a counter, random bytes are a fixed
-// sequence, and written lines go to the plugin's log.
+// allowedImports are the WASI functions that modules of standard Go, TinyGo and AssemblyScript import, by name. They
+// give access to nothing outside the module: there are no files, sockets or environment variables, the clock is a
+// counter, random bytes are a fixed sequence, and written lines go to the plugin's log.
 var allowedImports = map[string]wasiFunc{
-	"args_get":            {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
-	"args_sizes_get":      {"ii", (*hostState).none},
-	"environ_get":         {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
-	"environ_sizes_get":   {"ii", (*hostState).none},
-	"clock_res_get":       {"ii", func(w *hostState, p []uint64) uint32 { return w.put64(p[1], tick) }},
-	"clock_time_get":      {"iIi", (*hostState).clock},
-	"random_get":          {"ii", (*hostState).random},
-	"sched_yield":         {"", func(*hostState, []uint64) uint32 { return wasiOK }},
-	"poll_oneoff":         {"iiii", (*hostState).poll},
-	"proc_exit":           {"i", nil}, // has no result
-	"fd_write":            {"iiii", (*hostState).write},
-	"fd_read":             {"iiii", (*hostState).read},
-	"fd_close":            {"i", (*hostState).standard},
-	"fd_seek":             {"iIii", func(w *hostState, p []uint64) uint32 { return w.ifStandard(p, wasiSpipe) }},
+	"args_get":          {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"args_sizes_get":    {"ii", (*hostState).writeEmptyList},
+	"environ_get":       {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"environ_sizes_get": {"ii", (*hostState).writeEmptyList},
+	"clock_res_get":     {"ii", func(w *hostState, p []uint64) uint32 { return w.put64(p[1], clockStep) }},
+	"clock_time_get":    {"iIi", (*hostState).clock},
+	"random_get":        {"ii", (*hostState).random},
+	"sched_yield":       {"", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"poll_oneoff":       {"iiii", (*hostState).poll},
+	"proc_exit":         {"i", nil}, // has no result
+	"fd_write":          {"iiii", (*hostState).write},
+	"fd_read":           {"iiii", (*hostState).read},
+	"fd_close":          {"i", (*hostState).checkStandardFile},
+	"fd_seek": {"iIii", func(w *hostState, p []uint64) uint32 {
+		return w.resultIfStandardFile(p,
+			wasiSpipe)
+	}},
 	"fd_fdstat_get":       {"ii", (*hostState).describe},
-	"fd_fdstat_set_flags": {"ii", (*hostState).standard},
+	"fd_fdstat_set_flags": {"ii", (*hostState).checkStandardFile},
 	"fd_prestat_get":      {"ii", func(*hostState, []uint64) uint32 { return wasiBadf }},
 	"fd_prestat_dir_name": {"iii", func(*hostState, []uint64) uint32 { return wasiBadf }},
 }
 
-// wasiFunc is a WASI function: the types of its parameters (i for i32, I for i64, d for f64) and
-// its implementation, which returns a WASI error number.
+// wasiFunc is a WASI function: the types of its parameters (i for i32, I for i64, d for f64) and its implementation,
+// which returns a WASI error number.
 type wasiFunc struct {
 	params string
 	call   func(w *hostState, p []uint64) uint32
 }
 
-// tick is the time by which each reading advances the clock of an instance: 1 ms, in ns.
-const tick = 1_000_000
+// clockStep is the time by which each reading advances the clock of an instance: 1 ms, in ns.
+const clockStep = 1_000_000
 
 // hostState is the state of the host functions of one instance.
 type hostState struct {
-	now    uint64 // ns
-	chance uint64
+	now         uint64 // ns
+	randomState uint64
 
-	printed printed
-	in      *instance
+	output outputCollector
+	in     *instance
 }
 
-// imports provides the host functions that the module imports.
-func (m *Module) imports(ctx context.Context) error {
+// provideImports provides the host functions that the module imports.
+func (m *Module) provideImports(ctx context.Context) error {
 	builders := map[string]wazero.HostModuleBuilder{
 		meter.ImportModule: m.importMeter(m.runtime.NewHostModuleBuilder(meter.ImportModule)),
 	}
 	for _, f := range m.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
-		if _, own := ownImports[name]; module == ownModule && !own { // importMeter adds it
+		if _, own := hostImports[name]; module == hostModule && !own { // importMeter adds it
 			continue
 		}
 		b := builders[module]
@@ -106,10 +108,10 @@ func (m *Module) imports(ctx context.Context) error {
 }
 
 func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api.ValueType) {
-	if f, ok := ownImports[name]; ok && module == ownModule {
+	if f, ok := hostImports[name]; ok && module == hostModule {
 		return func(ctx context.Context, _ api.Module, p []uint64) {
 			w := &caller(ctx).host
-			w.pay(hostCallFuel)
+			w.chargeFuel(hostCallFuel)
 			f.call(w, p)
 		}, valueTypes(f.params), nil
 	}
@@ -127,7 +129,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 	}
 	return func(ctx context.Context, _ api.Module, p []uint64) {
 		w := &caller(ctx).host
-		w.pay(hostCallFuel)
+		w.chargeFuel(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
 				p[i] &= math.MaxUint32 // clears the upper half, which is undefined
@@ -151,8 +153,8 @@ func valueTypes(letters string) []api.ValueType {
 	return out
 }
 
-// pay subtracts n from the call's fuel. If too little fuel is left, it ends the call.
-func (h *hostState) pay(n uint64) {
+// chargeFuel subtracts n from the call's fuel. It ends the call if too little fuel is left.
+func (h *hostState) chargeFuel(n uint64) {
 	left := int64(h.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
 		left = h.in.refuel(left)
@@ -160,9 +162,8 @@ func (h *hostState) pay(n uint64) {
 	h.in.fuel.Set(uint64(left))
 }
 
-// bytes returns size bytes of the module's memory at the given address. If they are not all within the memory, the
-// result is nil.
-func (h *hostState) bytes(address, size uint64) []byte {
+// memoryBytes returns bytes of the module's memory; nil if they are not all within the memory.
+func (h *hostState) memoryBytes(address, size uint64) []byte {
 	mem := h.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
 		return nil
@@ -175,7 +176,7 @@ func (h *hostState) bytes(address, size uint64) []byte {
 }
 
 func (h *hostState) put32(address uint64, v uint32) uint32 {
-	b := h.bytes(address, 4)
+	b := h.memoryBytes(address, 4)
 	if b == nil {
 		return wasiFault
 	}
@@ -184,7 +185,7 @@ func (h *hostState) put32(address uint64, v uint32) uint32 {
 }
 
 func (h *hostState) put64(address uint64, v uint64) uint32 {
-	b := h.bytes(address, 8)
+	b := h.memoryBytes(address, 8)
 	if b == nil {
 		return wasiFault
 	}
@@ -192,8 +193,8 @@ func (h *hostState) put64(address uint64, v uint64) uint32 {
 	return wasiOK
 }
 
-// none implements args_sizes_get and environ_sizes_get with empty lists.
-func (h *hostState) none(p []uint64) uint32 {
+// writeEmptyList implements args_sizes_get and environ_sizes_get with empty lists.
+func (h *hostState) writeEmptyList(p []uint64) uint32 {
 	if err := h.put32(p[0], 0); err != wasiOK {
 		return err
 	}
@@ -201,20 +202,20 @@ func (h *hostState) none(p []uint64) uint32 {
 }
 
 func (h *hostState) clock(p []uint64) uint32 {
-	h.now += tick
+	h.now += clockStep
 	return h.put64(p[2], h.now)
 }
 
 // random fills memory with bytes that are the same in every instance (SplitMix64).
 func (h *hostState) random(p []uint64) uint32 {
-	h.pay(p[1] / hostByteFuel)
-	b := h.bytes(p[0], p[1])
+	h.chargeFuel(p[1] / hostByteFuel)
+	b := h.memoryBytes(p[0], p[1])
 	if b == nil && p[1] > 0 {
 		return wasiFault
 	}
 	for len(b) > 0 {
-		h.chance += 0x9e3779b97f4a7c15
-		z := h.chance
+		h.randomState += 0x9e3779b97f4a7c15
+		z := h.randomState
 		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 		z = (z ^ z>>27) * 0x94d049bb133111eb
 		var eight [8]byte
@@ -224,13 +225,12 @@ func (h *hostState) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll advances the clock by the shortest timeout of the subscriptions, and does not wait. Subscriptions to files get
-// an error.
+// poll advances the clock by the shortest timeout of the subscriptions, without a wait. Subscriptions to files fail.
 func (h *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
-	h.pay(n * hostItemFuel)
-	in, out := h.bytes(p[0], n*subscription), h.bytes(p[1], n*event)
+	h.chargeFuel(n * hostItemFuel)
+	in, out := h.memoryBytes(p[0], n*subscription), h.memoryBytes(p[1], n*event)
 	switch {
 	case n == 0:
 		return wasiInval
@@ -261,12 +261,11 @@ func (h *hostState) poll(p []uint64) uint32 {
 	return h.put32(p[3], uint32(n))
 }
 
-// standard returns success for the descriptors of the three standard files. For any other descriptor it
-// returns an error, because no such file exists.
-func (h *hostState) standard(p []uint64) uint32 { return h.ifStandard(p, wasiOK) }
+// checkStandardFile returns an error for all descriptors except those of the three standard files.
+func (h *hostState) checkStandardFile(p []uint64) uint32 { return h.resultIfStandardFile(p, wasiOK) }
 
-// ifStandard returns the given result for the descriptor of a standard file, and an error for any other descriptor.
-func (h *hostState) ifStandard(p []uint64, result uint32) uint32 {
+// resultIfStandardFile returns the result for the descriptor of a standard file, and an error for any other one.
+func (h *hostState) resultIfStandardFile(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
 	}
@@ -276,7 +275,7 @@ func (h *hostState) ifStandard(p []uint64, result uint32) uint32 {
 // describe describes the standard files as readable and writable character devices.
 func (h *hostState) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
-	b := h.bytes(p[1], 24)
+	b := h.memoryBytes(p[1], 24)
 	switch {
 	case p[0] > 2:
 		return wasiBadf
@@ -292,8 +291,8 @@ func (h *hostState) describe(p []uint64) uint32 {
 // write splits the written bytes into log lines.
 func (h *hostState) write(p []uint64) uint32 {
 	n := p[2]
-	h.pay(n * hostItemFuel)
-	list := h.bytes(p[1], n*8)
+	h.chargeFuel(n * hostItemFuel)
+	list := h.memoryBytes(p[1], n*8)
 	switch {
 	case p[0] != 1 && p[0] != 2:
 		return wasiBadf
@@ -303,11 +302,11 @@ func (h *hostState) write(p []uint64) uint32 {
 	total := uint32(0)
 	for ; len(list) > 0; list = list[8:] {
 		size := binary.LittleEndian.Uint32(list[4:])
-		b := h.bytes(uint64(binary.LittleEndian.Uint32(list)), uint64(size))
+		b := h.memoryBytes(uint64(binary.LittleEndian.Uint32(list)), uint64(size))
 		if b == nil && size > 0 {
 			return wasiFault
 		}
-		h.printed.write(int(p[0]), b)
+		h.output.write(int(p[0]), b)
 		total += size
 	}
 	return h.put32(p[3], total)

@@ -42,7 +42,7 @@ type ModuleURL string
 
 // MarshalJSON masks the query.
 func (u ModuleURL) MarshalJSON() ([]byte, error) {
-	place, query := source.Source{URL: string(u)}.Place(), ""
+	place, query := source.Source{URL: string(u)}.URLWithoutQuery(), ""
 	if place != string(u) {
 		query = "?***"
 	}

@@ -22,10 +22,10 @@ type Registry struct {
 	*httptest.Server
 	Token string // token that requests must contain; "" for none
 
-	mu        sync.Mutex        // guards the fields below
-	blobs     map[string][]byte // by digest
-	manifests map[string][]byte // by tag and by digest
-	asked     []string          // paths of the requests
+	mu           sync.Mutex        // guards the fields below
+	blobs        map[string][]byte // by digest
+	manifests    map[string][]byte // by tag and by digest
+	requestPaths []string          // paths of the requests
 }
 
 // Start starts a registry. The function start is httptest.NewServer or httptest.NewTLSServer.
@@ -40,7 +40,7 @@ func Start(t testing.TB, start func(http.Handler) *httptest.Server) *Registry {
 func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.asked = append(r.asked, q.URL.Path)
+	r.requestPaths = append(r.requestPaths, q.URL.Path)
 	if q.URL.Path == "/token" {
 		json.NewEncoder(w).Encode(map[string]string{"token": r.Token})
 		return
@@ -111,17 +111,16 @@ func (r *Registry) SetBlob(digest string, data []byte) {
 	r.blobs[digest] = data
 }
 
-// SetManifest replaces the manifest of one reference (the parameter reference) by the manifest of another reference
-// (the parameter of).
-func (r *Registry) SetManifest(reference, of string) {
+// SetManifest replaces the manifest of a reference by that of another one, the source.
+func (r *Registry) SetManifest(reference, source string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.manifests[reference] = r.manifests[of]
+	r.manifests[reference] = r.manifests[source]
 }
 
-// Asked returns the paths of all requests.
-func (r *Registry) Asked() []string {
+// RequestPaths returns the paths of all requests.
+func (r *Registry) RequestPaths() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.asked)
+	return slices.Clone(r.requestPaths)
 }

@@ -22,9 +22,9 @@ const (
 	secDataCount
 )
 
-// rank returns the position of the section with the given id in the order of sections in a module. This is
-// not the order of the ids, because DataCount precedes Code.
-func rank(id byte) int {
+// sectionOrder returns the position of a section in a module. It is not the order of the ids, because DataCount
+// precedes Code.
+func sectionOrder(id byte) int {
 	switch id {
 	case secDataCount:
 		return 2*secElement + 1
@@ -40,62 +40,61 @@ var errShort = errors.New("the module ends too early")
 // reader reads a module's bytes. It keeps the first error. After an error, all reads return zero.
 type reader struct {
 	b   []byte
-	at  int
+	pos int
 	err error
 
-	functions *[]reference // if not nil, the method function appends the indices that it reads
+	functions *[]funcReference // if not nil, the method function appends the indices that it reads
 }
 
-// reference is the index of a function and its position in the input.
-type reference struct {
+// funcReference is the index of a function and its position in the input.
+type funcReference struct {
 	from, to int
 	index    uint32
 }
 
 // function reads the index of a function.
 func (r *reader) function() uint32 {
-	from := r.at
+	from := r.pos
 	index := r.u32()
 	if r.functions != nil && r.err == nil {
-		*r.functions = append(*r.functions, reference{from, r.at, index})
+		*r.functions = append(*r.functions, funcReference{from, r.pos, index})
 	}
 	return index
 }
 
 func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
-		r.err = fmt.Errorf("at byte %d: "+format, append([]any{r.at}, args...)...)
+		r.err = fmt.Errorf("at byte %d: "+format, append([]any{r.pos}, args...)...)
 	}
 }
 
-func (r *reader) left() int { return len(r.b) - r.at }
+func (r *reader) remaining() int { return len(r.b) - r.pos }
 
 func (r *reader) byte() byte {
 	if r.err != nil {
 		return 0
 	}
-	if r.at >= len(r.b) {
+	if r.pos >= len(r.b) {
 		r.err = errShort
 		return 0
 	}
-	r.at++
-	return r.b[r.at-1]
+	r.pos++
+	return r.b[r.pos-1]
 }
 
 func (r *reader) bytes(n uint32) []byte {
 	if r.err != nil {
 		return nil
 	}
-	if uint64(n) > uint64(r.left()) {
+	if uint64(n) > uint64(r.remaining()) {
 		r.err = errShort
 		return nil
 	}
-	r.at += int(n)
-	return r.b[r.at-int(n) : r.at]
+	r.pos += int(n)
+	return r.b[r.pos-int(n) : r.pos]
 }
 
-// leb reads a LEB128 number. The parameter bits is the maximum size of the number in bits. The result is its low 64
-// bits.
+// leb reads a LEB128 number of at most the given number of bits. The result is its low 64 bits.
 func (r *reader) leb(bits uint, signed bool) uint64 {
 	var v uint64
 	for shift := uint(0); ; shift += 7 {
@@ -131,8 +130,8 @@ func (r *reader) u32() uint32 {
 func (r *reader) count() uint32 {
 	n := r.u32()
 	switch {
-	case uint64(n) > uint64(r.left()):
-		r.fail("a vector has %d elements, but only %d bytes are left", n, r.left())
+	case uint64(n) > uint64(r.remaining()):
+		r.fail("a vector has %d elements, but only %d bytes are left", n, r.remaining())
 		return 0
 	case n > maxCount:
 		r.fail("a vector has %d elements; at most %d are allowed", n, maxCount)
@@ -143,7 +142,7 @@ func (r *reader) count() uint32 {
 
 func (r *reader) name() string { return string(r.bytes(r.u32())) }
 
-func (r *reader) limits() (low, high uint32, bounded bool) {
+func (r *reader) readLimits() (low, high uint32, bounded bool) {
 	flag := r.byte()
 	low = r.u32()
 	switch flag {
@@ -172,11 +171,11 @@ func (r *reader) valueType() {
 
 func (r *reader) valueTypes() []byte {
 	n := r.count()
-	from := r.at
+	from := r.pos
 	for ; n > 0 && r.err == nil; n-- {
 		r.valueType()
 	}
-	return r.b[from:r.at]
+	return r.b[from:r.pos]
 }
 
 func (r *reader) referenceType() byte {
@@ -187,8 +186,7 @@ func (r *reader) referenceType() byte {
 	return t
 }
 
-// blockType reads the type of a block: empty, a value type, or the index of a type. The parameter types is the number
-// of the module's types.
+// blockType reads the type of a block: empty, a value type, or the index of one of the module's types.
 func (r *reader) blockType(types int) {
 	t := int64(r.leb(33, true))
 	short := byte(t & 0x7f)
@@ -231,10 +229,10 @@ func sections(module []byte) ([]section, error) {
 	if len(module) < len(magic) || [8]byte(module[:8]) != magic {
 		return nil, errors.New("the module does not begin with the magic number and version 1 of the binary format")
 	}
-	r := &reader{b: module, at: 8}
+	r := &reader{b: module, pos: 8}
 	var out []section
 	last := 0
-	for r.left() > 0 && r.err == nil {
+	for r.remaining() > 0 && r.err == nil {
 		id := r.byte()
 		body := r.bytes(r.u32())
 		if r.err != nil {
@@ -245,11 +243,11 @@ func sections(module []byte) ([]section, error) {
 			break
 		}
 		if id != secCustom {
-			if rank(id) <= last {
+			if sectionOrder(id) <= last {
 				r.fail("the section %d is out of order", id)
 				break
 			}
-			last = rank(id)
+			last = sectionOrder(id)
 		}
 		out = append(out, section{id, body})
 	}

@@ -11,7 +11,7 @@ import (
 // Code that wazero and the meter would read as different instructions is refused. In each case, an endless
 // loop is hidden in bytes that are immediates for the meter.
 func TestAmbiguousCodeIsRefused(t *testing.T) {
-	hidden := w.Join([]byte{w.End}, w.Spin, []byte{w.Block, w.Empty}, w.Repeat(6, 0x01))
+	hidden := w.Join([]byte{w.End}, w.SpinLoop, []byte{w.Block, w.Empty}, w.Repeat(6, 0x01))
 	fifteen, sixteen := hidden, append(hidden, 0x01)
 	within := func(parts ...[]byte) []byte {
 		return w.Join([]byte{w.Block, w.Empty, w.Br, 0}, w.Join(parts...), []byte{w.End})

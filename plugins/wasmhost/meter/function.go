@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// function rewrites the code of one function. The counter (the fuel) is a global. If the function has a loop without
-// calls, the rewritten code copies the counter into an added local, because the compiler can keep a local in a
-// register. The rewritten code copies the local back to the global before each call and when the function returns.
-// Such code has this form; $f is the local:
+// funcRewriter rewrites the code of one function. The counter (the fuel) is a global. If the function has a loop
+// without calls, the rewritten code copies the counter into an added local, because the compiler can keep a local in a
+// register. The rewritten code copies the local back to the global before each call and when the function returns. Such
+// code has this form; $f is the local:
 //
 //	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
 //	if  local.get $f  call refuel  local.set $f  end
@@ -19,42 +19,43 @@ import (
 //	  ...  local.get $f  global.set fuel  return
 //	end
 //	local.get $f  global.set fuel
-type function struct {
-	w      *writer
-	type_  *signature
-	size   Size
-	out    []byte
-	edits  []edit
-	open   []block // the blocks that have not ended at the current position
-	bulk   bool    // the function has a bulk instruction, so it needs a local for the operand
-	stack  int64   // bytes of the stack frame for which the fuel of the function's entry does not pay
-	cached bool    // the counter is copied into a local
+type funcRewriter struct {
+	w             *moduleWriter
+	type_         *signature
+	size          Size
+	out           []byte
+	edits         []edit
+	openBlocks    []block // the blocks that have not ended at the current position
+	hasBulk       bool    // the function has a bulk instruction, so it needs a local for the operand
+	unpaidStack   int64   // bytes of the stack frame for which the fuel of the function's entry does not pay
+	counterCached bool    // the counter is copied into a local
 
-	types   []byte // value types of the locals, including the parameters
-	written []bool // for each local: whether code in a loop writes it
-	passed  []int  // the locals that refuelLoop passes to the host, by index in passedTypes; noLocal for none
+	types         []byte // value types of the locals, including the parameters
+	writtenInLoop []bool // for each local: whether code in a loop writes it
+	passedLocals  []int  // the locals that refuelLoop passes to the host, by index in passedTypes; noLocal for none
 
 	fuel, operand uint32 // indices of the added locals
 }
 
-// block is a block whose end has not been read.
+// block is a block that has not ended yet.
 type block struct {
-	check  int   // index in edits of the check that pays for the block's instructions
-	branch bool  // the block belongs to a dispatch loop (see dispatch); a branch of the loop begins at the block's end
+	checkIndex int // index in edits of the check that pays for the block's instructions
+	// the block belongs to a dispatch loop (see dispatchBlocks); a branch of the loop begins at the block's end
+	branch bool
 	label  int64 // number of values that a branch to the block carries
 	loops  int64 // number of loops around the block, including itself
 }
 
-// edit is a change of the function's code. It inserts code before the byte at the offset edit.at, or replaces the
+// edit is a change of the function's code. It inserts code before the byte at the offset, or replaces the
 // function index that begins at this offset.
 type edit struct {
-	at   int
-	kind editKind
-	n    int64 // of checkFuel: the cost; of renumber: the new index
-	skip int   // of renumber: number of bytes that are replaced
-	loop bool  // of checkFuel: the check is at the head of a loop
-	call bool  // of checkFuel: there is a call in the code that the check pays for
-	head int   // of checkFuel in a dispatch loop: index in edits of the check at the loop's head; 0 for none
+	offset int
+	kind   editKind
+	n      int64 // of checkFuel: the cost; of renumber: the new index
+	skip   int   // of renumber: number of bytes that are replaced
+	loop   bool  // of checkFuel: the check is at the head of a loop
+	call   bool  // of checkFuel: there is a call in the code that the check pays for
+	head   int   // of checkFuel in a dispatch loop: index in edits of the check at the loop's head; 0 for none
 }
 
 type editKind byte
@@ -69,26 +70,27 @@ const (
 	renumber     // replaces the index of a function
 )
 
-func (f *function) reset(w *writer, t *signature) {
-	*f = function{w: w, type_: t, out: f.out[:0], edits: f.edits[:0], open: f.open[:0], types: f.types[:0],
-		written: f.written[:0], passed: f.passed[:0]}
+func (f *funcRewriter) reset(w *moduleWriter, t *signature) {
+	*f = funcRewriter{w: w, type_: t, out: f.out[:0], edits: f.edits[:0], openBlocks: f.openBlocks[:0],
+		types:         f.types[:0],
+		writtenInLoop: f.writtenInLoop[:0], passedLocals: f.passedLocals[:0]}
 }
 
 // maxLocals is wazero's maximum number of locals.
 const maxLocals = 50_000
 
-func (f *function) rewrite(raw []byte) error {
+func (f *funcRewriter) rewrite(raw []byte) error {
 	r := &reader{b: raw}
 	groups := r.count()
 	locals := uint64(len(f.type_.params))
-	first := r.at
+	first := r.pos
 	f.types = append(f.types[:0], f.type_.params...)
 	for range groups {
 		n := r.u32()
 		locals += uint64(n)
 		r.valueType()
 		if r.err == nil && locals < maxLocals {
-			f.types = append(f.types, bytes.Repeat(r.b[r.at-1:r.at], int(n))...)
+			f.types = append(f.types, bytes.Repeat(r.b[r.pos-1:r.pos], int(n))...)
 		}
 		if r.err != nil {
 			break
@@ -97,33 +99,34 @@ func (f *function) rewrite(raw []byte) error {
 	if r.err == nil && locals+2 > maxLocals {
 		r.fail("%d locals are too many", locals)
 	}
-	f.written = append(f.written[:0], make([]bool, len(f.types))...)
+	f.writtenInLoop = append(f.writtenInLoop[:0], make([]bool, len(f.types))...)
 	f.fuel, f.operand = uint32(locals), uint32(locals)+1
 	f.size.Values = int64(locals) + int64(len(f.type_.results))
-	declared := r.at
-	f.size.vectors = slices.Contains(f.type_.params, typeV128) || bytes.Contains(raw[first:declared], []byte{typeV128})
+	declared := r.pos
+	f.size.hasVectors = slices.Contains(f.type_.params, typeV128) || bytes.Contains(raw[first:declared],
+		[]byte{typeV128})
 	f.scan(r)
 	if r.err != nil {
 		return r.err
 	}
 	added := uint32(1)
-	if f.bulk {
+	if f.hasBulk {
 		added++
 	}
 	f.out = appendU32(f.out, groups+added)
 	f.out = append(f.out, raw[first:declared]...)
 	f.out = append(f.out, 1, typeI64)
-	if f.bulk {
+	if f.hasBulk {
 		f.out = append(f.out, 1, typeI32)
 	}
 	at := declared
 	for i, p := range f.edits {
-		f.out = append(f.out, raw[at:p.at]...)
-		at = p.at + p.skip
-		f.add(&p, i == 0)
+		f.out = append(f.out, raw[at:p.offset]...)
+		at = p.offset + p.skip
+		f.applyEdit(&p, i == 0)
 	}
 	f.out = append(f.out, raw[at:]...)
-	if f.cached {
+	if f.counterCached {
 		f.storeCounter()
 		f.out = append(f.out, opEnd)
 	}
@@ -131,67 +134,68 @@ func (f *function) rewrite(raw []byte) error {
 }
 
 // scan reads the instructions, records the edits with their costs, and calls placeCounter at the end.
-func (f *function) scan(r *reader) {
-	f.open = append(f.open, block{label: int64(len(f.type_.results))})
-	f.edits = append(f.edits, edit{at: r.at})
+func (f *funcRewriter) scan(r *reader) {
+	f.openBlocks = append(f.openBlocks, block{label: int64(len(f.type_.results))})
+	f.edits = append(f.edits, edit{offset: r.pos})
 	branches := 0 // number of the following blocks that belong to a dispatch loop
 	for r.err == nil {
-		at := r.at
+		at := r.pos
 		op := r.byte()
-		charge := f.skip(r, op)
+		charge := f.skipImmediates(r, op)
 		if r.err != nil {
 			return
 		}
-		f.size.add(f.w.info, op, reader{b: r.b, at: at + 1})
-		check := f.open[len(f.open)-1].check
-		f.edits[check].n += 1 + f.extraCost(op, reader{b: r.b, at: at + 1})
+		f.size.add(f.w.info, op, reader{b: r.b, pos: at + 1})
+		check := f.openBlocks[len(f.openBlocks)-1].checkIndex
+		f.edits[check].n += 1 + f.extraCost(op, reader{b: r.b, pos: at + 1})
 		if charge != checkFuel {
-			f.bulk = true
-			f.edits = append(f.edits, edit{at: at, kind: charge})
+			f.hasBulk = true
+			f.edits = append(f.edits, edit{offset: at, kind: charge})
 		}
 		switch op {
 		case opBlock, opIf:
-			_, results := f.w.info.block(reader{b: r.b, at: at + 1})
-			f.open = append(f.open, block{check, branches > 0, results, f.open[len(f.open)-1].loops})
+			_, results := f.w.info.blockValues(reader{b: r.b, pos: at + 1})
+			f.openBlocks = append(f.openBlocks, block{check, branches > 0, results,
+				f.openBlocks[len(f.openBlocks)-1].loops})
 			branches = max(branches-1, 0)
 		case opLoop:
-			params, _ := f.w.info.block(reader{b: r.b, at: at + 1})
-			loops := f.open[len(f.open)-1].loops + 1
-			f.size.nested += loops
-			f.open = append(f.open, block{check: len(f.edits), label: params, loops: loops})
-			f.edits = append(f.edits, edit{at: r.at, loop: true})
-			branches = f.dispatch(*r)
+			params, _ := f.w.info.blockValues(reader{b: r.b, pos: at + 1})
+			loops := f.openBlocks[len(f.openBlocks)-1].loops + 1
+			f.size.loopDepths += loops
+			f.openBlocks = append(f.openBlocks, block{checkIndex: len(f.edits), label: params, loops: loops})
+			f.edits = append(f.edits, edit{offset: r.pos, loop: true})
+			branches = f.dispatchBlocks(*r)
 		case opCall, opCallIndir:
 			f.edits[check].call = true
 			f.edits[f.edits[check].head].call = true
-			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
+			f.edits = append(f.edits, edit{offset: at, kind: storeCounter})
 			if op == opCall {
-				f.renumber(r, at+1)
+				f.addRenumber(r, at+1)
 			}
-			f.edits = append(f.edits, edit{at: r.at, kind: loadCounter})
+			f.edits = append(f.edits, edit{offset: r.pos, kind: loadCounter})
 		case opRefFunc:
-			f.renumber(r, at+1)
+			f.addRenumber(r, at+1)
 		case opLocalSet, opLocalTee:
-			if f.open[len(f.open)-1].loops > 0 {
-				f.written[(&reader{b: r.b, at: at + 1}).u32()] = true
+			if f.openBlocks[len(f.openBlocks)-1].loops > 0 {
+				f.writtenInLoop[(&reader{b: r.b, pos: at + 1}).u32()] = true
 			}
 		case opTailCall, opTailIndir:
 			f.edits[check].call = true
 			f.edits[f.edits[check].head].call = true
-			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
+			f.edits = append(f.edits, edit{offset: at, kind: storeCounter})
 			if op == opTailCall {
-				f.renumber(r, at+1)
+				f.addRenumber(r, at+1)
 			}
 		case opReturn:
-			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
+			f.edits = append(f.edits, edit{offset: at, kind: storeCounter})
 		case opEnd:
-			ended := f.open[len(f.open)-1]
-			f.open = f.open[:len(f.open)-1]
+			ended := f.openBlocks[len(f.openBlocks)-1]
+			f.openBlocks = f.openBlocks[:len(f.openBlocks)-1]
 			if ended.branch {
-				f.branch(r.at, ended.check)
+				f.beginBranch(r.pos, ended.checkIndex)
 			}
-			if len(f.open) == 0 {
-				if r.left() > 0 {
+			if len(f.openBlocks) == 0 {
+				if r.remaining() > 0 {
 					r.fail("code after the function's end")
 				}
 				f.placeCounter()
@@ -201,26 +205,25 @@ func (f *function) scan(r *reader) {
 	}
 }
 
-// renumber records an edit that changes the index of a function. The parameter from is the offset at which the index
-// begins; it ends at the position of r.
-func (f *function) renumber(r *reader, from int) {
-	index := (&reader{b: r.b, at: from}).u32()
+// addRenumber records an edit of the function index between the offset from and the position of r.
+func (f *funcRewriter) addRenumber(r *reader, from int) {
+	index := (&reader{b: r.b, pos: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
 		r.fail("the function %d does not exist", index)
 		return
 	}
-	f.edits = append(f.edits, edit{at: from, kind: renumber, n: int64(f.w.function(index)), skip: r.at - from})
+	f.edits = append(f.edits, edit{offset: from, kind: renumber, n: int64(f.w.newIndex(index)), skip: r.pos - from})
 }
 
-// dispatch returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The compiler
-// of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost block a br_table
-// that branches to their ends. In the comments of this package, a branch of a dispatch loop is the code that follows
-// one of these ends. The reader r is behind the loop's opcode and type.
+// dispatchBlocks returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The
+// compiler of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost block a
+// br_table that branches to their ends. In the comments of this package, a branch of a dispatch loop is the code that
+// follows one of these ends. The reader r is behind the loop's opcode and type.
 //
 // Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for all the
 // code of the loop. In a dispatch loop, this would be the whole function for each jump. Therefore each branch has its
 // own check, and the check at the head costs nothing.
-func (f *function) dispatch(r reader) (blocks int) {
+func (f *funcRewriter) dispatchBlocks(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
 		case op == opBlock && r.byte() == blockEmpty:
@@ -231,7 +234,7 @@ func (f *function) dispatch(r reader) (blocks int) {
 				return 0
 			}
 			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
-				if l := int(r.u32()); l >= blocks && (l == blocks || f.carried(l-blocks) > 0) {
+				if l := int(r.u32()); l >= blocks && (l == blocks || f.carriedValues(l-blocks) > 0) {
 					return 0 // the branch leads to the head, or leaves the loop with values
 				}
 			}
@@ -249,98 +252,98 @@ func (f *function) dispatch(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// branch records the check at the beginning of a branch of a dispatch loop (see dispatch). The parameter at
-// is the offset at which the branch begins, and before is the index of the check that pays for the code before it.
-func (f *function) branch(at, before int) {
+// beginBranch records the check at the beginning of a branch of a dispatch loop (see dispatchBlocks), at the offset at.
+// before is the index of the check that pays for the code before the branch.
+func (f *funcRewriter) beginBranch(at, before int) {
 	head := f.edits[before].head
 	if head == 0 {
 		head = before
 		f.edits[head].n = 0
 	}
-	f.open[len(f.open)-1].check = len(f.edits)
-	f.edits = append(f.edits, edit{at: at, n: dispatchCost + f.moveCost(0), head: head})
+	f.openBlocks[len(f.openBlocks)-1].checkIndex = len(f.edits)
+	f.edits = append(f.edits, edit{offset: at, n: dispatchCost + f.moveCost(0), head: head})
 }
 
 // The part of an instruction's cost that exceeds 1.
 const (
-	hostCall     = 99 // of an instruction for which the machine code calls a function of wazero
+	hostCallCost = 99 // of an instruction for which the machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
 	movesPerFuel = 8  // number of values beyond freeMoves that one unit of fuel moves
 )
 
 // extraCost returns the cost of an instruction, minus 1. The reader r is behind the opcode.
-func (f *function) extraCost(op byte, r reader) int64 {
+func (f *funcRewriter) extraCost(op byte, r reader) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:
-		params, results := f.w.info.block(r)
+		params, results := f.w.info.blockValues(r)
 		return f.moveCost(params + results)
 	case opBr, opBrIf:
-		return f.moveCost(f.carried(int(r.u32())))
+		return f.moveCost(f.carriedValues(int(r.u32())))
 	case opBrTable:
 		for n := r.count(); n > 0; n-- {
 			r.u32()
 		}
-		return f.moveCost(f.carried(int(r.u32()))) // all targets take the same number of values
+		return f.moveCost(f.carriedValues(int(r.u32()))) // all targets take the same number of values
 	case opCall, opTailCall:
 		if n := r.u32(); int(n) < len(f.w.info.funcs) {
-			return costOfMoves(f.w.info.arity(f.w.info.funcs[n]))
+			return costOfMoves(f.w.info.valueCount(f.w.info.funcs[n]))
 		}
 	case opCallIndir, opTailIndir:
-		return costOfMoves(f.w.info.arity(r.u32()))
+		return costOfMoves(f.w.info.valueCount(r.u32()))
 	case opMemoryGrow, opRefFunc:
-		return hostCall
+		return hostCallCost
 	case opMisc:
 		if r.u32() == miscTableGrow {
-			return hostCall
+			return hostCallCost
 		}
 	}
 	return 0
 }
 
-// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals. No instructions
-// of the module stand for these moves, so the branch or block pays for them.
-func (f *function) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
+// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals without
+// instructions of the module.
+func (f *funcRewriter) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
 func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
 
-// carried returns the number of values that a branch to a label carries.
-func (f *function) carried(label int) int64 {
-	if label >= len(f.open) {
+// carriedValues returns the number of values that a branch to a label carries.
+func (f *funcRewriter) carriedValues(label int) int64 {
+	if label >= len(f.openBlocks) {
 		return 0
 	}
-	return f.open[len(f.open)-1-label].label
+	return f.openBlocks[len(f.openBlocks)-1-label].label
 }
 
-// placeCounter decides whether the counter is copied into a local, and computes f.stack.
-func (f *function) placeCounter() {
-	f.size.mutable = int64(f.w.info.mutable) + 2 // the two added counters are mutable, too
+// placeCounter decides whether the counter is copied into a local, and computes f.unpaidStack.
+func (f *funcRewriter) placeCounter() {
+	f.size.mutableGlobals = int64(f.w.info.mutableGlobals) + 2 // the two added counters are mutable, too
 	for _, p := range f.edits {
 		if p.kind <= chargePages {
 			f.size.checks++
 		}
 	}
-	f.stack = max(0, f.size.frame()-StackPerFuel*f.edits[0].n)
+	f.unpaidStack = max(0, f.size.frameSize()-StackPerFuel*f.edits[0].n)
 	if !f.w.mayCache || len(f.type_.results) > 1 { // openBlock would need a type that the module may not have
 		return
 	}
 	for _, p := range f.edits {
-		f.cached = f.cached || p.loop && !p.call
+		f.counterCached = f.counterCached || p.loop && !p.call
 	}
-	if f.cached {
+	if f.counterCached {
 		f.choosePassed()
 	}
 }
 
-func (f *function) add(p *edit, entry bool) {
+func (f *funcRewriter) applyEdit(p *edit, entry bool) {
 	switch {
 	case p.kind == checkFuel && p.n == 0: // the head of a dispatch loop
-	case p.kind == checkFuel && (entry || !f.cached):
+	case p.kind == checkFuel && (entry || !f.counterCached):
 		f.getGlobal()
 		f.subtract(p.n, false)
 		if entry {
 			f.countStack()
 		}
-		if entry && f.cached {
+		if entry && f.counterCached {
 			f.openBlock()
 		}
 	case p.kind == checkFuel:
@@ -348,27 +351,27 @@ func (f *function) add(p *edit, entry bool) {
 		f.subtract(p.n, p.loop)
 	case p.kind == renumber:
 		f.out = appendU32(f.out, uint32(p.n))
-	case p.kind == storeCounter && f.cached:
+	case p.kind == storeCounter && f.counterCached:
 		f.storeCounter()
-	case p.kind == loadCounter && f.cached:
+	case p.kind == loadCounter && f.counterCached:
 		f.getGlobal()
 		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 	case p.kind == chargeBytes, p.kind == chargeElements, p.kind == chargePages:
-		f.charge(p.kind)
+		f.chargeOperand(p.kind)
 	}
 }
 
-func (f *function) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
-func (f *function) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
+func (f *funcRewriter) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
+func (f *funcRewriter) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
 
-func (f *function) storeCounter() {
+func (f *funcRewriter) storeCounter() {
 	f.getLocal()
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
 // openBlock inserts a block around the code of the function. A branch out of the function then leads to
 // the end of this block.
-func (f *function) openBlock() {
+func (f *funcRewriter) openBlock() {
 	t := byte(blockEmpty)
 	if len(f.type_.results) == 1 {
 		t = f.type_.results[0]
@@ -376,14 +379,14 @@ func (f *function) openBlock() {
 	f.out = append(f.out, opBlock, t)
 }
 
-// countStack inserts code that subtracts f.stack from the stack counter, and calls the host if the stack counter is
+// countStack inserts code that subtracts f.unpaidStack from the stack counter, and calls the host if the counter is
 // then below zero.
-func (f *function) countStack() {
-	if f.stack == 0 {
+func (f *funcRewriter) countStack() {
+	if f.unpaidStack == 0 {
 		return
 	}
 	f.out = appendU32(append(f.out, opGlobalGet), f.w.stack)
-	f.out = append(appendS64(append(f.out, opI64Const), f.stack), opI64Sub)
+	f.out = append(appendS64(append(f.out, opI64Const), f.unpaidStack), opI64Sub)
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.stack)
 	f.out = appendU32(append(f.out, opGlobalGet), f.w.stack)
 	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty, opCall)
@@ -391,7 +394,7 @@ func (f *function) countStack() {
 }
 
 // subtract inserts code that subtracts n from the counter's value on the operand stack, as subtractTop does.
-func (f *function) subtract(n int64, loop bool) {
+func (f *funcRewriter) subtract(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
 	f.subtractTop(loop)
 }
@@ -399,9 +402,9 @@ func (f *function) subtract(n int64, loop bool) {
 // subtractTop inserts code that subtracts the top of the operand stack from the value below it, which is the counter,
 // and stores the result. If the result is below zero, the code calls the host, which returns a new value or ends the
 // call. The parameter loop is set at the head of a loop without calls.
-func (f *function) subtractTop(loop bool) {
+func (f *funcRewriter) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
-	if !f.cached {
+	if !f.counterCached {
 		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 		f.getLocal()
 	}
@@ -410,7 +413,7 @@ func (f *function) subtractTop(loop bool) {
 	switch {
 	case loop:
 		f.refuelLoop()
-	case f.cached:
+	case f.counterCached:
 		f.out = appendU32(append(f.out, opCall), f.w.refuelFunction())
 		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 	default:
@@ -431,8 +434,8 @@ const noLocal = -1
 // choosePassed has chosen. The host returns them unchanged. wazero 1.12 writes a value that is live across a call to
 // the stack where the value is computed: here in every pass of the loop. A local that the call returns is a new value
 // after the call, so it can stay in a register in passes without a call.
-func (f *function) refuelLoop() {
-	for i, local := range f.passed {
+func (f *funcRewriter) refuelLoop() {
+	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {
 		case local != noLocal:
 			f.out = appendU32(append(f.out, opLocalGet), uint32(local))
@@ -445,7 +448,7 @@ func (f *function) refuelLoop() {
 		}
 	}
 	f.out = appendU32(append(f.out, opCall), f.w.refuelLoopFunction())
-	for _, local := range slices.Backward(f.passed) {
+	for _, local := range slices.Backward(f.passedLocals) {
 		if local == noLocal {
 			f.out = append(f.out, opDrop)
 		} else {
@@ -455,28 +458,28 @@ func (f *function) refuelLoop() {
 	f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 }
 
-// choosePassed chooses the locals that refuelLoop passes. For each type in passedTypes, these are the first locals of
-// this type that are written in a loop, up to the number of times that passedTypes has the type.
-func (f *function) choosePassed() {
-	f.passed = f.passed[:0]
+// choosePassed chooses the locals that refuelLoop passes: for each element of passedTypes, the next local of this type
+// that is written in a loop.
+func (f *funcRewriter) choosePassed() {
+	f.passedLocals = f.passedLocals[:0]
 	for range passedTypes {
-		f.passed = append(f.passed, noLocal)
+		f.passedLocals = append(f.passedLocals, noLocal)
 	}
-	for local, written := range f.written {
+	for local, written := range f.writtenInLoop {
 		for i, t := range passedTypes {
-			if written && t == f.types[local] && f.passed[i] == noLocal {
-				f.passed[i] = local
+			if written && t == f.types[local] && f.passedLocals[i] == noLocal {
+				f.passedLocals[i] = local
 				break
 			}
 		}
 	}
 }
 
-// charge inserts code that subtracts the cost of a bulk instruction, which depends on the last operand of the
-// instruction. The operand stays on top of the operand stack.
-func (f *function) charge(kind editKind) {
+// chargeOperand inserts code that subtracts the cost of a bulk instruction, which depends on its last operand. The
+// operand stays on top of the operand stack.
+func (f *funcRewriter) chargeOperand(kind editKind) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
-	if f.cached {
+	if f.counterCached {
 		f.getLocal()
 	} else {
 		f.getGlobal()

@@ -35,20 +35,20 @@ type Export struct {
 
 // Info has the declarations of a module.
 type Info struct {
-	Imports   []Import
-	Exports   []Export
-	Functions int    // number of functions, without imports
-	MemoryMin uint32 // pages
-	MemoryMax uint32 // pages; 65536, the whole address space, if the module declares no maximum
-	TableMin  uint32 // minimum number of elements of all tables together
-	Elements  uint32 // number of elements of all element segments together
-	Globals   int    // number of globals, imports included
-	DataBytes int
-	Custom    []string // names of custom sections
-	types     []signature
-	funcs     []uint32 // index of the type of each function, imported functions first
-	mutable   int      // number of mutable globals
-	start     *uint32  // the start function
+	Imports        []Import
+	Exports        []Export
+	Functions      int    // number of functions, without imports
+	MemoryMin      uint32 // pages
+	MemoryMax      uint32 // pages; 65536, the whole address space, if the module declares no maximum
+	TableMin       uint32 // minimum number of elements of all tables together
+	Elements       uint32 // number of elements of all element segments together
+	Globals        int    // number of globals, imports included
+	DataBytes      int
+	Custom         []string // names of custom sections
+	types          []signature
+	funcs          []uint32 // index of the type of each function, imported functions first
+	mutableGlobals int      // number of mutable globals
+	start          *uint32  // the start function
 }
 
 type signature struct{ params, results []byte }
@@ -105,8 +105,8 @@ func typeName(t byte) string {
 	return fmt.Sprintf("type %#x", t)
 }
 
-// Exported reports whether the module has an export with this name.
-func (i *Info) Exported(name string) bool {
+// HasExport reports whether the module has an export with this name.
+func (i *Info) HasExport(name string) bool {
 	for _, e := range i.Exports {
 		if e.Name == name {
 			return true
@@ -130,8 +130,8 @@ func inspect(list []section) (Info, error) {
 	var i Info
 	for _, s := range list {
 		r := &reader{b: s.body}
-		i.section(r, s)
-		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secCode && s.id != secDataCount {
+		i.readSection(r, s)
+		if r.err == nil && r.remaining() > 0 && s.id != secCustom && s.id != secCode && s.id != secDataCount {
 			r.fail("bytes after its last element")
 		}
 		if r.err != nil {
@@ -160,7 +160,7 @@ func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 	return t.params, t.results, true
 }
 
-func (i *Info) section(r *reader, s section) {
+func (i *Info) readSection(r *reader, s section) {
 	switch s.id {
 	case secCustom:
 		i.Custom = append(i.Custom, r.name())
@@ -174,7 +174,7 @@ func (i *Info) section(r *reader, s section) {
 		}
 	case secImport:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			i.importOne(r)
+			i.readImport(r)
 		}
 	case secFunction:
 		n := r.count()
@@ -185,41 +185,41 @@ func (i *Info) section(r *reader, s section) {
 	case secTable:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			r.referenceType()
-			low, _, _ := r.limits()
+			low, _, _ := r.readLimits()
 			i.TableMin = addUpTo(i.TableMin, low)
 		}
 	case secMemory:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			i.memory(r)
+			i.readMemory(r)
 		}
 	case secGlobal:
 		n := r.count()
 		i.Globals += int(n)
 		for ; n > 0 && r.err == nil; n-- {
 			r.valueType()
-			i.mutable += int(r.byte() & 1)
-			constant(r)
+			i.mutableGlobals += int(r.byte() & 1)
+			readConstant(r)
 		}
 	case secStart:
 		index := r.u32()
 		i.start = &index
 	case secExport:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			i.Exports = append(i.Exports, export(r))
+			i.Exports = append(i.Exports, readExport(r))
 		}
 	case secElement:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			i.Elements = addUpTo(i.Elements, element(r))
+			i.Elements = addUpTo(i.Elements, readElement(r))
 		}
 	case secData:
 		i.DataBytes = len(s.body)
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			data(r)
+			readData(r)
 		}
 	}
 }
 
-func export(r *reader) Export {
+func readExport(r *reader) Export {
 	e := Export{Name: r.name(), Kind: Kind(r.byte())}
 	switch {
 	case e.Kind == Function:
@@ -232,9 +232,9 @@ func export(r *reader) Export {
 	return e
 }
 
-// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of elements in the
+// readElement reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of elements in the
 // segment, because wazero allocates memory for them. It leaves the validation of the elements to wazero.
-func element(r *reader) (count uint32) {
+func readElement(r *reader) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
 		r.fail("the kind %d of an element segment is unknown", flags)
@@ -245,7 +245,7 @@ func element(r *reader) (count uint32) {
 		if explicit {
 			r.u32() // table
 		}
-		constant(r)
+		readConstant(r)
 	}
 	switch {
 	case !passive && !explicit:
@@ -257,7 +257,7 @@ func element(r *reader) (count uint32) {
 	count = r.count()
 	for n := count; n > 0 && r.err == nil; n-- {
 		if expressions {
-			constant(r)
+			readConstant(r)
 		} else {
 			r.function()
 		}
@@ -265,23 +265,23 @@ func element(r *reader) (count uint32) {
 	return count
 }
 
-// data reads one data segment (WebAssembly 2.0, section 5.5.14).
-func data(r *reader) {
+// readData reads one data segment (WebAssembly 2.0, section 5.5.14).
+func readData(r *reader) {
 	switch flags := r.u32(); flags {
 	case 0:
-		constant(r)
+		readConstant(r)
 	case 1:
 	case 2:
 		r.u32() // memory
-		constant(r)
+		readConstant(r)
 	default:
 		r.fail("the kind %d of a data segment is unknown", flags)
 	}
 	r.bytes(r.u32())
 }
 
-// constant reads a constant expression.
-func constant(r *reader) {
+// readConstant reads a constant expression.
+func readConstant(r *reader) {
 	for r.err == nil {
 		switch op := r.byte(); op {
 		case opEnd:
@@ -316,8 +316,8 @@ const (
 	namesOfFunctions = 1
 )
 
-// text reads a name, which must be UTF-8.
-func (r *reader) text() {
+// skipText reads a name, which must be UTF-8.
+func (r *reader) skipText() {
 	if !utf8.ValidString(r.name()) {
 		r.fail("a name is not UTF-8")
 	}
@@ -333,15 +333,15 @@ func addUpTo(a, b uint32) uint32 {
 // maxPages is the number of pages of a memory with 32-bit addresses.
 const maxPages = 1 << 16
 
-func (i *Info) memory(r *reader) {
-	low, high, bounded := r.limits()
+func (i *Info) readMemory(r *reader) {
+	low, high, bounded := r.readLimits()
 	if !bounded {
 		high = maxPages
 	}
 	i.MemoryMin, i.MemoryMax = addUpTo(i.MemoryMin, low), addUpTo(i.MemoryMax, high)
 }
 
-func (i *Info) importOne(r *reader) {
+func (i *Info) readImport(r *reader) {
 	imp := Import{Module: r.name(), Name: r.name(), Kind: Kind(r.byte())}
 	switch imp.Kind {
 	case Function:
@@ -354,13 +354,13 @@ func (i *Info) importOne(r *reader) {
 		i.funcs = append(i.funcs, t)
 	case Table:
 		r.referenceType()
-		low, _, _ := r.limits()
+		low, _, _ := r.readLimits()
 		i.TableMin = addUpTo(i.TableMin, low)
 	case Memory:
-		i.memory(r)
+		i.readMemory(r)
 	case Global:
 		r.valueType()
-		i.mutable += int(r.byte() & 1)
+		i.mutableGlobals += int(r.byte() & 1)
 		i.Globals++
 	default:
 		r.fail("an import of the unknown kind %d", imp.Kind)

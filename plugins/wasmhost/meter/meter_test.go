@@ -273,7 +273,7 @@ func TestVastCountsAreRefused(t *testing.T) {
 	good := func(index byte) []byte { return append(appendBytes(nil, []byte("name")), 1, 4, 1, index, 1, 'f') }
 	out, err := Rewrite(appendSection(build(), secCustom, good(0)), Cost{})
 	require.NoError(t, err)
-	require.Contains(t, string(out), string(good(Added)), "one that is stays, with the function's new index")
+	require.Contains(t, string(out), string(good(AddedImports)), "one that is stays, with the function's new index")
 }
 
 func TestNamesThatAreTaken(t *testing.T) {

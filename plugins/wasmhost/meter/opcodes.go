@@ -66,10 +66,10 @@ const (
 	miscTableFill
 )
 
-// skip reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the
+// skipImmediates reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the
 // instruction depends on its operand, skip returns the kind of edit that charges the operand. Otherwise it
 // returns checkFuel.
-func (f *function) skip(r *reader, op byte) editKind {
+func (f *funcRewriter) skipImmediates(r *reader, op byte) editKind {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
 		r.blockType(len(f.w.info.types))
@@ -78,12 +78,12 @@ func (f *function) skip(r *reader, op byte) editKind {
 	case op == opCall, op == opTailCall:
 		r.u32()
 	case op == opBr, op == opBrIf:
-		f.label(r)
+		f.readBranchTarget(r)
 	case op == opBrTable:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			f.label(r)
+			f.readBranchTarget(r)
 		}
-		f.label(r)
+		f.readBranchTarget(r)
 	case op == opCallIndir, op == opTailIndir: // wazero panics if the type does not exist
 		if t := r.u32(); int(t) >= len(f.w.info.types) {
 			r.fail("the type %d does not exist", t)
@@ -130,20 +130,20 @@ func (f *function) skip(r *reader, op byte) editKind {
 	case op == opVector:
 		f.skipVector(r)
 	default:
-		r.fail("the opcode %#x is not of WebAssembly 2.0%s", op, proposal(op))
+		r.fail("the opcode %#x is not of WebAssembly 2.0%s", op, proposalText(op))
 	}
 	return checkFuel
 }
 
-// label reads the target of a branch. It fails if there is no such block, because in the metered module the
-// target might be the block that openBlock adds.
-func (f *function) label(r *reader) {
-	if l := r.u32(); int(l) >= len(f.open) {
+// readBranchTarget fails if there is no such block: in the metered module, the target might be the block that openBlock
+// adds.
+func (f *funcRewriter) readBranchTarget(r *reader) {
+	if l := r.u32(); int(l) >= len(f.openBlocks) {
 		r.fail("the block that a branch leads to does not exist")
 	}
 }
 
-func (f *function) skipMisc(r *reader) editKind {
+func (f *funcRewriter) skipMisc(r *reader) editKind {
 	switch sub := r.u32(); {
 	case sub < miscMemoryInit:
 	case sub == miscMemoryInit, sub == miscMemoryCopy:
@@ -168,11 +168,11 @@ func (f *function) skipMisc(r *reader) editKind {
 	return checkFuel
 }
 
-func (f *function) skipVector(r *reader) {
-	from := r.at
+func (f *funcRewriter) skipVector(r *reader) {
+	from := r.pos
 	sub := r.u32()
 	// wazero reads only one byte of the number, and would interpret a second byte as a nop.
-	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
+	if canonical := appendU32(nil, sub); r.pos-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
 	switch {
@@ -192,9 +192,8 @@ func (f *function) skipVector(r *reader) {
 	}
 }
 
-// proposal returns the end of an error message about the opcode op. It names the WebAssembly proposal, later than
-// version 2.0, that has this opcode.
-func proposal(op byte) string {
+// proposalText names the WebAssembly proposal after version 2.0 that has the opcode, as the end of an error message.
+func proposalText(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
 		return ", but of the later proposal exception handling"

@@ -59,14 +59,13 @@ type Cost struct {
 // extended constant expressions.
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
-// Rewrite returns the metered module. It returns an error if the module is malformed, uses a
-// feature that is not in Features, or exceeds a limit in the parameter cost.
+// Rewrite returns the metered module. It fails if the module is malformed, uses a feature that is not in Features, or
+// exceeds a limit in cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite implements Rewrite. If mayCache is set, it may copy the counter into locals, which makes the
-// code faster.
+// rewrite implements Rewrite. If mayCache is set, it may copy the counter into locals, for faster code.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -85,7 +84,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if err := info.checkIndices(); err != nil {
 		return nil, err
 	}
-	w := &writer{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info,
+	w := &moduleWriter{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info,
 		mayCache: mayCache}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
@@ -93,15 +92,15 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	missing := []byte{secType, secImport, secGlobal, secExport} // sections to add
 	for _, s := range list {
 		if s.id != secCustom {
-			for len(missing) > 0 && rank(missing[0]) < rank(s.id) {
-				body, _ := w.section(missing[0], nil)
+			for len(missing) > 0 && sectionOrder(missing[0]) < sectionOrder(s.id) {
+				body, _ := w.rewriteSection(missing[0], nil)
 				out, missing = appendSection(out, missing[0], body), missing[1:]
 			}
 			if len(missing) > 0 && missing[0] == s.id {
 				missing = missing[1:]
 			}
 		}
-		body, err := w.section(s.id, s.body)
+		body, err := w.rewriteSection(s.id, s.body)
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +109,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 		}
 	}
 	for _, id := range missing {
-		body, _ := w.section(id, nil)
+		body, _ := w.rewriteSection(id, nil)
 		out = appendSection(out, id, body)
 	}
 	return out, nil
@@ -120,7 +119,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 // would stand for something that metering adds.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
-		if i.Exported(name) {
+		if i.HasExport(name) {
 			return fmt.Errorf("it exports %q, a name that metering adds", name)
 		}
 	}
@@ -138,53 +137,52 @@ func (i *Info) checkIndices() error {
 	return nil
 }
 
-// section rewrites the body of a section. A nil body means that the module does not have the section. A nil result
-// means that the metered module does not have the section.
-func (w *writer) section(id byte, body []byte) ([]byte, error) {
+// rewriteSection rewrites the body of a section; nil stands for a section that the module, or the metered module, does
+// not have.
+func (w *moduleWriter) rewriteSection(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:
-		return w.names(body), nil
+		return w.rewriteNames(body), nil
 	case secType:
 		return appendElements(body, []byte{0x60, 1, typeI64, 1, typeI64}, []byte{0x60, 0, 0}, loopType()), nil
 	case secImport:
-		return appendElements(body, w.imported(RefuelImport, 0), w.imported(StackImport, 1),
-			w.imported(RefuelLoopImport, 2)), nil
+		return appendElements(body, w.hostImport(RefuelImport, 0), w.hostImport(StackImport, 1),
+			w.hostImport(RefuelLoopImport, 2)), nil
 	case secTable:
-		return w.tables(body)
+		return w.rewriteTables(body)
 	case secGlobal:
-		return w.globals(body)
+		return w.rewriteGlobals(body)
 	case secExport:
-		return w.exports(body)
+		return w.rewriteExports(body)
 	case secStart: // removed: the host calls StartExport instead
 		return nil, nil
 	case secElement:
-		return w.renumbered(body, func(r *reader) { element(r) })
+		return w.renumberSection(body, func(r *reader) { readElement(r) })
 	case secCode:
-		return w.code(body)
+		return w.rewriteCode(body)
 	}
 	return body, nil
 }
 
-// Added is the number of added imports. They follow the module's own imports, so that the indices
-// of the functions that the module defines increase by Added.
-const Added = 3
+// AddedImports is the number of added imports. They follow the module's own imports, so that the indices of the
+// functions that the module defines increase by this number.
+const AddedImports = 3
 
-// function returns the index that a function has in the metered module. The parameter index is the
-// function's index in the original module.
-func (w *writer) function(index uint32) uint32 {
+// newIndex returns the index in the metered module of a function of the original module.
+func (w *moduleWriter) newIndex(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
 	}
-	return index + Added
+	return index + AddedImports
 }
 
 // imports returns the number of functions that the module itself imports.
-func (w *writer) imports() int { return len(w.info.funcs) - w.info.Functions }
+func (w *moduleWriter) imports() int { return len(w.info.funcs) - w.info.Functions }
 
 // The indices of the added host functions.
-func (w *writer) refuelFunction() uint32     { return uint32(w.imports()) }
-func (w *writer) stackFunction() uint32      { return uint32(w.imports()) + 1 }
-func (w *writer) refuelLoopFunction() uint32 { return uint32(w.imports()) + 2 }
+func (w *moduleWriter) refuelFunction() uint32     { return uint32(w.imports()) }
+func (w *moduleWriter) stackFunction() uint32      { return uint32(w.imports()) + 1 }
+func (w *moduleWriter) refuelLoopFunction() uint32 { return uint32(w.imports()) + 2 }
 
 // RefuelLoopValues returns the types of both the parameters and the results of RefuelLoopImport.
 func RefuelLoopValues() []byte { return append([]byte{typeI64}, passedTypes...) }
@@ -193,22 +191,21 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. The function has one of the types that the method section
-// adds to the module. The parameter nth is the number of this type among the added ones, from 0.
-func (w *writer) imported(name string, nth int) []byte {
+// hostImport returns the import of a host function, which has the nth (from 0) of the types that metering adds.
+func (w *moduleWriter) hostImport(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumbered copies a section that is a vector. It replaces each index of a function by the index in the metered
-// module. The function read reads one element of the vector.
-func (w *writer) renumbered(body []byte, read func(*reader)) ([]byte, error) {
-	var found []reference
+// renumberSection copies a section that is a vector, with the functions' indices in the metered module. The function
+// read reads one element of the vector.
+func (w *moduleWriter) renumberSection(body []byte, read func(*reader)) ([]byte, error) {
+	var found []funcReference
 	r := &reader{b: body, functions: &found}
 	for n := r.count(); n > 0 && r.err == nil; n-- {
 		read(r)
 	}
-	if r.err == nil && r.left() > 0 {
+	if r.err == nil && r.remaining() > 0 {
 		r.fail("bytes after its last element")
 	}
 	if r.err != nil {
@@ -220,22 +217,22 @@ func (w *writer) renumbered(body []byte, read func(*reader)) ([]byte, error) {
 		if int(f.index) >= len(w.info.funcs) {
 			return nil, fmt.Errorf("the function %d does not exist", f.index)
 		}
-		out = appendU32(append(out, body[at:f.from]...), w.function(f.index))
+		out = appendU32(append(out, body[at:f.from]...), w.newIndex(f.index))
 		at = f.to
 	}
 	return append(out, body[at:]...), nil
 }
 
-// names rewrites the "name" section (WebAssembly 2.0, section 7.4.1). It keeps the names of the module and
+// rewriteNames rewrites the "name" section (WebAssembly 2.0, section 7.4.1). It keeps the names of the module and
 // its functions, which wazero reads. It removes a malformed section, because an error in a custom section
 // must not make the module invalid (section 5.5.3). It returns other custom sections unchanged.
-func (w *writer) names(body []byte) []byte {
+func (w *moduleWriter) rewriteNames(body []byte) []byte {
 	r := &reader{b: body}
 	if r.name() != "name" {
 		return body
 	}
-	out := body[:r.at:r.at]
-	for r.left() > 0 && r.err == nil {
+	out := body[:r.pos:r.pos]
+	for r.remaining() > 0 && r.err == nil {
 		id := r.byte()
 		sub := &reader{b: r.bytes(r.u32())}
 		if r.err != nil {
@@ -243,16 +240,16 @@ func (w *writer) names(body []byte) []byte {
 		}
 		switch id {
 		case nameOfModule:
-			sub.text()
+			sub.skipText()
 			out = appendSection(out, id, sub.b)
 		case namesOfFunctions:
-			renamed, err := w.renumbered(sub.b, func(r *reader) { r.function(); r.text() })
-			sub.at, sub.err = len(sub.b), err
+			renamed, err := w.renumberSection(sub.b, func(r *reader) { r.function(); r.skipText() })
+			sub.pos, sub.err = len(sub.b), err
 			out = appendSection(out, id, renamed)
 		default:
 			continue
 		}
-		if sub.err != nil || sub.left() > 0 {
+		if sub.err != nil || sub.remaining() > 0 {
 			return nil
 		}
 	}
@@ -266,7 +263,7 @@ func appendSection(b []byte, id byte, body []byte) []byte {
 	return appendBytes(append(b, id), body)
 }
 
-type writer struct {
+type moduleWriter struct {
 	fuel  uint32 // index of the global with the fuel
 	stack uint32 // index of the global with the bytes of stack
 	shift uint32 // log2 of Cost.BytesPerFuel
@@ -282,7 +279,7 @@ func appendElements(body []byte, elements ...[]byte) []byte {
 	if body != nil {
 		r := &reader{b: body}
 		n = r.u32()
-		body = body[r.at:]
+		body = body[r.pos:]
 	}
 	out := append(appendU32(nil, n+uint32(len(elements))), body...)
 	for _, e := range elements {
@@ -291,10 +288,10 @@ func appendElements(body []byte, elements ...[]byte) []byte {
 	return out
 }
 
-func (w *writer) globals(body []byte) ([]byte, error) {
+func (w *moduleWriter) rewriteGlobals(body []byte) ([]byte, error) {
 	if body != nil {
 		var err error
-		body, err = w.renumbered(body, func(r *reader) { r.valueType(); r.byte(); constant(r) })
+		body, err = w.renumberSection(body, func(r *reader) { r.valueType(); r.byte(); readConstant(r) })
 		if err != nil {
 			return nil, err
 		}
@@ -305,10 +302,10 @@ func (w *writer) globals(body []byte) ([]byte, error) {
 	return appendElements(body, counter(w.cost.Start), counter(w.cost.Stack)), nil
 }
 
-func (w *writer) exports(body []byte) ([]byte, error) {
+func (w *moduleWriter) rewriteExports(body []byte) ([]byte, error) {
 	if body != nil {
 		var err error
-		if body, err = w.renumbered(body, func(r *reader) { export(r) }); err != nil {
+		if body, err = w.renumberSection(body, func(r *reader) { readExport(r) }); err != nil {
 			return nil, err
 		}
 	}
@@ -317,7 +314,7 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 	}
 	body = appendElements(body, one(FuelExport, Global, w.fuel), one(StackExport, Global, w.stack))
 	if w.info.start != nil {
-		body = appendElements(body, one(StartExport, Function, w.function(*w.info.start)))
+		body = appendElements(body, one(StartExport, Function, w.newIndex(*w.info.start)))
 	}
 	return body, nil
 }
@@ -325,9 +322,9 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 // maxTables is the maximum number of tables. Compilers generate one table.
 const maxTables = 100
 
-// tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
+// rewriteTables limits the growth of the tables. The first table may grow until all tables together have cost.Table
 // elements. The other tables must not grow.
-func (w *writer) tables(body []byte) ([]byte, error) {
+func (w *moduleWriter) rewriteTables(body []byte) ([]byte, error) {
 	r := &reader{b: body}
 	n := r.count()
 	if n > maxTables {
@@ -340,7 +337,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	out := appendU32(nil, n)
 	for ; n > 0 && r.err == nil; n-- {
 		kind := r.referenceType()
-		low, high, bounded := r.limits()
+		low, high, bounded := r.readLimits()
 		if !bounded || high > low+room {
 			high = low + room
 		}
@@ -351,7 +348,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 }
 
 // typeWork returns the sum of signature.work over the module's types.
-func (w *writer) typeWork() (work int64, err error) {
+func (w *moduleWriter) typeWork() (work int64, err error) {
 	for i, t := range w.info.types {
 		n := t.work()
 		if w.cost.FunctionWork > 0 && n > w.cost.FunctionWork {
@@ -363,8 +360,7 @@ func (w *writer) typeWork() (work int64, err error) {
 	return work, nil
 }
 
-// code rewrites all function bodies (WebAssembly 2.0, section 5.5.13).
-func (w *writer) code(body []byte) ([]byte, error) {
+func (w *moduleWriter) rewriteCode(body []byte) ([]byte, error) {
 	r := &reader{b: body}
 	n := r.count()
 	own := w.info.funcs[len(w.info.funcs)-w.info.Functions:]
@@ -372,7 +368,7 @@ func (w *writer) code(body []byte) ([]byte, error) {
 		r.fail("%d function bodies for %d functions", n, len(own))
 	}
 	out := appendU32(make([]byte, 0, len(body)+len(body)/4), n)
-	var f function
+	var f funcRewriter
 	work, err := w.typeWork()
 	if err != nil {
 		return nil, err
@@ -399,7 +395,7 @@ func (w *writer) code(body []byte) ([]byte, error) {
 		}
 		out = appendBytes(out, f.out)
 	}
-	if r.err == nil && r.left() > 0 {
+	if r.err == nil && r.remaining() > 0 {
 		r.fail("bytes after the last function")
 	}
 	return out, r.err

@@ -14,26 +14,26 @@ type Size struct {
 	Edges        int64 // number of blocks, branches and targets of br_table
 	Loops        int64
 
-	nested      int64 // sum over all loops of their depths; an outermost loop has depth 1
-	machine     int64 // number of the function's machine instructions, minus that of its WebAssembly instructions
-	widestBlock int64 // largest number of parameters and results of a block
+	loopDepths       int64 // sum over all loops of their depths; an outermost loop has depth 1
+	extraMachineCode int64 // number of the function's machine instructions, minus that of its WebAssembly instructions
+	widestBlock      int64 // largest number of parameters and results of a block
 
-	checks     int64 // number of calls of the host that metering adds
-	mutable    int64 // number of mutable globals of the module; all of them are loaded after each call
-	blocks     int64 // number of blocks and loops
-	globals    int64 // number of instructions that read or write a global
-	widestCall int64 // largest number of parameters and results of a call
-	vectors    bool  // values may have 128 bits
+	checks         int64 // number of calls of the host that metering adds
+	mutableGlobals int64 // number of mutable globals of the module; all of them are loaded after each call
+	blocks         int64 // number of blocks and loops
+	globals        int64 // number of instructions that read or write a global
+	widestCall     int64 // largest number of parameters and results of a call
+	hasVectors     bool  // values may have 128 bits
 }
 
-// frame returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
+// frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
 // place in the frame for each value that it does not keep in a register. In the worst case, these values are the
 // results of all instructions and, at each point where branches meet, all locals, all globals, and the address and size
 // of the memory.
-func (s Size) frame() int64 {
+func (s Size) frameSize() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
-	if s.vectors {
+	if s.hasVectors {
 		slot = 16
 	}
 	meeting := s.Values + s.widestBlock + s.globals + memory
@@ -46,11 +46,11 @@ func (s Size) frame() int64 {
 // give such a module a high estimate. A function of standard Go has 1,700 units on average, and at most 230,000.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widestBlock)
-	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+
+	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.loopDepths), float64(s.Values+
 		s.widestBlock)
-	w := float64(20+s.Instructions+s.machine+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 +
+	w := float64(20+s.Instructions+s.extraMachineCode+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 +
 		meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300 +
-		float64(s.Calls+s.checks)*float64(s.mutable)/2
+		float64(s.Calls+s.checks)*float64(s.mutableGlobals)/2
 	return int64(min(w, math.MaxInt32))
 }
 
@@ -70,7 +70,7 @@ func (s Size) String() string {
 // add counts an instruction. The reader r is at the byte after the opcode.
 func (s *Size) add(info *Info, op byte, r reader) {
 	s.Instructions++
-	s.machine += machineCode(op, r)
+	s.extraMachineCode += extraMachineCode(op, r)
 	switch op {
 	case opBlock, opIf, opLoop:
 		s.Edges++
@@ -78,7 +78,7 @@ func (s *Size) add(info *Info, op byte, r reader) {
 		if op == opLoop {
 			s.Loops++
 		}
-		params, results := info.block(r)
+		params, results := info.blockValues(r)
 		s.widestBlock = max(s.widestBlock, params+results)
 	case opElse, opBr, opBrIf:
 		s.Edges++
@@ -87,7 +87,7 @@ func (s *Size) add(info *Info, op byte, r reader) {
 	case opCall, opTailCall:
 		s.Calls++
 		if n := r.u32(); int(n) < len(info.funcs) {
-			s.addCall(info.arity(info.funcs[n]))
+			s.addCall(info.valueCount(info.funcs[n]))
 		}
 	case opTableGet, opTableSet:
 		s.Edges++
@@ -106,16 +106,15 @@ func (s *Size) add(info *Info, op byte, r reader) {
 		}
 	case opCallIndir, opTailIndir:
 		s.Calls++
-		s.machine += indirect
-		s.addCall(info.arity(r.u32()))
+		s.extraMachineCode += indirectCallCode
+		s.addCall(info.valueCount(r.u32()))
 	case opGlobalGet, opGlobalSet:
 		s.globals++
 	case opVector:
-		s.vectors = true
+		s.hasVectors = true
 	}
 }
 
-// addCall adds the number of parameters and results of a call.
 func (s *Size) addCall(values int64) {
 	s.Carried += values
 	s.widestCall = max(s.widestCall, values)
@@ -125,44 +124,44 @@ func (s *Size) addCall(values int64) {
 // may trap, this includes the code that leaves the function at the trap. Compiling that code takes at least 5 KB of
 // memory.
 const (
-	access   = 8  // loads and stores, and conversions that saturate
-	divide   = 6  // division of integers
-	indirect = 20 // calls through a table
-	truncate = 12 // to integers
-	lanes    = 3  // vector instructions, except loads and stores
+	memoryAccessCode = 8  // loads and stores, and conversions that saturate
+	divisionCode     = 6  // division of integers
+	indirectCallCode = 20 // calls through a table
+	truncationCode   = 12 // to integers
+	vectorCode       = 3  // vector instructions, except loads and stores
 )
 
-// machineCode returns the number of machine instructions that an instruction compiles to, minus one. The reader r is at
-// the byte after the opcode.
-func machineCode(op byte, r reader) int64 {
+// extraMachineCode returns the number of machine instructions that an instruction compiles to, minus one. The reader r
+// is at the byte after the opcode.
+func extraMachineCode(op byte, r reader) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
-		return access
+		return memoryAccessCode
 	case op >= 0x6d && op <= 0x70, op >= 0x7f && op <= 0x82: // div and rem
-		return divide
+		return divisionCode
 	case op >= 0xa8 && op <= 0xab, op >= 0xae && op <= 0xb1: // trunc
-		return truncate
+		return truncationCode
 	case op == opMisc && r.u32() <= 7: // trunc_sat
-		return access
+		return memoryAccessCode
 	case op == opVector:
 		if sub := r.u32(); sub <= 11 || sub >= 84 && sub <= 93 {
-			return access
+			return memoryAccessCode
 		}
-		return lanes
+		return vectorCode
 	}
 	return 0
 }
 
-// arity returns the number of parameters and results of the function type with index t.
-func (i *Info) arity(t uint32) int64 {
+// valueCount returns the number of parameters and results of the function type with index t.
+func (i *Info) valueCount(t uint32) int64 {
 	if int(t) >= len(i.types) {
 		return 0
 	}
 	return int64(len(i.types[t].params) + len(i.types[t].results))
 }
 
-// block returns the number of parameters and results of a block. The reader r is at the type of the block.
-func (i *Info) block(r reader) (params, results int64) {
+// blockValues returns the number of parameters and results of a block. The reader r is at the type of the block.
+func (i *Info) blockValues(r reader) (params, results int64) {
 	switch t := int64(r.leb(33, true)); {
 	case t >= 0 && t < int64(len(i.types)):
 		return int64(len(i.types[t].params)), int64(len(i.types[t].results))

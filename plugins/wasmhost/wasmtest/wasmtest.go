@@ -1,7 +1,7 @@
 // Package wasmtest assembles WebAssembly modules for tests, including invalid and hostile ones. It does not
 // check the modules.
 //
-//	wasmtest.Scorer(wasmtest.Spin).Bytes()
+//	wasmtest.Scorer(wasmtest.SpinLoop...).Bytes()
 package wasmtest
 
 import (
@@ -288,36 +288,35 @@ func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
 
-// The offsets of the field now in the records of calls, for Live.
+// The offsets of the field now in the records of calls, for OnlyInRealCalls.
 const (
 	ScorerNow  byte = 8
 	BackoffNow byte = 112
 	ObserveNow byte = 0
 )
 
-// Live returns code that runs the given code only in real calls, not in the checks and the trial call of an upload.
-// It reads the call's time, a float64 in the record to which parameter 0 points. The parameter now is the offset of the
-// time in this record. In real calls, the time is at least 1.75e9 s (2025); in the checks and the trial call it is
-// smaller.
-func Live(now byte, code ...byte) []byte {
+// OnlyInRealCalls returns code that runs the given code only in real calls, not in the checks and the trial call of an
+// upload, whose time is before 1.75e9 s (2025). The time is a float64 at the offset now in the record to which
+// parameter 0 points.
+func OnlyInRealCalls(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
 }
 
-// Forever returns an endless loop of the given code.
-func Forever(code ...byte) []byte {
+// EndlessLoop returns an endless loop of the given code.
+func EndlessLoop(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
 
-// Times returns a loop of n passes. Each pass costs about 6 units of fuel. The loop uses an i32 local; the parameter
-// local is its index.
-func Times(n int32, local byte) []byte {
+// CountedLoop returns a loop of n passes. Each pass costs about 6 units of fuel. The loop uses an i32 local; the
+// parameter local is its index.
+func CountedLoop(n int32, local byte) []byte {
 	return Join(Const32(n), []byte{LocalSet, local, Loop, Empty, LocalGet, local}, Const32(1),
 		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
 }
 
-// Spin is an endless loop.
-var Spin = Forever()
+// SpinLoop is an endless loop.
+var SpinLoop = EndlessLoop()
 
 // RegionAt is the address that the export reserve returns in the modules of Scorer, Backoff and Judge. The region for
 // the host's records (sdk/ABI.md) begins there and may extend to the end of the memory.
@@ -392,41 +391,41 @@ func (m *Module) Add(f ...Func) *Module {
 	return m
 }
 
-// Chase returns an endless loop that reads and writes 16 MiB of memory in an order for which the processor's
+// CacheMissLoop returns an endless loop that reads and writes 16 MiB of memory in an order for which the processor's
 // caches are useless: each address depends on the value read before. It uses the local with the given index,
 // an i32. The memory must have 256 pages.
-func Chase(local byte) []byte {
+func CacheMissLoop(local byte) []byte {
 	step := Join(
 		[]byte{LocalGet, local, LocalGet, local, 0x28, 2, 0, LocalGet, local, I32Add}, // i32.load
 		Const32(1664525), []byte{I32Mul}, Const32(1013904223), []byte{I32Add},
 		Const32(0xffffc0), []byte{0x71, LocalSet, local}, // and
 		Const32(7), []byte{I32Store, 2, 0},
 	)
-	return Forever(Repeat(8, step...)...)
+	return EndlessLoop(Repeat(8, step...)...)
 }
 
-// SlowStart returns a scorer whose start function runs Chase.
+// SlowStart returns a scorer whose start function runs CacheMissLoop.
 func SlowStart() *Module {
-	m := Scorer(Scores(1)...).Add(Func{Locals: []Group{{Count: 1, Type: I32}}, Code: Chase(0)})
+	m := Scorer(Scores(1)...).Add(Func{Locals: []Group{{Count: 1, Type: I32}}, Code: CacheMissLoop(0)})
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
 	start := uint32(len(m.Funcs) - 1)
 	m.Start = &start
 	return m
 }
 
-// SlowScorer returns a scorer that runs Chase in each real call (Live).
+// SlowScorer returns a scorer that runs CacheMissLoop in each real call (OnlyInRealCalls).
 func SlowScorer() *Module {
-	m := Scorer(Join(Scores(1), Live(ScorerNow, Chase(4)...))...)
+	m := Scorer(Join(Scores(1), OnlyInRealCalls(ScorerNow, CacheMissLoop(4)...))...)
 	m.Func("score").Locals = []Group{{Count: 1, Type: I32}}
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
 	return m
 }
 
-// SlowLearner returns a scorer that runs Chase in each call of observe that is a real call (Live).
+// SlowLearner returns a scorer that runs CacheMissLoop in each call of observe that is a real call (OnlyInRealCalls).
 func SlowLearner() *Module {
 	m := Scorer(Scores(1)...).Add(Func{
 		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}},
-		Code: Live(ObserveNow, Chase(1)...),
+		Code: OnlyInRealCalls(ObserveNow, CacheMissLoop(1)...),
 	})
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
 	return m

@@ -54,7 +54,7 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 			half := math.Floor(o.begins/2/column) * column
 			before, after := 0.0, 0.0
 			for seed := range uint64(seeds) {
-				report, err := simulate.PlayScorer(host(w), plugin, trace, breakers, seed+1)
+				report, err := simulate.SimulateScorer(host(w), plugin, trace, breakers, seed+1)
 				require.NoError(t, err)
 				share := func(from, to float64) float64 { // share of the first proxy
 					sum, n := 0.0, 0
