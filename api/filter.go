@@ -54,7 +54,7 @@ func parseStates(c *fiber.Ctx) (*stateSet, error) {
 
 // isInState reports whether a proxy is in one of the states.
 func (l *poolLists) isInState(set *stateSet, u *upstream.Upstream, failing failingProxies) bool {
-	if set.breaker[u.State()] || set.draining && u.Draining() || set.unreached && u.Unreached() ||
+	if set.breaker[u.State()] || set.draining && u.Draining() || set.unreached && u.IsUnreached() ||
 		set.failing && failing.includes(u) {
 		return true
 	}

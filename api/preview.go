@@ -134,13 +134,14 @@ func statusChanges(sum minutes.Sum, p, current *retry.Policy) []statusChange {
 	attempts := map[int]uint64{}
 	for k, n := range sum.Counts {
 		cause, status := k.Cause(), k.Status()
-		if (cause == verdict.Answered || cause == verdict.RetryStatus) && p.Retries(status) != current.Retries(status) {
+		if (cause == verdict.Answered || cause == verdict.RetryStatus) &&
+			p.RetriesStatus(status) != current.RetriesStatus(status) {
 			attempts[status] += n.N
 		}
 	}
 	out := []statusChange{}
 	for status, n := range attempts {
-		out = append(out, statusChange{status, n, p.Retries(status)})
+		out = append(out, statusChange{status, n, p.RetriesStatus(status)})
 	}
 	slices.SortFunc(out, func(a, b statusChange) int { return a.Status - b.Status })
 	return out

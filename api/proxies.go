@@ -95,7 +95,7 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		costView: costOf(spec),
 		Auth:     spec.Auth, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
 		OwnErrors: make([]ownError, len(spec.OwnErrors)),
-		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
+		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.IsUnreached(),
 		InFlight: stats.InFlight, ShortTunnels: u.ShortTunnels(),
 		Uses: stats.Uses, SuccessRate: stats.SuccessRate, Samples: stats.Samples,
 		AvgLatency: stats.LatencyMean.Seconds(),

@@ -109,7 +109,7 @@ func readResponse(result *engine.Result) responseView {
 	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxResponseBody {
 		body, v.Truncated = body[:maxResponseBody], true
-		result.Enough() // so that the proxy is not blamed for the unread part of the body
+		result.EndAsSuccess() // so that the proxy is not blamed for the unread part of the body
 	}
 	r.Body.Close()
 	for name, values := range r.Trailer {

@@ -88,7 +88,7 @@ func (h *statusHandler) view() statusView {
 		countIf(&p.HalfOpen, state == core.HalfOpen)
 		countIf(&p.Draining, u.Draining())
 		countIf(&p.Banned, banned)
-		countIf(&p.Unreached, u.Unreached())
+		countIf(&p.Unreached, u.IsUnreached())
 		if !failing.includes(u) {
 			continue
 		}

@@ -186,7 +186,7 @@ var target = upstream.Target("example.com:80")
 func (r *request) run() bool {
 	now := time.Now()
 	r.q = executor.Request{
-		Policy: r.own, Global: r.own, Method: "GET", Host: "example.com", Target: target, Idempotent: true,
+		Policy: r.own, GlobalPolicy: r.own, Method: "GET", Host: "example.com", Target: target, Idempotent: true,
 		Replayable: true,
 		Progress:   r.entry, Started: now,
 	}
@@ -273,7 +273,7 @@ func BenchmarkDefaultRequest(b *testing.B) {
 				tuning := r.e.Tuning()
 				tuning.Budget, tuning.Adaptive = nil, true
 				tuning.Targets, tuning.Epoch = pool.Ledger(), pool.Epoch()
-				r.e.Tune(tuning)
+				r.e.SetTuning(tuning)
 				b.ReportAllocs()
 				defer cpu(b)()
 				for b.Loop() {

@@ -98,21 +98,21 @@ func (cn *clusterNode) options(o *engine.Options) {
 		return
 	}
 	o.Gate = cn
-	o.Failed = func(u *upstream.Upstream) { cn.node.Failed(proxyKey(u)) }
-	o.SessionMoved = func(m session.Move) {
+	o.OnFailure = func(u *upstream.Upstream) { cn.node.Failed(proxyKey(u)) }
+	o.OnSessionMove = func(m session.Move) {
 		if u := cn.proxyByID(m.Proxy); u != nil {
 			cn.node.Moved(cluster.Move{Session: hex.EncodeToString(m.Key[:]), Proxy: proxyKey(u),
 				Generation: m.Generation, TTL: m.TTL})
 		}
 	}
-	transition, banned := o.Transition, o.Banned
-	o.Transition = func(t core.Transition) {
+	transition, banned := o.OnTransition, o.OnBan
+	o.OnTransition = func(t core.Transition) {
 		transition(t)
 		if u := cn.proxyByID(t.ProxyID); u != nil && t.Reason != breaker.ReasonCluster {
 			cn.node.Transition(proxyKey(u), t)
 		}
 	}
-	o.Banned = func(p rest.Pair) {
+	o.OnBan = func(p rest.Pair) {
 		banned(p)
 		if e, u := cn.engine.Load(), cn.proxyByID(p.ProxyID); u != nil {
 			cn.node.Banned(proxyKey(u), p.Host, e.Pool().At(p.Until))

@@ -233,7 +233,7 @@ func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTick
 // drainGrace. For each value from watchdogTicks, it notifies the watchdog of the service manager.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
-	g.engine.Leave()
+	g.engine.AnnounceDrain()
 	g.plugins.FreezeUploads()
 	g.state.freeze()
 	start := time.Now()

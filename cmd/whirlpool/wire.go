@@ -172,14 +172,14 @@ func wire(
 		opts := engine.Options{
 			Plugins: reg, Observe: reg.Observe, Log: g.log,
 			AccessLog: &requestLog{&g.access.Log, g.traces}, Tracer: g.traces,
-			TracedCall: g.traces.Write,
-			Files:      openFiles(),
-			PoolChanged: func(s *upstream.Snapshot) {
+			OnTracedCall: g.traces.Write,
+			Files:        openFiles(),
+			OnPoolChange: func(s *upstream.Snapshot) {
 				reg.PoolChanged(func() []wasmhost.Proxy { return pluginProxies(s) })
 				g.growth.SetProxies(len(s.All))
 			},
-			Transition: g.events.Transition, PolicyChanged: g.events.PolicyChanged,
-			Banned:  func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
+			OnTransition: g.events.Transition, OnPolicyChange: g.events.PolicyChanged,
+			OnBan:   func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.state.restore(e, g.log) },
 		}
 		g.cluster.options(&opts)

@@ -34,7 +34,7 @@ type automaticIDs struct {
 
 // idEntry describes the entry that has, or had, an automatic id.
 type idEntry struct {
-	upstream.Print
+	upstream.Fingerprint
 	LeftAt int64 `json:"left,omitempty"` // when the entry left the configuration, in Unix seconds; 0 if it has not left
 
 	saved bool // store has the id
@@ -110,25 +110,25 @@ func (m *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 	for i := range entries {
 		automatic[i] = entries[i].ID == ""
 	}
-	known := make(map[string]upstream.Known, len(m.entries)+len(recorded))
+	known := make(map[string]upstream.KnownProxy, len(m.entries)+len(recorded))
 	reserved := map[string]struct{}{}
 	for i := range fromAPI {
 		s := &fromAPI[i]
-		known[s.ID] = upstream.Known{Print: m.prints.addressPrint(s.Address), ExactOnly: true}
+		known[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
 		reserved[s.ID] = struct{}{}
 	}
 	for id, r := range m.entries {
 		if _, used := reserved[id]; !used {
-			known[id] = upstream.Known{Print: r.Print}
+			known[id] = upstream.KnownProxy{Fingerprint: r.Fingerprint}
 		}
 	}
 	for id, r := range recorded {
 		if r.Base != "" && m.prints.hasKeyOf(r.Base) {
-			known[id] = upstream.Known{Print: r.Entry}
+			known[id] = upstream.KnownProxy{Fingerprint: r.Entry}
 			reserved[id] = struct{}{}
 		}
 	}
-	upstream.Name(entries, known, m.prints.addressPrint, func(id string) bool { _, is := reserved[id]; return is })
+	upstream.NameSpecs(entries, known, m.prints.addressPrint, func(id string) bool { _, is := reserved[id]; return is })
 	return automatic
 }
 
@@ -140,11 +140,11 @@ func (m *automaticIDs) assignAddedIDs(
 	if !slices.ContainsFunc(specs, func(s upstream.Spec) bool { return s.ID == "" }) {
 		return specs
 	}
-	known := map[string]upstream.Known{}
+	known := map[string]upstream.KnownProxy{}
 	isRunning := func(id string) bool { u := running.Get(id); return u != nil && !u.Draining() }
 	for i := range configured {
 		if s := &configured[i]; !isRunning(s.ID) {
-			known[s.ID] = upstream.Known{Print: m.prints.addressPrint(s.Address), ExactOnly: true}
+			known[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
 		}
 	}
 	changed := make(map[string]struct{}, len(recorded))
@@ -152,7 +152,7 @@ func (m *automaticIDs) assignAddedIDs(
 		changed[id] = struct{}{}
 	}
 	specs = slices.Clone(specs)
-	upstream.Name(specs, known, m.prints.addressPrint, func(id string) bool {
+	upstream.NameSpecs(specs, known, m.prints.addressPrint, func(id string) bool {
 		_, configured := known[id]
 		_, taken := changed[id]
 		return configured || taken || isRunning(id)
@@ -176,10 +176,10 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 			continue
 		}
 		id, a := entries[i].ID, &entries[i].Address
-		r, old := idEntry{Print: m.prints.addressPrint(*a)}, m.entries[id]
+		r, old := idEntry{Fingerprint: m.prints.addressPrint(*a)}, m.entries[id]
 		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port.
 		save := proxiesOfHost[a.Host] > 1 || a.Username != "" || a.Password != "" || old.saved
-		r.saved = old.saved && old.Print == r.Print && old.LeftAt == 0
+		r.saved = old.saved && old.Fingerprint == r.Fingerprint && old.LeftAt == 0
 		if save && !r.saved {
 			set[id] = r
 		}
@@ -245,12 +245,12 @@ func (p *fingerprinter) sum(text []byte) []byte {
 	return p.lastSum
 }
 
-func (p *fingerprinter) addressPrint(a upstream.Address) upstream.Print {
+func (p *fingerprinter) addressPrint(a upstream.Address) upstream.Fingerprint {
 	text := p.text[:0]
 	for _, part := range [...]string{"address", a.Scheme, a.Host, a.Username} {
 		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
 	}
-	print := upstream.Print{Login: binary.BigEndian.Uint64(p.sum(text))}
+	print := upstream.Fingerprint{Login: binary.BigEndian.Uint64(p.sum(text))}
 	print.Exact = print.Login
 	if a.Password != "" {
 		text = append(text, a.Password.Reveal()...)

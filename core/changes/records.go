@@ -149,9 +149,9 @@ func decodePolicy(data []byte) (p retry.Policy, err error) {
 type proxyRecord struct {
 	// Base identifies the entry of the configuration that was changed or removed; see fingerprinter.baseOf. Base is ""
 	// if the API has added the proxy.
-	Base    string         `json:"base,omitempty"`
-	Entry   upstream.Print `json:"entry,omitzero"`    // fingerprint of the entry's address
-	Removed bool           `json:"removed,omitempty"` // if set, the following fields are not used
+	Base    string               `json:"base,omitempty"`
+	Entry   upstream.Fingerprint `json:"entry,omitzero"`    // fingerprint of the entry's address
+	Removed bool                 `json:"removed,omitempty"` // if set, the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
 	Host        string              `json:"host,omitempty"`

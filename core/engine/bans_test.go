@@ -24,7 +24,7 @@ func TestBansSurviveARestart(t *testing.T) {
 		cfg.Reachability = false
 		cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
 		e, err := engine.New(cfg, engine.Options{Plugins: rotation{}, Now: clock,
-			Banned: func(rest.Pair) { events++ }})
+			OnBan: func(rest.Pair) { events++ }})
 		require.NoError(t, err)
 		t.Cleanup(func() { e.Shutdown(context.Background()) })
 		return e, &events

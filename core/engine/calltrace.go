@@ -13,7 +13,7 @@ import (
 // the span of the request.
 func (r *roundTrip) beginTrace() {
 	opts := &r.engine.opts
-	if opts.Tracer == nil || opts.TracedCall == nil {
+	if opts.Tracer == nil || opts.OnTracedCall == nil {
 		return
 	}
 	ratio, on := opts.Tracer.Ratio()
@@ -29,20 +29,20 @@ func (r *roundTrip) beginTrace() {
 		parent = f.Value
 		return true
 	})
-	r.traced = &accesslog.Record{
+	r.traceRecord = &accesslog.Record{
 		ID: r.request.ID, Listener: r.request.Listener, Method: r.request.Method, Target: q.Authority, Executed: true,
 		Started: opts.Now(), Rules: r.request.Route.Labels(), Trace: trace.ContextOf(parent, r.request.ID, ratio),
 	}
 	q.Fields = append(q.Fields, http1.Field{Name: []byte(trace.Field),
-		Value: r.traced.Trace.Header(trace.RequestSpan(r.request.ID))})
+		Value: r.traceRecord.Trace.Header(trace.RequestSpan(r.request.ID))})
 }
 
-// endTrace reports a traced call to Options.TracedCall. The caller has completed r.result.
+// endTrace reports a traced call to Options.OnTracedCall. The caller has completed r.result.
 func (r *roundTrip) endTrace() {
-	if r.traced == nil {
+	if r.traceRecord == nil {
 		return
 	}
-	t, result := r.traced, r.result
+	t, result := r.traceRecord, r.result
 	t.Final, t.Attempts, t.Ended = result.Final, result.Attempts, r.engine.opts.Now()
 	switch {
 	case result.Response != nil:
@@ -50,5 +50,5 @@ func (r *roundTrip) endTrace() {
 	case result.Failure != nil:
 		t.Status = result.Failure.Status
 	}
-	r.engine.opts.TracedCall(t)
+	r.engine.opts.OnTracedCall(t)
 }

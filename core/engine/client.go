@@ -59,21 +59,21 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 
 // roundTrip is the state of a Call in progress.
 type roundTrip struct {
-	engine   *Engine
-	ctx      context.Context
-	request  executor.Request
-	session  session.Handle // what request.Session points to
-	exchange executor.Exchange
-	relay    *executor.Relay // relays the response; nil while there is none
-	forward  proxyhttp.Forward
-	rest     http1.Body
-	entry    *metrics.Entry
-	atEnd    []func() // functions that the method release will call, in reverse order
+	engine        *Engine
+	ctx           context.Context
+	request       executor.Request
+	session       session.Handle // what request.Session points to
+	exchange      executor.Exchange
+	relay         *executor.Relay // relays the response; nil while there is none
+	forward       proxyhttp.Forward
+	bodyRemainder http1.Body
+	entry         *metrics.Entry
+	deferred      []func() // functions that the method release will call, in reverse order
 
-	closeBody func()
-	idle      time.Duration
-	result    *Result
-	traced    *accesslog.Record // nil if the call is not traced
+	closeBody   func()
+	bodyIdle    time.Duration
+	result      *Result
+	traceRecord *accesslog.Record // nil if the call is not traced
 }
 
 // Do sends a request through the pool. It blocks until the head of the response has arrived or the request has
@@ -81,23 +81,23 @@ type roundTrip struct {
 // are in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
-	r := &roundTrip{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
+	r := &roundTrip{engine: e, bodyIdle: cfg.BodyIdle, closeBody: func() {}}
 	r.forward.Transport, r.forward.Now = e.transport, e.opts.Now
 	if body := call.Request.Body; body != nil {
 		r.closeBody = sync.OnceFunc(func() { body.Close() })
 	}
-	if !e.enter() {
+	if !e.beginCall() {
 		r.closeBody()
 		stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)
 		return &Result{Final: core.FinalCancelled, Failure: &stopped}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	r.ctx = ctx
-	unlink := context.AfterFunc(e.life, func() { cancel(executor.ErrShutdown) })
-	r.deferEnd(e.calls.Done, r.closeBody, func() { cancel(nil) }, func() { unlink() })
-	ended := false
+	unlink := context.AfterFunc(e.background, func() { cancel(executor.ErrShutdown) })
+	r.deferRelease(e.calls.Done, r.closeBody, func() { cancel(nil) }, func() { unlink() })
+	hasEnding := false
 	defer func() {
-		if !ended { // if the request is invalid, or after a panic
+		if !hasEnding { // if the request is invalid, or after a panic
 			r.release()
 		}
 	}()
@@ -112,17 +112,17 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	r.entry = e.tracker.Track()
 	r.entry.Begin(r.request.ID, r.request.Method, r.request.Host, e.opts.Now())
 	r.request.Progress = r.entry
-	r.deferEnd(r.entry.Release, r.exchange.Abandon, func() { stop() })
+	r.deferRelease(r.entry.Release, r.exchange.Abandon, func() { stop() })
 	ending := executor.Run(ctx, e.executor, &r.exchange, &r.request, &r.forward)
-	ended = true
+	hasEnding = true
 	if refusal := ending.Refusal; refusal != nil {
 		failure := proxyhttp.RefusalResponse(refusal)
 		refusal.Close(failure.Status, e.opts.Now())
-		if err := r.rest.Err(); r.forward.Request.Rest != nil && err != nil && err != io.EOF {
+		if err := r.bodyRemainder.Err(); r.forward.Request.Remainder != nil && err != nil && err != io.EOF {
 			failure.Message, failure.Err = "the request's body ended early: "+err.Error(), err
 		}
 		r.result.Failure = &failure
-		r.finish()
+		r.finishResult()
 		return r.result, nil
 	}
 	r.relay, r.result.Final = ending.Relay, r.exchange.Result().Final
@@ -130,20 +130,20 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	return r.result, nil
 }
 
-// finish copies the result of the closed exchange into the Result.
-func (r *roundTrip) finish() {
+// finishResult copies the result of the closed exchange into the Result.
+func (r *roundTrip) finishResult() {
 	ended := r.exchange.Result()
 	r.result.Final, r.result.Attempts = ended.Final, ended.Events
 	r.endTrace()
 	r.release()
 }
 
-// deferEnd adds functions for the method release to call.
-func (r *roundTrip) deferEnd(f ...func()) { r.atEnd = append(r.atEnd, f...) }
+// deferRelease adds functions for the method release to call.
+func (r *roundTrip) deferRelease(f ...func()) { r.deferred = append(r.deferred, f...) }
 
 func (r *roundTrip) release() {
-	for _, f := range slices.Backward(r.atEnd) {
+	for _, f := range slices.Backward(r.deferred) {
 		f()
 	}
-	r.atEnd = nil
+	r.deferred = nil
 }

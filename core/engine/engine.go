@@ -118,26 +118,26 @@ const (
 
 // Options are the dependencies of an engine. Only Plugins is required.
 type Options struct {
-	Plugins     Plugins
-	Observe     func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
-	PoolChanged func(*upstream.Snapshot) // called after each change of the pool; may be nil
-	// Transition receives each transition of a breaker, and PolicyChanged each change of the global policy; both must
-	// return soon and may be nil.
-	Transition    func(core.Transition)
-	PolicyChanged func(retry.View)
-	SessionMoved  func(session.Move)       // called for each move of a session (session.Table.OnMove); may be nil
-	Banned        func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
-	Gate          breaker.Gate             // decides when breakers may admit a probe; nil without a cluster
-	Failed        func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
-	Log           *slog.Logger             // default: none
-	AccessLog     gateway.AccessLog        // receives the requests of the gateway's clients; default: none
-	Tracer        gateway.Tracer           // decides which requests of the gateway's clients are traced; default: none
-	TracedCall    func(*accesslog.Record)  // receives each Call that has ended, while the Tracer is on; default: none
-	Now           func() time.Time         // default: time.Now
-	Rand          func() uint64            // default: math/rand/v2
-	Dial          transport.DialFunc       // how sockets to proxies are opened
-	RootCAs       *x509.CertPool           // default: the system's
-	Files         int                      // maximum number of open file descriptors; 0 if unknown
+	Plugins      Plugins
+	Observe      func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
+	OnPoolChange func(*upstream.Snapshot) // called after each change of the pool; may be nil
+	// OnTransition receives each transition of a breaker, and OnPolicyChange each change of the global policy; both
+	// must return soon and may be nil.
+	OnTransition   func(core.Transition)
+	OnPolicyChange func(retry.View)
+	OnSessionMove  func(session.Move)       // called for each move of a session (session.Table.OnMove); may be nil
+	OnBan          func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
+	Gate           breaker.Gate             // decides when breakers may admit a probe; nil without a cluster
+	OnFailure      func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
+	Log            *slog.Logger             // default: none
+	AccessLog      gateway.AccessLog        // receives the requests of the gateway's clients; default: none
+	Tracer         gateway.Tracer           // decides which requests of the gateway's clients are traced; default: none
+	OnTracedCall   func(*accesslog.Record)  // receives each Call that has ended, while the Tracer is on; default: none
+	Now            func() time.Time         // default: time.Now
+	Rand           func() uint64            // default: math/rand/v2
+	Dial           transport.DialFunc       // how sockets to proxies are opened
+	RootCAs        *x509.CertPool           // default: the system's
+	Files          int                      // maximum number of open file descriptors; 0 if unknown
 	// Restore is called once, before anything is counted. It restores metrics and the usage of users; may be nil.
 	Restore func(*Engine)
 }
@@ -163,20 +163,20 @@ type Engine struct {
 	ids       atomic.Uint64
 	idKey     uint64
 
-	reload    sync.Mutex
-	config    atomic.Pointer[Config]
-	egress    atomic.Pointer[egress.Policy]
-	file      [3]string // FirstScorer, RetryScorer, Judge of the last Config of New or Reload; guarded by e.reload
-	leaving   atomic.Bool
-	stop      chan struct{}
-	stopOnce  sync.Once
-	listeners []net.Listener // guarded by e.reload
-	wg        sync.WaitGroup
+	reloadMu   sync.Mutex
+	config     atomic.Pointer[Config]
+	egress     atomic.Pointer[egress.Policy]
+	configured [3]string // FirstScorer, RetryScorer, Judge of the last Config of New or Reload; guarded by e.reload
+	announced  atomic.Bool
+	stop       chan struct{}
+	stopOnce   sync.Once
+	listeners  []net.Listener // guarded by e.reload
+	wg         sync.WaitGroup
 
-	callsMu  sync.Mutex // guards calls.Add, and the closing of stop
-	calls    sync.WaitGroup
-	life     context.Context // cancelled when calls and background work must end
-	endCalls context.CancelFunc
+	callsMu    sync.Mutex // guards calls.Add, and the closing of stop
+	calls      sync.WaitGroup
+	background context.Context // cancelled when calls and background work must end
+	endCalls   context.CancelFunc
 }
 
 // New checks cfg and builds an engine from cfg.
@@ -191,7 +191,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand(), hedging: &retry.Hedging{}}
-	e.life, e.endCalls = context.WithCancel(context.Background())
+	e.background, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
 	e.loops = loop.New(opts.Rand)
@@ -199,18 +199,18 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.files = budget.NewFiles(opts.Files, opts.Now)
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Files: e.files, Now: opts.Now,
-		Rand:   opts.Rand,
-		Permit: e.permitAddr, Loop: e.loops,
+		Rand:         opts.Rand,
+		CheckAddress: e.permitAddr, Loop: e.loops,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
-		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
+		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.OnPoolChange,
 		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
-		Gate: opts.Gate, OnFailure: opts.Failed,
+		Gate: opts.Gate, OnFailure: opts.OnFailure,
 	})
 	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
-	e.selector.Rests().OnChange(opts.Banned)
-	e.selector.Bans().OnChange(opts.Banned)
+	e.selector.Rests().OnChange(opts.OnBan)
+	e.selector.Bans().OnChange(opts.OnBan)
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.metrics.SetMaxProxies(cfg.MetricProxies)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
-	e.policies.OnChange(opts.PolicyChanged)
+	e.policies.OnChange(opts.OnPolicyChange)
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
 	e.metrics.ObserveCosts(e.costStates)
@@ -235,19 +235,19 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.ObserveRules(e.countRules)
 	e.guard = access.NewGuard(opts.Now, opts.Log)
 	e.sessions = session.NewTable(session.DefaultMax)
-	e.sessions.OnMove(opts.SessionMoved)
+	e.sessions.OnMove(opts.OnSessionMove)
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
+		OnTunnelEnd: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
 		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Tracer: opts.Tracer, Now: opts.Now, NewID: e.NewID,
-		Intercepted: e.metrics.AddIntercepted, TargetBytes: e.metrics.CountTargetBytes,
+		OnHandshake: e.metrics.AddIntercepted, TargetBytes: e.metrics.CountTargetBytes,
 	}, e.settings(&cfg))
 	// If descriptors are needed, the budget asks the sources in this order: first an unused pipe is closed, then an
 	// idle proxy connection, then a client connection. The thing that costs least to replace comes first.
 	e.files.SetClosers(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
-	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
+	e.configured = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
 	e.reach = reach.New(reach.Config{
 		Pool: e.pool, Reach: e.transport.Reach, Now: opts.Now, Parallel: parallelChecks(opts.Files),
 	})
@@ -261,9 +261,9 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if opts.Restore != nil {
 		opts.Restore(e)
 	}
-	e.wg.Go(func() { e.health.Run(e.life) })
-	e.wg.Go(e.sweep)
-	e.wg.Go(func() { e.reach.Run(e.life) })
+	e.wg.Go(func() { e.health.Run(e.background) })
+	e.wg.Go(e.runSweeps)
+	e.wg.Go(func() { e.reach.Run(e.background) })
 	return e, nil
 }
 
@@ -282,9 +282,9 @@ func parallelChecks(files int) int {
 	return max(min(files/8, reach.DefaultParallel), 1)
 }
 
-// check validates a Config that a Go program has made. A Config from a file has already been
+// validate validates a Config that a Go program has made. A Config from a file has already been
 // validated.
-func (c *Config) check() error {
+func (c *Config) validate() error {
 	var field *retry.FieldError
 	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
 		return &core.KeyError{Key: "retry." + field.Field, Err: errors.New(field.Msg)}
@@ -368,7 +368,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	check("selection.judge", cfg.Judge, err)
 	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
 	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
-	errs = append(errs, cfg.check())
+	errs = append(errs, cfg.validate())
 	policy, err := egressPolicy(cfg)
 	errs = append(errs, err)
 	var before *rules.Set
@@ -380,7 +380,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
-		Permit: policy.Check, Rules: set,
+		CheckTarget: policy.Check, Rules: set,
 		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe, Judge: judge,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 		Queue: cfg.Queue, Hedging: e.hedging,
@@ -392,7 +392,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		t.Targets = e.pool.Ledger()
 	}
 	if e.selector != nil {
-		t.Rests, t.Bans, t.HostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().HasLimit
+		t.Rests, t.Bans, t.HasHostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().HasLimit
 	}
 	return t, nil
 }
@@ -436,27 +436,27 @@ func Check(cfg Config, plugins Plugins) error {
 // an error, nothing has changed. A scorer, judge or backoff that was activated at run time stays in use if it still
 // exists and cfg names the same plugin as the last Config of New or Reload.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
-	e.reload.Lock()
-	defer e.reload.Unlock()
-	file, running, policy := [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}, e.config.Load(),
+	e.reloadMu.Lock()
+	defer e.reloadMu.Unlock()
+	configured, current, policy := [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}, e.config.Load(),
 		e.policies.Current()
 	scorer := func(name string) bool { _, err := plugins.Scorer(name, ""); return err == nil }
 	backoff := func(name string) bool { _, err := plugins.Backoff(name); return err == nil }
 	judge := func(name string) bool { _, err := judgeOf(name, plugins); return err == nil }
-	if file[0] == e.file[0] && scorer(running.FirstScorer) {
-		cfg.FirstScorer = running.FirstScorer
+	if configured[0] == e.configured[0] && scorer(current.FirstScorer) {
+		cfg.FirstScorer = current.FirstScorer
 	}
-	if file[1] == e.file[1] && scorer(running.RetryScorer) {
-		cfg.RetryScorer = running.RetryScorer
+	if configured[1] == e.configured[1] && scorer(current.RetryScorer) {
+		cfg.RetryScorer = current.RetryScorer
 	}
-	if file[2] == e.file[2] && judge(running.Judge) {
-		cfg.Judge = running.Judge
+	if configured[2] == e.configured[2] && judge(current.Judge) {
+		cfg.Judge = current.Judge
 	}
 	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
 		return err
 	}
-	if cfg.Budget == running.Budget { // so that the budget keeps its balance
+	if cfg.Budget == current.Budget { // so that the budget keeps its balance
 		tuning.Budget = e.executor.Tuning().Budget
 	}
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
@@ -472,24 +472,24 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reach.SetEnabled(cfg.checksReachability())
 	e.health.SetSettings(cfg.Health)
 	e.policies.ReloadFile(cfg.Retry, backoff)
-	e.logReplaced("first", running.FirstScorer, cfg.FirstScorer, scorer)
-	e.logReplaced("retry", running.RetryScorer, cfg.RetryScorer, scorer)
-	e.logReplaced("judge", running.Judge, cfg.Judge, judge)
+	e.logReplaced("first", current.FirstScorer, cfg.FirstScorer, scorer)
+	e.logReplaced("retry", current.RetryScorer, cfg.RetryScorer, scorer)
+	e.logReplaced("judge", current.Judge, cfg.Judge, judge)
 	e.logReplaced("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
-	e.executor.Tune(tuning)
+	e.executor.SetTuning(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
 	e.gateway.Apply(e.settings(&cfg))
 	e.config.Store(&cfg)
-	e.file = file
+	e.configured = configured
 	return nil
 }
 
 // logReplaced logs a warning if another plugin is used because the plugin in use does not exist any more. The
-// parameter before is the name of the previous plugin, and now is the name of its replacement.
-func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
-	if before != now && !exists(before) {
+// parameter oldName is the name of the previous plugin, and now is the name of its replacement.
+func (e *Engine) logReplaced(role, oldName, newName string, exists func(string) bool) {
+	if oldName != newName && !exists(oldName) {
 		e.opts.Log.Warn("a plugin in use has been removed",
-			slog.String("for", use), slog.String("plugin", before), slog.String("now", now))
+			slog.String("for", role), slog.String("plugin", oldName), slog.String("now", newName))
 	}
 }
 
@@ -512,8 +512,8 @@ func (e *Engine) ActivateJudge(name string) error {
 
 // activate calls change with a copy of the configuration in force, and puts the copy into force.
 func (e *Engine) activate(change func(*Config)) error {
-	e.reload.Lock()
-	defer e.reload.Unlock()
+	e.reloadMu.Lock()
+	defer e.reloadMu.Unlock()
 	cfg := *e.config.Load()
 	change(&cfg)
 	tuning, err := e.tuning(&cfg, e.opts.Plugins)
@@ -521,7 +521,7 @@ func (e *Engine) activate(change func(*Config)) error {
 		return err
 	}
 	tuning.Budget = e.executor.Tuning().Budget
-	e.executor.Tune(tuning)
+	e.executor.SetTuning(tuning)
 	e.config.Store(&cfg)
 	return nil
 }
@@ -534,37 +534,37 @@ func (e *Engine) ForbidAddress(a net.Addr) {
 	}
 }
 
-// firstChecks is the longest wait of Serve for the first reachability checks.
-const firstChecks = 100 * time.Millisecond
+// maxFirstChecksWait is the longest wait of Serve for the first reachability checks.
+const maxFirstChecksWait = 100 * time.Millisecond
 
 // Serve accepts clients from l until Shutdown. It first waits until the first reachability checks have ended, but
 // at most 0.1 s, so that the first requests do not go to dead proxies.
 func (e *Engine) Serve(l net.Listener) error {
-	e.reload.Lock()
+	e.reloadMu.Lock()
 	e.listeners = append(e.listeners, l)
-	e.reload.Unlock()
+	e.reloadMu.Unlock()
 	e.ForbidAddress(l.Addr())
-	e.reach.AwaitFirst(e.life, firstChecks)
+	e.reach.AwaitFirst(e.background, maxFirstChecksWait)
 	return e.gateway.Serve(l)
 }
 
-// Leave announces a Shutdown: from then on Draining returns true, and each client connection ends with its
+// AnnounceDrain announces a Shutdown: from then on Draining returns true, and each client connection ends with its
 // next response. New clients and requests are still served.
-func (e *Engine) Leave() {
-	e.leaving.Store(true)
-	e.gateway.Leave()
+func (e *Engine) AnnounceDrain() {
+	e.announced.Store(true)
+	e.gateway.CloseAfterResponse()
 }
 
 // StopAccepting closes the listeners. Then it waits until each client connection has a request in flight or is
 // closed, at most until ctx ends.
 func (e *Engine) StopAccepting(ctx context.Context) {
 	e.closeListeners()
-	e.gateway.Settle(ctx)
+	e.gateway.WaitUntilBusy(ctx)
 }
 
 func (e *Engine) closeListeners() {
-	e.reload.Lock()
-	defer e.reload.Unlock()
+	e.reloadMu.Lock()
+	defer e.reloadMu.Unlock()
 	for _, l := range e.listeners {
 		l.Close()
 	}
@@ -596,11 +596,11 @@ func (e *Engine) forbidCalls() {
 	close(e.stop)
 }
 
-// enter counts the start of a call of Do, for which Shutdown waits. It returns false if Shutdown has begun.
-func (e *Engine) enter() bool {
+// beginCall counts the start of a call of Do, for which Shutdown waits. It returns false if Shutdown has begun.
+func (e *Engine) beginCall() bool {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
-	if e.stopped() {
+	if e.isStopped() {
 		return false
 	}
 	e.calls.Add(1)
@@ -608,10 +608,10 @@ func (e *Engine) enter() bool {
 }
 
 // Draining reports whether Leave or Shutdown has been called.
-func (e *Engine) Draining() bool { return e.leaving.Load() || e.stopped() }
+func (e *Engine) Draining() bool { return e.announced.Load() || e.isStopped() }
 
-// stopped reports whether Shutdown has begun.
-func (e *Engine) stopped() bool {
+// isStopped reports whether Shutdown has begun.
+func (e *Engine) isStopped() bool {
 	select {
 	case <-e.stop:
 		return true
@@ -620,20 +620,20 @@ func (e *Engine) stopped() bool {
 	}
 }
 
-// sweepEvery is the interval at which breakers that are due and get no attempt become half-open, so that the
+// sweepInterval is the interval at which breakers that are due and get no attempt become half-open, so that the
 // transition is reported. (Code that reads a breaker's state gets the correct state at any time.)
-const sweepEvery = 100 * time.Millisecond
+const sweepInterval = 100 * time.Millisecond
 
-// bytesEvery is the interval at which the bytes of proxies are counted for the metrics.
-const bytesEvery = 5 * time.Second
+// countBytesInterval is the interval at which the bytes of proxies are counted for the metrics.
+const countBytesInterval = 5 * time.Second
 
-// tidyEvery is the interval at which expired connections are closed, targets without a recent failure are forgotten,
+// tidyInterval is the interval at which expired connections are closed, targets without a recent failure are forgotten,
 // and the series of removed proxies leave the metrics.
-const tidyEvery = 30 * time.Second
+const tidyInterval = 30 * time.Second
 
-func (e *Engine) sweep() {
-	tick, tidy, surplus := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery), time.NewTicker(time.Second)
-	bytes := time.NewTicker(bytesEvery)
+func (e *Engine) runSweeps() {
+	tick, tidy, surplus := time.NewTicker(sweepInterval), time.NewTicker(tidyInterval), time.NewTicker(time.Second)
+	bytes := time.NewTicker(countBytesInterval)
 	defer bytes.Stop()
 	defer surplus.Stop()
 	defer tick.Stop()
@@ -662,8 +662,8 @@ func (e *Engine) sweep() {
 // transition is called for each transition of a breaker, in order.
 func (e *Engine) transition(t core.Transition) {
 	e.metrics.Transition(t)
-	if e.opts.Transition != nil {
-		e.opts.Transition(t)
+	if e.opts.OnTransition != nil {
+		e.opts.OnTransition(t)
 	}
 	level := slog.LevelInfo
 	if t.To == core.Open {

@@ -143,8 +143,8 @@ func TestConfigsOfPrograms(t *testing.T) {
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
 	require.NoError(t, err)
 	defer e.Shutdown(context.Background())
-	require.True(t, e.Policies().Current().Retries(429))
-	require.False(t, e.Policies().Current().Retries(503))
+	require.True(t, e.Policies().Current().RetriesStatus(429))
+	require.False(t, e.Policies().Current().RetriesStatus(503))
 }
 
 // A reload without a change of the retry budget keeps its balance.

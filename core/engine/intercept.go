@@ -47,7 +47,7 @@ func (e *Engine) intercept(set *Intercept) *gateway.Intercept {
 			exclude = append(exclude, host)
 		}
 	}
-	return &gateway.Intercept{Authority: set.Authority, Names: func(host string, port uint16, user string) bool {
+	return &gateway.Intercept{Authority: set.Authority, Matches: func(host string, port uint16, user string) bool {
 		for _, pattern := range exclude {
 			if egress.GlobMatches(pattern, host) {
 				return false

@@ -46,7 +46,7 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	}
 	in := &r.request
 	*in = executor.Request{
-		ID: r.engine.NewID(), Global: r.engine.policies.Current(), Method: q.Method,
+		ID: r.engine.NewID(), GlobalPolicy: r.engine.policies.Current(), Method: q.Method,
 		Host: authority.Host, Target: authority.Target, Region: call.Region, RegionStrict: call.RegionStrict,
 		Priority: call.Priority,
 		Listener: core.ListenAPI, TLS: target.TLS, Replayable: true, KeepEvents: true,
@@ -82,7 +82,7 @@ func (r *roundTrip) policy(call *Call) (*retry.Policy, error) {
 	if call.Policy != nil {
 		return call.Policy, nil
 	}
-	base := r.request.Route.Policy(r.request.Global)
+	base := r.request.Route.Policy(r.request.GlobalPolicy)
 	if call.Override == nil {
 		return base, nil
 	}
@@ -185,22 +185,22 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 	rest := io.Reader(q.Body)
 	if q.ContentLength > 0 {
 		out.Framing, out.Length = http1.Length, q.ContentLength
-		rest = &exactly{rest, q.ContentLength - read}
+		rest = &exactReader{rest, q.ContentLength - read}
 	}
-	r.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
-	out.Rest, out.BeforeRead, out.StopRead = &r.rest, func() {}, r.closeBody
+	r.bodyRemainder.Start(http1.NewReader(rest), http1.UntilClose, 0)
+	out.Remainder, out.BeforeRead, out.StopRead = &r.bodyRemainder, func() {}, r.closeBody
 	return nil
 }
 
 var errLength = errors.New("the body does not have the length of its Content-Length")
 
-// exactly reads n bytes from r. Read returns an error if r has fewer or more bytes.
-type exactly struct {
+// exactReader reads n bytes from r. Read returns an error if r has fewer or more bytes.
+type exactReader struct {
 	r io.Reader
 	n int64
 }
 
-func (e *exactly) Read(p []byte) (int, error) {
+func (e *exactReader) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
 	if e.n -= int64(n); e.n < 0 || e.n > 0 && err == io.EOF {
 		return 0, errLength

@@ -57,7 +57,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.response.SetReadDeadline(&r.forward.Control, r.engine.opts.Now().Add(r.idle))
+	b.response.SetReadDeadline(&r.forward.Control, r.engine.opts.Now().Add(r.bodyIdle))
 	n, err := b.response.Body.Read(p)
 	if err != nil {
 		b.end(err)
@@ -84,9 +84,9 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes the exchange. Even if the body has not been read to its end, the request counts as a success. (After
-// Close, such a request may count as cancelled.)
-func (r *Result) Enough() {
+// EndAsSuccess closes the exchange. Even if the body has not been read to its end, the request counts as a success.
+// (After Close, such a request may count as cancelled.)
+func (r *Result) EndAsSuccess() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {
 		return
@@ -116,5 +116,5 @@ func (b *responseBody) end(err error) {
 	relayed := r.forward.Close(broke, now)
 	relayed.ClientLeft = errors.Is(err, context.Canceled)
 	r.relay.Close(status, relayed, now)
-	r.finish()
+	r.finishResult()
 }

@@ -155,10 +155,10 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 			if a.Upstream.ID() != "p0" {
 				return verdict.Facts{Status: 200}
 			}
-			require.NotNil(t, a.NewDeadline)
-			require.Equal(t, 10*time.Second, time.Until(a.NewDeadline()), "nothing is known yet")
+			require.NotNil(t, a.CurrentDeadline)
+			require.Equal(t, 10*time.Second, time.Until(a.CurrentDeadline()), "nothing is known yet")
 			<-served
-			require.Less(t, time.Until(a.NewDeadline()), time.Second)
+			require.Less(t, time.Until(a.CurrentDeadline()), time.Second)
 			time.Sleep(time.Until(a.Deadline))
 			return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime}}
 		}}
@@ -176,7 +176,7 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 		b.pool.Sweep()
 		close(served)
 		require.True(t, <-done)
-		require.Equal(t, []time.Duration{0, leastUnknown}, first.at)
+		require.Equal(t, []time.Duration{0, minTimeoutUnknownProxy}, first.at)
 		require.Equal(t, 1, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount,
 			"another proxy served the request")
 	})
@@ -223,7 +223,7 @@ func TestRandomHangsDoNotRaiseTheTimeout(t *testing.T) {
 			require.Equal(t, core.FinalSuccess, x.Result().Final)
 		}
 		require.Greater(t, hangs, 30)
-		require.LessOrEqual(t, longest, 3*leastAttempt)
+		require.LessOrEqual(t, longest, 3*minAdaptiveTimeout)
 	})
 }
 
@@ -251,7 +251,7 @@ func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 		for hangs.State() == core.Closed {
 			if d := serve(); d > 0 {
 				cut++
-				require.Equal(t, leastAttempt, d)
+				require.Equal(t, minAdaptiveTimeout, d)
 			}
 		}
 		require.Equal(t, 4, cut, "failure_threshold is 5")
@@ -260,7 +260,7 @@ func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 		for range 3 {
 			probed = max(probed, serve())
 		}
-		require.Equal(t, leastUnknown, probed)
+		require.Equal(t, minTimeoutUnknownProxy, probed)
 	})
 }
 

@@ -62,8 +62,8 @@ func TestAllocOfARetry(t *testing.T) {
 			x, c := &both{}, &failing{facts: facts}
 			request := func(failures int) float64 {
 				return testing.AllocsPerRun(500, func() {
-					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable =
-						shape.Policy, shape.Global, "GET", "a.test", true, true
+					x.Policy, x.GlobalPolicy, x.Method, x.Host, x.Idempotent, x.Replayable =
+						shape.Policy, shape.GlobalPolicy, "GET", "a.test", true, true
 					c.left = failures
 					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200,
 						verdict.RelayEnd{}, b.now())
@@ -86,8 +86,8 @@ func TestAllocOfARefusal(t *testing.T) {
 	b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	shape, x, c := exchange(t, nil), &both{}, &failing{}
 	refused := func() {
-		x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable =
-			shape.Policy, shape.Global, "GET", "a.test", true, true
+		x.Policy, x.GlobalPolicy, x.Method, x.Host, x.Idempotent, x.Replayable =
+			shape.Policy, shape.GlobalPolicy, "GET", "a.test", true, true
 		Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Refusal.Close(503, b.now())
 	}
 	for _, u := range b.pool.Snapshot().All {

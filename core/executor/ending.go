@@ -21,8 +21,8 @@ type Ending[T any] struct {
 // Relay is the ending with a response to relay to the client: a success, or the failure of the last
 // attempt.
 type Relay struct {
-	x      *Exchange
-	served bool // the attempt is a success so far, and has not been recorded
+	x             *Exchange
+	settleOnClose bool // the attempt is a success so far, and has not been recorded
 }
 
 // Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
@@ -30,11 +30,11 @@ type Relay struct {
 // at is the current time.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x := r.x
-	if x.open != openRelay {
+	if x.openEnding != relayEnding {
 		return
 	}
-	x.open = nothing
-	if r.served {
+	x.openEnding = noEnding
+	if r.settleOnClose {
 		o := &x.event.Outcome
 		if !relayed.IsComplete() {
 			relayed.Direct, relayed.Literal = x.proxy.Direct(), x.tuning.Targets == nil
@@ -43,7 +43,7 @@ func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 		x.event.Ended = at
 		x.lease.Settle(o)
 		x.lease.Release()
-		x.recordServed()
+		x.recordServingAttempt()
 		switch {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
@@ -58,14 +58,14 @@ func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Switched is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. The method
-// records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
-func (r *Relay) Switched(at time.Time) *Tunnel {
+// SwitchProtocols is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. The
+// method records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
+func (r *Relay) SwitchProtocols(at time.Time) *Tunnel {
 	x := r.x
 	x.event.Ended = at
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
-	x.open = openTunnel
-	x.tunnel.Proven()
+	x.openEnding = tunnelEnding
+	x.tunnel.SettleSuccess()
 	if p := x.request.Progress; p != nil {
 		p.Tunnel()
 	}
@@ -81,16 +81,16 @@ type Tunnel struct {
 	unrecorded bool // see Exchange.recordTunnel
 }
 
-// Proven settles the attempt as a success, because the target has sent a byte. A later Close then only ends the
+// SettleSuccess settles the attempt as a success, because the target has sent a byte. A later Close then only ends the
 // attempt.
-func (t *Tunnel) Proven() {
-	if t.x.open == openTunnel {
+func (t *Tunnel) SettleSuccess() {
+	if t.x.openEnding == tunnelEnding {
 		if t.x.race != nil {
-			t.x.race.endHedge(true)
+			t.x.race.endTunnelRace(true)
 		}
 		now := t.x.executor.now()
 		t.x.chargeDeferred(false, now.Sub(t.x.event.Started))
-		if s := t.x.request.Session; s != nil && t.x.request.Tunnel {
+		if s := t.x.request.Session; s != nil && t.x.request.WantsTunnel {
 			s.Bind(now)
 		}
 		t.x.lease.Settle(&t.x.event.Outcome)
@@ -98,16 +98,16 @@ func (t *Tunnel) Proven() {
 	}
 }
 
-// NoTLS is called in place of Proven if the target's first byte is relayed, but is no reply to the client's
+// SettleNoTLS is called in place of Proven if the target's first byte is relayed, but is no reply to the client's
 // ClientHello. The attempt then counts neither for nor against the proxy: either the target has no TLS, or the proxy
-// has responded itself. If breaker.blame is "literal", NoTLS does what Proven does.
-func (t *Tunnel) NoTLS() {
+// has responded itself. If breaker.blame is "literal", SettleNoTLS does what Proven does.
+func (t *Tunnel) SettleNoTLS() {
 	switch x := t.x; {
 	case x.tuning.Targets == nil:
-		t.Proven()
-	case x.open == openTunnel:
+		t.SettleSuccess()
+	case x.openEnding == tunnelEnding:
 		if x.race != nil {
-			x.race.endHedge(true)
+			x.race.endTunnelRace(true)
 		}
 		x.lease.Settle(&core.Outcome{Verdict: core.Excluded})
 		x.recordTunnel()
@@ -118,13 +118,13 @@ func (t *Tunnel) NoTLS() {
 // how the tunnel ended, and at is the current time.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
-	if x.open != openTunnel {
+	if x.openEnding != tunnelEnding {
 		return
 	}
 	if x.race != nil {
-		x.race.endHedge(false)
+		x.race.endTunnelRace(false)
 	}
-	x.open = nothing
+	x.openEnding = noEnding
 	o := verdict.EndTunnel(x.event.Outcome, end)
 	end.Duration = at.Sub(x.event.Ended)
 	x.proxy.EndTunnel(&end)
@@ -147,16 +147,16 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 // Refusal is the reason why an exchange ended without a response to relay. Package proxyhttp turns it into
 // an error response.
 type Refusal struct {
-	x          *Exchange
-	Kind       RefusalKind
-	Final      core.Final
-	Attempts   int
-	ProxyID    string        // of the last attempt; "" if there was none
-	Last       core.Outcome  // of the last attempt; zero if there was none
-	RetryAfter time.Duration // time until the client may repeat the request; 0 if unknown
-	Target     string        // only with TargetSuspect
-	Direct     bool          // the last attempt went to the target without a proxy
-	Err        error         // only with NoProxy, NoneAccepts, Stopped and Denied
+	x           *Exchange
+	Kind        RefusalKind
+	Final       core.Final
+	Attempts    int
+	ProxyID     string        // of the last attempt; "" if there was none
+	LastOutcome core.Outcome  // of the last attempt; zero if there was none
+	RetryAfter  time.Duration // time until the client may repeat the request; 0 if unknown
+	Target      string        // only with TargetSuspect
+	Direct      bool          // the last attempt went to the target without a proxy
+	Err         error         // only with NoProxy, NoneAccepts, Stopped and Denied
 }
 
 // RefusalKind is the kind of a Refusal.
@@ -180,19 +180,19 @@ const (
 // Close records the request. The parameter status is the status that was sent to the client, or 0 if the client left
 // before a status was sent. The parameter at is the current time.
 func (r *Refusal) Close(status int, at time.Time) {
-	if r.x.open != openRefusal {
+	if r.x.openEnding != refusalEnding {
 		return
 	}
-	r.x.open = nothing
+	r.x.openEnding = noEnding
 	r.x.finish(status, false, at)
 }
 
-// keepTunnel makes the open tunnel of the last attempt the result of Run. It records the request now if there is no
+// endWithTunnel makes the open tunnel of the last attempt the result of Run. It records the request now if there is no
 // proxy (direct://), or if breaker.blame is "literal" (see Tunnel).
-func (ex *Exchange) keepTunnel() *Tunnel {
+func (ex *Exchange) endWithTunnel() *Tunnel {
 	ex.event.Ended = ex.executor.now()
 	ex.tunnel.status, ex.tunnel.unrecorded = ex.event.Outcome.Status, true
-	ex.open = openTunnel
+	ex.openEnding = tunnelEnding
 	if ex.tuning.Targets == nil || ex.proxy.Direct() {
 		ex.recordTunnel()
 	}
@@ -208,16 +208,16 @@ func (ex *Exchange) keepTunnel() *Tunnel {
 func (ex *Exchange) recordTunnel() {
 	if ex.tunnel.unrecorded {
 		ex.tunnel.unrecorded = false
-		ex.recordServed()
+		ex.recordServingAttempt()
 		ex.record(ex.tunnel.status, false, ex.event.Ended)
 	}
 }
 
-// recordServed records the attempt that served the request.
-func (ex *Exchange) recordServed() {
-	ex.recordAttempt(&ex.flight, &ex.event.Outcome)
+// recordServingAttempt records the attempt that served the request.
+func (ex *Exchange) recordServingAttempt() {
+	ex.recordAttempt(&ex.attemptState, &ex.event.Outcome)
 	if t := ex.tuning; t.Observe != nil && ex.event.Outcome.Verdict != core.Excluded {
-		ex.observe(&ex.event.Outcome, t)
+		ex.sendObservation(&ex.event.Outcome, t)
 	}
 }
 
@@ -236,11 +236,11 @@ func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
 		ex.race.join() // waits until all attempts of the race have been recorded
 	}
 	q, r := ex.request, &ex.result
-	ex.final = core.RequestEvent{
+	ex.requestEvent = core.RequestEvent{
 		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, BackoffTime: r.Waited,
 		Started: ex.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
 		LimitReached: ex.retry.limitReached, BudgetSpent: ex.retry.budgetSpent,
 		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: ex.lostHedge,
 	}
-	ex.executor.recorder.Request(&ex.final)
+	ex.executor.recorder.Request(&ex.requestEvent)
 }

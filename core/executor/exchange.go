@@ -23,66 +23,67 @@ type Exchange struct {
 	result   Result
 
 	started  time.Time
-	ready    time.Time
+	bodyEnd  time.Time
 	deadline time.Time // of the whole request; zero without a total timeout
 
-	query     selector.Query
-	target    target           // values for the request's target
-	region    string           // the wanted region; "" for none
-	flight                     // the last attempt
-	finding   evidence.Finding // of the last attempt, if it failed
-	deferred  []deferred       // failed attempts that are charged only if another proxy serves the request
-	bans      []ban            // rests and bans that this exchange has begun
-	retry     retryState
-	race      anyRace // race of the first attempt and its hedge; nil without one
-	lostHedge bool    // the hedge has lost or failed, and no attempt has followed it
+	query            selector.Query
+	target           targetValues      // values for the request's target
+	region           string            // the wanted region; "" for none
+	attemptState                       // the last attempt
+	finding          evidence.Finding  // of the last attempt, if it failed
+	deferredAttempts []deferredAttempt // failed attempts that are charged only if another proxy serves the request
+	unconfirmedBans  []unconfirmedBan  // rests and bans that this exchange has begun
+	retry            retryState
+	race             anyRace // race of the first attempt and its hedge; nil without one
+	lostHedge        bool    // the hedge has lost or failed, and no attempt has followed it
 
-	open    open // kind of the ending that the caller has not closed yet
-	relay   Relay
-	tunnel  Tunnel
-	refusal Refusal
-	final   core.RequestEvent
+	openEnding   endingKind // kind of the ending that the caller has not closed yet
+	relay        Relay
+	tunnel       Tunnel
+	refusal      Refusal
+	requestEvent core.RequestEvent
 
 	observation core.Observation // of the last attempt; kept here, so that Tuning.Observe allocates nothing
 	timer       *time.Timer
 
-	forPlace placeWaiter
-	forRetry queue.Waiter[*retry.Budget]
+	placeWait placeWaiter
+	retryWait queue.Waiter[*retry.Budget]
 
-	shortenLast func() time.Time // method value of flight.shorten; created once, so that an attempt allocates nothing
-	eventsMu    sync.Mutex       // guards result.Events until the request is recorded
+	// updateDeadlineFunc is attemptState.updateDeadline as a value. Its creation allocates, so it is created once.
+	updateDeadlineFunc func() time.Time
+	eventsMu           sync.Mutex // guards result.Events until the request is recorded
 }
 
-// target has the values that are computed from a request's target. An Exchange keeps them, because most requests of a
-// client have the same target as the client's previous request.
-type target struct {
+// targetValues has the values that are computed from a request's target. An Exchange keeps them, because most requests
+// of a client have the same target as the client's previous request.
+type targetValues struct {
 	host     string // Request.Host
 	hostHash float64
-	name     string // of Request.Target
+	hostPort string // of Request.Target
 	port     uint16
 }
 
 // set computes the values of t for the request q.
-func (t *target) set(q *Request) {
+func (t *targetValues) set(q *Request) {
 	if q.Host != t.host || t.hostHash == 0 {
 		t.host, t.hostHash = q.Host, core.Hash53(q.Host)
 	}
-	if q.Target.Name != t.name {
-		t.name, t.port = q.Target.Name, portOf(q.Target.Name)
+	if q.Target.Name != t.hostPort {
+		t.hostPort, t.port = q.Target.Name, portOf(q.Target.Name)
 	}
 }
 
-// flight is one attempt, from the choice of its proxy to its outcome.
-type flight struct {
-	attempt      Attempt
-	proxy        *upstream.Upstream // nil before the first attempt
-	lease        upstream.Lease
-	facts        verdict.Facts
-	event        core.AttemptEvent
-	leastTimeout time.Duration // the minimum of this attempt's adaptive timeout
-	cutShort     bool          // the attempt's deadline comes from its adaptive timeout
-	limitUnknown bool          // unknownTimeout applies if the pool has not served a request
-	silence      time.Duration // if an open tunnel was cut short: how long the target had sent no byte
+// attemptState is one attempt, from the choice of its proxy to its outcome.
+type attemptState struct {
+	attempt               Attempt
+	proxy                 *upstream.Upstream // nil before the first attempt
+	lease                 upstream.Lease
+	facts                 verdict.Facts
+	event                 core.AttemptEvent
+	minTimeout            time.Duration // the minimum of this attempt's adaptive timeout
+	cutShort              bool          // the attempt's deadline comes from its adaptive timeout
+	newPoolTimeoutApplies bool          // newPoolTimeout applies if the pool has not served a request
+	silence               time.Duration // if an open tunnel was cut short: how long the target had sent no byte
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -90,20 +91,20 @@ type retryState struct {
 	delay  time.Duration // wait before the last attempt
 	reason string        // reason of the retry, for the log
 
-	triedAsUsual  bool // the target is suspect, but this request is retried
-	targetSuspect bool // no retry, because the target is suspect
-	limitReached  bool // no retry, because max_attempts was reached
-	budgetSpent   bool // no retry, because the retry budget was spent
+	retriesSuspect bool // the target is suspect, but this request is retried
+	targetSuspect  bool // no retry, because the target is suspect
+	limitReached   bool // no retry, because max_attempts was reached
+	budgetSpent    bool // no retry, because the retry budget was spent
 }
 
-// open is the kind of an ending that the caller has not closed yet.
-type open uint8
+// endingKind is the kind of an ending that the caller has not closed yet.
+type endingKind uint8
 
 const (
-	nothing open = iota
-	openRelay
-	openTunnel
-	openRefusal
+	noEnding endingKind = iota
+	relayEnding
+	tunnelEnding
+	refusalEnding
 )
 
 // Result returns the exchange's result. It is valid until the next Run.
@@ -121,15 +122,15 @@ func (ex *Exchange) reset() {
 	ex.query.Reset()
 	ex.proxy, ex.finding = nil, evidence.Finding{}
 	ex.retry, ex.lostHedge = retryState{}, false
-	clear(ex.bans)
-	ex.bans = ex.bans[:0]
+	clear(ex.unconfirmedBans)
+	ex.unconfirmedBans = ex.unconfirmedBans[:0]
 	ex.relay.x, ex.tunnel.x, ex.refusal.x = ex, ex, ex
 }
 
 // Abandon releases an ending that has not been closed, for example after a panic. The attempt is
 // not settled, and nothing is recorded.
 func (ex *Exchange) Abandon() {
-	ex.open = nothing
+	ex.openEnding = noEnding
 	if ex.race != nil {
 		ex.race.abandon()
 	}
@@ -137,35 +138,35 @@ func (ex *Exchange) Abandon() {
 	ex.releaseDeferred()
 }
 
-// deferred is a failed attempt that is charged to its proxy only if another proxy serves the same request. An example
-// is a refused tunnel: every proxy may refuse it.
-type deferred struct {
-	lease   upstream.Lease // does not count as in flight any more
-	outcome core.Outcome
-	waited  time.Duration // time without a response
-	tunnel  bool          // charged when the target has sent a byte through another tunnel, not when that tunnel opens
+// deferredAttempt is a failed attempt that is charged to its proxy only if another proxy serves the same request. An
+// example is a refused tunnel: every proxy may refuse it.
+type deferredAttempt struct {
+	lease           upstream.Lease // does not count as in flight any more
+	outcome         core.Outcome
+	silentTime      time.Duration // time without a response
+	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request. The parameter opened is
-// true if that proxy has opened a tunnel, and the target has not sent a byte through it yet. In this case, attempts
-// whose tunnel was too slow, or had no TLS, stay deferred.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request. The parameter
+// tunnelOpened is true if that proxy has opened a tunnel, and the target has not sent a byte through it yet. In this
+// case, attempts whose tunnel was too slow, or had no TLS, stay deferred.
 //
-// The parameter took is the latency of the response through that proxy. An attempt that was cut short after less than
-// this time is not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has served the
-// request. The attempt's proxy gets a longer adaptive timeout from now on.
-func (ex *Exchange) chargeDeferred(opened bool, took time.Duration) {
+// The parameter latency is the latency of the response through that proxy. An attempt that was cut short after less
+// than this time is not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has
+// served the request. The attempt's proxy gets a longer adaptive timeout from now on.
+func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	kept := 0
-	for i := range ex.deferred {
-		d := &ex.deferred[i]
-		if opened && d.tunnel {
-			ex.deferred[kept] = *d
+	for i := range ex.deferredAttempts {
+		d := &ex.deferredAttempts[i]
+		if tunnelOpened && d.awaitsFirstByte {
+			ex.deferredAttempts[kept] = *d
 			kept++
 			continue
 		}
 		switch {
 		case d.lease.Proxy == ex.proxy:
-		case d.outcome.Cause == verdict.CutShort && d.waited < took:
-			d.lease.Proxy.AllowLatency(took)
+		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency:
+			d.lease.Proxy.AllowLatency(latency)
 		default:
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.lease.ServedByOther = true
@@ -173,23 +174,23 @@ func (ex *Exchange) chargeDeferred(opened bool, took time.Duration) {
 		}
 		d.lease.Release()
 	}
-	clear(ex.deferred[kept:])
-	ex.deferred = ex.deferred[:kept]
+	clear(ex.deferredAttempts[kept:])
+	ex.deferredAttempts = ex.deferredAttempts[:kept]
 }
 
 // releaseDeferred releases the deferred attempts. An attempt that has not been charged counts as excluded
 // (core.Excluded).
 func (ex *Exchange) releaseDeferred() {
-	if len(ex.deferred) == 0 {
+	if len(ex.deferredAttempts) == 0 {
 		return
 	}
-	for i := range ex.deferred {
-		d := &ex.deferred[i]
+	for i := range ex.deferredAttempts {
+		d := &ex.deferredAttempts[i]
 		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled {
 			d.lease.SettleUnserved(&d.outcome)
 		}
 		d.lease.Release()
 	}
-	clear(ex.deferred)
-	ex.deferred = ex.deferred[:0]
+	clear(ex.deferredAttempts)
+	ex.deferredAttempts = ex.deferredAttempts[:0]
 }

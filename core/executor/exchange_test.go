@@ -38,7 +38,7 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 			closed := func() { open, inFlight = false, 0 }
 			t.Repeat(map[string]func(*rapid.T){
 				"run": func(t *rapid.T) {
-					x.Request.Tunnel = rapid.Bool().Draw(t, "tunnel")
+					x.Request.WantsTunnel = rapid.Bool().Draw(t, "tunnel")
 					x.Policy.MaxAttempts = 1
 					status := rapid.SampledFrom([]int{0, 200, 503}).Draw(t, "status")
 					end = Run(context.Background(), b.Executor, &x.Exchange, &x.Request,
@@ -84,7 +84,7 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 					}
 					x.tunnel.Close(verdict.TunnelEnd{}, time.Now())
 				},
-				"proven": func(*rapid.T) { x.tunnel.Proven() },
+				"proven": func(*rapid.T) { x.tunnel.SettleSuccess() },
 				"refusal": func(*rapid.T) {
 					if end.Refusal != nil && open {
 						requests++

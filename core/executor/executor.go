@@ -30,13 +30,13 @@ type Selector interface {
 	// Select chooses a proxy for the query q. The scorer ranks the candidates. The errors are those of
 	// selector.Selector.Select.
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
-	// Untried reports whether there is an admissible proxy that is not in q.Tried.
-	Untried(q *selector.Query, now time.Time) bool
-	// Blocked returns an error if no proxy can be chosen for q.
-	Blocked(q *selector.Query, now time.Time) error
-	// NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible. It
+	// HasUntried reports whether there is an admissible proxy that is not in q.Tried.
+	HasUntried(q *selector.Query, now time.Time) bool
+	// CheckSelect returns an error if no proxy can be chosen for q.
+	CheckSelect(q *selector.Query, now time.Time) error
+	// NextTestTime returns the earliest time at which a proxy whose breaker is not closed may become admissible. It
 	// returns false if there is no such proxy.
-	NextTest() (time.Time, bool)
+	NextTestTime() (time.Time, bool)
 }
 
 // Recorder receives each attempt event and each request event once.
@@ -71,39 +71,39 @@ type Tuning struct {
 	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
 	Rules          *rules.Set                         // are applied to each attempt, before Judge; nil for none
 	Judge          core.Judge                         // rules on responses; nil for none
-	HostLimits     func(host string) bool             // reports whether proxies have limits for the host; may be nil
+	HasHostLimits  func(host string) bool             // reports whether proxies have limits for the host; may be nil
 	Rests          *rest.Rests                        // the resting pairs; not nil if Judge or Rules is set
 	Bans           *rest.Rests                        // the banned proxies (selector.Bans); not nil if Rules is set
 	Targets        Targets                            // nil if breaker.blame is "literal"
-	// Permit returns an error if no request may go to the target name:port; nil permits all.
-	Permit func(name string, port uint16) error
+	// CheckTarget returns an error if no request may go to the target name:port; nil permits all.
+	CheckTarget func(name string, port uint16) error
 }
 
 // Executor runs exchanges. It is safe for concurrent use.
 type Executor struct {
-	selector Selector
-	recorder Recorder
-	log      *slog.Logger
-	now      func() time.Time
-	rand     func() uint64
-	tuning   atomic.Pointer[Tuning]
-	places   *queue.Queue[place]         // requests that wait for a place in flight at a proxy
-	retries  *queue.Queue[*retry.Budget] // requests that wait for a retry of the retry budget
-	limits   alarm                       // serves requests that wait because proxies are at a limit
-	excerpts sync.Pool                   // of *core.Excerpt
+	selector   Selector
+	recorder   Recorder
+	log        *slog.Logger
+	now        func() time.Time
+	rand       func() uint64
+	tuning     atomic.Pointer[Tuning]
+	places     *queue.Queue[placeKind]     // requests that wait for a place in flight at a proxy
+	retries    *queue.Queue[*retry.Budget] // requests that wait for a retry of the retry budget
+	limitTimer limitTimer                  // serves requests that wait because proxies are at a limit
+	excerpts   sync.Pool                   // of *core.Excerpt
 }
 
 // New returns an executor; now and rand are its only sources of time and randomness.
 func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
 	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
-	e.places, e.retries = queue.New[place](now), queue.New[*retry.Budget](now)
-	e.limits.serve = e.places.Serve
-	e.Tune(t)
+	e.places, e.retries = queue.New[placeKind](now), queue.New[*retry.Budget](now)
+	e.limitTimer.serveQueue = e.places.Serve
+	e.SetTuning(t)
 	return e
 }
 
-// Tune replaces the tuning. Exchanges that have begun keep the old tuning.
-func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
+// SetTuning replaces the tuning. Exchanges that have begun keep the old tuning.
+func (e *Executor) SetTuning(t Tuning) { e.tuning.Store(&t) }
 
 // Tuning returns the tuning in force.
 func (e *Executor) Tuning() Tuning { return *e.tuning.Load() }

@@ -122,7 +122,7 @@ func exchange(t require.TestingT, change func(*retry.Policy)) *both {
 		change(&own)
 		require.NoError(t, own.Validate(func(string) bool { return true }))
 	}
-	return &both{Request: Request{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true,
+	return &both{Request: Request{Policy: &own, GlobalPolicy: &global, Method: "GET", Host: "a.test", Idempotent: true,
 		Replayable: true}}
 }
 
@@ -276,7 +276,7 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 		late := time.Duration(0)
 		b.now = func() time.Time { return time.Now().Add(late) }
 		x, c := exchange(t, nil), &tries{f: statuses(503, 200)}
-		x.Policy.Timeout, x.Global.Timeout = &timeout, &timeout
+		x.Policy.Timeout, x.GlobalPolicy.Timeout = &timeout, &timeout
 		x.BeforeWait = func() { late = 600 * time.Millisecond }
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
@@ -476,14 +476,14 @@ func TestTunnels(t *testing.T) {
 		u := b.pool.Snapshot().All[0]
 		open := func() *Tunnel {
 			x := exchange(t, nil)
-			x.Request.Tunnel = true
+			x.Request.WantsTunnel = true
 			end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: statuses(200)})
 			require.NotNil(t, end.Tunnel)
 			return end.Tunnel
 		}
 		x := open()
 		assert.EqualValues(t, 1, u.InFlight(), "in flight as long as it stands")
-		x.Proven()
+		x.SettleSuccess()
 		assert.Equal(t, 1.0, u.Stats().SuccessRate)
 		x.Close(verdict.TunnelEnd{BytesDown: 1}, time.Now())
 		b.idle(t)
@@ -593,11 +593,11 @@ func TestTenThousandInFlight(t *testing.T) {
 				}}
 				x := exchange(t, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} })
 				if _, ok := b.run(t.Context(), x, c); !ok || x.Result().Final != core.FinalSuccess {
-					t.Errorf("%v: %s", x.Result().Final, x.refusal.Last.Err)
+					t.Errorf("%v: %s", x.Result().Final, x.refusal.LastOutcome.Err)
 				}
 			})
 		}
-		b.Tune(b.Tuning())
+		b.SetTuning(b.Tuning())
 		wg.Wait()
 		assert.EqualValues(t, 11_000, tried.Load())
 		assert.Len(t, b.rec.Requests(), 10_000)

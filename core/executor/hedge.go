@@ -41,8 +41,8 @@ const hedgeNumber = 1
 // errHedgeLost is the cause with which the context of a hedge is cancelled.
 var errHedgeLost = errors.New("the first attempt has been served")
 
-// hedgeable reports whether the exchange's last attempt may be hedged.
-func (ex *Exchange) hedgeable() bool {
+// canHedge reports whether the exchange's last attempt may be hedged.
+func (ex *Exchange) canHedge() bool {
 	q := ex.request
 	return !q.Policy.Hedge.Off() && ex.tuning.Hedging != nil && ex.result.Attempts == hedgeNumber &&
 		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && q.Session == nil &&
@@ -53,26 +53,26 @@ func (ex *Exchange) hedgeable() bool {
 // another goroutine, which makes the hedge. If the timer has not fired, the race is reused for the next
 // request.
 type race[T any] struct {
-	x       *Exchange
-	timer   *time.Timer // calls the method run when it fires
-	first   Hedger[T]
-	ctx     context.Context
-	kind    retry.HedgeKind
-	began   time.Time // start of the wait for the first attempt's response
-	running bool      // the timer was started, and the race is not decided yet
-	fired   bool      // the timer has fired, so the race cannot be reused
+	x           *Exchange
+	timer       *time.Timer // calls the method runHedge when it fires
+	firstSender Hedger[T]
+	ctx         context.Context
+	kind        retry.HedgeKind
+	waitStart   time.Time // start of the wait for the first attempt's response
+	active      bool      // the timer was started, and the race is not decided yet
+	timerFired  bool      // the timer has fired, so the race cannot be reused
 
-	firstByte bool // the race is for the first byte in an open tunnel; the byte has not arrived yet
+	awaitsFirstByte bool // the race is for the first byte in an open tunnel; the byte has not arrived yet
 
-	mu     sync.Mutex // guards the fields below
-	phase  racePhase
-	ended  chan struct{}           // closed at the end of the hedge's goroutine; nil without such a goroutine
-	cancel context.CancelCauseFunc // cancels the hedge
-	hedge  HedgeSender[T]
+	mu          sync.Mutex // guards the fields below
+	phase       racePhase
+	hedgeDone   chan struct{}           // closed at the end of the hedge's goroutine; nil without such a goroutine
+	cancel      context.CancelCauseFunc // cancels the hedge
+	hedgeSender HedgeSender[T]
 
 	// The hedge's goroutine owns the following fields until it has called the method end; afterwards the exchange owns
 	// them.
-	flight
+	attemptState
 	response  T
 	uncounted bool // the hedge lost before it had a connection to its proxy, so it does not count as an attempt
 }
@@ -92,20 +92,20 @@ const (
 type anyRace interface {
 	abandon()
 	join()
-	endHedge(served bool)
+	endTunnelRace(served bool)
 }
 
-// hedged begins the race of the first attempt, which the caller is about to send. It returns nil if the
+// beginRace begins the race of the first attempt, which the caller is about to send. It returns nil if the
 // attempt has no hedge.
-func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
-	if !x.hedgeable() {
+func beginRace[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
+	if !x.canHedge() {
 		return nil
 	}
 	kind := retry.HedgeResponse
-	if x.request.Tunnel {
+	if x.request.WantsTunnel {
 		kind = retry.HedgeTunnel
 	}
-	after, ok := x.tuning.Hedging.Begin(x.request.Policy, kind)
+	hedgeDelay, ok := x.tuning.Hedging.Begin(x.request.Policy, kind)
 	if !ok {
 		return nil
 	}
@@ -113,47 +113,48 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !ok {
 		return nil
 	}
-	x.attempt.Hedged = after > 0
-	return arm(ctx, x, first, kind, x.event.Started, after)
+	x.attempt.MayStop = hedgeDelay > 0
+	return armRace(ctx, x, first, kind, x.event.Started, hedgeDelay)
 }
 
-// arm begins a race. The parameter after is the time until the hedge begins; if it is 0, there is no hedge.
-func arm[T any](
-	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
+// armRace begins a race. The parameter hedgeDelay is the time until the hedge begins; if it is 0, there is no hedge.
+func armRace[T any](
+	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, waitStart time.Time,
+	hedgeDelay time.Duration,
 ) *race[T] {
 	r, ok := x.race.(*race[T])
-	if !ok || r.fired {
+	if !ok || r.timerFired {
 		if ok {
 			r.join()
 		}
 		r = &race[T]{x: x}
 		x.race = r
 	}
-	r.ctx, r.first, r.kind, r.began, r.running = ctx, first, kind, began, after > 0
+	r.ctx, r.firstSender, r.kind, r.waitStart, r.active = ctx, first, kind, waitStart, hedgeDelay > 0
 	switch {
-	case after == 0:
+	case hedgeDelay == 0:
 	case r.timer == nil:
-		r.timer = time.AfterFunc(after, r.run)
+		r.timer = time.AfterFunc(hedgeDelay, r.runHedge)
 	default:
-		r.timer.Reset(after)
+		r.timer.Reset(hedgeDelay)
 	}
 	return r
 }
 
-// run makes the hedge, in a goroutine of its own.
-func (r *race[T]) run() {
+// runHedge makes the hedge, in a goroutine of its own.
+func (r *race[T]) runHedge() {
 	r.mu.Lock()
 	if r.phase != raceArmed {
 		r.mu.Unlock()
 		return
 	}
-	r.ended = make(chan struct{})
-	defer close(r.ended)
+	r.hedgeDone = make(chan struct{})
+	defer close(r.hedgeDone)
 	q, proxy := r.x.hedgeQuery(), r.x.proxy
 	r.mu.Unlock()
-	if lease, ok := r.x.chooseHedge(r.ctx, &q, proxy); ok && r.start(lease) {
+	if lease, ok := r.x.chooseHedgeProxy(r.ctx, &q, proxy); ok && r.startHedge(lease) {
 		defer r.cancel(nil)
-		r.end(send(r.ctx, r.x, &r.flight, r.hedge))
+		r.finishHedge(sendAttempt(r.ctx, r.x, &r.attemptState, r.hedgeSender))
 	}
 }
 
@@ -168,10 +169,10 @@ func (ex *Exchange) hedgeQuery() selector.Query {
 	return q
 }
 
-// chooseHedge chooses a proxy that the request has not used. It runs concurrently with the exchange's
+// chooseHedgeProxy chooses a proxy that the request has not used. It runs concurrently with the exchange's
 // goroutine. For this reason it reads only fields that do not change until the exchange ends.
-func (ex *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
-	ok bool) {
+func (ex *Exchange) chooseHedgeProxy(ctx context.Context, q *selector.Query, first *upstream.Upstream) (
+	lease upstream.Lease, ok bool) {
 	now, targets := ex.executor.now(), ex.tuning.Targets
 	switch {
 	case !ex.executor.places.Empty(): // other requests wait for a place in flight
@@ -188,22 +189,22 @@ func (ex *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *u
 	return lease, err == nil && lease.Proxy != nil
 }
 
-// start begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same time, or if
-// the hedge budget is spent, start releases the lease and returns false.
-func (r *race[T]) start(lease upstream.Lease) bool {
+// startHedge begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same time, or
+// if the hedge budget is spent, start releases the lease and returns false.
+func (r *race[T]) startHedge(lease upstream.Lease) bool {
 	x := r.x
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.phase == raceArmed {
-		r.hedge = r.first.Hedge()
+		r.hedgeSender = r.firstSender.Hedge()
 	}
-	if r.hedge == nil || !x.payHedge() {
+	if r.hedgeSender == nil || !x.withdrawHedge() {
 		lease.Release()
 		return false
 	}
 	r.phase = raceRunning
 	r.lease = lease
-	r.flight.begin(x, hedgeNumber, x.executor.now())
+	r.attemptState.begin(x, hedgeNumber, x.executor.now())
 	r.event.Hedge, r.event.RetryReason = true, hedgeReason
 	r.ctx, r.cancel = context.WithCancelCause(r.ctx)
 	x.log(slog.LevelInfo, "hedge", nil, slog.String("next_proxy_id", lease.Proxy.ID()))
@@ -213,103 +214,103 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 	return true
 }
 
-// payHedge takes one hedge from the hedge budget and one retry from the retry budget. It returns
+// withdrawHedge takes one hedge from the hedge budget and one retry from the retry budget. It returns
 // false if one of them is spent.
-func (ex *Exchange) payHedge() bool {
+func (ex *Exchange) withdrawHedge() bool {
 	budget, hedging := ex.tuning.Budget, ex.tuning.Hedging
-	if !hedging.TryTake() {
+	if !hedging.TryTakeHedge() {
 		return false
 	}
 	if budget == nil || ex.executor.retries.Empty() && budget.TryWithdraw(ex.executor.now()) {
 		return true
 	}
-	hedging.GiveBack()
+	hedging.ReturnHedge()
 	return false
 }
 
-// end is called when the hedge has ended. The parameter o points to the hedge's outcome in r.event.
-func (r *race[T]) end(response T, o *core.Outcome) {
+// finishHedge is called when the hedge has ended. The parameter o points to the hedge's outcome in r.event.
+func (r *race[T]) finishHedge(response T, o *core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.response = response
 	switch {
 	case r.phase == raceOver:
-		r.lose()
+		r.settleLostHedge()
 	case o.Result == core.ResultSuccess:
 		if r.phase == raceRunning {
-			r.first.Stop()
+			r.firstSender.Stop()
 		}
 		r.phase = raceWon
 	case r.phase == raceRunning:
 		r.phase = raceFailed
-		r.drop()
-		r.lease = r.lease.Part()
+		r.discardHedge()
+		r.lease = r.lease.DetachPermit()
 	}
 }
 
-// lose settles and records the hedge as lost. A hedge that had no connection to its proxy yet does not
+// settleLostHedge settles and records the hedge as lost. A hedge that had no connection to its proxy yet does not
 // count as an attempt.
-func (r *race[T]) lose() {
+func (r *race[T]) settleLostHedge() {
 	o := verdict.LoseRace(r.event.Outcome)
 	r.uncounted = verdict.IsConnectFailure(r.event.Outcome.Cause)
-	r.drop()
+	r.discardHedge()
 	r.lease.Settle(&o)
 	r.lease.Release()
 	if !r.uncounted {
-		r.x.recordAttempt(&r.flight, &o)
+		r.x.recordAttempt(&r.attemptState, &o)
 	}
 }
 
-// drop closes the response of the hedge.
-func (r *race[T]) drop() {
-	r.hedge.Stop()
-	r.hedge.Discard(r.response)
+// discardHedge closes the response of the hedge.
+func (r *race[T]) discardHedge() {
+	r.hedgeSender.Stop()
+	r.hedgeSender.Discard(r.response)
 }
 
-// decide is called when the first attempt has ended. The parameter s is the Sender of the first attempt, response is
-// its response, and o is its outcome. The method makes either the first attempt or the hedge the last attempt of the
+// decideWinner is called when the first attempt has ended. The parameter s is the Sender of the first attempt, response
+// is its response, and o is its outcome. The method makes either the first attempt or the hedge the last attempt of the
 // exchange, and returns the response of that attempt. A hedge that has lost is settled by its own goroutine if it is
 // still in flight, and by decide if it has ended.
-func (r *race[T]) decide(s Sender[T], response T, o *core.Outcome) T {
+func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 	x := r.x
 	if o.Result == core.ResultSuccess {
-		r.observe(o.Latency)
+		r.addLatency(o.Latency)
 	}
-	if !r.stop() {
+	if !r.stopTimer() {
 		return response
 	}
 	defer r.mu.Unlock()
 	switch {
 	case r.phase == raceWon:
 		if o.Result != core.ResultSuccess {
-			r.observe(o.Latency)
+			r.addLatency(o.Latency)
 		}
 		*o = verdict.LoseRace(*o)
-		x.settle(o)
+		x.settleFailure(o)
 		s.Discard(response)
-		return r.take()
+		return r.adoptHedge()
 	case r.phase == raceRunning && o.Result != core.ResultSuccess && o.Retry != core.NoRetry:
 		r.phase = raceAwaited
-		x.settle(o)
+		x.settleFailure(o)
 		s.Discard(response)
-		r.await()
-		return r.take()
+		r.waitForHedge()
+		return r.adoptHedge()
 	}
-	r.lost()
+	r.endLostHedge()
 	return response
 }
 
-// stop stops the timer of the hedge. If the hedge has already begun, it locks mu and returns true; the caller must
+// stopTimer stops the timer of the hedge. If the hedge has already begun, it locks mu and returns true; the caller must
 // unlock mu.
-func (r *race[T]) stop() (begun bool) {
-	if !r.running {
+func (r *race[T]) stopTimer() (hedgeBegun bool) {
+	if !r.active {
 		return false
 	}
-	r.running = false
+	r.active = false
 	if r.timer.Stop() {
 		return false
 	}
-	r.fired = true
+	r.timerFired = true
 	r.mu.Lock()
 	if r.phase != raceArmed {
 		return true
@@ -319,25 +320,25 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// lost is called when the hedge is not needed any more, and ends the hedge. The caller holds mu. If the hedge is in
-// flight, the method waits for its end, because only then is it known whether the hedge counts as an attempt. During
-// this wait, mu is not held.
-func (r *race[T]) lost() {
+// endLostHedge is called when the hedge is not needed any more, and ends the hedge. The caller holds mu. If the hedge
+// is in flight, the method waits for its end, because only then is it known whether the hedge counts as an attempt.
+// During this wait, mu is not held.
+func (r *race[T]) endLostHedge() {
 	x := r.x
 	switch r.phase {
 	case raceRunning:
 		r.phase = raceOver
 		r.cancel(errHedgeLost)
 		r.mu.Unlock()
-		<-r.ended
+		<-r.hedgeDone
 		r.mu.Lock()
 	case raceWon:
-		r.lose()
+		r.settleLostHedge()
 	case raceFailed:
-		first, failed := x.flight, r.event.Outcome
-		x.flight = r.flight
-		x.settle(&failed)
-		x.flight = first
+		first, failed := x.attemptState, r.event.Outcome
+		x.attemptState = r.attemptState
+		x.settleFailure(&failed)
+		x.attemptState = first
 	}
 	r.phase = raceOver
 	if !r.uncounted {
@@ -345,47 +346,47 @@ func (r *race[T]) lost() {
 	}
 	if p := x.request.Progress; p != nil {
 		p.Attempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
-		if x.open == openTunnel {
+		if x.openEnding == tunnelEnding {
 			p.Tunnel()
 		}
 	}
 }
 
-// endHedge implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has sent
-// a byte through the first tunnel. It is false if the first tunnel has ended.
-func (r *race[T]) endHedge(served bool) {
+// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has
+// sent a byte through the first tunnel. It is false if the first tunnel has ended.
+func (r *race[T]) endTunnelRace(served bool) {
 	if served {
-		r.observeFirstByte()
+		r.addFirstByteLatency()
 	}
-	r.firstByte = false
-	if r.stop() {
-		r.lost()
+	r.awaitsFirstByte = false
+	if r.stopTimer() {
+		r.endLostHedge()
 		r.mu.Unlock()
 	}
 }
 
-// await waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
+// waitForHedge waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
 // replaces a retry. The caller holds mu; await releases it while it waits.
-func (r *race[T]) await() {
+func (r *race[T]) waitForHedge() {
 	if wait := r.x.request.BeforeWait; wait != nil {
 		wait()
 	}
 	r.mu.Unlock()
-	<-r.ended
+	<-r.hedgeDone
 	r.mu.Lock()
 }
 
-// take is called when the hedge has ended. It makes the hedge the exchange's last attempt. The caller holds mu.
-func (r *race[T]) take() T {
+// adoptHedge is called when the hedge has ended. It makes the hedge the exchange's last attempt. The caller holds mu.
+func (r *race[T]) adoptHedge() T {
 	x := r.x
 	r.phase = raceOver
-	x.flight = r.flight
+	x.attemptState = r.attemptState
 	x.result.Attempts, x.result.ProxyID = hedgeNumber+1, x.event.ProxyID
-	return r.first.Adopt(r.hedge, r.response)
+	return r.firstSender.Adopt(r.hedgeSender, r.response)
 }
 
-// observe records a latency of the first attempt if the policy's hedge is "p95".
-func (r *race[T]) observe(latency time.Duration) {
+// addLatency records a latency of the first attempt if the policy's hedge is "p95".
+func (r *race[T]) addLatency(latency time.Duration) {
 	if r.x.request.Policy.Hedge.P95 {
 		r.x.tuning.Hedging.Add(r.kind, latency)
 	}
@@ -393,13 +394,13 @@ func (r *race[T]) observe(latency time.Duration) {
 
 // abandon implements anyRace. It ends the race without a winner.
 func (r *race[T]) abandon() {
-	if r.running {
-		r.running, r.fired = false, true
+	if r.active {
+		r.active, r.timerFired = false, true
 		r.timer.Stop()
 		r.mu.Lock()
 		switch r.phase {
 		case raceWon:
-			r.drop()
+			r.discardHedge()
 			r.lease.Release()
 		case raceFailed:
 			r.lease.Release()
@@ -415,11 +416,11 @@ func (r *race[T]) abandon() {
 
 // join implements anyRace. It waits until a lost hedge has released its resources.
 func (r *race[T]) join() {
-	if !r.fired {
+	if !r.timerFired {
 		return
 	}
 	r.mu.Lock()
-	ended := r.ended
+	ended := r.hedgeDone
 	r.mu.Unlock()
 	if ended != nil {
 		<-ended

@@ -170,7 +170,7 @@ func (c *courses) run(ctx context.Context, b *bench, x *both) ended {
 	case end.Relay != nil:
 		end.Relay.Close(200, verdict.RelayEnd{}, time.Now())
 	default:
-		end.Tunnel.Proven()
+		end.Tunnel.SettleSuccess()
 		end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 	}
 	requests := b.rec.Requests()
@@ -256,7 +256,7 @@ func TestHedge(t *testing.T) {
 		"the body is streamed": {streams: true, p0: ok(5 * s), by: "p0", took: 5 * s,
 			events: events{"p0 success answered"}},
 		"the budget is spent": {tuning: func(t *Tuning) {
-			for t.Hedging.TryTake() {
+			for t.Hedging.TryTakeHedge() {
 			}
 		}, p0: ok(5 * s), by: "p0", took: 5 * s, events: events{"p0 success answered"}},
 		"the retry budget is spent": {tuning: func(t *Tuning) {
@@ -265,7 +265,7 @@ func TestHedge(t *testing.T) {
 		"the target is suspect": {tuning: func(t *Tuning) { t.Targets = suspects{} }, p0: ok(5 * s), by: "p0",
 			took:   5 * s,
 			events: events{"p0 success answered"}},
-		"a tunnel": {change: func(x *both) { x.Request.Tunnel = true }, p0: ok(5 * s), p1: ok(20 * ms), by: "p1",
+		"a tunnel": {change: func(x *both) { x.Request.WantsTunnel = true }, p0: ok(5 * s), p1: ok(20 * ms), by: "p1",
 			took: 120 * ms, events: events{"p0 cancelled hedge_lost", "p1 success tunnel_open hedge"}},
 		"the hedge does not reach its proxy before it has lost": {p0: ok(110 * ms),
 			p1: course{takes: 9 * s, cause: verdict.ProxyUnreachable}, by: "p0", took: 110 * ms,
@@ -277,7 +277,7 @@ func TestHedge(t *testing.T) {
 				if c.tuning != nil {
 					tuning := b.Tuning()
 					c.tuning(&tuning)
-					b.Tune(tuning)
+					b.SetTuning(tuning)
 				}
 				x := hedgedRequest(t, nil)
 				x.Progress, x.KeepEvents = tracked{}, true
@@ -348,7 +348,7 @@ func TestARefusedHedgeCostsNothing(t *testing.T) {
 		k := newCourses(courseByProxy(map[string]course{"p0": {takes: s, status: 200}}))
 		require.Equal(t, "p0", k.run(t.Context(), b, hedgedRequest(t, nil)).by)
 		left := 0
-		for b.Tuning().Hedging.TryTake() {
+		for b.Tuning().Hedging.TryTakeHedge() {
 			left++
 		}
 		require.Equal(t, 10, left)
@@ -528,7 +528,7 @@ func TestHedgesOfAnyRequests(outer *testing.T) {
 					p.Hedge.P95 = p95
 				})
 				first.Request = shape.Request
-				first.Safe, first.Request.Tunnel = q.safe, q.tunnel
+				first.Safe, first.Request.WantsTunnel = q.safe, q.tunnel
 				if q.safe && q.max > 1 {
 					hedgeable++
 				}

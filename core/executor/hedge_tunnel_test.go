@@ -126,7 +126,7 @@ func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelS
 				panic("a hedge that stops its tunnel has won")
 			}
 			now.closed++
-			t.Proven()
+			t.SettleSuccess()
 			return next
 		case <-ctx.Done():
 			now.closed++
@@ -135,7 +135,7 @@ func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelS
 		case <-time.After(now.later):
 		}
 		if !now.dies {
-			t.Proven()
+			t.SettleSuccess()
 			return now
 		}
 		now.closed++
@@ -146,7 +146,7 @@ func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelS
 		}
 		t, now = end.Tunnel, end.Response
 		if x.event.Hedge { // it has got the first byte already
-			t.Proven()
+			t.SettleSuccess()
 			return now
 		}
 	}
@@ -157,13 +157,13 @@ func TestALateByteDoesNotChangeTheWinner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(tuning *Tuning) { tuning.Targets = served{} })
 		x := hedgedRequest(t, nil)
-		x.Request.Tunnel = true
+		x.Request.WantsTunnel = true
 		first, hedge := &tunnelScript{}, &tunnelScript{later: ms}
 		w := scriptedTunnels{false, &tunnelScripts{next: []*tunnelScript{first, hedge}, stopped: make(chan struct{})}}
 		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[*tunnelScript](w))
 		HedgeTunnel[*tunnelScript](t.Context(), end.Tunnel, w)
 		<-w.stopped
-		end.Tunnel.Proven()
+		end.Tunnel.SettleSuccess()
 		require.Equal(t, 1, hedge.closed)
 		require.Zero(t, first.closed)
 		events := b.rec.Attempts()
@@ -199,7 +199,7 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 					TimeoutDuration: s})
 			}
 			x := hedgedRequest(t, func(p *retry.Policy) { p.MaxAttempts = attempts })
-			x.Request.Tunnel = true
+			x.Request.WantsTunnel = true
 			ctx, cancel := context.WithCancelCause(t.Context())
 			if leave > 0 {
 				time.AfterFunc(time.Duration(leave)*70*ms+ms/2, func() { cancel(ErrClientLeft) })

@@ -7,7 +7,7 @@ import (
 
 // log writes a log record about ex. It adds err unless err is nil. It calls the handler without slog.Logger,
 // which would look up the calling function for each record.
-func (ex *Exchange) log(level slog.Level, msg string, err error, more ...slog.Attr) {
+func (ex *Exchange) log(level slog.Level, msg string, err error, extra ...slog.Attr) {
 	log, ctx := ex.executor.log.Handler(), context.Background()
 	if !log.Enabled(ctx, level) {
 		return
@@ -19,7 +19,7 @@ func (ex *Exchange) log(level slog.Level, msg string, err error, more ...slog.At
 	if ex.proxy != nil {
 		attrs = append(attrs, slog.String("proxy_id", ex.proxy.ID()))
 	}
-	attrs = append(attrs, more...)
+	attrs = append(attrs, extra...)
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}

@@ -204,7 +204,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		if q.Broken {
 			tuning.Backoff = func(string) core.Backoff { return broken{} }
 		}
-		e.Tune(tuning)
+		e.SetTuning(tuning)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		leaves := time.AfterFunc(q.leave(), func() { cancel(ErrClientLeft) })
 		x.Request = exchange(t, func(own *retry.Policy) {
@@ -218,8 +218,8 @@ func play(t *testing.T, p plan) (trace []string) {
 				own.FailoverDelay = &d
 			}
 		}).Request
-		x.Global.Timeout = tenths(p.GlobalTimeout)
-		x.Idempotent, x.Replayable, x.Request.Tunnel = q.Idempotent, q.Replayable, q.Connect
+		x.GlobalPolicy.Timeout = tenths(p.GlobalTimeout)
+		x.Idempotent, x.Replayable, x.Request.WantsTunnel = q.Idempotent, q.Replayable, q.Connect
 		steps := q.Steps
 		c := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
 			say(toldTry(since(time.Now()), a.Upstream.ID(), a.Number, since(a.Deadline), a.NewConnection))

@@ -14,31 +14,31 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// place describes a request that waits for a proxy with a free place in flight. It is the request's kind in the queue:
-// requests of the same kind can use the same proxies.
-type place struct {
-	region  float64       // the region if the request is limited to it; otherwise 0
-	regions *core.Regions // the regions that the request is limited to; nil for all
-	tag     float64       // the tag if the request is limited to it; otherwise 0
-	host    float64       // the target's host if proxies rest for it, or have limits for it; otherwise 0
-	need    ability.Need
-	own     *Exchange // the exchange itself if it has a session, or has tried barred proxies; otherwise nil
+// placeKind describes a request that waits for a proxy with a free place in flight. It is the request's kind in the
+// queue: requests of the same kind can use the same proxies.
+type placeKind struct {
+	region   float64       // the region if the request is limited to it; otherwise 0
+	regions  *core.Regions // the regions that the request is limited to; nil for all
+	tag      float64       // the tag if the request is limited to it; otherwise 0
+	host     float64       // the target's host if proxies rest for it, or have limits for it; otherwise 0
+	need     ability.Need
+	exchange *Exchange // the exchange itself if it has a session, or has tried barred proxies; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
 type placeWaiter struct {
-	queue.Waiter[place]
-	scorer core.Scorer
-	lease  upstream.Lease     // the lease that takePlace has acquired
-	at     time.Time          // when takePlace acquired the lease
-	err    error              // the error if takePlace failed
-	limits *core.LimitedError // the last error of takePlace if it was a LimitedError; otherwise nil
+	queue.Waiter[placeKind]
+	scorer   core.Scorer
+	lease    upstream.Lease     // the lease that takePlace has acquired
+	leasedAt time.Time          // when takePlace acquired the lease
+	err      error              // the error if takePlace failed
+	limitErr *core.LimitedError // the last error of takePlace if it was a LimitedError; otherwise nil
 }
 
-// busy returns the reason why the request has no place.
-func (w *placeWaiter) busy() error {
-	if w.limits != nil {
-		return w.limits
+// busyError returns the reason why the request has no place.
+func (w *placeWaiter) busyError() error {
+	if w.limitErr != nil {
+		return w.limitErr
 	}
 	return core.ErrAllBusy
 }
@@ -47,20 +47,20 @@ func (w *placeWaiter) busy() error {
 // has reached max_in_flight or another limit, the request waits in the queue, unless the limits last for longer than
 // the request may wait. The first result is the time at which the attempt begins: now or, if the request has waited,
 // the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
-func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Time) (begins time.Time, ok bool) {
-	places, waits := ex.executor.places, ex.tuning.Queue.Enabled()
-	if !waits || places.Empty() {
+func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Time) (startTime time.Time, ok bool) {
+	places, queueEnabled := ex.executor.places, ex.tuning.Queue.Enabled()
+	if !queueEnabled || places.Empty() {
 		var err error
 		if ex.lease, err = ex.executor.selector.Select(&ex.query, scorer, now); err == nil {
 			return now, true
 		}
-		if !core.IsBusy(err) || !waits || ex.tooLong(err) {
-			ex.refuse(err)
+		if !core.IsBusy(err) || !queueEnabled || ex.exceedsMaxWait(err) {
+			ex.refuseNoProxy(err)
 			return now, false
 		}
 	}
-	w, q := &ex.forPlace, &ex.query
-	w.Kind = place{need: q.Need, regions: q.Regions}
+	w, q := &ex.placeWait, &ex.query
+	w.Kind = placeKind{need: q.Need, regions: q.Regions}
 	if ex.dependsOnHost() {
 		w.Kind.host = q.HostHash
 	}
@@ -72,57 +72,58 @@ func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Ti
 	}
 	for i := range q.Tried {
 		if q.Tried[i].Barred {
-			w.Kind.own = ex
+			w.Kind.exchange = ex
 		}
 	}
 	if q.Session != nil {
-		w.Kind.own = ex
+		w.Kind.exchange = ex
 	}
 	if w.TryTake == nil {
 		w.TryTake = ex.takePlace
 	}
-	w.scorer, w.lease, w.err, w.limits = scorer, upstream.Lease{}, nil, nil
-	err := await(ctx, ex, places, &w.Waiter)
+	w.scorer, w.lease, w.err, w.limitErr = scorer, upstream.Lease{}, nil, nil
+	err := waitInQueue(ctx, ex, places, &w.Waiter)
 	if err == nil {
 		err = w.err
 	}
 	switch {
 	case ctx.Err() != nil:
 		w.lease.Release()
-		ex.stopped(context.Cause(ctx))
+		ex.refuseStopped(context.Cause(ctx))
 	case errors.Is(err, queue.ErrExpired):
-		ex.refuse(fmt.Errorf("%w, and no place has become free in the time that the request may wait", w.busy()))
+		ex.refuseNoProxy(fmt.Errorf("%w, and no place has become free in the time that the request may wait",
+			w.busyError()))
 	case errors.Is(err, queue.ErrFull):
-		ex.refuse(fmt.Errorf("%w, and the queue of the requests that wait is full", w.busy()))
+		ex.refuseNoProxy(fmt.Errorf("%w, and the queue of the requests that wait is full", w.busyError()))
 	case err != nil:
-		ex.refuse(err)
+		ex.refuseNoProxy(err)
 	default:
 		ex.lease = w.lease
-		return w.at, true
+		return w.leasedAt, true
 	}
 	return now, false
 }
 
 // takePlace chooses a proxy for a request in the queue and takes its lease.
 func (ex *Exchange) takePlace() queue.Result {
-	w := &ex.forPlace
-	w.at = ex.executor.now()
-	w.lease, w.err = ex.executor.selector.Select(&ex.query, w.scorer, w.at)
+	w := &ex.placeWait
+	w.leasedAt = ex.executor.now()
+	w.lease, w.err = ex.executor.selector.Select(&ex.query, w.scorer, w.leasedAt)
 	if w.err == nil {
 		return queue.Taken
 	}
-	if !core.IsBusy(w.err) || ex.tooLong(w.err) {
+	if !core.IsBusy(w.err) || ex.exceedsMaxWait(w.err) {
 		return queue.Failed
 	}
-	if w.limits, _ = w.err.(*core.LimitedError); w.limits != nil && w.limits.TimeLeft > 0 {
-		ex.executor.limits.wake(w.at.Add(w.limits.TimeLeft), w.at)
+	if w.limitErr, _ = w.err.(*core.LimitedError); w.limitErr != nil && w.limitErr.TimeLeft > 0 {
+		ex.executor.limitTimer.serveAt(w.leasedAt.Add(w.limitErr.TimeLeft), w.leasedAt)
 	}
 	w.err = nil
 	return queue.Nothing
 }
 
-// tooLong reports whether err means that each proxy is at a limit for longer than the request may wait.
-func (ex *Exchange) tooLong(err error) bool {
+// exceedsMaxWait reports whether err means that each proxy is at a limit for longer than the request may wait.
+func (ex *Exchange) exceedsMaxWait(err error) bool {
 	limited, ok := err.(*core.LimitedError)
 	return ok && !limited.WaitsForAttempt && limited.TimeLeft > ex.tuning.Queue.MaxWait
 }
@@ -130,96 +131,98 @@ func (ex *Exchange) tooLong(err error) bool {
 // dependsOnHost reports whether the proxies that the request may use depend on the host of its target.
 func (ex *Exchange) dependsOnHost() bool {
 	t, q := ex.tuning, &ex.query
-	return t.Rests != nil && len(t.Rests.RestingAt(uint64(q.HostHash))) > 0 || t.HostLimits != nil &&
-		t.HostLimits(q.Host)
+	return t.Rests != nil && len(t.Rests.RestingAt(uint64(q.HostHash))) > 0 ||
+		t.HasHostLimits != nil &&
+			t.HasHostLimits(q.Host)
 }
 
-// alarm serves the queue at the times at which limits of proxies admit the next attempt.
-type alarm struct {
-	serve func()
+// limitTimer serves the queue at the times at which limits of proxies admit the next attempt.
+type limitTimer struct {
+	serveQueue func()
 
-	mu    sync.Mutex
-	timer *time.Timer
-	at    time.Time // when the timer fires; zero if the timer is not set
+	mu       sync.Mutex
+	timer    *time.Timer
+	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// wake makes the alarm serve the queue at the given time. If the alarm is already set to an earlier time, wake does
+// serveAt makes the alarm serve the queue at the given time. If the alarm is already set to an earlier time, wake does
 // nothing, because requests that still wait at that time set the alarm again.
-func (a *alarm) wake(at, now time.Time) {
+func (a *limitTimer) serveAt(at, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case a.timer == nil:
-		a.timer = time.AfterFunc(at.Sub(now), a.ring)
-	case a.at.IsZero() || at.Before(a.at):
+		a.timer = time.AfterFunc(at.Sub(now), a.fire)
+	case a.fireTime.IsZero() || at.Before(a.fireTime):
 		a.timer.Reset(at.Sub(now))
 	default:
 		return
 	}
-	a.at = at
+	a.fireTime = at
 }
 
-// ring serves the queue. Requests that still wait set the alarm again.
-func (a *alarm) ring() {
+// fire serves the queue. Requests that still wait set the alarm again.
+func (a *limitTimer) fire() {
 	a.mu.Lock()
-	a.at = time.Time{}
+	a.fireTime = time.Time{}
 	a.mu.Unlock()
-	a.serve()
+	a.serveQueue()
 }
 
-// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue; the first
+// withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue; the first
 // result is the length of this wait. The second result is false if the budget is still spent at the end of the wait, or
 // if ctx has ended.
-func (ex *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
-	budget, retries, waits := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
+func (ex *Exchange) withdrawRetry(ctx context.Context) (waited time.Duration, ok bool) {
+	budget, retries, queueEnabled := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
 	if budget == nil {
 		return 0, true
 	}
-	if (!waits || retries.Empty()) && budget.TryWithdraw(ex.event.Ended) {
+	if (!queueEnabled || retries.Empty()) && budget.TryWithdraw(ex.event.Ended) {
 		return 0, true
 	}
-	if !waits {
+	if !queueEnabled {
 		return 0, false
 	}
-	w := &ex.forRetry
+	w := &ex.retryWait
 	w.Kind = budget
 	if w.TryTake == nil {
 		w.TryTake = ex.takeRetry
 	}
-	began := ex.executor.now()
-	err := await(ctx, ex, retries, w)
-	return ex.executor.now().Sub(began), err == nil && ctx.Err() == nil
+	waitStart := ex.executor.now()
+	err := waitInQueue(ctx, ex, retries, w)
+	return ex.executor.now().Sub(waitStart), err == nil && ctx.Err() == nil
 }
 
 // takeRetry takes a retry from the retry budget for a request in the queue.
 func (ex *Exchange) takeRetry() queue.Result {
-	if ex.forRetry.Kind.TryWithdraw(ex.executor.now()) {
+	if ex.retryWait.Kind.TryWithdraw(ex.executor.now()) {
 		return queue.Taken
 	}
 	return queue.Nothing
 }
 
-// await takes a place in flight or a retry for the request. The queue q has the requests that wait for one. If none is
-// free, the request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
-func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
-	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
+// waitInQueue takes a place in flight or a retry for the request. The queue q has the requests that wait for one. If
+// none is free, the request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation
+// of ctx.
+func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
+	limits, request, waitStart := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
 	waits, err := q.Enter(w, limits.MaxWaiting)
 	if !waits {
 		return err
 	}
-	longest := limits.MaxWait
+	maxWait := limits.MaxWait
 	if !x.deadline.IsZero() {
-		longest = min(longest, x.deadline.Sub(began))
+		maxWait = min(maxWait, x.deadline.Sub(waitStart))
 	}
 	if request.BeforeWait != nil {
 		request.BeforeWait()
 	}
 	if request.Progress == nil {
-		return q.Wait(ctx, w, longest)
+		return q.Wait(ctx, w, maxWait)
 	}
-	request.Progress.Queued(w.Priority, began)
-	err = q.Wait(ctx, w, longest)
+	request.Progress.Queued(w.Priority, waitStart)
+	err = q.Wait(ctx, w, maxWait)
 	request.Progress.Dequeued(x.executor.now())
 	return err
 }

@@ -158,7 +158,7 @@ func TestEndsOfAWaitForAPlace(t *testing.T) {
 		"no queue": {func(b *busy, _ *both, _ context.CancelCauseFunc) {
 			tuning := b.Tuning()
 			tuning.Queue.MaxWaiting = 0
-			b.Tune(tuning)
+			b.SetTuning(tuning)
 		}, want{0, core.FinalAllBusy}, core.ErrAllBusy.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -263,7 +263,7 @@ func TestOtherHostsDoNotWaitForARest(t *testing.T) {
 		b := startBusy(t, 2, nil)
 		rests, tuning := b.selector.(*selector.Selector).Rests(), b.Tuning()
 		tuning.Rests = rests
-		b.Tune(tuning)
+		b.SetTuning(tuning)
 		u := b.pool.Snapshot().All[1]
 		rests.BeginRest(u.Hash(), uint64(core.Hash53("a.test")),
 			rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
@@ -299,7 +299,7 @@ func TestOtherRequestsDoNotWaitForAnAbility(t *testing.T) {
 		b.free(0, 500*time.Millisecond)
 		request := func(target, proxy string, took chan time.Duration) {
 			x := exchange(t, nil)
-			x.Request.Tunnel, x.Target.Name = true, target
+			x.Request.WantsTunnel, x.Target.Name = true, target
 			end, d := b.timed(t.Context(), x, &tries{f: statuses(200)})
 			assert.Equal(t, proxy, end.Response)
 			end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, b.now())

@@ -11,65 +11,66 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// refuse ends ex because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
+// refuseNoProxy ends ex because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
 // request waits only if proxies have reached max_in_flight or another limit (see acquire).
-func (ex *Exchange) refuse(err error) {
-	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
+func (ex *Exchange) refuseNoProxy(err error) {
+	kind, retryAfter, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := ex.executor.now
-	region, ofRegion := err.(*core.RegionError)
-	tag, ofTag := err.(*core.TagError)
-	resting, allRest := err.(*core.RestingError)
-	session, ofSession := err.(*core.SessionError)
-	limited, atLimits := limitsOf(err)
+	region, isRegionErr := err.(*core.RegionError)
+	tag, isTagErr := err.(*core.TagError)
+	resting, isRestingErr := err.(*core.RestingError)
+	session, isSessionErr := err.(*core.SessionError)
+	limited, isLimitErr := asLimitedError(err)
 	switch {
-	case ofSession:
+	case isSessionErr:
 		final = core.FinalSessionUnavailable
 		if !session.Due.IsZero() {
-			after = max(session.Due.Sub(now()), time.Millisecond)
+			retryAfter = max(session.Due.Sub(now()), time.Millisecond)
 		}
-	case allRest:
-		final, after = restingFinal(resting), resting.TimeLeft
-	case ofRegion:
+	case isRestingErr:
+		final, retryAfter = restingFinal(resting), resting.TimeLeft
+	case isRegionErr:
 		final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {
-			after = max(region.Due.Sub(now()), time.Millisecond)
+			retryAfter = max(region.Due.Sub(now()), time.Millisecond)
 		}
-	case ofTag:
+	case isTagErr:
 		final = core.FinalNoProxyWithTag
 		if !tag.Due.IsZero() {
-			after = max(tag.Due.Sub(now()), time.Millisecond)
+			retryAfter = max(tag.Due.Sub(now()), time.Millisecond)
 		}
 	case errors.Is(err, core.ErrPoolEmpty):
 		final = core.FinalPoolEmpty
-	case atLimits:
-		final, after = core.FinalAllBusy, limited.TimeLeft
-		if limited.WaitsForAttempt && (after == 0 || after > time.Second) {
-			after = time.Second
+	case isLimitErr:
+		final, retryAfter = core.FinalAllBusy, limited.TimeLeft
+		if limited.WaitsForAttempt && (retryAfter == 0 || retryAfter > time.Second) {
+			retryAfter = time.Second
 		}
 	case errors.Is(err, core.ErrAllBusy):
-		final, after = core.FinalAllBusy, time.Second
+		final, retryAfter = core.FinalAllBusy, time.Second
 	case errors.Is(err, selector.ErrBarred):
-		if final, kind = lastFinal(ex.event.Outcome.Cause), AttemptFailed; final == 0 {
+		if final, kind = finalOfCause(ex.event.Outcome.Cause), AttemptFailed; final == 0 {
 			final, kind = core.FinalExhausted, NoneAccepts
 		}
 	default:
-		after = time.Second
-		if at, ok := ex.executor.selector.NextTest(); ok {
-			after = max(at.Sub(now()), time.Millisecond) // this time has passed already if a probe is in flight
+		retryAfter = time.Second
+		if at, ok := ex.executor.selector.NextTestTime(); ok {
+			retryAfter = max(at.Sub(now()), time.Millisecond) // this time has passed already if a probe is in flight
 		}
 	}
 	ex.result.Final = final
 	ex.setRefusal(kind)
-	ex.refusal.Err, ex.refusal.RetryAfter = err, after
+	ex.refusal.Err, ex.refusal.RetryAfter = err, retryAfter
 	if kind == AttemptFailed {
-		ex.logFailed(&ex.refusal.Last)
+		ex.logFailed(&ex.refusal.LastOutcome)
 		return
 	}
 	ex.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
 }
 
-// limitsOf returns err as a *core.LimitedError, if it is one or wraps one. Unlike errors.As, it does not allocate.
-func limitsOf(err error) (limited *core.LimitedError, ok bool) {
+// asLimitedError returns err as a *core.LimitedError, if it is one or wraps one. Unlike errors.As, it does not
+// allocate.
+func asLimitedError(err error) (limited *core.LimitedError, ok bool) {
 	if limited, ok = err.(*core.LimitedError); !ok {
 		limited, ok = errors.Unwrap(err).(*core.LimitedError)
 	}
@@ -84,9 +85,9 @@ func restingFinal(e *core.RestingError) core.Final {
 	return core.FinalAllBannedHere
 }
 
-// lastFinal returns the final outcome of a request whose last attempt ended with cause c; 0 if the cause c does not
+// finalOfCause returns the final outcome of a request whose last attempt ended with cause c; 0 if the cause c does not
 // decide the final outcome.
-func lastFinal(c core.Cause) core.Final {
+func finalOfCause(c core.Cause) core.Final {
 	switch c {
 	case verdict.EgressDenied:
 		return core.FinalEgressDenied
@@ -96,12 +97,12 @@ func lastFinal(c core.Cause) core.Final {
 	return 0
 }
 
-// permitted reports whether the request may go to its target. If not, it sets the refusal.
-func (ex *Exchange) permitted() bool {
-	if ex.tuning.Permit == nil {
+// targetPermitted reports whether the request may go to its target. If not, it sets the refusal.
+func (ex *Exchange) targetPermitted() bool {
+	if ex.tuning.CheckTarget == nil {
 		return true
 	}
-	err := ex.tuning.Permit(ex.request.Host, ex.target.port)
+	err := ex.tuning.CheckTarget(ex.request.Host, ex.target.port)
 	if err == nil {
 		return true
 	}
@@ -127,8 +128,8 @@ func portOf(hostPort string) uint16 {
 	return uint16(port)
 }
 
-// stopped ends ex after its context was cancelled with cause.
-func (ex *Exchange) stopped(cause error) {
+// refuseStopped ends ex after its context was cancelled with cause.
+func (ex *Exchange) refuseStopped(cause error) {
 	ex.result.Final = core.FinalCancelled
 	ex.setRefusal(Stopped)
 	ex.refusal.Err, ex.refusal.RetryAfter = cause, 0
@@ -139,7 +140,7 @@ func (ex *Exchange) setRefusal(kind RefusalKind) {
 	r := &ex.result
 	ex.refusal = Refusal{x: ex, Kind: kind, Final: r.Final, Attempts: r.Attempts, ProxyID: r.ProxyID}
 	if ex.proxy != nil {
-		ex.refusal.Last, ex.refusal.RetryAfter = ex.event.Outcome, ex.event.Outcome.RetryAfter
+		ex.refusal.LastOutcome, ex.refusal.RetryAfter = ex.event.Outcome, ex.event.Outcome.RetryAfter
 		ex.refusal.Direct = ex.proxy.Direct()
 	}
 	if kind == TargetSuspect {

@@ -16,7 +16,7 @@ import (
 type Request struct {
 	ID           core.RequestID
 	Policy       *retry.Policy // policy of the request
-	Global       *retry.Policy // global policy: breakers count its retry_status_codes as failures
+	GlobalPolicy *retry.Policy // global policy: breakers count its retry_status_codes as failures
 	Method       string        // for the log
 	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
@@ -30,7 +30,7 @@ type Request struct {
 	Session      *session.Handle // the request's session; nil for none
 	Idempotent   bool            // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
 	Safe         bool            // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
-	Tunnel       bool            // the request is a CONNECT
+	WantsTunnel  bool            // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// URL, so the request needs a tunnel
 	Listener     core.Listener
@@ -40,7 +40,7 @@ type Request struct {
 	Meter        *traffic.Meter // of the user; nil for none
 	KeepEvents   bool           // keep the attempt events in Result.Events
 	Started      time.Time      // arrival of the request; zero for the time of Run
-	Ready        time.Time      // end of the body, from which the timeouts count; zero for Started
+	BodyEnd      time.Time      // end of the body, from which the timeouts count; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
@@ -71,6 +71,6 @@ type Result struct {
 // tighterTimeout reports whether the request's total timeout is shorter than the total timeout of the global policy.
 // No proxy is charged when such a timeout passes.
 func (r *Request) tighterTimeout() bool {
-	own, global := r.Policy.Timeout, r.Global.Timeout
+	own, global := r.Policy.Timeout, r.GlobalPolicy.Timeout
 	return own != nil && (global == nil || *own < *global)
 }

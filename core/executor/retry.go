@@ -14,14 +14,14 @@ import (
 type nextStep uint8
 
 const (
-	thenRefuse nextStep = iota // end the exchange with the refusal that is set
-	thenRelay                  // relay the last attempt's response
-	thenRetry
+	stepRefuse nextStep = iota // end the exchange with the refusal that is set
+	stepRelay                  // relay the last attempt's response
+	stepRetry
 )
 
-// next decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
+// decideStep decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
 // before a retry.
-func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows nextStep) {
+func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.Duration, step nextStep) {
 	relay := o.Relay
 	switch {
 	case o.Retry == core.NoRetry && o.Result == core.ResultCancelled:
@@ -36,36 +36,36 @@ func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Durati
 		ex.result.Final, ex.retry.limitReached = core.FinalExhausted, true
 	case o.Repeat != core.RepeatAllowed:
 		ex.result.Final = core.FinalNotRetryable
-	case ex.suspect(o):
+	case ex.isTargetSuspect(o):
 		ex.result.Final, ex.retry.targetSuspect = core.FinalExhausted, true
-	case verdict.FollowsRuling(o.Cause) && ex.lastResponse(o):
-	case ex.blocked():
-		return 0, thenRefuse
+	case verdict.FollowsRuling(o.Cause) && ex.relayLastResponse(o):
+	case ex.refuseIfNoProxy():
+		return 0, stepRefuse
 	default:
 		wait = ex.backoff(o)
 		if !ex.deadline.IsZero() && wait >= ex.deadline.Sub(ex.executor.now()) {
 			ex.result.Final = core.FinalTimeout
 			break
 		}
-		switch queued, ok := ex.withdraw(ctx); {
+		switch queueWait, ok := ex.withdrawRetry(ctx); {
 		case ok: // the time in the queue counts as backoff
-			wait = max(wait, queued)
+			wait = max(wait, queueWait)
 			ex.result.Waited += wait
 			ex.retry.delay, ex.retry.reason = wait, o.Reason
-			return wait - queued, thenRetry
+			return wait - queueWait, stepRetry
 		case ctx.Err() != nil:
 			ex.result.Final, relay = core.FinalCancelled, false
 		default:
 			ex.result.Final, ex.retry.budgetSpent = core.FinalExhausted, true
 		}
 	}
-	if final := lastFinal(o.Cause); final != 0 && ex.result.Final != core.FinalCancelled &&
+	if final := finalOfCause(o.Cause); final != 0 && ex.result.Final != core.FinalCancelled &&
 		ex.result.Final != core.FinalTimeout {
 		ex.result.Final = final
 	}
 	switch {
 	case ex.result.Final == core.FinalCancelled && ctx.Err() != nil:
-		ex.stopped(context.Cause(ctx))
+		ex.refuseStopped(context.Cause(ctx))
 	case !relay:
 		ex.setRefusal(ex.failureKind(o))
 	}
@@ -73,29 +73,29 @@ func (ex *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Durati
 		ex.logFailed(o)
 	}
 	if relay {
-		return 0, thenRelay
+		return 0, stepRelay
 	}
-	return 0, thenRefuse
+	return 0, stepRefuse
 }
 
-// suspect reports whether a retry is refused because the target is suspect. One request a second per target is
+// isTargetSuspect reports whether a retry is refused because the target is suspect. One request a second per target is
 // retried nevertheless, to detect when the target has recovered.
-func (ex *Exchange) suspect(o *core.Outcome) bool {
+func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
 	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause)
-	if targets == nil || ex.retry.triedAsUsual || !mayBeTarget || !targets.Suspect(ex.request.Target) {
+	if targets == nil || ex.retry.retriesSuspect || !mayBeTarget || !targets.Suspect(ex.request.Target) {
 		return false
 	}
-	ex.retry.triedAsUsual = targets.TryAsUsual(ex.request.Target, ex.event.Ended.Sub(ex.tuning.Epoch))
-	return !ex.retry.triedAsUsual
+	ex.retry.retriesSuspect = targets.TryAsUsual(ex.request.Target, ex.event.Ended.Sub(ex.tuning.Epoch))
+	return !ex.retry.retriesSuspect
 }
 
-// blocked reports whether no proxy can be chosen for a retry. If so, it sets the refusal before the backoff, because
-// the backoff would only delay the refusal.
-func (ex *Exchange) blocked() bool {
-	err := ex.executor.selector.Blocked(&ex.query, ex.executor.now())
+// refuseIfNoProxy reports whether no proxy can be chosen for a retry. If so, it sets the refusal before the backoff,
+// because the backoff would only delay the refusal.
+func (ex *Exchange) refuseIfNoProxy() bool {
+	err := ex.executor.selector.CheckSelect(&ex.query, ex.executor.now())
 	if err != nil {
-		ex.refuse(err)
+		ex.refuseNoProxy(err)
 	}
 	return err != nil
 }
@@ -107,19 +107,19 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	p, now := ex.request.Policy, ex.executor.now()
 	s := ex.executor.selector
 	switch {
-	case o.Retry == core.RetryElsewhere && (verdict.BarsProxy(o.Cause) || s.Untried(&ex.query, now)):
+	case o.Retry == core.RetryElsewhere && (verdict.BarsProxy(o.Cause) || s.HasUntried(&ex.query, now)):
 		return 0
-	case p.FailoverDelay != nil && s.Untried(&ex.query, now):
+	case p.FailoverDelay != nil && s.HasUntried(&ex.query, now):
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0 && (!o.NoTargetResponse || ex.tuning.Targets == nil): // the Retry-After of the target itself
-	case (o.NoTargetResponse || ex.finding.JustServed) && s.Untried(&ex.query, now):
+	case (o.NoTargetResponse || ex.finding.JustServed) && s.HasUntried(&ex.query, now):
 		return 0 // a wait is useful only if the target has responded and does not serve other proxies at present
 	}
 	r := core.BackoffRequest{
 		Retry: float64(ex.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
 		Random: float64(ex.executor.rand()>>11) / (1 << 53), PreviousDelay: ex.retry.delay.Seconds(),
 		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
-		Elapsed: now.Sub(ex.ready).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		Elapsed: now.Sub(ex.bodyEnd).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
 		HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(), Now: unix(now),
 	}
 	if p.Jitter {
@@ -139,14 +139,14 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 
-// wait waits for d. It returns false and sets the refusal if the context is cancelled, or if the total
+// waitBackoff waits for d. It returns false and sets the refusal if the context is cancelled, or if the total
 // timeout has passed at the end of the wait.
-func (ex *Exchange) wait(ctx context.Context, d time.Duration) bool {
+func (ex *Exchange) waitBackoff(ctx context.Context, d time.Duration) bool {
 	if d > 0 && ctx.Err() == nil {
 		ex.sleep(ctx, d)
 	}
 	if ctx.Err() != nil {
-		ex.stopped(context.Cause(ctx))
+		ex.refuseStopped(context.Cause(ctx))
 		return false
 	}
 	if ex.deadline.IsZero() || ex.executor.now().Before(ex.deadline) {

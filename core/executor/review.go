@@ -21,24 +21,24 @@ type Excerpter interface {
 	Excerpt(w *core.ExcerptSpec, e *core.Excerpt)
 }
 
-// inspect applies the rules and the judge to the outcome of the last attempt. If a rule applies, the judge is not
+// applyReview applies the rules and the judge to the outcome of the last attempt. If a rule applies, the judge is not
 // asked. The parameter s is nil if the Sender gives no excerpts of responses.
-func (ex *Exchange) inspect(s Excerpter) {
+func (ex *Exchange) applyReview(s Excerpter) {
 	t, o := ex.tuning, &ex.event.Outcome
 	if t.Rules.HasResponseRules() {
-		if action := ex.rule(s, o); action != nil {
-			*o = ex.obey(action, *o)
+		if action := ex.matchRule(s, o); action != nil {
+			*o = ex.applyRule(action, *o)
 			return
 		}
 	}
 	if t.Judge != nil && s != nil && verdict.IsReviewable(o.Cause) {
-		*o = ex.review(s, *o)
+		*o = ex.askJudge(s, *o)
 	}
 }
 
-// rule returns the action of the rule that applies to an attempt with outcome o; nil if no rule applies.
-func (ex *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
-	a := rules.Attempt{Request: ex.request.facts(), Status: o.Status, Cause: o.Cause}
+// matchRule returns the action of the rule that applies to an attempt with outcome o; nil if no rule applies.
+func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
+	a := rules.Attempt{Request: ex.request.ruleRequest(), Status: o.Status, Cause: o.Cause}
 	if o.Status == http.StatusSwitchingProtocols {
 		return nil
 	}
@@ -61,33 +61,33 @@ func (ex *Exchange) rule(s Excerpter, o *core.Outcome) *rules.Action {
 	return action
 }
 
-// obey applies the action of a rule to an attempt with outcome o. direct:// is never banned, because it stands for the
-// gateway itself.
-func (ex *Exchange) obey(a *rules.Action, o core.Outcome) core.Outcome {
+// applyRule applies the action of a rule to an attempt with outcome o. direct:// is never banned, because it stands for
+// the gateway itself.
+func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
 	ex.event.Rule = a.Label
 	if a.Rest > 0 {
-		ex.refuseHere(&o, a.Rest, slog.String("rule", a.Label))
+		ex.restForHost(&o, a.Rest, slog.String("rule", a.Label))
 	}
 	if a.Ban > 0 && !ex.proxy.Direct() {
-		ex.bans = append(ex.bans, ban{ex.proxy, a.Ban, true})
-		ex.ban(ex.proxy, min(a.Ban, unconfirmedRest))
+		ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, a.Ban, true})
+		ex.beginBan(ex.proxy, min(a.Ban, maxUnconfirmed))
 		ex.log(slog.LevelWarn, "proxy banned", nil, slog.Int("status", o.Status), slog.String("rule", a.Label),
 			slog.Duration("for", a.Ban))
 	}
 	return verdict.ApplyRule(o, a.Instruction, ex.proxy.Direct())
 }
 
-// refuseHere makes the pair of the attempt's proxy and the target's host rest.
-func (ex *Exchange) refuseHere(o *core.Outcome, d time.Duration, more ...slog.Attr) {
-	ex.bans = append(ex.bans, ban{ex.proxy, d, false})
-	ex.rest(ex.proxy, min(d, unconfirmedRest))
+// restForHost makes the pair of the attempt's proxy and the target's host rest.
+func (ex *Exchange) restForHost(o *core.Outcome, d time.Duration, more ...slog.Attr) {
+	ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, d, false})
+	ex.beginRest(ex.proxy, min(d, maxUnconfirmed))
 	ex.log(slog.LevelInfo, "proxy rests for the target's host", nil,
 		append([]slog.Attr{slog.Int("status", o.Status), slog.Duration("for", d)}, more...)...)
 }
 
-// review asks the judge about the response of an attempt with outcome o, and returns the outcome that follows from
+// askJudge asks the judge about the response of an attempt with outcome o, and returns the outcome that follows from
 // the ruling. If the judge fails, it returns o.
-func (ex *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
+func (ex *Exchange) askJudge(s Excerpter, o core.Outcome) core.Outcome {
 	t := ex.tuning
 	wants := t.Judge.ExcerptSpec()
 	if wants == nil || !wants.IncludesStatus(o.Status) || o.Status == http.StatusSwitchingProtocols {
@@ -116,47 +116,47 @@ func (ex *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 		return o
 	}
 	if ruling.Kind == core.RulingBanned {
-		ex.refuseHere(&o, ruling.Rest)
+		ex.restForHost(&o, ruling.Rest)
 	}
 	return verdict.ApplyRuling(o, ruling.Kind, ex.proxy.Direct())
 }
 
-// ban records the decision that the target bans the proxy of an attempt.
-type ban struct {
-	proxy      *upstream.Upstream
-	rest       time.Duration
-	everywhere bool // the proxy is banned for all hosts
+// unconfirmedBan records the decision that the target bans the proxy of an attempt.
+type unconfirmedBan struct {
+	proxy    *upstream.Upstream
+	duration time.Duration
+	allHosts bool // the proxy is banned for all hosts
 }
 
-// unconfirmedRest is the maximum length of a rest, and of a ban, until another proxy has served the same request.
+// maxUnconfirmed is the maximum length of a rest, and of a ban, until another proxy has served the same request.
 // Until then it is possible that the target sends the same response to every proxy.
-const unconfirmedRest = 30 * time.Second
+const maxUnconfirmed = 30 * time.Second
 
-// rest makes u rest for the target's host, for the time d.
-func (ex *Exchange) rest(u *upstream.Upstream, d time.Duration) {
+// beginRest makes u rest for the target's host, for the time d.
+func (ex *Exchange) beginRest(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
 	ex.tuning.Rests.BeginRest(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
 		ProxyID: u.ID(), Host: ex.request.Host, Since: now, Until: now + d,
 	})
 }
 
-// ban bans u for the time d.
-func (ex *Exchange) ban(u *upstream.Upstream, d time.Duration) {
+// beginBan bans u for the time d.
+func (ex *Exchange) beginBan(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
 	ex.tuning.Bans.BeginRest(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
 // confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until now
-// each lasted at most unconfirmedRest. The caller calls it when the current proxy has served the request. This shows
+// each lasted at most maxUnconfirmed. The caller calls it when the current proxy has served the request. This shows
 // that the target refuses only the other proxies.
 func (ex *Exchange) confirmBans() {
-	for _, b := range ex.bans {
+	for _, b := range ex.unconfirmedBans {
 		switch {
-		case b.proxy == ex.proxy || b.rest <= unconfirmedRest:
-		case b.everywhere:
-			ex.ban(b.proxy, b.rest)
+		case b.proxy == ex.proxy || b.duration <= maxUnconfirmed:
+		case b.allHosts:
+			ex.beginBan(b.proxy, b.duration)
 		default:
-			ex.rest(b.proxy, b.rest)
+			ex.beginRest(b.proxy, b.duration)
 		}
 	}
 }
@@ -169,15 +169,15 @@ func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
 	return ex.request.Policy.MaxAttempts - ex.result.Attempts
 }
 
-// lastResponse is called if the judge or a rule asks for a retry. It reports whether the last response is relayed
+// relayLastResponse is called if the judge or a rule asks for a retry. It reports whether the last response is relayed
 // instead, because no proxy is left for the retry. If so, it sets result.Final.
-func (ex *Exchange) lastResponse(o *core.Outcome) bool {
+func (ex *Exchange) relayLastResponse(o *core.Outcome) bool {
 	s, now := ex.executor.selector, ex.executor.now()
-	err := s.Blocked(&ex.query, now)
-	switch resting, allRest := err.(*core.RestingError); {
-	case allRest:
+	err := s.CheckSelect(&ex.query, now)
+	switch resting, isRestingErr := err.(*core.RestingError); {
+	case isRestingErr:
 		ex.result.Final = restingFinal(resting)
-	case err != nil, o.Retry == core.RetryElsewhere && !s.Untried(&ex.query, now):
+	case err != nil, o.Retry == core.RetryElsewhere && !s.HasUntried(&ex.query, now):
 		ex.result.Final = core.FinalExhausted
 	default:
 		return false

@@ -52,7 +52,7 @@ func courtroom(t *testing.T, n int, j *judge) *bench {
 	b := start(t, n, func(tuning *Tuning) { tuning.Judge = j })
 	tuning := b.Tuning()
 	tuning.Epoch, tuning.Rests = b.pool.Epoch(), b.selector.(*selector.Selector).Rests()
-	b.Tune(tuning)
+	b.SetTuning(tuning)
 	return b
 }
 

@@ -13,7 +13,7 @@ import (
 // Method, User and Path have been set, and before Run. Without routing rules, Route costs one atomic load.
 func (e *Executor) Route(q *Request) {
 	if set := e.tuning.Load().Rules; set.HasRoutingRules() {
-		facts := q.facts()
+		facts := q.ruleRequest()
 		q.Route = set.Route(&facts)
 	}
 }
@@ -21,13 +21,13 @@ func (e *Executor) Route(q *Request) {
 // Rules returns the rules in force; nil if there are none.
 func (e *Executor) Rules() *rules.Set { return e.tuning.Load().Rules }
 
-// facts returns the parts of the request that rules can match.
-func (r *Request) facts() rules.Request {
+// ruleRequest returns the parts of the request that rules can match.
+func (r *Request) ruleRequest() rules.Request {
 	return rules.Request{Host: r.Host, Port: portOf(r.Target.Name), Method: r.Method, Path: r.Path, User: r.User}
 }
 
-// steer sets the parts of the query and of the exchange that depend on the wanted region and the route.
-func (ex *Exchange) steer() {
+// applyRoute sets the parts of the query and of the exchange that depend on the wanted region and the route.
+func (ex *Exchange) applyRoute() {
 	q, query := ex.request, &ex.query
 	region, strict, regions := q.Region, q.RegionStrict, q.Regions
 	query.Direct, query.Tag, query.TagPreferred = false, q.PreferredTag, true
@@ -62,8 +62,8 @@ func (ex *Exchange) steer() {
 	}
 }
 
-// recordRules records the routing rules that are applied to the request.
-func (ex *Exchange) recordRules() {
+// recordRoute records the routing rules that are applied to the request.
+func (ex *Exchange) recordRoute() {
 	q := ex.request
 	if q.Route.IsEmpty() {
 		return
@@ -74,8 +74,8 @@ func (ex *Exchange) recordRules() {
 	}
 }
 
-// denied reports whether a rule denies the request. If so, it sets the refusal.
-func (ex *Exchange) denied() bool {
+// deniedByRule reports whether a rule denies the request. If so, it sets the refusal.
+func (ex *Exchange) deniedByRule() bool {
 	w := ex.request.Route.DenyingRule()
 	if w == nil {
 		return false

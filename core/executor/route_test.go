@@ -42,7 +42,7 @@ func routed(t *testing.T, n int, r rules.Routing) *bench {
 	tuning.Rules, err = rules.Compile([]rules.Rule{{Name: "x", When: rules.Conditions{Hosts: []string{"*"}},
 		Then: rules.Actions{Routing: r}}}, plugins{})
 	require.NoError(t, err)
-	b.Tune(tuning)
+	b.SetTuning(tuning)
 	return b
 }
 
@@ -58,7 +58,7 @@ func (b *bench) change(t *testing.T, i int, change func(*upstream.Spec)) {
 func (b *bench) route(t *testing.T, x *both, f func(context.Context, *Attempt) verdict.Facts) *tries {
 	c := &tries{f: f}
 	b.Route(&x.Request)
-	x.Policy = x.Route.Policy(x.Global)
+	x.Policy = x.Route.Policy(x.GlobalPolicy)
 	b.run(t.Context(), x, c)
 	return c
 }

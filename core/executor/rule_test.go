@@ -23,7 +23,7 @@ func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
 	if tuning.Rules, tuning.Bans = set, s.Bans(); j == nil {
 		tuning.Judge = nil
 	}
-	b.Tune(tuning)
+	b.SetTuning(tuning)
 	return b
 }
 
@@ -130,7 +130,7 @@ func TestRulesForFailures(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := ruled(t, c.proxies, nil, rules.Rule{When: rules.Conditions{Error: "tunnel_refused"}, Then: c.then})
 				x := exchange(t, nil)
-				x.Host, x.Method, x.Tunnel, x.Idempotent = "a.test", "CONNECT", true, true
+				x.Host, x.Method, x.WantsTunnel, x.Idempotent = "a.test", "CONNECT", true, true
 				s := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 					if a.Upstream.ID() == "p0" {
 						return refuse

@@ -19,15 +19,15 @@ type Attempt struct {
 	Number   int       // 0 for the first attempt
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// NewDeadline returns the current deadline, which may be earlier than Deadline, because an adaptive timeout
-	// depends on the pool's latencies. NewDeadline is nil if the deadline cannot change.
-	NewDeadline   func() time.Time
-	Total         time.Time      // deadline of the whole request; zero for none
-	Session       string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
-	Region        string         // the wanted region; "" for none
-	Meters        traffic.Meters // count the bytes of the connection
-	NewConnection bool           // do not reuse an idle connection: the attempt is a replay
-	Hedged        bool           // the Sender is a Hedger, and its Stop may be called
+	// CurrentDeadline returns the current deadline, which may be earlier than Deadline, because an adaptive timeout
+	// depends on the pool's latencies. CurrentDeadline is nil if the deadline cannot change.
+	CurrentDeadline func() time.Time
+	RequestDeadline time.Time      // deadline of the whole request; zero for none
+	Session         string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
+	Region          string         // the wanted region; "" for none
+	Meters          traffic.Meters // count the bytes of the connection
+	NewConnection   bool           // do not reuse an idle connection: the attempt is a replay
+	MayStop         bool           // the Sender is a Hedger, and its Stop may be called
 }
 
 // Sender sends one request through the proxies that the executor chooses.
@@ -45,67 +45,67 @@ type Sender[T any] interface {
 // without another attempt.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
-	x.recordRules()
-	if x.denied() || !x.permitted() {
-		return refused[T](x)
+	x.recordRoute()
+	if x.deniedByRule() || !x.targetPermitted() {
+		return endWithRefusal[T](x)
 	}
-	return attempts(ctx, x, s)
+	return runAttempts(ctx, x, s)
 }
 
-// attempts makes attempts until a response is final or no retry may follow.
-func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
+// runAttempts makes attempts until a response is final or no retry may follow.
+func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
 	for x.choose(ctx) {
-		race := hedged(ctx, x, s)
-		response, o := send(ctx, x, &x.flight, s)
+		race := beginRace(ctx, x, s)
+		response, o := sendAttempt(ctx, x, &x.attemptState, s)
 		if race != nil {
-			response = race.decide(s, response, o)
+			response = race.decideWinner(s, response, o)
 		}
 		if x.tuning.Rules.HasResponseRules() || x.tuning.Judge != nil {
 			response, _ := s.(Excerpter)
-			x.inspect(response)
+			x.applyReview(response)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
-			x.served()
-			if q.Tunnel {
-				return Ending[T]{Response: response, Tunnel: x.keepTunnel()}
+			x.acceptResponse()
+			if q.WantsTunnel {
+				return Ending[T]{Response: response, Tunnel: x.endWithTunnel()}
 			}
-			return Ending[T]{Response: response, Relay: x.relaying(true)}
+			return Ending[T]{Response: response, Relay: x.endWithRelay(true)}
 		}
-		x.settle(o)
-		switch wait, then := x.next(ctx, o); then {
-		case thenRetry:
+		x.settleFailure(o)
+		switch wait, step := x.decideStep(ctx, o); step {
+		case stepRetry:
 			s.Discard(response)
-			if !x.wait(ctx, wait) {
-				return refused[T](x)
+			if !x.waitBackoff(ctx, wait) {
+				return endWithRefusal[T](x)
 			}
-		case thenRelay:
-			return Ending[T]{Response: response, Relay: x.relaying(false)}
+		case stepRelay:
+			return Ending[T]{Response: response, Relay: x.endWithRelay(false)}
 		default:
 			s.Discard(response)
-			return refused[T](x)
+			return endWithRefusal[T](x)
 		}
 	}
-	return refused[T](x)
+	return endWithRefusal[T](x)
 }
 
-// send makes the attempt f and returns its response and its outcome. The outcome is stored in f.event. If the attempt
-// failed because its idle connection was stale, send replays it.
-func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, *core.Outcome) {
+// sendAttempt makes the attempt f and returns its response and its outcome. The outcome is stored in f.event. If the
+// attempt failed because its idle connection was stale, send replays it.
+func sendAttempt[T any](ctx context.Context, x *Exchange, f *attemptState, s Sender[T]) (T, *core.Outcome) {
 	response, o := s.Send(ctx, &f.attempt, &f.facts), &f.event.Outcome
-	x.judge(ctx, f)
+	x.judgeAttempt(ctx, f)
 	if o.Retry == core.Replay {
 		x.recordAttempt(f, o)
 		f.beginReplay(x)
 		response = s.Send(ctx, &f.attempt, &f.facts)
 		f.facts.IsReplay = true
-		x.judge(ctx, f)
+		x.judgeAttempt(ctx, f)
 	}
 	return response, o
 }
 
-func refused[T any](x *Exchange) Ending[T] {
-	x.open = openRefusal
+func endWithRefusal[T any](x *Exchange) Ending[T] {
+	x.openEnding = refusalEnding
 	return Ending[T]{Refusal: &x.refusal}
 }
 
@@ -116,23 +116,23 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 	if ex.started = q.Started; ex.started.IsZero() {
 		ex.started = e.now()
 	}
-	if ex.ready = q.Ready; ex.ready.IsZero() {
-		ex.ready = ex.started
+	if ex.bodyEnd = q.BodyEnd; ex.bodyEnd.IsZero() {
+		ex.bodyEnd = ex.started
 	}
 	if q.Policy.Timeout != nil {
-		ex.deadline = ex.ready.Add(seconds(min(*q.Policy.Timeout, aYear)))
+		ex.deadline = ex.bodyEnd.Add(seconds(min(*q.Policy.Timeout, aYear)))
 	}
 	if ex.tuning.Budget != nil {
-		ex.tuning.Budget.Deposit(ex.ready)
+		ex.tuning.Budget.Deposit(ex.bodyEnd)
 		e.retries.Serve()
 	}
 	query := &ex.query
-	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
+	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.WantsTunnel
 	ex.target.set(q)
 	query.Host, query.HostHash, query.TargetHash = q.Host, ex.target.hostHash, q.Target.Hash
-	query.Need = ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
+	query.Need = ability.NeedOf(q.WantsTunnel || q.TLS, q.Target.Name)
 	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
-	ex.steer()
+	ex.applyRoute()
 	if q.Session != nil {
 		query.Session = q.Session
 	}
@@ -142,9 +142,9 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 // and returns false.
 func (ex *Exchange) choose(ctx context.Context) bool {
 	q, number := ex.request, ex.result.Attempts
-	scorer, now := ex.tuning.FirstScorer, ex.ready
-	if own := q.Route.Scorer(); own != nil {
-		scorer = own
+	scorer, now := ex.tuning.FirstScorer, ex.bodyEnd
+	if routeScorer := q.Route.Scorer(); routeScorer != nil {
+		scorer = routeScorer
 	}
 	if number > 0 {
 		scorer, now = ex.tuning.RetryScorer, ex.executor.now()
@@ -165,7 +165,7 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 		ex.logRetry(id) // logged here, because before this point the retry may still be refused
 	}
 	ex.result.Attempts, ex.result.ProxyID, ex.lostHedge = number+1, id, false
-	ex.flight.begin(ex, number, now)
+	ex.attemptState.begin(ex, number, now)
 	ex.event.Delay, ex.event.RetryReason = ex.retry.delay, ex.retry.reason
 	if q.Progress != nil {
 		q.Progress.Attempt(number, id)
@@ -174,14 +174,14 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 }
 
 // begin begins the attempt f through the proxy of f.lease.
-func (f *flight) begin(x *Exchange, number int, now time.Time) {
+func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
 	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
 	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
 	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
 	e.Host = x.request.Host
 	*a, f.facts = Attempt{}, verdict.Facts{}
-	a.Upstream, a.Number, a.Started, a.Total = f.proxy, number, now, x.deadline
+	a.Upstream, a.Number, a.Started, a.RequestDeadline = f.proxy, number, now, x.deadline
 	a.Region, a.Meters = x.region, f.lease.Meters(x.request.Meter)
 	if s := x.request.Session; s != nil && f.proxy.Templated() {
 		a.Session = s.Token()
@@ -191,71 +191,71 @@ func (f *flight) begin(x *Exchange, number int, now time.Time) {
 }
 
 // beginReplay prepares the replay of the attempt on a new connection.
-func (f *flight) beginReplay(x *Exchange) {
+func (f *attemptState) beginReplay(x *Exchange) {
 	f.event.Started, f.facts = x.executor.now(), verdict.Facts{}
 	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
 	f.setDeadline(x)
 }
 
 // An adaptive timeout is upstream.TailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
-// leastAttempt or leastUnknown.
+// minAdaptiveTimeout or minTimeoutUnknownProxy.
 const (
-	leastAttempt = 250 * time.Millisecond
-	// leastUnknown is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
+	minAdaptiveTimeout = 250 * time.Millisecond
+	// minTimeoutUnknownProxy is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
 	// breaker, and for an attempt that began before the pool had latencies.
-	leastUnknown = 400 * time.Millisecond
-	// unknownTimeout is the adaptive timeout of a request's first attempt until a proxy of the pool has served a
+	minTimeoutUnknownProxy = 400 * time.Millisecond
+	// newPoolTimeout is the adaptive timeout of a request's first attempt until a proxy of the pool has served a
 	// request. It does not apply if breaker.blame is "literal".
-	unknownTimeout = 3 * time.Second
+	newPoolTimeout = 3 * time.Second
 )
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
 // follow and there is another proxy. It does not apply if there is a retry budget, because the budget may
 // refuse the retry.
-func (f *flight) setDeadline(x *Exchange) {
+func (f *attemptState) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
-	f.cutShort, f.limitUnknown, a.NewDeadline = false, t.Targets != nil && a.Number == 0, nil
+	f.cutShort, f.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
 	timeout := t.AttemptTimeout
-	if own := q.Route.AttemptTimeout(); own > 0 {
-		timeout = min(timeout, seconds(own))
+	if routeTimeout := q.Route.AttemptTimeout(); routeTimeout > 0 {
+		timeout = min(timeout, seconds(routeTimeout))
 	}
 	a.Deadline = f.event.Started.Add(timeout)
 	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
 		a.Deadline = x.deadline
 	}
 	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
-		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.mayChange(f.proxy) {
-		f.leastTimeout = leastAttempt
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.canChangeProxy(f.proxy) {
+		f.minTimeout = minAdaptiveTimeout
 		if f.lease.Probe() || f.proxy.Tail() == 0 {
-			f.leastTimeout = leastUnknown
+			f.minTimeout = minTimeoutUnknownProxy
 		}
 		switch {
-		case f != &x.flight:
-			a.NewDeadline = f.shorten
-		case x.shortenLast == nil:
-			x.shortenLast = f.shorten
+		case f != &x.attemptState:
+			a.CurrentDeadline = f.updateDeadline
+		case x.updateDeadlineFunc == nil:
+			x.updateDeadlineFunc = f.updateDeadline
 			fallthrough
 		default:
-			a.NewDeadline = x.shortenLast
+			a.CurrentDeadline = x.updateDeadlineFunc
 		}
-		f.shorten()
+		f.updateDeadline()
 	}
 }
 
-// mayChange reports whether a retry may use a proxy other than u.
-func (ex *Exchange) mayChange(u *upstream.Upstream) bool {
+// canChangeProxy reports whether a retry may use a proxy other than u.
+func (ex *Exchange) canChangeProxy(u *upstream.Upstream) bool {
 	s := ex.request.Session
 	return u.HasPeers() && (s == nil || !s.IsStrict()) && !ex.query.Direct
 }
 
-// shorten returns the attempt's deadline. If the adaptive timeout ends before the deadline, shorten first sets the
-// deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt, the
+// updateDeadline returns the attempt's deadline. If the adaptive timeout ends before the deadline, shorten first sets
+// the deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt, the
 // adaptive timeout is computed as soon as there are latencies.
-func (f *flight) shorten() time.Time {
-	a, timeout := &f.attempt, unknownTimeout
+func (f *attemptState) updateDeadline() time.Time {
+	a, timeout := &f.attempt, newPoolTimeout
 	if tail := f.proxy.Tail(); tail > 0 {
-		timeout = max(upstream.TailFactor*tail, f.leastTimeout)
-	} else if !f.limitUnknown || f.proxy.PoolHasServed() {
+		timeout = max(upstream.TailFactor*tail, f.minTimeout)
+	} else if !f.newPoolTimeoutApplies || f.proxy.PoolHasServed() {
 		return a.Deadline
 	}
 	if d := f.event.Started.Add(timeout); d.Before(a.Deadline) {
@@ -264,24 +264,24 @@ func (f *flight) shorten() time.Time {
 	return a.Deadline
 }
 
-// judge completes the facts of the attempt a and sets its outcome.
-func (ex *Exchange) judge(ctx context.Context, a *flight) {
+// judgeAttempt completes the facts of the attempt a and sets its outcome.
+func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 	f, q, now := &a.facts, ex.request, ex.executor.now()
 	a.event.Ended = now
 	if f.Now = now; f.Latency == 0 {
 		f.Latency = now.Sub(a.event.Started)
 	}
-	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
+	f.Tunnel, f.Replayable = q.WantsTunnel, q.Replayable
 	f.Idempotent, f.RetryNonIdempotent = q.Idempotent, q.Policy.RetryNonIdempotent
 	f.Direct, f.ProxyHasServed = a.proxy.Direct(), a.proxy.HasServed()
-	if f.Challenge != 0 && !q.Tunnel {
+	if f.Challenge != 0 && !q.WantsTunnel {
 		f.TargetChallenge = a.proxy.ChallengedByTarget(q.Target, f.Challenge, now.Sub(ex.tuning.Epoch))
 	}
 	f.ClientRegion = ex.query.PlainRegion && a.proxy.AnyRegion() && ex.query.RegionHash != a.proxy.RegionHash()
-	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
+	f.StatusRetried, f.StatusCounted = q.Policy.RetriesStatus(f.Status), q.GlobalPolicy.RetriesStatus(f.Status)
 	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
-	if own := q.Route.AttemptTimeout(); own > 0 {
-		f.TighterAttemptTimeout = seconds(own) < ex.tuning.AttemptTimeout && !now.Before(a.attempt.Deadline)
+	if routeTimeout := q.Route.AttemptTimeout(); routeTimeout > 0 {
+		f.TighterAttemptTimeout = seconds(routeTimeout) < ex.tuning.AttemptTimeout && !now.Before(a.attempt.Deadline)
 	}
 	f.TotalTimeout, f.TighterTotalTimeout = !ex.deadline.IsZero() && !now.Before(ex.deadline), q.tighterTimeout()
 	if ctx.Err() != nil {
@@ -295,65 +295,65 @@ func (ex *Exchange) judge(ctx context.Context, a *flight) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// served is called when an attempt has served the request. The attempt is settled and recorded when the
+// acceptResponse is called when an attempt has served the request. The attempt is settled and recorded when the
 // relay or tunnel is closed.
-func (ex *Exchange) served() {
+func (ex *Exchange) acceptResponse() {
 	o := &ex.event.Outcome
-	if len(ex.deferred) > 0 {
-		ex.chargeDeferred(ex.request.Tunnel, o.Latency)
+	if len(ex.deferredAttempts) > 0 {
+		ex.chargeDeferred(ex.request.WantsTunnel, o.Latency)
 	}
 	ex.confirmBans()
 	switch s := ex.request.Session; {
 	case s == nil:
-	case ex.request.Tunnel: // a proxy may open tunnels and drop them; Tunnel.Proven binds the session
+	case ex.request.WantsTunnel: // a proxy may open tunnels and drop them; Tunnel.SettleSuccess binds the session
 		ex.result.MovedFrom = s.MovedFrom()
 	default:
 		ex.result.MovedFrom = s.BindServed(ex.event.Ended)
 	}
 	ex.result.Final = core.FinalSuccess
-	ex.lease.Answered()
+	ex.lease.ResponseArrived()
 }
 
-// relaying returns the last response as the Relay that Run returns.
-func (ex *Exchange) relaying(served bool) *Relay {
+// endWithRelay returns the last response as the Relay that Run returns.
+func (ex *Exchange) endWithRelay(served bool) *Relay {
 	if p := ex.request.Progress; p != nil {
 		p.Streaming()
 	}
-	ex.open, ex.relay.served = openRelay, served
+	ex.openEnding, ex.relay.settleOnClose = relayEnding, served
 	return &ex.relay
 }
 
-// settle settles a failed attempt and records it.
-func (ex *Exchange) settle(o *core.Outcome) {
+// settleFailure settles a failed attempt and records it.
+func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
 	// If the proxy has no success yet, its Tail is raised only for a tunnel: targets of tunnels take longer than the
-	// pool's Tail shows. If there is no Tail, unknownTimeout has cut the attempt short, and unknownTimeout does not
+	// pool's Tail shows. If there is no Tail, newPoolTimeout has cut the attempt short, and newPoolTimeout does not
 	// depend on the proxy.
-	if o.Cause == verdict.CutShort && (ex.request.Tunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
-		least := ex.leastTimeout
-		if ex.request.Tunnel {
-			least = LeastSilence + o.Latency
+	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
+		least := ex.minTimeout
+		if ex.request.WantsTunnel {
+			least = MinFirstByteTimeout + o.Latency
 		}
-		ex.proxy.Stretch(o.Latency+ex.silence, least)
+		ex.proxy.RaiseTail(o.Latency+ex.silence, least)
 	}
 	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
-		ex.deferred = append(ex.deferred, deferred{
-			lease: ex.lease.Part(), outcome: *o, waited: o.Latency + ex.silence,
+		ex.deferredAttempts = append(ex.deferredAttempts, deferredAttempt{
+			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silence,
 		})
 	} else {
 		ex.finding = ex.lease.Settle(o)
 		ex.lease.Release()
 	}
-	ex.recordAttempt(&ex.flight, o)
+	ex.recordAttempt(&ex.attemptState, o)
 	if t.Observe != nil && o.Verdict != core.Excluded {
-		ex.observe(o, t)
+		ex.sendObservation(o, t)
 	}
 }
 
 // recordAttempt records the attempt f, whose outcome is o.
-func (ex *Exchange) recordAttempt(f *flight, o *core.Outcome) {
+func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
 	if o != &f.event.Outcome {
 		f.event.Outcome = *o
 	}
@@ -371,7 +371,7 @@ func (ex *Exchange) recordAttempt(f *flight, o *core.Outcome) {
 	}
 }
 
-func (ex *Exchange) observe(o *core.Outcome, t *Tuning) {
+func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	ob := &ex.observation
 	*ob = core.Observation{
 		Now: unix(ex.event.Ended), IDHash: ex.proxy.IDHash(), HostHash: ex.query.HostHash,

@@ -11,103 +11,105 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// LeastSilence is the minimum time that a target gets to respond to a ClientHello. A minimum is necessary, because
-// the recorded latencies of a proxy are times to open a tunnel, and the target's first bytes take longer.
-const LeastSilence = 500 * time.Millisecond
+// MinFirstByteTimeout is the minimum time that a target gets to respond to a ClientHello. A minimum is necessary,
+// because the recorded latencies of a proxy are times to open a tunnel, and the target's first bytes take longer.
+const MinFirstByteTimeout = 500 * time.Millisecond
 
 // CanRetry reports whether RetryTunnel may open another tunnel: max_attempts and the total timeout permit another
 // attempt, the tunnel goes through a proxy, and breaker.blame is not "literal". The retry may use the same proxy
 // again: the proxy of a strict session, or the only proxy of the pool.
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
-	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
+	return x.openEnding == tunnelEnding && x.tuning.Targets != nil &&
+		x.result.Attempts < x.request.Policy.MaxAttempts &&
 		!x.proxy.Direct() && (x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
-// CanChange reports whether RetryTunnel may open another tunnel through another proxy. It is false if there is a retry
-// budget, because the budget may refuse the retry.
-func (t *Tunnel) CanChange() bool {
-	return t.CanRetry() && t.x.tuning.Budget == nil && t.x.mayChange(t.x.proxy)
+// CanChangeProxy reports whether RetryTunnel may open another tunnel through another proxy. It is false if there is a
+// retry budget, because the budget may refuse the retry.
+func (t *Tunnel) CanChangeProxy() bool {
+	return t.CanRetry() && t.x.tuning.Budget == nil && t.x.canChangeProxy(t.x.proxy)
 }
 
-// Silence returns the time that the caller should wait for the target's first byte before it calls RetryTunnel; 0
-// means no limit. It returns 0 if the retry could not use another proxy, because the target would take as long again
-// through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the retry.
-func (t *Tunnel) Silence() time.Duration {
+// FirstByteTimeout returns the time that the caller should wait for the target's first byte before it calls
+// RetryTunnel; 0 means no limit. It returns 0 if the retry could not use another proxy, because the target would take
+// as long again through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the
+// retry.
+func (t *Tunnel) FirstByteTimeout() time.Duration {
 	tuning := t.x.tuning
-	if !tuning.Adaptive || !t.CanChange() {
+	if !tuning.Adaptive || !t.CanChangeProxy() {
 		return 0
 	}
 	limit := tuning.AttemptTimeout
 	if tail := t.x.proxy.Tail(); tail > 0 {
-		limit = max(upstream.TailFactor*tail, LeastSilence)
+		limit = max(upstream.TailFactor*tail, MinFirstByteTimeout)
 	} else if t.x.event.Attempt == 0 && !t.x.proxy.PoolHasServed() {
-		limit = unknownTimeout
+		limit = newPoolTimeout
 	}
 	return min(limit, tuning.AttemptTimeout)
 }
 
-// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to: the
-// client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets close
-// them after a while. A bad proxy drops its tunnels before this age; these failures are charged to the proxy.
-const unusedAfter = time.Second
+// unusedTunnelAge is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to:
+// the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets
+// close them after a while. A bad proxy drops its tunnels before this age; these failures are charged to the proxy.
+const unusedTunnelAge = time.Second
 
 // UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to respond to. It
-// is the time of the tunnel's opening plus unusedAfter. If breaker.blame is "literal", it is the time of the attempt's
-// beginning plus the attempt timeout.
+// is the time of the tunnel's opening plus unusedTunnelAge. If breaker.blame is "literal", it is the time of the
+// attempt's beginning plus the attempt timeout.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
 	}
-	return t.x.event.Ended.Add(unusedAfter)
+	return t.x.event.Ended.Add(unusedTunnelAge)
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must not
 // have sent a byte. The client must have sent nothing more than a ClientHello, because its bytes are sent again through
-// the next tunnel. The parameter died is the error that ended the tunnel. If silence is above 0, the tunnel is still
-// open, and the target has not responded to the ClientHello within this time. From now on Request.BeforeWait is not
-// called.
-func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time.Duration, s Sender[T]) Ending[T] {
+// the next tunnel. The parameter tunnelErr is the error that ended the tunnel. If silence is above 0, the tunnel is
+// still open, and the target has not responded to the ClientHello within this time. From now on Request.BeforeWait is
+// not called.
+func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
-	if x.open != openTunnel {
-		return refused[T](x)
+	if x.openEnding != tunnelEnding {
+		return endWithRefusal[T](x)
 	}
-	x.open, t.unrecorded = nothing, false
+	x.openEnding, t.unrecorded = noEnding, false
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	x.lease.EndAt(x.event.Ended)
-	o := verdict.RetryTunnel(x.event.Outcome, died, silence > 0)
+	o := verdict.RetryTunnel(x.event.Outcome, tunnelErr, silence > 0)
 	x.silence = silence
 	r, raced := x.race.(*race[T])
-	raced = raced && r.stop()
-	x.settle(&o)
-	if n := len(x.deferred); n > 0 && (silence > 0 || errors.Is(died, verdict.ErrNoTLS)) {
-		x.deferred[n-1].tunnel = true
+	raced = raced && r.stopTimer()
+	x.settleFailure(&o)
+	if n := len(x.deferredAttempts); n > 0 && (silence > 0 || errors.Is(tunnelErr, verdict.ErrNoTLS)) {
+		x.deferredAttempts[n-1].awaitsFirstByte = true
 	}
 	if raced && r.phase != raceFailed {
-		response := r.replace()
+		response := r.replaceWithHedge()
 		r.mu.Unlock()
 		if o = x.event.Outcome; o.Result == core.ResultSuccess {
-			x.served()
-			return Ending[T]{Response: response, Tunnel: x.keepTunnel()}
+			x.acceptResponse()
+			return Ending[T]{Response: response, Tunnel: x.endWithTunnel()}
 		}
 		s.Discard(response)
 		if o.Cause == verdict.TunnelDied {
 			o = verdict.RetryTunnel(o, o.Err, false)
 		}
-		x.settle(&o)
+		x.settleFailure(&o)
 	} else if raced {
-		r.lost()
+		r.endLostHedge()
 		r.mu.Unlock()
 	}
 	if ctx.Err() != nil {
-		x.stopped(context.Cause(ctx))
-		return refused[T](x)
+		x.refuseStopped(context.Cause(ctx))
+		return endWithRefusal[T](x)
 	}
-	if wait, then := x.next(ctx, &o); then != thenRetry || !x.wait(ctx, wait) {
-		return refused[T](x)
+	if wait, step := x.decideStep(ctx, &o); step != stepRetry || !x.waitBackoff(ctx, wait) {
+		return endWithRefusal[T](x)
 	}
-	return attempts(ctx, x, s)
+	return runAttempts(ctx, x, s)
 }
 
 // HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
@@ -118,9 +120,9 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silence time
 // same time as RetryTunnel, TakeHedge or a method of t.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
-	if x.hedgeable() && t.CanRetry() {
-		after := x.tuning.Hedging.Delay(x.request.Policy, retry.HedgeFirstByte)
-		arm(ctx, x, first, retry.HedgeFirstByte, x.executor.now(), after).firstByte = true
+	if x.canHedge() && t.CanRetry() {
+		hedgeDelay := x.tuning.Hedging.Delay(x.request.Policy, retry.HedgeFirstByte)
+		armRace(ctx, x, first, retry.HedgeFirstByte, x.executor.now(), hedgeDelay).awaitsFirstByte = true
 	}
 }
 
@@ -129,45 +131,45 @@ func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	x := t.x
 	r, raced := x.race.(*race[T])
-	if !raced || x.open != openTunnel || !r.won() {
+	if !raced || x.openEnding != tunnelEnding || !r.hedgeWon() {
 		return response, false
 	}
-	r.stop()
+	r.stopTimer()
 	defer r.mu.Unlock()
 	t.unrecorded = false
 	x.event.Ended = x.executor.now()
-	r.observeFirstByte()
+	r.addFirstByteLatency()
 	lost := verdict.LoseRace(x.event.Outcome)
 	lost.Latency = x.event.Ended.Sub(x.event.Started)
-	x.settle(&lost)
-	response = r.take()
-	x.served()
-	x.keepTunnel()
+	x.settleFailure(&lost)
+	response = r.adoptHedge()
+	x.acceptResponse()
+	x.endWithTunnel()
 	return response, true
 }
 
-// won reports whether the hedge has served the request.
-func (r *race[T]) won() bool {
+// hedgeWon reports whether the hedge has served the request.
+func (r *race[T]) hedgeWon() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.running && r.phase == raceWon
+	return r.active && r.phase == raceWon
 }
 
-// replace waits for the hedge if it is in flight, and makes it the exchange's last attempt. The caller holds
+// replaceWithHedge waits for the hedge if it is in flight, and makes it the exchange's last attempt. The caller holds
 // mu.
-func (r *race[T]) replace() T {
-	r.firstByte = false
+func (r *race[T]) replaceWithHedge() T {
+	r.awaitsFirstByte = false
 	if r.phase == raceRunning {
 		r.phase = raceAwaited
-		r.await()
+		r.waitForHedge()
 	}
-	return r.take()
+	return r.adoptHedge()
 }
 
-// observeFirstByte records the time until the target's first byte, or until the hedge won.
-func (r *race[T]) observeFirstByte() {
-	if r.firstByte {
-		r.firstByte = false
-		r.observe(r.x.executor.now().Sub(r.began))
+// addFirstByteLatency records the time until the target's first byte, or until the hedge won.
+func (r *race[T]) addFirstByteLatency() {
+	if r.awaitsFirstByte {
+		r.awaitsFirstByte = false
+		r.addLatency(r.x.executor.now().Sub(r.waitStart))
 	}
 }

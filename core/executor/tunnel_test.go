@@ -48,7 +48,7 @@ func tunnelsOf(t *testing.T, n int, use func() *session.Handle, change func(*Tun
 			}
 		})
 		x, k := exchange(t, policy), &tries{f: statuses(200)}
-		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
+		x.Request.WantsTunnel, x.Target = true, upstream.Target("a.test:443")
 		if use != nil {
 			x.Session = use()
 		}
@@ -80,7 +80,7 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 		require.NotNil(t, end.Tunnel)
 		require.Equal(t, []string{"p0", "p1"}, k.ids)
 		require.Equal(t, []int{1, 0}, failures(b))
-		end.Tunnel.Proven()
+		end.Tunnel.SettleSuccess()
 		end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 		require.Len(t, b.rec.Requests(), 1)
 		require.Equal(t, 2, b.rec.Requests()[0].Attempts)
@@ -111,12 +111,12 @@ func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
 			tunnelsOf(t, c.proxies, c.use, nil, nil, func(o opened) {
 				t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 				require.True(t, tunnel.CanRetry())
-				require.Zero(t, tunnel.Silence())
+				require.Zero(t, tunnel.FirstByteTimeout())
 				end := RetryTunnel(t.Context(), tunnel, errDied, 0, k)
 				require.NotNil(t, end.Tunnel)
 				require.Equal(t, []string{"p0", "p0"}, k.ids)
 				require.Equal(t, []time.Duration{0, time.Second}, k.at)
-				end.Tunnel.Proven()
+				end.Tunnel.SettleSuccess()
 				end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				require.Equal(t, core.FinalSuccess, b.rec.Requests()[0].Final)
 			})
@@ -134,7 +134,7 @@ func TestATunnelFailsWhenItEnds(t *testing.T) {
 				b.pool.SetLiteral(false)
 				time.Sleep(5 * time.Minute)
 				end := RetryTunnel(t.Context(), tunnel, errDied, silence, k)
-				end.Tunnel.Proven()
+				end.Tunnel.SettleSuccess()
 				end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				require.Zero(t, b.rec.Attempts()[0].Outcome.Latency)
 				u := b.pool.Snapshot().Get("p0")
@@ -155,7 +155,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 			require.False(t, end.Tunnel.CanRetry())
 			require.Equal(t, []int{0, 0}, failures(b))
 			if served {
-				end.Tunnel.Proven()
+				end.Tunnel.SettleSuccess()
 				require.Equal(t, []int{1, 0}, failures(b))
 			}
 			end.Tunnel.Close(verdict.TunnelEnd{Stopped: !served}, time.Now())
@@ -204,7 +204,7 @@ func TestSilence(t *testing.T) {
 			tunnels(t, c.tuning, c.policy, func(o opened) {
 				t, tunnel := o.T, o.Tunnel
 				require.Equal(t, c.retry, tunnel.CanRetry())
-				require.Equal(t, c.limit, tunnel.Silence())
+				require.Equal(t, c.limit, tunnel.FirstByteTimeout())
 			})
 		})
 	}
@@ -235,7 +235,7 @@ func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b := o.T, o.bench
-		o.Tunnel.Proven()
+		o.Tunnel.SettleSuccess()
 		o.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 		x, k := exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			time.Sleep(10 * time.Millisecond)
@@ -245,7 +245,7 @@ func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 		b.pool.Sweep()
 		b.pool.Sweep()
 		x, k.ids = exchange(t, nil), nil
-		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
+		x.Request.WantsTunnel, x.Target = true, upstream.Target("a.test:443")
 		tunnel := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k).Tunnel
 		slow := b.pool.Snapshot().Get(k.ids[0])
 		before := slow.Tail()

@@ -33,7 +33,7 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 				r.eventually("it is waited for", func() bool {
 					n := 0
 					r.eachConn(func(c *connection) {
-						if c.read.awaited().what == awaitsBody {
+						if c.readControl.currentWait().awaits == awaitsBody {
 							n++
 						}
 					})
@@ -47,7 +47,7 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 				r.eventually("its place is free", func() bool {
 					n := 0
 					r.eachConn(func(c *connection) {
-						if c.read.awaited().what != awaitsBody {
+						if c.readControl.currentWait().awaits != awaitsBody {
 							n++
 						}
 					})
@@ -69,7 +69,7 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	// The times since which the gateway has waited for the bodies; nil if it waits for something else.
 	bodies := func() (waits []int64) {
 		r.eachConn(func(c *connection) {
-			if a := c.read.awaited(); a.what == awaitsBody {
+			if a := c.readControl.currentWait(); a.awaits == awaitsBody {
 				waits = append(waits, a.since)
 			}
 		})
@@ -109,9 +109,9 @@ func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 		clients int
 		why     string
 	}{
-		"connections": {func(o *options) { o.MaxConnections = 6 }, 6, tooMany},
-		"descriptors": {func(o *options) { o.files = 20 }, 7, tooFewFiles}, // 15 are shared out
-		"one client":  {func(o *options) { o.MaxPerClient = 6 }, 6, tooManyOfOne},
+		"connections": {func(o *options) { o.MaxConnections = 6 }, 6, reasonMaxConnections},
+		"descriptors": {func(o *options) { o.files = 20 }, 7, reasonNoFiles}, // 15 are shared out
+		"one client":  {func(o *options) { o.MaxPerClient = 6 }, 6, reasonMaxPerClient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hold, held := make(chan struct{}), make(chan struct{})
@@ -157,8 +157,8 @@ func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 	}
 }
 
-// A client without a place waits for at most maxWaits waits, also if all other clients' requests have just begun: the
-// clock stands still.
+// A client without a place waits for at most maxPlaceWaits waits, also if all other clients' requests have just begun:
+// the clock stands still.
 func TestYoungRequestsDelayNoRefusal(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 100)
 	defer close(hold)
@@ -177,7 +177,7 @@ func TestYoungRequestsDelayNoRefusal(t *testing.T) {
 	}
 	a, body := r.ask(closing).answer("GET")
 	require.Equal(t, 503, a.StatusCode)
-	require.Contains(t, body, tooFewFiles)
+	require.Contains(t, body, reasonNoFiles)
 }
 
 // A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate, and even
@@ -252,22 +252,22 @@ func (r *rig) dialFrom(address string) *client {
 func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 	r := newRig(t, nil, func(o *options) { o.files = 132 }) // 100 are shared out, 3 kept for others
 	from := func(address string) *connection { return &connection{client: netip.MustParseAddr(address)} }
-	for n := 0; r.obstacle(from("10.0.0.1")).why == ""; n++ {
+	for n := 0; r.findObstacle(from("10.0.0.1")).reason == ""; n++ {
 		c := from("10.0.0.1")
 		r.places.add(c)
 		defer r.places.remove(c)
-		r.places.enter(true)
-		defer r.places.enter(false)
+		r.places.countActive(true)
+		defer r.places.countActive(false)
 	}
 	require.Equal(t, 48, r.Connections())
-	require.Equal(t, obstacle{why: tooFewFiles, most: true}, r.obstacle(from("10.0.0.1")))
-	require.Equal(t, obstacle{}, r.obstacle(from("10.0.0.2")))
+	require.Equal(t, obstacle{reason: reasonNoFiles, hasMajority: true}, r.findObstacle(from("10.0.0.1")))
+	require.Equal(t, obstacle{}, r.findObstacle(from("10.0.0.2")))
 	for range 48 {
 		c := from("127.0.0.1")
 		r.places.add(c)
 		defer r.places.remove(c)
 	}
-	require.Equal(t, obstacle{why: tooFewFiles}, r.obstacle(from("127.0.0.1")))
+	require.Equal(t, obstacle{reason: reasonNoFiles}, r.findObstacle(from("127.0.0.1")))
 }
 
 // A client with too many connections gets a response with this reason. To make room for it, its own idle

@@ -16,49 +16,50 @@ import (
 // streamed to the proxy, and the request is not repeated. A body is also streamed if the kept bodies of all requests
 // leave no room for it (replay_memory).
 func (r *request) readBody(q *transport.Request) error {
-	r.conn.watch.disabled = false
+	r.conn.leaveWatch.disabled = false
 	r.input.Replayable = true
 	if r.head.Framing == http1.NoBody {
 		return nil
 	}
-	r.detach(q)
-	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
-	known := r.head.Framing != http1.Chunked // the length is known
-	fits := !known || r.head.Length <= r.set.ReplayLimit && r.server.replay.HasRoom(r.head.Length, r.set.ReplayMemory)
+	r.copyHead(q)
+	r.bodyRate.start(r.settings.MinBodyRate, r.settings.BodyGrace)
+	lengthKnown := r.head.Framing != http1.Chunked // the length is known
+	fits := !lengthKnown || r.head.Length <= r.settings.ReplayLimit &&
+		r.server.replay.HasRoom(r.head.Length, r.settings.ReplayMemory)
 	if r.isGRPC(q) { // the client of a gRPC call may wait for a response before it sends the rest of the body
 		fits = false
-		r.rate.start(0, r.set.BodyGrace)
+		r.bodyRate.start(0, r.settings.BodyGrace)
 	}
 	switch {
 	case !r.head.Continue:
 	case !fits: // the Expect field goes to the proxy (RFC 9110 section 10.1.1)
-		q.Continue = r.callbacks.sendContinue
+		q.SendContinue = r.callbacks.sendContinue
 		r.streamBody(q)
 		return nil
 	case !r.sendContinue():
 		return io.ErrUnexpectedEOF
 	}
-	r.kept.start(-1)
-	if known {
-		r.kept.start(r.head.Length)
+	r.keptBody.start(-1)
+	if lengthKnown {
+		r.keptBody.start(r.head.Length)
 	}
 	for fits && !r.body.Done() {
 		r.awaitBody()
 		p, err := r.body.Next()
-		r.gotBody(int64(len(p)))
+		r.bodyArrived(int64(len(p)))
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		r.kept.append(p)
-		fits = r.kept.size <= r.set.ReplayLimit && r.reserved.Grow(int64(len(p)), r.set.ReplayMemory)
+		r.keptBody.append(p)
+		fits = r.keptBody.size <= r.settings.ReplayLimit && r.reserved.Grow(int64(len(p)), r.settings.ReplayMemory)
 	}
-	q.Prefix = r.kept.list
+	q.Prefix = r.keptBody.pieces
 	if r.body.Done() {
 		if q.Trailers = r.body.Trailers(); q.Trailers == nil {
-			q.Framing, q.Length = http1.Length, r.kept.size
+			q.Framing, q.Length = http1.Length, r.keptBody.size
 		}
 		return nil
 	}
@@ -69,8 +70,8 @@ func (r *request) readBody(q *transport.Request) error {
 
 // streamBody makes the transport read the rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
-	r.conn.watch.disabled = true
-	q.Rest, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.awaitBody, r.callbacks.gotBody
+	r.conn.leaveWatch.disabled = true
+	q.Remainder, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.awaitBody, r.callbacks.bodyArrived
 	q.StopRead = r.callbacks.stopBody
 	q.Source, _ = r.conn.raw.(*socket.Conn)
 	q.Pipes = r.server.buffers.pipes
@@ -80,44 +81,44 @@ func (r *request) streamBody(q *transport.Request) {
 // by which its body is too late, so that a client that sends a byte now and then can be evicted as well.
 func (r *request) awaitBody() {
 	now := r.server.Now()
-	r.conn.read.awaitBody(now.Add(-r.rate.behind()), r.rate.await(now, r.set.BodyIdle))
+	r.conn.readControl.awaitBody(now.Add(-r.bodyRate.delay()), r.bodyRate.beginWait(now, r.settings.BodyIdle))
 }
 
-// gotBody ends the wait for a piece of the request's body: n bytes have arrived.
-func (r *request) gotBody(n int64) {
-	r.rate.arrived(r.server.Now(), n)
-	r.conn.read.gotBody()
+// bodyArrived ends the wait for a piece of the request's body: n bytes have arrived.
+func (r *request) bodyArrived(n int64) {
+	r.bodyRate.endWait(r.server.Now(), n)
+	r.conn.readControl.bodyArrived()
 }
 
 // sendContinue sends a 100 (Continue) to ask the client for the request's body. It reports whether the write has
 // succeeded. If the body is streamed, the request cannot be repeated after this call.
 func (r *request) sendContinue() bool {
-	r.continued = true
-	if q := &r.forward.Request; q.Continue != nil {
-		q.Continue, r.input.Replayable = nil, false
+	r.sentContinue = true
+	if q := &r.forward.Request; q.SendContinue != nil {
+		q.SendContinue, r.input.Replayable = nil, false
 	}
 	return r.conn.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
 
-// detach replaces q's method, target and fields by copies. The originals are slices of the connection's read buffer.
+// copyHead replaces q's method, target and fields by copies. The originals are slices of the connection's read buffer.
 // When the body is read, its bytes overwrite the originals.
-func (r *request) detach(q *transport.Request) {
-	arena := r.detached[:0]
-	own := func(b []byte) []byte {
+func (r *request) copyHead(q *transport.Request) {
+	arena := r.headCopy[:0]
+	copyBytes := func(b []byte) []byte {
 		from := len(arena)
 		arena = append(arena, b...)
 		return arena[from:len(arena):len(arena)]
 	}
-	q.Method, q.Target, q.Path = own(q.Method), own(q.Target), own(q.Path)
+	q.Method, q.Target, q.Path = copyBytes(q.Method), copyBytes(q.Target), copyBytes(q.Path)
 	if q.Upgrade != nil {
-		q.Upgrade = own(q.Upgrade)
+		q.Upgrade = copyBytes(q.Upgrade)
 	}
 	r.head.Method = q.Method
 	for i := range q.Fields {
 		f := &q.Fields[i]
-		f.Name, f.Value = own(f.Name), own(f.Value)
+		f.Name, f.Value = copyBytes(f.Name), copyBytes(f.Value)
 	}
-	r.detached = arena
+	r.headCopy = arena
 }
 
 // respondBadBody responds to a request whose body could not be read because of err. It reports
@@ -131,11 +132,11 @@ func (r *request) respondBadBody(err error) bool {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e.Status, e.Code = http.StatusRequestTimeout, "request_timeout"
 		e.Message = "the request's body did not come within timeouts.body_idle"
-		if r.rate.limited {
+		if r.bodyRate.rateLimits {
 			e.Message = "the request's body came with fewer bytes per second than gateway.min_body_rate"
 		}
 	default:
-		r.log.left = true
+		r.log.clientLeft = true
 		return false
 	}
 	return r.respondError(&e)

@@ -42,9 +42,9 @@ func (b *buffers) put(buf *[]byte) {
 	}
 }
 
-// read reads from src into buf. It returns the buffer and the number of bytes. If buf is nil, it takes a
+// readInto reads from src into buf. It returns the buffer and the number of bytes. If buf is nil, it takes a
 // small buffer from the pool. If src is a plain TCP connection, it takes this buffer only when bytes have arrived.
-func (b *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
+func (b *buffers) readInto(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	if buf == nil {
 		if plain, ok := src.(*socket.Conn); ok {
 			return plain.ReadPooled(&b.small)

@@ -15,10 +15,10 @@ var established = []byte("Connection established")
 // The result keep reports whether the connection can serve another request.
 func (r *request) connect() (keep bool) {
 	r.input.Replayable = true
-	r.forward.Request.Rest = nil
+	r.forward.Request.Remainder = nil
 	r.dial.Authority = r.cache.authority.HostPort
 	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.dial)
-	r.ran()
+	r.copyResult()
 	switch remote := ending.Response; {
 	case ending.Refusal != nil:
 		return r.respondRefusal(ending.Refusal)
@@ -27,7 +27,8 @@ func (r *request) connect() (keep bool) {
 	default:
 		r.establish()
 		r.log.status = http.StatusOK
-		r.log.received, r.conn.out.sent = r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.dial, &r.out)
+		r.log.received, r.conn.writer.sent =
+			r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.dial, &r.responseBuf)
 		return false
 	}
 }
@@ -35,26 +36,26 @@ func (r *request) connect() (keep bool) {
 // establish sets r.out.buf to the response to a successful CONNECT. If the client already has this response, it sets
 // r.out.buf to no bytes.
 func (r *request) establish() {
-	if r.established {
-		r.out.buf = r.out.take()
+	if r.connectReplied {
+		r.responseBuf.buf = r.responseBuf.borrow()
 		return
 	}
 	h := r.newHead(http.StatusOK, established, true)
 	h.Length, h.Minor = -1, 1
-	r.out.buf = h.Append(r.out.take())
+	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
 }
 
 // relayRefusal relays the response by which the last proxy refused the CONNECT.
 func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keep bool) {
-	r.ended = r.server.Now()
-	x.Close(refusal.Status, verdict.RelayEnd{}, r.ended)
-	keep = r.reusable()
+	r.exchangeEnd = r.server.Now()
+	x.Close(refusal.Status, verdict.RelayEnd{}, r.exchangeEnd)
+	keep = r.canReuse()
 	r.log.status = refusal.Status
-	if r.established {
+	if r.connectReplied {
 		return false
 	}
 	h := r.newHead(refusal.Status, []byte(refusal.Reason), keep)
 	h.Fields, h.Framing, h.Length = refusal.Fields, http1.Length, int64(len(refusal.Body))
 	h.Received = refusal.Status
-	return r.respond(append(h.Append(r.out.take()), refusal.Body...), keep)
+	return r.respond(append(h.Append(r.responseBuf.borrow()), refusal.Body...), keep)
 }

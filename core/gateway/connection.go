@@ -18,25 +18,25 @@ import (
 // connection is one client connection with its deadlines. A front speaks a protocol on it. The methods drain, close
 // and unread may be called from any goroutine, all other methods only from the goroutine that serves the connection.
 type connection struct {
-	parking sync.Mutex // held by the methods park and unpark, and by those that any goroutine may call
+	parkMu sync.Mutex // held by the methods park and unpark, and by those that any goroutine may call
 
-	base   net.Conn      // the connection that the listener accepted; it does not change
-	raw    net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
-	reader *http1.Reader // read buffer; only a front that speaks HTTP uses its HTTP parser
-	read   readDeadline
-	out    stallWriter
-	watch  leaveWatch
-	now    func() time.Time
-	ctx    context.Context // cancelled when the client leaves or the gateway stops
-	cancel context.CancelCauseFunc
-	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
-	names  []string                         // the names in the client's certificate; nil without a certificate
+	base        net.Conn      // the connection that the listener accepted; it does not change
+	raw         net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
+	reader      *http1.Reader // read buffer; only a front that speaks HTTP uses its HTTP parser
+	readControl readControl
+	writer      stallWriter
+	leaveWatch  leaveWatch
+	now         func() time.Time
+	ctx         context.Context // cancelled when the client leaves or the gateway stops
+	cancel      context.CancelCauseFunc
+	tunnel      atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
+	certNames   []string                         // the names in the client's certificate; nil without a certificate
 
-	client  netip.Addr // see clientOf
-	refused *string    // why the client has no place; nil if the client has a place
-	place   int32      // the index of the connection in places.conns, plus 1; 0 for none; guarded by places.mu
-	hasty   bool       // the connection must be closed without a delay
-	stream  bool       // the connection carries the streams of an HTTP/2 connection, one at a time
+	client        netip.Addr // see clientOf
+	refusalReason *string    // why the client has no place; nil if the client has a place
+	placeIndex    int32      // the index of the connection in places.conns, plus 1; 0 for none; guarded by places.mu
+	closeAtOnce   bool       // the connection must be closed without a delay
+	isStream      bool       // the connection carries the streams of an HTTP/2 connection, one at a time
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call its method end.
@@ -44,15 +44,15 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	raw = socket.Wrap(raw)
 	c := &connection{base: raw, raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.read.conn, c.read.draining = raw, draining
-	c.out.init(raw, below(raw))
-	c.watch.conn = c
+	c.readControl.conn, c.readControl.draining = raw, draining
+	c.writer.init(raw, tcpBelow(raw))
+	c.leaveWatch.conn = c
 	return c
 }
 
-// below returns c itself if c is a TCP connection, or the TCP connection below the TLS of c. It returns nil if there
+// tcpBelow returns c itself if c is a TCP connection, or the TCP connection below the TLS of c. It returns nil if there
 // is no TCP connection.
-func below(c net.Conn) *socket.Conn {
+func tcpBelow(c net.Conn) *socket.Conn {
 	for {
 		switch above := c.(type) {
 		case *socket.Conn:
@@ -70,8 +70,8 @@ func below(c net.Conn) *socket.Conn {
 // park removes the connection from the runtime's poller, if it is plain TCP. Until the call of unpark, nothing may be
 // read or written, and deadlines have no effect.
 func (c *connection) park() {
-	c.parking.Lock()
-	defer c.parking.Unlock()
+	c.parkMu.Lock()
+	defer c.parkMu.Unlock()
 	if tcp, plain := c.raw.(*socket.Conn); plain {
 		tcp.Park()
 	}
@@ -80,26 +80,26 @@ func (c *connection) park() {
 // unpark returns a parked connection to the runtime's poller. If the poller does not accept the connection, the
 // connection is closed, and the next read or write fails.
 func (c *connection) unpark() {
-	c.parking.Lock()
-	defer c.parking.Unlock()
+	c.parkMu.Lock()
+	defer c.parkMu.Unlock()
 	if tcp, plain := c.raw.(*socket.Conn); plain {
 		_ = tcp.Unpark() // after an error, the next read or write fails as well
 	}
 }
 
-// end closes the connection and stops its timers.
-func (c *connection) end() {
-	c.out.stall.Stop()
+// endServing closes the connection and stops its timers.
+func (c *connection) endServing() {
+	c.writer.stall.Stop()
 	c.cancel(executor.ErrClientLeft)
 	c.raw.Close()
 }
 
-// close closes the connection and its tunnel. Reads and writes that are in progress return an
+// abort closes the connection and its tunnel. Reads and writes that are in progress return an
 // error.
-func (c *connection) close() {
-	c.parking.Lock()
-	defer c.parking.Unlock()
-	if tcp := below(c.base); tcp != nil {
+func (c *connection) abort() {
+	c.parkMu.Lock()
+	defer c.parkMu.Unlock()
+	if tcp := tcpBelow(c.base); tcp != nil {
 		tcp.Close() // without the close_notify of TLS, which may take seconds
 	}
 	c.base.Close()
@@ -111,25 +111,25 @@ func (c *connection) close() {
 // drain closes the connection if it has no request in flight. The gateway sets its draining flag
 // before the call.
 func (c *connection) drain() {
-	c.parking.Lock()
-	defer c.parking.Unlock()
-	c.read.drain()
+	c.parkMu.Lock()
+	defer c.parkMu.Unlock()
+	c.readControl.drain()
 }
 
-// unread reports whether bytes of the client have arrived that have not been read from the socket.
-func (c *connection) unread() bool {
-	c.parking.Lock()
-	defer c.parking.Unlock()
-	tcp := below(c.base)
+// hasUnread reports whether bytes of the client have arrived that have not been read from the socket.
+func (c *connection) hasUnread() bool {
+	c.parkMu.Lock()
+	defer c.parkMu.Unlock()
+	tcp := tcpBelow(c.base)
 	return tcp != nil && socket.Unread(tcp) > 0
 }
 
 // draining reports whether the gateway is shutting down.
-func (c *connection) draining() bool { return c.read.draining.Load() }
+func (c *connection) draining() bool { return c.readControl.draining.Load() }
 
 // write writes b and reports whether the write succeeded.
 func (c *connection) write(b []byte) bool {
-	_, err := c.out.Write(b)
+	_, err := c.writer.Write(b)
 	return err == nil
 }
 
@@ -149,10 +149,10 @@ func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
 	switch {
-	case c.hasty:
+	case c.closeAtOnce:
 		c.discardUnread()
 		return
-	case c.refused != nil:
+	case c.refusalReason != nil:
 		wait, limit = lingerRefused, lingerRefused
 	case c.draining(): // the phase stays busy, so that the method drain does not end the short wait
 		limit = lingerShort
@@ -160,10 +160,10 @@ func (c *connection) linger(unfinished bool) {
 		wait = lingerWait
 		fallthrough
 	default:
-		c.read.setAwaited(awaitsRequest, c.now())
-		c.read.enter(idle)
+		c.readControl.setCurrentWait(awaitsRequest, c.now())
+		c.readControl.setPhase(phaseIdle)
 	}
-	c.read.resume()
+	c.readControl.resumeBody()
 	for end := c.now().Add(limit); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // because ReadAhead does nothing if the buffer is full
@@ -171,7 +171,7 @@ func (c *connection) linger(unfinished bool) {
 		if until.After(end) {
 			until = end
 		}
-		c.read.await(until)
+		c.readControl.setDeadline(until)
 		if c.reader.ReadAhead() != nil {
 			return
 		}
@@ -181,20 +181,20 @@ func (c *connection) linger(unfinished bool) {
 // discardUnread discards bytes that have arrived, up to a limit, and does not wait. If a connection with unread bytes
 // is closed, the system resets it, and the client may not get the response.
 func (c *connection) discardUnread() {
-	c.read.await(time.Time{}) // the deadline of the wait for the request may have passed
+	c.readControl.setDeadline(time.Time{}) // the deadline of the wait for the request may have passed
 	for range 16 {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // because ReadAhead does nothing if the buffer is full
-		if !c.unread() || c.reader.ReadAhead() != nil {
+		if !c.hasUnread() || c.reader.ReadAhead() != nil {
 			return
 		}
 	}
 }
 
-// reset prepares the connection for a TCP reset: when the connection is closed, the reset follows the bytes that have
-// already been written. The client then gets an error instead of a regular end of the connection.
-func (c *connection) reset() {
-	if tcp := below(c.raw); tcp != nil {
+// prepareReset prepares the connection for a TCP reset: when the connection is closed, the reset follows the bytes that
+// have already been written. The client then gets an error instead of a regular end of the connection.
+func (c *connection) prepareReset() {
+	if tcp := tcpBelow(c.raw); tcp != nil {
 		tcp.SetLinger(0)
 		if _, plain := c.raw.(*socket.Conn); !plain {
 			tcp.Close() // without the close_notify of TLS, which would be a regular end

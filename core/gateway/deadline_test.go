@@ -36,20 +36,20 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var draining atomic.Bool
 		c := &deadlines{}
-		d := &readDeadline{conn: c, draining: &draining}
+		d := &readControl{conn: c, draining: &draining}
 		now := time.Now()
-		phase, stopped, partial := fresh, false, false
-		over := func() bool { return stopped || draining.Load() && phase != busy }
+		phase, stopped, partial := phaseFresh, false, false
+		over := func() bool { return stopped || draining.Load() && phase != phaseBusy }
 		var want time.Time
 		t.Repeat(map[string]func(*rapid.T){
 			"await": func(*rapid.T) {
 				want = now.Add(time.Second)
-				d.await(want)
+				d.setDeadline(want)
 				require.Equal(t, over(), c.ended())
 			},
 			"await the rest of a head": func(*rapid.T) {
 				before := c.last
-				d.awaitRest(now.Add(2 * time.Second))
+				d.awaitHeadRest(now.Add(2 * time.Second))
 				if partial {
 					require.Equal(t, before, c.last, "only the first call counts")
 					return
@@ -59,11 +59,11 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 			},
 			"no deadline": func(*rapid.T) {
 				want = time.Time{}
-				d.await(want)
+				d.setDeadline(want)
 				require.Equal(t, over(), c.ended())
 			},
 			"await a request": func(t *rapid.T) {
-				if phase == busy {
+				if phase == phaseBusy {
 					t.Skip("one is in flight")
 				}
 				partial = false
@@ -78,15 +78,18 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t,
 					"s")) * time.Second)
 			},
-			"another phase": func(t *rapid.T) { phase = rapid.Int32Range(busy, idle).Draw(t, "phase"); d.enter(phase) },
-			"resume":        func(*rapid.T) { stopped = false; d.resume() },
-			"interrupt":     func(*rapid.T) { d.interrupt(); require.True(t, c.ended()); d.await(want) },
-			"stop":          func(*rapid.T) { stopped = true; d.stop(); require.True(t, c.ended()) },
+			"another phase": func(t *rapid.T) {
+				phase = rapid.Int32Range(phaseBusy, phaseIdle).Draw(t, "phase")
+				d.setPhase(phase)
+			},
+			"resume":    func(*rapid.T) { stopped = false; d.resumeBody() },
+			"interrupt": func(*rapid.T) { d.interruptRead(); require.True(t, c.ended()); d.setDeadline(want) },
+			"stop":      func(*rapid.T) { stopped = true; d.stopBody(); require.True(t, c.ended()) },
 			"the gateway's drain": func(*rapid.T) {
 				before := c.ended()
 				draining.Store(true)
 				d.drain()
-				require.Equal(t, before || phase != busy, c.ended())
+				require.Equal(t, before || phase != phaseBusy, c.ended())
 			},
 		})
 	})
@@ -97,12 +100,12 @@ func TestADrainDuringAWait(t *testing.T) {
 	for range 1000 {
 		var draining atomic.Bool
 		c := &deadlines{}
-		d := &readDeadline{conn: c, draining: &draining}
-		d.enter(busy)
+		d := &readControl{conn: c, draining: &draining}
+		d.setPhase(phaseBusy)
 		var wg sync.WaitGroup
 		goesOn := false
 		wg.Go(func() {
-			d.enter(idle)
+			d.setPhase(phaseIdle)
 			goesOn = d.awaitRequest(time.Now())
 		})
 		wg.Go(func() {

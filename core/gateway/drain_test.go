@@ -274,11 +274,11 @@ func TestLeavingBeforeADrain(t *testing.T) {
 	require.False(t, a.Close)
 	fresh := r.dial()
 	r.eventually("both are served", func() bool { return r.Connections() == 2 })
-	r.Leave()
+	r.CloseAfterResponse()
 	settled := make(chan struct{})
 	go func() {
 		defer close(settled)
-		r.Settle(context.Background())
+		r.WaitUntilBusy(context.Background())
 	}()
 	for _, c := range []*client{kept, fresh} {
 		select {
@@ -298,5 +298,5 @@ func TestLeavingBeforeADrain(t *testing.T) {
 	r.eventually("it is served", func() bool { return r.Connections() == 1 })
 	ended, end := context.WithCancel(context.Background())
 	end()
-	r.Settle(ended)
+	r.WaitUntilBusy(ended)
 }

@@ -105,16 +105,16 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { raw.Close() })
 		c := newConnection(t.Context(), raw, time.Now, &r.draining)
-		c.read.setAwaited(awaitsRequest, time.Unix(1, 0))
+		c.readControl.setCurrentWait(awaitsRequest, time.Unix(1, 0))
 		r.places.add(c)
 		return c
 	}
 	sent := accepted("GET http://a.test/ HTTP/1.1\r\n")
 	accepted("")
-	r.eventually("the bytes are there", sent.unread)
+	r.eventually("the bytes are there", sent.hasUnread)
 	require.True(t, r.Evict())
 	require.False(t, r.Evict())
-	require.Equal(t, []*connection{sent}, r.places.all())
+	require.Equal(t, []*connection{sent}, r.places.allConns())
 	r.places.remove(sent)
 }
 

@@ -22,7 +22,7 @@ import (
 func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	q := &r.forward.Request
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
-	if r.set.Via {
+	if r.settings.Via {
 		r.fields = proxyhttp.AppendVia(r.fields, r.head.Minor)
 	}
 	r.passTrace()
@@ -33,11 +33,11 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	if q.Framing == http1.Chunked {
 		q.TrailerNames = http1.AppendTrailerNames(nil, r.head.Fields)
 	}
-	if r.inner != nil {
-		q.HTTP2, q.ServerName = q.Upgrade == nil, r.inner.serverName
+	if r.outerConnect != nil {
+		q.HTTP2, q.ServerName = q.Upgrade == nil, r.outerConnect.serverName
 	}
 	r.input.TLS = t.TLS
-	if r.input.Route.RelaysInterim() && r.head.Minor == 1 && !r.conn.stream && q.Upgrade == nil {
+	if r.input.Route.RelaysInterim() && r.head.Minor == 1 && !r.conn.isStream && q.Upgrade == nil {
 		q.OnInterim = r.callbacks.relayInterim
 	}
 	// No hedge: with Upgrade, a hedge would open a second connection in the new protocol; with OnInterim, the interim
@@ -48,11 +48,11 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	}
 	r.input.Path = q.Path
 	if q.Framing != http1.NoBody {
-		r.input.Ready = r.server.Now() // the attempt timeout begins after the client has sent the body
+		r.input.BodyEnd = r.server.Now() // the attempt timeout begins after the client has sent the body
 	}
-	r.forward.Control.BodyIdle = r.set.BodyIdle
+	r.forward.Control.BodyIdle = r.settings.BodyIdle
 	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.forward)
-	r.ran()
+	r.copyResult()
 	if ending.Refusal == nil && ending.Response.Status == http.StatusSwitchingProtocols {
 		r.upgrade(ending.Relay, ending.Response)
 		return false
@@ -61,9 +61,9 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 		return r.relay(ending.Relay, ending.Response)
 	}
 	err := r.body.Err()
-	if q.Rest != nil && err != nil && ending.Refusal.Final == core.FinalCancelled && r.conn.ctx.Err() == nil {
-		r.ended = r.server.Now()
-		ending.Refusal.Close(0, r.ended)
+	if q.Remainder != nil && err != nil && ending.Refusal.Final == core.FinalCancelled && r.conn.ctx.Err() == nil {
+		r.exchangeEnd = r.server.Now()
+		ending.Refusal.Close(0, r.exchangeEnd)
 		return r.respondBadBody(err)
 	}
 	return r.respondRefusal(ending.Refusal)
@@ -72,39 +72,39 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 // relayInterim relays an interim response. It ignores a write error, because the write of the final response then
 // fails as well.
 func (r *request) relayInterim(in *http1.Response) {
-	r.conn.watch.unpark()
+	r.conn.leaveWatch.unpark()
 	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
 	r.conn.write(append(b, "\r\n"...))
 }
 
-// ran is called after executor.Run has returned. It copies the result of the exchange to the outcome.
-func (r *request) ran() {
-	r.conn.watch.stop()
+// copyResult is called after executor.Run has returned. It copies the result of the exchange to the outcome.
+func (r *request) copyResult() {
+	r.conn.leaveWatch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
-	r.log.ran = true
+	r.log.hasRun = true
 }
 
 // respondRefusal sends the error response for an exchange that has no response to relay.
 func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
-	r.ended = r.server.Now()
+	r.exchangeEnd = r.server.Now()
 	if r.clientLeft() {
-		refusal.Close(0, r.ended)
-		r.log.left = true
+		refusal.Close(0, r.exchangeEnd)
+		r.log.clientLeft = true
 		return false
 	}
 	e := proxyhttp.RefusalResponse(refusal)
-	if r.inner != nil {
+	if r.outerConnect != nil {
 		e.Code = proxyhttp.CertificateCode(refusal, e.Code)
 	}
-	e.Close = r.forward.Request.Rest != nil
-	refusal.Close(e.Status, r.ended)
+	e.Close = r.forward.Request.Remainder != nil
+	refusal.Close(e.Status, r.exchangeEnd)
 	return r.respondError(&e)
 }
 
 // relay relays a response to the client. It closes the exchange before it writes the last byte. Thus the metrics
 // include the request when the client has read the whole response.
 func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
-	keep = r.reusable() && r.forward.Request.Rest == nil
+	keep = r.canReuse() && r.forward.Request.Remainder == nil
 	framing := in.Framing
 	if framing == http1.UntilClose {
 		framing = http1.Chunked
@@ -118,26 +118,26 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	if framing == http1.Chunked {
 		h.Trailer = in.TrailerNames()
 	}
-	if r.set.Via {
+	if r.settings.Via {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
-	r.out.buf = h.Append(r.out.take())
-	broke, left := r.copyBody(x, in, framing == http1.Chunked)
+	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
+	responseErr, clientLeft := r.copyBody(x, in, framing == http1.Chunked)
 	switch {
-	case left:
-		r.closeRelay(x, in, broke, true)
-		r.conn.reset() // a client that still reads must not take the end of the connection for the end of the body
+	case clientLeft:
+		r.closeRelay(x, in, responseErr, true)
+		r.conn.prepareReset() // a client that still reads must not take the connection's end for the body's end
 		return false
-	case broke != nil:
+	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		relayed := r.closeRelay(x, in, broke, false)
+		relayed := r.closeRelay(x, in, responseErr, false)
 		if !relayed.RequestBroke && !relayed.Cancelled {
-			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
+			socket.WaitAcked(r.conn.raw, r.settings.BodyIdle)
 		}
-		r.conn.reset()
+		r.conn.prepareReset()
 		return false
 	}
-	if r.forward.Request.Rest != nil {
+	if r.forward.Request.Remainder != nil {
 		r.conn.linger(!r.body.Done())
 	}
 	return keep
@@ -145,62 +145,65 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 
 // closeRelay ends the use of the proxy connection and closes the exchange. A second call does not change the recorded
 // result of the exchange.
-func (r *request) closeRelay(x *executor.Relay, in *transport.Response, broke error, left bool) verdict.RelayEnd {
+func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
+	clientLeft bool) verdict.RelayEnd {
 	status, measured := in.Status, in.Framing == http1.Length
-	r.ended = r.server.Now()
-	relayed := r.forward.Close(broke, r.ended)
-	relayed.ClientLeft, r.log.left = left, left
+	r.exchangeEnd = r.server.Now()
+	relayed := r.forward.Close(responseErr, r.exchangeEnd)
+	relayed.ClientLeft, r.log.clientLeft = clientLeft, clientLeft
 	// While the request body is still streamed, the silence may be due to the client.
-	if left && broke != nil && r.forward.Request.Rest == nil {
-		relayed.SilentTime, relayed.HasLength = r.ended.Sub(r.silent), measured
+	if clientLeft && responseErr != nil && r.forward.Request.Remainder == nil {
+		relayed.SilentTime, relayed.HasLength = r.exchangeEnd.Sub(r.bodyWaitStart), measured
 	}
-	x.Close(status, relayed, r.ended)
+	x.Close(status, relayed, r.exchangeEnd)
 	return relayed
 }
 
-// copyBody writes r.out, which contains the head of the response, and then the body. The result broke is the error
-// that ended the body of the proxy's response early. The result left is set if the client has left, or a write to the
-// client failed. If both are set, the client left while copyBody waited for the proxy.
-func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
+// copyBody writes r.out, which contains the head of the response, and then the body. The result responseErr is the
+// error that ended the body of the proxy's response early. The result clientLeft is set if the client has left, or a
+// write to the client failed. If both are set, the client left while copyBody waited for the proxy.
+func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (
+	responseErr error, clientLeft bool) {
 	for {
 		// All buffered bytes are written in one call.
-		for len(r.out.buf) < largeChunk {
-			p, err := in.Body.Ready()
+		for len(r.responseBuf.buf) < largeChunk {
+			p, err := in.Body.NextBuffered()
 			if p == nil {
 				if err == io.EOF {
 					if chunked {
-						r.out.buf = http1.AppendLastChunk(r.out.buf, in.Trailers())
+						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, in.Trailers())
 					}
 					r.closeRelay(x, in, nil, false)
-					return nil, !r.conn.write(r.out.buf)
+					return nil, !r.conn.write(r.responseBuf.buf)
 				}
 				if err != nil {
-					r.conn.write(r.out.buf)
+					r.conn.write(r.responseBuf.buf)
 					return err, false
 				}
 				break
 			}
-			r.out.buf = appendPiece(r.out.buf, p, chunked)
+			r.responseBuf.buf = appendPiece(r.responseBuf.buf, p, chunked)
 		}
-		if !r.conn.write(r.out.buf) {
+		if !r.conn.write(r.responseBuf.buf) {
 			return nil, true
 		}
-		r.out.back() // the wait for the next bytes may be long
-		if src := r.conn.out.spliceSource(in.Conn()); src != nil && !chunked && in.Body.Left() >= socket.SpliceMin {
-			if broke, left := r.spliceBody(in, src); broke != nil || left {
-				return broke, left
+		r.responseBuf.giveBack() // the wait for the next bytes may be long
+		src := r.conn.writer.spliceSource(in.Conn())
+		if src != nil && !chunked && in.Body.Remaining() >= socket.SpliceMin {
+			if responseErr, clientLeft := r.spliceBody(in, src); responseErr != nil || clientLeft {
+				return responseErr, clientLeft
 			}
 		}
-		r.limitSilence(in)
+		r.setBodyDeadline(in)
 		p, err := in.Body.Next()
-		if err != nil && r.outwait(in, err) {
+		if err != nil && r.extendBodyWait(in, err) {
 			p, err = in.Body.Next()
-			r.conn.watch.stop()
+			r.conn.leaveWatch.stop()
 		}
 		if err != nil && err != io.EOF {
 			return err, r.clientLeft()
 		}
-		r.out.buf = appendPiece(r.out.take(), p, chunked)
+		r.responseBuf.buf = appendPiece(r.responseBuf.borrow(), p, chunked)
 	}
 }
 
@@ -217,55 +220,55 @@ const bodyTail = 4 << 10
 
 // spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results have the same
 // meaning as those of copyBody.
-func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke error, left bool) {
+func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (responseErr error, clientLeft bool) {
 	for {
-		unread, ok := in.Body.Unread()
+		unread, ok := in.Body.DirectlyReadable()
 		if !ok || unread <= bodyTail {
 			return nil, false
 		}
-		r.limitSilence(in)
-		n, err := r.conn.out.splice(r.server.buffers.pipes, src, unread-bodyTail)
-		if err != nil && r.outwait(in, err) {
-			n, err = r.conn.out.splice(r.server.buffers.pipes, src, unread-bodyTail)
-			r.conn.watch.stop()
+		r.setBodyDeadline(in)
+		n, err := r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
+		if err != nil && r.extendBodyWait(in, err) {
+			n, err = r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
+			r.conn.leaveWatch.stop()
 		}
 		var w *socket.WriteError
 		if errors.As(err, &w) {
-			in.Body.Took(n, nil)
+			in.Body.RecordRead(n, nil)
 			return nil, true
 		}
-		if in.Body.Took(n, err); err != nil {
+		if in.Body.RecordRead(n, err); err != nil {
 			return in.Body.Err(), r.clientLeft()
 		}
 	}
 }
 
-// watchAfter is the time after which leaveWatch begins to watch the client, if no bytes of a response's body arrive
+// watchDelay is the time after which leaveWatch begins to watch the client, if no bytes of a response's body arrive
 // from the proxy. The client may leave while it waits for them.
-const watchAfter = time.Second
+const watchDelay = time.Second
 
-// limitSilence sets the deadline for the next bytes of a response's body.
-func (r *request) limitSilence(in *transport.Response) {
-	wait := r.set.BodyIdle
-	if r.forward.Request.Rest == nil { // otherwise the transport reads the request's body from the client
-		wait = min(wait, watchAfter)
+// setBodyDeadline sets the deadline for the next bytes of a response's body.
+func (r *request) setBodyDeadline(in *transport.Response) {
+	wait := r.settings.BodyIdle
+	if r.forward.Request.Remainder == nil { // otherwise the transport reads the request's body from the client
+		wait = min(wait, watchDelay)
 	}
-	r.silent = r.server.Now()
-	in.SetReadDeadline(&r.forward.Control, r.silent.Add(wait))
+	r.bodyWaitStart = r.server.Now()
+	in.SetReadDeadline(&r.forward.Control, r.bodyWaitStart.Add(wait))
 }
 
-// outwait is called if the wait for the next bytes of a response's body has ended with err. It reports whether the
-// caller must wait a second time, for the rest of BodyIdle. If so, it starts the watch, and the caller must stop the
-// watch after the second wait.
-func (r *request) outwait(in *transport.Response, err error) bool {
+// extendBodyWait is called if the wait for the next bytes of a response's body has ended with err. It reports whether
+// the caller must wait a second time, for the rest of BodyIdle. If so, it starts the watch, and the caller must stop
+// the watch after the second wait.
+func (r *request) extendBodyWait(in *transport.Response, err error) bool {
 	var w *socket.WriteError
-	rest := r.set.BodyIdle - watchAfter
+	rest := r.settings.BodyIdle - watchDelay
 	silent := errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, &w)
-	if !silent || rest <= 0 || r.forward.Request.Rest != nil || r.forward.Control.Interrupt.Fired() {
+	if !silent || rest <= 0 || r.forward.Request.Remainder != nil || r.forward.Control.Interrupt.Ended() {
 		return false
 	}
 	in.Body.Resume()
-	r.conn.watch.start()
+	r.conn.leaveWatch.start()
 	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(rest))
 	return true
 }

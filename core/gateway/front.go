@@ -19,8 +19,8 @@ type front interface {
 	refuse()
 }
 
-// newFront makes the front of a new connection.
-type newFront func(*Server, *connection) front
+// frontFunc makes the front of a new connection.
+type frontFunc func(*Server, *connection) front
 
 // anyFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.
 type anyFront struct {
@@ -31,7 +31,7 @@ type anyFront struct {
 func newAnyFront(s *Server, c *connection) front { return anyFront{s, c} }
 
 func (f anyFront) serve() {
-	if !f.conn.read.awaitRequest(f.server.Now()) {
+	if !f.conn.readControl.awaitRequest(f.server.Now()) {
 		return
 	}
 	if err := f.conn.reader.ReadAhead(); err != nil {
@@ -50,8 +50,8 @@ func (f anyFront) serve() {
 
 // refuse implements front. It responds with HTTP to a client that has not sent anything yet.
 func (f anyFront) refuse() {
-	if _, plain := f.conn.raw.(*socket.Conn); !plain { // for a plain TCP client, refuseAfter has waited already
-		f.conn.read.await(f.conn.now().Add(requestWait))
+	if _, plain := f.conn.raw.(*socket.Conn); !plain { // for a plain TCP client, sendRefusal has waited already
+		f.conn.readControl.setDeadline(f.conn.now().Add(refusalWait))
 		_ = f.conn.reader.ReadAhead() // the response is written even after an error
 	}
 	if f.speaksSOCKS() {

@@ -23,7 +23,7 @@ type lineFront struct {
 	conn   *connection
 }
 
-func (f lineFront) refuse() { io.WriteString(&f.conn.out, "full\r\n") }
+func (f lineFront) refuse() { io.WriteString(&f.conn.writer, "full\r\n") }
 
 func (f lineFront) serve() {
 	for !strings.Contains(string(f.conn.reader.Buffered()), "\n") {
@@ -33,15 +33,15 @@ func (f lineFront) serve() {
 	}
 	line, _, _ := strings.Cut(string(f.conn.reader.Buffered()), "\n")
 	f.conn.reader.Discard(len(line) + 1)
-	f.conn.read.enter(busy)
+	f.conn.readControl.setPhase(phaseBusy)
 	var to proxyhttp.Authority
 	if err := to.Set([]byte(line), ""); err != nil {
-		io.WriteString(&f.conn.out, "-\r\n")
+		io.WriteString(&f.conn.writer, "-\r\n")
 		return
 	}
 	policy := f.server.Policies.Current()
 	in := executor.Request{
-		ID: f.server.NewID(), Policy: policy, Global: policy, Host: to.Host, Target: to.Target, Tunnel: true,
+		ID: f.server.NewID(), Policy: policy, GlobalPolicy: policy, Host: to.Host, Target: to.Target, WantsTunnel: true,
 		Idempotent: true,
 		Replayable: true, Listener: core.ListenConnect,
 	}
@@ -53,11 +53,11 @@ func (f lineFront) serve() {
 	end := executor.Run(f.conn.ctx, f.server.Executor, &x, &in, &call)
 	switch {
 	case end.Tunnel != nil:
-		greeting := loan{from: f.server.outs}
-		greeting.buf = append(greeting.take(), "+\r\n"...)
+		greeting := borrowedBuffer{pool: f.server.writeBuffers}
+		greeting.buf = append(greeting.borrow(), "+\r\n"...)
 		f.server.serveTunnel(f.conn, end.Tunnel, end.Response, &call, &greeting)
 	case end.Relay != nil:
-		io.WriteString(&f.conn.out, "-\r\n")
+		io.WriteString(&f.conn.writer, "-\r\n")
 	default:
 		end.Refusal.Close(0, f.server.Now())
 	}

@@ -26,10 +26,10 @@ func (t *tunnel) Hedge() executor.HedgeSender[*transport.Tunnel] {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.phase != replaceable || o.since.IsZero() {
+	if o.phase != phaseReplaceable || o.helloSent.IsZero() {
 		return nil
 	}
-	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(o.sent)}
+	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(o.clientBytes)}
 }
 
 // Stop implements executor.Hedger. It is called when the hedge has the target's first byte. It makes the pending read
@@ -38,7 +38,7 @@ func (t *tunnel) Stop() {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.phase == replaceable {
+	if o.phase == phaseReplaceable {
 		o.hedgeWon = true
 		t.target.SetReadDeadline(aLongTimeAgo)
 	}
@@ -58,22 +58,22 @@ func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	defer o.mu.Unlock()
 	won := o.hedgeWon
 	o.hedgeWon = false
-	if !won || o.phase != replaceable { // not replaceable: the client has sent bytes that the hedge has not sent
+	if !won || o.phase != phaseReplaceable { // not replaceable: the client has sent bytes that the hedge has not sent
 		return nil, false
 	}
-	o.phase = reconnecting
+	o.phase = phaseReconnecting
 	o.mu.Unlock()
 	remote, ok := executor.TakeHedge[*transport.Tunnel](t.exchange)
 	o.mu.Lock()
 	t.target.Close()
-	if !ok || o.phase != reconnecting { // the client has left
+	if !ok || o.phase != phaseReconnecting { // the client has left
 		if ok {
 			remote.Abort()
 		}
 		o.finalize()
 		return nil, false
 	}
-	t.reconnected(remote)
+	t.switchTunnel(remote)
 	return remote.Early, true
 }
 
@@ -93,7 +93,7 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verd
 	}
 	now := h.tunnel.client.now()
 	facts.Latency = now.Sub(a.Started)
-	until := now.Add(executor.LeastSilence)
+	until := now.Add(executor.MinFirstByteTimeout)
 	if a.Deadline.After(until) {
 		until = a.Deadline
 	}
@@ -105,7 +105,7 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verd
 	o := &h.tunnel.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hedged = hedgedHello{remote, len(h.hello)}
+	o.hedgedHello = hedgedHello{remote, len(h.hello)}
 	return remote
 }
 

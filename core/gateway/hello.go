@@ -12,19 +12,19 @@ const (
 	tlsEarlyData        = 42 // type of an extension
 )
 
-// hello classifies the first bytes of a client.
-type hello uint8
+// helloKind classifies the first bytes of a client.
+type helloKind uint8
 
 const (
-	notHello     hello = iota // bytes of another kind, bytes behind a ClientHello, or a ClientHello with early data
-	partialHello              // a part of a ClientHello, or nothing
-	wholeHello                // exactly one ClientHello
+	notHello     helloKind = iota // bytes of another kind, bytes behind a ClientHello, or a ClientHello with early data
+	partialHello                  // a part of a ClientHello, or nothing
+	wholeHello                    // exactly one ClientHello
 )
 
 // classify returns the kind of the bytes b: all bytes that the client has sent so far. A ClientHello without early data
 // has no effect at the target, and may therefore be sent again. The result needed is the minimum length of b at which
 // the kind can be different; 0 means that any additional byte may change the kind, or that the kind is final.
-func classify(b []byte) (kind hello, needed int) {
+func classify(b []byte) (kind helloKind, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
 		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {

@@ -24,7 +24,7 @@ func clientHello(t testing.TB, config *tls.Config) []byte {
 	return b[:n]
 }
 
-func kindOf(b []byte) hello {
+func kindOf(b []byte) helloKind {
 	kind, _ := classify(b)
 	return kind
 }

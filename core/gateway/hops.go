@@ -38,25 +38,25 @@ func (r *request) respondLastHop() (keep bool) {
 	if r.input.Method == http.MethodTrace {
 		trace = http1.AppendRequestLine(nil, r.head.Method, r.head.Target)
 		for i := range r.head.Fields {
-			if f := &r.head.Fields[i]; !secret(f) {
+			if f := &r.head.Fields[i]; !isSecret(f) {
 				trace = http1.AppendField(trace, string(f.Name), f.Value)
 			}
 		}
 		trace = append(trace, "\r\n"...)
 	}
 	r.outcome.Final = core.FinalSuccess
-	r.log.ran, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
-	keep = r.reusable() && r.discardBody()
+	r.log.hasRun, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
+	keep = r.canReuse() && r.discardBody()
 	h := r.newHead(http.StatusOK, []byte("OK"), keep)
 	h.Framing, h.Length = http1.Length, int64(len(trace))
 	if trace != nil {
 		h.ContentType = "message/http"
 	}
-	return r.respond(append(h.Append(r.out.take()), trace...), keep)
+	return r.respond(append(h.Append(r.responseBuf.borrow()), trace...), keep)
 }
 
-// secret reports whether a field holds credentials or cookies.
-func secret(f *http1.Field) bool {
+// isSecret reports whether a field holds credentials or cookies.
+func isSecret(f *http1.Field) bool {
 	return f.Kind == http1.ProxyAuthorization || http1.EqualFold(f.Name, "authorization") ||
 		http1.EqualFold(f.Name, "cookie")
 }

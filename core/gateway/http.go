@@ -48,7 +48,7 @@ func newHTTPFront(s *Server, c *connection) front {
 // start prepares f for a connection.
 func (f *httpFront) start(s *Server, c *connection) {
 	f.request.init(s, c)
-	c.reader.OnPart = func() { c.read.awaitRest(s.Now().Add(f.set.Head)) }
+	c.reader.OnPart = func() { c.readControl.awaitHeadRest(s.Now().Add(f.settings.Head)) }
 }
 
 func (f *httpFront) serve() {
@@ -56,50 +56,50 @@ func (f *httpFront) serve() {
 	f.entry = f.server.Tracker.Track()
 	defer func() {
 		f.exchange.Abandon()
-		f.release()
+		f.endGrant()
 		f.reserved.Release()
 		stop()
 		f.entry.Release()
 	}()
-	for f.next() {
+	for f.serveNext() {
 	}
 }
 
-// next serves one request and reports whether the connection can serve another request.
-func (f *httpFront) next() bool {
-	now := f.ended
+// serveNext serves one request and reports whether the connection can serve another request.
+func (f *httpFront) serveNext() bool {
+	now := f.exchangeEnd
 	if now.IsZero() {
 		now = f.server.Now()
 	}
-	if !f.conn.read.awaitRequest(now) {
+	if !f.conn.readControl.awaitRequest(now) {
 		return false
 	}
 	f.conn.reader.Release() // an idle connection needs no buffer
 	if err := f.conn.reader.ReadRequest(&f.head); err != nil {
-		f.unreadable(err)
+		f.handleReadError(err)
 		return false
 	}
-	if !f.conn.read.enter(busy) {
+	if !f.conn.readControl.setPhase(phaseBusy) {
 		return false
 	}
-	keep := f.handle(f.entry)
+	keep := f.serveRequest(f.entry)
 	f.logRequest()
-	f.release()
-	f.shrink()
-	f.conn.read.enter(idle)
+	f.endGrant()
+	f.releaseMemory()
+	f.conn.readControl.setPhase(phaseIdle)
 	return keep
 }
 
-// unreadable handles an error of ReadRequest. It sends an error response if the client has sent a
+// handleReadError handles an error of ReadRequest. It sends an error response if the client has sent a
 // malformed head.
-func (f *httpFront) unreadable(err error) {
+func (f *httpFront) handleReadError(err error) {
 	var bad *http1.ProtocolError
 	switch {
 	case errors.As(err, &bad):
 		f.refuseHead(bad)
 		f.logRequest()
-	case errors.Is(err, os.ErrDeadlineExceeded) && f.conn.read.partial && !f.conn.draining():
-		f.begin()
+	case errors.Is(err, os.ErrDeadlineExceeded) && f.conn.readControl.headBegun && !f.conn.draining():
+		f.resetRequest()
 		f.head, f.body = http1.Request{}, http1.Body{}
 		f.respondError(&proxyhttp.ErrorResponse{
 			Status: http.StatusRequestTimeout, Code: "request_timeout", Reason: "http_request_error", Close: true,
@@ -114,7 +114,7 @@ func (f *httpFront) unreadable(err error) {
 // refuseHead sends an error response to a malformed head. The connection then ends, because the beginning
 // of the next request is unknown.
 func (f *httpFront) refuseHead(err *http1.ProtocolError) {
-	f.begin()
+	f.resetRequest()
 	code := "malformed_request"
 	switch err.Status {
 	case http.StatusRequestURITooLong:
@@ -130,11 +130,11 @@ func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 
 // refuse implements front.
 func (f *httpFront) refuse() {
-	f.begin()
-	f.conn.out.limit(f.server.Now().Add(time.Second))
+	f.resetRequest()
+	f.conn.writer.setDeadline(f.server.Now().Add(time.Second))
 	f.respondError(&proxyhttp.ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
-		Message: *f.conn.refused, RetryAfter: time.Second, Close: true,
+		Message: *f.conn.refusalReason, RetryAfter: time.Second, Close: true,
 	})
 	f.logRequest()
 }

@@ -305,7 +305,7 @@ func TestCertificatesOfTargets(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		i := newIntercepting(t, http2, func(http.ResponseWriter, *http.Request) {}, func(o *options) {
 			set := *o.Intercept
-			set.Names = func(string, uint16, string) bool { return true }
+			set.Matches = func(string, uint16, string) bool { return true }
 			o.Intercept = &set
 		})
 		c := i.client(http2, nil)
@@ -652,7 +652,7 @@ func TestADrainDuringTheWaitForAClientHello(t *testing.T) {
 		c := i.connect()
 		c.send(sent)
 		i.eventually("the wait begins", func() (waits bool) {
-			i.eachConn(func(c *connection) { waits = c.read.phase.Load() == idle && !c.unread() })
+			i.eachConn(func(c *connection) { waits = c.readControl.phase.Load() == phaseIdle && !c.hasUnread() })
 			return waits
 		})
 		i.listener.Close()
@@ -758,18 +758,18 @@ func FuzzInnerTarget(f *testing.F) {
 	}
 	f.Add("GET", "/", ".")
 	f.Fuzz(func(t *testing.T, method, target, host string) {
-		in := &inner{}
+		in := &outerConnect{}
 		require.NoError(t, in.authority.Set([]byte("a.test:443"), ""))
-		r := &request{inner: in}
+		r := &request{outerConnect: in}
 		r.head = http1.Request{Method: []byte(method), Target: []byte(target), Host: []byte(host)}
 		r.input.Method = method
-		got, bad := r.innerTarget()
+		got, bad := r.interceptedTarget()
 		if bad != nil {
 			return
 		}
 		require.True(t, got.TLS)
 		require.Equal(t, "a.test:443", r.cache.authority.HostPort)
-		require.Equal(t, "a.test", in.named.Host)
+		require.Equal(t, "a.test", in.requestAuthority.Host)
 		require.True(t, len(got.Path) > 0 && (got.Path[0] == '/' || string(got.Path) == "*"), "%q", got.Path)
 		if strings.HasPrefix(target, "/") {
 			before, _, _ := strings.Cut(target, "#")

@@ -9,11 +9,11 @@ const (
 	largePiece  = 64 << 10   // maximum size of a piece
 )
 
-// pieces is a pool of the buffers of kept bodies, in two sizes.
-type pieces struct{ small, large sync.Pool }
+// piecePool is a pool of the buffers of kept bodies, in two sizes.
+type piecePool struct{ small, large sync.Pool }
 
-func newPieces() *pieces {
-	p := &pieces{}
+func newPieces() *piecePool {
+	p := &piecePool{}
 	p.small.New = func() any { b := make([]byte, 0, smallPiece); return &b }
 	p.large.New = func() any { b := make([]byte, 0, largePiece); return &b }
 	return p
@@ -24,9 +24,9 @@ func newPieces() *pieces {
 // 1.1 times the length. Otherwise it is at most 1.25 times the bytes that have arrived. An empty keptBody holds no
 // buffer.
 type keptBody struct {
-	pool   *pieces
-	list   [][]byte
-	lent   []*[]byte // for each piece in list, its buffer of the pool; nil for a piece that is not from the pool
+	pool   *piecePool
+	pieces [][]byte
+	pooled []*[]byte // for each piece in list, its buffer of the pool; nil for a piece that is not from the pool
 	size   int64     // bytes of all pieces
 	length int64     // the Content-Length; -1 if it is unknown
 }
@@ -37,14 +37,14 @@ func (k *keptBody) start(length int64) { k.length = length }
 // append adds bytes to the body.
 func (k *keptBody) append(p []byte) {
 	for len(p) > 0 {
-		last := len(k.list) - 1
-		if last < 0 || len(k.list[last]) == cap(k.list[last]) {
+		last := len(k.pieces) - 1
+		if last < 0 || len(k.pieces[last]) == cap(k.pieces[last]) {
 			k.grow()
 			continue
 		}
-		piece := k.list[last]
+		piece := k.pieces[last]
 		n := copy(piece[len(piece):cap(piece)], p)
-		k.list[last] = piece[:len(piece)+n]
+		k.pieces[last] = piece[:len(piece)+n]
 		k.size += int64(n)
 		p = p[n:]
 	}
@@ -53,13 +53,13 @@ func (k *keptBody) append(p []byte) {
 // grow makes room for at least one byte.
 func (k *keptBody) grow() {
 	switch {
-	case len(k.list) == 0:
+	case len(k.pieces) == 0:
 		k.add(smallPiece)
-	case len(k.list) == 1 && k.size == smallPiece:
-		first, lent := k.list[0], k.lent[0]
-		k.list, k.lent = k.list[:0], k.lent[:0]
+	case len(k.pieces) == 1 && k.size == smallPiece:
+		first, lent := k.pieces[0], k.pooled[0]
+		k.pieces, k.pooled = k.pieces[:0], k.pooled[:0]
 		k.add(k.firstPiece())
-		k.list[0] = append(k.list[0], first...)
+		k.pieces[0] = append(k.pieces[0], first...)
 		k.release(lent)
 	case k.length >= 0:
 		k.add(min(k.length-k.size, largePiece))
@@ -85,10 +85,10 @@ func (k *keptBody) add(size int64) {
 	case largePiece:
 		lent = k.pool.large.Get().(*[]byte)
 	default:
-		k.list, k.lent = append(k.list, make([]byte, 0, size)), append(k.lent, nil)
+		k.pieces, k.pooled = append(k.pieces, make([]byte, 0, size)), append(k.pooled, nil)
 		return
 	}
-	k.list, k.lent = append(k.list, (*lent)[:0]), append(k.lent, lent)
+	k.pieces, k.pooled = append(k.pieces, (*lent)[:0]), append(k.pooled, lent)
 }
 
 func (k *keptBody) release(lent *[]byte) {
@@ -101,18 +101,18 @@ func (k *keptBody) release(lent *[]byte) {
 	}
 }
 
-// usualPieces is the maximum capacity of the slices list and lent that an idle connection keeps.
-const usualPieces = 8
+// maxIdlePieces is the maximum capacity of the slices list and lent that an idle connection keeps.
+const maxIdlePieces = 8
 
 // free drops the body and returns its buffers.
 func (k *keptBody) free() {
-	for _, lent := range k.lent {
+	for _, lent := range k.pooled {
 		k.release(lent)
 	}
-	clear(k.list)
-	clear(k.lent)
-	k.list, k.lent, k.size = k.list[:0], k.lent[:0], 0
-	if cap(k.list) > usualPieces {
-		k.list, k.lent = nil, nil
+	clear(k.pieces)
+	clear(k.pooled)
+	k.pieces, k.pooled, k.size = k.pieces[:0], k.pooled[:0], 0
+	if cap(k.pieces) > maxIdlePieces {
+		k.pieces, k.pooled = nil, nil
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // held returns the number of bytes of memory that a body holds.
 func (k *keptBody) held() (bytes int64) {
-	for _, p := range k.list {
+	for _, p := range k.pieces {
 		bytes += int64(cap(p))
 	}
 	return bytes
@@ -38,8 +38,8 @@ func TestKeptBodies(t *testing.T) {
 				require.LessOrEqual(t, k.held(), k.size+largePiece, "with %d of %d bytes", k.size, whole)
 			}
 			require.EqualValues(t, whole, k.size)
-			require.Equal(t, string(want), string(bytes.Join(k.list, nil)))
-			for _, p := range k.list {
+			require.Equal(t, string(want), string(bytes.Join(k.pieces, nil)))
+			for _, p := range k.pieces {
 				require.NotEmpty(t, p)
 			}
 			switch {

@@ -17,18 +17,18 @@ type logEntry struct {
 	received           int64
 	status             int
 	final              core.Final
-	ran, left          bool
+	hasRun, clientLeft bool
 }
 
-// logs reports whether requests are written to the access log.
-func (s *Server) logs() bool { return s.AccessLog != nil && s.AccessLog.On() }
+// logsRequests reports whether requests are written to the access log.
+func (s *Server) logsRequests() bool { return s.AccessLog != nil && s.AccessLog.On() }
 
 // logRequest counts the bytes of the request, which has ended, and writes the request to the access log.
 func (r *request) logRequest() {
-	if r.log.ran {
-		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.out.sent, r.ended)
+	if r.log.hasRun {
+		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.writer.sent, r.exchangeEnd)
 	}
-	if !r.server.logs() {
+	if !r.server.logsRequests() {
 		return
 	}
 	if r.record == nil {
@@ -37,9 +37,9 @@ func (r *request) logRequest() {
 	e, l := &r.log, r.record
 	*l = accesslog.Record{
 		ID: r.input.ID, User: e.user, Listener: r.input.Listener, Method: r.input.Method, Target: e.target,
-		Minor: r.head.Minor, HTTP2: r.conn.stream, Status: e.status, Code: e.code, Final: e.final, Executed: e.ran,
-		ClientLeft: e.left, Received: e.received + r.body.Received(), Sent: r.conn.out.sent, Started: r.input.Started,
-		Rules: r.input.Route.Labels(), Trace: e.trace,
+		Minor: r.head.Minor, HTTP2: r.conn.isStream, Status: e.status, Code: e.code, Final: e.final, Executed: e.hasRun,
+		ClientLeft: e.clientLeft, Received: e.received + r.body.Received(), Sent: r.conn.writer.sent,
+		Started: r.input.Started, Rules: r.input.Route.Labels(), Trace: e.trace,
 	}
 	if l.Executed && l.Final == 0 {
 		addResult(l, &r.exchange)

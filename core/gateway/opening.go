@@ -16,39 +16,39 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// maxFlight is the maximum number of the client's bytes that are kept, so that they can be sent again.
-const maxFlight = 64 << 10
+// maxKeptBytes is the maximum number of the client's bytes that are kept, so that they can be sent again.
+const maxKeptBytes = 64 << 10
 
 // opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has sent. If
 // the client has sent nothing, a ClientHello, or a part of a ClientHello, a new tunnel can replace the tunnel,
 // usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
 type opening struct {
-	mu     sync.Mutex // guards the fields below and, until the phase is final, the tunnel's fields target and out
-	ended  sync.Cond  // signals the end of the phase reconnecting; its lock is mu
-	phase  phase
-	sent   []byte    // the bytes of the client so far
-	needed int       // when the field sent has this length, it must be classified again (classify)
-	part   int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
-	since  time.Time // when the ClientHello was sent; zero if the target's response has no time limit
+	mu            sync.Mutex // guards the fields below and, before phaseFinal, the fields target and out of the tunnel
+	reconnectDone sync.Cond  // signals the end of the phase phaseReconnecting; its lock is mu
+	phase         openingPhase
+	clientBytes   []byte    // the bytes of the client so far
+	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classify)
+	partialLen    int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
+	helloSent     time.Time // when the ClientHello was sent; zero if the target's response has no time limit
 
-	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
-	hedged   hedgedHello // the ClientHello of the hedge
+	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
+	hedgedHello hedgedHello // the ClientHello of the hedge
 }
 
-type phase uint8
+type openingPhase uint8
 
 const (
-	final        phase = iota // the tunnel cannot be replaced any more
-	replaceable               // the tunnel can be replaced
-	reconnecting              // the tunnel has failed, and another tunnel is being opened
+	phaseFinal        openingPhase = iota // the tunnel cannot be replaced any more
+	phaseReplaceable                      // the tunnel can be replaced
+	phaseReconnecting                     // the tunnel has failed, and another tunnel is being opened
 )
 
 // sendFirst forwards bytes from the client to the target until the phase is final.
 func (t *tunnel) sendFirst() (n int64, err error) {
 	r := t.client.reader
 	if early := r.Buffered(); len(early) > 0 {
-		n, err = t.forward(early)
+		n, err = t.sendToTarget(early)
 		r.Discard(len(early))
 	}
 	r.Release()
@@ -56,9 +56,9 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 		var buf *[]byte
 		var m int
 		var readErr, writeErr error
-		if buf, m, readErr = t.buffers.read(t.client.raw, nil); m > 0 {
+		if buf, m, readErr = t.buffers.readInto(t.client.raw, nil); m > 0 {
 			var sent int64
-			sent, writeErr = t.forward((*buf)[:m])
+			sent, writeErr = t.sendToTarget((*buf)[:m])
 			n += sent
 		}
 		t.buffers.put(buf)
@@ -77,14 +77,14 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 func (t *tunnel) isFinal() bool {
 	t.opening.mu.Lock()
 	defer t.opening.mu.Unlock()
-	return t.opening.phase == final
+	return t.opening.phase == phaseFinal
 }
 
-// forward writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write errors.
-// After a failed write, the next read from the target fails too, and that failure leads to a new tunnel. When the
-// tunnel can no longer be replaced, forward returns a write error as a *socket.WriteError.
-func (t *tunnel) forward(p []byte) (n int64, err error) {
-	if t.keep(p) {
+// sendToTarget writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write
+// errors. After a failed write, the next read from the target fails too, and that failure leads to a new tunnel. When
+// the tunnel can no longer be replaced, forward returns a write error as a *socket.WriteError.
+func (t *tunnel) sendToTarget(p []byte) (n int64, err error) {
+	if t.keepBytes(p) {
 		return int64(len(p)), nil
 	}
 	m, err := t.out.Write(p)
@@ -94,127 +94,129 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// keep stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
+// keepBytes stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
 // also writes p to it. If the phase is final or becomes final, the method writes nothing and returns false.
-func (t *tunnel) keep(p []byte) bool {
+func (t *tunnel) keepBytes(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	full := len(o.sent)+len(p) > maxFlight
-	for full && o.phase == reconnecting {
-		o.ended.Wait()
+	full := len(o.clientBytes)+len(p) > maxKeptBytes
+	for full && o.phase == phaseReconnecting {
+		o.reconnectDone.Wait()
 	}
 	switch {
-	case o.phase == final:
+	case o.phase == phaseFinal:
 		return false
 	case full:
 		o.finalize()
 		return false
 	}
 	all := p // no copy: usually p is all that the client has sent
-	if len(o.sent) > 0 {
-		all = append(o.sent, p...)
+	if len(o.clientBytes) > 0 {
+		all = append(o.clientBytes, p...)
 	}
 	kind := partialHello
-	if o.phase == replaceable && len(all) >= o.needed {
-		if kind, o.needed = classify(all); kind == notHello {
+	if o.phase == phaseReplaceable && len(all) >= o.classifyAt {
+		if kind, o.classifyAt = classify(all); kind == notHello {
 			o.finalize()
 			return false
 		}
 	}
-	o.sent = append(o.sent, p...)
-	if o.phase == reconnecting {
+	o.clientBytes = append(o.clientBytes, p...)
+	if o.phase == phaseReconnecting {
 		return true // reconnected will classify the bytes
 	}
-	o.setPart(kind)
+	o.setPartialLen(kind)
 	t.out.Write(p)
-	t.limitSilence(kind)
+	t.limitFirstByte(kind)
 	return true
 }
 
-// setPart sets the field part. The parameter kind is the kind of the bytes in the field sent. The caller holds mu.
-func (o *opening) setPart(kind hello) {
-	o.part = 0
+// setPartialLen sets the field partialLen. The parameter kind is the kind of the bytes in the field clientBytes. The
+// caller holds mu.
+func (o *opening) setPartialLen(kind helloKind) {
+	o.partialLen = 0
 	if kind == partialHello {
-		o.part = len(o.sent)
+		o.partialLen = len(o.clientBytes)
 	}
 }
 
-// unused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of a
-// ClientHello. The parameter up is the number of bytes that the client has sent.
-func (o *opening) unused(up int64) bool {
+// isUnused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of
+// a ClientHello. The parameter sentBytes is the number of bytes that the client has sent.
+func (o *opening) isUnused(sentBytes int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return up == int64(o.part)
+	return sentBytes == int64(o.partialLen)
 }
 
-// finalize makes the phase final. The caller holds mu.
+// finalize makes the phase phaseFinal. The caller holds mu.
 func (o *opening) finalize() {
-	o.phase, o.sent = final, nil
-	o.ended.Broadcast()
+	o.phase, o.clientBytes = phaseFinal, nil
+	o.reconnectDone.Broadcast()
 }
 
-// recheckEvery is the interval at which the time limit for the target's response is computed again.
+// recheckInterval is the interval at which the time limit for the target's response is computed again.
 // The limit depends on the latencies of the pool, which may change.
-const recheckEvery = 250 * time.Millisecond
+const recheckInterval = 250 * time.Millisecond
 
-// limitSilence starts the time limit for the target's response if the client has sent a whole
+// setBodyDeadline starts the time limit for the target's response if the client has sent a whole
 // ClientHello. The caller holds the opening's mu.
-func (t *tunnel) limitSilence(kind hello) {
+func (t *tunnel) limitFirstByte(kind helloKind) {
 	if kind == wholeHello {
-		t.opening.since = t.client.now()
-		t.extend(t.opening.since)
+		t.opening.helloSent = t.client.now()
+		t.setFirstByteDeadline(t.opening.helloSent)
 		executor.HedgeTunnel[*transport.Tunnel](t.client.ctx, t.exchange, t)
 	}
 }
 
-// extend sets the deadline of the next read from the target. It returns false if the time limit for
+// setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
 // the target's response has passed. The caller holds the opening's mu.
-func (t *tunnel) extend(now time.Time) bool {
-	limit := t.exchange.Silence()
+func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
+	limit := t.exchange.FirstByteTimeout()
 	if limit == 0 {
 		t.target.SetReadDeadline(time.Time{})
 		return true
 	}
-	left := limit - now.Sub(t.opening.since)
+	left := limit - now.Sub(t.opening.helloSent)
 	if left <= 0 {
 		return false
 	}
-	t.target.SetReadDeadline(now.Add(min(left, recheckEvery)))
+	t.target.SetReadDeadline(now.Add(min(left, recheckInterval)))
 	return true
 }
 
-// waitOn reports whether the gateway waits longer for the target, after a read from the target has failed with err.
-func (t *tunnel) waitOn(err error) bool {
+// waitsLonger reports whether the gateway waits longer for the target, after a read from the target has failed with
+// err.
+func (t *tunnel) waitsLonger(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case o.since.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded):
+	case o.helloSent.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded):
 		return false
-	case o.phase == replaceable && o.hedgeWon:
+	case o.phase == phaseReplaceable && o.hedgeWon:
 		return true
-	case o.phase == replaceable:
-		return t.extend(t.client.now())
+	case o.phase == phaseReplaceable:
+		return t.setFirstByteDeadline(t.client.now())
 	}
-	t.unlimit()
+	t.removeFirstByteLimit()
 	return true
 }
 
-// unlimit removes the time limit for the target's response. The caller holds the opening's mu.
-func (t *tunnel) unlimit() {
-	t.opening.since = time.Time{}
+// removeFirstByteLimit removes the time limit for the target's response. The caller holds the opening's mu.
+func (t *tunnel) removeFirstByteLimit() {
+	t.opening.helloSent = time.Time{}
 	t.target.SetReadDeadline(time.Time{})
-	t.await(t.target)
+	t.setReadDeadline(t.target)
 }
 
-// clientEnded is called when the client has ended its direction. It makes the phase final and returns the
+// endClientBytes is called when the client has ended its direction. It makes the phase phaseFinal and returns the
 // connection to the target.
-func (t *tunnel) clientEnded() (target net.Conn) {
+func (t *tunnel) endClientBytes() (target net.Conn) {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.phase == reconnecting {
+	if o.phase == phaseReconnecting {
 		t.client.cancel(executor.ErrClientLeft)
 	}
 	o.finalize()
@@ -227,15 +229,15 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 // the tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
-		t.await(t.target)
-		buf, m, err := t.buffers.read(t.target, nil)
+		t.setReadDeadline(t.target)
+		buf, m, err := t.buffers.readInto(t.target, nil)
 		noTLS := m > 0 && t.isNoTLS((*buf)[0])
 		var kept []byte
 		switch {
-		case noTLS && t.exchange.CanChange():
+		case noTLS && t.exchange.CanChangeProxy():
 			kept, err = slices.Clone((*buf)[:m]), verdict.ErrNoTLS
 		case m > 0:
-			n, err = t.first((*buf)[:m], noTLS)
+			n, err = t.relayFirstBytes((*buf)[:m], noTLS)
 			t.buffers.put(buf)
 			return n, true, err
 		case err == nil || err == io.EOF:
@@ -244,19 +246,19 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 		t.buffers.put(buf)
 		early, ok := t.takeHedge()
 		if !ok {
-			if t.waitOn(err) {
+			if t.waitsLonger(err) {
 				continue
 			}
-			early, ok = t.replace(err)
+			early, ok = t.replaceTunnel(err)
 		}
 		switch {
 		case !ok && noTLS: // there is no other tunnel, so the client gets the bytes
-			n, err = t.first(kept, true)
+			n, err = t.relayFirstBytes(kept, true)
 			return n, true, err
 		case !ok:
 			return 0, false, err
 		case len(early) > 0:
-			n, err = t.first(early, false)
+			n, err = t.relayFirstBytes(early, false)
 			return n, true, err
 		}
 	}
@@ -269,44 +271,44 @@ func (t *tunnel) isNoTLS(first byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	isRecord := first >= tlsChangeCipherSpec && first <= tlsHeartbeat
-	return !isRecord && o.phase == replaceable && len(o.sent) > 0 && o.part == 0 && !o.hedgeWon
+	return !isRecord && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
 }
 
-// first is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is not replaced
-// any more.
-func (t *tunnel) first(p []byte, noTLS bool) (n int64, err error) {
+// relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is
+// not replaced any more.
+func (t *tunnel) relayFirstBytes(p []byte, noTLS bool) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
-	if !t.opening.since.IsZero() {
-		t.unlimit()
+	if !t.opening.helloSent.IsZero() {
+		t.removeFirstByteLimit()
 	}
 	t.opening.mu.Unlock()
 	if noTLS {
-		t.exchange.NoTLS()
+		t.exchange.SettleNoTLS()
 	} else {
-		t.exchange.Proven()
+		t.exchange.SettleSuccess()
 	}
-	m, err := t.client.out.Write(p)
+	m, err := t.client.writer.Write(p)
 	if err != nil {
 		err = &socket.WriteError{Err: err}
 	}
 	return int64(m), err
 }
 
-// replace opens a new tunnel after the current tunnel has failed with err. It returns the bytes that the target has
-// already sent through the new tunnel. The result ok is false if the phase is final, the client has left, no retry is
-// possible, or no proxy opens a tunnel. It is also false if the tunnel has been open for long (Tunnel.UnusedAfter)
+// replaceTunnel opens a new tunnel after the current tunnel has failed with err. It returns the bytes that the target
+// has already sent through the new tunnel. The result ok is false if the phase is final, the client has left, no retry
+// is possible, or no proxy opens a tunnel. It is also false if the tunnel has been open for long (Tunnel.UnusedAfter)
 // and the client has sent nothing that the target can respond to.
-func (t *tunnel) replace(err error) (early []byte, ok bool) {
+func (t *tunnel) replaceTunnel(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
-	unused := len(o.sent) == o.part && t.client.now().After(t.exchange.UnusedAfter())
-	ok = o.phase == replaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
+	unused := len(o.clientBytes) == o.partialLen && t.client.now().After(t.exchange.UnusedAfter())
+	ok = o.phase == phaseReplaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
 	var silence time.Duration
 	if ok {
-		o.phase = reconnecting
+		o.phase = phaseReconnecting
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			silence = t.client.now().Sub(o.since)
+			silence = t.client.now().Sub(o.helloSent)
 		}
 	}
 	o.mu.Unlock()
@@ -317,45 +319,45 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	ending := executor.RetryTunnel(t.client.ctx, t.exchange, err, silence, t.dial)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if remote := ending.Response; ending.Tunnel != nil && o.phase == reconnecting {
-		t.reconnected(remote)
+	if remote := ending.Response; ending.Tunnel != nil && o.phase == phaseReconnecting {
+		t.switchTunnel(remote)
 		return remote.Early, true
 	}
-	t.drop(&ending)
+	t.closeUnusedEnding(&ending)
 	o.finalize()
 	return nil, false
 }
 
-// reconnected replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the hedge,
+// switchTunnel replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the hedge,
 // the method leaves out the ClientHello, which the hedge has sent already. The caller holds the opening's mu.
-func (t *tunnel) reconnected(remote *transport.Tunnel) {
+func (t *tunnel) switchTunnel(remote *transport.Tunnel) {
 	o := &t.opening
 	t.client.tunnel.Store(remote)
 	t.target = remote.Conn
 	t.out.init(remote.Conn, remote.TCP())
-	unsent := o.sent
-	if remote == o.hedged.remote {
-		unsent = o.sent[o.hedged.size:]
+	unsent := o.clientBytes
+	if remote == o.hedgedHello.remote {
+		unsent = o.clientBytes[o.hedgedHello.size:]
 	}
 	if len(unsent) > 0 {
 		t.out.Write(unsent)
 	}
-	o.since = time.Time{}
-	kind, needed := classify(o.sent)
-	o.needed = needed
-	o.setPart(kind)
+	o.helloSent = time.Time{}
+	kind, needed := classify(o.clientBytes)
+	o.classifyAt = needed
+	o.setPartialLen(kind)
 	if len(remote.Early) > 0 || kind == notHello {
 		o.finalize()
 		return
 	}
-	o.phase = replaceable
-	o.ended.Broadcast()
-	t.limitSilence(kind)
+	o.phase = phaseReplaceable
+	o.reconnectDone.Broadcast()
+	t.limitFirstByte(kind)
 }
 
-// drop closes an ending that is not used because the tunnel cannot be replaced any more. It closes a relay or a
-// refusal with status 200, because the client has already received this status.
-func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
+// closeUnusedEnding closes an ending that is not used because the tunnel cannot be replaced any more. It closes a relay
+// or a refusal with status 200, because the client has already received this status.
+func (t *tunnel) closeUnusedEnding(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {
 	case ending.Tunnel != nil:

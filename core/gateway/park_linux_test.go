@@ -40,9 +40,9 @@ func (r *rig) parked(n int64) {
 	r.eventually("the connections are parked", func() bool {
 		parked := int64(0)
 		r.eachConn(func(c *connection) {
-			c.parking.Lock()
-			defer c.parking.Unlock()
-			if tcp := below(c.raw); tcp != nil && socket.Parked(tcp) {
+			c.parkMu.Lock()
+			defer c.parkMu.Unlock()
+			if tcp := tcpBelow(c.raw); tcp != nil && socket.Parked(tcp) {
 				parked++
 			}
 		})
@@ -155,13 +155,13 @@ func TestParkingAndClosing(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				r.eachConn(func(c *connection) { c.unread() })
+				r.eachConn(func(c *connection) { c.hasUnread() })
 			}
 		}
 	})
 	r.parked(20)
 	release()
-	r.eachConn((*connection).close)
+	r.eachConn((*connection).abort)
 	for _, c := range clients {
 		io.Copy(io.Discard, c) // a response, or nothing
 	}

@@ -47,7 +47,7 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 		return before == now && of == clients && r.buffers.pipes.Open() > 0
 	})
 	require.LessOrEqual(t, r.buffers.pipes.Open(), spare)
-	require.True(t, r.Files.HasRoom(r.places.need()+2, keptForOthers), "for the next client")
+	require.True(t, r.Files.HasRoom(r.places.neededFiles()+2, reservedShare), "for the next client")
 	for _, c := range all {
 		a, err := http.ReadResponse(c.r, nil)
 		require.NoError(t, err)

@@ -23,9 +23,9 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 	p.init()
 	return p, func(client string, what int64, waited time.Duration) *connection {
 		c := &connection{client: netip.MustParseAddr(client)}
-		c.read.setAwaited(what, now.Add(-waited))
+		c.readControl.setCurrentWait(what, now.Add(-waited))
 		if what == awaitsBody || what == awaitsNothing {
-			c.read.phase.Store(busy)
+			c.readControl.phase.Store(phaseBusy)
 		}
 		p.add(c)
 		return c
@@ -47,13 +47,13 @@ func TestTheOrderOfRemoval(t *testing.T) {
 		order = append(order, add("10.0.0.1", what, 2*time.Hour), add("10.0.0.1", what, time.Hour))
 	}
 	for i, want := range order {
-		require.Same(t, want, p.oldest(now, netip.Addr{}), "number %d", i)
+		require.Same(t, want, p.removeOldest(now, netip.Addr{}), "number %d", i)
 	}
-	require.Nil(t, p.oldest(now, netip.Addr{}))
+	require.Nil(t, p.removeOldest(now, netip.Addr{}))
 	require.EqualValues(t, 4, p.clients.Load())
 	add("10.0.0.1", awaitsRequest, time.Hour)
-	require.Nil(t, p.oldest(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
-	require.NotNil(t, p.oldest(now.Add(evictAgain), netip.Addr{}))
+	require.Nil(t, p.removeOldest(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
+	require.NotNil(t, p.removeOldest(now.Add(searchPause), netip.Addr{}))
 }
 
 // A search can be limited to one client's connections.
@@ -64,10 +64,10 @@ func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
 		add("10.0.0.1", awaitsRequest, time.Hour)
 	}
 	mine := add("10.0.0.2", awaitsHead, time.Minute)
-	require.NotNil(t, p.oldest(now, netip.Addr{}))
-	require.Same(t, mine, p.oldest(now, mine.client))
-	require.Nil(t, p.oldest(now, mine.client))
-	require.NotNil(t, p.oldest(now, netip.Addr{}), "the search for one client has no effect on others")
+	require.NotNil(t, p.removeOldest(now, netip.Addr{}))
+	require.Same(t, mine, p.removeOldest(now, mine.client))
+	require.Nil(t, p.removeOldest(now, mine.client))
+	require.NotNil(t, p.removeOldest(now, netip.Addr{}), "the search for one client has no effect on others")
 	n, most := p.ofClient(mine.client)
 	require.Zero(t, n)
 	require.False(t, most)
@@ -84,19 +84,19 @@ func TestOneSearchForManyRemovals(t *testing.T) {
 	for i := range 6 {
 		all = append(all, add("10.0.0.1", awaitsRequest, time.Hour-time.Duration(i)*time.Minute))
 	}
-	require.Same(t, all[0], p.oldest(now, netip.Addr{}))
+	require.Same(t, all[0], p.removeOldest(now, netip.Addr{}))
 	first := add("10.0.0.1", awaitsRequest, 2*time.Hour)
-	all[1].read.setAwaited(awaitsRequest, now) // another request was served
-	all[2].read.enter(busy)
+	all[1].readControl.setCurrentWait(awaitsRequest, now) // another request was served
+	all[2].readControl.setPhase(phaseBusy)
 	require.True(t, p.remove(all[3]))
 	require.False(t, p.remove(all[3]))
-	require.Same(t, all[4], p.oldest(now, netip.Addr{}))
-	later := now.Add(foundFor)
-	require.Same(t, first, p.oldest(later, netip.Addr{}), "the next search finds it")
-	p.forget(&p.found[0], p.found[0].until)
-	require.Same(t, all[5], p.oldest(later, netip.Addr{}))
-	require.Nil(t, p.oldest(later, netip.Addr{}))
-	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.all())
+	require.Same(t, all[4], p.removeOldest(now, netip.Addr{}))
+	later := now.Add(searchLifetime)
+	require.Same(t, first, p.removeOldest(later, netip.Addr{}), "the next search finds it")
+	p.dropFound(&p.searches[0], p.searches[0].validUntil)
+	require.Same(t, all[5], p.removeOldest(later, netip.Addr{}))
+	require.Nil(t, p.removeOldest(later, netip.Addr{}))
+	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.allConns())
 }
 
 // For all orders of additions and removals, the list has the connections that were added and not removed.
@@ -116,13 +116,13 @@ func TestTheListOfPlaces(t *testing.T) {
 				want = slices.Delete(want, i, i+1)
 			},
 			"evict": func(t *rapid.T) {
-				if c := p.oldest(now, netip.Addr{}); c != nil {
+				if c := p.removeOldest(now, netip.Addr{}); c != nil {
 					require.Contains(t, want, c)
 					want = slices.DeleteFunc(want, func(w *connection) bool { return w == c })
 				}
 			},
 			"": func(t *rapid.T) {
-				require.ElementsMatch(t, want, p.all())
+				require.ElementsMatch(t, want, p.allConns())
 				require.EqualValues(t, len(want), p.clients.Load())
 			},
 		})
@@ -135,23 +135,23 @@ func TestTimeInTheQueueCounts(t *testing.T) {
 	for _, sent := range []bool{false, true} {
 		now := time.Now()
 		var draining atomic.Bool
-		d := &readDeadline{conn: &deadlines{}, draining: &draining}
-		since := func() time.Duration { return now.Sub(time.Unix(0, d.awaited().since)).Round(time.Microsecond) }
-		d.queue(time.Second, sent)
+		d := &readControl{conn: &deadlines{}, draining: &draining}
+		since := func() time.Duration { return now.Sub(time.Unix(0, d.currentWait().since)).Round(time.Microsecond) }
+		d.addQueueTime(time.Second, sent)
 		d.awaitRequest(now)
 		if sent {
 			require.Zero(t, since(), "the head may be complete")
 		} else {
 			require.Equal(t, time.Second, since())
 		}
-		d.awaitRest(now.Add(time.Minute))
-		require.Equal(t, awaitsHead, d.awaited().what)
+		d.awaitHeadRest(now.Add(time.Minute))
+		require.Equal(t, awaitsHead, d.currentWait().awaits)
 		require.Equal(t, time.Second, since())
-		d.enter(busy)
-		d.enter(idle)
+		d.setPhase(phaseBusy)
+		d.setPhase(phaseIdle)
 		d.awaitRequest(now)
 		require.Zero(t, since())
-		d.awaitRest(now.Add(time.Minute))
+		d.awaitHeadRest(now.Add(time.Minute))
 		require.Zero(t, since())
 	}
 }
@@ -161,14 +161,14 @@ func TestAnEvictionOrARequest(t *testing.T) {
 	for range 1000 {
 		p := &places{}
 		p.init()
-		d := &readDeadline{places: p}
+		d := &readControl{places: p}
 		var wg sync.WaitGroup
 		var evicted, served bool
 		wg.Go(func() { evicted = d.evict() })
-		wg.Go(func() { served = d.enter(busy) })
+		wg.Go(func() { served = d.setPhase(phaseBusy) })
 		wg.Wait()
 		require.NotEqual(t, evicted, served)
-		require.Equal(t, served, d.enter(idle))
+		require.Equal(t, served, d.setPhase(phaseIdle))
 		require.False(t, d.evict())
 	}
 }
@@ -181,13 +181,13 @@ func TestPatience(t *testing.T) {
 	for conn, want := range map[net.Conn]time.Duration{
 		client: minWait, tls.Server(socket.Wrap(client), nil): minWait, new(socket.Conn): minFirstWait,
 	} {
-		d := &readDeadline{conn: conn}
-		d.setAwaited(awaitsRequest, time.Now())
-		require.Equal(t, want, d.awaited().patience(), "%T", conn)
-		d.phase.Store(idle)
-		require.Equal(t, minWait, d.awaited().patience(), "%T", conn)
-		d.setAwaited(awaitsHead, time.Now())
-		require.Equal(t, minHeadWait, d.awaited().patience(), "%T", conn)
+		d := &readControl{conn: conn}
+		d.setCurrentWait(awaitsRequest, time.Now())
+		require.Equal(t, want, d.currentWait().evictAfter(), "%T", conn)
+		d.phase.Store(phaseIdle)
+		require.Equal(t, minWait, d.currentWait().evictAfter(), "%T", conn)
+		d.setCurrentWait(awaitsHead, time.Now())
+		require.Equal(t, minHeadWait, d.currentWait().evictAfter(), "%T", conn)
 	}
 }
 

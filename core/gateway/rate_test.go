@@ -24,18 +24,18 @@ func TestBodyRate(t *testing.T) {
 		perSecond := float64(bytes) / each.Seconds()
 		var waited time.Duration
 		for waited < 10*grace {
-			until := b.await(now, idle)
+			until := b.beginWait(now, idle)
 			require.LessOrEqual(t, until.Sub(now), idle)
 			if !until.After(now.Add(each)) {
-				require.True(t, b.limited)
+				require.True(t, b.rateLimits)
 				require.Less(t, perSecond, float64(rate)*2, "a period holds at least half as many pieces as it could")
 				require.LessOrEqual(t, waited, 2*grace)
 				return
 			}
 			now = now.Add(each)
 			waited += each
-			b.arrived(now, bytes)
-			b.arrived(now, 0)
+			b.endWait(now, bytes)
+			b.endWait(now, 0)
 			now = now.Add(elsewhere)
 		}
 		require.GreaterOrEqual(t, perSecond, float64(rate)/2)
@@ -48,20 +48,20 @@ func TestALateBody(t *testing.T) {
 	b.start(100, 30*time.Second)
 	now := time.Unix(0, 0)
 	piece := func(wait time.Duration, bytes int64) {
-		b.await(now, time.Minute)
+		b.beginWait(now, time.Minute)
 		now = now.Add(wait)
-		b.arrived(now, bytes)
+		b.endWait(now, bytes)
 	}
-	require.Zero(t, b.behind())
+	require.Zero(t, b.delay())
 	piece(900*time.Millisecond, 10)
-	require.Equal(t, 800*time.Millisecond, b.behind())
+	require.Equal(t, 800*time.Millisecond, b.delay())
 	piece(900*time.Millisecond, 10)
-	require.Equal(t, 1600*time.Millisecond, b.behind())
+	require.Equal(t, 1600*time.Millisecond, b.delay())
 	piece(time.Second, 1000)
-	require.Zero(t, b.behind())
+	require.Zero(t, b.delay())
 	b.start(0, 30*time.Second)
 	piece(10*time.Second, 1)
-	require.Zero(t, b.behind(), "there is no minimum")
+	require.Zero(t, b.delay(), "there is no minimum")
 }
 
 func TestWithoutABodyRate(t *testing.T) {
@@ -69,11 +69,11 @@ func TestWithoutABodyRate(t *testing.T) {
 	b.start(0, 30*time.Second)
 	now := time.Unix(0, 0)
 	for range 1000 {
-		require.Equal(t, now.Add(time.Minute), b.await(now, time.Minute))
+		require.Equal(t, now.Add(time.Minute), b.beginWait(now, time.Minute))
 		now = now.Add(59 * time.Second)
-		b.arrived(now, 1)
+		b.endWait(now, 1)
 	}
-	require.False(t, b.limited)
+	require.False(t, b.rateLimits)
 }
 
 // A request whose body arrives byte by byte gets a 408 with the reason, whether it is kept or streamed. Its pauses

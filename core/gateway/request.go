@@ -20,25 +20,25 @@ import (
 // request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection
 // uses one value for all its requests, one after another.
 type request struct {
-	server *Server
-	conn   *connection
-	inner  *inner // the CONNECT whose connection is intercepted; nil for a request outside of interception
-	cache  cache
+	server       *Server
+	conn         *connection
+	outerConnect *outerConnect // the CONNECT whose connection is intercepted; nil for a request outside of interception
+	cache        cache
 
-	set       *settings // in force when the request began
-	head      http1.Request
-	body      http1.Body
-	granted   *access.Account // the user for whom the method grant has counted the request; nil for none
-	continued bool            // 100 Continue has been sent
-	ended     time.Time       // when the exchange was closed; zero if the request had no exchange
-	silent    time.Time       // when the last wait for the response's body began
+	settings      *settings // in force when the request began
+	head          http1.Request
+	body          http1.Body
+	countedUser   *access.Account // the user for whom the method grantRequest has counted the request; nil for none
+	sentContinue  bool            // 100 Continue has been sent
+	exchangeEnd   time.Time       // when the exchange was closed; zero if the request had no exchange
+	bodyWaitStart time.Time       // when the last wait for the response's body began
 
-	// established is set if the client got the response to its CONNECT before a tunnel was open. The gateway responds
-	// early to a CONNECT that may be intercepted.
-	established bool
+	// connectReplied is set if the client got the response to its CONNECT before a tunnel was open. The gateway
+	// responds early to a CONNECT that may be intercepted.
+	connectReplied bool
 
-	wanted  session.Request // the session that the request asks for
-	session session.Handle  // the use of that session; valid if input.Session is set
+	sessionRequest session.Request // the session that the request asks for
+	sessionUse     session.Handle  // the use of that session; valid if input.Session is set
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -46,92 +46,93 @@ type request struct {
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
-	out        loan               // the response that is being written
-	kept       keptBody           // the body, kept for repeats
-	reserved   budget.Reservation // the part of the server's replay memory that the kept body uses
-	fields     []http1.Field      // the fields that are sent to the proxy
-	rate       bodyRate           // limits how slowly the request's body may arrive
-	detached   []byte             // copy of the head; see detach
-	loopTokens []byte             // the loop tokens that other gateways have added to the request
-	log        logEntry           // the log entry of the request in flight
-	record     *accesslog.Record  // the record of the last request that was logged; nil for none
-	callbacks  callbacks
+	responseBuf borrowedBuffer     // the response that is being written
+	keptBody    keptBody           // the body, kept for repeats
+	reserved    budget.Reservation // the part of the server's replay memory that the kept body uses
+	fields      []http1.Field      // the fields that are sent to the proxy
+	bodyRate    bodyRate           // limits how slowly the request's body may arrive
+	headCopy    []byte             // copy of the head; see detach
+	loopTokens  []byte             // the loop tokens that other gateways have added to the request
+	log         logEntry           // the log entry of the request in flight
+	record      *accesslog.Record  // the record of the last request that was logged; nil for none
+	callbacks   callbacks
 }
 
 // callbacks are methods of a request as function values. They are created once per connection, because the
 // creation of a function value allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch, park func()
-	gotBody                          func(n int64)
+	bodyArrived                      func(n int64)
 	sendContinue                     func() bool
 	relayInterim                     func(*http1.Response)
 }
 
-// usualFields is the number of header fields that an idle connection keeps memory for.
-const usualFields = 64
+// maxIdleFields is the number of header fields that an idle connection keeps memory for.
+const maxIdleFields = 64
 
 // init prepares r for a connection.
 func (r *request) init(s *Server, c *connection) {
-	r.server, r.conn, r.set = s, c, s.settings.Load()
-	c.out.configure(r.set)
-	r.out.from, r.kept.pool, r.reserved = s.outs, s.pieces, s.replay.Reservation()
+	r.server, r.conn, r.settings = s, c, s.settings.Load()
+	c.writer.configure(r.settings)
+	r.responseBuf.pool, r.keptBody.pool, r.reserved = s.writeBuffers, s.piecePool, s.replay.Reservation()
 	r.callbacks = callbacks{
-		awaitBody: r.awaitBody, gotBody: r.gotBody, stopBody: c.read.stop, watch: c.watch.start,
-		park: c.watch.park, sendContinue: r.sendContinue, relayInterim: r.relayInterim,
+		awaitBody: r.awaitBody, bodyArrived: r.bodyArrived, stopBody: c.readControl.stopBody, watch: c.leaveWatch.start,
+		park: c.leaveWatch.park, sendContinue: r.sendContinue, relayInterim: r.relayInterim,
 	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
 	r.forward.Control.OnSlow, r.forward.Control.OnLongWait = r.callbacks.watch, r.callbacks.park
 	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
 }
 
-// begin prepares r for the next request.
-func (r *request) begin() {
+// resetRequest prepares r for the next request.
+func (r *request) resetRequest() {
 	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()
 	r.outcome.ID = r.input.ID
-	r.continued, r.established, r.ended = false, false, time.Time{}
+	r.sentContinue, r.connectReplied, r.exchangeEnd = false, false, time.Time{}
 	r.log = logEntry{}
-	r.conn.out.sent = 0
+	r.conn.writer.sent = 0
 }
 
-// shrink releases memory that is not needed while the connection is idle.
-func (r *request) shrink() {
-	r.out.back()
-	r.kept.free()
+// releaseMemory releases memory that is not needed while the connection is idle.
+func (r *request) releaseMemory() {
+	r.responseBuf.giveBack()
+	r.keptBody.free()
 	r.body, r.forward.Response.Body = http1.Body{}, http1.Body{} // they may hold trailers
 	r.reserved.Release()
-	if cap(r.detached) > smallChunk {
-		r.detached = nil
+	if cap(r.headCopy) > smallChunk {
+		r.headCopy = nil
 	}
 	for _, fields := range []*[]http1.Field{&r.fields, &r.head.Fields, &r.forward.Response.Fields} {
-		if cap(*fields) > usualFields {
+		if cap(*fields) > maxIdleFields {
 			*fields = nil
 		}
 	}
 }
 
-// handle serves the request whose head has been read, and reports whether the connection can serve another request.
-func (r *request) handle(entry TrackerEntry) (keep bool) {
-	if set := r.server.settings.Load(); set != r.set {
-		r.set = set
-		r.conn.out.configure(set)
+// serveRequest serves the request whose head has been read, and reports whether the connection can serve another
+// request.
+func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
+	if set := r.server.settings.Load(); set != r.settings {
+		r.settings = set
+		r.conn.writer.configure(set)
 	}
-	r.begin()
+	r.resetRequest()
 	r.body.Start(r.conn.reader, r.head.Framing, r.head.Length)
 	r.body.KeepTrailers(r.head.Fields)
 	in := &r.input
 	in.Method = method(r.head.Method)
-	if in.Tunnel = in.Method == http.MethodConnect; in.Tunnel {
+	if in.WantsTunnel = in.Method == http.MethodConnect; in.WantsTunnel {
 		in.Listener = core.ListenConnect
-	} else if r.inner != nil {
+	} else if r.outerConnect != nil {
 		in.Listener = core.ListenIntercept
 	}
-	in.Idempotent, in.Safe = in.Tunnel || retry.Idempotent(in.Method), in.Tunnel || retry.Safe(in.Method)
+	in.Idempotent, in.Safe = in.WantsTunnel || retry.Idempotent(in.Method), in.WantsTunnel || retry.Safe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry
-	in.KeepEvents = r.server.logs()
+	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 
-	target, bad := r.target()
+	target, bad := r.parseTarget()
 	if bad == nil {
 		bad = r.authorize()
 	}
@@ -148,13 +149,13 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 		in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
 		in.User, in.Path = r.log.user, target.Path
 		r.server.Executor.Route(in)
-		bad = r.steer()
+		bad = r.readWhirlpoolFields()
 	}
-	if bad == nil && in.Tunnel && r.set.intercept != nil && r.intercept() {
+	if bad == nil && in.WantsTunnel && r.settings.intercept != nil && r.intercept() {
 		return false
 	}
 	if bad == nil {
-		bad = r.grant()
+		bad = r.grantRequest()
 	}
 	if bad != nil {
 		return r.respondError(bad)
@@ -162,20 +163,20 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
-	if in.Tunnel {
+	if in.WantsTunnel {
 		return r.connect()
 	}
 	return r.forwardTo(target)
 }
 
-// target parses the request's target. It stores the target's authority in r.cache. The result t is the zero value for
-// a CONNECT.
-func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
+// parseTarget parses the request's target. It stores the target's authority in r.cache. The result t is the zero value
+// for a CONNECT.
+func (r *request) parseTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	var err error
-	if r.inner != nil {
-		return r.innerTarget()
+	if r.outerConnect != nil {
+		return r.interceptedTarget()
 	}
-	if r.input.Tunnel {
+	if r.input.WantsTunnel {
 		if r.head.Framing != http1.NoBody {
 			bad = badRequest("malformed_request", "a CONNECT with a body")
 			bad.Close = true
@@ -195,17 +196,18 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. Each field takes
-// precedence over the option with the same purpose in the user name.
-func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
+// readWhirlpoolFields reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. Each field
+// takes precedence over the option with the same purpose in the user name.
+func (r *request) readWhirlpoolFields() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
-	in.Global = r.server.Policies.Current()
-	if !r.head.Has(http1.Whirlpool) && r.inner == nil && r.cache.account == nil { // most requests have no such field
-		in.Policy, in.Priority, r.wanted = in.Route.Policy(in.Global), core.PriorityNormal, session.Request{}
+	in.GlobalPolicy = r.server.Policies.Current()
+	if !r.head.Has(http1.Whirlpool) && r.outerConnect == nil && r.cache.account == nil { // as most requests
+		in.Policy, in.Priority = in.Route.Policy(in.GlobalPolicy), core.PriorityNormal
+		r.sessionRequest = session.Request{}
 		return nil
 	}
 	var err error
-	switch in.Policy, err = r.policy(in.Route.Policy(in.Global)); {
+	switch in.Policy, err = r.policy(in.Route.Policy(in.GlobalPolicy)); {
 	case err == errOverride:
 		return forbidden("override_not_allowed", err.Error())
 	case err != nil:
@@ -221,7 +223,7 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	if in.Priority, err = r.priority(); err != nil {
 		return badRequest("invalid_priority", err.Error())
 	}
-	if r.wanted, err = r.wantedSession(); err != nil {
+	if r.sessionRequest, err = r.wantedSession(); err != nil {
 		return badRequest("invalid_session", err.Error())
 	}
 	return nil
@@ -245,7 +247,7 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 // policy returns the request's retry policy: the policy base, merged with the override in the field
 // X-Whirlpool-Retry. Without this field, base is merged with the option retry of the user name.
 func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
-	override, found, err := r.ownField("x-whirlpool-retry")
+	override, found, err := r.whirlpoolField("x-whirlpool-retry")
 	switch attempts := r.cache.options.MaxAttempts; {
 	case err != nil:
 		return nil, err
@@ -265,7 +267,7 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := base.Overridden(o, mode, r.set.Strategies)
+		p, err := base.Overridden(o, mode, r.settings.Strategies)
 		if err != nil {
 			return nil, err
 		}
@@ -278,7 +280,7 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 // used.
 func (r *request) region() (region string, strict bool, err error) {
 	c := &r.cache
-	value, _, err := r.ownField("x-whirlpool-region")
+	value, _, err := r.whirlpoolField("x-whirlpool-region")
 	if err == nil && string(value) != c.regionValue {
 		if region, strict, err = proxyhttp.ParseRegion(string(value)); err == nil {
 			c.regionValue, c.region, c.strict = string(value), region, strict
@@ -293,7 +295,7 @@ func (r *request) priority() (core.Priority, error) {
 	if r.cache.account != nil {
 		limit = r.cache.account.Priority
 	}
-	value, found, err := r.ownField("x-whirlpool-priority")
+	value, found, err := r.whirlpoolField("x-whirlpool-priority")
 	if err != nil || !found {
 		return core.PriorityNormal.AtMost(limit), err
 	}
@@ -304,12 +306,12 @@ func (r *request) priority() (core.Priority, error) {
 	return p.AtMost(limit), nil
 }
 
-// ownField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear only once. An
+// whirlpoolField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear only once. An
 // intercepted request without the field uses the field of its CONNECT.
-func (r *request) ownField(name string) (value []byte, found bool, err error) {
+func (r *request) whirlpoolField(name string) (value []byte, found bool, err error) {
 	value, found, err = findField(r.head.Fields, name)
-	if !found && err == nil && r.inner != nil {
-		return findField(r.inner.fields, name)
+	if !found && err == nil && r.outerConnect != nil {
+		return findField(r.outerConnect.fields, name)
 	}
 	return value, found, err
 }

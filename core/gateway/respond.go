@@ -10,19 +10,19 @@ import (
 // respondError writes an error response and reports whether the connection can serve another
 // request.
 func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
-	if r.inner != nil && e.Status == http.StatusProxyAuthRequired { // inside a tunnel, a client expects no proxy
+	if r.outerConnect != nil && e.Status == http.StatusProxyAuthRequired { // inside a tunnel, a client expects no proxy
 		e.Status, e.Close = http.StatusForbidden, true
 	}
 	r.log.status, r.log.code = e.Status, e.Code
-	if r.established {
+	if r.connectReplied {
 		return false
 	}
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
-	keep = !e.Close && r.reusable() && r.discardBody()
+	keep = !e.Close && r.canReuse() && r.discardBody()
 	h := r.newHead(e.Status, e.AppendReason(line[:0]), keep)
 	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), e
-	b := h.Append(r.out.take())
+	b := h.Append(r.responseBuf.borrow())
 	if r.input.Method != http.MethodHead { // r.head.Method may have been overwritten by discardBody
 		b = append(b, body...)
 	}
@@ -31,7 +31,7 @@ func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 
 // respond writes b, a complete response, and reports whether the connection can serve another request.
 func (r *request) respond(b []byte, keep bool) bool {
-	r.out.buf = b
+	r.responseBuf.buf = b
 	if !r.conn.write(b) {
 		return false
 	}
@@ -47,12 +47,12 @@ func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
 }
 
-// reusable reports whether the connection can serve another request after this request. It returns false if a CONNECT
+// canReuse reports whether the connection can serve another request after this request. It returns false if a CONNECT
 // failed after an attempt and the client has already sent more bytes, because these bytes are meant for the tunnel.
 // If the gateway itself refused the CONNECT, the bytes may be another request.
-func (r *request) reusable() bool {
-	early := r.input.Tunnel && r.outcome.Attempts > 0 && (len(r.conn.reader.Buffered()) > 0 || r.conn.unread())
-	return !r.head.Close && !r.conn.draining() && !r.server.leaving.Load() && !early
+func (r *request) canReuse() bool {
+	early := r.input.WantsTunnel && r.outcome.Attempts > 0 && (len(r.conn.reader.Buffered()) > 0 || r.conn.hasUnread())
+	return !r.head.Close && !r.conn.draining() && !r.server.closeAfterResponse.Load() && !early
 }
 
 // discardBody reads and discards the rest of the request's body if this rest is small. It returns false if the
@@ -61,11 +61,11 @@ func (r *request) discardBody() bool {
 	switch {
 	case r.body.Done():
 		return true
-	case r.head.Continue && !r.continued:
+	case r.head.Continue && !r.sentContinue:
 		return false // the client waits for a 100 (Continue) before it sends the body
 	}
-	r.rate.start(r.set.MinBodyRate, r.set.BodyGrace)
+	r.bodyRate.start(r.settings.MinBodyRate, r.settings.BodyGrace)
 	r.awaitBody()
-	defer r.gotBody(0)
+	defer r.bodyArrived(0)
 	return r.body.Drain(64 << 10)
 }

@@ -120,10 +120,10 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	require.NoError(t, err)
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
-		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
+		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, OnTunnelEnd: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
 		AccessLog: o.access, Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
-		Intercepted: r.recorded.intercepted,
+		OnHandshake: r.recorded.intercepted,
 	}, o.Settings)
 
 	r.files.SetClosers(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)

@@ -66,22 +66,22 @@ type AccessLog interface {
 
 // Config has the dependencies of a Server. All fields are required, unless stated otherwise.
 type Config struct {
-	Executor  *executor.Executor
-	Transport *transport.Transport
-	Policies  interface{ Current() *retry.Policy }
-	Tracker   Tracker
-	AccessLog AccessLog            // receives each request that has ended; nil for no access log
-	Tracer    Tracer               // nil traces no request
-	Tunnels   func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
+	Executor    *executor.Executor
+	Transport   *transport.Transport
+	Policies    interface{ Current() *retry.Policy }
+	Tracker     Tracker
+	AccessLog   AccessLog            // receives each request that has ended; nil for no access log
+	Tracer      Tracer               // nil traces no request
+	OnTunnelEnd func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
 
 	// TargetBytes is called at the end of each request that has run. The parameter host is the host of the target. The
 	// parameter bytes is the number of bytes that the client has sent and received: the bytes of the tunnel, or the
 	// bytes of the request's body and of the response with its head. The parameter at is the end of the request or, if
 	// that is not known, the current time. TargetBytes may be nil.
 	TargetBytes func(host string, bytes int64, at time.Time)
-	// Intercepted is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
+	// OnHandshake is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
 	// handshake has succeeded. Intercepted may be nil.
-	Intercepted func(ok bool)
+	OnHandshake func(ok bool)
 	Guard       *access.Guard  // limits failed logins
 	Sessions    *session.Table // shared with the API
 	Loop        *loop.Guard    // recognizes requests that come back to this process; nil for no check
@@ -99,21 +99,21 @@ type Server struct {
 
 	replay budget.Memory
 
-	outs   *sync.Pool // buffers that connections borrow to write a response (loan)
-	pieces *pieces    // buffers of kept bodies
+	writeBuffers *sync.Pool // buffers that connections borrow to write a response (loan)
+	piecePool    *piecePool // buffers of kept bodies
 
 	ctx    context.Context // cancelled, like the contexts of the connections, when the grace period of a drain ends
 	cancel context.CancelCauseFunc
 
-	places   places
-	watcher  socket.Watcher
-	draining atomic.Bool
-	leaving  atomic.Bool // see Leave
-	refusing atomic.Int32
-	wg       sync.WaitGroup
+	places             places
+	watcher            socket.Watcher
+	draining           atomic.Bool
+	closeAfterResponse atomic.Bool // see Leave
+	refusals           atomic.Int32
+	wg                 sync.WaitGroup
 
-	streams    streams    // HTTP/2 connections of intercepted clients
-	unaccepted unaccepted // hosts that cannot be intercepted
+	streams           streams           // HTTP/2 connections of intercepted clients
+	interceptFailures interceptFailures // hosts that cannot be intercepted
 }
 
 type settings struct {
@@ -126,7 +126,7 @@ type settings struct {
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{
-		Config: cfg, outs: newSpares(), pieces: newPieces(), ctx: ctx, cancel: cancel,
+		Config: cfg, writeBuffers: newBufferPool(), piecePool: newPieces(), ctx: ctx, cancel: cancel,
 	}
 	s.places.init()
 	s.buffers = newBuffers(socket.NewPipes(
@@ -177,14 +177,14 @@ func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
 
 // serve runs f, a method of the front of c, and then ends the connection c.
 func (s *Server) serve(c *connection, f func()) {
-	defer s.rescue()
-	defer c.end()
+	defer s.recoverPanic()
+	defer c.endServing()
 	f()
 }
 
-// rescue is deferred by the goroutine that serves a client. It recovers from a panic, which then ends only the
+// recoverPanic is deferred by the goroutine that serves a client. It recovers from a panic, which then ends only the
 // connection of this client.
-func (s *Server) rescue() {
+func (s *Server) recoverPanic() {
 	if p := recover(); p != nil {
 		s.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 	}
@@ -193,28 +193,28 @@ func (s *Server) rescue() {
 // Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 
-// Leave makes each connection end after its next response. That response has the field Connection: close. Leave is
-// called some time before Shutdown.
-func (s *Server) Leave() { s.leaving.Store(true) }
+// CloseAfterResponse makes each connection end after its next response. That response has the field Connection: close.
+// Leave is called some time before Shutdown.
+func (s *Server) CloseAfterResponse() { s.closeAfterResponse.Store(true) }
 
-// settlePoll is the interval at which Settle checks the connections.
-const settlePoll = 10 * time.Millisecond
+// busyPollInterval is the interval at which Settle checks the connections.
+const busyPollInterval = 10 * time.Millisecond
 
-// Settle waits until each connection has a request in flight or is closed, but at most until ctx ends. The caller
-// must have closed the listener. Requests that arrive during the wait are served.
-func (s *Server) Settle(ctx context.Context) {
-	for s.waiting() {
+// WaitUntilBusy waits until each connection has a request in flight or is closed, but at most until ctx ends. The
+// caller must have closed the listener. Requests that arrive during the wait are served.
+func (s *Server) WaitUntilBusy(ctx context.Context) {
+	for s.hasIdleConn() {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(settlePoll):
+		case <-time.After(busyPollInterval):
 		}
 	}
 }
 
-// waiting reports whether a connection waits for a request.
-func (s *Server) waiting() (waits bool) {
-	s.eachConn(func(c *connection) { waits = waits || c.read.phase.Load() != busy })
+// hasIdleConn reports whether a connection waits for a request.
+func (s *Server) hasIdleConn() (waits bool) {
+	s.eachConn(func(c *connection) { waits = waits || c.readControl.phase.Load() != phaseBusy })
 	return waits
 }
 
@@ -243,7 +243,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 		return
 	case <-time.After(shutdownResponse):
 	}
-	s.eachConn((*connection).close)
+	s.eachConn((*connection).abort)
 	<-done
 }
 
@@ -253,7 +253,7 @@ const shutdownResponse = 500 * time.Millisecond
 // eachConn calls f for each connection. It does not hold the lock of places during the calls, because f may take
 // long: to close a TLS connection, it sends a close alert.
 func (s *Server) eachConn(f func(*connection)) {
-	for _, c := range s.places.all() {
+	for _, c := range s.places.allConns() {
 		f(c)
 	}
 }

@@ -40,7 +40,7 @@ func attemptsOverride(attempts int) string { return "max_attempts=" + strconv.It
 // wantedSession returns the session that the request asks for in X-Whirlpool-Session or, without this field, in the
 // user name. The ID of the result is "" if the request asks for no session.
 func (r *request) wantedSession() (session.Request, error) {
-	value, _, err := r.ownField("x-whirlpool-session")
+	value, _, err := r.whirlpoolField("x-whirlpool-session")
 	if err != nil || len(value) == 0 {
 		return r.cache.options.Session, err
 	}
@@ -50,10 +50,10 @@ func (r *request) wantedSession() (session.Request, error) {
 // joinSession begins the use of the session that the request asks for. It does nothing if the request asks for no
 // session, or goes directly to its target.
 func (r *request) joinSession(now time.Time) {
-	if r.wanted.ID != "" && !r.input.Route.IsDirect() {
+	if r.sessionRequest.ID != "" && !r.input.Route.IsDirect() {
 		region := r.input.Route.SessionScope(r.input.Region)
-		r.session = r.server.beginSession(r.cache.account, r.wanted, region, now)
-		r.input.Session = &r.session
+		r.sessionUse = r.server.beginSession(r.cache.account, r.sessionRequest, region, now)
+		r.input.Session = &r.sessionUse
 	}
 }
 
@@ -67,17 +67,18 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 	return s.Sessions.Begin(session.KeyOf(user, wanted.ID, region), wanted, now)
 }
 
-// steer applies the options of the user name to the request in. If it begins the use of a session, it stores this use
-// in the parameter use. It returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
-func (f *socksFront) steer(in *executor.Request, use *session.Handle) error {
+// applyOptions applies the options of the user name to the request in. If it begins the use of a session, it stores
+// this use in the parameter use. It returns errOverride if the option retry is not allowed, or the error of
+// Policy.Overridden.
+func (f *socksFront) applyOptions(in *executor.Request, use *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag
 	if o.MaxAttempts > 0 {
-		mode := f.set.overrideMode(f.account)
+		mode := f.settings.overrideMode(f.account)
 		if mode == retry.OverrideNone {
 			return errOverride
 		}
-		p, err := in.Policy.Overridden(retry.Override{MaxAttempts: &o.MaxAttempts}, mode, f.set.Strategies)
+		p, err := in.Policy.Overridden(retry.Override{MaxAttempts: &o.MaxAttempts}, mode, f.settings.Strategies)
 		if err != nil {
 			return err
 		}

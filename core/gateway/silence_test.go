@@ -90,7 +90,7 @@ func TestAClientLeavesAStalledBody(t *testing.T) {
 		})
 		client := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 		client.head("GET", 200)
-		<-long // the body has been silent for watchAfter
+		<-long // the body has been silent for watchDelay
 		silent.Store(int64(c.silent))
 		client.Close()
 		r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
@@ -152,7 +152,7 @@ func TestAHalfClosedClientOfASilentBodyGetsAReset(t *testing.T) {
 	r.free()
 }
 
-// A body may be silent for longer than watchAfter. The client then gets the rest, and the connection serves further
+// A body may be silent for longer than watchDelay. The client then gets the rest, and the connection serves further
 // requests.
 func TestASilentBodyGoesOn(t *testing.T) {
 	long := longHalf()
@@ -171,7 +171,7 @@ func TestASilentBodyGoesOn(t *testing.T) {
 		}, func(o *options) { o.BodyIdle = 10 * patience })
 		c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 		a := c.head("GET", 200)
-		time.Sleep(watchAfter + watchAfter/4) // on a busy machine the watch may begin later; the result is the same
+		time.Sleep(watchDelay + watchDelay/4) // on a busy machine the watch may begin later; the result is the same
 		close(send)
 		body, err := io.ReadAll(a.Body)
 		require.NoError(t, err)

@@ -24,24 +24,25 @@ import (
 // CONNECT. The request's retry policy is the global policy or the policy of a routing rule. The option retry of the
 // user name is merged over it.
 type socksFront struct {
-	server  *Server
-	conn    *connection
-	set     *settings       // in force when the connection began
-	account *access.Account // the account of the user; nil if no user has logged in
-	options session.Options // the options of the user name
-	tokens  []byte          // the loop tokens that the client has sent; see package loop
-	gateway bool            // the client is a gateway: it has offered to send loop tokens
-	buf     loan
+	server          *Server
+	conn            *connection
+	settings        *settings       // in force when the connection began
+	account         *access.Account // the account of the user; nil if no user has logged in
+	options         session.Options // the options of the user name
+	loopTokens      []byte          // the loop tokens that the client has sent; see package loop
+	clientIsGateway bool            // the client is a gateway: it has offered to send loop tokens
+	responseBuf     borrowedBuffer
 
-	credentials []byte // credentials of the client, as a value of Proxy-Authorization; nil without a user name
-	established bool   // the client got the reply to its request before a tunnel was open
+	credentials    []byte // credentials of the client, as a value of Proxy-Authorization; nil without a user name
+	connectReplied bool   // the client got the reply to its request before a tunnel was open
 }
 
 func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
-	c.out.configure(set)
+	c.writer.configure(set)
 	return &socksFront{
-		server: s, conn: c, set: set, account: set.users.ByCertificate(c.names), buf: loan{from: s.outs},
+		server: s, conn: c, settings: set, account: set.users.ByCertificate(c.certNames),
+		responseBuf: borrowedBuffer{pool: s.writeBuffers},
 	}
 }
 
@@ -74,10 +75,10 @@ func (f *socksFront) serve() {
 		f.conn.linger(false)
 		return
 	}
-	if !f.conn.read.enter(busy) {
+	if !f.conn.readControl.setPhase(phaseBusy) {
 		return
 	}
-	if f.set.intercept != nil && f.intercept(&to) {
+	if f.settings.intercept != nil && f.intercept(&to) {
 		return
 	}
 	f.connect(&to)
@@ -88,7 +89,7 @@ func (f *socksFront) serve() {
 // "general failure". It sends the reply "no acceptable methods" only if the gateway supports none of the offered
 // methods, because clients report this reply as a wrong password.
 func (f *socksFront) refuse() {
-	f.conn.out.limit(f.server.Now().Add(time.Second))
+	f.conn.writer.setDeadline(f.server.Now().Add(time.Second))
 	offered, _, err := socks5.ParseMethods(f.conn.reader.Buffered())
 	var b [16]byte
 	switch {
@@ -120,10 +121,11 @@ func (f *socksFront) authenticate() error {
 		for _, m := range offered {
 			switch {
 			case m == socks5.Tokens:
-				f.gateway = f.server.Loop.Marks()
-			case m == socks5.NoAuth && (f.set.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
+				f.clientIsGateway = f.server.Loop.Marks()
+			case m == socks5.NoAuth &&
+				(f.settings.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
-			case m == socks5.UserPassword && (f.set.users.Len() > 0 || method != socks5.NoAuth):
+			case m == socks5.UserPassword && (f.settings.users.Len() > 0 || method != socks5.NoAuth):
 				method = m // user name and password take precedence over the client's certificate
 			}
 		}
@@ -132,8 +134,8 @@ func (f *socksFront) authenticate() error {
 	if err != nil {
 		return err
 	}
-	if f.gateway {
-		if err := f.takeTokens(method); err != nil {
+	if f.clientIsGateway {
+		if err := f.readTokens(method); err != nil {
 			return err
 		}
 	} else {
@@ -153,14 +155,14 @@ func (f *socksFront) authenticate() error {
 	if err != nil {
 		return err
 	}
-	if f.set.users.Len() > 0 {
+	if f.settings.users.Len() > 0 {
 		l := access.Login{Listener: access.SOCKS5, From: f.conn.raw.RemoteAddr(), User: name}
 		var result access.Result
 		var options string
-		l.User, options = f.set.users.SplitName(name)
-		f.conn.read.gotBody() // the client does not have to send anything while its password is checked
-		f.account, result, _ = f.set.users.Login(f.conn.ctx, f.server.Guard, l, password)
-		f.conn.read.setAwaited(awaitsRequest, f.server.Now())
+		l.User, options = f.settings.users.SplitName(name)
+		f.conn.readControl.bodyArrived() // the client does not have to send anything while its password is checked
+		f.account, result, _ = f.settings.users.Login(f.conn.ctx, f.server.Guard, l, password)
+		f.conn.readControl.setCurrentWait(awaitsRequest, f.server.Now())
 		if result != access.Accepted {
 			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
 			if result == access.Blocked {
@@ -178,22 +180,22 @@ func (f *socksFront) authenticate() error {
 	return nil
 }
 
-// takeTokens reads the loop tokens that the client offers to send (see package socks5). It then sends the
+// readTokens reads the loop tokens that the client offers to send (see package socks5). It then sends the
 // authentication method that the client must use next. It returns loop.ErrOwnToken or loop.ErrTooManyGateways if the
 // connection must not be served.
-func (f *socksFront) takeTokens(method byte) error {
+func (f *socksFront) readTokens(method byte) error {
 	f.send(socks5.Version, socks5.Tokens)
 	err := f.read(func(b []byte) (int, error) {
 		tokens, n, err := socks5.ParseTokens(b)
-		f.tokens = append(f.tokens[:0], tokens...)
+		f.loopTokens = append(f.loopTokens[:0], tokens...)
 		return n, err
 	})
 	if err != nil {
 		return err
 	}
-	valid, err := f.server.Loop.Check(f.tokens)
+	valid, err := f.server.Loop.Check(f.loopTokens)
 	if !valid {
-		f.tokens = nil
+		f.loopTokens = nil
 	}
 	status := socks5.TokensAccepted
 	switch {
@@ -237,7 +239,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	var x executor.Exchange
 	l := f.record()
 	l.Target, l.Started = to.HostPort, s.Now()
-	if s.logs() {
+	if s.logsRequests() {
 		defer func() {
 			if l.Executed {
 				addResult(&l, &x)
@@ -253,42 +255,42 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 			return
 		}
 		defer a.EndRequest()
-		f.conn.out.user, regions = a, a.Regions()
+		f.conn.writer.user, regions = a, a.Regions()
 	}
 	entry := s.Tracker.Track()
 	defer entry.Release()
 	in := executor.Request{
-		ID: l.ID, Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
-		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: l.Started,
-		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority, Regions: regions,
+		ID: l.ID, Policy: policy, GlobalPolicy: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
+		WantsTunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5,
+		Started: l.Started, BeforeWait: f.conn.leaveWatch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
-	in.KeepEvents, in.User = s.logs(), l.User
+	in.KeepEvents, in.User = s.logsRequests(), l.User
 	l.Trace = s.newTrace(nil, l.ID)
 	s.Executor.Route(&in)
 	in.Policy, l.Rules = in.Route.Policy(policy), in.Route.Labels()
 	var use session.Handle
-	if err := f.steer(&in, &use); err != nil {
+	if err := f.applyOptions(&in, &use); err != nil {
 		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
 		f.reply(socks5.NotAllowed)
 		f.conn.linger(false)
 		return
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
-	control := transport.Control{OnSlow: f.conn.watch.start, LoopTokens: f.tokens}
+	control := transport.Control{OnSlow: f.conn.leaveWatch.start, LoopTokens: f.loopTokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
 	defer x.Abandon()
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
-	f.conn.watch.stop()
+	f.conn.leaveWatch.stop()
 	l.Executed = true
 	switch {
 	case ending.Tunnel != nil:
-		f.buf.buf = f.buf.take()
-		if !f.established {
-			f.buf.buf = socks5.AppendReply(f.buf.buf, socks5.Succeeded)
+		f.responseBuf.buf = f.responseBuf.borrow()
+		if !f.connectReplied {
+			f.responseBuf.buf = socks5.AppendReply(f.responseBuf.buf, socks5.Succeeded)
 		}
 		l.Status = http.StatusOK
-		l.Received, l.Sent = s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.buf)
+		l.Received, l.Sent = s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.responseBuf)
 		s.countBytes(in.Host, l.Received+l.Sent, time.Time{})
 		return
 	case ending.Relay != nil:
@@ -305,7 +307,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		response := proxyhttp.RefusalResponse(ending.Refusal)
 		l.Status, l.Code = response.Status, response.Code
 		ending.Refusal.Close(response.Status, s.Now())
-		if f.gateway && response.Status == http.StatusLoopDetected {
+		if f.clientIsGateway && response.Status == http.StatusLoopDetected {
 			f.reply(socks5.LoopDetected)
 			break
 		}
@@ -327,7 +329,7 @@ func (f *socksFront) record() accesslog.Record {
 // logRefused adds a record of a refused request to the access log. status and code are the status and the
 // code of the response that an HTTP client would get.
 func (f *socksFront) logRefused(status int, code, target string) {
-	if f.server.logs() {
+	if f.server.logsRequests() {
 		l := f.record()
 		l.Status, l.Code, l.Target = status, code, target
 		f.server.logEnded(&l, f.conn)
@@ -372,7 +374,7 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 		if !errors.Is(err, socks5.ErrIncomplete) {
 			return err
 		}
-		f.conn.read.awaitRest(f.server.Now().Add(f.set.Head))
+		f.conn.readControl.awaitHeadRest(f.server.Now().Add(f.settings.Head))
 		if err := f.conn.reader.ReadAhead(); err != nil {
 			return err
 		}
@@ -384,7 +386,7 @@ func (f *socksFront) send(b ...byte) { f.conn.write(b) }
 
 // reply sends a reply to the client's request, unless the client already has a reply to this request.
 func (f *socksFront) reply(code socks5.Reply) {
-	if f.established {
+	if f.connectReplied {
 		return
 	}
 	var b [16]byte

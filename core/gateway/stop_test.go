@@ -22,7 +22,7 @@ func TestAStoppedBodyStaysStopped(t *testing.T) {
 	raw, err := l.Accept()
 	require.NoError(t, err)
 	defer raw.Close()
-	ended := func(d *readDeadline) {
+	ended := func(d *readControl) {
 		t.Helper()
 		read := make(chan error, 1)
 		go func() {
@@ -37,16 +37,16 @@ func TestAStoppedBodyStaysStopped(t *testing.T) {
 		}
 	}
 	var draining atomic.Bool
-	await := func(d *readDeadline) { d.await(time.Now().Add(time.Hour)) }
-	d := &readDeadline{conn: raw, draining: &draining}
-	d.stop()
+	await := func(d *readControl) { d.setDeadline(time.Now().Add(time.Hour)) }
+	d := &readControl{conn: raw, draining: &draining}
+	d.stopBody()
 	await(d)
 	ended(d)
 	for range 1000 {
-		d = &readDeadline{conn: raw, draining: &draining}
+		d = &readControl{conn: raw, draining: &draining}
 		var wg sync.WaitGroup
 		wg.Go(func() { await(d) })
-		wg.Go(d.stop)
+		wg.Go(d.stopBody)
 		wg.Wait()
 		ended(d)
 	}

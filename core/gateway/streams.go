@@ -22,17 +22,17 @@ type streams struct {
 	closed chan struct{} // closed when the server accepts no more connections
 }
 
-// multiplexed is an intercepted HTTP/2 connection.
-type multiplexed struct {
-	gateway   *Server
-	conn      *connection
-	inner     *inner
-	transport *http.Transport // sends the requests to the fronts of the streams
-	closed    chan struct{}   // closed when the connection has ended
+// http2Conn is an intercepted HTTP/2 connection.
+type http2Conn struct {
+	gateway      *Server
+	conn         *connection
+	outerConnect *outerConnect
+	transport    *http.Transport // sends the requests to the fronts of the streams
+	closed       chan struct{}   // closed when the connection has ended
 
-	mu     sync.Mutex
-	ended  bool           // no front may begin; guarded by mu
-	fronts sync.WaitGroup // Add is called while mu is held
+	mu          sync.Mutex
+	noNewFronts bool           // no front may begin; guarded by mu
+	fronts      sync.WaitGroup // Add is called while mu is held
 }
 
 // The limits of an intercepted HTTP/2 connection.
@@ -57,16 +57,16 @@ func (st *streams) start(s *Server) {
 		MaxHeaderBytes: maxStreamHead,
 		ErrorLog:       slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, streamsKey{}, multiplexedOf(c))
+			return context.WithValue(ctx, streamsKey{}, http2ConnOf(c))
 		},
-		ConnState: func(c net.Conn, state http.ConnState) { multiplexedOf(c).entered(state) },
+		ConnState: func(c net.Conn, state http.ConnState) { http2ConnOf(c).onState(state) },
 	}
 	go st.server.Serve(st)
 }
 
 type streamsKey struct{}
 
-func multiplexedOf(c net.Conn) *multiplexed { return c.(*tls.Conn).NetConn().(*rereadConn).streams }
+func http2ConnOf(c net.Conn) *http2Conn { return c.(*tls.Conn).NetConn().(*rereadConn).http2 }
 
 // Accept implements net.Listener.
 func (st *streams) Accept() (net.Conn, error) {
@@ -97,46 +97,46 @@ func (st *streams) drain(ctx context.Context) {
 
 // serve serves HTTP/2 on conn until conn ends. The parameter conn is the TLS connection of c, and below is the
 // connection below this TLS.
-func (st *streams) serve(s *Server, c *connection, conn *tls.Conn, below *rereadConn, in *inner) {
+func (st *streams) serve(s *Server, c *connection, conn *tls.Conn, below *rereadConn, in *outerConnect) {
 	st.once.Do(func() { st.start(s) })
 	if st.server == nil || c.draining() {
 		return
 	}
-	x := &multiplexed{gateway: s, conn: c, inner: in, closed: make(chan struct{})}
+	x := &http2Conn{gateway: s, conn: c, outerConnect: in, closed: make(chan struct{})}
 	x.transport = &http.Transport{
 		DialContext:        func(context.Context, string, string) (net.Conn, error) { return x.dial() },
 		DisableCompression: true, MaxIdleConnsPerHost: maxIdleFronts, IdleConnTimeout: idleFrontTime,
 		MaxResponseHeaderBytes: maxHeadToFront, ReadBufferSize: bufferToFront,
 	}
-	below.streams = x
-	c.read.places = nil // the connections of the streams are counted instead
+	below.http2 = x
+	c.readControl.places = nil // the connections of the streams are counted instead
 	select {
 	case st.conns <- conn:
 		<-x.closed
 	case <-st.closed:
 	}
-	x.end()
-	c.read.phase.Store(idle) // places does not count the connection as active: it was idle when serve began
+	x.endFronts()
+	c.readControl.phase.Store(phaseIdle) // places does not count the connection as active: it was idle when serve began
 }
 
-// end ends the fronts, and waits until they have ended.
-func (m *multiplexed) end() {
+// endFronts ends the fronts, and waits until they have ended.
+func (m *http2Conn) endFronts() {
 	m.mu.Lock()
-	m.ended = true
+	m.noNewFronts = true
 	m.mu.Unlock()
 	m.transport.CloseIdleConnections()
 	m.fronts.Wait()
 }
 
-// entered is called when the state of the connection changes. An idle connection may be closed by a drain, or to make
+// onState is called when the state of the connection changes. An idle connection may be closed by a drain, or to make
 // room for another client.
-func (m *multiplexed) entered(state http.ConnState) {
-	switch read := &m.conn.read; state {
+func (m *http2Conn) onState(state http.ConnState) {
+	switch read := &m.conn.readControl; state {
 	case http.StateActive:
-		read.enter(busy)
+		read.setPhase(phaseBusy)
 	case http.StateIdle:
-		read.setAwaited(awaitsRequest, m.gateway.Now())
-		read.enter(idle)
+		read.setCurrentWait(awaitsRequest, m.gateway.Now())
+		read.setPhase(phaseIdle)
 	case http.StateClosed, http.StateHijacked:
 		close(m.closed)
 	}
@@ -146,34 +146,34 @@ var errEnded = errors.New("the client's connection has ended")
 
 // dial returns a connection in memory to a new front. If the number of active connections and streams (places.active)
 // has reached gateway.max_connections, the front refuses the request.
-func (m *multiplexed) dial() (net.Conn, error) {
+func (m *http2Conn) dial() (net.Conn, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ended {
+	if m.noNewFronts {
 		return nil, errEnded
 	}
 	near, far := net.Pipe()
 	s := m.gateway
 	c := newConnection(m.conn.ctx, streamConn{far, m.conn.base.RemoteAddr()}, s.Now, &s.draining)
-	c.names, c.stream = m.conn.names, true
+	c.certNames, c.isStream = m.conn.certNames, true
 	if most := s.settings.Load().MaxConnections; most > 0 && s.places.active.Load() >= int64(most) {
-		why := tooMany
-		c.refused = &why
+		why := reasonMaxConnections
+		c.refusalReason = &why
 		m.fronts.Go(func() {
 			s.serve(c, func() {
 				if c.reader.ReadAhead() == nil { // net/http ignores a response that arrives before the request
-					newInnerFront(s, c, m.inner).refuse()
+					newInterceptFront(s, c, m.outerConnect).refuse()
 				}
 			})
 		})
 		return near, nil
 	}
-	c.read.places = &s.places
-	s.places.enter(true)
+	c.readControl.places = &s.places
+	s.places.countActive(true)
 	m.fronts.Go(func() {
-		s.serve(c, newInnerFront(s, c, m.inner).serve)
-		if c.read.phase.Load() != idle {
-			s.places.enter(false)
+		s.serve(c, newInterceptFront(s, c, m.outerConnect).serve)
+		if c.readControl.phase.Load() != phaseIdle {
+			s.places.countActive(false)
 		}
 	})
 	return near, nil
@@ -190,7 +190,7 @@ func (c streamConn) RemoteAddr() net.Addr { return c.remote }
 
 // serveStream serves one stream.
 func serveStream(w http.ResponseWriter, in *http.Request) {
-	x := in.Context().Value(streamsKey{}).(*multiplexed)
+	x := in.Context().Value(streamsKey{}).(*http2Conn)
 	out := in.WithContext(in.Context())
 	target := *in.URL
 	target.Scheme, target.Host = "http", "front"
@@ -218,7 +218,7 @@ func serveStream(w http.ResponseWriter, in *http.Request) {
 }
 
 // relay writes a response of a front to the client.
-func (m *multiplexed) relay(w http.ResponseWriter, resp *http.Response) {
+func (m *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
 	header := w.Header()
 	for name, values := range resp.Header {
 		switch name {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client. After that, another front serves the client: the field next.
+// tlsFront makes a TLS handshake with a client. After that, another front serves the client: the field serveNext.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -19,9 +19,9 @@ type tlsFront struct {
 	next   front
 }
 
-// overTLS returns a function that makes a tlsFront. The parameter next is a function that makes the front for the time
-// after the handshake.
-func overTLS(next newFront) newFront {
+// newTLSFront returns a function that makes a tlsFront. The parameter next is a function that makes the front for the
+// time after the handshake.
+func newTLSFront(next frontFunc) frontFunc {
 	return func(s *Server, c *connection) front {
 		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
 	}
@@ -30,7 +30,7 @@ func overTLS(next newFront) newFront {
 // serve implements front. The handshake may take as long as the head of a request (Settings.Head).
 func (f tlsFront) serve() {
 	now := f.server.Now()
-	if !f.conn.read.awaitRequest(now) {
+	if !f.conn.readControl.awaitRequest(now) {
 		return
 	}
 	if f.handshake(now.Add(f.server.settings.Load().Head)) {
@@ -44,7 +44,7 @@ const refuseTime = time.Second
 // refuse implements front.
 func (f tlsFront) refuse() {
 	until := f.server.Now().Add(refuseTime)
-	f.conn.out.limit(until)
+	f.conn.writer.setDeadline(until)
 	if f.handshake(until) {
 		f.next.refuse()
 	}
@@ -52,31 +52,32 @@ func (f tlsFront) refuse() {
 
 // handshake makes the handshake and reports whether it has succeeded. The handshake fails at the time until.
 func (f tlsFront) handshake(until time.Time) bool {
-	f.conn.read.await(until)
+	f.conn.readControl.setDeadline(until)
 	if err := f.tls.Handshake(); err != nil {
 		if f.conn.drainEnded(err) {
 			f.server.Log.Debug("the gateway drained before the end of a TLS handshake with a client")
 		} else {
-			f.failed(err)
+			f.logHandshakeError(err)
 		}
 		return false
 	}
-	f.conn.names = certificateNames(f.tls.ConnectionState().VerifiedChains)
+	f.conn.certNames = certificateNames(f.tls.ConnectionState().VerifiedChains)
 	return true
 }
 
-// failed logs a failed handshake. A client that has sent HTTP without TLS gets a response.
-func (f tlsFront) failed(err error) {
+// logHandshakeError logs a failed handshake. A client that has sent HTTP without TLS gets a response.
+func (f tlsFront) logHandshakeError(err error) {
 	f.server.Log.Debug("TLS handshake with a client failed", slog.Any("error", err))
 	var first tls.RecordHeaderError
 	if errors.As(err, &first) && first.Conn != nil && beginsHTTP(first.RecordHeader[:]) {
-		f.conn.out.limit(f.server.Now().Add(refuseTime))
-		io.WriteString(first.Conn, noTLS)
+		f.conn.writer.setDeadline(f.server.Now().Add(refuseTime))
+		io.WriteString(first.Conn, tlsRequiredResponse)
 	}
 }
 
-// noTLS is the response to a client that sends HTTP without TLS to a listener with TLS.
-const noTLS = "HTTP/1.1 400 Bad Request: this port expects TLS; use https:// for the proxy\r\nConnection: close\r\n" +
+// tlsRequiredResponse is the response to a client that sends HTTP without TLS to a listener with TLS.
+const tlsRequiredResponse = "HTTP/1.1 400 Bad Request: this port expects TLS; use https:// for the proxy\r\n" +
+	"Connection: close\r\n" +
 	"Content-Type: application/json\r\nContent-Length: 86\r\n\r\n" +
 	`{"error":"tls_required","message":"this port expects TLS; use https:// for the proxy"}`
 

@@ -198,7 +198,7 @@ func TestARefusalOverTLS(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { <-held; return ok("") }),
 		func(o *options) {
 			o.TLS, o.MaxConnections = secure(t, a), 1
-			patient(o) // a refusal waits for the first byte of a client for requestWait only
+			patient(o) // a refusal waits for the first byte of a client for refusalWait only
 		})
 	defer close(held)
 	c, err := r.dialTLS(a)

@@ -22,73 +22,78 @@ import (
 // holds the bytes that the client gets before the tunnel's first byte, such as the response to CONNECT. The result up
 // is the number of bytes that were copied to the target; the result down is the number of bytes from the target.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
+	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *borrowedBuffer,
 ) (up, down int64) {
 	c.tunnel.Store(remote)
 	greeting.buf = append(greeting.buf, remote.Early...)
 	if !c.write(greeting.buf) {
 		c.raw.Close() // join then ends immediately
 	}
-	greeting.back()
-	c.read.await(time.Time{})
-	t := &tunnel{client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers, halfIdle: c.out.patience}
-	c.watch.disabled = true // the tunnel reads from the client
+	greeting.giveBack()
+	c.readControl.setDeadline(time.Time{})
+	t := &tunnel{
+		client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers,
+		halfIdleTimeout: c.writer.stallTimeout,
+	}
+	c.leaveWatch.disabled = true // the tunnel reads from the client
 	t.out.init(remote.Conn, remote.TCP())
-	t.out.patience, t.out.user = t.halfIdle, c.out.user
-	t.out.mayStall(t.whole)
-	c.out.mayStall(t.whole)
-	t.opening.ended.L = &t.opening.mu
+	t.out.stallTimeout, t.out.user = t.halfIdleTimeout, c.writer.user
+	t.out.setMayStall(t.bothOpen)
+	c.writer.setMayStall(t.bothOpen)
+	t.opening.reconnectDone.L = &t.opening.mu
 	received := dial == nil || len(remote.Early) > 0
 	if received {
-		x.Proven()
+		x.SettleSuccess()
 	} else {
 		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and detects that the client leaves
-		t.opening.phase = replaceable
+		t.opening.phase = phaseReplaceable
 	}
-	var died error
-	up, down, died = t.join(received)
+	var targetErr error
+	up, down, targetErr = t.copyBoth(received)
 	down += int64(len(remote.Early))
-	s.Tunnels(up, down)
+	s.OnTunnelEnd(up, down)
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
-		BytesUp: up, BytesDown: down, Err: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
-		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()), ProxyEndedFirst: t.farFirst, Reset: t.reset,
+		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
+		Unused:          t.opening.isUnused(up) && now.After(x.UnusedAfter()),
+		ProxyEndedFirst: t.targetEndedFirst, Reset: t.reset,
 	}, now)
 	return up, down
 }
 
 // tunnel copies bytes between a client connection and target, a connection through a proxy.
 type tunnel struct {
-	client     *connection
-	target     net.Conn
-	out        stallWriter // writes to target
-	exchange   *executor.Tunnel
-	dial       *proxyhttp.Connect
-	opening    opening
-	buffers    *buffers
-	halfIdle   time.Duration // maximum time without progress of one direction after the other direction has ended
-	half       atomic.Bool   // one direction has ended
-	clientLeft atomic.Bool
+	client          *connection
+	target          net.Conn
+	out             stallWriter // writes to target
+	exchange        *executor.Tunnel
+	dial            *proxyhttp.Connect
+	opening         opening
+	buffers         *buffers
+	halfIdleTimeout time.Duration // maximum time without progress of one direction after the other direction has ended
+	oneEnded        atomic.Bool   // one direction has ended
+	clientLeft      atomic.Bool
 
-	// The method join sets farFirst if the target's direction ended before the client's direction, and reset if the
-	// target's direction ended with an error.
-	farFirst, reset bool
+	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction, and
+	// reset if the target's direction ended with an error.
+	targetEndedFirst, reset bool
 }
 
-// whole reports whether both directions are open. While it returns true, there is no limit on the time without
+// bothOpen reports whether both directions are open. While it returns true, there is no limit on the time without
 // progress. It also returns false if the client or the target has closed its connection. The gateway would not detect
 // this otherwise: while one of them accepts no bytes, it does not read from the other one.
-func (t *tunnel) whole() bool {
-	return !t.half.Load() && !socket.PeerClosed(below(t.client.raw)) &&
+func (t *tunnel) bothOpen() bool {
+	return !t.oneEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.raw)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
-// join copies bytes until both directions have ended, or one direction has failed. After one direction has ended, the
-// other direction ends after the time halfIdle without progress, because the gateway cannot distinguish a peer that
-// has left from a peer that only reads. The parameter received is set if the target has already sent bytes. The
-// results up and down are the numbers of bytes that were copied to the target and to the client. The result died is
-// the error that ended the target's direction; it is nil if the target has sent bytes, or if the client left first.
-func (t *tunnel) join(received bool) (up, down int64, died error) {
+// copyBoth copies bytes until both directions have ended, or one direction has failed. After one direction has ended,
+// the other direction ends after the time halfIdleTimeout without progress, because the gateway cannot distinguish a
+// peer that has left from a peer that only reads. The parameter received is set if the target has already sent bytes.
+// The results up and down are the numbers of bytes that were copied to the target and to the client. The result
+// targetErr is the error that ended the target's direction; it is nil if the target has sent bytes, or if the client
+// left first.
+func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	done := make(chan int64, 1)
 	go func() {
 		n, err := t.sendFirst()
@@ -97,10 +102,10 @@ func (t *tunnel) join(received bool) (up, down int64, died error) {
 			more, err = t.copy(&t.out, t.client.raw)
 			n += more
 		}
-		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(below(t.client.raw)) {
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(tcpBelow(t.client.raw)) {
 			t.clientLeft.Store(true)
 		}
-		t.ended(t.clientEnded(), err)
+		t.endDirection(t.endClientBytes(), err)
 		done <- n
 	}()
 	var err error
@@ -109,51 +114,51 @@ func (t *tunnel) join(received bool) (up, down int64, died error) {
 	}
 	if err == nil {
 		var more int64
-		more, err = t.copy(&t.client.out, t.target)
+		more, err = t.copy(&t.client.writer, t.target)
 		down += more
 	}
 	if !t.clientLeft.Load() {
 		if !received {
-			died = err
+			targetErr = err
 		}
 		w := (*socket.WriteError)(nil)
-		t.farFirst, t.reset = !errors.As(err, &w), err != nil
+		t.targetEndedFirst, t.reset = !errors.As(err, &w), err != nil
 	}
-	t.ended(t.client.raw, err)
+	t.endDirection(t.client.raw, err)
 	up = <-done
 	t.client.raw.Close()
 	t.target.Close()
-	return up, down, died
+	return up, down, targetErr
 }
 
-// ended is called when a direction has ended. The parameter dst is the connection to which this direction
+// endDirection is called when a direction has ended. The parameter dst is the connection to which this direction
 // wrote. The parameter err is the error that ended the direction, or nil. After the first direction has ended, the
 // method closes the sending side of dst. After an error, it closes both connections, with one exception: if the error
 // is that dst accepts no more bytes, the bytes from dst are still copied (RFC 9110 section 9.3.6).
-func (t *tunnel) ended(dst net.Conn, err error) {
-	switch first := t.half.CompareAndSwap(false, true); {
-	case err != nil && !refused(err):
-		t.client.close()
+func (t *tunnel) endDirection(dst net.Conn, err error) {
+	switch first := t.oneEnded.CompareAndSwap(false, true); {
+	case err != nil && !isPeerClosed(err):
+		t.client.abort()
 	case first:
 		closeWrite(dst)
-		t.await(dst) // the other direction reads from dst
+		t.setReadDeadline(dst) // the other direction reads from dst
 	}
 }
 
-// refused reports whether err is the error of a write to a peer that has closed its connection.
-func refused(err error) bool {
+// isPeerClosed reports whether err is the error of a write to a peer that has closed its connection.
+func isPeerClosed(err error) bool {
 	var w *socket.WriteError
 	return errors.As(err, &w) && (socket.Is(err, syscall.EPIPE) || socket.Is(err, syscall.ECONNRESET))
 }
 
-// await sets the deadline of the next read from src if the other direction has ended.
-func (t *tunnel) await(src net.Conn) {
-	if !t.half.Load() {
+// setReadDeadline sets the deadline of the next read from src if the other direction has ended.
+func (t *tunnel) setReadDeadline(src net.Conn) {
+	if !t.oneEnded.Load() {
 		return
 	}
-	until := t.client.now().Add(t.halfIdle)
+	until := t.client.now().Add(t.halfIdleTimeout)
 	if src == t.client.raw {
-		t.client.read.set(until)
+		t.client.readControl.applyDeadline(until)
 		return
 	}
 	src.SetReadDeadline(until)
@@ -167,8 +172,8 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	for {
 		var m int
 		var rerr error
-		t.await(src)
-		buf, m, rerr = t.buffers.read(src, buf)
+		t.setReadDeadline(src)
+		buf, m, rerr = t.buffers.readInto(src, buf)
 		if m > 0 {
 			w, werr := dst.Write((*buf)[:m])
 			n += int64(w)
@@ -176,7 +181,7 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 				return n, &socket.WriteError{Err: werr}
 			}
 			if dst.user != nil && dst.user.BytesSpent() {
-				return n, t.endSpent()
+				return n, t.endBytesSpent()
 			}
 		}
 		if rerr != nil {
@@ -209,13 +214,13 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	}
 }
 
-// errSpent ends the tunnel of a user who has used up bytes_per_day.
-var errSpent = errors.New("the user has used bytes_per_day, or this gateway's share of it, today")
+// errBytesSpent ends the tunnel of a user who has used up bytes_per_day.
+var errBytesSpent = errors.New("the user has used bytes_per_day, or this gateway's share of it, today")
 
-// endSpent records that the client ended the tunnel, so that the proxy is not charged. It returns errSpent.
-func (t *tunnel) endSpent() error {
+// endBytesSpent records that the client ended the tunnel, so that the proxy is not charged. It returns errBytesSpent.
+func (t *tunnel) endBytesSpent() error {
 	t.clientLeft.Store(true)
-	return errSpent
+	return errBytesSpent
 }
 
 // meteredSplice is the maximum number of bytes of a user's tunnel that one call of splice moves. The bytes are
@@ -230,11 +235,11 @@ func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error)
 		limit = meteredSplice
 	}
 	for {
-		t.await(src)
+		t.setReadDeadline(src)
 		m, err := dst.splice(t.buffers.pipes, src, limit)
 		n += m
 		if dst.user != nil && dst.user.BytesSpent() {
-			return n, t.endSpent()
+			return n, t.endBytesSpent()
 		}
 		if err != nil || m < smallChunk {
 			return n, err

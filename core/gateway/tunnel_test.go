@@ -236,7 +236,7 @@ func TestATunnelIsClosedWithoutAWait(t *testing.T) {
 	c := newConnection(t.Context(), client, time.Now, new(atomic.Bool))
 	c.tunnel.Store(&transport.Tunnel{Conn: way})
 	begun, late := time.Now(), coretest.MeasureTimerDelay(t)
-	c.close()
+	c.abort()
 	require.Less(t, time.Since(begun), 4*time.Second+late()) // crypto/tls waits for 5 s
 }
 

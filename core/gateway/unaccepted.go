@@ -12,21 +12,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// maxUnaccepted is the maximum number of hosts in unaccepted. If this number is reached, the log gets no warnings
+// maxFailedHosts is the maximum number of hosts in unaccepted. If this number is reached, the log gets no warnings
 // about other hosts.
-const maxUnaccepted = 1000
+const maxFailedHosts = 1000
 
-// unaccepted has the hosts that cannot be intercepted. It limits the log to one warning for each of these hosts.
-type unaccepted struct {
+// interceptFailures has the hosts that cannot be intercepted. It limits the log to one warning for each of these hosts.
+type interceptFailures struct {
 	mu    sync.Mutex
 	hosts map[string]struct{} // guarded by mu
 }
 
-// first reports whether host is new in u, and adds a new host to u. If u is full, it adds nothing and returns false.
-func (u *unaccepted) first(host string) bool {
+// addHost reports whether host is new in u, and adds a new host to u. If u is full, it adds nothing and returns false.
+func (u *interceptFailures) addHost(host string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if _, known := u.hosts[host]; known || len(u.hosts) >= maxUnaccepted {
+	if _, known := u.hosts[host]; known || len(u.hosts) >= maxFailedHosts {
 		return false
 	}
 	if u.hosts == nil {
@@ -36,13 +36,13 @@ func (u *unaccepted) first(host string) bool {
 	return true
 }
 
-// handshake logs the error of a TLS handshake that the gateway made with a client in place of host.
-func (u *unaccepted) handshake(log *slog.Logger, host string, err error) {
+// logHandshake logs the error of a TLS handshake that the gateway made with a client in place of host.
+func (u *interceptFailures) logHandshake(log *slog.Logger, host string, err error) {
 	attrs := []any{slog.String("host", host), slog.Any("error", err)}
 	switch {
-	case !rejects(err):
+	case !rejectsCertificate(err):
 		log.Debug("the TLS handshake with an intercepted client failed", attrs...)
-	case u.first(host):
+	case u.addHost(host):
 		log.Warn("a client does not accept the certificate of the gateway for an intercepted host: make the client "+
 			"trust the authority (whirlpool ca trust) or, if it accepts only one fixed certificate, add the host to "+
 			"intercept.exclude; further refusals of this host are logged with level debug", attrs...)
@@ -51,18 +51,18 @@ func (u *unaccepted) handshake(log *slog.Logger, host string, err error) {
 	}
 }
 
-// excluded logs that a rule intercepts host, but the authority cannot sign a certificate for host.
-func (u *unaccepted) excluded(log *slog.Logger, host string, err error) {
-	if u.first(host) {
+// logExcluded logs that a rule intercepts host, but the authority cannot sign a certificate for host.
+func (u *interceptFailures) logExcluded(log *slog.Logger, host string, err error) {
+	if u.addHost(host) {
 		log.Warn("a host is not intercepted, because the authority cannot sign for it",
 			slog.String("host", host), slog.Any("error", err))
 	}
 }
 
-// rejects reports whether err, the error of a handshake, means that the client does not accept the certificate. Such
-// a client has sent an alert about the certificate, or has closed the connection. OpenSSL sends the alert without
-// encryption; crypto/tls then reports a bad record.
-func rejects(err error) bool {
+// rejectsCertificate reports whether err, the error of a handshake, means that the client does not accept the
+// certificate. Such a client has sent an alert about the certificate, or has closed the connection. OpenSSL sends the
+// alert without encryption; crypto/tls then reports a bad record.
+func rejectsCertificate(err error) bool {
 	var alert *net.OpError
 	if errors.As(err, &alert) {
 		switch alert.Op {

@@ -10,13 +10,14 @@ import (
 func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	h := r.newHead(in.Status, in.Reason, true)
 	h.Fields, h.Length, h.Upgrade = in.Fields, -1, in.Upgrade()
-	if r.set.Via {
+	if r.settings.Via {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
-	r.out.buf = h.Append(r.out.take())
+	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
 	remote := in.Tunnel(&r.forward.Control)
-	r.kept.free() // the kept body is not needed any more, and the tunnel may last for days
+	r.keptBody.free() // the kept body is not needed any more, and the tunnel may last for days
 	r.reserved.Release()
 	r.log.status = in.Status
-	r.log.received, r.conn.out.sent = r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &remote, nil, &r.out)
+	tunnel := x.SwitchProtocols(r.server.Now())
+	r.log.received, r.conn.writer.sent = r.server.serveTunnel(r.conn, tunnel, &remote, nil, &r.responseBuf)
 }

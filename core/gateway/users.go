@@ -21,7 +21,7 @@ type User = access.User
 // client's credentials belong to no user; otherwise nil. An account that was accepted on this connection is not
 // checked again until the credentials or the settings change.
 func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
-	if r.set.users.Len() == 0 {
+	if r.settings.users.Len() == 0 {
 		r.cache.account, r.cache.options = nil, session.Options{}
 		return nil
 	}
@@ -29,22 +29,22 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if sent == nil {
 		return r.authorizeCertificate()
 	}
-	if c.acceptedBy == r.set && c.accepted == string(sent) {
+	if c.acceptedBy == r.settings && c.accepted == string(sent) {
 		return nil
 	}
 	c.acceptedBy, c.account, c.options = nil, nil, session.Options{}
 	value := string(sent)
 	name, password := parseBasic(value)
-	name, options := r.set.users.SplitName(name)
+	name, options := r.settings.users.SplitName(name)
 	l := access.Login{Listener: access.Gateway, From: r.conn.raw.RemoteAddr(), User: name}
-	account, result, retryAfter := r.set.users.Login(r.conn.ctx, r.server.Guard, l, password)
+	account, result, retryAfter := r.settings.users.Login(r.conn.ctx, r.server.Guard, l, password)
 	switch result {
 	case access.Accepted:
 		var err error
 		if c.options, err = r.server.parseOptions(options, l); err != nil {
 			return wrongOption(err)
 		}
-		c.acceptedBy, c.accepted, c.account = r.set, value, account
+		c.acceptedBy, c.accepted, c.account = r.settings, value, account
 		return nil
 	case access.Blocked:
 		return &proxyhttp.ErrorResponse{
@@ -59,8 +59,8 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 // credentials returns the value of the request's Proxy-Authorization field; nil without this field. For an
 // intercepted request, it returns the credentials of the CONNECT.
 func (r *request) credentials() []byte {
-	if r.inner != nil {
-		return r.inner.credentials
+	if r.outerConnect != nil {
+		return r.outerConnect.credentials
 	}
 	return r.field(http1.ProxyAuthorization)
 }
@@ -69,14 +69,14 @@ func (r *request) credentials() []byte {
 // names in the client's certificate. If there is no such user, it returns an error response.
 func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	c := &r.cache
-	if c.acceptedBy == r.set && c.accepted == "" {
+	if c.acceptedBy == r.settings && c.accepted == "" {
 		return nil
 	}
 	c.acceptedBy, c.options = nil, session.Options{}
-	if c.account = r.set.users.ByCertificate(r.conn.names); c.account == nil {
+	if c.account = r.settings.users.ByCertificate(r.conn.certNames); c.account == nil {
 		return loginRequired()
 	}
-	c.acceptedBy, c.accepted = r.set, ""
+	c.acceptedBy, c.accepted = r.settings, ""
 	return nil
 }
 
@@ -122,7 +122,7 @@ func basicCredentials(name, password string) []byte {
 
 // overrideMode returns the override mode that applies to the request.
 func (r *request) overrideMode() retry.OverrideMode {
-	return r.set.overrideMode(r.cache.account)
+	return r.settings.overrideMode(r.cache.account)
 }
 
 // overrideMode returns the override mode of a user. The account a is nil if the gateway has no users.
@@ -138,9 +138,9 @@ func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	return retry.OverrideAny
 }
 
-// grant counts the request for its user. If a limit of the user denies the request, grant returns the error response
-// instead. If the gateway has no users, it does nothing.
-func (r *request) grant() *proxyhttp.ErrorResponse {
+// grantRequest counts the request for its user. If a limit of the user denies the request, grant returns the error
+// response instead. If the gateway has no users, it does nothing.
+func (r *request) grantRequest() *proxyhttp.ErrorResponse {
 	a := r.cache.account
 	if a == nil {
 		return nil
@@ -148,7 +148,7 @@ func (r *request) grant() *proxyhttp.ErrorResponse {
 	now := r.server.Now()
 	switch denial, rule := a.BeginRequest(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
 	case access.Granted:
-		r.granted, r.conn.out.user, r.input.Regions, r.input.Meter = a, a, a.Regions(), &a.Usage.Meter
+		r.countedUser, r.conn.writer.user, r.input.Regions, r.input.Meter = a, a, a.Regions(), &a.Usage.Meter
 		return nil
 	case access.TargetDenied:
 		return forbidden("user_target_denied", "the user may not use this target: deny has the rule "+rule)
@@ -183,13 +183,13 @@ func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorRes
 	}
 }
 
-// release ends the request that the method grant has counted, and adds the bytes of the request's body to the user's
-// usage.
-func (r *request) release() {
-	if a := r.granted; a != nil {
+// endGrant ends the request that the method grantRequest has counted, and adds the bytes of the request's body to the
+// user's usage.
+func (r *request) endGrant() {
+	if a := r.countedUser; a != nil {
 		a.Usage.AddBytes(r.body.Received())
 		a.EndRequest()
-		r.granted, r.conn.out.user = nil, nil
+		r.countedUser, r.conn.writer.user = nil, nil
 	}
 }
 

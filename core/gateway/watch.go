@@ -15,7 +15,7 @@ import (
 // the wait. During a long wait, the connection may be parked (park).
 type leaveWatch struct {
 	conn     *connection
-	of       *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
+	watcher  *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
 	disabled bool            // not needed: the reader of a body or a tunnel detects that the client leaves
 	running  bool
 	watch    *socket.Watch // nil before the first start
@@ -28,9 +28,9 @@ func (w *leaveWatch) start() {
 		return
 	}
 	w.running = true
-	if tcp, plain := w.conn.raw.(*socket.Conn); plain && w.of != nil && w.done == nil {
+	if tcp, plain := w.conn.raw.(*socket.Conn); plain && w.watcher != nil && w.done == nil {
 		if w.watch == nil {
-			w.watch = w.of.NewWatch(tcp, w.left)
+			w.watch = w.watcher.NewWatch(tcp, w.cancelRequest)
 		}
 		if w.watch.Start() {
 			return
@@ -39,8 +39,8 @@ func (w *leaveWatch) start() {
 	if w.done == nil {
 		w.done = make(chan struct{}, 1)
 	}
-	w.conn.read.await(time.Time{})
-	go w.read()
+	w.conn.readControl.setDeadline(time.Time{})
+	go w.readAhead()
 }
 
 // park parks the connection while the watch is running. If a goroutine reads, park does nothing.
@@ -63,14 +63,14 @@ func (w *leaveWatch) unpark() {
 	w.watch.Start() // if it cannot start, see park
 }
 
-func (w *leaveWatch) left() { w.conn.cancel(executor.ErrClientLeft) }
+func (w *leaveWatch) cancelRequest() { w.conn.cancel(executor.ErrClientLeft) }
 
-func (w *leaveWatch) read() {
+func (w *leaveWatch) readAhead() {
 	err := w.conn.reader.ReadAhead()
 	// Without an error, the client has sent a pipelined request. Until the gateway reads this request, it cannot
 	// detect that the client leaves.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		w.left()
+		w.cancelRequest()
 	}
 	w.done <- struct{}{}
 }
@@ -85,9 +85,9 @@ func (w *leaveWatch) stop() {
 		w.watch.Stop()
 		w.conn.unpark()
 	} else {
-		w.conn.read.interrupt()
+		w.conn.readControl.interruptRead()
 		<-w.done
 	}
 	w.running = false
-	w.conn.read.await(time.Time{})
+	w.conn.readControl.setDeadline(time.Time{})
 }

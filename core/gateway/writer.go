@@ -12,33 +12,33 @@ import (
 // or if it accepts fewer bytes per second than the minimum rate (see configure). Nothing else may set the
 // connection's write deadline. A stallWriter is not safe for concurrent use.
 type stallWriter struct {
-	conn     net.Conn
-	tcp      *socket.Conn // conn, or the TCP connection below its TLS; nil if there is no TCP connection
-	stall    socket.Stall
-	patience time.Duration
-	sent     int64           // bytes written
-	user     *access.Account // the written bytes count for the usage of this user; nil without a user
+	conn         net.Conn
+	tcp          *socket.Conn // conn, or the TCP connection below its TLS; nil if there is no TCP connection
+	stall        socket.Stall
+	stallTimeout time.Duration
+	sent         int64           // bytes written
+	user         *access.Account // the written bytes count for the usage of this user; nil without a user
 }
 
 // init prepares w for a connection. If tcp is nil, the limit patience does not apply.
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
-		tcp.OnFull = func() { w.stall.Start(tcp, w.patience) }
+		tcp.OnFull = func() { w.stall.Start(tcp, w.stallTimeout) }
 	}
 }
 
 // configure sets the limits for writes that wait until the peer accepts bytes.
 func (w *stallWriter) configure(set *settings) {
-	w.patience = set.BodyIdle
+	w.stallTimeout = set.BodyIdle
 	w.stall.MinRate, w.stall.Grace = set.MinBodyRate, set.BodyGrace
 }
 
-// mayStall makes writes ignore the limit patience while f returns true.
-func (w *stallWriter) mayStall(f func() bool) { w.stall.MayStall = f }
+// setMayStall makes writes ignore the limit patience while f returns true.
+func (w *stallWriter) setMayStall(f func() bool) { w.stall.MayStall = f }
 
-// limit sets a deadline for all writes.
-func (w *stallWriter) limit(deadline time.Time) { w.conn.SetWriteDeadline(deadline) }
+// setDeadline sets a deadline for all writes.
+func (w *stallWriter) setDeadline(deadline time.Time) { w.conn.SetWriteDeadline(deadline) }
 
 // Write implements io.Writer.
 func (w *stallWriter) Write(p []byte) (int, error) {

@@ -370,7 +370,7 @@ func TestTheTargetIsDown(t *testing.T) {
 				require.Equal(t, core.Closed, u.Breaker().State(), url)
 				require.False(t, u.LastCheck().Passed)
 				require.False(t, u.LastCheck().Intercepted)
-				require.False(t, u.Unreached(), "it has served requests")
+				require.False(t, u.IsUnreached(), "it has served requests")
 				require.True(t, u.Abilities().CanServe(ability.NeedTunnel443, f.pool.Elapsed(time.Now())))
 			}
 		})
@@ -382,13 +382,13 @@ func TestAProxyThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 6, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnelCause: verdict.TunnelFailed}})
 		time.Sleep(200 * time.Millisecond)
-		require.True(t, f.get("p0").Unreached())
+		require.True(t, f.get("p0").IsUnreached())
 		f.get("p0").SetReached(true)
-		require.True(t, f.get("p0").Unreached(), "a connection alone does not end that")
+		require.True(t, f.get("p0").IsUnreached(), "a connection alone does not end that")
 		require.Contains(t, f.log.String(), `msg="health check failed" proxy_id=p0 error="the status is 500 instead of`)
 		f.net.set("p0", works)
 		time.Sleep(time.Minute)
-		require.False(t, f.get("p0").Unreached())
+		require.False(t, f.get("p0").IsUnreached())
 		require.Contains(t, f.log.String(), `msg="health check passed" proxy_id=p0`)
 
 		f.net.set("p0", fails(verdict.CredentialsRefused))
@@ -427,7 +427,7 @@ func TestALocalLimit(t *testing.T) {
 		f := start(t, 1, 8, settings(), map[string]behaviour{"p0": fails(verdict.LocalLimit)})
 		time.Sleep(20 * time.Second)
 		require.Nil(t, f.get("p0").LastCheck())
-		require.False(t, f.get("p0").Unreached())
+		require.False(t, f.get("p0").IsUnreached())
 		require.InDelta(t, 20, f.net.count("p0"), 2)
 		_, ok, err := f.c.Test(t.Context(), f.get("p0"))
 		require.True(t, ok)
@@ -504,7 +504,7 @@ func TestSettingsChange(t *testing.T) {
 		time.Sleep(time.Minute)
 		for _, u := range f.pool.Snapshot().All {
 			require.Nil(t, u.LastCheck())
-			require.False(t, u.Unreached())
+			require.False(t, u.IsUnreached())
 		}
 		before := f.net.count("p2")
 		time.Sleep(time.Hour)
@@ -596,7 +596,7 @@ func TestChecksFollowThePool(t *testing.T) {
 			time.Sleep(6 * time.Minute)
 			for _, u := range f.pool.Snapshot().All {
 				require.True(t, u.LastCheck().Passed, u.ID())
-				require.False(t, u.Unreached(), u.ID())
+				require.False(t, u.IsUnreached(), u.ID())
 				require.Equal(t, core.Closed, u.Breaker().State(), u.ID())
 				require.Equal(t, ability.Can, f.state(u.ID(), ability.Forward))
 				require.Equal(t, ability.Can, f.state(u.ID(), ability.TunnelOther))

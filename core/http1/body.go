@@ -9,12 +9,12 @@ import (
 // Body reads the body of the message whose head was read last from a Reader, and removes the framing. The zero value
 // is an empty body. The trailer fields are dropped, unless KeepTrailers is called.
 type Body struct {
-	r       *Reader
-	framing Framing
-	left    int64 // bytes left of the body (Length) or of the current chunk (Chunked)
-	state   chunkState
-	got     int64 // see Received
-	err     error // the error that ended the body; each later call returns it too
+	r         *Reader
+	framing   Framing
+	remaining int64 // bytes left of the body (Length) or of the current chunk (Chunked)
+	state     chunkState
+	received  int64 // see Received
+	err       error // the error that ended the body; each later call returns it too
 
 	keepTrailers bool
 	nominated    []byte // the names in the head's Connection field, each followed by a comma
@@ -27,7 +27,7 @@ const (
 	chunkSize chunkState = iota // a size line is next
 	chunkData
 	chunkEnd // the CRLF after a chunk's data
-	trailer
+	chunkTrailer
 )
 
 // ErrTruncated is the error of a body that is shorter than its framing announces.
@@ -35,7 +35,7 @@ var ErrTruncated = errors.New("the body was cut short")
 
 // Start prepares b for a message read from r.
 func (b *Body) Start(r *Reader, f Framing, length int64) {
-	*b = Body{r: r, framing: f, left: length}
+	*b = Body{r: r, framing: f, remaining: length}
 	if f == NoBody || f == Length && length == 0 {
 		b.err = io.EOF
 	}
@@ -50,33 +50,33 @@ func (b *Body) Err() error { return b.err }
 // Resume permits more calls of Next after a call that failed at the read deadline of the connection.
 func (b *Body) Resume() { b.err = nil }
 
-// Left returns the number of bytes of the body that have not been read, or -1 if the number is
+// Remaining returns the number of bytes of the body that have not been read, or -1 if the number is
 // unknown.
-func (b *Body) Left() int64 {
+func (b *Body) Remaining() int64 {
 	switch {
 	case b.Done():
 		return 0
 	case b.framing == Length:
-		return b.left
+		return b.remaining
 	}
 	return -1
 }
 
 // Received returns the number of bytes of the body that have been read.
-func (b *Body) Received() int64 { return b.got }
+func (b *Body) Received() int64 { return b.received }
 
 // Next returns the next piece of the body. The piece is a view that is valid until the next call. Next blocks only if
 // no bytes are buffered. At the regular end of the body it returns io.EOF. If the body is cut short, it returns
 // ErrTruncated or the connection's error.
-func (b *Body) Next() ([]byte, error) { return b.next(true) }
+func (b *Body) Next() ([]byte, error) { return b.nextPiece(true) }
 
-// Ready is like Next, but does not block. If no bytes are buffered, it returns nil, nil.
-func (b *Body) Ready() ([]byte, error) { return b.next(false) }
+// NextBuffered is like Next, but does not block. If no bytes are buffered, it returns nil, nil.
+func (b *Body) NextBuffered() ([]byte, error) { return b.nextPiece(false) }
 
-func (b *Body) next(block bool) ([]byte, error) {
+func (b *Body) nextPiece(block bool) ([]byte, error) {
 	for b.err == nil && b.r != nil {
 		if b.framing == Chunked && b.state != chunkData {
-			ok, err := b.chunkLine()
+			ok, err := b.readChunkLine()
 			if err != nil {
 				b.err = err
 				break
@@ -85,13 +85,13 @@ func (b *Body) next(block bool) ([]byte, error) {
 				continue
 			}
 		} else if have := b.r.w - b.r.r; have > 0 {
-			return b.piece(have), nil
+			return b.takePiece(have), nil
 		}
 		if !block {
 			return nil, nil
 		}
 		if err := b.fill(); err != nil {
-			b.err = b.ended(err)
+			b.err = b.endError(err)
 		}
 	}
 	if b.r == nil {
@@ -100,19 +100,19 @@ func (b *Body) next(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// piece consumes and returns buffered bytes of the body. The parameter have is the number of all buffered bytes.
-func (b *Body) piece(have int) []byte {
-	if b.framing != UntilClose && int64(have) > b.left {
-		have = int(b.left)
+// takePiece consumes and returns buffered bytes of the body. The parameter have is the number of all buffered bytes.
+func (b *Body) takePiece(have int) []byte {
+	if b.framing != UntilClose && int64(have) > b.remaining {
+		have = int(b.remaining)
 	}
 	p := b.r.buf[b.r.r : b.r.r+have]
 	b.r.r += have
-	b.got += int64(have)
+	b.received += int64(have)
 	if b.framing == UntilClose {
 		return p
 	}
-	b.left -= int64(have)
-	if b.left == 0 {
+	b.remaining -= int64(have)
+	if b.remaining == 0 {
 		if b.framing == Length {
 			b.err = io.EOF
 		} else {
@@ -131,7 +131,7 @@ func (b *Body) fill() error {
 	return b.r.fill(bulkBuffer)
 }
 
-func (b *Body) ended(err error) error {
+func (b *Body) endError(err error) error {
 	switch {
 	case err == io.EOF && b.framing == UntilClose:
 		return io.EOF
@@ -143,9 +143,9 @@ func (b *Body) ended(err error) error {
 	return err
 }
 
-// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1). It returns false if no complete line is
+// readChunkLine consumes one line of chunked framing (RFC 9112 section 7.1). It returns false if no complete line is
 // buffered yet.
-func (b *Body) chunkLine() (bool, error) {
+func (b *Body) readChunkLine() (bool, error) {
 	buffered := b.r.Buffered()
 	i := bytes.IndexByte(buffered, '\n')
 	if i < 0 {
@@ -170,16 +170,16 @@ func (b *Body) chunkLine() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		b.left, b.state = size, chunkData
+		b.remaining, b.state = size, chunkData
 		if size == 0 {
-			b.state = trailer
+			b.state = chunkTrailer
 		}
-	case trailer:
+	case chunkTrailer:
 		if len(line) == 0 {
 			b.err = io.EOF
 			return true, nil
 		}
-		return true, b.trailerLine(line)
+		return true, b.addTrailerLine(line)
 	}
 	return true, nil
 }
@@ -228,15 +228,15 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	n := copy(p, piece)
 	if n < len(piece) { // return to the reader the bytes that do not fit into p
-		b.unread(len(piece) - n)
+		b.putBack(len(piece) - n)
 	}
 	return n, nil
 }
 
-func (b *Body) unread(n int) {
+func (b *Body) putBack(n int) {
 	b.r.r -= n
 	if b.framing != UntilClose {
-		b.left += int64(n)
+		b.remaining += int64(n)
 		b.state = chunkData
 		b.err = nil
 	}
@@ -250,19 +250,19 @@ func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 	}
 	before, at := *b, b.r.r
 	for n > 0 {
-		p, _ := b.Ready()
+		p, _ := b.NextBuffered()
 		if p == nil {
 			break
 		}
 		if len(p) > n {
-			b.unread(len(p) - n)
+			b.putBack(len(p) - n)
 			p = p[:n]
 		}
 		dst = append(dst, p...)
 		n -= len(p)
 	}
 	if b.framing == Chunked && b.state == chunkEnd {
-		b.Ready() // reads the end of the chunked framing if it is buffered
+		b.NextBuffered() // reads the end of the chunked framing if it is buffered
 	}
 	whole = b.Done()
 	*b, b.r.r = before, at
@@ -285,24 +285,24 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Unread returns the number of bytes of the body that may be read directly from the connection, for a copy inside the
-// kernel. The result ok is false if bytes are buffered, or if the framing does not permit such a read.
-func (b *Body) Unread() (left int64, ok bool) {
+// DirectlyReadable returns the number of bytes of the body that may be read directly from the connection, for a copy
+// inside the kernel. The result ok is false if bytes are buffered, or if the framing does not permit such a read.
+func (b *Body) DirectlyReadable() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false
 	}
-	return b.left, true
+	return b.remaining, true
 }
 
-// Took records that n bytes of the body have been read directly from the connection (see Unread). The parameter err is
-// the error with which the connection has ended, or nil.
-func (b *Body) Took(n int64, err error) {
-	b.left -= n
-	b.got += n
+// RecordRead records that n bytes of the body have been read directly from the connection (see Unread). The parameter
+// err is the error with which the connection has ended, or nil.
+func (b *Body) RecordRead(n int64, err error) {
+	b.remaining -= n
+	b.received += n
 	switch {
-	case b.left == 0:
+	case b.remaining == 0:
 		b.err = io.EOF
 	case err != nil:
-		b.err = b.ended(err)
+		b.err = b.endError(err)
 	}
 }

@@ -54,7 +54,7 @@ func TestABodyIsTheSameForEveryWayOfReading(t *testing.T) {
 		var got []byte
 		for !b.Done() {
 			if framing == Length {
-				require.EqualValues(t, len(want)-len(got), b.Left())
+				require.EqualValues(t, len(want)-len(got), b.Remaining())
 			}
 			switch rapid.SampledFrom([]string{"next", "ready", "read", "past", "release", "peek"}).Draw(t, "how") {
 			case "peek":
@@ -75,7 +75,7 @@ func TestABodyIsTheSameForEveryWayOfReading(t *testing.T) {
 				require.True(t, err == nil || err == io.EOF && p == nil, "%v", err)
 				got = append(got, p...)
 			case "ready":
-				p, err := b.Ready()
+				p, err := b.NextBuffered()
 				require.True(t, err == nil || err == io.EOF && p == nil, "%v", err)
 				got = append(got, p...)
 			case "read":
@@ -84,13 +84,13 @@ func TestABodyIsTheSameForEveryWayOfReading(t *testing.T) {
 				require.True(t, err == nil && n > 0 || err == io.EOF && n == 0, "%d %v", n, err)
 				got = append(got, p[:n]...)
 			case "past":
-				left, ok := b.Unread()
+				left, ok := b.DirectlyReadable()
 				if !ok {
 					continue
 				}
 				p := make([]byte, min(int64(size(3000)), left))
 				n, err := src.Read(p)
-				b.Took(int64(n), err)
+				b.RecordRead(int64(n), err)
 				got = append(got, p[:n]...)
 			case "release":
 				r.Release()

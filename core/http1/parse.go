@@ -10,7 +10,7 @@ import (
 // ended between two messages, io.ErrUnexpectedEOF if the connection has ended inside a head, and a *ProtocolError for
 // an invalid head.
 func (r *Reader) ReadRequest(q *Request) error {
-	head, err := r.head()
+	head, err := r.readHead()
 	if err != nil {
 		return err
 	}
@@ -143,19 +143,19 @@ func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 
 // readResponse reads the head of one interim or final response, and returns the size of the head in bytes.
 func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) {
-	head, err := r.head()
+	head, err := r.readHead()
 	if err != nil {
 		return 0, err
 	}
-	size = r.r - r.begin
+	size = r.r - r.headStart
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
 	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end before the end that r.head
 	// has found.
-	whole := r.buf[r.begin:r.r]
+	whole := r.buf[r.headStart:r.r]
 	end, next := looseEnd(whole, 0)
-	r.r = r.begin + next
+	r.r = r.headStart + next
 	return next, p.parse(whole[:end], method, true)
 }
 
@@ -181,7 +181,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if status < 100 { // a status above 599 is accepted: some servers send one, for example LinkedIn (999)
 		return 0, 0, nil, malformed("the status is below 100")
 	}
-	if reason = trim(line[3:]); !all(reason, responseChar) {
+	if reason = trim(line[3:]); !allInClass(reason, responseChar) {
 		return 0, 0, nil, malformed("the reason phrase has a CR, LF or NUL")
 	}
 	return min(minor, 1), status, reason, nil
@@ -278,20 +278,20 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 			return fields, badLine(line)
 		}
 		name, value := line[:colon], trim(line[colon+1:])
-		if !all(value, values) || len(fields) == limit {
-			return fields, s.bad(name, value)
+		if !allInClass(value, values) || len(fields) == limit {
+			return fields, s.lineError(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {
 			s.kinds |= 1 << f.Kind
-			if err := s.read(&f); err != nil {
+			if err := s.addField(&f); err != nil {
 				return fields, err
 			}
 		}
 		fields = append(fields, f)
 	}
 	if s.nominated > 0 {
-		nominate(fields)
+		markNominated(fields)
 	}
 	return fields, nil
 }
@@ -320,22 +320,22 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			name = name[:len(name)-1]
 		}
 		value := trim(line[colon+1:])
-		if !isToken(name) || !all(value, s.values) || len(fields) == s.limit {
-			return fields, s.bad(name, value)
+		if !isToken(name) || !allInClass(value, s.values) || len(fields) == s.limit {
+			return fields, s.lineError(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if folded && f.Kind == TransferEncoding && !s.bodiless {
 			return fields, malformed("a folded Transfer-Encoding")
 		}
 		if f.Kind != Other {
-			if err := s.read(&f); err != nil {
+			if err := s.addField(&f); err != nil {
 				return fields, err
 			}
 		}
 		fields = append(fields, f)
 	}
 	if s.nominated > 0 {
-		nominate(fields)
+		markNominated(fields)
 	}
 	return fields, nil
 }
@@ -350,13 +350,13 @@ func badLine(line []byte) error {
 	return malformed(badName)
 }
 
-// bad returns the error for an invalid field.
-func (s *scan) bad(name, value []byte) error {
+// lineError returns the error for an invalid field.
+func (s *scan) lineError(name, value []byte) error {
 	switch {
 	case !isToken(name):
 		// badName covers obs-fold (a line that begins with white space) and white space before a colon.
 		return malformed(badName)
-	case !all(value, s.values):
+	case !allInClass(value, s.values):
 		return malformed(badValue)
 	}
 	return tooManyFields(s.limit)
@@ -366,10 +366,10 @@ func tooManyFields(limit int) error {
 	return &ProtocolError{Detail: "more than " + strconv.Itoa(limit) + " header fields", Status: 431}
 }
 
-// read interprets a field whose kind is not Other.
-func (s *scan) read(f *Field) error {
+// addField interprets a field whose kind is not Other.
+func (s *scan) addField(f *Field) error {
 	if f.Kind == ContentLength || f.Kind == TransferEncoding {
-		err := s.framing(f)
+		err := s.addFraming(f)
 		if err != nil && s.bodiless {
 			s.noLength, err = true, nil
 		}
@@ -403,8 +403,8 @@ func (s *scan) read(f *Field) error {
 	return nil
 }
 
-// framing interprets a Content-Length or Transfer-Encoding field.
-func (s *scan) framing(f *Field) error {
+// addFraming interprets a Content-Length or Transfer-Encoding field.
+func (s *scan) addFraming(f *Field) error {
 	switch length := ParseLength(f.Value); {
 	case s.unframed:
 	case f.Kind == TransferEncoding:
@@ -449,9 +449,9 @@ func withoutZeros(digits []byte) []byte {
 // with each field.
 const maxNominated = 100
 
-// nominate marks the fields that Connection names as hop-by-hop. It changes only fields of the kind Other. A sender
-// therefore cannot remove Host or the framing in this way.
-func nominate(fields []Field) {
+// markNominated marks the fields that Connection names as hop-by-hop. It changes only fields of the kind Other. A
+// sender therefore cannot remove Host or the framing in this way.
+func markNominated(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
 			continue
@@ -473,7 +473,7 @@ func Classify(fields []Field) {
 	for i := range fields {
 		fields[i].Kind = kindOf(fields[i].Name)
 	}
-	nominate(fields)
+	markNominated(fields)
 }
 
 func nextToken(list []byte) (token, rest []byte) {
@@ -485,66 +485,66 @@ func nextToken(list []byte) (token, rest []byte) {
 func kindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
-		return is(name, "te", TE)
+		return kindIf(name, "te", TE)
 	case 3:
-		return is(name, "via", Via)
+		return kindIf(name, "via", Via)
 	case 4:
-		return is(name, "host", Host)
+		return kindIf(name, "host", Host)
 	case 6:
-		return is(name, "expect", Expect)
+		return kindIf(name, "expect", Expect)
 	case 7:
-		if k := is(name, "upgrade", Upgrade); k != Other {
+		if k := kindIf(name, "upgrade", Upgrade); k != Other {
 			return k
 		}
-		return is(name, "trailer", Trailer)
+		return kindIf(name, "trailer", Trailer)
 	case 10:
-		if k := is(name, "connection", Connection); k != Other {
+		if k := kindIf(name, "connection", Connection); k != Other {
 			return k
 		}
-		if k := is(name, "proxy-loop", ProxyLoop); k != Other {
+		if k := kindIf(name, "proxy-loop", ProxyLoop); k != Other {
 			return k
 		}
-		return is(name, "keep-alive", KeepAlive)
+		return kindIf(name, "keep-alive", KeepAlive)
 	case 11:
-		return is(name, "retry-after", RetryAfter)
+		return kindIf(name, "retry-after", RetryAfter)
 	case 12:
-		if k := is(name, "max-forwards", MaxForwards); k != Other {
+		if k := kindIf(name, "max-forwards", MaxForwards); k != Other {
 			return k
 		}
 	case 14:
-		if k := is(name, "content-length", ContentLength); k != Other {
+		if k := kindIf(name, "content-length", ContentLength); k != Other {
 			return k
 		}
 	case 16:
-		if k := is(name, "proxy-connection", ProxyConnection); k != Other {
+		if k := kindIf(name, "proxy-connection", ProxyConnection); k != Other {
 			return k
 		}
 	case 17:
-		if k := is(name, "transfer-encoding", TransferEncoding); k != Other {
+		if k := kindIf(name, "transfer-encoding", TransferEncoding); k != Other {
 			return k
 		}
 	case 18:
-		if k := is(name, "proxy-authenticate", ProxyAuthenticate); k != Other {
+		if k := kindIf(name, "proxy-authenticate", ProxyAuthenticate); k != Other {
 			return k
 		}
 	case 19:
-		if k := is(name, "proxy-authorization", ProxyAuthorization); k != Other {
+		if k := kindIf(name, "proxy-authorization", ProxyAuthorization); k != Other {
 			return k
 		}
 	case 25:
-		if k := is(name, "proxy-authentication-info", ProxyAuthenticationInfo); k != Other {
+		if k := kindIf(name, "proxy-authentication-info", ProxyAuthenticationInfo); k != Other {
 			return k
 		}
 	}
 	if len(name) >= len(whirlpool) {
-		return is(name[:len(whirlpool)], whirlpool, Whirlpool)
+		return kindIf(name[:len(whirlpool)], whirlpool, Whirlpool)
 	}
 	return Other
 }
 
 const whirlpool = "x-whirlpool-"
 
-func is(name []byte, lower string, k Kind) Kind {
+func kindIf(name []byte, lower string, k Kind) Kind {
 	if name[0]|0x20 == lower[0] && equalFold(name, lower) {
 		return k
 	}
@@ -636,9 +636,9 @@ const (
 	responseChar // the value of a field in a response, with control characters (RFC 9110 section 5.5)
 )
 
-// all reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
+// allInClass reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
 // step.
-func all(b []byte, bit uint8) bool {
+func allInClass(b []byte, bit uint8) bool {
 	and := uint8(math.MaxUint8)
 	for ; len(b) >= 8; b = b[8:] {
 		c := (*[8]byte)(b)
@@ -661,6 +661,6 @@ func tokenLen(b []byte) int {
 	return len(b)
 }
 
-func isToken(b []byte) bool  { return len(b) > 0 && all(b, tokenChar) }
-func isTarget(b []byte) bool { return len(b) > 0 && all(b, targetChar) }
-func isValue(b []byte) bool  { return all(b, valueChar) }
+func isToken(b []byte) bool  { return len(b) > 0 && allInClass(b, tokenChar) }
+func isTarget(b []byte) bool { return len(b) > 0 && allInClass(b, targetChar) }
+func isValue(b []byte) bool  { return allInClass(b, valueChar) }

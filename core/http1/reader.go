@@ -21,8 +21,8 @@ const (
 // buffers and bulks are pools of buffers with the sizes startBuffer and bulkBuffer. Buffers of other sizes are not
 // pooled.
 var (
-	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
-	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
+	buffers     = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
+	bulkBuffers = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
 )
 
 // Reader reads messages from one connection. It is not safe for concurrent use.
@@ -31,14 +31,14 @@ type Reader struct {
 	buf    []byte
 	r, w   int
 	pooled *[]byte // the pointer to buf that its pool gave; nil if buf is not pooled
-	start  *sync.Pool
+	pool   *sync.Pool
 
 	// OnPart, if not nil, is called when only a part of a head has arrived. It may be called several times for one
 	// head.
 	OnPart func()
 
-	failed    error // the error that the next fill returns; see Fail
-	begin     int   // beginning, in buf, of the head that was read last
+	readErr   error // the error that the next fill returns; see Fail
+	headStart int   // beginning, in buf, of the head that was read last
 	responses bool  // heads are parsed as responses, with repairs
 }
 
@@ -49,11 +49,11 @@ type pooledSource interface {
 }
 
 // NewReader returns a reader of src. The reader takes a buffer at its first read.
-func NewReader(src io.Reader) *Reader { return &Reader{src: src, start: &buffers} }
+func NewReader(src io.Reader) *Reader { return &Reader{src: src, pool: &buffers} }
 
 // NewBulkReader returns a reader that takes a large buffer at its first read, not a small one that grows. It is meant
 // for the peer that sends most of the bytes: a proxy.
-func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, start: &bulks} }
+func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, pool: &bulkBuffers} }
 
 // Buffered returns a view of the bytes that have been read but not consumed.
 func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
@@ -77,7 +77,7 @@ func (r *Reader) giveBack() {
 	case len(*r.pooled) == startBuffer:
 		buffers.Put(r.pooled)
 	default:
-		bulks.Put(r.pooled)
+		bulkBuffers.Put(r.pooled)
 	}
 	r.pooled = nil
 }
@@ -86,7 +86,7 @@ func (r *Reader) giveBack() {
 // stay valid. If the buffer is full, it does nothing.
 func (r *Reader) ReadAhead() error {
 	if r.buf == nil {
-		return r.first()
+		return r.fillFirst()
 	}
 	if r.w == len(r.buf) {
 		return nil
@@ -101,17 +101,17 @@ func (r *Reader) ReadAhead() error {
 
 // Fail makes the next read return err. After ReadAhead has returned an error, its caller passes the error to Fail,
 // because the source returns an error only once.
-func (r *Reader) Fail(err error) { r.failed = err }
+func (r *Reader) Fail(err error) { r.readErr = err }
 
-// first is called for the first read. It takes a buffer and reads into it.
-func (r *Reader) first() (err error) {
+// fillFirst is called for the first read. It takes a buffer and reads into it.
+func (r *Reader) fillFirst() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
-		if r.pooled, r.w, err = src.ReadPooled(r.start); r.pooled != nil {
+		if r.pooled, r.w, err = src.ReadPooled(r.pool); r.pooled != nil {
 			r.buf = *r.pooled
 		}
 		return err
 	}
-	r.pooled = r.start.Get().(*[]byte)
+	r.pooled = r.pool.Get().(*[]byte)
 	r.buf = *r.pooled
 	return r.fill(maxHead)
 }
@@ -120,7 +120,7 @@ func (r *Reader) first() (err error) {
 // it returns errFull.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
-		return r.first()
+		return r.fillFirst()
 	}
 	if r.r == r.w {
 		r.r, r.w = 0, 0
@@ -135,8 +135,8 @@ func (r *Reader) fill(limit int) error {
 			r.grow(min(2*len(r.buf), limit))
 		}
 	}
-	if r.failed != nil {
-		return r.failed
+	if r.readErr != nil {
+		return r.readErr
 	}
 	for range 100 {
 		n, err := r.src.Read(r.buf[r.w:])
@@ -155,7 +155,7 @@ func (r *Reader) grow(size int) {
 	var pooled *[]byte
 	var bigger []byte
 	if size == bulkBuffer {
-		pooled = bulks.Get().(*[]byte)
+		pooled = bulkBuffers.Get().(*[]byte)
 		bigger = *pooled
 	} else {
 		bigger = make([]byte, size)
@@ -176,19 +176,19 @@ var (
 	colon             = []byte(":")
 )
 
-// head returns a view of the next head without its final empty line, and consumes the head. The error is
+// readHead returns a view of the next head without its final empty line, and consumes the head. The error is
 // io.EOF if the connection ended before the head's first byte.
-func (r *Reader) head() ([]byte, error) {
+func (r *Reader) readHead() ([]byte, error) {
 	if r.r == r.w { // usually nothing is buffered
 		if err := r.fill(maxHead); err != nil {
 			return nil, err
 		}
 	}
-	var u unfinished
+	var u partialHead
 	for {
 		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
 			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
-			u = unfinished{}
+			u = partialHead{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
 			// The message is refused now, because its end may never arrive.
@@ -201,7 +201,7 @@ func (r *Reader) head() ([]byte, error) {
 			return r.consume(from+i, from+i+2), nil
 		}
 		if r.w > r.r {
-			if whole, err := r.unfinished(&u); whole != nil || err != nil {
+			if whole, err := r.checkPartialHead(&u); whole != nil || err != nil {
 				return whole, err
 			}
 			if r.OnPart != nil {
@@ -220,18 +220,18 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// unfinished checks a head whose end headEnd has not found. A response's head may end with a bare LF; the method then
-// consumes the head and returns it. Otherwise it returns nil if the head may still become valid.
-func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
+// checkPartialHead checks a head whose end headEnd has not found. A response's head may end with a bare LF; the method
+// then consumes the head and returns it. Otherwise it returns nil if the head may still become valid.
+func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {
 		if end, next := looseEnd(head, max(u.searched-2, 0)); end > 0 {
 			return r.consume(r.r+end, r.r+next), nil
 		}
-		if err := u.response(head); err != nil {
+		if err := u.checkResponse(head); err != nil {
 			return nil, err
 		}
-	} else if err := u.request(head); err != nil {
+	} else if err := u.checkRequest(head); err != nil {
 		return nil, err
 	}
 	u.searched = len(head)
@@ -241,8 +241,8 @@ func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
 // consume consumes a head and the empty line after it. It returns the head. The head ends at the index end, and the
 // empty line ends at the index next.
 func (r *Reader) consume(end, next int) []byte {
-	r.begin, r.r = r.r, next
-	return r.buf[r.begin:end]
+	r.headStart, r.r = r.r, next
+	return r.buf[r.headStart:end]
 }
 
 // headEnd returns the index of the empty line at the end of a head in b, or -1 if b has no such line. The last line

@@ -40,22 +40,22 @@ func (b *Body) Trailers() []byte {
 	return b.trailers
 }
 
-// trailerLine reads one line of the trailer section (RFC 9112 section 7.1.2). It keeps the field if it may be
+// addTrailerLine reads one line of the trailer section (RFC 9112 section 7.1.2). It keeps the field if it may be
 // forwarded. A line without a colon or with a forbidden byte is an error. Two more faults are errors in a request: a
 // name that is no token, and a section of more than maxTrailers bytes. A response with such a fault loses its
 // trailers (RFC 9110 section 6.5.1 permits this).
-func (b *Body) trailerLine(line []byte) error {
+func (b *Body) addTrailerLine(line []byte) error {
 	limit, values := int64(MaxFields), uint8(valueChar)
 	if b.r.responses {
 		limit, values = MaxResponseFields, responseChar
 	}
 	colon := bytes.IndexByte(line, ':')
-	if b.left++; b.left > limit || colon <= 0 || !all(line, values) {
+	if b.remaining++; b.remaining > limit || colon <= 0 || !allInClass(line, values) {
 		return malformed("the trailer section")
 	}
 	name := line[:colon]
 	if isToken(name) && len(b.trailers)+len(line)+4 <= maxTrailers {
-		if b.keepTrailers && !listed(b.nominated, name) {
+		if b.keepTrailers && !hasElement(b.nominated, name) {
 			b.trailers = AppendTrailer(b.trailers, name, line[colon+1:])
 		}
 		return nil
@@ -70,8 +70,8 @@ func (b *Body) trailerLine(line []byte) error {
 	return nil
 }
 
-// listed reports whether name is an element of list, which is separated by commas. It ignores case.
-func listed(list, name []byte) bool {
+// hasElement reports whether name is an element of list, which is separated by commas. It ignores case.
+func hasElement(list, name []byte) bool {
 	for len(list) > 0 {
 		var token []byte
 		if token, list = nextToken(list); equalFoldBytes(token, name) {
@@ -85,7 +85,7 @@ func listed(list, name []byte) bool {
 // the authentication, the request's conditions or the content's format must not be sent as a trailer (RFC 9110
 // section 6.5.1). A recipient that merges trailers into the head would act on such a field.
 func AppendTrailer(dst, name, value []byte) []byte {
-	if value = trim(value); !permittedTrailer(name) || !all(value, responseChar) {
+	if value = trim(value); !permittedTrailer(name) || !allInClass(value, responseChar) {
 		return dst
 	}
 	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)

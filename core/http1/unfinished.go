@@ -2,24 +2,24 @@ package http1
 
 import "bytes"
 
-// unfinished checks a head that is not complete yet. If the head cannot become valid any more, it is refused without
+// partialHead checks a head that is not complete yet. If the head cannot become valid any more, it is refused without
 // a wait for its end, which may never arrive. Each byte is checked once; a request line is checked again when it is
 // complete.
-type unfinished struct {
-	searched int  // number of bytes in which the end of the head was searched
-	seen     int  // number of bytes that were checked
-	lines    int  // number of complete lines among the checked bytes
-	line     int  // index at which the first incomplete line begins
-	named    bool // the incomplete line contains its method or name, and the delimiter after it
-	spaces   int  // number of spaces in a request's first line
-	version  int  // index at which the version begins, after the second space
-	fields   scan // result of reading the fields in the complete lines
+type partialHead struct {
+	searched     int  // number of bytes in which the end of the head was searched
+	checked      int  // number of bytes that were checked
+	lines        int  // number of complete lines among the checked bytes
+	lineStart    int  // index at which the first incomplete line begins
+	hasName      bool // the incomplete line contains its method or name, and the delimiter after it
+	spaces       int  // number of spaces in a request's first line
+	versionStart int  // index at which the version begins, after the second space
+	fields       scan // result of reading the fields in the complete lines
 }
 
-// request checks the beginning of a request's head.
-func (u *unfinished) request(head []byte) error {
+// checkRequest checks the beginning of a request's head.
+func (u *partialHead) checkRequest(head []byte) error {
 	for {
-		text := head[u.seen:]
+		text := head[u.checked:]
 		end := bytes.IndexByte(text, '\n')
 		if end >= 0 {
 			text = text[:end]
@@ -29,56 +29,56 @@ func (u *unfinished) request(head []byte) error {
 		if end >= 0 && len(text) == last {
 			return malformed(bareLF)
 		}
-		if err := u.text(text); err != nil {
+		if err := u.checkText(text); err != nil {
 			return err
 		}
 		if end < 0 && u.lines == 0 {
-			if err := u.versionBegins(text, head[:u.seen+len(text)]); err != nil {
+			if err := u.checkVersionStart(text, head[:u.checked+len(text)]); err != nil {
 				return err
 			}
 		}
 		if end < 0 {
-			u.seen += len(text)
+			u.checked += len(text)
 			return nil
 		}
 		if u.lines == 0 {
-			if _, _, _, err := requestLine(head[:u.seen+len(text)]); err != nil {
+			if _, _, _, err := requestLine(head[:u.checked+len(text)]); err != nil {
 				return err
 			}
 		}
-		if !u.named {
+		if !u.hasName {
 			return malformed("a header line without a name and a colon")
 		}
 		if u.lines > 0 {
-			if err := u.field(head[u.line : u.seen+len(text)]); err != nil {
+			if err := u.checkField(head[u.lineStart : u.checked+len(text)]); err != nil {
 				return err
 			}
 		}
 		if u.lines++; u.lines > MaxFields+1 {
 			return tooManyFields(MaxFields)
 		}
-		u.seen += end + 1
-		u.line, u.named = u.seen, false
+		u.checked += end + 1
+		u.lineStart, u.hasName = u.checked, false
 	}
 }
 
-// versionBegins checks the beginning of the version in the first line, which is not complete. The parameter line is the
-// part of this line that has arrived, and text is the last piece of that part. The method returns an error if the
+// checkVersionStart checks the beginning of the version in the first line, which is not complete. The parameter line is
+// the part of this line that has arrived, and text is the last piece of that part. The method returns an error if the
 // version cannot become valid any more.
-func (u *unfinished) versionBegins(text, line []byte) error {
+func (u *partialHead) checkVersionStart(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {
 			continue
 		}
 		if u.spaces++; u.spaces == 2 {
-			u.version = u.seen + i + 1
+			u.versionStart = u.checked + i + 1
 		}
 	}
 	if u.spaces < 2 {
 		return nil
 	}
 	const begin = "HTTP/1."
-	v := line[u.version:]
+	v := line[u.versionStart:]
 	n := min(len(v), len(begin))
 	if u.spaces > 2 || string(v[:n]) != begin[:n] || len(v) > len(begin) && version(v) < 0 {
 		return malformed(badVersion)
@@ -86,14 +86,14 @@ func (u *unfinished) versionBegins(text, line []byte) error {
 	return nil
 }
 
-// field checks one field, which is a complete line, together with the fields before it.
-func (u *unfinished) field(line []byte) error {
+// checkField checks one field, which is a complete line, together with the fields before it.
+func (u *partialHead) checkField(line []byte) error {
 	name, value, _ := bytes.Cut(line, colon)
 	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}
 	if f.Kind == Other {
 		return nil
 	}
-	if err := u.fields.read(&f); err != nil {
+	if err := u.fields.addField(&f); err != nil {
 		return err
 	}
 	switch {
@@ -105,9 +105,9 @@ func (u *unfinished) field(line []byte) error {
 	return nil
 }
 
-// text checks b, the next piece of the incomplete line.
-func (u *unfinished) text(b []byte) error {
-	if !u.named {
+// checkText checks b, the next piece of the incomplete line.
+func (u *partialHead) checkText(b []byte) error {
+	if !u.hasName {
 		delimiter, bad := byte(':'), badName
 		if u.lines == 0 {
 			delimiter, bad = ' ', badMethod
@@ -116,21 +116,21 @@ func (u *unfinished) text(b []byte) error {
 		i := bytes.IndexByte(b, delimiter)
 		if i >= 0 {
 			name = b[:i]
-			u.named = true
+			u.hasName = true
 		}
-		if !all(name, tokenChar) || i == 0 && u.seen == u.line {
+		if !allInClass(name, tokenChar) || i == 0 && u.checked == u.lineStart {
 			return malformed(bad)
 		}
 		b = b[len(name):]
 	}
-	if !all(b, valueChar) {
+	if !allInClass(b, valueChar) {
 		return malformed("a line has a control character")
 	}
 	return nil
 }
 
-// response checks the beginning of a response's head: its status line.
-func (u *unfinished) response(head []byte) error {
+// checkResponse checks the beginning of a response's head: its status line.
+func (u *partialHead) checkResponse(head []byte) error {
 	const begin = "HTTP/1."
 	if n := min(len(head), len(begin)); string(head[:n]) != begin[:n] && string(head) != "\r" {
 		return malformed(badStatusLine)

@@ -142,7 +142,7 @@ func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 		}
 	}
 	if o.Cause == verdict.Answered || o.Cause == verdict.RetryStatus {
-		return p.Retries(o.Status)
+		return p.RetriesStatus(o.Status)
 	}
 	return o.Retry != core.NoRetry
 }

@@ -32,7 +32,7 @@ func attempt(proxy string, o core.Outcome, delay time.Duration) core.AttemptEven
 func response(status int) core.Outcome {
 	f := verdict.Facts{Status: status, Idempotent: true, Replayable: true}
 	p := retry.DefaultPolicy()
-	f.StatusRetried, f.StatusCounted = p.Retries(status), p.Retries(status)
+	f.StatusRetried, f.StatusCounted = p.RetriesStatus(status), p.RetriesStatus(status)
 	return verdict.Judge(&f)
 }
 

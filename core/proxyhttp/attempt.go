@@ -30,7 +30,7 @@ type Forward struct {
 
 // Send implements executor.Sender.
 func (f *Forward) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
-	control(&f.Control, a)
+	setControl(&f.Control, a)
 	facts.Err = f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response)
 	facts.Timing = f.Control.Timing
 	if facts.Err != nil {
@@ -47,7 +47,7 @@ func (f *Forward) Discard(r *transport.Response) {
 		r.Drain(&f.Control)
 		r.Finish(&f.Control, f.Now())
 	}
-	if f.Control.Stoppable {
+	if f.Control.MayStop {
 		f.Control.Interrupt.Resume()
 	}
 }
@@ -58,7 +58,7 @@ func (f *Forward) Discard(r *transport.Response) {
 func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
 	relayed := verdict.RelayEnd{BodyErr: broke}
 	if broke != nil {
-		relayed.RequestBroke, relayed.Cancelled = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Fired()
+		relayed.RequestBroke, relayed.Cancelled = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Ended()
 	}
 	f.Response.Finish(&f.Control, now)
 	return relayed
@@ -74,7 +74,7 @@ type Connect struct {
 
 // Send implements executor.Sender.
 func (c *Connect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
-	control(c.Control, a)
+	setControl(c.Control, a)
 	c.Control.NewConnection = true
 	tunnel, fault := c.Transport.Tunnel(ctx, a.Upstream, c.Control, c.Authority)
 	facts.Err, facts.Timing = fault, c.Control.Timing
@@ -94,14 +94,14 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 	if t != nil && t.Refused.Status == 0 {
 		t.Abort()
 	}
-	if c.Control.Stoppable {
+	if c.Control.MayStop {
 		c.Control.Interrupt.Resume()
 	}
 }
 
-// control copies the settings of the attempt a to c.
-func control(c *transport.Control, a *executor.Attempt) {
-	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
-	c.NewDeadline, c.Stoppable = a.NewDeadline, a.Hedged
+// setControl copies the settings of the attempt a to c.
+func setControl(c *transport.Control, a *executor.Attempt) {
+	c.Started, c.Deadline, c.RequestDeadline = a.Started, a.Deadline, a.RequestDeadline
+	c.NewConnection, c.CurrentDeadline, c.MayStop = a.NewConnection, a.CurrentDeadline, a.MayStop
 	c.Session, c.Region, c.Meters = a.Session, a.Region, a.Meters
 }

@@ -11,7 +11,7 @@ import (
 // CertificateCode returns the code of the error response to an intercepted request. If the target's certificate is the
 // reason of the refusal, the code names the fault of the certificate. Otherwise the result is the argument code.
 func CertificateCode(r *executor.Refusal, code string) string {
-	if r.Last.Cause != verdict.TargetCertificate || r.Last.Err == nil {
+	if r.LastOutcome.Cause != verdict.TargetCertificate || r.LastOutcome.Err == nil {
 		return code
 	}
 	var (
@@ -20,11 +20,11 @@ func CertificateCode(r *executor.Refusal, code string) string {
 		invalid   x509.CertificateInvalidError
 	)
 	switch {
-	case errors.As(r.Last.Err, &authority):
+	case errors.As(r.LastOutcome.Err, &authority):
 		return "target_certificate_unknown_authority"
-	case errors.As(r.Last.Err, &name):
+	case errors.As(r.LastOutcome.Err, &name):
 		return "target_certificate_wrong_host"
-	case errors.As(r.Last.Err, &invalid) && invalid.Reason == x509.Expired:
+	case errors.As(r.LastOutcome.Err, &invalid) && invalid.Reason == x509.Expired:
 		return "target_certificate_expired"
 	}
 	return "target_certificate_invalid"

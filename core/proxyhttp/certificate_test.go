@@ -31,7 +31,7 @@ func TestCertificateCode(t *testing.T) {
 		{verdict.ProxyTLSFailed, wrapped(x509.UnknownAuthorityError{}), "other"},
 		{verdict.TunnelBroke, errors.New("x"), "other"},
 	} {
-		r := &executor.Refusal{Last: core.Outcome{Cause: c.cause, Err: c.err}}
+		r := &executor.Refusal{LastOutcome: core.Outcome{Cause: c.cause, Err: c.err}}
 		require.Equal(t, c.want, CertificateCode(r, "other"))
 	}
 }

@@ -13,7 +13,7 @@ type hedgeForward struct{ Forward }
 
 // Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
 func (f *Forward) Hedge() executor.HedgeSender[*transport.Response] {
-	if f.Request.Rest != nil {
+	if f.Request.Remainder != nil {
 		return nil
 	}
 	h := &hedgeForward{Forward{Transport: f.Transport, Now: f.Now, Request: f.Request}}

@@ -31,27 +31,27 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusBadGateway, Code: r.Final.String(), Reason: "proxy_configuration_error",
 			Message: "every admissible proxy refused its credentials", Err: r.Err,
 		}
-		if r.Last.Err != nil {
-			a.Message += "; " + r.ProxyID + ": " + r.Last.Err.Error()
+		if r.LastOutcome.Err != nil {
+			a.Message += "; " + r.ProxyID + ": " + r.LastOutcome.Err.Error()
 		}
 		return a
 	case executor.Stopped:
 		return StoppedResponse(r.Err)
 	case executor.TimedOut:
-		a := failed(r)
+		a := failedResponse(r)
 		a.Message = "the request's total timeout passed before an answer came"
 		return a
 	case executor.NoTimeLeft:
 		return ErrorResponse{
 			Status: http.StatusGatewayTimeout, Code: "total_timeout", Reason: "http_response_timeout",
 			Message:    "the next retry would begin after the request's total timeout",
-			RetryAfter: r.RetryAfter, Err: r.Last.Err,
+			RetryAfter: r.RetryAfter, Err: r.LastOutcome.Err,
 		}
 	}
-	a := failed(r)
-	switch r.Last.Cause {
+	a := failedResponse(r)
+	switch r.LastOutcome.Cause {
 	case verdict.EgressDenied:
-		a.Status, a.Code, a.Message = http.StatusForbidden, r.Final.String(), transport.DeniedText(r.Last.Err)
+		a.Status, a.Code, a.Message = http.StatusForbidden, r.Final.String(), transport.DeniedText(r.LastOutcome.Err)
 		return a
 	case verdict.ProxyLoop:
 		a.Status, a.Code = http.StatusLoopDetected, r.Final.String()
@@ -65,11 +65,11 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	}
 	a.Message = "no proxy brought an answer: attempt " + strconv.Itoa(r.Attempts) + " through " + r.ProxyID + " failed"
 	switch {
-	case verdict.IsConnectFailure(r.Last.Cause):
-		a.Message += ": " + unreached(r)
-	case r.Last.Err != nil:
-		a.Message += ": " + r.Last.Err.Error()
-	case r.Last.Status == http.StatusProxyAuthRequired:
+	case verdict.IsConnectFailure(r.LastOutcome.Cause):
+		a.Message += ": " + unreachedMessage(r)
+	case r.LastOutcome.Err != nil:
+		a.Message += ": " + r.LastOutcome.Err.Error()
+	case r.LastOutcome.Status == http.StatusProxyAuthRequired:
 		a.Message += ": the proxy refused the credentials the pool holds for it (407)"
 	}
 	switch r.Kind {
@@ -86,9 +86,9 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// failed returns the error response for the outcome of the last attempt, without Message.
-func failed(r *executor.Refusal) ErrorResponse {
-	o := &r.Last
+// failedResponse returns the error response for the outcome of the last attempt, without Message.
+func failedResponse(r *executor.Refusal) ErrorResponse {
+	o := &r.LastOutcome
 	a := ErrorResponse{
 		Status: http.StatusBadGateway, Code: "upstream_failed", Reason: o.Reason, RetryAfter: r.RetryAfter, Err: o.Err,
 	}
@@ -107,20 +107,20 @@ func failed(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// unreached returns the reason why the last attempt could not connect, as text for the client. The error of the dial
-// is not part of the text, because it contains addresses. It is in the log.
-func unreached(r *executor.Refusal) string {
+// unreachedMessage returns the reason why the last attempt could not connect, as text for the client. The error of the
+// dial is not part of the text, because it contains addresses. It is in the log.
+func unreachedMessage(r *executor.Refusal) string {
 	switch {
-	case r.Direct && r.Last.Cause == verdict.ProxyNameUnknown:
+	case r.Direct && r.LastOutcome.Cause == verdict.ProxyNameUnknown:
 		return "the target's name does not resolve"
 	case r.Direct:
 		return "the target cannot be reached"
-	case r.Last.Cause == verdict.ProxyNameUnknown:
+	case r.LastOutcome.Cause == verdict.ProxyNameUnknown:
 		return "the proxy's name does not resolve"
-	case r.Last.Cause == verdict.ProxyTLSFailed:
+	case r.LastOutcome.Cause == verdict.ProxyTLSFailed:
 		return "the TLS handshake with the proxy failed"
 	}
-	return "the proxy cannot be reached (" + strings.ReplaceAll(r.Last.Reason, "_", " ") + ")"
+	return "the proxy cannot be reached (" + strings.ReplaceAll(r.LastOutcome.Reason, "_", " ") + ")"
 }
 
 // StoppedResponse returns the error response to a request that was cancelled with the given cause: executor.ErrShutdown

@@ -197,7 +197,7 @@ func (e *ErrorResponse) AppendReason(b []byte) []byte {
 	b = append(b, http.StatusText(e.Status)...)
 	b = append(b, ": "...)
 	for i := range len(e.Message) {
-		b = append(b, printable(e.Message[i]))
+		b = append(b, printableOrMark(e.Message[i]))
 	}
 	return b
 }
@@ -230,7 +230,7 @@ func appendJSON(b []byte, s string) []byte {
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
-		ch := printable(s[i])
+		ch := printableOrMark(s[i])
 		if ch == '"' || ch == '\\' {
 			b = append(b, '\\')
 		}
@@ -239,8 +239,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// printable returns ch, or '?' if ch is not printable ASCII.
-func printable(ch byte) byte {
+// printableOrMark returns ch, or '?' if ch is not printable ASCII.
+func printableOrMark(ch byte) byte {
 	if ch < ' ' || ch > '~' {
 		return '?'
 	}

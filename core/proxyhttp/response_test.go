@@ -75,75 +75,76 @@ func TestRefusalResponses(t *testing.T) {
 	}{
 		{executor.Refusal{Kind: executor.NoProxy, Final: core.FinalPoolEmpty, Err: core.ErrPoolEmpty},
 			503, "pool_empty", "destination_unavailable", core.ErrPoolEmpty.Error(), core.ErrPoolEmpty},
-		{executor.Refusal{Kind: executor.NoProxy, Final: core.FinalAllBusy, Err: core.ErrAllBusy, Last: failed},
+		{executor.Refusal{Kind: executor.NoProxy, Final: core.FinalAllBusy, Err: core.ErrAllBusy, LastOutcome: failed},
 			503, "all_proxies_busy", "destination_unavailable", core.ErrAllBusy.Error(), core.ErrAllBusy},
-		{executor.Refusal{Kind: executor.NoneAccepts, Final: core.FinalExhausted, Err: broken, Last: failed},
+		{executor.Refusal{Kind: executor.NoneAccepts, Final: core.FinalExhausted, Err: broken, LastOutcome: failed},
 			502, "exhausted", "proxy_configuration_error",
 			"every admissible proxy refused its credentials; p: broken",
 			broken},
 		{executor.Refusal{Kind: executor.Denied, Final: core.FinalEgressDenied, Err: broken},
 			403, "egress_denied", "http_request_denied", "broken", broken},
 		{executor.Refusal{Kind: executor.AttemptFailed, Final: core.FinalLoopDetected,
-			Last: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.ProxyLoop, "proxy_loop_detected" })},
+			LastOutcome: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.ProxyLoop, "proxy_loop_detected" })},
 			508, "loop_detected", "proxy_loop_detected",
 			"the request came back to this gateway: p leads back to it", broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Reason = verdict.ProxyUnreachable, "connection_refused"
 		})},
 			502, "upstream_failed", "connection_refused", attempted +
 				"the proxy cannot be reached (connection refused)", broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Reason = verdict.ProxyUnreachable, "connection_refused"
 		})},
 			502, "upstream_failed", "destination_unavailable", attempted +
 				"the target cannot be reached", broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Reason, o.Result = verdict.ProxyConnectTimeout, "connection_timeout", core.ResultTimeout
 		})},
 			502, "upstream_failed", "destination_unavailable", attempted +
 				"the target cannot be reached", broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Reason = verdict.ProxyNameUnknown, "dns_error"
 		})},
 			502, "upstream_failed", "dns_error", attempted +
 				"the target's name does not resolve", broken},
 		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrClientLeft},
 			503, "cancelled", "proxy_internal_error", executor.ErrClientLeft.Error(), executor.ErrClientLeft},
-		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrShutdown, Last: failed},
+		{executor.Refusal{
+			Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrShutdown, LastOutcome: failed},
 			503, "shutting_down", "proxy_internal_error", executor.ErrShutdown.Error(), executor.ErrShutdown},
-		{executor.Refusal{Kind: executor.TimedOut, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.TimedOut, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Result = verdict.TotalTimeout, core.ResultTimeout
 		})},
 			504, "total_timeout", "connection_terminated", "the request's total timeout passed before an answer came",
 			broken},
-		{executor.Refusal{Kind: executor.NoTimeLeft, Last: failed},
+		{executor.Refusal{Kind: executor.NoTimeLeft, LastOutcome: failed},
 			504, "total_timeout", "http_response_timeout",
 			"the next retry would begin after the request's total timeout",
 			broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: failed}, 502, "upstream_failed", "connection_terminated",
-			attempt, broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, LastOutcome: failed}, 502, "upstream_failed",
+			"connection_terminated", attempt, broken},
 		{executor.Refusal{Kind: executor.AttemptFailed,
-			Last: last(func(o *core.Outcome) { o.Result = core.ResultTimeout })},
+			LastOutcome: last(func(o *core.Outcome) { o.Result = core.ResultTimeout })},
 			504, "upstream_timeout", "connection_terminated", attempt, broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Status, o.Err = verdict.CredentialsRefused, 407, nil
 		})}, 502, "upstream_auth", "connection_terminated",
 			"no proxy brought an answer: attempt 2 through p failed: " +
 				"the proxy refused the credentials the pool holds for it (407)", nil},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
+		{executor.Refusal{Kind: executor.AttemptFailed, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause = verdict.CredentialsRefused
 		})},
 			502, "upstream_failed", "connection_terminated", attempt, broken},
-		{executor.Refusal{Kind: executor.TargetSuspect, Target: "a.test:443", Last: failed},
+		{executor.Refusal{Kind: executor.TargetSuspect, Target: "a.test:443", LastOutcome: failed},
 			502, "upstream_failed", "connection_terminated",
 			attempt + "; tried once only, as a.test:443 fails through every proxy", broken},
-		{executor.Refusal{Kind: executor.BudgetSpent, Last: failed},
+		{executor.Refusal{Kind: executor.BudgetSpent, LastOutcome: failed},
 			502, "upstream_failed", "connection_terminated", attempt + "; the retry budget is spent", broken},
-		{executor.Refusal{Kind: executor.BodyNotKept, Last: failed},
+		{executor.Refusal{Kind: executor.BodyNotKept, LastOutcome: failed},
 			502, "upstream_failed", "connection_terminated",
 			attempt + "; not tried again, as its body is longer than gateway.replay_limit, or gateway.replay_memory " +
 				"is used up", broken},
-		{executor.Refusal{Kind: executor.NotRepeatable, Last: failed},
+		{executor.Refusal{Kind: executor.NotRepeatable, LastOutcome: failed},
 			502, "upstream_failed", "connection_terminated",
 			attempt + "; not tried again, as it may have reached its target (retry_non_idempotent allows it)", broken},
 	} {
@@ -155,8 +156,8 @@ func TestRefusalResponses(t *testing.T) {
 		Status: 503, Code: "local_limit", Reason: "proxy_internal_error", RetryAfter: time.Second, Err: broken,
 		Message: "the gateway has no file descriptor, port or memory left for a connection",
 	}, RefusalResponse(&executor.Refusal{
-		Kind: executor.AttemptFailed,
-		Last: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.LocalLimit, "proxy_internal_error" }),
+		Kind:        executor.AttemptFailed,
+		LastOutcome: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.LocalLimit, "proxy_internal_error" }),
 	}))
 	for kind := executor.NoProxy; kind <= executor.NotRepeatable; kind++ {
 		r := executor.Refusal{Kind: kind, RetryAfter: 1500 * time.Millisecond, Err: broken}

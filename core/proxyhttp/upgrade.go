@@ -16,7 +16,7 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 		if f.Kind != http1.Upgrade {
 			continue
 		}
-		if protocols != nil || minor == 0 || len(f.Value) == 0 || listed(f.Value, "h2c") {
+		if protocols != nil || minor == 0 || len(f.Value) == 0 || hasElement(f.Value, "h2c") {
 			return nil
 		}
 		protocols = f.Value
@@ -25,16 +25,16 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 		return nil
 	}
 	for i := range fields {
-		if fields[i].Kind == http1.Connection && listed(fields[i].Value, "upgrade") {
+		if fields[i].Kind == http1.Connection && hasElement(fields[i].Value, "upgrade") {
 			return protocols
 		}
 	}
 	return nil
 }
 
-// listed reports whether an element of list, which is separated by commas, equals lower, ignoring case. The argument
-// lower must be in lower case.
-func listed(list []byte, lower string) bool {
+// hasElement reports whether an element of list, which is separated by commas, equals lower, ignoring case. The
+// argument lower must be in lower case.
+func hasElement(list []byte, lower string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
 		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {
 			return true

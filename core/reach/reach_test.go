@@ -126,7 +126,7 @@ func TestNewProxiesAreCheckedOnce(t *testing.T) {
 		for i := range 3 {
 			u := get(t, pool, fmt.Sprint("p", i))
 			require.Equal(t, 1, n.count(u.ID()))
-			require.False(t, u.Unreached())
+			require.False(t, u.IsUnreached())
 			require.Equal(t, core.Closed, u.Breaker().State())
 		}
 	})
@@ -167,7 +167,7 @@ func TestADeadEntryCostsNoRequest(t *testing.T) {
 		pool, n := start(t, 2, 8, map[string]core.Cause{"p1": verdict.ProxyUnreachable})
 		u := get(t, pool, "p1")
 		time.Sleep(200 * time.Millisecond)
-		require.True(t, u.Unreached(), "chosen last from the first check on")
+		require.True(t, u.IsUnreached(), "chosen last from the first check on")
 		time.Sleep(2 * time.Second)
 		require.Equal(t, core.Open, u.Breaker().State(), "after failure_threshold checks")
 		why := u.Why()
@@ -184,7 +184,7 @@ func TestADeadEntryCostsNoRequest(t *testing.T) {
 		n.set("p1", 0, false)
 		time.Sleep(31 * time.Second)
 		require.Equal(t, core.HalfOpen, u.Breaker().State())
-		require.False(t, u.Unreached())
+		require.False(t, u.IsUnreached())
 		attempt(t, u, verdict.Answered)
 		require.Equal(t, core.Closed, u.Breaker().State())
 		require.Equal(t, 1, n.count("p0"))
@@ -269,7 +269,7 @@ func TestALocalLimitIsNoFailure(t *testing.T) {
 		u := get(t, pool, "p0")
 		time.Sleep(time.Minute)
 		require.Equal(t, core.Closed, u.Breaker().State())
-		require.False(t, u.Unreached())
+		require.False(t, u.IsUnreached())
 		require.Greater(t, n.count("p0"), 10)
 		n.set("p0", 0, false)
 		time.Sleep(2 * time.Second)
@@ -307,7 +307,7 @@ func TestChecksFollowThePool(t *testing.T) {
 			}
 			time.Sleep(2 * time.Minute)
 			for _, u := range pool.Snapshot().All {
-				require.False(t, u.Unreached(), u.ID())
+				require.False(t, u.IsUnreached(), u.ID())
 				require.NotEqual(t, core.Open, u.Breaker().State(), u.ID())
 			}
 			most, before := n.totals()

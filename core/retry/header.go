@@ -29,7 +29,7 @@ func ParseHeader(value string) (Override, error) {
 			"is neither a dictionary of RFC 9651, such as max_attempts=5, base_delay=0.2, nor a JSON object")
 	}
 	if len(dict.Names()) == 0 {
-		return o, noFields()
+		return o, errNoFields()
 	}
 	for _, key := range dict.Names() {
 		member, _ := dict.Get(key)
@@ -49,12 +49,12 @@ func parseJSON(value string) (Override, error) {
 	case err != nil:
 		return o, fieldError("X-Whirlpool-Retry", "is not JSON: "+err.Error())
 	case o == (Override{}):
-		return o, noFields()
+		return o, errNoFields()
 	}
 	return o, nil
 }
 
-func noFields() error { return fieldError("X-Whirlpool-Retry", "names no field") }
+func errNoFields() error { return fieldError("X-Whirlpool-Retry", "names no field") }
 
 // set sets one field from a member of the dictionary.
 func (o *Override) set(key string, member httpsfv.Member) error {

@@ -128,7 +128,7 @@ const leastP95 = time.Millisecond
 
 // Begin records a first attempt that may be hedged. The first result is the delay of the attempt's hedge; it is 0 if p
 // has "p95" and fewer than hedgeLeast latencies are recorded. The second result is false if p has no hedges.
-func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool) {
+func (h *Hedging) Begin(p *Policy, kind HedgeKind) (delay time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
 		return 0, false
 	}
@@ -164,8 +164,8 @@ func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.latencies[kind].add(latency)
 }
 
-// TryTake takes a token for a hedge. It returns false if the budget is spent.
-func (h *Hedging) TryTake() bool {
+// TryTakeHedge takes a token for a hedge. It returns false if the budget is spent.
+func (h *Hedging) TryTakeHedge() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.tokens < token {
@@ -175,8 +175,8 @@ func (h *Hedging) TryTake() bool {
 	return true
 }
 
-// GiveBack returns the token of a hedge that was not made.
-func (h *Hedging) GiveBack() {
+// ReturnHedge returns the token of a hedge that was not made.
+func (h *Hedging) ReturnHedge() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tokens = min(h.tokens+token, hedgeBurst*token)

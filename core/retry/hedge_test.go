@@ -86,7 +86,7 @@ func TestTheHedgeBudget(t *testing.T) {
 					first++
 				}
 				inARow = 0
-			} else if h.TryTake() {
+			} else if h.TryTakeHedge() {
 				hedges++
 				inARow++
 			}
@@ -96,11 +96,11 @@ func TestTheHedgeBudget(t *testing.T) {
 	})
 	h, p := &Hedging{}, policy(t, func(p *Policy) { p.Hedge.After = 1 })
 	for range 20 {
-		require.False(t, h.TryTake())
+		require.False(t, h.TryTakeHedge())
 		h.Begin(p, HedgeResponse)
 	}
-	require.True(t, h.TryTake(), "5 % of 20")
-	require.False(t, h.TryTake())
+	require.True(t, h.TryTakeHedge(), "5 % of 20")
+	require.False(t, h.TryTakeHedge())
 	off := policy(t, func(p *Policy) { p.Hedge.After, p.HedgeBudget = 1, 0 })
 	_, ok := h.Begin(off, HedgeResponse)
 	require.False(t, ok)

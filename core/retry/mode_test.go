@@ -74,16 +74,16 @@ func TestCappedModel(t *testing.T) {
 				seconds := rapid.Float64Range(0.1, 100).Draw(t, name+" seconds")
 				p.Timeout = &seconds
 			}
-			p.seal()
+			p.computeFields()
 			return p
 		}
 		global, asked := draw("global"), draw("asked")
-		got := global.capped(asked)
-		got.seal()
+		got := global.capPolicy(asked)
+		got.computeFields()
 		require.LessOrEqual(t, got.MaxAttempts, min(global.MaxAttempts, asked.MaxAttempts))
 		require.GreaterOrEqual(t, got.BaseDelay, global.BaseDelay)
 		for _, code := range got.RetryStatusCodes {
-			require.True(t, global.Retries(code) && asked.Retries(code))
+			require.True(t, global.RetriesStatus(code) && asked.RetriesStatus(code))
 		}
 		require.False(t, got.RetryNonIdempotent && !global.RetryNonIdempotent)
 		require.False(t, !got.Hedge.Off() && global.Hedge.Off())

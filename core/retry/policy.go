@@ -49,12 +49,12 @@ func DefaultPolicy() Policy {
 		MaxAttempts: 3, BackoffStrategy: "exponential", BaseDelay: 1, Multiplier: 2, MaxBackoffDelay: 30,
 		RetryStatusCodes: []int{502, 503, 504}, HedgeBudget: DefaultHedgeBudget,
 	}
-	p.seal()
+	p.computeFields()
 	return p
 }
 
-// seal computes the fields that depend on other fields. Every constructor calls it at its end.
-func (p *Policy) seal() {
+// computeFields computes the fields that depend on other fields. Every constructor calls it at its end.
+func (p *Policy) computeFields() {
 	p.codes = codeSet{}
 	for _, code := range p.RetryStatusCodes {
 		if code >= 400 && code <= 599 {
@@ -79,8 +79,8 @@ func formatNumber(f *float64) string {
 	return strconv.FormatFloat(*f, 'g', -1, 64)
 }
 
-// Retries reports whether the policy retries a response with the given status.
-func (p *Policy) Retries(status int) bool { return p.codes.has(status) }
+// RetriesStatus reports whether the policy retries a response with the given status.
+func (p *Policy) RetriesStatus(status int) bool { return p.codes.has(status) }
 
 // Hash identifies the policy in metrics. Equal policies have equal hashes.
 func (p *Policy) Hash() string { return p.hash }
@@ -145,11 +145,11 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 400 to 599 can be retried", code))
 		}
 		if slices.Contains(p.RetryStatusCodes[:i], code) {
-			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)
+			p.RetryStatusCodes = withoutDuplicates(p.RetryStatusCodes)
 			break
 		}
 	}
-	p.seal()
+	p.computeFields()
 	return nil
 }
 
@@ -158,8 +158,8 @@ func retryableStatus(code int) bool {
 	return code >= 400 && code <= 599
 }
 
-// dedupe removes duplicate codes and keeps the order.
-func dedupe(codes []int) []int {
+// withoutDuplicates removes duplicate codes and keeps the order.
+func withoutDuplicates(codes []int) []int {
 	out := make([]int, 0, len(codes))
 	for _, code := range codes {
 		if !slices.Contains(out, code) {
@@ -216,8 +216,8 @@ func (p *Policy) Overridden(o Override, mode OverrideMode, strategies func(strin
 		return Policy{}, err
 	}
 	if mode == OverrideCapped {
-		q = p.capped(q)
-		q.seal()
+		q = p.capPolicy(q)
+		q.computeFields()
 	}
 	if q.HedgeBudget > p.HedgeBudget {
 		limit := fmt.Sprintf("0 to %v", p.HedgeBudget)

@@ -171,7 +171,7 @@ func TestEqualPoliciesHaveEqualHashes(t *testing.T) {
 		same := a.MaxAttempts == b.MaxAttempts && a.Jitter == b.Jitter &&
 			(a.FailoverDelay == nil) == (b.FailoverDelay == nil)
 		for _, code := range []int{502, 503} {
-			same = same && a.Retries(code) == b.Retries(code)
+			same = same && a.RetriesStatus(code) == b.RetriesStatus(code)
 		}
 		if same != (a.Hash() == b.Hash()) {
 			t.Fatalf("%+v\n%+v", a, b)

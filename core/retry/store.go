@@ -94,7 +94,7 @@ func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	}
 	if cur := *s.current.Load(); !strategies(cur.BackoffStrategy) {
 		cur.BackoffStrategy = p.BackoffStrategy
-		cur.seal()
+		cur.computeFields()
 		s.replace(cur, s.source)
 	}
 }

@@ -45,12 +45,12 @@ func TestAbilities(t *testing.T) {
 		require.Equal(t, map[string]int{"p1": 30}, uses(connect))
 		connect.Attempt, connect.Tried = 1, []Tried{{Proxy: f.get(1)}}
 		require.Equal(t, map[string]int{"p1": 30}, uses(connect), "again through the one that can")
-		require.False(t, f.s.Untried(&connect, f.now))
+		require.False(t, f.s.HasUntried(&connect, f.now))
 
 		f.settle(f.get(1), core.Failure) // its breaker opens
 		connect.Attempt, connect.Tried = 0, nil
 		require.Len(t, uses(connect), min(n-1, 30), "no proxy can")
-		require.NoError(t, f.s.Blocked(&connect, f.now))
+		require.NoError(t, f.s.CheckSelect(&connect, f.now))
 	}
 }
 
@@ -97,7 +97,7 @@ func TestExplorationsFollowAbilities(t *testing.T) {
 	f.settle(f.get(1), core.Failure)
 	f.now = f.now.Add(10e9)
 	f.pool.Sweep()
-	require.NotEmpty(t, f.pool.Overdue())
+	require.NotEmpty(t, f.pool.OverdueProbes())
 	lease, err = f.s.Select(&Query{Idempotent: true, Need: ability.NeedTunnel443}, f.favourite(0), f.now)
 	require.NoError(t, err)
 	require.Equal(t, "p0", lease.Proxy.ID())

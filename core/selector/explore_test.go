@@ -24,7 +24,7 @@ func TestExplorationLimit(t *testing.T) {
 	f.now = f.now.Add(time.Minute)
 	explored := map[string]int{}
 	idle := func(u string) bool {
-		for _, o := range f.pool.Idle() {
+		for _, o := range f.pool.DueExplorations() {
 			if o.ID() == u {
 				return true
 			}
@@ -101,7 +101,7 @@ func TestConcurrentExplorations(t *testing.T) {
 		f := newFixture(t, 2, 256)
 		f.now = f.now.Add(time.Minute)
 		f.pool.Sweep()
-		require.NotEmpty(t, f.pool.Idle())
+		require.NotEmpty(t, f.pool.DueExplorations())
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		uses := map[string]int{}

@@ -11,14 +11,14 @@ import (
 // limit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If
 // they do not, the first result is the reason. Without limits the method takes no lock.
 func (c *choice) limit(u *upstream.Upstream) (limit.State, bool) {
-	if !c.limits {
+	if !c.checkLimits {
 		return limit.State{}, true
 	}
-	return limit.Check(u.Usage(), c.pairs.Usage(u.Hash()), c.now)
+	return limit.Check(u.Usage(), c.pairLimits.Usage(u.Hash()), c.now)
 }
 
-// limited reports whether u is at a limit. A proxy at a limit is no candidate.
-func (c *choice) limited(u *upstream.Upstream) bool {
+// isLimited reports whether u is at a limit. A proxy at a limit is no candidate.
+func (c *choice) isLimited(u *upstream.Upstream) bool {
 	_, admits := c.limit(u)
 	return !admits
 }
@@ -26,11 +26,11 @@ func (c *choice) limited(u *upstream.Upstream) bool {
 // acquire acquires u if its limits admit an attempt, and counts the attempt for these limits. If it returns true,
 // c.lease holds the proxy.
 func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
-	if !c.limits {
+	if !c.checkLimits {
 		c.lease, ok = u.Acquire(c.now)
 		return ok
 	}
-	held, admits := limit.Reserve(u.Usage(), c.pairs.BeginAttempt(u.Hash(), u.ID(), c.now), c.now)
+	held, admits := limit.Reserve(u.Usage(), c.pairLimits.BeginAttempt(u.Hash(), u.ID(), c.now), c.now)
 	if !admits {
 		return false
 	}
@@ -38,18 +38,18 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 		held.Cancel(c.now)
 		return false
 	}
-	c.lease.Hold(held)
+	c.lease.SetLimitShare(held)
 	return true
 }
 
-// soonest collects the states of proxies that are at a limit.
-type soonest struct {
+// soonestLimit collects the states of proxies that are at a limit.
+type soonestLimit struct {
 	until time.Time // the first time at which one of these proxies admits an attempt; zero if no such time is known
 	found bool
 	open  bool // one of these proxies admits an attempt when an attempt in flight has ended, at an unknown time
 }
 
-func (s *soonest) add(state limit.State) {
+func (s *soonestLimit) add(state limit.State) {
 	s.found = true
 	switch {
 	case state.Until.IsZero():
@@ -60,7 +60,7 @@ func (s *soonest) add(state limit.State) {
 }
 
 // error returns the error of a request for which each remaining proxy is at a limit, or busy.
-func (s *soonest) error(now time.Time, busy bool) error {
+func (s *soonestLimit) error(now time.Time, busy bool) error {
 	e := &core.LimitedError{WaitsForAttempt: busy || s.open}
 	if !s.until.IsZero() {
 		e.TimeLeft = max(s.until.Sub(now), time.Nanosecond)

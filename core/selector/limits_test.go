@@ -106,7 +106,7 @@ func TestInFlightOfAPair(t *testing.T) {
 	other, err := f.s.Select(&Query{Idempotent: true, Host: "b.test", HostHash: 5}, rotation, f.now)
 	require.NoError(t, err)
 	other.Release()
-	parted := lease.Part()
+	parted := lease.DetachPermit()
 	lease, err = f.s.Select(q, rotation, f.now)
 	require.NoError(t, err, "the place in flight has been released")
 	parted.Release()

@@ -35,9 +35,9 @@ func TestUnreachedProxiesComeLast(t *testing.T) {
 		require.NoError(t, err)
 		used[lease.Proxy.ID()]++
 		if i < 8 {
-			require.False(t, lease.Proxy.Unreached(), "%v", used)
+			require.False(t, lease.Proxy.IsUnreached(), "%v", used)
 		} else {
-			require.True(t, lease.Proxy.Unreached(), "the others are at their max_in_flight")
+			require.True(t, lease.Proxy.IsUnreached(), "the others are at their max_in_flight")
 		}
 	}
 	require.Equal(t, 4, used["p0"])

@@ -111,7 +111,7 @@ func TestStrictRegion(outer *testing.T) {
 						admissible = admissible || f.get(i).Breaker().Admissible()
 					}
 				}
-				blocked := f.s.Blocked(q, f.now)
+				blocked := f.s.CheckSelect(q, f.now)
 				id, err := f.choose(q)
 				if (err == nil) != admissible || (blocked == nil) != admissible {
 					t.Fatalf("an admissible proxy: %v, error: %v, blocked: %v", admissible, err, blocked)

@@ -68,7 +68,7 @@ func TestResting(outer *testing.T) {
 						soonest = end
 					}
 				}
-				blocked := f.s.Blocked(q, f.now)
+				blocked := f.s.CheckSelect(q, f.now)
 				id, err := f.choose(q)
 				require.Equal(t, possible, err == nil)
 				require.Equal(t, possible, blocked == nil)

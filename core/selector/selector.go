@@ -72,8 +72,10 @@ func (q *Query) tagOnly() bool { return q.Tag != 0 && (!q.TagPreferred || q.Atte
 // tagStrict reports whether no attempt of the request may use a proxy without the tag.
 func (q *Query) tagStrict() bool { return q.Tag != 0 && !q.TagPreferred }
 
-// limited reports whether q must not use some proxies because of their region or their tags.
-func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil || q.tagStrict() }
+// isRestricted reports whether q must not use some proxies because of their region or their tags.
+func (q *Query) isRestricted() bool {
+	return q.Region == RegionStrict || q.Regions != nil || q.tagStrict()
+}
 
 // matchesRegion reports whether u is of the wanted region, or can use the region because its credentials have a
 // template for regions (Upstream.AnyRegion).
@@ -81,14 +83,14 @@ func (q *Query) matchesRegion(u *upstream.Upstream) bool {
 	return u.RegionHash() == q.RegionHash || u.AnyRegion() && q.PlainRegion
 }
 
-// outside reports whether q must not use u because of its region or its tags.
-func (q *Query) outside(u *upstream.Upstream) bool {
+// isExcluded reports whether q must not use u because of its region or its tags.
+func (q *Query) isExcluded(u *upstream.Upstream) bool {
 	return q.tagStrict() && !u.HasTag(q.Tag) || q.Region == RegionStrict && !q.matchesRegion(u) ||
-		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leaves(u))
+		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leavesRegions(u))
 }
 
-// leaves reports whether u would use the wanted region, and q must not use that region.
-func (q *Query) leaves(u *upstream.Upstream) bool {
+// leavesRegions reports whether u would use the wanted region, and q must not use that region.
+func (q *Query) leavesRegions(u *upstream.Upstream) bool {
 	return q.Region != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }
 
@@ -111,27 +113,27 @@ func (q *Query) hasTried(u *upstream.Upstream) bool {
 // time, so that requests need no memory for them.
 type choice struct {
 	*Query
-	now        time.Time
-	elapsed    time.Duration // since the epoch of the pool (Pool.Elapsed)
-	turn       uint64
-	seed       uint64
-	poolSize   int
-	resting    rest.Resting    // the proxies that rest for the target's host
-	banned     rest.Resting    // the banned proxies
-	avoided    rest.Resting    // the proxies that are avoided for the target (upstream.Pool.Avoided)
-	uncompared rest.Resting    // the proxies that are uncompared at the target (upstream.Pool.Uncompared)
-	ordered    bool            // the first candidate is the proxy whose turn it is
-	limits     bool            // a proxy of the pool, or a pair with the target's host, has limits
-	pairs      limit.Pairs     // the limits of pairs with the target's host
-	tiers      []upstream.Tier // of the pool; nil if there is only one tier
-	whole      *upstream.Group // the whole pool
-	tiered     bool            // the candidates must be of the tier in the next field
-	tier       int32
-	narrow     bool // candidates must have the wanted region and the tag, even if these are only preferred
-	byAbility  bool // proxies known to lack the ability that the request needs are left out
-	candidates []*upstream.Upstream
-	scores     []float64
-	lease      upstream.Lease // of the chosen proxy
+	now           time.Time
+	elapsed       time.Duration // since the epoch of the pool (Pool.Elapsed)
+	turn          uint64
+	seed          uint64
+	poolSize      int
+	resting       rest.Resting    // the proxies that rest for the target's host
+	banned        rest.Resting    // the banned proxies
+	avoided       rest.Resting    // the proxies that are avoided for the target (upstream.Pool.Avoided)
+	uncompared    rest.Resting    // the proxies that are uncompared at the target (upstream.Pool.Uncompared)
+	firstHasTurn  bool            // the first candidate is the proxy whose turn it is
+	checkLimits   bool            // a proxy of the pool, or a pair with the target's host, has limits
+	pairLimits    limit.Pairs     // the limits of pairs with the target's host
+	tiers         []upstream.Tier // of the pool; nil if there is only one tier
+	allProxies    *upstream.Group // the whole pool
+	hasTier       bool            // the candidates must be of the tier in the next field
+	tier          int32
+	onlyPreferred bool // candidates must have the wanted region and the tag, even if these are only preferred
+	byAbility     bool // proxies known to lack the ability that the request needs are left out
+	candidates    []*upstream.Upstream
+	scores        []float64
+	lease         upstream.Lease // of the chosen proxy
 }
 
 // Selector is safe for concurrent use.
@@ -145,14 +147,14 @@ type Selector struct {
 	tierAttempts    atomic.Int32 // see SetTierAttempts
 	turn            atomic.Uint64
 	nextExploration atomic.Uint64 // the first turn at which an idle proxy may be explored
-	allOpen         atomic.Pointer[allOpen]
+	allOpen         atomic.Pointer[allOpenRecord]
 	tieTurn         atomic.Uint64 // number of ties in choices for retries
 	choices         sync.Pool     // of *choice
 }
 
-// allOpen records that all breakers are open. The record is valid until the pool changes or a breaker
+// allOpenRecord records that all breakers are open. The record is valid until the pool changes or a breaker
 // becomes half-open.
-type allOpen struct {
+type allOpenRecord struct {
 	changes uint64 // Pool.Changes when this was recorded
 	until   time.Time
 }
@@ -182,10 +184,10 @@ func (s *Selector) Bans() *rest.Rests { return s.bans }
 // Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
 func (s *Selector) Limits() *limit.Table { return s.limits }
 
-// NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible:
+// NextTestTime returns the earliest time at which a proxy whose breaker is not closed may become admissible:
 // Pool.NextTest or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
-func (s *Selector) NextTest() (time.Time, bool) {
-	test, ok := s.pool.NextTest()
+func (s *Selector) NextTestTime() (time.Time, bool) {
+	test, ok := s.pool.NextTestTime()
 	if check, planned := s.pool.NextCheck(); ok && planned && check.Before(test) {
 		return check, true
 	}
@@ -203,12 +205,12 @@ func (s *Selector) NextTest() (time.Time, bool) {
 //   - core.ErrAllBusy, a *core.LimitedError, a *core.RestingError or ErrBarred.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	if q.Direct {
-		return s.direct(now)
+		return s.acquireDirect(now)
 	}
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
-	case q.bound(): // a *core.SessionError takes the place of the errors below
-	case q.limited() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
+	case q.isSessionBound(): // a *core.SessionError takes the place of the errors below
+	case q.isRestricted() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
 		return upstream.Lease{}, s.limitError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
@@ -216,25 +218,26 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 		return upstream.Lease{}, core.ErrAllBreakersOpen
 	}
 	c := s.newChoice(q, now)
-	defer s.release(c)
+	defer s.releaseChoice(c)
 	err := s.choose(c, snap, scorer)
-	if err == core.ErrAllBreakersOpen && !q.bound() && !q.limited() && s.pool.ProbeEarly() {
+	if err == core.ErrAllBreakersOpen && !q.isSessionBound() && !q.isRestricted() && s.pool.ProbeEarly() {
 		err = s.choose(c, snap, scorer)
 	}
 	switch {
-	case err == nil || q.bound():
-	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
+	case err == nil || q.isSessionBound():
+	case q.isRestricted() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.limitError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		if at, ok := s.pool.NextTest(); ok && at.After(now) { // otherwise a probe is in flight, and may end at any time
-			s.allOpen.Store(&allOpen{changes, at})
+		// If this time has passed, a probe is in flight, and may end at any time.
+		if at, ok := s.pool.NextTestTime(); ok && at.After(now) {
+			s.allOpen.Store(&allOpenRecord{changes, at})
 		}
 	}
 	return c.lease, err
 }
 
-// direct returns a lease for an attempt without a proxy.
-func (s *Selector) direct(now time.Time) (upstream.Lease, error) {
+// acquireDirect returns a lease for an attempt without a proxy.
+func (s *Selector) acquireDirect(now time.Time) (upstream.Lease, error) {
 	if lease, ok := s.pool.Direct().Acquire(now); ok {
 		return lease, nil
 	}
@@ -247,19 +250,19 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 		c = &choice{}
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
-	c.byAbility = s.pool.Limited()
+	c.byAbility = s.pool.LacksAbilities()
 	c.resting, c.banned = s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)
 	c.avoided, c.uncompared = s.pool.Avoided().RestingAt(q.TargetHash), s.pool.Uncompared().RestingAt(q.TargetHash)
 	if !s.limits.Empty() {
-		c.pairs = s.limits.PairsOf(q.Host, uint64(q.HostHash))
+		c.pairLimits = s.limits.PairsOf(q.Host, uint64(q.HostHash))
 	}
-	c.limits = c.pairs.HaveLimit() || s.pool.HasLimits()
+	c.checkLimits = c.pairLimits.HaveLimit() || s.pool.HasLimits()
 	return c
 }
 
-func (s *Selector) release(c *choice) {
+func (s *Selector) releaseChoice(c *choice) {
 	c.Query, c.resting, c.banned, c.avoided, c.uncompared = nil, nil, nil, nil, nil
-	c.pairs, c.tiers, c.whole, c.lease = limit.Pairs{}, nil, nil, upstream.Lease{}
+	c.pairLimits, c.tiers, c.allProxies, c.lease = limit.Pairs{}, nil, nil, upstream.Lease{}
 	s.choices.Put(c)
 }
 
@@ -269,7 +272,7 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 	c.turn = s.turn.Load()
 	if c.Attempt == 0 && c.Session == nil {
 		c.turn = s.turn.Add(1) - 1
-		if s.probeOverdue(c, snap) || s.explore(c, snap) {
+		if s.chooseOverdueProbe(c, snap) || s.chooseExploration(c, snap) {
 			return nil
 		}
 		if g := c.requiredGroup(snap); g != nil {
@@ -293,40 +296,40 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	if c.Session != nil {
 		return s.chooseForSession(c, snap)
 	}
-	s.gather(c, snap)
+	s.gatherCandidates(c, snap)
 	if len(c.candidates) == 0 {
 		return s.chooseTried(c, snap)
 	}
 	if c.Attempt > 0 && !s.pool.Literal() {
-		c.keep(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
+		c.keepIf(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
 	}
 	if len(c.avoided) > 0 || len(c.uncompared) > 0 {
-		s.keepWanted(c)
+		s.dropAvoided(c)
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)
 }
 
-// keepWanted keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
+// dropAvoided keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
 // others, it may have lifted the bans and banned these others. The choice then does not use a proxy through which the
 // target has just failed. Retries may use the proxies that the choice would otherwise avoid. First attempts may use
 // these proxies only if there is no other candidate.
-func (s *Selector) keepWanted(c *choice) {
+func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
-			c.keep(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
+			c.keepIf(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
 			if c.Attempt > 0 {
 				return
 			}
 		}
 	}
-	c.keep(func(u *upstream.Upstream) bool { return !c.avoids(u) })
+	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
 }
 
-// able reports whether u has the ability that the request needs. It returns true if the ability is unknown or
+// hasAbility reports whether u has the ability that the request needs. It returns true if the ability is unknown or
 // does not matter.
-func (c *choice) able(u *upstream.Upstream) bool {
-	return !c.byAbility || u.Meets(c.Need, c.elapsed)
+func (c *choice) hasAbility(u *upstream.Upstream) bool {
+	return !c.byAbility || u.MeetsNeed(c.Need, c.elapsed)
 }
 
 func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
@@ -334,21 +337,21 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// probeOverdue chooses a proxy whose breaker has been half-open for too long, because no scorer has
+// chooseOverdueProbe chooses a proxy whose breaker has been half-open for too long, because no scorer has
 // chosen the proxy. The attempt is the probe. It returns false if there is no such proxy.
-func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) bool {
-	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && c.permits(u, snap) && c.able(u) && !c.rests(u) && !c.avoids(u) && c.inFirstTier(u) &&
-			u.Breaker().Overdue() && c.acquire(u) {
+func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
+	for _, u := range s.pool.OverdueProbes() {
+		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isResting(u) && !c.isAvoided(u) &&
+			c.inFirstTier(u) && u.Breaker().Overdue() && c.acquire(u) {
 			return true
 		}
 	}
 	return false
 }
 
-// permits reports whether the wanted region and the tag permit an attempt of the request through u.
-func (c *choice) permits(u *upstream.Upstream, snap *upstream.Snapshot) bool {
-	return !c.outside(u) &&
+// mayUse reports whether the wanted region and the tag permit an attempt of the request through u.
+func (c *choice) mayUse(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !c.isExcluded(u) &&
 		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil) &&
 		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
 }
@@ -380,10 +383,10 @@ const (
 	trialEvery   = 5 // if the next exploration is part of a trial (Upstream.OnTrial)
 )
 
-// explore chooses a proxy whose exploration is due (Upstream.Unexplored), if the request is idempotent and can be
-// retried. It returns false if there is no such proxy.
-func (s *Selector) explore(c *choice, snap *upstream.Snapshot) bool {
-	list := s.pool.Idle()
+// chooseExploration chooses a proxy whose exploration is due (Upstream.ExplorationDue), if the request is idempotent
+// and can be retried. It returns false if there is no such proxy.
+func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
+	list := s.pool.DueExplorations()
 	if len(list) == 0 || !c.Idempotent || !c.Retryable {
 		return false
 	}
@@ -392,9 +395,9 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) bool {
 		if c.turn+exploreEvery-trialEvery < from {
 			break
 		}
-		_, due := u.Unexplored(c.elapsed)
-		if !due || c.turn < from && !u.OnTrial() || !c.permits(u, snap) || !c.able(u) || c.rests(u) || c.limited(u) ||
-			!c.inFirstTier(u) || c.avoids(u) {
+		_, due := u.ExplorationDue(c.elapsed)
+		if !due || c.turn < from && !u.OnTrial() || !c.mayUse(u, snap) || !c.hasAbility(u) || c.isResting(u) ||
+			c.isLimited(u) || !c.inFirstTier(u) || c.isAvoided(u) {
 			continue
 		}
 		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
@@ -403,26 +406,26 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) bool {
 		if !c.acquire(u) {
 			return false
 		}
-		u.Explored()
+		u.CountExploration()
 		return true
 	}
 	return false
 }
 
-// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If the
-// attempt is limited to a region or a tag, the candidates are proxies of that region with that tag. If there is no
+// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If
+// the attempt is limited to a region or a tag, the candidates are proxies of that region with that tag. If there is no
 // such candidate, a preferred region or tag is ignored.
-func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
-	c.tiers, c.whole = snap.Tiers(), snap.Group
+func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
+	c.tiers, c.allProxies = snap.Tiers(), snap.Group
 	tag, region := c.tagOnly(), c.regionOnly()
 	if tag || region {
 		c.candidates = c.candidates[:0]
 		if g := c.requiredGroup(snap); g != nil {
 			// g is the group of the region or the group of the tag. Its proxies may lack the other property. The
 			// group of a region also contains the proxies that can use every plain region.
-			c.narrow = tag && region || region && !c.PlainRegion
+			c.onlyPreferred = tag && region || region && !c.PlainRegion
 			s.gatherFrom(c, g)
-			c.narrow = false
+			c.onlyPreferred = false
 		}
 		if len(c.candidates) > 0 || (!tag || c.tagStrict()) && (!region || c.Region == RegionStrict) {
 			return
@@ -460,16 +463,16 @@ func (c *choice) keepPreferred() {
 		if u.Preferred(c.elapsed) {
 			preferred++
 		}
-		if !u.Unreached() {
+		if !u.IsUnreached() {
 			reached++
 		}
 	}
 	switch n := len(c.candidates); {
 	case preferred == n:
 	case preferred > 0:
-		c.keep(func(u *upstream.Upstream) bool { return u.Preferred(c.elapsed) })
+		c.keepIf(func(u *upstream.Upstream) bool { return u.Preferred(c.elapsed) })
 	case reached > 0 && reached < n:
-		c.keep(func(u *upstream.Upstream) bool { return !u.Unreached() })
+		c.keepIf(func(u *upstream.Upstream) bool { return !u.IsUnreached() })
 	}
 }
 
@@ -483,9 +486,9 @@ func allProven(list []*upstream.Upstream) bool {
 	return true
 }
 
-// keep removes the candidates for which the function ok returns false. If this would remove all candidates,
+// keepIf removes the candidates for which the function ok returns false. If this would remove all candidates,
 // the method removes none.
-func (c *choice) keep(ok func(*upstream.Upstream) bool) {
+func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
 	for _, u := range all {
@@ -501,21 +504,21 @@ func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 // gatherFrom sets the candidates from a group of proxies. All candidates are of one tier.
 func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	if len(c.tiers) == 0 {
-		s.collect(c, group)
+		s.collectGroup(c, group)
 		return
 	}
 	s.collectTiers(c, group)
 }
 
-// collect sets the candidates from a group of proxies.
-func (s *Selector) collect(c *choice, group *upstream.Group) {
+// collectGroup sets the candidates from a group of proxies.
+func (s *Selector) collectGroup(c *choice, group *upstream.Group) {
 	c.candidates = c.candidates[:0]
 	if len(group.All) > s.maxCandidates {
-		s.sample(c, group)
+		s.sampleGroup(c, group)
 		return
 	}
-	c.ordered = len(c.Tried) > 0
-	untried := c.untried()
+	c.firstHasTurn = len(c.Tried) > 0
+	untried := c.skipsChecks()
 	// The rotation of a retry begins after the proxy that was tried last.
 	begin := 0
 	if n := len(c.Tried); n > 0 {
@@ -523,23 +526,23 @@ func (s *Selector) collect(c *choice, group *upstream.Group) {
 	}
 	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
 		for _, u := range part {
-			if untried && u.Free() || c.admissible(u) {
+			if untried && u.ClosedAndNotFull() || c.isAdmissible(u) {
 				c.candidates = append(c.candidates, u)
 			}
 		}
 	}
 }
 
-// avoids reports whether another proxy should be used for the target, because the target refuses u,
+// isAvoided reports whether another proxy should be used for the target, because the target refuses u,
 // or because an attempt through another proxy would show whether u or the target fails.
-func (c *choice) avoids(u *upstream.Upstream) bool {
+func (c *choice) isAvoided(u *upstream.Upstream) bool {
 	_, avoided := c.avoided.EndOf(u.Hash(), c.elapsed)
 	_, uncompared := c.uncompared.EndOf(u.Hash(), c.elapsed)
 	return avoided || uncompared
 }
 
-// rests reports whether u rests for the target's host, or is banned.
-func (c *choice) rests(u *upstream.Upstream) bool {
+// isResting reports whether u rests for the target's host, or is banned.
+func (c *choice) isResting(u *upstream.Upstream) bool {
 	_, rests := c.exclusions().until(u, c.elapsed)
 	return rests
 }
@@ -565,25 +568,25 @@ func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Du
 	return max(rest, ban), rests || banned
 }
 
-// sample sets the candidates from a large group. The first candidate is the proxy whose turn it is, or the next
+// sampleGroup sets the candidates from a large group. The first candidate is the proxy whose turn it is, or the next
 // admissible proxy after it. With this proxy, a rotation covers a pool of any size. The other candidates are
 // neighbours in the mixed order (Group.Mixed), beginning at a random index. Most of them are also neighbours in
 // memory, which makes reading them fast.
-func (s *Selector) sample(c *choice, group *upstream.Group) {
-	c.ordered = true
+func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
+	c.firstHasTurn = true
 	all := group.All
 	n := uint64(len(all))
 	var first *upstream.Upstream
 	for i := range uint64(s.maxCandidates) {
-		if u := all[(c.turn+i)%n]; c.admissible(u) {
+		if u := all[(c.turn+i)%n]; c.isAdmissible(u) {
 			first = u
 			c.candidates = append(c.candidates, u)
 			break
 		}
 	}
-	at, untried := int(s.rand()%n), c.untried()
+	at, untried := int(s.rand()%n), c.skipsChecks()
 	for i := 0; i < s.maxCandidates && len(c.candidates) < s.maxCandidates; i++ {
-		if u := group.Mixed[at]; u != first && (untried && u.Free() || c.admissible(u)) {
+		if u := group.Mixed[at]; u != first && (untried && u.ClosedAndNotFull() || c.isAdmissible(u)) {
 			c.candidates = append(c.candidates, u)
 		}
 		if at++; at == len(all) {
@@ -592,59 +595,59 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 	}
 	if len(c.candidates) == 0 { // few proxies are admissible: check all of them
 		for _, u := range all {
-			if c.admissible(u) && len(c.candidates) < s.maxCandidates {
+			if c.isAdmissible(u) && len(c.candidates) < s.maxCandidates {
 				c.candidates = append(c.candidates, u)
 			}
 		}
 	}
 }
 
-// admissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only if
+// isAdmissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only if
 // the request is idempotent, because the attempt would be the probe, which is likely to fail.
-func (c *choice) admissible(u *upstream.Upstream) bool {
-	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
-		!c.rests(u) && !c.outside(u) && !c.outsideTier(u) && !c.limited(u) && !c.outsideNarrow(u)
+func (c *choice) isAdmissible(u *upstream.Upstream) bool {
+	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.hasAbility(u) &&
+		!c.isResting(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
 }
 
-// outsideNarrow reports whether u lacks the wanted region or the tag that the candidates being collected must have.
-func (c *choice) outsideNarrow(u *upstream.Upstream) bool {
-	return c.narrow && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
+// isNotPreferred reports whether u lacks the wanted region or the tag that the candidates being collected must have.
+func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
+	return c.onlyPreferred && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
 }
 
-// untried reports whether Upstream.Free is enough for a proxy of the group to be a candidate, so that
-// choice.admissible need not be called. This is the case if the request has tried no proxy, no proxy rests or is
+// skipsChecks reports whether Upstream.ClosedAndNotFull is enough for a proxy of the group to be a candidate, so that
+// choice.isAdmissible need not be called. This is the case if the request has tried no proxy, no proxy rests or is
 // banned, and no proxy of the group can be excluded by an ability, a region, a tag, a limit or a tier.
-func (c *choice) untried() bool {
-	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility && !c.limits && !c.tiered &&
-		!c.narrow &&
+func (c *choice) skipsChecks() bool {
+	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility &&
+		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&
 		c.Regions == nil && (c.Region != RegionStrict || c.PlainRegion && c.Tag == 0) &&
 		(c.Region == RegionScored || !c.tagStrict())
 }
 
-// Untried reports whether a proxy that q has not tried is admissible at the time now.
-func (s *Selector) Untried(q *Query, now time.Time) bool {
-	if q.bound() || q.Direct {
+// HasUntried reports whether a proxy that q has not tried is admissible at the time now.
+func (s *Selector) HasUntried(q *Query, now time.Time) bool {
+	if q.isSessionBound() || q.Direct {
 		return false
 	}
 	c := s.newChoice(q, now)
-	defer s.release(c)
-	s.gather(c, s.pool.Snapshot())
+	defer s.releaseChoice(c)
+	s.gatherCandidates(c, s.pool.Snapshot())
 	return len(c.candidates) > 0
 }
 
-// Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
+// CheckSelect returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
 // core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError, a *core.TagError or a *core.SessionError. It
 // returns nil if a proxy can be chosen, even if this proxy has reached max_in_flight or another limit.
-func (s *Selector) Blocked(q *Query, now time.Time) error {
+func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	if q.Direct {
 		return nil
 	}
 	snap, excluded, at := s.pool.Snapshot(), s.exclusionsFor(q), s.pool.Elapsed(now)
-	if q.bound() {
+	if q.isSessionBound() {
 		return s.sessionBlocked(q, snap, excluded, now)
 	}
-	if q.limited() {
-		err := q.blocked(snap.All, excluded, at)
+	if q.isRestricted() {
+		err := q.errorOf(snap.All, excluded, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
 			err = s.limitError(q, now)
 		}
@@ -653,14 +656,14 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return q.blocked(snap.All, excluded, at)
+	return q.errorOf(snap.All, excluded, at)
 }
 
-// blocked is Blocked for a list of proxies. The parameter at is the current time (Pool.Elapsed).
-func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
+// errorOf is Blocked for a list of proxies. The parameter at is the current time (Pool.Elapsed).
+func (q *Query) errorOf(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
-		if u.Draining() || q.outside(u) {
+		if u.Draining() || q.isExcluded(u) {
 			continue
 		}
 		until, found := excluded.until(u, at)
@@ -687,10 +690,10 @@ func (q *Query) blocked(all []*upstream.Upstream, excluded exclusions, at time.D
 // half-open even if the request is not idempotent. The second choice is the proxy that the request tried longest ago.
 func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
-	limited := soonest{}
+	limited := soonestLimit{}
 	acquire := func(u *upstream.Upstream) bool {
 		switch {
-		case u.Draining() || c.outside(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u) || c.rests(u):
+		case u.Draining() || c.isExcluded(u) || !u.BreakerAdmits(c.elapsed) || !c.hasAbility(u) || c.isResting(u):
 			return false
 		case u.Full():
 			busy = true
@@ -715,7 +718,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 			continue
 		}
 		if t.Barred {
-			barred = barred || !t.Proxy.Draining() && !c.outside(t.Proxy) && t.Proxy.BreakerAdmits(c.elapsed)
+			barred = barred || !t.Proxy.Draining() && !c.isExcluded(t.Proxy) && t.Proxy.BreakerAdmits(c.elapsed)
 			continue
 		}
 		if acquire(t.Proxy) {
@@ -730,7 +733,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	case barred:
 		return ErrBarred
 	}
-	if err := c.blocked(snap.All, c.exclusions(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+	if err := c.errorOf(snap.All, c.exclusions(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
 		return err
 	}
 	return core.ErrAllBreakersOpen
@@ -740,7 +743,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 func (s *Selector) limitError(q *Query, now time.Time) error {
 	var due time.Time
 	for _, u := range s.pool.NotClosed() {
-		if q.outside(u) {
+		if q.isExcluded(u) {
 			continue
 		}
 		v := u.Breaker().Snapshot()
@@ -832,7 +835,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	switch {
 	case c.Attempt > 0:
 		turn = s.tieTurn.Add(1) - 1
-	case c.ordered:
+	case c.firstHasTurn:
 		turn = 0
 	}
 	turn %= uint64(equals)
@@ -849,7 +852,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 // next candidate is larger by one; the distance 0 follows the largest distance.
 func (c *choice) firstRotation() int {
 	n := len(c.candidates)
-	if c.ordered || n == 0 {
+	if c.firstHasTurn || n == 0 {
 		return 0
 	}
 	if turn := int(c.turn % uint64(n)); turn > 0 {

@@ -83,8 +83,8 @@ func (f *fixture) makeOverdue(t *testing.T, i int) {
 	f.pool.Sweep()
 	f.now = f.now.Add(2 * time.Second)
 	f.pool.Sweep()
-	require.Len(t, f.pool.Overdue(), 1)
-	require.NotEmpty(t, f.pool.Idle())
+	require.Len(t, f.pool.OverdueProbes(), 1)
+	require.NotEmpty(t, f.pool.DueExplorations())
 }
 
 func (f *fixture) settle(u *upstream.Upstream, v core.Verdict) {
@@ -104,21 +104,21 @@ func TestErrors(t *testing.T) {
 	f.settle(f.get(1), core.Failure)
 	_, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	assert.ErrorIs(t, err, core.ErrAllBreakersOpen)
-	at, ok := f.s.NextTest()
+	at, ok := f.s.NextTestTime()
 	assert.True(t, ok)
 	assert.Equal(t, f.now.Add(time.Second), at)
 	for check, want := range map[time.Duration]time.Duration{
 		250 * time.Millisecond: 250 * time.Millisecond, 2 * time.Second: time.Second,
 	} {
 		f.pool.SetNextCheck(f.pool.Elapsed(f.now.Add(check)), true)
-		at, ok = f.s.NextTest()
+		at, ok = f.s.NextTestTime()
 		assert.True(t, ok)
 		assert.Equal(t, f.now.Add(want), at)
 	}
 
 	f = newFixture(t, 1, 256)
 	f.pool.SetNextCheck(f.pool.Elapsed(f.now), true)
-	_, ok = f.s.NextTest()
+	_, ok = f.s.NextTestTime()
 	assert.False(t, ok, "its breaker is closed")
 	err = f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestRetriesUseUntriedProxiesFirst(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
 	assert.Equal(t, order[:3], order[3:], "after that the proxy tried longest ago")
-	assert.False(t, f.s.Untried(&q, f.now))
+	assert.False(t, f.s.HasUntried(&q, f.now))
 }
 
 func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
@@ -381,7 +381,7 @@ func TestRowsOfCandidates(t *testing.T) {
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
 	c := f.s.newChoice(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
-	f.s.gather(c, f.pool.Snapshot())
+	f.s.gatherCandidates(c, f.pool.Snapshot())
 	rows := make([]core.Candidate, c.Len())
 	var r core.RankRequest
 	c.Fill(&r, rows)
@@ -585,7 +585,7 @@ func TestSample(outer *testing.T) {
 		}
 		c := f.s.newChoice(&Query{Idempotent: true}, f.now)
 		c.turn = rapid.Uint64().Draw(t, "turn")
-		f.s.gather(c, f.pool.Snapshot())
+		f.s.gatherCandidates(c, f.pool.Snapshot())
 		require.LessOrEqual(t, c.Len(), 20)
 		require.Equal(t, len(left) > 0, c.Len() > 0)
 		seen := map[*upstream.Upstream]bool{}
@@ -608,7 +608,7 @@ func TestSampleIsFair(t *testing.T) {
 	c := f.s.newChoice(&Query{Idempotent: true}, f.now)
 	for i := range uint64(choices) {
 		c.turn = i
-		f.s.gather(c, f.pool.Snapshot())
+		f.s.gatherCandidates(c, f.pool.Snapshot())
 		for _, u := range c.candidates[1:] { // the first is chosen by the rotation
 			drawn[u.ID()]++
 		}
@@ -668,7 +668,7 @@ func TestRowsModel(outer *testing.T) {
 		}
 		c := f.s.newChoice(&query, f.now)
 		c.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")
-		f.s.gather(c, f.pool.Snapshot())
+		f.s.gatherCandidates(c, f.pool.Snapshot())
 		rows, request := make([]core.Candidate, c.Len()), core.RankRequest{}
 		if len(rows) == 0 {
 			return

@@ -19,8 +19,8 @@ type Session interface {
 	Score(proxy uint64, weight float64) float64
 }
 
-// bound reports whether the request must use the proxy of its session.
-func (q *Query) bound() bool { return q.Session != nil && q.Session.IsStrict() }
+// isSessionBound reports whether the request must use the proxy of its session.
+func (q *Query) isSessionBound() bool { return q.Session != nil && q.Session.IsStrict() }
 
 // chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is
 // admissible, otherwise the proxy with the highest score. A session does not leave its proxy when the proxy has
@@ -36,7 +36,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 			return core.ErrAllBusy
 		default:
 			if state, admits := c.limit(u); !admits && (strict || !state.BytesSpent) {
-				limited := soonest{}
+				limited := soonestLimit{}
 				limited.add(state)
 				return limited.error(c.now, false)
 			}
@@ -48,7 +48,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	if strict {
 		return s.sessionError(c.Query, snap, c.exclusions(), c.now)
 	}
-	if u := c.highest(snap); u != nil && c.acquire(u) {
+	if u := c.highestScored(snap); u != nil && c.acquire(u) {
 		return nil
 	}
 	return s.chooseTried(c, snap)
@@ -57,14 +57,14 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 // sessionAdmits reports whether the request may use u, the session's proxy. It does not check whether u has a free
 // place in flight.
 func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
-	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.rests(u) && !c.outside(u)
+	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.isResting(u) && !c.isExcluded(u)
 }
 
 // keepsSession reports whether a session that is not strict keeps its proxy u. It does so under three conditions: the
 // request has not tried u, the breaker of u is closed or the attempt may be its probe, and u has the abilities that the
 // request needs.
 func (c *choice) keepsSession(u *upstream.Upstream) bool {
-	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.able(u)
+	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.hasAbility(u)
 }
 
 func (q *Query) isBarred(u *upstream.Upstream) bool {
@@ -76,14 +76,14 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 	return false
 }
 
-// highest returns the admissible proxy with the highest rank and, among proxies of that rank, with the highest score.
-// It returns nil if no proxy is admissible. The rank depends on these properties, the most important first: the
+// highestScored returns the admissible proxy with the highest rank and, among proxies of that rank, with the highest
+// score. It returns nil if no proxy is admissible. The rank depends on these properties, the most important first: the
 // preferred tag, the preferred region, a closed breaker, a low tier, and Upstream.Preferred. The method checks each
 // proxy of the pool, because a sample would not have the same proxies for each request of the session.
-func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
+func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {
-		if !c.admissible(u) {
+		if !c.isAdmissible(u) {
 			continue
 		}
 		rank := 0.0
@@ -93,7 +93,7 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 		if c.Region != RegionScored && c.matchesRegion(u) {
 			rank += 4
 		}
-		if u.Free() {
+		if u.ClosedAndNotFull() {
 			rank += 2
 		}
 		rank -= float64(u.Tier()) / (upstream.MaxTier + 1)
@@ -113,7 +113,7 @@ func (c *choice) highest(snap *upstream.Snapshot) (best *upstream.Upstream) {
 // sessionBlocked is like Blocked, for a request that must use the session's proxy.
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
-	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.outside(u) {
+	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.isExcluded(u) {
 		if _, rests := excluded.until(u, at); !rests {
 			return nil
 		}
@@ -124,7 +124,7 @@ func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded ex
 // sessionError returns the error of a request whose strict session has a proxy that is not admissible.
 func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	e, u := &core.SessionError{}, snap.Get(q.Session.StartProxy())
-	if u == nil || u.Draining() || q.outside(u) {
+	if u == nil || u.Draining() || q.isExcluded(u) {
 		return e
 	}
 	at := s.pool.Elapsed(now)

@@ -67,7 +67,7 @@ func TestASessionStaysAtItsProxy(t *testing.T) {
 		require.True(t, ok)
 		_, err = f.choose(ofSession(s))
 		require.Equal(t, core.ErrAllBusy, err)
-		require.NoError(t, f.s.Blocked(ofSession(s), f.now))
+		require.NoError(t, f.s.CheckSelect(ofSession(s), f.now))
 		lease.Release()
 	}
 }
@@ -107,7 +107,7 @@ func TestASessionWhoseProxyIsNotAdmissible(t *testing.T) {
 			_, err := f.s.Select(q, rotation, f.now)
 			refused := (*core.SessionError)(nil)
 			require.ErrorAs(t, err, &refused)
-			require.Equal(t, err, f.s.Blocked(q, f.now))
+			require.Equal(t, err, f.s.CheckSelect(q, f.now))
 			if x.due == 0 {
 				require.Zero(t, refused.Due)
 			} else {
@@ -138,7 +138,7 @@ func TestRetriesOfSessions(t *testing.T) {
 			q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
 			q.Attempt++
 		}
-		require.Equal(t, !s.IsStrict(), f.s.Untried(ofSession(s), f.now))
+		require.Equal(t, !s.IsStrict(), f.s.HasUntried(ofSession(s), f.now))
 		return ids
 	}
 	require.Equal(t, []string{"p1", "p1", "p1", "p1"}, retry(&testSession{proxy: "p1", strict: true}))

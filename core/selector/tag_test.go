@@ -44,7 +44,7 @@ func TestProxiesWithATag(t *testing.T) {
 		require.Equal(t, map[string]int{"p1": 100, "p3": 50, "p5": 50}, uses, "%d proxies", n)
 		_, err := f.choose(tagged("c", false))
 		require.Equal(t, &core.TagError{}, err)
-		require.Equal(t, &core.TagError{}, f.s.Blocked(tagged("c", false), f.now))
+		require.Equal(t, &core.TagError{}, f.s.CheckSelect(tagged("c", false), f.now))
 		_, err = f.choose(tagged("c", true))
 		require.NoError(t, err, "the tag is only preferred")
 		f.tag(t, map[int][]string{1: nil, 3: nil})
@@ -114,7 +114,7 @@ func TestTagsAndRegions(outer *testing.T) {
 						best = best || ok && has(i) && inRegion(i)
 					}
 				}
-				blocked := f.s.Blocked(q, f.now)
+				blocked := f.s.CheckSelect(q, f.now)
 				lease, err := f.s.Select(q, rotation, f.now)
 				require.Equal(t, admissible, err == nil, "%v", err)
 				require.Equal(t, admissible, blocked == nil, "%v", blocked)
@@ -154,8 +154,8 @@ func TestWithoutAProxy(t *testing.T) {
 		require.True(t, lease.Proxy.Direct())
 		lease.Release()
 	}
-	require.NoError(t, f.s.Blocked(q, f.now))
-	require.False(t, f.s.Untried(q, f.now))
+	require.NoError(t, f.s.CheckSelect(q, f.now))
+	require.False(t, f.s.HasUntried(q, f.now))
 	require.Nil(t, f.pool.Snapshot().Get(upstream.DirectID), "it is not in the pool")
 }
 

@@ -17,8 +17,8 @@ func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
 // breaker.blame is "literal", a retry uses a tier without a closed breaker only if no tier has a closed breaker,
 // because the retry would be a probe.
 func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
-	c.tiered = true
-	defer func() { c.tiered = false }()
+	c.hasTier = true
+	defer func() { c.hasTier = false }()
 	most, probes := int(s.tierAttempts.Load()), -1
 	for _, exhausted := range [2]bool{false, true} {
 		for i := range c.tiers {
@@ -44,10 +44,10 @@ func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 
 // collectTier sets the candidates from the proxies of group that are of tier t.
 func (s *Selector) collectTier(c *choice, group *upstream.Group, t *upstream.Tier) {
-	if c.tier = t.Number; group == c.whole {
+	if c.tier = t.Number; group == c.allProxies {
 		group = t.Group
 	}
-	s.collect(c, group)
+	s.collectGroup(c, group)
 }
 
 // triedIn returns the number of proxies of a tier through which the request has been attempted.
@@ -70,7 +70,7 @@ func (c *choice) anyClosed() bool {
 }
 
 // outsideTier reports whether the candidates being collected must be of one tier, and u is of another tier.
-func (c *choice) outsideTier(u *upstream.Upstream) bool { return c.tiered && u.Tier() != c.tier }
+func (c *choice) outsideTier(u *upstream.Upstream) bool { return c.hasTier && u.Tier() != c.tier }
 
 // inFirstTier reports whether u is of the lowest tier. Only such a proxy is explored, or probed without being the
 // best candidate: an attempt through a proxy of a higher tier would cost more.

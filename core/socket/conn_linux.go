@@ -36,7 +36,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	c.reading.buf = nil
 	switch {
 	case err != nil:
-		return 0, ended(err)
+		return 0, writeErrorOf(err)
 	case c.reading.errno != 0:
 		return 0, os.NewSyscallError("recvfrom", c.reading.errno)
 	case c.reading.n == 0:
@@ -114,7 +114,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.writing.buf = nil
 	switch {
 	case err != nil:
-		err = ended(err)
+		err = writeErrorOf(err)
 	case c.writing.errno != 0:
 		err = os.NewSyscallError("sendto", c.writing.errno)
 	}
@@ -122,9 +122,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.writing.n, err
 }
 
-// ended returns the error of a call that the poller has ended. The reason is that the deadline has passed, or that
-// the connection was closed.
-func ended(err error) error {
+// writeErrorOf returns the error of a call that the poller has ended. The reason is that the deadline has passed, or
+// that the connection was closed.
+func writeErrorOf(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
@@ -200,12 +200,12 @@ func (c *Conn) Idle() bool {
 	if c.fd == 0 && c.raw.Control(func(fd uintptr) { c.fd = fd }) != nil {
 		return false
 	}
-	return peek(c.fd) == syscall.EAGAIN
+	return peekErrno(c.fd) == syscall.EAGAIN
 }
 
-// peek tries to read from fd without a wait. It does not consume bytes. It returns EAGAIN if there are no bytes to
+// peekErrno tries to read from fd without a wait. It does not consume bytes. It returns EAGAIN if there are no bytes to
 // read.
-func peek(fd uintptr) syscall.Errno {
+func peekErrno(fd uintptr) syscall.Errno {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
 		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)

@@ -25,12 +25,12 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return adopt(made.(*net.TCPListener), false)
+	return wrapListener(made.(*net.TCPListener), false)
 }
 
-// adopt returns a listener on the socket of the listener made, and closes made. The parameter shared is true if the
-// socket may also belong to other processes.
-func adopt(made *net.TCPListener, shared bool) (net.Listener, error) {
+// wrapListener returns a listener on the socket of the listener made, and closes made. The parameter shared is true if
+// the socket may also belong to other processes.
+func wrapListener(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()
 	if err != nil {
@@ -71,7 +71,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 	})
 	if err != nil {
-		err = ended(err)
+		err = writeErrorOf(err)
 	} else if errno != 0 {
 		err = os.NewSyscallError("accept4", errno)
 	}
@@ -107,7 +107,7 @@ func setNonblock(fd uintptr) {
 }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the connection
-// cannot be established without a wait, Dial calls the function slow, if not nil, before the wait.
+// cannot be established without a wait, Dial calls the function isTooSlow, if not nil, before the wait.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -208,7 +208,7 @@ func (c *Conn) waitConnected(ctx context.Context, address *rawAddress, deadline 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return ended(err)
+		return writeErrorOf(err)
 	case errno != 0 && errno != syscall.EISCONN:
 		return os.NewSyscallError("connect", errno)
 	}
@@ -286,7 +286,7 @@ func (d descriptor) control(name string, call func(fd uintptr) syscall.Errno) er
 	}
 	var errno syscall.Errno
 	if err := raw.Control(func(fd uintptr) { errno = call(fd) }); err != nil {
-		return ended(err)
+		return writeErrorOf(err)
 	}
 	if errno != 0 {
 		return os.NewSyscallError(name, errno)

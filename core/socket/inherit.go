@@ -20,5 +20,5 @@ func Inherit(file *os.File) (net.Listener, error) {
 		made.Close()
 		return nil, fmt.Errorf("the socket listens on %s, not on a TCP port", made.Addr().Network())
 	}
-	return adopt(tcp, true)
+	return wrapListener(tcp, true)
 }

@@ -78,18 +78,18 @@ func (c *Conn) AwaitParked(w *Watcher, next func() time.Duration, stop <-chan st
 	if !c.Park() {
 		return nil
 	}
-	h := &Watch{conn: c, of: w, arrived: make(chan struct{}, 1)}
+	h := &Watch{conn: c, watcher: w, arrived: make(chan struct{}, 1)}
 	h.start = func(fd uintptr) { h.watch(fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLONESHOT) }
 	h.stop = h.remove
 	if h.Start() {
-		h.await(next, stop)
+		h.waitEvent(next, stop)
 	}
 	h.Stop()
 	return c.Unpark()
 }
 
-// await waits for the event of a parked connection. The parameters are those of AwaitParked.
-func (w *Watch) await(next func() time.Duration, stop <-chan struct{}) {
+// waitEvent waits for the event of a parked connection. The parameters are those of AwaitParked.
+func (w *Watch) waitEvent(next func() time.Duration, stop <-chan struct{}) {
 	timer := time.NewTimer(next())
 	defer timer.Stop()
 	for {

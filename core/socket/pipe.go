@@ -48,7 +48,7 @@ func (p *Pipes) Open() int { return int(p.open.Load()) }
 // The result n is the number of bytes written to dst. At the end of src, err is io.EOF. If the write to dst fails,
 // err is a *WriteError. The bytes that were read from src and not written to dst are then lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
-	m := p.moves.Get().(*move)
+	m := p.moves.Get().(*spliceOp)
 	n, err = m.move(dst, src, limit)
 	p.moves.Put(m)
 	return n, err

@@ -30,12 +30,12 @@ func (p *Pipes) get() (pipe, bool) {
 		return pipe{}, false
 	}
 	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
-		p.gone()
+		p.countClosed()
 		return pipe{}, false // for example, no file descriptor is left
 	}
 	made := pipe{out: fds[0], in: fds[1]}
 	if _, err := unix.FcntlInt(uintptr(made.out), unix.F_SETPIPE_SZ, pipeSize); err != nil {
-		p.drop(made)
+		p.closePipe(made)
 		return pipe{}, false
 	}
 	return made, true
@@ -45,18 +45,18 @@ func (p *Pipes) put(unused pipe) {
 	select {
 	case p.free <- unused:
 	default:
-		p.drop(unused)
+		p.closePipe(unused)
 	}
 }
 
-// drop closes a pipe.
-func (p *Pipes) drop(old pipe) {
+// closePipe closes a pipe.
+func (p *Pipes) closePipe(old pipe) {
 	old.close()
-	p.gone()
+	p.countClosed()
 }
 
-// gone updates the number of pipes after a pipe was closed.
-func (p *Pipes) gone() {
+// countClosed updates the number of pipes after a pipe was closed.
+func (p *Pipes) countClosed() {
 	p.open.Add(-1)
 	if p.closed != nil {
 		p.closed()
@@ -67,7 +67,7 @@ func (p *Pipes) gone() {
 func (p *Pipes) CloseUnused() bool {
 	select {
 	case unused := <-p.free:
-		p.drop(unused)
+		p.closePipe(unused)
 		return true
 	default:
 		return false
@@ -79,8 +79,8 @@ func (p pipe) close() {
 	unix.Close(p.in)
 }
 
-// move is the state of one call of Move. Its function values are created once, so that a Move allocates no memory.
-type move struct {
+// spliceOp is the state of one call of Move. Its function values are created once, so that a Move allocates no memory.
+type spliceOp struct {
 	pipes     *Pipes
 	pipe      pipe
 	dst       *Conn
@@ -94,20 +94,20 @@ type move struct {
 	drainCall func(fd uintptr) (done bool)
 }
 
-func newMove(p *Pipes) *move {
-	m := &move{pipes: p}
+func newMove(p *Pipes) *spliceOp {
+	m := &spliceOp{pipes: p}
 	m.fillCall, m.drainCall = m.fillPipe, m.drainPipe
 	return m
 }
 
-func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
+func (m *spliceOp) move(dst, src *Conn, limit int64) (int64, error) {
 	m.dst, m.limit, m.inPipe, m.written, m.waited, m.buffered, m.errno = dst, int(min(limit, pipeSize)), 0, 0,
 		false, false, 0
 	defer func() { m.dst = nil }()
 	err := src.raw.Read(m.fillCall)
 	switch {
 	case err != nil:
-		return 0, ended(err)
+		return 0, writeErrorOf(err)
 	case m.buffered:
 		return m.pipes.moveBuffered(dst, src, limit)
 	case m.errno != 0:
@@ -115,13 +115,13 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	}
 	src.Meters.CountBytes(0, m.inPipe)
 	if err = dst.raw.Write(m.drainCall); err != nil {
-		err = ended(err)
+		err = writeErrorOf(err)
 	} else if m.errno != 0 {
 		err = os.NewSyscallError("splice", m.errno)
 	}
 	dst.Meters.CountBytes(m.written, 0)
 	if err != nil {
-		m.pipes.drop(m.pipe)
+		m.pipes.closePipe(m.pipe)
 		return int64(m.written), &WriteError{err}
 	}
 	m.pipes.put(m.pipe)
@@ -132,11 +132,11 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 // data (tcp(7)), the result of splice(2) can be wrong in two ways. It reports the end of the stream. Or it reports
 // that there are no bytes to read, although the poller reports fd readable. A normal read finds the real state and
 // skips the urgent data.
-func (m *move) fillPipe(fd uintptr) bool {
+func (m *spliceOp) fillPipe(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {
 		m.buffered = true
-		return peek(fd) != syscall.EAGAIN
+		return peekErrno(fd) != syscall.EAGAIN
 	}
 	m.buffered = false
 	if m.inPipe, m.errno = splice(int(fd), m.pipe.in, m.limit); m.inPipe > 0 {
@@ -144,7 +144,7 @@ func (m *move) fillPipe(fd uintptr) bool {
 	}
 	m.pipes.put(m.pipe)
 	switch {
-	case m.errno == syscall.EAGAIN && (!m.waited || peek(fd) == syscall.EAGAIN):
+	case m.errno == syscall.EAGAIN && (!m.waited || peekErrno(fd) == syscall.EAGAIN):
 		m.waited = true // the bytes that the poller has reported may have been read already
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
@@ -154,7 +154,7 @@ func (m *move) fillPipe(fd uintptr) bool {
 }
 
 // drainPipe moves the bytes in the pipe to fd.
-func (m *move) drainPipe(fd uintptr) bool {
+func (m *spliceOp) drainPipe(fd uintptr) bool {
 	for m.written < m.inPipe {
 		var n int
 		n, m.errno = splice(m.pipe.out, int(fd), m.inPipe-m.written)

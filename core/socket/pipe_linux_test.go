@@ -203,7 +203,7 @@ func TestSmallPipesAreNotUsed(t *testing.T) {
 	require.LessOrEqual(t, len(all), most)
 	require.Equal(t, len(all), p.Open())
 	for _, have := range all {
-		p.drop(have)
+		p.closePipe(have)
 	}
 }
 
@@ -220,7 +220,7 @@ func TestMoveAfterOutdatedReport(t *testing.T) {
 	require.Eventually(t, func() bool { return !src.Idle() }, 10*time.Second, time.Millisecond)
 	src.raw.Control(func(fd uintptr) { require.True(t, m.fillPipe(fd)) })
 	require.Equal(t, 1, m.inPipe)
-	p.drop(m.pipe)
+	p.closePipe(m.pipe)
 }
 
 // splice(2) does not move urgent data. Move skips it, as Read does.

@@ -6,12 +6,12 @@ type pipe struct{}
 
 func (pipe) close() {}
 
-// move is the state of one call of Move.
-type move struct{ pipes *Pipes }
+// spliceOp is the state of one call of Move.
+type spliceOp struct{ pipes *Pipes }
 
-func newMove(p *Pipes) *move { return &move{p} }
+func newMove(p *Pipes) *spliceOp { return &spliceOp{p} }
 
-func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
+func (m *spliceOp) move(dst, src *Conn, limit int64) (int64, error) {
 	return m.pipes.moveBuffered(dst, src, limit)
 }
 

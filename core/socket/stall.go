@@ -97,7 +97,7 @@ func (s *Stall) check() {
 		return // the connection was closed without Stop, for example by TLS
 	case s.MayStall != nil && s.MayStall():
 		s.unchanged, s.rated = 0, 0
-	case s.stalled(acked, queued) || s.slow(acked):
+	case s.isStalled(acked, queued) || s.isTooSlow(acked):
 		s.ended = true
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
@@ -105,8 +105,8 @@ func (s *Stall) check() {
 	s.timer.Reset(s.idle / checks)
 }
 
-// stalled reports whether this check and the checks before it have found no progress for the idle time.
-func (s *Stall) stalled(acked uint64, queued int) bool {
+// isStalled reports whether this check and the checks before it have found no progress for the idle time.
+func (s *Stall) isStalled(acked uint64, queued int) bool {
 	if queued > 0 && queued == s.queued && acked == s.acked {
 		s.unchanged++
 	} else {
@@ -116,9 +116,10 @@ func (s *Stall) stalled(acked uint64, queued int) bool {
 	return s.unchanged == checks
 }
 
-// slow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns false,
-// because the method stalled limits the length of pauses. When the pause has ended, its time counts for the rate.
-func (s *Stall) slow(acked uint64) bool {
+// isTooSlow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns
+// false, because the method isStalled limits the length of pauses. When the pause has ended, its time counts for the
+// rate.
+func (s *Stall) isTooSlow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked
 	}

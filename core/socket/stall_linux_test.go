@@ -17,7 +17,7 @@ func TestStalled(t *testing.T) {
 	var s Stall
 	check := func(times int, acked uint64, queued int) (stalled bool) {
 		for range times {
-			stalled = s.stalled(acked, queued)
+			stalled = s.isStalled(acked, queued)
 		}
 		return stalled
 	}
@@ -135,7 +135,7 @@ func TestSlowPeers(t *testing.T) {
 	check := func(rate uint64, times int) (slow bool) {
 		s.rated = 0
 		for i := range times {
-			slow = s.slow(1000 + rate*uint64(i))
+			slow = s.isTooSlow(1000 + rate*uint64(i))
 		}
 		return slow
 	}

@@ -29,13 +29,13 @@ type Watcher struct {
 
 // Watch is the watch of one connection. Only one goroutine at a time may use it.
 type Watch struct {
-	conn   *Conn
-	closed func() // called when the peer has closed the connection
-	of     *Watcher
-	fd     int
-	err    error
-	start  func(fd uintptr)
-	stop   func(fd uintptr)
+	conn    *Conn
+	closed  func() // called when the peer has closed the connection
+	watcher *Watcher
+	fd      int
+	err     error
+	start   func(fd uintptr)
+	stop    func(fd uintptr)
 
 	arrived chan struct{} // receives a value when the event of AwaitParked happens; nil for other watches
 
@@ -47,14 +47,14 @@ type Watch struct {
 // closes or resets the connection. It does not call the function if bytes that had arrived before have not been read.
 // The function must not wait, and must not use the Watch.
 func (w *Watcher) NewWatch(c *Conn, closed func()) *Watch {
-	h := &Watch{conn: c, closed: closed, of: w}
+	h := &Watch{conn: c, closed: closed, watcher: w}
 	h.start, h.stop = h.add, h.remove
 	return h
 }
 
 // Start begins the watch. It returns false if the connection cannot be watched.
 func (w *Watch) Start() bool {
-	watcher := w.of
+	watcher := w.watcher
 	if !watcher.acquire() {
 		return false
 	}
@@ -65,7 +65,7 @@ func (w *Watch) Start() bool {
 
 // Stop ends the watch. After Stop has returned, the watch does not call its function (w.closed) any more.
 func (w *Watch) Stop() {
-	watcher := w.of
+	watcher := w.watcher
 	w.setRunning(false)
 	watcher.clear(w)
 	watcher.use.RLock()
@@ -86,11 +86,11 @@ func (w *Watch) add(fd uintptr) { w.watch(fd, unix.EPOLLRDHUP|unix.EPOLLET) }
 
 func (w *Watch) watch(fd uintptr, events uint32) {
 	w.fd = int(fd)
-	w.of.set(w)
-	w.err = unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_ADD, w.fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+	w.watcher.set(w)
+	w.err = unix.EpollCtl(w.watcher.fd, unix.EPOLL_CTL_ADD, w.fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
 }
 
-func (w *Watch) remove(fd uintptr) { unix.EpollCtl(w.of.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
+func (w *Watch) remove(fd uintptr) { unix.EpollCtl(w.watcher.fd, unix.EPOLL_CTL_DEL, int(fd), nil) }
 
 // set stores the watch h under its descriptor.
 func (w *Watcher) set(h *Watch) {

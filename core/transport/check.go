@@ -16,7 +16,7 @@ import (
 func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health.SendForm, q *health.Request,
 	timeout time.Duration) health.Response {
 	began := t.cfg.Now()
-	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, check: true}
+	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, isCheck: true}
 	c.Meters.AddMeter(u.Meter())
 	stop := context.AfterFunc(ctx, c.Interrupt.Fire)
 	defer stop()
@@ -45,9 +45,9 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	resp.SetReadDeadline(c, c.Deadline)
 	var err error
 	if r.Body, err = io.ReadAll(io.LimitReader(&resp.Body, health.MaxBody)); err != nil {
-		r.Facts.Err = newError(waiting, err)
+		r.Facts.Err = newError(stepWait, err)
 	}
 	r.Duration = t.cfg.Now().Sub(began)
-	t.abandon(c, &resp)
+	t.discardResponse(c, &resp)
 	return r
 }

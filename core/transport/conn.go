@@ -66,20 +66,20 @@ func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 // persistConn is a connection that can be reused: to a proxy, or through a proxy to a target.
 type persistConn struct {
 	pairedConn
-	reader       http1.Reader
-	tcp          *socket.Conn      // the TCP connection below Conn; nil if there is none
-	gate         *gate             // below the TLS of Conn; nil without TLS
-	peekBuf      [1]byte           // used by noExtraBytes and alive
-	toTarget     bool              // the connection leads through the proxy to a target
-	reused       bool              // the connection has served a request before
-	slowWrite    bool              // a write had to wait, so there is a write deadline
-	key          string            // see credentialsKey
-	credentials  string            // Proxy-Authorization to send; "" for none
-	loopToken    string            // the gateway's token for the Proxy-Loop field; "" at first
-	filled       *upstream.Address // the proxy's address with values in place of its templates; nil without templates
-	out          []byte
-	readDeadline time.Time
-	control      *Control // control of the request that is being sent; nil while its body is streamed, and when idle
+	reader        http1.Reader
+	tcp           *socket.Conn      // the TCP connection below Conn; nil if there is none
+	gate          *gate             // below the TLS of Conn; nil without TLS
+	peekBuf       [1]byte           // used by noExtraBytes and alive
+	toTarget      bool              // the connection leads through the proxy to a target
+	reused        bool              // the connection has served a request before
+	slowWrite     bool              // a write had to wait, so there is a write deadline
+	key           string            // see credentialsKey
+	credentials   string            // Proxy-Authorization to send; "" for none
+	loopToken     string            // the gateway's token for the Proxy-Loop field; "" at first
+	filledAddress *upstream.Address // the proxy's address with values in place of its templates; nil without templates
+	requestBytes  []byte
+	readDeadline  time.Time
+	control       *Control // control of the request that is being sent; nil while its body is streamed, and when idle
 
 	uploading *Request      // the request whose body Pipes.Move moves at present; nil if there is none
 	bodyIdle  time.Duration // maximum time without progress while the body is streamed
@@ -91,22 +91,22 @@ type persistConn struct {
 func newPersistConn(c net.Conn, key string, toTarget bool, credentials string) *persistConn {
 	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, toTarget: toTarget, credentials: credentials}
 	pc.reader = *http1.NewBulkReader(pc)
-	pc.tcp, pc.gate = unwrap(c)
+	pc.tcp, pc.gate = tcpOf(c)
 	if pc.tcp != nil {
 		pc.tcp.OnFull = pc.onFull
 	}
 	return pc
 }
 
-// meter sets the meters that count the connection's bytes. A connection that is not TCP has no meters.
-func (pc *persistConn) meter(m traffic.Meters) {
+// setMeters sets the meters that count the connection's bytes. A connection that is not TCP has no meters.
+func (pc *persistConn) setMeters(m traffic.Meters) {
 	if pc.tcp != nil {
 		pc.tcp.Meters = m
 	}
 }
 
-// unwrap returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
-func unwrap(c net.Conn) (tcp *socket.Conn, g *gate) {
+// tcpOf returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
+func tcpOf(c net.Conn) (tcp *socket.Conn, g *gate) {
 	for {
 		switch above := c.(type) {
 		case *socket.Conn:
@@ -123,9 +123,9 @@ func unwrap(c net.Conn) (tcp *socket.Conn, g *gate) {
 	}
 }
 
-// drop closes c. It does not send the close_notify of TLS, because this takes seconds if the peer does not read.
-func drop(c net.Conn) {
-	if tcp, _ := unwrap(c); tcp != nil {
+// closeNow closes c. It does not send the close_notify of TLS, because this takes seconds if the peer does not read.
+func closeNow(c net.Conn) {
+	if tcp, _ := tcpOf(c); tcp != nil {
 		c = tcp
 	}
 	c.Close()
@@ -148,7 +148,7 @@ func (g *gate) Read(p []byte) (int, error) {
 }
 
 // noExtraBytes reports whether the connection has no bytes after the end of the response. TLS may have read a part of a
-// record. This cannot be detected here. The method alive detects the bytes that complete the record.
+// record. This cannot be detected here. The method isAlive detects the bytes that complete the record.
 func (pc *persistConn) noExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
@@ -169,7 +169,7 @@ func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
 		if pc.uploading != nil {
-			pc.uploading.arrived(0) // from now on the gateway waits for the proxy, not for the client
+			pc.uploading.notifyRead(0) // from now on the gateway waits for the proxy, not for the client
 		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
 	case !pc.slowWrite:
@@ -185,8 +185,8 @@ func (pc *persistConn) setReadDeadline(c *Control, t time.Time) {
 	c.Interrupt.setReadDeadline(pc.Conn, t)
 }
 
-// head appends the request's head in the form that the connection requires.
-func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
+// appendHead appends the request's head in the form that the connection requires.
+func (t *Transport) appendHead(b []byte, pc *persistConn, q *Request) []byte {
 	target := q.Target
 	if pc.toTarget {
 		target = q.Path
@@ -196,7 +196,7 @@ func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	if pc.credentials != "" && !q.isTrace() {
 		b = append(append(append(b, "Proxy-Authorization: "...), pc.credentials...), "\r\n"...)
 	}
-	if q.Continue != nil {
+	if q.SendContinue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
 	marked := !pc.toTarget && t.cfg.Loop.Marks() // the request goes to a proxy, not to a target
@@ -238,10 +238,10 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything since
+// isAlive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything since
 // noExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On a TCP
 // connection, the method only asks the kernel. On any other connection (Config.Dial) it tries to read for aliveTimeout.
-func (pc *persistConn) alive() bool {
+func (pc *persistConn) isAlive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
 	}
@@ -251,7 +251,7 @@ func (pc *persistConn) alive() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// aliveTimeout is the read timeout of the method alive on a connection that is not TCP.
+// aliveTimeout is the read timeout of the method isAlive on a connection that is not TCP.
 const aliveTimeout = 100 * time.Microsecond
 
 // idlePool holds the idle connections and the TLS sessions of one proxy.
@@ -264,26 +264,27 @@ type idlePool struct {
 	// other proxies, because a target could then link the requests of two proxies.
 	sessions tls.ClientSessionCache
 
-	via    viaHabit
-	digest digestState
-	offers tokenOffers
+	viaHabit    viaHabit
+	digest      digestState
+	tokenOffers tokenOffers
 
 	mu      sync.Mutex
-	toProxy []*persistConn            // connections without a key; least recently used first
+	unkeyed []*persistConn            // connections without a key; least recently used first
 	keyed   map[string][]*persistConn // connections with a key (credentialsKey); least recently used first
 	shared  map[string][]*sharedConn  // HTTP/2 connections, by credentialsKey
-	// lossy holds, by key (credentialsKey), the time until which an unrepeatable request must not reuse a connection.
-	lossy  map[string]time.Time
-	count  int
-	closed bool
+	// noReuseUntil holds, by key (credentialsKey), the time until which an unrepeatable request must not reuse a
+	// connection.
+	noReuseUntil map[string]time.Time
+	count        int
+	closed       bool
 }
 
 const (
-	// lossyFor is the time for which unrepeatable requests with a key reuse no connection. It begins when an
+	// noReuseTime is the time for which unrepeatable requests with a key reuse no connection. It begins when an
 	// unrepeatable request with this key was lost on a reused connection.
-	lossyFor = 10 * time.Minute
-	// maxLossy is the maximum number of entries of idlePool.lossy.
-	maxLossy = 1000
+	noReuseTime = 10 * time.Minute
+	// maxNoReuseKeys is the maximum number of entries of idlePool.noReuseUntil.
+	maxNoReuseKeys = 1000
 )
 
 func newIdlePool(a upstream.Address) *idlePool {
@@ -296,47 +297,47 @@ func newIdlePool(a upstream.Address) *idlePool {
 
 // get returns an idle connection with the given key, or nil if there is none. It checks each connection with the method
 // alive, even after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with
-// this key was lost less than lossyFor ago (see noteLoss).
+// this key was lost less than noReuseTime ago (see recordLoss).
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
 		if pc == nil {
 			return nil
 		}
-		if now.Sub(pc.idleAt) < idleTimeout && pc.alive() {
+		if now.Sub(pc.idleAt) < idleTimeout && pc.isAlive() {
 			pc.reused = true
 			return pc
 		}
-		drop(pc.Conn)
+		closeNow(pc.Conn)
 	}
 }
 
-// noteLoss records that an unrepeatable request with the given key was lost because the peer had closed an idle
+// recordLoss records that an unrepeatable request with the given key was lost because the peer had closed an idle
 // connection.
-func (p *idlePool) noteLoss(key string, now time.Time) {
+func (p *idlePool) recordLoss(key string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.lossy) >= maxLossy {
-		maps.DeleteFunc(p.lossy, func(_ string, until time.Time) bool { return !now.Before(until) })
+	if len(p.noReuseUntil) >= maxNoReuseKeys {
+		maps.DeleteFunc(p.noReuseUntil, func(_ string, until time.Time) bool { return !now.Before(until) })
 	}
-	if len(p.lossy) >= maxLossy {
+	if len(p.noReuseUntil) >= maxNoReuseKeys {
 		return
 	}
-	if p.lossy == nil {
-		p.lossy = map[string]time.Time{}
+	if p.noReuseUntil == nil {
+		p.noReuseUntil = map[string]time.Time{}
 	}
-	p.lossy[key] = now.Add(lossyFor)
+	p.noReuseUntil[key] = now.Add(noReuseTime)
 }
 
 // pop removes the most recently used connection with the given key from the pool, and returns it. It returns nil if
-// there is none, or if the field lossy excludes reuse.
+// there is none, or if the field noReuseUntil excludes reuse.
 func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if unrepeatable && now.Before(p.lossy[key]) {
+	if unrepeatable && now.Before(p.noReuseUntil[key]) {
 		return nil
 	}
-	list := p.toProxy
+	list := p.unkeyed
 	if key != "" {
 		list = p.keyed[key]
 	}
@@ -346,16 +347,16 @@ func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistCon
 	}
 	pc := list[n-1]
 	list[n-1] = nil
-	p.set(key, list[:n-1])
+	p.setList(key, list[:n-1])
 	p.count--
 	return pc
 }
 
-// set replaces the list of connections with the given key. The caller holds mu.
-func (p *idlePool) set(key string, list []*persistConn) {
+// setList replaces the list of connections with the given key. The caller holds mu.
+func (p *idlePool) setList(key string, list []*persistConn) {
 	switch {
 	case key == "":
-		p.toProxy = list
+		p.unkeyed = list
 	case len(list) == 0:
 		delete(p.keyed, key)
 	default:
@@ -371,7 +372,7 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
 	pc.control = nil
-	pc.meter(traffic.Meters{})
+	pc.setMeters(traffic.Meters{})
 	if pc.slowWrite {
 		pc.slowWrite = false
 		pc.SetWriteDeadline(time.Time{})
@@ -379,43 +380,43 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Lock()
 	if p.closed || p.count >= maxIdle {
 		p.mu.Unlock()
-		drop(pc.Conn)
+		closeNow(pc.Conn)
 		return
 	}
-	list := p.toProxy
+	list := p.unkeyed
 	if pc.key != "" {
 		list = p.keyed[pc.key]
 	}
-	p.set(pc.key, append(list, pc))
+	p.setList(pc.key, append(list, pc))
 	p.count++
 	p.mu.Unlock()
 }
 
 // closeSurplus closes connections that became idle before the time cutoff, the oldest first. It keeps at least
-// spareIdle connections.
+// minIdleKept connections.
 func (p *idlePool) closeSurplus(cutoff time.Time) {
 	p.mu.Lock()
-	few := p.count <= spareIdle
+	few := p.count <= minIdleKept
 	p.mu.Unlock()
 	if few {
 		return
 	}
-	since := p.appendIdle(nil)
-	if len(since) <= spareIdle {
+	since := p.appendIdleTimes(nil)
+	if len(since) <= minIdleKept {
 		return
 	}
 	slices.SortFunc(since, time.Time.Compare)
-	if first := since[len(since)-spareIdle]; first.Before(cutoff) { // the oldest of the connections that stay
+	if first := since[len(since)-minIdleKept]; first.Before(cutoff) { // the oldest of the connections that stay
 		cutoff = first
 	}
-	p.prune(cutoff)
+	p.closeIdleBefore(cutoff)
 }
 
-// appendIdle appends, for each idle connection, the time at which it became idle.
-func (p *idlePool) appendIdle(since []time.Time) []time.Time {
+// appendIdleTimes appends, for each idle connection, the time at which it became idle.
+func (p *idlePool) appendIdleTimes(since []time.Time) []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, pc := range p.toProxy {
+	for _, pc := range p.unkeyed {
 		since = append(since, pc.idleAt)
 	}
 	for _, list := range p.keyed {
@@ -433,11 +434,11 @@ func (p *idlePool) appendIdle(since []time.Time) []time.Time {
 	return since
 }
 
-// prune closes the connections that became idle before cutoff, and returns their number.
-func (p *idlePool) prune(cutoff time.Time) (closed int) {
+// closeIdleBefore closes the connections that became idle before cutoff, and returns their number.
+func (p *idlePool) closeIdleBefore(cutoff time.Time) (closed int) {
 	conns, shared := p.removeIdle(cutoff)
 	for _, pc := range conns { // without the mutex, because requests wait for the mutex
-		drop(pc.Conn)
+		closeNow(pc.Conn)
 	}
 	for _, s := range shared {
 		s.close()
@@ -457,14 +458,14 @@ func (p *idlePool) removeIdle(cutoff time.Time) (conns []*persistConn, shared []
 		if n > 0 {
 			conns = append(conns, list[:n]...)
 			p.count -= n
-			p.set(key, slices.Clone(list[n:]))
+			p.setList(key, slices.Clone(list[n:]))
 		}
 	}
-	remove("", p.toProxy)
+	remove("", p.unkeyed)
 	for key, list := range p.keyed {
 		remove(key, list)
 	}
-	return conns, p.pruneShared(cutoff)
+	return conns, p.removeIdleShared(cutoff)
 }
 
 func (p *idlePool) close() {
@@ -472,5 +473,5 @@ func (p *idlePool) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.prune(time.Unix(1<<40, 0))
+	p.closeIdleBefore(time.Unix(1<<40, 0))
 }

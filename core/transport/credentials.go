@@ -44,9 +44,9 @@ func (t *Transport) random(n int) string {
 	return string(b)
 }
 
-// keeps reports whether attempts may share connections: whether this attempt may use a connection of an earlier
+// sharesConns reports whether attempts may share connections: whether this attempt may use a connection of an earlier
 // attempt, and may leave its own connection to later attempts.
-func keeps(u *upstream.Upstream, c *Control) bool {
+func sharesConns(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
 	return !s.NoReuse && !(u.Templated() && s.Address.Random(c.Session != ""))
 }

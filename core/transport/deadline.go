@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// recheckEvery is the time between two calls of Control.NewDeadline during a wait for a response.
+// recheckEvery is the time between two calls of Control.CurrentDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next read. If the returned
-// deadline is earlier than Deadline, nextDeadline must be called again after the read.
+// nextDeadline sets Deadline to the result of CurrentDeadline. It returns the deadline of the next read. If the
+// returned deadline is earlier than Deadline, nextDeadline must be called again after the read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
-	if c.NewDeadline == nil {
+	if c.CurrentDeadline == nil {
 		return c.Deadline
 	}
-	c.Deadline = c.NewDeadline()
+	c.Deadline = c.CurrentDeadline()
 	if next := now.Add(recheckEvery); next.Before(c.Deadline) {
 		return next
 	}
@@ -30,11 +30,11 @@ func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 	c.Interrupt.setDeadlines(conn, until, c.Deadline)
 }
 
-// ended reports whether the deadline has passed or Interrupt has fired.
-func (c *Control) ended(now time.Time) bool { return c.Interrupt.Fired() || !now.Before(c.Deadline) }
+// hasEnded reports whether the deadline has passed or Interrupt has fired.
+func (c *Control) hasEnded(now time.Time) bool { return c.Interrupt.Ended() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads end at the deadline of Control.NewDeadline. During the wait it calls
-// NewDeadline again.
+// recheckedConn is a connection whose reads end at the deadline of Control.CurrentDeadline. During the wait it calls
+// CurrentDeadline again.
 type recheckedConn struct {
 	net.Conn
 	t *Transport
@@ -45,7 +45,7 @@ type recheckedConn struct {
 func (r *recheckedConn) Read(p []byte) (int, error) {
 	for {
 		n, err := r.Conn.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.c.ended(r.t.cfg.Now()) {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.c.hasEnded(r.t.cfg.Now()) {
 			return n, err
 		}
 		r.c.setDeadlines(r.Conn, r.c.nextDeadline(r.t.cfg.Now()))

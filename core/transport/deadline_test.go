@@ -49,7 +49,7 @@ func TestHandshakeAfterItsFirstDeadline(t *testing.T) {
 			})
 			defer tr.Close()
 			end := time.Now().Add(20 * time.Second)
-			c := &Control{Deadline: end, NewDeadline: func() time.Time {
+			c := &Control{Deadline: end, CurrentDeadline: func() time.Time {
 				behind.Store(0) // the second deadline is in the future
 				return end
 			}}

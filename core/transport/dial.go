@@ -19,25 +19,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// conn returns a connection on which q can be sent: an idle one or a new one.
-func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
+// getConn returns a connection on which q can be sent: an idle one or a new one.
+func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
-	label := credentialsKey(u, c, key)
-	if !c.NewConnection && keeps(u, c) {
+	credKey := credentialsKey(u, c, key)
+	if !c.NewConnection && sharesConns(u, c) {
 		if q.HTTP2 {
-			if pc := t.sharedStream(u, pool, label, c.Started, q.unrepeatable()); pc != nil {
+			if pc := t.sharedStream(u, pool, credKey, c.Started, q.unrepeatable()); pc != nil {
 				return pc, nil
 			}
 		}
 		for {
-			pc := pool.get(label, c.Started, q.unrepeatable())
+			pc := pool.get(credKey, c.Started, q.unrepeatable())
 			if pc == nil {
 				break
 			}
-			if !u.Direct() || t.permitted(pc.Conn) == nil { // the egress rules may have changed
+			if !u.Direct() || t.checkRemoteAddress(pc.Conn) == nil { // the egress rules may have changed
 				return pc, nil
 			}
-			drop(pc.Conn)
+			closeNow(pc.Conn)
 		}
 	}
 	if key == "" {
@@ -45,10 +45,10 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if verr != nil {
 			return nil, verr
 		}
-		pc := newPersistConn(conn, label, false, pool.credentials)
+		pc := newPersistConn(conn, credKey, false, pool.credentials)
 		if u.Templated() {
 			a := t.address(u, c)
-			pc.filled, pc.credentials = &a, string(basicAuth(a))
+			pc.filledAddress, pc.credentials = &a, string(basicAuth(a))
 		}
 		return pc, nil
 	}
@@ -57,9 +57,9 @@ func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		return nil, verr
 	}
 	if q.HTTP2 && negotiatedHTTP2(conn) {
-		return t.share(ctx, u, pool, label, c, q, conn)
+		return t.newSharedConn(ctx, u, pool, credKey, c, q, conn)
 	}
-	return newPersistConn(conn, label, true, ""), nil
+	return newPersistConn(conn, credKey, true, ""), nil
 }
 
 // dialTarget opens a tunnel to the target of q and returns it as a connection for requests, with
@@ -81,7 +81,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 		return conn, nil
 	}
 	c.callOnSlow()
-	ctx, end := c.stoppable(ctx)
+	ctx, end := c.stopContext(ctx)
 	defer end()
 	ctx, cancel := context.WithDeadline(ctx, c.Deadline)
 	defer cancel()
@@ -102,8 +102,8 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	}
 	tc, err := t.tlsClient(ctx, conn, name, sessions, protocols, nil)
 	if err != nil {
-		drop(conn)
-		return nil, newError(targetTLS, err)
+		closeNow(conn)
+		return nil, newError(stepTargetTLS, err)
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	return tc, nil
@@ -130,7 +130,7 @@ func (c *Control) callOnSlow() {
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
-	if verr != nil && verr.Cause == verdict.LocalLimit && !c.check {
+	if verr != nil && verr.Cause == verdict.LocalLimit && !c.isCheck {
 		t.CloseAllIdle() // no other resource can be released
 		conn, verr = t.dialProxyOnce(ctx, u, a, c)
 	}
@@ -140,7 +140,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 // dialProxyOnce opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy.
 func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
-	ctx, end := c.stoppable(ctx)
+	ctx, end := c.stopContext(ctx)
 	defer end()
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.connectTimeout.Load()))
@@ -152,12 +152,12 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	if a.Scheme == upstream.Direct {
 		conn, err = t.dialPermitted(ctx, a.Host, deadline, c)
 	} else {
-		conn, err = t.dial(ctx, a.Host, deadline, c, nil)
+		conn, err = t.dialBudgeted(ctx, a.Host, deadline, c, nil)
 	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
-		return nil, newError(dialing, err)
+		return nil, newError(stepDial, err)
 	}
 	if t.isForbidden(conn) {
 		conn.Close()
@@ -172,19 +172,20 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, t.tls.NextProtos, u.Spec().TLS)
 	if err != nil {
 		conn.Close()
-		return nil, newError(proxyTLS, err)
+		return nil, newError(stepProxyTLS, err)
 	}
 	c.Timing.Handshake = t.cfg.Now().Sub(dialled)
 	return tc, nil
 }
 
-// open opens a TCP connection to hostPort: a proxy, or the target of a direct connection. The function permit, if not
-// nil, is called with each address before it is dialled. An address for which permit returns an error is not dialled.
-func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Time, c *Control,
-	permit func(netip.AddrPort) error) (net.Conn, error) {
+// openTCP opens a TCP connection to hostPort: a proxy, or the target of a direct connection. The function permit, if
+// not nil, is called with each address before it is dialled. An address for which permit returns an error is not
+// dialled.
+func (t *Transport) openTCP(ctx context.Context, hostPort string, deadline time.Time, c *Control,
+	checkAddress func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
-		if permit != nil {
-			if err := permit(to); err != nil {
+		if checkAddress != nil {
+			if err := checkAddress(to); err != nil {
 				return nil, err
 			}
 		}
@@ -196,13 +197,13 @@ func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Tim
 	dial := t.cfg.Dial
 	if dial == nil {
 		d := net.Dialer{KeepAlive: socket.KeepAliveIdle}
-		if permit != nil {
+		if checkAddress != nil {
 			d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 				to, err := netip.ParseAddrPort(address)
 				if err != nil {
 					return err
 				}
-				return permit(to)
+				return checkAddress(to)
 			}
 		}
 		dial = d.DialContext
@@ -216,12 +217,12 @@ func (t *Transport) open(ctx context.Context, hostPort string, deadline time.Tim
 
 // isForbidden reports whether c leads to an address that was passed to ForbidAddress.
 func (t *Transport) isForbidden(c net.Conn) bool {
-	own := t.forbidden.Load()
-	if own == nil {
+	forbidden := t.forbiddenAddrs.Load()
+	if forbidden == nil {
 		return false
 	}
 	to, ok := c.RemoteAddr().(*net.TCPAddr)
-	for _, a := range *own {
+	for _, a := range *forbidden {
 		if !ok || to.Port != a.Port {
 			continue
 		}
@@ -242,7 +243,7 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 // direct://, the request's target.
 func loopError(a upstream.Address) *verdict.Error {
 	if a.Scheme == upstream.Direct {
-		return newError(dialing, &deniedError{err: errOwnAddress})
+		return newError(stepDial, &deniedError{err: errOwnAddress})
 	}
 	return &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected",
 		Err: errors.New("the proxy is this gateway itself")}
@@ -266,17 +267,17 @@ type Tunnel struct {
 
 	Direct bool // the connection goes to the target without a proxy
 
-	page bool // Early is an HTML page (isPage)
+	isHTMLPage bool // Early is an HTML page (isPage)
 }
 
 // TCP returns the TCP connection of Conn, or nil if there is none.
 func (tun *Tunnel) TCP() *socket.Conn {
-	tcp, _ := unwrap(tun.Conn)
+	tcp, _ := tcpOf(tun.Conn)
 	return tcp
 }
 
 // Abort closes Conn. It does not send the close_notify of TLS, because this takes seconds if the proxy does not read.
-func (tun *Tunnel) Abort() { drop(tun.Conn) }
+func (tun *Tunnel) Abort() { closeNow(tun.Conn) }
 
 // maxRefusedBody is the maximum number of bytes that are read from the body of a RefusedConnect.
 const maxRefusedBody = 64 << 10
@@ -302,12 +303,12 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
 	a := t.address(u, c)
-	tun, again, verr := t.tunnel(ctx, u, a, c, authority, 1)
-	for sends := 2; again; sends++ {
-		tun, again, verr = t.tunnel(ctx, u, a, c, authority, sends)
+	tun, resend, verr := t.tunnel(ctx, u, a, c, authority, 1)
+	for sends := 2; resend; sends++ {
+		tun, resend, verr = t.tunnel(ctx, u, a, c, authority, sends)
 	}
 	if verr == nil && usesConnect(a.Scheme) {
-		t.learnTunnel(u, authority, &tun.Refused)
+		t.recordTunnelAbility(u, authority, &tun.Refused)
 	}
 	return tun, verr
 }
@@ -319,7 +320,7 @@ func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme 
 // time. The second result is true if the proxy has refused the CONNECT with a challenge, and the CONNECT should be sent
 // once more with other credentials.
 func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
-	authority string, sends int) (_ Tunnel, again bool, _ *verdict.Error) {
+	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
 	}
@@ -331,8 +332,8 @@ func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream
 		return Tunnel{Conn: conn, Direct: true}, false, nil
 	}
 	if !c.Interrupt.attach(conn) {
-		drop(conn)
-		return Tunnel{}, false, newError(dialing, errCancelled)
+		closeNow(conn)
+		return Tunnel{}, false, newError(stepDial, errCancelled)
 	}
 	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
@@ -347,8 +348,9 @@ func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream
 	} else {
 		state := &t.pool(u).digest
 		credentials, nonce := state.authorize(u.Spec(), a, string(connectMethod), authority)
-		if verr = t.connect(conn, credentials, a.Scheme, authority, c, &tun); verr == nil && tun.page && !u.Literal() {
-			verr = newError(tunnelling, errPage)
+		verr = t.sendConnect(conn, credentials, a.Scheme, authority, c, &tun)
+		if verr == nil && tun.isHTMLPage && !u.Literal() {
+			verr = newError(stepTunnel, errPage)
 			verr.Cause = verdict.ProxyProtocol
 		}
 		if verr == nil {
@@ -356,53 +358,53 @@ func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream
 				tun.Refused.setFacts(u)
 			}
 			if tun.Refused.Status == http.StatusProxyAuthRequired {
-				again = basicAuth(a) != nil && state.challenged(u.Spec(), tun.Refused.Fields, nonce) &&
-					nonce.repeats(sends)
+				resend = basicAuth(a) != nil && state.shouldResend(u.Spec(), tun.Refused.Fields, nonce) &&
+					nonce.mayResend(sends)
 			} else {
-				state.accepted(nonce)
+				state.recordSuccess(nonce)
 			}
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	switch cancelled := !c.Interrupt.detach(); {
 	case cancelled && verr == nil:
-		verr = newError(tunnelling, errCancelled)
+		verr = newError(stepTunnel, errCancelled)
 	case !cancelled && usesTunnel(a.Scheme):
-		t.pool(u).offers.ended(&offer, verr)
+		t.pool(u).tokenOffers.recordHandshake(&offer, verr)
 	}
 	if verr != nil {
-		drop(conn)
+		closeNow(conn)
 		return Tunnel{}, false, verr
 	}
 	if tun.Refused.Status != 0 {
-		drop(conn)
-		return tun, again, nil
+		closeNow(conn)
+		return tun, resend, nil
 	}
 	conn.SetDeadline(time.Time{})
 	return tun, false, nil
 }
 
-// connect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). It ignores
+// sendConnect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). It ignores
 // Content-Length and Transfer-Encoding in a 2xx response.
-func (t *Transport) connect(conn net.Conn, credentials []byte, scheme, authority string, c *Control,
+func (t *Transport) sendConnect(conn net.Conn, credentials []byte, scheme, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
 	if scheme == upstream.HTTPS { // over TLS, the method send writes the message now, not with the next read
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}
 	if err := pc.send(t.appendConnect(make([]byte, 0, 256), credentials, authority, c)); err != nil {
-		return newError(tunnelling, err)
+		return newError(stepTunnel, err)
 	}
 	r := http1.NewReader(&pc)
 	defer r.Release()
 	var head http1.Response
-	if verr := t.awaitConnect(conn, r, c, &head); verr != nil {
+	if verr := t.readConnectResponse(conn, r, c, &head); verr != nil {
 		return verr
 	}
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)
 		r.Discard(len(tun.Early))
-		tun.page = isPage(head.Fields, tun.Early)
+		tun.isHTMLPage = isPage(head.Fields, tun.Early)
 		return nil
 	}
 	tun.Refused = RefusedConnect{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
@@ -449,8 +451,9 @@ func (t *Transport) appendConnect(b, credentials []byte, authority string, c *Co
 	return append(b, "\r\n"...)
 }
 
-// awaitConnect reads the head of the response to a CONNECT. It calls OnSlow after SlowAfter.
-func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, head *http1.Response) *verdict.Error {
+// readConnectResponse reads the head of the response to a CONNECT. It calls OnSlow after SlowAfter.
+func (t *Transport) readConnectResponse(conn net.Conn, r *http1.Reader, c *Control,
+	head *http1.Response) *verdict.Error {
 	slow := t.cfg.Now().Add(SlowAfter)
 	waited := !slow.Before(c.Deadline)
 	if waited {
@@ -462,8 +465,8 @@ func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, hea
 		if err == nil {
 			return nil
 		}
-		verr := newError(tunnelling, readError(err))
-		if verr.Cause != verdict.TunnelTimeout || c.ended(t.cfg.Now()) {
+		verr := newError(stepTunnel, readError(err))
+		if verr.Cause != verdict.TunnelTimeout || c.hasEnded(t.cfg.Now()) {
 			return verr
 		}
 		if !waited {

@@ -16,13 +16,13 @@ import (
 // digestState is the state of Digest authentication (RFC 7616) with one proxy. It is empty until the proxy has asked
 // for Digest. Until then, requests carry Basic credentials, unless the proxy is configured with upstream.AuthDigest.
 type digestState struct {
-	wanted atomic.Bool // the proxy has asked for Digest
+	challengedBefore atomic.Bool // the proxy has asked for Digest
 	// digestOnly is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From
 	// then on the proxy gets no Basic credentials.
 	digestOnly atomic.Bool
 
 	mu     sync.Mutex // guards unused
-	unused []*nonce   // the most recently used is the last
+	nonces []*nonce   // the most recently used is the last
 }
 
 // nonce is a challenge of the proxy, with the number of requests that have used it. Only one request uses a nonce at
@@ -37,53 +37,53 @@ type nonce struct {
 // maxNonces is the maximum number of nonces that are kept for one proxy.
 const maxNonces = 64
 
-// take returns a nonce for one request. If there is no nonce, it returns nil. The request is then sent without
+// takeNonce returns a nonce for one request. If there is no nonce, it returns nil. The request is then sent without
 // credentials, and the proxy responds with a challenge.
-func (d *digestState) take() *nonce {
+func (d *digestState) takeNonce() *nonce {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := len(d.unused)
+	n := len(d.nonces)
 	if n == 0 {
 		return nil
 	}
-	last := d.unused[n-1]
-	d.unused = d.unused[:n-1]
+	last := d.nonces[n-1]
+	d.nonces = d.nonces[:n-1]
 	return last
 }
 
-// give stores a nonce for later requests. The nonce n is a new one, or one that the method take has returned and the
-// proxy has accepted. If n is nil, nothing happens.
-func (d *digestState) give(n *nonce) {
+// giveBackNonce stores a nonce for later requests. The nonce n is a new one, or one that the method take has returned
+// and the proxy has accepted. If n is nil, nothing happens.
+func (d *digestState) giveBackNonce(n *nonce) {
 	if n == nil {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.unused) < maxNonces {
-		d.unused = append(d.unused, n)
+	if len(d.nonces) < maxNonces {
+		d.nonces = append(d.nonces, n)
 	}
 }
 
-// accepted is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of these
-// credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted nonce
-// shows that its challenge came from the proxy. Therefore digestOnly is set here.
-func (d *digestState) accepted(used *nonce) {
+// recordSuccess is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of
+// these credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted
+// nonce shows that its challenge came from the proxy. Therefore digestOnly is set here.
+func (d *digestState) recordSuccess(used *nonce) {
 	if used != nil && used.digestOnly {
 		d.digestOnly.Store(true)
 	}
-	d.give(used)
+	d.giveBackNonce(used)
 }
 
 // maxChallenged is the maximum number of times that a request is sent to one proxy that responds with
 // challenges.
 const maxChallenged = 5
 
-// repeats reports whether a request may be sent once more. The parameter sends is the number of times that the request
-// has been sent. Each response was a challenge. The last request had the nonce n, or none (n is nil) if other requests
-// had taken all nonces. After the first challenge, the request is always sent again. After a later challenge it depends
-// on the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent again. If the
-// nonce is new, the password is wrong.
-func (n *nonce) repeats(sends int) bool {
+// mayResend reports whether a request may be sent once more. The parameter sends is the number of times that the
+// request has been sent. Each response was a challenge. The last request had the nonce n, or none (n is nil) if other
+// requests had taken all nonces. After the first challenge, the request is always sent again. After a later challenge
+// it depends on the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent
+// again. If the nonce is new, the password is wrong.
+func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }
 
@@ -99,41 +99,41 @@ func (n *nonce) authorization(a upstream.Address, method, target string) []byte 
 	return []byte(credentials.String())
 }
 
-// wants reports whether the proxy gets Digest credentials only.
-func (d *digestState) wants(s *upstream.Spec) bool {
-	return d.wanted.Load() || s.Auth == upstream.AuthDigest
+// usesDigest reports whether the proxy gets Digest credentials only.
+func (d *digestState) usesDigest(s *upstream.Spec) bool {
+	return d.challengedBefore.Load() || s.Auth == upstream.AuthDigest
 }
 
 // authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. The parameter a is the
 // proxy's address, with values in place of templates. If the proxy has asked for Digest, the value has Digest
 // credentials with a nonce. The value is nil if other requests use all nonces. If the proxy has not asked for Digest,
-// the value has Basic credentials. The caller passes the nonce to the method challenged or accepted.
+// the value has Basic credentials. The caller passes the nonce to the method shouldResend or accepted.
 func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
 	basic := basicAuth(a)
-	if !d.wants(s) || basic == nil {
+	if !d.usesDigest(s) || basic == nil {
 		return basic, nil
 	}
-	n := d.take()
+	n := d.takeNonce()
 	if n == nil {
 		return nil, nil
 	}
 	return n.authorization(a, method, target), n
 }
 
-// challenged is called with the fields of a 407. The parameter used is the nonce of the request; nil if it had none.
+// shouldResend is called with the fields of a 407. The parameter used is the nonce of the request; nil if it had none.
 // The result reports whether the request should be sent once more to the same proxy, with other credentials.
-func (d *digestState) challenged(s *upstream.Spec, fields []http1.Field, used *nonce) (again bool) {
+func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used *nonce) (resend bool) {
 	best := bestChallenge(fields)
 	switch {
 	case best != nil:
 	case d.digestOnly.Load() || s.Auth == upstream.AuthDigest:
 		return false
 	default: // no Digest challenge: if the proxy has asked for Digest before, Basic is tried again
-		return d.wanted.CompareAndSwap(true, false)
+		return d.challengedBefore.CompareAndSwap(true, false)
 	}
 	basic := slices.ContainsFunc(challenges(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
-	d.wanted.Store(true)
-	d.give(&nonce{challenge: best, digestOnly: !basic})
+	d.challengedBefore.Store(true)
+	d.giveBackNonce(&nonce{challenge: best, digestOnly: !basic})
 	return used == nil || used.challenge.Nonce != best.Nonce
 }
 
@@ -141,11 +141,11 @@ func (d *digestState) challenged(s *upstream.Spec, fields []http1.Field, used *n
 // nil if they have none.
 func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) (used *nonce) {
 	s := u.Spec()
-	if pc.toTarget || q.isTrace() || !p.digest.wants(s) && (p.credentials == "" && pc.filled == nil ||
+	if pc.toTarget || q.isTrace() || !p.digest.usesDigest(s) && (p.credentials == "" && pc.filledAddress == nil ||
 		strings.HasPrefix(pc.credentials, "Basic ")) {
 		return nil // pc.credentials needs no change, or is not sent (isTrace)
 	}
-	a := pc.filled
+	a := pc.filledAddress
 	if a == nil {
 		a = &s.Address
 	}
@@ -154,16 +154,16 @@ func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) 
 	return used
 }
 
-// challenged is called with the head of each response, except the response to a TRACE. The parameter used is the nonce
-// of the request; nil if it had none. The result reports whether the request should be sent once more to the same
+// shouldResend is called with the head of each response, except the response to a TRACE. The parameter used is the
+// nonce of the request; nil if it had none. The result reports whether the request should be sent once more to the same
 // proxy, with other credentials.
-func (r *Response) challenged(s *upstream.Spec, used *nonce) (again bool) {
+func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
 	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
-		r.pool.digest.accepted(used)
+		r.pool.digest.recordSuccess(used)
 		return false
 	}
 	// Without configured credentials, the request cannot be sent again with other credentials.
-	return (r.pool.credentials != "" || r.pc.filled != nil) && r.pool.digest.challenged(s, r.Fields, used)
+	return (r.pool.credentials != "" || r.pc.filledAddress != nil) && r.pool.digest.shouldResend(s, r.Fields, used)
 }
 
 // strength orders the algorithms of Digest, the best first. "" stands for MD5 (RFC 7616 section 3.3).

@@ -255,15 +255,15 @@ func TestBasicStays(t *testing.T) {
 	both := append(slices.Clone(basic), http1.Field{Kind: http1.ProxyAuthenticate,
 		Value: []byte(`Digest realm="x", nonce="1"`)})
 	l, s := digestState{}, &upstream.Spec{}
-	require.True(t, l.challenged(s, both, nil))
-	require.True(t, l.challenged(s, basic, nil))
-	require.False(t, l.challenged(s, basic, nil))
-	require.True(t, l.challenged(s, both[1:], nil))
-	require.True(t, l.challenged(s, basic, nil), "the challenge for Digest alone may be that of a target")
-	require.True(t, l.challenged(s, both[1:], nil))
-	l.accepted(l.take())
-	require.False(t, l.challenged(s, basic, nil), "the proxy has accepted Digest, and asked for it alone")
-	require.True(t, l.wants(s))
+	require.True(t, l.shouldResend(s, both, nil))
+	require.True(t, l.shouldResend(s, basic, nil))
+	require.False(t, l.shouldResend(s, basic, nil))
+	require.True(t, l.shouldResend(s, both[1:], nil))
+	require.True(t, l.shouldResend(s, basic, nil), "the challenge for Digest alone may be that of a target")
+	require.True(t, l.shouldResend(s, both[1:], nil))
+	l.recordSuccess(l.takeNonce())
+	require.False(t, l.shouldResend(s, basic, nil), "the proxy has accepted Digest, and asked for it alone")
+	require.True(t, l.usesDigest(s))
 }
 
 // With auth = "digest", the proxy never gets the password, whatever it asks for.

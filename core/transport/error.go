@@ -22,33 +22,33 @@ type step uint8
 
 // The steps of an attempt, in order.
 const (
-	dialing    step = iota + 1 // opening a socket to the proxy, or directly to the target
-	proxyTLS                   // TLS with an https:// proxy
-	tunnelling                 // CONNECT or SOCKS
-	targetTLS                  // TLS with the target, inside the tunnel
-	sending                    // sending the request
-	waiting                    // waiting for the response's head
+	stepDial      step = iota + 1 // opening a socket to the proxy, or directly to the target
+	stepProxyTLS                  // TLS with an https:// proxy
+	stepTunnel                    // CONNECT or SOCKS
+	stepTargetTLS                 // TLS with the target, inside the tunnel
+	stepSend                      // sending the request
+	stepWait                      // waiting for the response's head
 )
 
 // stepCauses holds, for each step, the cause of a failure by a timeout and the cause of any other failure.
 var stepCauses = [...]struct{ timeout, other core.Cause }{
-	dialing:    {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
-	proxyTLS:   {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
-	tunnelling: {verdict.TunnelTimeout, verdict.TunnelBroke},
-	targetTLS:  {verdict.TunnelTimeout, verdict.TargetTLSFailed},
-	sending:    {verdict.RequestTimeout, verdict.RequestNotSent},
-	waiting:    {verdict.NoAnswerInTime, verdict.ConnectionClosed},
+	stepDial:      {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
+	stepProxyTLS:  {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
+	stepTunnel:    {verdict.TunnelTimeout, verdict.TunnelBroke},
+	stepTargetTLS: {verdict.TunnelTimeout, verdict.TargetTLSFailed},
+	stepSend:      {verdict.RequestTimeout, verdict.RequestNotSent},
+	stepWait:      {verdict.NoAnswerInTime, verdict.ConnectionClosed},
 }
 
 // newError returns the error of an attempt that failed with err at the given step. Errors of package net and
 // crypto/tls contain no credentials, so the text of err may be shown.
-func newError(at step, err error) *verdict.Error {
+func newError(failedStep step, err error) *verdict.Error {
 	verr := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() || runtime.GOOS == "windows" && socket.Is(err, syscall.ETIMEDOUT) {
 		timeout = true
 	}
-	verr.Reason = reason(at, err, timeout)
+	verr.Reason = reasonToken(failedStep, err, timeout)
 	var proto *http1.ProtocolError
 	var dns *net.DNSError
 	var denied *deniedError
@@ -56,34 +56,34 @@ func newError(at step, err error) *verdict.Error {
 	case errors.As(err, &denied):
 		verr.Cause, verr.Reason, verr.Err = verdict.EgressDenied, "destination_ip_prohibited", denied
 	case isLocalLimit(err):
-		verr.Cause, verr.Reason, verr.PartSent = verdict.LocalLimit, "proxy_internal_error", at >= sending
+		verr.Cause, verr.Reason, verr.PartSent = verdict.LocalLimit, "proxy_internal_error", failedStep >= stepSend
 	case timeout:
-		verr.Cause, verr.Err = stepCauses[at].timeout, &timeoutError{at, err}
-	case at == dialing && errors.As(err, &dns):
+		verr.Cause, verr.Err = stepCauses[failedStep].timeout, &timeoutError{failedStep, err}
+	case failedStep == stepDial && errors.As(err, &dns):
 		verr.Cause = verdict.ProxyNameUnknown
-	case at == targetTLS && verr.Reason == "tls_certificate_error":
+	case failedStep == stepTargetTLS && verr.Reason == "tls_certificate_error":
 		verr.Cause = verdict.TargetCertificate
-	case at >= sending && errors.As(err, &proto):
+	case failedStep >= stepSend && errors.As(err, &proto):
 		verr.Cause = verdict.AnswerMalformed
 	default:
-		verr.Cause = stepCauses[at].other
+		verr.Cause = stepCauses[failedStep].other
 	}
 	return verr
 }
 
 // timeoutError reports that a deadline has passed. Its text names the operation that did not end in time.
 type timeoutError struct {
-	at  step
-	err error
+	step step
+	err  error
 }
 
 func (e *timeoutError) Error() string {
-	switch e.at {
-	case dialing:
+	switch e.step {
+	case stepDial:
 		return "the connection was not established in time"
-	case proxyTLS, tunnelling, targetTLS:
+	case stepProxyTLS, stepTunnel, stepTargetTLS:
 		return "the proxy did not finish its handshake in time"
-	case sending:
+	case stepSend:
 		return "the proxy did not read the request in time"
 	}
 	return "no response arrived in time"
@@ -121,8 +121,8 @@ func noSourceAddress(err error) bool {
 	return false
 }
 
-// reason returns the RFC 9209 error token of err.
-func reason(at step, err error, timeout bool) string {
+// reasonToken returns the RFC 9209 error token of err.
+func reasonToken(failedStep step, err error, timeout bool) string {
 	var (
 		dns     *net.DNSError
 		proto   *http1.ProtocolError
@@ -136,9 +136,9 @@ func reason(at step, err error, timeout bool) string {
 		return "dns_timeout"
 	case errors.As(err, &dns):
 		return "dns_error"
-	case timeout && at <= targetTLS:
+	case timeout && failedStep <= stepTargetTLS:
 		return "connection_timeout"
-	case timeout && at == sending:
+	case timeout && failedStep == stepSend:
 		return "connection_write_timeout"
 	case timeout:
 		return "http_response_timeout"

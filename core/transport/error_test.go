@@ -22,7 +22,7 @@ import (
 func TestConnectionTerminated(t *testing.T) {
 	for _, err := range []error{readError(io.EOF), readError(io.ErrUnexpectedEOF), syscall.ECONNRESET,
 		fmt.Errorf("read: %w", syscall.EPIPE)} {
-		verr := newError(waiting, err)
+		verr := newError(stepWait, err)
 		require.Equal(t, "connection_terminated", verr.Reason, "%v", err)
 		require.Equal(t, verdict.ConnectionClosed, verr.Cause)
 	}
@@ -77,7 +77,7 @@ func TestLocalLimit(t *testing.T) {
 	require.Zero(t, pool.count)
 
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // for example, of the poller
-		require.Equal(t, verdict.LocalLimit, newError(dialing, os.NewSyscallError("epoll_ctl", e)).Cause)
+		require.Equal(t, verdict.LocalLimit, newError(stepDial, os.NewSyscallError("epoll_ctl", e)).Cause)
 	}
 
 	failures = 2
@@ -90,7 +90,7 @@ func TestLocalLimit(t *testing.T) {
 // from which the proxy can be reached, the cause is that the proxy is unreachable.
 func TestNoSourceAddress(t *testing.T) {
 	unreachable := func(to string) *verdict.Error {
-		return newError(dialing, &net.OpError{Op: "dial", Net: "tcp",
+		return newError(stepDial, &net.OpError{Op: "dial", Net: "tcp",
 			Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)),
 			Err:  os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
 	}

@@ -40,7 +40,7 @@ func pageOf(t *testing.T, response string, connect bool) *page {
 	var r http1.Response
 	reader := http1.NewReader(strings.NewReader(response))
 	require.NoError(t, reader.ReadResponse(&r, []byte("GET")), response)
-	return &page{status: r.Status, reason: r.Reason, fields: r.Fields, body: reader.Buffered(), connect: connect}
+	return &page{status: r.Status, reason: r.Reason, fields: r.Fields, body: reader.Buffered(), isConnect: connect}
 }
 
 func (e *ErrorPage) short() string {
@@ -159,7 +159,7 @@ func FuzzErrorPage(f *testing.F) {
 		if reader.ReadResponse(&r, []byte("GET")) != nil {
 			return
 		}
-		own := findErrorPage(&page{status: r.Status, reason: r.Reason, fields: r.Fields, connect: connect}, nil, 0)
+		own := findErrorPage(&page{status: r.Status, reason: r.Reason, fields: r.Fields, isConnect: connect}, nil, 0)
 		if own == nil {
 			return
 		}

@@ -34,7 +34,7 @@ type Facts struct {
 	// NoCredentials is set for a 407 to a TRACE. A TRACE has no credentials, so the 407 shows nothing about the proxy.
 	NoCredentials bool
 	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. It is nil
-	// without such a field, and empty if the fields name no scheme.
+	// without such a field, and empty if the fields nameHash no scheme.
 	Challenges []string
 	// DigestOnly is set with Challenges if the proxy must not get Basic credentials (upstream.AuthDigest).
 	DigestOnly bool
@@ -83,7 +83,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		return
 	}
 	if r.Status < 400 {
-		r.pool.via.add(r.Fields, q.Authority)
+		r.pool.viaHabit.add(r.Fields, q.Authority)
 		return
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
@@ -98,9 +98,9 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
 	rules := u.Spec().OwnErrors
 	r.peekBody(c, rules, &p)
-	via := viaState(r.pool.via.state.Load())
-	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && p.vias == 0 &&
-		(via.consistent() && r.t.hasUniqueVia(r.pool) || via == 0 && !u.Literal() && r.t.othersAddVia(r.pool)) {
+	via := viaState(r.pool.viaHabit.state.Load())
+	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && p.viaCount == 0 &&
+		(via.isConsistent() && r.t.hasUniqueVia(r.pool) || via == 0 && !u.Literal() && r.t.othersAddVia(r.pool)) {
 		r.ErrorPage = &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}
 	}
 }
@@ -120,9 +120,9 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	if !needed {
 		return
 	}
-	most := maxPage
+	maxBytes := maxPage
 	if r.Framing == http1.Length {
-		most = int(min(r.Length, maxPage))
+		maxBytes = int(min(r.Length, maxPage))
 	}
 	until := r.t.cfg.Now().Add(pageWait)
 	if c.Deadline.Before(until) {
@@ -131,15 +131,15 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	r.pc.setReadDeadline(c, until)
 	for {
 		have := reader.Buffered()
-		whole := len(have) >= most || r.Framing == http1.Chunked && bytes.HasSuffix(have, []byte("0\r\n\r\n"))
-		p.body = have[:min(len(have), most)]
+		whole := len(have) >= maxBytes || r.Framing == http1.Chunked && bytes.HasSuffix(have, []byte("0\r\n\r\n"))
+		p.body = have[:min(len(have), maxBytes)]
 		if whole || slices.ContainsFunc(rules, func(rule upstream.OwnError) bool { return matches(&rule, p) }) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
 			// The error is recorded, because a later read would not return it again.
 			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
-				r.Body.Took(0, err)
+				r.Body.RecordRead(0, err)
 			}
 			break
 		}
@@ -149,7 +149,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	}
 	r.pc.setReadDeadline(c, c.Deadline)
 	have := reader.Buffered()
-	p.body = have[:min(len(have), most)]
+	p.body = have[:min(len(have), maxBytes)]
 }
 
 // setFacts sets the facts of a refused CONNECT.
@@ -164,7 +164,7 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	}
 	r.NoTunnels = u.LearnsAbilities() && ability.IsUnsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
-		connect: true}
+		isConnect: true}
 	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)
 }
 

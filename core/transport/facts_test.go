@@ -270,7 +270,7 @@ func TestMissingVia(t *testing.T) {
 		q.Target, q.Authority = []byte("http://"+section+"/"), section+":80"
 		var r Response
 		require.Nil(t, tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, q, &r))
-		defer drop(r.pc.Conn)
+		defer closeNow(r.pc.Conn)
 		return r.Facts
 	}
 	apache, privoxy := proxyAt(t, "http://"+proxy("apache")), proxyAt(t, "http://"+proxy("privoxy"))

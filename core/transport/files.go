@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// resolving is the number of descriptors that the resolution of a name may take, in addition to the
+	// resolverFiles is the number of descriptors that the resolution of a name may take, in addition to the
 	// descriptor of the connection.
-	resolving = 2
+	resolverFiles = 2
 	// filesWait is the longest wait for a file descriptor. It leaves time for an error response within 100 ms.
 	filesWait = 50 * time.Millisecond
 )
@@ -24,21 +24,21 @@ const (
 // like an EMFILE of the system.
 var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 
-// dial is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
+// dialBudgeted is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
 // is closed.
-func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Time, c *Control,
-	permit func(netip.AddrPort) error) (net.Conn, error) {
+func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline time.Time, c *Control,
+	checkAddress func(netip.AddrPort) error) (net.Conn, error) {
 	use, give, extra := budget.Serving, t.giveServing, 0
-	if c.check {
+	if c.isCheck {
 		use, give = budget.Other, t.giveOther
 	}
 	if _, err := netip.ParseAddrPort(hostPort); err != nil {
-		extra = resolving
+		extra = resolverFiles
 	}
-	if !t.take(ctx, use, 1+extra) {
+	if !t.takeFiles(ctx, use, 1+extra) {
 		return nil, errFiles
 	}
-	conn, err := t.open(ctx, hostPort, deadline, c, permit)
+	conn, err := t.openTCP(ctx, hostPort, deadline, c, checkAddress)
 	t.cfg.Files.Release(use, extra)
 	if tcp, _ := conn.(*socket.Conn); tcp != nil {
 		tcp.OnClose, tcp.Meters = give, c.Meters
@@ -48,9 +48,9 @@ func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Tim
 	return conn, err
 }
 
-// take takes n descriptors from the budget, and reports whether it has got them. It waits for at most
+// takeFiles takes n descriptors from the budget, and reports whether it has got them. It waits for at most
 // filesWait. A check (budget.Other) does not wait, and gets only spare descriptors.
-func (t *Transport) take(ctx context.Context, use budget.Purpose, n int) bool {
+func (t *Transport) takeFiles(ctx context.Context, use budget.Purpose, n int) bool {
 	if use == budget.Other {
 		return t.cfg.Files.AcquireSpare(n)
 	}

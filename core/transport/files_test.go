@@ -110,7 +110,7 @@ func TestAWaitForTheProxyIsNotForTheClient(t *testing.T) {
 // Most idle connections that a burst of requests has left are closed after a while; connections that were in
 // use before the burst stay.
 func TestTheSurplusOfABurst(t *testing.T) {
-	for _, idle := range []int{spareIdle, spareIdle + 20} {
+	for _, idle := range []int{minIdleKept, minIdleKept + 20} {
 		now := time.Unix(1000, 0)
 		tr := New(Config{Now: func() time.Time { return now }})
 		u := proxyAt(t, "http://127.0.0.1:1")
@@ -125,11 +125,11 @@ func TestTheSurplusOfABurst(t *testing.T) {
 		}
 		tr.CloseSurplus()
 		require.Equal(t, idle, pool.count)
-		now = now.Add(surplusAfter + 11*time.Millisecond)
+		now = now.Add(surplusAge + 11*time.Millisecond)
 		tr.CloseSurplus()
-		require.Equal(t, max(spareIdle, idle-11), pool.count)
+		require.Equal(t, max(minIdleKept, idle-11), pool.count)
 		now = now.Add(time.Second)
 		tr.CloseSurplus()
-		require.Equal(t, spareIdle, pool.count)
+		require.Equal(t, minIdleKept, pool.count)
 	}
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forward makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the proxy
-// cannot forward, through a tunnel to the target. It records the abilities of the proxy that the responses show
+// roundTripAbsolute makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the
+// proxy cannot forward, through a tunnel to the target. It records the abilities of the proxy that the responses show
 // (package ability).
-func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+func (t *Transport) roundTripAbsolute(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if q.upgrades() {
-		return t.forwardUpgrade(ctx, u, c, q, resp)
+		return t.roundTripUpgrade(ctx, u, c, q, resp)
 	}
 	a, at := u.Abilities(), u.Elapsed(c.Started)
 	var refused *verdict.Error // the error of the refused tunnel; the request is then sent in absolute form
-	if a.UsesTunnel(at, q.comparable()) {
+	if a.UsesTunnel(at, q.canCompare()) {
 		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
 		if verr == nil || !refusedTunnel(verr) {
 			return verr
@@ -38,21 +38,21 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 		u.Forwarded(q.Target, at)
 	case refused != nil && ability.IsUnsupported(resp.Status):
 		a.RecordRefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
-		if q.comparable() && u.HasPeers() {
-			t.abandon(c, resp)
+		if q.canCompare() && u.HasPeers() {
+			t.discardResponse(c, resp)
 			refused.Cause = verdict.TunnelUnsupported // retried through another proxy; the attempt is excluded
 			return refused
 		}
 	case refused == nil && resp.InnerOutcome == "" &&
-		a.RecordRefusal(targetHash(q), resp.Status, q.comparable(), at):
-		t.compare(ctx, u, c, q, resp)
+		a.RecordRefusal(targetHash(q), resp.Status, q.canCompare(), at):
+		t.compareByTunnel(ctx, u, c, q, resp)
 	}
 	return nil
 }
 
-// comparable reports whether the request can be sent both in absolute form and through a tunnel to compare the
+// canCompare reports whether the request can be sent both in absolute form and through a tunnel to compare the
 // responses. It must be a GET or HEAD without a body.
-func (r *Request) comparable() bool {
+func (r *Request) canCompare() bool {
 	return r.Framing == http1.NoBody && (string(r.Method) == http.MethodGet || string(r.Method) == http.MethodHead)
 }
 
@@ -70,11 +70,11 @@ func refusedTunnel(verr *verdict.Error) bool {
 // compareWait limits the time of a comparison.
 const compareWait = 2 * time.Second
 
-// compare repeats a request to which the proxy has responded with an error status: it sends the request through a
-// tunnel of the same proxy. If the two responses show that the proxy cannot forward, the second response replaces
+// compareByTunnel repeats a request to which the proxy has responded with an error status: it sends the request through
+// a tunnel of the same proxy. If the two responses show that the proxy cannot forward, the second response replaces
 // resp.
-func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
-	first := t.setAside(c, resp)
+func (t *Transport) compareByTunnel(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
+	first := t.holdResponse(c, resp)
 	second := Response{}
 	verr := t.repeatByTunnel(ctx, u, c, q, &second)
 	if verr != nil && !c.Interrupt.detach() { // the attempt was interrupted, which permits no conclusion
@@ -86,33 +86,33 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 		status = second.Status
 	}
 	if u.Abilities().RecordComparison(targetHash(q), first.Status, status, u.Elapsed(t.cfg.Now())) {
-		drop(first.pc.Conn)
+		closeNow(first.pc.Conn)
 		*resp = second
 		return
 	}
 	switch {
 	case verr == nil:
-		t.abandon(c, &second)
+		t.discardResponse(c, &second)
 	case ability.IsUnsupported(first.Status):
 		u.ForwardRefused(q.Target, first.Status, u.Elapsed(t.cfg.Now()))
 	}
 	first.restore(c, resp)
 }
 
-// aside is a response that is kept while the request is sent a second time.
-type aside struct {
+// heldResponse is a response that is kept while the request is sent a second time.
+type heldResponse struct {
 	Response
 	timing core.Timing
 }
 
-// setAside moves resp to an aside, and detaches the response from c.
-func (t *Transport) setAside(c *Control, resp *Response) aside {
+// holdResponse moves resp to an aside, and detaches the response from c.
+func (t *Transport) holdResponse(c *Control, resp *Response) heldResponse {
 	c.Interrupt.detach()
-	return aside{Response: *resp, timing: c.Timing}
+	return heldResponse{Response: *resp, timing: c.Timing}
 }
 
 // restore moves the kept response back to resp, and attaches the response to c.
-func (a *aside) restore(c *Control, resp *Response) {
+func (a *heldResponse) restore(c *Control, resp *Response) {
 	*resp, c.Timing = a.Response, a.timing
 	if !c.Interrupt.attach(a.pc.Conn) {
 		a.pc.SetDeadline(aLongTimeAgo)
@@ -122,23 +122,23 @@ func (a *aside) restore(c *Control, resp *Response) {
 // repeatByTunnel sends q again through a tunnel. It takes at most compareWait.
 func (t *Transport) repeatByTunnel(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	second *Response) *verdict.Error {
-	deadline, newDeadline := c.Deadline, c.NewDeadline
+	deadline, newDeadline := c.Deadline, c.CurrentDeadline
 	if end := t.cfg.Now().Add(compareWait); end.Before(deadline) {
-		c.Deadline, c.NewDeadline = end, nil
+		c.Deadline, c.CurrentDeadline = end, nil
 	}
 	verr := t.roundTrip(ctx, u, c, q, second, q.Authority)
-	c.Deadline, c.NewDeadline = deadline, newDeadline
+	c.Deadline, c.CurrentDeadline = deadline, newDeadline
 	return verr
 }
 
-// abandon ends an attempt whose response resp is not used.
-func (t *Transport) abandon(c *Control, resp *Response) {
+// discardResponse ends an attempt whose response resp is not used.
+func (t *Transport) discardResponse(c *Control, resp *Response) {
 	resp.reusable = false
 	resp.Finish(c, t.cfg.Now())
 }
 
-// learnTunnel records the ability that a proxy's response to a CONNECT shows.
-func (t *Transport) learnTunnel(u *upstream.Upstream, authority string, r *RefusedConnect) {
+// recordTunnelAbility records the ability that a proxy's response to a CONNECT shows.
+func (t *Transport) recordTunnelAbility(u *upstream.Upstream, authority string, r *RefusedConnect) {
 	if !u.LearnsAbilities() {
 		return
 	}

@@ -179,7 +179,7 @@ func TestAComparisonIsInterrupted(t *testing.T) {
 	w.set(405, 0, 0)
 	q, r := getRequest(), Response{}
 	c := &Control{Deadline: time.Now().Add(time.Minute)}
-	c.NewDeadline = func() time.Time { return c.Deadline }
+	c.CurrentDeadline = func() time.Time { return c.Deadline }
 	c.OnSlow = c.Interrupt.Fire
 	began, late := time.Now(), coretest.MeasureTimerDelay(t)
 	require.Nil(t, tr.RoundTrip(context.Background(), u, c, q, &r))

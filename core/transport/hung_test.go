@@ -59,7 +59,7 @@ func TestProxyDoesNotRead(t *testing.T) {
 		for name, body := range map[string]func(*Request){
 			"no body":     func(*Request) {},
 			"a body":      func(q *Request) { q.Prefix = [][]byte{make([]byte, 100<<10)} },
-			"a long body": func(q *Request) { q.Rest = bodyOf(make([]byte, 100<<10)) },
+			"a long body": func(q *Request) { q.Remainder = bodyOf(make([]byte, 100<<10)) },
 		} {
 			t.Run(scheme+" "+name, func(t *testing.T) {
 				hung, watched := make(chan struct{}), 1
@@ -96,7 +96,7 @@ func sendToHung(t *testing.T, u *upstream.Upstream, roots *x509.CertPool, body f
 	if q.Prefix != nil {
 		q.Framing, q.Length = http1.Length, 100<<10
 	}
-	if q.Rest != nil {
+	if q.Remainder != nil {
 		q.Framing, q.BeforeRead, q.StopRead = http1.Chunked, func() {}, func() {}
 	}
 	q.Fields = append(q.Fields, http1.Field{Name: []byte("X-Long"), Value: bytes.Repeat([]byte("x"), 1<<20)})
@@ -197,8 +197,8 @@ func TestLateEndOfBody(t *testing.T) {
 		io.WriteString(out, "0\r\n\r\n")
 	}()
 	q := getRequest()
-	q.Framing, q.Length, q.Rest = http1.Chunked, -1, &http1.Body{}
-	q.Rest.Start(http1.NewReader(in), http1.Chunked, -1)
+	q.Framing, q.Length, q.Remainder = http1.Chunked, -1, &http1.Body{}
+	q.Remainder.Start(http1.NewReader(in), http1.Chunked, -1)
 	q.BeforeRead, q.StopRead = func() {}, func() {}
 	c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: idle}
 	var resp Response

@@ -129,7 +129,7 @@ func (p *idlePool) newest() *persistConn {
 	for _, list := range p.keyed {
 		return list[len(list)-1]
 	}
-	return p.toProxy[len(p.toProxy)-1]
+	return p.unkeyed[len(p.unkeyed)-1]
 }
 
 // Connections of every kind are reused, unless the peer has closed them.
@@ -148,7 +148,7 @@ func TestReuseByRoute(t *testing.T) {
 			require.EqualValues(t, 1, w.opened.Load())
 			(<-w.conns).(*net.TCPConn).CloseWrite()
 			idle := tr.pool(w.u).newest()
-			require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
+			require.Eventually(t, func() bool { return !idle.isAlive() }, plenty, time.Millisecond)
 			w.do(t, tr)
 			require.EqualValues(t, 2, w.opened.Load())
 		})
@@ -197,7 +197,7 @@ func TestStaleConnection(t *testing.T) {
 					w.do(t, tr)
 					idle := tr.pool(w.u).newest()
 					end((<-w.conns).(*net.TCPConn))
-					require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
+					require.Eventually(t, func() bool { return !idle.isAlive() }, plenty, time.Millisecond)
 					q := w.request()
 					if size > 0 {
 						q.Prefix, q.Framing, q.Length = [][]byte{make([]byte, size)}, http1.Length, int64(size)
@@ -315,7 +315,7 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 				q.Method, q.Idempotent, q.Framing, q.Length = []byte("POST"), false, http1.Length, 3
 				q.Prefix = [][]byte{[]byte("one")}
 				if streams {
-					q.Prefix, q.Rest, q.BeforeRead = nil, bodyOf([]byte("one")), func() {}
+					q.Prefix, q.Remainder, q.BeforeRead = nil, bodyOf([]byte("one")), func() {}
 				}
 				resp.pc.reused = true
 				c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: time.Second}
@@ -350,7 +350,7 @@ func TestLateUnrequestedResponse(t *testing.T) {
 				require.Equal(t, "first", w.do(t, tr))
 				idle := tr.pool(w.u).newest()
 				next <- struct{}{}
-				require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
+				require.Eventually(t, func() bool { return !idle.isAlive() }, plenty, time.Millisecond)
 			}
 			require.EqualValues(t, 5, w.opened.Load())
 		})
@@ -415,7 +415,7 @@ func TestReuseWithoutTCP(t *testing.T) {
 	w := &route{u: proxyAt(t, "http://p.test:1")}
 	require.Equal(t, "first", w.do(t, tr))
 	next <- struct{}{}
-	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, plenty, time.Millisecond)
+	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().isAlive() }, plenty, time.Millisecond)
 	require.Equal(t, "first", w.do(t, tr))
 	require.EqualValues(t, 2, opened.Load())
 	close(next)
@@ -466,7 +466,7 @@ func TestLostPost(t *testing.T) {
 		require.True(t, do("GET", true))
 	}
 	require.Equal(t, before, opened.Load())
-	now = now.Add(lossyFor)
+	now = now.Add(noReuseTime)
 	failed = 0
 	for range 10 {
 		if !do("POST", false) {
@@ -479,12 +479,12 @@ func TestLostPost(t *testing.T) {
 // The number of recorded losses is limited.
 func TestMaxLossy(t *testing.T) {
 	p, now := &idlePool{}, time.Now()
-	for i := range 2 * maxLossy {
-		p.noteLoss(fmt.Sprint(i), now)
+	for i := range 2 * maxNoReuseKeys {
+		p.recordLoss(fmt.Sprint(i), now)
 	}
-	require.Len(t, p.lossy, maxLossy)
-	p.noteLoss("late", now.Add(lossyFor))
-	require.Len(t, p.lossy, 1)
+	require.Len(t, p.noReuseUntil, maxNoReuseKeys)
+	p.recordLoss("late", now.Add(noReuseTime))
+	require.Len(t, p.noReuseUntil, 1)
 }
 
 // Closing an idle TLS connection does not wait for a proxy that does not read. The close_notify of TLS would.
@@ -498,7 +498,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 	})
 	w := &route{u: proxyAt(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
-		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
+		"prune": func(p *idlePool) { p.closeIdleBefore(time.Now().Add(time.Hour)) },
 		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), false) },
 		"close": (*idlePool).close,
 	} {
@@ -544,12 +544,12 @@ func TestAliveIsCheckedAtOnce(t *testing.T) {
 	idle := tr.pool(u).newest()
 	require.Equal(t, now, idle.idleAt)
 	(<-conns).(*net.TCPConn).CloseWrite()
-	require.Eventually(t, func() bool { return !idle.alive() }, plenty, time.Millisecond)
+	require.Eventually(t, func() bool { return !idle.isAlive() }, plenty, time.Millisecond)
 	require.Nil(t, post(), "the second POST is sent on a new connection")
 	require.Len(t, conns, 1)
 }
 
-// An idle connection is reused until idleTimeout, and closed after it.
+// An idle connection is reused until isIdleTimeout, and closed after it.
 func TestIdleTimeout(t *testing.T) {
 	now := time.Now()
 	var opened atomic.Int32
@@ -592,7 +592,7 @@ func TestMaxIdle(t *testing.T) {
 		peers = append(peers, far)
 		p.put(newPersistConn(near, "", false, ""), time.Now())
 	}
-	require.Len(t, p.toProxy, maxIdle)
+	require.Len(t, p.unkeyed, maxIdle)
 	_, err := peers[maxIdle].Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err, "the last one is closed")
 	peers[maxIdle-1].SetReadDeadline(time.Now().Add(time.Millisecond))

@@ -11,13 +11,13 @@ import (
 // attempt of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is
 // reused for the attempts of a client connection.
 type Interrupt struct {
-	mu      sync.Mutex
-	conn    net.Conn           // Fire and Stop end the reads and writes of this connection
-	parked  chan<- struct{}    // receives a value at Fire and Stop while the connection is parked; otherwise nil
-	dialing context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
-	noReads net.Conn           // the connection of the last call of endReads; nil if there was none for this attempt
-	fired   bool               // Fire has been called
-	stopped bool               // Stop has been called, and Resume has not been called since
+	mu         sync.Mutex
+	conn       net.Conn           // Fire and Stop end the reads and writes of this connection
+	parkedStop chan<- struct{}    // receives a value at Fire and Stop while the connection is parked; otherwise nil
+	cancelDial context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
+	noReads    net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
+	fired      bool               // Fire has been called
+	stopped    bool               // Stop has been called, and Resume has not been called since
 }
 
 // Fire ends the attempt in flight. Later attempts end as soon as they begin.
@@ -33,23 +33,23 @@ func (i *Interrupt) wake() {
 	if i.conn != nil {
 		i.conn.SetDeadline(aLongTimeAgo)
 	}
-	if i.parked != nil {
+	if i.parkedStop != nil {
 		select {
-		case i.parked <- struct{}{}:
+		case i.parkedStop <- struct{}{}:
 		default: // the channel has a value already
 		}
 	}
 }
 
-// Stop ends the attempt in flight, including dialing if Control.Stoppable is set. Until the call of Resume, later
+// Stop ends the attempt in flight, including dialing if Control.MayStop is set. Until the call of Resume, later
 // attempts end as soon as they begin.
 func (i *Interrupt) Stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stopped = true
 	i.wake()
-	if i.dialing != nil {
-		i.dialing()
+	if i.cancelDial != nil {
+		i.cancelDial()
 	}
 }
 
@@ -65,14 +65,14 @@ func (i *Interrupt) Resume() {
 func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.dialing = cancel; i.stopped && cancel != nil {
+	if i.cancelDial = cancel; i.stopped && cancel != nil {
 		cancel()
 	}
 }
 
-// stoppable returns a context for dialing that Stop cancels. The caller must call the function end after dialing.
-func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end func()) {
-	if !c.Stoppable {
+// stopContext returns a context for dialing that Stop cancels. The caller must call the function end after dialing.
+func (c *Control) stopContext(ctx context.Context) (dialing context.Context, end func()) {
+	if !c.MayStop {
 		return ctx, func() {}
 	}
 	dialing, cancel := context.WithCancel(ctx)
@@ -83,8 +83,8 @@ func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end f
 	}
 }
 
-// ended reports whether Fire has been called, or Stop without Resume. The caller holds mu.
-func (i *Interrupt) ended() bool { return i.fired || i.stopped }
+// isEnded reports whether Fire has been called, or Stop without Resume. The caller holds mu.
+func (i *Interrupt) isEnded() bool { return i.fired || i.stopped }
 
 // attach sets the connection whose reads and writes Fire and Stop end. It returns false if Fire or Stop has already
 // been called.
@@ -92,7 +92,7 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn, i.noReads = c, nil
-	return !i.ended()
+	return !i.isEnded()
 }
 
 // park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
@@ -101,10 +101,10 @@ func (i *Interrupt) attach(c net.Conn) bool {
 func (i *Interrupt) park(stop chan<- struct{}) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.ended() {
+	if i.isEnded() {
 		return false
 	}
-	i.conn, i.parked = nil, stop
+	i.conn, i.parkedStop = nil, stop
 	return true
 }
 
@@ -113,8 +113,8 @@ func (i *Interrupt) park(stop chan<- struct{}) bool {
 func (i *Interrupt) unpark(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.conn, i.parked = c, nil
-	if i.ended() {
+	i.conn, i.parkedStop = c, nil
+	if i.isEnded() {
 		c.SetDeadline(aLongTimeAgo)
 	}
 }
@@ -124,7 +124,7 @@ func (i *Interrupt) detach() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn, i.noReads = nil, nil
-	return !i.ended()
+	return !i.isEnded()
 }
 
 // endReads makes the current read of c and all later reads of this attempt fail. It does nothing if Fire or Stop has
@@ -132,7 +132,7 @@ func (i *Interrupt) detach() bool {
 func (i *Interrupt) endReads(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.noReads = c; !i.ended() {
+	if i.noReads = c; !i.isEnded() {
 		c.SetReadDeadline(aLongTimeAgo)
 	}
 }
@@ -143,7 +143,7 @@ func (i *Interrupt) endReads(c net.Conn) {
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.ended() && i.noReads != c {
+	if !i.isEnded() && i.noReads != c {
 		c.SetReadDeadline(t)
 	}
 }
@@ -152,7 +152,7 @@ func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.ended() {
+	if !i.isEnded() {
 		if i.noReads != c {
 			c.SetReadDeadline(read)
 		}
@@ -163,7 +163,7 @@ func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.ended() {
+	if !i.isEnded() {
 		c.SetWriteDeadline(t)
 	}
 }
@@ -171,9 +171,9 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 // aLongTimeAgo is a deadline in the past. It ends reads and writes without a wait.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Fired reports whether Fire has been called, or Stop without Resume.
-func (i *Interrupt) Fired() bool {
+// Ended reports whether Fire has been called, or Stop without Resume.
+func (i *Interrupt) Ended() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.ended()
+	return i.isEnded()
 }

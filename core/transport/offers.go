@@ -23,22 +23,22 @@ const (
 
 // tokenOffer is the offer in one handshake.
 type tokenOffer struct {
-	tokens []byte // nil for no offer
-	taken  bool   // the proxy has chosen to receive the tokens
+	tokens   []byte // nil for no offer
+	accepted bool   // the proxy has chosen to receive the tokens
 }
 
 // offeredTokens returns the tokens to offer to u, a SOCKS proxy, or nil.
 func (t *Transport) offeredTokens(u *upstream.Upstream, scheme string, c *Control) []byte {
 	if !t.cfg.Loop.Marks() || scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H ||
-		t.pool(u).offers.state.Load() > offersAccepted {
+		t.pool(u).tokenOffers.state.Load() > offersAccepted {
 		return nil
 	}
 	return t.cfg.Loop.Append(nil, c.LoopTokens)
 }
 
-// ended records the end of a handshake. The parameter verr is the error of the handshake, or nil.
-func (o *tokenOffers) ended(offer *tokenOffer, verr *verdict.Error) {
-	ok := offer.taken || verr == nil
+// recordHandshake records the end of a handshake. The parameter verr is the error of the handshake, or nil.
+func (o *tokenOffers) recordHandshake(offer *tokenOffer, verr *verdict.Error) {
+	ok := offer.accepted || verr == nil
 	if verr != nil {
 		switch verr.Cause { // the proxy has replied to the request
 		case verdict.TunnelFailed, verdict.TunnelRefused, verdict.TargetUnreachable:

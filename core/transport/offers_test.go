@@ -38,7 +38,7 @@ func TestSOCKSTokens(t *testing.T) {
 		offer := tokenOffer{tokens: []byte("tok")}
 		require.NoError(t, socksHandshake(c, x.address, "a.test:80", &offer), name)
 		require.Equal(t, x.sent, c.out.String(), name)
-		require.Equal(t, name != "another proxy", offer.taken, name)
+		require.Equal(t, name != "another proxy", offer.accepted, name)
 		for i := range len(x.gets) {
 			require.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(x.gets[:i])}, x.address, "a.test:80",
 				&tokenOffer{tokens: []byte("tok")}), "%s: cut after %d bytes", name, i)
@@ -126,7 +126,7 @@ func TestProxiesThatRefuseOffers(t *testing.T) {
 
 func TestTokenOffers(t *testing.T) {
 	tokens := &tokenOffer{tokens: []byte("t")}
-	taken, none := &tokenOffer{tokens: []byte("t"), taken: true}, &tokenOffer{}
+	taken, none := &tokenOffer{tokens: []byte("t"), accepted: true}, &tokenOffer{}
 	broke := &verdict.Error{Cause: verdict.TunnelBroke}
 	refused := &verdict.Error{Cause: verdict.TunnelRefused}
 	for name, x := range map[string]struct {
@@ -147,7 +147,7 @@ func TestTokenOffers(t *testing.T) {
 	} {
 		var o tokenOffers
 		o.state.Store(x.from)
-		o.ended(x.offer, x.err)
+		o.recordHandshake(x.offer, x.err)
 		require.Equal(t, x.to, o.state.Load(), name)
 	}
 }

@@ -86,7 +86,7 @@ func TestParkedRequests(t *testing.T) {
 				require.False(t, socket.Parked(resp.pc.tcp))
 				resp.Finish(c, time.Now())
 			}
-			require.Zero(t, tr.slow.Load())
+			require.Zero(t, tr.slowAttempts.Load())
 		})
 	}
 }
@@ -95,7 +95,7 @@ func TestParkedRequests(t *testing.T) {
 func parkedBy(c *Control) bool {
 	c.Interrupt.mu.Lock()
 	defer c.Interrupt.mu.Unlock()
-	return c.Interrupt.parked != nil
+	return c.Interrupt.parkedStop != nil
 }
 
 // The more connections wait without being parked, the sooner are others parked.

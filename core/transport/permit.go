@@ -35,17 +35,17 @@ func DeniedText(err error) string {
 	return "the target is not allowed"
 }
 
-// dialPermitted opens a TCP connection to a target if Config.Permit permits its address. If a name has several
+// dialPermitted opens a TCP connection to a target if Config.CheckAddress permits its address. If a name has several
 // addresses, only the permitted addresses are dialled. If no connection can be opened and an address was denied, the
 // error is the denial. The request is then refused and not retried.
 func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline time.Time, c *Control) (net.Conn,
 	error) {
-	if t.cfg.Permit == nil {
-		return t.dial(ctx, hostPort, deadline, c, nil)
+	if t.cfg.CheckAddress == nil {
+		return t.dialBudgeted(ctx, hostPort, deadline, c, nil)
 	}
 	denied := make(chan *deniedError, 1) // addresses may be dialled at the same time
-	conn, err := t.dial(ctx, hostPort, deadline, c, func(to netip.AddrPort) error {
-		rule := t.cfg.Permit(to)
+	conn, err := t.dialBudgeted(ctx, hostPort, deadline, c, func(to netip.AddrPort) error {
+		rule := t.cfg.CheckAddress(to)
 		if rule == nil {
 			return nil
 		}
@@ -57,7 +57,7 @@ func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline
 		return e
 	})
 	if err == nil && t.cfg.Dial != nil { // Config.Dial does not call permit
-		if err = t.permitted(conn); err != nil {
+		if err = t.checkRemoteAddress(conn); err != nil {
 			conn.Close()
 		}
 	}
@@ -72,13 +72,13 @@ func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline
 	return conn, nil
 }
 
-// permitted returns an error if Config.Permit denies the address that c leads to.
-func (t *Transport) permitted(c net.Conn) error {
+// checkRemoteAddress returns an error if Config.CheckAddress denies the address that c leads to.
+func (t *Transport) checkRemoteAddress(c net.Conn) error {
 	to, ok := c.RemoteAddr().(*net.TCPAddr)
-	if t.cfg.Permit == nil || !ok {
+	if t.cfg.CheckAddress == nil || !ok {
 		return nil
 	}
-	if rule := t.cfg.Permit(to.AddrPort()); rule != nil {
+	if rule := t.cfg.CheckAddress(to.AddrPort()); rule != nil {
 		return &deniedError{rule, to.String()}
 	}
 	return nil

@@ -43,7 +43,7 @@ func TestPermit(t *testing.T) {
 	}
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	for _, dial := range []DialFunc{nil, custom} {
-		tr := New(Config{Permit: permit, Dial: dial})
+		tr := New(Config{CheckAddress: permit, Dial: dial})
 		for _, host := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1", "::1", "::",
 			"localhost"} {
 			c := &Control{Deadline: time.Now().Add(10 * time.Second)}

@@ -14,13 +14,13 @@ import (
 // connection to get a descriptor, because clients' requests need the descriptors more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
-	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), check: true}
+	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), isCheck: true}
 	a := t.address(u, c)
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
 	if verr != nil {
 		return verr
 	}
-	defer drop(conn)
+	defer closeNow(conn)
 	if a.Scheme != upstream.SOCKS5 && a.Scheme != upstream.SOCKS5H {
 		return nil
 	}

@@ -17,11 +17,11 @@ import (
 // sharedConn is an HTTP/2 connection to a target (RFC 9113). Several requests use it at the same time. The client of
 // net/http speaks HTTP/2 on it.
 type sharedConn struct {
-	client *http.ClientConn
-	conn   net.Conn
-	pool   *idlePool
-	key    string // see credentialsKey
-	single bool   // for one request only
+	client    *http.ClientConn
+	conn      net.Conn
+	pool      *idlePool
+	key       string // see credentialsKey
+	singleUse bool   // for one request only
 
 	streams int       // requests in flight; guarded by the mutex of pool
 	idleAt  time.Time // when the last stream ended; guarded by the mutex of pool
@@ -60,11 +60,11 @@ func negotiatedHTTP2(c net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-// share turns conn into an HTTP/2 connection and returns its first stream. The parameter label is the key of the
-// connection (credentialsKey).
-func (t *Transport) share(ctx context.Context, u *upstream.Upstream, pool *idlePool, label string, c *Control,
+// newSharedConn turns conn into an HTTP/2 connection and returns its first stream. The parameter credKey is the key of
+// the connection (credentialsKey).
+func (t *Transport) newSharedConn(ctx context.Context, u *upstream.Upstream, pool *idlePool, credKey string, c *Control,
 	q *Request, conn net.Conn) (*persistConn, *verdict.Error) {
-	if tcp, _ := unwrap(conn); tcp != nil {
+	if tcp, _ := tcpOf(conn); tcp != nil {
 		tcp.Meters = traffic.Meters{} // each stream counts the bytes of its own request
 	}
 	client, err := t.http2.NewClientConn(context.WithValue(ctx, connKey{}, conn), "https", q.Authority)
@@ -74,10 +74,10 @@ func (t *Transport) share(ctx context.Context, u *upstream.Upstream, pool *idleP
 		}
 	}
 	if err != nil {
-		drop(conn)
-		return nil, newError(targetTLS, err)
+		closeNow(conn)
+		return nil, newError(stepTargetTLS, err)
 	}
-	s := &sharedConn{client: client, conn: conn, pool: pool, key: label, single: !keeps(u, c), streams: 1}
+	s := &sharedConn{client: client, conn: conn, pool: pool, key: credKey, singleUse: !sharesConns(u, c), streams: 1}
 	pool.addShared(s)
 	return t.newStream(s, false), nil
 }
@@ -96,7 +96,7 @@ func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 func (t *Transport) sharedStream(u *upstream.Upstream, p *idlePool, key string, now time.Time,
 	unrepeatable bool) *persistConn {
 	s, ended := p.reserve(key, now, unrepeatable, func(s *sharedConn) bool {
-		return !u.Direct() || t.permitted(s.conn) == nil // the egress rules may have changed
+		return !u.Direct() || t.checkRemoteAddress(s.conn) == nil // the egress rules may have changed
 	})
 	for _, old := range ended {
 		old.close()
@@ -114,7 +114,7 @@ func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable 
 	s *sharedConn, ended []*sharedConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if unrepeatable && now.Before(p.lossy[key]) {
+	if unrepeatable && now.Before(p.noReuseUntil[key]) {
 		return nil, nil
 	}
 	p.setShared(key, slices.DeleteFunc(p.shared[key], func(old *sharedConn) bool {
@@ -123,7 +123,7 @@ func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable 
 		case gone && old.streams == 0:
 			ended = append(ended, old)
 		case gone:
-			old.single = true // the connection is closed with its last stream
+			old.singleUse = true // the connection is closed with its last stream
 		case s == nil && old.client.Reserve() == nil:
 			s = old
 			s.streams++
@@ -137,8 +137,8 @@ func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable 
 func (p *idlePool) addShared(s *sharedConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || s.single {
-		s.single = true
+	if p.closed || s.singleUse {
+		s.singleUse = true
 		return
 	}
 	p.setShared(s.key, append(p.shared[s.key], s))
@@ -162,16 +162,16 @@ func (p *idlePool) streamEnded(s *sharedConn, now time.Time) {
 	p.mu.Lock()
 	s.streams--
 	s.idleAt = now
-	unused := s.streams == 0 && (s.single || p.closed)
+	unused := s.streams == 0 && (s.singleUse || p.closed)
 	p.mu.Unlock()
 	if unused {
 		s.close()
 	}
 }
 
-// pruneShared removes the HTTP/2 connections that have no stream and became idle before cutoff. It returns these
+// removeIdleShared removes the HTTP/2 connections that have no stream and became idle before cutoff. It returns these
 // connections. The caller holds mu, and closes the connections after it has released mu.
-func (p *idlePool) pruneShared(cutoff time.Time) (ended []*sharedConn) {
+func (p *idlePool) removeIdleShared(cutoff time.Time) (ended []*sharedConn) {
 	for key, list := range p.shared {
 		p.setShared(key, slices.DeleteFunc(list, func(s *sharedConn) bool {
 			idle := s.streams == 0 && s.idleAt.Before(cutoff)
@@ -187,7 +187,7 @@ func (p *idlePool) pruneShared(cutoff time.Time) (ended []*sharedConn) {
 // close closes the connection. It sends no close_notify and no GOAWAY, because the write would wait for a proxy that
 // does not read.
 func (s *sharedConn) close() {
-	drop(s.conn)
+	closeNow(s.conn)
 	s.client.Close()
 }
 

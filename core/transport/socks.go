@@ -66,7 +66,7 @@ func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) e
 	}
 	method := buf[1]
 	if method == socks5.Tokens && offer.tokens != nil {
-		offer.taken = true
+		offer.accepted = true
 		var err error
 		if method, err = socksSendTokens(c, offer.tokens, buf); err != nil {
 			return err
@@ -228,7 +228,7 @@ func splitAuthority(authority string) (host string, port uint16, err error) {
 
 // socksFailure returns the error of an attempt whose SOCKS handshake has failed.
 func socksFailure(err error) *verdict.Error {
-	verr := newError(tunnelling, err)
+	verr := newError(stepTunnel, err)
 	var s *socksError
 	if errors.As(err, &s) {
 		verr.Reason, verr.Cause = s.reason, s.cause

@@ -43,7 +43,7 @@ func TestStop(t *testing.T) {
 			if c.change != nil {
 				c.change(q)
 			}
-			control := &Control{Deadline: time.Now().Add(time.Minute), Stoppable: true}
+			control := &Control{Deadline: time.Now().Add(time.Minute), MayStop: true}
 			late := coretest.MeasureTimerDelay(t)
 			begun := time.Now()
 			done := make(chan bool)
@@ -55,11 +55,11 @@ func TestStop(t *testing.T) {
 			}()
 			require.NotNil(t, tr.RoundTrip(t.Context(), u, control, q, &Response{}))
 			<-done
-			require.True(t, control.Interrupt.Fired())
+			require.True(t, control.Interrupt.Ended())
 			require.NotNil(t, tr.RoundTrip(t.Context(), u, control, q, &Response{}), "until Resume")
 			require.Less(t, time.Since(begun), 10*time.Second+late())
 			control.Interrupt.Resume()
-			require.False(t, control.Interrupt.Fired())
+			require.False(t, control.Interrupt.Ended())
 			select {
 			case <-waits:
 			default:

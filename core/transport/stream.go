@@ -34,14 +34,14 @@ type stream struct {
 
 	// The next fields are set before far is closed.
 	trailers http.Header
-	broke    error // the error that ended the body early
+	bodyErr  error // the error that ended the body early
 }
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.near.Read(p)
-	if err == io.EOF && s.broke != nil {
-		err = s.broke
+	if err == io.EOF && s.bodyErr != nil {
+		err = s.bodyErr
 	}
 	return n, err
 }
@@ -86,8 +86,8 @@ func (s *stream) SetWriteDeadline(time.Time) error { return nil }
 
 // sendStream sends q as a stream of HTTP/2 and reads the head of the response.
 func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream) *verdict.Error {
-	if q.Continue != nil && !q.Continue() {
-		verr := newError(waiting, errCancelled)
+	if q.SendContinue != nil && !q.SendContinue() {
+		verr := newError(stepWait, errCancelled)
 		verr.Cause = verdict.RequestBroke
 		return verr
 	}
@@ -95,9 +95,9 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 	body := newUpload(q, t.cfg.Now, s.meters)
 	out, err := s.request(q, body)
 	if err != nil {
-		return newError(sending, err)
+		return newError(stepSend, err)
 	}
-	if _, inline := q.inline(); body != nil && (q.Rest != nil || !inline) {
+	if _, inline := q.inline(); body != nil && (q.Remainder != nil || !inline) {
 		resp.sendDone, resp.stopSend = body.done, q.StopRead
 	} else {
 		body = nil
@@ -109,16 +109,16 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 		in, err := s.shared.client.RoundTrip(out)
 		results <- streamResult{in, err}
 	}()
-	result, late := t.awaitStream(c, body, s, results)
+	result, timedOut := t.awaitStream(c, body, s, results)
 	switch {
-	case late:
-		verr := newError(waiting, os.ErrDeadlineExceeded)
-		verr.BodyUnsent = body != nil && !body.sent.Load()
+	case timedOut:
+		verr := newError(stepWait, os.ErrDeadlineExceeded)
+		verr.BodyUnsent = body != nil && !body.allSent.Load()
 		return verr
 	case result.err != nil:
-		return s.failed(result.err, resp, body)
+		return s.attemptError(result.err, resp, body)
 	}
-	s.begin(result.in, q, resp)
+	s.startResponse(result.in, q, resp)
 	return nil
 }
 
@@ -128,11 +128,11 @@ type streamResult struct {
 	err error
 }
 
-// awaitStream waits for the head of the response. The result late is set if the head has not arrived in time. While the
-// body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise the
+// awaitStream waits for the head of the response. The result timedOut is set if the head has not arrived in time. While
+// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise the
 // limit is the deadline of the attempt. The parameter body is nil if the request has no body or a short one.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
-	r streamResult, late bool) {
+	r streamResult, timedOut bool) {
 	start := t.cfg.Now()
 	headTimeout := c.Deadline.Sub(start)
 	timer := time.NewTimer(min(SlowAfter, max(headTimeout, 0)))
@@ -151,8 +151,8 @@ func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-c
 		end := c.Deadline
 		if body != nil {
 			end = body.deadline(headTimeout, c.BodyIdle)
-			if !c.Total.IsZero() && (end.IsZero() || c.Total.Before(end)) {
-				end = c.Total
+			if !c.RequestDeadline.IsZero() && (end.IsZero() || c.RequestDeadline.Before(end)) {
+				end = c.RequestDeadline
 			}
 			until = now.Add(recheckEvery)
 		}
@@ -207,8 +207,8 @@ func (s *stream) request(q *Request, body *upload) (*http.Request, error) {
 	return out.WithContext(s.ctx), nil
 }
 
-// begin copies the head of the response to resp, and prepares resp to read the body.
-func (s *stream) begin(in *http.Response, q *Request, resp *Response) {
+// startResponse copies the head of the response to resp, and prepares resp to read the body.
+func (s *stream) startResponse(in *http.Response, q *Request, resp *Response) {
 	resp.Status, resp.Minor = in.StatusCode, 1
 	resp.Reason = []byte(http.StatusText(in.StatusCode))
 	names := make([]string, 0, len(in.Header))
@@ -240,21 +240,21 @@ func (s *stream) begin(in *http.Response, q *Request, resp *Response) {
 		s.far.Close()
 	case in.ContentLength >= 0 && len(in.Trailer) == 0: // trailers that the head does not announce are dropped
 		resp.Framing, resp.Length = http1.Length, in.ContentLength
-		go s.pump(in)
+		go s.copyBody(in)
 	default:
 		resp.Framing, resp.Length = http1.UntilClose, -1
-		go s.pump(in)
+		go s.copyBody(in)
 	}
 	s.meters.CountBytes(0, headBytes(in.Header))
 	resp.stream = s
-	resp.begin()
+	resp.startBody()
 	resp.reusable = false // the stream is not used again
 }
 
-// pump writes the body of the response to the pipe.
-func (s *stream) pump(in *http.Response) {
+// copyBody writes the body of the response to the pipe.
+func (s *stream) copyBody(in *http.Response) {
 	_, err := io.Copy(meteredWriter{s}, in.Body)
-	s.broke, s.trailers = err, in.Trailer
+	s.bodyErr, s.trailers = err, in.Trailer
 	in.Body.Close()
 	s.far.Close()
 }
@@ -293,24 +293,24 @@ func (e streamError) Error() string {
 // refusedStream is the code with which a peer reports that it has not processed a stream (REFUSED_STREAM).
 const refusedStream = 7
 
-// failed returns the error of an attempt whose request got no response.
-func (s *stream) failed(err error, resp *Response, body *upload) *verdict.Error {
+// attemptError returns the error of an attempt whose request got no response.
+func (s *stream) attemptError(err error, resp *Response, body *upload) *verdict.Error {
 	var reset streamError
 	switch {
 	case s.ctx.Err() != nil:
-		return newError(waiting, errCancelled)
-	case body.broken():
+		return newError(stepWait, errCancelled)
+	case body.isBroken():
 		body.done <- <-body.done // the result is put back, because attempt reads it to find the cause
-		return newError(sending, err)
+		return newError(stepSend, err)
 	case errors.As(err, &reset) && reset.Code != refusedStream:
-		verr := newError(waiting, err)
+		verr := newError(stepWait, err)
 		verr.Reason = "http_protocol_error"
 		return verr
 	case reset.Code == refusedStream || s.shared.client.Err() != nil:
-		resp.notReceived = reset.Code == refusedStream && (body == nil || !body.began.Load())
-		return newError(waiting, fmt.Errorf("%w: %w", errNoResponse, err))
+		resp.notReceived = reset.Code == refusedStream && (body == nil || !body.readBegun.Load())
+		return newError(stepWait, fmt.Errorf("%w: %w", errNoResponse, err))
 	}
-	verr := newError(waiting, err)
+	verr := newError(stepWait, err)
 	verr.Reason = "http_protocol_error"
 	return verr
 }
@@ -322,10 +322,10 @@ type upload struct {
 	meters traffic.Meters
 	done   chan error // receives the result once all reads of the body have ended
 
-	began    atomic.Bool
-	waiting  atomic.Bool  // a Read waits for the client
-	progress atomic.Int64 // time of the last Read, in Unix nanoseconds
-	sent     atomic.Bool  // the whole body has been read
+	readBegun    atomic.Bool
+	awaitsClient atomic.Bool  // a Read waits for the client
+	lastProgress atomic.Int64 // time of the last Read, in Unix nanoseconds
+	allSent      atomic.Bool  // the whole body has been read
 
 	mu     sync.Mutex // held during a Read
 	pieces [][]byte   // the pieces of Prefix that have not been read; guarded by mu
@@ -339,11 +339,11 @@ type upload struct {
 
 // newUpload returns the body of q; nil if q has no body.
 func newUpload(q *Request, now func() time.Time, meters traffic.Meters) *upload {
-	if q.Framing == http1.NoBody || len(q.Prefix) == 0 && q.Rest == nil && q.Trailers == nil {
+	if q.Framing == http1.NoBody || len(q.Prefix) == 0 && q.Remainder == nil && q.Trailers == nil {
 		return nil
 	}
 	b := &upload{q: q, now: now, meters: meters, done: make(chan error, 1), pieces: q.Prefix}
-	b.progress.Store(now().UnixNano())
+	b.lastProgress.Store(now().UnixNano())
 	b.trailer = q.trailerHeader()
 	return b
 }
@@ -352,10 +352,10 @@ func newUpload(q *Request, now func() time.Time, meters traffic.Meters) *upload 
 func (u *upload) Read(p []byte) (n int, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.began.Store(true)
+	u.readBegun.Store(true)
 	defer func() {
 		u.meters.CountBytes(n, 0)
-		u.progress.Store(u.now().UnixNano())
+		u.lastProgress.Store(u.now().UnixNano())
 	}()
 	switch {
 	case u.err != nil:
@@ -368,20 +368,20 @@ func (u *upload) Read(p []byte) (n int, err error) {
 			u.pieces = append([][]byte{rest}, u.pieces...)
 		}
 		return n, nil
-	case u.q.Rest == nil:
+	case u.q.Remainder == nil:
 		err = io.EOF
 	default:
-		u.waiting.Store(true)
+		u.awaitsClient.Store(true)
 		u.q.BeforeRead()
-		n, err = u.q.Rest.Read(p)
-		u.q.arrived(int64(n))
-		u.waiting.Store(false)
+		n, err = u.q.Remainder.Read(p)
+		u.q.notifyRead(int64(n))
+		u.awaitsClient.Store(false)
 	}
 	if u.err = err; err == io.EOF {
-		if u.q.Rest != nil {
-			setTrailers(u.trailer, u.q.Rest.Trailers())
+		if u.q.Remainder != nil {
+			setTrailers(u.trailer, u.q.Remainder.Trailers())
 		}
-		u.sent.Store(true)
+		u.allSent.Store(true)
 		u.once.Do(func() { u.done <- nil })
 	}
 	return n, err
@@ -402,15 +402,15 @@ func (u *upload) Close() error {
 	return nil
 }
 
-// broken reports whether the client's part of the body (Rest) ended early. It returns false while a Read waits for
+// isBroken reports whether the client's part of the body (Rest) ended early. It returns false while a Read waits for
 // the client. u may be nil.
-func (u *upload) broken() bool {
-	if u == nil || u.waiting.Load() {
+func (u *upload) isBroken() bool {
+	if u == nil || u.awaitsClient.Load() {
 		return false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.q.broken()
+	return u.q.isBroken()
 }
 
 var errPartlySent = errors.New("the rest of the request's body was not sent")
@@ -419,11 +419,11 @@ var errPartlySent = errors.New("the rest of the request's body was not sent")
 // has been sent, this is headTimeout after the last progress. If not, it is bodyIdle after the last progress, or the
 // zero time while a Read waits for the client or if bodyIdle is 0.
 func (u *upload) deadline(headTimeout, bodyIdle time.Duration) time.Time {
-	last := time.Unix(0, u.progress.Load())
+	last := time.Unix(0, u.lastProgress.Load())
 	switch {
-	case u.sent.Load():
+	case u.allSent.Load():
 		return last.Add(headTimeout)
-	case u.waiting.Load() || bodyIdle == 0:
+	case u.awaitsClient.Load() || bodyIdle == 0:
 		return time.Time{}
 	}
 	return last.Add(bodyIdle)

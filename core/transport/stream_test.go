@@ -169,7 +169,7 @@ func TestStreamsShareAConnection(t *testing.T) {
 	wg.Wait()
 	require.EqualValues(t, 1, s.tunnels.Load())
 	p := s.pool(s.u)
-	require.Len(t, p.appendIdle(nil), 1)
+	require.Len(t, p.appendIdleTimes(nil), 1)
 	require.True(t, s.CloseOldestIdle(), "at the limit of open files")
 	require.Empty(t, p.shared)
 	s.get(http2Request())
@@ -250,8 +250,8 @@ func TestBodiesOfStreams(t *testing.T) {
 			want := string(bytes.Join(body, nil)) + rest
 			q.Length = int64(len(want))
 			if rest != "" {
-				q.Rest, q.Framing = &http1.Body{}, http1.Chunked
-				q.Rest.Start(http1.NewReader(strings.NewReader(rest)), http1.UntilClose, 0)
+				q.Remainder, q.Framing = &http1.Body{}, http1.Chunked
+				q.Remainder.Start(http1.NewReader(strings.NewReader(rest)), http1.UntilClose, 0)
 				q.BeforeRead, q.StopRead = func() {}, func() {}
 			}
 			c := &Control{BodyIdle: plenty}
@@ -404,8 +404,8 @@ func TestStalledUploads(t *testing.T) {
 	s = newStreaming(t, func(*upstream.Spec) {})
 	s.serve(func(w http.ResponseWriter, q *http.Request) { io.Copy(w, q.Body) })
 	client, gateway := net.Pipe()
-	q.Prefix, q.Length, q.Rest = nil, 5, &http1.Body{}
-	q.Rest.Start(http1.NewReader(gateway), http1.Length, 5)
+	q.Prefix, q.Length, q.Remainder = nil, 5, &http1.Body{}
+	q.Remainder.Start(http1.NewReader(gateway), http1.Length, 5)
 	q.BeforeRead, q.StopRead = func() {}, func() { gateway.Close() }
 	time.AfterFunc(700*time.Millisecond, func() { io.WriteString(client, "hello") })
 	_, body := func() (int, string) {
@@ -420,8 +420,8 @@ func TestStalledUploads(t *testing.T) {
 
 	// A client that leaves while it sends is the reason of the failure.
 	client, gateway = net.Pipe()
-	q.Rest = &http1.Body{}
-	q.Rest.Start(http1.NewReader(gateway), http1.Length, 5)
+	q.Remainder = &http1.Body{}
+	q.Remainder.Start(http1.NewReader(gateway), http1.Length, 5)
 	go func() {
 		io.WriteString(client, "he")
 		client.Close()

@@ -30,8 +30,8 @@ func (r *Response) TrailerNames() []byte {
 
 // trailers returns the trailer section of the request's body, which has been sent.
 func (r *Request) trailers() []byte {
-	if r.Rest != nil {
-		return r.Rest.Trailers()
+	if r.Remainder != nil {
+		return r.Remainder.Trailers()
 	}
 	return r.Trailers
 }
@@ -40,7 +40,7 @@ func (r *Request) trailers() []byte {
 // only the announced fields are known, and their values are not set.
 func (r *Request) trailerHeader() http.Header {
 	names := http.Header{}
-	if r.Rest == nil {
+	if r.Remainder == nil {
 		for name, value := range http1.Trailers(r.Trailers) {
 			names.Add(string(name), string(value))
 		}

@@ -46,10 +46,10 @@ type Config struct {
 	Files          *budget.Files  // default: no limit
 	Now            func() time.Time
 	Rand           func() uint64 // for the templates of credentials; default: math/rand/v2
-	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
+	// CheckAddress returns an error if direct:// must not connect to a target's address. It is called with each address
 	// before it is dialled. Nil permits all.
-	Permit func(netip.AddrPort) error
-	Loop   *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
+	CheckAddress func(netip.AddrPort) error
+	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
 	// ParkAbove decides which connections are parked (Transport.park). When an attempt begins to wait for a slow
 	// response (SlowAfter), it parks its connection if more than ParkAbove attempts wait in this way. This attempt
 	// counts as one of them. The default is 256. If ParkAbove is negative, every such attempt parks its connection.
@@ -68,14 +68,14 @@ type Transport struct {
 	http2          *http.Transport // makes HTTP/2 connections
 	connectTimeout atomic.Int64    // ns
 	pools          sync.Map        // *upstream.Upstream -> *idlePool
-	slow           atomic.Int64    // attempts in readSlowHead
-	parked         atomic.Int64    // attempts in the method park; the field slow counts them too
+	slowAttempts   atomic.Int64    // attempts in readSlowHead
+	parkedAttempts atomic.Int64    // attempts in the method park; the field slowAttempts counts them too
 	watcher        socket.Watcher
 
 	giveServing, giveOther func() // return one descriptor to the budget, for budget.Serving or budget.Other
 
-	forbiddenMu sync.Mutex // guards changes of forbidden
-	forbidden   atomic.Pointer[[]*net.TCPAddr]
+	forbiddenMu    sync.Mutex // guards changes of forbidden
+	forbiddenAddrs atomic.Pointer[[]*net.TCPAddr]
 }
 
 // New returns a transport.
@@ -119,27 +119,27 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 			}
 		}
 	}
-	if before := t.forbidden.Load(); before != nil {
+	if before := t.forbiddenAddrs.Load(); before != nil {
 		all = append(all, *before...)
 	}
-	t.forbidden.Store(&all)
+	t.forbiddenAddrs.Store(&all)
 }
 
 // Control holds the deadlines of one attempt and the means to end it.
 type Control struct {
 	Started  time.Time // when the attempt began; zero for the current time
 	Deadline time.Time // for the response's head; never zero
-	// NewDeadline, if not nil, returns the current deadline, which may be earlier than Deadline.
-	NewDeadline   func() time.Time
-	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
-	BodyIdle      time.Duration // maximum time without progress while the request's body is sent
-	NewConnection bool          // do not reuse an idle connection
-	Stoppable     bool          // Interrupt.Stop may be called
-	Interrupt     Interrupt
-	Session       string         // the value of {session} in the proxy's credentials; "" for a random one
-	Region        string         // the value of {region}; "" for the region of the proxy
-	Meters        traffic.Meters // count the bytes of the attempt's connection
-	LoopTokens    []byte         // the valid Proxy-Loop value that the request arrived with; nil for none
+	// CurrentDeadline, if not nil, returns the current deadline, which may be earlier than Deadline.
+	CurrentDeadline func() time.Time
+	RequestDeadline time.Time     // deadline of the whole request, not before Deadline; zero for none
+	BodyIdle        time.Duration // maximum time without progress while the request's body is sent
+	NewConnection   bool          // do not reuse an idle connection
+	MayStop         bool          // Interrupt.Stop may be called
+	Interrupt       Interrupt
+	Session         string         // the value of {session} in the proxy's credentials; "" for a random one
+	Region          string         // the value of {region}; "" for the region of the proxy
+	Meters          traffic.Meters // count the bytes of the attempt's connection
+	LoopTokens      []byte         // the valid Proxy-Loop value that the request arrived with; nil for none
 	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection cannot
 	// be established without a wait. The caller then begins to watch the client connection, because the client may
 	// leave during the wait.
@@ -150,7 +150,7 @@ type Control struct {
 	// Timing is set by the attempt.
 	Timing core.Timing
 
-	check bool // a health or reachability check: if few descriptors are left, it fails and closes no idle connection
+	isCheck bool // a health or reachability check: if few descriptors are left, it fails and closes no idle connection
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called. The maximum is twice as long. A
@@ -176,10 +176,10 @@ type Request struct {
 
 	// The body is Prefix, in one or more pieces, followed by Rest. Prefix can be sent any number of times, but Rest
 	// can be read only once.
-	Framing http1.Framing
-	Length  int64 // length of the whole body if Framing is http1.Length; otherwise as in http1.Request
-	Prefix  [][]byte
-	Rest    *http1.Body
+	Framing   http1.Framing
+	Length    int64 // length of the whole body if Framing is http1.Length; otherwise as in http1.Request
+	Prefix    [][]byte
+	Remainder *http1.Body
 
 	// Trailers is the trailer section of a chunked body without Rest, in the form that http1.Body.Trailers returns. A
 	// body with Rest has the trailers of Rest. TrailerNames is the value of the Trailer field; nil for none.
@@ -196,22 +196,24 @@ type Request struct {
 	// OnInterim, if not nil, is called with each interim response over HTTP/1 whose status is 102 or above, except 101.
 	OnInterim func(*http1.Response)
 
-	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). As long as
+	// SendContinue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). As long as
 	// Continue is not nil, the client waits for this response, and no byte of Rest has been read. The attempt then
 	// sends Expect: 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final
 	// response. The function sets this field to nil. It returns false if the client has left.
-	Continue func() bool
+	SendContinue func() bool
 }
 
-// arrived reports that n bytes of Rest have arrived.
-func (r *Request) arrived(n int64) {
+// notifyRead reports that n bytes of Rest have arrived.
+func (r *Request) notifyRead(n int64) {
 	if r.AfterRead != nil {
 		r.AfterRead(n)
 	}
 }
 
 // unrepeatable reports whether the request must not be sent again on another connection.
-func (r *Request) unrepeatable() bool { return !r.Idempotent || r.Rest != nil && r.Continue == nil }
+func (r *Request) unrepeatable() bool {
+	return !r.Idempotent || r.Remainder != nil && r.SendContinue == nil
+}
 
 // Response is a response whose head has been read and whose body has not. The caller must call Finish.
 type Response struct {
@@ -250,7 +252,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	if key := idleKey(u, q); key != "" {
 		return t.roundTrip(ctx, u, c, q, resp, key)
 	}
-	return t.forward(ctx, u, c, q, resp)
+	return t.roundTripAbsolute(ctx, u, c, q, resp)
 }
 
 // roundTrip is RoundTrip over a connection with the given key (see idleKey).
@@ -258,19 +260,19 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	resp *Response, key string) *verdict.Error {
 	pool, sends := t.pool(u), 0
 	for {
-		pc, verr := t.conn(ctx, u, pool, key, c, q)
+		pc, verr := t.getConn(ctx, u, pool, key, c, q)
 		if verr != nil {
 			return verr
 		}
-		pc.meter(c.Meters)
+		pc.setMeters(c.Meters)
 		resp.reset(t, pool, pc)
 		nonce := pool.authorize(u, pc, q)
 		verr = t.attempt(u, c, q, resp)
 		if verr == nil {
-			resp.reusable = resp.reusable && keeps(u, c)
+			resp.reusable = resp.reusable && sharesConns(u, c)
 			resp.setFacts(c, q, u)
-			again := !q.isTrace() && resp.challenged(u.Spec(), nonce)
-			if sends++; again && nonce.repeats(sends) && q.resendable() {
+			resend := !q.isTrace() && resp.shouldResend(u.Spec(), nonce)
+			if sends++; resend && nonce.mayResend(sends) && q.resendable() {
 				resp.Drain(c)
 				resp.Finish(c, t.cfg.Now())
 				continue
@@ -289,7 +291,7 @@ func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
 // resendable reports whether the request can be sent again after a response to it. This is possible if no part of
 // Rest has been read.
-func (r *Request) resendable() bool { return r.Rest == nil || r.Continue != nil }
+func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
 
 // idleKey returns the key of the idle connections that q can use. It is "" for connections to the proxy itself. For
 // tunnels it names the target, and whether there is TLS in the tunnel.
@@ -309,19 +311,19 @@ func idleKey(u *upstream.Upstream, q *Request) string {
 func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	if !c.Interrupt.attach(pc.Conn) {
-		drop(pc.Conn)
-		return newError(dialing, errCancelled)
+		closeNow(pc.Conn)
+		return newError(stepDial, errCancelled)
 	}
 	verr := t.sendRequest(c, q, resp)
 	switch {
 	case verr != nil:
-	case !resp.idleTimeout():
+	case !resp.isIdleTimeout():
 		return nil
-	case q.unrepeatable() && !resp.crossed(q):
-		resp.pool.noteLoss(pc.key, t.cfg.Now())
+	case q.unrepeatable() && !resp.closedBeforeReceipt(q):
+		resp.pool.recordLoss(pc.key, t.cfg.Now())
 		return nil
 	default:
-		verr = newError(waiting, errIdleTimeout)
+		verr = newError(stepWait, errIdleTimeout)
 		verr.Cause = verdict.StaleConnection
 	}
 	c.Interrupt.detach()
@@ -334,47 +336,47 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 		}
 	}
 	if lostConnection(verr) && !resp.notReceived && q.unrepeatable() {
-		resp.pool.noteLoss(pc.key, t.cfg.Now())
+		resp.pool.recordLoss(pc.key, t.cfg.Now())
 	}
-	drop(pc.Conn)
+	closeNow(pc.Conn)
 	if resp.RequestBodyBroken(q) {
 		verr.Cause = verdict.RequestBroke
 	}
 	verr.BodyUnsent = verr.BodyUnsent || resp.sendDone != nil
-	resp.join()
+	resp.stopUpload()
 	resp.pc = nil
 	return verr
 }
 
-// idleTimeout reports whether the response is a 408 with which the peer closes an idle connection (RFC 9110 section
+// isIdleTimeout reports whether the response is a 408 with which the peer closes an idle connection (RFC 9110 section
 // 15.5.9). The peer sent the 408 before it read the request, which was still on its way.
-func (r *Response) idleTimeout() bool {
+func (r *Response) isIdleTimeout() bool {
 	return r.Status == http.StatusRequestTimeout && r.pc.reused && r.Response.Close
 }
 
 // A request may be on its way when the peer closes the connection. The peer's reset then arrives one round-trip time
-// after the request was sent. The method crossed checks for the reset at most crossChecks times, every crossEvery: for
-// 50 ms.
+// after the request was sent. The method closedBeforeReceipt checks for the reset at most receiptChecks times, every
+// receiptInterval: for 50 ms.
 const (
-	crossChecks = 25
-	crossEvery  = 2 * time.Millisecond
+	receiptChecks   = 25
+	receiptInterval = 2 * time.Millisecond
 )
 
-// crossed reports whether the peer had closed the connection before it received any part of the request. It stores
-// this result in r.notReceived. It returns false as soon as the peer has acknowledged a byte of the request.
-func (r *Response) crossed(q *Request) bool {
+// closedBeforeReceipt reports whether the peer had closed the connection before it received any part of the request. It
+// stores this result in r.notReceived. It returns false as soon as the peer has acknowledged a byte of the request.
+func (r *Response) closedBeforeReceipt(q *Request) bool {
 	pc := r.pc
-	if _, inline := q.inline(); !inline || q.Rest != nil || pc.tcp == nil {
+	if _, inline := q.inline(); !inline || q.Remainder != nil || pc.tcp == nil {
 		return false
 	}
-	for range crossChecks {
-		if r.notReceived = socket.NotReceived(pc.tcp, len(pc.out)); r.notReceived {
+	for range receiptChecks {
+		if r.notReceived = socket.NotReceived(pc.tcp, len(pc.requestBytes)); r.notReceived {
 			return true
 		}
-		if _, queued := socket.Progress(pc.tcp); queued < len(pc.out) {
+		if _, queued := socket.Progress(pc.tcp); queued < len(pc.requestBytes) {
 			return false
 		}
-		time.Sleep(crossEvery)
+		time.Sleep(receiptInterval)
 	}
 	return false
 }
@@ -419,18 +421,18 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 	if s, ok := pc.Conn.(*stream); ok {
 		return t.sendStream(c, q, resp, s)
 	}
-	pc.out = t.head(pc.out[:0], pc, q)
+	pc.requestBytes = t.appendHead(pc.requestBytes[:0], pc, q)
 	body, inline := q.inline()
 	if inline {
-		pc.out = appendBody(pc.out, q.Framing, body)
-		if q.Framing == http1.Chunked && q.Rest == nil {
-			pc.out = http1.AppendLastChunk(pc.out, q.Trailers)
+		pc.requestBytes = appendBody(pc.requestBytes, q.Framing, body)
+		if q.Framing == http1.Chunked && q.Remainder == nil {
+			pc.requestBytes = http1.AppendLastChunk(pc.requestBytes, q.Trailers)
 		}
 	}
-	if !inline || q.Rest != nil {
+	if !inline || q.Remainder != nil {
 		return t.upload(c, q, resp, inline)
 	}
-	if err := pc.send(pc.out); err != nil {
+	if err := pc.send(pc.requestBytes); err != nil {
 		return t.writeFailed(c, q, resp, err)
 	}
 	verr := t.readHead(c, q, resp, false)
@@ -441,7 +443,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		resp.notReceived = !pc.slowWrite // a failed write that did not have to wait has sent nothing
 		return t.writeFailed(c, q, resp, w.Err)
 	}
-	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.out))
+	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.requestBytes))
 	return verr
 }
 
@@ -449,7 +451,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 // connection. writeFailed reads this response, and returns an error if there is none.
 func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if verr := t.readHead(c, q, resp, true); verr != nil {
-		return newError(sending, err)
+		return newError(stepSend, err)
 	}
 	resp.reusable = false
 	return nil
@@ -473,11 +475,11 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 	}
 	err := resp.readHead(q)
 	if err == nil {
-		resp.begin()
+		resp.startBody()
 		return nil
 	}
-	verr := newError(waiting, readError(err))
-	if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.ended(t.cfg.Now()) {
+	verr := newError(stepWait, readError(err))
+	if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.hasEnded(t.cfg.Now()) {
 		return verr
 	}
 	if !waited {
@@ -489,10 +491,10 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 // readSlowHead waits for the response's head until the deadline, and reads it. If more than Config.ParkAbove attempts
 // wait for slow responses, it parks the connection after some time (parkWait).
 func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
-	defer t.slow.Add(-1)
+	defer t.slowAttempts.Add(-1)
 	now := t.cfg.Now()
-	slow := t.slow.Add(1)
-	park, parkAt := slow > int64(t.cfg.ParkAbove), now.Add(parkWait(slow-t.parked.Load()))
+	slow := t.slowAttempts.Add(1)
+	park, parkAt := slow > int64(t.cfg.ParkAbove), now.Add(parkWait(slow-t.parkedAttempts.Load()))
 	for {
 		next := c.nextDeadline(now)
 		if park && parkAt.Before(next) {
@@ -501,11 +503,11 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 		resp.pc.setReadDeadline(c, next)
 		err := resp.readHead(q)
 		if err == nil {
-			resp.begin()
+			resp.startBody()
 			return nil
 		}
-		verr := newError(waiting, readError(err))
-		if now = t.cfg.Now(); verr.Cause != verdict.NoAnswerInTime || c.ended(now) {
+		verr := newError(stepWait, readError(err))
+		if now = t.cfg.Now(); verr.Cause != verdict.NoAnswerInTime || c.hasEnded(now) {
 			return verr
 		}
 		if park && !now.Before(parkAt) {
@@ -514,7 +516,7 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 				c.OnLongWait()
 			}
 			if err := t.park(c, resp.pc); err != nil {
-				return newError(waiting, err)
+				return newError(stepWait, err)
 			}
 			now = t.cfg.Now()
 		}
@@ -548,16 +550,16 @@ func (t *Transport) park(c *Control, pc *persistConn) error {
 		return nil
 	}
 	defer c.Interrupt.unpark(plain)
-	t.parked.Add(1)
-	defer t.parked.Add(-1)
+	t.parkedAttempts.Add(1)
+	defer t.parkedAttempts.Add(-1)
 	return plain.AwaitParked(&t.watcher, func() time.Duration {
 		now := t.cfg.Now()
 		return c.nextDeadline(now).Sub(now)
 	}, stop)
 }
 
-// begin prepares r to read the body.
-func (r *Response) begin() {
+// startBody prepares r to read the body.
+func (r *Response) startBody() {
 	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
 	r.Body.KeepTrailers(r.Fields)
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
@@ -567,7 +569,7 @@ func (r *Response) begin() {
 // has received the response; c is the Control of r. Adopt copies the deadline of old to c.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
-	c.Deadline, c.NewDeadline = old.Deadline, nil
+	c.Deadline, c.CurrentDeadline = old.Deadline, nil
 	*r = *from
 	*from = Response{}
 	if r.pc == nil {
@@ -636,8 +638,8 @@ const (
 // Drain reads the rest of the body if this rest is short, so that the connection can be reused. It reports whether it
 // has read the whole body.
 func (r *Response) Drain(c *Control) bool {
-	for r.Body.Left() <= maxDrain {
-		if p, _ := r.Body.Ready(); p != nil {
+	for r.Body.Remaining() <= maxDrain {
+		if p, _ := r.Body.NextBuffered(); p != nil {
 			continue // usually the rest has already arrived, so no deadline is needed
 		}
 		if r.Body.Done() {
@@ -651,7 +653,7 @@ func (r *Response) Drain(c *Control) bool {
 
 // Finish ends the attempt. If the response has been read completely and permits reuse, the connection becomes idle;
 // otherwise it is closed. The result sentAll reports whether the whole request body was sent. If it was not, a part
-// of Request.Rest is unread.
+// of Request.Remainder is unread.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
@@ -672,13 +674,13 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 		r.pool.put(pc, now)
 		return sentAll
 	}
-	drop(pc.Conn)
-	r.join()
+	closeNow(pc.Conn)
+	r.stopUpload()
 	return sentAll
 }
 
-// join stops sending the request's body and waits until it has stopped.
-func (r *Response) join() {
+// stopUpload stops sending the request's body and waits until it has stopped.
+func (r *Response) stopUpload() {
 	if r.sendDone == nil {
 		return
 	}
@@ -721,20 +723,20 @@ func (t *Transport) Close() {
 	})
 }
 
-// CloseExpired closes the connections that have been idle for longer than idleTimeout.
-func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
+// CloseExpired closes the connections that have been idle for longer than isIdleTimeout.
+func (t *Transport) CloseExpired() { t.closeIdleBefore(t.cfg.Now().Add(-idleTimeout)) }
 
 // The limits of CloseSurplus.
 const (
-	spareIdle    = 64              // idle connections per proxy that CloseSurplus does not close
-	surplusAfter = 3 * time.Second // idle time after which surplus connections are closed
+	minIdleKept = 64              // idle connections per proxy that CloseSurplus does not close
+	surplusAge  = 3 * time.Second // idle time after which surplus connections are closed
 )
 
-// CloseSurplus closes the idle connections that a burst of requests has left. If a proxy has more than spareIdle idle
-// connections, it closes the oldest ones, but only those that have been idle for surplusAfter. The current traffic
+// CloseSurplus closes the idle connections that a burst of requests has left. If a proxy has more than minIdleKept idle
+// connections, it closes the oldest ones, but only those that have been idle for surplusAge. The current traffic
 // does not need these connections, because the connection that became idle last is reused first.
 func (t *Transport) CloseSurplus() {
-	cutoff := t.cfg.Now().Add(-surplusAfter)
+	cutoff := t.cfg.Now().Add(-surplusAge)
 	t.pools.Range(func(_, p any) bool {
 		p.(*idlePool).closeSurplus(cutoff)
 		return true
@@ -742,14 +744,14 @@ func (t *Transport) CloseSurplus() {
 }
 
 // CloseAllIdle closes all idle connections. The Transport remains usable.
-func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
+func (t *Transport) CloseAllIdle() { t.closeIdleBefore(t.cfg.Now()) }
 
 // CloseOldestIdle closes the connections that have been idle for the longest time: an eighth of all idle connections,
 // at least one. It returns false if there is no idle connection.
 func (t *Transport) CloseOldestIdle() bool {
 	var since []time.Time
 	t.pools.Range(func(_, p any) bool {
-		since = p.(*idlePool).appendIdle(since)
+		since = p.(*idlePool).appendIdleTimes(since)
 		return true
 	})
 	if len(since) == 0 {
@@ -757,13 +759,13 @@ func (t *Transport) CloseOldestIdle() bool {
 	}
 	slices.SortFunc(since, time.Time.Compare)
 	last := since[max(len(since)/8, 1)-1]
-	return t.prune(last.Add(1)) > 0 // 1 ns later, because prune keeps connections that became idle at the given time
+	return t.closeIdleBefore(last.Add(1)) > 0 // last itself is not before last
 }
 
-// prune closes the connections that became idle before cutoff, and returns their number.
-func (t *Transport) prune(cutoff time.Time) (closed int) {
+// closeIdleBefore closes the connections that became idle before cutoff, and returns their number.
+func (t *Transport) closeIdleBefore(cutoff time.Time) (closed int) {
 	t.pools.Range(func(_, p any) bool {
-		closed += p.(*idlePool).prune(cutoff)
+		closed += p.(*idlePool).closeIdleBefore(cutoff)
 		return true
 	})
 	return closed
@@ -788,14 +790,14 @@ func basicAuth(a upstream.Address) []byte {
 const tlsSessions = 32
 
 // tlsClient makes a TLS handshake with host on the connection c. The parameter sessions is the cache of TLS sessions,
-// and protocols are offered with ALPN. The parameter own holds the proxy's TLS options, which take precedence over the
-// other settings. Both sessions and own may be nil.
+// and protocols are offered with ALPN. The parameter proxyOptions holds the proxy's TLS options, which take precedence
+// over the other settings. Both sessions and own may be nil.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
-	sessions tls.ClientSessionCache, protocols []string, own *upstream.TLS) (*tls.Conn, error) {
+	sessions tls.ClientSessionCache, protocols []string, proxyOptions *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
 	cfg.ServerName, cfg.ClientSessionCache, cfg.NextProtos = host, sessions, protocols
-	if own != nil {
-		own.Apply(cfg)
+	if proxyOptions != nil {
+		proxyOptions.Apply(cfg)
 	}
 	tc := tls.Client(&gate{Conn: c}, cfg)
 	return tc, tc.HandshakeContext(ctx)

@@ -16,7 +16,7 @@ import (
 // before it has read the whole body. It would then take the rest of the body for bytes of the new protocol.
 func (r *Request) upgrades() bool {
 	_, short := r.inline()
-	return r.Upgrade != nil && r.Rest == nil && short
+	return r.Upgrade != nil && r.Remainder == nil && short
 }
 
 // readHead reads the head of the response to q.
@@ -24,12 +24,12 @@ func (r *Response) readHead(q *Request) error {
 	switch {
 	case q.upgrades():
 	case q.OnInterim != nil:
-		return r.relayInterim(q)
+		return r.relayOrReadFinal(q)
 	default:
 		return r.pc.reader.ReadResponse(&r.Response, q.Method)
 	}
 	err := r.pc.reader.ReadUpgrade(&r.Response, q.Method)
-	if err == nil && r.Status == http.StatusSwitchingProtocols && !offered(q.Upgrade, r.Upgrade()) {
+	if err == nil && r.Status == http.StatusSwitchingProtocols && !offersProtocol(q.Upgrade, r.Upgrade()) {
 		err = &http1.ProtocolError{Detail: "101 Switching Protocols to a protocol that was not asked for", Status: 400}
 	}
 	return err
@@ -38,8 +38,8 @@ func (r *Response) readHead(q *Request) error {
 // maxInterim is the maximum number of interim responses to one request that are relayed.
 const maxInterim = 100
 
-// relayInterim reads the head of the final response, and relays the interim responses before it.
-func (r *Response) relayInterim(q *Request) error {
+// relayOrReadFinal reads the head of the final response, and relays the interim responses before it.
+func (r *Response) relayOrReadFinal(q *Request) error {
 	for range maxInterim {
 		err := r.pc.reader.ReadInterim(&r.Response, q.Method)
 		if err != nil || r.Status >= 200 {
@@ -62,8 +62,8 @@ func (r *Response) Upgrade() []byte {
 	return nil
 }
 
-// offered reports whether protocol is an element of offer, the value of an Upgrade field.
-func offered(offer, protocol []byte) bool {
+// offersProtocol reports whether protocol is an element of offer, the value of an Upgrade field.
+func offersProtocol(offer, protocol []byte) bool {
 	for element := range bytes.SplitSeq(offer, []byte(",")) {
 		if len(protocol) > 0 && bytes.EqualFold(bytes.Trim(element, " \t"), protocol) {
 			return true
@@ -89,12 +89,12 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	return tun
 }
 
-// forwardUpgrade is the method forward for a request with an Upgrade field. Many proxies remove the Upgrade field from
-// a request in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without a body is
-// sent once more, through a tunnel of the same proxy. No ability is learnt from this, because it shows nothing about
-// requests without an Upgrade field. A response with the status 405 or 501 is handled as for any other request
-// (compare).
-func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+// roundTripUpgrade is the method roundTripAbsolute for a request with an Upgrade field. Many proxies remove the Upgrade
+// field from a request in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without
+// a body is sent once more, through a tunnel of the same proxy. No ability is learnt from this, because it shows
+// nothing about requests without an Upgrade field. A response with the status 405 or 501 is handled as for any other
+// request (compare).
+func (t *Transport) roundTripUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().UsesTunnel(u.Elapsed(c.Started), false) {
 		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
@@ -104,25 +104,25 @@ func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c 
 	}
 	verr := t.roundTrip(ctx, u, c, q, resp, "")
 	if verr == nil && u.LearnsAbilities() && ability.IsUnsupported(resp.Status) {
-		if at := u.Elapsed(c.Started); u.Abilities().RecordRefusal(targetHash(q), resp.Status, q.comparable(), at) {
-			t.compare(ctx, u, c, q, resp)
+		if at := u.Elapsed(c.Started); u.Abilities().RecordRefusal(targetHash(q), resp.Status, q.canCompare(), at) {
+			t.compareByTunnel(ctx, u, c, q, resp)
 		}
 		return nil
 	}
-	if verr != nil || !u.LearnsAbilities() || !q.comparable() ||
+	if verr != nil || !u.LearnsAbilities() || !q.canCompare() ||
 		resp.Status != http.StatusBadRequest && resp.Status != http.StatusUpgradeRequired {
 		return verr
 	}
-	first := t.setAside(c, resp)
+	first := t.holdResponse(c, resp)
 	second := Response{}
 	verr = t.repeatByTunnel(ctx, u, c, q, &second)
 	if verr == nil && second.Status == http.StatusSwitchingProtocols {
-		drop(first.pc.Conn)
+		closeNow(first.pc.Conn)
 		*resp = second
 		return nil
 	}
 	if verr == nil {
-		t.abandon(c, &second)
+		t.discardResponse(c, &second)
 	}
 	first.restore(c, resp)
 	return nil

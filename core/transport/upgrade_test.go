@@ -98,7 +98,7 @@ func TestADiscarded101(t *testing.T) {
 	require.True(t, resp.Drain(c))
 	resp.Finish(c, time.Now())
 	require.Nil(t, tr.pool(u).get("", time.Now(), false))
-	require.Zero(t, tr.pool(u).via.state.Load(), "a 101 shows nothing about Via")
+	require.Zero(t, tr.pool(u).viaHabit.state.Load(), "a 101 shows nothing about Via")
 }
 
 // Bytes that arrived together with the response to the CONNECT are not lost. The tunnel's connection is plain
@@ -129,7 +129,7 @@ func TestUpgradeHasOneConnectionField(t *testing.T) {
 		toTarget bool
 		want     string
 	}{{false, "Connection: Upgrade, Proxy-Loop\r\n"}, {true, "Connection: Upgrade\r\n"}} {
-		head := string(tr.head(nil, &persistConn{toTarget: c.toTarget, control: &Control{}}, websocketRequest()))
+		head := string(tr.appendHead(nil, &persistConn{toTarget: c.toTarget, control: &Control{}}, websocketRequest()))
 		require.Equal(t, 1, strings.Count(head, "Connection: "), head)
 		require.Contains(t, head, c.want)
 		require.Contains(t, head, "\r\nUpgrade: websocket\r\n")

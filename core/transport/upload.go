@@ -17,24 +17,24 @@ func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
 	case err := <-r.sendDone: // sendDone is nil if no body is being sent
 		r.sendDone, r.partlySent = nil, err != nil
-		return q.broken()
+		return q.isBroken()
 	default:
 		return false
 	}
 }
 
-// broken reports whether the request's body ended early. Only the goroutine that reads Rest may call it.
-func (r *Request) broken() bool {
-	return r.Rest != nil && r.Rest.Err() != nil && r.Rest.Err() != io.EOF
+// isBroken reports whether the request's body ended early. Only the goroutine that reads Rest may call it.
+func (r *Request) isBroken() bool {
+	return r.Remainder != nil && r.Remainder.Err() != nil && r.Remainder.Err() != io.EOF
 }
 
-// discardRest reads the part of the body that the proxy does not read. This is necessary because many clients read
+// discardRemainder reads the part of the body that the proxy does not read. This is necessary because many clients read
 // the response only when they have sent the whole body.
-func (r *Request) discardRest() {
-	for r.Rest != nil {
+func (r *Request) discardRemainder() {
+	for r.Remainder != nil {
 		r.BeforeRead()
-		p, err := r.Rest.Next()
-		r.arrived(int64(len(p)))
+		p, err := r.Remainder.Next()
+		r.notifyRead(int64(len(p)))
 		if err != nil {
 			return
 		}
@@ -47,11 +47,11 @@ func (r *Request) discardRest() {
 // body has been sent. Until then, only the lack of progress and the total timeout end the attempt.
 func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
-	if _, err := pc.Write(pc.out); err != nil {
+	if _, err := pc.Write(pc.requestBytes); err != nil {
 		return t.writeFailed(c, q, resp, err)
 	}
 	headTimeout := c.Deadline.Sub(t.cfg.Now())
-	if q.Continue != nil {
+	if q.SendContinue != nil {
 		if verr, final := t.awaitContinue(c, q, resp); verr != nil || final {
 			return verr
 		}
@@ -61,21 +61,21 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		pc.slowWrite = false
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
-	if q.Rest == nil {
+	if q.Remainder == nil {
 		c.callOnSlow() // nothing is read from the client at present, so the caller must watch the client connection
 	}
-	pc.setReadDeadline(c, c.Total)
+	pc.setReadDeadline(c, c.RequestDeadline)
 	pc.readDeadline = time.Time{} // the field is not valid, because sendRest changes the deadline
 	done := make(chan error, 1)
 	resp.sendDone, resp.stopSend = done, q.StopRead
 	head := &headWait{pc: pc, c: c}
 	go func() { t.sendRest(c, q, head, prefixSent, headTimeout, done) }()
 	err := resp.readHead(q)
-	head.end()
+	head.endWait()
 	if err != nil {
-		return newError(waiting, readError(err))
+		return newError(stepWait, readError(err))
 	}
-	resp.begin()
+	resp.startBody()
 	return nil
 }
 
@@ -84,21 +84,21 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
-	if q.broken() { // nothing more is needed from the proxy: end the wait for the head or the body of the response
+	if q.isBroken() { // nothing more is needed from the proxy: end the wait for the head or the body of the response
 		done <- err
 		c.Interrupt.endReads(head.pc.Conn)
 		return
 	}
 	deadline := t.cfg.Now().Add(headTimeout)
-	if !c.Total.IsZero() && c.Total.Before(deadline) {
-		deadline = c.Total
+	if !c.RequestDeadline.IsZero() && c.RequestDeadline.Before(deadline) {
+		deadline = c.RequestDeadline
 	}
 	if err != nil {
 		deadline = t.cfg.Now().Add(time.Second) // the proxy may have sent a response before the error
 	}
 	head.setDeadline(deadline)
 	if err != nil {
-		q.discardRest()
+		q.discardRemainder()
 	}
 	done <- err
 }
@@ -122,8 +122,8 @@ func (h *headWait) setDeadline(deadline time.Time) {
 	}
 }
 
-// end ends the wait.
-func (h *headWait) end() {
+// endWait ends the wait.
+func (h *headWait) endWait() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ended = true
@@ -140,16 +140,16 @@ func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (verr 
 	err := resp.pc.reader.ReadContinue(&resp.Response, q.Method)
 	switch {
 	case err == nil && resp.Status != 100:
-		resp.begin()
+		resp.startBody()
 		resp.reusable = false
 		return nil, true
 	case err != nil:
-		if verr := newError(waiting, readError(err)); verr.Cause != verdict.NoAnswerInTime || c.Interrupt.Fired() {
+		if verr := newError(stepWait, readError(err)); verr.Cause != verdict.NoAnswerInTime || c.Interrupt.Ended() {
 			return verr, false
 		}
 	}
-	if !q.Continue() {
-		verr := newError(waiting, errCancelled)
+	if !q.SendContinue() {
+		verr := newError(stepWait, errCancelled)
 		verr.Cause = verdict.RequestBroke
 		return verr, false
 	}
@@ -166,8 +166,8 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	}
 	piece := func(p []byte) error {
 		if q.Framing == http1.Chunked {
-			pc.out = http1.AppendChunk(pc.out[:0], p)
-			p = pc.out
+			pc.requestBytes = http1.AppendChunk(pc.requestBytes[:0], p)
+			p = pc.requestBytes
 		}
 		return write(p)
 	}
@@ -179,7 +179,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 			return err
 		}
 	}
-	for q.Rest != nil {
+	for q.Remainder != nil {
 		q.BeforeRead()
 		moved, err := moveBody(pc, q)
 		if err != nil {
@@ -188,9 +188,9 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 		if moved {
 			continue
 		}
-		p, err := q.Rest.Next()
-		q.arrived(int64(len(p)))
-		if q.Rest.Done() && p == nil {
+		p, err := q.Remainder.Next()
+		q.notifyRead(int64(len(p)))
+		if q.Remainder.Done() && p == nil {
 			break
 		}
 		if err != nil {
@@ -201,8 +201,8 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 		}
 	}
 	if q.Framing == http1.Chunked {
-		pc.out = http1.AppendLastChunk(pc.out[:0], q.trailers())
-		if err := write(pc.out); err != nil {
+		pc.requestBytes = http1.AppendLastChunk(pc.requestBytes[:0], q.trailers())
+		if err := write(pc.requestBytes); err != nil {
 			return err
 		}
 	}
@@ -213,7 +213,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 // connections are plain TCP. Otherwise it returns false.
 func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	plain, isPlain := pc.Conn.(*socket.Conn)
-	left, known := q.Rest.Unread()
+	left, known := q.Remainder.DirectlyReadable()
 	if !isPlain || q.Source == nil || !known || left < socket.SpliceMin {
 		return false, nil
 	}
@@ -221,13 +221,13 @@ func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	n, err := q.Pipes.Move(plain, q.Source, left)
 	pc.uploading = nil
 	pc.stall.Stop()
-	q.arrived(n)
+	q.notifyRead(n)
 	if w := (*socket.WriteError)(nil); errors.As(err, &w) {
-		q.Rest.Took(n, nil)
+		q.Remainder.RecordRead(n, nil)
 		return true, w.Err
 	}
-	if q.Rest.Took(n, err); err != nil {
-		return true, q.Rest.Err()
+	if q.Remainder.RecordRead(n, err); err != nil {
+		return true, q.Remainder.Err()
 	}
 	return true, nil
 }

@@ -26,8 +26,8 @@ func uploadRequest(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
 	q := getRequest()
 	q.Source, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil, nil)
-	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
-	q.Rest.Start(http1.NewReader(q.Source), http1.Length, int64(n))
+	q.Framing, q.Length, q.Remainder = http1.Length, int64(n), &http1.Body{}
+	q.Remainder.Start(http1.NewReader(q.Source), http1.Length, int64(n))
 	q.BeforeRead, q.StopRead = func() {}, func() { q.Source.SetReadDeadline(aLongTimeAgo) }
 	return q, far
 }
@@ -61,7 +61,7 @@ func TestUpload(t *testing.T) {
 		var resp Response
 		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 		assert.True(t, bytes.Equal(body, <-arrived))
-		assert.True(t, q.Rest.Done())
+		assert.True(t, q.Remainder.Done())
 		_, err := io.ReadAll(&resp.Body)
 		require.NoError(t, err)
 		resp.Finish(c, time.Now())
@@ -92,7 +92,7 @@ func TestUpload(t *testing.T) {
 			BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, verr)
 		assert.Equal(t, verdict.RequestBroke, verr.Cause)
-		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
+		assert.ErrorIs(t, q.Remainder.Err(), http1.ErrTruncated)
 		<-arrived
 	})
 	t.Run("the proxy resets", func(t *testing.T) {

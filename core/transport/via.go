@@ -33,24 +33,24 @@ const (
 	viaDiffers viaState = 1 << 10
 )
 
-// missing reports whether a successful response had no Via.
-func (s viaState) missing() bool { return s&viaMissing != 0 }
+// lacksVia reports whether a successful response had no Via.
+func (s viaState) lacksVia() bool { return s&viaMissing != 0 }
 
-// known reports whether there were enough responses for a conclusion: viaSamples, or one without Via.
-func (s viaState) known() bool { return s.missing() || s&viaCount >= viaSamples }
+// isKnown reports whether there were enough responses for a conclusion: viaSamples, or one without Via.
+func (s viaState) isKnown() bool { return s.lacksVia() || s&viaCount >= viaSamples }
 
-// consistent reports whether there were viaSamples successful responses from several targets, all with the same name.
-func (s viaState) consistent() bool {
+// isConsistent reports whether there were viaSamples successful responses from several targets, all with the same name.
+func (s viaState) isConsistent() bool {
 	return s&viaCount >= viaSamples && s&(viaTargets|viaMissing|viaDiffers) == viaTargets
 }
 
-// name returns the hash of the name in Via.
-func (s viaState) name() uint32 { return uint32(s >> 40) }
+// nameHash returns the hash of the name in Via.
+func (s viaState) nameHash() uint32 { return uint32(s >> 40) }
 
 // add records a successful response of a target.
 func (h *viaHabit) add(fields []http1.Field, target string) {
 	old := viaState(h.state.Load())
-	if old.missing() {
+	if old.lacksVia() {
 		return // the state is final after a response without Via
 	}
 	name, given := viaName(fields)
@@ -65,7 +65,7 @@ func (h *viaHabit) add(fields []http1.Field, target string) {
 			if old&viaCount < viaSamples {
 				next++
 			}
-			if old.name() != name {
+			if old.nameHash() != name {
 				next |= viaDiffers
 			}
 			if old&viaTargets == 0 && uint32(old>>16)&0xffffff != hash24(target) {
@@ -75,16 +75,16 @@ func (h *viaHabit) add(fields []http1.Field, target string) {
 		if next == old || h.state.CompareAndSwap(uint64(old), uint64(next)) {
 			return
 		}
-		if old = viaState(h.state.Load()); old.missing() {
+		if old = viaState(h.state.Load()); old.lacksVia() {
 			return
 		}
 	}
 }
 
 // viaName returns the hash of the name of the last intermediary in Via (RFC 9110 section 7.6.3): the host of
-// received-by. It ignores the port, because Apache inserts the port of the target. The result given is false if there
+// received-by. It ignores the port, because Apache inserts the port of the target. The result hasVia is false if there
 // is no name.
-func viaName(fields []http1.Field) (hash uint32, given bool) {
+func viaName(fields []http1.Field) (hash uint32, hasVia bool) {
 	for i := len(fields) - 1; i >= 0; i-- {
 		if fields[i].Kind != http1.Via {
 			continue
@@ -125,16 +125,16 @@ func hash24[T string | []byte](s T) uint32 {
 // hasUniqueVia reports whether a proxy adds a Via name that no other proxy adds. The argument is the idle pool of this
 // proxy. The result is false if the habit of no other proxy is known.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
-	name, others, same := viaState(of.via.state.Load()).name(), 0, false
+	name, others, same := viaState(of.viaHabit.state.Load()).nameHash(), 0, false
 	t.pools.Range(func(_, p any) bool {
-		other := viaState(p.(*idlePool).via.state.Load())
+		other := viaState(p.(*idlePool).viaHabit.state.Load())
 		if p == of || other == 0 {
 			return true
 		}
-		if other.known() {
+		if other.isKnown() {
 			others++
 		}
-		same = same || other&viaCount > 0 && other.name() == name
+		same = same || other&viaCount > 0 && other.nameHash() == name
 		return !same
 	})
 	return others > 0 && !same
@@ -151,15 +151,15 @@ func (t *Transport) othersAddVia(of *idlePool) bool {
 	var first uint32
 	compared, found, differ, missing := 0, false, false, false
 	t.pools.Range(func(_, p any) bool {
-		other := viaState(p.(*idlePool).via.state.Load())
+		other := viaState(p.(*idlePool).viaHabit.state.Load())
 		switch {
 		case p == of || other == 0:
-		case other.missing():
+		case other.lacksVia():
 			missing = true
-		case other.consistent() && !found:
-			first, found = other.name(), true
-		case other.consistent():
-			differ = differ || other.name() != first
+		case other.isConsistent() && !found:
+			first, found = other.nameHash(), true
+		case other.isConsistent():
+			differ = differ || other.nameHash() != first
 		}
 		compared++
 		return !missing && compared < maxCompared

@@ -62,7 +62,7 @@ func TestOthersAddVia(t *testing.T) {
 			for i, via := range x.others {
 				p := tr.pool(proxyAt(t, fmt.Sprintf("http://127.0.0.1:%d", i+2)))
 				for j := range viaSamples {
-					p.via.add(viaFields(via...), fmt.Sprintf("t%d:80", j))
+					p.viaHabit.add(viaFields(via...), fmt.Sprintf("t%d:80", j))
 				}
 			}
 			pool := upstream.NewPool(upstream.PoolConfig{Literal: x.literal, Breaker: breaker.Default(), Now: time.Now})
@@ -77,7 +77,7 @@ func TestOthersAddVia(t *testing.T) {
 			r.ErrorPage = nil
 			r.setFacts(&Control{}, getRequest(), u)
 			require.Nil(t, r.ErrorPage, "relayed")
-			r.pool.via.add(viaFields(), "t:80")
+			r.pool.viaHabit.add(viaFields(), "t:80")
 			r.Fields = viaFields()
 			r.setFacts(&Control{}, getRequest(), u)
 			require.Nil(t, r.ErrorPage, "the proxy adds no Via")
@@ -94,25 +94,25 @@ func TestViaHabit(t *testing.T) {
 	state := func(h *viaHabit) viaState { return viaState(h.state.Load()) }
 	var h viaHabit
 	add(&h, 7, "a:80", "1.1 p")
-	require.False(t, state(&h).known())
+	require.False(t, state(&h).isKnown())
 	add(&h, 100, "a:80", "1.1 p")
-	require.True(t, state(&h).known())
-	require.False(t, state(&h).consistent(), "all responses are of one target, whose cache may have added it")
+	require.True(t, state(&h).isKnown())
+	require.False(t, state(&h).isConsistent(), "all responses are of one target, whose cache may have added it")
 	add(&h, 1, "b:80", "1.1 cdn, 1.1 p")
-	require.True(t, state(&h).consistent())
+	require.True(t, state(&h).isConsistent())
 	add(&h, 1, "a:80", "1.1 other")
-	require.False(t, state(&h).consistent())
-	require.False(t, state(&h).missing())
+	require.False(t, state(&h).isConsistent())
+	require.False(t, state(&h).lacksVia())
 	add(&h, 100, "a:80", "1.1 p")
-	require.False(t, state(&h).consistent(), "the state is final")
+	require.False(t, state(&h).isConsistent(), "the state is final")
 
 	var bare viaHabit
 	add(&bare, 9, "a:80", "1.1 p")
 	add(&bare, 1, "b:80")
-	require.True(t, state(&bare).missing())
+	require.True(t, state(&bare).lacksVia())
 	add(&bare, 100, "c:80", "1.1 p")
-	require.True(t, state(&bare).missing())
-	require.False(t, state(&bare).consistent())
+	require.True(t, state(&bare).lacksVia())
+	require.False(t, state(&bare).isConsistent())
 }
 
 // TestViaHabitConcurrently: a response without Via is recorded, whatever is recorded at the same time.
@@ -131,7 +131,7 @@ func TestViaHabitConcurrently(t *testing.T) {
 			})
 		}
 		all.Wait()
-		require.True(t, viaState(h.state.Load()).missing())
+		require.True(t, viaState(h.state.Load()).lacksVia())
 	}
 }
 
@@ -143,12 +143,12 @@ func TestHasUniqueVia(t *testing.T) {
 		p := newIdlePool(upstream.Address{})
 		tr.pools.Store(u, p)
 		for i := range viaSamples {
-			p.via.add(viaFields(via...), fmt.Sprintf("%d:80", i%2))
+			p.viaHabit.add(viaFields(via...), fmt.Sprintf("%d:80", i%2))
 		}
 		return p
 	}
 	first := addProxy("1.1 p")
-	require.True(t, viaState(first.via.state.Load()).consistent())
+	require.True(t, viaState(first.viaHabit.state.Load()).isConsistent())
 	require.False(t, tr.hasUniqueVia(first), "there is no other proxy to compare with")
 	unknown := newIdlePool(upstream.Address{})
 	tr.pools.Store(&upstream.Upstream{}, unknown)
@@ -157,6 +157,6 @@ func TestHasUniqueVia(t *testing.T) {
 	require.True(t, tr.hasUniqueVia(first))
 	addProxy("1.1 q")
 	require.True(t, tr.hasUniqueVia(first))
-	unknown.via.add(viaFields("1.1 p"), "a:80")
+	unknown.viaHabit.add(viaFields("1.1 p"), "a:80")
 	require.False(t, tr.hasUniqueVia(first), "another proxy adds the same name")
 }

@@ -9,19 +9,19 @@ import (
 
 // Abilities returns the proxy's abilities. The set stays empty for SOCKS proxies and direct://, which open
 // all tunnels.
-func (u *Upstream) Abilities() *ability.Set { return &u.extra().abilities }
+func (u *Upstream) Abilities() *ability.Set { return &u.ensureAttemptFields().abilities }
 
 // Ability returns the current state of an ability.
 func (u *Upstream) Ability(k ability.Kind) ability.View {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.abilities.View(k, u.Elapsed(u.now()))
 	}
 	return ability.View{}
 }
 
-// Meets is ability.Set.CanServe of the proxy.
-func (u *Upstream) Meets(n ability.Need, at time.Duration) bool {
-	x := u.extras.Load()
+// MeetsNeed is ability.Set.CanServe of the proxy.
+func (u *Upstream) MeetsNeed(n ability.Need, at time.Duration) bool {
+	x := u.attemptFields.Load()
 	return x == nil || x.abilities.CanServe(n, at)
 }
 
@@ -32,9 +32,9 @@ func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
 // Elapsed returns Pool.Elapsed of the proxy's pool.
 func (u *Upstream) Elapsed(now time.Time) time.Duration { return u.pool.Elapsed(now) }
 
-// Limited reports whether some proxy of the pool is known to lack an ability. If not, a selection need not
+// LacksAbilities reports whether some proxy of the pool is known to lack an ability. If not, a selection need not
 // consider abilities.
-func (p *Pool) Limited() bool { return p.limited.Load() }
+func (p *Pool) LacksAbilities() bool { return p.lacksAbilities.Load() }
 
 // TunnelOpened records that the proxy has opened a tunnel to authority (host:port) for a client.
 func (u *Upstream) TunnelOpened(authority string, at time.Duration) {

@@ -29,15 +29,15 @@ func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 // there is a candidate. Pair.Host is the target's host:port.
 func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
 
-// compared ends the pairs of a target in Uncompared, because the target has been tried again.
-func (p *Pool) compared(target uint64, at time.Duration) {
+// recordCompared ends the pairs of a target in Uncompared, because the target has been tried again.
+func (p *Pool) recordCompared(target uint64, at time.Duration) {
 	if len(p.uncompared.RestingAt(target)) > 0 {
 		p.uncompared.EndHost(target, at)
 	}
 }
 
-// servedAgain ends the time for which u is avoided for a target, because the target has served u.
-func (p *Pool) servedAgain(u *Upstream, target uint64, at time.Duration) {
+// recordServedAgain ends the time for which u is avoided for a target, because the target has served u.
+func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 	if _, avoided := p.avoided.RestingAt(target).EndOf(u.Hash(), at); avoided {
 		p.avoided.EndRest(u.Hash(), target, at)
 	}
@@ -47,7 +47,7 @@ func (p *Pool) servedAgain(u *Upstream, target uint64, at time.Duration) {
 // in its statistics is explored soon.
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
-	u.extra().book.Forget(u.breaker.Generation())
+	u.ensureAttemptFields().book.Forget(u.breaker.Generation())
 	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	if !u.pool.literal.Load() {

@@ -29,10 +29,10 @@ func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at ti
 		return false
 	}
 	now := &challenged{target: t.Hash, at: at}
-	if last := u.extra().challenged.Load(); last != nil && !u.ServedSince(last.at) {
+	if last := u.ensureAttemptFields().challenged.Load(); last != nil && !u.ServedSince(last.at) {
 		now.several = last.several || last.target != t.Hash
 	}
-	u.extra().challenged.Store(now)
+	u.ensureAttemptFields().challenged.Store(now)
 	same := u.pool.ledger.Challenged(t, u.Hash(), challenge, u.HasServed() && !now.several, at)
 	return !now.several && (same == evidence.ChallengeOfSeveral ||
 		same == evidence.ChallengeOfOne && len(u.pool.Snapshot().All) == 1)

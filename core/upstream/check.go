@@ -17,7 +17,7 @@ type CheckReport struct {
 
 // LastCheck returns the result of the last health check; nil if there was none.
 func (u *Upstream) LastCheck() *CheckReport {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.lastCheck.Load()
 	}
 	return nil
@@ -27,8 +27,8 @@ func (u *Upstream) LastCheck() *CheckReport {
 // is chosen last while its checks fail.
 func (u *Upstream) SetLastCheck(r *CheckReport) {
 	var before *CheckReport
-	if r != nil || u.extras.Load() != nil {
-		before = u.extra().lastCheck.Swap(r)
+	if r != nil || u.attemptFields.Load() != nil {
+		before = u.ensureAttemptFields().lastCheck.Swap(r)
 	}
 	if r != nil && r.Exit.IsValid() && (before == nil || before.Exit != r.Exit) {
 		u.exitChanged()
@@ -50,7 +50,7 @@ func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 	if !ok {
 		return Lease{}, false
 	}
-	return Lease{Proxy: u, permit: permit, began: max(u.Elapsed(now), 1), parted: true, check: true}, true
+	return Lease{Proxy: u, permit: permit, began: max(u.Elapsed(now), 1), placeReleased: true, isCheck: true}, true
 }
 
 // Probe reports whether the lease is the probe of a half-open breaker.

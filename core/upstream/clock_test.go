@@ -45,10 +45,10 @@ func TestTheClockIsSet(t *testing.T) {
 		in := func(at time.Time) time.Duration { return at.Round(0).Sub(now().Round(0)) } // by times of day
 		passed = time.Second
 		fail()
-		p.NextTest() // the pool keeps the result
+		p.NextTestTime() // the pool keeps the result
 		passed, adjusted = 11*time.Second, by
 		require.Equal(t, 20*time.Second, in(u.Breaker().Snapshot().NextTest))
-		at, ok := p.NextTest()
+		at, ok := p.NextTestTime()
 		require.True(t, ok)
 		require.Equal(t, 20*time.Second, in(at))
 		require.Equal(t, -10*time.Second, in(u.Stats().LastUsed))

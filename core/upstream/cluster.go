@@ -75,7 +75,7 @@ func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
 // UsedSince returns the number of proxies through which an attempt began at the given time (Pool.Elapsed) or later.
 func (p *Pool) UsedSince(at time.Duration) (n int) {
 	for _, u := range p.Snapshot().All {
-		if last := u.lastUse.Load(); last > 0 && last >= int64(at) {
+		if last := u.lastAcquire.Load(); last > 0 && last >= int64(at) {
 			n++
 		}
 	}
@@ -100,7 +100,7 @@ func (u *Upstream) Seed(successRate float64, samples int, latency time.Duration)
 		if i >= n-good { // the successes come last, so that the statistics do not end with failures
 			v = core.Success
 		}
-		u.window.add(&u.stats, v, result{latency: latency, at: at}, memory, u.pool.literal.Load())
+		u.window.add(&u.stats, v, attemptResult{latency: latency, at: at}, memory, u.pool.literal.Load())
 	}
 	u.window.lastSuccess.Store(served) // no attempt of this gateway has succeeded
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// bill is the configuration of a proxy's costs.
-type bill struct {
+// costMeters is the configuration of a proxy's costs.
+type costMeters struct {
 	price  traffic.Price
 	vendor *traffic.Meter // nil without a vendor
 }
 
 // meters returns the meters of an attempt.
 func (u *Upstream) meters() traffic.Meters {
-	b := u.bill.Load()
+	b := u.costMeters.Load()
 	if b == nil {
 		m := traffic.Meters{}
 		m.AddMeter(&u.meter)
@@ -27,12 +27,12 @@ func (u *Upstream) meters() traffic.Meters {
 	return m
 }
 
-// billOf returns the bill of a proxy; nil if it has neither a vendor nor a price. The caller holds mu.
-func (p *Pool) billOf(s *Spec) *bill {
+// costMetersOf returns the bill of a proxy; nil if it has neither a vendor nor a price. The caller holds mu.
+func (p *Pool) costMetersOf(s *Spec) *costMeters {
 	if s.Vendor == "" && s.Price == (traffic.Price{}) {
 		return nil
 	}
-	return &bill{s.Price, p.vendor(s.Vendor)}
+	return &costMeters{s.Price, p.vendor(s.Vendor)}
 }
 
 // maxVendors is the maximum number of vendors that have a meter. The proxies of all other vendors have no vendor's
@@ -77,10 +77,10 @@ func (p *Pool) Costs() (c Costs) {
 	for _, u := range p.Snapshot().All {
 		c.Proxies = add(c.Proxies, u.id, u.meter.Total())
 	}
-	for id, total := range p.absent {
+	for id, total := range p.absentCosts {
 		c.Proxies = add(c.Proxies, id, total)
 	}
-	c.Proxies = add(c.Proxies, "", p.removed.Total())
+	c.Proxies = add(c.Proxies, "", p.removedCosts.Total())
 	for name, m := range p.vendors {
 		c.Vendors = add(c.Vendors, name, m.Total())
 	}
@@ -94,11 +94,11 @@ func (p *Pool) Costs() (c Costs) {
 func (p *Pool) Cost() float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cost := p.removed.Total().Cost
+	cost := p.removedCosts.Total().Cost
 	for _, u := range p.Snapshot().All {
 		cost += u.meter.Total().Cost
 	}
-	for _, total := range p.absent {
+	for _, total := range p.absentCosts {
 		cost += total.Cost
 	}
 	return cost
@@ -112,11 +112,11 @@ func (p *Pool) RestoreCosts(c Costs) {
 	for _, s := range c.Proxies {
 		switch u := p.Snapshot().Get(s.Name); {
 		case s.Name == "":
-			p.removed.Add(s.Total)
+			p.removedCosts.Add(s.Total)
 		case u != nil:
 			u.addCosts(s.Total)
 		default:
-			p.absent[s.Name] = s.Total
+			p.absentCosts[s.Name] = s.Total
 		}
 	}
 	for _, s := range c.Vendors {
@@ -130,7 +130,7 @@ func (p *Pool) RestoreCosts(c Costs) {
 // mu.
 func (u *Upstream) addCosts(t traffic.Total) {
 	u.meter.Add(t)
-	u.extra().carried += t.Bytes()
+	u.ensureAttemptFields().carried += t.Bytes()
 	if usage := u.Usage(); usage != nil {
 		usage.ExcludeBytes(t.Bytes())
 	}
@@ -149,7 +149,7 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 
 // carried returns the bytes of earlier processes in the meter. The caller holds the pool's mu.
 func (u *Upstream) carried() int64 {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.carried
 	}
 	return 0
@@ -166,10 +166,10 @@ func (p *Pool) keepCosts(u *Upstream) {
 	case total == traffic.Total{}:
 	case next != nil && next != u:
 		next.addCosts(total)
-	case len(p.absent) < maxAbsent:
-		p.absent[u.id] = total
+	case len(p.absentCosts) < maxAbsent:
+		p.absentCosts[u.id] = total
 	default:
-		p.removed.Add(total)
+		p.removedCosts.Add(total)
 	}
 	p.keepUsed(u, next)
 }

@@ -98,7 +98,7 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 		switch state := u.State(); {
 		case state == core.HalfOpen && u.breaker.Waiting():
 			return false
-		case state == core.Open && !u.Unreached() && !u.Draining():
+		case state == core.Open && !u.IsUnreached() && !u.Draining():
 			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {
 				longest, oldest = u, v.Since
 			}

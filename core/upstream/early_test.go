@@ -56,7 +56,7 @@ func TestEarlyProbes(t *testing.T) {
 				}
 			}
 			require.LessOrEqual(t, waiting, 1)
-			at, ok := r.NextTest()
+			at, ok := r.NextTestTime()
 			require.True(t, ok)
 			require.Equal(t, c.early, at.Sub(r.now) <= earlyMax, at.Sub(r.now))
 		}

@@ -29,49 +29,49 @@ import (
 
 // The times of explorations.
 const (
-	idleAfter   = 30 * time.Second // time without a selection until an exploration
-	idleLongest = 10 * time.Minute // maximum of that time if breaker.blame is "literal" and the proxy keeps failing
-	trialEvery  = time.Second      // time between the explorations of a trial
+	explorationWait    = 30 * time.Second // time without a selection until an exploration
+	maxExplorationWait = 10 * time.Minute // its maximum with breaker.blame "literal", if the proxy keeps failing
+	trialInterval      = time.Second      // time between the explorations of a trial
 )
 
 // trialSuccesses is the number of successes in a row that end a trial.
 const trialSuccesses = 4
 
-// sweepRows is the number of proxies that one sweep visits. Ten sweeps a second visit a pool of
+// sweepProxies is the number of proxies that one sweep visits. Ten sweeps a second visit a pool of
 // 100,000 within 10 s.
-const sweepRows = 1000
+const sweepProxies = 1000
 
-// maxIdle is the maximum length of the list that Pool.Idle returns.
-const maxIdle = 64
+// maxDueExplorations is the maximum length of the list that Pool.DueExplorations returns.
+const maxDueExplorations = 64
 
 // trial counts the successes that are still required to end a trial. The count is 0 if there is no trial, and
 // negative from the beginning of an exploration to its result.
-type trial struct{ left atomic.Int32 }
+type trial struct{ remaining atomic.Int32 }
 
 // begin begins a trial, unless the proxy is in a trial already.
-func (t *trial) begin() { t.left.CompareAndSwap(0, trialSuccesses) }
+func (t *trial) begin() { t.remaining.CompareAndSwap(0, trialSuccesses) }
 
-// explore records that an exploration has begun.
-func (t *trial) explore() {
-	if !t.left.CompareAndSwap(0, -trialSuccesses) {
-		if left := t.left.Load(); left > 0 {
-			t.left.CompareAndSwap(left, -left)
+// beginExploration records that an exploration has begun.
+func (t *trial) beginExploration() {
+	if !t.remaining.CompareAndSwap(0, -trialSuccesses) {
+		if left := t.remaining.Load(); left > 0 {
+			t.remaining.CompareAndSwap(left, -left)
 		}
 	}
 }
 
-// release ends an exploration whose attempt was excluded.
-func (t *trial) release() {
-	if left := t.left.Load(); left < 0 {
-		t.left.CompareAndSwap(left, -left)
+// endExcluded ends an exploration whose attempt was excluded.
+func (t *trial) endExcluded() {
+	if left := t.remaining.Load(); left < 0 {
+		t.remaining.CompareAndSwap(left, -left)
 	}
 }
 
-// add counts an attempt during a trial. The parameter worse is set if the window is worse than the attempt
+// countAttempt counts an attempt during a trial. The parameter worse is set if the window is worse than the attempt
 // (window.worseThan). The result is true if the trial has ended with enough successes. The caller holds the window's
 // mu.
-func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
-	left := t.left.Load()
+func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
+	left := t.remaining.Load()
 	switch left = max(left, -left) - 1; {
 	case left < 0:
 		return false
@@ -80,32 +80,32 @@ func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	default:
 		passed = left == 0
 	}
-	t.left.Store(left)
+	t.remaining.Store(left)
 	return passed
 }
 
-// Unexplored reports whether an exploration of the proxy is due now. The parameter at is the current time. The result
-// since is the time at which the exploration became due. Both are results of Pool.Elapsed.
-func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) {
-	if !u.Free() || u.Unreached() {
+// ExplorationDue reports whether an exploration of the proxy is due now. The parameter at is the current time. The
+// result since is the time at which the exploration became due. Both are results of Pool.Elapsed.
+func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due bool) {
+	if !u.ClosedAndNotFull() || u.IsUnreached() {
 		return 0, false
 	}
-	last := max(time.Duration(u.lastUse.Load()), u.added)
-	wait := idleAfter
+	last := max(time.Duration(u.lastAcquire.Load()), u.added)
+	wait := explorationWait
 	if u.pool.literal.Load() {
-		wait = min(max((last-time.Duration(u.window.lastSuccess.Load()))/10, idleAfter), idleLongest)
+		wait = min(max((last-time.Duration(u.window.lastSuccess.Load()))/10, explorationWait), maxExplorationWait)
 	}
-	if u.window.trial.left.Load() > 0 {
-		wait = trialEvery
+	if u.window.trial.remaining.Load() > 0 {
+		wait = trialInterval
 	}
 	return last + wait, at > last+wait
 }
 
 // OnTrial reports whether the proxy is in a trial.
-func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
+func (u *Upstream) OnTrial() bool { return u.window.trial.remaining.Load() != 0 }
 
-// Explored makes the attempt that Acquire has just begun count as an exploration.
-func (u *Upstream) Explored() { u.window.trial.explore() }
+// CountExploration makes the attempt that Acquire has just begun count as an exploration.
+func (u *Upstream) CountExploration() { u.window.trial.beginExploration() }
 
 // dueExploration is a proxy whose exploration is due, and the time at which it became due.
 type dueExploration struct {
@@ -113,16 +113,16 @@ type dueExploration struct {
 	since time.Duration
 }
 
-// Idle returns the proxies whose exploration was due at the last Sweep, in the order in which the explorations became
-// due. The caller must check with Unexplored whether the exploration is still due.
-func (p *Pool) Idle() []*Upstream {
-	if list := p.idle.Load(); list != nil {
+// DueExplorations returns the proxies whose exploration was due at the last Sweep, in the order in which the
+// explorations became due. The caller must check with Unexplored whether the exploration is still due.
+func (p *Pool) DueExplorations() []*Upstream {
+	if list := p.dueExplorations.Load(); list != nil {
 		return *list
 	}
 	return nil
 }
 
-// sweepWindows removes old attempts and withdrawn failures from the windows of the next sweepRows proxies, and
+// sweepWindows removes old attempts and withdrawn failures from the windows of the next sweepProxies proxies, and
 // finds those proxies whose exploration is due.
 func (p *Pool) sweepWindows() {
 	p.sweepMu.Lock()
@@ -130,40 +130,40 @@ func (p *Pool) sweepWindows() {
 	all, at, memory := p.Snapshot().All, p.Elapsed(p.now()), time.Duration(p.memory.Load())
 	found := p.dueBuffer[:0]
 	check := func(u *Upstream) {
-		if since, due := u.Unexplored(at); due {
+		if since, due := u.ExplorationDue(at); due {
 			found = append(found, dueExploration{u, since})
 		}
 	}
-	for range min(len(all), sweepRows) {
-		if p.swept >= len(all) {
-			p.swept = 0
-			store(&p.tail, p.sweptTail)
-			p.sweptTail = 0
+	for range min(len(all), sweepProxies) {
+		if p.sweepIndex >= len(all) {
+			p.sweepIndex = 0
+			store(&p.tail, p.sweepMaxTail)
+			p.sweepMaxTail = 0
 		}
-		u := all[p.swept]
-		p.swept++
+		u := all[p.sweepIndex]
+		p.sweepIndex++
 		u.removeWithdrawn()
 		u.takeWithdrawn() // the other withdrawn failures are no longer in the window
-		u.window.age(&u.stats, at, memory)
-		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
+		u.window.dropExpired(&u.stats, at, memory)
+		p.sweepMaxTail = max(p.sweepMaxTail, load(&u.window.tail))
 		check(u)
 	}
-	if len(all) > sweepRows {
-		for _, u := range p.Idle() {
+	if len(all) > sweepProxies {
+		for _, u := range p.DueExplorations() {
 			check(u)
 		}
 	}
 	p.dueBuffer = found
 	if len(found) == 0 {
-		p.idle.Store(nil)
+		p.dueExplorations.Store(nil)
 		return
 	}
 	slices.SortStableFunc(found, func(a, b dueExploration) int { return cmp.Compare(a.since, b.since) })
 	found = slices.CompactFunc(found, func(a, b dueExploration) bool { return a.u == b.u })
-	list := make([]*Upstream, min(len(found), maxIdle))
+	list := make([]*Upstream, min(len(found), maxDueExplorations))
 	for i := range list {
 		list[i] = found[i].u
 	}
 	clear(p.dueBuffer)
-	p.idle.Store(&list)
+	p.dueExplorations.Store(&list)
 }

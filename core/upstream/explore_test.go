@@ -58,14 +58,14 @@ func (r *rig) try(u *Upstream, ok bool, latency time.Duration) {
 func (r *rig) explore(u *Upstream, ok bool) {
 	lease, admitted := u.Acquire(r.now)
 	if admitted {
-		u.Explored()
+		u.CountExploration()
 	}
 	require.True(r.t, admitted)
 	r.settle(lease, ok, time.Millisecond)
 }
 
 func (r *rig) idle() (ids []string) {
-	for _, u := range r.Idle() {
+	for _, u := range r.DueExplorations() {
 		ids = append(ids, u.ID())
 	}
 	return ids
@@ -74,7 +74,7 @@ func (r *rig) idle() (ids []string) {
 // Old attempts leave the statistics even if there is no new attempt. This is also true in a pool larger than
 // one sweep.
 func TestStatisticsAge(t *testing.T) {
-	for _, proxies := range []int{1, 2*sweepRows + 1} {
+	for _, proxies := range []int{1, 2*sweepProxies + 1} {
 		r := newRig(t, proxies)
 		u := r.get(proxies - 1)
 		jump := func(d time.Duration) { // advances the time, and then sweeps each proxy once
@@ -150,23 +150,23 @@ func TestIdleProxies(t *testing.T) {
 	require.Equal(t, []string{"2"}, r.idle())
 }
 
-// In a pool larger than one sweep all idle proxies are found, and the list has at most maxIdle.
+// In a pool larger than one sweep all idle proxies are found, and the list has at most maxDueExplorations.
 func TestIdleProxiesOfALargePool(t *testing.T) {
-	r := newRig(t, 2*sweepRows+500)
+	r := newRig(t, 2*sweepProxies+500)
 	r.pass(29 * time.Second)
-	require.Empty(t, r.Idle())
+	require.Empty(t, r.DueExplorations())
 	found := map[*Upstream]bool{}
 	for range 150 {
 		r.pass(300 * time.Millisecond)
-		require.LessOrEqual(t, len(r.Idle()), maxIdle)
-		for _, u := range r.Idle() {
-			if _, yes := u.Unexplored(r.Elapsed(r.now)); yes {
+		require.LessOrEqual(t, len(r.DueExplorations()), maxDueExplorations)
+		for _, u := range r.DueExplorations() {
+			if _, yes := u.ExplorationDue(r.Elapsed(r.now)); yes {
 				found[u] = true
 				r.explore(u, true)
 			}
 		}
 	}
-	require.Len(t, found, 2*sweepRows+500)
+	require.Len(t, found, 2*sweepProxies+500)
 }
 
 // A proxy that keeps failing is explored every 30 s; if breaker.blame is "literal", less and less often.
@@ -179,7 +179,7 @@ func TestExplorationsOfAFailingProxy(t *testing.T) {
 		begin, last := r.now, r.now
 		for r.now.Sub(begin) < 2*time.Hour {
 			r.pass(100 * time.Millisecond)
-			if len(r.Idle()) == 0 {
+			if len(r.DueExplorations()) == 0 {
 				continue
 			}
 			wait := 30 * time.Second
@@ -210,19 +210,19 @@ func testTrials(t *testing.T, literal bool) {
 		}
 		r.try(u, false, 0)
 		r.pass(31 * time.Second)
-		require.NotEmpty(t, r.Idle())
+		require.NotEmpty(t, r.DueExplorations())
 	}
 	begin()
 	for i := range trialSuccesses {
 		require.Equal(t, 51+i, u.Stats().Samples)
 		lease, ok := u.Acquire(r.now)
-		u.Explored()
+		u.CountExploration()
 		require.True(t, ok)
 		r.pass(2 * time.Second)
-		require.Empty(t, r.Idle(), "one exploration is under way")
+		require.Empty(t, r.DueExplorations(), "one exploration is under way")
 		r.settle(lease, true, time.Millisecond)
 		r.pass(time.Second)
-		require.Equal(t, i < trialSuccesses-1, len(r.Idle()) > 0)
+		require.Equal(t, i < trialSuccesses-1, len(r.DueExplorations()) > 0)
 	}
 	if literal {
 		require.Equal(t, trialSuccesses, u.Stats().Samples)
@@ -240,7 +240,7 @@ func testTrials(t *testing.T, literal bool) {
 	require.False(t, u.OnTrial())
 	require.Equal(t, samples+3, u.Stats().Samples, "nothing is forgotten")
 	r.pass(29 * time.Second)
-	require.Empty(t, r.Idle())
+	require.Empty(t, r.DueExplorations())
 }
 
 // A proxy without failures has no trial, unless it was slow.
@@ -302,13 +302,13 @@ func TestAClosedBreakerBeginsATrial(t *testing.T) {
 	}
 	require.Equal(t, core.Open, u.Breaker().State())
 	r.pass(31 * time.Second)
-	require.Empty(t, r.Idle())
+	require.Empty(t, r.DueExplorations())
 	r.try(u, true, time.Millisecond)
 	require.Equal(t, core.Closed, u.Breaker().State())
 	for range trialSuccesses {
 		require.True(t, u.OnTrial())
 		r.pass(1100 * time.Millisecond)
-		require.Len(t, r.Idle(), 1)
+		require.Len(t, r.DueExplorations(), 1)
 		r.explore(u, true)
 	}
 	require.False(t, u.OnTrial())

@@ -10,11 +10,11 @@ import (
 
 // AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
 // specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
-func AssignIDs(specs []Spec) { assign(specs, func(string) bool { return false }) }
+func AssignIDs(specs []Spec) { assignIDs(specs, func(string) bool { return false }) }
 
-// assign gives an id to each spec without one. It uses no id that is reserved.
-func assign(specs []Spec, reserved func(id string) bool) {
-	if !slices.ContainsFunc(specs, unnamed) {
+// assignIDs gives an id to each spec without one. It uses no id that is reserved.
+func assignIDs(specs []Spec, reserved func(id string) bool) {
+	if !slices.ContainsFunc(specs, hasNoID) {
 		return
 	}
 	taken := make(map[string]struct{}, len(specs))
@@ -43,22 +43,22 @@ func assign(specs []Spec, reserved func(id string) bool) {
 	}
 }
 
-func unnamed(s Spec) bool { return s.ID == "" }
+func hasNoID(s Spec) bool { return s.ID == "" }
 
-// Print is a fingerprint of an Address.
-type Print struct {
+// Fingerprint is a fingerprint of an Address.
+type Fingerprint struct {
 	Login uint64 `json:"login"` // of scheme, host and user name
 	Exact uint64 `json:"exact"` // of scheme, host, user name and password
 }
 
-// Known is the earlier owner of an automatic id.
-type Known struct {
-	Print
+// KnownProxy is the earlier owner of an automatic id.
+type KnownProxy struct {
+	Fingerprint
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// Name gives an id to each spec without one. The map known has earlier proxies by their ids. A spec without an id gets
-// the id of one of these proxies. The first of these rules that applies decides:
+// NameSpecs gives an id to each spec without one. The map known has earlier proxies by their ids. A spec without an id
+// gets the id of one of these proxies. The first of these rules that applies decides:
 //
 //   - the proxy with the same address;
 //   - the proxy with the same scheme, host and user name: its password has probably changed;
@@ -67,7 +67,8 @@ type Known struct {
 // If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not reserved. With these
 // rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
 // removed, or if their order changes.
-func Name(specs []Spec, known map[string]Known, print func(Address) Print, reserved func(id string) bool) {
+func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fingerprint,
+	reserved func(id string) bool) {
 	taken := map[string]struct{}{}
 	count := make(map[string]int32, len(specs)) // specs without an id, by host:port
 	for i := range specs {
@@ -110,22 +111,22 @@ func Name(specs []Spec, known map[string]Known, print func(Address) Print, reser
 		}
 		keepIDs(list, ids[place], known, print)
 	}
-	assign(specs, reserved)
+	assignIDs(specs, reserved)
 }
 
 // keepIDs gives the known ids of one host:port to the specs with this host:port.
-func keepIDs(specs []*Spec, ids []string, known map[string]Known, print func(Address) Print) {
+func keepIDs(specs []*Spec, ids []string, known map[string]KnownProxy, print func(Address) Fingerprint) {
 	if len(specs) == 1 && len(ids) == 1 && !known[ids[0]].ExactOnly {
 		specs[0].ID = ids[0]
 		return
 	}
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	prints := make([]Print, len(specs))
+	prints := make([]Fingerprint, len(specs))
 	for i, s := range specs {
 		prints[i] = print(s.Address)
 	}
 	for _, exact := range []bool{true, false} {
-		part := func(p Print) uint64 {
+		part := func(p Fingerprint) uint64 {
 			if exact {
 				return p.Exact
 			}
@@ -134,7 +135,7 @@ func keepIDs(specs []*Spec, ids []string, known map[string]Known, print func(Add
 		had := map[uint64][]string{}
 		for _, id := range ids {
 			if k := known[id]; exact || !k.ExactOnly {
-				had[part(k.Print)] = append(had[part(k.Print)], id)
+				had[part(k.Fingerprint)] = append(had[part(k.Fingerprint)], id)
 			}
 		}
 		given := map[string]struct{}{}
@@ -163,21 +164,21 @@ func placeOf(id string) string {
 // nameAs returns specs with ids. Those without an id get the ids of the same proxies in the pool, except the ids of
 // proxies that the API added.
 func nameAs(specs []Spec, pool *Snapshot) []Spec {
-	if !slices.ContainsFunc(specs, unnamed) {
+	if !slices.ContainsFunc(specs, hasNoID) {
 		return specs
 	}
 	seed := maphash.MakeSeed()
-	print := func(a Address) Print {
+	print := func(a Address) Fingerprint {
 		exact := maphash.Comparable(seed, a)
 		a.Password = ""
-		return Print{Login: maphash.Comparable(seed, a), Exact: exact}
+		return Fingerprint{Login: maphash.Comparable(seed, a), Exact: exact}
 	}
 	running := pool.specs()
-	known := make(map[string]Known, len(running))
+	known := make(map[string]KnownProxy, len(running))
 	for _, s := range running {
-		known[s.ID] = Known{print(s.Address), s.Source == SourceAPI}
+		known[s.ID] = KnownProxy{print(s.Address), s.Source == SourceAPI}
 	}
 	named := slices.Clone(specs)
-	Name(named, known, print, func(id string) bool { return known[id].ExactOnly })
+	NameSpecs(named, known, print, func(id string) bool { return known[id].ExactOnly })
 	return named
 }

@@ -41,9 +41,9 @@ func (u *Upstream) setLimit() {
 		if u.pool.divisor > 0 {
 			defer usage.SetShare(u.pool.divisor, now) // after the restore
 		}
-		if s, found := u.pool.used[u.id]; found {
+		if s, found := u.pool.earlierBytes[u.id]; found {
 			usage.Restore(s, now)
-			delete(u.pool.used, u.id)
+			delete(u.pool.earlierBytes, u.id)
 		}
 		u.usage.Store(usage)
 		u.pool.hasLimits.Store(true)
@@ -93,8 +93,8 @@ func (p *Pool) keepUsed(u, next *Upstream) {
 		if usage := next.Usage(); usage != nil {
 			usage.Restore(used, now)
 		}
-	case len(p.used) < maxAbsent:
-		p.used[u.id] = used
+	case len(p.earlierBytes) < maxAbsent:
+		p.earlierBytes[u.id] = used
 	}
 }
 
@@ -102,8 +102,8 @@ func (p *Pool) keepUsed(u, next *Upstream) {
 // proxies that are not in the pool.
 func (p *Pool) Used(now time.Time) (out []limit.SavedUsage) {
 	p.mu.Lock()
-	maps.DeleteFunc(p.used, func(_ string, s limit.SavedUsage) bool { return !s.IsOf(now) })
-	out = slices.AppendSeq(out, maps.Values(p.used))
+	maps.DeleteFunc(p.earlierBytes, func(_ string, s limit.SavedUsage) bool { return !s.IsOf(now) })
+	out = slices.AppendSeq(out, maps.Values(p.earlierBytes))
 	p.mu.Unlock()
 	if !p.HasLimits() {
 		return out
@@ -129,19 +129,19 @@ func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 		case u != nil && u.Usage() != nil:
 			u.Usage().Restore(s, now)
 		default:
-			p.used[s.Proxy] = s
+			p.earlierBytes[s.Proxy] = s
 		}
 	}
 }
 
-// Hold adds the attempt's reservation of limits to the lease, which ends the reservation with the attempt.
-func (l *Lease) Hold(h limit.Reservation) { l.held = &h }
+// SetLimitShare adds the attempt's reservation of limits to the lease, which ends the reservation with the attempt.
+func (l *Lease) SetLimitShare(h limit.Reservation) { l.limitShare = &h }
 
 // Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user. The
 // parameter user may be nil.
 func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	m := l.Proxy.meters()
-	m.AddMeter(l.held.Meter())
+	m.AddMeter(l.limitShare.Meter())
 	m.AddMeter(user)
 	return m
 }

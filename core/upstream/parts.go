@@ -8,16 +8,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// setRoom computes room from max_in_flight and the part of it. The caller holds the pool's roomMu.
-func (u *Upstream) setRoom() {
+// updateInFlightLimit computes room from max_in_flight and the part of it. The caller holds the pool's limitMu.
+func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
-		u.room.Store(0)
+		u.inFlightLimit.Store(0)
 	case u.Spec().MaxInFlight > 0:
 		u.pool.hasPlaces.Store(true)
-		u.room.Store(int32(u.places()))
+		u.inFlightLimit.Store(int32(u.places()))
 	default:
-		u.room.Store(math.MaxInt32)
+		u.inFlightLimit.Store(math.MaxInt32)
 	}
 }
 
@@ -25,7 +25,7 @@ func (u *Upstream) setRoom() {
 func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().MaxInFlight, math.MaxInt32)) }
 
 // places returns the number of places in flight of max_in_flight that this gateway may use. The caller holds the pool's
-// roomMu.
+// limitMu.
 func (u *Upstream) places() int64 {
 	switch {
 	case u.pool.divisor == 0:
@@ -47,11 +47,11 @@ func (u *Upstream) ownPlaces(k limit.Kind) bool {
 func (p *Pool) SetShare(divisor int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.roomMu.Lock()
-	defer p.roomMu.Unlock()
+	p.limitMu.Lock()
+	defer p.limitMu.Unlock()
 	p.divisor = divisor
 	for _, u := range p.Snapshot().All {
-		u.setRoom()
+		u.updateInFlightLimit()
 		if usage := u.Usage(); usage != nil {
 			usage.SetShare(divisor, p.now())
 		}
@@ -63,15 +63,15 @@ func (p *Pool) MayHaveLimits() bool { return p.HasLimits() || p.hasPlaces.Load()
 
 // UsedAfter reports whether an attempt is in flight, or has begun at or after the time at (Pool.Elapsed).
 func (u *Upstream) UsedAfter(at time.Duration) bool {
-	last := u.lastUse.Load()
+	last := u.lastAcquire.Load()
 	return last > 0 && last >= int64(at) || u.inFlight.Load() > 0
 }
 
 // PartUse returns the use of a limit of the proxy that is shared with other nodes of a cluster.
 func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 	if u.ownPlaces(k) {
-		u.pool.roomMu.Lock()
-		defer u.pool.roomMu.Unlock()
+		u.pool.limitMu.Lock()
+		defer u.pool.limitMu.Unlock()
 		return parts.Use{Kind: parts.InFlight, Limit: u.maxPlaces(), Used: u.inFlight.Load(), Part: u.places(),
 			Count: int64(u.uses.Load())}
 	}
@@ -94,10 +94,10 @@ func (u *Upstream) SetPart(k limit.Kind, part, total, base int64) int64 {
 }
 
 func (u *Upstream) setPart(p *parts.Part) {
-	u.pool.roomMu.Lock()
-	defer u.pool.roomMu.Unlock()
+	u.pool.limitMu.Lock()
+	defer u.pool.limitMu.Unlock()
 	u.part = p
-	u.setRoom()
+	u.updateInFlightLimit()
 }
 
 // ReleasePart gives up the part of a shared limit, as parts.Limit.Release does.
@@ -113,8 +113,8 @@ func (u *Upstream) ReleasePart(k limit.Kind, part, total, base int64) {
 // HasPart reports whether a shared limit has a part of its own.
 func (u *Upstream) HasPart(k limit.Kind) bool {
 	if u.ownPlaces(k) {
-		u.pool.roomMu.Lock()
-		defer u.pool.roomMu.Unlock()
+		u.pool.limitMu.Lock()
+		defer u.pool.limitMu.Unlock()
 		return u.part != nil
 	}
 	usage := u.Usage()

@@ -17,7 +17,7 @@ func (p *Pool) SetLocate(locate func(netip.Addr) string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.locate = locate
-	p.locates.Store(locate != nil)
+	p.hasLocate.Store(locate != nil)
 	for _, u := range p.Snapshot().All {
 		u.updateRegion()
 	}
@@ -34,7 +34,7 @@ func (u *Upstream) updateRegion() {
 	}
 	hash := core.RegionHash(*region)
 	if hash != u.RegionHash() {
-		u.pool.regrouped.Store(true)
+		u.pool.regionsChanged.Store(true)
 	}
 	u.region.Store(region)
 	store(&u.regionHash, hash)
@@ -42,7 +42,7 @@ func (u *Upstream) updateRegion() {
 
 // exitChanged updates the proxy's region after a health check has found another exit address.
 func (u *Upstream) exitChanged() {
-	if u.pool.locates.Load() {
+	if u.pool.hasLocate.Load() {
 		u.pool.mu.Lock()
 		defer u.pool.mu.Unlock()
 		u.updateRegion()
@@ -52,7 +52,7 @@ func (u *Upstream) exitChanged() {
 // regroup publishes the pool again if the region of a proxy has changed, because the groups of regions depend on it.
 // The caller holds mu.
 func (p *Pool) regroup() {
-	if !p.regrouped.Swap(false) {
+	if !p.regionsChanged.Swap(false) {
 		return
 	}
 	old := p.Snapshot()

@@ -39,61 +39,61 @@ type PoolConfig struct {
 // Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
 // change publishes a new one.
 type Pool struct {
-	snapshot  atomic.Pointer[Snapshot]
-	now       func() time.Time
-	epoch     time.Time     // time 0 of all elapsed times; has a monotonic reading
-	changes   atomic.Uint64 // number of published snapshots and of transitions of breakers
-	notify    func(core.Transition)
-	onRemove  func(*Upstream)
-	onFree    func()
-	onChange  func(*Snapshot)
-	breakers  breaker.Shared
-	onFailure func(*Upstream)
-	ledger    *evidence.Ledger
-	avoided   *rest.Rests // see Avoided
+	snapshot     atomic.Pointer[Snapshot]
+	now          func() time.Time
+	epoch        time.Time     // time 0 of all elapsed times; has a monotonic reading
+	changes      atomic.Uint64 // number of published snapshots and of transitions of breakers
+	onTransition func(core.Transition)
+	onRemove     func(*Upstream)
+	onFree       func()
+	onChange     func(*Snapshot)
+	breakers     breaker.Shared
+	onFailure    func(*Upstream)
+	ledger       *evidence.Ledger
+	avoided      *rest.Rests // see Avoided
 
-	uncompared *rest.Rests // see Uncompared
-	literal    atomic.Bool // breakers open by the number of failures, without evidence
-	noStart    bool        // PoolConfig.NoSlowStart
-	limited    atomic.Bool // some proxy is known to lack an ability
-	hasLimits  atomic.Bool // see HasLimits
-	hasPlaces  atomic.Bool // a proxy may have max_in_flight of its own
-	locates    atomic.Bool // locate is set
-	regrouped  atomic.Bool // the region of a proxy has changed since the last snapshot
-	direct     *Upstream   // see Direct
-	refusals   ability.Refusals
+	uncompared     *rest.Rests // see Uncompared
+	literal        atomic.Bool // breakers open by the number of failures, without evidence
+	noSlowStart    bool        // PoolConfig.NoSlowStart
+	lacksAbilities atomic.Bool // some proxy is known to lack an ability
+	hasLimits      atomic.Bool // see HasLimits
+	hasPlaces      atomic.Bool // a proxy may have max_in_flight of its own
+	hasLocate      atomic.Bool // locate is set
+	regionsChanged atomic.Bool // the region of a proxy has changed since the last snapshot
+	direct         *Upstream   // see Direct
+	refusals       ability.Refusals
 
-	mu      sync.Mutex // held during a change of the pool, so that changes happen one at a time
-	breaker *breaker.Config
-	limit   limit.Limit                 // of SetLimit
-	roomMu  sync.Mutex                  // guards Upstream.room and Upstream.part
-	divisor int64                       // of SetShare; 0 if limits are not shared; guarded by mu and roomMu
-	locate  func(netip.Addr) string     // of SetLocate; nil for none
-	used    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
-	vendors map[string]*traffic.Meter
-	absent  map[string]traffic.Total // costs of proxies that are not in the pool, by id
-	removed traffic.Meter            // costs of removed proxies that are not in absent
-	retired []*Upstream              // removed proxies with attempts in flight
+	mu              sync.Mutex // held during a change of the pool, so that changes happen one at a time
+	breaker         *breaker.Config
+	limit           limit.Limit                 // of SetLimit
+	limitMu         sync.Mutex                  // guards Upstream.inFlightLimit and Upstream.part
+	divisor         int64                       // of SetShare; 0 if limits are not shared; guarded by mu and limitMu
+	locate          func(netip.Addr) string     // of SetLocate; nil for none
+	earlierBytes    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
+	vendors         map[string]*traffic.Meter
+	absentCosts     map[string]traffic.Total // costs of proxies that are not in the pool, by id
+	removedCosts    traffic.Meter            // costs of removed proxies that are not in absent
+	drainingProxies []*Upstream              // removed proxies with attempts in flight
 
-	memory  atomic.Int64                // ns
-	tail    atomic.Uint64               // largest Tail when the last sweep of all proxies ended; float64 bits, s
-	idle    atomic.Pointer[[]*Upstream] // see Idle
-	sweepMu sync.Mutex                  // guards the next three fields
+	memory          atomic.Int64                // ns
+	tail            atomic.Uint64               // largest Tail at the end of the last full sweep; float64 bits, s
+	dueExplorations atomic.Pointer[[]*Upstream] // see Idle
+	sweepMu         sync.Mutex                  // guards the next three fields
 
-	swept     int              // index in the snapshot where the next sweep begins
-	dueBuffer []dueExploration // reused by each sweep
-	sweptTail float64          // largest Tail of the proxies that were swept since swept was 0, in s
+	sweepIndex   int              // index in the snapshot where the next sweep begins
+	dueBuffer    []dueExploration // reused by each sweep
+	sweepMaxTail float64          // largest Tail of the proxies that were swept since swept was 0, in s
 
 	pending   pendingFailures
 	unreached unreachedWhys
 
-	watchMu   sync.Mutex
-	notClosed map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
-	openList  []*Upstream                 // the proxies in notClosed; nil if it has to be made; guarded by watchMu
-	overdue   atomic.Pointer[[]*Upstream] // see Overdue
-	// nextTest is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
+	watchMu       sync.Mutex
+	notClosed     map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
+	openList      []*Upstream                 // the proxies in notClosed; nil if it has to be made; guarded by watchMu
+	overdueProbes atomic.Pointer[[]*Upstream] // see Overdue
+	// nextTestTime is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
 	// is 0 if it has to be computed.
-	nextTest atomic.Int64
+	nextTestTime atomic.Int64
 	// nextCheck is the time at which the next reachability check begins, in ns after the epoch. It
 	// is 0 if none is planned.
 	nextCheck atomic.Int64
@@ -104,7 +104,7 @@ type Pool struct {
 	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
 	lastUses   uint64        // attempts of all proxies at the last such probe; only for Sweep
 
-	leaving atomic.Int64 // proxies that are removed when their last attempt has ended
+	pendingRemovals atomic.Int64 // proxies that are removed when their last attempt has ended
 }
 
 // Snapshot is the pool at one time. It is immutable.
@@ -163,15 +163,15 @@ func (s *Snapshot) Get(id string) *Upstream {
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
-		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify,
-		onChange:  cfg.OnChange,
-		onFailure: cfg.OnFailure,
-		breaker:   &cfg.Breaker,
-		noStart:   cfg.NoSlowStart,
-		notClosed: map[*Upstream]struct{}{},
-		used:      map[string]limit.SavedUsage{},
-		vendors:   map[string]*traffic.Meter{},
-		absent:    map[string]traffic.Total{},
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, onTransition: cfg.Notify,
+		onChange:     cfg.OnChange,
+		onFailure:    cfg.OnFailure,
+		breaker:      &cfg.Breaker,
+		noSlowStart:  cfg.NoSlowStart,
+		notClosed:    map[*Upstream]struct{}{},
+		earlierBytes: map[string]limit.SavedUsage{},
+		vendors:      map[string]*traffic.Meter{},
+		absentCosts:  map[string]traffic.Total{},
 	}
 	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, Gate: cfg.Gate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
@@ -180,7 +180,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}})
 	p.direct = p.newUpstream(&Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
-	p.direct.slow.limit.Store(unlimited)
+	p.direct.slowStart.limit.Store(unlimited)
 	return p
 }
 
@@ -228,7 +228,7 @@ func (p *Pool) publish(next *Snapshot) {
 		next.addToTags(u, func(g *Group) *[]*Upstream { return &g.Mixed })
 	}
 	next.sortTiers()
-	p.regrouped.Store(false)
+	p.regionsChanged.Store(false)
 	p.snapshot.Store(next)
 	p.changes.Add(1)
 	if p.onChange != nil {
@@ -238,7 +238,7 @@ func (p *Pool) publish(next *Snapshot) {
 
 // Changes returns a number that increases with each published snapshot and each transition of a breaker. A conclusion
 // from the snapshot and the breakers' states remains valid while this number stays the same, but at most until the
-// time that Pool.NextTest returns: a breaker may then admit a probe.
+// time that Pool.NextTestTime returns: a breaker may then admit a probe.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Ledger returns the evidence of the pool.
@@ -262,8 +262,8 @@ func (p *Pool) SetLiteral(literal bool) {
 		p.avoided.Clear(p.Elapsed(p.now()))
 		p.uncompared.Clear(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
-			u.slow.limit.Store(unlimited)
-			if x := u.extras.Load(); x != nil {
+			u.slowStart.limit.Store(unlimited)
+			if x := u.attemptFields.Load(); x != nil {
 				x.abilities.Reset()
 			}
 		}
@@ -281,7 +281,7 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	running := p.Snapshot()
-	list := pointers(nameAs(specs, running))
+	list := specPointers(nameAs(specs, running))
 	byAPI := map[string]*Spec{} // the proxies that the API has added
 	for _, u := range running.All {
 		if spec := u.Spec(); spec.Source == SourceAPI && !u.Draining() {
@@ -318,8 +318,8 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 			return nil, fmt.Errorf("proxy %q %w", added[i].ID, core.ErrConflict)
 		}
 	}
-	assign(added, func(id string) bool { u := old.Get(id); return u != nil && !u.Draining() })
-	if err := p.apply(p.breaker, append(old.specs(), pointers(added)...)); err != nil {
+	assignIDs(added, func(id string) bool { u := old.Get(id); return u != nil && !u.Draining() })
+	if err := p.apply(p.breaker, append(old.specs(), specPointers(added)...)); err != nil {
 		return nil, err
 	}
 	s := p.Snapshot()
@@ -375,7 +375,7 @@ func (s *Snapshot) specs() []*Spec {
 	return out
 }
 
-func pointers(specs []Spec) []*Spec {
+func specPointers(specs []Spec) []*Spec {
 	out := make([]*Spec, len(specs))
 	for i := range specs {
 		out[i] = &specs[i]
@@ -395,19 +395,19 @@ func (p *Pool) Remove(id string, drain bool) error {
 	}
 	u.drain()
 	if drain && u.InFlight() > 0 { // read only once, because Acquire may increase it before it refuses an attempt
-		if !u.leaving {
-			u.leaving = true
-			p.leaving.Add(1)
+		if !u.removalPending {
+			u.removalPending = true
+			p.pendingRemovals.Add(1)
 		}
 		return nil // Sweep removes it
 	}
-	p.drop(func(o *Upstream) bool { return o == u })
+	p.removeMatching(func(o *Upstream) bool { return o == u })
 	return nil
 }
 
-// drop publishes a snapshot without the proxies for which the function match returns true. The caller holds
+// removeMatching publishes a snapshot without the proxies for which the function match returns true. The caller holds
 // mu.
-func (p *Pool) drop(match func(*Upstream) bool) {
+func (p *Pool) removeMatching(match func(*Upstream) bool) {
 	old := p.Snapshot()
 	n := len(old.All)
 	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, n)}}
@@ -421,7 +421,7 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	}
 	p.publish(next)
 	for _, u := range dropped { // after publish, so that no transition of their breakers adds them to notClosed again
-		p.forget(u)
+		p.releaseProxy(u)
 	}
 }
 
@@ -473,36 +473,36 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		}
 	}
 	for _, u := range next.All {
-		u.stays = true
+		u.keptInPool = true
 	}
 	p.breaker = defaults
 	p.publish(next)
 	for _, u := range old.All {
-		if !u.stays {
-			p.forget(u)
+		if !u.keptInPool {
+			p.releaseProxy(u)
 		}
 	}
 	for _, u := range next.All {
-		u.stays = false
+		u.keptInPool = false
 	}
 	return nil
 }
 
-// forget drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove; otherwise
+// releaseProxy drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove; otherwise
 // Sweep calls onRemove later. The caller holds mu.
-func (p *Pool) forget(u *Upstream) {
+func (p *Pool) releaseProxy(u *Upstream) {
 	u.drain()
-	if u.leaving {
-		u.leaving = false
-		p.leaving.Add(-1)
+	if u.removalPending {
+		u.removalPending = false
+		p.pendingRemovals.Add(-1)
 	}
 	p.keepCosts(u)
 	p.watchMu.Lock()
 	p.forgetOpen(u)
 	p.watchMu.Unlock()
 	if u.InFlight() > 0 {
-		p.retired = append(p.retired, u)
-		p.leaving.Add(1)
+		p.drainingProxies = append(p.drainingProxies, u)
+		p.pendingRemovals.Add(1)
 		return
 	}
 	if p.onRemove != nil {

@@ -39,21 +39,21 @@ func (p *pendingFailures) take(n int) []*Upstream {
 	return taken
 }
 
-// reconsider opens the breakers of proxies whose pending failures other proxies have confirmed, without a
+// reconsiderPending opens the breakers of proxies whose pending failures other proxies have confirmed, without a
 // further failure. It also finds targets that refuse a proxy.
-func (p *Pool) reconsider() {
+func (p *Pool) reconsiderPending() {
 	if p.literal.Load() {
 		return
 	}
 	at := p.Elapsed(p.now())
 	for _, u := range p.pending.take(sweepPending) {
-		if !u.word.Closed() || p.Snapshot().Get(u.id) != u {
+		if !u.breakerWord.Closed() || p.Snapshot().Get(u.id) != u {
 			continue
 		}
-		switch r := p.ledger.Reconsider(&u.extra().book, at, p.others(u)); {
+		switch r := p.ledger.Reconsider(&u.ensureAttemptFields().book, at, p.countOthers(u)); {
 		case r.Worse:
-			u.breaker.Reconsider(r.Gen, u.tooMuchEvidence())
-			if u.word.Closed() {
+			u.breaker.Reconsider(r.Gen, u.storeOpenEvidence())
+			if u.breakerWord.Closed() {
 				p.pending.add(u) // not enough failures in the window yet
 			}
 		default:

@@ -29,5 +29,5 @@ func TestARemovedProxyIsNotWatched(t *testing.T) {
 	require.Empty(t, pool.NotClosed())
 	require.NoError(t, pool.Apply([]Spec{a, b}))
 	require.Empty(t, pool.NotClosed())
-	require.Equal(t, 1, pool.others(pool.Snapshot().Get("a")))
+	require.Equal(t, 1, pool.countOthers(pool.Snapshot().Get("a")))
 }

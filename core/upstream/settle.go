@@ -14,42 +14,42 @@ import (
 // Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its proxy. After a
 // failure, it returns the ledger's finding, which is empty if breaker.blame is "literal". A second call does
 // nothing.
-func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
+func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	if l.Proxy == nil || l.settled {
-		return found
+		return finding
 	}
 	l.settled = true
-	u, counted, reported, enough := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
+	u, statsVerdict, breakerVerdict, breakerEvidence := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
 	if !u.pool.literal.Load() {
-		found, enough = l.weigh(o)
-		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target
-			counted = core.Excluded
-			if l.permit.Probe() && u.pool.others(u) > 0 { // without another proxy, the probe counts as a failure
-				reported = core.Excluded
+		finding, breakerEvidence = l.recordEvidence(o)
+		if finding.TargetFails && !finding.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target
+			statsVerdict = core.Excluded
+			if l.permit.Probe() && u.pool.countOthers(u) > 0 { // without another proxy, the probe counts as a failure
+				breakerVerdict = core.Excluded
 			}
 		}
-		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && found.OthersFail && !found.JustServed {
-			counted = core.Excluded // the target is the likely cause
+		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && finding.OthersFail && !finding.JustServed {
+			statsVerdict = core.Excluded // the target is the likely cause
 		}
-		if found.Banned && !found.Worse {
-			counted = core.Excluded // the statistics are about all targets
-			u.avoidFor(l.Target, l.endOf(o))
+		if finding.Banned && !finding.Worse {
+			statsVerdict = core.Excluded // the statistics are about all targets
+			u.avoidFor(l.Target, l.endTime(o))
 		}
 	}
 	switch {
-	case l.check:
-	case counted == core.Excluded:
-		u.window.trial.release()
+	case l.isCheck:
+	case statsVerdict == core.Excluded:
+		u.window.trial.endExcluded()
 	default:
-		u.window.add(&u.stats, counted, result{o.Latency, l.endOf(o), tagOf(l.Target.Hash)},
+		u.window.add(&u.stats, statsVerdict, attemptResult{o.Latency, l.endTime(o), tagOf(l.Target.Hash)},
 			time.Duration(u.pool.memory.Load()), u.pool.literal.Load())
 		u.removeWithdrawn()
 	}
-	l.permit.Report(reported, enough)
-	if f := u.pool.onFailure; f != nil && reported == core.Failure {
+	l.permit.Report(breakerVerdict, breakerEvidence)
+	if f := u.pool.onFailure; f != nil && breakerVerdict == core.Failure {
 		f(u)
 	}
-	return found
+	return finding
 }
 
 // SettleUnserved settles an attempt whose charge depended on other proxies, after none of them has served the request.
@@ -61,7 +61,7 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	l.settled = true
 	u := l.Proxy
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Target: l.Target, At: l.endOf(o), Peers: u.pool.others(u),
+		Proxy: u.Hash(), Target: l.Target, At: l.endTime(o), Peers: u.pool.countOthers(u),
 	}
 	a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
 	u.pool.ledger.RefusedByAll(&a)
@@ -71,66 +71,66 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 // in the window yet are removed by the next call.
 func (u *Upstream) removeWithdrawn() {
 	if n := u.takeWithdrawn(); n > 0 {
-		u.extra().book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
+		u.ensureAttemptFields().book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
 	}
 }
 
 // takeWithdrawn is Book.TakeWithdrawn of the proxy's book.
 func (u *Upstream) takeWithdrawn() int {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.book.TakeWithdrawn()
 	}
 	return 0
 }
 
-// weigh records the attempt in the pool's ledger. It returns the finding and the evidence for
+// recordEvidence records the attempt in the pool's ledger. It returns the finding and the evidence for
 // the breaker.
-func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.Evidence) {
+func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, breakerEvidence breaker.Evidence) {
 	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: &u.extra().book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
-		At:  l.endOf(o),
+		Proxy: u.Hash(), Book: &u.ensureAttemptFields().book, Gen: l.permit.Generation(), Target: l.Target,
+		Began: l.began, At: l.endTime(o),
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
-		Uncounted: l.check,
+		Uncounted: l.isCheck,
 	}
 	switch o.Verdict {
 	case core.Success:
 		ledger.Served(&a)
-		if !l.check {
+		if !l.isCheck {
 			u.countSuccess()
-			u.pool.servedAgain(u, l.Target.Hash, a.At)
-			u.pool.compared(l.Target.Hash, a.At)
+			u.pool.recordServedAgain(u, l.Target.Hash, a.At)
+			u.pool.recordCompared(l.Target.Hash, a.At)
 		}
 	case core.Failure:
 		u.flags.set(failedToReach, verdict.IsConnectFailure(o.Cause))
 		a.Reported = o.Cause == verdict.TargetUnreachable
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
-		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
+		a.Peers, a.Pool = u.pool.countOthers(u), len(u.pool.Snapshot().All)
 		a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
-		found = ledger.Failed(&a)
-		u.pool.compared(l.Target.Hash, a.At)
-		if found.Uncompared {
+		finding = ledger.Failed(&a)
+		u.pool.recordCompared(l.Target.Hash, a.At)
+		if finding.Uncompared {
 			u.pool.uncompared.BeginRest(u.Hash(), l.Target.Hash,
 				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.At, Until: a.At + avoidTime})
 		}
-		if found.JustServed && verdict.IsTimeout(o.Cause) {
+		if finding.JustServed && verdict.IsTimeout(o.Cause) {
 			u.countTimeout(a.At)
 		}
-		if found.Worse {
-			enough = u.tooMuchEvidence()
+		if finding.Worse {
+			breakerEvidence = u.storeOpenEvidence()
 		} else {
 			u.pool.pending.add(u)
 		}
 	}
-	return found, enough
+	return finding, breakerEvidence
 }
 
-// tooMuchEvidence stores the evidence against the proxy, and returns it for the breaker.
-func (u *Upstream) tooMuchEvidence() breaker.Evidence {
-	why := u.extra().book.Why(u.pool.ledger)
-	u.why.Store(&why)
+// storeOpenEvidence stores the evidence against the proxy, and returns it for the breaker.
+func (u *Upstream) storeOpenEvidence() breaker.Evidence {
+	why := u.ensureAttemptFields().book.Why(u.pool.ledger)
+	u.openEvidence.Store(&why)
 	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
 }
 
@@ -143,7 +143,7 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 		return
 	}
 	found := u.pool.unreached.find(cause, tries)
-	u.why.Store(&found.why)
+	u.openEvidence.Store(&found.why)
 	u.flags.set(failedToReach, true)
 	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: found.text})
 	if f := u.pool.onFailure; f != nil {
@@ -207,10 +207,10 @@ func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 // Why returns the evidence against the proxy. If its breaker is closed, this is the evidence of the current
 // episode; otherwise it is the evidence that opened the breaker.
 func (u *Upstream) Why() evidence.Why {
-	if why := u.why.Load(); why != nil && !u.word.Closed() {
+	if why := u.openEvidence.Load(); why != nil && !u.breakerWord.Closed() {
 		return *why
 	}
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.book.Why(u.pool.ledger)
 	}
 	return evidence.Why{Needed: evidence.Needed}

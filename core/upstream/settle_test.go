@@ -151,7 +151,7 @@ func TestRemoveFailures(t *testing.T) {
 		gotStats.init()
 		wantStats.init()
 		add := func(w *window, s *stats, i int, a attempt) {
-			v, r := core.Failure, result{at: time.Duration(i) * time.Second, target: a.target}
+			v, r := core.Failure, attemptResult{at: time.Duration(i) * time.Second, target: a.target}
 			if a.ok {
 				v, r.latency = core.Success, time.Duration(i)*time.Millisecond
 			}
@@ -192,7 +192,7 @@ func TestElsewhere(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, result{time.Millisecond, time.Duration(i), tagOf(a.target)}, 0, true)
+			w.add(&s, v, attemptResult{time.Millisecond, time.Duration(i), tagOf(a.target)}, 0, true)
 			all = append(all, a)
 		}
 		failures, attempts := 0, 0
@@ -205,7 +205,7 @@ func TestElsewhere(t *testing.T) {
 				failures++
 			}
 		}
-		gotFailures, gotAttempts := w.elsewhere(4)
+		gotFailures, gotAttempts := w.countElsewhere(4)
 		require.Equal(t, []int{failures, attempts}, []int{gotFailures, gotAttempts})
 	})
 }

@@ -43,7 +43,7 @@ type slowStart struct{ limit atomic.Int32 }
 // startLimit returns the preferred number of a new proxy, and of a proxy whose breaker has just
 // closed.
 func (p *Pool) startLimit() int32 {
-	if p.noStart || p.literal.Load() {
+	if p.noSlowStart || p.literal.Load() {
 		return unlimited
 	}
 	return unproven
@@ -51,7 +51,7 @@ func (p *Pool) startLimit() int32 {
 
 // countSuccess raises the preferred number after a success.
 func (u *Upstream) countSuccess() {
-	limit := u.slow.limit.Load()
+	limit := u.slowStart.limit.Load()
 	if limit == unlimited {
 		return
 	}
@@ -59,7 +59,7 @@ func (u *Upstream) countSuccess() {
 	if next >= provenFrom {
 		next = unlimited
 	}
-	u.slow.limit.CompareAndSwap(limit, next)
+	u.slowStart.limit.CompareAndSwap(limit, next)
 }
 
 // countTimeout counts an attempt that timed out although the target serves other proxies. It does nothing if the proxy
@@ -68,43 +68,44 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	if u.HasServed() {
 		return
 	}
-	x := u.extra()
+	x := u.ensureAttemptFields()
 	x.lastTimeout.Store(int64(at))
 	if x.timeouts.Add(1) >= 2 {
-		u.slow.limit.CompareAndSwap(unproven, unserved)
+		u.slowStart.limit.CompareAndSwap(unproven, unserved)
 	}
 }
 
 // Preferred reports whether the proxy has fewer attempts in flight than its preferred number. The parameter at is the
 // current time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
-	limit := u.slow.limit.Load()
+	limit := u.slowStart.limit.Load()
 	if limit > unserved {
 		return u.inFlight.Load() < int64(limit)
 	}
-	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.extra().lastTimeout.Load()) > u.pause()
+	return limit == unserved && u.inFlight.Load() == 0 &&
+		at-time.Duration(u.ensureAttemptFields().lastTimeout.Load()) > u.slowStartPause()
 }
 
 // Proven reports whether the proxy has no preferred number of attempts in flight any more, so that it is always
 // Preferred.
-func (u *Upstream) Proven() bool { return u.slow.limit.Load() == unlimited }
+func (u *Upstream) Proven() bool { return u.slowStart.limit.Load() == unlimited }
 
-// pause returns the time for which the proxy is not preferred after its last timeout.
-func (u *Upstream) pause() time.Duration {
-	return firstPause << min(max(u.extra().timeouts.Load()-2, 0), pauseSteps)
+// slowStartPause returns the time for which the proxy is not preferred after its last timeout.
+func (u *Upstream) slowStartPause() time.Duration {
+	return firstPause << min(max(u.ensureAttemptFields().timeouts.Load()-2, 0), pauseSteps)
 }
 
-// Unreached reports whether the last reachability check failed and the proxy has never served a request.
-func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
+// IsUnreached reports whether the last reachability check failed and the proxy has never served a request.
+func (u *Upstream) IsUnreached() bool { return u.slowStart.limit.Load() == unreached }
 
 // SetReached records the result of a reachability check.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
 	case ok && u.flags.has(checkFailed):
 	case ok:
-		u.slow.limit.CompareAndSwap(unreached, unproven)
+		u.slowStart.limit.CompareAndSwap(unreached, unproven)
 	case !u.HasServed():
-		u.slow.limit.CompareAndSwap(unproven, unreached)
-		u.slow.limit.CompareAndSwap(unserved, unreached)
+		u.slowStart.limit.CompareAndSwap(unproven, unreached)
+		u.slowStart.limit.CompareAndSwap(unserved, unreached)
 	}
 }

@@ -77,7 +77,7 @@ func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	require.Equal(t, 1, preferredFor(t, u), "unproven")
 	u.SetReached(false)
 	require.Equal(t, 0, preferredFor(t, u), "cannot be reached")
-	require.True(t, u.Unreached())
+	require.True(t, u.IsUnreached())
 	u.SetReached(true)
 	require.Equal(t, 1, preferredFor(t, u))
 

@@ -67,7 +67,7 @@ func (o *OwnError) check() (part, msg string) {
 		return "status", fmt.Sprintf("is %d; it must be 400 to 999", o.Status)
 	case len(o.Header) > maxOwnErrorText:
 		return "header", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
-	case o.Header != "" && (name == "" || strings.ContainsFunc(name, notToken)):
+	case o.Header != "" && (name == "" || strings.ContainsFunc(name, isNoTokenRune)):
 		return "header", "must be the name of a header field, or \"Name: text\""
 	case len(o.Body) > maxOwnErrorText:
 		return "body", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
@@ -75,8 +75,8 @@ func (o *OwnError) check() (part, msg string) {
 	return "", ""
 }
 
-// notToken reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
-func notToken(r rune) bool {
+// isNoTokenRune reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
+func isNoTokenRune(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 

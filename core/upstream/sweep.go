@@ -9,20 +9,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// watch updates the set of proxies whose breaker is not closed. If the breaker of a proxy has closed, it also
-// prepares the proxy for new traffic.
-func (p *Pool) watch(u *Upstream, t core.Transition) {
+// recordTransition updates the set of proxies whose breaker is not closed. If the breaker of a proxy has closed, it
+// also prepares the proxy for new traffic.
+func (p *Pool) recordTransition(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Open {
 		u.flags.set(openedByCluster, t.Reason == breaker.ReasonCluster)
 	}
 	if t.To == core.Closed {
 		u.window.trial.begin()
-		u.slow.limit.Store(p.startLimit())
+		u.slowStart.limit.Store(p.startLimit())
 	}
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
-	p.nextTest.Store(0)
+	p.nextTestTime.Store(0)
 	switch {
 	case p.Snapshot().Get(t.ProxyID) != u: // the proxy was removed while an attempt was in flight
 	case t.To == core.Closed:
@@ -35,11 +35,11 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	}
 }
 
-// NextTest returns the earliest time at which a breaker that is not closed may admit a probe. It
+// NextTestTime returns the earliest time at which a breaker that is not closed may admit a probe. It
 // returns false if all breakers are closed.
-func (p *Pool) NextTest() (time.Time, bool) {
+func (p *Pool) NextTestTime() (time.Time, bool) {
 	now := p.now()
-	if in := time.Duration(p.nextTest.Load()) - p.Elapsed(now); in > 0 {
+	if in := time.Duration(p.nextTestTime.Load()) - p.Elapsed(now); in > 0 {
 		return now.Add(in), true
 	}
 	earliest, found := time.Time{}, false
@@ -58,7 +58,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		earliest = now.Add(earlyMax)
 	}
 	if found {
-		p.nextTest.Store(int64(p.Elapsed(earliest)))
+		p.nextTestTime.Store(int64(p.Elapsed(earliest)))
 	}
 	return earliest, found
 }
@@ -84,9 +84,9 @@ func (p *Pool) NextCheck() (time.Time, bool) {
 	return now.Add(next - p.Elapsed(now)), true
 }
 
-// Overdue returns the proxies whose breaker is overdue (Breaker.Overdue), as of the last Sweep.
-func (p *Pool) Overdue() []*Upstream {
-	if list := p.overdue.Load(); list != nil {
+// OverdueProbes returns the proxies whose breaker is overdue (Breaker.Overdue), as of the last Sweep.
+func (p *Pool) OverdueProbes() []*Upstream {
+	if list := p.overdueProbes.Load(); list != nil {
 		return *list
 	}
 	return nil
@@ -108,8 +108,8 @@ func (p *Pool) NotClosed() []*Upstream {
 	return p.openList
 }
 
-// others returns the number of proxies with a closed breaker. It does not count u.
-func (p *Pool) others(u *Upstream) int {
+// countOthers returns the number of proxies with a closed breaker. It does not count u.
+func (p *Pool) countOthers(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
 	open := len(p.notClosed)
@@ -124,7 +124,7 @@ func (p *Pool) others(u *Upstream) int {
 // caller calls it ten times a second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
-	p.reconsider()
+	p.reconsiderPending()
 	notClosed := p.NotClosed()
 	p.sweepEarly(notClosed)
 	var overdue []*Upstream
@@ -133,22 +133,22 @@ func (p *Pool) Sweep() {
 			overdue = append(overdue, u)
 		}
 	}
-	p.overdue.Store(&overdue)
-	if p.regrouped.Load() {
+	p.overdueProbes.Store(&overdue)
+	if p.regionsChanged.Load() {
 		p.mu.Lock()
 		p.regroup()
 		p.mu.Unlock()
 	}
-	if p.leaving.Load() == 0 {
+	if p.pendingRemovals.Load() == 0 {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.retired = slices.DeleteFunc(p.retired, func(u *Upstream) bool {
+	p.drainingProxies = slices.DeleteFunc(p.drainingProxies, func(u *Upstream) bool {
 		if u.InFlight() > 0 {
 			return false
 		}
-		p.leaving.Add(-1)
+		p.pendingRemovals.Add(-1)
 		if p.onRemove != nil {
 			p.onRemove(u)
 		}
@@ -156,6 +156,6 @@ func (p *Pool) Sweep() {
 	})
 	drained := func(u *Upstream) bool { return u.Draining() && u.InFlight() == 0 }
 	if slices.ContainsFunc(p.Snapshot().All, drained) {
-		p.drop(drained)
+		p.removeMatching(drained)
 	}
 }

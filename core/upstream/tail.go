@@ -16,15 +16,15 @@ func (u *Upstream) Tail() time.Duration {
 // TailFactor is the number of times its Tail that a proxy gets for an attempt, unless a minimum is longer.
 const TailFactor = 3
 
-// Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
+// RaiseTail records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
 // has become slower gets more time. It raises Tail only to the longest time that an attempt would have by responses
 // alone: TailFactor times their Tail, at least least. Otherwise Tail would triple with each attempt that is cut short,
 // and every client of a proxy at which one attempt in fifty hangs would soon wait for the whole attempt timeout.
-func (u *Upstream) Stretch(d, least time.Duration) {
+func (u *Upstream) RaiseTail(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.begin()
+	w.allocate()
 	proven := w.proven
 	if proven == 0 {
 		proven = load(&u.pool.tail)
@@ -40,7 +40,7 @@ func (u *Upstream) AllowLatency(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.begin()
+	w.allocate()
 	s := d.Seconds()
 	w.proven = max(w.proven, s)
 	store(&w.tail, max(load(&w.tail), s))

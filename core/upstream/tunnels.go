@@ -5,13 +5,13 @@ import "github.com/whirlpool-proxy/whirlpool/core/verdict"
 // EndTunnel counts the end of a tunnel through the proxy.
 func (u *Upstream) EndTunnel(e *verdict.TunnelEnd) {
 	if e.IsShort() {
-		u.extra().shortTunnels.Add(1)
+		u.ensureAttemptFields().shortTunnels.Add(1)
 	}
 }
 
 // ShortTunnels returns the number of short tunnels (verdict.TunnelEnd.IsShort) since the proxy was added.
 func (u *Upstream) ShortTunnels() uint64 {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.shortTunnels.Load()
 	}
 	return 0

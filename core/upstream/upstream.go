@@ -23,12 +23,12 @@ import (
 // cache lines), which makes a selection among hundreds of proxies cheap. All other fields are in details.
 type Upstream struct {
 	*details
-	word     breaker.Word
-	inFlight atomic.Int64
-	room     atomic.Int32 // max_in_flight, or the part of it; 0 while draining
-	slow     slowStart
-	weight   atomic.Uint64
-	lastUse  atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
+	breakerWord   breaker.Word
+	inFlight      atomic.Int64
+	inFlightLimit atomic.Int32 // max_in_flight, or the part of it; 0 while draining
+	slowStart     slowStart
+	weight        atomic.Uint64
+	lastAcquire   atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
 
 	regionHash atomic.Uint64 // 0 without a region
 	cost       atomic.Uint64
@@ -39,46 +39,46 @@ type Upstream struct {
 
 // details are the fields that a selection does not read.
 type details struct {
-	id        string
-	spec      atomic.Pointer[Spec]
-	pool      *Pool
-	breaker   breaker.Breaker
-	meter     traffic.Meter
-	bill      atomic.Pointer[bill]        // nil without vendor and price
-	region    atomic.Pointer[string]      // see Region
-	usage     atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
-	tags      atomic.Pointer[[]float64]   // core.Hash53 of each tag; nil without tags
-	added     time.Duration               // when the proxy was added to the pool (Pool.Elapsed)
-	tier      atomic.Int32
-	templates templates // the templates of the credentials
-	leaving   bool      // draining with attempts in flight; guarded by the pool's mu
-	stays     bool      // the proxy is in the pool after the present change; guarded by the pool's mu
-	flags     flags
-	part      *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's roomMu
-	window    window
-	extras    atomic.Pointer[extra]        // see extra
-	why       atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
+	id             string
+	spec           atomic.Pointer[Spec]
+	pool           *Pool
+	breaker        breaker.Breaker
+	meter          traffic.Meter
+	costMeters     atomic.Pointer[costMeters]  // nil without vendor and price
+	region         atomic.Pointer[string]      // see Region
+	usage          atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
+	tags           atomic.Pointer[[]float64]   // core.Hash53 of each tag; nil without tags
+	added          time.Duration               // when the proxy was added to the pool (Pool.Elapsed)
+	tier           atomic.Int32
+	templates      templates // the templates of the credentials
+	removalPending bool      // draining with attempts in flight; guarded by the pool's mu
+	keptInPool     bool      // the proxy is in the pool after the present change; guarded by the pool's mu
+	flags          flags
+	part           *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's limitMu
+	window         window
+	attemptFields  atomic.Pointer[attemptFields] // see extra
+	openEvidence   atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened
 }
 
 func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	d := &details{id: spec.ID, pool: p, added: p.Elapsed(p.now())}
 	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
-	u.breaker.Init(&u.word, cfg, &p.breakers, (*watcher)(u))
+	u.breaker.Init(&u.breakerWord, cfg, &p.breakers, (*watcher)(u))
 	u.stats.init()
-	u.slow.limit.Store(p.startLimit())
+	u.slowStart.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
-	if total, found := p.absent[spec.ID]; found {
-		delete(p.absent, spec.ID)
+	if total, found := p.absentCosts[spec.ID]; found {
+		delete(p.absentCosts, spec.ID)
 		u.meter.Add(total)
-		u.extra().carried = total.Bytes()
+		u.ensureAttemptFields().carried = total.Bytes()
 	}
 	u.configure(spec)
 	return u
 }
 
-// extra holds the fields that only a proxy with attempts needs. A long list has many proxies without any.
-type extra struct {
+// attemptFields holds the fields that only a proxy with attempts needs. A long list has many proxies without any.
+type attemptFields struct {
 	attached     atomic.Value // see Attach
 	abilities    ability.Set
 	book         evidence.Book // the proxy's failures
@@ -90,16 +90,16 @@ type extra struct {
 	timeouts     atomic.Int32 // attempts that timed out before the first success, at targets that serve others
 }
 
-// extra returns the fields that only a proxy with attempts needs. If there are none, it creates them. To read the
-// fields of any proxy, use extras, which may be nil.
-func (u *Upstream) extra() *extra {
-	if x := u.extras.Load(); x != nil {
+// ensureAttemptFields returns the fields that only a proxy with attempts needs. If there are none, it creates them. To
+// read the fields of any proxy, use extras, which may be nil.
+func (u *Upstream) ensureAttemptFields() *attemptFields {
+	if x := u.attemptFields.Load(); x != nil {
 		return x
 	}
-	x := &extra{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.elsewhere}}
-	x.abilities.SetMissingFlag(&u.pool.limited)
-	u.extras.CompareAndSwap(nil, x)
-	return u.extras.Load()
+	x := &attemptFields{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.countElsewhere}}
+	x.abilities.SetMissingFlag(&u.pool.lacksAbilities)
+	u.attemptFields.CompareAndSwap(nil, x)
+	return u.attemptFields.Load()
 }
 
 func (u *Upstream) now() time.Time { return u.pool.now() }
@@ -112,9 +112,9 @@ func (w *watcher) ID() string { return w.id }
 
 func (w *watcher) Transition(t core.Transition) {
 	p := w.pool
-	p.watch((*Upstream)(w), t)
-	if p.notify != nil {
-		p.notify(t)
+	p.recordTransition((*Upstream)(w), t)
+	if p.onTransition != nil {
+		p.onTransition(t)
 	}
 }
 
@@ -124,11 +124,11 @@ func (u *Upstream) configure(spec *Spec) {
 	store(&u.weight, spec.Weight)
 	store(&u.cost, spec.Cost)
 	u.tags.Store(hashTags(spec.Tags))
-	u.pool.roomMu.Lock()
-	u.setRoom()
-	u.pool.roomMu.Unlock()
+	u.pool.limitMu.Lock()
+	u.updateInFlightLimit()
+	u.pool.limitMu.Unlock()
 	u.tier.Store(int32(spec.Tier))
-	u.bill.Store(u.pool.billOf(spec))
+	u.costMeters.Store(u.pool.costMetersOf(spec))
 	u.setLimit()
 }
 
@@ -140,19 +140,19 @@ func (u *Upstream) replaceSpec(spec *Spec) {
 
 // drain ends the admission of attempts.
 func (u *Upstream) drain() {
-	u.pool.roomMu.Lock()
-	defer u.pool.roomMu.Unlock()
+	u.pool.limitMu.Lock()
+	defer u.pool.limitMu.Unlock()
 	u.flags.set(draining, true)
-	u.setRoom()
+	u.updateInFlightLimit()
 }
 
 // Attach stores a value with the proxy. All values must have the same type. Attach is meant for the package that
 // makes the proxy's connections: Attached is faster than a map of proxies.
-func (u *Upstream) Attach(value any) { u.extra().attached.Store(value) }
+func (u *Upstream) Attach(value any) { u.ensureAttemptFields().attached.Store(value) }
 
 // Attached returns the value of the last Attach; nil if there was none.
 func (u *Upstream) Attached() any {
-	if x := u.extras.Load(); x != nil {
+	if x := u.attemptFields.Load(); x != nil {
 		return x.attached.Load()
 	}
 	return nil
@@ -175,7 +175,7 @@ func (u *Upstream) Breaker() *breaker.Breaker { return &u.breaker }
 
 // State returns the state of the proxy's breaker.
 func (u *Upstream) State() core.State {
-	if u.word.Closed() { // faster than breaker.State, for lists of many proxies
+	if u.breakerWord.Closed() { // faster than breaker.State, for lists of many proxies
 		return core.Closed
 	}
 	return u.breaker.State()
@@ -224,30 +224,32 @@ func (u *Upstream) Draining() bool { return u.flags.has(draining) }
 // neither banned nor draining, and Unreached is false. The caller passes whether the proxy is banned, because the pool
 // does not have the bans.
 func (u *Upstream) InService(banned bool) bool {
-	return u.State() == core.Closed && !u.Draining() && !banned && !u.Unreached()
+	return u.State() == core.Closed && !u.Draining() && !banned && !u.IsUnreached()
 }
 
 // Full reports whether the proxy has reached max_in_flight or is draining.
-func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
+func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.inFlightLimit.Load()) }
 
-// Free reports whether the breaker is closed and the proxy is not full. If Free returns true, Admissible returns true
-// for any arguments.
-func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
+// ClosedAndNotFull reports whether the breaker is closed and the proxy is not full. If Free returns true, Admissible
+// returns true for any arguments.
+func (u *Upstream) ClosedAndNotFull() bool { return u.breakerWord.Closed() && !u.Full() }
 
 // BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no permit. The parameter at
 // is the current time (Pool.Elapsed).
-func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.halfOpen(at) }
+func (u *Upstream) BreakerAdmits(at time.Duration) bool {
+	return u.breakerWord.Closed() || u.halfOpen(at)
+}
 
 // Admissible reports whether Acquire would probably succeed now. It takes no permit. The parameter at is the current
 // time (Pool.Elapsed). The parameter probe is set if the attempt may be the probe of a half-open breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
-	return !u.Full() && (u.word.Closed() || probe && u.halfOpen(at))
+	return !u.Full() && (u.breakerWord.Closed() || probe && u.halfOpen(at))
 }
 
 // halfOpen reports whether the breaker is half-open and waits for its probe. The breaker must not
 // be closed.
 func (u *Upstream) halfOpen(at time.Duration) bool {
-	return !u.word.Open(at) && u.breaker.Admissible()
+	return !u.breakerWord.Open(at) && u.breaker.Admissible()
 }
 
 // Lease is one attempt's hold on a proxy: a place in flight, and the permit of the proxy's breaker. The zero Lease
@@ -256,19 +258,19 @@ type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
-	check         bool            // the lease is for a health check: no place in flight, no change of the statistics
+	isCheck       bool            // the lease is for a health check: no place in flight, no change of the statistics
 	permit        breaker.Permit
 	began         time.Duration // beginning of the attempt (Pool.Elapsed)
 	ended         time.Duration // see EndAt (Pool.Elapsed); 0 if it was not called
 	settled       bool
-	parted        bool               // Part has released the place in flight
-	held          *limit.Reservation // nil without limits
+	placeReleased bool               // Part has released the place in flight
+	limitShare    *limit.Reservation // nil without limits
 }
 
 // Acquire begins an attempt. It returns false if the proxy is full or draining, or if its breaker
 // admits no attempt. If the breaker is half-open, the attempt is its probe.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
-	if !u.enter() {
+	if !u.takePlace() {
 		return Lease{}, false
 	}
 	permit, ok := u.breaker.Acquire()
@@ -278,7 +280,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	}
 	u.uses.Add(1)
 	began := max(u.Elapsed(now), 1)
-	u.lastUse.Store(int64(began))
+	u.lastAcquire.Store(int64(began))
 	return Lease{Proxy: u, permit: permit, began: began}, true
 }
 
@@ -291,29 +293,29 @@ func (l *Lease) EndAt(now time.Time) {
 	}
 }
 
-// endOf returns the end of the attempt with outcome o (Pool.Elapsed).
-func (l *Lease) endOf(o *core.Outcome) time.Duration {
+// endTime returns the end of the attempt with outcome o (Pool.Elapsed).
+func (l *Lease) endTime(o *core.Outcome) time.Duration {
 	if l.ended > 0 {
 		return l.ended
 	}
 	return l.began + o.Latency
 }
 
-// Answered reports to the breaker that the attempt has received a response head or opened a tunnel.
-func (l *Lease) Answered() { l.permit.Answered() }
+// ResponseArrived reports to the breaker that the attempt has received a response head or opened a tunnel.
+func (l *Lease) ResponseArrived() { l.permit.Answered() }
 
-// Part releases the place in flight, and returns a new lease with the permit. Afterwards l holds nothing. The caller
-// settles and releases the new lease later.
-func (l *Lease) Part() Lease {
-	rest := *l
-	rest.parted = true
-	if !l.parted {
-		l.held.EndAttempt()
-		l.Proxy.leave()
+// DetachPermit releases the place in flight, and returns a new lease with the permit. Afterwards l holds nothing. The
+// caller settles and releases the new lease later.
+func (l *Lease) DetachPermit() Lease {
+	detached := *l
+	detached.placeReleased = true
+	if !l.placeReleased {
+		l.limitShare.EndAttempt()
+		l.Proxy.releasePlace()
 	}
-	rest.held = nil
+	detached.limitShare = nil
 	*l = Lease{}
-	return rest
+	return detached
 }
 
 // Release ends the attempt. An attempt that is not settled counts neither for nor against the proxy, and the breaker
@@ -323,18 +325,18 @@ func (l *Lease) Release() {
 		return
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
-	if !l.parted {
-		l.held.EndAttempt()
-		l.Proxy.leave()
+	if !l.placeReleased {
+		l.limitShare.EndAttempt()
+		l.Proxy.releasePlace()
 	}
 	*l = Lease{}
 }
 
-// enter takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
+// takePlace takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
 // for a moment: a place that is released at that moment would look taken to a request that waits for
 // it.
-func (u *Upstream) enter() bool {
-	if room := int64(u.room.Load()); room == math.MaxInt32 {
+func (u *Upstream) takePlace() bool {
+	if room := int64(u.inFlightLimit.Load()); room == math.MaxInt32 {
 		u.inFlight.Add(1)
 	} else {
 		n := u.inFlight.Load()
@@ -345,15 +347,15 @@ func (u *Upstream) enter() bool {
 			return false
 		}
 	}
-	if u.inFlight.Load() > int64(u.room.Load()) { // the proxy is draining, or its max_in_flight has been lowered
+	if u.inFlight.Load() > int64(u.inFlightLimit.Load()) { // the proxy drains, or the limit was lowered
 		u.inFlight.Add(-1)
 		return false
 	}
 	return true
 }
 
-// leave releases the place in flight of one attempt.
-func (u *Upstream) leave() {
+// releasePlace releases the place in flight of one attempt.
+func (u *Upstream) releasePlace() {
 	u.inFlight.Add(-1)
 	if f := u.pool.onFree; f != nil {
 		f()
@@ -378,12 +380,12 @@ func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	}
 	c.ConsecutiveFailures = load(&s.failures)
 	c.SinceUse = -1
-	if last := u.lastUse.Load(); last > 0 {
+	if last := u.lastAcquire.Load(); last > 0 {
 		c.SinceUse = float64(max(int64(at)-last, 0)) / 1e9
 	}
 	c.Uses = float64(int64(u.uses.Load())) // faster than from a uint64
 	c.BreakerState = 0
-	if !u.word.Closed() {
+	if !u.breakerWord.Closed() {
 		c.BreakerState = float64(u.breaker.State())
 	}
 	c.IDHash = u.idHash
@@ -407,7 +409,7 @@ func (u *Upstream) Stats() Stats {
 		LatencyMean: time.Duration(load(&u.stats.mean) * 1e9), LatencyEWMA: time.Duration(load(&u.stats.ewma) * 1e9),
 		InFlight: u.inFlight.Load(), Uses: u.uses.Load(),
 	}
-	if last := u.lastUse.Load(); last > 0 {
+	if last := u.lastAcquire.Load(); last > 0 {
 		now := u.now()
 		s.LastUsed = now.Add(time.Duration(last) - u.Elapsed(now))
 	}

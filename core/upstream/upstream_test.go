@@ -139,12 +139,12 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, result{latency: time.Duration(a.latency * float64(time.Second)), at: at}, memory, false)
+			w.add(&s, v, attemptResult{latency: time.Duration(a.latency * float64(time.Second)), at: at}, memory, false)
 			history = append(history, a)
 		}
 		if rapid.Bool().Draw(t, "time passes") {
 			at += 700 * time.Millisecond
-			w.age(&s, at, memory)
+			w.dropExpired(&s, at, memory)
 		}
 		last := history[max(0, len(history)-windowSize):]
 		for memory > 0 && len(last) > 0 && last[0].at < at-memory {

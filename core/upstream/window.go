@@ -52,8 +52,8 @@ type attempts struct {
 	proven       float64       // tail as it would be without Stretch, s
 }
 
-// begin creates the attempts if there are none. The caller holds mu.
-func (w *window) begin() {
+// allocate creates the attempts if there are none. The caller holds mu.
+func (w *window) allocate() {
 	if w.attempts == nil {
 		w.attempts = &attempts{}
 	}
@@ -84,8 +84,8 @@ func failedAt(latency float32) (at targetTag, failed bool) {
 	return targetTag(bits & tagBits), latency != latency
 }
 
-// result is the result of an attempt.
-type result struct {
+// attemptResult is the result of an attempt.
+type attemptResult struct {
 	latency time.Duration
 	at      time.Duration // end (Pool.Elapsed)
 	target  targetTag
@@ -114,13 +114,13 @@ func nextTail(tail, latency float64) float64 {
 // add adds an attempt with the result r. Unless the parameter memory is 0, it removes the attempts that are older than
 // memory. It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not
 // on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
-func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, literal bool) {
+func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.begin()
+	w.allocate()
 	if w.n == windowSize {
-		w.drop()
+		w.dropOldest()
 	}
 	i := w.next
 	w.n++
@@ -149,10 +149,10 @@ func (w *window) add(to *stats, v core.Verdict, r result, memory time.Duration, 
 		store(&to.failures, load(&to.failures)+1)
 	}
 	w.dropOlder(at, memory)
-	if w.trial.add(v, w.worseThan(latency)) {
+	if w.trial.countAttempt(v, w.worseThan(latency)) {
 		w.beginAnew(literal)
 		store(&to.ewma, w.mean())
-	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= idleAfter {
+	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= explorationWait {
 		w.trial.begin()
 	}
 	w.publish(to)
@@ -172,7 +172,7 @@ func (w *window) beginAnew(literal bool) {
 		keep = max(keep, usualSpeed)
 	}
 	for w.n > keep {
-		w.drop()
+		w.dropOldest()
 	}
 }
 
@@ -188,8 +188,8 @@ func (w *window) sameSpeed(n int) bool {
 	return usual < speedFactor*latest && latest < speedFactor*usual
 }
 
-// drop removes the oldest attempt. The caller holds mu. The window must not be empty.
-func (w *window) drop() {
+// dropOldest removes the oldest attempt. The caller holds mu. The window must not be empty.
+func (w *window) dropOldest() {
 	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
 		w.successes--
 		w.sum -= old
@@ -206,12 +206,12 @@ func (w *window) dropOlder(at, memory time.Duration) {
 		return
 	}
 	for limit := stampOf(at - memory); w.n > 0 && w.ended[w.first()] < limit; {
-		w.drop()
+		w.dropOldest()
 	}
 }
 
-// age removes the attempts that are now too old.
-func (w *window) age(to *stats, at, memory time.Duration) {
+// dropExpired removes the attempts that are now too old.
+func (w *window) dropExpired(to *stats, at, memory time.Duration) {
 	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
 		return
 	}
@@ -221,9 +221,9 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// elsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
+// countElsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
 // attempts include successes at that target, because the window does not store the target of a success.
-func (w *window) elsewhere(target uint64) (failures, attempts int) {
+func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.attempts == nil {
