@@ -17,7 +17,7 @@ import (
 const (
 	eventViews  = "views"  // the names of the views whose responses have changed
 	eventStatus = "status" // the response to GET /status
-	eventTotals = "totals" // the response to GET /metrics/retries
+	eventTotals = "totals" // the response to GET /metrics/retries, and its time
 )
 
 var liveTypes = []string{eventViews, eventStatus, eventTotals}
@@ -44,12 +44,12 @@ type live struct {
 	seed   maphash.Seed
 
 	mu     sync.Mutex // guards the fields below
-	at     time.Time  // time of latest
 	latest *liveState // nil at first; a state never changes
 }
 
 // liveState is the state of the gateway at one moment.
 type liveState struct {
+	at             time.Time
 	versions       []uint64 // by index of live.views
 	status, totals []byte   // JSON
 
@@ -62,16 +62,16 @@ func (l *live) state() *liveState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if l.latest != nil && now.Sub(l.at) < liveMaxAge {
+	if l.latest != nil && now.Sub(l.latest.at) < liveMaxAge {
 		return l.latest
 	}
-	s := &liveState{figures: l.status(), sums: l.totals()}
+	s := &liveState{at: now, figures: l.status(), sums: l.totals()}
 	s.status, _ = json.Marshal(s.figures) // all views can be encoded
 	s.totals, _ = json.Marshal(s.sums)
 	for _, v := range l.views {
 		s.versions = append(s.versions, v.version(s))
 	}
-	l.at, l.latest = now, s
+	l.latest = s
 	return s
 }
 
@@ -91,7 +91,8 @@ func (l *live) appendChanges(out []byte, wantsType func(string) bool, before, no
 		out = fmt.Appendf(out, "event: %s\ndata: %s\n\n", eventStatus, now.status)
 	}
 	if wantsType(eventTotals) && (before == nil || string(before.totals) != string(now.totals)) {
-		out = fmt.Appendf(out, "event: %s\ndata: %s\n\n", eventTotals, now.totals)
+		at := now.at.UTC().Format(time.RFC3339Nano)
+		out = fmt.Appendf(out, "event: %s\ndata: {\"at\":%q,%s\n\n", eventTotals, at, now.totals[1:])
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 )
 
@@ -20,7 +22,7 @@ func TestLiveEvents(t *testing.T) {
 		require.Equal(t, "event: views\ndata: "+`{"changed":["proxies","requests","targets","transitions","history",`+
 			`"plugins","policy","config","cluster"]}`, c.block())
 		require.Contains(t, c.block(), "event: status\ndata: {\"summary\":\"all 2 proxies work; ")
-		require.Contains(t, c.block(), "event: totals\ndata: {\"total_requests\":0,")
+		require.Regexp(t, `^event: totals\ndata: {"at":"2000-01-01T00:00:0[^"]*Z","total_requests":0,`, c.block())
 		begun := time.Now()
 		require.Equal(t, ": heartbeat", c.block())
 		require.Equal(t, heartbeatInterval, time.Since(begun))
@@ -42,7 +44,7 @@ func TestLiveEvents(t *testing.T) {
 			`"proxies","requests"`)
 		change(func() { r.tracker.list[0].State = metrics.StateWaiting }, `"proxies","requests"`)
 		change(func() { r.metrics.summary.Requests++ }, `"proxies","requests","history"`)
-		require.Contains(t, c.block(), "event: totals\ndata: {\"total_requests\":1,")
+		require.Contains(t, c.block(), `Z","total_requests":1,`)
 		change(func() { r.activate("random") }, `"history"`)
 		change(func() { r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200)) }, `"policy"`)
 		change(func() { r.cfg.Events.ConfigReloaded(r.reload) }, `"history","config"`)
@@ -55,9 +57,7 @@ func TestLiveEvents(t *testing.T) {
 func TestClientsOfLiveEventsShareAState(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		l := newLive(&r.cfg, &statusHandler{lists: &poolLists{pool: r.pool, bannedUntil: r.engine.BannedUntil,
-			metrics: r.metrics}, metrics: r.metrics}, &metricsHandler{metrics: r.metrics}, &pluginHandler{
-			registry: r.plugins, uses: &pluginUses{engine: r.engine, policies: r.policies}}, &clusterHandler{})
+		l := r.newLive()
 		first := l.state()
 		require.Same(t, first, l.state())
 		time.Sleep(liveMaxAge)
@@ -75,4 +75,27 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 		c.conn.Close()
 		<-c.ended
 	})
+}
+
+// BenchmarkLive computes the state for live events, with 50,000 proxies.
+func BenchmarkLive(b *testing.B) {
+	r := newRig(b, nil)
+	specs := make([]upstream.Spec, 50_000)
+	for i := range specs {
+		specs[i] = proxySpec(b, fmt.Sprint("p", i), fmt.Sprintf("http://p%d.test:8080", i))
+	}
+	require.NoError(b, r.pool.Apply(specs))
+	l := r.newLive()
+	b.ReportAllocs()
+	for b.Loop() {
+		l.latest = nil
+		l.state()
+	}
+}
+
+func (r *rig) newLive() *live {
+	lists := &poolLists{pool: r.pool, bannedUntil: r.engine.BannedUntil, metrics: r.metrics}
+	return newLive(&r.cfg, &statusHandler{lists: lists, metrics: r.metrics}, &metricsHandler{metrics: r.metrics},
+		&pluginHandler{registry: r.plugins, uses: &pluginUses{engine: r.engine, policies: r.policies}},
+		&clusterHandler{})
 }

@@ -44,7 +44,7 @@ function newChart(figure, kinds) {
       },
       axes: [
         { stroke: text, size: 28, gap: 8, grid: { show: false }, ticks: { show: false }, splits: () => view.labels.map(l => l[0]), values: () => view.labels.map(l => l[1]) },
-        { stroke: text, size: 48, grid: { stroke: grid, width: 1 }, ticks: { show: false }, splits: (_, axis, least, largest) => [0, largest / 2, largest], values: (_, all) => all.map(v => number.format(v)) },
+        { stroke: text, size: 48, grid: { stroke: grid, width: 1 }, ticks: { show: false }, splits: (_, axis, least, largest) => (largest === 1 ? [0, 1] : [0, largest / 2, largest]), values: (_, all) => all.map(v => number.format(v)) },
       ],
       // The series are sums of kinds. The largest sum is drawn first, and the smaller ones on top of it.
       series: [{}, ...kinds.toReversed().map(kind => ({ fill: () => cssVariable(colours[kind]), width: 0, points: { show: false }, paths: bars }))],
@@ -112,12 +112,15 @@ function newChart(figure, kinds) {
       u.setData(data);
       showCaption(u);
     },
+    redraw: () => u.redraw(),
     destroy() {
       resized.disconnect();
       u.destroy();
     },
   };
 }
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(c => c.redraw()));
 
 // The colour of each kind, a variable of dashboard.css.
 const colours = { first: "--ok", delivered: "--ok", retried: "--retried", refused: "--half", failed: "--bad" };

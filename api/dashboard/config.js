@@ -1,6 +1,6 @@
 // The configuration in force, its errors, and the changes that the API has recorded.
 import { api, button } from "./api.js";
-import { $, clock, el, rows } from "./dom.js";
+import { $, clock, date, el, rows } from "./dom.js";
 import { refresh, watch } from "./live.js";
 import { offerUndo } from "./undo.js";
 
@@ -32,7 +32,7 @@ function draw(c, s) {
     $("recorded"),
     s.changes,
     x => x.key,
-    x => [x.key, x.change, new Date(x.at).toLocaleString(), x.in_force ? "" : "not in force", [forget(x), x.key]],
+    x => [x.key, x.change, date(x.at), x.in_force ? "" : "not in force", [forget(x), x.key]],
   );
 }
 

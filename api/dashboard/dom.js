@@ -85,11 +85,16 @@ export const right = text => [el("div", { class: "n" }, text), text];
 
 export const number = new Intl.NumberFormat("en");
 export const percent = part => (100 * part).toFixed(part > 0.9995 || part === 0 ? 0 : 1) + " %";
-export const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
+export const clock = time => new Date(time).toLocaleTimeString([], { hourCycle: "h23" });
+export const date = time => new Date(time).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
+// instant returns a time of the API in ms, with its microseconds. (Date.parse drops them.)
+export const instant = text => Date.parse(text) + +("0." + (/\.\d{3}(\d+)/.exec(text)?.[1] ?? 0));
 export const words = text => text.replaceAll("_", " ");
 
 // span is a duration in seconds as a text.
 export function span(seconds) {
+  if (seconds === 0) return "0 s";
   if (seconds < 0.001) return Math.round(seconds * 1e6) + " µs";
   if (seconds < 1) return (seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0) + " ms";
   const whole = Math.round(seconds);

@@ -1,6 +1,6 @@
 // The events: transitions of breakers, changes of the configuration, bans and faults of plugins.
 import { api, gatewayNow } from "./api.js";
-import { $, address, clock, el, number, pill, rows, words } from "./dom.js";
+import { $, address, clock, date, el, number, pill, rows, words } from "./dom.js";
 import { listen, watch } from "./live.js";
 
 const bandSeconds = 600,
@@ -72,7 +72,7 @@ function eventText({ type, data }) {
     case "breaker":
       return data.proxy_id + ": " + words(data.from_state) + " → " + words(data.to_state) + ", " + words(data.reason) + (data.why ? ": " + data.why : "");
     case "ban":
-      return data.proxy_id + (data.host ? " for " + data.host : "") + " until " + new Date(data.until).toLocaleString();
+      return data.proxy_id + (data.host ? " for " + data.host : "") + " until " + date(data.until);
     case "exhaustion":
       return (
         data.method + " " + data.host + ": " + Object.keys(data.causes).map(words).join(", ") + (data.folded ? " (and " + data.folded + " more requests)" : "")

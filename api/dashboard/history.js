@@ -1,6 +1,6 @@
 // The last hours: requests, success, latency, retries, bans or cost by time, and the changes in that time.
 import { api, gatewayNow } from "./api.js";
-import { $, address, number, percent, span } from "./dom.js";
+import { $, address, el, number, percent, span } from "./dom.js";
 import { stackedBars } from "./chart.js";
 import { eachSecond, watch } from "./live.js";
 
@@ -40,7 +40,7 @@ const moves = 30; // seconds until the bars are drawn again, because the time ax
 let latest,
   drawn; // seconds since the chart was drawn
 
-const round = watch({ views: ["history"], every: 30000, polled: 30000, shown: $("history") }, async () =>
+const round = watch({ views: ["history"], every: 10000, polled: 30000, shown: $("history") }, async () =>
   draw((latest = await api("metrics/history?window=" + chosen))),
 );
 eachSecond(() => latest && ++drawn >= moves && draw(latest));
@@ -68,7 +68,7 @@ function draw(h) {
   showChanges(h.changes);
 }
 
-const hour = at => new Date(at).toLocaleTimeString([], { hour12: false, hour: "2-digit", minute: "2-digit" });
+const hour = at => new Date(at).toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit" });
 
 function showLegend(view) {
   const list = $("historylegend");
@@ -116,6 +116,11 @@ choice.onchange = () => {
 };
 document.addEventListener("changed", round);
 
+// attemptChart returns a chart for attemptHistory: the figure with the given id, and a text that stands for an empty one.
+export const attemptChart = id =>
+  $(id)?.parentElement ||
+  el("div", {}, el("figure", { id, class: "chart", "data-label": "Attempts by time" }), el("p", { class: "quiet", hidden: "" }, "none"));
+
 // attemptHistory draws the attempts of the last hours through one proxy or at one target. The parameter query is
 // proxy_id=ID or host=HOST.
 export async function attemptHistory(figure, query) {
@@ -131,5 +136,8 @@ export async function attemptHistory(figure, query) {
     return { begin, at: Math.min(to, begin + step), delivered: Math.max(0, good), failed: p.attempts - Math.max(0, good), title };
   });
   const labels = [[from, hour(from)], [to, hour(to)]];
-  stackedBars(figure, bars, { kinds: ["delivered", "failed"], from, to, step, labels });
+  const some = bars.some(b => b.delivered || b.failed);
+  figure.hidden = !some;
+  figure.nextElementSibling.hidden = some;
+  if (some) stackedBars(figure, bars, { kinds: ["delivered", "failed"], from, to, step, labels });
 }

@@ -1,7 +1,7 @@
 // The page of one proxy: its settings, why its attempts fail, its latest requests, and actions.
 import { api, gatewayNow } from "./api.js";
-import { $, address, bytes, clock, el, number, percent, pill, span, words } from "./dom.js";
-import { attemptHistory } from "./history.js";
+import { $, address, bytes, clock, date, el, number, percent, pill, span, words } from "./dom.js";
+import { attemptChart, attemptHistory } from "./history.js";
 import { perform } from "./many.js";
 import { openPage } from "./page.js";
 import { steps } from "./requests.js";
@@ -31,14 +31,14 @@ function parts(x, breaker, requests) {
     ["latency", x.avg_latency ? span(x.avg_latency) : "–"],
     ["in flight", number.format(x.in_flight)],
     ["uses", number.format(x.uses)],
-    ["last used", x.last_used ? new Date(x.last_used).toLocaleString() : "never"],
+    ["last used", x.last_used ? date(x.last_used) : "never"],
     ["region", x.region || "–"],
     ["vendor", x.vendor || "–"],
     ["exit address", x.exit_address || "not known"],
     ["source", x.source],
   ];
-  if (x.banned_until) facts.push(["banned until", new Date(x.banned_until).toLocaleString()]);
-  if (x.last_check) facts.push(["last check", JSON.stringify(x.last_check)]);
+  if (x.banned_until) facts.push(["banned until", date(x.banned_until)]);
+  if (x.last_check) facts.push(["last check", check(x.last_check)]);
   const list = [
     el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, ...[value].flat())])),
     el(
@@ -57,13 +57,15 @@ function parts(x, breaker, requests) {
   ];
   if (breaker.why?.summary) list.push(el("h3", {}, "Evidence against it"), el("p", {}, breaker.why.summary));
   if (x.reasons) list.push(el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x));
-  list.push(el("h3", {}, "Attempts of the last six hours"), historyChart());
+  list.push(el("h3", {}, "Attempts of the last six hours"), attemptChart("proxyhistory"));
   list.push(el("h3", {}, "Its latest requests"), requestTable(requests));
   return list;
 }
 
-function historyChart() {
-  return $("proxyhistory") || el("figure", { id: "proxyhistory", class: "chart", "data-label": "Attempts by time" });
+// check is the result of a health check.
+function check(c) {
+  const result = c.passed ? "passed in " + span(c.latency) : "failed: " + c.error;
+  return clock(c.at) + ", " + result + (c.tls_intercepted ? "; the proxy intercepts TLS" : "");
 }
 
 export function reasonsTable(x) {

@@ -1,6 +1,6 @@
 // The latest requests, and the attempts of one request over time.
 import { api, gatewayNow } from "./api.js";
-import { $, address, clock, el, link, pill, right, rows, span, words } from "./dom.js";
+import { $, address, clock, date, el, instant, link, pill, right, rows, span, words } from "./dom.js";
 import { eachSecond, watch } from "./live.js";
 
 const keep = 1000,
@@ -38,7 +38,7 @@ function showRequests() {
     list,
     r => r.id,
     r => {
-      const took = ((inFlight(r) ? now : Date.parse(r.finished_at)) - Date.parse(r.started_at)) / 1000;
+      const took = ((inFlight(r) ? now : instant(r.finished_at)) - instant(r.started_at)) / 1000;
       return [
         [link(clock(r.started_at), () => showRequest(r.id), "the attempts of " + r.id), r.started_at],
         [r.method + " " + r.host, r.id],
@@ -127,11 +127,11 @@ export async function showRequest(id) {
 }
 
 function drawRequest(r) {
-  const begin = Date.parse(r.started_at),
-    end = Math.max(begin + 1, inFlight(r) ? gatewayNow() : Date.parse(r.finished_at));
+  const begin = instant(r.started_at),
+    end = Math.max(begin + 0.001, inFlight(r) ? gatewayNow() : instant(r.finished_at));
   const place = (from, to) => [((from - begin) / (end - begin)) * 100, Math.max(0.5, ((to - from) / (end - begin)) * 100)];
   const lines = r.attempts.map(a => {
-    const from = Date.parse(a.started_at),
+    const from = instant(a.started_at),
       [left, width] = place(from, Math.min(end, from + 1000 * a.latency));
     const bar = el("i", { class: "step " + a.outcome, title: a.error_message || words(a.cause || a.outcome) });
     bar.style.left = left + "%";
@@ -150,7 +150,7 @@ function drawRequest(r) {
   const took = "took " + span((end - begin) / 1000);
   const outcome = inFlight(r) ? r.state : (r.status ? r.status + ", " : "") + words(r.outcome);
   dialog.querySelector(".content").replaceChildren(
-    el("p", {}, r.method + " " + r.host + ": " + outcome + "; " + took + ", " + new Date(begin).toLocaleString()),
+    el("p", {}, r.method + " " + r.host + ": " + outcome + "; " + took + ", " + date(begin)),
     el(
       "table",
       { class: "waterfall" },

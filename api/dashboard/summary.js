@@ -1,6 +1,6 @@
 // The summary: one sentence on the state of the pool, the totals, and the requests of the last two minutes.
-import { api } from "./api.js";
-import { $, el, link, number, percent, span, clock } from "./dom.js";
+import { api, gatewayNow } from "./api.js";
+import { $, el, instant, link, number, percent, span, clock } from "./dom.js";
 import { eachSecond, isOpen, listen, watch } from "./live.js";
 import { filterBy } from "./proxies.js";
 import { stackedBars } from "./chart.js";
@@ -16,7 +16,8 @@ function counts(summary) {
   return { first, retried: ok - first, failed: summary.total_requests - ok };
 }
 
-const chartSeconds = 120;
+const chartSeconds = 120,
+  leastSample = 500; // ms; the rate of a shorter time is not worth a bar
 let before,
   samples = [];
 
@@ -28,22 +29,25 @@ listen(({ type, data }) => {
 });
 
 // While nothing changes, there are no new totals.
-const quiet = 1500; // ms
-eachSecond(() => isOpen() && before && Date.now() - before.at > quiet && showTotals(before.totals));
+const quiet = 2500; // ms
+eachSecond(() => isOpen() && before && gatewayNow() - before.at > quiet && showTotals(before.totals, gatewayNow() - 1000));
 
-function showTotals(m) {
-  const now = Date.now(),
-    c = counts(m),
+// showTotals shows the totals m, which are of the time now. The stream reports this time, so that the rates do not depend
+// on how long an event is on its way.
+function showTotals(m, now = m.at ? instant(m.at) : gatewayNow()) {
+  const c = counts(m),
     ok = c.first + c.retried;
-  if (before && now - before.at < 5000 && m.total_requests >= before.total) {
-    const per = 1000 / (now - before.at),
-      sample = { at: now };
+  const elapsed = before && m.total_requests >= before.total ? now - before.at : NaN,
+    soon = Math.abs(elapsed) < leastSample;
+  if (elapsed >= leastSample && elapsed < 5000) {
+    const per = 1000 / elapsed,
+      sample = { at: now, begin: before.at };
     for (const k of Object.keys(kinds)) sample[k] = (c[k] - before[k]) * per;
     sample.title = clock(now) + ": " + Object.entries(kinds).map(([k, text]) => Math.round(sample[k]) + " " + text).join(", ");
     samples.push(sample);
   }
-  before = { ...c, at: now, total: m.total_requests, totals: m };
-  samples = samples.filter(s => s.at > now - chartSeconds * 1000);
+  before = soon ? { ...before, totals: m } : { ...c, at: now, total: m.total_requests, totals: m };
+  samples = samples.filter(s => s.at > now - chartSeconds * 1000 && s.at <= now + leastSample);
   const last = samples[samples.length - 1];
   tiles("requests", [
     [last ? number.format(Math.round(last.first + last.retried + last.failed)) : "–", "requests per second", ""],

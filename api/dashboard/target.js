@@ -2,7 +2,7 @@
 // requests for it.
 import { api, button, gatewayNow } from "./api.js";
 import { $, address, clock, el, link, number, pill, rows } from "./dom.js";
-import { attemptHistory } from "./history.js";
+import { attemptChart, attemptHistory } from "./history.js";
 import { watch } from "./live.js";
 import { openPage } from "./page.js";
 import { reasonsTable } from "./proxy.js";
@@ -23,7 +23,7 @@ const round = watch({ views: ["targets"], every: 2000, polled: 5000, shown: $("t
       [link(x.target, () => showTarget(x.target.replace(/:\d+$/, "")), "the attempts at " + x.target), x.target],
       x.suspect ? [pill("open", "suspect", "its requests get one attempt each"), "suspect"] : "",
       number.format(x.failures) + " of " + number.format(x.attempts) + " attempts failed",
-      number.format(x.proxies_failing) + (x.proxies_failing === 1 ? " proxy" : " proxies"),
+      x.proxies_failing ? "through " + number.format(x.proxies_failing) + (x.proxies_failing === 1 ? " proxy" : " proxies") : "",
       x.last_failure ? "last at " + clock(x.last_failure) : "",
     ],
   );
@@ -41,12 +41,11 @@ const page = openPage($("target"), "target", ["targets", "requests"], async (hos
   const path = encodeURIComponent(host),
     x = await api("targets/" + path + "?window=1h");
   const parts = [el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x)];
-  const chart =
-    $("targethistory") || el("figure", { id: "targethistory", class: "chart", "data-label": "Attempts by time" });
+  const chart = attemptChart("targethistory");
   parts.push(el("h3", {}, "Attempts of the last six hours"), chart);
   parts.push(el("h3", {}, "Proxies that get no requests for it"), banned(x.banned, host));
   content.replaceChildren(...parts);
-  await attemptHistory(chart, "host=" + path);
+  await attemptHistory($("targethistory"), "host=" + path);
 });
 
 export const showTarget = page.show;
