@@ -204,9 +204,9 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 	for _, u := range h.pool.Snapshot().All {
 		taken[u.ID()], known[u.Spec().Address] = true, true
 	}
-	counts := proxylist.Reading{Forms: map[string]int{}, LeftOut: map[string]int{}}
+	counts := proxylist.EntryCounts{Forms: map[string]int{}, Skipped: map[string]int{}}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
-		Name: upstream.SourceAPI, Scheme: scheme, Taken: taken, Counts: &counts,
+		Name: upstream.SourceAPI, Scheme: scheme, UsedIDs: taken, Counts: &counts,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -223,11 +223,11 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 		default:
 			return false
 		}
-		counts.LeftOut[reason]++
+		counts.Skipped[reason]++
 		warnings = append(warnings, proxylist.Warning{Msg: reason})
 		return true
 	})
-	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.LeftOut, Examples: []string{},
+	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.Skipped, Examples: []string{},
 		Warnings: groupWarnings(warnings), IDs: []string{}}
 	for i := range specs[:min(len(specs), maxExamples)] {
 		s := specs[i]

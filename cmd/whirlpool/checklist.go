@@ -226,7 +226,7 @@ func (o *listOptions) goodList(good []listcheck.Result) string {
 	for i := range good {
 		specs[i], indexes[i] = good[i].Spec, good[i].Index
 	}
-	return o.original.List(specs, indexes)
+	return o.original.Format(specs, indexes)
 }
 
 // listView is the JSON of one result of the check. It has no credentials.

@@ -193,7 +193,7 @@ func printList(w io.Writer, l *config.Reading) {
 	for _, s := range l.Samples {
 		fmt.Fprintf(w, "  such as %s\n", s)
 	}
-	counts("left out", l.LeftOut)
+	counts("left out", l.Skipped)
 }
 
 // checkFile checks a configuration file. The result has all faults: those that package config finds, and those that

@@ -18,9 +18,9 @@ var errYAML = errors.New("the list of proxies is not valid YAML")
 
 var errElement = errors.New("the element is not a proxy with type, server and port")
 
-// parseClash parses the proxies of a Clash configuration. The reader in begins after line n, which is clashKey. The
-// lines before line n are other settings of Clash, so parseClash discards everything that was read from them.
-func (l *list) parseClash(n int, in io.Reader) error {
+// parseClash parses the proxies of a Clash configuration from the line after line n, which is clashKey. It discards all
+// results of the earlier lines, which are other settings of Clash.
+func (l *listParser) parseClash(n int, in io.Reader) error {
 	rest, err := io.ReadAll(in)
 	if err != nil {
 		return err
@@ -29,11 +29,11 @@ func (l *list) parseClash(n int, in io.Reader) error {
 		*l.Original = Original{}
 	}
 	l.entry = ""
-	l.specs, l.warnings, l.described, l.texts, l.guesses = nil, nil, places{}, places{}, places{}
+	l.specs, l.warnings, l.described, l.textLines, l.guessedLogins = nil, nil, lineCount{}, lineCount{}, lineCount{}
 	if l.Counts != nil {
-		*l.Counts = Reading{}
+		*l.Counts = EntryCounts{}
 	}
-	clear(l.lines)
+	clear(l.lineByHash)
 	var document struct {
 		Proxies []yaml.Node `yaml:"proxies"`
 	}
@@ -47,9 +47,9 @@ func (l *list) parseClash(n int, in io.Reader) error {
 	return nil
 }
 
-// parseClashLine parses a line that contains one proxy of a Clash configuration: - {name: a, type: socks5, ...}. It
-// returns false if the line has another form.
-func (l *list) parseClashLine(n int, line string) bool {
+// parseClashLine parses a line with one proxy of a Clash configuration, such as - {name: a, type: socks5, ...}. It
+// returns false for any other line.
+func (l *listParser) parseClashLine(n int, line string) bool {
 	object := strings.TrimSpace(strings.TrimPrefix(line, "-"))
 	if !strings.HasPrefix(object, "{") || !strings.HasSuffix(object, "}") {
 		return false
@@ -63,13 +63,13 @@ func (l *list) parseClashLine(n int, line string) bool {
 }
 
 // addClash adds the proxy of a node, which begins at line n.
-func (l *list) addClash(n int, node *yaml.Node) {
+func (l *listParser) addClash(n int, node *yaml.Node) {
 	var p map[string]any
 	if node.Decode(&p) != nil {
-		l.leaveOut(n, errElement)
+		l.skip(n, errElement)
 		return
 	}
-	var v values
+	var v fieldValues
 	v.setAll(p)
 	spec, err := v.spec(l.Scheme)
 	if p["tls"] == true && spec.Address.Scheme == upstream.HTTP {

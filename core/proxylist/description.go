@@ -37,8 +37,9 @@ var kindWords = wordSet(`elite anonymous anonym transparent high low medium noa 
 	inactive online offline passed google ssl supported unknown none null n/a http https socks socks4 socks4a socks5
 	socks5h connect all any`)
 
-// figure matches signs, codes and figures that describe a proxy: +, US, US-H-S!, 120ms, 0.5s, 99%, a date, a time.
-var figure = regexp.MustCompile(`^(?:[-+!*=>~✓✔✗→]+|[A-Z]{2}|[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
+// figurePattern matches signs, codes and figures that describe a proxy: +, US, US-H-S!, 120ms, 0.5s, 99%, a date, a
+// time.
+var figurePattern = regexp.MustCompile(`^(?:[-+!*=>~✓✔✗→]+|[A-Z]{2}|[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
 	`\d+(?:\.\d+)?(?:%|ms|s|sec|secs|min\.?)|` +
 	`\d{4}[-/.]\d{2}[-/.]\d{2}(?:T.*)?|\d{1,2}:\d{2}(?::\d{2})?|(?:[\x{1F1E6}-\x{1F1FF}]{2})+)$`)
 
@@ -60,26 +61,26 @@ const (
 	describes
 )
 
-// describe returns the certainty that a text describes a proxy. For several words, it returns the lowest certainty of
-// all words.
-func describe(text string) description {
+// descriptionOf returns the certainty that a text describes a proxy: the lowest one of its words.
+func descriptionOf(text string) description {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t,()[]/", r) })
-	least := describes
+	lowest := describes
 	for _, word := range words {
-		least = min(least, describeWord(word))
+		lowest = min(lowest, descriptionOfWord(word))
 	}
 	if len(words) == 0 {
 		return noDescription
 	}
-	return least
+	return lowest
 }
 
-func describeWord(word string) description {
+func descriptionOfWord(word string) description {
 	lower := strings.ToLower(word)
 	_, country := countryWords[lower]
 	_, kind := kindWords[lower]
 	switch {
-	case figure.MatchString(word), country && (lower != word || lower == "of" || lower == "and" || lower == "the"):
+	case figurePattern.MatchString(word), country && (lower != word || lower == "of" || lower == "and" ||
+		lower == "the"):
 		return describes
 	case country, kind:
 		return mayDescribe
@@ -91,9 +92,8 @@ func describeWord(word string) description {
 }
 
 // isLogin reports whether two texts are taken for a user name and a password. They are not if one of them certainly
-// describes a proxy (describes), or if each of them possibly does (mayDescribe or shortText). There is one exception:
-// two texts that are shortText are taken for a user name and a password.
+// describes a proxy (describes), or each of them possibly does (mayDescribe or shortText), unless both are shortText.
 func isLogin(user, password string) bool {
-	u, p := describe(user), describe(password)
+	u, p := descriptionOf(user), descriptionOf(password)
 	return user != "" && max(u, p) < describes && (min(u, p) == noDescription || max(u, p) == shortText)
 }

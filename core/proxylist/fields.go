@@ -13,7 +13,7 @@ import (
 type field uint8
 
 const (
-	unused field = iota
+	fieldUnused field = iota
 	fieldURL
 	fieldHost
 	fieldPort
@@ -56,41 +56,39 @@ var fieldNames = map[string]field{
 	"countryiso": fieldRegion, "isocode": fieldRegion,
 }
 
-// fieldOf returns the meaning of a column or JSON field.
 func fieldOf(name string) field {
-	return fieldNames[noSigns.Replace(strings.ToLower(strings.TrimSpace(name)))]
+	return fieldNames[signRemover.Replace(strings.ToLower(strings.TrimSpace(name)))]
 }
 
-var noSigns = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "", "(", "", ")", "")
+var signRemover = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "", "(", "", ")", "")
 
-// values are the fields of one proxy.
-type values [numFields]string
+type fieldValues [numFields]string
 
-// set sets a field. If several values have the same meaning, such as country and region, the first
-// one that is not empty counts.
-func (v *values) set(f field, value string) {
+// set sets a field. If several columns have the same meaning, such as country and region, the first value that is not
+// empty counts.
+func (v *fieldValues) set(f field, value string) {
 	if v[f] == "" {
 		v[f] = value
 	}
 }
 
 // hasAddress reports whether the values have the address of a proxy.
-func (v *values) hasAddress() bool {
+func (v *fieldValues) hasAddress() bool {
 	return v[fieldHost] != "" && (v[fieldPort] != "" || strings.Contains(v[fieldHost], ":")) ||
 		strings.Contains(v[fieldURL], ":")
 }
 
-// resolve sets the port and the protocol from the fields that belong to one protocol, such as socks5. The
-// value of such a field is the port for the protocol, or a word such as yes.
-func (v *values) resolve() {
-	for _, of := range []struct {
+// resolveProtocol sets the port and the protocol from fields for one protocol, such as socks5, whose value is the port
+// or a word such as yes.
+func (v *fieldValues) resolveProtocol() {
+	for _, protocolField := range []struct {
 		field    field
 		protocol string
 	}{{fieldHTTP, upstream.HTTP}, {fieldSOCKS5, upstream.SOCKS5}, {fieldSOCKS4, upstream.SOCKS4}} {
-		value := strings.ToLower(v[of.field])
+		value := strings.ToLower(v[protocolField.field])
 		isOwnPort := value != "1" && isPort(value) && v[fieldPort] == ""
-		if v[fieldProtocol] == "" && (isOwnPort || slices.Contains(affirmative, value)) {
-			v[fieldProtocol] = of.protocol
+		if v[fieldProtocol] == "" && (isOwnPort || slices.Contains(yesWords, value)) {
+			v[fieldProtocol] = protocolField.protocol
 		}
 		if isOwnPort {
 			v[fieldPort] = value
@@ -101,13 +99,13 @@ func (v *values) resolve() {
 	}
 }
 
-// affirmative has the words for yes in a field.
-var affirmative = []string{"1", "true", "yes", "y", "+", "✓", "✔"}
+// yesWords has the words for yes in a field.
+var yesWords = []string{"1", "true", "yes", "y", "+", "✓", "✔"}
 
-// spec returns the proxy that the fields describe. The parameter scheme is the scheme of the proxy if neither the
-// protocol field nor the address names one.
-func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
-	v.resolve()
+// spec returns the proxy that the fields describe. It has the given scheme if neither the protocol field nor the
+// address names one.
+func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
+	v.resolveProtocol()
 	address := v[fieldURL]
 	switch {
 	case v[fieldHost] == "" && address == "":
@@ -122,7 +120,7 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	}
 	if v[fieldProtocol] != "" {
 		known := protocols(v[fieldProtocol])
-		if len(known) == 0 && describe(v[fieldProtocol]) < mayDescribe {
+		if len(known) == 0 && descriptionOf(v[fieldProtocol]) < mayDescribe {
 			return spec, fmt.Errorf("the protocol %.20q is not supported; use "+upstream.ProxySchemes, v[fieldProtocol])
 		}
 		if len(known) > 0 {
@@ -142,9 +140,9 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	return spec, err
 }
 
-// protocols parses a list of protocols in a form that free lists of proxies use, such as "http|https" or "SOCKS4,
-// SOCKS5", and returns the supported schemes. It returns nil if text is not such a list, or if no protocol is
-// supported. In free lists, "https" means an HTTP proxy that accepts CONNECT, so "https" becomes http.
+// protocols returns the supported schemes of a list of protocols such as "http|https" or "SOCKS4, SOCKS5"; nil if the
+// text is no such list, or no protocol is supported. In free lists of proxies, "https" means an HTTP proxy that accepts
+// CONNECT, so it becomes http.
 func protocols(text string) (schemes []string) {
 	socks4 := false
 	for _, word := range strings.FieldsFunc(strings.ToLower(text),

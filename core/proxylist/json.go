@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// isJSON reports whether a list is a JSON document: it begins with an object or an array. (A list of lines
-// can also begin with "[", but only before an IPv6 address.)
+// isJSON reports whether a list begins with a JSON object or array. (A list of lines may begin with "[" of an IPv6
+// address.)
 func isJSON(in *bufio.Reader) bool {
 	for n := 1; n <= 1024; n++ {
 		b, err := in.Peek(n)
@@ -38,9 +38,9 @@ func isJSON(in *bufio.Reader) bool {
 // errJSON does not quote the document, which may contain credentials.
 var errJSON = errors.New("the list is not valid JSON")
 
-// parseJSON parses a JSON document: an array of proxies, or an object in which the function elements finds proxies. A
-// proxy is a string that has the form of a line, or an object with the fields of fieldNames.
-func (l *list) parseJSON(in *bufio.Reader) error {
+// parseJSON parses a JSON document in which findProxies finds proxies. A proxy is a string in the form of a line, or an
+// object with the fields of fieldNames.
+func (l *listParser) parseJSON(in *bufio.Reader) error {
 	data, err := io.ReadAll(in)
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 			return nil
 		}
 	}
-	proxies := elements(document, maxDepth)
+	proxies := findProxies(document, maxDepth)
 	if proxies == nil {
 		l.warn(0, "the JSON document has no array of proxies")
 		return nil
@@ -67,13 +67,11 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 // maxDepth is the maximum number of objects around an array of proxies.
 const maxDepth = 4
 
-// elements returns the proxies in a value, or nil if there are none. The proxies in an array are its elements. An
-// object with an address is one proxy. If any other object has arrays that are named after protocols, the proxies are
-// the elements of all of these. If it has other arrays, the proxies are the elements of the longest one. If it has no
-// array, elements searches the objects in it. Either those of them that have an address are the proxies, or the proxies
-// are in one of the others: elements returns the larger list. The parameter depth is the maximum number of objects
-// around the proxies.
-func elements(value any, depth int) []any {
+// findProxies returns the proxies in a value; nil for none. The value is an array of proxies, a proxy itself (an object
+// with an address), or an object around proxies. Such an object has arrays named after protocols, or another array, of
+// which the longest counts. Without an array, its proxies are either the objects in it with an address, or those in one
+// of its other objects: the larger list counts. The depth is the maximum number of objects around the proxies.
+func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
 		return array
@@ -84,7 +82,7 @@ func elements(value any, depth int) []any {
 	if arrays := byProtocol(object); arrays != nil {
 		return arrays
 	}
-	if array, ok := arrayOf(object); ok {
+	if array, ok := longestArray(object); ok {
 		return array
 	}
 	var inner, objects []any
@@ -92,7 +90,7 @@ func elements(value any, depth int) []any {
 		if o, ok := object[key].(map[string]any); ok {
 			if objectValues(o).hasAddress() {
 				objects = append(objects, o)
-			} else if found := elements(o, depth-1); len(found) > len(inner) {
+			} else if found := findProxies(o, depth-1); len(found) > len(inner) {
 				inner = found
 			}
 		}
@@ -129,16 +127,14 @@ func byProtocol(object map[string]any) (all []any) {
 	return all
 }
 
-// objectValues returns the fields of a JSON or YAML object.
-func objectValues(object map[string]any) *values {
-	v := &values{}
+func objectValues(object map[string]any) *fieldValues {
+	v := &fieldValues{}
 	v.setAll(object)
-	v.resolve()
+	v.resolveProtocol()
 	return v
 }
 
-// jsonLines returns the documents of a list with one JSON document per line, or nil if a line is not a
-// document.
+// jsonLines returns the documents of a list with one JSON document per line; nil if a line is none.
 func jsonLines(data []byte) any {
 	var all []any
 	for line := range strings.Lines(string(data)) {
@@ -154,8 +150,7 @@ func jsonLines(data []byte) any {
 	return all
 }
 
-// arrayOf returns the longest array among the fields of an object.
-func arrayOf(object map[string]any) (longest []any, ok bool) {
+func longestArray(object map[string]any) (longest []any, ok bool) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if array, isArray := object[name].([]any); isArray && (!ok || len(array) > len(longest)) {
 			longest, ok = array, true
@@ -164,17 +159,17 @@ func arrayOf(object map[string]any) (longest []any, ok bool) {
 	return longest, ok
 }
 
-// addJSON adds the nth proxy of a document. If proxy is an object with an array and without an address, addJSON adds
-// the elements of the array.
-func (l *list) addJSON(n int, proxy any, depth int) {
-	l.element(proxy)
+// addJSON adds the nth proxy of a document or, if it is an object with an array and without an address, the elements of
+// the array.
+func (l *listParser) addJSON(n int, proxy any, depth int) {
+	l.setEntry(proxy)
 	switch p := proxy.(type) {
 	case string:
 		spec, warning, err := parse(stripComment(p), l.Scheme)
 		l.add(n, formJSON, spec, warning, err)
 	case map[string]any:
 		v := objectValues(p)
-		if array, ok := arrayOf(p); ok && depth > 0 && !v.hasAddress() {
+		if array, ok := longestArray(p); ok && depth > 0 && !v.hasAddress() {
 			for _, e := range array {
 				l.addJSON(n, e, depth-1)
 			}
@@ -183,12 +178,12 @@ func (l *list) addJSON(n int, proxy any, depth int) {
 		spec, err := v.spec(l.Scheme)
 		l.add(n, formJSON, spec, "", err)
 	default:
-		l.leaveOut(n, errors.New("the element is neither a string nor an object"))
+		l.skip(n, errors.New("the element is neither a string nor an object"))
 	}
 }
 
 // setAll sets the fields of a JSON or YAML object.
-func (v *values) setAll(object map[string]any) {
+func (v *fieldValues) setAll(object map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		f, value := fieldOf(name), object[name]
 		if is, ok := value.(bool); ok && is && f >= fieldHTTP {
@@ -203,7 +198,7 @@ func (v *values) setAll(object map[string]any) {
 }
 
 // setLogin sets the user and the password from an object that has both, or from the text user:pass.
-func (v *values) setLogin(value any) {
+func (v *fieldValues) setLogin(value any) {
 	switch login := value.(type) {
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(login)) {
@@ -220,8 +215,8 @@ func (v *values) setLogin(value any) {
 	}
 }
 
-// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. For an object, the
-// result is the text of one of its fields: the code or the name of a country, or a protocol.
+// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. The text of an object
+// is that of one of its fields: the code or the name of a country, or a protocol.
 func textOf(value any) string {
 	switch v := value.(type) {
 	case string:

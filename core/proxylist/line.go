@@ -17,7 +17,7 @@ import (
 // ParseLine parses one line. Its errors contain no part of the line that may be a credential.
 func ParseLine(line string) (upstream.Spec, error) {
 	line = stripComment(line)
-	if several(line) != nil {
+	if splitAddresses(line) != nil {
 		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
 	}
 	spec, warning, err := parse(line, upstream.HTTP)
@@ -36,8 +36,7 @@ func ParseLine(line string) (upstream.Spec, error) {
 	return spec, err
 }
 
-// checkCredentials returns an error if the credentials contain a character that cannot be sent. An escape in JSON or a
-// URL, such as %0A, can stand for such a character.
+// checkCredentials returns an error if the credentials contain a character that cannot be sent, such as %0A in a URL.
 func checkCredentials(a *upstream.Address) error {
 	if strings.ContainsAny(a.Username, "\r\n\x00") || strings.ContainsAny(string(a.Password), "\r\n\x00") {
 		return errors.New("the user name or password contains a line break or NUL")
@@ -45,7 +44,7 @@ func checkCredentials(a *upstream.Address) error {
 	return nil
 }
 
-// Line returns a proxy as a line: a URL with its credentials and options. Parse can read this line.
+// Line returns a proxy as a line for Parse: a URL with its credentials and options.
 func Line(s *upstream.Spec) string {
 	line := s.Address.Scheme + "://"
 	if s.Address.Username != "" || s.Address.Password != "" {
@@ -130,7 +129,7 @@ var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:80
 const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
 	"password; if they are a login, write user:pass@host:port"
 
-// parse parses a line without a comment. The parameter scheme is the scheme of a proxy whose line has no scheme.
+// parse parses a line without a comment. A proxy whose line has no scheme gets the given one.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
@@ -155,7 +154,7 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 			return parse(line[:len(line)-len(f[n-1])-1], schemes[0])
 		}
 	}
-	if len(f) == 3 && isPort(f[1]) && (describe(f[2]) == describes || strings.Contains(f[2], " ")) {
+	if len(f) == 3 && isPort(f[1]) && (descriptionOf(f[2]) == describes || strings.Contains(f[2], " ")) {
 		return parse(f[0]+":"+f[1], scheme) // the line is host:port:country
 	}
 	if isBareIPv6(line) {
@@ -168,9 +167,9 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 	}
 	if n := len(f); n == 4 && isPort(f[1]) { // host:port:scheme:country, host:port:country:anonymity
 		switch schemes := protocols(f[2]); {
-		case len(schemes) > 0 && describe(f[3]) == describes:
+		case len(schemes) > 0 && descriptionOf(f[3]) == describes:
 			return parse(f[0]+":"+f[1], schemes[0])
-		case len(schemes) == 0 && describe(f[2]) == describes && describe(f[3]) >= mayDescribe:
+		case len(schemes) == 0 && descriptionOf(f[2]) == describes && descriptionOf(f[3]) >= mayDescribe:
 			spec, _, err = parse(f[0]+":"+f[1], scheme)
 			return spec, describedWarning, err
 		}
@@ -202,8 +201,8 @@ func checkTemplates(a *upstream.Address) error {
 
 var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
 
-// isBadIPv4 reports whether a host consists of digits and dots, but is no IPv4 address. No name of the DNS has this
-// form, because no top-level domain is a number.
+// isBadIPv4 reports whether a host consists of digits and dots, but is no IPv4 address. No domain name has this form,
+// because no top-level domain is a number.
 func isBadIPv4(hostPort string) bool {
 	host, _, _ := strings.Cut(hostPort, ":")
 	if host == "" || strings.Trim(host, "0123456789.") != "" {
@@ -225,30 +224,29 @@ func isBareIPv6(line string) bool {
 	return err == nil
 }
 
-// addressInText matches an IPv4 address and a port, with or without a scheme, among other text. The address and the
+// addressPattern matches an IPv4 address and a port, with or without a scheme, among other text. The address and the
 // port are separated by a colon, or by white space, commas, semicolons or bars.
-var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
+var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
-// tag matches a tag of HTML.
-var tag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
+// htmlTag matches a tag of HTML.
+var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
 
-// parseText searches for an address in a line that has none of the forms of parse and parseWords. In free lists,
-// other text, countries and flags may surround the address. The line must contain exactly one address. A line with an
-// '@' may contain credentials, so parseText does not search it.
+// parseText searches a line that has none of the forms of parse and parseWords: in free lists, other text may surround
+// an address. The line must have exactly one address, and no '@', because it might then contain credentials.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
 	}
 	if strings.Contains(line, "<") {
-		line = tag.ReplaceAllString(line, " ")
+		line = htmlTag.ReplaceAllString(line, " ")
 	}
-	found := addressInText.FindAllStringSubmatch(line, 2)
+	found := addressPattern.FindAllStringSubmatch(line, 2)
 	if len(found) != 1 {
 		return spec, false
 	}
-	if given := strings.TrimSuffix(found[0][1], "://"); given != "" {
-		scheme = strings.ToLower(given)
+	if schemeText := strings.TrimSuffix(found[0][1], "://"); schemeText != "" {
+		scheme = strings.ToLower(schemeText)
 	} else if word := schemeInText(line); word != "" {
 		scheme = word
 	}
@@ -260,8 +258,7 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	return spec, true
 }
 
-// schemeInText searches the words of a line for the name of a protocol. It returns the scheme of the first protocol, or
-// "" if there is none.
+// schemeInText returns the scheme of the first protocol among the words of a line; "" for none.
 func schemeInText(line string) string {
 	for _, word := range strings.FieldsFunc(strings.ToLower(line),
 		func(r rune) bool { return strings.ContainsRune(" \t,;|/", r) }) {
@@ -281,8 +278,7 @@ func isText(line string) bool {
 
 func isScheme(s string) bool { return upstream.IsProxyScheme(strings.ToLower(s)) }
 
-// splitFields splits a line without a scheme into host:port, user and password. The result warning is that of
-// splitColons.
+// splitFields splits a line without a scheme into host:port, user and password.
 func splitFields(line string) (host, user, password, warning string, err error) {
 	if h, credentials, ok := strings.Cut(line, "##"); ok {
 		user, password, _ = strings.Cut(credentials, ":")
@@ -291,10 +287,10 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 	if i := strings.LastIndexByte(line, '@'); i >= 0 {
 		left, right := line[:i], line[i+1:]
 		switch {
-		case isHostPort(right) || !isHostPort(before(line, '@')) && !passwordHasAt(line):
+		case isHostPort(right) || !isHostPort(textBefore(line, '@')) && !passwordHasAt(line):
 			user, password, _ = strings.Cut(left, ":")
 			return right, user, password, "", nil
-		case isHostPort(before(line, '@')):
+		case isHostPort(textBefore(line, '@')):
 			host, credentials, _ := strings.Cut(line, "@")
 			user, password, _ = strings.Cut(credentials, ":")
 			return host, user, password, "", nil
@@ -375,13 +371,13 @@ func splitColons(line string) (host, user, password, warning string, err error) 
 	return hostFirst()
 }
 
-func before(s string, c byte) string {
+func textBefore(s string, c byte) string {
 	head, _, _ := strings.Cut(s, string(c))
 	return head
 }
 
-// after returns the part of s behind the last c, or "" if s has no c.
-func after(s string, c byte) string {
+// textAfterLast returns the part of s behind the last c; "" if there is none.
+func textAfterLast(s string, c byte) string {
 	if i := strings.LastIndexByte(s, c); i >= 0 {
 		return s[i+1:]
 	}
@@ -408,7 +404,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		rest, options = rest[:i], rest[i+1:]
 	}
 	rest = strings.TrimSuffix(rest, "/")
-	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(after(rest, '@')) {
+	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(textAfterLast(rest, '@')) {
 		// The form is host:port:user:pass after a scheme. User and password are not percent-decoded.
 		spec.Address = upstream.Address{
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
@@ -440,7 +436,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 }
 
 // addressOfFields returns the address of scheme://user:pass:host:port and of scheme://[IPv6]:port:user:pass. For any
-// other text behind the scheme, the error is invalid.
+// other text, it returns the error invalid.
 func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, err error) {
 	host, user, password, warning, err := splitFields(rest)
 	if err != nil || user == "" || warning != "" || !isScheme(scheme) || !isPlainAddress(host) ||
@@ -455,7 +451,7 @@ func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, er
 	return a, err
 }
 
-// setTLS sets an option for an https:// proxy. It does not read the files that the options ca_file, cert and key name.
+// setTLS sets an option for an https:// proxy. It does not read files.
 func setTLS(spec *upstream.Spec, name, value string) error {
 	if spec.TLS == nil {
 		spec.TLS = &upstream.TLS{}

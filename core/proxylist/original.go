@@ -15,31 +15,29 @@ type Original struct {
 	entries []string // by index of the proxy; "" for an entry that cannot be read alone
 }
 
-// add keeps the entry of the next proxy.
 func (o *Original) add(text string) {
 	if o != nil {
 		o.entries = append(o.entries, text)
 	}
 }
 
-// element stores an element of a JSON document as the text of the entry that is being read.
-func (l *list) element(element any) {
+// setEntry makes an element of a JSON document the entry that is being read.
+func (l *listParser) setEntry(element any) {
 	if l.Original != nil {
 		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
 		l.entry, l.Original.json = string(text), true
 	}
 }
 
-// List returns some proxies of the original list as a list. The parameter indexes has the index of each of them in the
-// original list. A proxy is written as it was read, if Parse reads this text as the same proxy with the default
-// scheme http. Otherwise the proxy is written as a URL. If a row of a table or an element of a JSON array must be
-// written as a URL, all proxies are written as URLs.
-func (o *Original) List(specs []upstream.Spec, indexes []int) string {
+// Format returns proxies of the original list, given with their indexes in it, as a list. A proxy is written as it was
+// read if Parse, with the default scheme http, reads this text as the same proxy; otherwise as a URL. If a row of a
+// table or an element of a JSON array must become a URL, all proxies do.
+func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	lines := make([]string, len(specs))
 	same := true
 	for i := range specs {
 		url := Line(&specs[i])
-		if lines[i] = o.entries[indexes[i]]; !o.reads(lines[i], url) {
+		if lines[i] = o.entries[indexes[i]]; !o.isReadAs(lines[i], url) {
 			lines[i], same = url, false
 		}
 	}
@@ -60,9 +58,8 @@ func (o *Original) List(specs []upstream.Spec, indexes []int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// The result of reads is true if Parse reads this entry alone as one proxy, and Line writes that proxy as the given
-// URL.
-func (o *Original) reads(entry, url string) bool {
+// isReadAs reports whether Parse reads the entry alone as one proxy, which Line writes as the given URL.
+func (o *Original) isReadAs(entry, url string) bool {
 	text := entry
 	switch {
 	case entry == "":

@@ -41,9 +41,9 @@ func TestOriginal(t *testing.T) {
 		if c.change != nil {
 			c.change(specs)
 		}
-		require.Equal(t, c.want, o.List([]upstream.Spec{specs[1], specs[0]}, []int{1, 0}), name)
+		require.Equal(t, c.want, o.Format([]upstream.Spec{specs[1], specs[0]}, []int{1, 0}), name)
 	}
-	require.Empty(t, (&Original{}).List(nil, nil))
+	require.Empty(t, (&Original{}).Format(nil, nil))
 }
 
 // A table with a column url has the options of a line as columns. A table without it has no options.

@@ -55,8 +55,7 @@ import (
 // MaxLine is the maximum length of a line, in bytes.
 const MaxLine = 64 << 10
 
-// Warning is a message about a line that was skipped or is ambiguous. It contains no
-// credentials.
+// Warning is a message about a line that was skipped or is ambiguous. It contains no credentials.
 type Warning struct {
 	Line int // number of the line; 0 for the whole list
 	Msg  string
@@ -64,12 +63,12 @@ type Warning struct {
 
 // Options configure how a list is parsed.
 type Options struct {
-	Name   string          // becomes the Source of each proxy
-	Scheme string          // scheme of lines without a scheme; "" for http
-	Taken  map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
+	Name    string          // becomes the Source of each proxy
+	Scheme  string          // scheme of lines without a scheme; "" for http
+	UsedIDs map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
 	// Entries is the expected number of entries; 0 if it is unknown. With it, a long list is parsed with less memory.
 	Entries int
-	Counts  *Reading // Parse counts the entries of the list in it; may be nil
+	Counts  *EntryCounts // Parse counts the entries of the list in it; may be nil
 
 	Original *Original // Parse adds the entries to it as they were read; may be nil
 }
@@ -77,16 +76,16 @@ type Options struct {
 // Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. The result err is
 // a read error of r.
 func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, err error) {
-	if o.Taken == nil {
-		o.Taken = map[string]bool{}
+	if o.UsedIDs == nil {
+		o.UsedIDs = map[string]bool{}
 	}
 	if o.Scheme == "" {
 		o.Scheme = upstream.HTTP
 	}
-	l := list{Options: o, seed: maphash.MakeSeed(), lines: map[uint64]int{}}
+	l := listParser{Options: o, seed: maphash.MakeSeed(), lineByHash: map[uint64]int{}}
 	in := bufio.NewReaderSize(r, 4096)
 	if bom, _ := in.Peek(2); string(bom) == "\xff\xfe" || string(bom) == "\xfe\xff" {
-		text, err := fromUTF16(in)
+		text, err := decodeUTF16(in)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -100,30 +99,30 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	if l.described.n > 0 {
 		l.warn(l.described.first, "on %s, this one the first, "+describedWarning, countLines(l.described.n))
 	}
-	if l.texts.n > 0 {
-		l.warn(l.texts.first, "on %s, this one the first, there is text beside the address; it is not used",
-			countLines(l.texts.n))
+	if l.textLines.n > 0 {
+		l.warn(l.textLines.first, "on %s, this one the first, there is text beside the address; it is not used",
+			countLines(l.textLines.n))
 	}
-	if l.guesses.n > 0 {
-		l.warn(l.guesses.first, "on %s, this one the first, the words behind the address are taken as user and "+
-			"password; if they are not, remove them", countLines(l.guesses.n))
+	if l.guessedLogins.n > 0 {
+		l.warn(l.guessedLogins.first, "on %s, this one the first, the words behind the address are taken as user and "+
+			"password; if they are not, remove them", countLines(l.guessedLogins.n))
 	}
 	return l.specs.all(), l.warnings, err
 }
 
-// list is the state of parsing a list, with the result so far.
-type list struct {
+// listParser is the state of parsing a list, with the result so far.
+type listParser struct {
 	Options
-	table    *table // nil without a header line
-	seed     maphash.Seed
-	lines    map[uint64]int // the line of each proxy, by the hash of its address
-	specs    chunks
-	warnings []Warning
+	table      *table // nil without a header line
+	seed       maphash.Seed
+	lineByHash map[uint64]int // the line of each proxy, by the hash of its address
+	specs      chunks
+	warnings   []Warning
 
-	entry     string // the text of the entry that is being read; "" if it cannot be read alone
-	described places // lines with fields that are taken as a description of the proxy
-	texts     places // lines with text beside the address
-	guesses   places // lines whose words are taken as user and password
+	entry         string    // the text of the entry that is being read; "" if it cannot be read alone
+	described     lineCount // lines with fields that are taken as a description of the proxy
+	textLines     lineCount // lines with text beside the address
+	guessedLogins lineCount // lines whose words are taken as user and password
 }
 
 // chunks holds proxies in slices of 1,024; the first slice may be longer. They need less memory than a slice
@@ -149,7 +148,7 @@ func (c *chunks) add(s upstream.Spec, entries int) {
 	(*c)[last] = append((*c)[last], s)
 }
 
-// all returns the proxies in one slice, of which at most a quarter is unused.
+// all returns the proxies in one slice, at most a quarter of which is unused.
 func (c chunks) all() []upstream.Spec {
 	if len(c) == 1 && len(c[0]) >= cap(c[0])/4*3 {
 		return c[0]
@@ -157,10 +156,10 @@ func (c chunks) all() []upstream.Spec {
 	return slices.Concat(c...)
 }
 
-// places counts the lines of one kind, and holds the number of the first of them.
-type places struct{ first, n int }
+// lineCount counts the lines of one kind, and holds the number of the first of them.
+type lineCount struct{ first, n int }
 
-func (p *places) add(line int) {
+func (p *lineCount) add(line int) {
 	if p.n++; p.n == 1 {
 		p.first = line
 	}
@@ -173,13 +172,13 @@ func countLines(n int) string {
 	return fmt.Sprintf("%d lines", n)
 }
 
-func (l *list) warn(n int, format string, args ...any) {
+func (l *listParser) warn(n int, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{n, fmt.Sprintf(format, args...)})
 }
 
-// visible removes the characters without width (Unicode class Cf), which web pages put around addresses, and replaces
-// no-break spaces by spaces.
-func visible(line string) string {
+// removeInvisible removes the characters without width (Unicode class Cf) that web pages put around addresses, and
+// replaces no-break spaces by spaces.
+func removeInvisible(line string) string {
 	for _, r := range line {
 		if r >= 0x80 {
 			return strings.Map(func(r rune) rune {
@@ -196,17 +195,16 @@ func visible(line string) string {
 	return line
 }
 
-// parseLines parses a list with one proxy per line.
-func (l *list) parseLines(in *bufio.Reader) error {
+func (l *listParser) parseLines(in *bufio.Reader) error {
 	for n := 1; ; n++ {
 		line, tooLong, err := readLine(in)
 		if tooLong {
-			l.leaveOut(n, fmt.Errorf("the line is longer than %d bytes", MaxLine))
+			l.skip(n, fmt.Errorf("the line is longer than %d bytes", MaxLine))
 		} else if strings.TrimRight(line, " \t\r\n") == clashKey {
 			return l.parseClash(n, in)
 		} else {
 			for part := range strings.SplitSeq(strings.TrimSpace(line), "\r") { // old files have CR as line ends
-				if part = stripComment(visible(part)); part != "" {
+				if part = stripComment(removeInvisible(part)); part != "" {
 					l.parseLine(n, part)
 				}
 			}
@@ -221,7 +219,7 @@ func (l *list) parseLines(in *bufio.Reader) error {
 }
 
 // parseLine parses line n and adds its proxy.
-func (l *list) parseLine(n int, line string) {
+func (l *listParser) parseLine(n int, line string) {
 	l.entry = line
 	if l.table == nil && l.specs == nil {
 		if l.table = parseHeader(line); l.table != nil {
@@ -236,14 +234,14 @@ func (l *list) parseLine(n int, line string) {
 		l.add(n, formTable, spec, "", err)
 		return
 	}
-	if addresses := several(line); addresses != nil {
+	if addresses := splitAddresses(line); addresses != nil {
 		for _, l.entry = range addresses {
 			spec, _, err := parse(l.entry, l.Scheme)
 			l.add(n, formOf(l.entry, spec.Address), spec, "", err)
 		}
 		return
 	}
-	line = item(line)
+	line = stripListMark(line)
 	spec, warning, err := parse(line, l.Scheme)
 	if err == nil {
 		l.add(n, formOf(line, spec.Address), spec, warning, nil)
@@ -251,17 +249,17 @@ func (l *list) parseLine(n int, line string) {
 	}
 	var misspelt upstream.TemplateError
 	if errors.As(err, &misspelt) {
-		l.leaveOut(n, err)
+		l.skip(n, err)
 		return
 	}
-	if words, guessed, ok := parseWords(line, l.Scheme); ok {
+	if words, loginGuessed, ok := parseWords(line, l.Scheme); ok {
 		form := formWords
 		if words.Address.Username != "" {
 			form = formLogin
 		}
 		err := checkTemplates(&words.Address)
-		if guessed && err == nil {
-			l.guesses.add(n)
+		if loginGuessed && err == nil {
+			l.guessedLogins.add(n)
 		}
 		l.add(n, form, words, "", err)
 		return
@@ -270,22 +268,20 @@ func (l *list) parseLine(n int, line string) {
 		return
 	}
 	if text, ok := parseText(line, l.Scheme); ok {
-		l.texts.add(n)
+		l.textLines.add(n)
 		l.add(n, formText, text, "", nil)
 		return
 	}
-	l.leaveOut(n, err)
+	l.skip(n, err)
 }
 
-// leaveOut skips the entry at line n with a warning.
-func (l *list) leaveOut(n int, reason error) {
+func (l *listParser) skip(n int, reason error) {
 	l.warn(n, "%v", reason)
-	l.Counts.leaveOut(reason.Error())
+	l.Counts.countSkipped(reason.Error())
 }
 
-// add adds the proxy of line n. The line has the given form. If err is not nil, or the proxy cannot be added, the line
-// is skipped with a warning.
-func (l *list) add(n int, form string, spec upstream.Spec, warning string, err error) {
+// add adds the proxy of line n. If err is not nil, or the proxy cannot be added, it skips the line with a warning.
+func (l *listParser) add(n int, form string, spec upstream.Spec, warning string, err error) {
 	if err == nil {
 		err = checkCredentials(&spec.Address)
 	}
@@ -297,16 +293,16 @@ func (l *list) add(n int, form string, spec upstream.Spec, warning string, err e
 	}
 	// Two addresses of a list of 100,000 have the same hash with a probability of one in four billion.
 	hash := maphash.Comparable(l.seed, spec.Address)
-	first, duplicate := l.lines[hash]
+	first, duplicate := l.lineByHash[hash]
 	switch {
 	case err != nil:
-		l.leaveOut(n, err)
+		l.skip(n, err)
 	case duplicate:
 		l.warn(n, "the same proxy as on line %d", first)
-		l.Counts.leaveOut("the same proxy as on another line")
-	case spec.ID != "" && l.Taken[spec.ID]:
+		l.Counts.countSkipped("the same proxy as on another line")
+	case spec.ID != "" && l.UsedIDs[spec.ID]:
 		l.warn(n, "the id %q is already used by another proxy", spec.ID)
-		l.Counts.leaveOut("the id is already used by another proxy")
+		l.Counts.countSkipped("the id is already used by another proxy")
 	default:
 		switch warning {
 		case "":
@@ -315,19 +311,19 @@ func (l *list) add(n int, form string, spec upstream.Spec, warning string, err e
 		default:
 			l.warn(n, "%s", warning)
 		}
-		l.lines[hash] = n
+		l.lineByHash[hash] = n
 		if spec.ID != "" {
-			l.Taken[spec.ID] = true
+			l.UsedIDs[spec.ID] = true
 		}
-		l.Counts.count(form)
+		l.Counts.countForm(form)
 		spec.Source = l.Name
 		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entry)
 	}
 }
 
-// fromUTF16 decodes a list that begins with the byte order mark of UTF-16.
-func fromUTF16(in io.Reader) (string, error) {
+// decodeUTF16 decodes a list that begins with the byte order mark of UTF-16.
+func decodeUTF16(in io.Reader) (string, error) {
 	b, err := io.ReadAll(in)
 	if err != nil {
 		return "", err
@@ -343,7 +339,7 @@ func fromUTF16(in io.Reader) (string, error) {
 	return string(utf16.Decode(units)), nil
 }
 
-// readLine reads one line. If the line is longer than MaxLine, the result line is empty.
+// readLine returns an empty line if it is longer than MaxLine.
 func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	var b []byte
 	for {

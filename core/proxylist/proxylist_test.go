@@ -80,7 +80,7 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
 		"http://h:2#weight=x\nhttp://h:2#weight=0\nhttp://h:2#reuse=no\nsocks6://h:2\n10.0.0.3:3"
 	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt",
-		Taken: map[string]bool{"taken": true}})
+		UsedIDs: map[string]bool{"taken": true}})
 	require.NoError(t, err)
 	var hosts []string
 	for _, s := range specs {
@@ -278,9 +278,9 @@ func TestOptionsOfLimits(t *testing.T) {
 }
 
 func TestReading(t *testing.T) {
-	var got Reading
+	var got EntryCounts
 	parseAll := func(text string) {
-		got = Reading{}
+		got = EntryCounts{}
 		_, _, err := Parse(strings.NewReader(text), Options{Counts: &got})
 		require.NoError(t, err)
 	}
@@ -303,15 +303,15 @@ nothing
 	require.Equal(t, map[string]int{"host:port": 1, "host:port:user:pass": 1, "user:pass:host:port": 1,
 		"user:pass@host:port": 1, "host:port@user:pass": 1, "host:port##user:pass": 1, "host,port,user,pass": 1,
 		"URL": 1, "scheme host port": 1, "address in text": 1, "Clash": 1}, got.Forms)
-	require.Equal(t, map[string]int{"the same proxy as on another line": 1, errForm.Error(): 2}, got.LeftOut)
+	require.Equal(t, map[string]int{"the same proxy as on another line": 1, errForm.Error(): 2}, got.Skipped)
 	parseAll("ip,port\n1.2.3.1,80\n1.2.3.2,80\n1.2.3.3\n")
 	require.Equal(t, map[string]int{"row of a table": 2}, got.Forms)
-	require.Len(t, got.LeftOut, 1)
+	require.Len(t, got.Skipped, 1)
 	parseAll(`["1.2.3.1:80", 5]`)
 	require.Equal(t, map[string]int{"JSON": 1}, got.Forms)
-	require.Len(t, got.LeftOut, 1)
+	require.Len(t, got.Skipped, 1)
 	parseAll("port: 1\nproxies:\n  - {type: http, server: 1.2.3.1, port: 80}\n")
-	require.Equal(t, Reading{Forms: map[string]int{"Clash": 1}}, got)
+	require.Equal(t, EntryCounts{Forms: map[string]int{"Clash": 1}}, got)
 }
 
 func TestASchemeBeforeAColon(t *testing.T) {

@@ -26,7 +26,7 @@ func TestPublishedFile(t *testing.T) {
 		wantLeftOut, want, _ := strings.Cut(rest, " left out\n")
 		t.Run(name, func(t *testing.T) {
 			for _, text := range []string{list, list + "\n", strings.ReplaceAll(list, "\n", "\r\n")} {
-				var read Reading
+				var read EntryCounts
 				specs, warnings, err := Parse(strings.NewReader(text), Options{Counts: &read})
 				require.NoError(t, err)
 				got := make([]string, len(specs))
@@ -37,7 +37,7 @@ func TestPublishedFile(t *testing.T) {
 				}
 				require.Equal(t, strings.TrimSpace(want), strings.Join(got, "\n"), "%v", warnings)
 				leftOut := 0
-				for _, n := range read.LeftOut {
+				for _, n := range read.Skipped {
 					leftOut += n
 				}
 				require.Equal(t, wantLeftOut, fmt.Sprint(leftOut), "%v", warnings)

@@ -6,11 +6,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Reading counts the entries of a list: by form those that gave a proxy, and by reason those that were left out. It
+// EntryCounts counts the entries of a list: by form those that gave a proxy, and by reason those that were left out. It
 // contains no credentials.
-type Reading struct {
+type EntryCounts struct {
 	Forms   map[string]int `json:"forms"`    // number of proxies by form
-	LeftOut map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
+	Skipped map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
 }
 
 // The forms of entries that formOf does not return.
@@ -46,8 +46,7 @@ func formOf(line string, a upstream.Address) string {
 	return "host,port,user,pass"
 }
 
-// count counts a proxy by its form.
-func (r *Reading) count(form string) {
+func (r *EntryCounts) countForm(form string) {
 	if r != nil {
 		if r.Forms == nil {
 			r.Forms = map[string]int{}
@@ -56,12 +55,11 @@ func (r *Reading) count(form string) {
 	}
 }
 
-// leaveOut counts an entry that gave no proxy.
-func (r *Reading) leaveOut(reason string) {
+func (r *EntryCounts) countSkipped(reason string) {
 	if r != nil {
-		if r.LeftOut == nil {
-			r.LeftOut = map[string]int{}
+		if r.Skipped == nil {
+			r.Skipped = map[string]int{}
 		}
-		r.LeftOut[reason]++
+		r.Skipped[reason]++
 	}
 }

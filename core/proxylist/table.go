@@ -82,9 +82,9 @@ func splitRow(line string, separator rune) ([]string, error) {
 	return r.Read()
 }
 
-// parseRow parses a row of the table. The parameter scheme is the scheme of a row without a protocol.
+// parseRow parses a row of the table. A row without a protocol gets the given scheme.
 func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
-	var v values
+	var v fieldValues
 	cells := splitCells(line, t.separator)
 	cells = cells[:min(len(cells), len(t.columns))]
 	for i, cell := range cells {

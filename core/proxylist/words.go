@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// cells splits a line at its separator: tabs, bars, semicolons, commas or, without any of these, white space.
-func cells(line string) (all []string, separator rune) {
+// splitWords splits a line at tabs or, if it has none, at bars, semicolons, commas or white space.
+func splitWords(line string) (all []string, separator rune) {
 	for _, separator := range "\t|;," {
 		if strings.ContainsRune(line, separator) {
 			return splitCells(line, separator), separator
@@ -45,13 +45,12 @@ func splitCells(line string, separator rune) (all []string) {
 //
 //	host:port user pass     host:port user:pass     host port user pass     user,pass,host,port
 //
-// It also parses a line with a scheme and an address, without user and password. The scheme may be the first or the
-// last field. There are at most four fields and a scheme. With a separator other than space and tab, there are at
-// most four fields including the scheme. The host is an IP address or has a dot. The parameter scheme is the scheme
-// of a line that has none. The result guessed is true if the line has a user and a password, spaces as separators,
-// and no scheme. Other text behind an address could have the same form.
-func parseWords(line, scheme string) (spec upstream.Spec, guessed, ok bool) {
-	f, separator := cells(line)
+// It also parses a line with only a scheme and an address. The scheme may be the first or the last field; a line
+// without one gets the given scheme. There are at most four fields beside the scheme or, with a separator other than
+// space and tab, including it. The host is an IP address or has a dot. loginGuessed is true if the line has user and
+// password, spaces as separators, and no scheme: other text behind an address could look like this.
+func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool) {
+	f, separator := splitWords(line)
 	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {
 		return spec, false, false // a row of columns
 	}
@@ -101,9 +100,9 @@ func parseWords(line, scheme string) (spec upstream.Spec, guessed, ok bool) {
 	return spec, separator == ' ' && len(login) > 0 && !hasScheme, true
 }
 
-// several returns the addresses of a line that has nothing but two or more of them, such as "1.2.3.4:80, 1.2.3.5:80" or
-// a list of Python; nil for any other line. Each is an IPv4 address with a port, or a URL of one.
-func several(line string) []string {
+// splitAddresses returns the addresses of a line that has nothing but two or more of them, such as "1.2.3.4:80,
+// 1.2.3.5:80" or a list of Python; nil for any other line. Each is an IPv4 address with a port, or a URL of one.
+func splitAddresses(line string) []string {
 	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') {
 		return nil
 	}
@@ -141,13 +140,12 @@ func isPlainAddress(s string) bool {
 	return err == nil && !isBadIPv4(host) && (strings.ContainsAny(host, ".[") || strings.HasPrefix(host, "localhost:"))
 }
 
-// mark matches the characters before an item of a list, such as "- " and "12. ".
-var mark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
+// listMark matches the characters before an item of a list, such as "- " and "12. ".
+var listMark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
 
-// item returns the content of a line that is an item of a list: without a mark before the content, without quotes
-// around it, and without a comma behind the quotes.
-func item(line string) string {
-	line = line[len(mark.FindString(line)):]
+// stripListMark removes the mark before an item of a list, and quotes around it with a comma behind them.
+func stripListMark(line string) string {
+	line = line[len(listMark.FindString(line)):]
 	if len(line) > 2 && strings.IndexByte("\"'`", line[0]) >= 0 {
 		end := strings.IndexByte(line[1:], line[0]) + 1
 		if rest := line[end+1:]; end > 1 && (rest == "" || rest == ",") {

@@ -21,9 +21,9 @@ type peakEWMA struct {
 // cost is the mean latency of one proxy. The field at is the time at which the latency was computed.
 type cost struct{ latency, at float64 }
 
-// unknown is the load of a proxy that has attempts in flight but no finished attempt. It exceeds all known
+// unknownLoad is the load of a proxy that has attempts in flight but no finished attempt. It exceeds all known
 // loads.
-const unknown = 1e6
+const unknownLoad = 1e6
 
 func (p *peakEWMA) Configure(s *configure.Settings) error {
 	p.decay = s.Float("decay", 10, 0.1, 3600)
@@ -77,7 +77,7 @@ func (p *peakEWMA) load(c *abi.Candidate, now float64) float64 {
 		known.update(0, now, p.decay)
 		return known.latency * (c.InFlight + 1)
 	case c.InFlight > 0:
-		return unknown + c.InFlight
+		return unknownLoad + c.InFlight
 	}
 	return 0
 }

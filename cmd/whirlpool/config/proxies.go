@@ -248,7 +248,7 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 	}
 	reading := Reading{Name: name}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
-		Taken: usedIDs, Counts: &reading.Reading, Entries: bytes.Count(data, []byte("\n")) + 1})
+		UsedIDs: usedIDs, Counts: &reading.EntryCounts, Entries: bytes.Count(data, []byte("\n")) + 1})
 	if err != nil {
 		l.addFault(key, name, err.Error())
 		return
@@ -292,7 +292,7 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 type Reading struct {
 	Name    string `json:"name"`
 	Proxies int    `json:"proxies"`
-	proxylist.Reading
+	proxylist.EntryCounts
 	Samples []string `json:"samples"` // URLs of the first proxies, without credentials
 }
 
