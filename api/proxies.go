@@ -13,6 +13,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -41,11 +42,38 @@ func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := pool.Snapshot().Get(id)
+	snapshot := pool.Snapshot()
+	u := snapshot.Get(id)
 	if u == nil {
-		return nil, notFound("there is no proxy " + strconv.Quote(clipText(id)))
+		return nil, notFound("there is no proxy " + strconv.Quote(clipText(id)) + similarID(id, snapshot.All))
 	}
 	return u, nil
+}
+
+// maxSimilar is the maximum number of proxies whose ids similarID compares, because a comparison takes long.
+const maxSimilar = 1000
+
+// similarID returns "; did you mean X?" if a proxy has an id X that is similar to id, with the same digits. Otherwise
+// it returns "". An id with other digits, such as p2 for p1, names another proxy of the same list.
+func similarID(id string, proxies []*upstream.Upstream) string {
+	if len(proxies) > maxSimilar {
+		return ""
+	}
+	digits := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r < '0' || r > '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	var ids []string
+	for _, u := range proxies {
+		if digits(u.ID()) == digits(id) {
+			ids = append(ids, u.ID())
+		}
+	}
+	return strict.DidYouMean(id, ids)
 }
 
 // proxyView is the JSON of one proxy.

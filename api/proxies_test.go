@@ -255,3 +255,16 @@ func TestRestoreProxy(t *testing.T) {
 		call("POST", "/proxies/x/restore", "", 409),
 	)
 }
+
+func TestTheErrorSuggestsASimilarID(t *testing.T) {
+	r := newRig(t, nil)
+	require.NoError(t, r.pool.Apply([]upstream.Spec{proxySpec(t, "alpha", "http://a.test:1"),
+		proxySpec(t, "frankfurt-1", "http://b.test:1"), proxySpec(t, "frankfurt-2", "http://c.test:1")}))
+	proxies := r.pool.Snapshot().All
+	require.Equal(t, "; did you mean alpha?", similarID("alph", proxies))
+	require.Equal(t, "; did you mean frankfurt-2?", similarID("frankfort-2", proxies))
+	require.Empty(t, similarID("frankfurt-3", proxies), "it is another proxy")
+	require.Empty(t, similarID("alfa", make([]*upstream.Upstream, maxSimilar+1)))
+	r.check(t, get("/proxies/alpah", 404, `{"error":"not_found","message":"there is no proxy \"alpah\"; did you mean `+
+		`alpha?"}`))
+}

@@ -13,7 +13,7 @@ import (
 func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
-		return nil, notFound(name)
+		return nil, r.notFound(name)
 	}
 	v := p.current.Load()
 	if v.source != SourceAPI {

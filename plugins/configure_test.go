@@ -150,3 +150,14 @@ func TestFaultsAreReported(t *testing.T) {
 	require.Equal(t, []string{"mine trap 1 of 2 false 0", "mine negative_delay 2 of 2 false 60",
 		"mine trap 2 of 2 true 60"}, reports)
 }
+
+func TestTheErrorSuggestsASimilarPlugin(t *testing.T) {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.Get("randm")
+	require.EqualError(t, err, `plugin "randm" not found; did you mean random?`)
+	require.ErrorIs(t, err, core.ErrNotFound)
+	_, err = r.Get("mine-own")
+	require.EqualError(t, err, `plugin "mine-own" not found`)
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -105,18 +106,24 @@ func (r *Registry) List() []Info {
 func (r *Registry) Get(name string) (Info, error) {
 	p := r.get(name)
 	if p == nil {
-		return Info{}, notFound(name)
+		return Info{}, r.notFound(name)
 	}
 	return p.info(), nil
 }
 
-func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
+// notFound returns the error for a name that no plugin has. It suggests a similar name.
+func (r *Registry) notFound(name string) error {
+	// In order, so that the same name is suggested each time.
+	names := slices.Sorted(maps.Keys(*r.byName.Load()))
+	names = slices.DeleteFunc(names, func(existing string) bool { return existing == name })
+	return fmt.Errorf("plugin %q %w%s", name, core.ErrNotFound, strict.DidYouMean(name, names))
+}
 
 // TestScorer calls a scorer and returns the scores. The call has no effect on requests.
 func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
 	if err != nil {
-		return nil, notFound(name)
+		return nil, r.notFound(name)
 	}
 	scores := make([]float64, c.Len())
 	return scores, p.current.Load().module.Score(c, scores)
@@ -126,7 +133,7 @@ func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error)
 func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
 	if err != nil {
-		return 0, notFound(name)
+		return 0, r.notFound(name)
 	}
 	return p.current.Load().module.Delay(q)
 }
@@ -138,7 +145,7 @@ func (r *Registry) TestJudge(
 ) (core.Ruling, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Judge)
 	if err != nil {
-		return core.Ruling{}, notFound(name)
+		return core.Ruling{}, r.notFound(name)
 	}
 	m := p.current.Load().module
 	wants := m.ExcerptSpec()

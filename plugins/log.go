@@ -21,7 +21,7 @@ func (r *Registry) outputOf(name string) *output.Output {
 func (r *Registry) Log(name string, after uint64) ([]output.Line, error) {
 	p := r.get(name)
 	if p == nil {
-		return nil, notFound(name)
+		return nil, r.notFound(name)
 	}
 	return p.current.Load().output.Lines(after), nil
 }

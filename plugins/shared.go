@@ -83,10 +83,10 @@ func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) boo
 func (r *Registry) Code(name, sum string) ([]byte, error) {
 	p := r.get(name)
 	if p == nil {
-		return nil, notFound(name)
+		return nil, r.notFound(name)
 	}
 	if v := p.current.Load(); v.source == SourceAPI && v.sum == sum && len(v.code) > 0 {
 		return v.code, nil
 	}
-	return nil, notFound(name)
+	return nil, r.notFound(name)
 }

@@ -263,7 +263,7 @@ func (r *Registry) checkUploadAllowed(name string, kind wasmhost.Kind, replace b
 	case p != nil && !replace:
 		return conflictf("plugin %q exists; PUT replaces it", name)
 	case p == nil && replace:
-		return notFound(name)
+		return r.notFound(name)
 	case p == nil && r.countUploads() >= maxUploads:
 		return conflictf("%d plugins are uploaded; delete one first", maxUploads)
 	case p != nil && kind != "" && p.kind() != "" && p.kind() != kind:
@@ -336,7 +336,7 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	defer r.mu.Unlock()
 	p := r.get(name)
 	if p == nil {
-		return notFound(name)
+		return r.notFound(name)
 	}
 	switch v := p.current.Load(); {
 	case v.hidesUpload.Load():
@@ -378,7 +378,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 	findTarget := func() error {
 		p := r.get(name)
 		if p == nil {
-			return notFound(name)
+			return r.notFound(name)
 		}
 		cur := p.current.Load()
 		if !cur.canRollBack() {
@@ -418,7 +418,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 func (r *Registry) Release(name string) (Info, error) {
 	p := r.get(name)
 	if p == nil {
-		return Info{}, notFound(name)
+		return Info{}, r.notFound(name)
 	}
 	p.endQuarantine()
 	return p.info(), nil

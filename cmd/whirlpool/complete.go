@@ -90,16 +90,8 @@ var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS
 
 // completeRegions makes the shell complete the value of --region to a region of a proxy.
 func completeRegions(cmd *cobra.Command) {
-	_ = cmd.RegisterFlagCompletionFunc("region", completeFrom(func(r *remote) (names []string) {
-		var list struct{ Groups []proxyGroup }
-		if r.get("/proxy-groups?by=region", &list) != nil {
-			return nil
-		}
-		for _, g := range list.Groups {
-			if g.Name != "" {
-				names = append(names, g.Name)
-			}
-		}
+	_ = cmd.RegisterFlagCompletionFunc("region", completeFrom(func(r *remote) []string {
+		names, _ := r.regions() // without the regions, the completion offers no words
 		return names
 	}))
 }

@@ -117,3 +117,26 @@ func TestMisspeltValuesGetASuggestion(t *testing.T) {
 		require.Contains(t, errs, "; did you mean "+c.similar+"?", c.args)
 	}
 }
+
+func TestMisspeltRegionsGetASuggestion(t *testing.T) {
+	const groups = `200 {"groups":[{"name":"germany"},{"name":"france"},{"name":""}]}`
+	responses := func() map[string][]string {
+		return map[string][]string{"GET /proxies": {`200 {"proxies":[]}`}, "GET /proxy-groups": {groups},
+			"GET /status":   {`200 {"proxies":{"total":3}}`},
+			"POST /request": {`503 {"error":"no_proxy_in_region","message":"no","details":{"attempts":[]}}`}}
+	}
+	for _, args := range [][]string{
+		{"proxies", "list", "--region", "germani"},
+		{"request", "http://a.example/", "--region", "germani", "--region-strict"},
+	} {
+		newFakeAPI(t, responses())
+		_, errs, code := run(args...)
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, errs, `--region "germani": no proxy has this region; the regions are germany, france; `+
+			"did you mean germany?")
+	}
+	newFakeAPI(t, responses())
+	out, errs, code := run("proxies", "list", "--region", "France", "--state", "open")
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "0 of 3 proxies")
+}

@@ -6,10 +6,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 var groupFields = []string{"region", "vendor", "reason", "state"}
@@ -53,6 +56,37 @@ func groupsCommand() *cobra.Command {
 		})
 	})
 }
+
+// regions returns the regions of the proxies of the gateway.
+func (r *remote) regions() (names []string, err error) {
+	var list struct{ Groups []proxyGroup }
+	if err := r.get("/proxy-groups?by=region", &list); err != nil {
+		return nil, err
+	}
+	for _, g := range list.Groups {
+		if g.Name != "" {
+			names = append(names, g.Name)
+		}
+	}
+	return names, nil
+}
+
+// checkRegion returns an error that lists the regions of the proxies, unless region is one of them, or there is none.
+func (r *remote) checkRegion(region string) error {
+	names, err := r.regions()
+	if err != nil {
+		return err
+	}
+	isRegion := func(name string) bool { return strings.EqualFold(name, region) }
+	if len(names) == 0 || slices.ContainsFunc(names, isRegion) {
+		return nil
+	}
+	return fmt.Errorf("--region %q: no proxy has this region; the regions are %s%s", region,
+		strings.Join(names[:min(len(names), maxRegions)], ", "), strict.DidYouMean(region, names))
+}
+
+// maxRegions is the maximum number of regions that an error lists.
+const maxRegions = 20
 
 func restoreCommand() *cobra.Command {
 	return forEachProxy(&cobra.Command{

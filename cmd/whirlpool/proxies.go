@@ -137,6 +137,11 @@ func listProxiesCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if len(rows) == 0 && f.region != "" {
+			if err := r.checkRegion(f.region); err != nil {
+				return err
+			}
+		}
 		status, err := r.api.Status(r.context())
 		if _, err = r.addAdvice(err); err != nil {
 			return err

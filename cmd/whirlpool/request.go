@@ -168,6 +168,9 @@ func (r *remote) sendThroughPool(in *requestInput, printBody bool) error {
 	if err := r.print(raw, func(w io.Writer) { out.print(w, in, len(body), failed) }); err != nil {
 		return err
 	}
+	if failed != nil && failed.Code == "no_proxy_in_region" && in.Region != "" {
+		return cmp.Or(r.checkRegion(in.Region), error(failed))
+	}
 	if failed != nil {
 		return failed
 	}

@@ -551,7 +551,8 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 // next start or, if it is the change of a proxy of the configuration, until the next reload.
 func (c *Changes) DeleteRecord(key string) error {
 	if c.records.store == nil {
-		return fmt.Errorf("a recorded change: there is no state folder: %w", core.ErrNotFound)
+		return fmt.Errorf("no change is recorded, because there is no state folder ([state] dir): %w",
+			core.ErrNotFound)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
