@@ -607,7 +607,7 @@ func (e *Engine) beginCall() bool {
 	return true
 }
 
-// Draining reports whether Leave or Shutdown has been called.
+// Draining reports whether AnnounceDrain or Shutdown has been called.
 func (e *Engine) Draining() bool { return e.announced.Load() || e.isStopped() }
 
 // isStopped reports whether Shutdown has begun.

@@ -98,9 +98,9 @@ func (t *Tunnel) SettleSuccess() {
 	}
 }
 
-// SettleNoTLS is called in place of Proven if the target's first byte is relayed, but is no reply to the client's
-// ClientHello. The attempt then counts neither for nor against the proxy: either the target has no TLS, or the proxy
-// has responded itself. If breaker.blame is "literal", SettleNoTLS does what Proven does.
+// SettleNoTLS is called in place of SettleSuccess if the target's first byte is relayed, but is no reply to the
+// client's ClientHello. The attempt then counts neither for nor against the proxy: either the target has no TLS, or the
+// proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what SettleSuccess does.
 func (t *Tunnel) SettleNoTLS() {
 	switch x := t.x; {
 	case x.tuning.Targets == nil:
@@ -114,8 +114,8 @@ func (t *Tunnel) SettleNoTLS() {
 	}
 }
 
-// Close ends the attempt. If Proven has not been called, Close also settles the attempt. The parameter end describes
-// how the tunnel ended, and at is the current time.
+// Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt. The parameter end
+// describes how the tunnel ended, and at is the current time.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.openEnding != tunnelEnding {

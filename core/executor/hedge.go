@@ -190,7 +190,7 @@ func (ex *Exchange) chooseHedgeProxy(ctx context.Context, q *selector.Query, fir
 }
 
 // startHedge begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same time, or
-// if the hedge budget is spent, start releases the lease and returns false.
+// if the hedge budget is spent, startHedge releases the lease and returns false.
 func (r *race[T]) startHedge(lease upstream.Lease) bool {
 	x := r.x
 	r.mu.Lock()
@@ -366,7 +366,7 @@ func (r *race[T]) endTunnelRace(served bool) {
 }
 
 // waitForHedge waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
-// replaces a retry. The caller holds mu; await releases it while it waits.
+// replaces a retry. The caller holds mu; waitForHedge releases it while it waits.
 func (r *race[T]) waitForHedge() {
 	if wait := r.x.request.BeforeWait; wait != nil {
 		wait()

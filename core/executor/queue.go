@@ -145,8 +145,8 @@ type limitTimer struct {
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// serveAt makes the alarm serve the queue at the given time. If the alarm is already set to an earlier time, wake does
-// nothing, because requests that still wait at that time set the alarm again.
+// serveAt makes the timer serve the queue at the given time. If the timer is already set to an earlier time, serveAt
+// does nothing, because requests that still wait at that time set the timer again.
 func (a *limitTimer) serveAt(at, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -161,7 +161,7 @@ func (a *limitTimer) serveAt(at, now time.Time) {
 	a.fireTime = at
 }
 
-// fire serves the queue. Requests that still wait set the alarm again.
+// fire serves the queue. Requests that still wait set the timer again.
 func (a *limitTimer) fire() {
 	a.mu.Lock()
 	a.fireTime = time.Time{}

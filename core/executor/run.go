@@ -248,9 +248,9 @@ func (ex *Exchange) canChangeProxy(u *upstream.Upstream) bool {
 	return u.HasPeers() && (s == nil || !s.IsStrict()) && !ex.query.Direct
 }
 
-// updateDeadline returns the attempt's deadline. If the adaptive timeout ends before the deadline, shorten first sets
-// the deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt, the
-// adaptive timeout is computed as soon as there are latencies.
+// updateDeadline returns the attempt's deadline. If the adaptive timeout ends before the deadline, updateDeadline first
+// sets the deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt,
+// the adaptive timeout is computed as soon as there are latencies.
 func (f *attemptState) updateDeadline() time.Time {
 	a, timeout := &f.attempt, newPoolTimeout
 	if tail := f.proxy.Tail(); tail > 0 {

@@ -33,8 +33,8 @@ func (r *request) connect() (keep bool) {
 	}
 }
 
-// establish sets r.out.buf to the response to a successful CONNECT. If the client already has this response, it sets
-// r.out.buf to no bytes.
+// establish sets r.responseBuf.buf to the response to a successful CONNECT. If the client already has this response, it
+// sets r.responseBuf.buf to no bytes.
 func (r *request) establish() {
 	if r.connectReplied {
 		r.responseBuf.buf = r.responseBuf.borrow()

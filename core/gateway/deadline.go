@@ -12,14 +12,14 @@ import (
 // reads sets the deadline before each read. Other goroutines may call the methods drain and stop, which make the
 // pending read return. They call drain when the gateway shuts down and the connection is idle. They call stop when the
 // rest of a request's body is not needed any more. The effect of these calls is not lost if the method applyDeadline
-// runs at the same time: after setting the deadline, it checks the fields draining and stopped.
+// runs at the same time: after setting the deadline, it checks the fields draining and bodyStopped.
 type readControl struct {
 	conn         net.Conn
 	draining     *atomic.Bool // set by the gateway when it drains
 	phase        atomic.Int32
 	bodyStopped  atomic.Bool
 	places       *places       // counts the active connections; nil for a client without a place
-	waitBits     atomic.Int64  // what the client must send next, and the beginning of the wait: see awaited
+	waitBits     atomic.Int64  // what the client must send next, and the beginning of the wait: see currentWait
 	headBegun    bool          // awaitHeadRest has been called since the last awaitRequest
 	hadUnread    bool          // bytes of the client had arrived before the connection was accepted
 	queueTime    time.Duration // see queue; 0 after the first request
@@ -171,7 +171,7 @@ func (d *readControl) setPhase(phase int32) bool {
 	return true
 }
 
-// evict changes the phase from fresh to evicted. It returns false if the phase is not fresh.
+// evict changes the phase from phaseFresh to phaseEvicted. It returns false if the phase is not phaseFresh.
 func (d *readControl) evict() bool { return d.phase.CompareAndSwap(phaseFresh, phaseEvicted) }
 
 // drain makes the pending read return if no request is in flight. The gateway sets the field draining before it calls

@@ -159,9 +159,9 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, response
 	return relayed
 }
 
-// copyBody writes r.out, which contains the head of the response, and then the body. The result responseErr is the
-// error that ended the body of the proxy's response early. The result clientLeft is set if the client has left, or a
-// write to the client failed. If both are set, the client left while copyBody waited for the proxy.
+// copyBody writes r.responseBuf, which contains the head of the response, and then the body. The result responseErr is
+// the error that ended the body of the proxy's response early. The result clientLeft is set if the client has left, or
+// a write to the client failed. If both are set, the client left while copyBody waited for the proxy.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
 	for {

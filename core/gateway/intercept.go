@@ -167,7 +167,7 @@ func nameOf(a *access.Account) string {
 }
 
 // intercept serves the client of a CONNECT in place of the target, if the target is intercepted and the client speaks
-// TLS. If the method returns false, the request must be served as a CONNECT. In that case the field r.established is
+// TLS. If the method returns false, the request must be served as a CONNECT. In that case the field r.connectReplied is
 // set if the client has already got the response to the CONNECT.
 func (r *request) intercept() (served bool) {
 	if r.outerConnect != nil {

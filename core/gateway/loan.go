@@ -5,8 +5,8 @@ import "sync"
 // maxPooledBuffer is the maximum size of a buffer that is returned to its pool.
 const maxPooledBuffer = 2 << 20
 
-// newBufferPool returns a pool of buffers (*[]byte). A buffer grows while a loan uses it. As in every sync.Pool, a
-// buffer that is not used is dropped at the second garbage collection.
+// newBufferPool returns a pool of buffers (*[]byte). A buffer grows while a borrowedBuffer uses it. As in every
+// sync.Pool, a buffer that is not used is dropped at the second garbage collection.
 func newBufferPool() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
@@ -19,7 +19,7 @@ type borrowedBuffer struct {
 	pooled *[]byte // the pool's pointer to buf
 }
 
-// borrow borrows a buffer if the loan has none, and returns the buffer with length 0. The caller appends to it and
+// borrow borrows a buffer if there is none, and returns the buffer with length 0. The caller appends to it and
 // stores the result in the field responseBuf.
 func (l *borrowedBuffer) borrow() []byte {
 	if l.pooled == nil {

@@ -80,9 +80,9 @@ func (t *tunnel) isFinal() bool {
 	return t.opening.phase == phaseFinal
 }
 
-// sendToTarget writes p to the target. While the tunnel can be replaced, forward also keeps p, and ignores write
+// sendToTarget writes p to the target. While the tunnel can be replaced, sendToTarget also keeps p, and ignores write
 // errors. After a failed write, the next read from the target fails too, and that failure leads to a new tunnel. When
-// the tunnel can no longer be replaced, forward returns a write error as a *socket.WriteError.
+// the tunnel can no longer be replaced, sendToTarget returns a write error as a *socket.WriteError.
 func (t *tunnel) sendToTarget(p []byte) (n int64, err error) {
 	if t.keepBytes(p) {
 		return int64(len(p)), nil
@@ -124,7 +124,7 @@ func (t *tunnel) keepBytes(p []byte) bool {
 	}
 	o.clientBytes = append(o.clientBytes, p...)
 	if o.phase == phaseReconnecting {
-		return true // reconnected will classify the bytes
+		return true // switchTunnel will classify the bytes
 	}
 	o.setPartialLen(kind)
 	t.out.Write(p)

@@ -47,7 +47,7 @@ func (p *places) init() {
 // for each active connection. It does not include file descriptors for the requests that idle clients will send.
 func (p *places) neededFiles() int64 { return p.clients.Load() + p.active.Load() }
 
-// add adds a connection. After add, the caller must call enter(true).
+// add adds a connection. After add, the caller must call countActive(true).
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

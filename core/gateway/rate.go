@@ -7,7 +7,7 @@ const bodyGrace = 30 * time.Second
 
 // bodyRate limits how slowly a request's body may arrive. It measures only the time for which the gateway waits for
 // the client, not the time for which the gateway waits for a slow proxy. It adds up the waits for the client; a
-// period ends when their sum reaches the duration grace. A body is too slow if, in one period, fewer than rate bytes
+// period ends when their sum reaches the duration grace. A body is too slow if, in one period, fewer than minRate bytes
 // per second have arrived.
 type bodyRate struct {
 	minRate int64         // bytes per second; 0 for no limit

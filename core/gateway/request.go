@@ -51,7 +51,7 @@ type request struct {
 	reserved    budget.Reservation // the part of the server's replay memory that the kept body uses
 	fields      []http1.Field      // the fields that are sent to the proxy
 	bodyRate    bodyRate           // limits how slowly the request's body may arrive
-	headCopy    []byte             // copy of the head; see detach
+	headCopy    []byte             // copy of the head; see copyHead
 	loopTokens  []byte             // the loop tokens that other gateways have added to the request
 	log         logEntry           // the log entry of the request in flight
 	record      *accesslog.Record  // the record of the last request that was logged; nil for none

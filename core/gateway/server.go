@@ -99,7 +99,7 @@ type Server struct {
 
 	replay budget.Memory
 
-	writeBuffers *sync.Pool // buffers that connections borrow to write a response (loan)
+	writeBuffers *sync.Pool // buffers that connections borrow to write a response (borrowedBuffer)
 	piecePool    *piecePool // buffers of kept bodies
 
 	ctx    context.Context // cancelled, like the contexts of the connections, when the grace period of a drain ends
@@ -108,7 +108,7 @@ type Server struct {
 	places             places
 	watcher            socket.Watcher
 	draining           atomic.Bool
-	closeAfterResponse atomic.Bool // see Leave
+	closeAfterResponse atomic.Bool // see CloseAfterResponse
 	refusals           atomic.Int32
 	wg                 sync.WaitGroup
 
@@ -197,7 +197,7 @@ func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 // Leave is called some time before Shutdown.
 func (s *Server) CloseAfterResponse() { s.closeAfterResponse.Store(true) }
 
-// busyPollInterval is the interval at which Settle checks the connections.
+// busyPollInterval is the interval at which WaitUntilBusy checks the connections.
 const busyPollInterval = 10 * time.Millisecond
 
 // WaitUntilBusy waits until each connection has a request in flight or is closed, but at most until ctx ends. The

@@ -27,7 +27,7 @@ func (s *Server) serveTunnel(
 	c.tunnel.Store(remote)
 	greeting.buf = append(greeting.buf, remote.Early...)
 	if !c.write(greeting.buf) {
-		c.raw.Close() // join then ends immediately
+		c.raw.Close() // copyBoth then ends immediately
 	}
 	greeting.giveBack()
 	c.readControl.setDeadline(time.Time{})

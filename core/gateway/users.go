@@ -138,8 +138,8 @@ func (set *settings) overrideMode(a *access.Account) retry.OverrideMode {
 	return retry.OverrideAny
 }
 
-// grantRequest counts the request for its user. If a limit of the user denies the request, grant returns the error
-// response instead. If the gateway has no users, it does nothing.
+// grantRequest counts the request for its user. If a limit of the user denies the request, grantRequest returns the
+// error response instead. If the gateway has no users, it does nothing.
 func (r *request) grantRequest() *proxyhttp.ErrorResponse {
 	a := r.cache.account
 	if a == nil {

@@ -294,8 +294,8 @@ func (b *Body) DirectlyReadable() (left int64, ok bool) {
 	return b.remaining, true
 }
 
-// RecordRead records that n bytes of the body have been read directly from the connection (see Unread). The parameter
-// err is the error with which the connection has ended, or nil.
+// RecordRead records that n bytes of the body have been read directly from the connection (see DirectlyReadable). The
+// parameter err is the error with which the connection has ended, or nil.
 func (b *Body) RecordRead(n int64, err error) {
 	b.remaining -= n
 	b.received += n

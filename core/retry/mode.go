@@ -42,8 +42,8 @@ func (m OverrideMode) String() string {
 }
 
 // capPolicy returns the policy q, limited by the global policy p. The limits concern attempts, waits, hedges, and the
-// statuses and methods that are retried. If a field of q would put more load on proxies and targets than the same
-// field of p, the field of p replaces it. The caller must validate q before the call, and call seal on the result.
+// statuses and methods that are retried. If a field of q would put more load on proxies and targets than the same field
+// of p, the field of p replaces it. The caller must validate q before the call, and call computeFields on the result.
 func (p *Policy) capPolicy(q Policy) Policy {
 	q.MaxAttempts = min(q.MaxAttempts, p.MaxAttempts)
 	q.RetryStatusCodes = slices.DeleteFunc(slices.Clone(q.RetryStatusCodes), func(code int) bool {

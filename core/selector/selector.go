@@ -185,7 +185,7 @@ func (s *Selector) Bans() *rest.Rests { return s.bans }
 func (s *Selector) Limits() *limit.Table { return s.limits }
 
 // NextTestTime returns the earliest time at which a proxy whose breaker is not closed may become admissible:
-// Pool.NextTest or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
+// Pool.NextTestTime or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
 func (s *Selector) NextTestTime() (time.Time, bool) {
 	test, ok := s.pool.NextTestTime()
 	if check, planned := s.pool.NextCheck(); ok && planned && check.Before(test) {
@@ -659,7 +659,7 @@ func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	return q.errorOf(snap.All, excluded, at)
 }
 
-// errorOf is Blocked for a list of proxies. The parameter at is the current time (Pool.Elapsed).
+// errorOf is CheckSelect for a list of proxies. The parameter at is the current time (Pool.Elapsed).
 func (q *Query) errorOf(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {

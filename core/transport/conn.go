@@ -69,7 +69,7 @@ type persistConn struct {
 	reader        http1.Reader
 	tcp           *socket.Conn      // the TCP connection below Conn; nil if there is none
 	gate          *gate             // below the TLS of Conn; nil without TLS
-	peekBuf       [1]byte           // used by noExtraBytes and alive
+	peekBuf       [1]byte           // used by noExtraBytes and isAlive
 	toTarget      bool              // the connection leads through the proxy to a target
 	reused        bool              // the connection has served a request before
 	slowWrite     bool              // a write had to wait, so there is a write deadline

@@ -179,7 +179,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 }
 
 // openTCP opens a TCP connection to hostPort: a proxy, or the target of a direct connection. The function permit, if
-// not nil, is called with each address before it is dialled. An address for which permit returns an error is not
+// not nil, is called with each address before it is dialled. An address for which checkAddress returns an error is not
 // dialled.
 func (t *Transport) openTCP(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	checkAddress func(netip.AddrPort) error) (net.Conn, error) {

@@ -24,7 +24,7 @@ const (
 // like an EMFILE of the system.
 var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 
-// dialBudgeted is like open, but takes a descriptor from the budget. The descriptor is returned when the connection
+// dialBudgeted is like openTCP, but takes a descriptor from the budget. The descriptor is returned when the connection
 // is closed.
 func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	checkAddress func(netip.AddrPort) error) (net.Conn, error) {

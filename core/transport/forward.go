@@ -105,7 +105,7 @@ type heldResponse struct {
 	timing core.Timing
 }
 
-// holdResponse moves resp to an aside, and detaches the response from c.
+// holdResponse moves resp to a heldResponse, and detaches the response from c.
 func (t *Transport) holdResponse(c *Control, resp *Response) heldResponse {
 	c.Interrupt.detach()
 	return heldResponse{Response: *resp, timing: c.Timing}

@@ -56,7 +56,7 @@ func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline
 		}
 		return e
 	})
-	if err == nil && t.cfg.Dial != nil { // Config.Dial does not call permit
+	if err == nil && t.cfg.Dial != nil { // Config.Dial does not call checkAddress
 		if err = t.checkRemoteAddress(conn); err != nil {
 			conn.Close()
 		}

@@ -129,8 +129,9 @@ type streamResult struct {
 }
 
 // awaitStream waits for the head of the response. The result timedOut is set if the head has not arrived in time. While
-// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.Total. Otherwise the
-// limit is the deadline of the attempt. The parameter body is nil if the request has no body or a short one.
+// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.RequestDeadline.
+// Otherwise the limit is the deadline of the attempt. The parameter body is nil if the request has no body or a short
+// one.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
 	r streamResult, timedOut bool) {
 	start := t.cfg.Now()
@@ -330,8 +331,8 @@ type upload struct {
 	mu     sync.Mutex // held during a Read
 	pieces [][]byte   // the pieces of Prefix that have not been read; guarded by mu
 
-	// trailer holds the trailer fields. If the request has Rest, trailer has the announced fields only; their values
-	// are set when Rest has been read.
+	// trailer holds the trailer fields. If the request has Remainder, trailer has the announced fields only; their
+	// values are set when Remainder has been read.
 	trailer http.Header
 	err     error // guarded by mu
 	once    sync.Once
@@ -402,8 +403,8 @@ func (u *upload) Close() error {
 	return nil
 }
 
-// isBroken reports whether the client's part of the body (Rest) ended early. It returns false while a Read waits for
-// the client. u may be nil.
+// isBroken reports whether the client's part of the body (Remainder) ended early. It returns false while a Read waits
+// for the client. u may be nil.
 func (u *upload) isBroken() bool {
 	if u == nil || u.awaitsClient.Load() {
 		return false

@@ -36,8 +36,8 @@ func (r *Request) trailers() []byte {
 	return r.Trailers
 }
 
-// trailerHeader returns the trailer fields for a request over HTTP/2, or nil if it has none. If the request has Rest,
-// only the announced fields are known, and their values are not set.
+// trailerHeader returns the trailer fields for a request over HTTP/2, or nil if it has none. If the request has
+// Remainder, only the announced fields are known, and their values are not set.
 func (r *Request) trailerHeader() http.Header {
 	names := http.Header{}
 	if r.Remainder == nil {

@@ -174,36 +174,37 @@ type Request struct {
 	HTTP2      bool   // offer HTTP/2 to an https:// target
 	ServerName string // name that the certificate of an https:// target must have; "" for the host of Authority
 
-	// The body is Prefix, in one or more pieces, followed by Rest. Prefix can be sent any number of times, but Rest
-	// can be read only once.
+	// The body is Prefix, in one or more pieces, followed by Remainder. Prefix can be sent any number of times, but
+	// Remainder can be read only once.
 	Framing   http1.Framing
 	Length    int64 // length of the whole body if Framing is http1.Length; otherwise as in http1.Request
 	Prefix    [][]byte
 	Remainder *http1.Body
 
-	// Trailers is the trailer section of a chunked body without Rest, in the form that http1.Body.Trailers returns. A
-	// body with Rest has the trailers of Rest. TrailerNames is the value of the Trailer field; nil for none.
+	// Trailers is the trailer section of a chunked body without Remainder, in the form that http1.Body.Trailers
+	// returns. A body with Remainder has the trailers of Remainder. TrailerNames is the value of the Trailer field; nil
+	// for none.
 	Trailers, TrailerNames []byte
 
-	Source     *socket.Conn  // the connection that Rest reads from; nil unless it is plain TCP
+	Source     *socket.Conn  // the connection that Remainder reads from; nil unless it is plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
-	BeforeRead func()        // called before each wait for more bytes of Rest
-	// AfterRead, if not nil, is called with n when n bytes of Rest have arrived. It is called with 0 when the gateway
-	// stops waiting for the client and waits for the proxy instead.
+	BeforeRead func()        // called before each wait for more bytes of Remainder
+	// AfterRead, if not nil, is called with n when n bytes of Remainder have arrived. It is called with 0 when the
+	// gateway stops waiting for the client and waits for the proxy instead.
 	AfterRead func(n int64)
-	StopRead  func() // ends the current and each later wait for bytes of Rest; called from another goroutine
+	StopRead  func() // ends the current and each later wait for bytes of Remainder; called from another goroutine
 
 	// OnInterim, if not nil, is called with each interim response over HTTP/1 whose status is 102 or above, except 101.
 	OnInterim func(*http1.Response)
 
-	// SendContinue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). As long as
-	// Continue is not nil, the client waits for this response, and no byte of Rest has been read. The attempt then
-	// sends Expect: 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final
-	// response. The function sets this field to nil. It returns false if the client has left.
+	// SendContinue, if not nil, asks the client for Remainder with a 100 response (RFC 9110 section 10.1.1). As long as
+	// SendContinue is not nil, the client waits for this response, and no byte of Remainder has been read. The attempt
+	// then sends Expect: 100-continue. It calls SendContinue after a 100 response or after ContinueWait, but not after
+	// a final response. The function sets this field to nil. It returns false if the client has left.
 	SendContinue func() bool
 }
 
-// notifyRead reports that n bytes of Rest have arrived.
+// notifyRead reports that n bytes of Remainder have arrived.
 func (r *Request) notifyRead(n int64) {
 	if r.AfterRead != nil {
 		r.AfterRead(n)
@@ -290,7 +291,7 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
 // resendable reports whether the request can be sent again after a response to it. This is possible if no part of
-// Rest has been read.
+// Remainder has been read.
 func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
 
 // idleKey returns the key of the idle connections that q can use. It is "" for connections to the proxy itself. For

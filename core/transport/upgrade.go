@@ -93,7 +93,7 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 // field from a request in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without
 // a body is sent once more, through a tunnel of the same proxy. No ability is learnt from this, because it shows
 // nothing about requests without an Upgrade field. A response with the status 405 or 501 is handled as for any other
-// request (compare).
+// request (compareByTunnel).
 func (t *Transport) roundTripUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().UsesTunnel(u.Elapsed(c.Started), false) {

@@ -23,7 +23,7 @@ func (r *Response) RequestBodyBroken(q *Request) bool {
 	}
 }
 
-// isBroken reports whether the request's body ended early. Only the goroutine that reads Rest may call it.
+// isBroken reports whether the request's body ended early. Only the goroutine that reads Remainder may call it.
 func (r *Request) isBroken() bool {
 	return r.Remainder != nil && r.Remainder.Err() != nil && r.Remainder.Err() != io.EOF
 }

@@ -114,7 +114,7 @@ type dueExploration struct {
 }
 
 // DueExplorations returns the proxies whose exploration was due at the last Sweep, in the order in which the
-// explorations became due. The caller must check with Unexplored whether the exploration is still due.
+// explorations became due. The caller must check with ExplorationDue whether the exploration is still due.
 func (p *Pool) DueExplorations() []*Upstream {
 	if list := p.dueExplorations.Load(); list != nil {
 		return *list

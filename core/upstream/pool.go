@@ -77,7 +77,7 @@ type Pool struct {
 
 	memory          atomic.Int64                // ns
 	tail            atomic.Uint64               // largest Tail at the end of the last full sweep; float64 bits, s
-	dueExplorations atomic.Pointer[[]*Upstream] // see Idle
+	dueExplorations atomic.Pointer[[]*Upstream] // see DueExplorations
 	sweepMu         sync.Mutex                  // guards the next three fields
 
 	sweepIndex   int              // index in the snapshot where the next sweep begins
@@ -90,7 +90,7 @@ type Pool struct {
 	watchMu       sync.Mutex
 	notClosed     map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
 	openList      []*Upstream                 // the proxies in notClosed; nil if it has to be made; guarded by watchMu
-	overdueProbes atomic.Pointer[[]*Upstream] // see Overdue
+	overdueProbes atomic.Pointer[[]*Upstream] // see OverdueProbes
 	// nextTestTime is the earliest time at which a breaker becomes half-open, in ns after the epoch. It
 	// is 0 if it has to be computed.
 	nextTestTime atomic.Int64

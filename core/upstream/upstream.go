@@ -56,7 +56,7 @@ type details struct {
 	flags          flags
 	part           *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's limitMu
 	window         window
-	attemptFields  atomic.Pointer[attemptFields] // see extra
+	attemptFields  atomic.Pointer[attemptFields] // nil for a proxy without attempts
 	openEvidence   atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened
 }
 
@@ -91,7 +91,7 @@ type attemptFields struct {
 }
 
 // ensureAttemptFields returns the fields that only a proxy with attempts needs. If there are none, it creates them. To
-// read the fields of any proxy, use extras, which may be nil.
+// read the fields of any proxy, use the field attemptFields, which may be nil.
 func (u *Upstream) ensureAttemptFields() *attemptFields {
 	if x := u.attemptFields.Load(); x != nil {
 		return x
@@ -221,8 +221,8 @@ func (u *Upstream) FailedToReach() bool { return u.flags.has(failedToReach) }
 func (u *Upstream) Draining() bool { return u.flags.has(draining) }
 
 // InService reports whether the proxy is in service, as the API and the dashboard show it: its breaker is closed, it is
-// neither banned nor draining, and Unreached is false. The caller passes whether the proxy is banned, because the pool
-// does not have the bans.
+// neither banned nor draining, and IsUnreached is false. The caller passes whether the proxy is banned, because the
+// pool does not have the bans.
 func (u *Upstream) InService(banned bool) bool {
 	return u.State() == core.Closed && !u.Draining() && !banned && !u.IsUnreached()
 }
@@ -230,8 +230,8 @@ func (u *Upstream) InService(banned bool) bool {
 // Full reports whether the proxy has reached max_in_flight or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.inFlightLimit.Load()) }
 
-// ClosedAndNotFull reports whether the breaker is closed and the proxy is not full. If Free returns true, Admissible
-// returns true for any arguments.
+// ClosedAndNotFull reports whether the breaker is closed and the proxy is not full. If ClosedAndNotFull returns true,
+// Admissible returns true for any arguments.
 func (u *Upstream) ClosedAndNotFull() bool { return u.breakerWord.Closed() && !u.Full() }
 
 // BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no permit. The parameter at
@@ -263,7 +263,7 @@ type Lease struct {
 	began         time.Duration // beginning of the attempt (Pool.Elapsed)
 	ended         time.Duration // see EndAt (Pool.Elapsed); 0 if it was not called
 	settled       bool
-	placeReleased bool               // Part has released the place in flight
+	placeReleased bool               // DetachPermit has released the place in flight
 	limitShare    *limit.Reservation // nil without limits
 }
 
