@@ -138,7 +138,6 @@ func (r *roundTrip) finishResult() {
 	r.release()
 }
 
-// deferRelease adds functions for the method release to call.
 func (r *roundTrip) deferRelease(f ...func()) { r.deferred = append(r.deferred, f...) }
 
 func (r *roundTrip) release() {

@@ -26,8 +26,7 @@ type Relay struct {
 }
 
 // Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
-// the client left before a status was sent. The parameter relayed describes how the response was relayed. The parameter
-// at is the current time.
+// the client left before a status was sent. The parameter relayed describes how the response was relayed.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x := r.x
 	if x.openEnding != relayEnding {
@@ -115,7 +114,7 @@ func (t *Tunnel) SettleNoTLS() {
 }
 
 // Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt. The parameter end
-// describes how the tunnel ended, and at is the current time.
+// describes how the tunnel ended.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.openEnding != tunnelEnding {
@@ -178,7 +177,7 @@ const (
 )
 
 // Close records the request. The parameter status is the status that was sent to the client, or 0 if the client left
-// before a status was sent. The parameter at is the current time.
+// before a status was sent.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.openEnding != refusalEnding {
 		return
@@ -213,7 +212,6 @@ func (ex *Exchange) recordTunnel() {
 	}
 }
 
-// recordServingAttempt records the attempt that served the request.
 func (ex *Exchange) recordServingAttempt() {
 	ex.recordAttempt(&ex.attemptState, &ex.event.Outcome)
 	if t := ex.tuning; t.Observe != nil && ex.event.Outcome.Verdict != core.Excluded {

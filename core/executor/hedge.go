@@ -158,7 +158,6 @@ func (r *race[T]) runHedge() {
 	}
 }
 
-// hedgeQuery returns the query for the hedge's proxy.
 func (ex *Exchange) hedgeQuery() selector.Query {
 	q := ex.query
 	q.Tried = append([]selector.Tried{{Proxy: ex.proxy}}, ex.query.Tried...)
@@ -261,7 +260,6 @@ func (r *race[T]) settleLostHedge() {
 	}
 }
 
-// discardHedge closes the response of the hedge.
 func (r *race[T]) discardHedge() {
 	r.hedgeSender.Stop()
 	r.hedgeSender.Discard(r.response)

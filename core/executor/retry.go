@@ -10,7 +10,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// nextStep is the step after a failed attempt.
 type nextStep uint8
 
 const (

@@ -323,7 +323,6 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 	return &ex.relay
 }
 
-// settleFailure settles a failed attempt and records it.
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
@@ -352,7 +351,6 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	}
 }
 
-// recordAttempt records the attempt f, whose outcome is o.
 func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
 	if o != &f.event.Outcome {
 		f.event.Outcome = *o

@@ -148,7 +148,6 @@ func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	return response, true
 }
 
-// hedgeWon reports whether the hedge has served the request.
 func (r *race[T]) hedgeWon() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

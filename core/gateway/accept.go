@@ -45,7 +45,6 @@ const maxAcceptPause = 50 * time.Millisecond
 // pipeFiles is the number of file descriptors of a pipe.
 const pipeFiles = 2
 
-// acceptor admits the clients of one listener.
 type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first

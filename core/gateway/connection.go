@@ -87,7 +87,6 @@ func (c *connection) unpark() {
 	}
 }
 
-// endServing closes the connection and stops its timers.
 func (c *connection) endServing() {
 	c.writer.stall.Stop()
 	c.cancel(executor.ErrClientLeft)

@@ -19,7 +19,6 @@ type front interface {
 	refuse()
 }
 
-// frontFunc makes the front of a new connection.
 type frontFunc func(*Server, *connection) front
 
 // anyFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.

@@ -12,7 +12,6 @@ const (
 	tlsEarlyData        = 42 // type of an extension
 )
 
-// helloKind classifies the first bytes of a client.
 type helloKind uint8
 
 const (

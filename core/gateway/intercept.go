@@ -32,7 +32,6 @@ type Intercept struct {
 	Matches func(host string, port uint16, user string) bool
 }
 
-// interception is an Intercept in force.
 type interception struct {
 	Intercept
 	tls *tls.Config // for the TLS connections with intercepted clients

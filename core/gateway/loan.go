@@ -29,7 +29,6 @@ func (l *borrowedBuffer) borrow() []byte {
 	return l.buf[:0]
 }
 
-// giveBack returns the buffer to the pool.
 func (l *borrowedBuffer) giveBack() {
 	if l.pooled == nil {
 		return

@@ -98,7 +98,6 @@ func (p *places) countActive(active bool) {
 	p.signalFreed()
 }
 
-// signalFreed wakes an acceptor that waits for a place.
 func (p *places) signalFreed() {
 	if p.waitingAcceptors.Load() == 0 {
 		return

@@ -84,7 +84,6 @@ func (r *request) init(s *Server, c *connection) {
 	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
 }
 
-// resetRequest prepares r for the next request.
 func (r *request) resetRequest() {
 	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()

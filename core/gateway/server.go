@@ -212,7 +212,6 @@ func (s *Server) WaitUntilBusy(ctx context.Context) {
 	}
 }
 
-// hasIdleConn reports whether a connection waits for a request.
 func (s *Server) hasIdleConn() (waits bool) {
 	s.eachConn(func(c *connection) { waits = waits || c.readControl.phase.Load() != phaseBusy })
 	return waits

@@ -22,7 +22,6 @@ type streams struct {
 	closed chan struct{} // closed when the server accepts no more connections
 }
 
-// http2Conn is an intercepted HTTP/2 connection.
 type http2Conn struct {
 	gateway      *Server
 	conn         *connection
@@ -188,7 +187,6 @@ type streamConn struct {
 // RemoteAddr implements net.Conn.
 func (c streamConn) RemoteAddr() net.Addr { return c.remote }
 
-// serveStream serves one stream.
 func serveStream(w http.ResponseWriter, in *http.Request) {
 	x := in.Context().Value(streamsKey{}).(*http2Conn)
 	out := in.WithContext(in.Context())

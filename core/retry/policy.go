@@ -158,7 +158,6 @@ func retryableStatus(code int) bool {
 	return code >= 400 && code <= 599
 }
 
-// withoutDuplicates removes duplicate codes and keeps the order.
 func withoutDuplicates(codes []int) []int {
 	out := make([]int, 0, len(codes))
 	for _, code := range codes {

@@ -510,7 +510,6 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	s.collectTiers(c, group)
 }
 
-// collectGroup sets the candidates from a group of proxies.
 func (s *Selector) collectGroup(c *choice, group *upstream.Group) {
 	c.candidates = c.candidates[:0]
 	if len(group.All) > s.maxCandidates {
@@ -557,8 +556,8 @@ func (s *Selector) exclusionsFor(q *Query) exclusions {
 	return exclusions{s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)}
 }
 
-// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The
-// second result is false if u may be chosen now. The parameter at is the current time.
+// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The second
+// result is false if u may be chosen now.
 func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
 	if len(e.resting) == 0 && len(e.banned) == 0 {
 		return 0, false

@@ -49,7 +49,6 @@ func (p *Pipes) put(unused pipe) {
 	}
 }
 
-// closePipe closes a pipe.
 func (p *Pipes) closePipe(old pipe) {
 	old.close()
 	p.countClosed()
@@ -153,7 +152,6 @@ func (m *spliceOp) fillPipe(fd uintptr) bool {
 	return true
 }
 
-// drainPipe moves the bytes in the pipe to fd.
 func (m *spliceOp) drainPipe(fd uintptr) bool {
 	for m.written < m.inPipe {
 		var n int

@@ -109,7 +109,6 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	return tc, nil
 }
 
-// hostOf returns the host of host:port.
 func hostOf(authority string) string {
 	host, _, err := net.SplitHostPort(authority)
 	if err != nil {
@@ -118,7 +117,6 @@ func hostOf(authority string) string {
 	return host
 }
 
-// callOnSlow calls OnSlow, if it is set.
 func (c *Control) callOnSlow() {
 	if c.OnSlow != nil {
 		c.OnSlow()
@@ -438,7 +436,6 @@ func isPage(fields []http1.Field, early []byte) bool {
 
 var connectMethod = []byte("CONNECT")
 
-// appendConnect appends a CONNECT for authority to b.
 func (t *Transport) appendConnect(b, credentials []byte, authority string, c *Control) []byte {
 	b = http1.AppendRequestLine(b, connectMethod, []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))

@@ -21,7 +21,6 @@ const (
 	offersRefused               // tokens are not offered: after offersDoubted, a handshake without an offer succeeded
 )
 
-// tokenOffer is the offer in one handshake.
 type tokenOffer struct {
 	tokens   []byte // nil for no offer
 	accepted bool   // the proxy has chosen to receive the tokens

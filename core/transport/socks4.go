@@ -57,7 +57,6 @@ func announcesName(ip netip.Addr) bool {
 	return ip.Is4() && ip.AsSlice()[0] == 0 && ip.AsSlice()[1] == 0 && ip.AsSlice()[2] == 0
 }
 
-// appendSOCKS4Request appends a CONNECT request for authority.
 func appendSOCKS4Request(b []byte, a upstream.Address, authority string) ([]byte, error) {
 	host, port, err := splitAuthority(authority)
 	if err != nil {

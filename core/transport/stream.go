@@ -122,7 +122,6 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 	return nil
 }
 
-// streamResult is the result of a RoundTrip.
 type streamResult struct {
 	in  *http.Response
 	err error

@@ -204,7 +204,6 @@ type Request struct {
 	SendContinue func() bool
 }
 
-// notifyRead reports that n bytes of Remainder have arrived.
 func (r *Request) notifyRead(n int64) {
 	if r.AfterRead != nil {
 		r.AfterRead(n)
@@ -415,7 +414,6 @@ func (r *Request) inline() ([]byte, bool) {
 	return nil, false
 }
 
-// sendRequest sends the request and reads the response's head.
 func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.control = c

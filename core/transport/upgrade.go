@@ -19,7 +19,6 @@ func (r *Request) upgrades() bool {
 	return r.Upgrade != nil && r.Remainder == nil && short
 }
 
-// readHead reads the head of the response to q.
 func (r *Response) readHead(q *Request) error {
 	switch {
 	case q.upgrades():

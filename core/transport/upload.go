@@ -122,7 +122,6 @@ func (h *headWait) setDeadline(deadline time.Time) {
 	}
 }
 
-// endWait ends the wait.
 func (h *headWait) endWait() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -33,7 +33,6 @@ const (
 	viaDiffers viaState = 1 << 10
 )
 
-// lacksVia reports whether a successful response had no Via.
 func (s viaState) lacksVia() bool { return s&viaMissing != 0 }
 
 // isKnown reports whether there were enough responses for a conclusion: viaSamples, or one without Via.

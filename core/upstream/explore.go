@@ -51,7 +51,6 @@ type trial struct{ remaining atomic.Int32 }
 // begin begins a trial, unless the proxy is in a trial already.
 func (t *trial) begin() { t.remaining.CompareAndSwap(0, trialSuccesses) }
 
-// beginExploration records that an exploration has begun.
 func (t *trial) beginExploration() {
 	if !t.remaining.CompareAndSwap(0, -trialSuccesses) {
 		if left := t.remaining.Load(); left > 0 {
@@ -60,7 +59,6 @@ func (t *trial) beginExploration() {
 	}
 }
 
-// endExcluded ends an exploration whose attempt was excluded.
 func (t *trial) endExcluded() {
 	if left := t.remaining.Load(); left < 0 {
 		t.remaining.CompareAndSwap(left, -left)
@@ -84,8 +82,8 @@ func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// ExplorationDue reports whether an exploration of the proxy is due now. The parameter at is the current time. The
-// result since is the time at which the exploration became due. Both are results of Pool.Elapsed.
+// ExplorationDue reports whether an exploration of the proxy is due now. The result dueSince is the time at which it
+// became due. The parameter at and the result dueSince are results of Pool.Elapsed.
 func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due bool) {
 	if !u.ClosedAndNotFull() || u.IsUnreached() {
 		return 0, false

@@ -49,7 +49,6 @@ func (p *Pool) startLimit() int32 {
 	return unproven
 }
 
-// countSuccess raises the preferred number after a success.
 func (u *Upstream) countSuccess() {
 	limit := u.slowStart.limit.Load()
 	if limit == unlimited {

@@ -354,7 +354,6 @@ func (u *Upstream) takePlace() bool {
 	return true
 }
 
-// releasePlace releases the place in flight of one attempt.
 func (u *Upstream) releasePlace() {
 	u.inFlight.Add(-1)
 	if f := u.pool.onFree; f != nil {

@@ -38,7 +38,6 @@ type window struct {
 	trial       trial
 }
 
-// attempts are the attempts of a window.
 type attempts struct {
 	latency [windowSize]float32 // of a success: in s; of a failure: the value of failureAt
 	ended   [windowSize]stamp
@@ -200,7 +199,7 @@ func (w *window) dropOldest() {
 // first returns the index of the oldest attempt. The caller holds mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
-// dropOlder removes the attempts that are older than memory. The parameter at is the current time. The caller holds mu.
+// dropOlder removes the attempts that are older than memory. The caller holds mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
