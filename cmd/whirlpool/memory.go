@@ -11,8 +11,8 @@ import (
 )
 
 // limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit), and returns memory to the system whenever
-// the process is idle, until stop is called.
-func limitMemory(ctx context.Context, log *slog.Logger) (stop func()) {
+// the process is idle, until stop is called. Until then, growth observes the collections of garbage.
+func limitMemory(ctx context.Context, log *slog.Logger, growth *memory.Growth) (stop func()) {
 	cgroup, hasCgroup := memory.CgroupLimit(os.DirFS("/"))
 	if limit, ok := memory.RuntimeLimit(os.Getenv("GOMEMLIMIT"), cgroup, hasCgroup); ok {
 		debug.SetMemoryLimit(limit)
@@ -21,6 +21,7 @@ func limitMemory(ctx context.Context, log *slog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { memory.Release(ctx, memory.Read, memory.Free) })
+	wg.Go(func() { growth.Follow(ctx, memory.Read, debug.FreeOSMemory) })
 	return func() {
 		cancel()
 		wg.Wait()

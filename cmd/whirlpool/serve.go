@@ -62,7 +62,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 	}
 	log, level, output, closeLog := openLog(cfg.Log, logOutput, messagesToFold(cfg)...)
 	defer closeLog() // its error is ignored: the log, which would report it, is closed
-	defer limitMemory(ctx, log)()
+	defer limitMemory(ctx, log, growth)()
 	program, err := os.Executable()
 	if err != nil {
 		program = ""

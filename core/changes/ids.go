@@ -32,10 +32,10 @@ type automaticIDs struct {
 	saveFailed bool               // the last save failed
 }
 
-// idEntry describes the entry that has, or had, an automatic id.
+// idEntry describes the entry that has, or had, an automatic id. It is small, because a long list has many of them.
 type idEntry struct {
 	upstream.Fingerprint
-	LeftAt int64 `json:"left,omitempty"` // when the entry left the configuration, in Unix seconds; 0 if it has not left
+	LeftAt uint32 `json:"left,omitempty"` // in Unix seconds: when the entry left the configuration; 0 if it is there
 
 	saved bool // store has the id
 }
@@ -162,7 +162,7 @@ func (m *automaticIDs) assignAddedIDs(
 
 // saveIDs stores the ids of those entries for which automatic is true.
 func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
-	now := m.now().Unix()
+	now := uint32(m.now().Unix())
 	proxiesOfHost, usedIDs := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
 	for i := range entries {
 		usedIDs[entries[i].ID] = struct{}{}
@@ -191,7 +191,7 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 		}
 		_, reassigned := usedIDs[id]
 		switch saved := r.saved; {
-		case reassigned || r.LeftAt != 0 && now-r.LeftAt >= int64(keepIDs/time.Second):
+		case reassigned || r.LeftAt != 0 && int64(now)-int64(r.LeftAt) >= int64(keepIDs/time.Second):
 			if saved {
 				set[id] = nil
 			}

@@ -4,9 +4,9 @@
 //   - A new proxy is checked immediately. While its checks fail it is chosen last, and each failed check counts as a
 //     failure for its circuit breaker, so that clients waste no attempts on a list of dead proxies.
 //   - If a breaker has opened because its proxy could not be reached, the proxy is checked again while the breaker
-//     is open. The wait between two checks is a tenth of the time since the breaker opened (checkWait). A check
-//     that passes makes the breaker half-open, and the next request is its probe. A check that fails keeps the
-//     breaker open.
+//     is open. The wait between two checks is a tenth of the time since the breaker opened (checkWait), and
+//     longer if thousands of proxies are dead (minWait). A check that passes makes the breaker half-open, and the
+//     next request is its probe. A check that fails keeps the breaker open.
 package reach
 
 import (
@@ -28,6 +28,7 @@ const (
 	firstWait      = 250 * time.Millisecond // wait after the first failed check
 	maxWait        = 30 * time.Second       // maximum time between two checks
 	localErrorWait = time.Second            // wait after a check that failed for lack of a descriptor or port
+	maxRate        = 4000                   // checks a second of proxies with open breakers
 )
 
 // DefaultParallel is the default maximum number of simultaneous checks.
@@ -238,6 +239,14 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Dur
 // checkWait returns the wait until the next check of a proxy that has been failing for the given time.
 func checkWait(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), maxWait) }
 
+// minWait returns the wait with which the planned checks are at most maxRate a second. With 100,000 dead proxies it is
+// 25 s.
+func (c *Checker) minWait() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return min(time.Duration(len(c.queue))*time.Second/maxRate, maxWait)
+}
+
 // queueNewProxies queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that
 // have served. The caller holds mu.
 func (c *Checker) queueNewProxies(now time.Duration) {
@@ -270,9 +279,8 @@ func (c *Checker) queueCheck(k *check) {
 func (c *Checker) runCheck(ctx context.Context, k *check) {
 	checkAgain := false
 	if c.inPool(k.u) {
-		started := c.cfg.Now()
 		verr := c.cfg.Reach(ctx, k.u)
-		checkAgain = ctx.Err() == nil && c.inPool(k.u) && c.applyResult(k, verr, c.cfg.Now().Sub(started))
+		checkAgain = ctx.Err() == nil && c.inPool(k.u) && c.applyResult(k, verr)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -297,10 +305,11 @@ func (c *Checker) runCheck(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// applyResult applies the result of a check: its error verr, and its duration. If checkAgain is true, it has set the
-// time of another check.
-func (c *Checker) applyResult(k *check, verr *verdict.Error, took time.Duration) (checkAgain bool) {
+// applyResult applies the result of a check: its error verr. If checkAgain is true, it has set the time of another
+// check.
+func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	now := c.now()
+	took := now - k.at // with the wait for a place among the parallel checks, which is long if many proxies are dead
 	switch {
 	case verr == nil:
 		k.u.SetReached(true)
@@ -317,6 +326,8 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error, took time.Duration)
 	b := k.u.Breaker()
 	switch b.State() {
 	case core.Open:
+		wait = max(wait, c.minWait())
+		k.at = now + wait
 		b.Postpone(wait + took + 5*tick) // the breaker stays open until the next check has ended
 		return true
 	case core.Closed:

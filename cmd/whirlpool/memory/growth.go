@@ -1,13 +1,18 @@
 package memory
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // Growth decides by how much the heap grows until the next garbage collection, as GOGC does: by this percentage of the
 // objects in use. The zero value decides nothing.
 //
 // With 100 %, the default of Go, a long list of proxies would take its memory twice: once for the proxies, and once for
 // garbage. So the heap grows only by as much as if the proxies took no memory and the other objects took baseHeap.
-// While a configuration is loaded, which makes much garbage, it grows by even less.
+// While a configuration is loaded, which makes much garbage, it grows by even less. The same holds while the list is
+// long and collections are rare, as without much traffic: they may then be more frequent.
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing
 
@@ -15,16 +20,29 @@ type Growth struct {
 	proxies   int
 	loadCount int // calls of BeginLoading whose result has not been called
 	percent   int // the last argument of set; 0 before the first call
+	isQuiet   bool
 }
 
 const (
 	baseHeap      = 32 << 20
-	proxySize     = 700    // bytes that a proxy takes
+	proxySize     = 816    // bytes that a proxy takes (TestAProxyWithoutAttemptsIsSmall)
 	longListSize  = 10_000 // proxies whose memory matters
 	startPercent  = 50     // while the first configuration is loaded
 	reloadPercent = 20     // while another one is loaded and the list is long
 	minPercent    = 20     // because the collections of a very long list would take much CPU time
+	quietPercent  = 10     // while the list is long and collections are rare
 )
+
+// Collections are rare after at most rareCycles of them within followTick, and are not rare any more after manyCycles.
+// A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
+const (
+	followTick = 10 * time.Second
+	rareCycles = 2
+	manyCycles = 6
+)
+
+// maxUnused is the memory that may be held without being used while the list is long and collections are rare.
+const maxUnused = 8 << 20
 
 // NewGrowth returns a Growth that calls set (debug.SetGCPercent). If gogc, the environment variable GOGC, is not "",
 // the Growth decides nothing.
@@ -62,10 +80,48 @@ func (g *Growth) BeginLoading(free func()) (end func()) {
 	}
 }
 
+// Follow observes how frequent the collections are, until ctx ends. While the list is long and collections are rare, it
+// calls free if much memory is held without being used. Release does so only when the process is idle, which it never
+// is with a long list of dead proxies: they are checked again and again.
+func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
+	ticker := time.NewTicker(followTick)
+	defer ticker.Stop()
+	last := read().Cycles
+	for {
+		select {
+		case <-ticker.C:
+			u := read()
+			if g.count(u.Cycles-last) && u.Unused > maxUnused {
+				free()
+			}
+			last = u.Cycles
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// count adapts the percentage to the number of collections within followTick. It reports whether the list is long and
+// collections are rare.
+func (g *Growth) count(cycles uint64) (isQuiet bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case cycles <= rareCycles:
+		g.isQuiet = true
+	case cycles >= manyCycles:
+		g.isQuiet = false
+	}
+	g.apply()
+	return g.setPercent != nil && g.isQuiet && g.proxies >= longListSize
+}
+
 // apply calls the function set if the percentage has changed. The caller holds mu.
 func (g *Growth) apply() {
 	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), minPercent)
 	switch {
+	case g.loadCount == 0 && g.isQuiet && g.proxies >= longListSize:
+		percent = quietPercent
 	case g.loadCount == 0:
 	case g.proxies >= longListSize:
 		percent = min(percent, reloadPercent)

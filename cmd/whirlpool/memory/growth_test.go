@@ -24,13 +24,21 @@ func TestGrowth(t *testing.T) {
 	require.Zero(t, freed)
 	got = nil
 	load(100_000)
-	require.Equal(t, []int{20, 32}, got)
+	require.Equal(t, []int{20, 29}, got)
 	load(100_000)
-	require.Equal(t, []int{20, 32, 20, 32}, got)
+	require.Equal(t, []int{20, 29, 20, 29}, got)
 	require.Equal(t, 2, freed)
 	got = nil
 	g.SetProxies(5_000_000)
 	require.Equal(t, []int{minPercent}, got)
+	got = nil
+	for _, cycles := range []uint64{3, rareCycles, 5, manyCycles, 3} {
+		g.count(cycles)
+	}
+	require.Equal(t, []int{quietPercent, minPercent}, got)
+	g.count(0)
+	load(10)
+	require.Equal(t, []int{quietPercent, minPercent, quietPercent, reloadPercent, 99}, got)
 
 	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
 	(&Growth{}).SetProxies(1)

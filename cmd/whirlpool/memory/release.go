@@ -13,6 +13,7 @@ import (
 // Usage has values from the metrics of the Go runtime (package runtime/metrics).
 type Usage struct {
 	Held       uint64 // bytes that the runtime has got from the system and has not returned
+	Unused     uint64 // bytes of Held in which the runtime has no objects
 	Cycles     uint64 // garbage collections that the runtime has started by itself, without a call of runtime.GC
 	Goroutines uint64
 }
@@ -80,10 +81,12 @@ func Read() Usage {
 	s := []metrics.Sample{
 		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
 		{Name: "/gc/cycles/automatic:gc-cycles"}, {Name: "/sched/goroutines:goroutines"},
+		{Name: "/memory/classes/heap/free:bytes"},
 	}
 	metrics.Read(s)
 	return Usage{
 		Held: s[0].Value.Uint64() - s[1].Value.Uint64(), Cycles: s[2].Value.Uint64(), Goroutines: s[3].Value.Uint64(),
+		Unused: s[4].Value.Uint64(),
 	}
 }
 
