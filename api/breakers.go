@@ -57,7 +57,7 @@ func (h *breakerHandler) view(u *upstream.Upstream) breakerView {
 }
 
 func (h *breakerHandler) list(c *fiber.Ctx) error {
-	proxies, rest, err := h.lists.proxiesOfQuery(c)
+	proxies, fields, err := h.lists.proxiesOfQuery(c)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (h *breakerHandler) list(c *fiber.Ctx) error {
 	return send(c, struct {
 		Breakers []breakerView `json:"circuit_breakers"`
 		*pageView
-	}{out, rest})
+	}{out, fields})
 }
 
 func (h *breakerHandler) get(c *fiber.Ctx) error {
@@ -174,7 +174,7 @@ func viewOfTransition(t core.Transition) transitionView {
 const maxIDs = 50
 
 var transitionOrders = []order[core.Transition]{
-	byNumber("timestamp", func(t core.Transition) float64 { return float64(t.At.UnixNano()) }),
+	numberOrder("timestamp", func(t core.Transition) float64 { return float64(t.At.UnixNano()) }),
 }
 
 // transitionsView is the JSON of the transitions within a time window, the oldest first unless the query asks for
@@ -193,7 +193,7 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	p, err := pageOf(c, transitionOrders, nil, maxPage, 0)
+	p, err := parsePage(c, transitionOrders, nil, maxPage, 0)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 	}
 	for _, t := range all {
 		if states != nil && !slices.Contains(states, t.To.String()) || ids != nil && !slices.Contains(ids, t.ProxyID) ||
-			!contains(p.text, t.ProxyID, t.Reason, t.Why) {
+			!containsText(p.text, t.ProxyID, t.Reason, t.Why) {
 			continue
 		}
 		p.list = append(p.list, t)
@@ -223,10 +223,10 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 		}
 		v.Counts[t.ProxyID][t.To.String()]++
 	}
-	list, rest := p.cut()
+	list, fields := p.takePage()
 	for _, t := range list {
 		v.Events = append(v.Events, viewOfTransition(t))
 	}
-	v.pageView = rest
+	v.pageView = fields
 	return send(c, v)
 }

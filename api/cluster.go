@@ -28,24 +28,24 @@ type clusterHandler struct {
 }
 
 func (h *clusterHandler) routes(r fiber.Router) {
-	r.Get("/cluster", h.show)
+	r.Get("/cluster", h.get)
 	r.Get("/cluster/breakers", h.breakers)
 	r.Get("/cluster/targets", h.targets)
 }
 
 // clusterView is the JSON of the cluster.
 type clusterView struct {
-	Enabled  bool                 `json:"enabled"` // if it is false, the fields below are missing or 0
-	Name     string               `json:"name,omitempty"`
-	Node     string               `json:"node,omitempty"`
-	Store    *storeView           `json:"store,omitempty"`
-	Nodes    []nodeView           `json:"nodes,omitempty"`
-	Open     int                  `json:"open_breakers"`
-	Breakers []clusterBreakerView `json:"breakers,omitempty"` // at most 1000
-	Changes  []clusterChangeView  `json:"changes,omitempty"`  // at most 1000
-	Requests *windowView          `json:"requests,omitempty"` // of all live nodes
-	Suspects []suspectView        `json:"suspect_targets,omitempty"`
-	Uploads  []clusterUploadView  `json:"uploads,omitempty"`
+	Enabled        bool                 `json:"enabled"` // if it is false, the fields below are missing or 0
+	Name           string               `json:"name,omitempty"`
+	Node           string               `json:"node,omitempty"`
+	Store          *storeView           `json:"store,omitempty"`
+	Nodes          []nodeView           `json:"nodes,omitempty"`
+	OpenBreakers   int                  `json:"open_breakers"`
+	Breakers       []clusterBreakerView `json:"breakers,omitempty"` // at most 1000
+	Changes        []clusterChangeView  `json:"changes,omitempty"`  // at most 1000
+	Requests       *windowView          `json:"requests,omitempty"` // of all live nodes
+	SuspectTargets []suspectView        `json:"suspect_targets,omitempty"`
+	Uploads        []clusterUploadView  `json:"uploads,omitempty"`
 
 	LimitsState string            `json:"limits_state,omitempty"` // shared, equal_shares (without the store) or node
 	Limits      []sharedLimitView `json:"limits,omitempty"`       // shared limits that this node uses, at most 1000
@@ -53,28 +53,28 @@ type clusterView struct {
 
 // storeView is the JSON of the store of a cluster. Durations are in seconds.
 type storeView struct {
-	URL      string    `json:"url"`
-	State    string    `json:"state"` // connected, or alone
-	Since    time.Time `json:"since"`
-	Error    string    `json:"error,omitempty"`
-	Lag      *float64  `json:"lag"` // time since the last exchange; null if there was no exchange
-	Exchange float64   `json:"last_exchange"`
-	Waiting  int       `json:"waiting"`
-	Dropped  uint64    `json:"dropped"`
+	URL          string    `json:"url"`
+	State        string    `json:"state"` // connected, or alone
+	Since        time.Time `json:"since"`
+	Error        string    `json:"error,omitempty"`
+	Lag          *float64  `json:"lag"` // time since the last exchange; null if there was no exchange
+	LastExchange float64   `json:"last_exchange"`
+	Waiting      int       `json:"waiting"`
+	Dropped      uint64    `json:"dropped"`
 }
 
 // nodeView is the JSON of a node of a cluster.
 type nodeView struct {
-	Node     string    `json:"node"`
-	Self     bool      `json:"self"`
-	State    string    `json:"state"` // live, isolated or gone
-	Version  string    `json:"version"`
-	Address  string    `json:"address"`
-	Started  time.Time `json:"started"`
-	Seen     float64   `json:"seen"` // age of the node's last report in seconds
-	Tried    int       `json:"tried_proxies"`
-	TimeAlon uint64    `json:"times_alone"`
-	Uploads  int       `json:"failed_uploads"` // shared uploads that the node cannot have
+	Node          string    `json:"node"`
+	Self          bool      `json:"self"`
+	State         string    `json:"state"` // live, isolated or gone
+	Version       string    `json:"version"`
+	Address       string    `json:"address"`
+	Started       time.Time `json:"started"`
+	ReportAge     float64   `json:"seen"` // age of the node's last report in seconds
+	TriedProxies  int       `json:"tried_proxies"`
+	TimesAlone    uint64    `json:"times_alone"`
+	FailedUploads int       `json:"failed_uploads"` // shared uploads that the node cannot have
 
 	Requests windowView `json:"requests"`
 	Proxies  struct {
@@ -91,15 +91,14 @@ type suspectView struct {
 
 // clusterBreakerView is the JSON of a breaker that is open for the cluster.
 type clusterBreakerView struct {
-	ProxyID string    `json:"proxy_id"`
-	Due     time.Time `json:"next_test_time"`
-	Why     string    `json:"why"`
-	Nodes   []string  `json:"nodes"`
-	Probing bool      `json:"probing"` // this gateway has the lease of the probe
+	ProxyID  string    `json:"proxy_id"`
+	NextTest time.Time `json:"next_test_time"`
+	Why      string    `json:"why"`
+	Nodes    []string  `json:"nodes"`
+	Probing  bool      `json:"probing"` // this gateway has the lease of the probe
 }
 
-// clusterChangeView is the JSON of the last change of one thing, such as a proxy or the policy. The change was made
-// through the API of any node. The field Key names the thing.
+// clusterChangeView is the JSON of the last change of the thing that Key names, through the API of any node.
 type clusterChangeView struct {
 	Key      string    `json:"key"`
 	Revision int64     `json:"revision"`
@@ -117,7 +116,7 @@ type clusterUploadView struct {
 	Error   string `json:"error,omitempty"`
 }
 
-func (h *clusterHandler) show(c *fiber.Ctx) error { return send(c, h.view()) }
+func (h *clusterHandler) get(c *fiber.Ctx) error { return send(c, h.view()) }
 
 func (h *clusterHandler) view() clusterView {
 	if h.cluster == nil {
@@ -125,7 +124,7 @@ func (h *clusterHandler) view() clusterView {
 	}
 	s := h.cluster.Status()
 	store := &storeView{URL: h.store, State: "connected", Since: s.Since.UTC(), Error: s.Problem,
-		Exchange: s.Took.Seconds(), Waiting: s.Waiting, Dropped: s.Counts.Dropped}
+		LastExchange: s.Took.Seconds(), Waiting: s.Waiting, Dropped: s.Counts.Dropped}
 	if s.Alone {
 		store.State = "alone"
 	}
@@ -133,17 +132,17 @@ func (h *clusterHandler) view() clusterView {
 		lag := s.Lag.Seconds()
 		store.Lag = &lag
 	}
-	v := clusterView{Enabled: true, Name: s.Name, Node: s.Node, Store: store, Open: s.Open}
+	v := clusterView{Enabled: true, Name: s.Name, Node: s.Node, Store: store, OpenBreakers: s.Open}
 	for i := range s.Nodes {
 		v.Nodes = append(v.Nodes, viewOfNode(&s.Nodes[i]))
 	}
-	all := requestsOf(&s)
-	v.Requests = &all
+	requests := sumRequests(&s)
+	v.Requests = &requests
 	for _, t := range s.Suspects {
-		v.Suspects = append(v.Suspects, suspectView(t))
+		v.SuspectTargets = append(v.SuspectTargets, suspectView(t))
 	}
 	for _, b := range s.Breakers {
-		v.Breakers = append(v.Breakers, clusterBreakerView{idOfKey(b.Proxy), b.Due.UTC(), b.Why, b.Nodes, b.Lease})
+		v.Breakers = append(v.Breakers, clusterBreakerView{proxyIDOfKey(b.Proxy), b.Due.UTC(), b.Why, b.Nodes, b.Lease})
 	}
 	for _, u := range s.Uploads {
 		v.Uploads = append(v.Uploads, clusterUploadView{u.Name, u.SHA256, u.Size, u.Deleted, u.State, u.Problem})
@@ -155,8 +154,7 @@ func (h *clusterHandler) view() clusterView {
 	return v
 }
 
-// stateOf returns the state of a node as a word.
-func stateOf(n *cluster.NodeStatus) string {
+func nodeState(n *cluster.NodeStatus) string {
 	switch {
 	case !n.Live:
 		return "gone"
@@ -167,44 +165,45 @@ func stateOf(n *cluster.NodeStatus) string {
 }
 
 func viewOfNode(n *cluster.NodeStatus) nodeView {
-	v := nodeView{Node: n.Node, Self: n.Self, State: stateOf(n), Version: n.Version, Address: n.Address,
-		Started: n.Started.UTC(), Seen: n.Seen.Seconds(), Tried: n.Tried, TimeAlon: n.Alone, Uploads: n.Uploads,
-		Requests: windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
+	v := nodeView{Node: n.Node, Self: n.Self, State: nodeState(n), Version: n.Version, Address: n.Address,
+		Started: n.Started.UTC(), ReportAge: n.Seen.Seconds(), TriedProxies: n.Tried, TimesAlone: n.Alone,
+		FailedUploads: n.Uploads,
+		Requests:      windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
 	v.Proxies.Total, v.Proxies.InService = n.Proxies, n.InService
 	return v
 }
 
-// requestsOf returns the requests of all live nodes.
-func requestsOf(s *cluster.Status) windowView {
-	all := windowView{Window: cluster.LoadWindow.Seconds()}
+// sumRequests returns the requests of all live nodes.
+func sumRequests(s *cluster.Status) windowView {
+	sum := windowView{Window: cluster.LoadWindow.Seconds()}
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; n.Live {
-			all.Total += n.Requests
-			all.Delivered += n.Delivered
-			all.Refused += n.Refused
+			sum.Total += n.Requests
+			sum.Delivered += n.Delivered
+			sum.Refused += n.Refused
 		}
 	}
-	return all
+	return sum
 }
 
-// clusterStatus is the JSON of the cluster in a few figures.
+// clusterStatus is the JSON of a cluster in a few figures.
 type clusterStatus struct {
-	Name     string     `json:"name"`
-	Node     string     `json:"node"`  // this gateway
-	State    string     `json:"state"` // of this gateway: live, isolated or alone
-	Live     int        `json:"live_nodes"`
-	Requests windowView `json:"requests"` // of all live nodes
+	Name      string     `json:"name"`
+	Node      string     `json:"node"`  // this gateway
+	State     string     `json:"state"` // of this gateway: live, isolated or alone
+	LiveNodes int        `json:"live_nodes"`
+	Requests  windowView `json:"requests"` // of all live nodes
 }
 
 func viewOfCluster(s *cluster.Status) *clusterStatus {
-	v := &clusterStatus{Name: s.Name, Node: s.Node, State: "live", Requests: requestsOf(s)}
+	v := &clusterStatus{Name: s.Name, Node: s.Node, State: "live", Requests: sumRequests(s)}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if n.Live {
-			v.Live++
+			v.LiveNodes++
 		}
 		if n.Self && n.Live {
-			v.State = stateOf(n)
+			v.State = nodeState(n)
 		}
 	}
 	if s.Alone {
@@ -213,7 +212,7 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 	return v
 }
 
-// text returns the problem of this gateway in the cluster as an addition to a sentence; "" if there is no problem.
+// text returns the problem of this gateway in the cluster as the end of a sentence; "" for none.
 func (v *clusterStatus) text() string {
 	switch v.State {
 	case "alone":
@@ -224,8 +223,8 @@ func (v *clusterStatus) text() string {
 	return ""
 }
 
-// idOfKey returns the id of a proxy from its key in the cluster, ID@HASH.
-func idOfKey(key string) string {
+// proxyIDOfKey returns the id of a proxy from its key in the cluster, ID@HASH.
+func proxyIDOfKey(key string) string {
 	if i := strings.LastIndexByte(key, '@'); i >= 0 {
 		return key[:i]
 	}

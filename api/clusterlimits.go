@@ -10,34 +10,33 @@ import (
 // sharedLimitView is the JSON of a limit that the nodes of a cluster share. Rates are in attempts a second; so is
 // min_interval.
 type sharedLimitView struct {
-	Of       string   `json:"of"`    // user or proxy
-	ID       string   `json:"id"`    // of the proxy, or the name of the user
-	Limit    string   `json:"limit"` // the key of the configuration
-	Amount   float64  `json:"amount"`
-	Used     *float64 `json:"used,omitempty"`      // by all nodes; not for rates, like the next field
-	UsedHere *float64 `json:"used_here,omitempty"` // by this node
-	Part     float64  `json:"part"`                // what this node may use without asking
-	Short    bool     `json:"short"`               // this node has used its whole part in the last second
+	Of         string   `json:"of"`    // user or proxy
+	ID         string   `json:"id"`    // of the proxy, or the name of the user
+	Limit      string   `json:"limit"` // the key of the configuration
+	Amount     float64  `json:"amount"`
+	Used       *float64 `json:"used,omitempty"`      // by all nodes; not for rates, like the next field
+	UsedHere   *float64 `json:"used_here,omitempty"` // by this node
+	Part       float64  `json:"part"`                // what this node may use without asking
+	PartUsedUp bool     `json:"short"`               // this node has used its whole part in the last second
 }
 
-// viewOfLimit returns the view of a limit. The key of the limit has three words with "/" between them: of, limit, id.
+// viewOfLimit returns the view of a limit, whose key is OWNER/LIMIT/ID.
 func viewOfLimit(l *cluster.LimitStatus) sharedLimitView {
-	of, rest, _ := strings.Cut(l.Key, "/")
-	name, id, _ := strings.Cut(rest, "/")
-	if of == "proxy" {
-		id = idOfKey(id)
+	owner, limitAndID, _ := strings.Cut(l.Key, "/")
+	name, id, _ := strings.Cut(limitAndID, "/")
+	if owner == "proxy" {
+		id = proxyIDOfKey(id)
 	}
-	v := sharedLimitView{Of: of, ID: id, Limit: name, Short: l.Short}
+	v := sharedLimitView{Of: owner, ID: id, Limit: name, PartUsedUp: l.Short}
 	if l.Kind == parts.Rate {
 		v.Amount, v.Part = float64(l.Limit)/parts.RateUnit, float64(l.Part)/parts.RateUnit
 		return v
 	}
-	used, here := float64(l.Used), float64(l.Here)
-	v.Amount, v.Part, v.Used, v.UsedHere = float64(l.Limit), float64(l.Part), &used, &here
+	used, usedHere := float64(l.Used), float64(l.Here)
+	v.Amount, v.Part, v.Used, v.UsedHere = float64(l.Limit), float64(l.Part), &used, &usedHere
 	return v
 }
 
-// viewOfLimits returns the words for the state of shared limits, and the limits in use.
 func viewOfLimits(s *cluster.Status) (state string, out []sharedLimitView) {
 	switch {
 	case !s.SharesLimits:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
 // The lists of the cluster have a row for each proxy or target. Each row names the nodes that it is from.
@@ -43,6 +44,10 @@ type clusterTargetRow struct {
 	Nodes          []nodeTargetView `json:"nodes"`
 }
 
+func (r *clusterTargetRow) rank() evidence.TargetRank {
+	return evidence.TargetRank{Suspect: r.Suspect, Failures: r.Failures, Name: r.Target}
+}
+
 // nodeTargetView is the JSON of a target on one node.
 type nodeTargetView struct {
 	Node           string    `json:"node"`
@@ -54,17 +59,17 @@ type nodeTargetView struct {
 }
 
 var clusterBreakerOrders = []order[*clusterBreakerRow]{
-	byText("proxy_id", func(r *clusterBreakerRow) string { return r.ProxyID }),
-	byNumber("nodes", func(r *clusterBreakerRow) float64 { return float64(len(r.Nodes)) }),
+	textOrder("proxy_id", func(r *clusterBreakerRow) string { return r.ProxyID }),
+	numberOrder("nodes", func(r *clusterBreakerRow) float64 { return float64(len(r.Nodes)) }),
 }
 
 var clusterTargetOrders = []order[*clusterTargetRow]{
-	byText("target", func(r *clusterTargetRow) string { return r.Target }),
-	byNumber("attempts", func(r *clusterTargetRow) float64 { return float64(r.Attempts) }),
-	byNumber("failures", func(r *clusterTargetRow) float64 { return float64(r.Failures) }),
-	byNumber("failure_rate", func(r *clusterTargetRow) float64 { return r.FailureRate }),
-	byNumber("nodes", func(r *clusterTargetRow) float64 { return float64(len(r.Nodes)) }),
-	byNumber("last_failure", func(r *clusterTargetRow) float64 { return float64(r.LastFailure.UnixNano()) }),
+	textOrder("target", func(r *clusterTargetRow) string { return r.Target }),
+	numberOrder("attempts", func(r *clusterTargetRow) float64 { return float64(r.Attempts) }),
+	numberOrder("failures", func(r *clusterTargetRow) float64 { return float64(r.Failures) }),
+	numberOrder("failure_rate", func(r *clusterTargetRow) float64 { return r.FailureRate }),
+	numberOrder("nodes", func(r *clusterTargetRow) float64 { return float64(len(r.Nodes)) }),
+	numberOrder("last_failure", func(r *clusterTargetRow) float64 { return float64(r.LastFailure.UnixNano()) }),
 }
 
 // reports returns the reports of the nodes; none without a cluster.
@@ -82,13 +87,13 @@ func (h *clusterHandler) reports() cluster.Reports {
 // breakers responds with the breakers that are not closed: those of most nodes first, unless the query asks for another
 // order.
 func (h *clusterHandler) breakers(c *fiber.Ctx) error {
-	p, err := pageOf(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
+	p, err := parsePage(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
 	if err != nil {
 		return err
 	}
 	reports := h.reports()
 	rows := map[string]*clusterBreakerRow{}
-	row := func(id string) *clusterBreakerRow {
+	rowOf := func(id string) *clusterBreakerRow {
 		if rows[id] == nil {
 			rows[id] = &clusterBreakerRow{ProxyID: id, State: core.HalfOpen.String(), Nodes: []nodeBreakerView{}}
 		}
@@ -96,7 +101,7 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	}
 	for _, n := range reports.Nodes {
 		for _, b := range n.Breakers {
-			r, view := row(b.Proxy), nodeBreakerView{Node: n.Node, State: b.State, Failures: b.Failures}
+			r, view := rowOf(b.Proxy), nodeBreakerView{Node: n.Node, State: b.State, Failures: b.Failures}
 			if b.State == core.Open.String() {
 				due := b.Due.UTC()
 				r.State, view.NextTest = b.State, &due
@@ -106,23 +111,23 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	}
 	if h.cluster != nil {
 		for _, b := range h.cluster.Status().Breakers {
-			r := row(idOfKey(b.Proxy))
+			r := rowOf(proxyIDOfKey(b.Proxy))
 			r.Cluster, r.Why, r.State = true, b.Why, core.Open.String()
 		}
 	}
 	for _, r := range rows {
-		if contains(p.text, r.ProxyID, r.Why) {
+		if containsText(p.text, r.ProxyID, r.Why) {
 			p.list = append(p.list, r)
 		}
 	}
 	slices.SortFunc(p.list, func(a, b *clusterBreakerRow) int {
 		return cmp.Or(len(b.Nodes)-len(a.Nodes), strings.Compare(a.ProxyID, b.ProxyID))
 	})
-	p.given = true
-	list, rest := p.cut()
+	p.hasTotal = true
+	list, rest := p.takePage()
 	return send(c, struct {
-		Breakers []*clusterBreakerRow `json:"breakers"`
-		Missing  []string             `json:"missing_nodes"`
+		Breakers     []*clusterBreakerRow `json:"breakers"`
+		MissingNodes []string             `json:"missing_nodes"`
 		pageView
 	}{append([]*clusterBreakerRow{}, list...), reports.Missing, *rest})
 }
@@ -130,7 +135,7 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 // targets responds with the targets: suspect ones first, then by the number of failures, unless the query asks for
 // another order.
 func (h *clusterHandler) targets(c *fiber.Ctx) error {
-	p, err := pageOf(c, clusterTargetOrders, nil, maxPage, defaultTargets)
+	p, err := parsePage(c, clusterTargetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
 		return err
 	}
@@ -156,24 +161,16 @@ func (h *clusterHandler) targets(c *fiber.Ctx) error {
 		}
 	}
 	for _, r := range rows {
-		if contains(p.text, r.Target) {
+		if containsText(p.text, r.Target) {
 			p.list = append(p.list, r)
 		}
 	}
-	slices.SortFunc(p.list, func(a, b *clusterTargetRow) int {
-		if a.Suspect != b.Suspect {
-			if a.Suspect {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(b.Failures-a.Failures, strings.Compare(a.Target, b.Target))
-	})
-	p.given = true
-	list, rest := p.cut()
+	slices.SortFunc(p.list, func(a, b *clusterTargetRow) int { return a.rank().Compare(b.rank()) })
+	p.hasTotal = true
+	list, rest := p.takePage()
 	return send(c, struct {
-		Targets []*clusterTargetRow `json:"targets"`
-		Missing []string            `json:"missing_nodes"`
+		Targets      []*clusterTargetRow `json:"targets"`
+		MissingNodes []string            `json:"missing_nodes"`
 		pageView
 	}{append([]*clusterTargetRow{}, list...), reports.Missing, *rest})
 }

@@ -389,16 +389,17 @@ func BenchmarkPoll(b *testing.B) {
 
 // A page is the same whether the whole list or only its beginning is sorted.
 func TestPagesAgainstASortedList(t *testing.T) {
-	orders := []order[int]{byNumber("number", func(n int) float64 { return float64(n % 7) }),
-		byText("text", func(n int) string { return string(rune('a' + n%5)) })}
+	orders := []order[int]{numberOrder("number", func(n int) float64 { return float64(n % 7) }),
+		textOrder("text", func(n int) string { return string(rune('a' + n%5)) })}
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOf(rapid.IntRange(0, 100)).Draw(t, "list")
-		p := page[int]{given: true, list: list, order: rapid.SampledFrom([]*order[int]{&orders[0], &orders[1]}).Draw(t,
-			"order"), descending: rapid.Bool().Draw(t, "descending")}
+		p := page[int]{hasTotal: true, list: list,
+			order: rapid.SampledFrom([]*order[int]{&orders[0], &orders[1]}).Draw(t,
+				"order"), descending: rapid.Bool().Draw(t, "descending")}
 		all := p.sorted(len(list))
 		require.Len(t, all, len(list))
 		p.offset, p.limit = rapid.IntRange(0, 20).Draw(t, "offset"), rapid.IntRange(1, 20).Draw(t, "limit")
-		elements, rest := p.cut()
+		elements, rest := p.takePage()
 		begin := min(p.offset, len(all))
 		require.Equal(t, all[begin:min(begin+p.limit, len(all))], elements)
 		require.Equal(t, len(list), rest.Total)

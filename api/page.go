@@ -19,7 +19,7 @@ const maxPage = 1000
 
 // page is the part of a list that a query asks for.
 type page[T any] struct {
-	given      bool      // the query has parameters; the response then has total and next_cursor
+	hasTotal   bool      // the query has parameters; the response then has total and next_cursor
 	limit      int       // maximum number of elements; 0 for no limit
 	offset     int       // number of elements before the page
 	lastKey    string    // key of the element before the page; "" if it is not known
@@ -39,24 +39,24 @@ type order[T any] struct {
 	values   func(T) (number float64, text string)
 }
 
-func byNumber[T any](name string, value func(T) float64) order[T] {
+func numberOrder[T any](name string, value func(T) float64) order[T] {
 	return order[T]{name, true, func(e T) (float64, string) { return value(e), "" }}
 }
 
-func byText[T any](name string, value func(T) string) order[T] {
+func textOrder[T any](name string, value func(T) string) order[T] {
 	return order[T]{name, false, func(e T) (float64, string) { return 0, value(e) }}
 }
 
-// pageOf returns the page that a query asks for. The function key returns a text that identifies an element; it may be
-// nil. The query parameter limit is at most maxLimit, and by default defaultLimit; 0 stands for no limit.
-func pageOf[T any](
+// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; it may
+// be nil. The query parameter limit is at most maxLimit, and by default defaultLimit; 0 stands for no limit.
+func parsePage[T any](
 	c *fiber.Ctx, orders []order[T], key func(T) string, maxLimit, defaultLimit int,
 ) (p page[T], err error) {
 	p.key = key
 	args := c.Context().QueryArgs()
 	// If hours is the only parameter, the response has no additional fields, because clients used hours before the
 	// API had pages.
-	p.given = args.Len() > 0 && !(args.Len() == 1 && args.Has("hours"))
+	p.hasTotal = args.Len() > 0 && !(args.Len() == 1 && args.Has("hours"))
 	if p.limit, err = queryInt(c, "limit", 1, maxLimit, defaultLimit); err != nil {
 		return p, err
 	}
@@ -111,10 +111,10 @@ func newCursor(elements int, lastKey string) *string {
 	return &text
 }
 
-// cut returns the elements of the page, and the additional fields of the response; nil if the response has none. If the
-// order is not volatile, the page begins after the last element of the previous page, even if elements before that
-// element have been added or removed.
-func (p *page[T]) cut() (elements []T, fields *pageView) {
+// takePage returns the elements of the page, and the additional fields of the response; nil if the response has none.
+// If the order is not volatile, the page begins after the last element of the previous page, even if elements before
+// that element have been added or removed.
+func (p *page[T]) takePage() (elements []T, fields *pageView) {
 	total := len(p.list)
 	needed := total
 	if p.limit > 0 && p.lastKey == "" {
@@ -133,7 +133,7 @@ func (p *page[T]) cut() (elements []T, fields *pageView) {
 	if p.limit > 0 {
 		end = min(begin+p.limit, len(list))
 	}
-	if !p.given {
+	if !p.hasTotal {
 		return list[begin:end], nil
 	}
 	fields = &pageView{Total: total}
@@ -240,9 +240,9 @@ type pageView struct {
 	NextCursor *string `json:"next_cursor"` // null on the last page
 }
 
-// contains reports whether one of the texts contains part, which must be in lower case. The case of the texts is
+// containsText reports whether one of the texts contains part, which must be in lower case. The case of the texts is
 // ignored.
-func contains(part string, texts ...string) bool {
+func containsText(part string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), part) })
 }
 

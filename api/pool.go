@@ -94,22 +94,22 @@ func (f failingProxies) includes(u *upstream.Upstream) bool {
 }
 
 var poolOrders = []order[*upstream.Upstream]{
-	byText("id", (*upstream.Upstream).ID),
-	byText("region", func(u *upstream.Upstream) string { return u.Region() }),
-	byNumber("state", func(u *upstream.Upstream) float64 { return float64(u.State()) }),
-	byNumber("weight", func(u *upstream.Upstream) float64 { return u.Spec().Weight }),
-	byNumber("cost", func(u *upstream.Upstream) float64 { return u.Spec().Cost }),
-	byNumber("uses", func(u *upstream.Upstream) float64 { return float64(u.Uses()) }),
-	byNumber("success_rate", func(u *upstream.Upstream) float64 { return u.Stats().SuccessRate }),
-	byNumber("avg_latency", func(u *upstream.Upstream) float64 { return float64(u.Stats().LatencyMean) }),
-	byNumber("in_flight", func(u *upstream.Upstream) float64 { return float64(u.InFlight()) }),
-	byNumber("last_used", func(u *upstream.Upstream) float64 { return float64(u.Stats().LastUsed.UnixMicro()) }),
+	textOrder("id", (*upstream.Upstream).ID),
+	textOrder("region", func(u *upstream.Upstream) string { return u.Region() }),
+	numberOrder("state", func(u *upstream.Upstream) float64 { return float64(u.State()) }),
+	numberOrder("weight", func(u *upstream.Upstream) float64 { return u.Spec().Weight }),
+	numberOrder("cost", func(u *upstream.Upstream) float64 { return u.Spec().Cost }),
+	numberOrder("uses", func(u *upstream.Upstream) float64 { return float64(u.Uses()) }),
+	numberOrder("success_rate", func(u *upstream.Upstream) float64 { return u.Stats().SuccessRate }),
+	numberOrder("avg_latency", func(u *upstream.Upstream) float64 { return float64(u.Stats().LatencyMean) }),
+	numberOrder("in_flight", func(u *upstream.Upstream) float64 { return float64(u.InFlight()) }),
+	numberOrder("last_used", func(u *upstream.Upstream) float64 { return float64(u.Stats().LastUsed.UnixMicro()) }),
 }
 
 // proxiesOfQuery returns the proxies of the page that a query asks for; for a query without parameters, all proxies in
 // the order of their ids.
 func (l *poolLists) proxiesOfQuery(c *fiber.Ctx) (proxies []*upstream.Upstream, fields *pageView, err error) {
-	p, err := pageOf(c, poolOrders, (*upstream.Upstream).ID, maxPage, 0)
+	p, err := parsePage(c, poolOrders, (*upstream.Upstream).ID, maxPage, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,10 +118,10 @@ func (l *poolLists) proxiesOfQuery(c *fiber.Ctx) (proxies []*upstream.Upstream, 
 		return nil, nil, err
 	}
 	index := l.currentIndex()
-	if !p.given {
+	if !p.hasTotal {
 		return index.proxies, nil, nil
 	}
 	p.list = l.matchingProxies(index, &filter)
-	proxies, fields = p.cut()
+	proxies, fields = p.takePage()
 	return proxies, fields, nil
 }

@@ -155,14 +155,14 @@ func (h *proxyHandler) views(all []*upstream.Upstream) []proxyView {
 }
 
 func (h *proxyHandler) list(c *fiber.Ctx) error {
-	proxies, rest, err := h.lists.proxiesOfQuery(c)
+	proxies, fields, err := h.lists.proxiesOfQuery(c)
 	if err != nil {
 		return err
 	}
 	return send(c, struct {
 		Proxies []proxyView `json:"proxies"`
 		*pageView
-	}{h.views(proxies), rest})
+	}{h.views(proxies), fields})
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {

@@ -124,7 +124,7 @@ const (
 )
 
 func (h *requestHandler) list(c *fiber.Ctx) error {
-	p, err := pageOf(c, requestOrders, requestKey, maxRequests, defaultRequests)
+	p, err := parsePage(c, requestOrders, requestKey, maxRequests, defaultRequests)
 	if err != nil {
 		return err
 	}
@@ -134,15 +134,15 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 			strict.DidYouMean(state, metrics.States()))
 	}
 	most := p.limit
-	if p.given {
+	if p.hasTotal {
 		most = math.MaxInt // all requests, because the response has their total number
 	}
 	for _, r := range h.tracker.List(state, most) {
-		if contains(p.text, r.ID.String(), r.Method+" "+r.Host, r.ProxyID) {
+		if containsText(p.text, r.ID.String(), r.Method+" "+r.Host, r.ProxyID) {
 			p.list = append(p.list, &r)
 		}
 	}
-	list, rest := p.cut()
+	list, fields := p.takePage()
 	out := make([]requestView, len(list))
 	for i, r := range list {
 		out[i] = viewOfRequest(r)
@@ -150,15 +150,15 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 	return send(c, struct {
 		Requests []requestView `json:"requests"`
 		*pageView
-	}{out, rest})
+	}{out, fields})
 }
 
 func requestKey(r *metrics.Request) string { return r.ID.String() }
 
 var requestOrders = []order[*metrics.Request]{
-	byNumber("started_at", func(r *metrics.Request) float64 { return float64(r.Started.UnixNano()) }),
-	byNumber("attempts", func(r *metrics.Request) float64 { return float64(len(r.Attempts)) }),
-	byNumber("status", func(r *metrics.Request) float64 { return float64(r.Status) }),
+	numberOrder("started_at", func(r *metrics.Request) float64 { return float64(r.Started.UnixNano()) }),
+	numberOrder("attempts", func(r *metrics.Request) float64 { return float64(len(r.Attempts)) }),
+	numberOrder("status", func(r *metrics.Request) float64 { return float64(r.Status) }),
 }
 
 func (h *requestHandler) get(c *fiber.Ctx) error {

@@ -1,10 +1,8 @@
 package api
 
 import (
-	"cmp"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -53,7 +51,7 @@ const defaultTargets = 100
 
 // list responds with the targets: by default the suspect ones first, and then by their failures.
 func (h *targetHandler) list(c *fiber.Ctx) error {
-	p, err := pageOf(c, targetOrders, nil, maxPage, defaultTargets)
+	p, err := parsePage(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
 		return err
 	}
@@ -62,9 +60,9 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 		return err
 	}
 	all := h.ledger.Targets()
-	slices.SortFunc(all, worseFirst)
+	slices.SortFunc(all, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
 	for i := range all {
-		if t := &all[i]; (states == nil || t.Suspect) && contains(p.text, t.Name) {
+		if t := &all[i]; (states == nil || t.Suspect) && containsText(p.text, t.Name) {
 			p.list = append(p.list, t)
 		}
 	}
@@ -73,9 +71,9 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 		return err
 	}
 	_, withReasons := queryValue(c, "window")
-	p.given = true // the response has always been a page
-	list, rest := p.cut()
-	v := targetsView{Targets: make([]targetView, 0, len(list)), pageView: *rest}
+	p.hasTotal = true // the response has always been a page
+	list, fields := p.takePage()
+	v := targetsView{Targets: make([]targetView, 0, len(list)), pageView: *fields}
 	for _, t := range list {
 		view := h.view(t)
 		if host, _, err := net.SplitHostPort(t.Name); err == nil && withReasons {
@@ -89,22 +87,12 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 }
 
 var targetOrders = []order[*evidence.TargetView]{
-	byText("target", func(t *evidence.TargetView) string { return t.Name }),
-	byNumber("attempts", func(t *evidence.TargetView) float64 { return float64(t.Attempts) }),
-	byNumber("failures", func(t *evidence.TargetView) float64 { return float64(t.Failures) }),
-	byNumber("failure_rate", func(t *evidence.TargetView) float64 { return t.FailureRate }),
-	byNumber("proxies_failing", func(t *evidence.TargetView) float64 { return float64(t.Proxies) }),
-	byNumber("last_failure", func(t *evidence.TargetView) float64 { return float64(t.LastFailure) }),
-}
-
-func worseFirst(a, b evidence.TargetView) int {
-	if a.Suspect != b.Suspect {
-		if a.Suspect {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(cmp.Compare(b.Failures, a.Failures), strings.Compare(a.Name, b.Name))
+	textOrder("target", func(t *evidence.TargetView) string { return t.Name }),
+	numberOrder("attempts", func(t *evidence.TargetView) float64 { return float64(t.Attempts) }),
+	numberOrder("failures", func(t *evidence.TargetView) float64 { return float64(t.Failures) }),
+	numberOrder("failure_rate", func(t *evidence.TargetView) float64 { return t.FailureRate }),
+	numberOrder("proxies_failing", func(t *evidence.TargetView) float64 { return float64(t.Proxies) }),
+	numberOrder("last_failure", func(t *evidence.TargetView) float64 { return float64(t.LastFailure) }),
 }
 
 func (h *targetHandler) view(t *evidence.TargetView) targetView {

@@ -92,8 +92,8 @@ func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 	return m, nil
 }
 
-// options sets functions in the options of the engine. The engine calls these functions to report to the node.
-func (cn *clusterNode) options(o *engine.Options) {
+// setOptions sets functions in the options of the engine. The engine calls these functions to report to the node.
+func (cn *clusterNode) setOptions(o *engine.Options) {
 	if cn == nil {
 		return
 	}
@@ -132,9 +132,9 @@ func (cn *clusterNode) attach(
 	cn.uploads = newSharedUploads(cn, reg, inUse)
 	cn.engine.Store(e)
 	if cn.shareLimits {
-		cn.node.AttachLimits(newClusterLimits(e), holder(stateDir, cn.log), strings.ToLower(rand.Text()))
+		cn.node.AttachLimits(newClusterLimits(e), readHolderName(stateDir, cn.log), strings.ToLower(rand.Text()))
 	}
-	e.Metrics().ObserveCluster(cn.state)
+	e.Metrics().ObserveCluster(cn.metricsState)
 	ctx, cancel := context.WithCancel(context.Background())
 	cn.stop = cancel
 	go func() {
@@ -163,8 +163,8 @@ func (cn *clusterNode) api() api.Cluster {
 	return cn
 }
 
-// proxyKey returns the key of a proxy in the cluster: its id and a hash of its address. Two configurations may give
-// the same id to different proxies; the hash keeps these apart.
+// proxyKey returns the key of a proxy in the cluster: its id, and a hash of its address, because two configurations may
+// give the same id to different proxies.
 func proxyKey(u *upstream.Upstream) string {
 	a := &u.Spec().Address
 	return fmt.Sprintf("%s@%08x", u.ID(), uint32(core.Hash53(a.Scheme+"://"+a.Host)))
@@ -178,7 +178,7 @@ func (cn *clusterNode) proxyByID(id string) *upstream.Upstream {
 	return e.Pool().Snapshot().Get(id)
 }
 
-// proxy returns the proxy with the given key (proxyKey); nil if the pool does not have it.
+// proxy returns the proxy with a key; nil if the pool does not have it.
 func (cn *clusterNode) proxy(key string) *upstream.Upstream {
 	i := strings.LastIndexByte(key, '@')
 	if i < 0 {
@@ -246,7 +246,7 @@ func (cn *clusterNode) Reset(key string) {
 
 // ResetProxy resets the breaker of a proxy on the other nodes of the cluster, because it was reset on this node.
 func (cn *clusterNode) ResetProxy(u *upstream.Upstream) {
-	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
+	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
 	cn.node.Reset(ctx, proxyKey(u))
 }
@@ -262,16 +262,16 @@ func (cn *clusterNode) ProbeTime() time.Duration {
 	return cn.engine.Load().Config().AttemptTimeout + time.Second
 }
 
-// loadEvery is the time for which Load returns the same load. A new load takes time to compute, because a pool may
+// loadMaxAge is the time for which Load returns the same load. A new load takes time to compute, because a pool may
 // have many proxies.
-const loadEvery = 5 * time.Second
+const loadMaxAge = 5 * time.Second
 
 // Load implements cluster.Local.
 func (cn *clusterNode) Load() cluster.Load {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
 	now := time.Now()
-	if now.Sub(cn.loadAt) < loadEvery {
+	if now.Sub(cn.loadAt) < loadMaxAge {
 		return cn.load
 	}
 	e := cn.engine.Load()
@@ -279,7 +279,7 @@ func (cn *clusterNode) Load() cluster.Load {
 	all := pool.Snapshot().All
 	cn.load, cn.loadAt = cluster.Load{
 		Tried: pool.UsedSince(pool.Elapsed(now) - time.Minute), Requests: w.Requests, Delivered: w.Delivered,
-		Refused: w.Refused, Proxies: len(all), Uploads: cn.uploads.failed(),
+		Refused: w.Refused, Proxies: len(all), Uploads: cn.uploads.failedCount(),
 	}, now
 	for _, u := range all {
 		if _, banned := e.BannedUntil(u); u.InService(banned) {
@@ -377,11 +377,11 @@ func (cn *clusterNode) Status() cluster.Status {
 	return s
 }
 
-// Alone reports whether this node cannot reach the store. If it cannot, the second result is the reason.
+// Alone reports whether this node cannot reach the store, and why.
 func (cn *clusterNode) Alone() (bool, string) { return cn.node.Alone() }
 
-// state returns the figures of the cluster for the metrics.
-func (cn *clusterNode) state() metrics.ClusterState {
+// metricsState returns the figures of the cluster for the metrics.
+func (cn *clusterNode) metricsState() metrics.ClusterState {
 	s := cn.Status()
 	out := metrics.ClusterState{
 		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
@@ -412,16 +412,16 @@ const (
 	sharedModule = "upload/" // followed by the name of the uploaded plugin
 )
 
-// removedFor is the time for which the store keeps the record of a removed proxy or upload. A node that was alone, or
+// removalTTL is the time for which the store keeps the record of a removed proxy or upload. A node that was alone, or
 // was not running, makes the removal if it returns within this time.
-const removedFor = 7 * 24 * time.Hour
+const removalTTL = 7 * 24 * time.Hour
 
-// shareTime is the maximum time for which a change by the API waits for the store.
-const shareTime = time.Second
+// shareTimeout is the maximum time for which a change by the API waits for the store.
+const shareTimeout = time.Second
 
 // sharedChange is the record of a change by the API. The other nodes read the record and make the same change.
 type sharedChange struct {
-	By      string          `json:"by"` // the name of the node that made the change
+	Node    string          `json:"by"` // the name of the node that made the change
 	Keep    bool            `json:"keep,omitempty"`
 	Policy  json.RawMessage `json:"policy,omitempty"`
 	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
@@ -437,7 +437,7 @@ type sharedChange struct {
 func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	errs := make([]error, len(made))
 	puts, from := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
-	waiting := map[string]bool{}                                  // the keys of puts
+	putKeys := map[string]bool{}                                  // the keys of puts
 	flush := func() {
 		for _, keep := range []bool{false, true} {
 			for i, err := range cn.changes.PutProxies(puts[keep], keep) {
@@ -446,20 +446,20 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 		}
 		clear(puts)
 		clear(from)
-		clear(waiting)
+		clear(putKeys)
 	}
 	for i, ch := range made {
 		var c sharedChange
 		if errs[i] = json.Unmarshal([]byte(ch.Value), &c); errs[i] != nil {
 			continue
 		}
-		if waiting[ch.Key] {
+		if putKeys[ch.Key] {
 			flush()
 		}
 		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
 			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, Value: c.Proxy})
 			from[c.Keep] = append(from[c.Keep], i)
-			waiting[ch.Key] = true
+			putKeys[ch.Key] = true
 			continue
 		}
 		errs[i] = cn.apply(ch.Key, &c)
@@ -473,7 +473,7 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 	id, isProxy := strings.CutPrefix(key, sharedProxy)
 	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
 	name, isUpload := strings.CutPrefix(key, sharedModule)
-	cn.uploads.forget(key)
+	cn.uploads.dropActivation(key)
 	switch {
 	case isProxy:
 		if err := cn.changes.RemoveProxy(id, c.Drain, c.Keep); !errors.Is(err, core.ErrNotFound) {
@@ -481,8 +481,8 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 		}
 		return nil
 	case isUpload:
-		return cn.uploads.received(name, c)
-	case isPlugin && cn.uploads.later(key, use, c.Plugin, c.Keep):
+		return cn.uploads.applyRecord(name, c)
+	case isPlugin && cn.uploads.delayActivation(key, use, c.Plugin, c.Keep):
 		return nil
 	case isPlugin:
 		return cn.changes.Activate(use, c.Plugin, c.Keep)
@@ -505,7 +505,7 @@ type sharedChanges struct {
 
 // share calls the function do, which makes changes on this node. Then share sends these changes to the other nodes.
 func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
-	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
+	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
 	return s.m.node.Change(ctx, do)
 }
@@ -520,7 +520,7 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 		}
 		ttl := time.Duration(0)
 		if c.Removed {
-			ttl = removedFor
+			ttl = removalTTL
 		}
 		value, err := s.encode(c)
 		return []cluster.Change{{Key: key, Value: value, TTL: ttl, Redo: func() (string, error) {
@@ -536,7 +536,7 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 func (s sharedChanges) encode(c sharedChange) (string, error) { return s.m.encode(c) }
 
 func (cn *clusterNode) encode(c sharedChange) (string, error) {
-	c.By = cn.node.Name()
+	c.Node = cn.node.Name()
 	data, err := json.Marshal(c)
 	return string(data), err
 }
@@ -548,7 +548,7 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*up
 			return nil, err
 		}
 		for _, u := range added {
-			ch, err := s.addition(u, keep)
+			ch, err := s.recordAddition(u, keep)
 			if err != nil {
 				return nil, err
 			}
@@ -559,9 +559,9 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*up
 	return added, err
 }
 
-// addition returns the change that adds the proxy u. If another node has changed the same proxy, the added proxy
+// recordAddition returns the change that adds the proxy u. If another node has changed the same proxy, the added proxy
 // replaces that change.
-func (s sharedChanges) addition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
+func (s sharedChanges) recordAddition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
 	id := u.ID()
 	proxy, err := changes.ProxyValue(u.Spec())
 	if err != nil {
@@ -610,7 +610,7 @@ func (s sharedChanges) RestoreProxy(id string, keep bool) (u *upstream.Upstream,
 		if u, err = s.Changes.RestoreProxy(id, keep); err != nil {
 			return nil, err
 		}
-		ch, err := s.addition(u, keep)
+		ch, err := s.recordAddition(u, keep)
 		return []cluster.Change{ch}, err
 	})
 	return u, err
@@ -624,7 +624,7 @@ func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, er
 			return v, sharedChange{}, err
 		}
 		if o.BackoffStrategy != nil {
-			s.m.uploads.forget(sharedPolicy)
+			s.m.uploads.dropActivation(sharedPolicy)
 		}
 		c, err := s.policy(keep)
 		return v, c, err
@@ -635,17 +635,17 @@ func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, er
 func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
 	return s.sharePolicy(func() (retry.View, sharedChange, error) {
 		v, err := s.Changes.ResetPolicy(keep)
-		s.m.uploads.forget(sharedPolicy)
+		s.m.uploads.dropActivation(sharedPolicy)
 		return v, sharedChange{Reset: true, Keep: keep}, err
 	})
 }
 
 // sharePolicy changes the global policy with the function do, and shares the change. The function returns the new
 // policy and the record of the change.
-func (s sharedChanges) sharePolicy(do func() (retry.View, sharedChange, error)) (retry.View, error) {
+func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, error)) (retry.View, error) {
 	var view atomic.Pointer[retry.View]
 	err := s.shareOne(sharedPolicy, func() (sharedChange, error) {
-		v, c, err := do()
+		v, c, err := change()
 		view.Store(&v)
 		return c, err
 	})
@@ -667,14 +667,14 @@ func (s sharedChanges) Activate(use, plugin string, keep bool) error {
 			if err := s.Changes.Activate(use, plugin, keep); err != nil {
 				return sharedChange{}, err
 			}
-			s.m.uploads.forget(sharedPolicy)
+			s.m.uploads.dropActivation(sharedPolicy)
 			return s.policy(keep)
 		})
 	}
 	return s.shareOne(sharedPlugin+use, func() (sharedChange, error) {
 		err := s.Changes.Activate(use, plugin, keep)
 		if err == nil {
-			s.m.uploads.forget(sharedPlugin + use)
+			s.m.uploads.dropActivation(sharedPlugin + use)
 		}
 		return sharedChange{Plugin: plugin, Keep: keep}, err
 	})

@@ -20,13 +20,13 @@ import (
 // clusterLimits are the limits of users and proxies that the nodes of a cluster share. It implements
 // cluster.SharedLimits.
 type clusterLimits struct {
-	engine  *engine.Engine
-	serving atomic.Bool // a goroutine of Raised has not begun yet
-	divisor int64       // of the last SetShare of the pool
-	next    int         // index of the next proxy that EachUsed reads
-	rest    int         // number of proxies of which EachUsed has to read the used bytes
-	short   int         // number of proxies of which it has to read whether they are short
-	last    time.Time   // when short was last set
+	engine     *engine.Engine
+	serving    atomic.Bool // a goroutine of Raised has not begun yet
+	divisor    int64       // of the last SetShare of the pool
+	nextProxy  int         // index of the next proxy that EachUsed reads
+	toReport   int         // number of proxies of which EachUsed has to read the used bytes
+	toSearch   int         // number of proxies of which it has to read whether a part is short
+	lastSearch time.Time   // when toSearch was last set
 }
 
 var _ cluster.SharedLimits = (*clusterLimits)(nil)
@@ -54,11 +54,11 @@ func (c *clusterLimits) Raised() {
 	}
 }
 
-// maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
+// maxLimitsScanned limits the proxies that one call of EachUsed reads, so that it returns soon.
 const maxLimitsScanned = 5000
 
-// usedLately is the time within which a proxy has been used if its limits are in use.
-const usedLately = 5 * time.Second
+// recentUse is the time within which a proxy has been used if its limits are in use.
+const recentUse = 5 * time.Second
 
 // EachUsed implements cluster.SharedLimits.
 func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
@@ -70,24 +70,24 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 	}
 	list := pool.Snapshot().All
 	if all {
-		c.rest = len(list)
+		c.toReport = len(list)
 	}
-	if now.Sub(c.last) >= shortEvery {
-		c.short, c.last = len(list), now
+	if now.Sub(c.lastSearch) >= searchInterval {
+		c.toSearch, c.lastSearch = len(list), now
 	}
-	since := pool.Elapsed(now) - usedLately
+	since := pool.Elapsed(now) - recentUse
 	for range min(len(list), maxLimitsScanned) {
-		u := list[c.next%len(list)]
-		c.next++
-		lately, whole, short := u.UsedAfter(since), c.rest > 0, c.short > 0
-		c.rest, c.short = max(c.rest-1, 0), max(c.short-1, 0)
-		if !lately && !whole && !short || u.Usage() == nil && u.Spec().MaxInFlight == 0 {
+		u := list[c.nextProxy%len(list)]
+		c.nextProxy++
+		usedRecently, mustReport, mustSearch := u.UsedAfter(since), c.toReport > 0, c.toSearch > 0
+		c.toReport, c.toSearch = max(c.toReport-1, 0), max(c.toSearch-1, 0)
+		if !usedRecently && !mustReport && !mustSearch || u.Usage() == nil && u.Spec().MaxInFlight == 0 {
 			continue
 		}
 		bytes := u.PartUse(limit.Bytes)
 		for k := range limit.NumKinds {
-			if whole && k == limit.Bytes && bytes.Used > 0 ||
-				(lately || k == limit.Bytes && bytes.Short()) && !u.HasPart(k) {
+			if mustReport && k == limit.Bytes && bytes.Used > 0 ||
+				(usedRecently || k == limit.Bytes && bytes.Short()) && !u.HasPart(k) {
 				if l := (proxyLimit{c.engine, u, k}); l.Use().Limit > 0 {
 					f(l)
 				}
@@ -96,9 +96,9 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 	}
 }
 
-// shortEvery is the time between two searches for short limits of proxies that are not in use. There are such limits
-// after they were raised.
-const shortEvery = 10 * time.Second
+// searchInterval is the time between two searches for short limits of proxies that are not in use. There are such
+// limits after they were raised.
+const searchInterval = 10 * time.Second
 
 // eachUser calls f for the limits of users that are in use.
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
@@ -192,15 +192,15 @@ func (l userLimit) Release(part, total, base int64) {
 // this folder. The name is the same after a restart, so that these amounts are not counted twice.
 const holderFile = "cluster"
 
-// holder returns the name in holderFile, and makes the file if there is none. Without a state folder, it returns a new
-// name.
-func holder(dir string, log *slog.Logger) string {
+// readHolderName returns the name in holderFile, and makes the file if there is none. Without a state folder, it
+// returns a new name.
+func readHolderName(dir string, log *slog.Logger) string {
 	name := strings.ToLower(rand.Text())
 	if dir == "" {
 		return name
 	}
 	file := filepath.Join(dir, holderFile)
-	if data, err := os.ReadFile(file); err == nil && holderName(string(data)) {
+	if data, err := os.ReadFile(file); err == nil && isHolderName(string(data)) {
 		return string(data)
 	}
 	if err := os.WriteFile(file, []byte(name), 0o600); err != nil {
@@ -209,7 +209,7 @@ func holder(dir string, log *slog.Logger) string {
 	return name
 }
 
-// holderName reports whether s may be the content of holderFile.
-func holderName(s string) bool {
+// isHolderName reports whether s may be the content of holderFile.
+func isHolderName(s string) bool {
 	return len(s) >= 16 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }

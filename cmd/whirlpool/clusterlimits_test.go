@@ -19,12 +19,12 @@ import (
 func TestHolderStaysInTheStateFolder(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
-	first := holder(dir, log)
-	require.True(t, holderName(first), first)
-	require.Equal(t, first, holder(dir, log))
-	require.NotEqual(t, first, holder("", log))
+	first := readHolderName(dir, log)
+	require.True(t, isHolderName(first), first)
+	require.Equal(t, first, readHolderName(dir, log))
+	require.NotEqual(t, first, readHolderName("", log))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, holderFile), []byte("a b"), 0o600))
-	require.True(t, holderName(holder(dir, log)), "a damaged file is replaced")
+	require.True(t, isHolderName(readHolderName(dir, log)), "a damaged file is replaced")
 }
 
 // engineWith returns an engine with n proxies that have the given limits.

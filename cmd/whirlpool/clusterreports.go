@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,17 +15,17 @@ import (
 
 // The times of reports.
 const (
-	reportEvery   = 2 * time.Second
-	reportFor     = time.Minute            // time for which the store keeps a report
-	renewReport   = 20 * time.Second       // time after which a report is written again although it has not changed
-	reportSpread  = 100 * time.Millisecond // for each node: so many nodes write less often
-	reportFresh   = time.Second            // time for which the reports that were read last are shown again
-	reportTimeout = 2 * time.Second        // longest time of reading all reports
-	maxReportSize = 1 << 20
+	reportInterval = 2 * time.Second
+	reportTTL      = time.Minute            // time for which the store keeps a report
+	reportRenewal  = 20 * time.Second       // time after which a report is written again although it has not changed
+	reportSpread   = 100 * time.Millisecond // for each node: so many nodes write less often
+	reportMaxAge   = time.Second            // time for which the reports that were read last are shown again
+	reportTimeout  = 2 * time.Second        // longest time of reading all reports
+	maxReportSize  = 1 << 20
 )
 
-// reportName is the beginning of the name of a report's blob. The ID of the node follows.
-const reportName = "report:"
+// reportPrefix is the beginning of the name of a report's blob. The ID of the node follows.
+const reportPrefix = "report:"
 
 // reports are the reports that were read last.
 type reports struct {
@@ -36,8 +34,8 @@ type reports struct {
 	last cluster.Reports
 }
 
-// report returns what this node has seen lately.
-func (cn *clusterNode) report() (r cluster.Report) {
+// makeReport returns the breakers and targets of this node.
+func (cn *clusterNode) makeReport() (r cluster.Report) {
 	pool := cn.engine.Load().Pool()
 	for _, u := range pool.Snapshot().All {
 		if u.State() == core.Closed {
@@ -56,15 +54,7 @@ func (cn *clusterNode) report() (r cluster.Report) {
 		}
 	}
 	targets := pool.Ledger().Targets()
-	slices.SortFunc(targets, func(a, b evidence.TargetView) int {
-		suspect := func(t *evidence.TargetView) int {
-			if t.Suspect {
-				return 0
-			}
-			return 1
-		}
-		return cmp.Or(suspect(&a)-suspect(&b), cmp.Compare(b.Failures, a.Failures), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(targets, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
 	for _, t := range targets[:min(len(targets), cluster.MaxReported)] {
 		r.Targets = append(r.Targets, cluster.TargetReport{Target: t.Name, Attempts: t.Attempts, Failures: t.Failures,
 			Proxies: t.Proxies, Suspect: t.Suspect, LastFailure: pool.At(t.LastFailure)})
@@ -79,7 +69,7 @@ func (cn *clusterNode) writeReports(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(reportEvery, time.Duration(cn.node.Live())*reportSpread)):
+		case <-time.After(max(reportInterval, time.Duration(cn.node.Live())*reportSpread)):
 		}
 		cn.renewReport(ctx, &w, time.Now())
 	}
@@ -102,8 +92,8 @@ func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now ti
 	if cn.node.Live() < 2 {
 		return
 	}
-	r := cn.report()
-	if w.report == nil && r.Empty() || w.report != nil && r.Like(w.report) && now.Sub(w.at) < renewReport {
+	r := cn.makeReport()
+	if w.report == nil && r.Empty() || w.report != nil && r.Like(w.report) && now.Sub(w.at) < reportRenewal {
 		return
 	}
 	shifted := r.Shifted(ahead)
@@ -117,15 +107,15 @@ func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now ti
 func (cn *clusterNode) writeReport(ctx context.Context, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	return cn.blobs.WriteBlob(ctx, reportName+cn.node.ID(), data, reportFor)
+	return cn.blobs.WriteBlob(ctx, reportPrefix+cn.node.ID(), data, reportTTL)
 }
 
 // Reports returns the reports of the live nodes, that of this node first.
 func (cn *clusterNode) Reports() cluster.Reports {
 	cn.reports.mu.Lock()
 	defer cn.reports.mu.Unlock()
-	own := cluster.NodeReport{Node: cn.node.Name(), Report: cn.report()}
-	if time.Since(cn.reports.at) >= reportFresh {
+	own := cluster.NodeReport{Node: cn.node.Name(), Report: cn.makeReport()}
+	if time.Since(cn.reports.at) >= reportMaxAge {
 		cn.reports.last = cn.readReports()
 		cn.reports.at = time.Now() // those that wait meanwhile need not read again
 	}
@@ -142,7 +132,7 @@ func (cn *clusterNode) readReports() (out cluster.Reports) {
 	var nodes, blobs []string
 	for _, n := range cn.node.Status().Nodes {
 		if !n.Self && n.Live {
-			nodes, blobs = append(nodes, n.Node), append(blobs, reportName+n.ID)
+			nodes, blobs = append(nodes, n.Node), append(blobs, reportPrefix+n.ID)
 		}
 	}
 	if alone != nil || len(nodes) == 0 {

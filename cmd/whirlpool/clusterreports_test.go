@@ -51,11 +51,11 @@ func TestReportsAreWrittenIfTheyChange(t *testing.T) {
 	for range 3 {
 		together()
 		a.m.renewReport(t.Context(), &w, now)
-		now = now.Add(reportEvery)
+		now = now.Add(reportInterval)
 	}
 	require.Equal(t, 1, store.writes)
 	together()
-	a.m.renewReport(t.Context(), &w, now.Add(renewReport))
+	a.m.renewReport(t.Context(), &w, now.Add(reportRenewal))
 	require.Equal(t, 2, store.writes)
 	c.m.renewReport(t.Context(), &writtenReport{}, now)
 	require.Equal(t, 2, store.writes, "it has seen nothing")

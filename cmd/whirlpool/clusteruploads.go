@@ -24,12 +24,12 @@ import (
 
 // The times of shared uploads.
 const (
-	moduleFor     = 24 * time.Hour   // time for which the store keeps a module that no node has
-	keepModules   = time.Minute      // time between two checks that the store has the modules of this node
-	moduleTimeout = 10 * time.Second // longest time of sending or fetching a module
-	firstTry      = time.Second      // time until a module is fetched or deleted again after an error; it doubles
-	longestTry    = 30 * time.Second
-	spreadModules = 20 * time.Millisecond // for each node; see keep
+	moduleTTL           = 24 * time.Hour   // time for which the store keeps a module that no node has
+	moduleCheckInterval = time.Minute      // time between two checks that the store has the modules of this node
+	moduleTimeout       = 10 * time.Second // longest time of sending or fetching a module
+	firstRetryDelay     = time.Second      // time until a module is fetched or deleted again after an error; it doubles
+	maxRetryDelay       = 30 * time.Second
+	moduleSpread        = 20 * time.Millisecond // for each node; see keepModulesInStore
 )
 
 // sharedUpload is the record of an upload. The store has the module as a blob with the name SHA256, before it has the
@@ -67,42 +67,42 @@ type sharedUploads struct {
 	inUse    func(plugin string) string
 	wake     chan struct{} // has an element if there is something to do
 
-	mu      sync.Mutex // guards the fields below
-	wanted  map[string]*wantedUpload
-	waiting map[string]activation // by the key of the change
-	missing bool                  // the store may lack a module of this node
+	mu             sync.Mutex // guards the fields below
+	uploads        map[string]*wantedUpload
+	activations    map[string]activation // by the key of the change
+	modulesMissing bool                  // the store may lack a module of this node
 
-	epoch   string    // of the store when keep last ran; used by run only, like the fields below
-	kept    time.Time // when keep last ran
-	problem string    // error of the last keep; "" for none
+	epoch     string    // of the store at lastCheck; used by run only, like the fields below
+	lastCheck time.Time // of keepModulesInStore
+	problem   string    // error of the last check; "" for none
 }
 
-// activation is the use of a plugin that is not there yet.
+// activation is a use of a plugin that this node does not have yet.
 type activation struct {
 	use, plugin string
 	keep        bool
 }
 
-// wantedUpload is what the cluster wants a plugin to be.
+// wantedUpload is the plugin that this node should have, or should not have any more (removed).
 type wantedUpload struct {
 	sharedUpload
 	keep, removed bool
 	code          []byte // nil if it is to be fetched
 	state         string // cluster.UploadReady and so on
 	problem       string
-	tries         int
-	next          time.Time // of the next try; zero for no further one
+	retries       int
+	nextTry       time.Time // of the next try; zero for no further one
 }
 
 func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) *sharedUploads {
 	return &sharedUploads{
-		cn: cn, registry: reg, inUse: inUse, wake: make(chan struct{}, 1), wanted: map[string]*wantedUpload{},
-		waiting: map[string]activation{},
+		cn: cn, registry: reg, inUse: inUse, wake: make(chan struct{}, 1), uploads: map[string]*wantedUpload{},
+		activations: map[string]activation{},
 	}
 }
 
-// uploaded shares an upload or a deletion that the API has made on this node (plugins.Options.Uploaded).
-func (cn *clusterNode) uploaded(name string, code []byte, config map[string]any, keep bool) {
+// shareUpload shares an upload or a deletion that the API has made on this node (plugins.Options.Uploaded).
+func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]any, keep bool) {
 	if cn == nil || cn.uploads == nil {
 		return
 	}
@@ -113,37 +113,38 @@ func (cn *clusterNode) uploaded(name string, code []byte, config map[string]any,
 		if config != nil {
 			w.Config, _ = json.Marshal(config) // it comes from JSON
 		}
-		cn.uploads.write(w.SHA256, code)
+		cn.uploads.writeModule(w.SHA256, code)
 	}
 	c := sharedChange{Keep: keep, Removed: w.removed}
-	ttl := time.Duration(removedFor)
+	ttl := time.Duration(removalTTL)
 	if !w.removed {
 		c.Upload, ttl = &w.sharedUpload, 0
 	}
-	do := func() (string, error) {
+	record := func() (string, error) {
 		own := w
-		cn.uploads.want(name, &own)
+		cn.uploads.setUpload(name, &own)
 		return cn.encode(c)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shareTime)
+	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
 	cn.node.Change(ctx, func() ([]cluster.Change, error) {
-		value, err := do()
-		return []cluster.Change{{Key: sharedModule + name, Value: value, TTL: ttl, Redo: do}}, err
+		value, err := record()
+		return []cluster.Change{{Key: sharedModule + name, Value: value, TTL: ttl, Redo: record}}, err
 	})
 }
 
-// write writes a module to the store, if the store can be reached and does not have it. Otherwise keep does so later.
-func (u *sharedUploads) write(sum string, code []byte) {
+// writeModule writes a module to the store, if the store can be reached and lacks it. keepModulesInStore writes the
+// others.
+func (u *sharedUploads) writeModule(sum string, code []byte) {
 	if alone, _ := u.cn.node.Alone(); alone {
 		u.setMissing(true)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), moduleTimeout)
 	defer cancel()
-	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleFor)
+	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
 	if err == nil && !held {
-		err = u.cn.blobs.WriteBlob(ctx, sum, code, moduleFor)
+		err = u.cn.blobs.WriteBlob(ctx, sum, code, moduleTTL)
 	}
 	if err != nil {
 		u.setMissing(true)
@@ -155,14 +156,13 @@ func (u *sharedUploads) write(sum string, code []byte) {
 func (u *sharedUploads) setMissing(missing bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.missing = missing
+	u.modulesMissing = missing
 }
 
-// want sets what a plugin is to be.
-func (u *sharedUploads) want(name string, w *wantedUpload) {
-	w.state, w.next = cluster.UploadWaiting, time.Now()
+func (u *sharedUploads) setUpload(name string, w *wantedUpload) {
+	w.state, w.nextTry = cluster.UploadWaiting, time.Now()
 	u.mu.Lock()
-	u.wanted[name] = w
+	u.uploads[name] = w
 	u.mu.Unlock()
 	select {
 	case u.wake <- struct{}{}:
@@ -170,8 +170,8 @@ func (u *sharedUploads) want(name string, w *wantedUpload) {
 	}
 }
 
-// received takes over the record of an upload or a deletion.
-func (u *sharedUploads) received(name string, c *sharedChange) error {
+// applyRecord takes over the record of an upload or a deletion.
+func (u *sharedUploads) applyRecord(name string, c *sharedChange) error {
 	if u == nil || c.Upload == nil && !c.Removed {
 		return errors.New("this version makes no such changes")
 	}
@@ -179,23 +179,23 @@ func (u *sharedUploads) received(name string, c *sharedChange) error {
 	if !c.Removed {
 		w.sharedUpload = *c.Upload
 	}
-	u.want(name, w)
+	u.setUpload(name, w)
 	return nil
 }
 
-// later makes an activation wait if its plugin is not there yet. It reports whether the activation waits.
-func (u *sharedUploads) later(key, use, plugin string, keep bool) bool {
+// delayActivation reports whether a plugin is not there yet, and then makes its activation wait.
+func (u *sharedUploads) delayActivation(key, use, plugin string, keep bool) bool {
 	if u == nil {
 		return false
 	}
 	_, err := u.registry.Get(plugin)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	w := u.wanted[plugin]
+	w := u.uploads[plugin]
 	if err == nil && (w == nil || w.removed || w.state != cluster.UploadWaiting) {
 		return false
 	}
-	u.waiting[key] = activation{use, plugin, keep}
+	u.activations[key] = activation{use, plugin, keep}
 	u.cn.log.Info("an activation waits for its plugin", slog.String("for", use), slog.String("plugin", plugin))
 	return true
 }
@@ -207,7 +207,7 @@ func (u *sharedUploads) withoutBackoff(policy json.RawMessage, keep bool) json.R
 	var fields map[string]json.RawMessage
 	var name string
 	if json.Unmarshal(policy, &fields) != nil || json.Unmarshal(fields[field], &name) != nil ||
-		!u.later(sharedPolicy, changes.UseBackoff, name, keep) {
+		!u.delayActivation(sharedPolicy, changes.UseBackoff, name, keep) {
 		return policy
 	}
 	delete(fields, field)
@@ -225,22 +225,22 @@ func (u *sharedUploads) waitingBackoff() string {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.waiting[sharedPolicy].plugin
+	return u.activations[sharedPolicy].plugin
 }
 
-// forget drops an activation that waits, because there is a later change of the same key.
-func (u *sharedUploads) forget(key string) {
+// dropActivation drops an activation that waits, because there is a later change of the same key.
+func (u *sharedUploads) dropActivation(key string) {
 	if u == nil {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.waiting, key)
+	delete(u.activations, key)
 }
 
 // run makes what is wanted until ctx ends.
 func (u *sharedUploads) run(ctx context.Context) {
-	tick := time.NewTicker(firstTry / 2)
+	tick := time.NewTicker(firstRetryDelay / 2)
 	defer tick.Stop()
 	for {
 		select {
@@ -249,45 +249,45 @@ func (u *sharedUploads) run(ctx context.Context) {
 		case <-u.wake:
 		case <-tick.C:
 		}
-		u.step(ctx, time.Now())
+		u.applyDue(ctx, time.Now())
 	}
 }
 
-// step makes what is wanted and due at the time now.
-func (u *sharedUploads) step(ctx context.Context, now time.Time) {
+// applyDue applies the uploads and deletions that are due at the time now.
+func (u *sharedUploads) applyDue(ctx context.Context, now time.Time) {
 	u.mu.Lock()
 	var due []string
-	for name, w := range u.wanted {
-		if w.state != cluster.UploadReady && !w.next.IsZero() && !now.Before(w.next) {
+	for name, w := range u.uploads {
+		if w.state != cluster.UploadReady && !w.nextTry.IsZero() && !now.Before(w.nextTry) {
 			due = append(due, name)
 		}
 	}
 	u.mu.Unlock()
 	slices.Sort(due)
 	for _, name := range due {
-		u.make(ctx, name)
+		u.applyUpload(ctx, name)
 	}
-	u.keep(ctx, now)
+	u.keepModulesInStore(ctx, now)
 }
 
-// make makes one plugin what it is wanted to be, and the activations that wait for it.
-func (u *sharedUploads) make(ctx context.Context, name string) {
+// applyUpload uploads or deletes one plugin, and makes the activations that wait for it.
+func (u *sharedUploads) applyUpload(ctx context.Context, name string) {
 	u.mu.Lock()
-	w := u.wanted[name]
+	w := u.uploads[name]
 	u.mu.Unlock()
-	err := u.try(ctx, name, w)
+	err := u.updateRegistry(ctx, name, w)
 	u.mu.Lock()
-	if u.wanted[name] != w { // wanted differently by now
+	if u.uploads[name] != w { // wanted differently by now
 		u.mu.Unlock()
 		return
 	}
 	if err == nil {
 		w.state, w.problem, w.code = cluster.UploadReady, "", nil
 		if w.removed {
-			delete(u.wanted, name)
+			delete(u.uploads, name)
 		}
 		u.mu.Unlock()
-		u.cn.node.BetweenChanges(func() { u.activate(name) })
+		u.cn.node.BetweenChanges(func() { u.activateWaiting(name) })
 		return
 	}
 	defer u.mu.Unlock()
@@ -299,15 +299,15 @@ func (u *sharedUploads) make(ctx context.Context, name string) {
 		u.cn.log.Warn("an uploaded plugin of the cluster is not in force here", slog.String("plugin", name),
 			slog.String("sha256", w.SHA256), slog.Any("error", err))
 	}
-	w.state, w.next = cluster.UploadFailed, time.Now().Add(min(firstTry<<min(w.tries, 10), longestTry))
-	w.tries++
+	w.state, w.nextTry = cluster.UploadFailed, time.Now().Add(min(firstRetryDelay<<min(w.retries, 10), maxRetryDelay))
+	w.retries++
 	var bad *wasmhost.CheckError
 	var fetch *fetchError
 	switch {
 	case errors.As(err, &fetch):
 		w.state = cluster.UploadWaiting
 	case errors.As(err, &bad):
-		w.next = time.Time{}
+		w.nextTry = time.Time{}
 	}
 }
 
@@ -316,7 +316,7 @@ type fetchError struct{ error }
 
 func (e *fetchError) Unwrap() error { return e.error }
 
-func (u *sharedUploads) try(ctx context.Context, name string, w *wantedUpload) error {
+func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *wantedUpload) error {
 	if w.removed {
 		err := u.registry.Discard(name, u.inUse)
 		if errors.Is(err, core.ErrNotFound) {
@@ -336,15 +336,15 @@ func (u *sharedUploads) try(ctx context.Context, name string, w *wantedUpload) e
 		code, err = u.registry.Code(name, w.SHA256) // only the settings have changed
 	}
 	if err != nil {
-		if code, err = u.fetch(ctx, &w.sharedUpload); err != nil {
+		if code, err = u.fetchModule(ctx, &w.sharedUpload); err != nil {
 			return err
 		}
 	}
 	return u.registry.Take(name, code, config, w.keep, u.inUse)
 }
 
-// fetch reads a module from the store.
-func (u *sharedUploads) fetch(ctx context.Context, want *sharedUpload) ([]byte, error) {
+// fetchModule reads a module from the store.
+func (u *sharedUploads) fetchModule(ctx context.Context, want *sharedUpload) ([]byte, error) {
 	if limit := wasmhost.DefaultLimits().ModuleBytes; want.Size > limit {
 		return nil, &wasmhost.CheckError{
 			Msg: fmt.Sprintf("the module has %d bytes; at most %d are taken", want.Size, limit),
@@ -362,14 +362,14 @@ func (u *sharedUploads) fetch(ctx context.Context, want *sharedUpload) ([]byte, 
 	return code, nil
 }
 
-// activate makes the activations that wait for a plugin. No other changes are made meanwhile.
-func (u *sharedUploads) activate(plugin string) {
+// activateWaiting makes the activations that wait for a plugin. No other changes are made meanwhile.
+func (u *sharedUploads) activateWaiting(plugin string) {
 	u.mu.Lock()
 	var due []activation
-	for _, key := range slices.Sorted(maps.Keys(u.waiting)) {
-		if a := u.waiting[key]; a.plugin == plugin {
+	for _, key := range slices.Sorted(maps.Keys(u.activations)) {
+		if a := u.activations[key]; a.plugin == plugin {
 			due = append(due, a)
-			delete(u.waiting, key)
+			delete(u.activations, key)
 		}
 	}
 	u.mu.Unlock()
@@ -384,30 +384,32 @@ func (u *sharedUploads) activate(plugin string) {
 	}
 }
 
-// keep makes the store have the modules of this node: every keepModules, and at once after the store has lost data or
-// an error. After a loss it first waits for a random time, so that not all nodes write the same module.
-func (u *sharedUploads) keep(ctx context.Context, now time.Time) {
+// keepModulesInStore makes the store have the modules of this node: at each moduleCheckInterval, and at once after the
+// store has lost data or an error. After a loss it first waits for a random time, so that not all nodes write the same
+// module.
+func (u *sharedUploads) keepModulesInStore(ctx context.Context, now time.Time) {
 	epoch := u.cn.node.Epoch()
 	alone, _ := u.cn.node.Alone()
 	u.mu.Lock()
-	missing := u.missing
+	missing := u.modulesMissing
 	u.mu.Unlock()
-	if since := now.Sub(u.kept); alone || epoch == u.epoch && since < keepModules && !(missing && since >= firstTry) {
+	if since := now.Sub(u.lastCheck); alone || epoch == u.epoch && since < moduleCheckInterval && !(missing &&
+		since >= firstRetryDelay) {
 		return
 	}
 	if u.epoch != "" && u.epoch != epoch {
-		spread := time.Duration(u.cn.node.Live()-1) * spreadModules
+		spread := time.Duration(u.cn.node.Live()-1) * moduleSpread
 		select {
 		case <-time.After(time.Duration(rand.Float64() * float64(spread))):
 		case <-ctx.Done():
 			return
 		}
 	}
-	u.epoch, u.kept = epoch, now
+	u.epoch, u.lastCheck = epoch, now
 	u.mu.Lock()
-	u.missing = false
+	u.modulesMissing = false
 	modules := map[string]string{} // the name of a plugin by its module
-	for name, w := range u.wanted {
+	for name, w := range u.uploads {
 		if w.state == cluster.UploadReady && !w.removed {
 			modules[w.SHA256] = name
 		}
@@ -430,7 +432,7 @@ func (u *sharedUploads) keep(ctx context.Context, now time.Time) {
 func (u *sharedUploads) keepModule(ctx context.Context, name, sum string) error {
 	ctx, cancel := context.WithTimeout(ctx, moduleTimeout)
 	defer cancel()
-	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleFor)
+	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
 	if err != nil || held {
 		return err
 	}
@@ -438,7 +440,7 @@ func (u *sharedUploads) keepModule(ctx context.Context, name, sum string) error 
 	if err != nil { // replaced or deleted by now
 		return nil
 	}
-	return u.cn.blobs.WriteBlob(ctx, sum, code, moduleFor)
+	return u.cn.blobs.WriteBlob(ctx, sum, code, moduleTTL)
 }
 
 // status returns the shared uploads, sorted by name.
@@ -448,16 +450,16 @@ func (u *sharedUploads) status() (out []cluster.UploadStatus) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(u.wanted)) {
-		w := u.wanted[name]
+	for _, name := range slices.Sorted(maps.Keys(u.uploads)) {
+		w := u.uploads[name]
 		out = append(out, cluster.UploadStatus{Name: name, SHA256: w.SHA256, Size: w.Size, Deleted: w.removed,
 			State: w.state, Problem: w.problem})
 	}
 	return out
 }
 
-// failed returns the number of shared uploads that this node cannot have.
-func (u *sharedUploads) failed() (n int) {
+// failedCount returns the number of shared uploads that this node cannot have.
+func (u *sharedUploads) failedCount() (n int) {
 	for _, s := range u.status() {
 		if s.State == cluster.UploadFailed {
 			n++

@@ -31,7 +31,7 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 	u.reg, err = plugins.New(plugins.Options{
 		Log: slog.New(slog.DiscardHandler),
 		Uploaded: func(name string, code []byte, config map[string]any, keep bool) {
-			u.m.uploaded(name, code, config, keep)
+			u.m.shareUpload(name, code, config, keep)
 		},
 	})
 	require.NoError(t, err)
@@ -49,7 +49,7 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 // step makes an exchange and what the cluster wants, as if the time d had passed.
 func (u *uploader) step(d time.Duration) {
 	u.m.node.Step(u.t.Context())
-	u.m.uploads.step(u.t.Context(), time.Now().Add(d))
+	u.m.uploads.applyDue(u.t.Context(), time.Now().Add(d))
 }
 
 // sharing runs f, which makes changes at u, and makes steps until f has returned.
@@ -167,14 +167,14 @@ func TestActivationsWaitForTheirPlugin(t *testing.T) {
 		require.Equal(t, "slow", policy(u).BackoffStrategy)
 		require.Equal(t, 7, policy(u).MaxAttempts)
 	}
-	require.Empty(t, b.m.uploads.waiting)
+	require.Empty(t, b.m.uploads.activations)
 
 	// A plugin that is in use here is not deleted, until it is not in use any more.
 	a.sharing(func() error { return a.reg.Delete("mine", func(string) string { return "" }) })
 	b.step(0)
 	require.Equal(t, cluster.UploadFailed, b.uploadOf("mine").State)
 	require.Contains(t, b.uploadOf("mine").Problem, "in use as first")
-	require.Equal(t, 1, b.m.uploads.failed())
+	require.Equal(t, 1, b.m.uploads.failedCount())
 	require.NoError(t, b.Changes.Activate(changes.UseFirst, "random", false))
 	b.step(time.Hour)
 	require.Len(t, b.m.Status().Uploads, 1)
@@ -205,7 +205,7 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	require.Equal(t, sumOf(one), b.sum("mine"))
 
 	shared := func(upload *sharedUpload) {
-		b.m.uploads.received("bad", &sharedChange{Upload: upload})
+		b.m.uploads.applyRecord("bad", &sharedChange{Upload: upload})
 		b.step(0)
 	}
 	write("?")
@@ -214,9 +214,9 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	require.NoError(t, store.WriteBlob(t.Context(), sumOf([]byte("?")), []byte("?"), time.Hour))
 	shared(&sharedUpload{SHA256: sumOf([]byte("?")), Size: 1})
 	require.Equal(t, cluster.UploadFailed, b.uploadOf("bad").State)
-	require.True(t, b.m.uploads.wanted["bad"].next.IsZero(), "it is not compiled again and again")
-	require.Error(t, b.m.uploads.received("bad", &sharedChange{}))
-	require.Equal(t, 1, b.m.state().Uploads[cluster.UploadFailed])
+	require.True(t, b.m.uploads.uploads["bad"].nextTry.IsZero(), "it is not compiled again and again")
+	require.Error(t, b.m.uploads.applyRecord("bad", &sharedChange{}))
+	require.Equal(t, 1, b.m.metricsState().Uploads[cluster.UploadFailed])
 }
 
 // Uploads made while the store cannot be reached are written when it can be reached again.

@@ -150,7 +150,7 @@ func wire(
 	g.lists = lists.NewFetcher(nil, g.listDir(), log)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: g.state.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
-		Log: g.log, Uploaded: g.cluster.uploaded, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
+		Log: g.log, Uploaded: g.cluster.shareUpload, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
 		Check: (&checker{limits, g.cacheDir(), program}).check,
 	})
@@ -182,7 +182,7 @@ func wire(
 			OnBan:   func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
 			Restore: func(e *engine.Engine) { g.state.restore(e, g.log) },
 		}
-		g.cluster.options(&opts)
+		g.cluster.setOptions(&opts)
 		g.engine, err = engine.New(conf, opts)
 		return err
 	})
