@@ -89,7 +89,7 @@ func waitForUpload(u *plugins.Upload, d time.Duration) bool {
 	return false
 }
 
-// preferredWait returns the wait that a Prefer header field asks for, at most uploadWait.
+// preferredWait returns the wait that a Prefer header field asks for, at most maxUploadWait.
 func preferredWait(prefer string) time.Duration {
 	wait := maxUploadWait
 	for _, p := range strings.Split(prefer, ",") {

@@ -71,6 +71,19 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+// The Go files, and the functions in them, that documents name as path.go:function exist.
+func TestNamedFunctionsExist(t *testing.T) {
+	named := regexp.MustCompile("`((?:api|cmd|core|integration|plugins|sdk)/[\\w/-]+\\.go)(?::(\\w+))?`")
+	for _, page := range files(t, "*.md", "../CONTRIBUTING.md") {
+		for _, name := range named.FindAllStringSubmatch(read(t, page), -1) {
+			code := read(t, "../"+name[1])
+			if name[2] != "" {
+				require.Regexp(t, `(?m)^func (\(.*\) )?`+name[2]+`\b`, code, "%s names %s", page, name[0])
+			}
+		}
+	}
+}
+
 // Lines have at most 120 columns, except in tables, commands, and the generated file.
 func TestLinesAreShort(t *testing.T) {
 	for _, file := range files(t, "*.md", "*/*.md", "../*.md") {

@@ -91,8 +91,8 @@ const (
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
 
-// Word is the part of a breaker that every selection reads. It can be a part of a struct of the
-// breaker's owner (see [NewAt]), which saves a cache miss per candidate. The zero Word is closed.
+// Word is the part of a breaker that every selection reads. It can be a field of a struct of the
+// breaker's owner (see Breaker.Init), which saves a cache miss per candidate. The zero Word is closed.
 type Word struct {
 	state atomic.Uint64 // generation << 3 | probing << 2 | state; changed under mu
 	due   atomic.Int64  // when the breaker becomes, or became, half-open, ns after the epoch

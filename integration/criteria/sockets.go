@@ -19,7 +19,7 @@ type run struct {
 	gateway  sockets.Gateway
 }
 
-// rounds returns the number of rounds in which each gateway runs each scene (Catalog.Scenes) once.
+// rounds returns the number of rounds in which each gateway runs each of Catalog.PeerWorkloads once.
 func (p *program) rounds() int {
 	if p.quick {
 		return 1
