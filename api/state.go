@@ -20,9 +20,10 @@ type Changes interface {
 	RestoreProxy(id string, persist bool) (*upstream.Upstream, error)
 	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
 	ResetPolicy(persist bool) (retry.View, error)
-	// Activate uses a plugin for first, retry, backoff or judge.
+	// Activate uses a plugin as first scorer, retry scorer, backoff or judge. The parameter use is "first", "retry",
+	// "backoff" or "judge".
 	Activate(use, plugin string, persist bool) error
-	// RecordedChanges returns the recorded changes; ok is false without a state folder.
+	// RecordedChanges returns the recorded changes; ok is false if there is no state folder.
 	RecordedChanges() (list []changes.Record, ok bool)
 	// DeleteRecord deletes the record of a key, or all records if key is "".
 	DeleteRecord(key string) error

@@ -17,8 +17,8 @@ const (
 // Result is the class in which metrics count one attempt.
 type Result uint8
 
-// The results. ResultReplay is an attempt that failed because the proxy had closed the idle connection. A replay
-// follows, with the same number: it counts as an attempt, but not as a retry.
+// The results. ResultReplay means that the attempt failed because the proxy had closed the idle connection, and that a
+// replay follows. The replay has the number of the failed attempt. The replay counts as an attempt, but not as a retry.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Gateways of a cluster share their uploads: Options.Uploaded reports those of this gateway, and Take, Discard and
-// Holds are for those of other gateways, which have checked the modules.
+// Gateways of a cluster share their uploads. Options.Uploaded reports the uploads of this gateway. The methods Take,
+// Discard and Holds are for the uploads of other gateways. Those gateways have checked the modules.
 
 // uploaded reports an upload or, if code is nil, the deletion of one. The caller does not hold mu.
 func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
@@ -17,10 +17,11 @@ func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
 	}
 }
 
-// Take puts a module under a name, as an upload does, but does not check it (Options.Check). The module may replace
-// any upload. inUse is as in Delete: a plugin in use is not replaced by one of another kind. keep is as in Submit. The
-// error is a *wasmhost.CheckError if the module is the cause. It wraps core.ErrConflict if the name cannot have it.
-// After an error the plugin with this name is as it was.
+// Take puts a module under a name, as an upload does, but does not check the module with Options.Check. The module may
+// replace any upload. A plugin in use is not replaced by a plugin of another kind. The function inUse is that of
+// Delete, and keep is that of Submit. If the module is the cause of an error, the error is a *wasmhost.CheckError. If
+// the name cannot have this module, the error wraps core.ErrConflict. After an error, the plugin with this name is
+// unchanged.
 func (r *Registry) Take(
 	name string, code []byte, config map[string]any, keep bool, inUse func(name string) string,
 ) error {
@@ -54,13 +55,13 @@ func (r *Registry) Take(
 	return err
 }
 
-// Discard does the same as Delete, and does not report it (Options.Uploaded).
+// Discard does the same as Delete, but does not report the deletion (Options.Uploaded).
 func (r *Registry) Discard(name string, inUse func(name string) string) error {
 	return r.remove(name, inUse)
 }
 
-// Holds reports whether the plugin with a name is an upload that can be used and has this module, in hexadecimal
-// SHA-256, these settings and this keep.
+// Holds reports whether the plugin with the given name is an upload with the given module, settings and keep, and can
+// be used. The parameter sum is the SHA-256 of the module, in hexadecimal.
 func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) bool {
 	p := r.get(name)
 	if p == nil {

@@ -90,8 +90,8 @@ func (u *Users) ByName(name string) *Account { return u.byDigest(u.digester.dige
 // Len returns the number of users.
 func (u *Users) Len() int { return len(u.accountsByDigest) }
 
-// Login checks a client's name (l.User) and password. It blocks as Guard.CheckLogin does, which delays the result of a
-// failed login. The account is nil unless the result is Accepted; retryAfter is set if the result is Blocked.
+// Login checks a client's name (l.User) and password. Like Guard.CheckLogin, it delays the result of a failed login. If
+// the result is not Accepted, the account is nil. If the result is Blocked, retryAfter is set.
 func (u *Users) Login(
 	ctx context.Context, g *Guard, l Login, password string,
 ) (account *Account, result Result, retryAfter time.Duration) {

@@ -145,7 +145,8 @@ type window struct {
 	head     int
 }
 
-// delivery passes transitions to the owner of a breaker. A breaker has one only until the owner has them.
+// delivery passes transitions to the owner of a breaker. A breaker has no delivery after the owner has received all
+// transitions.
 type delivery struct {
 	pending []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
 	users   int               // goroutines that wait for order or hold it; guarded by the breaker's mu
@@ -162,8 +163,8 @@ type Shared struct {
 // Owner is the owner of a breaker.
 type Owner interface {
 	ID() string // of the proxy; it never changes
-	// Transition gets every transition of the breaker once, in order. It may call the breaker's methods, unless they
-	// cause another transition.
+	// Transition gets every transition of the breaker once, in order. It may call the methods of the breaker that cause
+	// no other transition.
 	Transition(core.Transition)
 }
 
@@ -196,8 +197,8 @@ func (b *Breaker) Init(word *Word, cfg *Config, shared *Shared, owner Owner) {
 // now returns the current time.
 func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
 
-// timeOf returns a time of day. It adds the difference to the present time, because the sum of epoch and at would be
-// wrong after a change of the clock or a suspension of the machine.
+// timeOf returns a time of day. It computes the result relative to the present time, because the sum of the epoch and
+// the duration at would be wrong after a change of the clock or a suspension of the machine.
 func (b *Breaker) timeOf(at time.Duration) time.Time {
 	now := b.shared.Now()
 	return now.Add(at - now.Sub(b.shared.Epoch))
@@ -245,8 +246,8 @@ func (b *Breaker) State() core.State {
 	return core.State(b.word.state.Load() & stateMask)
 }
 
-// Overdue reports whether the breaker has been half-open without a probe for longer than
-// Config.ProbeWait, because no selection has chosen the proxy.
+// Overdue reports whether the breaker has waited for a probe for longer than Config.ProbeWait: it is half-open, and no
+// selection has chosen the proxy.
 func (b *Breaker) Overdue() bool {
 	if b.State() != core.HalfOpen || b.word.state.Load()&probing != 0 {
 		return false
@@ -255,8 +256,8 @@ func (b *Breaker) Overdue() bool {
 	return b.now()-b.due() > min(cmp.Or(cfg.ProbeWait, cfg.TimeoutDuration), cfg.TimeoutDuration)
 }
 
-// Acquire returns a permit. It returns false if the breaker admits no attempt: if it is open, or
-// half-open with a probe. If the breaker is closed, it costs one atomic load.
+// Acquire returns a permit. It returns false if the breaker admits no attempt: the breaker is open, or it is half-open
+// and has a probe. At a closed breaker, Acquire costs one atomic load.
 func (b *Breaker) Acquire() (Permit, bool) {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -311,8 +312,8 @@ func (p Permit) Answered() {
 	}
 }
 
-// Generation returns the breaker's generation at the admission. It increases with every
-// change of state, with each reset and with each probe that ends without a result.
+// Generation returns the breaker's generation at the admission. The generation increases with every change of state,
+// with each reset and with each probe that ends without a result.
 func (p Permit) Generation() uint64 { return p.gen }
 
 // Probe reports whether the attempt is the probe of a half-open breaker.

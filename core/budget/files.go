@@ -21,7 +21,7 @@ type Files struct {
 
 	mu        sync.Mutex
 	closers   []func() bool // guarded by mu
-	nextClose time.Time     // no source is called before this time; guarded by mu
+	nextClose time.Time     // no closer is called before this time; guarded by mu
 }
 
 // Purpose is the purpose of a descriptor.
@@ -103,7 +103,7 @@ func (f *Files) Acquire(use Purpose, n int) bool {
 	return true
 }
 
-// AcquireWait is like Acquire, but waits for room: at most for the given time, and until ctx ends.
+// AcquireWait is like Acquire, but waits for room. It returns false when the time wait has passed, or when ctx ends.
 func (f *Files) AcquireWait(ctx context.Context, use Purpose, n int, wait time.Duration) bool {
 	if f.Acquire(use, n) {
 		return true
@@ -126,8 +126,7 @@ func (f *Files) AcquireWait(ctx context.Context, use Purpose, n int, wait time.D
 	}
 }
 
-// AcquireSpare takes n descriptors if at least a quarter of all is free afterwards. It is for uses that the gateway can
-// do without.
+// AcquireSpare takes n descriptors if at least a quarter of all descriptors stays free. It is for optional uses.
 func (f *Files) AcquireSpare(n int) bool {
 	return f == nil || f.add(Other, int64(n), f.limit-f.limit/4)
 }

@@ -1,10 +1,11 @@
 // Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they survive
 // reloads and restarts.
 //
-// A record also has the configured value at the time of the change: of the policy and plugins the value itself, of a
-// proxy a fingerprint of its entry in the configuration. If the configured value changes later, the new value is used
-// and the record is deleted. A record stays while the configuration lacks its proxy, because a proxy list may omit a
-// proxy for some time. A proxy without a configured id is found again by the fingerprint of its address.
+// A record also has the configured value at the time of the change. For the policy and plugins this is the value
+// itself. For a proxy it is a fingerprint of the proxy's entry in the configuration. If the configured value changes
+// later, the new value is used and the record is deleted. A record stays while the configuration lacks its proxy,
+// because a proxy list may omit a proxy for some time. A proxy without a configured id is found again by the
+// fingerprint of its address.
 package changes
 
 import (
@@ -111,9 +112,10 @@ func (e *NotRecordedError) Error() string {
 // Unwrap returns the error of the store.
 func (e *NotRecordedError) Unwrap() error { return e.Err }
 
-// Configure puts a configuration into force. It calls apply with the configured proxies after the recorded changes, at
-// the first call also with the proxies that the API has added. If apply returns nil, Configure deletes the records
-// whose configured value has changed. It gives ids to config.Proxies and keeps this slice.
+// Configure puts a configuration into force. It makes the recorded changes to the configured proxies, and calls apply
+// with the result. At the first call of Configure, the result also has the proxies that the API has added. If apply
+// returns nil, Configure deletes the records whose configured value has changed. It gives ids to config.Proxies and
+// keeps this slice.
 func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,8 +161,8 @@ func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
 	return specs
 }
 
-// replaceRecords writes records, by key, in place of those whose fingerprints were made with an earlier secret key (see
-// proxyRecords.apply). The caller holds mu.
+// replaceRecords writes records, by key. They replace the records whose fingerprints were made with an earlier secret
+// key (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) replaceRecords(set map[string]any) {
 	if len(set) == 0 {
 		return
@@ -195,8 +197,8 @@ func (c *Changes) supersede(superseded []string) {
 	}
 }
 
-// Attach sets the parts to which changes are made, and makes the recorded changes of the policy and of
-// plugins in use.
+// Attach sets the parts to which changes are made. Then it puts the recorded policy into force and activates the
+// recorded plugins.
 func (c *Changes) Attach(parts Parts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -328,8 +330,9 @@ func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, p
 	return err
 }
 
-// changedRecord returns the record of the change of a proxy; nil for none. The entry is the proxy in the configuration;
-// nil if it is not there. The caller holds mu.
+// changedRecord returns the new record of a proxy to which the function change is applied. It returns nil if the proxy
+// is neither in the configuration nor recorded. The parameter entry is the proxy's entry in the configuration, or nil
+// if there is none. The caller holds mu.
 func (c *Changes) changedRecord(
 	id string, entry *upstream.Spec, change func(*upstream.Spec) error,
 ) (*proxyRecord, error) {
@@ -505,7 +508,7 @@ func (c *Changes) configuredProxies(ids ...string) map[string]*upstream.Spec {
 	return out
 }
 
-// logUndoError logs an error of undoing a change that could not be recorded.
+// logUndoError logs err if it is not nil: a change could not be recorded, and could not be undone.
 func (c *Changes) logUndoError(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
@@ -548,7 +551,7 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 }
 
 // DeleteRecord deletes the record of a key, or all records if key is "". The recorded change stays in force until the
-// next start or, if it is the change of a proxy of the configuration, until the next reload.
+// next start. The change of a proxy of the configuration ends earlier if the configuration is reloaded.
 func (c *Changes) DeleteRecord(key string) error {
 	if c.records.store == nil {
 		return fmt.Errorf("no change is recorded, because there is no state folder ([state] dir): %w",

@@ -22,9 +22,10 @@ type ProxyPut struct {
 	Value json.RawMessage
 }
 
-// PutProxies adds each proxy or, if the pool already has its id, changes it; it skips proxies that have the fields
-// already. The result has an error or nil for each element of puts. If persist is set, the changes are recorded.
-// Proxies are added together and changed together, because a change of a large pool takes long.
+// PutProxies adds each proxy to the pool. If the pool already has a proxy with this id, PutProxies changes the proxy.
+// It skips a proxy whose fields and record would stay the same. The result has an error or nil for each element of
+// puts. If persist is set, the changes are recorded. All new proxies are added together, and all other proxies are
+// changed together, because each change of a large pool takes long.
 func (c *Changes) PutProxies(puts []ProxyPut, persist bool) []error {
 	if len(puts) == 0 {
 		return nil
@@ -76,7 +77,7 @@ func (c *Changes) configuredProxiesOf(puts []ProxyPut) map[string]*upstream.Spec
 	return c.configuredProxies(ids...)
 }
 
-// setFields returns a function that copies the fields that the API can change from spec.
+// setFields returns a function that copies fields from spec: those that the API can change.
 func setFields(spec *upstream.Spec) func(*upstream.Spec) error {
 	r := newProxyRecord(spec)
 	return func(s *upstream.Spec) error {
@@ -85,8 +86,8 @@ func setFields(spec *upstream.Spec) func(*upstream.Spec) error {
 	}
 }
 
-// isInForce reports whether a put of spec would change neither the proxy u nor its record. The entry is that of u in
-// the configuration; nil for none. The caller holds mu.
+// isInForce reports whether the fields in spec would change neither the proxy u nor its record. The parameter entry is
+// the proxy's entry in the configuration, or nil if there is none. The caller holds mu.
 func (c *Changes) isInForce(u *upstream.Upstream, spec, entry *upstream.Spec, persist bool) bool {
 	present, err := ProxyValue(u.Spec())
 	wanted, wrong := ProxyValue(spec)

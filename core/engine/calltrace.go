@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/trace"
 )
 
-// beginTrace begins the trace of a call, if the Tracer is on. As for a request of a gateway's client, a traceparent
-// field of the call decides whether the trace is exported. The target gets a traceparent field in which the parent is
-// the span of the request.
+// beginTrace begins the trace of a call if the Tracer is on. A traceparent field of the call decides whether the trace
+// is exported, as for a request of a gateway's client. The target gets a new traceparent field, in which the span of
+// the request is the parent.
 func (r *roundTrip) beginTrace() {
 	opts := &r.engine.opts
 	if opts.Tracer == nil || opts.OnTracedCall == nil {

@@ -153,9 +153,9 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// refuses compares the proxy's confirmed failures since the target last served it with the noise of the target. It
-// reports whether so many failures would be unlikely for another proxy. If only one target serves the pool, the result
-// is false: a proxy that this target bans is as useless as a dead proxy.
+// refuses reports whether the target probably refuses the proxy. The result is true if the noise of the target is an
+// unlikely cause of the failures that were confirmed since the target last served the proxy. If only one target serves
+// the pool, the result is false: a proxy that this target bans is as useless as a dead proxy.
 func (r *record) refuses(l *Ledger) bool {
 	if r.refused.count() == 0 || !l.serving.severalTargets() {
 		return false

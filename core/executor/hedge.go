@@ -26,7 +26,8 @@ type Hedger[T any] interface {
 	Adopt(hedge HedgeSender[T], response T) T
 }
 
-// HedgeSender makes one hedge. Its Send returns when ctx is cancelled. After Stop, its Discard does not wait.
+// HedgeSender makes one hedge. The method Send returns when its ctx is cancelled. The method Discard does not wait if
+// Stop has been called.
 type HedgeSender[T any] interface {
 	Sender[T]
 	Stop()
@@ -268,7 +269,7 @@ func (r *race[T]) discardHedge() {
 // decideWinner is called when the first attempt has ended. The parameter s is the Sender of the first attempt, response
 // is its response, and o is its outcome. The method makes either the first attempt or the hedge the last attempt of the
 // exchange, and returns the response of that attempt. A hedge that has lost is settled by its own goroutine if it is
-// still in flight, and by decide if it has ended.
+// still in flight, and by decideWinner if it has ended.
 func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 	x := r.x
 	if o.Result == core.ResultSuccess {

@@ -24,7 +24,7 @@ const maxKeptBytes = 64 << 10
 // usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
 type opening struct {
-	mu            sync.Mutex // guards the fields below and, before phaseFinal, the fields target and out of the tunnel
+	mu            sync.Mutex // guards the fields below and, before phaseFinal, the tunnel's fields target and out
 	reconnectDone sync.Cond  // signals the end of the phase phaseReconnecting; its lock is mu
 	phase         openingPhase
 	clientBytes   []byte    // the bytes of the client so far
@@ -328,15 +328,16 @@ func (t *tunnel) replaceTunnel(err error) (early []byte, ok bool) {
 	return nil, false
 }
 
-// switchTunnel replaces the tunnel by remote, and sends the client's bytes to it. If remote is the tunnel of the hedge,
-// the method leaves out the ClientHello, which the hedge has sent already. The caller holds the opening's mu.
-func (t *tunnel) switchTunnel(remote *transport.Tunnel) {
+// switchTunnel replaces the current tunnel by newTunnel, and sends the client's bytes through newTunnel. If newTunnel
+// is the tunnel of the hedge, switchTunnel leaves out the ClientHello, because the hedge has already sent it. The
+// caller holds the opening's mu.
+func (t *tunnel) switchTunnel(newTunnel *transport.Tunnel) {
 	o := &t.opening
-	t.client.tunnel.Store(remote)
-	t.target = remote.Conn
-	t.out.init(remote.Conn, remote.TCP())
+	t.client.tunnel.Store(newTunnel)
+	t.target = newTunnel.Conn
+	t.out.init(newTunnel.Conn, newTunnel.TCP())
 	unsent := o.clientBytes
-	if remote == o.hedgedHello.remote {
+	if newTunnel == o.hedgedHello.remote {
 		unsent = o.clientBytes[o.hedgedHello.size:]
 	}
 	if len(unsent) > 0 {
@@ -346,7 +347,7 @@ func (t *tunnel) switchTunnel(remote *transport.Tunnel) {
 	kind, needed := classify(o.clientBytes)
 	o.classifyAt = needed
 	o.setPartialLen(kind)
-	if len(remote.Early) > 0 || kind == notHello {
+	if len(newTunnel.Early) > 0 || kind == notHello {
 		o.finalize()
 		return
 	}

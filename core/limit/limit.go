@@ -248,11 +248,12 @@ func (u *Usage) ExcludeBytes(n int64) {
 	u.dayStartBytes += n
 }
 
-// restore adds bytes to the usage of today, unless day is another day.
-func (u *Usage) restore(day, bytes int64, now time.Time) {
+// restore adds the bytes that were transmitted on the day savedDay to the usage of today. If savedDay is not today,
+// restore does nothing.
+func (u *Usage) restore(savedDay, bytes int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if day == dayOf(now) {
+	if savedDay == dayOf(now) {
 		u.bytesToday(now)
 		u.dayStartBytes -= bytes
 		u.beginPart(now)
@@ -271,7 +272,8 @@ type Reservation struct {
 	proxy, pair usageReservation
 }
 
-// Reserve counts the beginning of an attempt at a proxy and a pair if both admit it. Both may be nil.
+// Reserve counts the beginning of an attempt if both the proxy and the pair admit the attempt. The parameters proxy and
+// pair may be nil.
 func Reserve(proxy, pair *Usage, now time.Time) (h Reservation, ok bool) {
 	if h.proxy, ok = proxy.reserve(now); !ok {
 		return Reservation{}, false
@@ -308,7 +310,8 @@ func (h *Reservation) Meter() *traffic.Meter {
 	return h.pair.usage.bytes
 }
 
-// Check reports whether a proxy and a pair both admit an attempt; if not, s is the reason. Both may be nil.
+// Check reports whether a proxy and a pair both admit an attempt; if not, s is the reason. The parameters proxy and
+// pair may be nil.
 func Check(proxy, pair *Usage, now time.Time) (s State, ok bool) {
 	s, ok = proxy.Check(now)
 	if pairState, pairAdmits := pair.Check(now); !pairAdmits {

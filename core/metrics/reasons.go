@@ -16,7 +16,7 @@ import (
 // each proxy, one for each target, and one for all attempts together.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
-// recentAttempts is the number of latest attempts of a proxy that Recent covers.
+// recentAttempts is the maximum of Recent.Attempts.
 const recentAttempts = 20
 
 // Recent has the results of the latest attempts of a proxy.

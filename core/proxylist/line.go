@@ -129,7 +129,7 @@ var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:80
 const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
 	"password; if they are a login, write user:pass@host:port"
 
-// parse parses a line without a comment. A proxy whose line has no scheme gets the given one.
+// parse parses a line without a comment. A proxy whose line has no scheme gets the scheme in the parameter scheme.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
@@ -233,7 +233,8 @@ var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|sock
 var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
 
 // parseText searches a line that has none of the forms of parse and parseWords: in free lists, other text may surround
-// an address. The line must have exactly one address, and no '@', because it might then contain credentials.
+// an address. The line must have exactly one address. It must have no '@', because a line with '@' may contain
+// credentials.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
@@ -271,7 +272,7 @@ func schemeInText(line string) string {
 	return ""
 }
 
-// isText reports whether a line is UTF-8 without NUL and line ends.
+// isText reports whether a line is valid UTF-8 and contains neither NUL nor a line end.
 func isText(line string) bool {
 	return !strings.ContainsAny(line, "\x00\r\n") && !strings.ContainsRune(line, '\ufffd')
 }
@@ -436,7 +437,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 }
 
 // addressOfFields returns the address of scheme://user:pass:host:port and of scheme://[IPv6]:port:user:pass. For any
-// other text, it returns the error invalid.
+// other text, it returns the parameter invalid as the error.
 func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, err error) {
 	host, user, password, warning, err := splitFields(rest)
 	if err != nil || user == "" || warning != "" || !isScheme(scheme) || !isPlainAddress(host) ||

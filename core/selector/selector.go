@@ -51,10 +51,10 @@ type Query struct {
 	Session             Session       // the request's session; nil for none
 }
 
-// Region is how a request's wanted region (Query.RegionHash) is applied.
+// Region is the effect of the wanted region (Query.RegionHash) on the choice of proxies.
 type Region uint8
 
-// The ways to apply a wanted region.
+// The effects of a wanted region.
 const (
 	RegionScored    Region = iota // the region is an input of the scorer
 	RegionPreferred               // first attempts use only this region while one of its proxies is admissible
@@ -310,10 +310,10 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	return s.chooseBest(c, scorer)
 }
 
-// dropAvoided keeps the candidates that the choice does not avoid. If the target bans proxies, and now fails through
-// others, it may have lifted the bans and banned these others. The choice then does not use a proxy through which the
-// target has just failed. Retries may use the proxies that the choice would otherwise avoid. First attempts may use
-// these proxies only if there is no other candidate.
+// dropAvoided keeps the candidates that the choice does not avoid. A target that bans proxies and now fails through
+// other proxies may have lifted the bans, and may have banned the other proxies instead. The choice then does not use a
+// proxy through which the target has just failed. Retries may use the proxies that the choice would otherwise avoid.
+// First attempts may use these proxies only if there is no other candidate.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {

@@ -13,9 +13,9 @@ const DefaultTierAttempts = 2
 func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
 
 // collectTiers sets the candidates from the proxies of group: the admissible proxies of the lowest tier that has an
-// admissible proxy. A tier in which the request has made all its attempts comes after the other tiers. Unless
-// breaker.blame is "literal", a retry uses a tier without a closed breaker only if no tier has a closed breaker,
-// because the retry would be a probe.
+// admissible proxy. A tier in which the request has made all its attempts comes after the other tiers. A retry prefers
+// the tiers that have a candidate with a closed breaker, because in any other tier the retry would be a probe. This
+// preference does not apply if breaker.blame is "literal".
 func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 	c.hasTier = true
 	defer func() { c.hasTier = false }()

@@ -69,8 +69,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message if it is not nil. Then it reads once into c.reading.buf, or into a buffer from c.pool.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The poller records all bytes that arrive after the write. The read can therefore wait for the poller, and
-		// need not try to read before.
+		// To return false is to wait for the poller. The poller reports all bytes that arrive after this write, so no
+		// read is necessary before the wait.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0

@@ -51,8 +51,9 @@ func (u Unwritten) Error() string {
 	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(u))
 }
 
-// New returns a Writer for sink. The caller must Close it. If the sink blocks or fails, records are lost: after the
-// next successful write, onLost (nil for none) is called with their number. It may write to the Writer.
+// New returns a Writer for sink. The caller must Close it. If the sink blocks or fails, records are lost. After the
+// next successful write, the Writer calls onLost with the number of lost records. The function onLost may be nil, and
+// may write to the Writer.
 func New(sink io.Writer, onLost func(records int)) *Writer {
 	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		done: make(chan struct{})}
@@ -127,8 +128,8 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain flushes until nothing is pending, even after a failed write. After drain, each Write flushes. The callers of
-// drain and of flush hold mu.
+// drain flushes until nothing is pending, even after a failed write. After drain, each Write flushes. The caller holds
+// mu.
 func (w *Writer) drain() {
 	w.flushOnWrite, w.sinkFailed = false, false
 	for len(w.pending) > 0 || w.lostRecords > 0 && !w.sinkFailed {
@@ -137,8 +138,8 @@ func (w *Writer) drain() {
 	w.flushOnWrite = true
 }
 
-// flush reports lost records and writes the pending ones to the sink, before any record that onLost writes. It releases
-// mu meanwhile.
+// flush first reports lost records (onLost), unless the last write to the sink failed. Then it writes the records that
+// were pending at the beginning to the sink. The caller holds mu; flush releases mu while it reports and writes.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
@@ -163,8 +164,8 @@ func (w *Writer) flush() {
 	}
 }
 
-// write returns the number of records that were not written to the sink. If only a part of a record was written, it
-// becomes a line of its own.
+// write returns the number of records that were not written to the sink. If only a part of a record was written, this
+// part becomes a line of its own.
 func (w *Writer) write(out []byte) (unwritten int) {
 	if len(out) == 0 {
 		return 0

@@ -83,11 +83,12 @@ func (c *Control) stopContext(ctx context.Context) (dialing context.Context, end
 	}
 }
 
-// isEnded reports whether Fire has been called, or Stop without Resume. The caller holds mu.
+// isEnded reports whether the attempt must end: Fire has been called, or Stop has been called and Resume has not been
+// called since. The caller holds mu.
 func (i *Interrupt) isEnded() bool { return i.fired || i.stopped }
 
-// attach sets the connection whose reads and writes Fire and Stop end. It returns false if Fire or Stop has already
-// been called.
+// attach sets the connection. From then on, Fire and Stop end the reads and writes of this connection. The method
+// returns false if Fire or Stop has already been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -171,7 +172,7 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 // aLongTimeAgo is a deadline in the past. It ends reads and writes without a wait.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Ended reports whether Fire has been called, or Stop without Resume.
+// Ended reports whether Fire has been called, or Stop has been called and Resume has not been called since.
 func (i *Interrupt) Ended() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

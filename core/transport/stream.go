@@ -32,7 +32,7 @@ type stream struct {
 	meters    traffic.Meters
 	closed    atomic.Bool
 
-	// The next fields are set before far is closed.
+	// The fields trailers and bodyErr are set before the pipe's end s.far is closed.
 	trailers http.Header
 	bodyErr  error // the error that ended the body early
 }

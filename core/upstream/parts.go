@@ -8,7 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// updateInFlightLimit computes room from max_in_flight and the part of it. The caller holds the pool's limitMu.
+// updateInFlightLimit sets the field inFlightLimit from max_in_flight and its part. The caller holds the pool's
+// limitMu.
 func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
@@ -24,8 +25,8 @@ func (u *Upstream) updateInFlightLimit() {
 // maxPlaces returns max_in_flight of the proxy's configuration.
 func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().MaxInFlight, math.MaxInt32)) }
 
-// places returns the number of places in flight of max_in_flight that this gateway may use. The caller holds the pool's
-// limitMu.
+// places returns the number of places in flight that this gateway may use: max_in_flight or, if limits are shared, the
+// part of it. The caller holds the pool's limitMu.
 func (u *Upstream) places() int64 {
 	switch {
 	case u.pool.divisor == 0:
@@ -36,14 +37,14 @@ func (u *Upstream) places() int64 {
 	return u.part.Most(u.maxPlaces(), u.pool.divisor)
 }
 
-// ownPlaces reports whether the limit of the given kind is max_in_flight of the proxy's configuration. Other limits are
-// those of its Usage.
+// ownPlaces reports whether the limit of the given kind is max_in_flight of the proxy's configuration. All other limits
+// belong to the proxy's Usage.
 func (u *Upstream) ownPlaces(k limit.Kind) bool {
 	return k == limit.InFlight && u.Spec().MaxInFlight > 0
 }
 
-// SetShare makes the limits of all proxies shared ones, each with the first part of the given divisor (parts.First).
-// Limits that have a part of their own keep it. Later proxies have shared limits as well.
+// SetShare makes the limits of all proxies shared limits, also the limits of proxies that are added later. Each limit
+// has the first part for the given divisor (parts.First), unless it has a part of its own.
 func (p *Pool) SetShare(divisor int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,7 +68,7 @@ func (u *Upstream) UsedAfter(at time.Duration) bool {
 	return last > 0 && last >= int64(at) || u.inFlight.Load() > 0
 }
 
-// PartUse returns the use of a limit of the proxy that is shared with other nodes of a cluster.
+// PartUse returns the use of a limit of the proxy. The limit is shared with other nodes of a cluster.
 func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 	if u.ownPlaces(k) {
 		u.pool.limitMu.Lock()
@@ -85,7 +86,7 @@ func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 func (u *Upstream) SetPart(k limit.Kind, part, total, base int64) int64 {
 	if u.ownPlaces(k) {
 		u.setPart(new(parts.Held(part, total, 0, 0)))
-		return max(part, u.inFlight.Load()) // enter takes no place beyond the new room
+		return max(part, u.inFlight.Load()) // takePlace takes no place beyond the new limit
 	}
 	if usage := u.Usage(); usage != nil {
 		return usage.SetPart(k, part, total, base, u.now())

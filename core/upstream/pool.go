@@ -72,17 +72,17 @@ type Pool struct {
 	earlierBytes    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
 	vendors         map[string]*traffic.Meter
 	absentCosts     map[string]traffic.Total // costs of proxies that are not in the pool, by id
-	removedCosts    traffic.Meter            // costs of removed proxies that are not in absent
+	removedCosts    traffic.Meter            // costs of removed proxies that are not in absentCosts
 	drainingProxies []*Upstream              // removed proxies with attempts in flight
 
 	memory          atomic.Int64                // ns
-	tail            atomic.Uint64               // largest Tail at the end of the last full sweep; float64 bits, s
+	tail            atomic.Uint64               // bits of the largest Tail (seconds) at the end of the last full sweep
 	dueExplorations atomic.Pointer[[]*Upstream] // see DueExplorations
 	sweepMu         sync.Mutex                  // guards the next three fields
 
 	sweepIndex   int              // index in the snapshot where the next sweep begins
 	dueBuffer    []dueExploration // reused by each sweep
-	sweepMaxTail float64          // largest Tail of the proxies that were swept since swept was 0, in s
+	sweepMaxTail float64          // largest Tail of the proxies that were swept since sweepIndex was 0, in seconds
 
 	pending   pendingFailures
 	unreached unreachedWhys
@@ -97,8 +97,8 @@ type Pool struct {
 	// nextCheck is the time at which the next reachability check begins, in ns after the epoch. It
 	// is 0 if none is planned.
 	nextCheck atomic.Int64
-	// nextEarly is the time at which the next early probe may begin, in ns after the epoch. Two may begin at the same
-	// time, so the time may be up to earlyInterval before.
+	// nextEarly is a time in ns after the epoch. An early probe may begin if nextEarly is at most earlyInterval in the
+	// future. For this reason two early probes can begin at the same time.
 	nextEarly  atomic.Int64
 	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch
 	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
@@ -254,8 +254,8 @@ func (p *Pool) Literal() bool { return p.literal.Load() }
 // Literal is Pool.Literal of the proxy's pool.
 func (u *Upstream) Literal() bool { return u.pool.Literal() }
 
-// SetLiteral sets whether breakers open by the number of failures, without evidence. If literal is set, no evidence
-// and no abilities recorded so far limit the choice of proxies any more.
+// SetLiteral sets whether breakers open by the number of failures, without evidence. If literal is true, SetLiteral
+// also deletes the recorded abilities, the pairs of Avoided and Uncompared, and the limits of the slow starts.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
@@ -276,7 +276,7 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same id and
 // address keep their breakers and statistics. Proxies added through the API stay. A spec without an id gets the id of
 // the same proxy in the pool, by the rules of Name. If Reconfigure returns an error, the pool is unchanged. The proxies
-// keep specs in place of copies, so the caller must not change it any more.
+// may keep the elements of specs, so the caller must not change specs any more.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

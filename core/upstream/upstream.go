@@ -77,7 +77,8 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	return u
 }
 
-// attemptFields holds the fields that only a proxy with attempts needs. A long list has many proxies without any.
+// attemptFields holds the fields that only a proxy with attempts needs. In a long list, many proxies have had no
+// attempt.
 type attemptFields struct {
 	attached     atomic.Value // see Attach
 	abilities    ability.Set

@@ -22,7 +22,7 @@ const (
 // Blame is the party that a rule charges.
 type Blame uint8
 
-// The values of Blame. BlameDefault means the charge of the cause's row.
+// The values of Blame. With BlameDefault, the cause of the attempt determines the charge.
 const (
 	BlameDefault Blame = iota
 	BlameProxy
@@ -30,9 +30,9 @@ const (
 	BlameNobody
 )
 
-// ApplyRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule;
-// its cause is Reviewable or one of Failures. The parameter isDirect is true if the attempt went to the target without
-// a proxy.
+// ApplyRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule.
+// IsReviewable returns true for the cause of o, or the cause is one of RuleFailures. The parameter isDirect is true if
+// the attempt went to the target without a proxy.
 func ApplyRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	switch {
 	case !IsReviewable(o.Cause): // a failed attempt keeps its cause

@@ -26,7 +26,7 @@ type OutageReport struct {
 type OutageResult struct {
 	Backoff  string  `json:"backoff"`
 	Served   float64 `json:"served"`        // share of the requests, 0 to 1
-	Wait     float64 `json:"mean_wait"`     // s
+	Wait     float64 `json:"mean_wait"`     // in seconds
 	Attempts float64 `json:"mean_attempts"` // per request
 }
 
@@ -49,14 +49,14 @@ var outageKinds = []struct {
 // The times of outages and requests.
 const (
 	outageCount   = 200
-	outageGap     = 20.0 // shortest time between outages, s; the mean time is twice as long
+	outageGap     = 20.0 // shortest time between outages, in seconds; the mean time is twice as long
 	outageRequest = 3.0  // mean number of requests per second
 )
 
 // timeline has the outages of a target and the times of requests.
 type timeline struct {
-	outages      [][2]float64 // beginning and end of each, s, ordered by time
-	requests     []float64    // s
+	outages      [][2]float64 // beginning and end of each outage, in seconds, ordered by time
+	requests     []float64    // in seconds
 	hasDeadProxy bool         // a fifth of the first attempts goes to a dead proxy
 	host         float64      // hash of the target's host
 	proxies      [2]float64   // hashes of the ids of the working proxy and the dead one
@@ -202,7 +202,7 @@ func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float
 	return out
 }
 
-// shortestFixed is the shortest fixed delay, s. It equals the minimum of base_delay.
+// shortestFixed is the shortest fixed delay, in seconds. It equals the minimum of base_delay.
 const shortestFixed = 0.1
 
 func (t *timeline) bestFixedResult(policy *retry.Policy, seed uint64) OutageResult {

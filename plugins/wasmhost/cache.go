@@ -27,8 +27,8 @@ func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	return cache
 }
 
-// openCache opens the cache of compiled modules. It first deletes the oldest ones, to make room for one within
-// maxCacheFiles.
+// openCache opens the cache of compiled modules. If the cache is full (maxCacheFiles), openCache first deletes the
+// oldest modules, so that there is room for a new module.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	type entry struct {
 		path string

@@ -176,11 +176,11 @@ func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(er
 	return m, nil
 }
 
-// SlowBytes is the size from which on a module counts as slow to compile. A module of standard Go has 1.8 MB and takes
-// 0.9 s.
+// SlowBytes is a size of a module, in bytes. A module of at least this size counts as slow to compile. A module of
+// standard Go has 1.8 MB and takes 0.9 s to compile.
 const SlowBytes = 64 << 10
 
-// slowWork is the estimated work of compilation (meter.Size.Work) from which on a module counts as slow to compile.
+// slowWork is an estimated work of compilation (meter.Size.Work). A module with more work counts as slow to compile.
 const slowWork = 100_000
 
 // IsSlowToCompile reports whether compiling a module probably takes more than 0.1 s. It returns false for a module that
@@ -196,8 +196,8 @@ func IsSlowToCompile(code []byte) bool {
 	return err != nil
 }
 
-// Compile checks, meters and compiles a module, which only a Probe (Module.Probe) can call. The error is a *CheckError
-// if the module is the cause.
+// Compile checks, meters and compiles a module. Only a Probe (Module.Probe) can call the compiled module. The error is
+// a *CheckError if the module is the cause.
 func (h *Host) Compile(code []byte) (*Module, error) {
 	m, err := h.newModule(code)
 	if err != nil {

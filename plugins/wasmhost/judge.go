@@ -23,7 +23,8 @@ const (
 	MaxRest     = 24 * time.Hour
 )
 
-// ExcerptSpec returns the parts of a response that a judge needs; nil if the module is not ready, or no judge.
+// ExcerptSpec returns the parts of a response that a judge needs. It returns nil if the module is no judge or is not
+// ready.
 func (m *Module) ExcerptSpec() *core.ExcerptSpec {
 	if m.desc.Kind != Judge || !m.ready.Load() {
 		return nil
@@ -31,7 +32,7 @@ func (m *Module) ExcerptSpec() *core.ExcerptSpec {
 	return m.excerptSpec
 }
 
-// Rule returns a judge's ruling on a response. Its errors are those of Score.
+// Rule returns a judge's ruling on a response. It returns the same errors as Score.
 func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
 	if m.desc.Kind != Judge {
 		return core.Ruling{}, ErrNotReady

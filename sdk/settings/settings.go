@@ -36,9 +36,9 @@ func Text(name, preset, text string, values ...string) Setting {
 
 func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
-// stated is the text that the export describe returns. It ends with a zero byte.
+// stated is the text that the exported function "describe" returns. The text ends with a zero byte.
 //
-//lint:ignore U1000 describe, in the WebAssembly build, returns it
+//lint:ignore U1000 the function describe uses it, only in the WebAssembly build
 var stated = "\x00"
 
 // State declares the settings of the plugin. The host refuses all other settings, and values out of range.

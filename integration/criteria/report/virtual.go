@@ -33,8 +33,8 @@ func point(i stats.Interval, scale float64) chart.Point {
 	return chart.Point{Value: scale * i.Value, Low: scale * i.Low, High: scale * i.High}
 }
 
-// gap returns the effect of Whirlpool on a workload, as a share of the possible effect: 0 if it
-// serves as many requests as a single attempt does, 1 if it serves as many as the oracle.
+// gap returns the effect of Whirlpool on a workload, as a share of the possible effect. The result is 0 if Whirlpool
+// serves as many requests as a single attempt does. The result is 1 if Whirlpool serves as many requests as the oracle.
 func (d *Data) gap(w string) stats.Interval {
 	o := d.Virtual[w]
 	return stats.Gap(o[workload.Single].Served, o[workload.Default].Served, o[workload.OracleName].Served,
@@ -54,7 +54,7 @@ func axisStart(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// detectionTime is the time after a change of a proxy's state within which a gateway cannot have detected the change.
+// detectionTime is the minimum time that a gateway needs to detect a change of a proxy's state.
 const detectionTime = 2 * time.Second
 
 // describeLosses returns a text about the requests that failed in the variant workload.Default: their number, by

@@ -136,7 +136,7 @@ func (o *Outcome) ServedWithin(n int) (served int) {
 }
 
 // FirstRetries counts requests. The result n is the number of requests with at least one retry. The result served is
-// the number of requests that their first retry served.
+// the number of requests that were served at their first retry.
 func (o *Outcome) FirstRetries() (served, n int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {

@@ -20,14 +20,15 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// The names of the exports that a metered module has in addition.
+// The names of the exports that metering adds to a module.
 const (
 	FuelExport  = "whirlpool_fuel"  // a mutable i64: the fuel left
 	StackExport = "whirlpool_stack" // a mutable i64: bytes of stack until the next call of StackImport
 	StartExport = "whirlpool_start" // () -> (): the module's start function, which the host must call
 )
 
-// The functions that a metered module imports in addition.
+// The names of the functions that metering adds to the imports of a module. ImportModule is the module of all these
+// functions.
 const (
 	ImportModule = "whirlpool"
 	RefuelImport = "refuel" // (i64) -> i64: takes the negative value of the fuel counter, and returns its new value
