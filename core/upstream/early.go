@@ -51,6 +51,9 @@ func (p *Pool) ProbeEarly() bool {
 		return false
 	}
 	notClosed := p.NotClosed()
+	if len(notClosed) > breakersPerSweep { // reading them would take too long; Sweep begins the early probes
+		return false
+	}
 	return p.closedShare(notClosed) == noneClosed && p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
 }
 

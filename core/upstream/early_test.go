@@ -160,3 +160,14 @@ func TestEarlyProbesWhileFewBreakersAreClosed(t *testing.T) {
 		})
 	}
 }
+
+// If very many breakers are not closed, Sweep reads them about once a second. An overdue breaker is found nevertheless.
+func TestSweepOfManyOpenBreakers(t *testing.T) {
+	r := newRig(t, 5*breakersPerSweep/2)
+	r.openAll()
+	r.pass(breaker.Default().TimeoutDuration - 100*time.Millisecond)
+	require.Empty(t, r.OverdueProbes())
+	r.pass(breaker.Default().TimeoutDuration + 100*time.Millisecond)
+	r.pass(300 * time.Millisecond)
+	require.Len(t, r.OverdueProbes(), 5*breakersPerSweep/2)
+}

@@ -102,7 +102,9 @@ type Pool struct {
 	nextEarly  atomic.Int64
 	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch
 	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
-	lastUses   uint64        // attempts of all proxies at the last such probe; only for Sweep
+	// skippedSweeps is the number of sweeps since one read the breakers that are not closed; only for Sweep.
+	skippedSweeps int
+	lastUses      uint64 // attempts of all proxies at the last such probe; only for Sweep
 
 	pendingRemovals atomic.Int64 // proxies that are removed when their last attempt has ended
 }

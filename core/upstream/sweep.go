@@ -119,13 +119,18 @@ func (p *Pool) countOthers(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
-// Sweep makes the changes that depend on time: it makes due breakers half-open, opens breakers whose evidence has
-// become enough without a new attempt, removes old attempts from the statistics, and removes drained proxies. The
-// caller calls it ten times a second.
-func (p *Pool) Sweep() {
-	p.sweepWindows()
-	p.reconsiderPending()
+// breakersPerSweep is the mean number of breakers that one sweep reads. If more breakers are not closed, as in a long
+// list of dead proxies, Sweep reads all of them, but not each time.
+const breakersPerSweep = 10_000
+
+// sweepNotClosed begins early probes and finds the breakers that are overdue.
+func (p *Pool) sweepNotClosed() {
 	notClosed := p.NotClosed()
+	p.skippedSweeps++
+	if p.skippedSweeps*breakersPerSweep < len(notClosed) {
+		return
+	}
+	p.skippedSweeps = 0
 	p.sweepEarly(notClosed)
 	var overdue []*Upstream
 	for _, u := range notClosed {
@@ -134,6 +139,15 @@ func (p *Pool) Sweep() {
 		}
 	}
 	p.overdueProbes.Store(&overdue)
+}
+
+// Sweep makes the changes that depend on time: it makes due breakers half-open, opens breakers whose evidence has
+// become enough without a new attempt, removes old attempts from the statistics, and removes drained proxies. The
+// caller calls it ten times a second.
+func (p *Pool) Sweep() {
+	p.sweepWindows()
+	p.reconsiderPending()
+	p.sweepNotClosed()
 	if p.regionsChanged.Load() {
 		p.mu.Lock()
 		p.regroup()
