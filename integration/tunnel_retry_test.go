@@ -151,6 +151,7 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 		require.Equal(t, "HTTP/", string(noTLS.RecordHeader[:]))
 	}
 	w.awaitIdle()
+	require.LessOrEqual(t, w.arrivals(), proxies*requests, "each proxy is tried once at most")
 	for _, f := range w.fakes {
 		require.Equal(t, "closed", w.breaker(f.Name)["state"])
 	}

@@ -159,9 +159,15 @@ func (r *race[T]) runHedge() {
 	}
 }
 
-func (ex *Exchange) hedgeQuery() selector.Query {
+// queryAfterAttempt returns the query of the request. The proxy of the present attempt is one of its tried proxies.
+func (ex *Exchange) queryAfterAttempt() selector.Query {
 	q := ex.query
 	q.Tried = append([]selector.Tried{{Proxy: ex.proxy}}, ex.query.Tried...)
+	return q
+}
+
+func (ex *Exchange) hedgeQuery() selector.Query {
+	q := ex.queryAfterAttempt()
 	q.Attempt = hedgeNumber
 	if ex.region == "" {
 		q.RegionHash = ex.proxy.RegionHash()

@@ -31,6 +31,15 @@ func (t *Tunnel) CanChangeProxy() bool {
 	return t.CanRetry() && t.x.tuning.Budget == nil && t.x.canChangeProxy(t.x.proxy)
 }
 
+// HasUntriedProxy reports whether RetryTunnel may open another tunnel through a proxy that the request has not tried.
+func (t *Tunnel) HasUntriedProxy() bool {
+	if !t.CanChangeProxy() {
+		return false
+	}
+	q := t.x.queryAfterAttempt()
+	return t.x.executor.selector.HasUntried(&q, t.x.executor.now())
+}
+
 // FirstByteTimeout returns the time that the caller should wait for the target's first byte before it calls
 // RetryTunnel; 0 means no limit. It returns 0 if the retry could not use another proxy, because the target would take
 // as long again through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the

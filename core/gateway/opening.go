@@ -234,7 +234,7 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 		noTLS := m > 0 && t.isNoTLS((*buf)[0])
 		var kept []byte
 		switch {
-		case noTLS && t.exchange.CanChangeProxy():
+		case noTLS && t.exchange.HasUntriedProxy():
 			kept, err = slices.Clone((*buf)[:m]), verdict.ErrNoTLS
 		case m > 0:
 			n, err = t.relayFirstBytes((*buf)[:m], noTLS)
