@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -31,14 +32,7 @@ func TestAProxyWithoutAttemptsIsSmall(t *testing.T) {
 		}
 		fmt.Fprintf(&text, "http://%s10.1.%d.%d:8080\n", login, i/250, i%250)
 	}
-	heap := func() float64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC() // frees what a sync.Pool holds
-		runtime.ReadMemStats(&m)
-		return float64(m.HeapAlloc)
-	}
-	before := heap()
+	before := coretest.LiveHeap()
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	c := changes.New(changes.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	for i := range 3 {
@@ -50,7 +44,7 @@ func TestAProxyWithoutAttemptsIsSmall(t *testing.T) {
 			c.Attach(changes.Parts{Pool: pool})
 		}
 		specs = nil
-		size := (heap() - before) / lines
+		size := (coretest.LiveHeap() - before) / lines
 		t.Logf("%.0f bytes for each proxy after %d reloads", size, i)
 		require.Less(t, size, float64(maxProxySize))
 	}

@@ -2,7 +2,6 @@ package reach_test
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -25,19 +25,12 @@ const maxDeadSize = 400
 
 func TestADeadProxyIsSmall(t *testing.T) {
 	const proxies = 2000
-	heap := func() float64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC() // frees what a sync.Pool holds
-		runtime.ReadMemStats(&m)
-		return float64(m.HeapAlloc)
-	}
 	synctest.Test(t, func(t *testing.T) {
 		recorder := metrics.New(metrics.Config{})
 		pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now,
 			Notify: recorder.Transition})
 		require.NoError(t, pool.Apply(specs(proxies)))
-		before := heap()
+		before := coretest.LiveHeap()
 		refused := &verdict.Error{Cause: verdict.ProxyUnreachable}
 		c := reach.New(reach.Config{Pool: pool, Now: time.Now, Parallel: 64,
 			Reach: func(context.Context, *upstream.Upstream) *verdict.Error { return refused }})
@@ -49,7 +42,7 @@ func TestADeadProxyIsSmall(t *testing.T) {
 		for _, u := range pool.Snapshot().All {
 			require.Equal(t, core.Open, u.State())
 		}
-		size := (heap() - before) / proxies
+		size := (coretest.LiveHeap() - before) / proxies
 		t.Logf("%.0f bytes for each proxy that cannot be reached", size)
 		require.Less(t, size, float64(maxDeadSize))
 		require.Len(t, recorder.ByProxy(1), proxies)

@@ -10,17 +10,17 @@ import (
 // An early probe is the probe of a breaker whose open time has not passed yet. There are early probes if no breaker
 // of the pool is closed, or only few (docs/decisions/all-open.md).
 const (
-	// Without a closed breaker, a breaker must have been open for a sixteenth of the time since one was closed, but at
-	// least for earlyMin, and not longer than earlyMax.
+	// If no breaker is closed, an early probe needs a breaker that has been open for some time: a sixteenth of the time
+	// since a breaker was last closed, but at least earlyMin and at most earlyMax.
 	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
-	// With few closed breakers, a breaker must have been open for fewMin. The pool has one early probe in each fewUses
-	// attempts, and at most one in each fewInterval.
+	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two early probes
+	// are at least fewUses attempts of the pool, and at least fewInterval.
 	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
 )
 
-// closedShare says how many breakers of a pool are closed.
+// closedShare is a rough number of the closed breakers of a pool.
 type closedShare uint8
 
 const (
