@@ -15,6 +15,8 @@ const (
 	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
+	// lookInterval is the time in which requests do not look for an early probe again if none was due.
+	lookInterval = 20 * time.Millisecond
 	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two early probes
 	// are at least fewUses attempts of the pool, and at least fewInterval.
 	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
@@ -47,14 +49,20 @@ func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
 // ProbeEarly is called if a request has found no closed breaker. It makes a breaker half-open if an early probe is
 // due, and returns true. The request can then be the probe.
 func (p *Pool) ProbeEarly() bool {
-	if at := p.Elapsed(p.now()); time.Duration(p.nextEarly.Load()) > at+earlyInterval {
+	at := p.Elapsed(p.now())
+	if time.Duration(p.nextEarly.Load()) > at+earlyInterval || at < time.Duration(p.nextLook.Load()) {
 		return false
 	}
 	notClosed := p.NotClosed()
 	if len(notClosed) > breakersPerSweep { // reading them would take too long; Sweep begins the early probes
 		return false
 	}
-	return p.closedShare(notClosed) == noneClosed && p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+	begun := p.closedShare(notClosed) == noneClosed &&
+		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+	if !begun {
+		p.nextLook.Store(int64(at + lookInterval))
+	}
+	return begun
 }
 
 // earlyAfter returns how long a breaker must have been open for an early probe if no breaker is closed.

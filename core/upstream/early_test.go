@@ -96,6 +96,7 @@ func TestProbesOfRequests(t *testing.T) {
 	require.False(t, r.ProbeEarly(), "just opened")
 	r.now = r.now.Add(earlyMax)
 	probe := func() bool {
+		r.now = r.now.Add(lookInterval)
 		begun := r.ProbeEarly()
 		if begun {
 			require.False(t, r.ProbeEarly(), "a breaker waits for its probe")

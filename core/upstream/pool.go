@@ -100,6 +100,7 @@ type Pool struct {
 	// nextEarly is a time in ns after the epoch. An early probe may begin if nextEarly is at most earlyInterval in the
 	// future. For this reason two early probes can begin at the same time.
 	nextEarly  atomic.Int64
+	nextLook   atomic.Int64  // when a request may look for an early probe again, in ns after the epoch
 	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch
 	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
 	// skippedSweeps is the number of sweeps since one read the breakers that are not closed; only for Sweep.

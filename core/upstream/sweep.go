@@ -45,13 +45,13 @@ func (p *Pool) NextTestTime() (time.Time, bool) {
 	earliest, found := time.Time{}, false
 	notClosed := p.NotClosed()
 	for _, u := range notClosed {
-		v := u.breaker.Snapshot()
-		at := v.NextTest
-		if v.State == core.HalfOpen {
-			at = now // the probe may be in flight
+		if u.State() == core.HalfOpen { // the probe may be in flight
+			earliest, found = now, true
+			break
 		}
-		if v.State != core.Closed && (!found || at.Before(earliest)) {
-			earliest, found = at, true
+		v := u.breaker.Snapshot()
+		if v.State == core.Open && (!found || v.NextTest.Before(earliest)) {
+			earliest, found = v.NextTest, true
 		}
 	}
 	if found && p.closedShare(notClosed) == noneClosed && now.Add(earlyMax).Before(earliest) {
