@@ -65,12 +65,13 @@ func (l *live) state() *liveState {
 	if l.latest != nil && now.Sub(l.latest.at) < liveMaxAge {
 		return l.latest
 	}
-	s := &liveState{at: now, figures: l.status(), sums: l.totals()}
+	s := &liveState{figures: l.status(), sums: l.totals()}
 	s.status, _ = json.Marshal(s.figures) // all views can be encoded
 	s.totals, _ = json.Marshal(s.sums)
 	for _, v := range l.views {
 		s.versions = append(s.versions, v.version(s))
 	}
+	s.at = time.Now() // not before, because the readers that waited for the state use it, too
 	l.latest = s
 	return s
 }

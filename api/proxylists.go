@@ -202,7 +202,10 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *readingView, error) {
 	taken, known := map[string]bool{}, map[upstream.Address]bool{}
 	for _, u := range h.pool.Snapshot().All {
-		taken[u.ID()], known[u.Spec().Address] = true, true
+		taken[u.ID()] = true
+		if !u.Draining() { // a proxy that is being removed can be added again
+			known[u.Spec().Address] = true
+		}
 	}
 	counts := proxylist.EntryCounts{Forms: map[string]int{}, Skipped: map[string]int{}}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{

@@ -162,6 +162,7 @@ function poll(reason) {
 // read reads the events after the one with the id last, until the connection ends. It returns the reason for polling; ""
 // if the page needs a key.
 async function read(last, onId) {
+  open = false;
   if (!window.TextDecoderStream) return "this browser cannot read the event stream";
   const abort = (connection = new AbortController()),
     key = session.key;
