@@ -17,8 +17,8 @@ const (
 	earlyInterval = 50 * time.Millisecond
 	// lookInterval is the time in which requests do not look for an early probe again if none was due.
 	lookInterval = 20 * time.Millisecond
-	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two early probes
-	// are at least fewUses attempts of the pool, and at least fewInterval.
+	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Two early probes are
+	// then at least fewUses attempts of the pool and at least fewInterval apart.
 	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
 )
 
