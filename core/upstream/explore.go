@@ -20,9 +20,9 @@ import (
 //     this success (it has failures, or more than twice the latency), a trial begins: one exploration a second while
 //     no selection chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
-//     last failure if these are more. Unless the latencies have changed or breaker.blame is "literal", it keeps the
-//     last 16 successes, so that the mean latency stays. This shows the new state of the proxy to all scorers. The
-//     first failure ends the trial too, and the window stays.
+//     last failure if these are more. This shows the new state of the proxy to all scorers. Unless the latencies
+//     have changed or breaker.blame is "literal", the last 16 of them still count for the mean latency. The first
+//     failure ends the trial too, and the window stays.
 //   - A trial also begins when a breaker closes and, unless breaker.blame is "literal", with a success 30 s or more
 //     after the last failure in the window. Without this trial, it would take very long to replace the window if the
 //     scorer seldom chooses the proxy.

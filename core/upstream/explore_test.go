@@ -224,11 +224,7 @@ func testTrials(t *testing.T, literal bool) {
 		r.pass(time.Second)
 		require.Equal(t, i < trialSuccesses-1, len(r.DueExplorations()) > 0)
 	}
-	if literal {
-		require.Equal(t, trialSuccesses, u.Stats().Samples)
-	} else {
-		require.Equal(t, usualSpeed, u.Stats().Samples)
-	}
+	require.Equal(t, trialSuccesses, u.Stats().Samples)
 	require.Equal(t, 1.0, u.Stats().SuccessRate)
 
 	begin()
@@ -268,11 +264,11 @@ func TestTrialsOfHealthyProxies(t *testing.T) {
 
 // After a trial, the mean latency is not only that of the trial, unless the proxy has become faster or slower.
 func TestATrialKeepsTheUsualLatency(t *testing.T) {
-	for name, c := range map[string]struct {
-		before  time.Duration // latency; in the trial, 1 ms
-		samples int
-	}{"as before": {1200 * time.Microsecond, usualSpeed}, "faster": {2 * time.Millisecond, trialSuccesses},
-		"slower": {time.Millisecond / 2, trialSuccesses}} {
+	for name, c := range map[string]struct{ before, mean time.Duration }{ // latencies; in the trial, 1 ms
+		"as before": {1200 * time.Microsecond, 1150 * time.Microsecond}, // 12 before the trial, 4 in it
+		"faster":    {2 * time.Millisecond, time.Millisecond},
+		"slower":    {time.Millisecond / 2, time.Millisecond},
+	} {
 		r := newRig(t, 1)
 		r.SetLiteral(false)
 		u := r.get(0)
@@ -285,12 +281,41 @@ func TestATrialKeepsTheUsualLatency(t *testing.T) {
 			r.explore(u, true)
 			r.pass(1100 * time.Millisecond)
 		}
-		require.Equal(t, c.samples, u.Stats().Samples, name)
+		require.Equal(t, trialSuccesses, u.Stats().Samples, name)
 		require.Equal(t, 1.0, u.Stats().SuccessRate, name)
-		if c.samples == trialSuccesses {
-			require.InDelta(t, 0.001, u.Stats().LatencyMean.Seconds(), 1e-6, name)
-		}
+		require.InDelta(t, c.mean.Seconds(), u.Stats().LatencyMean.Seconds(), 1e-6, name)
 	}
+}
+
+// The success rate after a trial is that of the attempts since the beginning of the trial: a proxy that fails half of
+// the time may pass a trial by luck.
+func TestALuckyTrialHidesNoFailures(t *testing.T) {
+	r := newRig(t, 1)
+	r.SetLiteral(false)
+	u := r.get(0)
+	for range 50 {
+		r.try(u, true, time.Millisecond)
+	}
+	for range 3 { // too few for the breaker, with the one below
+		r.try(u, false, 0)
+		r.try(u, true, time.Millisecond)
+	}
+	r.pass(31 * time.Second)
+	for range trialSuccesses {
+		r.explore(u, true)
+		r.pass(1100 * time.Millisecond)
+	}
+	require.False(t, u.OnTrial())
+	counted, passed := 5, 5 // the trial, and the success before it
+	require.Equal(t, counted, u.Stats().Samples)
+	r.try(u, false, 0)
+	for counted++; counted < windowSize; counted++ {
+		require.Equal(t, counted, u.Stats().Samples)
+		require.Equal(t, float64(passed)/float64(counted), u.Stats().SuccessRate)
+		r.try(u, true, time.Millisecond)
+		passed++
+	}
+	require.InDelta(t, 0.001, u.Stats().LatencyMean.Seconds(), 1e-6)
 }
 
 // A trial begins when a breaker closes.
@@ -374,7 +399,7 @@ func TestASuccessLongAfterTheLastFailureBeginsATrial(t *testing.T) {
 			r.try(u, true, time.Millisecond)
 		}
 		require.False(t, u.OnTrial())
-		require.Equal(t, usualSpeed, u.Stats().Samples)
+		require.Equal(t, trialSuccesses+2, u.Stats().Samples, "those since the failure")
 		r.pass(time.Minute)
 		r.try(u, true, time.Millisecond)
 		require.False(t, u.OnTrial(), "there are no failures to replace")

@@ -43,6 +43,7 @@ type attempts struct {
 	ended   [windowSize]stamp
 
 	next, n   int
+	latencies int // number of the oldest attempts that count for the mean latency only; all of them are successes
 	successes int
 	sum       float64 // of the latencies of the successes, s
 
@@ -98,8 +99,8 @@ const tailDecay = 0.01
 // speedFactor is the factor from which two mean latencies of a proxy show that its speed has changed.
 const speedFactor = 1.5
 
-// usualSpeed is the number of successes that a trial leaves if the speed has not changed. Their mean latency differs
-// little from the usual one, and a few failures still lower their success rate.
+// usualSpeed is the number of latencies that a trial leaves if the speed has not changed. Their mean differs little
+// from the usual one.
 const usualSpeed = 16
 
 // nextTail returns tail after a success with the given latency.
@@ -158,21 +159,24 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 }
 
 // beginAnew removes the attempts that no longer describe the proxy, because a trial has passed: the failures, and the
-// successes before the trial or before the last failure. If the proxy's speed has not changed, some of these successes
-// stay: the mean of four latencies may differ much from the usual mean, and scorers that compare latencies would then
-// avoid the proxy. With literal none of them stay. The caller holds mu.
+// successes before the trial or before the last failure. If the proxy's speed has not changed, the latencies of some of
+// these successes stay: the mean of four latencies may differ much from the usual mean, and scorers that compare
+// latencies would then avoid the proxy. They do not count for the success rate: a proxy that keeps failing may pass a
+// trial by luck. With literal none of them stay. The caller holds mu.
 func (w *window) beginAnew(literal bool) {
-	keep := trialSuccesses
+	counted := trialSuccesses
 	if w.successes < w.n { // the window has failures
-		keep = max(keep, w.sinceFailure)
+		counted = max(counted, w.sinceFailure)
 	}
-	if !literal && w.sameSpeed(keep) {
+	keep := counted
+	if !literal && w.sameSpeed(counted) {
 		w.removeLatest(w.n-w.successes, anyTarget)
-		keep = max(keep, usualSpeed)
+		keep = max(counted, usualSpeed)
 	}
 	for w.n > keep {
 		w.dropOldest()
 	}
+	w.latencies = max(w.n-counted, 0)
 }
 
 // sameSpeed reports whether the mean of the latest n latencies differs little from the mean of all of them. It is false
@@ -194,6 +198,7 @@ func (w *window) dropOldest() {
 		w.sum -= old
 	}
 	w.n--
+	w.latencies = max(w.latencies-1, 0)
 }
 
 // first returns the index of the oldest attempt. The caller holds mu.
@@ -228,7 +233,7 @@ func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	if w.attempts == nil {
 		return 0, 0
 	}
-	attempts = w.n
+	attempts = w.n - w.latencies
 	for k := range w.n {
 		switch at, failed := failedAt(w.latency[(w.first()+k)%windowSize]); {
 		case !failed:
@@ -304,11 +309,12 @@ func (w *window) publish(to *stats) {
 		store(&w.tail, 0)
 		w.proven = 0
 	}
-	if w.n > 0 {
-		rate = float64(w.successes) / float64(w.n)
+	counted := w.n - w.latencies
+	if counted > 0 {
+		rate = float64(w.successes-w.latencies) / float64(counted)
 	}
 	store(&to.successRate, rate)
-	store(&to.samples, float64(w.n))
+	store(&to.samples, float64(counted))
 	store(&to.mean, w.mean())
 	w.oldest.Store(uint32(w.ended[w.first()]))
 }
