@@ -101,6 +101,40 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	}
 }
 
+// A body that goes on after a pause stays while another one has been silent for longer than it is late.
+func TestAResumedBodyStaysBeforeASilentOne(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.MinBodyRate = 100
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	bodies := func() (waits []int64) { // the times since which the gateway has waited for the bodies
+		r.eachConn(func(c *connection) {
+			if w := c.readControl.currentWait(); w.awaits == awaitsBody {
+				waits = append(waits, w.since)
+			}
+		})
+		return waits
+	}
+	post := "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 20\r\n\r\n"
+	resumed := r.ask(post + "0123456789")
+	r.eventually("its body is waited for", func() bool { return len(bodies()) == 1 })
+	ahead.Add(int64(6 * time.Second))
+	r.ask(post + "0123456789") // and then nothing
+	r.eventually("its body is waited for", func() bool { return len(bodies()) == 2 })
+	ahead.Add(int64(4 * time.Second))
+	before := bodies()
+	resumed.send("01234")
+	r.eventually("the bytes have arrived", func() bool {
+		now := bodies()
+		return len(now) == 2 && !slices.Equal(before, now)
+	})
+	require.True(t, r.Evict()) // the silent one
+	resumed.send("56789")
+	a, _ := resumed.answer("POST")
+	require.Equal(t, 200, a.StatusCode)
+}
+
 // If all clients have a request in flight, the next client gets a 503. When a client leaves, the next one
 // gets its place.
 func TestAClientWithoutAPlaceGetsA503(t *testing.T) {

@@ -78,10 +78,12 @@ func (r *request) streamBody(q *transport.Request) {
 }
 
 // awaitBody sets the deadline for the next piece of the request's body. The client counts as waited for since the time
-// by which its body is too late, so that a client that sends a byte now and then can be evicted as well.
+// by which its body is too late, so that a client that sends a byte now and then can be evicted as well. This time
+// counts as minBodyWait at most: clients that have sent nothing for longer are evicted first.
 func (r *request) awaitBody() {
 	now := r.server.Now()
-	r.conn.readControl.awaitBody(now.Add(-r.bodyRate.delay()), r.bodyRate.beginWait(now, r.settings.BodyIdle))
+	since := now.Add(-min(r.bodyRate.delay(), minBodyWait))
+	r.conn.readControl.awaitBody(since, r.bodyRate.beginWait(now, r.settings.BodyIdle))
 }
 
 // bodyArrived ends the wait for a piece of the request's body: n bytes have arrived.
