@@ -33,8 +33,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// clusterNode is this gateway as a node of a cluster. It implements cluster.Local and breaker.Gate. A nil *clusterNode
-// is a gateway without a cluster.
+// clusterNode is this gateway as a node of a cluster. It implements cluster.Local and breaker.ProbeGate. A nil
+// *clusterNode is a gateway without a cluster.
 type clusterNode struct {
 	node        *cluster.Node
 	log         *slog.Logger
@@ -56,8 +56,8 @@ type clusterNode struct {
 }
 
 var (
-	_ cluster.Local = (*clusterNode)(nil)
-	_ breaker.Gate  = (*clusterNode)(nil)
+	_ cluster.Local     = (*clusterNode)(nil)
+	_ breaker.ProbeGate = (*clusterNode)(nil)
 )
 
 // openCluster returns the node that [cluster] configures; nil if cluster.url is not set. The method attach starts the
@@ -97,7 +97,7 @@ func (cn *clusterNode) setOptions(o *engine.Options) {
 	if cn == nil {
 		return
 	}
-	o.Gate = cn
+	o.ProbeGate = cn
 	o.OnFailure = func(u *upstream.Upstream) { cn.node.Failed(proxyKey(u)) }
 	o.OnSessionMove = func(m session.Move) {
 		if u := cn.proxyByID(m.Proxy); u != nil {
@@ -190,19 +190,19 @@ func (cn *clusterNode) proxy(key string) *upstream.Upstream {
 	return nil
 }
 
-// Ready implements breaker.Gate.
-func (cn *clusterNode) Ready(id string) bool {
+// MayProbe implements breaker.ProbeGate.
+func (cn *clusterNode) MayProbe(id string) bool {
 	u := cn.proxyByID(id)
-	return u == nil || cn.node.Ready(proxyKey(u))
+	return u == nil || cn.node.MayProbe(proxyKey(u))
 }
 
-// Enter implements breaker.Gate.
-func (cn *clusterNode) Enter(id string) (until time.Time, ok bool) {
+// BeginProbe implements breaker.ProbeGate.
+func (cn *clusterNode) BeginProbe(id string) (until time.Time, ok bool) {
 	u := cn.proxyByID(id)
 	if u == nil {
 		return time.Time{}, true
 	}
-	return cn.node.Enter(proxyKey(u))
+	return cn.node.BeginProbe(proxyKey(u))
 }
 
 // View implements cluster.Local.

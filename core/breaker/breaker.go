@@ -23,8 +23,8 @@ type Config struct {
 	WindowDuration   time.Duration // length of the sliding window, both ends included; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
 	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
-	// ProbeWait is the time for which a breaker may be half-open without a probe before it is overdue. The value 0 and
-	// values above TimeoutDuration stand for TimeoutDuration.
+	// ProbeWait is the time that a breaker may be half-open without a probe (see ProbeOverdue). The value 0 and values
+	// above TimeoutDuration stand for TimeoutDuration.
 	ProbeWait time.Duration
 
 	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
@@ -45,8 +45,8 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is the difference between probe timeout and attempt timeout. It leaves time to report a probe
-	// that has reached its attempt timeout as a failure, before the breaker counts the probe as lost.
+	// probeSlack is the time between the attempt timeout and the probe timeout, in which an attempt that has reached
+	// its timeout is reported as a failure.
 	probeSlack = time.Second
 )
 
@@ -91,52 +91,63 @@ const (
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
 
-// Word is the part of a breaker that every selection reads. It can be a field of a struct of the
-// breaker's owner (see Breaker.Init), which saves a cache miss per candidate. The zero Word is closed.
-type Word struct {
-	state atomic.Uint64 // generation << 3 | probing << 2 | state; changed under mu
-	due   atomic.Int64  // when the breaker becomes, or became, half-open, ns after the epoch
+// StateWord is the part of a breaker that every selection reads. It can be a field of a struct of the
+// breaker's owner (see Breaker.Init), which saves a cache miss per candidate. The zero StateWord is closed.
+type StateWord struct {
+	packed  atomic.Uint64 // a packedState; changed under mu of the breaker
+	openEnd atomic.Int64  // when the breaker becomes, or became, half-open, ns after the epoch
 }
 
-const (
-	stateMask = 0b011
-	probing   = 0b100 // a probe holds the half-open breaker
-	genShift  = 3
-)
+// packedState is generation<<3 | hasProbe<<2 | state.
+type packedState uint64
+
+const probeBit, generationShift = 1 << 2, 3
+
+func (p packedState) state() core.State  { return core.State(p & (probeBit - 1)) }
+func (p packedState) hasProbe() bool     { return p&probeBit != 0 } // a probe holds the half-open breaker
+func (p packedState) generation() uint64 { return uint64(p >> generationShift) }
+
+// next returns the given state in a new generation, without a probe.
+func (p packedState) next(state core.State) packedState {
+	return (p>>generationShift+1)<<generationShift | packedState(state)
+}
+
+func (w *StateWord) load() packedState   { return packedState(w.packed.Load()) }
+func (w *StateWord) store(p packedState) { w.packed.Store(uint64(p)) }
 
 // Closed reports whether the breaker is closed. It costs one atomic load.
-func (w *Word) Closed() bool { return core.State(w.state.Load()&stateMask) == core.Closed }
+func (w *StateWord) Closed() bool { return w.load().state() == core.Closed }
 
-// Open reports whether the breaker is open at the given time. The time counts from the breaker's epoch.
-func (w *Word) Open(at time.Duration) bool {
-	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
+// Open reports whether the breaker is open at the given time after the breaker's epoch.
+func (w *StateWord) Open(at time.Duration) bool {
+	return w.load().state() == core.Open && int64(at) < w.openEnd.Load()
 }
 
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
 //
-// The pool of a long list has many breakers that have counted no failure. They have no history, which keeps them
-// small. All times are durations after the epoch, except for changed.
+// A breaker without a failure has no history, which keeps the many breakers of a long list small. All times are
+// durations after the epoch, except for changedAt.
 type Breaker struct {
-	word   *Word
+	word   *StateWord
 	shared *Shared
 	owner  Owner
 	cfg    atomic.Pointer[Config]
 
-	mu       sync.Mutex
-	changed  int64 // time of day of the last change of state, or of Init, ns since 1970
-	*history       // nil before the first failure or change of state
+	mu        sync.Mutex
+	changedAt int64 // time of day of the last change of state, or of Init, ns since 1970
+	*history        // nil before the first failure or change of state
 }
 
-// history is the part of a breaker that its first failure or change of state creates. The breaker's mu guards it. The
-// pool of a long list has many open breakers, so it is small (64 bytes).
+// history begins with the first failure or change of state. It is small (64 bytes), because the pool of a long list has
+// many open breakers. The breaker's mu guards it.
 type history struct {
-	window     *window // nil if the window has no failures
-	delivery   *delivery
-	lastChange time.Duration // of the state; 0 before the first change
-	probeEnds  time.Duration // end of the probe's timeout, while probing
-	expires    time.Duration // valid while probing: after this time the probe's result has no effect; 0 for no limit
-	trips      Trips
-	answered   bool // valid while probing: the probe has received a response head or opened a tunnel
+	window         *window // nil if the window has no failures
+	delivery       *delivery
+	lastChange     time.Duration // of the state; 0 before the first change
+	probeDeadline  time.Duration // end of the probe's timeout, while probing
+	resultDeadline time.Duration // while probing: when the probe's result has no effect any more; 0 for never
+	trips          Trips
+	headReceived   bool // while probing: the probe has received a response head or opened a tunnel
 }
 
 // window holds the failures that are not older than the breaker's window: failures[head:], the oldest first.
@@ -145,19 +156,18 @@ type window struct {
 	head     int
 }
 
-// delivery passes transitions to the owner of a breaker. A breaker has no delivery after the owner has received all
-// transitions.
+// delivery passes transitions to the owner of a breaker. It exists only while there are such transitions.
 type delivery struct {
 	pending []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
-	users   int               // goroutines that wait for order or hold it; guarded by the breaker's mu
+	callers int               // goroutines that wait for order or hold it; guarded by the breaker's mu
 	order   sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
 }
 
 // Shared is what all breakers of a pool have in common.
 type Shared struct {
-	Now   func() time.Time
-	Epoch time.Time // a time of the clock Now, with a monotonic reading and not in the future; Word.due counts from it
-	Gate  Gate      // nil without one
+	Now       func() time.Time
+	Epoch     time.Time // of StateWord.openEnd: a past time of the clock Now, with a monotonic reading
+	ProbeGate ProbeGate // nil without one
 }
 
 // Owner is the owner of a breaker.
@@ -168,14 +178,14 @@ type Owner interface {
 	Transition(core.Transition)
 }
 
-// New returns a closed breaker. It calls the function notify as described at Owner.Transition.
+// New returns a closed breaker. It passes its transitions to notify (see Owner.Transition).
 func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
 	b := &Breaker{}
-	b.Init(new(Word), &cfg, &Shared{Now: now, Epoch: now()}, OwnerOf(id, notify))
+	b.Init(new(StateWord), &cfg, &Shared{Now: now, Epoch: now()}, OwnerOf(id, notify))
 	return b
 }
 
-// OwnerOf returns an Owner with the given id. Its method Transition calls the function notify.
+// OwnerOf returns an Owner whose method Transition is the function notify.
 func OwnerOf(id string, notify func(core.Transition)) Owner { return &owner{id, notify} }
 
 type owner struct {
@@ -188,27 +198,25 @@ func (o *owner) Transition(t core.Transition) { o.notify(t) }
 
 // Init makes the zero Breaker a closed breaker that uses the caller's zero word. The caller does not change shared
 // and cfg any more.
-func (b *Breaker) Init(word *Word, cfg *Config, shared *Shared, owner Owner) {
+func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner) {
 	b.word, b.shared, b.owner = word, shared, owner
 	b.cfg.Store(cfg)
-	b.changed = shared.Now().UnixNano()
+	b.changedAt = shared.Now().UnixNano()
 }
 
-// now returns the current time.
 func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
 
-// timeOf returns a time of day. It computes the result relative to the present time, because the sum of the epoch and
-// the duration at would be wrong after a change of the clock or a suspension of the machine.
-func (b *Breaker) timeOf(at time.Duration) time.Time {
+// wallTime returns the time of day of a time after the epoch. It counts from the present time, because the clock may
+// have been changed since the epoch.
+func (b *Breaker) wallTime(at time.Duration) time.Time {
 	now := b.shared.Now()
 	return now.Add(at - now.Sub(b.shared.Epoch))
 }
 
-// due returns the time when an open breaker is due.
-func (b *Breaker) due() time.Duration { return time.Duration(b.word.due.Load()) }
+func (b *Breaker) openEnd() time.Duration { return time.Duration(b.word.openEnd.Load()) }
 
-// past returns the history. If there is none, it creates it. The caller holds mu.
-func (b *Breaker) past() *history {
+// ensureHistory returns the history. The caller holds mu.
+func (b *Breaker) ensureHistory() *history {
 	if b.history == nil {
 		b.history = &history{}
 	}
@@ -223,45 +231,44 @@ type Permit struct {
 	probe bool // the breaker was half-open
 }
 
-// Admissible reports whether Acquire would probably succeed now. It takes no permit. If the breaker is open and due,
-// Admissible makes it half-open.
+// Admissible reports whether Acquire would probably succeed now. It takes no permit.
 func (b *Breaker) Admissible() bool {
-	w := b.word.state.Load()
-	if core.State(w&stateMask) == core.Closed {
+	if b.word.Closed() {
 		return true
 	}
-	b.tick()
-	w = b.word.state.Load()
-	return core.State(w&stateMask) != core.Open && w&probing == 0 &&
-		(core.State(w&stateMask) == core.Closed || b.shared.Gate == nil || b.shared.Gate.Ready(b.owner.ID()))
+	b.advanceIfDue()
+	switch p := b.word.load(); p.state() {
+	case core.Closed:
+		return true
+	case core.HalfOpen:
+		return !p.hasProbe() && (b.shared.ProbeGate == nil || b.shared.ProbeGate.MayProbe(b.owner.ID()))
+	}
+	return false
 }
 
-// State returns the current state. If the breaker is open and due, State first makes it half-open.
+// State returns the current state.
 func (b *Breaker) State() core.State {
-	w := b.word.state.Load()
-	if core.State(w&stateMask) == core.Closed {
+	if b.word.Closed() {
 		return core.Closed
 	}
-	b.tick()
-	return core.State(b.word.state.Load() & stateMask)
+	b.advanceIfDue()
+	return b.word.load().state()
 }
 
-// Overdue reports whether the breaker has waited for a probe for longer than Config.ProbeWait: it is half-open, and no
-// selection has chosen the proxy.
-func (b *Breaker) Overdue() bool {
-	if b.State() != core.HalfOpen || b.word.state.Load()&probing != 0 {
+// ProbeOverdue reports whether the half-open breaker has been without a probe for longer than Config.ProbeWait.
+func (b *Breaker) ProbeOverdue() bool {
+	if !b.AwaitsProbe() {
 		return false
 	}
 	cfg := b.cfg.Load()
-	return b.now()-b.due() > min(cmp.Or(cfg.ProbeWait, cfg.TimeoutDuration), cfg.TimeoutDuration)
+	return b.now()-b.openEnd() > min(cmp.Or(cfg.ProbeWait, cfg.TimeoutDuration), cfg.TimeoutDuration)
 }
 
 // Acquire returns a permit. It returns false if the breaker admits no attempt: the breaker is open, or it is half-open
 // and has a probe. At a closed breaker, Acquire costs one atomic load.
 func (b *Breaker) Acquire() (Permit, bool) {
-	w := b.word.state.Load()
-	if core.State(w&stateMask) == core.Closed {
-		return Permit{b: b, gen: w >> genShift}, true
+	if p := b.word.load(); p.state() == core.Closed {
+		return Permit{b: b, gen: p.generation()}, true
 	}
 	return b.acquireProbe()
 }
@@ -271,44 +278,44 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
-	w := b.word.state.Load()
+	p := b.word.load()
 	switch {
-	case core.State(w&stateMask) == core.Closed:
-		return Permit{b: b, gen: w >> genShift}, true
-	case core.State(w&stateMask) == core.Open, w&probing != 0:
+	case p.state() == core.Closed:
+		return Permit{b: b, gen: p.generation()}, true
+	case p.state() == core.Open, p.hasProbe():
 		return Permit{}, false
 	}
-	h := b.past()
-	h.expires = 0
-	if b.shared.Gate != nil {
-		until, ok := b.shared.Gate.Enter(b.owner.ID())
+	h := b.ensureHistory()
+	h.resultDeadline = 0
+	if b.shared.ProbeGate != nil {
+		until, ok := b.shared.ProbeGate.BeginProbe(b.owner.ID())
 		if !ok {
 			return Permit{}, false
 		}
 		if !until.IsZero() {
-			h.expires = max(until.Sub(b.shared.Epoch), 1)
+			h.resultDeadline = max(until.Sub(b.shared.Epoch), 1)
 		}
 	}
-	b.word.state.Store(w | probing)
-	h.probeEnds, h.answered = now+cmp.Or(b.cfg.Load().probeTimeout, defaultProbeTimeout), false
-	return Permit{b: b, gen: w >> genShift, probe: true}, true
+	b.word.store(p | probeBit)
+	h.probeDeadline, h.headReceived = now+cmp.Or(b.cfg.Load().probeTimeout, defaultProbeTimeout), false
+	return Permit{b: b, gen: p.generation(), probe: true}, true
 }
 
-// answeredTimeout is the time after Answered within which a probe may still fail.
-const answeredTimeout = time.Second
+// timeoutAfterHead is the time after ReportHead within which a probe may still fail.
+const timeoutAfterHead = time.Second
 
-// Answered records that the attempt has received a response head or opened a tunnel. A probe that does not fail
-// within the next second is then a success. Without this rule, a long download or an idle tunnel would hold the
-// half-open breaker, and the breaker of a proxy with only such attempts would never close.
-func (p Permit) Answered() {
+// ReportHead reports that the attempt has received a response head or opened a tunnel. A probe that does not fail
+// within the next second is then a success. Otherwise a long download or an idle tunnel would keep the breaker
+// half-open.
+func (p Permit) ReportHead() {
 	if !p.probe {
 		return
 	}
 	p.b.mu.Lock()
 	defer p.b.mu.Unlock()
-	if p.b.word.state.Load()>>genShift == p.gen {
-		p.b.answered = true
-		p.b.probeEnds = min(p.b.probeEnds, p.b.now()+answeredTimeout)
+	if p.b.Generation() == p.gen {
+		p.b.headReceived = true
+		p.b.probeDeadline = min(p.b.probeDeadline, p.b.now()+timeoutAfterHead)
 	}
 }
 
@@ -326,8 +333,8 @@ type Evidence struct {
 	Why    string // explanation in words, copied to the transition; may be empty
 }
 
-// Literal is always enough evidence: the number of failures alone opens the breaker.
-var Literal = Evidence{Enough: true}
+// AlwaysEnough is evidence with which the number of failures alone opens the breaker.
+var AlwaysEnough = Evidence{Enough: true}
 
 // Report ends the attempt with a verdict. It uses the evidence e only if the verdict is a failure.
 func (p Permit) Report(v core.Verdict, e Evidence) {
@@ -337,69 +344,71 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// advance is not called here, because it would end a probe whose timeout has passed. The report of such a
-	// probe still counts.
+	// No call of advance: it would end a probe that has reached its timeout, whose report still counts.
 	now := b.now()
-	w := b.word.state.Load()
-	if w>>genShift != p.gen {
+	if b.Generation() != p.gen {
 		return
 	}
-	switch core.State(w & stateMask) {
+	switch b.word.load().state() {
 	case core.Closed:
-		b.fail(now, e)
+		b.addFailure(now)
+		b.tripIfNeeded(now, e)
 	case core.HalfOpen:
-		switch {
-		case b.expired(now):
-			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
-		case v == core.Success:
-			b.change(core.Closed, now, ReasonProbeSuccess, "")
-		case v == core.Failure:
-			b.push(now)
-			b.open(now, ReasonProbeFailure, "")
-		default:
-			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
-		}
+		b.endProbe(now, v)
 	}
 }
 
-// fail counts a failure of a closed breaker. It opens the breaker if failure_threshold failures are in the window and
-// the evidence e is enough. The caller holds mu.
-func (b *Breaker) fail(now time.Duration, e Evidence) {
-	b.push(now)
-	if b.live() >= b.cfg.Load().FailureThreshold && e.Enough {
+func (b *Breaker) endProbe(now time.Duration, v core.Verdict) {
+	switch {
+	case b.resultExpired(now):
+		b.admitNextProbe()
+	case v == core.Success:
+		b.change(core.Closed, now, ReasonProbeSuccess, "")
+	case v == core.Failure:
+		b.addFailure(now)
+		b.open(now, ReasonProbeFailure, "")
+	default:
+		b.admitNextProbe()
+	}
+}
+
+// admitNextProbe ends a probe without a result. The caller holds mu.
+func (b *Breaker) admitNextProbe() { b.word.store(b.word.load().next(core.HalfOpen)) }
+
+// tripIfNeeded opens the breaker if failure_threshold failures are in the window and the evidence is enough. The
+// caller holds mu.
+func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
+	if b.failureCount() >= b.cfg.Load().FailureThreshold && e.Enough {
 		b.open(now, ReasonThreshold, e.Why)
 	}
 }
 
-// Reconsider opens the breaker if it is closed, its generation is gen, and both conditions hold: the evidence e is
-// enough, and failure_threshold failures are in the window. It is called when the evidence changes without a new
-// failure.
+// Reconsider opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
+// evidence, which has changed without a new failure, is enough.
 func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	b.mu.Lock()
 	defer b.unlock()
-	if w := b.word.state.Load(); w>>genShift != gen || core.State(w&stateMask) != core.Closed {
+	if p := b.word.load(); p.generation() != gen || p.state() != core.Closed {
 		return
 	}
 	now := b.now()
 	b.prune(now)
-	if b.live() >= b.cfg.Load().FailureThreshold && e.Enough {
-		b.open(now, ReasonThreshold, e.Why)
-	}
+	b.tripIfNeeded(now, e)
 }
 
-// maxFailures is the number of failures kept (8 KB), unless the threshold is higher. The number must
-// be limited, because a closed breaker collects failures as long as there is not enough evidence.
+// maxFailures limits the failures of a window (to 8 KB), unless the threshold is higher. Without enough evidence, the
+// window of a closed breaker would grow without limit.
 const maxFailures = 1000
 
-// push adds a failure to the window. The caller holds mu.
-func (b *Breaker) push(now time.Duration) {
-	h, threshold := b.past(), b.cfg.Load().FailureThreshold
+// addFailure adds a failure to the window. The caller holds mu.
+func (b *Breaker) addFailure(now time.Duration) {
+	h, threshold := b.ensureHistory(), b.cfg.Load().FailureThreshold
 	b.prune(now)
 	if h.window == nil {
-		h.window = &window{failures: make([]time.Duration, 0, min(threshold, firstFailures))}
+		h.window = &window{failures: make([]time.Duration, 0, min(threshold, maxFirstCapacity))}
 	}
 	w := h.window
-	if b.live() >= max(threshold, maxFailures) {
+	if b.failureCount() >= max(threshold, maxFailures) {
 		w.head++ // without its oldest failure, the window still reaches the threshold
 	}
 	if w.head > cap(w.failures)/2 && len(w.failures) == cap(w.failures) {
@@ -409,9 +418,8 @@ func (b *Breaker) push(now time.Duration) {
 	w.failures = append(w.failures, now)
 }
 
-// firstFailures is the largest number of failures for which a window has memory at first. Most breakers open with
-// the last of failure_threshold failures, and count no more.
-const firstFailures = 8
+// maxFirstCapacity limits the first capacity of a window. Most breakers open at failure_threshold failures.
+const maxFirstCapacity = 8
 
 // prune removes the failures that are older than the window. The caller holds mu.
 func (b *Breaker) prune(now time.Duration) {
@@ -427,8 +435,8 @@ func (b *Breaker) prune(now time.Duration) {
 	}
 }
 
-// live returns the number of failures in the window, as of the last prune. The caller holds mu.
-func (b *Breaker) live() int {
+// failureCount returns the number of failures in the window, as of the last prune. The caller holds mu.
+func (b *Breaker) failureCount() int {
 	if b.history == nil || b.window == nil {
 		return 0
 	}
@@ -445,42 +453,38 @@ func (b *Breaker) forgetFailures() {
 // open opens the breaker for a time that grows with repeated trips. The caller holds mu.
 func (b *Breaker) open(now time.Duration, reason, why string) {
 	var closed time.Duration
-	h, cfg := b.past(), b.cfg.Load()
+	h, cfg := b.ensureHistory(), b.cfg.Load()
 	if reason == ReasonThreshold {
 		closed = now - h.lastChange
 	}
 	openFor := h.trips.Next(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
-	b.word.due.Store(int64(now + openFor))
+	b.word.openEnd.Store(int64(now + openFor))
 	b.change(core.Open, now, reason, why)
 }
 
 // change sets the state, begins a new generation and queues the transition. The caller holds mu.
 func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
-	w := b.word.state.Load()
-	from := core.State(w & stateMask)
+	before := b.word.load()
 	b.prune(at)
-	count := b.live()
+	count := b.failureCount()
 	if to == core.Closed {
 		b.forgetFailures()
 	}
-	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
-	h, day := b.past(), b.timeOf(at)
-	h.lastChange, b.changed = at, day.UnixNano()
+	b.word.store(before.next(to))
+	h, day := b.ensureHistory(), b.wallTime(at)
+	h.lastChange, b.changedAt = at, day.UnixNano()
 	if h.delivery == nil {
 		h.delivery = &delivery{}
 	}
 	h.delivery.pending = append(h.delivery.pending, core.Transition{
-		ProxyID: b.owner.ID(), From: from, To: to, At: day, FailureCount: count, Reason: reason, Why: why,
+		ProxyID: b.owner.ID(), From: before.state(), To: to, At: day, FailureCount: count, Reason: reason, Why: why,
 	})
 }
 
-// tick does the same as advance, but takes the lock only if a change is due.
-func (b *Breaker) tick() {
-	w := b.word.state.Load()
-	if b.word.Open(b.now()) {
-		return // open and not due
-	}
-	if core.State(w&stateMask) == core.HalfOpen && w&probing == 0 {
+// advanceIfDue calls advance, but takes the lock only if a change may be due.
+func (b *Breaker) advanceIfDue() {
+	p := b.word.load()
+	if b.word.Open(b.now()) || p.state() == core.HalfOpen && !p.hasProbe() {
 		return
 	}
 	b.mu.Lock()
@@ -488,36 +492,34 @@ func (b *Breaker) tick() {
 	b.advance(b.now())
 }
 
-// advance makes the changes of state that are due. An open breaker that is due becomes half-open. A probe
-// whose timeout has passed is a success if it was answered; otherwise it is lost, and the breaker admits
-// another probe. The caller holds mu.
+// advance makes the changes of state that are due. An open breaker becomes half-open. A probe whose timeout has
+// passed is a success if it has received a response head; otherwise the breaker admits another probe. The caller
+// holds mu.
 func (b *Breaker) advance(now time.Duration) {
-	w := b.word.state.Load()
-	switch core.State(w & stateMask) {
+	switch p := b.word.load(); p.state() {
 	case core.Open:
-		if due := b.due(); now >= due {
-			b.change(core.HalfOpen, due, ReasonTimeout, "")
+		if end := b.openEnd(); now >= end {
+			b.change(core.HalfOpen, end, ReasonTimeout, "")
 		}
 	case core.HalfOpen:
 		switch {
-		case w&probing == 0 || now <= b.probeEnds:
-		case b.answered && !b.expired(now):
-			b.change(core.Closed, b.probeEnds, ReasonProbeSuccess, "")
+		case !p.hasProbe() || now <= b.probeDeadline:
+		case b.headReceived && !b.resultExpired(now):
+			b.change(core.Closed, b.probeDeadline, ReasonProbeSuccess, "")
 		default:
-			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+			b.admitNextProbe()
 		}
 	}
 }
 
-// unlock unlocks mu and then passes the pending transitions to the owner. The goroutine that holds delivery.order
-// passes all pending transitions, so that they keep their order.
+// unlock unlocks mu and then passes the pending transitions to the owner, in order.
 func (b *Breaker) unlock() {
 	if b.history == nil || b.delivery == nil || len(b.delivery.pending) == 0 {
 		b.mu.Unlock()
 		return
 	}
 	d := b.delivery
-	d.users++
+	d.callers++
 	b.mu.Unlock()
 	d.order.Lock()
 	defer d.order.Unlock()
@@ -530,13 +532,12 @@ func (b *Breaker) unlock() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if d.users--; d.users == 0 && len(d.pending) == 0 {
+	if d.callers--; d.callers == 0 && len(d.pending) == 0 {
 		b.delivery = nil
 	}
 }
 
-// Reset closes the breaker, clears its window and begins a new generation, so that earlier permits
-// have no effect.
+// Reset closes the breaker and clears its window. Earlier permits have no effect any more.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -544,48 +545,47 @@ func (b *Breaker) Reset() {
 	if b.history != nil {
 		b.trips = Trips{}
 	}
-	w := b.word.state.Load()
-	if core.State(w&stateMask) != core.Closed {
+	if !b.word.Closed() {
 		b.change(core.Closed, b.now(), ReasonManualReset, "")
 		return
 	}
 	b.forgetFailures()
-	b.word.state.Store((w>>genShift + 1) << genShift)
+	b.word.store(b.word.load().next(core.Closed))
 }
 
 // Generation returns the present generation.
-func (b *Breaker) Generation() uint64 { return b.word.state.Load() >> genShift }
+func (b *Breaker) Generation() uint64 { return b.word.load().generation() }
 
-// Retest makes an open breaker half-open, because the proxy may work again. The parameter reason is the reason of the
-// transition. If the breaker is not open, Retest does nothing.
+// Retest makes an open breaker half-open, because the proxy may work again. At any other breaker it does nothing.
 func (b *Breaker) Retest(reason string) {
 	b.mu.Lock()
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
-	if core.State(b.word.state.Load()&stateMask) == core.Open {
-		b.word.due.Store(int64(now))
+	if b.word.load().state() == core.Open {
+		b.word.openEnd.Store(int64(now))
 		b.change(core.HalfOpen, now, reason, "")
 	}
 }
 
-// Postpone keeps an open breaker open for at least d from now, because the proxy still fails. If
-// the breaker is not open, Postpone does nothing.
+// Postpone keeps an open breaker open for at least d from now, because the proxy still fails. At any other breaker it
+// does nothing.
 func (b *Breaker) Postpone(d time.Duration) {
 	b.mu.Lock()
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
-	if core.State(b.word.state.Load()&stateMask) != core.Open {
+	if b.word.load().state() != core.Open {
 		return
 	}
 	b.prune(now) // many open breakers are postponed again and again
-	if due := int64(now + d); due > b.word.due.Load() {
-		b.word.due.Store(due)
+	if end := int64(now + d); end > b.word.openEnd.Load() {
+		b.word.openEnd.Store(end)
 	}
 }
 
-// Configure replaces the settings. The present state and its due time stay. The caller does not change cfg any more.
+// Configure replaces the settings. An open breaker stays open until the time that it already has. The caller does not
+// change cfg any more.
 func (b *Breaker) Configure(cfg *Config) { b.cfg.Store(cfg) }
 
 // Config returns the settings.
@@ -597,8 +597,8 @@ type View struct {
 	FailureCount int // failures in the window, at most the larger of 1000 and failure_threshold
 	Config       Config
 	NextTest     time.Time // when an open breaker becomes half-open; zero in the other states
-	// LastChange is the time of day of the last change of state or, before the first change, of the creation. It is as
-	// the clock was then. To compare it with other times, use Since.
+	// LastChange is the time of day of the last change of state or, before the first change, of the creation. The clock
+	// may have been changed since: compare Since instead.
 	LastChange time.Time
 	Since      time.Duration // time of the last change of state, after the epoch; 0 before the first change
 }
@@ -611,14 +611,14 @@ func (b *Breaker) Snapshot() View {
 	b.advance(now)
 	b.prune(now)
 	v := View{
-		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.Config(),
-		LastChange: time.Unix(0, b.changed).In(b.shared.Epoch.Location()),
+		State: b.word.load().state(), FailureCount: b.failureCount(), Config: b.Config(),
+		LastChange: time.Unix(0, b.changedAt).In(b.shared.Epoch.Location()),
 	}
 	if b.history != nil {
 		v.Since = b.lastChange
 	}
 	if v.State == core.Open {
-		v.NextTest = b.timeOf(b.due())
+		v.NextTest = b.wallTime(b.openEnd())
 	}
 	return v
 }

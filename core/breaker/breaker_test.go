@@ -21,7 +21,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 	for round := range 200 {
 		p, ok := b.Acquire()
 		require.True(t, ok, round)
-		p.Report(core.Failure, breaker.Literal)
+		p.Report(core.Failure, breaker.AlwaysEnough)
 		require.Equal(t, core.Open, b.State())
 		clock.Add(int64(time.Second))
 		var taken atomic.Int64
@@ -37,7 +37,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 		}
 		wg.Wait()
 		require.EqualValues(t, 1, taken.Load())
-		probe.Report(core.Success, breaker.Literal)
+		probe.Report(core.Success, breaker.AlwaysEnough)
 		require.Equal(t, core.Closed, b.State())
 	}
 }
@@ -46,7 +46,7 @@ func BenchmarkClosed(b *testing.B) {
 	br := breaker.New("p", breaker.Default(), time.Now, func(core.Transition) {})
 	once := func() {
 		if p, ok := br.Acquire(); ok {
-			p.Report(core.Success, breaker.Literal)
+			p.Report(core.Success, breaker.AlwaysEnough)
 		}
 	}
 	b.Run("goroutines=1", func(b *testing.B) {
@@ -66,7 +66,6 @@ func BenchmarkClosed(b *testing.B) {
 	})
 }
 
-// The benchmark counts a failure and goes through all states: open, half-open with a probe, closed.
 func BenchmarkChange(b *testing.B) {
 	now := time.Unix(1_000_000, 0)
 	clock := func() time.Time { return now }
@@ -77,7 +76,7 @@ func BenchmarkChange(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure, breaker.Literal)
+			p.Report(core.Failure, breaker.AlwaysEnough)
 			now = now.Add(time.Second) // the window holds 60 of the failures
 		}
 	})
@@ -90,10 +89,10 @@ func BenchmarkChange(b *testing.B) {
 		cycles := 0
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure, breaker.Literal)
+			p.Report(core.Failure, breaker.AlwaysEnough)
 			now = now.Add(cfg.TimeoutDuration)
 			p, _ = br.Acquire()
-			p.Report(core.Success, breaker.Literal)
+			p.Report(core.Success, breaker.AlwaysEnough)
 			cycles++
 		}
 		if events != 3*cycles {

@@ -15,15 +15,15 @@ type fakeGate struct {
 	until time.Time
 }
 
-func (g *fakeGate) Ready(string) bool              { return g.open }
-func (g *fakeGate) Enter(string) (time.Time, bool) { return g.until, g.open }
+func (g *fakeGate) MayProbe(string) bool                { return g.open }
+func (g *fakeGate) BeginProbe(string) (time.Time, bool) { return g.until, g.open }
 
 func TestFollowingTheCluster(t *testing.T) {
 	now := time.Unix(0, 0)
 	var got []core.Transition
 	b := New("p", Default(), func() time.Time { return now }, func(tr core.Transition) { got = append(got, tr) })
 	gate := &fakeGate{}
-	b.shared.Gate = gate
+	b.shared.ProbeGate = gate
 	b.Open(20*time.Second, "fails for 2 of 2 nodes")
 	require.Equal(t, core.Open, b.State())
 	require.Equal(t, 20*time.Second, b.OpenFor())
@@ -31,7 +31,7 @@ func TestFollowingTheCluster(t *testing.T) {
 	require.Equal(t, 10*time.Second, b.OpenFor(), "open already: another open time")
 	now = now.Add(10 * time.Second)
 	require.Equal(t, core.HalfOpen, b.State())
-	require.True(t, b.Waiting())
+	require.True(t, b.AwaitsProbe())
 	require.False(t, b.Admissible())
 	_, ok := b.Acquire()
 	require.False(t, ok, "another gateway has the probe")
@@ -47,28 +47,27 @@ func TestFollowingTheCluster(t *testing.T) {
 	require.Equal(t, "fails for 2 of 2 nodes", got[0].Why)
 }
 
-// The result of a probe has an effect only until the time that the gate has given.
-func TestAProbeEndsWithItsTime(t *testing.T) {
+func TestAProbeCountsOnlyUntilTheTimeOfTheGate(t *testing.T) {
 	for _, c := range []struct {
 		takes time.Duration
 		want  core.State
 	}{{time.Second, core.Closed}, {3 * time.Second, core.HalfOpen}} {
-		for _, answered := range []bool{false, true} {
+		for _, headReceived := range []bool{false, true} {
 			now := time.Unix(0, 0)
 			b := New("p", Default(), func() time.Time { return now }, func(core.Transition) {})
 			gate := &fakeGate{open: true}
-			b.shared.Gate = gate
+			b.shared.ProbeGate = gate
 			b.Open(time.Second, "")
 			now = now.Add(time.Second)
 			gate.until = now.Add(2 * time.Second)
 			permit, ok := b.Acquire()
 			require.True(t, ok)
 			require.True(t, b.Probing())
-			if answered {
-				permit.Answered()
+			if headReceived {
+				permit.ReportHead()
 			}
 			now = now.Add(c.takes)
-			permit.Report(core.Success, Literal)
+			permit.Report(core.Success, AlwaysEnough)
 			require.Equal(t, c.want, b.State())
 			require.False(t, b.Probing())
 		}
@@ -81,7 +80,7 @@ func TestFirstFailure(t *testing.T) {
 	_, found := b.FirstFailure()
 	require.False(t, found)
 	permit, _ := b.Acquire()
-	permit.Report(core.Failure, Literal)
+	permit.Report(core.Failure, AlwaysEnough)
 	now = now.Add(30 * time.Second)
 	at, found := b.FirstFailure()
 	require.True(t, found)

@@ -14,18 +14,18 @@ import (
 
 // model is the specification of a breaker, without concurrency.
 type model struct {
-	cfg            breaker.Config
-	attempt        time.Duration // attempt timeout
-	now            time.Time
-	state          core.State
-	generation     int
-	failures       []time.Time
-	due, probeEnds time.Time
-	taken          bool // there is a probe
-	answered       bool
-	changed        time.Time
-	trips          breaker.Trips
-	events         []core.Transition
+	cfg                    breaker.Config
+	attempt                time.Duration // attempt timeout
+	now                    time.Time
+	state                  core.State
+	generation             int
+	failures               []time.Time
+	openEnd, probeDeadline time.Time
+	hasProbe               bool
+	headReceived           bool
+	changed                time.Time
+	trips                  breaker.Trips
+	events                 []core.Transition
 }
 
 // admitted is a permit of the breaker and of the model.
@@ -35,44 +35,46 @@ type admitted struct {
 	probe      bool
 }
 
-func (m *model) live(at time.Time) int {
+func (m *model) failureCount(at time.Time) int {
 	m.failures = slices.DeleteFunc(m.failures, func(f time.Time) bool { return at.Sub(f) > m.cfg.WindowDuration })
 	return len(m.failures)
 }
 
 func (m *model) change(to core.State, at time.Time, reason string) {
-	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at, FailureCount: m.live(at),
-		Reason: reason})
+	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at,
+		FailureCount: m.failureCount(at), Reason: reason})
 	var closed time.Duration
 	if m.state == core.Closed {
 		closed = at.Sub(m.changed)
 	}
-	m.state, m.changed, m.taken = to, at, false
+	m.state, m.changed, m.hasProbe = to, at, false
 	m.generation++
 	switch to {
 	case core.Closed:
 		m.failures = nil
 	case core.Open:
-		m.due = at.Add(m.trips.Next(closed, m.cfg.TimeoutDuration, m.cfg.MaxTimeout))
+		m.openEnd = at.Add(m.trips.Next(closed, m.cfg.TimeoutDuration, m.cfg.MaxTimeout))
 	}
 }
 
-// look makes the changes of state that depend on time. Reading a breaker that is not closed does this.
-func (m *model) look() {
-	if m.state == core.Open && !m.now.Before(m.due) {
-		m.change(core.HalfOpen, m.due, breaker.ReasonTimeout)
+// advance makes the changes of state that are due, as reading a breaker does.
+func (m *model) advance() {
+	if m.state == core.Open && !m.now.Before(m.openEnd) {
+		m.change(core.HalfOpen, m.openEnd, breaker.ReasonTimeout)
 	}
-	if m.state == core.HalfOpen && m.taken && m.now.After(m.probeEnds) {
-		if m.answered {
-			m.change(core.Closed, m.probeEnds, breaker.ReasonProbeSuccess)
+	if m.state == core.HalfOpen && m.hasProbe && m.now.After(m.probeDeadline) {
+		if m.headReceived {
+			m.change(core.Closed, m.probeDeadline, breaker.ReasonProbeSuccess)
 		} else {
-			m.taken = false
+			m.hasProbe = false
 			m.generation++
 		}
 	}
 }
 
-func (m *model) admits() bool { return m.state == core.Closed || m.state == core.HalfOpen && !m.taken }
+func (m *model) admits() bool {
+	return m.state == core.Closed || m.state == core.HalfOpen && !m.hasProbe
+}
 
 func (m *model) report(a admitted, v core.Verdict, enough bool) {
 	if a.generation != m.generation || v != core.Failure && !a.probe {
@@ -82,7 +84,7 @@ func (m *model) report(a admitted, v core.Verdict, enough bool) {
 		m.failures = append(m.failures, m.now)
 	}
 	switch {
-	case m.state == core.Closed && m.live(m.now) >= m.cfg.FailureThreshold && enough:
+	case m.state == core.Closed && m.failureCount(m.now) >= m.cfg.FailureThreshold && enough:
 		m.change(core.Open, m.now, breaker.ReasonThreshold)
 	case m.state == core.Closed:
 	case v == core.Success:
@@ -90,20 +92,18 @@ func (m *model) report(a admitted, v core.Verdict, enough bool) {
 	case v == core.Failure:
 		m.change(core.Open, m.now, breaker.ReasonProbeFailure)
 	default:
-		m.taken = false
+		m.hasProbe = false
 		m.generation++
 	}
 }
 
-// After any sequence of calls the breaker is in the state of the model, and has reported the same
-// transitions.
 func TestAgainstAModel(t *testing.T) {
 	for range 20 { // 100 sequences take 10 ms
-		rapid.Check(t, history)
+		rapid.Check(t, runModel)
 	}
 }
 
-func history(t *rapid.T) {
+func runModel(t *rapid.T) {
 	seconds := func(label string, to int) time.Duration {
 		return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
 	}
@@ -117,9 +117,9 @@ func history(t *rapid.T) {
 		}.WithAttemptTimeout(m.attempt)
 	}
 	configure()
-	var told []core.Transition
+	var got []core.Transition
 	b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) {
-		told = append(told, tr)
+		got = append(got, tr)
 	})
 	var out []admitted
 	one := func(t *rapid.T) int {
@@ -135,14 +135,14 @@ func history(t *rapid.T) {
 		},
 		"acquire": func(t *rapid.T) {
 			p, ok := b.Acquire()
-			m.look()
+			m.advance()
 			require.Equal(t, m.admits(), ok)
 			if !ok {
 				return
 			}
 			a := admitted{p, m.generation, m.state == core.HalfOpen}
 			if a.probe {
-				m.taken, m.answered, m.probeEnds = true, false, m.now.Add(m.attempt+time.Second)
+				m.hasProbe, m.headReceived, m.probeDeadline = true, false, m.now.Add(m.attempt+time.Second)
 			}
 			out = append(out, a)
 		},
@@ -160,24 +160,24 @@ func history(t *rapid.T) {
 			enough := rapid.Bool().Draw(t, "enough evidence")
 			b.Reconsider(a.permit.Generation(), breaker.Evidence{Enough: enough})
 			if a.generation == m.generation && m.state == core.Closed &&
-				m.live(m.now) >= m.cfg.FailureThreshold && enough {
+				m.failureCount(m.now) >= m.cfg.FailureThreshold && enough {
 				m.change(core.Open, m.now, breaker.ReasonThreshold)
 			}
 		},
-		"answered": func(t *rapid.T) {
+		"head": func(t *rapid.T) {
 			a := out[one(t)]
-			a.permit.Answered()
+			a.permit.ReportHead()
 			if a.probe && a.generation == m.generation {
-				m.answered = true
-				if soon := m.now.Add(time.Second); soon.Before(m.probeEnds) { // the probe may still fail until then
-					m.probeEnds = soon
+				m.headReceived = true
+				if soon := m.now.Add(time.Second); soon.Before(m.probeDeadline) { // the probe may still fail until then
+					m.probeDeadline = soon
 				}
 			}
 		},
 		"reset": func(t *rapid.T) {
 			b.Reset()
 			m.trips = breaker.Trips{}
-			m.look()
+			m.advance()
 			if m.state != core.Closed {
 				m.change(core.Closed, m.now, breaker.ReasonManualReset)
 			}
@@ -186,18 +186,18 @@ func history(t *rapid.T) {
 		},
 		"retest": func(t *rapid.T) {
 			b.Retest(breaker.ReasonReachable)
-			m.look()
+			m.advance()
 			if m.state == core.Open {
-				m.due = m.now
+				m.openEnd = m.now
 				m.change(core.HalfOpen, m.now, breaker.ReasonReachable)
 			}
 		},
 		"postpone": func(t *rapid.T) {
 			d := seconds("postponed by", 20)
 			b.Postpone(d)
-			m.look()
-			if at := m.now.Add(d); m.state == core.Open && at.After(m.due) {
-				m.due = at
+			m.advance()
+			if at := m.now.Add(d); m.state == core.Open && at.After(m.openEnd) {
+				m.openEnd = at
 			}
 		},
 		"configure": func(t *rapid.T) {
@@ -206,27 +206,27 @@ func history(t *rapid.T) {
 			b.Configure(&cfg)
 		},
 		"state": func(t *rapid.T) {
-			m.look()
+			m.advance()
 			require.Equal(t, m.state, b.State())
 		},
 		"admissible": func(t *rapid.T) {
-			m.look()
+			m.advance()
 			require.Equal(t, m.admits(), b.Admissible())
 		},
 		"overdue": func(t *rapid.T) {
-			m.look()
-			require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration,
-				b.Overdue())
+			m.advance()
+			require.Equal(t, m.state == core.HalfOpen && !m.hasProbe && m.now.Sub(m.openEnd) > m.cfg.TimeoutDuration,
+				b.ProbeOverdue())
 		},
 		"snapshot": func(t *rapid.T) {
-			m.look()
-			want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed,
-				Since: m.changed.Sub(start)}
+			m.advance()
+			want := breaker.View{State: m.state, FailureCount: m.failureCount(m.now), Config: m.cfg,
+				LastChange: m.changed, Since: m.changed.Sub(start)}
 			if m.state == core.Open {
-				want.NextTest = m.due
+				want.NextTest = m.openEnd
 			}
 			require.Equal(t, want, b.Snapshot())
 		},
-		"": func(t *rapid.T) { require.Equal(t, m.events, told) },
+		"": func(t *rapid.T) { require.Equal(t, m.events, got) },
 	})
 }

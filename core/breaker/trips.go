@@ -2,40 +2,35 @@ package breaker
 
 import "time"
 
-// Trips computes the open times of a breaker: timeout_duration after the first trip, and twice the last open time
-// after each later trip, up to max_timeout. If the breaker is closed for twice the last open time, one doubling is
-// undone. The last open time then counts as half as long, and the next doubling is undone after twice that half. The
-// zero Trips stands for a breaker that has never opened. It is not safe for concurrent use.
-//
-// Envoy's outlier detection lengthens its ejections in a similar way
-// (base_ejection_time, max_ejection_time).
+// Trips computes the open times of a breaker. The first one is timeout_duration, and each later one is twice the last
+// one, up to max_timeout. A breaker that stays closed for twice the last open time undoes one doubling, then the next.
+// Envoy's outlier detection works in a similar way (base_ejection_time, max_ejection_time).
 type Trips struct {
-	last time.Duration // the latest open time
-	n    uint8         // number of trips, minus the doublings that were undone; at most maxTrips
+	lastOpenTime time.Duration
+	doublings    uint8 // of the next open time; at most maxDoublings
 }
 
-// Next counts a trip and returns the time for which the breaker stays open. The parameter closed is the time for which
-// the breaker was closed before the trip; 0 after a failed probe. If longest (max_timeout) is below timeout
-// (timeout_duration), every open time is timeout.
+// Next counts a trip and returns its open time, which is at least timeout (timeout_duration) and at most longest
+// (max_timeout). The breaker was closed for the time closed before the trip, or not at all after a failed probe.
 func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
-	for t.n > 0 && closed >= 2*t.last {
-		closed -= 2 * t.last
-		t.last = max(t.last/2, timeout)
-		t.n--
+	for t.doublings > 0 && closed >= 2*t.lastOpenTime {
+		closed -= 2 * t.lastOpenTime
+		t.lastOpenTime = max(t.lastOpenTime/2, timeout)
+		t.doublings--
 	}
 	open := timeout
-	for range t.n {
+	for range t.doublings {
 		if open > longest/2 {
 			open = longest
 			break
 		}
 		open *= 2
 	}
-	t.n = min(t.n+1, maxTrips)
-	t.last = open
+	t.doublings = min(t.doublings+1, maxDoublings)
+	t.lastOpenTime = open
 	return open
 }
 
-// maxTrips limits Trips.n, so that the doublings of a long outage are undone within a limited time.
-const maxTrips = 16
+// maxDoublings limits the time after which the doublings of a long outage are undone.
+const maxDoublings = 16

@@ -10,8 +10,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Each case is a series of trips: the time for which the breaker was closed before each trip, and
-// the open time after it.
 func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	const base, longest = 30 * time.Second, 2 * time.Minute
 	type trip struct{ closed, open time.Duration }
@@ -31,8 +29,6 @@ func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	}
 }
 
-// For all sequences of trips, the open time is within its limits and at most doubles. After a long time
-// without a trip it is timeout again.
 func TestOpenTimesStayWithinTheirBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := time.Duration(rapid.Int64Range(1, int64(time.Hour)).Draw(t, "timeout"))

@@ -96,9 +96,9 @@ func (i *inbox) leases() map[string]int64 {
 	return out
 }
 
-// Ready reports whether a probe of the proxy may begin now. If the probe needs a lease and the node has none, the
+// MayProbe reports whether a probe of the proxy may begin now. If the probe needs a lease and the node has none, the
 // node asks for one.
-func (n *Node) Ready(proxy string) bool {
+func (n *Node) MayProbe(proxy string) bool {
 	b := &n.inbox
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -113,10 +113,10 @@ func (n *Node) Ready(proxy string) bool {
 	return false
 }
 
-// Enter begins a probe. The result until is the end of the probe's lease: the result of the probe must have been
+// BeginProbe begins a probe. The result until is the end of the probe's lease: the result of the probe must have been
 // reported by then. The time until is zero if the probe needs no lease. The result ok is false if the probe may not
 // begin; the node then asks for a lease.
-func (n *Node) Enter(proxy string) (until time.Time, ok bool) {
+func (n *Node) BeginProbe(proxy string) (until time.Time, ok bool) {
 	b := &n.inbox
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -180,8 +180,8 @@ func (g *gateway) breaker(key string) *watched {
 	if w == nil {
 		w = &watched{}
 		cfg := breaker.Default()
-		shared := &breaker.Shared{Now: g.now, Epoch: g.now(), Gate: gateOf{g}}
-		w.Init(new(breaker.Word), &cfg, shared, breaker.OwnerOf(key, func(t core.Transition) {
+		shared := &breaker.Shared{Now: g.now, Epoch: g.now(), ProbeGate: gateOf{g}}
+		w.Init(new(breaker.StateWord), &cfg, shared, breaker.OwnerOf(key, func(t core.Transition) {
 			g.mu.Lock()
 			if t.To == core.Open {
 				w.byCluster = t.Reason == breaker.ReasonCluster
@@ -202,10 +202,10 @@ func (g *gateway) breaker(key string) *watched {
 // gateOf passes the calls to the present node of a gateway, and notes the probes with a lease.
 type gateOf struct{ g *gateway }
 
-func (o gateOf) Ready(key string) bool { return o.g.node().Ready(key) }
+func (o gateOf) MayProbe(key string) bool { return o.g.node().MayProbe(key) }
 
-func (o gateOf) Enter(key string) (time.Time, bool) {
-	until, ok := o.g.node().Enter(key)
+func (o gateOf) BeginProbe(key string) (time.Time, bool) {
+	until, ok := o.g.node().BeginProbe(key)
 	if ok && !until.IsZero() {
 		r := o.g.rig
 		r.mu.Lock()

@@ -127,7 +127,7 @@ type Options struct {
 	OnPolicyChange func(retry.View)
 	OnSessionMove  func(session.Move)       // called for each move of a session (session.Table.OnMove); may be nil
 	OnBan          func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
-	Gate           breaker.Gate             // decides when breakers may admit a probe; nil without a cluster
+	ProbeGate      breaker.ProbeGate        // decides when breakers may admit a probe; nil without a cluster
 	OnFailure      func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
 	Log            *slog.Logger             // default: none
 	AccessLog      gateway.AccessLog        // receives the requests of the gateway's clients; default: none
@@ -206,7 +206,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
 		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.OnPoolChange,
 		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
-		Gate: opts.Gate, OnFailure: opts.OnFailure,
+		ProbeGate: opts.ProbeGate, OnFailure: opts.OnFailure,
 	})
 	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	e.selector.Rests().OnChange(opts.OnBan)

@@ -311,7 +311,7 @@ func (ex *Exchange) acceptResponse() {
 		ex.result.MovedFrom = s.BindServed(ex.event.Ended)
 	}
 	ex.result.Final = core.FinalSuccess
-	ex.lease.ResponseArrived()
+	ex.lease.ReportHead()
 }
 
 // endWithRelay returns the last response as the Relay that Run returns.

@@ -342,7 +342,7 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
 		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isResting(u) && !c.isAvoided(u) &&
-			c.inFirstTier(u) && u.Breaker().Overdue() && c.acquire(u) {
+			c.inFirstTier(u) && u.Breaker().ProbeOverdue() && c.acquire(u) {
 			return true
 		}
 	}

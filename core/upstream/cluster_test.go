@@ -48,7 +48,8 @@ func TestObserved(t *testing.T) {
 
 // With a gate, an attempt through a proxy with a closed breaker still allocates nothing.
 func TestAllocWithAGate(t *testing.T) {
-	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, Gate: noGate{}, OnFailure: func(*Upstream) {}})
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, ProbeGate: noGate{},
+		OnFailure: func(*Upstream) {}})
 	require.NoError(t, p.Apply([]Spec{{ID: "a", Address: Address{Scheme: HTTP, Host: "a:1"}, Weight: 1}}))
 	u := p.Snapshot().Get("a")
 	target := Target("t:1")
@@ -65,8 +66,8 @@ func TestAllocWithAGate(t *testing.T) {
 
 type noGate struct{}
 
-func (noGate) Ready(string) bool              { return false }
-func (noGate) Enter(string) (time.Time, bool) { return time.Time{}, false }
+func (noGate) MayProbe(string) bool                { return false }
+func (noGate) BeginProbe(string) (time.Time, bool) { return time.Time{}, false }
 
 func TestSeed(t *testing.T) {
 	r := newRig(t, 2)

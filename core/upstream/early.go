@@ -107,7 +107,7 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 			continue
 		}
 		switch state := u.State(); {
-		case state == core.HalfOpen && u.breaker.Waiting():
+		case state == core.HalfOpen && u.breaker.AwaitsProbe():
 			return false
 		case state == core.Open && !u.IsUnreached() && !u.Draining():
 			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {

@@ -19,7 +19,7 @@ func (r *rig) open(proxies []*Upstream) {
 		for u.Breaker().State() == core.Closed {
 			lease, ok := u.Acquire(r.now)
 			require.True(r.t, ok)
-			lease.permit.Report(core.Failure, breaker.Literal)
+			lease.permit.Report(core.Failure, breaker.AlwaysEnough)
 			lease.Release()
 		}
 	}

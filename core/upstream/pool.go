@@ -30,8 +30,8 @@ type PoolConfig struct {
 	OnFree   func()          // called when an attempt has released its place in flight; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
 
-	Gate      breaker.Gate    // of the breakers' probes; nil for none
-	OnFailure func(*Upstream) // called after each failure that was reported to the breaker; may be nil
+	ProbeGate breaker.ProbeGate // of the breakers' probes; nil for none
+	OnFailure func(*Upstream)   // called after each failure that was reported to the breaker; may be nil
 
 	NoSlowStart bool // proxies that have not served a request have no limit on attempts in flight
 }
@@ -176,7 +176,7 @@ func NewPool(cfg PoolConfig) *Pool {
 		vendors:      map[string]*traffic.Meter{},
 		absentCosts:  map[string]traffic.Total{},
 	}
-	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, Gate: cfg.Gate}
+	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, ProbeGate: cfg.ProbeGate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
 	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
 	p.literal.Store(cfg.Literal)

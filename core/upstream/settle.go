@@ -19,7 +19,7 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 		return finding
 	}
 	l.settled = true
-	u, statsVerdict, breakerVerdict, breakerEvidence := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
+	u, statsVerdict, breakerVerdict, breakerEvidence := l.Proxy, o.Verdict, o.Verdict, breaker.AlwaysEnough
 	if !u.pool.literal.Load() {
 		finding, breakerEvidence = l.recordEvidence(o)
 		if finding.TargetFails && !finding.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target

@@ -134,7 +134,7 @@ func (p *Pool) sweepNotClosed() {
 	p.sweepEarly(notClosed)
 	var overdue []*Upstream
 	for _, u := range notClosed {
-		if u.breaker.Overdue() {
+		if u.breaker.ProbeOverdue() {
 			overdue = append(overdue, u)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 // cache lines), which makes a selection among hundreds of proxies cheap. All other fields are in details.
 type Upstream struct {
 	*details
-	breakerWord   breaker.Word
+	breakerWord   breaker.StateWord
 	inFlight      atomic.Int64
 	inFlightLimit atomic.Int32 // max_in_flight, or the part of it; 0 while draining
 	slowStart     slowStart
@@ -302,8 +302,8 @@ func (l *Lease) endTime(o *core.Outcome) time.Duration {
 	return l.began + o.Latency
 }
 
-// ResponseArrived reports to the breaker that the attempt has received a response head or opened a tunnel.
-func (l *Lease) ResponseArrived() { l.permit.Answered() }
+// ReportHead reports to the breaker that the attempt has received a response head or opened a tunnel.
+func (l *Lease) ReportHead() { l.permit.ReportHead() }
 
 // DetachPermit releases the place in flight, and returns a new lease with the permit. Afterwards l holds nothing. The
 // caller settles and releases the new lease later.
