@@ -215,6 +215,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 		io.Copy(c, to)
 	}
 	closes := func(net.Conn) {}
+	noTLS := func(c net.Conn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }
 	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
 	const (
 		never = iota
@@ -236,10 +237,13 @@ func TestHedgesOfTunnels(t *testing.T) {
 		first, hedge target
 		attempts     []string // by attempt: proxy and outcome
 	}{
-		"the hedge wins": {target{never, silent}, target{atOnce, serves}, outcomes("cancelled", "success")},
-		"the first wins": {target{beside, serves}, target{never, silent}, outcomes("success", "cancelled")},
-		"the hedge dies": {target{last, serves}, target{atOnce, closes}, outcomes("success", "failure")},
-		"the first dies": {target{beside, closes}, target{last, serves}, outcomes("failure", "success")},
+		"the hedge wins":       {target{never, silent}, target{atOnce, serves}, outcomes("cancelled", "success")},
+		"the first wins":       {target{beside, serves}, target{never, silent}, outcomes("success", "cancelled")},
+		"the hedge dies":       {target{last, serves}, target{atOnce, closes}, outcomes("success", "failure")},
+		"the first dies":       {target{beside, closes}, target{last, serves}, outcomes("failure", "success")},
+		"the hedge has no TLS": {target{last, serves}, target{atOnce, noTLS}, outcomes("success", "failure")},
+		"the first has no TLS": {target{beside, noTLS}, target{last, serves}, outcomes("failure", "success")},
+		"neither has TLS":      {target{last, noTLS}, target{atOnce, noTLS}, outcomes("failure", "failure", "success")},
 		"both die, the first first": {target{beside, closes}, target{last, closes},
 			outcomes("failure", "failure", "success")},
 		"both die, the hedge first": {target{last, closes}, target{atOnce, closes},

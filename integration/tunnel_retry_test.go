@@ -158,6 +158,35 @@ func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int
 	w.reconcile(0)
 }
 
+// The client gets the reply of a target without TLS although the tunnels through the other proxies fail later.
+func TestAReplyWithoutTLSIsNotLost(t *testing.T) {
+	for name, then := range map[string]func(net.Conn){
+		"the other tunnel ends":      func(net.Conn) {},
+		"the other tunnel is silent": func(c net.Conn) { io.Copy(io.Discard, c) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, 2, "")
+			var arrivals atomic.Int64
+			w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
+				c.Read(make([]byte, 4096))
+				if arrivals.Add(1) == 1 {
+					io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+					return
+				}
+				then(c)
+			})})
+			var noTLS tls.RecordHeaderError
+			require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
+			require.GreaterOrEqual(t, arrivals.Load(), int64(2))
+			w.awaitIdle()
+			for _, f := range w.fakes {
+				require.Equal(t, "closed", w.breaker(f.Name)["state"])
+			}
+			w.reconcile(0)
+		})
+	}
+}
+
 // An open tunnel that its client does not use is not replaced.
 func TestAnUnusedTunnelIsNotReplaced(t *testing.T) {
 	w := start(t, 3, "")

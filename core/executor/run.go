@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -340,6 +341,7 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
 		ex.deferredAttempts = append(ex.deferredAttempts, deferredAttempt{
 			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silence,
+			awaitsFirstByte: errors.Is(o.Err, verdict.ErrNoTLS),
 		})
 	} else {
 		ex.finding = ex.lease.Settle(o)

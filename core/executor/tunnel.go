@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -92,7 +91,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stopTimer()
 	x.settleFailure(&o)
-	if n := len(x.deferredAttempts); n > 0 && (silence > 0 || errors.Is(tunnelErr, verdict.ErrNoTLS)) {
+	if n := len(x.deferredAttempts); n > 0 && silence > 0 {
 		x.deferredAttempts[n-1].awaitsFirstByte = true
 	}
 	if raced && r.phase != raceFailed {

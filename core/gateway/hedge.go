@@ -110,7 +110,7 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verd
 }
 
 // sendHello sends the ClientHello through remote and reads the first bytes of the target into remote.Early. It
-// returns an error if no byte arrives before the time until, or if ctx ends first.
+// returns an error if no byte arrives before the time until, if ctx ends first, or if the reply is no TLS.
 func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, until time.Time) error {
 	remote.Conn.SetDeadline(until)
 	stop := context.AfterFunc(ctx, func() { remote.Conn.SetDeadline(aLongTimeAgo) })
@@ -127,6 +127,9 @@ func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, u
 		return io.ErrUnexpectedEOF
 	default:
 		return err
+	}
+	if !isTLSRecord(buf[0]) {
+		return verdict.ErrNoTLS
 	}
 	remote.Early = buf[:n]
 	return remote.Conn.SetDeadline(time.Time{})

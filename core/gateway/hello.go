@@ -12,6 +12,9 @@ const (
 	tlsEarlyData        = 42 // type of an extension
 )
 
+// isTLSRecord reports whether a record of TLS can begin with the byte first.
+func isTLSRecord(first byte) bool { return first >= tlsChangeCipherSpec && first <= tlsHeartbeat }
+
 type helloKind uint8
 
 const (

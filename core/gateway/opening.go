@@ -31,6 +31,7 @@ type opening struct {
 	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classify)
 	partialLen    int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
 	helloSent     time.Time // when the ClientHello was sent; zero if the target's response has no time limit
+	plainReply    []byte    // a reply without TLS from an earlier tunnel; relayed if no other tunnel gets a reply
 
 	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
 	hedgedHello hedgedHello // the ClientHello of the hedge
@@ -159,7 +160,7 @@ func (o *opening) finalize() {
 // The limit depends on the latencies of the pool, which may change.
 const recheckInterval = 250 * time.Millisecond
 
-// setBodyDeadline starts the time limit for the target's response if the client has sent a whole
+// limitFirstByte starts the time limit for the target's response if the client has sent a whole
 // ClientHello. The caller holds the opening's mu.
 func (t *tunnel) limitFirstByte(kind helloKind) {
 	if kind == wholeHello {
@@ -169,10 +170,17 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 	}
 }
 
+// maxPlainReplyDelay is the time that the last possible tunnel gets to reply to the ClientHello, if the client could
+// have a reply without TLS from an earlier tunnel.
+const maxPlainReplyDelay = 2 * time.Second
+
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
 // the target's response has passed. The caller holds the opening's mu.
 func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	limit := t.exchange.FirstByteTimeout()
+	if limit == 0 && t.opening.plainReply != nil { // the client waits for this reply
+		limit = maxPlainReplyDelay
+	}
 	if limit == 0 {
 		t.target.SetReadDeadline(time.Time{})
 		return true
@@ -228,14 +236,15 @@ func (t *tunnel) endClientBytes() (target net.Conn) {
 // is the number of bytes that were written to the client. A write error is a *socket.WriteError. If the target closes
 // the tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
+	o := &t.opening
 	for {
 		t.setReadDeadline(t.target)
 		buf, m, err := t.buffers.readInto(t.target, nil)
 		noTLS := m > 0 && t.isNoTLS((*buf)[0])
-		var kept []byte
 		switch {
 		case noTLS && t.exchange.HasUntriedProxy():
-			kept, err = slices.Clone((*buf)[:m]), verdict.ErrNoTLS
+			o.keepPlainReply((*buf)[:m])
+			err = verdict.ErrNoTLS
 		case m > 0:
 			n, err = t.relayFirstBytes((*buf)[:m], noTLS)
 			t.buffers.put(buf)
@@ -252,8 +261,11 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			early, ok = t.replaceTunnel(err)
 		}
 		switch {
-		case !ok && noTLS: // there is no other tunnel, so the client gets the bytes
-			n, err = t.relayFirstBytes(kept, true)
+		case !ok && o.plainReply != nil:
+			if !noTLS { // the reply is from an earlier tunnel
+				t.target.Close()
+			}
+			n, err = t.relayFirstBytes(o.plainReply, true)
 			return n, true, err
 		case !ok:
 			return 0, false, err
@@ -264,14 +276,19 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	}
 }
 
+func (o *opening) keepPlainReply(p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.plainReply = slices.Clone(p)
+}
+
 // isNoTLS reports whether a first byte of the target is no reply to the client's ClientHello: the target has no TLS, or
 // the proxy is, for example, a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
 func (t *tunnel) isNoTLS(first byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	isRecord := first >= tlsChangeCipherSpec && first <= tlsHeartbeat
-	return !isRecord && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
+	return !isTLSRecord(first) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
 }
 
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is

@@ -279,6 +279,10 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 		if f.TighterAttemptTimeout {
 			o.Charge = core.ChargeProxyIfServed
 		}
+	case TunnelDied: // by the ClientHello of a hedge
+		if errors.Is(f.Err, ErrNoTLS) {
+			o.Charge = core.ChargeProxyIfServed
+		}
 	case TotalTimeout:
 		if f.TighterTotalTimeout || f.Err.BodyUnsent {
 			o.Charge = core.ChargeNobody
