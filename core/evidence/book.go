@@ -219,7 +219,7 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	}
 	b.resolve(r, a)
 	r.addFailure(a)
-	t.addFailure(a)
+	l.addFailure(t, a)
 	f.Banned = b.banned(l, r, false)
 	f.Uncompared = a.Peers > 0 && r.pending() > 1 && t.onlyUsedBy(a.Proxy)
 	t.updateProvisional(a, f)

@@ -152,6 +152,34 @@ func TestSuspectDespiteBans(t *testing.T) {
 	require.True(t, l.Suspect(site(0)))
 }
 
+// In a pool whose proxies fail half of their attempts at random, nine failures in a row are no sign of a dead target. A
+// target that is dead in such a pool is suspect after 17 failures.
+func TestSuspectDespiteNoise(t *testing.T) {
+	p := newPool(8, 50, 1)
+	var dead bool
+	p.target = func() int { return p.requests % 6 }
+	p.fails = func(_, target int) fault {
+		if dead && target == 0 {
+			return either
+		}
+		return p.noise(0.5, either)
+	}
+	suspect := 0
+	for range 20_000 {
+		p.request()
+		if p.requests > 1000 && p.ledger.Suspect(site(0)) {
+			suspect++
+		}
+	}
+	require.LessOrEqual(t, suspect, 10)
+	dead = true
+	for range 6 * 12 {
+		p.request()
+	}
+	require.True(t, p.ledger.Suspect(site(0)))
+	require.Zero(t, p.openings)
+}
+
 func TestFailing(t *testing.T) {
 	l := NewLedger(Config{})
 	books := make([]Book, 3)

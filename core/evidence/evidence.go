@@ -62,10 +62,12 @@ const (
 	justServed       = 2 * time.Second // maximum age of a success for Finding.JustServed
 
 	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
-	// proxies. Three requests with three attempts each make nine failures. A target that bans proxies is suspect after
-	// ringSize failures, because it may serve the proxies that have not been tried.
+	// proxies. Three requests with three attempts each make nine failures. If the pool's noise makes nine failures
+	// in a row likelier than suspectChance, more failures are needed, but at most ringSize. A target that bans proxies
+	// is suspect after ringSize failures, because it may serve the proxies that have not been tried.
 	suspectFailures = 9
 	suspectProxies  = 3
+	suspectChance   = 1e-5
 	usualEvery      = time.Second // minimum time between two requests that get all attempts at a suspect target
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -165,7 +166,27 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 
 // RefusedByAll records an attempt through a proxy that refused the request, if no other proxy served the request. The
 // attempt counts as a failure of the target, and not of the proxy.
-func (l *Ledger) RefusedByAll(a *Attempt) { l.findOrAdd(a.Target).addFailure(a) }
+func (l *Ledger) RefusedByAll(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
+
+// addFailure records a failure that the target t may have caused. The target becomes suspect if it fails for all.
+func (l *Ledger) addFailure(t *target, a *Attempt) {
+	t.addFailure(a)
+	if !t.suspect.Load() && t.failsForAll(a, suspectFailures) && t.failsForAll(a, l.suspectFailures(a)) {
+		t.lastUsual.Store(int64(a.At))
+		t.suspect.Store(true)
+	}
+}
+
+// suspectFailures returns the number of failures in a row that make a target suspect. The parameter a is the latest of
+// these failures. So many failures in a row have at most the probability suspectChance if they are noise.
+func (l *Ledger) suspectFailures(a *Attempt) int {
+	if a.Bans {
+		return ringSize
+	}
+	noise, _ := l.poolNoise()
+	needed := int(math.Ceil(math.Log(suspectChance) / math.Log(noise)))
+	return min(max(needed, suspectFailures), ringSize)
+}
 
 // HasServed reports whether a proxy of the pool has ever had a success.
 func (l *Ledger) HasServed() bool { return l.hasServed.Load() }
@@ -208,9 +229,9 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 }
 
 // Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
-// through at least three proxies. In a smaller pool, all proxies are required, but at least two. If the target bans
-// proxies (Attempt.Bans), its latest 32 attempts must have failed. A request for a suspect target gets one attempt,
-// unless TryAsUsual permits more.
+// through at least three proxies. In a smaller pool, all proxies are required, but at least two. More failures are
+// required if the pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.Bans). A request for a suspect
+// target gets one attempt, unless TryAsUsual permits more.
 func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false

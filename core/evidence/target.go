@@ -122,19 +122,13 @@ func (t *target) addFailure(a *Attempt) {
 	t.push(newMark(a.At, a.Proxy, true)) // pushed before it is counted, so that successes() never falls below 0
 	t.failures.Add(1)
 	t.lastFailure.Store(int64(a.At))
-	if !t.suspect.Load() && t.failsForAll(a) {
-		t.lastUsual.Store(int64(a.At))
-		t.suspect.Store(true)
-	}
 }
 
-// failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the
-// pool has fewer proxies, all of them are required, but at least two. The parameter a is the latest attempt.
-func (t *target) failsForAll(a *Attempt) bool {
-	want, failures := min(suspectProxies, max(a.Peers+1, 2)), suspectFailures
-	if a.Bans {
-		failures = ringSize
-	}
+// failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the pool has
+// fewer proxies, all of them are required, but at least two. The parameter a is the latest attempt, and failures is the
+// number of attempts.
+func (t *target) failsForAll(a *Attempt, failures int) bool {
+	want := min(suspectProxies, max(a.Peers+1, 2))
 	var proxies [suspectProxies]uint64
 	n := 0
 	for i := range failures {
