@@ -288,7 +288,8 @@ func (t *tunnel) isNoTLS(first byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !isTLSRecord(first) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
+	return !isTLSRecord(first) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 &&
+		!o.hedgeWon
 }
 
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is
