@@ -169,11 +169,7 @@ func newLive(
 		{"config", func(*liveState) uint64 {
 			h := l.hasher()
 			h.number(cfg.Events.reloads.Load())
-			list, _ := cfg.Changes.RecordedChanges()
-			for _, r := range list {
-				h.text(r.Key)
-				h.number(uint64(r.At.UnixNano())<<1 | uint64(numberOf(r.InForce)))
-			}
+			h.number(cfg.Changes.RecordsVersion())
 			return h.Sum64()
 		}},
 		{"cluster", func(*liveState) uint64 {

@@ -25,6 +25,8 @@ type Changes interface {
 	Activate(use, plugin string, persist bool) error
 	// RecordedChanges returns the recorded changes; ok is false if there is no state folder.
 	RecordedChanges() (list []changes.Record, ok bool)
+	// RecordsVersion returns a number that has changed if the result of RecordedChanges has changed. It does not wait.
+	RecordsVersion() uint64
 	// DeleteRecord deletes the record of a key, or all records if key is "".
 	DeleteRecord(key string) error
 }

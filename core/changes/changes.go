@@ -97,7 +97,7 @@ func New(o Options) *Changes {
 		o.Now = time.Now
 	}
 	return &Changes{
-		records: &records{o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log, now: o.Now,
+		records: &records{store: o.Records}, ids: openIDs(o.IDs, o.Now, o.Log), log: o.Log, now: o.Now,
 		removed: map[string]removedProxy{},
 	}
 }
@@ -143,6 +143,7 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 		return err
 	}
 	c.config = config
+	c.records.version.Add(1)
 	c.ids.saveIDs(config.Proxies, automatic)
 	if c.records.store != nil {
 		c.replaceRecords(applied.replacements)
@@ -476,6 +477,7 @@ func (c *Changes) activePlugin(use string) string {
 }
 
 func (c *Changes) activatePlugin(use, plugin string) error {
+	defer c.records.version.Add(1)
 	switch use {
 	case UseFirst:
 		return c.parts.Engine.Activate(plugin, "")
@@ -524,6 +526,9 @@ type Record struct {
 	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
+// RecordsVersion returns a number that has changed if the result of RecordedChanges has changed. It takes no lock.
+func (c *Changes) RecordsVersion() uint64 { return c.records.version.Load() }
+
 // RecordedChanges returns the recorded changes, sorted by key; ok is false if there is no store.
 func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 	if c.records.store == nil {
@@ -532,18 +537,23 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := c.records.store.All()
+	configured := c.configuredProxies(c.records.proxyIDs()...)
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		r := Record{Key: key, At: all[key].At, Change: "changed", InForce: c.records.check(key) == nil}
-		if id, isProxy := cutPrefix(key, proxyKey); isProxy && r.InForce {
-			p, _ := c.records.proxy(id) // check has found no error
-			r.Change = p.changeKind()
-			r.InForce = p.Base == "" || c.configuredProxy(id) != nil
-		} else if use, isPlugin := cutPrefix(key, pluginKey); isPlugin {
+		r := Record{Key: key, At: all[key].At, Change: "changed"}
+		id, isProxy := cutPrefix(key, proxyKey)
+		use, isPlugin := cutPrefix(key, pluginKey)
+		switch {
+		case isProxy:
+			if p, err := c.records.proxy(id); err == nil {
+				r.Change = p.changeKind()
+				r.InForce = p.Base == "" || configured[id] != nil
+			}
+		case isPlugin:
 			r.Change = "activated"
 			a, err := c.records.activation(use)
 			r.InForce = err == nil && c.activePlugin(use) == a.Active
-		} else if key == policyKey && c.policyPartlyInForce {
-			r.InForce = false
+		default:
+			r.InForce = c.records.check(key) == nil && !c.policyPartlyInForce
 		}
 		list = append(list, r)
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -27,12 +28,16 @@ const (
 func cutPrefix(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
 
 // records reads and writes the records of a store.
-type records struct{ store *state.Store }
+type records struct {
+	store   *state.Store
+	version atomic.Uint64 // grows whenever the records, or what of them is in force, may have changed
+}
 
 func (r *records) write(set map[string]any) error {
 	if err := r.store.Write(set); err != nil {
 		return &NotRecordedError{err}
 	}
+	r.version.Add(1)
 	return nil
 }
 
