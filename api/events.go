@@ -305,7 +305,7 @@ type eventBody struct {
 	live      *live             // nil if the client has not asked for live events
 	wantsType func(string) bool // the types that the client has asked for; only with live
 	nextLive  time.Time         // time of the next live events
-	lastLive  *liveState        // the state of the last live events; nil before them
+	lastLive  liveState         // the state of the last live events
 }
 
 var _ io.ReadCloser = (*eventBody)(nil)
@@ -361,8 +361,8 @@ func (b *eventBody) waitForEvents() bool {
 	}
 	now := time.Now()
 	if b.live != nil && !now.Before(b.nextLive) {
-		state := b.live.state()
-		b.pending = b.live.appendChanges(b.pending, b.wantsType, b.lastLive, state)
+		state := b.live.next(b.wantsType, b.lastLive)
+		b.pending = b.live.appendChanges(b.pending, b.lastLive, state)
 		b.lastLive, b.nextLive = state, now.Add(liveInterval)
 	}
 	if len(b.pending) == 0 && !now.Before(b.lastData.Add(heartbeatInterval)) {

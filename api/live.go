@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
@@ -29,71 +30,108 @@ const (
 )
 
 // view is a group of GET endpoints whose responses change together. The function version returns a hash of all that
-// these responses depend on, apart from the time of day.
+// these responses depend on, apart from the time of day. Its parameters are the current status and totals.
 type view struct {
 	name    string
-	version func(*liveState) uint64
+	version func(*statusView, *summaryView) uint64
 }
 
-// live computes the state for live events, at most once in liveMaxAge for all clients, and only if a client asks. It
-// is safe for concurrent use.
+// live computes the state for live events. The state has three parts: the versions of the views, by index of views, the
+// status, and the totals. A part is computed only if a client wants its events.
 type live struct {
-	views  []view
-	status func() statusView
-	totals func() summaryView
-	seed   maphash.Seed
-
-	mu     sync.Mutex // guards the fields below
-	latest *liveState // nil at first; a state never changes
+	views    []view
+	versions shared[[]uint64]
+	status   shared[statusView]
+	totals   shared[summaryView]
+	seed     maphash.Seed
 }
 
-// liveState is the state of the gateway at one moment.
+// shared is a part of the state that is computed for all clients together. It is safe for concurrent use.
+type shared[T any] struct {
+	compute func() T
+
+	mu     sync.Mutex // held while the part is computed
+	latest atomic.Pointer[computed[T]]
+}
+
+// computed is a part of the state at one moment.
+type computed[T any] struct {
+	value T
+	json  []byte
+	at    time.Time
+}
+
+// get returns a value that is at most maxAge old.
+func (s *shared[T]) get(maxAge time.Duration) *computed[T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.update(maxAge)
+}
+
+// next returns a value for a client whose last value was before; nil for none yet. It is at most liveMaxAge old. While
+// another goroutine computes it, next returns the latest value instead of waiting, because the client asks again soon.
+func (s *shared[T]) next(before *computed[T]) *computed[T] {
+	if before == nil {
+		return s.get(liveMaxAge)
+	}
+	if !s.mu.TryLock() {
+		return s.latest.Load()
+	}
+	defer s.mu.Unlock()
+	return s.update(liveMaxAge)
+}
+
+// The caller of update holds mu.
+func (s *shared[T]) update(maxAge time.Duration) *computed[T] {
+	if c := s.latest.Load(); c != nil && time.Since(c.at) < maxAge {
+		return c
+	}
+	c := &computed[T]{value: s.compute()}
+	c.json, _ = json.Marshal(c.value) // all values can be encoded
+	c.at = time.Now()
+	s.latest.Store(c)
+	return c
+}
+
+// liveState is the state for one client; a part that the client does not want is nil.
 type liveState struct {
-	at             time.Time
-	versions       []uint64 // by index of live.views
-	status, totals []byte   // JSON
-
-	figures statusView
-	sums    summaryView
+	versions *computed[[]uint64]
+	status   *computed[statusView]
+	totals   *computed[summaryView]
 }
 
-// state returns a state that is at most liveMaxAge old.
-func (l *live) state() *liveState {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if l.latest != nil && now.Sub(l.latest.at) < liveMaxAge {
-		return l.latest
+// next returns the state for a client that wants the live events of some types, and whose last state was before.
+func (l *live) next(wantsType func(string) bool, before liveState) (s liveState) {
+	if wantsType(eventViews) { // first, because this computes the other parts, too
+		s.versions = l.versions.next(before.versions)
 	}
-	s := &liveState{figures: l.status(), sums: l.totals()}
-	s.status, _ = json.Marshal(s.figures) // all views can be encoded
-	s.totals, _ = json.Marshal(s.sums)
-	for _, v := range l.views {
-		s.versions = append(s.versions, v.version(s))
+	if wantsType(eventStatus) {
+		s.status = l.status.next(before.status)
 	}
-	s.at = time.Now() // not before, because the readers that waited for the state use it, too
-	l.latest = s
+	if wantsType(eventTotals) {
+		s.totals = l.totals.next(before.totals)
+	}
 	return s
 }
 
-// appendChanges appends the live events for a client whose last state was before; nil for none yet.
-func (l *live) appendChanges(out []byte, wantsType func(string) bool, before, now *liveState) []byte {
+// appendChanges appends the live events for a client whose last state was before.
+func (l *live) appendChanges(out []byte, before, now liveState) []byte {
 	var changed []string
 	for i, v := range l.views {
-		if before == nil || before.versions[i] != now.versions[i] {
+		if now.versions != nil && (before.versions == nil || before.versions.value[i] != now.versions.value[i]) {
 			changed = append(changed, v.name)
 		}
 	}
-	if wantsType(eventViews) && changed != nil {
+	if changed != nil {
 		data, _ := json.Marshal(changed)
 		out = fmt.Appendf(out, "event: %s\ndata: {\"changed\":%s}\n\n", eventViews, data)
 	}
-	if wantsType(eventStatus) && (before == nil || string(before.status) != string(now.status)) {
-		out = fmt.Appendf(out, "event: %s\ndata: %s\n\n", eventStatus, now.status)
+	if now.status != nil && (before.status == nil || string(before.status.json) != string(now.status.json)) {
+		out = fmt.Appendf(out, "event: %s\ndata: %s\n\n", eventStatus, now.status.json)
 	}
-	if wantsType(eventTotals) && (before == nil || string(before.totals) != string(now.totals)) {
-		at := now.at.UTC().Format(time.RFC3339Nano)
-		out = fmt.Appendf(out, "event: %s\ndata: {\"at\":%q,%s\n\n", eventTotals, at, now.totals[1:])
+	if now.totals != nil && (before.totals == nil || string(before.totals.json) != string(now.totals.json)) {
+		at := now.totals.at.UTC().Format(time.RFC3339Nano)
+		out = fmt.Appendf(out, "event: %s\ndata: {\"at\":%q,%s\n\n", eventTotals, at, now.totals.json[1:])
 	}
 	return out
 }
@@ -128,18 +166,26 @@ func (h *hasher) json(v any) {
 func newLive(
 	cfg *Config, status *statusHandler, totals *metricsHandler, plugins *pluginHandler, cluster *clusterHandler,
 ) *live {
-	l := &live{status: status.view, totals: totals.totals, seed: maphash.MakeSeed()}
+	l := &live{seed: maphash.MakeSeed()}
+	l.status.compute, l.totals.compute = status.view, totals.totals
+	l.versions.compute = func() (versions []uint64) {
+		status, totals := l.status.get(0), l.totals.get(0)
+		for _, v := range l.views {
+			versions = append(versions, v.version(&status.value, &totals.value))
+		}
+		return versions
+	}
 	l.views = []view{
-		{"proxies", func(s *liveState) uint64 {
+		{"proxies", func(status *statusView, totals *summaryView) uint64 {
 			h := l.hasher()
-			h.number(l.traffic(cfg.Requests, s))
+			h.number(l.traffic(cfg.Requests, totals))
 			h.number(cfg.Pool.Changes())
-			h.json(s.figures.Proxies)
-			h.json(s.figures.Failures)
+			h.json(status.Proxies)
+			h.json(status.Failures)
 			return h.Sum64()
 		}},
-		{"requests", func(s *liveState) uint64 { return l.traffic(cfg.Requests, s) }},
-		{"targets", func(*liveState) uint64 {
+		{"requests", func(_ *statusView, totals *summaryView) uint64 { return l.traffic(cfg.Requests, totals) }},
+		{"targets", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			for _, t := range cfg.Targets.Targets() {
 				h.text(t.Name)
@@ -148,31 +194,31 @@ func newLive(
 			}
 			return h.Sum64()
 		}},
-		{"transitions", func(s *liveState) uint64 { return s.sums.CircuitBreakerEventsCount }},
-		{"history", func(s *liveState) uint64 {
+		{"transitions", func(_ *statusView, totals *summaryView) uint64 { return totals.CircuitBreakerEventsCount }},
+		{"history", func(_ *statusView, totals *summaryView) uint64 {
 			h := l.hasher()
-			h.number(s.sums.TotalRequests)
-			h.number(s.sums.TotalAttempts)
+			h.number(totals.TotalRequests)
+			h.number(totals.TotalAttempts)
 			h.number(cfg.Events.marks.count())
 			return h.Sum64()
 		}},
-		{"plugins", func(*liveState) uint64 {
+		{"plugins", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			h.json(plugins.views())
 			return h.Sum64()
 		}},
-		{"policy", func(*liveState) uint64 {
+		{"policy", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			h.json(viewOfGlobalPolicy(cfg.Policies.View()))
 			return h.Sum64()
 		}},
-		{"config", func(*liveState) uint64 {
+		{"config", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			h.number(cfg.Events.reloads.Load())
 			h.number(cfg.Changes.RecordsVersion())
 			return h.Sum64()
 		}},
-		{"cluster", func(*liveState) uint64 {
+		{"cluster", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			h.json(cluster.view())
 			return h.Sum64()
@@ -192,10 +238,10 @@ func numberOf(b bool) int {
 const shownRequests = 200
 
 // traffic returns a hash that changes when a request or an attempt begins or ends.
-func (l *live) traffic(requests Requests, s *liveState) uint64 {
+func (l *live) traffic(requests Requests, totals *summaryView) uint64 {
 	h := l.hasher()
-	h.number(s.sums.TotalRequests)
-	h.number(s.sums.TotalAttempts)
+	h.number(totals.TotalRequests)
+	h.number(totals.TotalAttempts)
 	for _, r := range requests.List("", shownRequests) {
 		h.number(uint64(r.ID))
 		if r.State != metrics.StateDone {

@@ -58,11 +58,14 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		l := r.newLive()
-		first := l.state()
-		require.Same(t, first, l.state())
+		all := func(string) bool { return true }
+		first := l.next(all, liveState{})
+		require.Equal(t, first, l.next(all, first))
+		require.Same(t, first.versions, l.next(all, first).versions)
 		time.Sleep(liveMaxAge)
-		require.NotSame(t, first, l.state())
-		require.Equal(t, first.versions, l.state().versions)
+		second := l.next(all, first)
+		require.NotSame(t, first.versions, second.versions)
+		require.Equal(t, first.versions.value, second.versions.value)
 
 		stalled := r.listen(t, "?type=views")
 		c := r.listen(t, "?type=views")
@@ -77,6 +80,41 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 	})
 }
 
+// A client costs only the parts of the state that it wants.
+func TestOnlyWantedLiveEventsAreComputed(t *testing.T) {
+	l := newRig(t, nil).newLive()
+	for _, wanted := range []string{eventStatus, eventTotals} {
+		l.next(func(eventType string) bool { return eventType == wanted }, liveState{})
+	}
+	require.Nil(t, l.versions.latest.Load())
+	l.next(func(eventType string) bool { return eventType == eventViews }, liveState{})
+	require.NotNil(t, l.versions.latest.Load())
+}
+
+// While a value is computed, the clients that have an earlier one do not wait; new clients do.
+func TestClientsDoNotWaitForASlowView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var values int
+		slow := make(chan struct{})
+		s := shared[int]{compute: func() int {
+			if values++; values == 2 {
+				<-slow
+			}
+			return values
+		}}
+		first := s.next(nil)
+		time.Sleep(liveMaxAge)
+		go s.next(first)
+		synctest.Wait()
+		require.Same(t, first, s.next(first))
+		newcomer := make(chan *computed[int])
+		go func() { newcomer <- s.next(nil) }()
+		close(slow)
+		require.Equal(t, 2, (<-newcomer).value)
+		require.Equal(t, 2, s.next(first).value)
+	})
+}
+
 // BenchmarkLive computes the state for live events, with 50,000 proxies.
 func BenchmarkLive(b *testing.B) {
 	r := newRig(b, nil)
@@ -88,8 +126,7 @@ func BenchmarkLive(b *testing.B) {
 	l := r.newLive()
 	b.ReportAllocs()
 	for b.Loop() {
-		l.latest = nil
-		l.state()
+		l.versions.get(0)
 	}
 }
 
