@@ -82,13 +82,13 @@ func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	}
 }
 
-// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal" there are none: each refused
-// request has a record of its own, as in version 0.1, up to logfold.Burst.
+// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal", the requests for which no
+// proxy is admissible are not among them: each has a record of its own, as in version 0.1, up to logfold.Burst.
 func messagesToFold(cfg *config.Config) []string {
 	if cfg.Breaker.Blame == config.BlameLiteral {
-		return nil
+		return []string{"request refused"}
 	}
-	return []string{"no proxy admissible"}
+	return []string{"request refused", "no proxy admissible"}
 }
 
 // durationInSeconds converts a duration to seconds, as in the API. The JSON of slog would have nanoseconds.

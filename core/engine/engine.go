@@ -241,7 +241,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		OnTunnelEnd: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
 		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Tracer: opts.Tracer, Now: opts.Now, NewID: e.NewID,
-		OnHandshake: e.metrics.AddIntercepted, TargetBytes: e.metrics.CountTargetBytes,
+		OnHandshake: e.metrics.AddIntercepted, OnRefused: e.metrics.AddRefused, TargetBytes: e.metrics.CountTargetBytes,
 	}, e.settings(&cfg))
 	// If descriptors are needed, the budget asks the sources in this order: first an unused pipe is closed, then an
 	// idle proxy connection, then a client connection. The thing that costs least to replace comes first.

@@ -106,6 +106,9 @@ func (s *Server) freePlace(c *connection) {
 	}
 }
 
+// codeNoPlace is the code of the response to a client that gets no place.
+const codeNoPlace = "too_many_connections"
+
 // The reasons why a client gets no place.
 const (
 	reasonMaxConnections = "the gateway holds gateway.max_connections clients already, or is shutting down"
@@ -195,6 +198,7 @@ func (s *Server) evict(client netip.Addr) bool {
 	if c.readControl.phase.Load() == phaseEvicted {
 		// The client may be about to send its first request. Its buffer is empty, so this does not block.
 		io.WriteString(c.base, evictResponse)
+		s.reportRefused(c, refused{code: codeNoPlace})
 	}
 	c.abort()
 	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
@@ -207,7 +211,7 @@ func (s *Server) evict(client netip.Addr) bool {
 const evictResponse = "HTTP/1.1 503 Service Unavailable: nothing was received\r\nContent-Type: application/json\r\n" +
 	"Content-Length: 113\r\nRetry-After: 1\r\nX-Whirlpool-Attempts: 0\r\nX-Whirlpool-Proxy-Id: -\r\n" +
 	"X-Whirlpool-Outcome: not_retryable\r\nConnection: close\r\n\r\n" +
-	`{"error":"too_many_connections","message":"the client sent nothing, and its place was needed for another client"}`
+	`{"error":"` + codeNoPlace + `","message":"the client sent nothing, and its place was needed for another client"}`
 
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
@@ -221,6 +225,7 @@ func (s *Server) refuseClient(c *connection, f frontFunc, reason string) {
 	if int(s.refusals.Add(1)) > s.Files.Refusals() {
 		defer s.refusals.Add(-1)
 		if _, plain := c.raw.(*socket.Conn); !plain { // a TLS handshake may take long
+			s.reportRefused(c, refused{code: codeNoPlace})
 			c.endServing()
 			return
 		}

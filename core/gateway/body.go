@@ -141,5 +141,8 @@ func (r *request) respondBadBody(err error) bool {
 		r.log.clientLeft = true
 		return false
 	}
+	if r.log.hasRun { // otherwise respondError reports it
+		r.reportRefused(e.Code)
+	}
 	return r.respondError(&e)
 }

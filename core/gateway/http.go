@@ -133,7 +133,7 @@ func (f *httpFront) refuse() {
 	f.resetRequest()
 	f.conn.writer.setDeadline(f.server.Now().Add(time.Second))
 	f.respondError(&proxyhttp.ErrorResponse{
-		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
+		Status: http.StatusServiceUnavailable, Code: codeNoPlace, Reason: "connection_limit_reached",
 		Message: *f.conn.refusalReason, RetryAfter: time.Second, Close: true,
 	})
 	f.logRequest()

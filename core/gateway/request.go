@@ -87,6 +87,9 @@ func (r *request) init(s *Server, c *connection) {
 func (r *request) resetRequest() {
 	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()
+	if r.outerConnect != nil {
+		r.input.Listener = core.ListenIntercept
+	}
 	r.outcome.ID = r.input.ID
 	r.sentContinue, r.connectReplied, r.exchangeEnd = false, false, time.Time{}
 	r.log = logEntry{}
@@ -123,8 +126,6 @@ func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
 	in.Method = method(r.head.Method)
 	if in.WantsTunnel = in.Method == http.MethodConnect; in.WantsTunnel {
 		in.Listener = core.ListenConnect
-	} else if r.outerConnect != nil {
-		in.Listener = core.ListenIntercept
 	}
 	in.Idempotent, in.Safe = in.WantsTunnel || retry.Idempotent(in.Method), in.WantsTunnel || retry.Safe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry

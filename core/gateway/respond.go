@@ -14,6 +14,9 @@ func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 		e.Status, e.Close = http.StatusForbidden, true
 	}
 	r.log.status, r.log.code = e.Status, e.Code
+	if !r.log.hasRun {
+		r.reportRefused(e.Code)
+	}
 	if r.connectReplied {
 		return false
 	}

@@ -123,7 +123,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, OnTunnelEnd: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
 		AccessLog: o.access, Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
-		OnHandshake: r.recorded.intercepted,
+		OnHandshake: r.recorded.intercepted, OnRefused: r.recorded.addRefused,
 	}, o.Settings)
 
 	r.files.SetClosers(r.CloseSparePipe, trans.CloseOldestIdle, r.Evict)
@@ -325,7 +325,14 @@ type recorder struct {
 	coretest.Recorder
 	mu       sync.Mutex
 	up, down int64
-	ok, not  int // TLS handshakes with intercepted clients
+	ok, not  int      // TLS handshakes with intercepted clients
+	refused  []string // listener and code of each refused request
+}
+
+func (r *recorder) addRefused(l core.Listener, code string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = append(r.refused, l.String()+" "+code)
 }
 
 func (r *recorder) tunnel(up, down int64) {

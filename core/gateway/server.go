@@ -80,15 +80,18 @@ type Config struct {
 	// that is not known, the current time. TargetBytes may be nil.
 	TargetBytes func(host string, bytes int64, at time.Time)
 	// OnHandshake is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
-	// handshake has succeeded. Intercepted may be nil.
+	// handshake has succeeded. OnHandshake may be nil.
 	OnHandshake func(ok bool)
-	Guard       *access.Guard  // limits failed logins
-	Sessions    *session.Table // shared with the API
-	Loop        *loop.Guard    // recognizes requests that come back to this process; nil for no check
-	Files       *budget.Files  // file descriptors; nil for no limit
-	Log         *slog.Logger
-	Now         func() time.Time
-	NewID       func() core.RequestID
+	// OnRefused is called for each request that the gateway refuses itself, and for each connection without a request.
+	// The parameter code is the code of the error response. OnRefused may be nil.
+	OnRefused func(l core.Listener, code string)
+	Guard     *access.Guard  // limits failed logins
+	Sessions  *session.Table // shared with the API
+	Loop      *loop.Guard    // recognizes requests that come back to this process; nil for no check
+	Files     *budget.Files  // file descriptors; nil for no limit
+	Log       *slog.Logger
+	Now       func() time.Time
+	NewID     func() core.RequestID
 }
 
 // Server is the forward proxy. It is safe for concurrent use.

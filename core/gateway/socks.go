@@ -59,18 +59,18 @@ func (f *socksFront) serve() {
 		var bad *socks5.RequestError
 		switch {
 		case errors.Is(err, errMethod), errors.Is(err, errCredentials):
-			f.logRefused(http.StatusProxyAuthRequired, "proxy_authentication_required", "")
+			f.logRefused(http.StatusProxyAuthRequired, "proxy_authentication_required")
 		case errors.Is(err, errBlocked):
-			f.logRefused(http.StatusTooManyRequests, "too_many_failed_logins", "")
+			f.logRefused(http.StatusTooManyRequests, "too_many_failed_logins")
 		case errors.Is(err, loop.ErrOwnToken):
 			f.server.Log.Warn("a SOCKS5 connection came back", slog.Any("error", err))
-			f.logRefused(http.StatusLoopDetected, "loop_detected", "")
+			f.logRefused(http.StatusLoopDetected, "loop_detected")
 		case errors.Is(err, loop.ErrTooManyGateways):
-			f.logRefused(http.StatusBadRequest, "too_many_gateways", "")
+			f.logRefused(http.StatusBadRequest, "too_many_gateways")
 		case errors.As(err, &option):
-			f.logRefused(http.StatusProxyAuthRequired, "invalid_user_option", "")
+			f.logRefused(http.StatusProxyAuthRequired, "invalid_user_option")
 		case errors.As(err, &bad):
-			f.logRefused(http.StatusBadRequest, "malformed_request", "")
+			f.logRefused(http.StatusBadRequest, "malformed_request")
 		}
 		f.conn.linger(false)
 		return
@@ -101,7 +101,7 @@ func (f *socksFront) refuse() {
 	default:
 		f.send(socks5.Version, socks5.NoMethod)
 	}
-	f.logRefused(http.StatusServiceUnavailable, "too_many_connections", "")
+	f.logRefused(http.StatusServiceUnavailable, codeNoPlace)
 	f.conn.linger(false)
 }
 
@@ -250,6 +250,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	if a := f.account; a != nil {
 		if denial, _ := a.BeginRequest(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
 			l.Status, l.Code = http.StatusForbidden, "user_denied"
+			f.reportRefused(&l)
 			f.reply(socks5.NotAllowed)
 			f.conn.linger(false)
 			return
@@ -271,6 +272,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	var use session.Handle
 	if err := f.applyOptions(&in, &use); err != nil {
 		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
+		f.reportRefused(&l)
 		f.reply(socks5.NotAllowed)
 		f.conn.linger(false)
 		return
@@ -326,14 +328,19 @@ func (f *socksFront) record() accesslog.Record {
 	return l
 }
 
-// logRefused adds a record of a refused request to the access log. status and code are the status and the
-// code of the response that an HTTP client would get.
-func (f *socksFront) logRefused(status int, code, target string) {
+// logRefused counts a refused request, and adds records of it to the log and the access log. status and code are the
+// status and the code of the response that an HTTP client would get.
+func (f *socksFront) logRefused(status int, code string) {
+	l := f.record()
+	l.Status, l.Code = status, code
+	f.reportRefused(&l)
 	if f.server.logsRequests() {
-		l := f.record()
-		l.Status, l.Code, l.Target = status, code, target
 		f.server.logEnded(&l, f.conn)
 	}
+}
+
+func (f *socksFront) reportRefused(l *accesslog.Record) {
+	f.server.reportRefused(f.conn, refused{l.ID, l.Listener, l.Code, l.User, l.Target})
 }
 
 // replyToStatus returns the reply for a CONNECT that a proxy refused with an HTTP status.

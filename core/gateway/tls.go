@@ -72,6 +72,7 @@ func (f tlsFront) logHandshakeError(err error) {
 	if errors.As(err, &first) && first.Conn != nil && beginsHTTP(first.RecordHeader[:]) {
 		f.conn.writer.setDeadline(f.server.Now().Add(refuseTime))
 		io.WriteString(first.Conn, tlsRequiredResponse)
+		f.server.reportRefused(f.conn, refused{code: "tls_required"})
 	}
 }
 

@@ -127,6 +127,8 @@ var counters = []metric{
 	{"tunnel_bytes_total", "bytes of ended tunnels, up to targets or down to clients", []string{"direction"}},
 	{"intercept_handshakes_total", "TLS handshakes with clients in place of targets, by outcome: success or failure",
 		[]string{"outcome"}},
+	{"refused_total", "requests that the gateway refused itself, by listener and reason",
+		[]string{"listener", "reason"}},
 	{"retry_success_total", "requests that succeeded after a retry", nil},
 	{"retry_limit_exceeded_total", "requests that reached max_attempts", nil},
 	{"target_refused_total", "delivered responses with status 403 or 429", nil},
@@ -209,6 +211,9 @@ func (e *exporter) flush() {
 	}
 	for reason, n := range t.retries {
 		count("retries_total", n, "reason", reason)
+	}
+	for by, n := range t.refused {
+		count("refused_total", n, "listener", by.listener.String(), "reason", by.reason)
 	}
 	t.mu.Unlock()
 	count("hedges_total", t.hedges.Load())

@@ -31,6 +31,13 @@ type totals struct {
 	mu      sync.Mutex         // guards the maps
 	failed  map[failure]uint64 // attempts that did not succeed
 	retries map[string]uint64  // retries by the reason of the previous attempt
+	refused map[refusedBy]uint64
+}
+
+// refusedBy holds the labels of a request that the gateway refused itself.
+type refusedBy struct {
+	listener core.Listener
+	reason   string
 }
 
 // failure holds the labels of an attempt that did not succeed.
@@ -140,6 +147,18 @@ func (r *Recorder) AddIntercepted(ok bool) {
 		return
 	}
 	r.totals.notIntercepted.Add(1)
+}
+
+// AddRefused counts a request that the gateway refused itself. The parameter reason is one of the codes of error
+// responses.
+func (r *Recorder) AddRefused(l core.Listener, reason string) {
+	t := &r.totals
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refused == nil {
+		t.refused = map[refusedBy]uint64{}
+	}
+	t.refused[refusedBy{l, reason}]++
 }
 
 // handshakeOutcome returns the value of the label outcome for a TLS handshake with a client.
