@@ -10,14 +10,13 @@ import (
 // Book holds the failures of one proxy. The zero value is ready to use. It is safe for
 // concurrent use.
 type Book struct {
-	// OnWithdrawn is called when the ledger has withdrawn failures (see TakeWithdrawn). It must not
-	// call the ledger.
+	// OnWithdrawn is called when TakeWithdrawn has a result. It must not call the ledger.
 	OnWithdrawn func()
-	// Elsewhere counts the proxy's recent failures and recent attempts. It leaves out the failures at the target with
-	// the given hash. It must not call the ledger. It may be nil.
-	Elsewhere func(target uint64) (failures, attempts int)
+	// CountElsewhere counts the proxy's recent attempts, and those that failed at other targets than the one with the
+	// given hash. It must not call the ledger. It may be nil.
+	CountElsewhere func(target uint64) (failures, attempts int)
 
-	successes atomic.Uint64          // of the proxy
+	successes atomic.Uint64
 	records   atomic.Pointer[record] // list of at most maxRecords, the newest first
 	withdrawn atomic.Int32           // see TakeWithdrawn
 
@@ -25,36 +24,32 @@ type Book struct {
 	gen    uint64  // generation of the breaker
 	latest Attempt // the latest failure, with a nil Book
 
-	// The episode.
 	episode         uint16        // number of the episode; a record with another number is out of date
-	began           time.Duration // time at which the first failure ended
+	began           time.Duration // end of the episode's first failure
 	successesBefore uint64        // the proxy's successes when the episode began
 	failures        uint32
 	ownFailures     uint32
 	ownCauses       causes
-	evicted         float64 // evidence of records that were removed (see evict), in nats
+	evictedEvidence float64 // evidence of records that were removed (see evict), in nats
 	outage          bool    // the latest failure was part of an outage
 
-	// The number of sequential failures of the episode. The attempt of each of these failures began after the previous
-	// one had failed.
-	sequential    int
-	sequentialEnd time.Duration
+	sequential    int           // number of failures whose attempt began after sequentialEnd
+	sequentialEnd time.Duration // end of the latest of these failures
 
-	unlearned unlearned
-	streak    streak // the proxy's failures since its last success, each with weight 1
+	pendingNoise pendingNoise
+	streak       streak // the proxy's failures since its last success, each with weight 1
 
 	// The proxy's failures in the pool's current streak. Their weights are in nats (outageWeight).
-	poolStreak    streak
-	poolStreakNo  uint64        // Ledger.streaks when poolStreak began
-	unknownsUntil time.Duration // when the latest failure with the weight unknownFailure ended
+	poolStreak        streak
+	poolStreakNumber  uint64        // Ledger.endedStreaks when poolStreak began
+	unknownFailureEnd time.Duration // when the latest failure with the weight unknownFailure ended
 }
 
 // maxRecords is the maximum number of records of a book, one per target. They take 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned counts the failures since the proxy's last success. If the proxy has another success, these
-// failures were transient, and are added to the noise of the pool.
-type unlearned struct {
+// pendingNoise counts the failures since the proxy's last success. With the next success they become noise of the pool.
+type pendingNoise struct {
 	confirmed, own float64 // numbers of confirmed failures and of own failures
 	successes      uint64  // Book.successes at the last addition to the noise
 }
@@ -76,7 +71,7 @@ func (s *streak) add(a *Attempt, weight float64) {
 	s.failures++
 	s.weight += weight
 	switch {
-	case a.Own:
+	case a.OwnFailure:
 	case s.first.weight == 0 || a.Target.Hash == s.first.target:
 		s.first.target = a.Target.Hash
 		s.first.weight += weight
@@ -86,9 +81,8 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// at returns the weight of the streak's failures at the target. It is 0 if the target is not one of the streak's
-// first two targets.
-func (s *streak) at(target uint64) float64 {
+// weightAt returns the weight of the failures at the target, if it is one of the streak's first two targets.
+func (s *streak) weightAt(target uint64) float64 {
 	switch target {
 	case s.first.target:
 		return s.first.weight
@@ -98,13 +92,13 @@ func (s *streak) at(target uint64) float64 {
 	return 0
 }
 
-// besidesWorst returns the weight of the streak without its failures at the target with the largest weight.
-func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
+// weightBesidesWorst returns the weight without the failures at the target with the largest weight.
+func (s *streak) weightBesidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
 // updateEpisode ends the current episode if it is over. If no episode is left, it begins one with the given failure.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
-	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
-		b.startOver(a.Gen)
+	if a.BreakerGen > b.gen || a.Ended-b.latest.Ended > a.Window {
+		b.startOver(a.BreakerGen)
 	}
 	if b.failures > 0 && b.evidence(l, a).potential <= 0 {
 		b.endEpisode()
@@ -112,21 +106,20 @@ func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	b.latest = *a
 	b.latest.Book = nil
 	if b.failures == 0 {
-		b.began, b.successesBefore = a.At, b.successes.Load()
+		b.began, b.successesBefore = a.Ended, b.successes.Load()
 	}
 }
 
-// startOver removes the episode, because the breaker has changed its state or the latest
-// failure is too old.
+// startOver ends the episode without a conclusion, because the breaker has changed its state or the latest failure is
+// too old.
 func (b *Book) startOver(gen uint64) {
 	b.gen = gen
 	b.clearEpisode()
-	b.unlearned = unlearned{successes: b.successes.Load()}
-	b.poolStreak, b.unknownsUntil = streak{}, 0
+	b.pendingNoise = pendingNoise{successes: b.successes.Load()}
+	b.poolStreak, b.unknownFailureEnd = streak{}, 0
 }
 
-// Forget removes all failures and all records, because the breaker has been reset. The parameter gen is the breaker's
-// new generation, a number that increases with each change of the breaker's state.
+// Forget removes all failures, because the breaker has been reset. The parameter gen is the breaker's new generation.
 func (b *Book) Forget(gen uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -135,12 +128,12 @@ func (b *Book) Forget(gen uint64) {
 	b.streak = streak{}
 }
 
-// endEpisode ends an episode in which the successes outweigh the failures. It counts a possible ban for
-// each target with confirmed failures, because other targets have served the proxy.
+// endEpisode ends an episode in which the successes outweigh the failures. Each target with confirmed failures may have
+// banned the proxy, because other targets have served it.
 func (b *Book) endEpisode() {
-	for r := range b.current {
-		if r.confirmed > 0 && r.bans < maxBans {
-			r.bans++
+	for r := range b.currentRecords {
+		if r.confirmed > 0 && r.bannedEpisodes < maxBannedEpisodes {
+			r.bannedEpisodes++
 		}
 	}
 	b.clearEpisode()
@@ -152,12 +145,12 @@ func (b *Book) clearEpisode() {
 		b.records.Store(nil)
 		b.episode = 1
 	}
-	b.failures, b.ownFailures, b.evicted, b.ownCauses = 0, 0, 0, causes{}
+	b.failures, b.ownFailures, b.evictedEvidence, b.ownCauses = 0, 0, 0, causes{}
 	b.sequential, b.sequentialEnd, b.outage = 0, 0, false
 }
 
-// current iterates over the records of the episode.
-func (b *Book) current(yield func(*record) bool) {
+// currentRecords yields the records of the episode.
+func (b *Book) currentRecords(yield func(*record) bool) {
 	for r := b.records.Load(); r != nil; r = r.next.Load() {
 		if r.episode == b.episode && !yield(r) {
 			return
@@ -165,49 +158,46 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the proxy's streak if the proxy has had a success since the streak's last failure. The failures
-// of this streak were transient. They are added to the noise, unless they opened the proxy's breaker. If the pool has
-// had a success, updateStreaks also ends the pool's streak.
+// updateStreaks ends the streaks of the proxy and of the pool if they have had a success. It adds the failures of the
+// proxy's streak to the noise, unless they opened the breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
-	case a.Gen > b.gen:
-		b.unlearned.confirmed, b.unlearned.own = 0, 0
-	case a.At-b.latest.At < maxMicros:
-		for r := range b.current {
+	case a.BreakerGen > b.gen:
+		b.pendingNoise.confirmed, b.pendingNoise.own = 0, 0
+	case a.Ended-b.latest.Ended < maxMicros:
+		for r := range b.currentRecords {
 			b.resolve(r, &b.latest)
 		}
 	}
-	if n := b.successes.Load(); n != b.unlearned.successes {
-		l.addNoise(b.unlearned.confirmed, b.unlearned.own, float64(n-b.unlearned.successes))
-		b.unlearned = unlearned{successes: n}
+	if n := b.successes.Load(); n != b.pendingNoise.successes {
+		l.addNoise(b.pendingNoise.confirmed, b.pendingNoise.own, float64(n-b.pendingNoise.successes))
+		b.pendingNoise = pendingNoise{successes: n}
 		b.streak = streak{}
 	}
-	if n := l.streaks.Load(); n != b.poolStreakNo {
-		b.poolStreak, b.poolStreakNo, b.unknownsUntil = streak{}, n, 0
+	if n := l.endedStreaks.Load(); n != b.poolStreakNumber {
+		b.poolStreak, b.poolStreakNumber, b.unknownFailureEnd = streak{}, n, 0
 	}
 }
 
-// add counts a failure.
-func (b *Book) add(l *Ledger, a *Attempt) {
+func (b *Book) addToStreaks(l *Ledger, a *Attempt) {
 	b.failures++
 	if a.began() >= b.sequentialEnd {
 		b.sequential++
-		b.sequentialEnd = a.At
+		b.sequentialEnd = a.Ended
 	}
 	b.streak.add(a, 1)
-	// An attempt that began before the pool's streak is not added, because it may have begun before the pool's
-	// last success.
+	// An attempt that began before the pool's streak may have begun before the pool's last success.
 	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
 }
 
-// addAtTarget records a failure, either as an own failure or at its target. It returns the conclusion from the other
-// proxies' attempts at the target, and the proxy's record of the target. For an own failure, the record is nil.
+// addAtTarget records a failure, and returns the conclusion from the other proxies' attempts at the target. The result
+// record is nil for an own failure.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
-	if a.Own {
+	if a.OwnFailure {
 		b.ownFailures++
-		b.unlearned.own++
+		b.pendingNoise.own++
 		b.ownCauses.add(a.Cause)
 		return l.finding(a, l.find(a.Target)), nil
 	}
@@ -221,44 +211,42 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	r.addFailure(a)
 	l.addFailure(t, a)
 	f.Banned = b.banned(l, r, false)
-	f.Uncompared = a.Peers > 0 && r.pending() > 1 && t.onlyUsedBy(a.Proxy)
+	f.Uncompared = a.ClosedPeers > 0 && r.pending() > 1 && t.onlyUsedBy(a.Proxy)
 	t.updateProvisional(a, f)
 	return f, r
 }
 
-// banned reports whether the target of r probably refuses the proxy (Finding.Banned). Another target must
-// have served the proxy since the proxy began to fail at this target. Since its last success, the proxy must have
-// failed at most aliveFailures times, and only at this target. The parameter served is set if the proxy has had a
-// success since its latest failure.
+// banned decides Finding.Banned. The parameter served is set if the proxy has had a success since its latest failure.
+// Otherwise the proxy may be dead: it must then have failed only at this target since its last success, and at most
+// aliveFailures times.
 func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false
 	}
 	if served {
-		return r.streak.Load() > 0 // otherwise the target itself has served the proxy
+		return r.streak.Load() > 0 // 0 if this target has served the proxy
 	}
-	return b.streak.besidesWorst() == 0 && b.streak.failures <= aliveFailures &&
-		int(r.streak.Load()) > b.streak.failures // otherwise the proxy may be dead
+	return b.streak.weightBesidesWorst() == 0 && b.streak.failures <= aliveFailures &&
+		int(r.streak.Load()) > b.streak.failures // another target has served the proxy in between
 }
 
-// seldomFailsElsewhere compares the proxy's failures at the target of r with the share of its attempts that fail at
-// other targets. It reports whether so many failures in a row would be unlikely with this share.
+// seldomFailsElsewhere reports whether the share of failures at other targets is too low to explain the proxy's
+// failures in a row at the target of r.
 func (b *Book) seldomFailsElsewhere(r *record) bool {
-	if b.Elsewhere == nil {
+	if b.CountElsewhere == nil {
 		return true
 	}
-	failures, attempts := b.Elsewhere(r.target.hash)
+	failures, attempts := b.CountElsewhere(r.target.hash)
 	share := (float64(failures) + elsewhereFailures) / (float64(attempts) + elsewhereAttempts)
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// resolve confirms or discards pending failures of a record. The parameter latest is the latest failure of
-// the proxy.
+// resolve confirms or discards pending failures of a record. The parameter latest is the proxy's latest failure.
 func (b *Book) resolve(r *record, latest *Attempt) {
-	b.unlearned.confirmed += float64(r.resolve(latest))
+	b.pendingNoise.confirmed += float64(r.resolve(latest))
 }
 
-// record returns the book's record of a target. If there is none, it adds one.
+// record finds or adds the record of a target.
 func (b *Book) record(l *Ledger, t *target) *record {
 	n := 0
 	for r := b.records.Load(); r != nil; r = r.next.Load() {
@@ -289,7 +277,7 @@ func (b *Book) evict(l *Ledger) {
 	if r.episode == b.episode {
 		noise, _ := l.poolNoise()
 		b.resolve(r, &b.latest)
-		b.evicted += r.evidence(noise).value
+		b.evictedEvidence += r.evidence(noise).total
 		b.successesBefore += uint64(r.episodeSuccesses())
 	}
 	oldest.Store(r.next.Load())

@@ -16,16 +16,17 @@ func TestSizeOfARecord(t *testing.T) {
 
 // try returns an attempt through a proxy.
 func try(b *Book, proxy uint64, target int, at time.Duration) Attempt {
-	return Attempt{Proxy: proxy, Book: b, Target: site(target), At: at, Threshold: threshold, Window: window, Peers: 3}
+	return Attempt{Proxy: proxy, Book: b, Target: site(target), Ended: at, Threshold: threshold, Window: window,
+		ClosedPeers: 3}
 }
 
 func TestAPoolOfOneCountsEveryFailure(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
-	a.Peers = 0
+	a.ClosedPeers = 0
 	for range 3 {
-		l.Served(&a)
-		require.True(t, l.Failed(&a).Worse)
+		l.RecordSuccess(&a)
+		require.True(t, l.RecordFailure(&a).Worse)
 	}
 }
 
@@ -33,17 +34,17 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	l, b, other := NewLedger(Config{}), &Book{}, &Book{}
 	a, o := try(b, 1, 0, time.Second), try(other, 2, 0, time.Second)
 	for range 9 {
-		require.False(t, l.Failed(&a).Worse, "there is nothing to compare with")
+		require.False(t, l.RecordFailure(&a).Worse, "there is nothing to compare with")
 	}
 	require.Zero(t, b.Why(l).Evidence)
-	o.At = a.At + 2*time.Microsecond
-	o.Began = a.At - time.Microsecond
-	l.Served(&o)
-	require.False(t, l.Failed(&a).Worse, "the success had begun before")
-	o.Began = a.At + time.Microsecond
-	l.Served(&o)
-	a.At += 3 * time.Microsecond
-	f := l.Failed(&a)
+	o.Ended = a.Ended + 2*time.Microsecond
+	o.Began = a.Ended - time.Microsecond
+	l.RecordSuccess(&o)
+	require.False(t, l.RecordFailure(&a).Worse, "the success had begun before")
+	o.Began = a.Ended + time.Microsecond
+	l.RecordSuccess(&o)
+	a.Ended += 3 * time.Microsecond
+	f := l.RecordFailure(&a)
 	require.True(t, f.Worse)
 	require.True(t, f.JustServed)
 	require.False(t, f.TargetFails)
@@ -58,29 +59,29 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 func TestAnOlderGenerationIsIgnored(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
-	a.Own, a.Gen = true, 2
-	l.Failed(&a)
+	a.OwnFailure, a.BreakerGen = true, 2
+	l.RecordFailure(&a)
 	late := a
-	late.Gen = 1
+	late.BreakerGen = 1
 	for range 20 {
-		require.False(t, l.Failed(&late).Worse)
+		require.False(t, l.RecordFailure(&late).Worse)
 	}
 	require.Equal(t, 1, b.Why(l).Failures)
-	a.Gen = 3
-	l.Failed(&a)
+	a.BreakerGen = 3
+	l.RecordFailure(&a)
 	require.Equal(t, 1, b.Why(l).Failures, "a new generation begins anew")
 }
 
 func TestAnOldFailureEndsTheEpisode(t *testing.T) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Second)
-	a.Own = true
-	l.Failed(&a)
-	a.At += window
-	l.Failed(&a)
+	a.OwnFailure = true
+	l.RecordFailure(&a)
+	a.Ended += window
+	l.RecordFailure(&a)
 	require.Equal(t, 2, b.Why(l).Failures)
-	a.At += window + 1
-	l.Failed(&a)
+	a.Ended += window + 1
+	l.RecordFailure(&a)
 	require.Equal(t, 1, b.Why(l).Failures)
 }
 
@@ -103,8 +104,8 @@ func TestSuspect(t *testing.T) {
 			at := time.Second
 			for i := range c.failures {
 				a := try(&books[i%c.proxies], uint64(i%c.proxies)+1, 0, at)
-				a.Peers = c.peers
-				l.Failed(&a)
+				a.ClosedPeers = c.peers
+				l.RecordFailure(&a)
 			}
 			require.Equal(t, c.want, l.Suspect(site(0)))
 			require.False(t, l.Suspect(site(1)))
@@ -116,7 +117,7 @@ func TestSuspect(t *testing.T) {
 			require.False(t, l.TryAsUsual(site(0), at+usualEvery))
 			require.Equal(t, c.proxies, l.Targets()[0].Proxies)
 			a := try(&books[0], 1, 0, at)
-			l.Served(&a)
+			l.RecordSuccess(&a)
 			require.False(t, l.Suspect(site(0)))
 		})
 	}
@@ -128,13 +129,13 @@ func TestSuspectAfterRefusals(t *testing.T) {
 	for i := range suspectFailures {
 		require.False(t, l.Suspect(site(0)), i)
 		a := try(nil, uint64(i%2)+1, 0, time.Second)
-		a.Peers = 1
-		l.RefusedByAll(&a)
+		a.ClosedPeers = 1
+		l.RecordRefusal(&a)
 	}
 	require.True(t, l.Suspect(site(0)))
 	var b Book
 	a := try(&b, 1, 0, time.Second)
-	l.Served(&a)
+	l.RecordSuccess(&a)
 	require.False(t, l.Suspect(site(0)))
 	require.Zero(t, b.Why(l).Failures)
 }
@@ -146,8 +147,8 @@ func TestSuspectDespiteBans(t *testing.T) {
 	for i := range ringSize {
 		require.False(t, l.Suspect(site(0)), i)
 		a := try(&books[i%3], uint64(i%3)+1, 0, time.Second)
-		a.Peers, a.Bans = 7, true
-		l.Failed(&a)
+		a.ClosedPeers, a.TargetBans = 7, true
+		l.RecordFailure(&a)
 	}
 	require.True(t, l.Suspect(site(0)))
 }
@@ -186,33 +187,33 @@ func TestFailing(t *testing.T) {
 	at := time.Minute
 	attempt := func(proxy int) *Attempt {
 		a := try(&books[proxy], uint64(proxy)+1, 0, at)
-		a.Peers = 2
+		a.ClosedPeers = 2
 		return &a
 	}
 	through := func() (proxies []int) {
 		f := l.Failing(site(0).Hash, at)
 		for i := range books {
-			if f.Through(uint64(i) + 1) {
+			if f.FailedThrough(uint64(i) + 1) {
 				proxies = append(proxies, i)
 			}
 		}
-		require.False(t, l.Failing(site(1).Hash, at).Any())
+		require.False(t, l.Failing(site(1).Hash, at).TargetFails())
 		return proxies
 	}
 	require.Empty(t, through())
-	l.Served(attempt(2))
-	l.Failed(attempt(2))
-	l.Served(attempt(2))
-	l.Failed(attempt(0))
-	l.Failed(attempt(0))
+	l.RecordSuccess(attempt(2))
+	l.RecordFailure(attempt(2))
+	l.RecordSuccess(attempt(2))
+	l.RecordFailure(attempt(0))
+	l.RecordFailure(attempt(0))
 	require.Empty(t, through(), "two failures")
 	at += justFailed
-	l.Failed(attempt(1))
+	l.RecordFailure(attempt(1))
 	require.Equal(t, []int{0, 1}, through(), "not 2, which it has served since")
 	at += time.Microsecond
 	require.Equal(t, []int{1}, through())
-	require.True(t, l.Failing(site(0).Hash, at+time.Hour).Any())
-	l.Served(attempt(1))
+	require.True(t, l.Failing(site(0).Hash, at+time.Hour).TargetFails())
+	l.RecordSuccess(attempt(1))
 	require.Empty(t, through())
 }
 
@@ -220,7 +221,7 @@ func TestTheLedgerIsBounded(t *testing.T) {
 	l, b := NewLedger(Config{MaxTargets: 64}), &Book{}
 	for i := range 1000 {
 		a := try(b, 1, i, time.Duration(i)*time.Millisecond)
-		l.Failed(&a)
+		l.RecordFailure(&a)
 	}
 	n := len(l.Targets())
 	require.LessOrEqual(t, n, 64)
@@ -248,17 +249,17 @@ func TestInvariants(t *testing.T) {
 		one := func(t *rapid.T) (int, Attempt) {
 			i := rapid.IntRange(0, 3).Draw(t, "proxy")
 			a := try(&books[i], uint64(i), rapid.IntRange(0, 40).Draw(t, "target"), now)
-			a.Gen = gens[i]
-			a.Peers = rapid.IntRange(1, 3).Draw(t, "peers")
+			a.BreakerGen = gens[i]
+			a.ClosedPeers = rapid.IntRange(1, 3).Draw(t, "peers")
 			return i, a
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"serve": func(t *rapid.T) { _, a := one(t); l.Served(&a) },
+			"serve": func(t *rapid.T) { _, a := one(t); l.RecordSuccess(&a) },
 			"fail": func(t *rapid.T) {
 				i, a := one(t)
-				a.Own, a.Cause = rapid.Bool().Draw(t, "own"), uint8(rapid.IntRange(0, 31).Draw(t, "cause"))
+				a.OwnFailure, a.Cause = rapid.Bool().Draw(t, "own"), uint8(rapid.IntRange(0, 31).Draw(t, "cause"))
 				failed[i]++
-				if f := l.Failed(&a); f.Worse {
+				if f := l.RecordFailure(&a); f.Worse {
 					require.Greater(t, failed[i], 1, "one failure is never enough")
 				}
 			},
@@ -266,8 +267,8 @@ func TestInvariants(t *testing.T) {
 				i, a := one(t)
 				if books[i].gen > 0 {
 					before := books[i].Why(l)
-					a.Gen = books[i].gen - 1
-					require.False(t, l.Failed(&a).Worse)
+					a.BreakerGen = books[i].gen - 1
+					require.False(t, l.RecordFailure(&a).Worse)
 					require.Equal(t, before.Failures, books[i].Why(l).Failures)
 				}
 			},
@@ -275,9 +276,9 @@ func TestInvariants(t *testing.T) {
 			"recover": func(t *rapid.T) {
 				i, a := one(t)
 				for range 200 {
-					l.Served(&a)
+					l.RecordSuccess(&a)
 				}
-				l.Failed(&a)
+				l.RecordFailure(&a)
 				require.LessOrEqual(t, books[i].Why(l).Failures, 1, "successes end an episode")
 				failed[i]++
 			},
@@ -315,14 +316,14 @@ func TestManyAtOnce(t *testing.T) {
 				a := try(&books[(g+i)%4], uint64((g+i)%4), i%40, time.Duration(i)*time.Millisecond)
 				switch {
 				case i%7 == g%7:
-					a.Own = i%2 == 0
-					l.Failed(&a)
+					a.OwnFailure = i%2 == 0
+					l.RecordFailure(&a)
 				case i%500 == 0:
-					l.Sweep(a.At)
+					l.Sweep(a.Ended)
 					_ = l.Targets()
 					_ = a.Book.Why(l)
 				default:
-					l.Served(&a)
+					l.RecordSuccess(&a)
 					l.Suspect(a.Target)
 				}
 			}
@@ -344,11 +345,11 @@ func scene(failures, records int) (*Ledger, *Attempt) {
 	a := try(b, 1, 0, time.Minute)
 	for i := range records {
 		f := try(b, 1, i, time.Minute)
-		l.Failed(&f)
+		l.RecordFailure(&f)
 	}
 	for range failures {
 		f := try(new(Book), 2, 0, time.Minute)
-		l.Failed(&f)
+		l.RecordFailure(&f)
 	}
 	return l, &a
 }
@@ -357,7 +358,7 @@ func TestAllocServed(t *testing.T) {
 	for _, s := range scenes {
 		l, a := scene(s.failures, s.records)
 		require.Zero(t, testing.AllocsPerRun(1000, func() {
-			l.Served(a)
+			l.RecordSuccess(a)
 			l.Suspect(a.Target)
 		}), s.name)
 	}
@@ -369,14 +370,14 @@ func BenchmarkServed(b *testing.B) {
 			l, a := scene(s.failures, s.records)
 			b.ReportAllocs()
 			for b.Loop() {
-				l.Served(a)
+				l.RecordSuccess(a)
 			}
 		})
 		b.Run(s.name+", parallel", func(b *testing.B) {
 			l, a := scene(s.failures, s.records)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					l.Served(a)
+					l.RecordSuccess(a)
 				}
 			})
 		})
@@ -386,7 +387,7 @@ func BenchmarkServed(b *testing.B) {
 func BenchmarkFailed(b *testing.B) {
 	l, a := scene(1, 16)
 	for b.Loop() {
-		l.Failed(a)
+		l.RecordFailure(a)
 	}
 }
 
@@ -396,14 +397,14 @@ func TestAFailedCheckIsNotWithdrawn(t *testing.T) {
 		l := NewLedger(Config{})
 		var a, b Book
 		first := try(&a, 1, 1, time.Second)
-		first.Uncounted = check
-		l.Failed(&first)
+		first.NotInStats = check
+		l.RecordFailure(&first)
 		for i := range 5 {
 			next := try(&b, 2, 1, 2*time.Second+time.Duration(i)*time.Millisecond)
-			l.Failed(&next)
+			l.RecordFailure(&next)
 		}
 		last := try(&a, 1, 1, 3*time.Second)
-		require.True(t, l.Failed(&last).TargetFails)
+		require.True(t, l.RecordFailure(&last).TargetFails)
 		want := 1
 		if check {
 			want = 0

@@ -20,11 +20,11 @@ type challenge struct {
 	proven  bool // a proxy that has served requests has relayed it
 }
 
-// Challenged records a 407 with a challenge that came through the given proxy. The parameter id identifies the
-// challenge, and when is the time of the response. A proxy is proven if it has served requests. The result is
-// ChallengeUnclear if no proven proxy has relayed the challenge, or if the target has served a proxy.
-func (l *Ledger) Challenged(at Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
-	t := l.findOrAdd(at)
+// RecordChallenge records a 407 that came through the given proxy, with the challenge id. A proxy that has served
+// requests is proven. The result is ChallengeUnclear if no proven proxy has relayed the challenge, or if the target has
+// served a proxy.
+func (l *Ledger) RecordChallenge(key Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
+	t := l.findOrAdd(key)
 	t.lastFailure.Store(int64(when)) // keeps the entry
 	if t.servedBefore || t.lastSuccess.Load() != never {
 		return ChallengeUnclear
@@ -44,6 +44,6 @@ func (l *Ledger) Challenged(at Target, proxy, id uint64, proven bool, when time.
 	case !now.several:
 		return ChallengeOfOne
 	}
-	t.updateProvisional(&Attempt{At: when}, Finding{TargetFails: true}) // withdraws failures of the first proxy
+	t.updateProvisional(&Attempt{Ended: when}, Finding{TargetFails: true}) // withdraws failures of the first proxy
 	return ChallengeOfSeveral
 }

@@ -24,11 +24,11 @@ func (l *Ledger) OwnSuspects(max int) (names []string) {
 
 // SuspectElsewhere makes a target suspect because other gateways suspect it, unless it has served this gateway within
 // the last 10 s. A success at the target ends this state, as for any suspect target.
-func (l *Ledger) SuspectElsewhere(at Target, now time.Duration) {
-	if l.recent.servedOther(at.Hash, ^uint64(0), now, recentlyServed) {
+func (l *Ledger) SuspectElsewhere(key Target, now time.Duration) {
+	if l.recent.servedOther(key.Hash, ^uint64(0), now, recentlyServed) {
 		return
 	}
-	t := l.findOrAdd(at)
+	t := l.findOrAdd(key)
 	t.lastFailure.Store(int64(now)) // so that Sweep keeps it
 	if !t.suspect.Load() {
 		t.lastUsual.Store(int64(now))

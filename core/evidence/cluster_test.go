@@ -12,7 +12,7 @@ func TestSuspectElsewhere(t *testing.T) {
 	l := NewLedger(Config{})
 	served, dead := Target{Hash: 1, Name: "a:1"}, Target{Hash: 2 << 10, Name: "b:1"}
 	var b Book
-	l.Served(&Attempt{Proxy: 7, Book: &b, Target: served, At: time.Minute})
+	l.RecordSuccess(&Attempt{Proxy: 7, Book: &b, Target: served, Ended: time.Minute})
 	l.SuspectElsewhere(served, time.Minute+time.Second)
 	require.False(t, l.Suspect(served))
 	l.SuspectElsewhere(dead, time.Minute+time.Second)
@@ -20,7 +20,7 @@ func TestSuspectElsewhere(t *testing.T) {
 	require.Empty(t, l.OwnSuspects(10), "not by own attempts")
 	require.False(t, l.TryAsUsual(dead, time.Minute+time.Second))
 	require.True(t, l.TryAsUsual(dead, time.Minute+3*time.Second))
-	l.Served(&Attempt{Proxy: 7, Book: &b, Target: dead, At: 2 * time.Minute})
+	l.RecordSuccess(&Attempt{Proxy: 7, Book: &b, Target: dead, Ended: 2 * time.Minute})
 	require.False(t, l.Suspect(dead))
 	l.SuspectElsewhere(served, 2*time.Minute)
 	require.True(t, l.Suspect(served), "the success was long ago")
@@ -30,8 +30,9 @@ func TestOwnSuspects(t *testing.T) {
 	l := NewLedger(Config{})
 	at := Target{Hash: 5, Name: "c:1"}
 	for i := range suspectFailures {
-		l.Failed(&Attempt{
-			Proxy: uint64(i % 3), Book: &Book{}, Target: at, At: time.Duration(i) * time.Second, Peers: 2, Pool: 3,
+		l.RecordFailure(&Attempt{
+			Proxy: uint64(i % 3), Book: &Book{}, Target: at, Ended: time.Duration(i) * time.Second,
+			ClosedPeers: 2, PoolSize: 3,
 		})
 	}
 	require.Equal(t, []string{"c:1"}, l.OwnSuspects(10))

@@ -72,8 +72,8 @@
 //
 // Ban. A target that serves other proxies but never a given proxy has probably banned this proxy. The proxy is still
 // good for other targets. If several targets serve the pool, the evidence from a target without a success in the
-// episode is therefore limited (see Book.limitBan). The pool avoids the proxy for the target (Finding.Banned) if the
-// proxy seldom fails at other targets, and the other proxies seldom fail at this one.
+// episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids the proxy for the target (Finding.Banned)
+// if the proxy seldom fails at other targets, and the other proxies seldom fail at this one.
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
 // alone decides. If the other proxies do not try the target, or their breakers are not closed, pending failures are

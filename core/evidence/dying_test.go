@@ -16,13 +16,13 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 	try := func(p int, host uint64, fails bool) (f Finding) {
 		at += time.Millisecond
 		a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: Target{Hash: host}, Began: at - time.Millisecond/2,
-			At:        at,
-			Threshold: threshold, Window: time.Minute, Peers: proxies - 1,
+			Ended:     at,
+			Threshold: threshold, Window: time.Minute, ClosedPeers: proxies - 1,
 		}
 		if fails {
-			return l.Failed(a)
+			return l.RecordFailure(a)
 		}
-		l.Served(a)
+		l.RecordSuccess(a)
 		return Finding{}
 	}
 	turn := 0
@@ -70,12 +70,12 @@ func TestAProxyThatDiesAtOneTarget(t *testing.T) {
 			var books [2]Book
 			try := func(p, target int, fails bool) bool {
 				at += time.Millisecond
-				a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: site(target), At: at, Threshold: 5,
-					Window: time.Minute, Peers: 1, Pool: 2}
+				a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: site(target), Ended: at, Threshold: 5,
+					Window: time.Minute, ClosedPeers: 1, PoolSize: 2}
 				if fails {
-					return l.Failed(a).Worse
+					return l.RecordFailure(a).Worse
 				}
-				l.Served(a)
+				l.RecordSuccess(a)
 				return false
 			}
 			for i := range 40 {
@@ -129,11 +129,11 @@ func TestBanned(t *testing.T) {
 				n++
 				at += time.Millisecond
 				a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: site(target),
-					Began: at - time.Millisecond/2, At: at,
-					Threshold: 5, Window: time.Minute, Peers: proxies - 1, Pool: proxies}
+					Began: at - time.Millisecond/2, Ended: at,
+					Threshold: 5, Window: time.Minute, ClosedPeers: proxies - 1, PoolSize: proxies}
 				if i < 60 || !x.fails(p, target, n) { // the pool has served at first
-					l.Served(a)
-				} else if l.Failed(a).Banned {
+					l.RecordSuccess(a)
+				} else if l.RecordFailure(a).Banned {
 					require.Zero(t, p, "only the first proxy is refused")
 					banned++
 				}

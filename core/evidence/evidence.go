@@ -33,16 +33,16 @@ const (
 
 	aliveFailures = 2 // a proxy with more failures since its last success may be dead, and not banned
 
-	// In the share of a proxy's attempts that fail at other targets, two more attempts are counted, of which 0.2 have
-	// failed. Two failures at one target and three successes at other targets then show a ban.
+	// The share of failures at other targets begins with these values. Two failures at one target and three successes
+	// at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// Pending failures at targets that no other proxy tries count only if there are enough of them. The required number
-	// is twice the breaker's failure_threshold (10 by default), but at most maxUncompared.
+	// Pending failures at targets that no other proxy tries count if there are 2 x failure_threshold of them, or
+	// maxUncompared.
 	maxUncompared = 12
 
-	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown): log(1 / 0.82).
-	// The assumption is that 82 % of such targets are dead.
+	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such
+	// targets are assumed to be dead.
 	unknownFailure = 0.2
 	// A target without a success is unknown until it has had unknownAttempts attempts. Two requests with three
 	// attempts each stay below this number, and a third request exceeds it.
@@ -71,7 +71,7 @@ const (
 	usualEvery      = time.Second // minimum time between two requests that get all attempts at a suspect target
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
-	justFailed      = 2 * time.Second // maximum age of a failure for Failing.Through
+	justFailed      = 2 * time.Second // maximum age of a failure for Failing.FailedThrough
 )
 
 // Target is a host and port.
@@ -82,58 +82,54 @@ type Target struct {
 
 // Attempt is a finished attempt.
 type Attempt struct {
-	Proxy  uint64 // hash of the proxy's id
-	Book   *Book  // of the proxy
-	Gen    uint64 // generation of the proxy's breaker at the admission (breaker.Permit.Generation)
-	Target Target
-	At     time.Duration // end, counted from the ledger's epoch on a monotonic clock
-	Began  time.Duration // beginning, counted in the same way; 0 stands for At
+	Proxy      uint64 // hash of the proxy's id
+	Book       *Book  // of the proxy
+	BreakerGen uint64 // breaker.Permit.Generation
+	Target     Target
+	Ended      time.Duration // after the ledger's epoch, on a monotonic clock
+	Began      time.Duration // in the same way; 0 stands for Ended
 
-	// The following fields are read only if the attempt failed.
+	// The following fields are for failures.
 
-	Own           bool          // only the proxy can have caused the failure
-	Reported      bool          // the proxy reports that it cannot reach the target
-	Bans          bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
-	Uncounted     bool          // the attempt is not in the proxy's statistics, because it is a health check
-	ServedByOther bool          // another proxy has served the same request afterwards, so there is no outage
-	Cause         uint8         // Why counts it; the package does not interpret it
-	Threshold     int           // failure_threshold of the proxy's breaker
-	Window        time.Duration // window_duration of the proxy's breaker
-	Peers         int           // other proxies of the pool whose breaker is closed
-	Pool          int           // proxies of the pool
+	OwnFailure      bool          // only the proxy can have caused the failure
+	ReportedByProxy bool          // the proxy reports that it cannot reach the target
+	TargetBans      bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
+	NotInStats      bool          // it is a health check
+	ServedByOther   bool          // another proxy has served the same request afterwards, so there is no outage
+	Cause           uint8         // counted for Why
+	Threshold       int           // failure_threshold of the proxy's breaker
+	Window          time.Duration // window_duration of the proxy's breaker
+	ClosedPeers     int           // other proxies of the pool whose breaker is closed
+	PoolSize        int           // proxies of the pool
 }
 
 func (a *Attempt) began() time.Duration {
 	if a.Began == 0 {
-		return a.At
+		return a.Ended
 	}
 	return a.Began
 }
 
-// enoughPeers reports whether the breakers of more than half of the pool are closed. The breaker of the attempt's own
-// proxy counts as closed.
-func (a *Attempt) enoughPeers() bool { return 2*(a.Peers+1) > a.Pool }
+// enoughPeers reports whether the breakers of more than half of the pool are closed, with that of the attempt's proxy.
+func (a *Attempt) enoughPeers() bool { return 2*(a.ClosedPeers+1) > a.PoolSize }
 
 // Finding is the conclusion from a failure.
 type Finding struct {
-	// Worse means that the evidence is enough to open the proxy's breaker, if the breaker's threshold is met: the
-	// proxy is worse than the other proxies, or it has failed often enough and cannot be compared with other proxies.
+	// Worse means that the evidence is enough to open the proxy's breaker: the proxy is worse than the other proxies,
+	// or cannot be compared with them.
 	Worse bool
-	// TargetFails means that the latest attempts of the other proxies at the target have all failed too (4 to 8
-	// attempts of the last minute). The failure does not count against the proxy.
+	// TargetFails means that the other proxies' latest attempts at the target (4 to 8 in the last minute) all failed.
+	// The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail means that the other proxies' attempts at the target in the last minute all failed, and that there
-	// was at least one such attempt.
+	// OthersFail means the same of at least one attempt.
 	OthersFail bool
-	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
-	// began within the last 2 s. The proxy is then the likely cause.
+	// JustServed means that the target served another proxy in an attempt of the last 2 s. The proxy is then the likely
+	// cause.
 	JustServed bool
-	// Banned means that the target serves other proxies and probably refuses this proxy. The evidence of the proxy's
-	// confirmed failures since its last success at the target reaches banLimit, and the proxy seldom fails at other
-	// targets. Several targets serve the pool, so the proxy may still be good for the other targets.
+	// Banned means that the target probably refuses this proxy, which may still be good for other targets: the target
+	// serves other proxies, several targets serve the pool, and the proxy seldom fails elsewhere.
 	Banned bool
-	// Uncompared means that only this proxy has been used for the target, and has failed there at least twice. An
-	// attempt of another proxy would show whether the proxy or the target is the cause.
+	// Uncompared means that only this proxy has been used for the target, and has failed there at least twice.
 	Uncompared bool
 }
 
@@ -145,8 +141,7 @@ func llr(q float64) (failure, success float64) {
 	return math.Log(P1 / q), math.Log((1 - P1) / (1 - q))
 }
 
-// rate is the share of attempts that fail. Old attempts lose their weight. Before the first attempt, the rate is
-// minNoise.
+// rate is the share of attempts that fail. Old attempts lose their weight.
 type rate struct{ failures, attempts float64 }
 
 func (r *rate) add(failures, attempts float64) {

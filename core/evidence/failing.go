@@ -2,15 +2,13 @@ package evidence
 
 import "time"
 
-// Failing describes a target whose latest attempts have failed, and the proxies of these attempts. The zero value
-// describes a target that does not fail.
+// Failing is the state of a target whose latest attempts have failed. The zero value is any other target.
 type Failing struct {
 	target *target
 	now    time.Duration
 }
 
-// Failing returns the state of the target with the given hash. The parameter now is the current time. A target fails if
-// its latest attempts (failingAttempts) have all failed. Two targets with the same hash may be confused.
+// Failing returns the state of the target with the given hash. It fails if its latest failingAttempts attempts failed.
 func (l *Ledger) Failing(hash uint64, now time.Duration) Failing {
 	if l.size.Load() == 0 {
 		return Failing{}
@@ -33,20 +31,20 @@ func (t *target) fails() bool {
 	return true
 }
 
-// Any reports whether the target fails.
-func (f Failing) Any() bool { return f.target != nil }
+// TargetFails reports whether the target fails.
+func (f Failing) TargetFails() bool { return f.target != nil }
 
-// Through reports whether an attempt through the proxy has failed since the target's last success, within the last 2 s.
-func (f Failing) Through(proxy uint64) bool {
+// FailedThrough reports whether the target fails, and an attempt through the proxy failed there within the last 2 s.
+func (f Failing) FailedThrough(proxy uint64) bool {
 	if f.target == nil {
 		return false
 	}
 	for i := range ringSize {
 		m := f.target.nth(i)
-		if !m.failed() || !m.since(f.now-justFailed) {
+		if !m.failed() || !m.notBefore(f.now-justFailed) {
 			return false
 		}
-		if m.of(proxy) {
+		if m.isOf(proxy) {
 			return true
 		}
 	}

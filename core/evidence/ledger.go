@@ -23,18 +23,18 @@ type Ledger struct {
 	size      atomic.Int64 // targets in slots
 	hasServed atomic.Bool  // the pool has had a success
 	inStreak  atomic.Bool  // the pool has had a failure since its last success
-	serving   serving
+	serving   servingTargets
 
 	recent recentSuccesses
 
 	_ [64]byte // keeps the fields above and below in different cache lines
 
-	first     atomic.Pointer[Book] // of the first proxy that had a failure
-	hasOthers atomic.Bool          // the pool has had a second proxy
+	firstBook      atomic.Pointer[Book] // of the first proxy that had a failure
+	hadSecondProxy atomic.Bool          // the pool has had a second proxy
 
 	// A streak of the pool is a series of failures without a success between them.
-	streaks     atomic.Uint64 // number of streaks that have ended
-	streakBegan atomic.Int64  // end of the first failure of the streak, ns after the epoch
+	endedStreaks atomic.Uint64 // number of streaks that have ended
+	streakBegan  atomic.Int64  // end of the first failure of the streak, ns after the epoch
 
 	mu sync.Mutex // guards the next two fields, and changes of slots
 	// noise is the pool's rate of transient confirmed failures, ownNoise its rate of transient own failures.
@@ -59,34 +59,32 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// set returns the slots for a target. It mixes the bits of the hash, because a weak hash may have the same
-// low bits for many targets.
+// set returns the slots for a target. It mixes the bits of the hash, which may be weak.
 func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
 	return l.slots[i : i+setSize]
 }
 
-// find returns the target's entry, or nil. It compares names as well, because clients choose the names and
-// can construct two names with the same hash.
-func (l *Ledger) find(at Target) *target {
-	set := l.set(at.Hash)
+// find returns the target's entry, or nil. It compares names as well, because clients can choose two names with the
+// same hash.
+func (l *Ledger) find(key Target) *target {
+	set := l.set(key.Hash)
 	for i := range set {
-		if t := set[i].Load(); t != nil && t.hash == at.Hash && t.name == at.Name {
+		if t := set[i].Load(); t != nil && t.hash == key.Hash && t.name == key.Name {
 			return t
 		}
 	}
 	return nil
 }
 
-// findOrAdd returns the target's entry. If all slots for the target are taken, a new entry replaces the entry whose
-// last failure is the oldest.
-func (l *Ledger) findOrAdd(at Target) *target {
-	if t := l.find(at); t != nil {
+// findOrAdd returns the target's entry. A new entry may replace the one whose last failure is the oldest.
+func (l *Ledger) findOrAdd(key Target) *target {
+	if t := l.find(key); t != nil {
 		return t
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	set := l.set(at.Hash)
+	set := l.set(key.Hash)
 	place := &set[0]
 	for i := range set {
 		t := set[i].Load()
@@ -94,14 +92,14 @@ func (l *Ledger) findOrAdd(at Target) *target {
 			place = &set[i]
 			break
 		}
-		if t.hash == at.Hash && t.name == at.Name {
+		if t.hash == key.Hash && t.name == key.Name {
 			return t
 		}
 		if t.lastFailure.Load() < place.Load().lastFailure.Load() {
 			place = &set[i]
 		}
 	}
-	t := &target{hash: at.Hash, name: at.Name, servedBefore: l.recent.has(at.Hash)}
+	t := &target{hash: key.Hash, name: key.Name, servedBefore: l.recent.hasTarget(key.Hash)}
 	t.lastSuccess.Store(never)
 	if place.Swap(t) == nil {
 		l.size.Add(1)
@@ -109,16 +107,16 @@ func (l *Ledger) findOrAdd(at Target) *target {
 	return t
 }
 
-// Served records a success.
-func (l *Ledger) Served(a *Attempt) {
+// RecordSuccess records a success.
+func (l *Ledger) RecordSuccess(a *Attempt) {
 	a.Book.successes.Add(1)
 	if !l.hasServed.Load() {
 		l.hasServed.Store(true)
 	}
-	l.recent.add(a.Target.Hash, a.Proxy, a.At)
+	l.recent.add(a.Target.Hash, a.Proxy, a.Ended)
 	if l.inStreak.Load() {
 		l.inStreak.Store(false)
-		l.streaks.Add(1)
+		l.endedStreaks.Add(1)
 	}
 	l.serving.add(a.Target.Hash)
 	if l.size.Load() == 0 {
@@ -137,24 +135,19 @@ func (l *Ledger) Served(a *Attempt) {
 	}
 }
 
-// Failed records a failure and returns the conclusion from it. It takes these steps:
-//
-//   - The attempts since the proxy's last failure are evaluated. They may confirm the proxy's earlier failures, add
-//     to the noise, and end the proxy's episode and the streaks.
-//   - The failure is added to the episode, the streaks and the target.
-//   - Finding.Worse is set if the pool has never had another proxy, if everything fails, or if the evidence of the
-//     episode is enough.
-func (l *Ledger) Failed(a *Attempt) Finding {
+// RecordFailure records a failure and returns the conclusion from it. First it evaluates the attempts since the proxy's
+// last failure, which may end the episode and the streaks.
+func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.Gen < b.gen { // admitted before the breaker changed its state
+	if a.BreakerGen < b.gen { // admitted before the breaker changed its state
 		return l.finding(a, l.find(a.Target))
 	}
 	l.beginStreak(a)
 	b.updateStreaks(l, a)
 	b.updateEpisode(l, a)
-	b.add(l, a)
+	b.addToStreaks(l, a)
 	f, r := b.addAtTarget(l, a)
 	b.outage = b.everythingFails(l, a)
 	f.Worse = l.onlyProxy(a) || b.outage || b.worse(l, a)
@@ -164,15 +157,15 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	return f
 }
 
-// RefusedByAll records an attempt through a proxy that refused the request, if no other proxy served the request. The
-// attempt counts as a failure of the target, and not of the proxy.
-func (l *Ledger) RefusedByAll(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
+// RecordRefusal records a failure of the target, and not of the proxy: the proxy refused a request that no other proxy
+// served.
+func (l *Ledger) RecordRefusal(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
 
 // addFailure records a failure that the target t may have caused. The target becomes suspect if it fails for all.
 func (l *Ledger) addFailure(t *target, a *Attempt) {
 	t.addFailure(a)
 	if !t.suspect.Load() && t.failsForAll(a, suspectFailures) && t.failsForAll(a, l.suspectFailures(a)) {
-		t.lastUsual.Store(int64(a.At))
+		t.lastUsual.Store(int64(a.Ended))
 		t.suspect.Store(true)
 	}
 }
@@ -180,7 +173,7 @@ func (l *Ledger) addFailure(t *target, a *Attempt) {
 // suspectFailures returns the number of failures in a row that make a target suspect. The parameter a is the latest of
 // these failures. So many failures in a row have at most the probability suspectChance if they are noise.
 func (l *Ledger) suspectFailures(a *Attempt) int {
-	if a.Bans {
+	if a.TargetBans {
 		return ringSize
 	}
 	noise, _ := l.poolNoise()
@@ -191,29 +184,27 @@ func (l *Ledger) suspectFailures(a *Attempt) int {
 // HasServed reports whether a proxy of the pool has ever had a success.
 func (l *Ledger) HasServed() bool { return l.hasServed.Load() }
 
-// beginStreak begins a streak of the pool with the given failure, unless a streak has begun since the pool's last
-// success.
+// beginStreak begins a streak of the pool, unless there is one.
 func (l *Ledger) beginStreak(a *Attempt) {
 	if !a.ServedByOther && !l.inStreak.Load() {
-		l.streakBegan.Store(int64(a.At))
+		l.streakBegan.Store(int64(a.Ended))
 		l.inStreak.Store(true)
 	}
 }
 
-// onlyProxy reports whether the pool has never had another proxy than that of the given attempt.
+// onlyProxy reports whether the pool has never had a second proxy.
 func (l *Ledger) onlyProxy(a *Attempt) bool {
-	if l.hasOthers.Load() {
+	if l.hadSecondProxy.Load() {
 		return false
 	}
-	if !l.first.CompareAndSwap(nil, a.Book) && l.first.Load() != a.Book || a.Peers > 0 {
-		l.hasOthers.Store(true)
+	if !l.firstBook.CompareAndSwap(nil, a.Book) && l.firstBook.Load() != a.Book || a.ClosedPeers > 0 {
+		l.hadSecondProxy.Store(true)
 		return false
 	}
 	return true
 }
 
-// addNoise adds the transient failures of a proxy, and the successes after them, to
-// the noise of the pool.
+// addNoise adds transient failures of a proxy, and the successes after them, to the noise of the pool.
 func (l *Ledger) addNoise(confirmed, own, successes float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,19 +244,17 @@ func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
 
 // ServedElsewhere reports whether the target served another proxy of the pool within the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.finding(&Attempt{Proxy: proxy, At: now, Target: t}, l.find(t)).JustServed
+	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).JustServed
 }
 
-// finding returns the conclusion from the other proxies' attempts at the target of the given attempt. The parameter t
-// is the target's entry, or nil.
+// finding returns the conclusion from the other proxies' attempts at the target t, which may be nil.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
-	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
+	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
 	return f
 }
 
-// Sweep removes the targets without a recent failure. The caller calls it every few
-// seconds or minutes.
+// Sweep removes the targets without a recent failure. It is called every few seconds or minutes.
 func (l *Ledger) Sweep(now time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -279,34 +268,33 @@ func (l *Ledger) Sweep(now time.Duration) {
 	l.serving.sweep(now, l.cfg.Forget)
 }
 
-// serving states whether more than one target serves the pool, in the current period or in the previous one. A period
+// servingTargets states whether more than one target serves the pool, in this period or in the one before. A period
 // lasts for Config.Forget.
-type serving struct {
-	several       atomic.Bool   // more than one target has served the pool in this period
-	first         atomic.Uint64 // hash of the first target in this period; 0 before the first success
+type servingTargets struct {
+	severalNow    atomic.Bool   // more than one target has served the pool in this period
+	firstNow      atomic.Uint64 // hash of the first target in this period; 0 before the first success
 	severalBefore atomic.Bool   // more than one target served the pool in the previous period
 	began         time.Duration // beginning of this period; used only by sweep
 }
 
-// add records that a target has served the pool.
-func (s *serving) add(hash uint64) {
-	if s.several.Load() {
+func (s *servingTargets) add(hash uint64) {
+	if s.severalNow.Load() {
 		return
 	}
-	if first := s.first.Load(); first != hash && (first != 0 || !s.first.CompareAndSwap(0, hash)) {
-		s.several.Store(true)
+	if first := s.firstNow.Load(); first != hash && (first != 0 || !s.firstNow.CompareAndSwap(0, hash)) {
+		s.severalNow.Store(true)
 	}
 }
 
 // sweep begins a new period if the current period has lasted long enough. Calls must not overlap.
-func (s *serving) sweep(now, period time.Duration) {
+func (s *servingTargets) sweep(now, period time.Duration) {
 	if now-s.began >= period {
 		s.began = now
-		s.severalBefore.Store(s.several.Swap(false))
-		s.first.Store(0)
+		s.severalBefore.Store(s.severalNow.Swap(false))
+		s.firstNow.Store(0)
 	}
 }
 
-// severalTargets reports whether more than one target serves the pool. If only one target serves it, a proxy
-// banned by this target is as useless as a dead proxy.
-func (s *serving) severalTargets() bool { return s.several.Load() || s.severalBefore.Load() }
+// severalTargets reports whether more than one target serves the pool. If only one does, a proxy that it bans is as
+// useless as a dead proxy.
+func (s *servingTargets) severalTargets() bool { return s.severalNow.Load() || s.severalBefore.Load() }

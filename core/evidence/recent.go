@@ -30,7 +30,6 @@ func recentWord(target, proxy uint64, at time.Duration) uint64 {
 	return (target>>10&recentTarget)<<36 | (proxy&recentProxy)<<20 | uint64(at/recentTick)&recentTime
 }
 
-// add records that the target has served the proxy.
 func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	place := &s[target%recentSize]
 	word := recentWord(target, proxy, at)
@@ -42,16 +41,16 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// servedOther reports whether the target has served another proxy lately. The parameter at is the current time, and
-// within is the maximum age of the success. A success that was overwritten is not found. Ages are exact to one tick.
-func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Duration) bool {
-	word, want := s[target%recentSize].Load(), recentWord(target, proxy, at)
+// servedOther reports whether the target has served another proxy since the time now-maxAge, exact to one tick. It does
+// not find a success that was overwritten.
+func (s *recentSuccesses) servedOther(target, proxy uint64, now, maxAge time.Duration) bool {
+	word, want := s[target%recentSize].Load(), recentWord(target, proxy, now)
 	age := time.Duration((want-word)&recentTime) * recentTick
-	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= within
+	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= maxAge
 }
 
-// has reports whether the table holds a success of the target, of any age.
-func (s *recentSuccesses) has(target uint64) bool {
+// hasTarget reports whether the table holds a success of the target, of any age.
+func (s *recentSuccesses) hasTarget(target uint64) bool {
 	return sameTarget(s[target%recentSize].Load(), recentWord(target, 0, 0))
 }
 

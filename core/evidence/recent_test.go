@@ -14,20 +14,20 @@ func TestATargetThatHasJustServedAnother(t *testing.T) {
 	target := Target{Hash: 77 << 20, Name: "a.test:80"}
 	at := func(proxy uint64, book *Book, s float64) *Attempt {
 		when := time.Duration(s * float64(time.Second))
-		return &Attempt{Proxy: proxy, Book: book, Target: target, At: when, Began: when, Threshold: 5,
-			Window: time.Minute, Peers: 1, Pool: 2}
+		return &Attempt{Proxy: proxy, Book: book, Target: target, Ended: when, Began: when, Threshold: 5,
+			Window: time.Minute, ClosedPeers: 1, PoolSize: 2}
 	}
-	l.Served(at(1, &a, 10))
+	l.RecordSuccess(at(1, &a, 10))
 	require.True(t, l.ServedElsewhere(target, 2, 11*time.Second))
 	require.False(t, l.ServedElsewhere(target, 1, 11*time.Second), "by itself")
 	require.False(t, l.ServedElsewhere(target, 2, 13*time.Second), "too long ago")
 	require.False(t, l.ServedElsewhere(Target{Hash: 78 << 20}, 2, 11*time.Second), "another target")
-	require.True(t, l.Failed(at(2, &b, 11)).JustServed)
-	l.Served(at(1, &a, 11.5))
-	l.Served(at(2, &b, 11.5))
+	require.True(t, l.RecordFailure(at(2, &b, 11)).JustServed)
+	l.RecordSuccess(at(1, &a, 11.5))
+	l.RecordSuccess(at(2, &b, 11.5))
 	require.True(t, l.ServedElsewhere(target, 1, 12*time.Second),
 		"the success of one proxy does not hide that of another")
 	require.True(t, l.ServedElsewhere(target, 2, 12*time.Second))
-	l.Served(at(2, &b, 14))
-	require.False(t, l.Failed(at(2, &b, 14.1)).JustServed, "by itself")
+	l.RecordSuccess(at(2, &b, 14))
+	require.False(t, l.RecordFailure(at(2, &b, 14.1)).JustServed, "by itself")
 }

@@ -185,20 +185,20 @@ func (p *pool) peers(x *proxy) int {
 func (p *pool) settle(t attempt) (f Finding) {
 	x := t.x
 	a := Attempt{
-		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target),
-		At: p.now, Began: t.began,
-		Own: t.fault == own, Reported: t.fault == reported,
-		Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
+		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, BreakerGen: t.gen, Target: site(t.target),
+		Ended: p.now, Began: t.began,
+		OwnFailure: t.fault == own, ReportedByProxy: t.fault == reported,
+		Threshold: threshold, Window: window, Cause: uint8(t.fault), ClosedPeers: p.peers(x),
 	}
 	if t.fault == none {
-		p.ledger.Served(&a)
+		p.ledger.RecordSuccess(&a)
 		if t.probe && t.gen == x.gen {
 			x.state, x.failures, x.closedAt = 0, nil, p.now
 			x.gen++
 		}
 		return f
 	}
-	f = p.ledger.Failed(&a)
+	f = p.ledger.RecordFailure(&a)
 	if t.gen != x.gen {
 		return f
 	}

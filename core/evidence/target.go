@@ -30,8 +30,8 @@ type target struct {
 	lastUsual   atomic.Int64 // time of the last TryAsUsual that returned true
 
 	mu sync.Mutex
-	// Old attempts have a reduced weight in the noise. baseSuccesses and baseTransients are the values of the counters
-	// when the weights were last reduced. oldSuccesses and oldTransients are the weights of the attempts until then.
+	// Old attempts have a reduced weight in the noise. oldSuccesses and oldTransients are the weights of the attempts
+	// that baseSuccesses and baseTransients count.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 	provisional                   []provisional
@@ -64,29 +64,27 @@ func newMark(at time.Duration, proxy uint64, failed bool) mark {
 	return m
 }
 
-func (m mark) failed() bool     { return m&1 != 0 }
-func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
-func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
-func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
+func (m mark) failed() bool       { return m&1 != 0 }
+func (m mark) proxy() uint64      { return uint64(m >> 1 & proxyMask) }
+func (m mark) micros() uint32     { return uint32(m>>timeShift) - 1 }
+func (m mark) isOf(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is the given time or later.
-func (m mark) since(at time.Duration) bool {
+func (m mark) notBefore(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
 
-// maxMicros is the largest difference between two times whose results of micros can be compared.
+// maxMicros is the largest difference between two times whose micros can be compared.
 const maxMicros = 35 * time.Minute
 
-// micros returns a time in µs, modulo 2^32. A comparison of two results is correct if the times differ by at
-// most maxMicros.
+// micros returns a time in µs, modulo 2^32.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether the latest attempts include a success of another proxy. The success must have begun
-// at the given time (a result of micros) or later.
+// servedOtherSince reports whether the latest attempts include a success of another proxy that began at the given time
+// (a result of micros) or later.
 func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
-		if m != 0 && !m.failed() && !m.of(proxy) && int32(m.micros()-began) >= 0 {
+		if m != 0 && !m.failed() && !m.isOf(proxy) && int32(m.micros()-began) >= 0 {
 			return true
 		}
 	}
@@ -101,34 +99,33 @@ func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// unknown reports whether the target has never served a proxy and has had less than unknownAttempts
-// attempts. Such a target may be a name that does not exist and that a client requests only once.
+// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts. Its name
+// may not exist.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
 }
 
-// addSuccess records a success.
 func (t *target) addSuccess(a *Attempt) {
 	t.push(newMark(a.began(), a.Proxy, false))
-	t.lastSuccess.Store(int64(a.At))
+	t.lastSuccess.Store(int64(a.Ended))
 	if t.suspect.Load() {
 		t.suspect.Store(false)
 	}
-	t.dropProvisional()
+	t.finalizeProvisional()
 }
 
 // addFailure records a failure that the target may have caused.
 func (t *target) addFailure(a *Attempt) {
-	t.push(newMark(a.At, a.Proxy, true)) // pushed before it is counted, so that successes() never falls below 0
+	t.push(newMark(a.Ended, a.Proxy, true)) // pushed before it is counted, so that successes() never falls below 0
 	t.failures.Add(1)
-	t.lastFailure.Store(int64(a.At))
+	t.lastFailure.Store(int64(a.Ended))
 }
 
 // failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the pool has
 // fewer proxies, all of them are required, but at least two. The parameter a is the latest attempt, and failures is the
 // number of attempts.
 func (t *target) failsForAll(a *Attempt, failures int) bool {
-	want := min(suspectProxies, max(a.Peers+1, 2))
+	want := min(suspectProxies, max(a.ClosedPeers+1, 2))
 	var proxies [suspectProxies]uint64
 	n := 0
 	for i := range failures {
@@ -144,19 +141,18 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 	return n >= want
 }
 
-// others examines the attempts of the other proxies at the target within the last minute, but at most the latest
-// comparedAttempts of these. It returns the number of examined attempts and the number of failures among them. The
-// result servedSince is true if one of them was a success that did not begin before the time of the parameter since.
-func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
+// otherAttempts counts the attempts of the other proxies at the target within the last minute, at most
+// comparedAttempts. The result servedSince is set if one of them began at the time since or later, and was a success.
+func (t *target) otherAttempts(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
-		if m == 0 || m.of(proxy) || !m.since(now-time.Minute) {
+		if m == 0 || m.isOf(proxy) || !m.notBefore(now-time.Minute) {
 			continue
 		}
 		attempts++
 		if m.failed() {
 			failures++
-		} else if m.since(since) {
+		} else if m.notBefore(since) {
 			servedSince = true
 		}
 	}
@@ -166,34 +162,31 @@ func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failu
 // onlyUsedBy reports whether all attempts in the ring went through the given proxy.
 func (t *target) onlyUsedBy(proxy uint64) bool {
 	for i := range ringSize {
-		if m := t.nth(i); m != 0 && !m.of(proxy) {
+		if m := t.nth(i); m != 0 && !m.isOf(proxy) {
 			return false
 		}
 	}
 	return true
 }
 
-// finding returns the conclusion from the other proxies' attempts at the target. If t is nil, there is no
-// conclusion.
+// finding returns the conclusion from the other proxies' attempts at the target. The target t may be nil.
 func (t *target) finding(a *Attempt) Finding {
 	if t == nil {
 		return Finding{}
 	}
-	attempts, failures, served := t.others(a.Proxy, a.At, a.At-justServed)
+	attempts, failures, served := t.otherAttempts(a.Proxy, a.Ended, a.Ended-justServed)
 	return Finding{
 		TargetFails: failures >= 4 && failures == attempts, OthersFail: failures > 0 && failures == attempts,
 		JustServed: served,
 	}
 }
 
-// noise returns the share of transient failures among the attempts of the other proxies.
-// ownSuccesses and ownTransients are the attempts of the proxy itself, which are left out.
+// noise returns the share of transient failures among all attempts except the given ones of the proxy itself.
 func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) float64 {
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	// The method successes counts a failed attempt as a success until the failure is counted too. If baseSuccesses was
-	// set in such a moment, the difference is below 0 until the target's next success.
+	// successes() counts a failed attempt as a success for a moment (see addFailure), so the difference may be below 0.
 	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {

@@ -49,7 +49,7 @@ func (b *Book) Why(l *Ledger) Why {
 	}
 	noise, ownNoise := l.poolNoise()
 	w := Why{
-		Since: b.began, Last: b.latest.At, Failures: int(b.failures),
+		Since: b.began, Last: b.latest.Ended, Failures: int(b.failures),
 		Successes: int(b.successes.Load() - b.successesBefore),
 		Evidence:  b.evidence(l, &b.latest).total, Needed: Needed,
 		Own: int(b.ownFailures), OwnCause: b.ownCauses.list(), OwnNoise: ownNoise,
@@ -57,7 +57,7 @@ func (b *Book) Why(l *Ledger) Why {
 	if b.outage {
 		w.Outage = b.poolStreak.failures
 	}
-	for r := range b.current {
+	for r := range b.currentRecords {
 		w.Targets = append(w.Targets, r.why(noise))
 	}
 	return w
@@ -65,14 +65,14 @@ func (b *Book) Why(l *Ledger) Why {
 
 func (r *record) why(poolNoise float64) TargetWhy {
 	e := r.evidence(poolNoise)
-	successes, failures := r.others()
+	successes, failures := r.countOthers()
 	w := TargetWhy{
-		Name: r.target.name, Failures: int(r.failures - r.before.failures), Confirmed: int(r.confirmed),
-		Causes: r.causes.list(), RestFailures: int(failures - r.before.otherFailures),
-		Noise: e.noise, Evidence: e.value, Bans: int(r.bans),
+		Name: r.target.name, Failures: int(r.failures - r.atEpisodeStart.failures), Confirmed: int(r.confirmed),
+		Causes: r.causes.list(), RestFailures: int(failures - r.atEpisodeStart.otherFailures),
+		Noise: e.noise, Evidence: e.total, Bans: int(r.bannedEpisodes),
 	}
 	w.Attempts = w.Failures + int(r.episodeSuccesses())
-	w.RestAttempts = w.RestFailures + int(successes-r.before.otherSuccesses)
+	w.RestAttempts = w.RestFailures + int(successes-r.atEpisodeStart.otherSuccesses)
 	return w
 }
 

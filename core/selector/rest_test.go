@@ -186,20 +186,20 @@ func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	var book evidence.Book
 	attempt := func(i int) *evidence.Attempt {
 		return &evidence.Attempt{Proxy: f.get(i).Hash(), Book: &book, Target: evidence.Target{Hash: restingHost},
-			At: f.pool.Elapsed(f.now), Peers: 2, Pool: 3, Threshold: 5, Window: time.Minute}
+			Ended: f.pool.Elapsed(f.now), ClosedPeers: 2, PoolSize: 3, Threshold: 5, Window: time.Minute}
 	}
 	for range 2 {
-		f.pool.Ledger().Failed(attempt(2))
+		f.pool.Ledger().RecordFailure(attempt(2))
 		require.Len(t, chosen(0), 2, "too few failures")
 	}
-	f.pool.Ledger().Failed(attempt(2))
+	f.pool.Ledger().RecordFailure(attempt(2))
 	require.Contains(t, chosen(1), "p0")
 	require.Equal(t, map[string]int{"p1": 30}, chosen(0))
-	f.pool.Ledger().Failed(attempt(1))
+	f.pool.Ledger().RecordFailure(attempt(1))
 	require.Equal(t, map[string]int{"p0": 30}, chosen(0))
-	f.pool.Ledger().Failed(attempt(0))
+	f.pool.Ledger().RecordFailure(attempt(0))
 	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen(0))), "it fails through all of them")
-	f.pool.Ledger().Served(attempt(0))
+	f.pool.Ledger().RecordSuccess(attempt(0))
 	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen(0))))
 }
 

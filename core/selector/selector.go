@@ -316,8 +316,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 // First attempts may use these proxies only if there is no other candidate.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
-		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.Any() {
-			c.keepIf(func(u *upstream.Upstream) bool { return !failing.Through(u.Hash()) })
+		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
+			c.keepIf(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
 			if c.Attempt > 0 {
 				return
 			}

@@ -33,7 +33,7 @@ func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at ti
 		now.several = last.several || last.target != t.Hash
 	}
 	u.ensureAttemptFields().challenged.Store(now)
-	same := u.pool.ledger.Challenged(t, u.Hash(), challenge, u.HasServed() && !now.several, at)
+	same := u.pool.ledger.RecordChallenge(t, u.Hash(), challenge, u.HasServed() && !now.several, at)
 	return !now.several && (same == evidence.ChallengeOfSeveral ||
 		same == evidence.ChallengeOfOne && len(u.pool.Snapshot().All) == 1)
 }

@@ -61,10 +61,10 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	l.settled = true
 	u := l.Proxy
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Target: l.Target, At: l.endTime(o), Peers: u.pool.countOthers(u),
+		Proxy: u.Hash(), Target: l.Target, Ended: l.endTime(o), ClosedPeers: u.pool.countOthers(u),
 	}
-	a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
-	u.pool.ledger.RefusedByAll(&a)
+	a.TargetBans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.Ended)
+	u.pool.ledger.RecordRefusal(&a)
 }
 
 // removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
@@ -89,34 +89,34 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: &u.ensureAttemptFields().book, Gen: l.permit.Generation(), Target: l.Target,
-		Began: l.began, At: l.endTime(o),
-		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
-		Uncounted: l.isCheck,
+		Proxy: u.Hash(), Book: &u.ensureAttemptFields().book, BreakerGen: l.permit.Generation(), Target: l.Target,
+		Began: l.began, Ended: l.endTime(o),
+		OwnFailure: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
+		NotInStats: l.isCheck,
 	}
 	switch o.Verdict {
 	case core.Success:
-		ledger.Served(&a)
+		ledger.RecordSuccess(&a)
 		if !l.isCheck {
 			u.countSuccess()
-			u.pool.recordServedAgain(u, l.Target.Hash, a.At)
-			u.pool.recordCompared(l.Target.Hash, a.At)
+			u.pool.recordServedAgain(u, l.Target.Hash, a.Ended)
+			u.pool.recordCompared(l.Target.Hash, a.Ended)
 		}
 	case core.Failure:
 		u.flags.set(failedToReach, verdict.IsConnectFailure(o.Cause))
-		a.Reported = o.Cause == verdict.TargetUnreachable
+		a.ReportedByProxy = o.Cause == verdict.TargetUnreachable
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
-		a.Peers, a.Pool = u.pool.countOthers(u), len(u.pool.Snapshot().All)
-		a.Bans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.At)
-		finding = ledger.Failed(&a)
-		u.pool.recordCompared(l.Target.Hash, a.At)
+		a.ClosedPeers, a.PoolSize = u.pool.countOthers(u), len(u.pool.Snapshot().All)
+		a.TargetBans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.Ended)
+		finding = ledger.RecordFailure(&a)
+		u.pool.recordCompared(l.Target.Hash, a.Ended)
 		if finding.Uncompared {
 			u.pool.uncompared.BeginRest(u.Hash(), l.Target.Hash,
-				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.At, Until: a.At + avoidTime})
+				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.Ended, Until: a.Ended + avoidTime})
 		}
 		if finding.JustServed && verdict.IsTimeout(o.Cause) {
-			u.countTimeout(a.At)
+			u.countTimeout(a.Ended)
 		}
 		if finding.Worse {
 			breakerEvidence = u.storeOpenEvidence()

@@ -97,7 +97,7 @@ func (u *Upstream) ensureAttemptFields() *attemptFields {
 	if x := u.attemptFields.Load(); x != nil {
 		return x
 	}
-	x := &attemptFields{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, Elsewhere: u.window.countElsewhere}}
+	x := &attemptFields{book: evidence.Book{OnWithdrawn: u.removeWithdrawn, CountElsewhere: u.window.countElsewhere}}
 	x.abilities.SetMissingFlag(&u.pool.lacksAbilities)
 	u.attemptFields.CompareAndSwap(nil, x)
 	return u.attemptFields.Load()
