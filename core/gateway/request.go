@@ -183,9 +183,8 @@ func (r *request) parseTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorRespons
 			return t, bad
 		}
 		err = r.cache.authority.Set(r.head.Target, "")
-	} else if t, err = proxyhttp.ParseTarget(r.head.Method, r.head.Target); err == nil {
+	} else if t, err = r.cache.authority.SetURL(r.head.Method, r.head.Target); err == nil {
 		r.head.Target = t.Absolute
-		err = r.cache.authority.Set(t.Host, t.Port())
 	}
 	if err != nil {
 		bad = badRequest("bad_target", err.Error())

@@ -19,12 +19,19 @@ type Target struct {
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
+const portOfTLS = "443" // default port of https://
+
+var (
+	fragmentMark = []byte("#")
+	schemeEnd    = []byte("://")
+)
+
 // ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment. Clients
 // should not send a fragment (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib send one after a
 // redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. If possible, the slices of the
 // result refer to raw, so that nothing is copied.
 func ParseTarget(method, raw []byte) (t Target, err error) {
-	raw, _, _ = bytes.Cut(raw, []byte("#"))
+	raw, _, _ = bytes.Cut(raw, fragmentMark)
 	raw = httpScheme(raw)
 	rest := raw
 	switch {
@@ -74,7 +81,7 @@ func httpScheme(raw []byte) []byte {
 // Port returns the default port of the target's scheme.
 func (t *Target) Port() string {
 	if t.TLS {
-		return "443"
+		return portOfTLS
 	}
 	return "80"
 }
@@ -90,6 +97,29 @@ type Authority struct {
 	Target   evidence.Target // the host:port in the form of package evidence
 
 	from, defaultPort string // arguments of the last Set
+	origin            string // scheme and authority of the last URL of SetURL; "" if Set has changed a since
+}
+
+// SetURL parses a request target in absolute form, as ParseTarget does, and sets a to its authority. If the target
+// begins with the scheme and the authority of the last one, only the rest is parsed. If SetURL returns an error, a is
+// unchanged.
+func (a *Authority) SetURL(method, raw []byte) (t Target, err error) {
+	if n := len(a.origin); n > 0 && n < len(raw) && raw[n] == '/' && string(raw[:n]) == a.origin {
+		raw, _, _ = bytes.Cut(raw, fragmentMark)
+		t.TLS, t.Absolute, t.Host, t.Path = a.defaultPort == portOfTLS, raw, raw[n-len(a.from):n], raw[n:]
+		return t, nil
+	}
+	if t, err = ParseTarget(method, raw); err == nil {
+		err = a.Set(t.Host, t.Port())
+	}
+	if err != nil {
+		return t, err
+	}
+	origin := t.Absolute[:bytes.Index(t.Absolute, schemeEnd)+len(schemeEnd)+len(t.Host)]
+	if string(origin) != a.origin {
+		a.origin = string(origin)
+	}
+	return t, nil
 }
 
 // Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the authority has
@@ -99,14 +129,15 @@ func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {
 		return nil
 	}
-	hostPort, err := upstream.HostPort(string(authority), defaultPort)
+	from := string(authority)
+	hostPort, err := upstream.HostPort(from, defaultPort)
 	if err != nil {
 		return err
 	}
 	host := strings.Trim(hostPort[:strings.LastIndexByte(hostPort, ':')], "[]")
 	*a = Authority{
 		HostPort: hostPort, Host: strings.TrimSuffix(host, "."), // without the dot of the root (RFC 1034 section 3.1)
-		Target: upstream.Target(hostPort), from: string(authority), defaultPort: defaultPort,
+		Target: upstream.Target(hostPort), from: from, defaultPort: defaultPort,
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -103,5 +104,45 @@ func FuzzTarget(f *testing.F) {
 		if !strings.Contains(raw, string(to.Host)) {
 			t.Fatalf("%q: Host %q", raw, to.Host)
 		}
+		for range 2 { // the second call knows the scheme and the authority
+			again, err := a.SetURL([]byte(method), []byte(raw))
+			if err != nil || !reflect.DeepEqual(again, to) {
+				t.Fatalf("%q: SetURL returns %v, %v", raw, again, err)
+			}
+		}
 	})
+}
+
+// SetURL gives the results of ParseTarget and Set, whatever the URL before was.
+func TestSetURLAfterAnotherURL(t *testing.T) {
+	urls := []string{
+		"http://a.test/b?c#d", "http://a.test", "http://a.test/", "http://a.test?q", "http://a.test:80/",
+		"http://a.tes/", "http://a.test#/", "HTTP://a.test/", "http://A.test/", "https://a.test/", "ws://a.test/",
+		"wss://a.test/x",
+		"http://a.test.b/", "http://a.test@b.test/", "http:///", "/b", "http://[::1]/", "http://a.test:1:2/",
+	}
+	get := []byte("GET")
+	for _, first := range urls {
+		for _, second := range urls {
+			var a, want Authority
+			a.SetURL(get, []byte(first))
+			before := a
+			got, err := a.SetURL(get, []byte(second))
+			parsed, wantErr := ParseTarget(get, []byte(second))
+			if wantErr == nil {
+				wantErr = want.Set(parsed.Host, parsed.Port())
+			}
+			require.Equal(t, wantErr, err, "%s, %s", first, second)
+			if err != nil {
+				require.Equal(t, before, a)
+				continue
+			}
+			require.Equal(t, parsed, got, "%s, %s", first, second)
+			want.origin = a.origin
+			require.Equal(t, want, a, "%s, %s", first, second)
+			a.SetURL(get, []byte(first))
+			a.Set([]byte("c.test:1"), "")
+			require.Empty(t, a.origin)
+		}
+	}
 }
