@@ -25,6 +25,14 @@ type Relay struct {
 	settleOnClose bool // the attempt is a success so far, and has not been recorded
 }
 
+// Streaming reports to Request.Progress that the response is being relayed. The caller calls it before it waits for the
+// proxy or the client. A response that is relayed without a wait needs no call.
+func (r *Relay) Streaming() {
+	if p := r.x.request.Progress; p != nil {
+		p.Streaming()
+	}
+}
+
 // Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
 // the client left before a status was sent. The parameter relayed describes how the response was relayed.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {

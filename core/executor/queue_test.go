@@ -114,7 +114,7 @@ func TestARequestWaitsForAPlace(t *testing.T) {
 		require.Equal(t, "p1", end.Response)
 		require.Equal(t, 300*time.Millisecond, took)
 		require.Equal(t, 1, watched, "the client's connection is watched while its request waits")
-		require.Equal(t, []string{"queued low", "dequeued", "attempt p1", "streaming", "finished", "end"},
+		require.Equal(t, []string{"queued low", "dequeued", "attempt p1", "finished", "end"},
 			progress.list)
 		e := b.rec.Attempts()[0]
 		require.Zero(t, e.Ended.Sub(e.Started), "the wait is no part of the attempt")

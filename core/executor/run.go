@@ -317,9 +317,6 @@ func (ex *Exchange) acceptResponse() {
 
 // endWithRelay returns the last response as the Relay that Run returns.
 func (ex *Exchange) endWithRelay(served bool) *Relay {
-	if p := ex.request.Progress; p != nil {
-		p.Streaming()
-	}
 	ex.openEnding, ex.relay.settleOnClose = relayEnding, served
 	return &ex.relay
 }

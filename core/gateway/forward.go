@@ -177,14 +177,14 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 					return nil, !r.conn.write(r.responseBuf.buf)
 				}
 				if err != nil {
-					r.conn.write(r.responseBuf.buf)
+					r.writePart(x)
 					return err, false
 				}
 				break
 			}
 			r.responseBuf.buf = appendPiece(r.responseBuf.buf, p, chunked)
 		}
-		if !r.conn.write(r.responseBuf.buf) {
+		if !r.writePart(x) {
 			return nil, true
 		}
 		r.responseBuf.giveBack() // the wait for the next bytes may be long
@@ -205,6 +205,12 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		}
 		r.responseBuf.buf = appendPiece(r.responseBuf.borrow(), p, chunked)
 	}
+}
+
+// writePart writes r.responseBuf, after which more of the response may follow.
+func (r *request) writePart(x *executor.Relay) bool {
+	x.Streaming()
+	return r.conn.write(r.responseBuf.buf)
 }
 
 func appendPiece(b, p []byte, chunked bool) []byte {
