@@ -250,8 +250,7 @@ func (p *proxy) hour(t time.Time) *hour {
 // attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped
 // failing (Recent.Fails).
 func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.mu.Lock() // without defer, because every attempt calls this method
 	failed := p.recent.fails()
 	p.recent.add(e)
 	turned = p.recent.fails() != failed
@@ -267,6 +266,7 @@ func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) 
 	default:
 		h.failed++
 	}
+	p.mu.Unlock()
 	return turned
 }
 

@@ -90,10 +90,11 @@ func (i *Interrupt) isEnded() bool { return i.fired || i.stopped }
 // attach sets the connection. From then on, Fire and Stop end the reads and writes of this connection. The method
 // returns false if Fire or Stop has already been called.
 func (i *Interrupt) attach(c net.Conn) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.mu.Lock() // without defer, because every attempt calls attach and detach
 	i.conn, i.noReads = c, nil
-	return !i.isEnded()
+	ended := i.isEnded()
+	i.mu.Unlock()
+	return !ended
 }
 
 // park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
@@ -123,9 +124,10 @@ func (i *Interrupt) unpark(c net.Conn) {
 // detach removes the connection. It returns false if Fire or Stop has been called.
 func (i *Interrupt) detach() bool {
 	i.mu.Lock()
-	defer i.mu.Unlock()
 	i.conn, i.noReads = nil, nil
-	return !i.isEnded()
+	ended := i.isEnded()
+	i.mu.Unlock()
+	return !ended
 }
 
 // endReads makes the current read of c and all later reads of this attempt fail. It does nothing if Fire or Stop has

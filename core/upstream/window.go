@@ -116,8 +116,7 @@ func nextTail(tail, latency float64) float64 {
 // on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
 func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.mu.Lock() // without defer, because every attempt calls add
 	w.allocate()
 	if w.n == windowSize {
 		w.dropOldest()
@@ -156,6 +155,7 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 		w.trial.begin()
 	}
 	w.publish(to)
+	w.mu.Unlock()
 }
 
 // beginAnew removes the attempts that no longer describe the proxy, because a trial has passed: the failures, and the
