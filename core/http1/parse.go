@@ -10,35 +10,48 @@ import (
 // ended between two messages, io.ErrUnexpectedEOF if the connection has ended inside a head, and a *ProtocolError for
 // an invalid head.
 func (r *Reader) ReadRequest(q *Request) error {
-	head, err := r.readHead()
-	if err != nil {
+	if err := r.fillIfEmpty(); err != nil {
 		return err
 	}
+	if rest, err := q.parse(r.Buffered()); err == nil { // usually the whole head has arrived, and is valid
+		r.r = r.w - len(rest)
+		return nil
+	}
+	head, err := r.readHead()
+	if err == nil {
+		_, err = q.parse(head)
+	}
+	return err
+}
+
+// parse parses the head at the beginning of b, up to the empty line after it. It returns the bytes behind that line.
+func (q *Request) parse(b []byte) (rest []byte, err error) {
 	fields := q.Fields[:0]
 	*q = Request{} // a composite literal with values would be copied on the stack
-	line, rest, _ := cutLine(head)
+	q.Fields = fields
+	line, rest, _ := cutLine(b)
 	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
-		return err
+		return nil, err
 	}
 	s := scan{values: valueChar, limit: MaxFields}
-	q.Fields, err = s.fields(rest, fields)
+	q.Fields, rest, err = s.fields(rest, fields)
 	if q.kinds = s.kinds; err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case s.hosts > 1:
-		return malformed("more than one Host field")
+		return nil, malformed("more than one Host field")
 	case s.hosts == 0 && q.Minor == 1:
-		return malformed("an HTTP/1.1 request without a Host field")
+		return nil, malformed("an HTTP/1.1 request without a Host field")
 	}
 	q.Host = s.host
 	q.Close = s.close || q.Minor == 0 && !s.keepAlive
 	q.Continue = s.expect100 && q.Minor == 1
 	switch {
 	case s.chunked && s.hasLength:
-		return malformed(bothFramings)
+		return nil, malformed(bothFramings)
 	case s.chunked && q.Minor == 0:
-		return malformed("Transfer-Encoding in an HTTP/1.0 request")
+		return nil, malformed("Transfer-Encoding in an HTTP/1.0 request")
 	case s.chunked:
 		q.Framing = Chunked
 	case s.length > 0:
@@ -46,7 +59,7 @@ func (r *Reader) ReadRequest(q *Request) error {
 	case !s.hasLength:
 		q.Length = -1
 	}
-	return nil
+	return rest, nil
 }
 
 const bothFramings = "both Content-Length and Transfer-Encoding"
@@ -143,20 +156,30 @@ func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 
 // readResponse reads the head of one interim or final response, and returns the size of the head in bytes.
 func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) {
+	if err := r.fillIfEmpty(); err != nil {
+		return 0, err
+	}
+	buffered, before := r.Buffered(), p.Status
+	if rest, err := p.parse(buffered, method, false); err == nil { // usually the whole head has arrived, and is valid
+		r.r = r.w - len(rest)
+		return len(buffered) - len(rest), nil
+	}
+	p.Status = before
 	head, err := r.readHead()
 	if err != nil {
 		return 0, err
 	}
-	size = r.r - r.headStart
-	if p.parse(head, method, false) == nil {
-		return size, nil
+	if len(head) > len(buffered) { // otherwise the result would be the same error
+		if _, err := p.parse(head, method, false); err == nil {
+			return len(head), nil
+		}
 	}
-	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end before the end that r.head
+	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end before the end that readHead
 	// has found.
-	whole := r.buf[r.headStart:r.r]
-	end, next := looseEnd(whole, 0)
-	r.r = r.headStart + next
-	return next, p.parse(whole[:end], method, true)
+	end, next := looseEnd(head, 0)
+	r.r -= len(head) - next
+	_, err = p.parse(head[:end], method, true)
+	return next, err
 }
 
 // statusLine reads VERSION SP STATUS SP REASON. Like Go's and curl's clients, it accepts several spaces before
@@ -189,19 +212,21 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse parses the head of a response. If loose is set, it makes the repairs that ReadResponse lists.
-func (r *Response) parse(head, method []byte, loose bool) error {
-	line, rest, ok := cutLine(head)
+// parse parses the head of a response at the beginning of b, up to the empty line after it. It returns the bytes behind
+// that line. If loose is set, it makes the repairs that ReadResponse lists, and b must be the head without the empty
+// line.
+func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) {
+	line, rest, ok := cutLine(b)
 	if loose {
-		line, rest, ok = bytes.Cut(head, lf)
+		line, rest, ok = bytes.Cut(b, lf)
 		line = bytes.TrimSuffix(line, cr)
 	}
 	if !ok {
-		return malformed(bareLF)
+		return nil, malformed(bareLF)
 	}
 	minor, status, reason, err := statusLine(line)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fields := r.Fields[:0]
 	*r = Response{}
@@ -214,10 +239,10 @@ func (r *Response) parse(head, method []byte, loose bool) error {
 	if loose {
 		r.Fields, err = s.looseFields(rest, fields)
 	} else {
-		r.Fields, err = s.fields(rest, fields)
+		r.Fields, rest, err = s.fields(rest, fields)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.RetryAfter = s.retryAfter
 	r.Close = s.close || minor == 0 && !s.keepAlive
@@ -231,7 +256,7 @@ func (r *Response) parse(head, method []byte, loose bool) error {
 			r.Length = s.length
 		}
 	case s.chunked && minor == 0:
-		return malformed("Transfer-Encoding in an HTTP/1.0 response")
+		return nil, malformed("Transfer-Encoding in an HTTP/1.0 response")
 	case s.chunked:
 		r.Framing, r.Close = Chunked, r.Close || s.hasLength
 	case s.hasLength && s.length == 0:
@@ -241,7 +266,7 @@ func (r *Response) parse(head, method []byte, loose bool) error {
 	default:
 		r.Framing, r.Close = UntilClose, true
 	}
-	return nil
+	return rest, nil
 }
 
 // scan collects data about the framing of a message from the header fields.
@@ -264,36 +289,38 @@ type scan struct {
 	noLength bool  // the message has no body and no valid length
 }
 
-func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
+// fields appends the fields at the beginning of b, up to an empty line, to list. It returns the bytes behind the empty
+// line.
+func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err error) {
 	values, limit := s.values, s.limit
-	for len(block) > 0 {
-		i := bytes.IndexByte(block, '\n')
-		if i < 1 || block[i-1] != '\r' {
-			return fields, malformed(bareLF)
+	for len(b) < 2 || b[0] != '\r' || b[1] != '\n' {
+		i := bytes.IndexByte(b, '\n')
+		if i < 1 || b[i-1] != '\r' {
+			return list, nil, malformed(bareLF)
 		}
-		line := block[:i-1]
-		block = block[i+1:]
+		line := b[:i-1]
+		b = b[i+1:]
 		colon := tokenLen(line)
 		if colon == 0 || colon == len(line) || line[colon] != ':' {
-			return fields, badLine(line)
+			return list, nil, badLine(line)
 		}
 		name, value := line[:colon], trim(line[colon+1:])
-		if !allInClass(value, values) || len(fields) == limit {
-			return fields, s.lineError(name, value)
+		if !allInClass(value, values) || len(list) == limit {
+			return list, nil, s.lineError(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {
 			s.kinds |= 1 << f.Kind
 			if err := s.addField(&f); err != nil {
-				return fields, err
+				return list, nil, err
 			}
 		}
-		fields = append(fields, f)
+		list = append(list, f)
 	}
 	if s.nominated > 0 {
-		markNominated(fields)
+		markNominated(list)
 	}
-	return fields, nil
+	return list, b[2:], nil
 }
 
 // looseFields is like the method fields, but makes the repairs of a response that ReadResponse lists.

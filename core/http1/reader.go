@@ -38,7 +38,6 @@ type Reader struct {
 	OnPart func()
 
 	readErr   error // the error that the next fill returns; see Fail
-	headStart int   // beginning, in buf, of the head that was read last
 	responses bool  // heads are parsed as responses, with repairs
 }
 
@@ -176,14 +175,17 @@ var (
 	colon             = []byte(":")
 )
 
-// readHead returns a view of the next head without its final empty line, and consumes the head. The error is
-// io.EOF if the connection ended before the head's first byte.
-func (r *Reader) readHead() ([]byte, error) {
-	if r.r == r.w { // usually nothing is buffered
-		if err := r.fill(maxHead); err != nil {
-			return nil, err
-		}
+// fillIfEmpty reads bytes if none are buffered. The error is io.EOF if the connection has ended.
+func (r *Reader) fillIfEmpty() error {
+	if r.r == r.w {
+		return r.fill(maxHead)
 	}
+	return nil
+}
+
+// readHead returns a view of the next head with its final empty line, and consumes the head. The error is io.EOF if the
+// connection ended before the head's first byte. Some bytes must be buffered.
+func (r *Reader) readHead() ([]byte, error) {
 	var u partialHead
 	for {
 		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
@@ -198,7 +200,7 @@ func (r *Reader) readHead() ([]byte, error) {
 		// of them.
 		from := r.r + max(u.searched-3, 0)
 		if i := headEnd(r.buf[from:r.w]); i >= 0 {
-			return r.consume(from+i, from+i+2), nil
+			return r.consume(from + i + 2), nil
 		}
 		if r.w > r.r {
 			if whole, err := r.checkPartialHead(&u); whole != nil || err != nil {
@@ -226,7 +228,7 @@ func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {
 		if end, next := looseEnd(head, max(u.searched-2, 0)); end > 0 {
-			return r.consume(r.r+end, r.r+next), nil
+			return r.consume(r.r + next), nil
 		}
 		if err := u.checkResponse(head); err != nil {
 			return nil, err
@@ -238,11 +240,11 @@ func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
 	return nil, nil
 }
 
-// consume consumes a head and the empty line after it. It returns the head. The head ends at the index end, and the
-// empty line ends at the index next.
-func (r *Reader) consume(end, next int) []byte {
-	r.headStart, r.r = r.r, next
-	return r.buf[r.headStart:end]
+// consume consumes and returns the buffered bytes before the index end.
+func (r *Reader) consume(end int) []byte {
+	consumed := r.buf[r.r:end]
+	r.r = end
+	return consumed
 }
 
 // headEnd returns the index of the empty line at the end of a head in b, or -1 if b has no such line. The last line

@@ -503,7 +503,8 @@ func FuzzReadResponse(f *testing.F) {
 			out = append(out, body...)
 		}
 		var again Response
-		require.NoError(t, again.parse(out[:head-2], []byte(method), false), "%q", out)
+		_, err = again.parse(out[:head], []byte(method), false)
+		require.NoError(t, err, "%q", out)
 		require.Equal(t, p.Status, again.Status)
 		require.Equal(t, string(p.Reason), string(again.Reason))
 		require.Equal(t, framing, again.Framing)
