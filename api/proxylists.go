@@ -146,16 +146,15 @@ type readingView struct {
 
 // listWarning is the JSON of a warning that concerns some lines.
 type listWarning struct {
-	Message string `json:"message"`
-	Lines   []int  `json:"lines"` // the first ones
-	Count   int    `json:"count"` // of all lines
+	Message string `json:"message"` // for several lines, with the values of the first one
+	Lines   []int  `json:"lines"`   // the first ones
+	Count   int    `json:"count"`   // of all lines
 }
 
 // Limits of a readingView.
 const (
-	maxWarnings     = 50
-	maxWarningLines = 5
-	maxExamples     = 5
+	maxWarnings = 50
+	maxExamples = 5
 )
 
 // dryRun is the name of the query parameter with which a list is read, but not added.
@@ -207,7 +206,9 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 			known[u.Spec().Address] = true
 		}
 	}
-	counts := proxylist.EntryCounts{Forms: map[string]int{}, Skipped: map[string]int{}}
+	counts := proxylist.EntryCounts{
+		Forms: map[string]int{}, Skipped: map[string]int{}, Warnings: map[string]int{},
+	}
 	specs, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
 		Name: upstream.SourceAPI, Scheme: scheme, UsedIDs: taken, Counts: &counts,
 	})
@@ -226,12 +227,14 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 		default:
 			return false
 		}
-		counts.Skipped[reason]++
-		warnings = append(warnings, proxylist.Warning{Msg: reason})
+		if counts.Skipped[reason]++; counts.Skipped[reason] == 1 {
+			warnings = append(warnings, proxylist.Warning{Msg: reason, Reason: reason})
+		}
+		counts.Warnings[reason]++
 		return true
 	})
 	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.Skipped, Examples: []string{},
-		Warnings: groupWarnings(warnings), IDs: []string{}}
+		Warnings: groupWarnings(warnings, counts.Warnings), IDs: []string{}}
 	for i := range specs[:min(len(specs), maxExamples)] {
 		s := specs[i]
 		redacted := s.Address.Redacted()
@@ -244,23 +247,26 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 // errTLSOption is the error of a proxy with options that name files.
 var errTLSOption = errors.New("ca_file, insecure, cert and key are options of the configuration only")
 
-// groupWarnings returns the warnings, those with the same message together, the most frequent first.
-func groupWarnings(list []proxylist.Warning) []listWarning {
+// groupWarnings returns the warnings, those with the same reason together, the most frequent first. The parameter
+// counts has the number of warnings by reason.
+func groupWarnings(list []proxylist.Warning, counts map[string]int) []listWarning {
 	groups := map[string]*listWarning{}
 	for _, w := range list {
-		g := groups[w.Msg]
+		g := groups[w.Reason]
 		if g == nil {
-			g = &listWarning{Message: w.Msg, Lines: []int{}}
-			groups[w.Msg] = g
+			g = &listWarning{Message: w.Msg, Lines: []int{}, Count: counts[w.Reason]}
+			groups[w.Reason] = g
+			if g.Count > 1 && w.Msg != w.Reason {
+				g.Message = w.Reason + "; the first one: " + w.Msg
+			}
 		}
-		g.Count++
-		if w.Line > 0 && len(g.Lines) < maxWarningLines {
+		if w.Line > 0 && len(g.Lines) < proxylist.MaxLinesOfReason {
 			g.Lines = append(g.Lines, w.Line)
 		}
 	}
 	all := []listWarning{}
-	for _, message := range slices.Sorted(maps.Keys(groups)) {
-		all = append(all, *groups[message])
+	for _, reason := range slices.Sorted(maps.Keys(groups)) {
+		all = append(all, *groups[reason])
 	}
 	slices.SortStableFunc(all, func(a, b listWarning) int { return cmp.Compare(b.Count, a.Count) })
 	return all[:min(len(all), maxWarnings)]

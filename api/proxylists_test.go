@@ -52,6 +52,22 @@ func TestListsAreReadAndAdded(t *testing.T) {
 	require.Zero(t, r.readList(t, "", " \n").Proxies)
 }
 
+// The warnings of a long list are grouped by reason. Each group has its first lines and the number of all.
+func TestWarningsOfALongListAreGrouped(t *testing.T) {
+	r := newRig(t, nil)
+	list := "192.0.2.1:80\n" + strings.Repeat("nonsense\n192.0.2.1:80\nhttp://f2.test:8080\n", 2000)
+	v := r.readList(t, "?dry_run=true", list)
+	require.Equal(t, 1, v.Proxies)
+	require.Contains(t, v.Warnings, listWarning{
+		"the same proxy as on another line; the first one: the same proxy as on line 1", []int{3, 6, 7, 9, 10}, 3999,
+	})
+	require.Len(t, v.Warnings, 3)
+
+	clash := "proxies:\n- {name: a, type: http, server: f2.test, port: 8080}\n"
+	v = r.readList(t, "?dry_run=true", clash)
+	require.Equal(t, map[string]int{"the pool has the proxy already": 1}, v.LeftOut)
+}
+
 // An exported list, and an exported table, have all settings of a proxy, and no secrets. Reading them gives the same
 // proxies.
 func TestExportedListsCanBeRead(t *testing.T) {

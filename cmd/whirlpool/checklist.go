@@ -101,15 +101,16 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	if isURL(file) {
 		file = lists.Redacted(file)
 	}
+	var counts proxylist.EntryCounts
 	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme,
-		Original: &o.original})
+		Counts: &counts, Original: &o.original})
 	if err != nil {
 		return err
 	}
 	for _, w := range warnings[:min(len(warnings), maxLogLines)] {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", file, w.Line, w.Msg)
 	}
-	if n := len(warnings) - maxLogLines; n > 0 {
+	if n := counts.WarningCount() - maxLogLines; n > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d more lines are skipped or in doubt\n", file, n)
 	}
 	if len(specs) == 0 {

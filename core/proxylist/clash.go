@@ -14,7 +14,7 @@ import (
 const clashKey = "proxies:"
 
 // errYAML does not quote the document, which may contain credentials.
-var errYAML = errors.New("the list of proxies is not valid YAML")
+const errYAML = "the list of proxies is not valid YAML"
 
 var errElement = errors.New("the element is not a proxy with type, server and port")
 
@@ -30,15 +30,15 @@ func (l *listParser) parseClash(n int, in io.Reader) error {
 	}
 	l.entry = ""
 	l.specs, l.warnings, l.described, l.textLines, l.guessedLogins = nil, nil, lineCount{}, lineCount{}, lineCount{}
-	if l.Counts != nil {
-		*l.Counts = EntryCounts{}
-	}
+	clear(l.Counts.Forms)
+	clear(l.Counts.Skipped)
+	clear(l.Counts.Warnings)
 	clear(l.lineByHash)
 	var document struct {
 		Proxies []yaml.Node `yaml:"proxies"`
 	}
 	if yaml.Unmarshal(append([]byte(clashKey+"\n"), rest...), &document) != nil {
-		l.warn(n, "%v", errYAML)
+		l.warn(n, errYAML)
 		return nil
 	}
 	for i := range document.Proxies {

@@ -2,7 +2,6 @@ package proxylist
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -121,7 +120,7 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 	if v[fieldProtocol] != "" {
 		known := protocols(v[fieldProtocol])
 		if len(known) == 0 && descriptionOf(v[fieldProtocol]) < mayDescribe {
-			return spec, fmt.Errorf("the protocol %.20q is not supported; use "+upstream.ProxySchemes, v[fieldProtocol])
+			return spec, &schemeError{v[fieldProtocol], "protocol"}
 		}
 		if len(known) > 0 {
 			scheme = known[0]

@@ -36,7 +36,7 @@ func isJSON(in *bufio.Reader) bool {
 }
 
 // errJSON does not quote the document, which may contain credentials.
-var errJSON = errors.New("the list is not valid JSON")
+const errJSON = "the list is not valid JSON"
 
 // parseJSON parses a JSON document in which findProxies finds proxies. A proxy is a string in the form of a line, or an
 // object with the fields of fieldNames.
@@ -49,7 +49,7 @@ func (l *listParser) parseJSON(in *bufio.Reader) error {
 	var document any
 	if json.Unmarshal(data, &document) != nil {
 		if document = jsonLines(data); document == nil {
-			l.warn(0, "%v", errJSON)
+			l.warn(0, errJSON)
 			return nil
 		}
 	}

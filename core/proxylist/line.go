@@ -411,7 +411,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
 		}
 		if !isScheme(scheme) {
-			return spec, fmt.Errorf("the scheme %.20q is not supported; use "+upstream.ProxySchemes, scheme)
+			return spec, &schemeError{scheme, "scheme"}
 		}
 		if err := checkTemplates(&spec.Address); err != nil {
 			return spec, err

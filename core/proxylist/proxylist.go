@@ -57,9 +57,17 @@ const MaxLine = 64 << 10
 
 // Warning is a message about a line that was skipped or is ambiguous. It contains no credentials.
 type Warning struct {
-	Line int // number of the line; 0 for the whole list
-	Msg  string
+	Line   int // number of the line; 0 for the whole list
+	Msg    string
+	Reason string // Msg without the values that it quotes; a list has few different reasons
 }
+
+// MaxWarnings is the number of warnings after which Parse returns only the first ones of each reason:
+// MaxLinesOfReason.
+const (
+	MaxWarnings      = 1000
+	MaxLinesOfReason = 5
+)
 
 // Options configure how a list is parsed.
 type Options struct {
@@ -73,14 +81,17 @@ type Options struct {
 	Original *Original // Parse adds the entries to it as they were read; may be nil
 }
 
-// Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. The result err is
-// a read error of r.
+// Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. A long list may
+// have more warnings than Parse returns (MaxWarnings); Counts has their number. The result err is a read error of r.
 func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, err error) {
 	if o.UsedIDs == nil {
 		o.UsedIDs = map[string]bool{}
 	}
 	if o.Scheme == "" {
 		o.Scheme = upstream.HTTP
+	}
+	if o.Counts == nil {
+		o.Counts = &EntryCounts{}
 	}
 	l := listParser{Options: o, seed: maphash.MakeSeed(), lineByHash: map[uint64]int{}}
 	in := bufio.NewReaderSize(r, 4096)
@@ -96,17 +107,10 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	} else {
 		err = l.parseLines(in)
 	}
-	if l.described.n > 0 {
-		l.warn(l.described.first, "on %s, this one the first, "+describedWarning, countLines(l.described.n))
-	}
-	if l.textLines.n > 0 {
-		l.warn(l.textLines.first, "on %s, this one the first, there is text beside the address; it is not used",
-			countLines(l.textLines.n))
-	}
-	if l.guessedLogins.n > 0 {
-		l.warn(l.guessedLogins.first, "on %s, this one the first, the words behind the address are taken as user and "+
-			"password; if they are not, remove them", countLines(l.guessedLogins.n))
-	}
+	l.warnOfLines(l.described, describedWarning)
+	l.warnOfLines(l.textLines, "there is text beside the address; it is not used")
+	l.warnOfLines(l.guessedLogins, "the words behind the address are taken as user and password; if they are not, "+
+		"remove them")
 	return l.specs.all(), l.warnings, err
 }
 
@@ -172,8 +176,19 @@ func countLines(n int) string {
 	return fmt.Sprintf("%d lines", n)
 }
 
-func (l *listParser) warn(n int, format string, args ...any) {
-	l.warnings = append(l.warnings, Warning{n, fmt.Sprintf(format, args...)})
+func (l *listParser) warnOfLines(lines lineCount, reason string) {
+	if lines.n > 0 {
+		l.warnFor(lines.first, fmt.Sprintf("on %s, this one the first, %s", countLines(lines.n), reason), reason)
+	}
+}
+
+func (l *listParser) warn(n int, reason string) { l.warnFor(n, reason, reason) }
+
+func (l *listParser) warnFor(n int, msg, reason string) {
+	count(&l.Counts.Warnings, reason)
+	if len(l.warnings) < MaxWarnings || l.Counts.Warnings[reason] <= MaxLinesOfReason {
+		l.warnings = append(l.warnings, Warning{n, msg, reason})
+	}
 }
 
 // removeInvisible removes the characters without width (Unicode class Cf) that web pages put around addresses, and
@@ -275,9 +290,34 @@ func (l *listParser) parseLine(n int, line string) {
 	l.skip(n, err)
 }
 
-func (l *listParser) skip(n int, reason error) {
-	l.warn(n, "%v", reason)
-	l.Counts.countSkipped(reason.Error())
+func (l *listParser) skip(n int, err error) { l.skipFor(n, err.Error(), reasonOf(err)) }
+
+func (l *listParser) skipFor(n int, msg, reason string) {
+	l.warnFor(n, msg, reason)
+	count(&l.Counts.Skipped, reason)
+}
+
+// schemeError is the error of a scheme or protocol that is not supported.
+type schemeError struct{ name, kind string }
+
+func (e *schemeError) Error() string {
+	return fmt.Sprintf("the %s %.20q is not supported; %s", e.kind, e.name, use)
+}
+
+const use = "use " + upstream.ProxySchemes
+
+// reasonOf returns the text of err without the values that it quotes.
+func reasonOf(err error) string {
+	var scheme *schemeError
+	var spec *upstream.SpecError
+	switch {
+	case errors.As(err, &scheme):
+		return "the " + scheme.kind + " is not supported; " + use
+	case errors.As(err, &spec):
+		field, _, _ := strings.Cut(spec.Field, "[")
+		return field + " is not valid"
+	}
+	return err.Error()
 }
 
 // add adds the proxy of line n. If err is not nil, or the proxy cannot be added, it skips the line with a warning.
@@ -298,24 +338,23 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 	case err != nil:
 		l.skip(n, err)
 	case duplicate:
-		l.warn(n, "the same proxy as on line %d", first)
-		l.Counts.countSkipped("the same proxy as on another line")
+		l.skipFor(n, fmt.Sprintf("the same proxy as on line %d", first), "the same proxy as on another line")
 	case spec.ID != "" && l.UsedIDs[spec.ID]:
-		l.warn(n, "the id %q is already used by another proxy", spec.ID)
-		l.Counts.countSkipped("the id is already used by another proxy")
+		l.skipFor(n, fmt.Sprintf("the id %q is already used by another proxy", spec.ID),
+			"the id is already used by another proxy")
 	default:
 		switch warning {
 		case "":
 		case describedWarning:
 			l.described.add(n)
 		default:
-			l.warn(n, "%s", warning)
+			l.warn(n, warning)
 		}
 		l.lineByHash[hash] = n
 		if spec.ID != "" {
 			l.UsedIDs[spec.ID] = true
 		}
-		l.Counts.countForm(form)
+		count(&l.Counts.Forms, form)
 		spec.Source = l.Name
 		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entry)

@@ -311,7 +311,8 @@ nothing
 	require.Equal(t, map[string]int{"JSON": 1}, got.Forms)
 	require.Len(t, got.Skipped, 1)
 	parseAll("port: 1\nproxies:\n  - {type: http, server: 1.2.3.1, port: 80}\n")
-	require.Equal(t, EntryCounts{Forms: map[string]int{"Clash": 1}}, got)
+	require.Equal(t, map[string]int{"Clash": 1}, got.Forms)
+	require.Empty(t, got.Skipped)
 }
 
 func TestASchemeBeforeAColon(t *testing.T) {
@@ -373,9 +374,9 @@ func TestFieldsThatDescribeAreReported(t *testing.T) {
 	specs, warnings, err := Parse(strings.NewReader(text), Options{})
 	require.NoError(t, err)
 	require.Len(t, specs, 5)
-	require.Equal(t, []Warning{{1, "on 2 lines, this one the first, the fields behind the port are taken as a " +
-		"description of the proxy, not as user and password; if they are a login, write user:pass@host:port"}},
-		warnings)
+	const reason = "the fields behind the port are taken as a description of the proxy, not as user and password; " +
+		"if they are a login, write user:pass@host:port"
+	require.Equal(t, []Warning{{1, "on 2 lines, this one the first, " + reason, reason}}, warnings)
 	_, err = ParseLine("1.2.3.4:80:Jordan:premium")
 	require.EqualError(t, err, "the fields behind the port could be a login or a description; write "+
 		"user:pass@host:port, or host:port alone")
@@ -385,4 +386,31 @@ func TestFieldsThatDescribeAreReported(t *testing.T) {
 		require.Equal(t, "Jordan", spec.Address.Username)
 		require.Equal(t, "premium", spec.Address.Password.Reveal())
 	}
+}
+
+// Of many warnings only the first ones are returned, and all are counted. Values are no part of a reason.
+func TestWarningsOfALongListAreLimited(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("h:1\n")
+	for i := range 3 * MaxWarnings {
+		fmt.Fprintf(&text, "nonsense\nh:1\nx%d://h:1:u:p\nhttp://g%d:1#id=same\n", i, i)
+	}
+	for i := range 2 * MaxLinesOfReason {
+		fmt.Fprintf(&text, "http://i:1#tier=%d\n", 1000+i)
+	}
+	var counts EntryCounts
+	_, warnings, err := Parse(strings.NewReader(text.String()), Options{Counts: &counts})
+	require.NoError(t, err)
+	byReason := map[string]int{}
+	for _, w := range warnings {
+		byReason[w.Reason]++
+	}
+	require.Less(t, len(warnings), MaxWarnings+MaxLinesOfReason*len(byReason))
+	require.GreaterOrEqual(t, len(warnings), MaxWarnings)
+	require.Equal(t, MaxLinesOfReason, byReason["tier is not valid"], "%v", counts.Warnings)
+	require.Equal(t, 2*MaxLinesOfReason, counts.Skipped["tier is not valid"])
+	require.Equal(t, 3*MaxWarnings, counts.Skipped["the scheme is not supported; use "+upstream.ProxySchemes],
+		"%v", counts.Skipped)
+	require.Len(t, counts.Skipped, len(byReason))
+	require.Less(t, len(byReason), 10)
 }

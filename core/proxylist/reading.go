@@ -11,6 +11,8 @@ import (
 type EntryCounts struct {
 	Forms   map[string]int `json:"forms"`    // number of proxies by form
 	Skipped map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
+
+	Warnings map[string]int `json:"-"` // number of warnings by reason, also of those that Parse does not return
 }
 
 // The forms of entries that formOf does not return.
@@ -46,20 +48,17 @@ func formOf(line string, a upstream.Address) string {
 	return "host,port,user,pass"
 }
 
-func (r *EntryCounts) countForm(form string) {
-	if r != nil {
-		if r.Forms == nil {
-			r.Forms = map[string]int{}
-		}
-		r.Forms[form]++
+func count(counts *map[string]int, key string) {
+	if *counts == nil {
+		*counts = map[string]int{}
 	}
+	(*counts)[key]++
 }
 
-func (r *EntryCounts) countSkipped(reason string) {
-	if r != nil {
-		if r.Skipped == nil {
-			r.Skipped = map[string]int{}
-		}
-		r.Skipped[reason]++
+// WarningCount returns the number of all warnings.
+func (r *EntryCounts) WarningCount() (n int) {
+	for _, count := range r.Warnings {
+		n += count
 	}
+	return n
 }

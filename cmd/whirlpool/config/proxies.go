@@ -178,7 +178,7 @@ func looksLikeProxy(path string) bool {
 }
 
 // maxWarnings is the maximum number of warnings about the lines of one proxy list.
-const maxWarnings = 1000
+const maxWarnings = proxylist.MaxWarnings
 
 // Stdin is the element of Source.Proxies that stands for the standard input (Source.Stdin).
 const Stdin = "-"
@@ -261,13 +261,12 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 		l.addFault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
 		return
 	}
-	for i, w := range warnings {
-		if i == maxWarnings { // with so many wrong lines, it is probably no proxy list
-			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", name,
-				len(warnings)-i))
-			break
-		}
+	shown := warnings[:min(len(warnings), maxWarnings)]
+	for _, w := range shown {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
+	}
+	if more := reading.WarningCount() - len(shown); more > 0 { // with so many wrong lines, it is probably no proxy list
+		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", name, more))
 	}
 	specs = l.keepLoadable(name, specs)
 	reading.Proxies = len(specs)
