@@ -195,9 +195,10 @@ func (c *client) run(rng *rand.Rand, stop <-chan struct{}) {
 	}
 }
 
-// Five nodes take leases and change records while the store is stopped for longer than a lease, and connections are cut.
-// The history must be linearizable: no two nodes have a lease at the same time, a result after the end of its lease is
-// refused, and no change replaces one that its node has not read. (Herlihy and Wing, "Linearizability", 1990.)
+// Five nodes take leases and change records. Meanwhile the store is stopped for longer than a lease, and connections
+// are cut. The history must be linearizable: no two nodes have a lease at the same time, a result after the end of
+// its lease is refused, and no change replaces one that its node has not read. (Herlihy and Wing, "Linearizability",
+// 1990.)
 func TestLeasesAndChangesAreLinearizable(t *testing.T) {
 	port := freePort(t)
 	server := startServer(t, port, "--port", port)
