@@ -226,10 +226,11 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		})
 	}
 	body := &eventBody{
-		events: h.events, reader: reader, conn: c.Context().Conn(), lastSent: position, lastData: time.Now(),
+		events: h.events, reader: reader, conn: c.Context().Conn(), wantsType: wantsType, lastSent: position,
+		lastData: time.Now(),
 	}
 	if slices.ContainsFunc(liveTypes, wantsType) {
-		body.live, body.wantsType, body.nextLive = h.live, wantsType, body.lastData
+		body.live, body.nextLive = h.live, body.lastData
 	}
 	authorization := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy, used after the handler has returned
 	names := clientNames(c)
@@ -237,7 +238,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	body.ctx, body.cancel = context.WithCancel(h.ctx)
 	body.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectDelay.Milliseconds())
 	if lostEvents > 0 {
-		body.pending = fmt.Appendf(body.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lostEvents)
+		body.appendLost(lostEvents)
 	}
 	_ = body.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if this fails, Read fails
 	if client, ok := body.conn.(*conn); ok {
@@ -303,7 +304,7 @@ type eventBody struct {
 	lastData time.Time
 
 	live      *live             // nil if the client has not asked for live events
-	wantsType func(string) bool // the types that the client has asked for; only with live
+	wantsType func(string) bool // the types that the client has asked for
 	nextLive  time.Time         // time of the next live events
 	lastLive  liveState         // the state of the last live events
 }
@@ -335,6 +336,10 @@ func (b *eventBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+func (b *eventBody) appendLost(events uint64) {
+	b.pending = fmt.Appendf(b.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, events)
+}
+
 // waitForEvents waits for events, and encodes them into pending. It returns false at the end of the body.
 func (b *eventBody) waitForEvents() bool {
 	until := b.lastData.Add(heartbeatInterval)
@@ -344,6 +349,15 @@ func (b *eventBody) waitForEvents() bool {
 	ctx, cancel := context.WithDeadline(b.ctx, until)
 	defer cancel()
 	events, streamPosition, err := b.reader.Next(ctx)
+	if errors.Is(err, eventstream.ErrSlow) && b.live != nil {
+		// A client of live events shows the current state, so it can do without the events that it has missed.
+		if lost := b.reader.SkipLost(); lost > 0 {
+			if slices.ContainsFunc(eventTypes, b.wantsType) {
+				b.appendLost(lost)
+			}
+			events, streamPosition, err = b.reader.Next(ctx)
+		}
+	}
 	waited := errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !waited || b.ctx.Err() != nil || !b.canRead() {
 		return false

@@ -2,12 +2,14 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/eventstream"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
@@ -77,6 +79,43 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 		require.Error(t, <-stalled.ended, "it has not read for eventWriteTimeout")
 		c.conn.Close()
 		<-c.ended
+	})
+}
+
+// A client that also gets the state stays connected when it misses events; any other client is dropped.
+func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		begin := func(query string) *eventClient {
+			c := r.listen(t, query)
+			r.activate("first")
+			synctest.Wait() // it does not read, so the server waits until it has written this event
+			return c
+		}
+		both, state, neither := begin("?type=activation,views"), begin("?type=views"), begin("?type=activation")
+		for range 3 * eventstream.MaxEvents {
+			r.activate("x")
+		}
+		for _, c := range []*eventClient{both, neither} {
+			for !strings.Contains(c.block(), `"first"`) {
+			}
+		}
+		for neither.block() != "EOF" {
+		}
+		block := both.block()
+		for ; !strings.HasPrefix(block, "event: lost"); block = both.block() {
+			require.NotContains(t, block, `"x"`)
+		}
+		require.Regexp(t, `^event: lost\ndata: {"events":200\d}$`, block)
+		for range eventstream.MaxEvents {
+			require.Contains(t, both.block(), `"x"`)
+		}
+		for _, c := range []*eventClient{both, state} {
+			require.Contains(t, c.block(), "event: views")
+			c.conn.Close()
+			<-c.ended
+		}
+		<-neither.ended
 	})
 }
 

@@ -187,6 +187,19 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 	}
 }
 
+// SkipLost makes a reader that is too slow continue with the oldest event that is kept. It returns the number of
+// events, of all types, that the reader has missed. It is 0 if the reader has missed sampled events only; these cannot
+// be skipped.
+func (r *Reader) SkipLost() (lost uint64) {
+	s := r.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if oldest := s.lastID - uint64(len(s.events)) + 1; r.next < oldest {
+		lost, r.next = oldest-r.next, oldest
+	}
+	return lost
+}
+
 func (r *Reader) read() (events []Event, lastID uint64, err error) {
 	s := r.stream
 	s.mu.Lock()

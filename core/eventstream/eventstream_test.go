@@ -107,6 +107,11 @@ func TestBounds(t *testing.T) {
 	require.Len(t, s.events, 10)
 	_, _, err = slow.Next(now())
 	require.ErrorIs(t, err, ErrSlow)
+	require.EqualValues(t, 10, slow.SkipLost())
+	require.Zero(t, slow.SkipLost())
+	events, _, err := slow.Next(now())
+	require.NoError(t, err)
+	require.Len(t, events, 10)
 	for range MaxReaders - 1 {
 		_, _, err = s.Subscribe(0, nil)
 		require.NoError(t, err)
