@@ -34,8 +34,15 @@ var brokenTunnels = map[string]func(net.Conn){
 		c.Read(make([]byte, 1))
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	},
+	"sends a fatal alert after the ClientHello": func(c net.Conn) {
+		c.Read(make([]byte, 4096))
+		c.Write(internalError)
+	},
 	"passes nothing on": func(c net.Conn) { io.Copy(io.Discard, c) },
 }
+
+// internalError is a fatal TLS alert.
+var internalError = []byte{21, 3, 3, 0, 2, 2, 80}
 
 // Three of eight proxies accept each CONNECT and forward nothing. Every TLS handshake succeeds, and the
 // breakers of those proxies open soon.
@@ -128,26 +135,34 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 	require.EqualValues(t, 6, got.Load())
 }
 
-// A target that has no TLS: the client gets its bytes, after attempts through other proxies.
+// A target that has no TLS, or refuses it with an alert: the client gets its bytes, after attempts through other
+// proxies.
 func TestATargetWithoutTLS(t *testing.T) {
-	t.Run("one proxy", func(t *testing.T) { testTargetWithoutTLS(t, 1, "", 20) })
-	t.Run("two proxies", func(t *testing.T) { testTargetWithoutTLS(t, 2, "", 60) })
-	t.Run("three proxies", func(t *testing.T) { testTargetWithoutTLS(t, 3, "", 60) })
+	page := []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
+	t.Run("one proxy", func(t *testing.T) { testTargetWithoutTLS(t, 1, "", 20, page) })
+	t.Run("two proxies", func(t *testing.T) { testTargetWithoutTLS(t, 2, "", 60, page) })
+	t.Run("three proxies", func(t *testing.T) { testTargetWithoutTLS(t, 3, "", 60, page) })
 	t.Run("retry budget", func(t *testing.T) {
-		testTargetWithoutTLS(t, 3, "[retry_budget]\nratio = 0.01\nmin_per_second = 0\n", 20)
+		testTargetWithoutTLS(t, 3, "[retry_budget]\nratio = 0.01\nmin_per_second = 0\n", 20, page)
 	})
+	t.Run("alert", func(t *testing.T) { testTargetWithoutTLS(t, 3, "", 60, internalError) })
 }
 
-func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int) {
+func testTargetWithoutTLS(t *testing.T, proxies int, config string, requests int, reply []byte) {
 	w := start(t, proxies, config)
 	plain := coretest.Serve(t, func(c net.Conn) {
 		c.Read(make([]byte, 4096))
-		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		c.Write(reply)
 	})
 	w.setAll(lab.Behaviour{TunnelTo: plain})
 	for range requests {
+		err := fetchOverTLS(w, "plain.test:443")
+		if reply[0] == internalError[0] {
+			require.ErrorContains(t, err, "internal error")
+			continue
+		}
 		var noTLS tls.RecordHeaderError
-		require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
+		require.ErrorAs(t, err, &noTLS)
 		require.Equal(t, "HTTP/", string(noTLS.RecordHeader[:]))
 	}
 	w.awaitIdle()

@@ -106,8 +106,9 @@ func (t *Tunnel) SettleSuccess() {
 }
 
 // SettleNoTLS is called in place of SettleSuccess if the target's first byte is relayed, but is no reply to the
-// client's ClientHello. The attempt then counts neither for nor against the proxy: either the target has no TLS, or the
-// proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what SettleSuccess does.
+// client's ClientHello, or a fatal alert. The attempt then counts neither for nor against the proxy: either the target
+// begins no TLS session, or the proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what
+// SettleSuccess does.
 func (t *Tunnel) SettleNoTLS() {
 	switch x := t.x; {
 	case x.tuning.Targets == nil:

@@ -109,8 +109,8 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verd
 	return remote
 }
 
-// sendHello sends the ClientHello through remote and reads the first bytes of the target into remote.Early. It
-// returns an error if no byte arrives before the time until, if ctx ends first, or if the reply is no TLS.
+// sendHello sends the ClientHello through remote and reads the first bytes of the target into remote.Early. It returns
+// an error if no byte arrives before the time until, if ctx ends first, or if the reply refuses the ClientHello.
 func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, until time.Time) error {
 	remote.Conn.SetDeadline(until)
 	stop := context.AfterFunc(ctx, func() { remote.Conn.SetDeadline(aLongTimeAgo) })
@@ -128,7 +128,7 @@ func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, u
 	default:
 		return err
 	}
-	if !isTLSRecord(buf[0]) {
+	if refusesHello(buf[:n]) {
 		return verdict.ErrNoTLS
 	}
 	remote.Early = buf[:n]

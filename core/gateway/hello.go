@@ -4,16 +4,23 @@ package gateway
 const (
 	tlsRecordHeader     = 5
 	tlsChangeCipherSpec = 20 // the first type of a record
+	tlsAlert            = 21 // type of a record
 	tlsHandshake        = 22 // type of a record
 	tlsHeartbeat        = 24 // the last type of a record
 	tlsClientHello      = 1  // type of a handshake message
+	tlsFatal            = 2  // level of an alert
 	tlsHandshakeHeader  = 4
 	tlsMaxRecord        = 1 << 14
 	tlsEarlyData        = 42 // type of an extension
 )
 
-// isTLSRecord reports whether a record of TLS can begin with the byte first.
-func isTLSRecord(first byte) bool { return first >= tlsChangeCipherSpec && first <= tlsHeartbeat }
+// refusesHello reports whether p, the first bytes of the reply to a ClientHello, are no TLS record, or a fatal alert.
+func refusesHello(p []byte) bool {
+	if p[0] == tlsAlert && len(p) > tlsRecordHeader {
+		return p[tlsRecordHeader] == tlsFatal
+	}
+	return p[0] < tlsChangeCipherSpec || p[0] > tlsHeartbeat
+}
 
 type helloKind uint8
 

@@ -31,7 +31,7 @@ type opening struct {
 	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classify)
 	partialLen    int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
 	helloSent     time.Time // when the ClientHello was sent; zero if the target's response has no time limit
-	plainReply    []byte    // a reply without TLS from an earlier tunnel; relayed if no other tunnel gets a reply
+	plainReply    []byte    // a reply of isNoTLS from an earlier tunnel; relayed if no other tunnel gets a reply
 
 	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
 	hedgedHello hedgedHello // the ClientHello of the hedge
@@ -240,7 +240,7 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.setReadDeadline(t.target)
 		buf, m, err := t.buffers.readInto(t.target, nil)
-		noTLS := m > 0 && t.isNoTLS((*buf)[0])
+		noTLS := m > 0 && t.isNoTLS((*buf)[:m])
 		switch {
 		case noTLS && t.exchange.HasUntriedProxy():
 			o.keepPlainReply((*buf)[:m])
@@ -282,14 +282,14 @@ func (o *opening) keepPlainReply(p []byte) {
 	o.plainReply = slices.Clone(p)
 }
 
-// isNoTLS reports whether a first byte of the target is no reply to the client's ClientHello: the target has no TLS, or
-// the proxy is, for example, a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
-func (t *tunnel) isNoTLS(first byte) bool {
+// isNoTLS reports whether p, the first bytes of the target, begin no TLS session with the client that has sent a
+// ClientHello: the target has no TLS or refuses it with an alert, or the proxy has responded itself. The proxy is, for
+// example, a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
+func (t *tunnel) isNoTLS(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !isTLSRecord(first) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 &&
-		!o.hedgeWon
+	return refusesHello(p) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
 }
 
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is

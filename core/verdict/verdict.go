@@ -470,13 +470,13 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
-// ErrNoTLS is the error of a tunnel in which a ClientHello got a reply that is no TLS.
-var ErrNoTLS = errors.New("the first byte in the tunnel, after a ClientHello, is no TLS record")
+// ErrNoTLS is the error of a tunnel in which a ClientHello got a reply that is no TLS, or a fatal alert.
+var ErrNoTLS = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")
 
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
 // set, the target did not respond to the client's first bytes in time; otherwise err ended the tunnel. A retry is
 // possible, because the client has sent at most a TLS ClientHello. After ErrNoTLS, the proxy is charged only if the
-// target replies with TLS through another proxy.
+// target begins a TLS session through another proxy.
 func RetryTunnel(o core.Outcome, err error, silent bool) core.Outcome {
 	if silent {
 		o = withCause(o, CutShort, core.ResultTimeout, "http_response_timeout", err)
