@@ -186,8 +186,8 @@ func (b *Body) readChunkLine() (bool, error) {
 
 const maxChunkLine = 4 << 10
 
-// parseChunkSize parses a chunk size of at most 15 hexadecimal digits. In a response it also accepts 16 digits of
-// which the first is a zero. Some servers always write 16 digits, and Go's and curl's clients accept them.
+// parseChunkSize parses a chunk size of at most 15 hexadecimal digits. In a response it also accepts further zeros
+// before them: some servers always write 16 digits.
 func parseChunkSize(line []byte, response bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
@@ -196,7 +196,7 @@ func parseChunkSize(line []byte, response bool) (int64, error) {
 			return 0, malformed("a chunk's size line")
 		}
 	}
-	if response && len(digits) == 16 && digits[0] == '0' {
+	for response && len(digits) > 15 && digits[0] == '0' {
 		digits = digits[1:]
 	}
 	if len(digits) == 0 || len(digits) > 15 {

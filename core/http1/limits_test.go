@@ -38,25 +38,26 @@ func TestTheNumberOfTrailersIsLimited(t *testing.T) {
 	}
 }
 
-// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1). A response with it is refused if it has a body.
-// Without a body, the field has no effect.
+// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1), but squid, HAProxy and curl read chunks in such a response.
+// With a Content-Length as well it is refused. Without a body, the field has no effect. The connection always ends.
 func TestTransferEncodingInHTTP10(t *testing.T) {
 	const te = "Transfer-Encoding: chunked\r\n"
 	for _, c := range []struct {
 		method, status, fields string
 		refused                bool
+		framing                Framing
 	}{
-		{"GET", "200 OK", te, true},
-		{"POST", "201 Created", te, true},
-		{"GET", "404 Not Found", te, true},
-		{"GET", "200 OK", te + "Content-Length: 0\r\n", true},
-		{"GET", "200 OK", "Content-Length: 5\r\n" + te, true},
-		{"GET", "200 OK", te + "Connection: keep-alive\r\n", true},
-		{"CONNECT", "403 Forbidden", te, true},
-		{"HEAD", "200 OK", te, false},
-		{"GET", "304 Not Modified", te, false},
-		{"GET", "204 No Content", te, false},
-		{"CONNECT", "200 OK", te, false},
+		{"GET", "200 OK", te, false, Chunked},
+		{"POST", "201 Created", te, false, Chunked},
+		{"GET", "404 Not Found", te, false, Chunked},
+		{"GET", "200 OK", te + "Content-Length: 0\r\n", true, 0},
+		{"GET", "200 OK", "Content-Length: 5\r\n" + te, true, 0},
+		{"GET", "200 OK", te + "Connection: keep-alive\r\n", false, Chunked},
+		{"CONNECT", "403 Forbidden", te, false, Chunked},
+		{"HEAD", "200 OK", te, false, NoBody},
+		{"GET", "304 Not Modified", te, false, NoBody},
+		{"GET", "204 No Content", te, false, NoBody},
+		{"CONNECT", "200 OK", te, false, NoBody},
 	} {
 		for _, end := range []string{"\r\n", "\n"} { // the second is repaired first
 			raw := "HTTP/1.0 " + c.status + "\r\n" + c.fields + end + "0\r\n\r\n"
@@ -68,7 +69,7 @@ func TestTransferEncodingInHTTP10(t *testing.T) {
 				continue
 			}
 			require.NoError(t, err, "%s %s", c.method, raw)
-			require.Equal(t, NoBody, p.Framing)
+			require.Equal(t, c.framing, p.Framing)
 			require.EqualValues(t, -1, p.Length)
 			require.True(t, p.Close)
 		}

@@ -109,8 +109,8 @@ const (
 // ReadResponse makes the repairs that RFC 9112 permits. It drops white space before a colon (section 5.1) and joins
 // folded lines (5.2). It accepts a bare LF as the end of a line (2.2), and treats equal Content-Lengths as one (6.3).
 // If the head has both a Transfer-Encoding and a Content-Length, it ignores the Content-Length and sets p.Close
-// (6.3). A field value may contain control characters other than CR, LF and NUL. ReadResponse does not remove them
-// (RFC 9110 section 5.5).
+// (6.3). It accepts chunks in HTTP/1.0 and sets p.Close (6.1), but not with a Content-Length. A field value may contain
+// control characters other than CR, LF and NUL. ReadResponse does not remove them (RFC 9110 section 5.5).
 func (r *Reader) ReadResponse(p *Response, method []byte) error {
 	return r.readFinal(p, method, 0)
 }
@@ -255,10 +255,10 @@ func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) 
 		if s.hasLength && !s.chunked && !s.noLength {
 			r.Length = s.length
 		}
-	case s.chunked && minor == 0:
-		return nil, malformed("Transfer-Encoding in an HTTP/1.0 response")
+	case s.chunked && minor == 0 && s.hasLength:
+		return nil, malformed("Transfer-Encoding and Content-Length in an HTTP/1.0 response")
 	case s.chunked:
-		r.Framing, r.Close = Chunked, r.Close || s.hasLength
+		r.Framing, r.Close = Chunked, r.Close || s.hasLength || minor == 0
 	case s.hasLength && s.length == 0:
 		r.Length = 0
 	case s.hasLength:

@@ -41,16 +41,19 @@ func (b *Body) Trailers() []byte {
 }
 
 // addTrailerLine reads one line of the trailer section (RFC 9112 section 7.1.2). It keeps the field if it may be
-// forwarded. A line without a colon or with a forbidden byte is an error. Two more faults are errors in a request: a
-// name that is no token, and a section of more than maxTrailers bytes. A response with such a fault loses its
-// trailers (RFC 9110 section 6.5.1 permits this).
+// forwarded. A line without a colon or with a forbidden byte is an error. Three more faults are errors in a request: a
+// name that is no token, a folded line, and a section of more than maxTrailers bytes. A response with such a fault
+// loses its trailers (RFC 9110 section 6.5.1 permits this).
 func (b *Body) addTrailerLine(line []byte) error {
 	limit, values := int64(MaxFields), uint8(valueChar)
 	if b.r.responses {
 		limit, values = MaxResponseFields, responseChar
 	}
 	colon := bytes.IndexByte(line, ':')
-	if b.remaining++; b.remaining > limit || colon <= 0 || !allInClass(line, values) {
+	if b.r.responses && isBlank(line[0]) { // a folded line needs no colon
+		colon = 0
+	}
+	if b.remaining++; b.remaining > limit || colon < 0 || line[0] == ':' || !allInClass(line, values) {
 		return malformed("the trailer section")
 	}
 	name := line[:colon]

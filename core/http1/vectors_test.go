@@ -79,6 +79,21 @@ var answers = map[string]answer{
 		status: 200, body: "hello", ends: true},
 	"a chunk's size with zeros": {raw: ok200 + chunked + "\r\n0000000000000005\r\nhello\r\n0000000000000000\r\n\r\n",
 		status: 200, body: "hello"},
+	// squid and HAProxy accept any number of zeros, Go's and curl's clients 16 digits.
+	"a chunk's size with more zeros": {
+		raw: ok200 + chunked + "\r\n" + strings.Repeat("0", 30) + "5\r\nhello\r\n" + strings.Repeat("0", 30) +
+			"\r\n\r\n",
+		status: 200, body: "hello", goElse: true,
+	},
+	// Go's client ignores the field and returns the chunks as they are.
+	"chunked in HTTP/1.0": {
+		raw:    "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + chunked + "\r\n5\r\nhello\r\n0\r\n\r\n",
+		status: 200, body: "hello", ends: true, goElse: true,
+	},
+	"a folded trailer": {
+		raw:    ok200 + chunked + "\r\n5\r\nhello\r\n0\r\nX: a\r\n b\r\n\tc: d\r\n\r\n",
+		status: 200, body: "hello",
+	},
 	"a folded field": {
 		raw:    ok200 + "A: b\r\n  c\r\n\td\r\nE: f\r\nContent-Length: 0\r\n\r\n",
 		status: 200, fields: "A: b    c  \td\r\nE: f\r\n",
@@ -230,8 +245,8 @@ var answers = map[string]answer{
 	},
 	"chunked with a vertical tab": {raw: ok200 + "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n"},
 	"an empty encoding":           {raw: ok200 + "Transfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello"},
-	"chunked in HTTP/1.0": {
-		raw:    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"chunked and length in HTTP/1.0": {
+		raw:    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
 		goElse: true,
 	},
 	"NUL in a value":                  {raw: ok200 + "A: b\x00c\r\nContent-Length: 0\r\n\r\n"},
@@ -257,8 +272,8 @@ var answers = map[string]answer{
 	"bare LF first":                   {raw: "\nHTTP/1.1 200 OK\r\n\r\n"},
 	"a bare LF behind a chunk's size": {raw: ok200 + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n"},
 	"a bare LF behind a chunk":        {raw: ok200 + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n"},
-	"a chunk's size of 17 digits": {
-		raw: ok200 + "Transfer-Encoding: chunked\r\n\r\n00000000000000005\r\nhello\r\n0\r\n\r\n",
+	"a chunk's size of 16 digits": {
+		raw: ok200 + "Transfer-Encoding: chunked\r\n\r\n01000000000000005\r\nhello\r\n0\r\n\r\n",
 	},
 	"a chunk's size past 2^63": {
 		raw: ok200 + "Transfer-Encoding: chunked\r\n\r\nf000000000000000\r\nhello\r\n0\r\n\r\n",
