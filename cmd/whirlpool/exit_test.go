@@ -118,6 +118,15 @@ func TestMisspeltValuesGetASuggestion(t *testing.T) {
 	}
 }
 
+// A request whose target is not allowed has status 403, too. This is no matter of keys.
+func TestADeniedTargetNeedsNoOtherKey(t *testing.T) {
+	newFakeAPI(t, map[string][]string{"POST /request": {
+		`403 {"error":"egress_denied","message":"the target is not allowed","details":{"attempts":[]}}`}})
+	_, errs, code := run("request", "http://127.0.0.1/")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "the target is not allowed\n")
+}
+
 func TestMisspeltRegionsGetASuggestion(t *testing.T) {
 	const groups = `200 {"groups":[{"name":"germany"},{"name":"france"},{"name":""}]}`
 	responses := func() map[string][]string {
@@ -135,6 +144,13 @@ func TestMisspeltRegionsGetASuggestion(t *testing.T) {
 		require.Contains(t, errs, `--region "germani": no proxy has this region; the regions are germany, france; `+
 			"did you mean germany?")
 	}
+	misspelt := responses()
+	misspelt["POST /request"] = []string{`200 {"outcome":"success","status":200,"attempts":[]}`}
+	newFakeAPI(t, misspelt)
+	_, errs, code := run("request", "http://a.example/", "--region", "germani")
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, `note: --region "germani": no proxy has this region; the regions are germany, france; `+
+		"did you mean germany? (without --region-strict, every proxy may be used)")
 	newFakeAPI(t, responses())
 	out, errs, code := run("proxies", "list", "--region", "France", "--state", "open")
 	require.Zero(t, code, errs)

@@ -163,7 +163,7 @@ func (r *remote) advise(failed *client.Error) {
 	case failed.Status == http.StatusUnauthorized:
 		failed.Message = "the API at " + r.api.Base.Host + " refuses the key; give a key of its [[api.keys]] in " +
 			"--key-file or $" + keyVar
-	case failed.Status == http.StatusForbidden:
+	case failed.Code == "forbidden": // other codes of status 403 are about the request, such as egress_denied
 		failed.Message += "; give an admin's key in --key-file or $" + keyVar
 	case failed.Code == "bad_target" && strings.HasPrefix(failed.Message, "this is an HTTP proxy"):
 		failed.Message = r.api.Base.Host + " is the proxy port of the gateway, not its API; set --url to the API " +

@@ -161,6 +161,11 @@ func (r *remote) sendThroughPool(in *requestInput, printBody bool) error {
 	if bodyErr != nil {
 		return bodyErr
 	}
+	if in.Region != "" && !in.Strict {
+		if err := r.checkRegion(in.Region); err != nil {
+			fmt.Fprintf(r.cmd.ErrOrStderr(), "note: %v (without --region-strict, every proxy may be used)\n", err)
+		}
+	}
 	if printBody && failed == nil && !r.asJSON {
 		_, err := r.cmd.OutOrStdout().Write(body)
 		return cmp.Or(err, out.outcomeError())
