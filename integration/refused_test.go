@@ -42,11 +42,16 @@ deny = ["denied.test"]
 	for range 3 {
 		get("http://site.test/", login, 429)
 	}
-	c, err := net.Dial("tcp", w.gateway)
-	require.NoError(t, err)
-	defer c.Close()
-	_, err = c.Write([]byte("\x05\x01\x07")) // a method that the gateway does not support
-	require.NoError(t, err)
+	for _, sent := range []string{
+		"\x05\x01\x07", // a method that the gateway does not support
+		"\x05\x01\x02\x01\x03ann\x08canary-1\x05\x01\x00\x03\x09site.test\x00\x50",
+	} {
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Write([]byte(sent))
+		require.NoError(t, err)
+	}
 
 	for _, line := range []string{
 		`{listener="http",reason="bad_target"} 300`,
@@ -56,6 +61,7 @@ deny = ["denied.test"]
 		`{listener="http",reason="user_target_denied"} 1`,
 		`{listener="http",reason="user_requests_spent"} 3`,
 		`{listener="socks5",reason="proxy_authentication_required"} 1`,
+		`{listener="socks5",reason="user_requests_spent"} 1`,
 	} {
 		eventually(t, line, func() bool { return strings.Contains(w.scrape(), "whirlpool_refused_total"+line) })
 	}
@@ -71,7 +77,7 @@ deny = ["denied.test"]
 	got := map[string]string{}
 	records := record.FindAllStringSubmatch(w.log.String(), -1)
 	for _, m := range records {
-		if m[4] != "bad_target" { // both listeners have it
+		if m[4] != "bad_target" && m[1] != "socks5" { // reasons that several listeners have
 			got[m[4]] = strings.Join(m[1:4], " ")
 		}
 	}

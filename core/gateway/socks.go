@@ -248,8 +248,8 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		}()
 	}
 	if a := f.account; a != nil {
-		if denial, _ := a.BeginRequest(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
-			l.Status, l.Code = http.StatusForbidden, "user_denied"
+		if bad := beginRequest(a, to, s.Now()); bad != nil {
+			l.Status, l.Code = bad.Status, bad.Code
 			f.reportRefused(&l)
 			f.reply(socks5.NotAllowed)
 			f.conn.linger(false)

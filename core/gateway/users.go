@@ -145,10 +145,18 @@ func (r *request) grantRequest() *proxyhttp.ErrorResponse {
 	if a == nil {
 		return nil
 	}
-	now := r.server.Now()
-	switch denial, rule := a.BeginRequest(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
-	case access.Granted:
+	bad := beginRequest(a, &r.cache.authority, r.server.Now())
+	if bad == nil {
 		r.countedUser, r.conn.writer.user, r.input.Regions, r.input.Meter = a, a, a.Regions(), &a.Usage.Meter
+	}
+	return bad
+}
+
+// beginRequest counts a request of a user for the target to. If a limit of the user denies the request, it returns the
+// error response instead.
+func beginRequest(a *access.Account, to *proxyhttp.Authority, now time.Time) *proxyhttp.ErrorResponse {
+	switch denial, rule := a.BeginRequest(to.Host, portOf(to.HostPort), now); denial {
+	case access.Granted:
 		return nil
 	case access.TargetDenied:
 		return forbidden("user_target_denied", "the user may not use this target: deny has the rule "+rule)

@@ -510,8 +510,8 @@ func TestEachMetricHasAHelpText(t *testing.T) {
 	r.AddTunnelBytes(1, 2)
 	r.AddIntercepted(true)
 	r.AddIntercepted(false)
-	r.AddRefused(core.ListenSOCKS5, "user_denied")
-	r.AddRefused(core.ListenSOCKS5, "user_denied")
+	r.AddRefused(core.ListenSOCKS5, "user_requests_spent")
+	r.AddRefused(core.ListenSOCKS5, "user_requests_spent")
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
 		func() []PluginState {
@@ -535,7 +535,7 @@ func TestEachMetricHasAHelpText(t *testing.T) {
 		require.Equal(t, m.help, help["whirlpool_"+m.name], m.name)
 		require.Contains(t, text, "\nwhirlpool_"+m.name, "it has a value")
 	}
-	require.Contains(t, text, `whirlpool_refused_total{listener="socks5",reason="user_denied"} 2`)
+	require.Contains(t, text, `whirlpool_refused_total{listener="socks5",reason="user_requests_spent"} 2`)
 	require.Equal(t, 3.0, scrape(r).sum(t, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
 	require.Equal(t, 1.0, scrape(r).sum(t, "whirlpool_plugin_calls_total", `result="fault"`))
 	require.Contains(t, text, `whirlpool_plugin_metric{name="level",plugin="a"} -2.5`)
