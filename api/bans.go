@@ -50,7 +50,7 @@ type banView struct {
 }
 
 func viewOfBan(pool Pool, p rest.Pair) banView {
-	return banView{p.ProxyID, p.Host, pool.At(p.Since).UTC(), pool.At(p.Until).UTC()}
+	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
 }
 
 // viewsOfAvoided returns the views of those pairs, as Avoided returns them, for which match returns true.

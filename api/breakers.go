@@ -131,7 +131,7 @@ func (h *breakerHandler) viewOfWhy(w evidence.Why) whyView {
 		Targets: make([]targetEvidence, 0, len(w.Targets)),
 	}
 	if w.Failures > 0 {
-		at := h.pool.At(w.Since).UTC()
+		at := h.pool.TimeAt(w.Since).UTC()
 		v.Since = &at
 	}
 	for _, t := range w.Targets {

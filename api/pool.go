@@ -16,8 +16,8 @@ import (
 // Pool is the pool of proxies.
 type Pool interface {
 	Snapshot() *upstream.Snapshot
-	// At converts a time of the pool (the duration since the pool was made) to a time of day.
-	At(elapsed time.Duration) time.Time
+	// TimeAt converts a time of the pool (the duration since the pool was made) to a time of day.
+	TimeAt(elapsed time.Duration) time.Time
 	// Changes returns a number that increases with each snapshot and each transition of a breaker.
 	Changes() uint64
 }

@@ -129,7 +129,7 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		AvgLatency: stats.LatencyMean.Seconds(),
 	}
 	if until, banned := h.bannedUntil(u); banned {
-		at := h.pool.At(until).UTC()
+		at := h.pool.TimeAt(until).UTC()
 		v.BannedUntil = &at
 	}
 	for i, rule := range spec.OwnErrors {

@@ -31,7 +31,7 @@ type restView struct {
 func (h *restHandler) list(c *fiber.Ctx) error {
 	out := []restView{}
 	for _, p := range h.engine.Rests() {
-		out = append(out, restView{p.ProxyID, p.Host, h.pool.At(p.Since).UTC(), h.pool.At(p.Until).UTC()})
+		out = append(out, restView{p.ProxyID, p.Host, h.pool.TimeAt(p.Since).UTC(), h.pool.TimeAt(p.Until).UTC()})
 	}
 	return send(c, fiber.Map{"rests": out})
 }

@@ -98,10 +98,10 @@ var targetOrders = []order[*evidence.TargetView]{
 func (h *targetHandler) view(t *evidence.TargetView) targetView {
 	v := targetView{
 		Target: t.Name, Attempts: t.Attempts, Failures: t.Failures, FailureRate: t.FailureRate,
-		ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.At(t.LastFailure).UTC(),
+		ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.TimeAt(t.LastFailure).UTC(),
 	}
 	if t.LastSuccess > 0 {
-		at := h.pool.At(t.LastSuccess).UTC()
+		at := h.pool.TimeAt(t.LastSuccess).UTC()
 		v.LastSuccess = &at
 	}
 	return v

@@ -115,7 +115,7 @@ func (cn *clusterNode) setOptions(o *engine.Options) {
 	o.OnBan = func(p rest.Pair) {
 		banned(p)
 		if e, u := cn.engine.Load(), cn.proxyByID(p.ProxyID); u != nil {
-			cn.node.Banned(proxyKey(u), p.Host, e.Pool().At(p.Until))
+			cn.node.Banned(proxyKey(u), p.Host, e.Pool().TimeAt(p.Until))
 		}
 	}
 }
@@ -297,7 +297,7 @@ func (cn *clusterNode) Ban(key, host string, d time.Duration) time.Duration {
 	}
 	e := cn.engine.Load()
 	p := e.Ban(u, host, d)
-	return time.Until(e.Pool().At(p.Until))
+	return time.Until(e.Pool().TimeAt(p.Until))
 }
 
 // EndBan implements cluster.Local.

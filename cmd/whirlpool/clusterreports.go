@@ -57,7 +57,7 @@ func (cn *clusterNode) makeReport() (r cluster.Report) {
 	slices.SortFunc(targets, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
 	for _, t := range targets[:min(len(targets), cluster.MaxReported)] {
 		r.Targets = append(r.Targets, cluster.TargetReport{Target: t.Name, Attempts: t.Attempts, Failures: t.Failures,
-			Proxies: t.Proxies, Suspect: t.Suspect, LastFailure: pool.At(t.LastFailure)})
+			Proxies: t.Proxies, Suspect: t.Suspect, LastFailure: pool.TimeAt(t.LastFailure)})
 	}
 	return r
 }

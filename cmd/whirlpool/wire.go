@@ -179,7 +179,7 @@ func wire(
 				g.growth.SetProxies(len(s.All))
 			},
 			OnTransition: g.events.Transition, OnPolicyChange: g.events.PolicyChanged,
-			OnBan:   func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().At(p.Until)) },
+			OnBan:   func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().TimeAt(p.Until)) },
 			Restore: func(e *engine.Engine) { g.state.restore(e, g.log) },
 		}
 		g.cluster.setOptions(&opts)

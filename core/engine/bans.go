@@ -56,7 +56,7 @@ type SavedBan struct {
 
 // SaveBan returns a ban or rest in the form for a file.
 func (e *Engine) SaveBan(p rest.Pair) SavedBan {
-	return SavedBan{p.ProxyID, p.Host, e.pool.At(p.Since).UTC(), e.pool.At(p.Until).UTC()}
+	return SavedBan{p.ProxyID, p.Host, e.pool.TimeAt(p.Since).UTC(), e.pool.TimeAt(p.Until).UTC()}
 }
 
 // RestoreBans restores the bans and rests of an earlier process that have not ended. The banned proxies need not be

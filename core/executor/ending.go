@@ -80,8 +80,8 @@ func (r *Relay) SwitchProtocols(at time.Time) *Tunnel {
 }
 
 // Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's first byte,
-// or at the end of the tunnel. If the attempt used no proxy (direct://), or if breaker.blame is "literal", the
-// request is recorded when the tunnel is opened.
+// or at the end of the tunnel. With direct://, or if breaker.blame is "literal", it is recorded when the tunnel is
+// opened.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // status recorded for the client
@@ -164,7 +164,7 @@ type Refusal struct {
 	RetryAfter  time.Duration // time until the client may repeat the request; 0 if unknown
 	Target      string        // only with TargetSuspect
 	Direct      bool          // the last attempt went to the target without a proxy
-	Err         error         // only with NoProxy, NoneAccepts, Stopped and Denied
+	Err         error         // only with NoProxy, CredentialsRefused, Cancelled and Denied
 }
 
 // RefusalKind is the kind of a Refusal.
@@ -172,17 +172,17 @@ type RefusalKind uint8
 
 // The kinds.
 const (
-	NoProxy       RefusalKind = iota + 1 // no proxy is admissible
-	NoneAccepts                          // each remaining proxy has refused the configured credentials
-	Stopped                              // the exchange's context was cancelled
-	TimedOut                             // the total timeout passed during an attempt
-	NoTimeLeft                           // the next retry would begin after the total timeout
-	AttemptFailed                        // the last attempt failed, and no retry may follow
-	TargetSuspect                        // no retry, because the target is suspect
-	BudgetSpent                          // no retry, because the retry budget is spent
-	BodyNotKept                          // no retry, because a part of the body was sent and not kept
-	NotRepeatable                        // no retry, because the request may have reached its target
-	Denied                               // the request may not go to its target
+	NoProxy            RefusalKind = iota + 1 // no proxy is admissible
+	CredentialsRefused                        // each remaining proxy has refused the configured credentials
+	Cancelled                                 // the exchange's context was cancelled
+	TimedOut                                  // the total timeout passed during an attempt
+	NoTimeLeft                                // the next retry would begin after the total timeout
+	AttemptFailed                             // the last attempt failed, and no retry may follow
+	TargetSuspect                             // no retry, because the target is suspect
+	BudgetSpent                               // no retry, because the retry budget is spent
+	BodyNotKept                               // no retry, because a part of the body was sent and not kept
+	NotRepeatable                             // no retry, because the request may have reached its target
+	Denied                                    // the request may not go to its target
 )
 
 // Close records the request. The parameter status is the status that was sent to the client, or 0 if the client left
@@ -195,8 +195,6 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// endWithTunnel makes the open tunnel of the last attempt the result of Run. It records the request now if there is no
-// proxy (direct://), or if breaker.blame is "literal" (see Tunnel).
 func (ex *Exchange) endWithTunnel() *Tunnel {
 	ex.event.Ended = ex.executor.now()
 	ex.tunnel.status, ex.tunnel.unrecorded = ex.event.Outcome.Status, true
@@ -210,9 +208,7 @@ func (ex *Exchange) endWithTunnel() *Tunnel {
 	return &ex.tunnel
 }
 
-// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the target's first byte or
-// at the end of the tunnel. For a tunnel without a proxy (direct://), or if breaker.blame is "literal", it is called
-// when the tunnel is opened. Later calls have no effect.
+// recordTunnel records the request of a tunnel, and its last attempt, once.
 func (ex *Exchange) recordTunnel() {
 	if ex.tunnel.unrecorded {
 		ex.tunnel.unrecorded = false
@@ -228,7 +224,6 @@ func (ex *Exchange) recordServingAttempt() {
 	}
 }
 
-// finish releases the deferred attempts, records the request and reports its end to the tracker.
 func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
 	ex.releaseDeferred()
 	ex.record(status, clientLeft, at)
@@ -237,10 +232,9 @@ func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
 	}
 }
 
-// record sends the request event to the recorder.
 func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
 	if ex.race != nil {
-		ex.race.join() // waits until all attempts of the race have been recorded
+		ex.race.join() // its attempts are recorded before the request
 	}
 	q, r := ex.request, &ex.result
 	ex.requestEvent = core.RequestEvent{

@@ -13,9 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Exchange is the state of one request. An Exchange can be used for one request after another, so
-// that a request allocates nothing. The zero value is ready for use. It is not safe for concurrent
-// use.
+// Exchange is the state of one request. It is used for one request after another, so that a request allocates nothing.
+// It is not safe for concurrent use.
 type Exchange struct {
 	executor *Executor
 	tuning   *Tuning
@@ -54,8 +53,7 @@ type Exchange struct {
 	eventsMu           sync.Mutex // guards result.Events until the request is recorded
 }
 
-// targetValues has the values that are computed from a request's target. An Exchange keeps them, because most requests
-// of a client have the same target as the client's previous request.
+// targetValues caches the values that are computed from a request's target: most clients stay at one target.
 type targetValues struct {
 	host     string // Request.Host
 	hostHash float64
@@ -63,7 +61,6 @@ type targetValues struct {
 	port     uint16
 }
 
-// set computes the values of t for the request q.
 func (t *targetValues) set(q *Request) {
 	if q.Host != t.host || t.hostHash == 0 {
 		t.host, t.hostHash = q.Host, core.Hash53(q.Host)
@@ -110,9 +107,8 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (ex *Exchange) Result() *Result { return &ex.result }
 
-// reset prepares ex for the next request. It does not clear the fields that each request sets before it reads them.
-// It sets the other fields one by one, because an assignment to the whole Exchange would copy an Exchange on the
-// stack.
+// reset clears the fields that the next request does not set. It sets them one by one, because an assignment to the
+// whole Exchange would copy it on the stack.
 func (ex *Exchange) reset() {
 	ex.Abandon()
 	events := ex.result.Events[:0]
@@ -127,8 +123,7 @@ func (ex *Exchange) reset() {
 	ex.relay.x, ex.tunnel.x, ex.refusal.x = ex, ex, ex
 }
 
-// Abandon releases an ending that has not been closed, for example after a panic. The attempt is
-// not settled, and nothing is recorded.
+// Abandon releases an ending that has not been closed, for example after a panic. Nothing is settled or recorded.
 func (ex *Exchange) Abandon() {
 	ex.openEnding = noEnding
 	if ex.race != nil {
@@ -147,13 +142,8 @@ type deferredAttempt struct {
 	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request. The parameter
-// tunnelOpened is true if that proxy has opened a tunnel, and the target has not sent a byte through it yet. In this
-// case, attempts whose tunnel was too slow, or had no TLS, stay deferred.
-//
-// The parameter latency is the latency of the response through that proxy. An attempt that was cut short after less
-// than this time is not charged: the target is slow, and the attempt's proxy may be as fast as the proxy that has
-// served the request. The attempt's proxy gets a longer adaptive timeout from now on.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request after the given latency.
+// If it has only opened a tunnel so far, attempts that await the target's first byte stay deferred.
 func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	kept := 0
 	for i := range ex.deferredAttempts {
@@ -165,7 +155,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 		}
 		switch {
 		case d.lease.Proxy == ex.proxy:
-		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency:
+		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)
 		default:
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
@@ -178,8 +168,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	ex.deferredAttempts = ex.deferredAttempts[:kept]
 }
 
-// releaseDeferred releases the deferred attempts. An attempt that has not been charged counts as excluded
-// (core.Excluded).
+// releaseDeferred releases the deferred attempts that have not been charged.
 func (ex *Exchange) releaseDeferred() {
 	if len(ex.deferredAttempts) == 0 {
 		return

@@ -407,7 +407,7 @@ var (
 	poolEmpty = refusal{NoProxy, core.FinalPoolEmpty}
 	allOpen   = refusal{NoProxy, core.FinalAllBreakersOpen}
 	allBusy   = refusal{NoProxy, core.FinalAllBusy}
-	noneLeft  = refusal{NoneAccepts, core.FinalExhausted}
+	noneLeft  = refusal{CredentialsRefused, core.FinalExhausted}
 )
 
 // refusal is the reason why there is no candidate.
@@ -602,7 +602,7 @@ func (m *model) request(q planned) {
 		blocked := !slices.ContainsFunc(m.parties, func(p *party) bool { return !p.gone && m.admits(p) })
 		switch {
 		case o.result == core.ResultCancelled:
-			end(core.FinalCancelled, false, Stopped, false)
+			end(core.FinalCancelled, false, Cancelled, false)
 			return
 		case o.result == core.ResultTimeout && o.again == core.NoRetry:
 			end(core.FinalTimeout, false, TimedOut, false)
@@ -657,7 +657,7 @@ func (m *model) request(q planned) {
 		waited += delay
 		if m.now+delay > leave {
 			m.now = leave
-			end(core.FinalCancelled, false, Stopped, false)
+			end(core.FinalCancelled, false, Cancelled, false)
 			return
 		}
 		m.now += delay

@@ -14,8 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// placeKind describes a request that waits for a proxy with a free place in flight. It is the request's kind in the
-// queue: requests of the same kind can use the same proxies.
+// placeKind is the same for requests that can use the same proxies.
 type placeKind struct {
 	region   float64       // the region if the request is limited to it; otherwise 0
 	regions  *core.Regions // the regions that the request is limited to; nil for all
@@ -43,11 +42,11 @@ func (w *placeWaiter) busyError() error {
 	return core.ErrAllBusy
 }
 
-// acquire chooses a proxy for an attempt and takes its lease, ex.lease. If every proxy whose breaker admits an attempt
-// has reached max_in_flight or another limit, the request waits in the queue, unless the limits last for longer than
-// the request may wait. The first result is the time at which the attempt begins: now or, if the request has waited,
-// the end of the wait. If acquire finds no proxy, it sets the refusal and returns false.
-func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Time) (startTime time.Time, ok bool) {
+// acquireLease chooses a proxy and sets ex.lease. If all proxies are busy, the request waits in the queue; startTime is
+// the end of this wait, or now. If there is no proxy, acquireLease sets the refusal and returns false.
+func (ex *Exchange) acquireLease(
+	ctx context.Context, scorer core.Scorer, now time.Time,
+) (startTime time.Time, ok bool) {
 	places, queueEnabled := ex.executor.places, ex.tuning.Queue.Enabled()
 	if !queueEnabled || places.Empty() {
 		var err error
@@ -89,7 +88,7 @@ func (ex *Exchange) acquire(ctx context.Context, scorer core.Scorer, now time.Ti
 	switch {
 	case ctx.Err() != nil:
 		w.lease.Release()
-		ex.refuseStopped(context.Cause(ctx))
+		ex.refuseCancelled(context.Cause(ctx))
 	case errors.Is(err, queue.ErrExpired):
 		ex.refuseNoProxy(fmt.Errorf("%w, and no place has become free in the time that the request may wait",
 			w.busyError()))
@@ -145,8 +144,7 @@ type limitTimer struct {
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// serveAt makes the timer serve the queue at the given time. If the timer is already set to an earlier time, serveAt
-// does nothing, because requests that still wait at that time set the timer again.
+// serveAt makes the timer serve the queue at the given time, or earlier. Requests that still wait then call it again.
 func (a *limitTimer) serveAt(at, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -161,7 +159,6 @@ func (a *limitTimer) serveAt(at, now time.Time) {
 	a.fireTime = at
 }
 
-// fire serves the queue. Requests that still wait set the timer again.
 func (a *limitTimer) fire() {
 	a.mu.Lock()
 	a.fireTime = time.Time{}
@@ -169,9 +166,8 @@ func (a *limitTimer) fire() {
 	a.serveQueue()
 }
 
-// withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue; the first
-// result is the length of this wait. The second result is false if the budget is still spent at the end of the wait, or
-// if ctx has ended.
+// withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue. The result
+// is false if the budget is still spent afterwards, or if ctx has ended.
 func (ex *Exchange) withdrawRetry(ctx context.Context) (waited time.Duration, ok bool) {
 	budget, retries, queueEnabled := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
 	if budget == nil {
@@ -201,9 +197,8 @@ func (ex *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// waitInQueue takes a place in flight or a retry for the request. The queue q has the requests that wait for one. If
-// none is free, the request waits in q. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation
-// of ctx.
+// waitInQueue waits in q for a place in flight or a retry, unless one is free. The error is queue.ErrExpired,
+// queue.ErrFull, or the cause of the cancellation of ctx.
 func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, waitStart := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -231,16 +226,14 @@ func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[
 // that waits. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues gives free places and retries to the requests that wait. The caller calls it regularly, because a place
-// or a retry may become free without a call of PlaceFreed: as time passes, or by a change of the pool or of a
-// breaker.
+// ServeQueues gives free places and retries to the requests that wait. It is called regularly, because places also
+// become free as time passes, and by changes of the pool or of a breaker.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()
 }
 
-// Queues returns the totals of the two queues. The first result is about the requests that wait for a place in flight.
-// The second result is about the requests that wait for a retry of the retry budget.
+// Queues returns the counts of the queue for a place in flight, and of the queue for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

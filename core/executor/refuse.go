@@ -11,8 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// refuseNoProxy ends ex because no proxy can be chosen for the next attempt. It does not wait for a breaker: a
-// request waits only if proxies have reached max_in_flight or another limit (see acquire).
+// refuseNoProxy sets the refusal because of an error of Selector.Select.
 func (ex *Exchange) refuseNoProxy(err error) {
 	kind, retryAfter, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := ex.executor.now
@@ -50,7 +49,7 @@ func (ex *Exchange) refuseNoProxy(err error) {
 		final, retryAfter = core.FinalAllBusy, time.Second
 	case errors.Is(err, selector.ErrBarred):
 		if final, kind = finalOfCause(ex.event.Outcome.Cause), AttemptFailed; final == 0 {
-			final, kind = core.FinalExhausted, NoneAccepts
+			final, kind = core.FinalExhausted, CredentialsRefused
 		}
 	default:
 		retryAfter = time.Second
@@ -97,7 +96,7 @@ func finalOfCause(c core.Cause) core.Final {
 	return 0
 }
 
-// targetPermitted reports whether the request may go to its target. If not, it sets the refusal.
+// targetPermitted checks CheckTarget. If the target is denied, it sets the refusal and returns false.
 func (ex *Exchange) targetPermitted() bool {
 	if ex.tuning.CheckTarget == nil {
 		return true
@@ -128,10 +127,10 @@ func portOf(hostPort string) uint16 {
 	return uint16(port)
 }
 
-// refuseStopped ends ex after its context was cancelled with cause.
-func (ex *Exchange) refuseStopped(cause error) {
+// refuseCancelled sets the refusal after the context was cancelled with cause.
+func (ex *Exchange) refuseCancelled(cause error) {
 	ex.result.Final = core.FinalCancelled
-	ex.setRefusal(Stopped)
+	ex.setRefusal(Cancelled)
 	ex.refusal.Err, ex.refusal.RetryAfter = cause, 0
 }
 

@@ -64,7 +64,7 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 	}
 	switch {
 	case ex.result.Final == core.FinalCancelled && ctx.Err() != nil:
-		ex.refuseStopped(context.Cause(ctx))
+		ex.refuseCancelled(context.Cause(ctx))
 	case !relay:
 		ex.setRefusal(ex.failureKind(o))
 	}
@@ -89,8 +89,8 @@ func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 	return !ex.retry.retriesSuspect
 }
 
-// refuseIfNoProxy reports whether no proxy can be chosen for a retry. If so, it sets the refusal before the backoff,
-// because the backoff would only delay the refusal.
+// refuseIfNoProxy reports whether no proxy can be chosen for a retry. If so, it sets the refusal, because a backoff
+// would only delay it.
 func (ex *Exchange) refuseIfNoProxy() bool {
 	err := ex.executor.selector.CheckSelect(&ex.query, ex.executor.now())
 	if err != nil {
@@ -100,8 +100,7 @@ func (ex *Exchange) refuseIfNoProxy() bool {
 }
 
 // backoff returns the wait before the next attempt: 0, the failover delay, or the delay that the strategy computes,
-// limited by the policy. If the outcome asks for another proxy, the wait is 0, unless the request has tried all
-// proxies and would use one of them again.
+// limited by the policy.
 func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	p, now := ex.request.Policy, ex.executor.now()
 	s := ex.executor.selector
@@ -133,19 +132,18 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 			delay = d
 		}
 	}
-	// The delay is limited before the conversion, because a backoff may return seconds that would overflow a
-	// Duration.
+	// Limited before the conversion, which may overflow.
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 
-// waitBackoff waits for d. It returns false and sets the refusal if the context is cancelled, or if the total
-// timeout has passed at the end of the wait.
+// waitBackoff waits for d. If the context is cancelled, or the total timeout passes, it sets the refusal and returns
+// false.
 func (ex *Exchange) waitBackoff(ctx context.Context, d time.Duration) bool {
 	if d > 0 && ctx.Err() == nil {
 		ex.sleep(ctx, d)
 	}
 	if ctx.Err() != nil {
-		ex.refuseStopped(context.Cause(ctx))
+		ex.refuseCancelled(context.Cause(ctx))
 		return false
 	}
 	if ex.deadline.IsZero() || ex.executor.now().Before(ex.deadline) {

@@ -20,8 +20,8 @@ type Attempt struct {
 	Number   int       // 0 for the first attempt
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// CurrentDeadline returns the current deadline, which may be earlier than Deadline, because an adaptive timeout
-	// depends on the pool's latencies. CurrentDeadline is nil if the deadline cannot change.
+	// CurrentDeadline returns the deadline now, which an adaptive timeout may have moved forward; nil if it cannot
+	// change.
 	CurrentDeadline func() time.Time
 	RequestDeadline time.Time      // deadline of the whole request; zero for none
 	Session         string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
@@ -41,9 +41,8 @@ type Sender[T any] interface {
 	Discard(T)
 }
 
-// Run runs the exchange of q. It makes attempts with s until a response is final or no retry may follow. The response
-// to relay is the response of the last attempt, which may be a success or a failure. If ctx is cancelled, Run returns
-// without another attempt.
+// Run runs the exchange of q. It makes attempts with s until a response is final, no retry may follow, or ctx is
+// cancelled. The response to relay is that of the last attempt, which may be a failure.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
 	x.recordRoute()
@@ -53,10 +52,9 @@ func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sen
 	return runAttempts(ctx, x, s)
 }
 
-// runAttempts makes attempts until a response is final or no retry may follow.
 func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
-	for x.choose(ctx) {
+	for x.chooseProxy(ctx) {
 		race := beginRace(ctx, x, s)
 		response, o := sendAttempt(ctx, x, &x.attemptState, s)
 		if race != nil {
@@ -90,8 +88,7 @@ func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T]
 	return endWithRefusal[T](x)
 }
 
-// sendAttempt makes the attempt f and returns its response and its outcome. The outcome is stored in f.event. If the
-// attempt failed because its idle connection was stale, send replays it.
+// sendAttempt makes the attempt f. If its idle connection was stale, it replays the request on a new one.
 func sendAttempt[T any](ctx context.Context, x *Exchange, f *attemptState, s Sender[T]) (T, *core.Outcome) {
 	response, o := s.Send(ctx, &f.attempt, &f.facts), &f.event.Outcome
 	x.judgeAttempt(ctx, f)
@@ -110,7 +107,6 @@ func endWithRefusal[T any](x *Exchange) Ending[T] {
 	return Ending[T]{Refusal: &x.refusal}
 }
 
-// begin prepares ex for the request.
 func (ex *Exchange) begin(e *Executor, q *Request) {
 	ex.reset()
 	ex.executor, ex.tuning, ex.request = e, e.tuning.Load(), q
@@ -139,9 +135,8 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 	}
 }
 
-// choose selects a proxy for the next attempt and begins the attempt. If no proxy can be chosen, it sets the refusal
-// and returns false.
-func (ex *Exchange) choose(ctx context.Context) bool {
+// chooseProxy begins the next attempt with a proxy. If none can be chosen, it sets the refusal and returns false.
+func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 	q, number := ex.request, ex.result.Attempts
 	scorer, now := ex.tuning.FirstScorer, ex.bodyEnd
 	if routeScorer := q.Route.Scorer(); routeScorer != nil {
@@ -154,7 +149,7 @@ func (ex *Exchange) choose(ctx context.Context) bool {
 		}
 	}
 	ex.query.Attempt = number
-	now, ok := ex.acquire(ctx, scorer, now)
+	now, ok := ex.acquireLease(ctx, scorer, now)
 	if !ok {
 		return false
 	}
@@ -191,7 +186,6 @@ func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
 	f.setDeadline(x)
 }
 
-// beginReplay prepares the replay of the attempt on a new connection.
 func (f *attemptState) beginReplay(x *Exchange) {
 	f.event.Started, f.facts = x.executor.now(), verdict.Facts{}
 	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
@@ -210,9 +204,8 @@ const (
 	newPoolTimeout = 3 * time.Second
 )
 
-// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
-// follow and there is another proxy. It does not apply if there is a retry budget, because the budget may
-// refuse the retry.
+// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry through another
+// proxy is certain to follow, so not with a retry budget.
 func (f *attemptState) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
 	f.cutShort, f.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
@@ -249,9 +242,8 @@ func (ex *Exchange) canChangeProxy(u *upstream.Upstream) bool {
 	return u.HasPeers() && (s == nil || !s.IsStrict()) && !ex.query.Direct
 }
 
-// updateDeadline returns the attempt's deadline. If the adaptive timeout ends before the deadline, updateDeadline first
-// sets the deadline to the end of the adaptive timeout. If the pool had no latencies at the beginning of the attempt,
-// the adaptive timeout is computed as soon as there are latencies.
+// updateDeadline returns the attempt's deadline, after it has applied the adaptive timeout. A pool may get its first
+// latencies during the attempt.
 func (f *attemptState) updateDeadline() time.Time {
 	a, timeout := &f.attempt, newPoolTimeout
 	if tail := f.proxy.Tail(); tail > 0 {
@@ -265,7 +257,6 @@ func (f *attemptState) updateDeadline() time.Time {
 	return a.Deadline
 }
 
-// judgeAttempt completes the facts of the attempt a and sets its outcome.
 func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 	f, q, now := &a.facts, ex.request, ex.executor.now()
 	a.event.Ended = now
@@ -296,8 +287,8 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// acceptResponse is called when an attempt has served the request. The attempt is settled and recorded when the
-// relay or tunnel is closed.
+// acceptResponse is called when an attempt has served the request. It is settled and recorded when its ending is
+// closed.
 func (ex *Exchange) acceptResponse() {
 	o := &ex.event.Outcome
 	if len(ex.deferredAttempts) > 0 {
@@ -324,9 +315,8 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// If the proxy has no success yet, its Tail is raised only for a tunnel: targets of tunnels take longer than the
-	// pool's Tail shows. If there is no Tail, newPoolTimeout has cut the attempt short, and newPoolTimeout does not
-	// depend on the proxy.
+	// A proxy without a success has the pool's Tail, which is too short only for tunnels. Without a Tail,
+	// newPoolTimeout has cut the attempt short.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		least := ex.minTimeout
 		if ex.request.WantsTunnel {
@@ -381,7 +371,7 @@ func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	t.Observe(ob)
 }
 
-// aYear is a year in seconds. No request lasts that long. A time.Duration can hold a year: its maximum is 292 years.
+// aYear is a year in seconds, longer than any request. A time.Duration can hold it.
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -111,7 +111,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 		r.mu.Unlock()
 	}
 	if ctx.Err() != nil {
-		x.refuseStopped(context.Cause(ctx))
+		x.refuseCancelled(context.Cause(ctx))
 		return endWithRefusal[T](x)
 	}
 	if wait, step := x.decideStep(ctx, &o); step != stepRetry || !x.waitBackoff(ctx, wait) {

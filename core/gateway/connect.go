@@ -11,13 +11,13 @@ import (
 
 var established = []byte("Connection established")
 
-// connect serves a CONNECT: when a tunnel is open, it sends a 200 and serves the tunnel until the end of the tunnel.
-// The result keep reports whether the connection can serve another request.
-func (r *request) connect() (keep bool) {
+// serveConnect serves a CONNECT to the end of its tunnel. The result keep reports whether the connection can serve
+// another request.
+func (r *request) serveConnect() (keep bool) {
 	r.input.Replayable = true
 	r.forward.Request.Remainder = nil
-	r.dial.Authority = r.cache.authority.HostPort
-	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.dial)
+	r.connect.Authority = r.cache.authority.HostPort
+	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.connect)
 	r.copyResult()
 	switch remote := ending.Response; {
 	case ending.Refusal != nil:
@@ -28,13 +28,12 @@ func (r *request) connect() (keep bool) {
 		r.establish()
 		r.log.status = http.StatusOK
 		r.log.received, r.conn.writer.sent =
-			r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.dial, &r.responseBuf)
+			r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.connect, &r.responseBuf)
 		return false
 	}
 }
 
-// establish sets r.responseBuf.buf to the response to a successful CONNECT. If the client already has this response, it
-// sets r.responseBuf.buf to no bytes.
+// establish puts the response to a successful CONNECT into r.responseBuf, unless the client already has it.
 func (r *request) establish() {
 	if r.connectReplied {
 		r.responseBuf.buf = r.responseBuf.borrow()

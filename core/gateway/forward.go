@@ -17,9 +17,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forwardTo serves a request in absolute form with the target t. The result keep reports whether the connection can
+// serveForward serves a request in absolute form with the target t. The result keep reports whether the connection can
 // serve another request.
-func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
+func (r *request) serveForward(t proxyhttp.Target) (keep bool) {
 	q := &r.forward.Request
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
 	if r.settings.Via {
@@ -69,15 +69,14 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	return r.respondRefusal(ending.Refusal)
 }
 
-// relayInterim relays an interim response. It ignores a write error, because the write of the final response then
-// fails as well.
+// relayInterim relays an interim response. If the write fails, that of the final response fails as well.
 func (r *request) relayInterim(in *http1.Response) {
 	r.conn.leaveWatch.unpark()
 	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
 	r.conn.write(append(b, "\r\n"...))
 }
 
-// copyResult is called after executor.Run has returned. It copies the result of the exchange to the outcome.
+// copyResult copies the result of executor.Run to the outcome.
 func (r *request) copyResult() {
 	r.conn.leaveWatch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
@@ -101,8 +100,8 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	return r.respondError(&e)
 }
 
-// relay relays a response to the client. It closes the exchange before it writes the last byte. Thus the metrics
-// include the request when the client has read the whole response.
+// relay relays a response to the client. It closes the exchange before it writes the last byte, so that the metrics
+// include the request when the client has the whole response.
 func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	keep = r.canReuse() && r.forward.Request.Remainder == nil
 	framing := in.Framing
@@ -143,8 +142,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	return keep
 }
 
-// closeRelay ends the use of the proxy connection and closes the exchange. A second call does not change the recorded
-// result of the exchange.
+// closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
 func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
 	clientLeft bool) verdict.RelayEnd {
 	status, measured := in.Status, in.Framing == http1.Length
@@ -159,9 +157,9 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, response
 	return relayed
 }
 
-// copyBody writes r.responseBuf, which contains the head of the response, and then the body. The result responseErr is
-// the error that ended the body of the proxy's response early. The result clientLeft is set if the client has left, or
-// a write to the client failed. If both are set, the client left while copyBody waited for the proxy.
+// copyBody writes the head in r.responseBuf, and then the body. The result responseErr is the error that ended the body
+// of the proxy's response early; clientLeft reports whether the client has left. If both are set, the client left while
+// copyBody waited for the proxy.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
 	for {
@@ -220,12 +218,12 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 	return append(b, p...)
 }
 
-// bodyTail is the number of bytes at the end of a body that spliceBody leaves to copyBody: copyBody
-// closes the exchange before it writes the last bytes.
+// bodyTail is the number of bytes at the end of a body that spliceBody leaves to copyBody, which closes the exchange
+// before it writes them.
 const bodyTail = 4 << 10
 
-// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results have the same
-// meaning as those of copyBody.
+// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results are like those of
+// copyBody.
 func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (responseErr error, clientLeft bool) {
 	for {
 		unread, ok := in.Body.DirectlyReadable()
@@ -249,8 +247,7 @@ func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (response
 	}
 }
 
-// watchDelay is the time after which leaveWatch begins to watch the client, if no bytes of a response's body arrive
-// from the proxy. The client may leave while it waits for them.
+// watchDelay is the time without bytes of a response's body after which leaveWatch begins to watch the client.
 const watchDelay = time.Second
 
 // setBodyDeadline sets the deadline for the next bytes of a response's body.
@@ -263,9 +260,8 @@ func (r *request) setBodyDeadline(in *transport.Response) {
 	in.SetReadDeadline(&r.forward.Control, r.bodyWaitStart.Add(wait))
 }
 
-// extendBodyWait is called if the wait for the next bytes of a response's body has ended with err. It reports whether
-// the caller must wait a second time, for the rest of BodyIdle. If so, it starts the watch, and the caller must stop
-// the watch after the second wait.
+// extendBodyWait reports whether the wait for the next bytes of a body, which has ended with err, must be continued for
+// the rest of BodyIdle. If so, it starts the watch, which the caller stops after the wait.
 func (r *request) extendBodyWait(in *transport.Response, err error) bool {
 	var w *socket.WriteError
 	rest := r.settings.BodyIdle - watchDelay

@@ -8,10 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
-// front speaks one protocol with one client. The Server owns the connection: it drains and closes the connection, and
-// calls the connection's method end after the method serve or refuse has returned. A front runs its requests with
-// executor.Run, and passes a tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the handshake and passes the
-// connection on to another front.
+// front speaks one protocol with one client. The Server ends the connection when serve or refuse has returned. A front
+// runs its requests with executor.Run, and passes a tunnel to Server.serveTunnel.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()

@@ -22,8 +22,7 @@ type httpFront struct {
 	entry TrackerEntry
 }
 
-// cache keeps values that seldom change from one request of a connection to the next. Because of the cache, a request
-// does not have to parse and allocate these values again.
+// cache keeps values that seldom change between the requests of a connection, so that they are not parsed again.
 type cache struct {
 	authority   proxyhttp.Authority // authority of the last target
 	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from this value
@@ -45,7 +44,6 @@ func newHTTPFront(s *Server, c *connection) front {
 	return f
 }
 
-// start prepares f for a connection.
 func (f *httpFront) start(s *Server, c *connection) {
 	f.request.init(s, c)
 	c.reader.OnPart = func() { c.readControl.awaitHeadRest(s.Now().Add(f.settings.Head)) }
@@ -90,8 +88,7 @@ func (f *httpFront) serveNext() bool {
 	return keep
 }
 
-// handleReadError handles an error of ReadRequest. It sends an error response if the client has sent a
-// malformed head.
+// handleReadError sends an error response if the head is malformed or late.
 func (f *httpFront) handleReadError(err error) {
 	var bad *http1.ProtocolError
 	switch {
@@ -111,8 +108,8 @@ func (f *httpFront) handleReadError(err error) {
 	}
 }
 
-// refuseHead sends an error response to a malformed head. The connection then ends, because the beginning
-// of the next request is unknown.
+// refuseHead responds to a malformed head. The connection then ends, because the beginning of the next request is
+// unknown.
 func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 	f.resetRequest()
 	code := "malformed_request"

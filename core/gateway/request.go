@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection
-// uses one value for all its requests, one after another.
+// request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection has
+// one value, for one request after another.
 type request struct {
 	server       *Server
 	conn         *connection
@@ -28,13 +28,12 @@ type request struct {
 	settings      *settings // in force when the request began
 	head          http1.Request
 	body          http1.Body
-	countedUser   *access.Account // the user for whom the method grantRequest has counted the request; nil for none
+	countedUser   *access.Account // the user to whom grantRequest has granted the request; nil for none
 	sentContinue  bool            // 100 Continue has been sent
 	exchangeEnd   time.Time       // when the exchange was closed; zero if the request had no exchange
 	bodyWaitStart time.Time       // when the last wait for the response's body began
 
-	// connectReplied is set if the client got the response to its CONNECT before a tunnel was open. The gateway
-	// responds early to a CONNECT that may be intercepted.
+	// connectReplied is set if the client got the response to its CONNECT early, because it may be intercepted.
 	connectReplied bool
 
 	sessionRequest session.Request // the session that the request asks for
@@ -44,7 +43,7 @@ type request struct {
 	exchange executor.Exchange
 	outcome  proxyhttp.Outcome // the request's outcome so far
 	forward  proxyhttp.Forward // for a request in absolute form
-	dial     proxyhttp.Connect // for a CONNECT
+	connect  proxyhttp.Connect // for a CONNECT
 
 	responseBuf borrowedBuffer     // the response that is being written
 	keptBody    keptBody           // the body, kept for repeats
@@ -58,8 +57,7 @@ type request struct {
 	callbacks   callbacks
 }
 
-// callbacks are methods of a request as function values. They are created once per connection, because the
-// creation of a function value allocates.
+// callbacks are methods as function values, created once per connection, because their creation allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch, park func()
 	bodyArrived                      func(n int64)
@@ -70,7 +68,6 @@ type callbacks struct {
 // maxIdleFields is the number of header fields that an idle connection keeps memory for.
 const maxIdleFields = 64
 
-// init prepares r for a connection.
 func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.settings = s, c, s.settings.Load()
 	c.writer.configure(r.settings)
@@ -81,7 +78,7 @@ func (r *request) init(s *Server, c *connection) {
 	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
 	r.forward.Control.OnSlow, r.forward.Control.OnLongWait = r.callbacks.watch, r.callbacks.park
-	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
+	r.connect.Transport, r.connect.Control = s.Transport, &r.forward.Control
 }
 
 func (r *request) resetRequest() {
@@ -96,7 +93,7 @@ func (r *request) resetRequest() {
 	r.conn.writer.sent = 0
 }
 
-// releaseMemory releases memory that is not needed while the connection is idle.
+// releaseMemory releases the memory that an idle connection does not need.
 func (r *request) releaseMemory() {
 	r.responseBuf.giveBack()
 	r.keptBody.free()
@@ -132,45 +129,49 @@ func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 
-	target, bad := r.parseTarget()
-	if bad == nil {
-		bad = r.authorize()
+	target, bad := r.checkRequest()
+	if bad != nil {
+		return r.respondError(bad)
 	}
-	if a := r.cache.account; bad == nil && a != nil {
-		r.log.user = a.Name
-	}
-	if bad == nil {
-		bad = r.checkLoop()
-	}
-	if bad == nil && r.countHop() {
+	if r.countHop() {
 		return r.respondLastHop()
 	}
-	if bad == nil {
-		in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
-		in.User, in.Path = r.log.user, target.Path
-		r.server.Executor.Route(in)
-		bad = r.readWhirlpoolFields()
+	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
+	in.User, in.Path = r.log.user, target.Path
+	r.server.Executor.Route(in)
+	if bad := r.readWhirlpoolFields(); bad != nil {
+		return r.respondError(bad)
 	}
-	if bad == nil && in.WantsTunnel && r.settings.intercept != nil && r.intercept() {
+	if in.WantsTunnel && r.settings.intercept != nil && r.intercept() {
 		return false
 	}
-	if bad == nil {
-		bad = r.grantRequest()
-	}
-	if bad != nil {
+	if bad := r.grantRequest(); bad != nil {
 		return r.respondError(bad)
 	}
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	if in.WantsTunnel {
-		return r.connect()
+		return r.serveConnect()
 	}
-	return r.forwardTo(target)
+	return r.serveForward(target)
 }
 
-// parseTarget parses the request's target. It stores the target's authority in r.cache. The result t is the zero value
-// for a CONNECT.
+// checkRequest parses the target, logs the user in, and looks for a loop.
+func (r *request) checkRequest() (target proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
+	if target, bad = r.parseTarget(); bad != nil {
+		return target, bad
+	}
+	if bad = r.authorize(); bad != nil {
+		return target, bad
+	}
+	if a := r.cache.account; a != nil {
+		r.log.user = a.Name
+	}
+	return target, r.checkLoop()
+}
+
+// parseTarget parses the request's target, and stores its authority in r.cache. The result t is zero for a CONNECT.
 func (r *request) parseTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	var err error
 	if r.outerConnect != nil {
@@ -243,8 +244,8 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 	}
 }
 
-// policy returns the request's retry policy: the policy base, merged with the override in the field
-// X-Whirlpool-Retry. Without this field, base is merged with the option retry of the user name.
+// policy returns the policy base, merged with the override in X-Whirlpool-Retry or, without this field, in the option
+// retry of the user name.
 func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.whirlpoolField("x-whirlpool-retry")
 	switch attempts := r.cache.options.MaxAttempts; {
@@ -275,8 +276,7 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	return c.policy, nil
 }
 
-// region returns the region that the client asks for. The result strict is set if only proxies of this region may be
-// used.
+// region returns the wanted region. If strict is set, no other region may be used.
 func (r *request) region() (region string, strict bool, err error) {
 	c := &r.cache
 	value, _, err := r.whirlpoolField("x-whirlpool-region")
@@ -305,8 +305,8 @@ func (r *request) priority() (core.Priority, error) {
 	return p.AtMost(limit), nil
 }
 
-// whirlpoolField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear only once. An
-// intercepted request without the field uses the field of its CONNECT.
+// whirlpoolField returns the value of an X-Whirlpool-* field, which may appear once; name is in lower case. An
+// intercepted request without the field uses that of its CONNECT.
 func (r *request) whirlpoolField(name string) (value []byte, found bool, err error) {
 	value, found, err = findField(r.head.Fields, name)
 	if !found && err == nil && r.outerConnect != nil {

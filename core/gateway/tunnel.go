@@ -63,16 +63,16 @@ func (s *Server) serveTunnel(
 
 // tunnel copies bytes between a client connection and target, a connection through a proxy.
 type tunnel struct {
-	client          *connection
-	target          net.Conn
-	out             stallWriter // writes to target
-	exchange        *executor.Tunnel
-	dial            *proxyhttp.Connect
-	opening         opening
-	buffers         *buffers
-	halfIdleTimeout time.Duration // maximum time without progress of one direction after the other direction has ended
-	oneEnded        atomic.Bool   // one direction has ended
-	clientLeft      atomic.Bool
+	client            *connection
+	target            net.Conn
+	out               stallWriter // writes to target
+	exchange          *executor.Tunnel
+	dial              *proxyhttp.Connect
+	opening           opening
+	buffers           *buffers
+	halfIdleTimeout   time.Duration // longest time without progress after one direction has ended
+	oneDirectionEnded atomic.Bool   // one direction has ended
+	clientLeft        atomic.Bool
 
 	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction, and
 	// reset if the target's direction ended with an error.
@@ -83,7 +83,7 @@ type tunnel struct {
 // progress. It also returns false if the client or the target has closed its connection. The gateway would not detect
 // this otherwise: while one of them accepts no bytes, it does not read from the other one.
 func (t *tunnel) bothOpen() bool {
-	return !t.oneEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.raw)) &&
+	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.raw)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
@@ -136,7 +136,7 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 // method closes the sending side of dst. After an error, it closes both connections, with one exception: if the error
 // is that dst accepts no more bytes, the bytes from dst are still copied (RFC 9110 section 9.3.6).
 func (t *tunnel) endDirection(dst net.Conn, err error) {
-	switch first := t.oneEnded.CompareAndSwap(false, true); {
+	switch first := t.oneDirectionEnded.CompareAndSwap(false, true); {
 	case err != nil && !isPeerClosed(err):
 		t.client.abort()
 	case first:
@@ -153,7 +153,7 @@ func isPeerClosed(err error) bool {
 
 // setReadDeadline sets the deadline of the next read from src if the other direction has ended.
 func (t *tunnel) setReadDeadline(src net.Conn) {
-	if !t.oneEnded.Load() {
+	if !t.oneDirectionEnded.Load() {
 		return
 	}
 	until := t.client.now().Add(t.halfIdleTimeout)

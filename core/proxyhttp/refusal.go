@@ -26,7 +26,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusForbidden, Code: r.Final.String(), Message: r.Err.Error(), Reason: "http_request_denied",
 			Err: r.Err,
 		}
-	case executor.NoneAccepts: // the message must not name breakers as the reason
+	case executor.CredentialsRefused: // the message must not name breakers as the reason
 		a := ErrorResponse{
 			Status: http.StatusBadGateway, Code: r.Final.String(), Reason: "proxy_configuration_error",
 			Message: "every admissible proxy refused its credentials", Err: r.Err,
@@ -35,7 +35,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			a.Message += "; " + r.ProxyID + ": " + r.LastOutcome.Err.Error()
 		}
 		return a
-	case executor.Stopped:
+	case executor.Cancelled:
 		return StoppedResponse(r.Err)
 	case executor.TimedOut:
 		a := failedResponse(r)

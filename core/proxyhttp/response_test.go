@@ -77,7 +77,8 @@ func TestRefusalResponses(t *testing.T) {
 			503, "pool_empty", "destination_unavailable", core.ErrPoolEmpty.Error(), core.ErrPoolEmpty},
 		{executor.Refusal{Kind: executor.NoProxy, Final: core.FinalAllBusy, Err: core.ErrAllBusy, LastOutcome: failed},
 			503, "all_proxies_busy", "destination_unavailable", core.ErrAllBusy.Error(), core.ErrAllBusy},
-		{executor.Refusal{Kind: executor.NoneAccepts, Final: core.FinalExhausted, Err: broken, LastOutcome: failed},
+		{executor.Refusal{Kind: executor.CredentialsRefused, Final: core.FinalExhausted, Err: broken,
+			LastOutcome: failed},
 			502, "exhausted", "proxy_configuration_error",
 			"every admissible proxy refused its credentials; p: broken",
 			broken},
@@ -107,10 +108,10 @@ func TestRefusalResponses(t *testing.T) {
 		})},
 			502, "upstream_failed", "dns_error", attempted +
 				"the target's name does not resolve", broken},
-		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrClientLeft},
+		{executor.Refusal{Kind: executor.Cancelled, Final: core.FinalCancelled, Err: executor.ErrClientLeft},
 			503, "cancelled", "proxy_internal_error", executor.ErrClientLeft.Error(), executor.ErrClientLeft},
 		{executor.Refusal{
-			Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrShutdown, LastOutcome: failed},
+			Kind: executor.Cancelled, Final: core.FinalCancelled, Err: executor.ErrShutdown, LastOutcome: failed},
 			503, "shutting_down", "proxy_internal_error", executor.ErrShutdown.Error(), executor.ErrShutdown},
 		{executor.Refusal{Kind: executor.TimedOut, LastOutcome: last(func(o *core.Outcome) {
 			o.Cause, o.Result = verdict.TotalTimeout, core.ResultTimeout
@@ -163,7 +164,7 @@ func TestRefusalResponses(t *testing.T) {
 		r := executor.Refusal{Kind: kind, RetryAfter: 1500 * time.Millisecond, Err: broken}
 		a := RefusalResponse(&r)
 		want := int64(2)
-		if kind == executor.NoneAccepts || kind == executor.Stopped { // a later repetition would not help
+		if kind == executor.CredentialsRefused || kind == executor.Cancelled { // a later repetition would not help
 			want = 0
 		}
 		require.Equal(t, want, a.RetryAfterSeconds(), kind)

@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// limit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If
+// checkLimit reports whether the limits of u, and of its pair with the target's host, admit an attempt now. If
 // they do not, the first result is the reason. Without limits the method takes no lock.
-func (c *choice) limit(u *upstream.Upstream) (limit.State, bool) {
+func (c *choice) checkLimit(u *upstream.Upstream) (limit.State, bool) {
 	if !c.checkLimits {
 		return limit.State{}, true
 	}
@@ -19,7 +19,7 @@ func (c *choice) limit(u *upstream.Upstream) (limit.State, bool) {
 
 // isLimited reports whether u is at a limit. A proxy at a limit is no candidate.
 func (c *choice) isLimited(u *upstream.Upstream) bool {
-	_, admits := c.limit(u)
+	_, admits := c.checkLimit(u)
 	return !admits
 }
 
@@ -44,16 +44,16 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 
 // soonestLimit collects the states of proxies that are at a limit.
 type soonestLimit struct {
-	until time.Time // the first time at which one of these proxies admits an attempt; zero if no such time is known
-	found bool
-	open  bool // one of these proxies admits an attempt when an attempt in flight has ended, at an unknown time
+	until          time.Time // when the first of these proxies admits an attempt; zero if unknown
+	found          bool
+	hasUnknownTime bool // one of them admits an attempt when an attempt in flight has ended
 }
 
 func (s *soonestLimit) add(state limit.State) {
 	s.found = true
 	switch {
 	case state.Until.IsZero():
-		s.open = true
+		s.hasUnknownTime = true
 	case s.until.IsZero() || state.Until.Before(s.until):
 		s.until = state.Until
 	}
@@ -61,7 +61,7 @@ func (s *soonestLimit) add(state limit.State) {
 
 // error returns the error of a request for which each remaining proxy is at a limit, or busy.
 func (s *soonestLimit) error(now time.Time, busy bool) error {
-	e := &core.LimitedError{WaitsForAttempt: busy || s.open}
+	e := &core.LimitedError{WaitsForAttempt: busy || s.hasUnknownTime}
 	if !s.until.IsZero() {
 		e.TimeLeft = max(s.until.Sub(now), time.Nanosecond)
 	}

@@ -17,18 +17,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrBarred reports that every admissible proxy is barred for this request, for example because it has
-// refused the configured credentials. Another attempt through such a proxy would fail in the same way.
+// ErrBarred reports that every admissible proxy is barred for this request (Tried.Barred).
 var ErrBarred = errors.New("every admissible proxy is barred for this request")
 
-// DefaultMaxCandidates is the default maximum number of candidates of one choice. In a larger pool the
-// candidates are a sample of this size.
+// DefaultMaxCandidates is the default maximum number of candidates. In a larger pool the candidates are a sample.
 const DefaultMaxCandidates = 256
 
 // Tried is a proxy through which a request has been attempted.
 type Tried struct {
 	Proxy  *upstream.Upstream
-	Barred bool // no further attempt of this request may use the proxy
+	Barred bool // no further attempt may use the proxy, which has refused its credentials, for example
 }
 
 // Query describes the request that a proxy is chosen for.
@@ -109,8 +107,7 @@ func (q *Query) hasTried(u *upstream.Upstream) bool {
 	return false
 }
 
-// choice is the state of one choice. The Selector reuses the few choices that are in progress at the same
-// time, so that requests need no memory for them.
+// choice is the state of one choice. The Selector reuses choices, so that requests need no memory for them.
 type choice struct {
 	*Query
 	now           time.Time
@@ -152,8 +149,7 @@ type Selector struct {
 	choices         sync.Pool     // of *choice
 }
 
-// allOpenRecord records that all breakers are open. The record is valid until the pool changes or a breaker
-// becomes half-open.
+// allOpenRecord records that all breakers are open, until the pool changes or a breaker becomes half-open.
 type allOpenRecord struct {
 	changes uint64 // Pool.Changes when this was recorded
 	until   time.Time
@@ -211,7 +207,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	switch {
 	case q.isSessionBound(): // a *core.SessionError takes the place of the errors below
 	case q.isRestricted() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
-		return upstream.Lease{}, s.limitError(q, now)
+		return upstream.Lease{}, s.restrictedError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
 	case s.isAllOpen(changes, now):
@@ -219,14 +215,14 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	}
 	c := s.newChoice(q, now)
 	defer s.releaseChoice(c)
-	err := s.choose(c, snap, scorer)
+	err := s.chooseProxy(c, snap, scorer)
 	if err == core.ErrAllBreakersOpen && !q.isSessionBound() && !q.isRestricted() && s.pool.ProbeEarly() {
-		err = s.choose(c, snap, scorer)
+		err = s.chooseProxy(c, snap, scorer)
 	}
 	switch {
 	case err == nil || q.isSessionBound():
 	case q.isRestricted() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
-		err = s.limitError(q, now)
+		err = s.restrictedError(q, now)
 	case err == core.ErrAllBreakersOpen:
 		// If this time has passed, a probe is in flight, and may end at any time.
 		if at, ok := s.pool.NextTestTime(); ok && at.After(now) {
@@ -266,8 +262,8 @@ func (s *Selector) releaseChoice(c *choice) {
 	s.choices.Put(c)
 }
 
-// choose chooses and acquires a proxy. If it returns nil, c.lease holds the proxy.
-func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
+// chooseProxy chooses and acquires a proxy. If it returns nil, c.lease holds the proxy.
+func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
 	c.poolSize, c.tiers = len(snap.All), snap.Tiers()
 	c.turn = s.turn.Load()
 	if c.Attempt == 0 && c.Session == nil {
@@ -280,8 +276,7 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 		}
 	}
 	err := s.chooseAble(c, snap, scorer)
-	// If no proxy with the ability can be chosen, the choice is repeated among all proxies, because the recorded
-	// abilities may be wrong. If proxies with the ability are only busy, the request waits for them.
+	// The recorded abilities may be wrong. But the request waits for proxies that are only busy.
 	if err != nil && !core.IsBusy(err) && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
@@ -310,10 +305,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	return s.chooseBest(c, scorer)
 }
 
-// dropAvoided keeps the candidates that the choice does not avoid. A target that bans proxies and now fails through
-// other proxies may have lifted the bans, and may have banned the other proxies instead. The choice then does not use a
-// proxy through which the target has just failed. Retries may use the proxies that the choice would otherwise avoid.
-// First attempts may use these proxies only if there is no other candidate.
+// dropAvoided removes the avoided candidates. If the target now fails through other proxies, it may have banned these
+// instead: they are removed first, and retries may then use the avoided candidates.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
@@ -326,8 +319,7 @@ func (s *Selector) dropAvoided(c *choice) {
 	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
 }
 
-// hasAbility reports whether u has the ability that the request needs. It returns true if the ability is unknown or
-// does not matter.
+// hasAbility reports whether u is not known to lack the ability that the request needs.
 func (c *choice) hasAbility(u *upstream.Upstream) bool {
 	return !c.byAbility || u.MeetsNeed(c.Need, c.elapsed)
 }
@@ -337,8 +329,8 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// chooseOverdueProbe chooses a proxy whose breaker has been half-open for too long, because no scorer has
-// chosen the proxy. The attempt is the probe. It returns false if there is no such proxy.
+// chooseOverdueProbe chooses a proxy whose probe is overdue, because no scorer has chosen the proxy. It returns false
+// if there is none.
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
 		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isResting(u) && !c.isAvoided(u) &&
@@ -356,10 +348,8 @@ func (c *choice) mayUse(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
 }
 
-// requiredGroup returns the group of the proxies to which the next attempt is limited: the proxies with the tag, or the
-// proxies of the region. If the attempt is limited to both, requiredGroup returns the smaller of the two groups. It
-// returns nil if the attempt is not limited. It also returns nil if no proxy has the tag or, if there is no tag, no
-// proxy is of the region.
+// requiredGroup returns the proxies to which the next attempt is limited by its tag or region; the smaller group if it
+// is limited by both. It returns nil if the attempt is not limited, or if there is no such proxy.
 func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
 	tag, region := c.tagOnly(), c.regionOnly()
 	switch {
@@ -383,8 +373,8 @@ const (
 	trialEvery   = 5 // if the next exploration is part of a trial (Upstream.OnTrial)
 )
 
-// chooseExploration chooses a proxy whose exploration is due (Upstream.ExplorationDue), if the request is idempotent
-// and can be retried. It returns false if there is no such proxy.
+// chooseExploration chooses a proxy whose exploration is due, if the request is idempotent and can be retried. It
+// returns false if there is no such proxy.
 func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 	list := s.pool.DueExplorations()
 	if len(list) == 0 || !c.Idempotent || !c.Retryable {
@@ -412,17 +402,16 @@ func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 	return false
 }
 
-// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If
-// the attempt is limited to a region or a tag, the candidates are proxies of that region with that tag. If there is no
-// such candidate, a preferred region or tag is ignored.
+// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them.
+// They are of the wanted region with the tag. If there is no such proxy, a preferred region or tag is ignored.
 func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	c.tiers, c.allProxies = snap.Tiers(), snap.Group
 	tag, region := c.tagOnly(), c.regionOnly()
 	if tag || region {
 		c.candidates = c.candidates[:0]
 		if g := c.requiredGroup(snap); g != nil {
-			// g is the group of the region or the group of the tag. Its proxies may lack the other property. The
-			// group of a region also contains the proxies that can use every plain region.
+			// The proxies of g may lack the tag or the region. The group of a region also contains the proxies that
+			// can use every plain region.
 			c.onlyPreferred = tag && region || region && !c.PlainRegion
 			s.gatherFrom(c, g)
 			c.onlyPreferred = false
@@ -452,8 +441,8 @@ func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	}
 }
 
-// keepPreferred removes the candidates that are not preferred (Upstream.Preferred). If no candidate is preferred, it
-// removes only the candidates that cannot be reached. If no candidate can be reached, it removes none.
+// keepPreferred keeps the preferred candidates (Upstream.Preferred). If there are none, it keeps those that can be
+// reached.
 func (c *choice) keepPreferred() {
 	if allProven(c.candidates) {
 		return
@@ -476,7 +465,6 @@ func (c *choice) keepPreferred() {
 	}
 }
 
-// allProven reports whether every proxy is proven (Upstream.Proven). In most choices, all candidates are proven.
 func allProven(list []*upstream.Upstream) bool {
 	for _, u := range list {
 		if !u.Proven() {
@@ -486,8 +474,7 @@ func allProven(list []*upstream.Upstream) bool {
 	return true
 }
 
-// keepIf removes the candidates for which the function ok returns false. If this would remove all candidates,
-// the method removes none.
+// keepIf removes the candidates for which ok returns false, unless these are all.
 func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
@@ -496,7 +483,7 @@ func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
 			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(c.candidates) == 0 { // possible even if ok returned true before: other requests take places in flight
+	if len(c.candidates) == 0 {
 		c.candidates = all
 	}
 }
@@ -532,8 +519,8 @@ func (s *Selector) collectGroup(c *choice, group *upstream.Group) {
 	}
 }
 
-// isAvoided reports whether another proxy should be used for the target, because the target refuses u,
-// or because an attempt through another proxy would show whether u or the target fails.
+// isAvoided reports whether another proxy should be used for the target: the target refuses u, or an attempt through
+// another proxy would show whether u or the target fails.
 func (c *choice) isAvoided(u *upstream.Upstream) bool {
 	_, avoided := c.avoided.EndOf(u.Hash(), c.elapsed)
 	_, uncompared := c.uncompared.EndOf(u.Hash(), c.elapsed)
@@ -542,7 +529,7 @@ func (c *choice) isAvoided(u *upstream.Upstream) bool {
 
 // isResting reports whether u rests for the target's host, or is banned.
 func (c *choice) isResting(u *upstream.Upstream) bool {
-	_, rests := c.exclusions().until(u, c.elapsed)
+	_, rests := c.exclusions().excludedUntil(u, c.elapsed)
 	return rests
 }
 
@@ -556,9 +543,9 @@ func (s *Selector) exclusionsFor(q *Query) exclusions {
 	return exclusions{s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)}
 }
 
-// until returns the time until which u must not be chosen: the end of its rest or, if later, of its ban. The second
-// result is false if u may be chosen now.
-func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
+// excludedUntil returns the time until which u must not be chosen: the end of its rest or, if later, of its
+// ban. The second result is false if u may be chosen now.
+func (e exclusions) excludedUntil(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
 	if len(e.resting) == 0 && len(e.banned) == 0 {
 		return 0, false
 	}
@@ -567,10 +554,9 @@ func (e exclusions) until(u *upstream.Upstream, at time.Duration) (until time.Du
 	return max(rest, ban), rests || banned
 }
 
-// sampleGroup sets the candidates from a large group. The first candidate is the proxy whose turn it is, or the next
-// admissible proxy after it. With this proxy, a rotation covers a pool of any size. The other candidates are
-// neighbours in the mixed order (Group.Mixed), beginning at a random index. Most of them are also neighbours in
-// memory, which makes reading them fast.
+// sampleGroup sets the candidates from a large group. The first candidate is the admissible proxy whose turn it is, so
+// that a rotation covers the whole group. The others are neighbours in Group.Mixed, most of which are neighbours in
+// memory.
 func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
 	c.firstHasTurn = true
 	all := group.All
@@ -601,21 +587,19 @@ func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
 	}
 }
 
-// isAdmissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only if
-// the request is idempotent, because the attempt would be the probe, which is likely to fail.
+// isAdmissible reports whether u may be a candidate. Only an idempotent request may be the probe of a half-open
+// breaker, because a probe is likely to fail.
 func (c *choice) isAdmissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.hasAbility(u) &&
 		!c.isResting(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
 }
 
-// isNotPreferred reports whether u lacks the wanted region or the tag that the candidates being collected must have.
+// isNotPreferred reports whether u lacks a region or tag that onlyPreferred requires.
 func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
 	return c.onlyPreferred && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
 }
 
-// skipsChecks reports whether Upstream.ClosedAndNotFull is enough for a proxy of the group to be a candidate, so that
-// choice.isAdmissible need not be called. This is the case if the request has tried no proxy, no proxy rests or is
-// banned, and no proxy of the group can be excluded by an ability, a region, a tag, a limit or a tier.
+// skipsChecks reports whether isAdmissible is true for every proxy for which Upstream.ClosedAndNotFull is true.
 func (c *choice) skipsChecks() bool {
 	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility &&
 		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&
@@ -634,9 +618,8 @@ func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	return len(c.candidates) > 0
 }
 
-// CheckSelect returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, a *core.RestingError, a *core.RegionError, a *core.TagError or a *core.SessionError. It
-// returns nil if a proxy can be chosen, even if this proxy has reached max_in_flight or another limit.
+// CheckSelect returns the error of Select if no proxy can be chosen for q at the time now. It returns nil if the
+// proxies are only busy.
 func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	if q.Direct {
 		return nil
@@ -646,26 +629,26 @@ func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 		return s.sessionBlocked(q, snap, excluded, now)
 	}
 	if q.isRestricted() {
-		err := q.errorOf(snap.All, excluded, at)
+		err := q.selectError(snap.All, excluded, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
-			err = s.limitError(q, now)
+			err = s.restrictedError(q, now)
 		}
 		return err
 	}
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return q.errorOf(snap.All, excluded, at)
+	return q.selectError(snap.All, excluded, at)
 }
 
-// errorOf is CheckSelect for a list of proxies. The parameter at is the current time (Pool.Elapsed).
-func (q *Query) errorOf(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
+// selectError is CheckSelect for a list of proxies, at a time of Pool.Elapsed.
+func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
 		if u.Draining() || q.isExcluded(u) {
 			continue
 		}
-		until, found := excluded.until(u, at)
+		until, found := excluded.excludedUntil(u, at)
 		switch {
 		case !u.BreakerAdmits(at):
 			err = core.ErrAllBreakersOpen
@@ -677,16 +660,15 @@ func (q *Query) errorOf(all []*upstream.Upstream, excluded exclusions, at time.D
 			rest = rest || !banned
 		}
 	}
-	// If some breakers are open and all other proxies are banned, the result is ErrAllBreakersOpen, because an open
-	// breaker is usually due before a ban ends.
+	// An open breaker is usually due before a ban ends.
 	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) {
 		return &core.RestingError{TimeLeft: soonest - at, AllBanned: !rest}
 	}
 	return err
 }
 
-// chooseTried chooses a proxy if there is no candidate. The first choice is an untried proxy: its breaker may be
-// half-open even if the request is not idempotent. The second choice is the proxy that the request tried longest ago.
+// chooseTried chooses a proxy if there is no candidate: an untried proxy, whose breaker may be half-open even if the
+// request is not idempotent, or the proxy that the request tried longest ago.
 func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
 	limited := soonestLimit{}
@@ -698,7 +680,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 			busy = true
 			return false
 		}
-		if state, admits := c.limit(u); !admits {
+		if state, admits := c.checkLimit(u); !admits {
 			limited.add(state)
 			return false
 		}
@@ -732,14 +714,14 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	case barred:
 		return ErrBarred
 	}
-	if err := c.errorOf(snap.All, c.exclusions(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+	if err := c.selectError(snap.All, c.exclusions(), c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
 		return err
 	}
 	return core.ErrAllBreakersOpen
 }
 
-// limitError returns the error of a request that is limited to some proxies, none of which is admissible.
-func (s *Selector) limitError(q *Query, now time.Time) error {
+// restrictedError returns the error of a request of which no permitted proxy is admissible (isRestricted).
+func (s *Selector) restrictedError(q *Query, now time.Time) error {
 	var due time.Time
 	for _, u := range s.pool.NotClosed() {
 		if q.isExcluded(u) {
@@ -767,7 +749,7 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 		if c.acquire(c.candidates[i]) {
 			return nil
 		}
-		// The candidate is no longer admissible, because of another request. Choose among the other candidates.
+		// Another request has taken the last place or the probe of the candidate.
 		last := len(scores) - 1
 		scores[i], c.candidates[i] = scores[last], c.candidates[last]
 		scores, c.candidates = scores[:last], c.candidates[:last]
@@ -775,7 +757,7 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 	return s.chooseTried(c, s.pool.Snapshot())
 }
 
-// rank computes the scores of the candidates. If the scorer fails, the rotation determines the scores.
+// rank scores the candidates: with the scorer or, if it fails, by rotation.
 func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolerance float64) {
 	n := len(c.candidates)
 	if cap(c.scores) < n {
@@ -801,10 +783,8 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 	return scores, tolerance
 }
 
-// pick returns the index of the best candidate. Scores within the tolerance of the best score count as equal. Among
-// equal candidates, the one with the least load (Upstream.Load) is the best. If several of them have the least load,
-// a first attempt takes the candidate that is next in the rotation. Retries take these candidates in turn; the turns
-// are counted over all requests.
+// pick returns the index of the best candidate. Among scores within the tolerance of the best one, the least load
+// decides (Upstream.Load), and then the turn: that of the rotation for a first attempt, and tieTurn for a retry.
 func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -828,8 +808,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// The load of a candidate may have changed since the loop above read it. If no later candidate has the least load
-	// any more, the last candidate found is chosen.
+	// A load may have changed since the first loop. Then the last candidate found is chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:
@@ -847,8 +826,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance of the
-// next candidate is larger by one; the distance 0 follows the largest distance.
+// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate.
 func (c *choice) firstRotation() int {
 	n := len(c.candidates)
 	if c.firstHasTurn || n == 0 {
@@ -860,8 +838,7 @@ func (c *choice) firstRotation() int {
 	return 0
 }
 
-// nextRotation returns the rotation distance of the candidate after the one with the given
-// distance.
+// nextRotation returns the rotation distance of the candidate after the one with the given distance.
 func (c *choice) nextRotation(distance int) int {
 	if distance++; distance == len(c.candidates) {
 		return 0

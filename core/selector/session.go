@@ -22,9 +22,8 @@ type Session interface {
 // isSessionBound reports whether the request must use the proxy of its session.
 func (q *Query) isSessionBound() bool { return q.Session != nil && q.Session.IsStrict() }
 
-// chooseForSession chooses and acquires a proxy for a request with a session: the session's proxy if it is
-// admissible, otherwise the proxy with the highest score. A session does not leave its proxy when the proxy has
-// reached max_in_flight or another limit, unless the limit is bytes_per_day and the session is not strict.
+// chooseForSession acquires the session's proxy if it is admissible, otherwise the proxy with the highest score. A
+// session waits for a busy proxy, unless the limit is bytes_per_day and the session is not strict.
 func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	strict := c.Session.IsStrict()
 	if u := snap.Get(c.Session.StartProxy()); u != nil && (strict || c.keepsSession(u)) {
@@ -35,7 +34,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 		case u.Full():
 			return core.ErrAllBusy
 		default:
-			if state, admits := c.limit(u); !admits && (strict || !state.BytesSpent) {
+			if state, admits := c.checkLimit(u); !admits && (strict || !state.BytesSpent) {
 				limited := soonestLimit{}
 				limited.add(state)
 				return limited.error(c.now, false)
@@ -60,9 +59,7 @@ func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
 	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.isResting(u) && !c.isExcluded(u)
 }
 
-// keepsSession reports whether a session that is not strict keeps its proxy u. It does so under three conditions: the
-// request has not tried u, the breaker of u is closed or the attempt may be its probe, and u has the abilities that the
-// request needs.
+// keepsSession reports whether a session that is not strict keeps its proxy u for this attempt.
 func (c *choice) keepsSession(u *upstream.Upstream) bool {
 	return !c.hasTried(u) && (c.Idempotent || u.Breaker().State() == core.Closed) && c.hasAbility(u)
 }
@@ -76,10 +73,8 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 	return false
 }
 
-// highestScored returns the admissible proxy with the highest rank and, among proxies of that rank, with the highest
-// score. It returns nil if no proxy is admissible. The rank depends on these properties, the most important first: the
-// preferred tag, the preferred region, a closed breaker, a low tier, and Upstream.Preferred. The method checks each
-// proxy of the pool, because a sample would not have the same proxies for each request of the session.
+// highestScored returns the admissible proxy with the highest rank and, among these, with the highest score of the
+// session; nil if there is none. It reads the whole pool, because a sample would differ between requests.
 func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {
@@ -110,11 +105,11 @@ func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream
 	return best
 }
 
-// sessionBlocked is like Blocked, for a request that must use the session's proxy.
+// sessionBlocked is CheckSelect for a request that must use the session's proxy.
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.isExcluded(u) {
-		if _, rests := excluded.until(u, at); !rests {
+		if _, rests := excluded.excludedUntil(u, at); !rests {
 			return nil
 		}
 	}
@@ -128,7 +123,7 @@ func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, excluded excl
 		return e
 	}
 	at := s.pool.Elapsed(now)
-	if until, rests := excluded.until(u, at); rests {
+	if until, rests := excluded.excludedUntil(u, at); rests {
 		e.Due = now.Add(until - at)
 	}
 	switch v := u.Breaker().Snapshot(); {

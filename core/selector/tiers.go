@@ -12,18 +12,17 @@ const DefaultTierAttempts = 2
 // request has made n attempts is used only if no other tier has a candidate.
 func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
 
-// collectTiers sets the candidates from the proxies of group: the admissible proxies of the lowest tier that has an
-// admissible proxy. A tier in which the request has made all its attempts comes after the other tiers. A retry prefers
-// the tiers that have a candidate with a closed breaker, because in any other tier the retry would be a probe. This
-// preference does not apply if breaker.blame is "literal".
+// collectTiers sets the candidates: the admissible proxies of the lowest tier of the group that has any. A tier in
+// which the request has made all its attempts comes last. Unless breaker.blame is "literal", so does a tier in which a
+// retry would be a probe.
 func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 	c.hasTier = true
 	defer func() { c.hasTier = false }()
-	most, probes := int(s.tierAttempts.Load()), -1
+	maxAttempts, probeTier := int(s.tierAttempts.Load()), -1
 	for _, exhausted := range [2]bool{false, true} {
 		for i := range c.tiers {
 			t := &c.tiers[i]
-			if (c.triedIn(t.Number) >= most) != exhausted {
+			if (c.triedIn(t.Number) >= maxAttempts) != exhausted {
 				continue
 			}
 			if s.collectTier(c, group, t); len(c.candidates) == 0 {
@@ -32,13 +31,13 @@ func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 			if c.Attempt == 0 || s.pool.Literal() || c.anyClosed() {
 				return
 			}
-			if probes < 0 {
-				probes = i
+			if probeTier < 0 {
+				probeTier = i
 			}
 		}
 	}
-	if probes >= 0 {
-		s.collectTier(c, group, &c.tiers[probes])
+	if probeTier >= 0 {
+		s.collectTier(c, group, &c.tiers[probeTier])
 	}
 }
 

@@ -206,7 +206,7 @@ func TestLateEndOfBody(t *testing.T) {
 	got, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
 	assert.Equal(t, "ab", string(got))
-	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, plenty,
+	require.Eventually(t, func() bool { return len(resp.uploadDone) == 1 }, plenty,
 		time.Millisecond) // the response may arrive before the sender has finished
 	assert.True(t, resp.Finish(c, time.Now()), "the body was sent completely")
 }

@@ -206,7 +206,7 @@ func TestStaleConnection(t *testing.T) {
 					pool := tr.pool(w.u)
 					resp := &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
 					resp.pc.reused = true
-					verr := tr.attempt(w.u, c, q, resp)
+					verr := tr.sendOnConn(w.u, c, q, resp)
 					require.NotNil(t, verr)
 					assert.Equal(t, verdict.StaleConnection, verr.Cause, "%+v", verr)
 					refused := how == "closed" || how == "reset" && name == "http by http"
@@ -319,7 +319,7 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 				}
 				resp.pc.reused = true
 				c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: time.Second}
-				verr := tr.attempt(w.u, c, q, resp)
+				verr := tr.sendOnConn(w.u, c, q, resp)
 				require.Equal(t, streams, !resp.notReceived)
 				if streams {
 					return

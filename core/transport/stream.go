@@ -98,7 +98,7 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 		return newError(stepSend, err)
 	}
 	if _, inline := q.inline(); body != nil && (q.Remainder != nil || !inline) {
-		resp.sendDone, resp.stopSend = body.done, q.StopRead
+		resp.uploadDone, resp.stopReadingBody = body.done, q.StopRead
 	} else {
 		body = nil
 	}

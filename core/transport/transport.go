@@ -50,9 +50,8 @@ type Config struct {
 	// before it is dialled. Nil permits all.
 	CheckAddress func(netip.AddrPort) error
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
-	// ParkAbove decides which connections are parked (Transport.park). When an attempt begins to wait for a slow
-	// response (SlowAfter), it parks its connection if more than ParkAbove attempts wait in this way. This attempt
-	// counts as one of them. The default is 256. If ParkAbove is negative, every such attempt parks its connection.
+	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) before a further one parks its
+	// connection (Transport.park); default 256. If it is negative, each of them parks its connection.
 	ParkAbove int
 }
 
@@ -140,12 +139,11 @@ type Control struct {
 	Region          string         // the value of {region}; "" for the region of the proxy
 	Meters          traffic.Meters // count the bytes of the attempt's connection
 	LoopTokens      []byte         // the valid Proxy-Loop value that the request arrived with; nil for none
-	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection cannot
-	// be established without a wait. The caller then begins to watch the client connection, because the client may
-	// leave during the wait.
+	// OnSlow, if not nil, is called before a wait for a new connection, or if no byte of a response has arrived for
+	// SlowAfter. The caller then watches the client connection, because the client may leave.
 	OnSlow func()
-	// OnLongWait, if not nil, is called before the attempt's connection is parked (Config.ParkAbove). It is called
-	// after OnSlow. The caller may then park the client connection as well.
+	// OnLongWait, if not nil, is called before the connection is parked (Config.ParkAbove), so that the caller can park
+	// the client connection as well.
 	OnLongWait func()
 	// Timing is set by the attempt.
 	Timing core.Timing
@@ -153,8 +151,8 @@ type Control struct {
 	isCheck bool // a health or reachability check: if few descriptors are left, it fails and closes no idle connection
 }
 
-// SlowAfter is the minimum time without a response after which OnSlow is called. The maximum is twice as long. A
-// client may leave during the probe of a half-open breaker. SlowAfter is short enough to detect this within 0.1 s.
+// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as long. A client
+// that leaves during a probe is detected within 0.1 s.
 const SlowAfter = 50 * time.Millisecond
 
 // ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response. The wait
@@ -226,15 +224,14 @@ type Response struct {
 	pc     *persistConn
 	stream *stream // the connection of a response over HTTP/2; otherwise nil
 
-	reusable    bool       // the response permits another request on the connection
-	sendDone    chan error // receives the result of sending the request's body; nil if it is not being sent
-	partlySent  bool       // sending the request's body has ended early
-	stopSend    func()
-	notReceived bool // the proxy has received no part of the request
+	reusable        bool       // the response permits another request on the connection
+	uploadDone      chan error // receives the result of sending the request's body; nil if it is not being sent
+	uploadFailed    bool       // sending the request's body has ended early
+	stopReadingBody func()
+	notReceived     bool // the proxy has received no part of the request
 }
 
-// reset prepares r for the response of an attempt on pc. It keeps the memory of r.Fields. It sets the fields of the
-// struct one by one, because a composite literal would be copied on the stack.
+// reset prepares r for the response of an attempt on pc. A composite literal would be copied on the stack.
 func (r *Response) reset(t *Transport, pool *idlePool, pc *persistConn) {
 	fields := r.Fields[:0]
 	*r = Response{}
@@ -255,7 +252,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	return t.roundTripAbsolute(ctx, u, c, q, resp)
 }
 
-// roundTrip is RoundTrip over a connection with the given key (see idleKey).
+// roundTrip is RoundTrip over a connection with the given idleKey.
 func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response, key string) *verdict.Error {
 	pool, sends := t.pool(u), 0
@@ -267,7 +264,7 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		pc.setMeters(c.Meters)
 		resp.reset(t, pool, pc)
 		nonce := pool.authorize(u, pc, q)
-		verr = t.attempt(u, c, q, resp)
+		verr = t.sendOnConn(u, c, q, resp)
 		if verr == nil {
 			resp.reusable = resp.reusable && sharesConns(u, c)
 			resp.setFacts(c, q, u)
@@ -285,16 +282,15 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 }
 
-// isTrace reports whether the method is TRACE. The response to a TRACE shows the request to the client, so a TRACE to
-// a proxy contains no credentials (RFC 9110 section 9.3.8).
+// isTrace reports whether the method is TRACE. Its response shows the request to the client, so it gets no credentials
+// (RFC 9110 section 9.3.8).
 func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
-// resendable reports whether the request can be sent again after a response to it. This is possible if no part of
-// Remainder has been read.
+// resendable reports whether the request can be sent again, because no part of Remainder has been read.
 func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
 
-// idleKey returns the key of the idle connections that q can use. It is "" for connections to the proxy itself. For
-// tunnels it names the target, and whether there is TLS in the tunnel.
+// idleKey returns the key of the idle connections that q can use: "" for connections to the proxy itself, or the target
+// of the tunnel, and whether there is TLS in it.
 func idleKey(u *upstream.Upstream, q *Request) string {
 	switch {
 	case q.TLS && q.ServerName != "":
@@ -307,8 +303,8 @@ func idleKey(u *upstream.Upstream, q *Request) string {
 	return ""
 }
 
-// attempt sends q on the connection resp.pc and reads the head of the response.
-func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
+// sendOnConn sends q on the connection resp.pc and reads the head of the response.
+func (t *Transport) sendOnConn(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	if !c.Interrupt.attach(pc.Conn) {
 		closeNow(pc.Conn)
@@ -342,7 +338,7 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 	if resp.RequestBodyBroken(q) {
 		verr.Cause = verdict.RequestBroke
 	}
-	verr.BodyUnsent = verr.BodyUnsent || resp.sendDone != nil
+	verr.BodyUnsent = verr.BodyUnsent || resp.uploadDone != nil
 	resp.stopUpload()
 	resp.pc = nil
 	return verr
@@ -362,8 +358,8 @@ const (
 	receiptInterval = 2 * time.Millisecond
 )
 
-// closedBeforeReceipt reports whether the peer had closed the connection before it received any part of the request. It
-// stores this result in r.notReceived. It returns false as soon as the peer has acknowledged a byte of the request.
+// closedBeforeReceipt reports, also in r.notReceived, whether the peer had closed the connection before it received any
+// part of the request.
 func (r *Response) closedBeforeReceipt(q *Request) bool {
 	pc := r.pc
 	if _, inline := q.inline(); !inline || q.Remainder != nil || pc.tcp == nil {
@@ -381,8 +377,8 @@ func (r *Response) closedBeforeReceipt(q *Request) bool {
 	return false
 }
 
-// oversized reports whether err means that the head of a response is too large. Such a head begins like a response,
-// so it cannot be the end of an earlier response.
+// oversized reports whether err means that the head of a response is too large. It is then no rest of an earlier
+// response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -446,8 +442,8 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 	return verr
 }
 
-// writeFailed is called when sending a request has failed. The proxy may have sent a response before it closed the
-// connection. writeFailed reads this response, and returns an error if there is none.
+// writeFailed is called when sending a request has failed with err. It reads the response that the proxy may have sent
+// before it closed the connection, and returns an error if there is none.
 func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if verr := t.readHead(c, q, resp, true); verr != nil {
 		return newError(stepSend, err)
@@ -456,10 +452,8 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, then calls OnSlow and waits until
-// the attempt's deadline (readSlowHead). Setting a deadline is expensive. So the connection keeps the read deadline
-// of an earlier response if this deadline is suitable for the first wait. If writeFailed is set, the request could
-// not be sent, and there is no second wait.
+// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, and then, unless writeFailed is set,
+// in readSlowHead. Setting a deadline is expensive, so the first wait may use that of an earlier response.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	began := c.Started
@@ -487,8 +481,8 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 	return t.readSlowHead(c, q, resp)
 }
 
-// readSlowHead waits for the response's head until the deadline, and reads it. If more than Config.ParkAbove attempts
-// wait for slow responses, it parks the connection after some time (parkWait).
+// readSlowHead reads the response's head until the deadline. If more than Config.ParkAbove attempts wait in it, it
+// parks the connection after parkWait.
 func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
 	defer t.slowAttempts.Add(-1)
 	now := t.cfg.Now()
@@ -523,25 +517,21 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 }
 
 const (
-	// parkAfter is the time for which an attempt waits for a slow response before it parks its connection, if no
-	// other connections wait unparked (see parkWait). Parking saves memory (see socket.Conn.Park) and costs about 30
-	// µs of processor time, which is worth it only for long waits.
+	// parkAfter is the longest parkWait. Parking saves memory (see socket.Conn.Park) and costs about 30 µs
+	// of processor time, which is worth it only for long waits.
 	parkAfter = 500 * time.Millisecond
-	// maxUnparked limits the number of unparked connections with a slow response. If there are at least maxUnparked
-	// of them, a connection is parked without a wait.
+	// maxUnparked is the number of unparked slow connections from which parkWait is 0.
 	maxUnparked = 2048
 )
 
-// parkWait returns the time for which an attempt waits before it parks its connection. The parameter unparked is the
-// number of connections with a slow response that are not parked. The larger this number, the shorter the time. This
-// limits the memory of the runtime's poller in a burst.
+// parkWait returns the time after which an attempt parks its connection. It is shorter the more slow connections are
+// unparked, which limits the memory of the runtime's poller.
 func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
 
-// park waits until a response begins, the connection or the attempt ends, or the attempt's deadline passes.
-// During this wait the connection is not in the runtime's poller. If the connection is not plain TCP, the method
-// returns without a wait.
+// park waits outside of the runtime's poller until a response begins, or the connection or the attempt ends. If the
+// connection is not plain TCP, it returns at once.
 func (t *Transport) park(c *Control, pc *persistConn) error {
 	plain, ok := pc.Conn.(*socket.Conn)
 	stop := make(chan struct{}, 1)
@@ -651,19 +641,18 @@ func (r *Response) Drain(c *Control) bool {
 }
 
 // Finish ends the attempt. If the response has been read completely and permits reuse, the connection becomes idle;
-// otherwise it is closed. The result sentAll reports whether the whole request body was sent. If it was not, a part
-// of Request.Remainder is unread.
+// otherwise it is closed. The result reports whether the whole request body was sent.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
 	}
 	pc := r.pc
 	r.pc = nil
-	sentAll = !r.partlySent
-	if r.sendDone != nil {
+	sentAll = !r.uploadFailed
+	if r.uploadDone != nil {
 		select {
-		case err := <-r.sendDone:
-			r.sendDone, sentAll = nil, err == nil
+		case err := <-r.uploadDone:
+			r.uploadDone, sentAll = nil, err == nil
 		default: // the response arrived before the whole request body was sent
 			sentAll = false
 		}
@@ -680,14 +669,14 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 
 // stopUpload stops sending the request's body and waits until it has stopped.
 func (r *Response) stopUpload() {
-	if r.sendDone == nil {
+	if r.uploadDone == nil {
 		return
 	}
-	if r.stopSend != nil {
-		r.stopSend()
+	if r.stopReadingBody != nil {
+		r.stopReadingBody()
 	}
-	<-r.sendDone
-	r.sendDone = nil
+	<-r.uploadDone
+	r.uploadDone = nil
 }
 
 // pool returns the idle connections of u.
@@ -788,9 +777,8 @@ func basicAuth(a upstream.Address) []byte {
 // the processor time of a full one. With TLS 1.2 it also takes one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on the connection c. The parameter sessions is the cache of TLS sessions,
-// and protocols are offered with ALPN. The parameter proxyOptions holds the proxy's TLS options, which take precedence
-// over the other settings. Both sessions and own may be nil.
+// tlsClient makes a TLS handshake with host on the connection c. The protocols are offered with ALPN. The proxyOptions
+// take precedence over the other settings. Both sessions and proxyOptions may be nil.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
 	sessions tls.ClientSessionCache, protocols []string, proxyOptions *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()

@@ -15,8 +15,8 @@ import (
 // of the attempt. It must be called before Finish.
 func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
-	case err := <-r.sendDone: // sendDone is nil if no body is being sent
-		r.sendDone, r.partlySent = nil, err != nil
+	case err := <-r.uploadDone: // nil if no body is being sent
+		r.uploadDone, r.uploadFailed = nil, err != nil
 		return q.isBroken()
 	default:
 		return false
@@ -41,10 +41,9 @@ func (r *Request) discardRemainder() {
 	}
 }
 
-// upload sends a request whose body is not short (Request.inline) or has Rest. It writes pc.out, which holds the head
-// and, if prefixSent is set, the body's Prefix. Then it sends the rest of the body. At the same time it reads the
-// response's head, because the response may arrive before the body has been sent. The attempt timeout starts when the
-// body has been sent. Until then, only the lack of progress and the total timeout end the attempt.
+// upload sends a request whose body does not fit into one write with the head, and reads the response's head at the
+// same time. It first writes pc.requestBytes: the head and, if prefixSent is set, the body's Prefix. The attempt
+// timeout starts when the body has been sent.
 func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
 	if _, err := pc.Write(pc.requestBytes); err != nil {
@@ -65,11 +64,11 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.callOnSlow() // nothing is read from the client at present, so the caller must watch the client connection
 	}
 	pc.setReadDeadline(c, c.RequestDeadline)
-	pc.readDeadline = time.Time{} // the field is not valid, because sendRest changes the deadline
+	pc.readDeadline = time.Time{} // not valid, because runUpload changes the deadline
 	done := make(chan error, 1)
-	resp.sendDone, resp.stopSend = done, q.StopRead
+	resp.uploadDone, resp.stopReadingBody = done, q.StopRead
 	head := &headWait{pc: pc, c: c}
-	go func() { t.sendRest(c, q, head, prefixSent, headTimeout, done) }()
+	go func() { t.runUpload(c, q, head, prefixSent, headTimeout, done) }()
 	err := resp.readHead(q)
 	head.endWait()
 	if err != nil {
@@ -79,9 +78,9 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	return nil
 }
 
-// sendRest sends the rest of the request's body and sends the result to the channel done. It sets the deadline for
-// the head of the response: headTimeout after the body has been sent.
-func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
+// runUpload sends the rest of the request's body, then sets the deadline for the response's head, and sends the result
+// to the channel done.
+func (t *Transport) runUpload(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
 	if q.isBroken() { // nothing more is needed from the proxy: end the wait for the head or the body of the response
@@ -112,8 +111,7 @@ type headWait struct {
 	ended bool
 }
 
-// setDeadline sets the deadline of the wait. After the call of end, it has no effect, because the response's body has
-// its own deadlines.
+// setDeadline has no effect after endWait, because the response's body has its own deadlines.
 func (h *headWait) setDeadline(deadline time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -183,7 +183,7 @@ func TestIncompleteBodyIsNotReused(t *testing.T) {
 	assert.Equal(t, "hello", string(got))
 	client.Write(make([]byte, size/2))
 	client.(*net.TCPConn).CloseWrite()
-	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(resp.uploadDone) == 1 }, 10*time.Second, time.Millisecond)
 	assert.True(t, resp.RequestBodyBroken(q))
 	assert.False(t, resp.Finish(c, time.Now()))
 	assert.Nil(t, tr.pool(u).pop("", time.Now(), false))

@@ -190,9 +190,9 @@ func NewPool(cfg PoolConfig) *Pool {
 // Epoch returns the time from which Elapsed counts.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
-// At converts a result of Elapsed to a time of day. It computes the time relative to now, because the sum of
+// TimeAt converts a result of Elapsed to a time of day. It computes the time relative to now, because the sum of
 // epoch and elapsed would be wrong after a change of the clock or a suspension of the machine.
-func (p *Pool) At(elapsed time.Duration) time.Time {
+func (p *Pool) TimeAt(elapsed time.Duration) time.Time {
 	now := p.now()
 	return now.Add(elapsed - p.Elapsed(now))
 }
