@@ -173,13 +173,17 @@ type history struct {
 	done       chan struct{}
 }
 
-// historyEntry is an entry of the journal: the counters that have changed since the previous entry.
+// historyEntry is an entry of the journal: counters that have changed since the previous entries.
 type historyEntry struct {
 	metrics.Saved
 	Users  []access.SavedUsage `json:"users,omitempty"`
 	Costs  *engine.Costs       `json:"costs,omitempty"`
 	Bans   *[]engine.SavedBan  `json:"bans,omitempty"`   // all bans and rests (Engine.LastingBans); nil if unchanged
 	Limits []limit.SavedUsage  `json:"limits,omitempty"` // usage of proxies and pairs with a limit on bytes
+}
+
+func (e *historyEntry) isEmpty() bool {
+	return e.Saved.Empty() && len(e.Users) == 0 && len(e.Limits) == 0 && e.Costs == nil && e.Bans == nil
 }
 
 // saveInterval is the interval at which history saves the counters. A process that is killed loses those of one
@@ -288,11 +292,11 @@ func (h *history) run() {
 	}
 }
 
-// save adds an entry to the journal with the changed counters, or replaces the journal by one entry with all counters.
+// save adds entries to the journal with the changed counters, or replaces the journal by entries with all counters.
 func (h *history) save() {
 	saveAll := h.journal.NeedsReplace()
 	used, bytes, costs := h.engine.Usage(), h.engine.UsedBytes(), h.engine.Costs()
-	c := historyEntry{Saved: h.engine.Metrics().Save(saveAll), Users: changedElements(used, h.savedUsage, saveAll),
+	c := historyEntry{Users: changedElements(used, h.savedUsage, saveAll),
 		Limits: changedElements(bytes, h.savedBytes, saveAll)}
 	bans := h.engine.LastingBans()
 	if saveAll || !slices.Equal(bans, h.savedBans) {
@@ -308,20 +312,24 @@ func (h *history) save() {
 			c.Costs = &costs
 		}
 	}
-	if c.Empty() && len(c.Users) == 0 && len(c.Limits) == 0 && c.Costs == nil &&
-		c.Bans == nil && !saveAll {
-		return
-	}
 	// If the write below fails, the next save writes all counters (NeedsReplace), so these maps need no correction.
 	h.savedUsage, h.savedBytes, h.savedCosts, h.savedBans = setOf(used), setOf(bytes), costSets, bans
-	entry, err := json.Marshal(c)
-	switch {
-	case err != nil:
-	case saveAll:
-		err = h.journal.Replace([][]byte{entry})
-	default:
-		err = h.journal.Append(entry)
+	write := h.journal.Append
+	if saveAll {
+		write = h.journal.Replace
 	}
+	err := write(func(yield func([]byte, error) bool) {
+		for part := range h.engine.Metrics().Save(saveAll) {
+			c.Saved = *part
+			if !yield(json.Marshal(c)) {
+				return
+			}
+			c = historyEntry{}
+		}
+		if !c.isEmpty() {
+			yield(json.Marshal(c))
+		}
+	})
 	if err != nil && !h.saveFailed {
 		h.log.Warn("metrics and the usage of users cannot be saved in the state folder", slog.Any("error", err))
 	}

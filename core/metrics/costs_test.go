@@ -26,7 +26,7 @@ func TestCountCost(t *testing.T) {
 		return list
 	}
 	require.Equal(t, []float64{1, 0.75}, costs(r))
-	saved := r.Save(true)
+	saved := saveWhole(r, true)
 	restored := New(Config{Now: clock})
 	restored.Restore(&saved)
 	restored.EndRestore()

@@ -66,17 +66,24 @@ func (o *opened) forget(first, last int64, inPool func(id string) bool) {
 	}
 }
 
-// save adds rows to Saved.Hours, as proxy.save does.
-func (o *opened) save(all bool, oldest int64, hours map[string][][]int64) {
+// proxyOpenings are the openings of the breaker of the proxy with the given id.
+type proxyOpenings struct {
+	id string
+	openings
+}
+
+// save returns openings, as proxy.save does.
+func (o *opened) save(all bool, oldest int64) (list []proxyOpenings) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
 		if (all || n.n != n.saved) && int64(n.hour) >= oldest {
 			n.saved = n.n
 			o.byID[id] = n
-			hours[id] = [][]int64{{int64(n.hour), 0, 0, 0, 0, int64(n.n), 0}}
+			list = append(list, proxyOpenings{id, n})
 		}
 	}
+	return list
 }
 
 // restore sets the openings of a proxy from a row of Saved.Hours. It returns false if the row has attempts, or if the

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"iter"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -85,13 +86,58 @@ func (m *minute) set(row []int64) bool {
 	return true
 }
 
-// Save returns counters of the retention. If the parameter all is set, it returns all of them; otherwise it returns
-// those that have changed since the last call of Save. The totals since the start and the counts by policy are not
-// included. Save must not be called concurrently.
-func (r *Recorder) Save(all bool) Saved {
-	s := Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}
-	now := r.now().Unix() / 60
-	sums := map[int64]int64{}
+// partLength is the number of rows of Saved.Hours, or of transitions, from which Save begins another part. A long list
+// of dead proxies has many of both.
+const partLength = 1000
+
+// Save yields counters of the retention, in parts. If the parameter all is set, it yields all of them; otherwise it
+// yields those that have changed since the last call of Save. The totals since the start and the counts by policy are
+// not included. Save must not be called concurrently. If the caller does not take all parts, all must be set in the next
+// call.
+func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
+	return func(yield func(*Saved) bool) {
+		s := &Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}
+		now := r.now().Unix() / 60
+		var sums map[int64]int64
+		s.Minutes, sums = r.saveMinutes(all, now)
+		oldest := r.now().Add(-r.retention)
+		for id, rows := range r.savedHours(all, oldest.Unix()/3600) {
+			if s.Hours[id] = rows; len(s.Hours) < partLength {
+				continue
+			}
+			if !yield(s) {
+				return
+			}
+			s = &Saved{Hours: map[string][][]int64{}}
+		}
+		since := r.saver.transitions
+		if all {
+			since = 0
+		}
+		for {
+			list, next := r.transitions.after(since, partLength)
+			since = next
+			for _, t := range list {
+				if !t.At.Before(oldest) {
+					s.Transitions = append(s.Transitions, SavedTransition(t))
+				}
+			}
+			if !s.Empty() && !yield(s) {
+				return
+			}
+			if len(list) == 0 {
+				break
+			}
+			s = &Saved{}
+		}
+		r.saver = saver{last: now, minutes: sums, transitions: since}
+	}
+}
+
+// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. The parameter now is the present
+// minute.
+func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
+	sums = map[int64]int64{}
 	r.each(r.retention, func(start time.Time, m *minute) {
 		at := start.Unix() / 60
 		if at < r.saver.last-lateMinutes && !all {
@@ -102,33 +148,28 @@ func (r *Recorder) Save(all bool) Saved {
 			sum += n
 		}
 		if sum != r.saver.minutes[at] || all {
-			s.Minutes = append(s.Minutes, append([]int64{at}, row...))
+			rows = append(rows, append([]int64{at}, row...))
 		}
 		if at >= now-lateMinutes {
 			sums[at] = sum
 		}
 	})
-	oldest := r.now().Add(-r.retention).Unix() / 3600
-	r.opened.save(all, oldest, s.Hours)
-	r.proxies.Range(func(id, p any) bool {
-		if rows := p.(*proxy).save(all, oldest); len(rows) > 0 {
-			s.Hours[id.(string)] = rows
+	return rows, sums
+}
+
+// savedHours yields the rows of Saved.Hours by proxy. The parameters are those of proxy.save.
+func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int64] {
+	return func(yield func(string, [][]int64) bool) {
+		for _, n := range r.opened.save(all, oldest) {
+			if !yield(n.id, [][]int64{{int64(n.hour), 0, 0, 0, 0, int64(n.n), 0}}) {
+				return
+			}
 		}
-		return true
-	})
-	since := r.saver.transitions
-	if all {
-		since = 0
+		r.proxies.Range(func(id, p any) bool {
+			rows := p.(*proxy).save(all, oldest)
+			return len(rows) == 0 || yield(id.(string), rows)
+		})
 	}
-	list, total := r.transitions.after(since)
-	from := r.now().Add(-r.retention)
-	for _, t := range list {
-		if !t.At.Before(from) {
-			s.Transitions = append(s.Transitions, SavedTransition(t))
-		}
-	}
-	r.saver = saver{last: now, minutes: sums, transitions: total}
-	return s
 }
 
 // save returns rows of hours. The parameter oldest is the first of these hours. If the parameter all is set, save
@@ -186,7 +227,7 @@ func (p *proxy) set(row []int64) {
 // because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
 	r.reasons.EndRestore()
-	list, total := r.transitions.after(0)
+	list, total := r.transitions.after(0, maxTransitions)
 	r.saver.transitions = total // the file already has these transitions
 	last := map[string]core.State{}
 	for _, t := range list {

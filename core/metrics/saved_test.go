@@ -3,6 +3,7 @@ package metrics
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -31,9 +32,9 @@ func TestSavedCountersGiveTheSameResults(t *testing.T) {
 			case 1:
 				r.Request(&core.RequestEvent{Ended: now, Delivered: true, Attempts: 2, Status: 403, PolicyHash: "x"})
 			case 2:
-				parts = append(parts, r.Save(false))
+				parts = append(parts, saveWhole(r, false))
 			case 3:
-				parts = []Saved{r.Save(true)}
+				parts = []Saved{saveWhole(r, true)}
 			default:
 				results := []core.Result{
 					core.ResultSuccess, core.ResultFailure, core.ResultCancelled, core.ResultReplay,
@@ -44,8 +45,8 @@ func TestSavedCountersGiveTheSameResults(t *testing.T) {
 					Outcome: core.Outcome{Result: result}})
 			}
 		}
-		parts = append(parts, r.Save(false))
-		require.True(t, func() bool { s := r.Save(false); return s.Empty() }(), "nothing has changed since")
+		parts = append(parts, saveWhole(r, false))
+		require.True(t, func() bool { s := saveWhole(r, false); return s.Empty() }(), "nothing has changed since")
 
 		restored := New(Config{Now: clock, RetentionHours: 3})
 		for _, part := range parts {
@@ -72,10 +73,58 @@ func TestSavedCountersGiveTheSameResults(t *testing.T) {
 			before[i].At, after[i].At = noon, noon
 			require.Equal(t, before[i], after[i])
 		}
-		again := restored.Save(false)
+		again := saveWhole(restored, false)
 		require.Empty(t, again.Hours, "they are saved already")
 		require.Empty(t, again.Transitions)
 	})
+}
+
+// saveWhole returns the parts of Save as one Saved.
+func saveWhole(r *Recorder, all bool) Saved {
+	whole := Saved{Hours: map[string][][]int64{}}
+	for part := range r.Save(all) {
+		whole.Minutes = append(whole.Minutes, part.Minutes...)
+		maps.Copy(whole.Hours, part.Hours)
+		whole.Transitions = append(whole.Transitions, part.Transitions...)
+		if part.Reasons != nil {
+			whole.Reasons = part.Reasons
+		}
+	}
+	return whole
+}
+
+// The counters of a long list of dead proxies are saved in small parts, and no part is empty.
+func TestManyCountersAreSavedInParts(t *testing.T) {
+	const proxies = 4321
+	clock := func() time.Time { return noon }
+	r, restored := New(Config{Now: clock}), New(Config{Now: clock})
+	for i := range proxies {
+		id := fmt.Sprintf("p%d", i)
+		r.Transition(core.Transition{ProxyID: id, From: core.Closed, To: core.Open, At: noon, Reason: "threshold"})
+		if i%2 == 0 {
+			r.Attempt(&core.AttemptEvent{ProxyID: id, Started: noon, Ended: noon})
+		}
+	}
+	for _, all := range []bool{false, true} {
+		parts := 0
+		for part := range r.Save(all) {
+			parts++
+			require.False(t, part.Empty())
+			require.LessOrEqual(t, len(part.Hours), partLength)
+			require.LessOrEqual(t, len(part.Transitions), partLength)
+			if all {
+				restored.Restore(part)
+			}
+		}
+		require.Equal(t, 4+5, parts, "the transitions begin in the part with the last hours")
+	}
+	for range r.Save(false) {
+		t.Fatal("nothing has changed since")
+	}
+	require.Equal(t, r.ByProxy(24), restored.ByProxy(24))
+	before, _ := r.Transitions(24)
+	after, _ := restored.Transitions(24)
+	require.Equal(t, before, after)
 }
 
 // A breaker that was open when the process ended starts closed, which is a transition.
@@ -84,7 +133,7 @@ func TestARestoredBreakerStartsClosed(t *testing.T) {
 	clock := func() time.Time { return now }
 	r := New(Config{Now: clock})
 	r.Transition(core.Transition{ProxyID: "a", From: core.Closed, To: core.Open, At: now, Reason: "threshold"})
-	saved := r.Save(true)
+	saved := saveWhole(r, true)
 	now = now.Add(time.Minute)
 	r = New(Config{Now: clock})
 	r.Restore(&saved)

@@ -83,13 +83,16 @@ func (tr *transitions) since(from time.Time) (list []core.Transition, truncated 
 	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
 }
 
-// after skips the first n transitions that were ever added, and returns all later ones except those that
-// were overwritten. The result total is the number of all transitions that were ever added.
-func (tr *transitions) after(n uint64) (list []core.Transition, total uint64) {
+// after skips the first n transitions that were ever added, and those that were overwritten, and returns the next ones,
+// at most limit. The result next is n for the following call.
+func (tr *transitions) after(n uint64, limit int) (list []core.Transition, next uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for i := tr.n - int(min(tr.added-n, uint64(tr.n))); i < tr.n; i++ {
-		list = append(list, tr.at((tr.next+i)%tr.n))
+	overwritten := tr.added - uint64(tr.n)
+	n = max(n, overwritten)
+	next = min(n+uint64(limit), tr.added)
+	for ; n < next; n++ {
+		list = append(list, tr.at((tr.next+int(n-overwritten))%tr.n))
 	}
-	return list, tr.added
+	return list, next
 }

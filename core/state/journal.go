@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -146,12 +148,22 @@ func parseLine(text []byte) (n int, entry []byte, ok bool) {
 
 func checksum(text []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli)) }
 
-// appendLine appends the line of an entry to b.
-func appendLine(b []byte, n int, entry []byte) []byte {
-	rest := append(strconv.AppendInt(nil, int64(n), 10), ' ')
-	rest = append(rest, entry...)
-	b = append(append(b, checksum(rest)...), ' ')
-	return append(append(b, rest...), '\n')
+// writeLines writes a line for each entry. It returns the size of the lines and the number of the next line.
+func writeLines(f io.Writer, number int, entries Entries) (size int64, nextNumber int, err error) {
+	w := bufio.NewWriterSize(f, 64<<10)
+	for entry, err := range entries {
+		if err != nil {
+			return size, number, err
+		}
+		text := append(strconv.AppendInt(nil, int64(number), 10), ' ')
+		sum := crc32.Update(crc32.Checksum(text, castagnoli), castagnoli, entry)
+		n, _ := fmt.Fprintf(w, "%08x %s", sum, text) // Flush returns the error of each write
+		w.Write(entry)
+		w.WriteByte('\n')
+		size += int64(n + len(entry) + 1)
+		number++
+	}
+	return size, number, w.Flush()
 }
 
 // copyDamaged writes the data to a file beside the damaged one, and returns its path.
@@ -171,16 +183,22 @@ func (j *Journal) copyDamaged(data []byte, now time.Time) (path string, err erro
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the state is closed")
 
-// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After an error
-// the entry is not in the journal, unless the machine stops before the next write: then it may be there after a
-// restart.
-func (j *Journal) Append(entry []byte) error {
+// Entries are entries to write, which must have no line break. An error ends the write, which then fails.
+type Entries = iter.Seq2[[]byte, error]
+
+// oneEntry returns Entries with one entry.
+func oneEntry(entry []byte) Entries {
+	return func(yield func([]byte, error) bool) { yield(entry, nil) }
+}
+
+// Append adds entries. When it returns nil, they are on the disk. After an error none of them is in the journal, unless
+// the machine stops before the next write: then the first ones may be there after a restart.
+func (j *Journal) Append(entries Entries) error {
 	if j.file == nil {
 		return ErrClosed
 	}
-	line := appendLine(nil, j.nextLine, entry)
-	_, err := j.file.Write(line)
-	if err == nil {
+	size, next, err := writeLines(j.file, j.nextLine, entries)
+	if err == nil && size > 0 {
 		err = j.file.Sync()
 	}
 	if err != nil {
@@ -188,8 +206,8 @@ func (j *Journal) Append(entry []byte) error {
 		_ = j.file.Truncate(j.size) // if this fails, the next write repairs the file, because it is a Replace
 		return err
 	}
-	j.nextLine++
-	j.size += int64(len(line))
+	j.nextLine = next
+	j.size += size
 	return nil
 }
 
@@ -203,19 +221,19 @@ func (j *Journal) NeedsReplace() bool { return j.needsRepair || j.size > 2*j.rep
 // Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
 // the old entries or, if only the sync of the folder has failed, perhaps the new ones; the next write must be a
 // Replace.
-func (j *Journal) Replace(entries [][]byte) error {
+func (j *Journal) Replace(entries Entries) error {
 	if j.file == nil && j.replacedSize > 0 {
 		return ErrClosed
-	}
-	data := appendLine(nil, 0, []byte(format))
-	for i, e := range entries {
-		data = appendLine(data, i+1, e)
 	}
 	f, err := j.fs.Open(j.path+NewExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	size, next, err := writeLines(f, 0, func(yield func([]byte, error) bool) {
+		if yield([]byte(format), nil) && entries != nil {
+			entries(yield)
+		}
+	})
 	if err == nil {
 		err = f.Sync()
 	}
@@ -230,8 +248,8 @@ func (j *Journal) Replace(entries [][]byte) error {
 	if j.file != nil {
 		j.file.Close()
 	}
-	j.file, j.size, j.replacedSize = f, int64(len(data)), int64(len(data))
-	j.nextLine = len(entries) + 1
+	j.file, j.size, j.replacedSize = f, size, size
+	j.nextLine = next
 	// Until the folder is synced, a power cut would bring the old file back.
 	err = j.fs.SyncDir(filepath.Dir(j.path))
 	j.needsRepair = err != nil

@@ -120,7 +120,7 @@ func (s *Store) Write(changes map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := s.journal.Append(entry); err != nil {
+	if err := s.journal.Append(oneEntry(entry)); err != nil {
 		return err
 	}
 	if s.currentValues == nil {
@@ -149,15 +149,13 @@ func (s *Store) batch(changes map[string]any) (b batch, err error) {
 
 // replace writes the records to a new file. The caller holds mu.
 func (s *Store) replace(records map[string]Record) error {
-	entries := make([][]byte, 0, len(records))
-	for _, key := range slices.Sorted(maps.Keys(records)) {
-		entry, err := json.Marshal(batch{Set: map[string]Record{key: records[key]}})
-		if err != nil {
-			return err
+	return s.journal.Replace(func(yield func([]byte, error) bool) {
+		for _, key := range slices.Sorted(maps.Keys(records)) {
+			if !yield(json.Marshal(batch{Set: map[string]Record{key: records[key]}})) {
+				return
+			}
 		}
-		entries = append(entries, entry)
-	}
-	return s.journal.Replace(entries)
+	})
 }
 
 // Close closes the file. Later calls of Write return ErrClosed.
