@@ -240,11 +240,12 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Dur
 func checkWait(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), maxWait) }
 
 // minWait returns the wait with which the planned checks are at most maxRate a second. With 100,000 dead proxies it is
-// 25 s.
-func (c *Checker) minWait() time.Duration {
+// 25 s. The waits of the proxies differ by up to a quarter, so that their checks do not stay in bursts.
+func (c *Checker) minWait(u *upstream.Upstream) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return min(time.Duration(len(c.queue))*time.Second/maxRate, maxWait)
+	wait := min(time.Duration(len(c.queue))*time.Second/maxRate, maxWait)
+	return wait*7/8 + time.Duration(u.Hash()%1024)*(wait/4)/1024
 }
 
 // queueNewProxies queues a first check of each proxy that has joined the pool. It leaves out direct:// and proxies that
@@ -324,18 +325,17 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	k.at = now + wait
 	k.u.SetReached(false)
 	b := k.u.Breaker()
-	switch b.State() {
-	case core.Open:
-		wait = max(wait, c.minWait())
-		k.at = now + wait
-		b.Postpone(wait + took + 5*tick) // the breaker stays open until the next check has ended
-		return true
-	case core.Closed:
-		if k.u.HasServed() {
-			return false // no further check: the traffic shows whether the proxy works
-		}
+	if b.State() == core.Closed && k.u.HasServed() {
+		return false // no further check: the traffic shows whether the proxy works
 	}
-	k.u.CountUnreached(verr.Cause, int(k.failedChecks))
+	k.u.CountUnreached(verr.Cause, int(k.failedChecks)) // does nothing at an open breaker
+	if b.State() == core.Open {
+		minWait := c.minWait(k.u)
+		wait = max(wait, minWait)
+		k.at = now + wait
+		// The breaker stays open until the next check has ended. With thousands of dead proxies, checks may be late.
+		b.Postpone(wait + minWait + took + 5*tick)
+	}
 	return true
 }
 
