@@ -17,7 +17,8 @@ type costView struct {
 }
 
 func costOf(s *upstream.Spec) costView {
-	return costView{s.Tier, s.Vendor, s.Price.Request, s.Price.GB}
+	e := s.Extra()
+	return costView{s.Tier, e.Vendor, e.Price.Request, e.Price.GB}
 }
 
 type costEngine interface {

@@ -113,7 +113,7 @@ func (l *poolLists) matchingProxies(index *poolIndex, f *poolFilter) (list []*up
 // matchesSpec reports whether a proxy has the region and the vendor of the filter.
 func (f *poolFilter) matchesSpec(u *upstream.Upstream) bool {
 	return (f.region == "" || u.RegionHash() == core.RegionHash(f.region)) &&
-		(f.vendor == "" || strings.EqualFold(u.Spec().Vendor, f.vendor))
+		(f.vendor == "" || strings.EqualFold(u.Spec().Extra().Vendor, f.vendor))
 }
 
 // failureReason returns the failureGroup.Reason of a proxy; "" if the proxy works.

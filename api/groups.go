@@ -40,7 +40,7 @@ func (h *groupHandler) list(c *fiber.Ctx) error {
 	groupBy, _ := queryValue(c, "by")
 	groupName, ok := map[string]func(*upstream.Upstream, string) string{
 		"region": func(u *upstream.Upstream, _ string) string { return u.Region() },
-		"vendor": func(u *upstream.Upstream, _ string) string { return u.Spec().Vendor },
+		"vendor": func(u *upstream.Upstream, _ string) string { return u.Spec().Extra().Vendor },
 		"reason": func(_ *upstream.Upstream, reason string) string { return reason },
 		"state":  func(u *upstream.Upstream, _ string) string { return u.Breaker().State().String() },
 	}[groupBy]

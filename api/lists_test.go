@@ -85,13 +85,13 @@ func TestListsOfProxies(t *testing.T) {
 	r.setPool(t, 6, func(i int, s *upstream.Spec) {
 		s.Region, s.Weight = []string{"EU", "US"}[i%2], float64(10-i)
 		if i == 3 {
-			s.Metadata = map[string]string{"vendor": "Acme"}
+			s.Extras = &upstream.Extras{Metadata: map[string]string{"vendor": "Acme"}}
 		}
 		if i == 5 {
 			s.Tags = []string{"residential"}
 		}
 		if i == 1 || i == 3 {
-			s.Vendor = "North"
+			s.Extras = &upstream.Extras{Vendor: "North"}
 		}
 	})
 	r.metrics.recent = map[string]metrics.Recent{"p3": {Attempts: 2, Bad: 1, Last: metrics.Bad{
@@ -153,7 +153,8 @@ func TestListsOfProxies(t *testing.T) {
 func TestGroups(t *testing.T) {
 	r := newRig(t, nil)
 	r.setPool(t, 5, func(i int, s *upstream.Spec) {
-		s.Region, s.Vendor = []string{"EU", "US"}[i%2], []string{"", "north"}[i/3]
+		s.Region = []string{"EU", "US"}[i%2]
+		s.Extras = &upstream.Extras{Vendor: []string{"", "north"}[i/3]}
 	})
 	r.trip("p1")
 	r.trip("p3")

@@ -64,9 +64,9 @@ func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
 // vendor, source, tags and metadata. Line breaks separate them, so that q matches within one of them.
 func searchText(u *upstream.Upstream) string {
 	spec := u.Spec()
-	parts := []string{u.ID(), spec.Address.Redacted(), u.Region(), spec.Vendor, spec.Source}
+	parts := []string{u.ID(), spec.Address.Redacted(), u.Region(), spec.Extra().Vendor, spec.Source}
 	parts = append(parts, spec.Tags...)
-	for name, value := range spec.Metadata {
+	for name, value := range spec.Extra().Metadata {
 		parts = append(parts, name+"="+value)
 	}
 	return strings.ToLower(strings.Join(parts, "\n"))

@@ -117,12 +117,13 @@ type ownError struct {
 
 func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 	spec, stats := u.Spec(), u.Stats()
+	extras := spec.Extra()
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: u.Region(), Tags: spec.Tags,
-		Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: spec.MaxInFlight, limitsView: limitsOf(u),
+		Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: extras.MaxInFlight, limitsView: limitsOf(u),
 		costView: costOf(spec),
-		Auth:     spec.Auth, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
-		OwnErrors: make([]ownError, len(spec.OwnErrors)),
+		Auth:     extras.Auth, Reuse: !extras.NoReuse, Metadata: extras.Metadata,
+		OwnErrors: make([]ownError, len(extras.OwnErrors)),
 		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.IsUnreached(),
 		InFlight: stats.InFlight, ShortTunnels: u.ShortTunnels(),
 		Uses: stats.Uses, SuccessRate: stats.SuccessRate, Samples: stats.Samples,
@@ -132,7 +133,7 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		at := h.pool.TimeAt(until).UTC()
 		v.BannedUntil = &at
 	}
-	for i, rule := range spec.OwnErrors {
+	for i, rule := range extras.OwnErrors {
 		v.OwnErrors[i] = ownError(rule)
 	}
 	if v.Metadata == nil {
@@ -204,7 +205,7 @@ type proxyInput struct {
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
 
-func (p *proxyInput) apply(spec *upstream.Spec) error {
+func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 	if p.URL != nil {
 		a, err := upstream.ParseAddress(*p.URL)
 		if err != nil {
@@ -226,29 +227,34 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	setIfGiven(&spec.Tags, p.Tags)
 	setIfGiven(&spec.Weight, p.Weight)
 	setIfGiven(&spec.Cost, p.Cost)
-	setIfGiven(&spec.MaxInFlight, p.MaxInFlight)
-	setIfGiven(&spec.Rate, p.Rate)
-	setIfGiven(&spec.BytesPerDay, p.BytesPerDay)
 	setIfGiven(&spec.Tier, p.Tier)
-	setIfGiven(&spec.Vendor, p.Vendor)
-	setIfGiven(&spec.Price.Request, p.CostRequest)
-	setIfGiven(&spec.Price.GB, p.CostGB)
+	spec.ChangeExtras(func(e *upstream.Extras) { err = p.applyExtras(e) })
+	return err
+}
+
+func (p *proxyInput) applyExtras(e *upstream.Extras) error {
+	setIfGiven(&e.MaxInFlight, p.MaxInFlight)
+	setIfGiven(&e.Rate, p.Rate)
+	setIfGiven(&e.BytesPerDay, p.BytesPerDay)
+	setIfGiven(&e.Vendor, p.Vendor)
+	setIfGiven(&e.Price.Request, p.CostRequest)
+	setIfGiven(&e.Price.GB, p.CostGB)
 	if p.MinInterval != nil {
 		d, err := time.ParseDuration(*p.MinInterval)
 		if err != nil {
 			return badField("min_interval", `min_interval must be a duration such as "500ms"`)
 		}
-		spec.MinInterval = d
+		e.MinInterval = d
 	}
-	setIfGiven(&spec.Auth, p.Auth)
+	setIfGiven(&e.Auth, p.Auth)
 	if p.Reuse != nil {
-		spec.NoReuse = !*p.Reuse
+		e.NoReuse = !*p.Reuse
 	}
-	setIfGiven(&spec.Metadata, p.Metadata)
+	setIfGiven(&e.Metadata, p.Metadata)
 	if p.OwnErrors != nil {
-		spec.OwnErrors = make([]upstream.OwnError, len(*p.OwnErrors))
+		e.OwnErrors = make([]upstream.OwnError, len(*p.OwnErrors))
 		for i, rule := range *p.OwnErrors {
-			spec.OwnErrors[i] = upstream.OwnError(rule)
+			e.OwnErrors[i] = upstream.OwnError(rule)
 		}
 	}
 	return nil
@@ -333,7 +339,7 @@ func readProxyLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 			continue
 		}
 		spec, err := proxylist.ParseLine(line)
-		if err == nil && spec.TLS != nil {
+		if err == nil && spec.Extra().TLS != nil {
 			err = errTLSOption
 		}
 		if err == nil && spec.Address.Masked() {

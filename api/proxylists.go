@@ -57,7 +57,8 @@ func (h *proxyListHandler) export(c *fiber.Ctx) error {
 func settingsOf(u *upstream.Upstream) upstream.Spec {
 	spec := *u.Spec()
 	spec.ID, spec.Region = u.ID(), u.Region()
-	spec.Address.Username, spec.Address.Password, spec.TLS = "", "", nil
+	spec.Address.Username, spec.Address.Password = "", ""
+	spec.ChangeExtras(func(e *upstream.Extras) { e.TLS = nil })
 	if spec.Weight == 1 {
 		spec.Weight = 0 // the default
 	}
@@ -220,7 +221,7 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 		switch {
 		case known[s.Address]:
 			reason = "the pool has the proxy already"
-		case s.TLS != nil:
+		case s.Extra().TLS != nil:
 			reason = errTLSOption.Error()
 		case s.Address.Masked():
 			reason = "*** stands for hidden credentials; write them out"

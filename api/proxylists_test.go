@@ -94,6 +94,6 @@ func TestExportedListsCanBeRead(t *testing.T) {
 		got := *fresh.pool.Snapshot().Get("=one").Spec()
 		want := *r.pool.Snapshot().Get("=one").Spec()
 		require.Equal(t, want, got)
-		require.Equal(t, spec.Metadata, got.Metadata)
+		require.Equal(t, spec.Extra().Metadata, got.Extra().Metadata)
 	}
 }

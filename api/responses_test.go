@@ -121,9 +121,9 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	}}, {Name: "bob", Password: "canary"}}
 	cfg.Proxies = []upstream.Spec{
 		spec(t, "F1", "http://user:secret@p1.test:8080", func(s *upstream.Spec) {
-			s.Region, s.Weight, s.Cost, s.MaxInFlight = "EU", 2, 0.5, 7
-			s.Metadata, s.OwnErrors = map[string]string{"rack": "a"},
-				[]upstream.OwnError{{Status: 403, Body: "blocked"}}
+			s.Region, s.Weight, s.Cost = "EU", 2, 0.5
+			s.Extras = &upstream.Extras{MaxInFlight: 7, Metadata: map[string]string{"rack": "a"},
+				OwnErrors: []upstream.OwnError{{Status: 403, Body: "blocked"}}}
 		}),
 		spec(t, "F2", "http://p2.test:8080", nil),
 	}

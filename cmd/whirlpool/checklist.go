@@ -296,17 +296,19 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// readTLS reads the TLS files of the proxy s, which is from a proxy list, and sets s.TLS.
+// readTLS reads the TLS files of the proxy s, which is from a proxy list, and sets Extras.TLS.
 func readTLS(list string, s *upstream.Spec) (err error) {
-	if s.TLS == nil {
+	own := s.Extra().TLS
+	if own == nil {
 		return nil
 	}
-	s.TLS, err = upstream.LoadTLS(s.TLS.TLSOptions, func(path string) ([]byte, error) {
+	own, err = upstream.LoadTLS(own.TLSOptions, func(path string) ([]byte, error) {
 		path, err := config.ListFile(list, path)
 		if err != nil {
 			return nil, err
 		}
 		return os.ReadFile(path)
 	})
+	s.ChangeExtras(func(e *upstream.Extras) { e.TLS = own })
 	return err
 }

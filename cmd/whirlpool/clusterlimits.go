@@ -81,7 +81,7 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 		c.nextProxy++
 		usedRecently, mustReport, mustSearch := u.UsedAfter(since), c.toReport > 0, c.toSearch > 0
 		c.toReport, c.toSearch = max(c.toReport-1, 0), max(c.toSearch-1, 0)
-		if !usedRecently && !mustReport && !mustSearch || u.Usage() == nil && u.Spec().MaxInFlight == 0 {
+		if !usedRecently && !mustReport && !mustSearch || u.Usage() == nil && u.Spec().Extra().MaxInFlight == 0 {
 			continue
 		}
 		bytes := u.PartUse(limit.Bytes)

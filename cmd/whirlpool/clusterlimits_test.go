@@ -49,7 +49,7 @@ func engineWith(t testing.TB, n int, spec upstream.Spec) *engine.Engine {
 }
 
 func TestLimitsOfProxiesInUse(t *testing.T) {
-	e := engineWith(t, 3, upstream.Spec{MaxInFlight: 16, Rate: 80})
+	e := engineWith(t, 3, upstream.Spec{Extras: &upstream.Extras{MaxInFlight: 16, Rate: 80}})
 	l := newClusterLimits(e)
 	l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
 	var keys []string
@@ -91,8 +91,8 @@ func TestLimitsOfProxiesInUse(t *testing.T) {
 
 // BenchmarkLimitsInUse measures the search for the limits in use among 100,000 proxies.
 func BenchmarkLimitsInUse(b *testing.B) {
-	for _, spec := range []upstream.Spec{{}, {Rate: 10}} {
-		b.Run(fmt.Sprint(spec.Rate), func(b *testing.B) {
+	for _, spec := range []upstream.Spec{{}, {Extras: &upstream.Extras{Rate: 10}}} {
+		b.Run(fmt.Sprint(spec.Extra().Rate), func(b *testing.B) {
 			l := newClusterLimits(engineWith(b, 100_000, spec))
 			l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
 			b.ReportAllocs()

@@ -268,17 +268,18 @@ type newProxy struct {
 }
 
 func newProxyOf(s *upstream.Spec) (newProxy, error) {
+	e := s.Extra()
 	p := newProxy{ID: s.ID, URL: proxylist.Line(&upstream.Spec{Address: s.Address}), Region: s.Region,
-		Tags: s.Tags, Weight: s.Weight, Cost: s.Cost, MaxInFlight: s.MaxInFlight, Rate: s.Rate,
-		BytesPerDay: s.BytesPerDay, Tier: s.Tier, Vendor: s.Vendor, CostRequest: s.Price.Request,
-		CostGB: s.Price.GB, Auth: s.Auth, Metadata: s.Metadata}
-	if s.MinInterval != 0 {
-		p.MinInterval = s.MinInterval.String()
+		Tags: s.Tags, Weight: s.Weight, Cost: s.Cost, MaxInFlight: e.MaxInFlight, Rate: e.Rate,
+		BytesPerDay: e.BytesPerDay, Tier: s.Tier, Vendor: e.Vendor, CostRequest: e.Price.Request,
+		CostGB: e.Price.GB, Auth: e.Auth, Metadata: e.Metadata}
+	if e.MinInterval != 0 {
+		p.MinInterval = e.MinInterval.String()
 	}
-	if s.NoReuse {
+	if e.NoReuse {
 		p.Reuse = new(bool)
 	}
-	if s.TLS != nil {
+	if e.TLS != nil {
 		return p, errors.New("TLS files are set in the configuration of the gateway only")
 	}
 	return p, nil

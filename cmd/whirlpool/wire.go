@@ -301,7 +301,7 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	for _, u := range s.All {
 		spec := u.Spec()
 		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: u.Region(), Weight: spec.Weight, Cost: spec.Cost,
-			Metadata: spec.Metadata})
+			Metadata: spec.Extra().Metadata})
 	}
 	return out
 }

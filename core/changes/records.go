@@ -180,12 +180,13 @@ type proxyRecord struct {
 }
 
 func newProxyRecord(s *upstream.Spec) proxyRecord {
+	e := s.Extra()
 	return proxyRecord{
 		Scheme: s.Address.Scheme, Host: s.Address.Host, Username: s.Address.Username,
 		Password: s.Address.Password.Reveal(), Region: s.Region, Tags: s.Tags, Weight: s.Weight, Cost: s.Cost,
-		MaxInFlight: s.MaxInFlight, Rate: s.Rate, MinInterval: s.MinInterval, BytesPerDay: s.BytesPerDay,
-		Tier: s.Tier, Vendor: s.Vendor, Price: s.Price,
-		Auth: s.Auth, NoReuse: s.NoReuse, Metadata: s.Metadata, OwnErrors: s.OwnErrors,
+		MaxInFlight: e.MaxInFlight, Rate: e.Rate, MinInterval: e.MinInterval, BytesPerDay: e.BytesPerDay,
+		Tier: s.Tier, Vendor: e.Vendor, Price: e.Price,
+		Auth: e.Auth, NoReuse: e.NoReuse, Metadata: e.Metadata, OwnErrors: e.OwnErrors,
 	}
 }
 
@@ -194,10 +195,12 @@ func (r *proxyRecord) applyTo(s *upstream.Spec) {
 	s.Address = upstream.Address{
 		Scheme: r.Scheme, Host: r.Host, Username: r.Username, Password: upstream.Secret(r.Password),
 	}
-	s.Region, s.Weight, s.Cost, s.MaxInFlight, s.NoReuse = r.Region, r.Weight, r.Cost, r.MaxInFlight, r.NoReuse
-	s.Rate, s.MinInterval, s.BytesPerDay = r.Rate, r.MinInterval, r.BytesPerDay
-	s.Tier, s.Vendor, s.Price, s.Auth = r.Tier, r.Vendor, r.Price, r.Auth
-	s.Tags, s.Metadata, s.OwnErrors = r.Tags, r.Metadata, r.OwnErrors
+	s.Region, s.Tags, s.Weight, s.Cost, s.Tier = r.Region, r.Tags, r.Weight, r.Cost, r.Tier
+	s.ChangeExtras(func(e *upstream.Extras) {
+		e.MaxInFlight, e.Rate, e.MinInterval, e.BytesPerDay = r.MaxInFlight, r.Rate, r.MinInterval, r.BytesPerDay
+		e.Vendor, e.Price, e.Auth, e.NoReuse = r.Vendor, r.Price, r.Auth, r.NoReuse
+		e.Metadata, e.OwnErrors = r.Metadata, r.OwnErrors
+	})
 }
 
 func (r *proxyRecord) spec(id string) upstream.Spec {

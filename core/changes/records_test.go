@@ -23,7 +23,8 @@ func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	require.Equal(t, upstream.HTTP, got.specs[0].Address.Scheme)
 	require.Empty(t, got.superseded)
 
-	entry.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}} // for https:// only
+	insecure := &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}} // for https:// only
+	entry.Extras = &upstream.Extras{TLS: insecure}
 	got = records.apply([]upstream.Spec{entry}, prints)
 	require.Equal(t, []upstream.Spec{entry}, got.specs)
 	require.Equal(t, []string{proxyKey + "a"}, got.superseded)

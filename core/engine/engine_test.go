@@ -189,7 +189,7 @@ func TestAReloadLetsRequestsWait(t *testing.T) {
 	address, err := upstream.ParseAddress("http://" + proxy)
 	require.NoError(t, err)
 	cfg := engine.DefaultConfig()
-	cfg.Proxies = []upstream.Spec{{ID: "p", Address: address, MaxInFlight: 1}}
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: address, Extras: &upstream.Extras{MaxInFlight: 1}}}
 	cfg.Queue.MaxWaiting = 0
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
 	require.NoError(t, err)
@@ -210,7 +210,10 @@ func TestAReloadLetsRequestsWait(t *testing.T) {
 	cfg.Queue = queue.Config{MaxWaiting: 1, MaxWait: time.Hour}
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	places := func(n int) {
-		err := e.Pool().UpdateAll(upstream.Updates{"p": func(s *upstream.Spec) error { s.MaxInFlight = n; return nil }})
+		err := e.Pool().UpdateAll(upstream.Updates{"p": func(s *upstream.Spec) error {
+			s.Extras = &upstream.Extras{MaxInFlight: n}
+			return nil
+		}})
 		require.NoError(t, err)
 	}
 	for _, allow := range []func(){func() { places(2) }, lease.Release} {
@@ -295,7 +298,8 @@ func TestAReloadChangesTheLimits(t *testing.T) {
 	cfg.Limits = []limit.Entry{{Limit: limit.Limit{Rate: 1}}, {Host: "a.test", Limit: limit.Limit{Rate: 1}}}
 	cfg.Proxies = []upstream.Spec{
 		{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}},
-		{ID: "own", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}, Rate: 3},
+		{ID: "own", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"},
+			Extras: &upstream.Extras{Rate: 3}},
 	}
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
 	require.NoError(t, err)

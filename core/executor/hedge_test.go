@@ -326,7 +326,7 @@ func TestTheProxyOfAHedge(t *testing.T) {
 		for _, u := range b.pool.Snapshot().All {
 			spec := *u.Spec()
 			if u.ID() == "p1" {
-				spec.MaxInFlight = 1
+				spec.Extras = &upstream.Extras{MaxInFlight: 1}
 			}
 			specs = append(specs, spec)
 		}

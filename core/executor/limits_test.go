@@ -16,10 +16,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// startLimited returns a bench with one proxy.
-func startLimited(t *testing.T, change func(*upstream.Spec)) *bench {
+// startLimited returns a bench with one proxy, which has the given settings.
+func startLimited(t *testing.T, extras upstream.Extras) *bench {
 	b := start(t, 1, func(tuning *Tuning) { tuning.Queue = queue.DefaultConfig() })
-	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { change(s); return nil }})
+	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.Extras = &extras; return nil }})
 	require.NoError(t, err)
 	return b
 }
@@ -28,7 +28,7 @@ func startLimited(t *testing.T, change func(*upstream.Spec)) *bench {
 // wait.
 func TestRequestsWaitForALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startLimited(t, func(s *upstream.Spec) { s.MinInterval = 300 * time.Millisecond })
+		b := startLimited(t, upstream.Extras{MinInterval: 300 * time.Millisecond})
 		began := time.Now()
 		var mu sync.Mutex
 		var at []time.Duration
@@ -55,7 +55,7 @@ func TestRequestsWaitForALimit(t *testing.T) {
 // it earlier.
 func TestLimitsThatLastTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startLimited(t, func(s *upstream.Spec) { s.MinInterval = 10 * time.Second })
+		b := startLimited(t, upstream.Extras{MinInterval: 10 * time.Second})
 		end, _ := b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)})
 		require.NotNil(t, end.Relay)
 		end, took := b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)})
@@ -64,7 +64,7 @@ func TestLimitsThatLastTooLong(t *testing.T) {
 		require.InDelta(t, 10*time.Second, end.Refusal.RetryAfter, float64(time.Millisecond))
 		require.ErrorContains(t, end.Refusal.Err, "at one of its limits")
 
-		b = startLimited(t, func(s *upstream.Spec) { s.BytesPerDay = 100 })
+		b = startLimited(t, upstream.Extras{BytesPerDay: 100})
 		b.pool.Snapshot().All[0].Meter().Add(traffic.Total{Up: 100})
 		end, took = b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)})
 		require.Zero(t, took)
@@ -76,7 +76,7 @@ func TestLimitsThatLastTooLong(t *testing.T) {
 // A request that waits for a limit can be cancelled, and leaves the queue after the longest wait.
 func TestEndsOfAWaitForALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startLimited(t, func(s *upstream.Spec) { s.MinInterval = 900 * time.Millisecond })
+		b := startLimited(t, upstream.Extras{MinInterval: 900 * time.Millisecond})
 		b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(100*time.Millisecond, func() { cancel(errors.New("left")) })

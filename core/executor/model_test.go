@@ -181,7 +181,7 @@ func play(t *testing.T, p plan) (trace []string) {
 	for i := range p.Proxies {
 		id := fmt.Sprint("p", i)
 		hashes[core.Hash53(id)] = i
-		specs = append(specs, upstream.Spec{ID: id, MaxInFlight: 1,
+		specs = append(specs, upstream.Spec{ID: id, Extras: &upstream.Extras{MaxInFlight: 1},
 			Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, pool.Apply(specs))

@@ -38,7 +38,8 @@ func startBusy(t *testing.T, n int, change func(*Tuning)) *busy {
 	b.serve(t)
 	for _, u := range b.pool.Snapshot().All {
 		err := b.pool.UpdateAll(upstream.Updates{u.ID(): func(s *upstream.Spec) error {
-			s.MaxInFlight, s.Region = 1, map[bool]string{true: "EU", false: "US"}[u.ID() == "p0"]
+			s.Extras = &upstream.Extras{MaxInFlight: 1}
+			s.Region = map[bool]string{true: "EU", false: "US"}[u.ID() == "p0"]
 			return nil
 		}})
 		require.NoError(t, err)
@@ -396,7 +397,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 	b := start(t, 3, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 1 << 20, MaxWait: time.Minute} })
 	for i, u := range b.pool.Snapshot().All {
 		err := b.pool.UpdateAll(upstream.Updates{u.ID(): func(s *upstream.Spec) error {
-			s.MaxInFlight, s.Region = 1+i%2, []string{"EU", "US", "US"}[i]
+			s.Extras, s.Region = &upstream.Extras{MaxInFlight: 1 + i%2}, []string{"EU", "US", "US"}[i]
 			return nil
 		}})
 		require.NoError(t, err)
@@ -415,7 +416,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 					go cancel(ErrClientLeft)
 				}
 				end, took := b.timed(ctx, x, &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
-					if n, most := a.Upstream.InFlight(), int64(a.Upstream.Spec().MaxInFlight); n > most {
+					if n, most := a.Upstream.InFlight(), int64(a.Upstream.Spec().Extra().MaxInFlight); n > most {
 						t.Errorf("%d of %d places", n, most)
 					}
 					runtime.Gosched()
@@ -437,7 +438,10 @@ func TestNoPlaceIsLost(t *testing.T) {
 // of a round there is no other release.
 func TestAPlaceReleasedBeforeAWaitIsUsed(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
-	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
+	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
+		s.Extras = &upstream.Extras{MaxInFlight: 1}
+		return nil
+	}})
 	require.NoError(t, err)
 	for range 5_000 {
 		var all sync.WaitGroup

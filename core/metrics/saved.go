@@ -92,8 +92,8 @@ const partLength = 1000
 
 // Save yields counters of the retention, in parts. If the parameter all is set, it yields all of them; otherwise it
 // yields those that have changed since the last call of Save. The totals since the start and the counts by policy are
-// not included. Save must not be called concurrently. If the caller does not take all parts, all must be set in the next
-// call.
+// not included. Save must not be called concurrently. If the caller does not take all parts, all must be set in the
+// next call.
 func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	return func(yield func(*Saved) bool) {
 		s := &Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}

@@ -75,7 +75,9 @@ func (l *listParser) addClash(n int, node *yaml.Node) {
 	if p["tls"] == true && spec.Address.Scheme == upstream.HTTP {
 		spec.Address.Scheme = upstream.HTTPS
 		if p["skip-cert-verify"] == true {
-			spec.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}}
+			spec.ChangeExtras(func(e *upstream.Extras) {
+				e.TLS = &upstream.TLS{TLSOptions: upstream.TLSOptions{Insecure: true}}
+			})
 		}
 	}
 	l.add(n, formClash, spec, "", err)

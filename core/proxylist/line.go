@@ -59,7 +59,7 @@ func Line(s *upstream.Spec) string {
 
 // optionsOfSpec returns the options of a proxy.
 func optionsOfSpec(s *upstream.Spec) url.Values {
-	options := url.Values{}
+	options, e := url.Values{}, s.Extra()
 	set := func(name, value string) {
 		if value != "" {
 			options.Set(name, value)
@@ -70,7 +70,7 @@ func optionsOfSpec(s *upstream.Spec) url.Values {
 			options.Set(name, strconv.FormatFloat(f, 'g', -1, 64))
 		}
 	}
-	for name, value := range s.Metadata {
+	for name, value := range e.Metadata {
 		set(name, value)
 	}
 	set("id", s.ID)
@@ -78,27 +78,27 @@ func optionsOfSpec(s *upstream.Spec) url.Values {
 	set("tags", strings.Join(s.Tags, ","))
 	number("weight", s.Weight)
 	number("cost", s.Cost)
-	number("max_in_flight", float64(s.MaxInFlight))
-	number("rate", s.Rate)
-	if s.MinInterval != 0 {
-		set("min_interval", s.MinInterval.String())
+	number("max_in_flight", float64(e.MaxInFlight))
+	number("rate", e.Rate)
+	if e.MinInterval != 0 {
+		set("min_interval", e.MinInterval.String())
 	}
-	if s.BytesPerDay != 0 {
-		set("bytes_per_day", strconv.FormatInt(s.BytesPerDay, 10))
+	if e.BytesPerDay != 0 {
+		set("bytes_per_day", strconv.FormatInt(e.BytesPerDay, 10))
 	}
 	number("tier", float64(s.Tier))
-	set("vendor", s.Vendor)
-	number("cost_per_request", s.Price.Request)
-	number("cost_per_gb", s.Price.GB)
-	set("auth", s.Auth)
-	if s.NoReuse {
+	set("vendor", e.Vendor)
+	number("cost_per_request", e.Price.Request)
+	number("cost_per_gb", e.Price.GB)
+	set("auth", e.Auth)
+	if e.NoReuse {
 		options.Set("reuse", "false")
 	}
-	if s.TLS != nil {
-		set("ca_file", s.TLS.CAFile)
-		set("cert", s.TLS.Cert)
-		set("key", s.TLS.Key)
-		if s.TLS.Insecure {
+	if e.TLS != nil {
+		set("ca_file", e.TLS.CAFile)
+		set("cert", e.TLS.Cert)
+		set("key", e.TLS.Key)
+		if e.TLS.Insecure {
 			options.Set("insecure", "true")
 		}
 	}
@@ -109,11 +109,11 @@ func optionsOfSpec(s *upstream.Spec) url.Values {
 func Column(s *upstream.Spec, name string) string {
 	if name != columnMetadata {
 		bare := *s
-		bare.Metadata = nil
+		bare.ChangeExtras(func(e *upstream.Extras) { e.Metadata = nil })
 		return optionsOfSpec(&bare).Get(name)
 	}
 	values := url.Values{}
-	for name, value := range s.Metadata {
+	for name, value := range s.Extra().Metadata {
 		values.Set(name, value)
 	}
 	return values.Encode()
@@ -453,19 +453,19 @@ func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, er
 }
 
 // setTLS sets an option for an https:// proxy. It does not read files.
-func setTLS(spec *upstream.Spec, name, value string) error {
-	if spec.TLS == nil {
-		spec.TLS = &upstream.TLS{}
+func setTLS(e *upstream.Extras, name, value string) error {
+	if e.TLS == nil {
+		e.TLS = &upstream.TLS{}
 	}
 	switch name {
 	case "ca_file":
-		spec.TLS.CAFile = value
+		e.TLS.CAFile = value
 	case "cert":
-		spec.TLS.Cert = value
+		e.TLS.Cert = value
 	case "key":
-		spec.TLS.Key = value
+		e.TLS.Key = value
 	default:
-		spec.TLS.Insecure = value == "true"
+		e.TLS.Insecure = value == "true"
 		if value != "true" && value != "false" {
 			return errors.New("the option insecure must be true or false")
 		}
@@ -473,16 +473,7 @@ func setTLS(spec *upstream.Spec, name, value string) error {
 	return nil
 }
 
-func setOption(spec *upstream.Spec, name, value string) error {
-	number := func() (float64, error) {
-		f, err := strconv.ParseFloat(value, 64)
-		if err != nil || !(f >= 0 && f <= 1e6) {
-			return 0, fmt.Errorf("the option %s is not a number from 0 to 1000000", name)
-		}
-		return f, nil
-	}
-	var f float64
-	var err error
+func setOption(spec *upstream.Spec, name, value string) (err error) {
 	switch name {
 	case "id":
 		spec.ID = value
@@ -501,52 +492,75 @@ func setOption(spec *upstream.Spec, name, value string) error {
 			}
 		}
 	case "weight":
-		if spec.Weight, err = number(); err == nil && spec.Weight == 0 {
+		if spec.Weight, err = parseNumber(name, value); err == nil && spec.Weight == 0 {
 			err = errors.New("the option weight must be above 0")
 		}
 	case "cost":
-		spec.Cost, err = number()
+		spec.Cost, err = parseNumber(name, value)
+	default:
+		if name == "tier" {
+			if n, err := strconv.Atoi(value); err == nil {
+				spec.Tier = n
+			}
+		}
+		spec.ChangeExtras(func(e *upstream.Extras) { err = setExtra(e, name, value) })
+	}
+	return err
+}
+
+// parseNumber parses the value of the option with the given name.
+func parseNumber(name, value string) (float64, error) {
+	f, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(f >= 0 && f <= 1e6) {
+		return 0, fmt.Errorf("the option %s is not a number from 0 to 1000000", name)
+	}
+	return f, nil
+}
+
+// setExtra sets one of the Extras. An unknown option is metadata.
+func setExtra(e *upstream.Extras, name, value string) (err error) {
+	switch name {
 	case "max_in_flight":
-		f, err = number()
-		spec.MaxInFlight = int(f)
+		var f float64
+		f, err = parseNumber(name, value)
+		e.MaxInFlight = int(f)
 	case "rate":
-		spec.Rate, err = number()
+		e.Rate, err = parseNumber(name, value)
 	case "min_interval":
-		if spec.MinInterval, err = time.ParseDuration(value); err != nil {
+		if e.MinInterval, err = time.ParseDuration(value); err != nil {
 			err = errors.New("the option min_interval is not a duration such as 500ms")
 		}
 	case "bytes_per_day":
-		if spec.BytesPerDay, err = strconv.ParseInt(value, 10, 64); err != nil {
+		if e.BytesPerDay, err = strconv.ParseInt(value, 10, 64); err != nil {
 			err = errors.New("the option bytes_per_day is not a number of bytes")
 		}
 	case "cost_per_request":
-		spec.Price.Request, err = number()
+		e.Price.Request, err = parseNumber(name, value)
 	case "cost_per_gb":
-		spec.Price.GB, err = number()
+		e.Price.GB, err = parseNumber(name, value)
 	case "auth":
-		if spec.Auth = value; value != upstream.AuthDigest {
+		if e.Auth = value; value != upstream.AuthDigest {
 			err = errors.New("the option auth must be digest")
 		}
 	case "reuse":
-		spec.NoReuse = value == "false"
+		e.NoReuse = value == "false"
 		if value != "true" && value != "false" {
 			err = errors.New("the option reuse must be true or false")
 		}
 	case "ca_file", "insecure", "cert", "key":
-		err = setTLS(spec, name, value)
-	default:
-		switch name { // tier and vendor are metadata, too: earlier versions had them only there
-		case "tier":
-			if n, err := strconv.Atoi(value); err == nil {
-				spec.Tier = n
-			}
-		case "vendor":
-			spec.Vendor = value
+		err = setTLS(e, name, value)
+	default: // tier and vendor are metadata, too: earlier versions had them only there
+		if name == "vendor" {
+			e.Vendor = value
 		}
-		if spec.Metadata == nil {
-			spec.Metadata = map[string]string{}
-		}
-		spec.Metadata[name] = value
+		setMetadata(e, name, value)
 	}
 	return err
+}
+
+func setMetadata(e *upstream.Extras, name, value string) {
+	if e.Metadata == nil {
+		e.Metadata = map[string]string{}
+	}
+	e.Metadata[name] = value
 }

@@ -54,8 +54,8 @@ func TestOptions(t *testing.T) {
 		"tags=x,y-1")
 	require.NoError(t, err)
 	spec.Address = upstream.Address{}
-	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9, NoReuse: true,
-		Tags: []string{"x", "y-1"}, Metadata: map[string]string{"tier": "res"}}, spec)
+	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, Tags: []string{"x", "y-1"},
+		Extras: &upstream.Extras{MaxInFlight: 9, NoReuse: true, Metadata: map[string]string{"tier": "res"}}}, spec)
 	_, err = ParseLine("http://h:1#tags=x,,y")
 	require.ErrorContains(t, err, "the option tags")
 }
@@ -262,12 +262,12 @@ func TestOptionsOfLimits(t *testing.T) {
 	spec, err := ParseLine("http://a.test:1#rate=0.5&min_interval=1.5s&bytes_per_day=1000&tier=2&vendor=acme" +
 		"&cost_per_request=0.01&cost_per_gb=8")
 	require.NoError(t, err)
-	require.Equal(t, 0.5, spec.Rate)
-	require.Equal(t, 1500*time.Millisecond, spec.MinInterval)
-	require.EqualValues(t, 1000, spec.BytesPerDay)
+	require.Equal(t, 0.5, spec.Extra().Rate)
+	require.Equal(t, 1500*time.Millisecond, spec.Extra().MinInterval)
+	require.EqualValues(t, 1000, spec.Extra().BytesPerDay)
 	require.Equal(t, 2, spec.Tier)
-	require.Equal(t, "acme", spec.Vendor)
-	require.Equal(t, traffic.Price{Request: 0.01, GB: 8}, spec.Price)
+	require.Equal(t, "acme", spec.Extra().Vendor)
+	require.Equal(t, traffic.Price{Request: 0.01, GB: 8}, spec.Extra().Price)
 	again, err := ParseLine(Line(&spec))
 	require.NoError(t, err)
 	require.Equal(t, spec, again)

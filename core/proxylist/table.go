@@ -119,11 +119,10 @@ func setColumn(spec *upstream.Spec, name, cell string) error {
 	if err != nil {
 		return errors.New("the column metadata is not NAME=VALUE&NAME=VALUE")
 	}
-	for name := range values {
-		if spec.Metadata == nil {
-			spec.Metadata = map[string]string{}
+	spec.ChangeExtras(func(e *upstream.Extras) {
+		for name := range values {
+			setMetadata(e, name, values.Get(name))
 		}
-		spec.Metadata[name] = values.Get(name)
-	}
+	})
 	return nil
 }

@@ -60,7 +60,7 @@ func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 	f := newFixture(t, 2, 64)
 	f.get(1).Abilities().RecordMissing(ability.TunnelTLS, 0, ability.Forever, ability.Check)
 	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
-		s.MaxInFlight = 1
+		s.Extras = &upstream.Extras{MaxInFlight: 1}
 		return nil
 	}})
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func TestLimitedProxiesAreNoCandidates(outer *testing.T) {
 		}
 		for i := range n {
 			interval[i] = rapid.SampledFrom([]time.Duration{0, time.Second, 5 * time.Second}).Draw(t, "interval")
-			f.change(t, i, func(s *upstream.Spec) { s.MinInterval = interval[i] })
+			f.change(t, i, func(s *upstream.Spec) { s.Extras = &upstream.Extras{MinInterval: interval[i]} })
 		}
 		last, lastOfPair := map[int]time.Time{}, map[int]time.Time{}
 		newQuery := func(host string) *Query {
@@ -125,7 +125,7 @@ func TestSessionsAtLimits(t *testing.T) {
 		{false, false, false}, {true, false, false}, {false, true, true}, {true, true, false},
 	} {
 		f := newFixture(t, 2, 8)
-		f.change(t, 0, func(s *upstream.Spec) { s.MinInterval = time.Second })
+		f.change(t, 0, func(s *upstream.Spec) { s.Extras = &upstream.Extras{MinInterval: time.Second} })
 		lease, ok := f.get(0).Acquire(f.now)
 		require.True(t, ok)
 		lease.Release()
@@ -133,7 +133,7 @@ func TestSessionsAtLimits(t *testing.T) {
 		require.True(t, ok)
 		held.EndAttempt()
 		if c.bytes {
-			f.change(t, 0, func(s *upstream.Spec) { s.MinInterval, s.BytesPerDay = 0, 10 })
+			f.change(t, 0, func(s *upstream.Spec) { s.Extras = &upstream.Extras{BytesPerDay: 10} })
 			f.get(0).Meter().Add(traffic.Total{Down: 10})
 		}
 		lease, err := f.s.Select(&Query{Idempotent: true, Session: stuck{strict: c.strict}}, rotation, f.now)

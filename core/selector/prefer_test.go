@@ -20,7 +20,7 @@ func TestUnreachedProxiesComeLast(t *testing.T) {
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
 	var specs []upstream.Spec
 	for i := range 10 {
-		specs = append(specs, upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, MaxInFlight: 4,
+		specs = append(specs, upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Extras: &upstream.Extras{MaxInFlight: 4},
 			Address: upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("h%d:1", i)}})
 	}
 	require.NoError(t, pool.Apply(specs))

@@ -135,7 +135,10 @@ func TestStrictRegion(outer *testing.T) {
 func TestStrictRegionBusy(t *testing.T) {
 	f := newFixture(t, 2, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu"})
-	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
+	err := f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
+		s.Extras = &upstream.Extras{MaxInFlight: 1}
+		return nil
+	}})
 	require.NoError(t, err)
 	lease, ok := f.get(0).Acquire(f.now)
 	require.True(t, ok)

@@ -120,7 +120,10 @@ func TestErrors(t *testing.T) {
 	f.pool.SetNextCheck(f.pool.Elapsed(f.now), true)
 	_, ok = f.s.NextTestTime()
 	assert.False(t, ok, "its breaker is closed")
-	err = f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
+	err = f.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {
+		s.Extras = &upstream.Extras{MaxInFlight: 1}
+		return nil
+	}})
 	require.NoError(t, err)
 	lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)

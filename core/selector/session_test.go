@@ -61,7 +61,10 @@ func TestASessionStaysAtItsProxy(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "p3", id)
 		}
-		err := f.pool.UpdateAll(upstream.Updates{"p3": func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil }})
+		err := f.pool.UpdateAll(upstream.Updates{"p3": func(s *upstream.Spec) error {
+			s.Extras = &upstream.Extras{MaxInFlight: 1}
+			return nil
+		}})
 		require.NoError(t, err)
 		lease, ok := f.get(3).Acquire(f.now)
 		require.True(t, ok)

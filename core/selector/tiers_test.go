@@ -25,7 +25,8 @@ func TestTheLowestTierIsUsed(outer *testing.T) {
 		for i := range n {
 			tier := rapid.IntRange(0, 2).Draw(t, "tier")
 			tiers[fmt.Sprintf("p%d", i)] = tier
-			f.change(t, i, func(s *upstream.Spec) { s.Tier, s.MinInterval = 3*tier, time.Second })
+			extras := &upstream.Extras{MinInterval: time.Second}
+			f.change(t, i, func(s *upstream.Spec) { s.Tier, s.Extras = 3*tier, extras })
 		}
 		q := &Query{Idempotent: true}
 		t.Repeat(map[string]func(*rapid.T){

@@ -48,7 +48,7 @@ func (t *Transport) random(n int) string {
 // attempt, and may leave its own connection to later attempts.
 func sharesConns(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
-	return !s.NoReuse && !(u.Templated() && s.Address.Random(c.Session != ""))
+	return s.Reuse() && !(u.Templated() && s.Address.Random(c.Session != ""))
 }
 
 // credentialsKey extends key, a result of idleKey, by the values of the proxy's templates. Attempts with different

@@ -91,7 +91,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 		name = strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
 	}
 	sessions := t.pool(u).sessions
-	if u.Spec().NoReuse || u.Templated() {
+	if !u.Spec().Reuse() || u.Templated() {
 		// Each connection may have another exit address. A resumed TLS session would show the target that the
 		// connections belong together.
 		sessions = nil
@@ -167,7 +167,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, t.tls.NextProtos, u.Spec().TLS)
+	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions, t.tls.NextProtos, u.Spec().Extra().TLS)
 	if err != nil {
 		conn.Close()
 		return nil, newError(stepProxyTLS, err)

@@ -101,7 +101,7 @@ func (n *nonce) authorization(a upstream.Address, method, target string) []byte 
 
 // usesDigest reports whether the proxy gets Digest credentials only.
 func (d *digestState) usesDigest(s *upstream.Spec) bool {
-	return d.challengedBefore.Load() || s.Auth == upstream.AuthDigest
+	return d.challengedBefore.Load() || s.DigestOnly()
 }
 
 // authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. The parameter a is the
@@ -126,7 +126,7 @@ func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used 
 	best := bestChallenge(fields)
 	switch {
 	case best != nil:
-	case d.digestOnly.Load() || s.Auth == upstream.AuthDigest:
+	case d.digestOnly.Load() || s.DigestOnly():
 		return false
 	default: // no Digest challenge: if the proxy has asked for Digest before, Basic is tried again
 		return d.challengedBefore.CompareAndSwap(true, false)

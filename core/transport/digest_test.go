@@ -271,7 +271,7 @@ func TestNoBasic(t *testing.T) {
 	g := &guarded{algorithm: "SHA-256", qop: "auth", basic: true}
 	auto, tr := startGuarded(t, g)
 	u := proxyWith(t, "http://ann:s%3Ae%20cret@"+auto.Spec().Address.Host, func(s *upstream.Spec) {
-		s.Auth = upstream.AuthDigest
+		s.Extras = &upstream.Extras{Auth: upstream.AuthDigest}
 	})
 	for range 3 {
 		require.Equal(t, 200, ask(t, tr, u, getRequest()))
@@ -297,7 +297,7 @@ func TestNoBasic(t *testing.T) {
 			}
 			io.WriteString(c, "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n")
 		}
-	}), func(s *upstream.Spec) { s.Auth = upstream.AuthDigest })
+	}), func(s *upstream.Spec) { s.Extras = &upstream.Extras{Auth: upstream.AuthDigest} })
 	for range 3 {
 		require.Equal(t, 407, ask(t, tr, only, getRequest()))
 	}

@@ -93,10 +93,10 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	}
 	if r.Status == 407 {
 		r.Challenges, r.Challenge = challenges(r.Fields), identifyChallenge(r.Fields)
-		r.DigestOnly = u.Spec().Auth == upstream.AuthDigest
+		r.DigestOnly = u.Spec().DigestOnly()
 	}
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
-	rules := u.Spec().OwnErrors
+	rules := u.Spec().ErrorRules()
 	r.peekBody(c, rules, &p)
 	via := viaState(r.pool.viaHabit.state.Load())
 	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && p.viaCount == 0 &&
@@ -160,12 +160,12 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
 	if r.Status == 407 {
-		r.Challenges, r.DigestOnly = challenges(r.Fields), u.Spec().Auth == upstream.AuthDigest
+		r.Challenges, r.DigestOnly = challenges(r.Fields), u.Spec().DigestOnly()
 	}
 	r.NoTunnels = u.LearnsAbilities() && ability.IsUnsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
 		isConnect: true}
-	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)
+	r.ErrorPage = findErrorPage(&p, u.Spec().ErrorRules(), 0)
 }
 
 // AddFacts adds the facts of the response to f.

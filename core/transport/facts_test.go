@@ -115,7 +115,7 @@ func TestTargetFacts(t *testing.T) {
 		a, err := upstream.ParseAddress(url)
 		require.NoError(t, err)
 		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: rules}}))
+		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, Extras: &upstream.Extras{OwnErrors: rules}}}))
 		tr := New(Config{RootCAs: roots})
 		t.Cleanup(tr.Close)
 		q := getRequest()
@@ -216,8 +216,8 @@ func TestBodyRules(t *testing.T) {
 		a, err := upstream.ParseAddress("http://" + respondWith(t, c.pieces...))
 		require.NoError(t, err)
 		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Status: 500,
-			Body: text}}}}))
+		require.NoError(t, p.Apply([]upstream.Spec{{Address: a,
+			Extras: &upstream.Extras{OwnErrors: []upstream.OwnError{{Status: 500, Body: text}}}}}))
 		tr := New(Config{Now: patient}) // so that pageWait passes only after the body has arrived
 		t.Cleanup(tr.Close)
 		r, body := responseOf(t, tr, p.Snapshot().All[0], "a.test:80")
@@ -235,7 +235,8 @@ func TestPageWait(t *testing.T) {
 	}))
 	require.NoError(t, err)
 	p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-	require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Body: "more"}}}}))
+	extras := &upstream.Extras{OwnErrors: []upstream.OwnError{{Body: "more"}}}
+	require.NoError(t, p.Apply([]upstream.Spec{{Address: a, Extras: extras}}))
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
 	var r Response

@@ -54,7 +54,7 @@ func TestTLSOfAProxy(t *testing.T) {
 	connect := func(o upstream.TLSOptions) *verdict.Error {
 		own, err := upstream.LoadTLS(o, os.ReadFile)
 		require.NoError(t, err)
-		u := proxyWith(t, "https://"+address, func(s *upstream.Spec) { s.TLS = own })
+		u := proxyWith(t, "https://"+address, func(s *upstream.Spec) { s.Extras = &upstream.Extras{TLS: own} })
 		control := &Control{Deadline: time.Now().Add(30 * time.Second)}
 		tun, verr := tr.Tunnel(context.Background(), u, control, "a.test:443")
 		if verr == nil {

@@ -43,7 +43,7 @@ func TestNoReuse(t *testing.T) {
 			way.do(t, tr)
 			way.do(t, tr)
 			require.EqualValues(t, 1, way.opened.Load())
-			spec.NoReuse = true
+			spec.Extras = &upstream.Extras{NoReuse: true}
 			require.NoError(t, p.Apply([]upstream.Spec{spec}))
 			require.Same(t, way.u, p.Snapshot().All[0])
 			for i := range 3 {

@@ -181,7 +181,7 @@ func TestStreamsShareAConnection(t *testing.T) {
 
 // A proxy with reuse = false gets a connection for each request, and a proxy that has left the pool keeps none.
 func TestStreamsThatShareNothing(t *testing.T) {
-	s := newStreaming(t, func(spec *upstream.Spec) { spec.NoReuse = true })
+	s := newStreaming(t, func(spec *upstream.Spec) { spec.Extras = &upstream.Extras{NoReuse: true} })
 	ended := make(chan struct{}, 10)
 	report := func(target *httptest.Server) {
 		target.Config.ConnState = func(_ net.Conn, state http.ConnState) {

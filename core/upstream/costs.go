@@ -29,10 +29,11 @@ func (u *Upstream) meters() traffic.Meters {
 
 // costMetersOf returns the bill of a proxy; nil if it has neither a vendor nor a price. The caller holds mu.
 func (p *Pool) costMetersOf(s *Spec) *costMeters {
-	if s.Vendor == "" && s.Price == (traffic.Price{}) {
+	e := s.Extra()
+	if e.Vendor == "" && e.Price == (traffic.Price{}) {
 		return nil
 	}
-	return &costMeters{s.Price, p.vendor(s.Vendor)}
+	return &costMeters{e.Price, p.vendor(e.Vendor)}
 }
 
 // maxVendors is the maximum number of vendors that have a meter. The proxies of all other vendors have no vendor's
@@ -177,7 +178,7 @@ func (p *Pool) keepCosts(u *Upstream) {
 // Vendor returns the vendor and the tier of the proxy with the given id; "" and 0 if there is no such proxy.
 func (s *Snapshot) Vendor(id string) (vendor string, tier int) {
 	if u := s.Get(id); u != nil {
-		return u.Spec().Vendor, u.Spec().Tier
+		return u.Spec().Extra().Vendor, u.Spec().Tier
 	}
 	return "", 0
 }

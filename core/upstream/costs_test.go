@@ -22,8 +22,8 @@ func newCostPool(t *testing.T, specs ...upstream.Spec) *upstream.Pool {
 }
 
 func priced(id, vendor string) upstream.Spec {
-	return upstream.Spec{ID: id, Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}, Vendor: vendor,
-		Price: traffic.Price{Request: 0.5, GB: 1000}, BytesPerDay: 1_000_000}
+	return upstream.Spec{ID: id, Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"},
+		Extras: &upstream.Extras{Vendor: vendor, Price: traffic.Price{Request: 0.5, GB: 1000}, BytesPerDay: 1_000_000}}
 }
 
 // use makes an attempt that ends with the given cause.
@@ -83,10 +83,10 @@ func TestCostsOfProxiesAndVendors(t *testing.T) {
 func TestFieldsOfCosts(t *testing.T) {
 	for field, change := range map[string]func(*upstream.Spec){
 		"tier":             func(s *upstream.Spec) { s.Tier = 101 },
-		"vendor":           func(s *upstream.Spec) { s.Vendor = "a\nb" },
-		"cost_per_request": func(s *upstream.Spec) { s.Price.Request = -1 },
-		"cost_per_gb":      func(s *upstream.Spec) { s.Price.GB = 1e13 },
-		"rate":             func(s *upstream.Spec) { s.Rate = -1 },
+		"vendor":           func(s *upstream.Spec) { s.Extras.Vendor = "a\nb" },
+		"cost_per_request": func(s *upstream.Spec) { s.Extras.Price.Request = -1 },
+		"cost_per_gb":      func(s *upstream.Spec) { s.Extras.Price.GB = 1e13 },
+		"rate":             func(s *upstream.Spec) { s.Extras.Rate = -1 },
 	} {
 		spec := priced("a", "x")
 		change(&spec)

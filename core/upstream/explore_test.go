@@ -137,7 +137,7 @@ func TestIdleProxies(t *testing.T) {
 	r.explore(r.get(0), true)
 	held, ok := r.get(1).Acquire(r.now)
 	require.True(t, ok)
-	err := r.UpdateAll(Updates{"2": func(s *Spec) error { s.MaxInFlight = 1; return nil }})
+	err := r.UpdateAll(Updates{"2": func(s *Spec) error { s.Extras = &Extras{MaxInFlight: 1}; return nil }})
 	require.NoError(t, err)
 	full, ok := r.get(2).Acquire(r.now.Add(-time.Minute))
 	require.True(t, ok)

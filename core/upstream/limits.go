@@ -27,7 +27,7 @@ func (p *Pool) HasLimits() bool { return p.hasLimits.Load() }
 func (u *Upstream) setLimit() {
 	spec, now := u.Spec(), u.now()
 	l := spec.limit().WithDefaults(u.pool.limit)
-	if spec.MaxInFlight > 0 {
+	if spec.Extra().MaxInFlight > 0 {
 		l.MaxInFlight = 0 // enter applies this limit
 	}
 	usage := u.usage.Load()

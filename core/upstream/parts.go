@@ -14,7 +14,7 @@ func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
 		u.inFlightLimit.Store(0)
-	case u.Spec().MaxInFlight > 0:
+	case u.Spec().Extra().MaxInFlight > 0:
 		u.pool.hasPlaces.Store(true)
 		u.inFlightLimit.Store(int32(u.places()))
 	default:
@@ -23,7 +23,7 @@ func (u *Upstream) updateInFlightLimit() {
 }
 
 // maxPlaces returns max_in_flight of the proxy's configuration.
-func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().MaxInFlight, math.MaxInt32)) }
+func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().Extra().MaxInFlight, math.MaxInt32)) }
 
 // places returns the number of places in flight that this gateway may use: max_in_flight or, if limits are shared, the
 // part of it. The caller holds the pool's limitMu.
@@ -40,7 +40,7 @@ func (u *Upstream) places() int64 {
 // ownPlaces reports whether the limit of the given kind is max_in_flight of the proxy's configuration. All other limits
 // belong to the proxy's Usage.
 func (u *Upstream) ownPlaces(k limit.Kind) bool {
-	return k == limit.InFlight && u.Spec().MaxInFlight > 0
+	return k == limit.InFlight && u.Spec().Extra().MaxInFlight > 0
 }
 
 // SetShare makes the limits of all proxies shared limits, also the limits of proxies that are added later. Each limit

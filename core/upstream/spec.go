@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -16,17 +17,23 @@ import (
 
 // Spec is the configuration of one proxy.
 type Spec struct {
-	ID          string
-	Address     Address
-	Region      string
-	Tags        []string // for rules: words of at most 64 bytes
-	Weight      float64  // > 0; 0 means 1
-	Cost        float64  // >= 0
-	MaxInFlight int      // 0 for no limit, as in the next three fields
-	Rate        float64  // attempts a second; see limit.Limit
+	ID      string
+	Address Address
+	Region  string
+	Tags    []string // for rules: words of at most 64 bytes
+	Weight  float64  // > 0; 0 means 1
+	Cost    float64  // >= 0
+	Tier    int      // proxies of a lower tier are used first; 0 to MaxTier
+	Source  string   // "config", "api", or the name of a proxy list
+	Extras  *Extras  // nil if all of them are zero; read them with Extra
+}
+
+// Extras are the settings that few proxies have. They are not fields of Spec, because a long list has many proxies.
+type Extras struct {
+	MaxInFlight int     // 0 for no limit, as in the next three fields
+	Rate        float64 // attempts a second; see limit.Limit
 	MinInterval time.Duration
 	BytesPerDay int64
-	Tier        int           // proxies of a lower tier are used first; 0 to MaxTier
 	Vendor      string        // label for costs; "" for none
 	Price       traffic.Price // for the costs; not used for the selection
 	Auth        string        // AuthDigest, or "" for Basic until the proxy asks for Digest
@@ -35,11 +42,41 @@ type Spec struct {
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
-	Source      string          // "config", "api", or the name of a proxy list
 }
 
-// AuthDigest is the Spec.Auth of an HTTP or HTTPS proxy that never gets the password: the gateway sends credentials by
-// Digest only (RFC 7616).
+// Extra returns a copy of Extras, or zero Extras if there are none.
+func (s *Spec) Extra() Extras {
+	if s.Extras == nil {
+		return Extras{}
+	}
+	return *s.Extras
+}
+
+// Reuse reports whether an idle connection to the proxy may be used and kept.
+func (s *Spec) Reuse() bool { return s.Extras == nil || !s.Extras.NoReuse }
+
+// DigestOnly reports whether Auth is AuthDigest.
+func (s *Spec) DigestOnly() bool { return s.Extras != nil && s.Extras.Auth == AuthDigest }
+
+// ErrorRules returns OwnErrors.
+func (s *Spec) ErrorRules() []OwnError {
+	if s.Extras == nil {
+		return nil
+	}
+	return s.Extras.OwnErrors
+}
+
+// ChangeExtras calls f with a copy of Extras, which then replaces Extras.
+func (s *Spec) ChangeExtras(f func(*Extras)) {
+	changed := s.Extra()
+	f(&changed)
+	if s.Extras = &changed; reflect.ValueOf(changed).IsZero() {
+		s.Extras = nil
+	}
+}
+
+// AuthDigest is the Extras.Auth of an HTTP or HTTPS proxy that never gets the password: the gateway sends credentials
+// by Digest only (RFC 7616).
 const AuthDigest = "digest"
 
 // OwnError is a rule that recognizes an error page that the proxy writes itself. A page must match all parts that are
@@ -82,12 +119,16 @@ func isNoTokenRune(r rune) bool {
 
 func (s *Spec) equal(o *Spec) bool {
 	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && slices.Equal(s.Tags, o.Tags) &&
-		s.Weight == o.Weight && s.Cost == o.Cost &&
-		s.limit() == o.limit() && s.Tier == o.Tier && s.Vendor == o.Vendor && s.Price == o.Price &&
-		s.Auth == o.Auth && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) &&
-		s.Source == o.Source && s.TLS.equal(o.TLS) &&
-		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
-		slices.Equal(s.OwnErrors, o.OwnErrors)
+		s.Weight == o.Weight && s.Cost == o.Cost && s.Tier == o.Tier && s.Source == o.Source &&
+		s.limit() == o.limit() && equalExtras(s.Extra(), o.Extra())
+}
+
+// equalExtras compares all fields but the limits.
+func equalExtras(e, o Extras) bool {
+	return e.Vendor == o.Vendor && e.Price == o.Price && e.Auth == o.Auth && e.NoReuse == o.NoReuse &&
+		maps.Equal(e.Metadata, o.Metadata) && e.TLS.equal(o.TLS) &&
+		(e.Breaker == nil) == (o.Breaker == nil) && (e.Breaker == nil || *e.Breaker == *o.Breaker) &&
+		slices.Equal(e.OwnErrors, o.OwnErrors)
 }
 
 // Limits of the fields of a Spec.
@@ -101,17 +142,18 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }
 
 // limit returns the proxy's own limits.
 func (s *Spec) limit() limit.Limit {
+	e := s.Extra()
 	return limit.Limit{
-		MaxInFlight: s.MaxInFlight, Rate: s.Rate, MinInterval: s.MinInterval, BytesPerDay: s.BytesPerDay,
+		MaxInFlight: e.MaxInFlight, Rate: e.Rate, MinInterval: e.MinInterval, BytesPerDay: e.BytesPerDay,
 	}
 }
 
 // breaker returns the settings of the proxy's breaker.
 func (s *Spec) breaker(defaults *breaker.Config) *breaker.Config {
-	if s.Breaker == nil {
+	if s.Extra().Breaker == nil {
 		return defaults
 	}
-	own := s.Breaker.WithProbeTimeoutOf(*defaults)
+	own := s.Extra().Breaker.WithProbeTimeoutOf(*defaults)
 	return &own
 }
 
@@ -186,6 +228,7 @@ func (e *DuplicateError) Unwrap() error { return ErrSpec }
 // ErrSpec; an error of a field is a *SpecError.
 func CheckSpec(s *Spec) error {
 	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
+	e := s.Extra()
 	switch {
 	case s.ID == "metrics":
 		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
@@ -201,22 +244,22 @@ func CheckSpec(s *Spec) error {
 		return bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
 	case s.Address.Scheme == "":
 		return bad("url", "url is missing")
-	case s.TLS != nil && s.Address.Scheme != HTTPS:
+	case e.TLS != nil && s.Address.Scheme != HTTPS:
 		return bad("url", "ca_file, insecure, cert and key are for https:// proxies")
-	case s.Auth != "" && s.Auth != AuthDigest:
-		return bad("auth", "auth is %q; it must be \"digest\" or \"\"", s.Auth)
-	case s.Auth != "" && s.Address.Scheme != HTTP && s.Address.Scheme != HTTPS:
+	case e.Auth != "" && e.Auth != AuthDigest:
+		return bad("auth", "auth is %q; it must be \"digest\" or \"\"", e.Auth)
+	case e.Auth != "" && s.Address.Scheme != HTTP && s.Address.Scheme != HTTPS:
 		return bad("auth", "auth is for http:// and https:// proxies")
 	}
 	switch {
 	case s.Tier < 0 || s.Tier > MaxTier:
 		return bad("tier", "tier is %d; it must be 0 to %d", s.Tier, MaxTier)
-	case len(s.Vendor) > maxVendor || strings.ContainsFunc(s.Vendor, isControl):
+	case len(e.Vendor) > maxVendor || strings.ContainsFunc(e.Vendor, isControl):
 		return bad("vendor", "vendor must have at most %d bytes and no control character", maxVendor)
-	case !(s.Price.Request >= 0 && s.Price.Request <= maxPrice):
-		return bad("cost_per_request", "cost_per_request is %v; it must be 0 to 1e12", s.Price.Request)
-	case !(s.Price.GB >= 0 && s.Price.GB <= maxPrice):
-		return bad("cost_per_gb", "cost_per_gb is %v; it must be 0 to 1e12", s.Price.GB)
+	case !(e.Price.Request >= 0 && e.Price.Request <= maxPrice):
+		return bad("cost_per_request", "cost_per_request is %v; it must be 0 to 1e12", e.Price.Request)
+	case !(e.Price.GB >= 0 && e.Price.GB <= maxPrice):
+		return bad("cost_per_gb", "cost_per_gb is %v; it must be 0 to 1e12", e.Price.GB)
 	}
 	if field, msg := s.limit().Check(); field != "" {
 		return bad(field, "%s", msg)
@@ -224,16 +267,16 @@ func CheckSpec(s *Spec) error {
 	if i, msg := checkTags(s.Tags); msg != "" {
 		return bad(fmt.Sprintf("tags[%d]", i), "tags[%d] %s", i, msg)
 	}
-	if s.Breaker != nil {
-		if err := s.Breaker.Validate(); err != nil {
+	if e.Breaker != nil {
+		if err := e.Breaker.Validate(); err != nil {
 			return bad("breaker", "breaker: %v", err)
 		}
 	}
-	if len(s.OwnErrors) > MaxOwnErrors {
-		return bad("own_error", "own_error has %d rules; at most %d are allowed", len(s.OwnErrors), MaxOwnErrors)
+	if len(e.OwnErrors) > MaxOwnErrors {
+		return bad("own_error", "own_error has %d rules; at most %d are allowed", len(e.OwnErrors), MaxOwnErrors)
 	}
-	for i := range s.OwnErrors {
-		if part, msg := s.OwnErrors[i].check(); msg != "" {
+	for i := range e.OwnErrors {
+		if part, msg := e.OwnErrors[i].check(); msg != "" {
 			field := fmt.Sprintf("own_error[%d]", i)
 			if part != "" {
 				field += "." + part

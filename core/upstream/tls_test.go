@@ -49,7 +49,7 @@ func TestLoadTLS(t *testing.T) {
 	files["ca"] = testcert.NewAuthority(t).PEM
 	require.False(t, one.equal(load(TLSOptions{CAFile: "ca"})), "the contents of the file have changed")
 
-	spec := Spec{ID: "a", Address: Address{Scheme: HTTPS, Host: "h:1"}, TLS: one}
+	spec := Spec{ID: "a", Address: Address{Scheme: HTTPS, Host: "h:1"}, Extras: &Extras{TLS: one}}
 	require.NoError(t, CheckSpec(&spec))
 	spec.Address.Scheme = HTTP
 	require.ErrorContains(t, CheckSpec(&spec), "are for https:// proxies")

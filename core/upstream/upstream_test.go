@@ -447,7 +447,7 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 
 // A change of reuse changes the configuration of the proxy, which keeps its state.
 func TestReuseChanges(t *testing.T) {
-	a, b := Spec{ID: "p"}, Spec{ID: "p", NoReuse: true}
+	a, b := Spec{ID: "p"}, Spec{ID: "p", Extras: &Extras{NoReuse: true}}
 	require.False(t, a.equal(&b))
 	require.True(t, b.equal(&b))
 }
@@ -455,7 +455,7 @@ func TestReuseChanges(t *testing.T) {
 func TestMaxInFlight(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	list := specs(t, "http://a.test:1")
-	list[0].MaxInFlight = 2
+	list[0].Extras = &Extras{MaxInFlight: 2}
 	require.NoError(t, p.Apply(list))
 	u := p.Snapshot().All[0]
 	one, ok := u.Acquire(time.Now())
@@ -476,7 +476,7 @@ func TestMaxInFlight(t *testing.T) {
 func TestOwnErrorRules(t *testing.T) {
 	a, err := ParseAddress("http://h:1")
 	require.NoError(t, err)
-	spec := func(rules ...OwnError) *Spec { return &Spec{Address: a, OwnErrors: rules} }
+	spec := func(rules ...OwnError) *Spec { return &Spec{Address: a, Extras: &Extras{OwnErrors: rules}} }
 	for _, good := range []OwnError{
 		{Status: 400}, {Status: 999}, {Header: "X-Error"}, {Header: "X-Error:"}, {Header: "x-error: a: b"}, {Body: "x"},
 		{Status: 500, Header: "A", Body: "x"},

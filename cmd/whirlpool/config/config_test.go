@@ -261,10 +261,10 @@ url = "http://d:1"
 	require.NoError(t, err)
 	specs := c.specs
 	require.Equal(t, []upstream.OwnError{{Status: 500, Header: "X-Error: quota", Body: "Out of traffic"}},
-		specs[0].OwnErrors)
-	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].OwnErrors)
-	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].OwnErrors)
-	require.Empty(t, specs[3].OwnErrors)
+		specs[0].Extra().OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].Extra().OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].Extra().OwnErrors)
+	require.Empty(t, specs[3].Extra().OwnErrors)
 }
 
 func TestTraces(t *testing.T) {
@@ -314,7 +314,7 @@ func TestPushOfMetrics(t *testing.T) {
 func TestAuth(t *testing.T) {
 	c, err := load(t, "[[proxies]]\nurl = \"http://a:1\"\n[[proxies]]\nurl = \"http://b:1\"\nauth = \"digest\"\n", nil)
 	require.NoError(t, err)
-	require.Equal(t, []string{"", upstream.AuthDigest}, []string{c.specs[0].Auth, c.specs[1].Auth})
+	require.Equal(t, []string{"", upstream.AuthDigest}, []string{c.specs[0].Extra().Auth, c.specs[1].Extra().Auth})
 	for _, wrong := range []string{"http://a:1\"\nauth = \"ntlm", "socks5://a:1\"\nauth = \"digest"} {
 		_, err = load(t, "[[proxies]]\nurl = \""+wrong+"\"\n", nil)
 		require.ErrorContains(t, err, "proxies[0].auth")
@@ -324,9 +324,9 @@ func TestAuth(t *testing.T) {
 func TestReuse(t *testing.T) {
 	c, err := load(t, "[[proxies]]\nurl = \"http://a:1\"\n[[proxies]]\nurl = \"http://b:1\"\nreuse = false\n", nil)
 	require.NoError(t, err)
-	require.False(t, c.specs[0].NoReuse)
+	require.False(t, c.specs[0].Extra().NoReuse)
 	require.True(t, *c.Proxies[0].Reuse)
-	require.True(t, c.specs[1].NoReuse)
+	require.True(t, c.specs[1].Extra().NoReuse)
 }
 
 func TestFaultsInTablesOfLists(t *testing.T) {
@@ -504,12 +504,12 @@ bytes_per_day = "1MiB"
 `, nil)
 	require.NoError(t, err)
 	p := c.Engine().Proxies[0]
-	require.Equal(t, 0.5, p.Rate)
-	require.Equal(t, 2*time.Second, p.MinInterval)
-	require.EqualValues(t, 1<<30, p.BytesPerDay)
+	require.Equal(t, 0.5, p.Extra().Rate)
+	require.Equal(t, 2*time.Second, p.Extra().MinInterval)
+	require.EqualValues(t, 1<<30, p.Extra().BytesPerDay)
 	require.Equal(t, 2, p.Tier)
-	require.Equal(t, "acme", p.Vendor)
-	require.Equal(t, traffic.Price{Request: 0.001, GB: 8}, p.Price)
+	require.Equal(t, "acme", p.Extra().Vendor)
+	require.Equal(t, traffic.Price{Request: 0.001, GB: 8}, p.Extra().Price)
 	require.Equal(t, 3, c.Engine().TierAttempts)
 	require.Equal(t, []limit.Entry{{Limit: limit.Limit{Rate: 10}}, {Host: "*.shop.example", Limit: limit.Limit{
 		MinInterval: 500 * time.Millisecond, MaxInFlight: 2, BytesPerDay: 1 << 20,

@@ -42,16 +42,15 @@ func (l *loader) readProxies() {
 		if *p.Weight == 0 { // not allowed: in a Spec, 0 stands for the default
 			l.addFault(key+".weight", nil, "is 0; it must be above 0; to stop using the proxy, remove its entry")
 		}
-		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
+		extras := upstream.Extras{
 			MaxInFlight: p.MaxInFlight, Rate: p.Rate, MinInterval: time.Duration(p.MinInterval),
-			BytesPerDay: int64(p.BytesPerDay), Tier: p.Tier, Vendor: p.Vendor,
-			Price:   traffic.Price{Request: p.CostRequest, GB: p.CostGB},
-			Auth:    p.Auth,
-			NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
-			Source: "config"}
+			BytesPerDay: int64(p.BytesPerDay), Vendor: p.Vendor,
+			Price: traffic.Price{Request: p.CostRequest, GB: p.CostGB},
+			Auth:  p.Auth, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
+		}
 		var specErr *upstream.SpecError
 		options := upstream.TLSOptions{CAFile: p.CAFile, Insecure: p.Insecure, Cert: p.Cert, Key: p.Key}
-		if spec.TLS, err = l.loadTLS("", options); errors.As(err, &specErr) {
+		if extras.TLS, err = l.loadTLS("", options); errors.As(err, &specErr) {
 			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
 		if p.Breaker != nil {
@@ -60,8 +59,11 @@ func (l *loader) readProxies() {
 				continue
 			}
 			b := own.config()
-			spec.Breaker = &b
+			extras.Breaker = &b
 		}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
+			Tier: p.Tier, Source: "config"}
+		spec.ChangeExtras(func(e *upstream.Extras) { *e = extras })
 		if err := upstream.CheckSpec(&spec); errors.As(err, &specErr) {
 			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
@@ -275,8 +277,8 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 	}
 	l.cfg.Readings = append(l.cfg.Readings, reading)
 	for i := range specs {
-		if own := specs[i].TLS; own != nil {
-			specs[i].TLS, _ = l.loadTLS(name, own.TLSOptions)
+		if own := specs[i].Extra().TLS; own != nil {
+			specs[i].ChangeExtras(func(e *upstream.Extras) { e.TLS, _ = l.loadTLS(name, own.TLSOptions) })
 		}
 	}
 	if l.cfg.specs == nil { // this avoids a copy of a large list

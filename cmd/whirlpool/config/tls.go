@@ -165,10 +165,10 @@ type listOptions struct {
 // whose TLS files can be read. It adds a warning for each proxy that it leaves out.
 func (l *loader) keepLoadable(list string, specs []upstream.Spec) []upstream.Spec {
 	return slices.DeleteFunc(specs, func(s upstream.Spec) bool {
-		if s.TLS == nil {
+		if s.Extra().TLS == nil {
 			return false
 		}
-		_, err := l.loadTLS(list, s.TLS.TLSOptions)
+		_, err := l.loadTLS(list, s.Extra().TLS.TLSOptions)
 		var bad *upstream.SpecError
 		if errors.As(err, &bad) {
 			l.cfg.Warnings = append(l.cfg.Warnings, list+": the proxy "+s.Address.Redacted()+" is left out: "+bad.Msg)
