@@ -85,13 +85,13 @@ func TestListsOfProxies(t *testing.T) {
 	r.setPool(t, 6, func(i int, s *upstream.Spec) {
 		s.Region, s.Weight = []string{"EU", "US"}[i%2], float64(10-i)
 		if i == 3 {
-			s.Extras = &upstream.Extras{Metadata: map[string]string{"vendor": "Acme"}}
+			s.ChangeExtras(func(e *upstream.Extras) { e.Metadata = map[string]string{"vendor": "Acme"} })
 		}
 		if i == 5 {
 			s.Tags = []string{"residential"}
 		}
 		if i == 1 || i == 3 {
-			s.Extras = &upstream.Extras{Vendor: "North"}
+			s.ChangeExtras(func(e *upstream.Extras) { e.Vendor = "North" })
 		}
 	})
 	r.metrics.recent = map[string]metrics.Recent{"p3": {Attempts: 2, Bad: 1, Last: metrics.Bad{
