@@ -30,6 +30,7 @@ func (r *request) readBody(q *transport.Request) error {
 		fits = false
 		r.bodyRate.start(0, r.settings.BodyGrace)
 	}
+	fits = fits && !r.waitsForTarget(q)
 	switch {
 	case !r.head.Continue:
 	case !fits: // the Expect field goes to the proxy (RFC 9110 section 10.1.1)
@@ -66,6 +67,13 @@ func (r *request) readBody(q *transport.Request) error {
 	r.input.Replayable = false
 	r.streamBody(q)
 	return nil
+}
+
+// waitsForTarget reports whether the client waits for a 100 (Continue) with a body of unknown length that need not be
+// kept: the body may be long, and the request is not repeated if it may have reached its target.
+func (r *request) waitsForTarget(q *transport.Request) bool {
+	return r.head.Continue && r.head.Framing == http1.Chunked && len(r.conn.reader.Buffered()) == 0 &&
+		!r.input.Idempotent && !r.input.Policy.RetryNonIdempotent && q.Upgrade == nil
 }
 
 // streamBody makes the transport read the rest of the request's body from the client.

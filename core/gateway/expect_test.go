@@ -76,6 +76,66 @@ func TestAnExpectationMayEndWithTheResponse(t *testing.T) {
 	}
 }
 
+// A body of unknown length may be long. Its client waits for the target's 100 or final response as well, unless the
+// request may be repeated, for which the gateway keeps the body.
+func TestAnExpectationOfUnknownLength(t *testing.T) {
+	const asked = "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n"
+	for name, c := range map[string]struct {
+		head, atOnce string // atOnce is the part of the body that is sent with the head
+		repeat       bool   // retry_non_idempotent
+		expect       string // the Expect field that the proxy gets
+		refuses      bool
+	}{
+		"refused":      {head: asked, expect: "100-continue", refuses: true},
+		"accepted":     {head: asked, expect: "100-continue"},
+		"repeated":     {head: asked, repeat: true},
+		"idempotent":   {head: strings.Replace(asked, "POST", "DELETE", 1)},
+		"sent at once": {head: asked, atOnce: "5\r\n"},
+		"an upgrade":   {head: strings.Replace(asked, "Expect", "Connection: upgrade\r\nUpgrade: tcp\r\nExpect", 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rest := make(chan int64, 1)
+			r := newRig(t, func(conn net.Conn) {
+				b := bufio.NewReader(conn)
+				q, err := http.ReadRequest(b)
+				if err != nil {
+					return
+				}
+				if got := q.Header.Get("Expect"); got != c.expect {
+					t.Errorf("Expect: %q", got)
+				}
+				if c.refuses {
+					io.WriteString(conn, reply("413 Content Too Large", "no"))
+					n, _ := io.Copy(io.Discard, b)
+					rest <- n
+					return
+				}
+				if c.expect != "" {
+					io.WriteString(conn, goOn)
+				}
+				body, _ := io.ReadAll(q.Body)
+				io.WriteString(conn, ok(string(body)))
+			}, func(o *options) {
+				patient(o)
+				o.policy = func(p *retry.Policy) { p.RetryNonIdempotent = c.repeat }
+			})
+			client := r.ask(c.head + c.atOnce)
+			if c.refuses {
+				require.Equal(t, "HTTP/1.1 413 Content Too Large", client.line(), "the first that the client hears")
+				client.Close()
+				require.Zero(t, <-rest)
+				return
+			}
+			require.Equal(t, "HTTP/1.1 100 Continue", client.line())
+			require.Empty(t, client.line())
+			client.send(strings.TrimPrefix("5\r\nhello\r\n0\r\n\r\n", c.atOnce))
+			_, body := client.answer("POST")
+			require.Equal(t, "hello", body)
+		})
+	}
+}
+
 // The client of net/http waits for the 100, and sends no body.
 func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
