@@ -13,6 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -225,6 +226,28 @@ func TestRandomHangsDoNotRaiseTheTimeout(t *testing.T) {
 		require.Greater(t, hangs, 30)
 		require.LessOrEqual(t, longest, 3*minAdaptiveTimeout)
 	})
+}
+
+// If a target does not respond through any proxy, or its tunnels are not opened, the adaptive timeout does not grow
+// with each of its requests.
+func TestATargetThatHangsDoesNotRaiseTheTimeout(t *testing.T) {
+	for _, tunnel := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive = true })
+			for range 50 {
+				b.run(t.Context(), exchange(t, nil), &tries{f: func(context.Context, *Attempt) verdict.Facts {
+					time.Sleep(10 * time.Millisecond)
+					return verdict.Facts{Status: 200}
+				}})
+			}
+			for range 20 {
+				x, k := exchange(t, nil), &tries{f: hang}
+				x.Request.WantsTunnel, x.Target = tunnel, upstream.Target("hangs.test:443")
+				b.run(t.Context(), x, k)
+				require.LessOrEqual(t, time.Since(k.begun), 11500*time.Millisecond, "tunnel %v", tunnel)
+			}
+		})
+	}
 }
 
 // A proxy that has never served does not get more time, except for the probe of its breaker.

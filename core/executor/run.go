@@ -319,7 +319,7 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	// newPoolTimeout has cut the attempt short.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		least := ex.minTimeout
-		if ex.request.WantsTunnel {
+		if ex.silence > 0 { // the tunnel was open
 			least = MinFirstByteTimeout + o.Latency
 		}
 		ex.proxy.RaiseTail(o.Latency+ex.silence, least)
