@@ -5,6 +5,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -39,7 +40,8 @@ func (r *request) establish() {
 		r.responseBuf.buf = r.responseBuf.borrow()
 		return
 	}
-	h := r.newHead(http.StatusOK, established, true)
+	var h proxyhttp.Head
+	r.startHead(&h, http.StatusOK, established, true)
 	h.Length, h.Minor = -1, 1
 	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
 }
@@ -53,7 +55,8 @@ func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConn
 	if r.connectReplied {
 		return false
 	}
-	h := r.newHead(refusal.Status, []byte(refusal.Reason), keep)
+	var h proxyhttp.Head
+	r.startHead(&h, refusal.Status, []byte(refusal.Reason), keep)
 	h.Fields, h.Framing, h.Length = refusal.Fields, http1.Length, int64(len(refusal.Body))
 	h.Received = refusal.Status
 	return r.respond(append(h.Append(r.responseBuf.borrow()), refusal.Body...), keep)

@@ -14,7 +14,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
-	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // serveForward serves a request in absolute form with the target t. The result keep reports whether the connection can
@@ -112,7 +111,8 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 		framing, keep = http1.UntilClose, false
 	}
 	r.log.status = in.Status
-	h := r.newHead(in.Status, in.Reason, keep)
+	var h proxyhttp.Head
+	r.startHead(&h, in.Status, in.Reason, keep)
 	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
 	if framing == http1.Chunked {
 		h.Trailer = in.TrailerNames()
@@ -129,8 +129,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 		return false
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		relayed := r.closeRelay(x, in, responseErr, false)
-		if !relayed.RequestBroke && !relayed.Cancelled {
+		if proxyBroke := r.closeRelay(x, in, responseErr, false); proxyBroke {
 			socket.WaitAcked(r.conn.raw, r.settings.BodyIdle)
 		}
 		r.conn.prepareReset()
@@ -143,8 +142,10 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 }
 
 // closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
+// If responseErr is not nil, proxyBroke reports whether the proxy, and not the client or the gateway, has ended the
+// response.
 func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
-	clientLeft bool) verdict.RelayEnd {
+	clientLeft bool) (proxyBroke bool) {
 	status, measured := in.Status, in.Framing == http1.Length
 	r.exchangeEnd = r.server.Now()
 	relayed := r.forward.Close(responseErr, r.exchangeEnd)
@@ -154,7 +155,7 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, response
 		relayed.SilentTime, relayed.HasLength = r.exchangeEnd.Sub(r.bodyWaitStart), measured
 	}
 	x.Close(status, relayed, r.exchangeEnd)
-	return relayed
+	return !relayed.RequestBroke && !relayed.Cancelled
 }
 
 // copyBody writes the head in r.responseBuf, and then the body. The result responseErr is the error that ended the body

@@ -6,6 +6,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
 // countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns true if the
@@ -47,7 +48,8 @@ func (r *request) respondLastHop() (keep bool) {
 	r.outcome.Final = core.FinalSuccess
 	r.log.hasRun, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
 	keep = r.canReuse() && r.discardBody()
-	h := r.newHead(http.StatusOK, []byte("OK"), keep)
+	var h proxyhttp.Head
+	r.startHead(&h, http.StatusOK, []byte("OK"), keep)
 	h.Framing, h.Length = http1.Length, int64(len(trace))
 	if trace != nil {
 		h.ContentType = "message/http"

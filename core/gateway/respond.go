@@ -23,7 +23,8 @@ func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
 	keep = !e.Close && r.canReuse() && r.discardBody()
-	h := r.newHead(e.Status, e.AppendReason(line[:0]), keep)
+	var h proxyhttp.Head
+	r.startHead(&h, e.Status, e.AppendReason(line[:0]), keep)
 	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), e
 	b := h.Append(r.responseBuf.borrow())
 	if r.input.Method != http.MethodHead { // r.head.Method may have been overwritten by discardBody
@@ -44,10 +45,10 @@ func (r *request) respond(b []byte, keep bool) bool {
 	return keep
 }
 
-// newHead returns the head of a response to the request. The parameter keep is true if the connection can serve another
-// request after this response.
-func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
-	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
+// startHead sets the fields of h that every response to the request has. The parameter keep is true if the connection
+// can serve another request after this response. The result of a function would be copied.
+func (r *request) startHead(h *proxyhttp.Head, status int, reason []byte, keep bool) {
+	h.Status, h.Reason, h.Outcome, h.Close, h.Minor = status, reason, r.outcome, !keep, r.head.Minor
 }
 
 // canReuse reports whether the connection can serve another request after this request. It returns false if a CONNECT

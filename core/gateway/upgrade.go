@@ -8,7 +8,8 @@ import (
 
 // upgrade relays a 101 (Switching Protocols), and then serves the two connections as a tunnel (RFC 9110 section 7.8).
 func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
-	h := r.newHead(in.Status, in.Reason, true)
+	var h proxyhttp.Head
+	r.startHead(&h, in.Status, in.Reason, true)
 	h.Fields, h.Length, h.Upgrade = in.Fields, -1, in.Upgrade()
 	if r.settings.Via {
 		h.Via = proxyhttp.Via(in.Minor)
