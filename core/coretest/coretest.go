@@ -100,8 +100,8 @@ type Recorder struct {
 	requests []core.RequestEvent
 }
 
-// Attempt keeps a finished attempt.
-func (r *Recorder) Attempt(e *core.AttemptEvent) {
+// CountAttempt keeps a finished attempt.
+func (r *Recorder) CountAttempt(e *core.AttemptEvent, _ *core.Slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempts = append(r.attempts, *e)

@@ -41,7 +41,7 @@ type Selector interface {
 
 // Recorder receives each attempt event and each request event once.
 type Recorder interface {
-	Attempt(*core.AttemptEvent)
+	CountAttempt(*core.AttemptEvent, *core.Slot) // with the slot of the attempt's proxy
 	Request(*core.RequestEvent)
 }
 

@@ -347,7 +347,7 @@ func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
 	if o.Retry != core.Replay && verdict.SentToProxy(o.Cause) {
 		f.attempt.Meters.CountAttempt()
 	}
-	ex.executor.recorder.Attempt(&f.event)
+	ex.executor.recorder.CountAttempt(&f.event, f.proxy.Slot())
 	if p := ex.request.Progress; p != nil {
 		p.Finished(&f.event)
 	}

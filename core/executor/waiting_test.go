@@ -92,8 +92,8 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 // nowhere is a recorder that discards all events.
 type nowhere struct{}
 
-func (nowhere) Attempt(*core.AttemptEvent) {}
-func (nowhere) Request(*core.RequestEvent) {}
+func (nowhere) CountAttempt(*core.AttemptEvent, *core.Slot) {}
+func (nowhere) Request(*core.RequestEvent)                  {}
 
 // none is a scorer that fails, so that the rotation decides.
 type none struct{}

@@ -570,3 +570,26 @@ func TestRefusalsOfTheTarget(t *testing.T) {
 	require.EqualValues(t, 11, s.SuccessByAttempt["0"])
 	require.EqualValues(t, 7, scrape(r).sum(t, "whirlpool_target_refused_total", ""))
 }
+
+// The counters in a proxy's slot are those that a look-up by id finds: also after they were deleted, and if the slot
+// holds the counters of another recorder.
+func TestCountersInASlot(t *testing.T) {
+	now := noon
+	slot, e := &core.Slot{}, core.AttemptEvent{ProxyID: "p"}
+	attempts := func(r *Recorder) uint64 {
+		e.Started, e.Ended = now, now
+		r.CountAttempt(&e, slot)
+		stats := r.ByProxy(1)["p"]
+		return stats.Attempts()
+	}
+	r := New(Config{RetentionHours: 1, Now: func() time.Time { return now }})
+	require.EqualValues(t, 1, attempts(r))
+	r.Attempt(&e)
+	require.EqualValues(t, 3, attempts(r))
+	now = now.Add(3 * time.Hour)
+	r.Prune(func(string) bool { return false })
+	require.EqualValues(t, 1, attempts(r), "a proxy with the same id has come back")
+	other := New(Config{RetentionHours: 1, Now: func() time.Time { return now }})
+	require.EqualValues(t, 1, attempts(other))
+	require.EqualValues(t, 2, attempts(r))
+}

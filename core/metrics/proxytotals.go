@@ -294,7 +294,9 @@ func (r *Recorder) forget(id string) {
 	if n.names[id] != nil {
 		r.endSeries(id)
 	}
-	n.left.plus(r.find(id).total())
-	r.proxies.Delete(id)
+	if p, found := r.proxies.LoadAndDelete(id); found {
+		p.(*proxy).isForgotten.Store(true)
+		n.left.plus(p.(*proxy).total())
+	}
 	r.failing.remove(id)
 }

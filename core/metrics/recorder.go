@@ -127,7 +127,10 @@ func (r *Recorder) bucket(t time.Time) *minute {
 }
 
 // Attempt counts a finished attempt.
-func (r *Recorder) Attempt(e *core.AttemptEvent) {
+func (r *Recorder) Attempt(e *core.AttemptEvent) { r.CountAttempt(e, nil) }
+
+// CountAttempt counts a finished attempt. It uses the slot of the attempt's proxy, if slot is not nil.
+func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 	m := r.bucket(e.Ended)
 	took := e.Ended.Sub(e.Started)
 	m.attempts.Add(1)
@@ -144,7 +147,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 		r.totals.retry(e)
 	}
 	r.totals.attempt(&e.Outcome)
-	p := r.proxy(e.ProxyID)
+	p := r.proxyIn(slot, e.ProxyID)
 	if p.attempt(e, took) {
 		r.failing.update(e.ProxyID, p)
 	}
@@ -180,6 +183,19 @@ func (r *Recorder) Transition(t core.Transition) {
 	}
 }
 
+// proxyIn returns the counters of a proxy, and keeps them in the proxy's slot, which may be nil.
+func (r *Recorder) proxyIn(slot *core.Slot, id string) *proxy {
+	if slot == nil {
+		return r.proxy(id)
+	}
+	if p, ok := slot.Load().(*proxy); ok && p.recorder == r && !p.isForgotten.Load() {
+		return p
+	}
+	p := r.proxy(id)
+	slot.Store(p)
+	return p
+}
+
 func (r *Recorder) proxy(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
@@ -194,7 +210,7 @@ func (r *Recorder) add(id string) *proxy {
 	if p := r.find(id); p != nil {
 		return p
 	}
-	p := &proxy{keep: int64(r.retention / time.Hour)}
+	p := &proxy{recorder: r, keep: int64(r.retention / time.Hour)}
 	if n, ok := r.opened.byID[id]; ok {
 		delete(r.opened.byID, id)
 		p.hours = []hour{{at: int64(n.hour), opens: uint32(n.n), saved: uint32(n.saved)}}
@@ -206,7 +222,9 @@ func (r *Recorder) add(id string) *proxy {
 // proxy holds the counters of one proxy by the hour. Only hours with data take memory: in a pool that changes often,
 // many proxies are used during a single hour.
 type proxy struct {
-	reasons minutes.SeriesRef
+	recorder    *Recorder
+	isForgotten atomic.Bool // the recorder has deleted these counters
+	reasons     minutes.SeriesRef
 
 	mu   sync.Mutex
 	keep int64 // hours

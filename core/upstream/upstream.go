@@ -81,6 +81,7 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 // attempt.
 type attemptFields struct {
 	attached     atomic.Value // see Attach
+	slot         core.Slot    // see Slot
 	abilities    ability.Set
 	book         evidence.Book // the proxy's failures
 	lastCheck    atomic.Pointer[CheckReport]
@@ -158,6 +159,9 @@ func (u *Upstream) Attached() any {
 	}
 	return nil
 }
+
+// Slot returns the proxy's slot for the recorder of attempts.
+func (u *Upstream) Slot() *core.Slot { return &u.ensureAttemptFields().slot }
 
 // ID returns the proxy's id.
 func (u *Upstream) ID() string { return u.id }
