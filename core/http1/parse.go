@@ -308,14 +308,14 @@ func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err 
 		if !allInClass(value, values) || len(list) == limit {
 			return list, nil, s.lineError(name, value)
 		}
-		f := Field{Name: name, Value: value, Kind: kindOf(name)}
-		if f.Kind != Other {
-			s.kinds |= 1 << f.Kind
-			if err := s.addField(&f); err != nil {
+		kind := kindOf(name)
+		if kind != Other {
+			s.kinds |= 1 << kind
+			if err := s.addField(kind, value); err != nil {
 				return list, nil, err
 			}
 		}
-		list = append(list, f)
+		list = append(list, Field{Name: name, Value: value, Kind: kind})
 	}
 	if s.nominated > 0 {
 		markNominated(list)
@@ -350,16 +350,16 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 		if !isToken(name) || !allInClass(value, s.values) || len(fields) == s.limit {
 			return fields, s.lineError(name, value)
 		}
-		f := Field{Name: name, Value: value, Kind: kindOf(name)}
-		if folded && f.Kind == TransferEncoding && !s.bodiless {
+		kind := kindOf(name)
+		if folded && kind == TransferEncoding && !s.bodiless {
 			return fields, malformed("a folded Transfer-Encoding")
 		}
-		if f.Kind != Other {
-			if err := s.addField(&f); err != nil {
+		if kind != Other {
+			if err := s.addField(kind, value); err != nil {
 				return fields, err
 			}
 		}
-		fields = append(fields, f)
+		fields = append(fields, Field{Name: name, Value: value, Kind: kind})
 	}
 	if s.nominated > 0 {
 		markNominated(fields)
@@ -394,20 +394,20 @@ func tooManyFields(limit int) error {
 }
 
 // addField interprets a field whose kind is not Other.
-func (s *scan) addField(f *Field) error {
-	if f.Kind == ContentLength || f.Kind == TransferEncoding {
-		err := s.addFraming(f)
+func (s *scan) addField(kind Kind, value []byte) error {
+	if kind == ContentLength || kind == TransferEncoding {
+		err := s.addFraming(kind, value)
 		if err != nil && s.bodiless {
 			s.noLength, err = true, nil
 		}
 		return err
 	}
-	switch f.Kind {
+	switch kind {
 	case Host:
 		s.hosts++
-		s.host = f.Value
+		s.host = value
 	case Connection, ProxyConnection:
-		for rest := f.Value; len(rest) > 0; {
+		for rest := value; len(rest) > 0; {
 			var token []byte
 			token, rest = nextToken(rest)
 			switch {
@@ -416,26 +416,26 @@ func (s *scan) addField(f *Field) error {
 				s.close = true
 			case equalFold(token, "keep-alive"):
 				s.keepAlive = true
-			case f.Kind == Connection:
+			case kind == Connection:
 				if s.nominated++; s.nominated > maxNominated {
 					return malformed("Connection names more than 100 fields")
 				}
 			}
 		}
 	case Expect:
-		s.expect100 = equalFold(f.Value, "100-continue")
+		s.expect100 = equalFold(value, "100-continue")
 	case RetryAfter:
-		s.retryAfter = f.Value
+		s.retryAfter = value
 	}
 	return nil
 }
 
 // addFraming interprets a Content-Length or Transfer-Encoding field.
-func (s *scan) addFraming(f *Field) error {
-	switch length := ParseLength(f.Value); {
+func (s *scan) addFraming(kind Kind, value []byte) error {
+	switch length := ParseLength(value); {
 	case s.unframed:
-	case f.Kind == TransferEncoding:
-		if s.chunked || !equalFold(f.Value, "chunked") {
+	case kind == TransferEncoding:
+		if s.chunked || !equalFold(value, "chunked") {
 			return malformed("Transfer-Encoding is not exactly chunked")
 		}
 		s.chunked = true
@@ -446,10 +446,10 @@ func (s *scan) addFraming(f *Field) error {
 	case !s.response:
 		return malformed(badLength)
 	default: // equal values count as one value, in one field or in several fields (RFC 9112 section 6.3)
-		for rest, more := f.Value, true; more; {
-			var value []byte
-			value, rest, more = bytes.Cut(rest, comma)
-			n := ParseLength(withoutZeros(trim(value)))
+		for rest, more := value, true; more; {
+			var element []byte
+			element, rest, more = bytes.Cut(rest, comma)
+			n := ParseLength(withoutZeros(trim(element)))
 			if n < 0 {
 				return malformed(badLength)
 			}

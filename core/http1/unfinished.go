@@ -89,11 +89,11 @@ func (u *partialHead) checkVersionStart(text, line []byte) error {
 // checkField checks one field, which is a complete line, together with the fields before it.
 func (u *partialHead) checkField(line []byte) error {
 	name, value, _ := bytes.Cut(line, colon)
-	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}
-	if f.Kind == Other {
+	kind := kindOf(name)
+	if kind == Other {
 		return nil
 	}
-	if err := u.fields.addField(&f); err != nil {
+	if err := u.fields.addField(kind, trim(value)); err != nil {
 		return err
 	}
 	switch {

@@ -59,6 +59,9 @@ func (t *trial) beginExploration() {
 	}
 }
 
+// isOn reports whether there is a trial.
+func (t *trial) isOn() bool { return t.remaining.Load() != 0 }
+
 func (t *trial) endExcluded() {
 	if left := t.remaining.Load(); left < 0 {
 		t.remaining.CompareAndSwap(left, -left)
@@ -100,7 +103,7 @@ func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due
 }
 
 // OnTrial reports whether the proxy is in a trial.
-func (u *Upstream) OnTrial() bool { return u.window.trial.remaining.Load() != 0 }
+func (u *Upstream) OnTrial() bool { return u.window.trial.isOn() }
 
 // CountExploration makes the attempt that Acquire has just begun count as an exploration.
 func (u *Upstream) CountExploration() { u.window.trial.beginExploration() }

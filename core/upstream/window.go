@@ -133,14 +133,15 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 		if w.successes == 1 {
 			w.sum = float64(w.latency[i]) // removes the rounding errors of earlier sums
 		}
+		average := s
 		if ewma := load(&to.ewma); ewma > 0 {
-			s = ewma + ewmaAlpha*(s-ewma)
+			average = ewma + ewmaAlpha*(s-ewma)
 		}
-		store(&to.ewma, s)
+		store(&to.ewma, average)
 		store(&to.failures, 0)
 		w.sinceFailure = min(w.sinceFailure+1, windowSize)
-		store(&w.tail, nextTail(load(&w.tail), latency.Seconds()))
-		w.proven = nextTail(w.proven, latency.Seconds())
+		store(&w.tail, nextTail(load(&w.tail), s))
+		w.proven = nextTail(w.proven, s)
 		w.lastSuccess.Store(int64(at))
 	} else {
 		w.lastFailure, w.sinceFailure = at, 0
@@ -148,7 +149,7 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 		store(&to.failures, load(&to.failures)+1)
 	}
 	w.dropOlder(at, memory)
-	if w.trial.countAttempt(v, w.worseThan(latency)) {
+	if w.trial.isOn() && w.trial.countAttempt(v, w.worseThan(latency)) {
 		w.beginAnew(literal)
 		store(&to.ewma, w.mean())
 	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= explorationWait {
