@@ -32,22 +32,37 @@ const (
 // with observe = true, or is a backoff that a request's own policy has called. It does not block: if a plugin's queue
 // is full, the observation is missed.
 func (r *Registry) Observe(o *core.Observation) {
-	learners := *r.learners.Load()
-	if len(learners) == 0 {
-		return
-	}
 	used := r.isUsed.Load()
-	for _, p := range learners {
-		v := p.current.Load()
-		switch {
-		case v.quarantined.Load():
-		case used == nil || (*used)(p.name):
+	for _, p := range *r.learners.Load() {
+		observes, inUse := p.observes(used)
+		if inUse {
 			p.observer.wasCalled.Store(false)
-			p.queueObservation(o)
-		case v.spec.Observe || p.observer.wasCalled.Load():
+		}
+		if observes {
 			p.queueObservation(o)
 		}
 	}
+}
+
+// Observes reports whether Observe would queue an attempt now.
+func (r *Registry) Observes() bool {
+	used := r.isUsed.Load()
+	for _, p := range *r.learners.Load() {
+		if observes, _ := p.observes(used); observes {
+			return true
+		}
+	}
+	return false
+}
+
+// observes reports whether the plugin gets observations now. The result inUse is true if the reason is its use.
+func (p *plugin) observes(used *func(name string) bool) (observes, inUse bool) {
+	v := p.current.Load()
+	if v.quarantined.Load() {
+		return false, false
+	}
+	inUse = used == nil || (*used)(p.name)
+	return inUse || v.spec.Observe || p.observer.wasCalled.Load(), inUse
 }
 
 func (p *plugin) queueObservation(o *core.Observation) {

@@ -73,6 +73,17 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 	require.Equal(t, []uint64{5, 1, 0, 0, 3}, calls(names...))
 }
 
+// Observations are needed only if a plugin that takes them is in use.
+func TestObserves(t *testing.T) {
+	r := registry(t)
+	r.SetIsUsed(func(string) bool { return false })
+	_, err := r.Put("mine", learner(), nil, false)
+	require.NoError(t, err)
+	require.False(t, r.Observes())
+	r.SetIsUsed(func(name string) bool { return name == "mine" })
+	require.True(t, r.Observes())
+}
+
 // Requests do not wait for a plugin that is slow to learn. The observations that it cannot take are counted
 // as missed.
 func TestNoRequestWaitsForAnObservation(t *testing.T) {

@@ -170,7 +170,7 @@ func wire(
 		conf := cfg.Engine()
 		conf.Proxies = proxies
 		opts := engine.Options{
-			Plugins: reg, Observe: reg.Observe, Log: g.log,
+			Plugins: reg, Observe: reg.Observe, Observes: reg.Observes, Log: g.log,
 			AccessLog: &requestLog{&g.access.Log, g.traces}, Tracer: g.traces,
 			OnTracedCall: g.traces.Write,
 			Files:        openFiles(),

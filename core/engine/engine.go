@@ -120,6 +120,7 @@ const (
 type Options struct {
 	Plugins      Plugins
 	Observe      func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
+	Observes     func() bool              // reports whether Observe needs observations now; nil if it always does
 	OnPoolChange func(*upstream.Snapshot) // called after each change of the pool; may be nil
 	// OnTransition receives each transition of a breaker, and OnPolicyChange each change of the global policy; both
 	// must return soon and may be nil.
@@ -381,7 +382,8 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	t := executor.Tuning{
 		CheckTarget: policy.Check, Rules: set,
-		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe, Judge: judge,
+		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe,
+		Observes: e.opts.Observes, Judge: judge,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 		Queue: cfg.Queue, Hedging: e.hedging,
 	}

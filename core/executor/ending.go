@@ -219,9 +219,7 @@ func (ex *Exchange) recordTunnel() {
 
 func (ex *Exchange) recordServingAttempt() {
 	ex.recordAttempt(&ex.attemptState, &ex.event.Outcome)
-	if t := ex.tuning; t.Observe != nil && ex.event.Outcome.Verdict != core.Excluded {
-		ex.sendObservation(&ex.event.Outcome, t)
-	}
+	ex.sendObservation(&ex.event.Outcome, ex.tuning)
 }
 
 func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {

@@ -63,6 +63,7 @@ type Tuning struct {
 	RetryScorer    core.Scorer                        // ranks candidates of retries
 	Backoff        func(strategy string) core.Backoff // returns nil for an unknown strategy
 	Observe        func(*core.Observation)            // passes an observation on and does not keep it; may be nil
+	Observes       func() bool                        // reports whether Observe needs observations; nil if it does
 	Budget         *retry.Budget                      // nil for none
 	Queue          queue.Config                       // settings of both queues
 	Hedging        *retry.Hedging                     // nil if no request may be hedged, whatever its policy

@@ -605,3 +605,18 @@ func TestTenThousandInFlight(t *testing.T) {
 		b.idle(t)
 	})
 }
+
+// An attempt is passed to Observe only if an observation is needed.
+func TestObserveIsCalledIfItObserves(t *testing.T) {
+	observed, observes := 0, false
+	b := start(t, 1, func(t *Tuning) {
+		t.Observe, t.Observes = func(*core.Observation) { observed++ }, func() bool { return observes }
+	})
+	for range 2 {
+		x := exchange(t, nil)
+		Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[string](&tries{f: statuses(200)})).Relay.Close(
+			200, verdict.RelayEnd{}, b.now())
+		observes = true
+	}
+	require.Equal(t, 1, observed)
+}

@@ -173,10 +173,12 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
 	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
-	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
+	// One assignment each, and field by field: other assignments of structs would be copied on the stack.
+	*e = core.AttemptEvent{}
+	*a = Attempt{}
+	f.facts = verdict.Facts{}
 	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
 	e.Host = x.request.Host
-	*a, f.facts = Attempt{}, verdict.Facts{}
 	a.Upstream, a.Number, a.Started, a.RequestDeadline = f.proxy, number, now, x.deadline
 	a.Region, a.Meters = x.region, f.lease.Meters(x.request.Meter)
 	if s := x.request.Session; s != nil && f.proxy.Templated() {
@@ -335,9 +337,7 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 		ex.lease.Release()
 	}
 	ex.recordAttempt(&ex.attemptState, o)
-	if t.Observe != nil && o.Verdict != core.Excluded {
-		ex.sendObservation(o, t)
-	}
+	ex.sendObservation(o, t)
 }
 
 func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
@@ -358,7 +358,12 @@ func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
 	}
 }
 
+// sendObservation passes the attempt with outcome o to Tuning.Observe, unless nobody observes or the attempt is
+// excluded.
 func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
+	if t.Observe == nil || o.Verdict == core.Excluded || t.Observes != nil && !t.Observes() {
+		return
+	}
 	ob := &ex.observation
 	*ob = core.Observation{
 		Now: unix(ex.event.Ended), IDHash: ex.proxy.IDHash(), HostHash: ex.query.HostHash,

@@ -19,7 +19,6 @@ import (
 // httpFront serves HTTP/1.1 on a client connection, one request after another.
 type httpFront struct {
 	request
-	entry TrackerEntry
 }
 
 // cache keeps values that seldom change between the requests of a connection, so that they are not parsed again.
@@ -52,6 +51,7 @@ func (f *httpFront) start(s *Server, c *connection) {
 func (f *httpFront) serve() {
 	stop := context.AfterFunc(f.conn.ctx, f.forward.Control.Interrupt.Fire)
 	f.entry = f.server.Tracker.Track()
+	f.progress = f.entry
 	defer func() {
 		f.exchange.Abandon()
 		f.endGrant()
@@ -80,7 +80,7 @@ func (f *httpFront) serveNext() bool {
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return false
 	}
-	keep := f.serveRequest(f.entry)
+	keep := f.serveRequest()
 	f.logRequest()
 	f.endGrant()
 	f.releaseMemory()

@@ -53,6 +53,8 @@ type request struct {
 	headCopy    []byte             // copy of the head; see copyHead
 	loopTokens  []byte             // the loop tokens that other gateways have added to the request
 	log         logEntry           // the log entry of the request in flight
+	entry       TrackerEntry       // of the connection
+	progress    executor.Progress  // the same; a conversion at each request would take longer
 	record      *accesslog.Record  // the record of the last request that was logged; nil for none
 	callbacks   callbacks
 }
@@ -82,7 +84,8 @@ func (r *request) init(s *Server, c *connection) {
 }
 
 func (r *request) resetRequest() {
-	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
+	r.input = executor.Request{}
+	r.outcome = proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()
 	if r.outerConnect != nil {
 		r.input.Listener = core.ListenIntercept
@@ -97,7 +100,8 @@ func (r *request) resetRequest() {
 func (r *request) releaseMemory() {
 	r.responseBuf.giveBack()
 	r.keptBody.free()
-	r.body, r.forward.Response.Body = http1.Body{}, http1.Body{} // they may hold trailers
+	r.body = http1.Body{} // it may hold trailers
+	r.forward.Response.Body = http1.Body{}
 	r.reserved.Release()
 	if cap(r.headCopy) > smallChunk {
 		r.headCopy = nil
@@ -111,7 +115,7 @@ func (r *request) releaseMemory() {
 
 // serveRequest serves the request whose head has been read, and reports whether the connection can serve another
 // request.
-func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
+func (r *request) serveRequest() (keep bool) {
 	if set := r.server.settings.Load(); set != r.settings {
 		r.settings = set
 		r.conn.writer.configure(set)
@@ -125,7 +129,7 @@ func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
 		in.Listener = core.ListenConnect
 	}
 	in.Idempotent, in.Safe = in.WantsTunnel || retry.Idempotent(in.Method), in.WantsTunnel || retry.Safe(in.Method)
-	in.BeforeWait, in.Progress = r.callbacks.watch, entry
+	in.BeforeWait, in.Progress = r.callbacks.watch, r.progress
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 
@@ -150,7 +154,7 @@ func (r *request) serveRequest(entry TrackerEntry) (keep bool) {
 	}
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
-	entry.Begin(in.ID, in.Method, in.Host, in.Started)
+	r.entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	if in.WantsTunnel {
 		return r.serveConnect()
 	}
