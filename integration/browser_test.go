@@ -51,6 +51,15 @@ func openBrowser(t *testing.T, url string, width, height int) *browser {
 		out.Close()
 	})
 	require.NoError(t, out.SetReadDeadline(time.Now().Add(3*time.Minute)))
+	b.openTab(url, width, height)
+	return b
+}
+
+// openTab opens a URL in a new tab of the given size. The other methods are about this tab from now on, until session
+// is set to that of another one.
+func (b *browser) openTab(url string, width, height int) (session string) {
+	b.t.Helper()
+	b.session = ""
 	var target struct{ TargetID string }
 	b.call("Target.createTarget", map[string]any{"url": url}, &target)
 	var attached struct{ SessionID string }
@@ -59,7 +68,7 @@ func openBrowser(t *testing.T, url string, width, height int) *browser {
 	b.call("Emulation.setDeviceMetricsOverride", map[string]any{
 		"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
 	}, nil)
-	return b
+	return b.session
 }
 
 // call calls a method of the DevTools protocol. Events that arrive meanwhile are skipped.

@@ -23,6 +23,7 @@ type requestCounter struct {
 	counts map[string]int
 	last   time.Time          // when the last request arrived
 	stop   context.CancelFunc // ends the event stream
+	opened int                // number of event streams so far
 	held   chan struct{}      // not nil while the event stream is held back; closed at the end of that
 }
 
@@ -34,6 +35,7 @@ func (c *requestCounter) ServeHTTP(rw http.ResponseWriter, q *http.Request) {
 	held := c.held
 	if path == "events" {
 		c.stop = cancel
+		c.opened++
 	} else if isAPI {
 		held = nil
 		c.counts[path]++
@@ -150,4 +152,42 @@ func TestTheDashboardListens(t *testing.T) {
 	release()
 	b.until("the page listens again", link+` === "live"`)
 	eventually(t, "the polls end", func() bool { return c.quietFor(quiet) })
+}
+
+// S179: Seven tabs share one event stream: a browser opens at most six connections to a host, and with a stream for
+// each tab the seventh would wait forever. The stream outlives the tab that was opened first.
+func TestS179TabsShareAStream(t *testing.T) {
+	const tabs = 7
+	w := start(t, 3, "")
+	c := &requestCounter{api: dashboardOf(w.api, w.api), counts: map[string]int{}}
+	server := httptest.NewServer(c)
+	t.Cleanup(server.Close) // after the browser has ended, which keeps the event stream open
+	b := openBrowser(t, server.URL+"/", 1280, 900)
+	sessions := []string{b.session}
+	for len(sessions) < tabs {
+		sessions = append(sessions, b.openTab(server.URL+"/", 1280, 900))
+	}
+	isLive := func(proxies int) {
+		t.Helper()
+		for i, session := range sessions {
+			b.session = session
+			b.call("Page.bringToFront", map[string]any{}, nil) // a hidden page requests no list
+			b.until(fmt.Sprintf("tab %d is live", i), fmt.Sprintf(`
+				document.querySelector("#link").textContent === "live"
+				&& document.querySelector("#proxies").rows.length === %d
+				&& /^All %d proxies/.test(document.querySelector("#verdict").textContent)`, proxies, proxies))
+		}
+	}
+	isLive(3)
+	c.mu.Lock()
+	opened := c.opened
+	c.mu.Unlock()
+	require.Equal(t, 1, opened, "event streams of all tabs")
+
+	b.session = sessions[0]
+	b.call("Page.close", map[string]any{}, nil)
+	sessions = sessions[1:]
+	status, body, _ := w.call("DELETE", "/proxies/F3", "")
+	require.Equal(t, 204, status, "%s", body)
+	isLive(2)
 }

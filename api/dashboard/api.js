@@ -17,7 +17,7 @@ const requestTimeout = 30000;
 // call makes a request and returns its response. The parameter type is the media type of the body.
 async function call(path, { method = "GET", json, body, type } = {}, tag = undefined) {
   const key = session.key,
-    headers = headersOf(key);
+    headers = key ? { Authorization: "Bearer " + key } : {};
   if (tag) headers["If-None-Match"] = tag;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   else if (type) headers["Content-Type"] = type;
@@ -28,7 +28,7 @@ async function call(path, { method = "GET", json, body, type } = {}, tag = undef
     signal,
     body: json === undefined ? body : JSON.stringify(json),
   });
-  setClock(response);
+  setClock(response.headers.get("Date"));
   if (response.ok || response.status === 304) {
     showRole(response.headers.get("X-Whirlpool-Role"));
     return response;
@@ -42,12 +42,10 @@ async function call(path, { method = "GET", json, body, type } = {}, tag = undef
   );
 }
 
-// headersOf returns the header fields of a request with a key.
-export const headersOf = key => (key ? { Authorization: "Bearer " + key } : {});
-
-// setClock computes the offset of the gateway's clock.
-export function setClock(response) {
-  const offset = Date.parse(response.headers.get("Date")) - Date.now();
+// setClock computes the offset of the gateway's clock. The parameter date is the field Date of a response that has just
+// arrived.
+export function setClock(date) {
+  const offset = Date.parse(date) - Date.now();
   session.clockOffset = Math.abs(offset) > 2000 ? offset : 0; // Date has whole seconds
 }
 

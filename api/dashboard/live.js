@@ -1,15 +1,11 @@
 // When the page requests what it shows: when the gateway reports a change in its event stream. Without a connection to
 // this stream, the page polls. Nothing is requested while the page is hidden or needs a key.
-import { askForKey, headersOf, session, setClock } from "./api.js";
+import { askForKey, session, setClock } from "./api.js";
 import { $, clock } from "./dom.js";
-
-const types =
-  "breaker,plugin_log,plugin_fault,plugin_quarantine,activation,policy,reload,ban,exhaustion,views,status,totals";
+import { serve } from "./stream.js";
 
 // Times in ms.
-const opening = 4000, // until the first event; a proxy that holds the stream back for longer buffers it
-  silence = 25000, // without data; the gateway sends a heartbeat after 15 s
-  pause = 2000, // before the next connection, and before a request that has failed is repeated
+const pause = 2000, // before a request that has failed is repeated
   patience = 1000; // at the start, until the page requests what it shows without waiting for the stream
 
 const watches = [],
@@ -17,8 +13,7 @@ const watches = [],
 let open = false, // the stream is open, and its first event has arrived
   why = "", // the reason why the stream is not open
   started = false,
-  connection, // the AbortController of the stream
-  wake = () => {}; // ends the pause before the next connection
+  port; // to the stream
 
 // watch calls the async function work at the start, and then after each change of one of the views (as GET /events
 // reports them). Between two calls are at least every ms. While the page polls, there are polled ms between two calls,
@@ -104,7 +99,7 @@ document.addEventListener("visibilitychange", () => watches.forEach(w => w.plan(
 // failed shows why a request has failed. If there is no response, the stream may be dead, too.
 function failed(e) {
   const none = e instanceof TypeError || e.name === "TimeoutError";
-  if (none) connection?.abort();
+  if (none) port.postMessage({ restart: true });
   showConnection(none ? "the gateway does not respond" : e.message);
 }
 
@@ -120,25 +115,43 @@ export function showConnection(problem) {
 
 // --- The event stream -----------------------------------------------------------
 
-// start connects to the event stream, and connects again when the connection has ended. It continues after the last
-// event that it has received. It does not use EventSource, because EventSource cannot send the key.
-export async function start() {
+// start connects to the event stream, which this page shares with the other pages of the browser (stream.js). It does
+// not use EventSource, because EventSource cannot send the key.
+export function start() {
   setTimeout(begin, patience);
-  let last = "0"; // so that the first response begins with the oldest event that is kept
-  for (;;) {
-    if ($("login").hidden) {
-      const ended = await read(last, id => (last = id)).catch(() => "the event stream has ended");
-      if (ended) poll(ended);
-    }
-    await new Promise(next => {
-      wake = next;
-      setTimeout(next, pause);
-    });
+  try {
+    const worker = new SharedWorker(new URL("worker.js", import.meta.url), { type: "module" });
+    worker.onerror = readAlone; // the browser cannot run modules as workers
+    use(worker.port);
+  } catch {
+    readAlone(); // the browser has no such workers
   }
+  addEventListener("pagehide", () => port.postMessage({ leave: true }));
+  addEventListener("pageshow", e => e.persisted && reconnect());
 }
 
-// reconnect connects to the stream now if there is no connection.
-export const reconnect = () => wake();
+// readAlone reads the stream in this page.
+function readAlone() {
+  const { port1, port2 } = new MessageChannel();
+  serve(port1);
+  use(port2);
+}
+
+function use(next) {
+  port = next;
+  port.onmessage = ({ data: { date, event, problem, refused } }) => {
+    if (date) setClock(date);
+    if (refused !== undefined) askForKey(refused);
+    if (problem) poll(problem);
+    if (!event) return;
+    if (event.type === "views") changed(event.data.changed);
+    for (const f of listeners) f(event);
+  };
+  reconnect();
+}
+
+// reconnect connects to the stream with the key of the page.
+export const reconnect = () => port.postMessage({ key: session.key });
 
 function begin() {
   if (started) return;
@@ -159,41 +172,6 @@ function poll(reason) {
   }
 }
 
-// read reads the events after the one with the id last, until the connection ends. It returns the reason for polling; ""
-// if the page needs a key.
-async function read(last, onId) {
-  open = false;
-  if (!window.TextDecoderStream) return "this browser cannot read the event stream";
-  const abort = (connection = new AbortController()),
-    key = session.key;
-  let latest = performance.now(); // time of the latest data
-  const timer = setInterval(() => {
-    const quiet = performance.now() - latest;
-    if (open && quiet > silence) abort.abort();
-    if (!open && quiet > opening) poll("a proxy holds the event stream back");
-  }, 1000);
-  try {
-    const headers = { ...headersOf(key), "Last-Event-ID": last };
-    const response = await fetch("api/v1/events?type=" + types, { headers, signal: abort.signal });
-    setClock(response);
-    if (response.status === 401) {
-      askForKey(key);
-      return "";
-    }
-    if (!response.ok) return (await response.json().catch(() => ({}))).message || "the event stream has status " + response.status;
-    for await (const event of eventsOf(response.body, () => (latest = performance.now()))) {
-      if (event.id) onId(event.id);
-      if (!event.data) continue;
-      if (event.type === "views") changed(event.data.changed);
-      for (const f of listeners) f(event);
-    }
-    return "the event stream has ended";
-  } finally {
-    clearInterval(timer);
-    abort.abort();
-  }
-}
-
 // changed plans the requests for some views. The first event of a stream names all views.
 function changed(views) {
   open = true;
@@ -204,27 +182,4 @@ function changed(views) {
     w.plan();
   }
   showConnection("");
-}
-
-// eventsOf yields the events of a stream: id, type and data (the parsed JSON). The function alive is called whenever
-// data arrives.
-async function* eventsOf(body, alive) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    alive();
-    text += value;
-    const parts = text.split("\n\n");
-    text = parts.pop();
-    for (const part of parts) {
-      const fields = {};
-      for (const line of part.split("\n")) {
-        const colon = line.indexOf(":");
-        if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).trimStart();
-      }
-      yield { id: fields.id, type: fields.event, data: fields.data && JSON.parse(fields.data) };
-    }
-  }
 }
