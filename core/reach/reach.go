@@ -153,7 +153,7 @@ func (c *Checker) takeDue() (list []*check) {
 	for _, u := range c.cfg.Pool.NotClosed() {
 		if !u.Planned() && u.FailedToReach() && u.Breaker().State() == core.Open {
 			since := c.failingSince(u, now)
-			c.queueCheck(&check{u: u, at: now + checkWait(now-since), failingSince: since})
+			c.queueCheck(check{u: u, at: now + checkWait(now-since), failingSince: since})
 		}
 	}
 	return c.takeUpToParallel(now)
@@ -206,7 +206,8 @@ func (c *Checker) popDue(now time.Duration) *check {
 	if len(c.queue) == 0 || c.queue[0].at > now {
 		return nil
 	}
-	return heap.Pop(&c.queue).(*check)
+	next := heap.Pop(&c.queue).(check)
+	return &next
 }
 
 // nextCheckTime returns the time of the next check. If the queue is empty, but checks are in progress, this is the next
@@ -271,7 +272,7 @@ func (c *Checker) queueNewProxies(now time.Duration) {
 }
 
 // queueCheck queues a check of a proxy that has none in the queue or in progress. The caller holds mu.
-func (c *Checker) queueCheck(k *check) {
+func (c *Checker) queueCheck(k check) {
 	k.u.SetPlanned(true)
 	heap.Push(&c.queue, k)
 }
@@ -297,7 +298,7 @@ func (c *Checker) runCheck(ctx context.Context, k *check) {
 		c.signalFirstEnded()
 	}
 	if checkAgain {
-		heap.Push(&c.queue, k)
+		heap.Push(&c.queue, *k)
 	} else {
 		k.u.SetPlanned(false)
 	}
@@ -339,17 +340,17 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	return true
 }
 
-// queue is a heap of checks, ordered by time.
-type queue []*check
+// queue is a heap of checks, ordered by time. It has no pointers to checks, because a long list has many of them.
+type queue []check
 
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
 func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(*check)) }
+func (q *queue) Push(x any)        { *q = append(*q, x.(check)) }
 func (q *queue) Pop() any {
 	old := *q
 	last := old[len(old)-1]
-	old[len(old)-1] = nil
+	old[len(old)-1] = check{}
 	*q = old[:len(old)-1]
 	return last
 }
