@@ -699,7 +699,7 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	all := e.pool.Snapshot().All
 	out := make([]metrics.ProxyState, 0, len(all))
 	for _, u := range all {
-		used := u.Meter().Total()
+		used := u.Total()
 		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight(),
 			Short: u.ShortTunnels(), Up: used.Up, Down: used.Down, Cost: used.Cost})
 	}

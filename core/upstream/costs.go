@@ -18,11 +18,11 @@ func (u *Upstream) meters() traffic.Meters {
 	b := u.costMeters.Load()
 	if b == nil {
 		m := traffic.Meters{}
-		m.AddMeter(&u.meter)
+		m.AddMeter(u.Meter())
 		return m
 	}
 	m := traffic.NewMeters(b.price)
-	m.AddMeter(&u.meter)
+	m.AddMeter(u.Meter())
 	m.AddMeter(b.vendor)
 	return m
 }
@@ -76,7 +76,7 @@ func (p *Pool) Costs() (c Costs) {
 		return append(list, Cost{name, total})
 	}
 	for _, u := range p.Snapshot().All {
-		c.Proxies = add(c.Proxies, u.id, u.meter.Total())
+		c.Proxies = add(c.Proxies, u.id, u.Total())
 	}
 	for id, total := range p.absentCosts {
 		c.Proxies = add(c.Proxies, id, total)
@@ -97,7 +97,7 @@ func (p *Pool) Cost() float64 {
 	defer p.mu.Unlock()
 	cost := p.removedCosts.Total().Cost
 	for _, u := range p.Snapshot().All {
-		cost += u.meter.Total().Cost
+		cost += u.Total().Cost
 	}
 	for _, total := range p.absentCosts {
 		cost += total.Cost
@@ -130,7 +130,7 @@ func (p *Pool) RestoreCosts(c Costs) {
 // addCosts adds the costs of an earlier process or proxy, which do not count for bytes_per_day. The caller holds
 // mu.
 func (u *Upstream) addCosts(t traffic.Total) {
-	u.meter.Add(t)
+	u.Meter().Add(t)
 	u.ensureAttemptFields().carried += t.Bytes()
 	if usage := u.Usage(); usage != nil {
 		usage.ExcludeBytes(t.Bytes())
@@ -144,7 +144,7 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.Snapshot().All {
-		f(u.id, u.meter.Bytes()-u.carried())
+		f(u.id, u.Total().Bytes()-u.carried())
 	}
 }
 
@@ -162,7 +162,7 @@ const maxAbsent = 100_000
 // keepCosts keeps the costs of a proxy that was removed or replaced by another proxy with the same id. Bytes of
 // attempts that are still in flight are lost. The caller holds mu.
 func (p *Pool) keepCosts(u *Upstream) {
-	total, next := u.meter.Total(), p.Snapshot().Get(u.id)
+	total, next := u.Total(), p.Snapshot().Get(u.id)
 	switch {
 	case total == traffic.Total{}:
 	case next != nil && next != u:

@@ -37,7 +37,7 @@ func (u *Upstream) setLimit() {
 	case usage != nil:
 		usage.SetLimit(l, now)
 	default:
-		usage = limit.NewUsage(l, &u.meter, now)
+		usage = limit.NewUsage(l, u.Meter(), now)
 		if u.pool.divisor > 0 {
 			defer usage.SetShare(u.pool.divisor, now) // after the restore
 		}
@@ -146,5 +146,19 @@ func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	return m
 }
 
-// Meter returns the meter of the proxy.
-func (u *Upstream) Meter() *traffic.Meter { return &u.meter }
+// Meter returns the meter of the proxy. If there is none, it creates it: in a long list, many proxies need none.
+func (u *Upstream) Meter() *traffic.Meter {
+	if m := u.meter.Load(); m != nil {
+		return m
+	}
+	u.meter.CompareAndSwap(nil, &traffic.Meter{})
+	return u.meter.Load()
+}
+
+// Total returns the content of the meter of the proxy.
+func (u *Upstream) Total() traffic.Total {
+	if m := u.meter.Load(); m != nil {
+		return m.Total()
+	}
+	return traffic.Total{}
+}

@@ -43,12 +43,12 @@ type details struct {
 	spec           atomic.Pointer[Spec]
 	pool           *Pool
 	breaker        breaker.Breaker
-	meter          traffic.Meter
-	costMeters     atomic.Pointer[costMeters]  // nil without vendor and price
-	region         atomic.Pointer[string]      // see Region
-	usage          atomic.Pointer[limit.Usage] // nil without limits, apart from max_in_flight of the spec
-	tags           atomic.Pointer[[]float64]   // core.Hash53 of each tag; nil without tags
-	added          time.Duration               // when the proxy was added to the pool (Pool.Elapsed)
+	meter          atomic.Pointer[traffic.Meter] // nil before the first attempt
+	costMeters     atomic.Pointer[costMeters]    // nil without vendor and price
+	region         atomic.Pointer[string]        // see Region
+	usage          atomic.Pointer[limit.Usage]   // nil without limits, apart from max_in_flight of the spec
+	tags           atomic.Pointer[[]float64]     // core.Hash53 of each tag; nil without tags
+	added          time.Duration                 // when the proxy was added to the pool (Pool.Elapsed)
 	tier           atomic.Int32
 	templates      templates // the templates of the credentials
 	removalPending bool      // draining with attempts in flight; guarded by the pool's mu
@@ -70,7 +70,7 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	u.window.lastSuccess.Store(int64(u.added))
 	if total, found := p.absentCosts[spec.ID]; found {
 		delete(p.absentCosts, spec.ID)
-		u.meter.Add(total)
+		u.Meter().Add(total)
 		u.ensureAttemptFields().carried = total.Bytes()
 	}
 	u.configure(spec)
