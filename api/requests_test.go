@@ -239,6 +239,8 @@ func TestWrongRequests(t *testing.T) {
 	r.check(t,
 		call("POST", "/request", `{}`, 400, bad("url", "url must be an absolute http:// or https:// URL")),
 		call("POST", "/request", `{"url":"/p"}`, 400, bad("url", "url must be an absolute http:// or https:// URL")),
+		call("POST", "/request", `{"url":"ftp://a.test/"}`, 400,
+			bad("url", "url must be an absolute http:// or https:// URL")),
 		call("POST", "/request", `{"url":"http://%zz/"}`, 400),
 		call("POST", "/request", url+`"region_strict":true}`, 400,
 			bad("region_strict", "region_strict needs a region")),

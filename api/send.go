@@ -137,7 +137,7 @@ func (h *sendHandler) engineCall(in *requestInput) (call engine.Call, err error)
 		return call, badField("region_strict", "region_strict needs a region")
 	}
 	u, err := url.Parse(in.URL)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return call, badField("url", "url must be an absolute http:// or https:// URL")
 	}
 	body, err := in.bodyBytes()
