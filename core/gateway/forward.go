@@ -16,10 +16,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// serveForward serves a request in absolute form with the target t. The result keep reports whether the connection can
-// serve another request.
-func (r *request) serveForward(t proxyhttp.Target) (keep bool) {
-	q := &r.forward.Request
+// serveForward serves a request in absolute form. The result keep reports whether the connection can serve another
+// request.
+func (r *request) serveForward() (keep bool) {
+	q, t := &r.forward.Request, &r.target
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
 	if r.settings.Via {
 		r.fields = proxyhttp.AppendVia(r.fields, r.head.Minor)

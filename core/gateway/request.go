@@ -27,6 +27,7 @@ type request struct {
 
 	settings      *settings // in force when the request began
 	head          http1.Request
+	target        proxyhttp.Target // the target of a request in absolute form; zero for a CONNECT
 	body          http1.Body
 	countedUser   *access.Account // the user to whom grantRequest has granted the request; nil for none
 	sentContinue  bool            // 100 Continue has been sent
@@ -86,6 +87,7 @@ func (r *request) init(s *Server, c *connection) {
 func (r *request) resetRequest() {
 	r.input = executor.Request{}
 	r.outcome = proxyhttp.Outcome{}
+	r.target = proxyhttp.Target{}
 	r.input.ID = r.server.NewID()
 	if r.outerConnect != nil {
 		r.input.Listener = core.ListenIntercept
@@ -133,15 +135,14 @@ func (r *request) serveRequest() (keep bool) {
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 
-	target, bad := r.checkRequest()
-	if bad != nil {
+	if bad := r.checkRequest(); bad != nil {
 		return r.respondError(bad)
 	}
 	if r.countHop() {
 		return r.respondLastHop()
 	}
 	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
-	in.User, in.Path = r.log.user, target.Path
+	in.User, in.Path = r.log.user, r.target.Path
 	r.server.Executor.Route(in)
 	if bad := r.readWhirlpoolFields(); bad != nil {
 		return r.respondError(bad)
@@ -158,38 +159,39 @@ func (r *request) serveRequest() (keep bool) {
 	if in.WantsTunnel {
 		return r.serveConnect()
 	}
-	return r.serveForward(target)
+	return r.serveForward()
 }
 
 // checkRequest parses the target, logs the user in, and looks for a loop.
-func (r *request) checkRequest() (target proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
-	if target, bad = r.parseTarget(); bad != nil {
-		return target, bad
+func (r *request) checkRequest() (bad *proxyhttp.ErrorResponse) {
+	if bad = r.parseTarget(); bad != nil {
+		return bad
 	}
 	if bad = r.authorize(); bad != nil {
-		return target, bad
+		return bad
 	}
 	if a := r.cache.account; a != nil {
 		r.log.user = a.Name
 	}
-	return target, r.checkLoop()
+	return r.checkLoop()
 }
 
-// parseTarget parses the request's target, and stores its authority in r.cache. The result t is zero for a CONNECT.
-func (r *request) parseTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
+// parseTarget parses the request's target into r.target, and stores its authority in r.cache.
+func (r *request) parseTarget() (bad *proxyhttp.ErrorResponse) {
 	var err error
 	if r.outerConnect != nil {
-		return r.interceptedTarget()
+		r.target, bad = r.interceptedTarget()
+		return bad
 	}
 	if r.input.WantsTunnel {
 		if r.head.Framing != http1.NoBody {
 			bad = badRequest("malformed_request", "a CONNECT with a body")
 			bad.Close = true
-			return t, bad
+			return bad
 		}
 		err = r.cache.authority.Set(r.head.Target, "")
-	} else if t, err = r.cache.authority.SetURL(r.head.Method, r.head.Target); err == nil {
-		r.head.Target = t.Absolute
+	} else if r.target, err = r.cache.authority.SetURL(r.head.Method, r.head.Target); err == nil {
+		r.head.Target = r.target.Absolute
 	}
 	if err != nil {
 		bad = badRequest("bad_target", err.Error())
@@ -197,7 +199,7 @@ func (r *request) parseTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorRespons
 	if bad == nil {
 		r.log.target = r.cache.authority.HostPort
 	}
-	return t, bad
+	return bad
 }
 
 // readWhirlpoolFields reads the request's X-Whirlpool-* fields: retry policy, region, priority and session. Each field

@@ -165,7 +165,9 @@ func (e *Entry) Routed(labels core.RuleLabels) {
 // Finished ends an attempt.
 func (e *Entry) Finished(ev *core.AttemptEvent) {
 	e.mu.Lock()
-	e.request.Attempts = append(e.request.Attempts, *ev)
+	n := len(e.request.Attempts)
+	e.request.Attempts = slices.Grow(e.request.Attempts, 1)[:n+1]
+	e.request.Attempts[n] = *ev // append would copy the event twice
 	e.mu.Unlock()
 	if o := e.tracker.observer; o != nil {
 		o.Attempt(ev)

@@ -258,7 +258,8 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 
 func (s *Selector) releaseChoice(c *choice) {
 	c.Query, c.resting, c.banned, c.avoided, c.uncompared = nil, nil, nil, nil, nil
-	c.pairLimits, c.tiers, c.allProxies, c.lease = limit.Pairs{}, nil, nil, upstream.Lease{}
+	c.pairLimits, c.tiers, c.allProxies = limit.Pairs{}, nil, nil
+	c.lease = upstream.Lease{}
 	s.choices.Put(c)
 }
 
