@@ -63,7 +63,7 @@ const reservedShare = 1.0 / 32
 // within 100 ms. It is longer than minFirstWait and minHeadWait, so that a connection whose client has sent nothing,
 // or a part of a head, can become old enough to be evicted. The time is divided into several short waits, because the
 // system may pause the whole process during one of them: other goroutines then have time to free a place during the
-// next wait.
+// next wait. The time in the listener's queue counts.
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6
@@ -140,8 +140,8 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			return o.reason
 		}
 		a.warnNoPlace(o.reason)
-		if *waits >= maxPlaceWaits {
-			return o.reason
+		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.raw)) >= maxPlaceWaits*placeWait {
+			return o.reason // if c has waited in the listener's queue, those behind it have waited as well
 		}
 		*waits++
 		a.places.waitForPlace(placeWait, a.ctx.Done())

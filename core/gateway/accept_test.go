@@ -4,12 +4,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 const closing = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
@@ -212,6 +215,49 @@ func TestYoungRequestsDelayNoRefusal(t *testing.T) {
 	a, body := r.ask(closing).answer("GET")
 	require.Equal(t, 503, a.StatusCode)
 	require.Contains(t, body, reasonNoFiles)
+}
+
+// A client that has waited in the listener's queue for as long as maxPlaceWaits waits is refused at once, if it has no
+// place then. The next client does not wait for it.
+func TestTheTimeInTheQueueCountsForTheWait(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the time in the queue is not known")
+	}
+	hold := make(chan struct{})
+	held := make(chan struct{}, 100)
+	defer close(hold)
+	r := newRig(t, answering(func(*http.Request, string) string {
+		held <- struct{}{}
+		<-hold
+		return ok("")
+	}), func(o *options) { o.files = 20 }) // 15 are shared out
+	for range 7 {
+		r.ask(closing)
+		<-held
+	}
+	queue, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	require.NoError(t, err)
+	defer queue.Close()
+	client, err := net.Dial("tcp", queue.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	raw, err := queue.Accept()
+	require.NoError(t, err)
+	defer raw.Close()
+	a := acceptor{Server: r.Server}
+	c := newConnection(t.Context(), raw, r.Now, &r.draining)
+	r.eventually("it has waited for long", func() bool {
+		return socket.SinceReceived(raw) >= maxPlaceWaits*placeWait
+	})
+	require.Equal(t, reasonNoFiles, a.findPlace(c))
+	require.Zero(t, a.waitCounts)
+
+	r.eventually("a client that has just sent something waits", func() bool {
+		_, err = client.Write([]byte("x"))
+		require.NoError(t, err)
+		require.Equal(t, reasonNoFiles, a.findPlace(c))
+		return a.waitCounts[0] > 0
+	})
 }
 
 // A SOCKS5 client without a place gets the reply "general failure", whether or not it offers to authenticate, and even
